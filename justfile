@@ -38,3 +38,7 @@ simulation seeds="20000":
 wire-check seconds="120" *arguments:
     cargo build
     ./scripts/wire-check --seconds {{ seconds }} {{ arguments }}
+
+# Try each parser of outside bytes with what it may not expect, for so many seconds each (nightly, cargo-fuzz)
+fuzz seconds="60" *targets:
+    ./scripts/fuzz {{ seconds }} {{ targets }}

@@ -15,6 +15,9 @@ pub mod gateway;
 mod http;
 pub mod model;
 pub mod orders;
+#[cfg(any(test, feature = "probes"))]
+#[doc(hidden)]
+pub mod probes;
 pub mod protocol;
 pub mod registry;
 mod relay;

@@ -13,6 +13,8 @@ mod exchanges;
 mod hearing;
 mod intake;
 mod outbox;
+#[cfg(any(test, feature = "probes"))]
+pub(crate) mod probes;
 mod publisher;
 mod receiver;
 pub(crate) mod relayed;

@@ -113,12 +113,11 @@ pub(super) fn collect(sources: &Sources, faults: &mut Vec<Fault>) -> (Option<Pat
     });
     if let Some((path, named_by)) = &file {
         match read_file(path, named_by) {
-            Ok(table) => flatten(&mut Vec::new(), &table, &format!("file {}", path.display()), &mut settings),
+            Ok(said) => settings.extend(said),
             Err(fault) => faults.push(fault),
         }
     }
-    settings.extend(shared_variables(&sources.environment));
-    settings.extend(variables(&sources.environment));
+    settings.extend(of_environment(&sources.environment));
     settings.extend(sources.flags.iter().map(|flag| Setting {
         rank: Rank::Flag,
         path: path_of(&flag.key, "."),
@@ -128,12 +127,30 @@ pub(super) fn collect(sources: &Sources, faults: &mut Vec<Fault>) -> (Option<Pat
     (file.map(|(path, _)| path), settings)
 }
 
-fn read_file(path: &Path, named_by: &str) -> Result<Dict, Fault> {
+/// What the environment says, in ascending rank.
+pub(super) fn of_environment(environment: &BTreeMap<String, String>) -> impl Iterator<Item = Setting> {
+    shared_variables(environment).chain(variables(environment))
+}
+
+fn read_file(path: &Path, named_by: &str) -> Result<Vec<Setting>, Fault> {
     let origin = format!("file {}", path.display());
-    let fault = |problem| Fault { key: String::new(), origin: origin.clone(), problem, hint: None };
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| fault(format!("cannot be read ({error}); it was named by {named_by}")))?;
-    let table: toml::Table = toml::from_str(&text).map_err(|error| {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let problem = format!("cannot be read ({error}); it was named by {named_by}");
+        Fault { key: String::new(), origin: origin.clone(), problem, hint: None }
+    })?;
+    of_file(&text, &origin)
+}
+
+/// What a file says.
+pub(super) fn of_file(text: &str, origin: &str) -> Result<Vec<Setting>, Fault> {
+    let mut settings = Vec::new();
+    flatten(&mut Vec::new(), &read_toml(text, origin)?, origin, &mut settings);
+    Ok(settings)
+}
+
+fn read_toml(text: &str, origin: &str) -> Result<Dict, Fault> {
+    let fault = |problem| Fault { key: String::new(), origin: origin.to_owned(), problem, hint: None };
+    let table: toml::Table = toml::from_str(text).map_err(|error| {
         // The error's own text shows the line, which may hold a secret.
         let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or(""));
         let line = before.matches('\n').count() + 1;

@@ -11,6 +11,8 @@ mod fault;
 mod layers;
 mod memory;
 mod node;
+#[cfg(any(test, feature = "probes"))]
+pub(crate) mod probes;
 mod redis;
 mod settings;
 mod show;
@@ -19,6 +21,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use settings::Setting;
 
 pub use self::default::DEFAULT_TOML;
 pub use self::fault::{ConfigError, Fault};
@@ -104,7 +107,17 @@ impl Config {
     /// All that is wrong, each with its key, its origin and what would be right.
     pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         let mut faults = Vec::new();
-        let (file, mut settings) = layers::collect(sources, &mut faults);
+        let (file, settings) = layers::collect(sources, &mut faults);
+        Self::of(sources, file, settings, faults)
+    }
+
+    /// Of what was typed, and what is known to be wrong with it.
+    fn of(
+        sources: &Sources,
+        file: Option<PathBuf>,
+        mut settings: Vec<Setting>,
+        mut faults: Vec<Fault>,
+    ) -> Result<Loaded, ConfigError> {
         let mut notices = bridge::take(&sources.environment, &mut settings);
         let mut good = settings::accept(settings, &mut faults);
         redis::settle(&mut good, &mut faults);

@@ -5,6 +5,8 @@
 
 mod id;
 mod pipe;
+#[cfg(any(test, feature = "probes"))]
+pub(super) mod probes;
 mod telling;
 
 pub(crate) use id::Resume;

@@ -150,6 +150,8 @@ impl Fragments {
                 self.is_plain = byte & 0x70 == 0;
                 if !self.is_control {
                     match byte & 0x0f {
+                        // It continues nothing, and that is what is wrong with it.
+                        CONTINUATION if self.count == 0 => self.is_text = false,
                         CONTINUATION => self.text.at = 0,
                         opcode => (self.is_text, self.text) = (opcode == TEXT, Text::default()),
                     }

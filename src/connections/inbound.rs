@@ -221,6 +221,10 @@ mod tests {
         let mut reserved = frame(OpCode::Data(Data::Text), true, b"\xff\xfe");
         reserved[0] |= 0x40;
         check(&[&before[..], &reserved].concat(), &["text heard", "broken 1002"]);
+        // What continues no message is told so, also behind one of text, and however little of it has come.
+        let stray = frame(OpCode::Data(Data::Continue), true, b"\xff\xfe");
+        check(&[&before[..], &stray].concat(), &["text heard", "broken 1002"]);
+        check(&[&before[..], &stray[..stray.len() - 1]].concat(), &["text heard"]);
         // A message that ends within a character; and one of bytes, which may be any.
         check(&frame(OpCode::Data(Data::Text), true, &text[..1]), &["broken 1007"]);
         check(&frame(OpCode::Data(Data::Binary), true, text), &[&format!("binary {}", text.len())]);

@@ -15,6 +15,8 @@ mod intake;
 mod limits;
 mod manager;
 mod outbox;
+#[cfg(any(test, feature = "probes"))]
+pub(crate) mod probes;
 mod publishing;
 mod shard;
 mod socket;

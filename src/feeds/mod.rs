@@ -5,6 +5,8 @@
 mod config;
 mod exchanges;
 mod pace;
+#[cfg(any(test, feature = "probes"))]
+pub(crate) mod probes;
 pub(crate) mod replay;
 mod run;
 mod simulated;

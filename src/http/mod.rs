@@ -17,6 +17,8 @@ mod listening;
 mod names;
 mod page;
 mod prices;
+#[cfg(any(test, feature = "probes"))]
+pub(crate) mod probes;
 mod problem;
 mod proxy_header;
 mod refusals;

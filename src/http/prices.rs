@@ -238,7 +238,7 @@ impl Intake<'_> {
         published
     }
 
-    async fn take_lines<S, B>(&self, body: &mut S) -> Result<u64, Problem>
+    pub(super) async fn take_lines<S, B>(&self, body: &mut S) -> Result<u64, Problem>
     where
         S: Stream<Item = Result<B, warp::Error>> + Unpin,
         B: Buf,

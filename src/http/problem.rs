@@ -27,7 +27,7 @@ pub(crate) struct Problem {
     pub(crate) status: StatusCode,
     pub(crate) code: ProblemCode,
     /// The rest of the body.
-    told: Box<protocol::Problem>,
+    pub(super) told: Box<protocol::Problem>,
     /// A header that says what would be right.
     header: Option<Box<(HeaderName, HeaderValue)>>,
 }

@@ -10,6 +10,8 @@
 mod config;
 mod merge;
 mod mirror;
+#[cfg(any(test, feature = "probes"))]
+pub(super) mod probes;
 mod read;
 mod reader;
 

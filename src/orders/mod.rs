@@ -27,6 +27,8 @@ mod interop;
 mod lease;
 mod paper;
 mod placing;
+#[cfg(any(test, feature = "probes"))]
+pub(crate) mod probes;
 mod reading;
 mod request;
 mod run;

@@ -255,7 +255,9 @@ pub(super) fn shown_name(name: &str) -> String {
 /// A number with its decimal point moved: by text, since 0.7 / 100 is not 0.007 in binary.
 fn shifted(number: &str, places: i64) -> String {
     let (digits, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
-    let exponent = exponent.parse::<i64>().unwrap_or(0).saturating_add(places);
+    // One that is longer than any number is as good as the least or the greatest that there is.
+    let beyond = if exponent.starts_with('-') { i64::MIN } else { i64::MAX };
+    let exponent = exponent.parse::<i64>().unwrap_or(beyond).saturating_add(places);
     let moved: f64 = format!("{digits}e{exponent}").parse().unwrap_or(0.0);
     serde_json::to_string(&moved).expect("a number always serialises")
 }
@@ -288,6 +290,10 @@ mod tests {
             (r#","slippage":0.7"#, r#","slippage":0.007,"slippagePercent":0.7"#),
             (r#","slippage":1e-1"#, r#","slippage":0.001,"slippagePercent":1e-1"#),
             (r#","slippage":100"#, r#","slippage":1.0,"slippagePercent":100"#),
+            (
+                r#","slippage":1e-99999999999999999999"#,
+                r#","slippage":0.0,"slippagePercent":1e-99999999999999999999"#,
+            ),
             (r#","slippage":0"#, r#","slippage":0.0,"slippagePercent":0"#),
         ] {
             assert_eq!(handed(&swap(given)), swap(handed_on));

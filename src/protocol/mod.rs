@@ -12,6 +12,8 @@ mod fixtures;
 mod frame;
 mod payload;
 mod price;
+#[cfg(any(test, feature = "probes"))]
+pub(crate) mod probes;
 mod time;
 mod update;
 

@@ -9,9 +9,11 @@ const TIME_MS_MAX: i64 = 253_402_300_799_999;
 pub(crate) const TIME_EXPECTED: &str =
     "RFC 3339 (2021-01-08T00:00:00.278Z), or seconds, milliseconds, microseconds or nanoseconds since 1970";
 
-/// Reads RFC 3339; nothing before 1970 and nothing after the year 9999.
+/// Reads RFC 3339; nothing before 1970 and nothing after the year 9999. What is finer than milliseconds is cut
+/// off, and a leap second is the one after it.
 pub(crate) fn time_of_text(text: &str) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc()).filter(is_told)
+    let time = DateTime::parse_from_rfc3339(text).ok()?;
+    DateTime::from_timestamp_millis(time.timestamp_millis()).filter(is_told)
 }
 
 /// Reads a decimal number since 1970. Its size tells the unit: below 10^11 it is seconds (up to the
@@ -79,6 +81,13 @@ mod tests {
     fn text_is_rfc_3339_between_1970_and_9999() {
         let time = time_of_text("2021-01-08T01:00:00.278+01:00").map(|time| time.timestamp_millis());
         assert_eq!(time, Some(1_610_064_000_278));
+        // As it is stored and told: neither has more digits, and few readers know leap seconds.
+        for (text, told) in [
+            ("2021-01-08T00:00:00.2789999Z", "2021-01-08T00:00:00.278Z"),
+            ("2016-12-31T23:59:60.5Z", "2017-01-01T00:00:00.500Z"),
+        ] {
+            assert_eq!(time_of_text(text), DateTime::parse_from_rfc3339(told).ok().map(|time| time.to_utc()));
+        }
         for text in ["1969-12-31T23:59:59Z", "2021-01-08", "soon", "", "9999-12-31T23:59:59-01:00"] {
             assert_eq!(time_of_text(text), None, "{text}");
         }

@@ -21,6 +21,8 @@ mod handle;
 mod kind;
 mod legacy;
 mod presence;
+#[cfg(any(test, feature = "probes"))]
+pub(crate) mod probes;
 mod query;
 mod record;
 mod table;

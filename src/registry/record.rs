@@ -1,6 +1,6 @@
 //! A record: a JSON object that names itself, and its writing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -282,31 +282,34 @@ pub(super) fn time_json(time: DateTime<Utc>) -> String {
 }
 
 /// Fields with those of a patch over them: null takes away, objects are merged, and everything else replaces.
-/// Fields keep their places, and values their digits.
+/// Fields keep their places, and values their digits; of a name that is there twice, the last one counts.
 fn merge(target: &[(String, &RawValue)], patch: &[(String, &RawValue)]) -> Vec<(String, Box<RawValue>)> {
-    let mut merged: Vec<(String, Box<RawValue>)> =
-        target.iter().map(|(name, value)| (name.clone(), (*value).to_owned())).collect();
-    for (name, value) in patch {
-        let place = merged.iter().position(|(known, _)| known == name);
-        if value.get() == "null" {
-            if let Some(place) = place {
-                merged.remove(place);
-            }
-            continue;
+    let mut merged: Vec<(&str, Option<Box<RawValue>>)> = Vec::with_capacity(target.len() + patch.len());
+    let mut places: HashMap<&str, usize> = HashMap::with_capacity(target.len() + patch.len());
+    let mut set = |name, value: &dyn Fn(Option<&RawValue>) -> Option<Box<RawValue>>| match places.get(name) {
+        Some(place) => merged[*place].1 = value(merged[*place].1.as_deref()),
+        None => {
+            places.insert(name, merged.len());
+            merged.push((name, value(None)));
         }
-        let value = match serde_json::from_str(value.get()) {
-            Ok(OrderedFields(inner)) => {
-                let held = place.map_or("{}", |place| merged[place].1.get()).to_owned();
-                object(&merge(&fields_of(&held), &inner))
-            }
-            Err(_) => (*value).to_owned(),
-        };
-        match place {
-            Some(place) => merged[place].1 = value,
-            None => merged.push((name.clone(), value)),
-        }
+    };
+    for (name, value) in target {
+        set(name, &|_| Some((*value).to_owned()));
     }
-    merged
+    let last: HashMap<&str, usize> =
+        patch.iter().enumerate().map(|(place, (name, _))| (name.as_str(), place)).collect();
+    for (_, (name, value)) in
+        patch.iter().enumerate().filter(|(place, (name, _))| last[name.as_str()] == *place)
+    {
+        set(name, &|held| match serde_json::from_str(value.get()) {
+            _ if value.get() == "null" => None,
+            Ok(OrderedFields(inner)) => {
+                Some(object(&merge(&fields_of(held.map_or("{}", RawValue::get)), &inner)))
+            }
+            Err(_) => Some((*value).to_owned()),
+        });
+    }
+    merged.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
 fn object(fields: &[(String, Box<RawValue>)]) -> Box<RawValue> {
@@ -380,6 +383,10 @@ mod tests {
             (r#"{"a":[{"b":"c"}]}"#, r#"{"a":[1]}"#, r#"{"a":[1]}"#),
             (r#"{"e":null}"#, r#"{"a":1.10}"#, r#"{"e":null,"a":1.10}"#),
             (r#"{}"#, r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
+            // Of a name that is there twice, the last one counts, as with other readers.
+            (r#"{"a":{"b":1,"c":2,"b":3}}"#, r#"{"a":{"c":null}}"#, r#"{"a":{"b":3}}"#),
+            (r#"{"a":{"b":1,"b":2}}"#, r#"{"a":{"b":null}}"#, r#"{"a":{}}"#),
+            (r#"{"a":{"z":0}}"#, r#"{"a":{"b":{"x":1},"b":{"y":2}}}"#, r#"{"a":{"z":0,"b":{"y":2}}}"#),
         ] {
             let merged = object(&merge(&fields_of(target), &fields_of(patch)));
             assert_eq!(merged.get(), result, "{target} {patch}");

@@ -138,7 +138,8 @@ pub fn log_of_fork(epoch: &Epoch) -> Option<Epoch> {
 pub fn had_at(position: &Position) -> Had {
     let Position { epoch, offset } = position;
     match Life::of(epoch) {
-        None if epoch.as_str().contains('.') => Had::unknown(),
+        // It is none that a log has, so nobody could read it where it says where to go back to.
+        None if Epoch::of_log(epoch.as_str()).is_err() => Had::unknown(),
         None => {
             let mut had = Had::default();
             had.set_back(Some(Back::at(epoch.clone(), *offset)));
@@ -418,6 +419,9 @@ mod tests {
         for text in ["x".repeat(33), "f.1".to_owned(), "é".to_owned(), String::new()] {
             assert!(Epoch::of_log(&text).is_err(), "{text}");
         }
+        // Whoever comes with it is told that anything may come again, and nothing that nobody could read.
+        let made_up = Position { epoch: "x".repeat(33).parse().unwrap(), offset: 7 };
+        assert_eq!(had_at(&made_up), Had::unknown());
         let of_log = Epoch::of_log(&"x".repeat(32)).unwrap();
         let fork = Fork {
             log: Some(of_log),

@@ -18,6 +18,8 @@ mod outside;
 mod own_logs;
 mod primary;
 mod probe;
+#[cfg(any(test, feature = "probes"))]
+pub(crate) mod probes;
 mod pubsub;
 mod records;
 mod redis;

@@ -9,6 +9,8 @@
 //! anew until it works. Nobody but who appends waits for the disk, and no longer than the deadline; while
 //! it is known not to work, not at all.
 
+#[cfg(any(test, feature = "probes"))]
+pub(super) mod probes;
 mod store;
 #[cfg(test)]
 mod tests;

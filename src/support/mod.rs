@@ -10,6 +10,8 @@ pub(crate) mod machine;
 #[cfg(test)]
 pub(crate) mod mutant;
 pub(crate) mod panics;
+#[cfg(any(test, feature = "probes"))]
+pub(crate) mod probing;
 pub(crate) mod rate;
 pub(crate) mod recent;
 pub(crate) mod seldom;

@@ -78,6 +78,23 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("relay", &["config", "http", "bridge", "storage", "protocol", "model", "support"]),
     // It replays files with the readers of `feeds`.
     ("cli", &["gateway", "relay", "config", "client", "feeds", "protocol", "model", "support"]),
+    // Parsers of all rooms are tried there.
+    (
+        "probes",
+        &[
+            "config",
+            "http",
+            "connections",
+            "orders",
+            "feeds",
+            "registry",
+            "bridge",
+            "storage",
+            "protocol",
+            "model",
+            "support",
+        ],
+    ),
 ];
 
 /// What the laboratory may use of the gateway: it is a stranger to all that serves, but where it measures what a

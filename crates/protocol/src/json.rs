@@ -68,8 +68,19 @@ pub fn json_fault(text: &str, error: &serde_json::Error) -> String {
         (Category::Eof, _) => "it ends too early".to_owned(),
         (Category::Syntax, Some(found)) => format!("{found:?} is unexpected {place}"),
         (Category::Syntax | Category::Io, _) => format!("it stops making sense {place}"),
-        (Category::Data, _) => shape_fault(&error.to_string()),
+        (Category::Data, _) => short(&shape_fault(&error.to_string())),
     }
+}
+
+/// What was found may be as long as all of the text, and have control characters in it.
+fn short(fault: &str) -> String {
+    const CHARS_MAX: usize = 300;
+    let plain = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let mut short: String = fault.chars().take(CHARS_MAX).map(plain).collect();
+    if fault.chars().nth(CHARS_MAX).is_some() {
+        short.push('…');
+    }
+    short
 }
 
 /// What is wrong with JSON of another shape than was expected: the parser's words, without those of Rust.
@@ -251,6 +262,18 @@ mod tests {
             let error = serde_json::from_str::<std::collections::BTreeMap<String, u8>>(text).unwrap_err();
             assert_eq!(json_fault(text, &error), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_was_found_is_told_in_short() {
+        let told = |text: &str| {
+            let error = serde_json::from_str::<std::collections::BTreeMap<String, u8>>(text).unwrap_err();
+            json_fault(text, &error)
+        };
+        let long = told(&format!(r#"{{"a":"{}"}}"#, "x".repeat(100_000)));
+        assert_eq!(long, format!("expected a whole number, found string \"{}…", "x".repeat(261)));
+        assert_eq!(told(r#"{"a":"\u001b"}"#), "expected a whole number, found string \"\\u{1b}\"");
+        assert_eq!(short("a field \u{1b}[31m"), "a field \u{fffd}[31m");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::book::{Level, Sides};
 use super::candles::{Candle, Told};
 use super::decimal::Decimal;
 use super::desk::{Desk, Trade};
-use super::{ExchangeConfig, Feed, Malformed, Moment, Resume, Step, Trouble, parse};
+use super::{ExchangeConfig, Feed, Malformed, Moment, Resume, Step, Trouble, open_time, parse, time_json};
 use crate::model::EventType;
 
 /// Five a second are allowed; pongs count among them.
@@ -298,7 +298,7 @@ impl Binance {
             ("volume", frame.v),
             ("quoteVolume", frame.q),
         ];
-        self.desk.ticker(symbol, &frame.E.to_string(), &fields, steps)?;
+        self.desk.ticker(symbol, &time_json(frame.E)?, &fields, steps)?;
         self.desk.streams.heard(symbol, EventType::Ticker, at.now);
         Ok(())
     }
@@ -306,8 +306,8 @@ impl Binance {
     fn trade(&mut self, text: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
         let frame: TradeFrame<'_> = parse(text)?;
         let symbol = self.desk.symbol(frame.s)?;
+        let trade = trade(frame.p, frame.q, frame.m, frame.T)?;
         self.desk.streams.heard(symbol, EventType::Trade, at.now);
-        let trade = trade(frame.p, frame.q, frame.m, frame.T);
         if self.desk.trades(symbol, [(frame.t, trade)], steps) {
             self.ask(Wanted::Trades(symbol), steps);
         }
@@ -323,6 +323,7 @@ impl Binance {
         if frame.U > frame.u {
             return Err("its first number is after its last".to_owned());
         }
+        let time = time_json(frame.E)?;
         self.desk.streams.heard(symbol, EventType::Orderbook, at.now);
         let Some(sequence) = self.desk.symbols[symbol].book.sequence() else {
             let held = &mut self.held[symbol];
@@ -350,7 +351,7 @@ impl Binance {
             return Ok(());
         }
         let sides = Sides { bids: frame.b, asks: frame.a };
-        self.desk.delta(symbol, &frame.E.to_string(), &sides, (frame.u, usize::MAX), steps);
+        self.desk.delta(symbol, &time, &sides, (frame.u, usize::MAX), steps);
         Ok(())
     }
 
@@ -360,11 +361,11 @@ impl Binance {
         if k.i != self.desk.interval.to_string() {
             return Err("its interval was not asked for".to_owned());
         }
-        let open_time = chrono::DateTime::from_timestamp_millis(k.t).ok_or("it begins at no time")?;
+        let (time, open_time) = (time_json(time)?, open_time(chrono::DateTime::from_timestamp_millis(k.t))?);
         let [open, high, low, close, volume] = [k.o, k.h, k.l, k.c, k.v].map(|value| value.text().to_owned());
         let candle = Candle { open_time, open, high, low, close, volume };
         let told = Told { candle, is_closed: k.x, is_correction: false };
-        self.desk.candle(symbol, &told, &time.to_string(), steps);
+        self.desk.candle(symbol, &told, &time, steps);
         self.desk.streams.heard(symbol, EventType::Candle, at.now);
         Ok(())
     }
@@ -393,7 +394,7 @@ impl Binance {
         let answer: DepthAnswer<'_> = parse(text)?;
         // A snapshot older than what is held cannot be followed by it.
         let first = self.held[symbol].front().and_then(|text| parse::<DepthFrame<'_>>(text).ok());
-        if first.is_some_and(|first| first.U > answer.last_update_id + 1) {
+        if first.is_some_and(|first| first.U > answer.last_update_id.saturating_add(1)) {
             self.again.push((at.now + ASK_AGAIN_AFTER / 4, Wanted::Book(symbol)));
             return Ok(());
         }
@@ -410,7 +411,8 @@ impl Binance {
         let answer: Vec<TradeAnswer<'_>> = parse(text)?;
         let trades = answer
             .iter()
-            .map(|given| (given.id, trade(given.price, given.qty, given.is_buyer_maker, given.time)));
+            .map(|given| Ok((given.id, trade(given.price, given.qty, given.is_buyer_maker, given.time)?)));
+        let trades = trades.collect::<Result<Vec<_>, Malformed>>()?;
         self.desk.trades(symbol, trades, steps);
         self.failed[symbol] = 0;
         // What is missing still is older than what the exchange gives.
@@ -419,13 +421,14 @@ impl Binance {
     }
 }
 
-fn trade(price: Decimal<'_>, size: Decimal<'_>, buyer_was_first: bool, time: u64) -> Trade {
-    Trade {
-        price: price.text().to_owned(),
-        size: size.text().to_owned(),
-        is_buy: !buyer_was_first,
-        time: time.to_string(),
-    }
+fn trade(
+    price: Decimal<'_>,
+    size: Decimal<'_>,
+    buyer_was_first: bool,
+    time: u64,
+) -> Result<Trade, Malformed> {
+    let (price, size) = (price.text().to_owned(), size.text().to_owned());
+    Ok(Trade { price, size, is_buy: !buyer_was_first, time: time_json(time)? })
 }
 
 impl Feed for Binance {

@@ -14,7 +14,9 @@ use super::book::Sides;
 use super::candles::{Candle, Candles};
 use super::decimal::Decimal;
 use super::desk::{Desk, Trade};
-use super::{ExchangeConfig, Feed, Malformed, Moment, Resume, STREAMED, Step, Trouble, parse};
+use super::{
+    ExchangeConfig, Feed, Malformed, Moment, Resume, STREAMED, Step, Trouble, milliseconds, open_time, parse,
+};
 use crate::model::EventType;
 
 /// Eight messages a second are allowed to those who do not say who they are.
@@ -165,14 +167,15 @@ impl Coinbase {
     /// The list is of all that is subscribed.
     fn subscriptions(&mut self, events: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
         let events: Vec<Subscriptions<'_>> = parse(events)?;
-        for event in &events {
-            for (channel, products) in &event.subscriptions {
-                let Some(kind) = kind_of(channel) else { continue };
-                for product in products.iter().flatten() {
-                    let symbol = self.desk.symbol(product)?;
-                    self.desk.acknowledged(symbol, kind, at, steps);
-                }
+        let mut subscribed = Vec::new();
+        for (channel, products) in events.iter().flat_map(|event| &event.subscriptions) {
+            let Some(kind) = kind_of(channel) else { continue };
+            for product in products.iter().flatten() {
+                subscribed.push((self.desk.symbol(product)?, kind));
             }
+        }
+        for (symbol, kind) in subscribed {
+            self.desk.acknowledged(symbol, kind, at, steps);
         }
         Ok(())
     }
@@ -185,6 +188,7 @@ impl Coinbase {
         steps: &mut Vec<Step>,
     ) -> Result<(), Malformed> {
         let events: Vec<Tickers<'_>> = parse(events)?;
+        let (mut told, mut heard) = (Vec::new(), Vec::new());
         for data in events.iter().flat_map(|event| &event.tickers) {
             let symbol = self.desk.symbol(data.product_id)?;
             let fields = [
@@ -197,9 +201,11 @@ impl Coinbase {
                 ("low", data.low_24_h),
                 ("volume", data.volume_24_h),
             ];
-            self.desk.ticker(symbol, time, &fields, steps)?;
-            self.desk.streams.heard(symbol, EventType::Ticker, at.now);
+            self.desk.ticker(symbol, time, &fields, &mut told)?;
+            heard.push(symbol);
         }
+        steps.append(&mut told);
+        heard.into_iter().for_each(|symbol| self.desk.streams.heard(symbol, EventType::Ticker, at.now));
         Ok(())
     }
 
@@ -216,7 +222,7 @@ impl Coinbase {
                 _ => return Err("its side is neither BUY nor SELL".to_owned()),
             };
             let (price, size) = (data.price.text().to_owned(), data.size.text().to_owned());
-            let time = data.time.timestamp_millis().to_string();
+            let time = milliseconds(data.time)?;
             by_symbol[symbol].push((id, Trade { price, size, is_buy, time }));
         }
         for (symbol, trades) in by_symbol.into_iter().enumerate() {
@@ -283,7 +289,7 @@ impl Coinbase {
         for data in events.iter().flat_map(|event| &event.candles) {
             let symbol = self.desk.symbol(data.product_id)?;
             let start = data.start.parse().ok().and_then(|start| DateTime::from_timestamp(start, 0));
-            let open_time = start.ok_or("it begins at no time")?;
+            let open_time = open_time(start)?;
             let [open, high, low, close, volume] = [data.open, data.high, data.low, data.close, data.volume]
                 .map(|value| value.text().to_owned());
             candles.push((symbol, Candle { open_time, open, high, low, close, volume }));
@@ -343,7 +349,7 @@ impl Feed for Coinbase {
             return Ok(());
         }
         let events = message.events.ok_or("it has no events")?.get();
-        let time = message.timestamp.unwrap_or(at.utc).timestamp_millis().to_string();
+        let time = milliseconds(message.timestamp.unwrap_or(at.utc))?;
         let taken = match message.channel.unwrap_or_default() {
             "subscriptions" => self.subscriptions(events, at, steps),
             "heartbeats" => Ok(()),

@@ -12,7 +12,9 @@ use super::book::{Book, Level, Sides};
 use super::candles::{Candle, Candles};
 use super::decimal::Decimal;
 use super::desk::{Desk, Trade};
-use super::{ExchangeConfig, Feed, Malformed, Moment, Resume, STREAMED, Step, Trouble, parse};
+use super::{
+    ExchangeConfig, Feed, Malformed, Moment, Resume, STREAMED, Step, Trouble, milliseconds, open_time, parse,
+};
 use crate::model::EventType;
 
 /// It names no limit for public messages; many at once are refused.
@@ -146,10 +148,6 @@ fn kind_of(channel: &str) -> Option<EventType> {
     STREAMED.into_iter().find(|kind| channel_of(*kind) == channel)
 }
 
-fn milliseconds(time: Option<chrono::DateTime<chrono::Utc>>, at: Moment) -> String {
-    time.unwrap_or(at.utc).timestamp_millis().to_string()
-}
-
 fn levels(data: Vec<LevelData<'_>>) -> Vec<Level<'_>> {
     data.into_iter().map(|level| (level.price, level.qty)).collect()
 }
@@ -260,6 +258,7 @@ impl Kraken {
 
     fn tickers(&mut self, data: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
         let data: Vec<TickerData<'_>> = parse(data)?;
+        let (mut told, mut heard) = (Vec::new(), Vec::new());
         for data in &data {
             let symbol = self.desk.symbol(&data.symbol)?;
             let fields = [
@@ -272,9 +271,11 @@ impl Kraken {
                 ("low", data.low),
                 ("volume", data.volume),
             ];
-            self.desk.ticker(symbol, &milliseconds(data.timestamp, at), &fields, steps)?;
-            self.desk.streams.heard(symbol, EventType::Ticker, at.now);
+            self.desk.ticker(symbol, &milliseconds(data.timestamp.unwrap_or(at.utc))?, &fields, &mut told)?;
+            heard.push(symbol);
         }
+        steps.append(&mut told);
+        heard.into_iter().for_each(|symbol| self.desk.streams.heard(symbol, EventType::Ticker, at.now));
         Ok(())
     }
 
@@ -289,7 +290,7 @@ impl Kraken {
                 _ => return Err("its side is neither buy nor sell".to_owned()),
             };
             let (price, size) = (data.price.text().to_owned(), data.qty.text().to_owned());
-            let time = milliseconds(Some(data.timestamp), at);
+            let time = milliseconds(data.timestamp)?;
             by_symbol[symbol].push((data.trade_id, Trade { price, size, is_buy, time }));
         }
         for (symbol, trades) in by_symbol.into_iter().enumerate() {
@@ -312,10 +313,11 @@ impl Kraken {
         steps: &mut Vec<Step>,
     ) -> Result<(), Malformed> {
         let data: Vec<BookData<'_>> = parse(data)?;
-        let symbols =
-            data.iter().map(|data| self.desk.symbol(&data.symbol)).collect::<Result<Vec<_>, _>>()?;
-        for (data, symbol) in data.into_iter().zip(symbols) {
-            let time = milliseconds(data.timestamp, at);
+        let of = |data: &BookData<'_>| {
+            Ok((self.desk.symbol(&data.symbol)?, milliseconds(data.timestamp.unwrap_or(at.utc))?))
+        };
+        let places = data.iter().map(of).collect::<Result<Vec<_>, Malformed>>()?;
+        for (data, (symbol, time)) in data.into_iter().zip(places) {
             let sides = Sides { bids: levels(data.bids), asks: levels(data.asks) };
             self.desk.streams.heard(symbol, EventType::Orderbook, at.now);
             let depth = self.desk.depth;
@@ -348,23 +350,26 @@ impl Kraken {
 
     fn candles(&mut self, data: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
         let data: Vec<CandleData<'_>> = parse(data)?;
-        let symbols =
-            data.iter().map(|data| self.desk.symbol(&data.symbol)).collect::<Result<Vec<_>, _>>()?;
+        let of = |data: &CandleData<'_>| {
+            Ok((self.desk.symbol(&data.symbol)?, open_time(Some(data.interval_begin))?))
+        };
+        let places = data.iter().map(of).collect::<Result<Vec<_>, Malformed>>()?;
         if data.iter().any(|data| data.interval != self.desk.interval.minutes()) {
             return Err("its interval was not asked for".to_owned());
         }
         // A snapshot has hundreds: the last one that is over, and the one that is not, are news.
         let length = self.desk.interval.length();
-        for (data, symbol) in data.iter().zip(symbols) {
+        let now = at.utc.timestamp_millis().to_string();
+        for (data, (symbol, open_time)) in data.iter().zip(places) {
             self.desk.streams.heard(symbol, EventType::Candle, at.now);
-            if at.utc.signed_duration_since(data.interval_begin) > length * 2 {
+            if at.utc.signed_duration_since(open_time) > length * 2 {
                 continue;
             }
             let [open, high, low, close, volume] = [data.open, data.high, data.low, data.close, data.volume]
                 .map(|value| value.text().to_owned());
-            let candle = Candle { open_time: data.interval_begin, open, high, low, close, volume };
+            let candle = Candle { open_time, open, high, low, close, volume };
             for told in self.candles[symbol].offer(candle, length, at.utc) {
-                self.desk.candle(symbol, &told, &milliseconds(None, at), steps);
+                self.desk.candle(symbol, &told, &now, steps);
             }
         }
         Ok(())
@@ -412,7 +417,7 @@ impl Feed for Kraken {
         let length = self.desk.interval.length();
         for symbol in 0..self.candles.len() {
             if let Some(told) = self.candles[symbol].tick(length, at.utc) {
-                self.desk.candle(symbol, &told, &milliseconds(None, at), steps);
+                self.desk.candle(symbol, &told, &at.utc.timestamp_millis().to_string(), steps);
             }
         }
         self.desk.snapshots_due(at, steps);

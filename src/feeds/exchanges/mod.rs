@@ -15,6 +15,8 @@ mod desk;
 mod kraken;
 mod lease;
 mod market;
+#[cfg(any(test, feature = "probes"))]
+pub(super) mod probes;
 mod rows;
 mod run;
 mod session;
@@ -30,6 +32,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::model::{EventType, Zone};
+use crate::protocol::time_of_number;
 
 pub use config::{ExchangeConfig, ExchangeKind, Interval, RowsConfig};
 pub(crate) use config::{check, is_pair};
@@ -123,6 +126,28 @@ pub(crate) type Malformed = String;
 /// Reads a frame, or a part of one.
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Malformed> {
     serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+const NO_TIME: &str = "its time is none that a gateway takes";
+
+/// A time as the exchange writes it: a number since 1970, which events have as it is.
+fn time_json(number: u64) -> Result<String, Malformed> {
+    let number = number.to_string();
+    if time_of_number(&number).is_some() { Ok(number) } else { Err(NO_TIME.to_owned()) }
+}
+
+/// A time in milliseconds since 1970, which a gateway reads as that.
+fn milliseconds(time: DateTime<Utc>) -> Result<String, Malformed> {
+    let ms = time.timestamp_millis();
+    let text = ms.to_string();
+    let is_read_so = time_of_number(&text).is_some_and(|read| read.timestamp_millis() == ms);
+    if is_read_so { Ok(text) } else { Err(NO_TIME.to_owned()) }
+}
+
+/// When a candle begins. With times that are far from here nothing can be reckoned.
+fn open_time(time: Option<DateTime<Utc>>) -> Result<DateTime<Utc>, Malformed> {
+    let time = time.ok_or(NO_TIME)?;
+    milliseconds(time).map(|_| time)
 }
 
 /// What is understood of an exchange. Does no I/O, and has no clock.

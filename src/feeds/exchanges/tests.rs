@@ -661,6 +661,57 @@ fn rows_of_json_are_where_a_pointer_says() {
     }
 }
 
+#[test]
+fn times_that_no_gateway_takes_make_a_frame_malformed() {
+    let far = "+262142-12-31T23:59:59Z";
+    let (mut tried, _) = Tried::new(&kraken("['ticker', 'trade', 'orderbook', 'candle']"), &[]);
+    for data in [
+        json!({"symbol": "BTC/USD", "last": 1, "timestamp": far}),
+        json!({"symbol": "BTC/USD", "last": 1, "timestamp": "1969-12-31T23:59:59Z"}),
+    ] {
+        let frame = json!({"channel": "ticker", "type": "update", "data": [data]});
+        assert!(tried.malformed(&frame.to_string()).contains("time"), "{frame}");
+    }
+    let candle = json!({"symbol": "BTC/USD", "interval": 1, "interval_begin": far, "open": 1, "high": 1, "low": 1, "close": 1, "volume": 1});
+    let frame = json!({"channel": "ohlc", "type": "update", "data": [candle]});
+    assert!(tried.malformed(&frame.to_string()).contains("time"));
+
+    let (mut tried, _) = Tried::new(&coinbase("['candle']"), &[]);
+    let candle = json!([{"candles": [{"start": "8210266876799", "product_id": "BTC-USD", "open": "1", "high": "1", "low": "1", "close": "1", "volume": "1"}]}]);
+    assert!(tried.malformed(&coinbase_frame("candles", 0, &candle).to_string()).contains("time"));
+
+    let mut tried = binance_ready(&[]);
+    let mut trade = binance_trade(1);
+    trade["data"]["T"] = u64::MAX.into();
+    assert!(tried.malformed(&trade.to_string()).contains("time"));
+    assert_eq!(ids(&tried.frame(&binance_trade(1))), ["1"], "the number was not taken");
+}
+
+#[test]
+fn of_a_frame_that_is_malformed_nothing_is_told() {
+    let tickers = |theirs: [&str; 2]| theirs.map(|symbol| json!({"symbol": symbol, "last": 1}));
+    let (mut tried, _) = Tried::new(&kraken("['ticker']"), &[]);
+    let frame = json!({"channel": "ticker", "type": "update", "data": tickers(["BTC/USD", "X/Y"])});
+    assert!(tried.malformed(&frame.to_string()).contains("not asked for"));
+    let (mut tried, _) = Tried::new(&coinbase("['ticker']"), &[]);
+    let tickers =
+        json!([{"tickers": [{"product_id": "BTC-USD", "price": "1"}, {"product_id": "X-Y", "price": "1"}]}]);
+    assert!(tried.malformed(&coinbase_frame("ticker", 0, &tickers).to_string()).contains("not asked for"));
+    let all = json!([{"subscriptions": {"ticker": ["BTC-USD", "X-Y"]}}]);
+    assert!(tried.malformed(&coinbase_frame("subscriptions", 0, &all).to_string()).contains("not asked for"));
+}
+
+#[test]
+fn the_last_number_there_is_does_not_pass_the_end() {
+    let config = config("symbols = ['BTC-USDT']\ntypes = ['orderbook']");
+    let (mut tried, _) = Tried::new(&config, &[]);
+    let steps = tried.frame(&json!({"result": null, "id": 1}));
+    tried.frame(&depth(u64::MAX, u64::MAX, &json!([["1", "1"]])));
+    let book = json!({"lastUpdateId": u64::MAX, "bids": [["1", "2"]], "asks": []});
+    let steps = tried.fetched(asked(&steps)[0].0, &book);
+    assert_eq!(events(&steps)[0].2["sequence"], u64::MAX);
+}
+
 /// Whatever comes, nothing panics, and every event that is told is whole.
 fn survives(config: &ExchangeConfig, frames: &[String]) {
     let (mut tried, _) = Tried::new(config, &[]);

@@ -1,5 +1,7 @@
 //! Which column of a file means what.
 
+use std::collections::HashMap;
+
 use super::ReplayOptions;
 use crate::feeds::RESERVED;
 
@@ -125,11 +127,11 @@ impl Columns {
     }
 
     fn check(&self, names: &[String], has_key: bool) -> Result<(), String> {
-        let mut taken: Vec<(&str, &str)> = Vec::new();
+        let mut taken: HashMap<&str, &str> = HashMap::with_capacity(names.len());
         if has_key {
-            taken.push(("key", "--key"));
+            taken.insert("key", "--key");
         } else if self.key_parts > 1 {
-            taken.push(("key", "--key-column"));
+            taken.insert("key", "--key-column");
         }
         for (role, name) in self.roles.iter().zip(names) {
             let fields = match role {
@@ -149,13 +151,12 @@ impl Columns {
                          give it another name, such as --rename {name}={other}"
                     ));
                 }
-                if let Some((_, other)) = taken.iter().find(|(taken, _)| *taken == field) {
+                if let Some(other) = taken.insert(field, name) {
                     return Err(format!(
                         "columns `{other}` and `{name}` would both become the field `{field}`: \
                          give one of them another name with --rename {name}=NEW"
                     ));
                 }
-                taken.push((field, name));
             }
         }
         Ok(())

@@ -189,6 +189,30 @@ type Input = io::Chain<io::Cursor<Vec<u8>>, Metered<Box<dyn Read + Send>>>;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// How much of a file is looked at for its format, at the most.
+const HEAD_LEN: usize = 512;
+
+/// What a file begins with: as much as shows how it is laid out. A pipe may give the first byte alone, and long
+/// after it the next ones.
+fn read_head(input: &mut impl Read) -> io::Result<Vec<u8>> {
+    let (mut head, mut length) = ([0; HEAD_LEN], 0);
+    let shows =
+        |head: &[u8]| !BYTE_ORDER_MARK.starts_with(head) && !without_mark(head).trim_ascii_start().is_empty();
+    while length < HEAD_LEN && !shows(&head[..length]) {
+        match input.read(&mut head[length..]) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(head[..length].to_vec())
+}
+
+fn without_mark(head: &[u8]) -> &[u8] {
+    head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head)
+}
+
 impl fmt::Debug for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Replay").field("name", &self.name).finish_non_exhaustive()
@@ -225,9 +249,8 @@ impl Replay {
         options: ReplayOptions,
     ) -> Result<Self, ReplayError> {
         let (mut input, meter) = Metered::new(input);
-        let mut head = [0; 512];
-        let length = input.read(&mut head).map_err(|cause| ReplayError::Io { name: name.clone(), cause })?;
-        let head = head[..length].strip_prefix(BYTE_ORDER_MARK).unwrap_or(&head[..length]);
+        let head = read_head(&mut input).map_err(|cause| ReplayError::Io { name: name.clone(), cause })?;
+        let head = without_mark(&head);
         let format = options.format.unwrap_or(match head.trim_ascii_start().first() {
             // An array is none, which its first line says.
             Some(b'{' | b'[') => FileFormat::Ndjson,

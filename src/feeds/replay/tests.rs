@@ -274,3 +274,27 @@ fn times_may_be_shifted_to_now() {
     // When they are due is the file's to say.
     assert_eq!(prices[0].time, Some("2021-01-01T00:00:00Z".parse().unwrap()));
 }
+
+/// Gives a byte at a time, as a pipe may.
+struct Drops(Cursor<Vec<u8>>);
+
+impl Read for Drops {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let one = buffer.len().min(1);
+        self.0.read(&mut buffer[..one])
+    }
+}
+
+#[test]
+fn what_comes_byte_by_byte_is_read_as_what_comes_at_once() {
+    let mark = "\u{feff}";
+    for text in ["zone,price\nz,1.50\n", "\n {\"zone\":\"z\",\"price\":1.50}\n"] {
+        for text in [text.to_owned(), format!("{mark}{text}")] {
+            let at_once = read(&text, one_key()).unwrap();
+            let drops = Box::new(Drops(Cursor::new(text.clone().into_bytes())));
+            let drops = Replay::read("test".to_owned(), drops, one_key()).unwrap();
+            assert_eq!(drops.collect::<Result<Vec<_>, _>>().unwrap(), at_once, "{text:?}");
+            assert_eq!(at_once[0].price.json, r#"{"key":"k","price":1.50}"#);
+        }
+    }
+}

@@ -33,6 +33,8 @@ use crate::support::counter::Counter;
 use crate::support::mutant::{self, Mutant};
 pub use folder::FolderError;
 use folder::FolderStatus;
+#[cfg(any(test, feature = "probes"))]
+pub(in crate::storage) use folder::probes;
 pub(crate) use folder::{Folder, FolderState, Found};
 pub(in crate::storage) use job_table::{JobTable, Now};
 use latest::{Latest, level};

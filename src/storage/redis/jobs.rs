@@ -272,9 +272,9 @@ fn letter(state: JobState) -> &'static str {
 
 /// What a script answered of one job.
 #[derive(Clone, Copy)]
-struct Fields<'a> {
-    op: &'static str,
-    fields: &'a [Bytes],
+pub(super) struct Fields<'a> {
+    pub(super) op: &'static str,
+    pub(super) fields: &'a [Bytes],
 }
 
 impl Fields<'_> {
@@ -315,7 +315,7 @@ impl Fields<'_> {
     }
 }
 
-fn claimed(job: Fields<'_>) -> Result<ClaimedJob> {
+pub(super) fn claimed(job: Fields<'_>) -> Result<ClaimedJob> {
     Ok(ClaimedJob {
         id: job.id(0)?,
         token: job.number(1)?,
@@ -329,7 +329,7 @@ fn claimed(job: Fields<'_>) -> Result<ClaimedJob> {
     })
 }
 
-fn view(job: Fields<'_>) -> Result<JobView> {
+pub(super) fn view(job: Fields<'_>) -> Result<JobView> {
     let written = job.text(1)?;
     let state = JobState::ALL.into_iter().find(|state| letter(*state) == written);
     let state = state.ok_or_else(|| unexpected(job.op))?;
@@ -350,7 +350,7 @@ fn view(job: Fields<'_>) -> Result<JobView> {
     })
 }
 
-fn held(op: &'static str, answer: &str) -> Result<Held> {
+pub(super) fn held(op: &'static str, answer: &str) -> Result<Held> {
     match answer {
         "yes" => Ok(Held::Yes),
         "cancelled" => Ok(Held::Cancelled),

@@ -348,10 +348,13 @@ fn on_latest(policy: &ChannelPolicy, draft: &DraftEntry) -> String {
     act + &key
 }
 
-fn read_open(key: &str, answer: &[Value]) -> Result<OpenLog> {
+pub(super) fn read_open(key: &str, answer: &[Value]) -> Result<OpenLog> {
     let [epoch, top, last, at, newest, producers @ ..] = answer else {
         return Err(corrupt(key, "open was answered by too little"));
     };
+    if producers.len() % 2 != 0 {
+        return Err(corrupt(key, "open was answered by half of a producer"));
+    }
     let text = |value: &Value| value.as_string().unwrap_or_default();
     let producers = producers.chunks_exact(2).map(|pair| {
         let node = text(&pair[0]).parse().map_err(|_| corrupt(key, "not a producer"))?;
@@ -381,12 +384,16 @@ fn read_anchor(key: &str, at: &Value, stored: &Value) -> Result<Option<Anchor>> 
     Ok(decode_id(stored).map(|id| Anchor { offset, id }))
 }
 
-fn read_answer(key: &str, batch: &AppendBatch, answer: &[Value]) -> Result<AppendAnswer> {
+pub(super) fn read_answer(key: &str, batch: &AppendBatch, answer: &[Value]) -> Result<AppendAnswer> {
     let (word, results) = answer.split_first().ok_or_else(|| corrupt(key, "empty answer"))?;
     if word.as_str().as_deref() == Some("foreign") {
         let epoch = results.first().and_then(Value::as_string).unwrap_or_default();
         let epoch = if epoch.is_empty() { None } else { Some(parse_epoch(key, &epoch)?) };
         return Ok(AppendAnswer::ForeignEpoch(epoch));
+    }
+    // Else it would not be known what became of some.
+    if results.len() != batch.entries.len() {
+        return Err(corrupt(key, "append was answered by another number of results"));
     }
     let results = results.iter().zip(&batch.entries).map(|(result, append)| {
         let read = match result {
@@ -410,7 +417,7 @@ fn read_refusal(word: &str, append: &Append) -> Option<Refusal> {
     Some(Refusal::StaleFence { fence: append.fence?, newest })
 }
 
-fn read_page(key: &str, answer: &[Value]) -> Result<Page> {
+pub(super) fn read_page(key: &str, answer: &[Value]) -> Result<Page> {
     let [epoch, top, first, closed, entries @ ..] = answer else {
         return Err(corrupt(key, "page is cut short"));
     };

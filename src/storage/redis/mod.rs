@@ -43,6 +43,8 @@ mod link;
 mod log;
 mod outside;
 mod primaries;
+#[cfg(any(test, feature = "probes"))]
+pub(super) mod probes;
 mod prove;
 mod pubsub;
 mod records;

@@ -202,14 +202,14 @@ impl Index {
     }
 }
 
-fn encode(producer: NodeId, append: &Append) -> Vec<u8> {
+pub(super) fn encode(producer: NodeId, append: &Append) -> Vec<u8> {
     let fence = append.fence.map_or_else(|| "-".to_owned(), |fence| fence.to_string());
     let head = format!("{VERSION} {} {fence} ", append.prev);
     let stored = codec::encode(EntryId { producer, seq: append.seq }, &append.draft);
     [head.as_bytes(), &stored].concat()
 }
 
-fn decode(producer: NodeId, seq: u64, value: &[u8]) -> Result<Append, String> {
+pub(super) fn decode(producer: NodeId, seq: u64, value: &[u8]) -> Result<Append, String> {
     let mut parts = value.splitn(4, |byte| *byte == b' ');
     let (Some(version), Some(prev), Some(fence), Some(stored)) =
         (parts.next(), parts.next(), parts.next(), parts.next())

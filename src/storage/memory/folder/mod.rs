@@ -12,6 +12,8 @@
 //! what was under way then may take effect yet, as with a storage that is elsewhere.
 
 mod load;
+#[cfg(any(test, feature = "probes"))]
+pub(in crate::storage) mod probes;
 mod requests;
 mod rows;
 mod store;

@@ -435,7 +435,7 @@ fn write_with(
 }
 
 /// For each change its kind, and the lengths of what follows.
-fn encode(changes: &[Change]) -> Vec<u8> {
+pub(super) fn encode(changes: &[Change]) -> Vec<u8> {
     let mut blob = Vec::with_capacity(changes.iter().map(Change::bytes).sum());
     let part = |bytes: &[u8], blob: &mut Vec<u8>| {
         blob.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
@@ -461,7 +461,7 @@ fn encode(changes: &[Change]) -> Vec<u8> {
     blob
 }
 
-fn decode(mut blob: &[u8]) -> Option<Vec<Change>> {
+pub(super) fn decode(mut blob: &[u8]) -> Option<Vec<Change>> {
     fn number(blob: &mut &[u8]) -> Option<u64> {
         let (number, rest) = blob.split_first_chunk()?;
         *blob = rest;

@@ -1,0 +1,79 @@
+//! Probes of what reads the frames of WebSockets, and the places that streams of events come back to: see
+//! [`crate::probes`].
+
+use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::protocol::frame::{Frame, FrameHeader};
+
+use super::fragments::FRAGMENTS_MAX;
+use super::inbound::{FrameReader, Inbound};
+use crate::protocol::CloseCode;
+use crate::support::probing::cuts;
+
+pub(crate) use super::events::probes::resumes;
+
+/// The longest message; short, so that messages are too long.
+const MESSAGE_BYTES_MAX: usize = 1_000;
+
+/// What was heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Heard {
+    Message(OpCode, Vec<u8>),
+    Alive,
+    Closed { has_failed: bool },
+    Broken(CloseCode),
+}
+
+/// What comes of pieces, and what is answered; with a new reader wherever one would do, as connections have it.
+fn hear(pieces: &[&[u8]], is_renewed: bool) -> (Vec<Heard>, Vec<u8>) {
+    let new = || FrameReader::new(MESSAGE_BYTES_MAX, FRAGMENTS_MAX);
+    let (mut reader, mut heard, mut output) = (new(), Vec::new(), Vec::new());
+    for piece in pieces {
+        let mut input = *piece;
+        while let Some(inbound) = reader.next(&mut input, &mut output) {
+            heard.push(match inbound {
+                Inbound::Text(text) => Heard::Message(OpCode::Data(Data::Text), text.as_bytes().to_vec()),
+                Inbound::Binary(bytes) => Heard::Message(OpCode::Data(Data::Binary), bytes.to_vec()),
+                Inbound::Alive => Heard::Alive,
+                Inbound::Closed { has_failed } => Heard::Closed { has_failed },
+                Inbound::Broken(code) => Heard::Broken(code),
+            });
+            if matches!(heard.last(), Some(Heard::Closed { .. } | Heard::Broken(_))) {
+                return (heard, output);
+            }
+        }
+        assert!(input.is_empty(), "what is not used up would be lost");
+        if is_renewed && reader.is_between() {
+            reader = new();
+        }
+    }
+    (heard, output)
+}
+
+/// Frames of a client.
+pub(crate) fn frames(bytes: &[u8]) {
+    let whole = hear(&[bytes], false);
+    for pieces in cuts(bytes) {
+        for is_renewed in [false, true] {
+            assert_eq!(hear(&pieces, is_renewed), whole, "in {} pieces", pieces.len());
+        }
+    }
+    let (heard, output) = whole;
+    assert!(output.len() <= bytes.len() + 16, "{} bytes are answered to {}", output.len(), bytes.len());
+    // What was heard says the same when it is said again.
+    let mut again = Vec::new();
+    let mut messages = Vec::new();
+    for message in heard {
+        let Heard::Message(opcode, payload) = &message else { continue };
+        assert!(payload.len() <= MESSAGE_BYTES_MAX);
+        let header = FrameHeader {
+            is_final: true,
+            opcode: *opcode,
+            mask: Some([7, 0, 255, 9]),
+            ..FrameHeader::default()
+        };
+        let frame = Frame::from_payload(header, payload.clone().into());
+        frame.format(&mut again).expect("memory takes what is written");
+        messages.push(message);
+    }
+    assert_eq!(hear(&[&again[..]], false), (messages, Vec::new()));
+}

@@ -1,0 +1,187 @@
+//! Probes of the adapters of exchanges. What is tried is a conversation: each line is a frame, or begins with what
+//! else may happen.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use chrono::TimeDelta;
+use tokio::time::{Duration, Instant};
+
+use super::binance::Binance;
+use super::coinbase::Coinbase;
+use super::kraken::Kraken;
+use super::rows::Rows;
+use super::{ExchangeConfig, Feed, FeedEvent, Moment, Resume, Step};
+use crate::model::EventType;
+use crate::protocol::{parse_event, parse_price};
+use crate::support::json::check_json;
+use crate::support::probing::{NOW, json, text, told};
+
+/// The line answers the oldest request; a request has failed; a second goes by, or a minute and a half.
+const ANSWER: char = '=';
+const FAILURE: char = '!';
+const SECOND: char = '.';
+const LONG: char = '~';
+
+fn config(toml: &str) -> ExchangeConfig {
+    toml::from_str(toml).expect("settings")
+}
+
+fn of_pairs(kind: &str, quote: &str) -> ExchangeConfig {
+    config(&format!(
+        "kind = '{kind}'\nsymbols = ['BTC-{quote}', 'ETH-{quote}']\n\
+         types = ['ticker', 'trade', 'orderbook', 'candle']\ndepth = 10\nzones = {{ BTC-{quote} = 'btc' }}"
+    ))
+}
+
+/// Frames of Binance, and its answers.
+pub(crate) fn binance(bytes: &[u8]) {
+    let config = of_pairs("binance", "USDT");
+    converse(bytes, |at| Box::new(Binance::new(&config, &Resume::new(), at)), true);
+}
+
+/// Frames of Coinbase.
+pub(crate) fn coinbase(bytes: &[u8]) {
+    let config = of_pairs("coinbase", "USD");
+    converse(bytes, |at| Box::new(Coinbase::new(&config, &Resume::new(), at)), true);
+}
+
+/// Frames of Kraken.
+pub(crate) fn kraken(bytes: &[u8]) {
+    let config = of_pairs("kraken", "USD");
+    converse(bytes, |at| Box::new(Kraken::new(&config, &Resume::new(), at)), true);
+}
+
+/// Documents of any source: CSV and JSON.
+pub(crate) fn documents(bytes: &[u8]) {
+    let polled = config(
+        "kind = 'http'\nname = 'iso'\nurl = 'http://example.com/'\n\
+         rows = { zone = 'pjm', every_s = 1, at = '/data/items', time_column = 'at' }",
+    );
+    let streamed = config(
+        "kind = 'websocket'\nname = 'iso'\nurl = 'ws://example.com/'\nrows = { zone_column = 'zone' }",
+    );
+    converse(bytes, |at| Box::new(Rows::new(&streamed, at)), false);
+    converse(bytes, |at| Box::new(Rows::new(&polled, at)), false);
+    // A document of several lines.
+    let Some(text) = text(bytes) else { return };
+    let at = Moment { now: Instant::now(), utc: NOW };
+    let (mut feed, mut heard) = (Rows::new(&streamed, at), Heard::default());
+    let mut steps = Vec::new();
+    let taken = feed.frame(text, at, &mut steps);
+    let _is_over = heard.take(steps, taken, text.len(), false);
+}
+
+/// A conversation with an adapter. Where it `is_strict`, it gives what every gateway takes; else it passes on what
+/// rows say, and a gateway may refuse that.
+fn converse(bytes: &[u8], adapter: impl FnOnce(Moment) -> Box<dyn Feed>, is_strict: bool) {
+    let Some(text) = text(bytes) else { return };
+    let (begun, mut after) = (Instant::now(), Duration::ZERO);
+    let at = |after: Duration| Moment {
+        now: begun + after,
+        utc: NOW + TimeDelta::from_std(after).expect("hours"),
+    };
+    let mut feed = adapter(at(after));
+    let mut heard = Heard::default();
+    let mut steps = Vec::new();
+    feed.connected(at(after), &mut steps);
+    assert!(!heard.take(steps, Ok(()), 0, is_strict), "it gives up before anything came");
+    for line in text.lines().take(200) {
+        let mut steps = Vec::new();
+        let taken = match line.chars().next() {
+            Some(ANSWER) => match heard.asked.pop_front() {
+                Some(id) => feed.fetched(id, Ok(&line[1..]), at(after), &mut steps),
+                None => Ok(()),
+            },
+            Some(FAILURE) => match heard.asked.pop_front() {
+                Some(id) => {
+                    feed.fetched(id, Err("a request was answered with 500".to_owned()), at(after), &mut steps)
+                }
+                None => Ok(()),
+            },
+            Some(c @ (SECOND | LONG)) => {
+                after += Duration::from_secs(if c == SECOND { 1 } else { 90 });
+                feed.tick(at(after), &mut steps);
+                Ok(())
+            }
+            _ => feed.frame(line, at(after), &mut steps),
+        };
+        if heard.take(steps, taken, line.len(), is_strict) {
+            // The next connection begins with another adapter.
+            return;
+        }
+    }
+}
+
+/// What an adapter has given so far.
+#[derive(Default)]
+struct Heard {
+    /// Requests that were not answered yet.
+    asked: VecDeque<u64>,
+    /// The last trade of each symbol.
+    trades: BTreeMap<String, u64>,
+    /// The sequence of each book.
+    books: BTreeMap<String, u64>,
+}
+
+impl Heard {
+    /// Looks at what an adapter gives; says whether its connection is at its end.
+    fn take(&mut self, steps: Vec<Step>, taken: Result<(), String>, len: usize, is_strict: bool) -> bool {
+        let mut is_over = false;
+        if let Err(malformed) = taken {
+            // What comes of a failed answer to a request is no part of it.
+            // An answer that cannot be read shows all the same that its source is reached.
+            let is_told = |step: &Step| {
+                matches!(step, Step::Event(_) | Step::Price { .. }) || (is_strict && *step == Step::Ready)
+            };
+            assert!(
+                !steps.iter().any(is_told),
+                "half of what is malformed ({malformed}) was taken: {steps:?}"
+            );
+        }
+        for step in steps {
+            match step {
+                Step::Event(event) => self.event(&event),
+                Step::Price { json: price, .. } => match parse_price(&price, NOW, Duration::MAX) {
+                    Ok(_) => {}
+                    Err(error) => assert!(!is_strict, "{error}: {price}"),
+                },
+                Step::Send(text) => {
+                    json(&text);
+                }
+                Step::Fetch { id, url } => {
+                    assert!(url.starts_with("http"), "{url}");
+                    self.asked.push_back(id);
+                    assert!(self.asked.len() <= 64, "so many requests at once");
+                }
+                Step::Trouble(trouble) => {
+                    assert!(trouble.reason().len() <= 1_000 + len, "{}", trouble.reason())
+                }
+                Step::Reconnect(reason) => {
+                    told(&reason);
+                    is_over = true;
+                }
+                Step::Ready => {}
+            }
+        }
+        is_over
+    }
+
+    fn event(&mut self, FeedEvent { kind, json: event, trade }: &FeedEvent) {
+        assert_eq!(check_json(event), Ok(()));
+        let draft = parse_event(*kind, event, NOW, Duration::MAX).unwrap_or_else(|e| panic!("{e}: {event}"));
+        let payload = json(text(&draft.data).expect("JSON is text"));
+        let data = &payload["data"];
+        let symbol = data["symbol"].as_str().unwrap_or_default().to_owned();
+        if let Some((symbol, id)) = trade {
+            let last = self.trades.insert(symbol.clone(), *id);
+            assert!(last.is_none_or(|last| last < *id), "trade {id} of {symbol} after {last:?}");
+        }
+        if *kind == EventType::Orderbook {
+            let sequence = data["sequence"].as_u64().expect("a number");
+            let before = self.books.insert(symbol, sequence);
+            if data["kind"] == "delta" {
+                assert_eq!(data["previousSequence"].as_u64(), before, "changes follow each other");
+            }
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Probes of what reads orders, and what workers outside tell of them: see [`crate::probes`].
+
+use super::request::{InvalidOrder, OrderRequest};
+use crate::support::probing::{json, text, told};
+
+pub(crate) use super::interop::probes::outside_updates;
+
+/// Orders, as clients place them.
+pub(crate) fn orders(bytes: &[u8]) {
+    let Some(order) = text(bytes) else { return };
+    let request = match OrderRequest::parse(order) {
+        Ok(request) => request,
+        Err(InvalidOrder::Json(problem)) => return told(&problem),
+        Err(InvalidOrder::Fields(faults)) => {
+            assert!((1..=20).contains(&faults.len()), "{} faults", faults.len());
+            for fault in faults {
+                told(&fault.field);
+                told(&fault.message);
+            }
+            return;
+        }
+    };
+    let handed_out = request.as_json().get();
+    let written = json(handed_out);
+    assert!(handed_out.len() <= 2 * order.len() + 256, "{} bytes of {}", handed_out.len(), order.len());
+    assert!(request.number("amount").is_some_and(|amount| amount > 0.0 && amount.is_finite()));
+    assert!(
+        request.number("slippage").is_some_and(|slippage| (0.0..=1.0).contains(&slippage)),
+        "{handed_out}"
+    );
+    let of = |name| request.number(name).expect("a number");
+    let (fraction, percent) = (of("slippage"), of("slippagePercent"));
+    assert!((fraction * 100.0 - percent).abs() <= 1e-9 * percent, "{handed_out}");
+    // Its client is shown what it placed, and may place that again as the same order.
+    let shown = request.shown_as_swap();
+    let shown_again = OrderRequest::parse(shown.as_json().get()).expect("what was taken is taken again");
+    assert_eq!(shown_again.fingerprint(), request.fingerprint());
+    assert_eq!(json(shown_again.as_json().get()), written);
+}

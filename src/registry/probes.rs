@@ -1,0 +1,108 @@
+//! A probe of what reads records and merge patches: see [`crate::probes`].
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::clock::Version;
+use super::kind::RegistryKind;
+use super::record::{Body, Change, InvalidRecord, Record};
+use crate::model::{ChannelName, Entry, EntryId, NodeId};
+use crate::protocol::{ServerMessage, entry_json};
+use crate::support::probing::{json, text, told};
+
+const RECORD_BYTES_MAX: usize = 16 << 10;
+
+const VERSION: Version = Version { ms: 1_760_000_000_000, node: 7 };
+
+/// Records, and behind a line break patches that are made to them one after the other.
+pub(crate) fn records(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    for kind in RegistryKind::ALL {
+        let mut lines = text.lines();
+        let Some(mut record) = lines.next().and_then(|line| read(kind, line)) else { continue };
+        for patch in lines.take(8) {
+            let patched = match Body::patched(kind, &record, patch, RECORD_BYTES_MAX) {
+                Ok(patched) => patched,
+                Err(invalid) => {
+                    is_refused(&invalid);
+                    continue;
+                }
+            };
+            let mut expected = json(record.text());
+            merge(&mut expected, &json(patch));
+            // A patch cannot take away what a record is called.
+            if let Value::Object(fields) = &mut expected {
+                fields.entry(kind.id_field()).or_insert_with(|| Value::from(&*record.key));
+            }
+            let found = text_of(&patched);
+            assert_eq!(json(found), expected, "{} with {patch}", record.text());
+            assert_eq!(patched.key, record.key);
+            record = kept(kind, patched);
+        }
+    }
+}
+
+fn text_of(body: &Body) -> &str {
+    text(&body.json).expect("JSON is text")
+}
+
+fn read(kind: RegistryKind, line: &str) -> Option<Record> {
+    match Body::read(kind, line, None, RECORD_BYTES_MAX) {
+        Ok(body) => {
+            let again = Body::read(kind, text_of(&body), Some(&body.key), RECORD_BYTES_MAX);
+            assert_eq!(again.as_ref(), Ok(&body), "what was taken is taken again");
+            Some(kept(kind, body))
+        }
+        Err(invalid) => {
+            is_refused(&invalid);
+            None
+        }
+    }
+}
+
+/// The record as it is held, which the log and its readers can be told.
+fn kept(kind: RegistryKind, body: Body) -> Record {
+    assert!(body.json.len() <= RECORD_BYTES_MAX && (1..=128).contains(&body.key.len()));
+    json(text_of(&body));
+    let record = Record { key: body.key, version: VERSION, json: body.json, bound_to: Some(9) };
+    let change =
+        Change { key: Arc::clone(&record.key), version: VERSION, record: Some(Arc::new(copy(&record))) };
+    let draft = change.draft();
+    assert_eq!(Change::read("record_update", &draft.data).as_ref(), Some(&change));
+    let channel: ChannelName = format!("registry:{}", kind.as_str()).parse().expect("a name");
+    let id = EntryId { producer: NodeId(uuid::Uuid::from_u128(7)), seq: 1 };
+    let mut frame = Vec::new();
+    entry_json(&channel, &Entry { offset: 1, id, draft }, false, &mut frame);
+    let frame = text(&frame).expect("frames are text");
+    assert!(matches!(ServerMessage::read(frame), Ok(ServerMessage::Entry(_))), "{frame}");
+    record
+}
+
+fn copy(record: &Record) -> Record {
+    let Record { key, version, json, bound_to } = record;
+    Record { key: Arc::clone(key), version: *version, json: json.clone(), bound_to: *bound_to }
+}
+
+fn is_refused(invalid: &InvalidRecord) {
+    told(&invalid.detail);
+}
+
+/// A merge patch as RFC 7396 writes it down.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    let Value::Object(target) = target else { return };
+    for (name, value) in patch {
+        if value.is_null() {
+            target.remove(name);
+        } else {
+            merge(target.entry(name.clone()).or_insert(Value::Null), value);
+        }
+    }
+}

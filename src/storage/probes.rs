@@ -1,0 +1,49 @@
+//! Probes of what reads positions, and entries as they are stored in Redis and on disk: see [`crate::probes`].
+
+use super::lives::{Life, begin_of_fork, had_at, is_fork, log_of_fork, told_epoch};
+use super::{codec, memory, spool};
+use crate::model::{Entry, Epoch, OFFSET_MAX, Position};
+use crate::support::probing::text;
+
+pub(crate) use super::redis::probes::redis_answers;
+
+/// Positions, which clients bring back.
+pub(crate) fn positions(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    if let Ok(epoch) = Epoch::of_log(text) {
+        assert_eq!(epoch.as_str(), text);
+        assert_eq!(Life::of(&epoch), None, "it says no more than which life it is");
+    }
+    let Ok(position) = text.parse::<Position>() else { return };
+    let Position { epoch, offset } = &position;
+    assert!(*offset <= OFFSET_MAX && (1..=1_024).contains(&epoch.as_str().len()));
+    assert!(epoch.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)));
+    assert_eq!(position.to_string().parse(), Ok(position.clone()));
+    let written = serde_json::to_string(&position).expect("plain fields");
+    assert_eq!(serde_json::from_str::<Position>(&written).expect("as it was written"), position);
+    // What its reader has had is told it anew, and read again as the same.
+    let had = had_at(&position);
+    let log: Epoch = "0123456789abcdef".parse().expect("plain");
+    let told = told_epoch(&log, &had);
+    if told.as_str().starts_with("v.") {
+        assert_eq!(Life::of(&told), Some(Life::View(log.clone(), had)), "{told} of {text}");
+    }
+    assert_eq!(begin_of_fork(epoch).is_some(), is_fork(epoch) && Life::of(epoch).is_some());
+    assert!(log_of_fork(epoch).is_none_or(|log| Epoch::of_log(log.as_str()).is_ok()));
+}
+
+/// Entries as they are stored. `can_be_told` is to hold of each, whatever was read.
+pub(crate) fn stored(bytes: &[u8], can_be_told: impl Fn(&Entry)) {
+    let entry = codec::decode(9, bytes);
+    assert_eq!(entry.offset, 9);
+    assert!(entry.draft.data.len() <= bytes.len());
+    can_be_told(&entry);
+    if entry.draft.kind.unknown().is_none() {
+        let again = codec::encode(entry.id, &entry.draft);
+        assert_eq!(codec::decode(9, &again), entry);
+        assert_eq!(codec::decode_id(&again), Some(entry.id));
+    }
+    spool::probes::appends(bytes);
+    memory::probes::rows(bytes);
+    super::redis::probes::batches(bytes, can_be_told);
+}
