@@ -70,11 +70,30 @@ pub(super) struct Request {
     pub(super) fence: Option<u64>,
     /// A publisher of this node gave them, and not another process.
     pub(super) is_own: bool,
+    /// The ids that they have, one for each; `None` where this node gives them ids of its own.
+    pub(super) ids: Option<Ids>,
     /// How many of them the log has acknowledged.
     pub(super) accepted: usize,
     pub(super) answer: oneshot::Sender<Result<(), PublishError>>,
     /// Their places in the queue; free again when the request is answered.
     pub(super) _places: OwnedSemaphorePermit,
+}
+
+/// Ids that entries have of their own: whoever appends one, and however often, the log has it once.
+#[derive(Debug)]
+pub(super) struct Ids {
+    pub(super) producer: NodeId,
+    /// Of each, in ascending order.
+    pub(super) links: Vec<Link>,
+}
+
+/// A place in a producer's chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// The entry's sequence.
+    pub(crate) seq: u64,
+    /// The one of the entry that the log must have before it; 0 where that is not known.
+    pub(crate) prev: u64,
 }
 
 /// Entries that somebody appended, as the storage told.
@@ -407,6 +426,7 @@ impl Actor {
             Some(batch) => batch,
             None => self.next_batch(),
         };
+        let has_ids = batch.producer != self.common.node;
         self.common.stats.appends.add(1);
         let sent = Instant::now();
         let answer = self.common.backend.append(&batch).await;
@@ -414,6 +434,17 @@ impl Actor {
             observe(&self.common.stats.append_duration, sent.elapsed());
         }
         match answer {
+            // Whoever gave them tries again: others are not to wait for what needs the log itself.
+            Err(error) if has_ids => {
+                self.common.stats.storage_retries.add(1);
+                let cause = Arc::new(error);
+                self.give_back(|accepted| PublishError::Unavailable { accepted, cause });
+                Ok(())
+            }
+            Ok(AppendAnswer::ForeignEpoch(_)) if has_ids => {
+                self.chain = None;
+                Ok(())
+            }
             Err(error) => {
                 // It may have taken effect; only the very same batch is safe to send again.
                 self.unanswered = Some(batch);
@@ -426,7 +457,7 @@ impl Actor {
             Ok(AppendAnswer::Done(results)) => {
                 let taken = taken(&results);
                 // Behind a refused entry there is always a gap, which means nothing.
-                if let Some(Appended::Gap { last }) = results.get(taken) {
+                if let Some(Appended::Gap { last }) = results.get(taken).filter(|_| !has_ids) {
                     let prev = batch.entries.get(taken).map_or(0, |append| append.prev);
                     warn!(channel = %self.channel, prev, last, "the log does not know this node's chain; taking it up anew");
                     return self.rechain(batch).await;
@@ -440,12 +471,31 @@ impl Actor {
 
     fn next_batch(&mut self) -> AppendBatch {
         let chain = self.chain.as_ref().expect("opened before");
-        let drafts = self.waiting.iter().take(self.policy.requests_per_append).flat_map(|request| {
+        let most = self.common.config.append_batch_entries;
+        if let Some((request, ids)) =
+            self.waiting.front().and_then(|first| Some((first, first.ids.as_ref()?)))
+        {
+            let drafts = request.drafts.iter().zip(&ids.links).skip(request.accepted).take(most);
+            let entries = drafts.map(|(draft, Link { seq, prev })| Append {
+                seq: *seq,
+                prev: *prev,
+                draft: draft.clone(),
+                fence: None,
+            });
+            return AppendBatch {
+                channel: self.channel.clone(),
+                epoch: chain.epoch.clone(),
+                producer: ids.producer,
+                entries: entries.collect(),
+            };
+        }
+        let own = self.waiting.iter().take_while(|request| request.ids.is_none());
+        let drafts = own.take(self.policy.requests_per_append).flat_map(|request| {
             request.drafts[request.accepted..].iter().map(|draft| (draft, request.fence))
         });
         let mut prev = chain.acked;
         let mut seq = self.next_seq;
-        let entries = drafts.take(self.common.config.append_batch_entries).map(|(draft, fence)| {
+        let entries = drafts.take(most).map(|(draft, fence)| {
             let append = Append { seq, prev, draft: draft.clone(), fence };
             (prev, seq) = (seq, seq + 1);
             append
@@ -480,12 +530,16 @@ impl Actor {
     /// Gives back what can be delivered now.
     fn on_appended(&mut self, batch: AppendBatch, results: &[Appended], taken: usize) -> Vec<Entry> {
         let AppendBatch { epoch, producer, entries, .. } = batch;
-        if let (Some(chain), Some(last)) = (&mut self.chain, entries[..taken].last()) {
+        let own = entries[..taken].last().filter(|_| producer == self.common.node);
+        if let (Some(chain), Some(last)) = (&mut self.chain, own) {
             chain.acked = last.seq;
         }
-        self.acknowledge(taken);
-        if let Some(Appended::Refused(refusal)) = results.get(taken) {
-            self.refuse(*refusal);
+        self.acknowledge(taken, results);
+        match results.get(taken) {
+            Some(Appended::Refused(refusal)) => self.refuse(*refusal),
+            // What has no id of its own was put on the chain anew.
+            Some(Appended::Gap { .. }) => self.give_back(|accepted| PublishError::Gap { accepted }),
+            _ => {}
         }
         let applied = entries.into_iter().zip(results).filter_map(|(append, result)| match *result {
             Appended::Applied { offset } => {
@@ -499,15 +553,24 @@ impl Actor {
         self.offer(&epoch, applied)
     }
 
-    /// The first `count` waiting drafts are in the log.
-    fn acknowledge(&mut self, mut count: usize) {
+    /// The first `count` waiting drafts are in the log, as `results` say.
+    fn acknowledge(&mut self, mut count: usize, results: &[Appended]) {
         self.common.stats.entries_accepted.add(count as u64);
         while count > 0
             && let Some(request) = self.waiting.front_mut()
         {
             let taken = count.min(request.drafts.len() - request.accepted);
             if let Some(accepted) = self.common.accepted.as_ref().filter(|_| request.is_own) {
-                accepted.accepted(&request.drafts[request.accepted..][..taken]);
+                let drafts = &request.drafts[request.accepted..][..taken];
+                match request.ids {
+                    None => accepted.accepted(drafts),
+                    // Who appended what was there before tells of it.
+                    Some(_) => drafts
+                        .iter()
+                        .zip(results)
+                        .filter(|(_, result)| is_new(result))
+                        .for_each(|(draft, _)| accepted.accepted(std::slice::from_ref(draft))),
+                }
             }
             request.accepted += taken;
             count -= taken;
@@ -529,6 +592,13 @@ impl Actor {
         counter.add((refused.drafts.len() - refused.accepted) as u64);
         debug!(channel = %self.channel, accepted = refused.accepted, %refusal, "the log refused entries");
         answer(refused.answer, Err(PublishError::Refused { accepted: refused.accepted, refusal }));
+    }
+
+    /// What is left of the next request is not appended.
+    fn give_back(&mut self, why: impl FnOnce(usize) -> PublishError) {
+        if let Some(request) = self.waiting.pop_front() {
+            answer(request.answer, Err(why(request.accepted)));
+        }
     }
 
     fn on_append_failure(&mut self, error: StorageError) {
@@ -807,6 +877,10 @@ impl Actor {
 fn taken(results: &[Appended]) -> usize {
     let is_in = |result: &&Appended| matches!(result, Appended::Applied { .. } | Appended::Duplicate);
     results.iter().take_while(is_in).count()
+}
+
+fn is_new(result: &Appended) -> bool {
+    matches!(result, Appended::Applied { .. })
 }
 
 fn answer(to: oneshot::Sender<Result<(), PublishError>>, result: Result<(), PublishError>) {

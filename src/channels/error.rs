@@ -40,6 +40,12 @@ pub enum PublishError {
         /// Why not the next one.
         refusal: Refusal,
     },
+    /// The log does not have the entry that the next one is to follow on.
+    #[error("the log does not have what it is to follow on")]
+    Gap {
+        /// How many were accepted, from the front.
+        accepted: usize,
+    },
     /// The gateway is shutting down.
     #[error("the gateway is shutting down")]
     ShuttingDown {
@@ -54,6 +60,7 @@ impl PublishError {
         match self {
             Self::Unavailable { accepted, .. }
             | Self::Refused { accepted, .. }
+            | Self::Gap { accepted }
             | Self::ShuttingDown { accepted } => *accepted,
             Self::TooManyZones { .. } | Self::TooManyKeys { .. } => 0,
         }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::actor::{Actor, Command, Common, Echo, Request, Suspicion};
+use super::actor::{Actor, Command, Common, Echo, Ids, Link, Request, Suspicion};
 use super::config::ChannelsConfig;
 use super::error::{JoinError, PublishError};
 use super::keys::Keys;
@@ -54,16 +54,18 @@ const ZONE_PAGE: usize = 1_000;
 const HISTORY_BYTES_MAX: usize = 1 << 20;
 
 /// On which terms drafts are appended.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Terms {
     /// The lease's token.
     fence: Option<u64>,
     /// A publisher of this node gave them.
     is_own: bool,
+    /// The ids that they have of their own.
+    ids: Option<Ids>,
 }
 
 impl Terms {
-    const USUAL: Self = Self { fence: None, is_own: true };
+    const USUAL: Self = Self { fence: None, is_own: true, ids: None };
 }
 
 /// How much a page that a reader wants has at the most.
@@ -250,7 +252,25 @@ impl Channels {
         channel: &ChannelName,
         drafts: Vec<DraftEntry>,
     ) -> Result<(), PublishError> {
-        self.admit(channel, drafts, Terms { fence: None, is_own: false }).await
+        self.admit(channel, drafts, Terms { is_own: false, ..Terms::USUAL }).await
+    }
+
+    /// The same under ids that the drafts have of their own: those of one producer, in ascending order, each
+    /// with the one that the log must have before it. Whoever appends an entry, and however often, the log has
+    /// it once, and none behind a later one of that producer. Only the log itself takes them, and they are
+    /// tried once: whoever gave them tries again.
+    ///
+    /// # Errors
+    /// See [`PublishError`]. What was not accepted may be in the log all the same.
+    pub(crate) async fn publish_as(
+        &self,
+        channel: &ChannelName,
+        producer: NodeId,
+        drafts: Vec<(DraftEntry, Link)>,
+    ) -> Result<(), PublishError> {
+        let (drafts, links) = drafts.into_iter().unzip();
+        let ids = Some(Ids { producer, links });
+        self.admit(channel, drafts, Terms { ids, ..Terms::USUAL }).await
     }
 
     /// The same for the updates of an order, under a lease: its token is the fence. Nothing of
@@ -267,7 +287,7 @@ impl Channels {
         drafts: Vec<DraftEntry>,
         fence: Option<u64>,
     ) -> Result<(), PublishError> {
-        self.admit(channel, drafts, Terms { fence, is_own: true }).await
+        self.admit(channel, drafts, Terms { fence, ..Terms::USUAL }).await
     }
 
     async fn admit(
@@ -299,7 +319,7 @@ impl Channels {
         channel: &ChannelName,
         door: Door,
         drafts: Vec<DraftEntry>,
-        Terms { fence, is_own }: Terms,
+        Terms { fence, is_own, ids }: Terms,
     ) -> Result<(), PublishError> {
         let config = &self.0.common.config;
         let stopping = || PublishError::ShuttingDown { accepted: 0 };
@@ -309,7 +329,7 @@ impl Channels {
         let permit =
             Arc::clone(&door.places).acquire_many_owned(places).await.map_err(|_closed| stopping())?;
         let (answer, answered) = oneshot::channel();
-        let request = Request { drafts, fence, is_own, accepted: 0, answer, _places: permit };
+        let request = Request { drafts, fence, is_own, ids, accepted: 0, answer, _places: permit };
         self.send(channel, door, Command::Publish(request)).await.map_err(|_stopped| stopping())?;
         answered.await.unwrap_or_else(|_dropped| Err(stopping()))
     }
@@ -450,6 +470,11 @@ impl Channels {
         let limit = PageLimit { entries: limit, bytes: HISTORY_BYTES_MAX };
         let _place = self.0.common.pages.place_to_read().await;
         self.0.common.backend.read_within(channel, after, limit).await
+    }
+
+    /// The newest sequence of a producer that the log of a channel knows; 0 where it knows none.
+    pub(crate) async fn newest_of(&self, channel: &ChannelName, producer: NodeId) -> StorageResult<u64> {
+        Ok(self.0.common.backend.state(channel, producer).await?.last_seq)
     }
 
     /// The newest `limit` entries of the log, or half as many, a quarter and so on where more would come to

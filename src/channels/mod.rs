@@ -25,6 +25,7 @@ use zonewire_protocol::stats::{ChannelCounts, PageCounts};
 
 use crate::support::counter::Counter;
 
+pub(crate) use actor::Link;
 pub use config::ChannelsConfig;
 pub use error::{JoinError, PublishError};
 pub use hub::Channels;

@@ -1,18 +1,19 @@
-//! The channels of orders: what the log refuses, and how little they leave behind.
+//! The channels of orders: what the log refuses, and how little they leave behind. Entries with ids of their own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Channels, ChannelsConfig, ChannelsParts, Delivery, JoinError, Live, PublishError};
-use crate::model::{ChannelName, DraftEntry, EntryKind, Lane, Marks, NodeId, OrderId};
+use super::{Channels, ChannelsConfig, ChannelsParts, Delivery, JoinError, Link, Live, PublishError};
+use crate::model::{ChannelName, DraftEntry, EntryKind, EventType, Lane, Marks, NodeId, OrderId};
+use crate::protocol::parse_event;
 use crate::storage::model::{Ages, Faults, Laws, ModelServer, Setup, Trace, Which};
 use crate::storage::{MemoryBackend, MemoryConfig, RecordKind, Refusal, Retention, SharedBackend};
 use crate::support::panics::Vital;
@@ -315,4 +316,141 @@ async fn a_channel_that_is_published_to_without_a_pause_comes_back_all_the_same(
     }
     let page = server.content(&zone);
     assert!(page.top >= accepted - 1 && inside.totals().lines.rejoins == 1, "{} of {accepted}", page.top);
+}
+
+fn trades() -> ChannelName {
+    ChannelName::event(EventType::Trade)
+}
+
+/// Whose the trades of an exchange are.
+fn exchange() -> NodeId {
+    NodeId(uuid::Uuid::from_u128(5))
+}
+
+fn trade() -> DraftEntry {
+    let json = r#"{"exchange":"x","symbol":"A-B","price":"1","size":"1"}"#;
+    parse_event(EventType::Trade, json, Utc::now(), Duration::MAX).unwrap()
+}
+
+impl Node {
+    /// A node that shares a model of Redis; what drives it ends with the set.
+    fn sharing(server: &ModelServer, name: usize, driver: &mut tokio::task::JoinSet<()>) -> Self {
+        let setup = Setup {
+            journal_entries: 1_000,
+            order_updates: 10_000,
+            starts_degraded: false,
+            ordering_deadline: Duration::from_secs(10),
+        };
+        let (id, (shard, live)) = (NodeId::random(), mpsc::channel(1_024));
+        let started = server.start(name, id, setup, Arc::new(|_| Lane::Every));
+        driver.spawn(started.driver);
+        let store = started.backend;
+        let parts = ChannelsParts {
+            backend: Arc::clone(&store),
+            node: id,
+            config: ChannelsConfig::default(),
+            shards: vec![shard],
+            runtime: Handle::current(),
+            vital: Vital::default(),
+            accepted: None,
+        };
+        Self { channels: Channels::new(parts, TaskTracker::new(), CancellationToken::new()), live, store }
+    }
+
+    /// Gives trades of these numbers, each of which is to follow on the one before.
+    async fn give(&self, seqs: std::ops::RangeInclusive<u64>) -> Result<(), PublishError> {
+        let drafts = seqs.map(|seq| (trade(), Link { seq, prev: seq - 1 })).collect();
+        self.channels.publish_as(&trades(), exchange(), drafts).await
+    }
+
+    /// The same until the log has them.
+    async fn give_at_last(&self, seqs: std::ops::RangeInclusive<u64>) {
+        let begun = time::Instant::now();
+        while let Err(error) = self.give(seqs.clone()).await {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{error:?}");
+            time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// The numbers of the exchange's trades in a log, in order.
+fn numbers(page: &crate::storage::Page) -> Vec<u64> {
+    page.entries.iter().filter(|entry| entry.id.producer == exchange()).map(|entry| entry.id.seq).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_appends_what_has_an_id_and_however_often_it_is_there_once() {
+    let mut one = Node::new(ChannelsConfig { append_batch_entries: 2, ..ChannelsConfig::default() });
+    let other = Node::on(Arc::clone(&one.store), ChannelsConfig::default());
+    one.channels.join(&trades(), 0).await.unwrap();
+    one.give(1..=5).await.unwrap();
+    // This node's own go on behind them, in a chain of their own.
+    one.channels.publish(&trades(), vec![trade()]).await.unwrap();
+    other.give(4..=7).await.unwrap();
+    // Late, and in part.
+    one.give(5..=8).await.unwrap();
+    one.channels.publish(&trades(), vec![trade(), trade()]).await.unwrap();
+    let gap = one.give(11..=12).await.unwrap_err();
+    assert!(matches!(gap, PublishError::Gap { accepted: 0 }), "{gap:?}");
+    // Who does not know what was there goes on with what it has.
+    let unknown = vec![(trade(), Link { seq: 11, prev: 0 })];
+    other.channels.publish_as(&trades(), exchange(), unknown).await.unwrap();
+    let page = one.store.read_after(&trades(), None, 1_000).await.unwrap();
+    assert_eq!(numbers(&page), [1, 2, 3, 4, 5, 6, 7, 8, 11]);
+    assert_eq!(page.entries.len(), 12);
+    let first: Vec<(u64, usize)> = {
+        let mut told = Vec::new();
+        for _ in 0..4 {
+            let (first, count, _) = one.batch().await;
+            told.push((first, count));
+        }
+        told
+    };
+    assert_eq!(first, [(1, 2), (3, 2), (5, 1), (6, 1)], "as the log has answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_an_id_waits_for_the_log_and_is_there_once_whoever_was_cut_off() {
+    let server = ModelServer::new(7, Faults::default(), Laws::default(), Ages::default(), Trace::Off);
+    let mut driver = tokio::task::JoinSet::new();
+    let [one, other] = [0, 1].map(|name| Node::sharing(&server, name, &mut driver));
+    one.channels.join(&trades(), 0).await.unwrap();
+    one.give_at_last(1..=5).await;
+    server.disconnect(0, Which::Both, None);
+    let own = || vec![trade()];
+    // Others go on alone; this needs the log.
+    one.channels.publish(&trades(), own()).await.unwrap();
+    let refused = one.give(6..=9).await.unwrap_err();
+    assert!(matches!(&refused, PublishError::Unavailable { accepted: 0, cause } if cause.is_outage()));
+    other.give_at_last(4..=8).await;
+    one.channels.publish(&trades(), own()).await.unwrap();
+    server.connect(0);
+    one.give_at_last(6..=10).await;
+    one.channels.publish(&trades(), own()).await.unwrap();
+    let page = server.content(&trades());
+    assert_eq!(numbers(&page), (1..=10).collect::<Vec<_>>());
+    assert_eq!(page.entries.len(), 13);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_an_id_is_put_back_where_the_log_lost_it() {
+    for (is_noticed, keeps_some) in [(true, false), (true, true), (false, false), (false, true)] {
+        let server = ModelServer::new(7, Faults::default(), Laws::default(), Ages::default(), Trace::Off);
+        let mut driver = tokio::task::JoinSet::new();
+        let one = Node::sharing(&server, 0, &mut driver);
+        one.give_at_last(1..=60).await;
+        let older = server.save();
+        one.give_at_last(61..=90).await;
+        if is_noticed {
+            server.disconnect(0, Which::Both, None);
+        }
+        server.restore(keeps_some.then_some(&older));
+        if is_noticed {
+            server.connect(0);
+        }
+        // Nothing of it is behind what comes next.
+        one.give_at_last(91..=95).await;
+        let page = server.content(&trades());
+        assert_eq!(numbers(&page), (1..=95).collect::<Vec<_>>(), "{is_noticed} {keeps_some}");
+    }
 }

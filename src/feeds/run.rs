@@ -162,7 +162,9 @@ impl Replaying {
                     }
                     return Ok(());
                 }
-                PublishError::Refused { .. } | PublishError::ShuttingDown { .. } => {
+                PublishError::Refused { .. }
+                | PublishError::Gap { .. }
+                | PublishError::ShuttingDown { .. } => {
                     return Err(format!("line {line}: {error}"));
                 }
             }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use zonewire::config::{Config, ExchangeConfig, ExchangeKind};
 use zonewire::storage::StorageChoice;
 use zonewire_kit::exchange::{Exchange, Faults, Speaks};
+use zonewire_kit::proxy::{Mode, Proxy};
 use zonewire_kit::redis::{DURABLE, RedisServer};
 
 use crate::support::client::Client;
@@ -322,8 +324,8 @@ async fn while_redis_is_away_the_holder_goes_on_for_as_long_as_its_lease_and_say
     let mut seen = Seen::at(&gateway.url("/ws")).await;
     seen.until(|seen| seen.trades.len() > 5).await;
     server.kill().await.unwrap();
-    let (away, mut told) = (seen.trades[seen.trades.len() - 1], Vec::new());
-    // Trades go on meanwhile; then it says that it stops, and does.
+    let (tickers, mut told) = (seen.has("ticker"), Vec::new());
+    // All but trades goes on meanwhile; then it says that it stops, and does.
     while told.len() < 2 {
         let message = seen.next().await;
         if message["type"] == "exchange:error" && message["data"]["code"] == "lease" {
@@ -331,7 +333,7 @@ async fn while_redis_is_away_the_holder_goes_on_for_as_long_as_its_lease_and_say
         }
     }
     assert!(told[0].contains("it goes on for") && told[1].contains("ran out"), "{told:?}");
-    assert!(seen.trades.last().is_some_and(|last| *last > away), "the feed went on");
+    assert!(seen.has("ticker") > tickers, "the feed went on");
     let stats = stats_of(&gateway, "binance").await;
     assert_eq!((&stats["state"], &stats["leases_lost"]), (&json!("standby"), &json!(1)), "{stats}");
     server.restart().await.unwrap();
@@ -339,4 +341,53 @@ async fn while_redis_is_away_the_holder_goes_on_for_as_long_as_its_lease_and_say
     seen.until(|seen| seen.trades.last().is_some_and(|last| *last > until)).await;
     assert_eq!((seen.missing(), seen.missed), (0, 0), "what was missed meanwhile is there");
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_holder_alone_has_no_redis_another_has_the_feed_and_no_trade_is_doubled() {
+    let Some(server) = redis(&[]).await else { return };
+    let exchange = Exchange::start(Speaks::Binance, "BTC-USDT", 0, 6, STEP).await.unwrap();
+    for hole in [Mode::Refuse, Mode::Hole { requests: true, replies: true }] {
+        let proxy = Proxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, server.port))).await.unwrap();
+        let of = |port| {
+            let mut config = feed(&exchange, ExchangeKind::Binance, "BTC-USDT");
+            config.feeds.exchanges[0].types = vec!["trade".parse().unwrap()];
+            config.storage.backend = StorageChoice::Redis;
+            config.storage.redis = crate::support::redis::Configured::config(&server);
+            config.storage.redis.port = Some(port);
+            config.storage.redis.prefix = format!("feeds-{}", proxy.address.port());
+            config
+        };
+        let first = Running::start(of(proxy.address.port())).await;
+        let is_connected = async |gateway: &Running| {
+            (stats_of(gateway, "binance").await["state"] == "connected").then_some(())
+        };
+        eventually("the first one has the feed", async || is_connected(&first).await).await;
+        let second = Running::start(of(server.port)).await;
+        let mut seen = [Seen::at(&first.url("/ws")).await, Seen::at(&second.url("/ws")).await];
+        for seen in &mut seen {
+            seen.until(|seen| seen.trades.len() > 10).await;
+        }
+        proxy.set(hole);
+        eventually("the second one has it", async || is_connected(&second).await).await;
+        let until = exchange.trades().1 + 20;
+        seen[1].until(|seen| seen.trades.last().is_some_and(|last| *last > until)).await;
+        proxy.set(Mode::Pass);
+        // What the first one had taken from the exchange comes to the log behind it, and is there already.
+        eventually("the first one has Redis again", async || {
+            (first.get("/ws/health").await.json()["status"] == "healthy").then_some(())
+        })
+        .await;
+        let until = exchange.trades().1 + 20;
+        for seen in &mut seen {
+            seen.until(|seen| seen.trades.last().is_some_and(|last| *last > until)).await;
+            assert_eq!((seen.missing(), seen.missed), (0, 0));
+        }
+        let history = second.get("/api/events/trade/history?limit=1000").await.json();
+        let ids = history["entries"].as_array().unwrap().iter().map(|entry| &entry["data"]["tradeId"]);
+        let ids: Vec<u64> = ids.map(|id| id.as_str().unwrap().parse().unwrap()).collect();
+        assert!(ids.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{ids:?}");
+        first.stop().await;
+        second.stop().await;
+    }
 }

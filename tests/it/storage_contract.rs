@@ -61,6 +61,7 @@ for_every_backend!(
     an_append_dropped_in_mid_call_is_whole_or_nothing,
     two_producers_at_once_give_one_order_without_holes,
     the_chain_rule_holds_as_in_the_model,
+    what_several_append_under_one_id_is_there_once_and_in_order,
     a_record_is_got_as_it_was_put,
     a_put_replaces_the_whole_value,
     a_record_expires,
@@ -886,6 +887,31 @@ async fn the_chain_rule_holds_as_in_the_model(make: Make) {
             .collect();
         assert_eq!(seqs, model.seqs, "case {case}: {plan:?}");
     }
+}
+
+async fn what_several_append_under_one_id_is_there_once_and_in_order(make: Make) {
+    let Some((stores, store)) = one(make).await else { return };
+    let whose = NodeId::random();
+    let of = async |store: &SharedBackend| Producer { id: whose, ..Producer::new(store).await };
+    let (a, b) = (of(&store).await, of(&stores.open().await).await);
+    let (own, since) = (Producer::new(&store).await, |prev| vec![link(prev, 4), link(4, 6)]);
+    assert_eq!(
+        a.append(vec![link(0, 2), link(2, 4)]).await,
+        [1, 2].map(|offset| Appended::Applied { offset })
+    );
+    own.fill(1..=1).await;
+    // Another one, who knows what was there, and one who does not.
+    assert_eq!(b.append(since(2)).await, [Appended::Duplicate, Appended::Applied { offset: 4 }]);
+    assert_eq!(b.append(vec![link(0, 7)]).await, [Appended::Applied { offset: 5 }]);
+    // The first one was away meanwhile, and has more.
+    let late = a.append(vec![link(4, 6), link(6, 7), link(7, 8)]).await;
+    assert_eq!(late, [Appended::Duplicate, Appended::Duplicate, Appended::Applied { offset: 6 }]);
+    assert_eq!(store.state(&channel(), whose).await.unwrap().last_seq, 8);
+    own.fill(2..=2).await;
+    let entries = a.read(0, 10).await.entries;
+    let seqs = entries.iter().filter(|entry| entry.id.producer == whose).map(|entry| entry.id.seq);
+    assert_eq!(seqs.collect::<Vec<_>>(), [2, 4, 6, 7, 8]);
+    assert_eq!(offsets(&entries), (1..=7).collect::<Vec<_>>());
 }
 
 const HOUR: Duration = Duration::from_secs(3_600);

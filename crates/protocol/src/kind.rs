@@ -37,7 +37,7 @@ impl FromStr for NodeId {
 /// Written `<node>-<sequence>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryId {
-    /// The node that accepted the entry.
+    /// The node that accepted the entry, or whose it is where it has an id of its own.
     pub producer: NodeId,
     /// That node's sequence in the channel; counts from 1, may have holes, never goes back.
     pub seq: u64,

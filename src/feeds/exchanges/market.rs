@@ -13,7 +13,7 @@ use zonewire_protocol::stats::FeedState;
 
 use super::binance::Binance;
 use super::run::{Batch, FeedCounters, Publisher};
-use super::{ExchangeConfig, Feed, Interval, Malformed, Moment, Resume, Step};
+use super::{ExchangeConfig, Feed, FeedEvent, Interval, Malformed, Moment, Resume, Step};
 use crate::channels::Channels;
 
 /// What events call it.
@@ -39,7 +39,7 @@ pub(crate) async fn run_market(
         depth: LEVELS as usize,
         ..ExchangeConfig::default()
     };
-    let publisher = Publisher::new(EXCHANGE.to_owned(), channels, Arc::clone(&counters));
+    let mut publisher = Publisher::new(EXCHANGE.to_owned(), channels, Arc::clone(&counters));
     let at = Moment::read();
     // Trades are numbered by the clock, so that a demo that is started again does not repeat numbers.
     let mut market = Market::new(&config.symbols, seed, at.utc);
@@ -62,7 +62,8 @@ pub(crate) async fn run_market(
         while !steps.is_empty() {
             for step in std::mem::take(&mut steps) {
                 match step {
-                    Step::Event(event) => publisher.add_event(&mut batch, event),
+                    // Each process makes up its own trades: the number of one is no id.
+                    Step::Event(event) => publisher.add_event(&mut batch, FeedEvent { trade: None, ..event }),
                     Step::Price { zone, json } => publisher.add_price(&mut batch, &zone, &json),
                     Step::Send(text) => understood(feed.frame(&acknowledged(&text), at, &mut steps)),
                     Step::Fetch { id, url } => {

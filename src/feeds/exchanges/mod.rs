@@ -24,6 +24,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod trades;
+mod untold;
 
 use std::collections::HashMap;
 
@@ -77,7 +78,7 @@ pub(crate) struct FeedEvent {
     pub(crate) kind: EventType,
     /// A compact JSON object.
     pub(crate) json: String,
-    /// Of a trade with a number: its symbol, and the number.
+    /// Of a trade with a number: its symbol, and the number. It has its id in the log of these.
     pub(crate) trade: Option<(String, u64)>,
 }
 
@@ -113,7 +114,7 @@ impl Trouble {
     }
 }
 
-/// By symbol the number of the last trade that was published.
+/// By symbol the number of the last trade that was told, or waits for the log.
 pub(crate) type Resume = HashMap<String, u64>;
 
 /// What exchanges stream.

@@ -17,11 +17,12 @@ use super::kraken::Kraken;
 use super::lease::{Lease, Lost};
 use super::rows::Rows;
 use super::session::{Came, Session, reconnects};
+use super::untold::{self, Untold};
 use super::{ExchangeConfig, ExchangeKind, Feed, FeedEvent, Moment, Resume, Step, Trouble};
 use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelName, DraftEntry, EventType, NodeId, Zone};
 use crate::protocol::{parse_event, parse_price};
-use crate::storage::SharedBackend;
+use crate::storage::{SharedBackend, StorageError};
 use crate::support::backoff::RECONNECT;
 use crate::support::counter::Counter;
 use crate::support::seldom::Seldom;
@@ -169,7 +170,11 @@ async fn connections(
     while lease.is_held() {
         let begun = Instant::now();
         publisher.counters.is(FeedState::Connecting, "it connects");
-        let reason = match publisher.look_up(&mut is_looked_up, resume).await {
+        // What waits for the log goes there also while the exchange is away.
+        if let Err(ended) = publisher.publish(Batch::default(), resume).await {
+            is_looked_up &= ended.is_known;
+        }
+        let reason = match publisher.look_up(&config.symbols, &mut is_looked_up, resume).await {
             Ok(()) => {
                 let ended = connection(config, lease, publisher, resume, fence).await;
                 is_looked_up &= ended.is_known;
@@ -263,12 +268,14 @@ pub(super) struct Publisher {
     exchange: String,
     channels: Channels,
     pub(super) counters: Arc<FeedCounters>,
+    untold: Untold,
     told: Seldom,
 }
 
 impl Publisher {
     pub(super) fn new(exchange: String, channels: Channels, counters: Arc<FeedCounters>) -> Self {
-        Self { exchange, channels, counters, told: Seldom::every(TELL_EVERY) }
+        let untold = Untold::new(exchange.clone());
+        Self { exchange, channels, counters, untold, told: Seldom::every(TELL_EVERY) }
     }
 
     /// Gives what came to the adapter.
@@ -338,7 +345,10 @@ impl Publisher {
         let FeedEvent { kind, json, trade } = event;
         let channel = ChannelName::event(kind);
         match parse_event(kind, &json, Utc::now(), self.channels.config().ahead_max(&channel)) {
-            Ok(draft) => batch.add(channel, draft, trade),
+            Ok(draft) => match trade.and_then(|(symbol, id)| Some((symbol, id, untold::sequence(id)?))) {
+                Some((symbol, id, seq)) => batch.trades.push(Numbered { symbol, id, seq, draft }),
+                None => batch.add(channel, draft),
+            },
             Err(error) => self.unfit(&error.to_string()),
         }
     }
@@ -346,7 +356,7 @@ impl Publisher {
     pub(super) fn add_price(&self, batch: &mut Batch, zone: &Zone, json: &str) {
         let channel = ChannelName::zone(zone);
         match parse_price(json, Utc::now(), self.channels.config().ahead_max(&channel)) {
-            Ok(draft) => batch.add(channel, draft, None),
+            Ok(draft) => batch.add(channel, draft),
             Err(error) => self.unfit(&error.to_string()),
         }
     }
@@ -359,14 +369,35 @@ impl Publisher {
 
     /// Publishes. What is not taken ends the connection: the next one begins with a snapshot of each book, and
     /// the trades that are missing.
-    pub(super) async fn publish(&self, batch: Batch, resume: &mut Resume) -> Result<(), Ended> {
-        for (channel, drafts) in batch.0 {
-            let (drafts, trades): (Vec<DraftEntry>, Vec<_>) = drafts.into_iter().unzip();
+    pub(super) async fn publish(&mut self, batch: Batch, resume: &mut Resume) -> Result<(), Ended> {
+        for Numbered { symbol, id, seq, draft } in batch.trades {
+            resume.insert(symbol.clone(), id);
+            self.untold.push(symbol, seq, draft);
+        }
+        self.publish_under_own_ids(batch.channels).await?;
+        let (appended, answer) = self.untold.append(&self.channels).await;
+        self.counters.counts.events.add(appended.told as u64);
+        self.counters.counts.unpublished.add(appended.left_out as u64);
+        let reason = match answer {
+            Ok(()) if !self.untold.is_full() => return Ok(()),
+            Ok(()) => "too many trades wait for the log".to_owned(),
+            Err(error) => format!("trades were not taken: {error}"),
+        };
+        warn!(exchange = self.exchange, reason, "trades of an exchange are asked for again");
+        self.counters.counts.unpublished.add(self.untold.give_up(resume) as u64);
+        Err(Ended { reason, is_known: false })
+    }
+
+    /// The same for what this gateway gives ids of its own.
+    async fn publish_under_own_ids(
+        &self,
+        channels: BTreeMap<ChannelName, Vec<DraftEntry>>,
+    ) -> Result<(), Ended> {
+        for (channel, drafts) in channels {
             let count = drafts.len() as u64;
             match self.channels.publish(&channel, drafts).await {
                 Ok(()) => {
                     self.counters.counts.events.add(count);
-                    resume.extend(trades.into_iter().flatten());
                 }
                 Err(error @ (PublishError::TooManyZones { .. } | PublishError::TooManyKeys { .. })) => {
                     self.counters.counts.unpublished.add(count);
@@ -420,11 +451,16 @@ impl Publisher {
         let mut batch = Batch::default();
         self.add_event(&mut batch, FeedEvent { kind, json: json.to_string(), trade: None });
         // Whether they are taken or not is in the log and in the counters.
-        let _counted = self.publish(batch, &mut Resume::new()).await;
+        let _counted = self.publish_under_own_ids(batch.channels).await;
     }
 
     /// What the log says of the last trades, where that is not known: another process may have published them.
-    async fn look_up(&self, is_known: &mut bool, resume: &mut Resume) -> Result<(), String> {
+    async fn look_up(
+        &self,
+        symbols: &[String],
+        is_known: &mut bool,
+        resume: &mut Resume,
+    ) -> Result<(), String> {
         #[derive(Deserialize)]
         struct Data {
             data: TradeData,
@@ -440,8 +476,18 @@ impl Publisher {
             return Ok(());
         }
         let channel = ChannelName::event(EventType::Trade);
-        let page = self.channels.newest(&channel, TRADES_READ).await;
-        let page = page.map_err(|error| format!("the last trades cannot be read: {error}"))?;
+        let unread = |error: StorageError| format!("the last trades cannot be read: {error}");
+        for symbol in symbols {
+            // The log knows that for longer than it has the trade.
+            let producer = untold::producer(&self.exchange, symbol);
+            let last = self.channels.newest_of(&channel, producer).await.map_err(unread)?;
+            if let Some(last) = last.checked_sub(1) {
+                let held = resume.entry(symbol.clone()).or_insert(last);
+                *held = last.max(*held);
+            }
+        }
+        // Where each gateway has a log of its own, those of others are there as what it heard.
+        let page = self.channels.newest(&channel, TRADES_READ).await.map_err(unread)?;
         for entry in page.entries {
             let Ok(Data { data }) = serde_json::from_slice(&entry.draft.data) else { continue };
             let id = data.trade_id.and_then(|id| id.parse::<u64>().ok());
@@ -455,15 +501,23 @@ impl Publisher {
     }
 }
 
-/// What is published together: by channel, each in order, with the trades that they are.
+/// What is published together: by channel, each in order, and trades that have ids of their own.
 #[derive(Default)]
-pub(super) struct Batch(BTreeMap<ChannelName, Vec<Drafted>>);
+pub(super) struct Batch {
+    channels: BTreeMap<ChannelName, Vec<DraftEntry>>,
+    trades: Vec<Numbered>,
+}
 
-/// What is to be published, and which trade it is.
-type Drafted = (DraftEntry, Option<(String, u64)>);
+/// A trade with its number, and its sequence in the log.
+struct Numbered {
+    symbol: String,
+    id: u64,
+    seq: u64,
+    draft: DraftEntry,
+}
 
 impl Batch {
-    fn add(&mut self, channel: ChannelName, draft: DraftEntry, trade: Option<(String, u64)>) {
-        self.0.entry(channel).or_default().push((draft, trade));
+    fn add(&mut self, channel: ChannelName, draft: DraftEntry) {
+        self.channels.entry(channel).or_default().push(draft);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tokio::time::Instant;
 
-use super::tail::Tail;
+use super::tail::{Given, Tail};
 use crate::model::{ChannelName, ChannelPolicy, Entry, EntryId, Epoch, NodeId, Position, new_epoch};
 use crate::storage::lives::{Fork, Life, had_at};
 use crate::storage::{
@@ -70,8 +70,10 @@ pub(super) struct Line {
     stash: BTreeMap<u64, Entry>,
     /// While the log has not been opened: the life that they are of.
     stash_of: Option<Epoch>,
-    /// What may have to be put back.
+    /// What may have to be put back: of this node's own entries, and of those that it appended under ids which
+    /// they have of their own.
     pub(super) tail: Tail,
+    pub(super) given: Given,
     past: VecDeque<Past>,
     pub(super) used: Instant,
 }
@@ -219,6 +221,7 @@ impl Line {
             stash: BTreeMap::new(),
             stash_of: None,
             tail: Tail::default(),
+            given: Given::default(),
             past: VecDeque::new(),
             used: now,
         }
@@ -237,7 +240,7 @@ impl Line {
     /// Whether nothing is known of any log, and nothing was accepted in place of one.
     pub(super) fn is_blank(&self) -> bool {
         let is_empty = self.fork.as_ref().is_none_or(|fork| fork.top == 0);
-        self.log.is_none() && is_empty && self.past.is_empty() && self.tail.newest().is_none()
+        self.log.is_none() && is_empty && self.past.is_empty() && self.kept_bytes() == 0
     }
 
     /// Whether the log has no life, as far as is known here.
@@ -274,7 +277,19 @@ impl Line {
         if mutant::is(Mutant::ExpiredPutBack) {
             return;
         }
-        self.tail.expire(memory.entry_age(name), ChannelPolicy::of(name).goes_together);
+        let age = memory.entry_age(name);
+        self.tail.expire(age, ChannelPolicy::of(name).goes_together);
+        self.given.expire(age);
+    }
+
+    /// What is kept to be put back, in bytes.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.tail.bytes() + self.given.bytes()
+    }
+
+    /// Nothing is put back that was kept so far.
+    pub(super) fn keep_nothing(&mut self) {
+        (self.tail, self.given) = (Tail::default(), Given::default());
     }
 
     // In step with the log
@@ -412,7 +427,7 @@ impl Line {
         self.anchor = None;
         (self.is_mirrored, self.is_contradicted) = (false, false);
         (self.unborn, self.placed_here) = (false, false);
-        self.tail.clear();
+        self.keep_nothing();
         self.stash.clear();
     }
 
@@ -478,11 +493,12 @@ impl Line {
         }
     }
 
-    /// The log answered an append of this node.
+    /// The log answered an append of this node, whose own entries or others these are.
     pub(super) fn acknowledged(
         &mut self,
         name: &ChannelName,
         memory: &MemoryBackend,
+        node: NodeId,
         batch: &AppendBatch,
         results: &[Appended],
     ) {
@@ -498,11 +514,15 @@ impl Line {
                 Appended::Duplicate => {}
                 Appended::Gap { .. } | Appended::Refused(_) => break,
             }
+            if batch.producer != node {
+                self.given.keep(batch.producer, append.clone());
+                continue;
+            }
             self.tail.keep(append.clone());
             self.acked = self.acked.max(append.seq);
             self.newest = self.newest.max(append.seq);
         }
-        self.mirror(name, memory, batch.producer, &applied);
+        self.mirror(name, memory, node, &applied);
     }
 
     // Forks

@@ -410,12 +410,60 @@ impl Core {
 
     /// Appends that are not this node's own stream: they need the log itself.
     async fn append_for_another(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
-        let forked = self.lock().lines.get(&batch.channel).is_some_and(|line| line.fork.is_some());
-        if forked {
+        let (channel, is_given) = (&batch.channel, is_given(batch));
+        let highest = {
+            let mut state = self.lock();
+            let is_held = state.behind.contains_key(channel) || state.is_in_doubt(channel);
+            match state.lines.get_mut(channel) {
+                Some(line) if line.fork.is_some() => return Err(away("append")),
+                // What the log lost is put back first.
+                Some(line) if is_given && (line.suspect || is_held) => return Err(away("append")),
+                Some(line) if is_given && line.log.as_ref().is_some_and(|log| *log != batch.epoch) => {
+                    return Ok(AppendAnswer::ForeignEpoch(line.log.clone()));
+                }
+                Some(line) => {
+                    line.used = Instant::now();
+                    line.highest
+                }
+                None => 0,
+            }
+        };
+        let answer = self.ask(self.area_of(channel), self.primary.append(batch)).await;
+        let answer = answer.unwrap_or_else(|| Err(away("append")))?;
+        if is_given { self.gave(batch, answer, highest) } else { Ok(answer) }
+    }
+
+    /// The log answered an append of entries that have ids of their own, before which it went at least to
+    /// `highest`. They are not taken for appended where that is not certain: repeating it does no harm.
+    fn gave(&self, batch: &AppendBatch, answer: AppendAnswer, highest: u64) -> Result<AppendAnswer> {
+        let (channel, mut state) = (&batch.channel, self.lock());
+        let is_in_doubt = state.is_in_doubt(channel);
+        let line = state.lines.get_mut(channel).filter(|line| line.epoch().is_some());
+        let Some(line) = line else { return Ok(answer) };
+        if is_in_doubt || line.epoch() != Some(&batch.epoch) {
             return Err(away("append"));
         }
-        let answer = self.ask(self.area_of(&batch.channel), self.primary.append(batch)).await;
-        answer.unwrap_or_else(|| Err(away("append")))
+        let AppendAnswer::Done(results) = &answer else {
+            self.doubt(&mut state, channel);
+            return Ok(answer);
+        };
+        let in_place_of_others =
+            |result: &Appended| matches!(*result, Appended::Applied { offset } if offset <= highest);
+        if results.iter().any(in_place_of_others) {
+            tracing::warn!(%channel, highest, "the log lost entries, and has others in their place");
+            line.is_contradicted = true;
+            self.doubt(&mut state, channel);
+            return Err(away("append"));
+        }
+        line.acknowledged(channel, &self.memory, self.node, batch, results);
+        if let Some(Appended::Gap { last }) = results.iter().find(|one| matches!(one, Appended::Gap { .. }))
+            && line.given.has_after(batch.producer, *last)
+        {
+            // It lost what this node puts back.
+            self.doubt(&mut state, channel);
+        }
+        self.mind_hole(&mut state, channel);
+        Ok(answer)
     }
 
     fn way(&self, batch: &AppendBatch) -> Way {
@@ -540,7 +588,7 @@ impl Core {
                     self.fork(&mut state, &batch.channel, first_seq(batch), false);
                     return AppendAnswer::ForeignEpoch(epoch_of(&state, &batch.channel));
                 }
-                line.acknowledged(&batch.channel, &self.memory, batch, &results);
+                line.acknowledged(&batch.channel, &self.memory, self.node, batch, &results);
                 self.mind_hole(&mut state, &batch.channel);
                 AppendAnswer::Done(results)
             }
@@ -664,6 +712,12 @@ impl Drop for Room<'_> {
             self.core.lock().journal.release(reserved);
         }
     }
+}
+
+/// Whether these entries have ids of their own, under which whoever appends them appends the same. Others that
+/// are not this node's own stream are numbered by who has a lease.
+fn is_given(batch: &AppendBatch) -> bool {
+    batch.entries.iter().all(|append| append.fence.is_none())
 }
 
 fn first_seq(batch: &AppendBatch) -> Option<u64> {

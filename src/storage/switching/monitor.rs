@@ -348,7 +348,7 @@ impl Announcer {
 
 /// What is kept to be put back is bounded in all: that of the channels that rest longest goes first.
 fn bound_tails(lines: &mut HashMap<ChannelName, Line, Hashing>, bytes_max: usize) {
-    let mut total: usize = lines.values().map(|line| line.tail.bytes()).sum();
+    let mut total: usize = lines.values().map(Line::kept_bytes).sum();
     if total <= bytes_max {
         return;
     }
@@ -360,8 +360,8 @@ fn bound_tails(lines: &mut HashMap<ChannelName, Line, Hashing>, bytes_max: usize
             return;
         }
         if let Some(line) = lines.get_mut(&name) {
-            total -= line.tail.bytes();
-            line.tail.clear();
+            total -= line.kept_bytes();
+            line.keep_nothing();
         }
     }
 }

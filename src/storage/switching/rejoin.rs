@@ -12,7 +12,7 @@ use super::line::{Forked, Known, Line, Rejoined};
 use super::send::{Address, BATCH};
 use super::tail::TAIL_MAX;
 use super::{Core, HOLE_WITHIN};
-use crate::model::{ChannelName, ChannelPolicy, Entry, Epoch, Position, new_epoch};
+use crate::model::{ChannelName, ChannelPolicy, Entry, Epoch, NodeId, Position, new_epoch};
 use crate::storage::primary::{Area, Place};
 use crate::storage::{Anchor, Append, LogEvent, OpenLog, Result, StorageError};
 use crate::support::backoff::STORAGE_RETRY;
@@ -260,10 +260,21 @@ impl Core {
             return Ok(false);
         }
         #[cfg(test)]
-        let plan = if mutant::is(Mutant::TailNotPutBack) { Plan { tail: Vec::new(), ..plan } } else { plan };
+        let plan = if mutant::is(Mutant::TailNotPutBack) {
+            Plan { tail: Vec::new(), given: BTreeMap::new(), ..plan }
+        } else {
+            plan
+        };
         let to = Address { channel, epoch: &found.epoch, producer: self.node };
         let put_back = self.send(to, &plan.tail, found.last_seq, &self.stats.put_back).await?;
         let Some(mut last) = put_back else { return Ok(false) };
+        for (producer, entries) in &plan.given {
+            let to = Address { producer: *producer, ..to };
+            let had = newest_of(&found, *producer);
+            if self.send(to, entries, had, &self.stats.put_back).await?.is_none() {
+                return Ok(false);
+            }
+        }
         let mut read = Read { top: plan.base - u64::from(plan.before.is_some()), entries: Vec::new() };
         let mut looks = 0;
         loop {
@@ -359,7 +370,9 @@ impl Core {
             if mutant::is(Mutant::ForgottenIsLost) && self.has_forgotten(channel, found) {
                 return Some(Plan { is_older: true, ..Plan::default() });
             }
-            if line.is_set_back(found, known) {
+            // Of what has ids of its own nothing is appended while the channel waits for this.
+            let lacks_given = !line.given.after(|producer| newest_of(found, producer)).is_empty();
+            if line.is_set_back(found, known) || lacks_given {
                 return Some(Plan { is_older: true, ..Plan::default() });
             }
             let base = line.fork.as_ref().map(|fork| fork.base());
@@ -395,7 +408,8 @@ impl Core {
         #[cfg(test)]
         let is_young = is_young || mutant::is(Mutant::ExpiredIsLost);
         let loses = log.is_some() && is_young;
-        Some(Plan { is_older: false, base, before: None, skips, tail, loses })
+        let given = line.given.after(|producer| newest_of(found, producer));
+        Some(Plan { is_older: false, base, before: None, skips, tail, given, loses })
     }
 
     /// Whether the log does not know what was seen of some producer.
@@ -553,8 +567,15 @@ struct Plan {
     skips: bool,
     /// Own entries that it had, or never heard of.
     tail: Vec<Append>,
+    /// By producer, entries that it had, and that have ids of their own.
+    given: BTreeMap<NodeId, Vec<Append>>,
     /// It is in place of one that had entries which it should have yet.
     loses: bool,
+}
+
+/// The newest sequence that a log has of a producer, of which entries may come again.
+fn newest_of(found: &OpenLog, producer: NodeId) -> u64 {
+    found.producers.iter().find(|(known, _)| *known == producer).map_or(0, |(_, seq)| *seq)
 }
 
 impl Plan {

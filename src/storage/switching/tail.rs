@@ -1,10 +1,11 @@
-//! Own entries that the log acknowledged, kept to be put back should it lose them.
+//! Entries that the log acknowledged to this node, kept to be put back should it lose them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::model::NodeId;
 use crate::storage::Append;
 
 /// The most entries that are kept of each channel.
@@ -89,6 +90,59 @@ impl Tail {
     }
 }
 
+/// The newest entries of a channel that this node appended under ids which they have of their own, in the order
+/// in which it did.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    entries: VecDeque<(NodeId, Kept)>,
+    /// What they cost.
+    bytes: usize,
+}
+
+impl Given {
+    pub(super) fn keep(&mut self, producer: NodeId, append: Append) {
+        self.bytes += append.draft.cost();
+        self.entries.push_back((producer, Kept { append, since: Instant::now() }));
+        if self.entries.len() > TAIL_MAX {
+            self.pop_first();
+        }
+    }
+
+    /// Lets go of entries of this age, which the log would not keep any more.
+    pub(super) fn expire(&mut self, age: Duration) {
+        while self.entries.front().is_some_and(|(_, oldest)| oldest.since.elapsed() >= age) {
+            self.pop_first();
+        }
+    }
+
+    fn pop_first(&mut self) {
+        if let Some((_, oldest)) = self.entries.pop_front() {
+            self.bytes -= oldest.append.draft.cost();
+        }
+    }
+
+    /// By producer, those after the newest one that the log has of it, in order.
+    pub(super) fn after(&self, had: impl Fn(NodeId) -> u64) -> BTreeMap<NodeId, Vec<Append>> {
+        let mut by_producer: BTreeMap<NodeId, BTreeMap<u64, Append>> = BTreeMap::new();
+        for (producer, Kept { append, .. }) in &self.entries {
+            if append.seq > had(*producer) {
+                by_producer.entry(*producer).or_default().insert(append.seq, append.clone());
+            }
+        }
+        by_producer.into_iter().map(|(producer, held)| (producer, held.into_values().collect())).collect()
+    }
+
+    /// Whether one of a producer is kept after a sequence.
+    pub(super) fn has_after(&self, producer: NodeId, seq: u64) -> bool {
+        self.entries.iter().any(|(of, kept)| *of == producer && kept.append.seq > seq)
+    }
+
+    /// What they cost, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -138,5 +192,31 @@ mod tests {
         assert!(tail.has(6) && !tail.has(5) && kept.iter().all(|append| append.fence.is_none()));
         tail.clear();
         assert_eq!((tail.bytes(), tail.newest()), (0, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_given_is_kept_by_age_and_count_and_is_put_back_by_producer() {
+        let [a, b] = [1, 2].map(|n| NodeId(uuid::Uuid::from_u128(n)));
+        let mut given = Given::default();
+        for seq in 1..=4 {
+            given.keep(if seq % 2 == 0 { a } else { b }, append(seq, 5));
+        }
+        given.keep(a, append(4, 5));
+        let seqs = |of: BTreeMap<NodeId, Vec<Append>>| -> Vec<(NodeId, Vec<u64>)> {
+            of.into_iter()
+                .map(|(node, held)| (node, held.iter().map(|append| append.seq).collect()))
+                .collect()
+        };
+        assert_eq!(seqs(given.after(|_| 0)), [(a, vec![2, 4]), (b, vec![1, 3])]);
+        assert_eq!(seqs(given.after(|node| if node == a { 4 } else { 1 })), [(b, vec![3])]);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        for seq in 5..5 + TAIL_MAX as u64 - 1 {
+            given.keep(b, append(seq, 1));
+        }
+        assert_eq!(seqs(given.after(|node| if node == a { 0 } else { u64::MAX })), [(a, vec![4])]);
+        given.expire(Duration::from_secs(10));
+        assert_eq!(seqs(given.after(|_| 1_000)).len(), 1, "the older one has gone");
+        given.expire(Duration::ZERO);
+        assert!(given.after(|_| 0).is_empty() && given.bytes() == 0);
     }
 }

@@ -178,16 +178,6 @@ impl Fault {
         node == 0 && matches!(self.kind, Kind::KillGateway | Kind::KillFeed | Kind::KillGatewayDegraded)
     }
 
-    /// Whether the first gateway, which has the feed, may be without Redis, or stand still, while others are not:
-    /// what it tells of the feed until its lease runs out is told again by who has it next.
-    pub(super) fn may_double_trades(&self) -> bool {
-        let is_apart = matches!(
-            self.kind,
-            Kind::Link(_) | Kind::CutReturns | Kind::FreezeGateway | Kind::KillGatewayDegraded
-        );
-        self.reach == Reach::One && is_apart
-    }
-
     /// Whether gateways need a copy of their journal on disk.
     pub(super) fn needs_spool(&self) -> bool {
         self.kind == Kind::KillGatewayDegraded
@@ -336,14 +326,6 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-
-    #[test]
-    fn trades_may_come_twice_only_where_the_feed_was_apart() {
-        let may: Vec<&str> =
-            FAULTS.iter().filter(|fault| fault.may_double_trades()).map(|fault| fault.name).collect();
-        let apart = ["cut-one", "black-hole-one", "cut-returns", "gateway-frozen", "gateway-killed-degraded"];
-        assert_eq!(may, apart);
-    }
 
     #[test]
     fn names_are_unique_and_can_be_found() {

@@ -29,8 +29,6 @@ pub(super) struct Outcome {
     pub(super) live: Tally,
     /// Trades of the exchange that the gateways feed on; those that it made once there was a feed are `accepted`.
     pub(super) trades: Tally,
-    /// Some of these may be there twice: the gateway with the feed was alone without Redis.
-    pub(super) trades_may_double: bool,
     /// What became of records.
     pub(super) records: JudgedRecords,
     /// From when Redis served again until all gateways held the same records, of those that nobody wrote any
@@ -122,8 +120,6 @@ pub(super) fn ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
-/// What they are called.
-const TRADES: &str = "trades of the exchange";
 /// How much a gateway may have grown when all is well again, besides what the entries take that it keeps.
 const GROWTH_BYTES: u64 = 16 * 1024 * 1024;
 /// What an accepted entry may take for as long as it is kept.
@@ -139,7 +135,7 @@ impl Outcome {
             ("prices (latest)", &self.latest),
             ("durable events", &self.events),
             ("live events", &self.live),
-            (TRADES, &self.trades),
+            ("trades of the exchange", &self.trades),
         ];
         for (name, tally) in kinds {
             let Judged { lost, doubled, reordered, falsely_gone, .. } = tally.judged;
@@ -154,9 +150,8 @@ impl Outcome {
                 ("doubled in the log", log.doubled),
                 ("reordered in the log", log.reordered),
             ];
-            let may_double = self.trades_may_double && name == TRADES;
             for (what, count) in wrong {
-                if count > 0 && !(may_double && what.starts_with("doubled")) {
+                if count > 0 {
                     broken.push(format!("{count} {name} {what}"));
                 }
             }
@@ -374,15 +369,11 @@ pub(super) mod tests {
             (outcome.taken_over_ms, outcome.fences) = (Some(4_000.0), vec![7, 7, 9]);
         });
         assert_eq!(told, [""; 0]);
-        let doubled = |trades_may_double| {
-            broken(|outcome| {
-                outcome.trades_may_double = trades_may_double;
-                (outcome.trades.judged.doubled, outcome.trades.log.doubled) = (2, 1);
-            })
-        };
-        assert_eq!(doubled(true), [""; 0]);
+        let doubled = broken(|outcome| {
+            (outcome.trades.judged.doubled, outcome.trades.log.doubled) = (2, 1);
+        });
         assert_eq!(
-            doubled(false),
+            doubled,
             ["2 trades of the exchange doubled", "1 trades of the exchange doubled in the log"]
         );
         assert_eq!(broken(|outcome| outcome.trades.judged.lost = 1), ["1 trades of the exchange lost"]);

@@ -205,7 +205,6 @@ impl Record {
         let running = (0..self.said.len()).filter(|node| !faults.iter().any(|fault| fault.stops_node(*node)));
         let mut outcome = Outcome {
             faults: faults.len() as u64,
-            trades_may_double: faults.iter().any(Fault::may_double_trades),
             orders: self.tally(Lane::Order, &judged),
             every: self.tally(Lane::Every, &judged),
             latest: self.tally(Lane::Latest, &judged),

@@ -42,7 +42,7 @@ impl Bench {
             entries: vec![Append { seq, prev: seq - 1, draft: draft(), fence: None }],
         };
         let results = [Appended::Applied { offset }];
-        self.line.acknowledged(&self.name, &self.memory, &batch, &results);
+        self.line.acknowledged(&self.name, &self.memory, self.node, &batch, &results);
     }
 
     /// The log is gone, and another one is in its place.
