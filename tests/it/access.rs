@@ -898,6 +898,7 @@ async fn what_is_revoked_is_remembered_for_as_long_as_it_could_be_shown() {
     let (operator, key) = realm.write_key("operator");
     realm.write_keys(&[&key]);
     let mut config = realm.config();
+    config.auth.keys_file = Some(realm.keys_file());
     (config.auth.lifetime_max_s, config.auth.leeway_s) = (1, 0);
     let gateway = Running::start(config).await;
     // The last one is a token that bears the name of a key.
