@@ -30,6 +30,21 @@ outages *arguments:
     cargo build --release --features zonewire/jemalloc --workspace --bins
     ./target/release/zonewire-outages {{ arguments }}
 
+# Does a gateway give back what it took? Clients of every kind come and go for so many minutes, Redis is away
+# now and then, and memory, descriptors, tasks and keys of Redis must come back to what they were
+soak minutes="30" *arguments:
+    cargo build --release --features zonewire/jemalloc --workspace --bins
+    ./target/release/zonewire-outages --soak {{ minutes }}m {{ arguments }}
+
+# Which changes of what decides who may do what does no test notice? cargo install cargo-mutants --locked
+mutants *arguments:
+    cargo mutants -p zonewire-access --output target {{ arguments }}
+
+# What the program is built of: licences, sources, duplicates, and why each crate is there
+deny:
+    ./scripts/dependencies
+    cargo deny --locked check bans licenses sources
+
 # More schedules of outages than `just test` runs, in virtual time
 simulation seeds="20000":
     ZONEWIRE_SIM_SEEDS={{ seeds }} cargo test --lib simulation

@@ -11,9 +11,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use zonewire_access::Access;
-pub(crate) use zonewire_access::{
-    Action, Denied, Owner, Principal, Refused, Resource, Revoked, Standing, may,
-};
+pub(crate) use zonewire_access::{Action, Denied, Owner, Principal, Refused, Resource, Standing, may};
 pub use zonewire_access::{AuthConfig, IssuerConfig, Mode};
 
 pub use self::quotas::{Allowances, LimitsConfig, RoleAllowances};
@@ -22,7 +20,7 @@ use crate::model::NodeId;
 use crate::storage::SharedBackend;
 use crate::support::counter::Counter;
 use revoking::Revocations;
-pub(crate) use revoking::RevokeError;
+pub(crate) use revoking::{Named, RevokeError};
 
 /// What every door has: who somebody is, and what has become of it.
 pub(crate) struct Gate {

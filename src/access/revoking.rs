@@ -46,6 +46,17 @@ pub(super) struct Revocations {
     are_known: AtomicBool,
 }
 
+/// What somebody names to have it revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// A token, by its `jti`.
+    Token,
+    /// An API key, by its name.
+    Key,
+    /// All that was issued to a subject so far.
+    Subject,
+}
+
 /// Why something was not revoked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RevokeError {
@@ -67,17 +78,20 @@ impl Gate {
     ///
     /// # Errors
     /// See [`RevokeError`].
-    pub(crate) async fn revoke(&self, what: Revoked, name: &str, by: &str) -> Result<RevokedOn, RevokeError> {
+    pub(crate) async fn revoke(&self, named: Named, name: &str, by: &str) -> Result<RevokedOn, RevokeError> {
         let at = now_s();
         let lifetime = self.config().lifetime_max_s.saturating_add(self.config().leeway_s);
         let lifetime = i64::try_from(lifetime).unwrap_or(i64::MAX);
-        // A key has no end by itself, and may bear the name that a token has.
-        let keep = if what == Revoked::Credential { KEY_REVOKED_S.max(lifetime) } else { lifetime };
-        let until = at.saturating_add(keep);
+        // A key has no end by itself.
+        let keep = if named == Named::Key { KEY_REVOKED_S.max(lifetime) } else { lifetime };
+        let what = if named == Named::Subject { Revoked::Subject } else { Revoked::Credential };
+        // A token may bear the name of a key, which is not to come back with it.
+        let held = self.access.revoked_until(what, name).unwrap_or(i64::MIN);
+        let until = at.saturating_add(keep).max(held);
         let revocation = Revocation { what, name: name.to_owned(), at, until };
         self.access.revoke(&revocation)?;
         self.has_news();
-        info!(what = ?what, name, by, "revoked");
+        info!(what = ?named, name, by, "revoked");
         let number = self.write(&revocation).await?;
         Ok(self.confirmed(number).await?)
     }

@@ -46,6 +46,13 @@ impl fmt::Debug for Manager {
     }
 }
 
+impl ShardHandle {
+    /// Counts a task of the shard's thread while it is there.
+    pub(crate) fn counted<F: Future>(&self, task: F) -> impl Future<Output = F::Output> + use<F> {
+        self.stats.served.track_future(task)
+    }
+}
+
 impl fmt::Debug for ShardHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ShardHandle").finish_non_exhaustive()
@@ -87,6 +94,11 @@ impl Manager {
     /// The shard of a thread, by its index.
     pub(crate) fn shard(&self, index: usize) -> &ShardHandle {
         &self.0.shards[index]
+    }
+
+    /// Tasks of the threads that serve connections. Each stays on its thread, so that no runtime counts it.
+    pub(crate) fn tasks(&self) -> usize {
+        self.0.shards.iter().map(|shard| shard.stats.tasks.len() + shard.stats.served.len()).sum()
     }
 
     /// How many subscriptions a connection may have.

@@ -25,7 +25,6 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
@@ -157,7 +156,6 @@ pub(super) struct Shard {
     seen_behind: RefCell<SeenBehind>,
     connections: RefCell<Slab<Rc<Connection>>>,
     followed: RefCell<HashMap<ChannelName, Rc<Followed>, Hashing>>,
-    tasks: TaskTracker,
     /// Of connections that replay, the place for one subscription of each at a time.
     replaying: RefCell<HashMap<Uuid, Arc<Semaphore>>>,
     /// How the storage serves, as the clients here were told.
@@ -221,7 +219,6 @@ impl Shard {
             gate,
             connections: RefCell::default(),
             followed: RefCell::default(),
-            tasks: TaskTracker::new(),
             replaying: RefCell::default(),
             eased: Notify::new(),
             held_back: HeldBack::default(),
@@ -281,8 +278,8 @@ impl Shard {
         for (_, connection) in self.connections.borrow().iter() {
             connection.end(CloseCode::ShuttingDown);
         }
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.stats.tasks.close();
+        self.stats.tasks.wait().await;
     }
 
     /// Spawns a task that shutdown waits for. A panic in it ends it alone.
@@ -291,7 +288,7 @@ impl Shard {
         let contained = async move {
             let _panicked = contain(task, &stats.messages.panics).await;
         };
-        task::spawn_local(self.tasks.track_future(contained));
+        task::spawn_local(self.stats.tasks.track_future(contained));
     }
 
     /// The same for a subscription of a connection, which ends with it if it panics.
@@ -302,7 +299,7 @@ impl Shard {
                 connection.end(CloseCode::Abnormal);
             }
         };
-        task::spawn_local(self.tasks.track_future(contained));
+        task::spawn_local(self.stats.tasks.track_future(contained));
     }
 
     /// Waits until no other subscription of the connection replays.
@@ -442,7 +439,7 @@ impl Shard {
             let code = contain(connection.run(&shard, &mut intake), &shard.stats.messages.panics).await;
             shard.remove(slot, &connection, code.unwrap_or(CloseCode::Abnormal));
         };
-        task::spawn_local(self.tasks.track_future(serving));
+        task::spawn_local(self.stats.tasks.track_future(serving));
     }
 
     /// Says the first thing, and makes the subscription that the connection was opened for; or closes it.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 use zonewire_protocol::stats::{ConnectionsView, DurationBucket, Live as _, MessageCounts, MessagesView};
 
 use crate::protocol::{CloseCode, ErrorCode};
@@ -27,6 +28,10 @@ pub(crate) struct ShardStats {
     errors: [Counter; ErrorCode::ALL.len()],
     durations: [Counter; DURATION_BUCKETS_S.len()],
     duration_ms_sum: Counter,
+    /// What it has under way: connections, and their subscriptions. It waits for them before it ends.
+    pub(super) tasks: TaskTracker,
+    /// What its thread serves besides: requests, and whoever has not said yet what is wanted.
+    pub(super) served: TaskTracker,
 }
 
 impl Default for ShardStats {
@@ -41,6 +46,8 @@ impl Default for ShardStats {
             errors: Default::default(),
             durations: Default::default(),
             duration_ms_sum: Counter::default(),
+            tasks: TaskTracker::new(),
+            served: TaskTracker::new(),
         }
     }
 }

@@ -461,6 +461,7 @@ fn serve(
         node,
         started: Instant::now(),
         manager: manager.clone(),
+        runtime: Handle::current(),
         channels: channels.clone(),
         orders: orders.clone(),
         registry: registry.clone(),

@@ -226,6 +226,7 @@ pub(crate) async fn serve(
     parts: Arc<AcceptParts>,
 ) {
     let tasks = TaskTracker::new();
+    let here = parts.manager.shard(shard);
     let mut spare = None;
     let refuse = |stream, peer, limit| {
         parts.stats.refused.add(1);
@@ -241,11 +242,11 @@ pub(crate) async fn serve(
         let refused =
             Refused { way, limit, place: parts.reserve.take(), shard: parts.manager.shard(shard).clone() };
         let (door, parts) = (door.clone(), Arc::clone(&parts));
-        task::spawn_local(tasks.track_future(async move {
+        task::spawn_local(tasks.track_future(here.counted(async move {
             let stats = Arc::clone(&parts.stats);
             let serving = refused.serve(stream, is_announced, door, parts);
             let _panicked = contain(serving, &stats.panics).await;
-        }));
+        })));
     };
     loop {
         if spare.is_none() {
@@ -261,11 +262,11 @@ pub(crate) async fn serve(
                 match parts.admit(peer, entrance, shard) {
                     Ok(connected) => {
                         let (door, parts) = (door.clone(), Arc::clone(&parts));
-                        task::spawn_local(tasks.track_future(async move {
+                        task::spawn_local(tasks.track_future(here.counted(async move {
                             let stats = Arc::clone(&parts.stats);
                             let serving = serve_one(stream, connected, door, parts);
                             let _panicked = contain(serving, &stats.panics).await;
-                        }));
+                        })));
                     }
                     Err(limit) => refuse(stream, peer, limit),
                 }

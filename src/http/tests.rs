@@ -112,6 +112,7 @@ impl Routes {
             node,
             started: Instant::now(),
             manager: manager.clone(),
+            runtime: Handle::current(),
             channels: channels.clone(),
             orders: orders.clone(),
             registry: registry.clone(),

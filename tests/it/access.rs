@@ -893,6 +893,30 @@ async fn a_reader_of_events_is_asked_who_it_is_as_others_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_revoked_is_remembered_for_as_long_as_it_could_be_shown() {
+    let realm = Realm::new();
+    let (operator, key) = realm.write_key("operator");
+    realm.write_keys(&[&key]);
+    let mut config = realm.config();
+    config.auth.keys_file = Some(realm.keys_file());
+    (config.auth.lifetime_max_s, config.auth.leeway_s) = (1, 0);
+    let gateway = Running::start(config).await;
+    // The last one is a token that bears the name of a key.
+    for what in
+        [json!({ "key": "k" }), json!({ "jti": "t" }), json!({ "subject": "s" }), json!({ "jti": "k" })]
+    {
+        let answer = ask(&gateway, "POST", "/api/auth/revoke", &operator, Some(&what)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    eventually("that of the key alone is left", async || {
+        let metrics = gateway.get("/metrics").await.body;
+        metrics.lines().any(|line| line == "zonewire_revocations 1").then_some(())
+    })
+    .await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_reaches_every_node_and_every_socket() {
     let Some(mut server) = redis(&[]).await else { return };
     let realm = Realm::new();

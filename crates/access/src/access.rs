@@ -14,7 +14,7 @@ use crate::api_key::{ApiKeyFile, ApiKeys, KEY_PREFIX, is_subject};
 use crate::crypto::install;
 use crate::keys::{Key, read_public, read_secret};
 use crate::principal::{Kind, Principal, Shown, SignedWith};
-use crate::revoked::{Revocation, Revocations};
+use crate::revoked::{Revocation, Revocations, Revoked};
 use crate::rights::{RIGHTS_MAX, Right, Rights};
 use crate::settings::{AuthConfig, Place, ROLES, Wrong};
 use crate::source::{Gives, Source, Sources};
@@ -585,6 +585,11 @@ impl Access {
     /// There are as many as may be.
     pub fn revoke(&self, revocation: &Revocation) -> Result<bool, TooManyRevocations> {
         self.revocations.write().add(revocation).ok_or(TooManyRevocations)
+    }
+
+    /// Until when a revocation is remembered, in seconds since 1970; `None` where there is none.
+    pub fn revoked_until(&self, what: Revoked, name: &str) -> Option<i64> {
+        self.revocations.read().until(what, name)
     }
 
     /// Forgets those of what has expired by itself.

@@ -1,7 +1,7 @@
 //! API keys: secrets of programs, which do not expire unless that is said. A key has a name in clear, by
 //! which it is found, listed and revoked; of the rest only a digest is kept.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -73,7 +73,8 @@ impl ApiKeyFile {
         if file.keys.len() > API_KEYS_MAX {
             return Err(format!("has more than {API_KEYS_MAX} keys"));
         }
-        for (index, key) in file.keys.iter().enumerate() {
+        let mut names = HashSet::new();
+        for key in &file.keys {
             let is_digest = key.sha256.len() == 64 && key.sha256.bytes().all(|b| b.is_ascii_hexdigit());
             let problem = if !is_name(&key.name) {
                 Some("`name` must be 1 to 32 of a-z 0-9")
@@ -81,7 +82,7 @@ impl ApiKeyFile {
                 Some("`sha256` must be 64 hexadecimal digits")
             } else if !is_subject(&key.subject) {
                 Some("`subject` must be 1 to 128 visible characters")
-            } else if file.keys[..index].iter().any(|other| other.name == key.name) {
+            } else if !names.insert(&key.name) {
                 Some("another key has this name")
             } else {
                 None
@@ -228,6 +229,19 @@ mod tests {
         for wrong in ["", "zwk_", "zwk__", &key[..key.len() - 1], &format!("{key}x"), &swapped, &kept.sha256]
         {
             assert!(keys.find(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_has_not_the_form_of_a_key_is_none_whatever_its_digest() {
+        let keys = |shown: &str, name: &str| {
+            let key = ApiKey { name: name.to_owned(), sha256: digest(shown), ..blank() };
+            ApiKeys::of(&ApiKeyFile { keys: vec![key] }, &BTreeMap::new(), &[])
+        };
+        for (shown, name, is_one) in
+            [("zwk_k_x", "k", true), ("zwk_k_", "k", false), ("zwk_K_x", "K", false), ("k_x", "k", false)]
+        {
+            assert_eq!(keys(shown, name).find(shown).is_some(), is_one, "{shown}");
         }
     }
 

@@ -375,6 +375,15 @@ mod tests {
         assert_eq!(may(&alice, Action::Order, none), Err(Denied::Unknown));
         let viewer = principal("i", None, "alice", &["subscribe:zone:*"]);
         assert_eq!(may(&viewer, Action::Order, Resource::Order(order)), Err(Denied::Forbidden));
+        // Of another version, and of another variant.
+        let (high, low) = order.as_u64_pair();
+        for elsewhere in [
+            Uuid::new_v4(),
+            Uuid::from_u64_pair(high, low | (1 << 62)),
+            Uuid::from_u64_pair(high ^ 0x1000, low),
+        ] {
+            assert_eq!(Owner::of_order(elsewhere), None, "{elsewhere}");
+        }
         let names: std::collections::HashSet<Uuid> =
             (0..1_000).map(|_| alice.owner().unwrap().name(Uuid::new_v4())).collect();
         assert_eq!(names.len(), 1_000);

@@ -85,6 +85,14 @@ impl Revocations {
         }
     }
 
+    /// Until when one is remembered.
+    pub(crate) fn until(&self, what: Revoked, name: &str) -> Option<i64> {
+        match what {
+            Revoked::Credential => self.credentials.get(&credential_hash(name)).copied(),
+            Revoked::Subject => self.subjects.get(&subject_hash(name)).map(|(_, until)| *until),
+        }
+    }
+
     /// Forgets what has expired by itself.
     pub(crate) fn forget(&mut self, now: i64) {
         self.credentials.retain(|_, until| *until > now);

@@ -279,6 +279,7 @@ fn keys_are_of_their_issuer_alone() {
     let (a, b) = (of("a", SECRET).unwrap(), of("b", OTHER_SECRET).unwrap());
     assert!(!a.is_same_as(&b), "alice of one issuer is not alice of another");
     assert_ne!(a.owner(), b.owner());
+    assert_eq!((access.standing(&a), access.standing(&b)), (Standing::Holds, Standing::Holds));
     assert_eq!(of("a", OTHER_SECRET).unwrap_err(), Refused::Signature);
     assert_eq!(of("b", SECRET).unwrap_err(), Refused::Signature);
     assert_eq!(of("c", SECRET).unwrap_err(), Refused::UnknownIssuer);

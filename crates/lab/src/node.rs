@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::process::Command;
+use zonewire::cli::Hidden;
 use zonewire::client::{BaseUrl, Http};
 use zonewire_kit::clock::WallClock;
 use zonewire_kit::process::{Gateway, Process};
@@ -63,6 +64,8 @@ pub(crate) struct Start {
     pub(crate) redis_url: Option<String>,
     /// The file of its configuration, if it has one.
     pub(crate) config: Option<PathBuf>,
+    /// What it is shown by who asks it how it is, where it wants that.
+    pub(crate) token: Option<Hidden>,
     /// `KEY=VALUE`
     pub(crate) settings: Vec<String>,
     /// The only core that it runs on; else any.
@@ -100,7 +103,11 @@ impl Node {
         let gateway = Gateway::start(command, start.log.as_deref()).await;
         let gateway = gateway.with_context(|| format!("gateway {} is not there", start.index))?;
         let base = format!("http://{}", gateway.address).parse();
-        let base = base.map_err(|error| anyhow::anyhow!("a gateway at an odd address: {error}"))?;
+        let base: BaseUrl = base.map_err(|error| anyhow::anyhow!("a gateway at an odd address: {error}"))?;
+        let base = match &start.token {
+            Some(token) => base.with_token(token.text()).map_err(anyhow::Error::msg)?,
+            None => base,
+        };
         Ok(Self { base, gateway, start })
     }
 

@@ -11,7 +11,7 @@ use warp::reply::Response;
 
 use super::orders::read_json;
 use super::{App, Caller, Handler, caller, handler, json as reply_json};
-use crate::access::{RevokeError, Revoked};
+use crate::access::{Named, RevokeError};
 use crate::http::problem::Problem;
 use crate::http::routes::with;
 use crate::protocol::{ProblemCode, Revoke, check_json};
@@ -50,14 +50,15 @@ where
     Ok(reply_json(StatusCode::OK, &revoked))
 }
 
-fn wish(text: &str) -> Result<(Revoked, String), Problem> {
+fn wish(text: &str) -> Result<(Named, String), Problem> {
     let invalid = |detail: String| Problem::new(ProblemCode::InvalidRequest, detail);
     check_json(text).map_err(|unreadable| Problem::new(ProblemCode::InvalidJson, unreadable.to_string()))?;
     let Revoke { jti, key, subject } =
         serde_json::from_str(text).map_err(|error| invalid(json_fault(text, &error)))?;
     let (what, name) = match (jti, key, subject) {
-        (Some(name), None, None) | (None, Some(name), None) => (Revoked::Credential, name),
-        (None, None, Some(name)) => (Revoked::Subject, name),
+        (Some(name), None, None) => (Named::Token, name),
+        (None, Some(name), None) => (Named::Key, name),
+        (None, None, Some(name)) => (Named::Subject, name),
         _ => return Err(invalid("expected one of `jti`, `key` and `subject`".to_owned())),
     };
     if !(1..=NAME_LEN_MAX).contains(&name.len()) {

@@ -24,7 +24,19 @@ impl Sources {
         let stats = self.stats(None).await;
         stats.tell(&mut |metric| families.add(metric));
         tell_more(&stats, &mut |metric| families.add(metric));
+        self.tell_tasks(&mut |metric| families.add(metric));
         families.write()
+    }
+
+    /// What is under way, to see whether all of it ends.
+    fn tell_tasks(&self, to: &mut dyn FnMut(Metric<'_>)) {
+        let help = "Tasks under way: those of the threads that serve connections, and all others";
+        for (on, count) in
+            [("serving", self.manager.tasks()), ("rest", self.runtime.metrics().num_alive_tasks())]
+        {
+            let (label, number) = (Some(("on", on)), Number::Count(count as u64));
+            to(Metric { name: "tasks", kind: MetricKind::Gauge, help, label, number });
+        }
     }
 }
 

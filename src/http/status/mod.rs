@@ -10,6 +10,7 @@ pub(crate) use metrics::metrics_of;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,8 @@ pub(crate) struct Sources {
     pub(crate) node: NodeId,
     pub(crate) started: Instant,
     pub(crate) manager: Manager,
+    /// Of all but the threads that serve.
+    pub(crate) runtime: Handle,
     pub(crate) channels: Channels,
     pub(crate) orders: Orders,
     pub(crate) registry: Registry,

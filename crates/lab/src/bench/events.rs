@@ -182,6 +182,7 @@ impl Pair {
             index,
             redis_url: Some(format!("redis://127.0.0.1:{}", redis.port)),
             config: None,
+            token: None,
             settings: ["bridge.enabled=true", "storage.required=true"]
                 .map(str::to_owned)
                 .into_iter()

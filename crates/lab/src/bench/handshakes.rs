@@ -113,6 +113,7 @@ async fn take_turn(args: &HandshakesArgs, program: &Path, kind: Kind) -> anyhow:
         index: 0,
         redis_url: None,
         config: Some(credential.write_into(directory.path(), args.again)?),
+        token: None,
         settings: args.settings.clone(),
         core: args.gateway_core,
         log: None,

@@ -5,28 +5,32 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
-const BEGIN: &str = "<!-- outages:begin -->";
-const END: &str = "<!-- outages:end -->";
+/// The markers of what has this name.
+fn markers(name: &str) -> [String; 2] {
+    ["begin", "end"].map(|end| format!("<!-- {name}:{end} -->"))
+}
 
-/// Writes the part of a document between its markers anew; makes the document where there is none.
-pub(super) fn write_between_markers(path: &Path, part: &str) -> anyhow::Result<()> {
+/// Writes the part of a document between the markers of its name anew; makes the document where there is none.
+pub(super) fn write_between_markers(path: &Path, name: &str, part: &str) -> anyhow::Result<()> {
+    let markers = markers(name);
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => format!("{BEGIN}\n{END}\n"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => format!("{}\n", markers.join("\n")),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let text = put_between(&text, part).with_context(|| format!("{} is left as it is", path.display()))?;
+    let text =
+        put_between(&text, &markers, part).with_context(|| format!("{} is left as it is", path.display()))?;
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn put_between(text: &str, part: &str) -> anyhow::Result<String> {
+fn put_between(text: &str, [begin, end]: &[String; 2], part: &str) -> anyhow::Result<String> {
     let (Some((head, rest)), 1, 1) =
-        (text.split_once(BEGIN), text.matches(BEGIN).count(), text.matches(END).count())
+        (text.split_once(begin), text.matches(begin).count(), text.matches(end).count())
     else {
-        bail!("it has no place for the results: {BEGIN} and {END}");
+        bail!("it has no place for the results: {begin} and {end}");
     };
-    let Some((_, tail)) = rest.split_once(END) else { bail!("{END} comes before {BEGIN}") };
-    Ok(format!("{head}{BEGIN}\n{part}\n{END}{tail}"))
+    let Some((_, tail)) = rest.split_once(end) else { bail!("{end} comes before {begin}") };
+    Ok(format!("{head}{begin}\n{part}\n{end}{tail}"))
 }
 
 #[cfg(test)]
@@ -35,10 +39,12 @@ mod tests {
 
     #[test]
     fn results_go_between_the_markers_and_nowhere_else() {
-        let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        assert_eq!(put_between(&text, "new").unwrap(), format!("a\n{BEGIN}\nnew\n{END}\nb\n"));
-        for text in ["", "a", BEGIN, END, &format!("{END}{BEGIN}"), &format!("{BEGIN}{BEGIN}{END}")] {
-            assert!(put_between(text, "new").is_err(), "{text}");
+        let markers = markers("x");
+        let [begin, end] = &markers;
+        let text = format!("a\n{begin}\nold\n{end}\nb\n");
+        assert_eq!(put_between(&text, &markers, "new").unwrap(), format!("a\n{begin}\nnew\n{end}\nb\n"));
+        for text in ["", "a", begin, end, &format!("{end}{begin}"), &format!("{begin}{begin}{end}")] {
+            assert!(put_between(text, &markers, "new").is_err(), "{text}");
         }
     }
 }

@@ -20,6 +20,7 @@ mod registries;
 mod report;
 mod schedule;
 mod session;
+mod soak;
 mod timeline;
 mod watch;
 mod witness;
@@ -53,6 +54,7 @@ Examples:
   zonewire-outages --faults killed-empty,black-hole --hold 10s
   zonewire-outages --faults cut,frozen --repeat 5 --timing
   zonewire-outages --random 10m --seed 7             faults from a seed, in one deployment
+  zonewire-outages --soak 30m                        does a gateway give back what it took?
   zonewire-outages --redis redis://10.0.0.7:6379     your Redis, with what harms no data
   zonewire-outages --list --redis redis://10.0.0.7   which faults those are
 
@@ -83,6 +85,10 @@ pub struct OutageArgs {
     /// Run random faults for this long, one after the other in one deployment
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     random: Option<Duration>,
+    /// Have clients of every kind come and go at one gateway with authentication for this long, while Redis is
+    /// away now and then; memory, descriptors, tasks and the keys of Redis must come back to what they were
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with_all = ["faults", "random", "hold", "repeat", "redis", "json"])]
+    soak: Option<Duration>,
     /// Decides which random faults come when, and where subscribers move [default: a new one, which is
     /// said]
     #[arg(long)]
@@ -207,7 +213,15 @@ async fn run_or_interrupt(args: OutageArgs) -> anyhow::Result<()> {
         logs: args.logs.clone(),
         settings: args.settings.clone(),
         seed: args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000)),
+        access: None,
     };
+    if let Some(length) = args.soak {
+        return tokio::select! {
+            soaked = soak::run(&setup, length) => tell_soaked(&args, &soaked?),
+            _ = terminate.recv() => Err(Stopped.into()),
+            _ = interrupt.recv() => Err(Stopped.into()),
+        };
+    }
     let ran: anyhow::Result<Report> = tokio::select! {
         report = run_all(&args, &setup, &faults) => Ok(report),
         _ = terminate.recv() => Err(Stopped.into()),
@@ -323,10 +337,7 @@ fn note(report: &mut Report, name: &str, run: u32, outcome: anyhow::Result<Outco
                 false => format!("NOT GOOD: {}", outcome.broken.join(", ")),
             };
             eprintln!("  {verdict}");
-            outcome.lost_examples.iter().for_each(|example| eprintln!("    lost: {example}"));
-            outcome.odd_examples.iter().for_each(|example| eprintln!("    doubled or reordered: {example}"));
-            outcome.records.examples.iter().for_each(|example| eprintln!("    a record: {example}"));
-            outcome.false_examples.iter().for_each(|example| eprintln!("    not so: {example}"));
+            tell_examples(&outcome);
             report.outcomes.push(Outcome { run, ..outcome });
         }
         Err(error) => {
@@ -335,6 +346,18 @@ fn note(report: &mut Report, name: &str, run: u32, outcome: anyhow::Result<Outco
             eprintln!("  {why}");
             report.failed.insert(name.to_owned(), why);
         }
+    }
+}
+
+fn tell_examples(outcome: &Outcome) {
+    let kinds = [
+        ("lost", &outcome.lost_examples),
+        ("doubled or reordered", &outcome.odd_examples),
+        ("a record", &outcome.records.examples),
+        ("not so", &outcome.false_examples),
+    ];
+    for (what, examples) in kinds {
+        examples.iter().for_each(|example| eprintln!("    {what}: {example}"));
     }
 }
 
@@ -370,9 +393,21 @@ fn tell(args: &OutageArgs, report: &Report) -> anyhow::Result<()> {
         }
     }
     if let Some(path) = &args.markdown {
-        write_between_markers(path, &report.markdown())?;
+        write_between_markers(path, "outages", &report.markdown())?;
     }
     Ok(())
+}
+
+fn tell_soaked(args: &OutageArgs, soaked: &soak::Soaked) -> anyhow::Result<()> {
+    print!("{}", soaked.text());
+    tell_examples(&soaked.outcome);
+    if let Some(path) = &args.markdown {
+        write_between_markers(path, "soak", &soaked.markdown())?;
+    }
+    match soaked.faults().is_empty() {
+        true => Ok(()),
+        false => bail!("not all came back, or not every promise held"),
+    }
 }
 
 #[cfg(test)]

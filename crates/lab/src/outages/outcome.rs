@@ -126,6 +126,11 @@ const GROWTH_BYTES: u64 = 16 * 1024 * 1024;
 const ENTRY_BYTES: u64 = 1024;
 
 impl Outcome {
+    /// Of each kind of entry.
+    pub(super) fn tallies(&self) -> [&Tally; 6] {
+        [&self.orders, &self.every, &self.latest, &self.events, &self.live, &self.trades]
+    }
+
     /// Fills in which promises did not hold; those of time are asked of [`Limits`].
     pub(super) fn find_broken(&mut self) {
         let mut broken = self.broken_records();

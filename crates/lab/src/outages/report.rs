@@ -144,7 +144,7 @@ impl Report {
 }
 
 /// A table of a document.
-fn as_markdown(rows: &[Vec<String>]) -> String {
+pub(super) fn as_markdown(rows: &[Vec<String>]) -> String {
     let mut out = String::new();
     for (number, row) in rows.iter().enumerate() {
         let _written = writeln!(out, "| {} |", row.join(" | "));
@@ -264,7 +264,7 @@ fn row(runs: &[Outcome]) -> Vec<String> {
 }
 
 /// Columns of even width, the first to the left and all others to the right.
-fn lay_out(rows: &[Vec<String>]) -> String {
+pub(super) fn lay_out(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();

@@ -31,6 +31,7 @@ use super::witness::{Judged, Lane, Witness};
 use super::world::{Redis, World, has_feed};
 use crate::bench::cpu::rss_bytes;
 use crate::node::{Node, Start};
+use zonewire::cli::Hidden;
 use zonewire::client::BaseUrl;
 use zonewire::config::Config;
 use zonewire::model::{EventType, Zone};
@@ -102,6 +103,8 @@ pub(super) struct Setup {
     pub(super) settings: Vec<String>,
     /// Decides when and where subscribers move.
     pub(super) seed: u64,
+    /// None where gateways ask nobody who they are.
+    pub(super) access: Option<Access>,
 }
 
 impl Setup {
@@ -128,9 +131,32 @@ impl Setup {
     }
 }
 
+/// How gateways are started that ask who one is, and what the suite shows them.
+#[derive(Debug, Clone)]
+pub(super) struct Access {
+    pub(super) config: PathBuf,
+    pub(super) token: Hidden,
+}
+
+/// What has happened so far in a run of many faults.
+#[derive(Debug)]
+pub(super) struct Past {
+    /// By node.
+    downs: Vec<Vec<Down>>,
+    marks: Vec<(Instant, String)>,
+    /// How much of what is odd was told.
+    odd: usize,
+}
+
+impl Past {
+    pub(super) fn of(nodes: usize) -> Self {
+        Self { downs: vec![Vec::new(); nodes], marks: Vec::new(), odd: 0 }
+    }
+}
+
 /// A deployment under load.
-struct Session {
-    world: World,
+pub(super) struct Session {
+    pub(super) world: World,
     record: Record,
     stop_load: CancellationToken,
     load: JoinSet<()>,
@@ -209,49 +235,17 @@ pub(super) async fn random(setup: &Setup, plan: &[Planned]) -> anyhow::Result<Ou
     time::sleep(WARM).await;
     let before = session.memory();
     *session.record.pace.lock() = Duration::ZERO;
-    let begun = Instant::now();
-    let (mut downs, mut marks) = (vec![Vec::new(); setup.nodes], Vec::new());
-    let mut odd = 0;
-    for (number, Planned { pause, fault }) in plan.iter().enumerate() {
-        session.world.prepare(fault).await?;
-        time::sleep(*pause).await;
-        let what = format!("{}/{} {}", number + 1, plan.len(), fault.name);
-        eprintln!("  {what} at {} for {:.1} s", Utc::now().format("%T%.3f"), fault.hold.as_secs_f64());
-        marks.push((Instant::now(), what));
-        session.world.begin(fault).await?;
-        session.fault_begun.cancel();
-        let from = Instant::now();
-        session.world.hold(fault).await?;
-        let to = Instant::now();
-        session.world.end(fault).await?;
-        session.world.check_nodes()?;
-        for (node, downs) in downs.iter_mut().enumerate() {
-            if fault.truth == Truth::Down && fault.reaches(node) {
-                downs.push(Down { from, to });
-            }
-        }
-        // What came twice or out of order stays so; what is missing may still come.
-        let examples = session.record.odd_examples();
-        examples.iter().skip(odd).for_each(|example| eprintln!("    by now: {example}"));
-        odd = examples.len();
-    }
-    let back = Instant::now();
-    session.records_rest.cancel();
-    let (recovered, end) = session.recover(back).await?;
-    let faults: Vec<Fault> = plan.iter().map(|planned| planned.fault).collect();
-    let times = Times { begun, back, end, downs, marks };
-    let mut outcome = session.conclude(&faults, &times, recovered, before).await?;
+    let (begun, mut past) = (Instant::now(), Past::of(setup.nodes));
+    session.go_through(plan, &mut past).await?;
+    let mut outcome = session.end_of(plan, past, begun, Instant::now(), before).await?;
     outcome.fault = "random".to_owned();
     outcome.about = "faults from a seed".to_owned();
-    outcome.held_s = faults.iter().map(|fault| fault.hold).sum::<Duration>().as_secs_f64();
-    // Of many faults the first one's notice says nothing.
-    (outcome.noticed_ms, outcome.socket_told_ms) = (None, None);
     Ok(outcome)
 }
 
 impl Session {
     /// Brings up all that is needed for a fault, or for those of a random run.
-    async fn open(setup: &Setup, fault: Option<&Fault>) -> anyhow::Result<Self> {
+    pub(super) async fn open(setup: &Setup, fault: Option<&Fault>) -> anyhow::Result<Self> {
         let is_absent = fault.is_some_and(|fault| fault.kind == Kind::Absent);
         let is_of_clock = fault.is_some_and(|fault| fault.kind == Kind::GatewayClock);
         let spools = fault.is_some_and(Fault::needs_spool);
@@ -279,7 +273,8 @@ impl Session {
                 program: setup.gateway.clone(),
                 index,
                 redis_url: Some(world.redis.url(proxy.as_ref())?),
-                config: None,
+                config: setup.access.as_ref().map(|access| access.config.clone()),
+                token: setup.access.as_ref().map(|access| access.token.clone()),
                 settings,
                 core: None,
                 log: setup.logs.as_ref().map(|dir| dir.join(format!("{name}-{index}.log"))),
@@ -338,6 +333,54 @@ impl Session {
         session.record.start = Instant::now();
         session.start_load(setup)?;
         Ok(session)
+    }
+
+    /// Does one fault after the other, each after its pause.
+    pub(super) async fn go_through(&mut self, plan: &[Planned], past: &mut Past) -> anyhow::Result<()> {
+        for (number, Planned { pause, fault }) in plan.iter().enumerate() {
+            self.world.prepare(fault).await?;
+            time::sleep(*pause).await;
+            let what = format!("{}/{} {}", number + 1, plan.len(), fault.name);
+            eprintln!("  {what} at {} for {:.1} s", Utc::now().format("%T%.3f"), fault.hold.as_secs_f64());
+            past.marks.push((Instant::now(), what));
+            self.world.begin(fault).await?;
+            self.fault_begun.cancel();
+            let from = Instant::now();
+            self.world.hold(fault).await?;
+            let to = Instant::now();
+            self.world.end(fault).await?;
+            self.world.check_nodes()?;
+            for (node, downs) in past.downs.iter_mut().enumerate() {
+                if fault.truth == Truth::Down && fault.reaches(node) {
+                    downs.push(Down { from, to });
+                }
+            }
+            // What came twice or out of order stays so; what is missing may still come.
+            let examples = self.record.odd_examples();
+            examples.iter().skip(past.odd).for_each(|example| eprintln!("    by now: {example}"));
+            past.odd = examples.len();
+        }
+        Ok(())
+    }
+
+    /// Ends it after these faults, of which the last one was over at `back`.
+    pub(super) async fn end_of(
+        mut self,
+        plan: &[Planned],
+        past: Past,
+        begun: Instant,
+        back: Instant,
+        before: Vec<Option<u64>>,
+    ) -> anyhow::Result<Outcome> {
+        self.records_rest.cancel();
+        let (recovered, end) = self.recover(back).await?;
+        let faults: Vec<Fault> = plan.iter().map(|planned| planned.fault).collect();
+        let times = Times { begun, back, end, downs: past.downs, marks: past.marks };
+        let mut outcome = self.conclude(&faults, &times, recovered, before).await?;
+        outcome.held_s = faults.iter().map(|fault| fault.hold).sum::<Duration>().as_secs_f64();
+        // Of many faults the first one's notice says nothing.
+        (outcome.noticed_ms, outcome.socket_told_ms) = (None, None);
+        Ok(outcome)
     }
 
     /// Subscribes each channel at each node, and begins to ask how they are.
@@ -626,7 +669,7 @@ impl Session {
     }
 
     /// Resident memory by node, of those that run.
-    fn memory(&self) -> Vec<Option<u64>> {
+    pub(super) fn memory(&self) -> Vec<Option<u64>> {
         self.world.nodes.iter().map(|node| rss_bytes(node.process().id()?).ok()).collect()
     }
 
@@ -791,6 +834,7 @@ mod tests {
             logs: None,
             settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
             seed: 7,
+            access: None,
         }
     }
 

@@ -78,3 +78,15 @@ async fn replies_that_are_cut_off() {
 async fn a_link_that_is_cut_again_in_the_recovery() {
     check("cut-returns", "1s").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_gives_back_what_it_took() {
+    if !has_redis().await {
+        return;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zonewire-outages"));
+    command.args(["--soak=12s", "--seed=1"]).kill_on_drop(true).stdin(Stdio::null());
+    let output = time::timeout(PATIENCE, command.output()).await.expect("the run ends").unwrap();
+    let (said, told) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{said}\n{told}");
+}

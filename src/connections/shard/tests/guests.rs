@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use tokio::task::LocalSet;
-use zonewire_access::{ApiKey, ApiKeyFile, Revoked, make_api_key};
+use zonewire_access::{ApiKey, ApiKeyFile, make_api_key};
 
 use super::house::House;
-use crate::access::{AuthConfig, Gate, LimitsConfig};
+use crate::access::{AuthConfig, Gate, LimitsConfig, Named};
 use crate::connections::config::ConnectionsConfig;
 use crate::connections::shard::Opening;
 use crate::model::NodeId;
@@ -50,7 +50,7 @@ async fn who_is_revoked_while_its_upgrade_is_under_way_is_not_let_in() {
         assert_eq!(stays.next().await["subject"], "alice");
         assert_eq!(stays.next().await["type"], "subscribed");
         // Nobody looks at those who are in here: it is about the one who is about to come.
-        gate.revoke(Revoked::Credential, &name, "test").await.unwrap();
+        gate.revoke(Named::Key, &name, "test").await.unwrap();
         let mut late = house.connect_as(market(), principal).await;
         let (before, code) = late.until_close().await;
         assert_eq!((before[0]["code"].as_str(), code), (Some("invalid_token"), 4501), "{before:?}");

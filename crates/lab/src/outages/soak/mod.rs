@@ -1,0 +1,379 @@
+//! `--soak`: whether a gateway, and its Redis, come back to what they held once the load has gone.
+//!
+//! One gateway with authentication runs on a Redis behind a proxy. Load and subscribers are those of all other runs,
+//! and are judged as there: nothing may be lost. Beside them clients of every kind come and go (`churn`), and Redis
+//! is away now and then. They do so for a while, so that all is there that stays; what gateway and Redis hold then
+//! (`sample`) is what they must come back to (`verdict`).
+
+mod churn;
+mod realm;
+mod sample;
+mod verdict;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::task::JoinSet;
+use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::faults::{self, Fault};
+use super::outcome::Outcome;
+use super::report::{as_markdown, lay_out, machine};
+use super::schedule::Planned;
+use super::session::{Past, Session, Setup};
+use churn::{Client, DidAll};
+use realm::Realm;
+use sample::{Keys, Looker, Sample};
+use verdict::{BOUNDED, MEMORY, bound_of, left};
+
+/// Orders that are told of, and zones, at the most: churn is what this is about.
+const ORDERS_MAX: usize = 6;
+const ZONES_MAX: usize = 4;
+/// Logs are full by the end of the warming up, and take no more memory from there on.
+const LOGS: &str = "storage.retention.entries=500";
+/// How Redis is away. Nothing is lost by any of these.
+const AWAY: [&str; 7] =
+    ["cut", "killed-aof", "client-kill", "black-hole", "replies-cut", "frozen", "client-kill-pubsub"];
+/// Once in so long, but three times at the least.
+const AWAY_EVERY: Duration = Duration::from_secs(45);
+/// For so long, in milliseconds.
+const AWAY_MS: std::ops::RangeInclusive<u64> = 300..=5_000;
+/// Of the length, what goes before that counts, within these.
+const WARM_SHARE: u32 = 4;
+const WARM: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(120)];
+/// How often it is written down what there is.
+const SAMPLE_EVERY: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// What there is has come to rest when it is the same for so many looks. Of these the greatest counts: subscribers
+/// that move are between two connections now and then.
+const LOOKS: usize = 4;
+/// How long what was held may take to go.
+const RETURN_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Soaked {
+    length: Duration,
+    warm: Duration,
+    seed: u64,
+    /// After how long, what there was.
+    samples: Vec<(Duration, Sample, u64)>,
+    before: Sample,
+    after: Sample,
+    /// How long it took to come back.
+    returned: Duration,
+    /// What has not.
+    left: Vec<String>,
+    did: DidAll,
+    pub(super) outcome: Outcome,
+}
+
+/// Runs it.
+pub(super) async fn run(setup: &Setup, length: Duration) -> anyhow::Result<Soaked> {
+    let realm = Realm::new()?;
+    let setup = Setup {
+        nodes: 1,
+        orders: setup.orders.min(ORDERS_MAX),
+        zones: setup.zones.min(ZONES_MAX),
+        access: Some(realm.access()),
+        settings: [vec![LOGS.to_owned()], setup.settings.clone()].concat(),
+        ..setup.clone()
+    };
+    let mut session = Session::open(&setup, None).await?;
+    let node = session.world.nodes.first().context("there is no gateway")?;
+    let target = session.world.redis.target().context("there is no Redis")?;
+    let looker = Looker {
+        base: node.base.clone(),
+        http: node.base.http()?,
+        pid: node.pid()?,
+        redis: target.clone(),
+        prefix: setup.prefix.clone(),
+    };
+    let client = Client::new(&node.base, realm)?;
+    let mut past = Past::of(setup.nodes);
+
+    let warm = (length / WARM_SHARE).clamp(WARM[0], WARM[1]);
+    eprintln!("  warming up for {} s", warm.as_secs());
+    client.begin_all().await?;
+    churn(&mut session, &client, &plan(setup.seed, warm)?, &mut past, warm).await?;
+    let before = at_rest(&looker).await?;
+    let (memory, begun) = (session.memory(), Instant::now());
+
+    eprintln!("  for {} s", length.as_secs());
+    let plan = plan(setup.seed.wrapping_add(1), length)?;
+    let samples = Arc::new(Mutex::new(vec![(Duration::ZERO, before.clone(), acts(&client.did()))]));
+    let (stop, mut sampling) = (CancellationToken::new(), JoinSet::new());
+    sampling.spawn(keep_looking(looker.clone(), Arc::clone(&client), Arc::clone(&samples), stop.clone()));
+    let churned = churn(&mut session, &client, &plan, &mut past, length).await;
+    stop.cancel();
+    while sampling.join_next().await.is_some() {}
+    churned?;
+
+    let back = Instant::now();
+    let (after, left) = until_returned(&looker, &before).await?;
+    let returned = back.elapsed();
+    let samples = std::mem::take(&mut *samples.lock());
+    let mut outcome = session.end_of(&plan, past, begun, back, memory).await?;
+    outcome.fault = "soak".to_owned();
+    let did = client.did();
+    Ok(Soaked { length, warm, seed: setup.seed, samples, before, after, returned, left, did, outcome })
+}
+
+/// Has clients come and go for so long, while Redis is away as planned; all of them are gone at the end.
+async fn churn(
+    session: &mut Session,
+    client: &Arc<Client>,
+    plan: &[Planned],
+    past: &mut Past,
+    length: Duration,
+) -> anyhow::Result<()> {
+    let (stop, end) = (CancellationToken::new(), Instant::now() + length);
+    let mut workers = client.begin(&stop);
+    let gone = session.go_through(plan, past).await;
+    if gone.is_ok() {
+        time::sleep_until(end).await;
+    }
+    stop.cancel();
+    while workers.join_next().await.is_some() {}
+    gone?;
+    client.tidy().await
+}
+
+/// When Redis is away, and how. The seed says it.
+fn plan(seed: u64, length: Duration) -> anyhow::Result<Vec<Planned>> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let count = (length.as_secs() / AWAY_EVERY.as_secs()).max(3);
+    let each = length.div_f64(count as f64 + 0.5);
+    let first = random.random_range(0..AWAY.len());
+    (0..usize::try_from(count)?)
+        .map(|number| {
+            let name = AWAY[(first + number) % AWAY.len()];
+            let fault = faults::find(name).with_context(|| format!("there is no fault `{name}`"))?;
+            let hold = Duration::from_millis(random.random_range(AWAY_MS)).min(each / 3);
+            Ok(Planned { pause: each - hold, fault: Fault { hold, ..*fault } })
+        })
+        .collect()
+}
+
+async fn keep_looking(
+    looker: Looker,
+    client: Arc<Client>,
+    samples: Arc<Mutex<Vec<(Duration, Sample, u64)>>>,
+    stop: CancellationToken,
+) {
+    let begun = Instant::now();
+    let mut ticks = time::interval_at(begun + SAMPLE_EVERY, SAMPLE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        match looker.look().await {
+            Ok(sample) => samples.lock().push((begun.elapsed(), sample, acts(&client.did()))),
+            Err(error) => eprintln!("    no sample: {error:#}"),
+        }
+    }
+}
+
+fn acts(did: &DidAll) -> u64 {
+    did.values().map(|did| did.done).sum()
+}
+
+/// What there is once that has come to rest, or after a while; of the last looks the greatest values.
+async fn at_rest(looker: &Looker) -> anyhow::Result<Sample> {
+    let deadline = Instant::now() + RETURN_PATIENCE;
+    let mut looks: Vec<Sample> = Vec::new();
+    loop {
+        looks.push(looker.look().await?);
+        let recent = &looks[looks.len().saturating_sub(LOOKS)..];
+        let greatest = recent.iter().skip(1).fold(recent[0].clone(), Sample::greatest);
+        let restless: Vec<String> = recent.iter().flat_map(|look| left(look, &greatest)).collect();
+        if recent.len() == LOOKS && restless.is_empty() && recent.iter().all(|look| look.redis.is_some()) {
+            return Ok(greatest);
+        }
+        if Instant::now() > deadline {
+            eprintln!("  not at rest: {}", restless.join("; "));
+            return Ok(greatest);
+        }
+        time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Waits until what there is is no more than it was; what is more at last, where it stays. Of each value the least
+/// counts that was seen: the load goes on, and what has come back once is no leak.
+async fn until_returned(looker: &Looker, before: &Sample) -> anyhow::Result<(Sample, Vec<String>)> {
+    let deadline = Instant::now() + RETURN_PATIENCE;
+    let mut least = looker.look().await?;
+    loop {
+        let left = left(before, &least);
+        if left.is_empty() || Instant::now() > deadline {
+            return Ok((least, left));
+        }
+        time::sleep(LOOK_EVERY).await;
+        least = least.least(&looker.look().await?);
+    }
+}
+
+impl Soaked {
+    /// Why it is not good; nothing where it is.
+    pub(super) fn faults(&self) -> Vec<String> {
+        let idle = self.did.iter().filter(|(_, did)| did.done == 0);
+        let idle = idle.map(|(name, did)| format!("{name}: none as it should ({})", did.why));
+        self.left.iter().chain(&self.outcome.broken).cloned().chain(idle).collect()
+    }
+
+    /// For a terminal.
+    pub(super) fn text(&self) -> String {
+        let others = self.did.iter().filter(|(_, did)| did.failed > 0);
+        let others: String = others
+            .map(|(name, did)| format!("{name}: {} otherwise, such as {}\n", did.failed, did.why))
+            .collect();
+        format!(
+            "{}\n{}\n{}\n{others}{}\n",
+            lay_out(&self.course()),
+            lay_out(&self.holdings()),
+            lay_out(&self.doings()),
+            self.verdict()
+        )
+    }
+
+    /// For a document.
+    pub(super) fn markdown(&self) -> String {
+        let mut out = String::new();
+        let (version, machine) = (env!("CARGO_PKG_VERSION"), machine());
+        let (length, warm) = (spell(self.length), spell(self.warm));
+        // Writing to a text cannot fail.
+        let _written = writeln!(
+            out,
+            "Version {version}; {length} after {warm} of warming up; seed {}. {machine}\n\n{}\n",
+            self.seed,
+            self.verdict()
+        );
+        out += &as_markdown(&self.course());
+        out.push('\n');
+        out += &as_markdown(&self.holdings());
+        out.push('\n');
+        out += &as_markdown(&self.doings());
+        out.trim_end().to_owned()
+    }
+
+    fn verdict(&self) -> String {
+        let faults = self.faults();
+        let came = self.outcome.tallies().iter().fold((0, 0), |(accepted, delivered), tally| {
+            (accepted + tally.accepted, delivered + tally.judged.delivered)
+        });
+        match faults.is_empty() {
+            true => format!(
+                "All came back within {:.0} s after the load; of {} accepted entries all came to those who followed \
+                 ({} deliveries), through {} outages.",
+                self.returned.as_secs_f64(),
+                came.0,
+                came.1,
+                self.outcome.faults
+            ),
+            false => format!("NOT GOOD: {}", faults.join("; ")),
+        }
+    }
+
+    /// What there was, minute by minute.
+    fn course(&self) -> Vec<Vec<String>> {
+        let head = [
+            "minute",
+            "memory, MiB",
+            "descriptors",
+            "tasks",
+            "connections",
+            "channels",
+            "Redis keys",
+            "Redis, MiB",
+            "done",
+        ];
+        let row = |name: String, sample: &Sample, done: String| {
+            let mib = |bytes: f64| format!("{:.1}", bytes / 1_048_576.0);
+            let of_redis =
+                |told: &dyn Fn(&sample::Held) -> String| sample.redis.as_ref().map_or("-".to_owned(), told);
+            vec![
+                name,
+                mib(sample.gauge(MEMORY)),
+                sample.gauge("process_open_fds").to_string(),
+                sample.gauge("zonewire_tasks").to_string(),
+                sample.gauge("zonewire_connections").to_string(),
+                sample.gauge("zonewire_channels_active").to_string(),
+                of_redis(&|held| held.kinds.values().map(|keys| keys.count).sum::<u64>().to_string()),
+                of_redis(&|held| mib(held.bytes as f64)),
+                done,
+            ]
+        };
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        for (at, sample, done) in &self.samples {
+            rows.push(row(format!("{:.0}", at.as_secs_f64() / 60.0), sample, done.to_string()));
+        }
+        rows.push(row("after".to_owned(), &self.after, acts(&self.did).to_string()));
+        rows
+    }
+
+    /// What is more than before, and bounded: kinds of keys, and gauges.
+    fn holdings(&self) -> Vec<Vec<String>> {
+        let head = ["more than before", "before", "after", "what bounds it"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        let (none, nothing) = (Keys::default(), sample::Held::default());
+        let before = self.before.redis.as_ref().unwrap_or(&nothing);
+        for (kind, now) in &self.after.redis.as_ref().unwrap_or(&nothing).kinds {
+            let was = before.kinds.get(kind).unwrap_or(&none);
+            if now.count <= was.count && now.elements <= was.elements {
+                continue;
+            }
+            let of = |keys: &Keys| format!("{} ({})", keys.count, keys.elements);
+            let mut bound = bound_of(kind).unwrap_or_default().to_owned();
+            if now.lasting == 0 {
+                let within = spell(Duration::from_millis(now.longest_ms));
+                bound += &format!("{}each goes within {within}", if bound.is_empty() { "" } else { "; " });
+            }
+            rows.push(vec![format!("`{kind}`: keys (elements)"), of(was), of(now), bound]);
+        }
+        for (name, bound) in BOUNDED.iter().skip(3) {
+            let (was, now) = (self.before.gauge(name), self.after.gauge(name));
+            if now <= was {
+                continue;
+            }
+            rows.push(vec![format!("`{name}`"), was.to_string(), now.to_string(), (*bound).to_owned()]);
+        }
+        rows
+    }
+
+    fn doings(&self) -> Vec<Vec<String>> {
+        let mut rows = vec![["done", "as it should", "otherwise"].map(str::to_owned).to_vec()];
+        for (name, did) in &self.did {
+            rows.push(vec![(*name).to_owned(), did.done.to_string(), did.failed.to_string()]);
+        }
+        rows
+    }
+}
+
+/// A time for people.
+fn spell(time: Duration) -> String {
+    match time.as_secs() {
+        s @ 0..120 => format!("{s} s"),
+        s @ 120..7_200 => format!("{} min", s / 60),
+        s @ 7_200..172_800 => format!("{} h", s / 3_600),
+        s => format!("{} d", s / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redis_is_away_three_times_at_the_least_and_for_no_longer_than_it_takes() {
+        for (s, count) in [(10, 3), (60, 3), (1_800, 40)] {
+            let plan = plan(7, Duration::from_secs(s)).unwrap();
+            let total: Duration = plan.iter().map(|step| step.pause + step.fault.hold).sum();
+            assert_eq!(plan.len(), count);
+            assert!(total <= Duration::from_secs(s), "{total:?}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Who is who at the gateway of a soak: one operator, whose key the suite itself shows, and guests with tokens that
+//! last for seconds.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+use chrono::Utc;
+use serde_json::json;
+use zonewire::cli::Hidden;
+use zonewire_access::{ApiKey, ApiKeyFile, Claims, SigningKey, make_api_key, make_secret, make_token_id};
+use zonewire_kit::dir::TempDir;
+
+use crate::outages::session::Access;
+
+const ISSUER: &str = "soak";
+/// The longest that a token may last, and so how long a revocation is remembered.
+pub(super) const LIFETIME_MAX_S: i64 = 8;
+
+/// Keys, secrets and settings, in a directory of their own.
+#[derive(Debug)]
+pub(super) struct Realm {
+    dir: TempDir,
+    key: SigningKey,
+    operator: Hidden,
+}
+
+impl Realm {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let dir = TempDir::new()?;
+        let secret = make_secret();
+        let (operator, kept) = make_api_key(ApiKey {
+            name: String::new(),
+            sha256: String::new(),
+            subject: "suite".to_owned(),
+            roles: vec!["operator".to_owned()],
+            rights: Vec::new(),
+            tenant: None,
+            created_at: Utc::now().timestamp(),
+            expires_at: None,
+        });
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        };
+        write("secret", &secret)?;
+        write("keys.toml", &ApiKeyFile { keys: vec![kept] }.to_toml())?;
+        write("zonewire.toml", &settings(dir.path()))?;
+        let operator = operator.parse().unwrap_or_else(|never| match never {});
+        Ok(Self { key: SigningKey::of_secret(&secret)?, dir, operator })
+    }
+
+    /// How a gateway is started that knows all of them, and what the suite shows it.
+    pub(super) fn access(&self) -> Access {
+        Access { config: self.dir.path().join("zonewire.toml"), token: self.operator.clone() }
+    }
+
+    /// A token of a guest, and its name.
+    pub(super) fn token(&self, subject: &str, lifetime_s: i64) -> anyhow::Result<(String, String)> {
+        let (now, jti) = (Utc::now().timestamp(), make_token_id());
+        let claims = Claims {
+            iss: ISSUER.to_owned(),
+            aud: "zonewire".to_owned(),
+            sub: subject.to_owned(),
+            iat: now,
+            exp: now + lifetime_s.min(LIFETIME_MAX_S),
+            jti: jti.clone(),
+            roles: vec!["guest".to_owned()],
+            ..Claims::default()
+        };
+        Ok((self.key.sign(&claims, None).map_err(|problem| anyhow!(problem))?, jti))
+    }
+}
+
+/// What is forgotten after a while is forgotten soon, so that it can be seen; and limits are low enough to be met.
+fn settings(dir: &Path) -> String {
+    // JSON's texts are TOML's.
+    let file = |name: &str| json!(dir.join(name).to_string_lossy()).to_string();
+    let (keys, secret) = (file("keys.toml"), file("secret"));
+    format!(
+        r#"[auth]
+mode = "on"
+within_s = 1
+leeway_s = 0
+lifetime_max_s = {LIFETIME_MAX_S}
+verified_max = 256
+keys_file = {keys}
+
+[auth.roles]
+guest = [
+  "subscribe:zone:soak-*", "subscribe:event:*", "subscribe:registry:*",
+  "publish:zone:soak-*", "publish:event:*", "registry:registry:*", "order",
+]
+
+[[auth.issuers]]
+issuer = "{ISSUER}"
+secret_files = [{secret}]
+
+[limits]
+burst_s = 2
+
+[limits.principal]
+connects_per_s = 50
+connections_max = 20
+messages_per_s = 500
+subscriptions_max = 100
+publishes_per_s = 50
+orders_per_s = 50
+bytes_out_per_s = 1048576
+behind_max = 5
+
+[limits.roles.operator]
+connects_per_s = 0
+connections_max = 0
+messages_per_s = 0
+subscriptions_max = 0
+publishes_per_s = 0
+orders_per_s = 0
+bytes_out_per_s = 0
+behind_max = 0
+
+[connections]
+heartbeat_interval_s = 2
+silence_timeout_s = 5
+order_linger_ms = 500
+close_grace_ms = 1000
+
+[channels]
+idle_after_s = 2
+
+[storage.retention.orders]
+age_s = 5
+
+[storage.memory]
+put_back_bytes = 4194304
+
+[orders]
+kept_s = 5
+retry_first_ms = 100
+
+[orders.paper]
+step_ms = 20
+"#
+    )
+}

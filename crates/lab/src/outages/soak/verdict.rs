@@ -1,0 +1,160 @@
+//! What must be as it was, and how much of it more is no leak.
+
+use super::sample::{Held, Keys, Sample};
+
+/// Memory is not given back to the byte: what allocators keep of a storm, and what is remembered for a day of
+/// registries (see [`BOUNDED`]).
+pub(super) const GROWTH_BYTES: f64 = 24.0 * 1024.0 * 1024.0;
+/// Subscribers move between gateways all the time, and a connection of the suite's own may be idle or not.
+const SLACK: f64 = 6.0;
+/// So many elements more of a kind of key: what the load, which goes on, adds while one looks.
+const ELEMENTS_SLACK: u64 = 60;
+/// No key that was not there before may last longer than a day, and what clocks and scripts add to that.
+const LASTS_MAX_MS: u64 = 25 * 3_600_000;
+
+/// Gauges that do not come back by themselves, and what bounds each.
+pub(super) const BOUNDED: &[(&str, &str)] = &[
+    ("zonewire_uptime_seconds", "it is a clock"),
+    ("process_start_time_seconds", "it does not change"),
+    ("process_resident_memory_bytes", "it is judged by itself"),
+    ("zonewire_memory_bytes", "`storage.memory.total_bytes` and `put_back_bytes`"),
+    ("zonewire_memory_latest_bytes", "half of `storage.memory.total_bytes`"),
+    ("zonewire_registry_removals", "10,000 of a registry, each for a day"),
+    ("zonewire_limits_principals", "65,536"),
+    ("zonewire_registry_records", "the load writes 12 and removes them again; keys say whether others stay"),
+    ("zonewire_replay_bytes", "`channels.replay_bytes_max`"),
+];
+
+/// Elements of keys that do not come back by themselves, and what bounds them: by how the kind begins, and ends.
+const BOUNDED_KEYS: &[(&str, &str, &str)] = &[
+    ("", ":log", "`storage.retention`: 500 of each, and what is trimmed later"),
+    ("zone:", "", "the load goes on to other keys: one for every 5 prices, for `key_age_s`"),
+    ("event:ticker:", "", "the same"),
+    ("event:trade:", "", "the same"),
+    ("registry:", ":removed", "10,000 of a registry, each for a day"),
+    ("registry:", ":removed-ages", "10,000 of a registry, each for a day"),
+];
+
+/// What bounds the elements of keys of a kind, where they do not come back.
+pub(super) fn bound_of(kind: &str) -> Option<&'static str> {
+    let is_of = |(begin, end, _): &&(&str, &str, &str)| kind.starts_with(begin) && kind.ends_with(end);
+    BOUNDED_KEYS.iter().find(is_of).map(|(_, _, bound)| *bound)
+}
+
+/// The most entries of a log: what is kept, and what is trimmed later.
+const LOG_MAX: u64 = 700;
+
+/// What is more than it was, in words; nothing where all is as it was.
+pub(super) fn left(before: &Sample, after: &Sample) -> Vec<String> {
+    let mut left = Vec::new();
+    let grown = after.gauge(MEMORY) - before.gauge(MEMORY);
+    if grown > GROWTH_BYTES {
+        left.push(format!("{:.1} MiB of memory more", grown / 1_048_576.0));
+    }
+    for (name, now) in &after.gauges {
+        let is_bounded = BOUNDED.iter().any(|(of, _)| name.strip_prefix(of).is_some_and(ends));
+        let was = before.gauges.get(name).copied().unwrap_or(0.0);
+        if !is_bounded && *now > was + SLACK.max(was / 20.0) {
+            left.push(format!("{name} is {now}, and was {was}"));
+        }
+    }
+    if after.threads > before.threads + 2 {
+        left.push(format!("{} threads, and there were {}", after.threads, before.threads));
+    }
+    match (&before.redis, &after.redis) {
+        (Some(before), Some(after)) => left.extend(keys_left(before, after)),
+        _ => left.push("Redis did not say what it holds".to_owned()),
+    }
+    left
+}
+
+/// The gauge that is judged by itself.
+pub(super) const MEMORY: &str = "process_resident_memory_bytes";
+
+fn ends(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with('{')
+}
+
+fn keys_left(before: &Held, after: &Held) -> Vec<String> {
+    let mut left = Vec::new();
+    if after.clients > before.clients + 2 {
+        left.push(format!("{} connections to Redis, and there were {}", after.clients, before.clients));
+    }
+    for (kind, now) in &after.kinds {
+        let none = Keys::default();
+        let was = before.kinds.get(kind).unwrap_or(&none);
+        if now.lasting > was.lasting {
+            left.push(format!(
+                "{} keys `{kind}` without an end, and there were {}",
+                now.lasting, was.lasting
+            ));
+        }
+        // There is one of most kinds, however much is in it.
+        if now.count > was.count && now.longest_ms > LASTS_MAX_MS {
+            left.push(format!("a key `{kind}` that lasts {} h", now.longest_ms / 3_600_000));
+        }
+        let is_bounded = bound_of(kind).is_some();
+        if kind.ends_with(":log") && now.elements > now.count * LOG_MAX {
+            left.push(format!("{} entries in {} logs `{kind}`", now.elements, now.count));
+        }
+        // Those with an end go with it.
+        let have_an_end = now.lasting == 0 && now.count > was.count;
+        if !is_bounded && !have_an_end && now.elements > was.elements + ELEMENTS_SLACK.max(was.elements / 20)
+        {
+            left.push(format!("{} elements in `{kind}`, and there were {}", now.elements, was.elements));
+        }
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn sample(gauges: &[(&str, f64)], kinds: &[(&str, Keys)]) -> Sample {
+        let kinds = kinds.iter().map(|(kind, keys)| ((*kind).to_owned(), keys.clone())).collect();
+        let gauges: BTreeMap<String, f64> =
+            gauges.iter().map(|(name, of)| ((*name).to_owned(), *of)).collect();
+        Sample { gauges, threads: 9, redis: Some(Held { bytes: 1, clients: 3, kinds }) }
+    }
+
+    #[test]
+    fn what_stays_is_named_and_what_is_bounded_is_not() {
+        let keys = |count, lasting, elements, longest_ms| Keys { count, elements, lasting, longest_ms };
+        let before = sample(&[("a", 10.0), (MEMORY, 1e8)], &[("churn:latest", keys(3, 3, 90, 0))]);
+        assert_eq!(left(&before, &before), [""; 0]);
+        type Change = fn(&mut Sample);
+        let cases: [(Change, &str); 12] = [
+            (
+                |now| key(now, "churn:latest", 3, 3, 151, 0),
+                "151 elements in `churn:latest`, and there were 90",
+            ),
+            (|now| key(now, "zone:log", 1, 0, 701, 9), "701 entries in 1 logs `zone:log`"),
+            (|now| key(now, "registry:orders:removed", 1, 0, 5_000, 9), ""),
+            (|now| _ = now.gauges.insert("a".to_owned(), 17.0), "a is 17, and was 10"),
+            (|now| _ = now.gauges.insert("a".to_owned(), 16.0), ""),
+            (|now| _ = now.gauges.insert("zonewire_registry_removals{r=\"x\"}".to_owned(), 999.0), ""),
+            (|now| _ = now.gauges.insert(MEMORY.to_owned(), 1.3e8), "28.6 MiB of memory more"),
+            (|now| now.threads = 12, "12 threads, and there were 9"),
+            (|now| now.redis = None, "Redis did not say what it holds"),
+            (
+                |now| key(now, "churn:latest", 4, 4, 90, 0),
+                "4 keys `churn:latest` without an end, and there were 3",
+            ),
+            (|now| key(now, "order:meta", 900, 0, 9_000, 86_400_000), ""),
+            (|now| key(now, "order:meta", 9, 0, 9, 100_000_000), "a key `order:meta` that lasts 27 h"),
+        ];
+        for (change, expected) in cases {
+            let mut now = before.clone();
+            change(&mut now);
+            assert_eq!(left(&before, &now).join("; "), expected);
+        }
+    }
+
+    fn key(sample: &mut Sample, kind: &str, count: u64, lasting: u64, elements: u64, longest_ms: u64) {
+        let keys = Keys { count, elements, lasting, longest_ms };
+        sample.redis.as_mut().unwrap().kinds.insert(kind.to_owned(), keys);
+    }
+}
