@@ -2982,7 +2982,7 @@ requests_refused_by_reason: { [key in string]: number },
  */
 tokens_accepted: number, 
 /**
- * Tokens and API keys that did not hold, by reason.
+ * Tokens, API keys and clients' certificates that did not hold, by reason.
  */
 tokens_refused_by_reason: { [key in string]: number }, 
 /**
@@ -3075,9 +3075,15 @@ handshakes: number,
 resumed: number, 
 /**
  * Those that came to nothing, by reason: `plain` is plain HTTP, which is told so, `alert` a client
- * that refuses, mostly since it does not trust the certificate.
+ * that refuses, mostly since it does not trust the certificate, `no_certificate` and `certificate` one
+ * that shows none although it must, or one that does not hold.
  */
 failed_by_reason: { [key in string]: number }, 
+/**
+ * Handshakes in which a client showed a certificate that holds, where clients are asked who they are,
+ * by `result`: `listed` in `auth.certificates`, or `unlisted`, which gives no right.
+ */
+certificates_by_result: { [key in string]: number }, 
 /**
  * How often certificate and key were read anew, by `result`: `good`, or `failed`, where those of
  * before go on.

@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use zonewire_access::Access;
-pub(crate) use zonewire_access::{Action, Denied, Owner, Principal, Refused, Resource, Standing, may};
-pub use zonewire_access::{AuthConfig, IssuerConfig, Mode};
+pub(crate) use zonewire_access::{
+    Action, Certificate, Denied, Kind, Owner, Principal, Refused, Resource, Standing, may,
+};
+pub use zonewire_access::{AuthConfig, CertificateConfig, IssuerConfig, Mode};
 
 pub use self::quotas::{Allowances, LimitsConfig, RoleAllowances};
 pub(crate) use self::quotas::{Over, Quota, Quotas, Scope, Seat, Share};
@@ -122,14 +124,41 @@ impl Gate {
         let answer = self.access.authenticate(shown);
         match &answer {
             Ok(_) => self.accepted.add(1),
-            Err(refused) => {
-                if let Some(place) = Refused::ALL.iter().position(|known| known.as_str() == refused.as_str())
-                {
-                    self.refused[place].add(1);
-                }
-            }
+            Err(refused) => self.count_refused(*refused),
         }
         answer
+    }
+
+    fn count_refused(&self, refused: Refused) {
+        if let Some(place) = Refused::ALL.iter().position(|known| known.as_str() == refused.as_str()) {
+            self.refused[place].add(1);
+        }
+    }
+
+    /// Whose a certificate is that was verified, if it is listed.
+    pub(crate) fn certified(&self, certificate: &Certificate) -> Option<Arc<Principal>> {
+        self.access.certified(certificate).map(Arc::new)
+    }
+
+    /// Whether somebody who has shown a certificate at the beginning of a connection may still come in.
+    ///
+    /// # Errors
+    /// It does not hold any more.
+    pub(crate) fn still_certified(&self, principal: &Principal) -> Result<(), Refused> {
+        self.access.still_certified(principal).inspect_err(|refused| self.count_refused(*refused))
+    }
+
+    /// Which authorities certificates are verified by now.
+    pub(crate) fn authorities(&self) -> u32 {
+        self.access.authorities()
+    }
+
+    /// One of them is none any more: who came with a certificate is looked at again. The number of those that
+    /// there are from here on.
+    pub(crate) fn withdraw_authorities(&self) -> u32 {
+        let number = self.access.withdraw_authorities();
+        self.has_news();
+        number
     }
 
     /// How much somebody may have; `None` where that is not limited.

@@ -28,7 +28,7 @@ const CONFIRMED_POLL: Duration = Duration::from_millis(100);
 const SAY_EVERY: Duration = Duration::from_secs(5);
 const GONE_AFTER: Duration = Duration::from_secs(20);
 
-/// For how long a key stays revoked, in seconds: ten years.
+/// For how long a key stays revoked, or a subject that has one or a certificate, in seconds: ten years.
 const KEY_REVOKED_S: i64 = 10 * 366 * 24 * 3600;
 
 /// Records read at once.
@@ -82,8 +82,13 @@ impl Gate {
         let at = now_s();
         let lifetime = self.config().lifetime_max_s.saturating_add(self.config().leeway_s);
         let lifetime = i64::try_from(lifetime).unwrap_or(i64::MAX);
-        // A key has no end by itself.
-        let keep = if named == Named::Key { KEY_REVOKED_S.max(lifetime) } else { lifetime };
+        // A key has no end by itself, nor has a subject that has one, or a certificate.
+        let is_long = match named {
+            Named::Token => false,
+            Named::Key => true,
+            Named::Subject => self.access.outlives_tokens(name),
+        };
+        let keep = if is_long { KEY_REVOKED_S.max(lifetime) } else { lifetime };
         let what = if named == Named::Subject { Revoked::Subject } else { Revoked::Credential };
         // A token may bear the name of a key, which is not to come back with it.
         let held = self.access.revoked_until(what, name).unwrap_or(i64::MIN);
@@ -223,4 +228,43 @@ impl Gate {
 fn number_of(value: Option<Bytes>) -> i64 {
     let text = value.as_deref().and_then(|value| std::str::from_utf8(value).ok());
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use zonewire_access::{AuthConfig, Certificate, CertificateConfig, Refused};
+
+    use super::*;
+    use crate::access::LimitsConfig;
+    use crate::model::NodeId;
+    use crate::storage::{MemoryBackend, MemoryConfig, Retention};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subject_with_a_certificate_stays_revoked_for_longer_than_any_token_lasts() {
+        let name = "CN:feed".to_owned();
+        let auth = AuthConfig {
+            lifetime_max_s: 60,
+            certificates: vec![CertificateConfig { name: name.clone(), ..CertificateConfig::default() }],
+            ..AuthConfig::default()
+        };
+        let (store, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
+        let gate =
+            Gate::open(&auth, &LimitsConfig::default(), NodeId::random(), Arc::new(store)).await.unwrap();
+        let now = now_s();
+        let shown = Certificate {
+            names: vec![name],
+            not_before: now - 10,
+            not_after: now + 86_400,
+            authorities: gate.authorities(),
+        };
+        let feed = gate.certified(&shown).unwrap();
+        for subject in ["feed", "alice"] {
+            gate.revoke(Named::Subject, subject, "root").await.unwrap();
+        }
+        assert_eq!((gate.still_certified(&feed), gate.revocations()), (Err(Refused::Revoked), 2));
+        gate.access.forget_revocations(now + 3_600);
+        assert_eq!((gate.still_certified(&feed), gate.revocations()), (Err(Refused::Revoked), 1));
+    }
 }

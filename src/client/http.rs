@@ -22,6 +22,7 @@ use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::time::{self, Instant};
 use tower_service::Service;
@@ -30,6 +31,15 @@ use super::CONNECT_TIMEOUT;
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// Whether requests go over TLS.
+#[derive(Debug)]
+pub(super) enum SpeaksTls {
+    Never,
+    /// As this machine does it: whoever it trusts is trusted.
+    Usually,
+    With(Arc<ClientConfig>),
+}
 
 /// An HTTP client, cheap to clone; connections are kept open for later requests.
 #[derive(Debug, Clone)]
@@ -42,16 +52,16 @@ pub struct Http {
 
 impl Http {
     /// `honours_proxies` tells whether HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY hold, and
-    /// `speaks_tls` whether any request will need TLS.
+    /// `speaks_tls` whether any request will need TLS, and with what.
     ///
     /// # Errors
     ///
     /// When the certificates that this machine trusts cannot be read.
-    pub(super) fn new(honours_proxies: bool, speaks_tls: bool) -> io::Result<Self> {
+    pub(super) fn new(honours_proxies: bool, speaks_tls: SpeaksTls) -> io::Result<Self> {
         Self::through(honours_proxies.then(Matcher::from_env), speaks_tls)
     }
 
-    fn through(proxies: Option<Matcher>, speaks_tls: bool) -> io::Result<Self> {
+    fn through(proxies: Option<Matcher>, speaks_tls: SpeaksTls) -> io::Result<Self> {
         let proxies = proxies.map(Arc::new);
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -59,10 +69,13 @@ impl Http {
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let way = Way { tcp, proxies: proxies.clone() };
         let tls = match speaks_tls {
-            true => HttpsConnectorBuilder::new().with_native_roots()?,
+            SpeaksTls::With(config) => {
+                HttpsConnectorBuilder::new().with_tls_config(ClientConfig::clone(&config))
+            }
+            SpeaksTls::Usually => HttpsConnectorBuilder::new().with_native_roots()?,
             // Reading them takes a while.
-            false => HttpsConnectorBuilder::new().with_tls_config(
-                rustls::ClientConfig::builder()
+            SpeaksTls::Never => HttpsConnectorBuilder::new().with_tls_config(
+                ClientConfig::builder()
                     .with_root_certificates(rustls::RootCertStore::empty())
                     .with_no_client_auth(),
             ),
@@ -353,7 +366,7 @@ mod tests {
         let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://user:word@{}", proxy.local_addr().unwrap());
         let proxies = Matcher::builder().http(address.clone()).https(address).no("10.0.0.0/8").build();
-        let http = Http::through(Some(proxies), false).unwrap();
+        let http = Http::through(Some(proxies), SpeaksTls::Never).unwrap();
         let told = async {
             let (mut stream, _) = proxy.accept().await.unwrap();
             let (reading, mut writing) = stream.split();
@@ -391,7 +404,7 @@ mod tests {
     async fn an_answer_that_does_not_come_is_no_absence() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let http = Http::through(None, false).unwrap();
+        let http = Http::through(None, SpeaksTls::Never).unwrap();
         let sent = http.get(&url).timeout(Duration::from_millis(1)).send().await.unwrap_err();
         assert!(matches!(sent, SendError::Timeout), "{sent:?}");
         drop(listener);
@@ -402,7 +415,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_address_is_said() {
-        let sent = Http::through(None, false).unwrap().get("no address at all").send().await.unwrap_err();
+        let sent =
+            Http::through(None, SpeaksTls::Never).unwrap().get("no address at all").send().await.unwrap_err();
         assert!(matches!(sent, SendError::Address(_)), "{sent:?}");
     }
 }

@@ -3,10 +3,12 @@
 
 pub mod follow;
 mod http;
+mod tls;
 mod words;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -15,7 +17,9 @@ pub use hyper::{StatusCode, header};
 use serde::Deserialize;
 use url::{Host, Url};
 
+use self::http::SpeaksTls;
 pub use self::http::{Http, Request, Response, SendError};
+pub use self::tls::{TlsFiles, TlsTerms};
 
 use crate::model::{EventType, Zone};
 use crate::protocol::{Accepted, Open, Problem};
@@ -32,6 +36,8 @@ pub struct BaseUrl {
     url: Url,
     /// The value of `Authorization`.
     authorization: Option<HeaderValue>,
+    /// With what TLS is spoken, where that is not as this machine does it.
+    tls: Option<TlsTerms>,
 }
 
 impl fmt::Debug for BaseUrl {
@@ -65,7 +71,7 @@ impl FromStr for BaseUrl {
         url.set_fragment(None);
         let path = format!("{}/", url.path().trim_end_matches('/'));
         url.set_path(&path);
-        Ok(Self { url, authorization: None })
+        Ok(Self { url, authorization: None, tls: None })
     }
 }
 
@@ -89,6 +95,17 @@ impl BaseUrl {
         Ok(self)
     }
 
+    /// The same, and TLS is spoken with these.
+    #[must_use]
+    pub fn with_tls(self, tls: TlsTerms) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    /// Whether it is reached by TLS.
+    pub fn speaks_tls(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+
     /// An endpoint; `path` without a leading slash.
     pub fn endpoint(&self, path: &str) -> String {
         format!("{}{path}", self.url)
@@ -106,7 +123,7 @@ impl BaseUrl {
 
     /// A WebSocket endpoint; `path` without a leading slash.
     pub fn socket(&self, path: &str) -> String {
-        let scheme = if self.url.scheme() == "https" { "wss" } else { "ws" };
+        let scheme = if self.speaks_tls() { "wss" } else { "ws" };
         format!("{scheme}{}{path}", &self.url[url::Position::AfterScheme..])
     }
 
@@ -119,7 +136,11 @@ impl BaseUrl {
             Some(Host::Ipv6(address)) => address.is_loopback(),
             None => false,
         };
-        let speaks_tls = self.url.scheme() == "https";
+        let speaks_tls = match &self.tls {
+            _ if !self.speaks_tls() => SpeaksTls::Never,
+            Some(TlsTerms(config)) => SpeaksTls::With(Arc::clone(config)),
+            None => SpeaksTls::Usually,
+        };
         let http = Http::new(!is_here, speaks_tls);
         let http = http.context("cannot read the certificates that this machine trusts")?;
         Ok(http.authorized(self.authorization.clone()))

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use rustls::{AlertDescription, CertificateError};
 use tokio_tungstenite::tungstenite::Error as SocketError;
 
 use super::SendError;
@@ -81,13 +82,35 @@ fn of_io(error: &io::Error) -> Option<String> {
 }
 
 fn of_tls(error: &rustls::Error) -> String {
-    match error {
-        rustls::Error::InvalidCertificate(_) => {
-            "its certificate is not one that this machine trusts".to_owned()
-        }
-        rustls::Error::InvalidMessage(_) => NO_TLS.to_owned(),
-        _ => "no TLS connection came about".to_owned(),
-    }
+    let words = match error {
+        rustls::Error::InvalidCertificate(problem) => match problem {
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "its certificate is that of another host"
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "its certificate has expired"
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "its certificate is not valid yet"
+            }
+            CertificateError::UnknownIssuer => "its certificate is of no authority that is trusted here",
+            _ => "its certificate is not one that is trusted here",
+        },
+        rustls::Error::InvalidMessage(_) => NO_TLS,
+        rustls::Error::AlertReceived(alert) => match alert {
+            AlertDescription::CertificateRequired => "it wants to be shown a certificate",
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::AccessDenied
+            | AlertDescription::UnknownCA => "it does not take the certificate that it was shown",
+            _ => "no TLS connection came about",
+        },
+        _ => "no TLS connection came about",
+    };
+    words.to_owned()
 }
 
 #[cfg(test)]
@@ -106,5 +129,25 @@ mod tests {
         let tls = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
         let error = SocketError::Io(io::Error::new(io::ErrorKind::InvalidData, tls));
         assert_eq!(of_socket(&error), NO_TLS);
+        for (tls, expected) in [
+            (
+                rustls::Error::AlertReceived(AlertDescription::CertificateRequired),
+                "it wants to be shown a certificate",
+            ),
+            (
+                rustls::Error::AlertReceived(AlertDescription::UnknownCA),
+                "it does not take the certificate that it was shown",
+            ),
+            (CertificateError::NotValidForName.into(), "its certificate is that of another host"),
+            (CertificateError::Expired.into(), "its certificate has expired"),
+            (
+                CertificateError::UnknownIssuer.into(),
+                "its certificate is of no authority that is trusted here",
+            ),
+            (CertificateError::BadSignature.into(), "its certificate is not one that is trusted here"),
+        ] {
+            let error = SocketError::Io(io::Error::new(io::ErrorKind::InvalidData, tls));
+            assert_eq!(of_socket(&error), expected);
+        }
     }
 }

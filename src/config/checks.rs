@@ -169,5 +169,25 @@ fn check_together(config: &Config) -> Vec<Finding> {
             "expected at least http.line_bytes_max ({line}), so that every entry can be sent; found {held}"
         )
     });
+    let mut found = checks.finish();
+    found.extend(check_certificates(config));
+    found
+}
+
+/// Certificates of clients concern TLS, who somebody is, and which pages may use the gateway.
+fn check_certificates(config: &Config) -> Vec<Finding> {
+    let mut checks = Checks::of("auth");
+    let (is_any, http) = (!config.auth.certificates.is_empty(), &config.http);
+    checks.require("certificates", !is_any || http.tls.client_ca_file.is_some(), || {
+        "nobody could show a certificate: name the authorities that sign them in http.tls.client_ca_file"
+            .to_owned()
+    });
+    // A browser sends a certificate along whichever page asks, as it does with cookies.
+    let is_open = http.origins.iter().any(|origin| origin == "*" || origin == "null");
+    checks.require("certificates", !is_any || !is_open, || {
+        "goes with neither \"*\" nor \"null\" in http.origins: any page could act with the certificate of whoever \
+         looks at it; list the origins of your own pages"
+            .to_owned()
+    });
     checks.finish()
 }

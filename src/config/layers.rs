@@ -8,7 +8,7 @@ use figment::value::{Dict, Value};
 
 use super::fault::Fault;
 use super::settings::{OPEN_TABLES, Setting};
-use super::{FILE_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE};
+use super::{CA_VARIABLE, CERT_VARIABLE, FILE_VARIABLE, KEY_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE};
 use crate::support::cgroup;
 use crate::support::fault::VARIABLE as TEST_FAULT_VARIABLE;
 
@@ -29,8 +29,16 @@ const SHARED_VARIABLES: [(&str, &str); 9] = [
 ];
 
 /// Variables with our prefix that are not settings. The last two are for tests.
-const OTHER_VARIABLES: [&str; 5] =
-    [FILE_VARIABLE, URL_VARIABLE, TOKEN_VARIABLE, "ZONEWIRE_UPDATE_DOCS", TEST_FAULT_VARIABLE];
+const OTHER_VARIABLES: [&str; 8] = [
+    FILE_VARIABLE,
+    URL_VARIABLE,
+    TOKEN_VARIABLE,
+    CA_VARIABLE,
+    CERT_VARIABLE,
+    KEY_VARIABLE,
+    "ZONEWIRE_UPDATE_DOCS",
+    TEST_FAULT_VARIABLE,
+];
 
 /// How far up a source stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

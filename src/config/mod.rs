@@ -29,7 +29,7 @@ pub use self::layers::{Flag, Sources};
 pub use self::node::{NodeConfig, Role};
 pub use self::show::Effective;
 pub use crate::access::{
-    Allowances, AuthConfig, IssuerConfig, LimitsConfig, Mode as AuthMode, RoleAllowances,
+    Allowances, AuthConfig, CertificateConfig, IssuerConfig, LimitsConfig, Mode as AuthMode, RoleAllowances,
 };
 pub use crate::bridge::{BridgeConfig, BridgeRole, BridgedType};
 pub use crate::channels::ChannelsConfig;
@@ -38,7 +38,7 @@ pub use crate::feeds::{
     Delimiter, ExchangeConfig, ExchangeKind, FeedsConfig, Interval, ReplayConfig, RowsConfig,
     SimulatedConfig, TimeFormat, TimeZone,
 };
-pub use crate::http::{HttpConfig, OperatorsConfig, ProxyProtocol, TlsConfig};
+pub use crate::http::{ClientAuth, HttpConfig, OperatorsConfig, ProxyProtocol, TlsConfig};
 pub use crate::orders::{ExecutorChoice, InteropConfig, OrdersConfig, PaperConfig};
 pub use crate::registry::RegistryConfig;
 pub use crate::storage::{StorageChoice, StorageConfig};
@@ -52,6 +52,14 @@ pub const URL_VARIABLE: &str = "ZONEWIRE_URL";
 
 /// The environment variable with the token for such commands. Not a setting either.
 pub const TOKEN_VARIABLE: &str = "ZONEWIRE_TOKEN";
+
+/// The environment variables with the files that such commands speak TLS with: authorities to trust, and a
+/// certificate of one's own with its key. Not settings either.
+pub const CA_VARIABLE: &str = "ZONEWIRE_CA_FILE";
+/// See [`CA_VARIABLE`].
+pub const CERT_VARIABLE: &str = "ZONEWIRE_CERT_FILE";
+/// See [`CA_VARIABLE`].
+pub const KEY_VARIABLE: &str = "ZONEWIRE_KEY_FILE";
 
 /// All settings of a gateway.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -473,3 +473,20 @@ fn all_that_is_wrong_with_who_may_come_in_is_told() {
     let roles = good("", &[("ZONEWIRE_AUTH__ROLES__DESK", "order,subscribe:zone:a.b")], &[]).auth.roles;
     assert_eq!(roles["desk"], ["order", "subscribe:zone:a.b"]);
 }
+
+#[test]
+fn certificates_need_tls_authorities_and_pages_that_are_named() {
+    let certificate = "[[auth.certificates]]\nname = 'CN:feed'\nroles = ['publisher']\n";
+    let tls = "[http.tls]\ncert_file = 'a'\nkey_file = 'b'\nclient_ca_file = 'c'\n";
+    let config = good(&format!("{tls}{certificate}"), &[], &[]);
+    assert!(config.auth.is_on() && config.auth.certificates[0].subject() == "feed");
+    check_faults(certificate, &[], &[("auth.certificates", "file ", "http.tls.client_ca_file")]);
+    for origin in ["*", "null"] {
+        let file = format!("[http]\norigins = ['https://a.example', '{origin}']\n{tls}{certificate}");
+        check_faults(&file, &[], &[("auth.certificates", "file ", "http.origins")]);
+    }
+    let file = format!("[http]\norigins = ['https://a.example']\n{tls}{certificate}");
+    good(&file, &[], &[]);
+    let shown = load(&format!("{tls}{certificate}"), &[], &[]).unwrap();
+    assert_eq!(toml::from_str::<Config>(&shown.show()).unwrap(), shown.config, "{}", shown.show());
+}

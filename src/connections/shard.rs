@@ -41,7 +41,7 @@ use super::stats::ShardStats;
 use super::subscription::Subscription;
 use super::transport::Transport;
 use super::{ConnectionInfo, ConnectionStory, Guest};
-use crate::access::{Gate, now_s};
+use crate::access::{Gate, Refused, now_s};
 use crate::channels::{Asked, Channels, Delivery};
 use crate::model::{ChannelName, OrderId, Position, Zone};
 use crate::protocol::{
@@ -96,8 +96,8 @@ pub(crate) enum Opening {
     Channels(Vec<Wanted>),
     /// Its address is not of the right form: it is told so, and closed for good.
     BadAddress { code: ErrorCode, message: String },
-    /// It brought a token that does not hold: it is told so, and closed.
-    Unauthorized { message: String },
+    /// What it brought does not hold: it is told so, and closed.
+    Unauthorized(Refused),
     /// A limit refuses it: it is closed, and comes back later.
     TurnedAway(Limit),
     /// For tests: it is given back what it sends, and nothing else.
@@ -450,9 +450,15 @@ impl Shard {
             Opening::Echo => None,
             Opening::Market { zone, .. } => Some(ChannelName::zone(zone)),
             Opening::Order { order, .. } => Some(ChannelName::order(*order)),
-            Opening::Unauthorized { message } => {
-                self.send_error(connection, None, ErrorCode::InvalidToken, message, None);
-                return self.close(connection, CloseCode::Unauthorized);
+            Opening::Unauthorized(refused) => {
+                self.send_error(connection, None, ErrorCode::InvalidToken, &refused.to_string(), None);
+                return match refused {
+                    // It may hold still.
+                    Refused::AuthorityWithdrawn => {
+                        self.close_for(connection, CloseCode::TokenExpired, spread_retry_ms())
+                    }
+                    _ => self.close(connection, CloseCode::Unauthorized),
+                };
             }
             Opening::BadAddress { code, message } => {
                 self.send_error(connection, None, *code, message, None);

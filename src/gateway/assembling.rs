@@ -99,7 +99,6 @@ pub(super) async fn assemble(
     let Opened { backend: shared, memory, status_reader: status, outage, driver, spool_panicked, .. } =
         opened;
     let begun = status.get();
-    let tls = Tls::open(&config.http.tls).await.map_err(StartError::Tls)?;
     let Entrances { address, operators, listening, file } = listen(&config.http, shards)?;
 
     let running = Running::default();
@@ -107,6 +106,7 @@ pub(super) async fn assemble(
     // Boxed: it holds what asking for keys over TLS takes.
     let gate = Box::pin(Gate::open(&config.auth, &config.limits, node, Arc::clone(&shared)));
     let gate = gate.await.map_err(StartError::Auth)?;
+    let tls = Tls::open(&config.http.tls, Arc::clone(&gate)).await.map_err(StartError::Tls)?;
     let keeping = Arc::clone(&gate).run(running.stops.channels.clone());
     running.tracker.spawn(running.vital.guard("keys and revocations", keeping));
     if let Some(tls) = &tls {

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::UPGRADE;
+use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
@@ -29,6 +29,7 @@ use warp::Reply as _;
 use zonewire_protocol::stats::AcceptCounts;
 
 use self::refusing::{Refused, refuse_announced};
+use super::caller::Certified;
 use super::config::HttpConfig;
 use super::door::Door;
 use super::entering::{Entered, Heard, ProxyFault, Unheard, enter, hear};
@@ -40,6 +41,7 @@ use super::reserve::Reserve;
 use super::tls::Tls;
 use super::upgrade::{Arrival, TooMany};
 use super::way::{Entrance, Peer, Way};
+use crate::access::Principal;
 use crate::connections::{AddressPermit, Limit, Look, Manager, ShardHandle, Socket, Source, TcpPlace};
 use crate::protocol::ProblemCode;
 use crate::support::counter::Counter;
@@ -316,7 +318,7 @@ async fn serve_one(stream: TcpStream, mut connected: Connected, door: Door, part
     let Ok(place) = Arc::clone(&parts.gate).acquire_owned().await else { return };
     let mut place = GatePlace::take(place);
     let way = connected.way;
-    let entering = enter(stream, first, parts.tls(&way), way.peer, until);
+    let entering = enter(stream, first, parts.tls(&way), &way, until);
     let entered = tokio::select! {
         entered = place.during(entering) => entered,
         // Whoever is that far only has asked for nothing yet.
@@ -325,7 +327,9 @@ async fn serve_one(stream: TcpStream, mut connected: Connected, door: Door, part
     let served = match entered {
         Err(_counted) => return,
         Ok(Entered::Plain(socket)) => place.during(tell_plain(socket, head_timeout)).await,
-        Ok(Entered::Rightly(socket)) => serve_http(socket, connected, door, &parts, place).await,
+        Ok(Entered::Rightly(socket, certified)) => {
+            serve_http(socket, certified, connected, door, &parts, place).await
+        }
     };
     if let Err(error) = served {
         parts.stats.bad_requests.add(1);
@@ -369,6 +373,7 @@ fn http(head_timeout: Duration) -> http1::Builder {
 
 async fn serve_http(
     socket: Socket,
+    certified: Option<Arc<Principal>>,
     connected: Connected,
     door: Door,
     parts: &Arc<AcceptParts>,
@@ -389,12 +394,27 @@ async fn serve_http(
         if let Some(arrival) = arrival.clone() {
             request.extensions_mut().insert(arrival);
         }
+        let certified = certified.clone();
+        // A proxy's certificate says who the proxy is.
+        if let Some(principal) = &certified
+            && !asked.proxies.pass_on(way.peer, request.headers())
+        {
+            request.extensions_mut().insert(Certified(Arc::clone(principal)));
+        }
         let (door, asked) = (door.clone(), Arc::clone(&asked));
         async move {
             // It counts until it is answered.
             let _arrival = arrival;
             let answered = contain(door.answer(request, Some(way), too_many), &asked.stats.panics).await;
-            Ok::<_, Infallible>(answered.unwrap_or_else(|| internal().into_response()))
+            let mut answered = answered.unwrap_or_else(|| internal().into_response());
+            if let (Some(principal), Some(tls)) = (&certified, asked.tls(&way))
+                && answered.status() != StatusCode::SWITCHING_PROTOCOLS
+                && !tls.still_welcomes(principal)
+            {
+                // The next handshake may show one that holds.
+                answered.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answered)
         }
     });
     let head_timeout = Duration::from_millis(parts.config.head_timeout_ms);
@@ -424,7 +444,6 @@ async fn tell_plain(socket: Socket, head_timeout: Duration) -> hyper::Result<()>
 
 #[cfg(test)]
 mod tests {
-    use hyper::StatusCode;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
     use tokio::task::LocalSet;

@@ -22,6 +22,10 @@ const IN_ADDRESS: &str = "access_token";
 #[derive(Debug, Clone)]
 pub(super) struct Caller(pub(super) Result<Arc<Principal>, Refused>);
 
+/// Who has shown a certificate when the connection began; travels in the extensions of its requests.
+#[derive(Debug, Clone)]
+pub(super) struct Certified(pub(super) Arc<Principal>);
+
 impl Caller {
     /// Whose orders it sees: its own, or everybody's (`None`).
     pub(super) fn sees_orders_of(&self) -> Result<Option<Owner>, Problem> {
@@ -75,9 +79,12 @@ pub(super) fn admit<B>(
         return Ok(Caller(Ok(gate.nobody())));
     }
     let shown = token(request, route.kind == Kind::WebSocket, gate.config().token_in_url)?;
-    let caller = match &shown {
-        None => Ok(gate.nobody()),
-        Some(shown) => gate.authenticate(shown),
+    // What is shown with the request says more of it than what the connection began with, and counts alone: a
+    // certificate neither adds to a token nor stands in for one that does not hold.
+    let caller = match (&shown, request.extensions().get::<Certified>()) {
+        (Some(shown), _) => gate.authenticate(shown),
+        (None, Some(Certified(principal))) => gate.still_certified(principal).map(|()| Arc::clone(principal)),
+        (None, None) => Ok(gate.nobody()),
     };
     // Also at an upgrade: nothing is wrong yet that would have to be told over it.
     if let Err(refused) = &caller

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub(in crate::http) use self::entrances::UNIX;
-pub use self::entrances::{OperatorsConfig, ProxyProtocol, TlsConfig};
+pub use self::entrances::{ClientAuth, OperatorsConfig, ProxyProtocol, TlsConfig};
 use super::names::{is_host, is_origin, is_web_origin};
 use super::table;
 use crate::support::checks::{Checks, Finding};

@@ -9,8 +9,9 @@ use tokio::net::TcpStream;
 use tokio::time::{self, Instant};
 
 use super::proxy_header::{self, Read};
-use super::tls::{Tls, TlsFailure, shake_hands};
-use super::way::Peer;
+use super::tls::{Tls, TlsFailure};
+use super::way::Way;
+use crate::access::Principal;
 use crate::connections::{Socket, read_first};
 
 /// How each handshake of TLS begins.
@@ -90,8 +91,8 @@ async fn announced(stream: &TcpStream) -> Result<Heard, ProxyFault> {
 /// A connection that HTTP is spoken on.
 #[derive(Debug)]
 pub(super) enum Entered {
-    /// As it should be.
-    Rightly(Socket),
+    /// As it should be; and who it is that has shown a certificate, if somebody has.
+    Rightly(Socket, Option<Arc<Principal>>),
     /// Plain HTTP where TLS is spoken: to be told so.
     Plain(Socket),
 }
@@ -101,24 +102,21 @@ pub(super) async fn enter(
     stream: TcpStream,
     first: Bytes,
     tls: Option<&Arc<Tls>>,
-    peer: Peer,
+    way: &Way,
     until: Instant,
 ) -> Result<Entered, TlsFailure> {
-    let Some(tls) = tls else { return Ok(Entered::Rightly(Socket::begun(stream, first))) };
+    let Some(tls) = tls else { return Ok(Entered::Rightly(Socket::begun(stream, first), None)) };
     if first.first() != Some(&HANDSHAKE) {
         let is_text = first.first().is_some_and(u8::is_ascii_uppercase);
         let failure = if is_text { TlsFailure::Plain } else { TlsFailure::Garbage };
-        tls.count_failure(failure, &peer);
+        tls.count_failure(failure, &way.peer);
         return if is_text { Ok(Entered::Plain(Socket::begun(stream, first))) } else { Err(failure) };
     }
-    let shaken = time::timeout_at(until, shake_hands(&stream, &first, tls.server())).await;
-    match shaken.unwrap_or(Err(TlsFailure::Timeout)) {
-        Ok((session, is_resumed)) => {
-            tls.count_handshake(is_resumed);
-            Ok(Entered::Rightly(Socket::with_tls(stream, session)))
-        }
+    let welcomed = time::timeout_at(until, tls.welcome(&stream, &first, way)).await;
+    match welcomed.unwrap_or(Err(TlsFailure::Timeout)) {
+        Ok((session, certified)) => Ok(Entered::Rightly(Socket::with_tls(stream, session), certified)),
         Err(failure) => {
-            tls.count_failure(failure, &peer);
+            tls.count_failure(failure, &way.peer);
             Err(failure)
         }
     }

@@ -62,6 +62,12 @@ impl Proxies {
         nearest.unwrap_or(peer.ip())
     }
 
+    /// Whether a request is somebody else's than who sends it: a trusted proxy says whose.
+    pub(super) fn pass_on(&self, peer: Peer, headers: &HeaderMap) -> bool {
+        let say = [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, FORWARDED];
+        self.trust_peer(peer) && say.iter().any(|name| headers.contains_key(name))
+    }
+
     /// What is believed of how clients reach the gateway.
     pub(super) fn said(&self, peer: Option<Peer>, headers: &HeaderMap) -> Said {
         if peer.is_some_and(|peer| self.trust_peer(peer)) { Said::of(headers) } else { Said::default() }

@@ -36,7 +36,7 @@ mod way;
 
 pub(crate) use accept::{AcceptParts, AcceptStats, RESERVE_PLACES, serve};
 pub(crate) use config::ANSWERS_BYTES_LEAST;
-pub use config::{HttpConfig, OperatorsConfig, ProxyProtocol, TlsConfig};
+pub use config::{ClientAuth, HttpConfig, OperatorsConfig, ProxyProtocol, TlsConfig};
 pub(crate) use door::Door;
 pub(crate) use exposition::Exposition;
 pub(crate) use listening::{Listener, UnixFile, listen, listen_unix};

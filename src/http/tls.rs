@@ -1,14 +1,18 @@
-//! TLS of the gateway's own: the certificate, which is read anew when its files change, and the handshake.
+//! TLS of the gateway's own: the certificate, which is read anew when its files change, the handshake, and who
+//! shows a certificate in it.
 
 mod files;
 mod handshake;
+mod verifying;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustls::ServerConfig;
-use rustls::server::NoServerSessionStorage;
+use rustls::pki_types::CertificateDer;
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use tokio::net::TcpStream;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -16,8 +20,13 @@ use zonewire_protocol::TlsHealth;
 use zonewire_protocol::stats::TlsView;
 
 use self::files::{Files, Loaded};
-pub(super) use self::handshake::{TlsFailure, shake_hands};
+pub(super) use self::handshake::TlsFailure;
+use self::handshake::shake_hands;
+use self::verifying::Said;
 use super::config::TlsConfig;
+use super::way::{Peer, Way};
+use crate::access::{Certificate, Gate, Principal, Standing, now_s};
+use crate::connections;
 use crate::support::counter::Counter;
 use crate::support::seldom::Seldom;
 
@@ -27,24 +36,33 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Files that have not been the same for so long are read again: somebody may be writing them.
 const SETTLED_AFTER: Duration = Duration::from_millis(300);
 
+/// So many characters of the names of a certificate that is not listed are told.
+const NAMES_TOLD_MAX: usize = 256;
+
 /// What the gateway shows to those who come by TLS, and how that goes.
 #[derive(Debug)]
 pub(crate) struct Tls {
     config: TlsConfig,
-    /// Makes and opens session tickets; the same one after the certificate has changed.
-    tickets: Arc<dyn rustls::server::ProducesTickets>,
+    gate: Arc<Gate>,
     current: Mutex<Current>,
     handshakes: Counter,
     resumed: Counter,
     failed: [Counter; TlsFailure::ALL.len()],
     failures: Mutex<Seldom>,
+    listed: Counter,
+    unlisted: Counter,
+    strangers: Mutex<Seldom>,
     reloads: Counter,
     failed_reloads: Counter,
 }
 
 #[derive(Debug)]
 struct Current {
-    server: Arc<ServerConfig>,
+    servers: Servers,
+    tickets: Tickets,
+    /// Those that clients' certificates are verified by, and their number at the gate.
+    authorities: Vec<CertificateDer<'static>>,
+    number: u32,
     expires_at: i64,
     /// Of what was read last, whether or not it could be used.
     digest: u64,
@@ -52,32 +70,69 @@ struct Current {
     problem: Option<String>,
 }
 
+/// What handshakes are made with, on either kind of listener.
+#[derive(Debug)]
+struct Servers {
+    public: Arc<ServerConfig>,
+    operators: Arc<ServerConfig>,
+}
+
+/// Make and open session tickets; the same ones after the certificate has changed. A session that is resumed has
+/// the client's certificate of before, which is not verified again, and need not have one. So a listener takes
+/// its own alone, and other authorities have other ones.
+#[derive(Debug, Clone)]
+struct Tickets {
+    public: Arc<dyn ProducesTickets>,
+    operators: Arc<dyn ProducesTickets>,
+}
+
+impl Tickets {
+    fn new() -> Result<Self, String> {
+        let new = || rustls::crypto::ring::Ticketer::new().map_err(|error| error.to_string());
+        Ok(Self { public: new()?, operators: new()? })
+    }
+}
+
+impl Servers {
+    fn new(loaded: &Loaded, tickets: &Tickets) -> Self {
+        let public = server(&loaded.server, &tickets.public);
+        let of_operators = loaded.of_operators.as_ref().map(|of| server(of, &tickets.operators));
+        Self { operators: of_operators.unwrap_or_else(|| Arc::clone(&public)), public }
+    }
+}
+
 impl Tls {
     /// Reads the files; `None` where TLS is off.
     ///
     /// # Errors
     /// They cannot be used; in words.
-    pub(crate) async fn open(config: &TlsConfig) -> Result<Option<Arc<Self>>, String> {
+    pub(crate) async fn open(config: &TlsConfig, gate: Arc<Gate>) -> Result<Option<Arc<Self>>, String> {
         if !config.is_on() {
             return Ok(None);
         }
-        let tickets = rustls::crypto::ring::Ticketer::new().map_err(|error| error.to_string())?;
+        let tickets = Tickets::new()?;
         let files = Files::read(config).await?;
         let loaded = files.load()?;
         let current = Current {
-            server: server(&loaded, &tickets),
+            servers: Servers::new(&loaded, &tickets),
+            tickets,
+            number: gate.authorities(),
+            authorities: loaded.authorities,
             expires_at: loaded.expires_at,
             digest: files.digest(),
             problem: None,
         };
         let tls = Self {
             config: config.clone(),
-            tickets,
+            gate,
             current: Mutex::new(current),
             handshakes: Counter::default(),
             resumed: Counter::default(),
             failed: Default::default(),
             failures: Mutex::default(),
+            listed: Counter::default(),
+            unlisted: Counter::default(),
+            strangers: Mutex::default(),
             reloads: Counter::default(),
             failed_reloads: Counter::default(),
         };
@@ -85,9 +140,50 @@ impl Tls {
         Ok(Some(Arc::new(tls)))
     }
 
-    /// What the next handshake is made with.
-    pub(super) fn server(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.current.lock().server)
+    /// Shakes hands with a client whose first bytes were read already, and says who that is, where it shows a
+    /// certificate that is listed. To be bounded in time by the caller.
+    pub(super) async fn welcome(
+        &self,
+        stream: &TcpStream,
+        first: &[u8],
+        way: &Way,
+    ) -> Result<(connections::Tls, Option<Arc<Principal>>), TlsFailure> {
+        let (server, number) = {
+            let Current { servers, number, .. } = &*self.current.lock();
+            let server = if way.is_for_operators { &servers.operators } else { &servers.public };
+            (Arc::clone(server), *number)
+        };
+        let (mut session, is_resumed) = shake_hands(stream, first, server).await?;
+        self.handshakes.add(1);
+        self.resumed.add(u64::from(is_resumed));
+        let shown = session.session().peer_certificates().and_then(|chain| chain.first());
+        let principal =
+            shown.filter(|_| self.gate.is_on()).and_then(|shown| self.whose(shown, number, &way.peer));
+        Ok((session, principal))
+    }
+
+    /// Whose a certificate is that was verified.
+    fn whose(&self, shown: &CertificateDer<'_>, authorities: u32, peer: &Peer) -> Option<Arc<Principal>> {
+        let said = Said::read(shown).map_err(|error| error.to_string());
+        let (names, principal) = match said {
+            Ok(Said { names, not_before, not_after }) => {
+                let certificate = Certificate { names, not_before, not_after, authorities };
+                let principal = self.gate.certified(&certificate);
+                (Ok(certificate.names), principal)
+            }
+            Err(error) => (Err(error), None),
+        };
+        let count = if principal.is_some() { &self.listed } else { &self.unlisted };
+        count.add(1);
+        if principal.is_none()
+            && let Some(untold) = self.strangers.lock().may_tell(Instant::now())
+        {
+            let names = names.map_or_else(|error| error, |names| names.join(", "));
+            let names: String = names.chars().take(NAMES_TOLD_MAX).collect();
+            let setting = "auth.certificates";
+            info!(times = untold + 1, names, setting, peer.addr = %peer, "clients' certificates are not listed");
+        }
+        principal
     }
 
     /// Reads the files anew when they change, until `stop`. Sockets that are open stay so.
@@ -115,12 +211,8 @@ impl Tls {
         if digest != digest_of(&read) {
             return;
         }
-        match again.and_then(|files| files.load()) {
-            Ok(loaded) => {
-                let mut current = self.current.lock();
-                current.server = server(&loaded, &self.tickets);
-                (current.expires_at, current.digest, current.problem) = (loaded.expires_at, digest, None);
-                drop(current);
+        match again.and_then(|files| files.load()).and_then(|loaded| self.take(loaded, digest)) {
+            Ok(()) => {
                 self.reloads.add(1);
                 self.tell_certificate("took a new certificate");
             }
@@ -133,6 +225,29 @@ impl Tls {
         }
     }
 
+    /// Has handshakes be made with what was read.
+    fn take(&self, loaded: Loaded, digest: u64) -> Result<(), String> {
+        let mut current = self.current.lock();
+        let is_there = |authority| loaded.authorities.contains(authority);
+        if !current.authorities.iter().all(is_there) {
+            current.tickets = Tickets::new()?;
+            info!(
+                "an authority of clients' certificates has gone: clients with certificates are to come again"
+            );
+            // Who shakes hands at this moment has the number of before, and is to come again too.
+            current.number = self.gate.withdraw_authorities();
+        }
+        current.servers = Servers::new(&loaded, &current.tickets);
+        (current.authorities, current.expires_at) = (loaded.authorities, loaded.expires_at);
+        (current.digest, current.problem) = (digest, None);
+        Ok(())
+    }
+
+    /// Whether somebody who has shown a certificate may still come in by it.
+    pub(super) fn still_welcomes(&self, principal: &Principal) -> bool {
+        self.gate.standing(principal) == Standing::Holds && !principal.has_expired(now_s())
+    }
+
     fn tell_certificate(&self, what: &str) {
         let expires_at = self.current.lock().expires_at;
         let expires = chrono::DateTime::from_timestamp(expires_at, 0).map(|at| at.to_rfc3339());
@@ -143,13 +258,8 @@ impl Tls {
         }
     }
 
-    pub(super) fn count_handshake(&self, is_resumed: bool) {
-        self.handshakes.add(1);
-        self.resumed.add(u64::from(is_resumed));
-    }
-
     /// Counts a handshake that came to nothing, and says so now and then.
-    pub(super) fn count_failure(&self, failure: TlsFailure, peer: &super::way::Peer) {
+    pub(super) fn count_failure(&self, failure: TlsFailure, peer: &Peer) {
         self.failed[failure as usize].add(1);
         if let Some(untold) = self.failures.lock().may_tell(Instant::now()) {
             let (failed, reason) = (untold + 1, failure.as_str());
@@ -175,6 +285,9 @@ impl Tls {
             failed_by_reason: failed
                 .map(|(failure, count)| (failure.as_str().to_owned(), count.get()))
                 .collect(),
+            certificates_by_result: [("listed", &self.listed), ("unlisted", &self.unlisted)]
+                .map(|(result, count)| (result.to_owned(), count.get()))
+                .into(),
             reloads_by_result: [("good", &self.reloads), ("failed", &self.failed_reloads)]
                 .map(|(result, count)| (result.to_owned(), count.get()))
                 .into(),
@@ -200,8 +313,8 @@ fn digest_of(read: &Result<Files, String>) -> u64 {
     }
 }
 
-fn server(loaded: &Loaded, tickets: &Arc<dyn rustls::server::ProducesTickets>) -> Arc<ServerConfig> {
-    let mut server = loaded.server.clone();
+fn server(loaded: &ServerConfig, tickets: &Arc<dyn ProducesTickets>) -> Arc<ServerConfig> {
+    let mut server = loaded.clone();
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
     server.ticketer = Arc::clone(tickets);
     // Tickets are kept by clients; nothing of a session is kept here.

@@ -424,6 +424,94 @@ async fn of_readers_that_are_behind_the_one_goes_that_is_so_for_longest() {
     gateway.stop().await;
 }
 
+/// A reader of a zone of its own, of which it takes nothing, behind by now; and its connection's id.
+async fn behind(gateway: &Running, realm: &Realm, token: &str, zone: &str) -> (Client, Value) {
+    let mut client = Client::connect_small(&gateway.url("/ws")).await;
+    let id = client.next_of_type("connection_established").await["connection_id"].clone();
+    client.send(&json!({ "type": "auth", "token": token })).await;
+    client.next_of_type("authenticated").await;
+    assert_eq!(subscribe(&mut client, &format!("zone:{zone}")).await["type"], "subscribed");
+    let authorization = format!("Bearer {}", realm.of("root", "operator"));
+    let headers = [("authorization", authorization.as_str()), ("content-type", LINES)];
+    // Of many keys, so that nothing is replaced.
+    let filling = "x".repeat(4_000);
+    let prices = (0..600).map(|n| json!({ "key": format!("K{n}"), "price": 1, "note": filling }).to_string());
+    let lines = prices.collect::<Vec<_>>().join("\n");
+    let path = format!("/api/zones/{zone}/prices");
+    assert_eq!(request(gateway.address, "POST", &path, &headers, lines.as_bytes()).await.status, 200);
+    (client, id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_one_principals_or_tenants_readers_the_one_goes_that_is_behind_for_longest_and_no_other() {
+    let realm = Realm::new();
+    let readers = |scope| match scope {
+        "principal" => [("bob", "acme"), ("alice", "acme"), ("alice", "acme")],
+        _ => [("alice", "other"), ("alice", "acme"), ("bob", "acme")],
+    };
+    for (scope, dry_run) in [("principal", false), ("tenant", false), ("principal", true), ("tenant", true)] {
+        let gateway = limited(&realm, |config| {
+            let few = Allowances { behind_max: 1, ..Allowances::default() };
+            if scope == "tenant" {
+                config.limits.tenant = few
+            } else {
+                config.limits.principal = few
+            }
+            config.limits.dry_run = dry_run;
+            config.connections.outbox_bytes_max = 64 << 20;
+        })
+        .await;
+        let operator = realm.of("root", "operator");
+        let stats = async || ask(&gateway, "GET", "/ws/stats", &operator, None).await.json();
+        let (limit, kind) = (format!("{scope}.behind_max"), if dry_run { "dry_run" } else { "refused" });
+        let mut held = Vec::new();
+        for (n, (subject, tenant)) in readers(scope).into_iter().enumerate() {
+            let token = realm.of_tenant(subject, tenant);
+            held.push(behind(&gateway, &realm, &token, &format!("{tenant}.r{n}")).await);
+            eventually("it is counted", async || {
+                let limits = stats().await["limits"].clone();
+                let is_counted = match n {
+                    0 | 1 => limits["behind"] == n + 1,
+                    // One too many of one and the same.
+                    _ => limits[kind][&limit] == 1,
+                };
+                is_counted.then_some(())
+            })
+            .await;
+        }
+        let health = async || {
+            let list = stats().await["connection_list"].clone();
+            let of = |id: &Value| {
+                let listed = list.as_array().unwrap().iter().find(|listed| listed["connection_id"] == *id);
+                listed.map_or("gone".to_owned(), |listed| listed["health"].as_str().unwrap().to_owned())
+            };
+            held.iter().map(|(_, id)| of(id)).collect::<Vec<_>>()
+        };
+        if dry_run {
+            assert_eq!(health().await, ["behind"; 3], "{scope}");
+        } else {
+            // Its shard closes it at its next look.
+            let is_closing = async || (health().await[1] == "closing").then_some(());
+            eventually("the second one is being closed", is_closing).await;
+            assert_eq!(health().await, ["behind", "closing", "behind"], "{scope}");
+            let (_, code, _) = held[1].0.until_close().await;
+            assert_eq!(code, 4001, "{scope}");
+            let left = async || (stats().await["limits"]["behind"] == 2).then_some(());
+            eventually("two are left", left).await;
+        }
+        assert_eq!(counted(&gateway, &realm, kind, &limit).await, 1, "{scope}");
+        // Who has caught up is counted no more.
+        let (first, _) = &mut held[0];
+        first.send(&json!({ "type": "ping", "id": 1 })).await;
+        first.next_of_type("pong").await;
+        let expected = if dry_run { 2 } else { 1 };
+        let left = async || (stats().await["limits"]["behind"] == expected).then_some(());
+        eventually("one less", left).await;
+        drop(held);
+        gateway.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn more_than_may_be_at_once_is_taken_when_nothing_is_owed() {
     let realm = Realm::new();

@@ -20,14 +20,14 @@ use crate::support::tls::{Secure, ask, config_with, connect, over, trusting};
 /// Set in continuous integration, so that a missing program fails instead of skipping; it stands for openssl too.
 const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_REDIS";
 
-fn certificates() -> Option<Certificates> {
+pub(crate) fn certificates() -> Option<Certificates> {
     if !Certificates::can_be_made() {
         return skip(REQUIRE, "there is no openssl");
     }
     Some(Certificates::make().unwrap())
 }
 
-fn replace(certificates: &Certificates, with: &Path) {
+pub(crate) fn replace(certificates: &Certificates, with: &Path) {
     let name = with.file_name().unwrap().to_str().unwrap();
     fs::copy(with, certificates.file(name)).unwrap();
 }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api_key::{ApiKeyFile, ApiKeys, KEY_PREFIX, is_subject};
+use crate::certificate::{Certificate, Certificates};
 use crate::crypto::install;
 use crate::keys::{Key, read_public, read_secret};
 use crate::principal::{Kind, Principal, Shown, SignedWith};
@@ -40,6 +41,7 @@ pub struct Access {
     /// Roles that somebody wants to be told of, by place.
     marking: Vec<String>,
     api_keys: RwLock<ApiKeys>,
+    certificates: Certificates,
     anonymous: Arc<Principal>,
     sources: Mutex<Sources>,
     /// Keys with which tokens may be signed of those who are in.
@@ -115,16 +117,22 @@ pub enum Refused {
     #[error("the token must have `iss`, `aud`, `exp` and `sub`, of the form that RFC 7519 gives them")]
     Claims,
     /// It was revoked.
-    #[error("the token was revoked")]
+    #[error("the token, the API key or the certificate was revoked")]
     Revoked,
     /// There is no such API key.
     #[error("there is no such API key, or it is no longer valid")]
     UnknownApiKey,
+    /// The time of a certificate is over.
+    #[error("the certificate has expired")]
+    CertificateExpired,
+    /// A certificate was verified by an authority that may be none any more.
+    #[error("the gateway's authorities have changed since the certificate was shown: connect anew")]
+    AuthorityWithdrawn,
 }
 
 impl Refused {
     /// All there are.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Malformed,
         Self::TooLong,
         Self::UnknownIssuer,
@@ -139,6 +147,8 @@ impl Refused {
         Self::Claims,
         Self::Revoked,
         Self::UnknownApiKey,
+        Self::CertificateExpired,
+        Self::AuthorityWithdrawn,
     ];
 
     /// A word for counters.
@@ -158,6 +168,8 @@ impl Refused {
             Self::Claims => "claims",
             Self::Revoked => "revoked",
             Self::UnknownApiKey => "unknown_api_key",
+            Self::CertificateExpired => "certificate_expired",
+            Self::AuthorityWithdrawn => "authority_withdrawn",
         }
     }
 
@@ -266,11 +278,13 @@ impl Access {
                 .into(),
             keys: RwLock::new(Arc::from([])),
         });
+        let certificates = Certificates::of(&config.certificates, &roles, &[]);
         Ok(Self {
             issuers: issuers.collect(),
             roles,
             marking: Vec::new(),
             api_keys: RwLock::default(),
+            certificates,
             anonymous: Arc::new(Principal::anonymous(Rights::new(parsed(&config.anonymous)))),
             sources: Mutex::new(Sources::new(sources)),
             held: RwLock::default(),
@@ -286,6 +300,7 @@ impl Access {
     #[must_use]
     pub fn marking(mut self, roles: impl IntoIterator<Item = String>) -> Self {
         self.marking = roles.into_iter().take(MARKS_MAX).collect();
+        self.certificates = Certificates::of(&self.config.certificates, &self.roles, &self.marking);
         self
     }
 
@@ -329,6 +344,43 @@ impl Access {
             self.of_token(shown, now)?
         };
         if self.revocations.read().hold(&principal) { Err(Refused::Revoked) } else { Ok(principal) }
+    }
+
+    /// Whose a certificate is that was verified, if one of its names is listed. Which entry of the settings
+    /// comes first counts.
+    pub fn certified(&self, certificate: &Certificate) -> Option<Principal> {
+        self.certificates.find(certificate)
+    }
+
+    /// Whether somebody who has shown a certificate at the beginning of a connection may still come in.
+    ///
+    /// # Errors
+    /// It holds no more.
+    pub fn still_certified(&self, principal: &Principal) -> Result<(), Refused> {
+        if principal.has_expired(now()) {
+            return Err(Refused::CertificateExpired);
+        }
+        match self.standing(principal) {
+            Standing::Holds | Standing::Changed(_) => Ok(()),
+            Standing::Revoked => Err(Refused::Revoked),
+            Standing::KeyWithdrawn => Err(Refused::AuthorityWithdrawn),
+        }
+    }
+
+    /// Which authorities certificates are verified by now, by a number.
+    pub fn authorities(&self) -> u32 {
+        self.certificates.authorities()
+    }
+
+    /// One of the authorities is none any more. Whoever came with a certificate is to show it anew, to those
+    /// that there are from here on; the number that they have.
+    pub fn withdraw_authorities(&self) -> u32 {
+        self.certificates.withdraw_authorities()
+    }
+
+    /// Whether there is an API key or a certificate of a subject: these may be valid for longer than any token.
+    pub fn outlives_tokens(&self, subject: &str) -> bool {
+        self.certificates.has_subject(subject) || self.api_keys.read().has_subject(subject)
     }
 
     /// Who shows a token. Of one that was verified before it is looked at what time and new keys can change.
@@ -479,6 +531,8 @@ impl Access {
             Kind::Unchecked | Kind::Anonymous => return Standing::Holds,
             Kind::Token if self.held.read().contains(&principal.key()) => return Standing::Holds,
             Kind::Token => return Standing::KeyWithdrawn,
+            Kind::Certificate if self.certificates.holds(principal) => return Standing::Holds,
+            Kind::Certificate => return Standing::KeyWithdrawn,
             Kind::Key => {}
         }
         match self.api_keys.read().of_credential(principal.credential()) {

@@ -184,6 +184,11 @@ impl ApiKeys {
         known.filter(|_| is_right).map(|known| Arc::clone(&known.principal))
     }
 
+    /// Whether some key is of a subject.
+    pub(crate) fn has_subject(&self, subject: &str) -> bool {
+        self.by_name.values().any(|known| known.principal.subject() == Some(subject))
+    }
+
     /// What has become of a key by now.
     pub(crate) fn of_credential(&self, credential: u64) -> Option<&Arc<Principal>> {
         self.by_credential.get(&credential)

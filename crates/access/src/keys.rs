@@ -50,6 +50,11 @@ impl KeyNumber {
     /// Of what is not signed.
     pub(crate) const NONE: Self = Self(0);
 
+    /// Of the authorities that certificates are verified by, which are counted.
+    pub(crate) fn of_authorities(number: u32) -> Self {
+        Self(number)
+    }
+
     /// `bytes` are the secret, the modulus of RSA, or the point of a curve.
     fn of(algorithm: Algorithm, bytes: &[u8]) -> Self {
         Self(short_hash(&[b"key", format!("{algorithm:?}").as_bytes(), bytes]) as u32)

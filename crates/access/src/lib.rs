@@ -1,8 +1,8 @@
 //! Who a client of a Zonewire gateway is, and what it may do.
 //!
 //! [`Access`] knows the settings, the keys and what was revoked. [`Access::authenticate`] turns a token
-//! (a JSON Web Token, RFC 7519) or an API key into a [`Principal`], and [`may`] is asked at every door with
-//! it. All of that is in memory and takes microseconds: nothing here waits, opens a connection or reads a
+//! (a JSON Web Token, RFC 7519) or an API key into a [`Principal`], [`Access::certified`] a certificate that was
+//! verified in the handshake of TLS, and [`may`] is asked at every door with it. All of that is in memory and takes microseconds: nothing here waits, opens a connection or reads a
 //! file. Which places have to be asked for keys is said by [`Access::due`], and what they gave is told to
 //! [`Access::given`].
 //!
@@ -19,6 +19,7 @@
 
 mod access;
 mod api_key;
+mod certificate;
 mod crypto;
 mod keys;
 mod mint;
@@ -33,10 +34,11 @@ pub use access::{
     Access, Due, Given, MARKS_MAX, Refused, SourceHealth, Standing, TOKEN_LEN_MAX, TooManyRevocations,
 };
 pub use api_key::{API_KEYS_MAX, ApiKey, ApiKeyFile, KEY_PREFIX, make_api_key};
+pub use certificate::Certificate;
 pub use crypto::install;
 pub use keys::{KEYS_BYTES_MAX, KEYS_MAX, KeysError, SECRET_LEN_MIN};
 pub use mint::{Claims, SigningKey, make_secret, make_token_id, unverified};
 pub use principal::{Denied, Kind, Owner, Principal, Resource, may};
 pub use revoked::{REVOCATIONS_MAX, Revocation, Revoked};
 pub use rights::{Action, InvalidRight, RIGHT_LEN_MAX, RIGHTS_MAX, Right, Rights};
-pub use settings::{AuthConfig, IssuerConfig, Mode, Place, Wrong};
+pub use settings::{AuthConfig, CertificateConfig, IssuerConfig, Mode, Place, Wrong};

@@ -12,7 +12,8 @@ use crate::rights::{Action, ORDER, Right, Rights};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     kind: Kind,
-    /// With a key of which issuer a token is signed, and with which one.
+    /// With a key of which issuer a token is signed, and with which one; of a certificate a number for the
+    /// authorities that it was verified by.
     issuer: u8,
     key: KeyNumber,
     /// Which of the roles it has that the gateway asked to be told of, by bit.
@@ -41,6 +42,8 @@ pub enum Kind {
     Token,
     /// An API key.
     Key,
+    /// A certificate, in the handshake of TLS.
+    Certificate,
 }
 
 /// A key of an issuer, by its place in the settings.
@@ -118,7 +121,12 @@ impl Principal {
         Self { issuer, key, ..self }
     }
 
-    /// Of a token.
+    /// The same, valid from one second on and until another one.
+    pub(crate) fn valid(self, issued_at: i64, expires_at: i64) -> Self {
+        Self { issued_at, expires_at, ..self }
+    }
+
+    /// Of a token, or of a certificate.
     pub(crate) fn key(&self) -> SignedWith {
         SignedWith { issuer: self.issuer, key: self.key }
     }
@@ -135,7 +143,7 @@ impl Principal {
 
     /// Whether it has shown something that holds.
     pub fn is_authenticated(&self) -> bool {
-        matches!(self.kind, Kind::Token | Kind::Key)
+        matches!(self.kind, Kind::Token | Kind::Key | Kind::Certificate)
     }
 
     /// Its name, as its issuer has it; `None` where it has shown nothing.
@@ -153,7 +161,7 @@ impl Principal {
     pub fn account(&self) -> Option<u64> {
         match self.kind {
             Kind::Unchecked | Kind::Anonymous => None,
-            Kind::Token => Some(self.owner.0),
+            Kind::Token | Kind::Certificate => Some(self.owner.0),
             Kind::Key => Some(self.credential),
         }
     }

@@ -1,11 +1,12 @@
 //! What can be configured about who may do what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
+use crate::api_key::is_subject;
 use crate::rights::{Action, Right};
 
 /// Whether anybody is asked who they are.
@@ -22,8 +23,8 @@ pub enum Mode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthConfig {
-    /// `"on"` or `"off"`. Unset: on where there are `issuers` or a `keys_file`, else off; and off is
-    /// refused where other machines reach the gateway. Default unset.
+    /// `"on"` or `"off"`. Unset: on where there are `issuers`, a `keys_file` or `certificates`, else off; and
+    /// off is refused where other machines reach the gateway. Default unset.
     pub mode: Option<Mode>,
     /// How long a WebSocket that must show a token may take for it, in seconds. Default 5.
     pub within_s: u64,
@@ -49,6 +50,8 @@ pub struct AuthConfig {
     pub roles: BTreeMap<String, Vec<String>>,
     /// Who issues tokens. Default none.
     pub issuers: Vec<IssuerConfig>,
+    /// Who comes with which certificate. Default none.
+    pub certificates: Vec<CertificateConfig>,
 }
 
 impl Default for AuthConfig {
@@ -64,6 +67,7 @@ impl Default for AuthConfig {
             anonymous: Vec::new(),
             roles: BTreeMap::new(),
             issuers: Vec::new(),
+            certificates: Vec::new(),
         }
     }
 }
@@ -107,6 +111,32 @@ impl Default for IssuerConfig {
     }
 }
 
+/// `[[auth.certificates]]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CertificateConfig {
+    /// A name that a certificate bears, with its kind: `CN:feed-1` (the one common name of its subject), or of
+    /// its subject's alternative names `DNS:feed-1.example.com`, `URI:spiffe://example.com/feed` or
+    /// `email:desk@example.com`. Compared letter by letter.
+    pub name: String,
+    /// Whose it is. Default: the name, without its kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// Rights besides those of its roles.
+    pub rights: Vec<String>,
+    /// Its tenant. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+}
+
+/// What kinds of names of certificates are called.
+const KINDS_OF_NAMES: [&str; 4] = ["CN:", "DNS:", "URI:", "email:"];
+
+/// The most certificates that may be listed.
+const CERTIFICATES_MAX: usize = 10_000;
+
 /// What roles stand for unless the settings say otherwise.
 pub(crate) const ROLES: [(&str, &[&str]); 5] = [
     ("viewer", &["subscribe:zone:*", "subscribe:event:*"]),
@@ -130,8 +160,12 @@ impl AuthConfig {
     pub fn is_on(&self) -> bool {
         match self.mode {
             Some(mode) => mode == Mode::On,
-            None => !self.issuers.is_empty() || self.keys_file.is_some(),
+            None => self.has_source(),
         }
+    }
+
+    fn has_source(&self) -> bool {
+        !self.issuers.is_empty() || self.keys_file.is_some() || !self.certificates.is_empty()
     }
 
     /// All that cannot be used. No file is read for it.
@@ -142,10 +176,10 @@ impl AuthConfig {
                 wrong.push((key.to_owned(), problem()));
             }
         };
-        let has_source = !self.issuers.is_empty() || self.keys_file.is_some() || !self.anonymous.is_empty();
+        let has_source = self.has_source() || !self.anonymous.is_empty();
         require("mode", self.mode != Some(Mode::On) || has_source, &|| {
-            "nobody could show anything: name who issues tokens in auth.issuers, or API keys in \
-             auth.keys_file; `zonewire config init` writes a configuration that works"
+            "nobody could show anything: name who issues tokens in auth.issuers, API keys in auth.keys_file, or \
+             certificates in auth.certificates; `zonewire config init` writes a configuration that works"
                 .to_owned()
         });
         for (key, value) in [("within_s", self.within_s), ("lifetime_max_s", self.lifetime_max_s)] {
@@ -186,8 +220,62 @@ impl AuthConfig {
                 require("issuers", false, &|| format!("{:?}: {problem}", issuer.issuer));
             }
         }
+        require("certificates", self.certificates.len() <= CERTIFICATES_MAX, &|| {
+            format!("expected at most {CERTIFICATES_MAX}, found {}", self.certificates.len())
+        });
+        let mut names = BTreeSet::new();
+        for certificate in &self.certificates {
+            let is_new = names.insert(&certificate.name);
+            require("certificates", is_new, &|| format!("{:?} is there twice", certificate.name));
+            let is_role = |role: &String| self.roles.contains_key(role) || is_usual_role(role);
+            for problem in certificate.check(is_role) {
+                require("certificates", false, &|| format!("{:?}: {problem}", certificate.name));
+            }
+        }
         wrong
     }
+}
+
+impl CertificateConfig {
+    /// Whose it is.
+    pub fn subject(&self) -> &str {
+        let value = || KINDS_OF_NAMES.iter().find_map(|kind| self.name.strip_prefix(kind));
+        self.subject.as_deref().unwrap_or_else(|| value().unwrap_or_default())
+    }
+
+    fn check(&self, is_role: impl Fn(&String) -> bool) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut require = |holds: bool, problem: &str| {
+            if !holds {
+                wrong.push(problem.to_owned());
+            }
+        };
+        let has_kind = KINDS_OF_NAMES.iter().any(|kind| self.name.starts_with(kind));
+        require(
+            has_kind,
+            "`name` must say of which kind it is: CN:…, DNS:…, URI:… or email:…, such as \
+             \"URI:spiffe://example.com/feed\"",
+        );
+        require(
+            !has_kind || is_subject(self.subject()),
+            "`subject`, or the name without its kind, must be 1 to 128 visible characters",
+        );
+        for role in self.roles.iter().filter(|role| !is_role(role)) {
+            require(false, &format!("there is no role {role:?}: see auth.roles"));
+        }
+        for right in &self.rights {
+            if let Err(error) = right.parse::<Right>() {
+                require(false, &error.to_string());
+            }
+        }
+        let has_tenant = self.tenant.as_ref().is_none_or(|tenant| is_word(tenant));
+        require(has_tenant, "`tenant` must be 1 to 64 of A-Z a-z 0-9 _ -");
+        wrong
+    }
+}
+
+fn is_usual_role(role: &str) -> bool {
+    ROLES.iter().any(|(name, _)| *name == role)
 }
 
 impl IssuerConfig {

@@ -5,8 +5,26 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
+use chrono::{TimeDelta, Utc};
 
 use crate::dir::TempDir;
+
+/// What a certificate is to say.
+#[derive(Debug, Clone, Copy)]
+pub struct Issued<'a> {
+    /// Such as `/CN=feed`, without spaces.
+    pub subject: &'a str,
+    /// Such as `URI:spiffe://example.com/feed,DNS:feed.example.com`; may be empty.
+    pub names: &'a str,
+    /// From when on it is valid, in seconds from now.
+    pub from_s: i64,
+    /// And until when.
+    pub until_s: i64,
+}
+
+/// How `openssl ca` signs whatever it is given.
+const ISSUING: &str = "[ca]\ndefault_ca=all\n[all]\ndatabase=index\nserial=number\nnew_certs_dir=.\ndefault_md=sha256\n\
+                       policy=any\nunique_subject=no\n[any]\ncommonName=optional\norganizationName=optional\n";
 
 /// Of `server` and `client`, signed by one authority that is new.
 #[derive(Debug)]
@@ -35,6 +53,27 @@ impl Certificates {
             ))?;
         }
         Ok(made)
+    }
+
+    /// Signs one more by the same authority, as `<name>.pem` and `<name>.key`.
+    pub fn issue(&self, name: &str, issued: &Issued<'_>) -> anyhow::Result<()> {
+        let Issued { subject, names, from_s, until_s } = issued;
+        let at =
+            |seconds: i64| (Utc::now() + TimeDelta::seconds(seconds)).format("%Y%m%d%H%M%SZ").to_string();
+        let (from, until) = (at(*from_s), at(*until_s));
+        let alternative = if names.is_empty() { String::new() } else { format!("subjectAltName={names}\n") };
+        fs::write(self.file("issued"), format!("basicConstraints=CA:FALSE\n{alternative}"))?;
+        fs::write(self.file("issuing"), ISSUING)?;
+        fs::write(self.file("index"), "")?;
+        if !self.file("number").exists() {
+            fs::write(self.file("number"), "01\n")?;
+        }
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        self.openssl(&format!("req -new -utf8 -subj {subject} -keyout {name}.key -out {name}.csr {key}"))?;
+        self.openssl(&format!(
+            "ca -batch -config issuing -in {name}.csr -cert ca.pem -keyfile ca.key -startdate {from} \
+             -enddate {until} -extfile issued -notext -out {name}.pem"
+        ))
     }
 
     /// Where `<name>.pem` or `<name>.key` is, of `ca`, `server` or `client`.

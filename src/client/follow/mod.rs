@@ -3,6 +3,7 @@
 mod state;
 
 use std::io;
+use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -11,11 +12,11 @@ use tokio::time::{self, Instant};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as FrameCode;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
 use self::state::Next;
 pub use self::state::{Follow, Step, Until};
-use super::{BaseUrl, CONNECT_TIMEOUT, NoAnswer, header, words};
+use super::{BaseUrl, CONNECT_TIMEOUT, NoAnswer, TlsTerms, header, words};
 use crate::model::{ChannelName, OrderId, Position};
 use crate::protocol::CloseCode;
 
@@ -120,7 +121,10 @@ pub async fn connect(base: &BaseUrl, url: &str) -> Result<Socket, Lost> {
     if let Some(authorization) = &base.authorization {
         request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
     }
-    match time::timeout(CONNECT_TIMEOUT, connect_async(request)).await {
+    let connector = base.tls.as_ref().filter(|_| base.speaks_tls());
+    let connector = connector.map(|TlsTerms(config)| Connector::Rustls(Arc::clone(config)));
+    let connecting = connect_async_tls_with_config(request, None, false, connector);
+    match time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(SocketError::Http(response))) => {
             let status = response.status();

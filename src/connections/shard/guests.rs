@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use tracing::debug;
 
 use super::{Opening, Shard, spread_ms, spread_retry_ms};
-use crate::access::{Denied, Principal, Refused, Standing, now_s};
+use crate::access::{Denied, Kind, Principal, Refused, Standing, now_s};
 use crate::connections::connection::Connection;
 use crate::connections::events::Wanted;
 use crate::connections::limits::Limit;
@@ -47,11 +47,11 @@ impl Shard {
         match self.gate.standing(&principal) {
             Standing::Holds => (principal, opening),
             Standing::Changed(principal) => (principal, opening),
-            Standing::Revoked => {
-                (self.gate.nobody(), Opening::Unauthorized { message: Refused::Revoked.to_string() })
-            }
+            Standing::Revoked => (self.gate.nobody(), Opening::Unauthorized(Refused::Revoked)),
             Standing::KeyWithdrawn => {
-                (self.gate.nobody(), Opening::Unauthorized { message: Refused::UnknownKey.to_string() })
+                let is_certified = principal.kind() == Kind::Certificate;
+                let refused = if is_certified { Refused::AuthorityWithdrawn } else { Refused::UnknownKey };
+                (self.gate.nobody(), Opening::Unauthorized(refused))
             }
         }
     }
@@ -128,7 +128,14 @@ impl Shard {
                 }
             }
             Ok(principal) if before.is_authenticated() && !principal.is_same_as(&before) => {
-                refuse("this is another subject's token; open another connection for it");
+                let what = match before.kind() {
+                    Kind::Certificate => {
+                        "this connection is that of its certificate's subject; open another one with the token in \
+                         its request, where the token counts"
+                    }
+                    _ => "this is another subject's token; open another connection for it",
+                };
+                refuse(what);
             }
             Ok(principal) => {
                 if connection.seat().is_none()

@@ -87,11 +87,12 @@ impl Refused {
                 Err(io::Error::other("more are refused than are told why"))
             }
         });
-        let entered = enter(stream, first, parts.tls(&way), way.peer, until).await;
+        let entered = enter(stream, first, parts.tls(&way), &way, until).await;
         let served = match entered {
             Err(_counted) => return,
             Ok(Entered::Plain(socket)) => tell_plain(socket, RESERVE_HEAD).await,
-            Ok(Entered::Rightly(socket)) => {
+            // Whoever it is, it is one too many.
+            Ok(Entered::Rightly(socket, _certified)) => {
                 let mut http = http(RESERVE_HEAD);
                 let socket = TokioIo::new(socket);
                 http.keep_alive(false).serve_connection(socket, service).with_upgrades().await

@@ -24,11 +24,34 @@ pub struct TlsConfig {
     /// (`Strict-Transport-Security`, on answers over TLS alone, and not for `localhost`). 0 = they are not told.
     /// Default 15,552,000 (180 days).
     pub hsts_s: u64,
+    /// Authorities whose certificates clients may show, in PEM. With it clients are asked for one. Read anew when
+    /// it changes. Default none.
+    pub client_ca_file: Option<PathBuf>,
+    /// Whether who shows none is served all the same: `optional` or `required`. On the operators' listener it is
+    /// `optional`. Default `optional`.
+    pub client_auth: ClientAuth,
+}
+
+/// Whether clients must show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientAuth {
+    /// They may.
+    #[default]
+    Optional,
+    /// Without one there is no handshake.
+    Required,
 }
 
 impl Default for TlsConfig {
     fn default() -> Self {
-        Self { cert_file: None, key_file: None, hsts_s: 15_552_000 }
+        Self {
+            cert_file: None,
+            key_file: None,
+            hsts_s: 15_552_000,
+            client_ca_file: None,
+            client_auth: ClientAuth::Optional,
+        }
     }
 }
 
@@ -74,6 +97,14 @@ impl HttpConfig {
         let go_together = tls.cert_file.is_some() == tls.key_file.is_some();
         checks.require("tls", go_together, || {
             "`cert_file` and `key_file` go together: set both, or none".to_owned()
+        });
+        checks.require("tls.client_ca_file", tls.client_ca_file.is_none() || tls.is_on(), || {
+            "goes only with `cert_file` and `key_file`: clients show certificates where TLS is spoken"
+                .to_owned()
+        });
+        let is_required = tls.client_auth == ClientAuth::Required;
+        checks.require("tls.client_auth", !is_required || tls.client_ca_file.is_some(), || {
+            "goes only with `client_ca_file`: name the authorities whose certificates are taken".to_owned()
         });
         let is_announced = self.proxy_protocol == ProxyProtocol::Required;
         checks.require("proxy_protocol", !is_announced || !self.trusted_proxies.is_empty(), || {
@@ -125,6 +156,8 @@ mod tests {
     fn what_does_not_go_together_is_told() {
         assert_eq!(keys(|http| http.tls.cert_file = Some("a.pem".into())), ["http.tls"]);
         assert_eq!(keys(|http| http.tls.key_file = Some("a.key".into())), ["http.tls"]);
+        assert_eq!(keys(|http| http.tls.client_ca_file = Some("ca.pem".into())), ["http.tls.client_ca_file"]);
+        assert_eq!(keys(|http| http.tls.client_auth = ClientAuth::Required), ["http.tls.client_auth"]);
         assert_eq!(keys(|http| http.proxy_protocol = ProxyProtocol::Required), ["http.proxy_protocol"]);
         assert_eq!(keys(|http| http.operators.listen = Some(http.listen)), ["http.operators.listen"]);
         assert_eq!(keys(|http| http.unix_socket = Some("x".repeat(108).into())), ["http.unix_socket"]);

@@ -61,7 +61,7 @@ async fn open(
     let opening = opening.unwrap_or_else(|BadAddress(code, message)| Opening::BadAddress { code, message });
     let (opening, guest) = match caller.0 {
         Ok(principal) => (opening, app.guest(principal)),
-        Err(refused) => (Opening::Unauthorized { message: refused.to_string() }, Ok(None)),
+        Err(refused) => (Opening::Unauthorized(refused), Ok(None)),
     };
     accept(request, &app.manager, opening, guest).await
 }

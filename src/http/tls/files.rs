@@ -1,16 +1,17 @@
-//! The files of a certificate and its key.
+//! The files of a certificate and its key, and of the authorities of clients' certificates.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use x509_cert::Certificate;
-use x509_cert::der::Decode as _;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
 
-use crate::http::config::TlsConfig;
+use super::verifying::{Verifying, not_after};
+use crate::http::config::{ClientAuth, TlsConfig};
 
 /// The longest file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -19,13 +20,19 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub(super) struct Files {
     certificate: Vec<u8>,
     key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+    client_auth: ClientAuth,
 }
 
 /// What they are good for.
 pub(super) struct Loaded {
     pub(super) server: ServerConfig,
+    /// The same for operators, where that is another one: their clients need not show a certificate.
+    pub(super) of_operators: Option<ServerConfig>,
     /// When the certificate ceases to be valid, in seconds since 1970.
     pub(super) expires_at: i64,
+    /// The authorities of clients.
+    pub(super) authorities: Vec<CertificateDer<'static>>,
 }
 
 impl Files {
@@ -36,6 +43,11 @@ impl Files {
         Ok(Self {
             certificate: read("http.tls.cert_file", certificate).await?,
             key: read("http.tls.key_file", key).await?,
+            client_ca: match &config.client_ca_file {
+                Some(file) => Some(read("http.tls.client_ca_file", file).await?),
+                None => None,
+            },
+            client_auth: config.client_auth,
         })
     }
 
@@ -44,6 +56,7 @@ impl Files {
         let mut hasher = DefaultHasher::new();
         self.certificate.hash(&mut hasher);
         self.key.hash(&mut hasher);
+        self.client_ca.hash(&mut hasher);
         hasher.finish()
     }
 
@@ -58,21 +71,63 @@ impl Files {
         let Some(first) = chain.first() else {
             return Err("`http.tls.cert_file` holds no certificate; expected a chain in PEM".to_owned());
         };
-        let expires_at = expires_at(first)?;
+        let expires_at =
+            not_after(first).map_err(|error| format!("`http.tls.cert_file` cannot be read: {error}"))?;
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| {
             format!("`http.tls.key_file` holds no private key that can be used; expected one in PEM: {error}")
         })?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let server = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .map_err(|error| {
+        let authorities = self.authorities()?;
+        let with = |client_auth| {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_safe_default_protocol_versions()
+                .map_err(|error| error.to_string())?;
+            let server = match authorities.is_empty() {
+                true => server.with_no_client_auth(),
+                false => server.with_client_cert_verifier(verifier(&authorities, client_auth, provider)?),
+            };
+            server.with_single_cert(chain.clone(), key.clone_key()).map_err(|error| {
                 format!("`http.tls.cert_file` and `http.tls.key_file` do not go together: {error}")
-            })?;
-        Ok(Loaded { server, expires_at })
+            })
+        };
+        let server = with(self.client_auth)?;
+        let is_required = self.client_auth == ClientAuth::Required;
+        let of_operators = is_required.then(|| with(ClientAuth::Optional)).transpose()?;
+        Ok(Loaded { server, of_operators, expires_at, authorities })
     }
+
+    fn authorities(&self) -> Result<Vec<CertificateDer<'static>>, String> {
+        let Some(text) = &self.client_ca else { return Ok(Vec::new()) };
+        let found: Vec<_> = CertificateDer::pem_slice_iter(text)
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("`http.tls.client_ca_file` is not PEM: {error}"))?;
+        if found.is_empty() {
+            return Err(
+                "`http.tls.client_ca_file` holds no certificate; expected authorities in PEM".to_owned()
+            );
+        }
+        Ok(found)
+    }
+}
+
+fn verifier(
+    authorities: &[CertificateDer<'static>],
+    client_auth: ClientAuth,
+    provider: Arc<rustls::crypto::CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let cannot = |error: &dyn std::fmt::Display| {
+        format!("`http.tls.client_ca_file` holds what is no certificate of an authority: {error}")
+    };
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority.clone()).map_err(|error| cannot(&error))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = match client_auth {
+        ClientAuth::Optional => builder.allow_unauthenticated(),
+        ClientAuth::Required => builder,
+    };
+    Ok(Arc::new(Verifying(builder.build().map_err(|error| cannot(&error))?)))
 }
 
 async fn read(setting: &str, path: &Path) -> Result<Vec<u8>, String> {
@@ -82,11 +137,4 @@ async fn read(setting: &str, path: &Path) -> Result<Vec<u8>, String> {
         return Err(format!("`{setting}`, {}, is longer than {FILE_BYTES_MAX} bytes", path.display()));
     }
     tokio::fs::read(path).await.map_err(cannot)
-}
-
-fn expires_at(certificate: &CertificateDer<'_>) -> Result<i64, String> {
-    let read = Certificate::from_der(certificate)
-        .map_err(|error| format!("`http.tls.cert_file` cannot be read: {error}"))?;
-    let at = read.tbs_certificate().validity().not_after.to_unix_duration();
-    Ok(i64::try_from(at.as_secs()).unwrap_or(i64::MAX))
 }

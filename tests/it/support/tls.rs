@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
@@ -31,13 +32,24 @@ pub(crate) fn config_with(certificates: &Certificates) -> Config {
 
 /// A client that trusts the authorities of these. Sessions of one are resumed by its clones.
 pub(crate) fn trusting(certificates: &[&Certificates]) -> TlsConnector {
+    Arc::new(client(certificates).with_no_client_auth()).into()
+}
+
+/// One that trusts the authority of these, and shows `<name>.pem` of those.
+pub(crate) fn showing(trusted: &Certificates, of: &Certificates, name: &str) -> TlsConnector {
+    let chain = vec![CertificateDer::from_pem_file(of.file(&format!("{name}.pem"))).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(of.file(&format!("{name}.key"))).unwrap();
+    Arc::new(client(&[trusted]).with_client_auth_cert(chain, key).unwrap()).into()
+}
+
+fn client(certificates: &[&Certificates]) -> ConfigBuilder<ClientConfig, WantsClientCert> {
     let mut roots = RootCertStore::empty();
     for certificates in certificates {
         roots.add(CertificateDer::from_pem_file(certificates.file("ca.pem")).unwrap()).unwrap();
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    Arc::new(config.with_root_certificates(roots).with_no_client_auth()).into()
+    config.with_root_certificates(roots)
 }
 
 /// A connection whose handshake is over.
@@ -80,6 +92,11 @@ impl Secure {
         Self::on(connect(connector, address).await, path).await
     }
 
+    /// The same on a socket that is there already.
+    pub(crate) async fn over(connector: &TlsConnector, stream: TcpStream, path: &str) -> Self {
+        Self::on(over(connector, stream).await.unwrap(), path).await
+    }
+
     /// One whose kernel holds next to nothing that it has not read.
     pub(crate) async fn open_small(connector: &TlsConnector, address: SocketAddr, path: &str) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
@@ -92,6 +109,19 @@ impl Secure {
         let url = format!("wss://localhost{path}");
         let (socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
         Self(socket)
+    }
+
+    /// What came before it was closed, and the code of that.
+    pub(crate) async fn until_close(&mut self) -> (Vec<Value>, u16) {
+        let mut before = Vec::new();
+        loop {
+            match time::timeout(LIMIT, self.0.next()).await.expect("something comes in time") {
+                Some(Ok(Message::Text(text))) => before.push(raw(&text)),
+                Some(Ok(Message::Close(frame))) => return (before, frame.expect("a code").code.into()),
+                Some(Ok(_)) => {}
+                other => panic!("no close frame: {other:?} after {before:?}"),
+            }
+        }
     }
 
     /// The next text; `None` once it is closed.

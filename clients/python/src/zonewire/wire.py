@@ -1711,9 +1711,14 @@ class TlsView(TypedDict):
 
     certificate_left_s: int
     """How long the certificate is still valid, in seconds; below 0 once it has expired."""
+    certificates_by_result: dict[str, int]
+    """Handshakes in which a client showed a certificate that holds, where clients are asked who they are,
+    by `result`: `listed` in `auth.certificates`, or `unlisted`, which gives no right.
+    """
     failed_by_reason: dict[str, int]
     """Those that came to nothing, by reason: `plain` is plain HTTP, which is told so, `alert` a client
-    that refuses, mostly since it does not trust the certificate.
+    that refuses, mostly since it does not trust the certificate, `no_certificate` and `certificate` one
+    that shows none although it must, or one that does not hold.
     """
     handshakes: int
     """Handshakes of TLS that clients and gateway completed."""
@@ -1787,7 +1792,7 @@ class HttpView(TypedDict):
     tokens_accepted: int
     """Tokens and API keys that held."""
     tokens_refused_by_reason: dict[str, int]
-    """Tokens and API keys that did not hold, by reason."""
+    """Tokens, API keys and clients' certificates that did not hold, by reason."""
 
 
 class OutsideInvalid(TypedDict):

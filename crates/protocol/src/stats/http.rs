@@ -26,7 +26,7 @@ counts! {
         intake: IntakeCounts = of,
         /// Tokens and API keys that held.
         tokens_accepted: u64 = counter("tokens_accepted"),
-        /// Tokens and API keys that did not hold, by reason.
+        /// Tokens, API keys and clients' certificates that did not hold, by reason.
         tokens_refused_by_reason: BTreeMap<String, u64> = counter("tokens_refused", by reason),
         /// Revocations that are remembered.
         revocations: usize = gauge("revocations"),
@@ -45,8 +45,12 @@ counts! {
         /// Of these, those that went on with a session of before.
         resumed: u64 = counter("tls_resumed"),
         /// Those that came to nothing, by reason: `plain` is plain HTTP, which is told so, `alert` a client
-        /// that refuses, mostly since it does not trust the certificate.
+        /// that refuses, mostly since it does not trust the certificate, `no_certificate` and `certificate` one
+        /// that shows none although it must, or one that does not hold.
         failed_by_reason: BTreeMap<String, u64> = counter("tls_failed", by reason),
+        /// Handshakes in which a client showed a certificate that holds, where clients are asked who they are,
+        /// by `result`: `listed` in `auth.certificates`, or `unlisted`, which gives no right.
+        certificates_by_result: BTreeMap<String, u64> = counter("tls_client_certificates", by result),
         /// How often certificate and key were read anew, by `result`: `good`, or `failed`, where those of
         /// before go on.
         reloads_by_result: BTreeMap<String, u64> = counter("tls_reloads", by result),

@@ -1,0 +1,470 @@
+//! Certificates of clients: who they are by them, as far as which right reaches, and until when.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use rustls::HandshakeKind;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time;
+use tokio_rustls::TlsConnector;
+use zonewire::config::{CertificateConfig, ClientAuth, Config};
+use zonewire_kit::certificates::{Certificates, Issued};
+
+use crate::access::Realm;
+use crate::support::client::LIMIT;
+use crate::support::eventually::eventually;
+use crate::support::gateway::{Answer, JSON, LINES, Running, price};
+use crate::support::orders::swap;
+use crate::support::program::{Program, run, zonewire};
+use crate::support::tls::{Secure, ask, connect, over, showing, trusting};
+use crate::tls::{certificates, replace};
+
+const FEED: &str = "URI:spiffe://example.com/feed";
+
+/// An hour to both sides.
+const VALID: Issued<'static> = Issued { subject: "/CN=x", names: "", from_s: -3_600, until_s: 3_600 };
+
+fn listed(name: &str, role: &str) -> CertificateConfig {
+    CertificateConfig { name: name.to_owned(), roles: vec![role.to_owned()], ..CertificateConfig::default() }
+}
+
+/// A gateway that takes tokens of a realm, and certificates of an authority: `feed` publishes, `alice` and `bob`
+/// trade, `root` is an operator; the certificate `stranger` is not listed.
+fn guarded(realm: &Realm, certificates: &Certificates) -> Config {
+    let issue =
+        |name: &str, subject, names| certificates.issue(name, &Issued { subject, names, ..VALID }).unwrap();
+    issue("feed", "/CN=whatever", FEED);
+    issue("alice", "/CN=alice", "");
+    issue("bob", "/O=desk/CN=bob", "DNS:bob.example.com");
+    issue("root", "/CN=someone", "email:root@example.com");
+    issue("stranger", "/CN=stranger", "DNS:alice,URI:alice");
+    let mut config = realm.config();
+    // Requests follow each other after files were read anew, or certificates have ended.
+    config.http.head_timeout_ms = 60_000;
+    let tls = &mut config.http.tls;
+    tls.cert_file = Some(certificates.file("server.pem"));
+    tls.key_file = Some(certificates.file("server.key"));
+    tls.client_ca_file = Some(certificates.file("ca.pem"));
+    config.auth.certificates = vec![
+        CertificateConfig { subject: Some("feed".to_owned()), ..listed(FEED, "publisher") },
+        listed("CN:alice", "trader"),
+        listed("DNS:bob.example.com", "trader"),
+        listed("email:root@example.com", "operator"),
+    ];
+    config
+}
+
+async fn get(connector: &TlsConnector, address: SocketAddr, path: &str) -> Answer {
+    ask(&mut connect(connector, address).await, "GET", path, &[], "").await
+}
+
+async fn post_price(connector: &TlsConnector, address: SocketAddr, headers: &[(&str, &str)]) -> Answer {
+    let headers = [&[("content-type", LINES)][..], headers].concat();
+    let line = price("A", 1).to_string();
+    ask(&mut connect(connector, address).await, "POST", "/api/zones/pjm/prices", &headers, &line).await
+}
+
+/// Why no handshake comes about. With TLS 1.3 a client hears that after its own part is over.
+async fn refusal(connector: &TlsConnector, address: SocketAddr) -> String {
+    let mut stream = match over(connector, TcpStream::connect(address).await.unwrap()).await {
+        Ok(stream) => stream,
+        Err(error) => return error.to_string(),
+    };
+    // As a client does that knows nothing of it yet.
+    let _gone = stream.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    let _gone = stream.flush().await;
+    let read = time::timeout(LIMIT, stream.read(&mut [0; 64])).await.expect("an end in time");
+    read.expect_err("it is refused").to_string()
+}
+
+async fn tls_stats(operator: &TlsConnector, gateway: &Running) -> Value {
+    get(operator, gateway.address, "/ws/stats").await.json()["http"]["tls"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shows_a_certificate_that_is_listed_is_somebody_and_nobody_else_is() {
+    let Some(certificates) = certificates() else { return };
+    let realm = Realm::new();
+    let gateway = Running::start(guarded(&realm, &certificates)).await;
+    let showing = |name: &str| showing(&certificates, &certificates, name);
+    let (feed, root, address) = (showing("feed"), showing("root"), gateway.address);
+
+    let nobody = trusting(&[&certificates]);
+    assert_eq!(get(&nobody, address, "/health").await.status, 200);
+    get(&nobody, address, "/api/zones").await.problem(401, "unauthorized");
+    // What a proxy would write of a certificate that it has seen is read by nobody.
+    for (name, value) in [
+        ("x-ssl-client-verify", "SUCCESS"),
+        ("x-ssl-client-cn", "alice"),
+        ("ssl-client-cert", "-----BEGIN CERTIFICATE-----"),
+        ("x-forwarded-client-cert", "Subject=\"CN=alice\";URI=spiffe://example.com/feed"),
+        ("client-cert", ":MIIB:"),
+    ] {
+        post_price(&nobody, address, &[(name, value)]).await.problem(401, "unauthorized");
+    }
+    assert_eq!(post_price(&feed, address, &[]).await.status, 200);
+    get(&feed, address, "/ws/stats").await.problem(403, "forbidden");
+    // Its names are listed, but as those of another kind.
+    post_price(&showing("stranger"), address, &[]).await.problem(401, "unauthorized");
+    get(&showing("stranger"), address, "/api/zones").await.problem(401, "unauthorized");
+
+    // What is shown with a request counts alone, be it more, less, or nothing that holds.
+    let alice = showing("alice");
+    let token = |token: String| format!("Bearer {token}");
+    let (publisher, viewer) = (token(realm.of("p", "publisher")), token(realm.of("v", "viewer")));
+    post_price(&alice, address, &[]).await.problem(403, "forbidden");
+    assert_eq!(post_price(&alice, address, &[("authorization", &publisher)]).await.status, 200);
+    post_price(&feed, address, &[("authorization", &viewer)]).await.problem(403, "forbidden");
+    post_price(&feed, address, &[("authorization", "Bearer x.y.z")]).await.problem(401, "unauthorized");
+    assert_eq!(post_price(&showing("stranger"), address, &[("authorization", &publisher)]).await.status, 200);
+
+    // A WebSocket is its certificate's.
+    let mut socket = Secure::open(&alice, address, "/ws/market/pjm").await;
+    let greeting = socket.next_of_type("connection_established").await;
+    assert_eq!(greeting["subject"], "alice", "{greeting}");
+    assert!(greeting["token_expires_at"].is_string(), "{greeting}");
+    assert_eq!(socket.next_of_type("subscribed").await["channel"], "zone:pjm");
+    socket.send(&json!({ "type": "subscribe", "channels": ["registry:providers"] })).await;
+    assert_eq!(socket.next_of_type("error").await["code"], "forbidden");
+    socket.send(&json!({ "type": "auth", "token": realm.of("p", "publisher") })).await;
+    let refused = socket.next_of_type("error").await;
+    assert_eq!(refused["code"], "invalid_token", "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("certificate"), "{refused}");
+    // One of somebody who is not listed waits for a token, as that of who shows nothing.
+    let mut stranger = Secure::open(&showing("stranger"), address, "/ws/market/pjm").await;
+    let greeting = stranger.next_of_type("connection_established").await;
+    assert_eq!(greeting["authentication"], "required", "{greeting}");
+    stranger.send(&json!({ "type": "auth", "token": realm.of("v", "viewer") })).await;
+    assert_eq!(stranger.next_of_type("authenticated").await["subject"], "v");
+    stranger.next_of_type("subscribed").await;
+
+    let stats = get(&root, address, "/ws/stats").await.json();
+    let mut subjects: Vec<_> = stats["connection_list"].as_array().unwrap().iter().collect();
+    subjects.sort_by_key(|listed| listed["subject"].to_string());
+    let subjects: Vec<_> = subjects.into_iter().map(|listed| listed["subject"].clone()).collect();
+    assert_eq!(subjects, ["alice", "v"]);
+    let counted = &stats["http"]["tls"]["certificates_by_result"];
+    assert_eq!(counted["unlisted"], 4, "{counted}");
+    assert!(counted["listed"].as_u64().unwrap() >= 8, "{counted}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_does_not_hold_ends_the_handshake_and_says_so() {
+    let (Some(certificates), Some(others)) = (certificates(), certificates()) else { return };
+    let realm = Realm::new();
+    let gateway = Running::start(guarded(&realm, &certificates)).await;
+    let of_feed = |from_s, until_s| Issued { subject: "/CN=a", names: FEED, from_s, until_s };
+    certificates.issue("over", &of_feed(-7_200, -3_600)).unwrap();
+    certificates.issue("early", &of_feed(3_600, 7_200)).unwrap();
+    others.issue("forged", &of_feed(-3_600, 3_600)).unwrap();
+    let long = vec!["DNS:x.example.com"; 1_200].join(",");
+    certificates.issue("long", &Issued { names: &format!("{FEED},{long}"), ..VALID }).unwrap();
+    let root = showing(&certificates, &certificates, "root");
+    for (of, name) in
+        [(&certificates, "over"), (&certificates, "early"), (&others, "forged"), (&certificates, "long")]
+    {
+        let said = refusal(&showing(&certificates, of, name), gateway.address).await.to_lowercase();
+        assert!(said.contains("alert"), "{name}: {said}");
+    }
+    let failed = tls_stats(&root, &gateway).await["failed_by_reason"].clone();
+    assert_eq!((&failed["certificate"], &failed["no_certificate"]), (&json!(4), &json!(0)), "{failed}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_certificate_is_required_none_comes_in_without_but_for_operators_and_their_probes() {
+    let Some(certificates) = certificates() else { return };
+    let realm = Realm::new();
+    let mut config = guarded(&realm, &certificates);
+    config.http.tls.client_auth = ClientAuth::Required;
+    config.http.operators.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let gateway = Running::start(config).await;
+    let (address, operators) = (gateway.address, gateway.operators.unwrap());
+    let nobody = trusting(&[&certificates]);
+    let said = refusal(&nobody, address).await;
+    assert!(said.contains("CertificateRequired"), "{said}");
+    assert_eq!(get(&nobody, operators, "/health/ready").await.status, 200);
+    get(&nobody, operators, "/ws/stats").await.problem(401, "unauthorized");
+    // The session that was begun there is none here.
+    let said = refusal(&nobody, address).await;
+    assert!(said.contains("CertificateRequired"), "{said}");
+
+    let root = showing(&certificates, &certificates, "root");
+    assert_eq!(get(&root, address, "/api/zones").await.status, 200);
+    let stats = get(&root, operators, "/ws/stats").await;
+    assert_eq!(stats.status, 200, "{stats:?}");
+    assert_eq!(stats.json()["http"]["tls"]["failed_by_reason"]["no_certificate"], 2);
+    // Who is not listed may shake hands, and no more.
+    let stranger = showing(&certificates, &certificates, "stranger");
+    get(&stranger, address, "/api/zones").await.problem(401, "unauthorized");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxys_certificate_is_not_that_of_whom_it_passes_on() {
+    let Some(certificates) = certificates() else { return };
+    let realm = Realm::new();
+    let mut config = guarded(&realm, &certificates);
+    config.http.trusted_proxies = vec!["127.0.0.1".to_owned()];
+    let gateway = Running::start(config).await;
+    let alice = showing(&certificates, &certificates, "alice");
+    let mut http = connect(&alice, gateway.address).await;
+    assert_eq!(ask(&mut http, "GET", "/api/orders", &[], "").await.status, 200);
+    for forwarded in [
+        ("x-forwarded-for", "203.0.113.9"),
+        ("x-forwarded-host", "localhost"),
+        ("x-forwarded-proto", "https"),
+        ("forwarded", "for=203.0.113.9"),
+    ] {
+        ask(&mut http, "GET", "/api/orders", &[forwarded], "").await.problem(401, "unauthorized");
+    }
+    assert_eq!(ask(&mut http, "GET", "/api/orders", &[], "").await.status, 200);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_resumed_is_still_its_certificates() {
+    let Some(certificates) = certificates() else { return };
+    let realm = Realm::new();
+    let gateway = Running::start(guarded(&realm, &certificates)).await;
+    let alice = showing(&certificates, &certificates, "alice");
+    assert_eq!(get(&alice, gateway.address, "/api/orders").await.status, 200);
+    let mut again = connect(&alice, gateway.address).await;
+    assert_eq!(again.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
+    assert_eq!(ask(&mut again, "GET", "/api/orders", &[], "").await.status, 200);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_their_certificates_subjects() {
+    let Some(certificates) = certificates() else { return };
+    let realm = Realm::new();
+    let gateway = Running::start(guarded(&realm, &certificates)).await;
+    let [alice, bob, root] = ["alice", "bob", "root"].map(|name| showing(&certificates, &certificates, name));
+    let mut http = connect(&alice, gateway.address).await;
+    let kind = [("content-type", JSON)];
+    let placed = ask(&mut http, "POST", "/api/orders/execute", &kind, &swap().to_string()).await;
+    assert_eq!(placed.status, 202, "{placed:?}");
+    let order = placed.json()["orderId"].as_str().unwrap().to_owned();
+    let path = format!("/api/orders/{order}");
+    for (who, status) in [(&alice, 200), (&root, 200), (&bob, 404)] {
+        assert_eq!(get(who, gateway.address, &path).await.status, status);
+    }
+    assert_eq!(get(&bob, gateway.address, "/api/orders").await.json()["orders"], json!([]));
+    let mut own = Secure::open(&alice, gateway.address, &format!("/ws/orders/{order}")).await;
+    own.next_of_type("subscribed").await;
+    let mut of_another = Secure::open(&bob, gateway.address, &format!("/ws/orders/{order}")).await;
+    assert_eq!(of_another.until_close().await.1, 4501);
+    // Another certificate of hers, and of another time, is her too.
+    certificates.issue("alice-anew", &Issued { subject: "/CN=alice", ..VALID }).unwrap();
+    let anew = showing(&certificates, &certificates, "alice-anew");
+    assert_eq!(get(&anew, gateway.address, &path).await.status, 200);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revoking_a_subject_reaches_its_certificates_until_one_is_issued_anew() {
+    let Some(certificates) = certificates() else { return };
+    let realm = Realm::new();
+    let gateway = Running::start(guarded(&realm, &certificates)).await;
+    let [alice, bob] = ["alice", "bob"].map(|name| showing(&certificates, &certificates, name));
+    let address = gateway.address;
+    let mut socket = Secure::open(&alice, address, "/ws/market/pjm").await;
+    socket.next_of_type("subscribed").await;
+    let mut others = Secure::open(&bob, address, "/ws/market/pjm").await;
+    others.next_of_type("subscribed").await;
+    let mut http = connect(&alice, address).await;
+    assert_eq!(ask(&mut http, "GET", "/api/orders", &[], "").await.status, 200);
+
+    let (ca, cert, key) =
+        (certificates.file("ca.pem"), certificates.file("root.pem"), certificates.file("root.key"));
+    let mut revoke = zonewire(&["token", "revoke", "--subject", "alice"]);
+    revoke.args(["--url", &format!("https://{address}"), "--ca-file"]).arg(ca);
+    revoke.arg("--cert-file").arg(cert).arg("--key-file").arg(key);
+    let end = run(&mut revoke).await;
+    assert_eq!(end.code, Some(0), "{end:?}");
+    assert_eq!(socket.until_close().await.1, 4501);
+    let refused = ask(&mut http, "GET", "/api/orders", &[], "").await;
+    refused.problem(401, "unauthorized");
+    assert!(refused.head.lines().any(|line| line == "connection: close"), "{refused:?}");
+    get(&alice, address, "/api/orders").await.problem(401, "unauthorized");
+    let mut turned_away = Secure::open(&alice, address, "/ws/market/pjm").await;
+    let (before, code) = turned_away.until_close().await;
+    assert_eq!((code, &before.last().unwrap()["type"]), (4501, &json!("closing")), "{before:?}");
+
+    // A certificate of the seconds after that holds.
+    let mut number = 0;
+    eventually("one that is issued later holds", async || {
+        number += 1;
+        let name = format!("alice-{number}");
+        certificates.issue(&name, &Issued { subject: "/CN=alice", from_s: 0, ..VALID }).unwrap();
+        let anew = showing(&certificates, &certificates, &name);
+        (get(&anew, address, "/api/orders").await.status == 200).then_some(())
+    })
+    .await;
+    get(&alice, address, "/api/orders").await.problem(401, "unauthorized");
+    others.send(&json!({ "type": "ping", "id": 1 })).await;
+    others.next_of_type("pong").await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_with_its_certificate() {
+    let Some(certificates) = certificates() else { return };
+    let realm = Realm::new();
+    let gateway = Running::start(guarded(&realm, &certificates)).await;
+    certificates.issue("short", &Issued { subject: "/CN=alice", until_s: 8, ..VALID }).unwrap();
+    let short = showing(&certificates, &certificates, "short");
+    let mut http = connect(&short, gateway.address).await;
+    let mut socket = Secure::open(&short, gateway.address, "/ws/market/pjm").await;
+    let told = socket.next_of_type("token_expiring").await;
+    assert!(told["expires_at"].is_string(), "{told}");
+    assert_eq!(socket.until_close().await.1, 4006);
+    let refused = ask(&mut http, "GET", "/api/orders", &[], "").await;
+    let problem = refused.problem(401, "unauthorized");
+    assert!(problem["detail"].as_str().unwrap().contains("certificate has expired"), "{problem}");
+    assert!(refused.head.lines().any(|line| line == "connection: close"), "{refused:?}");
+    // Nor is its session good for another connection.
+    if let Ok(mut resumed) = over(&short, TcpStream::connect(gateway.address).await.unwrap()).await
+        && resumed.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
+    {
+        ask(&mut resumed, "GET", "/api/orders", &[], "").await.problem(401, "unauthorized");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authorities_are_read_anew_and_one_that_is_gone_takes_its_clients_along() {
+    let (Some(one), Some(two)) = (certificates(), certificates()) else { return };
+    let realm = Realm::new();
+    let gateway = Running::start(guarded(&realm, &one)).await;
+    two.issue("bob", &Issued { names: "DNS:bob.example.com", ..VALID }).unwrap();
+    let (alice, bob) = (showing(&one, &one, "alice"), showing(&one, &two, "bob"));
+    let address = gateway.address;
+    let root = showing(&one, &one, "root");
+    let reloads = async |operator: &TlsConnector, result: &str| {
+        tls_stats(operator, &gateway).await["reloads_by_result"][result].as_u64().unwrap()
+    };
+    let mut of_alice = Secure::open(&alice, address, "/ws/market/pjm").await;
+    of_alice.next_of_type("subscribed").await;
+    refusal(&bob, address).await;
+
+    // Something that is no authority: told, and those that there are go on.
+    let authority = fs::read_to_string(one.file("ca.pem")).unwrap();
+    fs::write(one.file("ca.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    eventually("it is told", async || (reloads(&root, "failed").await == 1).then_some(())).await;
+    assert_eq!(get(&root, address, "/health").await.json()["tls"]["files"], "stale");
+    fs::write(one.file("ca.pem"), "").unwrap();
+    eventually("nothing is none either", async || (reloads(&root, "failed").await == 2).then_some(())).await;
+    assert_eq!(get(&alice, address, "/api/orders").await.status, 200);
+
+    // One more: nobody has to go for it.
+    let both = format!("{authority}{}", fs::read_to_string(two.file("ca.pem")).unwrap());
+    fs::write(one.file("ca.pem"), both).unwrap();
+    eventually("both hold", async || (reloads(&root, "good").await == 1).then_some(())).await;
+    let mut of_bob = Secure::open(&bob, address, "/ws/market/pjm").await;
+    of_bob.next_of_type("subscribed").await;
+    of_alice.send(&json!({ "type": "ping", "id": 1 })).await;
+    of_alice.next_of_type("pong").await;
+    let mut http = connect(&alice, address).await;
+    assert_eq!(ask(&mut http, "GET", "/api/orders", &[], "").await.status, 200);
+
+    // The first one goes, and with it who came by it; who came by the other one is asked to show it anew.
+    replace(&one, &two.file("ca.pem"));
+    assert_eq!(of_alice.until_close().await.1, 4006);
+    assert_eq!(of_bob.until_close().await.1, 4006);
+    let refused = ask(&mut http, "GET", "/api/orders", &[], "").await;
+    refused.problem(401, "unauthorized");
+    assert!(refused.head.lines().any(|line| line == "connection: close"), "{refused:?}");
+    // Not by a session of before either.
+    let said = refusal(&alice, address).await;
+    assert!(said.contains("alert"), "{said}");
+    let mut of_bob = Secure::open(&bob, address, "/ws/market/pjm").await;
+    of_bob.next_of_type("subscribed").await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_trusts_and_shows_what_it_is_told_to() {
+    let (Some(certificates), Some(others)) = (certificates(), certificates()) else { return };
+    let realm = Realm::new();
+    let mut config = guarded(&realm, &certificates);
+    config.http.tls.client_auth = ClientAuth::Required;
+    config.auth.certificates[0].roles.push("viewer".to_owned());
+    let gateway = Running::start(config.clone()).await;
+    let url = format!("https://{}", gateway.address);
+    let file = |name: &str| certificates.file(name).display().to_string();
+    let command = |args: &[&str], who: &str| {
+        let mut command = zonewire(args);
+        command.args(["--url", &url, "--ca-file", &file("ca.pem")]);
+        command.args([
+            "--cert-file",
+            &file(&format!("{who}.pem")),
+            "--key-file",
+            &file(&format!("{who}.key")),
+        ]);
+        command
+    };
+    // The same for https:// and wss://.
+    let mut tail = Program::start(&mut command(&["tail", "pjm", "--count", "1"], "feed"));
+    eventually("it follows", async || {
+        let end = run(&mut command(&["stats", "--json"], "root")).await;
+        assert_eq!(end.code, Some(0), "{end:?}");
+        let stats: Value = serde_json::from_str(&end.stdout).unwrap();
+        (stats["connections"]["by_zone"]["pjm"] == 1).then_some(())
+    })
+    .await;
+    let end = run(&mut command(&["publish", "pjm", "--key", "A", "--price", "7"], "feed")).await;
+    assert_eq!(end.code, Some(0), "{end:?}");
+    assert_eq!(tail.json().await["price"], 7);
+    assert_eq!(tail.ended().await.code, Some(0));
+    let end = run(&mut command(&["order", "place", "SOL", "USDC", "1.5", "--watch"], "alice")).await;
+    assert_eq!(end.code, Some(0), "{end:?}");
+    // And by the environment.
+    let mut health = zonewire(&["health"]);
+    health.env("ZONEWIRE_URL", &url).env("ZONEWIRE_CA_FILE", file("ca.pem"));
+    health.env("ZONEWIRE_CERT_FILE", file("root.pem")).env("ZONEWIRE_KEY_FILE", file("root.key"));
+    let end = run(&mut health).await;
+    assert_eq!(end.code, Some(0), "{end:?}");
+
+    fs::write(certificates.file("text"), "no PEM at all\n").unwrap();
+    let (ca, cert, key) = (file("ca.pem"), file("root.pem"), file("root.key"));
+    let (nowhere, text, of_another) = (file("nowhere.pem"), file("text"), file("feed.key"));
+    let strangers = others.file("ca.pem").display().to_string();
+    for (code, args, expected) in [
+        (64, &["--ca-file", &nowhere][..], "nowhere.pem cannot be read"),
+        (64, &["--ca-file", &text], "holds no certificate"),
+        (64, &["--ca-file", &ca, "--cert-file", &cert], "go together"),
+        (64, &["--ca-file", &ca, "--key-file", &key], "go together"),
+        (64, &["--ca-file", &ca, "--cert-file", &cert, "--key-file", &text], "no private key"),
+        (64, &["--ca-file", &ca, "--cert-file", &cert, "--key-file", &of_another], "do not go together"),
+        (1, &["--ca-file", &strangers], "no authority that is trusted here"),
+        (1, &["--ca-file", &ca], "it wants to be shown a certificate"),
+    ] {
+        for what in [&["health"][..], &["tail", "pjm"]] {
+            let end = run(zonewire(what).args(["--url", &url]).args(args)).await;
+            assert_eq!(end.code, Some(code), "{what:?} {args:?}: {end:?}");
+            assert!(end.stderr.contains(expected), "{what:?} {args:?}: {end:?}");
+        }
+    }
+    gateway.stop().await;
+
+    certificates.issue("elsewhere", &Issued { names: "DNS:elsewhere.example.com", ..VALID }).unwrap();
+    config.http.tls.cert_file = Some(certificates.file("elsewhere.pem"));
+    config.http.tls.key_file = Some(certificates.file("elsewhere.key"));
+    let gateway = Running::start(config).await;
+    let url = format!("https://{}", gateway.address);
+    let end = run(zonewire(&["health", "--url", &url, "--ca-file", &ca]).args([
+        "--cert-file",
+        &cert,
+        "--key-file",
+        &key,
+    ]))
+    .await;
+    assert_eq!(end.code, Some(1), "{end:?}");
+    assert!(end.stderr.contains("that of another host"), "{end:?}");
+    gateway.stop().await;
+}
