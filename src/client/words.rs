@@ -93,7 +93,10 @@ fn of_tls(error: &rustls::Error) -> String {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 "its certificate is not valid yet"
             }
-            CertificateError::UnknownIssuer => "its certificate is of no authority that is trusted here",
+            // The latter where an authority of the same name is trusted.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                "its certificate is of no authority that is trusted here"
+            }
             _ => "its certificate is not one that is trusted here",
         },
         rustls::Error::InvalidMessage(_) => NO_TLS,
@@ -144,7 +147,11 @@ mod tests {
                 CertificateError::UnknownIssuer.into(),
                 "its certificate is of no authority that is trusted here",
             ),
-            (CertificateError::BadSignature.into(), "its certificate is not one that is trusted here"),
+            (
+                CertificateError::BadSignature.into(),
+                "its certificate is of no authority that is trusted here",
+            ),
+            (CertificateError::BadEncoding.into(), "its certificate is not one that is trusted here"),
         ] {
             let error = SocketError::Io(io::Error::new(io::ErrorKind::InvalidData, tls));
             assert_eq!(of_socket(&error), expected);
