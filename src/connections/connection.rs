@@ -169,7 +169,8 @@ impl Connection {
                 Box::new(Particulars {
                     counted: Counted::of(seat),
                     rarities: rarities.map(OnceCell::from).unwrap_or_default(),
-                    ..Particulars::default()
+                    #[cfg(test)]
+                    echoes: false,
                 })
             }),
             id,

@@ -179,6 +179,6 @@ pub(crate) fn lines(bytes: &[u8]) {
     };
     assert_eq!(entries.len() as u64, accepted, "what is accepted is in the log");
     for pieces in cuts(bytes) {
-        assert_eq!(of(&pieces), (posted.clone(), entries.clone()), "in {} pieces", pieces.len());
+        assert_eq!(of(&pieces), (posted, entries.clone()), "in {} pieces", pieces.len());
     }
 }

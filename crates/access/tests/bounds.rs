@@ -33,7 +33,7 @@ fn api_key(roles: &[&str]) -> (String, ApiKey) {
 fn access_with_keys(keys: &[&ApiKey]) -> Access {
     let config =
         AuthConfig { issuers: vec![issuer(0, 1)], keys_file: Some("unread".into()), ..AuthConfig::default() };
-    given_all(Access::new(config).unwrap(), &[SECRET, &file(keys)])
+    given_all(Access::new(config).expect("a valid configuration"), &[SECRET, &file(keys)])
 }
 
 fn file(keys: &[&ApiKey]) -> String {
@@ -46,7 +46,7 @@ fn given(public: bool, text: &str) -> Given {
         issuers: vec![issuer(usize::from(public), usize::from(!public))],
         ..AuthConfig::default()
     };
-    let access = Access::new(config).unwrap();
+    let access = Access::new(config).expect("a valid configuration");
     access.given(&access.due(0)[0], Ok((text.to_owned(), None)), 0)
 }
 
