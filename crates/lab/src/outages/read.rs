@@ -26,6 +26,8 @@ pub(super) struct Bounds {
     pub(super) updates: usize,
     /// Old entries go by their age: the clock of Redis jumps.
     pub(super) by_age: bool,
+    /// The same of orders alone.
+    pub(super) updates_by_age: bool,
 }
 
 /// An entry, as far as it matters here.
@@ -86,7 +88,8 @@ pub(super) async fn log(
             (read_history(&mut kept, channel, &path, base, http).await?, bounds.entries)
         }
     };
-    kept.is_full = count >= bound || bounds.by_age;
+    let by_age = bounds.by_age || (channel.lane == Lane::Order && bounds.updates_by_age);
+    kept.is_full = count >= bound || by_age;
     Ok(kept)
 }
 

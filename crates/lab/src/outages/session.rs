@@ -66,6 +66,7 @@ const ORDERING_DEADLINE: &str = "storage.redis.ordering_deadline_ms";
 /// Those that decide how much of a log is kept.
 const ENTRIES: &str = "storage.retention.entries";
 const UPDATES: &str = "storage.retention.orders.updates";
+const UPDATES_AGE: &str = "storage.retention.orders.age_s";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often something happens at the exchange. It gives its last 1,000 trades again, which are those of minutes.
 const EXCHANGE_STEP: Duration = Duration::from_millis(100);
@@ -121,6 +122,7 @@ impl Setup {
             entries: self.set(ENTRIES).unwrap_or(kept.entries),
             updates: self.set(UPDATES).unwrap_or(kept.orders.updates),
             by_age: false,
+            updates_by_age: self.set::<u64>(UPDATES_AGE).is_some(),
         }
     }
 

@@ -37,6 +37,8 @@ const ORDERS_MAX: usize = 6;
 const ZONES_MAX: usize = 4;
 /// Logs are full by the end of the warming up, and take no more memory from there on.
 const LOGS: &str = "storage.retention.entries=500";
+/// Those of orders go soon after the last update.
+const ORDERS: &str = "storage.retention.orders.age_s=5";
 /// How Redis is away. Nothing is lost by any of these.
 const AWAY: [&str; 7] =
     ["cut", "killed-aof", "client-kill", "black-hole", "replies-cut", "frozen", "client-kill-pubsub"];
@@ -82,7 +84,7 @@ pub(super) async fn run(setup: &Setup, length: Duration) -> anyhow::Result<Soake
         orders: setup.orders.min(ORDERS_MAX),
         zones: setup.zones.min(ZONES_MAX),
         access: Some(realm.access()),
-        settings: [vec![LOGS.to_owned()], setup.settings.clone()].concat(),
+        settings: [vec![LOGS.to_owned(), ORDERS.to_owned()], setup.settings.clone()].concat(),
         ..setup.clone()
     };
     let mut session = Session::open(&setup, None).await?;

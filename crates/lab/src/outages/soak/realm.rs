@@ -128,9 +128,6 @@ close_grace_ms = 1000
 [channels]
 idle_after_s = 2
 
-[storage.retention.orders]
-age_s = 5
-
 [storage.memory]
 put_back_bytes = 4194304
 
