@@ -19,7 +19,7 @@ use zonewire_kit::skip;
 use crate::support::client::LIMIT;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, Running, config, read_answer, request};
-use crate::support::program::command;
+use crate::support::program::{command, listens};
 use crate::support::raw::{RawSocket, upgrade};
 use crate::support::redis::free_port;
 use crate::support::tls::{ask, config_with, over, trusting};
@@ -232,13 +232,7 @@ async fn start_haproxy(dir: &Path, gateway: SocketAddr, send: &str) -> (SocketAd
         haproxy.current_dir(dir).args(["-db", "-q", "-f", "haproxy.cfg"]);
         haproxy.stdout(Stdio::null()).stderr(Stdio::null());
         let mut process = Process::spawn(&mut haproxy).unwrap();
-        let ready = eventually("the proxy answers, or ends", async || {
-            if process.has_ended().unwrap().is_some() {
-                return Some(false);
-            }
-            TcpStream::connect(address).await.is_ok().then_some(true)
-        });
-        if ready.await {
+        if listens(&mut process, address).await {
             return (address, process);
         }
     }

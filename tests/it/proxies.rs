@@ -18,7 +18,7 @@ use zonewire_kit::skip;
 use crate::support::events::EventReader;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, LINES, Lines, Running, config, price, read_answer};
-use crate::support::program::command;
+use crate::support::program::{command, listens};
 use crate::support::raw::RawSocket;
 use crate::support::redis::free_port;
 
@@ -63,13 +63,7 @@ impl Proxy {
             let written = written.replace("bind :8081", &format!("bind {address}"));
             fs::write(dir.path().join(file), written).unwrap();
             let mut process = Process::spawn(&mut run(program, file, dir.path())).unwrap();
-            let ready = eventually("the proxy answers, or ends", async || {
-                if process.has_ended().unwrap().is_some() {
-                    return Some(false);
-                }
-                TcpStream::connect(address).await.is_ok().then_some(true)
-            });
-            if ready.await {
+            if listens(&mut process, address).await {
                 return Some(Self {
                     address,
                     gateway,

@@ -16,7 +16,7 @@ use zonewire_kit::skip;
 use crate::support::client::LIMIT;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{LINES, Running, config, price};
-use crate::support::program::{command, run, zonewire};
+use crate::support::program::{command, listens, run, zonewire};
 use crate::support::redis::free_port;
 use crate::support::tls::{Secure, ask, connect, over, showing, trusting};
 use crate::tls::certificates;
@@ -75,13 +75,7 @@ async fn start(program: &str, written: &str, dir: &Path) -> (SocketAddr, Process
         command.current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null());
         arguments(program, dir, &mut command);
         let mut process = Process::spawn(&mut command).unwrap();
-        let ready = eventually("the proxy answers, or ends", async || {
-            if process.has_ended().unwrap().is_some() {
-                return Some(false);
-            }
-            TcpStream::connect(address).await.is_ok().then_some(true)
-        });
-        if ready.await {
+        if listens(&mut process, address).await {
             return (address, process);
         }
     }

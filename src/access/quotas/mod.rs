@@ -167,10 +167,13 @@ impl Quotas {
     pub(super) fn share(&self, principal: &Principal) -> Option<Share> {
         let account = principal.account().filter(|_| self.is_on)?;
         let now = self.limits.now();
-        let holder = self.principals.get(account, now, |own| {
-            let of_tenant = principal.tenant().map(|tenant| self.tenants.get(tenant, now, |account| account));
-            Arc::new(Holder::new(Arc::clone(&self.limits), own, of_tenant, principal))
-        });
+        let holder = |own| {
+            let tenant = principal.tenant();
+            let tenant = tenant.map(|tenant| (tenant, self.tenants.get(tenant, now, |account| account)));
+            Arc::new(Holder::new(Arc::clone(&self.limits), own, tenant, principal))
+        };
+        let known = self.principals.get(account, now, holder);
+        let holder = if known.is_of_tenant_of(principal) { known } else { holder(Arc::clone(known.own())) };
         Some(Share::new(holder, principal))
     }
 

@@ -15,7 +15,8 @@ use super::{AGAIN_AFTER, Limits, Over, Quota, Scope};
 pub(super) struct Holder {
     limits: Arc<Limits>,
     own: Arc<Account>,
-    of_tenant: Option<Arc<Account>>,
+    /// Its tenant, with all that this has.
+    tenant: Option<(u64, Arc<Account>)>,
     /// Its subject, for the log.
     name: Box<str>,
 }
@@ -24,10 +25,19 @@ impl Holder {
     pub(super) fn new(
         limits: Arc<Limits>,
         own: Arc<Account>,
-        of_tenant: Option<Arc<Account>>,
+        tenant: Option<(u64, Arc<Account>)>,
         principal: &Principal,
     ) -> Self {
-        Self { limits, own, of_tenant, name: principal.subject().unwrap_or_default().into() }
+        Self { limits, own, tenant, name: principal.subject().unwrap_or_default().into() }
+    }
+
+    /// Whether it counts for the tenant that somebody has: an API key may have got another one in its file.
+    pub(super) fn is_of_tenant_of(&self, principal: &Principal) -> bool {
+        self.tenant.as_ref().map(|(tenant, _)| *tenant) == principal.tenant()
+    }
+
+    pub(super) fn own(&self) -> &Arc<Account> {
+        &self.own
     }
 }
 
@@ -64,7 +74,7 @@ impl Share {
 
     /// Both accounts, that of the principal first.
     fn accounts(&self) -> impl Iterator<Item = (Scope, &Account)> {
-        let tenant = self.of.of_tenant.as_ref().map(|account| (Scope::Tenant, &**account));
+        let tenant = self.of.tenant.as_ref().map(|(_, account)| (Scope::Tenant, &**account));
         std::iter::once((Scope::Principal, &*self.of.own)).chain(tenant)
     }
 

@@ -174,6 +174,42 @@ async fn bytes_are_owed_and_paid() {
     assert_eq!(other.charge(Quota::BytesOut, 20_000), Duration::from_secs(1), "the longer one counts");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_key_that_gets_another_tenant_counts_for_that_one_and_has_what_it_had() {
+    let (shown, mut kept) = zonewire_access::make_api_key(zonewire_access::ApiKey {
+        name: String::new(),
+        sha256: String::new(),
+        subject: "desk".to_owned(),
+        roles: Vec::new(),
+        rights: Vec::new(),
+        tenant: Some("acme".to_owned()),
+        created_at: 0,
+        expires_at: None,
+    });
+    let auth = zonewire_access::AuthConfig { keys_file: Some("unread".into()), ..Default::default() };
+    let access = zonewire_access::Access::new(auth).unwrap();
+    let two = Allowances { connections_max: 2, ..Allowances::default() };
+    let three = Allowances { connections_max: 3, ..two };
+    let config = LimitsConfig { principal: three, tenant: two, ..LimitsConfig::default() };
+    let quotas = Quotas::new(config);
+    let mut seats = Vec::new();
+    let mut connect = |tenant: &str, now| {
+        kept.tenant = Some(tenant.to_owned());
+        let file = zonewire_access::ApiKeyFile { keys: vec![kept.clone()] }.to_toml();
+        for due in access.due(now) {
+            access.given(&due, Ok((file.clone(), None)), now);
+        }
+        let seat = quotas.share(&access.authenticate(&shown).unwrap()).unwrap().connect();
+        seat.map(|seat| seats.push(seat)).map_err(|over| over.scope)
+    };
+    let now = now_s();
+    assert_eq!([(); 3].map(|()| connect("acme", now)), [Ok(()), Ok(()), Err(Scope::Tenant)]);
+    let later = now + 60;
+    assert_eq!([(); 2].map(|()| connect("other", later)), [Ok(()), Err(Scope::Principal)]);
+    seats.clear();
+    assert_eq!(quotas.view().tenants, 2);
+}
+
 #[test]
 fn nobody_is_limited_who_has_shown_nothing_or_where_nothing_is() {
     let quotas = Quotas::new(LimitsConfig::default());

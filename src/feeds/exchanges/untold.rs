@@ -79,18 +79,14 @@ impl Untold {
 
     /// Takes a trade that is to follow on all that came before; it will be told.
     pub(super) fn push(&mut self, symbol: String, seq: u64, draft: DraftEntry) {
-        let fresh = || Line {
-            producer: producer(&self.exchange, &symbol),
+        let exchange = &self.exchange;
+        let line = self.lines.entry(symbol).or_insert_with_key(|symbol| Line {
+            producer: producer(exchange, symbol),
             last: 0,
             is_gap: false,
             waiting: VecDeque::new(),
-        };
-        if !self.lines.contains_key(&symbol) {
-            self.lines.insert(symbol.clone(), fresh());
-        }
-        if let Some(line) = self.lines.get_mut(&symbol) {
-            line.waiting.push_back(Waiting { seq, draft, since: Instant::now() });
-        }
+        });
+        line.waiting.push_back(Waiting { seq, draft, since: Instant::now() });
     }
 
     fn len(&self) -> usize {

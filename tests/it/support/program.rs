@@ -1,16 +1,19 @@
 //! Other programs that tests run, and wait for no longer than they may take.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
+use tokio::net::TcpStream;
 use tokio::process::{ChildStdout, Command};
 use tokio::task::JoinSet;
 use tokio::time;
 use zonewire_kit::process::{Process, Signal};
 
 use super::client::LIMIT;
+use super::eventually::eventually;
 
 /// A program with nothing of this shell's settings, that ends with its test.
 pub(crate) fn command(program: impl AsRef<Path>) -> Command {
@@ -19,6 +22,17 @@ pub(crate) fn command(program: impl AsRef<Path>) -> Command {
     command.envs(["PATH", "HOME"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// Waits until a program listens at an address; says whether it does, or has ended.
+pub(crate) async fn listens(process: &mut Process, address: SocketAddr) -> bool {
+    eventually("the program listens, or ends", async || {
+        if process.has_ended().unwrap().is_some() {
+            return Some(false);
+        }
+        TcpStream::connect(address).await.is_ok().then_some(true)
+    })
+    .await
 }
 
 /// The program that is tested.
