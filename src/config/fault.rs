@@ -23,7 +23,7 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.key.as_str(), self.origin.as_str()) {
+        match (plain(&self.key).as_str(), plain(&self.origin).as_str()) {
             ("", "") => {}
             ("", origin) => write!(f, "{origin}: ")?,
             (key, origin) => write!(f, "{key} ({origin}): ")?,
@@ -34,6 +34,11 @@ impl fmt::Display for Fault {
             None => Ok(()),
         }
     }
+}
+
+/// Names of variables and keys may hold anything; what is told of them stays within its line.
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// All that is wrong; one line for each fault.

@@ -7,12 +7,13 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use proptest::test_runner::{Config, TestError, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
 use super::ALL;
 
-/// How many inputs are made for each probe.
-const CASES: u32 = 96;
+/// How many inputs are made for each probe: the same ones each time, so that what fails here is what was changed.
+/// `ZONEWIRE_PROBE_CASES=<count>` makes so many others, and `just fuzz` looks for them by what they reach.
+const CASES: u32 = 1_000;
 
 /// The longest one; a change may double what it changes.
 const LEN_MAX: usize = 4_096;
@@ -113,8 +114,14 @@ pub(super) fn check(name: &str, probe: fn(&[u8])) {
         bytes
     });
     // What it finds goes into the corpus, and not into a file of seeds.
-    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
-    let found = TestRunner::new(config).run(&made, |bytes| {
+    let more = std::env::var("ZONEWIRE_PROBE_CASES").ok().and_then(|cases| cases.parse().ok());
+    let config = Config { cases: more.unwrap_or(CASES), failure_persistence: None, ..Config::default() };
+    let fixed = || TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = match more {
+        None => TestRunner::new_with_rng(config, fixed()),
+        Some(_) => TestRunner::new(config),
+    };
+    let found = runner.run(&made, |bytes| {
         probe(&bytes);
         Ok(())
     });

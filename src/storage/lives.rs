@@ -10,7 +10,7 @@ use crate::model::{Epoch, NodeId, OFFSET_MAX, Position, new_epoch};
 
 /// In place of a log's epoch in the name of a fork: it had none; nothing was known of it.
 const UNBORN: &str = "u";
-const UNKNOWN: &str = "0";
+const UNKNOWN: &str = Epoch::OF_NO_LOG;
 
 /// What a name says besides producers: the reader is on its way through what it was owed of a log; it is
 /// elsewhere, and has to go back; it cannot be said what was had; a snapshot is not whole.
@@ -97,19 +97,19 @@ impl Life {
     pub(super) fn of(epoch: &Epoch) -> Option<Self> {
         let mut parts = epoch.as_str().split('.');
         let kind = parts.next()?;
-        let log = Epoch::of_log(parts.next()?).ok()?;
+        let log = parts.next()?;
         match kind {
             "f" => {
                 let base = parts.next()?.parse().ok()?;
                 let node = parts.next()?.parse().ok()?;
                 let seq = parts.next()?.parse().ok()?;
                 let from = parts.next()?.parse().ok()?;
-                let unborn = log.as_str() == UNBORN;
-                let log = (!unborn && log.as_str() != UNKNOWN).then_some(log);
+                let unborn = log == UNBORN;
+                let log = if unborn || log == UNKNOWN { None } else { Some(Epoch::of_log(log).ok()?) };
                 let fork = Fork { log, unborn, base, node, seq, from };
                 (base <= from).then_some(Self::Fork(fork, had_of(parts)?))
             }
-            "v" => Some(Self::View(log, had_of(parts)?)),
+            "v" => Some(Self::View(Epoch::of_log(log).ok()?, had_of(parts)?)),
             _ => None,
         }
     }
@@ -416,12 +416,14 @@ mod tests {
 
     #[test]
     fn what_is_too_long_for_the_epoch_of_a_log_is_not_one() {
-        for text in ["x".repeat(33), "f.1".to_owned(), "é".to_owned(), String::new()] {
+        for text in ["x".repeat(33), "f.1".to_owned(), "é".to_owned(), "0".to_owned(), String::new()] {
             assert!(Epoch::of_log(&text).is_err(), "{text}");
         }
         // Whoever comes with it is told that anything may come again, and nothing that nobody could read.
-        let made_up = Position { epoch: "x".repeat(33).parse().unwrap(), offset: 7 };
-        assert_eq!(had_at(&made_up), Had::unknown());
+        for text in ["x".repeat(33), "0".to_owned()] {
+            let made_up = Position { epoch: text.parse().unwrap(), offset: 7 };
+            assert_eq!(had_at(&made_up), Had::unknown(), "{text}");
+        }
         let of_log = Epoch::of_log(&"x".repeat(32)).unwrap();
         let fork = Fork {
             log: Some(of_log),

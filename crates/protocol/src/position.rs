@@ -21,13 +21,16 @@ impl Epoch {
     /// The most characters of an epoch of a log; ours have 16.
     const OF_LOG_LEN_MAX: usize = 32;
 
+    /// What stands in an epoch in place of that of a log which is not known.
+    pub const OF_NO_LOG: &str = "0";
+
     /// Reads the epoch of a log, which is short and has no dots: longer texts, and those with dots, say
-    /// more than which life of a log they are.
+    /// more than which life of a log they are, and [`OF_NO_LOG`](Self::OF_NO_LOG) says that it is none.
     ///
     /// # Errors
     /// When it is none.
     pub fn of_log(text: &str) -> Result<Self, InvalidPosition> {
-        if text.len() > Self::OF_LOG_LEN_MAX || text.contains('.') {
+        if text.len() > Self::OF_LOG_LEN_MAX || text.contains('.') || text == Self::OF_NO_LOG {
             Err(InvalidPosition)
         } else {
             text.parse()

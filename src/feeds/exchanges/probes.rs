@@ -10,7 +10,7 @@ use super::binance::Binance;
 use super::coinbase::Coinbase;
 use super::kraken::Kraken;
 use super::rows::Rows;
-use super::{ExchangeConfig, Feed, FeedEvent, Moment, Resume, Step};
+use super::{ExchangeConfig, Feed, FeedEvent, Moment, Resume, Step, Trouble};
 use crate::model::EventType;
 use crate::protocol::{parse_event, parse_price};
 use crate::support::json::check_json;
@@ -128,10 +128,16 @@ impl Heard {
     fn take(&mut self, steps: Vec<Step>, taken: Result<(), String>, len: usize, is_strict: bool) -> bool {
         let mut is_over = false;
         if let Err(malformed) = taken {
-            // What comes of a failed answer to a request is no part of it.
+            // What comes of a failed answer to a request is no part of it: trades that were held for those that it
+            // was to give, and are told when these are given up.
+            let is_given_up = |step: &Step| matches!(step, Step::Trouble(Trouble::TradesMissed { .. }));
+            let gives_up = steps.iter().any(is_given_up);
             // An answer that cannot be read shows all the same that its source is reached.
-            let is_told = |step: &Step| {
-                matches!(step, Step::Event(_) | Step::Price { .. }) || (is_strict && *step == Step::Ready)
+            let is_told = |step: &Step| match step {
+                Step::Event(event) => !(gives_up && event.kind == EventType::Trade),
+                Step::Price { .. } => true,
+                Step::Ready => is_strict,
+                _ => false,
             };
             assert!(
                 !steps.iter().any(is_told),

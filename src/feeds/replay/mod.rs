@@ -196,8 +196,10 @@ const HEAD_LEN: usize = 512;
 /// after it the next ones.
 fn read_head(input: &mut impl Read) -> io::Result<Vec<u8>> {
     let (mut head, mut length) = ([0; HEAD_LEN], 0);
-    let shows =
-        |head: &[u8]| !BYTE_ORDER_MARK.starts_with(head) && !without_mark(head).trim_ascii_start().is_empty();
+    let shows = |head: &[u8]| {
+        let head = without_marks(head);
+        !BYTE_ORDER_MARK.starts_with(head) && !head.trim_ascii_start().is_empty()
+    };
     while length < HEAD_LEN && !shows(&head[..length]) {
         match input.read(&mut head[length..]) {
             Ok(0) => break,
@@ -209,8 +211,12 @@ fn read_head(input: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(head[..length].to_vec())
 }
 
-fn without_mark(head: &[u8]) -> &[u8] {
-    head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head)
+/// Files that were joined or converted may have the mark more than once.
+fn without_marks(mut head: &[u8]) -> &[u8] {
+    while let Some(rest) = head.strip_prefix(BYTE_ORDER_MARK) {
+        head = rest;
+    }
+    head
 }
 
 impl fmt::Debug for Replay {
@@ -250,7 +256,7 @@ impl Replay {
     ) -> Result<Self, ReplayError> {
         let (mut input, meter) = Metered::new(input);
         let head = read_head(&mut input).map_err(|cause| ReplayError::Io { name: name.clone(), cause })?;
-        let head = without_mark(&head);
+        let head = without_marks(&head);
         let format = options.format.unwrap_or(match head.trim_ascii_start().first() {
             // An array is none, which its first line says.
             Some(b'{' | b'[') => FileFormat::Ndjson,
