@@ -37,6 +37,11 @@ impl Candles {
     /// A candle came, as it is now.
     pub(super) fn offer(&mut self, candle: Candle, length: TimeDelta, now: DateTime<Utc>) -> Vec<Told> {
         let mut told = Vec::new();
+        // A candle that begins after now had a wrong time, and must not hide those that come before it. (Where this
+        // machine's clock is behind, that is all candles; they come in order, so nothing is forgotten then.)
+        let is_wrong = |known: &mut Candle| known.open_time > now && known.open_time > candle.open_time;
+        self.closed.take_if(is_wrong);
+        self.current.take_if(is_wrong);
         if let Some(closed) = self.closed.as_mut().filter(|closed| candle.open_time <= closed.open_time) {
             // An older one is of a time that nobody looks at, and was told.
             if candle.open_time == closed.open_time && *closed != candle {
@@ -121,5 +126,26 @@ mod tests {
         // What comes long after its end is closed at once, as in what is sent at the beginning.
         let told = candles.offer(candle(5, "4"), MINUTE, at(9, 0));
         assert_eq!(words(&told), [("2", true, false), ("4", true, false)]);
+    }
+
+    #[test]
+    fn a_candle_far_ahead_does_not_hide_the_next_ones() {
+        let mut candles = Candles::default();
+        candles.offer(candle(0, "1"), MINUTE, at(0, 10));
+        candles.offer(candle(500, "9"), MINUTE, at(0, 11));
+        candles.offer(candle(501, "9"), MINUTE, at(0, 12));
+        assert_eq!(words(&candles.offer(candle(1, "2"), MINUTE, at(1, 5))), [("2", false, false)]);
+        assert_eq!(
+            words(&candles.offer(candle(2, "3"), MINUTE, at(2, 1))),
+            [("2", true, false), ("3", false, false)]
+        );
+        // The clock of this machine is behind.
+        let mut behind = Candles::default();
+        assert_eq!(words(&behind.offer(candle(60, "1"), MINUTE, at(0, 1))), [("1", false, false)]);
+        assert_eq!(
+            words(&behind.offer(candle(61, "2"), MINUTE, at(1, 1))),
+            [("1", true, false), ("2", false, false)]
+        );
+        assert_eq!(words(&behind.offer(candle(61, "3"), MINUTE, at(1, 2))), [("3", false, false)]);
     }
 }
