@@ -266,7 +266,8 @@ pub struct InvalidMessage {
 impl ClientMessage {
     /// Reads one text message.
     ///
-    /// # Errors The text is not JSON or not an object, `type` is unknown, or a field has the wrong shape;
+    /// # Errors
+    /// The text is not JSON or not an object, `type` is unknown, or a field has the wrong shape;
     /// the error says which, and what would be right.
     pub fn parse(text: &str) -> Result<Self, InvalidMessage> {
         let fail = |code, message: String| InvalidMessage { id: None, code, message };

@@ -29,7 +29,8 @@ impl Fields {
 
     /// Deserializes all fields as a type that has them.
     ///
-    /// # Errors The fields do not fit the type.
+    /// # Errors
+    /// The fields do not fit the type.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         read_fields(self.0.iter().map(|(name, value)| (name.as_str(), &**value)))
     }

@@ -29,7 +29,8 @@ pub enum UnreadableJson {
 /// Looks for what other JSON parsers refuse, in one pass and without recursion. Text that is not JSON at
 /// all passes, because its parser reports that better.
 ///
-/// # Errors The first such fault.
+/// # Errors
+/// The first such fault.
 pub fn check_json(text: &str) -> Result<(), UnreadableJson> {
     let bytes = text.as_bytes();
     let (mut at, mut depth) = (0, 0_usize);

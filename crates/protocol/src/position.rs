@@ -27,7 +27,8 @@ impl Epoch {
     /// Parses the epoch of a log, as opposed to that of a fork, which is longer or has dots, and to
     /// [`OF_NO_LOG`](Self::OF_NO_LOG).
     ///
-    /// # Errors The text is not the epoch of a log.
+    /// # Errors
+    /// The text is not the epoch of a log.
     pub fn of_log(text: &str) -> Result<Self, InvalidPosition> {
         if text.len() > Self::OF_LOG_LEN_MAX || text.contains('.') || text == Self::OF_NO_LOG {
             Err(InvalidPosition)

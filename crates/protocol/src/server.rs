@@ -477,7 +477,8 @@ impl ServerMessage {
 
     /// Parses a text message.
     ///
-    /// # Errors The text is not a JSON object with a `type`, or its `type` is known and its fields do not
+    /// # Errors
+    /// The text is not a JSON object with a `type`, or its `type` is known and its fields do not
     /// fit.
     pub fn read(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
