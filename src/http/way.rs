@@ -43,7 +43,7 @@ impl fmt::Display for Peer {
 /// How a connection came in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Way {
-    /// The client, as announced by the PROXY protocol if there is a proxy that does so.
+    /// The other end, or the client that it announced by the PROXY protocol.
     pub(crate) peer: Peer,
     pub(crate) is_for_operators: bool,
     /// Whether it uses the gateway's own TLS.
