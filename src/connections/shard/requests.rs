@@ -319,7 +319,7 @@ impl Shard {
     }
 
     /// Ends a connection's subscriptions to orders that have ended, once everything was sent and the linger
-    /// time is over. A connection that was opened on an order ends with it elsewhere.
+    /// time is over. The order that the connection was opened on is left to [`Self::close_if_finished`].
     pub(super) fn end_finished(self: &Rc<Self>, connection: &Rc<Connection>, now: Instant) {
         let linger = Duration::from_millis(self.config.order_linger_ms);
         for (subscription, at) in connection.finished() {

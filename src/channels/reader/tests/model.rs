@@ -1,5 +1,5 @@
-//! A log that is appended to, trimmed, moved and lost, an actor that tells of it, and a reader that
-//! works whenever the schedule lets it.
+//! A log that is appended to, trimmed, reconciled and lost; an actor that reports about it; and a reader
+//! that runs whenever the schedule lets it.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::iter;
@@ -14,17 +14,17 @@ use crate::channels::live::Live;
 enum Act {
     /// Entries are appended.
     Append { producer: u128, count: u64 },
-    /// The oldest are no longer kept.
+    /// The oldest entries leave the log.
     Trim { count: usize },
-    /// The actor tells what it has not told yet, in batches of so many.
+    /// The actor sends what it has not sent yet, in batches of this size.
     Tell { batch: usize },
-    /// What is on its way arrives.
+    /// Messages on their way arrive.
     Arrive { count: usize },
-    /// The reader takes a part of a turn.
+    /// The reader does part of a turn.
     Work { limit: usize },
-    /// The log goes on after the base, with the entries behind it in another order, among others.
+    /// The log continues after the base, with the entries after it in another order, among foreign ones.
     Rejoin { tail: u64, foreign: u64, late: bool },
-    /// The log is gone; so is, perhaps, all knowledge of it.
+    /// The log is gone; perhaps so is all knowledge of it.
     Lose { is_forgotten: bool },
 }
 
@@ -42,13 +42,13 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     proptest::collection::vec(act, 1..80)
 }
 
-/// One life of the log.
+/// One epoch of the log.
 #[derive(Debug, Clone)]
 struct Life {
     epoch: Epoch,
-    /// Offsets from 1.
+    /// Offsets count from 1.
     entries: Vec<Entry>,
-    /// The oldest that is kept.
+    /// The oldest offset in the log.
     first: u64,
     next: Option<Seam>,
     is_forgotten: bool,
@@ -64,12 +64,12 @@ impl Life {
     }
 }
 
-/// The channel as its actor and the storage have it.
+/// The channel as its actor and the storage know it.
 #[derive(Debug)]
 struct Channel {
     lives: Vec<Life>,
     seqs: HashMap<u128, u64>,
-    /// The actor has told all up to this offset of the last life.
+    /// The actor has sent everything up to this offset of the last epoch.
     told: u64,
     late_to: u64,
     on_its_way: VecDeque<Live>,
@@ -131,7 +131,7 @@ impl Channel {
         let mut had = Had::default();
         let again = old.after(base);
         again.iter().for_each(|entry| had.add(entry.id.producer, entry.id.seq));
-        // What others wrote, then producers one after the other: another order than before.
+        // Foreign entries first, then one producer after the other: a different order than before.
         let mut behind: Vec<EntryId> = Vec::new();
         for _ in 0..foreign {
             let seq = self.seqs.entry(3).or_insert(0);
@@ -139,7 +139,7 @@ impl Channel {
             behind.push(EntryId { producer: node(3), seq: *seq });
         }
         for producer in [2, 1, 3] {
-            // A producer's entries stay in order.
+            // The entries of one producer stay in order.
             let ids = again.iter().map(|entry| entry.id).filter(|id| id.producer == node(producer));
             let place = if producer == 3 { 0 } else { behind.len() };
             behind.splice(place..place, ids);
@@ -333,7 +333,7 @@ fn run(before: Vec<Act>, start_at: Option<u64>, after: Vec<Act>) {
 }
 
 proptest! {
-    /// Whatever happens to the log, and whenever the reader gets to work.
+    /// Whatever happens to the log, and whenever the reader gets to run.
     #[test]
     fn all_comes_once_and_in_order_or_is_told(
         before in proptest::collection::vec((1..3u128, 1..5u64), 0..4),
