@@ -179,7 +179,7 @@ impl Reader {
         });
         self.told = Some(at.epoch.clone());
         self.had.clone_from(&at.had);
-        self.enter(&at.life);
+        self.enter(&at.log_epoch);
     }
 
     fn enter(&mut self, epoch: &Epoch) {
@@ -381,14 +381,14 @@ impl Reader {
             return (steps, Then::Turn);
         }
         if !is_here {
-            let life = page.epoch.clone().or_else(|| self.joining(|joining| joining.to_be_born()));
-            let Some(life) = life else {
+            let log_epoch = page.epoch.clone().or_else(|| self.joining(|joining| joining.to_be_born()));
+            let Some(log_epoch) = log_epoch else {
                 // The channel has to look at its log.
                 steps.push(Step::Doubt);
                 self.joining(|joining| joining.taking = Some(Taking::default()));
                 return (steps, Then::Pause);
             };
-            self.enter(&life);
+            self.enter(&log_epoch);
             taking.is_told = false;
         }
         if !taking.is_told {
@@ -619,15 +619,15 @@ impl Reader {
     }
 
     /// Continues in an epoch that does not follow the one it was in.
-    fn go_elsewhere(&mut self, life: &Epoch, page: &Page, steps: &mut Steps) {
+    fn go_elsewhere(&mut self, log_epoch: &Epoch, page: &Page, steps: &mut Steps) {
         let Some(Position { epoch, offset }) = self.position() else { return };
         let had = had_at(&Position { epoch: told_epoch(&epoch, &self.had), offset });
-        let (offset, had) = begin_elsewhere(had, life, page);
+        let (offset, had) = begin_elsewhere(had, log_epoch, page);
         if self.wants_snapshot && !had.is_merely_owed() {
             return self.take_snapshot(steps);
         }
         (self.cursor, self.late_to, self.had) = (offset, 0, had);
-        self.enter(life);
+        self.enter(log_epoch);
         self.tell_epoch(false, None, steps);
     }
 
@@ -686,8 +686,8 @@ impl Reader {
     /// Its position, as the client is told.
     fn place(&self) -> Option<Position> {
         let Position { epoch, offset } = self.position()?;
-        let life = if self.is_unborn() { unborn(&epoch) } else { epoch };
-        Some(Position { epoch: told(&life, &self.had), offset })
+        let log_epoch = if self.is_unborn() { unborn(&epoch) } else { epoch };
+        Some(Position { epoch: told(&log_epoch, &self.had), offset })
     }
 
     /// Tells the client the epoch from here on, unless the client knows it and nothing is missing.

@@ -27,13 +27,13 @@ pub(crate) fn unborn_in_doubt(epoch: &Epoch) -> Epoch {
 }
 
 /// The epoch for a reader that has had, or is owed, something in addition.
-pub(crate) fn told(life: &Epoch, had: &Had) -> Epoch {
-    match to_be_born(life) {
+pub(crate) fn told(log_epoch: &Epoch, had: &Had) -> Epoch {
+    match to_be_born(log_epoch) {
         Some(minted) if *had == Had::unknown() => unborn_in_doubt(&minted),
         Some(minted) if *had == Had::of_part() => format!("{PREFIX}{minted}{PART}").parse().unwrap_or(minted),
         // With producers in the version vector no node can read the result: a reader that resumes with it
         // is told that what it has had is unknown.
-        _ => told_epoch(life, had),
+        _ => told_epoch(log_epoch, had),
     }
 }
 

@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(orders.changes().await, HashMap::from([(a, true), (b, false)]));
         orders.set(&ChannelName::order(b), false);
         orders.set(&ChannelName::order(a), true);
-        assert_eq!(orders.changes().await, HashMap::from([(a, true)]), "it may have begun a new life");
+        assert_eq!(orders.changes().await, HashMap::from([(a, true)]), "its log may have begun a new epoch");
     }
     #[test]
     fn types_of_events_are_followed_from_the_first_subscriber_to_the_last() {

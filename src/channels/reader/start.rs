@@ -70,7 +70,7 @@ impl Asked {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StartingPoint {
     /// The epoch of the first entry, and what the client has had, or is owed.
-    pub(crate) life: Epoch,
+    pub(crate) log_epoch: Epoch,
     pub(crate) had: Had,
     /// The epoch for the client, which contains both.
     pub(crate) epoch: Epoch,
@@ -98,10 +98,10 @@ impl StartingPoint {
     /// The starting point of a client that wants the next entries of a channel joined at this position.
     pub(crate) fn next(joined_at: Position) -> Self {
         let Position { epoch, offset } = joined_at.clone();
-        let life = epoch.clone();
+        let log_epoch = epoch.clone();
         let had = Had::default();
         Self {
-            life,
+            log_epoch,
             had,
             epoch,
             offset,
@@ -119,17 +119,17 @@ impl StartingPoint {
     /// The starting point of a client that gets a snapshot, of which `page` is the first page. `is_new`: it
     /// has had nothing that it could miss.
     pub(crate) fn of_snapshot(joined_at: Position, page: &EncodedLatest, is_new: bool) -> Self {
-        let Position { epoch: life, offset } = match &page.epoch {
+        let Position { epoch: log_epoch, offset } = match &page.epoch {
             Some(epoch) => Position { epoch: epoch.clone(), offset: page.top },
             None => joined_at.clone(),
         };
         // The page may have been read a moment ago.
-        let top = if joined_at.epoch == life { offset.max(joined_at.offset) } else { offset };
+        let top = if joined_at.epoch == log_epoch { offset.max(joined_at.offset) } else { offset };
         let had = Had::of_part();
-        let epoch = told(&life, &had);
+        let epoch = told(&log_epoch, &had);
         let gap = Some(0).filter(|_| is_new && !page.is_copy);
         Self {
-            life,
+            log_epoch,
             had,
             epoch,
             offset,
@@ -147,13 +147,13 @@ impl StartingPoint {
     /// The starting point of a client that has [`had`](Start::had) everything up to a position; `page` was
     /// read after that, once the channel was joined at `joined_at`.
     pub(crate) fn in_log(joined_at: Position, position: Option<&Position>, page: &Page) -> Self {
-        let life = page.epoch.clone().unwrap_or_else(|| joined_at.epoch.clone());
+        let log_epoch = page.epoch.clone().unwrap_or_else(|| joined_at.epoch.clone());
         let (is_part, after) =
             (position.is_some_and(|at| had_at(at).is_part()), position.map_or(0, |at| at.offset));
         let is_known = position.is_none_or(|at| is_known(at, page));
-        let (offset, gap, had) = Self::found(&life, position, page);
+        let (offset, gap, had) = Self::found(&log_epoch, position, page);
         let gap = gap.filter(|_| had.is_whole());
-        let epoch = told(&life, &had);
+        let epoch = told(&log_epoch, &had);
         let is_resumed = match gap {
             _ if is_part => false,
             Some(gap) => gap == 0,
@@ -161,7 +161,7 @@ impl StartingPoint {
             None => had.is_merely_owed() || (is_known && offset == after),
         };
         Self {
-            life,
+            log_epoch,
             had,
             epoch,
             offset,
@@ -177,21 +177,21 @@ impl StartingPoint {
     }
 
     /// Where the entries begin, how many are gone, and what was had.
-    fn found(life: &Epoch, position: Option<&Position>, page: &Page) -> (u64, Option<u64>, Had) {
+    fn found(log_epoch: &Epoch, position: Option<&Position>, page: &Page) -> (u64, Option<u64>, Had) {
         let oldest = page.first.saturating_sub(1);
         if let Some(position) = position.filter(|position| !is_known(position, page)) {
-            let (offset, had) = begin_elsewhere(had_at(position), life, page);
+            let (offset, had) = begin_elsewhere(had_at(position), log_epoch, page);
             return (offset, None, had);
         }
         let after = position.map_or(0, |position| position.offset);
         let (missing, mut had) = (oldest.saturating_sub(after), Had::default());
         if missing > 0 && after < page.out_of_reach {
-            let log = Some(life.clone()).filter(|life| !is_fork(life));
+            let log = Some(log_epoch.clone()).filter(|log_epoch| !is_fork(log_epoch));
             match log {
                 Some(_) => {
                     had.set_back(Some(Back { log, to: after, after: oldest, until: oldest, is_away: true }))
                 }
-                None => miss_in_fork(&mut had, life, after, oldest),
+                None => miss_in_fork(&mut had, log_epoch, after, oldest),
             }
             return (oldest, None, had);
         }
@@ -199,9 +199,9 @@ impl StartingPoint {
             // Its epoch stays as it is, and says so.
             Some(position) if !had_at(position).is_whole() => (after.max(oldest), None, had),
             // Whatever the log turns out to contain is wanted.
-            None if !page.is_final && is_fork_of_unknown(life) => {
+            None if !page.is_final && is_fork_of_unknown(log_epoch) => {
                 if missing > 0 {
-                    lack_own(&mut had, life, oldest);
+                    lack_own(&mut had, log_epoch, oldest);
                 }
                 had.set_back(Some(Back::to_the_beginning()));
                 (after.max(oldest), None, had)
@@ -212,7 +212,7 @@ impl StartingPoint {
 
     /// Whether its channel is in a fork.
     pub(crate) fn is_alone(&self) -> bool {
-        is_fork(&self.life)
+        is_fork(&self.log_epoch)
     }
 
     /// Whether nothing is missing between what the client has had and what it gets.

@@ -165,7 +165,7 @@ fn what_is_next_is_sent_as_it_comes() {
     reader.took(6);
     assert_eq!(short(&reader.on_batch(&batch(5..=8), ROOM)), ["Live 7-8"], "what overlaps is left out");
     assert_eq!(short(&reader.on_batch(&batch(5..=8), ROOM)), [""; 0]);
-    assert_eq!(short(&reader.on_batch(&batch_of("f", false, &own(9..=9)), ROOM)), [""; 0], "another life");
+    assert_eq!(short(&reader.on_batch(&batch_of("f", false, &own(9..=9)), ROOM)), [""; 0], "another epoch");
     let mut last = own(9..=10);
     last[1].draft.kind = EntryKind::Confirmed;
     assert_eq!(short(&reader.on_batch(&batch_of("e", false, &last), ROOM)), ["Live 9-10", "finished"]);

@@ -100,8 +100,8 @@ impl Client {
     }
 
     /// Whether the last message was about this epoch.
-    pub(super) fn is_told_of(&self, life: &Epoch) -> bool {
-        self.told.lock().position.as_ref().is_some_and(|position| is_about(&position.epoch, life))
+    pub(super) fn is_told_of(&self, log_epoch: &Epoch) -> bool {
+        self.told.lock().position.as_ref().is_some_and(|position| is_about(&position.epoch, log_epoch))
     }
 
     /// The client is told that the next entry comes after this position, whether nothing is missing, and
@@ -358,10 +358,10 @@ impl Told {
 }
 
 /// Whether an epoch for clients stands for this epoch of the log, perhaps with a version vector.
-fn is_about(told: &Epoch, life: &Epoch) -> bool {
-    let (told, life) = (told.as_str(), life.as_str());
+fn is_about(told: &Epoch, log_epoch: &Epoch) -> bool {
+    let (told, log_epoch) = (told.as_str(), log_epoch.as_str());
     let rest = told.strip_prefix("v.").unwrap_or(told);
-    let rest = rest.strip_prefix("u.").unwrap_or(rest).strip_prefix(life);
+    let rest = rest.strip_prefix("u.").unwrap_or(rest).strip_prefix(log_epoch);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
