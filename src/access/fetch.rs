@@ -66,9 +66,8 @@ async fn fetch(url: &Url) -> Gave {
     let request = http.get(url.as_str()).header(ACCEPT, "application/jwk-set+json, application/json");
     let answer = request.timeout(ANSWER_WITHIN).send().await.map_err(|error| error.to_string())?;
     if answer.status.is_redirection() {
-        return Err(
-            "answers with a redirect, which is not followed; configure the address that it leads to".to_owned()
-        );
+        return Err("answers with a redirect, which is not followed; configure the address that it leads to"
+            .to_owned());
     }
     if answer.status.as_u16() != 200 {
         return Err(format!("answers with {}", answer.status));

@@ -65,7 +65,9 @@ pub(crate) enum RevokeError {
     #[error(transparent)]
     TooMany(#[from] TooManyRevocations),
     /// It is in effect on this node nevertheless.
-    #[error("the revocation is in effect on this node, but may not reach others: the storage does not answer")]
+    #[error(
+        "the revocation is in effect on this node, but may not reach others: the storage does not answer"
+    )]
     Storage(#[from] StorageError),
 }
 
@@ -160,7 +162,9 @@ impl Gate {
                 let reached = self.revocations.reached.load(Ordering::Acquire);
                 match self.say(&own, reached, GONE_AFTER).await {
                     Ok(()) => said_at = Some(Instant::now()),
-                    Err(error) => debug!(error = %error, "could not publish which revocations are known here"),
+                    Err(error) => {
+                        debug!(error = %error, "could not publish which revocations are known here")
+                    }
                 }
             }
         }

@@ -33,7 +33,7 @@ pub enum PublishError {
         index: usize,
     },
     /// The log refuses the next entry for good.
-    #[error("the log refused it: {refusal}")]
+    #[error("the log refused the entry: {refusal}")]
     Refused {
         /// How many were accepted.
         accepted: usize,

@@ -13,8 +13,8 @@ Examples:
   zonewire health --json | jq -r .state
   zonewire health --strict --url http://10.0.0.7:8080
 
-Ends with 0 when the gateway may take traffic, which a degraded one may, and with 1 when it may \
-The exit code is 0 when the gateway is ready for traffic (a degraded gateway is), and 1 when it is \";
+The exit code is 0 when the gateway is ready for traffic (a degraded gateway is), and 1 when it is \
+not ready or does not answer. With --strict it is also 1 when the gateway is degraded.";
 
 /// Arguments of `health`.
 #[derive(Debug, clap::Args)]

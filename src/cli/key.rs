@@ -21,8 +21,8 @@ Examples:
   zonewire key make --file keys.toml --subject desk --right subscribe:zone:pjm.* --days 90
   zonewire key list --config zonewire.toml
 
-A key is printed once, and only its digest is kept. To take one away, take it out of the file: within two \
-A key is printed once, and only its digest is stored. To revoke a key, remove it from the file: within two \";
+A key is printed once, and only its digest is stored. To revoke a key, remove it from the file: within two \
+seconds it is no longer accepted. `zonewire token revoke --key NAME` revokes it on all nodes.";
 
 /// Arguments of `key`.
 #[derive(Debug, clap::Subcommand)]

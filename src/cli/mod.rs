@@ -63,7 +63,7 @@ Examples:
 
 Exit codes:
   0    all went well
-  1    could not start, or failed on the way; the order that was followed failed
+  1    could not start, failed on the way, or the order that was followed failed
   64   bad usage or bad configuration
   70   the gateway ended because of a bug; start it again
   74   the gateway ended with accepted entries that neither Redis nor a spool stored

@@ -118,9 +118,7 @@ fn content(json: Option<String>, flags: Option<Price>) -> Result<Content, UsageE
         (Some(json), _) => match serde_json::from_str::<&RawValue>(&json) {
             Ok(value) if value.get().starts_with(['{', '[']) => Ok(Content::Json(json)),
             Ok(_) => Err(UsageError("expected a JSON object, or an array of them".to_owned())),
-            Err(error) => {
-                Err(UsageError(format!("the argument is not JSON: {}", json_fault(&json, &error))))
-            }
+            Err(error) => Err(UsageError(format!("the argument is not JSON: {}", json_fault(&json, &error)))),
         },
         (None, Some(Price { price: None, bid: None, .. } | Price { price: None, ask: None, .. })) => {
             Err(UsageError("a quote needs both --bid and --ask; otherwise give --price".to_owned()))

@@ -21,8 +21,9 @@ Examples:
   zonewire relay --from rediss://eu --to rediss://us --types all --config zonewire.toml --listen 127.0.0.1:9091
   ZONEWIRE_RELAY_FROM=redis://:secret@eu ZONEWIRE_RELAY_TO=redis://:secret@us zonewire relay --types all
 
-Durable events come once, live ones at most once, and none comes round: relays may go both ways, and in \
-Durable events are delivered once and live ones at most once. No event returns to where it came from, so \";
+Durable events are delivered once and live ones at most once. No event returns to where it came from, so \
+that relays may run in both directions and in rings. Of several relays for one direction, one is active at \
+a time. SIGTERM or Ctrl-C ends it gracefully; a second one at once.";
 
 /// Arguments of `relay`.
 #[derive(Debug, clap::Args)]

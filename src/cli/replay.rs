@@ -30,9 +30,9 @@ Columns are found by their names: zone; time or timestamp; key, location, hub, n
 price, or bid and ask. energy, congestion, loss, quantity, bid and ask are numbers; every other \
 column becomes a free field.
 
-The first bad line ends it, when all before it is published. While the gateway is away, or busy, it \
-waits up to a minute; prices whose answer was lost then may be there twice, which is said. What the \
-The first invalid line ends the command, after all lines before it are published. If the gateway is \";
+The first invalid line ends the command, after all lines before it are published. If the gateway is \
+unreachable or busy, the command retries for up to a minute; prices whose answer was lost may then be \
+stored twice, which is reported. If the gateway refuses a line permanently, the exit code is 1.";
 
 /// Arguments of `replay`.
 #[derive(Debug, clap::Args)]

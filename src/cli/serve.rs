@@ -27,11 +27,12 @@ Examples:
   zonewire demo
   zonewire demo --interval-ms 100 --seed 7
   zonewire demo --redis-url redis://127.0.0.1
-Then, elsewhere:
 Then, in another terminal:
+  zonewire tail pjm caiso --pretty
 
-It keeps to its own memory unless a setting of `storage` says otherwise, on the command line, in a \
-The demo stores everything in its own memory unless a setting of `storage` is given on the command line, \";
+The demo stores everything in its own memory unless a setting of `storage` is given on the command line, \
+in a file or as ZONEWIRE_STORAGE__…; REDIS_URL and similar variables are ignored. Its prices are marked \
+`simulated`.";
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -202,7 +203,7 @@ mod tests {
     fn only_what_was_said_to_this_program_takes_the_demo_to_a_redis() {
         for (key, origin, chosen) in [
             ("storage.redis.url", "environment variable REDIS_URL", false),
-            ("storage.redis.host", "since storage.redis.port is set", false),
+            ("storage.redis.host", "because storage.redis.port is set", false),
             ("storage.redis.url", "environment variable ZONEWIRE_STORAGE__REDIS__URL", true),
             ("storage.redis.url", "flag --redis-url", true),
             ("storage.backend", "flag --storage", true),

@@ -10,9 +10,7 @@ pub(super) fn of_argument(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<ParseIntError>() {
         let words = match error.kind() {
             IntErrorKind::Zero => "expected a whole number, 1 or more",
-            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => {
-                "expected a smaller whole number"
-            }
+            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "expected a smaller whole number",
             _ => "expected a whole number",
         };
         return Some(words.to_owned());
@@ -47,7 +45,7 @@ mod tests {
                 "0".parse::<std::num::NonZeroU32>().unwrap_err().into(),
                 Some("expected a whole number, 1 or more"),
             ),
-            ("300".parse::<u8>().unwrap_err().into(), Some("expected a whole number that is less large")),
+            ("300".parse::<u8>().unwrap_err().into(), Some("expected a smaller whole number")),
             ("x".parse::<f64>().unwrap_err().into(), Some("expected a number such as 1.5")),
             ("x".parse::<bool>().unwrap_err().into(), Some("expected true or false")),
             (range("0 is not in 1..=9"), Some("expected a whole number from 1 to 9")),

@@ -27,8 +27,8 @@ Examples:
   zonewire history pjm -n 500 --json > pjm.ndjson
   zonewire history pjm --after 9f2c41d07a3be865:1200
 
-Entries go to stdout, the oldest first. Which ones are kept, and the position behind the last one, for \
-Entries go to stdout, the oldest first. The range of stored entries, and the position after the last one \";
+Entries go to stdout, the oldest first. The range of stored entries, and the position after the last one \
+shown, for `tail --since`, go to stderr.";
 
 /// Arguments of `zones`.
 #[derive(Debug, clap::Args)]

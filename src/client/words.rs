@@ -58,7 +58,9 @@ fn of_causes(error: &(dyn Error + 'static)) -> Option<String> {
         }
         // For example, when a TLS alert is parsed as HTTP.
         if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
-            return Some("the server does not speak HTTP; should the address begin with https://?".to_owned());
+            return Some(
+                "the server does not speak HTTP; should the address begin with https://?".to_owned(),
+            );
         }
         next = error.source();
     }
@@ -73,7 +75,9 @@ fn of_io(error: &io::Error) -> Option<String> {
         | io::ErrorKind::BrokenPipe
         | io::ErrorKind::UnexpectedEof => "the connection broke off",
         io::ErrorKind::TimedOut => "no answer in time",
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "there is no route to that address",
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            "there is no route to that address"
+        }
         // The resolver's errors have no kind of their own.
         _ if error.to_string().contains("lookup address") => "there is no host of that name",
         _ => return None,
@@ -135,13 +139,10 @@ mod tests {
         for (tls, expected) in [
             (
                 rustls::Error::AlertReceived(AlertDescription::CertificateRequired),
-                "it wants to be shown a certificate",
+                "it requires a client certificate",
             ),
-            (
-                rustls::Error::AlertReceived(AlertDescription::UnknownCA),
-                "it rejected the client certificate",
-            ),
-            (CertificateError::NotValidForName.into(), "its certificate is that of another host"),
+            (rustls::Error::AlertReceived(AlertDescription::UnknownCA), "it rejected the client certificate"),
+            (CertificateError::NotValidForName.into(), "its certificate is for another host"),
             (CertificateError::Expired.into(), "its certificate has expired"),
             (
                 CertificateError::UnknownIssuer.into(),
@@ -151,7 +152,7 @@ mod tests {
                 CertificateError::BadSignature.into(),
                 "its certificate is from an authority that is not trusted here",
             ),
-            (CertificateError::BadEncoding.into(), "its certificate is not one that is trusted here"),
+            (CertificateError::BadEncoding.into(), "its certificate is not trusted here"),
         ] {
             let error = SocketError::Io(io::Error::new(io::ErrorKind::InvalidData, tls));
             assert_eq!(of_socket(&error), expected);

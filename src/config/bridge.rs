@@ -42,8 +42,7 @@ pub(super) fn take(environment: &Environment, settings: &mut Vec<Setting>) -> Ve
         if is_prefix(prefix) {
             set("prefix", prefix.into(), &[PREFIX]);
         } else {
-            notices
-                .push(format!("{PREFIX} is ignored: expected up to 64 bytes without control characters"));
+            notices.push(format!("{PREFIX} is ignored: expected up to 64 bytes without control characters"));
         }
     }
     let mut read = |variable: &str| {

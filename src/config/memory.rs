@@ -229,7 +229,7 @@ mod tests {
         let loaded = load(64 * MIB, &[("storage.memory.total_bytes", "33554432")]);
         assert_eq!(loaded.config.storage.memory.total_bytes, 32 << 20);
         let warning = loaded.warning.unwrap();
-        assert!(warning.contains("add up to 79 MiB, and there are 64 MiB"), "{warning}");
+        assert!(warning.contains("add up to 79 MiB, but there are 64 MiB"), "{warning}");
         assert!(warning.contains("storage.memory.total_bytes 32 MiB"), "{warning}");
         let loaded = load(64 * MIB, &[("storage.memory.total_bytes", "4194304"), ("connections.max", "500")]);
         let Config { storage, connections, .. } = &loaded.config;

@@ -338,7 +338,9 @@ impl Shard {
                             None => debug!("an upgraded connection is still being observed"),
                         },
                         Some(Ok(Err(_))) => debug!("an upgraded connection is not a socket"),
-                        Some(Err(error)) => debug!(error = %error, "a client disconnected during its upgrade"),
+                        Some(Err(error)) => {
+                            debug!(error = %error, "a client disconnected during its upgrade")
+                        }
                         None => debug!("the shard stopped during an upgrade"),
                     }
                     drop(upgrading);

@@ -98,7 +98,8 @@ pub(super) const RECORDS: &[(&str, &str)] = &[
     ("sort", "The field to sort by; with `-` before it, in descending order."),
     ("{field}", "Any other parameter filters by the field of that name."),
 ];
-pub(super) const WRITE_RECORD: &[(&str, &str)] = &[("written", "1 to get the answer only once the log has it.")];
+pub(super) const WRITE_RECORD: &[(&str, &str)] =
+    &[("written", "1 to get the answer only once the log has it.")];
 pub(super) const WRITE_PROVIDER: &[(&str, &str)] = &[
     ("written", "1 to get the answer only once the log has it."),
     (

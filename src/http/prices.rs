@@ -190,7 +190,9 @@ impl Intake<'_> {
                 drafts.push(draft);
                 if !self.room.is_large_enough_for(taken) {
                     // Repeating the request could not help, so this is not 503.
-                    let detail = format!("parsed, this array takes more memory than all bodies together may take; {more}");
+                    let detail = format!(
+                        "parsed, this array takes more memory than all bodies together may take; {more}"
+                    );
                     return Err(Problem::new(ProblemCode::BodyTooLarge, detail));
                 }
                 held.set(taken)

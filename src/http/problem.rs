@@ -121,8 +121,7 @@ impl Problem {
 
     pub(crate) fn storage(error: &StorageError) -> Self {
         if let StorageError::Unknown { .. } = error {
-            let detail =
-                "Redis is away, and this node alone does not know it; other nodes may";
+            let detail = "Redis is away, and this node alone does not know it; other nodes may";
             return Self::new(ProblemCode::UnknownWhileDegraded, detail);
         }
         // The cause stays in the log, because it may reveal internals.

@@ -362,13 +362,18 @@ pub(super) const ROUTES: &[Route] = &[
         .query(PAGE)
         .gives(Json(200, "DeadLetterList"))
         .or(&[400, 404]),
-    post("/api/orders/dead-letters/{order}/retry", Client, orders::retry, "Place a dead letter's order again")
-        .needs(Order(Action::Order))
-        .counts_as(Quota::Orders)
-        .hides_as(ProblemCode::UnknownDeadLetter)
-        .query(&[("force", "Even if it may have been carried out after all.")])
-        .gives(Json(202, "OrderPlaced"))
-        .or(&[400, 404, 409]),
+    post(
+        "/api/orders/dead-letters/{order}/retry",
+        Client,
+        orders::retry,
+        "Place a dead letter's order again",
+    )
+    .needs(Order(Action::Order))
+    .counts_as(Quota::Orders)
+    .hides_as(ProblemCode::UnknownDeadLetter)
+    .query(&[("force", "Even if it may have been carried out after all.")])
+    .gives(Json(202, "OrderPlaced"))
+    .or(&[400, 404, 409]),
     get("/api/orders/{order}", Client, orders::get, "An order with its updates")
         .needs(Order(Action::Subscribe))
         .gives(Json(200, "OrderView"))
@@ -451,18 +456,13 @@ pub(super) const ROUTES: &[Route] = &[
         .needs(Channel(Action::Subscribe, PROVIDERS))
         .gives(Object(200))
         .or(&[400, 404]),
-    put(
-        "/api/providers/{userId}",
-        Client,
-        providers::put,
-        "Add a provider, or replace it",
-    )
-    .needs(Channel(Action::Registry, PROVIDERS))
-    .counts_as(Quota::Publishes)
-    .query(WRITE_PROVIDER)
-    .takes(Body::Record)
-    .gives(Object(200))
-    .or(RECORD),
+    put("/api/providers/{userId}", Client, providers::put, "Add a provider, or replace it")
+        .needs(Channel(Action::Registry, PROVIDERS))
+        .counts_as(Quota::Publishes)
+        .query(WRITE_PROVIDER)
+        .takes(Body::Record)
+        .gives(Object(200))
+        .or(RECORD),
     patch(
         "/api/providers/{userId}",
         Client,
@@ -503,17 +503,12 @@ pub(super) const ROUTES: &[Route] = &[
         .takes(Body::Record)
         .gives(Object(201))
         .or(&[400, 404, 408, 409, 413, 415, 422]),
-    put(
-        "/api/active-orders",
-        Client,
-        active_orders::set_all,
-        "Replace all active orders with these",
-    )
-    .needs(Channel(Action::Registry, ACTIVE_ORDERS))
-    .counts_as(Quota::Publishes)
-    .takes(Body::Records)
-    .gives(Json(200, "RecordsSet"))
-    .or(&[400, 408, 413, 415, 422]),
+    put("/api/active-orders", Client, active_orders::set_all, "Replace all active orders with these")
+        .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+        .counts_as(Quota::Publishes)
+        .takes(Body::Records)
+        .gives(Json(200, "RecordsSet"))
+        .or(&[400, 408, 413, 415, 422]),
     delete("/api/active-orders", Client, active_orders::clear, "Remove all active orders")
         .needs(Channel(Action::Registry, ACTIVE_ORDERS))
         .counts_as(Quota::Publishes)
@@ -522,18 +517,13 @@ pub(super) const ROUTES: &[Route] = &[
         .needs(Channel(Action::Subscribe, ACTIVE_ORDERS))
         .gives(Object(200))
         .or(&[400, 404]),
-    put(
-        "/api/active-orders/{orderId}",
-        Client,
-        active_orders::put,
-        "Add an active order, or replace it",
-    )
-    .needs(Channel(Action::Registry, ACTIVE_ORDERS))
-    .counts_as(Quota::Publishes)
-    .query(WRITE_RECORD)
-    .takes(Body::Record)
-    .gives(Object(200))
-    .or(RECORD),
+    put("/api/active-orders/{orderId}", Client, active_orders::put, "Add an active order, or replace it")
+        .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+        .counts_as(Quota::Publishes)
+        .query(WRITE_RECORD)
+        .takes(Body::Record)
+        .gives(Object(200))
+        .or(RECORD),
     patch(
         "/api/active-orders/{orderId}",
         Client,

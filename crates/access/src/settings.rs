@@ -290,7 +290,10 @@ impl IssuerConfig {
         let has_audience = !self.audience.is_empty() && self.audience.iter().all(|name| !name.is_empty());
         require(has_audience, "`audience` must name at least one `aud` of its tokens".to_owned());
         let count = self.keys.len() + self.secret_files.len();
-        require(count > 0, "expected `keys` or `secret_files`: without them no token can be verified".to_owned());
+        require(
+            count > 0,
+            "expected `keys` or `secret_files`: without them no token can be verified".to_owned(),
+        );
         require(
             count <= SOURCES_MAX,
             format!("expected at most {SOURCES_MAX} keys and secrets, found {count}"),
@@ -339,9 +342,12 @@ impl Place {
         if !text.contains("://") {
             return Ok(Self::File(PathBuf::from(text)));
         }
-        let url = Url::parse(text).map_err(|error| format!("an entry of `keys` is not a valid address: {error}"))?;
+        let url = Url::parse(text)
+            .map_err(|error| format!("an entry of `keys` is not a valid address: {error}"))?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("an entry of `keys` contains a password; keys that verify tokens are public".to_owned());
+            return Err(
+                "an entry of `keys` contains a password; keys that verify tokens are public".to_owned()
+            );
         }
         let is_here = match url.host() {
             Some(Host::Domain(name)) => name == "localhost",
@@ -352,7 +358,9 @@ impl Place {
         match url.scheme() {
             "https" => Ok(Self::Url(url)),
             "http" if is_here => Ok(Self::Url(url)),
-            "http" => Err(format!("{url} must begin with https://: otherwise others could substitute keys on the way")),
+            "http" => Err(format!(
+                "{url} must begin with https://: otherwise others could substitute keys on the way"
+            )),
             other => Err(format!("an entry of `keys` begins with {other}://; expected https://, or a file")),
         }
     }

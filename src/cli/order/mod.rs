@@ -62,8 +62,8 @@ const CANCEL_EXAMPLES: &str = "\
 Example:
   zonewire order cancel 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11
 
-The order has ended when `order watch` says so: as failed with the code `cancelled`. An order \
-`order watch` shows when the order has ended: it fails with the code `cancelled`. An order whose \";
+`order watch` shows when the order has ended: it fails with the code `cancelled`. An order whose \
+transaction was submitted can no longer be cancelled.";
 
 #[derive(Debug, clap::Args)]
 struct CancelArgs {

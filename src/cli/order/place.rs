@@ -29,9 +29,9 @@ Examples:
   zonewire order place --order power.json --watch
   echo '{\"side\":\"buy\",\"quantity\":50}' | zonewire order place --order -
 
-The request carries an Idempotency-Key, a random one if none is given, so that sending it again \
-places nothing twice. It is sent again for up to half a minute when an answer is lost or the \
-The request has an Idempotency-Key, a random one if none is given, so that sending it again does not \";
+The request has an Idempotency-Key, a random one if none is given, so that sending it again does not \
+place the order twice. It is sent again for up to half a minute when an answer is lost or the gateway \
+is busy.";
 
 /// Arguments of `order place`.
 #[derive(Debug, clap::Args)]

@@ -54,7 +54,9 @@ fn lines(view: View) -> Vec<String> {
         }
     }
     if view.degraded {
-        lines.push("Redis is unavailable: this is what the gateway itself knows, and may be out of date.".to_owned());
+        lines.push(
+            "Redis is unavailable: this is what the gateway itself knows, and may be out of date.".to_owned(),
+        );
     }
     let updates = view.updates.unwrap_or_default();
     lines.push(match view.gap {

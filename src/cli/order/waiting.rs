@@ -106,17 +106,19 @@ mod tests {
             said(&external),
             "on all gateways 2 others wait, and 0 are under way; no worker asks this gateway for orders, \
              which are for workers of the kind external; other gateways have workers of another kind \
-             (paper), who do not take it"
+             (paper), which do not take it"
         );
         let busy = json!({"executor": "paper", "claims_under_way": 0, "jobs": {"waiting": 2, "claimed": 8}});
         assert_eq!(said(&busy), "on all gateways 1 other waits, and 8 are under way");
         let idle = json!({"executor": "paper", "jobs": {"waiting": 1, "claimed": 0}});
-        assert!(said(&idle).ends_with("; no worker of the kind paper seems to be running"), "{}", said(&idle));
-        let nothing = words(OrderId::random(), None, &OrdersView::default());
         assert!(
-            nothing.ends_with(
-                " has waited, and no worker has taken it; `zonewire stats` shows the state of all orders"
-            )
+            said(&idle).ends_with("; no worker of the kind paper seems to be running"),
+            "{}",
+            said(&idle)
         );
+        let nothing = words(OrderId::random(), None, &OrdersView::default());
+        assert!(nothing.ends_with(
+            " has waited, and no worker has taken it; `zonewire stats` shows the state of all orders"
+        ));
     }
 }

@@ -21,11 +21,11 @@ Examples:
   zonewire order watch 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11
   zonewire order watch 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11 --json | jq .type
 
-A bar on a terminal, else one line per update, from the first that is kept. All else goes to \
-stderr. After a lost connection it comes back by itself, five times at the most, and goes on \
-where it was; what is missing is said. Of an order that no worker takes for 3 s it is said what the \
-gateway knows of that. Ends with 0 when the order was confirmed, and with 1 when it \
 Shows a progress bar on a terminal, otherwise one line per update, from the first that is stored. \
+Everything else goes to stderr. After a lost connection the command reconnects, at most five times in \
+a row, and resumes where it was; missing updates are reported. If no worker takes the order within \
+3 s, what the gateway knows about that is printed. The exit code is 0 when the order was confirmed, \
+and 1 when it failed or could not be followed to its end. The order need not exist yet.";
 
 /// Arguments of `order watch`.
 #[derive(Debug, clap::Args)]

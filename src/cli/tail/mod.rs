@@ -29,9 +29,9 @@ Examples:
   zonewire tail pjm --snapshot
   zonewire tail event:trade 'event:ticker:binance:*'
 
-Entries go to stdout, all else to stderr, also the position at which each channel is. It goes on \
-until Ctrl-C: after a lost connection it comes back by itself and goes on where it was; what is \
-Entries go to stdout, everything else to stderr, including the position of each channel. The command \";
+Entries go to stdout, everything else to stderr, including the position of each channel. The command \
+runs until Ctrl-C: after a lost connection it reconnects and resumes where it was; missing entries \
+are reported.";
 
 /// Arguments of `tail`.
 #[derive(Debug, clap::Args)]

@@ -323,9 +323,7 @@ impl Follow {
         let missing = match (recovered, gap) {
             (true, _) => None,
             (false, Some(gap)) => Some(format!("{channel}: {gap} entries are missing here")),
-            (false, None) => {
-                Some(format!("{channel}: entries may be missing here; it is unknown how many"))
-            }
+            (false, None) => Some(format!("{channel}: entries may be missing here; it is unknown how many")),
         };
         missing.map(Step::Say).into_iter().chain([Step::Placed(channel, position)]).collect()
     }

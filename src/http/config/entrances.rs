@@ -99,8 +99,7 @@ impl HttpConfig {
             "`cert_file` and `key_file` go together: set both, or none".to_owned()
         });
         checks.require("tls.client_ca_file", tls.client_ca_file.is_none() || tls.is_on(), || {
-            "goes only with `cert_file` and `key_file`: clients show certificates where TLS is spoken"
-                .to_owned()
+            "requires `cert_file` and `key_file`: clients show certificates only over TLS".to_owned()
         });
         let is_required = tls.client_auth == ClientAuth::Required;
         checks.require("tls.client_auth", !is_required || tls.client_ca_file.is_some(), || {

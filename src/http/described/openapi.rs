@@ -158,8 +158,10 @@ fn answers(answer: Answer, problems: &[u16], kind: Kind) -> Value {
     if let (Answer::Json(_, name), Kind::Probe) = (answer, kind)
         && name != "Live"
     {
-        answers
-            .insert("503".to_owned(), json!({ "description": "It is not.", "content": json(of_schema(name)) }));
+        answers.insert(
+            "503".to_owned(),
+            json!({ "description": "It is not.", "content": json(of_schema(name)) }),
+        );
     }
     Value::Object(answers)
 }

@@ -104,8 +104,7 @@ where
 {
     let text = read_json(headers, body, app.config.line_bytes_max, app).await?;
     if app.orders.config().executor != ExecutorChoice::External {
-        let detail =
-            "orders are carried out by the gateway's own workers; for outside workers, set orders.executor = \"external\"";
+        let detail = "orders are carried out by the gateway's own workers; for outside workers, set orders.executor = \"external\"";
         return Err(Problem::new(ProblemCode::NotExternal, detail));
     }
     check_json(&text).map_err(|unreadable| Problem::new(ProblemCode::InvalidJson, unreadable.to_string()))?;

@@ -396,7 +396,8 @@ fn check_open(app: &App) -> Result<(), Problem> {
         return Ok(());
     }
     if storage.state != BackendState::Healthy && app.orders.config().when_degraded == WhenDegraded::Reject {
-        let detail = "Redis is configured and does not serve, so an order would exist in this process' memory only";
+        let detail =
+            "Redis is configured and does not serve, so an order would exist in this process' memory only";
         return refuse(ProblemCode::StorageDegraded, detail);
     }
     // An order accepted in an outage goes to Redis when that is back, and from there to a worker.

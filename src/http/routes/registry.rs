@@ -178,8 +178,7 @@ fn unknown(app: &App, kind: RegistryKind) -> Problem {
     match app.registry.state(kind) {
         BackendState::Healthy => problem(RegistryError::Unknown),
         _ => {
-            let detail =
-                "this node knows no such record, but cannot see all records of other nodes at the moment; they may know it";
+            let detail = "this node knows no such record, but cannot see all records of other nodes at the moment; they may know it";
             Problem::new(ProblemCode::UnknownWhileDegraded, detail)
         }
     }

@@ -84,8 +84,7 @@ fn tell_more(stats: &StatsView, to: &mut dyn FnMut(Metric<'_>)) {
         gauge("memory_disk_state", help, Some(("state", state)), is(stats.memory.disk == state));
     }
     let others = Number::Count(stats.orders.other_executors.len() as u64);
-    let help =
-        "Kinds of executors of other nodes on the same storage; 0 if all nodes have the same kind";
+    let help = "Kinds of executors of other nodes on the same storage; 0 if all nodes have the same kind";
     gauge("other_executors", help, None, others);
     let (name, help) = ("log_lines_lost", "Log lines that could not be written to stderr");
     let number = Number::Count(telemetry::lines_lost());
@@ -111,7 +110,12 @@ fn tell_process(to: &mut dyn FnMut(Metric<'_>)) {
             "Open file descriptors of this process, including sockets",
             Number::Count(process.open_files),
         ),
-        ("process_start_time_seconds", gauge, "Start time of this process, since 1970", Number::Real(process.started_s)),
+        (
+            "process_start_time_seconds",
+            gauge,
+            "Start time of this process, since 1970",
+            Number::Real(process.started_s),
+        ),
     ] {
         to(Metric { name, kind, help, label: None, number });
     }

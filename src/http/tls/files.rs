@@ -117,7 +117,9 @@ fn verifier(
     provider: Arc<rustls::crypto::CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let cannot = |error: &dyn std::fmt::Display| {
-        format!("`http.tls.client_ca_file` holds something that is not the certificate of an authority: {error}")
+        format!(
+            "`http.tls.client_ca_file` holds something that is not the certificate of an authority: {error}"
+        )
     };
     let mut roots = RootCertStore::empty();
     for authority in authorities {

@@ -77,8 +77,15 @@ struct Channel {
 
 impl Channel {
     fn new() -> Self {
-        let epoch_log = EpochLog { epoch: epoch("e0"), entries: vec![], first: 1, next: None, is_forgotten: false };
-        Self { epoch_logs: vec![epoch_log], seqs: HashMap::new(), told: 0, late_to: 0, on_its_way: VecDeque::new() }
+        let epoch_log =
+            EpochLog { epoch: epoch("e0"), entries: vec![], first: 1, next: None, is_forgotten: false };
+        Self {
+            epoch_logs: vec![epoch_log],
+            seqs: HashMap::new(),
+            told: 0,
+            late_to: 0,
+            on_its_way: VecDeque::new(),
+        }
     }
 
     fn epoch_log(&mut self) -> &mut EpochLog {
@@ -105,7 +112,8 @@ impl Channel {
             self.on_its_way.push_back(Live::Batch(Arc::new(batch)));
         }
         if new.is_empty() && told < epoch_log.top() {
-            let skipped = Live::Skipped { channel: channel(), epoch: epoch_log.epoch.clone(), offset: epoch_log.top() };
+            let skipped =
+                Live::Skipped { channel: channel(), epoch: epoch_log.epoch.clone(), offset: epoch_log.top() };
             self.on_its_way.push_back(skipped);
         }
         self.told = epoch_log.top();
@@ -154,7 +162,8 @@ impl Channel {
 
     fn lose(&mut self, is_forgotten: bool) {
         let name = epoch(&format!("e{}", self.epoch_logs.len()));
-        let epoch_log = EpochLog { epoch: name.clone(), entries: vec![], first: 1, next: None, is_forgotten: false };
+        let epoch_log =
+            EpochLog { epoch: name.clone(), entries: vec![], first: 1, next: None, is_forgotten: false };
         let to = Position { epoch: name, offset: 0 };
         self.move_on(epoch_log, Seam::unknown(to));
         if is_forgotten {
@@ -163,7 +172,10 @@ impl Channel {
     }
 
     fn read(&self, after: &Position, limit: usize) -> Page {
-        let known = self.epoch_logs.iter().find(|epoch_log| epoch_log.epoch == after.epoch && !epoch_log.is_forgotten);
+        let known = self
+            .epoch_logs
+            .iter()
+            .find(|epoch_log| epoch_log.epoch == after.epoch && !epoch_log.is_forgotten);
         let epoch_log = known.unwrap_or(self.epoch_logs.last().unwrap());
         let entries = if known.is_some() { epoch_log.after(after.offset) } else { &[] };
         Page {
