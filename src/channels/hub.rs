@@ -263,7 +263,6 @@ impl Channels {
     ///
     /// # Errors
     /// See [`PublishError`]. Entries that were not accepted may be in the log nevertheless.
-    /// See [`PublishError`]. What was not accepted may be in the log all the same.
     pub(crate) async fn publish_as(
         &self,
         channel: &ChannelName,

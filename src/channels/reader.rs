@@ -14,6 +14,10 @@
 //! - If something may be missing, `resync` says so before anything that comes after it. What is merely out of
 //!   reach comes after a later `resync`.
 //!
+//! For example, a reader in this node's fork has had entries 1, 2 and 3 of the old log, and `a` of this node
+//! at offset 4. After the outage the log is `[1, 2, 3, b, a]`, in a new epoch. The reader continues after
+//! offset 3 with `a` in its version vector: it gets `b`, and not `a` again.
+//!
 //! A reader that wants a snapshot gets one whenever it would otherwise miss something for good, and
 //! continues from the position at which the snapshot was read. There it starts over: nothing that it had
 //! before counts, so if the next page turns out to be from another epoch, the snapshot begins again.

@@ -48,7 +48,6 @@ impl BodyRoom {
     ///
     /// # Errors
     /// There is not enough left.
-    /// There is no room for it.
     pub(super) fn hold(self: &Arc<Self>, body: Vec<u8>) -> Result<Bytes, Problem> {
         let is_alone =
             self.bytes.compare_exchange(0, body.len(), Ordering::Relaxed, Ordering::Relaxed).is_ok();

@@ -193,8 +193,8 @@ impl Route {
 /// The first match counts, so literal segments precede braces. All methods of an address are adjacent.
 pub(super) const ROUTES: &[Route] = &[
     get("/", Client, page::index, "A page for traders and operators").needs(NoRight).gives(Text("text/html")),
-    get("/mark.svg", Client, page::mark, "The mark of that page").needs(NoRight).gives(Text("image/svg+xml")),
-    get("/assets/{file}", Client, page::asset, "Its scripts and styles")
+    get("/mark.svg", Client, page::mark, "The icon of the page").needs(NoRight).gives(Text("image/svg+xml")),
+    get("/assets/{file}", Client, page::asset, "The scripts and styles of the page")
         .needs(NoRight)
         .gives(Text("text/javascript"))
         .or(&[404]),

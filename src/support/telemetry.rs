@@ -112,7 +112,6 @@ impl Drop for Log {
 ///
 /// # Errors
 /// The level is invalid, or the log was set up before.
-/// The level is not usable, or there is a log already.
 pub(crate) fn init(config: &LogConfig) -> Result<Log, TelemetryError> {
     // The Redis client warns of each lost connection, but so does the gateway, once and in context. Later
     // directives override earlier ones, so a user can ask for more. At level trace, the WebSocket library

@@ -113,7 +113,6 @@ fn one_line(event: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// The thread cannot be started.
-/// The thread cannot be started.
 pub(super) fn start(
     mut sink: impl Write + Send + 'static,
     tell_lost: impl Fn(u64) + Send + 'static,
