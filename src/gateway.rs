@@ -1,6 +1,6 @@
-//! The composition root: from a [`Config`](crate::config::Config) to a gateway that runs. The only place that knows every room:
-//! `assembling` makes the parts and connects them, `threads` are those that serve connections, `stopping` runs
-//! a gateway and stops its parts one after the other.
+//! The composition root: turns a [`Config`](crate::config::Config) into a running gateway. The only place
+//! that knows every room: `assembling` creates the parts and connects them, `threads` serve connections,
+//! and `stopping` runs a gateway and stops its parts in order.
 
 mod assembling;
 mod fleet;
@@ -29,17 +29,16 @@ use threads::Thread;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// A part that it cannot do without panicked, or ended by itself, which is a bug. What could be
-    /// flushed was, and clients were told to come back.
+    /// An essential part panicked, or ended by itself, which is a bug. What could be flushed was, and
+    /// clients were told to reconnect.
     #[error("the gateway ended because of a bug: its part `{part}` panicked or ended by itself")]
     Failed {
-        /// Which one it was; the log says more.
+        /// Which part; the log has more.
         part: &'static str,
     },
-    /// It ended as it was told to, while Redis was away or did not take what had been accepted, and
-    /// that was nowhere else.
+    /// It stopped as requested, but Redis was away or refused accepted entries, which existed nowhere else.
     #[error(
-        "accepted and lost with the gateway, since Redis did not take them: {entries} entries, {orders} orders"
+        "accepted, but lost with the gateway, because Redis did not take them: {entries} entries, {orders} orders"
     )]
     Lost {
         /// Prices and updates of orders.
@@ -53,39 +52,39 @@ pub enum RunError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The storage that is required cannot be used.
+    /// The required storage is unusable.
     #[error(transparent)]
     Storage(#[from] storage::StartError),
-    /// It cannot be told who may come in: keys cannot be read.
+    /// Authentication cannot be set up, because keys cannot be read.
     #[error("`auth`: {0}")]
     Auth(String),
-    /// What orders look like cannot be read.
+    /// The schema of orders cannot be read.
     #[error("`orders.schema`: {0}")]
     OrderSchema(String),
-    /// A worker alone cannot use the Redis that it needs.
+    /// A process that is only a worker cannot use Redis.
     #[error(
         "a worker alone needs Redis, where others place orders (`node.roles` has no gateway), and Redis cannot \
          be used: {reason} [{code}]. Start it, correct `storage.redis`, or add `gateway` to `node.roles`"
     )]
     WorkerNeedsRedis {
-        /// A stable word for the kind of failure.
+        /// A stable code for the kind of failure.
         code: &'static str,
-        /// For people. Holds no secrets.
+        /// The reason, for people. Contains no secrets.
         reason: String,
     },
-    /// The certificate or its key cannot be used.
+    /// The certificate or its key is unusable.
     #[error("`http.tls`: {0}")]
     Tls(String),
-    /// An address, or a socket in the file system, cannot be listened on.
+    /// Listening on an address or a Unix socket failed.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address, or the path.
         address: String,
-        /// What the system said.
+        /// The system's error.
         #[source]
         cause: io::Error,
     },
-    /// A thread or its runtime could not be made.
+    /// A thread or its runtime could not be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
 }
@@ -95,23 +94,23 @@ pub enum StartError {
 pub struct Gateway {
     address: SocketAddr,
     operators: Option<SocketAddr>,
-    /// Removed with the gateway.
+    /// The Unix socket's file, removed with the gateway.
     _file: Option<UnixFile>,
     manager: Manager,
     drain_lead: Duration,
     drain_window: Duration,
     close_grace: Duration,
     stops: Stops,
-    /// Ends the storage, when it is no longer needed or the gateway is dropped.
+    /// Ends the storage when it is no longer needed or the gateway is dropped.
     storage: DropGuard,
-    /// Knows the channels and feeds.
+    /// Tracks the channels and feeds.
     tracker: TaskTracker,
-    /// Knows the worker, which needs the channels until its last order is done or given back.
+    /// Tracks the worker, which needs the channels until its last order is done or given back.
     work: TaskTracker,
     orders: Orders,
     registry: Registry,
     outage: OutageReader,
-    /// What it keeps on disk is closed at the end.
+    /// Its files are closed at the end.
     memory: MemoryBackend,
     status: StatusReader,
     redis_configured: bool,
@@ -119,10 +118,10 @@ pub struct Gateway {
     threads: Vec<Thread>,
 }
 
-/// What tells the parts to stop, in the order in which they are told.
+/// The signals that stop the parts, in the order in which they are given.
 #[derive(Debug, Clone, Default)]
 struct Stops {
-    /// Makes `/health/ready` say no.
+    /// Makes `/health/ready` report not ready.
     leaving: CancellationToken,
     /// Stops feeds and endless requests.
     stopping: CancellationToken,
@@ -137,8 +136,8 @@ struct Stops {
 }
 
 impl Gateway {
-    /// Opens the storage, listens, and serves. Must be called in a multi-thread runtime, on which
-    /// storage, channels and feeds run; connections get threads of their own.
+    /// Opens the storage, listens, and serves. Must be called in a multi-thread runtime, which runs the
+    /// storage, channels and feeds; connections get their own threads.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -148,8 +147,8 @@ impl Gateway {
         Self::start_with(loaded, Arc::new(paper)).await
     }
 
-    /// The same with an executor of the caller's own, which carries orders out in place of the
-    /// built-in simulation (unless `orders.executor` is `external`, or this node is no worker).
+    /// Starts with the caller's executor, which carries out orders in place of the built-in simulation
+    /// (unless `orders.executor` is `external`, or this node is not a worker).
     ///
     /// # Errors
     /// See [`StartError`].
@@ -157,21 +156,21 @@ impl Gateway {
         config: impl Into<Loaded>,
         executor: Arc<dyn OrderExecutor>,
     ) -> Result<Self, StartError> {
-        // Boxed, since it is large and nests deeply: callers hold a pointer.
+        // Boxed, because it is large and deeply nested: callers hold a pointer.
         Box::pin(assembling::assemble(config.into(), executor)).await
     }
 
-    /// The address that it listens on, with the port that was taken for 0.
+    /// The address that it listens on, with the actual port if 0 was configured.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The address of the operators' listener, where there is one.
+    /// The address of the operators' listener, if there is one.
     pub fn operators_address(&self) -> Option<SocketAddr> {
         self.operators
     }
 
-    /// Who is online, and which orders are under way: for who has a gateway in its own process.
+    /// Providers online and orders in progress, for programs that embed a gateway.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }

@@ -1,6 +1,6 @@
 //! Zonewire: a WebSocket gateway that keeps market data and order status flowing.
 //!
-//! `docs/ARCHITECTURE.md` maps the rooms; `tests/it/architecture.rs` keeps their walls.
+//! `docs/ARCHITECTURE.md` maps the rooms; `tests/it/architecture.rs` enforces their boundaries.
 
 mod access;
 mod bridge;

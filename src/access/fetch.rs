@@ -1,4 +1,4 @@
-//! Asking a place for keys.
+//! Reads a source of keys.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -13,15 +13,16 @@ use crate::client::BaseUrl;
 /// How long an address may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// The longest file; API keys take more room than others.
+/// The longest file; API keys need more than public keys.
 const FILE_BYTES_MAX: u64 = 8 << 20;
 
-/// A file that was changed less long ago is read again: somebody may be writing it, and the half that is
-/// there be good by itself, with fewer keys. Clocks of file systems may be ahead, so that has an end.
+/// A file changed more recently than this is read again: a program may still be writing it, and the first
+/// half may be valid by itself, with fewer keys. The clocks of file systems may be ahead, so the number of
+/// attempts is limited.
 const SETTLED_AFTER: Duration = Duration::from_millis(300);
 const SETTLED_LOOKS: u32 = 10;
 
-/// What a place gave: its text, and for how many seconds it may be kept, where it says so.
+/// The content of a source: its text, and for how many seconds it may be cached if the answer says so.
 pub(super) type Gave = Result<(String, Option<i64>), String>;
 
 pub(super) async fn ask(due: &Due) -> Gave {
@@ -31,11 +32,12 @@ pub(super) async fn ask(due: &Due) -> Gave {
     }
 }
 
-/// What is in a file that nobody is writing.
+/// The content of a file once nobody writes to it.
 async fn read_settled(path: &Path) -> Result<String, String> {
     for _ in 0..SETTLED_LOOKS {
         let changed = tokio::fs::metadata(path).await.and_then(|metadata| metadata.modified());
-        // One that cannot be looked at is told below, and one without a time cannot be waited for.
+        // If the metadata cannot be read, reading the file reports the fault; without a time, there is
+        // nothing to wait for.
         let Ok(changed) = changed else { break };
         let text = read(path).await?;
         let is_old = SystemTime::now().duration_since(changed).is_ok_and(|age| age >= SETTLED_AFTER);
@@ -57,16 +59,15 @@ async fn read(path: &Path) -> Result<String, String> {
     tokio::fs::read_to_string(path).await.map_err(cannot)
 }
 
-/// Redirects are answers like any other here: where keys come from is said by the settings alone.
+/// Redirects count as failures: only the settings may say where keys come from.
 async fn fetch(url: &Url) -> Gave {
     let base: BaseUrl = url.as_str().parse()?;
     let http = base.http().map_err(|error| format!("{error:#}"))?;
     let request = http.get(url.as_str()).header(ACCEPT, "application/jwk-set+json, application/json");
     let answer = request.timeout(ANSWER_WITHIN).send().await.map_err(|error| error.to_string())?;
     if answer.status.is_redirection() {
-        return Err(
-            "answers with a redirect, which is not followed; name the address that it leads to".to_owned()
-        );
+        return Err("answers with a redirect, which is not followed; configure the address that it leads to"
+            .to_owned());
     }
     if answer.status.as_u16() != 200 {
         return Err(format!("answers with {}", answer.status));
@@ -77,7 +78,7 @@ async fn fetch(url: &Url) -> Gave {
     Ok((text, max_age))
 }
 
-/// For how long an answer may be kept (RFC 9111, section 5.2.2).
+/// For how long an answer may be cached (RFC 9111, section 5.2.2).
 fn max_age(headers: &HeaderMap) -> Option<i64> {
     let values = headers.get_all(CACHE_CONTROL).into_iter().filter_map(|value| value.to_str().ok());
     let mut directives = values.flat_map(|value| value.split(',')).map(str::trim);
@@ -97,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// What is given by a server that answers so.
+    /// What a server with this answer yields.
     async fn given(answer: String) -> Gave {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("http://{}/keys", server.local_addr().unwrap())).unwrap();
@@ -105,7 +106,7 @@ mod tests {
             let (mut stream, _) = server.accept().await.unwrap();
             let mut asked = [0; 1_024];
             let length = stream.read(&mut asked).await.unwrap();
-            // The client may have heard enough.
+            // The client may close the connection before it has read everything.
             let _broken = stream.write_all(answer.as_bytes()).await;
             let _broken = stream.shutdown().await;
             String::from_utf8_lossy(&asked[..length]).into_owned()
@@ -151,7 +152,7 @@ mod tests {
         let (text, ()) = tokio::join!(read_settled(&path), writing);
         assert_eq!(text.as_deref(), Ok("one\ntwo\nthree\n"));
         assert!(read_settled(&directory.path().join("none")).await.unwrap_err().contains("cannot be read"));
-        // A clock that is ahead keeps nobody from reading.
+        // A clock that is ahead does not prevent reading.
         let ahead = SystemTime::now() + Duration::from_secs(3_600);
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(ahead).unwrap();
         assert_eq!(read_settled(&path).await.as_deref(), Ok("one\ntwo\nthree\n"));

@@ -1,4 +1,4 @@
-//! Keeps keys fresh.
+//! Keeps keys current.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use zonewire_access::{Due, Given, Place};
 use super::fetch::{self, Gave};
 use super::{Gate, now_s};
 
-/// How often it is looked which places are due.
+/// How often the sources that are due are looked up.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 impl Gate {
@@ -29,7 +29,7 @@ impl Gate {
     async fn keep_keys(&self, stop: &CancellationToken) {
         let mut tick = time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // There are as many places as may be configured, each once.
+        // Bounded: each configured source is in here at most once.
         let mut asking = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -48,13 +48,13 @@ impl Gate {
                 self.has_news();
             }
             Given::Problem { problem, is_news: true } => {
-                warn!(place = %due.place, problem, "no keys from there; those that there were go on");
+                warn!(place = %due.place, problem, "keys could not be read; the previous ones stay in effect");
             }
             Given::Problem { .. } => {}
         }
     }
 
-    /// Reads all files once; what cannot be read at the start is a mistake.
+    /// Reads all files once; at the start, an unreadable file is a configuration error.
     pub(super) async fn read_files(&self) -> Result<(), String> {
         let due = self.access.due(now_s()).into_iter();
         let (files, others): (Vec<Due>, Vec<Due>) = due.partition(|due| matches!(due.place, Place::File(_)));
@@ -63,7 +63,8 @@ impl Gate {
                 return Err(format!("{}: {problem}", due.place));
             }
         }
-        // Ones that are away must not keep the gateway from starting, and most are not.
+        // Addresses may be unreachable without keeping the gateway from starting; usually they answer, so
+        // they are read now too.
         for (due, gave) in join_all(others.into_iter().map(ask)).await {
             self.take(&due, gave);
         }

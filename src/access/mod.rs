@@ -1,5 +1,5 @@
-//! Who comes in, and what that one may do: the crate `zonewire-access`, kept up to date. Keys are fetched
-//! here, and revocations passed on between nodes; whoever asks `may` waits for neither.
+//! Authentication and authorization: keeps the state of the crate `zonewire-access` current. Keys are
+//! fetched here, and revocations distributed between nodes; nobody who asks `may` waits for either.
 
 mod fetch;
 mod keeper;
@@ -24,16 +24,16 @@ use crate::support::counter::Counter;
 use revoking::Revocations;
 pub(crate) use revoking::{Named, RevokeError};
 
-/// What every door has: who somebody is, and what has become of it.
+/// The authentication state that all entrances share.
 pub(crate) struct Gate {
     access: Access,
     quotas: Arc<Quotas>,
     node: NodeId,
     backend: SharedBackend,
     revocations: Revocations,
-    /// Changes whenever somebody who was let in may have other rights now, or none.
+    /// Changes whenever the rights of admitted clients may have changed.
     news: watch::Sender<u64>,
-    /// By place in [`Refused::ALL`].
+    /// One counter for each reason, in the order of [`Refused::ALL`].
     refused: [Counter; Refused::ALL.len()],
     accepted: Counter,
 }
@@ -44,20 +44,20 @@ impl fmt::Debug for Gate {
     }
 }
 
-/// How authentication does, for health.
+/// The condition of authentication, for health.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GateHealth {
-    /// Whether all revocations of all nodes are known here.
+    /// Whether this node knows all revocations of all nodes.
     pub(crate) knows_revocations: bool,
-    /// Places that give no keys at the moment, and why.
+    /// Sources of keys that currently fail, and why.
     pub(crate) problems: Vec<(String, String)>,
 }
 
 impl Gate {
-    /// Reads the files of keys. Addresses are asked by [`run`](Self::run).
+    /// Reads the files of keys. Addresses are read by [`run`](Self::run) too.
     ///
     /// # Errors
-    /// A setting or a file cannot be used; in words.
+    /// A setting or a file is invalid; in words.
     pub(crate) async fn open(
         config: &AuthConfig,
         limits: &LimitsConfig,
@@ -85,7 +85,7 @@ impl Gate {
         Ok(gate)
     }
 
-    /// One at which nobody is asked.
+    /// A gate with authentication off.
     #[cfg(test)]
     pub(crate) async fn off() -> Arc<Self> {
         use crate::storage::{MemoryBackend, MemoryConfig, Retention};
@@ -96,12 +96,12 @@ impl Gate {
         opened.unwrap_or_else(|problem| panic!("{problem}"))
     }
 
-    /// Whether anybody is asked who they are.
+    /// Whether authentication is on.
     pub(crate) fn is_on(&self) -> bool {
         self.access.is_on()
     }
 
-    /// Whether there is something that may be done without showing anything.
+    /// Whether some actions are permitted without a credential.
     pub(crate) fn is_optional(&self) -> bool {
         self.access.is_optional()
     }
@@ -111,15 +111,15 @@ impl Gate {
         self.access.config()
     }
 
-    /// Who has shown nothing; or everybody, where nobody is asked.
+    /// The principal of clients without a credential; with authentication off, of all clients.
     pub(crate) fn nobody(&self) -> Arc<Principal> {
         self.access.nobody()
     }
 
-    /// Who shows a token or a key. Answers at once.
+    /// The principal of a token or an API key. Answers from memory.
     ///
     /// # Errors
-    /// It does not hold.
+    /// The credential is invalid.
     pub(crate) fn authenticate(&self, shown: &str) -> Result<Arc<Principal>, Refused> {
         let answer = self.access.authenticate(shown);
         match &answer {
@@ -135,48 +135,48 @@ impl Gate {
         }
     }
 
-    /// Whose a certificate is that was verified, if it is listed.
+    /// The principal of a verified certificate, if it is listed.
     pub(crate) fn certified(&self, certificate: &Certificate) -> Option<Arc<Principal>> {
         self.access.certified(certificate).map(Arc::new)
     }
 
-    /// Whether somebody who has shown a certificate at the beginning of a connection may still come in.
+    /// Whether a client that showed a certificate when it connected may still be served.
     ///
     /// # Errors
-    /// It does not hold any more.
+    /// The certificate is no longer valid.
     pub(crate) fn still_certified(&self, principal: &Principal) -> Result<(), Refused> {
         self.access.still_certified(principal).inspect_err(|refused| self.count_refused(*refused))
     }
 
-    /// Which authorities certificates are verified by now.
+    /// The current generation of the authorities that verify certificates.
     pub(crate) fn authorities(&self) -> u32 {
         self.access.authorities()
     }
 
-    /// One of them is none any more: who came with a certificate is looked at again. The number of those that
-    /// there are from here on.
+    /// Records that an authority was removed, so that clients with certificates are checked again. Returns
+    /// the new generation.
     pub(crate) fn withdraw_authorities(&self) -> u32 {
         let number = self.access.withdraw_authorities();
         self.has_news();
         number
     }
 
-    /// How much somebody may have; `None` where that is not limited.
+    /// The limits of a principal; `None` if it has none.
     pub(crate) fn share(&self, principal: &Principal) -> Option<Share> {
         self.quotas.share(principal)
     }
 
-    /// What limits have refused.
+    /// The counters of the limits.
     pub(crate) fn quotas(&self) -> &Quotas {
         &self.quotas
     }
 
-    /// What has become of somebody who was let in.
+    /// What has changed for an authenticated principal since it was admitted.
     pub(crate) fn standing(&self, principal: &Principal) -> Standing {
         self.access.standing(principal)
     }
 
-    /// Tells whenever somebody who was let in is to be looked at again.
+    /// Changes whenever admitted clients have to be checked again.
     pub(crate) fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
     }
@@ -185,18 +185,18 @@ impl Gate {
         self.news.send_modify(|number| *number = number.wrapping_add(1));
     }
 
-    /// Tokens and keys that held, and by reason those that did not, since the start.
+    /// How many credentials were accepted since the start, and how many were refused, by reason.
     pub(crate) fn counts(&self) -> (u64, Vec<(&'static str, u64)>) {
         let refused = Refused::ALL.iter().zip(&self.refused);
         (self.accepted.get(), refused.map(|(reason, count)| (reason.as_str(), count.get())).collect())
     }
 
-    /// How many revocations are known.
+    /// The number of revocations in effect.
     pub(crate) fn revocations(&self) -> usize {
         self.access.revocations()
     }
 
-    /// How it does.
+    /// The condition of authentication.
     pub(crate) fn health(&self) -> GateHealth {
         let sources = self.access.sources().into_iter();
         GateHealth {

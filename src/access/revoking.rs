@@ -1,5 +1,6 @@
-//! Revocations, from node to node. They are records, and beside them is a number that grows with each;
-//! every node looks at the number, reads the records when it has changed, and says how far it has come.
+//! Distributes revocations between nodes. They are records in the storage, beside a number that grows with
+//! each. Every node polls the number, reads the records when it has changed, and publishes up to which
+//! number it has read.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -17,64 +18,67 @@ use crate::storage::{RecordKind, Result as StorageResult, StorageError};
 /// How often a node looks for revocations.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// How long whoever revokes waits for others to confirm it.
+/// How long a request to revoke waits for other nodes to confirm.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Between looks whether they have.
+/// How often it checks whether they have.
 const CONFIRMED_POLL: Duration = Duration::from_millis(100);
 
-/// How often a node says how far it has come although nothing has changed, and after how long without a
-/// word it is taken for gone.
+/// How often a node publishes its number if nothing has changed, and after how long without that it counts
+/// as gone.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 const GONE_AFTER: Duration = Duration::from_secs(20);
 
-/// For how long a key stays revoked, or a subject that has one or a certificate, in seconds: ten years.
+/// How long the revocation of an API key lasts, or of a subject with one or with a certificate, in seconds:
+/// ten years.
 const KEY_REVOKED_S: i64 = 10 * 366 * 24 * 3600;
 
-/// Records read at once.
+/// Records read in one call.
 const PAGE: usize = 1_000;
 
-/// The number of the newest revocation, among the numbers of nodes.
+/// The key, among those of nodes, of the number of the newest revocation.
 const NEWEST: &str = "newest";
 
-/// What this node knows of revocations elsewhere.
+/// What this node knows about revocations made elsewhere.
 #[derive(Debug, Default)]
 pub(super) struct Revocations {
-    /// The number up to which they have been read here.
+    /// The number up to which this node has read them.
     reached: AtomicI64,
-    /// They were read from the storage that nodes share, since it was away last.
+    /// Whether they have been read from the shared storage since it was last away.
     are_known: AtomicBool,
 }
 
-/// What somebody names to have it revoked.
+/// What a request to revoke names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Named {
     /// A token, by its `jti`.
     Token,
     /// An API key, by its name.
     Key,
-    /// All that was issued to a subject so far.
+    /// Everything issued to a subject so far.
     Subject,
 }
 
-/// Why something was not revoked.
+/// Why a revocation failed, at least in part.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RevokeError {
     #[error(transparent)]
     TooMany(#[from] TooManyRevocations),
-    /// It holds here all the same.
-    #[error("it holds on this node, and may not reach others: the storage does not answer")]
+    /// It is in effect on this node nevertheless.
+    #[error(
+        "the revocation is in effect on this node, but may not reach others: the storage does not answer"
+    )]
     Storage(#[from] StorageError),
 }
 
 impl Gate {
-    /// Whether all revocations of all nodes are known here.
+    /// Whether this node knows all revocations of all nodes.
     pub(super) fn knows_revocations(&self) -> bool {
         self.revocations.are_known.load(Ordering::Acquire) && !self.backend.is_degraded()
     }
 
-    /// Revokes here at once, and elsewhere as soon as may be; waits a bounded time for others to confirm
-    /// it.
+    /// Revokes on this node at once, and on others as soon as possible; waits a bounded time for their
+    /// confirmation.
     ///
     /// # Errors
     /// See [`RevokeError`].
@@ -82,7 +86,8 @@ impl Gate {
         let at = now_s();
         let lifetime = self.config().lifetime_max_s.saturating_add(self.config().leeway_s);
         let lifetime = i64::try_from(lifetime).unwrap_or(i64::MAX);
-        // A key has no end by itself, nor has a subject that has one, or a certificate.
+        // API keys and certificates do not expire by themselves, so the revocation of their subject must
+        // last.
         let is_long = match named {
             Named::Token => false,
             Named::Key => true,
@@ -90,7 +95,7 @@ impl Gate {
         };
         let keep = if is_long { KEY_REVOKED_S.max(lifetime) } else { lifetime };
         let what = if named == Named::Subject { Revoked::Subject } else { Revoked::Credential };
-        // A token may bear the name of a key, which is not to come back with it.
+        // A token may have the id of an API key; its shorter revocation must not end that of the key.
         let held = self.access.revoked_until(what, name).unwrap_or(i64::MIN);
         let until = at.saturating_add(keep).max(held);
         let revocation = Revocation { what, name: name.to_owned(), at, until };
@@ -101,7 +106,7 @@ impl Gate {
         Ok(self.confirmed(number).await?)
     }
 
-    /// The record first, and then the number that has others read it.
+    /// Writes the record first, and then the number that makes others read it.
     async fn write(&self, revocation: &Revocation) -> StorageResult<i64> {
         let value = serde_json::to_vec(revocation).expect("texts and numbers are JSON");
         let left = u64::try_from(revocation.until - now_s()).unwrap_or(0).max(1);
@@ -118,7 +123,7 @@ impl Gate {
         self.backend.put(RecordKind::RevokedUpTo, whose, number, ttl).await
     }
 
-    /// Which nodes have come so far, as soon as all have; or when the time is up.
+    /// Waits until all nodes have read up to `number`, or time is up; returns which have.
     async fn confirmed(&self, number: i64) -> StorageResult<RevokedOn> {
         let (own, deadline) = (self.node.to_string(), Instant::now() + CONFIRMED_WITHIN);
         loop {
@@ -134,7 +139,7 @@ impl Gate {
                 if has_it { &mut on.holds_on } else { &mut on.unconfirmed_on }.push(record.key);
             }
             if on.unconfirmed_on.is_empty() || Instant::now() >= deadline {
-                // It may have gone since it was asked.
+                // The storage may have failed in the meantime.
                 return Ok(RevokedOn { degraded: self.backend.is_degraded(), ..on });
             }
             time::sleep(CONFIRMED_POLL).await;
@@ -157,15 +162,17 @@ impl Gate {
                 let reached = self.revocations.reached.load(Ordering::Acquire);
                 match self.say(&own, reached, GONE_AFTER).await {
                     Ok(()) => said_at = Some(Instant::now()),
-                    Err(error) => debug!(error = %error, "cannot say which revocations are known"),
+                    Err(error) => {
+                        debug!(error = %error, "could not publish which revocations are known here")
+                    }
                 }
             }
         }
-        // Nobody need wait for a node that is gone.
+        // Nobody should wait for a node that has stopped.
         let _gone_by_itself = self.backend.delete(RecordKind::RevokedUpTo, &own).await;
     }
 
-    /// Reads revocations, where there are new ones; says whether there were.
+    /// Reads new revocations, if there are any; returns whether there were.
     pub(super) async fn look_for_revocations(&self) -> bool {
         let was_degraded = self.backend.is_degraded();
         match self.read_revocations().await {
@@ -175,7 +182,7 @@ impl Gate {
                 is_new
             }
             Err(error) => {
-                debug!(error = %error, "revocations cannot be read at the moment");
+                debug!(error = %error, "could not read revocations");
                 self.revocations.are_known.store(false, Ordering::Release);
                 false
             }
@@ -206,19 +213,19 @@ impl Gate {
         Ok(true)
     }
 
-    /// Learns of one; says whether it was news.
+    /// Applies a revocation of another node; returns whether it was new.
     fn learn(&self, key: &str, value: &[u8]) -> bool {
         let revocation = match serde_json::from_slice::<Revocation>(value) {
             Ok(revocation) => revocation,
             Err(error) => {
-                error!(key, error = %error, "a revocation is not readable, and does not hold here");
+                error!(key, error = %error, "a revocation is unreadable and could not be applied here");
                 return false;
             }
         };
         match self.access.revoke(&revocation) {
             Ok(is_news) => is_news,
             Err(error) => {
-                error!(key, error = %error, "a revocation does not hold here");
+                error!(key, error = %error, "a revocation could not be applied here");
                 false
             }
         }

@@ -1,5 +1,5 @@
-//! One channel on this node: appends what is published here, and puts in order what comes from
-//! everywhere. Does one thing at a time, so that order needs no locks.
+//! One channel on this node: appends what is published here, and puts the entries of all nodes in order.
+//! Does one thing at a time, so the order needs no locks.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,17 +40,17 @@ use crate::support::seldom::Seldom;
 /// Entries in one read of the log.
 const REPAIR_PAGE: usize = 300;
 
-/// How long a channel that nobody published to, or that does not linger, is held after its last use.
+/// How long an actor stays after its last use if nobody published here, or if its kind does not linger.
 const SHORT_LINGER: Duration = Duration::from_secs(1);
 
-/// Commands taken in one turn before the storage is used.
+/// How many commands are taken before the storage is used.
 const COMMANDS_PER_TURN: usize = 256;
 
-/// What a channel is asked for.
+/// A request to a channel's actor.
 #[derive(Debug)]
 pub(super) enum Command {
     Publish(Request),
-    /// The channel itself, or a view of it.
+    /// To join the channel itself, or a view of it.
     Join {
         channel: ChannelName,
         shard: usize,
@@ -66,44 +66,44 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) drafts: Vec<DraftEntry>,
-    /// The lease under which they are appended.
+    /// The lease's fencing token under which they are appended.
     pub(super) fence: Option<u64>,
-    /// A publisher of this node gave them, and not another process.
+    /// Whether a publisher of this node sent them, as opposed to another process.
     pub(super) is_own: bool,
-    /// The ids that they have, one for each; `None` where this node gives them ids of its own.
+    /// The drafts' own ids, if they have any; otherwise this node numbers them.
     pub(super) ids: Option<Ids>,
     /// How many of them the log has acknowledged.
     pub(super) accepted: usize,
     pub(super) answer: oneshot::Sender<Result<(), PublishError>>,
-    /// Their places in the queue; free again when the request is answered.
+    /// Their permits in the queue, released when the request is answered.
     pub(super) _places: OwnedSemaphorePermit,
 }
 
-/// Ids that entries have of their own: whoever appends one, and however often, the log has it once.
+/// Entries' own ids: whoever appends an entry, and however often, the log has it once.
 #[derive(Debug)]
 pub(super) struct Ids {
     pub(super) producer: NodeId,
-    /// Of each, in ascending order.
+    /// One for each entry, in ascending order.
     pub(super) links: Vec<Link>,
 }
 
-/// A place in a producer's chain.
+/// A link in a producer's chain of sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Link {
     /// The entry's sequence.
     pub(crate) seq: u64,
-    /// The one of the entry that the log must have before it; 0 where that is not known.
+    /// The sequence of the entry that must precede it in the log; 0 if that is unknown.
     pub(crate) prev: u64,
 }
 
-/// Entries that somebody appended, as the storage told.
+/// Entries that any node appended, as reported by the storage.
 #[derive(Debug)]
 pub(super) struct Echo {
     pub(super) epoch: Epoch,
     pub(super) entries: Vec<Entry>,
 }
 
-/// How others get an actor's attention outside its queues.
+/// Gets an actor's attention without its queues.
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
     raised: AtomicBool,
@@ -111,7 +111,7 @@ pub(super) struct Suspicion {
 }
 
 impl Suspicion {
-    /// Entries may have been missed: the log is to be read.
+    /// Makes the actor read the log, because entries may have been missed.
     pub(super) fn raise(&self) {
         self.raised.store(true, Ordering::Release);
         self.notify.notify_one();
@@ -126,23 +126,24 @@ pub(super) struct Common {
     pub(super) config: ChannelsConfig,
     pub(super) stats: ChannelStats,
     pub(super) pages: Pages,
-    /// By shard: where its channels' entries go. Bounded, as each channel's credits are; where there
-    /// is no room the actor waits, and so in the end the publisher.
+    /// The queues of the shards. They are bounded, and so are each channel's credits; when there is no
+    /// room, the actor waits, and so, in the end, does the publisher.
     pub(super) shards: Vec<mpsc::Sender<Delivery>>,
-    /// No sequence of this node is given twice, also when a channel is let go and taken up again.
+    /// No sequence of this node is used twice, even if an actor ends and another one starts for its
+    /// channel.
     pub(super) seq_floor: AtomicU64,
     pub(super) orders: Arc<WatchedOrders>,
-    /// Who is told what this node accepted.
+    /// Notified of what this node accepted.
     pub(super) accepted: Option<Arc<dyn TellAccepted>>,
     pub(super) events: FollowedEvents,
-    /// How many views of channels somebody on this node follows.
+    /// How many views are followed on this node.
     pub(super) views: AtomicUsize,
-    /// Of how many channels it was not told that they hold entries which cannot be shown.
+    /// Limits log lines about entries that cannot be shown; counts the channels left out.
     pub(super) unknown_told: Mutex<Seldom>,
     pub(super) stop: CancellationToken,
 }
 
-/// This node's chain of appends in one life of the log.
+/// This node's chain of appends in one epoch of the log.
 #[derive(Debug)]
 struct Chain {
     epoch: Epoch,
@@ -160,38 +161,38 @@ pub(super) struct Actor {
     suspicion: Arc<Suspicion>,
 
     chain: Option<Chain>,
-    /// What readers were told that the log is to begin its life as. It is used once: should the log be
-    /// lost after that, its next life is another one.
+    /// The epoch that readers were told the log will start with. It is used once: if the log is lost after
+    /// that, it gets another one.
     minted: Option<Epoch>,
     next_seq: u64,
     waiting: VecDeque<Request>,
-    /// The batch that is tried again, exactly as it was sent before.
+    /// The batch to send again, unchanged.
     unanswered: Option<AppendBatch>,
     failures: u32,
     failing_since: Option<Instant>,
     retry_at: Instant,
 
-    /// The storage was asked to tell of this channel.
+    /// Whether the storage was asked to report this channel's appends.
     followed: bool,
-    /// Exists once the channel is followed and its state known.
+    /// Exists once the channel is followed and its state is known.
     merge: Option<Merge>,
-    /// Entries up to this offset are delivered after their time.
+    /// Entries up to this offset are delivered as late.
     late_to: u64,
     joined: Vec<bool>,
     views: Views,
-    /// What was passed on last, and since where nothing was left out.
+    /// The newest offset passed to the shards, and from which offset on none was missing.
     passed: u64,
     whole_from: u64,
-    /// By shard, from the first message on: what bounds those that are on their way to it.
+    /// For each shard, once it was sent a message: the credits for messages on their way to it.
     credits: Vec<Option<Arc<Semaphore>>>,
     suspect: bool,
     repair_failures: u32,
     repair_at: Instant,
 
-    /// An entry that cannot be shown has been told of.
+    /// Whether an entry that cannot be shown was logged.
     told_unknown: bool,
     used_at: Instant,
-    /// Something was published here: the channel is worth keeping for a while.
+    /// Whether something was published here, so that the actor should linger.
     published: bool,
 }
 
@@ -237,8 +238,8 @@ impl Actor {
         }
     }
 
-    /// Runs until the channel has been idle, or the node stops and nothing waits any more. Gives
-    /// back the command queue: what came in too late is for the next actor of this channel.
+    /// Runs until the channel is idle, or the node stops and nothing waits any more. Returns the command
+    /// queue: commands that arrived too late are for the next actor of this channel.
     pub(super) async fn run(mut self) -> mpsc::Receiver<Command> {
         let stop = self.common.stop.clone();
         let suspicion = Arc::clone(&self.suspicion);
@@ -261,7 +262,7 @@ impl Actor {
                 self.on_command(command).await;
             }
             self.suspect |= suspicion.raised.swap(false, Ordering::AcqRel);
-            // The future of either is large, and is made only where there is something to do.
+            // These futures are large, so they are created only when there is something to do.
             if self.is_repair_due() {
                 self.repair_or_retry().await;
             }
@@ -284,7 +285,7 @@ impl Actor {
 
     fn idle_at(&self) -> Option<Instant> {
         let nobody = !self.is_followed() && self.waiting.is_empty();
-        // A name that was only asked for is let go soon, so that asking for many costs little.
+        // A channel that was only asked for ends soon, so that asking for many costs little.
         let is_lasting = self.published && self.policy.lingers;
         let linger =
             if is_lasting { Duration::from_secs(self.common.config.idle_after_s) } else { SHORT_LINGER };
@@ -296,7 +297,7 @@ impl Actor {
         self.merge.as_ref().and_then(Merge::hole_since).map(|since| since + hole_timeout)
     }
 
-    /// When there is something to do that nobody will ask for.
+    /// When the next thing is due that no message triggers.
     fn due(&self) -> Instant {
         let now = Instant::now();
         let append = (!self.waiting.is_empty()).then_some(self.retry_at);
@@ -331,7 +332,7 @@ impl Actor {
         }
     }
 
-    /// Whether a shard follows it, or a view of it.
+    /// Whether a shard follows the channel or a view of it.
     fn is_followed(&self) -> bool {
         self.joined.contains(&true) || !self.views.is_empty()
     }
@@ -341,7 +342,7 @@ impl Actor {
         self.common.events.set(&self.channel, are_there);
     }
 
-    /// After this, the shard gets all entries after the position that is answered.
+    /// After this, the shard gets all entries after the position in the answer.
     async fn join(&mut self, channel: &ChannelName, shard: usize) -> Result<Position, JoinError> {
         let is_new_view = *channel != self.channel && !self.views.holds(channel);
         let views_max = self.common.config.views_max;
@@ -378,26 +379,26 @@ impl Actor {
         Ok(merge.position())
     }
 
-    /// What the log is to begin its life as, should that be here.
+    /// Chooses the epoch that the log gets if its first append is made here.
     fn mint(&mut self) -> Epoch {
         let minted = new_epoch();
         self.minted = Some(minted.clone());
         minted
     }
 
-    /// Takes up the log's life as it is now, or begins one. Answers with its epoch.
+    /// Opens the log in its current epoch, or starts it. Returns its epoch.
     async fn open(&mut self) -> Result<Epoch, StorageError> {
         let minted = self.minted.take().unwrap_or_else(new_epoch);
         let log = self.common.backend.open(&self.channel, self.common.node, &minted).await?;
         Ok(self.take_up(log))
     }
 
-    /// Appends go on in this life of the log.
+    /// Continues with appends in this epoch of the log.
     fn take_up(&mut self, log: OpenLog) -> Epoch {
         let OpenLog { epoch, last_seq, .. } = log;
         self.next_seq = self.next_seq.max(last_seq + 1);
         self.chain = Some(Chain { epoch: epoch.clone(), acked: last_seq });
-        // What lies between the life that was followed and this one is read from the log.
+        // Entries between the followed epoch and this one are read from the log.
         self.suspect |= self.merge.as_ref().is_some_and(|merge| *merge.epoch() != epoch);
         epoch
     }
@@ -434,7 +435,7 @@ impl Actor {
             observe(&self.common.stats.append_duration, sent.elapsed());
         }
         match answer {
-            // Whoever gave them tries again: others are not to wait for what needs the log itself.
+            // The caller retries, because other requests must not wait for one that needs the log itself.
             Err(error) if has_ids => {
                 self.common.stats.storage_retries.add(1);
                 let cause = Arc::new(error);
@@ -446,7 +447,7 @@ impl Actor {
                 Ok(())
             }
             Err(error) => {
-                // It may have taken effect; only the very same batch is safe to send again.
+                // It may have taken effect, so only the identical batch is safe to send again.
                 self.unanswered = Some(batch);
                 Err(error)
             }
@@ -456,10 +457,10 @@ impl Actor {
             }
             Ok(AppendAnswer::Done(results)) => {
                 let taken = taken(&results);
-                // Behind a refused entry there is always a gap, which means nothing.
+                // After a refused entry there is always a gap, which means nothing.
                 if let Some(Appended::Gap { last }) = results.get(taken).filter(|_| !has_ids) {
                     let prev = batch.entries.get(taken).map_or(0, |append| append.prev);
-                    warn!(channel = %self.channel, prev, last, "the log does not know this node's chain; taking it up anew");
+                    warn!(channel = %self.channel, prev, last, "the log lacks this node's previous entry; opening it again");
                     return self.rechain(batch).await;
                 }
                 let ready = self.on_appended(batch, &results, taken);
@@ -510,10 +511,11 @@ impl Actor {
         }
     }
 
-    /// Puts a batch that was refused on the chain of the log's life as it is now; it is sent next.
+    /// Links a refused batch to the chain in the log's current epoch; it is sent next.
     async fn rechain(&mut self, mut batch: AppendBatch) -> Result<(), StorageError> {
         self.chain = None;
-        // It may have taken effect all the same, so it keeps its sequences, also where this fails.
+        // The batch may have taken effect after all, so it keeps its sequences, even if opening the log
+        // fails.
         self.unanswered = Some(batch.clone());
         let epoch = self.open().await?;
         let mut prev = self.chain.as_ref().map_or(0, |chain| chain.acked);
@@ -526,8 +528,8 @@ impl Actor {
         Ok(())
     }
 
-    /// The log has the first `taken` entries of the batch; it refused the next one, if there is one.
-    /// Gives back what can be delivered now.
+    /// Handles an answer: the log has the first `taken` entries of the batch, and refused the next one if
+    /// there is one. Returns the entries that can be delivered now.
     fn on_appended(&mut self, batch: AppendBatch, results: &[Appended], taken: usize) -> Vec<Entry> {
         let AppendBatch { epoch, producer, entries, .. } = batch;
         let own = entries[..taken].last().filter(|_| producer == self.common.node);
@@ -537,7 +539,7 @@ impl Actor {
         self.acknowledge(taken, results);
         match results.get(taken) {
             Some(Appended::Refused(refusal)) => self.refuse(*refusal),
-            // What has no id of its own was put on the chain anew.
+            // Batches without ids of their own were linked to the chain again before.
             Some(Appended::Gap { .. }) => self.give_back(|accepted| PublishError::Gap { accepted }),
             _ => {}
         }
@@ -548,12 +550,13 @@ impl Actor {
             Appended::Duplicate | Appended::Gap { .. } | Appended::Refused(_) => None,
         });
         let applied: Vec<Entry> = applied.collect();
-        // A repeated batch was in the log already; where, only the log or an echo can tell.
+        // Entries of a repeated batch were in the log already; only the log or an echo can tell at which
+        // offsets.
         self.suspect |= self.merge.is_some() && applied.len() < taken;
         self.offer(&epoch, applied)
     }
 
-    /// The first `count` waiting drafts are in the log, as `results` say.
+    /// Answers requests: the first `count` waiting drafts are in the log, as `results` say.
     fn acknowledge(&mut self, mut count: usize, results: &[Appended]) {
         self.common.stats.entries_accepted.add(count as u64);
         while count > 0
@@ -564,7 +567,7 @@ impl Actor {
                 let drafts = &request.drafts[request.accepted..][..taken];
                 match request.ids {
                     None => accepted.accepted(drafts),
-                    // Who appended what was there before tells of it.
+                    // A duplicate is announced by the node that appended it.
                     Some(_) => drafts
                         .iter()
                         .zip(results)
@@ -582,7 +585,7 @@ impl Actor {
         }
     }
 
-    /// The log takes the next waiting draft neither now nor later, and so nothing of its request.
+    /// Answers the next request, of which the log refuses a draft for good, and so everything after it.
     fn refuse(&mut self, refusal: Refusal) {
         let Some(refused) = self.waiting.pop_front() else { return };
         let counter = match refusal {
@@ -594,7 +597,7 @@ impl Actor {
         answer(refused.answer, Err(PublishError::Refused { accepted: refused.accepted, refusal }));
     }
 
-    /// What is left of the next request is not appended.
+    /// Answers the next request; the rest of it is not appended.
     fn give_back(&mut self, why: impl FnOnce(usize) -> PublishError) {
         if let Some(request) = self.waiting.pop_front() {
             answer(request.answer, Err(why(request.accepted)));
@@ -613,14 +616,15 @@ impl Actor {
         }
         warn!(
             channel = %self.channel, error = %error, kind = error.kind(), requests = self.waiting.len(),
-            "the storage takes no entries; publishers are told"
+            "the storage accepts no entries; publishers get an error"
         );
-        // What is written under a lease is not given up: it is told once, however long that takes,
-        // and refused should the lease be somebody else's by then. Where trying cannot help, it is.
-        // Other batches are given up. Should one take effect yet, the next one's `prev` allows for
-        // both; should it come later than the next one, the log drops it as a duplicate.
+        // An append under a lease is not abandoned during an outage: it is repeated for as long as that
+        // takes, so each update is in the log once, and the log refuses it if the lease has moved to
+        // another worker by then. Other requests are answered with an error. If such a batch takes effect
+        // after all, the next one's `prev` permits either; if it arrives after the next one, the log drops
+        // it as a duplicate.
         let keeps = |request: &Request| request.fence.is_some() && error.is_outage();
-        // The batch that was not answered is the first request's.
+        // The unanswered batch belongs to the first request.
         if !self.waiting.front().is_some_and(keeps) {
             self.unanswered = None;
         }
@@ -642,7 +646,7 @@ impl Actor {
         self.deliver(&ready).await;
     }
 
-    /// Puts entries in order; gives back those whose turn it is.
+    /// Puts entries in order; returns those that are next.
     fn offer(&mut self, epoch: &Epoch, entries: Vec<Entry>) -> Vec<Entry> {
         let offered = self.merge.as_mut().map(|merge| merge.offer(epoch, entries, Instant::now()));
         match offered {
@@ -666,7 +670,7 @@ impl Actor {
         match self.repair().await {
             Ok(()) => {
                 self.suspect = false;
-                // What is read while the storage cannot be reached may not fill the hole.
+                // A read while the storage is unreachable may not fill the gap.
                 let is_filled = self.hole_at().is_none_or(|at| at > now);
                 self.repair_failures = if is_filled { 0 } else { self.repair_failures + 1 };
                 if !is_filled {
@@ -682,7 +686,7 @@ impl Actor {
         }
     }
 
-    /// Reads the log from where this node stands to its end, through all lives that it has had since.
+    /// Reads the log from this node's position to its end, through all its epochs since.
     async fn repair(&mut self) -> Result<(), StorageError> {
         loop {
             let Some(merge) = &mut self.merge else { return Ok(()) };
@@ -693,10 +697,11 @@ impl Actor {
             match page.epoch {
                 Some(epoch) if epoch == after.epoch => merge.born(),
                 Some(epoch) => {
-                    // Where this node went on by itself, maybe without all of it, readers begin in the log.
+                    // If this node continued in a fork, perhaps without having all of the log, readers
+                    // begin in the log.
                     let log = log_of_fork(&epoch).filter(|_| was_unborn);
                     let epoch = log.unwrap_or(epoch);
-                    // All that is kept of it may be new here.
+                    // Everything in it may be new here.
                     let offset = if was_unborn { 0 } else { page.first - 1 };
                     #[cfg(test)]
                     let is_missed = was_unborn && mutant::is(Mutant::BirthElsewhereMissed);
@@ -727,7 +732,7 @@ impl Actor {
                 merge.hole_filled();
             }
             if page.first > after.offset + 1 && ready.is_empty() {
-                // Where nothing follows, no later entry would show subscribers that these are missing.
+                // If nothing follows, no later entry would show subscribers that these are missing.
                 let offset = merge.delivered();
                 let epoch = after.epoch;
                 let skipped = |channel: &ChannelName| Live::Skipped {
@@ -746,12 +751,12 @@ impl Actor {
         }
     }
 
-    /// The log goes on in another life.
+    /// Continues in the log's next epoch.
     async fn move_to(&mut self, seam: Seam) {
         let Some(merge) = &mut self.merge else { return };
         let (to, whole) = (&seam.to, seam.whole);
         let from = Position { epoch: merge.epoch().clone(), offset: merge.delivered() };
-        debug!(channel = %self.channel, %from, %to, whole, "the log goes on in another life");
+        debug!(channel = %self.channel, %from, %to, whole, "the log continues in another epoch");
         self.common.stats.epoch_changes.add(1);
         self.common.pages.forget(&self.channel);
         *merge = match to_be_born(&to.epoch) {
@@ -768,12 +773,12 @@ impl Actor {
         self.tell_all(&from.epoch, offset, moved).await;
     }
 
-    /// What follows on this offset is passed on; what came before is settled.
+    /// Records that the next entry passed on follows this offset, and that everything before is settled.
     fn passed_all_to(&mut self, offset: u64) {
         (self.passed, self.whole_from) = (offset, offset + 1);
     }
 
-    /// Counts entries that this build cannot show, each once, and says so once for the channel.
+    /// Counts entries that this build cannot show, and logs the first one of the channel.
     fn note_unknown(&mut self, entries: &[Entry]) {
         for (entry, unknown) in entries.iter().filter_map(|entry| Some((entry, entry.draft.kind.unknown()?)))
         {
@@ -804,7 +809,7 @@ impl Actor {
         }
     }
 
-    /// What the shards are told of entries; nothing where none of them has joined.
+    /// The messages about entries for the shards; none if no shard has joined.
     fn encode(&mut self, entries: &[Entry]) -> Vec<(Option<Arc<str>>, Live)> {
         self.note_unknown(entries);
         let (Some(merge), false) = (&self.merge, entries.is_empty()) else { return Vec::new() };
@@ -813,13 +818,14 @@ impl Actor {
             self.common.stats.entries_delivered.add(entries.len() as u64);
         }
         let (epoch, lane, mut told) = (merge.epoch(), self.lane, Vec::new());
-        // Skipped entries leave a hole between two runs; each batch is contiguous.
+        // Skipped offsets separate runs; each batch is contiguous.
         let is_late = |entry: &Entry| entry.offset <= self.late_to || entry.draft.marks.late;
         let runs = entries.chunk_by(|a, b| a.offset + 1 == b.offset && is_late(a) == is_late(b));
         for run in runs.flat_map(|run| run.chunks(self.common.config.append_batch_entries)) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
             if first.offset != self.passed + 1 {
-                // What left the log unseen may have been any view's, also one's that shows nothing for long.
+                // Entries that left the log unseen may have belonged to any view, even one that shows
+                // nothing for a long time.
                 let offset = first.offset - 1;
                 let skipped = |channel: &ChannelName| Live::Skipped {
                     channel: channel.clone(),
@@ -842,8 +848,8 @@ impl Actor {
         told
     }
 
-    /// Tells the shards that follow the channel, or a view of it, each by that name, behind all that was passed
-    /// on of this life; what follows on the offset comes next.
+    /// Sends a message to the shards that follow the channel or a view of it, by that name, after
+    /// everything that was passed on in this epoch; the next entries follow `offset`.
     async fn tell_all(&mut self, epoch: &Epoch, offset: u64, message: impl Fn(&ChannelName) -> Live) {
         let since = Instant::now();
         for (view, batch) in self.views.catch_up(epoch, self.whole_from, self.passed) {
@@ -857,7 +863,7 @@ impl Actor {
         }
     }
 
-    /// Tells the shards that follow the channel, or this view of it.
+    /// Sends a message to the shards that follow the channel, or this view of it.
     async fn tell_shards(&mut self, view: Option<&str>, message: &Live, since: Instant) {
         let shards = match view {
             None => Some((&mut *self.joined, &mut *self.credits)),
@@ -873,7 +879,7 @@ impl Actor {
     }
 }
 
-/// How many entries, from the front, are in the log.
+/// How many entries, from the first one on, are in the log.
 fn taken(results: &[Appended]) -> usize {
     let is_in = |result: &&Appended| matches!(result, Appended::Applied { .. } | Appended::Duplicate);
     results.iter().take_while(is_in).count()
@@ -885,7 +891,7 @@ fn is_new(result: &Appended) -> bool {
 
 fn answer(to: oneshot::Sender<Result<(), PublishError>>, result: Result<(), PublishError>) {
     if to.send(result).is_err() {
-        // The publisher went away; what it sent stays accepted.
-        debug!("a publisher did not wait for its answer");
+        // The publisher is gone; its entries stay accepted.
+        debug!("a publisher did not wait for the answer");
     }
 }

@@ -1,4 +1,4 @@
-//! What can be configured about channels.
+//! The settings of channels.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,40 +14,38 @@ use crate::support::checks::{Checks, Finding};
 pub struct ChannelsConfig {
     /// The lane of zones that are not in `lanes`: `latest` or `every`. Default `latest`.
     pub default_lane: Lane,
-    /// Zones in all; a publish that would make one more is refused. Subscribers may ask for twice as
-    /// many, and for as many orders that nothing is published to. A share of the memory, at 20 KiB each and a
-    /// 32nd in all, where that is less. Default 10,000.
+    /// Zones in all; publishing to a further one is refused. Subscribers may ask for twice as many, and for
+    /// as many orders without a publication. Limited to a share of the memory: 20 KiB each, a 32nd in all.
+    /// Default 10,000.
     pub zones_max: usize,
-    /// What pages of logs that wait for readers, or are kept a moment for others, may take together, in bytes.
-    /// Past it readers who come back get pages of 16 KiB. A 16th of the memory, where that is less.
-    /// Default 134,217,728 (128 MiB).
+    /// Memory for pages of logs that wait for readers or are cached for others, in bytes. Beyond it,
+    /// readers that catch up get pages of 16 KiB. A 16th of the memory, if that is less. Default
+    /// 134,217,728 (128 MiB).
     pub replay_bytes_max: usize,
-    /// Keys per zone, or of a type of events, that the latest entry is kept of. Default 10,000.
+    /// The most keys of a zone, or of a type of events. Default 10,000.
     pub keys_per_zone_max: usize,
-    /// Views of events (`event:ticker:binance:*`) that clients may follow at once, each counted once however
-    /// many follow it. Default 10,000.
+    /// The most views of events (`event:ticker:binance:*`) that clients may follow at once; a view counts
+    /// once, however many follow it. Default 10,000.
     pub views_max: usize,
-    /// How far the time of a price may be ahead of the gateway's clock, in seconds; one further ahead is
-    /// refused. Day-ahead prices need two days. Default 172,800.
+    /// How far in the future the time of a price may be, in seconds; a price further ahead is refused.
+    /// Day-ahead prices need two days. Default 172,800.
     pub ahead_max_s: u64,
-    /// Entries per channel that wait for the storage; a publisher waits while it is full.
-    /// Default 4,096.
+    /// Entries of a channel that may wait for the storage; when it is full, publishers wait. Default 4,096.
     pub publish_queue_entries: usize,
-    /// Entries per append to the storage, at the most. Default 50.
+    /// The most entries in one append to the storage. Default 50.
     pub append_batch_entries: usize,
-    /// How long an append that fails is tried again before its publisher is told 503, in
-    /// milliseconds. 0 tells it at once. Default 2,000.
+    /// How long a failing append is repeated before its publisher gets 503, in milliseconds. 0 answers at
+    /// once. Default 2,000.
     pub publish_patience_ms: u64,
-    /// How long a missing offset is waited for before the log is read, in milliseconds. 0 reads
-    /// at once. Default 20.
+    /// How long to wait for a missing offset before the log is read, in milliseconds. 0 reads at once.
+    /// Default 20.
     pub hole_timeout_ms: u64,
-    /// After how long without subscribers and publishers a channel is let go, in seconds.
-    /// Default 60.
+    /// After how long without subscribers and publishers a channel's actor ends, in seconds. Default 60.
     pub idle_after_s: u64,
-    /// `[channels.lanes]`: the lane of each zone that has another than `default_lane`.
+    /// `[channels.lanes]`: the lane of each zone that differs from `default_lane`.
     pub lanes: BTreeMap<Zone, Lane>,
-    /// `[channels.zone_ahead_max_s]`: `ahead_max_s` of each zone that has another, as one of forward
-    /// prices needs.
+    /// `[channels.zone_ahead_max_s]`: `ahead_max_s` of each zone that needs another one, such as a zone of
+    /// forward prices.
     pub zone_ahead_max_s: BTreeMap<Zone, u64>,
 }
 
@@ -81,7 +79,7 @@ impl ChannelsConfig {
         ChannelPolicy::of(channel).lane.unwrap_or_else(configured)
     }
 
-    /// How far the time of what is published to a channel may be ahead of the clock.
+    /// How far in the future the time of an entry of a channel may be.
     pub fn ahead_max(&self, channel: &ChannelName) -> Duration {
         let is_zone = ChannelPolicy::of(channel).is_listed;
         let zone: Option<Zone> = channel.subject().parse().ok().filter(|_| is_zone);
@@ -89,7 +87,7 @@ impl ChannelsConfig {
         Duration::from_secs(of_zone.unwrap_or(self.ahead_max_s))
     }
 
-    /// What cannot be used.
+    /// The invalid settings.
     pub(crate) fn check(&self) -> Vec<Finding> {
         let mut checks = Checks::of("channels");
         checks.at_least_1("zones_max", self.zones_max);

@@ -4,58 +4,58 @@ use std::sync::Arc;
 
 use crate::storage::{Refusal, StorageError};
 
-/// Why entries were not accepted. `accepted` of them, from the front, were.
+/// Why entries were not accepted. The first `accepted` of them were.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The storage did not take them in time. Those after `accepted` may have been stored all the
-    /// same, when an answer was lost.
+    /// The storage did not accept them in time. If an answer was lost, those after `accepted` may have been
+    /// stored nevertheless.
     #[error("the storage does not take entries at the moment")]
     Unavailable {
-        /// How many were accepted, from the front.
+        /// How many were accepted.
         accepted: usize,
-        /// What the storage said last.
+        /// The storage's last error.
         #[source]
         cause: Arc<StorageError>,
     },
-    /// One zone more than is kept.
+    /// There are as many zones as allowed.
     #[error("there are {max} zones already; publish to one of them, or raise channels.zones_max")]
     TooManyZones {
         /// The bound.
         max: usize,
     },
-    /// One key more than is kept in this zone, or of this type of events. Nothing of the request was accepted.
+    /// The zone, or the type of events, has as many keys as allowed. Nothing of the request was accepted.
     #[error("there are {max} keys already; publish one of them, or raise channels.keys_per_zone_max")]
     TooManyKeys {
         /// The bound.
         max: usize,
-        /// The first draft, counting from 0, whose key is new.
+        /// The index, from 0, of the first draft with a new key.
         index: usize,
     },
-    /// The log takes it neither now nor later.
-    #[error("the log does not take it: {refusal}")]
+    /// The log refuses the next entry for good.
+    #[error("the log refused the entry: {refusal}")]
     Refused {
-        /// How many were accepted, from the front.
+        /// How many were accepted.
         accepted: usize,
-        /// Why not the next one.
+        /// Why the next one was refused.
         refusal: Refusal,
     },
-    /// The log does not have the entry that the next one is to follow on.
-    #[error("the log does not have what it is to follow on")]
+    /// The log lacks the entry that the next one must follow.
+    #[error("the log does not have the entry that it must follow")]
     Gap {
-        /// How many were accepted, from the front.
+        /// How many were accepted.
         accepted: usize,
     },
     /// The gateway is shutting down.
     #[error("the gateway is shutting down")]
     ShuttingDown {
-        /// How many were accepted, from the front.
+        /// How many were accepted.
         accepted: usize,
     },
 }
 
 impl PublishError {
-    /// How many entries of the request were accepted, from the front.
+    /// How many entries of the request were accepted.
     pub fn accepted(&self) -> usize {
         match self {
             Self::Unavailable { accepted, .. }
@@ -71,10 +71,10 @@ impl PublishError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// The storage did not answer; worth another try.
+    /// The storage did not answer; a retry makes sense.
     #[error("the storage does not answer at the moment")]
     Unavailable(#[source] StorageError),
-    /// One channel of its kind more than subscribers may begin.
+    /// Subscribers have begun as many channels of its kind as allowed.
     #[error("there are {0} channels of this kind already")]
     TooManyChannels(usize),
     /// The gateway is shutting down.

@@ -1,4 +1,4 @@
-//! All channels of this node: finds or starts the actor of each, and passes echoes on to them.
+//! All channels of this node: finds or starts the actor of each, and passes echoes to it.
 
 mod removal;
 
@@ -35,32 +35,32 @@ use crate::storage::{
 use crate::support::chance::Hashing;
 use crate::support::panics::Vital;
 
-/// Echoes that wait for one channel; past it the log is read instead.
+/// The most echoes that wait for one channel; with more, the log is read instead.
 const ECHOES_MAX: usize = 256;
 
-/// Commands that wait for one channel. Publishers are bounded by entries before they come here.
+/// The most commands that wait for one channel. Publishers are limited by entries before they send one.
 const COMMANDS_MAX: usize = 1_024;
 
-/// A zone's record is renewed when it is this old, so that it outlives its log.
+/// The TTL of a zone's record, long enough to outlive its log.
 const ZONE_RECORD_TTL: Duration = EPOCH_KEPT_FOR.saturating_mul(2);
 
-/// How often it is looked at what is latest where Redis comes and goes meanwhile.
+/// How often latest entries are read again when Redis comes and goes meanwhile.
 const LOOKS_MAX: usize = 4;
 
 /// Zones read from the storage in one call.
 const ZONE_PAGE: usize = 1_000;
 
-/// What the entries of one answer of history may come to, roughly. One is in it in any case.
+/// About how many bytes the entries of one answer of history may have. One entry is returned in any case.
 const HISTORY_BYTES_MAX: usize = 1 << 20;
 
-/// On which terms drafts are appended.
+/// How drafts are appended.
 #[derive(Debug)]
 struct Terms {
-    /// The lease's token.
+    /// The lease's fencing token.
     fence: Option<u64>,
-    /// A publisher of this node gave them.
+    /// Whether a publisher of this node sent them.
     is_own: bool,
-    /// The ids that they have of their own.
+    /// The drafts' own ids.
     ids: Option<Ids>,
 }
 
@@ -68,12 +68,12 @@ impl Terms {
     const USUAL: Self = Self { fence: None, is_own: true, ids: None };
 }
 
-/// How much a page that a reader wants has at the most.
+/// The most that a page for a reader contains.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PageSizes {
-    /// Of a log.
+    /// Entries of a log.
     pub(crate) entries: usize,
-    /// Of latest entries.
+    /// Keys with their latest entries.
     pub(crate) keys: usize,
 }
 
@@ -95,7 +95,7 @@ struct Hub {
 #[derive(Debug, Default)]
 struct Actors {
     doors: HashMap<ChannelName, Door, Hashing>,
-    /// How many of them, of each kind, count against the bound of those that subscribers may begin.
+    /// For each kind, how many channels count against the bound on those that subscribers may begin.
     counted: HashMap<ChannelKind, usize>,
 }
 
@@ -105,7 +105,7 @@ impl Actors {
         self.counted.entry(channel.kind()).or_default()
     }
 
-    /// The way to an actor that takes commands.
+    /// The queues of an actor that still accepts commands.
     fn open(&self, channel: &ChannelName) -> Option<Door> {
         self.doors.get(channel).filter(|door| !door.commands.is_closed()).cloned()
     }
@@ -117,7 +117,7 @@ impl Actors {
         }
     }
 
-    /// Forgets an actor that has ended.
+    /// Removes an actor that has ended.
     fn remove_closed(&mut self, channel: &ChannelName) {
         if self.doors.get(channel).is_some_and(|door| door.commands.is_closed())
             && let Some(removed) = self.doors.remove(channel)
@@ -143,39 +143,39 @@ impl Command {
     }
 }
 
-/// The way to one actor.
+/// The queues of one actor.
 #[derive(Debug, Clone)]
 struct Door {
     commands: mpsc::Sender<Command>,
     echoes: mpsc::Sender<Echo>,
     suspicion: Arc<Suspicion>,
-    /// Places for entries that wait for the storage.
+    /// Permits for entries that wait for the storage.
     places: Arc<Semaphore>,
     /// `None` until they have been read from the storage.
     keys: Arc<Mutex<Option<Keys>>>,
-    /// It counts against the bound of channels that subscribers may begin: a subscriber asked for it before
-    /// anything was published to it here, or it does in any case.
+    /// Whether it counts against the bound on channels that subscribers may begin: a subscriber asked for
+    /// it before anything was published to it here, or its kind always counts.
     counts: bool,
 }
 
-/// What the channels need to start.
+/// What channels need to start.
 #[derive(Debug)]
 pub(crate) struct ChannelsParts {
     pub(crate) backend: SharedBackend,
     pub(crate) node: NodeId,
     pub(crate) config: ChannelsConfig,
-    /// By shard: where entries go.
+    /// The queues of the shards.
     pub(crate) shards: Vec<mpsc::Sender<Delivery>>,
-    /// Where actors run.
+    /// Runs the actors.
     pub(crate) runtime: Handle,
-    /// Told if an actor panics.
+    /// Notified if an actor panics.
     pub(crate) vital: Vital,
-    /// Told what this node accepted.
+    /// Notified of what this node accepted.
     pub(crate) accepted: Option<Arc<dyn TellAccepted>>,
 }
 
 impl Channels {
-    /// No channel yet. `stop` makes the actors end once nothing waits; `tracker` knows them.
+    /// Without any channel. `stop` makes the actors end once nothing waits; `tracker` tracks them.
     pub(crate) fn new(parts: ChannelsParts, tracker: TaskTracker, stop: CancellationToken) -> Self {
         let ChannelsParts { backend, node, config, shards, runtime, vital, accepted } = parts;
         let common = Common {
@@ -212,14 +212,15 @@ impl Channels {
         Self(Arc::new(hub))
     }
 
-    /// Passes what the storage tells on to the channels' actors, until the storage is gone.
+    /// Passes the storage's events to the actors, until the storage is gone.
     pub(crate) async fn pass_on(self, mut incoming: mpsc::Receiver<LogEvent>) {
         while let Some(event) = incoming.recv().await {
             match event {
                 LogEvent::Appended { channel, epoch, entries } => {
                     let Some(door) = self.0.actors.lock().doors.get(&channel).cloned() else { continue };
                     if entries.iter().any(|entry| entry.draft.kind == EntryKind::ZoneRemoved) {
-                        // Maybe by another node: its record is written anew with its next price.
+                        // Another node may have removed the zone, so its record is written again with its
+                        // next price.
                         self.0.zones.lock().remove(&channel);
                     }
                     if door.echoes.try_send(Echo { epoch, entries }).is_err() {
@@ -236,17 +237,17 @@ impl Channels {
         }
     }
 
-    /// Appends drafts to a channel, in order, and answers when the log has them all. Waits while
-    /// the channel's queue is full. If the caller is dropped while it waits, the drafts may or may
-    /// not be accepted.
+    /// Appends drafts to a channel, in order, and answers when the log has them all. Waits while the
+    /// channel's queue is full. If the caller is dropped while it waits, the drafts may or may not be
+    /// accepted.
     ///
     /// # Errors
-    /// See [`PublishError`]; it says how many were accepted all the same.
+    /// See [`PublishError`]; it says how many were accepted nevertheless.
     pub async fn publish(&self, channel: &ChannelName, drafts: Vec<DraftEntry>) -> Result<(), PublishError> {
         self.publish_under(channel, drafts, None).await
     }
 
-    /// The same for what another process published, and others have heard from it.
+    /// Appends what another process published, and what others receive from that process too.
     pub(crate) async fn take_in(
         &self,
         channel: &ChannelName,
@@ -255,13 +256,13 @@ impl Channels {
         self.admit(channel, drafts, Terms { is_own: false, ..Terms::USUAL }).await
     }
 
-    /// The same under ids that the drafts have of their own: those of one producer, in ascending order, each
-    /// with the one that the log must have before it. Whoever appends an entry, and however often, the log has
-    /// it once, and none behind a later one of that producer. Only the log itself takes them, and they are
-    /// tried once: whoever gave them tries again.
+    /// Appends drafts that have their own ids: those of one producer, in ascending order, each with the id
+    /// that must precede it in the log. Whoever appends an entry, and however often, the log has it once,
+    /// and none after a later one of that producer. Only the log itself accepts them, never a fork, and
+    /// each call tries once: the caller retries.
     ///
     /// # Errors
-    /// See [`PublishError`]. What was not accepted may be in the log all the same.
+    /// See [`PublishError`]. Entries that were not accepted may be in the log nevertheless.
     pub(crate) async fn publish_as(
         &self,
         channel: &ChannelName,
@@ -273,14 +274,14 @@ impl Channels {
         self.admit(channel, drafts, Terms { ids, ..Terms::USUAL }).await
     }
 
-    /// The same for the updates of an order, under a lease: its token is the fence. Nothing of
-    /// another request comes between those of one. Never refused because of who subscribes. Under a
-    /// lease they are never given up either: this waits until the storage has answered, and each is
-    /// in the log once, or refused.
+    /// Appends the updates of an order under a lease, whose fencing token the log checks. The drafts of one
+    /// request stay together. Never refused because of the number of subscribers. Under a lease they are
+    /// never abandoned: this waits until the storage has answered, and each update is in the log once, or
+    /// refused.
     ///
     /// # Errors
-    /// See [`PublishError`]. What the log refused is not tried again, nor is what follows it in
-    /// `drafts`.
+    /// See [`PublishError`]. An update that the log refused, and those after it in `drafts`, are not tried
+    /// again.
     pub(crate) async fn publish_under(
         &self,
         channel: &ChannelName,
@@ -301,11 +302,11 @@ impl Channels {
         }
         let policy = ChannelPolicy::of(channel);
         if policy.is_listed {
-            // Of a zone that nobody here follows, the record may have been removed elsewhere.
+            // If nobody here follows the zone, its record may have been removed elsewhere.
             let is_followed = self.0.actors.lock().open(channel).is_some();
             self.admit_zone(channel, is_followed).await?;
         }
-        // Zones are counted by `admit_zone`; subscriptions to other names must not take their places.
+        // Zones are counted by `admit_zone`; subscriptions to other names must not use up their number.
         let door = self.door(channel, Need::Publisher);
         if policy.keys_are_bounded {
             self.admit_keys(channel, &door, &drafts).await?;
@@ -323,7 +324,7 @@ impl Channels {
     ) -> Result<(), PublishError> {
         let config = &self.0.common.config;
         let stopping = || PublishError::ShuttingDown { accepted: 0 };
-        // A request larger than the whole queue takes all places, and so goes alone.
+        // A request larger than the whole queue takes all permits, and so waits until it is alone.
         let places = drafts.len().min(config.publish_queue_entries);
         let places = u32::try_from(places).unwrap_or(u32::MAX);
         let permit =
@@ -334,8 +335,8 @@ impl Channels {
         answered.await.unwrap_or_else(|_dropped| Err(stopping()))
     }
 
-    /// From the answer on, the shard gets all entries of the channel after the position answered.
-    /// Joining again is harmless. Of a view it gets those that match.
+    /// After the answer, the shard gets all entries of the channel after the position in it; for a view,
+    /// those that match. Joining again is harmless.
     pub(crate) async fn join(&self, channel: &ChannelName, shard: usize) -> Result<Position, JoinError> {
         let log = channel.log();
         let door = self.door_if_room(&log).map_err(JoinError::TooManyChannels)?;
@@ -345,18 +346,18 @@ impl Channels {
         answered.await.unwrap_or(Err(JoinError::ShuttingDown))
     }
 
-    /// The shard needs the channel no more. Entries on their way may still come.
+    /// The shard no longer needs the channel. Entries on their way may still arrive.
     pub(crate) async fn leave(&self, channel: &ChannelName, shard: usize) {
         let door = self.0.actors.lock().doors.get(&channel.log()).cloned();
-        // An actor that has ended has nobody to leave; its successor never had this shard.
+        // If the actor has ended there is nothing to leave; its successor does not know this shard.
         if let Some(door) = door
             && door.commands.send(Command::Leave { channel: channel.clone(), shard }).await.is_err()
         {
-            debug!(channel = %channel, shard, "left a channel that had just been let go");
+            debug!(channel = %channel, shard, "left a channel whose actor had just ended");
         }
     }
 
-    /// What was read from the log does not fit what came live: the channel looks at the log anew.
+    /// Makes the channel read its log, because what a reader read there does not fit what it received live.
     pub(crate) fn doubt(&self, channel: &ChannelName) {
         let log = channel.log();
         self.0.common.pages.forget(&log);
@@ -365,7 +366,7 @@ impl Channels {
         }
     }
 
-    /// Where the entries begin for a client on a channel that was joined at this position.
+    /// Where the entries begin for a client that joined the channel at this position.
     pub(crate) async fn starting_point(
         &self,
         channel: &ChannelName,
@@ -387,7 +388,7 @@ impl Channels {
         Ok(StartingPoint::of_snapshot(joined, &page, is_new))
     }
 
-    /// The same for one whose start depends on what the log holds.
+    /// The starting point of a client that depends on the content of the log.
     async fn in_log(
         &self,
         channel: &ChannelName,
@@ -395,13 +396,14 @@ impl Channels {
         start: &Start,
         page_entries: usize,
     ) -> Result<StartingPoint, Arc<StorageError>> {
-        // Of what is read for that, the first page is sent.
+        // The first page that is read to find out is also the first one to be sent.
         let mut wanted =
             Wanted { after: start.had().cloned(), late_to: 0, seen: Some(joined.clone()), is_owed: false };
-        // A reader that is to come back for something sets the channel apart itself, once it has begun.
+        // If the reader has to come back for something, its own reads make the channel fork once it has
+        // begun.
         let pages = &self.0.common.pages;
         let mut page = pages.get(channel, &wanted, page_entries).await?;
-        // A fork has a part of its log only: what is wanted begins in that.
+        // A fork has only a part of its log, so reading begins in the fork's own part.
         if wanted.after.is_none()
             && page.head.out_of_reach > 0
             && let Some(log) = page.head.epoch.as_ref().and_then(log_of_fork)
@@ -412,8 +414,8 @@ impl Channels {
         Ok(StartingPoint::in_log(joined, wanted.after.as_ref(), &page.head))
     }
 
-    /// What a reader wants to read, of at most so many entries. It may have been read for another one a
-    /// moment ago.
+    /// A page of the log for a reader, of at most `entries` entries. It may have been read for another
+    /// reader a moment ago.
     pub(crate) async fn page(
         &self,
         channel: &ChannelName,
@@ -428,12 +430,13 @@ impl Channels {
         if !is_waited_for || next.is_some() || epoch.as_ref().is_none_or(is_fork) {
             return Ok(page);
         }
-        // Whoever goes on behind it has to come back.
+        // A reader that continues past unreachable entries has to come back, which the end of a fork makes
+        // it do.
         self.0.common.backend.fork_for_readers(&channel.log()).await;
         self.0.common.pages.get(channel, wanted, entries).await
     }
 
-    /// Latest entries that a reader wants, of at most so many keys. They may have been read for another one a
+    /// Latest entries for a reader, of at most `entries` keys. They may have been read for another reader a
     /// moment ago.
     pub(crate) async fn latest_page(
         &self,
@@ -446,21 +449,21 @@ impl Channels {
             if !page.is_copy || page.epoch.as_ref().is_none_or(is_fork) {
                 return Ok(page);
             }
-            // Whoever is given a part has to come back for the rest, and what brings readers back is the end
-            // of a fork.
+            // A reader that gets only a part has to come back for the rest, which the end of a fork makes
+            // it do.
             self.0.common.backend.fork_for_readers(&channel.log()).await;
         }
-        let cause = "the log comes and goes each time that it is looked at".into();
+        let cause = "the log became reachable and unreachable at each attempt to read it".into();
         Err(Arc::new(StorageError::Unreachable { op: "latest", cause }))
     }
 
-    /// Bytes of all pages that wait for readers, or are kept for others.
+    /// Bytes of all pages that wait for readers or are cached.
     pub(crate) fn page_bytes(&self) -> usize {
         self.0.common.pages.bytes()
     }
 
-    /// Entries after a position, or from the oldest on, from the log: `limit` at the most, or fewer where
-    /// they come to [`HISTORY_BYTES_MAX`].
+    /// Entries of the log after a position, or from the oldest on: at most `limit`, or fewer if they reach
+    /// [`HISTORY_BYTES_MAX`].
     pub(crate) async fn read_after(
         &self,
         channel: &ChannelName,
@@ -472,13 +475,13 @@ impl Channels {
         self.0.common.backend.read_within(channel, after, limit).await
     }
 
-    /// The newest sequence of a producer that the log of a channel knows; 0 where it knows none.
+    /// The newest sequence of a producer in the log of a channel; 0 if there is none.
     pub(crate) async fn newest_of(&self, channel: &ChannelName, producer: NodeId) -> StorageResult<u64> {
         Ok(self.0.common.backend.state(channel, producer).await?.last_seq)
     }
 
-    /// The newest `limit` entries of the log, or half as many, a quarter and so on where more would come to
-    /// more than [`HISTORY_BYTES_MAX`].
+    /// The newest `limit` entries of the log, or half as many, a quarter and so on if they would exceed
+    /// [`HISTORY_BYTES_MAX`].
     pub(crate) async fn newest(&self, channel: &ChannelName, mut limit: usize) -> StorageResult<Page> {
         let state = self.0.common.backend.state(channel, self.0.common.node).await?;
         loop {
@@ -504,7 +507,7 @@ impl Channels {
         self.0.common.backend.latest(channel, after, limit).await
     }
 
-    /// The same with the removals that are remembered.
+    /// The latest entries and the remembered removals, page by page.
     pub(crate) async fn latest_and_removed(
         &self,
         channel: &ChannelName,
@@ -541,7 +544,7 @@ impl Channels {
         }
     }
 
-    /// Whether what is told of a channel comes from this node alone, while a shared storage is away.
+    /// Whether what is known about a channel comes from this node alone, while the shared storage is away.
     pub(crate) fn is_degraded(&self, channel: &ChannelName) -> bool {
         self.0.common.backend.is_degraded_for(&channel.log())
     }
@@ -558,12 +561,13 @@ impl Channels {
         self.0.common.pages.stats()
     }
 
-    /// The orders that somebody on this node is subscribed to.
+    /// The orders that somebody on this node follows.
     pub(crate) fn watched_orders(&self) -> &Arc<WatchedOrders> {
         &self.0.common.orders
     }
 
-    /// The types of events of which somebody on this node follows all, or a view; and each change of that.
+    /// The types of events of which somebody on this node follows the channel or a view; updated with each
+    /// change.
     pub(crate) fn followed_events(&self) -> watch::Receiver<BTreeSet<EventType>> {
         self.0.common.events.watch()
     }
@@ -573,14 +577,14 @@ impl Channels {
         self.0.common.views.load(Ordering::Relaxed)
     }
 
-    /// How many channels have an actor now, but for those of registries, which each node always follows.
+    /// How many channels have an actor, without those of registries, which every node always follows.
     pub(crate) fn active(&self) -> usize {
         let actors = self.0.actors.lock();
         actors.doors.keys().filter(|channel| channel.kind() != ChannelKind::Registry).count()
     }
 
-    /// Remembers a zone that is published to, unless there are too many. Its record is written anew
-    /// where it may be gone, and from time to time.
+    /// Admits a zone that is published to, unless there are too many. Its record is written again if it may
+    /// be gone, and from time to time.
     async fn admit_zone(&self, channel: &ChannelName, is_followed: bool) -> Result<(), PublishError> {
         let now = tokio::time::Instant::now();
         let max = self.0.common.config.zones_max;
@@ -597,7 +601,7 @@ impl Channels {
                     return Err(PublishError::TooManyZones { max });
                 }
             }
-            // A new one has its place from here on: others may come while it is recorded.
+            // A new zone counts from here on, because others may arrive while it is being recorded.
             let before = zones.insert(channel.clone(), now);
             ZonePlace { zones: &self.0.zones, channel, at: now, before, is_kept: false }
         };
@@ -605,7 +609,7 @@ impl Channels {
             self.0.common.backend.put(RecordKind::Zone, channel.subject(), Bytes::new(), ZONE_RECORD_TTL);
         match put.await {
             Ok(()) => place.keep(),
-            // The append that follows will tell the publisher; the record is made up for next time.
+            // If the storage is away, the append that follows reports it; the record is written next time.
             Err(error) => warn!(channel = %channel, error = %error, "could not record a zone"),
         }
         Ok(())
@@ -630,14 +634,14 @@ impl Channels {
             if let Some((index, true)) = refused {
                 return Err(too_many(index));
             }
-            // They are not known yet, or some may have grown too old since, or been removed elsewhere.
+            // The keys are not known yet, or some may have expired since, or been removed elsewhere.
             match (self.0.common.backend.keys(channel).await, refused) {
                 (Ok(known), _) => {
                     let known = known.into_iter().filter(|key| is_of_a_price(key));
                     *door.keys.lock() = Some(Keys::new(known, tokio::time::Instant::now()));
                 }
                 (Err(_), Some((index, _))) => return Err(too_many(index)),
-                // As above: the append will tell, if the storage is still away by then.
+                // As above: the append reports it if the storage is still away by then.
                 (Err(error), None) => {
                     warn!(channel = %channel, error = %error, "could not read the keys of a zone");
                     return Ok(());
@@ -646,20 +650,20 @@ impl Channels {
         }
     }
 
-    /// The way to a channel's actor, which is started if need be.
+    /// The queues of a channel's actor, which is started if necessary.
     fn door(&self, channel: &ChannelName, need: Need) -> Door {
         let mut actors = self.0.actors.lock();
         actors.open(channel).unwrap_or_else(|| self.start(&mut actors, channel, need))
     }
 
-    /// The same for a new subscriber; or how many channels there are already.
+    /// The same for a new subscriber; or how many channels there are, if there are too many.
     fn door_if_room(&self, channel: &ChannelName) -> Result<Door, usize> {
         let mut actors = self.0.actors.lock();
         if let Some(door) = actors.open(channel) {
             return Ok(door);
         }
         let count = *actors.counted(channel);
-        // One that has just ended and stands there yet makes room for its successor.
+        // An actor that has just ended, but is still in the map, makes room for its successor.
         let is_bounded = !ChannelPolicy::of(channel).are_few;
         if is_bounded && count >= self.joined_max() && !actors.doors.contains_key(channel) {
             return Err(count);
@@ -667,8 +671,8 @@ impl Channels {
         Ok(self.start(&mut actors, channel, Need::Subscriber))
     }
 
-    /// Subscribers may ask for zones that nobody publishes, so there may be twice as many channels;
-    /// and for as many orders that nothing is published to on this node.
+    /// Subscribers may ask for zones that nobody publishes, so there may be twice as many channels as
+    /// zones; and for as many orders that nothing is published to on this node.
     fn joined_max(&self) -> usize {
         self.0.common.config.zones_max.saturating_mul(2)
     }
@@ -698,7 +702,7 @@ impl Channels {
         door
     }
 
-    /// An actor ended: what reached it too late goes to the next one, unless the node stops.
+    /// Called when an actor has ended: late commands go to the next one, unless the node stops.
     async fn ended(self, channel: &ChannelName, mut left_over: mpsc::Receiver<Command>) {
         left_over.close();
         self.0.common.pages.forget(channel);
@@ -707,8 +711,8 @@ impl Channels {
             if self.0.common.stop.is_cancelled() {
                 continue;
             }
-            // A leave that came too late is let go: a successor may have been joined anew by then. A
-            // shard that is told of a channel that it does not follow leaves it.
+            // A late leave is dropped, because the shard may have joined the successor by then. A shard
+            // that gets a message about a channel that it does not follow leaves it.
             if !matches!(command, Command::Leave { .. })
                 && Box::pin(self.send(channel, self.door(channel, command.need()), command)).await.is_err()
             {
@@ -717,7 +721,7 @@ impl Channels {
         }
     }
 
-    /// Hands a command to the channel's actor, or to its successor if it has just ended.
+    /// Passes a command to the channel's actor, or to its successor if it has just ended.
     async fn send(&self, channel: &ChannelName, mut door: Door, command: Command) -> Result<(), Stopped> {
         loop {
             if self.0.common.stop.is_cancelled() {
@@ -732,18 +736,18 @@ impl Channels {
     }
 }
 
-/// Whether a latest entry under this name is a price; those of other kinds have a kind behind the key.
+/// Whether a latest entry with this name is a price; other kinds append the kind to the key.
 fn is_of_a_price(key: &str) -> bool {
     !key.contains('\0')
 }
 
-/// The node stops; there are no more actors.
+/// The node is stopping, so there are no more actors.
 #[derive(Debug)]
 struct Stopped;
-/// When zones were last recorded.
+/// When each zone was last recorded.
 type Zones = Mutex<HashMap<ChannelName, tokio::time::Instant>>;
 
-/// The place of a zone that is being recorded; as it was before, unless it is kept.
+/// Counts a zone that is being recorded; undone on drop, unless kept.
 struct ZonePlace<'a> {
     zones: &'a Zones,
     channel: &'a ChannelName,
@@ -764,7 +768,7 @@ impl Drop for ZonePlace<'_> {
             return;
         }
         let mut zones = self.zones.lock();
-        // Another publisher's record stands.
+        // Another publisher's record stays.
         if zones.get(self.channel) == Some(&self.at) {
             match self.before {
                 Some(before) => zones.insert(self.channel.clone(), before),

@@ -1,4 +1,4 @@
-//! The keys of a zone, to bound how many there are.
+//! The keys of a zone, to bound their number.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use crate::model::DraftEntry;
 
-/// Before they are read once more from the storage, where some may have gone.
+/// The shortest time before they are read again from the storage, where some may have gone.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// The keys of a zone as they were in the storage, and those that were added since.
+/// The keys of a zone as the storage had them, and those that were added since.
 #[derive(Debug)]
 pub(super) struct Keys {
     known: HashSet<Arc<str>>,
@@ -23,12 +23,12 @@ impl Keys {
         Self { known: known.into_iter().collect(), read }
     }
 
-    /// Whether the storage was asked a moment ago.
+    /// Whether the storage was read a moment ago.
     pub(super) fn is_fresh(&self, now: Instant) -> bool {
         now.duration_since(self.read) < READ_AGAIN_AFTER
     }
 
-    /// Adds the drafts' keys; or none of them, and says which draft has one too many.
+    /// Adds the drafts' keys; or none of them, and returns the index of the draft that exceeds the bound.
     pub(super) fn admit(&mut self, drafts: &[DraftEntry], max: usize) -> Result<(), usize> {
         let mut new = Vec::new();
         for (index, key) in drafts.iter().enumerate().filter_map(|(i, draft)| Some((i, draft.key.as_ref()?)))

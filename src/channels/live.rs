@@ -1,4 +1,4 @@
-//! What the channels hand to the shards: entries in order, encoded once for all subscribers.
+//! Messages from channels to shards: entries in order, encoded once for all subscribers.
 
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
@@ -13,36 +13,36 @@ use crate::model::{ChannelName, ChannelPolicy, Entry, EntryId, Epoch, Lane, Node
 use crate::protocol::{FRAME_HEADER_MAX, entry_json, latest_json, text_frame};
 use crate::storage::Seam;
 
-/// How many messages of one channel may be on their way to one shard, or wait there. Less than the
-/// shard's queue holds, so that no channel fills it alone; and as many as a shard writes to a socket at
-/// once, where each is of one entry.
+/// How many messages of one channel may be on their way to one shard, or wait there. Fewer than the shard's
+/// queue holds, so that no channel fills it alone; and as many as a shard writes to a socket at once, in
+/// case each has one entry.
 pub(crate) const CREDITS: usize = 64;
 
-/// The credits that a channel has with one shard.
+/// The credits of a channel with one shard.
 pub(crate) fn credits() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(CREDITS))
 }
 
-/// A message on its way to a shard. It holds one of its channel's credits for as long as it waits, so
-/// that a channel which a shard holds back makes its own publishers wait, and no other channel.
+/// A message on its way to a shard. It holds one of its channel's credits while it waits, so that pacing a
+/// channel makes its own publishers wait, and nobody else's.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub(crate) live: Live,
-    /// When this node had it.
+    /// When this node received it.
     pub(crate) since: Instant,
     _credit: OwnedSemaphorePermit,
 }
 
 impl Delivery {
-    /// Waits for a credit, and for a place in the shard's queue; false when the shard has ended.
-    /// Dropped while it waits, it has sent nothing.
+    /// Waits for a credit, and for room in the shard's queue; false if the shard has ended. If dropped
+    /// while it waits, it has sent nothing.
     pub(crate) async fn send(
         shard: &mpsc::Sender<Self>,
         credits: &Arc<Semaphore>,
         live: Live,
         since: Instant,
     ) -> bool {
-        // A shard that ends may leave credits behind that nobody gives back.
+        // A shard that ends may never return its credits.
         let credit = tokio::select! {
             biased;
             credit = Arc::clone(credits).acquire_owned() => credit,
@@ -53,21 +53,21 @@ impl Delivery {
     }
 }
 
-/// What a shard is told about a channel that it joined.
+/// A message to a shard about a channel that it joined.
 #[derive(Debug, Clone)]
 pub(crate) enum Live {
-    /// The next entries. Contiguous with the batch before, but for what left the log unseen.
+    /// The next entries. Contiguous with the previous batch, except for entries that left the log unseen.
     Batch(Arc<LiveBatch>),
-    /// The log goes on in another life.
+    /// The log continues in another epoch.
     Moved(Arc<Moved>),
-    /// Entries up to `offset` left the log before this node saw them, and none came after them that
-    /// would show it.
+    /// Entries up to `offset` left the log before this node saw them, and no entry follows that would show
+    /// it.
     Skipped {
         /// The channel.
         channel: ChannelName,
-        /// The life of the log.
+        /// The epoch of the log.
         epoch: Epoch,
-        /// The last of them.
+        /// The offset of the last of them.
         offset: u64,
     },
 }
@@ -82,44 +82,46 @@ impl Live {
     }
 }
 
-/// The place where one life of a channel's log goes over into the next.
+/// The transition of a channel's log from one epoch to the next.
 #[derive(Debug)]
 pub(crate) struct Moved {
     pub(crate) channel: ChannelName,
-    /// Batches up to here were of this life.
+    /// The position that batches of the old epoch reached.
     pub(crate) from: Position,
-    /// How it goes on.
+    /// The epoch transition.
     pub(crate) seam: Seam,
 }
 
-/// Entries as WebSocket frames, one after the other in one buffer.
+/// Entries as WebSocket frames, consecutively in one buffer.
 pub(crate) struct LiveBatch {
     pub(crate) channel: ChannelName,
     pub(crate) epoch: Epoch,
-    /// Offset of the first entry; of a view, from where on the log was looked through for it.
+    /// The first offset that the batch covers: that of its first entry, or, in a view, where its part of
+    /// the log begins.
     pub(crate) first: u64,
-    /// Offset of the last entry; of a view, up to where the log was looked through for it.
+    /// The last offset that the batch covers: that of its last entry, or, in a view, where its part of the
+    /// log ends.
     last: u64,
-    /// Of a view, the offset of each entry. Of a log there is an entry at each.
+    /// In a view, the offset of each entry. Empty for a log, where every offset has an entry.
     offsets: Box<[u64]>,
     /// All frames.
     pub(crate) frames: Bytes,
     /// Where each frame ends in `frames`.
     ends: Box<[usize]>,
-    /// What each entry replaces on the *latest* lane; empty on *every*.
+    /// What each entry replaces on lane *latest*; empty on *every*.
     keys: Box<[Option<Arc<str>>]>,
-    /// The entries come after their time, in bursts as long as an outage; nothing replaces them.
+    /// Whether the entries are late. They come in bursts as long as an outage, and nothing replaces them.
     pub(crate) is_late: bool,
-    /// Who each entry is from.
+    /// The id of each entry.
     ids: Box<[EntryId]>,
-    /// The same, each once.
+    /// The producers of the entries, each once.
     producers: SmallVec<[NodeId; 1]>,
-    /// The last entry is the last one of its log.
+    /// Whether the last entry is the last one of its log.
     pub(crate) is_last_of_log: bool,
 }
 
 impl LiveBatch {
-    /// Encodes entries (at least one, contiguous offsets), all of them late or none.
+    /// Encodes entries with contiguous offsets (at least one), all of which are late, or none.
     pub(crate) fn encode(
         channel: &ChannelName,
         epoch: &Epoch,
@@ -133,7 +135,7 @@ impl LiveBatch {
         batch.is_late = late;
         batch.is_last_of_log = entries.last().is_some_and(|entry| entry.draft.kind.is_terminal());
         batch.keys = match lane {
-            // What comes late may be older than what waits, and must not replace it.
+            // Late entries may be older than those that wait, and must not replace them.
             Lane::Latest if !late => {
                 let policy = ChannelPolicy::of(channel);
                 entries.iter().map(|entry| lane_key(policy, entry)).collect()
@@ -143,8 +145,8 @@ impl LiveBatch {
         batch
     }
 
-    /// Encodes those of the entries of a log that a view shows, maybe none, all of them late or none. The
-    /// others in the range are none of the view's.
+    /// Encodes those entries of a part of a log that a view shows, perhaps none; all of which are late, or
+    /// none.
     pub(super) fn encode_view(
         view: &ChannelName,
         epoch: &Epoch,
@@ -169,14 +171,15 @@ impl LiveBatch {
         batch
     }
 
-    /// Encodes the latest entries of keys, from wherever in the log, as such: offsets in it mean nothing.
+    /// Encodes the latest entries of keys as a part of a snapshot. They come from anywhere in the log, so
+    /// the batch's offsets mean nothing.
     pub(super) fn encode_latest(channel: &ChannelName, epoch: &Epoch, entries: &[&Entry]) -> Self {
         Self::write(channel, epoch, entries.iter().copied(), |entry, out| {
             latest_json(channel, entry, out);
         })
     }
 
-    /// Entries as frames, with what `write` makes of each.
+    /// Encodes entries as frames, each with `write`.
     fn write<'a>(
         channel: &ChannelName,
         epoch: &Epoch,
@@ -222,17 +225,17 @@ impl LiveBatch {
         self.ends.len()
     }
 
-    /// Offset of the last entry; of a view, up to where the log was looked through for it.
+    /// The last offset that the batch covers.
     pub(crate) fn last(&self) -> u64 {
         self.last
     }
 
-    /// Offset of the entry with this index.
+    /// The offset of the entry with this index.
     pub(crate) fn offset(&self, index: usize) -> u64 {
         self.offsets.get(index).copied().unwrap_or(self.first + index as u64)
     }
 
-    /// How many entries, from the front, are at this offset or before it.
+    /// How many entries, from the first one on, have this offset or a smaller one.
     pub(crate) fn count_up_to(&self, offset: u64) -> usize {
         if !self.offsets.is_empty() {
             return self.offsets.partition_point(|own| *own <= offset);
@@ -240,7 +243,7 @@ impl LiveBatch {
         usize::try_from((offset + 1).saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.len())
     }
 
-    /// Where the frame with this index begins in `frames`; the end of all for one past the last.
+    /// Where the frame with this index begins in `frames`; the end of the buffer for one past the last.
     pub(crate) fn start_of(&self, index: usize) -> usize {
         if index == 0 { 0 } else { self.ends[index - 1] }
     }
@@ -250,7 +253,7 @@ impl LiveBatch {
         self.frames.slice(self.start_of(index)..self.ends[index])
     }
 
-    /// Some of the entries, sharing the buffer.
+    /// A part of the entries, sharing the buffer.
     pub(crate) fn part(&self, range: Range<usize>) -> Self {
         let (from, to) = (self.start_of(range.start), self.start_of(range.end));
         Self {
@@ -269,26 +272,26 @@ impl LiveBatch {
         }
     }
 
-    /// Who the entries are from, each once; of a part, who those of the whole are from.
+    /// The producers of the entries, each once; for a part, those of the whole batch.
     pub(crate) fn producers(&self) -> &[NodeId] {
         &self.producers
     }
 
-    /// Who the entry with this index is from.
+    /// The id of the entry with this index.
     pub(crate) fn id(&self, index: usize) -> Option<EntryId> {
         self.ids.get(index).copied()
     }
 
-    /// What a frame replaces on the *latest* lane.
+    /// What a frame replaces on lane *latest*.
     pub(crate) fn key(&self, index: usize) -> Option<&Arc<str>> {
         self.keys.get(index).and_then(Option::as_ref)
     }
 }
 
-/// What an entry replaces on the *latest* lane. That entries were skipped, the newest such message says.
+/// What an entry replaces on lane *latest*. Of the messages about skipped entries, the newest is enough.
 fn lane_key(policy: &ChannelPolicy, entry: &Entry) -> Option<Arc<str>> {
     match entry.draft.kind.unknown() {
-        // No key has a control character.
+        // No real key has a control character.
         Some(_) => Some(Arc::from("\0skipped")),
         None => entry.draft.latest_key(policy),
     }

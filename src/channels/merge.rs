@@ -1,4 +1,4 @@
-//! Puts the entries of one channel in order, from wherever they come.
+//! The reorder buffer: puts the entries of one channel in order, wherever they come from.
 
 use std::collections::BTreeMap;
 
@@ -7,29 +7,30 @@ use tokio::time::Instant;
 use super::unborn::unborn;
 use crate::model::{Entry, Epoch, Position};
 
-/// The most entries that wait for one before them. Past it they are let go and read from the log.
+/// The most entries that wait for a missing one before them. With more, they are dropped and read from the
+/// log.
 const STASH_MAX: usize = 4_096;
 
-/// What [`Merge::offer`] made of the entries.
+/// The outcome of [`Merge::offer`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Offered {
     /// These are next, in order; maybe none.
     Ready(Vec<Entry>),
-    /// They belong to another life of the log: ask the storage which one is right.
+    /// The entries belong to another epoch of the log: the storage has to be asked which one is current.
     ForeignEpoch,
 }
 
-/// One channel's order on this node: each offset once, contiguous. Appends' answers, echoes and
-/// pages of the log may be offered in any order and any number of times.
+/// One channel's order on this node: each offset once, without gaps. Answers of appends, echoes and pages
+/// of the log may be offered in any order and any number of times.
 #[derive(Debug)]
 pub(super) struct Merge {
     epoch: Epoch,
-    /// The log has no life, as far as is known, and `epoch` is what it is to begin one as.
+    /// Whether the log does not exist yet, as far as is known, so that `epoch` is what it will start with.
     unborn: bool,
     next: u64,
     stash: BTreeMap<u64, Entry>,
     hole_since: Option<Instant>,
-    /// Entries that waited were let go: only reading the log to its end fills the hole.
+    /// Whether waiting entries were dropped, so that only reading the log to its end fills the gap.
     let_go: bool,
 }
 
@@ -46,22 +47,22 @@ impl Merge {
         }
     }
 
-    /// Begins with a log that has no life, and may begin one as this.
+    /// Begins with a log that does not exist yet and may start with this epoch.
     pub(super) fn unborn(epoch: Epoch) -> Self {
         Self { unborn: true, ..Self::after(epoch, 0) }
     }
 
-    /// Whether the log had no life when it was looked at last.
+    /// Whether the log did not exist when it was last looked at.
     pub(super) fn is_unborn(&self) -> bool {
         self.unborn
     }
 
-    /// The log has begun its life as it was to.
+    /// Records that the log has started, with the expected epoch.
     pub(super) fn born(&mut self) {
         self.unborn = false;
     }
 
-    /// Just after the newest entry that was ready, as readers are told of it.
+    /// The position just after the newest entry that was ready, in the form for readers.
     pub(super) fn position(&self) -> Position {
         let epoch = if self.unborn { unborn(&self.epoch) } else { self.epoch.clone() };
         Position { epoch, offset: self.delivered() }
@@ -76,12 +77,12 @@ impl Merge {
         self.next - 1
     }
 
-    /// Since when entries wait for a missing one before them.
+    /// Since when entries have been waiting for a missing one before them.
     pub(super) fn hole_since(&self) -> Option<Instant> {
         self.hole_since
     }
 
-    /// Takes entries of `epoch`; gives those whose turn it is.
+    /// Takes entries of `epoch`; returns those that are next.
     pub(super) fn offer(
         &mut self,
         epoch: &Epoch,
@@ -106,7 +107,7 @@ impl Merge {
             }
         }
         if self.stash.len() > STASH_MAX {
-            // The hole stays marked: what is let go here is read from the log.
+            // The gap stays open: the dropped entries are read from the log.
             self.stash.clear();
             self.let_go = true;
             self.hole_since.get_or_insert(now);
@@ -120,7 +121,7 @@ impl Merge {
         Offered::Ready(ready)
     }
 
-    /// Entries before `first` are no longer in the log: goes on with it. Gives what is then ready.
+    /// Skips entries before `first`, which are no longer in the log. Returns what is then ready.
     pub(super) fn skip_to(&mut self, first: u64) -> Vec<Entry> {
         self.next = self.next.max(first);
         self.stash = self.stash.split_off(&self.next);
@@ -135,7 +136,7 @@ impl Merge {
         ready
     }
 
-    /// The log has been read to its end: nothing is missing any more.
+    /// Records that the log has been read to its end, so nothing is missing any more.
     pub(super) fn hole_filled(&mut self) {
         self.let_go = false;
         if self.stash.is_empty() {
@@ -213,8 +214,8 @@ mod tests {
     }
 
     proptest! {
-        /// Every entry comes at least once, in any order, in batches of any size, any number of
-        /// times; each is ready once and in order.
+        /// Every entry arrives at least once, in any order, in batches of any size, any number of times;
+        /// each is ready exactly once and in order.
         #[test]
         fn any_arrival_gives_each_entry_once_in_order(
             mut arrivals in prop::collection::vec(1u64..=30, 0..120),

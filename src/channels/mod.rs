@@ -1,7 +1,8 @@
-//! The ordered view of each channel on this node: publish, follow, repair, hand to the shards.
+//! The ordered view of each channel on this node: publish, follow, repair, and pass on to the shards.
 //!
-//! One actor per channel in use does one thing at a time: append what is published here, merge the
-//! answers with what other nodes append, and give each shard the entries in order, encoded once.
+//! Each channel in use has one actor, which does one thing at a time: it appends what is published here,
+//! merges the answers with what other nodes append, and passes the entries in order to each shard, encoded
+//! once.
 
 mod actor;
 mod config;
@@ -41,8 +42,8 @@ pub(crate) use told::TellAccepted;
 pub(crate) use unborn::in_log;
 pub(crate) use watched::WatchedOrders;
 
-/// What the channels count.
+/// The counters of channels.
 pub(crate) type ChannelStats = ChannelCounts<Counter>;
 
-/// What is counted of pages that are read for clients.
+/// The counters of pages read for clients.
 pub(crate) type PageStats = PageCounts<Counter>;

@@ -1,10 +1,10 @@
-//! Pages of logs for readers that catch up, and of the latest entries of keys for those that begin with
-//! these: read once for all that want the same at about the same time, encoded once, and bounded in all.
+//! Pages of logs for readers that catch up, and pages of latest entries for snapshots: read and encoded
+//! once for all readers that need the same one at about the same time, and bounded in total.
 //!
-//! After a restart thousands of readers come back to the same position. Whoever asks first reads; the
-//! others wait for that, or are given what was read a moment ago. A page lives as long as something of
-//! it waits for a reader, and what lives is counted. Where that is too much, pages are small: so a
-//! reader that takes nothing holds little, and holds up nobody.
+//! After a restart, thousands of readers resume at the same position. The first one causes a read; the
+//! others wait for it, or get what was read a moment ago. The memory of a page counts as long as a part of
+//! it waits for a reader. When there is too much of it, pages become small, so that a reader that accepts
+//! nothing takes little memory and holds up nobody.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -30,38 +30,38 @@ use crate::support::chance::Hashing;
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 
-/// Bytes that one page is read for, and while there are too many of them.
+/// The size of a page in bytes, normally and when pages take too much memory.
 const PAGE_BYTES: usize = 256 << 10;
 const SMALL_PAGE_BYTES: usize = 16 << 10;
 
-/// So many read from logs at once, and the others wait: what the storage is asked for all at once keeps it
-/// from what must not wait, as the beats that tell whether it is there.
+/// The most concurrent reads of logs; further ones wait. Too many requests at once would delay what must
+/// not wait in the storage, such as the health probes.
 const READS_AT_ONCE: usize = 32;
 
-/// How long a page is kept for others. Of the bytes that all pages may take, those of logs that are kept are
-/// a quarter, and those of latest entries another.
+/// How long a page is cached for others. Of the bytes that all pages may take, a quarter is for cached
+/// pages of logs, and another for those of latest entries.
 const KEPT_FOR: Duration = Duration::from_secs(2);
 const KEPT_PARTS: usize = 4;
 
-/// A page of a log, encoded for whoever reads it.
+/// A page of a log, encoded for any reader.
 #[derive(Debug, Clone)]
 pub(crate) struct EncodedPage {
-    /// All that is said of it; the entries are in `batches`.
+    /// The page without its entries, which are in `batches`.
     pub(crate) head: Page,
-    /// In ascending order, without holes between them; of each all are late, or none.
+    /// In ascending order and contiguous; in each, all entries are late, or none.
     pub(crate) batches: Vec<Arc<LiveBatch>>,
     bytes: usize,
 }
 
 impl EncodedPage {
-    /// Encodes a page for readers to whom entries up to an offset come late; it is not counted.
+    /// Encodes a page for readers to whom entries up to an offset are late; its memory is not counted.
     #[cfg(test)]
     pub(crate) fn encode(channel: &ChannelName, page: Page, late_to: u64) -> Self {
         Self::counted(channel, page, late_to, &Arc::default())
     }
 
-    /// Encodes a page for readers to whom entries up to an offset come late. Its bytes count for as long
-    /// as any of them live.
+    /// Encodes a page for readers to whom entries up to an offset are late. Its bytes are counted as long
+    /// as any part of it is in memory.
     fn counted(channel: &ChannelName, mut page: Page, late_to: u64, alive: &Arc<AtomicUsize>) -> Self {
         let (entries, filter) = (std::mem::take(&mut page.entries), Filter::of(channel));
         let is_late = |entry: &Entry| entry.offset <= late_to || entry.draft.marks.late;
@@ -70,7 +70,7 @@ impl EncodedPage {
         if let Some(epoch) = &page.epoch {
             for run in entries.chunk_by(|a, b| is_late(a) == is_late(b)) {
                 let late = run.first().is_some_and(is_late);
-                // The lane does not matter: what is replayed is sent whole.
+                // The lane does not matter, because a replay is sent whole.
                 let mut batch = if filter.is_all() {
                     LiveBatch::encode(channel, epoch, Lane::Every, late, run)
                 } else {
@@ -89,20 +89,20 @@ impl EncodedPage {
         self.batches.last().map(|batch| batch.last())
     }
 
-    /// Whether it is an answer a moment later too. What is out of reach of a log may be within it the next
-    /// moment; a fork stays as it is.
+    /// Whether the page may be cached. Entries out of reach of a log may become reachable at any moment; a
+    /// fork does not change.
     fn may_be_kept(&self) -> bool {
         self.head.out_of_reach == 0 || self.head.epoch.as_ref().is_some_and(is_fork)
     }
 
-    /// Whether it was read before something that the reader knows of was appended.
+    /// Whether it was read before something was appended that the reader knows about.
     fn is_behind(&self, wanted: &Wanted) -> bool {
         let Page { epoch, top, .. } = &self.head;
         wanted.seen.as_ref().is_some_and(|seen| epoch.as_ref() == Some(&seen.epoch) && *top < seen.offset)
     }
 
-    /// Whether it answers a reader also when it was read before the reader asked: what it holds stays as
-    /// it is, and either more follows, or it goes as far as the reader knows the log to go.
+    /// Whether it is valid for a reader that asked after it was read: its entries do not change, and either
+    /// more follow, or it reaches as far as the reader knows the log to reach.
     fn answers(&self, wanted: &Wanted) -> bool {
         let Page { epoch, top, next, .. } = &self.head;
         let is_of_it = wanted.after.as_ref().is_none_or(|after| epoch.as_ref() == Some(&after.epoch));
@@ -111,31 +111,31 @@ impl EncodedPage {
             .seen
             .as_ref()
             .is_some_and(|seen| epoch.as_ref() == Some(&seen.epoch) && seen.offset <= *top && next.is_none());
-        // Who waits for something of the log itself wants to know when that can be read.
+        // A reader that waits for entries of the log itself needs to know when they can be read.
         let is_too_early = wanted.is_owed && self.head.is_copy && !epoch.as_ref().is_some_and(is_fork);
         is_of_it && !is_too_early && (is_full || is_fresh)
     }
 }
 
-/// Latest entries of the keys of a channel, encoded for whoever begins with them.
+/// Latest entries of the keys of a channel, encoded for any reader.
 #[derive(Debug, Clone)]
 pub(crate) struct EncodedLatest {
-    /// The life of the log when they were read, and the newest offset in it.
+    /// The epoch of the log when they were read, and its newest offset.
     pub(crate) epoch: Option<Epoch>,
     pub(crate) top: u64,
-    /// The last key that was looked at, where more may come after it.
+    /// The last key that was looked at, if more may follow it.
     pub(crate) next: Option<String>,
-    /// There may be more of them, and newer ones, where that cannot be reached now.
+    /// Whether there may be further or newer ones that cannot be reached now.
     pub(crate) is_copy: bool,
-    /// By entry, its offset in this life of the log; 0 where it is of one before.
+    /// For each entry, its offset in this epoch; 0 if it is from an earlier epoch.
     pub(crate) places: Box<[u64]>,
-    /// The entries, where there are some. What the batch says of their offsets means nothing.
+    /// The entries, if there are any. The batch's offsets mean nothing.
     pub(crate) batch: Option<Arc<LiveBatch>>,
     bytes: usize,
 }
 
 impl EncodedLatest {
-    /// Encodes a page; it is not counted.
+    /// Encodes a page; its memory is not counted.
     #[cfg(test)]
     pub(crate) fn encode(channel: &ChannelName, page: LatestPage) -> Self {
         Self::counted(channel, page, &Arc::default())
@@ -143,8 +143,9 @@ impl EncodedLatest {
 
     fn counted(channel: &ChannelName, page: LatestPage, alive: &Arc<AtomicUsize>) -> Self {
         let LatestPage { entries, places, next, epoch, top, is_copy } = page;
-        // One that cannot be shown is no answer to what the latest one is. Whoever gets a part gets another
-        // snapshot before anything comes late that would have to be compared with a removal.
+        // An entry that cannot be shown does not tell which one is the latest. A reader that gets only a
+        // part gets another snapshot before any late entry arrives that would have to be compared with a
+        // removal.
         let is_removal = |kind: &EntryKind| matches!(kind, EntryKind::KeyRemoved | EntryKind::ZoneRemoved);
         let tells_removals = !is_copy;
         #[cfg(test)]
@@ -163,12 +164,12 @@ impl EncodedLatest {
         Self { epoch, top, next, is_copy, places: places.into(), batch, bytes }
     }
 
-    /// Whether it is an answer a moment later too, as of a log.
+    /// Whether the page may be cached.
     fn may_be_kept(&self) -> bool {
         self.epoch.as_ref().is_some_and(|epoch| !self.is_copy || is_fork(epoch))
     }
 
-    /// Whether it was read before something that the reader has to have.
+    /// Whether it was read before something that the reader must have.
     fn is_behind(&self, wanted: &WantedLatest) -> bool {
         wanted
             .at_least
@@ -176,14 +177,14 @@ impl EncodedLatest {
             .is_some_and(|at| self.epoch.as_ref() == Some(&at.epoch) && self.top < at.offset)
     }
 
-    /// Whether it answers a reader also when it was read before the reader asked.
+    /// Whether it is valid for a reader that asked after it was read.
     fn answers(&self, wanted: &WantedLatest) -> bool {
         let is_of = |at: &Position| self.epoch.as_ref() == Some(&at.epoch);
         wanted.at_least.as_ref().is_none_or(|at| is_of(at) && self.top >= at.offset)
     }
 }
 
-/// Bytes that count for as long as any part of them lives.
+/// Bytes that are counted as long as any part of them is in memory.
 struct Alive {
     bytes: Bytes,
     count: Arc<AtomicUsize>,
@@ -208,9 +209,9 @@ impl Drop for Alive {
     }
 }
 
-/// Something that is kept for others.
+/// A page that can be cached.
 trait Kept: Send + Sync + 'static {
-    /// What it takes.
+    /// Its memory in bytes.
     fn bytes(&self) -> usize;
 }
 
@@ -229,11 +230,11 @@ impl Kept for EncodedLatest {
 type Answer<P> = Result<Arc<P>, Arc<StorageError>>;
 type Reading<P> = BoxFuture<'static, Answer<P>>;
 
-/// Which page of a log: as which view of it or as itself, what follows a position, and up to which offset that
-/// is late.
+/// Identifies a page of a log: the channel or view, the position that it follows, and the offset up to
+/// which entries are late.
 type Which = (ChannelName, Option<Position>, u64);
 
-/// Which page of the latest entries: as which view, and those after a key.
+/// Identifies a page of latest entries: the channel or view, and the key that it follows.
 type WhichLatest = (ChannelName, Option<String>);
 
 /// The pages of all channels of a node. Cheap to clone.
@@ -241,28 +242,28 @@ type WhichLatest = (ChannelName, Option<String>);
 pub(super) struct Pages(Arc<Inner>);
 
 struct Inner {
-    /// Places for those that read a log.
+    /// Permits for concurrent reads of logs.
     reads: Semaphore,
     backend: SharedBackend,
     stats: PageStats,
     logs: Mutex<Shelf<Which, EncodedPage>>,
     latest: Mutex<Shelf<WhichLatest, EncodedLatest>>,
-    /// Bytes of pages that live, or are being read.
+    /// Bytes of pages in memory or being read.
     alive: Arc<AtomicUsize>,
     bytes_max: usize,
 }
 
 impl Inner {
-    /// How many bytes of pages are kept for others, of either kind.
+    /// How many bytes of pages of either kind are cached.
     fn kept_max(&self) -> usize {
         self.bytes_max / KEPT_PARTS
     }
 }
 
-/// Pages that are being read, or kept for others.
+/// Pages of one kind that are being read or cached.
 struct Shelf<K, P> {
     channels: HashMap<ChannelName, HashMap<K, Slot<P>, Hashing>, Hashing>,
-    /// What is kept, the oldest first, and its bytes. What was replaced or forgotten since is in it too.
+    /// What is cached, the oldest first, and its bytes. Also contains what was replaced or forgotten since.
     kept: VecDeque<(Instant, ChannelName, K)>,
     kept_bytes: usize,
 }
@@ -285,7 +286,7 @@ impl fmt::Debug for Pages {
 }
 
 impl Pages {
-    /// Past so many bytes of pages that live, pages are small.
+    /// When pages take more than `bytes_max`, they become small.
     pub(super) fn new(backend: SharedBackend, bytes_max: usize) -> Self {
         let (logs, latest, alive) = (Mutex::default(), Mutex::default(), Arc::default());
         let reads = Semaphore::new(READS_AT_ONCE);
@@ -296,17 +297,17 @@ impl Pages {
         &self.0.stats
     }
 
-    /// Waits for a place to read from a log, or from what is kept beside it, for as long as it is held.
+    /// Waits for a permit to read from a log, or from what is stored beside it.
     pub(super) async fn place_to_read(&self) -> Option<SemaphorePermit<'_>> {
         self.0.reads.acquire().await.ok()
     }
 
-    /// Bytes of all pages that live or are being read.
+    /// Bytes of all pages in memory or being read.
     pub(super) fn bytes(&self) -> usize {
         self.0.alive.load(Ordering::Relaxed)
     }
 
-    /// What a reader wants, of at most so many entries.
+    /// The page that a reader wants, of at most `entries` entries.
     pub(super) async fn get(
         &self,
         channel: &ChannelName,
@@ -329,7 +330,7 @@ impl Pages {
         self.share(begin, |page| page.is_behind(wanted)).await
     }
 
-    /// The same of the latest entries of keys.
+    /// The page of latest entries that a reader wants.
     pub(super) async fn get_latest(
         &self,
         channel: &ChannelName,
@@ -352,7 +353,7 @@ impl Pages {
         self.share(begin, |page| page.is_behind(wanted)).await
     }
 
-    /// Gives what was read a moment ago; or waits for a read that is under way, or that begins here.
+    /// Returns what was read a moment ago; or waits for a read in progress, or for one that begins here.
     async fn share<P: Kept>(
         &self,
         begin: impl Fn(Instant) -> Result<Arc<P>, (Shared<Reading<P>>, bool)>,
@@ -370,7 +371,7 @@ impl Pages {
             if is_mine {
                 return answer;
             }
-            // Another one began to read before this one asked: what was appended in between is missing.
+            // The read began before this reader asked, so what was appended in between is missing.
             match answer {
                 Ok(page) if is_behind(&page) => {}
                 answer => {
@@ -381,8 +382,8 @@ impl Pages {
         }
     }
 
-    /// How many bytes a page is read for, which count as long as it is on its way; and whether there are
-    /// too many of them.
+    /// The size of the page to read, whose bytes count while it is being read; and whether pages take too
+    /// much memory.
     fn reserve(&self) -> (Reserved, bool) {
         let inner = &self.0;
         let is_too_much = inner.alive.load(Ordering::Relaxed) >= inner.bytes_max;
@@ -424,7 +425,7 @@ impl Pages {
         let after = after.as_deref().or(begin.as_deref());
         let page = inner.backend.latest_within(&log, after, limit, LatestOf::RemovedToo).await;
         let mut page = page.map_err(Arc::new)?;
-        // Behind the keys that a view shows there is nothing of it.
+        // After the keys that a view shows, nothing of it follows.
         page.next = page.next.filter(|next| next.starts_with(&prefix) || **next < *prefix);
         let page = Arc::new(EncodedLatest::counted(channel, page, &inner.alive));
         if !is_too_much && page.may_be_kept() {
@@ -439,7 +440,7 @@ impl Pages {
         self.0.latest.lock().expire(now, bytes_max);
     }
 
-    /// Lets go of what was kept long enough, also where nobody asks any more. Ends with the pages.
+    /// Removes expired pages, even if nobody asks any more. Ends with the pages.
     pub(super) fn tidying(&self) -> impl Future<Output = ()> + Send + use<> {
         let pages = Arc::downgrade(&self.0);
         async move {
@@ -452,16 +453,16 @@ impl Pages {
         }
     }
 
-    /// The log of a channel is another one, or may be: what was read before, of its views too, is not given to
-    /// others.
+    /// Called when the log of a channel is, or may be, another one: earlier pages, also of its views, are
+    /// no longer shared.
     pub(super) fn forget(&self, log: &ChannelName) {
         self.0.logs.lock().forget(log);
         self.0.latest.lock().forget(log);
     }
 }
 
-/// A key that stands before all that begin with a prefix, and behind all that stand before these; `None` where
-/// that is the beginning.
+/// A key that sorts before all that begin with a prefix, and after all that sort before those; `None` for
+/// an empty prefix.
 fn just_before(prefix: &str) -> Option<String> {
     let (last, rest) = prefix.as_bytes().split_last()?;
     let before = char::from(last.checked_sub(1)?);
@@ -470,7 +471,7 @@ fn just_before(prefix: &str) -> Option<String> {
 }
 
 impl<K: Clone + Eq + Hash, P: Kept> Shelf<K, P> {
-    /// What was read a moment ago; or a read that is under way, and whether that begins here.
+    /// A cached page; or a read in progress, and whether it begins here.
     fn find_or_begin(
         &mut self,
         now: Instant,
@@ -494,14 +495,14 @@ impl<K: Clone + Eq + Hash, P: Kept> Shelf<K, P> {
         }
         let reading = read().shared();
         slot.reading = reading.downgrade();
-        // Should it be given up by all, it is forgotten in time.
+        // If all readers give it up, it expires.
         self.kept.push_back((now, channel.clone(), which.clone()));
         Err((reading, true))
     }
 
     fn keep(&mut self, channel: ChannelName, which: K, page: &Arc<P>, kept_max: usize) {
         let now = Instant::now();
-        // Where the channel was forgotten meanwhile, so was this.
+        // If the channel was forgotten meanwhile, this page is not cached.
         let Some(slot) = self.channels.get_mut(&channel).and_then(|slots| slots.get_mut(&which)) else {
             return;
         };
@@ -518,7 +519,7 @@ impl<K: Clone + Eq + Hash, P: Kept> Shelf<K, P> {
         self.kept_bytes -= kept.map(|(_, page)| page.bytes()).sum::<usize>();
     }
 
-    /// Lets go of what was kept long enough, and of more where there are too many bytes of it.
+    /// Removes expired pages, and the oldest ones if there are too many bytes.
     fn expire(&mut self, now: Instant, bytes_max: usize) {
         while let Some((at, channel, which)) = self.kept.front()
             && (self.kept_bytes > bytes_max || now.duration_since(*at) >= KEPT_FOR)
@@ -543,7 +544,7 @@ impl<K: Clone + Eq + Hash, P: Kept> Shelf<K, P> {
             if let Some((_, channel, which)) = self.kept.pop_front()
                 && is_read
             {
-                // Looked at again once it has been read, or given up.
+                // Checked again when it has been read, or given up.
                 self.kept.push_back((now, channel, which));
             }
         }

@@ -1,21 +1,26 @@
-//! How one reader of a channel is brought up to date and kept so: hold what comes live, replay from
-//! the log, merge by offset, go live; go over into other lives of the log.
+//! The state machine of one subscription. It catches up: live entries are held while older ones are
+//! replayed from the log, the two are merged by offset, and then the reader is live. It also follows the
+//! log into other epochs.
 //!
-//! Decides, and does nothing: there is no connection here, no clock and no storage. What comes live
-//! and what was read goes in, [`Step`]s come out, to be done at once and in order. So the rules are
-//! the same for a connection and for the simulation that checks them.
+//! It only decides: there is no connection here, no clock and no storage. Live messages and pages go in,
+//! and [`Step`]s come out, to be carried out at once and in order. Thus the same rules apply to connections
+//! and to the simulation that checks them.
 //!
-//! Promises, for what the steps of one reader send between two that say `resync`:
-//! - Offsets ascend, without holes but for entries that this reader has had before, and, of a view, for those
-//!   that it does not show: its batches say which offsets they cover, and have of these what it shows.
-//! - No entry comes twice, also where a log brings it again after a seam, unless `resync` says that it
-//!   cannot be said what was had.
-//! - Where something may be missing, `resync` says so before anything that comes after it. What is merely
-//!   out of reach comes after a later one.
+//! Promises about what the steps of one reader send between two `resync`:
+//! - Offsets ascend without gaps, except for entries that this reader has had before, and, in a view, for entries
+//!   that it does not show. The batches of a view state which offsets they cover.
+//! - No entry comes twice, even if a log contains it again after an epoch transition, unless `resync` says that
+//!   it is unknown what the reader has had.
+//! - If something may be missing, `resync` says so before anything that comes after it. What is merely out of
+//!   reach comes after a later `resync`.
 //!
-//! A reader that wants a snapshot is sent, where it would miss something for good, the latest entry of each
-//! key instead, and goes on from where that was read. There it begins anew: nothing that it has had before
-//! counts, so what it was sent of one life of the log is let go when the next page is of another.
+//! For example, a reader in this node's fork has had entries 1, 2 and 3 of the old log, and `a` of this node
+//! at offset 4. After the outage the log is `[1, 2, 3, b, a]`, in a new epoch. The reader continues after
+//! offset 3 with `a` in its version vector: it gets `b`, and not `a` again.
+//!
+//! A reader that wants a snapshot gets one whenever it would otherwise miss something for good, and
+//! continues from the position at which the snapshot was read. There it starts over: nothing that it had
+//! before counts, so if the next page turns out to be from another epoch, the snapshot begins again.
 
 mod hold;
 mod start;
@@ -43,32 +48,32 @@ pub(crate) use step::{Room, Step, Steps, Then, Turn, Wanted, WantedLatest, Way};
 
 #[derive(Debug)]
 enum Phase {
-    /// It is brought up to date; live entries are held. Boxed: most readers are live.
+    /// It catches up, and live entries are held. Boxed, because most readers are live.
     Joining(Box<Joining>),
-    /// Entries are sent as they come.
+    /// Entries are sent as they arrive.
     Live,
-    /// It wants nothing more.
+    /// It needs nothing more.
     Ended,
 }
 
-/// A reader of a channel. While it is being brought up to date one task takes its
-/// [`turns`](Self::turn); batches and seams may come at any time.
+/// A reader of a channel. While it catches up, one task carries out its [`turns`](Self::turn); batches and
+/// epoch transitions may arrive at any time.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    /// The newest offset that it was given, or that it has had. Means something once begun.
+    /// The newest offset that it was sent or had before. Meaningful once begun.
     cursor: u64,
-    /// The life of the log that `cursor` belongs to; `None` until it was begun.
+    /// The epoch that `cursor` belongs to; `None` until begun.
     epoch: Option<Epoch>,
-    /// The log had no life when it was looked at last, and `epoch` is what it may begin one as. Means
-    /// something at offset 0 only.
+    /// The log did not exist when it was last looked at, and `epoch` is what it may start with. Meaningful
+    /// at offset 0 only.
     unborn: bool,
-    /// Where it would miss something for good, it gets the latest entry of each key instead.
+    /// If it would miss something for good, it gets a snapshot instead.
     wants_snapshot: bool,
-    /// What it has had that may come again in this life of the log.
+    /// The version vector: what it has had that may come again in this epoch.
     had: Had,
-    /// The epoch that the client knows: `epoch`, and `had` as it was when that was told.
+    /// The epoch that the client knows: `epoch`, with `had` as it was when the client was told.
     told: Option<Epoch>,
-    /// Entries up to this offset are delivered after their time.
+    /// Entries up to this offset are delivered as late.
     late_to: u64,
     phase: Phase,
 }
@@ -89,11 +94,13 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// Whether these batches, which follow on each other, are just what comes next, to be sent whole;
-    /// then [`took`](Self::took) says that they were. The way of nearly all batches: allocates nothing.
+    /// Whether these contiguous batches are exactly what comes next, and can be sent whole; then
+    /// [`took`](Self::took) records that they were. This is the path of nearly all batches, so it allocates
+    /// nothing.
     pub(crate) fn is_next(&self, batches: &[Arc<LiveBatch>]) -> bool {
         let Some(first) = batches.first() else { return false };
-        // Of producers that are gone nothing comes again, and they are waited for without end.
+        // The version vector may name producers whose entries never come again, so it may never become
+        // empty. Only batches with entries of the producers that it names need a closer look.
         let brings_what_was_had = || {
             let mut producers = batches.iter().flat_map(|batch| batch.producers());
             self.had.back().is_some_and(|back| !back.is_away)
@@ -106,12 +113,12 @@ impl Reader {
             && !(self.is_away() && batches.iter().any(|batch| batch.is_last_of_log))
     }
 
-    /// Batches were sent, up to this offset, because [`is_next`](Self::is_next) said so.
+    /// Records that batches for which [`is_next`](Self::is_next) was true were sent, up to this offset.
     pub(crate) fn took(&mut self, last: u64) {
         self.cursor = last;
     }
 
-    /// It wants nothing more: from here on there are no steps.
+    /// Ends the reader: from here on there are no steps.
     pub(crate) fn end(&mut self) {
         self.phase = Phase::Ended;
     }
@@ -121,23 +128,23 @@ impl Reader {
         matches!(self.phase, Phase::Ended)
     }
 
-    /// Where it stands, in the log's own terms; `None` until it was begun. While the log has no life,
-    /// this is the one that it may begin.
+    /// Its position in the log's own terms; `None` until begun. While the log does not exist, the epoch is
+    /// what it may start with.
     pub(crate) fn position(&self) -> Option<Position> {
         Some(Position { epoch: self.epoch.clone()?, offset: self.cursor })
     }
 
-    /// Whether entries are sent as they come.
+    /// Whether entries are sent as they arrive.
     pub(crate) fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Live)
     }
 
-    /// Whether the log had no life when it was looked at last.
+    /// Whether the log did not exist when it was last looked at.
     pub(crate) fn is_unborn(&self) -> bool {
         self.unborn && self.cursor == 0
     }
 
-    /// What is to be read, from here on.
+    /// What to read next, from this position on.
     fn read_from(&self, here: Position) -> Turn {
         let seen = match &self.phase {
             Phase::Joining(joining) => joining.seen().cloned(),
@@ -145,7 +152,8 @@ impl Reader {
         };
         let after = (!self.is_unborn()).then_some(here);
         let late_to = if self.late_to > self.cursor { self.late_to } else { 0 };
-        // Who has had something in another order than is kept here catches up with what came before that.
+        // A reader that had entries in a different order than this log catches up with what came before them,
+        // so everything counts as late.
         let is_out_of_order = self.had.is_out_of_order();
         #[cfg(test)]
         let is_out_of_order = is_out_of_order && !mutant::is(Mutant::CatchesUpInTime);
@@ -157,7 +165,7 @@ impl Reader {
         self.epoch.as_ref() == Some(epoch)
     }
 
-    /// Does something with what is kept while joining; nothing, and `R`'s default, in other phases.
+    /// Applies `act` to the state of catching up; in other phases, returns `R`'s default.
     fn joining<R: Default>(&mut self, act: impl FnOnce(&mut Joining) -> R) -> R {
         match &mut self.phase {
             Phase::Joining(joining) => act(joining),
@@ -165,7 +173,7 @@ impl Reader {
         }
     }
 
-    /// Sets where it begins, which is then told to the client. Its turns come next.
+    /// Sets where the entries begin, which is also told to the client. Its turns come next.
     pub(crate) fn begin(&mut self, at: &StartingPoint) {
         self.cursor = at.offset;
         self.wants_snapshot = at.wants_snapshot;
@@ -175,7 +183,7 @@ impl Reader {
         });
         self.told = Some(at.epoch.clone());
         self.had.clone_from(&at.had);
-        self.enter(&at.life);
+        self.enter(&at.log_epoch);
     }
 
     fn enter(&mut self, epoch: &Epoch) {
@@ -184,10 +192,10 @@ impl Reader {
         self.epoch = Some(minted.unwrap_or_else(|| epoch.clone()));
     }
 
-    // What comes live
+    // Live messages
 
-    /// Takes a batch, in whatever relation to what was sent before: it may overlap, or come while
-    /// joining, or leave a gap, or hold what was had before.
+    /// Takes a batch, in whatever relation to what was sent before: it may overlap, come while joining,
+    /// leave a gap, or contain entries that the reader has had.
     pub(crate) fn on_batch(&mut self, batch: &Arc<LiveBatch>, room: Room) -> Steps {
         let mut steps = Steps::new();
         match &mut self.phase {
@@ -198,14 +206,15 @@ impl Reader {
             }
             Phase::Live => {}
         }
-        // A batch of another epoch is from before this reader joined: `Moved` comes ahead of the
-        // first batch of a new one.
+        // A batch of another epoch is from before this reader joined, because `Moved` precedes the first
+        // batch of a new epoch.
         if batch.last() <= self.cursor || !self.is_in(&batch.epoch) {
             return steps;
         }
-        // Entries left the log before this node saw them: it is read, to say so with what is left.
+        // Entries left the log before this node saw them. Reading the log will show which, and what
+        // follows.
         let leaves_a_gap = batch.first > self.cursor + 1;
-        // A client is not cut for what others could not send in time: it goes through the log, as
+        // Late entries come in bursts, for which a client must not be closed: it gets them from the log, as
         // fast as it reads.
         let is_too_much = batch.is_late && (room.is_behind || batch.frames.len() > room.piece_bytes);
         if leaves_a_gap || is_too_much {
@@ -228,7 +237,7 @@ impl Reader {
         steps
     }
 
-    /// The log goes on in another life.
+    /// The log continues in another epoch.
     pub(crate) fn on_moved(&mut self, moved: &Moved) -> Steps {
         let mut steps = Steps::new();
         let is_live = match &mut self.phase {
@@ -239,7 +248,7 @@ impl Reader {
             }
             Phase::Live => true,
         };
-        // One that joined after the change has nothing to do with the life before it.
+        // A reader that joined after the transition was never in the old epoch.
         if !is_live || !self.is_in(&moved.from.epoch) {
             return steps;
         }
@@ -247,7 +256,7 @@ impl Reader {
         if follows {
             self.cross(&moved.seam, &mut steps);
         }
-        // It may go back further than others for what it is owed, or begin anew.
+        // It may have to go back further than others, for what it is owed, or start over with a snapshot.
         if !follows || self.cursor != moved.seam.to.offset || !matches!(self.phase, Phase::Live) {
             self.restart(&mut steps);
             self.joining(|joining| joining.move_to(&moved.seam.to));
@@ -257,7 +266,7 @@ impl Reader {
 
     // Catching up
 
-    /// Says what it needs next on its way to being live. To be called whenever the client has taken
+    /// Returns what it needs next on its way to being live. To be called whenever the client has accepted
     /// what was sent before.
     pub(crate) fn turn(&mut self) -> Turn {
         let Some(here) = self.position() else { return Turn::Done(Steps::new()) };
@@ -284,8 +293,8 @@ impl Reader {
         if cursor > here.offset { Turn::Send(steps) } else { self.read_from(here) }
     }
 
-    /// Takes what was read because of [`Turn::Read`], a piece at a time: it is called with
-    /// the same page for as long as [`Then::Page`] is the answer.
+    /// Takes a page that was read because of [`Turn::Read`], a piece at a time: it is called with the same
+    /// page as long as it returns [`Then::Page`].
     pub(crate) fn on_page(&mut self, page: &EncodedPage) -> (Steps, Then) {
         let EncodedPage { head: page, batches, .. } = page;
         let mut steps = Steps::new();
@@ -299,15 +308,16 @@ impl Reader {
         if self.is_in(epoch) {
             self.unborn = false;
         } else if self.is_unborn() {
-            // Another node began it. Nothing of it was had, and all of it is wanted.
+            // Another node started the log. The reader has had nothing of it, and wants all of it.
             let log = log_of_fork(epoch);
             self.cross(&Seam::beginning(log.clone().unwrap_or_else(|| epoch.clone())), &mut steps);
             if log.is_some() {
-                // This node has gone on by itself, maybe without all of it.
+                // This node is in a fork, perhaps without having all of the log.
                 return (steps, Then::Turn);
             }
         } else {
-            // Nothing is known of what followed; what is kept of the present life is sent.
+            // It is unknown what followed the reader's position, so everything that the present log has is
+            // sent.
             self.go_elsewhere(epoch, page, &mut steps);
             steps.push(Step::Doubt);
             return (steps, Then::Turn);
@@ -328,23 +338,23 @@ impl Reader {
         (steps, then)
     }
 
-    /// The log has no life.
+    /// The page says that the log does not exist.
     fn on_no_log(&mut self, steps: &mut Steps) -> Then {
         let (cursor, here) = (self.cursor, self.epoch.clone());
         let is_over = !self.is_unborn();
         if let Some(to) = self.joining(|joining| joining.to_be_born()).filter(|_| is_over) {
-            // The channel has found that too.
+            // The channel's actor has found that too.
             let seam = Seam::beginning(to);
             self.cross(&if cursor == 0 { seam } else { Seam::unknown(seam.to) }, steps);
             if self.wants_snapshot && cursor > 0 {
-                // What was read of that log a moment ago would lead back to it.
+                // Pages read from the old log a moment ago would lead back to it.
                 steps.push(Step::Doubt);
             }
             return Then::Turn;
         }
         let is_seen = |joining: &mut Joining| here.is_some_and(|epoch| joining.is_ahead_of(&epoch, cursor));
         if is_over || self.joining(is_seen) {
-            // The channel is to look at it.
+            // The channel has to look at its log.
             steps.push(Step::Doubt);
             self.on_no_page();
             return Then::Pause;
@@ -352,7 +362,7 @@ impl Reader {
         Then::Turn
     }
 
-    /// Takes what was read because of [`Turn::ReadLatest`].
+    /// Takes a page of latest entries that was read because of [`Turn::ReadLatest`].
     pub(crate) fn on_latest(&mut self, page: &EncodedLatest) -> (Steps, Then) {
         let mut steps = Steps::new();
         let Some(mut taking) = self.joining(|joining| joining.taking.take()) else {
@@ -364,25 +374,25 @@ impl Reader {
             None => self.is_unborn(),
         };
         if is_here && self.cursor > page.top {
-            // The log is older than it was: the channel is to look at it.
+            // The log has been set back, so the channel has to look at it.
             steps.push(Step::Doubt);
             self.joining(|joining| joining.taking = Some(taking));
             return (steps, Then::Pause);
         }
         if !is_here && !is_first {
-            // What was sent is of a life that is over.
+            // The entries sent so far are from an epoch that is over.
             self.joining(|joining| joining.taking = Some(Taking::default()));
             return (steps, Then::Turn);
         }
         if !is_here {
-            let life = page.epoch.clone().or_else(|| self.joining(|joining| joining.to_be_born()));
-            let Some(life) = life else {
-                // The channel is to look at it.
+            let log_epoch = page.epoch.clone().or_else(|| self.joining(|joining| joining.to_be_born()));
+            let Some(log_epoch) = log_epoch else {
+                // The channel has to look at its log.
                 steps.push(Step::Doubt);
                 self.joining(|joining| joining.taking = Some(Taking::default()));
                 return (steps, Then::Pause);
             };
-            self.enter(&life);
+            self.enter(&log_epoch);
             taking.is_told = false;
         }
         if !taking.is_told {
@@ -412,7 +422,7 @@ impl Reader {
         (steps, Then::Turn)
     }
 
-    /// Latest entries up to the cursor; those behind it come as what follows.
+    /// Splits latest entries: those up to the cursor are sent now, and those after it come as live entries.
     fn runs_of_latest(&self, places: &[u64]) -> Runs {
         let is_before = |place: &u64| *place <= self.cursor;
         #[cfg(test)]
@@ -425,16 +435,16 @@ impl Reader {
         runs.filter_map(|(run, is_before)| is_before.then_some(run)).collect()
     }
 
-    /// Nothing could be read: the next turn is to look for the same.
+    /// Nothing could be read: the next turn asks for the same.
     pub(crate) fn on_no_page(&mut self) {
         self.joining(Joining::looked_in_vain);
     }
 
-    /// All of a page has been sent.
+    /// Everything on a page has been sent.
     fn at_end_of(&mut self, page: &Page, epoch: &Epoch, is_empty: bool, steps: &mut Steps) -> Then {
         let cursor = self.cursor;
         if cursor < page.top {
-            // There is more to read, unless the page broke its promise.
+            // There is more to read, unless the page is empty although it should not be.
             if is_empty {
                 self.on_no_page();
                 return Then::Pause;
@@ -449,14 +459,15 @@ impl Reader {
             return Then::Turn;
         }
         if self.is_owed_here() {
-            // In a moment it is served by a fork, or what it is owed can be reached.
+            // Soon the channel forks for this reader, or what it is owed can be reached.
             self.on_no_page();
             return Then::Pause;
         }
         let is_behind =
             self.joining(|joining| joining.is_ahead_of(epoch, cursor) && !joining.can_merge(epoch, cursor));
         if is_behind {
-            // Live is ahead of the log that is read here; the log will follow, or be doubted.
+            // Live entries are ahead of the log that was read. Either the log catches up, or the channel
+            // finds that it was set back.
             steps.push(Step::Doubt);
             self.on_no_page();
             return Then::Pause;
@@ -464,9 +475,9 @@ impl Reader {
         Then::Turn
     }
 
-    // Going on
+    // Continuing
 
-    /// It has to go through the log again, if it was live.
+    /// Makes a live reader go through the log again.
     fn restart(&mut self, steps: &mut Steps) {
         if matches!(self.phase, Phase::Live) {
             self.phase = Phase::Joining(Box::new(Joining::to_look()));
@@ -474,13 +485,13 @@ impl Reader {
         }
     }
 
-    /// It begins anew, with the latest entry of each key. Where that is, the first of them tells.
+    /// Starts over with a snapshot. The first page of it decides at which position.
     fn take_snapshot(&mut self, steps: &mut Steps) {
         self.restart(steps);
         self.joining(|joining| joining.taking = Some(Taking::default()));
     }
 
-    /// Says where it begins anew.
+    /// Tells the client where it starts over.
     fn tell_snapshot(&mut self, steps: &mut Steps) {
         self.had = Had::of_part();
         self.late_to = 0;
@@ -489,7 +500,7 @@ impl Reader {
         steps.push(Step::Resync { old, to, recovered: false, gap: None, snapshot: true });
     }
 
-    /// All latest entries have been sent that could be reached.
+    /// The snapshot has been sent, as far as its entries could be reached.
     fn end_snapshot(&mut self, is_whole: bool, steps: &mut Steps) {
         if is_whole {
             self.had = Had::default();
@@ -499,7 +510,8 @@ impl Reader {
         steps.push(Step::SnapshotEnd { at, is_whole });
     }
 
-    /// Takes a batch that overlaps with what comes next or begins there, and its end of the log.
+    /// Takes a batch that overlaps with what comes next or begins there, and the end of the log if the
+    /// batch has it.
     fn take(&mut self, batch: &Arc<LiveBatch>, way: Way, steps: &mut Steps) {
         self.take_part(batch, way, steps);
         if batch.is_last_of_log && !self.is_away() {
@@ -507,7 +519,7 @@ impl Reader {
         }
     }
 
-    /// Sends what is after the cursor in a batch and was not had before.
+    /// Sends what is after the cursor in a batch, without what the reader has had.
     fn take_part(&mut self, batch: &Arc<LiveBatch>, way: Way, steps: &mut Steps) {
         let before = batch.count_up_to(self.cursor);
         let is_filtered = self.had.leaves_out();
@@ -521,7 +533,7 @@ impl Reader {
             index += 1;
         }
         if is_filtered && self.had.is_empty() {
-            // Nothing that was had can come again: from here on the log's own epoch says all.
+            // Nothing that it has had can come again, so from here on the log's own epoch is enough.
             runs.push(from..index);
             send(batch, mem::take(&mut runs), way, steps);
             self.cursor = index.checked_sub(1).map_or(self.cursor, |last| batch.offset(last));
@@ -533,12 +545,12 @@ impl Reader {
         self.cursor = batch.last();
     }
 
-    /// Goes over into another life of the log, and says so.
+    /// Follows the log into another epoch, and tells the client.
     fn cross(&mut self, seam: &Seam, steps: &mut Steps) {
         let Some(from) = self.epoch.clone() else { return };
         let from_fork = is_fork(&from);
         if self.wants_snapshot && self.had.is_part() && !is_fork(&seam.to.epoch) {
-            // What it lacks may be within reach there.
+            // What it lacks may be reachable there.
             self.cursor = seam.to.offset;
             self.enter(&seam.to.epoch);
             return self.take_snapshot(steps);
@@ -571,10 +583,10 @@ impl Reader {
         if let (false, Some((node, seq)), Some(back)) = (from_fork, begin_of_fork(&to.epoch), &kept)
             && back.to < back.after
         {
-            // What it is owed may hold some of the node's own.
+            // What it is owed may include entries of this node.
             self.had.lacks_up_to(node, seq);
         }
-        // Of what it has had beyond the fork's beginning, the fork may bring some again.
+        // If it had entries after the fork's beginning, the fork may contain some of them again.
         let is_ahead = !from_fork && kept.as_ref().is_some_and(|back| back.until > to.offset);
         self.had.set_back(kept);
         #[cfg(test)]
@@ -590,17 +602,17 @@ impl Reader {
         self.tell_epoch(whole, whole.then_some(0), steps);
     }
 
-    /// Whether it has to go back to a log for what that has, whatever ends here.
+    /// Whether it has to go back to a log for entries there, even if the current log ends.
     fn is_away(&self) -> bool {
         self.had.back().is_some_and(|back| back.is_away)
     }
 
-    /// Whether something before it in the log that it is in could not be reached.
+    /// Whether it is in the log of which something before could not be reached.
     fn is_owed_here(&self) -> bool {
         self.is_away() && !self.epoch.as_ref().is_some_and(is_fork)
     }
 
-    /// Goes back for what can be reached again.
+    /// Goes back for entries that can be reached again.
     fn go_back(&mut self, log: &Epoch, steps: &mut Steps) {
         self.had.leave(self.cursor);
         let back = self.had.take_back();
@@ -610,20 +622,21 @@ impl Reader {
         self.tell_epoch(true, Some(0), steps);
     }
 
-    /// Goes on in a life that does not follow on the one it was in.
-    fn go_elsewhere(&mut self, life: &Epoch, page: &Page, steps: &mut Steps) {
+    /// Continues in an epoch that does not follow the one it was in.
+    fn go_elsewhere(&mut self, log_epoch: &Epoch, page: &Page, steps: &mut Steps) {
         let Some(Position { epoch, offset }) = self.position() else { return };
         let had = had_at(&Position { epoch: told_epoch(&epoch, &self.had), offset });
-        let (offset, had) = begin_elsewhere(had, life, page);
+        let (offset, had) = begin_elsewhere(had, log_epoch, page);
         if self.wants_snapshot && !had.is_merely_owed() {
             return self.take_snapshot(steps);
         }
         (self.cursor, self.late_to, self.had) = (offset, 0, had);
-        self.enter(life);
+        self.enter(log_epoch);
         self.tell_epoch(false, None, steps);
     }
 
-    /// Says where entries are no longer kept, or cannot be reached, and goes to where they go on.
+    /// Tells the client where entries are no longer in the log, or cannot be reached, and continues after
+    /// them.
     fn tell_gap(&mut self, page: &Page, steps: &mut Steps) {
         let last_gone = page.first.saturating_sub(1);
         let missing = last_gone.saturating_sub(self.cursor);
@@ -632,7 +645,7 @@ impl Reader {
         }
         let in_fork = self.epoch.as_ref().is_some_and(is_fork) && !page.is_final;
         if self.wants_snapshot && (in_fork || self.cursor >= page.out_of_reach) {
-            // What was read before that would lead here again.
+            // Pages that were read before would lead here again.
             self.cursor = page.top;
             return self.take_snapshot(steps);
         }
@@ -641,13 +654,13 @@ impl Reader {
             None
         } else {
             self.cursor = last_gone;
-            // How many of them it has had is not known.
+            // It is unknown how many of the missing entries the reader has had.
             Some(missing).filter(|_| !self.had.leaves_out())
         };
         self.tell_epoch(false, gap, steps);
     }
 
-    /// Leaves out what cannot be reached, up to an offset, and keeps in mind to come back for it.
+    /// Skips entries up to an offset that cannot be reached, and notes where to come back for them.
     fn go_past(&mut self, offset: u64) {
         let Some(log) = self.epoch.clone() else { return };
         let from = std::mem::replace(&mut self.cursor, offset);
@@ -658,12 +671,13 @@ impl Reader {
         let past = Back { log: Some(log), to: from, after: offset, until: offset, is_away: true };
         let past = match back {
             None => past,
-            // What was had before reaches over what is left out.
+            // What it has had before extends over the skipped entries.
             Some(back) if !back.is_away && (back.after..=back.until).contains(&offset) => {
                 self.cursor = back.until;
                 Back { to: from, is_away: true, ..back }
             }
-            // There would be two parts besides: nothing is taken for had up to where the last one ends.
+            // A return point can describe only one missing part, so nothing up to the end of the later part
+            // counts as had.
             Some(back) => {
                 self.had.doubt();
                 let end = offset.max(back.until);
@@ -673,17 +687,17 @@ impl Reader {
         self.had.set_back(Some(past));
     }
 
-    /// Where it stands, as the client is told.
+    /// Its position, as the client is told.
     fn place(&self) -> Option<Position> {
         let Position { epoch, offset } = self.position()?;
-        let life = if self.is_unborn() { unborn(&epoch) } else { epoch };
-        Some(Position { epoch: told(&life, &self.had), offset })
+        let log_epoch = if self.is_unborn() { unborn(&epoch) } else { epoch };
+        Some(Position { epoch: told(&log_epoch, &self.had), offset })
     }
 
-    /// Says how the epoch is called from here on, unless the client knows it and has had everything.
+    /// Tells the client the epoch from here on, unless the client knows it and nothing is missing.
     fn tell_epoch(&mut self, recovered: bool, gap: Option<u64>, steps: &mut Steps) {
         let Some(to) = self.place() else { return };
-        // Where it cannot be said what was had, nothing more can be promised.
+        // If it is unknown what the reader has had, nothing can be promised.
         let (is_told, recovered) = (recovered, recovered && self.had.is_whole());
         let gap = gap.filter(|gap| recovered || *gap > 0);
         let old = self.told.replace(to.epoch.clone()).unwrap_or_else(|| to.epoch.clone());

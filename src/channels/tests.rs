@@ -1,4 +1,4 @@
-//! The channels of orders: what the log refuses, and how little they leave behind. Entries with ids of their own.
+//! Channels of orders: what the log refuses, and how little remains of them. Entries with their own ids.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ impl Node {
         Self::on(Arc::new(store), config)
     }
 
-    /// Another node on the same storage. It hears of what others append by looking only.
+    /// Another node on the same storage. It learns of others' appends only by reading.
     fn on(store: SharedBackend, config: ChannelsConfig) -> Self {
         let (shard, live) = mpsc::channel(1_024);
         let parts = ChannelsParts {
@@ -46,18 +46,18 @@ impl Node {
         Self { channels: Channels::new(parts, TaskTracker::new(), CancellationToken::new()), live, store }
     }
 
-    /// Kinds of what is in the log, in order.
+    /// The kinds of the entries in the log, in order.
     async fn log(&self, channel: &ChannelName) -> Vec<String> {
         let page = self.store.read_after(channel, None, 1_000).await.unwrap();
         page.entries.iter().map(|entry| entry.draft.kind.as_str().to_owned()).collect()
     }
 
-    /// What a shard is told next.
+    /// The next message to the shard.
     async fn next(&mut self) -> Option<Live> {
         self.live.recv().await.map(|delivery| delivery.live)
     }
 
-    /// The next batch: the offset of its first entry, how many there are, whether the log ends there.
+    /// The next batch: the offset of its first entry, how many there are, and whether the log ends there.
     async fn batch(&mut self) -> (u64, usize, bool) {
         match self.next().await {
             Some(Live::Batch(batch)) => (batch.first, batch.len(), batch.is_last_of_log),
@@ -65,7 +65,7 @@ impl Node {
         }
     }
 
-    /// Waits until no channel has an actor any more; with the clock stopped that takes no time.
+    /// Waits until no channel has an actor any more; with a stopped clock that takes no real time.
     async fn until_idle(&self) -> Duration {
         let begun = time::Instant::now();
         while self.channels.active() > 0 {
@@ -144,7 +144,7 @@ async fn requests_that_wait_together_are_judged_each_on_its_own() {
     let node = Node::new(ChannelsConfig::default());
     let channel = order();
     node.channels.publish_under(&channel, updates(&[Routing]), Some(5)).await.unwrap();
-    // All are in the queue before the actor takes up the first.
+    // All are in the queue before the actor takes the first.
     let requests = [(4, Building), (5, Building), (3, Submitted), (6, Submitted), (5, Failed)]
         .map(|(fence, kind)| node.channels.publish_under(&channel, updates(&[kind]), Some(fence)));
     let results: Vec<bool> =
@@ -193,7 +193,7 @@ async fn an_order_that_is_watched_stays() {
     assert_eq!(node.batch().await, (1, 1, false));
     channels.leave(&channel, 0).await;
     node.until_idle().await;
-    // Its successor takes up the chain.
+    // Its successor continues the chain.
     channels.publish(&channel, updates(&[Building, Confirmed])).await.unwrap();
     assert_eq!(node.log(&channel).await, ["routing", "building", "confirmed"]);
 }
@@ -206,7 +206,7 @@ async fn watchers_are_bounded_and_publishers_never_suffer_from_them() {
     for channel in [&published, &order(), &order(), &order(), &order(), &order()] {
         channels.publish(channel, updates(&[Routing])).await.unwrap();
     }
-    // What is published does not count, also where somebody watches it.
+    // A published order does not count, even if somebody watches it.
     channels.join(&published, 0).await.unwrap();
     let watched: Vec<ChannelName> = std::iter::repeat_with(order).take(4).collect();
     for channel in &watched {
@@ -219,7 +219,7 @@ async fn watchers_are_bounded_and_publishers_never_suffer_from_them() {
     channels.publish(&order(), updates(&[Routing])).await.unwrap();
     channels.publish(&watched[0], updates(&[Routing])).await.unwrap();
 
-    // Places are free again once nobody watches.
+    // There is room again once nobody watches.
     for channel in &watched {
         channels.leave(channel, 0).await;
     }
@@ -238,7 +238,7 @@ async fn updates_that_left_the_log_unseen_are_told_of_though_nothing_follows() {
     let elsewhere = Node::on(Arc::clone(&watching.store), ChannelsConfig::default());
     let (channels, channel) = (watching.channels.clone(), order());
     channels.join(&channel, 0).await.unwrap();
-    // This node is not told of it, as where Redis and it have lost each other for long.
+    // This node does not learn of it, as after a long separation from Redis.
     elsewhere.channels.publish(&channel, updates(&[Routing, Confirmed])).await.unwrap();
     time::sleep(Duration::from_secs(301)).await;
     channels.doubt(&channel);
@@ -263,7 +263,7 @@ async fn zones_that_come_at_the_same_time_are_counted() {
     driver.spawn(started.driver);
     let node = Node::on(started.backend, ChannelsConfig { zones_max: 3, ..ChannelsConfig::default() });
     let zones: Vec<ChannelName> = (0..10).map(|n| format!("zone:z{n}").parse().unwrap()).collect();
-    // Recording each takes a while.
+    // Recording each zone takes a while.
     let publishes = zones.iter().map(|zone| node.channels.publish(zone, updates(&[EntryKind::PriceUpdate])));
     let results = futures_util::future::join_all(publishes).await;
     let refused =
@@ -301,7 +301,7 @@ async fn a_channel_that_is_published_to_without_a_pause_comes_back_all_the_same(
     let is_forked = || inside.stand(&zone).is_some_and(|stand| stand.is_forked);
     let (mut accepted, mut has_forked, begun) = (1, false, time::Instant::now());
     loop {
-        // Faster than a look at the log takes.
+        // Faster than reading the log.
         channels.publish(&zone, updates(&[EntryKind::PriceUpdate])).await.unwrap();
         accepted += 1;
         time::sleep(Duration::from_micros(300)).await;
@@ -322,7 +322,7 @@ fn trades() -> ChannelName {
     ChannelName::event(EventType::Trade)
 }
 
-/// Whose the trades of an exchange are.
+/// The producer of an exchange's trades.
 fn exchange() -> NodeId {
     NodeId(uuid::Uuid::from_u128(5))
 }
@@ -333,7 +333,7 @@ fn trade() -> DraftEntry {
 }
 
 impl Node {
-    /// A node that shares a model of Redis; what drives it ends with the set.
+    /// A node that shares a model of Redis; its tasks end with `driver`.
     fn sharing(server: &ModelServer, name: usize, driver: &mut tokio::task::JoinSet<()>) -> Self {
         let setup = Setup {
             journal_entries: 1_000,
@@ -357,13 +357,13 @@ impl Node {
         Self { channels: Channels::new(parts, TaskTracker::new(), CancellationToken::new()), live, store }
     }
 
-    /// Gives trades of these numbers, each of which is to follow on the one before.
+    /// Publishes trades with these numbers, each linked to the previous one.
     async fn give(&self, seqs: std::ops::RangeInclusive<u64>) -> Result<(), PublishError> {
         let drafts = seqs.map(|seq| (trade(), Link { seq, prev: seq - 1 })).collect();
         self.channels.publish_as(&trades(), exchange(), drafts).await
     }
 
-    /// The same until the log has them.
+    /// Retries until the log has them.
     async fn give_at_last(&self, seqs: std::ops::RangeInclusive<u64>) {
         let begun = time::Instant::now();
         while let Err(error) = self.give(seqs.clone()).await {
@@ -384,15 +384,15 @@ async fn whoever_appends_what_has_an_id_and_however_often_it_is_there_once() {
     let other = Node::on(Arc::clone(&one.store), ChannelsConfig::default());
     one.channels.join(&trades(), 0).await.unwrap();
     one.give(1..=5).await.unwrap();
-    // This node's own go on behind them, in a chain of their own.
+    // This node's own entries follow, in their own chain.
     one.channels.publish(&trades(), vec![trade()]).await.unwrap();
     other.give(4..=7).await.unwrap();
-    // Late, and in part.
+    // Late, and partly repeated.
     one.give(5..=8).await.unwrap();
     one.channels.publish(&trades(), vec![trade(), trade()]).await.unwrap();
     let gap = one.give(11..=12).await.unwrap_err();
     assert!(matches!(gap, PublishError::Gap { accepted: 0 }), "{gap:?}");
-    // Who does not know what was there goes on with what it has.
+    // A publisher that does not know what precedes publishes what it has.
     let unknown = vec![(trade(), Link { seq: 11, prev: 0 })];
     other.channels.publish_as(&trades(), exchange(), unknown).await.unwrap();
     let page = one.store.read_after(&trades(), None, 1_000).await.unwrap();
@@ -418,7 +418,7 @@ async fn what_has_an_id_waits_for_the_log_and_is_there_once_whoever_was_cut_off(
     one.give_at_last(1..=5).await;
     server.disconnect(0, Which::Both, None);
     let own = || vec![trade()];
-    // Others go on alone; this needs the log.
+    // Other entries continue in a fork; these need the log.
     one.channels.publish(&trades(), own()).await.unwrap();
     let refused = one.give(6..=9).await.unwrap_err();
     assert!(matches!(&refused, PublishError::Unavailable { accepted: 0, cause } if cause.is_outage()));
@@ -448,7 +448,7 @@ async fn what_has_an_id_is_put_back_where_the_log_lost_it() {
         if is_noticed {
             server.connect(0);
         }
-        // Nothing of it is behind what comes next.
+        // Nothing of the refused request comes later.
         one.give_at_last(91..=95).await;
         let page = server.content(&trades());
         assert_eq!(numbers(&page), (1..=95).collect::<Vec<_>>(), "{is_noticed} {keeps_some}");

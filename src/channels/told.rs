@@ -1,12 +1,12 @@
-//! Who is told what this node accepted, without asking.
+//! Notification about what this node accepted.
 
 use std::fmt;
 
 use crate::model::DraftEntry;
 
-/// Is told of entries when the log of their channel has them, or what waits for it: of those that publishers
-/// gave this node, each once, and in each channel in their order. Must not wait.
+/// Notified of entries when the log of their channel has them, or the journal does: of those that
+/// publishers sent to this node, each once, and in order within each channel. Must not wait.
 pub(crate) trait TellAccepted: fmt::Debug + Send + Sync {
-    /// These were accepted.
+    /// These entries were accepted.
     fn accepted(&self, entries: &[DraftEntry]);
 }

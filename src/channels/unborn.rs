@@ -1,54 +1,55 @@
-//! Positions in a log that has no life yet.
+//! Positions in a log that does not exist yet.
 //!
-//! A channel that nobody has published to can be followed, and that makes nothing. What its readers
-//! are told is `u.<epoch>` and offset 0: they have had nothing of whatever the log comes to hold. The
-//! epoch in it is the one that the first append on this node begins the log with, so that they need
-//! not be told of the beginning: `u.<epoch>:3` is `<epoch>:3`. Any node can read it. If another one
-//! began the log, with another epoch, `u.<epoch>:0` still says that nothing was had.
+//! Following a channel that nobody has published to does not create its log. Its readers are told the
+//! position `u.<epoch>:0`: they have had nothing of whatever the log will contain. If the first append is
+//! made on this node, the log starts with that epoch, so readers need no notice: `u.<epoch>:3` means
+//! `<epoch>:3`. Any node can read such a position. If another node started the log, with another epoch,
+//! `u.<epoch>:0` still says that nothing was had.
 
 use crate::model::{Epoch, Position};
 use crate::storage::{Had, told_epoch};
 
 const PREFIX: &str = "u.";
-/// Behind the epoch where it cannot be said what a reader had of logs before.
+/// Follows the epoch if it is unknown what a reader has had of earlier logs.
 const DOUBT: &str = ".d";
-/// Where its reader was to begin with a snapshot, and was not told yet that there is nothing in it.
+/// Follows the epoch if the reader was to begin with a snapshot, and has not been told yet that it is
+/// empty.
 const PART: &str = ".s";
 
-/// How a log is called that has no life, and is to begin one as this.
+/// The epoch for readers of a log that does not exist, and will start with `epoch`.
 pub(crate) fn unborn(epoch: &Epoch) -> Epoch {
     format!("{PREFIX}{epoch}").parse().unwrap_or_else(|_| epoch.clone())
 }
 
-/// The same for a reader of which it cannot be said what it had of logs before.
+/// The same for a reader of which it is unknown what it has had of earlier logs.
 pub(crate) fn unborn_in_doubt(epoch: &Epoch) -> Epoch {
     format!("{PREFIX}{epoch}{DOUBT}").parse().unwrap_or_else(|_| epoch.clone())
 }
 
-/// How a life is told to a reader that has had, or is owed, something besides.
-pub(crate) fn told(life: &Epoch, had: &Had) -> Epoch {
-    match to_be_born(life) {
+/// The epoch for a reader that has had, or is owed, something in addition.
+pub(crate) fn told(log_epoch: &Epoch, had: &Had) -> Epoch {
+    match to_be_born(log_epoch) {
         Some(minted) if *had == Had::unknown() => unborn_in_doubt(&minted),
         Some(minted) if *had == Had::of_part() => format!("{PREFIX}{minted}{PART}").parse().unwrap_or(minted),
-        // With producers besides it is a name that no node can read: a reader that comes back with it is told
-        // that it cannot be said what it had.
-        _ => told_epoch(life, had),
+        // With producers in the version vector no node can read the result: a reader that resumes with it
+        // is told that what it has had is unknown.
+        _ => told_epoch(log_epoch, had),
     }
 }
 
-/// What it is to begin its life as; `None` where the epoch says nothing of that kind.
+/// The epoch that the log will start with; `None` if `epoch` is not of this form.
 pub(crate) fn to_be_born(epoch: &Epoch) -> Option<Epoch> {
     let rest = epoch.as_str().strip_prefix(PREFIX)?;
     let rest = rest.strip_suffix(DOUBT).or(rest.strip_suffix(PART)).unwrap_or(rest);
     rest.parse().ok().filter(|_| !rest.contains('.'))
 }
 
-/// The same position in the log's own terms; `None` where nothing was had of the log.
+/// The position in the log's own terms; `None` if nothing of the log was had.
 pub(crate) fn in_log(position: Position) -> Option<Position> {
     let in_doubt = position.epoch.as_str().ends_with(DOUBT);
     match to_be_born(&position.epoch) {
         None => Some(position),
-        // What it says is known nowhere else.
+        // Only the position itself has this information.
         Some(_) if position.epoch.as_str().ends_with(PART) => Some(position),
         Some(_) if position.offset == 0 => Some(position).filter(|_| in_doubt),
         Some(epoch) if in_doubt => Some(Position { epoch: told_epoch(&epoch, &Had::unknown()), ..position }),

@@ -1,10 +1,10 @@
-//! The views of a channel: those of its entries that match a pattern, under a name of their own.
+//! The views of a channel: those of its entries that match a pattern, under a separate name.
 //!
-//! A view is no log. Its positions are those of the channel's log, and what it shows of a range of offsets are
-//! the entries in it that match. The channel's actor encodes for each view that somebody follows what matches,
-//! once, and tells its shards up to where the log was looked through for it; pages for those that catch up are
-//! filtered where they are encoded. Which views an entry belongs to is looked up: each place of its key
-//! is itself or `*`, so there are seven names at the most, however many views there are.
+//! A view has no log of its own. Its positions are those of the channel's log, and of a range of offsets it
+//! shows the entries that match. For each view that is followed, the channel's actor encodes the matching
+//! entries once, and tells its shards which range of the log they cover; pages are filtered where they are
+//! encoded. The views that show an entry are found by look-up: each segment of a key is itself or `*`, so
+//! there are at most seven names, however many views there are.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -23,10 +23,10 @@ use crate::support::mutant::{self, Mutant};
 /// Stands for any one segment.
 const ANY: &str = "*";
 
-/// How many ways there are to put a `*` in each place of a key, or not.
+/// How many ways there are to replace segments of a key by `*`, or not.
 const SHAPES: usize = 1 << SEGMENTS_MAX;
 
-/// What a view shows; everything, where its channel is no view.
+/// What a view shows; everything, if the channel is not a view.
 #[derive(Debug)]
 pub(super) struct Filter<'a>(Option<&'a str>);
 
@@ -39,8 +39,8 @@ impl<'a> Filter<'a> {
         self.0.is_none()
     }
 
-    /// Whether it shows an entry. One of which nobody can say what it is of may be any view's, and is shown
-    /// as skipped.
+    /// Whether it shows an entry. An entry whose key cannot be read might belong to any view, so every view
+    /// shows it as skipped.
     pub(super) fn shows(&self, entry: &Entry) -> bool {
         let Some(pattern) = self.0 else { return true };
         segments_of(&entry.draft).is_none_or(|segments| {
@@ -48,7 +48,7 @@ impl<'a> Filter<'a> {
         })
     }
 
-    /// The keys of what it shows begin with this.
+    /// The common prefix of the keys that it shows.
     pub(super) fn prefix(&self) -> String {
         let Some(pattern) = self.0 else { return String::new() };
         match pattern.split(':').position(|segment| segment == ANY) {
@@ -58,28 +58,28 @@ impl<'a> Filter<'a> {
     }
 }
 
-/// One that somebody on this node follows.
+/// A view that somebody on this node follows.
 #[derive(Debug)]
 struct View {
     channel: ChannelName,
-    /// By shard.
+    /// For each shard, whether it follows the view.
     joined: Vec<bool>,
-    /// By shard, from the first message on: what bounds those that are on their way to it.
+    /// For each shard, once it was sent a message: the credits for messages on their way to it.
     credits: Vec<Option<Arc<Semaphore>>>,
-    /// Its shards were told of the log up to here.
+    /// Its shards were told that the view covers the log up to here.
     covered: u64,
-    /// Those of the entries at hand that it shows.
+    /// The indices of the current entries that it shows.
     found: Vec<usize>,
 }
 
-/// Where a message goes: by shard, whether it does, and what bounds it.
+/// Where a message goes: for each shard, whether it does, and its credits.
 pub(super) type Shards<'a> = (&'a mut [bool], &'a mut [Option<Arc<Semaphore>>]);
 
-/// All that somebody on this node follows of one channel.
+/// All views of one channel that somebody on this node follows.
 #[derive(Debug, Default)]
 pub(super) struct Views {
     by_pattern: HashMap<Arc<str>, View, Hashing>,
-    /// How many there are of each shape: of which places of a key are `*`.
+    /// How many views there are of each shape, which says which segments are `*`.
     shapes: [usize; SHAPES],
 }
 
@@ -92,7 +92,7 @@ impl Views {
         pattern_of(channel).is_some_and(|pattern| self.by_pattern.contains_key(pattern))
     }
 
-    /// A shard follows a view, which is told of what comes after this offset.
+    /// A shard follows a view, and needs what comes after this offset.
     pub(super) fn join(&mut self, channel: &ChannelName, shard: usize, shards: usize, offset: u64) {
         let Some(pattern) = pattern_of(channel) else { return };
         if !self.by_pattern.contains_key(pattern) {
@@ -111,7 +111,7 @@ impl Views {
         }
     }
 
-    /// A shard follows it no more. Says whether nobody does.
+    /// A shard no longer follows a view. Returns whether no shard does.
     pub(super) fn leave(&mut self, channel: &ChannelName, shard: usize) -> bool {
         let Some(pattern) = pattern_of(channel) else { return false };
         let Some(view) = self.by_pattern.get_mut(pattern) else { return false };
@@ -124,8 +124,8 @@ impl Views {
         is_left
     }
 
-    /// Encodes, for each view that shows any, what it shows of entries that follow on each other. `whole_from`:
-    /// since this offset none was left out.
+    /// Encodes contiguous entries for each view that shows any of them. `whole_from`: no offset since this
+    /// one was left out.
     pub(super) fn encode(
         &mut self,
         epoch: &Epoch,
@@ -139,7 +139,7 @@ impl Views {
         for (index, entry) in entries.iter().enumerate() {
             match segments_of(&entry.draft) {
                 Some(segments) => self.find(&segments, index, &mut found),
-                // Nobody can say whose it is.
+                // Nobody can tell which views it belongs to.
                 None => {
                     for (pattern, view) in &mut self.by_pattern {
                         note(pattern, view, index, &mut found);
@@ -182,7 +182,7 @@ impl Views {
         }
     }
 
-    /// Tells each view how far the log was looked through for it, where that was not told.
+    /// Tells each view how far it covers the log, if it has not been told.
     pub(super) fn catch_up(&mut self, epoch: &Epoch, whole_from: u64, passed: u64) -> Vec<(Arc<str>, Live)> {
         let behind = self.by_pattern.iter_mut().filter(|(_, view)| view.covered < passed);
         let told = behind.map(|(pattern, view)| {
@@ -200,7 +200,7 @@ impl Views {
         Some((&mut view.joined, &mut view.credits))
     }
 
-    /// What all of them are told, each by its name: up to this offset it concerns the log as a whole.
+    /// A message for all views, each under its name: up to this offset it concerns the log as a whole.
     pub(super) fn tell_all(
         &mut self,
         offset: u64,
@@ -225,7 +225,7 @@ fn pattern_of(channel: &ChannelName) -> Option<&str> {
     channel.as_event()?.1
 }
 
-/// Which places of a pattern are `*`.
+/// Which segments of a pattern are `*`.
 fn shape_of(pattern: &str) -> usize {
     pattern.split(':').enumerate().filter(|(_, segment)| *segment == ANY).map(|(place, _)| 1 << place).sum()
 }
@@ -236,7 +236,7 @@ pub(super) fn range_of(entries: &[Entry]) -> RangeInclusive<u64> {
     first.map_or(1, |first| first.offset)..=last.map_or(0, |last| last.offset)
 }
 
-/// Takes what is left out of a list; in the order of the rest.
+/// The entries of a list that pass the filter, in order.
 pub(super) fn shown<'a>(filter: &Filter<'_>, entries: &'a [Entry]) -> Vec<&'a Entry> {
     #[cfg(test)]
     if mutant::is(Mutant::PagesOfViewsNotFiltered) {

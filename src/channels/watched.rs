@@ -1,4 +1,4 @@
-//! Which orders and events somebody on this node is subscribed to: for whoever fetches them from elsewhere.
+//! Which orders and events somebody on this node follows: for those who fetch them from elsewhere.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -7,8 +7,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::model::{ChannelName, EventType, OrderId};
 
-/// The orders whose channels have subscribers on this node. Changes wait, one per order at the most,
-/// until they are taken; so none is missed, and what waits is bounded by the channels in use.
+/// The orders whose channels have subscribers on this node. Changes wait until they are taken, at most one
+/// per order; so none is missed, and what waits is bounded by the channels in use.
 #[derive(Debug, Default)]
 pub(crate) struct WatchedOrders {
     state: Mutex<State>,
@@ -17,20 +17,20 @@ pub(crate) struct WatchedOrders {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Somebody takes the changes.
+    /// Whether somebody takes the changes.
     is_read: bool,
     watched: HashSet<OrderId>,
     changed: HashSet<OrderId>,
 }
 
 impl WatchedOrders {
-    /// From here on changes are kept until they are taken.
+    /// From here on changes wait until they are taken.
     pub(crate) fn begin(&self) {
         self.state.lock().is_read = true;
     }
 
-    /// A channel has subscribers, or has none any more. Told of the same state twice, it is told on
-    /// only when it is one of being watched: its log may have begun a new life.
+    /// Records whether a channel has subscribers. If that is unchanged, a change is recorded only when it
+    /// has some, because its log may have a new epoch.
     pub(super) fn set(&self, channel: &ChannelName, watched: bool) {
         let Some(order) = channel.as_order() else { return };
         let mut state = self.state.lock();
@@ -45,8 +45,8 @@ impl WatchedOrders {
         }
     }
 
-    /// Waits for changes and takes them: of each order that changed, whether it is watched now. For
-    /// one reader. Dropped while it waits, it has taken nothing.
+    /// Waits for changes and takes them: for each order that changed, whether it is watched now. For one
+    /// caller. If dropped while it waits, it has taken nothing.
     pub(crate) async fn changes(&self) -> HashMap<OrderId, bool> {
         loop {
             let notified = self.notify.notified();
@@ -65,7 +65,7 @@ impl WatchedOrders {
     }
 }
 
-/// The types of events whose channels, or views of them, have subscribers on this node.
+/// The types of events whose channels or views have subscribers on this node.
 #[derive(Debug)]
 pub(crate) struct FollowedEvents(watch::Sender<BTreeSet<EventType>>);
 
@@ -76,7 +76,7 @@ impl Default for FollowedEvents {
 }
 
 impl FollowedEvents {
-    /// A channel has subscribers, or has none any more.
+    /// Records whether a channel has subscribers.
     pub(super) fn set(&self, channel: &ChannelName, is_followed: bool) {
         let Some((event, _)) = channel.as_event() else { return };
         self.0.send_if_modified(
@@ -86,7 +86,7 @@ impl FollowedEvents {
         );
     }
 
-    /// The types as they are, and each change of them from here on; of several in a moment the last one.
+    /// The current types, and each change from here on; of several quick changes, the last one.
     pub(super) fn watch(&self) -> watch::Receiver<BTreeSet<EventType>> {
         self.0.subscribe()
     }
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(orders.changes().await, HashMap::from([(a, true), (b, false)]));
         orders.set(&ChannelName::order(b), false);
         orders.set(&ChannelName::order(a), true);
-        assert_eq!(orders.changes().await, HashMap::from([(a, true)]), "it may have begun a new life");
+        assert_eq!(orders.changes().await, HashMap::from([(a, true)]), "its log may have begun a new epoch");
     }
     #[test]
     fn types_of_events_are_followed_from_the_first_subscriber_to_the_last() {

@@ -1,4 +1,4 @@
-//! Flags that are settings.
+//! Command-line flags that are settings.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,52 +6,51 @@ use std::str::FromStr;
 
 use crate::config::{Config, ConfigError, Flag, Loaded, Sources};
 
-/// Settings on the command line; they come before the environment and the file.
+/// Settings on the command line; they override the environment and the file.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Settings")]
 pub(crate) struct ConfigArgs {
     /// A TOML file; see `zonewire config default`
     ///
-    /// The environment variable ZONEWIRE_CONFIG does the same. Without either, no file is read.
+    /// The environment variable ZONEWIRE_CONFIG does the same. If neither is set, no file is read.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Address and port to listen on [default: 127.0.0.1:8080]
     ///
-    /// Anything but loopback needs authentication, or auth.mode = "off".
+    /// Any address but loopback requires authentication, or auth.mode = "off".
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<String>,
-    /// Where entries are kept [default: auto]
+    /// Where entries are stored [default: auto]
     ///
-    /// auto: Redis if it answers at startup, else memory. memory: Redis is never looked for.
-    /// redis: Redis; memory only while it does not answer.
+    /// auto: Redis if it answers at startup, otherwise memory. memory: Redis is never used. redis: Redis;
+    /// memory only while Redis does not answer.
     #[arg(long, value_name = "KIND", value_parser = ["auto", "memory", "redis"], hide_possible_values = true)]
     pub(crate) storage: Option<String>,
-    /// Where Redis is; better given as REDIS_URL, since others can see flags
+    /// Address of Redis; better set as REDIS_URL, since other users can see flags
     ///
-    /// redis://[user:password@]host[:port][/db], or rediss:// for TLS. Flags can be seen by every
-    /// user of this machine (`ps`): with a password, set REDIS_URL or
-    /// ZONEWIRE_STORAGE__REDIS__URL instead.
+    /// redis://[user:password@]host[:port][/db], or rediss:// for TLS. Every user of this machine can see
+    /// flags (`ps`): if the address has a password, set REDIS_URL or ZONEWIRE_STORAGE__REDIS__URL instead.
     #[arg(long, value_name = "URL")]
     pub(crate) redis_url: Option<Hidden>,
-    /// What this process does [default: gateway,worker]
+    /// Roles of this process [default: gateway,worker]
     ///
-    /// gateway: serves clients. worker: carries orders out.
+    /// gateway: serves clients. worker: executes orders.
     #[arg(long, value_name = "ROLES")]
     pub(crate) roles: Option<String>,
     /// Any other setting, such as `http.shards=2`; may be repeated
     ///
-    /// The keys are those of the file; `zonewire config default` explains them. In the environment
-    /// http.shards is ZONEWIRE_HTTP__SHARDS.
+    /// The keys are those of the file; `zonewire config default` explains them. The environment variable
+    /// for http.shards is ZONEWIRE_HTTP__SHARDS.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<Assignment>,
 }
 
-/// An argument that is not printed: it may hold a password.
+/// An argument that is never printed, because it may contain a password.
 #[derive(Clone)]
 pub struct Hidden(String);
 
 impl Hidden {
-    /// The text; not to be printed.
+    /// The text; must not be printed.
     pub fn text(&self) -> &str {
         &self.0
     }
@@ -105,7 +104,7 @@ impl fmt::Debug for Assignment {
 }
 
 impl ConfigArgs {
-    /// The config of this process; `more` are flags of a single command.
+    /// Loads the configuration of this process; `more` are the flags that only one command has.
     pub(crate) fn load(&self, more: Vec<Flag>) -> Result<Loaded, ConfigError> {
         let (environment, memory) = (Sources::environment_of_process(), Sources::memory_of_process());
         let (file, flags) = (self.config.clone(), self.flags(more));
@@ -118,7 +117,7 @@ impl ConfigArgs {
             key: key.to_owned(),
             value: value.to_owned(),
         };
-        // Flags of their own come after `--set`, and so before it in rank.
+        // `--set` comes first: of two flags for the same setting the dedicated one wins.
         let mut flags: Vec<Flag> = self.set.iter().map(|set| flag("--set", &set.key, &set.value)).collect();
         flags.extend(self.listen.iter().map(|value| flag("--listen", "http.listen", value)));
         flags.extend(self.storage.iter().map(|value| flag("--storage", "storage.backend", value)));

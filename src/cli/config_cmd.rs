@@ -1,4 +1,4 @@
-//! `config`: check, show and explain the configuration.
+//! `config`: checks, shows and explains the configuration.
 
 use std::io::{self, Write as _};
 
@@ -9,7 +9,7 @@ use crate::config::DEFAULT_TOML;
 /// Commands about the configuration.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Say whether the configuration is good; every fault is told at once
+    /// Check the configuration; every fault is reported at once
     Check(ConfigArgs),
     /// Print the effective values as TOML with their origins; secrets are masked
     Show(ConfigArgs),

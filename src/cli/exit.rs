@@ -7,20 +7,20 @@ use crate::config::ConfigError;
 use crate::gateway::RunError;
 use crate::support::telemetry;
 
-/// All went well. A graceful shutdown is that too.
+/// Success; also after a graceful shutdown.
 pub const CLEAN: u8 = 0;
-/// It could not start, or something failed on the way.
+/// The command could not start, or it failed on the way.
 pub const FAILED: u8 = 1;
-/// Bad usage or bad configuration: trying again without a change cannot help.
+/// Bad usage or bad configuration: another try without a change cannot help.
 pub const USAGE: u8 = 64;
-/// A part of the gateway panicked: a bug. What supervises it should start it anew.
+/// A part of the gateway panicked: a bug. The supervisor should restart the gateway.
 pub const BROKEN: u8 = 70;
-/// A gateway ended with accepted entries or orders that nobody else has.
+/// A gateway ended with accepted entries or orders that are stored nowhere else.
 pub const LOST: u8 = 74;
-/// A second signal ended a shutdown that was under way, or a signal a check of outages.
+/// A second signal ended a graceful shutdown, or a signal ended a check of outages.
 pub const INTERRUPTED: u8 = 130;
 
-/// Bad arguments that only show when they are used.
+/// Invalid arguments that are only detected when the command uses them.
 #[derive(Debug)]
 pub struct UsageError(pub String);
 
@@ -32,7 +32,7 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// The user did not want to wait for the end of a graceful shutdown.
+/// A second signal ended a graceful shutdown.
 #[derive(Debug)]
 pub(crate) struct Interrupted;
 
@@ -64,13 +64,13 @@ pub(crate) fn code(result: &anyhow::Result<()>) -> u8 {
         Err(error) if error.is::<UsageError>() || error.is::<ConfigError>() => USAGE,
         Err(error) if matches!(error.downcast_ref(), Some(RunError::Lost { .. })) => LOST,
         Err(error) if error.is::<RunError>() => BROKEN,
-        // Whoever reads our output has had enough (`zonewire tail pjm | head`).
+        // The program that reads the output has closed it (`zonewire tail pjm | head`).
         Err(error) if is_broken_pipe(error) => CLEAN,
         Err(_) => FAILED,
     }
 }
 
-/// Says on stderr what went wrong, and ends with its code.
+/// Prints an error to stderr and returns the exit code.
 pub(crate) fn report(result: &anyhow::Result<()>) -> ExitCode {
     let code = code(result);
     if let Err(error) = result

@@ -1,4 +1,4 @@
-//! The nodes of a fleet, for people.
+//! Prints the nodes of a fleet as a table.
 
 use std::io;
 
@@ -7,12 +7,12 @@ use zonewire_protocol::stats::{FleetNode, FleetView};
 use super::print;
 use super::table::Table;
 
-/// Zones that are named of each node.
+/// How many zones of a node are named.
 const ZONES_SHOWN: usize = 3;
 
-/// Prints a row for each node, and to stderr what is to be said besides.
+/// Prints a row for each node to stdout, and the gateway's note to stderr.
 pub(super) fn show(view: &FleetView) -> io::Result<()> {
-    table(view).print("no node is there")?;
+    table(view).print("no nodes")?;
     if let Some(note) = &view.note {
         print::say(&print::harmless(note));
     }
@@ -50,7 +50,7 @@ fn table(view: &FleetView) -> Table {
     table
 }
 
-/// The greatest ones by name, and how many more there are.
+/// The names of the largest zones, and how many more there are.
 fn zones(node: &FleetNode) -> String {
     let named = node.zones.iter().take(ZONES_SHOWN);
     let mut words: Vec<String> =

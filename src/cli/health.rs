@@ -1,4 +1,4 @@
-//! `health`: ask a gateway how it is.
+//! `health`: shows the health of a gateway.
 
 use anyhow::bail;
 use serde_json::Value;
@@ -13,40 +13,40 @@ Examples:
   zonewire health --json | jq -r .state
   zonewire health --strict --url http://10.0.0.7:8080
 
-Ends with 0 when the gateway may take traffic, which a degraded one may, and with 1 when it may \
-not or does not answer. With --strict a degraded gateway ends with 1 as well.";
+The exit code is 0 when the gateway is ready for traffic (a degraded gateway is), and 1 when it is \
+not ready or does not answer. With --strict it is also 1 when the gateway is degraded.";
 
 /// Arguments of `health`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct HealthArgs {
-    /// Degraded is not good enough
+    /// Fail if the gateway is degraded, too
     #[arg(long)]
     strict: bool,
-    /// The gateway's answer as JSON
+    /// Print the gateway's answer as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     target: TargetArgs,
 }
 
-/// Asks, prints the answer, and fails when it is not good.
+/// Asks the gateway, prints its answer, and fails unless it is good.
 pub(crate) async fn run(args: HealthArgs) -> anyhow::Result<()> {
     let base = &args.target.base()?;
     let path = if args.strict { "health" } else { "health/ready" };
     let sent = base.http()?.get(base.endpoint(path)).timeout(ANSWER_TIMEOUT).send().await;
-    // One that is not ready says so in the same words, with another status.
+    // A gateway that is not ready answers in the same form, with an error status.
     let (is_good, text) = client::whatever_came(sent, base).await?;
     let health = client::read::<Value>(&text, "a gateway's health");
     let health = match health {
         Ok(health) if health.is_object() => health,
-        _ => bail!("what answered at {base} does not tell of its health; is it a Zonewire gateway?"),
+        _ => bail!("the answer of {base} is not a gateway's health; is this a Zonewire gateway?"),
     };
     print::line(&if args.json { text.trim().to_owned() } else { sentence(base, &health) })?;
     if !is_good {
-        bail!("the gateway at {base} takes no traffic");
+        bail!("the gateway at {base} is not ready for traffic");
     }
     if args.strict && !is_healthy(&health) {
-        bail!("the gateway at {base} answers and is not healthy");
+        bail!("the gateway at {base} is not healthy");
     }
     Ok(())
 }
@@ -82,17 +82,17 @@ fn sentence(base: &BaseUrl, health: &Value) -> String {
     }
     if let Some(Value::Array(aside)) = health.get("channels_set_aside") {
         let names: Vec<String> = aside.iter().map(|aside| print::plain(&aside["channel"])).collect();
-        said += &format!(" These channels cannot be put in order: {}.", names.join(", "));
+        said += &format!(" These channels could not be reconciled: {}.", names.join(", "));
     }
     if let Some(Value::Array(others)) = health.get("other_executors") {
         let names: Vec<String> = others.iter().map(print::plain).collect();
         let (own, others) = (text("executor"), names.join(", "));
-        said += &format!(" Orders are carried out by {own} here, and elsewhere by {others}.");
+        said += &format!(" Orders are executed by {own} here, and by {others} on other gateways.");
     }
     said
 }
 
-/// Whether an answer of `/health` says that all is as configured.
+/// Whether an answer of `/health` reports no degradation at all.
 fn is_healthy(health: &Value) -> bool {
     let places = ["/status", "/state", "/storage/state"];
     let mut states = places.iter().filter_map(|place| health.pointer(place)?.as_str()).peekable();
@@ -135,7 +135,7 @@ mod tests {
             sentence(&base, &health),
             "The gateway at http://127.0.0.1:8080 is degraded since 2026-11-21 03:40:47 UTC: Redis cannot \
              be reached. It serves from memory, has 1 connection, has been up for 1 min 1 s. These \
-             channels cannot be put in order: zone:pjm."
+             channels could not be reconciled: zone:pjm."
         );
         assert_eq!(
             sentence(&base, &json!({"status": "stopping"})),

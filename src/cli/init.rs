@@ -1,4 +1,4 @@
-//! `config init`: a configuration that lets in whom it should, and nobody else.
+//! `config init`: writes a configuration with authentication, and the files that it refers to.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -16,13 +16,13 @@ use super::{key, print};
 /// Arguments of `config init`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InitArgs {
-    /// The directory to write to; it is made where it is not there
+    /// The directory to write to; it is created if it does not exist
     #[arg(default_value = ".")]
     directory: PathBuf,
     /// Address and port to listen on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Zones that everybody may read, such as public.*; may be repeated
+    /// Zones that anybody may read without a token, such as public.*; may be repeated
     #[arg(long = "public", value_name = "PATTERN")]
     public: Vec<String>,
 }
@@ -31,7 +31,7 @@ const CONFIG: &str = "zonewire.toml";
 const SECRET: &str = "token.secret";
 const KEYS: &str = "keys.toml";
 
-/// Writes it, and prints the key of an operator.
+/// Writes the configuration, and prints the key of an operator.
 pub(crate) fn run(args: &InitArgs) -> anyhow::Result<()> {
     let anonymous: Vec<String> = args.public.iter().map(|zones| format!("subscribe:zone:{zones}")).collect();
     for right in &anonymous {
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &InitArgs) -> anyhow::Result<()> {
         directory.canonicalize().with_context(|| format!("cannot find {}", directory.display()))?;
     let there = [CONFIG, SECRET, KEYS].map(|name| directory.join(name));
     if let Some(taken) = there.iter().find(|path| path.exists()) {
-        return Err(UsageError(format!("{} is there already, and is left as it is", taken.display())).into());
+        return Err(UsageError(format!("{} exists already and was not changed", taken.display())).into());
     }
     let [config, secret, keys] = there;
     write_new(&secret, &format!("{}\n", make_secret()))?;
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &InitArgs) -> anyhow::Result<()> {
     print::line(&operator)?;
     let config = config.display();
     print::say(&format!(
-        "That is the key of an operator, who may do everything; it is shown this once. Next:\n  \
+        "This is the key of an operator, who may do everything; it is not shown again. Next:\n  \
          zonewire serve --config {config}\n  \
          zonewire key make --config {config} --subject feed-1 --role publisher\n  \
          zonewire token mint --config {config} --subject alice --role trader\n  \
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &InitArgs) -> anyhow::Result<()> {
 }
 
 fn text(listen: SocketAddr, anonymous: &[String], secret: &Path, keys: &Path) -> String {
-    // JSON's texts and lists are TOML's.
+    // JSON strings and arrays are also valid TOML.
     let quoted = |path: &Path| serde_json::Value::from(path.to_string_lossy()).to_string();
     let (keys, secret) = (quoted(keys), quoted(secret));
     let anonymous = serde_json::Value::from(anonymous.to_vec());

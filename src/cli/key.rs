@@ -1,4 +1,4 @@
-//! `key`: API keys, made and listed.
+//! `key`: makes and lists API keys.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
@@ -21,19 +21,19 @@ Examples:
   zonewire key make --file keys.toml --subject desk --right subscribe:zone:pjm.* --days 90
   zonewire key list --config zonewire.toml
 
-A key is printed once, and only its digest is kept. To take one away, take it out of the file: within two \
-seconds it holds no more. `zonewire token revoke --key NAME` does so on all nodes.";
+A key is printed once, and only its digest is stored. To revoke a key, remove it from the file: within two \
+seconds it is no longer accepted. `zonewire token revoke --key NAME` revokes it on all nodes.";
 
 /// Arguments of `key`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum KeyCommand {
-    /// Make a key, add it to the file, and print it, this once
+    /// Make a key, add it to the file, and print it once
     Make(MakeArgs),
     /// List the keys of a file
     List(FileArgs),
 }
 
-/// Which file.
+/// The file of API keys.
 #[derive(Debug, clap::Args)]
 pub(crate) struct FileArgs {
     /// The file of keys [default: auth.keys_file of the configuration]
@@ -51,12 +51,12 @@ pub(crate) struct MakeArgs {
     file: FileArgs,
     #[command(flatten)]
     holder: HolderArgs,
-    /// After how many days it ends [default: never]
+    /// After how many days the key expires [default: never]
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     days: Option<u32>,
 }
 
-/// Runs one of them.
+/// Runs one of the commands.
 pub(crate) fn run(command: KeyCommand) -> anyhow::Result<()> {
     match command {
         KeyCommand::Make(args) => make(args),
@@ -79,7 +79,7 @@ impl FileArgs {
 
 fn make(args: MakeArgs) -> anyhow::Result<()> {
     if !args.holder.is_of_use() {
-        return Err(UsageError("a key without a --role or a --right could do nothing".to_owned()).into());
+        return Err(UsageError("a key without a --role or a --right would permit nothing".to_owned()).into());
     }
     let path = args.file.path()?;
     let now = Utc::now().timestamp();
@@ -96,7 +96,7 @@ fn make(args: MakeArgs) -> anyhow::Result<()> {
     add(&path, &kept)?;
     print::line(&key)?;
     print::say(&format!(
-        "key {} of {} is in {}; the key itself is kept nowhere: this is the only time that it is shown",
+        "key {} of {} is in {}; the key itself is not stored, and is not shown again",
         kept.name,
         print::harmless(&kept.subject),
         path.display()
@@ -104,8 +104,8 @@ fn make(args: MakeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Adds a key to a file, which is made where it is not there. In one write, so that a gateway that reads
-/// meanwhile finds it with the key or without it.
+/// Appends a key to a file, which is created if it does not exist. The key is written with one call, so
+/// that a gateway that reads the file meanwhile finds either the whole key or none of it.
 pub(super) fn add(path: &Path, kept: &ApiKey) -> anyhow::Result<()> {
     let before = read(path)?;
     let begin =
@@ -118,7 +118,7 @@ pub(super) fn add(path: &Path, kept: &ApiKey) -> anyhow::Result<()> {
     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The text of a file; nothing where there is none.
+/// The text of a file; empty if the file does not exist.
 fn read(path: &Path) -> anyhow::Result<String> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(text),
@@ -144,7 +144,8 @@ fn list(args: &FileArgs) -> anyhow::Result<()> {
         table.row(texts.into_iter().chain(rights).chain(times).map(|text| print::harmless(&text)));
     }
     table.print("there are no keys yet; `zonewire key make` makes one")?;
-    // What is kept of a key is of little use to others; who has it and for what is theirs alone all the same.
+    // The digest of a key is of little use to others, so that the file may be readable. But whoever can
+    // write the file can add keys.
     if std::fs::metadata(&path).is_ok_and(|metadata| metadata.permissions().mode() & 0o022 != 0) {
         print::say(&format!("warning: others can write {}: chmod 600", path.display()));
     }

@@ -1,4 +1,4 @@
-//! The command line: arguments to commands to an exit code.
+//! The command line: parses the arguments, runs the command, and returns the exit code.
 
 mod config_args;
 mod config_cmd;
@@ -41,7 +41,7 @@ use crate::client;
     version,
     max_term_width = 100,
     arg_required_else_help = true,
-    after_help = "Try `zonewire demo`, then `zonewire tail pjm`. `--help` tells more than `-h`.",
+    after_help = "Try `zonewire demo`, then `zonewire tail pjm`. `--help` says more than `-h`.",
     after_long_help = AFTER_LONG_HELP
 )]
 struct Cli {
@@ -57,16 +57,16 @@ Examples:
   zonewire publish pjm --key 'WESTERN HUB' --price 41.2
   zonewire replay trades.csv --zone btc-usdt --speed 10
   zonewire order place SOL USDC 1.5 --watch
-  zonewire serve --config zonewire.toml            for real
+  zonewire serve --config zonewire.toml            a real gateway
   zonewire config init /etc/zonewire               with authentication
   zonewire config default > zonewire.toml          every setting, explained
 
 Exit codes:
   0    all went well
-  1    could not start, or failed on the way; an order that was watched failed
+  1    could not start, failed on the way, or the order that was followed failed
   64   bad usage or bad configuration
   70   the gateway ended because of a bug; start it again
-  74   the gateway ended with accepted entries that Redis did not take and no spool has
+  74   the gateway ended with accepted entries that neither Redis nor a spool stored
   130  a second signal ended a graceful shutdown";
 
 #[derive(Debug, Subcommand)]
@@ -77,10 +77,10 @@ enum Command {
     /// Run the gateway with made-up prices of seven power markets
     #[command(after_help = serve::DEMO_EXAMPLES)]
     Demo(serve::DemoArgs),
-    /// Print entries as they come, one JSON object per line
+    /// Print entries as they arrive, one JSON object per line
     #[command(after_help = tail::EXAMPLES)]
     Tail(tail::TailArgs),
-    /// List the zones that have been published to
+    /// List the zones that have prices
     #[command(after_help = zones::LIST_EXAMPLES)]
     Zones(zones::ZonesArgs),
     /// Show the latest price of each key of a zone
@@ -95,13 +95,13 @@ enum Command {
     /// Publish the prices of a CSV or NDJSON file to a running gateway
     #[command(after_help = replay::EXAMPLES)]
     Replay(replay::ReplayArgs),
-    /// Carry events from the Redis of one fleet of gateways to that of another
+    /// Relay events from the Redis of one fleet of gateways to that of another
     #[command(after_help = relay::EXAMPLES)]
     Relay(relay::RelayArgs),
-    /// Place orders, watch them, and look after them
+    /// Place, follow and manage orders
     #[command(after_help = order::EXAMPLES)]
     Order(order::OrderArgs),
-    /// Ask a gateway how it is
+    /// Show the health of a gateway
     #[command(after_help = health::EXAMPLES)]
     Health(health::HealthArgs),
     /// Show what a gateway has counted since its start
@@ -116,7 +116,7 @@ enum Command {
     /// Make, show and revoke tokens
     #[command(subcommand, after_help = token::EXAMPLES)]
     Token(token::TokenCommand),
-    /// Print what describes the protocol to programs
+    /// Print a machine-readable description of the protocol
     #[command(after_help = schema::EXAMPLES)]
     Schema(schema::SchemaArgs),
     /// Write a completion script for a shell
@@ -134,19 +134,20 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     program(args, run)
 }
 
-/// Runs a program of this family: its arguments in, its exit code out, and on stderr what was wrong
-/// with either, in words for people. `args` begins with the program's name.
+/// Runs a program of this family, which shares its error messages and exit codes. `args` begins with the
+/// program's name.
 pub fn program<T: Parser>(
     args: impl IntoIterator<Item = OsString>,
     run: impl FnOnce(T) -> anyhow::Result<()>,
 ) -> ExitCode {
-    // Two libraries bring TLS; both use this. Somebody may have installed it before: also good.
+    // Two libraries use TLS, and both use this provider. If a provider is installed already, that one is
+    // used.
     drop(rustls::crypto::ring::default_provider().install_default());
     match T::try_parse_from(args) {
         Ok(arguments) => exit::report(&run(arguments)),
         Err(error) => {
             let code = if error.use_stderr() { exit::USAGE } else { exit::CLEAN };
-            // Nobody is there to be told when even this cannot be printed.
+            // If printing the error fails, nobody can be told.
             match in_words(&error) {
                 Some(text) => drop(io::Write::write_all(&mut io::stderr(), text.as_bytes())),
                 None => drop(error.print()),
@@ -156,7 +157,7 @@ pub fn program<T: Parser>(
     }
 }
 
-/// What is wrong with an argument, where only Rust's own parsers said so.
+/// Plain words for an argument's error, if the error is one of the standard library's parsers.
 fn in_words(error: &clap::Error) -> Option<String> {
     let source = error.source()?;
     let words = words::of_argument(source)?;

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use serde_json::Value;
 
-/// Writes a line to stdout, at once: whoever reads it may act on it.
+/// Writes a line to stdout and flushes it: whoever reads it may act on it.
 pub(super) fn line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
@@ -12,23 +12,23 @@ pub(super) fn line(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Tells the user something that is not what was asked for.
+/// Tells the user, on stderr, something besides the requested output.
 pub(super) fn say(text: &str) {
-    // Where nobody reads stderr there is nobody to tell.
+    // If stderr cannot be written, nobody can be told.
     drop(writeln!(io::stderr(), "{text}"));
 }
 
-/// A value without quotes and without control characters, which a terminal might obey.
+/// A value without quotes and without control characters, which a terminal might interpret.
 pub(super) fn plain(value: &Value) -> String {
     harmless(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }
 
-/// Text without control characters, which a terminal might obey.
+/// Text without control characters, which a terminal might interpret.
 pub(super) fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// How long something lasts, in its two largest units: `2 h 3 min`.
+/// A duration in its two largest units: `2 h 3 min`.
 pub(super) fn duration(seconds: u64) -> String {
     let units = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
     let first = units.iter().position(|(size, _)| seconds >= *size).unwrap_or(units.len() - 1);

@@ -26,7 +26,7 @@ Examples:
 
 Prints {\"accepted\":N}.";
 
-/// One of three forms, which clap does not see.
+/// The usage has three forms, which clap cannot derive.
 pub(crate) const USAGE: &str = "\
 zonewire publish [OPTIONS] <ZONE> --key <KEY> --price <PRICE>
        zonewire publish [OPTIONS] <ZONE> <JSON|->
@@ -35,14 +35,14 @@ zonewire publish [OPTIONS] <ZONE> --key <KEY> --price <PRICE>
 /// Arguments of `publish`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PublishArgs {
-    /// The zone; of events this is the JSON
+    /// The zone; with --event this argument is the JSON
     #[arg(value_name = "ZONE")]
     zone: String,
     /// A price or an event as a JSON object, or an array of them; `-` reads one object per line from
     /// standard input until it ends
     #[arg(value_name = "JSON|-", conflicts_with_all = ["key", "price", "bid", "ask"])]
     json: Option<String>,
-    /// Events of this type in place of prices
+    /// Publish events of this type instead of prices
     #[arg(long, value_name = "TYPE", conflicts_with_all = ["json", "key", "price", "bid", "ask"])]
     event: Option<EventType>,
     /// The hub, node or symbol
@@ -51,17 +51,17 @@ pub(crate) struct PublishArgs {
     /// The price
     #[arg(long, allow_negative_numbers = true, required_unless_present_any = ["json", "bid", "ask", "event"])]
     price: Option<Number>,
-    /// What is bid; with an ask, and without a price, this is a quote
+    /// The bid; with an ask, and without a price, it makes a quote
     #[arg(long, allow_negative_numbers = true)]
     bid: Option<Number>,
-    /// What is asked
+    /// The ask
     #[arg(long, allow_negative_numbers = true)]
     ask: Option<Number>,
     #[command(flatten)]
     target: TargetArgs,
 }
 
-/// What is sent.
+/// The body of the request.
 #[derive(Debug, PartialEq)]
 enum Content {
     Json(String),
@@ -84,7 +84,7 @@ pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<()> {
         Content::Json(json) => {
             request.header(CONTENT_TYPE, "application/json").timeout(ANSWER_TIMEOUT).body(json)
         }
-        // No deadline: the lines may come over hours.
+        // No timeout: the lines may arrive over hours.
         Content::StandardInput => {
             request.header(CONTENT_TYPE, "application/x-ndjson").stream(ReaderStream::new(standard_input()?))
         }
@@ -94,13 +94,13 @@ pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A handle of our own, that reads without a buffer in between.
+/// Standard input without Rust's buffer, so that a line is sent as soon as it arrives.
 fn standard_input() -> io::Result<tokio::fs::File> {
     let handle = io::stdin().as_fd().try_clone_to_owned()?;
     Ok(tokio::fs::File::from_std(std::fs::File::from(handle)))
 }
 
-/// A price that is made of flags.
+/// A price that is given by flags.
 #[derive(Serialize)]
 struct Price {
     key: String,
@@ -118,12 +118,10 @@ fn content(json: Option<String>, flags: Option<Price>) -> Result<Content, UsageE
         (Some(json), _) => match serde_json::from_str::<&RawValue>(&json) {
             Ok(value) if value.get().starts_with(['{', '[']) => Ok(Content::Json(json)),
             Ok(_) => Err(UsageError("expected a JSON object, or an array of them".to_owned())),
-            Err(error) => {
-                Err(UsageError(format!("what is to be published is not JSON: {}", json_fault(&json, &error))))
-            }
+            Err(error) => Err(UsageError(format!("the argument is not JSON: {}", json_fault(&json, &error)))),
         },
         (None, Some(Price { price: None, bid: None, .. } | Price { price: None, ask: None, .. })) => {
-            Err(UsageError("a quote has both --bid and --ask; or say --price".to_owned()))
+            Err(UsageError("a quote needs both --bid and --ask; otherwise give --price".to_owned()))
         }
         (None, Some(price)) => match serde_json::to_string(&price) {
             Ok(json) => Ok(Content::Json(json)),

@@ -1,4 +1,4 @@
-//! Arguments that are JSON and go on as they were typed, digit by digit.
+//! JSON arguments that are passed on exactly as they were typed, digit by digit.
 
 use std::str::FromStr;
 

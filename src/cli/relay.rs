@@ -1,4 +1,5 @@
-//! `relay`: events from the Redis of one fleet of gateways to that of another, until a signal comes.
+//! `relay`: carries events from the Redis of one fleet of gateways to that of another, until a signal
+//! ends it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,42 +21,43 @@ Examples:
   zonewire relay --from rediss://eu --to rediss://us --types all --config zonewire.toml --listen 127.0.0.1:9091
   ZONEWIRE_RELAY_FROM=redis://:secret@eu ZONEWIRE_RELAY_TO=redis://:secret@us zonewire relay --types all
 
-Durable events come once, live ones at most once, and none comes round: relays may go both ways, and in \
-rings. Several for the same way take turns. SIGTERM or Ctrl-C ends it gracefully; a second one at once.";
+Durable events are delivered once and live ones at most once. No event returns to where it came from, so \
+that relays may run in both directions and in rings. Of several relays for one direction, one is active at \
+a time. SIGTERM or Ctrl-C ends it gracefully; a second one at once.";
 
 /// Arguments of `relay`.
 #[derive(Debug, clap::Args)]
 pub(super) struct RelayArgs {
-    /// The Redis that events come from; with a password, better given as ZONEWIRE_RELAY_FROM
+    /// The Redis to read events from; if it has a password, better set as ZONEWIRE_RELAY_FROM
     #[arg(long, value_name = "URL", env = "ZONEWIRE_RELAY_FROM", hide_env = true, hide_env_values = true)]
     from: Hidden,
-    /// The Redis that they go to; with a password, better given as ZONEWIRE_RELAY_TO
+    /// The Redis to write events to; if it has a password, better set as ZONEWIRE_RELAY_TO
     #[arg(long, value_name = "URL", env = "ZONEWIRE_RELAY_TO", hide_env = true, hide_env_values = true)]
     to: Hidden,
-    /// Which events: types with commas between them, `exchange:*`, or `all`
+    /// Which events: types separated by commas, `exchange:*`, or `all`
     #[arg(long, value_name = "TYPES", required = true, value_delimiter = ',', value_parser = types)]
     types: Vec<Types>,
-    /// Where to tell /health and /metrics [default: nowhere]
+    /// Where to serve /health and /metrics [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// A TOML file with the settings of the gateways, of both fleets
+    /// A TOML file with the settings of the gateways of both fleets
     ///
-    /// Of it counts what is of Redis, of how much is kept, of the bridge and of the log. The environment variable
-    /// ZONEWIRE_CONFIG does the same.
+    /// Only the settings of Redis, of the size of logs, of the bridge and of the log are used. The
+    /// environment variable ZONEWIRE_CONFIG does the same.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// A setting of both fleets, such as `bridge.durable=["trade"]`; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<Assignment>,
-    /// The same of the fleet that events come from, such as `storage.redis.prefix=eu`
+    /// A setting of the fleet to read from, such as `storage.redis.prefix=eu`
     #[arg(long, value_name = "KEY=VALUE")]
     set_from: Vec<Assignment>,
-    /// The same of the fleet that they go to
+    /// A setting of the fleet to write to
     #[arg(long, value_name = "KEY=VALUE")]
     set_to: Vec<Assignment>,
 }
 
-/// What one word of `--types` stands for.
+/// The event types that one word of `--types` stands for.
 type Types = Vec<EventType>;
 
 fn types(word: &str) -> Result<Types, String> {
@@ -71,7 +73,7 @@ fn types(word: &str) -> Result<Types, String> {
 }
 
 impl RelayArgs {
-    /// The settings of one of the two.
+    /// Loads the settings of one of the two fleets.
     fn load(&self, name: &str, url: &Hidden, sets: &[Assignment]) -> anyhow::Result<crate::config::Loaded> {
         let set = |name: &str, set: &Assignment| {
             let (key, value) = set.parts();
@@ -89,7 +91,7 @@ impl RelayArgs {
     }
 }
 
-/// Carries events until a signal comes.
+/// Carries events until a signal ends it.
 pub(super) fn run(args: RelayArgs) -> anyhow::Result<()> {
     let from = args.load("from", &args.from, &args.set_from)?;
     let to = args.load("to", &args.to, &args.set_to)?;

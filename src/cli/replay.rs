@@ -1,4 +1,4 @@
-//! `replay`: publish the prices of a file to a running gateway, the lines of each zone in their order.
+//! `replay`: publishes the prices of a file to a running gateway, the lines of each zone in order.
 
 mod zones;
 
@@ -30,9 +30,9 @@ Columns are found by their names: zone; time or timestamp; key, location, hub, n
 price, or bid and ask. energy, congestion, loss, quantity, bid and ask are numbers; every other \
 column becomes a free field.
 
-The first bad line ends it, when all before it is published. While the gateway is away, or busy, it \
-waits up to a minute; prices whose answer was lost then may be there twice, which is said. What the \
-gateway refuses for good ends it with 1.";
+The first invalid line ends the command, after all lines before it are published. If the gateway is \
+unreachable or busy, the command retries for up to a minute; prices whose answer was lost may then be \
+stored twice, which is reported. If the gateway refuses a line permanently, the exit code is 1.";
 
 /// Arguments of `replay`.
 #[derive(Debug, clap::Args)]
@@ -48,7 +48,8 @@ pub(crate) struct ReplayArgs {
     /// The hub, node or symbol of all prices
     #[arg(long, value_name = "NAME", conflicts_with = "key_column")]
     key: Option<String>,
-    /// The column that names the hub, node or symbol; of several, in this order, joined with `/`
+    /// The column that names the hub, node or symbol; several columns are joined with `/` in the given
+    /// order
     #[arg(long, value_name = "COLUMN")]
     key_column: Vec<String>,
     /// The column that holds the price
@@ -63,40 +64,43 @@ pub(crate) struct ReplayArgs {
     /// The column that holds the time
     #[arg(long, value_name = "COLUMN")]
     time_column: Option<String>,
-    /// The form of the times as strptime has it, such as '%m/%d/%Y %H:%M'
+    /// The format of times in strptime's notation, such as '%m/%d/%Y %H:%M'
     #[arg(long, value_name = "FORM")]
     time_format: Option<TimeFormat>,
-    /// The time zone of times that do not say their own, such as America/New_York or -05:00
+    /// The time zone of times without one of their own, such as America/New_York or -05:00
     ///
-    /// An hour that clocks go through twice is taken as the first one until the times would go back.
+    /// When clocks are set back, an hour occurs twice: its times count as the first one until they would go
+    /// backwards, and then as the second.
     #[arg(long, value_name = "ZONE", default_value_t, hide_default_value = true)]
     time_zone: TimeZone,
-    /// Give a column another name; `type`, `channel`, `offset`, `id`, `late`, `missedBefore` and `snapshot` need one
+    /// Rename a column; `type`, `channel`, `offset`, `id`, `late`, `missedBefore` and `snapshot` must be
+    /// renamed
     #[arg(long, value_name = "OLD=NEW", value_parser = rename)]
     rename: Vec<(String, String)>,
-    /// How the file is laid out [default: by its name and first byte]
+    /// The file's format [default: by its name and first byte]
     #[arg(long, value_enum, hide_possible_values = true, value_name = "csv|ndjson")]
     format: Option<FileFormat>,
-    /// What stands between the columns of a CSV file, such as ';' or tab [default: a comma]
+    /// The character between the columns of a CSV file, such as ';' or tab [default: a comma]
     #[arg(long, value_name = "CHARACTER")]
     delimiter: Option<Delimiter>,
-    /// Leave bad lines out; the first 20 are said, and all are counted
+    /// Skip invalid lines; the first 20 are reported, and all are counted
     #[arg(long)]
     skip_invalid: bool,
-    /// Publish with the times of now: the first price's is the present, the others' follow it
+    /// Publish with current times: the first price gets the present time, the others keep their distance to
+    /// it
     #[arg(long, conflicts_with = "flat_out")]
     now: bool,
-    /// So many times faster than in the file: 0.001 to 1000000
+    /// How many times faster than in the file: 0.001 to 1000000
     #[arg(long, value_name = "TIMES", default_value_t = 1.0, value_parser = speed)]
     speed: f64,
-    /// As fast as it goes, whatever the times say
+    /// Publish as fast as possible, regardless of the times
     #[arg(long, conflicts_with = "speed")]
     flat_out: bool,
     #[command(flatten)]
     target: TargetArgs,
 }
 
-/// Lines read ahead.
+/// How many lines are read ahead.
 const READ_AHEAD: usize = 256;
 
 /// Publishes the file, and prints how many prices each zone accepted.
@@ -123,8 +127,8 @@ pub(crate) async fn run(args: ReplayArgs) -> anyhow::Result<()> {
     let mut zones = Zones::new(args.target.base()?, skipped.clone())?;
     let pace = if args.flat_out { Pace::FlatOut } else { Pace::Times(args.speed) };
     let mut file = File { lines: read(replay), skipped: skipped.clone(), sent: 0 };
-    // An error of the file or the gateway ends the sending; what was read before it is still sent, so
-    // that the report holds.
+    // If the file or the gateway fails, no more lines are read, but those already read are still sent,
+    // so that the report is correct.
     let sent = file.send(pace, &mut zones, |sent, at, time| {
         bar.set_position(at);
         bar.set_message(time.map_or(format!("{sent} prices"), |time| format!("{sent} prices, at {time}")));
@@ -136,7 +140,7 @@ pub(crate) async fn run(args: ReplayArgs) -> anyhow::Result<()> {
         print::line(&format!("{zone}: {count} accepted"))?;
     }
     let left_out = skipped.report();
-    // What the gateway said explains more than what became of the sending.
+    // The gateway's answer explains more than an error that followed from it.
     answered.and(sent)?;
     match (accepted.values().sum(), left_out) {
         (0, 0) => print::say("no prices in it"),
@@ -146,7 +150,7 @@ pub(crate) async fn run(args: ReplayArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A file on its way.
+/// A file that is being published.
 struct File {
     lines: mpsc::Receiver<Result<ReplayPrice, ReplayError>>,
     skipped: Skipped,
@@ -154,8 +158,8 @@ struct File {
 }
 
 impl File {
-    /// Sends each price when it is due. `shows` gets how many were, how far into the file that is, and the
-    /// newest time.
+    /// Sends each price when it is due. `shows` gets the number of sent prices, the position in the file,
+    /// and the newest time.
     async fn send(
         &mut self,
         pace: Pace,
@@ -166,7 +170,7 @@ impl File {
         let start = Instant::now();
         loop {
             let price = tokio::select! {
-                // Nothing more can be brought in.
+                // A zone has failed for good.
                 () = zones.failed() => return Ok(()),
                 line = self.lines.recv() => match line {
                     None => return Ok(()),
@@ -195,10 +199,10 @@ impl File {
     }
 }
 
-/// Reads on a thread that may wait: for a pipe, for one.
+/// Reads on a blocking thread, because the file may be a pipe.
 fn read(replay: Replay) -> mpsc::Receiver<Result<ReplayPrice, ReplayError>> {
     let (sender, lines) = mpsc::channel(READ_AHEAD);
-    // Not waited for: a read of standard input cannot be called off.
+    // The thread is not waited for: a read of standard input cannot be interrupted.
     let _reader = tokio::task::spawn_blocking(move || {
         for line in replay {
             if sender.blocking_send(line).is_err() {
@@ -219,17 +223,17 @@ fn open(file: &Path, options: ReplayOptions) -> anyhow::Result<(Replay, Option<u
     Ok((replay, length))
 }
 
-/// On stderr, and only when that is a terminal.
+/// A progress bar on stderr; it is hidden if stderr is not a terminal.
 fn progress(length: Option<u64>) -> ProgressBar {
     let (bar, form) = match length {
         Some(length) => (ProgressBar::new(length), "{bar:30} {percent:>3} %  {msg}  {elapsed}, {eta} to go"),
         None => (ProgressBar::new_spinner(), "{spinner} {bytes}  {msg}  {elapsed}"),
     };
     if io::stderr().is_terminal() {
-        // Between two prices that are far apart, too.
+        // The bar also moves while the next price is not due for long.
         bar.enable_steady_tick(Duration::from_millis(200));
     }
-    // The forms above are good; if not, the library's own will do.
+    // The templates are valid; if one were not, the library's default would do.
     if let Ok(style) = ProgressStyle::with_template(form) { bar.with_style(style) } else { bar }
 }
 

@@ -1,4 +1,4 @@
-//! `schema`: the protocol for programs.
+//! `schema`: prints the description of the protocol.
 
 use std::io::{self, Write as _};
 
@@ -14,7 +14,7 @@ A running gateway serves the last two at /openapi.json and /asyncapi.json.";
 /// Arguments of `schema`.
 #[derive(Debug, clap::Args)]
 pub(super) struct SchemaArgs {
-    /// In which form
+    /// The format
     #[arg(value_enum, default_value = "json")]
     form: Form,
 }
@@ -23,7 +23,7 @@ pub(super) struct SchemaArgs {
 enum Form {
     /// JSON Schema of all messages and bodies
     Json,
-    /// The same as types of TypeScript
+    /// The same as TypeScript types
     Ts,
     /// The HTTP API as OpenAPI 3.1
     Openapi,

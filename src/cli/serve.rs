@@ -1,4 +1,4 @@
-//! `serve` and `demo`: run a gateway until a signal comes.
+//! `serve` and `demo`: run a gateway until a signal ends it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,11 +27,12 @@ Examples:
   zonewire demo
   zonewire demo --interval-ms 100 --seed 7
   zonewire demo --redis-url redis://127.0.0.1
-Then, elsewhere:
+Then, in another terminal:
   zonewire tail pjm caiso --pretty
 
-It keeps to its own memory unless a setting of `storage` says otherwise, on the command line, in a \
-file or as ZONEWIRE_STORAGE__…; REDIS_URL and its like do not. Its prices say `simulated`.";
+The demo stores everything in its own memory unless a setting of `storage` is given on the command line, \
+in a file or as ZONEWIRE_STORAGE__…; REDIS_URL and similar variables are ignored. Its prices are marked \
+`simulated`.";
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -75,7 +76,7 @@ pub(crate) fn demo(args: DemoArgs) -> anyhow::Result<()> {
     if names_a_storage(&loaded.origins) {
         return start(loaded);
     }
-    // Made-up prices, and orders that are carried out on paper, have no place among others' data.
+    // Made-up prices, and orders that are only simulated, must not mix with other programs' data.
     flags.push(Flag {
         name: "demo".to_owned(),
         key: "storage.backend".to_owned(),
@@ -84,7 +85,8 @@ pub(crate) fn demo(args: DemoArgs) -> anyhow::Result<()> {
     start(args.config.load(flags)?)
 }
 
-/// Whether somebody chose a storage for this program. `REDIS_*` are other programs' too.
+/// Whether the storage was chosen for this program. `REDIS_*` variables may be meant for other
+/// programs.
 fn names_a_storage(origins: &BTreeMap<String, String>) -> bool {
     let is_ours = |origin: &str| {
         ["flag ", "file ", "environment variable ZONEWIRE_"].iter().any(|source| origin.starts_with(source))
@@ -105,10 +107,10 @@ fn start(loaded: Loaded) -> anyhow::Result<()> {
         storage.memory.total_bytes = config.storage.memory.total_bytes,
         storage.journal.bytes = config.storage.journal.bytes,
         connections.max = config.connections.max,
-        "bounded the memory"
+        "the limits of memory"
     );
     if let Some(warning) = warning {
-        tracing::warn!(warning, "there may be too little memory");
+        tracing::warn!(warning, "the limits may need more memory than there is");
     }
     for notice in notices {
         tracing::warn!("{notice}");
@@ -119,8 +121,8 @@ fn start(loaded: Loaded) -> anyhow::Result<()> {
         let mut signals = Signals::listen()?;
         let begin = CancellationToken::new();
         let shutdown = begin.clone().cancelled_owned();
-        // The first signal is taken before anything shows that it came: were both there before either
-        // was taken, they would count as one.
+        // The first signal is consumed before the shutdown becomes visible: if a second signal arrived
+        // before that, the two would count as one.
         let force = async move {
             signals.next().await;
             begin.cancel();
@@ -128,16 +130,16 @@ fn start(loaded: Loaded) -> anyhow::Result<()> {
         };
         run(loaded, shutdown, force).await
     });
-    // What still runs now, such as a read of a file, is not worth waiting for.
+    // Blocking work that still runs, such as a read of a file, is not worth waiting for.
     runtime.shutdown_background();
     drop(log);
     result
 }
 
-/// Runs a gateway until `shutdown`, then gracefully to its end, or until `force`.
+/// Runs a gateway until `shutdown`, and then until its graceful end or `force`.
 ///
 /// # Errors
-/// It could not start, it failed, or it was [`Interrupted`] by `force`.
+/// The gateway could not start, it failed, or it was [`Interrupted`] by `force`.
 pub(crate) async fn run(
     config: impl Into<Loaded>,
     shutdown: impl Future<Output = ()>,
@@ -153,8 +155,9 @@ pub(crate) async fn run(
     }
 }
 
-/// What is written past the limit of the size of files (`ulimit -f`) sends this one, which kills whoever
-/// does not listen to it; who does finds the write failed. The number is the same on Linux and BSD.
+/// A write beyond the limit on file sizes (`ulimit -f`) raises this signal, which kills a process that does
+/// not handle it. If the signal is handled, the write fails with an error instead. The number is the same
+/// on Linux and BSD.
 const SIGXFSZ: i32 = 25;
 
 /// SIGTERM and SIGINT.
@@ -200,7 +203,7 @@ mod tests {
     fn only_what_was_said_to_this_program_takes_the_demo_to_a_redis() {
         for (key, origin, chosen) in [
             ("storage.redis.url", "environment variable REDIS_URL", false),
-            ("storage.redis.host", "since storage.redis.port is set", false),
+            ("storage.redis.host", "because storage.redis.port is set", false),
             ("storage.redis.url", "environment variable ZONEWIRE_STORAGE__REDIS__URL", true),
             ("storage.redis.url", "flag --redis-url", true),
             ("storage.backend", "flag --storage", true),

@@ -1,4 +1,4 @@
-//! `stats`: what a gateway has counted since its start; or the nodes that share its storage.
+//! `stats`: what a gateway has counted since its start, or the nodes that share its storage.
 
 use std::collections::BTreeMap;
 
@@ -20,17 +20,17 @@ its storage, each with its subscribers by zone and how long entries took to them
 /// Arguments of `stats`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatsArgs {
-    /// The nodes that share the gateway's storage, a row for each
+    /// Show the nodes that share the gateway's storage, a row for each
     #[arg(long)]
     fleet: bool,
-    /// The gateway's answer as JSON
+    /// Print the gateway's answer as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     target: TargetArgs,
 }
 
-/// Asks, and prints the answer.
+/// Asks the gateway, and prints its answer.
 pub(crate) async fn run(args: StatsArgs) -> anyhow::Result<()> {
     let base = &args.target.base()?;
     let scope = args.fleet.then(|| "fleet".to_owned());
@@ -48,7 +48,7 @@ pub(crate) async fn run(args: StatsArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What an operator looks at first, a line for each part.
+/// What an operator looks at first, one line per area.
 fn lines(stats: &StatsView) -> Vec<String> {
     let StatsView { storage, memory, outage, connections, messages, channels, orders, .. } = stats;
     let (refused, dropped) = (&channels.counts.entries_refused_by_reason, &messages.counts.dropped_by_reason);
@@ -124,15 +124,15 @@ fn lines(stats: &StatsView) -> Vec<String> {
                 print::harmless(&orders.executor)
             ),
         ),
-        line("  jobs", jobs.as_deref().unwrap_or("how many there are could not be found out")),
+        line("  jobs", jobs.as_deref().unwrap_or("their number is not known")),
         line("memory", &format!("{} of {} bytes for logs", memory.bytes, memory.bytes_max)),
     ];
-    // A part of which there is nothing to say.
+    // Lines with a name and no value are left out.
     lines.retain(|line| line.len() > NAME_WIDTH);
     lines
 }
 
-/// Those of which there are some.
+/// The counts that are not zero.
 fn some_of<N: PartialEq + Default + std::fmt::Display>(counts: &BTreeMap<String, N>) -> String {
     let counts = counts.iter().filter(|(_, count)| **count != N::default());
     counts.map(|(name, count)| format!("{} {count}", print::harmless(name))).collect::<Vec<_>>().join(", ")
@@ -167,6 +167,6 @@ mod tests {
         assert_eq!(lines[2], "connections  2 open, 5 since the start, 3 refused");
         assert_eq!(lines[3], "  by zone    pjm 2");
         assert!(lines[4].starts_with("messages     9 sent, 0 received"), "{lines:?}");
-        assert!(lines.contains(&"  jobs       how many there are could not be found out".to_owned()));
+        assert!(lines.contains(&"  jobs       their number is not known".to_owned()));
     }
 }

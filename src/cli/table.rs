@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use super::print;
 use crate::protocol::OrderedFields;
 
-/// Rows under a header, in columns as wide as they have to be. A column in which nothing stands is left
-/// out; one of numbers has their points under each other.
+/// Rows under a header, in columns as wide as necessary. Empty columns are left out; numbers are
+/// aligned at their decimal points.
 #[derive(Debug)]
 pub(super) struct Table {
     header: Vec<&'static str>,
@@ -25,7 +25,7 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// Writes it to stdout; `nothing` to stderr where there are no rows.
+    /// Writes the table to stdout, or `nothing` to stderr if it has no rows.
     pub(super) fn print(&self, nothing: &str) -> io::Result<()> {
         if self.rows.is_empty() {
             print::say(nothing);
@@ -67,7 +67,7 @@ fn looks_like_number(text: &str) -> bool {
     text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && text.parse::<f64>().is_ok()
 }
 
-/// How many characters numbers have before and from their point on.
+/// How many characters the numbers of a column have before their decimal point, and from the point on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct NumberWidths {
     pub(super) whole: usize,
@@ -75,14 +75,14 @@ pub(super) struct NumberWidths {
 }
 
 impl NumberWidths {
-    /// Makes room for a number.
+    /// Widens the column for a number.
     pub(super) fn fit(&mut self, number: &str) {
         let (whole, rest) = split(number);
         self.whole = self.whole.max(whole.chars().count());
         self.rest = self.rest.max(rest.chars().count());
     }
 
-    /// The number with its point in its place.
+    /// The number, padded so that its decimal point is aligned.
     pub(super) fn align(&self, number: &str) -> String {
         let (whole, rest) = split(number);
         format!("{whole:>before$}{rest:after$}", before = self.whole, after = self.rest)
@@ -93,40 +93,40 @@ fn split(number: &str) -> (&str, &str) {
     number.split_at(number.find('.').unwrap_or(number.len()))
 }
 
-/// The fields of an object as people read them: text without quotes, numbers with the digits that they
+/// The fields of an object in readable form: text without quotes, numbers with the digits that they
 /// were written with.
 #[derive(Debug)]
 pub(super) struct Fields(Vec<(String, String)>);
 
-/// Fields of an entry that say where it stands.
+/// Fields of an entry that identify it in its channel.
 const ENVELOPE: [&str; 4] = ["type", "channel", "offset", "id"];
 
 /// Fields that may hold the key a second time.
 const KEY_FIELDS: [&str; 4] = ["node", "hub", "symbol", "location"];
 
 impl Fields {
-    /// Reads an object; none where it is something else.
+    /// Reads an object; `None` for any other JSON.
     pub(super) fn read(text: &str) -> Option<Self> {
         let OrderedFields(fields) = serde_json::from_str(text).ok()?;
         Some(Self(fields.into_iter().map(|(name, value)| (name, plain(value))).collect()))
     }
 
-    /// A field's text; empty where there is none.
+    /// A field's text; empty if there is none.
     pub(super) fn get(&self, name: &str) -> &str {
         self.0.iter().find(|(field, _)| field == name).map_or("", |(_, value)| value)
     }
 
-    /// The same as a cell.
+    /// A field's text as a cell.
     pub(super) fn cell(&self, name: &str) -> String {
         self.get(name).to_owned()
     }
 
-    /// When it was, to the second.
+    /// The entry's time, to the second.
     pub(super) fn time(&self) -> String {
         print::seconds(self.get("timestamp"))
     }
 
-    /// What an entry does to its key, where it is no price.
+    /// What an entry that is not a price does to its key.
     pub(super) fn happening(&self) -> String {
         match self.get("type") {
             "price_update" => String::new(),
@@ -136,7 +136,7 @@ impl Fields {
         }
     }
 
-    /// Of an entry all but its envelope, its time, its key and those shown elsewhere, as `name=value`.
+    /// All other fields as `name=value`: without the envelope, the time, the key and the fields in `shown`.
     pub(super) fn rest(&self, shown: &[&str]) -> String {
         let key = self.get("key");
         let is_rest = |(name, value): &&(String, String)| {

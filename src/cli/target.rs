@@ -1,4 +1,4 @@
-//! Which gateway a command talks to, and as whom.
+//! Which gateway a command talks to, and with which credentials.
 
 use std::path::PathBuf;
 
@@ -10,16 +10,16 @@ use crate::config::{CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE, TOKEN_VARIABLE, UR
 /// Which gateway to talk to.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct TargetArgs {
-    /// Where the gateway is
+    /// Address of the gateway
     #[arg(long, value_name = "URL", env = URL_VARIABLE, default_value = "http://127.0.0.1:8080", hide_env_values = true)]
     url: BaseUrl,
-    /// A token or an API key; better given as ZONEWIRE_TOKEN, since others can see flags
+    /// A token or an API key; better set as ZONEWIRE_TOKEN, since other users can see flags
     #[arg(long, value_name = "TOKEN", env = TOKEN_VARIABLE, hide_env = true, hide_env_values = true, hide_short_help = true)]
     token: Option<Hidden>,
-    /// Authorities to trust over TLS, in PEM, in place of this machine's
+    /// Certificate authorities to trust for TLS, in PEM, instead of this machine's
     #[arg(long, value_name = "FILE", env = CA_VARIABLE, hide_env_values = true, hide_short_help = true)]
     ca_file: Option<PathBuf>,
-    /// A certificate to show to the gateway, in PEM; goes with --key-file
+    /// A client certificate to present to the gateway, in PEM; requires --key-file
     #[arg(long, value_name = "FILE", env = CERT_VARIABLE, hide_env_values = true, hide_short_help = true)]
     cert_file: Option<PathBuf>,
     /// The private key of that certificate, in PEM
@@ -28,10 +28,10 @@ pub(crate) struct TargetArgs {
 }
 
 impl TargetArgs {
-    /// The gateway, for whom one is.
+    /// The gateway's address with the credentials of this command.
     ///
     /// # Errors
-    /// The token is none, or the files cannot be used.
+    /// The token is malformed, or the files cannot be used.
     pub(crate) fn base(&self) -> Result<BaseUrl, UsageError> {
         let base = match self.token.as_ref().map(Hidden::text).filter(|token| !token.is_empty()) {
             None => self.url.clone(),
@@ -48,7 +48,7 @@ impl TargetArgs {
                 return Err(UsageError(problem.to_owned()));
             }
         };
-        // A variable may be set for other gateways.
+        // The variables may be set for other gateways.
         if !base.speaks_tls() || (ca.is_none() && own.is_none()) {
             return Ok(base);
         }

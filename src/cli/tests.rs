@@ -95,7 +95,7 @@ fn a_redis_url_on_the_command_line_is_not_printed() {
     assert!(!format!("{cli:?}").contains("hunter2"));
 }
 
-/// The words of Rust's own parsers, of its libraries, and of clap's ranges.
+/// The words of the standard library's parsers, of other libraries, and of clap's ranges.
 const OF_LIBRARIES: [&str; 19] = [
     "invalid digit",
     "float literal",

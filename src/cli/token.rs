@@ -1,4 +1,4 @@
-//! `token`: tokens, made, looked at and revoked.
+//! `token`: makes, shows and revokes tokens.
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -31,9 +31,9 @@ Examples:
 pub(crate) enum TokenCommand {
     /// Make a token and print it
     Mint(MintArgs),
-    /// Show what a token says of itself; it comes on standard input
+    /// Show the claims of a token, which is read from standard input
     Inspect(InspectArgs),
-    /// Have a token, a key, or all that a subject has be no longer valid
+    /// Revoke a token, a key, or everything issued to a subject
     Revoke(RevokeArgs),
 }
 
@@ -42,25 +42,25 @@ pub(crate) enum TokenCommand {
 pub(crate) struct MintArgs {
     #[command(flatten)]
     holder: HolderArgs,
-    /// For how long it is valid, in seconds
+    /// For how long the token is valid, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 3_600, value_parser = clap::value_parser!(u32).range(1..))]
     lifetime_s: u32,
-    /// The configuration of the gateway: the token is made as by its first issuer that has a secret
+    /// The gateway's configuration: the token is made for its first issuer that has a secret
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A file with the secret to sign with, by HS256
+    /// A file with the secret to sign with, using HS256
     #[arg(long, value_name = "FILE", conflicts_with = "private_key")]
     secret_file: Option<PathBuf>,
     /// A file with the private key to sign with, in PEM
     #[arg(long, value_name = "FILE")]
     private_key: Option<PathBuf>,
-    /// The name of the key, as the gateway knows it (`kid`)
+    /// The name of the key as configured at the gateway (`kid`)
     #[arg(long, value_name = "NAME")]
     key_id: Option<String>,
-    /// Who issues it (`iss`)
+    /// The issuer of the token (`iss`)
     #[arg(long, value_name = "NAME")]
     issuer: Option<String>,
-    /// For whom it is (`aud`) [default: the issuer's first, or zonewire]
+    /// The audience of the token (`aud`) [default: the issuer's first, or zonewire]
     #[arg(long, value_name = "NAME")]
     audience: Option<String>,
 }
@@ -68,8 +68,8 @@ pub(crate) struct MintArgs {
 /// Arguments of `token inspect`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
-    /// The configuration of a gateway that the token is for: says also whether it would hold there, as far
-    /// as files of keys tell
+    /// The configuration of a gateway: also reports whether that gateway would accept the token, using only
+    /// keys from files
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -84,14 +84,14 @@ pub(crate) struct RevokeArgs {
     /// An API key, by its name
     #[arg(long, value_name = "NAME", group = "what")]
     key: Option<String>,
-    /// All that was issued to a subject until now
+    /// Everything that was issued to a subject until now
     #[arg(long, value_name = "NAME", group = "what")]
     subject: Option<String>,
     #[command(flatten)]
     target: TargetArgs,
 }
 
-/// Runs one of them.
+/// Runs one of the commands.
 pub(crate) fn run(command: TokenCommand) -> anyhow::Result<()> {
     match command {
         TokenCommand::Mint(args) => mint(args),
@@ -133,7 +133,7 @@ fn mint(args: MintArgs) -> anyhow::Result<()> {
         }
     };
     let issuer = args.issuer.clone().or_else(|| configured.map(|issuer| issuer.issuer.clone()));
-    let issuer = issuer.ok_or_else(|| usage("name who issues it: --issuer, or --config"))?;
+    let issuer = issuer.ok_or_else(|| usage("the token needs an issuer: --issuer, or --config"))?;
     let audience = configured.and_then(|issuer| issuer.audience.first().cloned());
     let now = Utc::now().timestamp();
     let claims = Claims {
@@ -169,14 +169,14 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who shows a token, as a gateway with these settings has it.
+/// The holder of a token, if a gateway with these settings would accept it.
 fn holds(config: AuthConfig, token: &str) -> Result<Arc<Principal>, String> {
     let access = Access::new(config).map_err(|wrong| format!("{wrong:?}"))?;
     let now = Utc::now().timestamp();
     for due in access.due(now) {
         let gave = match &due.place {
             Place::File(path) => std::fs::read_to_string(path).map_err(|error| error.to_string()),
-            Place::Url(_) => Err("addresses are not asked here".to_owned()),
+            Place::Url(_) => Err("keys are not fetched from addresses here".to_owned()),
         };
         if let Given::Problem { problem, .. } = access.given(&due, gave.map(|text| (text, None)), now) {
             print::say(&format!("warning: {}: {problem}", due.place));
@@ -199,7 +199,7 @@ async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {
     print::line(&format!("revoked on {}", on.holds_on.join(", ")))?;
     if on.degraded {
         anyhow::bail!(
-            "Redis is away: other nodes hear of it when it is back; revoke it on each of them until then"
+            "Redis is unavailable: other nodes learn of the revocation when it is back; until then, revoke on each of them"
         );
     }
     if !on.unconfirmed_on.is_empty() {

@@ -1,17 +1,16 @@
-//! What libraries say of arguments, in words for people who did not choose them.
+//! Translates errors of libraries about arguments into plain words.
 
 use std::error::Error;
 use std::num::{IntErrorKind, ParseFloatError, ParseIntError};
 use std::str::ParseBoolError;
 
-/// What is wrong with an argument that is a plain number or so; `None` where the error says it itself.
+/// Plain words for an error of a standard parser or of clap's ranges; `None` for errors that are plain
+/// already.
 pub(super) fn of_argument(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<ParseIntError>() {
         let words = match error.kind() {
             IntErrorKind::Zero => "expected a whole number, 1 or more",
-            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => {
-                "expected a whole number that is less large"
-            }
+            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "expected a smaller whole number",
             _ => "expected a whole number",
         };
         return Some(words.to_owned());
@@ -22,7 +21,7 @@ pub(super) fn of_argument(error: &(dyn Error + 'static)) -> Option<String> {
     if error.is::<ParseBoolError>() {
         return Some("expected true or false".to_owned());
     }
-    // clap's ranges have no type of their own: `0 is not in 1..=9`.
+    // clap's errors for ranges have no type of their own: `0 is not in 1..=9`.
     let text = error.to_string();
     let (_, range) = text.split_once(" is not in ")?;
     let (first, last) = range.split_once("..")?;
@@ -46,7 +45,7 @@ mod tests {
                 "0".parse::<std::num::NonZeroU32>().unwrap_err().into(),
                 Some("expected a whole number, 1 or more"),
             ),
-            ("300".parse::<u8>().unwrap_err().into(), Some("expected a whole number that is less large")),
+            ("300".parse::<u8>().unwrap_err().into(), Some("expected a smaller whole number")),
             ("x".parse::<f64>().unwrap_err().into(), Some("expected a number such as 1.5")),
             ("x".parse::<bool>().unwrap_err().into(), Some("expected true or false")),
             (range("0 is not in 1..=9"), Some("expected a whole number from 1 to 9")),

@@ -1,4 +1,4 @@
-//! `zones`, `latest` and `history`: what a gateway holds, read over HTTP.
+//! `zones`, `latest` and `history`: reads a gateway's data over HTTP.
 
 use crate::client::Http;
 use anyhow::bail;
@@ -27,8 +27,8 @@ Examples:
   zonewire history pjm -n 500 --json > pjm.ndjson
   zonewire history pjm --after 9f2c41d07a3be865:1200
 
-Entries go to stdout, the oldest first. Which ones are kept, and the position behind the last one, for \
-`tail --since`, go to stderr.";
+Entries go to stdout, the oldest first. The range of stored entries, and the position after the last one \
+shown, for `tail --since`, go to stderr.";
 
 /// Arguments of `zones`.
 #[derive(Debug, clap::Args)]
@@ -57,10 +57,10 @@ pub(crate) struct LatestArgs {
 pub(crate) struct HistoryArgs {
     /// The zone
     zone: Zone,
-    /// How many of the newest entries; with --after how many behind that [default: 20]
+    /// How many of the newest entries, or with --after how many after that position [default: 20]
     #[arg(short, long, value_name = "N")]
     number: Option<u64>,
-    /// The entries behind this position instead of the newest ones
+    /// The entries after this position instead of the newest ones
     #[arg(long, value_name = "EPOCH:OFFSET")]
     after: Option<Position>,
     /// One JSON object per line, as the gateway sent it
@@ -70,13 +70,13 @@ pub(crate) struct HistoryArgs {
     target: TargetArgs,
 }
 
-/// How many entries `history` shows.
+/// How many entries `history` shows by default.
 const SHOWN: u64 = 20;
 
-/// The most that a gateway gives at a time.
+/// How many entries a gateway returns at most per request.
 const PAGE_MAX: u64 = 1_000;
 
-/// Numbers that have a column of their own.
+/// Fields with numbers that have a column of their own.
 const NUMBERS: [&str; 7] = ["price", "bid", "ask", "energy", "congestion", "loss", "quantity"];
 
 const HEADER: [&str; 12] = [
@@ -108,7 +108,7 @@ struct Latest {
 /// A part of a zone's log.
 #[derive(Debug, Deserialize)]
 pub(super) struct History {
-    /// None where nobody has published yet.
+    /// `None` if nobody has published to the zone yet.
     epoch: Option<Epoch>,
     #[serde(default)]
     first_offset: u64,
@@ -118,7 +118,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// The position behind its last entry; of one without entries, that behind the whole log.
+    /// The position of the last entry; without entries, that of the end of the log.
     pub(super) fn end(&self) -> Option<Position> {
         #[derive(Deserialize)]
         struct Entry {
@@ -137,14 +137,14 @@ pub(super) async fn names(http: &Http, base: &BaseUrl) -> anyhow::Result<Vec<Str
     Ok(list.zones.iter().filter_map(|zone| Some(Fields::read(zone.get())?.cell("zone"))).collect())
 }
 
-/// What to say of a zone that has nothing, and the zone that may have been meant.
+/// A message for a zone without entries, with a hint to the zone that may have been meant.
 pub(super) fn nothing_in(zone: &str, names: &[String]) -> String {
     let meant = names.iter().find(|name| name.eq_ignore_ascii_case(zone) && *name != zone);
     let hint = meant.map(|name| format!("; there is one called {name}, and case matters"));
     format!("nobody has published to zone {zone} yet{}", hint.unwrap_or_default())
 }
 
-/// The newest `number` entries of a zone, or the first so many behind a position.
+/// The newest `number` entries of a zone, or the first `number` after a position.
 pub(super) async fn read(
     http: &Http,
     base: &BaseUrl,
@@ -161,7 +161,8 @@ pub(super) async fn read(
     let kept = (whole.last_offset + 1).saturating_sub(whole.first_offset.max(1));
     let is_short = (whole.entries.len() as u64) < number.min(kept);
     if let (None, true, Some(epoch)) = (&after, is_short, &whole.epoch) {
-        // More than come at a time, in number or in bytes, are read from where they begin.
+        // If more entries are wanted than fit into one answer, by number or bytes, read on from the
+        // first one.
         let begin = Position { epoch: epoch.clone(), offset: whole.last_offset.saturating_sub(number) };
         whole = page(number, Some(&begin)).await?;
     }
@@ -194,7 +195,7 @@ pub(crate) async fn list(args: ZonesArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows the latest prices of a zone: all pages.
+/// Shows the latest prices of a zone, from all pages.
 pub(crate) async fn latest(args: LatestArgs) -> anyhow::Result<()> {
     let (base, path) = (&args.target.base()?, format!("api/zones/{}/latest", args.zone));
     let http = base.http()?;
@@ -243,7 +244,7 @@ pub(crate) async fn history(args: HistoryArgs) -> anyhow::Result<()> {
         Some(end) => {
             let History { first_offset, last_offset, .. } = history;
             print::say(&format!(
-                "entries {first_offset} to {last_offset} are kept; `tail --since {end}` goes on behind these"
+                "entries {first_offset} to {last_offset} are stored; `tail --since {end}` continues after the ones shown"
             ));
         }
         None => print::say(&nothing_in(args.zone.as_str(), &names(&http, base).await?)),

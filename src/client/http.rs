@@ -1,4 +1,4 @@
-//! Requests over HTTP/1.1, through the proxies that the environment names.
+//! HTTP/1.1 requests, through the proxies that the environment names.
 
 use std::fmt;
 use std::io;
@@ -32,11 +32,11 @@ use super::CONNECT_TIMEOUT;
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Whether requests go over TLS.
+/// Whether requests use TLS.
 #[derive(Debug)]
 pub(super) enum SpeaksTls {
     Never,
-    /// As this machine does it: whoever it trusts is trusted.
+    /// With the authorities that this machine trusts.
     Usually,
     With(Arc<ClientConfig>),
 }
@@ -46,17 +46,17 @@ pub(super) enum SpeaksTls {
 pub struct Http {
     client: legacy::Client<HttpsConnector<Way>, Body>,
     proxies: Option<Arc<Matcher>>,
-    /// The value of `Authorization` of each request.
+    /// The `Authorization` header of each request.
     authorization: Option<HeaderValue>,
 }
 
 impl Http {
-    /// `honours_proxies` tells whether HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY hold, and
+    /// `honours_proxies` says whether HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY are used, and
     /// `speaks_tls` whether any request will need TLS, and with what.
     ///
     /// # Errors
     ///
-    /// When the certificates that this machine trusts cannot be read.
+    /// The certificates that this machine trusts cannot be read.
     pub(super) fn new(honours_proxies: bool, speaks_tls: SpeaksTls) -> io::Result<Self> {
         Self::through(honours_proxies.then(Matcher::from_env), speaks_tls)
     }
@@ -73,7 +73,7 @@ impl Http {
                 HttpsConnectorBuilder::new().with_tls_config(ClientConfig::clone(&config))
             }
             SpeaksTls::Usually => HttpsConnectorBuilder::new().with_native_roots()?,
-            // Reading them takes a while.
+            // Loading the trusted certificates takes a while, so they are left out.
             SpeaksTls::Never => HttpsConnectorBuilder::new().with_tls_config(
                 ClientConfig::builder()
                     .with_root_certificates(rustls::RootCertStore::empty())
@@ -85,7 +85,7 @@ impl Http {
         Ok(Self { client, proxies, authorization: None })
     }
 
-    /// The same for somebody.
+    /// The same, with a credential.
     pub(super) fn authorized(self, authorization: Option<HeaderValue>) -> Self {
         Self { authorization, ..self }
     }
@@ -121,7 +121,7 @@ impl Http {
     }
 }
 
-/// A request that is being made.
+/// A request that is being built.
 #[derive(Debug)]
 #[must_use = "it is not sent before `send`"]
 pub struct Request {
@@ -142,29 +142,30 @@ impl Request {
         self
     }
 
-    /// How long all of it may take, from sending to the last byte of the answer; for ever unless said.
+    /// How long the request may take, from sending to the last byte of the answer; without a limit by
+    /// default.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Sends this with it.
+    /// Sets the body.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
         self
     }
 
-    /// Sends what comes, as it comes.
+    /// Sets a body that is sent as its parts arrive.
     pub fn stream(mut self, stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
         self.body = StreamBody::new(stream.map(|part| part.map(Frame::data))).boxed_unsync();
         self
     }
 
-    /// Sends it, and waits for the head of the answer. A redirect is an answer like any other.
+    /// Sends the request, and waits for the head of the answer. Redirects are not followed.
     ///
     /// # Errors
     ///
-    /// When there is no answer; see [`SendError`].
+    /// There is no answer; see [`SendError`].
     pub async fn send(self) -> Result<Response, SendError> {
         let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
         let mut request = self.head.body(self.body).map_err(|error| SendError::Address(error.into()))?;
@@ -183,9 +184,9 @@ impl Request {
 /// The head of an answer, and its body, which is still to be read.
 #[derive(Debug)]
 pub struct Response {
-    /// What it says.
+    /// The status.
     pub status: StatusCode,
-    /// And by what.
+    /// The headers.
     pub headers: HeaderMap,
     body: Incoming,
     deadline: Option<Instant>,
@@ -196,23 +197,23 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// When it breaks off, or does not end in the time that the request had.
+    /// It breaks off, or does not end within the request's time limit.
     pub async fn bytes(self) -> Result<Bytes, SendError> {
         let body = within(self.deadline, self.body.collect()).await?;
         Ok(body.map_err(|error| SendError::Broken(error.into()))?.to_bytes())
     }
 
-    /// The whole body, of `max` bytes at the most.
+    /// The whole body, of at most `max` bytes.
     ///
     /// # Errors
     ///
-    /// As for [`bytes`](Self::bytes); or it is longer, of which no more is read.
+    /// As for [`bytes`](Self::bytes); or it is longer, in which case no more is read.
     pub async fn bytes_within(self, max: usize) -> Result<Bytes, SendError> {
         let body = within(self.deadline, Limited::new(self.body, max).collect()).await?;
         Ok(body.map_err(SendError::of_body)?.to_bytes())
     }
 
-    /// The whole body as text; what is not UTF-8 in it is replaced.
+    /// The whole body as text, with invalid UTF-8 replaced.
     ///
     /// # Errors
     ///
@@ -232,15 +233,15 @@ async fn within<T>(deadline: Option<Instant>, done: impl Future<Output = T>) -> 
 /// Why there was no answer.
 #[derive(Debug)]
 pub enum SendError {
-    /// No request can be made of what was to be sent.
+    /// The request is invalid.
     Address(Fault),
-    /// No connection came about: nothing was sent.
+    /// No connection could be made, so nothing was sent.
     Connect(Fault),
     /// The connection ended before the answer did.
     Broken(Fault),
     /// The answer took too long.
     Timeout,
-    /// The answer is longer than it may be.
+    /// The answer is longer than permitted.
     TooLong,
 }
 
@@ -274,7 +275,7 @@ impl std::error::Error for SendError {
     }
 }
 
-/// The way to a server: straight, or through a proxy.
+/// The connection to a server: direct, or through a proxy.
 #[derive(Debug, Clone)]
 struct Way {
     tcp: HttpConnector,
@@ -297,7 +298,7 @@ impl Service<Uri> for Way {
             let Some(proxy) = proxy else {
                 return Ok(Stretch { stream: tcp.call(to).await?, asks_a_proxy: false });
             };
-            // What is not secret a proxy carries itself; else it has to be a tunnel.
+            // A proxy forwards plain HTTP itself; everything else needs a tunnel.
             if to.scheme_str() == Some("http") {
                 return Ok(Stretch { stream: tcp.call(proxy.uri().clone()).await?, asks_a_proxy: true });
             }
@@ -311,11 +312,11 @@ impl Service<Uri> for Way {
     }
 }
 
-/// A connection to a server or to the proxy before it.
+/// A connection to a server, or to the proxy in front of it.
 #[derive(Debug)]
 struct Stretch {
     stream: TokioIo<TcpStream>,
-    /// A proxy is asked with the whole address.
+    /// Whether it leads to a proxy, which needs the whole address in the request.
     asks_a_proxy: bool,
 }
 
@@ -360,8 +361,8 @@ mod tests {
 
     use super::*;
 
-    /// Sends a GET through a proxy that answers with `answer`: what the proxy was told, and what came
-    /// of it.
+    /// Sends a GET through a proxy that answers with `answer`; returns what the proxy received, and the
+    /// outcome.
     async fn asked(url: &str, answer: &str) -> (String, Result<String, SendError>) {
         let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://user:word@{}", proxy.local_addr().unwrap());

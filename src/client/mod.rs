@@ -1,5 +1,5 @@
-//! What programs that talk to a gateway share: its address, requests and what became of them, and
-//! channels that are followed through reconnects.
+//! What programs that talk to a gateway share: its address, requests and their outcomes, and following
+//! channels across reconnects.
 
 pub mod follow;
 mod http;
@@ -26,17 +26,17 @@ use crate::protocol::{Accepted, Open, Problem};
 
 /// How long a gateway may take to accept a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it may take to answer a small request.
+/// How long a gateway may take to answer a small request.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Address of a gateway; may hold a path, when a proxy puts it under one. And who one is there, where that
-/// is asked; that is never printed.
+/// The address of a gateway, with a path if a proxy serves it under one; and a credential for it, which is
+/// never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BaseUrl {
     url: Url,
-    /// The value of `Authorization`.
+    /// The `Authorization` header.
     authorization: Option<HeaderValue>,
-    /// With what TLS is spoken, where that is not as this machine does it.
+    /// The TLS configuration, if it differs from this machine's.
     tls: Option<TlsTerms>,
 }
 
@@ -51,7 +51,7 @@ impl FromStr for BaseUrl {
 
     fn from_str(text: &str) -> Result<Self, String> {
         const FORM: &str = "expected an address such as http://127.0.0.1:8080";
-        // `localhost:8080` is a URL too, of the scheme `localhost`.
+        // `localhost:8080` is a valid URL too, with the scheme `localhost`.
         let has_scheme = text.contains("://");
         let with_scheme = || Url::parse(&format!("http://{text}")).is_ok();
         let url = Url::parse(text).ok().filter(|_| has_scheme);
@@ -64,7 +64,7 @@ impl FromStr for BaseUrl {
             "https" | "wss" => "https",
             _ => return Err(FORM.to_owned()),
         };
-        // `set_scheme` refuses ws to http; the text form has no such doubts.
+        // `set_scheme` refuses to change ws to http, so the text is changed.
         let plain = format!("{scheme}{}", &url[url::Position::AfterScheme..]);
         let mut url = Url::parse(&plain).map_err(|_error| FORM.to_owned())?;
         url.set_query(None);
@@ -77,58 +77,58 @@ impl FromStr for BaseUrl {
 
 impl fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without user and password, which may be for a proxy.
+        // Without user and password, which may be meant for a proxy.
         write!(f, "{}{}", self.url.origin().ascii_serialization(), self.url.path().trim_end_matches('/'))
     }
 }
 
 impl BaseUrl {
-    /// The same for somebody with a token or an API key.
+    /// The same address with a token or an API key.
     ///
     /// # Errors
-    /// It is none: it has characters that no token has.
+    /// It has characters that no token can have.
     pub fn with_token(mut self, token: &str) -> Result<Self, String> {
         let value = HeaderValue::try_from(format!("Bearer {}", token.trim()));
-        let mut value = value.map_err(|_error| "a token has visible ASCII characters only".to_owned())?;
+        let mut value = value.map_err(|_error| "a token consists of visible ASCII characters".to_owned())?;
         value.set_sensitive(true);
         self.authorization = Some(value);
         Ok(self)
     }
 
-    /// The same, and TLS is spoken with these.
+    /// The same address with this TLS configuration.
     #[must_use]
     pub fn with_tls(self, tls: TlsTerms) -> Self {
         Self { tls: Some(tls), ..self }
     }
 
-    /// Whether it is reached by TLS.
+    /// Whether it is reached over TLS.
     pub fn speaks_tls(&self) -> bool {
         self.url.scheme() == "https"
     }
 
-    /// An endpoint; `path` without a leading slash.
+    /// The address of an endpoint; `path` without a leading slash.
     pub fn endpoint(&self, path: &str) -> String {
         format!("{}{path}", self.url)
     }
 
-    /// Where to publish to a zone.
+    /// The address for publishing to a zone.
     pub fn prices(&self, zone: &Zone) -> String {
         self.endpoint(&format!("api/zones/{zone}/prices"))
     }
 
-    /// Where events of a type are published.
+    /// The address for publishing events of a type.
     pub fn events(&self, event: EventType) -> String {
         self.endpoint(&format!("api/events/{event}"))
     }
 
-    /// A WebSocket endpoint; `path` without a leading slash.
+    /// The address of a WebSocket; `path` without a leading slash.
     pub fn socket(&self, path: &str) -> String {
         let scheme = if self.speaks_tls() { "wss" } else { "ws" };
         format!("{scheme}{}{path}", &self.url[url::Position::AfterScheme..])
     }
 
-    /// An HTTP client for this gateway. Proxies from the environment are honoured, except for this
-    /// machine, where they are never meant.
+    /// An HTTP client for this gateway. Proxies from the environment are used, except for this machine's
+    /// own addresses.
     pub fn http(&self) -> anyhow::Result<Http> {
         let is_here = match self.url.host() {
             Some(Host::Domain(name)) => name == "localhost",
@@ -152,34 +152,34 @@ pub fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
     let result = runtime.block_on(command);
-    // A read of standard input cannot be called off.
+    // A pending read of standard input cannot be cancelled.
     runtime.shutdown_background();
     result
 }
 
-/// The gateway answered, and did not do what it was asked for.
+/// The gateway answered with an error.
 #[derive(Debug)]
 pub struct Refused {
     base: BaseUrl,
-    /// Of the answer.
+    /// The status of the answer.
     pub status: StatusCode,
-    /// How long it asked us to wait before another try; whole seconds.
+    /// How long it asked to wait before a retry, in whole seconds.
     pub retry_after: Option<Duration>,
     problem: Problem,
 }
 
 impl Refused {
-    /// The stable name of what went wrong; empty when there is none.
+    /// The stable code of the problem; empty if there is none.
     pub fn code(&self) -> &str {
         self.problem.code.as_ref().map_or("", Open::as_str)
     }
 
-    /// How many prices it accepted before it came to what it refused; none where it does not say so.
+    /// How many prices it accepted before the problem; `None` if it does not say.
     pub fn accepted(&self) -> Option<u64> {
         self.problem.accepted
     }
 
-    /// What it did not like, in its words.
+    /// The gateway's description of the problem.
     pub fn detail(&self) -> String {
         format!("{} ({})", self.problem.detail.as_deref().unwrap_or("no reason given"), self.code())
     }
@@ -197,7 +197,7 @@ impl std::error::Error for Refused {}
 #[derive(Debug)]
 pub struct NoAnswer {
     base: BaseUrl,
-    /// Nothing was sent.
+    /// Whether nothing was sent.
     pub is_absent: bool,
     why: String,
 }
@@ -218,7 +218,7 @@ impl fmt::Display for NoAnswer {
 impl std::error::Error for NoAnswer {}
 
 impl NoAnswer {
-    /// Nobody is there: `why` as a fragment.
+    /// No gateway answered at the address; `why` is a fragment of a sentence.
     pub fn absent(base: &BaseUrl, why: String) -> Self {
         Self { base: base.clone(), is_absent: true, why }
     }
@@ -228,8 +228,8 @@ impl NoAnswer {
     }
 }
 
-/// A sent request's answer, if the gateway did what it was asked for; [`Refused`] if it did not,
-/// and [`NoAnswer`] if there was none.
+/// The answer to a request, if it was successful; [`Refused`] if it was not, and [`NoAnswer`] if there was
+/// none.
 pub async fn answer(sent: Result<Response, SendError>, base: &BaseUrl) -> anyhow::Result<Response> {
     let response = sent.map_err(|error| NoAnswer::of(base, &error))?;
     let status = response.status;
@@ -243,7 +243,7 @@ pub async fn answer(sent: Result<Response, SendError>, base: &BaseUrl) -> anyhow
     Err(Refused { base: base.clone(), status, retry_after, problem }.into())
 }
 
-/// Whether the gateway did what it was asked for, and the text of its answer, whatever it is.
+/// Whether the request was successful, and the text of the answer in any case.
 pub async fn whatever_came(
     sent: Result<Response, SendError>,
     base: &BaseUrl,
@@ -259,7 +259,7 @@ pub async fn text_of(sent: Result<Response, SendError>, base: &BaseUrl) -> anyho
     answer(sent, base).await?.text().await.map_err(|error| NoAnswer::of(base, &error).into())
 }
 
-/// Asks for something small; `path` without a leading slash.
+/// Sends a small GET request; `path` without a leading slash.
 pub async fn get(
     http: &Http,
     base: &BaseUrl,
@@ -275,11 +275,11 @@ pub async fn get(
     text_of(http.get(url).timeout(ANSWER_TIMEOUT).send().await, base).await
 }
 
-/// Reads an answer; `what` it should be, such as `an order`.
+/// Parses an answer; `what` names the expected content, such as `an order`.
 pub fn read<'a, T: Deserialize<'a>>(text: &'a str, what: &str) -> anyhow::Result<T> {
-    // What the parser says of a gateway's answer helps nobody: mostly something else has answered.
+    // The parser's message helps nobody: mostly, something other than a gateway has answered.
     serde_json::from_str(text).map_err(|_error| {
-        anyhow!("what answered is not {what}; is it a Zonewire gateway, of about this version?")
+        anyhow!("the answer is not {what}; is this a Zonewire gateway of about this version?")
     })
 }
 

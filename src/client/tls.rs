@@ -1,4 +1,4 @@
-//! TLS on terms of one's own: authorities to trust, and a certificate to show.
+//! TLS with the user's own settings: authorities to trust, and a certificate to show.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use rustls::{ClientConfig, RootCertStore};
 pub struct TlsFiles {
     /// Authorities to trust, in place of the machine's.
     pub ca: Option<PathBuf>,
-    /// A certificate, with those between it and an authority, and its private key.
+    /// A certificate, followed by its intermediate certificates, and its private key.
     pub own: Option<(PathBuf, PathBuf)>,
 }
 
-/// What TLS is spoken with.
+/// A TLS configuration.
 #[derive(Debug, Clone)]
 pub struct TlsTerms(pub(super) Arc<ClientConfig>);
 
@@ -33,7 +33,7 @@ impl TlsTerms {
     /// Reads the files.
     ///
     /// # Errors
-    /// One cannot be used, in words, which hold nothing of a key.
+    /// A file cannot be used; the text contains nothing of a key.
     pub fn read(files: &TlsFiles) -> Result<Self, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
@@ -46,7 +46,7 @@ impl TlsTerms {
                     roots.add(authority).map_err(|error| wrong(file, &error))?;
                 }
             }
-            // One of the machine's may be unreadable; the others count.
+            // Some of the machine's certificates may be unreadable; the others are used.
             None => {
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             }
@@ -59,7 +59,7 @@ impl TlsTerms {
                     .map_err(|error| format!("{} holds no private key in PEM: {error}", key.display()))?;
                 config.with_client_auth_cert(certificates(certificate)?, secret).map_err(|error| {
                     let (certificate, key) = (certificate.display(), key.display());
-                    format!("{certificate} and {key} do not go together: {error}")
+                    format!("{certificate} and {key} do not belong together: {error}")
                 })?
             }
         };

@@ -1,4 +1,4 @@
-//! What libraries say of connections, in words for people who did not choose them.
+//! Describes the errors of libraries in words for people who did not choose those libraries.
 
 use std::error::Error;
 use std::io;
@@ -12,16 +12,16 @@ use super::SendError;
 pub(super) fn of_request(error: &SendError) -> String {
     match error {
         SendError::Timeout => return "no answer in time".to_owned(),
-        SendError::TooLong => return "the answer is longer than it may be".to_owned(),
+        SendError::TooLong => return "the answer is too long".to_owned(),
         _ => {}
     }
     if let Some(words) = of_causes(error) {
         return words;
     }
-    if error.is_absent() { "it cannot be reached".to_owned() } else { "the connection broke off".to_owned() }
+    if error.is_absent() { "it is unreachable".to_owned() } else { "the connection broke off".to_owned() }
 }
 
-/// Why a WebSocket did not come about, or ended.
+/// Why a WebSocket could not be opened, or ended.
 pub(super) fn of_socket(error: &SocketError) -> String {
     if let Some(words) = of_causes(error) {
         return words;
@@ -31,23 +31,23 @@ pub(super) fn of_socket(error: &SocketError) -> String {
             "the connection broke off"
         }
         SocketError::ConnectionClosed | SocketError::AlreadyClosed => "the connection was closed",
-        SocketError::Protocol(_) | SocketError::HttpFormat(_) => "what answers does not speak WebSocket",
+        SocketError::Protocol(_) | SocketError::HttpFormat(_) => "the server does not speak WebSocket",
         SocketError::Capacity(_) => "a message is too large",
         SocketError::Utf8(_) => "a message is not UTF-8",
         SocketError::Tls(_) => NO_TLS,
-        _ => "it cannot be reached",
+        _ => "it is unreachable",
     };
     words.to_owned()
 }
 
-const NO_TLS: &str = "what answers does not speak TLS; is it http:// there?";
+const NO_TLS: &str = "the server does not speak TLS; should the address begin with http://?";
 
-/// The first cause, from the outermost one, that says something to people.
+/// The outermost cause that means something to people.
 fn of_causes(error: &(dyn Error + 'static)) -> Option<String> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>() {
-            // What it wraps is not its source.
+            // A wrapped error is not reported as the source.
             let wrapped = io.get_ref().and_then(|wrapped| of_causes(wrapped));
             if let Some(words) = wrapped.or_else(|| of_io(io)) {
                 return Some(words);
@@ -56,9 +56,11 @@ fn of_causes(error: &(dyn Error + 'static)) -> Option<String> {
         if let Some(words) = error.downcast_ref::<rustls::Error>().map(of_tls) {
             return Some(words);
         }
-        // Parsing a TLS alert as HTTP, for one.
+        // For example, when a TLS alert is parsed as HTTP.
         if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
-            return Some("what answers does not speak HTTP; is it https:// there?".to_owned());
+            return Some(
+                "the server does not speak HTTP; should the address begin with https://?".to_owned(),
+            );
         }
         next = error.source();
     }
@@ -73,7 +75,9 @@ fn of_io(error: &io::Error) -> Option<String> {
         | io::ErrorKind::BrokenPipe
         | io::ErrorKind::UnexpectedEof => "the connection broke off",
         io::ErrorKind::TimedOut => "no answer in time",
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "no way leads to that address",
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            "there is no route to that address"
+        }
         // The resolver's errors have no kind of their own.
         _ if error.to_string().contains("lookup address") => "there is no host of that name",
         _ => return None,
@@ -85,7 +89,7 @@ fn of_tls(error: &rustls::Error) -> String {
     let words = match error {
         rustls::Error::InvalidCertificate(problem) => match problem {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "its certificate is that of another host"
+                "its certificate is for another host"
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "its certificate has expired"
@@ -93,25 +97,25 @@ fn of_tls(error: &rustls::Error) -> String {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 "its certificate is not valid yet"
             }
-            // The latter where an authority of the same name is trusted.
+            // The latter if an authority of the same name is trusted.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "its certificate is of no authority that is trusted here"
+                "its certificate is from an authority that is not trusted here"
             }
-            _ => "its certificate is not one that is trusted here",
+            _ => "its certificate is not trusted here",
         },
         rustls::Error::InvalidMessage(_) => NO_TLS,
         rustls::Error::AlertReceived(alert) => match alert {
-            AlertDescription::CertificateRequired => "it wants to be shown a certificate",
+            AlertDescription::CertificateRequired => "it requires a client certificate",
             AlertDescription::BadCertificate
             | AlertDescription::UnsupportedCertificate
             | AlertDescription::CertificateRevoked
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateUnknown
             | AlertDescription::AccessDenied
-            | AlertDescription::UnknownCA => "it does not take the certificate that it was shown",
-            _ => "no TLS connection came about",
+            | AlertDescription::UnknownCA => "it rejected the client certificate",
+            _ => "the TLS handshake failed",
         },
-        _ => "no TLS connection came about",
+        _ => "the TLS handshake failed",
     };
     words.to_owned()
 }
@@ -125,7 +129,7 @@ mod tests {
         for (kind, expected) in [
             (io::ErrorKind::ConnectionRefused, "the connection was refused"),
             (io::ErrorKind::UnexpectedEof, "the connection broke off"),
-            (io::ErrorKind::Unsupported, "it cannot be reached"),
+            (io::ErrorKind::Unsupported, "it is unreachable"),
         ] {
             assert_eq!(of_socket(&SocketError::Io(kind.into())), expected);
         }
@@ -135,23 +139,20 @@ mod tests {
         for (tls, expected) in [
             (
                 rustls::Error::AlertReceived(AlertDescription::CertificateRequired),
-                "it wants to be shown a certificate",
+                "it requires a client certificate",
             ),
-            (
-                rustls::Error::AlertReceived(AlertDescription::UnknownCA),
-                "it does not take the certificate that it was shown",
-            ),
-            (CertificateError::NotValidForName.into(), "its certificate is that of another host"),
+            (rustls::Error::AlertReceived(AlertDescription::UnknownCA), "it rejected the client certificate"),
+            (CertificateError::NotValidForName.into(), "its certificate is for another host"),
             (CertificateError::Expired.into(), "its certificate has expired"),
             (
                 CertificateError::UnknownIssuer.into(),
-                "its certificate is of no authority that is trusted here",
+                "its certificate is from an authority that is not trusted here",
             ),
             (
                 CertificateError::BadSignature.into(),
-                "its certificate is of no authority that is trusted here",
+                "its certificate is from an authority that is not trusted here",
             ),
-            (CertificateError::BadEncoding.into(), "its certificate is not one that is trusted here"),
+            (CertificateError::BadEncoding.into(), "its certificate is not trusted here"),
         ] {
             let error = SocketError::Io(io::Error::new(io::ErrorKind::InvalidData, tls));
             assert_eq!(of_socket(&error), expected);

@@ -1,6 +1,6 @@
-//! The environment of processes that exchange events by Redis without this gateway: what of it means
-//! something for the bridge, and what of it does not, which is said. None of it keeps the gateway from
-//! starting.
+//! The environment variables of programs that exchange events over Redis without this gateway: which of
+//! them configure the bridge, and which have no effect, which is reported. None of them prevents the
+//! gateway from starting.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ const SCALING: &str = "ENABLE_REDIS_SCALING";
 const PUBLISHING: &str = "REDIS_ENABLE_PUBLISHING";
 const SUBSCRIPTION: &str = "REDIS_ENABLE_SUBSCRIPTION";
 
-/// Variables that mean nothing here, and why.
+/// Variables without a meaning here, and why.
 const MEANINGLESS: [(&str, &str); 2] = [
     ("REDIS_MAX_RETRIES", "the gateway connects to Redis again for as long as it runs"),
     (
@@ -25,8 +25,8 @@ const MEANINGLESS: [(&str, &str); 2] = [
 
 type Environment = BTreeMap<String, String>;
 
-/// Puts what the environment says of the bridge below what `ZONEWIRE_*` and flags say. Gives what is not
-/// obeyed.
+/// Inserts the settings from these variables below those from `ZONEWIRE_*` and flags. Returns notices about
+/// the variables that are ignored.
 pub(super) fn take(environment: &Environment, settings: &mut Vec<Setting>) -> Vec<String> {
     let (mut found, mut notices) = (Vec::new(), Vec::new());
     let mut set = |path: &str, value: figment::value::Value, variables: &[&str]| {
@@ -42,15 +42,14 @@ pub(super) fn take(environment: &Environment, settings: &mut Vec<Setting>) -> Ve
         if is_prefix(prefix) {
             set("prefix", prefix.into(), &[PREFIX]);
         } else {
-            notices
-                .push(format!("{PREFIX} is not obeyed: expected up to 64 bytes without control characters"));
+            notices.push(format!("{PREFIX} is ignored: expected up to 64 bytes without control characters"));
         }
     }
     let mut read = |variable: &str| {
         let text = given(environment, variable)?;
         let read = boolean(text);
         if read.is_none() {
-            notices.push(format!("{variable} is not obeyed: expected true or false"));
+            notices.push(format!("{variable} is ignored: expected true or false"));
         }
         read
     };
@@ -70,17 +69,17 @@ pub(super) fn take(environment: &Environment, settings: &mut Vec<Setting>) -> Ve
     }
     for (variable, why) in MEANINGLESS {
         if given(environment, variable).is_some() {
-            notices.push(format!("{variable} is not obeyed: {why}"));
+            notices.push(format!("{variable} is ignored: {why}"));
         }
     }
-    // Among those of the same rank.
+    // They belong among the settings of the same rank.
     let place = settings.iter().position(|setting| setting.rank > Rank::SharedVariable);
     let place = place.unwrap_or(settings.len());
     settings.splice(place..place, found);
     notices
 }
 
-/// Variables that say something about a bridge that is off.
+/// The variables that would configure the bridge, if it is off.
 pub(super) fn without_effect(environment: &Environment, config: &Config) -> Option<String> {
     let is_off = given(environment, SCALING).and_then(boolean) == Some(false);
     if config.bridge.enabled || is_off {
@@ -93,7 +92,7 @@ pub(super) fn without_effect(environment: &Environment, config: &Config) -> Opti
     let several = if said.len() == 1 { "has" } else { "have" };
     (!said.is_empty()).then(|| {
         format!(
-            "{} {several} no effect, since events are not exchanged with other processes: set \
+            "{} {several} no effect, because events are not exchanged with other processes: set \
              {SCALING}=true, or bridge.enabled = true",
             said.join(", ")
         )

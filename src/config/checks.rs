@@ -1,4 +1,4 @@
-//! Whether values hold up, alone and together. Rooms check their own; here is what is left.
+//! Whether values are valid, alone and together. Rooms check their own settings; the rest is checked here.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::{AuthConfig, AuthMode, Config};
 use crate::storage::{StorageChoice, StorageConfig};
 use crate::support::checks::{Checks, Finding};
 
-/// All that does not hold up.
+/// All invalid settings.
 pub(super) fn check(config: &Config) -> Vec<Finding> {
     let rooms = [
         config.node.check(config.storage.backend),
@@ -77,7 +77,7 @@ fn check_storage(storage: &StorageConfig) -> Vec<Finding> {
     });
     let taken = journal.spool.data_dir.as_ref().and_then(|dir| taken_by_a_file(dir));
     checks.require("journal.spool.data_dir", taken.is_none(), || {
-        format!("expected a directory; {} is none", taken.unwrap_or_default())
+        format!("expected a directory; {} is not one", taken.unwrap_or_default())
     });
     let mut found = checks.finish();
     if found.iter().all(|found| !found.key.starts_with("storage.redis.")) {
@@ -98,15 +98,15 @@ fn check_memory(storage: &StorageConfig, checks: &mut Checks) {
     checks.require("memory.data_dir", !dir.as_os_str().is_empty(), || {
         "expected a directory, found nothing; leave it out to keep nothing".to_owned()
     });
-    // Memory that stands in for a Redis is put in order with it, which has what survives.
+    // Memory that replaces Redis in an outage is reconciled with it, and Redis has what has to survive.
     checks.require("memory.data_dir", storage.backend == StorageChoice::Memory, || {
         "goes only with storage.backend = \"memory\" (--storage memory): set that, or leave this out; where \
-         Redis may serve, storage.journal.spool.data_dir keeps what it has not had yet"
+         Redis may serve, storage.journal.spool.data_dir keeps what Redis does not have yet"
             .to_owned()
     });
     let taken = taken_by_a_file(dir);
     checks.require("memory.data_dir", taken.is_none(), || {
-        format!("expected a directory; {} is none", taken.unwrap_or_default())
+        format!("expected a directory; {} is not one", taken.unwrap_or_default())
     });
 }
 
@@ -115,7 +115,7 @@ fn check_auth(auth: &AuthConfig) -> Vec<Finding> {
     wrong.map(|(key, problem)| Finding { key: format!("auth.{key}"), problem }).collect()
 }
 
-/// Other machines must not reach a gateway that asks nobody who they are, unless somebody says so.
+/// Other machines must not reach a gateway without authentication, unless that is configured explicitly.
 fn check_listen(config: &Config) -> Vec<Finding> {
     let mut checks = Checks::of("http");
     let is_settled = config.auth.is_on() || config.auth.mode == Some(AuthMode::Off);
@@ -124,7 +124,7 @@ fn check_listen(config: &Config) -> Vec<Finding> {
         let is_guarded = is_settled || listen.ip().to_canonical().is_loopback();
         checks.require(key, is_guarded, || {
             format!(
-                "{listen} can be reached from other machines, and nobody is asked who they are: set up \
+                "{listen} can be reached from other machines, and authentication is off: set up \
              authentication (`zonewire config init` writes a configuration that works), listen on a loopback \
              address such as 127.0.0.1, or set auth.mode = \"off\""
             )
@@ -133,13 +133,13 @@ fn check_listen(config: &Config) -> Vec<Finding> {
     checks.finish()
 }
 
-/// What is in the way of a directory that is made when it is needed.
+/// What prevents the creation of a directory.
 fn taken_by_a_file(dir: &Path) -> Option<String> {
     let nearest = dir.ancestors().find(|ancestor| ancestor.exists())?;
     (!nearest.is_dir()).then(|| nearest.display().to_string())
 }
 
-/// No time is longer than a year: what is added to a moment must not go past the end of the clock.
+/// No time may be longer than a year, because adding it to an instant must not overflow the clock.
 fn check_times(key: &str, value: &Value, found: &mut Vec<Finding>) {
     const YEAR_S: u64 = 366 * 24 * 3600;
     if let Value::Object(table) = value {
@@ -160,7 +160,7 @@ fn check_times(key: &str, value: &Value, found: &mut Vec<Finding>) {
     }
 }
 
-/// What concerns more than one room.
+/// Checks that concern more than one room.
 fn check_together(config: &Config) -> Vec<Finding> {
     let mut checks = Checks::of("connections");
     let (held, line) = (config.connections.outbox_bytes_max, config.http.line_bytes_max);
@@ -174,18 +174,18 @@ fn check_together(config: &Config) -> Vec<Finding> {
     found
 }
 
-/// Certificates of clients concern TLS, who somebody is, and which pages may use the gateway.
+/// Client certificates concern TLS, authentication, and the pages that may use the gateway.
 fn check_certificates(config: &Config) -> Vec<Finding> {
     let mut checks = Checks::of("auth");
     let (is_any, http) = (!config.auth.certificates.is_empty(), &config.http);
     checks.require("certificates", !is_any || http.tls.client_ca_file.is_some(), || {
-        "nobody could show a certificate: name the authorities that sign them in http.tls.client_ca_file"
+        "no client could show a certificate: name the authorities that sign them in http.tls.client_ca_file"
             .to_owned()
     });
-    // A browser sends a certificate along whichever page asks, as it does with cookies.
+    // A browser sends its certificate with the requests of any page, as it does with cookies.
     let is_open = http.origins.iter().any(|origin| origin == "*" || origin == "null");
     checks.require("certificates", !is_any || !is_open, || {
-        "goes with neither \"*\" nor \"null\" in http.origins: any page could act with the certificate of whoever \
+        "cannot be combined with \"*\" or \"null\" in http.origins: any page could act with the certificate of whoever \
          looks at it; list the origins of your own pages"
             .to_owned()
     });

@@ -1,5 +1,5 @@
-//! The default config as a file: the one place where settings are explained to users.
-//! Tests prove that it mentions every key with its default, and that `docs/CONFIG.md` repeats it.
+//! The default configuration as a file: the one place where settings are explained to users. Tests check
+//! that it has every key with its default, and that `docs/CONFIG.md` repeats it.
 
 /// A commented TOML file with every key and its default.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
@@ -116,7 +116,7 @@ mod tests {
         out
     }
 
-    /// `ZONEWIRE_UPDATE_DOCS=1 cargo test` writes the section anew.
+    /// `ZONEWIRE_UPDATE_DOCS=1 cargo test` rewrites the section.
     #[test]
     fn the_documentation_repeats_the_file() {
         const BEGIN: &str = "<!-- begin: written from src/config/default.toml by its tests -->\n";

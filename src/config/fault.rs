@@ -1,17 +1,17 @@
-//! What is wrong with a config, said so that it can be put right at once.
+//! Faults in a configuration, described so that they can be corrected at once.
 
 use std::fmt;
 
-/// One thing that is wrong.
+/// One fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The key, such as `http.listen`; empty when the fault has none (an unreadable file).
+    /// The key, such as `http.listen`; empty if the fault has none (an unreadable file).
     pub key: String,
     /// Where the value came from: a file, an environment variable, a flag, or `default`.
     pub origin: String,
-    /// What is wrong and what would be right. Holds no secrets.
+    /// What is wrong and what would be right. Contains no secrets.
     pub problem: String,
-    /// What may have been meant.
+    /// What was probably meant.
     pub hint: Option<String>,
 }
 
@@ -36,12 +36,13 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Names of variables and keys may hold anything; what is told of them stays within its line.
+/// Names of variables and keys may contain anything; control characters are replaced, so that a fault stays
+/// on one line.
 fn plain(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// All that is wrong; one line for each fault.
+/// All faults, one per line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     /// At least one.

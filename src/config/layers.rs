@@ -1,4 +1,4 @@
-//! Where settings come from, in their order: what comes later wins.
+//! The sources of settings, in order: later ones override earlier ones.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,8 +14,7 @@ use crate::support::fault::VARIABLE as TEST_FAULT_VARIABLE;
 
 const PREFIX: &str = "ZONEWIRE_";
 
-/// Variables that other software reads too, with the keys that they mean here; `ZONEWIRE_*` come before
-/// them.
+/// Variables that other software reads too, and the keys that they set here; `ZONEWIRE_*` override them.
 const SHARED_VARIABLES: [(&str, &str); 9] = [
     ("REDIS_URL", "storage.redis.url"),
     ("REDIS_HOST", "storage.redis.host"),
@@ -40,7 +39,7 @@ const OTHER_VARIABLES: [&str; 8] = [
     TEST_FAULT_VARIABLE,
 ];
 
-/// How far up a source stands.
+/// The rank of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     /// The file.
@@ -64,22 +63,21 @@ pub struct Flag {
     pub value: String,
 }
 
-/// All that a config is made of. The environment is handed in, so that tests never set a process's.
+/// All sources of a configuration. The environment is passed in, so tests never change the process' own.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Sources {
-    /// The file that a flag named; comes before `ZONEWIRE_CONFIG`.
+    /// The file named by a flag; overrides `ZONEWIRE_CONFIG`.
     pub file: Option<PathBuf>,
-    /// Environment variables by name; those that are not ours are left alone. An empty value counts
-    /// as not set.
+    /// Environment variables by name; unknown ones are ignored. An empty value counts as unset.
     pub environment: BTreeMap<String, String>,
     /// Flags; a later one wins.
     pub flags: Vec<Flag>,
-    /// Bytes of memory that the gateway may use: some defaults are no more than a share of it. `None`
-    /// leaves them as they are.
+    /// Bytes of memory that the gateway may use; some defaults are at most a share of it. `None` leaves
+    /// them unchanged.
     pub memory: Option<u64>,
 }
 
-// Values may be secrets, in the environment also those of others: only names are printed.
+// Values may be secrets, in the environment even other programs', so only names are printed.
 impl fmt::Debug for Flag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flag").field("name", &self.name).field("key", &self.key).finish_non_exhaustive()
@@ -98,13 +96,13 @@ impl fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// The memory that this process may use: that of the machine, or of its cgroup or one above it,
+    /// The memory that this process may use: the machine's, or the limit of its cgroup or one above it,
     /// whichever is least.
     pub fn memory_of_process() -> Option<u64> {
         cgroup::memory(Path::new("/"))
     }
 
-    /// The environment of this process, without what is not UTF-8: no setting of ours is.
+    /// The environment of this process, without what is not UTF-8, because no setting is.
     pub fn environment_of_process() -> BTreeMap<String, String> {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -112,7 +110,7 @@ impl Sources {
     }
 }
 
-/// Everything that was typed, in ascending rank; and the file that was read.
+/// All settings as given, in ascending rank, and the file that was read.
 pub(super) fn collect(sources: &Sources, faults: &mut Vec<Fault>) -> (Option<PathBuf>, Vec<Setting>) {
     let mut settings = Vec::new();
     let file = sources.file.clone().map(|path| (path, "--config".to_owned())).or_else(|| {
@@ -135,7 +133,7 @@ pub(super) fn collect(sources: &Sources, faults: &mut Vec<Fault>) -> (Option<Pat
     (file.map(|(path, _)| path), settings)
 }
 
-/// What the environment says, in ascending rank.
+/// The settings in the environment, in ascending rank.
 pub(super) fn of_environment(environment: &BTreeMap<String, String>) -> impl Iterator<Item = Setting> {
     shared_variables(environment).chain(variables(environment))
 }
@@ -149,7 +147,7 @@ fn read_file(path: &Path, named_by: &str) -> Result<Vec<Setting>, Fault> {
     of_file(&text, &origin)
 }
 
-/// What a file says.
+/// The settings in a file.
 pub(super) fn of_file(text: &str, origin: &str) -> Result<Vec<Setting>, Fault> {
     let mut settings = Vec::new();
     flatten(&mut Vec::new(), &read_toml(text, origin)?, origin, &mut settings);
@@ -159,7 +157,7 @@ pub(super) fn of_file(text: &str, origin: &str) -> Result<Vec<Setting>, Fault> {
 fn read_toml(text: &str, origin: &str) -> Result<Dict, Fault> {
     let fault = |problem| Fault { key: String::new(), origin: origin.to_owned(), problem, hint: None };
     let table: toml::Table = toml::from_str(text).map_err(|error| {
-        // The error's own text shows the line, which may hold a secret.
+        // The error's `Display` would quote the line, which may contain a secret.
         let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or(""));
         let line = before.matches('\n').count() + 1;
         fault(format!("line {line} is not TOML: {}", error.message().replace('\n', ", ")))
@@ -218,9 +216,8 @@ fn variables(environment: &BTreeMap<String, String>) -> impl Iterator<Item = Set
     })
 }
 
-/// Kubernetes describes a service called `zonewire` to every pod beside it:
-/// `ZONEWIRE_SERVICE_HOST`, `ZONEWIRE_SERVICE_PORT[_<NAME>]`, `ZONEWIRE_PORT=tcp://…`,
-/// `ZONEWIRE_PORT_<n>_TCP[_…]`.
+/// Kubernetes describes a service called `zonewire` to every pod beside it: `ZONEWIRE_SERVICE_HOST`,
+/// `ZONEWIRE_SERVICE_PORT[_<NAME>]`, `ZONEWIRE_PORT=tcp://…`, `ZONEWIRE_PORT_<n>_TCP[_…]`.
 fn is_set_by_kubernetes(name: &str, value: &str) -> bool {
     let rest = &name[PREFIX.len()..];
     let is_numbered = |rest: &str| {
@@ -233,7 +230,7 @@ fn is_set_by_kubernetes(name: &str, value: &str) -> bool {
         || rest.strip_prefix("PORT_").is_some_and(is_numbered)
 }
 
-/// Splits a key, but not the names in tables whose keys are free: a zone's name may hold dots.
+/// Splits a key into its parts, except for names in tables with free keys: a zone's name may contain dots.
 fn path_of(key: &str, separator: &str) -> Vec<String> {
     for table in OPEN_TABLES {
         let head: String = table.iter().map(|part| format!("{part}{separator}")).collect();

@@ -1,29 +1,29 @@
-//! Defaults that fit the memory there is.
+//! Defaults that fit the available memory.
 
 use std::collections::BTreeMap;
 
 use super::Config;
 use crate::http::ANSWERS_BYTES_LEAST;
 
-/// What a WebSocket is reckoned to take: its task, its buffers, and what waits for it.
+/// An estimate for a WebSocket: its task, its buffers, and what waits for it.
 const CONNECTION_BYTES: usize = 16 << 10;
 
-/// What an order is reckoned to take, with what is kept of its updates.
+/// An estimate for an order, with its stored updates.
 const ORDER_BYTES: usize = 4 << 10;
 
-/// What a zone takes that is published to or followed, besides its entries: there may be twice as many that
-/// are followed.
+/// An estimate for a zone that is published to or followed, without its entries; twice as many zones may be
+/// followed.
 const ZONE_BYTES: usize = 20 << 10;
 
-/// The memory that a process without anything to do takes, and more than that.
+/// More than an idle process takes.
 const BASE_BYTES: usize = 16 << 20;
 
-/// A default that is a share of the memory, where that is less than it is otherwise.
+/// A default that is limited to a share of the memory.
 struct Share {
     key: &'static str,
-    /// It gets one byte of so many.
+    /// It gets this fraction: one byte of so many.
     of: u64,
-    /// What one of its units takes, in bytes.
+    /// The bytes that one of its units takes.
     unit: usize,
     least: fn(&Config) -> usize,
     value: fn(&mut Config) -> &mut usize,
@@ -32,8 +32,8 @@ struct Share {
 const TOTAL: &str = "storage.memory.total_bytes";
 const RETENTION: &str = "storage.retention.bytes";
 
-/// The shares. Without the outboxes, which are as large as the readers are slow, they are
-/// nine tenths; the rest is for the process itself and what is on its way.
+/// The shares. Together they are nine tenths, without the outboxes, whose size depends on how slow clients
+/// are; the rest is for the process itself and for what is in transit.
 const SHARES: [Share; 11] = [
     Share {
         key: TOTAL,
@@ -115,8 +115,8 @@ const SHARES: [Share; 11] = [
     },
 ];
 
-/// Lowers the defaults that take more than their share of this memory, and notes where they came
-/// from. What was set stays as it is.
+/// Lowers the defaults that exceed their share of this memory, and records why. Configured values are not
+/// changed.
 pub(super) fn fit(config: &mut Config, origins: &mut BTreeMap<String, String>, memory: u64) {
     let is_set = [TOTAL, RETENTION].map(|key| origins.contains_key(key));
     for Share { key, of, unit, least, value } in SHARES {
@@ -131,7 +131,7 @@ pub(super) fn fit(config: &mut Config, origins: &mut BTreeMap<String, String>, m
             origins.insert(key.to_owned(), format!("a share of {} MiB of memory", memory >> 20));
         }
     }
-    // One channel may keep no more than all: what was set decides what was not.
+    // One channel may not keep more than all together; the value that was set determines the other one.
     let (total, retention) = (&mut config.storage.memory.total_bytes, &mut config.storage.retention.bytes);
     if *retention > *total {
         match is_set {
@@ -148,7 +148,7 @@ pub(super) fn fit(config: &mut Config, origins: &mut BTreeMap<String, String>, m
     }
 }
 
-/// Says so where all bounds together are more than this memory.
+/// A warning if all bounds together exceed this memory.
 pub(super) fn warning(config: &Config, memory: u64) -> Option<String> {
     let storage = &config.storage;
     let parts = [
@@ -168,8 +168,8 @@ pub(super) fn warning(config: &Config, memory: u64) -> Option<String> {
     }
     let parts = parts.map(|(key, bytes)| format!("{key} {} MiB", bytes >> 20)).join(", ");
     Some(format!(
-        "the bounds add up to {} MiB, and there are {} MiB of memory: {parts}; lower what was set, or \
-         leave it out for a share of the memory",
+        "the bounds add up to {} MiB, but there are {} MiB of memory: {parts}; lower the configured values, or \
+         leave them out for a share of the memory",
         all >> 20,
         memory >> 20
     ))
@@ -229,7 +229,7 @@ mod tests {
         let loaded = load(64 * MIB, &[("storage.memory.total_bytes", "33554432")]);
         assert_eq!(loaded.config.storage.memory.total_bytes, 32 << 20);
         let warning = loaded.warning.unwrap();
-        assert!(warning.contains("add up to 79 MiB, and there are 64 MiB"), "{warning}");
+        assert!(warning.contains("add up to 79 MiB, but there are 64 MiB"), "{warning}");
         assert!(warning.contains("storage.memory.total_bytes 32 MiB"), "{warning}");
         let loaded = load(64 * MIB, &[("storage.memory.total_bytes", "4194304"), ("connections.max", "500")]);
         let Config { storage, connections, .. } = &loaded.config;

@@ -1,8 +1,8 @@
 //! One validated [`Config`] from defaults, a file, the environment and flags.
 //!
-//! In two steps: what was typed is collected with its origin ([`Sources`], `settings`), then it
-//! becomes a [`Config`] whose values hold up, alone and together. Whatever is wrong on the way is
-//! gathered, so that one look shows all of it. Each room owns its part of the config.
+//! In two steps: settings are collected with their origin ([`Sources`], `settings`), and then become a
+//! [`Config`] whose values are valid, alone and together. All faults on the way are collected, so that they
+//! can be reported together. Each room owns its part of the configuration.
 
 mod bridge;
 mod checks;
@@ -44,17 +44,17 @@ pub use crate::registry::RegistryConfig;
 pub use crate::storage::{StorageChoice, StorageConfig};
 pub use crate::support::telemetry::{LogConfig, LogFormat};
 
-/// The environment variable that names the file; `--config` comes before it.
+/// The environment variable that names the file; `--config` overrides it.
 pub const FILE_VARIABLE: &str = "ZONEWIRE_CONFIG";
 
-/// The environment variable with the gateway's address for commands that talk to one. Not a setting.
+/// The environment variable with the gateway's address, for commands that talk to one. Not a setting.
 pub const URL_VARIABLE: &str = "ZONEWIRE_URL";
 
-/// The environment variable with the token for such commands. Not a setting either.
+/// The environment variable with the token for such commands. Not a setting.
 pub const TOKEN_VARIABLE: &str = "ZONEWIRE_TOKEN";
 
-/// The environment variables with the files that such commands speak TLS with: authorities to trust, and a
-/// certificate of one's own with its key. Not settings either.
+/// The environment variables with the files that such commands use for TLS: authorities to trust, and a
+/// client certificate with its key. Not settings.
 pub const CA_VARIABLE: &str = "ZONEWIRE_CA_FILE";
 /// See [`CA_VARIABLE`].
 pub const CERT_VARIABLE: &str = "ZONEWIRE_CERT_FILE";
@@ -93,7 +93,7 @@ pub struct Config {
     pub log: LogConfig,
 }
 
-/// A config, and where each value that is not a default came from.
+/// A configuration, and the origin of each value that is not a default.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     /// The config.
@@ -102,9 +102,9 @@ pub struct Loaded {
     pub origins: BTreeMap<String, String>,
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
-    /// What holds up and may still be a mistake: bounds that add up to more than the memory there is.
+    /// A valid setting that may be a mistake: bounds that add up to more than the available memory.
     pub warning: Option<String>,
-    /// What of the environment is not obeyed, or has no effect, and why.
+    /// Environment variables that are ignored or have no effect, and why.
     pub notices: Vec<String>,
 }
 
@@ -112,14 +112,14 @@ impl Config {
     /// Collects all sources and validates the result.
     ///
     /// # Errors
-    /// All that is wrong, each with its key, its origin and what would be right.
+    /// All faults, each with its key, its origin and what would be right.
     pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         let mut faults = Vec::new();
         let (file, settings) = layers::collect(sources, &mut faults);
         Self::of(sources, file, settings, faults)
     }
 
-    /// Of what was typed, and what is known to be wrong with it.
+    /// Validates settings as given, in addition to the faults found so far.
     fn of(
         sources: &Sources,
         file: Option<PathBuf>,
@@ -134,7 +134,7 @@ impl Config {
         let mut config = match settings::extract(good) {
             Ok(config) => config,
             Err(error) => {
-                // Each setting is good by itself, so this is a clash between two of them.
+                // Each setting is valid alone, so two of them contradict each other.
                 faults.push(Fault::general(error.to_string()));
                 return Err(ConfigError::new(faults));
             }
@@ -143,7 +143,7 @@ impl Config {
         if let Some(memory) = sources.memory {
             memory::fit(&mut config, &mut origins, memory);
         }
-        // What is of the wrong type is the default here, and was told.
+        // A setting of the wrong type has its default here, and its fault has been recorded.
         let mistyped = faults.len();
         for finding in checks::check(&config) {
             if faults[..mistyped].iter().all(|fault: &Fault| fault.key != finding.key) {
@@ -159,7 +159,7 @@ impl Config {
         Ok(Loaded { config, origins, file, warning, notices })
     }
 
-    /// The same with secrets replaced by `***`: fit to be shown.
+    /// The same with secrets replaced by `***`, so that it can be shown.
     #[must_use]
     pub fn masked(&self) -> Self {
         let mut masked = self.clone();
@@ -169,7 +169,7 @@ impl Config {
     }
 }
 
-/// A config that was made by a program: nobody knows where its values came from.
+/// A configuration made by a program: the origin of its values is unknown.
 impl From<Config> for Loaded {
     fn from(config: Config) -> Self {
         Self { config, origins: BTreeMap::new(), file: None, warning: None, notices: Vec::new() }
@@ -177,12 +177,12 @@ impl From<Config> for Loaded {
 }
 
 impl Loaded {
-    /// The effective values one by one, secrets masked.
+    /// The effective values one by one, with secrets masked.
     pub fn settings(&self) -> Vec<Effective> {
         show::settings(self)
     }
 
-    /// The effective values as TOML, secrets masked, each with its origin as a comment.
+    /// The effective values as TOML, with secrets masked, each with its origin as a comment.
     pub fn show(&self) -> String {
         show::show(&self.config.masked(), &self.origins)
     }

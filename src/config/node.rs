@@ -1,17 +1,17 @@
-//! What a process does.
+//! The roles of a process.
 
 use serde::{Deserialize, Serialize};
 
 use crate::storage::StorageChoice;
 use crate::support::checks::{Checks, Finding};
 
-/// A part of the work.
+/// A role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Serves clients: streams, prices, orders.
     Gateway,
-    /// Carries orders out, if `orders.executor` is not `external`.
+    /// Carries out orders, unless `orders.executor` is `external`.
     Worker,
 }
 
@@ -19,8 +19,8 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NodeConfig {
-    /// What this process does: `gateway`, `worker`, or both. One that is no gateway still answers
-    /// health, stats and metrics, and does not start without Redis. Default both.
+    /// The roles of this process: `gateway`, `worker`, or both. A process that is not a gateway still
+    /// answers health, stats and metrics, and does not start without Redis. Default both.
     pub roles: Vec<Role>,
 }
 
@@ -36,7 +36,7 @@ impl NodeConfig {
         self.roles.contains(&role)
     }
 
-    /// What cannot be used with this storage.
+    /// What cannot be combined with this storage.
     pub(super) fn check(&self, storage: StorageChoice) -> Vec<Finding> {
         let mut checks = Checks::of("node");
         checks.require("roles", !self.roles.is_empty(), || {

@@ -1,17 +1,17 @@
-//! A probe of what reads settings: see [`crate::probes`].
+//! A probe of the parser of settings: see [`crate::probes`].
 
 use std::collections::BTreeMap;
 
 use super::{Config, Loaded, Sources, layers};
 use crate::support::probing::text;
 
-/// Between the file and the environment.
+/// Separates the file from the environment.
 const ENVIRONMENT: &str = "\n--- environment\n";
 
-/// How secrets are written in what is tried; nothing that is told may have it.
+/// The secret in the probe's inputs; no output may contain it.
 const SECRET: &str = "hunter2";
 
-/// A file of settings, and behind a line that says so variables as `NAME=value`.
+/// A file of settings, and after the separator variables as `NAME=value`.
 pub(crate) fn settings(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let (file, variables) = text.split_once(ENVIRONMENT).unwrap_or((text, ""));
@@ -20,7 +20,7 @@ pub(crate) fn settings(bytes: &[u8]) {
         variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     match load(file, environment) {
         Ok(loaded) => {
-            // What is shown as the settings in effect are these settings.
+            // The settings as shown must parse to the same settings.
             let shown = loaded.show();
             assert!(!has_secret(&loaded, &shown), "a secret is shown: {shown}");
             let again = load(&shown, BTreeMap::new());

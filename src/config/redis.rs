@@ -1,5 +1,5 @@
-//! Redis can be named in many ways at once. This settles which of them counts, by rank: what a URL
-//! says itself is never overridden by something of lower rank, such as an old `REDIS_PASSWORD`.
+//! Decides which of the many ways to name a Redis counts, by rank: a URL's own parts are never overridden
+//! by something of lower rank, such as an old `REDIS_PASSWORD`.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,13 @@ use crate::storage::RedisConfig;
 
 const MASK: &str = "***";
 
-/// What the scheme of a URL and its nodes say.
+/// The settings that the scheme of a URL, and its nodes, determine.
 const KINDS: [&str; 4] = ["cluster", "nodes", "sentinel_service", "tls"];
 const OF_SENTINELS: [&str; 2] = ["sentinel_username", "sentinel_password"];
 const TLS_FILES: [&str; 3] = ["tls_ca_file", "tls_cert_file", "tls_key_file"];
 
-/// Leaves out what a setting of higher rank makes meaningless: a URL stands for host and port, says
-/// what kind of Redis they are and whether TLS is used, and stands for those of user, password and
-/// database that it holds.
+/// Removes settings that one of higher rank replaces: a URL replaces host and port, determines the kind of
+/// Redis and whether TLS is used, and replaces user, password and database if it contains them.
 pub(super) fn settle(settings: &mut Vec<Setting>, faults: &mut Vec<Fault>) {
     let Some(url) = last(settings, "url") else { return };
     let (url_rank, parts) = (url.rank, Parts::of(url));
@@ -58,7 +57,7 @@ pub(super) fn settle(settings: &mut Vec<Setting>, faults: &mut Vec<Fault>) {
 pub(super) fn complete(redis: &mut RedisConfig, origins: &mut BTreeMap<String, String>) {
     if redis.url.is_none() && redis.host.is_none() && redis.port.is_some() {
         redis.host = Some("127.0.0.1".to_owned());
-        origins.insert("storage.redis.host".to_owned(), "since storage.redis.port is set".to_owned());
+        origins.insert("storage.redis.host".to_owned(), "because storage.redis.port is set".to_owned());
     }
 }
 
@@ -86,7 +85,7 @@ fn masked_url(text: &str) -> String {
     url.to_string()
 }
 
-/// Nodes and the service are no secrets; anything else may be one.
+/// Nodes and the service are not secret; anything else may be.
 fn masked_parameter(pair: &str) -> String {
     match pair.split_once('=') {
         Some(("node" | "sentinelServiceName" | "sentinelUsername", _)) => pair.to_owned(),
@@ -95,7 +94,7 @@ fn masked_parameter(pair: &str) -> String {
     }
 }
 
-/// What a URL holds besides host and port.
+/// What a URL contains besides host and port.
 struct Parts {
     username: bool,
     password: bool,

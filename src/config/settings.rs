@@ -1,5 +1,5 @@
-//! Single settings: from what was typed to a value of the right type, or a fault that says what
-//! would be right.
+//! Single settings: turns what was given into a value of the right type, or a fault that says what would be
+//! right.
 
 use figment::error::{Actual, Kind};
 use figment::value::{Dict, Map, Value};
@@ -12,7 +12,7 @@ use super::layers::Rank;
 /// figment's errors are large.
 type BoxedError = Box<figment::Error>;
 
-/// Tables whose keys are names that users choose.
+/// Tables whose keys are chosen by users.
 pub(super) const OPEN_TABLES: [&[&str]; 4] = [
     &["channels", "lanes"],
     &["channels", "zone_ahead_max_s"],
@@ -20,20 +20,20 @@ pub(super) const OPEN_TABLES: [&[&str]; 4] = [
     &["auth", "roles"],
 ];
 
-/// Keys that there were, and what to set instead.
+/// Removed keys, and what to set instead.
 const GONE: [(&str, &str); 1] = [("http.allow_unauthenticated", "set auth.mode = \"off\" instead")];
 
-/// Keys whose values appear nowhere.
+/// Keys whose values are never shown.
 pub(super) const SECRETS: [&str; 3] =
     ["storage.redis.url", "storage.redis.password", "storage.redis.sentinel_password"];
 
-/// One setting as typed.
+/// One setting as given.
 #[derive(Debug, Clone)]
 pub(super) struct Setting {
     pub(super) rank: Rank,
     pub(super) path: Vec<String>,
     pub(super) value: Value,
-    /// For people: which file, variable or flag.
+    /// Which file, variable or flag, for people.
     pub(super) origin: String,
 }
 
@@ -42,7 +42,7 @@ impl Setting {
         self.path.join(".")
     }
 
-    /// The setting alone, as a tree.
+    /// This setting alone, as a tree.
     fn tree(&self, value: &Value) -> Dict {
         let mut inner = value.clone();
         for name in self.path.iter().skip(1).rev() {
@@ -56,8 +56,8 @@ impl Setting {
         Value::from(self.tree(value)).deserialize::<Config>().map(drop).map_err(Box::new)
     }
 
-    /// The value in the type of its key. Variables and flags are text: the same digits may be a
-    /// number or a password, and the key decides.
+    /// The value in the type of its key. Variables and flags are text: the same digits may be a number or a
+    /// password, depending on the key.
     fn typed(&self) -> Result<Value, BoxedError> {
         let as_text = match self.fits(&self.value) {
             Ok(()) => return Ok(self.value.clone()),
@@ -71,7 +71,7 @@ impl Setting {
         };
         match self.fits(&parsed) {
             Ok(()) => Ok(parsed),
-            // `9o` was never a number, so the text is what is wrong; `-9` was.
+            // `9o` was never a number, so the fault is about the text; `-9` was one.
             Err(error) if parsed.as_str().is_none() => Err(error),
             Err(_) => Err(as_text),
         }
@@ -123,7 +123,7 @@ pub(super) fn accept(settings: Vec<Setting>, faults: &mut Vec<Fault>) -> Vec<Set
             }
             Err(error) => {
                 let fault = setting.fault(error);
-                // An unknown table would be told once for each key in it.
+                // An unknown table would cause a fault for each key in it.
                 if !faults.contains(&fault) {
                     faults.push(fault);
                 }
@@ -144,12 +144,12 @@ impl Provider for Setting {
     }
 }
 
-/// Puts settings of ascending rank over the defaults.
+/// Applies settings in ascending rank to the defaults.
 pub(super) fn extract(settings: Vec<Setting>) -> Result<Config, BoxedError> {
     settings.into_iter().fold(Figment::new(), Figment::merge).extract().map_err(Box::new)
 }
 
-/// Every key there is. Tables with free keys are there as a whole.
+/// All keys. A table with free keys is one key.
 pub(super) fn known_keys() -> Vec<String> {
     fn walk(path: &str, value: &Value, keys: &mut Vec<String>) {
         match value.as_dict() {
@@ -169,8 +169,8 @@ pub(super) fn known_keys() -> Vec<String> {
     keys
 }
 
-/// The key that was most likely meant by an unknown one: a close name beside it, or else the same
-/// or a close name elsewhere.
+/// The key that was probably meant by an unknown one: one with a similar name in the same table, or
+/// otherwise one with the same or a similar name elsewhere.
 fn nearest(path: &[String], depth: usize, siblings: &[&str]) -> Option<String> {
     let unknown = &path[depth - 1];
     let beside = siblings.iter().map(|name| (distance(unknown, name), *name)).min();
@@ -182,7 +182,7 @@ fn nearest(path: &[String], depth: usize, siblings: &[&str]) -> Option<String> {
     let full = path.join(".");
     let elsewhere = known_keys().into_iter().map(|key| {
         let name = key.rsplit('.').next().unwrap_or(&key);
-        // A single underscore instead of two between the parts is the commonest slip.
+        // The most common mistake is a single underscore instead of two between the parts.
         let flat = if key.replace('.', "_") == full.replace('.', "_") { 0 } else { usize::MAX };
         (flat.min(distance(last, name)), key)
     });
@@ -191,7 +191,7 @@ fn nearest(path: &[String], depth: usize, siblings: &[&str]) -> Option<String> {
     (distance <= name_len / 4).then_some(key)
 }
 
-/// How many letters must be changed, added, left out or swapped with their neighbour.
+/// How many letters must be changed, added, removed or swapped with a neighbour.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
@@ -210,7 +210,7 @@ fn distance(a: &str, b: &str) -> usize {
     rows[a.len()][b.len()]
 }
 
-/// What a type is called by people who do not write Rust.
+/// A type's name for people who do not write Rust.
 fn in_words(expected: &str) -> String {
     let words = match expected {
         "u8" => "a whole number from 0 to 255",

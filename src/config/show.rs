@@ -7,18 +7,18 @@ use serde_json::{Map, Value};
 
 use super::{Config, Loaded};
 
-/// A setting as it is in effect.
+/// An effective setting.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effective {
-    /// Its key, such as `http.listen`.
+    /// The key, such as `http.listen`.
     pub key: String,
-    /// Its value; null where it is not set.
+    /// The value; null if it is not set.
     pub value: Value,
-    /// Where it came from, where that is known.
+    /// Where the value came from, if known.
     pub origin: Option<String>,
 }
 
-/// JSON, because TOML knows neither "not set" nor the larger half of the whole numbers.
+/// JSON, because TOML has neither null nor the larger half of the unsigned integers.
 fn sections(config: &Config) -> Map<String, Value> {
     match serde_json::to_value(config) {
         Ok(Value::Object(sections)) => sections,
@@ -26,7 +26,7 @@ fn sections(config: &Config) -> Map<String, Value> {
     }
 }
 
-/// All settings, secrets masked.
+/// All settings, with secrets masked.
 pub(super) fn settings(loaded: &Loaded) -> Vec<Effective> {
     let (mut found, mut defaults) = (Vec::new(), BTreeMap::new());
     each(String::new(), &sections(&Config::default()), &mut |key, value| {
@@ -51,7 +51,7 @@ fn each(path: String, section: &Map<String, Value>, to: &mut dyn FnMut(String, &
     }
 }
 
-/// TOML with the origin of each value that is not a default. The config must be masked already.
+/// TOML with the origin of each value that is not a default. The configuration must already be masked.
 pub(super) fn show(masked: &Config, origins: &BTreeMap<String, String>) -> String {
     let mut out = String::new();
     for (name, section) in &sections(masked) {
@@ -97,7 +97,7 @@ fn fields<'a>(
     }
 }
 
-/// A value on one line. JSON's escapes are TOML's, and its lists too; what is not set in a table is left out.
+/// A value on one line. JSON's escapes and lists are valid TOML; in a table, unset fields are left out.
 fn inline(value: &Value) -> String {
     let Value::Object(table) = value else { return value.to_string() };
     let fields = table.iter().filter(|(_, value)| !value.is_null());
@@ -106,7 +106,7 @@ fn inline(value: &Value) -> String {
     format!("{{ {} }}", fields.join(", "))
 }
 
-/// The tables of a list of tables, which is no value in TOML.
+/// The tables of a list of tables, which cannot be a TOML value.
 fn tables_of(value: &Value) -> Option<impl Iterator<Item = &Map<String, Value>>> {
     let list = value.as_array().filter(|list| !list.is_empty() && list.iter().all(Value::is_object))?;
     Some(list.iter().filter_map(Value::as_object))

@@ -24,7 +24,7 @@ fn good(file: &str, variables: &[(&str, &str)], flags: &[Flag]) -> Config {
     load(file, variables, flags).unwrap().config
 }
 
-/// Key and problem (with hint) of each fault, and whether its origin holds a text.
+/// Checks the key and problem (with hint) of each fault, and a part of its origin.
 fn check_faults(file: &str, variables: &[(&str, &str)], expected: &[(&str, &str, &str)]) {
     let faults = load(file, variables, &[]).unwrap_err().faults;
     let lines: Vec<String> = faults.iter().map(Fault::to_string).collect();
@@ -198,7 +198,7 @@ fn what_is_on_disk_is_looked_at_and_each_of_a_list_is_told() {
             ("storage.redis.port", "file ", "from 0 to 65535; found 99999"),
             ("http.origins", "file ", "found \"one\""),
             ("http.origins", "file ", "found \"two\""),
-            ("storage.journal.spool.data_dir", "file ", &format!("expected a directory; {file} is none")),
+            ("storage.journal.spool.data_dir", "file ", &format!("expected a directory; {file} is not one")),
             ("storage.redis.url", "REDIS_URL", ""),
             ("feeds.replay.file", "file ", "it cannot be read: "),
         ],
@@ -208,7 +208,7 @@ fn what_is_on_disk_is_looked_at_and_each_of_a_list_is_told() {
         &[],
         &[("feeds.replay.file", "file ", "it cannot be read: is a directory")],
     );
-    // A directory that is not there yet is made, and a file that is there can be read.
+    // A missing directory will be created, and an existing file can be read.
     let new = dir.path().join("a/b");
     let both =
         format!("[feeds.replay]\nfile = '{file}'\n[storage.journal.spool]\ndata_dir = '{}'\n", new.display());
@@ -323,7 +323,7 @@ fn the_environment_of_other_gateways_is_read_and_checked() {
 
 #[test]
 fn the_highest_way_to_name_redis_counts() {
-    // A URL of higher rank replaces host and port, and the parts that it holds itself.
+    // A URL of higher rank replaces host and port, and the parts that it contains.
     let file = "[storage.redis]\nhost = 'old'\nport = 1\npassword = 'old'\nusername = 'old'\n";
     let redis = good(file, &[("REDIS_URL", "redis://:new@here/4")], &[]).storage.redis;
     assert_eq!((redis.host, redis.port, redis.password), (None, None, None));
@@ -332,7 +332,7 @@ fn the_highest_way_to_name_redis_counts() {
     let redis =
         good("", &[("REDIS_URL", "redis://x"), ("ZONEWIRE_STORAGE__REDIS__HOST", "y")], &[]).storage.redis;
     assert_eq!((redis.url, redis.host.as_deref()), (None, Some("y")));
-    // Beside a URL from the same place, the parts count.
+    // Next to a URL of the same rank, the parts count.
     let redis = good("", &[("REDIS_URL", "redis://x"), ("REDIS_HOST", "y"), ("REDIS_PASSWORD", "z")], &[]);
     let redis = redis.storage.redis;
     assert_eq!((redis.url.is_some(), redis.host, redis.password.as_deref()), (true, None, Some("z")));
@@ -426,7 +426,7 @@ fn each_setting_in_effect_says_where_it_came_from_as_far_as_that_is_known() {
         assert_eq!(of(&loaded, key), (value.to_owned(), origin.to_owned()), "{key}");
     }
     assert!(!format!("{:?}", loaded.settings()).contains("hunter2"));
-    // Of one that a program made, only that what is a default is one.
+    // For a configuration made by a program, the only known origin is that a value is the default.
     loaded = Loaded::from(loaded.config);
     assert_eq!(of(&loaded, "http.shards"), ("3".to_owned(), String::new()));
     assert_eq!(of(&loaded, "http.drain_s"), ("10".to_owned(), "default".to_owned()));

@@ -1,8 +1,9 @@
-//! Readers that do not take what they are sent as fast as it comes, and so hold memory: how many there may be,
-//! in all, of one source, and of one principal or tenant. Past that the one goes that has been behind for
-//! longest: whoever is slow for a moment only has caught up by then.
+//! Bounds the number of connections whose clients read more slowly than entries arrive, and that therefore
+//! take memory: in all, of one source, and of one principal or tenant. Beyond a bound, the connection that
+//! has lagged longest is closed, because a client that is slow only for a moment has caught up by then.
 //!
-//! Shards look at their connections once a second, and meet here then; no entry waits for it.
+//! Shards check their connections once a second and update this shared state; sending entries never touches
+//! it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -20,42 +21,43 @@ use crate::access::{Quotas, Scope};
 use crate::support::counter::Counter;
 use crate::support::seldom::Seldom;
 
-/// With whom a reader is counted.
+/// The group that a lagging connection counts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum With {
     All,
     Source(Source),
-    /// All of a principal, or of a tenant, by a number that no other has while one of its connections is here.
+    /// A principal or a tenant. The number identifies its account as long as one of its connections exists.
     Account(Scope, usize),
 }
 
-/// A bound on readers that are behind.
+/// A bound on the lagging connections of a group.
 #[derive(Debug, Clone, Copy)]
 struct Bound {
     with: With,
     max: usize,
 }
 
-/// The readers of all shards that are behind.
+/// The lagging connections of all shards.
 #[derive(Debug)]
 pub(super) struct Behind {
     max: usize,
     per_address_max: usize,
     state: Mutex<State>,
-    /// Of the two settings here: what was closed, what would have been, and the line of the log.
+    /// For each of the two settings here: connections closed, connections that a dry run would have closed,
+    /// and the limiter of the log line.
     told: [(Counter, Counter, Mutex<Seldom>); 2],
 }
 
 #[derive(Debug, Default)]
 struct State {
     readers: HashMap<Uuid, (Instant, SmallVec<[With; 4]>)>,
-    /// By since when they are behind.
+    /// By group, the connections, longest lagging first.
     by: HashMap<With, BTreeSet<(Instant, Uuid)>>,
-    /// Those that are to be closed.
+    /// Connections that have to be closed.
     too_many: HashSet<Uuid>,
 }
 
-/// What is told of it.
+/// What statistics report about it.
 #[derive(Debug, Default)]
 pub(crate) struct BehindCounts {
     pub(crate) connections: usize,
@@ -79,7 +81,7 @@ impl Behind {
         self.max > 0 || self.per_address_max > 0 || quotas.bounds_behind()
     }
 
-    /// A reader has been behind for a while, and is counted for as long as this is held.
+    /// Counts a connection that has lagged for a while, until the returned value is dropped.
     pub(super) fn count(
         self: &Arc<Self>,
         reader: &Connection,
@@ -124,7 +126,7 @@ impl Behind {
         bounds
     }
 
-    /// Counts that there are too many; says whether one is closed for it.
+    /// Counts that a bound was exceeded; returns whether a connection is closed for it.
     fn tell(&self, place: usize, setting: &str, source: Option<Source>, dry_run: bool) -> bool {
         let (closed, counted, line) = &self.told[place];
         if dry_run {
@@ -134,7 +136,7 @@ impl Behind {
         }
         if let Some(untold) = line.lock().may_tell(Instant::now()) {
             let (times, source) = (untold + 1, source.map(|source| source.to_string()));
-            warn!(times, setting, source, dry_run, "too many readers are behind");
+            warn!(times, setting, source, dry_run, "too many connections lag");
         }
         !dry_run
     }
@@ -155,7 +157,7 @@ impl Behind {
 }
 
 impl State {
-    /// The bounds that are passed then.
+    /// Adds a connection; returns the bounds that are exceeded then.
     fn add(&mut self, reader: Uuid, since: Instant, bounds: &[Bound]) -> SmallVec<[Bound; 4]> {
         self.remove(reader);
         self.readers.insert(reader, (since, bounds.iter().map(|bound| bound.with).collect()));
@@ -170,7 +172,8 @@ impl State {
         over
     }
 
-    /// The one goes that is behind for longest, unless another bound had one go already. It counts no more.
+    /// Marks the connection that has lagged longest for closing, unless closing one for another bound was
+    /// enough. It no longer counts.
     fn let_oldest_go(&mut self, Bound { with, max }: Bound) {
         let readers = self.by.get(&with).filter(|readers| readers.len() > max);
         let oldest = readers.and_then(|readers| readers.first()).map(|(_, reader)| *reader);
@@ -193,7 +196,7 @@ impl State {
     }
 }
 
-/// Counts a reader that is behind, for as long as it is held.
+/// Counts a lagging connection until dropped.
 #[derive(Debug)]
 pub(super) struct BehindPlace {
     behind: Arc<Behind>,
@@ -201,7 +204,7 @@ pub(super) struct BehindPlace {
 }
 
 impl BehindPlace {
-    /// Whether it is to be closed.
+    /// Whether the connection is to be closed.
     pub(super) fn is_too_many(&self) -> bool {
         self.behind.state.lock().too_many.contains(&self.reader)
     }
@@ -215,21 +218,21 @@ impl Drop for BehindPlace {
     }
 }
 
-/// What a shard knows of a connection that is behind.
+/// What a shard knows about a lagging connection.
 #[derive(Debug)]
 struct Seen {
-    /// When it was first seen so.
+    /// When it was first seen lagging.
     since: Instant,
-    /// From the second time on: it is no matter of a moment then.
+    /// Set from the second check on: by then the lag is not momentary.
     place: Option<BehindPlace>,
 }
 
-/// The connections of a shard that are behind.
+/// The lagging connections of a shard.
 #[derive(Debug, Default)]
 pub(super) struct SeenBehind(HashMap<Uuid, Seen>);
 
 impl SeenBehind {
-    /// Looks at a connection, once in each sweep; says whether it is to be closed.
+    /// Checks a connection, once in each sweep; returns whether it is to be closed.
     pub(super) fn look_at(
         &mut self,
         connection: &Connection,
@@ -238,7 +241,7 @@ impl SeenBehind {
         quotas: &Quotas,
     ) -> bool {
         if !connection.is_behind() || !connection.is_open() {
-            // Of most connections nothing is known.
+            // Most connections are not in the map.
             self.forget(connection.id);
             return false;
         }
@@ -253,7 +256,7 @@ impl SeenBehind {
         seen.place.get_or_insert_with(|| behind.count(connection, since, quotas)).is_too_many()
     }
 
-    /// It is behind no more, or gone.
+    /// The connection no longer lags, or is gone.
     pub(super) fn forget(&mut self, connection: Uuid) {
         self.0.remove(&connection);
     }

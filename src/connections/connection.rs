@@ -1,6 +1,7 @@
-//! One socket, or what is like one (`transport`): straight non-blocking writes (`sending`), a queue only while it is behind, one small task that
-//! reads and writes what was left over (`task`), and what its client may send (`allowance`). Here is what it
-//! is, and how it is closed.
+//! One client's connection over a socket, or over something like one (`transport`). Frames are written
+//! directly and without blocking (`sending`); a queue exists only while the client lags; one small task
+//! reads, and writes what was left over (`task`); `allowance` limits what the client may send. This file
+//! has the data, and closing.
 
 mod allowance;
 mod guest;
@@ -34,62 +35,62 @@ use guest::Waiting;
 use quota::{Counted, HeldBack};
 pub(super) use task::leave_turn_to_others;
 
-/// The precision in which a connection remembers when it was heard; 13 years fit.
+/// The precision in which a connection remembers when it last heard from its client; 13 years fit.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
-/// How long a reader that was too slow, or that closed while frames waited, gets for the end.
+/// How long a client that was too slow, or that closed while frames waited, may take to finish.
 const CLOSE_GRACE_SLOW: Duration = Duration::from_secs(5);
 
-/// One socket. Lives on its shard's thread.
+/// A client's connection. Lives on its shard's thread.
 pub(super) struct Connection {
     pub(super) id: Uuid,
     stream: Transport,
-    /// Exists only while the socket is behind.
+    /// Exists only while the client lags.
     outbox: RefCell<Option<Box<Outbox>>>,
     waker: Cell<Option<Waker>>,
-    /// Told when nothing waits that may not be replaced, or when the connection ends.
+    /// Notified when only replaceable frames wait, or when the connection ends.
     drained: Notify,
     stats: Arc<ShardStats>,
-    /// In nanoseconds since the shard began: kept small, as all is that every idle connection has.
+    /// In nanoseconds since the shard began: small, like everything that each idle connection has.
     opened: u64,
     /// In ticks since `opened`.
     last_heard: Cell<u32>,
     received: Cell<u32>,
-    /// What it may still send.
+    /// What its client may still send.
     messages: Bucket,
-    /// What it may still unsubscribe from.
+    /// How many channels its client may still unsubscribe from.
     leaves: Bucket,
     pub(super) subscriptions: RefCell<SmallVec<[Rc<Subscription>; 1]>>,
     state: Cell<State>,
-    /// Whether channels that go too fast for this reader wait for it.
+    /// Whether fast channels slow down for this client.
     pub(super) pacing: PacingCell,
-    /// Who is at the other end, where that is asked.
+    /// Its client's principal, if authentication is on.
     principal: Cell<Option<Arc<Principal>>>,
-    /// When it is to be told that its token expires, in seconds since 1970; the last one there is: never.
+    /// When to announce that its token expires, in seconds since 1970; the maximum: never.
     tell_at: Cell<u32>,
-    /// What not every connection has.
+    /// What not every connection needs.
     particulars: Option<Box<Particulars>>,
-    /// Counts this connection in the limits until it is gone.
+    /// Counts this connection in the limits until it is dropped.
     admission: Admission,
 }
 
-/// See [`Connection::particulars`]. Kept small, since with limits every connection has it.
+/// See [`Connection::particulars`]. Small, because with limits every connection has it.
 #[derive(Default)]
 struct Particulars {
-    /// What it has of what its principal and its tenant may have.
+    /// Its use of the limits of its principal and tenant.
     counted: Counted,
     rarities: OnceCell<Box<Rarities>>,
-    /// It is given back what it sends.
+    /// Whether it echoes what it receives.
     #[cfg(test)]
     echoes: bool,
 }
 
-/// What few connections have.
+/// What few connections need.
 #[derive(Default)]
 struct Rarities {
     /// The order that it was opened on, and ends with.
     order: Option<ChannelName>,
-    /// Of a client that has not shown who it is when it comes.
+    /// Present if its client has not authenticated when it connects.
     waiting: Option<Waiting>,
     held_back: HeldBack,
 }
@@ -100,12 +101,12 @@ enum State {
     /// A close frame was sent or waits.
     Closing {
         code: CloseCode,
-        /// The tick until which the peer has time to answer, or to take what waits.
+        /// The tick until which the client may answer, or read what waits.
         until: u32,
-        /// The peer's close frame was read: nothing more is expected from it.
+        /// The client's close frame was read, so nothing more is expected from it.
         peer_closed: bool,
     },
-    /// The task ends at its next turn.
+    /// The task ends when it is polled next.
     Ended(CloseCode),
 }
 
@@ -114,13 +115,14 @@ enum State {
 pub(super) enum Pacing {
     /// Reads fast enough.
     None,
-    /// Has fallen far behind; channels wait for it for a bounded time.
+    /// Lags far; channels wait for it for a bounded time.
     Pressed,
-    /// Was waited for in vain, at this tick; not again for a while, and until it has caught up.
+    /// A channel waited for it without success, at this tick. Channels do not wait for it again for a
+    /// while, and not before it has caught up.
     GivenUp(u32),
 }
 
-/// A [`Pacing`], in half the room: no tick is one of these.
+/// A [`Pacing`] in half the space; no tick has these values.
 #[derive(Default)]
 pub(super) struct PacingCell(Cell<u32>);
 
@@ -191,14 +193,14 @@ impl Connection {
         }
     }
 
-    /// The same connection, which is given back what it sends.
+    /// Makes it echo what it receives.
     #[cfg(test)]
     pub(super) fn that_echoes(mut self) -> Self {
         self.particulars = Some(Box::new(Particulars { echoes: true, ..Particulars::default() }));
         self
     }
 
-    /// Whether it is given back what it sends, as in tests alone.
+    /// Whether it echoes what it receives, which only tests do.
     pub(super) fn echoes(&self) -> bool {
         #[cfg(test)]
         return self.particulars.as_ref().is_some_and(|particulars| particulars.echoes);
@@ -230,25 +232,25 @@ impl Connection {
         self.stats.began + Duration::from_nanos(self.opened)
     }
 
-    /// Since when it has been given all of the order that it was opened on.
+    /// When the order that it was opened on was completely sent.
     pub(super) fn finished_at(&self) -> Option<Instant> {
         self.subscription(self.order()?)?.finished_at()
     }
 
-    /// Its subscriptions that have been given everything that there will ever be, and since when; but for
-    /// the one that it was opened for.
+    /// Its finished subscriptions, and since when each is finished; without the one that it was opened for.
     pub(super) fn finished(&self) -> Vec<(Rc<Subscription>, Instant)> {
         let subscriptions = self.subscriptions.borrow();
         let others = subscriptions.iter().filter(|held| self.order() != Some(&held.channel));
         others.filter_map(|held| Some((Rc::clone(held), held.finished_at()?))).collect()
     }
 
-    /// Whether it is a stream of events, of which nothing can be asked.
+    /// Whether it is an event stream, whose client cannot send requests.
     pub(super) fn is_stream(&self) -> bool {
         self.stream.events().is_some()
     }
 
-    /// For how long nothing was heard of its client. Who reads events says nothing, and is heard by what it takes.
+    /// How long its client has been silent. The client of an event stream sends nothing; for it, reading
+    /// counts.
     pub(super) fn silence(&self, now: Instant) -> Duration {
         if let Some(pipe) = self.stream.events() {
             return pipe.untaken_for(now);
@@ -256,13 +258,13 @@ impl Connection {
         now.duration_since(self.opened()).saturating_sub(TICK * self.last_heard.get())
     }
 
-    /// Does not count a time against it in which it could not be heard.
+    /// Excludes a period in which the client could not be heard from its silence.
     pub(super) fn excuse(&self, unheard: Duration) {
         if let Some(pipe) = self.stream.events() {
             return pipe.excuse();
         }
         let ticks = u32::try_from(unheard.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
-        // One whose reading is delayed counts as heard until then.
+        // If reading from it is delayed, it counts as heard until then.
         let heard = self.last_heard.get();
         self.last_heard.set(heard.max(heard.saturating_add(ticks).min(self.ticks())));
     }
@@ -272,7 +274,7 @@ impl Connection {
         u32::try_from(self.opened().elapsed().as_millis() / TICK.as_millis()).unwrap_or(u32::MAX)
     }
 
-    /// The first tick that is not before so much time from now has passed.
+    /// The first tick at or after this time from now.
     pub(super) fn tick_after(&self, time: Duration) -> u32 {
         let until = self.opened().elapsed().saturating_add(time).as_millis().div_ceil(TICK.as_millis());
         u32::try_from(until).unwrap_or(u32::MAX)
@@ -283,7 +285,7 @@ impl Connection {
         self.outbox.borrow().as_ref().map_or(0, |outbox| outbox.unreplaceable())
     }
 
-    /// Where it comes from; `None` where a proxy does not say.
+    /// The source of the connection; `None` if a proxy does not name it.
     pub(super) fn source(&self) -> Option<Source> {
         self.admission.source()
     }
@@ -292,13 +294,13 @@ impl Connection {
         self.outbox.borrow().is_some()
     }
 
-    /// Whether the socket has taken all that there was to send.
+    /// Whether the socket has accepted everything that was to be sent.
     fn has_sent_all(&self) -> bool {
         !self.is_behind() && !self.stream.has_unsent()
     }
 
-    /// Waits until all that nothing may replace has been written, or the connection is closing. What
-    /// may be replaced does not count: on a slow reader there may always be some of it.
+    /// Waits until all frames that nothing may replace have been written, or the connection is closing.
+    /// Replaceable frames do not count: a slow client may always have some waiting.
     pub(super) async fn until_drained(&self) {
         while self.is_open() && self.waiting_frames() > 0 {
             self.drained.notified().await;
@@ -307,14 +309,14 @@ impl Connection {
 
     // Ending
 
-    /// Says `closing` and sends a close frame; the peer has `grace` to answer. Does nothing when
-    /// the connection is closing already.
+    /// Sends `closing` and a close frame; the client has `grace` to answer. Does nothing if the connection
+    /// is already closing.
     pub(super) fn close(&self, code: CloseCode, retry_after_ms: u64, grace: Duration) {
         if !self.is_open() {
             return;
         }
         if code == CloseCode::SlowConsumer {
-            // What it has not read would only delay the news; it resumes from its last position.
+            // The frames that wait would only delay the close; the client resumes from its last position.
             let dropped = self.outbox.borrow_mut().as_mut().map_or(0, |outbox| outbox.abandon());
             self.stats.messages.dropped_by_reason.slow_consumer.add(dropped as u64);
         }
@@ -335,7 +337,7 @@ impl Connection {
         self.wake();
     }
 
-    /// Ends the task of a connection whose time to answer a close is up.
+    /// Ends the task if the client's time to answer a close is over.
     pub(super) fn end_if_overdue(&self) {
         if let State::Closing { code, until, .. } = self.state.get()
             && self.ticks() >= until
@@ -344,7 +346,7 @@ impl Connection {
         }
     }
 
-    /// The task ends at its next turn, with whatever waits unsent.
+    /// Makes the task end when it is polled next, whatever is unsent.
     pub(super) fn end(&self, code: CloseCode) {
         if !matches!(self.state.get(), State::Ended(_)) {
             self.state.set(State::Ended(code));
@@ -367,8 +369,8 @@ impl Connection {
         }
     }
 
-    /// The closing handshake is complete: ends, once what waits (our answer) has gone. `code` is why,
-    /// unless it was closed from here.
+    /// The closing handshake is complete: ends the connection once what waits (our answer) has been sent.
+    /// `code` is the reason, unless the gateway closed it.
     pub(super) fn peer_has_closed(&self, code: CloseCode) {
         if self.has_sent_all() {
             return self.end(self.code_or(code));
@@ -381,14 +383,14 @@ impl Connection {
         self.state.set(State::Closing { code, until, peer_closed: true });
     }
 
-    // What is told of it
+    // Statistics
 
     pub(super) fn count_message(&self) {
         self.received.set(self.received.get().saturating_add(1));
         self.stats.messages.received.add(1);
     }
 
-    /// Messages that came.
+    /// Messages received.
     pub(super) fn received(&self) -> u32 {
         self.received.get()
     }
@@ -417,7 +419,7 @@ impl Connection {
         }
     }
 
-    /// All that is known of it here.
+    /// Everything that this shard knows about it.
     pub(super) fn story(&self, heartbeat: Duration) -> ConnectionStory {
         let now = Instant::now();
         let principal = self.principal();
@@ -428,7 +430,7 @@ impl Connection {
         };
         ConnectionStory {
             info: self.info(now, heartbeat),
-            // Whoever asks knows it.
+            // Filled in by the caller.
             node: String::new(),
             connected_at: chrono::Utc::now() - lasted,
             source: self.admission.source().map(|source| source.to_string()),
@@ -448,9 +450,9 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-// An idle connection costs this, its subscription and its task. With the counts of its `Rc` it fills the
-// allocator's class of 256 bytes; a byte more would be 64.
+// The cost of an idle connection, in addition to its subscription and its task. With the counters of its
+// `Rc`, it exactly fills the allocator's size class of 256 bytes; one more byte would cost 64.
 const _: () = assert!(size_of::<Connection>() <= 240);
-// With limits it costs this besides.
+// The additional cost with limits.
 #[cfg(not(test))]
 const _: () = assert!(size_of::<Particulars>() <= 32);

@@ -1,5 +1,5 @@
-//! A connection that gives back what it is sent, as suites of tests for WebSockets expect it. Only tests
-//! have it; frames go the same way as everybody's.
+//! A connection that echoes what it receives, as test suites for WebSockets expect. Only in tests; the
+//! frames take the same path as always.
 
 use std::rc::Rc;
 
@@ -10,7 +10,7 @@ use super::connection::Connection;
 use super::inbound::Inbound;
 use super::shard::Shard;
 
-/// Gives back one message.
+/// Echoes one message.
 pub(super) fn answer(connection: &Rc<Connection>, shard: &Rc<Shard>, message: Inbound) {
     let (kind, content) = match message {
         Inbound::Text(text) => (Data::Text, text.into()),

@@ -1,7 +1,7 @@
-//! Server-sent events (HTML, section 9.2), for networks that let no WebSocket through: what a shard sends to a
-//! connection goes into a `pipe` in place of a socket, as the same WebSocket frames, and the body of an HTTP
-//! answer takes it out and tells it as events (`telling`), each with an id that says where all channels of the
-//! stream stand (`id`).
+//! Server-sent events (HTML, section 9.2), for networks that block WebSockets. A shard writes the usual
+//! WebSocket frames to the connection, which has a `pipe` in place of a socket. The body of an HTTP answer
+//! reads the pipe and converts the frames to events (`telling`), each with an id that contains the position
+//! in each channel of the stream (`id`).
 
 mod id;
 mod pipe;
@@ -17,8 +17,8 @@ use crate::model::{ChannelName, Position};
 use crate::protocol::{CloseCode, ServerMessage};
 use telling::Telling;
 
-/// The first wait that a stream tells its reader, in case it ends without a word: from this, and up to this much
-/// more, so that readers of a gateway that dies do not come back all at once.
+/// The first retry delay that a stream announces, in case it breaks off: this, plus up to the spread, so
+/// that the clients of a gateway that dies do not all reconnect at once.
 const RETRY_MS: u64 = 1_000;
 const RETRY_SPREAD_MS: u64 = 2_000;
 
@@ -28,18 +28,18 @@ pub(crate) struct Wanted {
     pub(crate) channel: ChannelName,
     /// Where to resume.
     pub(crate) since: Option<Position>,
-    /// Where it would miss something, the latest entry of each key comes first.
+    /// Whether to begin with a snapshot if the client would otherwise miss something.
     pub(crate) snapshot: bool,
 }
 
-/// Both ends of a stream of these channels, whose reader is at the other end of the socket.
+/// Both ends of a stream of these channels; `look` observes the client's socket.
 pub(crate) fn stream(wanted: &[Wanted], look: Look) -> (EventPipe, EventStream) {
     let places = wanted.iter().map(|wanted| (wanted.channel.clone(), wanted.since.clone()));
     let retry_ms = RETRY_MS + rand::random_range(0..RETRY_SPREAD_MS);
     pipe::both_ends(Telling::new(places.collect(), retry_ms), look)
 }
 
-/// A stream that tells nothing but that it ends, and when to come back.
+/// A stream with a single message: that it ends, and when to reconnect.
 pub(crate) fn closing(code: CloseCode, retry_after_ms: u64) -> Vec<u8> {
     let closing = ServerMessage::closing(code, retry_after_ms, chrono::Utc::now());
     telling::last_words(&closing.to_json())

@@ -1,37 +1,37 @@
-//! Follows the frames of a client ahead of what puts them together, for two things that that one sees too
-//! late. It does not tell of fragments, which may be empty: without a bound, a message of them need never
-//! end. And it looks at the text of a frame once all of it has come, where a client that sends what is no
-//! UTF-8 is to be told at the first byte that shows it (RFC 6455, section 8.1).
+//! Follows a client's frames ahead of the WebSocket library, for two faults that the library reports too
+//! late or not at all. It does not count fragments, which may be empty, so a message of many of them need
+//! never end. And it checks the UTF-8 of a frame only once that is complete, although a client that sends
+//! invalid UTF-8 should be told at the first invalid byte (RFC 6455, section 8.1).
 
-/// Fragments of one message. Clients cut long messages into pieces of kilobytes, if at all.
+/// The most fragments of one message. Clients split long messages into pieces of kilobytes, if at all.
 pub(super) const FRAGMENTS_MAX: u32 = 256;
 
 /// Opcodes of RFC 6455, section 5.2.
 const CONTINUATION: u8 = 0;
 const TEXT: u8 = 1;
 
-/// What is wrong with what a client sent.
+/// A fault in what a client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wrong {
     TooManyFragments,
     NotUtf8,
 }
 
-/// Looked at together; what is in the middle of a character waits for the next piece.
+/// Bytes checked together; an incomplete character waits for the next piece.
 const BLOCK: usize = 512;
 
 /// The text of a message so far.
 #[derive(Debug, Default)]
 struct Text {
-    /// How many bytes of the frame were taken; what they are masked with goes by it.
+    /// How many bytes of the frame were taken, which determines the position in the mask.
     at: usize,
-    /// The beginning of a character.
+    /// The beginning of an incomplete character.
     begun: [u8; 3],
     begun_length: usize,
 }
 
 impl Text {
-    /// Takes a piece of a frame; false once it cannot become UTF-8 any more.
+    /// Takes a piece of a frame; false once the text can no longer become valid UTF-8.
     fn take(&mut self, masked: &[u8], mask: [u8; 4]) -> bool {
         for piece in masked.chunks(BLOCK - self.begun.len()) {
             let mut block = [0; BLOCK];
@@ -53,43 +53,43 @@ impl Text {
     }
 }
 
-/// Where in a frame (RFC 6455, section 5.2) the next byte belongs.
+/// The part of a frame (RFC 6455, section 5.2) that the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Part {
     #[default]
     Opcode,
     Length,
-    /// So many bytes of a longer length are to come.
+    /// How many bytes of an extended length are missing.
     LongLength(u8),
-    /// So many bytes of the mask are to come.
+    /// How many bytes of the mask are missing.
     Mask(u8),
     Payload,
 }
 
-/// Follows the frames of one client, whatever pieces they come in.
+/// Follows the frames of one client, in whatever pieces they arrive.
 #[derive(Debug)]
 pub(super) struct Fragments {
-    /// The length of the payload; within it, what is to come.
+    /// The length of the payload; within the payload, how much is missing.
     length: u64,
     part: Part,
     is_masked: bool,
     is_control: bool,
-    /// None of the bits is set that are reserved.
+    /// Whether all reserved bits are zero.
     is_plain: bool,
-    /// Of the message that has begun and not ended.
+    /// The fragments so far of a message that has not ended.
     count: u32,
-    /// It may have fewer than this.
+    /// The message must have fewer than this.
     max: u32,
     /// Whether that message is text.
     is_text: bool,
     mask: [u8; 4],
     text: Text,
-    /// Nothing more is taken.
+    /// Set once something is wrong; nothing more is taken.
     wrong: Option<Wrong>,
 }
 
 impl Fragments {
-    /// Of messages with fewer than `max` fragments besides the last one.
+    /// For messages with fewer than `max` fragments in addition to the last one.
     pub(super) fn fewer_than(max: u32) -> Self {
         Self {
             length: 0,
@@ -106,19 +106,19 @@ impl Fragments {
         }
     }
 
-    /// What the bytes so far have shown to be wrong.
+    /// The first fault in the bytes so far.
     pub(super) fn wrong(&self) -> Option<Wrong> {
         self.wrong
     }
 
-    /// Takes what comes next; says how much of it comes before what is [wrong](Self::wrong).
+    /// Takes the next bytes; returns how many of them precede what is [wrong](Self::wrong).
     pub(super) fn take(&mut self, all: &[u8]) -> usize {
         let mut bytes = all;
         while let Some((&byte, rest)) = bytes.split_first() {
             if self.part == Part::Payload {
-                // As much as is here; the first byte of it at the least.
+                // As much of the payload as is here, at least one byte.
                 let here = usize::try_from(self.length).unwrap_or(usize::MAX).min(bytes.len());
-                // Of a frame that is wrong by its head, that is what its sender is told.
+                // If the header is wrong, the library reports that instead.
                 let is_text = self.is_text && !self.is_control && self.is_plain && self.is_masked;
                 if is_text && !self.text.take(&bytes[..here], self.mask) {
                     self.wrong = Some(Wrong::NotUtf8);
@@ -140,7 +140,7 @@ impl Fragments {
         all.len()
     }
 
-    /// Takes a byte of a header; false when a message has more fragments than it may.
+    /// Takes a byte of a header; false if a message has too many fragments.
     fn take_header(&mut self, byte: u8) -> bool {
         match self.part {
             Part::Opcode => {
@@ -150,7 +150,7 @@ impl Fragments {
                 self.is_plain = byte & 0x70 == 0;
                 if !self.is_control {
                     match byte & 0x0f {
-                        // It continues nothing, and that is what is wrong with it.
+                        // A stray continuation: the library reports that.
                         CONTINUATION if self.count == 0 => self.is_text = false,
                         CONTINUATION => self.text.at = 0,
                         opcode => (self.is_text, self.text) = (opcode == TEXT, Text::default()),
@@ -190,7 +190,7 @@ impl Fragments {
         self.part = if self.length == 0 { Part::Opcode } else { Part::Payload };
     }
 
-    /// Whether nothing has begun that has not ended.
+    /// Whether every message that has begun has ended.
     pub(super) fn is_between(&self) -> bool {
         self.part == Part::Opcode && self.count == 0
     }

@@ -1,5 +1,5 @@
-//! What a client sends: frames in, messages out. tungstenite's sans-I/O context does parsing,
-//! masking, fragmentation, UTF-8 and the closing handshake (RFC 6455).
+//! What a client sends: turns bytes into messages. tungstenite's sans-I/O context does parsing, masking,
+//! fragmentation, UTF-8 and the closing handshake (RFC 6455).
 
 use std::io::{self, Read, Write};
 
@@ -10,39 +10,40 @@ use tungstenite::{Error, Message, Utf8Bytes};
 use super::fragments::{Fragments, Wrong};
 use crate::protocol::CloseCode;
 
-/// Larger messages grow it.
+/// Grows for larger messages.
 const READ_BUFFER: usize = 128;
 
-/// Something a client sent.
+/// Something that a client sent.
 #[derive(Debug)]
 pub(super) enum Inbound {
     /// A whole text message.
     Text(Utf8Bytes),
     /// A whole binary message.
     Binary(Bytes),
-    /// A ping or a pong; pings are answered already.
+    /// A ping or a pong; pings have been answered.
     Alive,
-    /// The client closes; the close is answered already. `has_failed` where its code says so.
+    /// The client closes, and that has been answered. `has_failed` if its code reports a failure.
     Closed { has_failed: bool },
-    /// The client broke the protocol; the connection is to be closed with this code.
+    /// The client violated the protocol; the connection has to be closed with this code.
     Broken(CloseCode),
 }
 
-/// Reads one client's frames. Held while something of one is to come: most clients are silent most of the
-/// time, and there are many of them.
+/// Reads one client's frames. Exists only while a message is incomplete, because most of the many clients
+/// are silent most of the time.
 pub(super) struct FrameReader {
     context: WebSocketContext,
     fragments: Fragments,
 }
 
 impl FrameReader {
-    /// Whether a new one would read what comes next just as well. Asked when all that came has been read.
+    /// Whether a new reader would read the next bytes just as well. Called when all bytes so far have been
+    /// read.
     pub(super) fn is_between(&self) -> bool {
         self.fragments.is_between()
     }
 
-    /// Messages and frames longer than `message_bytes_max` break the protocol, as do messages of more
-    /// than `fragments_max` fragments.
+    /// Messages longer than `message_bytes_max`, or of more than `fragments_max` fragments, violate the
+    /// protocol.
     pub(super) fn new(message_bytes_max: usize, fragments_max: u32) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
@@ -53,8 +54,8 @@ impl FrameReader {
         Self { context, fragments: Fragments::fewer_than(fragments_max) }
     }
 
-    /// The next thing in `input`, which is used up from the front; `None` when more is needed.
-    /// What has to be answered (pongs, a close) is appended to `output`.
+    /// The next message in `input`, which is consumed from the front; `None` if more bytes are needed.
+    /// Answers (pongs, a close) are appended to `output`.
     pub(super) fn next(&mut self, input: &mut &[u8], output: &mut Vec<u8>) -> Option<Inbound> {
         let mut pipe = Pipe { input, output, fragments: &mut self.fragments };
         match self.context.read(&mut pipe) {
@@ -62,17 +63,18 @@ impl FrameReader {
             Ok(Message::Binary(bytes)) => Some(Inbound::Binary(bytes)),
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Some(Inbound::Alive),
             Ok(Message::Close(frame)) => {
-                // 1002 to 1015, of which 1005 stands for no code at all.
+                // Codes that report a failure: 1002 to 1015, except 1005, which stands for the absence of a
+                // code.
                 let code = frame.map_or(1005, |frame| u16::from(frame.code));
                 let has_failed = (1002..=1015).contains(&code) && code != 1005;
-                // The answer is queued in the context; a failure to flush into a Vec cannot happen.
+                // The answer is queued in the context; flushing into a `Vec` cannot fail.
                 match self.context.flush(&mut pipe) {
                     Ok(()) | Err(Error::ConnectionClosed) => Some(Inbound::Closed { has_failed }),
                     Err(error) => Some(Inbound::Broken(close_code(&error))),
                 }
             }
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
-            // Nothing else can fail there: see `Pipe`.
+            // Only `Pipe` produces this error, and only for this.
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 Some(Inbound::Broken(CloseCode::InvalidUtf8))
             }
@@ -93,7 +95,7 @@ fn close_code(error: &Error) -> CloseCode {
     }
 }
 
-/// Bytes at hand and bytes to send, as the blocking stream that the context expects.
+/// The available input and the output, as the blocking stream that the context expects.
 struct Pipe<'a, 'b> {
     input: &'a mut &'b [u8],
     output: &'a mut Vec<u8>,
@@ -110,7 +112,7 @@ impl Read for Pipe<'_, '_> {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let read = self.input.read(buf)?;
-        // What came whole before what is wrong is heard first.
+        // Complete messages before the fault are processed first.
         match (self.fragments.take(&buf[..read]), self.fragments.wrong()) {
             (0, Some(wrong)) => Err(wrong.into()),
             (good, _) => Ok(good),
@@ -154,7 +156,7 @@ mod tests {
         out
     }
 
-    /// Feeds bytes in pieces of `step`, and shows what came out.
+    /// Feeds bytes in pieces of `step`, and shows the outcome.
     fn feed(bytes: &[u8], step: usize) -> (Vec<String>, Vec<u8>) {
         let mut reader = FrameReader::new(1_000, FRAGMENTS_MAX);
         let (mut seen, mut output) = (Vec::new(), Vec::new());
@@ -195,7 +197,7 @@ mod tests {
 
     #[test]
     fn what_is_no_utf_8_is_told_at_the_first_byte_that_shows_it() {
-        // κόσμε, a code point that there is not, and more: in one frame, of which only a part has come.
+        // κόσμε, an invalid code point, and more: in one frame that has arrived only in part.
         let text = b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xf4\x90\x80\x80edited";
         let wrong_at = 12;
         let whole = frame(OpCode::Data(Data::Text), true, text);
@@ -203,7 +205,8 @@ mod tests {
         let step = |bytes: &[u8]| feed(bytes, 1).0;
         assert_eq!(step(&whole[..header + wrong_at]), [""; 0]);
         assert_eq!(step(&whole[..header + wrong_at + 1]), ["broken 1007"]);
-        // In fragments, each with a mask of its own, and a ping between them that is none of the text.
+        // In fragments, each with its own mask, and between them a ping, whose payload is not part of the
+        // text.
         let mut cut = frame(OpCode::Data(Data::Text), false, &text[..3]);
         cut.extend(frame(OpCode::Control(Control::Ping), true, b"\xff"));
         cut.extend(frame(OpCode::Data(Data::Continue), false, &text[3..11]));
@@ -211,24 +214,25 @@ mod tests {
         let after = text.len() - wrong_at - 1;
         assert_eq!(step(&cut[..cut.len() - after - 1]), ["alive"]);
         assert_eq!(step(&cut[..cut.len() - after]), ["alive", "broken 1007"]);
-        // What came with it, and whole, is heard.
+        // Complete messages before it are processed.
         let before = frame(OpCode::Data(Data::Text), true, b"heard");
         check(&[&before[..], &whole].concat(), &["text heard", "broken 1007"]);
-        // A frame that is wrong by its head is told so, whatever is in it.
+        // For a frame with an invalid header, that is reported, whatever its payload.
         let mut unmasked = vec![0x81, 2];
         unmasked.extend(b"\xff\xfe");
         check(&[&before[..], &unmasked].concat(), &["text heard", "broken 1002"]);
         let mut reserved = frame(OpCode::Data(Data::Text), true, b"\xff\xfe");
         reserved[0] |= 0x40;
         check(&[&before[..], &reserved].concat(), &["text heard", "broken 1002"]);
-        // What continues no message is told so, also behind one of text, and however little of it has come.
+        // A stray continuation is reported, even after a text message, and however little of it has
+        // arrived.
         let stray = frame(OpCode::Data(Data::Continue), true, b"\xff\xfe");
         check(&[&before[..], &stray].concat(), &["text heard", "broken 1002"]);
         check(&[&before[..], &stray[..stray.len() - 1]].concat(), &["text heard"]);
-        // A message that ends within a character; and one of bytes, which may be any.
+        // A message that ends within a character; and a binary one, which may contain anything.
         check(&frame(OpCode::Data(Data::Text), true, &text[..1]), &["broken 1007"]);
         check(&frame(OpCode::Data(Data::Binary), true, text), &[&format!("binary {}", text.len())]);
-        // More than is looked at together, with characters across the borders.
+        // More than is checked together, with characters across the boundaries.
         for shift in 0..4 {
             let long = ["x".repeat(shift), "€".repeat(300)].concat();
             check(&frame(OpCode::Data(Data::Text), true, long.as_bytes()), &[&format!("text {long}")]);
@@ -278,7 +282,7 @@ mod tests {
         let end = frame(OpCode::Data(Data::Continue), true, b"x");
         let ping = frame(OpCode::Control(Control::Ping), true, b"in between");
         let most = [&begin[..], &more(100), &ping, &more(FRAGMENTS_MAX - 102), &end].concat();
-        // Each message counts by itself.
+        // Each message is counted separately.
         check(&most.repeat(2), &["alive", "text x", "alive", "text x"]);
         check(&[&begin[..], &more(FRAGMENTS_MAX - 1), &end].concat(), &["broken 1009"]);
         let small = frame(OpCode::Data(Data::Continue), false, b"a");

@@ -1,4 +1,5 @@
-//! What one client sends: taken in order and in turns, and the more slowly the more it asks for.
+//! Processes what one client sends: in order, with yields in between, and more slowly the more the client
+//! asks for.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,24 +17,24 @@ use super::publishing::Publisher;
 use super::shard::{Heard, Request, Shard};
 use crate::protocol::CloseCode;
 
-/// Takes in what one client sends.
+/// Processes what one client sends.
 pub(super) struct Intake {
-    /// Where something was read of a message that is not whole yet.
+    /// Present while a message is incomplete.
     reader: Option<Box<FrameReader>>,
-    /// Nothing more of it is to be heard: what it sends is read, and not looked at.
+    /// Whether further input is read and ignored.
     is_deaf: bool,
     backlog: Option<Box<Backlog>>,
-    /// Where the client publishes.
+    /// Present once the client publishes.
     publisher: Option<Box<Publisher>>,
 }
 
-/// What keeps a client waiting. While there is one, its socket is not read.
+/// What keeps a client waiting. While it exists, the client's socket is not read.
 struct Backlog {
-    /// Not all of its names are done.
+    /// A request with unprocessed channels.
     request: Option<Request>,
     /// Until the client has paid for what it asked for.
     rest: Option<Pin<Box<Sleep>>>,
-    /// What was read behind it.
+    /// What was read after the request.
     unread: Vec<u8>,
 }
 
@@ -46,7 +47,7 @@ impl Intake {
         self.is_deaf
     }
 
-    /// Takes what was read from the socket. Must not be called while something is kept back.
+    /// Takes what was read from the socket. Must not be called while there is a backlog.
     pub(super) fn take(&mut self, connection: &Rc<Connection>, shard: &Rc<Shard>, mut input: &[u8]) {
         if input.is_empty() && self.reader.is_none() {
             return;
@@ -119,7 +120,7 @@ impl Intake {
         }
     }
 
-    /// Goes on with what the client publishes.
+    /// Continues with what the client publishes.
     pub(super) fn poll_publisher(
         &mut self,
         cx: &mut Context<'_>,
@@ -134,7 +135,7 @@ impl Intake {
         }
     }
 
-    /// Goes on with what is kept back, a turn at a time, until nothing is.
+    /// Continues with the backlog, one step at a time, until there is none.
     pub(super) fn poll_backlog(
         &mut self,
         cx: &mut Context<'_>,
@@ -143,11 +144,11 @@ impl Intake {
     ) -> Poll<()> {
         while let Some(backlog) = &mut self.backlog {
             if !connection.is_open() {
-                // Nothing is done for it any more. Its close frame may be in what was read.
+                // The rest of the request is dropped. Its close frame may be in what was read.
                 (backlog.request, backlog.rest) = (None, None);
             }
             if connection.is_open() && self.publisher.as_ref().is_some_and(|publisher| publisher.is_full()) {
-                // Woken when the log has what is under way.
+                // Woken when the log has accepted what is being published.
                 return Poll::Pending;
             }
             if let Some(rest) = &mut backlog.rest {
@@ -171,7 +172,7 @@ impl Intake {
 }
 
 impl Backlog {
-    /// Does one turn's part of the request; says whether all of it is done and paid for.
+    /// Does one step of the request; returns whether it is done and paid for.
     fn go_on(&mut self, connection: &Rc<Connection>, shard: &Rc<Shard>) -> bool {
         let Some(request) = &mut self.request else { return true };
         if shard.go_on(connection, request) {

@@ -1,4 +1,4 @@
-//! What strangers may take: TCP connections and WebSockets in all, those of one source, and how often
+//! Limits on anonymous clients: TCP connections and WebSockets in all, those of one source, and how often
 //! it connects.
 
 use std::collections::HashMap;
@@ -19,8 +19,8 @@ use crate::support::counter::Counter;
 use crate::support::rate::Rates;
 use crate::support::seldom::Seldom;
 
-/// Whom the limits count as one: an IPv4 address, or a network of 2^64 IPv6 addresses, of which one
-/// customer of a provider has at least one.
+/// What limits on addresses apply to: an IPv4 address, or a network of 2^64 IPv6 addresses, because a
+/// customer of a provider has at least one such network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Source(IpAddr);
 
@@ -44,7 +44,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// A limit that refuses.
+/// A limit that refuses a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
     /// WebSockets in all.
@@ -55,14 +55,14 @@ pub(crate) enum Limit {
     Address,
     /// How often one source connects.
     Rate,
-    /// What a principal or a tenant may have. Counted there.
+    /// A limit of a principal or a tenant, which is counted there.
     Quota(Over),
 }
 
 impl Limit {
     pub(crate) const ALL: [Self; 4] = [Self::Full, Self::Tcp, Self::Address, Self::Rate];
 
-    /// Its name in metrics.
+    /// The label in metrics.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -73,12 +73,12 @@ impl Limit {
         }
     }
 
-    /// Its place in [`ALL`](Self::ALL), if it has one.
+    /// Its index in [`ALL`](Self::ALL), if it is there.
     fn place(self) -> Option<usize> {
         Self::ALL.iter().position(|limit| *limit == self)
     }
 
-    /// When to come back: spread, where it is many who do.
+    /// When to reconnect; spread, because many clients may be refused at once.
     pub(crate) fn retry_after_ms(self) -> u64 {
         match self {
             Self::Quota(over) => over.wait_ms().max(spread_retry_ms()),
@@ -86,7 +86,7 @@ impl Limit {
         }
     }
 
-    /// What a WebSocket is closed with for it.
+    /// The close code of a WebSocket that it refuses.
     pub(crate) fn close_code(self) -> CloseCode {
         match self {
             Self::Full | Self::Tcp | Self::Address => CloseCode::TooManyConnections,
@@ -95,7 +95,7 @@ impl Limit {
         }
     }
 
-    /// What lets more in of those that come from loopback, or from elsewhere.
+    /// The setting that would admit more connections from loopback, or from elsewhere.
     fn setting(self, is_loopback: bool) -> &'static str {
         match (self, is_loopback) {
             (Self::Full, _) => "connections.max",
@@ -109,10 +109,10 @@ impl Limit {
     }
 }
 
-/// WebSockets beyond the limits at once, which are told so and closed.
+/// The most WebSockets beyond the limits that are told so at once.
 const TURNED_AWAY_MAX: usize = 64;
 
-/// The limits, and what counts against them now.
+/// The limits, and the current counts.
 #[derive(Debug)]
 pub(super) struct Limits {
     config: ConnectionsConfig,
@@ -139,7 +139,7 @@ impl Limits {
         }
     }
 
-    /// How many subscriptions a connection may have.
+    /// The most subscriptions of a connection.
     pub(super) fn subscriptions_max(&self) -> usize {
         self.config.subscriptions_max
     }
@@ -149,7 +149,7 @@ impl Limits {
         limit.place().map_or(0, |place| self.refused[place].0.get())
     }
 
-    /// TCP connections that are open.
+    /// Open TCP connections.
     pub(super) fn tcp(&self) -> usize {
         self.tcp.load(Ordering::Acquire)
     }
@@ -166,8 +166,7 @@ impl Limits {
         limit
     }
 
-    /// Counts a TCP connection for as long as the place is held: in all, and of its source if that is
-    /// known yet.
+    /// Counts a TCP connection until the place is dropped: in all, and for its source if that is known yet.
     pub(super) fn admit_tcp(self: &Arc<Self>, source: Option<Source>) -> Result<TcpPlace, Limit> {
         if let Some(source) = source {
             self.count(source)?;
@@ -177,7 +176,7 @@ impl Limits {
 
     fn tcp_place(self: &Arc<Self>, source: Option<Source>) -> Option<TcpPlace> {
         let max = self.config.tcp_max;
-        // Made first: it gives back what was counted where this is one too many.
+        // Created first, because its drop undoes the count if this is one too many.
         let place = TcpPlace { limits: Arc::clone(self), source, is_turned_away: AtomicBool::new(false) };
         if self.tcp.fetch_add(1, Ordering::AcqRel) >= max && max > 0 {
             return None;
@@ -195,7 +194,7 @@ impl Limits {
         }
     }
 
-    /// Counts a connection of a source for as long as the permit is held.
+    /// Counts a connection of a source until the permit is dropped.
     pub(super) fn admit_address(self: &Arc<Self>, source: Source) -> Result<AddressPermit, Limit> {
         self.count(source)?;
         Ok(AddressPermit { limits: Arc::clone(self), source })
@@ -226,7 +225,7 @@ impl Limits {
         }
     }
 
-    /// Counts a WebSocket for as long as the admission is held, and what it stands on with it.
+    /// Counts a WebSocket, with the permits that it depends on, until the admission is dropped.
     pub(super) fn admit(
         &self,
         tcp: Arc<TcpPlace>,
@@ -241,8 +240,8 @@ impl Limits {
         Ok(Admission { tcp, forwarded })
     }
 
-    /// Has a WebSocket that was refused for a moment, so that it can be told; `None` where too many are
-    /// being told already, or there is no room for its TCP connection either.
+    /// Admits a refused WebSocket for a moment, so that its client can be told; `None` if too many are
+    /// being told already, or there is no room for its TCP connection.
     pub(super) fn admit_beyond(
         self: &Arc<Self>,
         tcp: Option<Arc<TcpPlace>>,
@@ -261,19 +260,18 @@ impl Limits {
     }
 }
 
-/// Counts a TCP connection for as long as it is held. One allocation, since every idle connection has
-/// it.
+/// Counts a TCP connection until dropped. One allocation, because every idle connection has it.
 #[derive(Debug)]
 pub(crate) struct TcpPlace {
     limits: Arc<Limits>,
-    /// `None` of a trusted proxy: whom its requests are for they say themselves.
+    /// `None` for a trusted proxy, whose requests name their clients.
     source: Option<Source>,
-    /// Its WebSocket is one beyond the limits.
+    /// Whether its WebSocket is beyond the limits.
     is_turned_away: AtomicBool,
 }
 
 impl TcpPlace {
-    /// Whether its source is known, and counts it.
+    /// Whether its source is known and counts it.
     pub(crate) fn has_source(&self) -> bool {
         self.source.is_some()
     }
@@ -288,7 +286,7 @@ impl Drop for TcpPlace {
     }
 }
 
-/// Counts a request that a proxy passes on for a source, for as long as it is held.
+/// Counts a request that a proxy passes on for a source, until dropped.
 #[derive(Debug)]
 pub(crate) struct AddressPermit {
     limits: Arc<Limits>,
@@ -301,7 +299,7 @@ impl Drop for AddressPermit {
     }
 }
 
-/// Counts a WebSocket connection for as long as it is held.
+/// Counts a WebSocket until dropped.
 #[derive(Debug)]
 pub(crate) struct Admission {
     tcp: Arc<TcpPlace>,
@@ -309,7 +307,7 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    /// Where the connection comes from; `None` where a proxy does not say.
+    /// The source of the connection; `None` if a proxy does not name it.
     pub(crate) fn source(&self) -> Option<Source> {
         self.forwarded.as_ref().map(|permit| permit.source).or(self.tcp.source)
     }

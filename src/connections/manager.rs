@@ -1,4 +1,4 @@
-//! The handle to all shards: admits, adopts, lists, disconnects, counts.
+//! The handle to all shards: admits, hands over, lists, disconnects and counts connections.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -20,7 +20,7 @@ use super::{ConnectionInfo, ConnectionStory, Guest};
 use crate::model::Zone;
 use crate::protocol::CloseCode;
 
-/// How long a shard is waited for when it is asked about its connections.
+/// How long a shard may take to answer about its connections.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// The handle to all connections of this node. Cheap to clone.
@@ -33,7 +33,7 @@ struct Inner {
     behind: Arc<Behind>,
 }
 
-/// One shard, as others hold it.
+/// The handle to one shard.
 #[derive(Clone)]
 pub(crate) struct ShardHandle {
     pub(super) commands: mpsc::Sender<Command>,
@@ -47,7 +47,7 @@ impl fmt::Debug for Manager {
 }
 
 impl ShardHandle {
-    /// Counts a task of the shard's thread while it is there.
+    /// Counts a task of the shard's thread until it ends.
     pub(crate) fn counted<F: Future>(&self, task: F) -> impl Future<Output = F::Output> + use<F> {
         self.stats.served.track_future(task)
     }
@@ -59,10 +59,10 @@ impl fmt::Debug for ShardHandle {
     }
 }
 
-/// Which connections are listed: the first ones in the order of their ids.
+/// Which connections to list: the first ones in the order of their ids.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Listing {
-    /// So many at the most.
+    /// The most to list.
     pub(crate) max: usize,
     /// Only those after this one.
     pub(crate) after: Option<Uuid>,
@@ -70,18 +70,18 @@ pub(crate) struct Listing {
     pub(crate) zone: Option<Zone>,
 }
 
-/// What `/ws/stats` tells of connections.
+/// What `/ws/stats` reports about connections.
 #[derive(Debug)]
 pub(crate) struct Overview {
     pub(crate) totals: Totals,
     pub(crate) connections: Vec<ConnectionInfo>,
-    /// There are more after this one.
+    /// More follow after this one.
     pub(crate) next: Option<Uuid>,
-    /// Open TCP connections, WebSockets among them.
+    /// Open TCP connections, including WebSockets.
     pub(crate) tcp: usize,
-    /// Readers that are behind, where those are bounded.
+    /// Lagging connections, if they are bounded.
     pub(crate) behind: BehindCounts,
-    /// Shards that did not answer in time; their connections are only in the totals.
+    /// Shards that did not answer in time; their connections are in the totals only.
     pub(crate) silent_shards: usize,
 }
 
@@ -96,20 +96,21 @@ impl Manager {
         &self.0.shards[index]
     }
 
-    /// Tasks of the threads that serve connections. Each stays on its thread, so that no runtime counts it.
+    /// Tasks of the threads that serve connections. They stay on their thread, so no runtime's metrics
+    /// count them.
     pub(crate) fn tasks(&self) -> usize {
         self.0.shards.iter().map(|shard| shard.stats.tasks.len() + shard.stats.served.len()).sum()
     }
 
-    /// How many subscriptions a connection may have.
+    /// The most subscriptions of a connection.
     pub(crate) fn subscriptions_max(&self) -> usize {
         self.0.limits.subscriptions_max()
     }
 
-    /// Counts a TCP connection for as long as the place is held.
+    /// Counts a TCP connection until the place is dropped.
     ///
     /// # Errors
-    /// There are as many as may be.
+    /// There are as many as allowed.
     pub(crate) fn admit_tcp(&self, source: Option<Source>) -> Result<TcpPlace, Limit> {
         self.0.limits.admit_tcp(source)
     }
@@ -117,23 +118,23 @@ impl Manager {
     /// Counts that a source connects.
     ///
     /// # Errors
-    /// It does so more often than it may.
+    /// It connects more often than allowed.
     pub(crate) fn admit_connect(&self, source: Source) -> Result<(), Limit> {
         self.0.limits.admit_connect(source)
     }
 
-    /// Counts a connection of a source for as long as the permit is held.
+    /// Counts a connection of a source until the permit is dropped.
     ///
     /// # Errors
-    /// It has as many as it may have.
+    /// It has as many as allowed.
     pub(crate) fn admit_address(&self, source: Source) -> Result<AddressPermit, Limit> {
         self.0.limits.admit_address(source)
     }
 
-    /// Counts a WebSocket for as long as the admission is held.
+    /// Counts a WebSocket until the admission is dropped.
     ///
     /// # Errors
-    /// There are as many as may be.
+    /// There are as many as allowed.
     pub(crate) fn admit(
         &self,
         tcp: Arc<TcpPlace>,
@@ -142,8 +143,8 @@ impl Manager {
         self.0.limits.admit(tcp, forwarded)
     }
 
-    /// Has a WebSocket that was refused for a moment, so that it can be told; `None` where too many are
-    /// being told already, or there is no room for its TCP connection either.
+    /// Admits a refused WebSocket for a moment, so that its client can be told; `None` if too many are
+    /// being told already, or there is no room for its TCP connection.
     pub(crate) fn admit_beyond(
         &self,
         tcp: Option<Arc<TcpPlace>>,
@@ -152,7 +153,7 @@ impl Manager {
         self.0.limits.admit_beyond(tcp, forwarded)
     }
 
-    /// Closes a connection with a code; says whether there is one of this id.
+    /// Closes a connection with a code; returns whether it was found.
     pub async fn disconnect(&self, id: Uuid, code: CloseCode) -> bool {
         for shard in &self.0.shards {
             let (answer, answered) = oneshot::channel();
@@ -169,7 +170,7 @@ impl Manager {
         self.stats(Some(Listing { max, ..Listing::default() })).await.connections
     }
 
-    /// All that is known of a connection; `None` where there is none of this id, or its shard does not
+    /// Everything known about a connection; `None` if there is none with this id, or its shard does not
     /// answer in time.
     pub(crate) async fn story(&self, id: Uuid) -> Option<ConnectionStory> {
         let deadline = time::Instant::now() + ANSWER_WITHIN;
@@ -185,7 +186,7 @@ impl Manager {
         None
     }
 
-    /// Of these connections, those that are not open on this node. Where a shard does not answer in time, none.
+    /// Which of these connections are not open on this node. If a shard does not answer in time, none.
     pub(crate) async fn closed(&self, connections: Vec<Uuid>) -> Vec<Uuid> {
         let deadline = time::Instant::now() + ANSWER_WITHIN;
         let (asked, mut open) = (Arc::new(HashSet::from_iter(connections)), HashSet::new());
@@ -201,7 +202,8 @@ impl Manager {
         asked.iter().filter(|id| !open.contains(*id)).copied().collect()
     }
 
-    /// Subscribers by zone. Of a shard that has ended there are none; to be dropped where it takes too long.
+    /// Subscribers by zone. A shard that has ended counts as none. Has no timeout, so the caller may drop
+    /// it.
     pub(crate) async fn by_zone(&self) -> BTreeMap<String, u64> {
         let mut by_zone = BTreeMap::new();
         for shard in &self.0.shards {
@@ -216,7 +218,7 @@ impl Manager {
         by_zone
     }
 
-    /// Counters of all shards; with `list`, what only the shards themselves know too, and these
+    /// Counters of all shards; with `list`, also what only the shards themselves know, and the listed
     /// connections.
     pub(crate) async fn stats(&self, list: Option<Listing>) -> Overview {
         let mut overview = Overview {
@@ -269,14 +271,14 @@ impl Manager {
         Totals::sum(self.0.shards.iter().map(|shard| shard.stats.as_ref()))
     }
 
-    /// Tells every shard to close its connections over a time, and then to end. A shard that takes no
-    /// commands is not waited for.
+    /// Tells every shard to close its connections over a time, and then to end. Does not wait for a shard
+    /// that accepts no commands.
     pub(crate) async fn drain(&self, window: Duration) {
         let told = self.0.shards.iter().enumerate().map(async |(shard, handle)| {
             let sending = handle.commands.send(Command::Drain { window });
-            // Where there is nobody to tell, it has ended already.
+            // If nobody receives the command, the shard has ended already.
             if time::timeout(ANSWER_WITHIN, sending).await.is_err() {
-                warn!(shard, "a shard takes no commands, and cannot be told to close its connections");
+                warn!(shard, "a shard accepts no commands and could not be told to close its connections");
             }
         });
         join_all(told).await;
@@ -284,8 +286,8 @@ impl Manager {
 }
 
 impl ShardHandle {
-    /// Hands over a connection: a WebSocket once the response that upgrades it has been sent. Who is at its other end is
-    /// `None` where nobody is asked.
+    /// Hands over a connection; for a WebSocket, after its upgrade response was sent. `guest` is `None` if
+    /// authentication is off.
     pub(crate) async fn adopt(
         &self,
         arriving: Arriving,
@@ -318,11 +320,11 @@ mod tests {
         let overview = manager.stats(Some(Listing { max: 10, ..Listing::default() })).await;
         assert_eq!((overview.silent_shards, begun.elapsed()), (2, ANSWER_WITHIN));
         assert!(overview.connections.is_empty() && overview.totals.connections.by_zone.is_empty());
-        // Nobody is asked where nobody's answer is needed.
+        // Without a list, shards are not asked.
         assert_eq!(manager.stats(None).await.silent_shards, 0);
         assert_eq!(manager.story(Uuid::new_v4()).await, None);
 
-        // Its queue is full by now, and still the end does not wait for it.
+        // The queue is full by now, and draining does not wait for it.
         let begun = time::Instant::now();
         manager.drain(Duration::from_secs(60)).await;
         assert_eq!(begun.elapsed(), ANSWER_WITHIN);

@@ -1,7 +1,7 @@
-//! Sockets: one shard per thread, straight writes, a queue only for readers that fall behind.
+//! Connections: one shard per thread, direct writes, and a queue only for clients that lag.
 //!
-//! A shard and all its connections live on one thread and share no locks. Other threads reach it
-//! through two bounded queues: entries from the channels, and commands from the [`Manager`].
+//! A shard and all its connections live on one thread and share no locks. Other threads reach it through
+//! two bounded queues: entries from the channels, and commands from the [`Manager`].
 
 mod behind;
 mod config;
@@ -51,30 +51,29 @@ use manager::ShardHandle as Handle;
 use shard::{Shard, ShardQueues};
 use stats::ShardStats;
 
-/// Batches on their way to one shard; while there are more, publishers wait. No channel fills it
-/// alone.
+/// Batches on their way to one shard; when there are more, publishers wait. No single channel can fill it.
 const LIVE_QUEUE: usize = 128;
 const _: () = assert!(CREDITS < LIVE_QUEUE);
 
 /// Commands that wait for one shard.
 const COMMAND_QUEUE: usize = 1_024;
 
-/// Who is at the other end of a connection.
+/// The client of a connection.
 #[derive(Debug)]
 pub(crate) struct Guest {
     pub(crate) principal: Arc<Principal>,
-    /// Its place among the connections of its principal; `None` where nothing is limited.
+    /// Counts the connection for its principal; `None` without limits.
     pub(crate) seat: Option<Seat>,
 }
 
-/// Somebody who is not limited.
+/// A client without limits.
 impl From<Arc<Principal>> for Guest {
     fn from(principal: Arc<Principal>) -> Self {
         Self { principal, seat: None }
     }
 }
 
-/// A shard that does not run yet: what its thread needs. Can be sent there.
+/// A shard that does not run yet, to be sent to its thread.
 pub(crate) struct ShardSeed {
     index: usize,
     config: ConnectionsConfig,
@@ -105,7 +104,7 @@ impl ShardSeed {
     }
 }
 
-/// The manager of `count` shards, the shards to run, and where the channels send their entries.
+/// The manager of `count` shards, the shards to run, and the queues into which the channels put entries.
 pub(crate) fn prepare(
     count: usize,
     config: &ConnectionsConfig,

@@ -1,4 +1,4 @@
-//! Frames that wait for a slow reader. Exists only while the socket is behind.
+//! Frames that wait for a slow client. Exists only while its socket accepts no more.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
@@ -8,10 +8,10 @@ use bytes::{Buf, Bytes};
 
 use crate::model::ChannelName;
 
-/// Frames given to the kernel in one call.
+/// Frames passed to the kernel in one call.
 const IO_SLICES: usize = 64;
 
-/// What a frame makes obsolete among those that wait.
+/// What a frame replaces among those that wait.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Replaces {
     /// An older entry with this key of this channel.
@@ -20,24 +20,24 @@ pub(super) enum Replaces {
     Heartbeat,
 }
 
-/// How much may wait.
+/// Bounds on what waits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OutboxLimits {
     /// Frames, not counting those that a newer one may replace.
     pub(super) frames: usize,
-    /// Bytes in all, but for a piece that is replayed: there is one at the most, and its size is bounded
-    /// where it is read.
+    /// Bytes in all, except for a piece of a replay: there is at most one, and its size is bounded where it
+    /// is read.
     pub(super) bytes: usize,
 }
 
-/// More waits than may.
+/// More waits than allowed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Overflow;
 
 #[derive(Debug)]
 struct Waiting {
     bytes: Bytes,
-    /// Messages in `bytes` (several, where entries are replayed in one piece).
+    /// Messages in `bytes`; several, if entries are replayed in one piece.
     messages: usize,
     replaces: Option<Replaces>,
     is_piece: bool,
@@ -49,33 +49,33 @@ impl Waiting {
     }
 }
 
-/// A queue in two generations. What is written comes from the `sealed` one; what arrives goes to
-/// the `open` one, where a newer frame removes the older one with its key and goes to the end. So
-/// offsets on the wire never go back, a frame half on the wire is never replaced, and a key that
-/// changes faster than the reader reads still gets its turn once in each generation.
+/// A queue in two generations. Frames are written from the `sealed` one; new frames go into the `open` one,
+/// where a newer frame removes the older one with its key and goes to the end. Thus offsets on the wire
+/// never go back, a partly written frame is never replaced, and a key that changes faster than the client
+/// reads is still sent once in each generation.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     sealed: VecDeque<Waiting>,
     open: VecDeque<Option<Waiting>>,
-    /// Where in `open` the frame with this key stands.
+    /// The index in `open` of the frame with this key.
     places: HashMap<Replaces, usize>,
     /// How many of `open` are `None`.
     removed: usize,
     bytes: usize,
-    /// How many of them are of pieces.
+    /// The part of `bytes` in pieces.
     piece_bytes: usize,
     unreplaceable: usize,
-    /// The first of `sealed` is half on the wire.
+    /// The first of `sealed` is partly written.
     half_written: bool,
 }
 
 impl Outbox {
-    /// Begins with the rest of a frame that the kernel took a part of.
+    /// Begins with the rest of a frame that the kernel accepted in part.
     pub(super) fn with_rest(rest: Bytes) -> Self {
         Self::begun_with(Waiting { bytes: rest, messages: 1, replaces: None, is_piece: false })
     }
 
-    /// Begins with the rest of a piece of several messages that the kernel took a part of.
+    /// Begins with the rest of a piece of several messages that the kernel accepted in part.
     pub(super) fn with_rest_of(rest: Bytes, messages: usize) -> Self {
         Self::begun_with(Waiting { bytes: rest, messages, replaces: None, is_piece: true })
     }
@@ -96,18 +96,18 @@ impl Outbox {
         self.bytes
     }
 
-    /// Frames that wait and that nothing replaces.
+    /// Frames that wait and that nothing may replace.
     pub(super) fn unreplaceable(&self) -> usize {
         self.unreplaceable
     }
 
-    /// All messages that wait.
+    /// Messages that wait.
     pub(super) fn messages(&self) -> usize {
         let open = self.open.iter().flatten();
         self.sealed.iter().chain(open).map(|waiting| waiting.messages).sum()
     }
 
-    /// Adds a frame; says whether an older one went.
+    /// Adds a frame; returns whether it replaced an older one.
     pub(super) fn push(
         &mut self,
         frame: Bytes,
@@ -147,7 +147,7 @@ impl Outbox {
         };
         self.bytes -= older.bytes.len();
         self.removed += 1;
-        // A reader that stands still must not make holes pile up.
+        // Holes must not accumulate while the client reads nothing.
         if self.removed > self.open.len() / 2 + 32 {
             self.open.retain(Option::is_some);
             self.removed = 0;
@@ -161,7 +161,7 @@ impl Outbox {
         true
     }
 
-    /// Drops all but a frame that is half on the wire; says how many messages went.
+    /// Drops everything except a partly written frame; returns how many messages were dropped.
     pub(super) fn abandon(&mut self) -> usize {
         let kept = if self.half_written { self.sealed.pop_front() } else { None };
         let dropped = self.messages();
@@ -178,10 +178,10 @@ impl Outbox {
         self.removed = 0;
     }
 
-    /// Gives frames to `write` until none is left or it takes no more (`WouldBlock`).
+    /// Passes frames to `write` until none is left or it accepts no more (`WouldBlock`).
     ///
     /// # Errors
-    /// What `write` failed with, other than `WouldBlock`.
+    /// Errors of `write` other than `WouldBlock`.
     pub(super) fn write_to(
         &mut self,
         mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
@@ -231,12 +231,12 @@ impl Outbox {
     }
 }
 
-/// What a round of writing did.
+/// The outcome of writing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Written {
-    /// Messages whose last byte went.
+    /// Messages that were completely written.
     pub(super) messages: usize,
-    /// Nothing waits any more.
+    /// Whether nothing waits any longer.
     pub(super) all: bool,
 }
 
@@ -352,8 +352,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is pushed and however slowly it is read: frames without a key all arrive in
-        /// order; of each key the last one arrives; order never goes back; the counts are right.
+        /// Whatever is pushed, and however slowly it is read: frames without a key all arrive in order; the
+        /// last frame of each key arrives; the order never goes back; the counts are right.
         #[test]
         fn nothing_that_must_arrive_is_lost(
             steps in prop::collection::vec((0u8..6, 0usize..30), 1..120),

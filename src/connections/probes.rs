@@ -1,5 +1,5 @@
-//! Probes of what reads the frames of WebSockets, and the places that streams of events come back to: see
-//! [`crate::probes`].
+//! Probes of the parsers of WebSocket frames, and of the positions with which event streams are resumed:
+//! see [`crate::probes`].
 
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
@@ -11,10 +11,10 @@ use crate::support::probing::cuts;
 
 pub(crate) use super::events::probes::resumes;
 
-/// The longest message; short, so that messages are too long.
+/// The longest message; short, so that some messages are too long.
 const MESSAGE_BYTES_MAX: usize = 1_000;
 
-/// What was heard.
+/// What was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Heard {
     Message(OpCode, Vec<u8>),
@@ -23,7 +23,7 @@ enum Heard {
     Broken(CloseCode),
 }
 
-/// What comes of pieces, and what is answered; with a new reader wherever one would do, as connections have it.
+/// What the pieces yield, and the answers; with a new reader whenever one would do, as connections have it.
 fn hear(pieces: &[&[u8]], is_renewed: bool) -> (Vec<Heard>, Vec<u8>) {
     let new = || FrameReader::new(MESSAGE_BYTES_MAX, FRAGMENTS_MAX);
     let (mut reader, mut heard, mut output) = (new(), Vec::new(), Vec::new());
@@ -59,7 +59,7 @@ pub(crate) fn frames(bytes: &[u8]) {
     }
     let (heard, output) = whole;
     assert!(output.len() <= bytes.len() + 16, "{} bytes are answered to {}", output.len(), bytes.len());
-    // What was heard says the same when it is said again.
+    // Parsing what was received, when formatted again, yields the same.
     let mut again = Vec::new();
     let mut messages = Vec::new();
     for message in heard {

@@ -1,4 +1,5 @@
-//! What clients publish over their WebSockets: one message after the other, each answered when the log has it.
+//! What clients publish over their WebSockets: one message after the other, each answered when the log has
+//! it.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -17,15 +18,15 @@ use crate::protocol::{
     parse_price,
 };
 
-/// Messages of one connection that wait behind the one that is being published. While there are so many, its
-/// socket is not read.
+/// The most messages of a connection that wait behind the one that is being published. While there are that
+/// many, its socket is not read.
 const WAITING_MAX: usize = 16;
 
-/// Why not all of a message was published.
+/// Why a message was not published completely.
 pub(super) struct NotPublished {
     pub(super) code: ErrorCode,
     pub(super) message: String,
-    /// How many entries, from the front, the log has.
+    /// How many entries, from the first one on, the log has.
     pub(super) accepted: u64,
     /// When the same may be sent again, in milliseconds.
     pub(super) retry_after_ms: Option<u64>,
@@ -52,17 +53,17 @@ impl NotPublished {
     }
 }
 
-/// A message that is to be published, or refused, in its turn.
+/// A message to publish or refuse in order.
 pub(super) struct Publishing {
     id: Option<RequestId>,
-    /// As answers call it.
+    /// The channel's name for answers.
     channel: String,
     what: Result<(ChannelName, Vec<DraftEntry>), NotPublished>,
 }
 
 impl Publishing {
     /// # Errors
-    /// It brings nothing.
+    /// There are no entries in it.
     pub(super) fn of(
         publish: Publish,
         connection: &Connection,
@@ -82,7 +83,7 @@ impl Publishing {
     }
 }
 
-/// Reads what is to be published to a channel, if the client may do that.
+/// Parses what is to be published to a channel, if the client may do that.
 fn read(
     channel: &ChannelName,
     entries: &[RawEntry],
@@ -94,10 +95,10 @@ fn read(
         (ChannelKind::Zone, _) => None,
         (ChannelKind::Event, Some((event, None))) => Some(event),
         (ChannelKind::Event, _) => {
-            return refuse(format!("{channel} shows a part of {}: publish to that", channel.log()));
+            return refuse(format!("{channel} is a view of {}: publish to that", channel.log()));
         }
         (ChannelKind::Order, _) => {
-            return refuse("orders are told of by POST /api/orders/{orderId}/updates".to_owned());
+            return refuse("updates of orders are posted to /api/orders/{orderId}/updates".to_owned());
         }
         (ChannelKind::Registry, _) => {
             return refuse("records are written over HTTP: /api/providers, /api/active-orders".to_owned());
@@ -141,22 +142,22 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// Nothing is to be done.
+    /// Whether nothing is left to publish.
     pub(super) fn is_idle(&self) -> bool {
         self.under_way.is_none() && self.waiting.is_empty()
     }
 
-    /// So much waits that nothing more is to be heard of the client.
+    /// Whether so many messages wait that the client must not be read any further.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.len() >= WAITING_MAX
     }
 
-    /// Takes one more, for its turn.
+    /// Queues a message.
     pub(super) fn push(&mut self, publishing: Publishing) {
         self.waiting.push_back(publishing);
     }
 
-    /// Goes on until the log is waited for, or nothing is left.
+    /// Publishes until the log is busy, or nothing is left.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, connection: &Rc<Connection>, shard: &Rc<Shard>) {
         loop {
             if let Some(UnderWay { id, channel, count, done }) = &mut self.under_way {
@@ -177,7 +178,7 @@ impl Publisher {
                 }
                 self.under_way = None;
             }
-            // Of one that is being closed nothing more is begun.
+            // When the connection is closing, no further message is begun.
             let next = if connection.is_open() { self.waiting.pop_front() } else { None };
             let Some(Publishing { id, channel, what }) = next else { return };
             match what {

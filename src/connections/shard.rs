@@ -1,4 +1,4 @@
-//! One thread's connections: fans entries out, answers clients, keeps hearts beating.
+//! One thread's connections: sends entries to them, answers their clients, and sends heartbeats.
 
 mod fan_out;
 mod guests;
@@ -56,51 +56,52 @@ use guests::Introduction;
 use held_back::HeldBack;
 pub(super) use requests::{Heard, Request};
 
-/// The longest time between two looks at who is silent or has not answered a close. Each look also
-/// sends heartbeats to that part of the connections whose turn it is.
+/// The longest time between two sweeps, which look for silent clients and unanswered closes. Each sweep
+/// also sends heartbeats to a part of the connections.
 const SWEEP_MAX: Duration = Duration::from_secs(1);
 
-/// The heartbeat interval is divided into so many sweeps, or into more where it is long.
+/// Over how many sweeps the heartbeats of an interval are spread, or more if the interval is long.
 const SWEEPS_MIN: u32 = 30;
 
-/// Connections written to before others get their turn.
+/// How many connections are written to before the task yields.
 const TURN_WRITES: usize = 256;
 
-/// Connections looked at before others get their turn.
+/// How many connections are checked before the task yields.
 const TURN_LOOKS: usize = 2_048;
 
-/// When sweeps come so much too late, the process stood still (it was stopped, or starved), and so
-/// heard nobody: that time is not the clients' silence.
+/// If a sweep is late by this much, the process stood still (it was stopped, or starved) and heard nobody,
+/// so that time does not count as the clients' silence.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
-/// The retry hint of closes that concern one connection only.
+/// The retry hint of closes that concern only one connection.
 pub(super) const RETRY_AFTER_MS: u64 = 1_000;
 
-/// Channels that one `backend_state` names.
+/// The most channels named in one `backend_state`.
 const CHANNELS_NAMED: usize = 100;
 
-/// What a new connection is subscribed to from the start.
+/// What a new connection is opened for.
 #[derive(Debug)]
 pub(crate) enum Opening {
-    /// Nothing: `subscribe` chooses.
+    /// Nothing: the client sends `subscribe`.
     Nothing,
-    /// The zone of `/ws/market/{zone}`, from what comes next or after a position; with a `snapshot`, where
-    /// it would miss something, from the latest entry of each key on.
+    /// The zone of `/ws/market/{zone}`, from the next entry on, or after a position; with `snapshot`,
+    /// beginning with a snapshot if something would be missing.
     Market { zone: Zone, since: Option<Position>, snapshot: bool },
-    /// The order of `/ws/orders/{orderId}`, from its oldest update that is kept or after a position.
-    /// The connection ends some time after the order.
+    /// The order of `/ws/orders/{orderId}`, from the oldest update in the log, or after a position. The
+    /// connection ends some time after the order.
     Order { order: OrderId, since: Option<Position> },
     /// Events, as if `subscribe` had asked for each of these.
     Several(Vec<Wanted>),
-    /// What a stream of events is opened for. It can ask for nothing more, so it ends when nothing is left.
+    /// The channels of an event stream. Its client cannot subscribe to more, so it ends when no
+    /// subscription is left.
     Channels(Vec<Wanted>),
-    /// Its address is not of the right form: it is told so, and closed for good.
+    /// The address is malformed: the client is told so, and must not reconnect.
     BadAddress { code: ErrorCode, message: String },
-    /// What it brought does not hold: it is told so, and closed.
+    /// The credential is invalid: the client is told so, and the connection is closed.
     Unauthorized(Refused),
-    /// A limit refuses it: it is closed, and comes back later.
+    /// A limit refuses the connection: it is closed, and the client may reconnect later.
     TurnedAway(Limit),
-    /// For tests: it is given back what it sends, and nothing else.
+    /// For tests: the connection echoes what it receives, and nothing else.
     #[cfg(test)]
     Echo,
 }
@@ -108,35 +109,35 @@ pub(crate) enum Opening {
 /// A connection that a shard takes over.
 #[derive(Debug)]
 pub(crate) enum Arriving {
-    /// A WebSocket, once its HTTP response is out.
+    /// A WebSocket, once its upgrade response has been sent.
     Upgrade(OnUpgrade),
-    /// A stream of events.
+    /// An event stream.
     Events(EventPipe),
 }
 
-/// What a shard is asked for, besides sending entries.
+/// What a shard is asked to do, besides sending entries.
 pub(super) enum Command {
     /// Take over a connection.
     Adopt { arriving: Arriving, opening: Opening, guest: Option<Guest>, admission: Admission },
-    /// Close one connection; answers whether it is here.
+    /// Close one connection; the answer is whether it is here.
     Disconnect { id: Uuid, code: CloseCode, answer: oneshot::Sender<bool> },
-    /// Tell of these connections, and of how many there are by zone.
+    /// Return these connections, and the subscribers of each zone.
     Inspect { listing: Listing, answer: oneshot::Sender<Inspection> },
-    /// Tell how many subscribers each zone has.
+    /// Return how many subscribers each zone has.
     ByZone { answer: oneshot::Sender<Vec<(ChannelName, usize)>> },
-    /// Tell all of one connection, if it is here.
+    /// Return everything about one connection, if it is here.
     Look { id: Uuid, answer: oneshot::Sender<Option<Box<ConnectionStory>>> },
-    /// Tell which of these connections are here.
+    /// Return which of these connections are here.
     Among { asked: Arc<HashSet<Uuid>>, answer: oneshot::Sender<Vec<Uuid>> },
     /// Close all connections, spread over this time, and then end.
     Drain { window: Duration },
 }
 
-/// What a shard tells of itself.
+/// What a shard reports about itself.
 #[derive(Debug, Default)]
 pub(super) struct Inspection {
     pub(super) connections: Vec<ConnectionInfo>,
-    /// There are more of those that were asked for.
+    /// Whether more connections match the request.
     pub(super) has_more: bool,
     pub(super) by_zone: Vec<(ChannelName, usize)>,
     pub(super) longest_open: Duration,
@@ -156,22 +157,22 @@ pub(super) struct Shard {
     seen_behind: RefCell<SeenBehind>,
     connections: RefCell<Slab<Rc<Connection>>>,
     followed: RefCell<HashMap<ChannelName, Rc<Followed>, Hashing>>,
-    /// Of connections that replay, the place for one subscription of each at a time.
+    /// For each connection that replays, the permit that one subscription at a time holds.
     replaying: RefCell<HashMap<Uuid, Arc<Semaphore>>>,
-    /// How the storage serves, as the clients here were told.
+    /// The storage's state, as the clients here were last told.
     told: RefCell<StorageStatus>,
-    /// Tells the channels that are held back that a reader is waited for no longer.
+    /// Notifies paced channels that a connection is no longer waited for.
     eased: Notify,
     held_back: HeldBack,
-    /// There may be subscriptions that have been given everything that there will ever be.
+    /// Whether there may be finished subscriptions.
     pub(super) has_finished: Cell<bool>,
     draining: Cell<Option<Duration>>,
-    /// Sockets that were handed over and whose HTTP response is not out yet.
+    /// Sockets that were handed over and whose upgrade response has not been sent yet.
     upgrading: Cell<usize>,
     gone: Notify,
 }
 
-/// The place of a subscription that replays, until it is dropped.
+/// The permit of a subscription that replays, until dropped.
 pub(super) struct ReplayPlace {
     shard: Rc<Shard>,
     connection: Uuid,
@@ -182,14 +183,14 @@ impl Drop for ReplayPlace {
     fn drop(&mut self) {
         self.permit = None;
         let mut replaying = self.shard.replaying.borrow_mut();
-        // Who waits for the place holds it too.
+        // A waiting subscription holds a reference too.
         if replaying.get(&self.connection).is_some_and(|places| Arc::strong_count(places) == 1) {
             replaying.remove(&self.connection);
         }
     }
 }
 
-/// The queues that a shard's thread listens to.
+/// The queues that a shard's thread reads.
 pub(super) struct ShardQueues {
     pub(super) live: mpsc::Receiver<Delivery>,
     pub(super) commands: mpsc::Receiver<Command>,
@@ -229,10 +230,10 @@ impl Shard {
         })
     }
 
-    /// Serves until it has been drained, or `stop` says that time is up. Must run on a `LocalSet`.
+    /// Serves until it has been drained, or until `stop`. Must run on a `LocalSet`.
     pub(super) async fn run(self: Rc<Self>, mut queues: ShardQueues, vital: &Vital, stop: CancellationToken) {
         let on = Rc::clone(&self);
-        // On a task of its own, so that neither waits for the other's turns.
+        // On its own task, so that neither waits until the other yields.
         let fan_out = async move { on.fan_out_all(&mut queues.live).await };
         let fan_out = task::spawn_local(vital.guard("fan-out", fan_out));
         let period = (self.heartbeat_interval() / SWEEPS_MIN).min(SWEEP_MAX);
@@ -244,10 +245,10 @@ impl Shard {
         let mut looking = pin!(self.look_at_guests());
         let mut releasing = pin!(self.held_back.release_all());
         let mut swept_at = Instant::now();
-        // The first slots' turn comes half an interval after the start, not amid their greetings.
+        // The first heartbeats come half an interval after the start, not amid the greetings.
         let mut step = sweeps / 2;
         loop {
-            // A socket whose upgrade is under way counts too: it is greeted, and then told to go.
+            // A socket whose upgrade is in progress counts too: it is greeted and then closed.
             let drained = self.draining.get().is_some()
                 && self.connections.borrow().is_empty()
                 && self.upgrading.get() == 0
@@ -282,7 +283,7 @@ impl Shard {
         self.stats.tasks.wait().await;
     }
 
-    /// Spawns a task that shutdown waits for. A panic in it ends it alone.
+    /// Spawns a task that shutdown waits for. A panic in it ends only the task.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let stats = Arc::clone(&self.stats);
         let contained = async move {
@@ -291,7 +292,7 @@ impl Shard {
         task::spawn_local(self.stats.tasks.track_future(contained));
     }
 
-    /// The same for a subscription of a connection, which ends with it if it panics.
+    /// Spawns a task for a subscription. If it panics, the connection ends too.
     pub(super) fn spawn_for(&self, connection: &Rc<Connection>, task: impl Future<Output = ()> + 'static) {
         let (connection, stats) = (Rc::clone(connection), Arc::clone(&self.stats));
         let contained = async move {
@@ -327,18 +328,20 @@ impl Shard {
                 let upgraded = stop.clone().run_until_cancelled_owned(upgrade);
                 let upgrading = Upgrading::begin(&shard);
                 self.spawn(async move {
-                    // A task of its own for the connection: hyper's buffers go with this one.
+                    // A separate task for the connection, so that hyper's buffers are freed with this one.
                     let upgraded = upgraded.await;
                     match upgraded.map(|ended| ended.map(|upgraded| upgraded.downcast::<TokioIo<Socket>>())) {
                         Some(Ok(Ok(parts))) => match parts.io.into_inner().into_transport() {
                             Some(stream) => {
                                 shard.adopt(stream, parts.read_buf, opening, guest, admission);
                             }
-                            None => debug!("an upgraded connection is still looked at"),
+                            None => debug!("an upgraded connection is still being observed"),
                         },
                         Some(Ok(Err(_))) => debug!("an upgraded connection is not a socket"),
-                        Some(Err(error)) => debug!(error = %error, "a client went away during its upgrade"),
-                        None => debug!("the time to stop was up during an upgrade"),
+                        Some(Err(error)) => {
+                            debug!(error = %error, "a client disconnected during its upgrade")
+                        }
+                        None => debug!("the shard stopped during an upgrade"),
                     }
                     drop(upgrading);
                 });
@@ -350,20 +353,20 @@ impl Shard {
                     self.close(connection, code);
                 }
                 if answer.send(found.is_some()).is_err() {
-                    debug!("nobody waits for the outcome of a disconnect");
+                    debug!("the caller no longer waits for the outcome of a disconnect");
                 }
             }
             Command::Inspect { listing, answer } => {
                 let shard = Rc::clone(self);
                 self.spawn(async move {
                     if answer.send(shard.inspect(&listing).await).is_err() {
-                        debug!("nobody waits for an inspection");
+                        debug!("the caller no longer waits for an inspection");
                     }
                 });
             }
             Command::ByZone { answer } => {
                 if answer.send(self.by_zone()).is_err() {
-                    debug!("nobody waits for how many subscribers zones have");
+                    debug!("the caller no longer waits for the subscribers of zones");
                 }
             }
             Command::Look { id, answer } => {
@@ -371,21 +374,21 @@ impl Shard {
                 let found = connections.iter().find(|(_, connection)| connection.id == id);
                 let story = found.map(|(_, connection)| connection.story(self.heartbeat_interval()));
                 if answer.send(story.map(Box::new)).is_err() {
-                    debug!("nobody waits for what is known of a connection");
+                    debug!("the caller no longer waits for a connection's details");
                 }
             }
             Command::Among { asked, answer } => {
                 let connections = self.connections.borrow();
                 let ids = connections.iter().map(|(_, connection)| connection.id);
                 if answer.send(ids.filter(|id| asked.contains(id)).collect()).is_err() {
-                    debug!("nobody waits for which connections are here");
+                    debug!("the caller no longer waits for the list of connections here");
                 }
             }
             Command::Drain { window } => self.drain(window),
         }
     }
 
-    /// Takes over a connection. Who is at its other end is `None` where nobody is asked.
+    /// Takes over a connection. `guest` is `None` if authentication is off.
     fn adopt(
         self: &Rc<Self>,
         stream: Transport,
@@ -395,7 +398,7 @@ impl Shard {
         admission: Admission,
     ) {
         let (stats, burst) = (Arc::clone(&self.stats), self.config.messages_burst);
-        // What changed meanwhile was told to the connections that were here.
+        // Rights may have changed during the upgrade, and only registered connections were told.
         let (guest, opening) = match guest {
             Some(Guest { principal, seat }) => {
                 let (principal, opening) = self.looked_at_anew(principal, opening);
@@ -427,7 +430,7 @@ impl Shard {
             if let Some(window) = self.draining.get() {
                 connection.close(CloseCode::ShuttingDown, hint(window), self.close_grace());
             }
-            // What came in one packet with the request.
+            // Bytes that arrived together with the request.
             intake.take(&connection, self, &left_over);
         };
         if contain_now(begin, &self.stats.messages.panics).is_none() {
@@ -435,14 +438,15 @@ impl Shard {
         }
         let shard = Rc::clone(self);
         let serving = async move {
-            // By reference: one that is moved into a future takes its place twice.
+            // By reference, because a value moved into a future takes its space twice.
             let code = contain(connection.run(&shard, &mut intake), &shard.stats.messages.panics).await;
             shard.remove(slot, &connection, code.unwrap_or(CloseCode::Abnormal));
         };
         task::spawn_local(self.stats.tasks.track_future(serving));
     }
 
-    /// Says the first thing, and makes the subscription that the connection was opened for; or closes it.
+    /// Sends the first message, and makes the subscription that the connection was opened for, or closes
+    /// it.
     fn greet(self: &Rc<Self>, connection: &Rc<Connection>, opening: Opening) {
         let channel = match &opening {
             Opening::Nothing | Opening::Several(_) | Opening::Channels(_) => None,
@@ -453,7 +457,7 @@ impl Shard {
             Opening::Unauthorized(refused) => {
                 self.send_error(connection, None, ErrorCode::InvalidToken, &refused.to_string(), None);
                 return match refused {
-                    // It may hold still.
+                    // The certificate may still be valid.
                     Refused::AuthorityWithdrawn => {
                         self.close_for(connection, CloseCode::TokenExpired, spread_retry_ms())
                     }
@@ -475,7 +479,7 @@ impl Shard {
         self.begin(connection, opening);
     }
 
-    /// Makes the subscription that a connection was opened for, if its client may have it.
+    /// Makes the subscription that a connection was opened for, if its client has the right to it.
     fn begin(self: &Rc<Self>, connection: &Rc<Connection>, opening: Opening) {
         let Some(opening) = self.let_in(connection, opening) else { return };
         let (channel, since, snapshot) = match opening {
@@ -492,7 +496,7 @@ impl Shard {
         self.subscribe(connection, channel, asked, None);
     }
 
-    /// Makes subscriptions, each if its client may have it.
+    /// Makes subscriptions, each if its client has the right to it.
     fn begin_several(self: &Rc<Self>, connection: &Rc<Connection>, wanted: Vec<Wanted>) {
         for Wanted { channel, since, snapshot } in wanted {
             match connection.may_read(&channel) {
@@ -509,7 +513,7 @@ impl Shard {
         }
     }
 
-    /// Makes the subscriptions of a stream of events. Who it is for was asked when it was opened.
+    /// Makes the subscriptions of an event stream. The client's rights were checked when it was opened.
     fn begin_stream(self: &Rc<Self>, connection: &Rc<Connection>, wanted: Vec<Wanted>) {
         let is_for_some = !wanted.is_empty();
         for Wanted { channel, since, snapshot } in wanted {
@@ -523,7 +527,7 @@ impl Shard {
         }
     }
 
-    /// Ends a stream of events of which no subscription is left.
+    /// Ends an event stream without subscriptions left.
     pub(in crate::connections) fn end_if_bare(&self, connection: &Connection, code: CloseCode) {
         if connection.is_stream() && connection.subscriptions.borrow().is_empty() {
             self.close_for(connection, code, spread_retry_ms());
@@ -599,19 +603,19 @@ impl Shard {
         }
     }
 
-    /// Says why, and closes.
+    /// Tells the client why, and closes the connection.
     pub(super) fn close(&self, connection: &Connection, code: CloseCode) {
         self.close_for(connection, code, RETRY_AFTER_MS);
     }
 
-    /// The same, with when to come back.
+    /// Like `close`, with a retry delay.
     pub(super) fn close_for(&self, connection: &Connection, code: CloseCode, retry_after_ms: u64) {
         connection.close(code, retry_after_ms, self.close_grace());
     }
 
-    /// Closes a connection whose order has ended, once it has had everything and the time to stay is
-    /// over. What waits in its outbox goes first: at the speed of the reader, or until it is silent
-    /// for too long.
+    /// Closes a connection whose order has ended, once everything was sent and the linger time is over.
+    /// What waits in its outbox is sent first, as fast as the client reads, or until it has been silent for
+    /// too long.
     pub(super) fn close_if_finished(&self, connection: &Connection, now: Instant) {
         let linger = Duration::from_millis(self.config.order_linger_ms);
         let is_due = connection.finished_at().is_some_and(|at| now.duration_since(at) >= linger);
@@ -624,8 +628,8 @@ impl Shard {
         Duration::from_millis(self.config.close_grace_ms)
     }
 
-    /// Does something with all connections, a part at a time; what it does says whether that was more
-    /// than a look. Those that come meanwhile may be left out.
+    /// Calls `act` for all connections, a part at a time; `act` returns whether it did more than a check.
+    /// Connections that are added meanwhile may be left out.
     async fn each_connection(&self, mut act: impl FnMut(usize, &Rc<Connection>) -> bool) {
         let mut slot = 0;
         loop {
@@ -650,7 +654,7 @@ impl Shard {
         let now = Instant::now();
         let mut found = Inspection::default();
         let zone = listing.zone.as_ref().map(ChannelName::zone);
-        // The first ones so far, with the last of them on top.
+        // The smallest ids so far, with the greatest of them on top.
         let mut first: BinaryHeap<(Uuid, usize)> = BinaryHeap::new();
         self.each_connection(|slot, connection| {
             found.longest_open = found.longest_open.max(now.saturating_duration_since(connection.opened()));
@@ -691,8 +695,8 @@ impl Shard {
 
     // Heartbeat
 
-    /// Pings the slots whose turn it is, and closes all that have been silent or closing for too long.
-    /// `late` is by how much this sweep comes too late.
+    /// Sends heartbeats to the part of the connections that is next, and closes all that have been silent
+    /// or closing for too long. `late` is the delay of this sweep.
     async fn sweep(self: &Rc<Self>, step: usize, sweeps: usize, late: Duration) {
         let now = Instant::now();
         let silence_max = Duration::from_secs(self.config.silence_timeout_s);
@@ -701,7 +705,7 @@ impl Shard {
             warn!(
                 shard = self.index,
                 seconds = late.as_secs_f64(),
-                "stood still; clients are given that time"
+                "the process stood still; its clients get that much more time"
             );
         }
         let mut frames = Vec::new();
@@ -738,7 +742,7 @@ impl Shard {
         .await;
     }
 
-    /// Tells all connections whenever the storage changes how it serves. Goes on without end.
+    /// Tells all connections whenever the storage's state changes. Never returns.
     async fn tell_changes(&self) {
         let mut status = self.status.clone();
         while status.changed().await {
@@ -747,7 +751,8 @@ impl Shard {
         future::pending().await
     }
 
-    /// Tells each connection once. Whoever comes meanwhile has been greeted with it.
+    /// Tells each connection once. Connections that are added meanwhile have been greeted with the new
+    /// state.
     async fn tell_state(&self) {
         let status = self.status.get();
         if *self.told.borrow() == status {
@@ -779,7 +784,7 @@ impl Shard {
             self.connections.borrow().iter().map(|(_, connection)| Rc::downgrade(connection)).collect();
         let count = u32::try_from(connections.len()).unwrap_or(u32::MAX);
         let grace = self.close_grace();
-        // Not tracked: when all have left by themselves there is nothing to wait for.
+        // Not tracked: if all connections leave by themselves, there is nothing to wait for.
         task::spawn_local(async move {
             let begun = Instant::now();
             for (place, connection) in (0u32..).zip(&connections) {
@@ -792,7 +797,7 @@ impl Shard {
     }
 }
 
-/// A socket that was handed over and whose HTTP response is not out yet.
+/// A socket that was handed over and whose upgrade response has not been sent yet.
 struct Upgrading(Rc<Shard>);
 
 impl Upgrading {
@@ -811,7 +816,7 @@ impl Drop for Upgrading {
     }
 }
 
-/// How the storage serves, for all; or for a connection with these subscriptions.
+/// The storage's state, for everybody, or for a connection with these subscriptions.
 fn backend_state(status: &StorageStatus, subscriptions: Option<&[Rc<Subscription>]>) -> Bytes {
     let concerned: Option<Vec<&ChannelName>> = match (&status.scope, subscriptions) {
         (Scope::Some(concerned), Some(subscriptions)) => {
@@ -840,7 +845,7 @@ fn backend_state(status: &StorageStatus, subscriptions: Option<&[Rc<Subscription
     frame.into()
 }
 
-/// When to come back where many are closed or refused: spread, so that not all come at once.
+/// The retry delay if many clients are closed or refused: spread, so that not all reconnect at once.
 pub(crate) fn spread_retry_ms() -> u64 {
     RETRY_AFTER_MS + spread_ms()
 }
@@ -849,7 +854,7 @@ fn spread_ms() -> u64 {
     rand::random_range(0..4 * RETRY_AFTER_MS)
 }
 
-/// When to come back after a shutdown: spread, so that not all come at once.
+/// The retry delay after a shutdown: spread, so that not all reconnect at once.
 fn hint(window: Duration) -> u64 {
     let spread = window.max(Duration::from_secs(1)).mul_f64(rand::random::<f64>());
     500 + u64::try_from(spread.as_millis()).unwrap_or(0)

@@ -1,4 +1,4 @@
-//! A socket that others can look at while hyper has it.
+//! A socket that others can observe while hyper has it.
 
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
@@ -15,16 +15,17 @@ use tokio::net::TcpStream;
 use super::tls::{Tls, TlsStream};
 use super::transport::Transport;
 
-/// A socket that is read and written by one, and looked at by others.
+/// A socket with one owner, who reads and writes, and any number of observers.
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: Arc<TcpStream>,
-    /// What was read of it before, and comes first; nothing where there is a session, which has had it.
+    /// What was read from it before, and comes first; empty if there is a TLS session, which has received
+    /// it.
     first: Bytes,
     tls: Option<Box<Tls>>,
 }
 
-/// The look of others at a socket; it does not keep it open.
+/// Observes a socket without keeping it open.
 #[derive(Debug, Clone)]
 pub(crate) struct Look(Weak<TcpStream>);
 
@@ -34,13 +35,13 @@ impl Socket {
         Self::begun(stream, Bytes::new())
     }
 
-    /// One with a session, whose handshake is over.
+    /// With a TLS session whose handshake is complete.
     pub(crate) fn with_tls(stream: TcpStream, tls: Tls) -> Self {
         Self { stream: Arc::new(stream), first: Bytes::new(), tls: Some(Box::new(tls)) }
     }
 
-    /// One of which something was read already: less than hyper reads at once, so that nothing of it is left
-    /// when the stream is taken out.
+    /// A socket from which something was read already: less than hyper reads at once, so that nothing of it
+    /// is left when the stream is taken out.
     pub(crate) fn begun(stream: TcpStream, first: Bytes) -> Self {
         Self { stream: Arc::new(stream), first, tls: None }
     }
@@ -49,7 +50,7 @@ impl Socket {
         Look(Arc::downgrade(&self.stream))
     }
 
-    /// What a connection is made of; `None` while somebody looks.
+    /// Turns it into a connection's transport; `None` while somebody holds the stream.
     pub(super) fn into_transport(self) -> Option<Transport> {
         let stream = Arc::into_inner(self.stream)?;
         Some(match self.tls {
@@ -60,9 +61,9 @@ impl Socket {
 }
 
 impl Look {
-    /// Waits until the other side sends no more: it is gone, or has merely said all that it has to say
-    /// and waits for the answer, which is the same to see. Where it has sent more than was read, nobody
-    /// knows what comes after that, and this waits for ever.
+    /// Waits until the other side sends no more: either it is gone, or it has sent its request and waits
+    /// for the answer, which looks the same. If the other side has sent more than was read, its end cannot
+    /// be seen, and this waits for ever.
     pub(crate) async fn sends_no_more(&self) {
         let Some(stream) = self.0.upgrade() else { return };
         if stream.peek(&mut [0]).await.is_ok_and(|peeked| peeked > 0) {
@@ -70,21 +71,21 @@ impl Look {
         }
     }
 
-    /// Ends the socket in both directions, whoever has it; what was not sent may be lost.
+    /// Closes the socket in both directions, whoever owns it; unsent bytes may be lost.
     pub(crate) fn hang_up(&self) {
         if let Some(stream) = self.0.upgrade() {
-            // Where the other side has gone already there is nothing to do.
+            // If the other side has gone already, there is nothing to do.
             let _gone = SockRef::from(&*stream).shutdown(Shutdown::Both);
         }
     }
 
-    /// Keeps the socket, to see what becomes of what was written.
+    /// Keeps the socket open, to see what becomes of what was written.
     pub(crate) fn keep(&self) -> Option<Kept> {
         self.0.upgrade().map(Kept)
     }
 
-    /// Whether the client sends no more as of now, as far as this machine knows: what the kernel has is asked
-    /// for, since nobody may have been told of it yet.
+    /// Whether the client sends no more as of now, as far as this machine knows. Asks the kernel, because
+    /// tokio may not have been notified yet.
     pub(crate) fn has_sent_all(&self) -> bool {
         let ended = |stream: Arc<TcpStream>| match SockRef::from(&*stream).peek(&mut [MaybeUninit::uninit()])
         {
@@ -95,15 +96,15 @@ impl Look {
     }
 }
 
-/// Reads what has come. A buffer that is not full then shows that nothing is left, so nobody needs to ask for
-/// more in vain before more is told to be there; tokio's own reader does the same.
+/// Reads what has arrived. If the buffer is not full, nothing is left, so a further read, which would fail,
+/// is saved; tokio's own reader does the same.
 pub(crate) fn read_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let mut read = 0;
     let tried = stream.try_io(Interest::READABLE, || {
         read = (&*SockRef::from(stream)).read(buffer)?;
         let is_drained =
             0 < read && read < buffer.len() && cfg!(any(target_os = "linux", target_os = "macos"));
-        // Has tokio wait for more; what was read is not lost.
+        // Makes tokio wait for more; what was read is not lost.
         if is_drained { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     });
     match tried {
@@ -112,9 +113,9 @@ pub(crate) fn read_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usiz
     }
 }
 
-/// The first that comes; nothing at the end of the stream.
+/// The first bytes that arrive; empty at the end of the stream.
 pub(crate) async fn read_first(stream: &TcpStream) -> io::Result<Bytes> {
-    /// Most heads are smaller, and hyper reads more at once.
+    /// Most request heads are smaller, and hyper reads more at once.
     const LEN: usize = 1 << 10;
     let now = || {
         let mut first = [0; LEN];
@@ -134,16 +135,16 @@ pub(crate) async fn read_first(stream: &TcpStream) -> io::Result<Bytes> {
 pub(crate) struct Kept(Arc<TcpStream>);
 
 impl Kept {
-    /// Waits until the other side says that it takes nothing any more.
+    /// Waits until the other side reports that it accepts no more.
     pub(crate) async fn is_gone(&self) {
-        // Asked for by the socket itself; that it cannot be asked for is an end too.
+        // Waits for the socket's error state; if even that fails, the socket is gone too.
         let _ended = self.0.ready(Interest::ERROR).await;
     }
 }
 
 impl Socket {
     fn poll_read_tls(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        /// As much as a record holds at the most.
+        /// The most that a TLS record holds.
         const AT_ONCE: usize = 16 << 10;
         let Self { stream, tls: Some(tls), .. } = self else { return Poll::Ready(Ok(())) };
         let at_once = AT_ONCE.min(buf.remaining());
@@ -193,8 +194,8 @@ impl AsyncRead for Socket {
             buf.put_slice(&self.first.split_to(len));
             return Poll::Ready(Ok(()));
         }
-        // What is handed over has to be zeroed first, and may be hundreds of KiB: most of what comes needs little
-        // of it, and a body the more.
+        // The buffer has to be zeroed first, and may be hundreds of KiB, while most reads need little of
+        // it; bodies need more.
         const AT_FIRST: usize = 4 << 10;
         const THEN: usize = 64 << 10;
         let at_first = AT_FIRST.min(buf.remaining());
@@ -207,7 +208,7 @@ impl AsyncRead for Socket {
             buf.advance(read);
             if read == AT_FIRST && buf.remaining() > 0 {
                 let then = THEN.min(buf.remaining());
-                // After an error comes an end, which the next read finds; what was read comes before it.
+                // The next read finds the end or the error; what was read comes before it.
                 let read = read_now(&self.stream, buf.initialize_unfilled_to(then)).unwrap_or(0);
                 buf.advance(read);
             }

@@ -1,4 +1,4 @@
-//! What the connections count.
+//! Counters of connections.
 
 use std::time::Duration;
 
@@ -12,25 +12,25 @@ use crate::support::counter::Counter;
 /// Upper bounds of the duration buckets, in seconds.
 const DURATION_BUCKETS_S: [u64; 8] = [1, 10, 60, 600, 3_600, 21_600, 86_400, 604_800];
 
-/// Counters of one shard, since the start. Written by its thread, read by any.
+/// Counters of one shard since the start. Written by its thread, read by any.
 #[derive(Debug)]
 pub(crate) struct ShardStats {
-    /// Since when.
+    /// When the shard began.
     pub(super) began: Instant,
     pub(crate) opened: Counter,
-    /// Of these, streams of events.
+    /// Event streams among them.
     pub(crate) streams_opened: Counter,
     pub(crate) streams_ended: Counter,
-    /// By place in [`CloseCode::ALL`].
+    /// By index in [`CloseCode::ALL`].
     closed: [Counter; CloseCode::ALL.len()],
     pub(crate) messages: MessageCounts<Counter>,
-    /// By place in [`ErrorCode::ALL`].
+    /// By index in [`ErrorCode::ALL`].
     errors: [Counter; ErrorCode::ALL.len()],
     durations: [Counter; DURATION_BUCKETS_S.len()],
     duration_ms_sum: Counter,
-    /// What it has under way: connections, and their subscriptions. It waits for them before it ends.
+    /// The shard's tasks: connections and subscriptions. It waits for them before it ends.
     pub(super) tasks: TaskTracker,
-    /// What its thread serves besides: requests, and whoever has not said yet what is wanted.
+    /// Other tasks of its thread: requests, and connections that have not sent one yet.
     pub(super) served: TaskTracker,
 }
 

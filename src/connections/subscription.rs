@@ -1,4 +1,4 @@
-//! A connection's interest in a channel: does for one client what its [`Reader`] decides.
+//! A connection's subscription to a channel: carries out what its [`Reader`] decides.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -26,36 +26,37 @@ use crate::storage::{StatusReader, StorageError};
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::counter::observe;
 
-/// An outage that is younger than this may be over in a moment.
+/// An outage younger than this may be over in a moment.
 const YOUNG: Duration = Duration::from_millis(1_500);
 
-/// How often a channel is looked at that goes on alone though the storage serves: it is put in order in a moment.
+/// How often a channel is checked that is alone in its fork while the storage serves: it will soon be
+/// reconciled.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The longest that a client waits for its position to be known again.
+/// The longest that a client waits until its position is known again.
 const KNOWN_WITHIN: Duration = Duration::from_secs(3);
 
-/// Bytes sent in one piece while replaying; the next waits until the reader has taken them.
+/// The most bytes in one piece of a replay; the next piece waits until the client has read it.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Keys in one page of a snapshot, at the most: with what is told of each they come to about as much.
+/// The most keys in one page of a snapshot, which is about as much as a piece.
 const SNAPSHOT_PAGE_KEYS: usize = 1_000;
 
-/// A connection's interest in a channel. Lives on its shard's thread.
+/// A connection's subscription to a channel. Lives on its shard's thread.
 pub(super) struct Subscription {
     pub(super) channel: ChannelName,
     pub(super) connection: Rc<Connection>,
-    /// Its place among the channel's subscriptions.
+    /// Its index among the channel's subscriptions.
     pub(super) place: Cell<usize>,
-    /// The request that it was made for, until that has had its final answer. Boxed: few wait for one.
+    /// The request that it was made for, until its final answer was sent. Boxed, because few wait for one.
     asked: Cell<Option<Box<Option<RequestId>>>>,
-    /// Since when it has been given everything that there will ever be.
+    /// When everything was sent and nothing more will follow.
     finished_at: Cell<Option<Instant>>,
     /// Never borrowed while something is sent.
     reader: RefCell<Reader>,
 }
 
-// With the counts of its `Rc` it fills the allocator's class of 160 bytes.
+// With the counters of its `Rc`, it exactly fills the allocator's size class of 160 bytes.
 const _: () = assert!(size_of::<Subscription>() <= 144);
 
 impl Subscription {
@@ -70,8 +71,8 @@ impl Subscription {
         }
     }
 
-    /// The `id` of the request that it was made for, to be given its final answer; `None` where that has
-    /// had one.
+    /// Takes the `id` of the request that it was made for, to send its final answer; `None` if that was
+    /// sent before.
     pub(super) fn take_asked(&self) -> Option<Option<RequestId>> {
         self.asked.take().map(|id| *id)
     }
@@ -80,17 +81,17 @@ impl Subscription {
         self.finished_at.get()
     }
 
-    /// Whether these batches are just what comes next, to be sent whole.
+    /// Whether these batches are exactly what comes next, and can be sent whole.
     pub(super) fn is_next(&self, batches: &[Arc<LiveBatch>]) -> bool {
         self.reader.borrow().is_next(batches)
     }
 
-    /// What [`is_next`](Self::is_next) was true for was sent, up to this offset.
+    /// Records that batches for which [`is_next`](Self::is_next) was true were sent, up to this offset.
     pub(super) fn took(&self, last: u64) {
         self.reader.borrow_mut().took(last);
     }
 
-    /// How far it has come.
+    /// The progress of the subscription.
     pub(super) fn info(&self) -> SubscriptionInfo {
         let reader = self.reader.borrow();
         let phase = match self.finished_at.get() {
@@ -107,7 +108,7 @@ impl Subscription {
         self.finished_at.set(None);
     }
 
-    /// The log has come to its end, and the connection has been given all that is kept of it.
+    /// The log has ended, and everything that it still has was sent.
     pub(super) fn finish(&self, shard: &Shard) {
         self.finished_at.set(Some(self.finished_at.get().unwrap_or_else(Instant::now)));
         shard.has_finished.set(true);
@@ -126,10 +127,10 @@ impl Subscription {
         }
     }
 
-    // What comes live
+    // Live entries
 
-    /// Takes batches that are not simply next: they overlap, or come while joining, or leave a gap, or
-    /// are late, or hold what was had before.
+    /// Takes batches that are not exactly what comes next: they overlap, come while joining, leave a gap,
+    /// are late, or contain entries that the client has had.
     pub(super) fn on_unusual(self: &Rc<Self>, shard: &Rc<Shard>, batches: &[Arc<LiveBatch>]) {
         for batch in batches {
             let steps = self.reader.borrow_mut().on_batch(batch, self.room(shard));
@@ -143,13 +144,13 @@ impl Subscription {
         self.act(shard, steps);
     }
 
-    /// The log goes on in another life.
+    /// The log continues in another epoch.
     pub(super) fn on_moved(self: &Rc<Self>, shard: &Rc<Shard>, moved: &Moved) {
         let steps = self.reader.borrow_mut().on_moved(moved);
         self.act(shard, steps);
     }
 
-    // What the reader decides
+    // The reader's decisions
 
     fn act(self: &Rc<Self>, shard: &Rc<Shard>, steps: Steps) {
         for step in steps {
@@ -217,7 +218,7 @@ impl Subscription {
 
     // Joining
 
-    /// Joins the channel, answers the client, and brings it up to date.
+    /// Joins the channel, answers the client, and catches up.
     pub(super) async fn bring_up(self: Rc<Self>, shard: Rc<Shard>, asked: Asked) {
         let Some(found) = self.answer(&shard, &asked).await else { return };
         self.catch_up(&shard).await;
@@ -228,7 +229,7 @@ impl Subscription {
         }
     }
 
-    /// Joins, says `subscribed`, and sets where the entries begin, which is given; `None` when it is over.
+    /// Joins, sends `subscribed`, and returns where the entries begin; `None` if the subscription is over.
     async fn answer(self: &Rc<Self>, shard: &Rc<Shard>, asked: &Asked) -> Option<StartingPoint> {
         let mut failures = 0;
         let mut status = shard.status.clone();
@@ -248,7 +249,7 @@ impl Subscription {
                     shard.end_if_bare(&self.connection, CloseCode::TooManyConnections);
                     return None;
                 }
-                // Worth another look: where the node does stop, this connection is closed soon.
+                // Trying again is right: if the node really stops, this connection is closed soon.
                 Err(JoinError::ShuttingDown) => {
                     failures += 1;
                     self.pause(failures).await;
@@ -287,7 +288,7 @@ impl Subscription {
         shard.send_error(&self.connection, id, code, message, Some(self.channel.as_str()));
     }
 
-    /// Where the entries begin for a client that asks for this.
+    /// Where the entries begin for a client with this request.
     async fn starting_point(
         &self,
         shard: &Shard,
@@ -298,7 +299,7 @@ impl Subscription {
         shard.channels.starting_point(&self.channel, joined, asked, sizes).await
     }
 
-    /// Says `subscribed`, and sets where the entries begin.
+    /// Sends `subscribed`, and tells the reader where the entries begin.
     fn begin(&self, shard: &Shard, at: &StartingPoint, asked: &Asked, id: Option<&RequestId>) {
         if !at.is_recovered() {
             shard.stats.messages.gaps_told.add(1);
@@ -328,11 +329,12 @@ impl Subscription {
 
     // Catching up
 
-    /// Replays from the log and merges what was held, until nothing lies between them; then it is live.
+    /// Replays from the log and merges held entries, until nothing lies between them; then it is live.
     async fn catch_up(self: &Rc<Self>, shard: &Rc<Shard>) {
         let (mut failures, mut merged, begun) = (0, 0, Instant::now());
         loop {
-            // One subscription of a connection at a time: a reader that takes nothing costs one page.
+            // One subscription of a connection at a time, so that a client that reads nothing costs one
+            // page.
             let place = shard.place_to_replay(&self.connection).await;
             self.connection.until_drained().await;
             if self.is_over() {
@@ -348,7 +350,7 @@ impl Subscription {
                     merged += steps.iter().map(bytes).sum::<usize>();
                     self.act(shard, steps);
                     if merged > PIECE_BYTES {
-                        // A long hold does not keep this thread from others.
+                        // A long list of held entries must not monopolize the thread.
                         merged = 0;
                         task::yield_now().await;
                     }
@@ -378,15 +380,14 @@ impl Subscription {
         }
     }
 
-    /// What is to be sent next could not be read; false, for it is to be tried again in a moment.
+    /// The next page could not be read. Returns false: it is to be tried again in a moment.
     fn cannot_read(&self, error: &StorageError) -> bool {
         debug!(conn.id = %self.connection.id, channel = %self.channel, error = %error, "cannot replay yet");
         self.reader.borrow_mut().on_no_page();
         false
     }
 
-    /// Sends a page of what is latest; false when that brought nothing on and should be tried again in a
-    /// moment.
+    /// Sends a page of a snapshot; false if that made no progress and has to be tried again in a moment.
     async fn send_latest(self: &Rc<Self>, shard: &Rc<Shard>, page: &EncodedLatest) -> bool {
         self.connection.until_drained().await;
         if self.is_over() {
@@ -398,8 +399,8 @@ impl Subscription {
         then != Then::Pause
     }
 
-    /// Sends a page of the log, each piece when the one before has been taken; false when that
-    /// brought nothing on and should be tried again in a moment.
+    /// Sends a page of the log, each piece after the client has read the previous one; false if that made
+    /// no progress and has to be tried again in a moment.
     async fn replay(
         self: &Rc<Self>,
         shard: &Rc<Shard>,
@@ -425,15 +426,15 @@ impl Subscription {
         }
     }
 
-    /// Waits before another try.
+    /// Waits before the next try.
     async fn pause(&self, failures: u32) {
         STORAGE_RETRY.pause(failures).await;
     }
 }
 
-/// Whether a storage that does not know a position may soon: while an outage is young, while one is being
-/// recovered from, and while the channel alone was left behind by a storage that serves. Waits until it is
-/// worth another look, but not past `give_up_at`, when this is false.
+/// Whether a storage that does not know a position may know it soon: when an outage is young, during
+/// recovery, or when only this channel has not been reconciled. Waits until a further try makes sense, but
+/// not past `give_up_at`, when this is false.
 async fn may_know_soon(status: &mut StatusReader, is_alone: bool, give_up_at: Instant) -> bool {
     let now = status.get();
     let rest = give_up_at.saturating_duration_since(Instant::now());
@@ -447,7 +448,7 @@ async fn may_know_soon(status: &mut StatusReader, is_alone: bool, give_up_at: In
         return false;
     }
     match time::timeout(wait, status.changed()).await {
-        // Nothing will tell of a change any more.
+        // The status can no longer change.
         Ok(false) => false,
         Ok(true) | Err(_) => true,
     }
@@ -466,7 +467,7 @@ fn bytes(step: &Step) -> usize {
     runs.iter().map(|run| batch.start_of(run.end) - batch.start_of(run.start)).sum()
 }
 
-/// How an order stands and what follows, for people.
+/// The state of an order and what follows, for people.
 fn told_of_order(order: OrderId, at: &StartingPoint, has_position: bool) -> String {
     let subscribed = format!("Subscribed to real-time updates for order {order}");
     let follows = at.top > at.offset;

@@ -1,5 +1,5 @@
-//! A TLS session over a socket. It has buffers of its own and needs `&mut`, so it is a second kind of
-//! connection beside the plain one, which pays nothing for it.
+//! A TLS session over a socket. It has its own buffers and needs `&mut`, so it is a separate kind of
+//! transport; plain sockets pay nothing for it.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -14,17 +14,17 @@ use tokio::net::TcpStream;
 
 use super::socket::read_now;
 
-/// What may wait encrypted at the most: as much as a socket takes that is not sent. What is encrypted can
-/// be neither replaced nor left out any more, so the rest is to wait in the outbox.
+/// The most encrypted bytes that may wait: as much as a socket accepts beyond what is sent. Encrypted
+/// entries can be neither replaced nor dropped, so everything else waits in the outbox.
 const UNSENT_BYTES: usize = 16 << 10;
 
-/// The session of a socket that whoever has it hands in with each call.
+/// The session of a socket. The caller passes the socket to each method.
 #[derive(Debug)]
 pub(crate) struct Tls {
     session: ServerConnection,
-    /// Something may have come that was decrypted and not read.
+    /// Whether there may be decrypted bytes that were not read.
     has_more: bool,
-    /// The other side was told that no more is written.
+    /// Whether the other side was told that nothing more is written.
     is_ending: bool,
 }
 
@@ -34,43 +34,43 @@ impl Tls {
         Self { session, has_more: true, is_ending: false }
     }
 
-    /// The session itself, for the handshake and for what came of it.
+    /// The session, for the handshake and its results.
     pub(crate) fn session(&mut self) -> &mut ServerConnection {
         &mut self.session
     }
 
-    /// Takes in bytes that were read of the socket before.
+    /// Passes bytes to the session that were read from the socket before.
     ///
     /// # Errors
-    /// They are not TLS, or not as the settings have it.
+    /// They are not TLS, or do not fit the configuration.
     pub(crate) fn take_in(&mut self, mut bytes: &[u8]) -> Result<(), rustls::Error> {
         while !bytes.is_empty() {
-            // Reading from a slice does not fail; nothing is taken where the session has its fill.
+            // Reading from a slice cannot fail; nothing is read if the session's buffer is full.
             match self.session.read_tls(&mut bytes) {
                 Ok(taken) if taken > 0 => {}
-                _ => return Err(rustls::Error::General("more came than there is room for".to_owned())),
+                _ => return Err(rustls::Error::General("the session's buffer is full".to_owned())),
             }
             self.session.process_new_packets()?;
         }
         Ok(())
     }
 
-    /// Reads encrypted bytes of the socket; 0 at its end.
+    /// Reads encrypted bytes from the socket; 0 at its end.
     ///
     /// # Errors
-    /// `WouldBlock` where nothing has come; `InvalidData` with a [`rustls::Error`] where it is not TLS.
+    /// `WouldBlock` if nothing has arrived; `InvalidData` with a [`rustls::Error`] if it is not TLS.
     pub(crate) fn read_more(&mut self, stream: &TcpStream) -> io::Result<usize> {
         let read = self.session.read_tls(&mut Now(stream))?;
         if let Err(error) = self.session.process_new_packets() {
-            // The alert tells the other side why; it may not take it any more.
+            // The alert tells the other side why; it may be unable to read it.
             let _untold = self.flush(stream);
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
         Ok(read)
     }
 
-    /// Reads what has come; 0 at the end, whether the other side said so or was cut off: frames and bodies
-    /// have ends of their own.
+    /// Reads what has arrived; 0 at the end, whether the other side announced it or was cut off: frames and
+    /// bodies mark their own ends.
     ///
     /// # Errors
     /// As [`read_more`](Self::read_more).
@@ -78,7 +78,7 @@ impl Tls {
         loop {
             match self.session.reader().read(buffer) {
                 Ok(read) => {
-                    // A buffer that is not full has had all that was decrypted.
+                    // If the buffer is not full, all decrypted bytes were read.
                     self.has_more = read > 0 && read == buffer.len();
                     return Ok(read);
                 }
@@ -95,7 +95,7 @@ impl Tls {
         self.has_more
     }
 
-    /// Takes some of the bytes; `WouldBlock` while what was taken before is not sent.
+    /// Encrypts some of the bytes; `WouldBlock` while earlier ones are unsent.
     pub(super) fn write(&mut self, stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         if !self.flush(stream)? {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -114,12 +114,12 @@ impl Tls {
         Ok(taken)
     }
 
-    /// Whether something is encrypted and not sent.
+    /// Whether encrypted bytes are unsent.
     pub(super) fn has_unsent(&self) -> bool {
         self.session.wants_write()
     }
 
-    /// Sends what is encrypted; says whether that was all of it.
+    /// Sends encrypted bytes; returns whether all were sent.
     ///
     /// # Errors
     /// The socket is broken.
@@ -135,7 +135,7 @@ impl Tls {
         Ok(true)
     }
 
-    /// Sends what is encrypted, however long the socket takes for it.
+    /// Sends all encrypted bytes, however long the socket takes.
     pub(crate) fn poll_flush(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.flush(stream)? {
             ready!(stream.poll_write_ready(cx))?;
@@ -143,7 +143,7 @@ impl Tls {
         Poll::Ready(Ok(()))
     }
 
-    /// Says that no more is written; says whether that was sent, and is to be called again until it was.
+    /// Announces the end of our side; returns whether that was sent. To be called again until it was.
     pub(super) fn end_writing(&mut self, stream: &TcpStream) -> io::Result<bool> {
         if !self.is_ending {
             self.is_ending = true;
@@ -151,18 +151,18 @@ impl Tls {
         }
         let is_sent = self.flush(stream)?;
         if is_sent {
-            // Where the other side has gone already there is nothing to do.
+            // If the other side has gone already, there is nothing to do.
             let _gone = SockRef::from(stream).shutdown(Shutdown::Write);
         }
         Ok(is_sent)
     }
 }
 
-/// A socket that has become a connection of a shard, with its session.
+/// A socket with its TLS session, as a connection's transport.
 pub(super) struct TlsStream {
     stream: TcpStream,
     tls: RefCell<Tls>,
-    /// The connection's task, which sends what the socket did not take at once.
+    /// Wakes the connection's task, which sends what the socket did not accept at once.
     waker: Cell<Option<Waker>>,
 }
 
@@ -186,7 +186,7 @@ impl TlsStream {
         self.tls.borrow().has_unsent()
     }
 
-    /// Sends what was left over; to be called at each turn of the connection's task.
+    /// Sends what was left over; to be called whenever the connection's task is polled.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let held = self.waker.take().filter(|held| held.will_wake(cx.waker()));
         self.waker.set(held.or_else(|| Some(cx.waker().clone())));
@@ -210,8 +210,8 @@ impl TlsStream {
     }
 
     pub(super) fn end_writing(&self) {
-        // Where the other side has gone already there is nothing to do; what is not sent now is at the
-        // next turn.
+        // If the other side has gone already, there is nothing to do; what is not sent now is sent at the
+        // next poll.
         let _gone = self.tls.borrow_mut().end_writing(&self.stream);
     }
 }
@@ -224,12 +224,12 @@ impl fmt::Debug for TlsStream {
 
 impl Drop for TlsStream {
     fn drop(&mut self) {
-        // The end of the frames has been said; that of the session is told as far as the socket takes it.
+        // The end of the frames was sent; the end of the session is sent as far as the socket accepts it.
         self.end_writing();
     }
 }
 
-/// A socket as rustls reads and writes it: what can be done now.
+/// A socket as rustls reads and writes it: without waiting.
 struct Now<'s>(&'s TcpStream);
 
 impl io::Read for Now<'_> {

@@ -1,4 +1,4 @@
-//! What a connection is written to and read from.
+//! What a connection reads from and writes to.
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -11,20 +11,20 @@ use super::events::EventPipe;
 use super::socket::read_now;
 use super::tls::TlsStream;
 
-/// What a connection is written to and read from, without waiting: a socket, or something that is like one.
+/// What a connection reads from and writes to without waiting: a socket, or something like one.
 #[derive(Debug)]
 pub(super) enum Transport {
     /// A socket.
     Tcp(TcpStream),
     /// A socket with a TLS session. Boxed, so that plain sockets pay nothing for it.
     Tls(Box<TlsStream>),
-    /// The answer to a request, which tells what is written as server-sent events. Nothing is read from it.
-    /// Boxed, so that sockets pay nothing for it.
+    /// The answer to an HTTP request, which sends what is written as server-sent events. Nothing is read
+    /// from it. Boxed, so that sockets pay nothing for it.
     Events(Box<EventPipe>),
 }
 
 impl Transport {
-    /// Takes some of the bytes; `WouldBlock` where it takes none now.
+    /// Writes some of the bytes; `WouldBlock` if it accepts none now.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
@@ -33,7 +33,7 @@ impl Transport {
         }
     }
 
-    /// The same of several pieces.
+    /// Writes some of several slices.
     pub(super) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write_vectored(slices),
@@ -42,12 +42,12 @@ impl Transport {
         }
     }
 
-    /// Whether something was taken that is not sent, and that only [`poll_flush`](Self::poll_flush) sends.
+    /// Whether something was accepted but is unsent, and needs [`poll_flush`](Self::poll_flush).
     pub(super) fn has_unsent(&self) -> bool {
         matches!(self, Self::Tls(stream) if stream.has_unsent())
     }
 
-    /// Sends what was taken; to be called at each turn of the connection's task.
+    /// Sends what was accepted; to be called whenever the connection's task is polled.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) | Self::Events(_) => Poll::Ready(Ok(())),
@@ -71,7 +71,7 @@ impl Transport {
         }
     }
 
-    /// Reads what has come; 0 at the end. To be called when it is [ready](Self::poll_read_ready).
+    /// Reads what has arrived; 0 at the end. To be called when it is [ready](Self::poll_read_ready).
     pub(super) fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => read_now(stream, buffer),
@@ -80,11 +80,11 @@ impl Transport {
         }
     }
 
-    /// Says that no more is written.
+    /// Announces that nothing more is written.
     pub(super) fn end_writing(&self) {
         match self {
             Self::Tcp(stream) => {
-                // Where the other side has gone already there is nothing to do.
+                // If the other side has gone already, there is nothing to do.
                 let _gone = SockRef::from(stream).shutdown(Shutdown::Write);
             }
             Self::Tls(stream) => stream.end_writing(),
@@ -92,7 +92,7 @@ impl Transport {
         }
     }
 
-    /// The pipe of a stream of events.
+    /// The pipe of an event stream.
     pub(super) fn events(&self) -> Option<&EventPipe> {
         match self {
             Self::Tcp(_) | Self::Tls(_) => None,

@@ -1,4 +1,4 @@
-//! Makes the parts of a gateway and connects them: each after those that it needs.
+//! Creates the parts of a gateway and connects them, each after those that it needs.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -45,27 +45,27 @@ use crate::storage::{
 use crate::support::machine;
 use crate::support::panics::Vital;
 
-/// Files that are open besides connections: storage, the log, what the runtime needs; and of each shard
-/// its listeners, its runtime's, and its spare ones.
+/// Open files other than connections: for storage, the log and the runtime; and per shard for its
+/// listeners, its runtime, and its reserve.
 const OTHER_FILES: usize = 64;
 const FILES_PER_SHARD: usize = 10;
 
 /// Batches on their way to the registries: as many as two channels may have.
 const REGISTRY_QUEUE: usize = 2 * CREDITS;
 
-/// What all parts are run with.
+/// What parts need in order to run.
 #[derive(Default)]
 struct Running {
     stops: Stops,
     vital: Vital,
-    /// Knows the channels and feeds.
+    /// Tracks the channels and feeds.
     tracker: TaskTracker,
-    /// Knows the storage's own, so that what the channels flush at the end still gets there.
+    /// Tracks the storage's tasks, so that what the channels flush at the end still gets there.
     driving: TaskTracker,
 }
 
 impl Running {
-    /// Runs a part until it ends, or is told to stop.
+    /// Runs a part until it ends, or is stopped.
     fn part(
         &self,
         tracker: &TaskTracker,
@@ -103,7 +103,7 @@ pub(super) async fn assemble(
 
     let running = Running::default();
     drive_storage(&running, driver, spool_panicked);
-    // Boxed: it holds what asking for keys over TLS takes.
+    // Boxed, because fetching keys over TLS makes it large.
     let gate = Box::pin(Gate::open(&config.auth, &config.limits, node, Arc::clone(&shared)));
     let gate = gate.await.map_err(StartError::Auth)?;
     let tls = Tls::open(&config.http.tls, Arc::clone(&gate)).await.map_err(StartError::Tls)?;
@@ -153,7 +153,7 @@ pub(super) async fn assemble(
     begin_registry(&running, &registry, &manager, hears);
     let (mirror, interop) = begin_interop(&running, &config, node, &backend, &channels);
     if let Err(error) = channels.recall_zones().await {
-        warn!(error = %error, "could not read which zones there are");
+        warn!(error = %error, "could not read the list of zones");
     }
     let settings = config.orders.clone();
     let feeding = Arc::clone(&backend);
@@ -212,7 +212,7 @@ pub(super) async fn assemble(
     })
 }
 
-/// What is in effect from here on, with where it came from.
+/// The settings in effect, with their origins.
 fn view(loaded: &Loaded) -> ConfigView {
     let settings = loaded.settings().into_iter();
     ConfigView {
@@ -224,13 +224,14 @@ fn view(loaded: &Loaded) -> ConfigView {
     }
 }
 
-/// All that was warned of, in one text.
+/// All warnings in one text.
 fn warnings(warning: &Option<String>, notices: &[String]) -> Option<String> {
     let all: Vec<&str> = warning.iter().chain(notices).map(String::as_str).collect();
     (!all.is_empty()).then(|| all.join("; "))
 }
 
-/// A worker alone is of no use without Redis; says whether that is why it is required.
+/// Requires Redis for a process that is only a worker, which is useless without it; returns whether that is
+/// why Redis is required.
 fn fit_worker_alone(loaded: &mut Loaded) -> bool {
     let Loaded { config, origins, .. } = loaded;
     if config.node.has(Role::Gateway) {
@@ -242,14 +243,15 @@ fn fit_worker_alone(loaded: &mut Loaded) -> bool {
         ("storage.required", was_required),
     ] {
         if !was_so {
-            origins.insert(key.to_owned(), "since node.roles has no gateway".to_owned());
+            origins.insert(key.to_owned(), "because node.roles has no gateway".to_owned());
         }
     }
     (config.storage.backend, config.storage.required) = (StorageChoice::Redis, true);
     !was_required
 }
 
-/// Opens the storage. A worker alone finds orders only where others put them: it needs Redis.
+/// Opens the storage. A process that is only a worker finds orders only where others put them, so it needs
+/// Redis.
 async fn open_storage(config: &Config, node: NodeId, needs_redis: bool) -> Result<Opened, StartError> {
     let lanes = config.channels.clone();
     let opened = storage::open(&config.storage, node, Arc::new(move |channel| lanes.lane(channel)));
@@ -266,7 +268,7 @@ fn drive_storage(running: &Running, driver: BoxFuture<'static, ()>, spool_panick
     let (stopped, told) = (stops.storage.clone(), vital.clone());
     let driver = async move {
         let ended = stopped.clone().run_until_cancelled_owned(driver).await;
-        // Told to stop, it may end before that is looked at here.
+        // When it is stopped, it may end before that is noticed here.
         if ended.is_some() && !stopped.is_cancelled() {
             told.fail("storage");
         }
@@ -306,7 +308,7 @@ fn begin_channels(
     channels
 }
 
-/// What keeps the registries going. It ends with the channels, which it writes to.
+/// Runs the registries. They end with the channels, to which they write.
 fn begin_registry(
     running: &Running,
     registry: &Registry,
@@ -321,15 +323,15 @@ fn begin_registry(
     }
 }
 
-/// What this node tells of itself, for as long as others may need it, and what others tell.
+/// Publishes this node's record as long as others may need it, and reads the records of other nodes.
 fn begin_fleet(running: &Running, fleet: &Fleet, manager: &Manager) {
     let Running { stops, vital, tracker, .. } = running;
     let telling = fleet.clone().tell(Arc::new(manager.clone()), stops.channels.clone());
-    tracker.spawn(vital.guard("what this node tells of itself", telling));
-    running.part(tracker, &stops.channels, "what other nodes tell", fleet.clone().keep_up());
+    tracker.spawn(vital.guard("this node's record in the fleet", telling));
+    running.part(tracker, &stops.channels, "records of other nodes", fleet.clone().keep_up());
 }
 
-/// Where events are exchanged by pub/sub, the logs of live types are this node's own.
+/// With the bridge, the logs of live types are this node's own.
 fn with_own_logs(config: &Config, shared: SharedBackend, memory: &MemoryBackend) -> SharedBackend {
     if !config.bridge.enabled {
         return shared;
@@ -338,7 +340,7 @@ fn with_own_logs(config: &Config, shared: SharedBackend, memory: &MemoryBackend)
     Arc::new(OwnLogs::new(shared, memory.clone(), Arc::new(move |channel| bridge.is_own_log(channel))))
 }
 
-/// The exchange of events with other gateways and processes.
+/// Runs the exchange of events with other gateways and processes.
 fn begin_bridge(running: &Running, work: BridgeWork, channels: &Channels) {
     let Running { stops, vital, tracker, driving } = running;
     let (driver, exchange) = work.split(channels.clone(), stops.channels.clone());
@@ -346,7 +348,7 @@ fn begin_bridge(running: &Running, work: BridgeWork, channels: &Channels) {
     tracker.spawn(vital.guard("bridge", exchange));
 }
 
-/// The exchange of updates with workers that use Redis lists, where it is configured.
+/// Runs the exchange of updates with workers that use Redis lists, if it is configured.
 fn begin_interop(
     running: &Running,
     config: &Config,
@@ -370,12 +372,12 @@ fn begin_interop(
     (mirror, stats)
 }
 
-/// What connections come in by.
+/// The listeners.
 struct Entrances {
     address: SocketAddr,
-    /// Of the operators' listener.
+    /// The address of the operators' listener.
     operators: Option<SocketAddr>,
-    /// Of each thread.
+    /// By thread.
     listening: Vec<Vec<Listening>>,
     file: Option<UnixFile>,
 }
@@ -406,7 +408,7 @@ fn listen(config: &HttpConfig, shards: usize) -> Result<Entrances, StartError> {
         let (listeners, its_file) = http::listen_unix(path, mode, shards)
             .map_err(|cause| StartError::Listen { address: path.display().to_string(), cause })?;
         file = Some(its_file);
-        // Who comes by it is on this machine: nobody listens in between.
+        // Its clients are on this machine, so nobody can listen in.
         let entrance = Entrance { is_for_operators: false, speaks_tls: false, is_announced };
         for (thread, on) in listening.iter_mut().zip(listeners) {
             thread.push(Listening { entrance, on: ListeningOn::File(on) });
@@ -415,7 +417,7 @@ fn listen(config: &HttpConfig, shards: usize) -> Result<Entrances, StartError> {
     Ok(Entrances { address, operators, listening, file })
 }
 
-/// What requests are about.
+/// What requests need.
 struct Served<'a> {
     node: NodeId,
     manager: &'a Manager,
@@ -430,7 +432,7 @@ struct Served<'a> {
     tls: Option<Arc<Tls>>,
 }
 
-/// What the feeds of exchanges count, by the names of these.
+/// The counters of exchanges' feeds, by name.
 type CountersOfFeeds = BTreeMap<String, Arc<FeedCounters>>;
 
 fn feed_counters(config: &Config) -> CountersOfFeeds {
@@ -444,7 +446,7 @@ fn feed_counters(config: &Config) -> CountersOfFeeds {
     all.map(|(name, kind)| (name.to_owned(), FeedCounters::new(kind))).collect()
 }
 
-/// Starts the threads that serve. Where not all start, those that did end.
+/// Starts the serving threads. If one fails to start, the others end.
 fn serve(
     running: &Running,
     config: &Config,
@@ -548,7 +550,7 @@ fn begin_feeds(
     running.part(tracker, &stops.stopping, "replayed prices", feed);
 }
 
-/// Says that it is ready, and where; `begun` is how the storage served at first.
+/// Logs that the gateway is ready, and where; `begun` is the storage's initial state.
 fn say_ready(
     config: &Config,
     node: NodeId,
@@ -557,7 +559,7 @@ fn say_ready(
     begun: &StorageStatus,
     storage: &StorageStatus,
 ) {
-    // Meanwhile the reason may have become that a connection is being made.
+    // Meanwhile the reason may have become that it is connecting.
     let reason = if storage.state == begun.state { &begun.reason } else { &storage.reason };
     let operators = operators.map(tracing::field::display);
     let unix_socket = config.http.unix_socket.as_ref().map(|path| tracing::field::display(path.display()));
@@ -571,9 +573,9 @@ fn say_ready(
     }
 }
 
-/// Where a browser finds the page, and where the stream of a zone is.
+/// The address of the page, and that of a zone's stream.
 fn addresses(listening: SocketAddr, is_secure: bool, public_url: Option<&str>) -> (String, String) {
-    // To all addresses of this machine belongs the one by which it calls itself.
+    // The unspecified address includes loopback, which a browser on this machine can use.
     let host = match listening.ip() {
         IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -586,12 +588,11 @@ fn addresses(listening: SocketAddr, is_secure: bool, public_url: Option<&str>) -
     (format!("{base}/"), stream.unwrap_or_default())
 }
 
-/// Bounds the TCP connections by the files that may be open, less those that are needed otherwise, and
-/// says so.
+/// Limits TCP connections to the files that may be open, less those needed otherwise, and logs it.
 fn fit_open_files(loaded: &mut Loaded, open_files: Option<usize>, shards: usize) {
     let Loaded { config, origins, .. } = loaded;
     let others = OTHER_FILES + shards * FILES_PER_SHARD + http::RESERVE_PLACES;
-    // With very few of them at least some connections can be tried.
+    // With very few files, at least some connections can be tried.
     let for_tcp = open_files.map(|files| files.saturating_sub(others).max(files / 4));
     let connections = &mut config.connections;
     let (wanted, tcp_max) = (connections.tcp_max_within(None), connections.tcp_max_within(for_tcp));
@@ -600,11 +601,11 @@ fn fit_open_files(loaded: &mut Loaded, open_files: Option<usize>, shards: usize)
             tcp_max,
             wanted,
             open_files,
-            "the limit of open files (ulimit -n) leaves room for fewer connections than are configured"
+            "the limit on open files (ulimit -n) permits fewer connections than are configured"
         );
-        origins.insert("connections.tcp_max".to_owned(), "the limit of open files".to_owned());
+        origins.insert("connections.tcp_max".to_owned(), "the limit on open files".to_owned());
     } else {
-        info!(tcp_max, open_files, "bounded the TCP connections");
+        info!(tcp_max, open_files, "limited the TCP connections");
     }
     connections.tcp_max = tcp_max;
 }

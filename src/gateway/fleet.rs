@@ -1,4 +1,4 @@
-//! What the fleet is told of this node by other rooms.
+//! What other rooms contribute to this node's record in the fleet.
 
 use async_trait::async_trait;
 use zonewire_protocol::stats::Timing;

@@ -1,4 +1,4 @@
-//! What the registries are told by other rooms: which connections are open, and how orders get on.
+//! What other rooms tell the registries: which connections are open, and the progress of orders.
 
 use async_trait::async_trait;
 use uuid::Uuid;

@@ -1,4 +1,4 @@
-//! Runs a gateway, and stops its parts one after the other.
+//! Runs a gateway, and stops its parts in order.
 
 use std::time::Duration;
 
@@ -10,39 +10,38 @@ use super::threads::Thread;
 use super::{Gateway, RunError};
 use crate::model::BackendName;
 
-/// After the drain window and the clients' time to answer, what is left is cut after this.
+/// How long after the drain window and the close grace the rest is cut.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
-/// Between looks whether a thread has ended.
+/// How often it is checked whether a thread has ended.
 const THREAD_POLL: Duration = Duration::from_millis(5);
 
-/// How long a worker may take to finish its orders or to give them back, counted from the end of the
-/// drain.
+/// How long a worker may take to finish its orders or give them back, counted from the end of the drain.
 const WORK_WITHIN: Duration = Duration::from_secs(8);
 
-/// How long appends under way, and what waits for Redis while it serves, may take at shutdown.
+/// How long appends in progress may take at shutdown, and so may what waits for Redis while Redis serves.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 
-/// The drain of a gateway that a part has failed is no longer than this.
+/// The longest drain of a gateway in which a part has failed.
 const FAILED_DRAIN: Duration = Duration::from_secs(2);
 
 impl Gateway {
-    /// Runs until `shutdown` is ready; then says that it is not ready any more, stops accepting, tells each
-    /// client `closing`, closes over the drain window, and flushes what was accepted.
+    /// Runs until `shutdown` is ready. Then it reports that it is not ready, stops accepting, sends each
+    /// client `closing`, closes connections over the drain window, and flushes what was accepted.
     ///
     /// # Errors
-    /// See [`RunError`]: a gateway without one of its parts ends by itself, in the same way but sooner;
-    /// and what was accepted may be lost with it.
+    /// See [`RunError`]: if an essential part fails, the gateway stops by itself, in the same way but
+    /// sooner; and accepted entries may be lost with it.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let mut failed = self.failed_before(shutdown).await;
         self.stops.leaving.cancel();
         if failed.is_none() && !self.drain_lead.is_zero() {
-            info!(drain_lead_s = self.drain_lead.as_secs(), "not ready any more, and still accepting");
+            info!(drain_lead_s = self.drain_lead.as_secs(), "no longer ready, but still accepting");
             failed = self.failed_before(time::sleep(self.drain_lead)).await;
         }
         let drain_window = match failed {
             Some(part) => {
-                error!(part, "stopping, because this part has ended");
+                error!(part, "stopping because this part has ended");
                 self.drain_window.min(FAILED_DRAIN)
             }
             None => {
@@ -65,8 +64,8 @@ impl Gateway {
         }
     }
 
-    /// Stops accepting, closes all connections, and cuts those that do not close in time. Says until when they
-    /// had time.
+    /// Stops accepting, closes all connections, and cuts those that do not close in time. Returns the end
+    /// of the time that they had.
     async fn drain(&mut self, window: Duration) -> Instant {
         self.stops.stopping.cancel();
         self.stops.accepting.cancel();
@@ -74,7 +73,7 @@ impl Gateway {
         let deadline = Instant::now() + window + self.close_grace + DRAIN_GRACE;
         let mut cut = false;
         for thread in &mut self.threads {
-            // One that has ended already was taken note of above.
+            // Threads that have ended already were noticed above.
             if !thread.handle.is_finished() && time::timeout_at(deadline, &mut thread.done).await.is_err() {
                 cut = true;
             }
@@ -89,22 +88,22 @@ impl Gateway {
         deadline
     }
 
-    /// Waits for the orders under way, and for what workers outside claim and report.
+    /// Waits for orders in progress, and for claims and reports of outside workers.
     async fn give_back_work(&self) {
         self.work.close();
         let worked = async {
             tokio::join!(self.work.wait(), self.orders.settled());
-            // What these wrote too.
+            // This includes what these wrote.
             self.registry.flushed().await;
         };
         if time::timeout(WORK_WITHIN, worked).await.is_err() {
             error!(
-                "orders under way could not be given back, or records not be written, in time; leases run out instead"
+                "orders in progress could not be given back, or records not be written, in time; their leases will expire instead"
             );
         }
     }
 
-    /// Waits until what was accepted is in the log, or in what the storage keeps for it.
+    /// Waits until the log, or the spool, has everything that was accepted.
     async fn flush(&self, drained_by: Instant) {
         self.stops.channels.cancel();
         self.tracker.close();
@@ -112,11 +111,11 @@ impl Gateway {
         if time::timeout_at(flushed_by, self.tracker.wait()).await.is_err() {
             error!(tasks = self.tracker.len(), "accepted entries could not be flushed in time");
         }
-        // Redis may come back within the drain; what is left then is said.
+        // Redis may come back within the drain; what is left after that is reported.
         let _in_time = time::timeout_at(drained_by.max(flushed_by), self.outage.until_sent()).await;
     }
 
-    /// Waits until something happens, or a part of the gateway fails; says which one did.
+    /// Waits until something happens, or a part of the gateway fails; returns the failed part.
     async fn failed_before(&mut self, happens: impl Future<Output = ()>) -> Option<&'static str> {
         let threads = self.threads.iter_mut().map(|thread| Box::pin(&mut thread.done));
         let any_ended = futures_util::future::select_all(threads);
@@ -127,7 +126,7 @@ impl Gateway {
         }
     }
 
-    /// Says what was accepted and the log does not have, at the end; and what of it is lost.
+    /// Reports what was accepted and is not in the log at the end, and which of it is lost.
     fn say_what_is_left(&self) -> Option<RunError> {
         let OutageView { journal_entries, journal_in_memory_only: entries, jobs_waiting, .. } =
             self.outage.view();
@@ -143,7 +142,7 @@ impl Gateway {
         if entries > 0 {
             error!(entries, why, "accepted entries are lost: they are not in a spool");
         }
-        // Where no Redis is configured, orders end with their gateway by design.
+        // If no Redis is configured, orders end with their gateway by design.
         let orders = if self.redis_configured { jobs_waiting } else { 0 };
         if orders > 0 {
             error!(orders, why, "accepted orders are lost: nobody else knows them");
@@ -159,7 +158,7 @@ async fn join(threads: Vec<Thread>) {
         while !thread.handle.is_finished() && Instant::now() < deadline {
             time::sleep(THREAD_POLL).await;
         }
-        // A thread that does not end must not keep the process from it.
+        // A thread that does not end must not keep the process from ending.
         if !thread.handle.is_finished() {
             error!("a thread that serves connections does not end; leaving it behind");
         } else if thread.handle.join().is_err() {

@@ -23,11 +23,11 @@ use crate::support::panics::Vital;
 #[derive(Debug)]
 pub(super) struct Thread {
     pub(super) handle: thread::JoinHandle<()>,
-    /// Dropped when it ends.
+    /// Dropped when the thread ends.
     pub(super) done: oneshot::Receiver<()>,
 }
 
-/// What each serving thread gets.
+/// What each serving thread needs.
 #[derive(Clone)]
 pub(super) struct Serving {
     pub(super) door: Door,
@@ -53,7 +53,7 @@ pub(super) enum ListeningOn {
 }
 
 impl Listening {
-    /// To be called in the thread's runtime.
+    /// Must be called in the thread's runtime.
     fn listener(self) -> io::Result<(Listener, Entrance)> {
         let listener = match self.on {
             ListeningOn::Address(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
@@ -64,7 +64,7 @@ impl Listening {
 }
 
 impl Serving {
-    /// A thread with a runtime of its own that accepts connections and runs their shard.
+    /// Starts a thread with its own runtime that accepts connections and runs their shard.
     pub(super) fn start(
         self,
         index: usize,
@@ -74,7 +74,7 @@ impl Serving {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (ended, done) = oneshot::channel();
         let handle = thread::Builder::new().name(format!("zonewire-{index}")).spawn(move || {
-            // Dropped when this thread ends, however it does.
+            // Dropped however this thread ends.
             let _ended = ended;
             let connections = LocalSet::new();
             let serving = connections.run_until(async {

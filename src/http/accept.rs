@@ -1,4 +1,4 @@
-//! The accept loop of one thread, under warp.
+//! The accept loop of one thread, which feeds warp's routes.
 
 mod refusing;
 
@@ -49,25 +49,25 @@ use crate::support::panics::contain;
 use crate::support::rate::Rates;
 use crate::support::seldom::Seldom;
 
-/// hyper's largest buffer for a request's head.
+/// The longest request head that hyper buffers.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// How long a connection holds a place in the gate at the most, so that slow clients hold up nobody.
+/// The longest time that a connection holds a permit of the gate, so that slow clients hold up nobody.
 const GATE_HOLD: Duration = Duration::from_millis(250);
 
-/// How long accepting rests when the process has no file descriptors left.
+/// How long accepting pauses when the process has no file descriptors left.
 const NO_FILES_REST: Duration = Duration::from_millis(100);
 
-/// Between two lines of the log about accepts that fail.
+/// The shortest interval between log lines about failed accepts.
 const FAILURES_SAID_EVERY: Duration = Duration::from_secs(1);
 
-/// Connections at once that are one too many, and are told so, or ask for health.
+/// How many connections beyond the limits are served at once, to be told why or to ask for health.
 pub(crate) const RESERVE_PLACES: usize = 32;
 
-/// Some device that can be opened, to hold a file descriptor in reserve.
+/// Any device that can be opened, to keep a file descriptor in reserve.
 const SPARE: &str = "/dev/null";
 
-/// What the accept loops count.
+/// The counters of the accept loops.
 pub(crate) type AcceptStats = AcceptCounts<Counter>;
 
 /// What the accept loops of all threads share.
@@ -77,12 +77,12 @@ pub(crate) struct AcceptParts {
     manager: Manager,
     gate: Arc<Semaphore>,
     stats: Arc<AcceptStats>,
-    /// Stops accepting, and lets requests under way end.
+    /// Stops accepting, and lets requests in progress finish.
     stop: CancellationToken,
     proxies: Proxies,
-    /// Where the gateway speaks TLS itself.
+    /// Present if the gateway speaks TLS itself.
     tls: Option<Arc<Tls>>,
-    /// How many refused connections are told why.
+    /// How many refused connections per second are told why.
     answers: Rates<()>,
     reserve: Arc<Reserve>,
     failures: Mutex<Seldom>,
@@ -112,8 +112,8 @@ impl AcceptParts {
         }
     }
 
-    /// Lets a connection in, or says which limit refuses it. Those of a trusted proxy count in all
-    /// only: whom they are for is known when a request comes, or when the proxy has announced it.
+    /// Admits a connection, or names the limit that refuses it. A trusted proxy's connection counts against
+    /// the total only, because its client is unknown until a request arrives or the proxy announces it.
     fn admit(&self, peer: Peer, entrance: Entrance, shard: usize) -> Result<Connected, Limit> {
         let is_trusted = self.proxies.trust_peer(peer);
         let source = Some(Source::of(peer.ip())).filter(|_| !is_trusted);
@@ -135,7 +135,7 @@ impl AcceptParts {
         self.tls.as_ref().filter(|_| way.is_secure)
     }
 
-    /// Counts a connection of which nothing was heard that could be answered.
+    /// Counts a connection that sent nothing which could be answered.
     fn count_unheard(&self, unheard: Unheard, peer: Peer) {
         self.stats.bad_requests.add(1);
         if let Unheard::NoHeader(fault) = unheard {
@@ -157,23 +157,25 @@ impl AcceptParts {
     }
 }
 
-/// A TCP connection that was let in.
+/// An admitted TCP connection.
 #[derive(Debug, Clone)]
 struct Connected {
     way: Way,
-    /// Its proxy has to say first whom it is for.
+    /// Whether it begins with a PROXY header.
     is_announced: bool,
     shard: ShardHandle,
     tcp: Arc<TcpPlace>,
-    /// Counts it as one of the address that its proxy has announced.
+    /// Counts it against the client address that its proxy announced.
     announced: Option<Arc<AddressPermit>>,
 }
 
 impl Connected {
-    /// Counts it as one of whom its proxy says that it is for, as if that one had come without.
+    /// Counts the connection against the client that its proxy announced, as if that client had connected
+    /// directly.
     fn announce(&mut self, source: SocketAddr, parts: &AcceptParts) -> Result<(), Limit> {
         self.way.peer = Peer::Net(source);
-        // One proxy before the other: what the requests say counts.
+        // If the announced client is a trusted proxy too, the headers of the requests say whom they come
+        // from.
         if !parts.proxies.trust(source.ip()) {
             let source = Source::of(source.ip());
             parts.manager.admit_connect(source)?;
@@ -182,8 +184,9 @@ impl Connected {
         Ok(())
     }
 
-    /// What is known when a request comes; of one that a proxy passes on, whether its sender may send
-    /// it: requests under way count as connections of theirs, and what opens a stream (`connects`) as connecting.
+    /// What is known when a request arrives. For a request that a proxy passes on, it also checks the
+    /// limits of the request's sender: requests in progress count as its connections, and a request that
+    /// opens a stream (`connects`) counts as connecting.
     fn arrival<B>(
         &self,
         request: &Request<B>,
@@ -211,15 +214,15 @@ impl Connected {
         })
     }
 
-    /// What is needed to say that a request is one too many.
+    /// What is needed to answer a request that a limit refuses.
     fn too_many(&self, limit: Limit, parts: &AcceptParts) -> TooMany {
         let (manager, tcp) = (parts.manager.clone(), Some(Arc::clone(&self.tcp)));
         TooMany { limit, manager, shard: self.shard.clone(), tcp }
     }
 }
 
-/// Accepts and serves on this thread, which must be in a `LocalSet`, until stopped; then waits for
-/// the requests under way.
+/// Accepts and serves on this thread, which must be in a `LocalSet`, until stopped; then waits for the
+/// requests in progress.
 pub(crate) async fn serve(
     listener: Listener,
     entrance: Entrance,
@@ -232,8 +235,9 @@ pub(crate) async fn serve(
     let mut spare = None;
     let refuse = |stream, peer, limit| {
         parts.stats.refused.add(1);
-        // Of all that are one too many some may ask for health. Of one source that comes too often, as
-        // few as are told why; and of those who first have to shake hands, which costs more than they do.
+        // Beyond the limit on all connections, some may ask for health, so those are served. A source that
+        // connects too often gets only as many answers as are configured, and so do clients that would need
+        // a TLS handshake first, which costs more than answering.
         let costs = limit != Limit::Tcp || (entrance.speaks_tls && parts.tls.is_some());
         if costs && !parts.answers.allows((), Instant::now()) {
             parts.stats.refused_unanswered.add(1);
@@ -282,7 +286,7 @@ pub(crate) async fn serve(
                 if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
                     continue;
                 }
-                // Whoever waits may ask for health: the spare descriptor is for one of them.
+                // The waiting connection may ask for health, so the reserved descriptor is used for it.
                 if spare.take().is_some()
                     && let Some(Ok((stream, peer))) = listener.accept().now_or_never()
                 {
@@ -292,7 +296,8 @@ pub(crate) async fn serve(
             }
         }
     }
-    // Requests under way may take a while; whoever connects meanwhile is refused, not left waiting.
+    // Requests in progress may take a while; meanwhile new connections are refused rather than left
+    // waiting.
     drop(listener);
     tasks.close();
     tasks.wait().await;
@@ -301,7 +306,7 @@ pub(crate) async fn serve(
 async fn serve_one(stream: TcpStream, mut connected: Connected, door: Door, parts: Arc<AcceptParts>) {
     let head_timeout = Duration::from_millis(parts.config.head_timeout_ms);
     let until = Instant::now() + head_timeout;
-    // A client that says nothing must not hold a place in the gate.
+    // A silent client must not hold a permit of the gate.
     let heard = tokio::select! {
         heard = hear(&stream, connected.is_announced, until) => heard,
         () = parts.stop.cancelled() => Err(Unheard::Silent),
@@ -321,7 +326,7 @@ async fn serve_one(stream: TcpStream, mut connected: Connected, door: Door, part
     let entering = enter(stream, first, parts.tls(&way), &way, until);
     let entered = tokio::select! {
         entered = place.during(entering) => entered,
-        // Whoever is that far only has asked for nothing yet.
+        // A client in the handshake has not sent a request yet.
         () = parts.stop.cancelled() => return,
     };
     let served = match entered {
@@ -333,11 +338,11 @@ async fn serve_one(stream: TcpStream, mut connected: Connected, door: Door, part
     };
     if let Err(error) = served {
         parts.stats.bad_requests.add(1);
-        debug!(peer.addr = %way.peer, error = %error, "a connection ended badly");
+        debug!(peer.addr = %way.peer, error = %error, "a connection ended with an error");
     }
 }
 
-/// A place in the gate, which is given back after a while, whatever its holder does.
+/// A permit of the gate, which is released after a while, whatever its holder does.
 struct GatePlace {
     place: Option<OwnedSemaphorePermit>,
     until: Instant,
@@ -366,7 +371,7 @@ fn http(head_timeout: Duration) -> http1::Builder {
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
-        // Who has sent all and closes its side waits for the answer.
+        // A client may close its sending side after its request and still wait for the answer.
         .half_close(true);
     builder
 }
@@ -395,7 +400,7 @@ async fn serve_http(
             request.extensions_mut().insert(arrival);
         }
         let certified = certified.clone();
-        // A proxy's certificate says who the proxy is.
+        // A proxy's certificate identifies the proxy, not its clients.
         if let Some(principal) = &certified
             && !asked.proxies.pass_on(way.peer, request.headers())
         {
@@ -403,7 +408,7 @@ async fn serve_http(
         }
         let (door, asked) = (door.clone(), Arc::clone(&asked));
         async move {
-            // It counts until it is answered.
+            // The request counts until it is answered.
             let _arrival = arrival;
             let answered = contain(door.answer(request, Some(way), too_many), &asked.stats.panics).await;
             let mut answered = answered.unwrap_or_else(|| internal().into_response());
@@ -411,7 +416,7 @@ async fn serve_http(
                 && answered.status() != StatusCode::SWITCHING_PROTOCOLS
                 && !tls.still_welcomes(principal)
             {
-                // The next handshake may show one that holds.
+                // In the next handshake, the client may show a valid certificate.
                 answered.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(answered)
@@ -433,7 +438,7 @@ async fn serve_http(
     served
 }
 
-/// Answers a request of plain HTTP where TLS is spoken.
+/// Answers a plain HTTP request on a port that speaks TLS.
 async fn tell_plain(socket: Socket, head_timeout: Duration) -> hyper::Result<()> {
     let service = service_fn(|_request: Request<Incoming>| async {
         let detail = "this port speaks TLS: use https:// or wss://";
@@ -455,7 +460,7 @@ mod tests {
     use crate::access::Gate;
     use crate::connections::{self, ConnectionsConfig};
 
-    /// Waits, a turn at a time, until something holds.
+    /// Yields to other tasks until the condition holds.
     async fn until(what: &str, holds: impl Fn() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !holds() {
@@ -466,7 +471,7 @@ mod tests {
 
     #[tokio::test]
     async fn slow_heads_hold_up_others_no_longer_than_the_gate_holds_them() {
-        // Neither how long a head may take nor silence ends anything here.
+        // Neither the head timeout nor silence may end a connection in this test.
         let config = HttpConfig { handshake_gate: 2, head_timeout_ms: 3_600_000, ..HttpConfig::default() };
         let (manager, _seeds, _live) = connections::prepare(1, &ConnectionsConfig::default());
         let (stats, stop) = (Arc::new(AcceptStats::default()), CancellationToken::new());

@@ -1,9 +1,9 @@
-//! What a client would rather have: `Accept` and `Accept-Encoding` (RFC 9110, section 12).
+//! Content negotiation: `Accept` and `Accept-Encoding` (RFC 9110, section 12).
 
 use hyper::header::{HeaderMap, HeaderName};
 
-/// How much each of several things is wanted, 0 to 1. Of an entry that names it and one that names many,
-/// the former counts; `names` go from the former to the latter. `None` where nothing is said of it.
+/// The weight of something, 0 to 1. `names` lists its names from the most specific to the most general; the
+/// most specific one in the header counts. `None` if the header names none of them.
 pub(super) fn wanted(headers: &HeaderMap, header: &HeaderName, names: &[&str]) -> Option<f32> {
     let values = headers.get_all(header).into_iter().filter_map(|value| value.to_str().ok());
     let entries: Vec<_> = values.flat_map(|value| value.split(',')).map(entry).collect();
@@ -13,7 +13,7 @@ pub(super) fn wanted(headers: &HeaderMap, header: &HeaderName, names: &[&str]) -
     })
 }
 
-/// A name without its parameters, and its weight. A weight that cannot be read is none.
+/// A name without its parameters, and its weight. An unreadable weight counts as 0.
 fn entry(text: &str) -> (String, f32) {
     let mut parts = text.split(';').map(str::trim);
     let name = parts.next().unwrap_or_default().to_ascii_lowercase();

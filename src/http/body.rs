@@ -1,4 +1,4 @@
-//! Reading the bodies of requests: bounded in size and time.
+//! Reads request bodies, bounded in size and time.
 
 use bytes::{Buf, BytesMut};
 use futures_util::{Stream, StreamExt};
@@ -10,25 +10,25 @@ use super::room::{BodyRoom, Held};
 use crate::channels::PublishError;
 use crate::protocol::ProblemCode;
 
-/// How long a JSON body may take to arrive; NDJSON may take for ever.
+/// How long a JSON body may take to arrive; NDJSON has no such limit.
 const JSON_WITHIN: time::Duration = time::Duration::from_secs(30);
 
-/// After a fault the rest of a body is read and dropped up to here, so that the client, who may
-/// still be sending, gets to read the answer.
+/// After a fault, up to this much of the rest of a body is read and dropped, so that a client that is still
+/// sending gets to read the answer.
 const DISCARD_BYTES_MAX: usize = 16 << 20;
 const DISCARD_FOR: time::Duration = time::Duration::from_secs(2);
 
-/// The same once the gateway stops; well within the time that connections are given then.
+/// The limit on that time while the gateway stops, well within the time that connections then have.
 const DISCARD_FOR_AT_STOP: time::Duration = time::Duration::from_millis(250);
 
-/// A body that was read, and the room that it takes for as long as this is there.
+/// A complete body, and the memory that is reserved for it while this exists.
 #[derive(Debug)]
 pub(super) struct Whole<'a> {
     pub(super) bytes: BytesMut,
     pub(super) held: Held<'a>,
 }
 
-/// Reads a body of `max` bytes at the most; `more` says what to do with a larger one.
+/// Reads a body of at most `max` bytes; `more` advises the sender of a larger one.
 pub(super) async fn read_whole<'a, S, B>(
     body: &mut S,
     max: usize,
@@ -55,7 +55,7 @@ where
         let Some(chunk) = chunk else { return Ok(Whole { bytes, held }) };
         let mut chunk = chunk.map_err(|_error| broken_body())?;
         if bytes.len() + chunk.remaining() > max {
-            let detail = format!("a JSON body may have {max} bytes; {more}");
+            let detail = format!("a JSON body may have at most {max} bytes; {more}");
             return Err(Problem::new(ProblemCode::BodyTooLarge, detail));
         }
         held.set(bytes.len() + chunk.remaining())?;
@@ -90,7 +90,7 @@ where
             }
         }
     };
-    // Whether the rest ended or the time did: the answer goes out now.
+    // The answer is sent when the rest has been read, or when time is up.
     tokio::select! {
         () = dropping => {}
         () = time::sleep(DISCARD_FOR) => {}

@@ -1,4 +1,4 @@
-//! Who asks, and whether that one may have what it asks for.
+//! Who sends a request, and whether they may have what it asks for.
 
 use std::sync::Arc;
 
@@ -12,29 +12,31 @@ use crate::access::{Action, Denied, Gate, Owner, Principal, Refused, Resource, m
 use crate::model::{ChannelName, EventType, OrderId, Zone};
 use crate::protocol::ProblemCode;
 
-/// How a token is named among subprotocols.
+/// The prefix of a token among subprotocols.
 const AS_PROTOCOL: &str = "bearer.";
 
-/// How it is named in an address.
+/// The name of a token in an address.
 const IN_ADDRESS: &str = "access_token";
 
-/// Who asks; travels in the request's extensions. Of a WebSocket a token may not hold: that is told over it.
+/// The principal of a request; travels in its extensions. For a WebSocket, an invalid token is reported
+/// over the WebSocket.
 #[derive(Debug, Clone)]
 pub(super) struct Caller(pub(super) Result<Arc<Principal>, Refused>);
 
-/// Who has shown a certificate when the connection began; travels in the extensions of its requests.
+/// The principal of the certificate that the connection began with; travels in the extensions of its
+/// requests.
 #[derive(Debug, Clone)]
 pub(super) struct Certified(pub(super) Arc<Principal>);
 
 impl Caller {
-    /// Whose orders it sees: its own, or everybody's (`None`).
+    /// The owner whose orders are visible: the principal's own, or everybody's (`None`).
     pub(super) fn sees_orders_of(&self) -> Result<Option<Owner>, Problem> {
         let principal = self.principal()?;
         let sees_all = may(principal, Action::Admin, Resource::Gateway).is_ok();
         Ok(if sees_all { None } else { Some(principal.owner().ok_or_else(internal)?) })
     }
 
-    /// Whether it may know of a zone.
+    /// Whether the caller may learn that a zone exists.
     pub(super) fn may_know(&self, zone: &Zone) -> bool {
         let channel = ChannelName::zone(zone);
         let channel = Resource::Channel(channel.as_str());
@@ -42,13 +44,13 @@ impl Caller {
         may_do(Action::Subscribe) || may_do(Action::Publish)
     }
 
-    /// Who it is, if it may follow these channels; where there are none, if it may do anything.
+    /// The principal, if it may follow these channels; without channels, if it has any right.
     pub(super) fn may_follow(&self, channels: &[ChannelName]) -> Result<Arc<Principal>, Problem> {
         let principal = match &self.0 {
             Ok(principal) => principal,
             Err(refused) => return Err(Problem::unauthorized(refused.to_string(), true)),
         };
-        // Clocks that differ are allowed for elsewhere; a stream would end at once, and be opened again.
+        // No leeway for clocks here: the stream would end at once, and be reopened at once.
         if principal.has_expired(now_s()) {
             return Err(Problem::unauthorized(Refused::Expired.to_string(), true));
         }
@@ -62,13 +64,13 @@ impl Caller {
         Ok(Arc::clone(principal))
     }
 
-    /// Who it is. The door has let it in, unless it asks for a WebSocket.
+    /// The principal. The door has checked it already, except for requests for a WebSocket.
     pub(super) fn principal(&self) -> Result<&Arc<Principal>, Problem> {
         self.0.as_ref().map_err(|_refused| internal())
     }
 }
 
-/// Lets a request in, or says why not.
+/// Admits a request, or says why not.
 pub(super) fn admit<B>(
     gate: &Gate,
     route: &Route,
@@ -79,14 +81,16 @@ pub(super) fn admit<B>(
         return Ok(Caller(Ok(gate.nobody())));
     }
     let shown = token(request, route.kind == Kind::WebSocket, gate.config().token_in_url)?;
-    // What is shown with the request says more of it than what the connection began with, and counts alone: a
-    // certificate neither adds to a token nor stands in for one that does not hold.
+    // A credential in the request identifies its sender more exactly than the certificate of the
+    // connection, so it alone counts: a certificate neither adds rights to a token nor replaces an invalid
+    // one.
     let caller = match (&shown, request.extensions().get::<Certified>()) {
         (Some(shown), _) => gate.authenticate(shown),
         (None, Some(Certified(principal))) => gate.still_certified(principal).map(|()| Arc::clone(principal)),
         (None, None) => Ok(gate.nobody()),
     };
-    // Also at an upgrade: nothing is wrong yet that would have to be told over it.
+    // This applies to upgrades too: so far, nothing is wrong that would have to be reported over the
+    // WebSocket.
     if let Err(refused) = &caller
         && let Some(after_s) = refused.after_s()
     {
@@ -105,7 +109,7 @@ pub(super) fn admit<B>(
     Ok(Caller(Ok(caller)))
 }
 
-/// Whether somebody may have what a route gives. A name that is none is the handler's to refuse.
+/// Whether a principal may use a route. Malformed names are left to the handler.
 fn check(caller: &Principal, route: &Route, segments: &[String]) -> Result<(), Denied> {
     let named = || percent_decode_str(segments.first().map_or("", String::as_str)).decode_utf8();
     match route.needs {
@@ -121,7 +125,7 @@ fn check(caller: &Principal, route: &Route, segments: &[String]) -> Result<(), D
             Some(event) => may(caller, action, Resource::Channel(ChannelName::event(event).as_str())),
             None => has_some_right(caller),
         },
-        // As handlers read it: without decoding.
+        // Parsed as handlers do it: without decoding.
         Needs::Order(action) => match segments.first().and_then(|name| name.parse::<OrderId>().ok()) {
             Some(order) if action.is_of_channels() => {
                 may(caller, action, Resource::Channel(ChannelName::order(order).as_str()))
@@ -134,7 +138,8 @@ fn check(caller: &Principal, route: &Route, segments: &[String]) -> Result<(), D
 
 fn has_some_right(caller: &Principal) -> Result<(), Denied> {
     let has_any = caller.rights().iter().next().is_some();
-    // Who has none is told in which way; who is not asked may do this too.
+    // For a principal without any right, `may` selects the error. If authentication is off, `may` permits
+    // this too.
     if has_any { Ok(()) } else { may(caller, Action::Admin, Resource::Gateway) }
 }
 
@@ -145,17 +150,17 @@ fn problem(denied: Denied, route: &Route, segments: &[String]) -> Problem {
     told(denied, segments.first().and_then(|name| name.parse::<OrderId>().ok()))
 }
 
-/// What is said to who may not have something, which may be an order.
+/// The problem for a denied request, which may concern an order.
 fn told(denied: Denied, order: Option<OrderId>) -> Problem {
     match denied {
         Denied::Unauthenticated => Problem::unauthorized(denied.to_string(), false),
         Denied::Forbidden => Problem::new(ProblemCode::Forbidden, denied.to_string()),
-        // In the words of the handlers.
+        // In the same words as the handlers.
         Denied::Unknown => Problem::unknown_order(order),
     }
 }
 
-/// What a request shows: a token or a key, in one of the places where it may be.
+/// The credential of a request: a token or an API key, in one of the places where it may be.
 fn token<B>(
     request: &Request<B>,
     is_web_socket: bool,
@@ -165,9 +170,9 @@ fn token<B>(
     let mut authorizations = headers.get_all(AUTHORIZATION).into_iter();
     if let Some(value) = authorizations.next() {
         if authorizations.next().is_some() {
-            return Err(Problem::unauthorized("`Authorization` must be there once", true));
+            return Err(Problem::unauthorized("there must be only one `Authorization`", true));
         }
-        // What is of another scheme may be for a proxy.
+        // A header of another scheme may be for a proxy.
         let value = value.to_str().unwrap_or_default().trim();
         if let Some((scheme, token)) = value.split_once(' ')
             && scheme.eq_ignore_ascii_case("bearer")

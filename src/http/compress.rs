@@ -1,8 +1,8 @@
-//! gzip for answers that are worth it, to clients that take it.
+//! gzip for answers that are worth compressing, to clients that accept it.
 //!
-//! The thread that answers serves WebSockets too, so it compresses in small parts with turns between
-//! them. What is compressed is there already as a whole, and gets smaller; so many answers at once are
-//! compressed, and more are sent as they are.
+//! The thread that answers also serves WebSockets, so it compresses in small parts and yields between them.
+//! An answer exists as a whole before, and compressing only makes it smaller. The number of answers that
+//! are compressed at once is limited; others are sent uncompressed.
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -24,16 +24,16 @@ use super::accepts::wanted;
 use super::problem::internal;
 use super::room::BodyRoom;
 
-/// Smaller answers fit into a packet as they are.
+/// Smaller answers fit into one packet anyway.
 const WORTH_BYTES: u64 = 1 << 10;
 
-/// Compressed without a turn for others: some 0.2 ms.
+/// How much is compressed before yielding to other tasks: about 0.2 ms.
 const PART_BYTES: usize = 16 << 10;
 
-/// Answers that are compressed at once; each takes some 300 KiB besides its own bytes.
+/// Answers that are compressed at once; each takes about 300 KiB in addition to its own bytes.
 const AT_ONCE: usize = 16;
 
-/// What is text, and so gets smaller.
+/// Media types that compress well.
 const TEXTS: [&str; 4] =
     ["application/json", "application/problem+json", "application/openmetrics-text", "text/"];
 
@@ -41,11 +41,11 @@ const TEXTS: [&str; 4] =
 #[derive(Debug)]
 pub(super) struct Compressor {
     places: Semaphore,
-    /// What is compressed counts until its client has taken it.
+    /// A compressed answer counts here until its client has read it.
     room: Arc<BodyRoom>,
 }
 
-/// Whether a client takes gzip, and says so.
+/// Whether a client accepts gzip explicitly.
 pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
     wanted(headers, &ACCEPT_ENCODING, &["gzip", "x-gzip", "*"]).is_some_and(|weight| weight > 0.0)
 }
@@ -55,7 +55,7 @@ impl Compressor {
         Self { places: Semaphore::new(AT_ONCE), room }
     }
 
-    /// The answer, compressed if that is worth it.
+    /// Compresses the answer if that is worth it.
     pub(super) async fn compress(&self, mut response: Response, is_asked_for: bool) -> Response {
         if !is_worth_it(&response) {
             return response;
@@ -68,9 +68,9 @@ impl Compressor {
         let (mut head, body) = response.into_parts();
         let whole = match body.collect().await {
             Ok(collected) => collected.to_bytes(),
-            // None of the answers is a stream that could break.
+            // None of the answers is a stream that could fail.
             Err(error) => {
-                error!(error = %error, "an answer cannot be read");
+                error!(error = %error, "could not read an answer in order to compress it");
                 return internal().into_response();
             }
         };
@@ -81,7 +81,7 @@ impl Compressor {
                 self.room.hold_smaller(bytes)
             }
             Err(error) => {
-                error!(error = %error, "an answer cannot be compressed");
+                error!(error = %error, "could not compress an answer");
                 whole
             }
         };
@@ -94,7 +94,7 @@ fn is_worth_it(response: &Response) -> bool {
     response.body().size_hint().exact().is_some_and(|bytes| bytes >= WORTH_BYTES)
         && TEXTS.iter().any(|text| kind.starts_with(text))
         && !response.headers().contains_key(CONTENT_ENCODING)
-        // It names these bytes, and what has one is compressed ahead.
+        // An ETag names exactly these bytes; files with one are precompressed.
         && !response.headers().contains_key(ETAG)
 }
 

@@ -1,4 +1,4 @@
-//! What can be configured about HTTP.
+//! The settings of HTTP.
 
 mod entrances;
 
@@ -14,7 +14,7 @@ use super::names::{is_host, is_origin, is_web_origin};
 use super::table;
 use crate::support::checks::{Checks, Finding};
 
-/// Room for a page of 1 MiB, as JSON. A longer answer has room where there is no other one.
+/// Enough for a page of 1 MiB, as JSON. A longer answer is possible while there is no other one.
 pub(crate) const ANSWERS_BYTES_LEAST: usize = 2 << 20;
 
 /// `[http]`
@@ -26,57 +26,57 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// How long a client may take to send the head of a request, in milliseconds. Default 10,000.
     pub head_timeout_ms: u64,
-    /// The largest JSON body, in bytes. A body of lines (NDJSON) is not bounded as a whole.
-    /// Default 1 MiB (1,048,576).
+    /// The largest JSON body, in bytes. An NDJSON body is not limited as a whole. Default 1 MiB
+    /// (1,048,576).
     pub body_bytes_max: usize,
-    /// What the bodies of all requests that are being read may hold together, in bytes; of a body of lines
-    /// (NDJSON) what has not gone through yet. At least `body_bytes_max`, and 64 KiB more than
-    /// `line_bytes_max`. Default 256 MiB (268,435,456), or a share of the memory.
+    /// Memory for the bodies of all requests that are being read, in bytes; of an NDJSON body, only what
+    /// has not been published yet counts. At least `body_bytes_max`, and 64 KiB more than `line_bytes_max`.
+    /// Default 256 MiB (268,435,456), or a share of the memory.
     pub bodies_bytes_max: usize,
-    /// What answers that their clients have not taken yet may hold together, in bytes: lists, `/latest` and
-    /// `/history`. Past it such a request is answered with 503 `busy`. A 32nd of the memory, where that is
-    /// less. At least 2 MiB. Default 67,108,864 (64 MiB).
+    /// Memory for answers that clients have not read yet, in bytes: lists, `/latest` and `/history`. Beyond
+    /// it, such a request is answered with 503 `busy`. A 32nd of the machine's memory, if that is less. At
+    /// least 2 MiB. Default 67,108,864 (64 MiB).
     pub answers_bytes_max: usize,
-    /// The longest line of a body of lines (NDJSON), in bytes. Default 65,536.
+    /// The longest line of an NDJSON body, in bytes. Default 65,536.
     pub line_bytes_max: usize,
-    /// How long a body that streams (NDJSON) may bring nothing, in seconds. Default 60.
+    /// The longest pause in an NDJSON body, in seconds. Default 60.
     pub body_idle_s: u64,
-    /// Connections that may be in their HTTP phase at once; more wait to be accepted. Default 256.
+    /// Connections that may be in their HTTP phase at once; further ones wait to be accepted. Default 256.
     pub handshake_gate: usize,
-    /// Refused connections that are told why, per second; more are closed without a word. 0 = all are
+    /// Refused connections that are told why, per second; others are closed without an answer. 0 = all are
     /// told. Default 100.
     pub refusals_per_s: u32,
-    /// Browser origins whose pages may use the gateway, besides its own, such as
-    /// `https://desk.example.com`, or `capacitor://localhost` of a packaged app. `*` allows all.
-    /// Default none.
+    /// Browser origins whose pages may use the gateway, in addition to its own, such as
+    /// `https://desk.example.com`, or `capacitor://localhost` for a packaged app. `*` permits all. Default
+    /// none.
     pub origins: Vec<String>,
-    /// Hosts that the gateway answers for (in `Host`), besides loopback names, addresses and that of
-    /// `public_url`, such as `stream.example.com`. `*` answers for all. Default none.
+    /// Hosts that the gateway serves (in `Host`), in addition to loopback names, addresses and the host of
+    /// `public_url`, such as `stream.example.com`. `*` serves all. Default none.
     pub hosts: Vec<String>,
-    /// Addresses of proxies whose `Forwarded` and `X-Forwarded-*` headers are believed, such as
-    /// `10.0.0.7` or `10.0.0.0/8`; the address that these name counts in place of the proxy's against
-    /// the limits of an address. `unix` stands for those that come by `unix_socket`. Default none.
+    /// Addresses of proxies whose `Forwarded` and `X-Forwarded-*` headers are trusted, such as `10.0.0.7` or
+    /// `10.0.0.0/8`. The client address in these headers counts against the limits on addresses, in place of
+    /// the proxy's. `unix` stands for clients of `unix_socket`. Default none.
     pub trusted_proxies: Vec<String>,
-    /// Whether connections of `trusted_proxies` begin with a header of the PROXY protocol (version 1 or 2), which
-    /// says whom they are for: `off` or `required`. Connections of others never do. Default `off`.
+    /// Whether connections of `trusted_proxies` begin with a PROXY protocol header (version 1 or 2), which
+    /// names the client: `off` or `required`. Connections of others never do. Default `off`.
     pub proxy_protocol: ProxyProtocol,
-    /// A socket in the file system to listen on besides `listen`, such as `/run/zonewire.sock`. What comes by
-    /// it counts as coming from loopback. Default none.
+    /// A Unix socket to listen on in addition to `listen`, such as `/run/zonewire.sock`. Its clients count
+    /// as loopback. Default none.
     pub unix_socket: Option<PathBuf>,
-    /// Who may connect there: its permission bits, in octal. Default `0660`.
+    /// Who may connect to it: its permission bits, in octal. Default `0660`.
     pub unix_socket_mode: String,
-    /// The gateway's own address as clients see it, such as `https://stream.example.com`. Unset:
-    /// taken from the request.
+    /// The gateway's own address as clients see it, such as `https://stream.example.com`. Unset: derived
+    /// from each request.
     pub public_url: Option<String>,
-    /// The path that a proxy serves the gateway below, such as `/prices`; requests with and without it
+    /// The path under which a proxy serves the gateway, such as `/prices`; requests with it and without it
     /// are answered. Default none.
     pub base_path: String,
     /// Threads that serve connections. 0 = one per core. Default 0.
     pub shards: usize,
-    /// How long the gateway says that it is not ready, and goes on as before, until it stops accepting, in
-    /// seconds; for load balancers, which ask now and then. Default 0.
+    /// How long `/health/ready` reports that the gateway is not ready, while it still works as usual, before it
+    /// stops accepting, in seconds; for load balancers, which check now and then. Default 0.
     pub drain_lead_s: u64,
-    /// Over how long connections are told to go at shutdown, in seconds. 0 = at once. Default 10.
+    /// Over how long connections are closed at shutdown, in seconds. 0 = at once. Default 10.
     pub drain_s: u64,
     /// `[http.tls]`
     pub tls: TlsConfig,
@@ -113,26 +113,26 @@ impl Default for HttpConfig {
     }
 }
 
-/// More than what comes of a body at once.
+/// More than a body delivers at once.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// More shards than any machine has cores are a slip of the finger.
+/// No machine has more cores, so a larger number is a typing error.
 const SHARDS_MAX: usize = 1_024;
 
 impl HttpConfig {
-    /// What cannot be used.
+    /// The invalid settings.
     pub(crate) fn check(&self) -> Vec<Finding> {
         let mut checks = Checks::of("http");
         checks.at_least_1("head_timeout_ms", self.head_timeout_ms);
         checks.at_least_1("body_bytes_max", self.body_bytes_max);
         checks.at_least_1("line_bytes_max", self.line_bytes_max);
         checks.require("answers_bytes_max", self.answers_bytes_max >= ANSWERS_BYTES_LEAST, || {
-            format!("{} is less than one answer may have, {ANSWERS_BYTES_LEAST}", self.answers_bytes_max)
+            format!("{} is less than one answer may take, {ANSWERS_BYTES_LEAST}", self.answers_bytes_max)
         });
         let least = self.bodies_bytes_least();
         checks.require("bodies_bytes_max", self.bodies_bytes_max >= least, || {
             format!(
-                "expected room for the largest body and line that may come, {least} or more; found {}",
+                "expected room for the largest permitted body and line, {least} or more; found {}",
                 self.bodies_bytes_max
             )
         });
@@ -167,23 +167,23 @@ impl HttpConfig {
         checks.finish()
     }
 
-    /// The room that any body needs which nothing else is wrong with.
+    /// The memory that one body of the permitted size may need.
     pub(crate) fn bodies_bytes_least(&self) -> usize {
         self.body_bytes_max.max(self.line_bytes_max.saturating_add(CHUNK_BYTES))
     }
 
-    /// `trusted_proxies`, read.
+    /// `trusted_proxies`, parsed.
     pub(super) fn proxies(&self) -> impl Iterator<Item = IpNet> {
         self.trusted_proxies.iter().filter_map(|proxy| network(proxy))
     }
 }
 
-/// An address, or a network of them.
+/// Parses an address or a network.
 fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
-/// Whether nothing that begins so could be meant for the gateway itself.
+/// Whether this is a valid base path: no address of the gateway itself begins like it.
 fn is_base_path(text: &str) -> bool {
     let is_segment = |segment: &str| {
         !matches!(segment, "" | "." | "..")

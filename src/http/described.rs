@@ -1,30 +1,31 @@
-//! What is asked and answered at an address, for the document that programs read: a row of the `table`
-//! says it, and a test writes it as OpenAPI. The gateway has that document as it is checked in.
+//! Describes the requests and answers of addresses for machine-readable documentation: rows of the `table`
+//! contain a description, and a test writes them as OpenAPI. The gateway serves the document that is
+//! checked in.
 #![cfg_attr(not(test), expect(dead_code, reason = "only the test that writes the document reads it"))]
 
 #[cfg(test)]
 mod openapi;
 
-/// What a route does, takes and answers.
+/// The description of a route.
 #[derive(Debug)]
 pub(super) struct Description {
     pub(super) summary: &'static str,
-    /// Parameters in the query, and what they say.
+    /// Query parameters, each with an explanation.
     pub(super) query: &'static [(&'static str, &'static str)],
     pub(super) body: Body,
     pub(super) answer: Answer,
-    /// The statuses of its own problems.
+    /// The statuses of the route's own problems.
     pub(super) problems: &'static [u16],
 }
 
 impl Description {
-    /// Of a route that takes nothing and answers with nothing.
+    /// Describes a route without a body and without content in its answer.
     pub(super) const fn of(summary: &'static str) -> Self {
         Self { summary, query: &[], body: Body::None, answer: Answer::Nothing, problems: &[] }
     }
 }
 
-/// What is asked at an address.
+/// The body of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Body {
     None,
@@ -38,24 +39,24 @@ pub(super) enum Body {
     Order,
     /// An update of an order, or several.
     Updates,
-    /// The same, of a worker, with its token.
+    /// A report of a worker, with its fencing token.
     Report,
     /// A record of a registry, or a part of it.
     Record,
-    /// Several.
+    /// Several records.
     Records,
 }
 
-/// What is answered when all went well.
+/// The answer to a successful request.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Answer {
     /// A status, and JSON with this schema.
     Json(u16, &'static str),
-    /// The same with one of these schemas.
+    /// A status, and JSON with one of these schemas.
     Either(u16, &'static [&'static str]),
-    /// JSON that this document does not say more of.
+    /// A status, and a JSON object that is not described further.
     Object(u16),
-    /// Text of this kind.
+    /// Text of this media type.
     Text(&'static str),
     Nothing,
     /// A WebSocket.
@@ -65,11 +66,11 @@ pub(super) enum Answer {
 }
 
 pub(super) const PAGE: &[(&str, &str)] =
-    &[("limit", "How many at the most."), ("after", "Where the page begins.")];
+    &[("limit", "The most entries to return."), ("after", "Where the page begins.")];
 pub(super) const SINCE: (&str, &str) = ("since", "The position to resume from, `<epoch>:<offset>`.");
 pub(super) const SNAPSHOT: (&str, &str) = ("snapshot", "1 to begin with the latest entry of each key.");
 pub(super) const STREAM: &[(&str, &str)] = &[
-    ("channels", "Their names, separated by commas."),
+    ("channels", "Names of channels, separated by commas."),
     ("since", "The id of the last event, to resume from: a position for each channel, separated by commas."),
     (
         "snapshot",
@@ -77,7 +78,7 @@ pub(super) const STREAM: &[(&str, &str)] = &[
     ),
 ];
 pub(super) const FILTER: &[(&str, &str)] = &[
-    ("types", "Types of events, separated by commas; all where it is absent."),
+    ("types", "Types of events, separated by commas; all if absent."),
     ("exchange", "Only those of these exchanges, separated by commas."),
     ("symbol", "Only those of these symbols, separated by commas."),
     ("snapshot", "1 to begin with the latest event of each key."),
@@ -85,24 +86,25 @@ pub(super) const FILTER: &[(&str, &str)] = &[
 pub(super) const LISTED: &[(&str, &str)] = &[
     (
         "scope",
-        "`node`, as it is by default; or `fleet` for the nodes that share the storage, of which the other parameters say nothing.",
+        "`node`, the default, or `fleet` for all nodes that share the storage; with `fleet` the other parameters have no effect.",
     ),
-    ("connections", "How many open connections are listed."),
+    ("connections", "How many open connections to list."),
     ("after", "Only connections after this one, in the order of their ids."),
     ("zone", "Only connections that are subscribed to this zone."),
 ];
 pub(super) const RECORDS: &[(&str, &str)] = &[
-    ("limit", "How many at the most."),
-    ("after", "Where the page begins: `next` of the one before."),
-    ("sort", "The field by which they are sorted; with `-` before it the greatest first."),
-    ("{field}", "Any other name is that of a field, and its value what it must be."),
+    ("limit", "The most records to return."),
+    ("after", "Where the page begins: `next` of the previous page."),
+    ("sort", "The field to sort by; with `-` before it, in descending order."),
+    ("{field}", "Any other parameter filters by the field of that name."),
 ];
-pub(super) const WRITE_RECORD: &[(&str, &str)] = &[("written", "1 to be answered only once the log has it.")];
+pub(super) const WRITE_RECORD: &[(&str, &str)] =
+    &[("written", "1 to get the answer only once the log has it.")];
 pub(super) const WRITE_PROVIDER: &[(&str, &str)] = &[
-    ("written", "1 to be answered only once the log has it."),
+    ("written", "1 to get the answer only once the log has it."),
     (
         "connection",
-        "The `connection_id` of an open WebSocket of this gateway, with which the provider goes offline.",
+        "The `connection_id` of an open WebSocket of this gateway; the provider goes offline when it closes.",
     ),
 ];
 pub(super) const RECORD: &[u16] = &[400, 404, 408, 412, 413, 415, 422];

@@ -1,5 +1,6 @@
-//! What every request passes before it reaches a route, and every answer on its way out: whom it is for,
-//! whose page it comes from, and what RFC 9110 and 9112 ask of a server, whatever the address.
+//! The door, which every request passes on its way to a route, and every answer on its way out. It checks
+//! which host a request is for and which page it comes from, and what RFC 9110 and 9112 require of a server
+//! at any address.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -43,37 +44,37 @@ use super::way::{Peer, Way};
 use crate::access::Gate;
 use crate::protocol::ProblemCode;
 
-/// Headers of answers that pages of other origins may read, besides those that they always may.
+/// Answer headers that pages of other origins may read, in addition to those that they always may.
 const EXPOSED: &str =
     "allow, etag, idempotency-replayed, location, registry-state, retry-after, www-authenticate";
 
-/// How long a browser may remember what it was told before a request, in seconds.
+/// How long a browser may cache the answer to a preflight request, in seconds.
 const PREFLIGHT_AGE_S: &str = "600";
 
-// A page of the internet that asks for something in a network at home (Private Network Access).
+// For pages on the internet that access a private network (Private Network Access).
 const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 
-/// The way to the routes.
+/// The entrance to the routes.
 #[derive(Clone)]
 pub(crate) struct Door(Arc<Parts>);
 
 struct Parts {
-    /// What answers, by place in [`table::ROUTES`].
+    /// The handlers, by index in [`table::ROUTES`].
     handlers: Vec<Handler>,
     gate: Arc<Gate>,
     names: Names,
     proxies: Proxies,
-    /// The path that a proxy serves the gateway below; empty for none.
+    /// The path under which a proxy serves the gateway; empty for none.
     base_path: String,
-    /// Whether operators have a listener of their own.
+    /// Whether there is a separate listener for operators.
     has_operators: bool,
-    /// Whether clients are served, or only told how the gateway does.
+    /// Whether this process serves clients, or only reports its state.
     serves: bool,
     refusals: Arc<Refusals>,
     safeguards: Safeguards,
     compressor: Compressor,
-    /// Bodies that nobody wants are read no longer when the gateway stops.
+    /// Cancelled when the gateway stops; unwanted bodies are read no further then.
     stopping: CancellationToken,
 }
 
@@ -83,21 +84,21 @@ impl fmt::Debug for Door {
     }
 }
 
-/// What becomes of a request.
+/// What to do with a request.
 enum Next {
-    /// It goes to the handler of this place, which is given the segments of its path, and who asks.
+    /// Pass it to the handler with this index, with the segments of its path and its caller.
     Handler(usize, Segments, Caller),
     Answer(Response),
 }
 
 /// Where a request comes from.
 struct From {
-    /// `None` in tests, which ask the door itself.
+    /// `None` in tests, which call the door directly.
     way: Option<Way>,
-    /// The origin of the page that sends it, if one does.
+    /// The origin of the page that sends it, if a page does.
     origin: Option<HeaderValue>,
     said: Said,
-    /// Whether the page may use the gateway, and is told so.
+    /// Whether the page may use the gateway, so that CORS headers permit it.
     is_allowed: bool,
 }
 
@@ -108,7 +109,7 @@ impl From {
 }
 
 impl Door {
-    /// The way to the gateway's routes.
+    /// The door to the gateway's routes.
     pub(crate) fn to(app: &Arc<App>) -> Self {
         Self::new(
             table::ROUTES.iter().map(|route| (route.handler)(app)).collect(),
@@ -147,7 +148,7 @@ impl Door {
         }))
     }
 
-    /// Takes the base path off a request, where it is there: a proxy may do so too.
+    /// Removes the base path from a request if it is there; a proxy may have removed it already.
     pub(super) fn enter<B>(&self, request: &mut Request<B>) {
         let base = &self.0.base_path;
         let path = request.uri().path_and_query().map(PathAndQuery::as_str);
@@ -161,18 +162,18 @@ impl Door {
         }
     }
 
-    /// Whether a request asks how the gateway does, which it must be able to say in whatever state it is.
+    /// Whether a request asks for health, which is answered in any state of the gateway.
     pub(super) fn is_probe<B>(&self, request: &Request<B>, way: Option<&Way>) -> bool {
         self.find(request.uri().path(), way).is_some_and(|address| address.kind() == Kind::Probe)
     }
 
-    /// Whether a request asks for a stream of events, which is as good as a connection.
+    /// Whether a request opens an event stream, which counts like a connection.
     pub(super) fn is_stream<B>(&self, request: &Request<B>, way: Option<&Way>) -> bool {
         let is_of_streams = |address: Address| address.kind() == Kind::Events;
         request.method() == Method::GET && self.find(request.uri().path(), way).is_some_and(is_of_streams)
     }
 
-    /// Answers a request that has [entered](Self::enter), and may be one too many.
+    /// Answers a request that has [entered](Self::enter) and may be beyond a limit.
     pub(super) async fn answer<B>(
         &self,
         request: Request<B>,
@@ -188,7 +189,7 @@ impl Door {
         let hsts = self.0.safeguards.transport(way.as_ref(), &request);
         let judged = self.judge(&request, &mut from);
         let mut response = match (judged, too_many) {
-            // Whoever may not use the gateway need not know that it is full.
+            // A client that may not use the gateway must not learn that it is full.
             (Err(problem), Some(_)) if may_not_ask(&problem) => problem.into_response(),
             (_, Some(too_many)) => {
                 let is_stream = self.is_stream(&request, way.as_ref());
@@ -207,7 +208,8 @@ impl Door {
                     peer.addr = from.peer().map(|peer| peer.to_string()), method = %request.method(),
                     path = request.uri().path(), code = problem.code.as_str(), "refused a request"
                 );
-                // Who still sends gets to read the answer; who waits to be asked for more is not asked.
+                // A client that is still sending gets to read the answer. One that waits for `100 Continue`
+                // is not asked to send.
                 if !request.body().is_end_stream() && !holds_body_back(request.headers()) {
                     let mut body = BodyDataStream::new(request.into_body());
                     discard(&mut body, &self.0.stopping).await;
@@ -218,7 +220,7 @@ impl Door {
         if let Some(Refused(code)) = response.extensions().get() {
             self.0.refusals.add(*code);
         }
-        // No page reads the answer that begins a WebSocket.
+        // A page cannot read the answer that begins a WebSocket.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             safeguards::tell(response.headers_mut(), hsts);
             self.tell_pages(response.headers_mut(), &from);
@@ -237,7 +239,7 @@ impl Door {
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Sync + 'static,
     {
         if request.method() == Method::HEAD {
-            // The answer to GET, of which hyper sends no more than the head. Nothing is upgraded.
+            // Handled like GET; hyper sends only the head of the answer. Nothing is upgraded.
             *request.method_mut() = Method::GET;
             request.headers_mut().remove(UPGRADE);
             request.extensions_mut().insert(HeadOnly);
@@ -307,11 +309,11 @@ impl Door {
         if self.0.serves {
             return Problem::new(ProblemCode::NotFound, "there is nothing at this address");
         }
-        let detail = "this process only works on orders (node.roles); ask one with the role gateway";
+        let detail = "this process only carries out orders (node.roles); ask one with the role gateway";
         Problem::new(ProblemCode::NoGateway, detail)
     }
 
-    /// The address that this process has at a path, for those who came by this way.
+    /// The address at a path, for requests that came this way.
     fn find(&self, path: &str, way: Option<&Way>) -> Option<Address> {
         let is_elsewhere = self.0.has_operators && way.is_some_and(|way| !way.is_for_operators);
         let is_here = |address: &Address| {
@@ -321,8 +323,8 @@ impl Door {
         table::find(path).filter(is_here)
     }
 
-    /// Requests are answered that are for this gateway. On another machine a trusted proxy may have been
-    /// asked for any name; on this one its requests cannot be told from those of a browser.
+    /// Only requests for this gateway are answered. A trusted proxy on another machine may forward any
+    /// host; one on this machine cannot be told from a browser.
     fn check_host(&self, host: Option<&str>, from: &From) -> Result<(), Problem> {
         let Some(host) = host else { return Ok(()) };
         let is_named_by_proxy = || {
@@ -341,7 +343,8 @@ impl Door {
         Err(Problem::new(ProblemCode::UnknownHost, detail))
     }
 
-    /// Browsers say which page asks; only this gateway's own pages and those of listed origins may.
+    /// Browsers name the origin of the page; only the gateway's own pages and those of listed origins may
+    /// use it.
     fn check_origin(&self, host: Option<&str>, from: &mut From, is_probe: bool) -> Result<(), Problem> {
         let Some(origin) = &from.origin else { return Ok(()) };
         let origin = origin.to_str().unwrap_or_default();
@@ -355,7 +358,7 @@ impl Door {
         Err(Problem::new(ProblemCode::OriginNotAllowed, detail))
     }
 
-    /// The page's links are relative to a path that ends in a slash.
+    /// The page's links are relative, so its path must end in a slash.
     fn to_page(&self, query: Option<&str>) -> Response {
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
         let mut response = StatusCode::TEMPORARY_REDIRECT.into_response();
@@ -365,7 +368,8 @@ impl Door {
         response
     }
 
-    /// Lets pages of other origins that may use the gateway read its answers (the Fetch standard's CORS).
+    /// Permits pages of other origins that may use the gateway to read its answers (CORS, in the Fetch
+    /// standard).
     fn tell_pages(&self, headers: &mut HeaderMap, from: &From) {
         if self.0.names.allow_all_origins() {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
@@ -378,12 +382,12 @@ impl Door {
     }
 }
 
-/// What is said where a handler could not take what it takes.
+/// The answer if a handler's filter rejected the request.
 async fn or_problem(rejection: Rejection) -> Result<Response, Infallible> {
     Ok(from_rejection(&rejection).into_response())
 }
 
-/// Whether a request is for another host, or of a page that may not use the gateway.
+/// Whether a request is for another host, or from a page that may not use the gateway.
 fn may_not_ask(problem: &Problem) -> bool {
     matches!(
         problem.code,
@@ -399,7 +403,7 @@ fn allowed(allow: HeaderValue) -> Response {
     response
 }
 
-/// What a browser asks before a request of a page of another origin.
+/// Answers the preflight request of a browser.
 fn tell_before(headers: &mut HeaderMap, asked: &HeaderMap, address: &Address) {
     if !asked.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
         return;
@@ -415,8 +419,8 @@ fn tell_before(headers: &mut HeaderMap, asked: &HeaderMap, address: &Address) {
     }
 }
 
-/// Only `chunked` is understood, once (RFC 9112, section 6.1). hyper reads by it whatever stands before it, and
-/// somebody in front of the gateway may have seen another end of the request.
+/// Only a single `chunked` is accepted (RFC 9112, section 6.1). hyper decodes it whatever stands before it,
+/// while an intermediary may have seen another end of the request (request smuggling).
 fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
     match (codings.next(), codings.next()) {
@@ -426,23 +430,23 @@ fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// Whom a request is for: what its target says, or else `Host` (RFC 9112, section 3.2). A request of
-/// HTTP/1.0 need not say it.
+/// The host that a request is for: in its target, or else in `Host` (RFC 9112, section 3.2). HTTP/1.0 does
+/// not require one.
 fn authority_of<B>(request: &Request<B>) -> Result<Option<Authority>, Problem> {
     let bad = |detail: &str| Err(Problem::new(ProblemCode::InvalidHost, detail));
     let mut hosts = request.headers().get_all(HOST).into_iter();
     let host = match (hosts.next(), hosts.next()) {
-        (Some(_), Some(_)) => return bad("`Host` must be there once"),
+        (Some(_), Some(_)) => return bad("there must be only one `Host`"),
         (None, _) if request.version() >= Version::HTTP_11 => return bad("`Host` is missing"),
         (host, _) => host,
     };
     let host = match host.map(|host| Authority::try_from(host.as_bytes())) {
         Some(Ok(host)) if is_host_and_port(&host) => Some(host),
         None => None,
-        Some(_) => return bad("`Host` must be a host, and perhaps a port"),
+        Some(_) => return bad("`Host` must be a host, optionally with a port"),
     };
     match request.uri().authority() {
-        Some(target) if !is_host_and_port(target) => bad("the target must be a host, and perhaps a port"),
+        Some(target) if !is_host_and_port(target) => bad("the target must be a host, optionally with a port"),
         Some(target) => Ok(Some(target.clone())),
         None => Ok(host),
     }

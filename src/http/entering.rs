@@ -1,5 +1,5 @@
-//! From an accepted connection to one that HTTP is spoken on: its first bytes, whom a proxy says that it
-//! is for, and TLS.
+//! Turns an accepted connection into one that speaks HTTP: reads its first bytes and its proxy's header,
+//! and does the TLS handshake.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,27 +14,27 @@ use super::way::Way;
 use crate::access::Principal;
 use crate::connections::{Socket, read_first};
 
-/// How each handshake of TLS begins.
+/// The first byte of every TLS handshake.
 const HANDSHAKE: u8 = 0x16;
 
-/// What was heard first.
+/// The first bytes of a connection.
 #[derive(Debug)]
 pub(super) struct Heard {
-    /// Where the client is, where a proxy says it.
+    /// The client's address, if a proxy announced it.
     pub(super) source: Option<SocketAddr>,
     pub(super) first: Bytes,
 }
 
-/// Why nothing comes of a connection.
+/// Why a connection came to nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unheard {
-    /// Nothing came, or not all of it in time.
+    /// Nothing arrived, or not everything in time.
     Silent,
-    /// A trusted proxy began with something else than the header that it must begin with, or did not end it.
+    /// A trusted proxy did not begin with the required header, or did not complete it.
     NoHeader(ProxyFault),
 }
 
-/// What is wrong with a proxy's header.
+/// What is wrong with a PROXY header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ProxyFault {
     Garbage,
@@ -43,7 +43,7 @@ pub(super) enum ProxyFault {
 }
 
 impl ProxyFault {
-    /// Its name in metrics.
+    /// The label in metrics.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Garbage => "garbage",
@@ -53,7 +53,7 @@ impl ProxyFault {
     }
 }
 
-/// Waits for what the client says first, and before that for what its proxy says, where that has to
+/// Waits for the client's first bytes, and before that for its proxy's header if there must be one
 /// (`is_announced`).
 pub(super) async fn hear(stream: &TcpStream, is_announced: bool, until: Instant) -> Result<Heard, Unheard> {
     let silent = |_elapsed| Unheard::Silent;
@@ -72,7 +72,7 @@ pub(super) async fn hear(stream: &TcpStream, is_announced: bool, until: Instant)
     Ok(heard)
 }
 
-/// Reads a proxy's header, and what comes with it.
+/// Reads a proxy's header, and what arrives with it.
 async fn announced(stream: &TcpStream) -> Result<Heard, ProxyFault> {
     let mut all = BytesMut::new();
     loop {
@@ -88,16 +88,16 @@ async fn announced(stream: &TcpStream) -> Result<Heard, ProxyFault> {
     }
 }
 
-/// A connection that HTTP is spoken on.
+/// A connection that speaks HTTP.
 #[derive(Debug)]
 pub(super) enum Entered {
-    /// As it should be; and who it is that has shown a certificate, if somebody has.
+    /// As intended; with the principal of the client's certificate, if it showed a listed one.
     Rightly(Socket, Option<Arc<Principal>>),
-    /// Plain HTTP where TLS is spoken: to be told so.
+    /// Plain HTTP on a port that speaks TLS, which is answered with an explanation.
     Plain(Socket),
 }
 
-/// Begins TLS, where that is spoken. What fails is counted.
+/// Does the TLS handshake on ports that speak TLS. Failures are counted.
 pub(super) async fn enter(
     stream: TcpStream,
     first: Bytes,

@@ -1,4 +1,4 @@
-//! From an HTTP request to a stream of server-sent events (HTML, section 9.2).
+//! Turns an HTTP request into a stream of server-sent events (HTML, section 9.2).
 
 use bytes::Bytes;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -13,15 +13,15 @@ use crate::protocol::{CloseCode, ProblemCode};
 
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// Has proxies pass on each event as it comes.
+/// Makes nginx pass on each event at once.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Whether a client says that it wants events, as browsers do.
+/// Whether a client asks for server-sent events, as browsers do.
 fn is_asked_for(headers: &HeaderMap) -> bool {
     wanted(headers, &ACCEPT, &[EVENT_STREAM]).is_some_and(|weight| weight > 0.0)
 }
 
-/// The head of the answer, for a client that asks for no more.
+/// The head of the answer, for `HEAD`.
 pub(super) fn head() -> Response {
     with_head(Response::default())
 }
@@ -38,8 +38,8 @@ fn telling(events: EventStream) -> Response {
     with_head(warp::reply::stream(events).into_response())
 }
 
-/// Says in a stream that there is no room now, to who asks for events: a browser takes any other answer for the
-/// end, and does not come back. `None` for others.
+/// Reports in a stream that there is no room, to a client that asks for events: browsers treat any other
+/// answer as final and do not reconnect. `None` for other clients.
 pub(super) fn turn_away(headers: &HeaderMap, limit: Limit) -> Option<Response> {
     is_asked_for(headers).then(|| not_now(limit.close_code(), limit.retry_after_ms()))
 }

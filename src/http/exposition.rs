@@ -1,4 +1,4 @@
-//! The text formats of `/metrics`: OpenMetrics 1.0, and the one before it (0.0.4), which most tools read.
+//! The text formats of `/metrics`: OpenMetrics 1.0, and its predecessor (0.0.4), which most tools read.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ pub(crate) enum Exposition {
 }
 
 impl Exposition {
-    /// OpenMetrics where it is asked for by name, and nothing else is wanted more; Prometheus does so.
+    /// OpenMetrics if it is requested by name, and nothing else is preferred; Prometheus requests it so.
     pub(crate) fn asked_for(headers: &HeaderMap) -> Self {
         let open = wanted(headers, &ACCEPT, &["application/openmetrics-text", "application/*"]);
         let classic = wanted(headers, &ACCEPT, &["text/plain", "text/*", "*/*"]);
@@ -31,7 +31,7 @@ impl Exposition {
         })
     }
 
-    /// What is written in OpenMetrics, in this format.
+    /// Converts OpenMetrics text to this format.
     pub(crate) fn of(self, open_metrics: String) -> String {
         match self {
             Self::Classic => classic(&open_metrics),
@@ -40,8 +40,8 @@ impl Exposition {
     }
 }
 
-/// The samples are the same in both. In the classic format a counter's family has the name of its samples,
-/// there are no units, and the text just ends.
+/// The samples are the same in both formats. In the classic one, a counter's family has the name of its
+/// samples, there are no units, and there is no end marker.
 fn classic(open_metrics: &str) -> String {
     let mut out = String::with_capacity(open_metrics.len());
     let mut help = None;
@@ -52,7 +52,7 @@ fn classic(open_metrics: &str) -> String {
         } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(word) {
             let name = if kind == "counter" { format!("{name}_total") } else { name };
             let kind = if kind == "unknown" { "untyped" } else { &kind };
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             if let Some((_, text)) = help.take() {
                 let _written = writeln!(out, "# HELP {name} {text}");
             }

@@ -1,4 +1,4 @@
-//! What proxies say: under which address a client reaches the gateway, and from which one it comes.
+//! What proxies report: the address under which a client reaches the gateway, and the client's own address.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -12,11 +12,11 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The proxies that are believed (`http.trusted_proxies`).
+/// The trusted proxies (`http.trusted_proxies`).
 #[derive(Debug)]
 pub(super) struct Proxies {
     networks: Vec<IpNet>,
-    /// Those that come by the socket in the file system.
+    /// Whether clients of the Unix socket are trusted proxies.
     unix: bool,
 }
 
@@ -37,9 +37,9 @@ impl Proxies {
         self.networks.iter().any(|network| network.contains(&address))
     }
 
-    /// Where a request came from: each trusted proxy is asked, from the nearest on, who is before it;
-    /// the first that is not one of them is the client. It is in `X-Forwarded-For`, or, where that is
-    /// not there, in `Forwarded` (RFC 7239). What cannot be read ends the way.
+    /// The client that a request came from. Beginning with the nearest, each trusted proxy names its
+    /// predecessor; the first that is not a trusted proxy is the client. The names are in
+    /// `X-Forwarded-For`, or, without that, in `Forwarded` (RFC 7239). An unreadable name ends the search.
     pub(super) fn client(&self, peer: Peer, headers: &HeaderMap) -> IpAddr {
         if !self.trust_peer(peer) {
             return peer.ip();
@@ -62,31 +62,31 @@ impl Proxies {
         nearest.unwrap_or(peer.ip())
     }
 
-    /// Whether a request is somebody else's than who sends it: a trusted proxy says whose.
+    /// Whether a trusted proxy passes the request on for somebody else.
     pub(super) fn pass_on(&self, peer: Peer, headers: &HeaderMap) -> bool {
         let say = [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, FORWARDED];
         self.trust_peer(peer) && say.iter().any(|name| headers.contains_key(name))
     }
 
-    /// What is believed of how clients reach the gateway.
+    /// How clients reach the gateway, as far as that is trusted.
     pub(super) fn said(&self, peer: Option<Peer>, headers: &HeaderMap) -> Said {
         if peer.is_some_and(|peer| self.trust_peer(peer)) { Said::of(headers) } else { Said::default() }
     }
 }
 
-/// How clients reach the gateway, as the nearest proxy says it: what stands before that may come from
-/// anyone.
+/// How clients reach the gateway, according to the nearest proxy: anybody could have written earlier
+/// values.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Said {
     /// In lower case, such as `https`.
     pub(super) proto: Option<String>,
-    /// A host and perhaps a port.
+    /// A host, optionally with a port.
     pub(super) host: Option<String>,
 }
 
 impl Said {
-    /// From `X-Forwarded-Proto` and `X-Forwarded-Host`, or, where no `X-Forwarded-*` is there, from
-    /// `Forwarded`: a proxy that writes the ones may pass on what a client wrote into the other.
+    /// Parses `X-Forwarded-Proto` and `X-Forwarded-Host`, or, if there is no `X-Forwarded-*` header,
+    /// `Forwarded`: a proxy that writes the former may pass on what a client wrote into the latter.
     fn of(headers: &HeaderMap) -> Self {
         let is_plain = [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO];
         let (proto, host) = if is_plain.iter().any(|name| headers.contains_key(name)) {
@@ -101,7 +101,7 @@ impl Said {
             (last("proto"), last("host"))
         };
         let proto = proto.map(|proto| proto.to_ascii_lowercase());
-        // A proxy may say how the WebSocket itself is reached.
+        // Some proxies report the scheme of the WebSocket itself.
         let proto = proto.map(|proto| match proto.as_str() {
             "ws" => "http".to_owned(),
             "wss" => "https".to_owned(),
@@ -111,13 +111,13 @@ impl Said {
     }
 }
 
-/// The hops of all `Forwarded` headers, the nearest last.
+/// The elements of all `Forwarded` headers; the nearest proxy's is last.
 fn hops(headers: &HeaderMap) -> Vec<&str> {
     let values = headers.get_all(FORWARDED).into_iter().map(|value| value.to_str().unwrap_or_default());
     values.flat_map(|value| split(value, ',')).collect()
 }
 
-/// The value of a parameter of a hop.
+/// The value of a parameter of an element.
 fn parameter(hop: &str, name: &str) -> Option<String> {
     split(hop, ';').into_iter().find_map(|pair| {
         let (its_name, value) = pair.split_once('=')?;
@@ -125,7 +125,7 @@ fn parameter(hop: &str, name: &str) -> Option<String> {
     })
 }
 
-/// The parts between separators that are not in quotes.
+/// Splits at separators outside quotes.
 fn split(text: &str, separator: char) -> Vec<&str> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     let parts = text.split(|c| {
@@ -140,7 +140,7 @@ fn split(text: &str, separator: char) -> Vec<&str> {
     parts.collect()
 }
 
-/// The text of a token or of a quoted string (RFC 9110, section 5.6.4); `None` where quotes do not end.
+/// The value of a token or a quoted string (RFC 9110, section 5.6.4); `None` if the quotes do not end.
 fn unquoted(value: &str) -> Option<String> {
     let Some(quoted) = value.strip_prefix('"') else { return Some(value.to_owned()) };
     let (mut text, mut chars) = (String::new(), quoted.chars());
@@ -153,7 +153,7 @@ fn unquoted(value: &str) -> Option<String> {
     }
 }
 
-/// An address, perhaps with a port.
+/// An IP address, optionally with a port.
 fn address_of(text: impl AsRef<str>) -> Option<IpAddr> {
     let text = text.as_ref().trim();
     let bare = || text.parse::<IpAddr>().ok();
@@ -162,8 +162,8 @@ fn address_of(text: impl AsRef<str>) -> Option<IpAddr> {
     bare().or_else(with_port).or_else(in_brackets)
 }
 
-/// The base of WebSocket addresses, such as `wss://stream.example.com`, for the client of a request:
-/// `http.public_url`, or else what a trusted proxy said, or else the request's own `Host`; and behind it
+/// The base of WebSocket addresses for the client of a request, such as `wss://stream.example.com`:
+/// `http.public_url`, or else what a trusted proxy reported, or else the request's own `Host`; followed by
 /// `http.base_path`.
 pub(super) fn web_socket_base(config: &HttpConfig, way: Option<Way>, headers: &HeaderMap) -> String {
     let path = &config.base_path;
@@ -179,7 +179,7 @@ pub(super) fn web_socket_base(config: &HttpConfig, way: Option<Way>, headers: &H
     format!("{scheme}://{host}{path}")
 }
 
-/// A host and perhaps a port, if the text is nothing else.
+/// The text, if it is a host, optionally with a port, and nothing else.
 fn host_of(text: &str) -> Option<String> {
     let good = (1..=255).contains(&text.len())
         && text
@@ -238,11 +238,12 @@ mod tests {
                 "wss://b.example:8443",
             ),
             (&[("host", "a:1"), ("x-forwarded-proto", "http, HTTPS")], "wss://a:1"),
-            // Separators in quotes are none, and quotes in quotes are escaped (RFC 7239, section 4).
+            // Separators within quotes do not count, and quotes within quotes are escaped (RFC 7239,
+            // section 4).
             (&[("forwarded", r#"host="b.example";ext="a,b;host=evil";proto=https"#)], "wss://b.example"),
             (&[("forwarded", r#"ext="\";host=evil, host=evil";host="b\.example""#)], "ws://b.example"),
             (&[("host", "a:1"), ("forwarded", r#"proto=https;host="b.example"#)], "wss://a:1"),
-            // What a client wrote into the one is not read where the proxy writes the others.
+            // If the proxy writes X-Forwarded-*, `Forwarded` is the client's and ignored.
             (&[("host", "a:1"), ("x-forwarded-proto", "http"), ("forwarded", "host=evil")], "ws://a:1"),
             (&[("host", "a:1"), ("x-forwarded-host", "evil/path?x")], "ws://a:1"),
             (&[("host", "[::1]:8080")], "ws://[::1]:8080"),
@@ -260,12 +261,12 @@ mod tests {
         let proxies = Proxies::of(&HttpConfig { trusted_proxies: trusted, ..HttpConfig::default() });
         type Headers<'a> = &'a [(&'a str, &'a str)];
         let cases: [(&str, Headers<'_>, &str); 16] = [
-            // Nobody else is believed.
+            // Headers of other senders are not trusted.
             ("203.0.113.9", &[("x-forwarded-for", "198.51.100.1")], "203.0.113.9"),
             ("10.0.0.7", &[], "10.0.0.7"),
             ("10.0.0.7", &[("x-forwarded-for", "198.51.100.1")], "198.51.100.1"),
             ("::ffff:10.0.0.7", &[("x-forwarded-for", "198.51.100.1")], "198.51.100.1"),
-            // What the client itself wrote stands before what the proxies did.
+            // Values that the client wrote come before those of the proxies.
             ("10.0.0.7", &[("x-forwarded-for", "127.0.0.1, 198.51.100.1")], "198.51.100.1"),
             ("10.0.0.7", &[("x-forwarded-for", "evil, 198.51.100.1, 10.0.0.8")], "198.51.100.1"),
             (

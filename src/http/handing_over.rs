@@ -9,25 +9,25 @@ use tokio::time;
 use crate::connections::{Kept, Look};
 use crate::orders::Claimed;
 
-/// How long a machine may take to say that it has nobody any more for what was sent.
+/// How long a machine may take to report that the receiver of what was sent is gone.
 const SAID_WITHIN: Duration = Duration::from_secs(1);
 
-/// Of one connection, the claims whose answers are on their way to a worker that sends no more: it waits
-/// for its answer, or is gone. It is gone if the answer cannot be sent, or is turned away; then what was
-/// claimed is given back.
+/// The claims of one connection whose answers are being sent to a worker that has sent nothing since: it
+/// waits for its answer, or is gone. It is gone if the answer cannot be sent or is rejected; then the
+/// claimed jobs are given back.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HandingOver(Arc<Mutex<Vec<(Claimed, Kept)>>>);
 
 impl HandingOver {
-    /// Keeps what was claimed until its answer has been sent.
+    /// Holds a claim until its answer has been sent.
     pub(super) fn begin(&self, claimed: Claimed, look: &Look) {
-        // Without a socket the answer cannot be sent: what was claimed is given back here and now.
+        // Without a socket the answer cannot be sent, and dropping the claim gives the job back.
         if let Some(kept) = look.keep() {
             self.0.lock().push((claimed, kept));
         }
     }
 
-    /// The connection has ended.
+    /// Called when the connection has ended.
     pub(super) async fn end(self, is_all_sent: bool) {
         let claims = std::mem::take(&mut *self.0.lock());
         for (claimed, kept) in claims {

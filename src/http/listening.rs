@@ -1,4 +1,4 @@
-//! What the gateway listens on: addresses, and a socket in the file system.
+//! The gateway's listeners: TCP addresses, and a Unix socket.
 
 use std::fs;
 use std::io;
@@ -15,30 +15,30 @@ use tracing::warn;
 
 use super::way::Peer;
 
-/// Connections that the kernel holds until they are accepted.
+/// Connections that the kernel queues until they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// A peer that is gone without a word is noticed after about this.
+/// A peer that vanishes silently is noticed after about this time.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// A peer that takes nothing of what was sent for so long is cut off by the kernel, whatever it was.
+/// If a peer acknowledges nothing for this long, the kernel closes the connection.
 #[cfg(target_os = "linux")]
 const UNREAD_FOR_MAX: Duration = Duration::from_secs(90);
 
-/// Unsent bytes in the kernel from which on a socket takes no more.
+/// A socket with more unsent bytes than this in the kernel accepts no more.
 #[cfg(target_os = "linux")]
 const NOTSENT_LOWAT: u32 = 16 << 10;
 
 /// Listeners for `count` threads on one address, and the address.
 ///
 /// # Errors
-/// The address is taken or not this machine's.
+/// The address is taken, or does not belong to this machine.
 pub(crate) fn listen(
     address: SocketAddr,
     count: usize,
 ) -> io::Result<(Vec<std::net::TcpListener>, SocketAddr)> {
     if address.port() != 0 {
-        // SO_REUSEPORT would let a second gateway of this user share the port without a word.
+        // SO_REUSEPORT would let a second gateway of the same user share the port unnoticed.
         drop(listener(address, false)?);
     }
     let first = listener(address, true)?;
@@ -53,8 +53,8 @@ fn listener(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListen
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
-    // Inherited by what is accepted. The second one keeps stale messages out of the kernel's
-    // buffers: a backlog shows when 16 KiB are unsent, not megabytes later.
+    // Accepted sockets inherit these. The low-water mark keeps stale messages out of the kernel's buffers:
+    // lag shows when 16 KiB are unsent, not megabytes later.
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
     #[cfg(target_os = "linux")]
@@ -67,11 +67,11 @@ fn listener(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListen
     Ok(socket.into())
 }
 
-/// A socket in the file system for `count` threads, which takes connections with these permission bits.
+/// A Unix socket for `count` threads, with these permission bits. The leftover of a killed gateway is
+/// replaced.
 ///
 /// # Errors
-/// Something else is there: another gateway that listens, or a file. What a gateway that was killed has left
-/// behind is removed.
+/// Another gateway listens there, or the path is something other than a socket.
 pub(crate) fn listen_unix(
     path: &Path,
     mode: u32,
@@ -81,11 +81,11 @@ pub(crate) fn listen_unix(
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    // Before it listens, nobody can connect with other bits.
+    // Until it listens, nobody can connect, so nobody can connect with wider permissions.
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     let file = UnixFile { path: path.to_owned(), identity: identity(path)? };
     socket.listen(BACKLOG)?;
-    // There is one queue; whichever thread looks first takes a connection.
+    // The clones share one queue; the first thread to look takes a connection.
     let others = (1..count).map(|_| socket.try_clone()).collect::<io::Result<Vec<_>>>()?;
     let all = std::iter::once(socket).chain(others);
     Ok((all.map(|socket| OwnedFd::from(socket).into()).collect(), file))
@@ -97,7 +97,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         found => found?,
     };
     if !found.file_type().is_socket() {
-        let problem = "something else than a socket is there; remove it, or choose another path";
+        let problem = "the path exists and is not a socket; remove it, or choose another path";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, problem));
     }
     match UnixStream::connect(path) {
@@ -107,14 +107,14 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The file of such a socket, which is removed with this, unless it has become another one's.
+/// The file of a Unix socket. Dropping this removes it, unless another process has replaced it.
 #[derive(Debug)]
 pub(crate) struct UnixFile {
     path: PathBuf,
     identity: Identity,
 }
 
-/// Device, number, and when it was changed last, since numbers are used again.
+/// Device, inode, and time of the last change, because inode numbers are reused.
 type Identity = (u64, u64, i64, i64);
 
 fn identity(path: &Path) -> io::Result<Identity> {
@@ -127,12 +127,12 @@ impl Drop for UnixFile {
         if identity(&self.path).is_ok_and(|found| found == self.identity)
             && let Err(error) = fs::remove_file(&self.path)
         {
-            warn!(path = %self.path.display(), error = %error, "cannot remove the socket");
+            warn!(path = %self.path.display(), error = %error, "could not remove the Unix socket");
         }
     }
 }
 
-/// What connections come in by.
+/// What connections are accepted from.
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener),
@@ -145,8 +145,8 @@ impl Listener {
             Self::Tcp(listener) => listener.accept().await.map(|(stream, peer)| (stream, Peer::Net(peer))),
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // The kernel reads, writes and ends both alike, so that from here on there is one kind of
-                // socket; only its addresses are not asked for.
+                // The kernel treats both kinds alike in reading, writing and shutdown, so the rest of the
+                // code handles one type; only the addresses differ, and they are not queried.
                 let stream = std::net::TcpStream::from(OwnedFd::from(stream.into_std()?));
                 Ok((TcpStream::from_std(stream)?, Peer::Unix))
             }
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let taken = listen_unix(&path, 0o600, 1).unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
-        // Killed: nobody listens, and the file is there.
+        // As after a kill: nobody listens, and the file is still there.
         drop(listeners);
         assert!(path.exists());
         let (_listeners, of_another) = listen_unix(&path, 0o660, 1).unwrap();

@@ -1,34 +1,34 @@
-//! The names by which the gateway is known, and the origins whose pages may use it.
+//! The gateway's host names, and the origins whose pages may use it.
 //!
-//! Where nobody is asked who they are, it matters which pages a browser lets speak to the gateway. A page may
-//! have its own name led to the gateway's address (DNS rebinding); to the browser it is of the gateway's
-//! own origin then. So only names are answered that nobody else can have.
+//! Without authentication, it matters which pages a browser lets talk to the gateway. A page's owner can
+//! point its host name at the gateway's address (DNS rebinding), and to the browser it then has the
+//! gateway's origin. Therefore only host names that nobody else can own are served.
 
 use std::net::IpAddr;
 
 use super::config::HttpConfig;
 use super::forwarded::Said;
 
-/// Names and origins, as configured.
+/// Host names and origins, as configured.
 #[derive(Debug)]
 pub(super) struct Names {
     /// `http.hosts`, and the host of `http.public_url`.
     hosts: Vec<String>,
     all_hosts: bool,
-    /// Whether the gateway is reached by addresses other than loopback, of which it need not know all.
+    /// Whether the gateway is reachable by addresses other than loopback, not all of which it may know.
     has_addresses: bool,
     origins: Vec<String>,
     all_origins: bool,
     public_url: Option<String>,
 }
 
-/// Whether a host is the gateway.
+/// Whether a host name is the gateway's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
-    /// It is, and pages from there are the gateway's own.
+    /// It is, and pages from it are the gateway's own.
     Own,
-    /// A name without a dot, as containers of one network have for each other. It is nobody's who is not
-    /// in this network; still no page is the gateway's own because of it.
+    /// A name without a dot, as containers on one network use. Only machines on that network can have it;
+    /// still, no page counts as the gateway's own because of it.
     Short,
     No,
 }
@@ -51,11 +51,11 @@ impl Names {
         }
     }
 
-    /// Whether a host, without its port, is the gateway.
+    /// Whether a host, without its port, is the gateway's.
     pub(super) fn host(&self, host: &str) -> Known {
         let host = normal(host);
         let is_own = match host.parse::<IpAddr>() {
-            // No name stands behind an address, so there is none that could be led elsewhere.
+            // An address cannot be rebound, because no name has to be resolved.
             Ok(address) => {
                 let address = address.to_canonical();
                 self.has_addresses || address.is_loopback() || address.is_unspecified()
@@ -76,8 +76,8 @@ impl Names {
         self.all_origins
     }
 
-    /// Whether pages of an origin may use the gateway: they are its own, by the host that was asked for or
-    /// by what a trusted proxy says of it, or the origin is listed.
+    /// Whether pages of an origin may use the gateway: the origin is its own, by the host of the request or
+    /// according to a trusted proxy, or it is listed.
     pub(super) fn allow(&self, origin: &str, host: Option<&str>, said: &Said) -> bool {
         let by_host = || {
             let host = host.filter(|host| self.host(host_and_port(host).0) == Known::Own);
@@ -93,7 +93,7 @@ impl Names {
     }
 }
 
-/// Whether an origin is of this host and port, and scheme where that is known.
+/// Whether an origin has this host and port, and this scheme if it is given.
 fn is_at(origin: &str, scheme: Option<&str>, authority: &str) -> bool {
     let Some((its_scheme, its_authority)) = origin.split_once("://") else { return false };
     let usual = match its_scheme {
@@ -108,7 +108,7 @@ fn is_at(origin: &str, scheme: Option<&str>, authority: &str) -> bool {
         && its_port.unwrap_or(usual) == port.unwrap_or(usual)
 }
 
-/// The two parts of an authority; a port that is none counts as missing.
+/// The host and the port of an authority; an invalid port counts as missing.
 pub(super) fn host_and_port(authority: &str) -> (&str, Option<u16>) {
     match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, port.parse().ok()),
@@ -116,16 +116,16 @@ pub(super) fn host_and_port(authority: &str) -> (&str, Option<u16>) {
     }
 }
 
-/// A host as it is compared: in lower case, without the brackets of an IPv6 address and the dot at the end
-/// of a whole name.
+/// A host in the form in which hosts are compared: in lower case, without the brackets of an IPv6 address,
+/// and without a final dot.
 fn normal(host: &str) -> String {
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
-/// Whether a text is what browsers send in `Origin`: scheme, host and port, nothing after it. Such a text
-/// is its own serialised form, so comparing with the header needs no parsing. Apps in web views have
-/// schemes of their own, such as `capacitor://localhost`.
+/// Whether a text has the form of an `Origin` header: scheme, host and port, and nothing after them. Such a
+/// text equals its serialized origin, so the header can be compared without parsing. Apps in web views have
+/// their own schemes, such as `capacitor://localhost`.
 pub(super) fn is_origin(text: &str) -> bool {
     match text.split_once("://") {
         Some(("http" | "https", _)) => is_web_origin(text),
@@ -142,13 +142,13 @@ pub(super) fn is_origin(text: &str) -> bool {
     }
 }
 
-/// The same of a page on the web.
+/// Whether this is the origin of a page on the web.
 pub(super) fn is_web_origin(text: &str) -> bool {
     text.starts_with("http")
         && url::Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text)
 }
 
-/// Whether a text is the name or the address of a host, without a port, or `*`.
+/// Whether a text is a host name or an IP address, without a port, or `*`.
 pub(super) fn is_host(text: &str) -> bool {
     let is_name =
         |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));

@@ -1,4 +1,4 @@
-//! The page at `/`: files of `frontend/dist`, embedded as `npm run build` made and compressed them.
+//! The page at `/`: the files of `frontend/dist`, embedded as `npm run build` wrote and compressed them.
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -10,14 +10,14 @@ use warp::reply::Response;
 
 use super::accepts::wanted;
 
-/// What a browser opens.
+/// The file that a browser opens.
 pub(super) const INDEX: &str = "index.html";
 
-/// Names in this folder have a hash of what they hold, so that it never changes.
+/// File names in this folder contain a hash of the content, so the content of a name never changes.
 pub(super) const ASSETS: &str = "assets/";
 
-/// Scripts, styles and pictures of the gateway's own, and nothing else; nobody frames the page, and no text
-/// becomes markup or script.
+/// Only the gateway's own scripts, styles and images; no framing of the page, and no text that is turned
+/// into markup or script.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 
@@ -27,7 +27,7 @@ struct File {
     path: &'static str,
     /// Its `Content-Type`.
     kind: &'static str,
-    /// A hash of what it holds.
+    /// A hash of the content.
     tag: &'static str,
     plain: &'static [u8],
     gzip: &'static [u8],
@@ -36,8 +36,8 @@ struct File {
 
 const FILES: &[File] = include!("../../frontend/dist/files.rs");
 
-/// A file of the page, in the coding that the client likes best; 304 where it has that already (RFC 9110,
-/// section 13.1.2). `None` where there is no such file.
+/// A file of the page, in the coding that the client prefers; 304 if the client has it already (RFC 9110,
+/// section 13.1.2). `None` if there is no such file.
 pub(super) fn file(path: &str, headers: &HeaderMap) -> Option<Response> {
     let file = FILES.iter().find(|file| file.path == path)?;
     let weight = |names: &[&str]| wanted(headers, &ACCEPT_ENCODING, names).unwrap_or(0.0);
@@ -59,7 +59,7 @@ pub(super) fn file(path: &str, headers: &HeaderMap) -> Option<Response> {
     told.insert(ETAG, HeaderValue::from_str(&tag).expect("a hash is of visible characters"));
     told.insert(VARY, HeaderValue::from_static("accept-encoding"));
     if path == INDEX {
-        // In place of that of all other answers (`safeguards`).
+        // Replaces the policy of all other answers (`safeguards`).
         told.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     }
     if has_it {
@@ -73,7 +73,7 @@ pub(super) fn file(path: &str, headers: &HeaderMap) -> Option<Response> {
     Some(response)
 }
 
-/// Whether the client says that it has this.
+/// Whether the client's cache has this ETag.
 fn is_had(headers: &HeaderMap, tag: &str) -> bool {
     let values = headers.get_all(IF_NONE_MATCH).into_iter().filter_map(|value| value.to_str().ok());
     let mut tags = values.flat_map(|value| value.split(',')).map(str::trim);
@@ -129,7 +129,7 @@ mod tests {
                 assert_eq!(again.status(), status, "{path} {had}");
                 assert_eq!(header(&again, "etag"), Some(tag.as_str()));
             }
-            // The bytes of another coding are others.
+            // Another coding has other bytes, and so another ETag.
             assert_eq!(ask(path, &[("if-none-match", &tag)]).status(), 200);
         }
     }

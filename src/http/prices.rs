@@ -1,5 +1,5 @@
-//! `POST /api/zones/{zone}/prices` and `POST /api/events/{type}`: one price or event, an array of them, or
-//! NDJSON of any length.
+//! `POST /api/zones/{zone}/prices` and `POST /api/events/{type}`: one price or event, an array, or NDJSON
+//! of any length.
 
 use std::future;
 use std::task::Poll;
@@ -26,13 +26,13 @@ use crate::protocol::{Accepted, InvalidPayload, ProblemCode, each_element, parse
 use crate::support::counter::Counter;
 use crate::support::json::json_fault;
 
-/// Lines of a stream that are published together, when so many are there at once.
+/// How many lines of a stream are published together, if as many are there.
 const LINES_PER_PUBLISH: usize = 256;
 
-/// What the intake counts.
+/// The counters of the intake.
 pub(crate) type IntakeStats = IntakeCounts<Counter>;
 
-/// What a publisher may send.
+/// The format of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     Json,
@@ -69,8 +69,8 @@ impl Format {
     }
 }
 
-/// Whether a client keeps its body back until it is asked for it. Who refuses before that need not read
-/// it, and must not: it would be asked for.
+/// Whether a client waits for `100 Continue` before it sends its body. When such a request is refused
+/// early, its body must not be read, because reading would request it.
 pub(super) fn holds_body_back(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
@@ -97,16 +97,16 @@ impl Posted {
         }
     }
 
-    /// One that is too large.
+    /// The problem for an entry that is too large.
     fn too_large(self, max: usize) -> Problem {
         let (code, what) = match self {
             Self::Price => (ProblemCode::PriceTooLarge, "a price"),
             Self::Event(_) => (ProblemCode::EventTooLarge, "an event"),
         };
-        Problem::new(code, format!("{what} may have {max} bytes"))
+        Problem::new(code, format!("{what} may have at most {max} bytes"))
     }
 
-    /// What is counted of it: requests, those that were refused, and what was accepted.
+    /// Its counters: requests, refused requests, and accepted entries.
     fn counters(self, stats: &IntakeStats) -> [&Counter; 3] {
         match self {
             Self::Price => [&stats.price_requests, &stats.price_requests_refused, &stats.prices_accepted],
@@ -123,13 +123,13 @@ pub(crate) struct Intake<'a> {
     pub(crate) room: &'a BodyRoom,
     pub(crate) posted: Posted,
     pub(crate) channel: ChannelName,
-    /// What its publisher may have, where that is limited.
+    /// The limits of the publisher, if it has any.
     pub(crate) share: Option<Share>,
-    /// Streams that may never end are answered when the gateway stops.
+    /// Cancelled when the gateway stops, to end streams that may go on for ever.
     pub(crate) stopping: &'a CancellationToken,
 }
 
-/// Answers a request that posts prices or events. Where it is refused, its body is read and dropped first.
+/// Answers a request that posts prices or events. If it is refused, its body is read and dropped first.
 pub(crate) async fn answer_post<S, B>(
     posted: Posted,
     intake: Result<(Intake<'_>, Format), Problem>,
@@ -171,13 +171,13 @@ impl Intake<'_> {
     {
         let max = self.config.body_bytes_max;
         let more = "send more as application/x-ndjson";
-        // The room is given back when all of this is done.
+        // The memory stays reserved until the whole request is done.
         let Whole { bytes, mut held } = read_whole(body, max, more, self.room, self.stopping).await?;
         let text = std::str::from_utf8(&bytes).map_err(|_error| not_utf8())?;
         let (now, ahead_max) = (Utc::now(), self.ahead_max());
         let drafts = if text.trim_start().starts_with('[') {
-            // All are read before any is published: a fault leaves nothing half done. Small prices take many
-            // times what they take in the body.
+            // All entries are parsed before any is published, so a fault leaves nothing half done. Parsed,
+            // small prices take many times their size in the body.
             let (mut drafts, mut taken) = (Vec::new(), bytes.len());
             let read = each_element(text, |index, element| {
                 let draft = self.check_size(element.get()).and_then(|()| {
@@ -189,8 +189,10 @@ impl Intake<'_> {
                 taken += draft.cost();
                 drafts.push(draft);
                 if !self.room.is_large_enough_for(taken) {
-                    // Coming back with the same would be in vain.
-                    let detail = format!("all of this takes more room than all bodies have; {more}");
+                    // Repeating the request could not help, so this is not 503.
+                    let detail = format!(
+                        "parsed, this array takes more memory than all bodies together may take; {more}"
+                    );
                     return Err(Problem::new(ProblemCode::BodyTooLarge, detail));
                 }
                 held.set(taken)
@@ -218,12 +220,12 @@ impl Intake<'_> {
         }
     }
 
-    /// How far ahead of the clock its time may be.
+    /// How far in the future a timestamp may be.
     fn ahead_max(&self) -> Duration {
         self.channels.config().ahead_max(&self.channel)
     }
 
-    /// One is no longer than a line, however it comes: each must fit a reader's outbox.
+    /// In every format, an entry may be no longer than a line, because each must fit a reader's outbox.
     fn check_size(&self, one: &str) -> Result<(), Problem> {
         let max = self.config.line_bytes_max;
         if one.len() <= max { Ok(()) } else { Err(self.posted.too_large(max)) }
@@ -247,15 +249,15 @@ impl Intake<'_> {
         let (mut rest, mut held) = (BytesMut::new(), self.room.enter());
         let idle_max = Duration::from_secs(self.config.body_idle_s);
         loop {
-            // Lines that are there already go together: each call of the log costs much more than a line in it,
-            // and a sender that is faster than that comes with a part of its body for each line.
+            // Lines that have already arrived are published together: one call of the log costs much more
+            // than a further line in it, and a fast sender's body arrives in chunks of one line each.
             let chunk = if lines.drafts.is_empty() {
                 self.next_part(body, idle_max, &lines).await?
             } else if let Some(chunk) = next_of_what_is_there(body).await {
                 chunk
             } else {
                 self.flush(&mut lines).await?;
-                // What has gone through takes no room.
+                // Lines that have been published need no memory any more.
                 held.set(rest.len())?;
                 continue;
             };
@@ -266,7 +268,7 @@ impl Intake<'_> {
                 match chunk.and_then(|chunk| held.set(waiting + chunk.remaining()).map(|()| chunk)) {
                     Ok(chunk) => chunk,
                     Err(problem) => {
-                        // What came whole before it is good.
+                        // The complete lines before it are valid.
                         self.flush(&mut lines).await?;
                         return Err(problem.accepted(lines.accepted).at_line(lines.line + 1));
                     }
@@ -292,7 +294,7 @@ impl Intake<'_> {
         Ok(lines.accepted)
     }
 
-    /// Waits for the next part of a body that streams, while no line of it waits.
+    /// Waits for the next chunk of a streamed body, when no parsed line waits.
     async fn next_part<S, B>(
         &self,
         body: &mut S,
@@ -306,7 +308,7 @@ impl Intake<'_> {
             chunk = time::timeout(idle_max, body.next()) => match chunk {
                 Ok(chunk) => return Ok(chunk),
                 Err(_elapsed) => {
-                    let detail = format!("a body that streams must bring something every {idle_max:?}");
+                    let detail = format!("in a streamed body, something must arrive every {idle_max:?}");
                     Problem::new(ProblemCode::BodyTimeout, detail)
                 }
             },
@@ -324,7 +326,7 @@ impl Intake<'_> {
             self.flush(lines).await?;
             return Err(self.too_long(lines));
         } else if line.trim_ascii().is_empty() {
-            // Blank lines count, so that numbers fit the file, and say nothing.
+            // Blank lines are counted, so that line numbers match the file, but contain no entry.
             self.flush(lines).await?;
             lines.first_line = lines.line + 1;
             return Ok(());
@@ -343,19 +345,19 @@ impl Intake<'_> {
                 },
             }
         };
-        // What came before the faulty line is good, and is published.
+        // The lines before the faulty one are valid, and are published.
         let line = lines.line;
         self.flush(lines).await?;
         Err(fault.accepted(lines.accepted).at_line(line))
     }
 
     fn too_long(&self, lines: &Lines) -> Problem {
-        let detail = format!("a line may have {} bytes", self.config.line_bytes_max);
+        let detail = format!("a line may have at most {} bytes", self.config.line_bytes_max);
         let problem = Problem::new(ProblemCode::LineTooLarge, detail);
         problem.accepted(lines.accepted).at_line(lines.line + 1)
     }
 
-    /// Waits until its publisher may publish the lines that wait: meanwhile its body is not read.
+    /// Waits until the publisher's limits permit the waiting lines; its body is not read meanwhile.
     async fn until_allowed(&self, lines: &Lines) -> Result<(), Problem> {
         let Some(share) = &self.share else { return Ok(()) };
         while let Err(over) = share.take(Quota::Publishes, lines.drafts.len() as u64) {
@@ -370,7 +372,7 @@ impl Intake<'_> {
         Ok(())
     }
 
-    /// Publishes the lines that wait.
+    /// Publishes the waiting lines.
     async fn flush(&self, lines: &mut Lines) -> Result<(), Problem> {
         if lines.drafts.is_empty() {
             lines.first_line = lines.line + 1;
@@ -388,10 +390,11 @@ impl Intake<'_> {
             }
             Err(error) => error,
         };
-        // The line at fault is the first one that was not accepted.
+        // The faulty line is the first one that was not accepted.
         let good = match failed {
             PublishError::TooManyKeys { index, .. } => {
-                // Nothing of this request was: what stands before the key that is one too many still can be.
+                // None of this batch was accepted; the entries before the one with too many keys still can
+                // be.
                 let before = drafts[..index].to_vec();
                 match self.publish(before).await {
                     Ok(()) => index,
@@ -406,22 +409,22 @@ impl Intake<'_> {
     }
 }
 
-/// How far a stream of lines has been read.
+/// The progress of reading a stream of lines.
 struct Lines {
-    /// Those that the log has.
+    /// Lines that the log has.
     accepted: u64,
-    /// Lines read, blank ones included.
+    /// Lines read, including blank ones.
     line: u64,
-    /// The line of the first of `drafts`.
+    /// The line number of the first of `drafts`.
     first_line: u64,
-    /// Read, not yet published; from lines that follow each other.
+    /// Parsed but not yet published; from consecutive lines.
     drafts: Vec<DraftEntry>,
-    /// What these took in the body.
+    /// Their size in the body.
     bytes: usize,
 }
 
-/// The next part of a body, if it has come already; `None` where it has not. What the socket has is given part
-/// by part, one each time that this task is polled.
+/// The next chunk of a body, if it has already arrived; otherwise `None`. hyper yields what the socket has
+/// chunk by chunk, one each time the task is polled.
 async fn next_of_what_is_there<S: Stream + Unpin>(body: &mut S) -> Option<Option<S::Item>> {
     let mut has_waited = false;
     future::poll_fn(|context| match body.poll_next_unpin(context) {
@@ -443,7 +446,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_there_goes_together_and_nothing_is_waited_for() {
-        // As hyper has it: the next part is there when its reader is polled again.
+        // As in hyper: the next chunk is there when its reader is polled again.
         let mut parts = 0..6;
         let mut body = Box::pin(stream::poll_fn(move |context| {
             let part = parts.next();

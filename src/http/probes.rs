@@ -1,4 +1,4 @@
-//! Probes of what reads the headers of proxies, those of requests, and bodies of lines: see [`crate::probes`].
+//! Probes of the parsers of PROXY headers, request headers, and NDJSON bodies: see [`crate::probes`].
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,14 +25,14 @@ use crate::storage::{self, StorageChoice, StorageConfig};
 use crate::support::panics::Vital;
 use crate::support::probing::{cuts, text, told};
 
-/// What proxies say before all else (PROXY protocol).
+/// PROXY protocol headers.
 pub(crate) fn proxy_headers(bytes: &[u8]) {
     let whole = read(bytes);
     match whole {
-        Read::Part => assert!(bytes.len() < HEADER_LEN_MAX, "more than a header has would be waited for"),
+        Read::Part => assert!(bytes.len() < HEADER_LEN_MAX, "it would wait for more than the longest header"),
         Read::Whole { len, source } => {
             assert!(len <= bytes.len().min(HEADER_LEN_MAX));
-            assert_eq!(read(&bytes[..len]), whole, "what comes behind it does not matter");
+            assert_eq!(read(&bytes[..len]), whole, "what comes after it does not matter");
             for cut in 0..len {
                 assert_eq!(read(&bytes[..cut]), Read::Part, "{cut} of {len}");
             }
@@ -45,7 +45,7 @@ pub(crate) fn proxy_headers(bytes: &[u8]) {
             }
         }
         Read::Garbage => {
-            // It is known at some byte, and from there on.
+            // It becomes invalid at some byte, and stays so from there on.
             let first = (0..=bytes.len()).find(|cut| read(&bytes[..*cut]) == Read::Garbage);
             let first = first.expect("all of it is none");
             assert!((first..bytes.len()).all(|cut| read(&bytes[..cut]) == Read::Garbage));
@@ -53,7 +53,7 @@ pub(crate) fn proxy_headers(bytes: &[u8]) {
     }
 }
 
-/// Lines such as `X-Forwarded-For: 192.0.2.1`, as hyper has taken them apart.
+/// Lines such as `X-Forwarded-For: 192.0.2.1`, as hyper has parsed them.
 fn headers_of(text: &str) -> HeaderMap {
     let lines = text.lines().filter_map(|line| line.split_once(':'));
     let lines = lines.filter_map(|(name, value)| {
@@ -61,14 +61,14 @@ fn headers_of(text: &str) -> HeaderMap {
         Some((name, HeaderValue::from_bytes(value.trim().as_bytes()).ok()?))
     });
     let mut headers = HeaderMap::new();
-    // hyper takes no more than that.
+    // hyper accepts no more headers than that.
     lines.take(100).for_each(|(name, value)| {
         headers.append(name, value);
     });
     headers
 }
 
-/// Headers of requests.
+/// Request headers.
 pub(crate) fn headers(bytes: &[u8]) {
     let Some(given) = text(bytes) else { return };
     let headers = headers_of(given);
@@ -120,11 +120,11 @@ pub(crate) fn headers(bytes: &[u8]) {
     }
 }
 
-/// What became of a body: how many of its lines were accepted; or what was wrong, how many were before that, and
-/// at which line it was.
+/// The outcome of a body: how many of its lines were accepted; or the problem, how many were accepted
+/// before it, and its line.
 type Posting = Result<u64, (ProblemCode, Option<u64>, Option<u64>)>;
 
-/// Posts lines in pieces to a gateway of its own.
+/// Posts lines in pieces, to a gateway made for this.
 async fn post(pieces: Vec<Bytes>) -> (Posting, Vec<Bytes>) {
     let storage = StorageConfig { backend: StorageChoice::Memory, ..StorageConfig::default() };
     let node = NodeId::random();
@@ -164,7 +164,7 @@ async fn post(pieces: Vec<Bytes>) -> (Posting, Vec<Bytes>) {
     (posted, page.entries.into_iter().map(|entry| entry.draft.data).collect())
 }
 
-/// A body of lines (NDJSON).
+/// An NDJSON body.
 pub(crate) fn lines(bytes: &[u8]) {
     let runtime = runtime::Builder::new_current_thread().enable_time().build().expect("threads are there");
     let of = |pieces: &[&[u8]]| {
@@ -175,7 +175,7 @@ pub(crate) fn lines(bytes: &[u8]) {
     let (posted, entries) = of(&[bytes]);
     let accepted = match &posted {
         Ok(accepted) => *accepted,
-        Err((_, accepted, _)) => accepted.expect("it is said how many lines were accepted"),
+        Err((_, accepted, _)) => accepted.expect("the problem says how many lines were accepted"),
     };
     assert_eq!(entries.len() as u64, accepted, "what is accepted is in the log");
     for pieces in cuts(bytes) {

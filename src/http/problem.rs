@@ -18,7 +18,7 @@ use crate::orders::RetryError;
 use crate::protocol::{self, FieldFault, ProblemCode};
 use crate::storage::{Refusal, StorageError};
 
-/// Seconds after which it is worth trying again, unless the problem says so itself.
+/// After how many seconds to retry, unless the problem itself says.
 const RETRY_AFTER_S: &str = "1";
 
 /// A refused request: what was wrong, and what would be right.
@@ -32,7 +32,7 @@ pub(crate) struct Problem {
     header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
-/// Marks a response that is a problem with its code, for who counts them.
+/// Marks the response of a refused request with its code, so that it can be counted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refused(pub(super) ProblemCode);
 
@@ -43,39 +43,40 @@ impl Problem {
         Self { status, code, told: Box::new(told), header: None }
     }
 
-    /// It is about a part of the body, which as a whole could be read.
+    /// The problem concerns a part of the body, which as a whole could be parsed.
     pub(crate) fn of_a_part(self) -> Self {
         Self { status: StatusCode::UNPROCESSABLE_ENTITY, ..self }
     }
 
-    /// The method cannot be used at this address; these can.
+    /// The address does not accept the method; it accepts these.
     pub(super) fn method_not_allowed(allow: HeaderValue) -> Self {
-        let detail = format!("this address takes {}", allow.to_str().unwrap_or("other methods"));
+        let detail = format!("this address accepts {}", allow.to_str().unwrap_or("other methods"));
         let problem = Self::new(ProblemCode::MethodNotAllowed, detail);
         Self { header: Some(Box::new((ALLOW, allow))), ..problem }
     }
 
-    /// The body is of a kind that cannot be read here; these can.
+    /// The body has a media type that is not accepted; these are.
     pub(super) fn unsupported_media_type(detail: &'static str, accepted: &'static str) -> Self {
         let problem = Self::new(ProblemCode::UnsupportedMediaType, detail);
         Self { header: Some(Box::new((ACCEPT, HeaderValue::from_static(accepted)))), ..problem }
     }
 
-    /// The body is compressed, which is not read.
+    /// The body is compressed, which is not supported.
     pub(super) fn unsupported_coding() -> Self {
-        let detail = "a body with a `Content-Encoding` is not read; send it as it is";
+        let detail = "a body with a `Content-Encoding` is not accepted; send it uncompressed";
         let problem = Self::new(ProblemCode::UnsupportedContentEncoding, detail);
         Self { header: Some(Box::new((ACCEPT_ENCODING, HeaderValue::from_static("identity")))), ..problem }
     }
 
-    /// The end of the body may have been seen elsewhere by somebody on the way, so nothing behind it is answered.
+    /// Closes the connection: an intermediary may have seen another end of the body, so nothing after it
+    /// can be answered.
     pub(super) fn unknown_transfer_coding() -> Self {
         let detail = "`Transfer-Encoding` may be `chunked`, once, and nothing else";
         let problem = Self::new(ProblemCode::NotImplemented, detail);
         Self { header: Some(Box::new((CONNECTION, HeaderValue::from_static("close")))), ..problem }
     }
 
-    /// A token is missing; or one does not hold, and `error` says so to programs (RFC 6750, section 3).
+    /// A token is missing or invalid; if invalid, `error` says so to programs (RFC 6750, section 3).
     pub(super) fn unauthorized(detail: impl Into<String>, has_token: bool) -> Self {
         let asked = if has_token {
             r#"Bearer realm="zonewire", error="invalid_token""#
@@ -86,7 +87,7 @@ impl Problem {
         Self { header: Some(Box::new((WWW_AUTHENTICATE, HeaderValue::from_static(asked)))), ..problem }
     }
 
-    /// Whether a token holds cannot be told before so many seconds have passed.
+    /// The token cannot be verified before this many seconds have passed.
     pub(super) fn keys_awaited(detail: impl Into<String>, after_s: u32) -> Self {
         let problem = Self::new(ProblemCode::KeysAwaited, detail);
         Self { header: Some(Box::new((RETRY_AFTER, HeaderValue::from(after_s)))), ..problem }
@@ -107,7 +108,7 @@ impl Problem {
         self
     }
 
-    /// It is about one of several channels, as the client names it.
+    /// The problem concerns one of several channels, named as the client wrote it.
     pub(super) fn of_channel(mut self, channel: &str) -> Self {
         self.told.channel = Some(channel.to_owned());
         self
@@ -120,47 +121,46 @@ impl Problem {
 
     pub(crate) fn storage(error: &StorageError) -> Self {
         if let StorageError::Unknown { .. } = error {
-            let detail =
-                "Redis is away, and this node by itself knows nothing of it; it may be known elsewhere";
+            let detail = "Redis is away, and this node alone does not know it; other nodes may";
             return Self::new(ProblemCode::UnknownWhileDegraded, detail);
         }
-        // The cause stays in the log: it may name what is none of the client's business.
+        // The cause stays in the log, because it may reveal internals.
         Self::new(ProblemCode::StorageUnavailable, error.to_string())
     }
 
-    /// There is no such order; or it is somebody else's, which must look the same.
+    /// There is no such order, or it belongs to somebody else, which must look the same.
     pub(super) fn unknown_order(order: Option<OrderId>) -> Self {
         let order = order.map(|order| format!(" {order}")).unwrap_or_default();
         let detail = format!("there is no order{order}, or it is no longer kept");
         Self::new(ProblemCode::UnknownOrder, detail)
     }
 
-    /// The same of a dead letter.
+    /// There is no such dead letter, or its order belongs to somebody else.
     pub(super) fn unknown_dead_letter() -> Self {
         Self::new(ProblemCode::UnknownDeadLetter, RetryError::Unknown.to_string())
     }
 
-    /// Why a connection, or a request on one, is refused.
+    /// The limit that refuses a connection or a request.
     pub(crate) fn limit(limit: Limit) -> Self {
         let (code, detail) = match limit {
             Limit::Full | Limit::Tcp => (
                 ProblemCode::TooManyConnections,
-                "this node has as many connections as it may have; try another one, or later",
+                "this node has as many connections as allowed; try another node, or try later",
             ),
             Limit::Address => (
                 ProblemCode::TooManyConnectionsFromAddress,
-                "this address has as many connections as it may have at once; close one first",
+                "this address has as many connections as allowed; close one first",
             ),
             Limit::Rate => (
                 ProblemCode::ConnectingTooOften,
-                "this address connects more often than it may; keep connections, and try again later",
+                "this address connects more often than allowed; keep connections open, and try again later",
             ),
             Limit::Quota(over) => return Self::over(over),
         };
         Self::new(code, detail)
     }
 
-    /// It is more than a principal, or a tenant, may have.
+    /// A limit of a principal or a tenant is reached.
     pub(super) fn over(over: Over) -> Self {
         let code = match over.quota {
             Quota::Connects => ProblemCode::ConnectingTooOften,
@@ -183,7 +183,7 @@ impl Problem {
             PublishError::TooManyKeys { .. } => ProblemCode::TooManyKeys,
         };
         let detail = match error {
-            // What is wrong with this node's disk is no secret, and no other storage's words.
+            // The fault of this node's disk is no secret, and the text is not another server's.
             PublishError::Unavailable { cause, .. } if matches!(**cause, StorageError::NotDurable { .. }) => {
                 format!("{error}: {cause}")
             }
@@ -209,7 +209,7 @@ impl Reply for Problem {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        // 404, 405, 410, 421 and 501 could be kept by caches otherwise.
+        // Otherwise caches could store 404, 405, 410, 421 and 501.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self.status == StatusCode::SERVICE_UNAVAILABLE || self.status == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
@@ -219,7 +219,7 @@ impl Reply for Problem {
             headers.insert(name, value);
         }
         if self.status == StatusCode::UPGRADE_REQUIRED {
-            // RFC 9110, section 15.5.22: say to what; RFC 6455, section 4.4: and which version would do.
+            // RFC 9110, section 15.5.22: name the protocol; RFC 6455, section 4.4: name the version.
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
@@ -229,24 +229,24 @@ impl Reply for Problem {
     }
 }
 
-/// What is wrong with a request of which a handler could not take what it takes.
+/// The problem of a request that a handler's filter rejected.
 pub(crate) fn from_rejection(rejection: &Rejection) -> Problem {
     use warp::reject::{InvalidHeader, InvalidQuery, MissingHeader};
     if let Some(problem) = rejection.find::<Problem>() {
         return problem.clone();
     }
     if rejection.find::<InvalidQuery>().is_some() {
-        let detail = "the query is not of the form that this address takes";
+        let detail = "the query does not have the form that this address accepts";
         return Problem::new(ProblemCode::InvalidQuery, detail);
     }
     if rejection.find::<MissingHeader>().is_some() || rejection.find::<InvalidHeader>().is_some() {
-        return Problem::new(ProblemCode::InvalidHeader, "a header is missing or not valid");
+        return Problem::new(ProblemCode::InvalidHeader, "a header is missing or invalid");
     }
-    tracing::error!(rejection = ?rejection, "a rejection without an answer");
+    tracing::error!(rejection = ?rejection, "a filter rejected a request for an unknown reason");
     internal()
 }
 
-/// The answer to a request that met a bug.
+/// The answer to a request that ran into a bug.
 pub(super) fn internal() -> Problem {
     Problem::new(ProblemCode::Internal, "the gateway could not answer; this is a bug")
 }

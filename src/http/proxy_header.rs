@@ -1,39 +1,39 @@
-//! The header with which a proxy says whom a connection is for: the PROXY protocol, versions 1 and 2, as
-//! <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt> has it. It is read of trusted proxies
-//! alone.
+//! The header with which a proxy announces the client of a connection: the PROXY protocol, versions 1 and 2
+//! (<https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>). Only headers of trusted proxies are
+//! read.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-/// How each header of version 1 begins, and the longest one, its end among it.
+/// The prefix of each header of version 1, and the length of the longest one, including its line end.
 const V1: &[u8] = b"PROXY ";
 const V1_LEN_MAX: usize = 107;
 
-/// How each header of version 2 begins.
+/// The prefix of each header of version 2.
 const V2: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const V2_LEN_MIN: usize = 16;
 
-/// The longest header of version 2 that is read: the longest addresses there are, and room for what may
-/// come behind them (TLVs), which is left unread. A proxy that sends more is configured to.
+/// The longest header of version 2 that is accepted: the longest addresses, and space for the extensions
+/// (TLVs) after them, which are ignored. A proxy sends more only if it was configured to.
 pub(super) const HEADER_LEN_MAX: usize = 536;
 
-/// What is known of the first bytes of a connection.
+/// What the first bytes of a connection are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Read {
-    /// There may be more of the header to come.
+    /// Part of a header; more must arrive.
     Part,
     Whole {
-        /// The length of the header; what comes behind it is the client's.
+        /// The length of the header; the bytes after it are the client's.
         len: usize,
-        /// Where the client is. `None` where the connection is the proxy's own (a check of health), or the
-        /// proxy does not know.
+        /// The client's address. `None` if the connection is the proxy's own (a health check), or the proxy
+        /// does not know the client.
         source: Option<SocketAddr>,
     },
-    /// It is no such header.
+    /// Not such a header.
     Garbage,
 }
 
-/// Reads a header from the first bytes of a connection.
+/// Parses a header from the first bytes of a connection.
 pub(super) fn read(bytes: &[u8]) -> Read {
     let begins = |signature: &[u8]| {
         let len = bytes.len().min(signature.len());
@@ -73,13 +73,13 @@ fn v1(bytes: &[u8]) -> Read {
     }
 }
 
-/// Digits alone, and no zero before others.
+/// Digits only, without leading zeros.
 fn port_of(text: &str) -> Option<u16> {
     let is_plain = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     is_plain.then(|| text.parse().ok())?
 }
 
-/// Signature, version and command, family and transport, the length of the rest, addresses, more.
+/// Signature, version and command, family and transport, length of the rest, addresses, extensions.
 fn v2(bytes: &[u8]) -> Read {
     let Some(head) = bytes.get(..V2_LEN_MIN) else { return Read::Part };
     let (version, command, family) = (head[12] >> 4, head[12] & 0xf, head[13]);
@@ -91,7 +91,7 @@ fn v2(bytes: &[u8]) -> Read {
     let addresses = &header[V2_LEN_MIN..];
     let port = |at: usize| u16::from_be_bytes([addresses[at], addresses[at + 1]]);
     let source = match (command, family) {
-        // The proxy's own, whatever else it says.
+        // The proxy's own connection, whatever the rest says.
         (0, _) => None,
         (_, 0x11) => {
             let Some(ip) = addresses.get(..12).and_then(|all| <[u8; 4]>::try_from(&all[..4]).ok()) else {
@@ -105,7 +105,7 @@ fn v2(bytes: &[u8]) -> Read {
             };
             Some(SocketAddr::new(Ipv6Addr::from(ip).into(), port(32)))
         }
-        // What the proxy does not know, and clients that came to it by other ways than TCP.
+        // The client is unknown to the proxy, or reached it by something other than TCP.
         (_, 0x00 | 0x12 | 0x22 | 0x31 | 0x32) => None,
         _ => return Read::Garbage,
     };
@@ -203,7 +203,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing panics, no header is longer than its bound, and none is longer than what came.
+        /// Nothing panics, and no header is longer than its bound, or than the bytes that arrived.
         #[test]
         fn garbage_is_bounded(bytes in beginning()) {
             match read(&bytes) {
@@ -213,7 +213,7 @@ mod tests {
             }
         }
 
-        /// What was decided is not decided otherwise when more comes.
+        /// Once decided, the outcome stays the same when more bytes arrive.
         #[test]
         fn more_bytes_change_nothing(bytes in beginning(), at in 0_usize..700) {
             let first = read(&bytes[..at.min(bytes.len())]);

@@ -1,4 +1,4 @@
-//! What is refused, and what would let it in.
+//! Counts refused requests, and logs which setting would admit them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,10 +10,10 @@ use tracing::warn;
 use crate::protocol::ProblemCode;
 use crate::support::seldom::Seldom;
 
-/// Texts that a client chose are cut to this in the log, in characters.
+/// Texts that a client chose are cut to this length in the log, in characters.
 const SAID_MAX: usize = 128;
 
-/// Counts requests that are answered with a problem, and says of some of them which setting matters.
+/// Counts requests that are answered with a problem, and logs the relevant setting for some of them.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
     /// By the code of the problem.
@@ -27,7 +27,7 @@ impl Refusals {
         *self.by_code.lock().entry(code).or_default() += 1;
     }
 
-    /// How many there were of each code.
+    /// The counts by code.
     pub(super) fn counts(&self) -> BTreeMap<String, u64> {
         let always = [ProblemCode::OriginNotAllowed, ProblemCode::UnknownHost];
         let mut counts = BTreeMap::from(always.map(|code| (code.as_str().to_owned(), 0)));
@@ -35,28 +35,28 @@ impl Refusals {
         counts
     }
 
-    /// A request for a host that the gateway does not know.
+    /// A request for a host that the gateway does not serve.
     pub(super) fn tell_host(&self, host: &str, peer: Option<IpAddr>) {
         if let Some(untold) = self.hosts.lock().may_tell(Instant::now()) {
             let (refused, host, peer) = (untold + 1, cut(host), peer.map(|peer| peer.to_string()));
             let setting = "http.hosts, or http.public_url";
-            warn!(refused, host, peer.addr = peer, setting, "refused requests for a host that is not known");
+            warn!(refused, host, peer.addr = peer, setting, "refused requests for an unknown host");
         }
     }
 
-    /// A request of a page that may not use the gateway.
+    /// A request from a page that may not use the gateway.
     pub(super) fn tell_origin(&self, origin: &str, host: Option<&str>, peer: Option<IpAddr>) {
         if let Some(untold) = self.origins.lock().may_tell(Instant::now()) {
             let (refused, origin, host) = (untold + 1, cut(origin), host.map(cut));
             let peer = peer.map(|peer| peer.to_string());
-            let setting = "http.origins; where it is the gateway's own page, behind a proxy: http.public_url";
+            let setting = "http.origins; or http.public_url, if it is the gateway's own page behind a proxy";
             warn!(
                 refused,
                 origin,
                 host,
                 peer.addr = peer,
                 setting,
-                "refused requests of pages of another origin"
+                "refused requests from pages of another origin"
             );
         }
     }

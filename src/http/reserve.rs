@@ -1,4 +1,4 @@
-//! Places for connections that are one too many, so that they are told, and health answers whatever
+//! Places for connections beyond the limits, so that they are told why, and health is answered whatever
 //! happens.
 
 use std::collections::VecDeque;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// A few places. When all are taken, who has one for longest gives it up: who speaks at once is
-/// served, however many come who do not.
+/// A few places. When all are taken, a new connection displaces the oldest: clients that send their request
+/// at once are served, however many silent ones there are.
 #[derive(Debug)]
 pub(super) struct Reserve {
     places: usize,
@@ -22,12 +22,12 @@ struct Taken {
     by_age: VecDeque<(u64, CancellationToken)>,
 }
 
-/// A place, until it is dropped or has to be given up.
+/// A place, until it is dropped or displaced.
 #[derive(Debug)]
 pub(super) struct ReservePlace {
     reserve: Arc<Reserve>,
     number: u64,
-    /// It has to be given up.
+    /// Cancelled when the place is displaced.
     pub(super) lost: CancellationToken,
 }
 

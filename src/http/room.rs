@@ -1,5 +1,5 @@
-//! Room for bodies: what those of all requests that are being read hold together is bounded, and so is
-//! what answers hold that their clients have not taken yet.
+//! Bounds the memory for the bodies of all requests that are being read, and for the answers that clients
+//! have not read yet.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use super::problem::Problem;
 use crate::protocol::ProblemCode;
 use crate::support::counter::Counter;
 
-/// The room that all bodies share.
+/// The memory that all bodies share.
 #[derive(Debug)]
 pub(crate) struct BodyRoom {
     bytes_max: usize,
@@ -23,31 +23,31 @@ impl BodyRoom {
         Self { bytes_max, bytes: AtomicUsize::new(0), refused: Counter::default() }
     }
 
-    /// What is held at the moment.
+    /// The bytes in use.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Requests that were refused because there was no room.
+    /// Requests that were refused for lack of memory.
     pub(super) fn refused(&self) -> u64 {
         self.refused.get()
     }
 
-    /// Whether there could be room for so much, if there were no other body.
+    /// Whether this many bytes would fit if nothing else were in use.
     pub(super) fn is_large_enough_for(&self, bytes: usize) -> bool {
         bytes <= self.bytes_max
     }
 
-    /// A body that begins: it holds nothing yet.
+    /// Begins a request body, which has nothing reserved yet.
     pub(super) fn enter(&self) -> Held<'_> {
         Held { room: self, bytes: 0 }
     }
 
-    /// The body of an answer, which counts for as long as any of it is there. Where there is no other one,
-    /// there is room for any.
+    /// Reserves memory for the body of an answer until the client has read it. If nothing else is in use,
+    /// any size is accepted.
     ///
     /// # Errors
-    /// There is no room for it.
+    /// There is not enough left.
     pub(super) fn hold(self: &Arc<Self>, body: Vec<u8>) -> Result<Bytes, Problem> {
         let is_alone =
             self.bytes.compare_exchange(0, body.len(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
@@ -57,7 +57,8 @@ impl BodyRoom {
         Ok(Bytes::from_owner(Answer { body, room: Arc::clone(self) }))
     }
 
-    /// What an answer is compressed to, in place of the answer, which is larger: there is room for it.
+    /// Reserves memory for the compressed form of an answer, in place of the answer: it is smaller, so it
+    /// fits.
     pub(super) fn hold_smaller(self: &Arc<Self>, body: Vec<u8>) -> Bytes {
         self.bytes.fetch_add(body.len(), Ordering::Relaxed);
         Bytes::from_owner(Answer { body, room: Arc::clone(self) })
@@ -70,12 +71,12 @@ impl BodyRoom {
             return Ok(());
         }
         self.refused.add(1);
-        let detail = "what other requests hold leaves no room for this one; try again in a moment";
+        let detail = "other requests use all the memory for bodies; try again in a moment";
         Err(Problem::new(ProblemCode::Busy, detail))
     }
 }
 
-/// The body of an answer, with its room.
+/// The body of an answer, with its reservation.
 struct Answer {
     body: Vec<u8>,
     room: Arc<BodyRoom>,
@@ -93,7 +94,7 @@ impl Drop for Answer {
     }
 }
 
-/// What one body holds; given back when this is dropped.
+/// The memory reserved for one body; released on drop.
 #[derive(Debug)]
 pub(super) struct Held<'a> {
     room: &'a BodyRoom,
@@ -101,10 +102,10 @@ pub(super) struct Held<'a> {
 }
 
 impl Held<'_> {
-    /// The body holds so many bytes from now on, more or fewer than before.
+    /// Changes the reservation to this many bytes.
     ///
     /// # Errors
-    /// There is no room for so many; it holds what it held before.
+    /// There is not enough left; the reservation is unchanged.
     pub(super) fn set(&mut self, bytes: usize) -> Result<(), Problem> {
         self.room.change(self.bytes, bytes)?;
         self.bytes = bytes;

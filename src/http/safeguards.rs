@@ -1,5 +1,5 @@
-//! What browsers are told with every answer, so that what the gateway says is used as it is meant: nobody frames
-//! it, takes it for a script, or learns from where somebody came.
+//! Headers of every answer that keep browsers from misusing it: from framing it, from interpreting it as a
+//! script, and from revealing where a user came from.
 
 use std::net::IpAddr;
 
@@ -16,10 +16,10 @@ use super::way::Way;
 const OPENER: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const RESOURCE: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// Of answers that are no page: where a browser shows one all the same, nothing in it does anything.
+/// For answers that are not a page: if a browser shows one anyway, nothing in it is active.
 const NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
-/// What depends on the settings.
+/// The headers that depend on the settings.
 #[derive(Debug)]
 pub(super) struct Safeguards {
     /// The value of `Strict-Transport-Security`.
@@ -32,8 +32,9 @@ impl Safeguards {
         Self { transport: (config.hsts_s > 0).then(value).flatten() }
     }
 
-    /// That the name which a request is for speaks TLS only, where it came by TLS of the gateway's own. All ports
-    /// of this machine have `localhost`, and addresses are no names to browsers.
+    /// Announces that the host of a request speaks only TLS, if the request came over the gateway's own
+    /// TLS. Not for `localhost`, which all ports of the machine share, nor for addresses, to which it does
+    /// not apply.
     pub(super) fn transport<B>(&self, way: Option<&Way>, request: &Request<B>) -> Option<HeaderValue> {
         let host = request.headers().get(HOST)?.to_str().ok()?;
         let host = host_and_port(host).0;
@@ -44,8 +45,8 @@ impl Safeguards {
     }
 }
 
-/// Adds what is not there. Pages of other origins that may use the gateway ask for leave to (CORS), which the
-/// policy for resources does not touch.
+/// Adds the headers that are missing. Pages of other origins that may use the gateway get permission
+/// through CORS, which the resource policy does not affect.
 pub(super) fn tell(headers: &mut HeaderMap, transport: Option<HeaderValue>) {
     headers.entry(CONTENT_SECURITY_POLICY).or_insert(NOTHING);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

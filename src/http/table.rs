@@ -1,5 +1,5 @@
-//! Every address of the gateway: who uses it, which methods it takes, and what answers each. `Allow`,
-//! `HEAD`, `OPTIONS`, CORS, 404 and 405 come of it (the `door`), and so does the document for programs.
+//! The table of all addresses: who uses each, which methods it accepts, and what answers them. The `door`
+//! derives `Allow`, `HEAD`, `OPTIONS`, CORS, 404 and 405 from it, and a test derives the OpenAPI document.
 
 use std::sync::Arc;
 
@@ -24,67 +24,68 @@ use crate::registry::RegistryKind;
 const PROVIDERS: &str = RegistryKind::Providers.channel_name();
 const ACTIVE_ORDERS: &str = RegistryKind::ActiveOrders.channel_name();
 
-/// Of a node, or of all of them.
+/// Of one node, or of all.
 const STATS: &[&str] = &["StatsView", "FleetView"];
 
-/// The methods that the gateway knows; any other is answered with 501.
+/// The methods that the gateway knows; others are answered with 501.
 pub(super) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// Who uses an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Probes, which ask how the gateway does, and by which name they do is up to them.
+    /// Health checks, by whatever name they use.
     Probe,
-    /// Operators; like the one for probes, it is there in a process that only works on orders.
+    /// Operators. Like those of health checks, these addresses exist in a process that only carries out
+    /// orders.
     Told,
     /// Clients, publishers and workers.
     Client,
-    /// Clients, by an upgrade to WebSocket.
+    /// Clients, by upgrading to a WebSocket.
     WebSocket,
-    /// Clients, by an answer that goes on.
+    /// Clients, by an answer that does not end.
     Events,
 }
 
-/// What somebody who asks for something must be allowed to do.
+/// The right that a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
-    /// Nothing: it names nobody.
+    /// None: it concerns nobody in particular.
     Nothing,
-    /// This, to the gateway as a whole.
+    /// A right to the gateway as a whole.
     Gateway(Action),
-    /// This, to the zone in the first segment.
+    /// A right to the zone in the first segment.
     Zone(Action),
-    /// This, to the events of the type in the first segment.
+    /// A right to the type of events in the first segment.
     Event(Action),
-    /// This, to the order in the first segment; or to its channel, where it is done to channels.
+    /// A right to the order in the first segment, or, for actions on channels, to the order's channel.
     Order(Action),
-    /// This, to this channel.
+    /// A right to this channel.
     Channel(Action, &'static str),
-    /// Something or other: what may not be seen is left out.
+    /// Any right: the answer leaves out what the caller may not see.
     Anything,
-    /// What it follows: the shard, or the handler, asks for each channel.
+    /// A right to each channel that is followed, which the shard or the handler checks.
     EachChannel,
 }
 
-/// A method of an address, or of many that differ in the segments in braces.
+/// A method at an address, or at many that differ in the segments in braces.
 #[derive(Debug)]
 pub(super) struct Route {
-    /// Not `HEAD`, which goes wherever `GET` does, nor `OPTIONS`, which goes everywhere.
+    /// Never `HEAD`, which every `GET` route answers, nor `OPTIONS`, which every route answers.
     pub(super) method: &'static str,
     pub(super) pattern: &'static str,
     pub(super) kind: Kind,
     pub(super) needs: Needs,
-    /// Whether it is for operators alone: there on their listener and nowhere else, where they have one.
+    /// Whether it is for operators only: if they have a listener, it exists only there.
     is_for_operators: bool,
-    /// What is said of somebody else's: the same as of what is not there.
+    /// The problem for something that belongs to somebody else: the same as if it did not exist.
     pub(super) unknown: ProblemCode,
-    /// What a request takes of what its caller may have, besides what the handler counts.
+    /// The limit that a request counts against, in addition to what the handler counts.
     pub(super) takes_of: Option<Quota>,
-    /// Makes what answers.
+    /// Makes the handler.
     pub(super) handler: fn(&Arc<App>) -> Handler,
-    /// For programs.
+    /// For machine-readable documentation.
     pub(super) description: Description,
-    /// How much of the pattern stands before the first brace: nearly all addresses differ in that.
+    /// How much of the pattern precedes the first brace: nearly all addresses differ in that part.
     plain: usize,
 }
 
@@ -121,7 +122,7 @@ const fn route(
     while plain < bytes.len() && bytes[plain] != b'{' {
         plain += 1;
     }
-    // Closed, unless it is said who may come.
+    // Denied to everybody but operators unless the row says otherwise.
     let needs = Needs::Gateway(Action::Admin);
     let is_for_operators = true;
     let (description, unknown) = (Description::of(summary), ProblemCode::UnknownOrder);
@@ -140,32 +141,32 @@ const fn route(
 }
 
 impl Route {
-    /// Who may ask for it. What needs the right of operators is for them alone.
+    /// Sets the right that a request needs. Routes that need the right of operators are for operators only.
     const fn needs(mut self, needs: Needs) -> Self {
         self.needs = needs;
         self.is_for_operators = matches!(needs, Gateway(Action::Admin));
         self
     }
 
-    /// It is for operators alone, although it asks nobody who that is.
+    /// Marks a route for operators only that needs no right.
     const fn for_operators(mut self) -> Self {
         self.is_for_operators = true;
         self
     }
 
-    /// What is said of somebody else's.
+    /// Sets the problem for something that belongs to somebody else.
     const fn hides_as(mut self, unknown: ProblemCode) -> Self {
         self.unknown = unknown;
         self
     }
 
-    /// It counts as one of these.
+    /// Sets the limit that a request counts against.
     const fn counts_as(mut self, quota: Quota) -> Self {
         self.takes_of = Some(quota);
         self
     }
 
-    /// Its parameters in the query.
+    /// Its query parameters.
     const fn query(mut self, query: &'static [(&'static str, &'static str)]) -> Self {
         self.description.query = query;
         self
@@ -176,24 +177,24 @@ impl Route {
         self
     }
 
-    /// What is answered when all went well.
+    /// The answer to a successful request.
     const fn gives(mut self, answer: Answer) -> Self {
         self.description.answer = answer;
         self
     }
 
-    /// The statuses of its own problems, besides those of all addresses of the kind.
+    /// The statuses of its own problems, in addition to those of all addresses of this kind.
     const fn or(mut self, problems: &'static [u16]) -> Self {
         self.description.problems = problems;
         self
     }
 }
 
-/// The first one that fits counts, so words stand before braces. The methods of an address stand together.
+/// The first match counts, so literal segments precede braces. All methods of an address are adjacent.
 pub(super) const ROUTES: &[Route] = &[
     get("/", Client, page::index, "A page for traders and operators").needs(NoRight).gives(Text("text/html")),
-    get("/mark.svg", Client, page::mark, "The mark of that page").needs(NoRight).gives(Text("image/svg+xml")),
-    get("/assets/{file}", Client, page::asset, "Its scripts and styles")
+    get("/mark.svg", Client, page::mark, "The icon of the page").needs(NoRight).gives(Text("image/svg+xml")),
+    get("/assets/{file}", Client, page::asset, "The scripts and styles of the page")
         .needs(NoRight)
         .gives(Text("text/javascript"))
         .or(&[404]),
@@ -201,7 +202,7 @@ pub(super) const ROUTES: &[Route] = &[
     get("/asyncapi.json", Client, page::asyncapi, "The WebSockets, as AsyncAPI 3")
         .needs(NoRight)
         .gives(Object(200)),
-    get("/health", Probe, health::whole, "How the gateway does")
+    get("/health", Probe, health::whole, "The state of the gateway")
         .needs(NoRight)
         .gives(Json(200, "HealthView")),
     get("/health/live", Probe, health::live, "Whether the process works")
@@ -211,17 +212,17 @@ pub(super) const ROUTES: &[Route] = &[
         "/health/ready",
         Probe,
         health::ready,
-        "Whether it may be sent traffic; 503 with the same body where it may not",
+        "Whether the gateway may be sent traffic; 503 with the same body if it may not",
     )
     .needs(NoRight)
     .gives(Json(200, "HealthView")),
-    get("/health/redis", Probe, health::redis, "How Redis does; 503 with the same body where it is away")
+    get("/health/redis", Probe, health::redis, "The state of Redis; 503 with the same body while it is away")
         .needs(NoRight)
         .gives(Json(200, "RedisView")),
-    get("/ws/health", Probe, health::whole, "How the gateway does")
+    get("/ws/health", Probe, health::whole, "The state of the gateway")
         .needs(NoRight)
         .gives(Json(200, "HealthView")),
-    get("/api/ws/ws/health", Probe, health::whole, "How the gateway does")
+    get("/api/ws/ws/health", Probe, health::whole, "The state of the gateway")
         .needs(NoRight)
         .gives(Json(200, "HealthView")),
     get("/metrics", Probe, health::metrics, "Counters for Prometheus")
@@ -239,22 +240,22 @@ pub(super) const ROUTES: &[Route] = &[
         .query(LISTED)
         .gives(Either(200, STATS))
         .or(&[400]),
-    get("/ws/stats/{connection}", Told, health::connection, "All that is known of an open connection")
+    get("/ws/stats/{connection}", Told, health::connection, "Everything known about an open connection")
         .needs(Gateway(Action::Admin))
         .gives(Json(200, "ConnectionStory"))
         .or(&[404]),
     delete("/ws/stats/{connection}", Told, health::disconnect, "Close an open connection")
         .needs(Gateway(Action::Admin))
-        .query(&[("reconnect", "`true`: its client is to come back at once, maybe to another gateway.")])
+        .query(&[("reconnect", "`true`: tell its client to reconnect at once, possibly to another gateway.")])
         .or(&[400, 404]),
-    get("/api/config", Told, config::show, "The settings that are in effect, and where each came from")
+    get("/api/config", Told, config::show, "The settings in effect, and where each came from")
         .needs(Gateway(Action::Admin))
         .gives(Json(200, "ConfigView")),
     get(
         "/api/bridge/subscriptions",
         Client,
         bridge::subscriptions,
-        "Which events are exchanged with other processes, and what came of them",
+        "Which events are exchanged with other processes, with counters",
     )
     .needs(Gateway(Action::Admin))
     .gives(Json(200, "BridgeSubscriptions")),
@@ -262,7 +263,7 @@ pub(super) const ROUTES: &[Route] = &[
         "/api/bridge/subscriptions",
         Client,
         bridge::set,
-        "Say when a type of events of other processes is subscribed to",
+        "Set when to subscribe to a type of events of other processes",
     )
     .needs(Gateway(Action::Admin))
     .takes(Body::Json("SetSubscription"))
@@ -297,10 +298,10 @@ pub(super) const ROUTES: &[Route] = &[
         .query(STREAM)
         .gives(Answer::Events)
         .or(&[400, 401, 404]),
-    get("/api/zones", Client, zones::list, "The zones that were published to")
+    get("/api/zones", Client, zones::list, "The zones that have been published to")
         .needs(Anything)
         .gives(Json(200, "ZoneList")),
-    delete("/api/zones/{zone}", Client, zones::remove, "Take all prices of a zone away")
+    delete("/api/zones/{zone}", Client, zones::remove, "Remove all prices of a zone")
         .needs(Zone(Action::Registry))
         .counts_as(Quota::Publishes)
         .or(&[400, 404]),
@@ -319,7 +320,7 @@ pub(super) const ROUTES: &[Route] = &[
         .query(PAGE)
         .gives(Json(200, "Entries"))
         .or(&[400, 410, 500]),
-    delete("/api/zones/{zone}/keys/{key}", Client, zones::remove_key, "Take the price of a key away")
+    delete("/api/zones/{zone}/keys/{key}", Client, zones::remove_key, "Remove the price of a key")
         .needs(Zone(Action::Publish))
         .counts_as(Quota::Publishes)
         .or(&[400, 404]),
@@ -338,12 +339,12 @@ pub(super) const ROUTES: &[Route] = &[
         .query(PAGE)
         .gives(Json(200, "Entries"))
         .or(&[400, 404, 410, 500]),
-    get("/api/orders", Client, orders::list, "Orders, the newest first")
+    get("/api/orders", Client, orders::list, "Orders, newest first")
         .needs(Gateway(Action::Order))
         .query(&[
-            ("status", "Only those that stand so."),
-            ("limit", "How many at the most."),
-            ("after", "Only those placed before this one."),
+            ("status", "Only orders with this status."),
+            ("limit", "The most orders to return."),
+            ("after", "Only orders placed before this one."),
         ])
         .gives(Json(200, "OrderList"))
         .or(&[400, 404]),
@@ -356,18 +357,23 @@ pub(super) const ROUTES: &[Route] = &[
     get("/api/orders/schema", Client, orders::schema, "What an order must look like, as a JSON Schema")
         .needs(Gateway(Action::Order))
         .gives(Object(200)),
-    get("/api/orders/dead-letters", Client, orders::dead_letters, "Orders that were tried in vain")
+    get("/api/orders/dead-letters", Client, orders::dead_letters, "Orders whose every attempt failed")
         .needs(Gateway(Action::Order))
         .query(PAGE)
         .gives(Json(200, "DeadLetterList"))
         .or(&[400, 404]),
-    post("/api/orders/dead-letters/{order}/retry", Client, orders::retry, "Place one of them again")
-        .needs(Order(Action::Order))
-        .counts_as(Quota::Orders)
-        .hides_as(ProblemCode::UnknownDeadLetter)
-        .query(&[("force", "Also where it may have been carried out all the same.")])
-        .gives(Json(202, "OrderPlaced"))
-        .or(&[400, 404, 409]),
+    post(
+        "/api/orders/dead-letters/{order}/retry",
+        Client,
+        orders::retry,
+        "Place a dead letter's order again",
+    )
+    .needs(Order(Action::Order))
+    .counts_as(Quota::Orders)
+    .hides_as(ProblemCode::UnknownDeadLetter)
+    .query(&[("force", "Even if it may have been carried out after all.")])
+    .gives(Json(202, "OrderPlaced"))
+    .or(&[400, 404, 409]),
     get("/api/orders/{order}", Client, orders::get, "An order with its updates")
         .needs(Order(Action::Subscribe))
         .gives(Json(200, "OrderView"))
@@ -380,7 +386,7 @@ pub(super) const ROUTES: &[Route] = &[
         "/api/orders/{order}/updates",
         Client,
         orders::update,
-        "Tell of an order that is carried out elsewhere",
+        "Report on an order that is carried out elsewhere",
     )
     .needs(Order(Action::Publish))
     .takes(Body::Updates)
@@ -391,17 +397,17 @@ pub(super) const ROUTES: &[Route] = &[
         .takes(Body::Json("ClaimRequest"))
         .gives(Json(200, "Offer"))
         .or(JOB),
-    post("/api/jobs/{job}/extend", Client, jobs::extend, "Hold a job for longer")
+    post("/api/jobs/{job}/extend", Client, jobs::extend, "Extend the lease of a job")
         .needs(Gateway(Action::Work))
         .takes(Body::Json("ExtendRequest"))
         .gives(Json(200, "LeaseHeld"))
         .or(JOB),
-    post("/api/jobs/{job}/progress", Client, jobs::progress, "Tell how an order gets on")
+    post("/api/jobs/{job}/progress", Client, jobs::progress, "Report the progress of an order")
         .needs(Gateway(Action::Work))
         .takes(Body::Report)
         .gives(Json(200, "ReportAccepted"))
         .or(JOB),
-    post("/api/jobs/{job}/complete", Client, jobs::complete, "Tell that an order was carried out")
+    post("/api/jobs/{job}/complete", Client, jobs::complete, "Report that an order was carried out")
         .needs(Gateway(Action::Work))
         .takes(Body::Report)
         .gives(Json(200, "ReportAccepted"))
@@ -411,20 +417,20 @@ pub(super) const ROUTES: &[Route] = &[
         .takes(Body::Json("ReleaseRequest"))
         .gives(Json(200, "JobOutcome"))
         .or(JOB),
-    post("/api/jobs/{job}/fail", Client, jobs::fail, "Tell that an order could not be carried out")
+    post("/api/jobs/{job}/fail", Client, jobs::fail, "Report that an order could not be carried out")
         .needs(Gateway(Action::Work))
         .takes(Body::Json("FailRequest"))
         .gives(Json(200, "JobOutcome"))
         .or(JOB),
-    get("/api/registry", Told, registry::status, "How the registries do, and how far behind they are")
+    get("/api/registry", Told, registry::status, "The state of the registries, and how far they lag")
         .needs(Gateway(Action::Admin))
         .gives(Json(200, "RegistryStatus")),
     post("/api/registry/sync", Client, registry::sync, "Read the Redis keys of other programs")
         .needs(Gateway(Action::Admin))
-        .query(&[("replace", "1 to take records also in place of those that are known.")])
+        .query(&[("replace", "1 to replace records that are already known.")])
         .gives(Json(200, "RegistrySync"))
         .or(&[400, 404]),
-    get("/api/providers", Client, providers::list, "Providers, by any of their fields")
+    get("/api/providers", Client, providers::list, "Providers, filtered by any of their fields")
         .needs(Channel(Action::Subscribe, PROVIDERS))
         .query(RECORDS)
         .gives(Json(200, "RecordList"))
@@ -436,7 +442,7 @@ pub(super) const ROUTES: &[Route] = &[
         .takes(Body::Record)
         .gives(Object(201))
         .or(&[400, 404, 408, 409, 413, 415, 422]),
-    put("/api/providers", Client, providers::set_all, "Put these providers in place of all that there are")
+    put("/api/providers", Client, providers::set_all, "Replace all providers with these")
         .needs(Channel(Action::Registry, PROVIDERS))
         .counts_as(Quota::Publishes)
         .takes(Body::Records)
@@ -450,18 +456,13 @@ pub(super) const ROUTES: &[Route] = &[
         .needs(Channel(Action::Subscribe, PROVIDERS))
         .gives(Object(200))
         .or(&[400, 404]),
-    put(
-        "/api/providers/{userId}",
-        Client,
-        providers::put,
-        "Put a provider, new or in place of the one that there is",
-    )
-    .needs(Channel(Action::Registry, PROVIDERS))
-    .counts_as(Quota::Publishes)
-    .query(WRITE_PROVIDER)
-    .takes(Body::Record)
-    .gives(Object(200))
-    .or(RECORD),
+    put("/api/providers/{userId}", Client, providers::put, "Add a provider, or replace it")
+        .needs(Channel(Action::Registry, PROVIDERS))
+        .counts_as(Quota::Publishes)
+        .query(WRITE_PROVIDER)
+        .takes(Body::Record)
+        .gives(Object(200))
+        .or(RECORD),
     patch(
         "/api/providers/{userId}",
         Client,
@@ -483,14 +484,14 @@ pub(super) const ROUTES: &[Route] = &[
         "/api/providers/{userId}/heartbeat",
         Client,
         providers::renew,
-        "Renew a provider, whose time begins anew",
+        "Renew a provider, which restarts its time to live",
     )
     .needs(Channel(Action::Registry, PROVIDERS))
     .counts_as(Quota::Publishes)
     .query(WRITE_PROVIDER)
     .gives(Object(200))
     .or(&[400, 404]),
-    get("/api/active-orders", Client, active_orders::list, "Active orders, by any of their fields")
+    get("/api/active-orders", Client, active_orders::list, "Active orders, filtered by any of their fields")
         .needs(Channel(Action::Subscribe, ACTIVE_ORDERS))
         .query(RECORDS)
         .gives(Json(200, "RecordList"))
@@ -502,17 +503,12 @@ pub(super) const ROUTES: &[Route] = &[
         .takes(Body::Record)
         .gives(Object(201))
         .or(&[400, 404, 408, 409, 413, 415, 422]),
-    put(
-        "/api/active-orders",
-        Client,
-        active_orders::set_all,
-        "Put these active orders in place of all that there are",
-    )
-    .needs(Channel(Action::Registry, ACTIVE_ORDERS))
-    .counts_as(Quota::Publishes)
-    .takes(Body::Records)
-    .gives(Json(200, "RecordsSet"))
-    .or(&[400, 408, 413, 415, 422]),
+    put("/api/active-orders", Client, active_orders::set_all, "Replace all active orders with these")
+        .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+        .counts_as(Quota::Publishes)
+        .takes(Body::Records)
+        .gives(Json(200, "RecordsSet"))
+        .or(&[400, 408, 413, 415, 422]),
     delete("/api/active-orders", Client, active_orders::clear, "Remove all active orders")
         .needs(Channel(Action::Registry, ACTIVE_ORDERS))
         .counts_as(Quota::Publishes)
@@ -521,18 +517,13 @@ pub(super) const ROUTES: &[Route] = &[
         .needs(Channel(Action::Subscribe, ACTIVE_ORDERS))
         .gives(Object(200))
         .or(&[400, 404]),
-    put(
-        "/api/active-orders/{orderId}",
-        Client,
-        active_orders::put,
-        "Put an active order, new or in place of the one that there is",
-    )
-    .needs(Channel(Action::Registry, ACTIVE_ORDERS))
-    .counts_as(Quota::Publishes)
-    .query(WRITE_RECORD)
-    .takes(Body::Record)
-    .gives(Object(200))
-    .or(RECORD),
+    put("/api/active-orders/{orderId}", Client, active_orders::put, "Add an active order, or replace it")
+        .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+        .counts_as(Quota::Publishes)
+        .query(WRITE_RECORD)
+        .takes(Body::Record)
+        .gives(Object(200))
+        .or(RECORD),
     patch(
         "/api/active-orders/{orderId}",
         Client,
@@ -554,7 +545,7 @@ pub(super) const ROUTES: &[Route] = &[
         "/api/active-orders/{orderId}/heartbeat",
         Client,
         active_orders::renew,
-        "Renew an active order, whose time begins anew",
+        "Renew an active order, which restarts its time to live",
     )
     .needs(Channel(Action::Registry, ACTIVE_ORDERS))
     .counts_as(Quota::Publishes)
@@ -565,7 +556,7 @@ pub(super) const ROUTES: &[Route] = &[
         "/api/auth/revoke",
         Client,
         auth::revoke,
-        "Have a token, a key, or all that a subject has be no longer valid",
+        "Revoke a token, a key, or everything issued to a subject",
     )
     .needs(Gateway(Action::Admin))
     .takes(Body::Json("Revoke"))
@@ -577,23 +568,23 @@ pub(super) const ROUTES: &[Route] = &[
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Address {
     routes: &'static [Route],
-    /// The place of the first one in [`ROUTES`].
+    /// The index of the first one in [`ROUTES`].
     place: usize,
 }
 
-/// The address that a path is of. One slash at the end does not matter.
+/// The address that a path belongs to. One slash at the end does not matter.
 pub(super) fn find(path: &str) -> Option<Address> {
     let place = ROUTES.iter().position(|route| route.fits(path))?;
     Some(Address::at(place))
 }
 
-/// Whether a path begins as one of the addresses does.
+/// Whether a path begins like one of the addresses.
 pub(super) fn begins_like_one(path: &str) -> bool {
     let first = |path: &'_ str| path.split('/').nth(1).map(str::to_owned);
     ROUTES.iter().any(|route| first(route.pattern) == first(path))
 }
 
-/// What can be asked of some address or other, as `OPTIONS *` wants to know.
+/// The methods of all addresses together, for `OPTIONS *`.
 pub(super) fn allowed_somewhere() -> HeaderValue {
     allowed(ROUTES)
 }
@@ -618,25 +609,25 @@ impl Address {
         self.routes[0].kind
     }
 
-    /// Whether it is for operators alone. All methods of an address are, or none.
+    /// Whether it is for operators only. This is the same for all methods of an address.
     pub(super) fn is_for_operators(&self) -> bool {
         self.routes[0].is_for_operators
     }
 
-    /// The methods that it is there for.
+    /// The methods that it accepts.
     #[cfg(test)]
     pub(super) fn methods(&self) -> impl Iterator<Item = &'static str> {
         self.routes.iter().map(|route| route.method)
     }
 
-    /// The place in [`ROUTES`] of the one for a method. `HEAD` is answered as `GET` is.
+    /// The index in [`ROUTES`] of the route for a method. `HEAD` is handled like `GET`.
     pub(super) fn route(&self, method: &str) -> Option<usize> {
         let method = if method == "HEAD" { "GET" } else { method };
         self.routes.iter().position(|route| route.method == method).map(|place| self.place + place)
     }
 
-    /// Whether a slash at the end of a path does matter: `.` and `..` are taken out of addresses by browsers and
-    /// proxies, so that `DELETE …/keys/..` comes as `DELETE …/`, which would take more away than was asked for.
+    /// Whether a slash at the end of a path does matter. Browsers and proxies remove `.` and `..` from
+    /// addresses, so `DELETE …/keys/..` arrives as `DELETE …/`, which would remove more than was asked for.
     pub(super) fn is_spoilt_by_slash(&self, method: &str, path: &str) -> bool {
         matches!(method, "PUT" | "PATCH" | "DELETE") && path.ends_with('/') && self.pattern() != "/"
     }
@@ -646,7 +637,7 @@ impl Address {
         allowed(self.routes)
     }
 
-    /// The segments of a path of this address that stand where the pattern has braces, as they were sent.
+    /// The segments of a path that match the braces in the pattern, not decoded.
     pub(super) fn segments(&self, path: &str) -> Vec<String> {
         let named = self.pattern().split('/').zip(path.split('/')).filter(|(name, _)| name.starts_with('{'));
         named.map(|(_, segment)| segment.to_owned()).collect()
@@ -678,7 +669,7 @@ impl Route {
     }
 }
 
-/// The methods that one of the routes takes, `HEAD` and `OPTIONS` among them.
+/// The methods that the routes accept, with `HEAD` and `OPTIONS`.
 fn allowed(routes: &[Route]) -> HeaderValue {
     let is_taken = |method: &&str| {
         let asked = if *method == "HEAD" { "GET" } else { method };

@@ -48,7 +48,7 @@ struct Routes {
     channels: Channels,
     refusals: Arc<Refusals>,
     stopping: CancellationToken,
-    /// The clock of the storage.
+    /// Runs the storage's timers.
     _driver: tokio::task::JoinSet<()>,
 }
 
@@ -57,7 +57,7 @@ impl Routes {
         Self::with_room(2_000).await
     }
 
-    /// With so much room for bodies.
+    /// With this much memory for bodies.
     async fn with_room(bodies_bytes_max: usize) -> Self {
         Self::with(bodies_bytes_max, HttpConfig { body_bytes_max: 1_000, ..HttpConfig::default() }).await
     }
@@ -65,7 +65,7 @@ impl Routes {
     async fn with(bodies_bytes_max: usize, config: HttpConfig) -> Self {
         let storage = StorageConfig { backend: StorageChoice::Memory, ..StorageConfig::default() };
         let opened = storage::open(&storage, NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap();
-        // No shard runs, and so there is no connection.
+        // No shard runs, so there are no connections.
         let (manager, _seeds, mut shards) = connections::prepare(1, &ConnectionsConfig::default());
         let (told, hears) = mpsc::channel(2 * CREDITS);
         shards.push(told);
@@ -278,7 +278,7 @@ async fn stats_and_metrics_count_what_was_posted() {
     assert_eq!((&fleet["nodes"][0]["node"], &fleet["nodes"][0]["here"]), (&node["node"], &json!(true)));
 }
 
-/// Reads the classic text format (0.0.4) by the letter, and what `promtool check metrics` says of names.
+/// Parses the classic text format (0.0.4) strictly, with the rules of `promtool check metrics` for names.
 fn check_classic(text: &str) {
     let is_name = |name: &str| {
         ["zonewire_", "process_", "redis_"].iter().any(|prefix| name.starts_with(prefix))
@@ -287,7 +287,7 @@ fn check_classic(text: &str) {
     let (mut families, mut lines) = (BTreeMap::new(), text.lines().peekable());
     assert!(text.ends_with('\n'));
     while let Some(line) = lines.next() {
-        // Each family says what it is, then which type it has, then its samples.
+        // Each family has its help, then its type, then its samples.
         let (name, help) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')).expect(line);
         assert!(is_name(name) && !help.is_empty() && !help.contains('\\'), "{line}");
         let kind = lines.next().unwrap();
@@ -476,15 +476,15 @@ async fn whatever_has_a_body_needs_room_for_it() {
         let answer = routes.post(&path, content_type, &long).await;
         check_problem(&answer, 503, "busy");
         assert_eq!(answer.headers()["retry-after"], "1", "{path}");
-        // What was refused holds nothing.
+        // A refused request must not keep memory reserved.
         routes.publish(r#"{"key":"A","price":2}"#, 1).await;
     }
-    // Small prices take more room than the body that they come in.
+    // Parsed, small prices take more memory than in the body.
     let routes_of_more = Routes::with_room(1_000).await;
     let prices = [r#"{"key":"A","price":1}"#; 10].join(",");
     let answer =
         routes_of_more.post("/api/zones/pjm/prices", "application/json", &format!("[{prices}]")).await;
-    // There will never be room for them, so it is not said that there may be in a moment.
+    // Repeating cannot help, so the answer must not suggest it.
     check_problem(&answer, 413, "body_too_large");
     routes_of_more.publish(r#"[{"key":"A","price":1},{"key":"A","price":2}]"#, 2).await;
 

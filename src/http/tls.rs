@@ -1,5 +1,5 @@
-//! TLS of the gateway's own: the certificate, which is read anew when its files change, the handshake, and who
-//! shows a certificate in it.
+//! The gateway's own TLS: its certificate, which is reloaded when its files change, the handshake, and the
+//! principals of client certificates.
 
 mod files;
 mod handshake;
@@ -30,16 +30,17 @@ use crate::connections;
 use crate::support::counter::Counter;
 use crate::support::seldom::Seldom;
 
-/// How soon files are read again.
+/// How often the files are read.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Files that have not been the same for so long are read again: somebody may be writing them.
+/// Changed files must stay the same for this long before they are used: a program may still be writing
+/// them.
 const SETTLED_AFTER: Duration = Duration::from_millis(300);
 
-/// So many characters of the names of a certificate that is not listed are told.
+/// How many characters of the names of an unlisted certificate are logged.
 const NAMES_TOLD_MAX: usize = 256;
 
-/// What the gateway shows to those who come by TLS, and how that goes.
+/// The TLS state of the gateway.
 #[derive(Debug)]
 pub(crate) struct Tls {
     config: TlsConfig,
@@ -60,26 +61,26 @@ pub(crate) struct Tls {
 struct Current {
     servers: Servers,
     tickets: Tickets,
-    /// Those that clients' certificates are verified by, and their number at the gate.
+    /// The authorities that verify client certificates, and their generation in the gate.
     authorities: Vec<CertificateDer<'static>>,
     number: u32,
     expires_at: i64,
-    /// Of what was read last, whether or not it could be used.
+    /// A digest of what was read last, whether or not it was usable.
     digest: u64,
-    /// What was wrong with it, where something was.
+    /// What was wrong with it, if anything.
     problem: Option<String>,
 }
 
-/// What handshakes are made with, on either kind of listener.
+/// The configuration of handshakes for each kind of listener.
 #[derive(Debug)]
 struct Servers {
     public: Arc<ServerConfig>,
     operators: Arc<ServerConfig>,
 }
 
-/// Make and open session tickets; the same ones after the certificate has changed. A session that is resumed has
-/// the client's certificate of before, which is not verified again, and need not have one. So a listener takes
-/// its own alone, and other authorities have other ones.
+/// Make and open session tickets; unchanged when the certificate changes. A resumed session has the client
+/// certificate of the original one, or none, and it is not verified again. Therefore each kind of listener
+/// accepts only its own tickets, and new authorities get new ones.
 #[derive(Debug, Clone)]
 struct Tickets {
     public: Arc<dyn ProducesTickets>,
@@ -102,10 +103,10 @@ impl Servers {
 }
 
 impl Tls {
-    /// Reads the files; `None` where TLS is off.
+    /// Reads the files; `None` if TLS is off.
     ///
     /// # Errors
-    /// They cannot be used; in words.
+    /// They are unusable; in words.
     pub(crate) async fn open(config: &TlsConfig, gate: Arc<Gate>) -> Result<Option<Arc<Self>>, String> {
         if !config.is_on() {
             return Ok(None);
@@ -140,8 +141,8 @@ impl Tls {
         Ok(Some(Arc::new(tls)))
     }
 
-    /// Shakes hands with a client whose first bytes were read already, and says who that is, where it shows a
-    /// certificate that is listed. To be bounded in time by the caller.
+    /// Does the handshake with a client whose first bytes have been read, and returns the principal if the
+    /// client shows a listed certificate. The caller must limit the time.
     pub(super) async fn welcome(
         &self,
         stream: &TcpStream,
@@ -162,7 +163,7 @@ impl Tls {
         Ok((session, principal))
     }
 
-    /// Whose a certificate is that was verified.
+    /// The principal of a verified certificate.
     fn whose(&self, shown: &CertificateDer<'_>, authorities: u32, peer: &Peer) -> Option<Arc<Principal>> {
         let said = Said::read(shown).map_err(|error| error.to_string());
         let (names, principal) = match said {
@@ -181,12 +182,12 @@ impl Tls {
             let names = names.map_or_else(|error| error, |names| names.join(", "));
             let names: String = names.chars().take(NAMES_TOLD_MAX).collect();
             let setting = "auth.certificates";
-            info!(times = untold + 1, names, setting, peer.addr = %peer, "clients' certificates are not listed");
+            info!(times = untold + 1, names, setting, peer.addr = %peer, "client certificates are not listed");
         }
         principal
     }
 
-    /// Reads the files anew when they change, until `stop`. Sockets that are open stay so.
+    /// Reloads the files when they change, until `stop`. Open connections are unaffected.
     pub(crate) async fn keep(self: Arc<Self>, stop: CancellationToken) {
         stop.run_until_cancelled(self.look_for_ever()).await;
     }
@@ -198,8 +199,8 @@ impl Tls {
         }
     }
 
-    /// Certificate and key are replaced one after the other, or both by a link to another folder: what counts
-    /// is what is in them, once that stays the same.
+    /// The certificate and the key may be replaced one after the other, or both at once by a symbolic link,
+    /// so what counts is their content, once it stays the same.
     async fn look(&self) {
         let read = Files::read(&self.config).await;
         if digest_of(&read) == self.current.lock().digest {
@@ -214,10 +215,10 @@ impl Tls {
         match again.and_then(|files| files.load()).and_then(|loaded| self.take(loaded, digest)) {
             Ok(()) => {
                 self.reloads.add(1);
-                self.tell_certificate("took a new certificate");
+                self.tell_certificate("loaded a new certificate");
             }
             Err(problem) => {
-                warn!(problem, "cannot use the new certificate; the one that there was goes on");
+                warn!(problem, "could not use the new certificate; the previous one stays in effect");
                 let mut current = self.current.lock();
                 (current.digest, current.problem) = (digest, Some(problem));
                 self.failed_reloads.add(1);
@@ -225,16 +226,16 @@ impl Tls {
         }
     }
 
-    /// Has handshakes be made with what was read.
+    /// Puts the files' content into effect for new handshakes.
     fn take(&self, loaded: Loaded, digest: u64) -> Result<(), String> {
         let mut current = self.current.lock();
         let is_there = |authority| loaded.authorities.contains(authority);
         if !current.authorities.iter().all(is_there) {
             current.tickets = Tickets::new()?;
             info!(
-                "an authority of clients' certificates has gone: clients with certificates are to come again"
+                "an authority of client certificates was removed: clients with certificates have to reconnect"
             );
-            // Who shakes hands at this moment has the number of before, and is to come again too.
+            // A handshake in progress has the previous generation, so its client has to reconnect too.
             current.number = self.gate.withdraw_authorities();
         }
         current.servers = Servers::new(&loaded, &current.tickets);
@@ -243,7 +244,7 @@ impl Tls {
         Ok(())
     }
 
-    /// Whether somebody who has shown a certificate may still come in by it.
+    /// Whether a principal's client certificate is still valid.
     pub(super) fn still_welcomes(&self, principal: &Principal) -> bool {
         self.gate.standing(principal) == Standing::Holds && !principal.has_expired(now_s())
     }
@@ -258,7 +259,7 @@ impl Tls {
         }
     }
 
-    /// Counts a handshake that came to nothing, and says so now and then.
+    /// Counts a failed handshake, and logs it now and then.
     pub(super) fn count_failure(&self, failure: TlsFailure, peer: &Peer) {
         self.failed[failure as usize].add(1);
         if let Some(untold) = self.failures.lock().may_tell(Instant::now()) {
@@ -267,7 +268,7 @@ impl Tls {
         }
     }
 
-    /// How it does, for health.
+    /// The state of the certificate, for health.
     pub(crate) fn health(&self) -> TlsHealth {
         let current = self.current.lock();
         TlsHealth {
@@ -276,7 +277,7 @@ impl Tls {
         }
     }
 
-    /// What is counted of it.
+    /// The counters of TLS.
     pub(crate) fn view(&self) -> TlsView {
         let failed = TlsFailure::ALL.iter().zip(&self.failed);
         TlsView {
@@ -300,7 +301,7 @@ fn left(expires_at: i64) -> i64 {
     expires_at - chrono::Utc::now().timestamp()
 }
 
-/// Of what was read, or of why it could not be.
+/// A digest of the content, or of the reason why it could not be read.
 fn digest_of(read: &Result<Files, String>) -> u64 {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     match read {
@@ -317,7 +318,7 @@ fn server(loaded: &ServerConfig, tickets: &Arc<dyn ProducesTickets>) -> Arc<Serv
     let mut server = loaded.clone();
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
     server.ticketer = Arc::clone(tickets);
-    // Tickets are kept by clients; nothing of a session is kept here.
+    // Clients store the tickets; the server keeps no session state.
     server.session_storage = Arc::new(NoServerSessionStorage {});
     Arc::new(server)
 }

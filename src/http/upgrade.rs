@@ -1,4 +1,4 @@
-//! From an HTTP request to a WebSocket (RFC 6455, section 4).
+//! Turns an HTTP request into a WebSocket (RFC 6455, section 4).
 
 use std::sync::Arc;
 
@@ -22,19 +22,19 @@ use crate::connections::{
 };
 use crate::protocol::{ProblemCode, SUBPROTOCOL};
 
-/// What the accept loop knows of a connection; travels in the request's extensions.
+/// What the accept loop knows about a connection; travels in the extensions of its requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrival {
     pub(crate) way: Way,
     pub(crate) shard: ShardHandle,
     pub(crate) tcp: Arc<TcpPlace>,
-    /// Of a request that a trusted proxy passes on.
+    /// For a request that a trusted proxy passes on.
     pub(crate) forwarded: Option<Arc<AddressPermit>>,
     pub(crate) look: Look,
     pub(crate) handing_over: HandingOver,
 }
 
-/// A request that asks, rightly, to become a WebSocket.
+/// A valid request to become a WebSocket.
 #[derive(Debug, Clone)]
 pub(crate) struct WebSocketRequest {
     response: Accepted,
@@ -42,17 +42,17 @@ pub(crate) struct WebSocketRequest {
     arrival: Arrival,
 }
 
-/// What the answer to a right request says.
+/// The variable parts of the answer to a valid request.
 #[derive(Debug, Clone)]
 struct Accepted {
     /// The value of `Sec-WebSocket-Accept`.
     key: String,
-    /// The client asked for our subprotocol. Where it asked for others only, none is chosen (RFC 6455,
-    /// section 4.2.2), and it is for the client to go on or not.
+    /// Whether the client offered our subprotocol. If it offered only others, none is chosen (RFC 6455,
+    /// section 4.2.2), and the client decides whether to continue.
     names_protocol: bool,
 }
 
-/// Lets only valid WebSocket requests pass.
+/// Passes only valid requests for a WebSocket.
 pub(crate) fn web_socket() -> BoxedFilter<(WebSocketRequest,)> {
     warp::method()
         .and(warp::header::headers_cloned())
@@ -70,7 +70,7 @@ pub(crate) fn web_socket() -> BoxedFilter<(WebSocketRequest,)> {
         .boxed()
 }
 
-/// What to answer, if all that the RFC asks for is there.
+/// The answer, if the request has everything that the RFC requires.
 fn check(method: &Method, headers: &HeaderMap) -> Result<Accepted, Problem> {
     let bad = |detail: &str| Problem::new(ProblemCode::InvalidWebSocketKey, detail);
     if method != Method::GET {
@@ -102,15 +102,15 @@ fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|part| part.eq_ignore_ascii_case(token))
 }
 
-/// 16 bytes in base64 are 22 characters of it and two `=`.
+/// 16 bytes in base64 are 22 characters and two `=`.
 fn is_key(key: &[u8]) -> bool {
     key.len() == 24
         && key.ends_with(b"==")
         && key[..22].iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
 }
 
-/// Answers 101 and hands the socket to the shard of its thread. Whoever finds no room is told over the
-/// WebSocket, since browsers hide the answers of HTTP from pages; or with the problem, where too many are
+/// Answers 101 and hands the socket to the shard of its thread. If there is no room, the client is told
+/// over the WebSocket, because browsers hide HTTP answers from pages; or with a problem, if too many are
 /// being told already.
 pub(crate) async fn accept(
     request: WebSocketRequest,
@@ -131,24 +131,24 @@ pub(crate) async fn accept(
     hand_over(response, upgrade, &shard, (opening, guest), admission).await
 }
 
-/// A request that is one too many.
+/// A request beyond a limit.
 #[derive(Debug)]
 pub(crate) struct TooMany {
     pub(crate) limit: Limit,
     pub(crate) manager: Manager,
     pub(crate) shard: ShardHandle,
-    /// The place of its connection, if that was let in.
+    /// The permit of its connection, if that was admitted.
     pub(crate) tcp: Option<Arc<TcpPlace>>,
 }
 
-/// Answers a request for which a limit leaves no room, before any route: over a WebSocket, if that is what
-/// it rightly asks for and not too many are being told already.
+/// Answers a request that a limit refuses, before any route: over a WebSocket, if it is a valid request for
+/// one and not too many clients are being told already.
 pub(crate) async fn turn_away<B>(mut request: Request<B>, too_many: TooMany) -> Response {
     let TooMany { limit, manager, shard, tcp } = too_many;
     let Ok(response) = check(request.method(), request.headers()) else {
         return Problem::limit(limit).into_response();
     };
-    // Health needs what room there is.
+    // The remaining room is for health checks.
     let admission = if limit == Limit::Tcp { None } else { manager.admit_beyond(tcp, None) };
     let Some(admission) = admission else {
         return Problem::limit(limit).into_response();

@@ -1,23 +1,23 @@
-//! The way by which a connection came in, as far as it matters to its requests.
+//! How a connection came in, as far as its requests need to know.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// Which listener it came in by, and what is spoken there.
+/// The listener through which a connection came, and what is spoken there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Entrance {
-    /// What is for operators alone is there.
+    /// Whether addresses for operators exist there.
     pub(crate) is_for_operators: bool,
     pub(crate) speaks_tls: bool,
-    /// Trusted proxies say first whom a connection is for.
+    /// Whether trusted proxies announce the client first.
     pub(crate) is_announced: bool,
 }
 
-/// Who is at the other end.
+/// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
     Net(SocketAddr),
-    /// A process of this machine, by the socket in the file system.
+    /// A process on this machine, through the Unix socket.
     Unix,
 }
 
@@ -43,9 +43,9 @@ impl fmt::Display for Peer {
 /// How a connection came in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Way {
-    /// Whom it is for, where a proxy has said that by the PROXY protocol.
+    /// The other end, or the client that it announced by the PROXY protocol.
     pub(crate) peer: Peer,
     pub(crate) is_for_operators: bool,
-    /// Over TLS of the gateway's own.
+    /// Whether it uses the gateway's own TLS.
     pub(crate) is_secure: bool,
 }

@@ -1,4 +1,4 @@
-//! One message in a channel.
+//! An entry of a channel.
 
 use std::sync::Arc;
 
@@ -7,39 +7,39 @@ use chrono::{DateTime, Utc};
 
 use super::{ChannelPolicy, EntryId, EntryKind};
 
-/// What became of an entry on its way into the log; readers are told.
+/// What happened to an entry on its way into the log; shown to readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Marks {
-    /// It waited at its gateway while the log was away.
+    /// Whether it waited at its gateway while the log was away.
     pub late: bool,
-    /// Entries of its producer before it were let go, and no log has them.
+    /// Whether earlier entries of its producer were dropped and are in no log.
     pub missed_before: bool,
 }
 
-/// An entry that no log has yet: what a publisher hands in.
+/// An entry that no log has yet, as its publisher passed it in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DraftEntry {
-    /// The entry's own time, in milliseconds precision; not when it arrived.
+    /// The entry's own time, to the millisecond; not when it arrived.
     pub time: DateTime<Utc>,
-    /// What it says.
+    /// The kind of entry.
     pub kind: EntryKind,
-    /// What it replaces: a newer entry of the same kind and key makes this one obsolete on the
-    /// *latest* lane; in the channel of an order, one of the same key and any kind.
+    /// What it replaces on lane *latest*: an older entry of the same kind and key, or, in the channel of an
+    /// order, one of the same key and any kind.
     pub key: Option<Arc<str>>,
     /// A compact JSON object (no white space outside strings, so no line breaks).
     pub data: Bytes,
-    /// Publishers leave them as they are by default.
+    /// Publishers leave the default.
     pub marks: Marks,
 }
 
 impl DraftEntry {
-    /// What this entry costs in a queue or a log, in bytes; an estimate from above.
+    /// An upper estimate of the bytes that this entry takes in a queue or a log.
     pub fn cost(&self) -> usize {
         self.data.len() + self.key.as_ref().map_or(0, |key| key.len()) + size_of::<Entry>()
     }
 
-    /// Of entries with the same text here the latest one counts: their key, and their kind too where kinds
-    /// do not share keys. `None` for an entry that replaces nothing.
+    /// The name under which the latest entry counts: the key, with the kind if kinds do not share keys.
+    /// `None` for an entry that replaces nothing.
     pub(crate) fn latest_key(&self, policy: &ChannelPolicy) -> Option<Arc<str>> {
         let key = self.key.as_ref()?;
         if policy.kinds_share_keys || self.kind == EntryKind::PriceUpdate {
@@ -50,14 +50,14 @@ impl DraftEntry {
     }
 }
 
-/// One message in a channel. Cheap to clone.
+/// An entry of a channel. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its place in the log, counting from 1 in each epoch without holes.
+    /// Its offset in the log, counted from 1 in each epoch without gaps.
     pub offset: u64,
-    /// Who accepted it, and as which of theirs.
+    /// Its producer, and the producer's sequence.
     pub id: EntryId,
-    /// Time, type, key and content, as the publisher gave them.
+    /// Time, kind, key and content, as the publisher gave them.
     pub draft: DraftEntry,
 }
 

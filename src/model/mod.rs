@@ -1,5 +1,5 @@
-//! Plain values that every room speaks: names, positions, entries. No I/O, no clocks of its own. What of
-//! it is said to clients is in the crate `zonewire-protocol`, and comes from there.
+//! Plain values that every room uses: names, positions, entries. No I/O and no clock. Those that clients
+//! see come from the crate `zonewire-protocol`.
 
 mod entry;
 mod policy;
@@ -15,7 +15,7 @@ pub use zonewire_protocol::{
 
 use crate::support::chance;
 
-/// A new epoch for a log, never derived from anything but chance.
+/// A new random epoch for a log.
 pub(crate) fn new_epoch() -> Epoch {
     Epoch::of_bits(chance::number())
 }

@@ -1,7 +1,7 @@
-//! What the kind of a channel decides: one row for each kind, one column for each decision.
+//! What the kind of a channel decides: one row per kind, one column per decision.
 //!
-//! The rooms read a column here and ask for no kind. A kind that is added is one more row, and a room
-//! that treats kinds differently in something new adds a column.
+//! The rooms read a column here and never ask for a kind. A new kind is a new row, and a new difference
+//! between kinds is a new column.
 
 use std::time::Duration;
 
@@ -10,72 +10,74 @@ use zonewire_protocol::{ChannelKind, ChannelName, ErrorCode, EventType, Lane};
 /// What all channels of one kind have in common. See the module.
 #[derive(Debug)]
 pub(crate) struct ChannelPolicy {
-    // What is published
-    /// The lane of each; `None` where `channels.lanes` and `channels.default_lane` say.
+    // Publishing
+    /// The lane; `None` if `channels.lanes` and `channels.default_lane` decide.
     pub(crate) lane: Option<Lane>,
-    /// How many requests to publish one append to the log may hold. 1 where the log may refuse one for good
-    /// (for its lease, or because the log has ended), which must not be a link in another one's chain.
+    /// How many requests to publish one append may combine. 1 if the log may refuse an entry for good
+    /// (because of its lease, or because the log has ended), since a refused entry must not be a link in
+    /// another request's chain.
     pub(crate) requests_per_append: usize,
-    /// Whether each is known by its name: it has a record, `channels.zones_max` bounds how many there are,
+    /// Whether channels are listed by name: each has a record, `channels.zones_max` bounds their number,
     /// and statistics show each.
     pub(crate) is_listed: bool,
     /// Whether `channels.keys_per_zone_max` bounds its keys.
     pub(crate) keys_are_bounded: bool,
 
     // The actor of a channel
-    /// Whether the actor stays for `channels.idle_after_s` after the last use of a channel that was
-    /// published to. Else it goes a second after that: such channels are many, and each is short.
+    /// Whether the actor of a published channel stays for `channels.idle_after_s` after its last use.
+    /// Otherwise it ends a second after that, because such channels are many and short-lived.
     pub(crate) lingers: bool,
-    /// Whether one that a publisher began counts among those that subscribers may begin. One that a
-    /// subscriber began does in any case.
+    /// Whether a channel begun by a publisher counts against the bound on those that subscribers may begin.
+    /// One begun by a subscriber always does.
     pub(crate) counts_when_published: bool,
-    /// Whether there are so few of them that no bound need hold.
+    /// Whether there are so few channels that no bound is needed.
     pub(crate) are_few: bool,
 
-    // Those who follow it
-    /// Whether readers want all of it: one who names no position begins with the oldest entry that is kept,
-    /// and not with what comes next; and a gateway that begins a copy of the log takes all of it.
+    // Subscribers
+    /// Whether readers want the whole log: without a position they begin with the oldest entry in it, and
+    /// not with the next one; and a gateway that begins a local replica reads all of the log.
     pub(crate) is_wanted_whole: bool,
-    /// Whether a reader may ask for a snapshot, the latest entry of each key, in place of what it would miss.
+    /// Whether a reader may ask for a snapshot in place of what it would miss.
     pub(crate) has_snapshots: bool,
-    /// What a subscriber is told for whom there is no room, where there are so many channels already.
+    /// The error for a subscriber if there are too many channels.
     pub(crate) no_room: fn(usize) -> (ErrorCode, String),
-    /// Whether the log at level `debug` has a line for each delivery to subscribers.
+    /// Whether each delivery to subscribers is logged at level `debug`.
     pub(crate) logs_deliveries: bool,
-    /// What a message has besides the data of its entry and the header of its frame, in bytes, roughly from
-    /// above: so much room is made for it.
+    /// An upper estimate, in bytes, of what a message has in addition to its entry's data and its frame's
+    /// header. Used to size buffers.
     pub(crate) envelope_bytes: usize,
 
-    // What the storage keeps
-    /// Which settings say how much of the log is kept.
+    // Retention
+    /// Which settings determine how much of the log is kept.
     pub(crate) retention: RetentionOf,
-    /// Whether entries, and latest entries with them, go all at once when the newest has the age. Else each
-    /// goes when it has that itself, and the latest entry of a key after `storage.retention.key_age_s`.
+    /// Whether entries, and latest entries with them, expire together when the newest reaches the age.
+    /// Otherwise each expires by its own age, and the latest entry of a key after
+    /// `storage.retention.key_age_s`.
     pub(crate) goes_together: bool,
-    /// Whether entries of any kind replace each other as the latest of their key. Else only those of the same
-    /// kind do: a trade is no newer price.
+    /// Whether entries of any kind replace each other as the latest of their key. Otherwise only those of
+    /// the same kind do: a trade is not a newer price.
     pub(crate) kinds_share_keys: bool,
-    /// Whether the latest entry is the one with the highest offset in any case. Else one that waited at its
-    /// gateway (`late`) is compared by time, since others may have been appended after it was accepted.
+    /// Whether the latest entry is always the one with the highest offset. Otherwise one that waited at its
+    /// gateway (`late`) is compared by time, because others may have been appended after it was accepted.
     pub(crate) latest_by_offset: bool,
-    /// Whether all are compared by time as late ones are, also those that come in time: their times are those of a
-    /// clock that grows from one writing to the next, wherever each is done.
+    /// Whether all entries are compared by time, as late ones are. Their times must come from a clock that
+    /// grows with each write, on any node.
     pub(crate) latest_by_time: bool,
     /// Whether it has so few keys that all latest entries are read at once.
     pub(crate) has_few_keys: bool,
-    /// Whether the memory storage bounds how many of them it keeps, the oldest going first. Those that are
-    /// [listed](Self::is_listed) are bounded before they come there.
+    /// Whether the memory storage bounds the number of these channels, evicting the oldest.
+    /// [Listed](Self::is_listed) channels are bounded before they get there.
     pub(crate) is_bounded_in_memory: bool,
 
-    // An outage of the storage
-    /// What is let go first of what waits for the storage.
+    // Outages of the storage
+    /// What is dropped first of what waits for the storage.
     pub(crate) waiting: Waiting,
-    /// How long a gateway remembers what it knows of the log after its last use, where nobody needs it: it
-    /// may have to be put back.
+    /// How long a gateway keeps its local replica after the last use if nobody needs it, because lost
+    /// entries may have to be appended again.
     pub(crate) remembered_for: Duration,
 }
 
-/// Which settings say how much of a log is kept.
+/// Which settings determine how much of a log is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RetentionOf {
     /// `entries` and `age_s` of `[storage.retention]`.
@@ -84,18 +86,18 @@ pub(crate) enum RetentionOf {
     Orders,
 }
 
-/// How what waits for the storage is bounded, besides by the room that there is for all.
+/// What bounds the entries that wait for the storage, in addition to the bounds of the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waiting {
-    /// By age (`storage.journal.age_s`). On the lane *latest* entries that a newer one of their key
-    /// replaced go before, where there is no room: so an entry that is not there need not be missed.
+    /// Their age (`storage.journal.age_s`). When the journal is full, entries on lane *latest* that a newer
+    /// one of their key replaced are dropped earlier, so a missing entry need not be a loss.
     Aged,
-    /// By count (`storage.retention.orders.updates` of each): the oldest go, the next one says that they are
-    /// missed, and age does not matter.
+    /// Their number (`storage.retention.orders.updates` of each order): the oldest are dropped, the next
+    /// one is marked, and age does not matter.
     Counted,
 }
 
-/// `zone:<zone>`: the prices of a market area. Few, and each lasts.
+/// `zone:<zone>`: the prices of a market area. Few and long-lived.
 static ZONE: ChannelPolicy = ChannelPolicy {
     lane: None,
     requests_per_append: usize::MAX,
@@ -123,7 +125,7 @@ static ZONE: ChannelPolicy = ChannelPolicy {
     remembered_for: Duration::from_secs(3_600),
 };
 
-/// `order:<uuid>`: the updates of an order. Many, and each is short and ends.
+/// `order:<uuid>`: the updates of an order. Many and short-lived; each ends.
 static ORDER: ChannelPolicy = ChannelPolicy {
     lane: Some(Lane::Every),
     requests_per_append: 1,
@@ -139,7 +141,7 @@ static ORDER: ChannelPolicy = ChannelPolicy {
         (ErrorCode::TooManyOrders, message)
     },
     logs_deliveries: true,
-    // Its name is there twice.
+    // The order's id is in the message twice.
     envelope_bytes: 256,
     retention: RetentionOf::Orders,
     goes_together: true,
@@ -152,8 +154,8 @@ static ORDER: ChannelPolicy = ChannelPolicy {
     remembered_for: Duration::from_secs(300),
 };
 
-/// `event:<type>` of types of which the newest event says all: tickers, candles and books. What of these
-/// replaces nothing, as a delta of a book, has no key, and is never replaced.
+/// `event:<type>` for types whose newest event is enough: tickers, candles and books. Events that replace
+/// nothing, such as deltas of a book, have no key and are never replaced.
 static LATEST_EVENTS: ChannelPolicy = ChannelPolicy {
     lane: Some(Lane::Latest),
     requests_per_append: usize::MAX,
@@ -172,7 +174,7 @@ static LATEST_EVENTS: ChannelPolicy = ChannelPolicy {
     envelope_bytes: 192,
     retention: RetentionOf::Channels,
     goes_together: false,
-    // All are of one kind.
+    // All entries are of one kind.
     kinds_share_keys: true,
     latest_by_offset: false,
     latest_by_time: false,
@@ -182,10 +184,10 @@ static LATEST_EVENTS: ChannelPolicy = ChannelPolicy {
     remembered_for: Duration::from_secs(3_600),
 };
 
-/// `event:<type>` of types of which each event counts: trades, and how exchanges are reached.
+/// `event:<type>` for types of which each event counts: trades, and connections to exchanges.
 static EACH_EVENT: ChannelPolicy = ChannelPolicy { lane: Some(Lane::Every), ..LATEST_EVENTS };
 
-/// `registry:providers`, `registry:active-orders`: records. Two, and they stay.
+/// `registry:providers`, `registry:active-orders`: records. Two channels, which are permanent.
 static REGISTRY: ChannelPolicy = ChannelPolicy {
     lane: Some(Lane::Latest),
     requests_per_append: usize::MAX,
@@ -212,7 +214,7 @@ static REGISTRY: ChannelPolicy = ChannelPolicy {
 };
 
 impl ChannelPolicy {
-    /// The row of a channel. It reads the name: what needs it often keeps it.
+    /// The row of a channel. Parses the name, so frequent callers keep the result.
     pub(crate) fn of(channel: &ChannelName) -> &'static Self {
         match channel.kind() {
             ChannelKind::Zone => &ZONE,

@@ -1,8 +1,8 @@
 //! How long to wait before trying again.
 //!
-//! Whoever asks the storage, or goes back to a gateway, waits by one of the policies here. Elsewhere stand
-//! those that wait for something else: an order's next attempt by settings (`orders.retry_first_ms`,
-//! `orders.retry_max_ms`), and the spool for its disk.
+//! Callers of the storage, and clients that reconnect to a gateway, wait according to one of the policies
+//! here. Two other waits are elsewhere: an order's next attempt is governed by settings
+//! (`orders.retry_first_ms`, `orders.retry_max_ms`), and the spool has its own policy for its disk.
 
 use std::time::Duration;
 
@@ -10,22 +10,22 @@ use tokio::time;
 
 use super::chance;
 
-/// Between tries of what the storage did not do: to connect, to read, to append, to claim. For whoever
-/// cannot go on without it, and so tries for as long as it is worth it. Short, since an outage is mostly
-/// over in a moment, and the longest wait is by how much we are back late.
+/// Between tries of a storage call (connect, read, append, claim) by callers that cannot continue without
+/// it. Short, because most outages are over in a moment, and the longest wait is how late this node may be
+/// back.
 pub(crate) const STORAGE_RETRY: Backoff = Backoff {
     first: Duration::from_millis(50),
     max: Duration::from_millis(800),
     jitter: Duration::from_millis(50),
 };
 
-/// Before a client connects to a gateway again: 1, 2, 4, 8, 16 s, each plus up to 1 s, as the protocol asks
+/// Before a client reconnects to a gateway: 1, 2, 4, 8, 16 s, each plus up to 1 s, as the protocol requires
 /// of all clients (docs/PROTOCOL.md).
 pub(crate) const RECONNECT: Backoff =
     Backoff { first: Duration::from_secs(1), max: Duration::from_secs(16), jitter: Duration::from_secs(1) };
 
-/// Before a command sends a request to a gateway again that was not taken, for as long as it is willing to:
-/// shorter than [`RECONNECT`], since somebody waits for the answer.
+/// Before a command repeats a request that a gateway did not accept: shorter than [`RECONNECT`], because
+/// somebody waits for the answer.
 pub(crate) const RESEND: Backoff = Backoff {
     first: Duration::from_millis(250),
     max: Duration::from_secs(4),
@@ -39,24 +39,24 @@ pub(crate) struct Backoff {
     pub(crate) first: Duration,
     /// The longest wait, without jitter.
     pub(crate) max: Duration,
-    /// The most that is added at random, drawn anew each time, so that many do not come at once.
+    /// The most that is added at random, so that many clients do not come at once.
     pub(crate) jitter: Duration,
 }
 
 impl Backoff {
-    /// The wait before attempt `attempt` (counting from 1) after the first.
+    /// The wait before attempt `attempt` (counted from 1) after the first.
     pub(crate) fn wait(&self, attempt: u32) -> Duration {
         self.wait_with(attempt, chance::fraction())
     }
 
-    /// The same with what is drawn at random, in `0.0..1.0`.
+    /// The same with a given random number in `0.0..1.0`.
     pub(crate) fn wait_with(&self, attempt: u32, random: f64) -> Duration {
         let doublings = attempt.saturating_sub(1).min(32);
         let base = self.first.saturating_mul(2u32.saturating_pow(doublings)).min(self.max);
         base + self.jitter.mul_f64(random.clamp(0.0, 1.0))
     }
 
-    /// Waits for so long.
+    /// Waits before this attempt.
     pub(crate) async fn pause(&self, attempt: u32) {
         time::sleep(self.wait(attempt)).await;
     }

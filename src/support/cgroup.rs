@@ -1,10 +1,10 @@
-//! How much memory this process may use.
+//! The memory limit of this process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Bytes of memory that this process may use: those of the machine, or of its cgroup (version 2 or
-/// 1) or one above it, whichever is least. `None` where nobody says. `root` is `/`, but in tests.
+/// Bytes of memory that this process may use: the machine's, or the limit of its cgroup (version 2 or 1) or
+/// one above it, whichever is least. `None` if unknown. `root` is `/`, except in tests.
 pub(crate) fn memory(root: &Path) -> Option<u64> {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let limits = groups.lines().filter_map(|line| group_files(line, root)).flatten();
@@ -12,9 +12,9 @@ pub(crate) fn memory(root: &Path) -> Option<u64> {
     limits.chain(of_the_machine(root)).min()
 }
 
-/// Where the limits of a group, and of all groups above it, are said, of a line such as
-/// `0::/user.slice` (version 2) or `4:memory:/docker/1f` (version 1). In a container the path may be
-/// one outside of it; then the topmost is its own.
+/// The files with the limits of a group and of all groups above it, from a line such as `0::/user.slice`
+/// (version 2) or `4:memory:/docker/1f` (version 1). In a container the path may be one on the host; then
+/// the topmost group is the container's own.
 fn group_files(line: &str, root: &Path) -> Option<Vec<PathBuf>> {
     let mut parts = line.splitn(3, ':');
     let (number, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
@@ -61,7 +61,7 @@ mod tests {
             (&[MACHINE], Some(1 << 20)),
             (&[MACHINE, V2, ("sys/fs/cgroup/a/b/memory.max", "max\n")], Some(1 << 20)),
             (&[MACHINE, V2, ("sys/fs/cgroup/a/b/memory.max", "4096\n")], Some(4096)),
-            // The one above is stricter.
+            // The group above is stricter.
             (
                 &[V2, ("sys/fs/cgroup/a/b/memory.max", "4096\n"), ("sys/fs/cgroup/a/memory.max", "2048\n")],
                 Some(2048),

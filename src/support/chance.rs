@@ -1,11 +1,11 @@
-//! What is drawn at random, and matters to when and in which order things happen: one place, so that
-//! tests can repeat it.
+//! Random numbers that determine when, and in which order, things happen: all in one place, so that tests
+//! can repeat them.
 
-/// The hasher of maps that are looked into for every entry, and of those whose order decides what happens
-/// next. Strangers choose some of the keys: its key is random, so that they cannot choose ones that collide.
+/// The hasher of maps that are used for every entry, and of those whose order determines what happens next.
+/// Clients choose some of the keys, so it is seeded at random to prevent chosen collisions.
 #[cfg(not(test))]
 pub(crate) type Hashing = ahash::RandomState;
-/// The same order each time.
+/// The same order in each run.
 #[cfg(test)]
 pub(crate) type Hashing = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 
@@ -34,7 +34,7 @@ pub(crate) mod seeded {
         static SEEDED: RefCell<Option<StdRng>> = const { RefCell::new(None) };
     }
 
-    /// From here on what this thread draws follows from the seed; `None` ends that.
+    /// From here on, this thread's random numbers follow from the seed; `None` ends that.
     pub(crate) fn begin(seed: Option<u64>) {
         SEEDED.with_borrow_mut(|held| *held = seed.map(StdRng::seed_from_u64));
     }

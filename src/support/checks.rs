@@ -1,15 +1,15 @@
-//! What a room finds wrong in its settings: everything, not only the first thing.
+//! Collects everything that a room finds wrong in its settings, not only the first fault.
 
-/// A setting whose value is of the right type and still cannot be used.
+/// A setting whose value has the right type but is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     /// The full key, such as `http.listen`.
     pub(crate) key: String,
-    /// What is wrong and what would be right, as a fragment. Holds no secrets.
+    /// What is wrong and what would be right, as a fragment of a sentence. Contains no secrets.
     pub(crate) problem: String,
 }
 
-/// Gathers findings about the keys of one section.
+/// Collects findings about the keys of one section.
 #[derive(Debug)]
 pub(crate) struct Checks {
     section: &'static str,
@@ -22,19 +22,19 @@ impl Checks {
         Self { section, found: Vec::new() }
     }
 
-    /// The value holds up, or else the problem is noted.
+    /// Records the problem unless the value is valid.
     pub(crate) fn require(&mut self, key: &str, holds: bool, problem: impl FnOnce() -> String) {
         if !holds {
             self.found.push(Finding { key: format!("{}.{key}", self.section), problem: problem() });
         }
     }
 
-    /// A bound of zero would let nothing through.
+    /// Requires at least 1, for bounds that would let nothing through if they were 0.
     pub(crate) fn at_least_1<T: PartialEq + From<u8>>(&mut self, key: &str, value: T) {
         self.require(key, value != T::from(0), || "expected 1 or more, found 0".to_owned());
     }
 
-    /// All that was found.
+    /// Everything that was found.
     pub(crate) fn finish(self) -> Vec<Finding> {
         self.found
     }

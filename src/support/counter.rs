@@ -1,4 +1,4 @@
-//! Counting across threads.
+//! Counters that threads share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// For what goes down as well.
+    /// For numbers that go down as well.
     pub(crate) fn subtract(&self, n: u64) {
         self.0.fetch_sub(n, Ordering::Relaxed);
     }
@@ -28,7 +28,7 @@ impl Counter {
     }
 }
 
-/// Counts how long something took.
+/// Adds a duration to a histogram.
 pub(crate) fn observe(timing: &Timing<Counter>, took: Duration) {
     timing.bucket(took).add(1);
     timing.sum_us.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));

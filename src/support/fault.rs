@@ -1,10 +1,10 @@
-//! Faults that tests of the whole program ask for. Builds for release have none.
+//! Faults that tests of the whole program ask for. Release builds have none.
 
-/// Where to panic, as a test says it to a debug build of the program: the name of one place, such as
-/// `fan-out zone:pjm`.
+/// The environment variable with which a test makes a debug build panic: its value is the name of a place,
+/// such as `fan-out zone:pjm`.
 pub(crate) const VARIABLE: &str = "ZONEWIRE_TEST_PANIC";
 
-/// Panics if a test asked for that at this place.
+/// Panics if a test asked for a panic at this place.
 #[cfg(debug_assertions)]
 pub(crate) fn point(place: impl FnOnce() -> String) {
     use std::sync::OnceLock;

@@ -1,75 +1,77 @@
-//! Rules that a test leaves out, to see that the simulation notices.
+//! Rules that a test leaves out, to check that the simulation notices.
 
 use std::cell::Cell;
 
-/// A rule that is left out.
+/// A rule that is left out. Each variant says what happens without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mutant {
-    /// A fork does not begin with own entries that the log acknowledged and nobody here has seen.
+    /// A fork does not begin with the node's own entries that the log acknowledged and nobody here has
+    /// seen.
     ForkWithoutInFlight,
-    /// A log that lost them is not given own entries again.
+    /// A log that lost a node's entries is not given them again.
     TailNotPutBack,
     /// A fork is closed without following the log and reading what others wrote.
     RejoinWithoutReading,
-    /// What a reader has had is forgotten at a seam.
+    /// A reader's version vector is lost at an epoch transition.
     NothingWasHad,
-    /// A reader is taken to have had what any reader on its node has had.
+    /// A reader counts as having had what any reader on its node has had.
     OneHighWaterMark,
-    /// A reader that goes over into a fork is not told.
+    /// A reader that enters a fork is not told.
     ForksNotTold,
-    /// A fork takes up readers that are beyond its base, as if they were there.
+    /// A fork treats readers beyond its base as if they were at the base.
     ForkBehindReader,
-    /// Readers of a log that had no life are taken to have had what another node began it with.
+    /// Readers of a log that did not exist count as having had what another node started it with.
     BirthElsewhereMissed,
-    /// A position of a log that had no life is taken for no position.
+    /// A position in a log that did not exist counts as no position.
     UnbornIsNow,
-    /// The entry after one that was thinned names it as the one before itself. Two mechanisms see to
-    /// that, each of which is enough: the journal passes `prev` on, and what is sent from it is chained
-    /// anew. This leaves out both.
+    /// The entry after a thinned one is linked to the thinned one, instead of the entry before that. Two
+    /// mechanisms ensure the right link, each of which is enough: the journal passes `prev` on, and what is
+    /// sent from it is linked again. This leaves out both.
     ThinnedWithoutPrev,
-    /// What cannot be reached is taken for gone.
+    /// What cannot be reached counts as gone.
     OutOfReachIsGone,
-    /// Where a reader has to go back to is not told.
+    /// The client is not told its return point.
     WayBackNotTold,
-    /// That it cannot be said what was had is not told.
+    /// The client is not told that it is unknown what it has had.
     DoubtNotTold,
-    /// What a reader has not had of a producer before what it has had of it is not told.
+    /// The client is not told which earlier entries of a producer it has not had.
     WhatWasNotHadIsNotTold,
-    /// Producers that have been silent for too long for anything of theirs to come again are told, too.
+    /// Version vectors also name producers that have been silent for so long that nothing of theirs can
+    /// come again.
     SilentAreNamed,
-    /// A producer that the log does not know any more is taken for one that it has lost.
+    /// A producer that the log has forgotten counts as lost by it.
     ForgottenIsLost,
-    /// A log that went because nobody appended to it is taken for one that was lost.
+    /// A log that expired because nobody appended to it counts as lost.
     ExpiredIsLost,
-    /// Own entries that have grown too old are put back.
+    /// A node's expired entries are appended again to a log that lost them.
     ExpiredPutBack,
-    /// Which entry stands where the newest one was seen is not looked at.
+    /// The entry at the newest offset seen is not compared with the log's.
     AnchorNotCompared,
-    /// What follows a position is read without a look at the entry that stands there.
+    /// Reading after a position does not check the entry at that position.
     EntryBeforeNotRead,
-    /// The same when a channel is put in order.
+    /// The same check is left out when a channel is reconciled.
     RejoinWithoutEntryBefore,
-    /// What comes of a log that is yet to be looked at is taken for what follows.
+    /// Messages from a log that has yet to be checked count as what follows.
     DoubtDisregarded,
-    /// A snapshot is taken for what the log was at its end, not at its beginning.
+    /// A snapshot counts as of its last page, not its first.
     SnapshotAsAtItsEnd,
-    /// Of a snapshot only the first page is sent.
+    /// Only the first page of a snapshot is sent.
     SnapshotOfOnePage,
-    /// Of latest entries also those are sent that come in what follows.
+    /// A snapshot also sends entries that follow it live.
     SnapshotBehindPosition,
-    /// What could be reached of a snapshot is taken for all.
+    /// A partial snapshot counts as complete.
     PartIsWhole,
-    /// That a snapshot is not whole is not told.
+    /// The client is not told that a snapshot is partial.
     PartNotTold,
-    /// A removal takes keys away, and is not remembered.
+    /// A removal removes keys, but is not remembered.
     RemovalsForgotten,
-    /// A snapshot does not tell which keys were removed.
+    /// A snapshot contains no removals.
     RemovalsNotTold,
-    /// Who has had something elsewhere is not told that what it catches up with comes late.
+    /// A reader that has had entries elsewhere is not told that those that it catches up with are late.
     CatchesUpInTime,
-    /// Of the views that show an entry only the first one that is found gets it.
+    /// Of the views that show an entry, only the first one found gets it.
     OneViewOfEach,
-    /// Who catches up in a view is given all that is kept.
+    /// A reader that catches up in a view gets all entries of the log.
     PagesOfViewsNotFiltered,
 }
 
@@ -77,7 +79,7 @@ thread_local! {
     static NOW: Cell<Option<Mutant>> = const { Cell::new(None) };
 }
 
-/// From here on, on this thread.
+/// Leaves out a rule on this thread from here on.
 pub(crate) fn set(mutant: Option<Mutant>) {
     NOW.set(mutant);
 }

@@ -1,9 +1,9 @@
-//! What becomes of a panic.
+//! What happens when something panics.
 //!
-//! One request or one connection can do without the others, so a panic there ends it alone
-//! ([`contain`]). Everything else is vital: without it the gateway would go on with a part that is
-//! silent, behind a health that is green. There a panic ends the gateway ([`Vital`]), and whoever
-//! supervises it starts it anew.
+//! A panic in one request or one connection ends only that, because others do not depend on it
+//! ([`contain`]). Everything else is essential: without it the gateway would continue with a silent part
+//! while health reports that all is well. There, a panic ends the gateway ([`Vital`]), and its supervisor
+//! restarts it.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
@@ -14,12 +14,12 @@ use tracing::error;
 
 use super::counter::Counter;
 
-/// Runs something of which one client alone has need; answers `None` if it panicked, which is counted.
-/// The panic itself is in the log already. Dropped while it waits, it drops the task.
+/// Runs something that only one client depends on; returns `None` if it panicked, which is counted. The
+/// panic itself has been logged. Dropping this while it waits drops the task.
 ///
-/// Not an `async fn`: that would keep the task twice, and there is one for each connection.
+/// Not an `async fn`, which would store the task twice, and there is one for each connection.
 pub(crate) fn contain<F: Future>(task: F, panics: &Counter) -> impl Future<Output = Option<F::Output>> {
-    // What the task shared with others is behind cells and locks, which are free again after this.
+    // What the task shares with others is behind cells and locks, which are released by the panic.
     AssertUnwindSafe(task).catch_unwind().map(|ended| {
         if ended.is_err() {
             panics.add(1);
@@ -28,7 +28,7 @@ pub(crate) fn contain<F: Future>(task: F, panics: &Counter) -> impl Future<Outpu
     })
 }
 
-/// The same for what does not wait.
+/// The same for work that does not wait.
 pub(crate) fn contain_now<T>(work: impl FnOnce() -> T, panics: &Counter) -> Option<T> {
     let ended = std::panic::catch_unwind(AssertUnwindSafe(work)).ok();
     if ended.is_none() {
@@ -37,7 +37,7 @@ pub(crate) fn contain_now<T>(work: impl FnOnce() -> T, panics: &Counter) -> Opti
     ended
 }
 
-/// Knows whether a part that the gateway cannot do without has panicked.
+/// Knows whether an essential part of the gateway has panicked.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Vital(Arc<Parts>);
 
@@ -48,7 +48,7 @@ struct Parts {
 }
 
 impl Vital {
-    /// Runs a part of the gateway; a panic in it is the gateway's end.
+    /// Runs a part of the gateway; a panic in it ends the gateway.
     pub(crate) fn guard<F: Future<Output = ()>>(
         &self,
         part: &'static str,
@@ -62,14 +62,14 @@ impl Vital {
         })
     }
 
-    /// A part has ended that should not have.
+    /// Records that a part has ended that should not have.
     pub(crate) fn fail(&self, part: &'static str) {
         error!(part, "a part of the gateway ended by itself, which is a bug; the gateway ends too");
         let _first = self.0.first.set(part);
         self.0.failed.cancel();
     }
 
-    /// Waits until a part has failed; says which was the first.
+    /// Waits until a part has failed; returns the first one.
     pub(crate) async fn failed(&self) -> &'static str {
         self.0.failed.cancelled().await;
         self.0.first.get().copied().unwrap_or("unknown")

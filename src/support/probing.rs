@@ -5,15 +5,16 @@ use serde_json::Value;
 
 use super::json::check_json;
 
-/// The time at which probes are, so that what they find is found again.
+/// The time in probes, so that their findings can be reproduced.
 pub(crate) const NOW: DateTime<Utc> = DateTime::from_timestamp_nanos(1_760_000_000_000_000_000);
 
-/// The text that the bytes are; nothing else is given to what reads texts.
+/// The bytes as text; parsers of text are given nothing else.
 pub(crate) fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }
 
-/// The same bytes in pieces: one by one, in small ones, and in two that meet where the bytes themselves say.
+/// The bytes in pieces: one by one, in small ones, and in two that are split where the bytes themselves
+/// decide.
 pub(crate) fn cuts(bytes: &[u8]) -> [Vec<&[u8]>; 3] {
     let sum =
         bytes.iter().fold(bytes.len(), |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(*byte)));
@@ -21,16 +22,16 @@ pub(crate) fn cuts(bytes: &[u8]) -> [Vec<&[u8]>; 3] {
     [bytes.chunks(1).collect(), bytes.chunks(2 + sum % 13).collect(), vec![before, after]]
 }
 
-/// JSON that each of the readers of a stream can read.
+/// Parses JSON that each consumer of a stream must be able to read.
 ///
 /// # Panics
-/// It is none.
+/// It is not such JSON.
 pub(crate) fn json(text: &str) -> Value {
     assert_eq!(check_json(text), Ok(()), "{text}");
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// What is told to somebody who sent something: short, and fit for a line of a log.
+/// Checks a text for the sender of some input: it must be short, and fit on one line of a log.
 ///
 /// # Panics
 /// It is not.

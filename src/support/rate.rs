@@ -1,4 +1,4 @@
-//! How often something may happen, for each of many.
+//! Rate limits, for each of many keys.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Keys of which it is remembered how often they came.
+/// The most keys that are tracked.
 const KEYS_MAX: usize = 65_536;
 
-/// Between two looks for keys that need not be remembered any more.
+/// How often keys that no longer matter are dropped.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
 /// How fast a [`Bucket`] fills, and how much it holds.
@@ -19,12 +19,12 @@ const TIDY_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Rate {
     /// At least 1.
     pub(crate) per_s: u32,
-    /// For how many seconds of that there is room. At least 1.
+    /// For how many seconds of that rate there is room. At least 1.
     pub(crate) burst_s: u32,
 }
 
-/// A token bucket in one number, as GCRA keeps it: when it will be full again. Any thread takes from it, and
-/// none waits for another. Its clock is the caller's, who tells the time since some beginning.
+/// A token bucket in one number, as in GCRA: the time at which it will be full. Any thread takes from it
+/// without waiting. The caller passes the time since some fixed instant.
 #[derive(Debug, Default)]
 pub(crate) struct Bucket {
     /// In nanoseconds.
@@ -32,11 +32,11 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// Takes some tokens. More than there is room for are there when it is full: then it owes the rest, so
-    /// that what asks for much at once waits for it, and is not refused for ever.
+    /// Takes tokens. A request for more than the bucket holds succeeds when the bucket is full, and leaves
+    /// a debt, so that large requests have to wait but are not refused for ever.
     ///
     /// # Errors
-    /// They are not there: in how long they will be, if nobody takes any before.
+    /// There are too few: how long until there are enough, if nobody takes any before.
     pub(crate) fn take(&self, some: u64, rate: Rate, now: Duration) -> Result<(), Duration> {
         let (now, cost, room) = (nanoseconds(now), rate.cost(some), rate.room());
         let mut wait = 0;
@@ -48,8 +48,7 @@ impl Bucket {
         taken.map(drop).map_err(|_full_at| Duration::from_nanos(wait))
     }
 
-    /// Takes some tokens whether or not they are there; in how long what it owes then is there, if it owes
-    /// anything.
+    /// Takes tokens even if there are too few; returns how long until the debt is repaid, if there is one.
     pub(crate) fn charge(&self, some: u64, rate: Rate, now: Duration) -> Duration {
         let (now, cost) = (nanoseconds(now), rate.cost(some));
         let mut full_at = 0;
@@ -57,26 +56,26 @@ impl Bucket {
             full_at = held.max(now).saturating_add(cost);
             Some(full_at)
         };
-        // It always gives something, so that this cannot fail.
+        // The closure always returns a value, so this cannot fail.
         let _held = self.full_at.fetch_update(Ordering::AcqRel, Ordering::Acquire, charge);
         Duration::from_nanos(full_at.saturating_sub(now.saturating_add(rate.room())))
     }
 
-    /// Gives back what was [taken](Self::take).
+    /// Returns tokens that were [taken](Self::take).
     pub(crate) fn give_back(&self, some: u64, rate: Rate) {
         let cost = rate.cost(some);
         let give = |held: u64| Some(held.saturating_sub(cost));
         let _held = self.full_at.fetch_update(Ordering::AcqRel, Ordering::Acquire, give);
     }
 
-    /// Whether it is as good as a new one.
+    /// Whether it equals a new one.
     pub(crate) fn is_full(&self, now: Duration) -> bool {
         self.full_at.load(Ordering::Acquire) <= nanoseconds(now)
     }
 }
 
 impl Rate {
-    /// What some tokens take, in nanoseconds of filling.
+    /// The time in nanoseconds in which this many tokens accumulate.
     fn cost(self, some: u64) -> u64 {
         let cost = u128::from(some) * 1_000_000_000 / u128::from(self.per_s.max(1));
         u64::try_from(cost).unwrap_or(u64::MAX)
@@ -91,12 +90,12 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A token bucket for each key: it holds `burst`, and gets `per_s` a second (kept as GCRA does, by
-/// the moment at which the bucket will be full again). Keys that are one too many to be remembered
-/// share a bucket, so that many who come once cost no more memory than this.
+/// A token bucket for each key, which holds `burst` tokens and gains `per_s` a second (stored as in GCRA,
+/// as the time at which the bucket will be full). Keys beyond the limit share a bucket, so that many that
+/// come once cost no further memory.
 #[derive(Debug)]
 pub(crate) struct Rates<K> {
-    /// What one costs; zero lets all through.
+    /// The time in which one token accumulates; zero lets everything through.
     each: Duration,
     burst: u32,
     keys_max: usize,
@@ -106,20 +105,20 @@ pub(crate) struct Rates<K> {
 #[derive(Debug)]
 struct State<K> {
     full_at: HashMap<K, Instant>,
-    /// The bucket of the keys that are not remembered.
+    /// The bucket of the keys that are not tracked.
     others_full_at: Option<Instant>,
     tidied: Option<Instant>,
 }
 
 impl<K: Eq + Hash> Rates<K> {
-    /// `per_s` of 0 lets all through.
+    /// `per_s` of 0 lets everything through.
     pub(crate) fn new(per_s: u32, burst: u32) -> Self {
         let each = Duration::from_secs(1).checked_div(per_s).unwrap_or_default();
         let state = State { full_at: HashMap::new(), others_full_at: None, tidied: None };
         Self { each, burst: burst.max(1), keys_max: KEYS_MAX, state: Mutex::new(state) }
     }
 
-    /// Takes one of a key's tokens; says whether there was one.
+    /// Takes one of a key's tokens; returns whether there was one.
     pub(crate) fn allows(&self, key: K, now: Instant) -> bool {
         if self.each.is_zero() {
             return true;
@@ -145,7 +144,7 @@ impl<K: Eq + Hash> Rates<K> {
 }
 
 impl<K: Eq + Hash> State<K> {
-    /// Forgets the keys whose buckets are full.
+    /// Drops the keys whose buckets are full.
     fn tidy(&mut self, now: Instant) {
         if self.tidied.is_none_or(|tidied| now.duration_since(tidied) >= TIDY_EVERY) {
             self.full_at.retain(|_, full_at| *full_at > now);

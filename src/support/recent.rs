@@ -1,10 +1,10 @@
-//! What was met last, up to a bound: a cache whose oldest entries go first.
+//! A bounded cache that evicts its oldest entries.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
-/// The newest values by key: `len_max` of them, and `cost_max` of their costs in all.
+/// The newest values by key: at most `len_max` of them, with a total cost of at most `cost_max`.
 #[derive(Debug)]
 pub(crate) struct Recent<K, V> {
     len_max: usize,
@@ -29,7 +29,7 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
         Self { len_max, cost_max, cost: 0, last: 0, values, by_age }
     }
 
-    /// The newest from here on, in place of what was there under the key.
+    /// Inserts a value as the newest, replacing the one under the key.
     pub(crate) fn insert(&mut self, key: K, value: V, cost: usize) {
         self.remove(&key);
         self.last += 1;
@@ -51,7 +51,7 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
         self.values.get(key).map(|kept| &kept.value)
     }
 
-    /// Its age and cost stay what they are.
+    /// Age and cost stay the same.
     pub(crate) fn get_mut<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: Borrow<Q>,
@@ -69,7 +69,7 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
         }
     }
 
-    /// All values, in no order.
+    /// All values, in no particular order.
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
         self.values.values().map(|kept| &kept.value)
     }

@@ -1,13 +1,13 @@
-//! A line of the log that would repeat.
+//! Limits repeating log lines.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A line that repeats is written this often at the most, if nothing else is said.
+/// The default interval between repetitions of a line.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Says when a line that would repeat may be written.
+/// Decides when a repeating line may be written.
 #[derive(Debug)]
 pub(crate) struct Seldom {
     every: Duration,
@@ -22,12 +22,12 @@ impl Default for Seldom {
 }
 
 impl Seldom {
-    /// One that is told this often at the most.
+    /// With this interval between repetitions.
     pub(crate) fn every(every: Duration) -> Self {
         Self { every, told_at: None, untold: 0 }
     }
 
-    /// How many times it was not told since the last time, if it may be told now.
+    /// If the line may be written now: how many times it was suppressed since the last time.
     pub(crate) fn may_tell(&mut self, now: Instant) -> Option<u64> {
         if self.told_at.is_some_and(|at| now < at + self.every) {
             self.untold += 1;

@@ -1,5 +1,5 @@
-//! The log: text for people or JSON for machines, on stderr. It is the one thing here that belongs
-//! to the process and not to a gateway, as stderr does.
+//! The log: text for people or JSON for programs, on stderr. Like stderr, it belongs to the process and not
+//! to a gateway.
 
 mod writer;
 
@@ -18,17 +18,17 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::checks::{Checks, Finding};
 
-/// How long the end of the process waits for what was logged to be written.
+/// How long the end of the process waits until the log is written.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
-/// Of which no more is logged, whatever the level is.
+/// Targets whose logging is limited, whatever the level.
 const UNTRACED: &str =
     "tungstenite=info,tungstenite::protocol=info,tungstenite::handshake=info,warp=info,warp::filters=info";
 
 /// The lines of this process that wait to be written.
 static LINES: OnceLock<Arc<writer::Buffer>> = OnceLock::new();
 
-/// How a line of the log is written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -43,10 +43,10 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
-    /// How a line is written: `text` or `json`. Default `text`.
+    /// The format of lines: `text` or `json`. Default `text`.
     pub format: LogFormat,
-    /// What is written: `error`, `warn`, `info`, `debug`, `trace` or `off`, or directives by part
-    /// such as `info,zonewire::storage=debug`. Default `info`.
+    /// What is logged: `error`, `warn`, `info`, `debug`, `trace` or `off`, or directives by module such as
+    /// `info,zonewire::storage=debug`. Default `info`.
     pub level: String,
 }
 
@@ -57,7 +57,7 @@ impl Default for LogConfig {
 }
 
 impl LogConfig {
-    /// What cannot be used.
+    /// The invalid settings.
     pub(crate) fn check(&self) -> Vec<Finding> {
         let mut checks = Checks::of("log");
         let is_usable = EnvFilter::try_new(&self.level).is_ok()
@@ -74,8 +74,8 @@ impl LogConfig {
     }
 }
 
-/// Whether a directive names a level. The filter takes any other word for the name of a part of
-/// the program, so that `warning` would silence all others.
+/// Whether a directive names a level. The filter takes any other word for the name of a module, so
+/// `warning` would silence everything.
 fn says_how_much(directive: &str) -> bool {
     let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level).trim();
     // Numbers are levels too, but hardly anybody knows which.
@@ -85,13 +85,13 @@ fn says_how_much(directive: &str) -> bool {
 /// The log could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TelemetryError {
-    /// `log.level` is not usable.
-    #[error("log.level is not usable")]
+    /// `log.level` is invalid.
+    #[error("log.level is invalid")]
     Level(#[from] tracing_subscriber::filter::ParseError),
-    /// Somebody else did so before.
+    /// The log was set up before.
     #[error("this process already has a log")]
     Taken(#[from] tracing_subscriber::util::TryInitError),
-    /// The thread that writes cannot be started.
+    /// The writing thread could not be started.
     #[error("cannot start a thread")]
     Thread(#[from] io::Error),
 }
@@ -103,28 +103,27 @@ pub(crate) struct Log(Arc<writer::Buffer>);
 
 impl Drop for Log {
     fn drop(&mut self) {
-        // Whoever does not read by then gets the end of the process, not a process that hangs.
+        // If stderr is not read in time, the process ends nevertheless, rather than hanging.
         self.0.flush(FLUSH_WITHIN);
     }
 }
 
-/// Sets up the log of this process, and has panics logged; once. Logging never waits: see
-/// [`lines_lost`].
+/// Sets up the log of this process, including panics; once. Logging never waits: see [`lines_lost`].
 ///
 /// # Errors
-/// The level is not usable, or there is a log already.
+/// The level is invalid, or the log was set up before.
 pub(crate) fn init(config: &LogConfig) -> Result<Log, TelemetryError> {
-    // The Redis client warns of each lost connection, and so does the gateway, once and in context.
-    // Directives that come later win, so that a user who asks for more gets it.
-    // What the library of WebSockets traces is all that clients send, and that of routes shows queries, tokens
-    // among it, as it came: that is for no log, and these directives are the last ones.
+    // The Redis client warns of each lost connection, but so does the gateway, once and in context. Later
+    // directives override earlier ones, so a user can ask for more. At level trace, the WebSocket library
+    // logs everything that clients send, and the routing library logs queries, including tokens; that must
+    // never be logged, so these directives come last.
     let filter = EnvFilter::try_new(format!("fred=error,{},{UNTRACED}", config.level))?;
-    let tell_lost = |lost| warn!(lost, "lines of the log were lost: stderr did not take them");
+    let tell_lost = |lost| warn!(lost, "log lines were lost because stderr did not accept them");
     let (writer, buffer) = writer::start(io::stderr(), tell_lost)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
-        // It would say on stderr that stderr fails, and panic.
+        // Otherwise it would report on stderr that stderr fails, and panic.
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal());
     match config.format {
@@ -136,8 +135,8 @@ pub(crate) fn init(config: &LogConfig) -> Result<Log, TelemetryError> {
     Ok(Log(Arc::clone(buffer)))
 }
 
-/// How many lines of this process' log were lost because stderr did not take them: its reader is
-/// gone or too slow, or its disk is full.
+/// How many log lines of this process were lost because stderr did not accept them: its reader is gone or
+/// too slow, or its disk is full.
 pub(crate) fn lines_lost() -> u64 {
     LINES.get().map_or(0, |lines| lines.lost())
 }
@@ -154,8 +153,8 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     error!(message, place, thread = thread.name(), backtrace, "panicked");
 }
 
-/// Writes a line to stderr for people, behind what was logged, also where nobody reads it: then it
-/// is lost after a moment. For the last words of a process.
+/// Writes a line to stderr for people, after what was logged; if nobody reads stderr, it is given up after
+/// a moment. For the last line of a process.
 pub(crate) fn last_words(line: &str) {
     if let Some(lines) = LINES.get() {
         lines.flush(FLUSH_WITHIN);
@@ -164,7 +163,7 @@ pub(crate) fn last_words(line: &str) {
     let text = format!("{line}\n");
     let speak = move || {
         let written = io::stderr().write_all(text.as_bytes());
-        // Where nobody waits any more, or nobody reads stderr, there is nobody to tell.
+        // If nobody waits any more, or nobody reads stderr, there is nobody to tell.
         let _told = said.send(written.is_ok());
     };
     if thread::Builder::new().spawn(speak).is_ok() {

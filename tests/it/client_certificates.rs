@@ -440,9 +440,9 @@ async fn the_command_line_trusts_and_shows_what_it_is_told_to() {
         (64, &["--ca-file", &ca, "--cert-file", &cert], "go together"),
         (64, &["--ca-file", &ca, "--key-file", &key], "go together"),
         (64, &["--ca-file", &ca, "--cert-file", &cert, "--key-file", &text], "no private key"),
-        (64, &["--ca-file", &ca, "--cert-file", &cert, "--key-file", &of_another], "do not go together"),
+        (64, &["--ca-file", &ca, "--cert-file", &cert, "--key-file", &of_another], "do not belong together"),
         (1, &["--ca-file", &strangers], "no authority that is trusted here"),
-        (1, &["--ca-file", &ca], "it wants to be shown a certificate"),
+        (1, &["--ca-file", &ca], "it requires a client certificate"),
     ] {
         for what in [&["health"][..], &["tail", "pjm"]] {
             let end = run(zonewire(what).args(["--url", &url]).args(args)).await;

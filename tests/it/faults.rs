@@ -65,7 +65,7 @@ async fn a_log_that_nobody_reads_holds_up_nothing_and_tells_what_was_lost() {
     let telling = async {
         loop {
             let line: Value = serde_json::from_str(&log.next_line().await.unwrap()).unwrap();
-            if line["message"].as_str().is_some_and(|said| said.starts_with("lines of the log were lost")) {
+            if line["message"].as_str().is_some_and(|said| said.starts_with("log lines were lost")) {
                 return line;
             }
         }

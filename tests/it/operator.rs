@@ -69,7 +69,7 @@ async fn zones_latest_and_history_are_tables_and_lines_with_their_digits() {
     let history = ask("history pjm -n 1", &gateway).await;
     assert_eq!(history.stdout.lines().count(), 2, "{history:?}");
     assert!(history.stdout.lines().next_back().unwrap().starts_with("     2  "), "{history:?}");
-    assert!(history.stderr.starts_with("entries 1 to 2 are kept; `tail --since "), "{history:?}");
+    assert!(history.stderr.starts_with("entries 1 to 2 are stored; `tail --since "), "{history:?}");
 
     // From a position on, and more than come at a time.
     gateway.publish("ercot", (1..=1_500).map(|n| price("A", n))).await;
@@ -242,12 +242,12 @@ async fn what_is_no_gateway_is_said_in_plain_words() {
         }
     });
     for (args, scheme, expected) in [
-        ("zones", "http", "what answered is not a list of zones; is it a Zonewire gateway"),
-        ("stats", "http", "what answered is not a gateway's statistics"),
-        ("health", "http", "does not tell of its health"),
-        ("publish pjm --key A --price 1", "http", "what answered is not the number of accepted prices"),
-        ("zones", "https", "(what answers does not speak TLS; is it http:// there?)"),
-        ("tail pjm", "https", "(what answers does not speak TLS; is it http:// there?)"),
+        ("zones", "http", "the answer is not a list of zones; is this a Zonewire gateway"),
+        ("stats", "http", "the answer is not a gateway's statistics"),
+        ("health", "http", "is not a gateway's health"),
+        ("publish pjm --key A --price 1", "http", "the answer is not the number of accepted prices"),
+        ("zones", "https", "(the server does not speak TLS; should the address begin with http://?)"),
+        ("tail pjm", "https", "(the server does not speak TLS; should the address begin with http://?)"),
         ("tail pjm", "http", "the gateway answered 200 OK"),
     ] {
         let mut args: Vec<&str> = args.split(' ').collect();

@@ -223,7 +223,7 @@ async fn an_order_whose_updates_are_no_longer_kept_still_has_its_outcome() {
     .await;
     let end = run(&mut zonewire(&["order", "watch", &order, "--url", &url])).await;
     assert_eq!((end.code, end.stdout.as_str()), (Some(1), ""), "{end:?}");
-    assert!(end.stderr.contains("no longer kept") && end.stderr.contains("failed: y (x)"), "{end:?}");
+    assert!(end.stderr.contains("updates were deleted") && end.stderr.contains("failed: y (x)"), "{end:?}");
     gateway.stop().await;
 }
 

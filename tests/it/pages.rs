@@ -65,7 +65,7 @@ async fn a_page_whose_name_was_led_to_this_machine_gets_nothing() {
         let line = log.iter().find(|line| line.contains(message)).unwrap_or_else(|| panic!("{log:#?}"));
         serde_json::from_str(line).unwrap()
     };
-    let refused = said("a host that is not known");
+    let refused = said("an unknown host");
     assert_eq!((&refused["host"], &refused["peer.addr"]), (&json!(host), &json!("127.0.0.1")), "{refused}");
     assert!(refused["setting"].as_str().unwrap().contains("http.hosts"), "{refused}");
     let refused = said("pages of another origin");

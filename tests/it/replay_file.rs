@@ -202,6 +202,6 @@ async fn a_line_is_sent_when_it_is_there_and_what_may_be_there_twice_is_said() {
     let output = time::timeout(LIMIT, child.wait_with_output()).await.unwrap().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "pjm: 2 accepted\n", "{stderr}");
-    assert!(stderr.contains("lines 3 to 3 are sent again, and may be there twice"), "{stderr}");
+    assert!(stderr.contains("lines 3 to 3 are sent again, and may be stored twice"), "{stderr}");
     assert_eq!(received.lock().unwrap().last().unwrap(), "{\"key\":\"A\",\"price\":2}\n");
 }

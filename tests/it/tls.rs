@@ -226,7 +226,7 @@ async fn a_gateway_does_not_start_with_a_pair_that_is_none() {
     config.http.tls.key_file = Some(two.file("server.key"));
     let refused = Gateway::start(config.clone()).await.map(|_| ());
     let Err(StartError::Tls(problem)) = refused else { panic!("{refused:?}") };
-    assert!(problem.contains("do not go together"), "{problem}");
+    assert!(problem.contains("do not belong together"), "{problem}");
     config.http.tls.key_file = Some(two.file("nowhere.key"));
     let refused = Gateway::start(config).await.map(|_| ());
     assert!(

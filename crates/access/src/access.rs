@@ -1,4 +1,4 @@
-//! Everything together: from what somebody shows to who it is.
+//! Authentication: turns a credential into a principal.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -24,27 +24,27 @@ use crate::verified::{Verified, digest};
 /// The longest token, in bytes.
 pub const TOKEN_LEN_MAX: usize = 8 << 10;
 
-/// The most roles that can be told of by [`Access::marking`].
+/// The most roles that [`Access::marking`] can track.
 pub const MARKS_MAX: usize = 16;
 
-/// Sets of rights that are remembered, so that they are in memory once.
+/// The most distinct sets of rights that are shared, so that each is in memory once.
 const KNOWN_RIGHTS_MAX: usize = 4_096;
 
 /// The longest `jti`, in bytes.
 const TOKEN_ID_LEN_MAX: usize = 256;
 
-/// Who may come in, and as whom. Everything here is in memory, and answered at once.
+/// The authentication state of a gateway. All of it is in memory, so every question is answered at once.
 pub struct Access {
     config: AuthConfig,
     issuers: Vec<Issuer>,
     roles: BTreeMap<String, Vec<Right>>,
-    /// Roles that somebody wants to be told of, by place.
+    /// Roles that principals are marked with; the bit of a mark is the index here.
     marking: Vec<String>,
     api_keys: RwLock<ApiKeys>,
     certificates: Certificates,
     anonymous: Arc<Principal>,
     sources: Mutex<Sources>,
-    /// Keys with which tokens may be signed of those who are in.
+    /// Keys that may have signed the tokens of current clients.
     held: RwLock<HashSet<SignedWith>>,
     revocations: RwLock<Revocations>,
     known_rights: Mutex<HashSet<Arc<Rights>>>,
@@ -64,57 +64,57 @@ struct Issuer {
     rights_claim: String,
     tenant_claim: String,
     tenant: Option<String>,
-    /// One for each algorithm.
+    /// One validation for each algorithm.
     validations: Vec<Validation>,
     keys: RwLock<Arc<[Key]>>,
 }
 
-/// Why what was shown does not hold. Holds nothing of it.
+/// Why a credential was refused. Contains nothing of the credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
-    /// It is neither a token nor a key.
+    /// It is neither a token nor an API key.
     #[error("this is neither a JSON Web Token (RFC 7519) nor an API key of this gateway")]
     Malformed,
-    /// It is too long.
+    /// It is longer than allowed.
     #[error("the token is longer than {TOKEN_LEN_MAX} bytes")]
     TooLong,
-    /// Nobody known has issued it.
-    #[error("the gateway does not know who issued the token (`iss`)")]
+    /// No known issuer issued it.
+    #[error("the gateway does not know the issuer of the token (`iss`)")]
     UnknownIssuer,
-    /// It is signed in a way that none of its issuer's keys can verify.
-    #[error("the token is not signed in the way of its issuer (`alg`)")]
+    /// None of its issuer's keys has the token's algorithm.
+    #[error("the token is signed with an algorithm that its issuer does not use (`alg`)")]
     Algorithm,
     /// It names a key that its issuer does not have.
-    #[error("the gateway does not know the key that the token is signed with (`kid`)")]
+    #[error("the gateway does not know the key that signed the token (`kid`)")]
     UnknownKey,
-    /// It names a key that is not known yet, or no key of its issuer is: they are being fetched. The same
-    /// may hold then.
+    /// It names a key that is not known yet, or its issuer has no known key at all. Keys are being fetched;
+    /// with them, the same token may be valid.
     #[error(
-        "the gateway does not know the key that the token is signed with yet, and fetches keys of its issuer: \
-         come again with the same token"
+        "the gateway does not know the key that signed the token yet, and is fetching its issuer's keys: \
+         try again with the same token"
     )]
     KeysAwaited {
-        /// When it is worth it, in seconds: 1 to 61.
+        /// After how many seconds to try again: 1 to 61.
         after_s: u32,
     },
-    /// It is not its issuer's.
-    #[error("the signature of the token is not right")]
+    /// The signature does not match.
+    #[error("the signature of the token is invalid")]
     Signature,
-    /// Its time is over.
+    /// It has expired.
     #[error("the token has expired")]
     Expired,
-    /// Its time is yet to come.
+    /// It is not valid yet.
     #[error("the token is not valid yet (`nbf`, `iat`)")]
     NotYet,
-    /// It is valid for longer than may be.
-    #[error("the token is valid for longer than this gateway takes (`exp`, auth.lifetime_max_s)")]
+    /// It is valid for longer than allowed.
+    #[error("the token is valid for longer than this gateway allows (`exp`, auth.lifetime_max_s)")]
     Lifetime,
-    /// It is for somebody else.
+    /// Its audience is somebody else.
     #[error("the token is not for this gateway (`aud`)")]
     Audience,
-    /// A claim is missing, or of the wrong form.
-    #[error("the token must have `iss`, `aud`, `exp` and `sub`, of the form that RFC 7519 gives them")]
+    /// A claim is missing or malformed.
+    #[error("the token must have `iss`, `aud`, `exp` and `sub`, each in the form that RFC 7519 requires")]
     Claims,
     /// It was revoked.
     #[error("the token, the API key or the certificate was revoked")]
@@ -122,16 +122,16 @@ pub enum Refused {
     /// There is no such API key.
     #[error("there is no such API key, or it is no longer valid")]
     UnknownApiKey,
-    /// The time of a certificate is over.
+    /// The certificate has expired.
     #[error("the certificate has expired")]
     CertificateExpired,
-    /// A certificate was verified by an authority that may be none any more.
-    #[error("the gateway's authorities have changed since the certificate was shown: connect anew")]
+    /// The authority that verified the certificate may have been removed since.
+    #[error("the gateway's authorities have changed since the certificate was shown: reconnect")]
     AuthorityWithdrawn,
 }
 
 impl Refused {
-    /// All there are.
+    /// All reasons.
     pub const ALL: [Self; 16] = [
         Self::Malformed,
         Self::TooLong,
@@ -151,7 +151,7 @@ impl Refused {
         Self::AuthorityWithdrawn,
     ];
 
-    /// A word for counters.
+    /// The reason as the label of a counter.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -173,7 +173,7 @@ impl Refused {
         }
     }
 
-    /// In how many seconds the same may hold, when keys have been fetched.
+    /// After how many seconds the same credential may be valid, because keys are being fetched.
     pub const fn after_s(self) -> Option<u32> {
         match self {
             Self::KeysAwaited { after_s } => Some(after_s),
@@ -182,66 +182,65 @@ impl Refused {
     }
 }
 
-/// What has become of somebody who was let in.
+/// What has changed for an authenticated principal since it was admitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// Nothing.
+    /// Nothing; its rights are unchanged.
     Holds,
     /// It has other rights now.
     Changed(Arc<Principal>),
     /// It is no longer valid.
     Revoked,
-    /// The key that it is signed with is no longer its issuer's; another token may hold.
+    /// Its issuer no longer has the key that signed its token; a new token may be valid.
     KeyWithdrawn,
 }
 
-/// A place that is to be asked now.
+/// A source of keys that should be read now.
 #[derive(Debug, Clone)]
 pub struct Due {
     index: usize,
-    /// Which one.
+    /// The source.
     pub place: Place,
 }
 
-/// What came of asking a place.
+/// The outcome of reading a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Given {
-    /// It gave the same as before.
+    /// The content is unchanged.
     Same,
-    /// It gave something else, which holds from now on. Whoever was let in is to be looked at again.
+    /// The content has changed and is in effect now. Current clients have to be checked again.
     News,
-    /// It did not give what can be used; what it gave before goes on. `is_news` where it did so before
-    /// that, or in another way.
+    /// It could not be read, or its content is unusable; the previous content stays in effect.
     Problem {
-        /// What is wrong; in words, and without anything of what was given.
+        /// What is wrong, in words, and without anything of the content.
         problem: String,
-        /// Whether it is not the same as the last time.
+        /// Whether this is the first failure, or a different one than before.
         is_news: bool,
     },
 }
 
-/// How a place does.
+/// The condition of a source of keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceHealth {
-    /// Which one.
+    /// The name of the source.
     pub place: String,
-    /// When it last gave what can be used, in seconds since 1970.
+    /// When it last provided usable content, in seconds since 1970.
     pub confirmed_at: Option<i64>,
     /// What is wrong with it.
     pub problem: Option<String>,
 }
 
-/// Which of the roles to tell of are among these, by bit.
+/// The bits of those tracked roles that are among `roles`.
 pub(crate) fn marks<'a>(marking: &[String], roles: impl Iterator<Item = &'a str> + Clone) -> u16 {
     let has = |wanted: &String| roles.clone().any(|role| role == wanted);
     marking.iter().enumerate().fold(0, |marks, (place, wanted)| marks | (u16::from(has(wanted)) << place))
 }
 
 impl Access {
-    /// From settings that hold up. No place has been asked yet: see [`due`](Self::due).
+    /// Creates the state from valid settings. No source has been read yet; see [`due`](Self::due).
     ///
     /// # Errors
-    /// What does not hold up.
+    /// The settings that are not valid.
     pub fn new(config: AuthConfig) -> Result<Self, Vec<Wrong>> {
         install();
         let wrong = config.check();
@@ -295,8 +294,8 @@ impl Access {
         })
     }
 
-    /// The same, and principals say which of these roles they have ([`Principal::marks`]). Those beyond
-    /// [`MARKS_MAX`] are left out.
+    /// Marks principals with those of these roles that they have; see [`Principal::marks`]. Roles beyond
+    /// [`MARKS_MAX`] are ignored.
     #[must_use]
     pub fn marking(mut self, roles: impl IntoIterator<Item = String>) -> Self {
         self.marking = roles.into_iter().take(MARKS_MAX).collect();
@@ -309,32 +308,32 @@ impl Access {
         &self.config
     }
 
-    /// Whether anybody is asked who they are.
+    /// Whether authentication is on.
     pub fn is_on(&self) -> bool {
         self.config.is_on()
     }
 
-    /// Whether there is something that may be done without showing anything.
+    /// Whether some actions are permitted without a credential.
     pub fn is_optional(&self) -> bool {
         !self.config.anonymous.is_empty()
     }
 
-    /// Who has shown nothing; or everybody, where nobody is asked.
+    /// The principal of clients without a credential; with authentication off, of all clients.
     pub fn nobody(&self) -> Arc<Principal> {
         if self.is_on() { Arc::clone(&self.anonymous) } else { Principal::unchecked() }
     }
 
-    /// What a role stands for; `None` where there is none of this name.
+    /// The rights of a role; `None` if there is no such role.
     pub fn role(&self, name: &str) -> Option<&[Right]> {
         self.roles.get(name).map(Vec::as_slice)
     }
 
-    // Who it is
+    // Authentication
 
-    /// Who shows a token or a key.
+    /// The principal of a token or an API key.
     ///
     /// # Errors
-    /// It does not hold; see [`Refused`].
+    /// The credential is invalid; see [`Refused`].
     pub fn authenticate(&self, shown: &str) -> Result<Arc<Principal>, Refused> {
         let now = now();
         let principal = if shown.starts_with(KEY_PREFIX) {
@@ -346,16 +345,16 @@ impl Access {
         if self.revocations.read().hold(&principal) { Err(Refused::Revoked) } else { Ok(principal) }
     }
 
-    /// Whose a certificate is that was verified, if one of its names is listed. Which entry of the settings
-    /// comes first counts.
+    /// The principal of a verified certificate, if one of its names is listed. If several are, the first
+    /// entry in the settings counts.
     pub fn certified(&self, certificate: &Certificate) -> Option<Principal> {
         self.certificates.find(certificate)
     }
 
-    /// Whether somebody who has shown a certificate at the beginning of a connection may still come in.
+    /// Whether a client that showed a certificate when it connected may still be served.
     ///
     /// # Errors
-    /// It holds no more.
+    /// The certificate is no longer valid.
     pub fn still_certified(&self, principal: &Principal) -> Result<(), Refused> {
         if principal.has_expired(now()) {
             return Err(Refused::CertificateExpired);
@@ -367,23 +366,24 @@ impl Access {
         }
     }
 
-    /// Which authorities certificates are verified by now, by a number.
+    /// The current generation of the authorities that verify certificates.
     pub fn authorities(&self) -> u32 {
         self.certificates.authorities()
     }
 
-    /// One of the authorities is none any more. Whoever came with a certificate is to show it anew, to those
-    /// that there are from here on; the number that they have.
+    /// Records that an authority was removed: all clients with certificates have to show them again to the
+    /// remaining ones. Returns the new generation.
     pub fn withdraw_authorities(&self) -> u32 {
         self.certificates.withdraw_authorities()
     }
 
-    /// Whether there is an API key or a certificate of a subject: these may be valid for longer than any token.
+    /// Whether a subject has an API key or a certificate, which may be valid for longer than any token.
     pub fn outlives_tokens(&self, subject: &str) -> bool {
         self.certificates.has_subject(subject) || self.api_keys.read().has_subject(subject)
     }
 
-    /// Who shows a token. Of one that was verified before it is looked at what time and new keys can change.
+    /// The principal of a token. If the token was verified before, only what time and new keys can change
+    /// is checked.
     fn of_token(&self, token: &str, now: i64) -> Result<Arc<Principal>, Refused> {
         if token.len() > TOKEN_LEN_MAX {
             return Err(Refused::TooLong);
@@ -412,7 +412,7 @@ impl Access {
 
     fn verify(&self, token: &str, now: i64) -> Result<Principal, Refused> {
         let header = jsonwebtoken::decode_header(token).map_err(|_error| Refused::Malformed)?;
-        // Whose keys are to be used. Whether it is true shows when they are.
+        // The unverified issuer selects the keys; verifying the signature with them then proves it.
         let Said { iss } =
             jsonwebtoken::dangerous::insecure_decode_claims(token).map_err(|_error| Refused::Claims)?;
         let issuer =
@@ -425,13 +425,14 @@ impl Access {
         }
         let of_algorithm = || keys.iter().filter(|key| key.algorithm == header.alg);
         if of_algorithm().next().is_none() {
-            // Perhaps of a key that is new, and of another kind. Nobody publishes secrets.
+            // The key may be new, with an algorithm that the issuer did not use so far. Secrets are never
+            // published, so they are not fetched.
             let may_be_new = PUBLIC.contains(&header.alg)
                 && name.is_some_and(|name| keys.iter().all(|key| key.id.as_deref() != Some(name)));
             let awaited = if may_be_new { self.wanted(issuer, name, now) } else { None };
             return Err(awaited.unwrap_or(Refused::Algorithm));
         }
-        // A key without a name may be any; one with another name is another one.
+        // A key without a name may be the right one; a key with a different name is not.
         let is_named = |key: &&Key| match (key.id.as_deref(), name) {
             (Some(of_key), Some(said)) => of_key == said,
             _ => true,
@@ -443,7 +444,7 @@ impl Access {
                     let signed_with = SignedWith { issuer: place_of(issuer), key: key.number };
                     return Ok(self.principal(of_issuer, &claims, now)?.signed_with(signed_with));
                 }
-                // Another key may fit.
+                // Another key may match.
                 Err(Refused::Signature) => refused = Refused::Signature,
                 Err(other) => return Err(other),
             }
@@ -456,7 +457,7 @@ impl Access {
         Err(refused)
     }
 
-    /// Has keys of an issuer asked for, because a token names one that is not known.
+    /// Requests the keys of an issuer, because a token names an unknown one.
     fn wanted(&self, issuer: usize, name: Option<&str>, now: i64) -> Option<Refused> {
         let after_s = self.sources.lock().want(issuer, name, now)?;
         Some(Refused::KeysAwaited { after_s })
@@ -485,7 +486,8 @@ impl Access {
             None => match claim(claims, &issuer.tenant_claim) {
                 None | Some(Value::Null) => None,
                 Some(Value::String(tenant)) if is_subject(tenant) => Some(tenant.as_str()),
-                // One that cannot be read is not the same as none, which would reach further.
+                // An unreadable tenant must not count as none, because a principal without a tenant has
+                // wider rights.
                 Some(_) => return Err(Refused::Claims),
             },
         };
@@ -509,7 +511,7 @@ impl Access {
         Ok(principal.marked(marks).with_rights(|rights| self.shared(rights)))
     }
 
-    /// The same rights in memory once: many principals have those of a role.
+    /// Deduplicates equal sets of rights: many principals have those of one role.
     fn shared(&self, rights: Arc<Rights>) -> Arc<Rights> {
         let mut known = self.known_rights.lock();
         if let Some(known) = known.get(&rights) {
@@ -522,7 +524,7 @@ impl Access {
         rights
     }
 
-    /// What has become of somebody who was let in.
+    /// What has changed for an authenticated principal since it was admitted.
     pub fn standing(&self, principal: &Principal) -> Standing {
         if self.revocations.read().hold(principal) {
             return Standing::Revoked;
@@ -538,24 +540,24 @@ impl Access {
         match self.api_keys.read().of_credential(principal.credential()) {
             None => Standing::Revoked,
             Some(now) if **now == *principal => Standing::Holds,
-            // The name went to somebody else.
+            // The name now belongs to another subject.
             Some(now) if !now.is_same_as(principal) => Standing::Revoked,
             Some(now) => Standing::Changed(Arc::clone(now)),
         }
     }
 
-    // Where keys come from
+    // Sources of keys
 
-    /// The places that are to be asked now. Each counts as asked then, and what came of it is
-    /// [`given`](Self::given) back.
+    /// The sources that should be read now. Each counts as read from now on; the caller passes the outcome
+    /// to [`given`](Self::given).
     pub fn due(&self, now: i64) -> Vec<Due> {
         let mut sources = self.sources.lock();
         let due = sources.begin_due(now).into_iter();
         due.map(|index| Due { index, place: sources.list[index].place.clone() }).collect()
     }
 
-    /// Takes what a place gave: its text, and for how many seconds it may be kept, if it says so; or why it
-    /// gave none.
+    /// Takes the outcome of reading a source: its text, and for how many seconds that may be cached if the
+    /// answer says so; or why there is none.
     pub fn given(&self, due: &Due, gave: Result<(String, Option<i64>), String>, now: i64) -> Given {
         let sources = &mut self.sources.lock().list;
         let (gives, held) = match sources.get(due.index) {
@@ -609,7 +611,7 @@ impl Access {
         }
     }
 
-    /// Has the keys of an issuer hold from now on that the sources have.
+    /// Puts the keys that an issuer's sources have into effect.
     fn take_over(&self, gives: Gives, sources: &[Source]) {
         let Some(issuer) = gives.issuer() else { return };
         let of_issuer = sources.iter().filter(|source| source.gives.issuer() == Some(issuer));
@@ -620,7 +622,7 @@ impl Access {
         *self.held.write() = held.collect();
     }
 
-    /// How all places do.
+    /// The condition of all sources.
     pub fn sources(&self) -> Vec<SourceHealth> {
         let sources = self.sources.lock();
         let health = sources.list.iter().map(|source| SourceHealth {
@@ -631,40 +633,40 @@ impl Access {
         health.collect()
     }
 
-    // What is no longer valid
+    // Revocations
 
-    /// Remembers a revocation; says whether it was news.
+    /// Records a revocation; returns whether it was new.
     ///
     /// # Errors
-    /// There are as many as may be.
+    /// There are as many revocations as allowed.
     pub fn revoke(&self, revocation: &Revocation) -> Result<bool, TooManyRevocations> {
         self.revocations.write().add(revocation).ok_or(TooManyRevocations)
     }
 
-    /// Until when a revocation is remembered, in seconds since 1970; `None` where there is none.
+    /// Until when a revocation is in effect, in seconds since 1970; `None` if there is none.
     pub fn revoked_until(&self, what: Revoked, name: &str) -> Option<i64> {
         self.revocations.read().until(what, name)
     }
 
-    /// Forgets those of what has expired by itself.
+    /// Removes the revocations of credentials that have expired by themselves.
     pub fn forget_revocations(&self, now: i64) {
         self.revocations.write().forget(now);
     }
 
-    /// How many are known.
+    /// The number of revocations in effect.
     pub fn revocations(&self) -> usize {
         self.revocations.read().len()
     }
 }
 
-/// There are [as many revocations as may be](crate::REVOCATIONS_MAX).
+/// There are [as many revocations as allowed](crate::REVOCATIONS_MAX).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there are {} revocations already, and no more are remembered", crate::REVOCATIONS_MAX)]
 pub struct TooManyRevocations;
 
 const ALGORITHMS: [Algorithm; 4] = [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 
-/// Those of keys that are published.
+/// The algorithms whose keys issuers publish.
 const PUBLIC: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 
 fn validation(algorithm: Algorithm, issuer: &str, audience: &[String], leeway: u64) -> Validation {
@@ -678,7 +680,7 @@ fn validation(algorithm: Algorithm, issuer: &str, audience: &[String], leeway: u
 }
 
 impl Issuer {
-    /// The claims, if the token is signed with a key, and valid.
+    /// The claims of the token, if `key` verifies it and it is valid.
     fn verify(&self, token: &str, key: &Key) -> Result<Value, Refused> {
         let validation = self.validations.iter().find(|validation| validation.algorithms == [key.algorithm]);
         let validation = validation.ok_or(Refused::Algorithm)?;
@@ -690,7 +692,7 @@ impl Issuer {
             ErrorKind::InvalidAudience => Refused::Audience,
             ErrorKind::InvalidIssuer => Refused::UnknownIssuer,
             ErrorKind::InvalidAlgorithm => Refused::Algorithm,
-            // The header has been read before.
+            // The header was parsed before, so this is about the claims.
             ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) | ErrorKind::Json(_) => {
                 Refused::Claims
             }
@@ -699,29 +701,29 @@ impl Issuer {
     }
 }
 
-/// The place of an issuer in the settings, of which there are few.
+/// The index of an issuer in the settings, of which there are few.
 fn place_of(issuer: usize) -> u8 {
     u8::try_from(issuer).unwrap_or(u8::MAX)
 }
 
-/// What was read at a place.
+/// The parsed content of a source.
 enum Text {
     Keys(Vec<Key>),
     ApiKeys(ApiKeys),
 }
 
-/// What a token says of its issuer, before anything is verified.
+/// The issuer that a token names, before anything is verified.
 #[derive(Deserialize)]
 struct Said {
     iss: String,
 }
 
-/// A claim, by its name or by a way with dots.
+/// A claim, by its name or by a path with dots.
 fn claim<'c>(claims: &'c Value, way: &str) -> Option<&'c Value> {
     claims.get(way).or_else(|| way.split('.').try_fold(claims, |value, name| value.get(name)))
 }
 
-/// A list of texts, or a text with spaces. Anything else is none.
+/// A list of strings, or one string split at spaces. Anything else counts as empty.
 fn words(value: Option<&Value>) -> Vec<&str> {
     match value {
         Some(Value::String(text)) => {
@@ -780,7 +782,7 @@ mod tests {
         let first = access.of_token(&token, begin).expect("it holds");
         let again = access.of_token(&token, begin + 64).expect("it holds within the leeway");
         assert!(Arc::ptr_eq(&first, &again), "it is verified once");
-        // What is looked at again says the same as at first, by the clock of this machine.
+        // A token from the cache is judged by this machine's clock, as when it was verified first.
         let late = access.of_token(&token, begin + 66).expect("by that clock it has not expired");
         assert!(!Arc::ptr_eq(&first, &late), "its time was over, so it was verified anew");
 

@@ -1,5 +1,5 @@
-//! API keys: secrets of programs, which do not expire unless that is said. A key has a name in clear, by
-//! which it is found, listed and revoked; of the rest only a digest is kept.
+//! API keys: secrets of programs, which expire only if a time is given. The key contains its name in clear
+//! text, by which it is found, listed and revoked; of the secret, only a digest is stored.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,30 +14,29 @@ use crate::crypto::random;
 use crate::principal::{Kind, Principal, Shown, credential_hash};
 use crate::rights::Right;
 
-/// How every key begins. The rest is its name, `_`, and the secret.
+/// The prefix of every key. After it come the key's name, `_`, and the secret.
 pub const KEY_PREFIX: &str = "zwk_";
 
-/// What a key is compared with that nobody has.
+/// A digest that no key has, to compare unknown keys with.
 const NOBODYS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// The most keys of one file.
+/// The most keys in one file.
 pub const API_KEYS_MAX: usize = 10_000;
 
-/// A key as it is kept: `[[key]]` in the file.
+/// A key as it is stored: `[[key]]` in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKey {
-    /// Its name, which is in the key in clear.
+    /// The key's name, in clear text in the key itself.
     pub name: String,
-    /// The SHA-256 of the key, in hexadecimal digits. A key has 256 random bits, so no slow digest is
-    /// needed.
+    /// The SHA-256 of the key, in hexadecimal digits. A key has 256 random bits, so a fast digest is safe.
     pub sha256: String,
-    /// Whose it is.
+    /// The subject that it authenticates.
     pub subject: String,
     /// Its roles.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
-    /// Rights besides those of its roles.
+    /// Rights in addition to those of the roles.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rights: Vec<String>,
     /// Its tenant.
@@ -45,7 +44,7 @@ pub struct ApiKey {
     pub tenant: Option<String>,
     /// When it was made, in seconds since 1970.
     pub created_at: i64,
-    /// When it ceases to be valid, in seconds since 1970.
+    /// When it expires, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<i64>,
 }
@@ -54,7 +53,7 @@ pub struct ApiKey {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeyFile {
-    /// All of them.
+    /// The keys.
     #[serde(default, rename = "key")]
     pub keys: Vec<ApiKey>,
 }
@@ -63,9 +62,9 @@ impl ApiKeyFile {
     /// Reads a file.
     ///
     /// # Errors
-    /// What is wrong, without anything of what is in it.
+    /// What is wrong, without anything of the content.
     pub fn read(text: &str) -> Result<Self, String> {
-        // The error's own text shows the line.
+        // The error's `Display` would quote the line, which may contain a digest.
         let file: Self = toml::from_str(text).map_err(|error: toml::de::Error| {
             let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or(""));
             format!("line {}: {}", before.matches('\n').count() + 1, error.message().replace('\n', ", "))
@@ -97,13 +96,13 @@ impl ApiKeyFile {
         Ok(file)
     }
 
-    /// As it is written.
+    /// The file's text.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("texts and numbers are TOML")
     }
 }
 
-/// Whether a text can be a subject.
+/// Whether a text is valid as a subject.
 pub(crate) fn is_subject(text: &str) -> bool {
     (1..=128).contains(&text.len()) && !text.chars().any(char::is_control)
 }
@@ -112,8 +111,8 @@ fn is_name(name: &str) -> bool {
     (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
-/// Makes a key: what its holder is given, once, and what is kept of it. The name and the digest in `kept`
-/// are replaced.
+/// Makes a key. Returns the key, for its holder, and its stored form: `kept` with its name and digest
+/// replaced.
 pub fn make_api_key(mut kept: ApiKey) -> (String, ApiKey) {
     let name: String = random::<6>().iter().map(|byte| format!("{byte:02x}")).collect();
     let key = format!("{KEY_PREFIX}{name}_{}", URL_SAFE_NO_PAD.encode(random::<32>()));
@@ -122,7 +121,7 @@ pub fn make_api_key(mut kept: ApiKey) -> (String, ApiKey) {
     (key, kept)
 }
 
-/// In hexadecimal digits.
+/// The digest of a key, in hexadecimal digits.
 fn digest(key: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -134,7 +133,7 @@ pub(crate) fn name_of(key: &str) -> Option<&str> {
     (is_name(name) && !secret.is_empty()).then_some(name)
 }
 
-/// All keys, ready to be looked at.
+/// All keys, indexed for look-ups.
 #[derive(Debug, Default)]
 pub(crate) struct ApiKeys {
     by_name: HashMap<String, Known>,
@@ -157,7 +156,7 @@ impl ApiKeys {
             let principal = Principal::new(
                 &Shown {
                     kind: Kind::Key,
-                    // No issuer of tokens has this name: theirs are not empty.
+                    // Issuers of tokens have names, so none of them can produce the same owner.
                     issuer: "",
                     tenant: key.tenant.as_deref(),
                     subject: &key.subject,
@@ -175,7 +174,7 @@ impl ApiKeys {
         keys
     }
 
-    /// Whose a key is. Takes as long for one that is wrong as for one that is not there.
+    /// The principal of a key. A wrong secret takes as long as an unknown name.
     pub(crate) fn find(&self, key: &str) -> Option<Arc<Principal>> {
         let shown = digest(key);
         let known = name_of(key).and_then(|name| self.by_name.get(name));
@@ -184,12 +183,12 @@ impl ApiKeys {
         known.filter(|_| is_right).map(|known| Arc::clone(&known.principal))
     }
 
-    /// Whether some key is of a subject.
+    /// Whether a key belongs to a subject.
     pub(crate) fn has_subject(&self, subject: &str) -> bool {
         self.by_name.values().any(|known| known.principal.subject() == Some(subject))
     }
 
-    /// What has become of a key by now.
+    /// The current principal of a key.
     pub(crate) fn of_credential(&self, credential: u64) -> Option<&Arc<Principal>> {
         self.by_credential.get(&credential)
     }
@@ -252,7 +251,8 @@ mod tests {
 
     #[test]
     fn every_key_can_stand_in_a_header() {
-        // tchar, RFC 9110, section 5.6.2: a key is also a subprotocol.
+        // A key must consist of `tchar` (RFC 9110, section 5.6.2), because it is also sent as a
+        // subprotocol.
         let is_tchar = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         for _ in 0..100 {
             assert!(make_api_key(blank()).0.chars().all(is_tchar));

@@ -1,5 +1,6 @@
-//! Certificates of clients: which of them is whose. That they are an authority's, and their holder's, has been
-//! verified by TLS before; here a name decides, and one that is not listed is nobody's.
+//! Client certificates: which names belong to whom. TLS has verified before that an authority issued the
+//! certificate and that the client holds its key. Here a listed name determines the principal; a
+//! certificate without one gives no rights.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,23 +11,24 @@ use crate::principal::{Kind, Principal, Shown, SignedWith};
 use crate::rights::Right;
 use crate::settings::CertificateConfig;
 
-/// What counts of a certificate that was verified.
+/// The relevant parts of a verified certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// The names that it bears, each with its kind, as [`CertificateConfig::name`] has them.
+    /// The names in it, each with its kind, as in [`CertificateConfig::name`].
     pub names: Vec<String>,
-    /// The first second in which it is valid, since 1970.
+    /// The first second in which it is valid, in seconds since 1970.
     pub not_before: i64,
-    /// The last one.
+    /// The last second in which it is valid.
     pub not_after: i64,
-    /// The number of the authorities that it was verified by: see [`Access::authorities`](crate::Access::authorities).
+    /// The generation of the authorities that verified it: see
+    /// [`Access::authorities`](crate::Access::authorities).
     pub authorities: u32,
 }
 
-/// All that are listed.
+/// All listed certificates.
 #[derive(Debug)]
 pub(crate) struct Certificates {
-    /// Each as somebody whose certificate is always valid.
+    /// The principal of each, valid forever.
     listed: Vec<Principal>,
     by_name: HashMap<String, usize>,
     authorities: AtomicU32,
@@ -45,7 +47,8 @@ impl Certificates {
             let principal = Principal::new(
                 &Shown {
                     kind: Kind::Certificate,
-                    // As of an API key: the settings say who that is, and no issuer of tokens has this name.
+                    // As for API keys: the settings name the subject, and issuers of tokens cannot have
+                    // this name.
                     issuer: "",
                     tenant: certificate.tenant.as_deref(),
                     subject: certificate.subject(),
@@ -61,7 +64,7 @@ impl Certificates {
         Self { listed: listed.collect(), by_name: names.collect(), authorities: AtomicU32::new(1) }
     }
 
-    /// Of a certificate with several names that are listed, the entry counts that comes first.
+    /// If several names of the certificate are listed, the first entry in the settings counts.
     pub(crate) fn find(&self, certificate: &Certificate) -> Option<Principal> {
         let place = certificate.names.iter().filter_map(|name| self.by_name.get(name)).min()?;
         let (from, until) = (certificate.not_before, certificate.not_after.saturating_add(1));
@@ -69,7 +72,7 @@ impl Certificates {
         Some(self.listed.get(*place)?.clone().valid(from, until).signed_with(verified_by))
     }
 
-    /// Whether the authorities that somebody's certificate was verified by are authorities still.
+    /// Whether the authorities that verified the principal's certificate are still the current ones.
     pub(crate) fn holds(&self, principal: &Principal) -> bool {
         principal.key().key == KeyNumber::of_authorities(self.authorities())
     }

@@ -1,4 +1,4 @@
-//! The cryptography of tokens, by ring: signatures of the four algorithms, digests, and randomness.
+//! The cryptography of tokens, with ring: signatures with the four algorithms, digests, and random bytes.
 
 use std::sync::OnceLock;
 
@@ -16,34 +16,35 @@ use signature::{Error as Refused, Signer, Verifier};
 static RING: CryptoProvider = CryptoProvider {
     signer_factory: new_signer,
     verifier_factory: new_verifier,
-    // Thumbprints, and JWKs made of keys: neither is used here.
+    // Thumbprints, and JWKs derived from keys; neither is used here.
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// Has jsonwebtoken use ring, for all of the process. Harmless when repeated.
+/// Makes jsonwebtoken use ring, for the whole process. May be called repeatedly.
 ///
 /// # Panics
-/// Somebody else has installed another provider, which is an error of the program.
+/// Another provider was installed before, which is a bug in the program.
 pub fn install() {
     static INSTALLED: OnceLock<()> = OnceLock::new();
     INSTALLED.get_or_init(|| {
         if RING.install_default().is_err() {
-            panic!("another cryptography of tokens was installed before");
+            panic!("another cryptography provider was installed for jsonwebtoken before");
         }
     });
 }
 
-/// Random bytes of the system's.
+/// Random bytes from the operating system.
 ///
 /// # Panics
-/// The system has none, without which nothing secret can be made.
+/// The system has none; nothing secret can be made without them.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).expect("the system gives random bytes");
     bytes
 }
 
-/// The SHA-256 of parts, each with its length before it, so that no two lists of parts are one text.
+/// The SHA-256 of several parts, each prefixed with its length, so that different lists never hash the same
+/// bytes.
 pub(crate) fn sha256_of(parts: &[&[u8]]) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in parts {
@@ -61,7 +62,7 @@ pub(crate) fn short_hash(parts: &[&[u8]]) -> u64 {
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// A key that is not of the kind that the algorithm takes.
+/// The error for a key that does not fit the algorithm.
 fn wrong_key() -> JwtError {
     ErrorKind::InvalidKeyFormat.into()
 }
@@ -85,7 +86,7 @@ fn new_verifier(algorithm: &Algorithm, key: &DecodingKey) -> JwtResult<Box<dyn J
         Algorithm::EdDSA => AlgorithmFamily::Ed,
         _ => return Err(unsupported()),
     };
-    // The public key of RSA must not become a secret of HMAC.
+    // An RSA public key must never be used as an HMAC secret.
     if key.family() != family {
         return Err(wrong_key());
     }
@@ -136,7 +137,7 @@ struct RingSigner {
     pair: Pair,
 }
 
-/// Private keys are in PKCS #8 (RFC 5208); those of RSA may also be in PKCS #1 (RFC 8017).
+/// Private keys are in PKCS #8 (RFC 5208); RSA keys may also be in PKCS #1 (RFC 8017).
 fn new_signer(algorithm: &Algorithm, key: &EncodingKey) -> JwtResult<Box<dyn JwtSigner>> {
     let bytes = key.as_bytes();
     let pair = match (algorithm, key.family()) {

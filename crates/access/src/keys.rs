@@ -1,5 +1,5 @@
-//! Keys that verify tokens: secrets, public keys in PEM, and JWK Sets (RFC 7517). What a key is decides
-//! with which algorithm it verifies; what a token says of itself never does.
+//! Keys that verify tokens: secrets, public keys in PEM, and JWK Sets (RFC 7517). The type of a key
+//! determines its algorithm; what a token claims never does.
 
 use std::fmt;
 
@@ -14,16 +14,16 @@ use spki::der::{Decode as _, Reader as _, SliceReader};
 
 use crate::crypto::short_hash;
 
-/// The shortest secret, in bytes: as long as what HMAC-SHA-256 gives (RFC 7518, section 3.2).
+/// The shortest secret, in bytes: the length of an HMAC-SHA-256 (RFC 7518, section 3.2).
 pub const SECRET_LEN_MIN: usize = 32;
 
-/// The most keys of one source. Each that could have signed a token is tried.
+/// The most keys of one source. All that could have signed a token are tried.
 pub const KEYS_MAX: usize = 32;
 
-/// The longest text of keys, in bytes.
+/// The longest text of a source of keys, in bytes.
 pub const KEYS_BYTES_MAX: usize = 256 << 10;
 
-/// The shortest modulus of RSA, in bytes (RFC 7518, section 3.3).
+/// The shortest RSA modulus, in bytes (RFC 7518, section 3.3).
 const RSA_LEN_MIN: usize = 256;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
@@ -31,31 +31,31 @@ const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
-/// A key, and the one algorithm that it verifies.
+/// A key and the one algorithm that it verifies.
 #[derive(Clone)]
 pub(crate) struct Key {
-    /// Its name in a JWK Set. Compared, and nothing else.
+    /// Its `kid` in a JWK Set. Only compared.
     pub(crate) id: Option<String>,
     pub(crate) algorithm: Algorithm,
     pub(crate) key: DecodingKey,
-    /// The same for the same key, wherever and in whatever form it was read; another one for another key.
+    /// Identifies the key independently of where, and in what form, it was read.
     pub(crate) number: KeyNumber,
 }
 
-/// Stands for a key, and tells nothing of it.
+/// Identifies a key without revealing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct KeyNumber(u32);
 
 impl KeyNumber {
-    /// Of what is not signed.
+    /// For what is not signed.
     pub(crate) const NONE: Self = Self(0);
 
-    /// Of the authorities that certificates are verified by, which are counted.
+    /// For the authorities that verify certificates, which have generations.
     pub(crate) fn of_authorities(number: u32) -> Self {
         Self(number)
     }
 
-    /// `bytes` are the secret, the modulus of RSA, or the point of a curve.
+    /// `bytes` are the secret, the RSA modulus, or the point on the curve.
     fn of(algorithm: Algorithm, bytes: &[u8]) -> Self {
         Self(short_hash(&[b"key", format!("{algorithm:?}").as_bytes(), bytes]) as u32)
     }
@@ -74,49 +74,49 @@ impl fmt::Debug for Key {
     }
 }
 
-/// What is wrong with a text of keys. Holds nothing of them.
+/// What is wrong with a text of keys. Contains nothing of the keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeysError {
-    /// It is longer than may be.
+    /// It is longer than allowed.
     #[error("is longer than {KEYS_BYTES_MAX} bytes")]
     TooLong,
     /// A secret is too short, or empty.
     #[error("expected a secret of at least {SECRET_LEN_MIN} bytes, such as `openssl rand -base64 32` gives")]
     WeakSecret,
-    /// A key or a set of keys stands where a secret should.
+    /// A key or a key set is where a secret belongs.
     #[error(
         "expected a secret that only the gateway and the issuer know; this is a key, so name it in `keys`"
     )]
     NotASecret,
-    /// A secret or a private key is where public keys should be.
-    #[error("holds {0}; the gateway wants public keys alone here")]
+    /// A secret or a private key is where public keys belong.
+    #[error("holds {0}; only public keys belong here")]
     Private(&'static str),
     /// It is neither PEM nor a JWK Set.
     #[error("expected public keys in PEM (`-----BEGIN PUBLIC KEY-----`), or a JWK Set (`{{\"keys\":[…]}}`)")]
     Unreadable,
-    /// None of its keys can be used.
+    /// None of its keys is usable.
     #[error("has no key for RS256 (2048 bits or more), ES256 or EdDSA (Ed25519){0}")]
     None(String),
-    /// There are more keys than may be.
+    /// There are more keys than allowed.
     #[error("has more than {KEYS_MAX} keys")]
     TooMany,
 }
 
-/// A secret that an issuer signs with by HS256: the whole text but for white space around it.
+/// A secret with which an issuer signs by HS256: the whole text, without surrounding white space.
 ///
 /// # Errors
-/// It is too short, or no secret.
+/// It is too short, or is a key rather than a secret.
 pub(crate) fn read_secret(text: &str) -> Result<Key, KeysError> {
     let secret = secret_bytes(text)?;
     let key = DecodingKey::from_secret(secret).map_err(|_empty| KeysError::WeakSecret)?;
     Ok(Key::new(Algorithm::HS256, key, secret))
 }
 
-/// The same as bytes.
+/// The bytes of a secret, for HS256.
 pub(crate) fn secret_bytes(text: &str) -> Result<&[u8], KeysError> {
     let secret = text.trim();
-    // The public key of RSA as a secret is how tokens are forged.
+    // Tokens can be forged where an RSA public key is accepted as a secret.
     if secret.starts_with("-----BEGIN") || secret.starts_with('{') {
         return Err(KeysError::NotASecret);
     }
@@ -130,7 +130,7 @@ pub(crate) fn secret_bytes(text: &str) -> Result<&[u8], KeysError> {
 /// Public keys, in PEM or as a JWK Set.
 ///
 /// # Errors
-/// There are none, or there is something else.
+/// There is no usable key, or something other than public keys.
 pub(crate) fn read_public(text: &str) -> Result<Vec<Key>, KeysError> {
     if text.len() > KEYS_BYTES_MAX {
         return Err(KeysError::TooLong);
@@ -155,7 +155,7 @@ fn read_pem(text: &str) -> Result<Vec<Key>, KeysError> {
     if keys.is_empty() { Err(KeysError::Unreadable) } else { Ok(keys) }
 }
 
-/// A public key as X.509 wraps it (RFC 5280, section 4.1.2.7).
+/// A public key in X.509 `SubjectPublicKeyInfo` (RFC 5280, section 4.1.2.7).
 fn of_spki(der: &[u8]) -> Option<Key> {
     let info = spki::SubjectPublicKeyInfo::<AnyRef<'_>, BitStringRef<'_>>::from_der(der).ok()?;
     let bytes = info.subject_public_key.as_bytes()?;
@@ -173,7 +173,7 @@ fn of_spki(der: &[u8]) -> Option<Key> {
     Some(Key::new(algorithm, key, bytes))
 }
 
-/// The modulus of a key in PKCS #1 (RFC 8017, appendix A.1.1), without zeros before it.
+/// The modulus of a key in PKCS #1 (RFC 8017, appendix A.1.1), without leading zeros.
 fn rsa_modulus(der: &[u8]) -> Option<&[u8]> {
     let mut reader = SliceReader::new(der).ok()?;
     let modulus = reader.sequence(|numbers| {
@@ -206,7 +206,8 @@ fn read_jwks(text: &str) -> Result<Vec<Key>, KeysError> {
         if value.get("d").is_some() {
             return Err(KeysError::Private("a private key (`\"d\"`)"));
         }
-        // Sets hold keys for other purposes, and of kinds that are not known here: RFC 7517, section 5.
+        // Sets may contain keys for other purposes and of unknown types, which are ignored: RFC 7517,
+        // section 5.
         match serde_json::from_value::<Jwk>(value.clone()).ok().and_then(|jwk| of_jwk(&jwk)) {
             Some(key) => keys.push(key),
             None => left_out += 1,

@@ -1,10 +1,10 @@
 //! Who a client of a Zonewire gateway is, and what it may do.
 //!
-//! [`Access`] knows the settings, the keys and what was revoked. [`Access::authenticate`] turns a token
-//! (a JSON Web Token, RFC 7519) or an API key into a [`Principal`], [`Access::certified`] a certificate that
-//! was verified in the handshake of TLS, and [`may`] is asked at every door with it. All of that is in memory
-//! and takes microseconds: nothing here waits, opens a connection or reads a file. Which places have to be
-//! asked for keys is said by [`Access::due`], and what they gave is told to [`Access::given`].
+//! [`Access`] has the settings, the keys and the revocations. [`Access::authenticate`] turns a token (a
+//! JSON Web Token, RFC 7519) or an API key into a [`Principal`], [`Access::certified`] does so with a
+//! certificate that TLS has verified, and every entrance asks [`may`]. All of that is in memory and takes
+//! microseconds: nothing here waits, opens a connection or reads a file. [`Access::due`] says which sources
+//! of keys should be read; the caller reads them and passes the outcome to [`Access::given`].
 //!
 //! ```
 //! use zonewire_access::{Access, Action, AuthConfig, Denied, Resource, may};

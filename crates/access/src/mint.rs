@@ -1,4 +1,4 @@
-//! Making tokens, for trying things out, for tests, and for issuers that are no more than a script.
+//! Issuing tokens: for experiments, for tests, and for issuers that are no more than a script.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::crypto::{install, random};
 use crate::keys::{KeysError, secret_bytes};
 
-/// What tokens are signed with.
+/// A key that signs tokens.
 pub struct SigningKey {
     algorithm: Algorithm,
     key: EncodingKey,
@@ -26,16 +26,16 @@ impl fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// A secret, for HS256: the whole text but for white space around it.
+    /// A secret, for HS256: the whole text, without surrounding white space.
     ///
     /// # Errors
-    /// It is too short, or no secret.
+    /// It is too short, or is a key rather than a secret.
     pub fn of_secret(text: &str) -> Result<Self, KeysError> {
         let key = EncodingKey::from_secret(secret_bytes(text)?).map_err(|_empty| KeysError::WeakSecret)?;
         Ok(Self { algorithm: Algorithm::HS256, key })
     }
 
-    /// A private key in PEM: of RSA for RS256, of P-256 for ES256, of Ed25519 for EdDSA.
+    /// A private key in PEM: RSA for RS256, P-256 for ES256, Ed25519 for EdDSA.
     ///
     /// # Errors
     /// It is none of these; in words.
@@ -45,7 +45,7 @@ impl SigningKey {
                         Ed25519";
         let der = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_error| expected.to_owned())?;
         let der = der.secret_der();
-        // Which kind it is shows when it signs.
+        // The DER does not tell which type it is, so each is tried by signing.
         let of_kinds = [
             (Algorithm::RS256, EncodingKey::from_rsa_der(der)),
             (Algorithm::ES256, EncodingKey::from_ec_der(der)),
@@ -58,17 +58,17 @@ impl SigningKey {
         Ok(Self { algorithm, key })
     }
 
-    /// The signature of a text, in base64url: for tokens whose header is made by hand.
+    /// The signature of a text, in base64url: for tokens with a custom header.
     ///
     /// # Panics
-    /// The key cannot sign, which was tried when it was read.
+    /// The key cannot sign; reading it has ruled that out.
     pub fn sign_text(&self, text: &str) -> String {
         install();
         let signed = jsonwebtoken::crypto::sign(text.as_bytes(), &self.key, self.algorithm);
         signed.expect("the key has signed before")
     }
 
-    /// Signs claims as they are.
+    /// Signs claims without changing them.
     ///
     /// # Errors
     /// The key cannot sign.
@@ -79,28 +79,28 @@ impl SigningKey {
     }
 }
 
-/// The claims of a token that the gateway takes.
+/// The claims of a token that the gateway accepts.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Claims {
-    /// Who issues it.
+    /// The issuer.
     pub iss: String,
-    /// For whom.
+    /// The audience.
     pub aud: String,
-    /// To whom.
+    /// The subject.
     pub sub: String,
-    /// When, in seconds since 1970.
+    /// When it was issued, in seconds since 1970.
     pub iat: i64,
-    /// Until when, in seconds since 1970.
+    /// When it expires, in seconds since 1970.
     pub exp: i64,
-    /// Its name, by which it can be revoked.
+    /// The id by which it can be revoked.
     pub jti: String,
-    /// Of which tenant.
+    /// The tenant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// In which roles.
+    /// The roles.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
-    /// With which rights besides.
+    /// Rights in addition to those of the roles.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rights: Vec<String>,
 }
@@ -110,15 +110,15 @@ pub fn make_secret() -> String {
     URL_SAFE_NO_PAD.encode(random::<32>())
 }
 
-/// A new name for a token.
+/// A new id for a token.
 pub fn make_token_id() -> String {
     URL_SAFE_NO_PAD.encode(random::<12>())
 }
 
-/// What a token says of itself: its header and its claims. Nothing of it is verified.
+/// The header and the claims of a token, unverified.
 ///
 /// # Errors
-/// It is no token; in words.
+/// It is not a token; in words.
 pub fn unverified(token: &str) -> Result<(Value, Value), String> {
     let parts: Vec<&str> = token.split('.').collect();
     let [header, claims, _signature] = parts.as_slice() else {

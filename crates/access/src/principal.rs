@@ -1,4 +1,4 @@
-//! Who somebody is, and the one question that is asked at every door.
+//! Principals, and the one question that every entrance asks: [`may`].
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,35 +8,35 @@ use crate::crypto::short_hash;
 use crate::keys::KeyNumber;
 use crate::rights::{Action, ORDER, Right, Rights};
 
-/// Who somebody is, as far as the gateway knows. Small, since each connection has one.
+/// An authenticated client, or an anonymous one. Small, because each connection has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     kind: Kind,
-    /// With a key of which issuer a token is signed, and with which one; of a certificate a number for the
-    /// authorities that it was verified by.
+    /// The issuer and the key that signed the token; for a certificate, the key stands for the generation
+    /// of the authorities that verified it.
     issuer: u8,
     key: KeyNumber,
-    /// Which of the roles it has that the gateway asked to be told of, by bit.
+    /// Which of the tracked roles it has, by bit.
     marks: u16,
     subject: Box<str>,
     owner: Owner,
-    /// A digest of the tenant's name; 0 where there is none.
+    /// A digest of the tenant's name; 0 without a tenant.
     tenant: u64,
     rights: Arc<Rights>,
-    /// Of what was shown: the `jti` of a token, or the name of a key. 0 where it has none.
+    /// A digest of the token's `jti`, or of the API key's name. 0 without one.
     credential: u64,
-    /// In seconds since 1970; the beginning of time where it is not said.
+    /// In seconds since 1970; the minimum if unknown.
     issued_at: i64,
-    /// The first second in which it is no longer valid; the end of time where it does not expire.
+    /// The first second in which it is no longer valid; the maximum if it does not expire.
     expires_at: i64,
 }
 
-/// What somebody has shown.
+/// The kind of credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Nobody is asked: authentication is off.
+    /// None is needed: authentication is off.
     Unchecked,
-    /// Nothing.
+    /// None.
     Anonymous,
     /// A token.
     Token,
@@ -46,35 +46,35 @@ pub enum Kind {
     Certificate,
 }
 
-/// A key of an issuer, by its place in the settings.
+/// A key of an issuer; `issuer` is the index in the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SignedWith {
     pub(crate) issuer: u8,
     pub(crate) key: KeyNumber,
 }
 
-/// What a principal is made of.
+/// What a principal is built from.
 #[derive(Debug)]
 pub(crate) struct Shown<'a> {
     pub(crate) kind: Kind,
-    /// Whose word it is that this is the subject.
+    /// The issuer that vouches for the subject.
     pub(crate) issuer: &'a str,
     pub(crate) tenant: Option<&'a str>,
     pub(crate) subject: &'a str,
-    /// The `jti`, or the name of the key.
+    /// The `jti`, or the name of the API key.
     pub(crate) credential: Option<&'a str>,
     pub(crate) issued_at: Option<i64>,
     pub(crate) expires_at: Option<i64>,
 }
 
 impl Principal {
-    /// Everybody, where nobody is asked. May do everything, and owns nothing.
+    /// The principal of all clients if authentication is off. May do everything, and owns nothing.
     pub fn unchecked() -> Arc<Self> {
         static UNCHECKED: OnceLock<Arc<Principal>> = OnceLock::new();
         Arc::clone(UNCHECKED.get_or_init(|| Arc::new(Self::nobody(Kind::Unchecked, Rights::default()))))
     }
 
-    /// Who has shown nothing.
+    /// The principal of clients without a credential.
     pub(crate) fn anonymous(rights: Rights) -> Self {
         Self::nobody(Kind::Anonymous, rights)
     }
@@ -112,7 +112,7 @@ impl Principal {
         }
     }
 
-    /// The same, with these of the roles that are asked for.
+    /// The same, marked with tracked roles.
     pub(crate) fn marked(self, marks: u16) -> Self {
         Self { marks, ..self }
     }
@@ -121,12 +121,12 @@ impl Principal {
         Self { issuer, key, ..self }
     }
 
-    /// The same, valid from one second on and until another one.
+    /// The same, valid from one second until another.
     pub(crate) fn valid(self, issued_at: i64, expires_at: i64) -> Self {
         Self { issued_at, expires_at, ..self }
     }
 
-    /// Of a token, or of a certificate.
+    /// The key that signed its token, or stands for its certificate's authorities.
     pub(crate) fn key(&self) -> SignedWith {
         SignedWith { issuer: self.issuer, key: self.key }
     }
@@ -136,28 +136,28 @@ impl Principal {
         self
     }
 
-    /// What it has shown.
+    /// The kind of credential.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Whether it has shown something that holds.
+    /// Whether it has a valid credential.
     pub fn is_authenticated(&self) -> bool {
         matches!(self.kind, Kind::Token | Kind::Key | Kind::Certificate)
     }
 
-    /// Its name, as its issuer has it; `None` where it has shown nothing.
+    /// Its name, as its issuer knows it; `None` without a credential.
     pub fn subject(&self) -> Option<&str> {
         self.is_authenticated().then_some(&*self.subject)
     }
 
-    /// Whose orders are its own; `None` where they are nobody's.
+    /// The owner of the orders that it places; `None` if they belong to nobody.
     pub fn owner(&self) -> Option<Owner> {
         self.is_authenticated().then_some(self.owner)
     }
 
-    /// As whom it is counted where there are limits: the subject within its issuer and tenant, and of an API key
-    /// the key, by its name. `None` where it has shown nothing.
+    /// The account that limits are counted on: its subject within its issuer and tenant, or, for an API
+    /// key, the key. `None` without a credential.
     pub fn account(&self) -> Option<u64> {
         match self.kind {
             Kind::Unchecked | Kind::Anonymous => None,
@@ -166,13 +166,14 @@ impl Principal {
         }
     }
 
-    /// The same of its tenant, which goes by its name, whoever says it, as it does in rights.
+    /// The account of its tenant. As in rights, a tenant is known by its name alone, whichever issuer uses
+    /// it.
     pub fn tenant(&self) -> Option<u64> {
         (self.tenant != 0).then_some(self.tenant)
     }
 
-    /// Which of the roles it has that [`Access::marking`](crate::Access::marking) names: a bit for each, by
-    /// place.
+    /// Which of the roles in [`Access::marking`](crate::Access::marking) it has: the bit of each is its
+    /// index there.
     pub fn marks(&self) -> u16 {
         self.marks
     }
@@ -182,17 +183,17 @@ impl Principal {
         &self.rights
     }
 
-    /// When it ceases to be valid, in seconds since 1970; `None` where it does not.
+    /// When it expires, in seconds since 1970; `None` if it does not.
     pub fn expires_at(&self) -> Option<i64> {
         (self.expires_at < i64::MAX).then_some(self.expires_at)
     }
 
-    /// Whether that is so at a time, in seconds since 1970.
+    /// Whether it has expired at a time, in seconds since 1970.
     pub fn has_expired(&self, now: i64) -> bool {
         now >= self.expires_at
     }
 
-    /// Whether both are the same one: of the same issuer, tenant and subject.
+    /// Whether both have the same issuer, tenant and subject.
     pub fn is_same_as(&self, other: &Self) -> bool {
         self.is_authenticated() && self.kind == other.kind && self.owner == other.owner
     }
@@ -201,7 +202,7 @@ impl Principal {
         self.credential
     }
 
-    /// Of the subject alone.
+    /// A digest of the subject, without issuer and tenant.
     pub(crate) fn subject_hash(&self) -> u64 {
         subject_hash(&self.subject)
     }
@@ -224,35 +225,35 @@ pub(crate) fn subject_hash(subject: &str) -> u64 {
     short_hash(&[b"subject", subject.as_bytes()])
 }
 
-/// To what something is done.
+/// What an action is performed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resource<'a> {
-    /// A channel, by its name, such as `zone:pjm`.
+    /// A channel, by name, such as `zone:pjm`.
     Channel(&'a str),
-    /// An order, by its name.
+    /// An order, by id.
     Order(Uuid),
-    /// The gateway itself: what concerns everybody, or is not there yet.
+    /// The gateway itself: for what concerns everybody, or does not exist yet.
     Gateway,
 }
 
-/// Why something may not be done.
+/// Why an action is not permitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// Nothing was shown, and something must be.
-    #[error("this takes a token, and there is none")]
+    /// A credential is required, and none was shown.
+    #[error("this requires a token, and none was sent")]
     Unauthenticated,
-    /// The right to it is missing.
+    /// The principal lacks the right to it.
     #[error("the token gives no right to this")]
     Forbidden,
-    /// It is somebody else's, and must look as if it were not there.
+    /// It belongs to somebody else, and the client must not learn whether it exists.
     #[error("there is no such thing")]
     Unknown,
 }
 
-/// Whether a principal may do something. Asks nobody and waits for nothing.
+/// Whether a principal may perform an action. Answers from memory.
 ///
 /// # Errors
-/// It may not; the error says what its client may know of that.
+/// It may not; the error says what the client may know about it.
 pub fn may(principal: &Principal, action: Action, resource: Resource<'_>) -> Result<(), Denied> {
     let rights = &*principal.rights;
     if principal.kind == Kind::Unchecked || rights.has(Action::Admin) {
@@ -281,7 +282,7 @@ pub fn may(principal: &Principal, action: Action, resource: Resource<'_>) -> Res
     };
     Err(match principal.kind {
         Kind::Anonymous => Denied::Unauthenticated,
-        // Whoever may have orders may not learn which others there are.
+        // A principal that may have orders must not learn which other orders exist.
         _ if is_of_an_order && rights.has(Action::Order) => Denied::Unknown,
         _ => Denied::Forbidden,
     })
@@ -291,13 +292,12 @@ fn order_of(channel: &str) -> Option<Uuid> {
     Uuid::try_parse(channel.strip_prefix(ORDER)?).ok()
 }
 
-/// Whose orders are whose. An order's name says it: 62 bits of it are a digest of its owner (issuer,
-/// tenant and subject), so that whether an order is one's own is known wherever its name is, at once,
-/// without asking the storage.
+/// The owner of an order. The order's id contains it: 62 bits are a digest of issuer, tenant and subject.
+/// So ownership is known wherever the id is known, without asking the storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Owner(u64);
 
-/// The bits that an owner has in a name: all of its second half but for the variant (RFC 9562).
+/// The bits of an id that contain the owner: the second half without the variant (RFC 9562).
 const OWNER_BITS: u64 = (1 << 62) - 1;
 
 impl Owner {
@@ -307,8 +307,8 @@ impl Owner {
         Self(short_hash(&[b"owner", issuer.as_bytes(), has_tenant, tenant, subject.as_bytes()]) & OWNER_BITS)
     }
 
-    /// A new name for an order of this owner, out of a random one: a UUID of version 8 (RFC 9562, section
-    /// 5.8), with 60 random bits.
+    /// Turns a random id into one for an order of this owner: a UUID of version 8 (RFC 9562, section 5.8),
+    /// with 60 random bits.
     #[must_use]
     pub fn name(self, random: Uuid) -> Uuid {
         let (high, _) = random.as_u64_pair();
@@ -316,19 +316,19 @@ impl Owner {
         Uuid::from_u64_pair(high, (0b10 << 62) | self.0)
     }
 
-    /// Whether an order of this name is this owner's.
+    /// Whether the order with this id belongs to this owner.
     pub fn owns(self, order: Uuid) -> bool {
         Self::of_order(order) == Some(self)
     }
 
-    /// Whose an order is; `None` for one that was placed while nobody was asked, or elsewhere.
+    /// The owner of an order; `None` if it was placed elsewhere, or while authentication was off.
     pub fn of_order(order: Uuid) -> Option<Self> {
         let is_ours = order.get_version_num() == 8 && order.get_variant() == Variant::RFC4122;
         is_ours.then(|| Self(order.as_u64_pair().1 & OWNER_BITS))
     }
 }
 
-/// In sixteen hexadecimal digits; fit to be a part of a key.
+/// Sixteen hexadecimal digits, which can be part of a storage key.
 impl std::fmt::Display for Owner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_principal_is_small() {
-        // With the counts of its `Arc` it fills the allocator's class of 88 bytes.
+        // With the two counters of its `Arc`, it exactly fills the allocator's size class of 88 bytes.
         assert!(size_of::<Principal>() <= 72);
     }
 
@@ -378,12 +378,12 @@ mod tests {
             let to = Resource::Channel(&channel);
             assert_eq!(may(&other, Action::Subscribe, to), Err(Denied::Unknown));
         }
-        // The same answer whether or not it exists.
+        // The answer is the same whether or not the order exists.
         let none = Resource::Order(Uuid::new_v4());
         assert_eq!(may(&alice, Action::Order, none), Err(Denied::Unknown));
         let viewer = principal("i", None, "alice", &["subscribe:zone:*"]);
         assert_eq!(may(&viewer, Action::Order, Resource::Order(order)), Err(Denied::Forbidden));
-        // Of another version, and of another variant.
+        // With another version, and with another variant.
         let (high, low) = order.as_u64_pair();
         for elsewhere in [
             Uuid::new_v4(),

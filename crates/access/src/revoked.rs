@@ -1,4 +1,4 @@
-//! What is no longer valid although it has not expired.
+//! Revocations: what is no longer valid although it has not expired.
 
 use std::collections::HashMap;
 
@@ -6,34 +6,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::principal::{Principal, credential_hash, subject_hash};
 
-/// The most revocations that are remembered.
+/// The most revocations that can be in effect.
 pub const REVOCATIONS_MAX: usize = 100_000;
 
-/// What is revoked.
+/// The kind of what is revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Revoked {
-    /// One token, by its `jti`; or one API key, by its name.
+    /// One token, by its `jti`, or one API key, by its name.
     Credential,
-    /// All that was issued to a subject until then.
+    /// Everything issued to a subject until then.
     Subject,
 }
 
-/// A revocation, as it is kept and passed on.
+/// A revocation, as it is stored and distributed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
     /// What is revoked.
     pub what: Revoked,
     /// The `jti`, the name of the key, or the subject.
     pub name: String,
-    /// When, in seconds since 1970: what is issued to a subject later is valid.
+    /// When it was made, in seconds since 1970: what is issued to the subject later is valid.
     pub at: i64,
-    /// Until when it must be remembered, in seconds since 1970.
+    /// Until when it is needed, in seconds since 1970.
     pub until: i64,
 }
 
 impl Revocation {
-    /// A key of its own, of 17 characters that can be a part of any key.
+    /// Its key in the storage: 17 characters without special meaning.
     pub fn key(&self) -> String {
         match self.what {
             Revoked::Credential => format!("c{:016x}", credential_hash(&self.name)),
@@ -42,12 +42,12 @@ impl Revocation {
     }
 }
 
-/// All revocations that are known.
+/// All revocations in effect.
 #[derive(Debug, Default)]
 pub(crate) struct Revocations {
-    /// By what was shown: until when it is remembered.
+    /// By credential: until when it is needed.
     credentials: HashMap<u64, i64>,
-    /// By subject: what was issued up to then, and until when that is remembered.
+    /// By subject: the time up to which its credentials are revoked, and until when that is needed.
     subjects: HashMap<u64, (i64, i64)>,
 }
 
@@ -56,7 +56,7 @@ impl Revocations {
         self.credentials.len() + self.subjects.len()
     }
 
-    /// Remembers one more; says whether it was news. `None` where there is no room.
+    /// Adds a revocation; returns whether it was new. `None` if there is no room.
     pub(crate) fn add(&mut self, revocation: &Revocation) -> Option<bool> {
         let Revocation { what, name, at, until } = revocation;
         let is_full = self.len() >= REVOCATIONS_MAX;
@@ -85,7 +85,7 @@ impl Revocations {
         }
     }
 
-    /// Until when one is remembered.
+    /// Until when a revocation is needed.
     pub(crate) fn until(&self, what: Revoked, name: &str) -> Option<i64> {
         match what {
             Revoked::Credential => self.credentials.get(&credential_hash(name)).copied(),
@@ -93,7 +93,7 @@ impl Revocations {
         }
     }
 
-    /// Forgets what has expired by itself.
+    /// Removes the revocations of what has expired by itself.
     pub(crate) fn forget(&mut self, now: i64) {
         self.credentials.retain(|_, until| *until > now);
         self.subjects.retain(|_, (_, until)| *until > now);

@@ -1,31 +1,31 @@
-//! What may be done, as roles and claims say it: `subscribe:zone:pjm.*`, `order`, `admin`.
+//! Rights, as roles and claims write them: `subscribe:zone:pjm.*`, `order`, `admin`.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Something that a client does.
+/// Something that a client can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Action {
-    /// Read a channel: over a WebSocket, and its latest entries and its history.
+    /// Read a channel: follow it, and read its latest entries and its history.
     Subscribe,
     /// Publish to a channel, and remove its keys.
     Publish,
-    /// Remove a zone, with all its keys, from those that there are; write the records of a registry.
+    /// Remove a zone with all its keys; write the records of a registry.
     Registry,
     /// Place orders; and see, follow and cancel one's own.
     Order,
-    /// Claim orders of everybody, and carry them out.
+    /// Claim and carry out anybody's orders.
     Work,
     /// See what concerns others, revoke, and everything else.
     Admin,
 }
 
 impl Action {
-    /// All there are.
+    /// All actions.
     pub const ALL: [Self; 6] =
         [Self::Subscribe, Self::Publish, Self::Registry, Self::Order, Self::Work, Self::Admin];
 
-    /// As rights name it.
+    /// The name in rights.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Subscribe => "subscribe",
@@ -37,7 +37,7 @@ impl Action {
         }
     }
 
-    /// Whether it is done to channels, which a right for it names.
+    /// Whether it is performed on channels, so that rights for it name a channel.
     pub const fn is_of_channels(self) -> bool {
         matches!(self, Self::Subscribe | Self::Publish | Self::Registry)
     }
@@ -46,23 +46,23 @@ impl Action {
 /// The longest right, in bytes.
 pub const RIGHT_LEN_MAX: usize = 160;
 
-/// The most rights of one principal; more are left out, the last ones first.
+/// The most rights of one principal; rights beyond that are ignored.
 pub const RIGHTS_MAX: usize = 64;
 
-/// One right: an action, and of those that are done to channels, to which ones.
+/// A right: an action and, for actions on channels, the channels.
 ///
-/// A pattern is the name of a channel in which `*` stands for any characters, also none, and `{tenant}`
-/// and `{subject}` for those of the token.
+/// A pattern is the name of a channel in which `*` stands for any characters, or none, and `{tenant}` and
+/// `{subject}` for those of the token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Right {
     action: Action,
-    /// Empty where the action is not done to channels.
+    /// Empty if the action is not performed on channels.
     pattern: Box<str>,
 }
 
-/// A text that is no right.
+/// A text that is not a right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{found:?} is no right: expected {expected}")]
+#[error("{found:?} is not a right: expected {expected}")]
 pub struct InvalidRight {
     found: String,
     expected: &'static str,
@@ -86,7 +86,7 @@ impl FromStr for Right {
         match pattern {
             None if !action.is_of_channels() => Ok(Self { action, pattern: Box::from("") }),
             Some(pattern) if action.is_of_channels() && is_pattern(pattern) => {
-                // The channel of an order is in lower case.
+                // The channels of orders are in lower case.
                 let is_order = pattern.starts_with(ORDER);
                 let pattern = if is_order { pattern.to_ascii_lowercase() } else { pattern.to_owned() };
                 Ok(Self { action, pattern: pattern.into() })
@@ -105,10 +105,10 @@ impl fmt::Display for Right {
 }
 
 const ZONE: &str = "zone:";
-/// How the channels of orders begin.
+/// The prefix of the channels of orders.
 pub(crate) const ORDER: &str = "order:";
 const EVENT: &str = "event:";
-/// How the channels of registries begin.
+/// The prefix of the channels of registries.
 const REGISTRY: &str = "registry:";
 const TENANT: &str = "{tenant}";
 const SUBJECT: &str = "{subject}";
@@ -125,25 +125,25 @@ fn is_pattern(pattern: &str) -> bool {
     name.is_some_and(|name| !name.is_empty() && name.chars().all(is_known))
 }
 
-/// Whether something can stand in a pattern for `{tenant}` or `{subject}`. What separates the parts of
-/// names cannot: with it the tenant `a` would have what is of the tenant `a.b`.
+/// Whether a text may replace `{tenant}` or `{subject}` in a pattern. Characters that separate the parts of
+/// names may not: otherwise the tenant `a` would get the rights of the tenant `a.b`.
 fn is_fit_for_patterns(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
 }
 
 impl Right {
-    /// What it allows.
+    /// The action that it permits.
     pub fn action(&self) -> Action {
         self.action
     }
 
-    /// The right of a principal: placeholders are filled in. `None` where it is void: there is nothing
-    /// fit to fill in; or it goes beyond the principal's tenant.
+    /// The right of one principal, with placeholders replaced. `None` if a placeholder has no valid value,
+    /// or if the right would reach beyond the principal's tenant.
     pub(crate) fn of(&self, subject: &str, tenant: Option<&str>) -> Option<Self> {
         let reaches_all = matches!(self.action, Action::Work | Action::Admin)
             || [ORDER, REGISTRY].iter().any(|of_all| self.pattern.starts_with(of_all));
-        // Orders are in one queue, records in one registry, and bear no tenant's name: these rights are for
-        // all of them.
+        // There is one queue for all orders and one registry for all records, without tenants, so these
+        // rights cannot be limited to one.
         if tenant.is_some() && reaches_all {
             return None;
         }
@@ -157,8 +157,8 @@ impl Right {
         Some(Self { action: self.action, pattern: pattern.into() })
     }
 
-    /// The `*` of a view of events (`event:ticker:*:BTC-USDT`) is covered by a `*` here only. Who has all
-    /// events of a type has every view of them.
+    /// The `*` in a view of events (`event:ticker:*:BTC-USDT`) is covered by a `*` here only. A right to
+    /// all events of a type covers every view of them.
     fn allows(&self, action: Action, channel: &str) -> bool {
         let covers = || channel.starts_with(EVENT) && is_whole_type(&self.pattern, channel);
         self.action == action && (matches(&self.pattern, channel) || covers())
@@ -180,33 +180,33 @@ impl Rights {
         Self(kept.into())
     }
 
-    /// Whether an action is among them, whatever it is done to.
+    /// Whether any right permits the action, whatever it is performed on.
     pub(crate) fn has(&self, action: Action) -> bool {
         self.0.iter().any(|right| right.action == action)
     }
 
-    /// Whether it may be done to a channel.
+    /// Whether a right permits the action on a channel.
     pub(crate) fn allow(&self, action: Action, channel: &str) -> bool {
         self.0.iter().any(|right| right.allows(action, channel))
     }
 
-    /// One after the other.
+    /// The rights, one by one.
     pub fn iter(&self) -> impl Iterator<Item = &Right> {
         self.0.iter()
     }
 }
 
-/// Whether a pattern is the name of the channel of which another one is a view.
+/// Whether a pattern is the name of the channel that another one is a view of.
 fn is_whole_type(pattern: &str, view: &str) -> bool {
-    // How exchanges do is told in types of two words; `event:exchange` is none.
+    // Types about exchanges have two segments, so `event:exchange` is not a type.
     let is_one = pattern.starts_with(EVENT) && pattern != "event:exchange";
     is_one
         && view.strip_prefix(pattern).is_some_and(|rest| rest.starts_with(':'))
         && pattern.matches(':').count() == 1 + usize::from(pattern.starts_with("event:exchange:"))
 }
 
-/// Whether a text is of a pattern. Goes back to the last `*` only, so it takes at most as many steps as
-/// the product of their lengths.
+/// Whether a text matches a pattern. Backtracks to the last `*` only, so the number of steps is at most the
+/// product of the lengths.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);

@@ -1,4 +1,4 @@
-//! What can be configured about who may do what.
+//! The settings of authentication and rights.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -9,13 +9,13 @@ use url::{Host, Url};
 use crate::api_key::is_subject;
 use crate::rights::{Action, Right};
 
-/// Whether anybody is asked who they are.
+/// Whether clients have to authenticate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// Nobody is: whoever reaches the gateway may do everything.
+    /// They do not: everybody who reaches the gateway may do everything.
     Off,
-    /// Everybody is.
+    /// They do.
     On,
 }
 
@@ -23,34 +23,34 @@ pub enum Mode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthConfig {
-    /// `"on"` or `"off"`. Unset: on where there are `issuers`, a `keys_file` or `certificates`, else off; and
-    /// off is refused where other machines reach the gateway. Default unset.
+    /// `"on"` or `"off"`. Unset: on if there are `issuers`, a `keys_file` or `certificates`, otherwise off;
+    /// off is refused if other machines can reach the gateway. Default unset.
     pub mode: Option<Mode>,
-    /// How long a WebSocket that must show a token may take for it, in seconds. Default 5.
+    /// How long a WebSocket that needs a token may take to send it, in seconds. Default 5.
     pub within_s: u64,
-    /// Whether a token may come in the address, as `?access_token=`. Addresses are written into the logs
-    /// of proxies. Default false.
+    /// Whether tokens are accepted in the address, as `?access_token=`. Proxies write addresses into their
+    /// logs. Default false.
     pub token_in_url: bool,
-    /// By how much the clocks of issuers may differ from this one, in seconds. Default 30.
+    /// By how much the clocks of issuers may differ from this machine's, in seconds. Default 30.
     pub leeway_s: u64,
-    /// The longest time for which a token may be valid from now on, in seconds. It is also how long a
-    /// revocation is kept. Default 86,400 (a day).
+    /// The longest remaining validity of a token, in seconds. Also how long a revocation is kept. Default
+    /// 86,400 (a day).
     pub lifetime_max_s: u64,
-    /// How many tokens that were verified are remembered, about, so that who shows one of them again (from
-    /// another tab, or coming back after a deploy) costs no look at a signature: some 50 bytes each while its
-    /// client is there, and 300 after that. 0: none. Default 16,384.
+    /// About how many verified tokens are cached, so that a client that shows one again (from another tab,
+    /// or when it reconnects after a deploy) costs no signature check: about 50 bytes each while the client
+    /// is connected, and 300 after that. 0: none. Default 16,384.
     pub verified_max: usize,
-    /// API keys, in the file that `zonewire key make` writes. Read anew when it changes. Default none.
+    /// The file of API keys that `zonewire key make` writes. Reloaded when it changes. Default none.
     pub keys_file: Option<PathBuf>,
-    /// Rights of those who show nothing, such as `["subscribe:zone:public.*"]`; only `subscribe`. Default
-    /// none.
+    /// Rights of clients without a credential, such as `["subscribe:zone:public.*"]`; only `subscribe`.
+    /// Default none.
     pub anonymous: Vec<String>,
-    /// What the roles in tokens and of keys stand for, by name. `viewer`, `trader`, `publisher`, `worker`
-    /// and `operator` are there unless they are given another meaning.
+    /// The rights that each role in tokens and API keys grants. `viewer`, `trader`, `publisher`, `worker`
+    /// and `operator` are predefined, and can be redefined.
     pub roles: BTreeMap<String, Vec<String>>,
-    /// Who issues tokens. Default none.
+    /// The issuers of tokens. Default none.
     pub issuers: Vec<IssuerConfig>,
-    /// Who comes with which certificate. Default none.
+    /// The client certificates that grant rights. Default none.
     pub certificates: Vec<CertificateConfig>,
 }
 
@@ -76,23 +76,23 @@ impl Default for AuthConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IssuerConfig {
-    /// What its tokens have as `iss`, letter by letter.
+    /// The `iss` of its tokens, compared exactly.
     pub issuer: String,
-    /// What its tokens may have as `aud`; one of them is enough. Default `["zonewire"]`.
+    /// The accepted `aud` of its tokens; one match is enough. Default `["zonewire"]`.
     pub audience: Vec<String>,
-    /// Where its public keys are: files of PEM or a JWK Set, or `https://` addresses of a JWK Set. All
-    /// keys of all of them are valid, so that one can follow the other.
+    /// Sources of its public keys: files of PEM or a JWK Set, or `https://` addresses of a JWK Set. The
+    /// keys of all sources are valid, so that keys can be rotated.
     pub keys: Vec<String>,
-    /// Files, each with a secret that its tokens are signed with by HS256; all are valid.
+    /// Files with one secret each, for tokens signed with HS256; all are valid.
     pub secret_files: Vec<PathBuf>,
     /// The claim with the roles: a list, or a text with spaces. A dot leads into an object, as in
     /// `realm_access.roles`. Default `roles`.
     pub roles_claim: String,
-    /// The claim with rights themselves, such as `["subscribe:zone:pjm"]`. Default `rights`.
+    /// The claim with individual rights, such as `["subscribe:zone:pjm"]`. Default `rights`.
     pub rights_claim: String,
     /// The claim with the tenant. Default `tenant`.
     pub tenant_claim: String,
-    /// The tenant of all its tokens, whatever they say. Default none.
+    /// The tenant of all its tokens, whatever they claim. Default none.
     pub tenant: Option<String>,
 }
 
@@ -115,29 +115,29 @@ impl Default for IssuerConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CertificateConfig {
-    /// A name that a certificate bears, with its kind: `CN:feed-1` (the one common name of its subject), or of
-    /// its subject's alternative names `DNS:feed-1.example.com`, `URI:spiffe://example.com/feed` or
-    /// `email:desk@example.com`. Compared letter by letter.
+    /// A name in the certificate, with its kind: `CN:feed-1` (the only common name of its subject), or one
+    /// of the subject's alternative names: `DNS:feed-1.example.com`, `URI:spiffe://example.com/feed` or
+    /// `email:desk@example.com`. Compared exactly.
     pub name: String,
-    /// Whose it is. Default: the name, without its kind.
+    /// The subject that it authenticates. Default: the name without its kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// Its roles.
     pub roles: Vec<String>,
-    /// Rights besides those of its roles.
+    /// Rights in addition to those of the roles.
     pub rights: Vec<String>,
     /// Its tenant. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
 }
 
-/// What kinds of names of certificates are called.
+/// The prefixes of the kinds of names.
 const KINDS_OF_NAMES: [&str; 4] = ["CN:", "DNS:", "URI:", "email:"];
 
-/// The most certificates that may be listed.
+/// The most certificates that can be listed.
 const CERTIFICATES_MAX: usize = 10_000;
 
-/// What roles stand for unless the settings say otherwise.
+/// The predefined roles.
 pub(crate) const ROLES: [(&str, &[&str]); 5] = [
     ("viewer", &["subscribe:zone:*", "subscribe:event:*"]),
     ("trader", &["subscribe:zone:*", "subscribe:event:*", "order"]),
@@ -146,17 +146,17 @@ pub(crate) const ROLES: [(&str, &[&str]); 5] = [
     ("operator", &["admin"]),
 ];
 
-/// The most issuers, and sources of keys of one of them.
+/// The most issuers, and the most sources of keys of each.
 pub(crate) const SOURCES_MAX: usize = 16;
 
-/// The most verified tokens that may be remembered.
+/// The most verified tokens that can be cached.
 const VERIFIED_MAX: usize = 1_000_000;
 
-/// A setting that cannot be used: its key below `auth`, and what is wrong.
+/// An invalid setting: its key below `auth`, and what is wrong.
 pub type Wrong = (String, String);
 
 impl AuthConfig {
-    /// Whether anybody is asked who they are.
+    /// Whether authentication is on.
     pub fn is_on(&self) -> bool {
         match self.mode {
             Some(mode) => mode == Mode::On,
@@ -168,7 +168,7 @@ impl AuthConfig {
         !self.issuers.is_empty() || self.keys_file.is_some() || !self.certificates.is_empty()
     }
 
-    /// All that cannot be used. No file is read for it.
+    /// All invalid settings. Reads no file.
     pub fn check(&self) -> Vec<Wrong> {
         let mut wrong = Vec::new();
         let mut require = |key: &str, holds: bool, problem: &dyn Fn() -> String| {
@@ -198,11 +198,11 @@ impl AuthConfig {
             let may_be_anonymous =
                 right.as_ref().is_ok_and(|right| right.action() == Action::Subscribe && !text.contains('{'));
             require("anonymous", right.is_err() || may_be_anonymous, &|| {
-                format!("expected subscribe:<channel> alone, without placeholders; found {text:?}")
+                format!("expected only subscribe:<channel>, without placeholders; found {text:?}")
             });
         }
         for (name, rights) in &self.roles {
-            require("roles", is_word(name), &|| format!("{name:?} is no name of a role"));
+            require("roles", is_word(name), &|| format!("{name:?} is not a valid name for a role"));
             for text in rights {
                 let right = text.parse::<Right>();
                 require("roles", right.is_ok(), &|| {
@@ -215,7 +215,7 @@ impl AuthConfig {
         });
         for (index, issuer) in self.issuers.iter().enumerate() {
             let twice = self.issuers[..index].iter().any(|other| other.issuer == issuer.issuer);
-            require("issuers", !twice, &|| format!("{:?} is there twice", issuer.issuer));
+            require("issuers", !twice, &|| format!("{:?} is listed twice", issuer.issuer));
             for problem in issuer.check() {
                 require("issuers", false, &|| format!("{:?}: {problem}", issuer.issuer));
             }
@@ -226,7 +226,7 @@ impl AuthConfig {
         let mut names = BTreeSet::new();
         for certificate in &self.certificates {
             let is_new = names.insert(&certificate.name);
-            require("certificates", is_new, &|| format!("{:?} is there twice", certificate.name));
+            require("certificates", is_new, &|| format!("{:?} is listed twice", certificate.name));
             let is_role = |role: &String| self.roles.contains_key(role) || is_usual_role(role);
             for problem in certificate.check(is_role) {
                 require("certificates", false, &|| format!("{:?}: {problem}", certificate.name));
@@ -237,7 +237,7 @@ impl AuthConfig {
 }
 
 impl CertificateConfig {
-    /// Whose it is.
+    /// The subject that it authenticates.
     pub fn subject(&self) -> &str {
         let value = || KINDS_OF_NAMES.iter().find_map(|kind| self.name.strip_prefix(kind));
         self.subject.as_deref().unwrap_or_else(|| value().unwrap_or_default())
@@ -286,11 +286,14 @@ impl IssuerConfig {
                 wrong.push(problem);
             }
         };
-        require(!self.issuer.is_empty(), "`issuer` must be what its tokens have as `iss`".to_owned());
+        require(!self.issuer.is_empty(), "`issuer` must be the `iss` of its tokens".to_owned());
         let has_audience = !self.audience.is_empty() && self.audience.iter().all(|name| !name.is_empty());
-        require(has_audience, "`audience` must name what its tokens may have as `aud`".to_owned());
+        require(has_audience, "`audience` must name at least one `aud` of its tokens".to_owned());
         let count = self.keys.len() + self.secret_files.len();
-        require(count > 0, "expected `keys` or `secret_files`: nothing could be verified".to_owned());
+        require(
+            count > 0,
+            "expected `keys` or `secret_files`: without them no token can be verified".to_owned(),
+        );
         require(
             count <= SOURCES_MAX,
             format!("expected at most {SOURCES_MAX} keys and secrets, found {count}"),
@@ -318,30 +321,33 @@ fn is_word(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
 }
 
-/// Where keys are.
+/// A source of keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// A file.
     File(PathBuf),
-    /// What answers to GET with a JWK Set.
+    /// An address that answers GET with a JWK Set.
     Url(Url),
 }
 
 impl Place {
-    /// Reads a place as the settings have it.
+    /// Parses a source as it is written in the settings.
     ///
     /// # Errors
-    /// It is an address over which somebody else could give other keys, or none at all.
+    /// It is invalid, or an address over which others could substitute keys.
     pub(crate) fn of(text: &str) -> Result<Self, String> {
         if text.is_empty() {
-            return Err("a place of `keys` is empty".to_owned());
+            return Err("an entry of `keys` is empty".to_owned());
         }
         if !text.contains("://") {
             return Ok(Self::File(PathBuf::from(text)));
         }
-        let url = Url::parse(text).map_err(|error| format!("a place of `keys` is no address: {error}"))?;
+        let url = Url::parse(text)
+            .map_err(|error| format!("an entry of `keys` is not a valid address: {error}"))?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("a place of `keys` holds a password; keys that verify are public".to_owned());
+            return Err(
+                "an entry of `keys` contains a password; keys that verify tokens are public".to_owned()
+            );
         }
         let is_here = match url.host() {
             Some(Host::Domain(name)) => name == "localhost",
@@ -352,8 +358,10 @@ impl Place {
         match url.scheme() {
             "https" => Ok(Self::Url(url)),
             "http" if is_here => Ok(Self::Url(url)),
-            "http" => Err(format!("{url} must begin with https://: on the way others could give other keys")),
-            other => Err(format!("a place of `keys` begins with {other}://; expected https://, or a file")),
+            "http" => Err(format!(
+                "{url} must begin with https://: otherwise others could substitute keys on the way"
+            )),
+            other => Err(format!("an entry of `keys` begins with {other}://; expected https://, or a file")),
         }
     }
 }

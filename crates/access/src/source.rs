@@ -1,4 +1,4 @@
-//! Where keys come from, and when each place is looked at again. Decides, and fetches nothing.
+//! When each source of keys is read again, and what its failures mean. Decides only; the caller reads.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,32 +7,33 @@ use crate::crypto::short_hash;
 use crate::keys::{Key, KeyNumber};
 use crate::settings::Place;
 
-/// How soon a file is read again, in seconds: within it a key that was taken out is gone.
+/// How often a file is read, in seconds: a key removed from it is invalid after that.
 const FILE_EVERY_S: i64 = 1;
 
-/// For how long keys from an address are fresh where its answer does not say, and the bounds of what it
-/// may say, in seconds.
+/// How long keys from an address are fresh if its answer does not say, and the limits on what it may say,
+/// in seconds.
 const FRESH_S: i64 = 300;
 const FRESH_LEAST_S: i64 = 60;
 const FRESH_MOST_S: i64 = 3_600;
 
-/// After a failure it is asked again so much later, and twice as much after each one more, in seconds.
+/// The delay before the next try after a failure, in seconds; it doubles with each further failure.
 const AGAIN_LEAST_S: i64 = 1;
 const AGAIN_MOST_S: i64 = 60;
 
-/// A token names a key that is not known: the address is asked at once, but not sooner after it was asked
-/// before than this, in seconds. Anybody can name keys.
+/// When a token names an unknown key, the address is read at once, but not sooner than this after the
+/// previous read, in seconds: anybody can make up names of keys.
 const WANTED_EVERY_S: i64 = 10;
 
-/// Names of keys that are not known are remembered for so long, in seconds, and so many of them.
+/// How long unknown names of keys are remembered, in seconds, and how many.
 const NAMES_FOR_S: i64 = 60;
 const NAMES_MAX: usize = 1_024;
 
-/// A key that an address no longer gives is forgotten for those who are in when it has not been there for so
-/// long, in seconds, and a second answer said so: one of several servers may be behind the others.
+/// A key that an address no longer lists still counts for current clients until it has been missing for
+/// this long, in seconds, and a second answer confirms it: one of several servers may lag behind the
+/// others.
 const GONE_FOR_S: i64 = 10;
 
-/// What a place gives.
+/// What a source contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gives {
     /// Public keys of an issuer.
@@ -44,7 +45,7 @@ pub(crate) enum Gives {
 }
 
 impl Gives {
-    /// Whose keys they are, where they verify tokens.
+    /// The issuer whose tokens its keys verify; `None` for API keys.
     pub(crate) fn issuer(self) -> Option<usize> {
         match self {
             Self::Public(issuer) | Self::Secret(issuer) => Some(issuer),
@@ -53,17 +54,17 @@ impl Gives {
     }
 }
 
-/// All places.
+/// All sources.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
     pub(crate) list: Vec<Source>,
-    /// Counts each time that one of them is asked.
+    /// Counts the reads of all sources.
     round: u64,
-    /// Keys that tokens have named and that are not known, by a digest of issuer and name.
+    /// Unknown keys that tokens have named, by a digest of issuer and name.
     named: HashMap<u64, Named>,
 }
 
-/// When a key that is not known was named.
+/// When an unknown key was named.
 #[derive(Debug, Clone, Copy)]
 struct Named {
     round: u64,
@@ -75,7 +76,7 @@ impl Sources {
         Self { list, ..Self::default() }
     }
 
-    /// Those that are to be asked now, by their places in the list. Each counts as asked then.
+    /// The indices of the sources that should be read now. Each counts as read from now on.
     pub(crate) fn begin_due(&mut self, now: i64) -> Vec<usize> {
         let mut begun = Vec::new();
         for (index, source) in self.list.iter_mut().enumerate() {
@@ -87,12 +88,12 @@ impl Sources {
         begun
     }
 
-    /// A token of an issuer names a key that is not known, or there are none at all. Says in how many seconds
-    /// it is worth coming again; `None` where the issuer's places have been asked since the key was first
+    /// Called when a token names an unknown key, or its issuer has no keys at all. Returns after how many
+    /// seconds to try again; `None` if all sources of the issuer have been read since the key was first
     /// named, and do not have it.
     ///
-    /// What is remembered has a bound, since anybody can name keys. Who names a great many has the places
-    /// asked no sooner, and has others told to come again at the most.
+    /// The memory is bounded, because anybody can make up names of keys. A flood of them does not make
+    /// sources be read sooner; at worst, clients with really unknown keys are told to try again.
     pub(crate) fn want(&mut self, issuer: usize, name: Option<&str>, now: i64) -> Option<u32> {
         let digest = short_hash(&[b"kid", &issuer.to_be_bytes(), name.unwrap_or_default().as_bytes()]);
         self.named.retain(|_, named| now.saturating_sub(named.at) < NAMES_FOR_S);
@@ -105,27 +106,27 @@ impl Sources {
     }
 }
 
-/// A place that gives keys, and how it did.
+/// A source of keys and its condition.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) gives: Gives,
     pub(crate) place: Place,
     due: i64,
     asked: i64,
-    /// The number of the round in which it was asked last, and of the last one that it answered.
+    /// The number of the latest read of it, and of the latest that succeeded.
     asked_in: u64,
     answered_in: u64,
     is_being_asked: bool,
     failures: u32,
-    /// What was read last, if it could be used.
+    /// The latest usable text.
     pub(crate) text: Option<Arc<str>>,
     /// The keys in it that verify tokens.
     pub(crate) keys: Vec<Key>,
-    /// Those that are no longer in it, and since when; until that is confirmed.
+    /// Keys that are no longer in it, and since when, until their removal is confirmed.
     gone: Vec<(KeyNumber, i64)>,
-    /// When the text was confirmed last.
+    /// When the text was last confirmed.
     pub(crate) confirmed_at: Option<i64>,
-    /// What was wrong the last time.
+    /// The latest failure, if the latest read failed.
     pub(crate) problem: Option<String>,
 }
 
@@ -152,19 +153,19 @@ impl Source {
         matches!(self.place, Place::File(_))
     }
 
-    /// Whether it is time to ask. Then that counts as asked, in this round.
+    /// Whether the source is due. If so, it counts as being read in this round.
     fn begin_if_due(&mut self, now: i64, round: u64) -> bool {
         let is_due = now >= self.due;
         if is_due {
             (self.asked, self.asked_in, self.is_being_asked) = (now, round, true);
-            // Whoever asks says what came of it; if not, then so much later.
+            // The reader reports the outcome; if it does not, the source is due again after this time.
             self.due = now.saturating_add(AGAIN_MOST_S);
         }
         is_due
     }
 
-    /// Somebody needs a key that was named after a round, and is not here. It is asked for it, unless it has
-    /// answered since. Says in how many seconds its answer is there, as far as can be told.
+    /// A key that was first named in round `round` is missing here. Schedules a read, unless the source was
+    /// read since. Returns after how many seconds the answer should be known.
     fn want(&mut self, round: u64, now: i64) -> Option<u32> {
         if self.answered_in > round {
             return None;
@@ -172,7 +173,7 @@ impl Source {
         if self.is_being_asked {
             return Some(1);
         }
-        // Files are read all the time.
+        // Files are read every second anyway.
         if !self.is_file() {
             self.due = self.due.min(now.max(self.asked.saturating_add(WANTED_EVERY_S)));
         }
@@ -180,11 +181,10 @@ impl Source {
         Some(u32::try_from(left).unwrap_or(0) + 1)
     }
 
-    /// It answered, and what it gave can be used. `max_age` is for how long it says that it may be kept,
-    /// in seconds.
+    /// Records a usable answer. `max_age` is for how many seconds it says that it may be cached.
     pub(crate) fn succeeded(&mut self, text: Arc<str>, max_age: Option<i64>, now: i64) {
         let fresh = max_age.unwrap_or(FRESH_S).clamp(FRESH_LEAST_S, FRESH_MOST_S);
-        // Ahead of the end, so that there is time for it to fail.
+        // Read again before the keys become stale, to leave time for failures.
         let again = if self.is_file() { FILE_EVERY_S } else { fresh * 4 / 5 };
         self.due = now.saturating_add(again);
         (self.answered_in, self.is_being_asked) = (self.asked_in, false);
@@ -194,22 +194,22 @@ impl Source {
         self.problem = None;
     }
 
-    /// It gave these keys, and no others.
+    /// Records the keys of an answer.
     pub(crate) fn take_keys(&mut self, keys: Vec<Key>, now: i64) {
         let is_there = |number: &KeyNumber| keys.iter().any(|key| key.number == *number);
         let was_there = self.keys.iter().map(|key| key.number).filter(|number| !is_there(number));
         let newly_gone: Vec<KeyNumber> =
             was_there.filter(|number| self.gone.iter().all(|(gone, _)| gone != number)).collect();
         self.gone.retain(|(number, _)| !is_there(number));
-        // Who changes a file means it.
+        // A file is authoritative: its keys are removed at once.
         if !self.is_file() {
             self.gone.extend(newly_gone.into_iter().map(|number| (number, now)));
         }
         self.keys = keys;
     }
 
-    /// Forgets keys that are gone, where an answer has confirmed it; says whether there were some. It is
-    /// asked again for the others.
+    /// Drops keys whose removal is now confirmed; returns whether there were any. Schedules a read to
+    /// confirm the others.
     pub(crate) fn forget_gone(&mut self, now: i64) -> bool {
         let before = self.gone.len();
         self.gone.retain(|(_, since)| now.saturating_sub(*since) < GONE_FOR_S);
@@ -219,13 +219,12 @@ impl Source {
         self.gone.len() < before
     }
 
-    /// The keys with which tokens may be signed of those who are in.
+    /// The keys that may have signed the tokens of current clients.
     pub(crate) fn held(&self) -> impl Iterator<Item = KeyNumber> {
         self.keys.iter().map(|key| key.number).chain(self.gone.iter().map(|(number, _)| *number))
     }
 
-    /// It did not, or gave something else: what it gave before goes on being used. Says whether that is
-    /// news.
+    /// Records a failure; the previous content stays in effect. Returns whether the failure is new.
     pub(crate) fn failed(&mut self, problem: String, now: i64) -> bool {
         let again = (AGAIN_LEAST_S << self.failures.min(6)).min(AGAIN_MOST_S);
         let again = if self.is_file() { FILE_EVERY_S } else { again };
@@ -299,7 +298,7 @@ mod tests {
         assert!(!given(&mut source, &[one], 1_000));
         assert_eq!((source.keys.len(), held(&source)), (1, 2), "no new token, but those that are in");
         assert!(!source.begins(1_009) && source.begins(1_010), "it is asked again soon");
-        // A server that was behind the others.
+        // The second answer is from a server that lags behind.
         assert!(!given(&mut source, &[one, two], 1_010));
         assert!(!given(&mut source, &[one], 2_000) && !given(&mut source, &[one], 2_009));
         assert!(given(&mut source, &[one], 2_010));
@@ -318,7 +317,7 @@ mod tests {
         assert_eq!(sources.begin_due(0), [0]);
         assert_eq!(sources.want(0, None, 0), Some(1), "the first keys are on their way");
         sources.list[0].succeeded("a".into(), None, 1);
-        // Asked for at once, unless it was asked just now.
+        // Requested at once, unless it was read a moment ago.
         assert_eq!(sources.want(0, Some("new"), 4), Some(7));
         assert_eq!(sources.begin_due(9), [0; 0]);
         assert_eq!(sources.begin_due(10), [0]);
@@ -327,13 +326,13 @@ mod tests {
         assert_eq!(sources.want(0, Some("new"), 11), None, "it does not have it");
         assert_eq!(sources.want(0, Some("newer"), 11), Some(10));
         assert_eq!(sources.begin_due(20), [0]);
-        // Nobody can say while it does not answer.
+        // While the source fails, nobody can tell.
         sources.list[0].failed("away".to_owned(), 21);
         assert_eq!(sources.want(0, Some("newer"), 21), Some(2));
         assert_eq!(sources.begin_due(22), [0]);
         sources.list[0].succeeded("a".into(), None, 22);
         assert_eq!(sources.want(0, Some("newer"), 23), None);
-        // It may have come to be meanwhile.
+        // The key may exist by now.
         assert_eq!(sources.want(0, Some("new"), 100), Some(1));
         assert_eq!(sources.want(1, Some("of another issuer"), 100), None);
     }
@@ -347,7 +346,7 @@ mod tests {
                 sources.want(0, Some(&format!("{now} {n}")), now);
             }
             assert!(sources.named.len() <= NAMES_MAX);
-            // Its first token comes right after an answer without it.
+            // The first token with the key arrives right after an answer without that key.
             if now == 101 {
                 assert!(sources.want(0, Some("new"), now).is_some(), "come again");
             }

@@ -1,5 +1,5 @@
-//! Tokens that were verified a while ago: who shows one of them again, be it from another tab or because it
-//! has to come back, is known without another look at the signature, which costs more than all the rest.
+//! A cache of verified tokens. When a client shows a token again, from another tab or after reconnecting,
+//! its signature is not checked again, which would cost more than everything else.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::crypto::sha256_of;
 use crate::principal::Principal;
 
-/// A token, by so much of its SHA-256 that nobody finds another one with the same.
+/// Identifies a token: enough of its SHA-256 that nobody can find another token with the same.
 pub(crate) type Digest = [u8; 16];
 
 /// The digest of a token.
@@ -16,17 +16,18 @@ pub(crate) fn digest(token: &str) -> Digest {
     digest
 }
 
-/// Who has shown which token. Bounded: in two generations, the older of which goes when the newer is full.
+/// The principals of verified tokens. Bounded: there are two generations, and when the newer is full, the
+/// older is dropped.
 #[derive(Debug)]
 pub(crate) struct Verified {
-    /// The most of a generation.
+    /// The most tokens of one generation.
     max: usize,
     newer: HashMap<Digest, Arc<Principal>>,
     older: HashMap<Digest, Arc<Principal>>,
 }
 
 impl Verified {
-    /// None yet, and never more than `max`.
+    /// An empty cache of at most `max` tokens.
     pub(crate) fn new(max: usize) -> Self {
         Self { max: max / 2, newer: HashMap::new(), older: HashMap::new() }
     }
@@ -50,7 +51,7 @@ impl Verified {
         self.newer.insert(token, principal);
     }
 
-    /// Forgets one that holds no more.
+    /// Removes a token that is no longer valid.
     pub(crate) fn remove(&mut self, token: &Digest) {
         self.newer.remove(token);
         self.older.remove(token);

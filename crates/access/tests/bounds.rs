@@ -1,4 +1,4 @@
-//! Each bound at its edge: what is just within it holds, and one more does not.
+//! Each bound at its edge: the last permitted value is accepted, and the next one is refused.
 
 mod support;
 
@@ -40,7 +40,7 @@ fn file(keys: &[&ApiKey]) -> String {
     ApiKeyFile { keys: keys.iter().map(|key| (*key).clone()).collect() }.to_toml()
 }
 
-/// What becomes of a text of keys at an issuer's only place.
+/// The outcome of a text of keys at an issuer's only source.
 fn given(public: bool, text: &str) -> Given {
     let config = AuthConfig {
         issuers: vec![issuer(usize::from(public), usize::from(!public))],
@@ -92,7 +92,7 @@ fn keys_and_secrets_have_bounds() {
     assert_eq!(given(true, &padded(KEYS_BYTES_MAX)), Given::News);
     assert_ne!(given(true, &padded(KEYS_BYTES_MAX + 1)), Given::News);
     assert_eq!(given(true, &format!("\u{feff}{pem}")), Given::News);
-    // Another curve, and a point that is no uncompressed one: the curve's name and the point must both be right.
+    // Another curve, and a compressed point: both the curve and the form of the point must be right.
     let der = pem_bytes(pem);
     let as_pem = |der: &[u8]| {
         format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
@@ -278,7 +278,7 @@ fn revocations_have_a_bound_and_those_that_are_known_are_prolonged() {
         assert!(access.revoke(&one_more).unwrap_err().to_string().contains("100000"));
     }
     for (what, name) in [(Revoked::Credential, "5"), (Revoked::Subject, "bob")] {
-        // The longer one counts, whichever comes last.
+        // The longer revocation counts, whichever is recorded last.
         for until in [now + 300, now + 200] {
             assert_eq!(access.revoke(&revocation(what, name.to_owned(), until)), Ok(false), "{name}");
         }
@@ -323,7 +323,7 @@ fn what_becomes_of_the_holder_of_a_key() {
     let bystander = access.authenticate(&other_shown).unwrap();
     assert_eq!(access.standing(&holder), Standing::Holds);
     assert_eq!(access.standing(&access.nobody()), Standing::Holds);
-    // Both places are due by then, the file of keys behind the issuer's.
+    // Both sources are due by then; the file of API keys comes after the issuer's.
     let given = |keys: &[&ApiKey], at: i64| {
         let due = access.due(at).pop().unwrap();
         access.given(&due, Ok((file(keys), None)), at)
@@ -352,7 +352,7 @@ fn what_is_made_is_made_once() {
     assert_eq!(made.len(), 200);
     assert!(make_secret().len() >= 43 && make_token_id().len() == 16);
     assert!(SigningKey::of_secret(&make_secret()).is_ok());
-    // By hand and at once a token gets the same signature.
+    // A token put together by hand gets the same signature.
     let token = hs256(SECRET, &claims(json!({})));
     let (signed, signature) = token.rsplit_once('.').unwrap();
     assert_eq!(SigningKey::of_secret(SECRET).unwrap().sign_text(signed), signature);

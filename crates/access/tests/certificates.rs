@@ -1,4 +1,4 @@
-//! Certificates as somebody who has verified them shows them.
+//! Certificates as they arrive after TLS has verified them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use zonewire_access::{
@@ -25,7 +25,7 @@ fn config(certificates: Vec<CertificateConfig>) -> AuthConfig {
     AuthConfig { certificates, ..AuthConfig::default() }
 }
 
-/// For an hour, of the authorities that there are at first.
+/// A certificate that is valid for an hour, from the first generation of authorities.
 fn shows(names: &[&str]) -> Certificate {
     Certificate {
         names: names.iter().map(|name| (*name).to_owned()).collect(),
@@ -59,7 +59,7 @@ fn a_name_that_is_listed_letter_by_letter_is_somebody_and_no_other_is() {
     assert_eq!(may(&desk, Action::Publish, Resource::Channel("zone:acme.a")), Ok(()));
     assert!(may(&desk, Action::Admin, Resource::Gateway).is_err(), "within a tenant there is none");
     assert_eq!(may(&desk, Action::Order, Resource::Gateway), Ok(()));
-    // Of another kind it is another name.
+    // The same value as a different kind is a different name.
     assert_eq!(access.certified(&shows(&["DNS:desk"])).unwrap().tenant(), None);
     for other in
         ["CN:feed", "CN:Desk", "CN:desk ", "CN:des", "DNS:spiffe://example.com/feed", "desk", "email:desk"]
@@ -67,7 +67,7 @@ fn a_name_that_is_listed_letter_by_letter_is_somebody_and_no_other_is() {
         assert_eq!(access.certified(&shows(&[other])), None, "{other}");
     }
     assert_eq!(access.certified(&shows(&[])), None);
-    // Whichever the certificate has first, the settings' first counts.
+    // Whatever the order in the certificate, the first entry in the settings counts.
     for names in [["CN:desk", "DNS:desk"], ["DNS:desk", "CN:desk"]] {
         assert!(access.certified(&shows(&names)).unwrap().tenant().is_some(), "{names:?}");
     }

@@ -1,4 +1,4 @@
-//! Tokens as issuers sign them, and as attackers do.
+//! Tokens as issuers sign them, and as attackers forge them.
 
 mod support;
 
@@ -41,7 +41,7 @@ fn a_token_that_its_issuer_did_not_sign_does_not_hold() {
     let refused = |token: &str| access.authenticate(token).unwrap_err();
     let [header, payload, signature] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
 
-    // Without a signature, in all the ways of writing it (CVE-2015-9235 and its like).
+    // Without a signature, with every spelling of `none` (CVE-2015-9235 and similar).
     for none in ["none", "None", "NONE", "nOnE", ""] {
         let header = base64(&json!({"alg": none, "typ": "JWT"}));
         for signature in ["", signature, "AA"] {
@@ -50,14 +50,15 @@ fn a_token_that_its_issuer_did_not_sign_does_not_hold() {
     }
     assert_eq!(refused(&format!("{header}.{payload}.")), Refused::Signature);
 
-    // The public key as a secret of HMAC (CVE-2016-10555): as PEM, as DER, with and without its line end.
+    // The public key as an HMAC secret (CVE-2016-10555): as PEM, as DER, with and without its final
+    // newline.
     let der = pem_bytes(public);
     for secret in [public.as_bytes(), public.trim_end().as_bytes(), &der, &der[24..]] {
         let forged = hs256_of_bytes(secret, &claims(json!({})));
         assert_eq!(refused(&forged), Refused::Algorithm);
     }
 
-    // Another algorithm in the header, with the signature of the first one.
+    // Another algorithm in the header, with the original signature.
     for (said, expected) in [
         ("HS256", Refused::Algorithm),
         ("ES256", Refused::Algorithm),
@@ -70,7 +71,7 @@ fn a_token_that_its_issuer_did_not_sign_does_not_hold() {
         assert_eq!(refused(&format!("{header}.{payload}.{signature}")), expected, "{said}");
     }
 
-    // Other claims, another key, a key that the token brings along or says where to fetch.
+    // Changed claims, another key, a key that the token contains or links to.
     let more = base64(&claims(json!({"roles": ["operator"]})));
     assert_eq!(refused(&format!("{header}.{more}.{signature}")), Refused::Signature);
     let attacker = SigningKey::of_pem(other_rsa).unwrap();
@@ -83,7 +84,7 @@ fn a_token_that_its_issuer_did_not_sign_does_not_hold() {
         assert_eq!(refused(&signed_by_hand(&header, &claims(json!({})), &attacker)), Refused::Signature);
     }
 
-    // What must be understood, and is not (RFC 7515, section 4.1.11).
+    // Extensions that must be understood, and are not (RFC 7515, section 4.1.11).
     let owner = SigningKey::of_pem(rsa).unwrap();
     for crit in [json!(["exp"]), json!([]), json!(["b64"]), json!(["x", "b64"])] {
         let header = json!({"alg": "RS256", "crit": crit, "x": 1});
@@ -105,7 +106,7 @@ fn a_name_of_a_key_is_compared_and_nothing_else() {
     let with = |key: &SigningKey, id: Option<&str>| {
         access.authenticate(&key.sign(&claims(json!({})), id).unwrap()).err()
     };
-    // Both keys of a rotation hold, with their names and without.
+    // During a rotation, both keys are valid, with their names and without.
     assert_eq!(with(&one, Some("one")), None);
     assert_eq!(with(&two, Some("two")), None);
     assert_eq!(with(&one, None), None);
@@ -122,7 +123,7 @@ fn a_name_of_a_key_is_compared_and_nothing_else() {
         "One",
         "",
     ];
-    // It may be new, so the place is asked once more; then that is its last word.
+    // The key may be new, so the source is read once more; after that it counts as unknown.
     let ec = SigningKey::of_pem(include_str!("keys/ec.pem")).unwrap();
     for id in ids {
         assert!(with(&one, Some(id)).unwrap().after_s().is_some(), "{id:?}");
@@ -135,7 +136,7 @@ fn a_name_of_a_key_is_compared_and_nothing_else() {
         assert_eq!(with(&one, Some(id)), Some(Refused::UnknownKey), "{id:?}");
         assert_eq!(with(&ec, Some(id)), Some(Refused::Algorithm), "{id:?}");
     }
-    // A name that is known, an algorithm that none of its keys has: nothing to wait for.
+    // A known name with an algorithm that no key has: there is nothing to wait for.
     assert_eq!(with(&ec, Some("one")), Some(Refused::Algorithm));
     let secret = SigningKey::of_secret(SECRET).unwrap();
     assert_eq!(with(&secret, Some("new")), Some(Refused::Algorithm), "secrets are not published");
@@ -161,12 +162,12 @@ fn who_came_in_with_a_key_goes_with_it() {
     assert_eq!(given(&access, two, now() + 10), Given::News);
     assert_eq!(access.standing(&alice), Standing::KeyWithdrawn);
     assert_eq!(standings(&access), [false, true, true]);
-    // The same key in another form is the same one.
+    // The same key in another format is the same key.
     let as_jwks = jwks(&[rsa_jwk(one, "any")]);
     assert_eq!(given(&access, &as_jwks, now() + 20), Given::News);
     assert_eq!(standings(&access), [true, false, true]);
 
-    // An address is believed when it says so twice.
+    // The removal of a key from an address needs two answers.
     let issuer = IssuerConfig { keys: vec!["https://id.example/keys".to_owned()], ..issuer(0, 0) };
     let access = Access::new(AuthConfig { issuers: vec![issuer], ..AuthConfig::default() }).unwrap();
     let at = now();
@@ -257,7 +258,7 @@ fn what_is_no_token_is_said_to_be_none() {
     }
     let deep = hs256_of_text(SECRET, &format!("{}{}", "[".repeat(5_000), "]".repeat(5_000)));
     assert!(access.authenticate(&deep).is_err());
-    // Nothing of what was shown is in what is said of it.
+    // The reasons contain nothing of the token.
     for refused in Refused::ALL {
         assert!(!refused.to_string().contains("eyJ"));
     }

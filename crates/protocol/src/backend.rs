@@ -1,4 +1,4 @@
-//! Which storage serves, and how well: said the same in health, stats, metrics and on the wire.
+//! Which storage serves, and in what state it is: reported alike in health, stats, metrics and messages.
 
 use crate::open::words;
 
@@ -13,13 +13,13 @@ words! {
 }
 
 words! {
-    /// How well it serves.
+    /// The state of the storage.
     pub enum BackendState {
         /// As configured.
         Healthy = "healthy",
-        /// Redis is configured or required, and does not serve.
+        /// Redis is configured or required, but does not serve.
         Degraded = "degraded",
-        /// Redis is back; what was missed is being put in order.
+        /// Redis is back, and the node is reconciling with it.
         Recovering = "recovering",
     }
 }

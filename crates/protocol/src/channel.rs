@@ -1,4 +1,4 @@
-//! The name of a channel: what it carries, then whose.
+//! Names of channels: a kind, then what the channel belongs to.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,25 +16,26 @@ const ORDER_PREFIX: &str = "order:";
 const EVENT_PREFIX: &str = "event:";
 const REGISTRY_PREFIX: &str = "registry:";
 
-/// The registries that there are.
+/// The names of all registries.
 const REGISTRIES: [&str; 2] = ["providers", "active-orders"];
 
-/// What a name is made of.
-const FORM: &str = "`zone:` and 1 to 64 of A-Z a-z 0-9 . _ : -, `order:` and a UUID, `event:` and a type, maybe \
-                    with a pattern behind it such as `event:ticker:binance:*` (`event:ticker` is all), \
+/// The forms of a channel's name, for error messages.
+const FORM: &str = "`zone:` and 1 to 64 of A-Z a-z 0-9 . _ : -, `order:` and a UUID, `event:` and a type, \
+                    optionally followed by a pattern, as in `event:ticker:binance:*` (`event:ticker` is all), \
                     `registry:providers` or `registry:active-orders`";
 
-/// What a channel carries; decided by the part of its name before the first colon.
+/// What a channel carries, as the part of its name before the first colon says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ChannelKind {
     /// `zone:<zone>`: the prices of a market area.
     Zone,
     /// `order:<uuid>`: the updates of an order. Always on lane *every*.
     Order,
-    /// `event:<type>`: the events of a type. With a pattern behind it (`event:ticker:binance:*`) it is a
-    /// view of that channel: those of its entries that match.
+    /// `event:<type>`: the events of one type. With a pattern (`event:ticker:binance:*`) it is a view of
+    /// that channel, which shows the entries that match.
     Event,
-    /// `registry:providers` and `registry:active-orders`: records, each replacing the one of its key.
+    /// `registry:providers` and `registry:active-orders`: records, each of which replaces the previous one
+    /// of its key.
     Registry,
 }
 
@@ -53,7 +54,7 @@ impl ChannelName {
     /// The channel that carries an order's updates.
     pub fn order(order: OrderId) -> Self {
         const PREFIX_LEN: usize = ORDER_PREFIX.len();
-        // Made for every update of every order: in place.
+        // Called for every update of every order, so it formats in place.
         let mut name = [0; PREFIX_LEN + Hyphenated::LENGTH];
         name[..PREFIX_LEN].copy_from_slice(ORDER_PREFIX.as_bytes());
         order.0.as_hyphenated().encode_lower(&mut name[PREFIX_LEN..]);
@@ -65,13 +66,13 @@ impl ChannelName {
         Self(format!("{EVENT_PREFIX}{event}").into())
     }
 
-    /// The type of the events that it carries, and the pattern that they match where it is a view.
+    /// The type of the events that the channel carries, and the pattern if it is a view.
     pub fn as_event(&self) -> Option<(EventType, Option<&str>)> {
         let (event, rest) = split_type(self.0.strip_prefix(EVENT_PREFIX)?)?;
         Some((event, rest.strip_prefix(':')))
     }
 
-    /// The channel whose entries it shows: another one where this is a view, else itself.
+    /// The channel whose log holds the entries: for a view the one that it is a view of, otherwise itself.
     pub fn log(&self) -> Self {
         match self.as_event() {
             Some((event, Some(_))) => Self::event(event),
@@ -79,12 +80,12 @@ impl ChannelName {
         }
     }
 
-    /// Whether it shows those entries of another channel that match its pattern.
+    /// Whether this is a view: it shows the entries of another channel that match a pattern.
     pub fn is_view(&self) -> bool {
         self.as_event().is_some_and(|(_, pattern)| pattern.is_some())
     }
 
-    /// The order whose updates it carries, if it is such a channel.
+    /// The order whose updates the channel carries, if it is an order's channel.
     pub fn as_order(&self) -> Option<OrderId> {
         self.0.strip_prefix(ORDER_PREFIX)?.parse().ok()
     }
@@ -107,7 +108,7 @@ impl ChannelName {
         }
     }
 
-    /// The name without its kind: the zone in `zone:pjm`.
+    /// The name without the kind: `pjm` for `zone:pjm`.
     pub fn subject(&self) -> &str {
         self.0.split_once(':').map_or("", |(_, subject)| subject)
     }
@@ -172,7 +173,7 @@ impl schemars::JsonSchema for ChannelName {
     fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": "string",
-            "description": "The name of a channel: `zone:<zone>`, `order:<uuid>`, `registry:providers`, `registry:active-orders`, or `event:<type>`, with a pattern behind it for those of its events that match.",
+            "description": "The name of a channel: `zone:<zone>`, `order:<uuid>`, `registry:providers`, `registry:active-orders`, or `event:<type>`, optionally followed by a pattern that selects some of its events.",
             "pattern": "^(zone:[A-Za-z0-9._:-]{1,64}|order:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|registry:(providers|active-orders)|event:(ticker|trade|orderbook|candle|exchange:(connected|disconnected|reconnecting|error))(:[A-Za-z0-9._/*-]{1,64}){0,3})$",
         })
     }

@@ -1,4 +1,4 @@
-//! What clients say to the gateway.
+//! Messages from clients to the gateway.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use crate::fields::read_fields;
 use crate::json::{check_json, json_fault};
 use crate::{ErrorCode, OrderedFields, Position};
 
-/// What a client calls a request: a string or a number, which comes back with each digit and escape as it
-/// was written.
+/// A client's name for a request: a string or a number, which the gateway returns exactly as it was
+/// written.
 #[derive(Debug, Clone, Serialize)]
 #[serde(transparent)]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string | number"))]
 pub struct RequestId(Arc<RawValue>);
 
 impl RequestId {
-    /// The longest one, as JSON text, in bytes.
+    /// The longest id, in bytes of JSON text.
     pub const LEN_MAX: usize = 128;
 
     fn read(value: &RawValue) -> Result<Self, String> {
@@ -66,21 +66,21 @@ impl schemars::JsonSchema for RequestId {
     fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": ["string", "number"],
-            "description": "What a client calls a request, of at most 128 bytes as JSON; it comes back as it was written.",
+            "description": "A client's name for a request, at most 128 bytes of JSON; the gateway returns it as it was written.",
         })
     }
 }
 
-/// Where to resume a channel, as a client wrote it: each is judged on its own, so that one that is wrong does
-/// not spoil the others.
+/// Where to resume a channel, as the client wrote it. Each position is checked separately, so an invalid
+/// one does not affect other channels.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub enum Since {
-    /// A position; also taken as a text, `<epoch>:<offset>`.
+    /// A valid position; also accepted as a text, `<epoch>:<offset>`.
     At(Position),
-    /// What is none.
+    /// Anything that is not a position.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     #[cfg_attr(feature = "ts", ts(type = "string"))]
     Unreadable(Value),
@@ -97,40 +97,40 @@ impl<'de> Deserialize<'de> for Since {
     }
 }
 
-/// A request for the entries of channels. Names are as the client wrote them: each is judged on its own.
+/// A request to follow channels. Names are as the client wrote them; each is checked separately.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Subscribe {
-    /// Comes back in the answers.
+    /// The gateway repeats it in its answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,
     /// Names of channels.
     #[serde(deserialize_with = "channels")]
     pub channels: Vec<String>,
-    /// Where to resume, by channel name; channels without an entry start with what comes next.
+    /// Where to resume, by channel name; other channels start with the next entry.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "since")]
     #[cfg_attr(feature = "ts", ts(as = "Option<BTreeMap<String, Option<Since>>>", optional))]
     pub since: BTreeMap<String, Option<Since>>,
-    /// The latest entry of each key is wanted first, of zones that are not resumed.
+    /// Whether zones that are not resumed start with the latest entry of each key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "snapshot")]
     #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
     pub snapshot: bool,
 }
 
 impl Subscribe {
-    /// What comes next in these channels.
+    /// A request to follow these channels, starting with the next entry.
     pub fn to(channels: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self { channels: channels.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 }
 
-/// A request for no more entries of channels.
+/// A request to stop following channels.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Unsubscribe {
-    /// Comes back in the answers.
+    /// The gateway repeats it in its answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,
     /// Names of channels.
@@ -178,33 +178,33 @@ impl schemars::JsonSchema for RawEntry {
     }
 }
 
-/// Entries to be published to a channel. They are read as over HTTP.
+/// Entries to publish to a channel. They are parsed as over HTTP.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Publish {
-    /// Comes back in the answer.
+    /// The gateway repeats it in its answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,
-    /// The name of a zone's channel, or of one of events.
+    /// The channel of a zone or of a type of events.
     #[serde(deserialize_with = "channel")]
     pub channel: String,
-    /// Prices, or events; `events` is as good a name for them.
+    /// Prices or events. On the wire, `events` is accepted as a name for this field too.
     #[serde(deserialize_with = "entries")]
     pub entries: Vec<RawEntry>,
 }
 
-/// A request for nothing but an answer.
+/// A message without content, such as `ping`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Bare {
-    /// Comes back in the answer.
+    /// The gateway repeats it in its answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,
 }
 
-/// Who one is: a token, or an API key. It is never printed.
+/// A credential: a token or an API key. Never printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -217,12 +217,12 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Shows who one is, or shows it anew before the token that was shown expires.
+/// Authenticates the client, or replaces its token before that expires.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Auth {
-    /// Comes back in the answer.
+    /// The gateway repeats it in its answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,
     /// The token.
@@ -242,22 +242,22 @@ pub enum ClientMessage {
     Unsubscribe(Unsubscribe),
     /// Answered with `heartbeat_ack`.
     Heartbeat(Bare),
-    /// The answer to the gateway's `heartbeat`, where a client sends one; `pong` is as good.
+    /// The client's answer to the gateway's `heartbeat`, for clients that send one; `pong` is accepted too.
     HeartbeatAck(Bare),
     /// Answered with `pong`.
     Ping(Bare),
     /// Answered with `authenticated` or `error`.
     Auth(Auth),
-    /// Answered with `published` or `error`, in the order of these messages.
+    /// Answered with `published` or `error`, in the order in which the client sent these messages.
     Publish(Publish),
 }
 
-/// A message that cannot be understood: which error to answer, and with what text.
+/// A message that could not be parsed: the error code and the text to answer with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InvalidMessage {
-    /// The request's `id`, if that much was readable.
+    /// The request's `id`, if it could be read.
     pub id: Option<RequestId>,
-    /// Sorts the error for the client.
+    /// The code of the error.
     pub code: ErrorCode,
     /// What was wrong and what would be right.
     pub message: String,
@@ -267,8 +267,8 @@ impl ClientMessage {
     /// Reads one text message.
     ///
     /// # Errors
-    /// Not JSON, not an object, an unknown `type`, or fields of the wrong shape; the error says
-    /// which and what would be right.
+    /// The text is not JSON or not an object, `type` is unknown, or a field has the wrong shape;
+    /// the error says which, and what would be right.
     pub fn parse(text: &str) -> Result<Self, InvalidMessage> {
         let fail = |code, message: String| InvalidMessage { id: None, code, message };
         check_json(text)
@@ -322,8 +322,7 @@ impl<'de> Deserialize<'de> for ClientMessage {
     }
 }
 
-/// The fields of a message. Of a name that is there twice the last one counts, and one that is null is as
-/// good as none.
+/// The fields of a message. If a name occurs twice, the last one counts; null counts as absent.
 struct LastOfEach<'a>(Vec<(String, &'a RawValue)>);
 
 impl LastOfEach<'_> {
@@ -332,7 +331,7 @@ impl LastOfEach<'_> {
         found.map(|(_, value)| *value).filter(|value| value.get() != "null")
     }
 
-    /// What has these fields, or what is wrong with one of them.
+    /// Deserializes the fields; the error says which one is wrong.
     fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
         let known = ["id", "channels", "since", "snapshot", "token", "channel", "entries"];
         let get = |name| match name {
@@ -347,7 +346,7 @@ impl LastOfEach<'_> {
     }
 }
 
-/// What a field must be.
+/// The error text for a field of the wrong shape.
 fn must_be(field: &str) -> String {
     let expected = match field {
         "type" => r#"a string such as "ping""#,

@@ -1,4 +1,4 @@
-//! Why a connection ends. The number alone tells a client whether to come back.
+//! Why a connection ends. The number alone tells a client whether to reconnect.
 
 use crate::open::words;
 
@@ -6,44 +6,45 @@ words! {
     /// Close codes (RFC 6455, section 7.4). 1000 to 1015 mean what the RFC says; 4000 to 4499 say
     /// "reconnect and resume"; 4500 to 4999 say "do not reconnect".
     pub enum CloseCode {
-        /// the client closed so, or the order that the socket was opened on has ended and all was sent
+        /// the client closed the connection, or the order that it was opened on has ended and everything
+        /// was sent
         Normal = "normal",
-        /// a frame broke RFC 6455
+        /// a frame violated RFC 6455
         ProtocolError = "protocol_error",
         /// a binary message
         Unsupported = "unsupported_data",
-        /// never sent: the connection broke
+        /// never sent: the connection was lost without a close frame
         Abnormal = "abnormal",
         /// a text message was not UTF-8
         InvalidUtf8 = "invalid_utf8",
-        /// a message was larger than 64 KiB, or in more than 256 fragments
+        /// a message was larger than 64 KiB, or had more than 256 fragments
         TooBig = "message_too_big",
-        /// the gateway stops; `retry_after_ms` is spread, so that not all clients come back at once
+        /// the gateway is stopping; `retry_after_ms` is spread, so that not all clients reconnect at once
         ShuttingDown = "shutting_down",
-        /// the client read too slowly, or has been behind for longest where too many are
+        /// the client read too slowly, or had lagged longest while too many connections lagged
         SlowConsumer = "slow_consumer",
-        /// nothing was heard from the client for 75 s
+        /// the client was silent for 75 s
         HeartbeatTimeout = "heartbeat_timeout",
-        /// an operator moves the connection: its client comes back, maybe to another gateway
+        /// an operator moves the connection: its client reconnects, possibly to another gateway
         Moved = "moved",
-        /// the client sent too many messages: `retry_after_ms` is when it may send as many again as it may
-        /// at first; or it connects too often: `retry_after_ms` is spread; or all connections of its subject, or of
-        /// its tenant, did so together: `retry_after_ms` is when they may again
+        /// the client sent too many messages: `retry_after_ms` is when it may send a full burst again; or
+        /// it connects too often: `retry_after_ms` is spread; or all connections of its subject, or of its
+        /// tenant, together did one of these: `retry_after_ms` is when they may continue
         RateLimited = "rate_limited",
-        /// there is no room for the connection, or for what it was opened on: in all, or of its address, its
-        /// subject or its tenant; `retry_after_ms` is spread
+        /// there is no room for the connection, or for what it was opened on: a limit of the gateway, or of
+        /// the client's address, subject or tenant, is reached; `retry_after_ms` is spread
         TooManyConnections = "too_many_connections",
-        /// the token has expired, or the key that it is signed with was withdrawn: come back with a new one
+        /// the token has expired, or the key that signed it was withdrawn: reconnect with a new token
         TokenExpired = "token_expired",
-        /// whether the token holds cannot be told yet, since keys of its issuer are being fetched: come back
+        /// the token cannot be verified yet, because its issuer's keys are still being fetched: reconnect
         /// with the same one after `retry_after_ms`
         KeysAwaited = "keys_awaited",
         /// an operator ended the connection
         Disconnected = "disconnected",
-        /// no token came in time, it does not hold, it gives no right to the address, or it was revoked;
-        /// only another token can help
+        /// no token came in time, or it is invalid, gives no right to the address, or was revoked; only
+        /// another token can help
         Unauthorized = "unauthorized",
-        /// the address has not the right form; the `error` before it says what
+        /// the address is malformed; the `error` before the close says how
         BadRequest = "bad_request",
     }
 }
@@ -77,9 +78,9 @@ impl CloseCode {
         self.as_str()
     }
 
-    /// Whether a client should come back by itself after this number: not after a normal end (1000),
-    /// not after it broke the protocol (1002, 1003, 1007, 1009), which it would only do again, and
-    /// not after 4500 to 4999. All else, also numbers not known here, is worth a retry.
+    /// Whether a client should reconnect by itself after a close with this number: not after a normal end
+    /// (1000), not after it violated the protocol (1002, 1003, 1007, 1009), which it would only do again,
+    /// and not after 4500 to 4999. After any other number, known here or not, a retry makes sense.
     pub fn may_reconnect(number: u16) -> bool {
         !matches!(number, 1000 | 1002 | 1003 | 1007 | 1009 | 4500..=4999)
     }

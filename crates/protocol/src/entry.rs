@@ -1,4 +1,4 @@
-//! An entry as clients get it: one flat JSON object.
+//! An entry as clients receive it: one flat JSON object.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::Error as _;
@@ -8,48 +8,48 @@ use serde_json::value::RawValue;
 
 use crate::{ChannelName, EntryKind, Fields, OrderId};
 
-/// The type of the message that stands for an entry which the gateway cannot show.
+/// The message type that replaces an entry which the gateway cannot show.
 pub const SKIPPED: &str = "skipped";
 
-/// Says in an entry that updates before it are missing.
+/// The field that marks an entry before which others are missing.
 pub const MISSED_BEFORE: &str = "missedBefore";
 
-/// Says of an entry that it is the latest one of its key, sent because a client begins.
+/// The field that marks an entry of a snapshot.
 pub const SNAPSHOT: &str = "snapshot";
 
-/// Says in an entry of an order which one it is of.
+/// The field that names the order an entry belongs to.
 pub const ORDER_ID: &str = "orderId";
 
 const LATE: &str = "late";
 
-/// An entry of a channel: a price, a removal, an update of an order, or of a kind that only newer gateways
-/// know.
+/// An entry of a channel: a price, a removal, an order update, or a kind that only newer gateways know.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EntryMessage {
-    /// `type`: what it is, such as `price_update`, or `skipped` in place of one that the gateway cannot show.
+    /// `type`: the entry's kind, such as `price_update`, or `skipped` in place of an entry that the gateway
+    /// cannot show.
     pub kind: Box<str>,
     /// The channel.
     pub channel: ChannelName,
-    /// The order whose channel it is, where the envelope says so.
+    /// The order whose channel it is, if the envelope names it.
     pub order_id: Option<OrderId>,
-    /// Its place in the log; counts from 1 in each epoch.
+    /// Its offset in the log, counted from 1 in each epoch.
     pub offset: u64,
-    /// Names it for good, in every epoch and on every gateway. Absent of one that is damaged.
+    /// Identifies the entry, in every epoch and on every gateway. Absent if the stored entry is damaged.
     pub id: Option<Box<str>>,
-    /// Its own time. Absent of one that is damaged.
+    /// The time of the entry itself. Absent if the stored entry is damaged.
     pub timestamp: Option<DateTime<Utc>>,
-    /// It is the latest one of its key, sent because a client begins.
+    /// The entry is part of a snapshot: the latest one of its key.
     pub snapshot: bool,
-    /// It comes after its time.
+    /// The entry waited at its gateway, or arrives after entries that were accepted later.
     pub late: bool,
-    /// Entries of its gateway before it are gone.
+    /// Earlier entries of the same gateway were dropped and are in no log.
     pub missed_before: bool,
-    /// What its publisher gave, in its order and with its digits.
+    /// The publisher's fields, in their order and with their digits.
     pub fields: Fields,
 }
 
 impl EntryMessage {
-    /// Nothing follows it in its channel.
+    /// Whether this is the last entry of its channel.
     pub fn is_terminal(&self) -> bool {
         match self.kind.parse::<EntryKind>() {
             Ok(kind) => kind.is_terminal(),
@@ -57,12 +57,12 @@ impl EntryMessage {
         }
     }
 
-    /// It stands in the place of one that the gateway cannot show.
+    /// Whether it replaces an entry that the gateway cannot show.
     pub fn is_skipped(&self) -> bool {
         &*self.kind == SKIPPED
     }
 
-    /// Sorts the fields of a message; says which one is missing or wrong.
+    /// Builds the entry from the fields of a message; the error says which field is missing or wrong.
     pub(crate) fn of_fields(Fields(all): Fields) -> Result<Self, serde_json::Error> {
         fn read<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Result<T, serde_json::Error> {
             serde_json::from_str(value.get())
@@ -79,7 +79,7 @@ impl EntryMessage {
                 "offset" => offset = Some(read(&value)?),
                 "id" => id = read(&value)?,
                 "timestamp" => timestamp = read(&value)?,
-                // Behind the offset it is the publisher's own word.
+                // After the offset, a field of this name is the publisher's own.
                 ORDER_ID if offset.is_none() => order_id = Some(read(&value)?),
                 SNAPSHOT if is_plain_mark && !snapshot && !late && !missed_before => snapshot = true,
                 LATE if is_plain_mark && !missed_before => late = true,

@@ -1,34 +1,34 @@
-//! What an event is about, and which events a channel carries.
+//! Types of events, and the keys of events.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::name::InvalidName;
 
-/// The type of an event: of the market, or of how an exchange is reached. Each has one channel,
-/// `event:<type>`.
+/// The type of an event, which concerns the market or the connection to an exchange. Each type has one
+/// channel, `event:<type>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EventType {
     /// `ticker`: the last price of a symbol, or its best bid and ask.
     Ticker,
     /// `trade`: one trade.
     Trade,
-    /// `orderbook`: a book, or what has changed in one.
+    /// `orderbook`: a whole order book, or its changes.
     Orderbook,
-    /// `candle`: how a symbol was traded in an interval.
+    /// `candle`: how a symbol traded in one interval.
     Candle,
-    /// `exchange:connected`: an exchange is reached.
+    /// `exchange:connected`: a feed has connected to an exchange.
     ExchangeConnected,
-    /// `exchange:disconnected`: an exchange is reached no more.
+    /// `exchange:disconnected`: the connection to an exchange was lost.
     ExchangeDisconnected,
-    /// `exchange:reconnecting`: an exchange is to be reached again.
+    /// `exchange:reconnecting`: a feed is about to reconnect to an exchange.
     ExchangeReconnecting,
-    /// `exchange:error`: an exchange said, or did, what it should not.
+    /// `exchange:error`: an exchange reported an error, or did something unexpected.
     ExchangeError,
 }
 
 impl EventType {
-    /// All of them.
+    /// All types.
     pub const ALL: [Self; 8] = [
         Self::Ticker,
         Self::Trade,
@@ -40,7 +40,7 @@ impl EventType {
         Self::ExchangeError,
     ];
 
-    /// The name of it, in addresses, channels and messages.
+    /// The type's name in addresses, channels and messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ticker => "ticker",
@@ -54,13 +54,13 @@ impl EventType {
         }
     }
 
-    /// It tells how an exchange is reached, and is of no symbol.
+    /// Whether the event concerns the connection to an exchange rather than a symbol.
     pub fn is_of_exchange(self) -> bool {
         use EventType::{ExchangeConnected, ExchangeDisconnected, ExchangeError, ExchangeReconnecting};
         matches!(self, ExchangeConnected | ExchangeDisconnected | ExchangeReconnecting | ExchangeError)
     }
 
-    /// Of how many segments the key of such an event is: exchange, symbol, interval.
+    /// How many segments the key of such an event has: exchange, symbol, interval.
     pub fn segments(self) -> usize {
         match self {
             Self::Ticker | Self::Trade | Self::Orderbook => 2,
@@ -90,7 +90,7 @@ impl fmt::Display for EventType {
     }
 }
 
-/// The most segments that a key has.
+/// The most segments that a key can have.
 pub const SEGMENTS_MAX: usize = 3;
 
 /// Whether a text can be the name of an exchange: 1 to 32 of `a-z 0-9 . _ -`.
@@ -110,7 +110,7 @@ pub fn is_interval(text: &str) -> bool {
     (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Reads a channel's name behind `event:`: the type, and what follows it.
+/// Splits a channel's name after `event:` into the type and the rest.
 pub(crate) fn split_type(name: &str) -> Option<(EventType, &str)> {
     EventType::ALL.into_iter().find_map(|event| {
         let rest = name.strip_prefix(event.as_str())?;
@@ -118,8 +118,8 @@ pub(crate) fn split_type(name: &str) -> Option<(EventType, &str)> {
     })
 }
 
-/// Whether what follows the type in a name is a pattern: as many segments as the key has, each itself or
-/// `*`, and not all of them `*`.
+/// Whether the text after the type is a pattern: as many segments as the key has, each a value or `*`, and
+/// not all of them `*`.
 pub(crate) fn is_pattern(event: EventType, pattern: &str) -> bool {
     let fits = [is_exchange, is_symbol, is_interval];
     let segments = || pattern.split(':');

@@ -7,43 +7,43 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// The fields of an object in their order, with their values as they were written. A name that is
-/// there twice is here twice.
+/// The fields of an object in their original order, with values as they were written. A name that occurs
+/// twice is here twice.
 #[derive(Debug)]
 pub struct OrderedFields<'a>(pub Vec<(String, &'a RawValue)>);
 
-/// The same, with values of their own. Nothing but JSON can be read as these.
+/// The same, with owned values. Can only be deserialized from JSON.
 #[derive(Debug, Clone, Default)]
 pub struct Fields(pub Vec<(String, Box<RawValue>)>);
 
 impl Fields {
-    /// A value as it was written; of a name that is there twice, the last one.
+    /// A value as it was written; if the name occurs twice, the last one.
     pub fn raw(&self, name: &str) -> Option<&RawValue> {
         self.0.iter().rev().find(|(field, _)| field == name).map(|(_, value)| &**value)
     }
 
-    /// A value, where there is one of this type.
+    /// A value, if there is one and it has this type.
     pub fn get<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         serde_json::from_str(self.raw(name)?.get()).ok()
     }
 
-    /// All of them, as something that has such fields.
+    /// Deserializes all fields as a type that has them.
     ///
     /// # Errors
-    /// They are not of its form.
+    /// The fields do not fit the type.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         read_fields(self.0.iter().map(|(name, value)| (name.as_str(), &**value)))
     }
 }
 
-/// Reads fields as something that has them.
+/// Deserializes fields as a type that has them.
 pub(crate) fn read_fields<'a, T: Deserialize<'a>>(
     fields: impl Iterator<Item = (&'a str, &'a RawValue)>,
 ) -> Result<T, serde_json::Error> {
     T::deserialize(MapDeserializer::new(fields))
 }
 
-/// Equal texts, that is: the same names and values in the same order, written alike.
+/// Compares texts: equal fields have the same names and values in the same order, written alike.
 impl PartialEq for Fields {
     fn eq(&self, other: &Self) -> bool {
         let texts = |fields: &Self| -> Vec<(String, String)> {

@@ -1,5 +1,5 @@
-//! Bodies over HTTP: what is asked, and what is answered. Entries and orders are generic where the gateway
-//! writes what it has as text.
+//! HTTP bodies of requests and answers. Entries and orders are type parameters where the gateway writes
+//! them from text that it already has.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use crate::{BackendName, BackendState, ChannelName, EntryMessage, Epoch, Lane, O
 
 // Zones
 
-/// The answer to what was published, and to updates: how many were accepted.
+/// The answer to publishing and to updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct Accepted {
-    /// So many.
+    /// How many entries or updates were accepted.
     pub accepted: u64,
 }
 
@@ -26,7 +26,7 @@ pub struct Accepted {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct ZoneList {
-    /// In order of name.
+    /// The zones, ordered by name.
     pub zones: Vec<ZoneView>,
 }
 
@@ -37,7 +37,7 @@ pub struct ZoneList {
 pub struct ZoneView {
     /// Its channel.
     pub channel: ChannelName,
-    /// How it treats readers that fall behind.
+    /// What happens to clients that read it too slowly.
     pub lane: Lane,
     /// The path of its WebSocket.
     pub stream: String,
@@ -45,77 +45,77 @@ pub struct ZoneView {
     pub zone: String,
 }
 
-/// `GET /api/zones/{zone}/latest` and `/history`: entries as their messages, with what they belong to.
+/// `GET /api/zones/{zone}/latest` and `/history`: entries in the form of messages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields, concrete(E = EntryMessage)))]
 pub struct Entries<E = EntryMessage> {
     /// The channel.
     pub channel: ChannelName,
-    /// The life of the log that the offsets belong to; of `/history`.
+    /// The epoch of the offsets; only in `/history`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
-    /// The oldest offset that the log keeps; of `/history`.
+    /// The oldest offset in the log; only in `/history`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_offset: Option<u64>,
-    /// The newest one; of `/history`.
+    /// The newest offset in the log; only in `/history`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_offset: Option<u64>,
-    /// Where the next page begins, if there may be one; of `/latest`.
+    /// Where the next page begins, if there may be one; only in `/latest`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-    /// In their order.
+    /// The entries in order.
     pub entries: Vec<E>,
 }
 
 // Orders
 
 words! {
-    /// How an order stands, and the type of its updates but for `pending`.
+    /// The state of an order; except for `pending`, also the type of its newest update.
     pub enum OrderStatus {
-        /// Nothing was told of it yet.
+        /// There is no update yet.
         Pending = "pending",
         /// Its venue is being chosen.
         Routing = "routing",
-        /// Its transaction is being made.
+        /// Its transaction is being built.
         Building = "building",
-        /// Its transaction is on its way.
+        /// Its transaction was sent.
         Submitted = "submitted",
         /// It was carried out.
         Confirmed = "confirmed",
-        /// It was not carried out, and will not be.
+        /// It was not carried out and will not be.
         Failed = "failed",
     }
 }
 
-/// `POST /api/orders/execute` where `orders.schema` is `swap`: one token for another. Numbers keep the digits
-/// that they are written with.
+/// `POST /api/orders/execute` if `orders.schema` is `swap`: an exchange of one token for another. Numbers
+/// keep the digits with which they are written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Swap {
-    /// What is given, such as `SOL`.
+    /// The token to sell, such as `SOL`.
     pub token_in: String,
-    /// What is wanted for it, such as `USDC`.
+    /// The token to buy, such as `USDC`.
     pub token_out: String,
-    /// How much of `tokenIn`; greater than 0.
+    /// How much of `tokenIn` to sell; greater than 0.
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     #[cfg_attr(feature = "ts", ts(type = "number"))]
     pub amount: Box<RawValue>,
-    /// Per cent by which the price may be worse than quoted, 0 to 100. Default 0.5.
+    /// By how many percent the price may be worse than quoted, 0 to 100. Default 0.5.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
     #[cfg_attr(feature = "ts", ts(type = "number"))]
     pub slippage: Option<Box<RawValue>>,
-    /// Goes with the order.
+    /// Any object; stored with the order.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<serde_json::Map<String, serde_json::Value>>"))]
     #[cfg_attr(feature = "ts", ts(type = "Record<string, unknown>"))]
     pub metadata: Option<Box<RawValue>>,
 }
 
-/// The answer to an order: it is in the queue.
+/// The answer to an accepted order, which is now in the queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -123,20 +123,20 @@ pub struct Swap {
 pub struct OrderPlaced {
     /// The job that carries it out.
     pub job_id: OrderId,
-    /// Its name.
+    /// The order's id.
     pub order_id: OrderId,
-    /// The order that was tried in vain, and that this one is in place of.
+    /// The order that this one retries, whose attempts all failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<OrderId>,
-    /// How it stands.
+    /// The state of the order.
     pub status: String,
     /// Always true.
     pub success: bool,
-    /// Where its stream is.
+    /// The address of the order's WebSocket.
     pub ws_url: String,
 }
 
-/// The answer to `POST /api/orders/{orderId}/cancel`: it is asked for.
+/// The answer to `POST /api/orders/{orderId}/cancel`: cancelling was requested.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -150,34 +150,35 @@ pub struct OrderCancelling {
     pub success: bool,
 }
 
-/// What is known of an order.
+/// What is known about an order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields, concrete(E = EntryMessage)))]
 pub struct OrderView<E = EntryMessage> {
-    /// Its name.
+    /// The order's id.
     pub order_id: OrderId,
-    /// The name of the job that carries it out; absent when there is none here.
+    /// The id of the job that carries it out; absent if the gateway has none for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_id: Option<OrderId>,
-    /// While Redis is away: what this node knows by itself, which may be behind. Absent otherwise.
+    /// True while Redis is away: the answer is what this node knows by itself, which may be out of date.
+    /// Absent otherwise.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
     pub degraded: bool,
     /// `pending`, or the type of the newest update.
     pub status: String,
-    /// 0 to 100.
+    /// How far it is, 0 to 100.
     pub progress: u8,
-    /// Which try it is at.
+    /// The number of the current attempt, from 1.
     pub attempt: u32,
-    /// How many there are.
+    /// The most attempts that the order may have.
     pub max_attempts: u32,
-    /// How many times a worker took it up.
+    /// How many times a worker has claimed the order.
     pub run: u32,
-    /// Somebody asked for it to be cancelled.
+    /// Whether somebody asked for it to be cancelled.
     pub cancel_requested: bool,
-    /// What was ordered; absent when it was not placed here.
+    /// The order as it was placed; absent if it was not placed here.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<serde_json::Map<String, serde_json::Value>>"))]
     #[cfg_attr(feature = "ts", ts(type = "Record<string, unknown>"))]
@@ -185,35 +186,35 @@ pub struct OrderView<E = EntryMessage> {
     /// When it was placed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_at: Option<String>,
-    /// When something last happened to it.
+    /// When its state last changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<String>,
-    /// The newest update, also where it is no longer among `updates`; absent in lists.
+    /// The newest update, even if it is no longer among `updates`; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_update: Option<E>,
-    /// The life of the log that the updates' offsets belong to; absent in lists.
+    /// The epoch of the updates' offsets; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
-    /// How many updates came before those that are still kept; absent in lists.
+    /// How many earlier updates the log no longer has; absent in lists.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "gap")]
     #[cfg_attr(feature = "schema", schemars(schema_with = "gap::schema"))]
     #[cfg_attr(feature = "ts", ts(type = "number | null"))]
     pub gap: Option<Gap>,
-    /// All that are kept, in order, as sockets get them; absent in lists.
+    /// All updates that the log still has, in order and in the form of messages; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updates: Option<Vec<E>>,
 }
 
-/// How many updates of an order are gone for good, before those that are shown.
+/// How many updates of an order are missing before those that are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gap {
-    /// So many.
+    /// Exactly this many are gone for good.
     Known(u64),
-    /// Others may be kept where they cannot be reached now. JSON's null.
+    /// Unknown: earlier updates may exist where they cannot be reached now. Null in JSON.
     Unknown,
 }
 
-/// Null is a gap too.
+/// Null is a value of its own here: [`Gap::Unknown`].
 mod gap {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -245,7 +246,7 @@ pub struct OrderList<O = OrderView> {
     pub orders: Vec<O>,
     /// Where the next page begins; null when this is the last one.
     pub next: Option<OrderId>,
-    /// Redis is away, and these are the ones that this node knows by itself.
+    /// Redis is away, and the list has only the orders that this node knows by itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
     pub degraded: bool,
@@ -261,54 +262,54 @@ pub struct DeadLetterList {
     pub dead_letters: Vec<DeadLetter>,
     /// Where the next page begins; null when this is the last one.
     pub next: Option<OrderId>,
-    /// Redis is away, and these are the ones that this node knows by itself.
+    /// Redis is away, and the list has only the orders that this node knows by itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
     pub degraded: bool,
 }
 
-/// An order that was tried in vain.
+/// An order whose attempts all failed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct DeadLetter {
-    /// Its name.
+    /// The order's id.
     pub order_id: OrderId,
-    /// What went wrong last.
+    /// The error of the last attempt.
     pub error: String,
-    /// It may have been carried out all the same.
+    /// Whether it may have been carried out after all.
     pub submitted: bool,
-    /// How many times a worker took it up.
+    /// How many times a worker has claimed the order.
     pub runs: u32,
-    /// What was ordered.
+    /// The order as it was placed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<serde_json::Map<String, serde_json::Value>>"))]
     #[cfg_attr(feature = "ts", ts(type = "Record<string, unknown>"))]
     pub order: Option<Box<RawValue>>,
     /// When it was placed.
     pub created_at: String,
-    /// When it was given up.
+    /// When its last attempt failed.
     pub failed_at: String,
 }
 
 // Workers outside
 
-/// What a worker asks for.
+/// A request for jobs by a worker.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct ClaimRequest {
-    /// Its name; stands in the `executor` field of the updates.
+    /// The worker's name, which appears in the `executor` field of updates.
     pub worker: String,
-    /// How many jobs at the most. Default 1.
+    /// The most jobs to claim. Default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
-    /// For how long it holds them without a sign of life. Default `orders.lease_s`.
+    /// How long the lease of each job lasts unless it is extended. Default `orders.lease_s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease_ms: Option<u64>,
-    /// How long it waits where there is nothing to do. Default 0.
+    /// How long to wait if there are no jobs. Default 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
 }
@@ -318,35 +319,35 @@ pub struct ClaimRequest {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(concrete(J = OfferedJob)))]
 pub struct Offer<J = OfferedJob> {
-    /// Empty when there was nothing to do.
+    /// The claimed jobs; empty if there are none.
     pub jobs: Vec<J>,
 }
 
-/// A job that a worker may carry out.
+/// A job for a worker to carry out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct OfferedJob {
-    /// Its name.
+    /// The job's id.
     pub job_id: OrderId,
-    /// The order's; the same.
+    /// The order's id; the same UUID.
     pub order_id: OrderId,
-    /// Must come with each call about this job.
+    /// The fencing token, to be sent with each call about this job.
     pub token: u64,
     /// How many times it has been claimed, this time included.
     pub run: u32,
-    /// Which try this is.
+    /// The number of this attempt, from 1.
     pub attempt: u32,
-    /// How many there are.
+    /// The most attempts that the order may have.
     pub max_attempts: u32,
-    /// How long it is the worker's without a sign of life.
+    /// How long the lease lasts unless it is extended.
     pub lease_ms: u64,
-    /// What was ordered.
+    /// The order as it was placed.
     #[cfg_attr(feature = "schema", schemars(with = "serde_json::Map<String, serde_json::Value>"))]
     #[cfg_attr(feature = "ts", ts(type = "Record<string, unknown>"))]
     pub order: Box<RawValue>,
-    /// How far the run before came; null when nothing was told yet.
+    /// How far the previous run came; null if it has not reported anything.
     pub previous: Option<Previous>,
 }
 
@@ -357,9 +358,9 @@ pub struct OfferedJob {
 pub struct Previous {
     /// The type of its newest update.
     pub status: String,
-    /// 0 to 100.
+    /// How far it was, 0 to 100.
     pub progress: u8,
-    /// Which try it was.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
 }
 
@@ -369,14 +370,14 @@ pub struct Previous {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct ExtendRequest {
-    /// From the claim.
+    /// The token of the claim.
     pub token: u64,
     /// How long the lease lasts from now on. Default `orders.lease_s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease_ms: Option<u64>,
 }
 
-/// The job is the worker's still.
+/// The worker still holds the lease of the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
@@ -390,7 +391,7 @@ pub struct LeaseHeld {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct ReleaseRequest {
-    /// From the claim.
+    /// The token of the claim.
     pub token: u64,
 }
 
@@ -399,11 +400,11 @@ pub struct ReleaseRequest {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct FailRequest {
-    /// From the claim.
+    /// The token of the claim.
     pub token: u64,
     /// What went wrong.
     pub error: Failure,
-    /// Another try may succeed.
+    /// Whether another attempt may succeed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
     pub retry: bool,
@@ -414,13 +415,13 @@ pub struct FailRequest {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct Failure {
-    /// A word such as `no_liquidity`.
+    /// A short code such as `no_liquidity`.
     pub code: String,
-    /// For people.
+    /// What went wrong, for people.
     pub message: String,
 }
 
-/// A report was taken.
+/// The report was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
@@ -429,17 +430,17 @@ pub struct ReportAccepted {
     pub accepted: bool,
 }
 
-/// What became of a job that its worker did not carry out.
+/// What happened to a job that its worker did not complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub enum JobOutcome {
-    /// Another worker may have it at once.
+    /// The job is offered to workers again at once.
     Released,
-    /// It is offered again after a while.
+    /// The job is offered again after a delay.
     Retry {
-        /// After so many milliseconds.
+        /// The delay in milliseconds.
         #[serde(rename = "retryInMs")]
         retry_in_ms: u64,
     },
@@ -447,7 +448,7 @@ pub enum JobOutcome {
     Failed,
 }
 
-// How the gateway does
+// The state of the gateway
 
 /// `GET /health/live`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -458,26 +459,26 @@ pub struct Live {
     pub status: String,
 }
 
-/// Where the storage stands, as every endpoint says it.
+/// The state of the storage, in the form that all endpoints use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct StorageView {
     /// Which storage serves.
     pub storage_backend: Open<BackendName>,
-    /// How well.
+    /// The state of the storage.
     pub state: Open<BackendState>,
-    /// Since when.
+    /// When this state began.
     pub since: DateTime<Utc>,
-    /// Which channels it is about.
+    /// Which channels are affected.
     pub scope: Open<Scope>,
-    /// Why, as a word.
+    /// The reason, as a stable code.
     pub reason_code: String,
-    /// Why, for people; may name what the server said.
+    /// The reason, for people; may quote the server.
     pub reason: String,
-    /// Servers that share the channels among them.
+    /// How many servers share the channels.
     pub primaries: usize,
-    /// Those of them that do not serve.
+    /// How many of them are away.
     pub primaries_away: usize,
 }
 
@@ -488,76 +489,76 @@ pub struct StorageView {
 pub struct HealthView {
     /// `healthy`, `degraded`, `recovering` or `stopping`.
     pub status: String,
-    /// The process works.
+    /// Whether the process works.
     pub live: bool,
-    /// It may be sent traffic; degraded is ready.
+    /// Whether it may be sent traffic; a degraded gateway is ready.
     pub ready: bool,
-    /// Redis is configured or required, and does not serve as it should.
+    /// Whether Redis is configured or required and does not serve as it should.
     pub degraded: bool,
-    /// Where the storage stands.
+    /// The state of the storage.
     #[serde(flatten)]
     pub storage: StorageView,
-    /// How the journal's copy on disk does, where there is one.
+    /// The state of the journal's write-ahead log on disk, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spool: Option<String>,
-    /// What is wrong with it.
+    /// What is wrong with that log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spool_reason: Option<String>,
-    /// Channels that cannot be put in order while Redis serves all others, and why: some of them.
+    /// Some of the channels for which reconciling fails while Redis serves all others, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "ts", ts(as = "Option<Vec<ChannelSetAside>>"))]
     pub channels_set_aside: Vec<ChannelSetAside>,
-    /// Which process it is; another one after each start.
+    /// The id of the process, new at each start.
     pub node: String,
-    /// Of the program.
+    /// The version of the program.
     pub version: String,
     /// Seconds since its start.
     pub uptime_s: u64,
     /// WebSockets that are open.
     pub connections: u64,
-    /// What WebSockets did since the start.
+    /// Counters of WebSockets since the start.
     pub websocket: WebSocketView,
-    /// The kind of executor that carries out what is placed here.
+    /// The kind of executor that carries out orders placed here.
     pub executor: String,
-    /// The kinds that other nodes with the same storage have: orders that are placed there are not
-    /// carried out by workers of this kind. Absent where there are none.
+    /// The kinds that other nodes on the same storage have: their workers do not carry out orders placed
+    /// here. Absent if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "ts", ts(as = "Option<Vec<String>>"))]
     pub other_executors: Vec<String>,
-    /// How the gateway's knowledge of tokens does, where it asks who one is.
+    /// The state of what the gateway needs to verify tokens; absent if authentication is off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication: Option<AuthenticationView>,
-    /// How the gateway's own certificate does, where it speaks TLS.
+    /// The state of the gateway's own certificate; absent if it does not speak TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsHealth>,
-    /// When this was said.
+    /// When this answer was made.
     pub timestamp: DateTime<Utc>,
 }
 
-/// How a gateway's certificate does.
+/// The state of the gateway's certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct TlsHealth {
-    /// `fresh`, or `stale` where the files hold something that cannot be used, and what they held before
-    /// goes on; the log says why.
+    /// `fresh`, or `stale` if the files now hold something unusable, so that their previous contents stay
+    /// in effect; the log says why.
     pub files: String,
-    /// When it ceases to be valid.
+    /// When the certificate expires.
     pub expires_at: DateTime<Utc>,
 }
 
-/// How a gateway's knowledge of tokens does.
+/// The state of what a gateway needs to verify tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct AuthenticationView {
-    /// `known`, or `unknown` where there may be revocations that this node has not heard of.
+    /// `known`, or `unknown` if there may be revocations that have not reached this node.
     pub revocations: String,
-    /// `fresh`, or `stale` where a place of keys fails; the log says which.
+    /// `fresh`, or `stale` if a source of keys fails; the log says which.
     pub keys: String,
 }
 
-/// A channel that cannot be put in order.
+/// A channel for which reconciling fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
@@ -568,14 +569,14 @@ pub struct ChannelSetAside {
     pub reason: String,
 }
 
-/// What WebSockets did since the start.
+/// Counters of WebSockets since the start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct WebSocketView {
-    /// Open now.
+    /// WebSockets open now.
     pub open: u64,
-    /// Opened.
+    /// WebSockets opened.
     pub total: u64,
     /// Messages to clients.
     pub messages_sent: u64,
@@ -583,7 +584,7 @@ pub struct WebSocketView {
     pub messages_received: u64,
     /// Messages that were answered with an error.
     pub errors: u64,
-    /// As a part of those received.
+    /// That number, in percent of the messages received.
     pub error_rate_percent: f64,
 }
 
@@ -592,44 +593,44 @@ pub struct WebSocketView {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct RedisView {
-    /// `healthy` (also where no Redis is configured), `degraded` (some primaries of a cluster are away, or a
+    /// `healthy` (also if no Redis is configured), `degraded` (some primaries of a cluster are away, or a
     /// connection of the bridge is) or `unhealthy`.
     pub status: String,
-    /// What is counted of the bridge.
+    /// Counters of the bridge.
     pub metrics: RedisMetrics,
-    /// How the storage's Redis is: `up` (also while channels are put in order), `partial` (some primaries of
-    /// a cluster are away), `down` or `not_configured`.
+    /// The state of the storage's Redis: `up` (also while the gateway reconciles with it), `partial` (some
+    /// primaries of a cluster are away), `down` or `not_configured`.
     pub link: String,
-    /// Redis serves.
+    /// Whether Redis serves.
     pub serving: bool,
-    /// Where the storage stands.
+    /// The state of the storage.
     #[serde(flatten)]
     pub storage: StorageView,
 }
 
-/// What is counted of the bridge, which exchanges events with other gateways and processes; all is 0 where it
-/// is off.
+/// Counters of the bridge, which exchanges events with other gateways and processes; all are 0 if it is
+/// off.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct RedisMetrics {
-    /// Redis is connected: by the bridge, where it is on, else by the storage.
+    /// Whether Redis is connected: for the bridge, or, if that is off, for the storage.
     pub connected: bool,
     /// Events published.
     pub published_events: u64,
-    /// Events of others heard and taken.
+    /// Events of others received and accepted.
     pub received_events: u64,
-    /// Connections of the bridge lost, and calls that failed.
+    /// Lost connections and failed calls of the bridge.
     pub errors: u64,
-    /// Types that are to be subscribed to at the moment.
+    /// Types that should be subscribed to at the moment.
     pub subscriptions: usize,
-    /// Of these, those that are.
+    /// Those of them that are.
     pub active_subscriptions: usize,
 }
 
 words! {
-    /// When a type of events of other processes is subscribed to.
+    /// When the gateway subscribes to a type of events of other processes.
     pub enum SubscriptionMode {
         /// While somebody on this node follows it, and for half a minute after.
         Interest = "interest",
@@ -640,7 +641,7 @@ words! {
     }
 }
 
-/// What an operator says of a type of events, until the process ends.
+/// An operator's choice for a type of events, in effect until the process ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -649,140 +650,140 @@ pub struct SetSubscription {
     /// The type, such as `ticker`.
     #[serde(rename = "type")]
     pub event: String,
-    /// When it is subscribed to from now on.
+    /// When to subscribe to it from now on.
     pub mode: SubscriptionMode,
 }
 
-/// What this node publishes to other gateways and processes, what it hears of them, and what came of which.
+/// What this node exchanges with other gateways and processes, with counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct BridgeSubscriptions {
-    /// Whether events are exchanged at all.
+    /// Whether the bridge is on.
     pub enabled: bool,
-    /// This node is the one that takes durable events of other processes in.
+    /// Whether this node is the one that appends durable events of other processes to the log.
     pub takes_in: bool,
-    /// All types.
+    /// All types of events.
     pub types: Vec<BridgeSubscription>,
-    /// The gateways that were heard of.
+    /// The gateways from which events were received.
     pub sources: Vec<BridgeSource>,
 }
 
-/// A type of events.
+/// How a type of events is exchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct BridgeSubscription {
-    /// Its name.
+    /// The type's name.
     #[serde(rename = "type")]
     pub event: String,
-    /// The pub/sub channel.
+    /// Its pub/sub channel.
     pub channel: String,
     /// `live` or `durable`.
     pub delivery: String,
-    /// What this node accepts of it is published.
+    /// Whether events accepted by this node are published.
     pub publishes: bool,
-    /// The configuration lets it be subscribed to.
+    /// Whether the configuration permits subscribing to it.
     pub subscribes: bool,
     /// When it is subscribed to.
     pub mode: Open<SubscriptionMode>,
-    /// Somebody on this node follows it.
+    /// Whether somebody on this node follows it.
     pub wanted_here: bool,
-    /// It is to be subscribed to at the moment. A durable type is by one gateway only, which takes events of
-    /// other processes in; the others have them from the log.
+    /// Whether it should be subscribed to at the moment. For a durable type that is one gateway only, which
+    /// appends events of other processes to the log; the others read them there.
     pub due: bool,
-    /// It is.
+    /// Whether it is subscribed to.
     pub active: bool,
     /// Events published.
     pub published: u64,
-    /// Events of others heard and taken.
+    /// Events of others received and accepted.
     pub received: u64,
-    /// Live events of other gateways that did not come.
+    /// Live events of other gateways that did not arrive.
     pub missed: u64,
 }
 
-/// A gateway that was heard of.
+/// A gateway from which events were received.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct BridgeSource {
-    /// Its node.
+    /// The id of its node.
     pub source: String,
-    /// By type.
+    /// Counters by type of events.
     pub types: BTreeMap<String, SourceCounts>,
 }
 
-/// What a gateway published of a live type, and what came of it.
+/// Counters of one gateway's events of a live type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct SourceCounts {
-    /// The number of its newest event that is known here: it has published so many since its start.
+    /// The number of its newest event that is known here, which counts its events since its start.
     pub published: u64,
-    /// Those that came, since this node began to listen.
+    /// Those that arrived, since this node subscribed.
     pub received: u64,
-    /// Those that did not come, of those that this node listened to.
+    /// Those that did not arrive although this node was subscribed.
     pub missed: u64,
 }
 
-/// The settings that are in effect, secrets masked.
+/// The settings in effect, with secrets masked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct ConfigView {
-    /// The file that was read, if there was one.
+    /// The configuration file, if one was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// What holds up and may still be a mistake.
+    /// A setting that is valid but may be a mistake.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
-    /// One after the other, by section.
+    /// The settings, by section.
     pub settings: Vec<SettingView>,
 }
 
-/// A setting.
+/// One setting.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct SettingView {
-    /// Its key, such as `http.listen`.
+    /// The key, such as `http.listen`.
     pub key: String,
-    /// Its value; null where it is not set.
+    /// Its value; null if it is not set.
     #[cfg_attr(feature = "ts", ts(type = "unknown"))]
     pub value: serde_json::Value,
-    /// Where it came from: `default`, a file, an environment variable, a flag, or what made it less; absent
-    /// where that is not known.
+    /// Where the value came from: `default`, a file, an environment variable, a flag, or what reduced it; absent
+    /// if that is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
 }
 
-/// What is to be no longer valid: one of these.
+/// What to revoke: exactly one of these fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Revoke {
-    /// A token, by its `jti`.
+    /// The `jti` of a token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jti: Option<String>,
-    /// An API key, by its name.
+    /// The name of an API key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// All that was issued to a subject until now.
+    /// A subject: everything issued to it until now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
 }
 
-/// Where a revocation holds, as far as that is known.
+/// Where a revocation is known to be in effect.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct RevokedOn {
-    /// The nodes that have confirmed it, the one that was asked first.
+    /// The nodes that have confirmed it, beginning with the one that was asked.
     pub holds_on: Vec<String>,
-    /// Nodes that are there and have not confirmed it in time.
+    /// The nodes that have not confirmed it in time.
     pub unconfirmed_on: Vec<String>,
-    /// The storage that nodes share is away: what other nodes there are is not known, and they hear of it
-    /// when it is back.
+    /// Whether the shared storage is away: then other nodes are unknown, and learn of the revocation when
+    /// the storage is back.
     pub degraded: bool,
 }

@@ -1,18 +1,19 @@
-//! What JSON must be beyond its grammar, so that whoever gets it from the gateway can read it.
+//! What JSON has to satisfy beyond its grammar, so that everyone who receives it from the gateway can read
+//! it.
 //!
-//! Values are passed on as they were written, and other readers are stricter than a grammar: they stop
-//! at some depth of nesting, and refuse text that is no text or numbers that are none.
+//! Values are passed on as they were written, and other parsers are stricter than the grammar: they limit
+//! the depth of nesting, and refuse lone surrogates and numbers that no double holds.
 
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
 
-/// Arrays and objects may be nested so deep, the outermost one included.
+/// How deep arrays and objects may be nested, including the outermost one.
 pub const JSON_DEPTH_MAX: usize = 32;
 
-/// JSON that some readers cannot read: what is wrong, and in which byte of the text (counted from 0).
+/// JSON that some parsers cannot read: what is wrong, and at which byte of the text (from 0).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableJson {
-    /// An array or object beyond [`JSON_DEPTH_MAX`].
+    /// An array or object nested deeper than [`JSON_DEPTH_MAX`].
     #[error("nested deeper than {JSON_DEPTH_MAX} levels at byte {0}; write it flatter")]
     TooDeep(usize),
     /// Half of a surrogate pair, which is no character.
@@ -25,11 +26,11 @@ pub enum UnreadableJson {
     TooLarge(usize),
 }
 
-/// Looks for what other readers of JSON choke on, in one pass and without recursion. Text that is no
-/// JSON at all passes: whoever parses it says so better.
+/// Looks for what other JSON parsers refuse, in one pass and without recursion. Text that is not JSON at
+/// all passes, because its parser reports that better.
 ///
 /// # Errors
-/// The first such place.
+/// The first such fault.
 pub fn check_json(text: &str) -> Result<(), UnreadableJson> {
     let bytes = text.as_bytes();
     let (mut at, mut depth) = (0, 0_usize);
@@ -54,7 +55,7 @@ pub fn check_json(text: &str) -> Result<(), UnreadableJson> {
     Ok(())
 }
 
-/// What keeps a text from being JSON, or the JSON that was expected, in plain words.
+/// Says in plain words why a text is not JSON, or not the JSON that was expected.
 pub fn json_fault(text: &str, error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     let found = text.lines().nth(line.saturating_sub(1));
@@ -72,7 +73,7 @@ pub fn json_fault(text: &str, error: &serde_json::Error) -> String {
     }
 }
 
-/// What was found may be as long as all of the text, and have control characters in it.
+/// The text may be long and contain control characters, neither of which belongs in an error.
 fn short(fault: &str) -> String {
     const CHARS_MAX: usize = 300;
     let plain = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
@@ -83,7 +84,7 @@ fn short(fault: &str) -> String {
     short
 }
 
-/// What is wrong with JSON of another shape than was expected: the parser's words, without those of Rust.
+/// Says what is wrong with JSON of an unexpected shape: the parser's words without Rust's type names.
 fn shape_fault(text: &str) -> String {
     let text = text.rsplit_once(" at line ").map_or(text, |(text, _)| text);
     if let Some(field) = text.strip_prefix("missing field ") {
@@ -109,20 +110,20 @@ fn shape_fault(text: &str) -> String {
     format!("expected {expected}, found {}", found.replace("map", "an object").replace("sequence", "a list"))
 }
 
-/// Whether this is Rust's name of a whole number.
+/// Whether this is the name of an integer type in Rust.
 fn is_whole(name: &str) -> bool {
     let name = name.strip_prefix("a nonzero ").unwrap_or(name);
     ["u8", "u16", "u32", "u64", "usize", "i8", "i16", "i32", "i64", "isize"].contains(&name)
 }
 
-/// Whether the bytes are one whole JSON object, without anything before it, that every reader can read.
+/// Whether the bytes are exactly one JSON object that every parser can read.
 pub fn is_readable_object(bytes: &[u8]) -> bool {
-    // An `IgnoredAny` looks at the grammar alone, and not at the characters of a text.
+    // `IgnoredAny` checks the grammar only, not whether strings are valid UTF-8.
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     text.starts_with('{') && check_json(text).is_ok() && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-/// Where the text that begins at `at` ends, the quotation mark included.
+/// Where the string that begins at `at` ends, including the quotation mark.
 fn end_of_text(bytes: &[u8], mut at: usize) -> Result<usize, UnreadableJson> {
     while let Some(found) = memchr::memchr2(b'"', b'\\', &bytes[at..]) {
         at += found;
@@ -139,7 +140,7 @@ fn end_of_text(bytes: &[u8], mut at: usize) -> Result<usize, UnreadableJson> {
     Ok(bytes.len())
 }
 
-/// The UTF-16 unit that `\uXXXX` at this place stands for.
+/// The UTF-16 unit that `\uXXXX` at this index stands for.
 fn escaped_unit(bytes: &[u8], at: usize) -> Option<u32> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
     digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
@@ -147,7 +148,7 @@ fn escaped_unit(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// Where the number that begins at `at` ends.
 fn end_of_number(text: &str, at: usize) -> Result<usize, UnreadableJson> {
-    /// So many digits without an exponent are certain to fit.
+    /// A number with up to this many digits and no exponent certainly fits.
     const CERTAIN: usize = 300;
     let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
     let rest = &text.as_bytes()[at..];

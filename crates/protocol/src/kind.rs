@@ -1,4 +1,4 @@
-//! What an entry is called, and of which kind it is.
+//! Identities of entries, and their kinds.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::event::EventType;
 
-/// A gateway process. Random at every start, so that a restarted node is another producer.
+/// A gateway process. Random at every start, so a restarted node is a new producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub Uuid);
 
@@ -37,17 +37,17 @@ impl FromStr for NodeId {
 /// Written `<node>-<sequence>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryId {
-    /// The node that accepted the entry, or whose it is where it has an id of its own.
+    /// The node that accepted the entry; for an entry with an id of its own, the source that it names.
     pub producer: NodeId,
-    /// That node's sequence in the channel; counts from 1, may have holes, never goes back.
+    /// That node's sequence number in the channel; starts at 1, may have gaps, never goes back.
     pub seq: u64,
 }
 
 impl EntryId {
-    /// The id of an entry whose stored form does not even say who accepted it. No producer has it.
+    /// The id of an entry whose stored form does not even tell who accepted it. No producer has this id.
     pub const UNREADABLE: Self = Self { producer: NodeId(Uuid::nil()), seq: 0 };
 
-    /// Whether it says who accepted the entry.
+    /// Whether the id names a producer.
     pub fn is_known(&self) -> bool {
         *self != Self::UNREADABLE
     }
@@ -70,44 +70,43 @@ impl FromStr for EntryId {
     }
 }
 
-/// What an entry says; the `type` of the message that carries it to clients. The set is open: while
-/// gateways are upgraded one after the other, a log may hold entries of kinds that only the newer ones
-/// know. Such an entry keeps its place in the order everywhere, and clients are told that it was
-/// skipped.
+/// What kind of entry it is; the `type` of the message that carries it to clients. The set is open: during
+/// a rolling upgrade, a log may hold entries of kinds that only newer gateways know. Such an entry keeps
+/// its offset everywhere, and clients are told that it was skipped.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum EntryKind {
     /// `price_update`: a price in a zone.
     PriceUpdate,
-    /// `key_removed`: a key of a zone has no price any more, or one of a registry no record.
+    /// `key_removed`: a key of a zone no longer has a price, or a key of a registry no longer has a record.
     KeyRemoved,
-    /// `zone_removed`: no key of a zone has a price any more.
+    /// `zone_removed`: no key of a zone has a price any longer.
     ZoneRemoved,
     /// `record_update`: a record of a registry.
     RecordUpdate,
     /// `routing`: an order's venue is being chosen.
     Routing,
-    /// `building`: an order's transaction is being made.
+    /// `building`: an order's transaction is being built.
     Building,
-    /// `submitted`: an order's transaction is on its way.
+    /// `submitted`: an order's transaction was sent.
     Submitted,
     /// `confirmed`: an order was carried out. The last update of its order.
     Confirmed,
-    /// `failed`: an order was not carried out, and will not be. The last update of its order.
+    /// `failed`: an order was not carried out and will not be. The last update of its order.
     Failed,
-    /// An event of this type, which is the kind's name.
+    /// An event; the kind has the name of the event's type.
     Event(EventType),
-    /// `missed`: in the channel of a live type of events, that some of other processes did not come.
+    /// `missed`: some events of other processes did not arrive. Only in channels of live types.
     Missed,
-    /// An entry that this build cannot show to anybody.
+    /// An entry that this build cannot show.
     Unknown(Arc<UnknownKind>),
 }
 
-/// What is known of an entry that this build cannot show.
+/// What is known about an entry that this build cannot show.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UnknownKind {
-    /// Its type in storage; `None` where not even that could be read.
+    /// The type in storage; `None` if not even that could be read.
     pub name: Option<Box<str>>,
-    /// Nothing follows it in its channel.
+    /// Whether it is the last entry of its channel.
     pub is_terminal: bool,
     /// Why it cannot be shown.
     pub why: WhyUnknown,
@@ -116,14 +115,14 @@ pub struct UnknownKind {
 /// Why an entry cannot be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WhyUnknown {
-    /// Its type is none of this build's; all else of it can be read.
+    /// This build does not know its type; everything else could be read.
     Kind,
-    /// Its stored form cannot be read, or not all of it; what is wrong, for people.
+    /// The stored form could not be read, or not all of it; the text says why, for people.
     Form(&'static str),
 }
 
 impl WhyUnknown {
-    /// The word for it on the wire and in metrics.
+    /// The word on the wire and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Kind => "unknown_kind",
@@ -136,9 +135,8 @@ impl EntryKind {
     /// The longest name of a kind, in bytes.
     const NAME_LEN_MAX: usize = 32;
 
-    /// The kind with this name, which this build need not know; whether it is terminal is then as it
-    /// is given. `None` where the text cannot be the name of a kind: that is up to 32 of `a-z 0-9 _ :`,
-    /// a letter first.
+    /// The kind with this name. `is_terminal` applies if this build does not know the kind. `None` if the
+    /// text cannot be the name of a kind: 1 to 32 of `a-z 0-9 _ :`, starting with a letter.
     pub fn named(name: &str, is_terminal: bool) -> Option<Self> {
         if let Ok(known) = name.parse() {
             return Some(known);
@@ -151,7 +149,7 @@ impl EntryKind {
         is_name.then(|| Self::Unknown(Arc::new(unknown())))
     }
 
-    /// The kind of an entry of which so much could be read.
+    /// The kind of an entry that could be read only this far.
     pub fn unreadable(kind: Option<&Self>, is_terminal: bool, what: &'static str) -> Self {
         let unknown = UnknownKind {
             name: kind.map(|kind| kind.as_str().into()),
@@ -161,7 +159,7 @@ impl EntryKind {
         Self::Unknown(Arc::new(unknown))
     }
 
-    /// What is known of the kind, where entries of it cannot be shown.
+    /// What is known about the kind, if entries of it cannot be shown.
     pub fn unknown(&self) -> Option<&UnknownKind> {
         match self {
             Self::Unknown(unknown) => Some(unknown),
@@ -169,8 +167,8 @@ impl EntryKind {
         }
     }
 
-    /// The `type` in storage, and on the wire where this build knows the kind. `unreadable` for an
-    /// entry whose type could not be read.
+    /// The `type` in storage, and on the wire if this build knows the kind. `unreadable` for an entry whose
+    /// type could not be read.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Unknown(unknown) => unknown.name.as_deref().unwrap_or("unreadable"),
@@ -188,7 +186,7 @@ impl EntryKind {
         }
     }
 
-    /// Nothing follows it in its channel: a log that holds it is closed.
+    /// Whether it ends its channel: a log with such an entry is closed.
     pub fn is_terminal(&self) -> bool {
         match self {
             Self::Confirmed | Self::Failed => true,
@@ -205,13 +203,13 @@ impl EntryKind {
         }
     }
 
-    /// A stage of an order; other kinds are of zones and registries.
+    /// Whether this is a stage of an order, as opposed to kinds of zones, registries and events.
     pub fn is_stage(&self) -> bool {
         matches!(self, Self::Routing | Self::Building | Self::Submitted | Self::Confirmed | Self::Failed)
     }
 }
 
-/// The kinds that this build knows, by name.
+/// Only the kinds that this build knows, by name.
 impl FromStr for EntryKind {
     type Err = String;
 

@@ -1,8 +1,8 @@
-//! How a slow reader is treated.
+//! What happens to a client that reads too slowly.
 
 use serde::{Deserialize, Serialize};
 
-/// How a reader that falls behind is treated.
+/// What happens to a client that reads too slowly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

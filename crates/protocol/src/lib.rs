@@ -1,11 +1,11 @@
-//! The wire of a Zonewire gateway, for both of its ends: names and positions, every message over the
-//! WebSocket, every body over HTTP, and the codes of errors and of closed connections.
+//! The wire of a Zonewire gateway, for both of its ends: names and positions, every WebSocket message,
+//! every HTTP body, and the codes of errors and of closed connections.
 //!
-//! `docs/PROTOCOL.md` says what they mean. Nothing here does I/O, and nothing needs a runtime. What is read
-//! may come from a gateway that is newer: fields that are not known are passed over, and so a message of an
-//! unknown type ([`ServerMessage::Unknown`], or [`ServerMessage::Entry`] where it has a place in a channel)
-//! and a code of an unknown name ([`Open::Other`]). The enums are closed all the same, so that the gateway
-//! handles each of their variants: a new variant is a new version of this crate.
+//! `docs/PROTOCOL.md` says what they mean. Nothing here does I/O or needs a runtime. The other end may be a
+//! newer gateway: unknown fields are ignored, messages of an unknown type become [`ServerMessage::Unknown`]
+//! (or [`ServerMessage::Entry`], if they have an offset in a channel), and unknown codes become
+//! [`Open::Other`]. The enums themselves are exhaustive, so that the compiler makes the gateway handle
+//! every variant; a new variant is a new version of this crate.
 //!
 //! ```
 //! use zonewire_protocol::{ClientMessage, ServerMessage, Subscribe};
@@ -80,7 +80,7 @@ pub use server::{
     Subscribed, TokenExpiring, Unknown, Unsubscribed,
 };
 
-/// The version of the wire protocol, said in `connection_established`.
+/// The version of the wire protocol, sent in `connection_established`.
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// The WebSocket subprotocol that a client may ask for.

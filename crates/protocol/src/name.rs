@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 /// The longest zone name, in bytes.
 pub const NAME_LEN_MAX: usize = 64;
 
-/// What a name of a zone is made of.
+/// The form of a zone's name, for error messages.
 const FORM: &str = "1 to 64 of A-Z a-z 0-9 . _ : -";
 
-/// A name that has not the form that its kind has, such as `[A-Za-z0-9._:-]{1,64}` of zones.
+/// A name that does not have the form of its kind; zones have `[A-Za-z0-9._:-]{1,64}`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{shown}` is not a valid {what}: expected {expected}")]
 pub struct InvalidName {

@@ -1,10 +1,10 @@
-//! Words of a set that may grow.
+//! Sets of words that may grow.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A word out of a set, each of which has one text.
+/// One word of a set; each has one text.
 pub trait Known: Copy + PartialEq {
     /// The text on the wire.
     fn as_str(self) -> &'static str;
@@ -13,12 +13,12 @@ pub trait Known: Copy + PartialEq {
     fn of(text: &str) -> Option<Self>;
 }
 
-/// One of the words that this version knows, or another one, which a newer gateway has.
+/// A word of a set that this version knows, or one that only a newer gateway knows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Open<T> {
-    /// A known one.
+    /// A known word.
     Known(T),
-    /// Another.
+    /// Any other word.
     Other(String),
 }
 
@@ -31,7 +31,7 @@ impl<T: Known> Open<T> {
         }
     }
 
-    /// Whether it is this one.
+    /// Whether it is this word.
     pub fn is(&self, word: T) -> bool {
         matches!(self, Self::Known(known) if *known == word)
     }
@@ -62,8 +62,8 @@ impl<'de, T: Known> Deserialize<'de> for Open<T> {
     }
 }
 
-/// Defines words: an enum with the text of each, in the order of the tables in `docs/PROTOCOL.md`, whose
-/// meanings are these too.
+/// Defines a set of words: an enum, with the text of each variant, in the order of the tables in
+/// `docs/PROTOCOL.md`, which are generated from the doc comments here.
 macro_rules! words {
     (
         $(#[$about:meta])*
@@ -80,17 +80,17 @@ macro_rules! words {
         }
 
         impl $name {
-            /// All of them.
+            /// All words of the set.
             pub const ALL: [Self; [$($word),+].len()] = [$(Self::$variant),+];
 
-            /// The text on the wire, and a metric's label.
+            /// The text on the wire, and as a metric's label.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word,)+
                 }
             }
 
-            /// What it means.
+            /// The meaning of the word.
             pub fn meaning(self) -> &'static str {
                 match self {
                     $(Self::$variant => concat!($($meaning),+).trim(),)+

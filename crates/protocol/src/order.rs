@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// An order, named by a UUID (RFC 9562). Written in its hyphenated lower-case form.
+/// An order's id: a UUID (RFC 9562), written hyphenated in lower case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -14,7 +14,7 @@ use uuid::Uuid;
 pub struct OrderId(pub Uuid);
 
 impl OrderId {
-    /// A new order: random.
+    /// A new random id.
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
@@ -26,7 +26,7 @@ impl fmt::Display for OrderId {
     }
 }
 
-/// A text that names no order.
+/// A text that is not an order id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an order id: expected a UUID such as 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11")]
 pub struct InvalidOrderId;
@@ -34,7 +34,7 @@ pub struct InvalidOrderId;
 impl FromStr for OrderId {
     type Err = InvalidOrderId;
 
-    /// Takes the hyphenated form only, in lower or upper case: one order has one name.
+    /// Accepts only the hyphenated form, in lower or upper case: one order has one name.
     fn from_str(text: &str) -> Result<Self, InvalidOrderId> {
         if text.len() != 36 {
             return Err(InvalidOrderId);
@@ -43,7 +43,7 @@ impl FromStr for OrderId {
     }
 }
 
-/// A job in the queue. The job that carries out an order has the order's UUID: an order has one job.
+/// A job in the queue. The job that carries out an order has the order's UUID, so an order has one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

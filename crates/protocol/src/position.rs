@@ -1,4 +1,4 @@
-//! Where in a channel an entry stands.
+//! Positions in channels.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,27 +8,27 @@ use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
-/// The longest epoch, in bytes. The log's own are short; those of forks say what was had.
+/// The longest epoch, in bytes. Those of logs are short; those of forks contain a version vector.
 const EPOCH_LEN_MAX: usize = 1_024;
 
-/// One life of a channel's log. Opaque: offsets of different epochs cannot be compared.
+/// One incarnation of a channel's log. Opaque to clients: offsets of different epochs cannot be compared.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string"))]
 pub struct Epoch(Arc<str>);
 
 impl Epoch {
-    /// The most characters of an epoch of a log; ours have 16.
+    /// The longest epoch of a log, in characters; new ones have 16.
     const OF_LOG_LEN_MAX: usize = 32;
 
-    /// What stands in an epoch in place of that of a log which is not known.
+    /// Stands for the epoch of the log in the epoch of a fork if that is not known.
     pub const OF_NO_LOG: &str = "0";
 
-    /// Reads the epoch of a log, which is short and has no dots: longer texts, and those with dots, say
-    /// more than which life of a log they are, and [`OF_NO_LOG`](Self::OF_NO_LOG) says that it is none.
+    /// Parses the epoch of a log, as opposed to that of a fork, which is longer or has dots, and to
+    /// [`OF_NO_LOG`](Self::OF_NO_LOG).
     ///
     /// # Errors
-    /// When it is none.
+    /// The text is not the epoch of a log.
     pub fn of_log(text: &str) -> Result<Self, InvalidPosition> {
         if text.len() > Self::OF_LOG_LEN_MAX || text.contains('.') || text == Self::OF_NO_LOG {
             Err(InvalidPosition)
@@ -37,14 +37,14 @@ impl Epoch {
         }
     }
 
-    /// A new epoch, never derived from anything (64 random bits as 16 hexadecimal digits).
+    /// A new epoch: 64 random bits as 16 hexadecimal digits.
     pub fn random() -> Self {
         let (high, low) = Uuid::new_v4().as_u64_pair();
-        // Some of the bits of either half are the same in all.
+        // A UUID has fixed bits in either half; combined, every bit is random.
         Self::of_bits(high.rotate_left(32) ^ low)
     }
 
-    /// The epoch of these bits, which are random.
+    /// The epoch with these random bits.
     pub fn of_bits(bits: u64) -> Self {
         Self(format!("{bits:016x}").into())
     }
@@ -91,17 +91,17 @@ impl fmt::Debug for Epoch {
     }
 }
 
-/// The greatest offset: up to here whole numbers are exact in JavaScript and in Lua.
+/// The greatest offset: whole numbers up to here are exact in JavaScript and in Lua.
 pub const OFFSET_MAX: u64 = (1 << 53) - 1;
 
-/// A place in a channel: just after the entry with this offset. Offset 0 is before the first entry.
+/// A point in a channel: just after the entry with this offset. Offset 0 is before the first entry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct Position {
-    /// The life of the log that `offset` belongs to.
+    /// The epoch that `offset` belongs to.
     pub epoch: Epoch,
-    /// The offset of the last entry had; entries count from 1. Below 2^53.
+    /// The offset of the last entry that was received; entries count from 1. Below 2^53.
     #[serde(deserialize_with = "offset")]
     #[cfg_attr(feature = "schema", schemars(range(max = 9_007_199_254_740_991_u64)))]
     pub offset: u64,
@@ -146,7 +146,7 @@ impl schemars::JsonSchema for Epoch {
     fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": "string",
-            "description": "One life of the log of a channel. Opaque.",
+            "description": "One incarnation of the log of a channel. Opaque.",
             "pattern": "^[A-Za-z0-9._-]{1,1024}$",
         })
     }

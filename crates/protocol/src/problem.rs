@@ -8,68 +8,68 @@ use crate::Open;
 use crate::open::words;
 
 words! {
-    /// What was wrong with a request. Stable: clients may match on it.
+    /// Why a request was refused. Stable: clients may match on it.
     pub enum ProblemCode {
-        /// what was sent is not JSON, or beyond the limits of JSON; 422 in a line of NDJSON, and in an element
-        /// of an array of prices or events
+        /// the body is not JSON, or exceeds the limits on JSON; 422 if the fault is in a line of NDJSON or
+        /// in an element of an array of prices or events
         InvalidJson = "invalid_json",
         /// the body is not UTF-8
         InvalidUtf8 = "invalid_utf8",
         /// the body ended before it was complete
         BrokenBody = "broken_body",
-        /// the name of a zone or of a key has not the right form
+        /// the name of a zone or of a key is malformed
         InvalidName = "invalid_name",
-        /// a position is not of the form `<epoch>:<offset>`
+        /// a position does not have the form `<epoch>:<offset>`
         InvalidPosition = "invalid_position",
         /// the id of an order is not a UUID in its hyphenated form
         InvalidOrderId = "invalid_order_id",
         /// `Idempotency-Key` is not 1 to 255 visible ASCII characters
         InvalidIdempotencyKey = "invalid_idempotency_key",
-        /// there is no such `status` of an order
+        /// `status` is not a status of orders
         InvalidStatus = "invalid_status",
-        /// `limit` is beyond its bounds
+        /// `limit` is out of bounds
         InvalidLimit = "invalid_limit",
-        /// the query is not of the form that the address takes
+        /// the query is not of the form that the address accepts
         InvalidQuery = "invalid_query",
-        /// a header is missing or not valid
+        /// a header is missing or invalid
         InvalidHeader = "invalid_header",
-        /// there is not one `Host`, or it is none
+        /// there is no `Host`, more than one, or an invalid one
         InvalidHost = "invalid_host",
         /// this is plain HTTP, and the port speaks TLS: use `https://` or `wss://`
         TlsRequired = "tls_required",
-        /// the target is not of the right form; `*` is for `OPTIONS`
+        /// the request target is malformed; `*` is for `OPTIONS` only
         InvalidTarget = "invalid_target",
-        /// `Sec-WebSocket-Key` is not right
+        /// `Sec-WebSocket-Key` is invalid
         InvalidWebSocketKey = "invalid_websocket_key",
         /// the connection cannot become a WebSocket
         NotUpgradable = "not_upgradable",
-        /// a token is missing, or does not hold
+        /// a token is missing or invalid
         Unauthorized = "unauthorized",
-        /// the page may not use the gateway
+        /// pages of this origin may not use the gateway
         OriginNotAllowed = "origin_not_allowed",
         /// the token gives no right to this
         Forbidden = "forbidden",
         /// there is nothing at this address
         NotFound = "not_found",
-        /// there is no such order, or it is no longer kept
+        /// there is no such order, or its updates have expired
         UnknownOrder = "unknown_order",
         /// there is no such dead letter
         UnknownDeadLetter = "unknown_dead_letter",
         /// there is no such type of events
         UnknownEventType = "unknown_event_type",
-        /// the zone has no price of this key
+        /// the zone has no price for this key
         UnknownKey = "unknown_key",
         /// nobody has published to the zone, or it was removed
         UnknownZone = "unknown_zone",
         /// there is no such record, or it has expired
         UnknownRecord = "unknown_record",
-        /// this node has no open connection of this id
+        /// this node has no open connection with this id
         UnknownConnection = "unknown_connection",
         /// the process is only a worker
         NoGateway = "no_gateway",
-        /// the address does not take this method
+        /// the address does not accept this method
         MethodNotAllowed = "method_not_allowed",
-        /// a JSON body must be complete within 30 s, and one of lines bring something every 60 s
+        /// a JSON body must be complete within 30 s; in a body of lines, something must arrive every 60 s
         BodyTimeout = "body_timeout",
         /// the idempotency key was used for another order
         IdempotencyConflict = "idempotency_conflict",
@@ -77,115 +77,114 @@ words! {
         TooLate = "too_late",
         /// the order has ended
         AlreadyEnded = "already_ended",
-        /// the order is carried out here, and told of by whoever does
+        /// the order is carried out by the gateway's workers, and only they report on it
         HasJob = "has_job",
         /// the order is carried out elsewhere, and must be cancelled there
         NoJob = "no_job",
-        /// the order may have been carried out all the same: find out first, then `?force=true`
+        /// the order may have been carried out after all: find out first, then repeat with `?force=true`
         MayBeSubmitted = "may_be_submitted",
         /// the job is no longer this worker's
         LeaseLost = "lease_lost",
-        /// the order was cancelled: `fail` ends it
+        /// the order was cancelled: end it with `fail`
         Cancelled = "cancelled",
         /// orders are carried out by the gateway's own workers
         NotExternal = "not_external",
-        /// there is a record of this key already: `PUT` replaces it, `PATCH` changes it
+        /// there already is a record with this key: `PUT` replaces it, `PATCH` changes it
         RecordExists = "record_exists",
-        /// the position is of another life of the log: read again without it
+        /// the position belongs to another epoch: read again without it
         ForeignEpoch = "foreign_epoch",
-        /// the record has another version than `If-Match` or `If-None-Match` says: read it again
+        /// the version of the record does not match `If-Match` or `If-None-Match`: read it again
         PreconditionFailed = "precondition_failed",
-        /// the body is larger than it may be
+        /// the body is larger than allowed
         BodyTooLarge = "body_too_large",
-        /// a line is larger than it may be
+        /// a line is larger than allowed
         LineTooLarge = "line_too_large",
-        /// a price is larger than it may be
+        /// a price is larger than allowed
         PriceTooLarge = "price_too_large",
-        /// an event is larger than it may be
+        /// an event is larger than allowed
         EventTooLarge = "event_too_large",
-        /// a record is larger than it may be
+        /// a record is larger than allowed
         RecordTooLarge = "record_too_large",
-        /// an update is larger than it may be
+        /// an update is larger than allowed
         UpdateTooLarge = "update_too_large",
-        /// the body is of a kind that is not read here; `Accept` says which are
+        /// the media type is not accepted; `Accept` lists the ones that are
         UnsupportedMediaType = "unsupported_media_type",
         /// the body is compressed
         UnsupportedContentEncoding = "unsupported_content_encoding",
-        /// the gateway is not reached under this name
+        /// the gateway does not serve this host name
         UnknownHost = "unknown_host",
-        /// the order has wrong fields, which `errors` names
+        /// the order has invalid fields, listed in `errors`
         InvalidOrder = "invalid_order",
-        /// the update has wrong fields, or cannot follow the one before
+        /// the update has invalid fields, or cannot follow the previous one
         InvalidUpdate = "invalid_update",
-        /// what a worker sent has wrong fields
+        /// a worker's request has invalid fields
         InvalidRequest = "invalid_request",
-        /// the price has wrong fields
+        /// the price has invalid fields
         InvalidPrice = "invalid_price",
-        /// the event has wrong fields
+        /// the event has invalid fields
         InvalidEvent = "invalid_event",
-        /// the price has no key, or one of the wrong form
+        /// the price has no key, or a malformed one
         InvalidKey = "invalid_key",
-        /// the record has wrong fields
+        /// the record has invalid fields
         InvalidRecord = "invalid_record",
-        /// a field belongs to the gateway
+        /// a field name is reserved for the gateway
         ReservedField = "reserved_field",
-        /// a field is there twice
+        /// a field occurs twice
         DuplicateField = "duplicate_field",
-        /// a time has not the right form, or is too far ahead
+        /// a time is malformed, or too far in the future
         InvalidTimestamp = "invalid_timestamp",
-        /// one zone more than the gateway keeps
+        /// the gateway has as many zones as allowed
         TooManyZones = "too_many_zones",
-        /// one key more than a zone may have
+        /// the zone has as many keys as allowed
         TooManyKeys = "too_many_keys",
-        /// one record more than a registry may have
+        /// the registry has as many records as allowed
         TooManyRecords = "too_many_records",
-        /// the address is one of WebSockets
+        /// the address is for WebSockets only
         UpgradeRequired = "upgrade_required",
         /// the version of WebSocket is not 13
         UnsupportedVersion = "unsupported_version",
-        /// the address has as many connections as it may have at once
+        /// the client's address has as many connections as allowed
         TooManyConnectionsFromAddress = "too_many_connections_from_address",
-        /// the subject of the token, or the API key, or its tenant, has as many connections as it may have at
-        /// once
+        /// the subject of the token, the API key, or its tenant, has as many connections as allowed
         TooManyConnectionsOfSubject = "too_many_connections_of_subject",
-        /// the address, the subject of the token, or its tenant, connects more often than it may
+        /// the client's address, the subject of the token, or its tenant, connects more often than allowed
         ConnectingTooOften = "connecting_too_often",
-        /// the subject of the token, or the API key, or its tenant, publishes or places orders more often than
-        /// it may: the same may be sent again after `Retry-After`
+        /// the subject of the token, the API key, or its tenant, publishes or places orders more often than
+        /// allowed: the same request may be sent again after `Retry-After`
         RateLimited = "rate_limited",
         /// the gateway could not answer; this is a bug
         Internal = "internal",
-        /// what is stored cannot be read
+        /// stored data cannot be read
         Corrupt = "corrupt",
-        /// the gateway does not know the method, or the `Transfer-Encoding` is not just `chunked`
+        /// the gateway does not know the method, or `Transfer-Encoding` is something other than `chunked`
         NotImplemented = "not_implemented",
         /// the storage does not answer
         StorageUnavailable = "storage_unavailable",
         /// there is no room for the body, or for the answer, at the moment
         Busy = "busy",
-        /// the gateway stops
+        /// the gateway is stopping
         ShuttingDown = "shutting_down",
-        /// the gateway has as many connections as it may have
+        /// the gateway has as many connections as allowed
         TooManyConnections = "too_many_connections",
-        /// as many orders wait as may
+        /// the queue has as many unfinished orders as allowed
         QueueFull = "queue_full",
-        /// as many records wait to be written to the log as may
+        /// as many records as allowed are waiting to be written to the log
         RegistryBehind = "registry_behind",
-        /// Redis is away, and orders are not taken, nor registries replaced as a whole, meanwhile
+        /// Redis is away; until it is back, no orders are accepted and no registry is replaced as a whole
         StorageDegraded = "storage_degraded",
-        /// Redis is away, and this gateway does not know it by itself
+        /// Redis is away, and this gateway does not know the answer by itself
         UnknownWhileDegraded = "unknown_while_degraded",
-        /// nobody could carry the order out
+        /// no worker could carry the order out
         NoWorker = "no_worker",
-        /// whether the token holds cannot be told yet, since keys of its issuer are being fetched: send the
-        /// same again after `Retry-After`
+        /// the token cannot be verified yet, because its issuer's keys are still being fetched: send the
+        /// same request again after `Retry-After`
         KeysAwaited = "keys_awaited",
     }
 }
 
 impl ProblemCode {
-    /// The status that it comes with. [`InvalidJson`](Self::InvalidJson) alone has another one too: 422, in a
-    /// line of NDJSON and in an element of an array of prices.
+    /// The HTTP status that the code is sent with. Only [`InvalidJson`](Self::InvalidJson) has a second
+    /// one: 422, for a line of NDJSON or an element of an array of prices or events.
     pub const fn status(self) -> u16 {
         match self {
             Self::InvalidJson
@@ -271,42 +270,42 @@ impl ProblemCode {
     }
 }
 
-/// A refused request: what was wrong, and what would be right. Where something else than a gateway has
-/// answered, most of it may be missing.
+/// A refused request: what was wrong, and what would be right. Most fields may be missing if the answer
+/// comes from something other than a gateway.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Problem {
-    /// `about:blank`: the code says which problem it is.
+    /// `about:blank`: the code identifies the problem.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// The status in words.
+    /// The HTTP status in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// The status.
+    /// The HTTP status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// Programs may match on it.
+    /// A stable code; programs may match on it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<Open<ProblemCode>>,
-    /// For people.
+    /// The problem in words, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// How many prices or updates were accepted all the same.
+    /// How many prices or updates were accepted despite the problem.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accepted: Option<u64>,
-    /// The line of the first fault, counting from 1.
+    /// The line with the first fault, counted from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
-    /// The element of the array with the first fault, counting from 0.
+    /// The index of the first faulty array element, counted from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
-    /// When the same may succeed, in milliseconds from now, where that can be told; `Retry-After` says it in
-    /// whole seconds.
+    /// After how many milliseconds the same request may succeed, if known; `Retry-After` gives it in whole
+    /// seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
-    /// The channel that is at fault, as the client named it, of several.
+    /// If the request names several channels, the faulty one, as the client wrote it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
     /// Each wrong field.
@@ -321,13 +320,13 @@ pub struct Problem {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct FieldFault {
-    /// Its name.
+    /// The name of the field.
     pub field: String,
     /// What was wrong and what would be right.
     pub message: String,
 }
 
-/// In words for people.
+/// The problem in words, for people.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.detail.as_deref().or(self.title.as_deref()).unwrap_or("no reason given"))?;

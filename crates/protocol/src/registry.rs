@@ -1,4 +1,4 @@
-//! The bodies of registries over HTTP.
+//! HTTP bodies of registries.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -17,23 +17,23 @@ pub struct RecordList {
     pub records: Vec<Box<RawValue>>,
     /// The version of each, for `If-Match`.
     pub versions: Vec<String>,
-    /// How many records fit the filter.
+    /// How many records match the filter.
     pub total: usize,
-    /// There are more: repeat with `after=` this.
+    /// If present, there are more: repeat the request with `after=` this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-    /// Whether what other gateways wrote is known: it is where this is `healthy`.
+    /// `healthy` if records written at other gateways are known here.
     pub state: Open<BackendState>,
 }
 
-/// `PUT /api/providers` and `DELETE /api/providers`, and the same of `/api/active-orders`.
+/// `PUT` and `DELETE` of `/api/providers` and of `/api/active-orders`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct RecordsSet {
     /// How many records there are now.
     pub records: usize,
-    /// How many there were.
+    /// How many there were before.
     pub before: usize,
 }
 
@@ -42,11 +42,11 @@ pub struct RecordsSet {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct RegistryStatus {
-    /// The node that says so.
+    /// The node that answers.
     pub node: String,
     /// Online providers.
     pub providers: RegistryView,
-    /// Orders that are under way.
+    /// Orders in progress.
     pub active_orders: RegistryView,
 }
 
@@ -55,7 +55,7 @@ pub struct RegistryStatus {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct RegistrySync {
-    /// Of each registry, what its Redis key held.
+    /// For each registry, what its Redis key held.
     pub synced: Vec<RegistrySynced>,
 }
 
@@ -68,9 +68,9 @@ pub struct RegistrySynced {
     pub registry: String,
     /// Records in the key.
     pub found: usize,
-    /// Those of them that were taken.
+    /// How many of them were applied.
     pub taken: usize,
-    /// Those of them that are no records.
+    /// How many of them are not valid records.
     pub invalid: usize,
 }
 

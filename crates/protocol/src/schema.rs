@@ -14,7 +14,7 @@ use crate::{
     stats::{ConnectionStory, FleetView, StatsView},
 };
 
-/// What may be left out is left out, and never null.
+/// Makes optional fields absent instead of null.
 #[derive(Debug, Clone)]
 struct AbsentNotNull;
 
@@ -41,7 +41,7 @@ fn without_null(property: &mut Value) {
             property["type"] = only.clone();
         }
     }
-    // A null that means something stands in `oneOf`.
+    // A null with a meaning is written with `oneOf`, so it stays.
     if let Some(any) = property.get_mut("anyOf").and_then(Value::as_array_mut) {
         any.retain(|schema| !is_null(schema));
         if let [only] = &any[..]
@@ -54,7 +54,7 @@ fn without_null(property: &mut Value) {
     }
 }
 
-/// The schemas of all messages and bodies by name, which refer to each other below `path`, such as
+/// The schemas of all messages and bodies by name; references to each other begin with `path`, such as
 /// `/components/schemas`.
 fn definitions(settings: SchemaSettings, path: &'static str) -> Map<String, Value> {
     let settings = settings.for_serialize().with_transform(AbsentNotNull).with(|settings| {
@@ -113,24 +113,24 @@ fn definitions(settings: SchemaSettings, path: &'static str) -> Map<String, Valu
     generator.take_definitions(true)
 }
 
-/// One document of draft 2020-12 with all of them under `$defs`. What is valid as a whole is a message
-/// from the gateway.
+/// One document of draft 2020-12 with all schemas under `$defs`. As a whole it describes a message from the
+/// gateway.
 pub fn json_schema() -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Zonewire",
-        "description": "What a Zonewire gateway and its clients exchange. The whole is a message from the gateway over the WebSocket; `#/$defs/ClientMessage` is one to it, and the others are bodies over HTTP and parts of these. Receivers ignore fields, types of messages and codes that they do not know.",
+        "description": "What a Zonewire gateway and its clients exchange. As a whole it describes a WebSocket message from the gateway; `#/$defs/ClientMessage` describes one to it, the others HTTP bodies and parts of them. Receivers ignore unknown fields, message types and codes.",
         "$ref": "#/$defs/ServerMessage",
         "$defs": definitions(SchemaSettings::draft2020_12(), "/$defs"),
     })
 }
 
-/// The same as components of OpenAPI 3.1.
+/// The same schemas as components of OpenAPI 3.1.
 pub fn components() -> Map<String, Value> {
     definitions(SchemaSettings::draft2020_12(), "/components/schemas")
 }
 
-/// Leaves of definitions those alone that something refers to, or that these refer to.
+/// Removes definitions that neither `by` nor a definition that stays refers to.
 pub fn keep_referred(schemas: &mut Map<String, Value>, by: &Value) {
     let (mut kept, mut found) = (Map::new(), Vec::new());
     named_in(by, &mut found);
@@ -143,7 +143,7 @@ pub fn keep_referred(schemas: &mut Map<String, Value>, by: &Value) {
     *schemas = kept;
 }
 
-/// The names of schemas that a document refers to.
+/// Collects the names of schemas that a document refers to.
 fn named_in(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -157,7 +157,7 @@ fn named_in(value: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// The alternatives of messages by their type, in the definitions of these.
+/// The alternatives of a message by their `type`.
 fn alternatives<'a>(schemas: &'a Map<String, Value>, name: &str) -> Vec<(&'a str, &'a Value)> {
     let schema = &schemas[name];
     let among = ["oneOf", "anyOf"].into_iter().filter_map(|word| schema.get(word)?.as_array()).flatten();
@@ -180,7 +180,7 @@ fn alternatives_within(schema: &Value) -> Vec<(&str, &Value)> {
     among.filter_map(|one| Some((one.pointer("/properties/type/const")?.as_str()?, one))).collect()
 }
 
-/// The WebSockets of a gateway. `version` is the program's.
+/// The WebSockets of a gateway as AsyncAPI 3. `version` is that of the program.
 pub fn asyncapi(version: &str) -> Value {
     let mut schemas = definitions(SchemaSettings::draft07(), "/components/schemas");
     let mut messages = Map::new();
@@ -208,7 +208,7 @@ pub fn asyncapi(version: &str) -> Value {
     let snapshot = json!({ "type": "string", "enum": ["0", "1", "false", "true"], "description": "Begin with the latest entry of each key." });
     let (mut channels, mut operations) = (Map::new(), Map::new());
     for (name, address, summary, parameter, query) in [
-        ("any", "/ws", "Without subscriptions at first; `subscribe` chooses.", None, json!({})),
+        ("any", "/ws", "Without subscriptions at first; the client sends `subscribe`.", None, json!({})),
         (
             "market",
             "/ws/market/{zone}",
@@ -219,7 +219,7 @@ pub fn asyncapi(version: &str) -> Value {
         (
             "order",
             "/ws/orders/{order}",
-            "Subscribed to an order from the start, and ends with it.",
+            "Subscribed to an order from the start; closed after the order has ended.",
             Some(("order", "The id of an order, a UUID in its hyphenated form.")),
             json!({ "since": since }),
         ),
@@ -232,8 +232,8 @@ pub fn asyncapi(version: &str) -> Value {
         }
         channels.insert(name.to_owned(), channel);
         for (action, ids, summary) in [
-            ("send", &told, "What the gateway says."),
-            ("receive", &asked, "What clients say to the gateway."),
+            ("send", &told, "What the gateway sends."),
+            ("receive", &asked, "What clients send to the gateway."),
         ] {
             let ids = ids.keys().map(|id| json!({ "$ref": format!("#/channels/{name}/messages/{id}") }));
             let operation = json!({
@@ -250,7 +250,7 @@ pub fn asyncapi(version: &str) -> Value {
         "info": {
             "title": "Zonewire",
             "version": version,
-            "description": "The WebSockets of a Zonewire gateway: prices by zone, and how orders get on. Each message is one text frame. Receivers ignore fields, types of messages and codes that they do not know.",
+            "description": "The WebSockets of a Zonewire gateway: prices by zone, and the progress of orders. Each message is one text frame. Receivers ignore unknown fields, message types and codes.",
             "license": { "name": "MIT OR Apache-2.0" },
         },
         "defaultContentType": "application/json",

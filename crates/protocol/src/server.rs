@@ -1,4 +1,4 @@
-//! What the gateway says to clients over the WebSocket.
+//! Messages from the gateway to clients, over the WebSocket.
 
 use chrono::{DateTime, Utc};
 use serde::de::Error as _;
@@ -11,25 +11,26 @@ use crate::{
     Fields, Open, OrderId, RequestId,
 };
 
-/// A message from the gateway. Field order is part of the snapshot in `tests/fixtures/protocol`.
+/// A message from the gateway. The order of the fields is checked by the snapshots in
+/// `tests/fixtures/protocol`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub enum ServerMessage {
-    /// First message of every connection that was not opened on an order.
+    /// The first message on every connection that was not opened on an order.
     ConnectionEstablished(ConnectionEstablished),
-    /// First message of a connection that was opened on an order.
+    /// The first message on a connection that was opened on an order.
     Connection(Connection),
-    /// A channel's entries follow.
+    /// Entries of a channel follow.
     Subscribed(Subscribed),
-    /// All that the log had when the subscription was made has been sent.
+    /// Everything that the log had when the subscription was made has been sent.
     CaughtUp(CaughtUp),
     /// No more entries of a channel follow.
     Unsubscribed(Unsubscribed),
-    /// The log behind a subscription changed its epoch, or entries are missing from it.
+    /// The log of a subscription changed its epoch, or entries are missing.
     Resync(Resync),
-    /// The latest entry of each key has come.
+    /// The snapshot is complete.
     SnapshotEnd(SnapshotEnd),
     /// Sent at the announced interval.
     Heartbeat(Heartbeat),
@@ -37,7 +38,7 @@ pub enum ServerMessage {
     HeartbeatAck(Answer),
     /// Answers `ping`.
     Pong(Answer),
-    /// The storage changed how it serves.
+    /// The state of the storage changed.
     BackendState(BackendStateMessage),
     /// Something that the client asked for was not done.
     Error(ErrorMessage),
@@ -45,14 +46,14 @@ pub enum ServerMessage {
     Closing(Closing),
     /// Answers `auth`.
     Authenticated(Authenticated),
-    /// The token that was shown expires soon: show a new one with `auth`.
+    /// The client's token expires soon; the client should send a new one with `auth`.
     TokenExpiring(TokenExpiring),
-    /// Answers `publish`: the log has all of it.
+    /// Answers `publish`: the log has all entries.
     Published(Published),
-    /// A price, a removal, an update of an order: what has a place in a channel.
+    /// An entry: a price, a removal, an order update, or another one with an offset in a channel.
     #[serde(untagged)]
     Entry(EntryMessage),
-    /// What only newer gateways say.
+    /// A message that only newer gateways send.
     #[serde(untagged)]
     #[cfg_attr(feature = "schema", schemars(skip))]
     #[cfg_attr(feature = "ts", ts(skip))]
@@ -60,78 +61,78 @@ pub enum ServerMessage {
 }
 
 words! {
-    /// Whether the gateway asks who one is.
+    /// Whether clients need a token.
     pub enum Authentication {
-        /// A token must be shown.
+        /// A token is required.
         Required = "required",
-        /// Some channels are there without one.
+        /// Some channels are accessible without a token.
         Optional = "optional",
     }
 }
 
-/// Who one is, to the gateway.
+/// The gateway accepted the client's token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Authenticated {
-    /// The `id` of the request, when it had one.
+    /// The `id` of the request, if it had one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,
-    /// The subject of the token, or of the key.
+    /// The subject of the token, or of the API key.
     pub subject: String,
-    /// When it expires; absent where it does not.
+    /// When the token expires; absent if it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
 }
 
-/// The token that was shown expires soon.
+/// The client's token expires soon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct TokenExpiring {
-    /// When. The connection is closed then, unless another token was shown.
+    /// When it expires. The connection is closed then, unless the client has sent another token.
     pub expires_at: DateTime<Utc>,
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
 }
 
-/// All that was to be published is in the log.
+/// Everything that was to be published is in the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Published {
-    /// The `id` of the request, when it had one.
+    /// The `id` of the request, if it had one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,
     /// The channel.
     pub channel: ChannelName,
-    /// How many entries.
+    /// How many entries were published.
     pub accepted: u64,
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
 }
 
-/// First message of every connection that was not opened on an order.
+/// The first message on every connection that was not opened on an order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct ConnectionEstablished {
-    /// Names this connection in `/ws/stats` and in logs.
+    /// Identifies this connection in `/ws/stats` and in logs.
     pub connection_id: Uuid,
     /// The zone of `/ws/market/{zone}`; absent on `/ws`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub market_zone: Option<String>,
     /// Which storage serves.
     pub storage_backend: Open<BackendName>,
-    /// How well it serves.
+    /// The state of the storage.
     pub state: Open<BackendState>,
-    /// How often `heartbeat` comes, in milliseconds.
+    /// The interval between `heartbeat` messages, in milliseconds.
     pub heartbeat_interval_ms: u64,
-    /// Version of this protocol.
+    /// The version of this protocol.
     pub protocol: u32,
-    /// Whether the gateway asks who one is; absent where it does not.
+    /// Whether clients need a token; absent if authentication is off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication: Option<Open<Authentication>>,
     /// The subject of the token that came with the request.
@@ -142,29 +143,29 @@ pub struct ConnectionEstablished {
     pub token_expires_at: Option<DateTime<Utc>>,
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
-    /// For people.
+    /// A greeting for people.
     pub message: String,
 }
 
-/// First message of a connection that was opened on an order.
+/// The first message on a connection that was opened on an order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Connection {
-    /// Names this connection in `/ws/stats` and in logs.
+    /// Identifies this connection in `/ws/stats` and in logs.
     pub connection_id: Uuid,
     /// The order of `/ws/orders/{orderId}`.
     #[serde(rename = "orderId")]
     pub order_id: OrderId,
     /// Which storage serves.
     pub storage_backend: Open<BackendName>,
-    /// How well it serves.
+    /// The state of the storage.
     pub state: Open<BackendState>,
-    /// How often `heartbeat` comes, in milliseconds.
+    /// The interval between `heartbeat` messages, in milliseconds.
     pub heartbeat_interval_ms: u64,
-    /// Version of this protocol.
+    /// The version of this protocol.
     pub protocol: u32,
-    /// Whether the gateway asks who one is; absent where it does not.
+    /// Whether clients need a token; absent if authentication is off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication: Option<Open<Authentication>>,
     /// The subject of the token that came with the request.
@@ -175,16 +176,16 @@ pub struct Connection {
     pub token_expires_at: Option<DateTime<Utc>>,
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
-    /// For people.
+    /// A greeting for people.
     pub message: String,
 }
 
-/// A channel's entries follow, from just after `offset`.
+/// Entries of a channel follow, starting after `offset`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Subscribed {
-    /// The `id` of the request, when it had one.
+    /// The `id` of the request, if it had one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,
     /// The channel.
@@ -192,34 +193,34 @@ pub struct Subscribed {
     /// The order whose channel it is.
     #[serde(rename = "orderId", skip_serializing_if = "Option::is_none")]
     pub order_id: Option<OrderId>,
-    /// The life of the log that offsets belong to from here on.
+    /// The epoch of the offsets from here on.
     pub epoch: Epoch,
-    /// Entries follow from the next offset on.
+    /// The next entry has a greater offset than this.
     pub offset: u64,
-    /// The newest offset when the log was looked at; absent where the log goes on in another epoch,
-    /// which `resync` says. Where it is not `offset`, what lies between comes first, and then
+    /// The newest offset when the gateway looked at the log; absent if the log continues in another epoch,
+    /// which `resync` announces. If it differs from `offset`, the entries in between come first, and then
     /// `caught_up`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top: Option<u64>,
-    /// Whether nothing is missing between the position asked for and `offset`. Where none was
-    /// asked for: true in a zone; in an order, whether all its updates are still kept.
+    /// Whether nothing is missing between the requested position and `offset`. Without a requested position: true
+    /// for a zone; for an order, whether the log still has all its updates.
     pub recovered: bool,
-    /// How many entries after the position asked for are no longer kept; absent when that
-    /// cannot be known, because the epoch is another.
+    /// How many entries after the requested position the log no longer has; absent if that is unknown
+    /// because the epoch is another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gap: Option<u64>,
-    /// The latest entry of each key comes first.
+    /// A snapshot comes first: the latest entry of each key.
     #[serde(default, skip_serializing_if = "is_false")]
     #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
     pub snapshot: bool,
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
-    /// How the order stands, for people; only in the channel of an order.
+    /// The state of the order, for people; only in the channel of an order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-/// All that the log had when the subscription was made has been sent. Comes where that was something.
+/// Everything that the log had when the subscription was made has been sent. Not sent if there was nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
@@ -235,38 +236,38 @@ pub struct CaughtUp {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Unsubscribed {
-    /// The `id` of the request, when it had one.
+    /// The `id` of the request, if it had one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,
     /// The channel.
     pub channel: ChannelName,
-    /// Why, where the gateway ended it by itself; absent in the answer to `unsubscribe`.
+    /// Why the gateway ended the subscription; absent in the answer to `unsubscribe`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<Open<EndCode>>,
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
 }
 
-/// The log behind a subscription changed its epoch, or entries are missing from it. Entries
-/// follow from just after `offset` of `epoch`.
+/// The log of a subscription changed its epoch, or entries are missing. Entries of `epoch` follow, starting
+/// after `offset`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Resync {
     /// The channel.
     pub channel: ChannelName,
-    /// The epoch up to here.
+    /// The epoch before this message.
     pub old_epoch: Epoch,
-    /// The epoch from here on; the same as before when only a gap is said.
+    /// The epoch from here on; unchanged if the message only reports a gap.
     pub epoch: Epoch,
-    /// Entries follow from the next offset on.
+    /// The next entry has a greater offset than this.
     pub offset: u64,
     /// Whether nothing is missing.
     pub recovered: bool,
-    /// How many entries are missing; absent when that cannot be known.
+    /// How many entries are missing; absent if that is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gap: Option<u64>,
-    /// The latest entry of each key comes first, in place of what is missing.
+    /// A snapshot comes first, in place of what is missing: the latest entry of each key.
     #[serde(default, skip_serializing_if = "is_false")]
     #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
     pub snapshot: bool,
@@ -274,8 +275,8 @@ pub struct Resync {
     pub timestamp: DateTime<Utc>,
 }
 
-/// The latest entry of each key has come, as they were at `offset` of `epoch`. Entries follow from just
-/// after that.
+/// The snapshot is complete: the latest entries of the keys as of `offset` in `epoch`. Entries follow,
+/// starting after that offset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
@@ -284,16 +285,17 @@ pub struct SnapshotEnd {
     pub channel: ChannelName,
     /// The epoch from here on.
     pub epoch: Epoch,
-    /// Entries follow from the next offset on.
+    /// The next entry has a greater offset than this.
     pub offset: u64,
-    /// Whether they are all: else some could not be reached, and another snapshot comes when they can.
+    /// Whether the snapshot has all keys. Otherwise some entries could not be reached, and another snapshot
+    /// follows when they can.
     pub recovered: bool,
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
 }
 
-/// Sent at the announced interval, so that a browser, which hides protocol pings, can tell a
-/// quiet connection from a dead one.
+/// Sent at the announced interval. Browsers hide protocol pings from pages; this lets a page tell a quiet
+/// connection from a dead one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
@@ -302,23 +304,24 @@ pub struct Heartbeat {
     pub timestamp: DateTime<Utc>,
 }
 
-/// The storage changed how it serves.
+/// The state of the storage changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct BackendStateMessage {
     /// Which storage serves.
     pub storage_backend: Open<BackendName>,
-    /// How well it serves.
+    /// The state of the storage.
     pub state: Open<BackendState>,
-    /// Since when.
+    /// When this state began.
     pub since: DateTime<Utc>,
-    /// Which channels are concerned: `all`, or `some`.
+    /// Which channels are affected: `all` or `some`.
     pub scope: Open<Scope>,
-    /// With `some`: those of this connection's subscriptions that are, as far as they find room.
+    /// If `scope` is `some`: the affected channels among this connection's subscriptions, as far as they
+    /// fit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<Vec<ChannelName>>,
-    /// How many more there are.
+    /// How many more of its subscriptions are affected.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[cfg_attr(feature = "ts", ts(as = "Option<usize>", optional))]
     pub more_channels: usize,
@@ -329,28 +332,28 @@ pub struct BackendStateMessage {
     pub timestamp: DateTime<Utc>,
 }
 
-/// Something that the client asked for was not done. The connection goes on.
+/// Something that the client asked for was not done. The connection stays open.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct ErrorMessage {
-    /// The `id` of the request, when it had one.
+    /// The `id` of the request, if it had one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,
-    /// Stable name of the error.
+    /// The stable code of the error.
     pub code: Open<ErrorCode>,
-    /// Whether the request stands, and its final answer is yet to come.
+    /// Whether the request stays in effect and its final answer is still to come.
     #[serde(default)]
     pub temporary: bool,
-    /// When the same request may succeed, in milliseconds from now, where that can be told.
+    /// After how many milliseconds the same request may succeed, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
-    /// Of a `publish`, how many of its entries, from the front, are in the log.
+    /// For `publish`: how many entries, from the first one on, are in the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accepted: Option<u64>,
     /// What was wrong and what would be right, for people.
     pub message: String,
-    /// The channel concerned; where that is none, as the client wrote it.
+    /// The affected channel; if its name is invalid, as the client wrote it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
     /// When it was sent.
@@ -362,23 +365,23 @@ pub struct ErrorMessage {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Closing {
-    /// The close code that follows.
+    /// The code of the close frame that follows.
     pub code: u16,
-    /// Its reason.
+    /// The reason that belongs to the code.
     pub reason: Open<CloseCode>,
-    /// When to come back, in milliseconds from now; absent when one should not.
+    /// After how many milliseconds to reconnect; absent if the client should not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
 }
 
-/// The answer to a request that asked for nothing else.
+/// The answer to a request without content.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct Answer {
-    /// The `id` of the request, when it had one.
+    /// The `id` of the request, if it had one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,
     /// When it was sent.
@@ -386,23 +389,23 @@ pub struct Answer {
 }
 
 words! {
-    /// Which channels a state of the storage is about.
+    /// Which channels a state of the storage affects.
     pub enum Scope {
         /// All.
         All = "all",
-        /// Those of some primaries of a cluster; all others are served as ever.
+        /// Those of some primaries of a cluster; the others are served as usual.
         Some = "some",
     }
 }
 
-/// A message of a type that is not known here.
+/// A message of a type that this version does not know.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Unknown {
     /// Its type.
     #[serde(skip)]
     pub kind: String,
-    /// All of it.
+    /// The message as a whole.
     pub fields: Fields,
 }
 
@@ -417,7 +420,7 @@ fn is_zero(number: &usize) -> bool {
 }
 
 impl ServerMessage {
-    /// `closing` for a code, with a retry hint where coming back makes sense.
+    /// `closing` for a code, with a retry hint if reconnecting makes sense.
     pub fn closing(code: CloseCode, retry_after_ms: u64, timestamp: DateTime<Utc>) -> Self {
         let number = code.number();
         Self::Closing(Closing {
@@ -428,7 +431,7 @@ impl ServerMessage {
         })
     }
 
-    /// The types that are known here, but for those of entries.
+    /// The known message types, except those of entries.
     pub const KINDS: [&'static str; 16] = [
         "connection_established",
         "connection",
@@ -472,10 +475,11 @@ impl ServerMessage {
         }
     }
 
-    /// Reads a text message.
+    /// Parses a text message.
     ///
     /// # Errors
-    /// It is no JSON object with a `type`, or one of a known type without what that has.
+    /// The text is not a JSON object with a `type`, or its `type` is known and its fields do not
+    /// fit.
     pub fn read(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
     }
@@ -508,7 +512,7 @@ impl ServerMessage {
             known if known == crate::SKIPPED || known.parse::<EntryKind>().is_ok() => {
                 Self::Entry(EntryMessage::of_fields(fields)?)
             }
-            // Where such a message has a place in a channel, it is an entry.
+            // A message of an unknown type that has an offset in a channel is an entry.
             _ => match EntryMessage::of_fields(fields.clone()) {
                 Ok(entry) => Self::Entry(entry),
                 Err(_) => Self::Unknown(Unknown { kind, fields }),

@@ -1,5 +1,5 @@
-//! What entries look like, by type: for who generates code from it. [`EntryMessage`](crate::EntryMessage) holds
-//! any of them.
+//! The shape of each type of entry, for code generators. [`EntryMessage`](crate::EntryMessage) can hold any
+//! of them.
 
 #![expect(dead_code, reason = "the fields are only described")]
 
@@ -7,7 +7,8 @@ use chrono::{DateTime, Utc};
 
 use crate::{ChannelName, Failure, Fields, OrderId};
 
-/// An entry of a channel. Others may be added: receivers count the offset of those that they do not know.
+/// An entry of a channel. Types may be added: receivers still count the offsets of those that they do not
+/// know.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[cfg_attr(feature = "schema", schemars(tag = "type", rename_all = "snake_case"))]
@@ -15,120 +16,120 @@ use crate::{ChannelName, Failure, Fields, OrderId};
 pub(crate) enum Entry {
     /// A price in a zone.
     PriceUpdate(PriceUpdate),
-    /// A key of a zone has no price any more, or one of a registry no record.
+    /// A key of a zone no longer has a price, or a key of a registry no longer has a record.
     KeyRemoved(KeyRemoved),
-    /// No key of a zone has a price any more.
+    /// No key of a zone has a price any longer.
     ZoneRemoved(ZoneRemoved),
     /// A record of a registry.
     RecordUpdate(RecordUpdate),
     /// An order's venue is being chosen.
     Routing(OrderUpdate),
-    /// An order's transaction is being made.
+    /// An order's transaction is being built.
     Building(OrderUpdate),
-    /// An order's transaction is on its way.
+    /// An order's transaction was sent.
     Submitted(OrderUpdate),
     /// An order was carried out. The last update of its order.
     Confirmed(OrderUpdate),
-    /// An order was not carried out, and will not be. The last update of its order.
+    /// An order was not carried out and will not be. The last update of its order.
     Failed(OrderFailed),
     /// An event: the last price of a symbol, or its best bid and ask.
     Ticker(TickerEvent),
     /// An event: one trade.
     Trade(TradeEvent),
-    /// An event: a book, or what has changed in one.
+    /// An event: a whole order book, or its changes.
     Orderbook(OrderbookEvent),
-    /// An event: how a symbol was traded in an interval.
+    /// An event: how a symbol traded in one interval.
     Candle(CandleEvent),
-    /// An event: an exchange is reached.
+    /// An event: a feed has connected to an exchange.
     #[cfg_attr(feature = "schema", schemars(rename = "exchange:connected"))]
     #[cfg_attr(feature = "ts", ts(rename = "exchange:connected"))]
     ExchangeConnected(ExchangeEvent),
-    /// An event: an exchange is reached no more.
+    /// An event: the connection to an exchange was lost.
     #[cfg_attr(feature = "schema", schemars(rename = "exchange:disconnected"))]
     #[cfg_attr(feature = "ts", ts(rename = "exchange:disconnected"))]
     ExchangeDisconnected(ExchangeEvent),
-    /// An event: an exchange is to be reached again.
+    /// An event: a feed is about to reconnect to an exchange.
     #[cfg_attr(feature = "schema", schemars(rename = "exchange:reconnecting"))]
     #[cfg_attr(feature = "ts", ts(rename = "exchange:reconnecting"))]
     ExchangeReconnecting(ExchangeEvent),
-    /// An event: an exchange said, or did, what it should not.
+    /// An event: an exchange reported an error, or did something unexpected.
     #[cfg_attr(feature = "schema", schemars(rename = "exchange:error"))]
     #[cfg_attr(feature = "ts", ts(rename = "exchange:error"))]
     ExchangeError(ExchangeEvent),
-    /// Stands in the place of an entry that the gateway cannot show.
+    /// Replaces an entry that the gateway cannot show.
     Skipped(Skipped),
-    /// In the channel of a live type of events: some of other processes did not come.
+    /// Some events of other processes did not arrive. Only in channels of live types.
     Missed(Missed),
 }
 
-/// A price. The publisher's own fields follow those of the envelope.
+/// A price. The publisher's own fields follow those described here.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub(crate) struct PriceUpdate {
     /// The channel.
     pub(crate) channel: ChannelName,
-    /// Its place in the log; counts from 1 in each epoch.
+    /// Its offset in the log, counted from 1 in each epoch.
     pub(crate) offset: u64,
-    /// Names it for good, in every epoch and on every gateway.
+    /// Identifies the entry, in every epoch and on every gateway.
     pub(crate) id: String,
-    /// Its own time, to the millisecond.
+    /// The time of the entry itself, to the millisecond.
     pub(crate) timestamp: DateTime<Utc>,
-    /// It comes after its time.
+    /// The entry waited at its gateway, or arrives after entries that were accepted later.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) late: Option<bool>,
-    /// Entries of its gateway before it are gone.
+    /// Earlier entries of the same gateway were dropped and are in no log.
     #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
     #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) missed_before: Option<bool>,
-    /// It is the latest one of its key, sent because a client begins.
+    /// The entry is part of a snapshot: the latest one of its key.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) snapshot: Option<bool>,
-    /// What within the zone it is of.
+    /// What in the zone the price is for, such as a trading hub.
     pub(crate) key: String,
-    /// The price; absent of a quote, which has `bid` and `ask`.
+    /// The price; absent in a quote, which has `bid` and `ask`.
     #[cfg_attr(
         feature = "schema",
         schemars(skip_serializing_if = "Option::is_none", schema_with = "number_or_null")
     )]
     #[cfg_attr(feature = "ts", ts(optional, type = "number | null"))]
     pub(crate) price: Option<f64>,
-    /// What buyers offer.
+    /// The highest price that a buyer offers.
     #[cfg_attr(
         feature = "schema",
         schemars(skip_serializing_if = "Option::is_none", schema_with = "number_or_null")
     )]
     #[cfg_attr(feature = "ts", ts(optional, type = "number | null"))]
     pub(crate) bid: Option<f64>,
-    /// What sellers ask for.
+    /// The lowest price that a seller asks.
     #[cfg_attr(
         feature = "schema",
         schemars(skip_serializing_if = "Option::is_none", schema_with = "number_or_null")
     )]
     #[cfg_attr(feature = "ts", ts(optional, type = "number | null"))]
     pub(crate) ask: Option<f64>,
-    /// A part of the price.
+    /// The energy component of the price.
     #[cfg_attr(
         feature = "schema",
         schemars(skip_serializing_if = "Option::is_none", schema_with = "number_or_null")
     )]
     #[cfg_attr(feature = "ts", ts(optional, type = "number | null"))]
     pub(crate) energy: Option<f64>,
-    /// A part of the price.
+    /// The congestion component of the price.
     #[cfg_attr(
         feature = "schema",
         schemars(skip_serializing_if = "Option::is_none", schema_with = "number_or_null")
     )]
     #[cfg_attr(feature = "ts", ts(optional, type = "number | null"))]
     pub(crate) congestion: Option<f64>,
-    /// A part of the price.
+    /// The loss component of the price.
     #[cfg_attr(
         feature = "schema",
         schemars(skip_serializing_if = "Option::is_none", schema_with = "number_or_null")
     )]
     #[cfg_attr(feature = "ts", ts(optional, type = "number | null"))]
     pub(crate) loss: Option<f64>,
-    /// How much.
+    /// The quantity.
     #[cfg_attr(
         feature = "schema",
         schemars(skip_serializing_if = "Option::is_none", schema_with = "number_or_null")
@@ -143,56 +144,58 @@ pub(crate) struct PriceUpdate {
 pub(crate) struct KeyRemoved {
     /// The channel.
     pub(crate) channel: ChannelName,
-    /// Its place in the log; counts from 1 in each epoch.
+    /// Its offset in the log, counted from 1 in each epoch.
     pub(crate) offset: u64,
-    /// Names it for good, in every epoch and on every gateway.
+    /// Identifies the entry, in every epoch and on every gateway.
     pub(crate) id: String,
-    /// Its own time, to the millisecond.
+    /// The time of the entry itself, to the millisecond.
     pub(crate) timestamp: DateTime<Utc>,
-    /// It comes after its time.
+    /// The entry waited at its gateway, or arrives after entries that were accepted later.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) late: Option<bool>,
-    /// Entries of its gateway before it are gone.
+    /// Earlier entries of the same gateway were dropped and are in no log.
     #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
     #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) missed_before: Option<bool>,
-    /// It is the latest one of its key, sent because a client begins.
+    /// The entry is part of a snapshot: the latest one of its key.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) snapshot: Option<bool>,
     /// The key.
     pub(crate) key: String,
-    /// In a registry: of two entries of a key the one with the greater version counts, as texts are compared.
+    /// In a registry only: of two entries of a key, the one with the greater version counts. Versions
+    /// compare as text.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) version: Option<String>,
 }
 
-/// A record of a registry, which takes the place of the one before it of its key.
+/// A record of a registry, which replaces the previous one of its key.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub(crate) struct RecordUpdate {
     /// The channel.
     pub(crate) channel: ChannelName,
-    /// Its place in the log; counts from 1 in each epoch.
+    /// Its offset in the log, counted from 1 in each epoch.
     pub(crate) offset: u64,
-    /// Names it for good, in every epoch and on every gateway.
+    /// Identifies the entry, in every epoch and on every gateway.
     pub(crate) id: String,
-    /// When it was written, by the clock of the gateway that wrote it, or a faster one that it heard of.
+    /// When it was written, by the clock of the gateway that wrote it, or by a faster clock that this
+    /// gateway has seen.
     pub(crate) timestamp: DateTime<Utc>,
-    /// It comes after its time.
+    /// The entry waited at its gateway, or arrives after entries that were accepted later.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) late: Option<bool>,
-    /// Entries of its gateway before it are gone.
+    /// Earlier entries of the same gateway were dropped and are in no log.
     #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
     #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) missed_before: Option<bool>,
-    /// It is the latest one of its key, sent because a client begins.
+    /// The entry is part of a snapshot: the latest one of its key.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) snapshot: Option<bool>,
-    /// Its `userId` or `orderId` as a text.
+    /// The record's `userId` or `orderId`, as text.
     pub(crate) key: String,
-    /// Of two entries of a key the one with the greater version counts, as texts are compared.
+    /// Of two entries of a key, the one with the greater version counts. Versions compare as text.
     pub(crate) version: String,
     /// The record, as it was written.
     #[cfg_attr(feature = "schema", schemars(schema_with = "any_object"))]
@@ -206,26 +209,26 @@ pub(crate) struct RecordUpdate {
 pub(crate) struct ZoneRemoved {
     /// The channel.
     pub(crate) channel: ChannelName,
-    /// Its place in the log; counts from 1 in each epoch.
+    /// Its offset in the log, counted from 1 in each epoch.
     pub(crate) offset: u64,
-    /// Names it for good, in every epoch and on every gateway.
+    /// Identifies the entry, in every epoch and on every gateway.
     pub(crate) id: String,
-    /// Its own time, to the millisecond.
+    /// The time of the entry itself, to the millisecond.
     pub(crate) timestamp: DateTime<Utc>,
-    /// It comes after its time.
+    /// The entry waited at its gateway, or arrives after entries that were accepted later.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) late: Option<bool>,
-    /// Entries of its gateway before it are gone.
+    /// Earlier entries of the same gateway were dropped and are in no log.
     #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
     #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) missed_before: Option<bool>,
-    /// It is the latest one of its key, sent because a client begins.
+    /// The entry is part of a snapshot: the latest one of its key.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) snapshot: Option<bool>,
 }
 
-/// An update of an order. What its worker told besides follows.
+/// An update of an order. Other fields that its worker gave follow those described here.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub(crate) struct OrderUpdate {
@@ -235,50 +238,50 @@ pub(crate) struct OrderUpdate {
     pub(crate) order_id: OrderId,
     /// The channel.
     pub(crate) channel: ChannelName,
-    /// Its place in the log; counts from 1 in each epoch.
+    /// Its offset in the log, counted from 1 in each epoch.
     pub(crate) offset: u64,
-    /// Names it for good, in every epoch and on every gateway.
+    /// Identifies the entry, in every epoch and on every gateway.
     pub(crate) id: String,
-    /// Its own time, to the millisecond.
+    /// The time of the entry itself, to the millisecond.
     pub(crate) timestamp: DateTime<Utc>,
-    /// It comes after its time.
+    /// The entry waited at its gateway, or arrives after entries that were accepted later.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) late: Option<bool>,
-    /// Entries of its gateway before it are gone.
+    /// Earlier entries of the same gateway were dropped and are in no log.
     #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
     #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) missed_before: Option<bool>,
     /// How far it is, 0 to 100.
     pub(crate) progress: f64,
-    /// Which try it is, counting from 1.
+    /// The number of the attempt, from 1.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) attempt: Option<u32>,
-    /// How many there are.
+    /// The most attempts that the order may have.
     #[cfg_attr(feature = "schema", schemars(rename = "maxAttempts"))]
     #[cfg_attr(feature = "ts", ts(rename = "maxAttempts"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) max_attempts: Option<u32>,
-    /// How many times a worker took the order up.
+    /// How many times a worker has claimed the order.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) run: Option<u32>,
-    /// Who carries it out.
+    /// The worker or executor that carries the order out.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) executor: Option<String>,
-    /// For people.
+    /// A message for people.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) message: Option<String>,
-    /// Where it was, or is to be, carried out.
+    /// The exchange that carries it out.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) dex: Option<String>,
-    /// The transaction.
+    /// The hash of the transaction.
     #[cfg_attr(feature = "schema", schemars(rename = "txHash"))]
     #[cfg_attr(feature = "ts", ts(rename = "txHash"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) tx_hash: Option<String>,
 }
 
-/// The end of an order that was not carried out.
+/// The last update of an order that was not carried out.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub(crate) struct OrderFailed {
@@ -288,52 +291,52 @@ pub(crate) struct OrderFailed {
     pub(crate) order_id: OrderId,
     /// The channel.
     pub(crate) channel: ChannelName,
-    /// Its place in the log; counts from 1 in each epoch.
+    /// Its offset in the log, counted from 1 in each epoch.
     pub(crate) offset: u64,
-    /// Names it for good, in every epoch and on every gateway.
+    /// Identifies the entry, in every epoch and on every gateway.
     pub(crate) id: String,
-    /// Its own time, to the millisecond.
+    /// The time of the entry itself, to the millisecond.
     pub(crate) timestamp: DateTime<Utc>,
-    /// It comes after its time.
+    /// The entry waited at its gateway, or arrives after entries that were accepted later.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) late: Option<bool>,
-    /// Entries of its gateway before it are gone.
+    /// Earlier entries of the same gateway were dropped and are in no log.
     #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
     #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) missed_before: Option<bool>,
     /// How far it is, 0 to 100.
     pub(crate) progress: f64,
-    /// Which try it is, counting from 1.
+    /// The number of the attempt, from 1.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) attempt: Option<u32>,
-    /// How many there are.
+    /// The most attempts that the order may have.
     #[cfg_attr(feature = "schema", schemars(rename = "maxAttempts"))]
     #[cfg_attr(feature = "ts", ts(rename = "maxAttempts"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) max_attempts: Option<u32>,
-    /// How many times a worker took the order up.
+    /// How many times a worker has claimed the order.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) run: Option<u32>,
-    /// Who carries it out.
+    /// The worker or executor that carried the order out.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) executor: Option<String>,
-    /// For people.
+    /// A message for people.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) message: Option<String>,
-    /// Where it was, or is to be, carried out.
+    /// The exchange that was to carry it out.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) dex: Option<String>,
-    /// The transaction.
+    /// The hash of the transaction.
     #[cfg_attr(feature = "schema", schemars(rename = "txHash"))]
     #[cfg_attr(feature = "ts", ts(rename = "txHash"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) tx_hash: Option<String>,
-    /// Why.
+    /// The reason.
     pub(crate) error: Failure,
 }
 
-/// What is known of an entry that the gateway cannot show.
+/// What is known about an entry that the gateway cannot show.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub(crate) struct Skipped {
@@ -344,87 +347,87 @@ pub(crate) struct Skipped {
     #[cfg_attr(feature = "ts", ts(rename = "orderId"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) order_id: Option<OrderId>,
-    /// Its place in the log.
+    /// Its offset in the log.
     pub(crate) offset: u64,
-    /// Absent where it could not be read.
+    /// Absent if it could not be read.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) id: Option<String>,
-    /// Absent where it could not be read.
+    /// Absent if it could not be read.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) timestamp: Option<DateTime<Utc>>,
-    /// It comes after its time.
+    /// The entry waited at its gateway, or arrives after entries that were accepted later.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) late: Option<bool>,
-    /// Entries of its gateway before it are gone.
+    /// Earlier entries of the same gateway were dropped and are in no log.
     #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
     #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) missed_before: Option<bool>,
     /// `unknown_kind` or `unreadable`.
     pub(crate) reason: String,
-    /// Its own type, where that is known.
+    /// The entry's own type, if that is known.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) kind: Option<String>,
-    /// Nothing follows it.
+    /// Whether this is the last entry of its channel.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) terminal: Option<bool>,
 }
 
-/// Events of other processes that did not come, in the channel of a live type.
+/// Reports, in the channel of a live type, that events of other processes did not arrive.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub(crate) struct Missed {
     /// The channel.
     pub(crate) channel: ChannelName,
-    /// Its place in the log; counts from 1 in each epoch.
+    /// Its offset in the log, counted from 1 in each epoch.
     pub(crate) offset: u64,
-    /// Names it for good.
+    /// Identifies the entry.
     pub(crate) id: String,
-    /// When that was noticed.
+    /// When the gateway noticed.
     pub(crate) timestamp: DateTime<Utc>,
     /// What is missing.
     pub(crate) data: MissedEvents,
 }
 
-/// What is missing; without fields, programs that do not number their events may have published some.
+/// What is missing. Without fields: programs that do not number their events may have published some.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub(crate) struct MissedEvents {
-    /// The gateway whose events they are.
+    /// The gateway that published the missing events.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) source: Option<String>,
-    /// How many they are.
+    /// How many events are missing.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) count: Option<u64>,
 }
 
-/// What the messages of events have in common, and what each has of its own.
+/// The fields that all event messages have, and their own `data`.
 macro_rules! event {
     ($(#[doc = $docs:literal])* $name:ident, $data:ty) => {
         $(#[doc = $docs])*
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
         pub(crate) struct $name {
-            /// The channel: that of the type, or the view of it that was subscribed to.
+            /// The channel: of the type, or the view that was subscribed to.
             pub(crate) channel: ChannelName,
-            /// Its place in the log; counts from 1 in each epoch. Of a view those of others are left out.
+            /// Its offset in the log, counted from 1 in each epoch. Offsets that a view does not show are left out.
             pub(crate) offset: u64,
-            /// Names it for good, in every epoch and on every gateway.
+            /// Identifies the entry, in every epoch and on every gateway.
             pub(crate) id: String,
-            /// Its own time, to the millisecond.
+            /// The time of the entry itself, to the millisecond.
             pub(crate) timestamp: DateTime<Utc>,
-            /// It comes after its time.
+            /// The entry waited at its gateway, or arrives after entries that were accepted later.
             #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
             pub(crate) late: Option<bool>,
-            /// Entries of its gateway before it are gone.
+            /// Earlier entries of the same gateway were dropped and are in no log.
             #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
             #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
             #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
             pub(crate) missed_before: Option<bool>,
-            /// It is the latest one of its key, sent because a client begins.
+            /// The entry is part of a snapshot: the latest one of its key.
             #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
             pub(crate) snapshot: Option<bool>,
-            /// What its publisher gave.
+            /// The fields that the publisher gave.
             pub(crate) data: $data,
         }
     };
@@ -439,7 +442,7 @@ event!(
     TradeEvent, Trade
 );
 event!(
-    /// A book, or what has changed in one.
+    /// An order book, or its changes.
     OrderbookEvent, Orderbook
 );
 event!(
@@ -447,11 +450,11 @@ event!(
     CandleEvent, Candle
 );
 event!(
-    /// How an exchange is reached.
+    /// A change in the connection to an exchange.
     ExchangeEvent, Exchange
 );
 
-/// A decimal as its publisher wrote it: a number, or a text that is one.
+/// A decimal in the form in which its publisher wrote it: a number, or a text that contains one.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(untagged))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(untagged))]
@@ -462,7 +465,7 @@ pub(crate) enum Digits {
     Text(String),
 }
 
-/// What a ticker says: a `price`, or a `bid` and an `ask`.
+/// The data of a ticker: a `price`, or a `bid` and an `ask`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub(crate) struct Ticker {
@@ -479,36 +482,36 @@ pub(crate) struct Ticker {
     /// The best ask.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) ask: Option<Digits>,
-    /// How much is bid there.
+    /// The size of the best bid.
     #[cfg_attr(feature = "schema", schemars(rename = "bidSize"))]
     #[cfg_attr(feature = "ts", ts(rename = "bidSize"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) bid_size: Option<Digits>,
-    /// How much is asked there.
+    /// The size of the best ask.
     #[cfg_attr(feature = "schema", schemars(rename = "askSize"))]
     #[cfg_attr(feature = "ts", ts(rename = "askSize"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) ask_size: Option<Digits>,
-    /// The first price of the day.
+    /// The first price of the period.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) open: Option<Digits>,
-    /// The highest.
+    /// The highest price of the period.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) high: Option<Digits>,
-    /// The lowest.
+    /// The lowest price of the period.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) low: Option<Digits>,
-    /// How much was traded.
+    /// The quantity traded in the period.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) volume: Option<Digits>,
-    /// For how much.
+    /// The turnover of the period.
     #[cfg_attr(feature = "schema", schemars(rename = "quoteVolume"))]
     #[cfg_attr(feature = "ts", ts(rename = "quoteVolume"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) quote_volume: Option<Digits>,
 }
 
-/// What a trade says.
+/// The data of a trade.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub(crate) struct Trade {
@@ -518,19 +521,19 @@ pub(crate) struct Trade {
     pub(crate) symbol: String,
     /// The price.
     pub(crate) price: Digits,
-    /// How much.
+    /// The quantity.
     pub(crate) size: Digits,
-    /// What the exchange calls it.
+    /// The exchange's id of the trade.
     #[cfg_attr(feature = "schema", schemars(rename = "tradeId"))]
     #[cfg_attr(feature = "ts", ts(rename = "tradeId"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) trade_id: Option<Digits>,
-    /// `buy` or `sell`: the taker's.
+    /// The side of the taker: `buy` or `sell`.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) side: Option<String>,
 }
 
-/// A whole book, or what has changed in it: a size of 0 takes a level away.
+/// The data of a whole order book, or of changes to it: a level of size 0 is removed.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub(crate) struct Orderbook {
@@ -546,14 +549,14 @@ pub(crate) struct Orderbook {
     pub(crate) asks: Vec<[Digits; 2]>,
     /// Counts the changes of the book.
     pub(crate) sequence: u64,
-    /// Of a delta, the `sequence` that it follows on.
+    /// In a delta: the `sequence` that it builds on.
     #[cfg_attr(feature = "schema", schemars(rename = "previousSequence"))]
     #[cfg_attr(feature = "ts", ts(rename = "previousSequence"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) previous_sequence: Option<u64>,
 }
 
-/// What a candle says.
+/// The data of a candle.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub(crate) struct Candle {
@@ -561,58 +564,58 @@ pub(crate) struct Candle {
     pub(crate) exchange: String,
     /// The symbol, such as `BTC-USDT`.
     pub(crate) symbol: String,
-    /// How long it is, such as `1m`.
+    /// The length of the interval, such as `1m`.
     pub(crate) interval: String,
-    /// When it begins.
+    /// The start of the interval.
     #[cfg_attr(feature = "schema", schemars(rename = "openTime"))]
     #[cfg_attr(feature = "ts", ts(rename = "openTime"))]
     pub(crate) open_time: Digits,
     /// The first price.
     pub(crate) open: Digits,
-    /// The highest.
+    /// The highest price.
     pub(crate) high: Digits,
-    /// The lowest.
+    /// The lowest price.
     pub(crate) low: Digits,
     /// The last price.
     pub(crate) close: Digits,
-    /// How much was traded.
+    /// The quantity traded.
     pub(crate) volume: Digits,
-    /// Nothing more is expected.
+    /// Whether the interval is over.
     pub(crate) closed: bool,
-    /// It takes the place of one that was closed.
+    /// Whether it corrects a candle that was already closed.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) correction: Option<bool>,
 }
 
-/// How an exchange is reached.
+/// The data of a change in the connection to an exchange.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub(crate) struct Exchange {
     /// The exchange.
     pub(crate) exchange: String,
-    /// Why, for people.
+    /// The reason, for people.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) reason: Option<String>,
-    /// Of `exchange:reconnecting`, which try it is.
+    /// Only in `exchange:reconnecting`: the number of the attempt.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) attempt: Option<u64>,
-    /// Of `exchange:reconnecting`, in how many milliseconds.
+    /// Only in `exchange:reconnecting`: the delay before the attempt, in milliseconds.
     #[cfg_attr(feature = "schema", schemars(rename = "delayMs"))]
     #[cfg_attr(feature = "ts", ts(rename = "delayMs"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) delay_ms: Option<u64>,
-    /// Of `exchange:error`, what sort of error.
+    /// Only in `exchange:error`: the kind of error.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) code: Option<String>,
 }
 
-/// A record, which has whatever fields its writer gave it.
+/// A record has whatever fields its writer gave it.
 #[cfg(feature = "schema")]
 fn any_object(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "type": "object", "additionalProperties": true })
 }
 
-/// As its publisher wrote it; null is as good as none.
+/// A number as its publisher wrote it; null counts as absent.
 #[cfg(feature = "schema")]
 fn number_or_null(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "oneOf": [{ "type": "number" }, { "type": "null" }] })

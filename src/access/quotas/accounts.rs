@@ -1,4 +1,4 @@
-//! What principals, or tenants, have at the moment: an account for each, as long as it matters.
+//! The accounts on which the use of principals and tenants is counted, each kept as long as it matters.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use parking_lot::Mutex;
 use super::Quota;
 use crate::support::rate::{Bucket, Rate};
 
-/// Accounts that are remembered, of principals, and of tenants.
+/// The most accounts of principals, and of tenants.
 const ACCOUNTS_MAX: usize = 65_536;
 
-/// Between two looks for accounts that need not be remembered any more.
+/// How often accounts that no longer matter are dropped.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
-/// What one principal, or one tenant, has. Any thread counts here, and none waits for another.
+/// The account of one principal or tenant. Any thread may update it without waiting.
 #[derive(Debug, Default)]
 pub(super) struct Account {
     buckets: [Bucket; Quota::RATES],
@@ -24,34 +24,34 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Takes some of what is limited by the second.
+    /// Takes from a quota per second.
     ///
     /// # Errors
-    /// That is too much now: in how long it is not.
+    /// Too little is left: how long until there is enough.
     pub(super) fn take(&self, quota: Quota, some: u64, rate: Rate, now: Duration) -> Result<(), Duration> {
         self.bucket(quota).map_or(Ok(()), |bucket| bucket.take(some, rate, now))
     }
 
-    /// Gives it back.
+    /// Returns what was taken.
     pub(super) fn give_back(&self, quota: Quota, some: u64, rate: Rate) {
         if let Some(bucket) = self.bucket(quota) {
             bucket.give_back(some, rate);
         }
     }
 
-    /// Takes some, be it there or not; in how long it will be there.
+    /// Takes from a quota per second even if too little is left; returns how long until the debt is repaid.
     pub(super) fn charge(&self, quota: Quota, some: u64, rate: Rate, now: Duration) -> Duration {
         self.bucket(quota).map_or(Duration::ZERO, |bucket| bucket.charge(some, rate, now))
     }
 
-    /// Has one more of what is held, if that is not more than `max`; says whether.
+    /// Adds one to a quota on a number, unless that would exceed `max`; returns whether it was added.
     pub(super) fn hold(&self, quota: Quota, max: Option<u32>) -> bool {
         let Some(held) = self.held(quota) else { return true };
         let one_more = |count: u32| max.is_none_or(|max| count < max).then(|| count.saturating_add(1));
         held.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok()
     }
 
-    /// Has some less of it.
+    /// Subtracts from a quota on a number.
     pub(super) fn release(&self, quota: Quota, some: u32) {
         if let Some(held) = self.held(quota) {
             held.fetch_sub(some, Ordering::AcqRel);
@@ -72,7 +72,7 @@ impl Account {
     }
 }
 
-/// What is remembered of somebody, with its account.
+/// A value with an account.
 pub(super) trait Remembered {
     fn account(&self) -> &Account;
 }
@@ -83,8 +83,8 @@ impl Remembered for Account {
     }
 }
 
-/// All principals, or all tenants, that matter at the moment. Those that are one too many to be remembered share
-/// an account, so that many who come once cost no more memory than this.
+/// All principals, or all tenants, that currently matter. Those beyond the limit share one account, so that
+/// many that come once cost no further memory.
 #[derive(Debug)]
 pub(super) struct Accounts<T> {
     max: usize,
@@ -109,7 +109,7 @@ impl<T: Remembered> Accounts<T> {
         Self { max, others: Arc::default(), known: Mutex::new(Known { all: HashMap::new(), tidied: None }) }
     }
 
-    /// Somebody, who is made of an account where that is nobody who is remembered.
+    /// The entry of a principal or tenant; `make` creates it if there is none.
     pub(super) fn get(&self, of: u64, now: Duration, make: impl FnOnce(Arc<Account>) -> Arc<T>) -> Arc<T> {
         let mut known = self.known.lock();
         if let Some(one) = known.all.get(&of) {
@@ -126,14 +126,14 @@ impl<T: Remembered> Accounts<T> {
         one
     }
 
-    /// How many are remembered.
+    /// How many entries there are.
     pub(super) fn count(&self) -> usize {
         self.known.lock().all.len()
     }
 }
 
 impl<T: Remembered> Known<T> {
-    /// Forgets those that nobody holds, and that are as a new one would be.
+    /// Drops the entries that nobody holds and whose account equals a new one.
     fn tidy(&mut self, now: Duration) {
         if self.tidied.is_none_or(|tidied| now.saturating_sub(tidied) >= TIDY_EVERY) {
             self.all.retain(|_, one| Arc::strong_count(one) > 1 || !one.account().is_as_new(now));

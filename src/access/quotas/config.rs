@@ -1,4 +1,4 @@
-//! What can be configured about how much a principal and a tenant may have.
+//! The settings of the limits on principals and tenants.
 
 use std::collections::BTreeMap;
 
@@ -12,16 +12,16 @@ use crate::support::checks::{Checks, Finding};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// Only counts what would be refused, or held back, and says so in the log. Default false.
+    /// Only count what would be refused or delayed, and log it. Default false.
     pub dry_run: bool,
-    /// How many seconds' worth of what is limited by the second may come at once. Default 5.
+    /// How many seconds' worth of a quota per second may be used at once. Default 5.
     pub burst_s: u32,
-    /// What a principal may have: a subject within its issuer and tenant, or an API key.
+    /// The limits of a principal: a subject within its issuer and tenant, or an API key.
     pub principal: Allowances,
-    /// What all principals of a tenant may have together.
+    /// The limits of all principals of a tenant together.
     pub tenant: Allowances,
-    /// Other numbers for principals with a role, by its name; of several roles the largest counts. At most 16
-    /// roles. Default none.
+    /// Different limits for principals with a role, by its name; with several roles, the largest number
+    /// counts. At most 16 roles. Default none.
     pub roles: BTreeMap<String, RoleAllowances>,
 }
 
@@ -37,30 +37,30 @@ impl Default for LimitsConfig {
     }
 }
 
-/// How much one may have. 0 is unlimited, and so is all of it unless it is set.
+/// Limits of one principal or tenant. 0 is unlimited, and the default of each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Allowances {
-    /// WebSockets and streams of events that it may open, per second in the long run.
+    /// WebSockets and event streams that it may open, per second on average.
     pub connects_per_s: u32,
-    /// WebSockets and streams of events that it may have at once.
+    /// WebSockets and event streams that it may have open at once.
     pub connections_max: u32,
-    /// Messages that it may send over its WebSockets, per second in the long run; each channel that it
+    /// Messages that it may send over its WebSockets, per second on average; each channel that it
     /// subscribes to counts as one.
     pub messages_per_s: u32,
-    /// Subscriptions that it may have, on all its connections.
+    /// Subscriptions that it may have on all its connections together.
     pub subscriptions_max: u32,
-    /// Entries that it may publish, per second in the long run, over HTTP and WebSockets.
+    /// Entries that it may publish over HTTP and WebSockets, per second on average.
     pub publishes_per_s: u32,
-    /// Orders that it may place, per second in the long run.
+    /// Orders that it may place, per second on average.
     pub orders_per_s: u32,
-    /// Bytes that it is sent over WebSockets and streams of events, per second in the long run.
+    /// Bytes that it is sent over WebSockets and event streams, per second on average.
     pub bytes_out_per_s: u32,
-    /// Connections that it may have that do not take what they are sent as fast as it comes.
+    /// Connections that may lag at once, because their clients read more slowly than entries arrive.
     pub behind_max: u32,
 }
 
-/// The same, of which only what is set counts.
+/// The same limits; those that are unset do not count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RoleAllowances {
@@ -90,7 +90,7 @@ pub struct RoleAllowances {
     pub behind_max: Option<u32>,
 }
 
-/// With less, a reader would not be told in time that its connection lives.
+/// With less, heartbeats would not reach a client in time.
 const BYTES_OUT_MIN: u32 = 4_096;
 
 impl Allowances {
@@ -129,22 +129,22 @@ impl LimitsConfig {
         Quota::ALL.into_iter().any(|quota| self.is_any_of(quota))
     }
 
-    /// Whether that is limited of anybody.
+    /// Whether this quota is limited for anybody.
     pub(super) fn is_any_of(&self, quota: Quota) -> bool {
         self.principal.of(quota) > 0
             || self.tenant.of(quota) > 0
             || self.roles.values().any(|role| role.of(quota).is_some_and(|max| max > 0))
     }
 
-    /// How much of something one may have; `None` where that is not limited. `roles` are those that a
-    /// principal has of the ones that are set here, in the order of their names, by bit.
+    /// The limit on a quota; `None` if there is none. `roles` are those of the roles set here that the
+    /// principal has, in the order of their names, by bit.
     pub(super) fn max(&self, scope: Scope, quota: Quota, roles: u16) -> Option<u32> {
         let max = match scope {
             Scope::Tenant => self.tenant.of(quota),
             Scope::Principal => {
                 let has = |place: usize| (roles >> place) & 1 == 1;
                 let set = self.roles.values().enumerate().filter(|(place, _)| has(*place));
-                // 0 is more than any number.
+                // 0 means unlimited, so it counts as the largest number.
                 let largest =
                     set.filter_map(|(_, role)| role.of(quota)).max_by_key(|max| max.wrapping_sub(1));
                 largest.unwrap_or(self.principal.of(quota))
@@ -153,7 +153,7 @@ impl LimitsConfig {
         (max > 0).then_some(max)
     }
 
-    /// What cannot be used.
+    /// The invalid settings.
     pub(crate) fn check(&self) -> Vec<Finding> {
         let mut checks = Checks::of("limits");
         checks.at_least_1("burst_s", self.burst_s);

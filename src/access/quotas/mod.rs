@@ -1,8 +1,8 @@
-//! How much those who have shown who they are may have: each by itself, and all of a tenant together. What
-//! strangers may take is bounded by address, in `connections`.
+//! Limits on authenticated clients: on each principal, and on all principals of a tenant together.
+//! Anonymous clients are limited by address, in `connections`.
 //!
-//! Nobody waits here, and no lock is held but where an account is looked up: once for each connection, and for
-//! each request that is counted.
+//! Nothing here waits. The only lock is on looking up an account: once for each connection, and for each
+//! request that is counted.
 
 mod accounts;
 mod config;
@@ -28,7 +28,7 @@ pub use config::{Allowances, LimitsConfig, RoleAllowances};
 use share::Holder;
 pub(crate) use share::{Seat, Share};
 
-/// What is limited. First what is so by the second, then what one has at once.
+/// What is limited: first the quotas per second, then those on a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Quota {
     /// Opening connections.
@@ -43,9 +43,9 @@ pub(crate) enum Quota {
     BytesOut,
     /// Connections.
     Connections,
-    /// Subscriptions on all of them.
+    /// Subscriptions on all connections together.
     Subscriptions,
-    /// Connections that do not take what they are sent as fast as it comes.
+    /// Connections that lag, because their clients read more slowly than entries arrive.
     Behind,
 }
 
@@ -61,10 +61,10 @@ impl Quota {
         Self::Behind,
     ];
 
-    /// How many of them are limited by the second.
+    /// How many of them are per second.
     const RATES: usize = 5;
 
-    /// The last part of the key that sets it.
+    /// The last part of the setting's key.
     fn setting(self) -> &'static str {
         match self {
             Self::Connects => "connects_per_s",
@@ -79,12 +79,12 @@ impl Quota {
     }
 }
 
-/// Who is counted as one.
+/// What a limit applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Scope {
     /// A subject within its issuer and tenant, or an API key.
     Principal,
-    /// All of a tenant.
+    /// All principals of a tenant together.
     Tenant,
 }
 
@@ -99,16 +99,17 @@ impl Scope {
     }
 }
 
-/// More than may be.
+/// A limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Over {
     pub(crate) quota: Quota,
     pub(crate) scope: Scope,
-    /// In how long it may be, if nobody takes any before; of what one has at once, when it is worth asking again.
+    /// How long until it may succeed, if nobody else uses the quota before; for a quota on a number, when
+    /// to try again.
     pub(crate) wait: Duration,
 }
 
-/// In words, for whoever is refused.
+/// The text for the client that is refused.
 impl fmt::Display for Over {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whose = match self.scope {
@@ -116,30 +117,30 @@ impl fmt::Display for Over {
             Scope::Tenant => "the tenant",
         };
         let what = match self.quota {
-            Quota::Connects => "connects more often than it may; keep connections, and try again later",
-            Quota::Messages => "sends more messages than it may; send fewer",
-            Quota::Publishes => "publishes more entries than it may; nothing of this was published",
-            Quota::Orders => "places more orders than it may; this one was not placed",
-            Quota::BytesOut => "is sent more than it may be",
-            Quota::Connections => "has as many connections as it may have; close one first",
-            Quota::Subscriptions => "has as many subscriptions as it may have; unsubscribe from one first",
-            Quota::Behind => "has as many connections that are behind as it may have",
+            Quota::Connects => "connects more often than allowed; keep connections open, and try again later",
+            Quota::Messages => "sends more messages than allowed; send fewer",
+            Quota::Publishes => "publishes more entries than allowed; nothing of this was published",
+            Quota::Orders => "places more orders than allowed; this one was not placed",
+            Quota::BytesOut => "is sent more bytes than allowed",
+            Quota::Connections => "has as many connections as allowed; close one first",
+            Quota::Subscriptions => "has as many subscriptions as allowed; unsubscribe from one first",
+            Quota::Behind => "has as many lagging connections as allowed",
         };
         write!(f, "{whose} {what}")
     }
 }
 
 impl Over {
-    /// In how long it may be tried again, in milliseconds.
+    /// After how many milliseconds to try again.
     pub(crate) fn wait_ms(&self) -> u64 {
         u64::try_from(self.wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
     }
 }
 
-/// When to ask again for what one has at once: that depends on others.
+/// When to try again for a quota on a number, which depends on when others release some.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// The limits, and who has how much.
+/// The limits, and the current use.
 #[derive(Debug)]
 pub(crate) struct Quotas {
     limits: Arc<Limits>,
@@ -153,7 +154,7 @@ pub(crate) struct Quotas {
 struct Limits {
     config: LimitsConfig,
     began: Instant,
-    /// By scope and quota.
+    /// By scope, then by quota.
     refused: [[(Counter, Mutex<Seldom>); Quota::ALL.len()]; 2],
 }
 
@@ -163,7 +164,7 @@ impl Quotas {
         Arc::new(Self { is_on: config.is_any(), limits: Arc::new(Limits::new(config)), principals, tenants })
     }
 
-    /// What somebody may have; `None` where nothing is limited, or it is not known who that is.
+    /// The share of a principal; `None` if nothing is limited, or the principal is anonymous.
     pub(super) fn share(&self, principal: &Principal) -> Option<Share> {
         let account = principal.account().filter(|_| self.is_on)?;
         let now = self.limits.now();
@@ -177,17 +178,17 @@ impl Quotas {
         Some(Share::new(holder, principal))
     }
 
-    /// Whether it is only counted what would be refused.
+    /// Whether what would be refused is only counted.
     pub(crate) fn is_dry_run(&self) -> bool {
         self.limits.config.dry_run
     }
 
-    /// Whether connections that are behind are limited.
+    /// Whether the number of lagging connections is limited.
     pub(crate) fn bounds_behind(&self) -> bool {
         self.limits.config.is_any_of(Quota::Behind)
     }
 
-    /// What was refused since the start, and how many are remembered.
+    /// What was refused since the start, and how many principals and tenants are tracked.
     pub(crate) fn view(&self) -> LimitsView {
         let mut view = LimitsView {
             principals: self.principals.count(),
@@ -222,7 +223,7 @@ impl Limits {
         Some(Rate { per_s, burst_s: self.config.burst_s })
     }
 
-    /// Counts that something is too much, and says so now and then. `None` where it only counts.
+    /// Counts that a limit was reached, and logs it now and then. `None` if limits are only counted.
     fn refuse(&self, scope: Scope, quota: Quota, subject: &str) -> Option<Scope> {
         let (counter, line) = &self.refused[scope as usize][quota as usize];
         counter.add(1);

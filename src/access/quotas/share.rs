@@ -1,4 +1,4 @@
-//! What one principal may have: of its own account, and of its tenant's.
+//! A principal's share: its limits, on its own account and its tenant's.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use zonewire_access::Principal;
 use super::accounts::{Account, Remembered};
 use super::{AGAIN_AFTER, Limits, Over, Quota, Scope};
 
-/// Somebody who has been counted, with all that counts for it: one for all of its connections and requests.
+/// A tracked principal, with its accounts: one for all of its connections and requests.
 #[derive(Debug)]
 pub(super) struct Holder {
     limits: Arc<Limits>,
     own: Arc<Account>,
-    /// Its tenant, with all that this has.
+    /// Its tenant, and the tenant's account.
     tenant: Option<(u64, Arc<Account>)>,
     /// Its subject, for the log.
     name: Box<str>,
@@ -31,7 +31,8 @@ impl Holder {
         Self { limits, own, tenant, name: principal.subject().unwrap_or_default().into() }
     }
 
-    /// Whether it counts for the tenant that somebody has: an API key may have got another one in its file.
+    /// Whether it counts for the principal's tenant: the file of API keys may have given a key another
+    /// tenant.
     pub(super) fn is_of_tenant_of(&self, principal: &Principal) -> bool {
         self.tenant.as_ref().map(|(tenant, _)| *tenant) == principal.tenant()
     }
@@ -47,13 +48,13 @@ impl Remembered for Holder {
     }
 }
 
-/// What somebody may have, and has. Held for a request, or by a connection, each idle one of which has it: it is
-/// kept small.
+/// The share of a principal, held by a request or a connection. Small, because each idle connection has
+/// one.
 pub(crate) struct Share {
     of: Arc<Holder>,
-    /// Of a connection; see [`Seat`].
+    /// Subscriptions of the connection that holds it; see [`Seat`].
     subscriptions: AtomicU32,
-    /// See `Principal::marks`.
+    /// The marks of the principal; see `Principal::marks`.
     roles: AtomicU16,
 }
 
@@ -72,7 +73,7 @@ impl Share {
         &self.of.limits
     }
 
-    /// Both accounts, that of the principal first.
+    /// The principal's account, then the tenant's.
     fn accounts(&self) -> impl Iterator<Item = (Scope, &Account)> {
         let tenant = self.of.tenant.as_ref().map(|(_, account)| (Scope::Tenant, &**account));
         std::iter::once((Scope::Principal, &*self.of.own)).chain(tenant)
@@ -82,25 +83,25 @@ impl Share {
         self.roles.load(Ordering::Relaxed)
     }
 
-    /// Counts that something is too much; `None` where it only counts.
+    /// Counts that a limit was reached; `None` if limits are only counted.
     fn refuse(&self, scope: Scope, quota: Quota) -> Option<Scope> {
         self.limits().refuse(scope, quota, &self.of.name)
     }
 
-    /// Whether there is a limit for it.
+    /// Whether the quota is limited.
     pub(crate) fn is_limited(&self, quota: Quota) -> bool {
         self.accounts().any(|(scope, _)| self.limits().config.max(scope, quota, self.roles()).is_some())
     }
 
-    /// Its principal has these roles from now on.
+    /// Takes over the current roles of its principal.
     pub(crate) fn has_roles_of(&self, principal: &Principal) {
         self.roles.store(principal.marks(), Ordering::Relaxed);
     }
 
-    /// Takes some of what is limited by the second: all, or nothing.
+    /// Takes from a quota per second: everything, or nothing.
     ///
     /// # Errors
-    /// That is too much now.
+    /// Too little is left.
     pub(crate) fn take(&self, quota: Quota, some: u64) -> Result<(), Over> {
         let (limits, now) = (self.limits(), self.limits().now());
         for (scope, account) in self.accounts() {
@@ -118,13 +119,13 @@ impl Share {
         Ok(())
     }
 
-    /// Takes some of it, be it there or not; in how long it will be there.
+    /// Takes from a quota per second even if too little is left; returns how long until the debt is repaid.
     pub(crate) fn charge(&self, quota: Quota, some: u64) -> Duration {
         let (limits, now) = (self.limits(), self.limits().now());
         let mut longest = Duration::ZERO;
         for (scope, account) in self.accounts() {
             let Some(rate) = limits.rate(scope, quota, self.roles()) else { continue };
-            // Where nothing is held back, nothing is owed.
+            // A dry run delays nothing, so it must not accumulate debt.
             let wait = match limits.config.dry_run {
                 true => account.take(quota, some, rate, now).err().unwrap_or_default(),
                 false => account.charge(quota, some, rate, now),
@@ -136,7 +137,7 @@ impl Share {
         longest
     }
 
-    /// Has one more of what one has at once.
+    /// Adds one to a quota on a number.
     fn hold(&self, quota: Quota) -> Result<(), Over> {
         let limits = self.limits();
         for (scope, account) in self.accounts() {
@@ -150,7 +151,7 @@ impl Share {
                 }
                 return Err(Over { quota, scope, wait: AGAIN_AFTER });
             }
-            // It is there all the same.
+            // A dry run counts it although the limit is exceeded.
             account.hold(quota, None);
         }
         Ok(())
@@ -160,8 +161,8 @@ impl Share {
         self.accounts().for_each(|(_, account)| account.release(quota, some));
     }
 
-    /// Of how many connections that are behind there may be of its principal, and of its tenant, where that is
-    /// limited; each with a number that no other has while this is held.
+    /// How many connections of the principal, and of its tenant, may lag, where that is limited; each with
+    /// a number that identifies the account while it exists.
     pub(crate) fn behind_max(&self) -> impl Iterator<Item = (Scope, usize, usize)> {
         self.accounts().filter_map(|(scope, account)| {
             let max = self.limits().config.max(scope, Quota::Behind, self.roles())?;
@@ -169,15 +170,15 @@ impl Share {
         })
     }
 
-    /// Counts that there are more; says whether one is to be closed.
+    /// Counts that too many lag; returns whether one is to be closed.
     pub(crate) fn has_too_many_behind(&self, scope: Scope) -> bool {
         self.refuse(scope, Quota::Behind).is_some()
     }
 
-    /// The place of a connection that is opened.
+    /// Counts a connection that is being opened.
     ///
     /// # Errors
-    /// It is one too many, now or at once.
+    /// There are too many, or they are opened too fast.
     pub(crate) fn connect(self) -> Result<Seat, Over> {
         self.take(Quota::Connects, 1)?;
         self.hold(Quota::Connections)?;
@@ -185,27 +186,27 @@ impl Share {
     }
 }
 
-/// A connection that counts for its principal and tenant, with its subscriptions, for as long as this is held.
+/// Counts a connection and its subscriptions on its principal and tenant until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Seat(Share);
 
 impl Seat {
-    /// What its principal may have besides.
+    /// The rest of its principal's share.
     pub(crate) fn share(&self) -> &Share {
         &self.0
     }
 
-    /// Has one more subscription.
+    /// Counts one more subscription.
     ///
     /// # Errors
-    /// It is one too many.
+    /// There are too many.
     pub(crate) fn subscribe(&self) -> Result<(), Over> {
         self.0.hold(Quota::Subscriptions)?;
         self.0.subscriptions.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Has one subscription less. Never too much.
+    /// Counts one subscription less, if there are any.
     pub(crate) fn unsubscribe(&self) {
         let one_less = |count: u32| count.checked_sub(1);
         if self.0.subscriptions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {

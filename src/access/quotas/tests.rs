@@ -1,4 +1,4 @@
-//! What is let through, and what is not, in time that stands still.
+//! Which requests the limits permit, with a stopped clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use zonewire_access::Principal;
 
 use super::*;
 
-/// Of tokens of one issuer, with the roles `desk` and `gold`.
+/// Tokens of one issuer, with the roles `desk` and `gold`.
 struct Realm {
     access: zonewire_access::Access,
     key: zonewire_access::SigningKey,
@@ -94,7 +94,7 @@ async fn each_principal_has_its_rate_and_a_tenant_one_for_all_of_it() {
         assert_eq!((passed(&of_acme), passed(&other), passed(&gold)), (10, 6, 0), "{quota:?}");
         assert_eq!(other.take(quota, 1).unwrap_err().scope, Scope::Tenant);
         time::advance(Duration::from_millis(125)).await;
-        // What the tenant refused was not taken from the principal.
+        // What the tenant's limit refused was not taken from the principal's quota.
         assert_eq!((passed(&other), passed(&realm.of("dave", Some("other"), "desk"))), (1, 10));
         let view = realm.quotas.view();
         for scope in Scope::ALL {

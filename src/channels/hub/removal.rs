@@ -1,5 +1,5 @@
-//! Keys and zones that an operator takes away. A removal is an entry of the zone's log, so that every
-//! gateway and every subscriber gets it in its place among the prices, also across an outage.
+//! Removes keys and zones. A removal is an entry of the zone's log, so every gateway and every subscriber
+//! sees it in order among the prices, even across an outage.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::protocol::PayloadWriter;
 use crate::storage::{RecordKind, StorageError};
 
 impl Channels {
-    /// Removes a key of a zone: it has no latest entry any more, and those who follow the zone are told in
-    /// their order. False where there is no such key. One who publishes it again makes it anew.
+    /// Removes a key of a zone: the key no longer has a latest entry, and subscribers of the zone get the
+    /// removal in order. False if there is no such key. Publishing the key again creates it again.
     ///
     /// # Errors
     /// See [`PublishError`].
@@ -27,13 +27,13 @@ impl Channels {
         payload.push_text("key", key);
         let removal = draft(time, EntryKind::KeyRemoved, Some(key.into()), payload);
         self.hand_over(&channel, door.clone(), vec![removal], Terms::USUAL).await?;
-        // They are read again where they are needed next.
+        // They are read again when they are needed next.
         *door.keys.lock() = None;
         Ok(true)
     }
 
-    /// The same for all keys of a zone, and its record. Entries stay in the log as long as they would
-    /// have, and the zone keeps its positions. False where there is no such zone.
+    /// Removes all keys of a zone, and its record. Its entries stay in the log as long as they would have,
+    /// and its positions stay valid. False if there is no such zone.
     ///
     /// # Errors
     /// See [`PublishError`].
@@ -50,22 +50,23 @@ impl Channels {
         *door.keys.lock() = None;
         backend.delete(RecordKind::Zone, zone.as_str()).await.map_err(unavailable)?;
         self.0.zones.lock().remove(&channel);
-        // Somebody may have published to it in between.
+        // Somebody may have published to it in the meantime.
         if !self.keys_of(&channel).await?.is_empty() {
             self.admit_zone(&channel, false).await?;
         }
         Ok(true)
     }
 
-    /// When a key is removed, or all are where none is named: now, or right after what it removes where that is of
-    /// later, so that it is the newer one wherever the two are compared by time. `before`: where to look for it.
+    /// The time of a removal, of one key or of all: now, or right after the newest entry that it removes if
+    /// that has a later time, so that the removal is newer wherever the two are compared by time. `before`:
+    /// the key after which to look for that entry.
     async fn time_after(
         &self,
         channel: &ChannelName,
         before: Option<&str>,
         key: Option<&str>,
     ) -> Result<DateTime<Utc>, PublishError> {
-        /// Behind a key there may be entries of other kinds before the next one.
+        /// After a key there may be entries of other kinds before the next key.
         const FEW: usize = 16;
         let limit = if key.is_some() { FEW } else { usize::MAX };
         let (mut after, mut newest) = (before.map(str::to_owned), Utc::now());
@@ -94,7 +95,7 @@ fn unavailable(error: StorageError) -> PublishError {
     PublishError::Unavailable { accepted: 0, cause: Arc::new(error) }
 }
 
-/// An entry that the gateway itself makes.
+/// An entry that the gateway itself creates.
 fn draft(time: DateTime<Utc>, kind: EntryKind, key: Option<Arc<str>>, payload: PayloadWriter) -> DraftEntry {
     DraftEntry { time, kind, key, data: payload.finish(), marks: Marks::default() }
 }

@@ -47,7 +47,7 @@ impl Logs {
         Position { epoch: self.epoch.clone(), offset }
     }
 
-    /// What a reader after this offset gets who knows that the log went so far.
+    /// The page of a reader after this offset that knows the log to have reached `seen`.
     async fn get(&self, after: u64, seen: u64) -> Arc<EncodedPage> {
         let wanted =
             Wanted { after: Some(self.at(after)), late_to: 0, seen: Some(self.at(seen)), is_owed: false };
@@ -74,7 +74,7 @@ async fn what_many_want_is_read_once() {
     let all = futures_util::future::join_all((0..200).map(|_| logs.get(600, 700))).await;
     assert!(all.iter().all(|page| Arc::ptr_eq(page, &all[0]) && offsets(page) == (601, 700)));
     assert_eq!(logs.counted(), (2, 398));
-    // What is late to one is not late to another.
+    // Entries that are late to one reader are not late to another.
     let wanted = Wanted { after: Some(logs.at(0)), late_to: 5, seen: Some(logs.at(700)), is_owed: false };
     let page = logs.pages.get(&channel(), &wanted, 300).await.unwrap();
     let late: Vec<_> = page.batches.iter().map(|batch| (batch.is_late, batch.last())).collect();
@@ -110,7 +110,7 @@ async fn pages_are_bounded_in_bytes_and_small_where_too_many_live() {
     let first = logs.get(0, 120).await;
     assert_eq!(offsets(&first), (1, 4));
     assert!(first.bytes <= PAGE_BYTES && logs.pages.bytes() == first.bytes);
-    // Readers who take nothing, each at a place of its own.
+    // Readers who accept nothing, each at a different position.
     let mut waiting: Vec<Bytes> = Vec::new();
     for after in 0..100 {
         let page = logs.get(after, 120).await;
@@ -124,7 +124,7 @@ async fn pages_are_bounded_in_bytes_and_small_where_too_many_live() {
     assert_eq!(offsets(&page), (1, 4), "there is room again");
     drop(page);
     assert!(logs.pages.bytes() > 0, "it is kept for others");
-    // That goes in time.
+    // The memory is released in time.
     let tidied = time::timeout(KEPT_FOR * 2, logs.pages.tidying()).await;
     assert!(tidied.is_err() && logs.pages.bytes() == 0);
     let shelf = logs.pages.0.logs.lock();
@@ -149,7 +149,7 @@ async fn latest_entries_are_read_once_for_all_that_begin_with_them() {
     );
     assert_eq!((first.places.len(), first.places[999], logs.counted()), (1_000, 1_000, (1, 199)));
     assert!(first.batch.as_ref().unwrap().frame(0).ends_with(br#"xxx"}"#));
-    // Whoever knows of more is not given what was read before.
+    // A reader that knows of more does not get what was read before.
     logs.append(2_501..=2_501, 10).await;
     assert_eq!((get(None, Some(2_500)).await.top, get(None, Some(2_501)).await.top), (2_500, 2_501));
     assert_eq!((get(Some("k1000"), Some(2_501)).await.places[0], logs.counted().0), (1_001, 3));

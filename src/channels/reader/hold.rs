@@ -1,4 +1,4 @@
-//! What a reader keeps while it is brought up to date.
+//! The state of a reader that catches up.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -10,42 +10,43 @@ use crate::model::{Epoch, Position};
 
 #[derive(Debug, Default)]
 pub(super) struct Joining {
-    /// Live entries that wait while older ones are replayed; all of one life, in ascending order.
+    /// Live entries held while older ones are replayed; all of one epoch, in ascending order.
     held: VecDeque<Arc<LiveBatch>>,
     held_entries: usize,
-    /// The newest position that came live, held or not.
+    /// The newest position that arrived live, whether held or not.
     seen: Option<Position>,
-    /// The log had no life then, and `seen` is of the one that it may begin.
+    /// Whether the log did not exist then, so that `seen` is in the epoch that it may start with.
     seen_unborn: bool,
-    /// The log is to be read before it goes live, whatever was held: entries may have left it.
+    /// Whether the log must be read before the reader goes live, whatever is held, because entries may have
+    /// left it.
     look_again: bool,
-    /// It is being read for that reason.
+    /// Whether it is being read for that reason.
     looks: bool,
-    /// The latest entries of keys are sent first.
+    /// Present while a snapshot is being sent.
     pub(super) taking: Option<Taking>,
 }
 
-/// How far a reader has come that is sent the latest entry of each key.
+/// The progress of a snapshot.
 #[derive(Debug, Default)]
 pub(super) struct Taking {
     /// The last key that was looked at.
     pub(super) after: Option<String>,
-    /// The client was told where it begins.
+    /// Whether the client was told where it starts over.
     pub(super) is_told: bool,
-    /// Some of them may not be within reach.
+    /// Whether some entries may be out of reach.
     pub(super) is_part: bool,
 }
 
 impl Joining {
-    /// The log is to be read first.
+    /// The log must be read first.
     pub(super) fn to_look() -> Self {
         Self { look_again: true, ..Self::default() }
     }
 
-    /// The channel's live entries were at this position.
+    /// Records the position of the channel's live entries.
     pub(super) fn see(&mut self, position: &Position) {
         match &mut self.seen {
-            // What came live meanwhile is newer.
+            // A live batch that arrived meanwhile is newer.
             Some(seen) if seen.epoch == position.epoch => seen.offset = seen.offset.max(position.offset),
             Some(_) => {}
             None => self.see_first(position),
@@ -59,25 +60,26 @@ impl Joining {
         self.seen = Some(Position { epoch, offset: position.offset });
     }
 
-    /// The newest position that came live.
+    /// The newest position that arrived live.
     pub(super) fn seen(&self) -> Option<&Position> {
         self.seen.as_ref()
     }
 
-    /// What the channel's log is called while it has no life; `None` where it has one.
+    /// The epoch for readers of the channel's log while it does not exist; `None` if it does.
     pub(super) fn to_be_born(&self) -> Option<Epoch> {
         let seen = self.seen.as_ref().filter(|seen| self.seen_unborn && seen.offset == 0)?;
         Some(unborn(&seen.epoch))
     }
 
-    /// Live entries are of another life from here on. What was held of the one before is read.
+    /// Records that live entries belong to another epoch from here on. Entries held from the previous one
+    /// will be read.
     pub(super) fn move_to(&mut self, to: &Position) {
         self.let_go();
         self.see_first(to);
         self.look_again = true;
     }
 
-    /// Live entries were at this position, and some before it were never seen.
+    /// Records that live entries reached this position, and that some before it were never seen.
     pub(super) fn skip_to(&mut self, position: &Position) {
         self.see(position);
         self.look_again = true;
@@ -85,12 +87,12 @@ impl Joining {
 
     pub(super) fn hold(&mut self, batch: &Arc<LiveBatch>, entries_max: usize) {
         if self.seen.as_ref().is_some_and(|seen| seen.epoch != batch.epoch) {
-            // On its way since before the channel was joined.
+            // It was on its way before the channel was joined.
             return;
         }
         self.seen = Some(Position { epoch: batch.epoch.clone(), offset: batch.last() });
         if self.held_entries + batch.len() > entries_max {
-            // The log has them: they are read again.
+            // The log has them, so they are read from there.
             self.let_go();
         }
         self.held_entries += batch.len();
@@ -102,23 +104,23 @@ impl Joining {
         self.held_entries = 0;
     }
 
-    /// Nothing is held.
+    /// Whether nothing is held.
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
-    /// Whether the log is to be read before anything else; it is, from here on.
+    /// Whether the log must be read before anything else. If so, it counts as being read from here on.
     pub(super) fn begins_to_look(&mut self) -> bool {
         self.looks = mem::take(&mut self.look_again);
         self.looks
     }
 
-    /// What [`begins_to_look`](Self::begins_to_look) asked for has not been done.
+    /// The reading that [`begins_to_look`](Self::begins_to_look) asked for failed.
     pub(super) fn looked_in_vain(&mut self) {
         self.look_again |= self.looks;
     }
 
-    /// Takes the first batch that has something after this position. What comes before goes.
+    /// Takes the first batch with something after this position. Earlier batches are dropped.
     pub(super) fn next_after(&mut self, here: &Position) -> Option<Arc<LiveBatch>> {
         while let Some(batch) = self.held.pop_front() {
             self.held_entries -= batch.len();
@@ -135,7 +137,7 @@ impl Joining {
         ours.is_some_and(|batch| batch.first > here.offset + 1)
     }
 
-    /// Whether something held follows on this offset.
+    /// Whether a held batch continues at this offset.
     pub(super) fn can_merge(&self, epoch: &Epoch, cursor: u64) -> bool {
         let follows = |batch: &Arc<LiveBatch>| {
             batch.epoch == *epoch && batch.last() > cursor && batch.first <= cursor + 1
@@ -143,7 +145,7 @@ impl Joining {
         self.held.iter().any(follows)
     }
 
-    /// Whether what came live is not in what was read up to this offset.
+    /// Whether live entries are beyond what was read up to this offset.
     pub(super) fn is_ahead_of(&self, epoch: &Epoch, cursor: u64) -> bool {
         self.seen.as_ref().is_some_and(|seen| seen.epoch != *epoch || seen.offset > cursor)
     }

@@ -12,36 +12,35 @@ use crate::support::mutant::{self, Mutant};
 /// Where a client wants to start.
 #[derive(Debug, Clone)]
 pub(crate) enum Start {
-    /// With what comes next.
+    /// With the next entry.
     Now,
-    /// With the oldest entry that is kept. If there were older ones, the client is told.
+    /// With the oldest entry in the log. If there were older ones, the client is told.
     Oldest,
     /// After this position.
     After(Position),
 }
 
 impl Start {
-    /// After a position, if the client gave one; else with all of the channel, where its policy says that
-    /// all is wanted, or from now on.
+    /// After a position, if the client sent one; otherwise with the oldest entry if the channel's policy
+    /// says that readers want the whole log, or with the next entry.
     pub(crate) fn of(channel: &ChannelName, since: Option<Position>) -> Self {
         match since.map(in_log) {
             Some(Some(position)) => Self::After(position),
             #[cfg(test)]
             Some(None) if mutant::is(Mutant::UnbornIsNow) => Self::Now,
-            // Of a log that had no life then, nothing was had.
+            // The log did not exist then, so nothing of it was had.
             Some(None) => Self::Oldest,
             None if ChannelPolicy::of(channel).is_wanted_whole => Self::Oldest,
             None => Self::Now,
         }
     }
 
-    /// Whether it depends on what the log holds.
+    /// Whether it depends on the content of the log.
     pub(crate) fn is_in_log(&self) -> bool {
         !matches!(self, Self::Now)
     }
 
-    /// What the client has had; `None` is just before the first entry there ever was, in whatever
-    /// life of the log.
+    /// What the client has had; `None` is just before the first entry of the log, in whatever epoch.
     pub(crate) fn had(&self) -> Option<&Position> {
         match self {
             Self::Now | Self::Oldest => None,
@@ -55,56 +54,54 @@ impl Start {
 pub(crate) struct Asked {
     /// Where it wants to start.
     pub(crate) start: Start,
-    /// Where it would miss something there, and where it comes for the first time, the latest entry of each
-    /// key first.
+    /// Whether to begin with a snapshot if something would be missing, or if the client has no position.
     pub(crate) snapshot: bool,
 }
 
 impl Asked {
-    /// The same as of [`Start::of`]; with a snapshot only where the channel has them.
+    /// As in [`Start::of`]; with a snapshot only if the channel has them.
     pub(crate) fn of(channel: &ChannelName, since: Option<Position>, snapshot: bool) -> Self {
         let snapshot = snapshot && ChannelPolicy::of(channel).has_snapshots;
         Self { start: Start::of(channel, since), snapshot }
     }
 }
 
-/// Where the entries begin for a client, and what it is told of that.
+/// Where the entries begin for a client, and what it is told about that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StartingPoint {
-    /// The life of the first entry, and what the client has had, or is owed, besides.
-    pub(crate) life: Epoch,
+    /// The epoch of the first entry, and what the client has had, or is owed.
+    pub(crate) log_epoch: Epoch,
     pub(crate) had: Had,
-    /// The epoch that says both.
+    /// The epoch for the client, which contains both.
     pub(crate) epoch: Epoch,
     /// Entries begin after this offset.
     pub(crate) offset: u64,
-    /// How many entries between what the client has had and `offset` are gone; `None` when that
-    /// cannot be known.
+    /// How many entries between what the client has had and `offset` are gone; `None` if that is unknown.
     pub(crate) gap: Option<u64>,
-    /// Where the channel was when it was joined.
+    /// The channel's position when it was joined.
     pub(crate) joined_at: Position,
     /// The newest offset when the log was looked at.
     pub(crate) top: u64,
-    /// Nothing will follow `top`.
+    /// Whether nothing will follow `top`.
     pub(crate) closed: bool,
-    /// The life is over: what follows `top` is in another one.
+    /// Whether the epoch is over, so that what follows `top` is in another one.
     pub(crate) is_over: bool,
-    /// What it would miss comes by itself, or is nothing.
+    /// Whether nothing is missing for good.
     pub(crate) is_resumed: bool,
-    /// The client wants the latest entry of each key in place of what it would miss.
+    /// Whether the client wants a snapshot in place of what it would miss.
     pub(crate) wants_snapshot: bool,
-    /// It gets them now.
+    /// Whether it gets one now.
     pub(crate) snapshot: bool,
 }
 
 impl StartingPoint {
-    /// Where a client begins that wants what comes next on a channel that was joined here.
+    /// The starting point of a client that wants the next entries of a channel joined at this position.
     pub(crate) fn next(joined_at: Position) -> Self {
         let Position { epoch, offset } = joined_at.clone();
-        let life = epoch.clone();
+        let log_epoch = epoch.clone();
         let had = Had::default();
         Self {
-            life,
+            log_epoch,
             had,
             epoch,
             offset,
@@ -119,20 +116,20 @@ impl StartingPoint {
         }
     }
 
-    /// Where a client begins that gets the latest entry of each key first, of which `page` is the first
-    /// one; `is_new`: it has had nothing that it would miss.
+    /// The starting point of a client that gets a snapshot, of which `page` is the first page. `is_new`: it
+    /// has had nothing that it could miss.
     pub(crate) fn of_snapshot(joined_at: Position, page: &EncodedLatest, is_new: bool) -> Self {
-        let Position { epoch: life, offset } = match &page.epoch {
+        let Position { epoch: log_epoch, offset } = match &page.epoch {
             Some(epoch) => Position { epoch: epoch.clone(), offset: page.top },
             None => joined_at.clone(),
         };
-        // It may have been read a moment ago.
-        let top = if joined_at.epoch == life { offset.max(joined_at.offset) } else { offset };
+        // The page may have been read a moment ago.
+        let top = if joined_at.epoch == log_epoch { offset.max(joined_at.offset) } else { offset };
         let had = Had::of_part();
-        let epoch = told(&life, &had);
+        let epoch = told(&log_epoch, &had);
         let gap = Some(0).filter(|_| is_new && !page.is_copy);
         Self {
-            life,
+            log_epoch,
             had,
             epoch,
             offset,
@@ -147,24 +144,24 @@ impl StartingPoint {
         }
     }
 
-    /// Where a client begins that has [`had`](Start::had) everything up to a position; `page` is what was
-    /// read after it, once the channel was joined at `joined_at`.
+    /// The starting point of a client that has [`had`](Start::had) everything up to a position; `page` was
+    /// read after that, once the channel was joined at `joined_at`.
     pub(crate) fn in_log(joined_at: Position, position: Option<&Position>, page: &Page) -> Self {
-        let life = page.epoch.clone().unwrap_or_else(|| joined_at.epoch.clone());
+        let log_epoch = page.epoch.clone().unwrap_or_else(|| joined_at.epoch.clone());
         let (is_part, after) =
             (position.is_some_and(|at| had_at(at).is_part()), position.map_or(0, |at| at.offset));
         let is_known = position.is_none_or(|at| is_known(at, page));
-        let (offset, gap, had) = Self::found(&life, position, page);
+        let (offset, gap, had) = Self::found(&log_epoch, position, page);
         let gap = gap.filter(|_| had.is_whole());
-        let epoch = told(&life, &had);
+        let epoch = told(&log_epoch, &had);
         let is_resumed = match gap {
             _ if is_part => false,
             Some(gap) => gap == 0,
-            // In doubt nothing need be missing.
+            // If it is unknown what was had, nothing need be missing.
             None => had.is_merely_owed() || (is_known && offset == after),
         };
         Self {
-            life,
+            log_epoch,
             had,
             epoch,
             offset,
@@ -180,31 +177,31 @@ impl StartingPoint {
     }
 
     /// Where the entries begin, how many are gone, and what was had.
-    fn found(life: &Epoch, position: Option<&Position>, page: &Page) -> (u64, Option<u64>, Had) {
+    fn found(log_epoch: &Epoch, position: Option<&Position>, page: &Page) -> (u64, Option<u64>, Had) {
         let oldest = page.first.saturating_sub(1);
         if let Some(position) = position.filter(|position| !is_known(position, page)) {
-            let (offset, had) = begin_elsewhere(had_at(position), life, page);
+            let (offset, had) = begin_elsewhere(had_at(position), log_epoch, page);
             return (offset, None, had);
         }
         let after = position.map_or(0, |position| position.offset);
         let (missing, mut had) = (oldest.saturating_sub(after), Had::default());
         if missing > 0 && after < page.out_of_reach {
-            let log = Some(life.clone()).filter(|life| !is_fork(life));
+            let log = Some(log_epoch.clone()).filter(|log_epoch| !is_fork(log_epoch));
             match log {
                 Some(_) => {
                     had.set_back(Some(Back { log, to: after, after: oldest, until: oldest, is_away: true }))
                 }
-                None => miss_in_fork(&mut had, life, after, oldest),
+                None => miss_in_fork(&mut had, log_epoch, after, oldest),
             }
             return (oldest, None, had);
         }
         match position {
-            // Its name is kept as it is, and says so.
+            // Its epoch stays as it is, and says so.
             Some(position) if !had_at(position).is_whole() => (after.max(oldest), None, had),
-            // Whatever the log turns out to hold is wanted.
-            None if !page.is_final && is_fork_of_unknown(life) => {
+            // Whatever the log turns out to contain is wanted.
+            None if !page.is_final && is_fork_of_unknown(log_epoch) => {
                 if missing > 0 {
-                    lack_own(&mut had, life, oldest);
+                    lack_own(&mut had, log_epoch, oldest);
                 }
                 had.set_back(Some(Back::to_the_beginning()));
                 (after.max(oldest), None, had)
@@ -213,36 +210,35 @@ impl StartingPoint {
         }
     }
 
-    /// Its channel goes on here without the log.
+    /// Whether its channel is in a fork.
     pub(crate) fn is_alone(&self) -> bool {
-        is_fork(&self.life)
+        is_fork(&self.log_epoch)
     }
 
-    /// Nothing is missing between what the client has had and what it gets.
+    /// Whether nothing is missing between what the client has had and what it gets.
     pub(crate) fn is_recovered(&self) -> bool {
         self.gap == Some(0)
     }
 
-    /// The newest offset of this life that the client is to know of; `None` where the log goes on in
-    /// another one.
+    /// The newest offset of this epoch to tell the client; `None` if the log continues in another epoch.
     pub(crate) fn told_top(&self) -> Option<u64> {
         Some(self.top.max(self.offset)).filter(|_| !self.is_over)
     }
 
-    /// There is something that cannot be reached now, and comes later.
+    /// Whether something cannot be reached now, and comes later.
     pub(crate) fn is_owed(&self) -> bool {
         self.gap.is_none() && self.had.back().is_some_and(|back| back.to < back.after)
     }
 
-    /// The client has had all that there will ever be.
+    /// Whether the client has had everything that there will ever be.
     pub(crate) fn is_finished(&self) -> bool {
         let is_away = self.had.back().is_some_and(|back| back.is_away);
         self.closed && self.offset >= self.top && !is_away
     }
 }
 
-/// Whether a page is what follows a position. Offsets past the top were never given in this life: the log was
-/// put back to before them.
+/// Whether a page continues at a position. Offsets beyond the top were never assigned in this log's present
+/// state: it was set back to before them.
 fn is_known(position: &Position, page: &Page) -> bool {
     page.epoch.as_ref() == Some(&position.epoch) && position.offset <= page.top
 }

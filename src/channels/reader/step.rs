@@ -1,4 +1,4 @@
-//! What a reader answers: what is to be done for it, and what it needs.
+//! What a reader returns: steps to carry out, and what it needs next.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,117 +8,118 @@ use smallvec::SmallVec;
 use crate::channels::live::LiveBatch;
 use crate::model::{Epoch, Position};
 
-/// What is to be done for a reader, in order. All of it before the reader is given anything else.
+/// Steps to carry out for a reader, in order. All of them before the reader is called again.
 pub(crate) type Steps = SmallVec<[Step; 1]>;
 
-/// Entries of a batch, by index: all that was not had before.
+/// Entries of a batch, by index: those that were not had before.
 pub(crate) type Runs = SmallVec<[Range<usize>; 1]>;
 
-/// Something to be done for a reader.
+/// A step to carry out for a reader.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     /// Send these entries.
     Send {
-        /// Where they are.
+        /// The batch that contains them.
         batch: Arc<LiveBatch>,
-        /// Which they are: ascending, none of them empty.
+        /// Their indices: ascending ranges, none of them empty.
         runs: Runs,
         way: Way,
     },
-    /// Say `resync`.
+    /// Send `resync`.
     Resync {
-        /// What the client called this life, or the one before, until now.
+        /// The epoch that the client knew until now.
         old: Epoch,
-        /// How it is called now, and where the client stands in it.
+        /// The client's position from now on.
         to: Position,
-        /// Nothing is missing.
+        /// Whether nothing is missing.
         recovered: bool,
-        /// How many entries are; `None` when that cannot be known.
+        /// How many entries are missing; `None` if that is unknown.
         gap: Option<u64>,
-        /// In place of them comes the latest entry of each key.
+        /// Whether a snapshot follows in place of them.
         snapshot: bool,
     },
-    /// Say `snapshot_end`: the latest entries of keys have been sent, as they were at this position.
+    /// Send `snapshot_end`: the snapshot has been sent, as of this position.
     SnapshotEnd {
-        /// Where the client stands.
+        /// The client's position.
         at: Position,
-        /// They are all.
+        /// Whether the snapshot is complete.
         is_whole: bool,
     },
-    /// The log has come to its end, and all that is kept of it has been sent.
+    /// The log has ended, and everything that it still has was sent.
     Finished,
-    /// It is not up to date any more: begin to take [`turns`](super::Reader::turn).
+    /// The reader is no longer live: begin to carry out [`turns`](super::Reader::turn).
     CatchUp,
-    /// What is read does not fit what comes live: the channel has to look at the log.
+    /// What was read does not fit what arrives live: the channel has to look at its log.
     Doubt,
 }
 
 /// How entries are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// Frame by frame: a client who leaves too many of them is cut, unless newer ones replace them.
+    /// Frame by frame: a client for which too many frames wait is closed, unless newer ones replace them.
     Live,
-    /// In one piece, whose size is bounded; the next one waits until the client has taken it.
+    /// In one piece of bounded size; the next one waits until the client has accepted it.
     Piece,
-    /// The same of the latest entries of keys, whose offsets mean nothing.
+    /// In one piece, as part of a snapshot, so their offsets mean nothing.
     Latest,
 }
 
-/// How much a reader takes.
+/// How much a reader may hold and send.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room {
-    /// Live entries that are held while older ones are read; past that they are let go, and read.
+    /// The most live entries held while older ones are read; beyond that they are dropped and read from the
+    /// log.
     pub(crate) hold_entries_max: usize,
-    /// Bytes sent in one piece, but for an entry that alone is larger.
+    /// The most bytes in one piece, except for a single larger entry.
     pub(crate) piece_bytes: usize,
-    /// Something that was sent waits for the client.
+    /// Whether something that was sent still waits for the client.
     pub(crate) is_behind: bool,
 }
 
-/// What a reader that is not up to date needs next.
+/// What a reader that is not live needs next.
 #[derive(Debug)]
 pub(crate) enum Turn {
     /// It is live, or has ended. Nothing is left to do after these steps.
     Done(Steps),
-    /// Another turn, when the client has taken these.
+    /// Another turn, once the client has accepted these.
     Send(Steps),
-    /// What is in the log, for [`on_page`](super::Reader::on_page); or
+    /// A page of the log, for [`on_page`](super::Reader::on_page); or
     /// [`on_no_page`](super::Reader::on_no_page).
     Read(Wanted),
-    /// What is latest of the keys, for [`on_latest`](super::Reader::on_latest); or
+    /// A page of latest entries, for [`on_latest`](super::Reader::on_latest); or
     /// [`on_no_page`](super::Reader::on_no_page).
     ReadLatest(WantedLatest),
 }
 
-/// Which latest entries a reader wants.
+/// The latest entries that a reader wants.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct WantedLatest {
-    /// Those after this key; `None`: from the first one on.
+    /// Those after this key; `None`: from the first key on.
     pub(crate) after: Option<String>,
-    /// As they are no earlier than here; `None`: as they were lately.
+    /// Read no earlier than at this position; `None`: read recently.
     pub(crate) at_least: Option<Position>,
 }
 
-/// What a reader wants to read.
+/// The page of the log that a reader wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// What follows this position; `None`: the oldest entries, of which nothing was had.
+    /// What follows this position; `None`: from the oldest entry on, without having had anything.
     pub(crate) after: Option<Position>,
-    /// Entries up to this offset come late.
+    /// Entries up to this offset are late.
     pub(crate) late_to: u64,
-    /// The log went so far at least, as what came live shows.
+    /// The log reached at least this far, as live entries show.
     pub(crate) seen: Option<Position>,
-    /// Something before that could not be reached, and is waited for.
+    /// Whether something before it could not be reached, and is waited for.
     pub(crate) is_owed: bool,
 }
 
-/// What follows a page's steps.
+/// What follows the steps of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {
-    /// The same page again, when the client has taken what was sent.
+    /// The same page again, once the client has accepted what was sent.
     Page,
     /// Another turn.
     Turn,
-    /// Another turn, in a while: there was nothing to go on with.
+    /// Another turn after a pause: there was nothing to continue with.
     Pause,
 }

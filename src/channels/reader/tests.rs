@@ -1,4 +1,4 @@
-//! One step at a time; `model` has readers go through many schedules.
+//! One step at a time; `model` takes readers through many schedules.
 
 mod model;
 
@@ -41,7 +41,7 @@ fn entry(offset: u64, producer: u128, seq: u64) -> Entry {
     Entry { offset, id: EntryId { producer: node(producer), seq }, draft }
 }
 
-/// Entries of producer 1 whose sequences are their offsets.
+/// Entries of producer 1 whose sequences equal their offsets.
 fn own(offsets: RangeInclusive<u64>) -> Vec<Entry> {
     offsets.map(|offset| entry(offset, 1, offset)).collect()
 }
@@ -91,7 +91,7 @@ fn live_at(offset: u64) -> Reader {
     reader
 }
 
-/// Steps in short: offsets that are sent, and what is said.
+/// Steps in short: the offsets that are sent, and the messages.
 fn short(steps: &[Step]) -> Vec<String> {
     let offsets = |batch: &LiveBatch, run: &Range<usize>| {
         format!("{}-{}", batch.first + run.start as u64, batch.first + run.end as u64 - 1)
@@ -125,12 +125,12 @@ fn a_client_begins_where_it_was_or_where_something_is_kept() {
         (had(4), page("e", 9, 5, vec![]), ("e", 4, Some(0))),
         (had(4), page("e", 9, 7, vec![]), ("e", 6, Some(2))),
         (had(9), page("e", 9, 10, vec![]), ("e", 9, Some(0))),
-        // Never given in this life: the log was put back to before it.
+        // Never assigned in this state of the log: it was set back to before them.
         (had(10), page("e", 9, 3, vec![]), ("v.e.d0", 2, None)),
         (had(4), page("f", 9, 3, vec![]), ("v.f.d0", 2, None)),
         (had(4), Page { is_final: true, ..page("f", 9, 3, vec![]) }, ("f", 2, None)),
         (had(u64::MAX), page("f", 0, 1, vec![]), ("v.f.d0", 0, None)),
-        // Nobody knows that it is gone.
+        // Nobody knows whether it is gone.
         (
             had(4),
             Page { out_of_reach: 6, is_copy: true, ..page("e", 9, 7, vec![]) },
@@ -165,7 +165,7 @@ fn what_is_next_is_sent_as_it_comes() {
     reader.took(6);
     assert_eq!(short(&reader.on_batch(&batch(5..=8), ROOM)), ["Live 7-8"], "what overlaps is left out");
     assert_eq!(short(&reader.on_batch(&batch(5..=8), ROOM)), [""; 0]);
-    assert_eq!(short(&reader.on_batch(&batch_of("f", false, &own(9..=9)), ROOM)), [""; 0], "another life");
+    assert_eq!(short(&reader.on_batch(&batch_of("f", false, &own(9..=9)), ROOM)), [""; 0], "another epoch");
     let mut last = own(9..=10);
     last[1].draft.kind = EntryKind::Confirmed;
     assert_eq!(short(&reader.on_batch(&batch_of("e", false, &last), ROOM)), ["Live 9-10", "finished"]);
@@ -253,7 +253,7 @@ fn a_log_that_nobody_knows_the_way_to_is_told_as_a_loss() {
 fn a_reader_ahead_of_the_log_waits_for_it() {
     let mut reader = live_at(4);
     reader.on_skipped(&epoch("e"), 5);
-    // Too much to be held: the log must have it.
+    // Too much to hold, so it must be read from the log.
     (6..=20).for_each(|offset| assert!(reader.on_batch(&batch(offset..=offset), ROOM).is_empty()));
     assert!(matches!(reader.turn(), Turn::Read(_)));
     let behind = page("e", 5, 1, own(5..=5));
@@ -309,7 +309,7 @@ fn no_log() -> Page {
     Page { epoch: None, ..page("e", 0, 1, vec![]) }
 }
 
-/// A reader that came before the log began, which is to be as `e` here.
+/// A reader that came before the log began, which will start with epoch `e` here.
 fn unborn_reader() -> Reader {
     let mut reader = Reader::default();
     reader.begin(&StartingPoint::in_log(at("u.e", 0), None, &no_log()));
@@ -325,7 +325,7 @@ fn a_log_that_begins_here_is_gone_on_with_without_a_word() {
     reader.took(2);
     assert!(!reader.is_unborn());
     assert_eq!(short(&reader.on_batch(&batch(3..=3), ROOM)), ["Live 3-3"]);
-    // Read again from there, it is the log's own.
+    // Read again from there, the epoch is the log's own.
     assert_eq!(short(&reader.on_batch(&batch(6..=6), ROOM)), ["catch up"]);
     assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.after == Some(at("e", 3))));
 }
@@ -337,7 +337,7 @@ fn of_a_log_that_begins_elsewhere_nothing_was_had() {
     assert_eq!(short(&steps), ["x:0 true Some(0)"]);
     assert_eq!(short(&reader.on_batch(&batch_of("x", false, &own(1..=1)), ROOM)), ["Live 1-1"]);
 
-    // The same for one that is not live when that is heard.
+    // The same for a reader that is not live when it learns of that.
     let mut reader = unborn_reader();
     assert_eq!(short(&reader.on_batch(&batch(2..=2), ROOM)), ["catch up"]);
     assert!(reader.on_moved(&moved(at("e", 0), seam(at("x", 0), &[]))).is_empty());
@@ -368,12 +368,12 @@ fn a_log_that_is_gone_leaves_its_readers_before_the_next_one() {
     }
 }
 
-/// The fork of node 1 after offset 6 of epoch `e`, before which it had appended up to sequence 2.
+/// The fork of node 1 after offset 6 of epoch `e`, before which the node had appended up to sequence 2.
 fn fork_of_e() -> String {
     format!("f.e.6.{}.2.6", node(1))
 }
 
-/// A reader that wanted all of `e` where only what follows offset 4 could be read; now in the fork.
+/// A reader that wanted all of `e` when only what follows offset 4 could be read; it is now in the fork.
 fn owed_reader() -> Reader {
     let kept = vec![entry(5, 2, 5), entry(6, 1, 2)];
     let next = Some(Seam::whole(at(&fork_of_e(), 6)));
@@ -402,7 +402,7 @@ fn what_was_out_of_reach_comes_once_the_log_can_be_read_and_nothing_else_again()
     let steps = reader.on_moved(&moved(at(&fork, 9), seam(at("e", 6), &[(1, 5)])));
     assert_eq!(short(&steps), ["view:0 true Some(0)", "catch up"]);
     assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.late_to >= 4));
-    // Of what it is owed, some is of the node whose fork it was in.
+    // Some of what it is owed is from the node whose fork it was in.
     let log = [(1, 1), (2, 3), (1, 2), (2, 4), (2, 5), (1, 2), (1, 3), (2, 6), (1, 4), (1, 5), (1, 6)];
     let log = (1..).zip(log).map(|(offset, (producer, seq))| entry(offset, producer, seq)).collect();
     let (steps, _) = reader.on_page(&encoded(&page("e", 11, 1, log)));
@@ -447,7 +447,7 @@ fn an_order_has_not_ended_for_a_reader_that_is_owed_some_of_it() {
     assert_eq!(short(&reader.on_page(&encoded(&closed)).0), ["Piece 7-7"]);
     assert_eq!((short(&reader.on_page(&encoded(&closed)).0), reader.is_live()), (vec![], false));
     assert!(matches!(reader.turn(), Turn::Done(_)));
-    // What ends it may come the fast way, too.
+    // The last update may also arrive as an ordinary live batch.
     let mut confirmed = entry(8, 1, 4);
     confirmed.draft.kind = EntryKind::Confirmed;
     let last = batch_of(&fork, false, &[confirmed]);
@@ -468,7 +468,7 @@ fn an_order_has_not_ended_for_a_reader_that_is_owed_some_of_it() {
 fn what_a_fork_no_longer_has_is_not_taken_for_had() {
     let mut reader = owed_reader();
     let fork = fork_of_e();
-    // Two own entries have left the copy before they were read.
+    // Two of the node's entries left the local replica before they were read.
     let (steps, _) = reader.on_page(&encoded(&page(&fork, 9, 9, vec![entry(9, 1, 5)])));
     let told = format!("{fork}.{}-4-4.p.e.0-4-6.d0:8 false None", node(1));
     assert_eq!(short(&steps), [told.as_str(), "Piece 9-9"]);
@@ -491,7 +491,8 @@ fn a_reader_that_is_ahead_of_a_copy_goes_back_to_where_it_was() {
     assert_eq!(short(&reader.on_batch(&batch(3..=4), ROOM)), ["Live 4-4"]);
 }
 
-/// Latest entries of producer 1, by offset, each of a key of its own; `next` is the key that more follow.
+/// Latest entries of producer 1, by offset, each of its own key; `next` is the last key looked at if more
+/// follow.
 fn latest(name: &str, top: u64, offsets: &[u64], next: Option<&str>) -> EncodedLatest {
     let entries = offsets.iter().map(|offset| entry(*offset, 1, *offset)).collect();
     let page = LatestPage {
@@ -534,7 +535,7 @@ fn a_snapshot_comes_page_by_page_and_what_is_newer_comes_behind_it() {
     let mut reader = taking_reader();
     assert_eq!(short(&reader.on_batch(&batch(10..=11), ROOM)), [""; 0], "held");
     assert_eq!(wanted_latest(&mut reader).0.as_deref(), Some("b"));
-    // 11 has come live, and 12 will.
+    // 11 has arrived live, and 12 will.
     let (steps, then) = reader.on_latest(&latest("e", 12, &[2, 11, 3, 12, 9], None));
     let Step::Send { runs, way: Way::Latest, .. } = &steps[0] else { panic!("{steps:?}") };
     assert_eq!(runs.as_slice(), [0..1, 2..3, 4..5]);
@@ -551,7 +552,7 @@ fn a_snapshot_begins_anew_where_the_log_is_another_one() {
     assert_eq!(wanted_latest(&mut reader).0, None);
     let (steps, _) = reader.on_latest(&latest("f", 4, &[1, 2], None));
     assert_eq!(short(&steps), ["v.f.s:4 snapshot", "Latest 1-2", "f:4 end true"]);
-    // What came live is of the life before, until the channel is there too.
+    // Live entries are of the old epoch until the channel gets there too.
     assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.after == Some(at("f", 4))));
 }
 
@@ -573,7 +574,7 @@ fn of_a_log_that_has_no_life_a_snapshot_is_empty() {
     assert_eq!(wanted_latest(&mut reader), (None, None));
     assert_eq!(short(&reader.on_latest(&none()).0), ["u.e:0 end true"]);
     assert!(matches!(reader.turn(), Turn::Done(_)) && reader.is_unborn());
-    // Where there was one, the channel has to find that first.
+    // If there was a log, the channel has to find out first that it is gone.
     let mut reader = taking_reader();
     assert_eq!(reader.on_latest(&none()).1, Then::Turn);
     assert_eq!(
@@ -628,7 +629,7 @@ fn what_is_gone_is_made_up_for_by_a_snapshot_where_one_is_wanted() {
     assert_eq!(wanted_latest(&mut reader), (None, Some(at("e", 14))), "what was read before is of no use");
     let (steps, _) = reader.on_latest(&latest("e", 15, &[9, 15], None));
     assert_eq!(short(&steps), ["v.e.s:15 snapshot", "Latest 9-10", "e:15 end true"]);
-    // The same where nobody knows the way.
+    // The same if the log between them is unknown.
     assert_eq!(short(&reader.on_skipped(&epoch("e"), 16)), [""; 0]);
     assert!(matches!(reader.turn(), Turn::Read(_)));
     let (steps, then) = reader.on_page(&encoded(&page("f", 9, 3, vec![])));
@@ -645,11 +646,11 @@ fn a_position_is_resumed_where_nothing_is_missing_or_it_comes_by_itself() {
         ("e:4", page("f", 9, 3, vec![]), false),
         ("e:4", Page { is_final: true, ..page("f", 9, 1, vec![]) }, false),
         ("e:4", copy.clone(), true),
-        // It is ahead of the copy.
+        // The position is ahead of the local replica.
         ("e:12", copy, true),
-        // In doubt nothing need be missing.
+        // If it is unknown what was had, nothing need be missing.
         ("v.e.d0:4", page("v.e.d0", 4, 5, vec![]), true),
-        // It has a part of a snapshot.
+        // It has only a part of a snapshot.
         ("v.e.s:4", page("v.e.s", 4, 5, vec![]), false),
     ] {
         let had: Position = had.parse().unwrap();

@@ -1,10 +1,10 @@
-//! Nodes that publish and follow over a model of Redis that fails in every way that a seed can say:
-//! what was accepted must be in the log in the end, and every subscriber must have got all of it,
-//! once and in order, or have been told.
+//! Nodes that publish and follow over a model of Redis that fails in every way that a seed can select. In
+//! the end, everything accepted must be in the log, and every subscriber must have received all of it, once
+//! and in order, or have been told otherwise.
 //!
-//! `ZONEWIRE_SIM_SEED=<seed> cargo test --lib simulation` runs one schedule alone and prints what
-//! happened in it; `ZONEWIRE_SIM_SEEDS=<count>`, with `ZONEWIRE_SIM_FROM=<seed>`, runs others than by
-//! default.
+//! `ZONEWIRE_SIM_SEED=<seed> cargo test --lib simulation` runs one schedule alone and prints it;
+//! `ZONEWIRE_SIM_SEEDS=<count>`, with `ZONEWIRE_SIM_FROM=<seed>`, runs other schedules than the default
+//! ones.
 
 #![expect(
     clippy::disallowed_methods,
@@ -43,13 +43,13 @@ use crate::support::{chance, mutant};
 use plan::{Act, Anywhere, Plan};
 use subscriber::{Client, NUMBERS, Places, Subscriber, number};
 
-/// Everything must have settled so long after the last fault.
+/// Everything must have settled this long after the last fault.
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);
 
-/// A node says so long after Redis went away, at the latest, that it is degraded.
+/// A node must report that it is degraded this long after Redis went away, at the latest.
 const SAID_WITHIN: Duration = Duration::from_millis(1_500);
 
-/// A node that runs.
+/// A running node.
 struct NodeRun {
     name: usize,
     channels: Channels,
@@ -60,11 +60,11 @@ struct NodeRun {
     began: Instant,
     subscribers: Mutex<Vec<Arc<Subscriber>>>,
     tasks: Mutex<Vec<AbortHandle>>,
-    /// By producer the newest that any subscriber here was sent.
+    /// For each producer, the newest sequence that any subscriber here was sent.
     sent: Mutex<Had>,
-    /// Since when Redis does not serve it.
+    /// Since when Redis does not serve this node.
     away_since: Mutex<Option<Instant>>,
-    /// What was said of the state and is not so.
+    /// Reports of the state that were wrong.
     untrue: Mutex<Vec<String>>,
     gone: CancellationToken,
 }
@@ -82,7 +82,7 @@ impl NodeRun {
         self.gone.is_cancelled()
     }
 
-    /// What is said of the state must be what is acted on.
+    /// Checks that the reported state is the one that the node acts on.
     fn look_at_status(&self) {
         let (said, (state, serves)) = (self.status.get(), self.inside.mode());
         let name = self.name;
@@ -95,7 +95,7 @@ impl NodeRun {
         }
     }
 
-    /// Looks at each state that is said, as it comes.
+    /// Checks each reported state as it arrives.
     async fn watch(self: Arc<Self>) {
         let mut status = self.status.clone();
         let mut last = status.get();
@@ -116,7 +116,7 @@ impl NodeRun {
 /// Stands for all keys of a zone.
 const ALL_KEYS: usize = usize::MAX;
 
-/// What was published.
+/// The kind of what was published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
     Price,
@@ -124,7 +124,7 @@ enum What {
     ZoneRemoval,
 }
 
-/// Something that was published.
+/// An entry that was published.
 #[derive(Debug, Clone)]
 struct Published {
     what: What,
@@ -133,9 +133,9 @@ struct Published {
     key: usize,
     time: i64,
     begun: Instant,
-    /// `None`: not known yet, or for ever.
+    /// `None`: not known yet, or never.
     accepted: Option<bool>,
-    /// It may be lost: its node is gone.
+    /// Whether it may be lost because its node is gone.
     excused: bool,
 }
 
@@ -145,7 +145,7 @@ struct World {
     lanes: Arc<dyn Fn(&ChannelName) -> Lane + Send + Sync>,
     nodes: Mutex<Vec<Arc<NodeRun>>>,
     published: Mutex<BTreeMap<u64, Published>>,
-    /// Publishes that were not answered yet, on nodes that run.
+    /// Unanswered publishes on running nodes.
     under_way: Mutex<HashMap<usize, i64>>,
     producers: Mutex<u64>,
     clock: Mutex<i64>,
@@ -157,70 +157,70 @@ struct World {
     superseded: AtomicBool,
     aged: AtomicBool,
     began: Instant,
-    /// What has happened.
+    /// The kinds of events that have happened.
     seen: Mutex<BTreeSet<Kind>>,
 }
 
-/// What a schedule is there to bring about.
+/// Events that schedules should bring about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
-    /// Redis was away, and the node said so.
+    /// Redis was away, and the node reported it.
     Degraded,
     Fork,
-    /// A fork because an append was late while Redis served.
+    /// A fork began because an append was late while Redis served.
     LateFork,
     Rejoin,
     /// Redis lost everything.
     Flush,
-    /// Redis went back to what it had been.
+    /// Redis was set back to an earlier state.
     Rollback,
-    /// Lost places in a log were given to other entries before anybody noticed.
+    /// Lost offsets of a log were given to other entries before anybody noticed.
     Refilled,
-    /// For that reason a reader was told that nothing is missing, and it was not so.
+    /// Because of that, a reader was told that nothing is missing, and that was wrong.
     Misled,
     /// A node found its log lost.
     LostLog,
-    /// A node found its log older than it had been.
+    /// A node found its log set back.
     OlderLog,
-    /// A node gave a log again what it had lost.
+    /// A node appended lost entries to a log again.
     PutBack,
     Crash,
-    /// Entries went because of their age.
+    /// Entries expired.
     Expired,
-    /// So did a log, with all that is known of it.
+    /// A log expired, with everything known about it.
     ExpiredLog,
     /// One of a node's two connections was lost alone.
     OneConnection,
-    /// Prices gave way to newer ones of their key.
+    /// Prices in the journal were replaced by newer ones of their key.
     Thinning,
     /// The journal was full.
     Refusal,
-    /// A reader went on where it had been, on another connection.
+    /// A reader resumed on another connection.
     Resumed,
-    /// A reader came before the log had begun.
+    /// A reader came before the log existed.
     Unborn,
-    /// It went on from there on another connection.
+    /// It resumed from there on another connection.
     ResumedUnborn,
     /// A reader was told that something may be missing.
     Gap,
     /// Something was out of reach, and came when it could be reached.
     Owed,
-    /// A reader got again what it had, after it was told that this may be.
+    /// A reader got something again, after it was told that this may happen.
     Again,
-    /// A reader was sent all that was latest.
+    /// A reader got a snapshot.
     Snapshot,
-    /// It was sent what could be reached of it.
+    /// A reader got a partial snapshot.
     SnapshotInPart,
-    /// It was sent it anew, on the same connection.
+    /// A reader got another snapshot on the same connection.
     SnapshotAnew,
-    /// It left in the middle of one.
+    /// A reader left in the middle of a snapshot.
     SnapshotLeft,
-    /// For an entry that was under way for long, and came into the log behind what was accepted after it, a key is
-    /// not what it was last, here or there.
+    /// An entry was in transit for so long that it came into the log after an entry accepted later, so the
+    /// last value of its key is not the right one, in the log or at a client.
     Overtaken,
-    /// It was told of a removal that way.
+    /// A snapshot told a reader of a removal.
     SnapshotOfRemoval,
-    /// A price came to it that was older than the removal of its key.
+    /// A price reached a reader that was older than the removal of its key.
     LateBehindRemoval,
     /// An entry said that others before it are in no log.
     Missed,
@@ -233,7 +233,7 @@ fn says_missed(entry: &Entry) -> bool {
     entry.draft.marks.missed_before
 }
 
-/// What one schedule came to.
+/// The outcome of one schedule.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     faults: Vec<String>,
@@ -243,7 +243,7 @@ pub(super) struct Outcome {
     gaps: Vec<String>,
     settled_ms: u128,
     seen: BTreeSet<Kind>,
-    /// All that happened, summed up.
+    /// A digest of everything that happened.
     sum: u64,
 }
 
@@ -320,7 +320,7 @@ fn zones_of(plan: &Plan) -> Vec<ChannelName> {
     plan.channels.iter().filter(|channel| channel.kind() == ChannelKind::Zone).cloned().collect()
 }
 
-/// What a client follows: of events in most cases a view.
+/// What a client follows: for events, mostly a view.
 fn view_of(channel: ChannelName, client: usize) -> ChannelName {
     if channel.kind() != ChannelKind::Event {
         return channel;
@@ -329,7 +329,7 @@ fn view_of(channel: ChannelName, client: usize) -> ChannelName {
     format!("{channel}{pattern}").parse().unwrap()
 }
 
-/// The key of this number in a channel; of events it has an exchange and a symbol.
+/// The key with this number in a channel; for events it has an exchange and a symbol.
 fn key_name(channel: &ChannelName, key: usize) -> Arc<str> {
     match channel.kind() {
         ChannelKind::Event => format!("x{}:k{key}", key % 2).into(),
@@ -337,7 +337,7 @@ fn key_name(channel: &ChannelName, key: usize) -> Arc<str> {
     }
 }
 
-/// Whether who follows a channel, or a view of one, is shown this.
+/// Whether a follower of a channel, or of a view, is shown this.
 fn is_shown(channel: &ChannelName, entry: &Published) -> bool {
     let (_, pattern) = channel.as_event().unzip();
     let name = key_name(&entry.channel, entry.key);
@@ -467,7 +467,7 @@ impl World {
                 _ => rng.random_range(1..4),
             };
             let waits = rng.random_range(0..4) > 0 || has_ended;
-            // What is not waited for has no order with what follows.
+            // Publishes that are not awaited are not ordered with what follows.
             let mut last = if waits { numbered } else { self.next_producer() * NUMBERS };
             let mut drafts = Vec::new();
             let mut numbers = Vec::new();
@@ -479,7 +479,7 @@ impl World {
             };
             for _ in 0..count {
                 last += 1;
-                // Each key is of one node, whose order is its own.
+                // Each key belongs to one node, which determines its order.
                 let key = 10 * node.name + rng.random_range(0..3);
                 let time = {
                     let mut clock = self.clock.lock();
@@ -515,8 +515,8 @@ impl World {
         }
     }
 
-    /// A publisher behind a load balancer: it publishes and removes the same keys at whichever node, one after
-    /// the other.
+    /// A publisher behind a load balancer: publishes and removes the same keys at any node, one after the
+    /// other.
     async fn produce_anywhere(self: Arc<Self>, channel: ChannelName) {
         let mut rng = StdRng::seed_from_u64(self.plan.seed.wrapping_mul(53) + 1);
         let mut numbers: HashMap<usize, u64> = HashMap::new();
@@ -599,7 +599,7 @@ impl World {
         *self.under_way.lock().entry(node.name).or_insert(0) -= 1;
     }
 
-    /// A client: connected to some node, away for a while, on another one.
+    /// A client: connected to some node, then away for a while, then on another node.
     async fn live_as(self: Arc<Self>, client: Arc<Client>) {
         let mut rng = StdRng::seed_from_u64(self.plan.seed.wrapping_mul(77) + client.name as u64);
         let stays = client.name < self.plan.steady_clients && !client.takes_snapshots;
@@ -656,7 +656,7 @@ impl World {
         }
     }
 
-    /// Returns at a time; not any more once all is to settle.
+    /// Returns at a time; never if everything is to settle before.
     async fn unless_settling(&self, at: Instant) {
         tokio::select! {
             biased;
@@ -711,7 +711,7 @@ impl World {
         self.is_it_said();
     }
 
-    /// A node that Redis has not served for a while must have said so.
+    /// Checks that a node without Redis for a while has reported it.
     fn is_it_said(&self) {
         for node in self.nodes.lock().iter().filter(|node| !node.is_gone()) {
             let mut away_since = node.away_since.lock();
@@ -738,7 +738,7 @@ impl World {
         pages.flat_map(|page| page.entries).map(|entry| number(&entry.draft.data)).collect()
     }
 
-    /// The same of what went because of its age.
+    /// The numbers of entries that have expired.
     fn expired(&self) -> HashSet<u64> {
         self.server.expired().iter().map(|entry| number(&entry.draft.data)).collect()
     }
@@ -803,12 +803,12 @@ impl World {
 
     // The end
 
-    /// What is not as it is to be in the end.
+    /// What is not as it has to be in the end.
     async fn unsettled(&self) -> Option<String> {
         if let Some(unsettled) = self.unsettled_but_for_views() {
             return Some(unsettled);
         }
-        // Who follows a view does not say how far its channel has come: the channel does.
+        // A reader of a view does not show how far its channel has come, but the channel does.
         let nodes = self.nodes.lock().clone();
         for node in nodes.iter().filter(|node| !node.is_gone()) {
             let views: Vec<_> = node.subscribers.lock().iter().map(|held| held.channel().clone()).collect();
@@ -822,7 +822,7 @@ impl World {
                 }
             }
         }
-        // What it passed on meanwhile may have sent readers to the log.
+        // What was passed on meanwhile may have sent readers to the log.
         time::sleep(Duration::from_millis(5)).await;
         self.unsettled_but_for_views()
     }
@@ -845,10 +845,10 @@ impl World {
             for channel in &self.plan.channels {
                 let Some(stand) = node.inside.stand(channel) else { continue };
                 let end = self.server.end_of(channel);
-                // That a log has expired is found when it is next used.
+                // An expired log is noticed only when it is next used.
                 let has_expired = end.is_none() && self.server.has_expired(channel);
                 let epoch = end.map(|end| end.epoch);
-                // One that nobody here follows is told of a renewed log when it is next used.
+                // A node that does not follow a channel learns of its new epoch only when it next uses it.
                 let is_elsewhere =
                     stand.is_followed && stand.log.is_some() && stand.log != epoch && !has_expired;
                 if stand.is_forked || stand.is_suspect || is_elsewhere {
@@ -857,14 +857,14 @@ impl World {
             }
             for subscriber in node.subscribers.lock().iter() {
                 let live_at = subscriber.live_at();
-                // One that was begun by a publisher who then gave up is as good as none.
+                // A log that was started by a publisher who then gave up counts as none.
                 let is_blank = |end: &Position| end.offset == 0 && live_at == Some(None);
                 let log = subscriber.channel().log();
                 let end = self.server.end_of(&log).filter(|end| !is_blank(end));
                 if live_at.is_some() && end.is_none() && self.server.has_expired(&log) {
                     continue;
                 }
-                // A view is told of what it does not show with what it shows next.
+                // A view covers what it does not show only with the next entry that it shows.
                 let is_before = |end: &Position| subscriber.is_live_before(end);
                 if subscriber.channel().is_view() && end.as_ref().is_some_and(is_before) {
                     continue;
@@ -891,7 +891,7 @@ impl World {
             if began.elapsed() > Duration::from_millis(100) {
                 self.settles.cancel();
             }
-            // A loss is found by a beat; that the next one goes out says that it has been acted upon.
+            // A loss is found by a health probe; when the next one is sent, the loss has been acted on.
             let has_looked = |(name, before): &(usize, u64)| self.server.beats(*name) >= before + 2;
             let unsettled = match self.unsettled().await {
                 Some(unsettled) => unsettled,
@@ -904,14 +904,14 @@ impl World {
         }
     }
 
-    /// What is not as the entries of an order say of updates that are in no log.
+    /// What is wrong with the marks of missing updates in an order.
     fn is_missing_said(
         &self,
         page: &Page,
         published: &BTreeMap<u64, Published>,
         superseded: bool,
     ) -> Vec<String> {
-        // Also what has expired was in the log.
+        // Expired entries were in the log too.
         let expired = self.server.expired();
         let entries = || expired.iter().chain(&page.entries);
         let numbers: HashSet<u64> = entries().map(|entry| number(&entry.draft.data)).collect();
@@ -948,8 +948,8 @@ impl World {
         faults
     }
 
-    /// What is not as it must be of the newest value of each key that a client knows, who begins with
-    /// snapshots: it must be the one that the log has.
+    /// What is wrong with the newest values that a client with snapshots knows: they must be those of the
+    /// log.
     fn is_up_to_date(&self, client: &Client, published: &BTreeMap<u64, Published>) -> Vec<String> {
         let told = client.told.lock();
         let state = told.state(|number| {
@@ -974,10 +974,10 @@ impl World {
         let keys: BTreeSet<usize> = latest.keys().chain(state.values.keys()).copied().collect();
         for key in keys {
             let (held, expected) = (state.values.get(&key), latest.get(&key));
-            // Its node is gone with a newer one that it told of, be that a price or a removal.
+            // Its node is gone with a newer entry that the client had, a price or a removal.
             let last = state.last_of(key);
             let is_lost = last.is_some_and(|last| !in_log.contains(&last) && published[&last].excused);
-            // What grows old goes without a word.
+            // Values expire without notice.
             let is_old = expected.is_none() && held.is_some_and(|held| !in_log.contains(held));
             if held != expected && !is_lost && !is_old && !self.is_overtaken(&overtaken, key) {
                 faults.push(format!("c{} has {held:?} of key {key}, and the log {expected:?}", client.name));
@@ -986,8 +986,8 @@ impl World {
         faults
     }
 
-    /// The keys of which an entry was under way for so long that another node's, which was accepted after it,
-    /// came into the log before it, and which does not say that it is late.
+    /// The keys with an entry that was in transit for so long that another node's, accepted after it, came
+    /// into the log before it, and that is not marked late.
     fn overtaken(&self, channel: &ChannelName, published: &BTreeMap<u64, Published>) -> HashSet<usize> {
         let entries = self.server.content(channel).entries;
         let of = |entry: &Entry| &published[&number(&entry.draft.data)];
@@ -1009,8 +1009,8 @@ impl World {
         is_overtaken
     }
 
-    /// What is not as it must be of the latest entries of keys that were published and removed anywhere: what
-    /// was done last is what there is.
+    /// What is wrong with the latest entries of keys that were published and removed at any node: the last
+    /// action must count.
     fn is_last_of_each(&self, channel: &ChannelName, published: &BTreeMap<u64, Published>) -> Vec<String> {
         let latest = self.server.latest(channel);
         let latest: BTreeSet<u64> = latest.iter().map(|entry| number(&entry.draft.data)).collect();
@@ -1057,7 +1057,7 @@ impl World {
         if outcome.seen.contains(&Kind::LostLog) && !loses {
             faults.push("a log was taken for lost, and was not".to_owned());
         }
-        // Between a rollback and when it is found, an epoch may have two ends.
+        // Between a rollback and its discovery, an epoch may have two ends.
         if !outcome.seen.contains(&Kind::Rollback) {
             faults.append(&mut self.places.lock().doubles);
         }
@@ -1073,7 +1073,7 @@ impl World {
         if !loses && let Some(number) = expired.intersection(&in_log).min() {
             faults.push(format!("{number} had expired, and is in the log"));
         }
-        // A newer price of the same key stands for one that was thinned.
+        // A newer price of the same key replaces one that was thinned.
         let is_due = |number: u64, entry: &Published, held: &dyn Fn(u64) -> bool| {
             let is_order = entry.channel.kind() == ChannelKind::Order;
             let is_let_go = aged && is_order && !in_log.contains(&number);
@@ -1136,9 +1136,9 @@ impl World {
             let mut outdated =
                 if client.takes_snapshots { self.is_up_to_date(client, &published) } else { Vec::new() };
             let told = client.told.lock();
-            // Where a log goes back, and others append before those who knew more of it have looked, a
-            // position stands for two entries. A node that never knew the first ones cannot tell which
-            // one a reader has had that comes to it.
+            // If a log is set back, and others append before the nodes that knew more have looked, a
+            // position stands for two entries. A node that never knew the lost ones cannot tell which of
+            // the two an arriving reader has had.
             let is_refilled = self.server.is_refilled(&client.channel.log());
             outcome.seen.extend(is_refilled.then_some(Kind::Refilled));
             let mut wrong: Vec<String> = told.faults.iter().take(4).cloned().collect();
@@ -1168,7 +1168,7 @@ impl World {
             if !others.is_empty() {
                 wrong.push(format!("c{} got {others:?}, which it does not follow", client.name));
             }
-            // Whatever it was told: what the log has in the end was never gone.
+            // Whatever the reader was told: what the log has in the end was never gone.
             let owed = published.iter().filter(|(number, entry)| {
                 is_shown(&client.channel, entry)
                     && told.first.is_some_and(|first| entry.begun > first)
@@ -1179,7 +1179,7 @@ impl World {
             if !owed.is_empty() {
                 wrong.push(format!("c{} did not get {owed:?}, which the log has", client.name));
             }
-            // Where readers have a node of their own, that one knew them all along.
+            // If readers have a separate node, that node knew the lost entries.
             let is_misled = is_refilled && !wrong.is_empty() && self.plan.readers_on.is_none();
             outcome.seen.extend(is_misled.then_some(Kind::Misled));
             if !is_misled {

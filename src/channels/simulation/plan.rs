@@ -10,7 +10,7 @@ use crate::model::{ChannelKind, ChannelName};
 use crate::storage::model::{Ages, Faults, Laws, Which};
 use crate::support::mutant::Mutant;
 
-/// What happens.
+/// Something that happens.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Act {
     Disconnect {
@@ -31,7 +31,7 @@ pub(super) enum Act {
     },
     ConnectAll,
     Flush,
-    /// It has what it had when it was saved, and no connection breaks.
+    /// The server goes back to a saved state, and no connection breaks.
     Rollback,
     Faults(Faults),
     Crash {
@@ -42,12 +42,12 @@ pub(super) enum Act {
     },
 }
 
-/// Somebody publishes and removes keys at whichever node.
+/// Somebody publishes and removes keys at any node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Anywhere {
-    /// Besides those that publish at one node each.
+    /// In addition to publishers at one node each.
     BesidesOthers,
-    /// And nobody else, so that it may remove all keys.
+    /// Alone, so that it may remove all keys.
     Alone,
 }
 
@@ -58,28 +58,28 @@ pub(super) struct Plan {
     pub(super) nodes: usize,
     pub(super) channels: Vec<ChannelName>,
     pub(super) clients: usize,
-    /// Besides these, so many that begin with a snapshot, of zones only.
+    /// How many additional clients begin with snapshots, of zones only.
     pub(super) snapshot_clients: usize,
     pub(super) publishes_anywhere: Option<Anywhere>,
-    /// Of the others, so many stay where they are.
+    /// How many of the other clients stay connected.
     pub(super) steady_clients: usize,
     pub(super) journal_entries: usize,
     pub(super) starts_degraded: bool,
     pub(super) ordering_deadline_ms: u64,
     pub(super) batch: usize,
     pub(super) pause_ms: u64,
-    /// Nothing is published before.
+    /// Nothing is published before this time.
     pub(super) born_ms: u64,
-    /// Clients that come and go stay, and are away, up to so long.
+    /// How long clients that come and go stay, at most, and how long they are away.
     pub(super) stay_ms: u64,
     pub(super) away_ms: Range<u64>,
-    /// A channel that nobody has used for so long is let go.
+    /// After how long an unused channel ends.
     pub(super) idle_after_s: u64,
-    /// They come within so long.
+    /// When clients come.
     pub(super) comes_ms: Range<u64>,
-    /// So many updates of an order are kept while the server is away.
+    /// How many updates of an order are kept while the server is away.
     pub(super) order_updates: usize,
-    /// One node at a time writes an order, under a lease.
+    /// Whether one node at a time writes an order, under a lease.
     pub(super) fences: bool,
     /// When the order gets its last update.
     pub(super) order_ends_ms: Option<u64>,
@@ -87,21 +87,21 @@ pub(super) struct Plan {
     pub(super) laws: Laws,
     pub(super) mutant: Option<Mutant>,
     pub(super) ages: Ages,
-    /// From then until then nobody publishes.
+    /// Nobody publishes between these times.
     pub(super) quiet_ms: Option<(u64, u64)>,
     /// This node has all the readers, and publishes nothing.
     pub(super) readers_on: Option<usize>,
     pub(super) acts: Vec<(u64, Act)>,
     pub(super) ends_ms: u64,
-    /// So many producers have appended to each channel in the days before.
+    /// How many producers have appended to each channel in the days before.
     pub(super) producers_before: usize,
-    /// The server loses data, or nodes crash.
+    /// Whether the server loses data, or nodes crash.
     pub(super) loses: bool,
 }
 
 impl Plan {
-    /// The schedule of a seed. Most are short: one or a few faults and the recovery from them. What
-    /// many short ones find is more than what a few long ones do; some are long all the same.
+    /// The schedule of a seed. Most are short, with one or a few faults and the recovery from them, because
+    /// many short ones find more than a few long ones; some are long nevertheless.
     pub(super) fn of(seed: u64) -> Self {
         let is_long = StdRng::seed_from_u64(!seed).random_bool(0.01);
         Self::with_length(seed, is_long)
@@ -115,7 +115,7 @@ impl Plan {
     fn with_length(seed: u64, is_long: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let rng = &mut rng;
-        // Keeps what follows from the seed apart from how long it is.
+        // Makes what follows independent of the length.
         let _length: f64 = rng.random();
         let nodes = [1, 2, 2, 2, 3][rng.random_range(0..5)];
         let mut names = ["zone:lat", "zone:all", "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11"];
@@ -152,7 +152,7 @@ impl Plan {
                     acts.extend([(at, Act::Faults(faults)), (until, Act::Faults(Faults::default()))]);
                 }
                 6 if loses => acts.push((at, Act::Flush)),
-                // Where several nodes append, what went back is filled again before it is noticed.
+                // With several appending nodes, the lost offsets are filled before anybody notices.
                 7 if loses && nodes == 1 && !crashes => {
                     acts.push((at.saturating_sub(rng.random_range(10..300)), Act::Save));
                     acts.push((at, Act::Rollback));
@@ -163,13 +163,13 @@ impl Plan {
                 }
                 _ => {
                     acts.push((at.saturating_sub(rng.random_range(10..400)), Act::Save));
-                    // A node that knows nothing of a log cannot see that it went back.
+                    // A node that knows nothing of a log cannot see that it was set back.
                     acts.push((at, Act::Kill { loses: loses && !crashes, later_ms: Self::later(rng) }));
                     acts.push((until, Act::ConnectAll));
                 }
             }
         }
-        // Drawn apart, so that what is above stays what it is.
+        // Drawn from a separate generator, so that the draws above stay the same.
         let mut more = StdRng::seed_from_u64(seed ^ 0x0f0f_f0f0);
         let producers_before =
             if more.random_bool(0.3) { [3, 13, 16, 30][more.random_range(0..4)] } else { 0 };
@@ -179,7 +179,7 @@ impl Plan {
             acts.push((at, Act::Disconnect { node, which, later_ms: Self::later(&mut more) }));
             acts.push((at + more.random_range(20..700), Act::Connect { node }));
         }
-        // What concerns readers that come late and move, and links that break again in a recovery.
+        // Late and moving readers, and connections that break again during recovery.
         let mut of_moving = StdRng::seed_from_u64(seed.rotate_left(17) ^ 0x30e5);
         if of_moving.random_bool(0.25) {
             let (mut at, node) = (of_moving.random_range(50..ends_ms), of_moving.random_range(0..nodes));
@@ -190,14 +190,14 @@ impl Plan {
                 ));
                 at += of_moving.random_range(50..600);
                 acts.push((at, Act::Connect { node }));
-                // It begins to recover some 300 ms later.
+                // Recovery begins about 300 ms later.
                 at += of_moving.random_range(20..700);
             }
         }
         let comes_ms = if of_moving.random_bool(0.3) { ends_ms } else { 300 };
         let order_updates = if of_moving.random_bool(0.15) { of_moving.random_range(2..6) } else { 10_000 };
         acts.sort_by_key(|(at, _)| *at);
-        // Apart from all else that follows from the seed. Some logs never begin.
+        // Drawn separately too. Some logs never begin.
         let mut of_birth = StdRng::seed_from_u64(seed.rotate_left(32) ^ 0xb1);
         let born_ms = if of_birth.random_bool(0.15) { of_birth.random_range(0..1_300) } else { 0 };
         let mut plan = Self {
@@ -220,7 +220,7 @@ impl Plan {
             comes_ms: 0..comes_ms,
             order_updates,
             fences,
-            // Whoever takes the place of a node that crashed goes on with its order.
+            // The replacement of a crashed node continues its order.
             order_ends_ms: (fences && !crashes && rng.random_bool(0.5))
                 .then(|| rng.random_range(100..ends_ms + 200)),
             faults,
@@ -240,14 +240,14 @@ impl Plan {
         plan
     }
 
-    /// Entries go because of their age, and logs where nobody publishes for long.
+    /// Entries expire, and so do logs to which nobody publishes for long.
     pub(super) fn grows_old(&mut self) {
         let mut rng = StdRng::seed_from_u64(self.seed ^ 0x01d);
         let from = rng.random_range(0..self.ends_ms);
         let lasts =
             if rng.random_bool(0.5) { rng.random_range(500..3_000) } else { rng.random_range(4_200..6_000) };
         self.ages = Ages::SHORT;
-        // What is lost, and would have gone before it can be put back, is owed to nobody.
+        // Lost entries that would expire before they can be appended again are owed to nobody.
         self.acts.retain(|(_, act)| !matches!(act, Act::Flush | Act::Rollback));
         for (_, act) in &mut self.acts {
             if let Act::Kill { loses, .. } = act {
@@ -258,7 +258,7 @@ impl Plan {
         self.ends_ms = self.ends_ms.max(from + lasts + rng.random_range(100..800));
     }
 
-    /// One node is not told of the last that is published, because it has lost the connection for that alone.
+    /// One node misses the last entries because it lost only the connection that receives them.
     pub(super) fn ends_deaf(&mut self) {
         self.nodes = self.nodes.max(2);
         self.faults = Faults::default();
@@ -268,8 +268,8 @@ impl Plan {
         self.quiet_ms = Some((self.ends_ms - 100, self.ends_ms + 1_000));
     }
 
-    /// The log goes back while the readers' node does not look, or looks slowly; the node that wrote what is
-    /// lost is gone, and another one writes other entries in its place. The readers' node alone can tell.
+    /// The log is set back while the readers' node does not look, or looks slowly; the node that wrote the lost
+    /// entries is gone, and another one writes other entries at their offsets. Only the readers' node can tell.
     pub(super) fn goes_back_unseen(&mut self) {
         self.goes_back(self.seed % 4);
     }
@@ -292,12 +292,12 @@ impl Plan {
         let breaks = Act::Disconnect { node: 0, which: Which::Both, later_ms: None };
         let is_late = rng.random_bool(0.5);
         let lost_at = 500 + rng.random_range(0..200);
-        // Late readers have seen nothing yet of a log that they found.
+        // Late readers have seen nothing of the log that they find.
         self.comes_ms = if is_late { 430..lost_at } else { 0..300 };
         self.quiet_ms = is_late.then_some((420, lost_at));
         let (lost_at, connects_at) = match way {
             0 => {
-                // They are away meanwhile, for longer than the channel is kept.
+                // They are away longer than the channel's actor lives.
                 (self.idle_after_s, self.away_ms) = (1, 2_500..3_000);
                 (self.comes_ms, self.quiet_ms) = (0..300, Some((420, 1_800)));
                 self.acts = vec![(1_800, breaks), (2_400, Act::Connect { node: 0 })];
@@ -313,7 +313,7 @@ impl Plan {
                 (lost_at, lost_at + rng.random_range(200..900))
             }
             _ => {
-                // It is putting the channel in order.
+                // It is reconciling the channel.
                 let connects_at = lost_at + 20;
                 let lost_again_at = connects_at + rng.random_range(250..900);
                 self.acts = vec![(lost_at, breaks), (connects_at, Act::Connect { node: 0 })];
@@ -330,23 +330,23 @@ impl Plan {
         self.loses = true;
     }
 
-    /// All of it happens once more when it is over.
+    /// Everything happens once more afterwards.
     pub(super) fn happens_twice(&mut self) {
         let later_ms = self.ends_ms + 700;
         let again: Vec<(u64, Act)> = self.acts.iter().map(|(at, act)| (at + later_ms, *act)).collect();
-        // A node starts once.
+        // Each node starts once.
         self.acts.extend(again.into_iter().filter(|(_, act)| !matches!(act, Act::StartNode { .. })));
         self.acts.sort_by_key(|(at, _)| *at);
         self.ends_ms += later_ms;
     }
 
-    /// Clients come and go before anything is published, on two nodes at least.
+    /// Clients come and go before anything is published, on at least two nodes.
     pub(super) fn has_many_before_birth(&mut self) {
         self.born_ms = 300;
         self.has_wanderers();
     }
 
-    /// More clients, none of which stays, on two nodes at least.
+    /// More clients, none of which stays, on at least two nodes.
     pub(super) fn has_wanderers(&mut self) {
         (self.nodes, self.clients, self.steady_clients) = (self.nodes.max(2), 5, 0);
         (self.stay_ms, self.away_ms) = (300, 0..100);
@@ -354,7 +354,7 @@ impl Plan {
         self.without_crashes();
     }
 
-    /// Zones alone, and clients that begin with snapshots besides one that stays.
+    /// Zones only; clients that begin with snapshots, and one that stays.
     pub(super) fn has_snapshots(&mut self) {
         (self.clients, self.snapshot_clients) = (1, 3);
         self.channels.retain(|channel| channel.kind() == ChannelKind::Zone);
@@ -363,14 +363,14 @@ impl Plan {
         }
     }
 
-    /// Events alone, and clients that follow views of them, some of which begin with snapshots.
+    /// Events only, with clients that follow views, some of which begin with snapshots.
     pub(super) fn has_views(&mut self) {
         (self.clients, self.snapshot_clients) = (5, 3);
         let name = if self.seed.is_multiple_of(2) { "event:trade" } else { "event:ticker" };
         self.channels = vec![name.parse().unwrap()];
     }
 
-    /// The same, where somebody publishes and removes keys at whichever node.
+    /// Zones with snapshots, where somebody publishes and removes keys at any node.
     pub(super) fn has_removals(&mut self) {
         self.has_snapshots();
         let is_alone = self.seed.is_multiple_of(2);

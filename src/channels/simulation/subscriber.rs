@@ -1,5 +1,5 @@
-//! A subscriber as `connections` has them, without the wire: the same reader, and what it was told,
-//! checked as it comes.
+//! A subscriber like those of `connections`, without the wire: the same reader, and what it was told,
+//! checked as it arrives.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
@@ -21,21 +21,21 @@ use crate::model::{ChannelName, EntryId, EntryKind, Epoch, Position};
 use crate::storage::Seam;
 use crate::support::mutant::{self, Mutant};
 
-/// Numbers of one producer have this many in common below them.
+/// Numbers of one producer are consecutive within a range of this size.
 pub(super) const NUMBERS: u64 = 1_000_000;
 
 /// Entries in one read.
 const PAGE: usize = 7;
 
-/// Keys in one page of a snapshot, and how long a client takes for one.
+/// Keys in one page of a snapshot, and how long a client takes for a page.
 const PAGE_KEYS: usize = 2;
 const TAKES_MS: u64 = 15;
 
-/// Live entries that are held, and bytes in a piece: few, so that more is often too much.
+/// Live entries that are held, and bytes in a piece: few, so that the limits are often exceeded.
 const HELD_MAX: usize = 12;
 const PIECE_BYTES: usize = 200;
 
-/// What a client has been told, over all its connections.
+/// What a client has been told over all its connections.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) name: usize,
@@ -45,7 +45,7 @@ pub(super) struct Client {
     places: Arc<Mutex<Places>>,
 }
 
-/// Which entry each position stands for: the same one, whoever is told of it.
+/// Which entry each position stands for: the same one for all clients.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     entries: HashMap<(ChannelName, Epoch, u64), EntryId>,
@@ -55,36 +55,36 @@ pub(super) struct Places {
 
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// From here on it must get everything, exactly once.
+    /// From this time on it must get everything, exactly once.
     pub(super) since: Option<Instant>,
     pub(super) numbers: HashSet<u64>,
-    /// The same, but that from `first` on it must get all that the log has in the end, whatever it was told.
+    /// From `first` on it must get everything that the log has in the end, whatever it was told.
     pub(super) first: Option<Instant>,
     pub(super) ever: HashSet<u64>,
     had: HashSet<EntryId>,
-    /// What it was told last says that nothing that it has had comes again.
+    /// Whether the last message says that nothing comes again.
     is_recovered: bool,
-    /// Something may come behind what came after it.
+    /// Whether something may come after what followed it.
     is_owed: bool,
-    /// How much came again, and was dropped; and how much came that was owed.
+    /// How many entries came again and were dropped, and how many came that were owed.
     pub(super) again: u64,
     pub(super) late: u64,
     ids: HashSet<EntryId>,
     newest: HashMap<u64, u64>,
-    /// The newest offset, or where it was told that entries begin.
+    /// The newest offset, or the one after which entries were said to begin.
     offset: u64,
-    /// The last update of an order has come.
+    /// Whether the last update of an order has come.
     ended: bool,
-    /// Where it would go on after another connect.
+    /// Where it would resume.
     pub(super) position: Option<Position>,
-    /// How often it was told that something may be missing, and when last.
+    /// Each time that it was told that something may be missing.
     pub(super) gaps: Vec<String>,
     pub(super) resumed: u64,
-    /// It came before the log had begun, and how often it came back from there.
+    /// Whether it came before the log existed, and how often it resumed from there.
     pub(super) was_unborn: bool,
     pub(super) resumed_unborn: u64,
     pub(super) faults: Vec<String>,
-    /// Of one that takes snapshots.
+    /// For a client with snapshots.
     heard: Vec<Heard>,
 }
 
@@ -99,13 +99,13 @@ impl Client {
         Arc::new(Self { name, channel, takes_snapshots, told, places })
     }
 
-    /// Whether what it was told last is about this life.
-    pub(super) fn is_told_of(&self, life: &Epoch) -> bool {
-        self.told.lock().position.as_ref().is_some_and(|position| is_about(&position.epoch, life))
+    /// Whether the last message was about this epoch.
+    pub(super) fn is_told_of(&self, log_epoch: &Epoch) -> bool {
+        self.told.lock().position.as_ref().is_some_and(|position| is_about(&position.epoch, log_epoch))
     }
 
-    /// It is told that the next entry comes after this position, whether nothing is missing, and how much
-    /// is gone.
+    /// The client is told that the next entry comes after this position, whether nothing is missing, and
+    /// how many entries are gone.
     fn at(&self, position: Position, recovered: bool, gap: Option<u64>, run: &NodeRun) {
         if let Some(gone @ 1..) = gap {
             let log = run.server.content(&self.channel.log());
@@ -126,7 +126,7 @@ impl Client {
         told.is_owed |= !recovered && gap.is_none();
     }
 
-    /// Told that something may be missing or come again.
+    /// The client is told that something may be missing or come again.
     fn gap(&self, why: String) {
         let mut told = self.told.lock();
         told.gaps.push(why);
@@ -137,7 +137,7 @@ impl Client {
         told.ended = false;
     }
 
-    /// Told that the latest entry of each key comes: what it has had before counts no more.
+    /// The client is told that a snapshot begins: what it had before no longer counts.
     fn begins_anew(&self, is_subscribed: bool) {
         let now = Instant::now();
         let mut told = self.told.lock();
@@ -165,7 +165,7 @@ impl Client {
         told.heard.push(Heard::Latest { number, id });
     }
 
-    /// Told that it has all latest entries that could be reached.
+    /// The client is told that the snapshot has all entries that could be reached.
     fn has_snapshot(&self, at: Position, is_whole: bool, run: &NodeRun) {
         self.told.lock().heard.push(Heard::Ends { is_whole });
         self.at(at, is_whole, None, run);
@@ -183,7 +183,7 @@ impl Client {
                 format!("{at} c{name}: {number} is of {epoch}, and it was told of {:?}", told.position);
             told.faults.push(text);
         }
-        // Where something was had before, what is left out has an offset too.
+        // If something was had before, left-out entries have offsets too.
         let is_whole = told.position.as_ref().is_some_and(|position| {
             position.epoch == *epoch || to_be_born(&position.epoch).as_ref() == Some(epoch)
         });
@@ -193,7 +193,7 @@ impl Client {
             told.faults.push(format!("{at} c{name}: offset {offset} after {last} of {epoch}"));
         }
         told.offset = offset;
-        // What was left out moves no client's position: it is left out again.
+        // Left-out entries do not move a client's position; they are left out again.
         if let Some(position) = &mut told.position {
             position.offset = offset;
         }
@@ -228,13 +228,13 @@ impl Client {
             told.heard.push(Heard::Got { number, id, is_late: is_late(frame) });
         }
         if is_had {
-            // The client drops it, unless it shows the latest.
+            // The client drops it, unless it shows latest values.
             told.again += 1;
             return;
         }
         let is_going_back = told.position.as_ref().is_some_and(|at| at.epoch.as_str().contains(".o."));
         if told.is_owed && (is_late(frame) || is_going_back) {
-            // It may be behind what came while it was out of reach.
+            // It may be after what came while it was out of reach.
             told.late += 1;
             return;
         }
@@ -251,17 +251,17 @@ impl Client {
 /// What changed the newest values that a client knows.
 #[derive(Debug, Clone, Copy)]
 enum Heard {
-    /// All of them follow.
+    /// A snapshot begins.
     Begins { is_subscribed: bool },
-    /// One of these.
+    /// An entry of a snapshot.
     Latest { number: u64, id: EntryId },
-    /// They have come, or what could be reached of them.
+    /// The snapshot ends, complete or partial.
     Ends { is_whole: bool },
-    /// One that came by itself.
+    /// An ordinary entry.
     Got { number: u64, id: EntryId, is_late: bool },
 }
 
-/// The last entry of a key that a client knows of.
+/// The last entry of a key that a client knows.
 #[derive(Debug, Clone, Copy)]
 struct Last {
     number: u64,
@@ -271,7 +271,7 @@ struct Last {
 }
 
 impl Last {
-    /// As the protocol has it of what is late.
+    /// As the protocol defines it for late entries.
     fn is_newer_than(&self, other: &Self) -> bool {
         if self.id.producer == other.id.producer {
             return self.id.seq > other.id.seq;
@@ -288,7 +288,7 @@ pub(super) struct State {
     pub(super) values: HashMap<usize, u64>,
     /// By key, the number of its last entry, price or removal.
     last: HashMap<usize, u64>,
-    /// There may be more.
+    /// Whether there may be more.
     pub(super) is_part: bool,
     pub(super) seen: BTreeSet<Kind>,
 }
@@ -301,17 +301,18 @@ impl State {
 }
 
 impl Told {
-    /// Whether it was told that latest entries come, and not yet that all have.
+    /// Whether a snapshot has begun and not ended.
     pub(super) fn is_in_snapshot(&self) -> bool {
         let last = self.heard.iter().rev().find(|heard| !matches!(heard, Heard::Latest { .. }));
         matches!(last, Some(Heard::Begins { .. }))
     }
 
-    /// What it makes of what it heard, as the protocol says; of each number the key, the time, and what it is.
+    /// The state of a client that follows the protocol. `about` gives the key, the time and the kind of a
+    /// number.
     pub(super) fn state(&self, about: impl Fn(u64) -> (usize, i64, What)) -> State {
         let mut state = State::default();
         let mut came = HashSet::new();
-        // Prices and removals; those of all keys have a key of their own.
+        // Prices and removals; a removal of all keys has a key of its own.
         let mut table: HashMap<usize, Last> = HashMap::new();
         for heard in &self.heard {
             match *heard {
@@ -356,22 +357,22 @@ impl Told {
     }
 }
 
-/// Whether an epoch that clients are told is that of this life, perhaps with what was had besides.
-fn is_about(told: &Epoch, life: &Epoch) -> bool {
-    let (told, life) = (told.as_str(), life.as_str());
+/// Whether an epoch for clients stands for this epoch of the log, perhaps with a version vector.
+fn is_about(told: &Epoch, log_epoch: &Epoch) -> bool {
+    let (told, log_epoch) = (told.as_str(), log_epoch.as_str());
     let rest = told.strip_prefix("v.").unwrap_or(told);
-    let rest = rest.strip_prefix("u.").unwrap_or(rest).strip_prefix(life);
+    let rest = rest.strip_prefix("u.").unwrap_or(rest).strip_prefix(log_epoch);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// One connection's interest in a channel.
+/// One connection's subscription to a channel.
 pub(super) struct Subscriber {
     pub(super) client: Arc<Client>,
     node: Arc<NodeRun>,
     reader: Mutex<Reader>,
 }
 
-/// The number that a frame, or an entry's content, ends with.
+/// The number at the end of a frame, or of an entry's content.
 pub(super) fn number(frame: &[u8]) -> u64 {
     let text = frame.strip_suffix(b"}").expect("an object");
     let digits = text.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
@@ -379,7 +380,7 @@ pub(super) fn number(frame: &[u8]) -> u64 {
     digits.parse().expect("each entry has a number")
 }
 
-/// Whether an entry is said to come after its time.
+/// Whether an entry is marked late.
 fn is_late(frame: &[u8]) -> bool {
     let late = b"\"late\":true";
     frame.windows(late.len()).any(|part| part == late)
@@ -388,7 +389,7 @@ fn is_late(frame: &[u8]) -> bool {
 /// Whether a frame is the last update of an order.
 fn is_last_update(frame: &[u8]) -> bool {
     let kind = format!("\"{}\"", EntryKind::Confirmed.as_str());
-    // What kind it is stands near the beginning.
+    // The kind is near the beginning.
     frame.windows(kind.len()).take(32).any(|part| part == kind.as_bytes())
 }
 
@@ -409,13 +410,13 @@ impl Subscriber {
         self.reader.lock().has_ended()
     }
 
-    /// Live, and where: for the end. `Some(None)`: before there is a log.
+    /// If it is live: its position. `Some(None)`: before the log exists.
     pub(super) fn live_at(&self) -> Option<Option<Position>> {
         let reader = self.reader.lock();
         reader.is_live().then(|| reader.position().filter(|_| !reader.is_unborn()))
     }
 
-    /// Live, and in this life of the log, no further than here.
+    /// Whether it is live, in this epoch of the log, and not beyond this position.
     pub(super) fn is_live_before(&self, end: &Position) -> bool {
         let reader = self.reader.lock();
         let is_before = |at: Position| at.epoch == end.epoch && at.offset <= end.offset;
@@ -426,7 +427,7 @@ impl Subscriber {
         format!("c{} {:?}", self.client.name, self.reader.lock())
     }
 
-    // What comes live
+    // Live messages
 
     pub(super) fn on_batch(self: &Arc<Self>, batch: &Arc<LiveBatch>) {
         let mut reader = self.reader.lock();
@@ -439,7 +440,7 @@ impl Subscriber {
             reader.took(batch.last());
             return self.get(batch, 0..batch.len());
         }
-        // Some have not read what was sent before.
+        // Some clients have not read what was sent before.
         let is_behind = batch.first.is_multiple_of(3);
         let steps = reader.on_batch(batch, room(is_behind));
         self.act(steps);
@@ -469,7 +470,7 @@ impl Subscriber {
         seam
     }
 
-    // What the reader decides. It is locked meanwhile, as all of this is one thing.
+    // The reader's decisions. It stays locked, because all of this is one step.
 
     fn act(self: &Arc<Self>, steps: Steps) {
         for step in steps {
@@ -561,7 +562,7 @@ impl Subscriber {
             told.resumed_unborn += u64::from(was_unborn && matches!(start, Start::Oldest));
             told.was_unborn |= is_unborn;
             if is_unborn && told.since.is_none() {
-                // It is to get all that the log ever has.
+                // It must get everything that the log ever has.
                 told.since = Some(node.began);
             }
             if told.first.is_none() {

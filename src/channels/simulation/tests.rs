@@ -4,11 +4,11 @@ use super::*;
 use crate::storage::model::Laws;
 use crate::support::mutant::Mutant;
 
-/// What many schedules came to.
+/// The outcome of many schedules.
 #[derive(Debug, Default)]
 struct Sum {
     failed: BTreeMap<u64, Vec<String>>,
-    /// In how many schedules it happened.
+    /// For each kind of event, in how many schedules it happened.
     seen: BTreeMap<Kind, u64>,
     accepted: usize,
     refused: usize,
@@ -16,7 +16,7 @@ struct Sum {
     settled_ms: u128,
 }
 
-/// Runs plans of seeds on all cores until this many have failed.
+/// Runs the plans of seeds on all cores until `max` have failed.
 fn run_all(seeds: std::ops::Range<u64>, max: usize, change: impl Fn(&mut Plan) + Sync) -> Sum {
     let next = AtomicU64::new(seeds.start);
     let sum = Mutex::new(Sum::default());
@@ -57,23 +57,23 @@ fn env(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// What is run without being asked for more; `just simulation` runs more.
+/// How many schedules run by default; `just simulation` runs more.
 const SEEDS: u64 = 4_000;
 
-/// From so many on it is asserted how often something happens in them.
+/// From this many schedules on, the frequency of events is asserted.
 const SEEDS_THAT_SAY: u64 = 2_000;
 
-/// How many are tried until one notices that a rule was left out.
+/// How many schedules are tried until one notices a missing rule.
 const SEEDS_OF_MUTANTS: u64 = 10_000;
 
-/// Readers are misled in no more of 10,000 than this: see [`Kind::Misled`].
+/// Readers may be misled in at most this many of 10,000 schedules: see [`Kind::Misled`].
 const MISLED_MAX: u64 = 10;
 
-/// A key is overtaken in no more of 10,000 than this: see [`Kind::Overtaken`].
+/// A key may be overtaken in at most this many of 10,000 schedules: see [`Kind::Overtaken`].
 const OVERTAKEN_MAX: u64 = 10;
 
-/// In so many of 10,000 schedules each of it must happen, at least; fewer, and they are no longer about
-/// what they are there for.
+/// In how many of 10,000 schedules each event must happen at least; if it happens less often, the schedules
+/// no longer test what they are meant to.
 const AT_LEAST: [(Kind, u64); 24] = [
     (Kind::Degraded, 7_000),
     (Kind::Fork, 7_000),
@@ -101,7 +101,7 @@ const AT_LEAST: [(Kind, u64); 24] = [
     (Kind::Ended, 600),
 ];
 
-/// Runs the schedule alone that was asked for, and prints it; false where none was.
+/// Runs and prints a single schedule, if one was requested; returns whether it was.
 fn runs_one_alone(change: impl Fn(&mut Plan)) -> bool {
     let Some(seed) = env("ZONEWIRE_SIM_SEED") else { return false };
     let mut plan = Plan::of(seed);
@@ -115,7 +115,7 @@ fn runs_one_alone(change: impl Fn(&mut Plan)) -> bool {
     true
 }
 
-/// The same of schedules with clients that begin with snapshots.
+/// The same for schedules with clients that begin with snapshots.
 const SEEDS_OF_SNAPSHOTS: u64 = 2_000;
 const AT_LEAST_OF_SNAPSHOTS: [(Kind, u64); 8] = [
     (Kind::Degraded, 6_000),
@@ -128,7 +128,7 @@ const AT_LEAST_OF_SNAPSHOTS: [(Kind, u64); 8] = [
     (Kind::SnapshotLeft, 200),
 ];
 
-/// The same where keys are published and removed at whichever node.
+/// The same for schedules in which keys are published and removed at any node.
 const AT_LEAST_OF_REMOVALS: [(Kind, u64); 5] = [
     (Kind::Rejoin, 6_000),
     (Kind::PutBack, 200),
@@ -137,13 +137,12 @@ const AT_LEAST_OF_REMOVALS: [(Kind, u64); 5] = [
     (Kind::LateBehindRemoval, 1_000),
 ];
 
-/// Runs schedules, and asserts that all is well in each, and that enough of them are about what they are
-/// there for.
+/// Runs schedules, and asserts that all pass, and that enough of them test what they are meant to.
 fn all_is_well(seeds: u64, at_least: &[(Kind, u64)], change: impl Fn(&mut Plan) + Sync) {
     all_but_so_many(seeds, MISLED_MAX, at_least, change);
 }
 
-/// The same where readers are misled in no more of 10,000 than this.
+/// The same, where readers may be misled in at most this many of 10,000 schedules.
 fn all_but_so_many(seeds: u64, misled_max: u64, at_least: &[(Kind, u64)], change: impl Fn(&mut Plan) + Sync) {
     if runs_one_alone(&change) {
         return;
@@ -183,9 +182,9 @@ fn whoever_begins_with_snapshots_knows_which_keys_were_removed_last() {
     all_is_well(SEEDS_OF_SNAPSHOTS, &AT_LEAST_OF_REMOVALS, Plan::has_removals);
 }
 
-/// The same of schedules in which views of events are followed. Eight clients follow one log there, in place of
-/// a few: where it goes back, more of them may be misled, in views (13 of 6,000 schedules) as well as where all
-/// follow the whole channel (15 of the same).
+/// The same for schedules with views of events. There, eight clients follow one log instead of a few, so
+/// more of them may be misled if it is set back: in views (13 of 6,000 schedules) as well as if all follow
+/// the whole channel (15 of the same).
 const SEEDS_OF_VIEWS: u64 = 2_000;
 const MISLED_MAX_OF_VIEWS: u64 = 40;
 const AT_LEAST_OF_VIEWS: [(Kind, u64); 6] = [
@@ -209,14 +208,13 @@ fn the_same_seed_gives_the_same_schedule_to_the_last_word() {
     assert_eq!(differing, [0; 0]);
 }
 
-/// Leaves a rule out, and asserts that the schedules notice it, which is to say that one fails that is
-/// well with the rule.
+/// Leaves out a rule, and asserts that the schedules notice: that one fails which passes with the rule.
 #[track_caller]
 fn is_noticed(change: impl Fn(&mut Plan) + Sync) {
     is_noticed_by("", change);
 }
 
-/// The same by a fault that says this.
+/// The same, by a fault with this text.
 #[track_caller]
 fn is_noticed_by(fault: &str, change: impl Fn(&mut Plan) + Sync) {
     if runs_one_alone(|plan| {
@@ -264,7 +262,7 @@ fn without_putting_back_what_the_log_lost_something_is_lost() {
 #[test]
 fn without_reading_what_others_wrote_something_is_lost() {
     is_noticed(|plan| {
-        // It shows in the next outage.
+        // The effect shows in the next outage.
         *plan = Plan { mutant: Some(Mutant::RejoinWithoutReading), ..Plan::long(plan.seed) };
         plan.happens_twice();
     });
@@ -354,7 +352,7 @@ fn with_the_silent_named_too_readers_are_where_nobody_can_say() {
 #[test]
 fn with_forgotten_producers_taken_for_lost_a_whole_log_begins_anew() {
     is_noticed_by("taken for older", |plan| {
-        // More than are kept, and fewer than a position can name.
+        // More producers than are kept, and fewer than a position can name.
         (plan.producers_before, plan.mutant) = (14, Some(Mutant::ForgottenIsLost));
     });
 }

@@ -24,7 +24,7 @@ fn entry(offset: u64, exchange: &str, symbol: &str) -> Entry {
     Entry { offset, id: EntryId { producer: NodeId::random(), seq: offset }, draft }
 }
 
-/// What was encoded: by view, the range that it covers and the offsets that it shows.
+/// The encoded batches: for each view, the range that it covers and the offsets that it shows.
 fn told(told: Vec<(Arc<str>, Live)>) -> Vec<(String, u64, u64, Vec<u64>)> {
     let mut told: Vec<_> = told
         .into_iter()
@@ -55,10 +55,10 @@ fn each_view_is_told_what_it_shows_and_how_far_the_log_was_looked_through() {
         encode(&mut views, &run, 1),
         [shown("*:B", 11, 14, &[11, 13]), shown("a:*", 11, 14, &[11, 12]), shown("a:B", 11, 14, &[11])]
     );
-    // One that was told nothing for a while is told of all of that with the next that it shows.
+    // A view that was sent nothing for a while covers all of that with the next entry that it shows.
     assert_eq!(encode(&mut views, &[entry(15, "z", "Z")], 1), [shown("z:Z", 11, 15, &[15])]);
     assert_eq!(encode(&mut views, &[entry(16, "q", "Q")], 1), []);
-    // Where entries were left out, not of what lies before.
+    // If entries were left out, it does not cover what lies before them.
     assert_eq!(
         encode(&mut views, &[entry(20, "a", "B")], 20),
         [shown("*:B", 20, 20, &[20]), shown("a:*", 20, 20, &[20]), shown("a:B", 20, 20, &[20])]

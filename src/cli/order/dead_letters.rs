@@ -1,4 +1,4 @@
-//! `order dead-letters`: orders that failed for good.
+//! `order dead-letters`: orders that failed permanently.
 
 use super::{page, print_placed, what};
 use crate::cli::print;
@@ -27,16 +27,16 @@ pub(super) struct DeadLettersArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum DeadLettersCommand {
-    /// Place one of them again, as a new order
+    /// Place a failed order again, as a new order
     Retry(RetryArgs),
 }
 
 #[derive(Debug, clap::Args)]
 struct DeadLettersList {
-    /// How many at the most
+    /// How many at most
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
-    /// Only those placed before this one; the end of a list says how it goes on
+    /// Only orders placed before this one; the end of a page prints the value for the next one
     #[arg(long, value_name = "ORDER_ID")]
     after: Option<OrderId>,
     /// One JSON object per line
@@ -51,10 +51,10 @@ struct RetryArgs {
     /// The order that failed
     #[arg(value_name = "ORDER_ID")]
     order: OrderId,
-    /// Also where it may have been carried out all the same; find that out first
+    /// Place the order again even if it may have been executed; check that first
     #[arg(long)]
     force: bool,
-    /// The gateway's answer as JSON
+    /// Print the gateway's answer as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -68,7 +68,8 @@ pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Sent once: after a lost answer a repetition would hear that this is no dead letter any more.
+/// Sent once: if an answer is lost, a second request would be told that the order is no dead letter any
+/// more.
 async fn retry(args: RetryArgs) -> anyhow::Result<()> {
     let base = &args.target.base()?;
     let path = format!("api/orders/dead-letters/{}/retry?force={}", args.order, args.force);

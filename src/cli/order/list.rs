@@ -1,4 +1,4 @@
-//! `order list`: orders as lines.
+//! `order list`: orders as rows of a table.
 
 use super::{View, page, what};
 use crate::cli::print;
@@ -11,13 +11,13 @@ use crate::protocol::OrderStatus;
 /// Arguments of `order list`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
-    /// Only those that are pending, routing, building, submitted, confirmed or failed
+    /// Only orders that are pending, routing, building, submitted, confirmed or failed
     #[arg(long, value_name = "STATUS", value_parser = OrderStatus::ALL.map(OrderStatus::as_str), hide_possible_values = true)]
     status: Option<String>,
-    /// How many at the most
+    /// How many at most
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
-    /// Only those placed before this one; the end of a list says how it goes on
+    /// Only orders placed before this one; the end of a page prints the value for the next one
     #[arg(long, value_name = "ORDER_ID")]
     after: Option<OrderId>,
     /// One JSON object per line
@@ -42,7 +42,7 @@ pub(super) async fn run(args: ListArgs) -> anyhow::Result<()> {
         for order in &orders {
             table.row(row(client::read(order.get(), "an order")?));
         }
-        table.print(if next.is_some() { "none of this page" } else { "no orders" })?;
+        table.print(if next.is_some() { "none on this page" } else { "no orders" })?;
     }
     if let Some(next) = next {
         print::say(&format!("there are more: --after {next}"));

@@ -1,4 +1,4 @@
-//! `order`: place orders, watch them, and look after them.
+//! `order`: places, follows and manages orders.
 
 mod dead_letters;
 mod list;
@@ -27,7 +27,7 @@ Examples:
   zonewire order list --status failed
   zonewire order dead-letters retry $id
 
-`watch` and `place --watch` end with 0 when the order was confirmed, and with 1 when it failed or \
+The exit code of `watch` and `place --watch` is 0 when the order was confirmed, and 1 when it failed or \
 could not be followed to its end.";
 
 /// Arguments of `order`.
@@ -42,18 +42,18 @@ enum OrderCommand {
     /// Place an order, and print its id
     #[command(after_help = place::EXAMPLES)]
     Place(place::PlaceArgs),
-    /// Show how an order gets on, until it ends
+    /// Follow an order until it ends
     #[command(after_help = watch::EXAMPLES)]
     Watch(watch::WatchArgs),
-    /// Show one order and the updates of it that are kept
+    /// Show one order and its updates
     #[command(after_help = show::EXAMPLES)]
     Show(show::ShowArgs),
     /// List orders, the newest first
     List(list::ListArgs),
-    /// Ask for an order not to be carried out
+    /// Ask for an order to be cancelled
     #[command(after_help = CANCEL_EXAMPLES)]
     Cancel(CancelArgs),
-    /// List orders that failed for good, or place one of them again
+    /// List orders that failed permanently, or place one of them again
     #[command(after_help = dead_letters::EXAMPLES)]
     DeadLetters(dead_letters::DeadLettersArgs),
 }
@@ -62,15 +62,15 @@ const CANCEL_EXAMPLES: &str = "\
 Example:
   zonewire order cancel 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11
 
-The order has ended when `order watch` says so: as failed with the code `cancelled`. An order \
-whose transaction is on its way can no longer be cancelled.";
+`order watch` shows when the order has ended: it fails with the code `cancelled`. An order whose \
+transaction was submitted can no longer be cancelled.";
 
 #[derive(Debug, clap::Args)]
 struct CancelArgs {
     /// The order
     #[arg(value_name = "ORDER_ID")]
     order: OrderId,
-    /// The gateway's answer as JSON
+    /// Print the gateway's answer as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -102,7 +102,7 @@ async fn cancel(args: CancelArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints the answer to a new order: all of it as one line of JSON, or the id alone.
+/// Prints the answer to a new order: the whole answer as one line of JSON, or the order's id alone.
 fn print_placed(text: &str, is_json: bool) -> anyhow::Result<OrderId> {
     let placed: OrderPlaced = client::read(text, "an order that was placed")?;
     if is_json {
@@ -116,14 +116,14 @@ fn print_placed(text: &str, is_json: bool) -> anyhow::Result<OrderId> {
 /// An order as the gateway shows it.
 type View = OrderView<Value>;
 
-/// Gets a page of a list: its items as they came, and where the next page begins.
+/// Gets a page of a list: its items as raw JSON, and where the next page begins.
 async fn page(
     http: &Http,
     base: &BaseUrl,
     path: &str,
     query: &[(&str, Option<String>)],
 ) -> anyhow::Result<(Vec<Box<RawValue>>, Option<String>)> {
-    /// A page of any list.
+    /// The fields that the page of every list has.
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Page {
@@ -136,10 +136,10 @@ async fn page(
     Ok((orders, next))
 }
 
-/// The most of an order that is no swap that a list shows, in characters.
+/// How many characters of an order that is not a swap a list shows.
 const WHAT_MAX: usize = 80;
 
-/// `1.5 SOL -> USDC`, or the order as JSON; nothing for one that was not placed here.
+/// `1.5 SOL -> USDC`, or the order as JSON; empty for an order that was not placed at this gateway.
 fn what(order: Option<&RawValue>) -> String {
     let Some((order, fields)) = order.and_then(|order| Some((order, Fields::read(order.get())?))) else {
         return String::new();

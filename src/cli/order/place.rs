@@ -1,4 +1,4 @@
-//! `order place`: place an order, once, however often the request has to be sent.
+//! `order place`: places an order exactly once, even if the request has to be sent several times.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,17 +29,17 @@ Examples:
   zonewire order place --order power.json --watch
   echo '{\"side\":\"buy\",\"quantity\":50}' | zonewire order place --order -
 
-The request carries an Idempotency-Key, a random one if none is given, so that sending it again \
-places nothing twice. It is sent again for up to half a minute when an answer is lost or the \
-gateway is busy.";
+The request has an Idempotency-Key, a random one if none is given, so that sending it again does not \
+place the order twice. It is sent again for up to half a minute when an answer is lost or the gateway \
+is busy.";
 
 /// Arguments of `order place`.
 #[derive(Debug, clap::Args)]
 pub(super) struct PlaceArgs {
-    /// What is given, such as SOL
+    /// The token to sell, such as SOL
     #[arg(required_unless_present = "order")]
     token_in: Option<String>,
-    /// What is wanted for it, such as USDC
+    /// The token to buy, such as USDC
     #[arg(required_unless_present = "order")]
     token_out: Option<String>,
     /// How much of TOKEN_IN
@@ -48,28 +48,28 @@ pub(super) struct PlaceArgs {
     /// Per cent by which the price may be worse than quoted [default: 0.5]
     #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
     slippage: Option<Number>,
-    /// A JSON object that goes with the order
+    /// A JSON object that is stored with the order
     #[arg(long, value_name = "JSON")]
     metadata: Option<Object>,
     /// Instead of a swap: a file with the order as JSON, or - for standard input
     ///
-    /// What it has to look like is the gateway's to say (orders.schema).
+    /// The gateway checks the order against its schema (orders.schema).
     #[arg(long, value_name = "FILE", conflicts_with_all = ["token_in", "token_out", "amount", "slippage", "metadata"])]
     order: Option<PathBuf>,
-    /// Names the order for you: the same key places it once
+    /// Your name for the order: the same key places the order only once
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
-    /// Then show how it gets on, as `order watch` does
+    /// Then follow the order, as `order watch` does
     #[arg(long)]
     watch: bool,
-    /// The gateway's answer as JSON, and with --watch its messages, one per line
+    /// Print the gateway's answer as JSON, and with --watch its messages, one per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     target: TargetArgs,
 }
 
-/// How long the request is sent again.
+/// For how long a request is sent again.
 const TRY_FOR: Duration = Duration::from_secs(30);
 /// How long one answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -91,7 +91,8 @@ pub(super) async fn run(args: PlaceArgs) -> anyhow::Result<()> {
     if args.watch { watch::watch(base, order, args.json, true).await } else { Ok(()) }
 }
 
-/// The text of an order. What is wrong with it is the gateway's to say, unless it is not JSON.
+/// The text of an order. Only that it is JSON is checked here; everything else is checked by the
+/// gateway.
 fn read(file: &Path) -> anyhow::Result<String> {
     let text = match file.to_str() {
         Some("-") => io::read_to_string(io::stdin()).context("standard input cannot be read")?,
@@ -104,7 +105,7 @@ fn read(file: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Sends the order until there is an answer that says what became of it.
+/// Sends the order until the gateway's answer says what became of it.
 async fn place(base: &BaseUrl, body: &str, key: &str) -> anyhow::Result<String> {
     let header = HeaderValue::from_str(key)
         .map_err(|_| UsageError("an idempotency key consists of visible ASCII characters".to_owned()))?;
@@ -134,7 +135,7 @@ async fn place(base: &BaseUrl, body: &str, key: &str) -> anyhow::Result<String> 
             None if is_unsure => {
                 return Err(error.context(format!(
                     "it is not known whether the order was placed; with --idempotency-key {key} it can \
-                     be placed again and will not be there twice"
+                     be sent again without being placed twice"
                 )));
             }
             None => return Err(error),
@@ -145,13 +146,13 @@ async fn place(base: &BaseUrl, body: &str, key: &str) -> anyhow::Result<String> 
 /// What a failed request says about the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// Nobody was there to take it.
+    /// No gateway answered, so that the order was not placed.
     Absent,
-    /// The gateway did not take it, and will not.
+    /// The gateway refused the order, and would refuse it again.
     Final,
-    /// The gateway did not take it now.
+    /// The gateway refused the order for now.
     Busy { retry_after: Option<Duration> },
-    /// It may have been taken.
+    /// The order may have been placed.
     Unsure { retry_after: Option<Duration> },
 }
 
@@ -175,8 +176,8 @@ impl Fault {
         }
     }
 
-    /// How long to wait before the request is sent again; `None` when that cannot help. A gateway
-    /// that was there (`is_there`) may come back; one that never was is more likely a wrong address.
+    /// How long to wait before the request is sent again; `None` when that cannot help. A gateway that
+    /// answered earlier (`is_there`) may come back; if none ever did, the address is probably wrong.
     fn wait(self, attempt: u32, is_there: bool, random: f64) -> Option<Duration> {
         let backoff = RESEND.wait_with(attempt, random);
         match self {

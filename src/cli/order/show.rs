@@ -1,4 +1,4 @@
-//! `order show`: one order, and the updates of it that are kept.
+//! `order show`: one order and its updates.
 
 use super::watch::Update;
 use super::{View, what};
@@ -19,7 +19,7 @@ pub(super) struct ShowArgs {
     /// The order
     #[arg(value_name = "ORDER_ID")]
     order: OrderId,
-    /// The gateway's answer as JSON
+    /// Print the gateway's answer as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -54,16 +54,18 @@ fn lines(view: View) -> Vec<String> {
         }
     }
     if view.degraded {
-        lines.push("Redis is away: this is what the gateway itself knows, and may be behind.".to_owned());
+        lines.push(
+            "Redis is unavailable: this is what the gateway itself knows, and may be out of date.".to_owned(),
+        );
     }
     let updates = view.updates.unwrap_or_default();
     lines.push(match view.gap {
         None | Some(Gap::Unknown) => {
-            "updates (how many before them are gone cannot be known now):".to_owned()
+            "updates (it is not known how many earlier ones were deleted):".to_owned()
         }
         Some(Gap::Known(0)) if updates.is_empty() => "no updates yet".to_owned(),
         Some(Gap::Known(0)) => "updates:".to_owned(),
-        Some(Gap::Known(gap)) => format!("updates (the first {gap} are no longer kept):"),
+        Some(Gap::Known(gap)) => format!("updates (the first {gap} were deleted):"),
     });
     let updates = updates.into_iter().filter_map(|update| serde_json::from_value::<Update>(update).ok());
     lines.extend(updates.map(|update| format!("  {}", update.line())));
@@ -74,7 +76,7 @@ fn lines(view: View) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// With what each order has.
+    /// Adds the fields that each order has.
     fn check(fields: &str, expected: &[&str]) {
         let text = format!(
             r#"{{"orderId":"6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11","attempt":1,"maxAttempts":3,"run":1,{fields}}}"#
@@ -95,7 +97,7 @@ mod tests {
                 "status    routing (10 %), asked to be cancelled",
                 "placed    2026-11-21 10:01:01 UTC",
                 "updated   2026-11-21 10:01:02 UTC",
-                "updates (the first 2 are no longer kept):",
+                "updates (the first 2 were deleted):",
                 "  2026-11-21 10:01:02  routing     10 %  hm",
             ],
         );

@@ -1,4 +1,4 @@
-//! What `order watch` says of an order that no worker takes.
+//! What `order watch` reports while no worker takes the order.
 
 use std::convert::Infallible;
 use std::future;
@@ -14,14 +14,14 @@ use crate::cli::print;
 use crate::client::{self, BaseUrl, text_of};
 use crate::model::OrderId;
 
-/// After how long. A worker that has a hand free takes an order within a second.
+/// After how long it is reported. A worker that is free takes an order within a second.
 const SAY_AFTER: Duration = Duration::from_secs(3);
 
-/// Says once how an order stands that has waited for a worker for a while; does nothing from then on.
+/// Reports once, after a while, that an order still waits for a worker, and why; then does nothing.
 pub(super) async fn tell(base: &BaseUrl, order: OrderId, say: impl Fn(&str)) -> Infallible {
     loop {
         time::sleep(SAY_AFTER).await;
-        // That there is no gateway, or no such order yet, is said elsewhere.
+        // Other code reports that the gateway does not answer, or that the order does not exist yet.
         let Ok(Some(view)) = look(base, order).await else { continue };
         if view.status != PENDING {
             break;
@@ -37,7 +37,7 @@ pub(super) async fn tell(base: &BaseUrl, order: OrderId, say: impl Fn(&str)) -> 
     future::pending().await
 }
 
-/// The status of an order of which no worker has told anything.
+/// The status of an order that no worker has reported on yet.
 const PENDING: &str = "pending";
 
 async fn stats(base: &BaseUrl) -> anyhow::Result<StatsView> {
@@ -46,7 +46,7 @@ async fn stats(base: &BaseUrl) -> anyhow::Result<StatsView> {
     client::read(&text, "a gateway's statistics")
 }
 
-/// For how long it has waited, by the gateways' clocks.
+/// How long the order has waited, by the gateways' clocks.
 fn waited(view: &View, now: DateTime<Utc>) -> Option<Duration> {
     let placed: DateTime<Utc> = view.created_at.as_ref()?.parse().ok()?;
     Some((now - placed).to_std().unwrap_or_default())
@@ -65,22 +65,23 @@ fn words(order: OrderId, waited: Option<Duration>, orders: &OrdersView) -> Strin
     let kind = print::harmless(executor);
     let is_idle = jobs.as_ref().is_some_and(|jobs| jobs.claimed == 0);
     match counts.claims_under_way {
-        // They ask each gateway for themselves, so that much is known of this one.
+        // External workers ask each gateway separately, so that the count of this one is all that is
+        // known.
         0 if executor == "external" => {
             words.push(format!(
                 "no worker asks this gateway for orders, which are for workers of the kind {kind}"
             ));
         }
         _ if is_idle && !executor.is_empty() => {
-            words.push(format!("no worker of the kind {kind} seems to be there"));
+            words.push(format!("no worker of the kind {kind} seems to be running"));
         }
         _ => {}
     }
     if !other_executors.is_empty() {
         let kinds = other_executors.iter().map(|kind| print::harmless(kind)).collect::<Vec<_>>().join(", ");
-        words.push(format!("other gateways have workers of another kind ({kinds}), who do not take it"));
+        words.push(format!("other gateways have workers of another kind ({kinds}), which do not take it"));
     }
-    words.push("`zonewire stats` shows how orders get on".to_owned());
+    words.push("`zonewire stats` shows the state of all orders".to_owned());
     words.join("; ")
 }
 
@@ -94,7 +95,7 @@ mod tests {
     fn said(orders: &Value) -> String {
         let orders = OrdersView::deserialize(orders).unwrap();
         let words = words(OrderId::random(), Some(Duration::from_millis(4_700)), &orders);
-        words.split_once("; ").unwrap().1.replace("; `zonewire stats` shows how orders get on", "")
+        words.split_once("; ").unwrap().1.replace("; `zonewire stats` shows the state of all orders", "")
     }
 
     #[test]
@@ -105,17 +106,19 @@ mod tests {
             said(&external),
             "on all gateways 2 others wait, and 0 are under way; no worker asks this gateway for orders, \
              which are for workers of the kind external; other gateways have workers of another kind \
-             (paper), who do not take it"
+             (paper), which do not take it"
         );
         let busy = json!({"executor": "paper", "claims_under_way": 0, "jobs": {"waiting": 2, "claimed": 8}});
         assert_eq!(said(&busy), "on all gateways 1 other waits, and 8 are under way");
         let idle = json!({"executor": "paper", "jobs": {"waiting": 1, "claimed": 0}});
-        assert!(said(&idle).ends_with("; no worker of the kind paper seems to be there"), "{}", said(&idle));
-        let nothing = words(OrderId::random(), None, &OrdersView::default());
         assert!(
-            nothing.ends_with(
-                " has waited, and no worker has taken it; `zonewire stats` shows how orders get on"
-            )
+            said(&idle).ends_with("; no worker of the kind paper seems to be running"),
+            "{}",
+            said(&idle)
         );
+        let nothing = words(OrderId::random(), None, &OrdersView::default());
+        assert!(nothing.ends_with(
+            " has waited, and no worker has taken it; `zonewire stats` shows the state of all orders"
+        ));
     }
 }

@@ -1,4 +1,4 @@
-//! `order watch`: an order's updates as they come, through reconnects, until it ends.
+//! `order watch`: an order's updates as they arrive, through reconnects, until the order ends.
 
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
@@ -21,11 +21,11 @@ Examples:
   zonewire order watch 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11
   zonewire order watch 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11 --json | jq .type
 
-A bar on a terminal, else one line per update, from the first that is kept. All else goes to \
-stderr. After a lost connection it comes back by itself, five times at the most, and goes on \
-where it was; what is missing is said. Of an order that no worker takes for 3 s it is said what the \
-gateway knows of that. Ends with 0 when the order was confirmed, and with 1 when it \
-failed or could not be followed to its end. The order need not exist yet.";
+Shows a progress bar on a terminal, otherwise one line per update, from the first that is stored. \
+Everything else goes to stderr. After a lost connection the command reconnects, at most five times in \
+a row, and resumes where it was; missing updates are reported. If no worker takes the order within \
+3 s, what the gateway knows about that is printed. The exit code is 0 when the order was confirmed, \
+and 1 when it failed or could not be followed to its end. The order need not exist yet.";
 
 /// Arguments of `order watch`.
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,7 @@ pub(super) struct WatchArgs {
     /// The order
     #[arg(value_name = "ORDER_ID")]
     order: OrderId,
-    /// The updates as they come, one JSON object per line
+    /// Print the updates as they arrive, one JSON object per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -44,9 +44,9 @@ pub(super) async fn run(args: WatchArgs) -> anyhow::Result<()> {
     watch(&args.target.base()?, args.order, args.json, false).await
 }
 
-/// Shows an order's updates until it ends. An error when it failed.
+/// Shows an order's updates until the order ends; an error if the order failed.
 ///
-/// `was_placed` says that the gateway has just taken it, so that it is there, or will be again.
+/// `was_placed` says that the gateway has just accepted the order, so that it exists or will soon exist.
 pub(super) async fn watch(
     base: &BaseUrl,
     order: OrderId,
@@ -58,10 +58,10 @@ pub(super) async fn watch(
     match looked {
         Ok(None) => print::say(&format!("order {order} is not known yet; waiting for it")),
         Ok(Some(view)) if is_end(&view.status) && !view.updates.iter().flatten().any(is_terminal) => {
-            print::say("its updates are no longer kept");
+            print::say("its updates were deleted");
             return outcome(order, &view.status, error_of(&view));
         }
-        // The stream tells, or says that there is no gateway.
+        // The stream shows the updates, or reports that there is no gateway.
         Ok(Some(_)) | Err(_) => {}
     }
     let mut follow = Follow::new([(ChannelName::order(order), None)], Until::Terminal, Some(TRIES));
@@ -82,12 +82,12 @@ pub(super) async fn watch(
     }
     match (ended?, screen.last) {
         (Ended::Enough, Some(update)) => {
-            // Why is on the screen, in words; not in what programs read.
+            // A person has already seen the reason in the updates; a program gets it with the error.
             let error = update.0.get("error").filter(|_| matches!(screen.mode, Mode::Json));
             outcome(order, &update.stage(), error)
         }
         (Ended::Enough, None) => bail!("order {order} ended with an update that is not an object"),
-        // It ended, and the update that says how is gone; or an operator closed the stream.
+        // The order ended, and the update that says how was deleted; or an operator closed the stream.
         (Ended::Closed(why), _) => match look(base, order).await? {
             Some(view) if is_end(&view.status) => outcome(order, &view.status, error_of(&view)),
             _ => bail!("{why}, and order {order} has not ended"),
@@ -95,13 +95,13 @@ pub(super) async fn watch(
     }
 }
 
-/// How often in a row a lost connection is tried again.
+/// How often in a row a lost connection is retried.
 const TRIES: u32 = 5;
 
-/// How long a look at the order may take; the stream is what counts.
+/// How long the query of an order may take. It is only a hint: the stream delivers the updates.
 pub(super) const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
-/// The order as it stands; `None` when the gateway knows none of this id.
+/// The order's current state; `None` when the gateway knows no order of this id.
 pub(super) async fn look(base: &BaseUrl, order: OrderId) -> anyhow::Result<Option<View>> {
     let request = base.http()?.get(base.endpoint(&format!("api/orders/{order}")));
     match text_of(request.timeout(LOOK_WITHIN).send().await, base).await {
@@ -126,7 +126,7 @@ fn is_terminal(update: &Value) -> bool {
     update["terminal"] == true || update["type"].as_str().is_some_and(is_end)
 }
 
-/// How an order that ended in this stage counts.
+/// The result of the command for an order that ended in this stage.
 fn outcome(order: OrderId, stage: &str, error: Option<&Value>) -> anyhow::Result<()> {
     match (stage, error) {
         ("confirmed", _) => Ok(()),
@@ -152,7 +152,7 @@ fn error_text(error: &Value) -> String {
 pub(super) struct Update(Map<String, Value>);
 
 impl Update {
-    /// The stage that it tells of, also where the gateway could not show it.
+    /// The stage that the update reports, also if the gateway could not show the update.
     fn stage(&self) -> String {
         let kind = self.field("type");
         if kind == SKIPPED { self.field("kind") } else { kind }
@@ -162,7 +162,7 @@ impl Update {
         self.0.get(name).map(print::plain).unwrap_or_default()
     }
 
-    /// Which of how many attempts, what was said, and what came of it.
+    /// Which of how many attempts, the message, and the error or result.
     fn words(&self) -> String {
         let mut words = Vec::new();
         match (self.field("attempt"), self.field("maxAttempts")) {
@@ -181,25 +181,25 @@ impl Update {
         words.join("  ")
     }
 
-    /// All of it in one line.
+    /// The whole update as one line.
     pub(super) fn line(&self) -> String {
         let (time, stage) = (print::seconds(&self.field("timestamp")), self.field("type"));
         format!("{time:19}  {stage:9}  {:>3} %  {}", self.field("progress"), self.words())
     }
 }
 
-/// What the user sees.
+/// How updates are shown to the user.
 struct Screen {
     mode: Mode,
     last: Option<Update>,
 }
 
 enum Mode {
-    /// Messages as they come.
+    /// Messages as they arrive.
     Json,
     /// A line for each update.
     Lines,
-    /// One bar, on a terminal.
+    /// A single progress bar, on a terminal.
     Bar(ProgressBar),
 }
 
@@ -213,7 +213,7 @@ impl Screen {
         Self { mode, last: None }
     }
 
-    /// Says something beside the updates.
+    /// Returns a function that prints something besides the updates.
     fn voice(&self) -> impl Fn(&str) + use<> {
         let bar = if let Mode::Bar(bar) = &self.mode { Some(bar.clone()) } else { None };
         move |text| match &bar {
@@ -225,7 +225,7 @@ impl Screen {
 
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(100), ProgressDrawTarget::stdout()).with_prefix("waiting");
-    // The form is good; if not, the library's own will do.
+    // The template is valid; if it were not, the library's default would do.
     match ProgressStyle::with_template("{prefix:9} {bar:20} {pos:>3} %  {wide_msg}") {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,

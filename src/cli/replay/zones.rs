@@ -1,4 +1,4 @@
-//! The zones of a file: each has its lines sent in their order, as many at a time as wait.
+//! Sends the lines of each zone in order, in batches of all lines that wait.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use crate::client::{ANSWER_TIMEOUT, BaseUrl, NoAnswer, Refused, accepted, answer
 use crate::model::Zone;
 use crate::support::backoff::RESEND;
 
-/// Each zone has requests of its own.
+/// How many zones a file may have: each zone has requests of its own.
 const ZONES_MAX: usize = 256;
 
-/// Lines of a zone that wait, and that go out together; then the reading waits.
+/// How many lines of a zone may wait and are sent together; at the limit, reading the file pauses.
 const LINES_MAX: usize = 256;
 
-/// How long a gateway that is away or busy is waited for.
+/// For how long an unreachable or busy gateway is retried.
 const TRY_FOR: Duration = Duration::from_secs(60);
 
-/// Bad lines: each is told, up to a bound, or the first one is an error.
+/// Invalid lines: either they are skipped and reported up to a limit, or the first one is an error.
 #[derive(Debug, Clone)]
 pub(super) struct Skipped {
     are_left_out: bool,
@@ -36,14 +36,14 @@ pub(super) struct Skipped {
 }
 
 impl Skipped {
-    /// So many are said; all are counted.
+    /// How many are reported; all are counted.
     const SAID: u64 = 20;
 
     pub(super) fn new(are_left_out: bool, bar: ProgressBar) -> Self {
         Self { are_left_out, count: Arc::default(), bar }
     }
 
-    /// A line is bad.
+    /// Reports an invalid line, or fails if lines are not skipped.
     pub(super) fn line(&self, line: u64, problem: &str) -> anyhow::Result<()> {
         if !self.are_left_out {
             bail!("line {line}: {problem}");
@@ -54,7 +54,7 @@ impl Skipped {
         Ok(())
     }
 
-    /// Says how many were left out, if any were.
+    /// Reports how many lines were left out, if any, and returns their number.
     pub(super) fn report(&self) -> u64 {
         let count = self.count.load(Ordering::Relaxed);
         let more =
@@ -70,7 +70,7 @@ impl Skipped {
     }
 }
 
-/// A line of the file, as it is sent.
+/// A line of the file in the form that is sent.
 #[derive(Debug)]
 struct Line {
     number: u64,
@@ -84,7 +84,7 @@ pub(super) struct Zones {
     skipped: Skipped,
     queues: BTreeMap<Zone, mpsc::Sender<Line>>,
     carriers: JoinSet<(Zone, u64, anyhow::Result<()>)>,
-    /// What came of those that have ended.
+    /// Results of the zones that have ended.
     accepted: BTreeMap<Zone, u64>,
     result: anyhow::Result<()>,
 }
@@ -96,12 +96,12 @@ impl Zones {
         Ok(Self { base, http, skipped, queues, carriers, accepted, result: Ok(()) })
     }
 
-    /// Hands over a line; waits while too many of its zone do. Where its zone has failed already, the
-    /// line is dropped: [`failed`](Self::failed) tells.
+    /// Queues a line; waits while the queue of its zone is full. If the zone has failed already, the line
+    /// is dropped, and [`failed`](Self::failed) returns.
     pub(super) async fn push(&mut self, zone: Zone, number: u64, json: String) -> anyhow::Result<()> {
         if !self.queues.contains_key(&zone) {
             if self.queues.len() == ZONES_MAX {
-                bail!("the file names more than {ZONES_MAX} zones: is that the zone's column?");
+                bail!("the file names more than {ZONES_MAX} zones: is --zone-column right?");
             }
             let queue = self.begin(&zone);
             self.queues.insert(zone.clone(), queue);
@@ -112,7 +112,7 @@ impl Zones {
         Ok(())
     }
 
-    /// Waits until a zone has failed; for ever where none does.
+    /// Waits until a zone has failed; for ever if none does.
     pub(super) async fn failed(&mut self) {
         while self.result.is_ok() {
             match self.carriers.join_next().await {
@@ -122,7 +122,8 @@ impl Zones {
         }
     }
 
-    /// Has all that waits sent, and gathers how many prices each zone accepted; the first error, if any.
+    /// Waits until all queued lines are sent. Returns how many prices each zone accepted, and the first
+    /// error, if any.
     pub(super) async fn finish(mut self) -> (BTreeMap<Zone, u64>, anyhow::Result<()>) {
         self.queues.clear();
         while let Some(joined) = self.carriers.join_next().await {
@@ -174,12 +175,12 @@ struct Carrier {
     http: Http,
     skipped: Skipped,
     accepted: u64,
-    /// The gateway has answered: one that is not there now will be again.
+    /// Whether the gateway has answered before: if it is unreachable now, it may come back.
     is_known: bool,
 }
 
 impl Carrier {
-    /// Sends these lines, through outages of the gateway.
+    /// Sends these lines, and retries while the gateway is unreachable.
     async fn carry(&mut self, lines: &mut Vec<Line>) -> anyhow::Result<()> {
         let (mut attempt, mut deadline) = (0, Instant::now() + TRY_FOR);
         while let Some(first) = lines.first() {
@@ -211,7 +212,8 @@ impl Carrier {
                 }
                 let number = lines.first().map_or(number, |line| line.number);
                 match Refusal::of(refused.status, refused.code()) {
-                    // Of a storage only the answer may have been lost, and of a proxy anything.
+                    // If storage failed, only its answer may have been lost; an error of a proxy may
+                    // hide any result.
                     Refusal::OfNow => (
                         refused.retry_after,
                         refused.accepted().is_none() || refused.code() == "storage_unavailable",
@@ -227,7 +229,7 @@ impl Carrier {
                 match error.downcast_ref::<NoAnswer>() {
                     Some(NoAnswer { is_absent: true, .. }) if self.is_known => (None, false),
                     Some(NoAnswer { is_absent: false, .. }) => (None, true),
-                    // Nobody is there, or somebody else than a gateway.
+                    // No gateway was ever reached at this address, or the server is something else.
                     _ => return Err(error),
                 }
             };
@@ -238,7 +240,7 @@ impl Carrier {
             }
             let doubt = match (lines.first(), lines.last()) {
                 (Some(first), Some(last)) if is_unsure => format!(
-                    "; lines {} to {} are sent again, and may be there twice",
+                    "; lines {} to {} are sent again, and may be stored twice",
                     first.number, last.number
                 ),
                 _ => String::new(),
@@ -250,14 +252,14 @@ impl Carrier {
     }
 }
 
-/// What a refusal is about.
+/// What a refusal means for the next request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
-    /// The gateway takes nothing at the moment.
+    /// The gateway refuses everything for now: try again.
     OfNow,
-    /// The first line that it did not take is bad.
+    /// The first line that was not accepted is invalid.
     OfLine,
-    /// No other try would bring the prices in.
+    /// No further try can succeed.
     ForGood,
 }
 

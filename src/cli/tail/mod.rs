@@ -1,4 +1,4 @@
-//! `tail`: print the entries of channels as they come, through reconnects.
+//! `tail`: prints the entries of channels as they arrive, through reconnects.
 
 mod render;
 
@@ -29,9 +29,9 @@ Examples:
   zonewire tail pjm --snapshot
   zonewire tail event:trade 'event:ticker:binance:*'
 
-Entries go to stdout, all else to stderr, also the position at which each channel is. It goes on \
-until Ctrl-C: after a lost connection it comes back by itself and goes on where it was; what is \
-missing is said.";
+Entries go to stdout, everything else to stderr, including the position of each channel. The command \
+runs until Ctrl-C: after a lost connection it reconnects and resumes where it was; missing entries \
+are reported.";
 
 /// Arguments of `tail`.
 #[derive(Debug, clap::Args)]
@@ -39,30 +39,30 @@ pub(crate) struct TailArgs {
     /// Channels, such as `zone:pjm` (`pjm` means the same) or `event:ticker:binance:*`
     #[arg(required = true, value_name = "CHANNEL")]
     channels: Vec<Channel>,
-    /// Begin after this position instead of with what comes next; with several channels as
+    /// Begin after this position instead of with the next entry; with several channels as
     /// CHANNEL=EPOCH:OFFSET, once for each
     #[arg(long, value_name = "EPOCH:OFFSET")]
     since: Vec<Since>,
-    /// Begin with the latest price of each key; the same wherever something would be missing
+    /// Begin with the latest price of each key; also whenever entries would be missing
     #[arg(long, conflicts_with = "number")]
     snapshot: bool,
-    /// Begin with so many of the newest entries that are kept
+    /// Begin with this many of the newest stored entries
     #[arg(short, long, value_name = "N", conflicts_with = "since")]
     number: Option<u64>,
-    /// End after so many entries, those of -n included
+    /// End after this many entries, including those of -n
     #[arg(long, value_name = "N")]
     count: Option<NonZeroU64>,
-    /// Give up when a lost connection was tried again so many times in a row [default: never]
+    /// Give up after this many failed reconnects in a row [default: never]
     #[arg(long, value_name = "N")]
     tries: Option<u32>,
-    /// Columns for people instead of JSON
+    /// Print columns for people instead of JSON
     #[arg(long)]
     pretty: bool,
     #[command(flatten)]
     target: TargetArgs,
 }
 
-/// A channel, or a zone and then its channel.
+/// A channel; a zone's name alone stands for the zone's channel.
 #[derive(Debug, Clone)]
 struct Channel(ChannelName);
 
@@ -72,7 +72,7 @@ impl FromStr for Channel {
     fn from_str(text: &str) -> Result<Self, String> {
         match (text.parse::<ChannelName>(), text.parse::<Zone>()) {
             (Ok(channel), _) => Ok(Self(channel)),
-            // It is meant for events; a zone of such a name is told by its channel.
+            // `event:` means an event; a zone whose name begins like that has to be given as a channel.
             (Err(error), _) if text.starts_with("event:") => Err(error.to_string()),
             (Err(_), Ok(zone)) => Ok(Self(ChannelName::zone(&zone))),
             (Err(error), Err(_)) => Err(error.to_string()),
@@ -100,7 +100,7 @@ impl FromStr for Since {
     }
 }
 
-/// Follows the channels until enough entries came or there is no way on.
+/// Follows the channels until enough entries arrived or the gateway ended the subscription.
 pub(crate) async fn run(args: TailArgs) -> anyhow::Result<()> {
     let base = &args.target.base()?;
     let mut follow = follow_of(&args)?;
@@ -116,12 +116,12 @@ pub(crate) async fn run(args: TailArgs) -> anyhow::Result<()> {
     }
     let ended = tokio::select! {
         ended = follow::run(base, Door::Open, &mut follow, &mut printer) => Some(ended),
-        // Whoever follows for ever ends it so.
+        // Ctrl-C is the normal end when no count is given.
         Ok(()) = tokio::signal::ctrl_c() => None,
     };
-    // Of a log that nobody has begun there is no position to go on from.
+    // A log without entries has no position to resume from.
     for (channel, position) in follow.positions().filter(|(_, position)| position.offset > 0) {
-        print::say(&format!("{channel} was at {position}; `--since {position}` goes on from there"));
+        print::say(&format!("{channel} was at {position}; `--since {position}` resumes there"));
     }
     match ended.transpose()? {
         None | Some(Ended::Enough) => Ok(()),
@@ -133,8 +133,8 @@ pub(crate) async fn run(args: TailArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Prints the newest entries that are kept of each channel, and has the channel followed behind them.
-/// Says whether these were enough.
+/// Prints the newest stored entries of each channel, and makes `follow` begin after them. Returns
+/// whether these were enough.
 async fn begin_with(
     number: u64,
     args: &TailArgs,
@@ -146,7 +146,7 @@ async fn begin_with(
     for Channel(channel) in &args.channels {
         if channel.kind() == ChannelKind::Registry {
             print::say(&format!(
-                "{channel}: a registry is kept by key; --snapshot begins with all its records"
+                "{channel}: a registry has one record per key and no history; --snapshot begins with all records"
             ));
             continue;
         }
@@ -158,7 +158,7 @@ async fn begin_with(
             (ChannelKind::Zone, _) => history(format!("api/zones/{}/history", channel.subject())).await,
             (_, Some((event, None))) => history(format!("api/events/{event}/history")).await,
             (_, Some((event, Some(_)))) => {
-                print::say(&format!("{channel}: -n is for whole channels, such as event:{event}"));
+                print::say(&format!("{channel}: -n works only for whole channels, such as event:{event}"));
                 continue;
             }
             _ => newest_updates(&http, base, channel, number).await,
@@ -167,13 +167,13 @@ async fn begin_with(
             Ok(read) => read,
             Err(error) => match error.downcast_ref::<Refused>() {
                 Some(refused) => {
-                    print::say(&format!("{channel}: what is kept cannot be read: {refused}"));
+                    print::say(&format!("{channel}: its history cannot be read: {refused}"));
                     continue;
                 }
                 None => return Err(error),
             },
         };
-        // Nobody has published there yet, which the subscription says.
+        // Nobody has published to this channel yet, which the subscription reports.
         let Some(end) = end else { continue };
         printer.unseen.remove(channel);
         follow.begin_at(channel, end);
@@ -190,7 +190,7 @@ async fn begin_with(
     Ok(false)
 }
 
-/// The newest updates of an order, and the position behind them.
+/// The newest updates of an order, and the position after them.
 async fn newest_updates(
     http: &Http,
     base: &BaseUrl,
@@ -238,7 +238,7 @@ fn follow_of(args: &TailArgs) -> anyhow::Result<Follow> {
 struct Printer {
     base: BaseUrl,
     columns: Option<Columns>,
-    /// Channels of which nothing has been heard yet.
+    /// Channels for which nothing has arrived yet.
     unseen: HashSet<ChannelName>,
 }
 
@@ -257,7 +257,7 @@ impl Output for Printer {
     async fn placed(&mut self, channel: &ChannelName, position: &Position) {
         let is_first = self.unseen.remove(channel);
         if is_first && position.offset == 0 && channel.kind() == ChannelKind::Zone {
-            // Where the list cannot be had, it is only not said which zone may have been meant.
+            // Without the list of zones, only the hint which zone may have been meant is missing.
             let names = match self.base.http() {
                 Ok(http) => zones::names(&http, &self.base).await.unwrap_or_default(),
                 Err(_) => Vec::new(),

@@ -2,7 +2,7 @@
 
 use crate::cli::table::{Fields, NumberWidths};
 
-/// Remembers how wide the columns are, so that lines stay under each other.
+/// Remembers how wide the columns are, so that rows stay aligned.
 #[derive(Debug)]
 pub(super) struct Columns {
     has_header: bool,
@@ -18,7 +18,7 @@ impl Default for Columns {
 }
 
 impl Columns {
-    /// Time, channel, key, price, and the rest as `name=value`; before the first one, what these are.
+    /// Time, channel, key, price, and the rest as `name=value`; the first call also returns a header.
     pub(super) fn lines(&mut self, text: &str) -> Vec<String> {
         let Some(fields) = Fields::read(text) else { return vec![text.to_owned()] };
         let (channel, key) = (fields.get("channel"), fields.get("key"));

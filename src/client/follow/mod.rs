@@ -1,4 +1,4 @@
-//! Following channels through reconnects: what `tail` and `order watch` share.
+//! Follows channels across reconnects: what `tail` and `order watch` share.
 
 mod state;
 
@@ -20,49 +20,49 @@ use super::{BaseUrl, CONNECT_TIMEOUT, NoAnswer, TlsTerms, header, words};
 use crate::model::{ChannelName, OrderId, Position};
 use crate::protocol::CloseCode;
 
-/// How the gateway is asked for the channels.
+/// How channels are requested from the gateway.
 #[derive(Debug, Clone, Copy)]
 pub enum Door {
-    /// `/ws`, and a message that subscribes. Without a position a channel begins with what comes next.
+    /// `/ws`, and a message that subscribes. Without a position, a channel begins with its next entry.
     Open,
-    /// The stream of one order. Without a position it begins with the oldest update that is kept.
+    /// The stream of one order. Without a position, it begins with the oldest update in the log.
     Order(OrderId),
 }
 
-/// Where entries go, and what the user should know.
+/// Where entries go, and what the user should be told.
 pub(crate) trait Output {
-    /// An entry's message, as it came; what was had before is left out where the protocol says so.
+    /// An entry's message, as received; without repeated entries where the protocol says to drop them.
     fn entry(&mut self, text: &str) -> io::Result<()>;
-    /// Something else, in words.
+    /// A message for the user.
     fn say(&mut self, text: &str);
-    /// Entries of a channel follow from a position on.
+    /// Entries of a channel follow, from a position on.
     async fn placed(&mut self, _channel: &ChannelName, _position: &Position) {}
 }
 
-/// How following came to an end that is not an error.
+/// How following ended, if that is not an error.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// Enough entries came.
+    /// Enough entries arrived.
     Enough,
-    /// The gateway closed the connection as done (1000). Holds its words.
+    /// The gateway closed the connection as done (1000), with this text.
     Closed(String),
 }
 
 /// A connection to a gateway.
 pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Why a connection ended, or never came about.
+/// Why a connection ended, or could not be made.
 #[derive(Debug)]
 pub struct Lost {
-    /// The close code; none when there was no close frame.
+    /// The close code; `None` without a close frame.
     code: Option<u16>,
-    /// Nobody was there.
+    /// Whether nobody answered at the address.
     is_absent: bool,
-    /// In words for people.
+    /// The reason, for people.
     pub why: String,
 }
 
-/// Follows until enough entries came or there is no way on.
+/// Follows until enough entries have arrived or it cannot continue.
 pub(crate) async fn run(
     base: &BaseUrl,
     door: Door,
@@ -79,7 +79,7 @@ pub(crate) async fn run(
                     Some(lost) => lost,
                 }
             }
-            // More likely a wrong address than one that will be right in a moment.
+            // Probably a wrong address, rather than a gateway that will be there in a moment.
             Err(Lost { is_absent: true, why, .. }) if !follow.is_known() => {
                 return Err(NoAnswer::absent(base, why).into());
             }
@@ -100,7 +100,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Where to connect to: an order's stream is resumed by its address.
+/// The address to connect to: an order's stream is resumed by its address.
 pub fn address(base: &BaseUrl, door: Door, follow: &Follow) -> String {
     match door {
         Door::Open => base.socket("ws"),
@@ -114,7 +114,7 @@ pub fn address(base: &BaseUrl, door: Door, follow: &Follow) -> String {
     }
 }
 
-/// Opens a connection to an address of a gateway.
+/// Connects to an address of a gateway.
 pub async fn connect(base: &BaseUrl, url: &str) -> Result<Socket, Lost> {
     let absent = |error: SocketError| Lost { code: None, is_absent: true, why: words::of_socket(&error) };
     let mut request = url.into_client_request().map_err(absent)?;
@@ -128,7 +128,7 @@ pub async fn connect(base: &BaseUrl, url: &str) -> Result<Socket, Lost> {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(SocketError::Http(response))) => {
             let status = response.status();
-            // A refusal that time does not change counts as one of the codes that are final.
+            // A refusal that will not change with time counts as one of the final codes.
             let is_final = status.is_client_error() && !matches!(status.as_u16(), 408 | 425 | 429);
             let code = is_final.then_some(CloseCode::Disconnected.number());
             Err(Lost { code, is_absent: false, why: format!("the gateway answered {status}") })
@@ -140,7 +140,7 @@ pub async fn connect(base: &BaseUrl, url: &str) -> Result<Socket, Lost> {
     }
 }
 
-/// One connection, from the subscription to its end; `None` when enough entries came.
+/// One connection, from subscribing to its end; `None` if enough entries arrived.
 async fn listen(
     mut socket: Socket,
     door: Door,
@@ -155,7 +155,7 @@ async fn listen(
     }
     loop {
         let message = match time::timeout_at(follow.silent_at(), socket.next()).await {
-            Err(_) => return lost("nothing was heard for too long".to_owned()),
+            Err(_) => return lost("the gateway was silent for too long".to_owned()),
             Ok(None) => return lost("the connection was closed".to_owned()),
             Ok(Some(Err(error))) => return lost(words::of_socket(&error)),
             Ok(Some(Ok(message))) => message,
@@ -170,7 +170,7 @@ async fn listen(
                 let why = format!("closed with {code} {reason}");
                 return Ok(Some(Lost { code: Some(code), is_absent: false, why }));
             }
-            // The library answers pings; binary messages are not part of the protocol.
+            // The library answers pings, and binary messages are not part of the protocol.
             _ => continue,
         };
         for step in follow.message(&text) {
@@ -192,7 +192,7 @@ async fn listen(
     }
 }
 
-/// The gateway sees the end anyway; this only makes it a clean one.
+/// The gateway would notice the end anyway; this only makes it a clean one.
 async fn part(socket: &mut Socket) {
     drop(time::timeout(CONNECT_TIMEOUT, socket.close(None)).await);
 }

@@ -13,80 +13,80 @@ use crate::protocol::{
 };
 use crate::support::backoff::RECONNECT;
 
-/// Only a connection that held this long makes the attempts before it forgotten.
+/// A connection must have lasted this long to reset the count of attempts.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
-/// Until the gateway says its own.
+/// The interval until the gateway announces its own.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How many entries' ids are remembered, per channel: as many entries as a log keeps by default, so that
-/// what comes again is among them.
+/// How many entries' ids are remembered per channel: as many entries as a log keeps by default, so that
+/// repeated entries are recognized.
 const IDS_MAX: usize = 10_000;
 
-/// When enough entries have come.
+/// When enough entries have arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// Never: all that come are wanted.
+    /// Never.
     Forever,
-    /// After so many; 0 stands for 1.
+    /// After this many; 0 stands for 1.
     Count(u64),
-    /// With the update that ends an order.
+    /// After the last update of an order.
     Terminal,
 }
 
 /// What to do about a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// The message is an entry to be printed.
+    /// Print the message, which is an entry.
     Print,
-    /// Something that the user should know.
+    /// Tell the user something.
     Say(String),
-    /// Entries of a channel follow from a position on.
+    /// Entries of a channel follow, from a position on.
     Placed(ChannelName, Position),
-    /// Enough entries came.
+    /// Enough entries have arrived.
     Done,
-    /// The gateway ended all that was followed, for the reason given.
+    /// The gateway ended everything that was followed, for this reason.
     Over(String),
-    /// There is nothing left to wait for.
+    /// Nothing is left to wait for.
     Fail(String),
 }
 
 /// What to do about a lost connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Connect again after a while.
+    /// Connect again after a delay.
     Wait { attempt: u32, wait: Duration },
-    /// The attempts are used up, or the gateway said not to come back.
+    /// Give up: the attempts are used up, or the gateway said not to reconnect.
     GiveUp,
 }
 
-/// The state of following some channels, over all connections.
+/// The state of following some channels, across connections.
 #[derive(Debug)]
 pub struct Follow {
     channels: HashMap<ChannelName, Progress>,
-    /// The latest entry of each key is wanted first.
+    /// Whether to ask for snapshots.
     takes_snapshots: bool,
     until: Until,
-    /// How often in a row a connection is tried again; none is for ever.
+    /// How many attempts in a row to make; `None`: no limit.
     tries: Option<u32>,
     attempt: u32,
-    /// A gateway has answered at least once.
+    /// Whether a gateway has answered at least once.
     is_known: bool,
     connected_at: Option<Instant>,
     last_heard: Option<Instant>,
     heartbeat: Duration,
-    /// From `closing`: not to come back earlier.
+    /// From `closing`: the shortest delay before reconnecting.
     retry_after: Duration,
     state: Option<String>,
 }
 
-/// How far one channel is.
+/// The progress of one channel.
 #[derive(Debug, Default)]
 struct Progress {
     position: Option<Position>,
-    /// It is not asked for again: it was refused, or has ended.
+    /// Whether it is not requested again, because it was refused or has ended.
     is_over: bool,
-    /// What was had may come again: the newest word about the place was `"recovered":false`.
+    /// Whether entries may come again: the latest message about the position had `"recovered":false`.
     may_come_again: bool,
     ids: RecentIds,
 }
@@ -99,7 +99,7 @@ struct RecentIds {
 }
 
 impl RecentIds {
-    /// Says whether the id is new.
+    /// Adds an id; returns whether it is new.
     fn insert(&mut self, id: &str) -> bool {
         let id: Arc<str> = id.into();
         if !self.known.insert(Arc::clone(&id)) {
@@ -116,8 +116,8 @@ impl RecentIds {
 }
 
 impl Follow {
-    /// Begins with where each channel is to be resumed. A lost connection is tried again so many times
-    /// in a row, or for ever.
+    /// Begins with the position at which to resume each channel. A lost connection is retried this many
+    /// times in a row, or without limit.
     pub fn new(
         channels: impl IntoIterator<Item = (ChannelName, Option<Position>)>,
         until: Until,
@@ -139,7 +139,7 @@ impl Follow {
         }
     }
 
-    /// There is a gateway: one that is not there now will be again.
+    /// Records that the gateway exists, so that it is worth waiting for.
     pub fn was_there(&mut self) {
         self.is_known = true;
     }
@@ -152,26 +152,25 @@ impl Follow {
         self.tries
     }
 
-    /// Each channel that is followed, and where it is.
+    /// Each channel that is followed, with its position.
     pub fn positions(&self) -> impl Iterator<Item = (&ChannelName, &Position)> {
         self.channels.iter().filter_map(|(name, progress)| Some((name, progress.position.as_ref()?)))
     }
 
-    /// A channel begins behind a position, with entries before it that were read elsewhere.
+    /// Sets the position of a channel after entries that were read elsewhere.
     pub fn begin_at(&mut self, channel: &ChannelName, position: Position) {
         if let Some(progress) = self.channels.get_mut(channel) {
             progress.position = Some(position);
         }
     }
 
-    /// The same, but where something would be missing, and where nothing was had, it asks for the latest
-    /// entry of each key first.
+    /// Asks for snapshots where entries would be missing, and for channels without a position.
     pub fn with_snapshots(mut self) -> Self {
         self.takes_snapshots = true;
         self
     }
 
-    /// A connection came about.
+    /// A connection was made.
     pub fn connected(&mut self, now: Instant) {
         self.is_known = true;
         self.connected_at = Some(now);
@@ -179,7 +178,7 @@ impl Follow {
         self.retry_after = Duration::ZERO;
     }
 
-    /// The message that asks for the channels, from where they are.
+    /// The message that requests the channels, from their positions on.
     pub fn subscribe(&self) -> String {
         let wanted = || self.channels.iter().filter(|(_, progress)| !progress.is_over);
         let mut names: Vec<&str> = wanted().map(|(name, _)| name.as_str()).collect();
@@ -192,17 +191,17 @@ impl Follow {
         ClientMessage::Subscribe(subscribe).to_json()
     }
 
-    /// Where a channel is to be resumed; none before anything was heard of it.
+    /// Where to resume a channel; `None` before any message about it.
     pub fn position(&self, channel: &ChannelName) -> Option<&Position> {
         self.channels.get(channel)?.position.as_ref()
     }
 
-    /// Anything at all came, even a ping.
+    /// Records that something arrived, even if only a ping.
     pub fn heard(&mut self, now: Instant) {
         self.last_heard = Some(now);
     }
 
-    /// When the connection counts as dead, if nothing comes before.
+    /// When the connection counts as dead if nothing arrives before.
     pub fn silent_at(&self) -> Instant {
         self.last_heard.unwrap_or_else(Instant::now) + self.heartbeat.mul_f64(2.5)
     }
@@ -250,7 +249,7 @@ impl Follow {
                 Vec::new()
             }
             ServerMessage::Unsubscribed(end) => self.ended(&end),
-            // Entries of any type, also of those that this version does not know.
+            // Entries of any type, including types that this version does not know.
             ServerMessage::Entry(entry) => self.entry(&entry),
             ServerMessage::CaughtUp(_)
             | ServerMessage::Heartbeat(_)
@@ -269,7 +268,7 @@ impl Follow {
         }
     }
 
-    /// A connection was lost, or none came about. `random` is in `0.0..1.0`.
+    /// Records that a connection was lost or could not be made. `random` is in `0.0..1.0`.
     pub(super) fn lost(&mut self, code: Option<u16>, now: Instant, random: f64) -> Next {
         if let Some(since) = self.connected_at.take()
             && now - since >= STABLE_AFTER
@@ -286,7 +285,7 @@ impl Follow {
         Next::Wait { attempt: self.attempt, wait }
     }
 
-    /// How the storage serves; said when it changes.
+    /// The state of the storage; reported when it changes.
     fn backend(
         &mut self,
         backend: &Open<BackendName>,
@@ -303,7 +302,7 @@ impl Follow {
         vec![step]
     }
 
-    /// Entries follow from another place on; of a channel that is not followed there is nothing to note.
+    /// Entries follow from another position on; `None` for a channel that is not followed.
     fn at(&mut self, channel: &ChannelName, position: Position, recovered: bool) -> Option<&mut Progress> {
         let progress = self.channels.get_mut(channel)?;
         progress.position = Some(position);
@@ -324,14 +323,12 @@ impl Follow {
         let missing = match (recovered, gap) {
             (true, _) => None,
             (false, Some(gap)) => Some(format!("{channel}: {gap} entries are missing here")),
-            (false, None) => {
-                Some(format!("{channel}: entries may be missing here; how many cannot be known"))
-            }
+            (false, None) => Some(format!("{channel}: entries may be missing here; it is unknown how many")),
         };
         missing.map(Step::Say).into_iter().chain([Step::Placed(channel, position)]).collect()
     }
 
-    /// The channel begins anew, with the latest entry of each key.
+    /// The channel starts over with a snapshot.
     fn begins_with_snapshot(
         &mut self,
         channel: &ChannelName,
@@ -352,7 +349,7 @@ impl Follow {
 
     fn entry(&mut self, entry: &EntryMessage) -> Vec<Step> {
         let Some(progress) = self.channels.get_mut(&entry.channel) else { return Vec::new() };
-        // Holes between offsets are no loss: on the lane `latest`, newer entries replace older ones.
+        // Gaps between offsets are no loss: on lane `latest`, newer entries replace older ones.
         if let (Some(position), false) = (&mut progress.position, entry.snapshot) {
             position.offset = entry.offset;
         }
@@ -385,7 +382,7 @@ impl Follow {
         }
     }
 
-    /// The gateway has ended a subscription, where it says why by itself.
+    /// The gateway has ended a subscription; only if it names a reason.
     fn ended(&mut self, end: &Unsubscribed) -> Vec<Step> {
         let Some(code) = &end.code else { return Vec::new() };
         let text = format!("{}: ended by the gateway ({code})", end.channel);
@@ -395,7 +392,7 @@ impl Follow {
         }
     }
 
-    /// A channel is not asked for again; says whether that was the last one.
+    /// Stops requesting a channel; returns whether it was the last one.
     fn give_up_on(&mut self, channel: Option<&str>) -> bool {
         let channel = channel.and_then(|name| name.parse::<ChannelName>().ok());
         let Some(progress) = channel.and_then(|channel| self.channels.get_mut(&channel)) else {
@@ -416,7 +413,7 @@ mod tests {
 
     use super::*;
 
-    /// A message with what all messages of its type have besides.
+    /// A message, completed with the fields that all messages of its type have.
     fn sent(mut message: Value) -> String {
         let more = match message["type"].as_str().unwrap() {
             "connection_established" => json!({
@@ -476,7 +473,7 @@ mod tests {
         let mut follow = follow(Until::Forever);
         follow.message(&subscribed("zone:a", "e", 5, true));
         assert_eq!(follow.message(&entry("zone:a", 6, "x-6")), [Step::Print]);
-        // On whichever connection it was had.
+        // Regardless of the connection on which it was received.
         follow.lost(None, Instant::now(), 0.0);
         follow.connected(Instant::now());
         assert!(matches!(
@@ -487,7 +484,7 @@ mod tests {
         assert_eq!(follow.position(&"zone:a".parse().unwrap()), Some(&"f:1".parse().unwrap()));
         assert_eq!(follow.message(&entry("zone:a", 2, "x-7")), [Step::Print]);
         assert_eq!(follow.message(&entry("zone:a", 3, "x-7")), []);
-        // Channels are apart.
+        // Channels are independent.
         assert_eq!(follow.message(&entry("zone:b", 1, "x-6")), [Step::Print]);
         let resync = |recovered: bool| {
             sent(
@@ -496,7 +493,7 @@ mod tests {
         };
         follow.message(&resync(true));
         assert_eq!(follow.message(&entry("zone:a", 1, "x-8")), [Step::Print]);
-        // By now nothing comes that was had; what does is shown, so that it is seen.
+        // From here on nothing should come again; if something does, it is shown, so that it is noticed.
         assert_eq!(follow.message(&entry("zone:a", 2, "x-7")), [Step::Print]);
         follow.message(&resync(false));
         assert_eq!(follow.message(&entry("zone:a", 1, "x-8")), []);
@@ -520,7 +517,7 @@ mod tests {
         assert_eq!(follow.message(&told("snapshot_end", "e", 9, true, false)), []);
         assert_eq!(follow.message(&entry("zone:a", 10, "x-10")), [Step::Print]);
         assert_eq!(at(&follow), "e:10");
-        // What was had before it is shown again.
+        // Entries from before the snapshot are shown again.
         assert!(matches!(follow.message(&told("resync", "v.f.s", 12, false, true))[..], [Step::Say(_)]));
         assert_eq!(follow.message(&latest(10, "x-10")), [Step::Print]);
         assert!(matches!(

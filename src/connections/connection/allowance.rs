@@ -1,4 +1,4 @@
-//! What a client may send, by token buckets.
+//! Limits what a client may send, by token buckets.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use crate::connections::config::ConnectionsConfig;
 use crate::connections::shard::{RETRY_AFTER_MS, Shard};
 use crate::protocol::CloseCode;
 
-/// A token bucket, of as many tokens a second and at once as messages may be.
+/// A token bucket with the rate and the burst of messages.
 #[derive(Debug)]
 pub(super) struct Bucket {
     left: Cell<f32>,
-    /// When that was so, in ticks since the connection opened.
+    /// When `left` was computed, in ticks since the connection opened.
     at: Cell<u32>,
 }
 
@@ -22,7 +22,7 @@ impl Bucket {
         Self { left: Cell::new(burst as f32), at: Cell::new(0) }
     }
 
-    /// Takes some, but no more than there may be at once; what is left, which may be less than nothing.
+    /// Takes tokens, after refilling up to the burst; returns what is left, which may be negative.
     fn take(&self, some: f32, now: u32, shard: &Shard) -> f32 {
         let (rate, burst) = (shard.config.messages_per_s as f32, shard.config.messages_burst as f32);
         if rate == 0.0 {
@@ -36,13 +36,13 @@ impl Bucket {
 }
 
 impl Connection {
-    /// Charges a message, or a further channel that one subscribes to. When that is too much the
-    /// connection is closed, and this is false.
+    /// Charges a message, or a further channel in a subscribe request. If that is too much, closes the
+    /// connection and returns false.
     pub(in crate::connections) fn allowed(&self, shard: &Shard) -> bool {
         self.allowed_as(1, shard)
     }
 
-    /// The same of something that costs as much as so many messages.
+    /// Charges something that costs as much as several messages.
     pub(in crate::connections) fn allowed_as(&self, messages: u16, shard: &Shard) -> bool {
         if !self.allowed_by_itself(messages, shard) {
             return false;
@@ -54,7 +54,8 @@ impl Connection {
         taken.is_ok()
     }
 
-    /// The same of a ping or a pong, which count for the connection alone: the gateway asks for pongs itself.
+    /// Charges a ping or a pong. They count for the connection only, not for its principal, because the
+    /// gateway itself asks for pongs.
     pub(in crate::connections) fn allowed_alive(&self, shard: &Shard) -> bool {
         self.allowed_by_itself(1, shard)
     }
@@ -62,7 +63,7 @@ impl Connection {
     fn allowed_by_itself(&self, messages: u16, shard: &Shard) -> bool {
         let is_paid = self.messages.take(messages.into(), self.ticks(), shard) >= 0.0;
         if !is_paid {
-            // When it may send as much at once again as on a new connection.
+            // When it may send a full burst again.
             let ConnectionsConfig { messages_per_s, messages_burst, .. } = shard.config;
             let refill = u64::from(messages_burst) * 1_000 / u64::from(messages_per_s.max(1));
             shard.close_for(self, CloseCode::RateLimited, refill.max(RETRY_AFTER_MS));
@@ -70,13 +71,13 @@ impl Connection {
         is_paid
     }
 
-    /// Charges a channel that is unsubscribed from, which is never too much: see [`rest`](Self::rest).
+    /// Charges a channel that is unsubscribed from, which is never refused: see [`rest`](Self::rest).
     pub(in crate::connections) fn charge_leaving(&self, shard: &Shard) {
         self.leaves.take(1.0, self.ticks(), shard);
     }
 
-    /// How long its client is not to be listened to, having unsubscribed from too much in too short a
-    /// time. That it is not heard meanwhile does not count against it.
+    /// How long its client is not to be read, because it unsubscribed from too many channels in a short
+    /// time. This does not count as silence.
     pub(in crate::connections) fn rest(&self, shard: &Shard) -> Option<Duration> {
         let owed = -self.leaves.left.get();
         if owed <= 0.0 {

@@ -1,5 +1,5 @@
-//! Who is at the other end of a connection, where that is asked. Who has shown it in the handshake costs the
-//! connection its place in it, and nothing beyond.
+//! The client's principal, if authentication is on. A client that authenticated in the handshake needs no
+//! more than the field for it in the connection.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -12,25 +12,25 @@ use crate::model::ChannelName;
 /// How long before a token expires its client is told, in seconds.
 const TELL_BEFORE_S: i64 = 60;
 
-/// What is kept of a client that has not shown who it is when its connection opens.
+/// The state of a client that has not authenticated when its connection opens.
 #[derive(Default)]
 pub(super) struct Waiting {
-    /// What the connection was opened for, until its client has shown who it is.
+    /// What the connection was opened for, until its client has authenticated.
     opening: Cell<Option<Box<Opening>>>,
     /// The tick until which it must do so.
     until: Cell<Option<u32>>,
 }
 
 impl Connection {
-    /// Who is at the other end; `None` where nobody is asked.
+    /// The client's principal; `None` if authentication is off.
     pub(in crate::connections) fn principal(&self) -> Option<Arc<Principal>> {
-        // Back at once: whatever is done with it, without it nobody would be asked.
+        // Put back at once: without a principal, nothing would be denied.
         let principal = self.principal.take();
         self.principal.set(principal.clone());
         principal
     }
 
-    /// Its client has shown something, or has other rights.
+    /// Its client has authenticated, or has other rights.
     pub(in crate::connections) fn become_one(&self, principal: Arc<Principal>, now: i64) {
         self.tell_at.set(tell_at(&principal, now));
         self.has_roles_of(&principal);
@@ -44,7 +44,8 @@ impl Connection {
         self.rarities()?.waiting.as_ref()
     }
 
-    /// Its client must show who it is until a tick; then what the connection was opened for is gone on with.
+    /// Requires its client to authenticate until a tick; after that, what the connection was opened for
+    /// continues.
     pub(in crate::connections) fn wait_for_guest(&self, until: u32, opening: Option<Opening>) {
         if let Some(waiting) = self.waiting() {
             waiting.until.set(Some(until));
@@ -56,17 +57,17 @@ impl Connection {
         self.waiting()?.opening.take().map(|opening| *opening)
     }
 
-    /// Whether its client has to show who it is, or it ends.
+    /// Whether its client must authenticate, or the connection ends.
     pub(in crate::connections) fn waits_for_guest(&self) -> bool {
         self.waiting().is_some_and(|waiting| waiting.until.get().is_some())
     }
 
-    /// Whether its client should have done so by now.
+    /// Whether its client's time to authenticate is over.
     pub(in crate::connections) fn is_guest_too_late(&self) -> bool {
         self.waiting().and_then(|waiting| waiting.until.get()).is_some_and(|until| self.ticks() >= until)
     }
 
-    /// Whether its client is to be told, once, that its token expires; and when it does.
+    /// If its client has to be told, once, that its token expires: when it does.
     pub(in crate::connections) fn expires_soon(&self, now: i64) -> Option<i64> {
         if now < i64::from(self.tell_at.get()) {
             return None;
@@ -88,8 +89,8 @@ impl Connection {
     }
 }
 
-/// A minute before the end, or at half of what is left where that is less; in seconds since 1970, and at the
-/// end of what fits where there is no end.
+/// A minute before the token expires, or at half of the remaining time if that is less; in seconds since
+/// 1970, and the maximum if it does not expire.
 pub(super) fn tell_at(principal: &Principal, now: i64) -> u32 {
     let at = principal.expires_at().map_or(i64::MAX, |at| {
         let left = at.saturating_sub(now);

@@ -1,5 +1,5 @@
-//! What a connection has of what its principal and its tenant may have. Where nothing is limited it is nothing,
-//! and costs nothing.
+//! A connection's use of the limits of its principal and tenant. Without limits it is empty and costs
+//! nothing.
 
 use std::cell::{Cell, OnceCell};
 use std::io::{self, IoSlice};
@@ -12,26 +12,27 @@ use super::{Connection, Particulars};
 use crate::access::{Over, Principal, Quota, Seat};
 use crate::connections::shard::Shard;
 
-/// Bytes are charged in parts of so many: shards then seldom meet at one account.
+/// Bytes are charged in amounts of this size, so that shards rarely contend for one account.
 const CHARGED_BYTES: u32 = 4 << 10;
 
-/// The most that is written at once to who may be sent so much a second, and so what it may owe.
+/// The most that is written at once to a client with a limit on bytes, and so the most that it can exceed
+/// the limit by.
 const WRITTEN_BYTES: usize = 16 << 10;
 
-/// See `Particulars`. Empty where nothing is limited.
+/// See `Particulars`. Empty without limits.
 #[derive(Default)]
 pub(super) struct Counted {
     seat: OnceCell<Seat>,
-    /// Bytes that were written, and not charged yet.
+    /// Bytes written that have not been charged yet.
     written: Cell<u32>,
 }
 
-/// Of who was sent more than it may be.
+/// The state of a client that was sent more than allowed.
 #[derive(Default)]
 pub(super) struct HeldBack {
-    /// When there may be written to it again.
+    /// When it may be written to again.
     until: Cell<Option<Instant>>,
-    /// The shard knows of it.
+    /// Whether the shard has it in its list.
     is_listed: Cell<bool>,
 }
 
@@ -50,22 +51,22 @@ impl Connection {
         self.rarities().map(|rarities| &rarities.held_back)
     }
 
-    /// Its place among those of its principal; `None` where nothing is limited, or it is not known who it is.
+    /// The seat of its principal; `None` without limits, or if the client has not authenticated.
     pub(in crate::connections) fn seat(&self) -> Option<&Seat> {
         self.counted()?.seat.get()
     }
 
-    /// It counts for a principal from here on, with the subscriptions that it has.
+    /// From now on it counts for a principal, with its present subscriptions.
     pub(in crate::connections) fn take_seat(&self, seat: Seat) {
-        // What it had before it showed who it is, it keeps, be that too much or not.
+        // Subscriptions from before authentication stay, even if they are too many.
         let _too_many = self.subscriptions.borrow().iter().try_for_each(|_| seat.subscribe());
         if let Some(counted) = self.counted() {
-            // Nobody becomes somebody else.
+            // The principal of a connection never changes to another one.
             counted.seat.get_or_init(|| seat);
         }
     }
 
-    /// Its principal may have other roles now.
+    /// Takes over the current roles of its principal.
     pub(super) fn has_roles_of(&self, principal: &Principal) {
         if let Some(seat) = self.seat() {
             seat.share().has_roles_of(principal);
@@ -77,7 +78,7 @@ impl Connection {
         self.seat().map_or(Ok(()), Seat::subscribe)
     }
 
-    /// Counts one less.
+    /// Counts one subscription less.
     pub(in crate::connections) fn release_subscription(&self) {
         if let Some(seat) = self.seat() {
             seat.unsubscribe();
@@ -91,14 +92,15 @@ impl Connection {
 
     // Bytes
 
-    /// Until when nothing is written, since all that its principal is sent is more than that may be. It is
-    /// behind meanwhile, as any slow reader is.
+    /// Until when nothing is written, because its principal was sent more than allowed. Meanwhile it lags,
+    /// like a slow client's connection.
     pub(in crate::connections) fn held_back_until(&self) -> Option<Instant> {
         let until = self.held_back()?.until.get()?;
         (self.is_open() && Instant::now() < until).then_some(until)
     }
 
-    /// Where what is written is charged, if it is. What is left to say to one that is being closed is said.
+    /// The account to charge for what is written, if there is one. When the connection is closing, the rest
+    /// is sent without charge.
     ///
     /// # Errors
     /// Nothing may be written now.
@@ -113,7 +115,7 @@ impl Connection {
         Ok(self.particulars.as_deref())
     }
 
-    /// Writes as much as the socket takes, and as may be.
+    /// Writes as much as the socket accepts and the limits permit.
     pub(super) fn put(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let Some(particulars) = self.metered()? else { return self.stream.try_write_vectored(slices) };
         let written = self.stream.try_write_vectored(&first(slices, WRITTEN_BYTES))?;
@@ -121,7 +123,7 @@ impl Connection {
         Ok(written)
     }
 
-    /// The same of one piece, which the system takes with less effort.
+    /// Writes one slice, for which a plain system call is cheaper.
     pub(super) fn put_one(&self, bytes: &[u8]) -> io::Result<usize> {
         let Some(particulars) = self.metered()? else { return self.stream.try_write(bytes) };
         let written = self.stream.try_write(&bytes[..bytes.len().min(WRITTEN_BYTES)])?;
@@ -129,7 +131,7 @@ impl Connection {
         Ok(written)
     }
 
-    /// Whether it waits for its time to be written to; the shard wakes it then.
+    /// Whether it waits until it may be written to again; the shard wakes it then.
     pub(super) fn waits_to_be_released(self: &Rc<Self>, shard: &Shard) -> bool {
         if self.held_back_until().is_none() {
             return false;
@@ -141,7 +143,7 @@ impl Connection {
         true
     }
 
-    /// Goes on with what waits, if the time has come; says whether.
+    /// Continues with what waits, if the time has come; returns whether it has.
     pub(in crate::connections) fn release(&self) -> bool {
         if self.held_back_until().is_some() {
             return false;
@@ -170,7 +172,7 @@ impl Particulars {
     }
 }
 
-/// The first bytes of these.
+/// The first `max` bytes of the slices.
 fn first<'a>(slices: &'a [IoSlice<'_>], max: usize) -> SmallVec<[IoSlice<'a>; 64]> {
     let mut left = max;
     let some = slices.iter().map(|slice| {

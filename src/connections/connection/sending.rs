@@ -1,4 +1,4 @@
-//! Sending to a socket: written at once as far as it takes it; what it does not take waits in the outbox.
+//! Sends to a socket: writes directly as much as it accepts, and queues the rest in the outbox.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::connections::outbox::{Outbox, OutboxLimits, Overflow, Replaces};
 use crate::protocol::{CloseCode, ServerMessage, text_frame};
 
 impl Connection {
-    /// Writes contiguous batches of one channel, without the first `skip` frames of the first one.
-    /// What the socket does not accept goes to the outbox.
+    /// Writes contiguous batches of one channel, without the first `skip` frames of the first one. What the
+    /// socket does not accept goes to the outbox.
     pub(in crate::connections) fn send_live(
         &self,
         batches: &[Arc<LiveBatch>],
@@ -50,7 +50,7 @@ impl Connection {
                 let replaces =
                     batch.key(index).map(|key| Replaces::Entry(batch.channel.clone(), Arc::clone(key)));
                 if !self.enqueue(frame, replaces, limits) {
-                    // Those behind it were dropped too, with what waited before them.
+                    // The frames after this one were dropped too, like those that waited before them.
                     let behind: usize = batches[place + 1..].iter().map(|batch| batch.len()).sum();
                     self.stats
                         .messages
@@ -66,8 +66,8 @@ impl Connection {
         self.stats.messages.sent.add(sent as u64);
     }
 
-    /// How much the socket takes at once: nothing, while it is behind. `None` where it is broken, which ends the
-    /// connection.
+    /// Writes directly, and returns how much the socket accepted: nothing while the client lags. `None` if
+    /// the socket is broken, which ends the connection.
     fn write_now(&self, write: impl FnOnce(&Self) -> io::Result<usize>) -> Option<usize> {
         if self.is_behind() {
             return Some(0);
@@ -101,7 +101,7 @@ impl Connection {
         self.send(frame.into(), None, limits);
     }
 
-    /// Sends several messages in one piece, whose size the caller bounds, and who waits for
+    /// Sends several messages in one piece. The caller limits its size, and waits for
     /// [`until_drained`](Self::until_drained) between pieces.
     pub(in crate::connections) fn send_piece(&self, frames: Bytes, messages: usize) {
         if !self.is_open() {
@@ -112,8 +112,8 @@ impl Connection {
             self.stats.messages.sent.add(messages as u64);
             return;
         }
-        // Where the kernel took a part, that part's end may be within a frame: the rest stays in one
-        // piece, which is never replaced, and counts as sent when all of it is.
+        // The part that the kernel accepted may end within a frame. The rest stays in one piece, which is
+        // never replaced, and whose messages count as sent when all of it is.
         let mut outbox = self.outbox.borrow_mut();
         let outbox = outbox.get_or_insert_default();
         if taken > 0 {
@@ -140,7 +140,7 @@ impl Connection {
         self.wake();
     }
 
-    /// Queues a frame; false when that was one too many and the connection is being closed.
+    /// Queues a frame; false if that exceeded a bound, and the connection is being closed.
     fn enqueue(&self, frame: Bytes, replaces: Option<Replaces>, limits: OutboxLimits) -> bool {
         let pushed = {
             let mut outbox = self.outbox.borrow_mut();
@@ -155,7 +155,7 @@ impl Connection {
                 true
             }
             Err(Overflow) => {
-                // Who is held back would only be held back again.
+                // A client over its limit on bytes would be held back again if it reconnected sooner.
                 let held_back = self.held_back_until().map(|until| until.duration_since(Instant::now()));
                 let after_ms =
                     held_back.map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));

@@ -1,4 +1,4 @@
-//! The task of a connection: reads, and writes what was left over, until it ends.
+//! The task of a connection: reads, and writes what was left over, until the connection ends.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -14,10 +14,10 @@ use crate::connections::intake::Intake;
 use crate::connections::shard::Shard;
 use crate::protocol::CloseCode;
 
-/// Read from a socket at a time, into a buffer that the thread shares.
+/// How much is read from a socket at once, into a buffer that the thread shares.
 const READ_CHUNK: usize = 16 << 10;
 
-/// Chunks read from one socket before others get their turn.
+/// How many chunks are read from one socket before the task yields.
 const READS_PER_TURN: usize = 8;
 
 thread_local! {
@@ -25,7 +25,7 @@ thread_local! {
 }
 
 impl Connection {
-    /// Reads, and writes what was left over, until the connection ends; says why it did.
+    /// Reads, and writes what was left over, until the connection ends; returns the close code.
     pub(in crate::connections) async fn run(
         self: &Rc<Self>,
         shard: &Rc<Shard>,
@@ -51,8 +51,8 @@ impl Connection {
             return Poll::Ready(self.code_or(CloseCode::Abnormal));
         }
         if intake.is_deaf() && self.has_sent_all() && !self.is_open() {
-            // Its close frame cannot be read any more: it learns from the end of the stream that all
-            // is said, and ends it in turn.
+            // Its close frame can no longer be read. Ending our side tells the client that everything was
+            // sent, and it closes its side in turn.
             self.stream.end_writing();
         }
         if matches!(self.state.get(), State::Closing { peer_closed: true, .. }) && self.has_sent_all() {
@@ -62,9 +62,9 @@ impl Connection {
             return Poll::Ready(code);
         }
         for _ in 0..READS_PER_TURN {
-            // Also what came with the read before.
+            // Also what arrived with the previous read.
             intake.poll_publisher(cx, self, shard);
-            // Not read while it is kept waiting: what it sends stays in its socket.
+            // While it is kept waiting it is not read: what it sends stays in its socket.
             if intake.poll_backlog(cx, self, shard).is_pending() {
                 return Poll::Pending;
             }
@@ -129,8 +129,8 @@ impl Connection {
     }
 }
 
-/// Has a task polled again after the others, and after their sockets were looked at: waking it at once
-/// would come before that.
+/// Polls the task again after other tasks have run and sockets were checked; waking it directly would poll
+/// it before that.
 pub(in crate::connections) fn leave_turn_to_others(cx: &mut Context<'_>) {
     let _comes_again = pin!(task::yield_now()).poll(cx);
 }

@@ -1,26 +1,26 @@
-//! Ids of events: where a stream stands in each of its channels, which are in the order of its address.
+//! Ids of events: the position in each channel of the stream, in the order of the address.
 
 use std::str::FromStr;
 
 use crate::model::{ChannelName, InvalidPosition, Position};
 
-/// The id of the last event of a stream that is not to be opened again. A browser opens it again all the same,
-/// and sends this.
+/// The id of the last event of a stream that must not be reopened. A browser reopens it nevertheless, and
+/// sends this.
 pub(super) const FINAL: &str = "final";
 
-/// In place of a position for which there is no room: one in a log that is none. Who resumes there is told that it
-/// cannot be said what is missing, and gets all that is kept.
+/// Replaces a position for which there is no space: a position in no log. A client that resumes there is
+/// told that what it missed is unknown, and gets everything that the log has.
 const LOST: &str = "lost:0";
 
-/// The longest id. It comes back as a header of a request, of which proxies take 8 KiB.
+/// The longest id. It comes back in a request header, which proxies limit to 8 KiB.
 const ID_BYTES_MAX: usize = 6 << 10;
 
-/// Where a reader comes back to.
+/// What a client asks for when it reconnects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Resume {
-    /// It was told not to.
+    /// It was told not to reconnect.
     Not,
-    /// The position in each channel, in the order of the address; `None` where nothing was told of it yet.
+    /// The position in each channel, in the order of the address; `None` if none was announced yet.
     After(Vec<Option<Position>>),
 }
 
@@ -39,7 +39,7 @@ impl FromStr for Resume {
     }
 }
 
-/// The id of an event behind which a stream stands here.
+/// The id of an event after which the stream has these positions.
 pub(super) fn id_of(places: &[(ChannelName, Option<Position>)]) -> String {
     let mut positions: Vec<String> =
         places.iter().map(|(_, place)| place.as_ref().map(Position::to_string).unwrap_or_default()).collect();
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(id, "e1:9007199254740991,,v.e2.s:9007199254740991");
         let positions: Vec<_> = places.into_iter().map(|(_, place)| place).collect();
         assert_eq!(id.parse(), Ok(Resume::After(positions.clone())));
-        // A proxy may write it as other lists.
+        // A proxy may reformat it like other lists.
         assert_eq!(id.replace(',', ", ").parse(), Ok(Resume::After(positions)));
         assert_eq!(FINAL.parse(), Ok(Resume::Not));
         for text in ["e1", "e1:", "e1:1;e2:2", "e1:1,final", "e 1:1"] {
@@ -92,7 +92,7 @@ mod tests {
             |position: &&Option<Position>| position.as_ref().is_some_and(|position| position.offset > 0);
         assert_eq!(positions[..100].iter().filter(kept).count(), 100, "the short ones are kept");
         assert_eq!(positions.len(), 128);
-        // As long as all channels can make it.
+        // As long as the longest positions in all channels can make it.
         let all = id_of(&places(&vec![Some("f".repeat(1_024)); 128]));
         assert!(all.len() <= ID_BYTES_MAX && all.parse::<Resume>().is_ok());
     }

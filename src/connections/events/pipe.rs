@@ -1,4 +1,5 @@
-//! From a connection to the body of an answer: frames go in as into a socket, events come out.
+//! Carries frames from a connection, which writes them as to a socket, to the body of an answer, which
+//! sends events.
 
 use std::fmt;
 use std::io;
@@ -16,21 +17,22 @@ use tokio::time::Instant;
 use super::telling::Telling;
 use crate::connections::socket::Look;
 
-/// What waits in a pipe at the most: as much as a socket takes that is not sent, so that a backlog shows in the
-/// connection's outbox, where it is bounded and newer entries replace older ones.
+/// The most bytes in a pipe: as much as a socket accepts beyond what is sent. Thus lag shows in the
+/// connection's outbox, which is bounded and where newer entries replace older ones.
 const PIPE_BYTES: usize = 16 << 10;
 
-/// Events are told in parts of about so many bytes.
+/// About how many bytes of events are sent at once.
 const PART_BYTES: usize = 16 << 10;
 
-/// Written once the reader's machine has said that it sends no more: one that is gone turns it away.
+/// Written once the client's machine has reported that it sends no more; if the client is gone, its machine
+/// rejects this.
 const ARE_YOU_THERE: &[u8] = b":\n";
 
-/// What both ends see.
+/// The state that both ends share.
 #[derive(Debug, Default)]
 struct Pipe {
     waiting: Vec<u8>,
-    /// Since when something waits of which nothing was taken.
+    /// Since when something waits and nothing was read.
     untaken_since: Option<Instant>,
     /// The connection has ended.
     is_written: bool,
@@ -44,21 +46,21 @@ struct Pipe {
     reader: Option<Waker>,
 }
 
-/// The connection's end, in place of a socket. Where it is dropped before the answer has ended, the reader is cut
-/// off.
+/// The connection's end, in place of a socket. If it is dropped before the answer has ended, the client is
+/// cut off.
 pub(crate) struct EventPipe {
     pipe: Arc<Mutex<Pipe>>,
     look: Look,
 }
 
-/// The answer's end: events.
+/// The answer's end, which yields events.
 pub(crate) struct EventStream {
     pipe: Arc<Mutex<Pipe>>,
     telling: Telling,
     look: Look,
-    /// Waits for what the reader's machine says.
+    /// Completes when the client's machine reports that it sends no more.
     watch: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
-    /// The reader sends no more, and was asked whether it is there.
+    /// The client's machine sends no more, and was written to in order to see whether the client is there.
     is_asked: bool,
 }
 
@@ -71,7 +73,7 @@ pub(super) fn both_ends(telling: Telling, look: Look) -> (EventPipe, EventStream
 }
 
 impl EventPipe {
-    /// Takes as much as there is room for, as a socket does.
+    /// Accepts as much as there is room for, like a socket.
     pub(in crate::connections) fn try_write_vectored(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         let mut pipe = self.pipe.lock();
         if pipe.is_gone {
@@ -93,7 +95,7 @@ impl EventPipe {
         Ok(taken)
     }
 
-    /// Waits until there is room; an error when the answer has ended.
+    /// Waits until there is room; an error if the answer has ended.
     pub(in crate::connections) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut pipe = self.pipe.lock();
         if pipe.is_gone {
@@ -107,7 +109,7 @@ impl EventPipe {
         Poll::Pending
     }
 
-    /// Waits until the answer has ended: all was told, or the reader is gone.
+    /// Waits until the answer has ended: everything was sent, or the client is gone.
     pub(in crate::connections) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut pipe = self.pipe.lock();
         if pipe.is_gone {
@@ -117,13 +119,13 @@ impl EventPipe {
         Poll::Pending
     }
 
-    /// For how long the reader has taken nothing of what waits for it.
+    /// How long the client has read nothing although something waits.
     pub(in crate::connections) fn untaken_for(&self, now: Instant) -> Duration {
         let since = self.pipe.lock().untaken_since;
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// Does not count against its reader that nothing was taken so far.
+    /// Restarts that time, when the delay was not the client's fault.
     pub(in crate::connections) fn excuse(&self) {
         let mut pipe = self.pipe.lock();
         pipe.untaken_since = pipe.untaken_since.map(|_| Instant::now());
@@ -135,7 +137,7 @@ impl Drop for EventPipe {
         let mut pipe = self.pipe.lock();
         pipe.is_written = true;
         if pipe.is_begun && !pipe.is_gone {
-            // A reader that takes nothing would keep the answer from ending.
+            // A client that reads nothing would keep the answer from ending.
             self.look.hang_up();
         }
         if let Some(reader) = pipe.reader.take() {
@@ -156,7 +158,7 @@ impl Drop for EventStream {
 }
 
 impl EventStream {
-    /// Gives what waits to who tells it; says whether there is more to wait for.
+    /// Moves waiting frames to `telling`; returns whether more may follow.
     fn poll_take(&mut self, cx: &Context<'_>) -> Poll<bool> {
         let mut pipe = self.pipe.lock();
         pipe.is_begun = true;
@@ -182,7 +184,8 @@ impl Stream for EventStream {
     type Item = io::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        // An answer that ends without its last words is broken off, so that nobody takes it for whole.
+        // An answer that ends without its last event is aborted, so that the client does not take it for
+        // complete.
         let broken = || Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
         loop {
             let events = self.telling.tell(PART_BYTES);

@@ -1,4 +1,4 @@
-//! A probe of what reads the ids of events, which clients send back.
+//! A probe of the parser of event ids, which clients send back.
 
 use super::id::{Resume, id_of};
 use crate::model::ChannelName;

@@ -1,5 +1,5 @@
-//! WebSocket frames told as events. What a client of the protocol keeps of each channel is kept here for it, so
-//! that an id can say all of it.
+//! Converts WebSocket frames to events. It tracks the position in each channel as a client of the protocol
+//! would, so that an event's id can contain all positions.
 
 use std::borrow::Cow;
 use std::mem;
@@ -11,21 +11,21 @@ use super::id::{FINAL, id_of};
 use crate::model::{ChannelKind, ChannelName, Position};
 use crate::protocol::{CloseCode, Frame, first_frame};
 
-/// Turns frames into events. Frames may come in any pieces.
+/// The converter. Frames may arrive in any pieces.
 #[derive(Debug)]
 pub(super) struct Telling {
-    /// The channels of the stream, and where its reader stands in each.
+    /// The channels of the stream, and the client's position in each.
     places: Vec<(ChannelName, Option<Position>)>,
-    /// How long its reader is to wait before it comes back, if nothing else is told; until that is.
+    /// The retry delay to announce with the next event.
     retry_ms: Option<u64>,
-    /// What is not told yet.
+    /// Frames that are not converted yet.
     frames: Vec<u8>,
-    /// The last frame was told.
+    /// The last frame was converted.
     has_ended: bool,
 }
 
-/// What is looked at of every message. A publisher's own fields may have any name but these, and in an order that
-/// is told of elsewhere even `snapshot`.
+/// The fields of a message that matter here. A publisher's own fields cannot have these names, except that
+/// in an update of an order reported from elsewhere `snapshot` may be a publisher's.
 #[derive(Deserialize)]
 struct Message<'a> {
     #[serde(borrow, rename = "type")]
@@ -37,7 +37,7 @@ struct Message<'a> {
     snapshot: Option<&'a RawValue>,
 }
 
-/// What is looked at of `closing`.
+/// The fields of `closing` that matter here.
 #[derive(Deserialize)]
 struct Closing {
     code: u16,
@@ -58,8 +58,8 @@ impl Telling {
         }
     }
 
-    /// The events of what was taken, up to the first one with which they are of so many bytes. None: more is to be
-    /// taken, if it has not ended.
+    /// Converts what was taken to events, until they have this many bytes. Returns nothing if more frames
+    /// are needed, or if the stream has ended.
     pub(super) fn tell(&mut self, bytes: usize) -> Vec<u8> {
         let (mut out, frames, mut from) = (Vec::new(), mem::take(&mut self.frames), 0);
         while out.len() < bytes
@@ -69,14 +69,14 @@ impl Telling {
             from += len;
             match frame {
                 Frame::Text(message) => self.tell_message(message, &mut out),
-                // A comment, which keeps proxies from taking the stream for dead.
+                // A comment, which keeps proxies from considering the stream dead.
                 Frame::Ping => out.extend_from_slice(b":\n"),
                 Frame::Close => self.has_ended = true,
             }
         }
         self.frames = frames;
         if from == self.frames.len() {
-            // Most streams have nothing to tell most of the time.
+            // Frees the buffer, because most streams are idle most of the time.
             self.frames = Vec::new();
         } else {
             self.frames.drain(..from);
@@ -84,7 +84,7 @@ impl Telling {
         out
     }
 
-    /// Nothing comes after what was told.
+    /// Whether the last event has been produced.
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended
     }
@@ -108,7 +108,7 @@ impl Telling {
         write_data(message, out);
     }
 
-    /// Goes on as a client does; says whether its reader stands elsewhere now.
+    /// Tracks positions as a client does; returns whether the client's position changed.
     fn goes_on(&mut self, read: &Message<'_>, message: &[u8]) -> bool {
         let Some(name) = &read.channel else { return false };
         let mut places = self.places.iter_mut();
@@ -130,7 +130,7 @@ impl Telling {
         }
     }
 
-    /// Notes when to come back; gives the id of an end after which one should not.
+    /// Notes the retry delay; returns the id of an end after which the client must not reconnect.
     fn tell_end(&mut self, message: &[u8]) -> Option<String> {
         let Closing { code, retry_after_ms } = serde_json::from_slice(message).ok()?;
         if !CloseCode::may_reconnect(code) {
@@ -141,7 +141,7 @@ impl Telling {
     }
 }
 
-/// An event that says only that the stream ends.
+/// An event whose only content is the stream's end.
 pub(super) fn last_words(closing: &[u8]) -> Vec<u8> {
     let (mut telling, mut out) = (Telling::new(Vec::new(), 0), Vec::new());
     telling.retry_ms = None;
@@ -149,7 +149,8 @@ pub(super) fn last_words(closing: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A line break between two parts of JSON is one between two lines of data, which their reader puts together again.
+/// A line break in the JSON, which can only be between tokens, becomes one between two data lines, which
+/// the client joins again.
 fn write_data(message: &[u8], out: &mut Vec<u8>) {
     for line in message.split(|byte| matches!(byte, b'\n' | b'\r')) {
         out.extend_from_slice(b"data: ");
@@ -178,7 +179,7 @@ mod tests {
         frames
     }
 
-    /// The ids of these messages' events, `-` for none.
+    /// The ids of the events of these messages, `-` for none.
     fn ids(telling: &mut Telling, messages: &[serde_json::Value]) -> Vec<String> {
         let of_one = |message: &serde_json::Value| {
             telling.take(&mut frames(std::slice::from_ref(message)));
@@ -204,7 +205,7 @@ mod tests {
         let order = "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
         let mut telling = telling(&["zone:a", order]);
         let mut own = entry("price_update", "zone:a", 7);
-        // Fields of a publisher, which mean nothing here.
+        // A publisher's own fields, which mean nothing here.
         (own["epoch"], own["code"]) = (json!(5), json!({}));
         let mut of_snapshot = entry("price_update", "zone:a", 3);
         of_snapshot["snapshot"] = json!(true);
@@ -302,7 +303,8 @@ mod tests {
     }
 
     proptest! {
-        /// In whatever pieces frames come, and however little is told at once, the events are the same.
+        /// The events are the same in whatever pieces frames arrive, and however few bytes are read at
+        /// once.
         #[test]
         fn events_do_not_depend_on_pieces(
             cuts in prop::collection::vec(0usize..900, 0..30), bytes in 1usize..400,

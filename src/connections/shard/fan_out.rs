@@ -1,4 +1,4 @@
-//! Entries to subscribers: batches, pacing.
+//! Sends entries to subscribers in batches, and paces channels.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -23,33 +23,33 @@ use crate::model::{ChannelName, ChannelPolicy, Epoch};
 use crate::support::counter::observe;
 use crate::support::fault;
 
-/// Live messages taken from the queue at a time.
+/// The most messages taken from the queue at once.
 const LIVE_PER_TURN: usize = 64;
 
-/// The longest that a channel waits when every reader of it has fallen far behind; when only some
-/// have, that part of it. See [`Shard::until_eased`].
+/// The longest that a channel waits if all its subscribers lag far; if only some do, it waits for their
+/// share of this. See [`Shard::until_eased`].
 const PACE_MAX: Duration = Duration::from_secs(1);
 
-/// A reader that was waited for in vain is not waited for again for so long.
+/// After waiting for a client without success, a channel does not wait for it again for this long.
 const GIVEN_UP_FOR: Duration = Duration::from_secs(30);
 
-/// From this size on, a list of subscribers that is mostly holes is made smaller.
+/// From this size on, a sparse list of subscribers is compacted.
 const SPARSE_FROM: usize = 256;
 
 /// The subscriptions to one channel.
 pub(super) struct Followed {
     pub(super) policy: &'static ChannelPolicy,
     pub(super) subscriptions: RefCell<Slab<Rc<Subscription>>>,
-    /// Exists while the channel is held back.
+    /// Exists while the channel is paced.
     paced: RefCell<Option<Box<Paced>>>,
 }
 
-/// A channel that waits for its readers.
+/// A channel that waits for slow clients.
 #[derive(Default)]
 struct Paced {
-    /// Readers on lane *every* that have fallen far behind.
+    /// Connections on lane *every* that lag far.
     pressed: Vec<Rc<Connection>>,
-    /// What came for the channel meanwhile, in order. Bounded by the channel's credits.
+    /// What arrived for the channel meanwhile, in order. Bounded by the channel's credits.
     held: VecDeque<Delivery>,
 }
 
@@ -59,7 +59,7 @@ impl Followed {
         Rc::new(Self { policy, subscriptions: RefCell::default(), paced: RefCell::default() })
     }
 
-    /// Keeps a message if the channel is held back; gives it back if not.
+    /// Queues a message if the channel is paced; returns it if not.
     fn hold(&self, delivery: Delivery) -> Option<Delivery> {
         match &mut *self.paced.borrow_mut() {
             Some(paced) => {
@@ -74,7 +74,7 @@ impl Followed {
         self.paced.borrow().is_some()
     }
 
-    /// What is to be sent next of what was held; none when the channel is no longer held back.
+    /// What to send next of the queued messages; none if the channel is no longer paced.
     fn next_held(&self, frames_max: usize) -> Option<Next> {
         let mut paced = self.paced.borrow_mut();
         let next = paced.as_mut().and_then(|paced| Next::of(&mut paced.held, frames_max));
@@ -84,7 +84,7 @@ impl Followed {
         next
     }
 
-    /// Makes the list smaller after many have left. Only between two walks over it.
+    /// Compacts the list after many subscribers have left. Must not run while the list is being walked.
     fn make_dense(&self) {
         let mut subscriptions = self.subscriptions.borrow_mut();
         if subscriptions.capacity() >= SPARSE_FROM && subscriptions.len() < subscriptions.capacity() / 4 {
@@ -97,17 +97,17 @@ impl Followed {
     }
 }
 
-/// Channels that are held back from now on.
+/// Channels that are paced from now on.
 #[derive(Default)]
 struct NewlyPaced {
     channels: RefCell<Vec<Rc<Followed>>>,
     told: Notify,
 }
 
-/// What a channel's subscribers are given in one go.
+/// What a channel's subscribers are sent in one step.
 enum Next {
-    /// Batches that follow on each other; whether any of them comes late; and since when this node has had
-    /// the first one.
+    /// Contiguous batches; whether any entry in them is late; and since when this node has had the first
+    /// one.
     Batches {
         batches: Vec<Arc<LiveBatch>>,
         any_late: bool,
@@ -118,8 +118,8 @@ enum Next {
 }
 
 impl Next {
-    /// Takes it from the front of a queue: as many batches of one channel as follow on each other, up
-    /// to `frames_max` frames unless the first one has more. Their credits are free from here on.
+    /// Takes the next step from the front of a queue: as many contiguous batches of one channel as fit into
+    /// `frames_max` frames, but at least one. Their credits are free from then on.
     fn of(queue: &mut VecDeque<Delivery>, frames_max: usize) -> Option<Self> {
         let Delivery { live, since, .. } = queue.pop_front()?;
         let first = match live {
@@ -149,11 +149,11 @@ impl Next {
 }
 
 impl Shard {
-    /// Gives what comes to the subscribers, each channel's in order, until the queue is closed. A
-    /// channel that is held back keeps what comes for it; the others go on.
+    /// Sends what arrives to the subscribers, in order for each channel, until the queue is closed. A paced
+    /// channel queues its messages; the others continue.
     pub(super) async fn fan_out_all(self: &Rc<Self>, live: &mut mpsc::Receiver<Delivery>) {
         let paced = NewlyPaced::default();
-        // Both have their turns, however much there is to do for either.
+        // Both make progress, however much there is to do for either.
         tokio::select! {
             () = self.fan_out_taken(live, &paced) => {}
             () = self.hold_back_all(&paced) => {}
@@ -176,7 +176,7 @@ impl Shard {
         }
     }
 
-    /// Goes on without end.
+    /// Runs for ever.
     async fn hold_back_all(self: &Rc<Self>, paced: &NewlyPaced) {
         let mut held_back = FuturesUnordered::new();
         loop {
@@ -190,11 +190,11 @@ impl Shard {
         }
     }
 
-    /// Empties the queue, up to where a channel begins to be held back; gives that one.
+    /// Empties the queue, up to the point where a channel begins to be paced; returns that channel.
     async fn fan_out(self: &Rc<Self>, queue: &mut VecDeque<Delivery>) -> Option<Rc<Followed>> {
         while let Some(first) = queue.front() {
             let Some(followed) = self.followed_by(first.live.channel()) else {
-                // A leave of this shard came too late to be heard.
+                // A leave of this shard arrived too late at the actor.
                 self.leave(first.live.channel());
                 queue.pop_front();
                 continue;
@@ -214,8 +214,8 @@ impl Shard {
         None
     }
 
-    /// Waits for a channel's readers, and then gives them what came meanwhile, until none of that is
-    /// left and nobody is waited for.
+    /// Waits for a channel's slow clients, and then sends what was queued meanwhile, until nothing is left
+    /// and nobody is waited for.
     async fn hold_back(self: Rc<Self>, followed: Rc<Followed>) {
         loop {
             self.until_eased(&followed).await;
@@ -224,13 +224,13 @@ impl Shard {
         }
     }
 
-    /// More at once could overrun a reader before it is seen to be behind.
+    /// Sending more at once could overrun a client before its lag is seen.
     fn frames_at_once(&self) -> usize {
         self.config.outbox_frames_max / 4
     }
 
-    /// Gives the same to all subscribers of a channel, with turns for others in between. Only one of
-    /// these at a time is under way for a channel.
+    /// Sends a step to all subscribers of a channel, with yields in between. Only one runs for a channel at
+    /// a time.
     async fn give(self: &Rc<Self>, followed: &Followed, next: Next) {
         followed.make_dense();
         if followed.policy.logs_deliveries
@@ -250,7 +250,7 @@ impl Shard {
         }
     }
 
-    /// Gives it to some of the subscribers, from `place` on; says whether there are more.
+    /// Sends a step to some of the subscribers, beginning at `place`; returns whether there are more.
     fn give_some(self: &Rc<Self>, followed: &Followed, place: &mut usize, next: &Next) -> bool {
         let subscriptions = followed.subscriptions.borrow();
         let mut given = 0;
@@ -289,8 +289,8 @@ impl Shard {
         if last.is_last_of_log {
             subscription.finish(self);
         }
-        // On lane *latest* newer entries replace those that wait.
-        // Nobody waits for who is sent no more by a limit.
+        // Lane *latest* needs no pacing, because newer entries replace those that wait. Nor does a client
+        // that is over its limit on bytes.
         if last.key(0).is_none() && connection.is_behind() && connection.held_back_until().is_none() {
             self.press(followed, connection);
         }
@@ -300,8 +300,8 @@ impl Shard {
         self.followed.borrow().get(channel).cloned()
     }
 
-    /// Holds a channel back for a reader that has fallen half its bound behind. It may be waited for
-    /// by several channels.
+    /// Paces a channel for a client that lags by more than half its bound. Several channels may wait for
+    /// the same client.
     fn press(&self, followed: &Followed, connection: &Rc<Connection>) {
         let is_far_behind = connection.waiting_frames() > self.config.outbox_frames_max / 2;
         if is_far_behind && !matches!(connection.pacing.get(), Pacing::GivenUp(_)) {
@@ -310,11 +310,11 @@ impl Shard {
         }
     }
 
-    /// Waits for readers that have fallen far behind, so that a publisher that goes as fast as it
-    /// can is slowed down to what its readers take, instead of having them cut one by one. The wait
-    /// is the longer the larger their part of this channel's subscribers here: one of a thousand
-    /// cannot hold up the others for more than a millisecond, and one that was waited for in vain is
-    /// not waited for again for a while; it will be cut when its bound is passed.
+    /// Waits for clients that lag far. Thus a publisher that publishes as fast as it can is slowed down to
+    /// what the clients can read, instead of having one after the other closed. The wait is proportional to
+    /// their share of this channel's subscribers here: one of a thousand holds up the others for at most a
+    /// millisecond. After waiting without success, a channel does not wait for that client for a while, and
+    /// it is closed when it exceeds its bound.
     async fn until_eased(&self, followed: &Followed) {
         let mut pressed = match &mut *followed.paced.borrow_mut() {
             Some(paced) => mem::take(&mut paced.pressed),
@@ -339,11 +339,11 @@ impl Shard {
         for connection in pressed {
             connection.pacing.set(Pacing::GivenUp(connection.ticks()));
         }
-        // Other channels may wait for them too.
+        // Other channels may wait for the same clients.
         self.eased.notify_waiters();
     }
 
-    /// A connection wrote some of what waited.
+    /// Called when a connection has written some of what waited.
     pub(in crate::connections) fn eased(&self, connection: &Connection, waiting_frames: usize, all: bool) {
         let enough = waiting_frames <= self.config.outbox_frames_max / 4;
         match connection.pacing.get() {

@@ -1,4 +1,5 @@
-//! Who clients are: they are let in, looked at again and again, and shown out. Nothing here waits.
+//! Authentication of clients: admitting them, checking them again when something changes, and closing them.
+//! Nothing here waits.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::protocol::{
     Auth, Authenticated, Authentication, CloseCode, EndCode, ErrorCode, Open, ServerMessage, TokenExpiring,
 };
 
-/// What the first message of a connection says of who its client is.
+/// What the first message of a connection says about its client.
 #[derive(Default)]
 pub(super) struct Introduction {
     pub(super) authentication: Option<Open<Authentication>>,
@@ -37,7 +38,7 @@ impl Shard {
         }
     }
 
-    /// Who a client is by now that was let in a moment ago, while its upgrade was under way; and what the
+    /// Checks an admitted client again after its upgrade; returns its current principal, and what the
     /// connection is opened for then.
     pub(super) fn looked_at_anew(
         &self,
@@ -56,17 +57,18 @@ impl Shard {
         }
     }
 
-    /// What a connection was opened for, if its client may have that now. One that has shown nothing yet has
-    /// some time to do so; any other is told that it may not, and closed.
+    /// What a connection was opened for, if its client has the right to it now. A client that has not
+    /// authenticated gets some time to do so; any other is told that it lacks the right, and closed.
     pub(super) fn let_in(&self, connection: &Connection, opening: Opening) -> Option<Opening> {
         let Some(principal) = connection.principal() else { return Some(opening) };
         let channel = match &opening {
             Opening::Market { zone, .. } => ChannelName::zone(zone),
             Opening::Order { order, .. } => ChannelName::order(*order),
-            // That was asked before.
+            // The rights were checked when the stream was opened.
             Opening::Channels(_) => return Some(opening),
             Opening::Several(wanted) => {
-                // It waits where there is anything that a token may give; the rest is told when it begins.
+                // It waits if a token might give access to any of them; other refusals are sent when the
+                // subscriptions are made.
                 let lacks =
                     |wanted: &Wanted| connection.may_read(&wanted.channel) == Err(Denied::Unauthenticated);
                 if wanted.iter().any(lacks) {
@@ -101,13 +103,14 @@ impl Shard {
         connection.tick_after(Duration::from_secs(self.gate.config().within_s))
     }
 
-    /// A client shows who it is, for the first time or anew. One that fails to do so anew stays who it was.
+    /// Authenticates a client, for the first time or again. If a later attempt fails, the client keeps its
+    /// principal.
     pub(super) fn on_auth(self: &Rc<Self>, connection: &Rc<Connection>, auth: &Auth) {
         let refuse = |message: &str| {
             self.send_error(connection, auth.id.as_ref(), ErrorCode::InvalidToken, message, None);
         };
         let Some(before) = connection.principal() else {
-            return refuse("this gateway asks nobody who they are");
+            return refuse("authentication is off at this gateway");
         };
         match self.gate.authenticate(&auth.token.0) {
             Err(refused) => {
@@ -122,7 +125,8 @@ impl Shard {
                 let after_ms = u64::from(after_s) * 1_000;
                 let (id, code, message) = (auth.id.as_ref(), ErrorCode::KeysAwaited, refused.to_string());
                 self.send_error_for_now(connection, id, code, &message, None, Some(after_ms));
-                // Nobody is waited for: who has not shown anything else comes back.
+                // A client that has not authenticated otherwise is closed, and reconnects when the keys are
+                // there.
                 if connection.waits_for_guest() {
                     self.close_for(connection, CloseCode::KeysAwaited, after_ms + spread_ms());
                 }
@@ -166,10 +170,10 @@ impl Shard {
     }
 
     fn say_refused(&self, connection: &Connection, refused: Refused) {
-        debug!(conn.id = %connection.id, reason = refused.as_str(), "a token does not hold");
+        debug!(conn.id = %connection.id, reason = refused.as_str(), "a client sent an invalid token");
     }
 
-    /// A client has other rights from now on: what it may not have any more ends.
+    /// Gives a client other rights: subscriptions to which it has no right any more end.
     fn change(self: &Rc<Self>, connection: &Rc<Connection>, principal: Arc<Principal>) {
         connection.become_one(principal, now_s());
         let subscriptions: Vec<_> = connection.subscriptions.borrow().iter().cloned().collect();
@@ -185,7 +189,7 @@ impl Shard {
                 }
                 None => self.say_unsubscribed(connection, channel, None, Some(EndCode::Forbidden)),
             }
-            // It ends with its order.
+            // The connection ends with its order.
             if connection.order() == Some(channel) {
                 self.close(connection, CloseCode::Unauthorized);
             }
@@ -193,7 +197,7 @@ impl Shard {
         }
     }
 
-    /// Looks at one client: whether it has shown who it is in time, and whether that holds still.
+    /// Checks one client: whether it has authenticated in time, and whether its credential is still valid.
     pub(super) fn look_at_guest(&self, connection: &Connection, now_s: i64) {
         let Some(principal) = connection.principal().filter(|_| connection.is_open()) else { return };
         if connection.is_guest_too_late() {
@@ -206,7 +210,7 @@ impl Shard {
         }
     }
 
-    /// Looks at all clients whenever keys have changed or something was revoked. Goes on without end.
+    /// Checks all clients whenever keys have changed or something was revoked. Runs for ever.
     pub(super) async fn look_at_guests(self: &Rc<Self>) {
         let mut news = self.gate.news();
         while news.changed().await.is_ok() {

@@ -1,4 +1,4 @@
-//! Connections that are written to no more for a while, since their principals were sent as much as they may be.
+//! Connections that are not written to for a while, because their principals were sent as much as allowed.
 
 use std::cell::RefCell;
 use std::mem;
@@ -11,10 +11,10 @@ use tokio::time;
 use super::Shard;
 use crate::connections::connection::Connection;
 
-/// How often it is looked whose time has come.
+/// How often it is checked whose time has come.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Those of a shard that have something to be sent.
+/// Those connections of a shard that have something to send.
 #[derive(Default)]
 pub(super) struct HeldBack {
     connections: RefCell<Vec<Weak<Connection>>>,
@@ -22,7 +22,7 @@ pub(super) struct HeldBack {
 }
 
 impl HeldBack {
-    /// Wakes each when its time has come. Goes on without end.
+    /// Wakes each connection when its time has come. Runs for ever.
     pub(super) async fn release_all(&self) {
         loop {
             if self.connections.borrow().is_empty() {

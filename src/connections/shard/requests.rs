@@ -1,4 +1,4 @@
-//! What clients ask for.
+//! Requests of clients.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -22,30 +22,30 @@ use crate::protocol::{
 };
 use crate::support::fault;
 
-/// Names of one request that are done before others get their turn.
+/// How many channels of one request are processed before the task yields.
 const NAMES_PER_TURN: usize = 64;
 
-/// As how many messages an `auth` counts: to verify a signature takes a shard's thread up to 0.2 ms.
+/// How many messages an `auth` counts as: verifying a signature takes a shard's thread up to 0.2 ms.
 const MESSAGES_PER_AUTH: u16 = 10;
 
-/// What became of a message.
+/// The outcome of a message.
 pub(in crate::connections) enum Heard {
     /// It was answered.
     All,
-    /// It was one too many, and the connection is being closed.
+    /// It exceeded a limit, and the connection is being closed.
     TooMuch,
-    /// It asks for something for each of its names, which is to be gone on with.
+    /// It is a request for several channels, which has to be continued.
     Request(Request),
-    /// It brings what is to be published behind what the client sent before.
+    /// It is to be published, after what the client sent before.
     Publish(Publishing),
 }
 
-/// A request whose names are done one after the other, each of which gets one final answer.
+/// A request whose channels are processed one after the other, each with one final answer.
 pub(in crate::connections) struct Request {
     wish: Wish,
     id: Option<RequestId>,
     names: vec::IntoIter<Named>,
-    /// The message has paid for its first name.
+    /// Whether the first channel was processed, which the message itself has paid for.
     has_begun: bool,
 }
 
@@ -54,13 +54,13 @@ enum Wish {
     Unsubscribe,
 }
 
-/// A name as a client wrote it, and the channel that it names.
+/// A channel's name as the client wrote it, and the channel if it is valid.
 struct Named {
     written: String,
     channel: Result<ChannelName, InvalidName>,
 }
 
-/// Why a name was not done.
+/// Why a channel of a request was refused.
 struct Refusal {
     code: ErrorCode,
     message: Cow<'static, str>,
@@ -72,7 +72,7 @@ impl Refusal {
         Self { code, message: message.into(), retry_after_ms: None }
     }
 
-    /// One subscription more than its principal, or its tenant, may have.
+    /// The principal, or its tenant, has as many subscriptions as allowed.
     fn over(over: Over) -> Self {
         let retry_after_ms = Some(over.wait_ms());
         Self { retry_after_ms, ..Self::new(ErrorCode::TooManySubscriptions, over.to_string()) }
@@ -81,7 +81,7 @@ impl Refusal {
 
 impl Request {
     /// # Errors
-    /// It names nothing, or more than `max` channels: then that is the answer to all of it.
+    /// It names no channel, or more than `max`; that answers the whole request.
     fn new(
         wish: Wish,
         id: Option<RequestId>,
@@ -90,12 +90,12 @@ impl Request {
     ) -> Result<Self, InvalidMessage> {
         if names.is_empty() || names.len() > max {
             let count = names.len();
-            let message = format!("`channels` must name 1 to {max} channels, and names {count}");
+            let message = format!("`channels` must name 1 to {max} channels, but names {count}");
             return Err(InvalidMessage { id, code: ErrorCode::InvalidMessage, message });
         }
         let mut names: Vec<Named> = names.into_iter().map(Named::new).collect();
         let mut seen = HashSet::new();
-        // However often and in whatever way a channel is written, it is asked for once.
+        // However often and in whatever spelling a channel is named, it is requested once.
         let is_new: Vec<bool> = names.iter().map(|named| seen.insert(named.shown())).collect();
         let mut is_new = is_new.into_iter();
         names.retain(|_| is_new.next().unwrap_or(true));
@@ -108,7 +108,7 @@ impl Named {
         Self { channel: written.parse(), written }
     }
 
-    /// As answers call it.
+    /// The channel's name for answers.
     fn shown(&self) -> &str {
         self.channel.as_ref().map_or(&self.written, ChannelName::as_str)
     }
@@ -122,7 +122,7 @@ impl Shard {
     ) -> Heard {
         let message = ClientMessage::parse(text);
         let is_allowed = match &message {
-            // To unsubscribe is never too much: that is charged by reading its client more slowly.
+            // Unsubscribing is never refused; it is charged by reading the client more slowly.
             Ok(ClientMessage::Unsubscribe(_)) => {
                 connection.charge_leaving(self);
                 true
@@ -142,7 +142,7 @@ impl Shard {
         }
     }
 
-    /// Answers a message, but for what a request asks for.
+    /// Answers a message, except for the channels of a request.
     fn understand(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
@@ -177,14 +177,14 @@ impl Shard {
         Ok(Heard::All)
     }
 
-    /// Does some of the names of a request; says whether there are more.
+    /// Processes some channels of a request; returns whether there are more.
     pub(in crate::connections) fn go_on(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         request: &mut Request,
     ) -> bool {
         for _ in 0..NAMES_PER_TURN {
-            // Once it is closed, or had asked for too much, the rest means nothing.
+            // When the connection is closing, or a limit was exceeded, the rest is dropped.
             if !connection.is_open() {
                 return false;
             }
@@ -227,7 +227,7 @@ impl Shard {
             None => Asked::of(channel, None, snapshot),
             Some(Since::At(position)) => Asked::of(channel, Some(position.clone()), snapshot),
             Some(Since::Unreadable(_)) => {
-                let message = r#"`since` takes {"<channel>":{"epoch":"…","offset":0}}, the epoch of the last `subscribed`, `resync` or `snapshot_end` and the offset of the last entry"#;
+                let message = r#"`since` must have the form {"<channel>":{"epoch":"…","offset":0}}, the epoch of the last `subscribed`, `resync` or `snapshot_end` and the offset of the last entry"#;
                 return Err(Refusal::new(ErrorCode::InvalidPosition, message));
             }
         };
@@ -235,11 +235,11 @@ impl Shard {
             .may_read(channel)
             .map_err(|denied| Refusal::new(ErrorCode::Forbidden, denied.to_string()))?;
         if let Some(known) = connection.subscription(channel) {
-            // Asking again begins anew, from where the request says.
+            // A repeated request starts anew, at the position that it names.
             self.supersede(&known);
         } else if connection.subscriptions.borrow().len() >= self.config.subscriptions_max {
             let message = format!(
-                "a connection may have {} subscriptions; unsubscribe from one, or open another connection",
+                "a connection may have at most {} subscriptions; unsubscribe from one, or open another connection",
                 self.config.subscriptions_max
             );
             return Err(Refusal::new(ErrorCode::TooManySubscriptions, message));
@@ -250,7 +250,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Ends a subscription for a later request. The one that it was made for is answered, if it was not.
+    /// Ends a subscription because of a later request. The request that it was made for is answered, if it
+    /// was not.
     fn supersede(self: &Rc<Self>, subscription: &Rc<Subscription>) {
         if let Some(asked) = subscription.take_asked() {
             let message = "a later request for this channel came before this one was answered";
@@ -261,7 +262,7 @@ impl Shard {
         self.detach(subscription);
     }
 
-    /// Counts one more subscription of a connection's principal; where that is one too many, its client is told.
+    /// Counts one more subscription of a connection's principal; if that exceeds a limit, tells its client.
     pub(super) fn has_room_for(&self, connection: &Connection, channel: &ChannelName) -> bool {
         let Err(over) = connection.hold_subscription() else { return true };
         let (code, message, after) = (ErrorCode::TooManySubscriptions, over.to_string(), over.wait_ms());
@@ -269,7 +270,7 @@ impl Shard {
         false
     }
 
-    /// Makes a subscription, which has been counted.
+    /// Makes a subscription that has been counted.
     pub(super) fn subscribe(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
@@ -295,7 +296,7 @@ impl Shard {
         id: Option<&RequestId>,
     ) -> Result<(), Refusal> {
         let Some(subscription) = connection.subscription(channel) else {
-            let message = "this connection has no subscription to it";
+            let message = "this connection is not subscribed to this channel";
             return Err(Refusal::new(ErrorCode::NotSubscribed, message));
         };
         self.supersede(&subscription);
@@ -317,8 +318,8 @@ impl Shard {
         connection.send_message(&unsubscribed, self.limits);
     }
 
-    /// Ends the subscriptions of a connection to orders that have ended, once each has been given all of
-    /// its order and the time to stay is over. The order that the connection was opened on ends that.
+    /// Ends a connection's subscriptions to orders that have ended, once everything was sent and the linger
+    /// time is over. The order that the connection was opened on is left to [`Self::close_if_finished`].
     pub(super) fn end_finished(self: &Rc<Self>, connection: &Rc<Connection>, now: Instant) {
         let linger = Duration::from_millis(self.config.order_linger_ms);
         for (subscription, at) in connection.finished() {
@@ -332,14 +333,14 @@ impl Shard {
         }
     }
 
-    /// Ends a subscription; the last one of a channel lets this shard leave it.
+    /// Ends a subscription. If it is the channel's last one here, this shard leaves the channel.
     pub(in crate::connections) fn unsubscribe(self: &Rc<Self>, subscription: &Rc<Subscription>) {
         if self.detach(subscription) {
             subscription.connection.release_subscription();
         }
     }
 
-    /// The same, without counting it; says whether the connection had it.
+    /// Ends a subscription without releasing its count; returns whether the connection had it.
     fn detach(self: &Rc<Self>, subscription: &Rc<Subscription>) -> bool {
         subscription.end();
         let had = {
@@ -362,11 +363,11 @@ impl Shard {
         had
     }
 
-    /// Tells the channel that this shard needs it no more.
+    /// Tells the channel that this shard no longer needs it.
     pub(super) fn leave(self: &Rc<Self>, channel: &ChannelName) {
         let (shard, channel) = (Rc::clone(self), channel.clone());
         self.spawn(async move {
-            // Somebody may have come back by now; a join sent from here on comes after the leave.
+            // A new subscriber may have arrived; its join is sent after this leave.
             if shard.followed_by(&channel).is_none() {
                 shard.channels.leave(&channel, shard.index).await;
             }
@@ -385,7 +386,7 @@ impl Shard {
         self.send_error_for_now(connection, id, code, message, channel, None);
     }
 
-    /// The same of a `publish`, of which so many entries, from the front, are in the log.
+    /// Answers a `publish`, of which the first `accepted` entries are in the log.
     pub(in crate::connections) fn send_not_published(
         &self,
         connection: &Connection,
@@ -407,7 +408,7 @@ impl Shard {
         connection.send_message(&error, self.limits);
     }
 
-    /// The same, with when to ask for it again, in milliseconds.
+    /// Sends an error with a retry delay, in milliseconds.
     pub(super) fn send_error_for_now(
         &self,
         connection: &Connection,

@@ -1,4 +1,4 @@
-//! One shard on real sockets, with the clock stopped: what waits for whom, and for how long.
+//! One shard on real sockets, with a stopped clock: which channel waits for whom, and for how long.
 
 mod answers;
 mod asking;

@@ -1,4 +1,4 @@
-//! Connections that are one too many: a few are told so, or served if they ask for health.
+//! Connections beyond the limits: a few are told why, or served if they ask for health.
 
 use std::io;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use crate::http::reserve::ReservePlace;
 use crate::http::upgrade::TooMany;
 use crate::http::way::Way;
 
-/// How long such a connection may take to send its request, and all in all.
+/// How long such a connection may take to send its request, and in total.
 const RESERVE_HEAD: Duration = Duration::from_secs(1);
 const RESERVE_HOLD: Duration = Duration::from_secs(3);
 
-/// A connection that is one too many.
+/// A connection beyond a limit.
 pub(super) struct Refused {
     pub(super) way: Way,
     pub(super) limit: Limit,
@@ -34,7 +34,7 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    /// Serves one short request of it: health, or why it is refused.
+    /// Serves one short request: health, or the reason of the refusal.
     pub(super) async fn serve(
         self,
         stream: TcpStream,
@@ -50,7 +50,7 @@ impl Refused {
             let Ok(Heard { first, .. }) = heard else { return };
             self.serve_heard(stream, first, door, asked, until).await;
         };
-        // However it ends: it was one too many.
+        // However the request ends, the connection is closed.
         tokio::select! {
             () = serving => {}
             () = lost.cancelled() => {}
@@ -84,14 +84,14 @@ impl Refused {
                 }
                 asked.stats.refused_unanswered.add(1);
                 // hyper closes the connection without an answer.
-                Err(io::Error::other("more are refused than are told why"))
+                Err(io::Error::other("too many connections are refused to tell each of them why"))
             }
         });
         let entered = enter(stream, first, parts.tls(&way), &way, until).await;
         let served = match entered {
             Err(_counted) => return,
             Ok(Entered::Plain(socket)) => tell_plain(socket, RESERVE_HEAD).await,
-            // Whoever it is, it is one too many.
+            // The client's certificate does not matter, because the connection is refused anyway.
             Ok(Entered::Rightly(socket, _certified)) => {
                 let mut http = http(RESERVE_HEAD);
                 let socket = TokioIo::new(socket);
@@ -99,12 +99,12 @@ impl Refused {
             }
         };
         if let Err(error) = served {
-            debug!(peer.addr = %way.peer, error = %error, "a refused connection ended badly");
+            debug!(peer.addr = %way.peer, error = %error, "a refused connection ended with an error");
         }
     }
 }
 
-/// Refuses a connection for the address that its proxy has announced.
+/// Refuses a connection because of the address that its proxy announced.
 pub(super) async fn refuse_announced(
     stream: TcpStream,
     first: Bytes,

@@ -1,4 +1,4 @@
-//! What can be configured about the ways in besides `http.listen`, and about TLS.
+//! The settings of entrances other than `http.listen`, and of TLS.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,27 +8,27 @@ use serde::{Deserialize, Serialize};
 use super::HttpConfig;
 use crate::support::checks::Checks;
 
-/// How a socket in the file system is listed in `http.trusted_proxies`.
+/// The entry of `http.trusted_proxies` that stands for the Unix socket.
 pub(in crate::http) const UNIX: &str = "unix";
 
 /// `[http.tls]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsConfig {
-    /// The certificate, and behind it those between it and an authority that clients know, in PEM. With it and
-    /// `key_file` the gateway speaks TLS. Read anew when it changes. Default none.
+    /// The certificate in PEM, followed by the intermediate certificates up to an authority that clients
+    /// trust. With it and `key_file`, the gateway speaks TLS. Reloaded when it changes. Default none.
     pub cert_file: Option<PathBuf>,
-    /// The certificate's private key, in PEM. Read anew when it changes. Default none.
+    /// The certificate's private key, in PEM. Reloaded when it changes. Default none.
     pub key_file: Option<PathBuf>,
-    /// For how long browsers remember that the gateway's name speaks TLS only, in seconds
-    /// (`Strict-Transport-Security`, on answers over TLS alone, and not for `localhost`). 0 = they are not told.
-    /// Default 15,552,000 (180 days).
+    /// For how long browsers remember that the gateway's name speaks only TLS, in seconds
+    /// (`Strict-Transport-Security`, only in answers over TLS, and not for `localhost`). 0 = the header is
+    /// not sent. Default 15,552,000 (180 days).
     pub hsts_s: u64,
-    /// Authorities whose certificates clients may show, in PEM. With it clients are asked for one. Read anew when
-    /// it changes. Default none.
+    /// The authorities of client certificates, in PEM. With it, clients are asked for a certificate.
+    /// Reloaded when it changes. Default none.
     pub client_ca_file: Option<PathBuf>,
-    /// Whether who shows none is served all the same: `optional` or `required`. On the operators' listener it is
-    /// `optional`. Default `optional`.
+    /// Whether clients without a certificate are served: `optional` or `required`. On the operators'
+    /// listener it is always `optional`. Default `optional`.
     pub client_auth: ClientAuth,
 }
 
@@ -36,10 +36,10 @@ pub struct TlsConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientAuth {
-    /// They may.
+    /// They may show one.
     #[default]
     Optional,
-    /// Without one there is no handshake.
+    /// The handshake fails without one.
     Required,
 }
 
@@ -66,11 +66,11 @@ impl TlsConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OperatorsConfig {
-    /// Address and port of a listener for operators. Where it is set, what is for them alone (`/metrics`,
-    /// `/ws/stats`, `/api/config` and others) is there and nowhere else. Anything but loopback needs
-    /// authentication, as for `http.listen`. Default none.
+    /// Address and port of a listener for operators. If it is set, addresses for operators (`/metrics`,
+    /// `/ws/stats`, `/api/config` and others) exist only there. Anything but loopback needs authentication,
+    /// as for `http.listen`. Default none.
     pub listen: Option<SocketAddr>,
-    /// Whether this listener speaks TLS where `http.tls` is set. Default true.
+    /// Whether this listener speaks TLS if `http.tls` is set. Default true.
     pub tls: bool,
 }
 
@@ -80,7 +80,7 @@ impl Default for OperatorsConfig {
     }
 }
 
-/// Whether trusted proxies say at the beginning of each connection whom it is for.
+/// Whether trusted proxies announce the client at the beginning of each connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProxyProtocol {
@@ -99,12 +99,11 @@ impl HttpConfig {
             "`cert_file` and `key_file` go together: set both, or none".to_owned()
         });
         checks.require("tls.client_ca_file", tls.client_ca_file.is_none() || tls.is_on(), || {
-            "goes only with `cert_file` and `key_file`: clients show certificates where TLS is spoken"
-                .to_owned()
+            "requires `cert_file` and `key_file`: clients show certificates only over TLS".to_owned()
         });
         let is_required = tls.client_auth == ClientAuth::Required;
         checks.require("tls.client_auth", !is_required || tls.client_ca_file.is_some(), || {
-            "goes only with `client_ca_file`: name the authorities whose certificates are taken".to_owned()
+            "goes only with `client_ca_file`: name the authorities whose certificates are accepted".to_owned()
         });
         let is_announced = self.proxy_protocol == ProxyProtocol::Required;
         checks.require("proxy_protocol", !is_announced || !self.trusted_proxies.is_empty(), || {
@@ -114,7 +113,7 @@ impl HttpConfig {
             format!("expected three or four octal digits such as 0660; found {:?}", self.unix_socket_mode)
         });
         if let Some(path) = &self.unix_socket {
-            /// What fits into an address of the kernel's, its final zero aside.
+            /// What fits into a kernel address, without its final zero.
             const LEN_MAX: usize = 107;
             let len = path.as_os_str().len();
             checks.require("unix_socket", (1..=LEN_MAX).contains(&len), || {
@@ -129,14 +128,14 @@ impl HttpConfig {
         }
     }
 
-    /// `unix_socket_mode`, read.
+    /// `unix_socket_mode`, parsed.
     pub(crate) fn unix_socket_mode(&self) -> Option<u32> {
         let text = &self.unix_socket_mode;
         let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
         is_octal.then(|| u32::from_str_radix(text, 8).ok())?.filter(|mode| *mode <= 0o777)
     }
 
-    /// Whether proxies that come by the socket in the file system are believed.
+    /// Whether clients of the Unix socket count as trusted proxies.
     pub(in crate::http) fn trusts_unix(&self) -> bool {
         self.trusted_proxies.iter().any(|proxy| proxy == UNIX)
     }

@@ -1,4 +1,4 @@
-//! What the gateway serves, as OpenAPI 3.1: the table of addresses with what each takes and answers.
+//! The HTTP API as OpenAPI 3.1: the table of addresses, with the body and the answer of each.
 
 use serde_json::{Map, Value, json};
 use zonewire_protocol::schema;
@@ -27,7 +27,7 @@ fn body(body: Body) -> Option<Value> {
             "application/x-ndjson": { "schema": { "type": "string", "description": "An event in each line." } },
         }),
         Body::Order => json!({ "application/json": {
-            "schema": { "anyOf": [of_schema("Swap"), { "type": "object", "description": "What `orders.schema` says." }] },
+            "schema": { "anyOf": [of_schema("Swap"), { "type": "object", "description": "An order as `orders.schema` describes it." }] },
             "example": { "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5, "slippage": 0.5 },
         } }),
         Body::Updates => json(one_or_many(of_schema("UpdateRequest"))),
@@ -38,7 +38,7 @@ fn body(body: Body) -> Option<Value> {
     Some(json!({ "required": true, "content": content }))
 }
 
-/// Bodies of which the gateway reads every field by hand, so that it can say what is wrong with it.
+/// The schemas of bodies that the gateway parses field by field, to say what is wrong with each.
 fn read_by_hand() -> [(&'static str, Value); 4] {
     let number = json!({ "type": ["number", "null"] });
     [
@@ -46,7 +46,7 @@ fn read_by_hand() -> [(&'static str, Value); 4] {
             "Price",
             json!({
                 "type": "object",
-                "description": "A price to be published, with other fields as one likes. It has a `price`, or a `bid` and an `ask`, and one of the fields that name its key.",
+                "description": "A price to publish, with any other fields. It has a `price`, or a `bid` and an `ask`, and one of the fields that name its key.",
                 "properties": {
                     "price": { "type": "number" }, "bid": number, "ask": number, "energy": number,
                     "congestion": number, "loss": number, "quantity": number,
@@ -64,7 +64,7 @@ fn read_by_hand() -> [(&'static str, Value); 4] {
             "Event",
             json!({
                 "type": "object",
-                "description": "An event to be published, with other fields as one likes. Which fields there must be depends on the type.",
+                "description": "An event to publish, with any other fields. The required fields depend on the type.",
                 "properties": {
                     "exchange": { "type": "string" },
                     "symbol": { "type": "string" },
@@ -80,7 +80,7 @@ fn read_by_hand() -> [(&'static str, Value); 4] {
             "UpdateRequest",
             json!({
                 "type": "object",
-                "description": "An update of an order, with other fields as one likes.",
+                "description": "An update of an order, with any other fields.",
                 "properties": {
                     "type": { "enum": ["routing", "building", "submitted", "confirmed", "failed"] },
                     "progress": { "type": "integer", "minimum": 0, "maximum": 100 },
@@ -96,7 +96,7 @@ fn read_by_hand() -> [(&'static str, Value); 4] {
             "Report",
             json!({
                 "type": "object",
-                "description": "An update of an order by the worker that has claimed it, with other fields as one likes. `complete` needs no `type`.",
+                "description": "An update of an order by the worker that has claimed it, with any other fields. `complete` needs no `type`.",
                 "properties": {
                     "token": { "type": "integer", "minimum": 0 },
                     "type": { "enum": ["routing", "building", "submitted"] },
@@ -152,14 +152,16 @@ fn answers(answer: Answer, problems: &[u16], kind: Kind) -> Value {
         answers.insert(status.to_string(), problem.clone());
     }
     if kind == Kind::Events {
-        let told = "The stream has ended for good: do not come back.";
+        let told = "The stream has ended for good: do not reconnect.";
         answers.insert("204".to_owned(), json!({ "description": told }));
     }
     if let (Answer::Json(_, name), Kind::Probe) = (answer, kind)
         && name != "Live"
     {
-        answers
-            .insert("503".to_owned(), json!({ "description": "Not so.", "content": json(of_schema(name)) }));
+        answers.insert(
+            "503".to_owned(),
+            json!({ "description": "It is not.", "content": json(of_schema(name)) }),
+        );
     }
     Value::Object(answers)
 }
@@ -200,13 +202,13 @@ fn openapi() -> Value {
         if pattern == "/api/orders/execute" {
             parameters.push(json!({
                 "name": "Idempotency-Key", "in": "header", "schema": { "type": "string", "maxLength": 255 },
-                "description": "The same key places the order once.",
+                "description": "Requests with the same key place one order.",
             }));
         }
         if route.kind == Kind::Events {
             parameters.push(json!({
                 "name": "Last-Event-ID", "in": "header", "schema": { "type": "string" },
-                "description": "The same as `since`, before which it counts; browsers send it.",
+                "description": "Like `since`, over which it takes precedence; sent by browsers.",
             }));
         }
         let mut operation = json!({
@@ -242,7 +244,7 @@ fn openapi() -> Value {
         "info": {
             "title": "Zonewire",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "The HTTP API of a Zonewire gateway. Receivers ignore fields and codes that they do not know. Where the gateway asks who one is, a token comes in `Authorization`.",
+            "description": "The HTTP API of a Zonewire gateway. Receivers ignore unknown fields and codes. If authentication is on, send a token in `Authorization`.",
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
         },
         "servers": [{ "url": "/" }],
@@ -271,7 +273,7 @@ fn openapi_is_as_checked_in_and_whole() {
     check("openapi.json", &pretty(&document));
 }
 
-/// Every `$ref` of a document.
+/// Collects every `$ref` of a document.
 fn references(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {

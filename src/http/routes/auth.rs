@@ -1,4 +1,4 @@
-//! `/api/auth`: what is to be no longer valid.
+//! `/api/auth`: revoking.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ where
 {
     let text = read_json(&headers, body, app.config.line_bytes_max, &app).await?;
     if !app.gate.is_on() {
-        let detail = "this gateway asks nobody who they are (auth.mode), so there is nothing to revoke";
+        let detail = "authentication is off (auth.mode), so there is nothing to revoke";
         return Err(Problem::new(ProblemCode::NotFound, detail));
     }
     let (what, name) = wish(&text)?;

@@ -1,4 +1,4 @@
-//! `/api/bridge`: events that are exchanged with other processes.
+//! `/api/bridge`: the exchange of events with other processes.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ where
     let event: EventType = event.parse().map_err(|error| invalid(format!("`type`: {error}")))?;
     if !bridge.set_mode(event, mode) {
         let detail = format!(
-            "`{event}` is not subscribed to by this gateway: see bridge.role and bridge.subscribe in its settings"
+            "this gateway is not configured to subscribe to `{event}`: see bridge.role and bridge.subscribe in its settings"
         );
         return Err(invalid(detail));
     }

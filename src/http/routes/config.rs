@@ -1,4 +1,4 @@
-//! `/api/config`: the settings that are in effect.
+//! `/api/config`: the settings in effect.
 
 use std::sync::Arc;
 

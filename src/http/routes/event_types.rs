@@ -1,4 +1,4 @@
-//! `/api/events`: publishing events, and looking at them.
+//! `/api/events`: publishing and reading events.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `/sse`: channels as server-sent events, for networks that let no WebSocket through.
+//! `/sse`: channels as server-sent events, for networks that block WebSockets.
 
 use std::collections::HashSet;
 use std::str::FromStr as _;
@@ -18,7 +18,7 @@ use crate::http::upgrade::Arrival;
 use crate::model::{ChannelName, Position};
 use crate::protocol::ProblemCode;
 
-/// The header in which a browser that comes back sends the id of the last event that it had.
+/// The header with which a browser that reconnects names the last event that it received.
 const LAST_EVENT_ID: &str = "last-event-id";
 
 #[derive(Debug, Deserialize)]
@@ -61,7 +61,7 @@ async fn open(
     event_stream::open(&app.manager, arrival, &headers, wanted, app.guest(principal)).await
 }
 
-/// The channels of a stream, which may be none: then it tells of the storage alone.
+/// The channels of a stream. Without any, the stream reports only the storage's state.
 fn channels(names: Option<&str>, max: usize) -> Result<Vec<ChannelName>, Problem> {
     let names = names.filter(|names| !names.is_empty()).map(|names| names.split(','));
     let mut channels = Vec::new();
@@ -70,9 +70,9 @@ fn channels(names: Option<&str>, max: usize) -> Result<Vec<ChannelName>, Problem
         let invalid = |error| Problem::new(ProblemCode::InvalidName, format!("{error}")).of_channel(name);
         let channel = ChannelName::from_str(name).map_err(invalid)?;
         let fault = if channels.len() == max {
-            Some(format!("a stream may have {max} channels; open another one for the rest"))
+            Some(format!("a stream may have at most {max} channels; open another one for the rest"))
         } else {
-            // Positions are by place.
+            // Positions belong to channels by their order, so a channel must not occur twice.
             (!seen.insert(channel.clone())).then(|| format!("{channel} is named twice"))
         };
         if let Some(detail) = fault {
@@ -83,11 +83,11 @@ fn channels(names: Option<&str>, max: usize) -> Result<Vec<ChannelName>, Problem
     Ok(channels)
 }
 
-/// Where to resume. What a browser sends when it comes back counts before what its address said at first.
+/// Where to resume. What a browser sends when it reconnects overrides what the address said originally.
 fn since(headers: &HeaderMap, query: Option<&str>) -> Result<Resume, Problem> {
     let header = match headers.get(LAST_EVENT_ID).map(HeaderValue::to_str) {
         Some(Ok(id)) => Some(id),
-        Some(Err(_)) => return Err(invalid_position("`Last-Event-ID` is no text")),
+        Some(Err(_)) => return Err(invalid_position("`Last-Event-ID` is not visible ASCII text")),
         None => None,
     };
     let id = header.filter(|id| !id.is_empty()).or(query).unwrap_or_default();
@@ -98,14 +98,14 @@ fn invalid_position(detail: impl Into<String>) -> Problem {
     Problem::new(ProblemCode::InvalidPosition, detail)
 }
 
-/// Puts together what was said of each channel.
+/// Combines channels, positions and snapshots.
 fn all(
     channels: Vec<ChannelName>,
     since: Vec<Option<Position>>,
     snapshot: Option<&str>,
 ) -> Result<Vec<Wanted>, Problem> {
     let count = channels.len();
-    // One that is empty says nothing of any number of channels.
+    // An empty position stands for no position of any channel.
     let says_nothing = matches!(since[..], [None]);
     if !says_nothing && since.len() != count {
         let detail = format!("there are {} positions for {count} channels", since.len());
@@ -117,7 +117,7 @@ fn all(
     Ok(wanted.map(|((channel, since), snapshot)| Wanted { channel, since, snapshot }).collect())
 }
 
-/// Which of so many channels begin with the latest entry of each key: all, none, or as said for each.
+/// Which channels begin with a snapshot: all, none, or as given for each.
 fn snapshots(said: Option<&str>, count: usize) -> Result<Vec<bool>, Problem> {
     let read = |said: &str| match said {
         "0" | "false" => Some(false),
@@ -130,7 +130,7 @@ fn snapshots(said: Option<&str>, count: usize) -> Result<Vec<bool>, Problem> {
         Some(each) if each.len() == count => Ok(each.to_vec()),
         _ => {
             let detail =
-                format!("`snapshot` is 1 or 0, or as many of them as there are channels, which are {count}");
+                format!("`snapshot` must be 1 or 0, or one of these for each of the {count} channels");
             Err(Problem::new(ProblemCode::InvalidQuery, detail))
         }
     }

@@ -1,4 +1,4 @@
-//! `/health`, `/ws/stats` and `/metrics`: how the gateway does.
+//! `/health`, `/ws/stats` and `/metrics`: the state of the gateway.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::http::problem::Problem;
 use crate::model::Zone;
 use crate::protocol::{CloseCode, Live, ProblemCode};
 
-/// Connections listed by `/ws/stats` when not asked for more.
+/// How many connections `/ws/stats` lists by default.
 const LISTED: usize = 100;
 const LISTED_MAX: usize = 10_000;
 
@@ -71,7 +71,7 @@ async fn tell_stats(app: Arc<App>, asked: Asked) -> Result<Response, Problem> {
         Some("fleet") => Ok(json(StatusCode::OK, &app.sources.fleet.view().await)),
         Some(other) => {
             let detail = format!(
-                "`scope` is `node` (this one) or `fleet` (all that share its storage), and not {other:?}"
+                "`scope` must be `node` (this one) or `fleet` (all that share its storage), not {other:?}"
             );
             Err(Problem::new(ProblemCode::InvalidQuery, detail))
         }
@@ -92,7 +92,7 @@ async fn tell_connection(app: Arc<App>, [id]: [String; 1]) -> Result<Response, P
 }
 
 fn unknown_connection() -> Problem {
-    let detail = "this node has no open connection of this id; another one may";
+    let detail = "this node has no open connection with this id; another node may";
     Problem::new(ProblemCode::UnknownConnection, detail)
 }
 

@@ -1,4 +1,4 @@
-//! `/api/jobs`: workers outside claim orders, report, and end them.
+//! `/api/jobs`: outside workers claim orders, report on them, and end them.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ pub(in crate::http) fn fail(app: &Arc<App>) -> Handler {
     about(app, Call::Fail)
 }
 
-/// What is to be done with a job.
+/// What to do with a job.
 #[derive(Debug, Clone, Copy)]
 enum Call {
     Extend,
@@ -96,7 +96,7 @@ where
     }
 }
 
-/// The JSON that a worker sends, where there is work for those outside.
+/// The JSON that a worker sends, if orders are carried out by outside workers.
 async fn read<'a, S, B>(headers: &HeaderMap, body: S, app: &'a App) -> Result<Posted<'a>, Problem>
 where
     S: Stream<Item = Result<B, warp::Error>>,
@@ -104,8 +104,7 @@ where
 {
     let text = read_json(headers, body, app.config.line_bytes_max, app).await?;
     if app.orders.config().executor != ExecutorChoice::External {
-        let detail =
-            "orders are carried out by the gateway's own workers; set orders.executor = \"external\"";
+        let detail = "orders are carried out by the gateway's own workers; for outside workers, set orders.executor = \"external\"";
         return Err(Problem::new(ProblemCode::NotExternal, detail));
     }
     check_json(&text).map_err(|unreadable| Problem::new(ProblemCode::InvalidJson, unreadable.to_string()))?;
@@ -132,10 +131,10 @@ fn field<T: serde::de::DeserializeOwned>(fields: &[(String, &RawValue)], name: &
 
 fn token(fields: &[(String, &RawValue)]) -> Result<u64, Problem> {
     let token = field(fields, "token").flatten();
-    token.ok_or_else(|| invalid("`token` must be the number that the claim gave"))
+    token.ok_or_else(|| invalid("`token` must be the number from the claim"))
 }
 
-/// Who reports; stands in the `executor` field of the updates.
+/// The worker's name, for the `executor` field of updates.
 fn worker(fields: &[(String, &RawValue)]) -> Result<Option<String>, Problem> {
     match field::<String>(fields, "executor").or_else(|| field(fields, "worker")) {
         None => Ok(None),
@@ -185,9 +184,9 @@ where
     Ok(response)
 }
 
-/// Claims what there is; where there is nothing, waits for as long as the request says, unless its worker
-/// sends no more. That one may be gone, and must not be given what comes later; if it is not, it is
-/// answered all the same.
+/// Claims waiting jobs. If there are none, it waits as long as the request says, but stops waiting when the
+/// worker's connection can no longer send: such a worker may be gone, and must not be given jobs that come
+/// later. If it is still there, it gets an empty answer.
 async fn claim_while_it_waits(
     request: &ClaimRequest,
     arrival: Option<&Arrival>,

@@ -1,5 +1,5 @@
-//! What answers at each address of the `table`: functions that make a warp filter of what the gateway
-//! works with. A filter says what it takes of a request; address and method are found already.
+//! The handlers of the addresses in the `table`: functions that make a warp filter from the gateway's
+//! state. A filter extracts what it needs from a request; address and method have already been matched.
 
 pub(super) mod auth;
 pub(super) mod bridge;
@@ -38,11 +38,11 @@ use crate::orders::Orders;
 use crate::protocol::ConfigView;
 use crate::registry::Registry;
 
-/// What the routes work with.
+/// The state that the routes work with.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) config: HttpConfig,
-    /// All settings, fit to be shown.
+    /// All settings, with secrets masked.
     pub(crate) configured: Arc<ConfigView>,
     pub(crate) manager: Manager,
     pub(crate) channels: Channels,
@@ -51,14 +51,14 @@ pub(crate) struct App {
     pub(crate) gate: Arc<Gate>,
     pub(crate) sources: Sources,
     pub(crate) stopping: CancellationToken,
-    /// Whether this process serves clients, or only tells how it does.
+    /// Whether this process serves clients, or only reports its state.
     pub(crate) serves: bool,
-    /// Whether it carries orders out.
+    /// Whether it carries out orders.
     pub(crate) works: bool,
 }
 
 impl App {
-    /// Who a connection is opened for, and counts for. Where nobody is asked, it need not know who its client is.
+    /// The client that a connection counts for. With authentication off there is none.
     fn guest(&self, principal: Arc<Principal>) -> Result<Option<Guest>, Limit> {
         if !self.gate.is_on() {
             return Ok(None);
@@ -68,7 +68,7 @@ impl App {
     }
 }
 
-/// What answers requests of one method at one address.
+/// Answers requests of one method at one address.
 pub(super) type Handler = BoxedFilter<(Response,)>;
 
 fn handler<F, R>(filter: F) -> Handler
@@ -84,20 +84,20 @@ fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error = Infallible
     warp::any().map(move || Arc::clone(&app))
 }
 
-/// The segments of a path that stand where its pattern has braces; travel in the request's extensions.
+/// The segments of a path that match the braces in its pattern; travel in the request's extensions.
 #[derive(Debug, Clone)]
 pub(super) struct Segments(pub(super) Vec<String>);
 
-/// Marks a request of which only the head is answered (`HEAD`).
+/// Marks a `HEAD` request, of which only the head is answered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HeadOnly;
 
-/// Who asks.
+/// The caller of a request.
 fn caller() -> impl Filter<Extract = (Caller,), Error = Rejection> + Clone {
     warp::ext::get::<Caller>()
 }
 
-/// All of them, as they were sent.
+/// The segments of a path, not decoded.
 fn segments<const N: usize>() -> impl Filter<Extract = ([String; N],), Error = Rejection> + Clone {
     warp::ext::get::<Segments>().and_then(|Segments(segments)| {
         let segments = <[String; N]>::try_from(segments);
@@ -111,7 +111,7 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
     response
 }
 
-/// The same with an answer that may be long. It counts until its client has taken it.
+/// A JSON answer that may be long. Its memory counts until the client has read it.
 fn long_json(app: &App, value: &impl Serialize) -> Result<Response, Problem> {
     let body = serde_json::to_vec(value).expect("an answer always serialises");
     let body = app.sources.answers.hold(body)?;

@@ -1,4 +1,4 @@
-//! `/api/orders`: placing orders, and looking at them.
+//! `/api/orders`: placing and reading orders.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use crate::protocol::{
 use crate::storage::Cancelling;
 use crate::support::json::json_fault;
 
-/// Orders in a list when not asked for more.
+/// How many orders a list has by default.
 const LISTED: usize = 50;
 const LISTED_MAX: usize = 500;
 
@@ -47,7 +47,7 @@ pub(super) fn order_id(segment: &str) -> Result<OrderId, Problem> {
     })
 }
 
-/// A text that was posted, and the room that it takes for as long as this is there.
+/// A posted text, and the memory that is reserved for it while this exists.
 pub(super) struct Posted<'a> {
     text: String,
     _held: Held<'a>,
@@ -61,8 +61,7 @@ impl Deref for Posted<'_> {
     }
 }
 
-/// The text of a JSON body of `max` bytes at the most. Where it is refused, the rest is read and
-/// dropped first.
+/// The text of a JSON body of at most `max` bytes. If it is refused, the rest is read and dropped first.
 pub(super) async fn read_json<'a, S, B>(
     headers: &HeaderMap,
     body: S,
@@ -107,7 +106,7 @@ fn check_json_is_sent(headers: &HeaderMap) -> Result<(), Problem> {
 
 // Placing
 
-/// What a client's address is made of.
+/// What the addresses in an answer are derived from.
 struct Asked {
     headers: HeaderMap,
     way: Option<Way>,
@@ -184,7 +183,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     }
 }
 
-// Looking
+// Reading
 
 #[derive(Debug, Deserialize)]
 struct ListQuery {
@@ -210,15 +209,15 @@ impl ListQuery {
     }
 }
 
-/// A page cannot begin after an order that is not known: it would be the first one again, for ever.
+/// A page cannot begin after an unknown order: it would be the first page again, for ever.
 fn unknown_cursor(after: Option<OrderId>) -> Problem {
     let after = after.map(|after| after.to_string()).unwrap_or_default();
     let detail =
-        format!("`after` names order {after}, which is not known any more; begin at the newest again");
+        format!("`after` names order {after}, which is no longer known; begin again with the newest orders");
     Problem::new(ProblemCode::UnknownOrder, detail)
 }
 
-/// `GET /api/orders/schema`: what an order must look like here. It stays the same while the process runs.
+/// `GET /api/orders/schema`: what an order must look like here. It does not change while the process runs.
 pub(in crate::http) fn schema(app: &Arc<App>) -> Handler {
     handler(with(app).map(|app: Arc<App>| {
         let mut response = Response::new(app.orders.schema().into());
@@ -318,7 +317,7 @@ where
         if update.len() <= max {
             return Ok(());
         }
-        let detail = format!("an update may have {max} bytes");
+        let detail = format!("an update may have at most {max} bytes");
         Err(Problem::new(ProblemCode::UpdateTooLarge, detail))
     };
     let updates = if text.trim_start().starts_with('[') {
@@ -389,8 +388,7 @@ async fn retry_dead_letter(
     Ok(accepted(placed.order, Some(order), placed.repeated, &asked, &app))
 }
 
-/// Whether an order that is accepted now would be carried out, and outlive this process as long as
-/// was configured.
+/// Whether an order accepted now would be carried out, and would survive this process as configured.
 fn check_open(app: &App) -> Result<(), Problem> {
     let refuse = |code, detail: &str| Err(Problem::new(code, detail));
     let storage = app.sources.storage.get();
@@ -398,13 +396,14 @@ fn check_open(app: &App) -> Result<(), Problem> {
         return Ok(());
     }
     if storage.state != BackendState::Healthy && app.orders.config().when_degraded == WhenDegraded::Reject {
-        let detail = "Redis is configured and does not serve: an order would be in this process' memory only";
+        let detail =
+            "Redis is configured and does not serve, so an order would exist in this process' memory only";
         return refuse(ProblemCode::StorageDegraded, detail);
     }
-    // One that is accepted in an outage goes to Redis when that is back, and to a worker from there.
+    // An order accepted in an outage goes to Redis when that is back, and from there to a worker.
     let is_own = storage.state == BackendState::Healthy;
     if is_own && !app.works && app.orders.config().executor == ExecutorChoice::Paper {
-        let detail = "nobody could carry the order out: this process is no worker, and its queue is its own";
+        let detail = "nobody could carry the order out: this process is not a worker, and no other process has access to its queue";
         return refuse(ProblemCode::NoWorker, detail);
     }
     Ok(())

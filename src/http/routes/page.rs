@@ -1,4 +1,4 @@
-//! The page, and the documents for programs.
+//! The page, and the machine-readable documents.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ pub(in crate::http) fn asyncapi(app: &Arc<App>) -> Handler {
     document(ASYNCAPI, "/servers/gateway/pathname", app)
 }
 
-/// A document, which says at a place where it is served.
+/// A document, with the address under which it is served inserted at `place`.
 fn document(text: &'static str, place: &str, app: &Arc<App>) -> Handler {
     let mut document: Value = serde_json::from_str(text).expect("a test has read it");
     if let Some(found) = document.pointer_mut(place) {

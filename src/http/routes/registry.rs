@@ -26,20 +26,20 @@ use crate::registry::{
 };
 use crate::support::json::json_fault;
 
-/// Says whether what other gateways wrote is known here.
+/// Says whether records of other gateways are known here.
 const STATE: HeaderName = HeaderName::from_static("registry-state");
 
-/// Records in a list when not asked for more.
+/// How many records a list has by default.
 const LISTED: usize = 100;
 const LISTED_MAX: usize = 1_000;
 
-/// How long an answer waits for the log, where it is asked to.
+/// How long an answer waits for the log, if asked to.
 const WRITTEN_WITHIN: time::Duration = time::Duration::from_secs(5);
 
 /// The media type of a merge patch (RFC 7396).
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
-/// Routes of both registries: the handlers of each, by its kind.
+/// Routes of both registries: for each kind, its handlers.
 macro_rules! of_each {
     ($($name:ident)+) => {
         pub(in crate::http) mod providers {
@@ -57,7 +57,7 @@ macro_rules! of_each {
 
 of_each!(list add set_all clear get put patch remove renew);
 
-// What is asked
+// Requests
 
 /// The query of a request, as pairs.
 fn query() -> impl Filter<Extract = (Vec<(String, String)>,), Error = std::convert::Infallible> + Clone {
@@ -69,7 +69,7 @@ fn query() -> impl Filter<Extract = (Vec<(String, String)>,), Error = std::conve
     })
 }
 
-/// What the gateway works with, and of which registry it is about.
+/// The gateway's state, and the kind of registry.
 fn with_kind(
     app: &Arc<App>,
     kind: RegistryKind,
@@ -81,13 +81,13 @@ fn invalid_query(detail: impl Into<String>) -> Problem {
     Problem::new(ProblemCode::InvalidQuery, detail)
 }
 
-/// What a writing is told besides its body.
+/// How to write a record, besides the body.
 #[derive(Debug, Default)]
 struct Wish {
     condition: Condition,
-    /// The answer waits until it is in the log.
+    /// Answer only once the log has it.
     until_written: bool,
-    /// The record is to go offline with this connection.
+    /// Take the record offline when this connection closes.
     connection: Option<Uuid>,
 }
 
@@ -126,12 +126,12 @@ fn condition(headers: &HeaderMap) -> Result<Condition, Problem> {
         let is_any = absent.all(|value| value.as_bytes().trim_ascii() == b"*");
         return match is_any && !headers.contains_key(IF_MATCH) {
             true => Ok(Condition::Absent),
-            false => Err(wrong("`If-None-Match` must be `*` here, and without `If-Match`")),
+            false => Err(wrong("`If-None-Match` must be `*` here, and cannot be combined with `If-Match`")),
         };
     }
     let mut versions = Vec::new();
     for value in matching {
-        let value = value.to_str().map_err(|_| wrong("`If-Match` is not of visible characters"))?;
+        let value = value.to_str().map_err(|_| wrong("`If-Match` must consist of visible characters"))?;
         for tag in value.split(',').map(str::trim) {
             match tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) {
                 Some(version) => versions.push(version.to_owned()),
@@ -151,7 +151,7 @@ fn key_of(segment: &str) -> Result<String, Problem> {
         .map_err(|_| Problem::new(ProblemCode::InvalidName, "the key in the address is not UTF-8"))
 }
 
-// What is answered
+// Answers
 
 fn invalid(InvalidRecord { code, detail }: InvalidRecord) -> Problem {
     Problem::new(code, detail)
@@ -173,13 +173,12 @@ fn problem(error: RegistryError) -> Problem {
     }
 }
 
-/// What is asked of a single record that is not known, while others may know it.
+/// The problem for a record that is unknown here but may be known to other nodes.
 fn unknown(app: &App, kind: RegistryKind) -> Problem {
     match app.registry.state(kind) {
         BackendState::Healthy => problem(RegistryError::Unknown),
         _ => {
-            let detail =
-                "this node knows no such record, and not all that other nodes wrote; it may be known there";
+            let detail = "this node knows no such record, but cannot see all records of other nodes at the moment; they may know it";
             Problem::new(ProblemCode::UnknownWhileDegraded, detail)
         }
     }
@@ -211,7 +210,7 @@ fn one(app: &App, kind: RegistryKind, status: StatusCode, record: &Record) -> Re
     Ok(says_state(app, kind, response))
 }
 
-/// Answers a writing: once it is in the log, where that is wished.
+/// Answers a write, once it is in the log if that was requested.
 async fn written(app: &App, kind: RegistryKind, wish: &Wish, written: Written) -> Result<Response, Problem> {
     let Written { mut record, is_new } = written;
     if let Some(connection) = wish.connection {
@@ -224,22 +223,22 @@ async fn written(app: &App, kind: RegistryKind, wish: &Wish, written: Written) -
 async fn until_written(app: &App, kind: RegistryKind, wish: &Wish, key: &str) -> Result<(), Problem> {
     if wish.until_written && time::timeout(WRITTEN_WITHIN, app.registry.is_in_log(kind, key)).await.is_err() {
         let detail = format!(
-            "it is done here, and was not in the log within {WRITTEN_WITHIN:?}; it is written there as soon as the \
-             storage takes it"
+            "the record is written on this node, but not in the log within {WRITTEN_WITHIN:?}; it will be as soon as the \
+             storage accepts it"
         );
         return Err(Problem::new(ProblemCode::StorageUnavailable, detail));
     }
     Ok(())
 }
 
-/// A record may be bound to a connection that is open on this node.
+/// A record may be bound to an open connection of this node.
 async fn check_connection(app: &App, wish: &Wish) -> Result<(), Problem> {
     let Some(id) = wish.connection else { return Ok(()) };
     if app.manager.closed(vec![id]).await.is_empty() {
         return Ok(());
     }
     let detail =
-        "this node has no open connection of this id; ask the gateway that the WebSocket is connected to";
+        "this node has no open connection with this id; ask the gateway that the WebSocket is connected to";
     Err(Problem::new(ProblemCode::UnknownConnection, detail))
 }
 
@@ -267,7 +266,7 @@ fn get_list(app: Arc<App>, kind: RegistryKind, pairs: Vec<(String, String)>) -> 
                 };
                 if field.is_empty() {
                     return Err(invalid_query(
-                        "`sort` must be the name of a field, with `-` for the greatest first",
+                        "`sort` must be the name of a field, with `-` before it for descending order",
                     ));
                 }
                 query.sort = Some((field.to_owned(), is_descending));
@@ -308,7 +307,7 @@ where
     check_connection(&app, &wish).await?;
     let added = app.registry.put(kind, None, &text, &Condition::Absent).map_err(|error| match error {
         RegistryError::Changed { .. } => {
-            let detail = "there is a record of this key already: `PUT` replaces it, `PATCH` changes it";
+            let detail = "there is a record with this key already: `PUT` replaces it, `PATCH` changes it";
             Problem::new(ProblemCode::RecordExists, detail)
         }
         error => problem(error),
@@ -430,7 +429,7 @@ async fn delete_one(
     headers: HeaderMap,
     query: Vec<(String, String)>,
 ) -> Result<Response, Problem> {
-    // Nothing of a connection concerns what is removed.
+    // Removals take no `connection`, so the kind only matters for that error.
     let (key, wish) = (key_of(&key)?, Wish::of(RegistryKind::ActiveOrders, &headers, &query)?);
     app.registry.remove(kind, &key, &wish.condition).map_err(|error| match error {
         RegistryError::Unknown => unknown(&app, kind),

@@ -1,4 +1,4 @@
-//! The WebSockets: without subscriptions, of a zone, of events, of an order.
+//! The WebSockets: without subscriptions, for a zone, for events, for an order.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::http::upgrade::{WebSocketRequest, accept, web_socket};
 use crate::model::{ChannelName, EventType, InvalidName, InvalidOrderId, Position, Zone};
 use crate::protocol::ErrorCode;
 
-/// A part of the address of a WebSocket that is not of the right form. It is told over the WebSocket,
-/// since browsers hide the answers of HTTP from pages.
+/// A fault in the address of a WebSocket. It is reported over the WebSocket, because browsers hide HTTP
+/// answers to upgrades from pages.
 struct BadAddress(ErrorCode, String);
 
 #[derive(Debug, Deserialize)]
@@ -26,15 +26,15 @@ struct Since {
     snapshot: Option<String>,
 }
 
-/// Reads the query; it is `None` where that has not the right form.
+/// Parses the query; `None` if it is malformed.
 fn since() -> BoxedFilter<(Option<Since>,)> {
     warp::query().map(Some).or(warp::any().map(|| None)).unify().boxed()
 }
 
-/// Where to resume, if anywhere, and whether the latest entry of each key is wanted.
+/// Where to resume, if anywhere, and whether to begin with a snapshot.
 fn asked(query: Option<Since>) -> Result<(Option<Position>, bool), BadAddress> {
     let Some(Since { since, snapshot }) = query else {
-        let message = "the query is not of the form ?since=<epoch>:<offset>";
+        let message = "the query must have the form ?since=<epoch>:<offset>";
         return Err(BadAddress(ErrorCode::InvalidPosition, message.to_owned()));
     };
     let since = since.as_deref().map(Position::from_str).transpose();
@@ -42,7 +42,7 @@ fn asked(query: Option<Since>) -> Result<(Option<Position>, bool), BadAddress> {
     Ok((since, says_snapshot(snapshot.as_deref())?))
 }
 
-/// Whether the latest entry of each key is wanted.
+/// Whether to begin with a snapshot.
 fn says_snapshot(said: Option<&str>) -> Result<bool, BadAddress> {
     match said {
         None | Some("0" | "false") => Ok(false),
@@ -51,7 +51,7 @@ fn says_snapshot(said: Option<&str>) -> Result<bool, BadAddress> {
     }
 }
 
-/// Opens a WebSocket, if only to say that its address has not the right form.
+/// Opens a WebSocket, if only to report that its address is malformed.
 async fn open(
     request: WebSocketRequest,
     app: &App,
@@ -118,10 +118,10 @@ async fn open_events(
     open(request, &app, caller, opening).await
 }
 
-/// The channels of events, or views of them, that a filter stands for.
+/// The channels of events, or views of them, that a filter selects.
 fn wanted_events(filter: Option<WhichEvents>, max: usize) -> Result<Vec<Wanted>, BadAddress> {
     let Some(WhichEvents { types, exchange, symbol, snapshot }) = filter else {
-        let message = "the query is not of the form ?types=ticker,trade&exchange=binance&symbol=BTC-USDT";
+        let message = "the query must have the form ?types=ticker,trade&exchange=binance&symbol=BTC-USDT";
         return Err(BadAddress(ErrorCode::InvalidMessage, message.to_owned()));
     };
     let snapshot = says_snapshot(snapshot.as_deref())?;
@@ -137,7 +137,7 @@ fn wanted_events(filter: Option<WhichEvents>, max: usize) -> Result<Vec<Wanted>,
     let (exchanges, symbols) = (any(listed(exchange.as_deref())), any(listed(symbol.as_deref())));
     let mut wanted: Vec<Wanted> = Vec::new();
     for event in types {
-        // How an exchange does is of no symbol.
+        // Events about an exchange have no symbol.
         let symbols = if event.segments() == 1 { &symbols[..1] } else { &symbols };
         for (exchange, symbol) in
             exchanges.iter().flat_map(|exchange| symbols.iter().map(move |symbol| (exchange, symbol)))
@@ -154,7 +154,7 @@ fn wanted_events(filter: Option<WhichEvents>, max: usize) -> Result<Vec<Wanted>,
             }
             if wanted.len() == max {
                 let message = format!(
-                    "a connection may have {max} subscriptions; name fewer types, exchanges or symbols"
+                    "a connection may have at most {max} subscriptions; name fewer types, exchanges or symbols"
                 );
                 return Err(BadAddress(ErrorCode::TooManySubscriptions, message));
             }
@@ -164,7 +164,7 @@ fn wanted_events(filter: Option<WhichEvents>, max: usize) -> Result<Vec<Wanted>,
     Ok(wanted)
 }
 
-/// `GET /ws/orders/{orderId}?since=<epoch>:<offset>`, also as `/api/orders/status/{orderId}`: subscribed to
+/// `GET /ws/orders/{orderId}?since=<epoch>:<offset>`, also at `/api/orders/status/{orderId}`: subscribed to
 /// one order from the start.
 pub(in crate::http) fn order(app: &Arc<App>) -> Handler {
     handler(with(app).and(caller()).and(segments()).and(since()).and(web_socket()).then(open_order))

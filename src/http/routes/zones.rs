@@ -1,4 +1,4 @@
-//! `/api/zones`: publishing prices, looking at them, and taking them away.
+//! `/api/zones`: publishing, reading and removing prices.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -22,20 +22,20 @@ use crate::protocol::{Entries, ProblemCode, ZoneList, ZoneView, entry_json};
 use crate::storage::{LatestPage, Page, StorageError};
 use crate::support::fault;
 
-/// Entries given by `/history` when not asked for more.
+/// How many entries `/history` returns by default.
 const HISTORY: usize = 100;
 const HISTORY_MAX: usize = 1_000;
 
-/// Keys given by `/latest` at the most, whose entries come to a MiB at the most.
+/// The most keys that `/latest` returns; their entries are also limited to 1 MiB.
 const LATEST_MAX: usize = 10_000;
 
-/// A path segment that names something.
+/// Parses a path segment.
 fn named<T: FromStr<Err: std::fmt::Display>>(segment: &str) -> Result<T, Problem> {
     let invalid = |detail| Problem::new(ProblemCode::InvalidName, detail);
     decoded(segment).map_err(invalid)
 }
 
-/// The same; what is wrong, in words.
+/// Decodes and parses a path segment; the error is in words.
 pub(super) fn decoded<T: FromStr<Err: std::fmt::Display>>(segment: &str) -> Result<T, String> {
     let text = percent_decode_str(segment).decode_utf8();
     let text = text.map_err(|_error| "the name in the address is not UTF-8".to_owned())?;
@@ -63,7 +63,7 @@ where
     post_entries(&app, &caller, Posted::Price, channel, &headers, body).await
 }
 
-/// Publishes what a request brings.
+/// Publishes the body of a request.
 pub(super) async fn post_entries<S, B>(
     app: &App,
     caller: &Caller,
@@ -154,7 +154,7 @@ pub(in crate::http) fn remove_key(app: &Arc<App>) -> Handler {
 async fn delete_key(app: Arc<App>, [zone, key]: [String; 2]) -> Result<Response, Problem> {
     let zone = named::<Zone>(&zone)?;
     let key = named::<String>(&key)?;
-    let detail = || format!("the zone {zone} has no price of this key");
+    let detail = || format!("the zone {zone} has no price for this key");
     removed(app.channels.remove_key(&zone, &key).await, &zone, ProblemCode::UnknownKey, detail, &app)
 }
 
@@ -178,7 +178,7 @@ fn removed(
 ) -> Result<Response, Problem> {
     match found {
         Ok(true) => Ok(StatusCode::NO_CONTENT.into_response()),
-        // Others may know it.
+        // Other nodes may know it.
         Ok(false) if app.channels.is_degraded(&ChannelName::zone(zone)) => {
             Err(Problem::storage(&StorageError::Unknown { op: "remove" }))
         }
@@ -187,7 +187,7 @@ fn removed(
     }
 }
 
-/// Which part of a list is wanted.
+/// Which part of a list to return.
 #[derive(Debug, Deserialize)]
 pub(super) struct PageQuery {
     limit: Option<usize>,
@@ -231,7 +231,7 @@ pub(super) async fn history_of(
     };
     let Page { epoch, top, first, entries, .. } = page.map_err(|error| Problem::storage(&error))?;
     if after.is_some_and(|position| epoch.as_ref() != Some(&position.epoch)) {
-        let detail = "the log has begun a new life since that position; read again without `after`";
+        let detail = "the log has a new epoch since that position; read again without `after`";
         return Err(Problem::new(ProblemCode::ForeignEpoch, detail));
     }
     let view = Entries {

@@ -1,4 +1,4 @@
-//! How the gateway does, in short.
+//! Health: the state of the gateway in short.
 
 use chrono::Utc;
 use zonewire_protocol::stats::BridgeView;
@@ -78,7 +78,7 @@ impl Sources {
         }
     }
 
-    /// What is counted of the bridge; where it is off, whether the storage's Redis serves.
+    /// The counters of the bridge; if it is off, whether the storage's Redis is connected.
     pub(super) fn bridged(&self) -> BridgeView {
         let counts = self.bridge.read();
         if self.bridge.is_on() {

@@ -1,4 +1,4 @@
-//! `/metrics`: what the statistics say, for Prometheus.
+//! `/metrics`: the statistics, for Prometheus.
 
 use std::fmt;
 
@@ -15,10 +15,10 @@ use crate::model::{BackendName, BackendState};
 use crate::support::{machine, telemetry};
 
 impl Sources {
-    /// What [`stats`](Self::stats) says, in the text format of OpenMetrics.
+    /// The numbers of [`stats`](Self::stats), in the text format of OpenMetrics.
     ///
     /// # Errors
-    /// Writing to a string does not fail; the encoder's type says it could.
+    /// Writing to a string cannot fail, but the encoder's type permits it.
     pub(crate) async fn metrics(&self) -> Result<String, fmt::Error> {
         let mut families = Families::default();
         let stats = self.stats(None).await;
@@ -28,9 +28,9 @@ impl Sources {
         families.write()
     }
 
-    /// What is under way, to see whether all of it ends.
+    /// The number of running tasks, to see whether they all end.
     fn tell_tasks(&self, to: &mut dyn FnMut(Metric<'_>)) {
-        let help = "Tasks under way: those of the threads that serve connections, and all others";
+        let help = "Running tasks: on the threads that serve connections, and all others";
         for (on, count) in
             [("serving", self.manager.tasks()), ("rest", self.runtime.metrics().num_alive_tasks())]
         {
@@ -40,17 +40,17 @@ impl Sources {
     }
 }
 
-/// What one part says, and what is said of any process, in the text format of OpenMetrics.
+/// The metrics of one part, and those of every process, in the text format of OpenMetrics.
 ///
 /// # Errors
-/// As of a gateway's metrics.
+/// As for a gateway's metrics.
 pub(crate) fn metrics_of(part: &dyn Metrics) -> Result<String, fmt::Error> {
     let mut families = Families::default();
     part.tell(&mut |metric| families.add(metric));
     families.write()
 }
 
-/// What is said there as words, or is only of interest over time.
+/// Values that the statistics contain as words, or that matter only over time.
 fn tell_more(stats: &StatsView, to: &mut dyn FnMut(Metric<'_>)) {
     let mut gauge = |name, help, label, number| {
         to(Metric { name, kind: MetricKind::Gauge, help, label, number });
@@ -58,42 +58,41 @@ fn tell_more(stats: &StatsView, to: &mut dyn FnMut(Metric<'_>)) {
     gauge("uptime_seconds", "Time since the start", None, Number::Count(stats.uptime_s));
     let is = |is_so| Number::Count(u64::from(is_so));
     for state in BackendState::ALL {
-        let help = "1 for the state that the storage is in";
+        let help = "1 for the current state of the storage";
         gauge("storage_state", help, Some(("state", state.as_str())), is(stats.storage.state.is(state)));
     }
     for backend in [BackendName::Redis, BackendName::InMemory] {
         let label = Some(("backend", backend.as_str()));
         gauge(
             "storage_backend",
-            "1 for the backend that serves",
+            "1 for the storage that serves",
             label,
             is(stats.storage.storage_backend.is(backend)),
         );
     }
     let (all, away) = (stats.storage.primaries as u64, stats.storage.primaries_away as u64);
-    let help = "Servers that share the channels among them (the primaries of a cluster, or 1)";
+    let help = "Servers that share the channels (the primaries of a cluster, or 1)";
     gauge("storage_primaries", help, None, Number::Count(all));
-    gauge("storage_primaries_away", "Of these, those that do not serve", None, Number::Count(away));
+    gauge("storage_primaries_away", "Servers among them that do not serve", None, Number::Count(away));
     let oldest = stats.outage.journal_oldest_ms.unwrap_or(0) as f64 / 1_000.0;
     let help = "How long the oldest entry in the journal has waited for Redis";
     gauge("journal_oldest_seconds", help, None, Number::Real(oldest));
     for state in ["off", "working", "failed", "stalled", "closed"] {
-        let help = "1 for how the journal's copy on disk does";
+        let help = "1 for the current state of the spool, the journal's write-ahead log on disk";
         gauge("spool_state", help, Some(("state", state)), is(stats.outage.spool == state));
-        let help = "1 for how the disk does on which memory keeps what it has";
+        let help = "1 for the current state of the memory storage's files";
         gauge("memory_disk_state", help, Some(("state", state)), is(stats.memory.disk == state));
     }
     let others = Number::Count(stats.orders.other_executors.len() as u64);
-    let help =
-        "Kinds of executors that other nodes with the same storage have; 0 in a fleet that is of one mind";
+    let help = "Kinds of executors of other nodes on the same storage; 0 if all nodes have the same kind";
     gauge("other_executors", help, None, others);
-    let (name, help) = ("log_lines_lost", "Lines of the log that stderr did not take");
+    let (name, help) = ("log_lines_lost", "Log lines that could not be written to stderr");
     let number = Number::Count(telemetry::lines_lost());
     to(Metric { name, kind: MetricKind::Counter, help, label: None, number });
 }
 
-/// What Prometheus' own client libraries say of a process, by the same names; nothing where the system does
-/// not say it as Linux does.
+/// The process metrics of Prometheus' client libraries, by the same names; none on systems without Linux'
+/// `/proc`.
 fn tell_process(to: &mut dyn FnMut(Metric<'_>)) {
     let Some(process) = machine::process() else { return };
     let (counter, gauge) = (MetricKind::Counter, MetricKind::Gauge);
@@ -102,26 +101,31 @@ fn tell_process(to: &mut dyn FnMut(Metric<'_>)) {
         (
             "process_resident_memory_bytes",
             gauge,
-            "Memory that it takes",
+            "Resident memory of this process",
             Number::Count(process.resident_bytes),
         ),
         (
             "process_open_fds",
             gauge,
-            "Files that it has open, sockets among them",
+            "Open file descriptors of this process, including sockets",
             Number::Count(process.open_files),
         ),
-        ("process_start_time_seconds", gauge, "When it began, since 1970", Number::Real(process.started_s)),
+        (
+            "process_start_time_seconds",
+            gauge,
+            "Start time of this process, since 1970",
+            Number::Real(process.started_s),
+        ),
     ] {
         to(Metric { name, kind, help, label: None, number });
     }
     if let Some(files) = machine::open_files() {
-        let (name, help) = ("process_max_fds", "Files that it may have open");
+        let (name, help) = ("process_max_fds", "The most file descriptors that this process may open");
         to(Metric { name, kind: gauge, help, label: None, number: Number::Count(files as u64) });
     }
 }
 
-/// What is counted of exchanging events by Redis, by the names that others have for it.
+/// Metrics of the exchange of events over Redis whose names other programs share, so they have no prefix.
 const OF_ANY_BRIDGE: [&str; 6] = [
     "redis_connected",
     "redis_events_published",
@@ -131,7 +135,7 @@ const OF_ANY_BRIDGE: [&str; 6] = [
     "redis_subscriptions_active",
 ];
 
-/// Metrics by name: those of one name follow each other in the text.
+/// Metrics by name, so that those of one name are adjacent in the text.
 #[derive(Debug, Default)]
 struct Families(Vec<Family>);
 
@@ -139,13 +143,13 @@ struct Families(Vec<Family>);
 struct Family {
     name: &'static str,
     kind: MetricKind,
-    /// Of each value of the label, where they differ.
+    /// The help text for each value of the label, if they differ.
     help: Vec<(Option<String>, &'static str)>,
     samples: Vec<(Option<(&'static str, String)>, Number)>,
 }
 
 impl Families {
-    /// All of them, and what is said of any process.
+    /// Writes all metrics, and those of every process.
     fn write(mut self) -> Result<String, fmt::Error> {
         tell_process(&mut |metric| self.add(metric));
         let mut registry = Registry::default();
@@ -202,7 +206,7 @@ impl Collector for Families {
                     Some((name, value)) => {
                         encode(family.kind, *number, told.encode_family(&[(*name, value.as_str())])?)?;
                     }
-                    // There is one.
+                    // Without a label there is only one sample.
                     None => {
                         encode(family.kind, *number, told)?;
                         break;

@@ -1,5 +1,5 @@
-//! What the gateway tells of itself: health, stats, metrics. All of it is asked of the same sources, so that
-//! they never say different things.
+//! What the gateway reports about itself: health, stats, metrics. All of it comes from the same sources, so
+//! they never disagree.
 
 mod health;
 mod metrics;
@@ -30,13 +30,13 @@ use crate::orders::{InteropStats, Orders};
 use crate::registry::Registry;
 use crate::storage::{MemoryBackend, OutageReader, StatusReader};
 
-/// What is asked.
+/// The sources of what is reported.
 #[derive(Debug)]
 pub(crate) struct Sources {
     pub(crate) node: NodeId,
     pub(crate) started: Instant,
     pub(crate) manager: Manager,
-    /// Of all but the threads that serve.
+    /// The runtime of everything except the serving threads.
     pub(crate) runtime: Handle,
     pub(crate) channels: Channels,
     pub(crate) orders: Orders,
@@ -45,12 +45,12 @@ pub(crate) struct Sources {
     pub(crate) storage: StatusReader,
     pub(crate) memory: MemoryBackend,
     pub(crate) outage: OutageReader,
-    /// Whether a Redis is named in the configuration.
+    /// Whether the configuration names a Redis.
     pub(crate) redis_configured: bool,
     pub(crate) accepts: Arc<AcceptStats>,
     pub(crate) intake: Arc<IntakeStats>,
     pub(crate) bodies: BodyRoom,
-    /// The room of answers that their clients have not taken yet.
+    /// The memory for answers that clients have not read yet.
     pub(crate) answers: Arc<BodyRoom>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) interop: Arc<InteropStats>,
@@ -59,6 +59,6 @@ pub(crate) struct Sources {
     pub(crate) bridge: Bridge,
     pub(crate) gate: Arc<Gate>,
     pub(crate) tls: Option<Arc<Tls>>,
-    /// It is about to stop, or stops: who asks whether it is ready is told no.
+    /// Cancelled when the node is about to stop: it is not ready from then on.
     pub(crate) leaving: CancellationToken,
 }

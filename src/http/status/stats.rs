@@ -1,4 +1,4 @@
-//! `/ws/stats`: all that is counted.
+//! `/ws/stats`: all counters.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,24 +19,26 @@ use crate::protocol::Scope;
 use crate::registry::RegistryKind;
 use crate::storage::{self, JobCounts};
 
-/// How long the storage may take to say how exchanges are reached.
+/// How long the storage may take to return the state of connections to exchanges.
 const STATES_WITHIN: Duration = Duration::from_millis(250);
 
-/// Exchanges whose state is read.
+/// The most exchanges whose state is read.
 const EXCHANGES_MAX: usize = 1_000;
 
-/// What events say of how an exchange is reached. Of the same time the later one here counts.
+/// Events that say how the connection to an exchange is. If two have the same time, the later one in this
+/// list counts.
 const STATES: [(EventType, &str); 3] = [
     (EventType::ExchangeDisconnected, "disconnected"),
     (EventType::ExchangeReconnecting, "reconnecting"),
     (EventType::ExchangeConnected, "connected"),
 ];
 
-/// The same to count jobs; a snapshot does not wait for an outage to end.
+/// How long the storage may take to count jobs; statistics do not wait for the end of an outage.
 const JOBS_WITHIN: Duration = Duration::from_millis(250);
 
 impl Sources {
-    /// Counts everything; with `list`, also what the shards have to be asked for, and these connections.
+    /// Reads all counters; with `list`, also what the shards must be asked for, and the connections that it
+    /// selects.
     pub(crate) async fn stats(&self, list: Option<Listing>) -> StatsView {
         let list_wanted = list.is_some();
         let exchanges = async { if list_wanted { self.exchanges().await } else { BTreeMap::new() } };
@@ -51,7 +53,7 @@ impl Sources {
         messages.replay_bytes = self.channels.page_bytes();
         let storage = self.storage.get();
         let mut requests_refused_by_reason = self.refusals.counts();
-        // Counted where it is said, so that what is said in the middle of a body counts too.
+        // Counted where the problem arises, so that refusals in the middle of a body count too.
         let (tokens_accepted, tokens_refused) = self.gate.counts();
         requests_refused_by_reason.insert("busy".to_owned(), self.bodies.refused() + self.answers.refused());
         StatsView {
@@ -117,13 +119,14 @@ impl Sources {
         }
     }
 
-    /// All that is known of an open connection of this node.
+    /// Everything known about an open connection of this node.
     pub(crate) async fn connection(&self, id: Uuid) -> Option<ConnectionStory> {
         let story = self.manager.story(id).await?;
         Some(ConnectionStory { node: self.node.to_string(), ..story })
     }
 
-    /// How exchanges are reached, as the newest event of each says, and what came of them here.
+    /// The state of the connection to each exchange, from its newest event, and the counters of its events
+    /// here.
     async fn exchanges(&self) -> BTreeMap<String, ExchangeView> {
         let counted = self.bridge.exchanges().into_iter();
         let mut exchanges: BTreeMap<String, ExchangeView> = counted

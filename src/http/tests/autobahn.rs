@@ -1,7 +1,7 @@
-//! What the Autobahn test suite says of the frames that the gateway reads and writes (RFC 6455).
+//! The Autobahn test suite on the frames that the gateway reads and writes (RFC 6455).
 //!
-//! kosoku runs the suite's cases. Compression (12, 13) is not offered, and not asked for. What came of each
-//! case is in `tests/autobahn/results.txt`: its verdicts, and the code with which the gateway closed.
+//! kosoku runs the suite's cases. Compression (12, 13) is not offered and not tested. The outcome of each
+//! case is in `tests/autobahn/results.txt`: the suite's verdicts, and the close code of the gateway.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,27 +24,27 @@ use crate::http::way::Entrance;
 use crate::model::BackendName;
 use crate::storage::{StatusWriter, StorageStatus};
 
-/// Where the suite is; set by `scripts/test`.
+/// The path of kosoku; set by `scripts/test`.
 const KOSOKU: &str = "ZONEWIRE_TEST_KOSOKU";
 
-/// Set in continuous integration, so that a missing program fails instead of skipping.
+/// Set in continuous integration, so that a missing program is a failure rather than a skip.
 const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_TOOLS";
 
 /// A case may send 16 MiB at once.
 const MESSAGE_BYTES_MAX: usize = 32 << 20;
 
-/// What came of one case.
+/// The outcome of one case.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Outcome {
     behavior: String,
     behavior_close: String,
-    /// What the gateway closed with.
+    /// The close code of the gateway.
     remote_close_code: Option<u16>,
 }
 
 impl Outcome {
-    /// Strictly: nothing that is just about acceptable. The RFC leaves some cases open.
+    /// Strict: verdicts that are barely acceptable do not count. The RFC leaves some cases open.
     fn is_well(&self) -> bool {
         [&self.behavior, &self.behavior_close].iter().all(|it| ["OK", "INFORMATIONAL"].contains(&it.as_str()))
     }
@@ -54,15 +54,15 @@ fn kept() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/autobahn/results.txt")
 }
 
-/// Something that gives back what it is sent, made of an accept loop and a shard like any other; whatever is
-/// done with its address.
+/// Runs an echo server, made of an accept loop and a shard like any other, and calls `act` with its
+/// address.
 async fn with_echo(act: impl AsyncFnOnce(&str)) {
     let config = ConnectionsConfig {
         message_bytes_max: MESSAGE_BYTES_MAX,
         outbox_bytes_max: 4 * MESSAGE_BYTES_MAX,
         outbox_frames_max: 1_000_000,
         messages_per_s: 0,
-        // A busy machine may take long, and nothing but an echo is expected.
+        // A busy machine may be slow, and the suite expects nothing but echoes.
         heartbeat_interval_s: 3_600,
         silence_timeout_s: 7_200,
         ..ConnectionsConfig::default()
@@ -112,7 +112,7 @@ async fn with_echo(act: impl AsyncFnOnce(&str)) {
     LocalSet::new().run_until(tests).await;
 }
 
-/// Runs cases of the suite, and says what came of each.
+/// Runs cases of the suite, and returns the outcome of each.
 async fn run(kosoku: &Path, address: &str, which: &[&str]) -> BTreeMap<String, Outcome> {
     let report = tempfile::tempdir().unwrap();
     let ran = Command::new(kosoku)
@@ -139,7 +139,8 @@ async fn every_case_of_frames_ends_as_the_rfc_says() {
     let mut outcomes = BTreeMap::new();
     with_echo(async |address| {
         outcomes = run(&kosoku, address, &["--exclude", "12.*", "--exclude", "13.*"]).await;
-        // The suite has clocks of its own, and this machine may be busy: each has a second try by itself.
+        // The suite has its own timeouts, and this machine may be busy, so each failed case gets a second
+        // try alone.
         for (case, outcome) in outcomes.iter_mut().filter(|(_, outcome)| !outcome.is_well()) {
             if let Some((_, again)) = run(&kosoku, address, &["--include", case]).await.pop_first() {
                 *outcome = again;

@@ -1,4 +1,4 @@
-//! Every route, with every role. A route that is new is to be thought of here first.
+//! Every route with every role. New routes must be listed here.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use crate::storage::{MemoryBackend, MemoryConfig, Retention};
 
 const SECRET: &str = "a secret of this test, long enough to be one";
 
-/// Who asks: nobody; somebody with a token without rights; somebody in a role; a tenant's trader.
+/// The callers: without a token; with a token without rights; in each role; a trader of a tenant.
 const CALLERS: [&str; 8] =
     ["anonymous", "nothing", "viewer", "trader", "publisher", "worker", "operator", "tenant"];
 
-/// What each caller is told, in their order: `+` is let in, `1` is 401, `3` is 403, `4` is 404 as if it were
-/// not there. The order in an address is nobody's.
+/// The answer for each caller, in this order: `+` is admitted, `1` is 401, `3` is 403, `4` is 404, as if it
+/// did not exist. The order in the address belongs to nobody.
 const DOORS: &[(&str, &str, &str)] = &[
     ("GET", "/", "++++++++"),
     ("GET", "/mark.svg", "++++++++"),
@@ -40,15 +40,15 @@ const DOORS: &[(&str, &str, &str)] = &[
     ("GET", "/api/config", "133333+3"),
     ("GET", "/api/bridge/subscriptions", "133333+3"),
     ("POST", "/api/bridge/subscriptions", "133333+3"),
-    // The shard asks for each channel: see `tests/it/access.rs`.
+    // The shard checks each channel: see `tests/it/access.rs`.
     ("GET", "/ws", "++++++++"),
     ("GET", "/ws/market/{zone}", "++++++++"),
     ("GET", "/ws/events", "++++++++"),
     ("GET", "/ws/orders/{order}", "++++++++"),
     ("GET", "/api/orders/status/{order}", "++++++++"),
-    // The handler asks for each channel: see below.
+    // The handler checks each channel: see below.
     ("GET", "/sse", "++++++++"),
-    // With what one may see.
+    // Lists what the caller may see.
     ("GET", "/api/zones", "13++++++"),
     ("DELETE", "/api/zones/{zone}", "133333+3"),
     ("POST", "/api/zones/{zone}/prices", "1333+3+3"),
@@ -72,7 +72,7 @@ const DOORS: &[(&str, &str, &str)] = &[
     ("POST", "/api/jobs/{job}/complete", "13333++3"),
     ("POST", "/api/jobs/{job}/release", "13333++3"),
     ("POST", "/api/jobs/{job}/fail", "13333++3"),
-    // A tenant has no right to what bears no tenant's name.
+    // A principal of a tenant has no right to what belongs to no tenant.
     ("GET", "/api/registry", "133333+3"),
     ("POST", "/api/registry/sync", "133333+3"),
     ("GET", "/api/providers", "133333+3"),
@@ -119,7 +119,7 @@ fn token(caller: &str) -> Option<String> {
     });
     match caller {
         "anonymous" => return None,
-        // Rights for all tenants are void for one of them.
+        // Rights that cannot be limited to a tenant are void for it.
         "tenant" => {
             claims["roles"] = json!(["desk", "operator", "worker"]);
             claims["rights"] = json!([

@@ -1,10 +1,10 @@
-//! What browsers are told with every answer.
+//! The headers for browsers in every answer.
 
 use super::*;
 use crate::http::table::Address;
 use crate::http::way::{Peer, Way};
 
-/// Names and values that every answer has.
+/// Headers that every answer has.
 const ALWAYS: [(&str, &str); 5] = [
     ("x-content-type-options", "nosniff"),
     ("x-frame-options", "DENY"),
@@ -41,7 +41,7 @@ async fn every_answer_of_every_address_tells_browsers_what_not_to_do() {
                 && policy.contains("frame-ancestors 'none'"),
             "{policy}"
         );
-        // The page alone runs scripts, and loads no others than the gateway's.
+        // Only the page may run scripts, and only the gateway's own.
         assert_eq!(policy.contains("script-src 'self'"), path == "/" && answer.status() == 200, "{path}");
         assert!(!answer.headers().contains_key("strict-transport-security"), "not over plain HTTP");
     }

@@ -1,4 +1,4 @@
-//! What RFC 9110 and 9112 ask of a server, byte by byte: through hyper, without a port.
+//! What RFC 9110 and 9112 require of a server, byte by byte: through hyper, without a port.
 
 use std::convert::Infallible;
 
@@ -12,7 +12,7 @@ use super::*;
 
 const ORDER: &str = "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
 
-/// An answer as it came.
+/// An answer as it was received.
 #[derive(Debug)]
 struct Raw {
     status: u16,
@@ -25,7 +25,7 @@ impl Raw {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// What the answer depends on, in the order of names.
+    /// What the answer depends on, sorted by name.
     fn vary(&self) -> Option<String> {
         let mut names: Vec<_> = self.header("vary")?.split(", ").collect();
         names.sort_unstable_by(|a, b| b.cmp(a));
@@ -38,7 +38,7 @@ impl Raw {
     }
 }
 
-/// Sends a connection's bytes, closes the sending side, and reads all that comes.
+/// Sends the bytes of a connection, closes the sending side, and reads everything that comes back.
 async fn exchange(routes: &Routes, sent: &str) -> String {
     let (mut client, server) = tokio::io::duplex(1 << 20);
     let door = routes.door.clone();
@@ -57,7 +57,7 @@ async fn exchange(routes: &Routes, sent: &str) -> String {
         client.read_to_end(&mut answered).await.unwrap();
         String::from_utf8(answered).unwrap()
     };
-    // A connection with a broken request ends with an error, after the answer.
+    // A connection with a malformed request ends with an error after the answer.
     let (_served, answered) = tokio::join!(serving, asking);
     answered
 }
@@ -83,7 +83,7 @@ fn head(method: &str, path: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n")
 }
 
-/// A request with a body that the address can read.
+/// A request with a body that the address can parse.
 fn whole(method: &str, path: &str) -> String {
     let body = if method == "POST" { r#"{"key":"A","price":1}"# } else { "" };
     let len = body.len();
@@ -96,12 +96,12 @@ fn path_of(address: &Address) -> String {
     path.replace("{order}", ORDER).replace("{job}", ORDER).replace("{type}", "ticker")
 }
 
-/// What the method that an address is there for gets, with this test's body and names.
+/// What an address answers to one of its methods, with this test's body and names.
 fn expected(address: &Address, method: &str) -> (u16, &'static str) {
     match address.pattern() {
         "/api/providers" | "/api/active-orders" => match method {
             "POST" => (422, "invalid_record"),
-            // Without a body.
+            // An empty body.
             "PUT" => (400, "invalid_json"),
             _ => (200, ""),
         },
@@ -114,7 +114,7 @@ fn expected(address: &Address, method: &str) -> (u16, &'static str) {
         // There is no Redis whose keys could be read.
         "/api/registry/sync" => (404, "not_found"),
         _ if address.kind() == Kind::WebSocket => (426, "upgrade_required"),
-        // Here is no connection that could be handed over.
+        // There is no connection that could be handed over.
         "/sse" => (400, "not_upgradable"),
         "/api/zones/{zone}" => (404, "unknown_zone"),
         "/api/zones/{zone}/keys/{key}" => (404, "unknown_key"),
@@ -123,9 +123,9 @@ fn expected(address: &Address, method: &str) -> (u16, &'static str) {
         "/api/orders/dead-letters/{order}/retry" => (404, "unknown_dead_letter"),
         "/api/orders/{order}" | "/api/orders/{order}/cancel" => (404, "unknown_order"),
         "/api/orders/{order}/updates" => (422, "invalid_update"),
-        // No events are exchanged here.
+        // The bridge is off here.
         "/api/bridge/subscriptions" if method == "POST" => (404, "not_found"),
-        // Nobody is asked who they are here.
+        // Authentication is off here.
         "/api/auth/revoke" => (404, "not_found"),
         "/ws/stats/{connection}" => (404, "unknown_connection"),
         "/assets/{file}" => (404, "not_found"),
@@ -151,7 +151,7 @@ async fn each_address_answers_each_method_as_it_should() {
                 assert_eq!((answer.status, answer.body.as_str()), (get.status, ""), "{what}");
                 let mut headers = answer.headers.clone();
                 let lens = [&mut headers, &mut get.headers].map(|headers| headers.remove("content-length"));
-                // What tells how the gateway does says something else each time.
+                // Reports of the gateway's state differ each time.
                 let is_steady = !matches!(address.kind(), Kind::Probe | Kind::Told);
                 assert!(lens[0].is_some() && (lens[0] == lens[1] || !is_steady), "{what}: {lens:?}");
                 let dates = [&mut headers, &mut get.headers].map(|headers| headers.remove("date"));
@@ -186,7 +186,7 @@ async fn each_request_that_may_be_sent_gets_what_the_standards_say() {
     const JSON: &str = "Content-Type: application/json\r\n";
     const PRICE: &str = r#"{"key":"A","price":1}"#;
     let cases: &[(&str, String, u16, &str)] = &[
-        // Whom it is for (RFC 9112, section 3.2).
+        // The host of the request (RFC 9112, section 3.2).
         ("no Host", "GET /health HTTP/1.1\r\n\r\n".into(), 400, "invalid_host"),
         (
             "two Hosts",
@@ -253,7 +253,7 @@ async fn each_request_that_may_be_sent_gets_what_the_standards_say() {
         ("a method in small letters", head("get", "/health") + "\r\n", 501, "not_implemented"),
         ("a path that is nowhere", head("PUT", "/nowhere") + "\r\n", 404, "not_found"),
         ("OPTIONS of nothing", head("OPTIONS", "/nowhere") + "\r\n", 404, "not_found"),
-        // What `…/keys/..` becomes on its way.
+        // What `…/keys/..` becomes in transit.
         ("DELETE of an address with a slash", head("DELETE", "/api/zones/pjm/") + "\r\n", 404, "not_found"),
         ("DELETE of a list with a slash", head("DELETE", "/api/providers/") + "\r\n", 404, "not_found"),
         ("GET of a list with a slash", head("GET", "/api/providers/") + "\r\n", 200, ""),
@@ -280,7 +280,7 @@ async fn each_request_that_may_be_sent_gets_what_the_standards_say() {
         ),
         ("no coding", post(&format!("{JSON}Content-Encoding: identity\r\n"), PRICE), 200, ""),
         ("a body where none is wanted", head("GET", "/api/zones") + "Content-Length: 3\r\n\r\nabc", 200, ""),
-        // What may be there and need not be heeded.
+        // What may be present and can be ignored.
         ("a range", head("GET", "/") + "Range: bytes=0-9\r\n\r\n", 200, ""),
         ("another type", head("GET", "/api/zones") + "Accept: image/png\r\n\r\n", 200, ""),
         (
@@ -308,7 +308,7 @@ async fn each_request_that_may_be_sent_gets_what_the_standards_say() {
             426,
             "",
         ),
-        // What hyper itself says of frames that cannot be told apart (RFC 9112, section 6.3).
+        // hyper's own answers to ambiguous framing (RFC 9112, section 6.3).
         (
             "two lengths",
             head("POST", "/api/zones/pjm/prices")
@@ -402,7 +402,8 @@ async fn a_body_that_is_held_back_is_asked_for_only_where_it_is_wanted() {
 #[tokio::test]
 async fn a_request_of_two_lengths_is_the_last_one_of_its_connection() {
     let routes = Routes::new().await;
-    // Read by its chunks; what stands behind it is not taken for a request (RFC 9112, section 6.1).
+    // Chunks determine the body, and what comes after it must not be taken for a request (RFC 9112, section
+    // 6.1).
     let smuggled = head("POST", "/api/zones/pjm/prices")
         + "Content-Type: application/json\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
         + "15\r\n{\"key\":\"A\",\"price\":1}\r\n0\r\n\r\n"
@@ -414,7 +415,7 @@ async fn a_request_of_two_lengths_is_the_last_one_of_its_connection() {
         answered.starts_with("HTTP/1.1 200 OK\r\n") && answered.ends_with("{\"accepted\":1}"),
         "{answered}"
     );
-    // Without the length both are answered.
+    // Without the length, both are answered.
     let answered = exchange(&routes, &smuggled.replace("Content-Length: 4\r\n", "")).await;
     assert_eq!(answered.matches("HTTP/1.1 200 OK").count(), 2, "{answered}");
 }
@@ -496,7 +497,7 @@ async fn pages_of_listed_origins_may_use_all_of_it() {
             ] {
                 assert_eq!(before.header(name), Some(value), "OPTIONS {path}");
             }
-            // Problems too: a page is told what is wrong.
+            // Problems too: a page must be able to read what is wrong.
             for method in [method, "PATCH"] {
                 let request = whole(method, &path).replacen("Host: localhost\r\n", &from, 1);
                 let answer = ask(routes, &request).await;
@@ -545,7 +546,7 @@ async fn it_can_be_served_below_a_path() {
     ] {
         assert_eq!(ask(&routes, &whole("GET", path)).await.code(), "not_found", "{path}");
     }
-    // What it says of its own addresses is below the path, and what the page asks for relative to itself.
+    // The gateway's own addresses are below the path, and the page's requests are relative to it.
     let zones = ask(&routes, &whole("GET", "/market/prices/api/zones")).await;
     assert!(zones.body.contains(r#""stream":"/market/prices/ws/market/pjm""#), "{zones:?}");
     let order = r#"{"tokenIn":"A","tokenOut":"B","amount":1}"#;
@@ -614,7 +615,7 @@ async fn answers_that_are_worth_it_are_compressed_where_that_is_asked_for() {
             assert!(read == expected, "{what}");
         }
     }
-    // Small ones are as they are.
+    // Small answers are not compressed.
     let (small, _) = send("GET", "/health/live", "Accept-Encoding: gzip\r\n").await;
     assert_eq!((small.header("content-encoding"), small.vary().as_deref()), (None, Some("origin")));
 }

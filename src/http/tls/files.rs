@@ -1,4 +1,4 @@
-//! The files of a certificate and its key, and of the authorities of clients' certificates.
+//! The files of the certificate and its key, and of the authorities of client certificates.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::http::config::{ClientAuth, TlsConfig};
 /// The longest file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// What is in the files.
+/// The content of the files.
 pub(super) struct Files {
     certificate: Vec<u8>,
     key: Vec<u8>,
@@ -24,14 +24,14 @@ pub(super) struct Files {
     client_auth: ClientAuth,
 }
 
-/// What they are good for.
+/// The parsed content.
 pub(super) struct Loaded {
     pub(super) server: ServerConfig,
-    /// The same for operators, where that is another one: their clients need not show a certificate.
+    /// The configuration for operators, if it differs: their clients need not show a certificate.
     pub(super) of_operators: Option<ServerConfig>,
-    /// When the certificate ceases to be valid, in seconds since 1970.
+    /// When the certificate expires, in seconds since 1970.
     pub(super) expires_at: i64,
-    /// The authorities of clients.
+    /// The authorities of client certificates.
     pub(super) authorities: Vec<CertificateDer<'static>>,
 }
 
@@ -51,7 +51,7 @@ impl Files {
         })
     }
 
-    /// Tells whether what is in them is the same as before.
+    /// A digest of the content, to detect changes.
     pub(super) fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.certificate.hash(&mut hasher);
@@ -60,10 +60,11 @@ impl Files {
         hasher.finish()
     }
 
-    /// Reads what is in them.
+    /// Parses the content.
     ///
     /// # Errors
-    /// They are no certificate and key, or do not go together; nothing of the key is in the words.
+    /// The files are not a certificate and a key, or these do not belong together; the text contains
+    /// nothing of the key.
     pub(super) fn load(&self) -> Result<Loaded, String> {
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&self.certificate)
             .collect::<Result<_, _>>()
@@ -74,7 +75,7 @@ impl Files {
         let expires_at =
             not_after(first).map_err(|error| format!("`http.tls.cert_file` cannot be read: {error}"))?;
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| {
-            format!("`http.tls.key_file` holds no private key that can be used; expected one in PEM: {error}")
+            format!("`http.tls.key_file` holds no usable private key; expected one in PEM: {error}")
         })?;
         let authorities = self.authorities()?;
         let with = |client_auth| {
@@ -87,7 +88,7 @@ impl Files {
                 false => server.with_client_cert_verifier(verifier(&authorities, client_auth, provider)?),
             };
             server.with_single_cert(chain.clone(), key.clone_key()).map_err(|error| {
-                format!("`http.tls.cert_file` and `http.tls.key_file` do not go together: {error}")
+                format!("`http.tls.cert_file` and `http.tls.key_file` do not belong together: {error}")
             })
         };
         let server = with(self.client_auth)?;
@@ -116,7 +117,9 @@ fn verifier(
     provider: Arc<rustls::crypto::CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let cannot = |error: &dyn std::fmt::Display| {
-        format!("`http.tls.client_ca_file` holds what is no certificate of an authority: {error}")
+        format!(
+            "`http.tls.client_ca_file` holds something that is not the certificate of an authority: {error}"
+        )
     };
     let mut roots = RootCertStore::empty();
     for authority in authorities {

@@ -1,4 +1,4 @@
-//! The handshake of one connection.
+//! The TLS handshake of one connection.
 
 use std::future::poll_fn;
 use std::io;
@@ -14,22 +14,22 @@ use tracing::debug;
 
 use crate::connections::{Tls, read_first};
 
-/// Why a handshake came to nothing.
+/// Why a handshake failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) enum TlsFailure {
-    /// Plain HTTP, which is told so.
+    /// The client sent plain HTTP, which is answered with an explanation.
     Plain,
-    /// Something else than TLS.
+    /// The client sent something other than TLS.
     Garbage,
-    /// The two have no version, cipher or protocol in common.
+    /// Client and gateway have no version, cipher suite or protocol in common.
     Incompatible,
-    /// The client shows no certificate, and must.
+    /// The client shows no certificate, although it must.
     NoCertificate,
-    /// The certificate that it shows does not hold: its time is over, or another authority has signed it.
+    /// The client's certificate is invalid: it has expired, or is from another authority.
     Certificate,
-    /// The client refuses: it does not trust the certificate, as a rule.
+    /// The client refuses, mostly because it does not trust the certificate.
     Alert,
-    /// The client is gone.
+    /// The client closed the connection.
     Closed,
     /// It took too long.
     Timeout,
@@ -47,7 +47,7 @@ impl TlsFailure {
         Self::Timeout,
     ];
 
-    /// Its name in metrics.
+    /// The label in metrics.
     pub(in crate::http) fn as_str(self) -> &'static str {
         match self {
             Self::Plain => "plain",
@@ -78,19 +78,20 @@ impl TlsFailure {
     }
 }
 
-/// How long a client is waited for that is to read why nothing came of its handshake.
+/// How long a client may take to read why its handshake failed.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
-/// Lets a client read what it was told last. Its handshake is over for it when its certificate is looked at, so it
-/// may have sent a request by then; closed with that unread, the connection would be reset, and the alert gone.
+/// Lets a client read the alert. For the client, the handshake may be complete before its certificate is
+/// checked, so it may already have sent a request. If the socket were closed with that unread, the
+/// connection would be reset and the alert lost.
 async fn let_read(stream: &TcpStream) {
     let _gone = SockRef::from(stream).shutdown(Shutdown::Write);
     let reading = async { while read_first(stream).await.is_ok_and(|read| !read.is_empty()) {} };
     let _late = time::timeout(TOLD_WITHIN, reading).await;
 }
 
-/// Shakes hands with a client whose first bytes were read already; says whether a session was resumed. To be
-/// bounded in time by the caller.
+/// Does the handshake with a client whose first bytes have been read; returns whether a session was
+/// resumed. The caller must limit the time.
 pub(in crate::http) async fn shake_hands(
     stream: &TcpStream,
     first: &[u8],
@@ -99,7 +100,7 @@ pub(in crate::http) async fn shake_hands(
     let session = ServerConnection::new(server).map_err(|error| TlsFailure::of(&error))?;
     let mut tls = Tls::new(session);
     if let Err(error) = tls.take_in(first) {
-        // The alert tells the client why; it may not take it any more.
+        // The alert tells the client why; it may be unable to read it.
         let _untold = tls.flush(stream);
         return Err(TlsFailure::of(&error));
     }

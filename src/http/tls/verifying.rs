@@ -1,4 +1,4 @@
-//! The verification of clients' certificates, and what is read of one that was verified.
+//! Verifies client certificates, and reads the names in them.
 
 use std::sync::Arc;
 
@@ -13,13 +13,12 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::time::Time;
 
-/// The most bytes of a certificate and those behind it: the session has all of them for as long as it lasts, be
-/// they needed or not.
+/// The longest certificate chain, in bytes: a session keeps all of it for as long as it lasts.
 const CHAIN_BYTES_MAX: usize = 16 << 10;
 
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
-/// Verifies as another does, but for chains that are too long.
+/// Like the inner verifier, but refuses chains that are too long.
 #[derive(Debug)]
 pub(super) struct Verifying(pub(super) Arc<dyn ClientCertVerifier>);
 
@@ -72,26 +71,26 @@ impl ClientCertVerifier for Verifying {
     }
 }
 
-/// What a certificate says of its holder.
+/// What a certificate says about its holder.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Said {
-    /// Each with its kind, as `auth.certificates` has them.
+    /// The names, each with its kind, as in `auth.certificates`.
     pub(super) names: Vec<String>,
-    /// The first second in which it is valid, and the last one, since 1970.
+    /// The first and the last second in which it is valid, since 1970.
     pub(super) not_before: i64,
     pub(super) not_after: i64,
 }
 
 impl Said {
-    /// Reads a certificate.
+    /// Parses a certificate.
     ///
     /// # Errors
-    /// It has not the form of RFC 5280; then nothing of it counts.
+    /// It does not have the form of RFC 5280; then no part of it counts.
     pub(super) fn read(certificate: &CertificateDer<'_>) -> Result<Self, der::Error> {
         let read = Certificate::from_der(certificate)?;
         let read = read.tbs_certificate();
         let mut names = Vec::new();
-        // Of several common names none is the one.
+        // With several common names, none of them is unambiguous.
         let mut common = read.subject().iter().filter(|attribute| attribute.oid == COMMON_NAME);
         if let (Some(attribute), None) = (common.next(), common.next())
             && let Some(text) = text_of(&attribute.value)
@@ -111,7 +110,7 @@ impl Said {
     }
 }
 
-/// The text of an attribute, where its encoding leaves no doubt of it.
+/// The text of an attribute, if its encoding is unambiguous.
 fn text_of(value: &Any) -> Option<&str> {
     let is_clear = matches!(value.tag(), Tag::Utf8String | Tag::PrintableString | Tag::Ia5String);
     is_clear.then(|| std::str::from_utf8(value.value()).ok())?
@@ -121,10 +120,10 @@ fn seconds(time: &Time) -> i64 {
     i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX)
 }
 
-/// When a certificate ceases to be valid, in seconds since 1970.
+/// When a certificate expires, in seconds since 1970.
 ///
 /// # Errors
-/// It has not the form of RFC 5280.
+/// It does not have the form of RFC 5280.
 pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Result<i64, der::Error> {
     Ok(seconds(&Certificate::from_der(certificate)?.tbs_certificate().validity().not_after))
 }
@@ -179,7 +178,7 @@ mod tests {
             for flip in [0x01, 0x20, 0x80, 0xff] {
                 let mut changed = certificate.to_vec();
                 changed[at] ^= flip;
-                // Whatever comes of it, it comes.
+                // Any outcome is fine, as long as nothing panics.
                 let _read = Said::read(&changed.into());
             }
         }

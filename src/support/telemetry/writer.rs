@@ -1,7 +1,7 @@
-//! Where lines of the log go: a bounded buffer, and a thread that writes them out.
+//! The destination of log lines: a bounded buffer, and a thread that writes them out.
 //!
-//! Whoever logs never waits for whoever reads. A reader that is gone, a full disk or a pipe that
-//! nobody empties costs lines, which are counted, and told once a line gets through again.
+//! Logging never waits for the reader of the log. If the reader is gone, the disk is full, or nobody
+//! empties a pipe, lines are lost; they are counted, and reported once a line can be written again.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes of lines that wait to be written. When they are reached, new lines are lost.
+/// The most bytes of lines that wait to be written. Beyond that, new lines are lost.
 const WAITING_BYTES_MAX: usize = 1 << 20;
 
 /// A handle that puts lines into the buffer.
@@ -22,11 +22,11 @@ pub(super) struct LineWriter(Arc<Buffer>);
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     state: Mutex<State>,
-    /// There is something to write.
+    /// Signalled when there is something to write.
     filled: Condvar,
-    /// Everything was written.
+    /// Signalled when everything was written.
     emptied: Condvar,
-    /// The thread that writes. What it logs itself always finds room: that lines were lost.
+    /// The writing thread. Its own line, about lost lines, always finds room.
     writes: OnceLock<ThreadId>,
 }
 
@@ -34,11 +34,11 @@ pub(super) struct Buffer {
 struct State {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// The thread is writing what it took.
+    /// Whether the thread is writing a line that it took.
     writing: bool,
-    /// Lines that were not written since the start.
+    /// Lines lost since the start.
     lost: u64,
-    /// How many of them the reader has been told of.
+    /// How many of them were reported.
     told: u64,
 }
 
@@ -48,7 +48,7 @@ impl Buffer {
         self.state.lock().lost
     }
 
-    /// Waits until everything was written, for this long at the most; says whether it was.
+    /// Waits until everything was written, at most this long; returns whether it was.
     pub(super) fn flush(&self, patience: Duration) -> bool {
         let mut state = self.state.lock();
         let is_busy = |state: &mut State| state.writing || !state.lines.is_empty();
@@ -84,7 +84,7 @@ impl Buffer {
         }
     }
 
-    /// A line got through: how many did not since the last one that did.
+    /// Called when a line was written: returns how many were lost since the last one.
     fn got_through(&self) -> u64 {
         let mut state = self.state.lock();
         let untold = state.lost - state.told;
@@ -93,7 +93,7 @@ impl Buffer {
     }
 }
 
-/// An event is one line, whoever had a part in what it says: breaks within it are written as `\n` and `\r`.
+/// Keeps an event on one line, whatever it contains: line breaks are written as `\n` and `\r`.
 fn one_line(event: &[u8]) -> Vec<u8> {
     let (text, end) = event.strip_suffix(b"\n").map_or((event, &b""[..]), |text| (text, b"\n"));
     let mut line = Vec::with_capacity(event.len());
@@ -108,8 +108,8 @@ fn one_line(event: &[u8]) -> Vec<u8> {
     line
 }
 
-/// Starts the thread. `tell_lost` is called on it with the number of lines that were lost, after
-/// the first line that got through again; it may log.
+/// Starts the thread. After the first line that can be written again, it calls `tell_lost` with the number
+/// of lines that were lost; `tell_lost` may log.
 ///
 /// # Errors
 /// The thread cannot be started.
@@ -121,7 +121,7 @@ pub(super) fn start(
     let from = Arc::clone(&buffer);
     let write_out = move || {
         let _first = from.writes.set(thread::current().id());
-        // A line of which a part was written before it failed is ended before the next one.
+        // A partly written line is ended before the next one.
         let mut is_broken_off = false;
         loop {
             let line = from.next();
@@ -172,7 +172,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Takes what it is allowed to, and fails where it is told to.
+    /// Accepts what it is allowed to, and fails when told to.
     struct Pipe {
         allowed: mpsc::Receiver<bool>,
         written: mpsc::Sender<Vec<u8>>,
@@ -186,7 +186,7 @@ mod tests {
                     Ok(bytes.len())
                 }
                 Ok(false) => Err(io::ErrorKind::BrokenPipe.into()),
-                // The test is over; nothing more is allowed through.
+                // The test is over; nothing more is let through.
                 Err(_) => loop {
                     thread::park();
                 },
@@ -249,7 +249,7 @@ mod tests {
             world.lines.write_all(line.as_bytes()).unwrap();
             world.allow.send(taken).unwrap();
         }
-        // Each failed write is one answer; the third line is preceded by the end of a broken one.
+        // Each failed write consumes one answer; before the third line, a broken one is ended.
         world.allow.send(true).unwrap();
         assert_eq!(world.told.recv_timeout(PATIENCE), Ok(2));
         assert_eq!(world.buffer.lost(), 2);
@@ -266,7 +266,7 @@ mod tests {
         }
         let lost = world.buffer.lost();
         let fit = (WAITING_BYTES_MAX >> 10) as u64;
-        // One more fits where the thread holds one in its hand.
+        // One more line fits if the thread has taken one.
         assert!((fit - 1..=fit).contains(&lost), "{lost}");
         assert!(!world.buffer.flush(Duration::ZERO), "it is not written, and says so");
         world.allow.send(true).unwrap();

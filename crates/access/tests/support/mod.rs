@@ -1,4 +1,4 @@
-//! Issuers, and what they sign.
+//! Issuers and the tokens that they sign.
 #![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub, reason = "shared by several tests")]
 
 use base64::Engine as _;
@@ -16,7 +16,7 @@ pub fn now() -> i64 {
     i64::try_from(since.as_secs()).unwrap()
 }
 
-/// An hour from when it was asked first.
+/// An hour after the first call.
 #[allow(non_snake_case)]
 pub fn EXP() -> i64 {
     static EXP: std::sync::OnceLock<i64> = std::sync::OnceLock::new();
@@ -48,7 +48,7 @@ pub fn given_all(access: Access, texts: &[&str]) -> Access {
     access
 }
 
-/// Good claims, but for what is changed; what is changed to null is left out.
+/// Valid claims, except for `change`; fields changed to null are left out.
 pub fn claims(change: Value) -> Value {
     let mut claims = json!({
         "iss": ISSUER, "aud": "zonewire", "sub": "alice", "exp": EXP(), "iat": now() - 1, "roles": ["trader"],
@@ -68,7 +68,7 @@ pub fn hs256(secret: &str, claims: &Value) -> String {
     SigningKey::of_secret(secret).unwrap().sign(claims, None).unwrap()
 }
 
-/// With a secret that no honest issuer has, or claims that are no JSON of ours.
+/// Signed with a secret that no honest issuer has, or with bytes that are not valid claims.
 pub fn hs256_of_bytes(secret: &[u8], claims: &Value) -> String {
     hs256_raw(secret, &claims.to_string())
 }
@@ -83,7 +83,7 @@ fn hs256_raw(secret: &[u8], claims: &str) -> String {
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref()))
 }
 
-/// With a header of one's own; the key is of RSA.
+/// With a hand-made header; the key is an RSA key.
 pub fn signed_by_hand(header: &Value, claims: &Value, key: &SigningKey) -> String {
     zonewire_access::install();
     let signed = format!("{}.{}", base64(header), base64(claims));
@@ -96,9 +96,9 @@ pub fn pem_bytes(pem: &str) -> Vec<u8> {
     STANDARD.decode(body).unwrap()
 }
 
-/// A public key of RSA as a JWK.
+/// An RSA public key as a JWK.
 pub fn rsa_jwk(pem: &str, id: &str) -> Value {
-    // Of 2048 bits: the modulus stands before the exponent, 65537, which ends it.
+    // For 2048 bits: the DER ends with the modulus and the exponent, 65537.
     let der = pem_bytes(pem);
     let modulus = &der[der.len() - 5 - 256..der.len() - 5];
     let n = URL_SAFE_NO_PAD.encode(modulus);

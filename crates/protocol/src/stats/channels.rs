@@ -1,4 +1,4 @@
-//! What is counted of channels and their entries.
+//! Counters of channels and their entries.
 
 use super::Timing;
 use super::table::counts;
@@ -10,18 +10,18 @@ counts! {
         active: usize = gauge("channels_active"),
         /// Views of events that somebody follows.
         views: usize = gauge("views"),
-        /// Types of events of which somebody follows all, or a view.
+        /// Types of events of which somebody follows the channel or a view.
         followed_events: usize = gauge("followed_events"),
-        /// What they did.
+        /// Counters of the channels.
         #[serde(flatten)]
         counts: ChannelCounts = of,
     }
 
     /// What the channels of a node did since its start.
     pub struct ChannelCounts<N> {
-        /// Entries that the log took.
+        /// Entries accepted by the log.
         entries_accepted: N = counter("entries_accepted"),
-        /// Entries refused for want of storage.
+        /// Entries refused because the storage was unavailable.
         entries_unavailable: N = counter("entries_unavailable"),
         /// Updates of orders that the log refused for good.
         entries_refused_by_reason: RefusedEntries<N> = of,
@@ -33,41 +33,41 @@ counts! {
         entries_skipped_by_reason: SkippedEntries<N> = of,
         /// Appends sent to the storage.
         appends: N = counter("storage_appends"),
-        /// How long appends took that the storage answered; of up to 50 entries each.
+        /// Duration of the appends that the storage answered, each of up to 50 entries.
         append_duration: Timing<N> = histogram("append_seconds"),
         /// Storage calls (appends and reads) that failed and were repeated.
         storage_retries: N = counter("storage_retries"),
-        /// Times that the log was read for missing entries.
+        /// Times that the log was read because entries were missing.
         holes_repaired: N = counter("holes_repaired"),
-        /// Times that a log began a new life.
+        /// Times that a log changed its epoch.
         epoch_changes: N = counter("epoch_changes"),
-        /// Storage events let go because a channel was busy; the log was read instead.
+        /// Storage events dropped because their channel was busy; the log was read instead.
         echoes_dropped: N = counter("echoes_dropped"),
     }
 
-    /// Updates of orders that the log takes neither now nor later.
+    /// Updates of orders that the log refuses for good.
     pub struct RefusedEntries<N> {
-        /// Updates of orders that were written under a lease that was lost.
+        /// Updates of orders that were written under a lost lease.
         stale_lease: N = counter("entries_refused", reason = "stale_lease"),
-        /// Updates that came after the end of their order.
+        /// Updates after the last one of their order.
         order_ended: N = counter("entries_refused", reason = "order_ended"),
     }
 
     /// Entries that this build cannot show.
     pub struct SkippedEntries<N> {
-        /// Entries of followed channels whose kind a newer build knows, and this one does not.
+        /// Entries of followed channels whose kind only a newer build knows.
         unknown_kind: N = counter("entries_skipped", reason = "unknown_kind"),
-        /// Entries whose stored form is another one, or damaged: also data that is no JSON object, as
-        /// somebody else may write it to the same Redis.
+        /// Entries whose stored form is different or damaged, including data that is not a JSON object,
+        /// which other programs may have written to the same Redis.
         unreadable: N = counter("entries_skipped", reason = "unreadable"),
     }
 
-    /// Pages that clients who catch up, or begin with a snapshot, are given.
+    /// Pages for clients that catch up or start with a snapshot.
     pub struct PageCounts<N> {
-        /// Pages of logs, and of latest entries for snapshots, read for clients: what many want at about
-        /// the same time is read once.
+        /// Pages of logs, and of latest entries for snapshots, read for clients. A page that several
+        /// clients need at about the same time is read once.
         replay_reads: N = counter("replay_reads"),
-        /// Times that a reader was given a page that was read for another one.
+        /// Times that a reader got a page that was read for another one.
         replay_reads_shared: N = counter("replay_reads_shared"),
     }
 }

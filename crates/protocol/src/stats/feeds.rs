@@ -1,4 +1,4 @@
-//! What is counted of the feeds of exchanges.
+//! Counters of the feeds of exchanges.
 
 use std::collections::BTreeMap;
 
@@ -16,56 +16,57 @@ impl Metrics for BTreeMap<String, FeedView> {
 counts! {
     /// A feed of an exchange.
     pub struct FeedView {
-        /// What it speaks.
+        /// The adapter that the feed uses.
         kind: String,
-        /// `standby` (another process has it, or nobody may), `connecting`, `connected` or `waiting`.
+        /// `standby` (another process has the lease, or none can get it), `connecting`, `connected` or
+        /// `waiting`.
         state: String,
-        /// Why it is in that state, or what is wrong with its lease; empty where all is well.
+        /// Why it is in that state, or what is wrong with its lease; empty if all is well.
         reason: String,
-        /// 1 while this process has the feed and is connected, else 0.
+        /// 1 while this process runs the feed and is connected, otherwise 0.
         connected: u64 = gauge("exchange_connected"),
-        /// What it did.
+        /// Counters of the feed.
         #[serde(flatten)]
         counts: FeedCounts = of,
     }
 
     /// What the feed of an exchange did since the start of the process.
     pub struct FeedCounts<N> {
-        /// Frames that came from exchanges.
+        /// Frames received from exchanges.
         frames: N = counter("exchange_frames"),
         /// Requests to exchanges that ended, with an answer or without.
         requests: N = counter("exchange_requests"),
         /// Events and prices of exchanges that were published.
         events: N = counter("exchange_events"),
-        /// Frames, rows and events of exchanges that were not of the documented shape, and were left out.
+        /// Frames, rows and events of exchanges that did not have the documented form and were ignored.
         malformed: N = counter("exchange_malformed"),
-        /// Times that changes of a book were missing, and a fresh snapshot was asked for.
+        /// Times that changes of a book were missing, and a new snapshot was requested.
         gaps: N = counter("exchange_gaps"),
-        /// Trades that were missed, and that the exchange does not give again.
+        /// Trades that were missed, and that the exchange does not repeat.
         trades_missed: N = counter("exchange_trades_missed"),
         /// Subscriptions and requests that an exchange refused or did not answer.
         refused: N = counter("exchange_refused"),
-        /// Times that a connection to an exchange was lost, or did not come about.
+        /// Times that a connection to an exchange was lost or could not be made.
         reconnects: N = counter("exchange_reconnects"),
-        /// Events and prices that the channels did not take.
+        /// Events and prices that their channels did not accept.
         unpublished: N = counter("exchange_unpublished"),
-        /// Times that a lease could not be renewed at once.
+        /// Times that a lease could not be renewed at the first try.
         lease_failures: N = counter("exchange_lease_failures"),
         /// Times that a lease was lost, and the feed stopped here.
         leases_lost: N = counter("exchange_leases_lost"),
     }
 }
 
-/// How a feed is.
+/// The state of a feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeedState {
-    /// Another process has it, or nobody may.
+    /// Another process has the lease, or none can get it.
     Standby,
-    /// It connects.
+    /// It is connecting.
     Connecting,
-    /// Everything that it asked for was acknowledged.
+    /// The exchange has acknowledged everything that the feed asked for.
     Connected,
-    /// It waits before it connects again.
+    /// It waits before it reconnects.
     Waiting,
 }
 

@@ -1,4 +1,4 @@
-//! What nodes that share a storage tell each other of themselves.
+//! What the nodes that share a storage publish about themselves.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +10,23 @@ use crate::Open;
 use crate::open::words;
 
 words! {
-    /// Of which nodes it is known how they do.
+    /// Which nodes an answer covers.
     pub enum NodesKnown {
-        /// Of all that share the storage.
+        /// All nodes that share the storage.
         All = "all",
-        /// Of the one that answers: its storage is its own memory, or Redis is away.
+        /// Only the one that answers: its storage is its own memory, or Redis is away.
         ThisOne = "this_one",
     }
 }
 
 words! {
-    /// How a node does.
+    /// The state of a node.
     pub enum NodeState {
-        /// As it should.
+        /// Everything works.
         Serving = "serving",
-        /// Redis is away, all or a part of it, or what was missed is being put in order.
+        /// Redis is away, in whole or in part, or the node is reconciling with it.
         Degraded = "degraded",
-        /// It is about to stop, or stops.
+        /// It is about to stop, or stopping.
         Draining = "draining",
     }
 }
@@ -38,43 +38,43 @@ words! {
 pub struct FleetView {
     /// `fleet`.
     pub scope: String,
-    /// Of which nodes it is known how they do.
+    /// Which nodes this answer covers.
     pub nodes_known: Open<NodesKnown>,
-    /// What is to be said of the list, for people; absent where that is nothing.
+    /// A note on the list, for people; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// Those that are there, the one that runs longest first; 1,024 at the most, the one that answers among them.
+    /// The nodes, longest running first; at most 1,024, always including the one that answers.
     pub nodes: Vec<FleetNode>,
-    /// Of those that are listed.
+    /// Totals of the listed nodes.
     pub totals: FleetTotals,
 }
 
-/// What a node tells of itself, each second.
+/// What a node publishes about itself, once a second.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct FleetNode {
-    /// Its name, as in its `/ws/stats`; another one after each start.
+    /// Its id, as in its `/ws/stats`; new at each start.
     pub node: String,
-    /// It is the one that answers.
+    /// Whether it is the node that answers.
     pub here: bool,
-    /// Of its program.
+    /// The version of its program.
     pub version: String,
-    /// How it does.
+    /// Its state.
     pub state: Open<NodeState>,
     /// When it started, by its own clock.
     pub started_at: DateTime<Utc>,
-    /// When it told this, by its own clock.
+    /// When it published this, by its own clock.
     pub told_at: DateTime<Utc>,
-    /// Open WebSockets, and streams of events.
+    /// Open WebSockets and event streams.
     pub connections: u64,
-    /// Subscribers by zone: the 64 zones with most of them.
+    /// Subscribers by zone: the 64 zones with the most.
     pub zones: Vec<ZoneConnections>,
-    /// Zones with subscribers besides these.
+    /// How many more zones have subscribers.
     pub zones_left_out: u64,
-    /// How long entries took from the log to the kernel (`delivery_seconds`), of those in the last ten seconds.
+    /// Delivery time, from the log to the kernel (`delivery_seconds`), of entries of the last ten seconds.
     pub lag_ms: DeliveryLag,
-    /// The kind of executor that carries out orders which are placed there.
+    /// The kind of executor that carries out orders placed there.
     pub executor: String,
 }
 
@@ -83,57 +83,57 @@ pub struct FleetNode {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct ZoneConnections {
-    /// Its name.
+    /// The zone's name.
     pub zone: String,
-    /// So many.
+    /// How many.
     pub connections: u64,
 }
 
-/// How long entries took, in milliseconds, as well as the buckets of the histogram tell; null where there were
-/// none.
+/// Delivery times in milliseconds, as exactly as the buckets of the histogram permit; null if there were no
+/// entries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct DeliveryLag {
-    /// Half of them took no longer.
+    /// Half of the entries took no longer.
     pub p50: Option<f64>,
-    /// 99 of 100 took no longer.
+    /// 99 of 100 entries took no longer.
     pub p99: Option<f64>,
 }
 
-/// What the listed nodes have together.
+/// Totals of the listed nodes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct FleetTotals {
-    /// How many there are.
+    /// How many nodes.
     pub nodes: u64,
-    /// Open WebSockets, and streams of events.
+    /// Open WebSockets and event streams.
     pub connections: u64,
 }
 
 counts! {
-    /// What a node knows of those that share its storage.
+    /// What a node knows about those that share its storage.
     pub struct NodesView {
-        /// Nodes with this storage by their state, this one among them, as they were listed last; while Redis is
-        /// away, and with memory as the storage, this one alone.
+        /// Nodes on this storage by state, this one included, as last listed; only this one while Redis is
+        /// away, and if the storage is memory.
         nodes_by_state: BTreeMap<String, u64> = gauge("fleet_nodes", by state),
-        /// What was told and read since the start.
+        /// Counters since the start.
         #[serde(flatten)]
         counts: NodesCounts = of,
     }
 
-    /// What a node told of itself, and read of others.
+    /// How often a node published its own record and read those of others.
     pub struct NodesCounts<N> {
-        /// Times that this node told others of itself.
+        /// Times that this node published its own record.
         told: N = counter("fleet_told"),
-        /// Times that it could not, as while Redis is away; it tells again a second later.
+        /// Times that publishing it failed, as while Redis is away; it is tried again a second later.
         untold: N = counter("fleet_untold"),
-        /// Times that it read what others tell.
+        /// Times that this node read the records of others.
         lists: N = counter("fleet_lists"),
-        /// Times that it could not.
+        /// Times that reading them failed.
         lists_failed: N = counter("fleet_lists_failed"),
-        /// Records of nodes that could not be read, each time that they were listed.
+        /// Records of nodes that could not be read, counted at each listing.
         unreadable: N = counter("fleet_unreadable"),
     }
 }

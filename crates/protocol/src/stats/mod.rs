@@ -1,5 +1,5 @@
-//! `/ws/stats`: what a gateway counts. `/metrics` tells the same numbers, by the names that stand beside the
-//! fields here.
+//! `/ws/stats`: the counters of a gateway. `/metrics` has the same numbers, under the names that stand
+//! beside the fields here.
 
 mod bridge;
 mod channels;
@@ -42,48 +42,48 @@ pub use self::table::{Live, Metric, MetricKind, Metrics, Number};
 pub use self::timing::{TIMING_BOUNDS_US, Timing};
 use crate::StorageView;
 
-/// `GET /ws/stats`: what was counted since the start, and how much there is of what. Fields of the
-/// parts come and go with what is counted; who reads takes those that are missing for nothing.
+/// `GET /ws/stats`: counters since the start, and current sizes. Fields may be added and removed with the
+/// gateway's version; readers treat missing ones as empty.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct StatsView {
-    /// Which process it is; another one after each start.
+    /// The id of the process, new at each start.
     pub node: String,
-    /// Of the program.
+    /// The version of the program.
     pub version: String,
     /// Seconds since its start.
     pub uptime_s: u64,
-    /// When this was said.
+    /// When this answer was made.
     pub timestamp: DateTime<Utc>,
-    /// Where the storage stands.
+    /// The state of the storage.
     #[serde(flatten)]
     pub storage: StorageView,
-    /// How full this process' own logs are.
+    /// The memory that this process' own logs take.
     pub memory: MemoryUsage,
-    /// What waits for Redis, and what became of channels that went on without it.
+    /// What waits for Redis, and how channels fared without it.
     pub outage: OutageView,
     /// WebSockets.
     pub connections: ConnectionsView,
-    /// What crossed them.
+    /// Messages over WebSockets.
     pub messages: MessagesView,
     /// Channels, and their entries.
     pub channels: ChannelsView,
     /// What this node did with orders, and how many there are on all nodes.
     pub orders: OrdersView,
-    /// The exchange with workers outside that use Redis lists.
+    /// The exchange with outside workers over Redis lists.
     pub interop: InteropCounts,
-    /// The exchange of events with other gateways and processes by Redis pub/sub.
+    /// The exchange of events with other gateways and processes over Redis pub/sub.
     #[serde(default)]
     pub redis: BridgeView,
-    /// How exchanges are reached, and what came of them, by exchange; `*` are those beyond the first 256. What
-    /// the log says of how they are reached is left out where it cannot be read in time.
+    /// The connections to exchanges and what they brought, by exchange; `*` stands for those beyond the
+    /// first 256. The state of a connection is absent if it could not be read from the log in time.
     #[serde(default)]
     pub exchanges: BTreeMap<String, ExchangeView>,
-    /// The feeds of exchanges that this process is configured with, by the names that events call them.
+    /// The feeds of exchanges configured in this process, by the exchange's name in events.
     #[serde(default)]
     pub feeds: BTreeMap<String, FeedView>,
-    /// Who is online, and which orders are under way.
+    /// Registries: providers online, and orders in progress.
     #[serde(default)]
     pub registries: RegistriesView,
     /// The nodes that share the storage; `?scope=fleet` lists them.
@@ -94,16 +94,15 @@ pub struct StatsView {
     pub limits: LimitsView,
     /// Requests, and the TCP connections that bring them.
     pub http: HttpView,
-    /// The states that the storage was in, the newest first; the first one lasts.
+    /// The states of the storage, newest first; the first one is the current one.
     #[serde(default)]
     pub storage_history: Vec<StateSpell>,
     /// Some of the open connections, in the order of their ids.
     pub connection_list: Vec<ConnectionInfo>,
-    /// There are more connections of those that were asked for: repeat with `after=` this; absent where
-    /// there are none.
+    /// If present, more connections match the request: repeat it with `after=` this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections_next: Option<Uuid>,
-    /// Shards too busy to say how many connections each zone has.
+    /// Shards too busy to report their connections per zone.
     pub silent_shards: usize,
 }
 

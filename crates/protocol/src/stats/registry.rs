@@ -1,11 +1,11 @@
-//! What is counted of registries.
+//! Counters of registries.
 
 use serde::{Deserialize, Serialize};
 
 use super::table::counts;
 use super::{Metric, MetricKind, Metrics, Number, Timing};
 
-/// How the registries of a node do.
+/// The registries of a node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(!default))]
@@ -13,7 +13,7 @@ use super::{Metric, MetricKind, Metrics, Number, Timing};
 pub struct RegistriesView {
     /// Online providers.
     pub providers: RegistryView,
-    /// Orders that are under way.
+    /// Orders in progress.
     pub active_orders: RegistryView,
 }
 
@@ -27,7 +27,7 @@ impl Metrics for RegistriesView {
         to(Metric {
             name: "registry_behind_seconds",
             kind: MetricKind::Histogram,
-            help: "How long what was written waited for the log, of all registries",
+            help: "How long written records waited for the log, in all registries",
             label: None,
             number: Number::Timing(behind),
         });
@@ -35,22 +35,22 @@ impl Metrics for RegistriesView {
 }
 
 counts! {
-    /// How a registry does on one node.
+    /// A registry on one node.
     pub struct RegistryView {
-        /// `healthy`; `degraded` while Redis is away, and what other nodes write is not known here; `recovering`
-        /// until it was compared with the log after that.
+        /// `healthy`; `degraded` while Redis is away and what other nodes write is unknown here;
+        /// `recovering` after that, until the records were compared with the log.
         state: String,
         /// Records.
         records: usize = gauge("registry_records"),
-        /// Removals that are remembered, so that nothing older brings them back.
+        /// Removals that are remembered, so that older records do not come back.
         removals: usize = gauge("registry_removals"),
-        /// Records that were written here and are not in the log yet.
+        /// Records written here that are not in the log yet.
         waiting: usize = gauge("registry_waiting"),
-        /// How long the first of them has waited, in milliseconds; null where none waits.
+        /// How long the first of them has waited, in milliseconds; null if none waits.
         waiting_for_ms: Option<u64>,
-        /// That is 5 seconds or longer.
+        /// Whether it has waited for 5 seconds or longer.
         is_lagging: bool,
-        /// What was done since the start.
+        /// Counters since the start.
         #[serde(flatten)]
         counts: RegistryCounts = of,
     }
@@ -61,27 +61,27 @@ counts! {
         written: N = counter("registry_written"),
         /// Records removed here.
         removed: N = counter("registry_removed"),
-        /// Records whose time had run out, as this node found first.
+        /// Expired records that this node noticed first.
         expired: N = counter("registry_expired"),
-        /// Records and removals appended to the log; several writings of a record may be one.
+        /// Records and removals appended to the log; several writes of a record may be combined.
         appended: N = counter("registry_appended"),
-        /// Times that the log did not take them; each was tried again.
+        /// Failed appends; each was tried again.
         append_failures: N = counter("registry_append_failures"),
-        /// Entries of the log that lost to a newer writing of their record.
+        /// Entries of the log that were older than the known version of their record.
         superseded: N = counter("registry_superseded"),
-        /// Entries of the log that are no records.
+        /// Entries of the log that are not records.
         unreadable: N = counter("registry_unreadable"),
-        /// Times that what is held here was compared with the log.
+        /// Times that the records here were compared with the log.
         compared: N = counter("registry_compared"),
-        /// Providers taken offline, since their connection or their node was gone.
+        /// Providers taken offline because their connection or their node was gone.
         went_offline: N = counter("registry_went_offline"),
         /// Records taken from the Redis keys of other programs.
         imported: N = counter("registry_imported"),
-        /// Times that these keys could not be written.
+        /// Times that writing these keys failed.
         mirror_failures: N = counter("registry_mirror_failures"),
-        /// Orders under way here that the registry had no room for.
+        /// Orders in progress here that the registry had no room for.
         orders_left_out: N = counter("registry_orders_left_out"),
-        /// How long what was written waited for the log.
+        /// How long written records waited for the log.
         behind_duration: Timing<N>,
     }
 }

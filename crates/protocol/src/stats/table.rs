@@ -1,10 +1,10 @@
-//! The table in which a part of a gateway says what it counts: names, what they mean, and their metrics.
+//! The macro that declares counters: their names, meanings and metrics.
 
 use std::collections::BTreeMap;
 
 use super::Timing;
 
-/// A number of a gateway.
+/// A number that a gateway reports.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Number {
     /// A count.
@@ -15,25 +15,25 @@ pub enum Number {
     Timing(Timing),
 }
 
-/// What a metric is to Prometheus.
+/// The type of a metric, for Prometheus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
-    /// It only grows.
+    /// The number only grows.
     Counter,
-    /// It goes up and down.
+    /// The number goes up and down.
     Gauge,
-    /// It counts how long something took.
+    /// A distribution of durations.
     Histogram,
 }
 
-/// One value of `/metrics`.
+/// One sample of `/metrics`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Metric<'a> {
-    /// Without the prefix `zonewire_`, and without the `_total` of counters.
+    /// The name, without the prefix `zonewire_` and the suffix `_total` of counters.
     pub name: &'static str,
-    /// What it is.
+    /// Its type.
     pub kind: MetricKind,
-    /// What it says, as the documentation of its field does.
+    /// Its meaning: the doc comment of the field.
     pub help: &'static str,
     /// The name and the value of its label.
     pub label: Option<(&'static str, &'a str)>,
@@ -41,22 +41,22 @@ pub struct Metric<'a> {
     pub number: Number,
 }
 
-/// What can be told as metrics.
+/// Values with metrics.
 pub trait Metrics {
-    /// Tells all of them; those of one name need not follow each other.
+    /// Passes on all metrics; those of one name need not be adjacent.
     fn tell(&self, to: &mut dyn FnMut(Metric<'_>));
 }
 
-/// What goes on being counted, and can be read.
+/// Counters that are still counting, and can be read.
 pub trait Live {
-    /// What is read.
+    /// The type of what is read.
     type Read;
 
-    /// The numbers as they are now. Each is read by itself: another thread may count in between.
+    /// The current numbers. Each is read separately, so another thread may count in between.
     fn read(&self) -> Self::Read;
 }
 
-/// One number, or several by a word.
+/// One number, or one for each value of a label.
 pub(super) trait Numbers {
     fn each(&self, to: &mut dyn FnMut(Option<&str>, Number));
 }
@@ -73,7 +73,7 @@ impl Numbers for usize {
     }
 }
 
-/// What can be below 0.
+/// The metric of a number that may be negative.
 impl Numbers for i64 {
     fn each(&self, to: &mut dyn FnMut(Option<&str>, Number)) {
         to(None, Number::Real(*self as f64));
@@ -100,11 +100,11 @@ impl<M: Metrics> Metrics for Option<M> {
     }
 }
 
-/// Declares what is counted. Each field has its documentation, which is the help of its metric too, and
-/// says how it is told: as a `counter`, a `gauge` or a `histogram` of a name, perhaps with a label whose value is given
-/// (`reason = "aged"`) or is the word that it is counted by (`by reason`); as the metrics `of` its own
-/// fields; or, without any of these, not at all. A struct with a parameter can also hold what goes on being
-/// counted, which [`Live::read`] reads, and what was read can be added up.
+/// Declares counters. The doc comment of a field is also the help text of its metric. A field is exported
+/// as a `counter`, a `gauge` or a `histogram` of the given name, optionally with a label of a fixed value
+/// (`reason = "aged"`) or one for each value of a map (`by reason`); as the metrics `of` the field's own
+/// fields; or, without any of these, not at all. A struct with a parameter can hold live counters, which
+/// [`Live::read`] reads; what was read can be added up.
 macro_rules! counts {
     ($(
         $(#[doc = $about:literal])+

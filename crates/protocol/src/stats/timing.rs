@@ -1,4 +1,4 @@
-//! How long something took, as a histogram.
+//! A histogram of durations.
 
 use std::ops::AddAssign;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use super::table::{Live, Number, Numbers};
 pub const TIMING_BOUNDS_US: [u64; 14] =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000];
 
-/// How long something took, each time since the start.
+/// A histogram of durations since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(concrete(N = u64)))]
 pub struct Timing<N = u64> {
-    /// How many times it took longer than the bucket before says, and at the most as long as this one says:
-    /// 50, 100, 250 and 500 µs, 1, 2.5, 5, 10, 25, 50, 100 and 250 ms, 1 and 5 s, or longer.
+    /// How many took longer than the previous bucket's bound and at most as long as this one's: 50, 100,
+    /// 250 and 500 µs, 1, 2.5, 5, 10, 25, 50, 100 and 250 ms, 1 and 5 s, or longer.
     #[cfg_attr(feature = "ts", ts(type = "Array<number>"))]
     pub buckets: [N; TIMING_BOUNDS_US.len() + 1],
-    /// All of them together, in microseconds.
+    /// The sum of all durations, in microseconds.
     pub sum_us: N,
 }
 
 impl<N> Timing<N> {
-    /// The bucket that counts what took so long.
+    /// The bucket that counts this duration.
     pub fn bucket(&self, took: Duration) -> &N {
         let us = took.as_micros();
         &self.buckets[TIMING_BOUNDS_US.iter().take_while(|bound| u128::from(**bound) < us).count()]
@@ -33,15 +33,16 @@ impl<N> Timing<N> {
 }
 
 impl Timing {
-    /// What was observed after an earlier look at the same.
+    /// What was observed since an earlier reading of the same histogram.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let buckets = std::array::from_fn(|place| self.buckets[place].saturating_sub(earlier.buckets[place]));
         Self { buckets, sum_us: self.sum_us.saturating_sub(earlier.sum_us) }
     }
 
-    /// How long such a share (0 to 1) of them took at the most, in milliseconds; `None` where there are none.
-    /// Within a bucket they are taken to lie evenly; of those past the last bound it is that bound.
+    /// The duration, in milliseconds, that this share (0 to 1) of observations did not exceed; `None` if
+    /// there are none. Within a bucket, observations are assumed to be spread evenly; beyond the last
+    /// bound, that bound is returned.
     pub fn quantile_ms(&self, share: f64) -> Option<f64> {
         let count: u64 = self.buckets.iter().sum();
         if count == 0 {

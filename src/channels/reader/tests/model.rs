@@ -1,5 +1,5 @@
-//! A log that is appended to, trimmed, moved and lost, an actor that tells of it, and a reader that
-//! works whenever the schedule lets it.
+//! A log that is appended to, trimmed, reconciled and lost; an actor that reports about it; and a reader
+//! that runs whenever the schedule lets it.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::iter;
@@ -14,17 +14,17 @@ use crate::channels::live::Live;
 enum Act {
     /// Entries are appended.
     Append { producer: u128, count: u64 },
-    /// The oldest are no longer kept.
+    /// The oldest entries leave the log.
     Trim { count: usize },
-    /// The actor tells what it has not told yet, in batches of so many.
+    /// The actor sends what it has not sent yet, in batches of this size.
     Tell { batch: usize },
-    /// What is on its way arrives.
+    /// Messages on their way arrive.
     Arrive { count: usize },
-    /// The reader takes a part of a turn.
+    /// The reader does part of a turn.
     Work { limit: usize },
-    /// The log goes on after the base, with the entries behind it in another order, among others.
+    /// The log continues after the base, with the entries after it in another order, among foreign ones.
     Rejoin { tail: u64, foreign: u64, late: bool },
-    /// The log is gone; so is, perhaps, all knowledge of it.
+    /// The log is gone; perhaps so is all knowledge of it.
     Lose { is_forgotten: bool },
 }
 
@@ -42,19 +42,19 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     proptest::collection::vec(act, 1..80)
 }
 
-/// One life of the log.
+/// One epoch of the log.
 #[derive(Debug, Clone)]
-struct Life {
+struct EpochLog {
     epoch: Epoch,
-    /// Offsets from 1.
+    /// Offsets count from 1.
     entries: Vec<Entry>,
-    /// The oldest that is kept.
+    /// The oldest offset in the log.
     first: u64,
     next: Option<Seam>,
     is_forgotten: bool,
 }
 
-impl Life {
+impl EpochLog {
     fn top(&self) -> u64 {
         self.entries.len() as u64
     }
@@ -64,12 +64,12 @@ impl Life {
     }
 }
 
-/// The channel as its actor and the storage have it.
+/// The channel as its actor and the storage know it.
 #[derive(Debug)]
 struct Channel {
-    lives: Vec<Life>,
+    epoch_logs: Vec<EpochLog>,
     seqs: HashMap<u128, u64>,
-    /// The actor has told all up to this offset of the last life.
+    /// The actor has sent everything up to this offset of the last epoch.
     told: u64,
     late_to: u64,
     on_its_way: VecDeque<Live>,
@@ -77,12 +77,19 @@ struct Channel {
 
 impl Channel {
     fn new() -> Self {
-        let life = Life { epoch: epoch("e0"), entries: vec![], first: 1, next: None, is_forgotten: false };
-        Self { lives: vec![life], seqs: HashMap::new(), told: 0, late_to: 0, on_its_way: VecDeque::new() }
+        let epoch_log =
+            EpochLog { epoch: epoch("e0"), entries: vec![], first: 1, next: None, is_forgotten: false };
+        Self {
+            epoch_logs: vec![epoch_log],
+            seqs: HashMap::new(),
+            told: 0,
+            late_to: 0,
+            on_its_way: VecDeque::new(),
+        }
     }
 
-    fn life(&mut self) -> &mut Life {
-        self.lives.last_mut().unwrap()
+    fn epoch_log(&mut self) -> &mut EpochLog {
+        self.epoch_logs.last_mut().unwrap()
     }
 
     fn append(&mut self, producer: u128, count: u64) {
@@ -90,48 +97,49 @@ impl Channel {
             let seq = self.seqs.entry(producer).or_insert(0);
             *seq += 1;
             let seq = *seq;
-            let offset = self.life().top() + 1;
-            self.life().entries.push(entry(offset, producer, seq));
+            let offset = self.epoch_log().top() + 1;
+            self.epoch_log().entries.push(entry(offset, producer, seq));
         }
     }
 
     fn tell(&mut self, size: usize) {
         let (told, late_to) = (self.told, self.late_to);
-        let life = self.life().clone();
-        let new = life.after(told);
+        let epoch_log = self.epoch_log().clone();
+        let new = epoch_log.after(told);
         let late = |entry: &Entry| entry.offset <= late_to;
         for run in new.chunk_by(|a, b| late(a) == late(b)).flat_map(|run| run.chunks(size)) {
-            let batch = LiveBatch::encode(&channel(), &life.epoch, Lane::Every, late(&run[0]), run);
+            let batch = LiveBatch::encode(&channel(), &epoch_log.epoch, Lane::Every, late(&run[0]), run);
             self.on_its_way.push_back(Live::Batch(Arc::new(batch)));
         }
-        if new.is_empty() && told < life.top() {
-            let skipped = Live::Skipped { channel: channel(), epoch: life.epoch.clone(), offset: life.top() };
+        if new.is_empty() && told < epoch_log.top() {
+            let skipped =
+                Live::Skipped { channel: channel(), epoch: epoch_log.epoch.clone(), offset: epoch_log.top() };
             self.on_its_way.push_back(skipped);
         }
-        self.told = life.top();
+        self.told = epoch_log.top();
     }
 
-    fn move_on(&mut self, life: Life, seam: Seam) {
+    fn move_on(&mut self, epoch_log: EpochLog, seam: Seam) {
         self.tell(3);
-        let ended = self.life();
+        let ended = self.epoch_log();
         let from = Position { epoch: ended.epoch.clone(), offset: ended.top() };
         ended.next = Some(seam.clone());
         self.told = seam.to.offset;
         self.late_to = seam.late_to;
-        self.lives.push(life);
+        self.epoch_logs.push(epoch_log);
         self.on_its_way.push_back(Live::Moved(Arc::new(moved(from, seam))));
     }
 
     fn rejoin(&mut self, tail: u64, foreign: u64, late: bool) {
-        let name = epoch(&format!("e{}", self.lives.len()));
-        let old = self.life().clone();
+        let name = epoch(&format!("e{}", self.epoch_logs.len()));
+        let old = self.epoch_log().clone();
         let base = old.top().saturating_sub(tail).max(old.first - 1);
-        let mut life = Life { epoch: name.clone(), next: None, ..old.clone() };
-        life.entries.truncate(usize::try_from(base).unwrap());
+        let mut epoch_log = EpochLog { epoch: name.clone(), next: None, ..old.clone() };
+        epoch_log.entries.truncate(usize::try_from(base).unwrap());
         let mut had = Had::default();
         let again = old.after(base);
         again.iter().for_each(|entry| had.add(entry.id.producer, entry.id.seq));
-        // What others wrote, then producers one after the other: another order than before.
+        // Foreign entries first, then one producer after the other: a different order than before.
         let mut behind: Vec<EntryId> = Vec::new();
         for _ in 0..foreign {
             let seq = self.seqs.entry(3).or_insert(0);
@@ -139,43 +147,47 @@ impl Channel {
             behind.push(EntryId { producer: node(3), seq: *seq });
         }
         for producer in [2, 1, 3] {
-            // A producer's entries stay in order.
+            // The entries of one producer stay in order.
             let ids = again.iter().map(|entry| entry.id).filter(|id| id.producer == node(producer));
             let place = if producer == 3 { 0 } else { behind.len() };
             behind.splice(place..place, ids);
         }
         for id in behind {
-            life.entries.push(Entry { id, ..entry(life.top() + 1, 1, 0) });
+            epoch_log.entries.push(Entry { id, ..entry(epoch_log.top() + 1, 1, 0) });
         }
-        let late_to = if late { life.top() } else { 0 };
+        let late_to = if late { epoch_log.top() } else { 0 };
         let to = Position { epoch: name, offset: base };
-        self.move_on(life, Seam { late_to, had, ..Seam::whole(to) });
+        self.move_on(epoch_log, Seam { late_to, had, ..Seam::whole(to) });
     }
 
     fn lose(&mut self, is_forgotten: bool) {
-        let name = epoch(&format!("e{}", self.lives.len()));
-        let life = Life { epoch: name.clone(), entries: vec![], first: 1, next: None, is_forgotten: false };
+        let name = epoch(&format!("e{}", self.epoch_logs.len()));
+        let epoch_log =
+            EpochLog { epoch: name.clone(), entries: vec![], first: 1, next: None, is_forgotten: false };
         let to = Position { epoch: name, offset: 0 };
-        self.move_on(life, Seam::unknown(to));
+        self.move_on(epoch_log, Seam::unknown(to));
         if is_forgotten {
-            self.lives.iter_mut().rev().skip(1).for_each(|life| life.is_forgotten = true);
+            self.epoch_logs.iter_mut().rev().skip(1).for_each(|epoch_log| epoch_log.is_forgotten = true);
         }
     }
 
     fn read(&self, after: &Position, limit: usize) -> Page {
-        let known = self.lives.iter().find(|life| life.epoch == after.epoch && !life.is_forgotten);
-        let life = known.unwrap_or(self.lives.last().unwrap());
-        let entries = if known.is_some() { life.after(after.offset) } else { &[] };
+        let known = self
+            .epoch_logs
+            .iter()
+            .find(|epoch_log| epoch_log.epoch == after.epoch && !epoch_log.is_forgotten);
+        let epoch_log = known.unwrap_or(self.epoch_logs.last().unwrap());
+        let entries = if known.is_some() { epoch_log.after(after.offset) } else { &[] };
         Page {
-            epoch: Some(life.epoch.clone()),
-            top: life.top(),
-            first: life.first,
+            epoch: Some(epoch_log.epoch.clone()),
+            top: epoch_log.top(),
+            first: epoch_log.first,
             out_of_reach: 0,
             is_final: false,
             is_copy: false,
             closed: false,
             entries: entries.iter().take(limit).cloned().collect(),
-            next: life.next.clone(),
+            next: epoch_log.next.clone(),
         }
     }
 }
@@ -265,7 +277,7 @@ impl Client {
                 Turn::Read(_) if limit == 1 => self.reader.on_no_page(),
                 Turn::ReadLatest(_) => panic!("nobody asked for it"),
                 Turn::Read(Wanted { after, late_to, .. }) => {
-                    let page = log.read(&after.expect("it has a life"), limit);
+                    let page = log.read(&after.expect("its log has an epoch"), limit);
                     self.page = Some(EncodedPage::encode(&channel(), page, late_to));
                 }
             }
@@ -288,8 +300,8 @@ fn run(before: Vec<Act>, start_at: Option<u64>, after: Vec<Act>) {
         match act {
             Some(Act::Append { producer, count }) => log.append(producer, count),
             Some(Act::Trim { count }) => {
-                let life = log.life();
-                life.first = (life.first + count as u64).min(life.top() + 1);
+                let epoch_log = log.epoch_log();
+                epoch_log.first = (epoch_log.first + count as u64).min(epoch_log.top() + 1);
             }
             Some(Act::Tell { batch }) => log.tell(batch),
             Some(Act::Arrive { count }) => {
@@ -301,13 +313,13 @@ fn run(before: Vec<Act>, start_at: Option<u64>, after: Vec<Act>) {
             Some(Act::Rejoin { tail, foreign, late }) => log.rejoin(tail, foreign, late),
             Some(Act::Lose { is_forgotten }) => log.lose(is_forgotten),
             None => {
-                let joined = Position { epoch: log.life().epoch.clone(), offset: log.told };
+                let joined = Position { epoch: log.epoch_log().epoch.clone(), offset: log.told };
                 let had = Position { offset: start_at.unwrap_or(0), ..joined.clone() };
                 let at = match start_at {
                     None => StartingPoint::next(joined),
                     Some(_) => StartingPoint::in_log(joined, Some(&had), &log.read(&had, 1)),
                 };
-                let earlier = log.life().entries.iter().filter(|entry| entry.offset <= at.offset);
+                let earlier = log.epoch_log().entries.iter().filter(|entry| entry.offset <= at.offset);
                 before_it.extend(earlier.map(|entry| (entry.id.producer, entry.id.seq)));
                 client.reader.begin(&at);
                 client.works = true;
@@ -322,10 +334,10 @@ fn run(before: Vec<Act>, start_at: Option<u64>, after: Vec<Act>) {
         turns += 1;
         assert!(turns < 1_000, "it is never up to date: {client:?}");
     }
-    let life = log.life();
-    let end = Position { epoch: life.epoch.clone(), offset: life.top() };
+    let epoch_log = log.epoch_log();
+    let end = Position { epoch: epoch_log.epoch.clone(), offset: epoch_log.top() };
     assert!(client.reader.is_live() && client.reader.position() == Some(end), "{client:?}");
-    for entry in life.after(0) {
+    for entry in epoch_log.after(0) {
         let id = (entry.id.producer, entry.id.seq);
         let came = client.ever.contains(&id);
         assert!(came || before_it.contains(&id), "{id:?} is kept, and it never came");
@@ -333,7 +345,7 @@ fn run(before: Vec<Act>, start_at: Option<u64>, after: Vec<Act>) {
 }
 
 proptest! {
-    /// Whatever happens to the log, and whenever the reader gets to work.
+    /// Whatever happens to the log, and whenever the reader gets to run.
     #[test]
     fn all_comes_once_and_in_order_or_is_told(
         before in proptest::collection::vec((1..3u128, 1..5u64), 0..4),

@@ -1,4 +1,4 @@
-//! Each request gets one final answer for each of its channels, whatever comes between.
+//! Each request gets one final answer for each of its channels, whatever happens in between.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -24,7 +24,7 @@ use crate::connections::shard::Opening;
 use crate::model::{ChannelName, DraftEntry, EntryKind, Marks, NodeId, OrderId};
 use crate::storage::model::{Ages, Faults, Laws, ModelServer, Trace};
 
-/// A client that collects what comes.
+/// A client that collects what it receives.
 struct Asker {
     requests: SplitSink<WebSocketStream<TcpStream>, Message>,
     came: Rc<RefCell<Vec<Value>>>,
@@ -46,7 +46,7 @@ impl Asker {
         Self { requests, came }
     }
 
-    /// Sends all in one piece.
+    /// Sends all requests in one piece.
     async fn ask(&mut self, requests: &[Value]) {
         for request in requests {
             self.requests.feed(Message::text(request.to_string())).await.unwrap();
@@ -54,7 +54,7 @@ impl Asker {
         self.requests.flush().await.unwrap();
     }
 
-    /// What came with an `id`, briefly: type, code, channel.
+    /// Summaries of the answers to a request: type, code, channel.
     fn answers(&self, id: u64) -> Vec<String> {
         let came = self.came.borrow();
         let answers = came.iter().filter(|message| message["id"] == id);
@@ -167,7 +167,7 @@ async fn the_gateway_ends_what_follows_an_order_that_has_ended_and_says_so() {
         assert_eq!((&end["type"], &end["code"]), (&json!("unsubscribed"), &json!("finished")));
         assert_eq!((&end["channel"], end.get("id")), (&json!(channel), None));
 
-        // What comes later goes the same way, and leaves others alone.
+        // What is published later takes the same path, and only its subscriber gets it.
         asker.ask(&[subscribe(2)]).await;
         asker.until("it has caught up", has("caught_up")).await;
         sweep(5_100).await;
@@ -181,20 +181,20 @@ async fn the_gateway_ends_what_follows_an_order_that_has_ended_and_says_so() {
     LocalSet::new().run_until(test).await;
 }
 
-/// What random requests name.
+/// The channels that random requests name.
 fn names(random: &mut StdRng, of: &[String]) -> Vec<String> {
     let count = *[0, 1, 1, 2, 3, 5, 9].choose(random).unwrap();
     (0..count).map(|_| of.choose(random).unwrap().clone()).collect()
 }
 
-/// The channel that answers to a name tell.
+/// The channel's name in answers.
 fn told(name: &str) -> String {
     name.parse().map_or_else(|_| name.to_owned(), |channel: ChannelName| channel.to_string())
 }
 
 const NAMES_MAX: usize = 8;
 
-/// One run of random requests; says how often an answer was put off.
+/// One run of random requests; returns how many answers were postponed.
 async fn check(seed: u64) -> usize {
     let mut random = StdRng::seed_from_u64(seed);
     let server = ModelServer::new(seed, Faults::default(), Laws::default(), Ages::default(), Trace::Off);
@@ -205,7 +205,7 @@ async fn check(seed: u64) -> usize {
     let mut asker = Asker::new(&house).await;
     let order = OrderId::random().to_string();
     let mut all: Vec<String> = (0..100).map(|n| format!("zone:{n}")).collect();
-    // Some are asked for often, and others for the first time, which the storage hears of.
+    // Some channels are requested often, others only once, so that the storage is asked.
     for _ in 0..5 {
         all.extend((0..5).map(|n| format!("zone:{n}")));
         all.extend([format!("order:{order}"), format!("order:{}", order.to_uppercase())]);
@@ -274,7 +274,7 @@ async fn check(seed: u64) -> usize {
         assert!(open.is_empty(), "{id} has no answer for {open:?}");
         put_off += waits.len();
     }
-    // The answers say what there is in the end.
+    // In the end, the answers agree with the subscriptions that exist.
     let inspection = house.shard.inspect(&Listing { max: 10, ..Listing::default() }).await;
     let held: BTreeSet<String> = inspection.connections[0].channels.iter().cloned().collect();
     assert_eq!(held, subscribed, "seed {seed}");

@@ -1,4 +1,5 @@
-//! What a client asks for costs others no more than a turn, and itself what it is worth.
+//! A client's requests delay other clients by no more than one step, and itself in proportion to what it
+//! asks for.
 
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ async fn to_unsubscribe_from_many_names_slows_its_client_and_nobody_else() {
         for _ in 0..20 {
             assert_eq!(greedy.next().await["type"], "subscribed");
         }
-        // Of all kinds: without form, without a subscription, and in the end those that there are.
+        // Names of all kinds: malformed, not subscribed to, and finally subscribed to.
         let mut channels: Vec<String> = (0..80).map(|n| format!("{n}")).collect();
         channels.extend((0..28).map(|n| format!("zone:none{n}")));
         channels.extend(names(20));
@@ -52,8 +53,8 @@ async fn to_unsubscribe_from_many_names_slows_its_client_and_nobody_else() {
         greedy.send(&json!({ "type": "ping" })).await;
         other.send(&json!({ "type": "ping" })).await;
         assert_eq!(until_pong(&mut other).await, [] as [Value; 0]);
-        // A message is done at once; what comes behind it is heard when it has paid: 1,280 names, 200 of
-        // them at once, 50 a second.
+        // A message is processed at once; the next one when the client has paid: for 1,280 channels, 200 of
+        // them at once and 50 per second.
         let mut before = Vec::new();
         let begun = time::Instant::now();
         loop {
@@ -83,7 +84,7 @@ async fn no_number_of_unsubscribes_closes_a_connection_or_is_lost() {
         for _ in 0..128 {
             guest.next().await;
         }
-        // One message each, and then many times as much as messages may be.
+        // One channel per message, and then many times as many as messages are permitted.
         let mut left = 0;
         for name in names(128).into_iter().chain(names(400)) {
             guest.send(&json!({ "type": "unsubscribe", "channels": [name] })).await;
@@ -108,7 +109,7 @@ async fn a_long_list_ends_with_its_connection() {
             ConnectionsConfig { messages_per_s: 0, subscriptions_max: 5_000, ..ConnectionsConfig::default() };
         let house = House::new(config).await;
         let mut guest = bare(&house).await;
-        // More than one turn's worth; it is closed before the second.
+        // More than one step; it is closed before the second.
         let channels: Vec<String> = (0..5_000).map(|n| format!("{n}")).collect();
         guest.send(&json!({ "type": "subscribe", "channels": channels })).await;
         until("it has begun", || house.shard.stats.totals_of_errors() > 0).await;
@@ -137,7 +138,7 @@ async fn a_connection_that_is_kept_waiting_can_still_be_closed() {
         house.shard.drain(Duration::ZERO);
         let (_, code) = guest.until_close().await;
         assert_eq!(code, 4000);
-        // Its answer to that is read, although it has not paid.
+        // Its close frame is read although it has not paid.
         assert!(guest.0.next().await.is_none_or(|end| end.is_err()));
         until("it has ended", || house.shard.stats.closed() == 1).await;
     };

@@ -1,4 +1,4 @@
-//! Who clients are, when that changes while their upgrade is under way.
+//! Clients whose rights change during their upgrade.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::connections::shard::Opening;
 use crate::model::NodeId;
 use crate::storage::{MemoryBackend, MemoryConfig, Retention, SharedBackend};
 
-/// A shard that asks, the gate that knows, and a key with its name.
+/// A shard with authentication, its gate, and an API key with its name.
 async fn guarded() -> (House, Arc<Gate>, (String, String), TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("keys.toml");
@@ -49,7 +49,7 @@ async fn who_is_revoked_while_its_upgrade_is_under_way_is_not_let_in() {
         let mut stays = house.connect_as(market(), Arc::clone(&principal)).await;
         assert_eq!(stays.next().await["subject"], "alice");
         assert_eq!(stays.next().await["type"], "subscribed");
-        // Nobody looks at those who are in here: it is about the one who is about to come.
+        // No connection is there to be checked: the test is about the one that comes next.
         gate.revoke(Named::Key, &name, "test").await.unwrap();
         let mut late = house.connect_as(market(), principal).await;
         let (before, code) = late.until_close().await;

@@ -40,7 +40,7 @@ use crate::storage::{
 };
 use crate::support::panics::Vital;
 
-/// What a socket's kernel buffers are set to; the kernel takes a few times as much.
+/// The size of a socket's kernel buffers, of which the kernel makes a few times as much.
 const SOCKET_BYTES: usize = 4_096;
 
 pub(super) struct House {
@@ -51,13 +51,13 @@ pub(super) struct House {
     manager: Manager,
     listener: TcpListener,
     sockets: RefCell<Vec<Socket>>,
-    /// Keeps the clock from going on by itself while sockets take their time: a blocking task does
-    /// that, which ends with this.
+    /// Keeps the stopped clock from advancing by itself while sockets take their time: a blocking task
+    /// prevents that, and ends when this is dropped.
     _clock: std_mpsc::Sender<()>,
 }
 
 impl House {
-    /// Its fan-out goes on for as long as the `LocalSet` of the test.
+    /// Its fan-out runs as long as the test's `LocalSet`.
     pub(super) async fn new(config: ConnectionsConfig) -> Self {
         let (store, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
         Self::on(Arc::new(store), NodeId::random(), config).await
@@ -68,7 +68,7 @@ impl House {
         Self::guarded(backend, node, config, Gate::off().await)
     }
 
-    /// The same where clients are asked who they are.
+    /// The same with authentication.
     pub(super) fn guarded(
         backend: SharedBackend,
         node: NodeId,
@@ -101,17 +101,17 @@ impl House {
         Self { shard, channels, live, status, manager, listener, sockets, _clock: clock }
     }
 
-    /// A connection, without having read anything.
+    /// A connection from which nothing has been read.
     pub(super) async fn connect(&self, opening: Opening) -> Guest {
         self.connect_with(opening, None, false).await
     }
 
-    /// The same of somebody.
+    /// The same for a principal.
     pub(super) async fn connect_as(&self, opening: Opening, principal: Arc<Principal>) -> Guest {
         self.connect_with(opening, Some(principal), false).await
     }
 
-    /// The same; a small one's socket holds little that was not read.
+    /// The same; with `small`, the socket's buffers hold little.
     async fn connect_with(
         &self,
         opening: Opening,
@@ -134,7 +134,7 @@ impl House {
         Guest(WebSocketStream::from_raw_socket(client, Role::Client, Some(config)).await)
     }
 
-    /// A stream of events of these channels, and the socket that would carry it.
+    /// An event stream of these channels, and the socket that would carry it.
     pub(super) async fn stream(&self, wanted: &[Wanted]) -> (EventStream, TcpStream) {
         let client = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = self.listener.accept().await.unwrap();
@@ -142,19 +142,19 @@ impl House {
         let admission = self.manager.admit(Arc::new(tcp), None).unwrap();
         let socket = Socket::new(server);
         let (pipe, events) = events::stream(wanted, socket.look());
-        // It is there for as long as the test.
+        // Kept for as long as the test runs.
         self.sockets.borrow_mut().push(socket);
         let opening = Opening::Channels(wanted.to_vec());
         self.shard.adopt(Transport::Events(Box::new(pipe)), Bytes::new(), opening, None, admission);
         (events, client)
     }
 
-    /// A subscriber of a zone, past its first two messages; where its entries begin.
+    /// A subscriber of a zone, past its first two messages, and the `subscribed` that it got.
     pub(super) async fn subscriber(&self, zone: &str) -> (Guest, Value) {
         self.subscriber_with(zone, false).await
     }
 
-    /// The same, with a socket that holds little.
+    /// The same, with small socket buffers.
     pub(super) async fn small_subscriber(&self, zone: &str) -> (Guest, Value) {
         self.subscriber_with(zone, true).await
     }
@@ -169,7 +169,7 @@ impl House {
         (guest, subscribed)
     }
 
-    /// Publishes prices `from` on, one after the other, and says how many were accepted.
+    /// Publishes prices one after the other, and counts how many were accepted.
     pub(super) fn publish(&self, zone: &str, count: u64) -> Rc<RefCell<u64>> {
         let (channels, channel) = (self.channels.clone(), zone_channel(zone));
         let accepted = Rc::new(RefCell::new(0));
@@ -192,7 +192,7 @@ pub(super) fn healthy() -> StorageStatus {
     StorageStatus::new(BackendName::InMemory, BackendState::Healthy, "configured", "memory".to_owned())
 }
 
-/// A price large enough that few of them fill a socket.
+/// A price large enough that a few of them fill a socket.
 fn draft(n: u64) -> DraftEntry {
     DraftEntry {
         time: DateTime::from_timestamp_millis(0).unwrap(),
@@ -203,12 +203,12 @@ fn draft(n: u64) -> DraftEntry {
     }
 }
 
-/// An entry as the log would have it.
+/// An entry as the log would return it.
 pub(super) fn entry(offset: u64) -> Entry {
     Entry { offset, id: EntryId { producer: NodeId::random(), seq: offset }, draft: draft(offset) }
 }
 
-/// Lets everything else go on that can without time passing.
+/// Lets everything continue that can without time passing.
 pub(super) async fn settle() {
     for _ in 0..2_000 {
         task::yield_now().await;
@@ -277,7 +277,7 @@ impl Guest {
         self.0.send(Message::text(message.to_string())).await.unwrap();
     }
 
-    /// Reads prices up to this offset, which must follow on `after` without a hole.
+    /// Reads prices up to this offset, which must follow `after` without gaps.
     pub(super) async fn read_prices(&mut self, after: u64, last: u64) {
         for offset in after + 1..=last {
             let price = self.next().await;

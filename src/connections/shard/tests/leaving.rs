@@ -1,4 +1,4 @@
-//! What is left when readers go: the list of those who stay, and the count of what was never sent.
+//! What remains when clients leave: the list of those who stay, and the count of what was never sent.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ async fn those_who_stay_get_all_after_many_have_left() {
         let capacity = || followed.subscriptions.borrow().capacity();
         assert!(len() == GUESTS && capacity() >= 256, "{} {}", len(), capacity());
 
-        // Of those who stay some came first and some last.
+        // Those who stay are spread over the list.
         let mut place = 0;
         guests.retain(|_| {
             place += 1;
@@ -41,7 +41,7 @@ async fn those_who_stay_get_all_after_many_have_left() {
         until("the list is small", || capacity() < 64).await;
         assert_eq!(len(), 10);
 
-        // Each is where the list has it now, so that it is it that leaves.
+        // Each knows its new index in the list, so the right one leaves.
         guests.truncate(5);
         until("more have left", || len() == 5).await;
         guests.push(house.subscriber("busy").await.0);
@@ -58,7 +58,7 @@ async fn those_who_stay_get_all_after_many_have_left() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_reader_is_cut_from_is_counted_to_the_message() {
-    // How what it is sent comes: within one piece it passes the bound, or with a later one.
+    // How the frames arrive: the bound is exceeded within one batch, or with a later one.
     for pieces in [vec![1_000], vec![150, 850], vec![50, 50, 50, 1_000]] {
         let test = async {
             let config = ConnectionsConfig { outbox_frames_max: 200, ..ConnectionsConfig::default() };
@@ -77,7 +77,7 @@ async fn what_a_reader_is_cut_from_is_counted_to_the_message() {
                 assert!(Delivery::send(&house.live, &credits, live, Instant::now()).await);
                 settle().await;
             }
-            // Should the channel wait for it: no longer than this.
+            // Even if the channel waits for it, then no longer than this.
             time::advance(Duration::from_secs(2)).await;
             let stats = &house.shard.stats;
             until("it is cut", || stats.messages.dropped_by_reason.slow_consumer.get() > 0).await;
@@ -103,7 +103,7 @@ async fn what_a_reader_is_cut_from_is_counted_to_the_message() {
 #[tokio::test(start_paused = true)]
 async fn of_batches_that_are_sent_in_one_go_all_are_sent_or_counted() {
     let limits = OutboxLimits { frames: 200, bytes: 1 << 20 };
-    // (batches of so many prices, the first of which without so many): the bound is passed in the second.
+    // (sizes of batches, and how many entries of the first to skip): the bound is exceeded in the second.
     for (sizes, skip) in [([90, 700, 110, 60], 0), ([90, 700, 110, 60], 40), ([1, 900, 1, 1], 1)] {
         let test = async {
             let house = House::new(ConnectionsConfig::default()).await;

@@ -1,4 +1,4 @@
-//! A channel whose readers fall behind is held back: its own publishers wait, and nobody else.
+//! Pacing delays a channel's own publishers, and nobody else.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ fn config() -> ConnectionsConfig {
     ConnectionsConfig { outbox_frames_max: 200, messages_per_s: 0, ..ConnectionsConfig::default() }
 }
 
-/// Goes on until the shard waits for readers.
+/// Continues until the shard has paced this often.
 async fn until_paced(house: &House, times: u64) {
     until("readers are waited for", || house.shard.stats.messages.paced.get() >= times).await;
     settle().await;
@@ -36,12 +36,13 @@ async fn a_silent_reader_holds_up_its_own_zone_for_its_share_of_a_second_and_no_
         let accepted = house.publish("busy", COUNT);
         until_paced(&house, 1).await;
 
-        // While the zone waits, its publisher does, and another zone does not.
+        // While the zone waits, its publisher waits too, and another zone does not.
         let held = *accepted.borrow();
         assert!(held < COUNT / 2, "{held}");
         house.publish("calm", 5);
         calm.read_prices(0, 5).await;
-        // One of two readers: half a second, once. Then it is waited for no more, and cut.
+        // One of two clients lags: half a second, once. Then the channel waits no longer, and the client is
+        // closed.
         time::advance(Duration::from_millis(498)).await;
         settle().await;
         assert_eq!(*accepted.borrow(), held);
@@ -54,7 +55,7 @@ async fn a_silent_reader_holds_up_its_own_zone_for_its_share_of_a_second_and_no_
         let (closing, prices) = prices.split_last().unwrap();
         assert_eq!(closing["reason"], "slow_consumer");
         assert!(prices.iter().zip(1..).all(|(price, n)| price["offset"] == n), "in order, none left out");
-        // All that was for it was sent or counted: none is missing from the books.
+        // Every entry for it was sent or counted as dropped.
         let cut = house.shard.stats.messages.dropped_by_reason.slow_consumer.get();
         assert!(cut > 100 && prices.len() as u64 + cut <= COUNT, "{} and {cut}", prices.len());
     };
@@ -72,7 +73,7 @@ async fn a_reader_of_two_zones_is_waited_for_by_both() {
         until_paced(&house, 2).await;
         let held = (*a.borrow(), *b.borrow());
         assert!(held.0 < 400 && held.1 < 400, "{held:?}");
-        // It is the only one of both: a second, and then it is cut.
+        // It is the only subscriber of both: a second, and then it is closed.
         time::advance(Duration::from_millis(998)).await;
         settle().await;
         assert_eq!((*a.borrow(), *b.borrow()), held);
@@ -87,7 +88,7 @@ async fn a_reader_of_two_zones_is_waited_for_by_both() {
 async fn what_a_zone_is_told_while_it_is_held_back_keeps_its_order() {
     let test = async {
         let house = House::new(config()).await;
-        // A log that has begun, so that its epoch is known.
+        // Starts the log, so that its epoch is known.
         let first = house.publish("busy", 1);
         until("the log has begun", || *first.borrow() == 1).await;
         let (mut reader, subscribed) = house.small_subscriber("busy").await;
@@ -97,14 +98,14 @@ async fn what_a_zone_is_told_while_it_is_held_back_keeps_its_order() {
             let entries: Vec<_> = (from..=to).map(entry).collect();
             Live::Batch(Arc::new(LiveBatch::encode(&channel, epoch, Lane::Every, false, &entries)))
         };
-        // Enough that the reader is far behind, and then all kinds of messages.
+        // Enough that the client lags far, followed by all kinds of messages.
         let mut told: Vec<Live> = (0..4).map(|n| batch(&old, n * 40 + 2, n * 40 + 41)).collect();
         let to = Position { epoch: new.clone(), offset: 161 };
         let seam = Seam::whole(to);
         let from = Position { epoch: old.clone(), offset: 161 };
         told.push(Live::Moved(Arc::new(Moved { channel: channel.clone(), from, seam })));
         told.extend((0..8).map(|n| batch(&new, n * 4 + 162, n * 4 + 165)));
-        // Of another channel, which this shard does not follow: nobody trips over it.
+        // A message of a channel that this shard does not follow must do no harm.
         told.push(Live::Skipped { channel: zone_channel("other"), epoch: new, offset: 3 });
         let credits = credits();
         for live in told {

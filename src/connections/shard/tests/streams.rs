@@ -1,4 +1,4 @@
-//! Streams of events: the same connections, with a reader that says nothing.
+//! Event streams: the same connections, with a client that sends nothing.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn zone(zone: &str) -> Vec<Wanted> {
     vec![Wanted { channel: zone_channel(zone), since: None, snapshot: false }]
 }
 
-/// All events that are there, or come up to the end, and whether that was a whole one.
+/// All events up to the end, and whether the stream was complete.
 async fn until_end(events: &mut EventStream) -> (Vec<(String, Value)>, bool) {
     let (mut text, mut is_whole) = (String::new(), true);
     while let Some(part) = in_time(events.next()).await {
@@ -55,7 +55,7 @@ async fn one_that_is_not_read_is_bounded_as_any_other_and_resumes_from_its_last_
     let test = async {
         let house = House::new(config()).await;
         let (mut events, _client) = house.stream(&zone("pjm")).await;
-        // The answer has begun, and then nobody takes any of it.
+        // The answer has begun, and then nobody reads it.
         let first: Bytes = events.next().await.unwrap().unwrap();
         assert!(first.starts_with(b"retry: "));
         settle().await;
@@ -103,7 +103,7 @@ async fn one_that_takes_nothing_for_too_long_is_closed_and_then_cut_off() {
                 time::advance(Duration::from_secs(1)).await;
                 shard.sweep(step as usize % 30, 30, Duration::ZERO).await;
                 settle().await;
-                // One of them reads what there is.
+                // One client reads what there is.
                 while let std::task::Poll::Ready(part) = futures_util::poll!(reading.next()) {
                     part.unwrap().unwrap();
                 }
@@ -116,11 +116,11 @@ async fn one_that_takes_nothing_for_too_long_is_closed_and_then_cut_off() {
         assert_eq!(infos.iter().filter(|info| info.last_heard_s_ago == 0).count(), 1);
         swept(40).await;
         assert_eq!((shard.stats.closed(), shard.connections.borrow().len()), (1, 1));
-        // What it would not take is not kept for it: it finds the end of its socket.
+        // What it would not read is discarded: it finds the end of its socket.
         assert_eq!(in_time(client.read(&mut [0; 16])).await.unwrap(), 0);
         let (told, _) = until_end(&mut stuck).await;
         assert_eq!(told.last().unwrap().1["reason"], "heartbeat_timeout");
-        // A standstill of the process is not its readers' silence.
+        // A standstill of the process does not count as its clients' silence.
         swept(70).await;
         shard.sweep(0, 30, Duration::from_secs(60)).await;
         swept(30).await;
@@ -139,7 +139,7 @@ async fn one_whose_answer_is_dropped_leaves_nothing_behind() {
         drop(events);
         until("it is gone", || house.shard.connections.borrow().is_empty()).await;
         assert!(house.shard.followed.borrow().is_empty());
-        // Also one that was never read, and one with something in its outbox.
+        // Including one that was never read, and one with something in its outbox.
         let (events, _client) = house.stream(&zone("pjm")).await;
         let accepted = house.publish("pjm", 150);
         in_time(until("all is accepted", || *accepted.borrow() == 150)).await;

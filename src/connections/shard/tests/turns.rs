@@ -1,4 +1,4 @@
-//! What concerns all connections is done in turns, and each is told once.
+//! What concerns all connections is done in steps, and each connection is told once.
 
 use std::task::Poll;
 use std::time::Duration;
@@ -37,7 +37,7 @@ async fn a_change_of_the_storage_is_told_to_each_once_with_turns_for_others() {
         let mut telling = Box::pin(house.shard.tell_state());
         let mut turns = 1;
         assert_eq!(poll!(&mut telling), Poll::Pending);
-        // Between two turns one comes, and two go: one that was told, one that was not.
+        // Between two steps one client arrives, and two leave: one that was told, and one that was not.
         let mut late = house.connect(Opening::Nothing).await;
         drop((guests.remove(0), guests.pop()));
         settle().await;
@@ -45,7 +45,7 @@ async fn a_change_of_the_storage_is_told_to_each_once_with_turns_for_others() {
             turns += 1;
         }
         assert_eq!(turns, 3);
-        // Greeted with what the others are told.
+        // Its greeting has the state that the others are told.
         assert_eq!(late.next().await["state"], "degraded");
         guests.push(late);
         house.status.replace(healthy());
@@ -58,7 +58,7 @@ async fn a_change_of_the_storage_is_told_to_each_once_with_turns_for_others() {
             let message = guest.next().await;
             assert_eq!((&message["type"], &message["state"]), (&"backend_state".into(), &"healthy".into()));
         }
-        // Nothing is said when nothing has changed.
+        // Nothing is sent when nothing has changed.
         house.shard.tell_state().await;
         let sent = house.shard.stats.messages.sent.get();
         settle().await;
@@ -98,16 +98,16 @@ async fn a_change_that_concerns_many_subscriptions_names_a_hundred() {
 async fn time_in_which_the_gateway_stood_still_is_not_its_clients_silence() {
     let test = async {
         let house = House::new(config()).await;
-        // It reads nothing, and so answers no ping.
+        // The client reads nothing, and so answers no ping.
         let mut guest = house.connect(Opening::Nothing).await;
         let stood_still = Duration::from_secs(80);
         time::advance(stood_still).await;
         house.shard.sweep(0, 30, stood_still).await;
-        // From here on it is silent for as long as it may be, and then for too long.
+        // From here on it is silent, first for the permitted time and then for too long.
         time::advance(Duration::from_secs(74)).await;
         house.shard.sweep(0, 30, Duration::ZERO).await;
         time::advance(Duration::from_secs(2)).await;
-        // A sweep that is a little late excuses nobody.
+        // A sweep that is only a little late excuses nobody.
         house.shard.sweep(0, 30, Duration::from_millis(900)).await;
         let (before, code) = guest.until_close().await;
         let kinds: Vec<_> = before.iter().map(|message| message["type"].as_str().unwrap()).collect();
