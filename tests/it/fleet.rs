@@ -154,7 +154,7 @@ async fn in_a_cluster_the_primary_with_what_nodes_tell_decides_what_is_known() {
         view.nodes_known.is(NodesKnown::ThisOne).then_some(view)
     })
     .await;
-    assert_eq!(view.note.unwrap(), "Redis is away: what other nodes do is not known here");
+    assert_eq!(view.note.unwrap(), "Redis is away: other nodes are unknown here");
     // Others of its primaries serve all the while.
     a.publish(zone, [crate::support::gateway::price("A", 1)]).await;
     cluster.nodes[owner].restart().await.unwrap();
