@@ -56,7 +56,7 @@ async fn fill(gateway: &Process) -> u64 {
             return value - 1;
         }
     }
-    panic!("the disk takes anything");
+    panic!("the disk never fills up");
 }
 
 /// What a gateway with this spool puts into a Redis that is there now.

@@ -626,7 +626,7 @@ async fn a_slow_reader_on_lane_every_is_closed_and_resumes_without_loss() {
     );
     assert!(closing["retry_after_ms"].is_u64() && is_time(&closing["timestamp"]), "{closing}");
     prices.iter().for_each(|price| assert!(follower.take(&price.to_string())));
-    assert!(follower.position.offset < COUNT, "it was cut before the end");
+    assert!(follower.position.offset < COUNT, "it was cut off before the end");
     follower.read(&[gateway.url("")], COUNT, &mut Cuts::none()).await;
     assert!(follower.seen.iter().zip(1..=COUNT).all(|(price, n)| price["price"] == n));
 
