@@ -14,7 +14,7 @@ use super::gateway::Answer;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Body {
     Chunked,
-    /// With the connection, as in HTTP/1.0.
+    /// Until the connection ends, as in HTTP/1.0.
     ToTheEnd,
     /// After so many more bytes.
     Sized(usize),
