@@ -1,11 +1,11 @@
-// Twelve races of clients that reconnect, each as it was met in the field.
+// Twelve races of reconnecting clients, each of which occurred in the field.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { listen, price, setUp, settle } from './support/fake.js';
 
-/** A promise that is settled by hand. */
+/** A promise that the test settles. */
 const deferred = <T>() => {
   let resolve!: (value: T) => void;
   let reject!: (error: Error) => void;
@@ -33,7 +33,7 @@ test('1: a token that comes after its connection is gone is not used for the nex
   await settle();
   assert.deepEqual(gateway.socket.protocols, ['zonewire.v1', 'bearer.new']);
 
-  // A renewal is of its connection, too.
+  // A renewal belongs to its connection too.
   gateway.socket.greet({ subject: 'alice' });
   gateway.socket.say({ type: 'token_expiring', expires_at: '2026-11-21T03:41:47Z' });
   gateway.socket.drop();
@@ -91,7 +91,7 @@ test('4: a fixed token is shown again after the gateway let it go, and nobody co
   gateway.socket.greet({ subject: 'alice' });
   assert.deepEqual(said(), ['connecting', 'open', 'waiting', 'connecting', 'open']);
 
-  // That it is not valid is final for a fixed one.
+  // An invalid fixed token is final.
   gateway.socket.drop(4501, 'unauthorized');
   await clock.advance(120_000);
   assert.equal(said().at(-1), 'failed');

@@ -12,7 +12,7 @@ const greeted = async (options?: Parameters<typeof setUp>[0]) => {
   return set;
 };
 
-/** The answer to the newest `subscribe`, and what it is about. */
+/** Answers the newest `subscribe`. */
 const subscribed = (socket: FakeSocket, more: object = {}) => {
   const { id, channels } = socket.of('subscribe').at(-1);
   socket.say({ type: 'subscribed', id, channel: channels[0], epoch: 'e1', offset: 0, top: 0, recovered: true, gap: 0, ...more });
@@ -69,7 +69,7 @@ test('what was had is dropped from a recovered false until a recovered true, and
   subscribed(gateway.socket);
   gateway.socket.say(price(1));
   gateway.socket.say(price(2));
-  gateway.socket.say(price(3, { id: 'g1-2' })); // nothing is dropped on suspicion
+  gateway.socket.say(price(3, { id: 'g1-2' })); // nothing is dropped without a warning
   gateway.socket.drop();
   await clock.advance(1_500);
   gateway.socket.greet();
@@ -104,7 +104,7 @@ test('remembers as many ids as it is told to', async () => {
   for (const offset of [3, 2, 1]) gateway.socket.say(price(offset));
   assert.deepEqual(heard.map((one) => one.type ?? one), [1, 2, 3, 'gap', 1]);
 
-  // Also behind a snapshot, with which they begin anew.
+  // Also after a snapshot, which starts over.
   gateway.socket.say({ type: 'resync', channel: 'zone:pjm', old_epoch: 'e2', epoch: 'e3.s', offset: 0, recovered: false, snapshot: true });
   gateway.socket.say({ type: 'snapshot_end', channel: 'zone:pjm', epoch: 'e3', offset: 0, recovered: false });
   heard.length = 0;
@@ -141,7 +141,8 @@ test('begins with a snapshot, which what follows is merged with, and shows what 
     { 'zone:pjm': { epoch: 'e1', offset: 11 } }, true,
   ]);
 
-  // The position is of a log that is gone: the channel begins anew, and once more before it has ended.
+  // The position is in a log that is gone: the channel starts over, and again before the snapshot has
+  // ended.
   subscribed(gateway.socket, { epoch: 'e2.s', offset: 2, top: 2, recovered: false, gap: undefined, snapshot: true });
   snapshot(1, 'A', { id: 'h-1', price: 41 });
   gateway.socket.say({ type: 'resync', channel: 'zone:pjm', old_epoch: 'e2.s', epoch: 'e3.s', offset: 2, recovered: false, snapshot: true });
@@ -153,7 +154,7 @@ test('begins with a snapshot, which what follows is merged with, and shows what 
   snapshot(3, 'D', { id: 'h-3', price: 43 });
   gateway.socket.say({ type: 'snapshot_end', channel: 'zone:pjm', epoch: 'e4', offset: 3, recovered: true });
   assert.deepEqual(shown(sub), { D: 43 });
-  // What was had before a snapshot began does not count.
+  // Entries from before a snapshot do not count.
   const heard = listen(sub);
   gateway.socket.say({ type: 'resync', channel: 'zone:pjm', old_epoch: 'e4', epoch: 'e5.s', offset: 3, recovered: false, snapshot: true });
   snapshot(3, 'D', { id: 'h-3', price: 43, missedBefore: true });
@@ -179,7 +180,7 @@ test('a snapshot that is cut short is followed by another one, and no gap is tol
   assert.deepEqual(shown(sub), { B: 11 });
   assert.deepEqual(heard, [3, 11]);
 
-  // Nor does one that was cut short go on where none follows.
+  // Nor does a snapshot that was cut short continue if none follows.
   gateway.socket.say({ type: 'resync', channel: 'zone:pjm', old_epoch: 'e1', epoch: 'e2.s', offset: 12, recovered: false, snapshot: true });
   gateway.socket.drop();
   await clock.advance(2_500);
@@ -213,7 +214,7 @@ test('catches up before it is live', async () => {
   assert.deepEqual(heard, ['catching_up', 'live', 'waiting']);
 });
 
-/** The rule as the protocol writes it out. */
+/** The rule exactly as in the protocol document. */
 const reference = () => {
   const last = new Map<string, any>();
   const isNewer = (entry: any, held: any) => {
