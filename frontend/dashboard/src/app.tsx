@@ -1,4 +1,5 @@
-// The frame around the views: the bar, the state in its corner, the banner, and what screen readers are told.
+// The frame around the views: the bar, the state in its corner, the banner, and announcements for screen
+// readers.
 import { useSignal } from '@preact/signals';
 import type { ComponentChildren } from 'preact';
 import { useEffect } from 'preact/hooks';
@@ -105,7 +106,7 @@ function Banner() {
   );
 }
 
-/** Who one is, where that matters. */
+/** The user, if the gateway has authentication. */
 function Login() {
   const { asks, subject, expires } = session.value;
   if (asks === 'nobody' || isShut.value) return null;

@@ -1,4 +1,4 @@
-// What of the page needs no browser: numbers as they are written, points in their order, the end of a hole.
+// Parts of the page that need no browser: formatting numbers, ordering points, closing gaps.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { join } from 'node:path';
@@ -134,7 +134,7 @@ test('a book is its last snapshot and what follows on it', () => {
   assert.deepEqual(levels(book), ['10.00x2 9.90x1', '10.10x3 10.50x1']);
   assert.equal(book.take(change(11, [['9.95', '4'], ['9.90', '0']], [['10.10', '0.5']])), 'applied');
   assert.deepEqual(levels(book), ['10.00x2 9.95x4', '10.10x0.5 10.50x1']);
-  // The same price in other digits, and one that was never there.
+  // The same price with other digits, and one that never existed.
   assert.equal(book.take(change(12, [[9.95, 7]], [['11', '0']])), 'applied');
   assert.deepEqual(levels(book), ['10.00x2 9.95x7', '10.10x0.5 10.50x1']);
   assert.equal(book.take(change(12, [['1', '1']])), 'old');
@@ -175,7 +175,7 @@ test('between the snapshot and what follows, the log is read', async () => {
   const reader = new BookReader((...what) => { asked.push(what); return new Promise((resolve) => { answer = resolve; }); }, () => undefined);
   reader.take(told(100, whole(50, [['9', '1']], []), { snapshot: true }));
   const filled = reader.snapshotEnd('e1', 140);
-  // What comes meanwhile waits.
+  // Entries that arrive meanwhile wait.
   reader.take(told(141, change(53, [['7', '1']])));
   assert.equal(reader.isBehind, true);
   answer([told(120, change(51, [['9', '2']])), told(130, change(52, [['8', '1']]))]);
@@ -183,7 +183,7 @@ test('between the snapshot and what follows, the log is read', async () => {
   assert.deepEqual([asked, reader.isBehind, reader.book.sequence, ...levels(reader.book)], [[['e1', 100, 140]], false, 53, '9x2 8x1 7x1', '']);
   await reader.snapshotEnd('e1', 141);
   assert.equal(asked.length, 1, 'nothing lies between');
-  // Another life of the log, which has no book.
+  // Another epoch of the log, which has no book.
   reader.begin();
   await reader.snapshotEnd('e2', 0);
   assert.deepEqual([reader.isBehind, reader.book.sequence, reader.at], [true, 53, 141_000]);

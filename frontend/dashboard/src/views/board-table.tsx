@@ -1,4 +1,5 @@
-// The board: a table whose head is Preact's and whose rows are drawn by hand, once a frame.
+// The board: a table whose head is rendered by Preact and whose rows are drawn by hand, once per
+// frame.
 import { useSignal, useSignalEffect } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import { board, type Field } from '../board';
@@ -61,7 +62,7 @@ export function BoardTable(props: BoardTableProps) {
   });
   useSignalEffect(() => {
     theme.value;
-    // After the attribute has changed what the tokens are.
+    // After the attribute has changed the tokens' values.
     requestAnimationFrame(() => { drawn.current?.readColours(); ask(); });
   });
 

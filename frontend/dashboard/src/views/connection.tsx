@@ -1,5 +1,5 @@
-// One open connection: who it is, how it does, what it follows and how far that has come. What changes while one
-// looks is kept below, and what was known last stays when it ends.
+// One open connection: its client, its health, its channels and their progress. Changes that happen while the
+// page is open are listed below, and the last state stays when the connection ends.
 import { useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import type { ConnectionStory, Entries, OrderView } from '../../../../docs/schema/zonewire';
@@ -12,7 +12,7 @@ import { Dialog } from './dialogs';
 import { Pages } from './pager';
 
 const EVERY_MS = 1000;
-/** Ends of logs are asked for only of the channels in sight, and of many now and then. */
+/** The ends of logs are read only for visible channels, and less often if there are many. */
 const endsEvery = (channels: number) => (channels <= 3 ? 1 : 4);
 const SIZE = 10;
 const SEEN_MAX = 200;
@@ -52,7 +52,7 @@ export function Connection({ id }: { id: string }) {
       if (document.hidden || isAsking || endedAt.value > 0) return;
       isAsking = true;
       try {
-        // Before the connection itself, so that what comes meanwhile is no lag.
+        // Read before the connection itself, so that entries published in between do not count as lag.
         if (nth % endsEvery(shown.current.length) === 0 || shown.current.some((channel) => !asked.includes(channel))) {
           asked = shown.current;
           const found = await Promise.all(asked.map(async (channel) => [channel, await endOf(channel).catch(() => undefined)] as const));
@@ -163,7 +163,7 @@ function Disconnect({ id, onClose }: { id: string; onClose: () => void }) {
   );
 }
 
-/** The sentence that matters, the numbers, and who it is. */
+/** The main sentence, the numbers, and the client. */
 function Told({ it, at, endedAt }: { it: ConnectionStory; at: number; endedAt: number }) {
   const isStream = it.transport === 'events';
   const opened = Date.parse(it.connected_at) - skew.value;

@@ -1,4 +1,4 @@
-// Orders that were tried in vain, and the way to place them again: apart, and with a question where it may do harm.
+// Orders that failed every attempt, and the way to retry them: one by one, with a question if that may do harm.
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import type { DeadLetter } from '../../../../docs/schema/zonewire';

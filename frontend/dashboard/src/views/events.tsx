@@ -1,5 +1,5 @@
-// What happens on markets: how exchanges are reached, which markets there are, and of one its book, its candles, and
-// the tape of its trades.
+// Market data: the states of exchanges, the list of markets, and for one market its book, its candles, and the tape
+// of its trades.
 import { useSignal, useSignalEffect } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import { exchangeInWords, MARKETS_MAX, MarketBook, MarketCandles, type MarketRow, Markets, Trades } from '../events';
@@ -15,7 +15,7 @@ import './events.css';
 
 interface Market { exchange: string; symbol: string }
 
-/** `binance/BTC-USDT`; a symbol may have a slash in it. */
+/** `binance/BTC-USDT`; a symbol may contain a slash. */
 function marketOf(rest: string): Market | null {
   const at = rest.indexOf('/');
   return at <= 0 || at === rest.length - 1 ? null : { exchange: rest.slice(0, at), symbol: rest.slice(at + 1) };
@@ -32,7 +32,7 @@ export function Events() {
   const it = markets.value;
   const market = marketOf(rest);
   const name = market ? rest : '';
-  // Without one in the address, the first one.
+  // Without a market in the address, the first one.
   useEffect(() => {
     if (!it || rest !== '' || it.count.value === 0) return;
     const last = kept('market') ?? '';
@@ -51,10 +51,10 @@ export function Events() {
   );
 }
 
-/** Errors of exchanges are told for so long. */
+/** How long errors of exchanges are shown. */
 const ERROR_SHOWN_MS = 3_600_000;
 
-/** How exchanges are reached; what is wrong comes first. */
+/** The states of exchanges; problems come first. */
 function Exchanges({ markets }: { markets: Markets }) {
   second.value;
   const [away, list] = [markets.exchanges.value.filter((it) => it.state !== 'connected' && it.state !== ''), markets.exchanges.value.filter((it) => it.state === 'connected' || it.state === '')];
@@ -78,7 +78,7 @@ function Exchanges({ markets }: { markets: Markets }) {
   );
 }
 
-/** Where what is shown is not now, or not all. */
+/** Says if the data are not current, or incomplete. */
 function AsOf({ isDegraded }: { isDegraded: boolean }) {
   const it = link.value;
   if (it.phase !== 'live') return it.since === 0 ? null : <p class="asof"><span class="chip late">Not live</span> as of {clock(it.since)}</p>;
@@ -122,7 +122,7 @@ function MarketList({ markets, selected }: { markets: Markets; selected: string 
   );
 }
 
-/** So many levels of each side are shown. */
+/** How many levels of each side are shown. */
 const DEPTH = 15;
 
 function BookPanel({ market, markets }: { market: Market; markets: Markets | null }) {

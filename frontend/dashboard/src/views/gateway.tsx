@@ -1,4 +1,4 @@
-// For operators: the promise first, then what the gateway does, then whom it serves.
+// For operators: the promise first, then what the gateway does, then its connections.
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import { bytes, clock, count, duration, plural, short } from '../format';
@@ -82,7 +82,7 @@ function Overview({ it }: { it: Stats }) {
 
 const STATES: [string, string][] = [['healthy', 'h'], ['degraded', 'd'], ['recovering', 'r']];
 
-/** Nothing accepted is lost: how that stands. */
+/** Whether nothing accepted was lost. */
 function Promise({ it }: { it: Stats }) {
   const now = second.value + skew.value;
   const { outage } = it;
@@ -115,10 +115,10 @@ function Promise({ it }: { it: Stats }) {
   );
 }
 
-/** Whether it is about this page and what it is sent, and not about the gateway's storage. */
+/** Whether this concerns the page and its data, not the gateway's storage. */
 const isOfPage = ({ kind }: Happening) => kind === 'live' || kind === 'lost' || kind === 'gap' || kind === 'late';
 
-/** The states that the gateway remembers, and when this page was not connected, to scale. */
+/** The states that the gateway remembers, and when this page was disconnected, to scale. */
 function Timeline({ it: { storage_history: history } }: { it: Stats }) {
   const now = second.value;
   const states = history?.map(({ state, since, reason }) => ({ kind: state, at: Date.parse(since) - skew.value, why: state === 'healthy' ? '' : reason }));
@@ -155,7 +155,7 @@ function Timeline({ it: { storage_history: history } }: { it: Stats }) {
 
 const NAMES: Record<string, string> = { live: 'connected', lost: 'disconnected', healthy: 'healthy', degraded: 'degraded', recovering: 'recovering', gap: 'gap', late: 'late' };
 
-/** What the gateway remembers of its storage, and what else this page saw. */
+/** The gateway's memory of its storage, and what else this page saw. */
 function Happenings({ it: { storage_history: history, outage } }: { it: Stats }) {
   const page = useSignal(0);
   const spells = (history ?? []).map((it) => ({ at: Date.parse(it.since) - skew.value, kind: it.state, text: spellInWords(it, outage.journal_entries ?? 0) }));

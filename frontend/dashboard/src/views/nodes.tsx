@@ -1,4 +1,4 @@
-// The nodes of the fleet: how each does, and whom it serves.
+// The nodes of the fleet: the state of each, and its connections.
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import { age, clock, count, duration, fixed, plural, words } from '../format';
@@ -30,7 +30,7 @@ export function Nodes() {
           problem.value = `The nodes cannot be read: ${words(error)}`;
         }
       }
-      // The next one when this one was answered: a slow gateway is not asked twice.
+      // The next request follows the previous answer, so a slow gateway is not asked twice.
       if (!isOver) timer = setTimeout(read, AGAIN_MS);
     };
     void read();

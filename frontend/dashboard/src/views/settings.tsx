@@ -1,4 +1,4 @@
-// The settings that the gateway runs with, as it tells them: what is secret is masked by the gateway itself.
+// The gateway's settings, as it reports them: the gateway itself masks secrets.
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import type { ConfigView, SettingView } from '../../../../docs/schema/zonewire';
@@ -17,7 +17,7 @@ export function Settings() {
   const page = useSignal(0);
   const isLive = link.value.phase === 'live';
   useEffect(() => {
-    // They change when the gateway is started anew, and the page connects anew then.
+    // They change only when the gateway restarts, and the page reconnects then.
     if (isLive) get<ConfigView>('api/config').then((read) => { config.value = read; problem.value = ''; }, (error: unknown) => { problem.value = words(error); });
   }, [isLive]);
 
