@@ -2,8 +2,8 @@
 //! list, and a pub/sub channel. Decides only; reading and appending is done elsewhere.
 //!
 //! Some workers push an update to the list before they publish it, some after, and some publish only. So an
-//! update that was heard but is not in the list waits a little. For example 1 is heard and the list is [2]:
-//! if the list becomes [1, 2] within the wait, 1 takes its position there; if not, 1 was only published, and
+//! update that was heard but is not in the list waits a little. For example 1 is heard and the list is `[2]`:
+//! if the list becomes `[1, 2]` within the wait, 1 takes its position there; if not, 1 was only published, and
 //! keeps the position at which it was heard.
 
 use std::collections::{HashMap, HashSet, VecDeque};
