@@ -158,7 +158,7 @@ export class Trades {
     const { market } = this;
     const page = await get<Entries>(`api/events/trade/history?limit=${TRADES_PAGE}`).catch((error: unknown) => {
       // Missing rights are reported for the channel.
-      if (!(error instanceof Problem && (error.status === 401 || error.status === 403))) this.missing('Trades of before cannot be read');
+      if (!(error instanceof Problem && (error.status === 401 || error.status === 403))) this.missing('Earlier trades cannot be read');
       return null;
     });
     if (this.isOver) return;
@@ -213,7 +213,7 @@ export class MarketBook {
       entry: (entry) => { if (entry.type === 'orderbook') this.reader.take(entry as OrderbookEvent & BookEntry); },
       begin: () => this.reader.begin(),
       whole: ({ epoch, offset }) => {
-        this.reader.snapshotEnd(epoch, offset).then(() => { this.problem.value = ''; }, (error: unknown) => { this.problem.value = `What lies behind the last whole book cannot be read: ${words(error)}`; });
+        this.reader.snapshotEnd(epoch, offset).then(() => { this.problem.value = ''; }, (error: unknown) => { this.problem.value = `The changes since the last whole book cannot be read: ${words(error)}`; });
       },
     }, { idsMax: 0 });
   }
@@ -258,7 +258,7 @@ export class MarketCandles {
       for (const entry of entries as unknown as (CandleEntry & { type: string })[]) if (entry.type === 'candle' && entry.data.exchange === this.exchange && entry.data.symbol === this.symbol) this.candles.take(entry);
       ask();
     } catch (error) {
-      this.problem.value = `Candles of before cannot be read: ${words(error)}`;
+      this.problem.value = `Earlier candles cannot be read: ${words(error)}`;
     }
   }
 }

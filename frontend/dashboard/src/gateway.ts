@@ -118,7 +118,7 @@ function serves(state: string, backend: string, since: number, more: { scope?: s
   const sentences: Record<string, string> = {
     healthy: before === null ? `Served from ${backend === 'redis' ? 'Redis' : 'memory'}.` : 'All is in order again.',
     degraded: more.reason ? `${more.reason}; memory serves.` : 'Redis is away; memory serves.',
-    recovering: 'Redis is back; what it missed is being put in order.',
+    recovering: 'Redis is back; what it missed is being reconciled.',
   };
   if (state === 'healthy' || state === 'degraded' || state === 'recovering') {
     happened(state, sentences[state]!, before === null ? Date.now() : Math.min(Date.now(), since - skew.value || Date.now()));

@@ -142,7 +142,7 @@ export const banner = computed<Banner | null>(() => {
     case 'stopped':
       return { tone: 'bad', what: `${it.why}${at}, and ${plural(it.of, 'try', 'tries')} to connect again failed.`, means: asOf, action: 'reconnect', label: 'Reconnect now' };
     case 'closed':
-      return { tone: 'bad', what: `The gateway ended the connection for good: ${it.why}.`, means: asOf, action: 'reconnect', label: 'Try all the same' };
+      return { tone: 'bad', what: `The gateway ended the connection for good: ${it.why}.`, means: asOf, action: 'reconnect', label: 'Try anyway' };
     case 'offline':
       return { tone: 'bad', what: `This device has been offline since ${clock(it.since)}.`, means: `${asOf} The page connects by itself when the network is back.`, action: 'reconnect', label: 'Reconnect now' };
     case 'connecting': return null;
@@ -156,7 +156,7 @@ export const banner = computed<Banner | null>(() => {
   if (!stored || stored.state === 'healthy') return null;
   const since = clock(stored.since - skew.value);
   if (stored.state === 'recovering') {
-    return { tone: 'wait', what: 'Redis is back.', means: 'What it missed is being put in order; late entries go where they belong. Nothing accepted was lost.', action: 'details', label: 'Details' };
+    return { tone: 'wait', what: 'Redis is back.', means: 'What it missed is being reconciled; late entries go where they belong. Nothing accepted was lost.', action: 'details', label: 'Details' };
   }
   const whom = stored.scope === 'some' ? `A part of Redis has been away since ${since}` : `Redis has been away since ${since}`;
   const concerned = stored.scope === 'some' && stored.channels.length > 0 ? ` Concerned here: ${stored.channels.map((it) => it.replace(/^zone:/, '')).join(', ')}.` : '';

@@ -104,7 +104,7 @@ async function pull(): Promise<void> {
     statsProblem.value = '';
   } catch (error) {
     before = null;
-    statsProblem.value = error instanceof Problem && error.status === 403 ? 'Your token does not let you see how the gateway does.' : `How the gateway does cannot be read: ${error instanceof Error ? error.message : String(error)}`;
+    statsProblem.value = error instanceof Problem && error.status === 403 ? 'Your token does not let you see how the gateway is doing.' : `The gateway’s statistics cannot be read: ${error instanceof Error ? error.message : String(error)}`;
   }
   isAsking = false;
   // A user who turned a page should not wait a second for it.

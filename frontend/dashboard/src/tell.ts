@@ -4,9 +4,9 @@ import { bytes, count, duration, plural, titled } from './format';
 
 /** The health of a connection. */
 export const HEALTH: Record<string, string> = {
-  healthy: 'Takes what is sent as fast as it is sent',
-  behind: 'Takes what is sent more slowly than it is sent',
-  silent: 'Was not heard from when it should have been',
+  healthy: 'Keeps up with what is sent',
+  behind: 'Does not keep up with what is sent',
+  silent: 'Has not been heard from for too long',
   closing: 'Is being closed',
 };
 export const isSlow = (it: { health: string }) => it.health !== 'healthy';
@@ -49,7 +49,7 @@ export function changes(before: ConnectionStory, now: ConnectionStory): { word: 
   if (now.health !== before.health) found.push({ word: now.health, text: `${HEALTH[now.health] ?? titled(now.health)}; ${waiting(now)}.` });
   if (now.closing !== undefined && before.closing === undefined) found.push({ word: 'closing', text: `Its close is under way: ${now.closing}.` });
   if (now.waited_for !== before.waited_for) found.push(now.waited_for ? { word: 'waited for', text: 'Channels wait until it has taken what was sent.' } : { word: 'not waited for', text: 'Channels go on without waiting for it.' });
-  if (now.token_expires_at !== before.token_expires_at) found.push({ word: 'token', text: now.token_expires_at === undefined ? 'Its token has no end any more.' : 'It has shown another token.' });
+  if (now.token_expires_at !== before.token_expires_at) found.push({ word: 'token', text: now.token_expires_at === undefined ? 'Its token does not expire any more.' : 'It has presented another token.' });
   const was = new Map(before.subscriptions.map((it) => [it.channel, it]));
   const is = new Map(now.subscriptions.map((it) => [it.channel, it]));
   const begun = [...is.keys()].filter((channel) => !was.has(channel));

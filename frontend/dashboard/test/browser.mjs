@@ -210,8 +210,8 @@ const tests = {
     assert.ok(page.url().endsWith(`#/gateway/connections/${wanted.connection_id}`), page.url());
     const verdict = () => page.locator('.verdict').innerText();
     const who = () => page.locator('.who').innerText();
-    await until(async () => /Takes what is sent as fast as it is sent; nothing waits for it/.test(await verdict()), verdict);
-    assert.match(await who(), /Client\s+nobody is asked who they are\s+From\s+127\.0\.0\.1\s+By\s+a WebSocket/);
+    await until(async () => /Keeps up with what is sent; nothing waits for it/.test(await verdict()), verdict);
+    assert.match(await who(), /Client\s+no login is required\s+From\s+127\.0\.0\.1\s+By\s+a WebSocket/);
     const follows = page.getByRole('row', { name: /^ercot/ });
     await until(async () => /up to date|\d+ entr(y|ies) behind/.test(await follows.innerText()), () => follows.innerText());
     const sentUpTo = async () => Number((await follows.locator('td').nth(1).innerText()).replaceAll(',', ''));
@@ -248,7 +248,7 @@ const tests = {
     await page.locator('.chip', { hasText: 'this page' }).or(next).first().waitFor();
     // A slow client is found among all of them.
     await page.getByRole('button', { name: 'Slow or silent' }).click();
-    await page.getByText('Everybody takes what is sent as fast as it is sent.').waitFor();
+    await page.getByText('Every client keeps up.').waitFor();
     await isClean(page, 'nobody is slow');
     const slow = await slowReader(gateway, '/ws/market/bulk');
     const load = Array.from({ length: 100 }, (_, i) => ({ key: `K ${i}`, price: i, note: 'x'.repeat(4000) }));
@@ -258,7 +258,7 @@ const tests = {
     await shot(page, 'connections-slow');
     await isClean(page, 'somebody is slow');
     await links.first().click();
-    await until(async () => /more slowly than it is sent.*; [\d,]+ messages? waits? for it/s.test(await verdict()), verdict);
+    await until(async () => /Does not keep up with what is sent.*; [\d,]+ messages? waits? for it/s.test(await verdict()), verdict);
     await until(async () => /[\d,]+ entr(y|ies) behind|up to date once it takes what waits/.test(await page.getByRole('row', { name: /^bulk/ }).innerText()), async () => `how far it is behind; ${await page.locator('main').innerText()}`);
     await shot(page, 'connection-slow');
     await isClean(page, 'the story of a slow reader');
@@ -315,7 +315,7 @@ const tests = {
     await isClean(page, 'a failed order');
     await page.goto(`${other.url}#/gateway/dead-letters`);
     await page.getByRole('button', { name: /^Place again/ }).first().click();
-    await Promise.race([page.waitForURL(/#\/orders\/[0-9a-f-]{36}/), page.getByRole('button', { name: 'Place it all the same' }).click()]);
+    await Promise.race([page.waitForURL(/#\/orders\/[0-9a-f-]{36}/), page.getByRole('button', { name: 'Place it anyway' }).click()]);
     await page.waitForURL(/#\/orders\/[0-9a-f-]{36}/);
     await other.end('SIGTERM');
     // An order of another form: the ticket is built from its schema.
@@ -454,7 +454,7 @@ const tests = {
     assert.match(page.url(), /#\/prices/);
     await shot(page, 'reader');
     await isClean(page, 'a reader');
-    for (const [view, says] of [['registries', 'providers'], ['registries/active-orders', 'active orders'], ['gateway', 'how the gateway does'], ['gateway/dead-letters', 'how the gateway does'], ['orders', 'or place orders']]) {
+    for (const [view, says] of [['registries', 'providers'], ['registries/active-orders', 'active orders'], ['gateway', 'how the gateway is doing'], ['gateway/dead-letters', 'how the gateway is doing'], ['orders', 'or place orders']]) {
       await to(view);
       await page.getByText(`Your token does not let you see ${says}`).waitFor();
       await isClean(page, `a reader at ${view}`);
@@ -526,7 +526,7 @@ const tests = {
     await page.goto(`${gateway.url}#/prices/ercot`);
     await page.getByText('ercot is shown to those who log in.').waitFor();
     await page.goto(`${gateway.url}#/orders`);
-    await page.getByText('This is for those who log in.').waitFor();
+    await page.getByText('This needs a login.').waitFor();
     await isClean(page, 'nobody, where some zones are public');
     await page.getByRole('button', { name: 'Log in' }).click();
     await page.getByRole('button', { name: 'Not now' }).click();

@@ -57,7 +57,7 @@ export const tests = {
     // It pauses when told to, and continues.
     await page.getByRole('button', { name: 'Pause' }).click();
     const still = await newest();
-    await page.getByText(/Stands still; [2-9]\d* newer lines/).waitFor();
+    await page.getByText(/Paused; [2-9]\d* newer lines/).waitFor();
     assert.equal(await newest(), still);
     await isClean(page, 'a tape that stands still');
     await page.getByRole('button', { name: 'Go on' }).click();
@@ -222,7 +222,7 @@ export const tests = {
     if (!Array.isArray((await gateways[0].get('ws/stats?scope=fleet')).nodes)) {
       const page = await tab();
       await page.goto(`${gateways[0].url}#/gateway/nodes`);
-      await page.getByText('This gateway tells of itself alone').waitFor();
+      await page.getByText('This gateway shows only itself').waitFor();
       await isClean(page, 'no fleet');
       await page.context().close();
       for (const it of gateways) await it.end('SIGTERM');

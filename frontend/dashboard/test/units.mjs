@@ -106,7 +106,7 @@ test('what becomes other with a connection is told once', () => {
   const is = { ...was, health: 'behind', waiting_messages: 3, waiting_bytes: 2048, closing: 'slow_consumer', subscriptions: [{ channel: 'zone:pjm', phase: 'live' }, { channel: 'order:0123456789', phase: 'live' }] };
   assert.deepEqual(tell.changes(was, was), []);
   assert.deepEqual(tell.changes(was, is).map(({ word, text }) => `${word}: ${text}`), [
-    'behind: Takes what is sent more slowly than it is sent; 3 messages wait for it, 2.0 KiB.',
+    'behind: Does not keep up with what is sent; 3 messages wait for it, 2.0 KiB.',
     'closing: Its close is under way: slow_consumer.',
     'follows: It follows order 01234567 from now on.',
     'leaves: It follows old no longer.',

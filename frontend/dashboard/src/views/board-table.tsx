@@ -16,9 +16,9 @@ const TITLES: Record<string, [string, string]> = {
   change: ['Change', 'Against the price before'],
   bid: ['Bid', ''],
   ask: ['Ask', ''],
-  energy: ['Energy', 'The part of the price that is energy'],
-  congestion: ['Congestion', 'The part of the price that is congestion'],
-  loss: ['Loss', 'The part of the price that is losses'],
+  energy: ['Energy', 'The energy part of the price'],
+  congestion: ['Congestion', 'The congestion part of the price'],
+  loss: ['Loss', 'The part of the price for losses'],
   age: ['Age', 'Since the time that its publisher gave it'],
 };
 

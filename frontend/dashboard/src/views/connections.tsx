@@ -118,7 +118,7 @@ function OneByOne({ stats }: { stats: Stats }) {
   const isReading = isSlowOnly ? search.value === null : start !== null && read.value === null;
   const open = zone === '' ? stats.connections.open : (stats.connections.by_zone[zone] ?? 0);
   const hasClients = shown.some((it) => it.subject !== undefined);
-  const empty = isReading ? 'Reading …' : isSlowOnly ? 'Everybody takes what is sent as fast as it is sent.' : wanted !== '' ? 'No open connection has an id that begins so.' : trail.value.length > 0 ? 'There are no more.' : zone === '' ? 'Nobody is connected.' : `Nobody follows ${zone}.`;
+  const empty = isReading ? 'Reading …' : isSlowOnly ? 'Every client keeps up.' : wanted !== '' ? 'No open connection has an id that begins so.' : trail.value.length > 0 ? 'There are no more.' : zone === '' ? 'Nobody is connected.' : `Nobody follows ${zone}.`;
   return (
     <section class="panel full" aria-labelledby="each">
       <div class="head">

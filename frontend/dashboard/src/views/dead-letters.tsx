@@ -84,7 +84,7 @@ export function DeadLetters() {
       {asked.value && (
         <Dialog title="It may have been carried out already" isQuestion onClose={() => { asked.value = null; }}>
           <p>{inWords(asked.value.order)}, taken up {plural(asked.value.runs, 'time')}: the order was submitted before it was given up. Find out first what became of it. Placing it again may carry it out twice.</p>
-          <div class="actions"><button type="button" class="quiet" onClick={() => { asked.value = null; }}>Leave it</button><button type="button" class="primary bad" disabled={isBusy.value !== ''} onClick={() => asked.value && void again(asked.value, true)}>Place it all the same</button></div>
+          <div class="actions"><button type="button" class="quiet" onClick={() => { asked.value = null; }}>Leave it</button><button type="button" class="primary bad" disabled={isBusy.value !== ''} onClick={() => asked.value && void again(asked.value, true)}>Place it anyway</button></div>
         </Dialog>
       )}
     </section>

@@ -57,7 +57,7 @@ export function Remove({ zone, keyName, onClose }: { zone: string; keyName: stri
   };
   return (
     <Dialog title={`Remove ${keyName}?`} onClose={onClose} isQuestion>
-      <p>Its latest price goes, for every client on every gateway. What was published stays in the history, and a new price brings the key back.</p>
+      <p>Its latest price is removed for every client on every gateway. The history keeps what was published, and a new price brings the key back.</p>
       {problem.value !== '' && <p class="fault" role="alert">{problem.value}</p>}
       <div class="actions"><button type="button" class="quiet" onClick={onClose}>Keep it</button><button type="button" class="primary bad" disabled={isAsking.value} onClick={act}>Remove the key</button></div>
     </Dialog>

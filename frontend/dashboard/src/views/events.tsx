@@ -63,7 +63,7 @@ function Exchanges({ markets }: { markets: Markets }) {
     <section class="panel exchanges" aria-labelledby="exchanges">
       <h1 id="exchanges">Exchanges</h1>
       <AsOf isDegraded={markets.isDegraded} />
-      {markets.refused !== '' ? <p class="fault">{markets.refused}</p> : markets.exchanges.value.length === 0 ? <p class="dim">No feed has told of an exchange yet.</p> : (
+      {markets.refused !== '' ? <p class="fault">{markets.refused}</p> : markets.exchanges.value.length === 0 ? <p class="dim">No feed has reported an exchange yet.</p> : (
         <ul>
           {[...away, ...list].slice(0, NAMED).map((it) => (
             <li key={it.exchange} class={it.state}>
@@ -110,7 +110,7 @@ function MarketList({ markets, selected }: { markets: Markets; selected: string 
       </div>
       {refused !== '' && <p class="fault">{refused}</p>}
       {markets.problem.value !== '' && <p class="fault">{markets.problem.value}</p>}
-      {all === 0 && refused === '' && <p class="empty"><b>{link.value.phase === 'live' ? 'No market has events yet.' : 'Waiting for the gateway.'}</b> {link.value.phase === 'live' && 'They come from feeds of exchanges, and from who publishes events.'}</p>}
+      {all === 0 && refused === '' && <p class="empty"><b>{link.value.phase === 'live' ? 'No market has events yet.' : 'Waiting for the gateway.'}</b> {link.value.phase === 'live' && 'They come from feeds of exchanges, and from publishers of events.'}</p>}
       <div class="scroll flat" tabIndex={0} role="region" aria-label="List of markets" hidden={all === 0}>
         <table>
           <thead><tr><th scope="col">Market</th><th scope="col" class="n">Last</th><th scope="col" class="n" title="Against the first price of its day">Day</th><th scope="col" class="n more">Bid</th><th scope="col" class="n more">Ask</th><th scope="col" class="n">Age</th></tr></thead>
@@ -154,7 +154,7 @@ function BookPanel({ market, markets }: { market: Market; markets: Markets | nul
     <section class="panel bookpanel" aria-labelledby="book">
       <div class="head">
         <h2 id="book">{market.symbol}</h2><span class="chip">{market.exchange}</span>
-        {markets?.rows.get(`${market.exchange}/${market.symbol}`)?.isSimulated && <span class="chip sim" title="Made up by a gateway: no market has them">Simulated</span>}
+        {markets?.rows.get(`${market.exchange}/${market.symbol}`)?.isSimulated && <span class="chip sim" title="Simulated by a gateway: they come from no market">Simulated</span>}
         <span class="spring" />
         {sequence !== null && isAway && <span class="asof"><span class="chip late">Not connected</span> as of {clock(at - skew.value)}</span>}
         {sequence !== null && isBehind && !isAway && <span class="asof"><span class="chip late">A change is missing</span> as of {clock(at - skew.value)}, until the next whole book</span>}
@@ -251,7 +251,7 @@ function TapePanel({ market, markets, isOfAll, onAll }: { market: Market | null;
         </table>
         <div ref={rest} />
       </div>
-      {all > 0 && <p class="foot"><span>{pausedAt.value !== null ? `Stands still; ${plural(Math.max(0, all - pausedAt.value), 'newer line')}` : perSecond === null ? '' : `${perSecond >= 10 ? count(Math.round(perSecond)) : perSecond.toFixed(1)} a second`}</span><span>{all > KEPT ? `the newest ${KEPT} of ${count(all)}` : plural(all, 'line')}</span></p>}
+      {all > 0 && <p class="foot"><span>{pausedAt.value !== null ? `Paused; ${plural(Math.max(0, all - pausedAt.value), 'newer line')}` : perSecond === null ? '' : `${perSecond >= 10 ? count(Math.round(perSecond)) : perSecond.toFixed(1)} a second`}</span><span>{all > KEPT ? `the newest ${KEPT} of ${count(all)}` : plural(all, 'line')}</span></p>}
     </section>
   );
 }

@@ -33,7 +33,7 @@ export function Gateway() {
         {it && <span class="dim small">node <span class="mono">{it.node.slice(0, 8)}</span>, version {it.version}, up {duration(it.uptime_s * 1000)}</span>}
       </div>
       {statsProblem.value !== '' && <p class="fault full" role="alert">{statsProblem.value}{it ? ` What you see is as of ${clock(Date.parse(it.timestamp) - skew.value)}.` : ''}</p>}
-      {part === 'dead-letters' ? <DeadLetters /> : part === 'settings' ? <Settings /> : part === 'nodes' ? <Nodes /> : part === 'connections' && one !== '' ? <Connection key={one} id={one} /> : !it ? <section class="panel full"><h1>Gateway</h1><p class="empty">{statsProblem.value === '' ? 'Asking how it does …' : ''}</p></section> : part === 'connections' ? <Connections stats={it} /> : <Overview it={it} />}
+      {part === 'dead-letters' ? <DeadLetters /> : part === 'settings' ? <Settings /> : part === 'nodes' ? <Nodes /> : part === 'connections' && one !== '' ? <Connection key={one} id={one} /> : !it ? <section class="panel full"><h1>Gateway</h1><p class="empty">{statsProblem.value === '' ? 'Reading statistics …' : ''}</p></section> : part === 'connections' ? <Connections stats={it} /> : <Overview it={it} />}
     </main>
   );
 }
@@ -75,7 +75,7 @@ function Overview({ it }: { it: Stats }) {
         <p class="foot"><span>Memory of logs: {bytes(memory.bytes)} of {bytes(memory.bytes_max)}{memory.evicted_entries > 0 ? `; ${plural(memory.evicted_entries, 'entry', 'entries')} went for want of room` : ''}</span></p>
         <p class="foot"><span>Orders: {it.orders.jobs ? `${count(it.orders.jobs.waiting + it.orders.jobs.delayed)} wait, ${count(it.orders.jobs.claimed)} are carried out` : 'the storage does not say'}, by {it.orders.executor}{it.orders.executor === 'paper' ? ' (simulated)' : ''}</span></p>
       </section>
-      {outage.channels_set_aside! > 0 && <p class="fault full">{plural(outage.channels_set_aside!, 'channel')} cannot be put in order with Redis, and {outage.channels_set_aside === 1 ? 'goes' : 'go'} on without it: <a href="health">health says which and why</a>.</p>}
+      {outage.channels_set_aside! > 0 && <p class="fault full">{plural(outage.channels_set_aside!, 'channel')} cannot be reconciled with Redis, and {outage.channels_set_aside === 1 ? 'goes' : 'go'} on without it: <a href="health">health says which and why</a>.</p>}
     </>
   );
 }
@@ -95,8 +95,8 @@ function Promise({ it }: { it: Stats }) {
   const since = Date.parse(it.since);
   const says: Record<string, string> = {
     healthy: isRedis ? 'Redis has everything.' : `No Redis is used: everything is in the memory of this process, ${isOnDisk ? 'and on its disk' : 'and ends with it'}.`,
-    degraded: it.reason_code === 'disk' ? 'The disk takes nothing: what is published is refused, and what is there can be read.' : it.scope === 'some' ? `A part of Redis is away (${it.primaries_away} of ${it.primaries} primaries); its zones and orders go on from memory.` : 'Redis is away; this gateway goes on from memory.',
-    recovering: 'Redis is back; what it missed is being put in order.',
+    degraded: it.reason_code === 'disk' ? 'The disk accepts no writes: what is published is refused, and what is stored can be read.' : it.scope === 'some' ? `A part of Redis is away (${it.primaries_away} of ${it.primaries} primaries); its zones and orders go on from memory.` : 'Redis is away; this gateway goes on from memory.',
+    recovering: 'Redis is back; what it missed is being reconciled.',
   };
   return (
     <section class={`panel full promise ${it.state}`} aria-labelledby="promise">

@@ -80,7 +80,7 @@ export function Prices() {
       <section class="panel boardpanel" aria-labelledby="board">
         <div class="head">
           <h1 id="board">Prices</h1>
-          {board.isSimulated.value && <span class="chip sim" title="Made up by a gateway: no market has them">Simulated</span>}
+          {board.isSimulated.value && <span class="chip sim" title="Simulated by a gateway: they come from no market">Simulated</span>}
           <div class="seg zones" role="group" aria-label="Zones" ref={zoneBar}>
             {(isShort ? all : chosen).map((it) => (
               <button type="button" key={it} aria-pressed={chosen.includes(it)} title={chosen.includes(it) ? `Leave ${it} out` : `Show ${it}`} onClick={(event) => (event.shiftKey || event.ctrlKey || event.metaKey || chosen.includes(it) ? choose(it) : go(to({ key: undefined }, [it])))}>{it}</button>

@@ -35,7 +35,7 @@ export function Settings() {
       {it === null ? <p class="empty">{problem.value === '' ? 'Reading …' : ''}</p> : (
         <>
           <p class="dim">As they are in force, {count(it.settings.length)} in all{it.file !== undefined && <>; the file is <span class="mono">{it.file}</span></>}. What is secret is masked.</p>
-          {list.length === 0 ? <p class="empty">No setting is like that.</p> : (
+          {list.length === 0 ? <p class="empty">No setting matches.</p> : (
             <div class="scroll flat" tabIndex={0} role="region" aria-label="List of settings">
               <table>
                 <thead><tr><th scope="col">Setting</th><th scope="col">Value</th><th scope="col">From</th></tr></thead>

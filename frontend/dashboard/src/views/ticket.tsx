@@ -40,12 +40,12 @@ export function Ticket({ hub }: { hub: string }) {
         schema.value = { ...it, properties: properties ?? {}, isSwap };
         problem.value = '';
       },
-      (error: unknown) => { problem.value = `What an order looks like cannot be read: ${words(error)}`; },
+      (error: unknown) => { problem.value = `The form of an order cannot be read: ${words(error)}`; },
     );
   }, [isLive]);
 
   const shape = schema.value;
-  if (!shape) return <Panel>{problem.value === '' ? <p class="dim">{isLive ? 'Asking what an order looks like …' : 'Waiting for the gateway.'}</p> : <p class="fault">{problem.value}</p>}</Panel>;
+  if (!shape) return <Panel>{problem.value === '' ? <p class="dim">{isLive ? 'Reading the form of an order …' : 'Waiting for the gateway.'}</p> : <p class="fault">{problem.value}</p>}</Panel>;
   const { isSwap } = shape;
   // The key in the chart is what is traded, unless the user says otherwise.
   const given: Record<string, string> = hub === '' ? values.value : { hub, ...values.value };
