@@ -213,7 +213,7 @@ def realm(tmp_path: Path) -> Realm:
 
 
 @needs_gateway
-async def test_who_one_is_is_shown_at_each_attempt_and_renewed_ahead_of_the_end(realm: Realm) -> None:
+async def test_a_token_is_presented_at_each_attempt_and_renewed_before_it_expires(realm: Realm) -> None:
     gateway = await realm.gateway(*EVERY)
     publisher = realm.token("feed", "publisher")
     given: list[str] = []
@@ -275,7 +275,7 @@ async def test_a_token_that_expires_ends_the_connection_and_the_next_one_resumes
 
 
 @needs_gateway
-async def test_who_is_nobody_or_was_revoked_does_not_come_back(realm: Realm) -> None:
+async def test_a_client_without_a_valid_token_does_not_come_back(realm: Realm) -> None:
     gateway = await realm.gateway()
     operator = realm.token("ops", "operator")
     nobody = follow(gateway.url)

@@ -230,7 +230,7 @@ async def test_is_sent_again_to_the_gateway_that_may_have_it_and_else_to_the_nex
     assert (len(one.requests), len(other.requests)) == (2, 1), "no gateway can have it"
 
 
-async def test_to_be_cancelled_leaves_nothing_behind() -> None:
+async def test_cancelling_leaves_nothing_behind() -> None:
     http, gateway, client = await scripted("hang")
     placing = asyncio.ensure_future(place_order(client, SWAP))
     await until(lambda: http.requests, "sent")
@@ -277,7 +277,7 @@ async def test_what_cannot_be_watched_is_told_so() -> None:
     assert (await outcome(lambda _, client: client.close())).code == "not_watched"
 
 
-async def test_a_key_that_no_header_takes_is_refused() -> None:
+async def test_a_key_that_is_invalid_in_a_header_is_refused() -> None:
     _, _, client = await scripted()
     for key in ["two words", "a\r\nb", "x" * 256]:
         with pytest.raises(ValueError, match="idempotency key"):

@@ -30,7 +30,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_what_is_built_has_all_and_nothing_else(built: Path) -> None:
+def test_the_built_packages_have_all_files_and_no_others(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         members = archive.getmembers()

@@ -78,7 +78,7 @@ async def test_2_reconnecting_does_not_double_renewals() -> None:
     assert len(given) == 3 + 4, "one per connection, and one per renewal"
 
 
-async def test_3_who_was_away_while_the_token_expired_comes_back_with_a_new_one() -> None:
+async def test_3_a_client_that_was_away_while_its_token_expired_comes_back_with_a_new_one() -> None:
     _, token = tokens()
     it = SetUp(token=token)
     await settle()
@@ -89,7 +89,7 @@ async def test_3_who_was_away_while_the_token_expired_comes_back_with_a_new_one(
     assert it.socket.token == "t2"
 
 
-async def test_4_a_fixed_token_is_shown_again_after_the_gateway_let_it_go_and_nobody_comes_as_nobody() -> None:
+async def test_4_a_fixed_token_is_presented_again_after_the_gateway_let_it_go_unless_it_is_invalid() -> None:
     it = SetUp(token="fixed")
     await settle()
     await it.socket.greet(subject="alice")
@@ -195,7 +195,7 @@ async def test_7_an_overdue_timer_does_not_end_a_healthy_connection() -> None:
     assert len(it.gateway.sockets) == 1
 
 
-async def test_7_a_connection_that_is_dead_is_found_all_the_same() -> None:
+async def test_7_a_dead_connection_is_still_found() -> None:
     it = await greeted()
     await advance(74.999)
     assert it.client.status.state == "open"
@@ -262,7 +262,7 @@ async def test_10_an_address_or_a_token_that_cannot_be_had_once_does_not_end_the
     )
 
 
-async def test_11_what_is_subscribed_to_while_the_token_is_fetched_is_subscribed_to_once() -> None:
+async def test_11_a_channel_subscribed_to_while_the_token_is_fetched_is_subscribed_to_once() -> None:
     asked = Asked()
     it = SetUp(token=asked)
     it.gateway.subscribes()
@@ -278,7 +278,7 @@ async def test_11_what_is_subscribed_to_while_the_token_is_fetched_is_subscribed
     assert heard == [1]
 
 
-async def test_12_nothing_is_kept_to_be_sent_when_there_is_a_connection_again() -> None:
+async def test_12_nothing_is_queued_for_the_next_connection() -> None:
     it = SetUp()
     assert not it.client.send({"type": "ping"})
     await settle()

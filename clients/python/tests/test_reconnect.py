@@ -136,7 +136,7 @@ async def test_how_long_the_gateway_says_is_kept() -> None:
     assert it.client.status.state == "connecting", "the user may"
 
 
-async def test_what_a_gateway_said_of_its_end_is_not_taken_for_that_of_the_next_one() -> None:
+async def test_what_a_gateway_said_about_its_end_does_not_apply_to_the_next_one() -> None:
     it = await greeted()
     closing = {"type": "closing", "code": 4000, "reason": "shutting_down", "retry_after_ms": 4_768}
     await it.socket.say(closing)
@@ -367,7 +367,7 @@ async def test_what_is_not_json_or_not_of_the_protocol_ends_the_connection_and_n
         it.client.close()
 
 
-async def test_an_address_that_is_none_is_refused_at_once() -> None:
+async def test_an_invalid_address_is_refused_at_once() -> None:
     for wrong in ["localhost:8080", "/relative", "ftp://gateway.test", "http://", ""]:
         with pytest.raises(ValueError, match="not an address"):
             connect(wrong)

@@ -150,7 +150,7 @@ async def test_a_message_that_is_too_large_for_this_side_is_final(monkeypatch: p
 
 
 @on(fast(20))
-async def test_who_is_left_in_the_middle_of_a_handshake_hears_of_it() -> None:
+async def test_a_server_left_in_the_middle_of_a_handshake_sees_the_connection_end() -> None:
     ended: list[bytes] = []
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -118,7 +118,7 @@ async def test_what_is_missing_is_told_with_its_number_where_there_is_one() -> N
     assert heard == [{**GAP, "missed": 7}, 11, GAP, GAP, 1]
 
 
-async def test_what_was_had_is_dropped_from_a_recovered_false_until_a_recovered_true_and_only_then() -> None:
+async def test_repeated_entries_are_dropped_from_a_recovered_false_until_a_recovered_true_and_only_then() -> None:
     it = await greeted()
     sub = it.client.zone("pjm", snapshot=False)
     heard = listen(sub)
@@ -360,7 +360,7 @@ async def test_entries_of_a_kind_that_only_a_newer_gateway_knows_count() -> None
     assert sub.position == {"epoch": "e1", "offset": 1}
 
 
-async def test_what_comes_of_a_subscription_of_before_is_not_taken_for_the_new_one() -> None:
+async def test_messages_of_an_earlier_subscription_are_not_taken_for_the_new_one() -> None:
     it = await greeted()
     first = it.client.zone("pjm", snapshot=False)
     heard_first = listen(first)
@@ -382,7 +382,7 @@ async def test_what_comes_of_a_subscription_of_before_is_not_taken_for_the_new_o
     ]
 
 
-async def test_what_has_ended_and_is_closed_all_the_same_takes_nothing_from_who_came_after_it() -> None:
+async def test_closing_a_subscription_that_has_ended_leaves_its_successor_alone() -> None:
     it = await greeted()
     first = it.client.zone("pjm")
     await subscribed(it.socket)
@@ -457,7 +457,7 @@ async def test_an_error_that_is_temporary_leaves_the_request_as_it_is() -> None:
     assert sub.status == "live"
 
 
-async def test_who_is_told_to_come_later_comes_then() -> None:
+async def test_a_client_that_is_told_to_come_later_comes_then() -> None:
     it = await greeted()
     sub = it.client.zone("pjm")
     later = {"code": "rate_limited", "temporary": False, "message": "", "retry_after_ms": 3_000}
@@ -481,7 +481,7 @@ async def test_who_is_told_to_come_later_comes_then() -> None:
     assert len(it.socket.of("subscribe")) == 2
 
 
-async def test_errors_that_belong_to_nothing_are_told_by_the_client() -> None:
+async def test_errors_of_no_subscription_are_reported_by_the_client() -> None:
     it = await greeted()
     errors: list[str] = []
     it.client.on_error(lambda code, _: errors.append(code))
@@ -508,7 +508,7 @@ async def test_a_renewal_that_is_refused_ends_nothing_and_is_told() -> None:
     assert (errors, it.client.status.state) == (["invalid_token"], "open")
 
 
-async def test_who_has_no_token_where_one_is_needed_does_not_go_on_and_asks_for_none() -> None:
+async def test_a_client_without_a_required_token_stops() -> None:
     it = SetUp()
     it.client.zone("pjm")
     await settle()
@@ -528,7 +528,7 @@ async def test_who_has_no_token_where_one_is_needed_does_not_go_on_and_asks_for_
     assert other.socket.token == "good"
 
 
-async def test_a_token_that_no_header_takes_is_not_told_to_anybody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_token_that_is_invalid_in_a_header_is_not_quoted(caplog: pytest.LogCaptureFixture) -> None:
     it = SetUp(token="secret with space\r\nHost: x")
     await settle()
     assert not it.gateway.sockets

@@ -55,7 +55,7 @@ test('asks for a stream of what is subscribed to, in one go, with the token in a
   assert.equal(gateway.streams.length, 2);
 });
 
-test('another subscription takes another stream, which goes on where that one was, and says nothing of it', async () => {
+test('another subscription takes another stream, which goes on where the first one was, silently', async () => {
   const { gateway, client, a, heard } = await following();
   const told: unknown[] = [];
   for (const type of ['subscribed', 'resync', 'status'] as const) a.on(type, (what) => told.push(what));

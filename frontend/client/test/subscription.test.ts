@@ -62,7 +62,7 @@ test('what is missing is told, with its number where there is one', async () => 
   assert.deepEqual(heard, [{ ...gap, missed: 7 }, 11, gap, gap, 1]);
 });
 
-test('what was had is dropped from a recovered false until a recovered true, and only then', async () => {
+test('repeated entries are dropped from a recovered false until a recovered true, and only then', async () => {
   const { gateway, clock, client } = await greeted();
   const sub = client.zone('pjm', { snapshot: false });
   const heard = listen(sub);
@@ -297,7 +297,7 @@ test('entries of a kind that only a newer gateway knows count', async () => {
   assert.deepEqual(sub.position, { epoch: 'e1', offset: 1 });
 });
 
-test('what comes of a subscription of before is not taken for the new one', async () => {
+test('messages of an earlier subscription are not taken for the new one', async () => {
   const { gateway, client } = await greeted();
   const first = client.zone('pjm', { snapshot: false });
   const heardFirst = listen(first);
@@ -316,7 +316,7 @@ test('what comes of a subscription of before is not taken for the new one', asyn
   assert.deepEqual(gateway.socket.sent.map(({ type, id }) => [type, id]), [['subscribe', 1], ['unsubscribe', 2], ['subscribe', 3]]);
 });
 
-test('what has ended and is closed all the same takes nothing from who came after it', async () => {
+test('closing a subscription that has ended leaves its successor alone', async () => {
   const { gateway, client } = await greeted();
   const first = client.zone('pjm');
   subscribed(gateway.socket);
@@ -377,7 +377,7 @@ test('an error that is temporary leaves the request as it is', async () => {
   assert.equal(sub.status, 'live');
 });
 
-test('errors that belong to nothing are told by the client', async () => {
+test('errors of no subscription are reported by the client', async () => {
   const { gateway, client } = await greeted();
   const errors: string[] = [];
   client.on('error', ({ code }) => errors.push(code));
@@ -427,7 +427,7 @@ test('a renewal whose key the gateway does not know yet is made again, on the sa
   assert.equal(gateway.socket.of('auth').length, 0, 'the one of before is not its own');
 });
 
-test('who has no token where one is needed does not go on, and asks for none in the name of nobody', async () => {
+test('a client without a required token stops, and subscribes to nothing', async () => {
   const { gateway, client } = setUp();
   client.zone('pjm');
   await settle();
@@ -446,7 +446,7 @@ test('who has no token where one is needed does not go on, and asks for none in 
   assert.deepEqual(other.gateway.socket.protocols, ['zonewire.v1', 'bearer.good']);
 });
 
-test('a token that no header takes is not told to anybody', async () => {
+test('a token that is invalid in a header is not quoted', async () => {
   const { gateway, client } = setUp({ token: 'with space and ünlaut' });
   await settle();
   assert.equal(gateway.sockets.length, 0);

@@ -45,7 +45,7 @@ test('counts and sizes', () => {
   assert.deepEqual([plural(1, 'entry', 'entries'), plural(1204, 'entry', 'entries')], ['1 entry', '1,204 entries']);
 });
 
-test('what comes late goes where it belongs', () => {
+test('a late point goes to its place in time', () => {
   const series = new Series(100);
   for (const at of [10, 20, 40, 30, 5, 40]) series.push(at, at);
   series.push(20, 21);
@@ -101,7 +101,7 @@ test('how far a subscription is behind is said only where that can be known', ()
   assert.equal(tell.phaseInWords({ ...one, phase: 'finished' }, null), 'has ended with its order');
 });
 
-test('what becomes other with a connection is told once', () => {
+test('each change of a connection is reported once', () => {
   const was = { health: 'healthy', waiting_messages: 0, waiting_bytes: 0, waited_for: false, subscriptions: [{ channel: 'zone:pjm', phase: 'catching_up' }, { channel: 'zone:old', phase: 'live' }] };
   const is = { ...was, health: 'behind', waiting_messages: 3, waiting_bytes: 2048, closing: 'slow_consumer', subscriptions: [{ channel: 'zone:pjm', phase: 'live' }, { channel: 'order:0123456789', phase: 'live' }] };
   assert.deepEqual(tell.changes(was, was), []);
@@ -114,7 +114,7 @@ test('what becomes other with a connection is told once', () => {
   ]);
 });
 
-test('the ids that begin so come after one place in their order', () => {
+test('the ids with a prefix come right after one id', () => {
   for (const [prefix, expected] of [['3f', '3effffff-ffff-ffff-ffff-ffffffffffff'], ['3F2a1B2c-4', '3f2a1b2c-3fff-ffff-ffff-ffffffffffff'], ['0', '00000000-0000-0000-0000-000000000000'], ['x', null], ['', null], ['0'.repeat(33), null]]) assert.equal(tell.before(prefix), expected, prefix);
   assert.ok(tell.begins('3f2a1b2c-4d5e-4f60-8123-456789abcdef', '3F2A1B2C-4d'));
   assert.ok(!tell.begins('3f2a1b2c-4d5e-4f60-8123-456789abcdef', '3f2b'));
@@ -144,7 +144,7 @@ test('a book is its last snapshot and what follows on it', () => {
   assert.deepEqual(levels(book), ['', '']);
 });
 
-test('of a side, as many levels are kept as there may be: the best', () => {
+test('a side keeps a bounded number of levels, the best ones', () => {
   const book = new Book();
   book.take(whole(1, Array.from({ length: 6000 }, (_, i) => [i + 1, 1]), Array.from({ length: 6000 }, (_, i) => [i + 1, 1])));
   assert.deepEqual([book.bids.length, book.bids[0].price, book.asks.length, book.asks[0].price], [5000, 6000, 5000, 1]);
@@ -195,7 +195,7 @@ test('between the snapshot and what follows, the log is read', async () => {
 
 // Registries, tapes, candles
 
-test('of two records of a key the greater version counts, and what a snapshot has not is gone', () => {
+test('of two records of a key the greater version counts, and records missing from a snapshot are gone', () => {
   const records = new Records();
   const put = (key, version, record) => records.take({ type: 'record_update', key, version, timestamp: '2026-11-29T12:00:00Z', record });
   const keys = () => records.list().map(({ key }) => key);
@@ -225,7 +225,7 @@ test('a tape keeps its newest lines', () => {
   for (const [text, expected] of [['1', 0], ['1.5', 1], ['1.50', 2], ['64001.20000000', 2], ['0.00012000', 5], ['1e-7', 8]]) assert.equal(decimalsIn(text), expected, text);
 });
 
-test('a candle is what was said of it last, and stays closed', () => {
+test('the last update of a candle counts, and a closed candle stays closed', () => {
   const candles = new Candles();
   const say = (openTime, close, closed, at, interval = '1m') => candles.take({ timestamp: new Date(at).toISOString(), data: { interval, openTime, open: '1', high: '3', low: '1', close, volume: '1', closed } });
   say('1970-01-01T00:02:00Z', '2', false, 130_000);
