@@ -75,7 +75,7 @@ pub struct OutageArgs {
     /// The gateway to check [default: the `zonewire` beside this program, else the one in the PATH]
     #[arg(long, value_name = "FILE")]
     gateway: Option<PathBuf>,
-    /// Say which faults there are
+    /// List the faults
     #[arg(long)]
     list: bool,
     /// The faults to run, by name [default: all]
@@ -88,15 +88,15 @@ pub struct OutageArgs {
     /// away now and then; memory, descriptors, tasks and the keys of Redis must come back to what they were
     #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with_all = ["faults", "random", "hold", "repeat", "redis", "json"])]
     soak: Option<Duration>,
-    /// Decides which random faults come when, and where subscribers move [default: a new one, which is
-    /// said]
+    /// Decides which random faults come when, and where subscribers move [default: a random one, which is
+    /// printed]
     #[arg(long)]
     seed: Option<u64>,
     /// How long each fault is held, instead of its own time
     #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "random")]
     hold: Option<Duration>,
-    /// How often each fault is run, each time in a new deployment; figures are told by their median,
-    /// with the worst behind it
+    /// How often each fault is run, each time in a new deployment; each figure is reported with its median
+    /// and its worst value
     #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100), conflicts_with = "random")]
     repeat: u32,
     /// Gateways
@@ -111,15 +111,15 @@ pub struct OutageArgs {
     /// Prices per second and zone
     #[arg(long, default_value_t = 10.0, value_parser = parse_rate)]
     rate: f64,
-    /// Updates per second and order; 50 of an order are kept, and a fault lasts up to a minute
+    /// Updates per second and order; a log holds 50 of an order, and a fault lasts up to a minute
     #[arg(long, default_value_t = 0.5, value_parser = parse_rate)]
     order_rate: f64,
     /// A Redis of yours, instead of one of its own; better given as OUTAGE_CHECK_REDIS_URL, since
     /// others can see flags
     #[arg(long, value_name = "URL", env = "OUTAGE_CHECK_REDIS_URL", hide_env_values = true)]
     redis: Option<Hidden>,
-    /// Also fail where the median of a fault's runs is later than docs/OUTAGES.md allows; for a machine
-    /// with nothing else to do
+    /// Also fail if the median of a fault's runs exceeds a limit of docs/OUTAGES.md; for an otherwise idle
+    /// machine
     #[arg(long)]
     timing: bool,
     /// The results as JSON; `-` is standard output, instead of the table
