@@ -62,7 +62,7 @@ impl Fleet {
     pub(crate) async fn others(&self) -> Option<Vec<NodeId>> {
         let listed = self.listed().await;
         let found = listed.found.as_ref().ok().filter(|found| !found.has_more && !self.was_away_lately())?;
-        // A node whose record cannot be read exists all the same.
+        // A node whose record cannot be read exists nevertheless.
         let names = found.others.iter().map(|node| &node.node).chain(&found.unreadable);
         Some(names.filter_map(|name| name.parse().ok()).collect())
     }

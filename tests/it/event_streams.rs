@@ -450,7 +450,7 @@ async fn a_stream_of_orders_ends_for_good_with_the_last_order() {
         assert_eq!(types.last(), Some(&"unsubscribed"));
     }
     assert_eq!((&told.last().unwrap()["code"], reader.last_event_id.as_str()), (&json!(1000), "final"));
-    // A browser reconnects all the same, and is told not to.
+    // A browser reconnects anyway, and is told not to.
     for method in ["GET", "HEAD"] {
         let answer = request(gateway.address, method, &path, &[("last-event-id", "final")], b"").await;
         assert_eq!((answer.status, answer.body.as_str()), (204, ""), "{answer:?}");

@@ -493,7 +493,7 @@ async fn check_degraded(gateway: &Running, client: &mut Client) {
     let mut more = client.until_pong().await;
     more.retain(|message| message["type"] != "backend_state" || message["since"] != told["since"]);
     assert_eq!(more, [] as [Value; 0], "sockets stay open");
-    // Prices are accepted all the same, and delivered at once.
+    // Prices are accepted nevertheless, and delivered at once.
     gateway.publish("pjm", [price("meanwhile", 100)]).await;
     let resync = client.next().await;
     assert_eq!((&resync["type"], &resync["recovered"]), (&json!("resync"), &json!(true)), "{resync}");

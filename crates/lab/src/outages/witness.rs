@@ -743,7 +743,7 @@ mod tests {
         assert_eq!(judge(&said(Some(2))), (0, 1, 0));
         assert_eq!(judge(&said(None)), (0, 1, 0));
         assert_eq!(judge(&said(Some(3))), (0, 1, 1), "all but two came");
-        // One of them comes all the same.
+        // One of them comes nevertheless.
         let mut witness = said(Some(2));
         witness.entry(ms(start, 400), "a-9", 0, 9, true);
         assert_eq!(judge(&witness).2, 1);
