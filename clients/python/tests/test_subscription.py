@@ -532,7 +532,7 @@ async def test_a_token_that_is_invalid_in_a_header_is_not_quoted(caplog: pytest.
     it = SetUp(token="secret with space\r\nHost: x")
     await settle()
     assert not it.gateway.sockets
-    assert it.client.status.reason == "the token has characters that no header takes"
+    assert it.client.status.reason == "the token has characters that are invalid in a header"
     assert "secret" not in caplog.text
 
 

@@ -334,7 +334,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
       const secret = mine === run && (await token());
       if (mine !== run) return;
       if (secret && !/^[\w!#$%&'*+.^`|~-]+$/.test(secret))
-        throw new Error('the token has characters that no header takes');
+        throw new Error('the token has characters that are invalid in a header');
       const next = new WebSocket(`ws${base.slice(4)}/ws`, ['zonewire.v1', ...(secret ? [`bearer.${secret}`] : [])]);
       let problem = '';
       socket = next;

@@ -450,7 +450,7 @@ test('a token that is invalid in a header is not quoted', async () => {
   const { gateway, client } = setUp({ token: 'with space and ünlaut' });
   await settle();
   assert.equal(gateway.sockets.length, 0);
-  assert.equal(client.status.reason, 'the token has characters that no header takes');
+  assert.equal(client.status.reason, 'the token has characters that are invalid in a header');
 });
 
 test('knows which channels an outage is about', async () => {

@@ -374,7 +374,7 @@ class Client(Generic[P]):
         token = self._token() if callable(self._token) else self._token
         token = (await token if inspect.isawaitable(token) else token) or None
         if token and not re.fullmatch(r"[\x21-\x7e]+", token):
-            raise ValueError("the token has characters that no header takes")
+            raise ValueError("the token has characters that are invalid in a header")
         return token
 
     async def _ask(
