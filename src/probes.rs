@@ -1,16 +1,17 @@
-//! A probe for each parser of what comes from outside: it takes any bytes, has them parsed, and panics where
-//! something does not hold that must hold of whatever comes. What is accepted keeps its bounds and its digits, and
-//! is the same when it is written and read again; what comes in pieces is what comes as a whole; who sent it is told
-//! no more than a line.
+//! One probe for each parser of outside input. A probe takes any bytes, has them parsed, and panics if an
+//! invariant that must hold for any input does not: accepted input keeps its bounds and its digits, and reads
+//! back as it was written; input in pieces gives the same result as input in one piece; an error text for the
+//! sender is at most one line.
 //!
-//! Each room has the probes of its own parsers. `fuzz/` has a target for each of these here, which looks for bytes
-//! that make it panic, and the tests try each with what is kept in `fuzz/corpus`, and with changes of it.
+//! Each room has the probes of its own parsers. `fuzz/` has a target for each of the probes listed here,
+//! which searches for bytes that make it panic. The tests run each probe on the corpus in `fuzz/corpus` and
+//! on mutations of it.
 
 mod access;
 #[cfg(test)]
 mod tests;
 
-/// What takes more than one room.
+/// Probes that need more than one room.
 mod several {
     pub(super) fn positions(bytes: &[u8]) {
         crate::storage::probes::positions(bytes);
@@ -40,7 +41,7 @@ macro_rules! probes {
             }
         )*
 
-        /// All there are, by name.
+        /// All probes, by name.
         pub const ALL: &[(&str, fn(&[u8]))] = &[$((stringify!($name), $name)),*];
 
         #[cfg(test)]
@@ -56,7 +57,7 @@ macro_rules! probes {
 }
 
 probes! {
-    /// What gateways say, as clients read it.
+    /// Messages of gateways, as clients read them.
     answers => crate::protocol::probes::answers,
     /// Frames of Binance, and its answers.
     binance => crate::feeds::probes::binance,
@@ -66,42 +67,42 @@ probes! {
     documents => crate::feeds::probes::documents,
     /// Messages of pub/sub.
     envelopes => crate::bridge::probes::envelopes,
-    /// Events, as publishers post them.
+    /// Events as publishers post them.
     events => crate::protocol::probes::events,
     /// Files that are replayed.
     files => crate::feeds::probes::files,
     /// Frames of WebSockets.
     frames => crate::connections::probes::frames,
-    /// Headers of requests, of proxies among them.
+    /// Headers of requests, including those that proxies add.
     headers => crate::http::probes::headers,
-    /// Keys that tokens are verified with, and files of API keys.
+    /// The contents of key sources: keys that verify tokens, and files of API keys.
     keys => access::keys,
     /// Frames of Kraken.
     kraken => crate::feeds::probes::kraken,
     /// Bodies of lines (NDJSON).
     lines => crate::http::probes::lines,
-    /// Messages of clients.
+    /// Messages from clients.
     messages => crate::protocol::probes::messages,
     /// Names of channels, zones, orders and entries, and rights.
     names => access::names,
-    /// Orders, as clients place them.
+    /// Orders as clients place them.
     orders => crate::orders::probes::orders,
-    /// Positions, and the ids of events, which hold some.
+    /// Positions, and the ids of server-sent events, which contain positions.
     positions => several::positions,
-    /// Prices, as publishers post them.
+    /// Prices as publishers post them.
     prices => crate::protocol::probes::prices,
     /// Headers of the PROXY protocol.
     proxy_headers => crate::http::probes::proxy_headers,
     /// Records of registries, and merge patches.
     records => crate::registry::probes::records,
-    /// Answers of scripts in Redis.
+    /// Answers of the scripts that run in Redis.
     redis_answers => several::redis_answers,
     /// Settings.
     settings => crate::config::probes::settings,
-    /// Entries as they are stored in Redis and on disk, and rows of the files there.
+    /// Entries as stored in Redis and on disk, and the rows of the files on disk.
     stored => several::stored,
     /// Tokens.
     tokens => access::tokens,
-    /// Updates of orders, as workers report them, and as workers outside publish them or keep them in lists.
+    /// Updates of orders: as workers report them, and as outside workers publish them or keep them in lists.
     updates => several::updates,
 }

@@ -1,5 +1,5 @@
-// Whether frontend/dist is what a build of these sources gives, byte by byte. What is compressed is compared as it
-// was before, since another version of Node may compress in another way.
+// Checks that frontend/dist is what a build of these sources yields, byte by byte. Compressed files are compared
+// after decompression, since other versions of Node may compress differently.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -30,8 +30,8 @@ try {
     console.error(`frontend/dist is not what its sources give: ${wrong.filter((path) => !/\.(gz|br)$/.test(path)).sort().join(', ')}. Run: npm --prefix frontend/dashboard run build`);
     process.exitCode = 1;
   } else {
-    // What a browser reads at its first visit: the page, what that names, and what this imports; then the chart, and
-    // the ticket for who may place orders.
+    // What a browser reads at its first visit: the page, the files that it names, and their imports; then the chart,
+    // and the ticket if the user may place orders.
     const chunks = new Map(output.filter((it) => it.type === 'chunk').map((it) => [it.fileName, it]));
     const named = (name) => [...chunks.values()].find((it) => it.name === name) ?? (() => { throw new Error(`there is no ${name} in the build`); })();
     const withAll = (chunk, all = new Set(['index.html', 'mark.svg'])) => {

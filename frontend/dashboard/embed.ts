@@ -1,5 +1,5 @@
-// After a build: what the gateway embeds. Each file is compressed ahead, and files.rs lists them all with their
-// kinds and the hashes of their bytes, so that cargo needs neither Node nor a build script.
+// Runs after a build, for embedding into the gateway. Each file is precompressed, and files.rs lists all files
+// with their types and hashes, so that cargo needs neither Node nor a build script.
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, posix, relative, sep } from 'node:path';

@@ -1,11 +1,11 @@
 import { defineConfig, type Plugin } from 'vite';
 import { embed } from './embed.ts';
 
-// Which gateway `npm run dev` shows.
+// The gateway that `npm run dev` uses.
 const gateway = process.env.ZONEWIRE_URL ?? 'http://127.0.0.1:8080';
 
-// The chart has one stepped line. Of uPlot, what draws other kinds of lines and joins tables stays out of the page:
-// without these lines nothing reaches it any more.
+// The chart has one stepped line. The parts of uPlot that draw other lines and join tables are left out of the
+// page: after these replacements nothing uses them.
 const UNUSED = ['(paths.linear  = linear);', '(paths.bars    = bars);', '(paths.spline  = monotoneCubic);', 'uPlot.join = join;', 'linear() '];
 const leaner: Plugin = {
   name: 'leaner',
@@ -21,7 +21,7 @@ const leaner: Plugin = {
 };
 
 export default defineConfig({
-  // Below whatever path the gateway is served.
+  // Works below any path at which the gateway is served.
   base: './',
   resolve: { alias: { 'zonewire/events': new URL('../client/src/events.ts', import.meta.url).pathname, zonewire: new URL('../client/src/index.ts', import.meta.url).pathname } },
   oxc: { jsx: { runtime: 'automatic', importSource: 'preact' } },
@@ -33,7 +33,7 @@ export default defineConfig({
     modulePreload: false,
     assetsInlineLimit: 0,
     reportCompressedSize: false,
-    // One file for the first paint; the rest is read when it is wanted.
+    // One file for the first paint; the rest is loaded on demand.
     rolldownOptions: { output: { manualChunks: (id) => (/uplot|views.(bodies|candle-chart|chart|connection|connections|dead-letters|dialogs|events|gateway|nodes|orders|pager|rate|registries|settings|story|ticket)\.|src.(book|candles|events|fleet|listen|orders|records|registry|stats|tape|tell)\./.test(id) ? null : 'index') } },
   },
   server: {

@@ -1,4 +1,4 @@
-//! What can be configured about the bridge.
+//! The `[bridge]` settings.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,21 +12,21 @@ const PREFIX_LEN_MAX: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BridgeConfig {
-    /// Whether events are exchanged with other gateways and processes by Redis pub/sub. Also
+    /// Whether to exchange events with other gateways and programs over Redis pub/sub. Also
     /// `ENABLE_REDIS_SCALING`. Default false.
     pub enabled: bool,
-    /// What the name of a pub/sub channel begins with; the type of its events follows. Also
-    /// `REDIS_KEY_PREFIX`. Default `ws:`.
+    /// The prefix of pub/sub channel names; the event type follows it. Also `REDIS_KEY_PREFIX`. Default
+    /// `ws:`.
     pub prefix: String,
     /// What this process does: `publish`, `subscribe`, or both (`hybrid`). Also `REDIS_ENABLE_PUBLISHING` and
     /// `REDIS_ENABLE_SUBSCRIPTION`. Default `hybrid`.
     pub role: BridgeRole,
-    /// The types of events that gateways exchange by the log in Redis; all others go by pub/sub alone. The
-    /// same in all gateways. Default `trade`, `orderbook` and `exchange:*`.
+    /// The event types that gateways exchange through the log in Redis; all others go over pub/sub alone.
+    /// Must be the same on all gateways. Default `trade`, `orderbook` and `exchange:*`.
     pub durable: Vec<BridgedType>,
     /// The types that are published. Default all.
     pub publish: Vec<BridgedType>,
-    /// The types that are subscribed to, when somebody here wants them. Default all.
+    /// The types that this process subscribes to when somebody here follows them. Default all.
     pub subscribe: Vec<BridgedType>,
 }
 
@@ -44,19 +44,19 @@ impl Default for BridgeConfig {
     }
 }
 
-/// What a process does with events of others, and with its own.
+/// Whether a process sends its own events, receives those of others, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BridgeRole {
     /// Both.
     Hybrid,
-    /// It tells others, and does not listen to them.
+    /// Publishes its own events, and does not listen to others.
     Publish,
-    /// It listens to others, and tells them nothing.
+    /// Listens to others, and publishes nothing.
     Subscribe,
 }
 
-/// A type of events, or all that tell how an exchange is reached.
+/// A type of events, or all the types that report the state of the connection to an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BridgedType {
@@ -68,7 +68,7 @@ pub enum BridgedType {
     Orderbook,
     /// `candle`
     Candle,
-    /// `exchange:connected` and all others of an exchange.
+    /// `exchange:connected` and the other `exchange:` types.
     #[serde(rename = "exchange:*")]
     Exchange,
 }
@@ -90,33 +90,33 @@ impl BridgedType {
     }
 }
 
-/// Whether a text can be the prefix.
+/// Whether a text is usable as the prefix.
 pub(crate) fn is_prefix(text: &str) -> bool {
     text.len() <= PREFIX_LEN_MAX && !text.chars().any(char::is_control)
 }
 
 impl BridgeConfig {
-    /// Gateways exchange this type by the log.
+    /// Whether gateways exchange this type through the shared log.
     pub(crate) fn is_durable(&self, event: EventType) -> bool {
         self.durable.contains(&BridgedType::of(event))
     }
 
-    /// This process publishes what it accepts of the type.
+    /// Whether this process publishes the events of this type that it accepts.
     pub(crate) fn publishes(&self, event: EventType) -> bool {
         self.role != BridgeRole::Subscribe && self.publish.contains(&BridgedType::of(event))
     }
 
-    /// This process listens to others of the type.
+    /// Whether this process listens to other processes' events of this type.
     pub(crate) fn subscribes(&self, event: EventType) -> bool {
         self.role != BridgeRole::Publish && self.subscribe.contains(&BridgedType::of(event))
     }
 
-    /// The log of the channel is this node's own.
+    /// Whether the channel's log belongs to this node alone.
     pub(crate) fn is_own_log(&self, channel: &ChannelName) -> bool {
         self.enabled && channel.as_event().is_some_and(|(event, _)| !self.is_durable(event))
     }
 
-    /// What cannot be used.
+    /// The settings that cannot be used.
     pub(crate) fn check(&self) -> Vec<Finding> {
         let mut checks = Checks::of("bridge");
         checks.require("prefix", is_prefix(&self.prefix), || {
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tickers_and_candles_are_live_unless_it_is_said_otherwise() {
+    fn tickers_and_candles_are_live_by_default() {
         let mut config = BridgeConfig { enabled: true, ..BridgeConfig::default() };
         let live = |config: &BridgeConfig| -> Vec<&str> {
             let live = EventType::ALL.into_iter().filter(|event| !config.is_durable(*event));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_bounds_what_the_lists_say() {
+    fn a_role_overrides_the_lists_of_types() {
         let of =
             |role| BridgeConfig { role, publish: vec![BridgedType::Exchange], ..BridgeConfig::default() };
         let does = |config: &BridgeConfig, event| (config.publishes(event), config.subscribes(event));

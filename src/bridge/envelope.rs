@@ -1,5 +1,5 @@
-//! The envelope in which events are published: `{type, data, timestamp, source}`, as processes write it that
-//! know nothing of this gateway, and what gateways add to it for each other.
+//! The envelope of published events: `{type, data, timestamp, source}`, the form that programs write which do
+//! not know this gateway, plus the fields that gateways add for each other.
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -9,10 +9,10 @@ use serde_json::value::RawValue;
 use crate::model::{EventType, NodeId};
 use crate::protocol::{PayloadWriter, time_of_number, time_of_text};
 
-/// The type of the message in which a gateway says how far it is.
+/// The type of the message in which a gateway announces the newest numbers that it gave.
 pub(crate) const SEQUENCES: &str = "zonewire:sequences";
 
-/// A message as it was heard. What else there is in it does not matter.
+/// A received message. Unknown fields are ignored.
 #[derive(Debug, Deserialize)]
 pub(super) struct Envelope<'a> {
     #[serde(borrow, default, rename = "type")]
@@ -22,21 +22,21 @@ pub(super) struct Envelope<'a> {
     pub(super) data: &'a RawValue,
     #[serde(borrow, default)]
     timestamp: Option<&'a RawValue>,
-    /// Who says so: any JSON.
+    /// The publisher's name for itself: any JSON.
     #[serde(borrow, default)]
     pub(super) source: Option<&'a RawValue>,
-    /// The event's own id, where its process gave it one.
+    /// The event's own id, if its process assigned one.
     #[serde(borrow, default)]
     pub(super) id: Option<&'a RawValue>,
     #[serde(borrow, default)]
     zonewire: Option<&'a RawValue>,
 }
 
-/// What gateways add.
+/// The fields that gateways add.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct Mark {
-    /// Which of the live events of its type that this gateway published it is.
+    /// The event's number among the live events of its type from this gateway.
     pub(super) sequence: Option<u64>,
     /// When the gateway accepted it, in microseconds since 1970.
     #[serde(rename = "acceptedUs")]
@@ -63,7 +63,7 @@ impl<'a> Envelope<'a> {
     /// Reads a message.
     ///
     /// # Errors
-    /// What is wrong with it, for people.
+    /// A description of what is wrong, for people.
     pub(super) fn read(message: &'a [u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(message).map_err(|_| "it is not UTF-8".to_owned())?;
         serde_json::from_str(text).map_err(|error| {
@@ -72,7 +72,7 @@ impl<'a> Envelope<'a> {
         })
     }
 
-    /// Whether it may stand in the channel of this type: it says that it is of it, or does not say.
+    /// Whether the message may appear in the channel of this type: its `type` is this one or absent.
     pub(super) fn is_of(&self, kind: &str) -> bool {
         let Some(said) = self.kind.filter(|said| said.get() != "null") else { return true };
         serde_json::from_str::<String>(said.get()).is_ok_and(|said| said == kind)
@@ -85,7 +85,7 @@ impl<'a> Envelope<'a> {
             source.parse().ok()
         };
         match (self.zonewire, source()) {
-            // A mark that cannot be read is a newer gateway's.
+            // A mark that cannot be read comes from a newer gateway.
             (Some(mark), Some(node)) => {
                 Publisher::Gateway(node, serde_json::from_str(mark.get()).unwrap_or_default())
             }
@@ -93,14 +93,14 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// Its own time, where it has one that can be read.
+    /// The message's timestamp, if it has a readable one.
     pub(super) fn time(&self) -> Option<DateTime<Utc>> {
         let value = self.timestamp?;
         let text: Option<String> = serde_json::from_str(value.get()).ok();
         text.map_or_else(|| time_of_number(value.get()), |text| time_of_text(&text))
     }
 
-    /// How far a gateway is, by type, where this is what the message says.
+    /// The newest number of each type, if the message announces numbers.
     pub(super) fn sequences(&self) -> Vec<(EventType, u64)> {
         #[derive(Deserialize)]
         struct Said(std::collections::BTreeMap<String, u64>);
@@ -114,21 +114,21 @@ impl<'a> Envelope<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct OwnEvent {
     pub(super) event: EventType,
-    /// Which of the live events of its type it is; `None` of a durable one.
+    /// The event's number among the live events of its type; `None` for a durable one.
     pub(super) sequence: Option<u64>,
     pub(super) time: DateTime<Utc>,
     pub(super) accepted_at: DateTime<Utc>,
-    /// The payload of its entry: `{"data":…}`.
+    /// The payload of the entry: `{"data":…}`.
     pub(super) payload: Bytes,
 }
 
-/// The event in the payload of an entry.
+/// The event within an entry's payload.
 pub(super) fn data_of(payload: &[u8]) -> Option<&str> {
     let payload = std::str::from_utf8(payload).ok()?;
     payload.strip_prefix(r#"{"data":"#)?.strip_suffix('}')
 }
 
-/// Writes an event of this gateway.
+/// Writes the envelope for an event of this gateway.
 pub(super) fn write(node: NodeId, own: &OwnEvent) -> Option<Bytes> {
     let mut mark = PayloadWriter::default();
     if let Some(sequence) = own.sequence {
@@ -138,7 +138,7 @@ pub(super) fn write(node: NodeId, own: &OwnEvent) -> Option<Bytes> {
     Some(envelope(node, own.event.as_str(), data_of(&own.payload)?, own.time, &mark.finish()))
 }
 
-/// Writes how far this gateway is.
+/// Writes the message that announces the newest number of each type.
 pub(super) fn write_sequences(
     node: NodeId,
     sequences: impl Iterator<Item = (EventType, u64)>,
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_gateway_writes_it_reads() {
+    fn an_envelope_reads_back_as_it_was_written() {
         let (node, event) = own(Some(7));
         let text = write(node, &event).unwrap();
         let expected = format!(
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_gateway_says_of_itself_is_read() {
+    fn announced_numbers_read_back_as_they_were_written() {
         let node = NodeId::random();
         let all = [(EventType::Ticker, 5), (EventType::ExchangeError, 0)];
         let text = write_sequences(node, all.into_iter(), Utc::now());
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn other_processes_may_add_what_they_like_and_leave_out_what_they_like() {
+    fn other_processes_may_add_and_omit_fields() {
         for (text, ms) in [
             (
                 r#"{"type":"ticker","data":{},"timestamp":1700000000123,"source":"api-1"}"#,
@@ -217,7 +217,7 @@ mod tests {
             ),
             (r#"{"type":null,"data":{},"source":17,"timestamp":"soon"}"#, None),
             (r#"{"data":[1]}"#, None),
-            // The mark of a gateway, and not its source.
+            // A gateway's mark without a gateway's source.
             (r#"{"data":{},"zonewire":{"sequence":1},"source":"api-1"}"#, None),
         ] {
             let read = Envelope::read(text.as_bytes()).unwrap();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_envelope_is_said() {
+    fn an_error_says_why_a_message_is_no_envelope() {
         for (text, said) in
             [("", "no JSON"), ("{", "no JSON"), ("[]", "no object"), ("{}", "no object"), ("1", "no object")]
         {

@@ -1,4 +1,4 @@
-//! How many events of each exchange this node accepted, or heard.
+//! Counts the events of each exchange that this node accepted or received.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use parking_lot::Mutex;
 use super::envelope::data_of;
 use crate::model::{DraftEntry, EntryKind, EventType};
 
-/// Exchanges that are counted apart; the events of others are counted together.
+/// How many exchanges are counted separately; events of further ones are counted together.
 const EXCHANGES_MAX: usize = 256;
 
-/// What those are called together: no exchange can be.
+/// The name under which those are counted together; no exchange can have it.
 const OTHERS: &str = "*";
 
 /// Events by exchange and type.
@@ -36,7 +36,7 @@ impl Exchanges {
         }
     }
 
-    /// By exchange and type, those that there were any of.
+    /// The counts that are not zero, by exchange and type.
     pub(super) fn read(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
         let of_types = |counts: &[u64; EventType::ALL.len()]| {
             let counts = EventType::ALL.into_iter().zip(*counts).filter(|(_, count)| *count > 0);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_counted_by_exchange_also_those_without_a_key() {
+    fn events_without_a_key_are_counted_by_exchange_too() {
         let exchanges = Exchanges::default();
         let delta = r#"{"symbol":"A-B","exchange":"kraken","kind":"delta","sequence":2,"previousSequence":1,"bids":[],"asks":[]}"#;
         let delta = parsed(EventType::Orderbook, delta);

@@ -1,4 +1,4 @@
-//! What a message says: to which log it goes, or why to none.
+//! Decides which log a received message goes to, or why it goes to none.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use super::envelope::Envelope;
 use crate::model::{DraftEntry, EntryKind, EventType, Marks, NodeId};
 use crate::protocol::{OrderedFields, PayloadWriter, parse_event, quoted};
 
-/// The field in which a durable event of another process keeps what that process calls itself and the event.
+/// The field of a durable event in which another process's name for itself and its id for the event are kept.
 pub(super) const ORIGIN: &str = "origin";
 
-/// What is known of the time besides what a message says.
+/// What is known about time, apart from the message's own timestamp.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     pub(super) now: DateTime<Utc>,
-    /// How far the time of an event may be ahead of it.
+    /// How far the time of an event may be ahead of `now`.
     pub(super) ahead_max: Duration,
 }
 
-/// The event of a gateway.
+/// The event of a gateway's message.
 pub(super) fn of_gateway(
     event: EventType,
     envelope: &Envelope<'_>,
@@ -30,8 +30,8 @@ pub(super) fn of_gateway(
     parse(event, envelope.data.get(), envelope.time(), clock)
 }
 
-/// The event of another process: what it calls `id` stands where an event has it, and its own id in a durable
-/// one is kept.
+/// The event of another process's message. The process's `id` of a trade becomes its `tradeId`; a durable
+/// event also keeps its id in [`ORIGIN`].
 pub(super) fn of_other(
     event: EventType,
     is_durable: bool,
@@ -66,12 +66,12 @@ pub(super) fn of_other(
     parse(event, std::str::from_utf8(&data.finish()).unwrap_or("{}"), time, clock)
 }
 
-/// Whether it is a text or a number: what two processes can mean the same by.
+/// Whether the value is a text or a number, and so can serve as an id that two processes agree on.
 fn is_id(value: &RawValue) -> bool {
     value.get().starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit())
 }
 
-/// Reads an event whose time stands beside it, where it has none of its own.
+/// Parses an event. The envelope's time is used if the event has none of its own.
 fn parse(
     event: EventType,
     text: &str,
@@ -88,8 +88,8 @@ fn parse(
     parse_event(event, text, of_text, ahead_max).map_err(|invalid| invalid.detail)
 }
 
-/// By what a durable event of another process is known: its own id and who gave it, or of a trade that the
-/// exchange's. Two events with the same are one.
+/// The id of a durable event of another process: its own id with its publisher's name or, for a trade, the
+/// exchange's id. Events with equal ids are the same event.
 pub(super) fn own_id(draft: &DraftEntry) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Payload<'a> {
@@ -113,8 +113,8 @@ pub(super) fn own_id(draft: &DraftEntry) -> Option<String> {
     Some(format!("t{key}\0{}", trade_id.get()))
 }
 
-/// Tells followers of a live channel that events did not come: of this gateway so many; or of processes that
-/// do not number theirs, which may be none.
+/// The entry that tells followers of a live channel that events did not arrive: a number of them from a given
+/// gateway, or, with `None`, possibly some from processes that do not number theirs.
 pub(super) fn missed(of: Option<(NodeId, u64)>, now: DateTime<Utc>) -> DraftEntry {
     let mut data = PayloadWriter::default();
     if let Some((source, count)) = of {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_id_of_a_trade_is_the_exchanges_and_names_it() {
+    fn a_trade_is_identified_by_the_id_of_its_exchange() {
         let text = r#"{"type":"trade","data":{"type":"trade","id":17,"exchange":"x","symbol":"A-B","price":"1","size":"2"},"timestamp":1699999999000}"#;
         let draft = other(EventType::Trade, text).unwrap();
         let expected = r#"{"data":{"exchange":"x","symbol":"A-B","tradeId":17,"price":"1","size":"2"}}"#;
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_the_envelope_is_kept_with_who_gave_it() {
+    fn an_id_of_the_envelope_is_stored_with_its_publisher() {
         let of = |source: &str| {
             let text = format!(
                 r#"{{"data":{{"exchange":"x","reason":"r","id":"inner"}},"id":"e-1","source":{source}}}"#
@@ -166,7 +166,7 @@ mod tests {
         let expected = r#"{"data":{"exchange":"x","reason":"r","origin":{"id":"e-1","source":"api"}}}"#;
         assert_eq!((payload(&draft), draft.time), (expected, clock().now));
         assert_eq!(own_id(&draft), own_id(&of(r#""api""#)));
-        assert_ne!(own_id(&draft), own_id(&of("7")), "another process counts for itself");
+        assert_ne!(own_id(&draft), own_id(&of("7")), "ids of another process are its own");
         let live = r#"{"data":{"exchange":"x","symbol":"A-B","price":1,"id":5},"id":"e-1"}"#;
         let draft =
             of_other(EventType::Ticker, false, &Envelope::read(live.as_bytes()).unwrap(), clock()).unwrap();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn its_own_time_counts_and_none_too_far_ahead_is_taken() {
+    fn the_events_own_time_counts_unless_it_is_too_far_ahead() {
         let of = |times: &str| {
             let text = format!(r#"{{"data":{{"exchange":"x","symbol":"A-B","price":1{times}}}"#);
             other(EventType::Ticker, &text).map(|draft| draft.time.timestamp())
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_is_said() {
+    fn an_error_says_why_a_message_is_no_event() {
         for (text, said) in [
             (r#"{"data":[1]}"#, "no object"),
             (r#"{"data":{"exchange":"x","symbol":"A-B"}}"#, "`price` is missing"),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn how_many_are_missing_is_said_where_it_is_known() {
+    fn an_entry_says_how_many_events_are_missing_if_that_is_known() {
         let source = NodeId::random();
         let draft = missed(Some((source, 12)), clock().now);
         let expected = format!(r#"{{"data":{{"source":"{}","count":12}}}}"#, source.0.as_hyphenated());

@@ -1,10 +1,11 @@
-//! Takes durable events of other processes into the logs that all gateways share.
+//! Appends durable events of other processes to the logs that all gateways share.
 //!
-//! All gateways could hear such an event, so exactly one puts it there: the one that has the lease. Where an
-//! event has an id of its own, that is remembered, and it is put there once, also where the lease goes over to
-//! another gateway: the log has one chain of appends for what comes from outside, so whoever appends next to
-//! what it has not seen is told; and the first append under a new lease is of one event, after which the log
-//! refuses all that was heard under the lease before. An event without an id is put there at the most once.
+//! Every gateway could receive such an event, so exactly one appends it: the holder of the lease. An event
+//! that has an id of its own is appended once, even if the lease passes to another gateway meanwhile. Two
+//! rules ensure that: all gateways append foreign events under one producer, so a holder whose chain is not
+//! the log's newest is refused and reads the log again; and the first append under a new lease holds a single
+//! event, after which the log refuses everything under earlier leases, by their fencing tokens. An event
+//! without an id is appended at most once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,30 +29,31 @@ use crate::support::backoff::STORAGE_RETRY;
 use crate::support::recent::Recent;
 use crate::support::seldom::Seldom;
 
-/// Events that wait for the log; past it, newer ones are let go.
+/// How many events may wait for the log; beyond that, newer ones are dropped.
 pub(super) const QUEUE_LEN: usize = 8_192;
 
-/// What the lease is called in the storage.
+/// The name of the lease in the storage.
 const LEASE: &str = "bridge:intake";
 
-/// How long it lasts, and how often it is renewed, or tried for: another gateway takes over within the sum.
+/// How long the lease lasts, and how often a gateway renews it or tries to get it: another gateway takes over
+/// within the sum of the two.
 const LEASE_FOR: Duration = Duration::from_secs(4);
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 
 /// Events in one append.
 const APPEND_LEN: usize = 50;
 
-/// Events read from the end of a log, for their ids: of so many it is known that they are there.
+/// How many events at the end of a log are read for their ids, and so can be recognized.
 const IDS_MAX: usize = 8_192;
 const IDS_BYTES_MAX: usize = 4 << 20;
 
-/// Entries in one read of a log.
+/// The limit of one read of a log.
 const PAGE: PageLimit = PageLimit { entries: 1_000, bytes: 1 << 20 };
 
-/// How long what waits is still appended when the node stops.
+/// How long waiting events are still appended when the node stops.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Names the chain of what comes from outside, of each type.
+/// From this the producers of foreign events are derived, one for each type and epoch.
 const CHAIN: Uuid = Uuid::from_u128(0x5f0c_52d1_9b5e_4f0e_9d0a_6b1f_52c3_7a11);
 
 /// An event of another process.
@@ -67,15 +69,15 @@ struct Lease {
     until: Instant,
 }
 
-/// What is known of the log of a type.
+/// What is known about the log of a type.
 #[derive(Debug)]
 struct Chain {
     epoch: Epoch,
-    /// The newest sequence of the chain.
+    /// The newest sequence of the producer of foreign events.
     last: u64,
     /// Ids of events in the log.
     ids: Recent<String, ()>,
-    /// The log knows the lease: nobody who had it before can append.
+    /// Whether the log has seen this lease's fencing token, so that no earlier holder can append.
     is_fenced: bool,
 }
 
@@ -87,18 +89,18 @@ pub(super) struct Intake {
     renew_at: Instant,
     waiting: VecDeque<Foreign>,
     chains: [Option<Chain>; EventType::ALL.len()],
-    /// By type, in which life which sequence was given last: none is given twice, also where the log has gone
-    /// back.
+    /// By type, the epoch and the newest sequence that was used in it. No sequence is used twice, even if the
+    /// log lost its newest entries.
     given: [Option<(Epoch, u64)>; EventType::ALL.len()],
-    /// It may be in its log, or not.
+    /// The batch that was sent last and not answered: the log may or may not have it.
     doubted: Option<AppendBatch>,
     failures: u32,
     retry_at: Instant,
     of_failures: Seldom,
 }
 
-/// Who appends what comes from outside, in one life of the log: no entry of a life may be called as one of
-/// another, which readers have had.
+/// The producer of foreign events in one epoch of the log. Each epoch has its own, so that no entry gets an
+/// id that an entry of an earlier epoch had: readers may have been sent that one.
 fn producer(event: EventType, epoch: &Epoch) -> NodeId {
     NodeId(Uuid::new_v5(&CHAIN, format!("{event} {epoch}").as_bytes()))
 }
@@ -122,7 +124,7 @@ impl Intake {
         }
     }
 
-    /// Runs until `stop`, and then until nothing waits, or for two seconds.
+    /// Runs until `stop`, then until nothing waits, or for two more seconds.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let is_wanted = {
             let config = &self.shared.config;
@@ -138,7 +140,7 @@ impl Intake {
                 biased;
                 () = stop.cancelled() => {}
                 () = time::sleep_until(self.renew_at) => self.renew().await,
-                // What has come together goes together.
+                // Events that accumulated are appended together.
                 Some(foreign) = self.queue.recv(), if has_room => self.waiting.push_back(foreign),
                 () = time::sleep_until(self.retry_at), if is_due => self.append_or_retry().await,
             }
@@ -154,7 +156,7 @@ impl Intake {
         if self.lease.is_some()
             && let Err(error) = self.backend.let_go(LEASE, &self.holder()).await
         {
-            debug!(error = %error, "could not let go of the lease; it runs out");
+            debug!(error = %error, "could not release the lease; it will expire");
         }
     }
 
@@ -170,26 +172,27 @@ impl Intake {
                 let is_new = self.lease.is_none_or(|lease| lease.fence != fence);
                 self.lease = Some(Lease { fence, until: begun + LEASE_FOR });
                 if is_new {
-                    info!(fence, "taking durable events of other processes in");
+                    info!(fence, "appending durable events of other processes");
                     self.chains = Default::default();
                     self.shared.subscriptions.set_takes_in(true);
                 }
             }
             Ok(None) => self.lose("another gateway has it"),
-            // What was granted lasts on. After that nothing is appended, and what waits is kept: while nobody is
-            // granted a lease, nobody else hears it.
+            // A lease that was granted is valid until it expires. After that nothing is appended, but waiting
+            // events are kept: while nobody holds the lease, no other gateway receives them.
             Err(_) if self.lease.is_some_and(|lease| lease.until > Instant::now()) => {}
             Err(_) => self.lease = None,
         }
     }
 
-    /// The lease is somebody else's, or will be. What waits is let go: whoever has it hears for itself.
+    /// Another gateway holds the lease, or soon will. Waiting events are dropped: the new holder receives
+    /// events itself.
     fn lose(&mut self, why: &'static str) {
         self.lease = None;
         if !self.shared.subscriptions.takes_in() {
             return;
         }
-        info!(why, "no longer taking durable events of other processes in");
+        info!(why, "no longer appending durable events of other processes");
         self.shared.subscriptions.set_takes_in(false);
         self.doubted = None;
         while let Ok(foreign) = self.queue.try_recv() {
@@ -208,11 +211,11 @@ impl Intake {
         self.failures += 1;
         self.retry_at = Instant::now() + STORAGE_RETRY.wait(self.failures);
         if let Some(untold) = self.of_failures.may_tell(Instant::now()) {
-            warn!(error = %error, untold, "durable events of other processes wait for the log");
+            warn!(error = %error, untold, "durable events of other processes could not be appended; trying again");
         }
     }
 
-    /// Appends the oldest events that wait, those of one type.
+    /// Appends the oldest waiting events, all of one type.
     async fn append_next(&mut self) -> StorageResult<()> {
         let lease = self.lease.filter(|lease| lease.until > Instant::now());
         let (Some(lease), Some(first)) = (lease, self.waiting.front()) else {
@@ -231,7 +234,7 @@ impl Intake {
         let count = batch.entries.len();
         let last = batch.entries.last().map_or(0, |last| last.seq);
         self.given[event as usize] = Some((batch.epoch.clone(), last));
-        // Until the log has answered, it may have it.
+        // Until the log answers, it is unknown whether it has the batch.
         self.doubted = Some(batch.clone());
         let answer = self.backend.append(&batch).await;
         let results = match answer {
@@ -246,7 +249,7 @@ impl Intake {
         self.shared.counts.taken_in.add_many(event, applied as u64);
         self.waiting.drain(..applied);
         if let Some(Appended::Refused(Refusal::StaleFence { .. })) = results.get(applied) {
-            self.lose("another gateway has written since");
+            self.lose("another gateway has appended since");
         } else if applied == count
             && let Some(chain) = &mut self.chains[event as usize]
         {
@@ -258,7 +261,7 @@ impl Intake {
             });
             self.doubted = None;
         } else {
-            // Somebody else has appended, or the log has begun another life: it is read anew.
+            // Another gateway appended, or the log has a new epoch: read the log again.
             self.chains[event as usize] = None;
             if applied > 0 {
                 self.doubted = None;
@@ -267,7 +270,7 @@ impl Intake {
         Ok(())
     }
 
-    /// What is to be appended next; what the log has is left out. With it, the ids that are new.
+    /// The next batch to append, without events that the log has already, and the ids that it adds.
     fn next_batch(
         &mut self,
         event: EventType,
@@ -300,7 +303,7 @@ impl Intake {
         ((!batch.entries.is_empty()).then_some(batch), ids)
     }
 
-    /// Reads the end of a log: how far its chain is, and which events it has.
+    /// Reads the end of a log: the newest sequence of foreign events, and the ids of the events there.
     async fn read_chain(&mut self, event: EventType, channel: &ChannelName) -> StorageResult<Chain> {
         let unknown = || StorageError::Unknown { op: "read_after" };
         let log = self.backend.open(channel, self.shared.node, &new_epoch()).await?;
@@ -335,14 +338,14 @@ impl Intake {
         Ok(chain)
     }
 
-    /// What was appended without an answer is in the log after all, or is not.
+    /// Finds out, from the log's newest entries, whether the unanswered batch was applied.
     fn settle_doubt(&mut self, event: EventType, channel: &ChannelName, had: &[(EntryId, Bytes)]) {
         let Some(doubted) = self.doubted.take_if(|batch| batch.channel == *channel) else { return };
         let is_in = |append: &&Append| {
             let id = EntryId { producer: doubted.producer, seq: append.seq };
             had.iter().any(|(known, data)| *known == id && *data == append.draft.data)
         };
-        // A batch is applied as a whole, and it is what waits at the front.
+        // A batch is applied as a whole, and its events are the first that wait.
         let applied = doubted.entries.iter().take_while(is_in).count();
         self.waiting.drain(..applied.min(self.waiting.len()));
         self.shared.counts.taken_in.add_many(event, applied as u64);
@@ -361,7 +364,7 @@ mod tests {
 
     const TRADE: EventType = EventType::Trade;
 
-    /// One that believes to have a lease.
+    /// An intake that believes to hold the lease.
     fn intake(store: &MemoryBackend, fence: u64) -> Intake {
         let backend: SharedBackend = Arc::new(store.clone());
         let (bridge, _no_work) = Bridge::new(BridgeParts {
@@ -400,12 +403,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_appended_meanwhile_is_noticed_and_then_shut_out() {
+    async fn an_earlier_lease_holder_is_noticed_and_then_fenced_off() {
         let (store, _sweeping) = MemoryBackend::new(Default::default(), Default::default());
         let (mut old, mut new) = (intake(&store, 1), intake(&store, 2));
         hear(&mut old, 1..=60);
         append_all(&mut old).await;
-        // The new holder has read the log when the old one appends once more.
+        // The old holder appends once more after the new one has read the log.
         let channel = ChannelName::event(TRADE);
         new.chains[TRADE as usize] = Some(new.read_chain(TRADE, &channel).await.unwrap());
         hear(&mut old, 61..=63);
@@ -413,7 +416,7 @@ mod tests {
         hear(&mut new, 62..=70);
         append_all(&mut new).await;
         assert_eq!(ids(&store).await, (1..=70).collect::<Vec<_>>());
-        // What the old one heard in its last moments it cannot append any more.
+        // The old holder cannot append what it received in its last moments.
         old.shared.subscriptions.set_takes_in(true);
         hear(&mut old, 71..=80);
         append_all(&mut old).await;
@@ -426,19 +429,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_not_answered_is_not_put_there_again() {
+    async fn an_unanswered_append_is_not_repeated() {
         let (store, _sweeping) = MemoryBackend::new(Default::default(), Default::default());
         let mut intake = intake(&store, 1);
         hear(&mut intake, [1]);
         append_all(&mut intake).await;
         hear(&mut intake, 2..=5);
-        // Two of them have no id by which they could be known.
+        // Two of them have no id by which they could be recognized.
         for foreign in intake.waiting.iter_mut().take(2) {
             let text = json!({ "exchange": "x", "symbol": "A-B", "price": 1, "size": 1 });
             foreign.draft = parse_event(TRADE, &text.to_string(), Utc::now(), Duration::MAX).unwrap();
         }
         let (batch, _) = intake.next_batch(TRADE, &ChannelName::event(TRADE), 1);
-        // It was applied, and the answer lost.
+        // The batch was applied, but its answer was lost.
         store.append(batch.as_ref().unwrap()).await.unwrap();
         (intake.doubted, intake.chains[TRADE as usize]) = (batch, None);
         hear(&mut intake, [6]);
@@ -448,7 +451,7 @@ mod tests {
         assert_eq!(page.entries.len(), 6);
     }
     #[tokio::test(start_paused = true)]
-    async fn no_entry_is_called_as_one_of_a_life_before() {
+    async fn entries_of_two_epochs_never_have_the_same_id() {
         let (first, _sweeping) = MemoryBackend::new(Default::default(), Default::default());
         let (second, _sweeping) = MemoryBackend::new(Default::default(), Default::default());
         let mut intake = intake(&first, 1);

@@ -1,11 +1,11 @@
-//! Events between gateways, and with processes that know nothing of this one, by Redis pub/sub.
+//! Exchanges events with other gateways, and with programs that do not know this gateway, over Redis pub/sub.
 //!
-//! What this node accepts it publishes in an envelope that other processes understand ([`publisher`]); what
-//! others publish it hears where somebody here wants it ([`subscriptions`], [`receiver`]). There are two
-//! kinds of delivery, by type. *Live* events are in a log of this node's own, and go to other gateways by
-//! pub/sub alone: they come at the most once, and are numbered, so that it is known what did not come
-//! ([`sequences`]). *Durable* ones are in the log that gateways share: here they are only published for other
-//! processes, and those of other processes are taken in ([`intake`]).
+//! What this node accepts it publishes in an envelope that other programs understand ([`publisher`]). It
+//! receives what others publish if somebody here follows that type ([`subscriptions`], [`receiver`]). Each
+//! type has one of two kinds of delivery. *Live* events are in a log of each node's own and travel to other
+//! gateways over pub/sub alone: they arrive at most once, and their numbers show what did not arrive
+//! ([`sequences`]). *Durable* events are in the log that gateways share: the bridge publishes them only for
+//! other programs, and appends those that other programs publish ([`intake`]).
 
 mod config;
 mod envelope;
@@ -55,18 +55,18 @@ pub(crate) use sequences::{Came, Sequences};
 use stats::{Counts, Standing};
 use subscriptions::{Allowed, Subscriber, Subscriptions};
 
-/// The bridge, as others see it. Cheap to clone.
+/// A handle to the bridge. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Bridge(Arc<Shared>);
 
-/// What its parts share.
+/// The state that the parts of the bridge share.
 #[derive(Debug)]
 struct Shared {
     config: BridgeConfig,
     node: NodeId,
-    /// The largest message that is taken.
+    /// The largest message that is accepted.
     message_bytes_max: usize,
-    /// `None` where the bridge is off, or there is no Redis to be reached.
+    /// `None` if the bridge is off, or no Redis is used.
     pubsub: Option<Arc<dyn PubSub>>,
     outbox: Outbox,
     counts: Counts,
@@ -75,21 +75,21 @@ struct Shared {
     exchanges: Exchanges,
 }
 
-/// What the bridge needs to start.
+/// What the bridge is built from.
 pub(crate) struct BridgeParts {
     pub(crate) config: BridgeConfig,
-    /// Where durable events of other processes are taken in.
+    /// The storage to which durable events of other processes are appended.
     pub(crate) backend: SharedBackend,
-    /// The way to other processes, where the bridge is on and there is one.
+    /// The connections to Redis pub/sub, if the bridge is on and Redis is used.
     pub(crate) link: Option<PubSubLink>,
     pub(crate) node: NodeId,
-    /// The largest message that is taken.
+    /// The largest message that is accepted.
     pub(crate) message_bytes_max: usize,
 }
 
-/// What must run.
+/// The futures that must run.
 pub(crate) struct BridgeWork {
-    /// Keeps the connections. Must outlive `exchange`; does not end by itself.
+    /// Maintains the connections. Must outlive `exchange`; does not end by itself.
     pub(crate) driver: BoxFuture<'static, ()>,
     exchange: Exchange,
 }
@@ -107,7 +107,7 @@ impl fmt::Debug for BridgeWork {
 }
 
 impl Shared {
-    /// The pub/sub channel of this name.
+    /// The full name of a pub/sub channel, with the prefix.
     fn channel(&self, name: &str) -> String {
         format!("{}{name}", self.config.prefix)
     }
@@ -127,13 +127,13 @@ impl TellAccepted for Shared {
 }
 
 impl Bridge {
-    /// Connects nothing yet: the work does, where there is any.
+    /// Connects nothing yet: the work does, if there is any.
     pub(crate) fn new(parts: BridgeParts) -> (Self, Option<BridgeWork>) {
         let BridgeParts { config, backend, link, node, message_bytes_max } = parts;
         if config.enabled && link.is_none() {
             warn!(
                 storage = backend.name().as_str(),
-                "bridge.enabled has no effect: other processes are reached through Redis, which is not used"
+                "bridge.enabled has no effect: it needs Redis, which is not used"
             );
         }
         let (pubsub, driver) = match link {
@@ -159,7 +159,7 @@ impl Bridge {
         (Self(shared), work)
     }
 
-    /// One that exchanges nothing.
+    /// A bridge that exchanges nothing.
     #[cfg(test)]
     pub(crate) fn off(node: NodeId) -> Self {
         let backend = Arc::new(crate::storage::MemoryBackend::new(Default::default(), Default::default()).0);
@@ -167,12 +167,12 @@ impl Bridge {
         Self::new(BridgeParts { config, backend, link: None, node, message_bytes_max: 1 << 16 }).0
     }
 
-    /// Who is to be told what this node accepted.
+    /// The observer of the entries that this node accepts.
     pub(crate) fn tell_accepted(&self) -> Arc<dyn TellAccepted> {
         Arc::clone(&self.0) as Arc<dyn TellAccepted>
     }
 
-    /// Says when a type is to be subscribed to from now on; false where the configuration does not have it.
+    /// Sets when a type is subscribed to from now on; false if the configuration does not include the type.
     pub(crate) fn set_mode(&self, event: EventType, mode: SubscriptionMode) -> bool {
         let is_known = self.0.pubsub.is_some() && self.0.config.subscribes(event);
         if is_known {
@@ -187,13 +187,13 @@ impl Bridge {
         self.0.pubsub.is_some()
     }
 
-    /// Whether both connections are there.
+    /// Whether both connections are established.
     pub(crate) fn is_connected(&self) -> bool {
         let health = self.0.pubsub.as_ref().map(|pubsub| pubsub.health());
         health.is_some_and(|health| health.publishes && health.hears)
     }
 
-    /// All that is counted.
+    /// All counters and gauges.
     pub(crate) fn read(&self) -> BridgeView {
         let Shared { counts, subscriptions, pubsub, outbox, .. } = &*self.0;
         let health = pubsub.as_ref().map(|pubsub| pubsub.health()).unwrap_or_default();
@@ -209,12 +209,12 @@ impl Bridge {
         })
     }
 
-    /// How many events of each exchange this node accepted or heard, by type.
+    /// How many events of each exchange this node accepted or received, by type.
     pub(crate) fn exchanges(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
         self.0.exchanges.read()
     }
 
-    /// What is published and subscribed to, and what came of which gateway.
+    /// What is published and subscribed to, and what arrived from which gateway.
     pub(crate) fn subscriptions(&self) -> BridgeSubscriptions {
         let Shared { config, subscriptions, pubsub, counts, .. } = &*self.0;
         let is_on = pubsub.is_some();
@@ -257,8 +257,8 @@ fn source(id: NodeId, known: &[Known; EventType::ALL.len()]) -> BridgeSource {
 }
 
 impl BridgeWork {
-    /// Keeps the connections; the other one ends some time after `stop`: live events that were accepted are
-    /// published, and what was heard is taken in.
+    /// The first future maintains the connections. The second ends some time after `stop`, once accepted live
+    /// events are published and received ones appended.
     pub(crate) fn split(
         self,
         channels: Channels,
@@ -269,7 +269,7 @@ impl BridgeWork {
     }
 }
 
-/// Takes note of what somebody on this node follows, for as long as there are channels.
+/// Records what somebody on this node follows, for as long as there are channels.
 async fn note_followed(shared: &Shared, mut followed: watch::Receiver<BTreeSet<EventType>>) {
     loop {
         let wanted = followed.borrow_and_update().clone();

@@ -1,4 +1,4 @@
-//! What this node accepted and has yet to publish.
+//! Events that this node accepted and has yet to publish.
 
 use std::collections::VecDeque;
 
@@ -11,11 +11,11 @@ use super::envelope::OwnEvent;
 use super::stats::Counts;
 use crate::model::{DraftEntry, EntryKind, EventType};
 
-/// Events that wait to be published; past it the oldest go, since each newer one is worth more to who hears
-/// it at once.
+/// How many events may wait; beyond that the oldest are dropped, since newer ones are worth more to
+/// listeners.
 pub(super) const EVENTS_MAX: usize = 16_384;
 
-/// What they may come to, in bytes.
+/// The bound of their bytes.
 pub(super) const BYTES_MAX: usize = 32 << 20;
 
 /// Events that wait to be published, in the order in which they were accepted.
@@ -29,9 +29,9 @@ pub(super) struct Outbox {
 struct State {
     events: VecDeque<OwnEvent>,
     bytes: usize,
-    /// The number of the newest live event of each type that was put in.
+    /// By type, the number of the newest live event that was put in.
     given: [u64; EventType::ALL.len()],
-    /// The same, of those that were taken out, or let go before one that was.
+    /// By type, the number of the newest live event that was taken out or dropped.
     taken: [u64; EventType::ALL.len()],
 }
 
@@ -40,8 +40,8 @@ impl Outbox {
         Self { state: Mutex::default(), notify: Notify::new() }
     }
 
-    /// Puts in what is to be published of what was accepted. Live events are numbered here, so that one that
-    /// is let go is missed by those who listen, and known to be.
+    /// Puts in the events that are to be published. Live events are numbered here, before any can be dropped,
+    /// so that listeners notice the drop.
     pub(super) fn put(&self, config: &BridgeConfig, counts: &Counts, entries: &[DraftEntry]) {
         let accepted_at = Utc::now();
         let mut state = self.state.lock();
@@ -66,7 +66,7 @@ impl Outbox {
         self.notify.notify_one();
     }
 
-    /// Waits until something is there.
+    /// Waits until there is an event.
     pub(super) async fn until_filled(&self) {
         loop {
             let notified = self.notify.notified();
@@ -77,13 +77,13 @@ impl Outbox {
         }
     }
 
-    /// Takes the oldest ones out.
+    /// Takes out the oldest events, at most `most`.
     pub(super) fn take(&self, most: usize) -> Vec<OwnEvent> {
         let mut state = self.state.lock();
         std::iter::from_fn(|| state.pop()).take(most).collect()
     }
 
-    /// How many live events of each type have been taken out, or let go.
+    /// By type, the number of the newest live event that was taken out or dropped.
     pub(super) fn sequences(&self) -> [u64; EventType::ALL.len()] {
         self.state.lock().taken
     }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn past_its_bound_the_oldest_go_and_their_numbers_with_them() {
+    fn past_the_bound_the_oldest_events_are_dropped_with_their_numbers() {
         let (outbox, config, counts) = (Outbox::new(), BridgeConfig::default(), Counts::default());
         let ticker = draft(EventType::Ticker, 10);
         outbox.put(&config, &counts, &vec![ticker; EVENTS_MAX + 3]);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn durable_events_have_no_number_and_what_is_not_published_is_not_kept() {
+    fn durable_events_have_no_number_and_unpublished_types_do_not_wait() {
         let (outbox, counts) = (Outbox::new(), Counts::default());
         let config = BridgeConfig { publish: vec![BridgedType::Trade], ..BridgeConfig::default() };
         outbox.put(&config, &counts, &[draft(EventType::Ticker, 1), draft(EventType::Trade, 1)]);

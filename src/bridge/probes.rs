@@ -1,4 +1,4 @@
-//! A probe of what reads the messages that other processes publish: see [`crate::probes`].
+//! A probe of the parser of messages that other processes publish: see [`crate::probes`].
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const NODE: NodeId = NodeId(Uuid::from_u128(7));
 /// From one fleet to another.
 const WAY: Way = Way { from: Uuid::from_u128(1), to: Uuid::from_u128(2) };
 
-/// Messages of pub/sub: of gateways and of others, live and durable, and of relays.
+/// Pub/sub messages: of gateways and other processes, live and durable, and of relays.
 pub(crate) fn envelopes(bytes: &[u8]) {
     let Ok(envelope) = Envelope::read(bytes) else { return };
     let message = text(bytes).expect("it was read");
@@ -35,7 +35,7 @@ pub(crate) fn envelopes(bytes: &[u8]) {
                 let live = of_other(event, false, &envelope, CLOCK);
                 let durable = of_other(event, true, &envelope, CLOCK);
                 if let Ok(durable) = &durable {
-                    // Each time that it is heard it is the same one.
+                    // The event has the same id each time it is received.
                     let again = of_other(event, true, &envelope, CLOCK).expect("as before");
                     assert_eq!(own_id(durable), own_id(&again));
                 }
@@ -46,7 +46,7 @@ pub(crate) fn envelopes(bytes: &[u8]) {
             let payload = text(&draft.data).expect("JSON is text");
             json(payload);
             assert!(draft.time <= NOW + CLOCK.ahead_max);
-            // What this node would tell of it is heard elsewhere as the same.
+            // If this node publishes the event, other gateways read the same event.
             let (time, accepted_at, payload) = (draft.time, NOW, draft.data.clone());
             let own = OwnEvent { event, sequence: Some(5), time, accepted_at, payload };
             let told = write(NODE, &own).expect("an event is in `data`");
@@ -74,7 +74,7 @@ pub(crate) fn envelopes(bytes: &[u8]) {
     }
 }
 
-/// What a relay carries is the same message, and does not come round.
+/// What a relay carries is the same message, and it is not carried back.
 fn is_passed_on(event: EventType, envelope: &Envelope<'_>, message: &Bytes, before: &[u8]) {
     assert!(message.len() <= before.len() + 128, "{} bytes of {}", message.len(), before.len());
     let heard = Envelope::read(message).expect("as it was written");

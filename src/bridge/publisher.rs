@@ -1,4 +1,4 @@
-//! Publishes what this node accepted, and how far it is.
+//! Publishes the events that this node accepted, and announces the newest number of each type.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,27 +14,27 @@ use crate::model::EventType;
 use crate::storage::{Outgoing, PubSub};
 use crate::support::seldom::Seldom;
 
-/// Events that are published at once.
+/// How many events are published at once.
 const TOGETHER: usize = 256;
 
-/// How often it is said how far this gateway is, where that has changed: by then at the latest it is known
-/// elsewhere what is missing.
+/// How often the newest numbers are announced if they have changed. Within this time other gateways know what
+/// they missed.
 const SAID_EVERY: Duration = Duration::from_secs(1);
 
-/// The same where it has not: for those who begin to listen.
+/// After how many ticks they are announced if they have not changed: for those who have just subscribed.
 const SAID_ANYHOW: u32 = 5;
 
-/// How long what waits is still published when the node stops.
+/// How long waiting events are still published when the node stops.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Publisher {
     shared: Arc<Shared>,
     pubsub: Arc<dyn PubSub>,
-    /// By type: where events go.
+    /// By type: the pub/sub channel.
     channels: [Arc<str>; EventType::ALL.len()],
     of_sequences: Arc<str>,
     said: [u64; EventType::ALL.len()],
-    /// Ticks since it was said.
+    /// Ticks since the last announcement.
     silent_for: u32,
     of_failures: Seldom,
 }
@@ -52,7 +52,7 @@ impl Publisher {
         }
     }
 
-    /// Runs until `stop`, and then until nothing waits, or for a second.
+    /// Runs until `stop`, then until nothing waits, or for one more second.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut tick = time::interval(SAID_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -72,7 +72,8 @@ impl Publisher {
         self.say().await;
     }
 
-    /// Publishes the oldest events that wait. What cannot be published now is let go: it would come too late.
+    /// Publishes the oldest waiting events. Events that cannot be published now are dropped: later they would
+    /// be stale.
     async fn publish(&mut self) {
         let counts = &self.shared.counts;
         let events = self.shared.outbox.take(TOGETHER);
@@ -104,7 +105,7 @@ impl Publisher {
         }
     }
 
-    /// Says how far this gateway is, if that has changed, or was not said for some time.
+    /// Announces the newest numbers if they have changed, or were not announced for some time.
     async fn say(&mut self) {
         let sequences = self.shared.outbox.sequences();
         self.silent_for = self.silent_for.saturating_add(1);

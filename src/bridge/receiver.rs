@@ -1,5 +1,5 @@
-//! Takes what others published: live events into this node's own logs, durable ones of other processes to
-//! the [`intake`](super::intake).
+//! Distributes what others published: live events go to this node's own logs, durable events of other
+//! processes to the [`intake`](super::intake).
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::storage::PubSubEvent;
 use crate::support::counter::observe;
 use crate::support::seldom::Seldom;
 
-/// Messages that are taken in one turn.
+/// How many messages are processed in one step.
 const TOGETHER: usize = 256;
 
 /// What is to be appended to the log of one type.
@@ -30,7 +30,7 @@ struct Batch {
     drafts: Vec<DraftEntry>,
     /// How many of the drafts are events.
     events: u64,
-    /// When gateways accepted them, as far as they say.
+    /// When gateways accepted the events, as far as the envelopes say.
     accepted_at: Vec<DateTime<Utc>>,
 }
 
@@ -72,7 +72,7 @@ impl Receiver {
         }
     }
 
-    /// Puts events into their log.
+    /// Appends events to their log.
     async fn take(&self, event: EventType, Batch { drafts, events, accepted_at }: Batch) {
         let counts = &self.shared.counts;
         self.shared.exchanges.count(&drafts);
@@ -81,19 +81,20 @@ impl Receiver {
                 counts.received.add_many(event, events);
                 let now = Utc::now();
                 for accepted_at in accepted_at {
-                    // A clock that is behind the other one makes no time negative.
+                    // If this clock is behind the other one, the lag counts as zero, not as negative.
                     observe(&counts.lag, (now - accepted_at).to_std().unwrap_or_default());
                 }
             }
             Err(error) => {
                 let left = events.saturating_sub(error.accepted() as u64);
                 counts.not_taken.add_many(event, left);
-                debug!(event = event.as_str(), left, error = %error, "events of others were not taken");
+                debug!(event = event.as_str(), left, error = %error, "received events were not appended");
             }
         }
     }
 
-    /// Messages may have been missed. Those of gateways are known by their numbers; of others it is told.
+    /// Messages may have been missed. Gateways' numbers will show how many of theirs; for other processes,
+    /// followers are told that some may be missing.
     fn suspect(&mut self, batches: &mut Batches) {
         self.shared.counts.gaps.add(1);
         for event in EventType::ALL {
@@ -114,7 +115,7 @@ impl Receiver {
         if let Err(what) = self.hear_event(event, message, &mut batches[event as usize]) {
             shared.counts.invalid.add(event);
             if let Some(untold) = self.of_invalid.may_tell(Instant::now()) {
-                warn!(channel, what, untold, "a message of another process is no event");
+                warn!(channel, what, untold, "a message from another process is not an event");
             }
         }
     }
@@ -156,7 +157,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Whether an event of a gateway comes in its turn. What is missing before it is told.
+    /// Whether a gateway's event comes in order. Events missing before it are reported.
     fn follows(&mut self, source: NodeId, event: EventType, number: u64, batch: &mut Batch) -> bool {
         let came = self.shared.sequences.lock().event(source, event, number, Instant::now());
         let Came::After(count) = came else { return false };
@@ -171,7 +172,7 @@ impl Receiver {
         self.shared.counts.missed.add_many(event, count);
         batch.drafts.push(missed(Some((source, count)), Utc::now()));
         if let Some(untold) = self.of_missed.may_tell(Instant::now()) {
-            warn!(event = event.as_str(), source = %source, count, untold, "live events of another gateway did not come");
+            warn!(event = event.as_str(), source = %source, count, untold, "live events of another gateway did not arrive");
         }
     }
 
@@ -194,7 +195,7 @@ impl Receiver {
         if let Some(untold) = self.of_others.may_tell(Instant::now()) {
             warn!(
                 event = event.as_str(), source = %source, untold,
-                "another gateway has another setting bridge.durable: its events of this type are let go here"
+                "bridge.durable differs from another gateway's: its events of this type are dropped here"
             );
         }
     }

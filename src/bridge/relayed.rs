@@ -1,6 +1,6 @@
-//! Live messages between fleets. An envelope that a relay carries says which fleets it has passed, so that
-//! none comes round; all else of it stays as it was, so that gateways there know whose event it is and which
-//! one, and count by themselves what did not come.
+//! Live messages between fleets. The envelope that a relay carries lists the fleets that it has passed, so
+//! that no message travels in circles. All else stays unchanged, so gateways on the other side know which
+//! gateway published the event under which number, and detect missing ones themselves.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,14 @@ use super::envelope::{Envelope, Publisher};
 use crate::model::{EventType, NodeId};
 use crate::protocol::{OrderedFields, PayloadWriter};
 
-/// In an envelope: the fleets that it was carried from, the first one first. Whoever knows nothing of it passes
-/// it over.
+/// The field of the envelope that lists the fleets it was carried from, in order. Programs that do not know
+/// the field ignore it.
 const PASSED: &str = "zonewireRelayed";
 
-/// The most fleets that a message passes: as many may stand in a row.
+/// The most fleets that a message may pass in a row.
 const FLEETS_MAX: usize = 16;
 
-/// From which fleet to which.
+/// The fleet that a message is carried from, and the one it is carried to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Way {
     pub(crate) from: Uuid,
@@ -29,23 +29,23 @@ pub(crate) struct Way {
 /// Why a message is not carried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LeftOut {
-    /// It has been where it would go to, comes round, or has passed more fleets than any should.
+    /// The message has been in the fleet it would go to, or has passed too many fleets.
     Passed,
-    /// It is a durable event of a gateway, which comes by the log.
+    /// The message is a gateway's durable event, which travels through the log.
     ByLog,
-    /// It is no event; why, for people.
+    /// The message is not an event; the text says why, for people.
     Invalid(String),
 }
 
-/// A message as it is carried on.
+/// A message that is to be carried on.
 #[derive(Debug)]
 pub(crate) struct Carried {
     pub(crate) message: Bytes,
-    /// Whose event it is, and which; `None` where its process does not number its events.
+    /// The gateway that published the event, and its number; `None` if the publisher does not number events.
     pub(crate) numbered: Option<(NodeId, u64)>,
 }
 
-/// How far a gateway says that it is.
+/// A gateway's announcement of its newest numbers.
 #[derive(Debug)]
 pub(crate) struct CarriedSequences {
     pub(crate) message: Bytes,
@@ -53,10 +53,10 @@ pub(crate) struct CarriedSequences {
     pub(crate) sequences: Vec<(EventType, u64)>,
 }
 
-/// What is to be published of a live event.
+/// The message to publish for a live event.
 ///
 /// # Errors
-/// Why it is not carried.
+/// Why the event is not carried.
 pub(crate) fn carry(event: EventType, message: &[u8], way: Way) -> Result<Carried, LeftOut> {
     let envelope = Envelope::read(message).map_err(LeftOut::Invalid)?;
     if !envelope.is_of(event.as_str()) {
@@ -69,8 +69,8 @@ pub(crate) fn carry(event: EventType, message: &[u8], way: Way) -> Result<Carrie
     Ok(Carried { message: passed_on(message, way, None)?, numbered })
 }
 
-/// The same of what a gateway says of how far it is, without the types that are not carried: nobody is to miss
-/// what nobody brings.
+/// The announcement to publish for a gateway's newest numbers, without the types that are not carried:
+/// otherwise listeners would report events missing that nobody brings.
 pub(crate) fn carry_sequences(
     message: &[u8],
     is_carried: impl Fn(EventType) -> bool,
@@ -88,7 +88,8 @@ pub(crate) fn carry_sequences(
     Ok(CarriedSequences { message: passed_on(message, way, Some(&said))?, source, sequences })
 }
 
-/// The message, with the fleet that it comes from among those that it has passed, perhaps with other data.
+/// The message with `from` added to the fleets that it has passed, and with `data` in place of its own if
+/// given.
 fn passed_on(message: &[u8], Way { from, to }: Way, data: Option<&RawValue>) -> Result<Bytes, LeftOut> {
     let invalid = |error: serde_json::Error| LeftOut::Invalid(error.to_string());
     let OrderedFields(fields) = serde_json::from_slice(message).map_err(invalid)?;
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_goes_on_as_it_is_and_says_where_it_was() {
+    fn a_carried_message_is_unchanged_and_lists_the_fleets_it_passed() {
         let text =
             br#"{"type":"ticker","data":{"price":1.50},"source":"api","v":2,"zonewire":{"sequence":4}}"#;
         let carried = carry(EventType::Ticker, text, way()).unwrap();
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn none_comes_round_and_none_goes_on_for_ever() {
+    fn no_message_travels_in_circles_or_for_ever() {
         let ids =
             |count: u128| (10..10 + count).map(|id| Uuid::from_u128(id).to_string()).collect::<Vec<_>>();
         let left_out = |passed: Value| {
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_durable_comes_by_the_log() {
+    fn durable_events_are_not_carried_as_live_ones() {
         let node = NodeId::random().0.to_string();
         let durable = ticker(&json!({ "source": node, "zonewire": { "acceptedUs": 1 } }));
         assert_eq!(carry(EventType::Ticker, &durable, way()).err(), Some(LeftOut::ByLog));
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn of_how_far_a_gateway_is_only_what_is_carried_goes_on() {
+    fn announced_numbers_are_carried_only_for_the_types_that_are() {
         let node = NodeId::random();
         let message = super::super::envelope::write_sequences(
             node,

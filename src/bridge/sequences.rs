@@ -1,7 +1,7 @@
-//! Who has published how many events of each type, and which of them did not come.
+//! How many events of each type every gateway has published, and which of them did not arrive.
 //!
-//! Gateways number the live events of each type that they publish, and say now and then how far they are.
-//! So it is known here what was missed, and how much. Other processes number nothing.
+//! Gateways number the live events of each type that they publish, and announce their newest numbers now and
+//! then. That is how this node knows how many it missed. Other processes do not number theirs.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,25 +10,26 @@ use tokio::time::Instant;
 
 use crate::model::{EventType, NodeId};
 
-/// Gateways that are remembered; past it, the one that was not heard of for longest is forgotten.
+/// How many gateways are remembered; beyond that, the one that has been silent for longest is forgotten.
 const SOURCES_MAX: usize = 1_024;
 
-/// A gateway that is silent for so long is forgotten: they say how far they are every few seconds.
+/// A gateway that has been silent for so long is forgotten: gateways announce their numbers every few
+/// seconds.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
-/// How an event comes after those before it.
+/// An event's place in the order of its gateway's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Came {
-    /// It is the next one, or the first that is known of its gateway; so many before it are missing.
+    /// The next event, or the first that is known of its gateway; this many before it are missing.
     After(u64),
-    /// It was said to be missing, and comes too late for that.
+    /// The event had been reported missing, and arrives too late.
     Stale,
 }
 
-/// What one gateway published of one type, as it is known here.
+/// What is known here of one gateway's events of one type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Known {
-    /// The newest number; `None` before the first that counts.
+    /// The newest number; `None` until the first event that matters.
     pub(super) newest: Option<u64>,
     pub(super) received: u64,
     pub(super) missed: u64,
@@ -44,12 +45,12 @@ struct Source {
 #[derive(Debug, Default)]
 pub(crate) struct Sequences {
     sources: HashMap<NodeId, Source>,
-    /// Of which types it matters how far they are.
+    /// By type, whether missing events matter.
     follows: [bool; EventType::ALL.len()],
 }
 
 impl Sequences {
-    /// An event with this number came.
+    /// Records that an event with this number arrived.
     pub(crate) fn event(&mut self, source: NodeId, event: EventType, number: u64, now: Instant) -> Came {
         let known = &mut self.source(source, now).types[event as usize];
         let missed = match known.newest {
@@ -63,7 +64,7 @@ impl Sequences {
         Came::After(missed)
     }
 
-    /// A gateway says which number it gave last. How many events are missing that were not known to be.
+    /// Records a gateway's newest number, and returns how many events this shows to be missing.
     pub(crate) fn stands_at(&mut self, source: NodeId, event: EventType, number: u64, now: Instant) -> u64 {
         let follows = self.follows[event as usize];
         let known = &mut self.source(source, now).types[event as usize];
@@ -76,18 +77,18 @@ impl Sequences {
         missed
     }
 
-    /// Events of a type come from now on; or nobody wants them any more, and what is published meanwhile is
-    /// missed by nobody.
+    /// Events of a type are received from now on, or nobody follows the type any more, in which case nothing
+    /// published meanwhile counts as missed.
     pub(crate) fn follow(&mut self, event: EventType, follows: bool) {
         self.follows[event as usize] = follows;
     }
 
-    /// What was published of a type until now does not matter.
+    /// Forgets the numbers of a type: what was published until now does not count as missed.
     pub(crate) fn begin_anew(&mut self, event: EventType) {
         self.sources.values_mut().for_each(|source| source.types[event as usize].newest = None);
     }
 
-    /// What is known of each, in the order of their names.
+    /// What is known of each gateway, ordered by node id.
     pub(super) fn known(&self) -> Vec<(NodeId, [Known; EventType::ALL.len()])> {
         let mut known: Vec<_> = self.sources.iter().map(|(id, source)| (*id, source.types)).collect();
         known.sort_unstable_by_key(|(id, _)| *id);
@@ -125,18 +126,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_counted_once_whoever_says_so() {
+    fn a_missing_event_is_counted_once_whatever_revealed_it() {
         let (mut sequences, source, now) = (followed(), NodeId::random(), Instant::now());
         assert_eq!(
             sequences.event(source, TICKER, 5, now),
             Came::After(0),
-            "what was before does not matter"
+            "events before the first one do not matter"
         );
         assert_eq!(sequences.event(source, TICKER, 6, now), Came::After(0));
         assert_eq!(sequences.event(source, TICKER, 9, now), Came::After(2));
         assert_eq!(sequences.stands_at(source, TICKER, 9, now), 0);
         assert_eq!(sequences.stands_at(source, TICKER, 12, now), 3);
-        assert_eq!(sequences.event(source, TICKER, 11, now), Came::Stale, "it was told as missing");
+        assert_eq!(sequences.event(source, TICKER, 11, now), Came::Stale, "it was reported missing");
         assert_eq!(sequences.event(source, TICKER, 13, now), Came::After(0));
         let [(_, known)] = sequences.known()[..] else { panic!("one gateway was heard of") };
         assert_eq!(known[TICKER as usize], Known { newest: Some(13), received: 4, missed: 5 });
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_wants_is_missed_by_nobody() {
+    fn events_of_a_type_that_nobody_follows_are_not_missed() {
         let (mut sequences, source, now) = (followed(), NodeId::random(), Instant::now());
         sequences.event(source, TICKER, 1, now);
         sequences.follow(TICKER, false);
@@ -175,9 +176,9 @@ mod tests {
         assert!(sequences.known().iter().all(|(id, _)| *id != first));
     }
 
-    /// Three gateways publish over a pub/sub that loses stretches of what is published, and lets nothing
-    /// overtake anything else of the same gateway. Whatever is lost, in the end each event came or was said to
-    /// be missing, and never both.
+    /// Three gateways publish over a pub/sub that loses stretches of messages but keeps each gateway's
+    /// messages in order. Whatever is lost, in the end each event has arrived or was reported missing, and
+    /// never both.
     #[test]
     fn over_a_lossy_pub_sub_each_event_comes_or_is_said_to_be_missing() {
         for seed in 0..2_000 {
@@ -185,7 +186,7 @@ mod tests {
             let (mut sequences, now) = (followed(), Instant::now());
             let gateways: [NodeId; 3] = std::array::from_fn(|_| NodeId::random());
             let (mut published, mut came, mut missed) = ([0_u64; 3], [0_u64; 3], [0_u64; 3]);
-            // All are heard of at first.
+            // All gateways are heard of at first.
             for source in gateways {
                 sequences.stands_at(source, TICKER, 0, now);
             }
@@ -211,7 +212,7 @@ mod tests {
                         came[which] += 1;
                         missed[which] += before;
                     }
-                    Came::Stale => panic!("seed {seed}: nothing comes out of its order"),
+                    Came::Stale => panic!("seed {seed}: nothing arrives out of order"),
                 }
             }
             for (which, source) in gateways.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What the bridge counts.
+//! The bridge's counters.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ impl ByType {
     }
 }
 
-/// Since the start; [`BridgeView`] says what each is.
+/// Counts since the start; [`BridgeView`] describes each.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) published: ByType,
@@ -57,7 +57,7 @@ pub(super) struct Counts {
     pub(super) lag: Timing<Counter>,
 }
 
-/// How the connections are at the moment.
+/// The current state of the connections.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Standing {
     pub(super) connected: bool,

@@ -1,4 +1,5 @@
-//! Which types of events are subscribed to: those that somebody here wants, or that an operator says.
+//! Decides which types of events are subscribed to: those that somebody here follows, or that an operator
+//! asks for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::storage::PubSub;
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::seldom::Seldom;
 
-/// How long a type stays subscribed to after the last one here who wanted it has gone: clients come back.
+/// How long a type stays subscribed to after its last follower here has left: clients come back.
 const LINGER: Duration = Duration::from_secs(30);
 
 const FAR: Duration = Duration::from_secs(3_600);
@@ -28,11 +29,11 @@ const FAR: Duration = Duration::from_secs(3_600);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
     pub(super) mode: SubscriptionMode,
-    /// Somebody on this node follows it.
+    /// Whether somebody on this node follows the type.
     pub(super) is_followed: bool,
-    /// When the last one who did has gone.
+    /// When the last follower left.
     left_at: Option<Instant>,
-    /// The server passes its messages on.
+    /// Whether the Redis server confirmed the subscription.
     pub(super) is_subscribed: bool,
 }
 
@@ -46,20 +47,21 @@ pub(super) struct Subscriptions {
 #[derive(Debug)]
 struct State {
     types: [Wanted; EventType::ALL.len()],
-    /// This node takes durable events of other processes in.
+    /// Whether this node holds the lease for durable events of other processes.
     takes_in: bool,
 }
 
-/// What decides about a type besides [`Wanted`].
+/// What else decides about a type, besides [`Wanted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Allowed {
-    /// The configuration has it.
+    /// Whether the configuration includes the type.
     pub(super) subscribes: bool,
     pub(super) is_durable: bool,
 }
 
 impl Wanted {
-    /// Whether it is to be subscribed to. Of durable types only one gateway is: the others have the log.
+    /// Whether to subscribe to the type. Only one gateway subscribes to durable types: the others have the
+    /// log.
     fn is_due(&self, allowed: Allowed, takes_in: bool, now: Instant) -> bool {
         let is_wanted = match (self.mode, allowed.is_durable) {
             (SubscriptionMode::Never, _) => false,
@@ -85,7 +87,7 @@ impl Subscriptions {
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
-    /// Somebody on this node follows a type, or nobody does any more.
+    /// Records whether somebody on this node follows a type.
     pub(super) fn set_followed(&self, event: EventType, is_followed: bool, now: Instant) {
         self.change(|state| {
             let wanted = &mut state.types[event as usize];
@@ -125,7 +127,7 @@ impl Subscriptions {
         EventType::ALL.into_iter().filter(is_due).collect()
     }
 
-    /// When the next type is to be let go that nobody wants any more.
+    /// When the next type that nobody follows any more is to be unsubscribed from.
     fn next_end(&self, now: Instant) -> Instant {
         let state = self.state.lock();
         let ends = state.types.iter().filter(|wanted| !wanted.is_followed && wanted.is_subscribed);
@@ -135,7 +137,7 @@ impl Subscriptions {
     }
 }
 
-/// Subscribes to what is due, and lets go of what is not.
+/// Subscribes to the types that are due, and unsubscribes from all others.
 pub(super) struct Subscriber {
     shared: Arc<Shared>,
     pubsub: Arc<dyn PubSub>,
@@ -151,7 +153,7 @@ impl Subscriber {
         Self { shared, pubsub, channels, hears_sequences: false, failures: 0, of_failures }
     }
 
-    /// Runs until it is dropped.
+    /// Runs until dropped.
     pub(super) async fn run(mut self) {
         loop {
             let is_settled = self.settle().await;
@@ -164,14 +166,14 @@ impl Subscriber {
                 now + STORAGE_RETRY.wait(self.failures)
             };
             tokio::select! {
-                // What changes while it fails waits for the next try.
+                // Changes that occur while it fails wait for the next try.
                 () = subscriptions.changed.notified(), if is_settled => {}
                 () = time::sleep_until(again) => {}
             }
         }
     }
 
-    /// Does what there is to do, and says whether nothing is left of it.
+    /// Subscribes and unsubscribes as needed; true if nothing is left to do.
     async fn settle(&mut self) -> bool {
         if !self.hears_sequences {
             let followed = self.pubsub.follow(&self.shared.channel(SEQUENCES)).await;
@@ -187,7 +189,7 @@ impl Subscriber {
                 continue;
             }
             let channel = shared.channel(event.as_str());
-            // What is published before, or between two times, is missed by nobody.
+            // Nothing published before a subscription, or between two, counts as missed.
             shared.sequences.lock().begin_anew(event);
             let done = if is_due {
                 self.pubsub.follow(&channel).await
@@ -199,10 +201,14 @@ impl Subscriber {
                 is_settled = false;
                 continue;
             }
-            debug!(event = event.as_str(), is_due, "subscribed to events of other processes, or no more");
+            debug!(
+                event = event.as_str(),
+                is_due, "subscribed to events of other processes, or unsubscribed"
+            );
             shared.sequences.lock().follow(event, is_due);
             shared.subscriptions.state.lock().types[event as usize].is_subscribed = is_due;
-            // What changes after a failure waits for the next try, so that any type may have waited since then.
+            // Changes that occur after a failure wait for the next try, so any type may have been due since
+            // then.
             let was_late = self.failures > 0 || !is_settled;
             if is_due && was_late && !shared.config.is_durable(event) {
                 self.tell_late(event).await;
@@ -211,19 +217,19 @@ impl Subscriber {
         is_settled
     }
 
-    /// Who follows a live type was there before its messages could be heard, as where Redis was away from the
-    /// start: what came meanwhile is missing, and nobody knows how much of it there was.
+    /// Tells followers of a live type who came before the subscription existed, such as when Redis was away
+    /// from the start, that events may be missing; nobody knows how many.
     async fn tell_late(&self, event: EventType) {
         self.shared.counts.gaps.add(1);
         let told = self.channels.take_in(&ChannelName::event(event), vec![missed(None, Utc::now())]).await;
         if let Err(error) = told {
-            debug!(event = event.as_str(), error = %error, "that events may be missing was not told");
+            debug!(event = event.as_str(), error = %error, "followers could not be told that events may be missing");
         }
     }
 
     fn has_worked(&mut self, done: crate::storage::Result<()>) -> bool {
         let Err(error) = done else { return true };
-        // Without a connection this is no error of its own.
+        // Without a connection this is not an error of its own.
         if self.pubsub.health().hears {
             self.shared.counts.errors.add(1);
             if let Some(untold) = self.of_failures.may_tell(Instant::now()) {
@@ -246,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_live_type_is_wanted_while_somebody_follows_it_and_for_a_while_after() {
+    fn a_live_type_is_subscribed_to_while_it_is_followed_and_a_while_after() {
         let (subscriptions, now) = (Subscriptions::new(), Instant::now());
         assert!(!due(&subscriptions, LIVE, now));
         subscriptions.set_followed(EventType::Ticker, true, now);
@@ -258,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_decides_and_the_log_of_durable_types_is_filled_by_one() {
+    fn an_operator_overrides_followers_and_one_gateway_subscribes_to_durable_types() {
         let (subscriptions, now) = (Subscriptions::new(), Instant::now());
         subscriptions.set_mode(EventType::Ticker, SubscriptionMode::Always);
         assert!(due(&subscriptions, LIVE, now) && !due(&subscriptions, DURABLE, now));

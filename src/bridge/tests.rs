@@ -1,4 +1,4 @@
-//! Gateways that exchange events over a model of pub/sub, which loses what is published while a link is away.
+//! Gateways that exchange events over a model of pub/sub, which loses what is published while a link is down.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::storage::{
 };
 use crate::support::panics::Vital;
 
-/// All links to one server, by the number of their node.
+/// All links to one server, indexed by node number.
 #[derive(Debug, Default)]
 struct Broker(Mutex<Vec<Link>>);
 
@@ -34,9 +34,9 @@ struct Broker(Mutex<Vec<Link>>);
 struct Link {
     follows: HashSet<String>,
     events: mpsc::Sender<PubSubEvent>,
-    /// What this node publishes reaches the server.
+    /// Whether what this node publishes reaches the server.
     publishes: bool,
-    /// What the server has reaches this node.
+    /// Whether what the server has reaches this node.
     hears: bool,
 }
 
@@ -73,7 +73,7 @@ impl Broker {
         }
     }
 
-    /// Cuts links, or heals them; one that hears again says that something may be missing.
+    /// Cuts or heals a node's link; when it hears again, it reports that messages may be missing.
     fn set(&self, number: usize, publishes: bool, hears: bool) {
         let link = &mut self.0.lock()[number];
         if hears && !link.hears {
@@ -82,7 +82,7 @@ impl Broker {
         (link.publishes, link.hears) = (publishes, hears);
     }
 
-    /// How many follow a channel.
+    /// How many nodes follow a channel.
     fn followers(&self, channel: &str) -> usize {
         self.0.lock().iter().filter(|link| link.follows.contains(channel)).count()
     }
@@ -166,7 +166,7 @@ impl Node {
         Self { id, bridge, channels, own, shared: shared.clone(), stop, running, _live: live }
     }
 
-    /// Says that its operator wants a type whoever follows it.
+    /// Has an operator subscribe to a type whether or not anybody follows it.
     fn always(self, event: EventType) -> Self {
         assert!(self.bridge.set_mode(event, SubscriptionMode::Always));
         self
@@ -177,7 +177,7 @@ impl Node {
         self.channels.publish(&ChannelName::event(event), vec![draft]).await.unwrap();
     }
 
-    /// All that its log of a type has: kinds and data.
+    /// Everything in this node's log of a type: kinds and data.
     async fn log(&self, event: EventType) -> Vec<(EntryKind, Value)> {
         use crate::storage::Log as _;
         let of = if self.bridge.0.config.is_durable(event) { &self.shared } else { &self.own };
@@ -196,7 +196,8 @@ fn ticker(by: usize, number: u64) -> Value {
     json!({ "exchange": format!("e{by}"), "symbol": "A-B", "price": number })
 }
 
-/// What a node's log says of the others: the numbers of each exchange, and how many are missing of each source.
+/// What a node's log says of the others: each exchange's numbers, how many are missing of each source, and
+/// how often some may be.
 async fn read(node: &Node) -> (BTreeMap<String, Vec<u64>>, BTreeMap<String, u64>, usize) {
     let (mut numbers, mut missing, mut perhaps): (BTreeMap<_, Vec<u64>>, BTreeMap<_, u64>, _) =
         Default::default();
@@ -215,10 +216,10 @@ async fn read(node: &Node) -> (BTreeMap<String, Vec<u64>>, BTreeMap<String, u64>
     (numbers, missing, perhaps)
 }
 
-/// Three gateways, links that go and come, and events in between: each event of another gateway came once and
-/// in its order, or was said to be missing; what a gateway accepts itself is always there.
+/// Three gateways whose links go down and come back, and events in between: each event of another gateway
+/// arrives once and in order, or is reported missing; a gateway's own events are always there.
 #[tokio::test(start_paused = true)]
-async fn each_live_event_of_another_gateway_comes_once_or_is_said_to_be_missing() {
+async fn each_live_event_of_another_gateway_arrives_once_or_is_reported_missing() {
     let (mut came_in_all, mut missed_in_all) = (0, 0);
     for seed in 0..60 {
         let mut chance = StdRng::seed_from_u64(seed);
@@ -226,7 +227,7 @@ async fn each_live_event_of_another_gateway_comes_once_or_is_said_to_be_missing(
         let nodes: Vec<Node> = (0..3)
             .map(|_| Node::new(&broker, &shared, BridgeConfig::default()).always(EventType::Ticker))
             .collect();
-        // Each is heard of.
+        // Wait until all have heard of each other.
         time::sleep(Duration::from_secs(7)).await;
         let mut published = [0_u64; 3];
         for _ in 0..chance.random_range(1..150) {
@@ -254,7 +255,7 @@ async fn each_live_event_of_another_gateway_comes_once_or_is_said_to_be_missing(
                     published[which],
                     "seed {seed}, at {place} of {which}"
                 );
-                assert!(place != which || missed == 0, "seed {seed}: its own are never missing");
+                assert!(place != which || missed == 0, "seed {seed}: a node never misses its own events");
                 came_in_all += came.len();
                 missed_in_all += missed;
             }
@@ -265,11 +266,11 @@ async fn each_live_event_of_another_gateway_comes_once_or_is_said_to_be_missing(
             node.stop().await;
         }
     }
-    assert!(came_in_all > 5_000 && missed_in_all > 500, "{came_in_all} came, {missed_in_all} did not");
+    assert!(came_in_all > 5_000 && missed_in_all > 500, "{came_in_all} arrived, {missed_in_all} did not");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_keeps_nothing_from_going_on_here_and_is_told_with_its_number() {
+async fn an_outage_does_not_stop_local_events_and_the_missed_ones_are_counted() {
     let (broker, shared) = (Arc::new(Broker::default()), memory());
     let [a, b] =
         [(); 2].map(|()| Node::new(&broker, &shared, BridgeConfig::default()).always(EventType::Ticker));
@@ -288,7 +289,7 @@ async fn an_outage_keeps_nothing_from_going_on_here_and_is_told_with_its_number(
     time::sleep(Duration::from_millis(10)).await;
     let kinds: Vec<String> =
         b.log(EventType::Ticker).await.iter().map(|(kind, _)| kind.as_str().to_owned()).collect();
-    // Others, who do not number their events, may have published some too.
+    // Other processes, which do not number their events, may have published some too.
     assert_eq!(kinds, ["ticker", "missed", "missed", "ticker"]);
     let (_, missing, perhaps) = read(&b).await;
     assert_eq!((missing.values().copied().collect::<Vec<_>>(), perhaps), (vec![12], 1));
@@ -298,21 +299,21 @@ async fn an_outage_keeps_nothing_from_going_on_here_and_is_told_with_its_number(
     assert_eq!(of_b.lag.buckets.iter().sum::<u64>(), 2);
     let source = &b.bridge.subscriptions().sources[0];
     assert_eq!(source.types["ticker"], SourceCounts { published: 14, received: 2, missed: 12 });
-    assert!(of_a.own["ticker"] > 0, "it hears itself, and takes that for nothing new");
+    assert!(of_a.own["ticker"] > 0, "a node hears its own messages and ignores them");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_wants_is_not_subscribed_to() {
+async fn a_type_that_nobody_follows_is_not_subscribed_to() {
     let (broker, shared) = (Arc::new(Broker::default()), memory());
     let node = Node::new(&broker, &shared, BridgeConfig::default());
     time::sleep(Duration::from_secs(1)).await;
     assert_eq!(broker.followers("ws:ticker"), 0);
-    // The one gateway there is takes durable events in.
+    // The only gateway holds the lease for durable events.
     assert_eq!((broker.followers("ws:trade"), node.bridge.read().takes_in), (1, 1));
     let channel: ChannelName = "event:ticker:x:A-B".parse().unwrap();
     node.channels.join(&channel, 0).await.unwrap();
     time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(broker.followers("ws:ticker"), 1, "a view is of it, too");
+    assert_eq!(broker.followers("ws:ticker"), 1, "following a view is following its type");
     node.channels.leave(&channel, 0).await;
     time::sleep(Duration::from_secs(20)).await;
     assert_eq!(broker.followers("ws:ticker"), 1, "clients come back");
@@ -322,7 +323,7 @@ async fn what_nobody_wants_is_not_subscribed_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn durable_events_of_others_are_taken_in_by_one_gateway_and_each_id_once() {
+async fn durable_events_of_others_are_appended_by_one_gateway_once_per_id() {
     let (broker, shared) = (Arc::new(Broker::default()), memory());
     let [a, b] = [(); 2].map(|()| Node::new(&broker, &shared, BridgeConfig::default()));
     time::sleep(Duration::from_secs(1)).await;
@@ -341,7 +342,7 @@ async fn durable_events_of_others_are_taken_in_by_one_gateway_and_each_id_once()
     broker.publish("ws:trade", &without_id);
     broker.publish("ws:trade", &without_id);
     time::sleep(Duration::from_secs(1)).await;
-    // Its gateway's own events are for others only.
+    // A gateway's own durable events are published for other processes only.
     a.publish(EventType::Trade, &json!({ "exchange": "x", "symbol": "C-D", "price": 1, "size": 1 })).await;
     time::sleep(Duration::from_secs(1)).await;
     let (one, other) = if a.bridge.read().takes_in == 1 { (a, b) } else { (b, a) };
@@ -349,7 +350,7 @@ async fn durable_events_of_others_are_taken_in_by_one_gateway_and_each_id_once()
     assert_eq!((counts.taken_in["trade"], counts.taken_in_before["trade"]), (122, 120));
     assert_eq!(other.bridge.read().takes_in, 0);
     one.stop().await;
-    // The other one takes over, and knows what is there.
+    // The other gateway takes over, and knows what the log has.
     time::sleep(Duration::from_secs(6)).await;
     assert_eq!((broker.followers("ws:trade") >= 1, other.bridge.read().takes_in), (true, 1));
     (100..=130).for_each(|n| broker.publish("ws:trade", &trade(n)));
@@ -362,7 +363,7 @@ async fn durable_events_of_others_are_taken_in_by_one_gateway_and_each_id_once()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_event_is_counted_and_the_next_one_taken() {
+async fn messages_that_are_no_events_are_counted_and_skipped() {
     let (broker, shared) = (Arc::new(Broker::default()), memory());
     let node = Node::new(&broker, &shared, BridgeConfig::default()).always(EventType::Ticker);
     time::sleep(Duration::from_secs(1)).await;
@@ -377,7 +378,7 @@ async fn what_is_no_event_is_counted_and_the_next_one_taken() {
         json!({ "type": "trade", "data": ticker(0, 1) }).to_string(),
         json!({ "data": { "exchange": "e" } }).to_string(),
         json!({ "data": ticker(0, 1), "more": "x".repeat(1 << 16) }).to_string(),
-        // A gateway for which tickers are durable.
+        // From a gateway for which tickers are durable.
         of_gateway(Value::Null),
         of_gateway(json!(7)),
         of_gateway(json!(7)),

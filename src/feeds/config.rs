@@ -1,4 +1,4 @@
-//! What can be configured about feeds.
+//! The `[feeds]` settings.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -26,11 +26,11 @@ pub struct FeedsConfig {
     pub exchanges: Vec<ExchangeConfig>,
 }
 
-/// `[feeds.simulated]`: made-up prices of the North American power markets.
+/// `[feeds.simulated]`: simulated prices of the North American power markets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SimulatedConfig {
-    /// Whether it runs. Default false; `zonewire demo` turns it on.
+    /// Whether the simulation runs. Default false; `zonewire demo` turns it on.
     pub enabled: bool,
     /// The same seed gives the same prices. Default 1.
     pub seed: u64,
@@ -39,7 +39,7 @@ pub struct SimulatedConfig {
     pub interval_ms: u64,
     /// Which of pjm, ercot, caiso, miso, nyiso, isone, spp. Empty: all. Default all.
     pub zones: Vec<Zone>,
-    /// Symbols, as BASE-QUOTE, of which there is a made-up book with trades, of the exchange `simulated`. Default
+    /// Symbols, as BASE-QUOTE, of the simulated exchange `simulated`, each with a book and trades. Default
     /// none; `zonewire demo` has BTC-USDT.
     pub symbols: Vec<String>,
 }
@@ -50,15 +50,15 @@ impl Default for SimulatedConfig {
     }
 }
 
-/// `[feeds.replay]`: prices from a CSV or NDJSON file, once, from its beginning.
+/// `[feeds.replay]`: prices from a CSV or NDJSON file, published once, from its beginning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReplayConfig {
-    /// The file. Unset: this feed does not run.
+    /// The file. Unset: nothing is replayed.
     pub file: Option<PathBuf>,
-    /// How many times faster than in the file, from 0.001 to 1,000,000. Default 1.
+    /// How many times faster than the file's times to replay, from 0.001 to 1,000,000. Default 1.
     pub speed: f64,
-    /// As fast as it goes, whatever the times say. Default false.
+    /// Replay as fast as possible, ignoring the times. Default false.
     pub flat_out: bool,
     /// The zone of all prices, instead of a column.
     pub zone: Option<Zone>,
@@ -66,9 +66,10 @@ pub struct ReplayConfig {
     pub zone_column: Option<String>,
     /// The hub, node or symbol of all prices, instead of a column.
     pub key: Option<String>,
-    /// The columns that name the hub, node or symbol, joined with `/`. Empty: found by its name.
+    /// The columns that name the hub, node or symbol, joined with `/`. Empty: one found by its name.
     pub key_columns: Vec<String>,
-    /// The column that holds the price. Unset: found by its name; where there is none, bid and ask are.
+    /// The column that holds the price. Unset: found by its name; if there is none, bid and ask serve
+    /// instead.
     pub price_column: Option<String>,
     /// The column that holds the bid. Unset: the one of that name.
     pub bid_column: Option<String>,
@@ -76,17 +77,17 @@ pub struct ReplayConfig {
     pub ask_column: Option<String>,
     /// The column that holds the time. Unset: found by its name.
     pub time_column: Option<String>,
-    /// The form of the times, as `strptime` has it. Unset: RFC 3339, numbers since 1970, and the like.
+    /// The format of the times, as for `strptime`. Unset: RFC 3339, numbers since 1970, and similar forms.
     pub time_format: Option<TimeFormat>,
-    /// The time zone of times that do not say their own. Default UTC.
+    /// The time zone of times that do not state their own. Default UTC.
     pub time_zone: TimeZone,
-    /// What stands between the columns of a CSV file. Unset: a comma.
+    /// The delimiter of the columns of a CSV file. Unset: a comma.
     pub delimiter: Option<Delimiter>,
-    /// Prices get the times at which they are published, instead of the file's. Default false.
+    /// Publish prices with the current time instead of the file's. Default false.
     pub now: bool,
-    /// Invalid lines are counted and left out, instead of ending it. Default false.
+    /// Count and skip invalid lines instead of ending the replay. Default false.
     pub skip_invalid: bool,
-    /// `[feeds.replay.rename]`: columns that get another name, as `old = "new"`.
+    /// `[feeds.replay.rename]`: new names of columns, as `old = "new"`.
     pub rename: BTreeMap<String, String>,
 }
 
@@ -115,12 +116,12 @@ impl Default for ReplayConfig {
 }
 
 impl FeedsConfig {
-    /// Leaves out of addresses what may be a key.
+    /// Removes from addresses the parts that may contain a key.
     pub(crate) fn mask(&mut self) {
         self.exchanges.iter_mut().for_each(ExchangeConfig::mask);
     }
 
-    /// What cannot be used.
+    /// The settings that cannot be used.
     pub(crate) fn check(&self) -> Vec<Finding> {
         let mut simulated = Checks::of("feeds.simulated");
         simulated.at_least_1("interval_ms", self.simulated.interval_ms);
@@ -159,13 +160,13 @@ impl FeedsConfig {
     }
 }
 
-/// Whether there is a file there to read. What it holds only shows when it is.
+/// Whether the file exists and can be read. Its contents are only checked when it is replayed.
 fn is_readable(file: &Path) -> io::Result<()> {
     let metadata = std::fs::metadata(file)?;
     match (metadata.is_dir(), metadata.is_file()) {
         (true, _) => Err(io::ErrorKind::IsADirectory.into()),
         (_, true) => File::open(file).map(drop),
-        // To open a pipe may wait for its writer.
+        // Opening a pipe might block until it has a writer.
         _ => Ok(()),
     }
 }
@@ -173,7 +174,8 @@ fn is_readable(file: &Path) -> io::Result<()> {
 /// What a speed must be.
 pub(crate) const SPEED_EXPECTED: &str = "a number from 0.001 to 1,000,000";
 
-/// Whether time can run at this speed: slower, a feed would seem to stand still; faster, it is flat out.
+/// Whether this is a usable speed: slower, a feed would seem to stand still; faster is what `flat_out` is
+/// for.
 pub(crate) fn is_speed(speed: f64) -> bool {
     (0.001..=1_000_000.0).contains(&speed)
 }
@@ -183,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_speed_at_which_nothing_would_ever_come_is_refused() {
+    fn a_speed_near_zero_is_refused() {
         for (speed, good) in [
             (1.0, true),
             (0.001, true),

@@ -1,6 +1,6 @@
-//! Where prices and events come from besides publishers: exchanges, a simulation, and files.
+//! Sources of prices and events other than publishers: exchanges, a simulation, and files.
 //!
-//! A feed only yields; who drives it decides when to ask and where the prices go.
+//! A feed only yields; its driver decides when to ask and where the prices go.
 
 mod config;
 mod exchanges;
@@ -24,11 +24,11 @@ pub use replay::time::{TimeFormat, TimeZone};
 pub(crate) use run::{run_replay, run_simulated};
 pub(crate) use simulated::Simulated;
 
-/// A price as a feed gives it.
+/// A price that a feed yields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FeedPrice {
     /// The zone that it belongs to.
     pub(crate) zone: Zone,
-    /// What one would POST to `/api/zones/{zone}/prices`: a compact JSON object.
+    /// The body to POST to `/api/zones/{zone}/prices`: a compact JSON object.
     pub(crate) json: String,
 }

@@ -7,13 +7,13 @@ use chrono::{DateTime, Utc};
 /// How fast a file is replayed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Pace {
-    /// As fast as it goes.
+    /// As fast as possible.
     FlatOut,
-    /// With the spacing of the file, so many times faster (more than 0).
+    /// By the file's times, so many times faster (more than 0).
     Times(f64),
 }
 
-/// Tells when prices are due, counted from the first of them. Knows no clock.
+/// Says when prices are due, relative to the first of them. Has no clock.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     pace: Pace,
@@ -21,18 +21,18 @@ pub(crate) struct Pacer {
 }
 
 impl Pacer {
-    /// Begins with the first price that has a time.
+    /// Time starts with the first price that has a time.
     pub(crate) fn new(pace: Pace) -> Self {
         Self { pace, first: None }
     }
 
-    /// How long after the first price this one is due; zero when it is due at once, which also
-    /// holds for prices without a time and prices older than the first.
+    /// How long after the first price this one is due. Zero, that is at once, for prices without a time and
+    /// for prices older than the first.
     pub(crate) fn due(&mut self, time: Option<DateTime<Utc>>) -> Duration {
         let (Pace::Times(speed), Some(time)) = (self.pace, time) else { return Duration::ZERO };
         let first = *self.first.get_or_insert(time);
         let since_first = (time - first).to_std().unwrap_or(Duration::ZERO);
-        // More than a `Duration` can hold is forever, for anyone who waits.
+        // More than a `Duration` can hold is as good as forever.
         Duration::try_from_secs_f64(since_first.as_secs_f64() / speed).unwrap_or(Duration::MAX)
     }
 }
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn spacing_is_the_files_divided_by_the_speed() {
+    fn intervals_are_those_of_the_file_divided_by_the_speed() {
         let mut pacer = Pacer::new(Pace::Times(10.0));
         assert_eq!(pacer.due(None), Duration::ZERO);
         assert_eq!(pacer.due(at(0)), Duration::ZERO);

@@ -1,4 +1,4 @@
-//! Probes of what reads files that are replayed, and the frames of exchanges: see [`crate::probes`].
+//! Probes of the parsers of replayed files, and of the frames of exchanges: see [`crate::probes`].
 
 use std::io::{self, Read};
 
@@ -9,7 +9,7 @@ use crate::support::probing::{cuts, json};
 
 pub(crate) use super::exchanges::probes::{binance, coinbase, documents, kraken};
 
-/// Gives pieces as they were cut.
+/// A reader that returns the input in the given pieces.
 struct Pieces(std::vec::IntoIter<Vec<u8>>);
 
 impl Read for Pieces {
@@ -26,7 +26,7 @@ impl Read for Pieces {
     }
 }
 
-/// What comes of a file: prices, and what is wrong with lines, or with all of it.
+/// The results of a file: prices, and problems of lines or of the whole file.
 fn replayed(pieces: &[&[u8]], options: &ReplayOptions) -> Vec<Result<ReplayPrice, String>> {
     let pieces: Vec<Vec<u8>> =
         pieces.iter().filter(|piece| !piece.is_empty()).map(|piece| piece.to_vec()).collect();
@@ -39,7 +39,7 @@ fn replayed(pieces: &[&[u8]], options: &ReplayOptions) -> Vec<Result<ReplayPrice
     replay.map(told).collect()
 }
 
-/// Each price of a file is an object that says what its line does.
+/// Checks that a price is an object that says what its line does.
 fn is_price(text: &str, ReplayPrice { line, at, price, .. }: &ReplayPrice) {
     let OrderedFields(fields) =
         serde_json::from_str(&price.json).unwrap_or_else(|e| panic!("{e}: {}", price.json));
@@ -49,11 +49,11 @@ fn is_price(text: &str, ReplayPrice { line, at, price, .. }: &ReplayPrice) {
     let get = |wanted: &str| fields.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.get());
     assert!(get("key").is_some_and(|key| key.starts_with('"')), "{}", price.json);
     for (place, (name, _)) in fields.iter().enumerate() {
-        assert!(fields[..place.min(64)].iter().all(|(other, _)| other != name), "{name} is there twice");
+        assert!(fields[..place.min(64)].iter().all(|(other, _)| other != name), "{name} occurs twice");
     }
     let number = get("price").or_else(|| get("bid").and(get("ask"))).expect("a price, or a quote");
     assert!(number.parse::<f64>().is_ok_and(f64::is_finite), "{}", price.json);
-    // Its digits are those of the file, but for zeros that JSON does not have there.
+    // Its digits are those of the file, apart from zeros that JSON does not allow.
     let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
     if !text.contains('\\') {
         assert!(digits(text).contains(digits(number).trim_matches('0')), "{number} is not in the file");
@@ -86,6 +86,6 @@ pub(crate) fn files(bytes: &[u8]) {
             assert_eq!(replayed(&pieces, &options), whole, "in {} pieces", pieces.len());
         }
     }
-    // By the clock: no two are alike.
+    // This one depends on the clock, so its results cannot be compared.
     let _shifted = replayed(&[bytes], &shifted);
 }

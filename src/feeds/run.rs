@@ -1,4 +1,4 @@
-//! Drives feeds: asks them when prices are due, and publishes what they give.
+//! Drives feeds: asks for prices when they are due, and publishes them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::model::{ChannelName, DraftEntry};
 use crate::protocol::{InvalidPayload, parse_price};
 use crate::support::backoff::STORAGE_RETRY;
 
-/// Prices read ahead from a file.
+/// How many prices are read ahead from a file.
 const READ_AHEAD: usize = 256;
 
-/// Publishes the simulated prices until it is dropped. Prices that the storage does not take are
-/// let go and logged: the next ones are on their way.
+/// Publishes the simulated prices until dropped. Prices that are not accepted are dropped and logged: newer
+/// ones will follow.
 pub(crate) async fn run_simulated(config: SimulatedConfig, channels: Channels) {
     let mut feed = Simulated::new(config.seed, Duration::from_millis(config.interval_ms)).only(&config.zones);
     let mut ticks = time::interval(feed.interval());
@@ -34,7 +34,7 @@ pub(crate) async fn run_simulated(config: SimulatedConfig, channels: Channels) {
             let draft = match read(&price, &channels) {
                 Ok(draft) => draft,
                 Err(error) => {
-                    warn!(zone = %price.zone, error = %error, "the simulation gave what is not a price");
+                    warn!(zone = %price.zone, error = %error, "the simulation yielded an invalid price");
                     continue;
                 }
             };
@@ -45,27 +45,27 @@ pub(crate) async fn run_simulated(config: SimulatedConfig, channels: Channels) {
         }
         for (channel, drafts) in batch {
             if let Err(error) = channels.publish(&channel, drafts).await {
-                warn!(channel = %channel, error = %error, "simulated prices were not taken");
+                warn!(channel = %channel, error = %error, "simulated prices were not accepted");
             }
         }
     }
 }
 
-/// Publishes a file's prices once, in order; waits for the storage where it takes none. Prices of a key
-/// or zone that is one too many are left out, and said once for each zone.
+/// Publishes a file's prices once, in order, and waits while the storage accepts none. Prices beyond the
+/// limit of keys or zones are left out, which is logged once per zone.
 pub(crate) async fn run_replay(config: ReplayConfig, channels: Channels) {
     let Some(file) = config.file.clone() else { return };
     let options = ReplayOptions::from(&config);
     let (sender, prices) = mpsc::channel(READ_AHEAD);
     let path = Arc::new(file);
     let reading = Arc::clone(&path);
-    // Reading blocks; the bounded queue makes it wait for the publishing.
+    // Reading blocks; the bounded queue makes it wait for publishing.
     let skips = config.skip_invalid;
     let reader = spawn_blocking(move || -> Result<u64, String> {
         let mut invalid = Invalid { skips, count: 0 };
         for price in Replay::open(&reading, options).map_err(|error| error.to_string())? {
             match price {
-                // What came before a bad line is in the queue, and is published.
+                // The prices before a bad line are in the queue, and are published.
                 Err(error @ ReplayError::Line { .. }) => invalid.line(error.to_string())?,
                 Err(error) => return Err(error.to_string()),
                 Ok(price) => {
@@ -90,15 +90,15 @@ pub(crate) async fn run_replay(config: ReplayConfig, channels: Channels) {
     }
 }
 
-/// Lines that are no prices.
+/// Handles lines that are not prices.
 struct Invalid {
-    /// They are left out, instead of ending it.
+    /// Whether to skip them, instead of ending the replay.
     skips: bool,
     count: u64,
 }
 
 impl Invalid {
-    /// So many are said; the others are counted.
+    /// How many are logged; further ones are only counted.
     const SAID: u64 = 20;
 
     fn line(&mut self, problem: String) -> Result<(), String> {
@@ -107,26 +107,26 @@ impl Invalid {
         }
         self.count += 1;
         if self.count <= Self::SAID {
-            warn!(problem, "left out a line of a replayed file");
+            warn!(problem, "skipped a line of a replayed file");
         }
         Ok(())
     }
 }
 
-/// A file on its way to the channels.
+/// A file that is being published.
 struct Replaying {
     channels: Channels,
     published: u64,
-    /// Prices that no other try would have brought in.
+    /// Prices that would be refused again at any later attempt.
     left_out: u64,
-    /// Prices that no gateway would take.
+    /// Prices that no gateway would accept.
     invalid: Invalid,
-    /// The zones of which that was said.
+    /// The zones for which that was logged.
     told: HashSet<ChannelName>,
 }
 
 impl Replaying {
-    /// Publishes what comes, each price when it is due.
+    /// Publishes prices as they arrive, each when it is due.
     async fn send(&mut self, mut prices: mpsc::Receiver<ReplayPrice>, pace: Pace) -> Result<(), String> {
         let (begun, mut pacer) = (Instant::now(), Pacer::new(pace));
         while let Some(price) = prices.recv().await {
@@ -143,14 +143,14 @@ impl Replaying {
         Ok(())
     }
 
-    /// Publishes one price; tries again while the storage takes nothing.
+    /// Publishes one price; tries again while the storage accepts nothing.
     async fn publish(&mut self, channel: &ChannelName, draft: DraftEntry, line: u64) -> Result<(), String> {
         let mut failures = 0;
         while let Err(error) = self.channels.publish(channel, vec![draft.clone()]).await {
             match &error {
                 PublishError::Unavailable { .. } => {
                     if failures == 0 {
-                        warn!(%channel, line, %error, "a replayed price is not taken yet; trying again");
+                        warn!(%channel, line, %error, "a replayed price was not accepted; trying again");
                     }
                     failures += 1;
                     STORAGE_RETRY.pause(failures).await;

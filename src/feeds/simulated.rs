@@ -1,8 +1,8 @@
-//! Made-up prices of the North American power markets: plausible, and the same for the same seed.
+//! Simulated prices of the North American power markets: plausible, and the same for the same seed.
 //!
-//! Each step is five minutes of a simulated market whose clock starts at midnight and is independent
-//! of the real one. A zone's system energy price reverts to a daily shape; each hub adds congestion,
-//! which comes in spells, and losses in proportion to the energy price.
+//! Each step is five minutes of a simulated market whose clock starts at midnight and is independent of the
+//! real one. A zone's energy price reverts to a daily shape; each hub adds congestion, which comes in spells,
+//! and losses in proportion to the energy price.
 
 use std::f64::consts::TAU;
 use std::time::Duration;
@@ -15,29 +15,29 @@ use serde::Serialize;
 use super::FeedPrice;
 use crate::model::Zone;
 
-/// The zones that there are.
+/// The available zones.
 pub(crate) const ZONES: [&str; 7] = ["pjm", "ercot", "caiso", "miso", "nyiso", "isone", "spp"];
 
 /// Steps of five minutes in an hour, and in a day.
 const STEPS_PER_HOUR: u64 = 12;
 const STEPS_PER_DAY: u64 = 24 * STEPS_PER_HOUR;
 
-/// What a market is like.
+/// The parameters of a market.
 #[derive(Debug)]
 struct Market {
     zone: &'static str,
     hubs: &'static [&'static str],
     /// The mean of the energy price, in $/MWh.
     mean: f64,
-    /// How far it swings in a day, in $/MWh.
+    /// How far the energy price swings within a day, in $/MWh.
     swing: f64,
-    /// How deep the sun presses it at noon, in $/MWh.
+    /// How far solar power lowers it at noon, in $/MWh.
     solar: f64,
     /// The random part of a step, in $/MWh.
     noise: f64,
-    /// How likely a step is to begin a spike.
+    /// The probability that a step begins a spike.
     spike: f64,
-    /// The lowest price: the floor of the market's rules, or what wind and sun press it to.
+    /// The lowest price: the floor of the market's rules, or what wind and sun lower it to.
     floor: f64,
     /// The cap of the market's rules.
     cap: f64,
@@ -79,28 +79,28 @@ const MARKETS: [Market; 7] = [
     },
 ];
 
-/// A hub's place in its market.
+/// The state of a hub.
 #[derive(Debug)]
 struct Hub {
     name: &'static str,
-    /// Losses as a part of the energy price.
+    /// Losses as a fraction of the energy price.
     loss_factor: f64,
-    /// Where congestion reverts to in this spell, in $/MWh.
+    /// The value that congestion reverts to in the current spell, in $/MWh.
     congestion_target: f64,
     congestion: f64,
 }
 
-/// A market as it stands at a step.
+/// The state of a market.
 #[derive(Debug)]
 struct State {
     market: &'static Market,
     zone: Zone,
     hubs: Vec<Hub>,
-    /// How far the energy price is from its daily shape, in $/MWh.
+    /// The deviation of the energy price from its daily shape, in $/MWh.
     deviation: f64,
-    /// What is left of a spike, in $/MWh.
+    /// The remainder of a spike, in $/MWh.
     spike: f64,
-    /// Each market has its own, so that leaving one out does not change the others.
+    /// Each market has its own generator, so that leaving one out does not change the others.
     random: StdRng,
 }
 
@@ -114,12 +114,12 @@ struct Payload<'a> {
     loss: f64,
     market: &'static str,
     location: &'a str,
-    /// Always true: nobody is to take these for a market's.
+    /// Always true: nobody is to mistake these for a market's prices.
     simulated: bool,
     timestamp: String,
 }
 
-/// The feed of made-up prices.
+/// The feed of simulated prices.
 #[derive(Debug)]
 pub(crate) struct Simulated {
     states: Vec<State>,
@@ -134,7 +134,8 @@ impl Simulated {
         Self { states: states.collect(), interval, step: 0 }
     }
 
-    /// Only these zones; none stands for all. The prices of a zone do not depend on the others.
+    /// Restricts the feed to these zones; an empty list means all. The prices of a zone do not depend on the
+    /// others.
     #[must_use]
     pub(crate) fn only(mut self, zones: &[Zone]) -> Self {
         if !zones.is_empty() {
@@ -160,7 +161,7 @@ impl Simulated {
                 batch.push(state.price(hub, energy, hub.congestion, "RT5M", &timestamp));
             }
             if self.step.is_multiple_of(STEPS_PER_HOUR) {
-                // The day before, nobody knew of spikes and of today's congestion.
+                // Day-ahead prices know neither spikes nor the day's congestion.
                 let energy = state.shape(self.step).clamp(state.market.floor, state.market.cap);
                 for hub in &state.hubs {
                     batch.push(state.price(hub, energy, hub.congestion_target * 0.5, "DAM", &timestamp));
@@ -189,8 +190,8 @@ impl State {
         Self { market, zone, hubs, deviation: 0.0, spike: 0.0, random }
     }
 
-    /// The energy price that this time of day has without any news, in $/MWh: low at night, a
-    /// morning ramp, the sun at noon, the peak in the evening.
+    /// The energy price at this time of day without random parts, in $/MWh: low at night, a morning ramp, the
+    /// sun at noon, the peak in the evening.
     fn shape(&self, step: u64) -> f64 {
         let hour = (step % STEPS_PER_DAY) as f64 / STEPS_PER_HOUR as f64;
         let day = (TAU * (hour - 10.0) / 24.0).sin();
@@ -199,7 +200,7 @@ impl State {
         self.market.mean + self.market.swing * (0.6 * day + 0.9 * evening) - self.market.solar * sun
     }
 
-    /// One step on; answers with the energy price.
+    /// Advances by one step, and returns the energy price.
     fn advance(&mut self, step: u64) -> f64 {
         let market = self.market;
         let random = &mut self.random;
@@ -209,7 +210,7 @@ impl State {
             self.spike = 0.0;
         }
         if random.random_bool(market.spike) {
-            // Most spikes are a few hundred dollars, very few go to the cap.
+            // Most spikes are a few hundred dollars; very few reach the cap.
             self.spike = (80.0 / random.random_range(0.02..1.0_f64)).min(market.cap);
         }
         for hub in &mut self.hubs {
@@ -232,7 +233,7 @@ impl State {
     ) -> FeedPrice {
         let energy = cents(energy);
         let loss = cents(energy as f64 / 100.0 * hub.loss_factor);
-        // The floor binds the whole price; congestion gives way.
+        // The floor applies to the whole price; congestion is reduced to meet it.
         let floor = cents(self.market.floor) - energy - loss;
         let congestion = cents(congestion).max(floor);
         let key = if market == "DAM" { format!("{}/DA", hub.name) } else { hub.name.to_owned() };
@@ -252,7 +253,7 @@ impl State {
     }
 }
 
-/// Whole cents: the parts of a price must add up exactly.
+/// Whole cents, since the parts of a price must add up exactly.
 fn cents(dollars: f64) -> i64 {
     (dollars * 100.0).round() as i64
 }
@@ -261,7 +262,7 @@ fn dollars(cents: i64) -> f64 {
     cents as f64 / 100.0
 }
 
-/// Close to normal, mean 0 and deviation 1: the sum of twelve even draws. Only additions, so that
+/// A value close to a standard normal distribution: the sum of twelve uniform ones. Only additions, so that
 /// every platform gets the same digits.
 fn gauss(random: &mut StdRng) -> f64 {
     (0..12).map(|_| random.random::<f64>()).sum::<f64>() - 6.0
@@ -279,7 +280,7 @@ mod tests {
         DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()
     }
 
-    /// Zone and payload of every price of some steps, without their times.
+    /// Zone and payload of every price in some steps, without their times.
     fn prices(mut feed: Simulated, steps: i64, start: i64) -> Vec<(String, Value)> {
         let batches = (0..steps).flat_map(|step| feed.next_batch(at(start + step)));
         let parsed = batches.map(|price| {

@@ -1,5 +1,5 @@
-//! Which executors the nodes have that share a storage: an order is carried out by workers of the kind
-//! that it was placed for, so a fleet in which they differ has orders that nobody takes.
+//! Compares the executors of the nodes that share a storage. An order is carried out only by workers with the
+//! executor it was placed for, so if nodes differ, some orders may never be claimed.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use tracing::{info, warn};
 
 use super::Fleet;
 
-/// How often it is looked, whether or not somebody asks.
+/// How often the nodes are read, whether or not anybody asks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 impl Fleet {
-    /// Keeps up with which nodes there are, for metrics, and which executors they have. Never ends.
+    /// Keeps the list of nodes, for metrics, and the comparison of executors current. Never ends.
     pub(crate) async fn keep_up(self) {
         let mut tick = time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
             let listed = self.listed().await;
-            // While others are not known, it stands as it was.
+            // While the other nodes are unknown, the last result stands.
             if let Ok(found) = &listed.found {
                 let kinds = found.others.iter().map(|node| node.executor.as_str());
                 self.compare(kinds);
@@ -45,7 +45,7 @@ impl Fleet {
         }
     }
 
-    /// The other kinds of executors that nodes with the same storage have, as they were found last.
+    /// The kinds of executors of other nodes, where they differ from this node's, as of the last reading.
     pub(crate) fn other_executors(&self) -> Vec<String> {
         self.0.other_executors.lock().iter().cloned().collect()
     }

@@ -1,4 +1,4 @@
-//! What other nodes told of themselves.
+//! Reads the records of other nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,33 +11,33 @@ use super::{Fleet, NODES_MAX, RECORD_BYTES_MAX};
 use crate::model::{BackendName, NodeId};
 use crate::storage::{Record, RecordKind, StorageError};
 
-/// For how long a list serves all who ask.
+/// How long a list serves everybody who asks.
 pub(super) const KEPT: Duration = Duration::from_millis(500);
 
-/// Records that are read at once: 2 MiB of them at the most.
+/// How many records are read at once: at most 2 MiB.
 const PAGE: usize = 128;
 
-/// A list, and when it was asked for.
+/// A list, and when it was requested.
 #[derive(Debug)]
 pub(super) struct Listed {
     asked_at: Instant,
-    /// Or why nothing is known of others, for people.
+    /// The nodes, or why none are known, for people.
     pub(super) found: Result<Found, String>,
 }
 
-/// The nodes besides this one.
+/// The nodes other than this one.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// In the order of their names, [`NODES_MAX`] at the most.
+    /// Ordered by name, at most [`NODES_MAX`].
     pub(super) others: Vec<FleetNode>,
-    /// There are more.
+    /// Whether there are more.
     pub(super) has_more: bool,
-    /// The names of those that tell what this version cannot read.
+    /// The names of nodes whose records this version cannot read.
     pub(super) unreadable: Vec<String>,
 }
 
 impl Fleet {
-    /// What others tell, no older than [`KEPT`].
+    /// The other nodes, read no longer than [`KEPT`] ago.
     pub(super) async fn listed(&self) -> Arc<Listed> {
         let asked_at = Instant::now();
         let known = || self.0.newest.lock().clone();
@@ -45,7 +45,7 @@ impl Fleet {
             return listed;
         }
         let _one_at_a_time = self.0.listing.lock().await;
-        // However long it took, what was read meanwhile is good for all who waited.
+        // However long the reading took, its result is recent enough for everybody who waited for it.
         if let Some(listed) =
             known().filter(|listed| listed.asked_at >= asked_at || listed.asked_at.elapsed() < KEPT)
         {
@@ -57,12 +57,12 @@ impl Fleet {
         listed
     }
 
-    /// The names of all nodes that are there, besides this one; `None` where that is not known, or not whole, as
-    /// for a moment after Redis was away.
+    /// The ids of all other nodes; `None` if they are unknown or incomplete, as for a moment after an outage
+    /// of Redis.
     pub(crate) async fn others(&self) -> Option<Vec<NodeId>> {
         let listed = self.listed().await;
         let found = listed.found.as_ref().ok().filter(|found| !found.has_more && !self.was_away_lately())?;
-        // One that tells what cannot be read is there all the same.
+        // A node whose record cannot be read exists nevertheless.
         let names = found.others.iter().map(|node| &node.node).chain(&found.unreadable);
         Some(names.filter_map(|name| name.parse().ok()).collect())
     }
@@ -72,7 +72,7 @@ impl Fleet {
         if self.is_by_itself() {
             return Err("memory is the storage: other nodes, if there are any, have their own".to_owned());
         }
-        let unknown = |why| format!("{why}: what other nodes do is not known here");
+        let unknown = |why| format!("{why}: other nodes are unknown here");
         if storage.backend == BackendName::InMemory {
             return Err(unknown(storage.reason_for_clients()));
         }
@@ -83,7 +83,10 @@ impl Fleet {
                 Ok(found)
             }
             Err(error) => {
-                debug!(error = error.with_causes(), "what other nodes tell cannot be read at the moment");
+                debug!(
+                    error = error.with_causes(),
+                    "the records of other nodes cannot be read at the moment"
+                );
                 self.0.counts.lists_failed.add(1);
                 Err(unknown(match error {
                     StorageError::Unknown { .. } => "Redis is away",
@@ -117,7 +120,7 @@ impl Fleet {
     }
 }
 
-/// What a node told, by the name that its record has; or that name alone.
+/// A node's record, or only its name if the record cannot be read.
 fn read_record(Record { key, value }: Record) -> Result<FleetNode, String> {
     if value.len() > RECORD_BYTES_MAX {
         debug!(node = key, bytes = value.len(), "the record of a node is too long");

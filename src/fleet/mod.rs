@@ -1,9 +1,9 @@
-//! The nodes that share a storage. Each tells of itself once a second, by a record that expires, so that one
-//! that is gone is gone from the list, however it went.
+//! The nodes that share a storage. Each writes a record of itself once a second; the record expires, so a
+//! node that dies vanishes from the list, however it died.
 //!
-//! - `telling` is what this node tells.
-//! - `list` is what others told, read when somebody asks, and once for all who ask.
-//! - `executors` compares which executors nodes have.
+//! - `telling` writes this node's record.
+//! - `list` reads the records of the others, once for everybody who asks at the same time.
+//! - `executors` compares the executors of the nodes.
 
 mod executors;
 mod list;
@@ -29,8 +29,9 @@ use crate::model::{BackendName, BackendState, NodeId};
 use crate::storage::{SharedBackend, StatusReader};
 use crate::support::counter::Counter;
 
-/// After how long without a word a node is gone, by the storage's own clock. With [`list::KEPT`] it is four seconds,
-/// which leaves one of the five that are promised to whoever is slow; a node that tells twice in vain is there yet.
+/// How long after its last record a node counts as gone, by the storage's clock. With [`list::KEPT`] that
+/// makes four seconds of the promised five, the fifth being reserve for slow readers; a node that fails to
+/// write twice in a row still counts as present.
 const GONE_AFTER: Duration = Duration::from_millis(3_500);
 
 /// The most nodes that are listed.
@@ -39,15 +40,15 @@ const NODES_MAX: usize = 1_024;
 /// The longest record that is read.
 const RECORD_BYTES_MAX: usize = 16 << 10;
 
-/// What a fleet is told of its node.
+/// What is needed to take part in a fleet.
 #[derive(Debug)]
 pub(crate) struct FleetParts {
     pub(crate) node: NodeId,
     pub(crate) backend: SharedBackend,
     pub(crate) storage: StatusReader,
-    /// The kind of executor that carries out what is placed here.
+    /// The kind of executor that carries out orders placed here.
     pub(crate) executor: Arc<str>,
-    /// It is about to stop.
+    /// Cancelled when this node is about to stop.
     pub(crate) leaving: CancellationToken,
 }
 
@@ -60,13 +61,13 @@ struct Inner {
     backend: SharedBackend,
     storage: StatusReader,
     leaving: CancellationToken,
-    /// What this node told of itself last.
+    /// The record that this node wrote last.
     own: Mutex<FleetNode>,
-    /// What was read last of the others; `None` before the first time.
+    /// The last reading of the others; `None` before the first.
     newest: Mutex<Option<Arc<Listed>>>,
-    /// Held by whoever reads it.
+    /// Locked while a reading is in progress.
     listing: tokio::sync::Mutex<()>,
-    /// The kinds of executors that others have, as they were known last.
+    /// The kinds of executors of the others, as of the last reading.
     other_executors: Mutex<BTreeSet<String>>,
     counts: NodesCounts<Counter>,
 }
@@ -107,7 +108,7 @@ impl Fleet {
         }))
     }
 
-    /// All nodes. Reads what others tell, unless that was done a moment ago.
+    /// All nodes. Reads the others' records, unless a recent reading exists.
     pub(crate) async fn view(&self) -> FleetView {
         let listed = self.listed().await;
         let (mut nodes, mut notes) = (Vec::new(), Vec::new());
@@ -119,11 +120,10 @@ impl Fleet {
                 }
                 if !found.unreadable.is_empty() {
                     let names = found.unreadable.join(", ");
-                    notes.push(format!("this version cannot read what these tell of themselves: {names}"));
+                    notes.push(format!("this version cannot read the records of these nodes: {names}"));
                 }
                 if self.was_away_lately() {
-                    let note =
-                        "Redis was away until a moment ago: nodes may be missing that have not told since";
+                    let note = "Redis was away until a moment ago: nodes that have not written their record since may be missing";
                     notes.push(note.to_owned());
                 }
             }
@@ -143,21 +143,21 @@ impl Fleet {
         }
     }
 
-    /// What is counted, and the nodes as they were listed last. Asks nobody.
+    /// The counters, and the nodes as of the last reading. Reads nothing.
     pub(crate) fn counts(&self) -> NodesView {
         let mut nodes_by_state: BTreeMap<String, u64> =
             NodeState::ALL.into_iter().map(|state| (state.as_str().to_owned(), 0)).collect();
         let mut count = |state: &str| *nodes_by_state.entry(state.to_owned()).or_default() += 1;
         count(self.state().as_str());
         if let Some(Ok(found)) = self.0.newest.lock().as_ref().map(|listed| &listed.found) {
-            // A word that a newer version has is not for the name of a metric.
+            // A state that only a newer version knows must not become the name of a metric.
             let known = |node: &'_ FleetNode| NodeState::ALL.into_iter().find(|state| node.state.is(*state));
             found.others.iter().for_each(|node| count(known(node).map_or("other", NodeState::as_str)));
         }
         NodesView { nodes_by_state, counts: self.0.counts.read() }
     }
 
-    /// How this node does.
+    /// The state of this node.
     fn state(&self) -> NodeState {
         if self.0.leaving.is_cancelled() {
             return NodeState::Draining;
@@ -168,13 +168,13 @@ impl Fleet {
         }
     }
 
-    /// Whether nodes may not have told again since Redis was away.
+    /// Whether some nodes may not have written their records again since Redis was away.
     fn was_away_lately(&self) -> bool {
         let storage = self.0.storage.get();
         storage.switches > 0 && storage.age() < GONE_AFTER
     }
 
-    /// Whether there is no storage that other nodes could share.
+    /// Whether there is no shared storage.
     fn is_by_itself(&self) -> bool {
         let storage = self.0.storage.get();
         (storage.backend, storage.state) == (BackendName::InMemory, BackendState::Healthy)

@@ -1,4 +1,4 @@
-//! What this node tells of itself.
+//! Writes this node's record of itself.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -17,30 +17,30 @@ use zonewire_protocol::stats::{DeliveryLag, FleetNode, Timing, ZoneConnections};
 use super::{Fleet, GONE_AFTER};
 use crate::storage::RecordKind;
 
-/// How often.
+/// How often the record is written.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// How long connections may take to be counted by zone: that a node is there is told in time.
+/// How long counting connections by zone may take: the record must be written in time.
 const COUNTED_WITHIN: Duration = Duration::from_millis(250);
 
-/// Of so many times of telling is the lag.
+/// The lag in a record is that of the last so many periods.
 const LAG_OF: usize = 10;
 
-/// Zones that are told.
+/// How many zones a record lists.
 const ZONES_MAX: usize = 64;
 
-/// The connections of this node, for who tells of them.
+/// The connections of this node, as its record describes them.
 #[async_trait]
 pub(crate) trait OpenSockets: fmt::Debug + Send + Sync {
-    /// How many are open, and how long entries took to them since the start.
+    /// How many are open, and the delivery times of entries since the start.
     fn totals(&self) -> (u64, Timing);
 
-    /// Subscribers by zone. To be dropped where it takes too long.
+    /// Subscribers by zone. The future is dropped if it takes too long.
     async fn by_zone(&self) -> Vec<(String, u64)>;
 }
 
 impl Fleet {
-    /// Tells of this node until `stop`, and then that it is gone.
+    /// Writes this node's record until `stop`, then deletes it.
     pub(crate) async fn tell(self, sockets: Arc<dyn OpenSockets>, stop: CancellationToken) {
         let mut tick = time::interval(TELL_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -49,19 +49,19 @@ impl Fleet {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                // That it stops is told at once.
+                // A node that is about to stop says so at once.
                 () = self.0.leaving.cancelled(), if !is_leaving => is_leaving = true,
                 _ = tick.tick() => {}
             }
             self.look_at_itself(&*sockets, &mut before).await;
             self.tell_once().await;
         }
-        // Where that cannot be told, the record expires.
+        // If the record cannot be deleted, it expires.
         let key = self.0.node.to_string();
         if !self.is_by_itself()
             && let Err(error) = self.0.backend.delete(RecordKind::Node, &key).await
         {
-            debug!(error = %error, "others cannot be told that this node is gone, and find out");
+            debug!(error = %error, "could not delete this node's record; it will expire");
         }
     }
 
@@ -71,7 +71,7 @@ impl Fleet {
         let lag_ms = lag(before, delivered);
         let state = self.state().into();
         let mut own = self.0.own.lock();
-        // Shards too busy to count are told of as they were.
+        // If the shards are too busy to count, the previous zones stay.
         if let Some(zones) = zones {
             (own.zones, own.zones_left_out) = largest(zones);
         }
@@ -86,19 +86,19 @@ impl Fleet {
         match self.0.backend.put(RecordKind::Node, &own.node, record(&own), GONE_AFTER).await {
             Ok(()) => self.0.counts.told.add(1),
             Err(error) => {
-                debug!(error = %error, "others cannot be told of this node at the moment");
+                debug!(error = %error, "could not write this node's record");
                 self.0.counts.untold.add(1);
             }
         }
     }
 }
 
-/// What is stored.
+/// The record as it is stored.
 pub(super) fn record(node: &FleetNode) -> Bytes {
     serde_json::to_vec(node).expect("texts and numbers are JSON").into()
 }
 
-/// How long entries took since the oldest of the times before.
+/// The delivery times since the oldest of the previous measurements.
 fn lag(before: &mut VecDeque<Timing>, now: Timing) -> DeliveryLag {
     let lately = now.since(before.front().unwrap_or(&now));
     before.push_back(now);
@@ -108,7 +108,7 @@ fn lag(before: &mut VecDeque<Timing>, now: Timing) -> DeliveryLag {
     DeliveryLag { p50: lately.quantile_ms(0.5), p99: lately.quantile_ms(0.99) }
 }
 
-/// The zones with most subscribers, the greatest first, and how many others have some.
+/// The zones with the most subscribers, the largest first, and how many further zones have some.
 fn largest(mut zones: Vec<(String, u64)>) -> (Vec<ZoneConnections>, u64) {
     zones.retain(|(_, connections)| *connections > 0);
     zones.sort_unstable_by(|(a, of_a), (b, of_b)| (Reverse(of_a), a).cmp(&(Reverse(of_b), b)));
@@ -125,7 +125,7 @@ mod tests {
     fn the_lag_is_that_of_the_last_ten_seconds() {
         let (mut before, mut now) = (VecDeque::new(), Timing::default());
         now.buckets[13] = 1_000;
-        // What was before the first look is not of late.
+        // Deliveries from before the first measurement do not count.
         assert_eq!(lag(&mut before, now), DeliveryLag::default());
         now.buckets[0] += 10;
         assert_eq!(lag(&mut before, now).p50, Some(0.025));
@@ -137,10 +137,10 @@ mod tests {
     }
 
     #[test]
-    fn zones_with_most_subscribers_are_told_and_others_counted() {
+    fn the_largest_zones_are_listed_and_others_counted() {
         let zones = (0..100).map(|n| (format!("z{n:02}"), n)).collect();
         let (told, left_out) = largest(zones);
-        // The one without any is none.
+        // A zone without subscribers is not counted.
         assert_eq!((told.len(), left_out), (ZONES_MAX, 99 - ZONES_MAX as u64));
         assert_eq!(told[0], ZoneConnections { zone: "z99".to_owned(), connections: 99 });
         assert_eq!(told[ZONES_MAX - 1].zone, "z36");

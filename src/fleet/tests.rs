@@ -55,7 +55,7 @@ fn status(backend: BackendName, state: BackendState, code: &'static str) -> Stor
     StorageStatus::new(backend, state, code, String::new())
 }
 
-/// Memory that nodes share, in place of a Redis that serves.
+/// Memory that nodes share, in place of a healthy Redis.
 fn shared() -> (StatusWriter, StatusReader) {
     StatusWriter::new(status(BackendName::Redis, BackendState::Healthy, "ok"))
 }
@@ -107,7 +107,7 @@ fn names(view: &FleetView) -> Vec<&str> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nodes_are_listed_until_they_stop_or_tell_nothing_any_more() {
+async fn nodes_are_listed_until_they_stop_or_fall_silent() {
     let (store, (_writer, reader)) = (store(), shared());
     let node = || Node::on(&store, reader.clone(), "paper").tell();
     let (a, mut stopped, mut killed) = (node(), node(), node());
@@ -135,7 +135,7 @@ async fn nodes_are_listed_until_they_stop_or_tell_nothing_any_more() {
     stopped.running.join_next().await.unwrap().unwrap();
     assert_eq!(store.get(RecordKind::Node, &stopped.name()).await.unwrap(), None);
 
-    // The other one tells nobody that it goes.
+    // The other node dies without deleting its record.
     killed.running.shutdown().await;
     pass(list::KEPT).await;
     assert_eq!(names(&a.fleet.view().await), [a.name(), killed.name()]);
@@ -145,7 +145,7 @@ async fn nodes_are_listed_until_they_stop_or_tell_nothing_any_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_who_ask_cost_one_list() {
+async fn concurrent_requests_share_one_reading() {
     let (store, (_writer, reader)) = (store(), shared());
     let a = Node::on(&store, reader, "paper");
     let asking: JoinSet<_> = (0..100)
@@ -164,7 +164,7 @@ async fn many_who_ask_cost_one_list() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_whose_shards_are_busy_is_there() {
+async fn a_node_whose_shards_are_busy_is_listed() {
     let (store, (_writer, reader)) = (store(), shared());
     let a = Node::on(&store, reader, "paper").tell_of(Busy);
     for told in 1..5 {
@@ -175,7 +175,7 @@ async fn a_node_whose_shards_are_busy_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_too_many_nodes_some_are_listed_and_it_is_said() {
+async fn of_too_many_nodes_some_are_listed_and_a_note_says_so() {
     let (store, (_writer, reader)) = (store(), shared());
     let a = Node::on(&store, reader, "paper");
     let other = a.fleet.0.own.lock().clone();
@@ -190,7 +190,7 @@ async fn of_too_many_nodes_some_are_listed_and_it_is_said() {
     assert_eq!((view.nodes.len(), view.note), (NODES_MAX, None));
     assert_eq!(a.fleet.others().await.unwrap().len(), NODES_MAX - 1);
 
-    // What a node of another build tells may be anything.
+    // The records of nodes of other builds may hold anything.
     put(name(0), Bytes::from("{}")).await;
     put(name(1), vec![b' '; RECORD_BYTES_MAX + 1].into()).await;
     pass(list::KEPT).await;
@@ -199,7 +199,7 @@ async fn of_too_many_nodes_some_are_listed_and_it_is_said() {
     let note = view.note.unwrap();
     assert!(note.ends_with(&format!("{}, {}", name(0), name(1))), "{note}");
     assert_eq!(a.fleet.counts().counts.unreadable, 2);
-    assert_eq!(a.fleet.others().await.unwrap().len(), NODES_MAX - 1, "they are there all the same");
+    assert_eq!(a.fleet.others().await.unwrap().len(), NODES_MAX - 1, "they exist all the same");
 
     for n in NODES_MAX - 1..NODES_MAX + 10 {
         put(name(n), record(&other)).await;
@@ -208,11 +208,11 @@ async fn of_too_many_nodes_some_are_listed_and_it_is_said() {
     let view = a.fleet.view().await;
     assert!(view.nodes.len() <= NODES_MAX && view.nodes.iter().any(|node| node.here));
     assert!(view.note.unwrap().starts_with("there are more nodes than the 1024"));
-    assert_eq!(a.fleet.others().await, None, "which ones are not there cannot be told");
+    assert_eq!(a.fleet.others().await, None, "it is unknown which nodes are gone");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_cannot_ask_others_knows_itself() {
+async fn a_node_that_cannot_read_others_lists_itself() {
     let (store, (writer, reader)) = (store(), shared());
     let (a, b) = (Node::on(&store, reader.clone(), "paper").tell(), Node::on(&store, reader, "paper").tell());
     pass(Duration::from_millis(10)).await;
@@ -223,7 +223,7 @@ async fn a_node_that_cannot_ask_others_knows_itself() {
     pass(list::KEPT).await;
     let view = a.fleet.view().await;
     assert_eq!((names(&view), view.nodes_known.as_str()), (vec![a.name().as_str()], "this_one"));
-    assert_eq!(view.note.unwrap(), "Redis cannot be reached: what other nodes do is not known here");
+    assert_eq!(view.note.unwrap(), "Redis cannot be reached: other nodes are unknown here");
     assert!(view.nodes[0].state.is(NodeState::Degraded) && view.nodes[0].connections == 2);
     assert_eq!(a.fleet.others().await, None);
     let counts = a.fleet.counts().nodes_by_state;
@@ -236,12 +236,12 @@ async fn a_node_that_cannot_ask_others_knows_itself() {
     let view = a.fleet.view().await;
     assert_eq!((view.nodes.len(), view.nodes_known), (2, NodesKnown::All.into()));
     assert!(view.note.unwrap().contains("until a moment ago"));
-    assert_eq!(a.fleet.others().await, None, "who has not told again need not be gone");
+    assert_eq!(a.fleet.others().await, None, "a node that has not written again need not be gone");
     pass(GONE_AFTER).await;
     assert_eq!(a.fleet.view().await.note, None);
     assert_eq!(a.fleet.others().await.unwrap().len(), 1);
 
-    // Where there is no Redis, nobody is told anything.
+    // Without Redis, no record is written.
     writer.replace(status(BackendName::InMemory, BackendState::Healthy, "configured"));
     let told = a.fleet.counts().counts;
     pass(Duration::from_secs(5)).await;

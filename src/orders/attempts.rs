@@ -1,47 +1,48 @@
-//! Which attempt a run is at.
+//! Which attempt of an order a run is at.
 //!
-//! The rule: an attempt is used up when it fails, when its run ends by itself after it has told something
-//! (its process died, or its lease ran out), and when the run says that it tries again. A run that is given
-//! back uses up none, nor does one that ends by itself before it has told anything. The job keeps what the
-//! end of a run said ([`Attempt`]); what a run told that could not say anything more is in the order's log.
+//! The rule: an attempt is used up when it fails, when the run itself moves on to the next attempt, and when
+//! a run that has reported something breaks off (its process died, or its lease ran out). A run that is given
+//! back uses up no attempt, nor does a run that breaks off before its first report. The job stores what the
+//! end of a run said ([`Attempt`]); what a run that broke off had reported is in the order's log.
 
 use super::view::run_of;
 use crate::model::{Entry, EntryKind};
 use crate::protocol::Standing;
 use crate::storage::Attempt;
 
-/// How many runs in a row may be broken off, for each attempt: those that tell nothing use up no attempt,
-/// but must not go on for ever.
+/// How many runs in a row may break off, per attempt: a run that reports nothing uses up no attempt, but such
+/// runs must not go on for ever.
 const RUNS_PER_ATTEMPT: u32 = 10;
 
 /// The attempts of a run.
 #[derive(Debug)]
 pub(super) struct Attempts {
-    /// The one that it is at, counting from 1.
+    /// The current attempt, counting from 1.
     current: u32,
     max: u32,
-    /// The one that the next report may begin anew.
+    /// The attempt that the next report may begin.
     anew: u32,
-    /// How many runs there were, one after the other, since one ended by saying what comes next.
+    /// How many runs in a row broke off since the last run that ended properly.
     runs_broken_off: u32,
-    /// The last attempt there is was submitted, and then broken off: all that is left is to find out what
-    /// became of it.
+    /// The order was submitted in its last attempt, and that run broke off: all that is left is to find out
+    /// what became of the submission.
     only_finds_out: bool,
 }
 
 impl Attempts {
-    /// Those of a new run: by what its job says (`said`), and by the newest update and where the order stands
-    /// with it.
+    /// The attempts of a new run, from what its job stores (`said`) and from the order's newest update with
+    /// its standing.
     pub(super) fn of(run: u32, said: Attempt, newest: Option<(&Entry, &Standing)>, max: u32) -> Self {
-        // Whoever told the newest update may have been broken off later than anybody said what comes next.
+        // The run that wrote the newest update may have broken off after the last run that ended properly.
         let told_by = newest.and_then(|(newest, _)| run_of(newest));
         let is_said = said.number > 0 && told_by.is_none_or(|run| run <= said.said_by);
-        // What was submitted may have been carried out: whoever takes it up finds out, and ends it.
+        // A submitted order may have been carried out: the run that takes it up finds out, and ends the
+        // order.
         let is_last = |standing: &Standing| standing.kind == EntryKind::Submitted && standing.attempt >= max;
         let only_finds_out = !is_said && newest.is_some_and(|(_, standing)| is_last(standing));
         let current = match newest {
             _ if is_said => said.number,
-            // A run that told nothing has not used its attempt up.
+            // No update yet: the run before has not used its attempt up.
             None => 1,
             Some((_, standing)) => standing.attempt + u32::from(!only_finds_out),
         };
@@ -54,37 +55,37 @@ impl Attempts {
         }
     }
 
-    /// The one that the run is at.
+    /// The current attempt.
     pub(super) fn current(&self) -> u32 {
         self.current
     }
 
-    /// How many there may be.
+    /// How many attempts there may be.
     pub(super) fn max(&self) -> u32 {
         self.max
     }
 
-    /// The one that the next report may begin anew.
+    /// The attempt that the next report may begin.
     pub(super) fn anew(&self) -> u32 {
         self.anew
     }
 
-    /// Whether there is none left to be carried out.
+    /// Whether no attempt is left.
     pub(super) fn are_used_up(&self) -> bool {
         self.current > self.max || self.runs_broken_off >= self.max.saturating_mul(RUNS_PER_ATTEMPT)
     }
 
-    /// Whether the run has come to the last one.
+    /// Whether this is the last attempt.
     pub(super) fn is_last(&self) -> bool {
         self.current >= self.max
     }
 
-    /// The one that the next run is at if this one is given back; `None` where the job knows.
+    /// The attempt of the next run if this run is given back; `None` if the job knows it already.
     pub(super) fn given_back(&self) -> Option<u32> {
         (!self.only_finds_out).then_some(self.current)
     }
 
-    /// Begins the next one; false where there is none.
+    /// Begins the next attempt; false if there is none.
     pub(super) fn begin_next(&mut self) -> bool {
         let is_left = !self.is_last();
         self.current += u32::from(is_left);
@@ -92,17 +93,17 @@ impl Attempts {
         is_left
     }
 
-    /// This is another call of a run that has told of this attempt: it goes on.
+    /// For a later call of a run that has reported in this attempt already: the attempt goes on.
     pub(super) fn go_on(&mut self, attempt: u32) {
         (self.current, self.anew) = (attempt, attempt + 1);
     }
 
-    /// An update of this attempt was told.
+    /// An update of this attempt was published.
     pub(super) fn told(&mut self, attempt: u32) {
         self.anew = attempt + 1;
     }
 
-    /// The order fails in this attempt, or in the last one where all are used up.
+    /// The attempt in which the order fails: the current one, or the last if all are used up.
     pub(super) fn end(&mut self) -> u32 {
         self.current = self.current.min(self.max);
         self.current
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
     use crate::model::{DraftEntry, EntryId, Marks, NodeId};
 
-    /// The newest update, told by a run in an attempt.
+    /// The newest update, written by a run in an attempt.
     fn told(kind: EntryKind, run: u32, attempt: u32) -> (Entry, Standing) {
         let draft = DraftEntry {
             time: DateTime::UNIX_EPOCH,
@@ -129,7 +130,7 @@ mod tests {
         (Entry { offset: 1, id, draft }, Standing { kind, progress: 50, attempt })
     }
 
-    /// Those of a run of an order that may be tried three times.
+    /// The attempts of a run of an order that may be tried three times.
     fn attempts(run: u32, (number, said_by): (u32, u32), newest: Option<&(Entry, Standing)>) -> Attempts {
         Attempts::of(run, Attempt { number, said_by }, newest.map(|(entry, standing)| (entry, standing)), 3)
     }
@@ -141,7 +142,7 @@ mod tests {
             (1, (0, 0), None, 1),
             (7, (0, 0), None, 1),
             (3, (0, 0), Some(&building), 2),
-            // Run 2 was given back, or run 1 was and run 2 broke off.
+            // Run 2 was given back; or run 1 was, and run 2 broke off.
             (3, (1, 2), Some(&building), 1),
             (3, (1, 1), Some(&building), 2),
             (3, (2, 2), Some(&building), 2),
@@ -158,7 +159,8 @@ mod tests {
         let finding_out = attempts(5, (0, 0), Some(&submitted));
         assert_eq!((finding_out.current(), finding_out.anew(), finding_out.given_back()), (3, 4, None));
         assert!(finding_out.is_last() && !finding_out.are_used_up());
-        // Its run ended by saying that there is another attempt, or had only been building.
+        // The submitting run ended by saying that there is another attempt; or the run had only been
+        // building.
         assert!(attempts(5, (4, 4), Some(&submitted)).are_used_up());
         assert!(attempts(5, (0, 0), Some(&told(EntryKind::Building, 4, 3))).are_used_up());
     }

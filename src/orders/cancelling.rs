@@ -1,8 +1,8 @@
-//! Cancelling an order, which goes until it is submitted.
+//! Cancelling an order, which is possible until it is submitted.
 //!
-//! The job is marked. If nobody has it, the next claim of it ends the order. If somebody has, it learns so
-//! from its lease, when that is extended or its next report is looked at; here at once, elsewhere within a
-//! third of the lease. From its point of no return on (`Jobs::commit`) a job is not cancelled any more.
+//! The job is marked. If no worker has claimed it, the next claim ends the order. A worker that has it learns
+//! of the mark when it extends its lease or reports: at once on this node, within a third of the lease on
+//! others. Past its point of no return (`Jobs::commit`) a job cannot be cancelled any more.
 
 use tracing::info;
 

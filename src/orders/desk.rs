@@ -1,5 +1,5 @@
-//! What all of this room share: the desk, and [`Orders`], by which other rooms hold it. What can be asked of
-//! orders stands in the files of what happens to them (see the room).
+//! What all parts of this room share: the desk, and [`Orders`], the handle that other rooms have. What can be
+//! asked of orders is in the file about that step of an order (see the room's documentation).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,33 +23,34 @@ use crate::storage::{JobKind, SharedBackend, StorageError};
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::recent::Recent;
 
-/// Orders of which is remembered that outside updates were taken for want of a job.
+/// How many orders without a job are remembered.
 const JOBLESS_MAX: usize = 20_000;
 
-/// Lists that are made at once.
+/// Lists that are built at once.
 const LISTS_AT_ONCE: usize = 2;
 
-/// Leases of workers outside that are remembered.
+/// Leases of external workers that are remembered.
 const LEASES_MAX: usize = 20_000;
 
 /// All orders. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Orders(Arc<Desk>);
 
-/// What orders need.
+/// The parts of [`Orders`].
 #[derive(Debug)]
 pub struct OrdersParts {
-    /// Where jobs are.
+    /// The storage of jobs.
     pub backend: SharedBackend,
-    /// Where updates go.
+    /// The channels that updates are published in.
     pub channels: Channels,
     /// The settings.
     pub config: OrdersConfig,
-    /// Where outside consumers look for updates.
+    /// Writes updates for external consumers.
     pub mirror: OrderMirror,
-    /// Who is told how orders get on that are carried out here.
+    /// Is told the progress of the orders that are carried out here.
     pub watch: Option<Arc<dyn OrderWatch>>,
-    /// Which workers carry out what is placed here, and what workers here carry out.
+    /// The kind of jobs placed here, which workers of the same kind carry out; also the kind that workers
+    /// here claim.
     pub kind: JobKind,
     /// What orders look like.
     pub schema: OrderSchema,
@@ -64,31 +65,31 @@ pub(super) struct Desk {
     pub(super) stats: OrderStats,
     pub(super) mirror: OrderMirror,
     pub(super) watch: Option<Arc<dyn OrderWatch>>,
-    /// Of the orders that are placed and claimed here.
+    /// The kind of the jobs that are placed and claimed here.
     pub(super) kind: JobKind,
     pub(super) schema: OrderSchema,
-    /// Something was queued by this process.
+    /// This process has queued a job.
     pub(super) queued: Notify,
     /// Changes whenever somebody asks this process to cancel an order.
     pub(super) cancels: watch::Sender<()>,
-    /// Orders that had no job when somebody outside told of them: an order is placed under a name that
-    /// nobody knew before, so they never get one.
+    /// Orders that had no job when an external source reported on them. An order is placed under an id that
+    /// nobody knew before, so these orders never get a job.
     pub(super) jobless: Mutex<Recent<OrderId, ()>>,
-    /// The leases of workers outside, as this process may rely on them: their tokens, and until when.
-    /// Looked at where the storage cannot be asked.
+    /// The leases of external workers as far as this process may rely on them: their tokens and ends. Used
+    /// when the storage cannot be asked.
     pub(super) leases: Mutex<Recent<OrderId, (u64, Instant)>>,
-    /// Orders of which a worker outside is telling; bounded by the requests under way.
+    /// Orders with an external worker's report under way; bounded by the requests under way.
     pub(super) settling: Mutex<HashSet<OrderId>>,
-    /// Places for lists that are being made.
+    /// Permits for building lists.
     pub(super) lists: Semaphore,
-    /// Claims and reports that must not be broken off with the requests that they came in.
+    /// Claims and reports that must run to their end even if their requests are dropped.
     pub(super) tasks: TaskTracker,
-    /// Where they run: requests' own threads end before the storage does.
+    /// Where those run: the runtimes of requests end before the storage does.
     pub(super) runtime: Handle,
 }
 
 impl Desk {
-    /// The storage did not do something for an order: counts that, and waits before another try.
+    /// After a failed storage operation on an order: counts it, and waits before the next try.
     pub(super) async fn pause_after(
         &self,
         order: OrderId,
@@ -104,8 +105,8 @@ impl Desk {
 }
 
 impl Orders {
-    /// No order yet, but for those in the storage. Must be called in a runtime; what must not be
-    /// broken off runs there.
+    /// Starts with the orders in the storage. Must be called within a runtime; the claims and reports that
+    /// must run to their end run there.
     pub fn new(parts: OrdersParts) -> Self {
         let OrdersParts { backend, channels, config, mirror, watch, kind, schema } = parts;
         let stats = OrderStats::default();
@@ -134,7 +135,7 @@ impl Orders {
         &self.0.kind
     }
 
-    /// Waits for the claims and reports that are under way; none must come any more.
+    /// Waits for the claims and reports that are under way; no new ones may come.
     pub(crate) async fn settled(&self) {
         self.0.tasks.close();
         self.0.tasks.wait().await;

@@ -1,5 +1,5 @@
-//! How a run of an order ends: the order with it, or left to another run. Which attempt that one is at, says
-//! `attempts`.
+//! How a run ends: it ends its order, or leaves it to another run. Which attempt that run begins with is
+//! decided in `attempts`.
 
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use super::run::{Run, RunError};
 use crate::storage::{Ending, Held};
 
 impl Desk {
-    /// What a claimed job asks for; `None` where nothing is left to do but to end it, which is done.
+    /// The request of a claimed job; `None` if the order was cancelled, corrupt or out of attempts, and has
+    /// been ended here.
     ///
     /// # Errors
-    /// It could not be ended; its lease runs out, and somebody else ends it.
+    /// The order could not be ended; its lease runs out, and another claim ends it.
     pub(super) async fn to_be_done<T: DeserializeOwned>(
         &self,
         run: &mut Run,
@@ -43,7 +44,7 @@ impl Desk {
         }
     }
 
-    /// Writes an order's last update, `failed`, and ends its job: as a dead letter, or not.
+    /// Publishes an order's last update, `failed`, and ends its job, as a dead letter if `is_dead`.
     pub(super) async fn end(
         &self,
         run: &mut Run,
@@ -56,17 +57,17 @@ impl Desk {
             return told;
         }
         let error = format!("{code}: {message}");
-        // Where somebody was quicker with the last update, the job has nothing left to do.
+        // If another run was quicker with the last update, the job only has to end.
         let dead = told.is_ok() && is_dead;
         self.stats.dead.add(u64::from(dead));
         run.finish(&if dead { Ending::Dead { error } } else { Ending::Done }).await?;
         Ok(())
     }
 
-    /// A try failed: there is another one, or the order ends. Says how long the other one waits.
+    /// An attempt failed: schedules the next one, or ends the order. Returns how long the next attempt waits.
     ///
     /// # Errors
-    /// Neither could be done, or the order is somebody else's.
+    /// Neither was possible, or the lease is lost.
     pub(super) async fn failed(
         &self,
         run: &mut Run,
@@ -94,10 +95,10 @@ impl Desk {
         }
     }
 
-    /// Lets others go on with an order at once, in the same attempt.
+    /// Gives an order back, so that another worker can go on with it at once, in the same attempt.
     ///
     /// # Errors
-    /// It could not be given back, or is somebody else's: the lease runs out instead.
+    /// The order could not be given back, or the lease is lost. Then it runs out.
     pub(super) async fn give_back(&self, run: &mut Run) -> Result<(), RunError> {
         let ending = Ending::Retry { after: Duration::ZERO, attempt: run.attempts.given_back() };
         match run.finish(&ending).await? {
@@ -112,7 +113,7 @@ impl Desk {
         }
     }
 
-    /// What could not be ended is taken up by another claim, when the lease has run out.
+    /// Logs a failed ending; another claim takes the job up when the lease has run out.
     pub(super) fn note(&self, ended: Result<(), RunError>) {
         let Err(error) = ended else { return };
         if matches!(error, RunError::LeaseLost) {

@@ -1,4 +1,4 @@
-//! What carries an order out, and how it tells how far it is.
+//! The executor, which carries an order out, and the handle through which it reports its progress.
 
 use std::fmt;
 
@@ -12,25 +12,25 @@ use crate::protocol::Standing;
 
 /// Carries orders out.
 ///
-/// [`execute`](Self::execute) may be dropped at any await: at a shutdown, or when a run takes too
-/// long. It may be called again for the same order, also after a crash:
-/// [`OrderHandle::previous`] says how far the run before came, and where that is `submitted`, it is
-/// the executor's part to find out what became of it before it submits again, whichever attempt that
-/// was. Where it was the last one, and its run broke off, [`OrderHandle::attempt`] is still that one: there is nothing left but to find out,
-/// to report `submitted` with as much progress or more, and to end.
+/// [`execute`](Self::execute) may be dropped at any await: at a shutdown, or when a run takes too long. It
+/// may be called again for the same order, also after a crash: [`OrderHandle::previous`] says how far the run
+/// before came. If that is `submitted`, whichever attempt it was in, the executor has to find out what became
+/// of the submission before it submits again. If that run was in the last attempt and broke off,
+/// [`OrderHandle::attempt`] is still that attempt: the executor can only find out, report `submitted` with at
+/// least the same progress, and end the order.
 #[async_trait]
 pub trait OrderExecutor: fmt::Debug + Send + Sync + 'static {
-    /// Stands in the `executor` field of every update. Also the kind of orders that it carries out: those
-    /// that were placed at gateways with an executor of the same name.
+    /// The `executor` field of every update. Also the kind of jobs that this executor carries out: orders
+    /// placed at gateways whose executor has the same name.
     fn name(&self) -> &'static str;
 
-    /// Carries an order out, reporting through the handle. Between reports it must not do what
-    /// cannot be undone, except after a report of `submitted` was accepted.
+    /// Carries an order out, reporting through the handle. Before a report of `submitted` was accepted it
+    /// must not do anything that cannot be undone.
     ///
-    /// Where it panics, the attempt has failed, and there is another one if any is left.
+    /// A panic fails the attempt; the next attempt follows if one is left.
     ///
     /// # Errors
-    /// Why it was not carried out, and whether another try makes sense.
+    /// Why it was not carried out, and whether another attempt makes sense.
     async fn execute(
         &self,
         order: &OrderRequest,
@@ -41,36 +41,36 @@ pub trait OrderExecutor: fmt::Debug + Send + Sync + 'static {
 /// An order that was carried out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Confirmation {
-    /// For people.
+    /// A message for people.
     pub message: String,
-    /// What came of it: fields of the order's last update, such as `txHash` and `dex` of a swap.
+    /// The result: fields of the order's last update, such as `txHash` and `dex` of a swap.
     pub fields: Vec<(&'static str, Value)>,
 }
 
 /// An order that was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutionError {
-    /// It cannot be done, or could not be this time.
+    /// The attempt failed, for now or for good.
     #[error("{message}")]
     Failed {
-        /// Stable word for the kind of failure, such as `no_liquidity`.
+        /// A stable word for the kind of failure, such as `no_liquidity`.
         code: &'static str,
-        /// For people.
+        /// A message for people.
         message: String,
-        /// Whether another try makes sense.
+        /// Whether another attempt makes sense.
         retry: bool,
     },
-    /// The run has to stop; passed on from a report.
+    /// A report was refused, and the run has to stop.
     #[error(transparent)]
     Stopped(#[from] StepError),
 }
 
-/// A report that was not accepted: the run is over.
+/// A report was not accepted: the run is over.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct StepError(#[from] pub(super) RunError);
 
-/// How an executor tells how far an order is.
+/// Through which an executor reports an order's progress.
 #[derive(Debug)]
 pub struct OrderHandle {
     pub(super) run: Run,
@@ -82,18 +82,18 @@ impl OrderHandle {
         self.run.order()
     }
 
-    /// Which attempt this is, counting from 1 over all runs. A run that was given back is followed by
-    /// another one of the same attempt, which begins anew with `routing` or `submitted`.
+    /// The current attempt, counting from 1 over all runs. A run that was given back is followed by a run in
+    /// the same attempt, which begins anew with `routing` or `submitted`.
     pub fn attempt(&self) -> u32 {
         self.run.attempt()
     }
 
-    /// How many tries there are.
+    /// How many attempts there are.
     pub fn attempts_max(&self) -> u32 {
         self.run.attempts_max()
     }
 
-    /// How far the run before this one came; `None` when nothing was told yet.
+    /// How far the run before this one came; `None` if the order has no updates yet.
     pub fn previous(&self) -> Option<Standing> {
         self.run.previous()
     }
@@ -138,8 +138,7 @@ impl OrderHandle {
         Ok(self.run.report(EntryKind::Submitted, progress, message, fields).await?)
     }
 
-    /// Begins another try within this run, if there is one left; its first report is `routing` or
-    /// `submitted`.
+    /// Begins the next attempt within this run, if one is left; its first report is `routing` or `submitted`.
     pub fn next_attempt(&mut self) -> bool {
         self.run.attempts.begin_next()
     }

@@ -1,4 +1,4 @@
-//! Workers outside this process, over HTTP: they claim, report, and end orders call by call.
+//! External workers, over HTTP: they claim, report and end orders call by call.
 
 mod claiming;
 mod reporting;
@@ -16,20 +16,20 @@ use crate::storage::Held;
 pub use claiming::Claimed;
 pub use reporting::{Outcome, ReportError};
 
-/// What every call about a job begins with.
+/// What every call about a job must name.
 #[derive(Debug, Clone, Copy)]
 pub struct Ticket {
     /// The order.
     pub order: OrderId,
-    /// From the claim.
+    /// The token that the claim returned.
     pub token: u64,
 }
 
 impl Orders {
-    /// Says that a worker is alive, and makes its lease last from now on.
+    /// A worker's sign of life: its lease begins anew.
     ///
     /// # Errors
-    /// The lease is lost, or the order was cancelled: the worker ends it with
+    /// The lease is lost, or the order was cancelled: then the worker ends it with
     /// [`give_up`](Self::give_up).
     pub async fn extend(&self, ticket: Ticket, lease_ms: Option<u64>) -> Result<(), RunError> {
         let (asked, lease) = (Instant::now(), self.lease(lease_ms));
@@ -57,7 +57,7 @@ impl Desk {
         leases.insert(order, (token, held.map_or(until, |held| held.max(until))), 0);
     }
 
-    /// Whether a lease is certain to hold, by this process' own clock.
+    /// Whether a lease certainly holds, by this process's own clock.
     fn is_held(&self, order: OrderId, token: u64, now: Instant) -> bool {
         self.leases.lock().get(&order).is_some_and(|(held, until)| *held == token && now < *until)
     }

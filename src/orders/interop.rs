@@ -1,11 +1,11 @@
-//! Orders whose updates come from outside workers, and consumers outside that wait for ours.
+//! Orders whose updates come from outside workers, and outside consumers that wait for our updates.
 //!
-//! Those workers know nothing of our logs: they push each update to a list and publish it. For every
-//! order that somebody here watches, `reader` follows both, `merge` makes one sequence of them, and
-//! each update is put into the order's log; from there on it is an entry like any other, with a
-//! position, for every node. Nodes that watch the same order all try: an update's producer is the
-//! hash of its bytes, so the log takes it once. The other way, `mirror` writes what this node
-//! accepted where outside consumers look for it.
+//! Those workers know nothing of our logs: they push each update to a list and publish it. For every order
+//! that is watched on this node, `reader` follows both, `merge` makes one sequence of the two, and each
+//! update is appended to the order's log; from then on it is an entry like any other, with an offset, on
+//! every node. All nodes that watch an order try to append: an update's producer is the hash of its bytes, so
+//! the log takes it once. In the other direction, `mirror` writes what this node accepted to the place where
+//! outside consumers look for it.
 
 mod config;
 mod merge;
@@ -34,7 +34,7 @@ use crate::support::counter::Counter;
 use mirror::MirrorWriter;
 use reader::Reader;
 
-/// What is counted of it.
+/// The counters of the exchange.
 pub(crate) type InteropStats = InteropCounts<Counter>;
 
 /// What the exchange with outside workers needs to start.
@@ -46,20 +46,21 @@ pub(crate) struct InteropParts {
     pub(crate) watched: Arc<WatchedOrders>,
     /// The largest update that is taken.
     pub(crate) update_bytes_max: usize,
-    /// Ends it once what waits has been appended and written, or cannot be for some seconds.
+    /// Ends the exchange once what waits has been appended and written, or after some seconds if it cannot
+    /// be.
     pub(crate) stop: CancellationToken,
 }
 
 /// The exchange with outside workers.
 pub(crate) struct Interop {
-    /// To be told of updates that this node has appended.
+    /// Is told of the updates that this node has appended.
     pub(crate) mirror: OrderMirror,
     pub(crate) stats: Arc<InteropStats>,
-    /// The work, if there is any.
+    /// The tasks to run; `None` if the exchange is off.
     pub(crate) work: Option<InteropWork>,
 }
 
-/// What must run.
+/// The tasks to run.
 pub(crate) struct InteropWork {
     /// Keeps the connection. Must outlive `exchange`; does not end by itself.
     pub(crate) driver: BoxFuture<'static, ()>,
@@ -74,7 +75,7 @@ impl fmt::Debug for Interop {
 }
 
 impl Interop {
-    /// Connects nothing yet: `work` does.
+    /// Does not connect yet; `work` does.
     pub(crate) fn new(parts: InteropParts) -> Self {
         let InteropParts { config, backend, node, watched, update_bytes_max, stop } = parts;
         let stats = Arc::<InteropStats>::default();

@@ -1,4 +1,4 @@
-//! The lease of a claim, as this process may rely on it.
+//! The lease of a claim, as far as this process may rely on it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::model::{JobId, OrderId};
 use crate::storage::{Ending, Held, JobState, Result as StorageResult};
 use crate::support::backoff::STORAGE_RETRY;
 
-/// How often ending a claim is tried; after that its lease runs out instead.
+/// How often ending a claim is tried; after that its lease runs out.
 const FINISH_TRIES: u32 = 20;
 
 /// A claim's lease.
@@ -28,14 +28,14 @@ pub(super) struct Lease {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LeaseState {
-    /// By the monotonic clock, counted from before the call that asked for it.
+    /// Counted on the monotonic clock, from before the call that asked for the lease.
     pub(super) until: Instant,
-    /// What the storage said last.
+    /// The storage's latest answer.
     pub(super) held: Held,
 }
 
 impl Lease {
-    /// Of a claim that was asked for then.
+    /// The lease of a claim that was asked for at `asked`.
     pub(super) fn new(
         desk: Arc<Desk>,
         order: OrderId,
@@ -47,7 +47,7 @@ impl Lease {
         Arc::new(Self { desk, job: order.into(), token, lasts, state })
     }
 
-    /// The token of the claim, which is the fence of what is told under it.
+    /// The claim's token, which is the fencing token of what is published under the claim.
     pub(super) fn token(&self) -> u64 {
         self.token
     }
@@ -56,7 +56,7 @@ impl Lease {
         *self.state.lock()
     }
 
-    /// Lets it last from now on.
+    /// Makes the lease begin anew.
     pub(super) async fn extend(&self) -> StorageResult<Held> {
         let asked = Instant::now();
         let held = self.desk.backend.extend(self.job, self.token, self.lasts).await?;
@@ -64,7 +64,7 @@ impl Lease {
         Ok(held)
     }
 
-    /// The same, as the job passes its point of no return.
+    /// The same, and the job passes its point of no return.
     pub(super) async fn commit(&self) -> StorageResult<Held> {
         let asked = Instant::now();
         let held = self.desk.backend.commit(self.job, self.token, self.lasts).await?;
@@ -80,9 +80,9 @@ impl Lease {
         }
     }
 
-    /// Extends it well before its end, for as long as this is polled. Ends when the order was cancelled,
-    /// which is always before it passed its point of no return. `cancels` changes whenever somebody asks
-    /// this process to cancel an order; a change that was not seen yet is looked into.
+    /// Extends the lease well before its end, for as long as this is polled. Ends when the order was
+    /// cancelled, which always is before its point of no return. `cancels` changes whenever this process is
+    /// asked to cancel an order; a change that was not seen yet is looked into.
     pub(super) async fn keep(self: Arc<Self>, mut cancels: watch::Receiver<()>) {
         let mut failures = 0;
         loop {
@@ -98,7 +98,7 @@ impl Lease {
             match self.extend().await {
                 Ok(Held::Yes) => failures = 0,
                 Ok(Held::Cancelled) => return,
-                // The next report is told.
+                // The next report returns the error.
                 Ok(Held::Lost) => std::future::pending().await,
                 Err(error) => {
                     failures += 1;
@@ -109,13 +109,13 @@ impl Lease {
         }
     }
 
-    /// Ends the claim in the queue. Tried again while the storage is away, for some seconds: the order's
-    /// updates are where they belong already, and whoever claims the job after all sees that.
+    /// Ends the claim in the queue. Repeated for some seconds while the storage is away: the order's updates
+    /// are published by then, and a worker that claims the job after all sees them.
     pub(super) async fn finish(&self, ending: &Ending) -> StorageResult<Held> {
         let mut failures = 0;
         loop {
             match self.desk.backend.finish(self.job, self.token, ending).await {
-                // A call whose answer was lost may be what ended it.
+                // A call whose answer was lost may be what ended the claim.
                 Ok(Held::Lost) if failures > 0 => return Ok(self.ended_as_ours().await),
                 Ok(held) => return Ok(held),
                 Err(error) if failures == FINISH_TRIES => {

@@ -1,17 +1,17 @@
-//! Orders: taken in, queued as jobs, carried out by workers, and told step by step.
+//! Orders: accepted, queued as jobs, carried out by workers, and published step by step.
 //!
-//! An order is a job of the same id and a channel of updates. What is true of it is in the storage:
-//! the job says whether somebody works on it, the channel says how far it is. Nothing here keeps
-//! state that a crash could lose.
+//! An order is a job and a channel of updates with the same id. The truth about it is in the storage: the job
+//! says whether a worker has it, the channel says how far it is. Nothing here keeps state that a crash could
+//! lose.
 //!
-//! What happens to an order, and where that is:
+//! What happens to an order, and in which module:
 //!
-//! - it is placed, or a dead letter is placed again: `placing`, with `request` and `schema` for what it says;
+//! - it is placed, or a dead letter is placed again: `placing`, with `request` and `schema` for its content;
 //! - it is read, alone or in a list: `reading`, with `view` for how it is shown;
 //! - it is cancelled: `cancelling`;
 //! - it is claimed and carried out: `worker` with an `executor`, or `external` (`claiming`, `reporting`) by
 //!   workers over HTTP. Either way a claim is a `run`, with its `lease` and its `attempts`;
-//! - it is told of: `updates`; `interop` exchanges updates with workers that use Redis lists;
+//! - its updates are published: `updates`; `interop` exchanges updates with workers that use Redis lists;
 //! - it ends, or is left to another run: `ending`.
 //!
 //! `desk` is what all of these share.
@@ -57,5 +57,5 @@ use zonewire_protocol::stats::OrderCounts;
 
 use crate::support::counter::Counter;
 
-/// What this node does with orders, counted.
+/// This node's counters of orders.
 pub(crate) type OrderStats = OrderCounts<Counter>;

@@ -1,5 +1,5 @@
-//! The built-in executor: a simulation. A swap is routed over two exchanges, and any other order is filled
-//! by its side, quantity and limit. Nothing is traded, and every update says `executor: paper`.
+//! The built-in executor: a simulation. A swap is routed over two exchanges; any other order is filled by its
+//! side, quantity and limit. Nothing is traded, and every update says `executor: paper`.
 
 use std::time::Duration;
 
@@ -20,19 +20,19 @@ use crate::model::{EntryKind, OrderId};
 /// The exchanges, and the part of an amount that each takes as its fee.
 const EXCHANGES: [(&str, f64); 2] = [("raydium", 0.0025), ("meteora", 0.0020)];
 
-/// Fields that say what an order buys or sells; those that are there decide its price.
+/// Fields that say what an order buys or sells; those that an order has decide its price.
 const PRODUCT_FIELDS: [&str; 5] = ["hub", "symbol", "product", "zone", "location"];
 
-/// Fields that hold the worst price that an order accepts; the first one counts.
+/// Fields that may hold the worst price that an order accepts; the first of them counts.
 const LIMIT_FIELDS: [&str; 3] = ["limit", "limitPrice", "price"];
 
-/// Prices of what is no swap, where the order names none.
+/// The range of prices of orders that are no swaps and name no price.
 const PRICES: std::ops::Range<f64> = 20.0..60.0;
 
-/// The part by which a price that is found may be better than the limit.
+/// How much better than the limit a price may be, at most.
 const BETTER_BY: f64 = 0.02;
 
-/// An [`OrderExecutor`] that trades on paper. The same seed, order and attempt give the same fate.
+/// An [`OrderExecutor`] that trades on paper. The same seed, order and attempt always end the same way.
 #[derive(Debug)]
 pub struct PaperExecutor {
     config: PaperConfig,
@@ -45,11 +45,11 @@ struct Quote {
     fee: f64,
     /// `token_out` for one `token_in`, before the fee.
     price: f64,
-    /// How much of `token_out` there would be in the end.
+    /// How much of `token_out` there would be after the fee.
     amount_out: f64,
 }
 
-/// What it looks at of a swap.
+/// The fields of a swap that the simulation uses.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Swap<'a> {
@@ -60,11 +60,11 @@ struct Swap<'a> {
     /// A fraction.
     #[serde(default)]
     slippage: f64,
-    /// Missing from orders of builds that took a fraction.
+    /// Absent in orders of old builds, whose clients gave a fraction.
     slippage_percent: Option<f64>,
 }
 
-/// What would come of an order.
+/// What an order would lead to.
 #[derive(Debug)]
 enum Deal {
     Swap { amount: String, token_in: String, token_out: String, percent: f64, best: Quote },
@@ -80,23 +80,23 @@ enum Side {
 
 type Fields = Vec<(&'static str, Value)>;
 
-/// What goes wrong with an attempt.
+/// How an attempt goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mishap {
     NoLiquidity,
     /// The price moved too far.
     Moved,
-    /// It was sent, and nobody confirmed it.
+    /// It was sent, and not confirmed.
     Timeout,
 }
 
 impl PaperExecutor {
-    /// A simulation of its own; it keeps no state between orders.
+    /// A new simulation; it keeps no state between orders.
     pub fn new(config: PaperConfig) -> Self {
         Self { config }
     }
 
-    /// What decides an attempt; `attempt` 0 is what all attempts have in common.
+    /// The source of an attempt's random numbers; `attempt` 0 is for what all attempts have in common.
     fn random_of(&self, order: OrderId, attempt: u32) -> StdRng {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.config.seed.to_le_bytes());
@@ -118,7 +118,7 @@ impl PaperExecutor {
         })
     }
 
-    /// The same for every attempt, so that a run that finds out names what the one before it chose.
+    /// The same for every attempt, so that a run that finds out names what the run before it chose.
     fn deal(&self, order: &OrderRequest, id: OrderId) -> Deal {
         let mut random = self.random_of(id, 0);
         let swap: Option<Swap<'_>> = serde_json::from_str(order.as_json().get()).ok();
@@ -147,7 +147,7 @@ impl PaperExecutor {
         })
     }
 
-    /// The market is where the order's limit is, or else where its product has its price.
+    /// The market's price is near the order's limit if it has one, and else what its product costs.
     fn fill(&self, order: &OrderRequest, random: &mut StdRng) -> Deal {
         let side = match order.text("side").map(|side| side.to_lowercase()).as_deref() {
             Some("buy" | "bid") => Side::Buy,
@@ -175,7 +175,7 @@ impl PaperExecutor {
         Deal::Fill { side, quantity, price, has_limit: limit.is_some() }
     }
 
-    /// A run before this one submitted the order, and was gone. On paper it always arrived.
+    /// For an order that an earlier run submitted before it broke off. On paper it always arrived.
     async fn find_out(
         &self,
         deal: &Deal,
@@ -205,7 +205,7 @@ impl Deal {
         }
     }
 
-    /// What was found, in words and in fields.
+    /// The quotes, in words and in fields.
     fn found(&self) -> (String, Fields) {
         match self {
             Self::Swap { best, percent, .. } => {
@@ -226,11 +226,11 @@ impl Deal {
         }
     }
 
-    /// What a transaction is made of.
+    /// The fields of the transaction.
     fn built(&self) -> Fields {
         match self {
             Self::Swap { best, .. } => {
-                // As decimal text: not every reader's numbers have room for it.
+                // As decimal text: the numbers of some readers lose digits.
                 let quote = json!({ "dex": best.dex, "amountOut": best.amount_out.to_string() });
                 vec![("chosenDex", json!(best.dex)), ("quote", quote)]
             }
@@ -267,7 +267,7 @@ impl Deal {
     }
 
     fn confirmation(&self, random: &mut StdRng) -> Confirmation {
-        // Half of it is zeros: it is not to be taken for one of a chain's.
+        // Half of it is zeros, so that nobody takes it for a real transaction.
         let id = format!("{:064x}", random.random::<u128>());
         match self {
             Self::Swap { amount, token_in, best, .. } => Confirmation {
@@ -339,7 +339,7 @@ impl OrderExecutor for PaperExecutor {
                 });
             }
             random = self.random_of(handle.order(), handle.attempt());
-            // What is sent already can only be confirmed late, or not at all.
+            // A transaction that was sent can only be confirmed late, or not at all.
             mishap = self.mishap(&mut random).map(|_any| Mishap::Timeout);
         }
     }

@@ -1,4 +1,4 @@
-//! Placing an order, and placing a dead letter's again.
+//! Placing an order, and placing a dead letter again.
 
 use bytes::Bytes;
 use tracing::debug;
@@ -13,9 +13,9 @@ use crate::storage::{Enqueued, Idempotency, JobKind, JobState, JobView, NewJob, 
 /// An order that was placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placed {
-    /// Its name.
+    /// The order's id.
     pub order: OrderId,
-    /// The same request was placed before, and this is what it became.
+    /// The same request was placed before, as this order.
     pub repeated: bool,
 }
 
@@ -26,13 +26,13 @@ pub enum PlaceError {
     /// The idempotency key was used for another order.
     #[error("this idempotency key was used for another order; use a new key for a new order")]
     Conflict,
-    /// There are as many unfinished orders as may be.
+    /// The queue has as many unfinished orders as it may have.
     #[error("there are {max} orders under way already; try again in a moment")]
     Full {
         /// The bound.
         max: usize,
     },
-    /// The storage did not answer: the order may have been placed all the same.
+    /// The storage did not answer: the order may have been placed nevertheless.
     #[error("the storage does not answer at the moment")]
     Unavailable(#[from] StorageError),
 }
@@ -41,7 +41,7 @@ pub enum PlaceError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RetryError {
-    /// It is no dead letter, or not any more.
+    /// It is not a dead letter, or was placed again already.
     #[error("this order is no dead letter, or was placed again before")]
     Unknown,
     /// It may have been carried out.
@@ -64,9 +64,8 @@ impl Orders {
         self.desk().schema.read(text)
     }
 
-    /// Queues an order, which is its owner's from then on; nobody's where there is none. With an
-    /// idempotency key, the same key of the same owner and the same request give the same order for as long
-    /// as keys are kept.
+    /// Queues an order for its owner, if it has one. With an idempotency key, the same request with the same
+    /// key and owner gives the same order for as long as keys are kept.
     ///
     /// # Errors
     /// See [`PlaceError`].
@@ -80,7 +79,7 @@ impl Orders {
         let (random, is_retry) = (OrderId::random(), request.retry_of().is_some());
         let order = owner.map_or(random, |owner| OrderId(owner.name(random.0)));
         let idempotency = key.map(|key| Idempotency {
-            // Names of our own must not meet a client's, nor those of two clients each other.
+            // Our own keys must not collide with a client's, nor the keys of two clients.
             key: match owner {
                 _ if is_retry => key.to_owned(),
                 Some(owner) => format!("of:{owner}:{key}"),
@@ -91,7 +90,8 @@ impl Orders {
         let kind = Some(JobKind::clone(&self.desk().kind));
         let job = NewJob { id: order.into(), payload, kind, idempotency };
         let bounds = self.desk().config.bounds();
-        // A dead letter is everybody's: another node may be asked to place it again too.
+        // Any node may be asked to place a dead letter again, so the new order must not stay on this node
+        // alone.
         let may_keep = self.desk().config.when_degraded == WhenDegraded::Accept && !is_retry;
         let queued = match may_keep {
             true => self.desk().backend.enqueue_here(&job, &bounds).await,
@@ -116,8 +116,8 @@ impl Orders {
         }
     }
 
-    /// Places a dead letter's order again, as a new order of the same owner: the old one has ended, and stays so. Asking
-    /// twice at once gives one new order. One that may have been submitted is placed again only with
+    /// Places a dead letter's order again, as a new order of the same owner; the old order stays ended. Two
+    /// requests at once give one new order. An order that may have been submitted is placed again only with
     /// `force`: somebody has to find out first what became of it.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Probes of what reads orders, and what workers outside tell of them: see [`crate::probes`].
+//! Probes of the readers of orders, and of the updates of outside workers: see [`crate::probes`].
 
 use super::request::{InvalidOrder, OrderRequest};
 use crate::support::probing::{json, text, told};
@@ -31,7 +31,7 @@ pub(crate) fn orders(bytes: &[u8]) {
     let of = |name| request.number(name).expect("a number");
     let (fraction, percent) = (of("slippage"), of("slippagePercent"));
     assert!((fraction * 100.0 - percent).abs() <= 1e-9 * percent, "{handed_out}");
-    // Its client is shown what it placed, and may place that again as the same order.
+    // The client sees the order that it placed, and may place it again as the same order.
     let shown = request.shown_as_swap();
     let shown_again = OrderRequest::parse(shown.as_json().get()).expect("what was taken is taken again");
     assert_eq!(shown_again.fingerprint(), request.fingerprint());

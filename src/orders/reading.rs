@@ -7,18 +7,18 @@ use crate::model::{ChannelName, JobId, OrderId};
 use crate::protocol::DeadLetter;
 use crate::storage::{JobCounts, JobState, JobView, Result as StorageResult, StorageError};
 
-/// Orders of which one page of a list is made up, at the most: with a filter that few match, a page
-/// may be short and still have a next one.
+/// The most orders that are read for one page of a list: with a filter that few orders match, a page may be
+/// short and still have a next page.
 const SCANNED_MAX: usize = 1_000;
 
-/// The same of orders of all owners that are passed over for one's own: more than are kept, so that a list
-/// of few among many ends where they do.
+/// The most orders that are passed over for a list of one owner: more than are kept, so that such a list ends
+/// where the owner's orders end.
 const LOOKED_AT_MAX: usize = 200_000;
 
 /// Jobs read at once for a list.
 const SCAN_PAGE: usize = 100;
 
-/// A page of a list ends before its orders come to more bytes than this; one is in it in any case.
+/// A page of a list ends before its orders take more bytes than this; it has at least one order.
 const LIST_BYTES_MAX: usize = 1 << 20;
 
 impl Orders {
@@ -34,10 +34,10 @@ impl Orders {
         self.desk().backend.job_counts().await
     }
 
-    /// All that is known of an order; `None` when nothing is, anywhere.
+    /// All that is known of an order; `None` if it is unknown on every node.
     ///
     /// # Errors
-    /// The storage did not answer; or it is away, and this node knows nothing of the order.
+    /// The storage did not answer; or it is away, and this node does not know the order.
     pub async fn get(&self, order: OrderId) -> StorageResult<Option<OrderView>> {
         let channel = ChannelName::order(order);
         if self.desk().backend.is_degraded_for(&channel) {
@@ -49,42 +49,43 @@ impl Orders {
             self.desk().channels.read_after(&channel, None, usize::MAX),
         );
         let (job, newest, mut page) = match found {
-            // It went while it was asked.
+            // The storage went away meanwhile.
             Err(StorageError::Unknown { .. }) => return self.get_from_here(order).await.map(Some),
             found => found?,
         };
         if newest.as_ref().is_some_and(|newest| newest.offset > page.top) {
-            // It came between the two answers, and what is said of the order is to be among its updates.
+            // It was appended between the two reads; the newest update must be among the updates.
             page = self.desk().channels.read_after(&channel, None, usize::MAX).await?;
         }
         if job.is_none() && newest.is_none() {
-            // The storage may have gone meanwhile, and what answered is this node alone.
+            // The storage may have gone away meanwhile, so that only this node answered.
             let is_degraded = self.desk().backend.is_degraded_for(&channel);
             return if is_degraded { Err(StorageError::Unknown { op: "order" }) } else { Ok(None) };
         }
         Ok(Some(view::whole(order, job, newest, page, self.shows())))
     }
 
-    /// What this node knows of an order by itself.
+    /// What this node alone knows of an order.
     async fn get_from_here(&self, order: OrderId) -> StorageResult<OrderView> {
         let (job, newest) = tokio::join!(self.desk().backend.job(order.into()), self.desk().newest(order));
         let (job, newest) = (unless_unknown(job)?, newest?);
         if job.is_none() && newest.is_none() {
             return Err(StorageError::Unknown { op: "order" });
         }
-        // Asked for last: a channel that is read begins a life here, which is not for any name.
+        // Read last: reading a channel creates its log on this node, which must not happen for arbitrary
+        // names.
         let channel = ChannelName::order(order);
         let page = self.desk().channels.read_after(&channel, None, usize::MAX).await?;
         let view = view::whole(order, job, newest, page, self.shows());
         Ok(OrderView { degraded: self.desk().backend.is_degraded_for(&channel), ..view })
     }
 
-    /// Orders, the newest first: those queued before `before`, with a status (`pending`, or the type
-    /// of the newest update) or with any, `limit` at the most. Also, the order to go on from, where
-    /// there may be more. `None` when `before` is not known (any more). While the storage is away, the
-    /// orders that this node knows by itself.
+    /// Orders, the newest first: those queued before `before`, with a status (`pending`, or the type of the
+    /// newest update) or with any, at most `limit`. Also the order from which the next page goes on, if there
+    /// may be one. `None` if `before` is unknown, or not known any more. While the storage is away, these are
+    /// the orders that this node knows by itself.
     ///
-    /// With an `owner` those of that one alone: nothing tells of others, not even where a page ends.
+    /// With an `owner`, only that owner's: nothing reveals other orders, not even where a page ends.
     ///
     /// # Errors
     /// The storage did not answer.
@@ -97,7 +98,7 @@ impl Orders {
     ) -> StorageResult<Option<Listed<OrderView>>> {
         let was_degraded = self.desk().backend.is_degraded();
         let degraded = || was_degraded || self.desk().backend.is_degraded();
-        // A list may take hundreds of calls of the storage; others wait.
+        // A list may take hundreds of calls to the storage, so only a few are built at once.
         let _place = self.desk().lists.acquire().await;
         let mut found = Vec::new();
         let mut cursor = before.map(JobId::from);
@@ -106,7 +107,7 @@ impl Orders {
         }
         let is_listed = |job: &JobView| is_of(job, owner);
         let (mut scanned, mut bytes) = (0, 0);
-        // The last one that may be named, from where the next page goes on.
+        // The last order that may be named, from which the next page goes on.
         let mut last = cursor;
         let mut looked_at = 0;
         while scanned < SCANNED_MAX && looked_at < LOOKED_AT_MAX {
@@ -115,10 +116,11 @@ impl Orders {
             cursor = page.last().map(|job| job.id);
             looked_at += page.len();
             page.retain(is_listed);
-            // Others' are not looked into, and do not count: an owner's list ends where its orders do.
+            // Other owners' orders are not read further, and do not count: a list of one owner ends where its
+            // orders end.
             scanned += page.len();
-            // One after the other on one connection: they go out together. A job that cannot have the
-            // status is not looked into.
+            // The calls share one connection, so they are sent together. A job that cannot have the status is
+            // not read further.
             let newest = page.iter().map(|job| {
                 let is_out = status.is_some_and(|status| !may_be(job, status));
                 async move { if is_out { Ok(None) } else { self.desk().newest(job.id.into()).await } }
@@ -153,7 +155,7 @@ impl Orders {
         }
     }
 
-    /// Whether anything was told of an order, by whomever.
+    /// Whether an order has any update, from whatever source.
     ///
     /// # Errors
     /// The storage did not answer.
@@ -161,8 +163,8 @@ impl Orders {
         Ok(self.desk().newest(order).await?.is_some())
     }
 
-    /// Orders that were tried in vain, the newest first, with an `owner` those of that one alone; `None`
-    /// when `before` is not known.
+    /// Orders whose attempts all failed, the newest first; with an `owner`, only that owner's. `None` if
+    /// `before` is unknown.
     ///
     /// # Errors
     /// The storage did not answer.
@@ -178,7 +180,7 @@ impl Orders {
         if !self.knows(cursor, owner).await? {
             return Ok(None);
         }
-        // Of a list there may be much that is read only to be left out.
+        // Of a list of one owner, many jobs may be read only to be left out.
         let _place = self.desk().lists.acquire().await;
         let (mut found, mut bytes, mut last, mut looked_at) = (Vec::new(), 0, before, 0);
         while looked_at < LOOKED_AT_MAX {
@@ -205,13 +207,13 @@ impl Orders {
     }
 }
 
-/// Whether an order is an owner's; each is where none is given.
+/// Whether an order is the owner's; true for every order if no owner is given.
 fn is_of(job: &JobView, owner: Option<Owner>) -> bool {
     owner.is_none_or(|owner| owner.owns(job.id.0))
 }
 
-/// Whether an order may have a status, by its job alone. A job is behind its order's updates where a run
-/// was broken off.
+/// Whether an order may have a status, judged by its job alone. A job lags behind its order's updates if a
+/// run broke off.
 fn may_be(job: &JobView, status: &str) -> bool {
     match (job.state, status) {
         (JobState::Dead, status) => status == "failed",
@@ -220,7 +222,7 @@ fn may_be(job: &JobView, status: &str) -> bool {
     }
 }
 
-/// What is not known here may be there all the same.
+/// What is unknown here may exist nevertheless: counts as absent.
 fn unless_unknown<T>(found: StorageResult<Option<T>>) -> StorageResult<Option<T>> {
     match found {
         Err(StorageError::Unknown { .. }) => Ok(None),

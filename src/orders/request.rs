@@ -1,4 +1,4 @@
-//! What a client orders.
+//! An order as a client places it.
 
 use std::collections::HashSet;
 
@@ -14,25 +14,24 @@ use crate::support::json::json_fault;
 /// The longest name of a token, in bytes.
 const TOKEN_LEN_MAX: usize = 64;
 
-/// The most bytes that `metadata` may have.
+/// The most bytes of `metadata`.
 const METADATA_BYTES_MAX: usize = 4_096;
 
 /// The longest number, as text.
 const NUMBER_LEN_MAX: usize = 64;
 
-/// Faults that are told at once, at the most.
+/// The most faults that are reported at once.
 pub(super) const FAULTS_MAX: usize = 20;
 
 const FIELDS: [&str; 5] = ["tokenIn", "tokenOut", "amount", "slippage", "metadata"];
 
-/// The field that says which dead letter an order tries again. It is the gateway's.
+/// The field that names the dead letter that an order repeats. Only the gateway sets it.
 pub(super) const RETRY_OF: &str = "retryOf";
 
-/// How much worse than quoted the price of a swap may become where it is not said, in per cent.
+/// How much worse than quoted the price of a swap may become by default, in per cent.
 const SLIPPAGE_PERCENT: &str = "0.5";
 
-/// An order as workers are handed it: one JSON object. Numbers keep the digits that they were written
-/// with.
+/// An order as workers receive it: one JSON object. Numbers keep the digits with which they were written.
 #[derive(Debug, Clone)]
 pub struct OrderRequest(Box<RawValue>);
 
@@ -43,13 +42,13 @@ impl<'de> Deserialize<'de> for OrderRequest {
     }
 }
 
-/// A text that is no order.
+/// Why a text is not an order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidOrder {
     /// Not JSON.
     #[error("not JSON: {0}")]
     Json(String),
-    /// JSON, with wrong fields: all of them.
+    /// JSON with wrong fields; lists all of them.
     #[error("the order has {} wrong {}", .0.len(), if .0.len() == 1 { "field" } else { "fields" })]
     Fields(Vec<FieldFault>),
 }
@@ -58,7 +57,7 @@ impl OrderRequest {
     /// Reads a swap of one token for another as clients send it: `tokenIn`, `tokenOut`, `amount` (a finite
     /// number greater than 0) and, optionally, `slippage` (in per cent, 0 to 100) and `metadata`.
     ///
-    /// Workers are handed `slippage` as a fraction, and beside it `slippagePercent`.
+    /// Workers receive `slippage` as a fraction, together with `slippagePercent`.
     ///
     /// # Errors
     /// Everything that is wrong with it.
@@ -96,7 +95,7 @@ impl OrderRequest {
                 fault(name, format!("is missing: {expected}"));
                 return RawValue::NULL.to_owned();
             };
-            // As text it is kept as it is, so it must not be long.
+            // It is stored as text, so it must not be long.
             let number: Option<f64> = serde_json::from_str(value.get()).ok();
             let number = number.filter(|_| value.get().len() <= NUMBER_LEN_MAX);
             if !number.is_some_and(|number| number.is_finite() && good(number)) {
@@ -153,13 +152,13 @@ impl OrderRequest {
         Ok(Self::written(order))
     }
 
-    /// An order that was read already.
+    /// An order from fields that were checked already.
     pub(super) fn written(fields: PayloadWriter) -> Self {
         let json = String::from_utf8(fields.finish().into()).expect("made of text");
         Self(RawValue::from_string(json).expect("made of JSON"))
     }
 
-    /// All of it.
+    /// The whole order.
     pub fn as_json(&self) -> &RawValue {
         &self.0
     }
@@ -168,7 +167,7 @@ impl OrderRequest {
         serde_json::from_str(self.0.get()).map(|OrderedFields(fields)| fields).unwrap_or_default()
     }
 
-    /// A field as it was written.
+    /// A field, as it was written.
     pub fn field(&self, name: &str) -> Option<&RawValue> {
         self.fields().into_iter().find_map(|(field, value)| (field == name).then_some(value))
     }
@@ -183,12 +182,12 @@ impl OrderRequest {
         serde_json::from_str(self.field(name)?.get()).ok()
     }
 
-    /// The dead letter that this order tries again.
+    /// The dead letter that this order repeats.
     pub fn retry_of(&self) -> Option<OrderId> {
         self.text(RETRY_OF)?.parse().ok()
     }
 
-    /// The same order, in place of one that is a dead letter.
+    /// The same order, as the repetition of a dead letter.
     pub(super) fn as_retry_of(&self, order: OrderId) -> Self {
         let mut fields = PayloadWriter::default();
         for (name, value) in self.fields().iter().filter(|(name, _)| name != RETRY_OF) {
@@ -198,7 +197,7 @@ impl OrderRequest {
         Self::written(fields)
     }
 
-    /// Equal for orders that say the same, in whatever order and with whatever white space.
+    /// Equal for orders with the same fields and values, in whatever order and with whatever white space.
     pub(super) fn fingerprint(&self) -> String {
         let mut fields = self.fields();
         fields.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -207,8 +206,8 @@ impl OrderRequest {
         Uuid::new_v5(&Uuid::NAMESPACE_OID, &sorted.finish()).simple().to_string()
     }
 
-    /// A swap as its client wrote it: with `slippage` in per cent. Those of builds that took a fraction
-    /// have no `slippagePercent`.
+    /// A swap as its client wrote it: with `slippage` in per cent. Swaps of old builds, whose clients gave a
+    /// fraction, have no `slippagePercent`.
     pub(super) fn shown_as_swap(&self) -> Self {
         let percent = self.field("slippagePercent").map(|percent| percent.get().to_owned());
         let mut fields = PayloadWriter::default();
@@ -240,7 +239,7 @@ pub(super) fn read_fields<'a>(
     Ok(fields)
 }
 
-/// A fault for each field that was there before.
+/// A fault for each field whose name occurred before.
 pub(super) fn twice(fields: &[(String, &RawValue)]) -> Vec<FieldFault> {
     let mut names = HashSet::new();
     let repeated = fields.iter().filter(|(name, _)| !names.insert(name.as_str()));
@@ -255,7 +254,7 @@ pub(super) fn shown_name(name: &str) -> String {
 /// A number with its decimal point moved: by text, since 0.7 / 100 is not 0.007 in binary.
 fn shifted(number: &str, places: i64) -> String {
     let (digits, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
-    // One that is longer than any number is as good as the least or the greatest that there is.
+    // An exponent with more digits than an i64 counts as the least or the greatest exponent.
     let beyond = if exponent.starts_with('-') { i64::MIN } else { i64::MAX };
     let exponent = exponent.parse::<i64>().unwrap_or(beyond).saturating_add(places);
     let moved: f64 = format!("{digits}e{exponent}").parse().unwrap_or(0.0);
@@ -301,7 +300,7 @@ mod tests {
             let shown = if given.is_empty() { r#","slippage":0.5"# } else { given };
             assert_eq!(order.shown_as_swap().as_json().get(), swap(shown));
         }
-        // As a build wrote it that took fractions.
+        // As an old build wrote it, which took fractions.
         let order: OrderRequest = serde_json::from_str(&swap(r#","slippage":0.007"#)).unwrap();
         assert_eq!(order.shown_as_swap().as_json().get(), swap(r#","slippage":0.7"#));
         assert_eq!((order.number("amount"), order.text("tokenOut").as_deref()), (Some(1.5), Some("USDC")));

@@ -1,4 +1,4 @@
-//! One run of an order's job: what it may tell, and under which lease and attempt.
+//! One run of an order's job: which updates it may publish, and under which lease and attempt.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +18,11 @@ use crate::model::{Entry, EntryKind, OrderId};
 use crate::protocol::{OrderUpdate, PayloadWriter, Standing, quoted};
 use crate::storage::{Attempt, ClaimedJob, Ending, Held, Refusal, StorageError};
 
-/// Why a run cannot go on, or a report was not taken.
+/// Why a run cannot go on, or a report was not accepted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// Somebody else may have the order by now, or it has ended.
+    /// Another worker may have the order by now, or the order has ended.
     #[error("the lease of this order is lost")]
     LeaseLost,
     /// The order was cancelled before it was submitted.
@@ -49,34 +49,34 @@ pub(super) struct Run {
     executor: String,
     previous: Option<Entry>,
     standing: Option<Standing>,
-    /// The order was cancelled when it was claimed, and in time.
+    /// The order was found cancelled, in time, when it was claimed.
     cancelled: bool,
     committed: bool,
-    /// The attempt that this run has submitted, under a lease that the storage said holds.
+    /// The attempt that this run has submitted, under a lease that the storage confirmed.
     submitted: Option<u32>,
     lease: Arc<Lease>,
 }
 
-/// What a claim tells.
+/// The data of a claim.
 #[derive(Debug)]
 pub(super) struct Claim {
     pub(super) order: OrderId,
     pub(super) token: u64,
     pub(super) run: u32,
-    /// The job was asked to be cancelled.
+    /// The job was marked as cancelled.
     pub(super) cancelled: bool,
     pub(super) committed: bool,
-    /// What the job says of its attempts.
+    /// What the job stores of its attempts.
     pub(super) attempt: Attempt,
-    /// When the claim was asked for.
+    /// When the claim was requested.
     pub(super) asked: Instant,
     pub(super) lasts: Duration,
-    /// The newest update there is.
+    /// The order's newest update.
     pub(super) newest: Option<Entry>,
 }
 
 impl Claim {
-    /// Of a job that was claimed just now.
+    /// For a job that was claimed just now.
     pub(super) fn of(job: &ClaimedJob, asked: Instant, lasts: Duration, newest: Option<Entry>) -> Self {
         let ClaimedJob { id, token, run, cancelled, committed, attempt, .. } = *job;
         Self { order: id.into(), token, run, cancelled, committed, attempt, asked, lasts, newest }
@@ -125,17 +125,17 @@ impl Run {
         &self.executor
     }
 
-    /// Whether the order was cancelled in time, so that nothing is left but to end it.
+    /// Whether the order was cancelled in time, so that it only has to be ended.
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled
     }
 
-    /// How far the run before came.
+    /// How far the run before this one came.
     pub(super) fn previous(&self) -> Option<Standing> {
         self.previous.as_ref().map(|previous| standing(previous, self.committed))
     }
 
-    /// How the run of a worker that got as far as the last update, and no further, would have ended.
+    /// The ending of a run whose worker published the last update but did not end the job.
     pub(super) fn left_over(&self) -> Option<Ending> {
         #[derive(Default, Deserialize)]
         #[serde(default, rename_all = "camelCase")]
@@ -148,7 +148,7 @@ impl Run {
         Some(if dead_letter { Ending::Dead { error: message } } else { Ending::Done })
     }
 
-    /// This is another call of a run that has told something already: its attempt goes on.
+    /// For a later call of a run that has published an update already: its attempt goes on.
     pub(super) fn go_on(&mut self) {
         if let Some(standing) = &self.standing {
             self.attempts.go_on(standing.attempt);
@@ -161,8 +161,8 @@ impl Run {
         Arc::clone(&self.lease).keep(cancels)
     }
 
-    /// Whether the run may go on. Where the lease has run out by this process' own clock, it waits
-    /// until the storage says whose it is.
+    /// Whether the run may go on. If the lease has run out by this process's own clock, waits until the
+    /// storage says who has the lease.
     async fn check(&self) -> Result<(), RunError> {
         let mut failures = 0;
         loop {
@@ -177,7 +177,7 @@ impl Run {
         }
     }
 
-    /// Asks the storage whose the order is; false, after a while, where it did not say.
+    /// Asks the storage to extend the lease; false, after a pause, if it did not answer.
     async fn try_to_extend(&self, failures: &mut u32) -> bool {
         let Err(error) = self.lease.extend().await else { return true };
         let what = "whose an order is cannot be found out yet";
@@ -185,7 +185,7 @@ impl Run {
         false
     }
 
-    /// Tells a step that the executor has come to.
+    /// Publishes a step that the executor has reached.
     pub(super) async fn report(
         &mut self,
         kind: EntryKind,
@@ -198,7 +198,7 @@ impl Run {
         self.tell(update).await
     }
 
-    /// Publishes an update that may follow on the newest one. Waits while the storage is away.
+    /// Publishes an update that may follow the newest one. Waits while the storage is away.
     pub(super) async fn tell(&mut self, update: OrderUpdate) -> Result<(), RunError> {
         self.check().await?;
         let (next, anew) = (&update.standing, self.attempts.anew());
@@ -208,7 +208,7 @@ impl Run {
             None => Err(format!("the first `attempt` is {anew}; {} was given", next.attempt)),
         };
         allowed.map_err(RunError::Invalid)?;
-        // What is told of an attempt after it was submitted allows nothing that was not allowed before.
+        // Reports of an attempt that was submitted already allow nothing new.
         let attempt = next.attempt;
         let submits = next.kind == EntryKind::Submitted && self.submitted != Some(attempt);
         // From `submitted` on, and once it is confirmed, an order can no longer be cancelled.
@@ -217,15 +217,15 @@ impl Run {
         }
         self.append(update).await?;
         if submits {
-            // Whoever claimed the job while this was on its way knows nothing of it, or takes it for
-            // the run before: what is sent from here on must be sent under a lease that holds.
+            // A worker that claimed the job while this update was under way does not know of it, or takes it
+            // for the previous run's: what is sent from here on must be sent under a lease that holds.
             self.renew().await?;
             self.submitted = Some(attempt);
         }
         Ok(())
     }
 
-    /// Lets the storage say that the lease holds.
+    /// Waits until the storage has confirmed the lease.
     pub(super) async fn renew(&self) -> Result<(), RunError> {
         let mut failures = 0;
         while !self.try_to_extend(&mut failures).await {}
@@ -269,13 +269,13 @@ impl Run {
         }
     }
 
-    /// The order was carried out: its last update.
+    /// The order was carried out: publishes its last update.
     pub(super) async fn confirm(
         &mut self,
         fields: impl FnOnce(&mut PayloadWriter),
         message: &str,
     ) -> Result<(), RunError> {
-        // It belongs to the attempt that was told of last.
+        // It belongs to the attempt of the newest update.
         let attempt = self.standing.as_ref().map_or(self.attempt(), |standing| standing.attempt);
         let update = self.update(EntryKind::Confirmed, 100, attempt, message, fields);
         self.tell(update).await?;
@@ -283,7 +283,7 @@ impl Run {
         Ok(())
     }
 
-    /// The order will not be carried out: its last update.
+    /// The order will not be carried out: publishes its last update.
     pub(super) async fn fail(&mut self, code: &str, message: &str, is_dead: bool) -> Result<(), RunError> {
         let attempts = self.attempts.end();
         let update = self.update(EntryKind::Failed, 0, attempts, message, |payload| {
@@ -299,7 +299,7 @@ impl Run {
         Ok(())
     }
 
-    /// An update of this run: what all of them say, and then what `write` adds.
+    /// An update of this run: the fields that all of its updates have, and those that `write` adds.
     fn update(
         &self,
         kind: EntryKind,
@@ -329,14 +329,13 @@ impl From<StorageError> for RunError {
     }
 }
 
-/// Adds fields of an executor's.
+/// Adds an executor's fields.
 pub(super) fn push_all(payload: &mut PayloadWriter, fields: &[(&str, Value)]) {
     fields.iter().for_each(|(name, value)| payload.push_value(name, value));
 }
 
-/// Where an order stands with its newest update. One of a stage that only a newer version knows counts
-/// as the nearest that this one knows: once the order has passed its point of no return, it may have
-/// been submitted.
+/// An order's standing after its newest update. A stage that only newer versions know counts as the nearest
+/// stage that this version knows: past its point of no return, the order may have been submitted.
 fn standing(newest: &Entry, committed: bool) -> Standing {
     let standing = Standing::of(newest);
     if standing.kind.unknown().is_none() || standing.kind.is_terminal() {

@@ -1,4 +1,4 @@
-//! What an order must look like: a swap, or whatever a JSON Schema of the operator's says.
+//! What an order must look like: a swap, or what the operator's JSON Schema says.
 
 use std::path::Path;
 
@@ -11,13 +11,13 @@ use super::request::{FAULTS_MAX, InvalidOrder, OrderRequest, RETRY_OF, read_fiel
 use crate::protocol::{FieldFault, PayloadWriter};
 use crate::support::json::json_fault;
 
-/// What stands for a swap in place of a file.
+/// The setting for a swap, in place of a file.
 pub(super) const SWAP: &str = "swap";
 
 /// The longest message about a field, in characters: it may repeat what the client sent.
 const MESSAGE_LEN_MAX: usize = 300;
 
-/// A swap, as a JSON Schema: what [`OrderRequest::parse`] takes, for programs that ask.
+/// A swap as a JSON Schema: what [`OrderRequest::parse`] accepts, for programs that ask.
 const SWAP_DOCUMENT: &str = r#"{
   "$schema": "https://json-schema.org/draft/2020-12/schema",
   "title": "A swap",
@@ -49,11 +49,11 @@ enum Rules {
 }
 
 impl OrderSchema {
-    /// The one that `orders.schema` names: `swap`, or the file of a JSON Schema. Nothing is fetched:
+    /// The schema that `orders.schema` names: `swap`, or the file of a JSON Schema. Nothing is fetched:
     /// references must stay within the file.
     ///
     /// # Errors
-    /// Why the file is of no use, for people.
+    /// Why the file cannot be used, for people.
     pub fn load(setting: &str) -> Result<Self, String> {
         if setting == SWAP {
             return Ok(Self { rules: Rules::Swap, document: Bytes::from_static(SWAP_DOCUMENT.as_bytes()) });
@@ -64,7 +64,7 @@ impl OrderSchema {
         })?;
         let schema: Value = serde_json::from_str(&text)
             .map_err(|error| format!("{setting:?} is not JSON: {}", json_fault(&text, &error)))?;
-        // Patterns that cannot take longer than their text is long; formats are checked, not noted.
+        // Patterns that run in time linear in their text; formats are checked, not only noted.
         let options = jsonschema::options().offline().should_validate_formats(true);
         let validator = options.with_pattern_options(PatternOptions::regex()).build(&schema);
         let validator = validator.map_err(|error| {
@@ -108,7 +108,7 @@ impl OrderSchema {
     }
 }
 
-/// The faults that an error is, each with the field's path, such as `period.start` or `legs.0.hub`.
+/// The faults behind a schema's error, each with the field's path, such as `period.start` or `legs.0.hub`.
 fn told(error: &ValidationError<'_>) -> Vec<FieldFault> {
     let path = error.instance_path().as_str().trim_start_matches('/').replace('/', ".");
     let of = |name: &str| match path.as_str() {

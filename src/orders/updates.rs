@@ -1,4 +1,4 @@
-//! Updates of orders: how each is appended and the newest one read, and those of orders that nobody here
+//! Updates of orders: appending them, reading the newest one, and accepting those of orders that nobody here
 //! carries out.
 
 use std::fmt;
@@ -12,25 +12,25 @@ use crate::model::{ChannelName, DraftEntry, Entry, EntryKind, OrderId};
 use crate::protocol::{OrderUpdate, Standing};
 use crate::storage::{Result as StorageResult, StorageError};
 
-/// Why outside updates were not taken.
+/// Why outside updates were not accepted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpdateError {
-    /// The order has a job: its worker tells of it.
+    /// The order has a job: only its worker may report on it.
     #[error("this order is carried out by a worker, who alone may tell of it")]
     HasJob,
     /// The order has had its last update.
     #[error("the order has ended")]
     Ended,
-    /// An update may not follow on the one before it. Nothing was accepted.
+    /// An update may not follow the one before it. No update was accepted.
     #[error("{problem}")]
     Invalid {
-        /// Which one, counting from 0.
+        /// Which update, counting from 0.
         index: usize,
         /// What is wrong.
         problem: String,
     },
-    /// The channel did not take them.
+    /// The channel did not accept the updates.
     #[error(transparent)]
     Publish(#[from] PublishError),
     /// The storage did not answer.
@@ -38,9 +38,9 @@ pub enum UpdateError {
     Unavailable(#[from] StorageError),
 }
 
-/// Somebody who is told how orders get on that workers carry out under leases of this gateway.
+/// Is told the progress of the orders that workers carry out under leases of this gateway.
 pub trait OrderWatch: fmt::Debug + Send + Sync {
-    /// These updates, at least one, are in the channel of the order. Must not wait.
+    /// These updates, at least one, are in the order's channel. Must not wait.
     fn told(&self, order: OrderId, updates: &[DraftEntry]);
 }
 
@@ -55,11 +55,11 @@ impl Desk {
         let kinds: Vec<EntryKind> = drafts.iter().map(|draft| draft.kind.clone()).collect();
         let channel = ChannelName::order(order);
         let watched = self.watch.as_ref().filter(|_| fence.is_some()).map(|watch| (watch, drafts.clone()));
-        // In a box, since each `async fn` between here and an executor would copy all of it.
+        // Boxed, since each `async fn` between here and an executor would copy the future.
         let published = Box::pin(self.channels.publish_under(&channel, drafts, fence)).await;
         let accepted = published.as_ref().map_or_else(PublishError::accepted, |()| kinds.len());
         for kind in kinds.iter().take(accepted) {
-            // A line for each order would cost as much as half of all else that is done for it.
+            // A log line for each order would cost half as much as the rest of its processing.
             match kind {
                 EntryKind::Failed => info!(%order, kind = kind.as_str(), "order ended"),
                 kind if kind.is_terminal() => debug!(%order, kind = kind.as_str(), "order ended"),
@@ -72,7 +72,7 @@ impl Desk {
             watch.told(order, &drafts[..accepted]);
         }
         self.stats.updates.add(accepted as u64);
-        // What could not be confirmed may have been appended all the same.
+        // An update that could not be confirmed may have been appended nevertheless.
         if accepted > 0 || matches!(published, Err(PublishError::Unavailable { .. })) {
             self.mirror.appended(order);
         }
@@ -82,18 +82,18 @@ impl Desk {
         published
     }
 
-    /// The newest update of an order, also where it is no longer kept in the log.
+    /// The newest update of an order, even if its log does not hold it any more.
     pub(super) async fn newest(&self, order: OrderId) -> StorageResult<Option<Entry>> {
         Ok(self.channels.latest(&ChannelName::order(order), None, 1).await?.entries.pop())
     }
 }
 
 impl Orders {
-    /// Appends updates of an order that is carried out by nobody here.
+    /// Appends updates of an order that nobody here carries out.
     ///
-    /// While the storage is away, so are those of an order of which no job is known here: what nobody
-    /// can claim meanwhile is not told of by a worker, except by one that had it before, whose updates
-    /// say so.
+    /// While the storage is away, this includes an order whose job is not known here: nobody can claim its
+    /// job meanwhile, so no worker reports on it, except one that had claimed it before the outage; the
+    /// updates of that worker are marked.
     ///
     /// # Errors
     /// See [`UpdateError`].
@@ -122,7 +122,7 @@ impl Orders {
             let problem = format!("the first `attempt` is 1; {} was given", first.standing.attempt);
             return Err(UpdateError::Invalid { index: 0, problem });
         }
-        // All are looked at before any is appended: a fault leaves nothing half done.
+        // All are checked before any is appended: a fault leaves nothing half done.
         for (index, OrderUpdate { standing: next, draft }) in updates.into_iter().enumerate() {
             let allowed =
                 standing.as_ref().map_or(Ok(()), |standing| standing.allows(&next, standing.attempt + 1));

@@ -1,4 +1,4 @@
-//! Orders as they are shown.
+//! How orders are shown.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Deserialize;
@@ -9,10 +9,10 @@ use crate::model::{ChannelName, Entry, OrderId};
 use crate::protocol::{DeadLetter, Gap, Standing, entry_json};
 use crate::storage::{JobState, JobView, Page, is_fork_of_unknown};
 
-/// What is known of an order, with its updates as they were written for all.
+/// What is known of an order, with its updates in the form that all readers get.
 pub type OrderView = crate::protocol::OrderView<Box<RawValue>>;
 
-/// How many updates are gone before the first one of a page that was read from the oldest on.
+/// How many updates are missing before a page that was read from the oldest update on.
 fn gap_before(page: &Page) -> Gap {
     let is_of_unknown = || page.epoch.as_ref().is_some_and(is_fork_of_unknown);
     if page.out_of_reach > 0 || (!page.is_final && is_of_unknown()) {
@@ -29,18 +29,18 @@ pub(super) struct Shows {
     pub(super) swaps: bool,
 }
 
-/// Part of a list.
+/// One page of a list.
 #[derive(Debug, Clone)]
 pub struct Listed<T> {
-    /// In order.
+    /// The page's items, in order.
     pub found: Vec<T>,
-    /// The order to go on from, where there may be more.
+    /// The order from which the next page goes on, if there may be one.
     pub next: Option<OrderId>,
-    /// The storage is away, and these are the ones that this node knows by itself.
+    /// The storage is away, and these are the orders that this node knows by itself.
     pub degraded: bool,
 }
 
-/// As lists show it.
+/// An order as lists show it.
 pub(super) fn summary(job: &JobView, newest: Option<&Entry>, shows: Shows) -> OrderView {
     build(job.id.into(), Some(job), newest, shows)
 }
@@ -70,7 +70,7 @@ fn build(order: OrderId, job: Option<&JobView>, newest: Option<&Entry>, shows: S
     }
 }
 
-/// With its updates.
+/// An order with its updates.
 pub(super) fn whole(
     order: OrderId,
     job: Option<JobView>,
@@ -79,7 +79,7 @@ pub(super) fn whole(
     shows: Shows,
 ) -> OrderView {
     let channel = ChannelName::order(order);
-    // They were read one after the other: what is newer counts.
+    // The page and the newest update were read one after the other: the later one counts.
     let newest = newest.into_iter().chain(page.entries.last().cloned()).max_by_key(|entry| entry.offset);
     let updates = page.entries.iter().filter_map(|entry| message(&channel, entry));
     OrderView {
@@ -91,7 +91,7 @@ pub(super) fn whole(
     }
 }
 
-/// As the list of those shows it.
+/// A dead letter as the list of dead letters shows it.
 pub(super) fn dead_letter(job: &JobView, shows: Shows) -> DeadLetter {
     DeadLetter {
         order_id: job.id.into(),
@@ -104,12 +104,12 @@ pub(super) fn dead_letter(job: &JobView, shows: Shows) -> DeadLetter {
     }
 }
 
-/// Whether an update was told by whoever claimed the order's job.
+/// Whether an update was published by a worker under a claim.
 pub(super) fn is_of_a_worker(update: &Entry) -> bool {
     run_of(update).is_some()
 }
 
-/// The run that an update was told by.
+/// The run that published an update.
 pub(super) fn run_of(update: &Entry) -> Option<u32> {
     #[derive(Deserialize)]
     struct Fields {
@@ -118,7 +118,7 @@ pub(super) fn run_of(update: &Entry) -> Option<u32> {
     serde_json::from_slice::<Fields>(&update.draft.data).ok()?.run
 }
 
-/// What was ordered, as its client wrote it.
+/// What was ordered, as the client wrote it.
 fn request(job: &JobView, shows: Shows) -> Option<Box<RawValue>> {
     let order: OrderRequest = serde_json::from_slice(&job.payload).ok()?;
     let order = if shows.swaps { order.shown_as_swap() } else { order };

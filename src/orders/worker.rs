@@ -1,4 +1,4 @@
-//! Claims orders' jobs and has them carried out by an executor in this process.
+//! Claims the jobs of orders and has an executor in this process carry them out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,33 +18,33 @@ use crate::storage::{ClaimedJob, Ending};
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::panics::contain;
 
-/// How long orders under way may go on once the process stops; then they are given back.
+/// How long a stopping process lets the orders under way go on; then they are given back.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
-/// Carries orders out, several at once.
+/// Carries out several orders at once.
 #[derive(Debug)]
 pub(crate) struct Worker {
     desk: Arc<Desk>,
     executor: Arc<dyn OrderExecutor>,
 }
 
-/// What may break a run off.
+/// What may interrupt a run.
 #[derive(Debug)]
 struct Watched {
-    /// Changes whenever somebody asks this process to cancel an order; made before the claim.
+    /// Changes whenever this process is asked to cancel an order; subscribed before the claim.
     cancels: watch::Receiver<()>,
     /// The process is about to end.
     hurry: CancellationToken,
 }
 
 impl Worker {
-    /// A worker for what `orders` queues here and elsewhere.
+    /// A worker for the orders that are queued here and elsewhere.
     pub(crate) fn new(orders: &Orders, executor: Arc<dyn OrderExecutor>) -> Self {
         Self { desk: Arc::clone(orders.desk()), executor }
     }
 
-    /// Works until `stop`; then finishes what can be finished in a few seconds, and gives the rest
-    /// back to the queue.
+    /// Works until `stop`; then finishes what can be finished in a few seconds, and gives the rest back to
+    /// the queue.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let worker = Arc::new(self);
         let concurrency = worker.desk.config.concurrency;
@@ -66,7 +66,8 @@ impl Worker {
                 continue;
             }
             let asked = Instant::now();
-            // Noticed from here on: what is queued while the claim is under way wakes the next wait.
+            // From here on a notification is not missed: an order that is queued during the claim ends the
+            // next wait at once.
             let queued = worker.desk.queued.notified();
             let cancels = worker.desk.cancels.subscribe();
             let lease = worker.desk.config.lease();
@@ -76,7 +77,7 @@ impl Worker {
                     let idle = claimed.is_empty();
                     worker.desk.stats.runs.add(claimed.len() as u64);
                     for job in claimed {
-                        // What was claimed while the process was told to stop is not begun.
+                        // A job that was claimed while the process was told to stop is not begun.
                         let hurry = if stop.is_cancelled() { stop.clone() } else { hurry.clone() };
                         let watched = Watched { cancels: cancels.clone(), hurry };
                         runs.spawn(Arc::clone(&worker).work(job, asked, watched));
@@ -122,8 +123,8 @@ impl Worker {
         self.carry_out(run, &job.payload, watched).await;
     }
 
-    /// The order's newest update; `None` when the storage did not say for as long as the lease is
-    /// certain to last.
+    /// The order's newest update; `None` if the storage did not answer for as long as the lease certainly
+    /// lasts.
     async fn newest(&self, order: OrderId, asked: Instant) -> Option<Option<Entry>> {
         let mut failures = 0;
         while asked.elapsed() < self.desk.config.lease() {
@@ -189,7 +190,7 @@ impl Worker {
         }
     }
 
-    /// A report was not taken.
+    /// Handles a report that was not accepted.
     async fn stopped(&self, run: &mut Run, stopped: RunError) {
         match stopped {
             RunError::Cancelled => self.desk.note(self.desk.end_cancelled(run).await),
@@ -214,8 +215,8 @@ fn log_panic(ended: &Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        // Not one of the executor, which ends its try. The lease runs out, and the order is tried again, as
-        // if the process had ended.
+        // Not a panic of the executor, which only fails the attempt. The lease runs out, and the order is
+        // attempted again, as if the process had ended.
         error!(error = %error, "a run of an order panicked; this is a bug");
     }
 }

@@ -1,4 +1,4 @@
-//! Probes of what reads tokens, keys and rights.
+//! Probes of the parsers of tokens, keys and rights.
 
 use std::sync::LazyLock;
 
@@ -13,12 +13,13 @@ const SECRET: &str = "a secret of the probes, long enough to be one";
 
 const ISSUER: &str = "https://id.example/";
 
-/// Where tokens are told apart by the clock of this machine, so are those of probes.
+/// Tokens are checked against this machine's clock, so the probes use it too.
 fn now() -> i64 {
     chrono::Utc::now().timestamp()
 }
 
-/// With an issuer that has a secret, one that has public keys, and a file of API keys; only the secret is there.
+/// An access state with an issuer that has a secret, one with public keys, and a file of API keys; only the
+/// secret has been loaded.
 fn access() -> Access {
     let issuer = |name: &str| IssuerConfig { issuer: name.to_owned(), ..IssuerConfig::default() };
     let issuers = vec![
@@ -29,7 +30,7 @@ fn access() -> Access {
     Access::new(config).expect("settings")
 }
 
-/// Tokens: as they come; and where there are claims in place of one, they are signed first.
+/// Tokens as given; input that is a JSON object of claims is signed first.
 pub(super) fn tokens(bytes: &[u8]) {
     static ACCESS: LazyLock<Access> = LazyLock::new(|| {
         let access = access();
@@ -41,7 +42,7 @@ pub(super) fn tokens(bytes: &[u8]) {
     let refused = ACCESS.authenticate(shown).expect_err("nobody has signed it");
     told(&refused.to_string());
     assert!(shown.len() <= TOKEN_LEN_MAX || matches!(refused, Refused::TooLong | Refused::UnknownApiKey));
-    // `exp` is in seconds from now, so that what is kept does not expire.
+    // `exp` counts from now in the corpus, so that the stored inputs do not expire.
     let Ok(mut claims) = serde_json::from_str::<Value>(shown) else { return };
     if let Some(in_s) = claims.get("exp").and_then(Value::as_i64) {
         claims["exp"] = now().saturating_add(in_s).into();
@@ -61,7 +62,7 @@ pub(super) fn tokens(bytes: &[u8]) {
     assert!((now() - 60..=now() + 86_400 + 60).contains(&expires_at), "{expires_at}");
     assert_eq!(principal.tenant().is_some(), of("tenant").is_some());
     assert_eq!(*ACCESS.authenticate(&token).expect("as before"), *principal);
-    // Not a character of it may differ.
+    // Changing a single character must make the token invalid.
     let last = token.len() - 2;
     let mut other = token.into_bytes();
     other[last] = if other[last] == b'A' { b'B' } else { b'A' };
@@ -69,11 +70,11 @@ pub(super) fn tokens(bytes: &[u8]) {
     assert_eq!(ACCESS.authenticate(&other).err(), Some(Refused::Signature));
 }
 
-/// What a place of keys gives: secrets, PEM, JWK Sets, API keys.
+/// The contents of a key source: secrets, PEM, JWK Sets, API keys.
 pub(super) fn keys(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let (access, now) = (access(), now());
-    // That of the secret, that of public keys, and the file of API keys.
+    // In order: the secret, the public keys, and the file of API keys.
     let places = access.due(now);
     assert_eq!(access.given(&places[0], Ok((SECRET.to_owned(), None)), now), Given::News);
     let claims = serde_json::json!({"iss": ISSUER, "aud": "zonewire", "sub": "alice", "exp": now + 60});
@@ -83,12 +84,12 @@ pub(super) fn keys(bytes: &[u8]) {
     };
     for (n, place) in places.iter().enumerate() {
         match (n, access.given(place, Ok((text.to_owned(), None)), now)) {
-            // It took the place of the other one.
+            // The new secret has replaced the old one.
             (0, Given::News) => assert!(holds(text) && holds(SECRET) == (text.trim() == SECRET)),
             (0, Given::Same) => assert_eq!(text, SECRET),
             (_, Given::Problem { problem, .. }) => {
                 told(&problem);
-                assert!(n > 0 || holds(SECRET), "what it gave before goes on");
+                assert!(n > 0 || holds(SECRET), "the previous keys stay in effect");
             }
             _ => {}
         }
@@ -102,7 +103,7 @@ pub(super) fn keys(bytes: &[u8]) {
     }
 }
 
-/// Names, and rights with the names in them.
+/// Names, and rights that contain names.
 pub(super) fn names(bytes: &[u8]) {
     crate::protocol::probes::names(bytes);
     match text(bytes).map(str::parse::<Right>) {

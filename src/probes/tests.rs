@@ -1,4 +1,4 @@
-//! Each probe, on what is kept in `fuzz/corpus` and on what is nearly that.
+//! Runs each probe on its corpus and on mutations of it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,18 +11,19 @@ use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner
 
 use super::ALL;
 
-/// How many inputs are made for each probe: the same ones each time, so that what fails here is what was changed.
-/// `ZONEWIRE_PROBE_CASES=<count>` makes so many others, and `just fuzz` looks for them by what they reach.
+/// How many mutations are made for each probe. They are the same in each run, so that a new failure comes
+/// from a change in the code. `ZONEWIRE_PROBE_CASES=<count>` makes that many others, and `just fuzz` searches
+/// guided by coverage.
 const CASES: u32 = 1_000;
 
-/// The longest one; a change may double what it changes.
+/// The largest mutated input; the last mutation may double its length.
 const LEN_MAX: usize = 4_096;
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
 }
 
-/// What is kept for a probe, by the names of files.
+/// The corpus of a probe: names of files, and their contents.
 fn kept(name: &str) -> Vec<(String, Vec<u8>)> {
     let folder = fuzz().join("corpus").join(name);
     let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -31,24 +32,24 @@ fn kept(name: &str) -> Vec<(String, Vec<u8>)> {
     kept.into_iter().map(|path| (path.display().to_string(), fs::read(&path).unwrap())).collect()
 }
 
-/// Words that parsers look for, as the fuzzer is given them: each is a line, and JSON.
+/// The words of the fuzzer's dictionary, one per line in the form of JSON texts.
 static WORDS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let lines = fs::read_to_string(fuzz().join("words.dict")).unwrap();
     let words = lines.lines().filter(|line| line.starts_with('"'));
     words.map(|line| serde_json::from_str(line).unwrap()).collect()
 });
 
-/// Something that is done to bytes.
+/// A mutation.
 #[derive(Debug, Clone)]
 enum Change {
-    /// A byte is another one.
+    /// Replaces a byte.
     Set(Index, u8),
-    /// What lies between two places is gone, or there twice.
+    /// Removes or doubles the bytes between two offsets.
     Cut(Index, Index),
     Double(Index, Index),
-    /// A word is put in.
+    /// Inserts a word.
     Put(Index, Index),
-    /// From a place on it is another one of what is kept, from a place on.
+    /// Replaces the rest by the tail of another corpus file.
     Splice(Index, Index, Index),
 }
 
@@ -99,10 +100,10 @@ impl Change {
     }
 }
 
-/// Has a probe look at all that is kept for it, and at what is made of that.
+/// Runs a probe on its corpus and on mutations of it.
 pub(super) fn check(name: &str, probe: fn(&[u8])) {
     let kept = kept(name);
-    assert!(!kept.is_empty(), "nothing is kept for {name}");
+    assert!(!kept.is_empty(), "{name} has no corpus");
     for (file, bytes) in &kept {
         let whole = std::panic::catch_unwind(|| probe(bytes));
         assert!(whole.is_ok(), "{file} makes {name} panic");
@@ -113,7 +114,7 @@ pub(super) fn check(name: &str, probe: fn(&[u8])) {
         changes.iter().for_each(|change| change.make(&mut bytes, &kept));
         bytes
     });
-    // What it finds goes into the corpus, and not into a file of seeds.
+    // What it finds belongs into the corpus, not into a file of seeds.
     let more = std::env::var("ZONEWIRE_PROBE_CASES").ok().and_then(|cases| cases.parse().ok());
     let config = Config { cases: more.unwrap_or(CASES), failure_persistence: None, ..Config::default() };
     let fixed = || TestRng::deterministic_rng(RngAlgorithm::ChaCha);
@@ -128,13 +129,13 @@ pub(super) fn check(name: &str, probe: fn(&[u8])) {
     match found {
         Ok(()) => {}
         Err(TestError::Fail(why, bytes)) => {
-            panic!("{name}: {why}; keep this in fuzz/corpus/{name}: {}", bytes.escape_ascii())
+            panic!("{name}: {why}; add this to fuzz/corpus/{name}: {}", bytes.escape_ascii())
         }
         Err(TestError::Abort(why)) => panic!("{name}: {why}"),
     }
 }
 
-/// Else a parser would be tried by the tests and not by the fuzzer, or nothing would be kept for it.
+/// Without it the tests might run a probe that the fuzzer does not, or that has no corpus.
 #[test]
 fn each_probe_has_a_target_and_a_corpus() {
     let names: BTreeSet<String> = ALL.iter().map(|(name, _)| (*name).to_owned()).collect();

@@ -1,10 +1,10 @@
-//! The tables of codes in `docs/PROTOCOL.md` are those of the enums.
+//! Checks that the tables of codes in `docs/PROTOCOL.md` match the enums.
 
 use std::path::Path;
 
 use super::{CloseCode, ErrorCode, ProblemCode};
 
-/// A table as it should be: its head, and its rows.
+/// The expected tables: their heads and their rows.
 fn tables() -> [(&'static str, Vec<String>); 3] {
     let errors = ErrorCode::ALL.map(|code| format!("| `{code}` | {} |", code.meaning()));
     let closes = CloseCode::ALL.map(|code| {
@@ -21,7 +21,7 @@ fn tables() -> [(&'static str, Vec<String>); 3] {
     ]
 }
 
-/// `ZONEWIRE_UPDATE_DOCS=1 cargo test` writes the tables anew.
+/// `ZONEWIRE_UPDATE_DOCS=1 cargo test` rewrites the tables.
 #[test]
 fn the_tables_of_codes_are_those_of_the_enums() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/PROTOCOL.md");
@@ -39,7 +39,7 @@ fn the_tables_of_codes_are_those_of_the_enums() {
     } else {
         assert!(
             found == expected,
-            "run with ZONEWIRE_UPDATE_DOCS=1 to write the tables of docs/PROTOCOL.md anew"
+            "run with ZONEWIRE_UPDATE_DOCS=1 to rewrite the tables of docs/PROTOCOL.md"
         );
     }
 }

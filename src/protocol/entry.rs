@@ -1,4 +1,4 @@
-//! An entry as clients get it: one flat JSON object.
+//! An entry as clients receive it: one flat JSON object.
 
 use std::io::Write as _;
 
@@ -7,25 +7,23 @@ use chrono::SecondsFormat;
 use super::{MISSED_BEFORE, ORDER_ID, OrderedFields, SKIPPED, SNAPSHOT};
 use crate::model::{ChannelKind, ChannelName, Entry, UnknownKind};
 
-/// Fields that the envelope owns; a publisher may not use them in a payload. (`timestamp` may be
-/// given: it becomes the entry's time.)
+/// Fields of the envelope, which a publisher may not use in a payload. (A publisher may set `timestamp`,
+/// which becomes the entry's time.)
 pub const RESERVED_FIELDS: [&str; 7] = ["type", "channel", "offset", "id", "late", MISSED_BEFORE, SNAPSHOT];
 
-/// Writes `{"type":…,"channel":…,`, of an order `"orderId":…,`, `"offset":…,"id":…,"timestamp":…,`, of an
-/// entry that comes late also
-/// `"late":true,`, of one behind others that were let go `"missedBefore":true,`, and then the
-/// payload's own fields. `late` says that it comes late to whom it is written for, also where it was
-/// in the log in time.
+/// Writes the envelope, then the payload's own fields. The envelope is `{"type":…,"channel":…,`, for an order
+/// `"orderId":…,`, then `"offset":…,"id":…,"timestamp":…,`, for a late entry `"late":true,`, and for one
+/// whose predecessors were dropped `"missedBefore":true,`. `late` means late for the reader it is written
+/// for, even if the log had the entry in time.
 ///
 /// An entry that this build cannot show is written as `skipped`, with the same envelope (without id and
-/// timestamp where these could not be read), `reason`, and where they are known `kind` and
-/// `"terminal":true`.
+/// timestamp if these cannot be read), with `reason` and, if known, `kind` and `"terminal":true`.
 pub fn entry_json(channel: &ChannelName, entry: &Entry, late: bool, out: &mut Vec<u8>) {
     write(channel, entry, late, false, out);
 }
 
-/// The same of the latest entry of a key, sent because a client begins: with `"snapshot":true`, before
-/// `"late":true` where it has that.
+/// The same for the latest entry of a key that is part of a snapshot: `"snapshot":true` is added, before a
+/// possible `"late":true`.
 pub fn latest_json(channel: &ChannelName, entry: &Entry, out: &mut Vec<u8>) {
     write(channel, entry, false, true, out);
 }
@@ -59,7 +57,7 @@ fn write(channel: &ChannelName, entry: &Entry, late: bool, is_latest: bool, out:
         write_unknown(unknown, out);
         return;
     }
-    // Gateways write no white space there, but others may have.
+    // Gateways write no white space here, but other programs may have.
     match draft.data.get(1..).unwrap_or_default().trim_ascii() {
         b"" | b"}" => out.push(b'}'),
         fields => {
@@ -69,7 +67,7 @@ fn write(channel: &ChannelName, entry: &Entry, late: bool, is_latest: bool, out:
     }
 }
 
-/// The rest of a `skipped`: all of it plain, so that it needs no escapes.
+/// The remaining fields of a `skipped`, none of which needs escapes.
 fn write_unknown(unknown: &UnknownKind, out: &mut Vec<u8>) {
     let mut rest = write!(out, r#","reason":"{}""#, unknown.why.as_str());
     if let Some(kind) = &unknown.name {
@@ -80,7 +78,7 @@ fn write_unknown(unknown: &UnknownKind, out: &mut Vec<u8>) {
     out.extend_from_slice(end);
 }
 
-/// Whether the payload says so by itself: that of a producer outside may.
+/// Whether the payload names its order itself, as an outside producer's may.
 fn names_its_order(data: &[u8]) -> bool {
     if memchr::memmem::find(data, ORDER_ID.as_bytes()).is_none() {
         return false;
@@ -118,9 +116,9 @@ mod tests {
     }
 
     proptest! {
-        /// What is written here for all readers at once, the type of the message reads, and writes alike.
+        /// The bytes written here are those that the message's type reads and would write itself.
         #[test]
-        fn an_entry_is_as_its_type_would_write_it(
+        fn an_entry_is_written_as_its_message_type_writes_it(
             channel in prop_oneof![
                 Just("zone:pjm".to_owned()),
                 Just("order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11".to_owned()),
@@ -192,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_payload_leaves_the_envelope_and_what_is_late_says_so() {
+    fn an_empty_payload_leaves_the_envelope_and_late_entries_are_marked() {
         check(
             "zone:pjm",
             "{}",
@@ -205,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_of_a_key_says_that_it_is() {
+    fn an_entry_of_a_snapshot_is_marked() {
         let entry = Entry {
             offset: 7,
             id: EntryId { producer: NodeId(Uuid::nil()), seq: 9 },
@@ -230,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_cannot_be_shown_says_so_in_its_place() {
+    fn an_entry_that_cannot_be_shown_is_written_as_skipped() {
         let mut entry = Entry {
             offset: 8,
             id: EntryId { producer: NodeId(Uuid::from_u128(5)), seq: 9 },

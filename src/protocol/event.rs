@@ -1,4 +1,4 @@
-//! An event as publishers post it: one JSON object.
+//! Parses an event as publishers post it: one JSON object.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use super::{InvalidPayload, OrderedFields, ProblemCode, RESERVED_FIELDS};
 use crate::model::{DraftEntry, EntryKind, EventType, Marks};
 use crate::support::json::json_fault;
 
-/// What is wrong with a field, for people.
+/// A description of what is wrong with a field, or `None`.
 type Wrong = Option<String>;
 
-/// The fields of an event, in the order in which they were written.
+/// The fields of an event, in the order in which the publisher wrote them.
 struct Given<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'a> Given<'a> {
-    /// A field; one that is null is as if it were not there.
+    /// The value of a field; `null` counts as absent.
     fn get(&self, name: &str) -> Option<&'a RawValue> {
         let found = self.0.iter().find(|(field, _)| field == name).map(|(_, value)| *value);
         found.filter(|value| value.get() != "null")
@@ -30,7 +30,7 @@ impl<'a> Given<'a> {
         serde_json::from_str(self.get(name)?.get()).ok()
     }
 
-    /// A field that must be there.
+    /// Checks a field that must be present.
     fn required(&self, name: &str, what: &str, fits: impl Fn(&str) -> bool) -> Wrong {
         match self.get(name) {
             None => Some(format!("`{name}` is missing: {what}")),
@@ -39,7 +39,7 @@ impl<'a> Given<'a> {
         }
     }
 
-    /// A field that may be there.
+    /// Checks a field that may be absent.
     fn optional(&self, name: &str, what: &str, fits: impl Fn(&str) -> bool) -> Wrong {
         self.get(name).and_then(|_| self.required(name, what, fits))
     }
@@ -55,10 +55,10 @@ impl<'a> Given<'a> {
     }
 }
 
-/// Whether JSON is a decimal, as a number or in a text, which then is written as a number would be.
+/// Whether JSON is a decimal: a number, or a text that would be a number without its quotes.
 fn is_decimal(json: &str) -> bool {
     let digits = json.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(json);
-    // Signs and leading zeros as JSON has them; texts with escapes in them are no numbers.
+    // Signs and leading zeros follow the rules of JSON; a text with escapes is not a decimal.
     serde_json::from_str::<f64>(digits).is_ok_and(f64::is_finite)
         && digits.starts_with(|first: char| first == '-' || first.is_ascii_digit())
         && digits.ends_with(|last: char| last.is_ascii_digit())
@@ -83,13 +83,12 @@ fn is_side_of_book(json: &str) -> bool {
     })
 }
 
-/// Reads an event of a type. `now` is its time where it has none of its own, and a time more than `ahead_max`
-/// after it is refused.
+/// Parses an event of a type. `now` is its time if it has none of its own; a time more than `ahead_max` after
+/// it is refused.
 ///
-/// Which fields there must be depends on the type, and `docs/PROTOCOL.md` lists them; `timestamp` is as with
-/// prices. All other fields are kept as they are, and numbers with the digits that they were written with. The
-/// payload of the result is one object, `data`, which has `exchange` first, then `symbol`, and no
-/// `timestamp`: that is the entry's time.
+/// The type determines which fields are required; `docs/PROTOCOL.md` lists them. `timestamp` is as for
+/// prices. All other fields are kept unchanged, and numbers keep their digits. The payload of the result is
+/// one object, `data`, which has `exchange` first, then `symbol`, and no `timestamp`: that is the entry's time.
 ///
 /// # Errors
 /// See [`InvalidPayload`].
@@ -120,7 +119,7 @@ pub fn parse_event(
     let mut payload = PayloadWriter::default();
     payload.push("data", data);
     let payload = payload.finish();
-    // With what stands around it, it is no deeper than clients read.
+    // Together with its envelope the payload must not be nested deeper than clients can read.
     let is_readable = std::str::from_utf8(&payload).is_ok_and(|payload| check_readable(payload).is_ok());
     if !is_readable {
         let detail = "arrays and objects in an event are nested at most 31 deep, the event included";
@@ -150,7 +149,7 @@ fn not_json(event: EventType, text: &str, error: &serde_json::Error) -> InvalidP
     fault(ProblemCode::InvalidJson, format!("not JSON: {}", json_fault(text, error)))
 }
 
-/// What is wrong in the fields that all types have.
+/// What is wrong with the fields that all types have.
 fn wrong_in_all(event: EventType, given: &Given<'_>) -> Wrong {
     const EXCHANGE: &str = "a text of 1 to 32 of a-z 0-9 . _ -";
     const SYMBOL: &str = "a text of 1 to 64 of A-Z a-z 0-9 . _ / -, such as BTC-USDT";
@@ -162,7 +161,7 @@ fn wrong_in_all(event: EventType, given: &Given<'_>) -> Wrong {
     of_exchange.or_else(of_symbol)
 }
 
-/// What is wrong in the fields that a type has besides.
+/// What is wrong with the other fields of a type.
 fn wrong_in(event: EventType, given: &Given<'_>) -> Wrong {
     match event {
         EventType::Ticker => {
@@ -227,7 +226,8 @@ fn is_delta(given: &Given<'_>) -> bool {
     given.get("kind").is_some_and(|kind| kind.get() == "\"delta\"")
 }
 
-/// What an event replaces, and what snapshots are of: its segments. A delta of a book replaces nothing.
+/// The key of an event, by which a newer one replaces it and snapshots list it: its segments. A delta of a
+/// book has none, since it replaces nothing.
 fn key_of(event: EventType, given: &Given<'_>) -> Option<Arc<str>> {
     if event == EventType::Orderbook && is_delta(given) {
         return None;
@@ -237,10 +237,10 @@ fn key_of(event: EventType, given: &Given<'_>) -> Option<Arc<str>> {
     segments.map(|segments| segments.join(":").into())
 }
 
-/// The segments of an event: exchange, symbol and interval, as many as its type has.
+/// The segments of an event, as many as its type has: exchange, symbol and interval.
 pub(crate) type Segments<'a> = smallvec::SmallVec<[&'a str; 3]>;
 
-/// What an event is of; `None` of an entry that tells it to nobody here.
+/// The segments of an entry; `None` if it is not an event that views can show.
 pub(crate) fn segments_of(draft: &DraftEntry) -> Option<Segments<'_>> {
     #[derive(Deserialize)]
     struct Payload<'a> {
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_keeps_its_digits_and_its_free_fields_and_has_its_key() {
+    fn an_event_keeps_its_digits_and_free_fields_and_gets_its_key() {
         check(
             EventType::Ticker,
             r#"{"price": "64250.10","symbol":"BTC-USDT","exchange":"binance","timestamp":1,"n":{"a":[1.50]}}"#,
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn an_error_says_what_is_wrong() {
         use EventType::{Candle, ExchangeConnected, ExchangeReconnecting, Orderbook, Ticker, Trade};
         for (event, text, code, part) in [
             (Ticker, "{", "invalid_json", "not JSON"),

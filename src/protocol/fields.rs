@@ -1,14 +1,14 @@
-//! JSON arrays, element by element.
+//! Reads JSON arrays element by element.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Gives each element of an array to `take`, as it is read and with its place, until that finds a fault.
+/// Passes each element of an array, with its index, to `take` until that returns a fault.
 ///
 /// # Errors
-/// The text is not one JSON array. (The text behind an element with a fault is not looked at.)
+/// The text is not one JSON array. (The text after an element with a fault is not checked.)
 pub(crate) fn each_element<'a, E>(
     text: &'a str,
     take: impl FnMut(usize, &'a RawValue) -> Result<(), E>,

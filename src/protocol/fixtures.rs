@@ -1,5 +1,5 @@
-//! The messages in `tests/fixtures/protocol`, one to a file, just as they are on the wire. Other
-//! languages' clients are tested with the same files.
+//! The messages in `tests/fixtures/protocol`, one per file, exactly as on the wire. The clients in other
+//! languages are tested with the same files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -39,7 +39,7 @@ fn price(late: bool) -> String {
     entry(&"zone:pjm".parse().unwrap(), 42, EntryKind::PriceUpdate, "WESTERN HUB", PRICE, late)
 }
 
-/// An event, to who follows a view.
+/// An event, as a follower of a view receives it.
 fn ticker() -> String {
     const DATA: &str =
         r#"{"data":{"exchange":"binance","symbol":"BTC-USDT","price":64250.10,"bidSize":"0.50"}}"#;
@@ -52,7 +52,7 @@ fn skipped() -> String {
     entry(&"zone:pjm".parse().unwrap(), 43, kind, "WESTERN HUB", r#"{"bid":19.5}"#, false)
 }
 
-/// The latest price of a key, for a client that begins with it.
+/// The latest price of a key, as part of a snapshot.
 fn latest() -> String {
     let mut out = Vec::new();
     latest_json(
@@ -77,7 +77,7 @@ fn order() -> OrderId {
     "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11".parse().unwrap()
 }
 
-/// The updates of one order that went well, and the end of one that did not.
+/// All updates of an order that succeeded, and the last one of an order that failed.
 fn updates() -> impl Iterator<Item = (String, String)> {
     let updates = [
         (
@@ -135,9 +135,9 @@ fn stored(offset: u64, kind: EntryKind, key: &str, data: &'static str) -> Entry 
     }
 }
 
-/// What the fast writers write, and the endings, whose codes say whether to come back.
+/// The messages of the fast writers, and the close messages, whose codes tell clients whether to reconnect.
 #[test]
-fn what_is_written_is_as_in_its_fixture() {
+fn messages_are_written_as_in_their_fixtures() {
     let closing = |code| {
         let message = ServerMessage::closing(code, 1_500, time("2021-01-08T00:00:00.278Z"));
         String::from_utf8(message.to_json()).unwrap()
@@ -161,9 +161,9 @@ fn what_is_written_is_as_in_its_fixture() {
     }
 }
 
-/// Every field of every message has its place in the type of the message, the fast writers' included.
+/// The type of each message has a place for every field in its fixture, including those of the fast writers.
 #[test]
-fn each_server_message_is_read_and_written_again() {
+fn each_server_message_reads_and_writes_without_loss() {
     let fixtures = fixtures("server_");
     for kind in ServerMessage::KINDS {
         assert!(fixtures.contains_key(kind), "{kind} has no fixture");

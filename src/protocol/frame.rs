@@ -1,5 +1,5 @@
-//! WebSocket frames as the gateway sends them (RFC 6455, section 5): whole, unmasked, encoded once; and read
-//! back where they are told in another way.
+//! WebSocket frames as the gateway sends them (RFC 6455, section 5): whole, unmasked, encoded once. They are
+//! parsed again where they are converted to another format.
 
 use std::io::Cursor;
 
@@ -36,18 +36,18 @@ pub fn close_frame(code: CloseCode, out: &mut Vec<u8>) {
     write_frame(OpCode::Control(Control::Close), &payload, out);
 }
 
-/// A frame that was written here.
+/// A frame that this module wrote.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// A message.
     Text(&'a [u8]),
     /// A ping.
     Ping,
-    /// The last one.
+    /// The close frame.
     Close,
 }
 
-/// The frame that bytes begin with, which were written here, and its length; `None` while it is not whole.
+/// The first frame in bytes that this module wrote, and its length; `None` if it is incomplete.
 pub fn first_frame(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
     let mut cursor = Cursor::new(bytes);
     let (header, payload) = FrameHeader::parse(&mut cursor).ok().flatten()?;

@@ -1,5 +1,5 @@
-//! What crosses the wire to clients, as the gateway writes it: frames, entries encoded once for all, and how
-//! a price, an event and an update are read. The messages themselves are types of the crate `zonewire-protocol`.
+//! The encoding of frames and entries, once for all clients, and the parsing of prices, events and updates.
+//! The message types themselves are in the crate `zonewire-protocol`.
 
 #[cfg(test)]
 mod documented;

@@ -1,4 +1,4 @@
-//! What the payloads of entries have in common: their names, times, and compact form.
+//! What all payloads share: checks of names, times, and the compact form.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::time::{TIME_EXPECTED, time_of_number, time_of_text};
 use super::{ProblemCode, check_json};
 
-/// A text that is not what it should be: what was wrong, and what would be right.
+/// A text that was refused: what is wrong, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct InvalidPayload {
@@ -24,12 +24,12 @@ pub(super) fn fault(code: ProblemCode, detail: impl Into<String>) -> InvalidPayl
     InvalidPayload { code, detail: detail.into() }
 }
 
-/// Refuses JSON that some readers cannot read.
+/// Refuses JSON that some parsers cannot read.
 pub(super) fn check_readable(text: &str) -> Result<(), InvalidPayload> {
     check_json(text).map_err(|unreadable| fault(ProblemCode::InvalidJson, unreadable.to_string()))
 }
 
-/// Refuses names that belong to the gateway, and names that are there twice.
+/// Refuses reserved names and names that occur twice.
 pub(super) fn check_names(fields: &[(String, &RawValue)], reserved: &[&str]) -> Result<(), InvalidPayload> {
     let mut names = HashSet::with_capacity(fields.len());
     for (name, _) in fields {
@@ -40,7 +40,7 @@ pub(super) fn check_names(fields: &[(String, &RawValue)], reserved: &[&str]) -> 
         if !names.insert(name.as_str()) {
             return Err(fault(
                 ProblemCode::DuplicateField,
-                format!("the field {} is there twice", shown(name)),
+                format!("the field {} occurs twice", shown(name)),
             ));
         }
     }
@@ -57,7 +57,8 @@ pub(super) fn read_time(value: &RawValue) -> Result<DateTime<Utc>, InvalidPayloa
     })
 }
 
-/// A time far ahead is a mistake of the publisher's, and would look newer than all that comes for years.
+/// Refuses a time that is far ahead: it is a publisher's mistake, and its entry would look newer than all
+/// others for years.
 pub(super) fn check_ahead(
     time: DateTime<Utc>,
     now: DateTime<Utc>,
@@ -75,7 +76,7 @@ pub(super) fn check_ahead(
     Err(fault(ProblemCode::InvalidTimestamp, detail))
 }
 
-/// Something from outside, short and without control characters.
+/// Outside input for use in an error: shortened, without control characters.
 pub(super) fn shown(text: &str) -> String {
     let short: String = text.chars().take(40).collect();
     let dots = if short.len() < text.len() { "…" } else { "" };
@@ -83,7 +84,7 @@ pub(super) fn shown(text: &str) -> String {
     format!("`{plain}{dots}`")
 }
 
-/// Writes a compact object, field by field. A name must not be there yet.
+/// Writes a compact object, field by field. Each name may be added once.
 #[derive(Debug, Default)]
 pub(crate) struct PayloadWriter(Vec<u8>);
 
@@ -112,7 +113,7 @@ impl PayloadWriter {
     }
 
     fn push_name(&mut self, name: &str) {
-        /// Most payloads are shorter.
+        /// Most payloads are shorter than this.
         const USUAL_BYTES: usize = 256;
         if self.0.is_empty() {
             self.0.reserve(USUAL_BYTES);
@@ -124,7 +125,7 @@ impl PayloadWriter {
 
     pub(crate) fn finish(mut self) -> Bytes {
         self.0.extend_from_slice(if self.0.is_empty() { b"{}" } else { b"}" });
-        // Without the room that is left: what is kept of an entry is counted by its length.
+        // Copy it without the spare capacity, since an entry's memory is counted by its length.
         Bytes::copy_from_slice(&self.0)
     }
 }
@@ -138,9 +139,9 @@ fn write_json(out: &mut Vec<u8>, value: &impl serde::Serialize) {
         .expect("texts, numbers and values always serialise, and a vector takes all");
 }
 
-/// Adds a text as JSON. Nearly all are plain, and need no writer of JSON.
+/// Adds a text as JSON. Nearly all texts are plain and need no escaping.
 fn push_quoted(out: &mut Vec<u8>, text: &str) {
-    // All bytes are looked at, which the compiler makes many at a time of.
+    // Checking all bytes without an early exit lets the compiler vectorize the loop.
     let is_odd = text.bytes().fold(false, |odd, byte| odd | matches!(byte, b'"' | b'\\' | ..b' '));
     if is_odd {
         return write_json(out, &text);
@@ -153,7 +154,7 @@ fn push_quoted(out: &mut Vec<u8>, text: &str) {
 /// Copies JSON without the white space between its tokens.
 fn push_compact(out: &mut Vec<u8>, json: &str) {
     let is_space = |byte: u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
-    // All of a text is within its quotes.
+    // White space within a text is part of it.
     if json.starts_with('"') || !json.bytes().fold(false, |found, byte| found | is_space(byte)) {
         return out.extend_from_slice(json.as_bytes());
     }

@@ -1,4 +1,4 @@
-//! A price as publishers post it: one JSON object.
+//! Parses a price as publishers post it: one JSON object.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,20 +15,20 @@ use crate::support::json::json_fault;
 /// The longest key, in bytes.
 pub const KEY_LEN_MAX: usize = 128;
 
-/// Fields that name a price within its zone; the first one that is there counts.
+/// Fields that can be a price's key; the first one present is it.
 const KEY_FIELDS: [&str; 5] = ["key", "node", "hub", "symbol", "location"];
 
-/// Fields that are numbers where they are there.
+/// Fields that must be numbers if present.
 const NUMBER_FIELDS: [&str; 7] = ["price", "energy", "congestion", "loss", "quantity", "bid", "ask"];
 
-/// Reads a price. `now` is its time where it has none of its own, and a time more than `ahead_max` after
-/// it is refused.
+/// Parses a price. `now` is its time if it has none of its own; a time more than `ahead_max` after it is
+/// refused.
 ///
-/// Required: `price`, a finite number, or else both `bid` and `ask`, which may be crossed; and a key: `key`, `node`, `hub`, `symbol` or `location`, a
-/// text of 1 to 128 bytes. Optional: `energy`, `congestion`, `loss`, `quantity`, `bid`, `ask`
-/// (finite numbers or null) and `timestamp` (RFC 3339, or a number since 1970). All other fields are
-/// kept as they are, and numbers with the digits that they were written with. The payload of the
-/// result has `key` first and no `timestamp`: that is the entry's time.
+/// Required: `price`, a finite number, or else both `bid` and `ask`, which may be crossed; and a key: `key`,
+/// `node`, `hub`, `symbol` or `location`, a text of 1 to 128 bytes. Optional: `energy`, `congestion`, `loss`,
+/// `quantity`, `bid`, `ask` (finite numbers or null) and `timestamp` (RFC 3339, or a number since 1970). All
+/// other fields are kept unchanged, and numbers keep their digits. The payload of the result has `key` first
+/// and no `timestamp`: that is the entry's time.
 ///
 /// # Errors
 /// See [`InvalidPayload`].
@@ -100,7 +100,7 @@ fn check_number(name: &str, value: &RawValue) -> Result<(), InvalidPayload> {
 }
 
 fn payload(key: &str, fields: &[(String, &RawValue)]) -> Bytes {
-    // A price is a number where it is there at all.
+    // A `price` of null is left out: clients find either a number or no field.
     let is_no_price = |name: &str, value: &RawValue| name == "price" && value.get() == "null";
     let rest = fields.iter().filter(|(name, _)| name != "key" && name != "timestamp");
     let rest = rest.filter(|(name, value)| !is_no_price(name, value));
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn a_quote_is_a_price_too() {
         check(r#"{"key":"A","bid":19.50,"ask":19.7}"#, r#"{"key":"A","bid":19.50,"ask":19.7}"#);
-        // Crossed markets are there, and locked ones.
+        // Crossed and locked markets are valid.
         check(r#"{"key":"A","bid":2,"ask":-1}"#, r#"{"key":"A","bid":2,"ask":-1}"#);
         check(r#"{"key":"A","price":null,"bid":1,"ask":1}"#, r#"{"key":"A","bid":1,"ask":1}"#);
         check(r#"{"key":"A","price":1,"bid":null}"#, r#"{"key":"A","price":1,"bid":null}"#);

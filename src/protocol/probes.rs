@@ -1,4 +1,4 @@
-//! Probes of what reads prices, events, updates, messages and names: see [`crate::probes`].
+//! Probes of the parsers of prices, events, updates, messages and names: see [`crate::probes`].
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ use crate::support::probing::{NOW, json, text, told};
 /// How far ahead a time may be.
 const AHEAD_MAX: Duration = Duration::from_secs(3_600);
 
-/// The longest key as JSON, and what the envelope of an event and the names of its fields take.
+/// How many bytes writing may add: the longest key as JSON, and the envelope and field names of an event.
 const ROOM: usize = 6 * 128 + 64;
 
 const NODE: NodeId = NodeId(Uuid::from_u128(7));
 
-/// What is read of JSON, alone and as each element of an array.
+/// Runs a probe on the input itself and, if that is an array, on each element.
 fn alone_and_in_arrays(bytes: &[u8], probe: impl Fn(&str)) {
     let Some(text) = text(bytes) else { return };
     probe(text);
@@ -41,7 +41,7 @@ fn alone_and_in_arrays(bytes: &[u8], probe: impl Fn(&str)) {
     }
 }
 
-/// An entry of what was taken can be shown to everybody.
+/// Checks that an accepted entry can be shown to all clients.
 fn is_shown(channel: &ChannelName, draft: &DraftEntry) {
     let entry = Entry { offset: 7, id: EntryId { producer: NODE, seq: 9 }, draft: draft.clone() };
     for is_late in [false, true] {
@@ -66,7 +66,7 @@ fn reads_as(frame: &[u8], entry: &Entry) {
     assert_eq!(read.timestamp.map(|time| time.timestamp_millis()), Some(entry.draft.time.timestamp_millis()));
 }
 
-/// Whatever an entry is stored as, it keeps its place, and everybody can be told of it.
+/// Checks that an entry can be written for clients and keeps its offset, whatever the storage had.
 pub(crate) fn can_be_told(entry: &Entry) {
     for channel in ["zone:pjm", "order:00000000-0000-0000-0000-000000000007", "event:trade"] {
         let channel: ChannelName = channel.parse().expect("a name");
@@ -80,8 +80,8 @@ pub(crate) fn can_be_told(entry: &Entry) {
     }
 }
 
-/// Each field that was kept is as it was written, but for white space between its tokens, and the key, which is
-/// written anew.
+/// Checks that each field was kept as written, apart from white space between tokens, and from the key, which
+/// is written again.
 fn are_kept(given: &str, kept: &str) {
     let OrderedFields(given) = serde_json::from_str(given).expect("it was read before");
     let OrderedFields(kept) = serde_json::from_str(kept).expect("it was written so");
@@ -98,7 +98,7 @@ fn is_refused(refused: &InvalidPayload) {
     told(&refused.detail);
 }
 
-/// Prices, as publishers post them.
+/// Prices as publishers post them.
 pub(crate) fn prices(bytes: &[u8]) {
     let channel: ChannelName = "zone:pjm".parse().expect("a name");
     alone_and_in_arrays(bytes, |price| {
@@ -151,17 +151,17 @@ pub(crate) fn updates(bytes: &[u8]) {
     are_kept(update, text(&read.draft.data).expect("JSON is text"));
     is_shown(&ChannelName::order(OrderId(NODE.0)), &read.draft);
     let entry = Entry { offset: 1, id: EntryId { producer: NODE, seq: 1 }, draft: read.draft };
-    assert_eq!(Standing::of(&entry), read.standing, "the log says of it what it said itself");
+    assert_eq!(Standing::of(&entry), read.standing, "its stored form has the same standing");
 }
 
-/// What is wrong with the body of a request is told in short.
+/// An error in the body of a request is described in one line.
 fn body<T: DeserializeOwned>(body: &str) {
     if let Err(error) = serde_json::from_str::<T>(body) {
         told(&json_fault(body, &error));
     }
 }
 
-/// Messages of clients, and the bodies of requests that are not for the public.
+/// Messages from clients, and the bodies of requests on the workers' interface.
 pub(crate) fn messages(bytes: &[u8]) {
     let Some(message) = text(bytes) else { return };
     body::<ClaimRequest>(message);
@@ -183,7 +183,7 @@ pub(crate) fn messages(bytes: &[u8]) {
         ClientMessage::Unsubscribe(unsubscribe) => &unsubscribe.id,
         ClientMessage::Auth(auth) => &auth.id,
         ClientMessage::Publish(publish) => {
-            // Each as its publisher wrote it.
+            // Each entry as its publisher wrote it.
             assert!(publish.entries.iter().all(|entry| message.contains(entry.as_json())), "{message}");
             &publish.id
         }
@@ -199,7 +199,7 @@ pub(crate) fn messages(bytes: &[u8]) {
     assert_eq!(again.to_json(), written);
 }
 
-/// What gateways say, as clients read it.
+/// Messages of gateways, as clients read them.
 pub(crate) fn answers(bytes: &[u8]) {
     let Some(Ok(message)) = text(bytes).map(ServerMessage::read) else { return };
     let written = String::from_utf8(message.to_json()).expect("JSON is text");
@@ -207,7 +207,7 @@ pub(crate) fn answers(bytes: &[u8]) {
     assert_eq!(String::from_utf8_lossy(&again.to_json()), written);
 }
 
-/// Names: what is one is plain, short, and written as it was read.
+/// Names: a valid one is plain and short, and reads back as it was written.
 pub(crate) fn names(bytes: &[u8]) {
     let Some(name) = text(bytes) else { return };
     match name.parse::<ChannelName>() {

@@ -1,25 +1,25 @@
-//! Times as publishers write them.
+//! Parses times as publishers write them.
 
 use chrono::{DateTime, Utc};
 
 /// The last millisecond of the year 9999: times past it have no RFC 3339 form.
 const TIME_MS_MAX: i64 = 253_402_300_799_999;
 
-/// What a time may be, for people.
+/// The valid forms of a time, for people.
 pub(crate) const TIME_EXPECTED: &str =
     "RFC 3339 (2021-01-08T00:00:00.278Z), or seconds, milliseconds, microseconds or nanoseconds since 1970";
 
-/// Reads RFC 3339; nothing before 1970 and nothing after the year 9999. What is finer than milliseconds is cut
-/// off, and a leap second is the one after it.
+/// Parses RFC 3339, from 1970 up to the year 9999. Digits beyond milliseconds are cut off, and a leap second
+/// becomes the second after it.
 pub(crate) fn time_of_text(text: &str) -> Option<DateTime<Utc>> {
     let time = DateTime::parse_from_rfc3339(text).ok()?;
     DateTime::from_timestamp_millis(time.timestamp_millis()).filter(is_told)
 }
 
-/// Reads a decimal number since 1970. Its size tells the unit: below 10^11 it is seconds (up to the
-/// year 5138), below 10^14 milliseconds (from March 1973 on), below 10^17 microseconds, and from there
-/// on nanoseconds (up to 2262). It may have a fraction and an exponent, as floats are written. The
-/// result is of milliseconds precision; what is finer is cut off.
+/// Parses a decimal number since 1970. Its size determines the unit: below 10^11 it is seconds (up to the
+/// year 5138), below 10^14 milliseconds (from March 1973), below 10^17 microseconds, and from there on
+/// nanoseconds (up to 2262). It may have a fraction and an exponent, as floats do. Digits beyond milliseconds
+/// are cut off.
 pub(crate) fn time_of_number(text: &str) -> Option<DateTime<Utc>> {
     if text.contains(['e', 'E']) {
         let number: f64 = text.parse().ok().filter(|number: &f64| number.abs() < 1e19)?;
@@ -81,7 +81,7 @@ mod tests {
     fn text_is_rfc_3339_between_1970_and_9999() {
         let time = time_of_text("2021-01-08T01:00:00.278+01:00").map(|time| time.timestamp_millis());
         assert_eq!(time, Some(1_610_064_000_278));
-        // As it is stored and told: neither has more digits, and few readers know leap seconds.
+        // As it is stored and sent: milliseconds, and no leap seconds, since few parsers know them.
         for (text, told) in [
             ("2021-01-08T00:00:00.2789999Z", "2021-01-08T00:00:00.278Z"),
             ("2016-12-31T23:59:60.5Z", "2017-01-01T00:00:00.500Z"),

@@ -1,4 +1,4 @@
-//! An update of an order: its stages, and which may follow which.
+//! Updates of orders: their stages, and which may follow which.
 
 use std::sync::Arc;
 
@@ -11,37 +11,37 @@ use super::{InvalidPayload, MISSED_BEFORE, ORDER_ID, OrderedFields, ProblemCode}
 use crate::model::{DraftEntry, Entry, EntryKind, Marks};
 use crate::support::json::json_fault;
 
-/// The key of every update of an order, so that the newest one is its channel's latest entry.
+/// The key of every update of an order, which makes the newest one the channel's latest entry.
 pub const ORDER_KEY: &str = "order";
 
 /// Fields that the envelope owns. (`type` is given: it is the update's stage.)
 const RESERVED: [&str; 5] = ["channel", "offset", "id", "late", MISSED_BEFORE];
 
-/// The most attempts that are told apart.
+/// Attempts beyond this number count as this one.
 const ATTEMPTS_MAX: u32 = 1_000_000;
 
-/// An update that nobody has accepted yet.
+/// An update that has been parsed and not yet accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderUpdate {
-    /// Where the order stands with it.
+    /// Where this update leaves the order.
     pub standing: Standing,
-    /// What the channel gets.
+    /// The entry for the order's channel.
     pub draft: DraftEntry,
 }
 
-/// Where an order stands.
+/// How far an order has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// Its stage.
     pub kind: EntryKind,
-    /// How far it is, 0 to 100.
+    /// Its progress, 0 to 100.
     pub progress: u8,
-    /// Which try it is, counting from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
 }
 
 impl Standing {
-    /// Reads it from an update. What an outside producer left out counts as the least there is.
+    /// Reads the standing from an update. Fields that an outside producer left out get their lowest value.
     pub fn of(entry: &Entry) -> Self {
         #[derive(serde::Deserialize)]
         struct Fields {
@@ -52,19 +52,19 @@ impl Standing {
         let progress = fields.as_ref().and_then(|fields| fields.progress);
         Self {
             kind: entry.draft.kind.clone(),
-            // A float becomes the nearest number that fits.
+            // A float becomes the nearest whole number within bounds.
             progress: progress
                 .map_or(range(&entry.draft.kind).0, |progress| progress.clamp(0.0, 100.0) as u8),
             attempt: fields.and_then(|fields| fields.attempt).unwrap_or(1).clamp(1, ATTEMPTS_MAX),
         }
     }
 
-    /// Whether an order that stands at `self` may go on with `next`: progress never goes back, but for
-    /// `failed`; the attempt `anew`, which may be this one, begins with `routing` or `submitted`;
-    /// nothing follows `confirmed` and `failed`.
+    /// Whether `next` may follow `self`: progress never decreases, except to `failed`; the attempt `anew`,
+    /// which may be the current one, begins with `routing` or `submitted`; nothing follows `confirmed` and
+    /// `failed`.
     ///
     /// # Errors
-    /// What is wrong, for people.
+    /// A description of what is wrong, for people.
     pub fn allows(&self, next: &Self, anew: u32) -> Result<(), String> {
         if self.kind.is_terminal() {
             return Err(format!("the order has ended with `{}`", self.kind.as_str()));
@@ -91,13 +91,13 @@ impl Standing {
             ));
         }
         Err(format!(
-            "`attempt` must be {} still, or {anew} to begin anew; {} was given",
+            "`attempt` must still be {}, or {anew} to start over; {} was given",
             self.attempt, next.attempt
         ))
     }
 }
 
-/// The least and the most progress of a stage.
+/// The least and the greatest progress of a stage.
 fn range(kind: &EntryKind) -> (u8, u8) {
     match kind {
         EntryKind::Routing => (10, 30),
@@ -116,12 +116,12 @@ fn range(kind: &EntryKind) -> (u8, u8) {
 }
 
 impl OrderUpdate {
-    /// Reads an update as producers send it. `now` is its time where it has none of its own.
+    /// Parses an update as producers send it. `now` is its time if it has none of its own.
     ///
-    /// Required: `type`, one of `routing`, `building`, `submitted`, `confirmed`, `failed`;
-    /// `progress`, a whole number in the stage's range (may be left out of the last two); of
-    /// `failed`, `error`, an object with a text `code` and a text `message`. Optional: `message`, a
-    /// text; `attempt`, counting from 1; `timestamp`. All other fields are kept as they are.
+    /// Required: `type`, one of `routing`, `building`, `submitted`, `confirmed`, `failed`; `progress`, a
+    /// whole number in the stage's range (optional for the last two); for `failed`, `error`, an object with a
+    /// text `code` and a text `message`. Optional: `message`, a text; `attempt`, counting from 1;
+    /// `timestamp`. All other fields are kept unchanged.
     ///
     /// # Errors
     /// See [`InvalidPayload`].
@@ -171,7 +171,7 @@ impl OrderUpdate {
         let mut payload = PayloadWriter::default();
         payload.push_number("progress", progress.into());
         for (name, value) in fields {
-            // Which order it is of is said already.
+            // The channel already names the order.
             if !["type", "progress", "timestamp", ORDER_ID].contains(&name.as_str()) {
                 payload.push(name, value.get());
             }
@@ -180,8 +180,8 @@ impl OrderUpdate {
         Ok(Self { standing: Standing { kind, progress, attempt }, draft })
     }
 
-    /// An update that the gateway itself makes, of a progress within its stage's range; `write` adds its
-    /// own fields.
+    /// An update that the gateway itself creates, with a progress within its stage's range; `write` adds
+    /// further fields.
     pub(crate) fn new(
         standing: Standing,
         now: DateTime<Utc>,
@@ -233,7 +233,7 @@ fn read_progress(kind: &EntryKind, value: Option<&RawValue>) -> Result<u8, Inval
         .ok_or_else(|| wrong("progress", &format!("{} in `{}`", expected(), kind.as_str()), value))
 }
 
-/// `{"code":"…","message":"…"}`; more fields may be there.
+/// Checks for `{"code":"…","message":"…"}`; further fields are allowed.
 fn check_error(value: Option<&RawValue>) -> Result<(), InvalidPayload> {
     const EXPECTED: &str = r#"an object such as {"code":"no_liquidity","message":"no pool has enough"}"#;
     #[derive(serde::Deserialize)]
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_ones_need_no_progress() {
+    fn terminal_updates_need_no_progress() {
         assert_eq!(parse(r#"{"type":"confirmed"}"#).unwrap().standing.progress, 100);
         let failed = parse(r#"{"type":"failed","error":{"code":"x","message":"y","more":1},"attempt":3}"#);
         let failed = failed.unwrap();
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_outside_producer_wrote_is_read_within_bounds() {
+    fn updates_of_outside_producers_are_read_within_bounds() {
         use crate::model::{EntryId, NodeId};
         let standing = |data: &'static str| {
             let id = EntryId { producer: NodeId::random(), seq: 1 };
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn stages_go_forward_and_attempts_begin_anew() {
+    fn stages_go_forward_and_attempts_start_over() {
         use EntryKind::{Building, Confirmed, Failed, Routing, Submitted};
         let at = |kind, progress, attempt| Standing { kind, progress, attempt };
         for (from, to, allowed) in [
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_was_given_back_begins_anew() {
+    fn an_attempt_that_was_given_back_starts_over() {
         use EntryKind::{Building, Failed, Routing, Submitted};
         let at = |kind, progress, attempt| Standing { kind, progress, attempt };
         for (from, to, anew, allowed) in [
@@ -357,7 +357,7 @@ mod tests {
             (at(Building, 60, 1), at(Building, 60, 1), 1, true),
             (at(Building, 60, 1), at(Building, 50, 1), 1, false),
             (at(Building, 60, 1), at(Routing, 10, 2), 1, false),
-            // Attempts that failed before they told anything are not seen.
+            // Attempts that failed before their first report are not visible.
             (at(Building, 60, 1), at(Routing, 10, 3), 3, true),
             (at(Building, 60, 1), at(Routing, 10, 2), 3, false),
             (at(Failed, 0, 1), at(Routing, 10, 1), 1, false),

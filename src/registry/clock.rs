@@ -1,39 +1,39 @@
-//! The hybrid logical clock of each record: versions that grow with time where clocks agree, and from one writing
-//! of a record to the next wherever these are done.
+//! The hybrid logical clock of each record. Its versions follow the time where clocks agree, and grow with
+//! each write of a record wherever it is made.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::model::NodeId;
 
-/// The end of the year 9999: no time after it can be written in RFC 3339.
+/// The end of the year 9999: RFC 3339 cannot express any time after it.
 const MS_MAX: u64 = 253_402_300_799_999;
 
-/// Which writing of a record, or which removal of it, is the newer one. Written so that texts compare as versions
-/// do, and milliseconds as the storage compares the times of entries. Records have even ones, and removals odd
-/// ones, so that there is room for the removal of each version before the next one.
+/// The version of a record, or of its removal. Versions as text compare as versions do, and their
+/// milliseconds compare as the storage compares the times of entries. Writes have even milliseconds and
+/// removals odd ones, so that the removal of a version always fits before the next version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
-    /// Milliseconds since 1970, by the clock of the writer; or after the writing before, where that was by a faster
-    /// one.
+    /// Milliseconds since 1970 by the writer's clock, or just above those of the previous version if that
+    /// came from a faster clock.
     pub(super) ms: u64,
-    /// Who wrote it, so that no two of a record are equal.
+    /// The writer, so that no two versions of a record are equal.
     pub(super) node: u64,
 }
 
 impl Version {
-    /// A version of now by a node's wall clock, greater than the one that the record had.
+    /// The next version by a node's wall clock, greater than the record's previous one.
     pub(super) fn next(wall_ms: u64, node: u64, before: Option<Self>) -> Self {
         let ms = wall_ms.max(before.map_or(0, |before| before.ms + 1)).min(MS_MAX - 3);
         Self { ms: ms.next_multiple_of(2), node }
     }
 
-    /// What takes this very version away, whoever does. Whatever is written after it comes before that.
+    /// The version that removes exactly this one, whoever does so. A later write is greater than it.
     pub(super) fn removal(self) -> Self {
         Self { ms: self.ms | 1, ..self }
     }
 
-    /// Whether it is that of a removal.
+    /// Whether this is the version of a removal.
     pub(super) fn is_removal(self) -> bool {
         self.ms % 2 == 1
     }
@@ -61,7 +61,7 @@ impl FromStr for Version {
     }
 }
 
-/// Part of the name of a node, as versions have it; it compares as the name does.
+/// The part of a node's id that versions contain; it orders as the id does.
 pub(super) fn short_of(node: NodeId) -> u64 {
     node.0.as_u64_pair().0
 }

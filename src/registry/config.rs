@@ -1,4 +1,4 @@
-//! What can be configured about registries.
+//! The `[registry]` settings.
 
 use std::time::Duration;
 
@@ -8,31 +8,30 @@ use super::kind::RegistryKind;
 use crate::storage::REMOVED_KEPT_FOR;
 use crate::support::checks::{Checks, Finding};
 
-/// The longest record that an entry has room for.
+/// The longest record that fits into an entry.
 const RECORD_BYTES_MAX: usize = 60 << 10;
 
 /// `[registry]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RegistryConfig {
-    /// How long a provider stays that nobody writes or renews, in seconds. Default 3,600.
+    /// After how many seconds a provider that nobody writes or renews expires. Default 3,600.
     pub providers_ttl_s: u64,
-    /// The same of an active order. Default 3,600.
+    /// The same for an active order. Default 3,600.
     pub active_orders_ttl_s: u64,
-    /// Records of each registry; one more is refused. Default 10,000.
+    /// How many records each registry may have; further ones are refused. Default 10,000.
     pub records_max: usize,
-    /// Bytes of a record. Default 16,384.
+    /// The largest record in bytes. Default 16,384.
     pub record_bytes_max: usize,
-    /// How long a provider stays online after its connection has closed, or its node has gone, in seconds.
-    /// Default 10.
+    /// How many seconds a provider stays online after its connection closed or its node disappeared. Default
+    /// 10.
     pub offline_grace_s: u64,
-    /// Whether orders that this gateway carries out are in `active-orders` while they are under way. Default
-    /// `true`.
+    /// Whether orders that this gateway carries out appear in `active-orders` until they end. Default `true`.
     pub follow_orders: bool,
-    /// Whether the Redis keys `socket:onlineProviders` and `socket:activeOrders` are read at the start. Default
+    /// Whether to read the Redis keys `socket:onlineProviders` and `socket:activeOrders` at startup. Default
     /// `false`.
     pub legacy_import: bool,
-    /// Whether these keys are kept written. Default `false`.
+    /// Whether to keep these keys up to date. Default `false`.
     pub legacy_write: bool,
 }
 
@@ -59,10 +58,10 @@ impl RegistryConfig {
         })
     }
 
-    /// What cannot be used.
+    /// The settings that cannot be used.
     pub(crate) fn check(&self) -> Vec<Finding> {
         let mut checks = Checks::of("registry");
-        // A removal must be remembered for longer than what it removed could come again.
+        // A removal must be remembered for longer than the removed record could reappear.
         let ttl_max = REMOVED_KEPT_FOR.as_secs() / 2;
         for (key, ttl) in
             [("providers_ttl_s", self.providers_ttl_s), ("active_orders_ttl_s", self.active_orders_ttl_s)]

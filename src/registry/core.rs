@@ -1,4 +1,4 @@
-//! What one node knows of one registry, and what it has to append yet. Decides and does nothing.
+//! What one node knows of one registry, and what it has yet to append. Performs no I/O.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use super::kind::RegistryKind;
 use super::record::{Body, Change, Record};
 use super::table::{Outcome, Table};
 
-/// Others let a record expire so long after the node that wrote it, so that it is told of once, and not by each.
+/// Other nodes let a record expire so much later than its writer, so that one node appends the removal, not
+/// all of them.
 const OTHERS_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -19,14 +20,14 @@ pub(super) struct Core {
     me: u64,
     pub(super) table: Table,
     ttl: Duration,
-    /// Keys that wait to be appended, each once and since when; what is appended is what is known of them then.
+    /// Keys that wait to be appended, each once and since when; the record is read when it is appended.
     waiting: VecDeque<(Arc<str>, Instant)>,
     is_waiting: HashSet<Arc<str>>,
-    /// Keys that are being appended.
+    /// The keys in the append in progress.
     under_way: Vec<(Arc<str>, Instant)>,
-    /// What others wrote and the log held something older of when it was last looked at.
+    /// Records of other writers of which the log had an older version at the last comparison.
     suspects: HashMap<Arc<str>, Version>,
-    /// Changes of others that lost to what is known here.
+    /// Entries of others that lost to a greater version known here.
     pub(super) superseded: u64,
 }
 
@@ -51,7 +52,7 @@ impl Core {
 
     // Writing
 
-    /// Writes a record, which is there at once.
+    /// Writes a record, which is visible at once.
     pub(super) fn write(
         &mut self,
         body: Body,
@@ -66,7 +67,7 @@ impl Core {
         record
     }
 
-    /// Removes a record, if there is one.
+    /// Removes a record, if it exists.
     pub(super) fn remove(&mut self, key: &str, wall_ms: u64, now: Instant) -> Option<Arc<Record>> {
         let record = Arc::clone(self.table.get(key)?);
         let version = self.next_version(key, wall_ms).removal();
@@ -84,8 +85,8 @@ impl Core {
         self.wait(key, now);
     }
 
-    /// Lets go of records whose time has run out; with `of_others`, also of those that others wrote. Such a
-    /// removal is of the version of the record, so that whoever renewed it meanwhile, wherever, comes before.
+    /// Removes records that have expired; with `of_others`, also those that other nodes wrote. Such a removal
+    /// removes exactly the record's version, so it loses to a renewal that happened anywhere meanwhile.
     pub(super) fn expire(&mut self, of_others: bool, now: Instant) -> u64 {
         let mut count = 0;
         for record in self.table.expired(now) {
@@ -108,23 +109,24 @@ impl Core {
         }
     }
 
-    /// How many keys wait to be appended, those that are being appended included.
+    /// How many keys wait to be appended, including those being appended.
     pub(super) fn behind(&self) -> usize {
         self.waiting.len() + self.under_way.len()
     }
 
-    /// Since when the oldest of them waits.
+    /// Since when the oldest of these keys has waited.
     pub(super) fn behind_since(&self) -> Option<Instant> {
         let first = |keys: Option<&(Arc<str>, Instant)>| keys.map(|(_, since)| *since);
         first(self.under_way.first()).into_iter().chain(first(self.waiting.front())).min()
     }
 
-    /// Whether what was written of a key is yet to be appended.
+    /// Whether the newest write of a key has yet to be appended.
     pub(super) fn is_behind(&self, key: &str) -> bool {
         self.is_waiting.contains(key) || self.under_way.iter().any(|(known, _)| **known == *key)
     }
 
-    /// The changes to append next; they are under way until it is [said](Self::appended) what became of them.
+    /// The changes to append next; they count as being appended until [`appended`](Self::appended) reports
+    /// the outcome.
     pub(super) fn take(&mut self, max: usize) -> Vec<Change> {
         debug_assert!(self.under_way.is_empty());
         let mut changes = Vec::new();
@@ -141,7 +143,7 @@ impl Core {
         changes
     }
 
-    /// The first `count` of those under way are in the log; the others are tried again, before all else.
+    /// The first `count` changes being appended are in the log; the others are tried again before all else.
     pub(super) fn appended(&mut self, count: usize) {
         for (key, since) in std::mem::take(&mut self.under_way).into_iter().skip(count).rev() {
             if self.is_waiting.insert(Arc::clone(&key)) {
@@ -150,15 +152,15 @@ impl Core {
         }
     }
 
-    // Hearing
+    // Receiving
 
-    /// Takes what the log tells, in whatever order.
+    /// Applies a change from the log, in whatever order changes arrive.
     pub(super) fn hear(&mut self, change: Change, now: Instant) -> Outcome {
         let (key, is_mine) = (Arc::clone(&change.key), change.version.node == self.me);
         let wait = if is_mine { Duration::ZERO } else { OTHERS_WAIT };
         let outcome = self.table.apply(change, now + self.ttl + wait, now);
         if outcome == Outcome::Older && is_mine {
-            // What this node wrote after it follows in the log, or waits to.
+            // This node's later write follows in the log, or waits to be appended.
             return Outcome::Known;
         }
         if outcome == Outcome::Older {
@@ -170,8 +172,8 @@ impl Core {
         outcome
     }
 
-    /// The log holds something older of a key than is known here. Who wrote that appends it again; where that one
-    /// is gone, whoever finds it twice.
+    /// The log has an older version of a key than is known here. The writer of the known version appends it
+    /// again; if that node is gone, any node does that finds the key in this state twice.
     fn put_right(&mut self, key: &Arc<str>, now: Instant) {
         let Some(known) = self.table.version(key) else { return };
         if known.node == self.me || self.suspects.get(key) == Some(&known) {
@@ -184,8 +186,8 @@ impl Core {
         }
     }
 
-    /// Compares what was known before the log was looked at with what that held then. Says whether something is
-    /// to be looked at again soon.
+    /// Compares the versions known before the log was read with those read from it. True if another
+    /// comparison is due soon.
     pub(super) fn compare(
         &mut self,
         before: &HashMap<Arc<str>, Version>,
@@ -195,7 +197,7 @@ impl Core {
         for (key, known) in before {
             let held = stored.get(key);
             let is_lacking = held.is_none_or(|held| held < known);
-            // Of what the log knows nothing of, there is nothing to take away.
+            // A removal of a key that the log does not have need not be appended.
             let is_needless = held.is_none() && known.is_removal();
             if is_lacking && !is_needless && self.table.version(key) == Some(*known) {
                 self.put_right(key, now);

@@ -1,4 +1,4 @@
-//! Follows the channels of registries: what they tell, and what they hold.
+//! Follows the channels of registries, and compares them with memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,23 +19,23 @@ use crate::protocol::{Frame, first_frame};
 use crate::storage::{Result as StorageResult, StorageError};
 use crate::support::backoff::STORAGE_RETRY;
 
-/// How often it is looked whether something is due.
+/// How often to check whether a comparison is due.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How often what is held here is compared with the log, where nothing gives cause.
+/// How often memory is compared with the log if there is no particular cause.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
 
-/// How soon it is compared again, where the log lacked what its writer may still append.
+/// How soon the comparison is repeated if the log lacked something that its writer may still append.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// It is not compared again for so many times as long as it took.
+/// After a comparison, the next one waits for so many times as long as that one took.
 const PAUSE_TIMES: u32 = 10;
 
-/// Keys in one page of what the log holds.
+/// Keys in one page of the log's latest entries.
 const PAGE: usize = 1_000;
 
 impl Registry {
-    /// Takes what the channels tell. Waits for nothing else, so that no channel is held back by it.
+    /// Applies what the channels deliver. Waits for nothing else, so that it holds back no channel.
     pub(crate) async fn hear_all(self, mut told: mpsc::Receiver<Delivery>) {
         while let Some(delivery) = told.recv().await {
             let Some(kind) = RegistryKind::of_channel(delivery.live.channel()) else { continue };
@@ -59,13 +59,13 @@ impl Registry {
                     }
                     book.changed.notify_one();
                 }
-                // What lies in between is in the log, or with those who wrote it.
+                // The entries in between are in the log, or their writers still have them.
                 Live::Moved(_) | Live::Skipped { .. } => book.doubted.notify_one(),
             }
         }
     }
 
-    /// Follows a registry, compares what is held here with its log where there is cause, and lets records expire.
+    /// Follows a registry, compares it with its log when there is cause, and lets records expire.
     pub(super) async fn keep(self, kind: RegistryKind) {
         let book = Arc::clone(self.book(kind));
         let mut failures = 0;
@@ -91,7 +91,7 @@ impl Registry {
             let now = Instant::now();
             if now >= due {
                 let compared = self.compare(kind, !is_degraded).await;
-                // Also where there is cause each second, most of the time is for other things.
+                // Even with a cause each second, most of the time is left for other work.
                 let pause = now.elapsed().saturating_mul(PAUSE_TIMES);
                 soonest = now + AGAIN_AFTER.max(pause);
                 due = if matches!(compared, Ok(false)) { now + COMPARE_EVERY } else { soonest };
@@ -116,8 +116,8 @@ impl Registry {
         }
     }
 
-    /// Takes what the log holds, and has appended what it lacks. Says whether it is to be looked at again soon.
-    /// Of a log that is away only what this node keeps of it is taken.
+    /// Applies what the log has, and queues what it lacks. True if another comparison is due soon. While the
+    /// log is away only this node's replica of it is read.
     async fn compare(&self, kind: RegistryKind, is_whole: bool) -> StorageResult<bool> {
         let book = self.book(kind);
         let before = book.core.read().table.versions();
@@ -139,12 +139,12 @@ impl Registry {
         }
         book.changed.notify_one();
         if is_whole && !book.set_compared(true) {
-            info!(registry = %kind, records, found, "a registry is as its log has it");
+            info!(registry = %kind, records, found, "a registry agrees with its log");
         }
         Ok(again)
     }
 
-    /// All that the log holds, removals included.
+    /// The latest entries in the log, including removals.
     async fn stored(&self, kind: RegistryKind) -> StorageResult<Vec<Change>> {
         let channel = kind.channel();
         let (mut all, mut after) = (Vec::new(), None);
@@ -159,7 +159,7 @@ impl Registry {
                 Some(_) => {
                     return Err(StorageError::Unreachable {
                         op: "latest",
-                        cause: "a page led to itself".into(),
+                        cause: "a page points to itself".into(),
                     });
                 }
                 None => return Ok(all),
@@ -168,7 +168,7 @@ impl Registry {
     }
 }
 
-/// The changes that entries say.
+/// The changes in a batch of entries.
 fn changes_of(batch: &LiveBatch) -> Vec<Change> {
     #[derive(Deserialize)]
     struct Kind<'a> {

@@ -1,4 +1,4 @@
-//! The handle by which others read and write registries.
+//! The handle through which others read and write registries.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,24 +24,24 @@ use crate::model::{BackendState, DraftEntry, NodeId, OrderId};
 use crate::protocol::ProblemCode;
 use crate::storage::SharedBackend;
 
-/// How many keys may wait for the log, for each record that there may be.
+/// How many keys may wait for the log, as a multiple of the permitted records.
 const WAITING_PER_RECORD: usize = 2;
 
-/// What registries need.
+/// What registries are built from.
 #[derive(Debug)]
 pub(crate) struct RegistryParts {
     pub(crate) channels: Channels,
     pub(crate) backend: SharedBackend,
     pub(crate) node: NodeId,
-    /// Which nodes there are.
+    /// The list of nodes.
     pub(crate) fleet: Fleet,
     pub(crate) config: RegistryConfig,
-    /// Its place among those to whom channels deliver.
+    /// The index of registries among those that channels deliver to.
     pub(crate) place: usize,
 }
 
-/// Who is online, and which orders are under way. Cheap to clone, and to be called from anywhere: reads and writes
-/// wait for nothing.
+/// Online providers, and active orders. Cheap to clone, and callable from anywhere: neither reads nor writes
+/// wait.
 #[derive(Debug, Clone)]
 pub struct Registry(Arc<Inner>);
 
@@ -61,93 +61,91 @@ struct Inner {
 #[derive(Debug)]
 pub(super) struct Book {
     pub(super) core: RwLock<Core>,
-    /// Something waits to be appended.
+    /// Notified when a key waits to be appended.
     pub(super) written: Notify,
-    /// Something was appended.
+    /// Notified when something was appended.
     pub(super) appended: Notify,
-    /// The log may hold something else than is known here.
+    /// Notified when the log may differ from memory.
     pub(super) doubted: Notify,
-    /// Something is different, for who writes all of it elsewhere.
+    /// Notified when anything changed, for the writer of the legacy key.
     pub(super) changed: Notify,
     pub(super) stats: RegistryStats,
-    /// What is held here was compared with the log since that was last away.
+    /// Whether memory was compared with the log since the log was last away.
     is_compared: AtomicBool,
 }
 
 impl Book {
-    /// Whether all that others wrote is known here.
+    /// Whether everything that others wrote is known here.
     pub(super) fn is_compared(&self) -> bool {
         self.is_compared.load(Ordering::Acquire)
     }
 
-    /// Answers with what was so before.
+    /// Returns the previous value.
     pub(super) fn set_compared(&self, is_so: bool) -> bool {
         self.is_compared.swap(is_so, Ordering::AcqRel)
     }
 
-    /// Something was written here.
+    /// Notifies those who wait for writes on this node.
     pub(super) fn notify_written(&self) {
         self.written.notify_one();
         self.changed.notify_one();
     }
 }
 
-/// What must be so for something to be written.
+/// The condition of a write.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Condition {
-    /// Nothing.
+    /// None.
     #[default]
     None,
-    /// There is no such record.
+    /// The record must not exist.
     Absent,
-    /// There is one.
+    /// The record must exist.
     Present,
-    /// It has one of these versions.
+    /// The record must have one of these versions.
     Versions(Vec<String>),
 }
 
-/// What became of a writing.
+/// The result of a write.
 #[derive(Debug, Clone)]
 pub struct Written {
-    /// The record as it is now.
+    /// The record after the write.
     pub record: Arc<Record>,
-    /// There was none of its key before.
+    /// Whether the key had no record before.
     pub is_new: bool,
 }
 
-/// Why nothing was written.
+/// Why a write was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistryError {
-    /// The record is none, or there is no room for it.
+    /// The record is invalid, or the registry is full.
     #[error(transparent)]
     Invalid(#[from] InvalidRecord),
-    /// One of several is none.
+    /// One of several records is invalid.
     #[error("record {index}: {cause}")]
     InvalidAt {
-        /// Which, counting from 0.
+        /// Its index, from 0.
         index: usize,
         /// What is wrong with it.
         cause: InvalidRecord,
     },
-    /// There is no record of this key.
+    /// The key has no record.
     #[error("there is no record of this key, or it has expired")]
     Unknown,
-    /// It has another version by now, or is not there, or is.
-    #[error(
-        "the record is another one than `If-Match` or `If-None-Match` says: read it again, and decide anew"
-    )]
+    /// The record's version, existence or absence contradicts the condition.
+    #[error("the record does not match `If-Match` or `If-None-Match`: read it again, and decide anew")]
     Changed {
-        /// Its version now.
+        /// Its current version.
         version: Option<Version>,
     },
-    /// So much waits for the log already.
-    #[error("{waiting} records wait to be written to the log, as many as may; try again in a moment")]
+    /// As many changes wait for the log as may.
+    #[error("{waiting} records, the most permitted, wait to be written to the log; try again in a moment")]
     Behind {
-        /// How many.
+        /// How many wait.
         waiting: usize,
     },
-    /// What others wrote is not known here, and this is not to be decided without it.
+    /// What others wrote is not known here, and this request must not be decided without it.
     #[error(
         "what other gateways wrote meanwhile is not known here, so all records cannot be replaced or removed at \
          once: change single ones, or try again when `GET /api/registry` says `healthy`"
@@ -213,10 +211,10 @@ impl Registry {
         self.book(kind).core.read().table.get(key).cloned()
     }
 
-    /// Those that are wanted.
+    /// The part of the list that a query asks for.
     ///
     /// # Errors
-    /// `after` is none that a list in this order has given.
+    /// `after` is not a cursor of a list with the same order.
     pub fn list(&self, kind: RegistryKind, query: &Query) -> Result<Listing, InvalidRecord> {
         if !query.is_readable() {
             let detail = "`after` must be `next` of a list with the same `sort`";
@@ -225,18 +223,18 @@ impl Registry {
         Ok(query.of(&self.book(kind).core.read().table))
     }
 
-    /// How many there are.
+    /// How many records there are.
     pub fn len(&self, kind: RegistryKind) -> usize {
         self.book(kind).core.read().table.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub fn is_empty(&self, kind: RegistryKind) -> bool {
         self.len(kind) == 0
     }
 
-    /// Whether what others wrote is known here: not while Redis is away, and not until it was compared after
-    /// that.
+    /// Whether everything that others wrote is known here: not while Redis is away, nor after that until the
+    /// comparison with the log.
     pub fn state(&self, kind: RegistryKind) -> BackendState {
         if self.channels().is_degraded(&kind.channel()) {
             BackendState::Degraded
@@ -249,7 +247,7 @@ impl Registry {
 
     // Writing
 
-    /// Puts a whole record in place of the one of its key, which the address may have said.
+    /// Replaces the record of a key, or creates it. The key may come from the address.
     ///
     /// # Errors
     /// See [`RegistryError`].
@@ -291,7 +289,7 @@ impl Registry {
         })
     }
 
-    /// Renews a record: its time begins anew.
+    /// Renews a record: its time to live starts again.
     ///
     /// # Errors
     /// See [`RegistryError`].
@@ -302,7 +300,7 @@ impl Registry {
         })
     }
 
-    /// Writes anew what `make` makes of a record.
+    /// Writes the body that `make` returns for the current record.
     pub(super) fn change(
         &self,
         kind: RegistryKind,
@@ -345,10 +343,10 @@ impl Registry {
         Ok(removed)
     }
 
-    /// Puts these records in place of all that there are.
+    /// Replaces all records by these.
     ///
     /// # Errors
-    /// See [`RegistryError`]. Nothing was changed then.
+    /// See [`RegistryError`]. In that case nothing has changed.
     pub fn set_all(&self, kind: RegistryKind, records: &[&str]) -> Result<usize, RegistryError> {
         let mut bodies = Vec::with_capacity(records.len());
         let mut keys = std::collections::HashSet::with_capacity(records.len());
@@ -391,7 +389,7 @@ impl Registry {
         Ok(count)
     }
 
-    /// Removes all records; says how many there were.
+    /// Removes all records, and returns how many there were.
     ///
     /// # Errors
     /// See [`RegistryError`].
@@ -400,12 +398,12 @@ impl Registry {
         self.set_all(kind, &[]).map(|_none| count)
     }
 
-    /// The key of a record that was not taken yet.
+    /// The key of a record that has not been accepted yet.
     pub(super) fn key_in(&self, kind: RegistryKind, json: &str) -> Result<Arc<str>, InvalidRecord> {
         Ok(Body::read(kind, json, None, self.config().record_bytes_max)?.key)
     }
 
-    /// An order that is carried out here has had this update: it is an active order until its last one.
+    /// Applies an update of an order that is carried out here: the order is active until its last update.
     pub(crate) fn follow_order(&self, order: OrderId, update: &DraftEntry) {
         let kind = RegistryKind::ActiveOrders;
         let key = order.to_string();
@@ -445,9 +443,9 @@ impl Registry {
         Ok(())
     }
 
-    // Telling
+    // Reporting
 
-    /// How a registry does.
+    /// The state and the counters of a registry.
     pub fn view(&self, kind: RegistryKind) -> RegistryView {
         let book = self.book(kind);
         let core = book.core.read();
@@ -464,7 +462,7 @@ impl Registry {
     }
 }
 
-/// A provider that is written was seen, unless the writer says when.
+/// Writing a provider sets its time of being seen, unless the writer gives one.
 fn seen(kind: RegistryKind, body: Body, written: &str) -> Body {
     match kind.seen_field() {
         Some(field) if !Body::has(written, field) => body.with(field, &time_json(Utc::now())),
@@ -489,7 +487,7 @@ fn check(condition: &Condition, held: Option<&Record>) -> Result<(), RegistryErr
     if holds { Ok(()) } else { Err(RegistryError::Changed { version: held.map(|held| held.version) }) }
 }
 
-/// This node's clock.
+/// This node's wall clock.
 pub(super) fn wall_ms() -> u64 {
     u64::try_from(Utc::now().timestamp_millis()).unwrap_or_default()
 }

@@ -1,10 +1,10 @@
-//! The registries that there are, and in what they differ.
+//! The registries, and how they differ.
 
 use std::fmt;
 
 use crate::model::ChannelName;
 
-/// Which registry.
+/// A registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RegistryKind {
     /// Online providers, by `userId`.
@@ -14,7 +14,7 @@ pub enum RegistryKind {
 }
 
 impl RegistryKind {
-    /// All there are.
+    /// All of them.
     pub const ALL: [Self; 2] = [Self::Providers, Self::ActiveOrders];
 
     /// Its name in addresses, settings and channels.
@@ -33,7 +33,7 @@ impl RegistryKind {
         }
     }
 
-    /// The same as a name.
+    /// The channel name of its records.
     pub(crate) fn channel(self) -> ChannelName {
         self.channel_name().parse().expect("the names of registries are names of channels")
     }
@@ -46,7 +46,7 @@ impl RegistryKind {
         }
     }
 
-    /// Fields by whose values records are found at once.
+    /// Fields with an index, so that records are found by their values at once.
     pub const fn indexed(self) -> &'static [&'static str] {
         match self {
             Self::Providers => &["userId", "status", "location", "paymentMethods"],
@@ -54,7 +54,7 @@ impl RegistryKind {
         }
     }
 
-    /// The field that says when a record was last written or renewed, where it has one.
+    /// The field that holds when a record was last written or renewed, if it has one.
     pub(super) const fn seen_field(self) -> Option<&'static str> {
         match self {
             Self::Providers => Some("lastSeen"),
@@ -62,7 +62,7 @@ impl RegistryKind {
         }
     }
 
-    /// The Redis key in which other programs keep all of it, as a JSON array.
+    /// The Redis key in which other programs keep the whole registry, as a JSON array.
     pub(super) const fn legacy_key(self) -> &'static str {
         match self {
             Self::Providers => "socket:onlineProviders",
@@ -77,7 +77,7 @@ impl RegistryKind {
         }
     }
 
-    /// The registry of a channel.
+    /// The registry that a channel belongs to.
     pub(super) fn of_channel(channel: &ChannelName) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.channel_name() == channel.as_str())
     }

@@ -1,5 +1,5 @@
-//! The Redis keys of programs that keep a whole registry in one, as a JSON array in a string: read at the start
-//! and when asked for, and kept written where that is set.
+//! The Redis keys of programs that keep a whole registry in one key, as a JSON array in a string. They are
+//! read at startup and on request, and kept up to date if so configured.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use crate::storage::{OutsideKeys, Result as StorageResult, StorageError};
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::seldom::Seldom;
 
-/// They are written once in this time at the most.
+/// The keys are written at most once in this time.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 
-/// Even where nothing changes, this often: others may write them too, and they expire.
+/// They are written this often even if nothing changed: other programs may write them too, and they expire.
 const WRITE_ANEW: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether the start is over.
+/// How often to check whether startup is over.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Why the keys were not read.
@@ -41,10 +41,11 @@ pub enum SyncError {
 }
 
 impl Registry {
-    /// Reads the keys, and takes the records that are not known here; with `replace` also in place of those that
-    /// are. What was removed here stays removed, unless `replace`. What is no record is counted.
+    /// Reads the keys, and takes records that are unknown here; with `replace`, also in place of known ones.
+    /// Unless `replace` is set, removed records stay removed. Elements that are not records are counted.
     ///
     /// # Errors
+    /// See [`SyncError`].
     /// See [`SyncError`].
     pub async fn sync(&self, replace: bool) -> Result<Vec<RegistrySynced>, SyncError> {
         let Some(keys) = self.backend().outside_keys() else { return Err(SyncError::NoRedis) };
@@ -77,7 +78,7 @@ impl Registry {
                 Ok(true) => synced.taken += 1,
                 Ok(false) => {}
                 Err(error) => {
-                    debug!(registry = %kind, error = %error, "a record in a Redis key is not taken");
+                    debug!(registry = %kind, error = %error, "a record in a Redis key was not accepted");
                     synced.invalid += 1;
                 }
             }
@@ -86,26 +87,26 @@ impl Registry {
         Ok(synced)
     }
 
-    /// Whether a record was taken.
+    /// Returns whether the record was accepted.
     fn take_legacy(&self, kind: RegistryKind, json: &str, replace: bool) -> Result<bool, RegistryError> {
         let key = self.key_in(kind, json)?;
         let known = self.book(kind).core.read().table.version(&key);
         let held = self.get(kind, &key);
-        // Where keys are kept written too, they hold what is known already.
+        // If the keys are also kept up to date, they hold what is known already.
         if held.is_some_and(|held| held.text() == json) || (known.is_some() && !replace) {
             return Ok(false);
         }
         self.put(kind, None, json, &Condition::None).map(|_written| true)
     }
 
-    /// What reads the keys at the start and keeps them written, where that is set.
+    /// The task that reads the keys at startup and keeps them up to date, if so configured.
     pub(super) fn exchange_legacy(self) -> Option<BoxFuture<'static, ()>> {
         let (imports, writes) = (self.config().legacy_import, self.config().legacy_write);
         let keys = self.backend().outside_keys();
         let Some(keys) = keys.filter(|_| imports || writes) else {
             if imports || writes {
                 warn!(
-                    "registry.legacy_import and registry.legacy_write need Redis, and do nothing without it"
+                    "registry.legacy_import and registry.legacy_write need Redis, and have no effect without it"
                 );
             }
             return None;
@@ -159,7 +160,7 @@ impl Registry {
                     }
                 }
                 time::sleep(WRITE_EVERY).await;
-                // Whether something changed or the time is up: it is written again.
+                // Either something changed or the time is up: write again.
                 let _either = time::timeout(WRITE_ANEW.min(ttl / 3), book.changed.notified()).await;
             } else {
                 time::sleep(LOOK_EVERY).await;

@@ -1,17 +1,17 @@
-//! Registries: who is online, and which orders are under way. Records by key that all nodes hold in memory.
+//! Registries: online providers, and active orders. Their records are held in memory by every node, by key.
 //!
 //! A registry is a channel (`registry:providers`, `registry:active-orders`): a log of whole records and of
-//! removals, each with a version of its record's hybrid logical clock. Of two entries of a key the greater version counts,
-//! whatever their order in the log, so that all nodes come to hold the same. Reads are from memory alone. A write
-//! is there at once, and is appended behind.
+//! removals, each with a version from its record's hybrid logical clock. Of two entries of a key the greater
+//! version wins, whatever their order in the log, so all nodes converge. Reads are served from memory alone.
+//! A write is visible at once, and is appended in the background.
 //!
-//! - `core`, with its `table`, the versions of `clock` and `record`, decides and does nothing; `tests` has several go through
-//!   seeded outages.
-//! - `handle` is how others hold it; `query` is how lists are asked for.
-//! - `follow` takes what the log tells, compares with it after outages, and lets records expire; `writing`
-//!   appends.
-//! - `presence` takes providers offline whose connection, or whose node, is gone.
-//! - `legacy` reads and writes the Redis keys of programs that keep a whole registry in one.
+//! - `core`, with its `table`, the versions of `clock` and `record`, decides and performs no I/O; `tests`
+//!   takes several nodes through seeded outages.
+//! - `handle` is the interface for others; `query` describes a list.
+//! - `follow` applies what the log delivers, compares memory with the log after outages, and lets records
+//! expire; `writing` appends.
+//! - `presence` takes providers offline whose connection or node is gone.
+//! - `legacy` reads and writes the Redis keys of programs that keep a whole registry in one key.
 
 mod clock;
 mod config;
@@ -44,5 +44,5 @@ pub(crate) use self::presence::{OpenConnections, RegistryWork};
 pub use self::query::{Listing, Query};
 pub use self::record::{InvalidRecord, Record};
 
-/// What is counted of one registry.
+/// The counters of one registry.
 pub(crate) type RegistryStats = RegistryCounts<Counter>;

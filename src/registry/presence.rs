@@ -1,4 +1,4 @@
-//! Takes providers offline whose connection has closed, or whose node is gone.
+//! Takes providers offline whose connection has closed or whose node is gone.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -19,28 +19,29 @@ use super::kind::RegistryKind;
 use super::record::Body;
 use crate::model::BackendState;
 
-/// How often it is looked which connections are open, and which nodes are there.
+/// How often to check which connections are open and which nodes exist.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What a provider is that is not online.
+/// The patch that takes a provider offline.
 const OFFLINE: &str = r#"{"status":"offline"}"#;
 
 /// The registry whose records can be bound to connections.
 const KIND: RegistryKind = RegistryKind::Providers;
 
-/// The connections of this node, for who wants to know whether some are open.
+/// The connections of this node.
 #[async_trait]
 pub(crate) trait OpenConnections: fmt::Debug + Send + Sync {
-    /// Of these, those that are closed, or were never here. What cannot be told now is not among them.
+    /// Those of the given connections that are closed or never existed here. A connection whose state is
+    /// unknown is left out.
     async fn closed(&self, connections: Vec<Uuid>) -> Vec<Uuid>;
 }
 
-/// Which records are bound to connections of this node.
+/// By key of a record, the connection of this node that it is bound to.
 pub(super) type Bindings = Mutex<HashMap<Arc<str>, Uuid>>;
 
-/// The parts of registries that run.
+/// The tasks of registries.
 pub(crate) struct RegistryWork {
-    /// Their names, and what runs until it is told to stop.
+    /// Their names, and futures that run until told to stop.
     pub(crate) parts: Vec<(&'static str, BoxFuture<'static, ()>)>,
 }
 
@@ -51,7 +52,7 @@ impl fmt::Debug for RegistryWork {
 }
 
 impl Registry {
-    /// What keeps registries going. `stop` ends what appends, once the writers have gone.
+    /// The tasks of registries. `stop` ends those that append, once all writers are gone.
     pub(crate) fn work(
         &self,
         connections: Arc<dyn OpenConnections>,
@@ -72,10 +73,10 @@ impl Registry {
     }
 
     /// Binds a provider to a connection of this node, which must be open: when it closes, the provider goes
-    /// offline. Renews the record.
+    /// offline. Also renews the record.
     ///
     /// # Errors
-    /// There is no such provider.
+    /// The provider does not exist.
     pub(crate) fn bind(&self, key: &str, connection: Uuid) -> Result<Written, RegistryError> {
         let me = short_of(self.node());
         let bound = self.change(KIND, key, &Condition::None, |held| {
@@ -97,7 +98,7 @@ impl Registry {
         }
     }
 
-    /// Takes those offline whose connection to this node has been closed for so long.
+    /// Takes providers offline whose connection to this node has been closed for the grace period.
     async fn look_at_connections(
         &self,
         connections: &dyn OpenConnections,
@@ -105,7 +106,7 @@ impl Registry {
         grace: Duration,
     ) {
         let me = short_of(self.node());
-        // What was removed, or written anew elsewhere for another connection, is bound here no more.
+        // A record that was removed, or bound to a connection elsewhere meanwhile, is no longer bound here.
         let bound: HashMap<Arc<str>, Uuid> = {
             let core = self.book(KIND).core.read();
             let mut bindings = self.bindings().lock();
@@ -129,12 +130,12 @@ impl Registry {
         }
     }
 
-    /// Takes those offline whose node has not been there for so long.
+    /// Takes providers offline whose node has been missing for the grace period.
     async fn look_at_nodes(&self, gone: &mut HashMap<u64, Instant>, grace: Duration) {
         let me = short_of(self.node());
         let nodes: Vec<u64> = self.book(KIND).core.read().table.bound().keys().copied().collect();
         let others: Vec<u64> = nodes.into_iter().filter(|node| *node != me).collect();
-        // What others say is not known here while the storage is away, and for a moment after that not whole.
+        // The list of nodes is unknown while the storage is away, and incomplete for a moment after that.
         let is_known = !others.is_empty() && self.state(KIND) == BackendState::Healthy;
         let there = if is_known { self.fleet().others().await } else { None };
         let Some(there) = there else { return gone.clear() };
@@ -150,7 +151,7 @@ impl Registry {
         }
     }
 
-    /// A provider is not online any more, unless it is bound elsewhere by now.
+    /// Takes a provider offline, unless it is bound to another node by now.
     fn go_offline(&self, key: &str, node: u64) {
         let max = usize::MAX;
         let offline = self.change(KIND, key, &Condition::None, |held| {

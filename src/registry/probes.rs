@@ -1,4 +1,4 @@
-//! A probe of what reads records and merge patches: see [`crate::probes`].
+//! A probe of the parsers of records and merge patches: see [`crate::probes`].
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ const RECORD_BYTES_MAX: usize = 16 << 10;
 
 const VERSION: Version = Version { ms: 1_760_000_000_000, node: 7 };
 
-/// Records, and behind a line break patches that are made to them one after the other.
+/// A record, then, one per line, merge patches that are applied in turn.
 pub(crate) fn records(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     for kind in RegistryKind::ALL {
@@ -31,7 +31,7 @@ pub(crate) fn records(bytes: &[u8]) {
             };
             let mut expected = json(record.text());
             merge(&mut expected, &json(patch));
-            // A patch cannot take away what a record is called.
+            // A patch cannot remove a record's own name.
             if let Value::Object(fields) = &mut expected {
                 fields.entry(kind.id_field()).or_insert_with(|| Value::from(&*record.key));
             }
@@ -61,7 +61,7 @@ fn read(kind: RegistryKind, line: &str) -> Option<Record> {
     }
 }
 
-/// The record as it is held, which the log and its readers can be told.
+/// The record as it is held, after checking that the log and its readers can take it.
 fn kept(kind: RegistryKind, body: Body) -> Record {
     assert!(body.json.len() <= RECORD_BYTES_MAX && (1..=128).contains(&body.key.len()));
     json(text_of(&body));
@@ -88,7 +88,7 @@ fn is_refused(invalid: &InvalidRecord) {
     told(&invalid.detail);
 }
 
-/// A merge patch as RFC 7396 writes it down.
+/// A merge patch, applied as in the pseudocode of RFC 7396.
 fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();

@@ -1,4 +1,4 @@
-//! Lists of records: which, in which order, and how many.
+//! Lists of records: the filter, the order, and the page.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -8,36 +8,36 @@ use serde_json::value::RawValue;
 use super::record::{Record, plain, plains};
 use super::table::Table;
 
-/// What is wanted of a list.
+/// What a list asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
-    /// Fields and the texts of their values; an array has the value that is one of its elements.
+    /// Fields and the text of their value; an array matches if one of its elements does.
     pub filter: Vec<(String, String)>,
-    /// The field by which it is sorted, and whether the greatest come first; by key where there is none.
+    /// The field to sort by, and whether in descending order; by key if `None`.
     pub sort: Option<(String, bool)>,
-    /// Only what comes after this one, as [`Listing::next`] said.
+    /// Start after this cursor, a previous [`Listing::next`].
     pub after: Option<String>,
-    /// So many at the most.
+    /// How many records at most.
     pub limit: usize,
 }
 
-/// A part of the records of a registry.
+/// One page of a list.
 #[derive(Debug, Clone, Default)]
 pub struct Listing {
     /// The records.
     pub records: Vec<Arc<Record>>,
-    /// How many there are that fit the filter.
+    /// How many records match the filter.
     pub total: usize,
-    /// Where the next part begins, where there is one.
+    /// The cursor of the next page, if there is one.
     pub next: Option<String>,
 }
 
-/// By what a record stands in its place.
+/// The sort key of a record.
 #[derive(Debug, Clone, PartialEq)]
 enum Place {
     Number(f64),
     Text(String),
-    /// It has no such field, or one that is not compared. After all others.
+    /// The record lacks the field, or its value is not comparable. Sorts after all others.
     None,
 }
 
@@ -58,7 +58,7 @@ impl Place {
         }
     }
 
-    /// Numbers before texts, and what has none in either direction last.
+    /// Numbers sort before texts, and records without a value last in both directions.
     fn compare(&self, other: &Self, is_descending: bool) -> Ordering {
         let turned = |ordering: Ordering| if is_descending { ordering.reverse() } else { ordering };
         match (self, other) {
@@ -72,7 +72,7 @@ impl Place {
         }
     }
 
-    /// As a cursor, with the key of its record.
+    /// The cursor: the sort key, with the record's key.
     fn cursor(&self, key: &str) -> String {
         let place = match self {
             Self::Number(number) => serde_json::json!([number, key]),
@@ -106,14 +106,14 @@ fn fits(record: &Record, filter: &[(String, String)]) -> bool {
 }
 
 impl Query {
-    /// Whether `after` is one that a list may have given.
+    /// Whether `after` is a cursor that a list in this order may have returned.
     pub(super) fn is_readable(&self) -> bool {
         self.sort.is_none() || self.after.as_deref().is_none_or(|after| Place::of_cursor(after).is_some())
     }
 
-    /// The part that is wanted.
+    /// The page that the query asks for.
     pub(super) fn of(&self, table: &Table) -> Listing {
-        // What an index finds need not be looked for.
+        // Records that an index finds need no search.
         let found = self.filter.iter().find_map(|(field, value)| table.find(field, value));
         let all: Vec<&Arc<Record>> = match found {
             Some(found) => found.into_iter().filter(|record| fits(record, &self.filter)).collect(),

@@ -1,4 +1,4 @@
-//! A record: a JSON object that names itself, and its writing.
+//! A record, a JSON object that contains its own key; and changes of records.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use crate::support::json::json_fault;
 /// The longest key, in bytes.
 const KEY_LEN_MAX: usize = 128;
 
-/// What is expected where a record's own name is wrong.
+/// What is expected of a record's own name.
 const ID_EXPECTED: &str = "a text of 1 to 128 bytes without control characters, or a whole number";
 
-/// A record as it is held, and what of it is for the gateway.
+/// A record as it is held, and the parts of it that concern the gateway.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its `userId` or `orderId` as a text.
+    /// Its `userId` or `orderId` as text.
     pub key: Arc<str>,
-    /// Which writing of it this is.
+    /// The version of the write that produced it.
     pub version: Version,
     /// The record, a compact JSON object.
     pub json: Bytes,
-    /// The node with the connection that it goes offline with.
+    /// The node of the connection that it is bound to: when that closes, the provider goes offline.
     pub(super) bound_to: Option<u64>,
 }
 
@@ -39,13 +39,13 @@ impl Record {
         std::str::from_utf8(&self.json).unwrap_or("{}")
     }
 
-    /// Its fields in their order.
+    /// Its fields, in order.
     pub(super) fn fields(&self) -> Vec<(String, &RawValue)> {
         fields_of(self.text())
     }
 }
 
-/// A text that is no record: what was wrong, and what would be right.
+/// Why a text is not a record: what is wrong, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct InvalidRecord {
@@ -59,24 +59,24 @@ pub(super) fn invalid(code: ProblemCode, detail: impl Into<String>) -> InvalidRe
     InvalidRecord { code, detail: detail.into() }
 }
 
-/// A record that was read, and has no version yet.
+/// A record that was parsed, and has no version yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Body {
     pub(super) key: Arc<str>,
     pub(super) json: Bytes,
 }
 
-/// What was written to a key: a record, or that there is none any more.
+/// A write to a key: a record, or its removal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) key: Arc<str>,
     pub(super) version: Version,
-    /// `None` removes it.
+    /// `None` removes the record.
     pub(super) record: Option<Arc<Record>>,
 }
 
 impl Change {
-    /// As an entry of the log.
+    /// The change as an entry of the log.
     pub(super) fn draft(&self) -> DraftEntry {
         let mut data = PayloadWriter::default();
         data.push_text("key", &self.key);
@@ -97,7 +97,7 @@ impl Change {
         }
     }
 
-    /// Reads what the log holds, with its envelope or without; `None` for anything else.
+    /// Reads an entry of the log, with or without its envelope; `None` for anything else.
     pub(super) fn read(kind: &str, data: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -128,7 +128,7 @@ fn fields_of(text: &str) -> Vec<(String, &RawValue)> {
     serde_json::from_str(text).map_or_else(|_| Vec::new(), |OrderedFields(fields)| fields)
 }
 
-/// A key as it stands in an address, a query, or a record: `123` and `"123"` are the same.
+/// Checks a key from an address, a query, or a record: `123` and `"123"` are the same key.
 pub(super) fn check_key(key: &str) -> Result<(), InvalidRecord> {
     if (1..=KEY_LEN_MAX).contains(&key.len()) && !key.chars().any(char::is_control) {
         return Ok(());
@@ -136,7 +136,7 @@ pub(super) fn check_key(key: &str) -> Result<(), InvalidRecord> {
     Err(invalid(ProblemCode::InvalidName, format!("the key of a record must be {ID_EXPECTED}")))
 }
 
-/// The text of a value by which records are found: that of a text, or a number or a word as it is written.
+/// The text by which a value is found: a string's contents; a number or literal as written.
 pub(super) fn plain(value: &RawValue) -> Option<String> {
     let text = value.get();
     match text.as_bytes().first()? {
@@ -146,7 +146,7 @@ pub(super) fn plain(value: &RawValue) -> Option<String> {
     }
 }
 
-/// The texts of a value, of an array those of its elements.
+/// The texts of a value; of an array, those of its elements.
 pub(super) fn plains(value: &RawValue) -> Vec<String> {
     match serde_json::from_str::<Vec<&RawValue>>(value.get()) {
         Ok(elements) => elements.into_iter().filter_map(plain).collect(),
@@ -160,7 +160,7 @@ fn key_of(value: &RawValue) -> Option<String> {
     plain(value).filter(|_| text.starts_with('"') || is_whole(text)).filter(|key| check_key(key).is_ok())
 }
 
-/// Reads an object, and refuses what no reader could read.
+/// Reads an object, and refuses JSON that some reader could not read.
 fn read_object(text: &str) -> Result<Vec<(String, &RawValue)>, InvalidRecord> {
     check_json(text).map_err(|unreadable| invalid(ProblemCode::InvalidJson, unreadable.to_string()))?;
     let read = serde_json::from_str(text);
@@ -179,7 +179,7 @@ fn read_object(text: &str) -> Result<Vec<(String, &RawValue)>, InvalidRecord> {
         Some((name, _)) => Err(invalid(
             ProblemCode::DuplicateField,
             format!(
-                "a field is there twice: {}",
+                "a field occurs twice: {}",
                 serde_json::Value::from(name.chars().take(40).collect::<String>())
             ),
         )),
@@ -187,7 +187,7 @@ fn read_object(text: &str) -> Result<Vec<(String, &RawValue)>, InvalidRecord> {
 }
 
 impl Body {
-    /// Reads a record. Its name may be missing where the address says it.
+    /// Reads a record. Its key may be missing if the address contains it.
     pub(super) fn read(
         kind: RegistryKind,
         text: &str,
@@ -244,7 +244,7 @@ impl Body {
         Err(invalid(ProblemCode::RecordTooLarge, detail))
     }
 
-    /// The same with another value of a field; its name must not be the record's own.
+    /// The same body with another value of a field, which must not be the key's field.
     pub(super) fn with(self, field: &str, json: &str) -> Self {
         let text = std::str::from_utf8(&self.json).unwrap_or("{}");
         let mut out = PayloadWriter::default();
@@ -270,19 +270,19 @@ impl Body {
         Self::of_fields(kind, &fields, Some(&record.key), bytes_max)
     }
 
-    /// Whether it says itself what is in a field.
+    /// Whether the record itself has a field.
     pub(super) fn has(text: &str, field: &str) -> bool {
         fields_of(text).iter().any(|(name, _)| name == field)
     }
 }
 
-/// A time as fields have it.
+/// A time in the form that fields have.
 pub(super) fn time_json(time: DateTime<Utc>) -> String {
     format!("\"{}\"", time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
-/// Fields with those of a patch over them: null takes away, objects are merged, and everything else replaces.
-/// Fields keep their places, and values their digits; of a name that is there twice, the last one counts.
+/// Applies a patch to fields: null removes, objects are merged, everything else replaces. Fields keep their
+/// order, and values their digits; of a name that occurs twice, the last one counts.
 fn merge(target: &[(String, &RawValue)], patch: &[(String, &RawValue)]) -> Vec<(String, Box<RawValue>)> {
     let mut merged: Vec<(&str, Option<Box<RawValue>>)> = Vec::with_capacity(target.len() + patch.len());
     let mut places: HashMap<&str, usize> = HashMap::with_capacity(target.len() + patch.len());
@@ -383,7 +383,7 @@ mod tests {
             (r#"{"a":[{"b":"c"}]}"#, r#"{"a":[1]}"#, r#"{"a":[1]}"#),
             (r#"{"e":null}"#, r#"{"a":1.10}"#, r#"{"e":null,"a":1.10}"#),
             (r#"{}"#, r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
-            // Of a name that is there twice, the last one counts, as with other readers.
+            // Of a name that occurs twice, the last one counts, as with other parsers.
             (r#"{"a":{"b":1,"c":2,"b":3}}"#, r#"{"a":{"c":null}}"#, r#"{"a":{"b":3}}"#),
             (r#"{"a":{"b":1,"b":2}}"#, r#"{"a":{"b":null}}"#, r#"{"a":{}}"#),
             (r#"{"a":{"z":0}}"#, r#"{"a":{"b":{"x":1},"b":{"y":2}}}"#, r#"{"a":{"z":0,"b":{"y":2}}}"#),

@@ -1,4 +1,4 @@
-//! The records of a registry in memory: by key, by the values of indexed fields, by when they expire.
+//! The records of a registry in memory: by key, by the values of indexed fields, and by expiry.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use super::kind::RegistryKind;
 use super::record::{Change, Record, plains};
 use crate::storage::{REMOVED_KEPT_FOR, REMOVED_MAX};
 
-/// How many removals are remembered: fewer than the storage does, so that none is put back there that it let go.
+/// How many removals are remembered: fewer than in the storage, so that no node appends one again that the
+/// storage has forgotten.
 const GONE_MAX: usize = REMOVED_MAX - REMOVED_MAX / 10;
 
-/// How long: less than the storage does.
+/// How long removals are remembered: less than in the storage.
 const GONE_FOR: Duration = Duration::from_secs(REMOVED_KEPT_FOR.as_secs() / 24 * 23);
 
 /// Keys by the text of a field's value.
@@ -26,10 +27,10 @@ pub(super) struct Table {
     live: BTreeMap<Arc<str>, Held>,
     gone: HashMap<Arc<str>, Gone>,
     gone_by_time: BTreeSet<(Instant, Arc<str>)>,
-    /// In the order of [`RegistryKind::indexed`], but for the key itself.
+    /// In the order of [`RegistryKind::indexed`], without the key itself.
     indexes: Vec<(&'static str, Index)>,
     due: BTreeSet<(Instant, Arc<str>)>,
-    /// Keys of records that are bound to a connection, by its node.
+    /// Keys of records that are bound to a connection, by the connection's node.
     bound: BTreeMap<u64, BTreeSet<Arc<str>>>,
 }
 
@@ -45,14 +46,14 @@ struct Gone {
     since: Instant,
 }
 
-/// What a change was to the table.
+/// How a change compared with the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It is what counts from now on.
+    /// It was newer, and was applied.
     Newer,
-    /// It was there already.
+    /// It was known already.
     Known,
-    /// What is there counts.
+    /// The table has a newer one.
     Older,
 }
 
@@ -82,13 +83,13 @@ impl Table {
         self.live.get(key).map(|held| &held.record)
     }
 
-    /// All records, in the order of their keys' bytes.
+    /// All records, ordered by the bytes of their keys.
     pub(super) fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
         self.live.values().map(|held| &held.record)
     }
 
-    /// Records whose field has this value, or an array with it, in the order of their keys; `None` where the
-    /// field has no index.
+    /// Records whose field has this value, or an array with it, ordered by key; `None` if the field has no
+    /// index.
     pub(super) fn find(&self, field: &str, value: &str) -> Option<Vec<&Arc<Record>>> {
         if field == self.kind.id_field() {
             return Some(self.get(value).into_iter().collect());
@@ -97,13 +98,13 @@ impl Table {
         Some(index.get(value).into_iter().flatten().filter_map(|key| self.get(key)).collect())
     }
 
-    /// What is known of a key: the version of its record, or of its removal.
+    /// The version that is known of a key: that of its record, or of its removal.
     pub(super) fn version(&self, key: &str) -> Option<Version> {
         let live = self.live.get(key).map(|held| held.record.version);
         live.or_else(|| self.gone.get(key).map(|gone| gone.version))
     }
 
-    /// The same as a change that could be told.
+    /// The same as a change that can be appended.
     pub(super) fn change(&self, key: &Arc<str>) -> Option<Change> {
         let key = Arc::clone(key);
         if let Some(held) = self.live.get(&key) {
@@ -114,14 +115,14 @@ impl Table {
         Some(Change { version: gone.version, record: None, key })
     }
 
-    /// All that is known of keys.
+    /// The known version of each key.
     pub(super) fn versions(&self) -> HashMap<Arc<str>, Version> {
         let live = self.live.iter().map(|(key, held)| (Arc::clone(key), held.record.version));
         let gone = self.gone.iter().map(|(key, gone)| (Arc::clone(key), gone.version));
         live.chain(gone).collect()
     }
 
-    /// Takes a change where it counts. A record expires at `due`.
+    /// Applies a change if it is newer. A record expires at `due`.
     pub(super) fn apply(&mut self, change: Change, due: Instant, now: Instant) -> Outcome {
         match self.version(&change.key) {
             Some(known) if known == change.version => return Outcome::Known,
@@ -186,18 +187,18 @@ impl Table {
         }
     }
 
-    /// Records whose time has run out.
+    /// Records that have expired.
     pub(super) fn expired(&self, now: Instant) -> Vec<Arc<Record>> {
         let due = self.due.iter().take_while(|(due, _)| *due <= now);
         due.filter_map(|(_, key)| self.get(key).cloned()).collect()
     }
 
-    /// Those bound to connections, by node.
+    /// The keys of records bound to connections, by node.
     pub(super) fn bound(&self) -> &BTreeMap<u64, BTreeSet<Arc<str>>> {
         &self.bound
     }
 
-    /// Lets go of the oldest removals where there are too many, and of those whose time is over.
+    /// Forgets the oldest removals if there are too many, and those that have been remembered long enough.
     pub(super) fn forget_removals(&mut self, now: Instant) {
         while let Some((since, _)) = self.gone_by_time.first()
             && (self.gone.len() > GONE_MAX || now.duration_since(*since) >= GONE_FOR)

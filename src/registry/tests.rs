@@ -1,5 +1,5 @@
-//! Several nodes go through seeded outages, restarts and clocks an hour apart, over a model of the log. At the
-//! end all hold the same, and of each key what was accepted last by the versions.
+//! Several nodes go through seeded outages, restarts and clocks an hour apart, over a model of the log. In
+//! the end all nodes hold the same records: of each key the accepted write with the greatest version.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -21,7 +21,8 @@ const KIND: RegistryKind = RegistryKind::Providers;
 const HOUR_MS: i64 = 3_600_000;
 const STEPS: usize = 120;
 
-/// The log: all that was appended, and the latest of each key, with who appended it, as a storage keeps it.
+/// The log: everything that was appended, and the latest entry of each key with its producer, as a storage
+/// keeps it.
 #[derive(Default)]
 struct Log {
     entries: Vec<Change>,
@@ -29,7 +30,8 @@ struct Log {
 }
 
 impl Log {
-    /// By the rule of storages: of one node its order, of others the times of entries and then their names.
+    /// Chooses the latest entry as storages do: of one producer by order, of several by the times of entries
+    /// and then by producer.
     fn append(&mut self, change: Change, by: u64) {
         let held = self.latest.get(&change.key);
         let rank = |change: &Change, by| (change.draft().time, by);
@@ -46,7 +48,7 @@ struct Node {
     is_away: bool,
     /// What it appended while the log was away.
     journal: Vec<Change>,
-    /// How far it has heard the log.
+    /// How many of the log's entries it has received.
     heard: usize,
 }
 
@@ -56,7 +58,7 @@ struct World {
     wall_ms: i64,
     log: Log,
     nodes: Vec<Node>,
-    /// Writings that were accepted.
+    /// Writes that were accepted.
     accepted: Vec<Change>,
     ttl: Duration,
 }
@@ -142,7 +144,8 @@ impl World {
         node.core.compare(&before, &stored, self.now);
     }
 
-    /// The log is back for a node: what waited is appended, but for what was let go, and then it compares.
+    /// The log is back for a node: it sends its journal, part of which may have been dropped, and then
+    /// compares.
     fn come_back(&mut self, at: usize) {
         self.nodes[at].is_away = false;
         for change in std::mem::take(&mut self.nodes[at].journal) {
@@ -154,14 +157,14 @@ impl World {
         self.compare(at);
     }
 
-    /// A node ends, and what only it knew with it; another one takes its place.
+    /// A node ends, and with it what only it knew; another one takes its place.
     fn restart(&mut self, at: usize) {
-        let life = self.nodes[at].core.me();
+        let dead = self.nodes[at].core.me();
         let entries = &self.log.entries;
         let is_in_log = |change: &Change| {
             entries.iter().any(|entry| entry.key == change.key && entry.version == change.version)
         };
-        self.accepted.retain(|change| change.version.node != life || is_in_log(change));
+        self.accepted.retain(|change| change.version.node != dead || is_in_log(change));
         self.nodes[at] = self.born();
         self.compare(at);
     }
@@ -187,7 +190,7 @@ impl World {
         }
     }
 
-    /// All is well again for so long that what others wrote is appended by those who hold it.
+    /// Everything works again, long enough for the holders of other nodes' writes to append them.
     fn heal(&mut self) {
         for at in 0..self.nodes.len() {
             if self.nodes[at].is_away {
@@ -209,7 +212,7 @@ impl World {
         }
     }
 
-    /// What is live, as each node has it, and as a node that starts now would.
+    /// The live records as each node has them, and as a node would that starts now.
     fn views(&mut self) -> Vec<BTreeMap<String, String>> {
         let mut late = self.born();
         for (change, _) in self.log.latest.values() {
@@ -232,7 +235,7 @@ fn newest(world: &World) -> BTreeMap<String, Version> {
 }
 
 #[test]
-fn whatever_happens_all_come_to_hold_what_was_accepted_last() {
+fn all_nodes_converge_on_the_write_with_the_greatest_version() {
     for seed in 0..400 {
         let mut world = World::new(seed, Duration::from_secs(86_400));
         (0..STEPS).for_each(|_| world.step());
@@ -249,7 +252,7 @@ fn whatever_happens_all_come_to_hold_what_was_accepted_last() {
 }
 
 #[test]
-fn where_records_expire_nothing_older_comes_back_and_all_hold_the_same() {
+fn with_expiry_nodes_converge_and_no_older_record_returns() {
     for seed in 1_000..1_400 {
         let mut world = World::new(seed, Duration::from_secs(8));
         (0..STEPS).for_each(|_| world.step());
@@ -269,14 +272,14 @@ fn body(json: &str) -> Body {
 }
 
 #[test]
-fn who_renews_a_record_comes_before_who_lets_it_expire() {
+fn a_renewal_wins_over_a_concurrent_expiry() {
     let (ttl, start) = (Duration::from_secs(10), Instant::now());
     let (mut one, mut other) = (Core::new(KIND, 1, ttl), Core::new(KIND, 2, ttl));
     one.write(body(r#"{"userId":1}"#), None, 5_000, start);
     let written = one.take(9).remove(0);
     one.appended(1);
     assert_eq!(other.hear(written.clone(), start), Outcome::Newer);
-    // The other one renews it by a clock that is far behind, and the first one has not heard of that.
+    // The other node renews it by a clock that is far behind, and the first node does not know.
     other.write(body(r#"{"userId":1,"n":2}"#), None, 0, start + ttl / 2);
     assert_eq!(one.expire(true, start + ttl), 1);
     let (expired, renewed) = (one.take(9).remove(0), other.take(9).remove(0));
@@ -285,14 +288,14 @@ fn who_renews_a_record_comes_before_who_lets_it_expire() {
     assert_eq!(expired.version, written.version.removal());
     assert_eq!(one.hear(renewed.clone(), start + ttl), Outcome::Newer);
     assert_eq!(other.hear(expired, start + ttl), Outcome::Older);
-    assert_eq!(other.behind(), 1, "it appends again what counts");
+    assert_eq!(other.behind(), 1, "it appends the winning record again");
     assert_eq!((one.table.get("1").unwrap().version, one.table.len()), (renewed.version, 1));
-    // Nobody else's is let go where it cannot be known whether it was renewed.
+    // Another node's record does not expire while it is unknown whether it was renewed.
     assert_eq!((one.expire(false, start + 4 * ttl), one.expire(true, start + 4 * ttl)), (0, 1));
 }
 
 #[test]
-fn a_key_waits_once_and_in_its_place() {
+fn a_key_waits_once_and_keeps_its_turn() {
     let start = Instant::now();
     let mut core = Core::new(KIND, 1, Duration::from_secs(10));
     for n in 0..10 {

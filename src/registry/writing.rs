@@ -1,4 +1,4 @@
-//! Appends what was written, behind the writers.
+//! Appends writes in the background.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use crate::support::seldom::Seldom;
 /// Records in one request to the channel.
 const AT_ONCE: usize = 500;
 
-/// What waits for so long is told of.
+/// Writes that have waited for so long are reported.
 pub(super) const LAGS_AFTER: Duration = Duration::from_secs(5);
 
 impl Registry {
-    /// Appends what was written of a registry until `stop`; what waits then goes with the channels.
+    /// Appends the writes to a registry until `stop`; the channels take care of what is queued then.
     pub(super) async fn append_behind(self, kind: RegistryKind, stop: CancellationToken) {
         let book = self.book(kind);
         let (mut failures, mut is_lagging, mut lagging) = (0, false, Seldom::default());
@@ -29,7 +29,7 @@ impl Registry {
             if changes.is_empty() {
                 if is_lagging {
                     is_lagging = false;
-                    info!(registry = %kind, "all that was written is in the log again");
+                    info!(registry = %kind, "all writes are in the log again");
                 }
                 tokio::select! {
                     () = book.written.notified() => continue,
@@ -61,7 +61,7 @@ impl Registry {
             {
                 is_lagging = true;
                 let waiting = book.core.read().behind();
-                warn!(registry = %kind, waiting, error = %error, untold, "what was written is not in the log yet");
+                warn!(registry = %kind, waiting, error = %error, untold, "writes are not in the log yet");
             }
             let pausing = time::sleep(STORAGE_RETRY.wait(failures));
             if stop.run_until_cancelled(pausing).await.is_none() {
@@ -70,7 +70,7 @@ impl Registry {
         }
     }
 
-    /// Waits until what was written of a key so far is in the log, or in what the storage keeps for it.
+    /// Waits until all writes to a key so far are in the log, or in the journal for it.
     pub async fn is_in_log(&self, kind: RegistryKind, key: &str) {
         let book = Arc::clone(self.book(kind));
         loop {
@@ -82,7 +82,7 @@ impl Registry {
         }
     }
 
-    /// Waits until nothing waits any more.
+    /// Waits until nothing waits to be appended.
     pub(crate) async fn flushed(&self) {
         for kind in RegistryKind::ALL {
             let book = self.book(kind);

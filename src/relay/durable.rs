@@ -1,10 +1,10 @@
 //! Carries one type of events from log to log.
 //!
-//! An entry is appended under the id that it has: its producer, and that one's sequence. A log applies each
-//! sequence of a producer once, so an entry that the target has, because it was accepted there, came another
-//! way, was carried by another relay or before an answer was lost, is a duplicate and nothing else. How far each
-//! producer is says the target's log itself, so no other memory of it can go wrong: the position that is noted at
-//! the target only spares reading what is known to be there.
+//! An entry is appended under its own id: its producer, and that producer's sequence. A log applies each
+//! sequence of a producer once, so an entry that the target already has is a mere duplicate, be it that it
+//! was accepted there, that it came another way, that another relay carried it, or that only the answer was
+//! lost. The target's log itself says how far each producer is, and no separate memory of that can go wrong:
+//! the position that is stored at the target only saves reading what is known to be there.
 
 mod target;
 
@@ -26,38 +26,38 @@ use crate::support::backoff::STORAGE_RETRY;
 use crate::support::seldom::Seldom;
 use target::{Put, Target};
 
-/// Batches of appended entries that wait for a type; past it, the log is read.
+/// How many batches of appended entries wait for a type; beyond that, the log is read.
 pub(super) const TAIL_LEN: usize = 64;
 
-/// Entries in one read of the log, and of what was told that are carried together.
+/// The limit of one read of the log, and of the notified entries that are carried together.
 const PAGE: PageLimit = PageLimit { entries: 500, bytes: 1 << 20 };
 
-/// How often both logs are looked at where nothing is told.
+/// How often both logs are read if no notification arrives.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// How often it is noted how far this is, and for how long that is kept.
+/// How often the position is stored at the target, and for how long.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 const NOTED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// An entry of the log that is older than this when it is carried comes after its time.
+/// An entry that is older than this when it is carried is marked `late`.
 const LATE_AFTER: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
 
-/// How long what is under way may take when the process stops.
+/// How long the work in progress may take when the process stops.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What was appended to the log, as its Redis tells.
+/// Entries that were appended to the source's log, as its Redis announces them.
 #[derive(Debug)]
 pub(super) struct Tail {
     pub(super) epoch: Epoch,
     pub(super) entries: Vec<Entry>,
 }
 
-/// What is to be done next.
+/// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
-    /// There is more in the log.
+    /// Read on: the log has more.
     Read,
-    /// Nothing until something comes.
+    /// Wait until something arrives.
     Wait,
 }
 
@@ -66,16 +66,16 @@ pub(super) struct Carrier {
     event: EventType,
     channel: ChannelName,
     tail: mpsc::Receiver<Tail>,
-    /// Something of the tail may be missing.
+    /// Notified when announcements may be missing.
     suspect: Arc<Notify>,
-    /// How far the source's log was carried; `None` where it is to be read from its oldest entry.
+    /// How far the source's log was carried; `None` if it is to be read from its oldest entry.
     at: Option<Position>,
-    /// Entries were gone before what is carried next.
+    /// Whether entries were gone before the one that is carried next.
     has_missed: bool,
-    /// The log is followed, and where to go on was looked up.
+    /// Whether the log is followed and the stored position was looked up.
     is_begun: bool,
     target: Target,
-    /// What was sent of what is carried at the moment, and perhaps is there: it counts when it is known to be.
+    /// Entries in the current step that were sent and may be there already: they count once that is certain.
     sent: HashSet<EntryId>,
     noted: Option<Position>,
     note_at: Instant,
@@ -107,8 +107,8 @@ impl Carrier {
         }
     }
 
-    /// Carries until `stop`, while this process has the lease. What is under way then is brought to its end, if
-    /// that takes no longer than two seconds.
+    /// Carries until `stop`, while this process has the lease. Work in progress is then completed, if that
+    /// takes no longer than two seconds.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let shared = Arc::clone(&self.shared);
         let ended = async {
@@ -127,7 +127,7 @@ impl Carrier {
                 () = &mut ended => return,
             }
         }
-        // The next one reads less.
+        // This saves the next carrier some reading.
         let noting = self.note(true);
         tokio::select! {
             noted = noting => if let Err(error) = noted {
@@ -159,7 +159,7 @@ impl Carrier {
             }
         }
         if shared.leases.of(self.event).is_anothers {
-            // Whoever carries now knows better how far it is.
+            // The relay that carries now knows the position better.
             self.is_begun = false;
             self.shared.counts.behind.of(self.event).set(0);
             if let Err(error) = shared.from.backend.unfollow(&self.channel).await {
@@ -174,7 +174,7 @@ impl Carrier {
         shared.from.backend.follow(&self.channel).await?;
         let noted = shared.to.backend.get(RecordKind::Relay, &self.note_key()).await?;
         let noted = noted.as_deref().and_then(|noted| std::str::from_utf8(noted).ok());
-        // A note that cannot be read spares nothing, and nothing else.
+        // A stored position that cannot be read saves nothing, and does no other harm.
         self.at = noted.and_then(|noted| noted.parse().ok());
         self.noted.clone_from(&self.at);
         self.target.forget();
@@ -187,8 +187,8 @@ impl Carrier {
         format!("{}:{}", self.shared.from.fleet(), self.event)
     }
 
-    /// Notes how far the log was carried, where that has changed and was not noted for a moment. It is never
-    /// further than the target's log is.
+    /// Stores the position if it has changed and was not stored a moment ago. It is never ahead of the
+    /// target's log.
     async fn note(&mut self, at_once: bool) -> StorageResult<()> {
         let Some(at) = self.at.clone().filter(|at| self.noted.as_ref() != Some(at)) else { return Ok(()) };
         if !at_once && Instant::now() < self.note_at {
@@ -200,7 +200,7 @@ impl Carrier {
         Ok(())
     }
 
-    /// Carries what comes next in the log.
+    /// Carries the next entries of the log.
     async fn read(&mut self) -> StorageResult<Next> {
         if !self.is_begun {
             self.begin().await?;
@@ -208,13 +208,13 @@ impl Carrier {
         let shared = Arc::clone(&self.shared);
         let page = shared.from.backend.read_within(&self.channel, self.at.as_ref(), PAGE).await?;
         let Some(epoch) = page.epoch else {
-            // There is no log, or it was lost: what it had is here, or counted by nobody.
+            // The log does not exist or was lost: its entries are at the target, or beyond reach.
             self.at = None;
             shared.counts.behind.of(self.event).set(0);
             return Ok(Next::Wait);
         };
         if self.at.as_ref().is_some_and(|at| at.epoch != epoch || at.offset > page.top) {
-            self.begin_anew("the log that is carried began another life");
+            self.begin_anew("the source's log has a new epoch");
             return Ok(Next::Read);
         }
         let gone = page.first.saturating_sub(1);
@@ -233,7 +233,7 @@ impl Carrier {
         let mut entries = page.entries;
         let now = Utc::now();
         for entry in &mut entries {
-            // It may be older than what its key has at the target by now.
+            // Its key may have something newer at the target by now.
             entry.draft.marks.late |= now - entry.draft.time > LATE_AFTER;
         }
         if !self.carry(entries).await? {
@@ -245,7 +245,7 @@ impl Carrier {
         Ok(if offset < page.top && offset > after { Next::Read } else { Next::Wait })
     }
 
-    /// Carries what is told, as it comes; looks at both logs now and then.
+    /// Carries entries as they are announced; reads both logs now and then.
     async fn wait(&mut self, stop: &CancellationToken) -> StorageResult<Next> {
         let look_at = Instant::now() + LOOK_EVERY;
         loop {
@@ -282,7 +282,8 @@ impl Carrier {
         }
     }
 
-    /// Carries what was told, with what has come behind it. False where the log is to be read.
+    /// Carries announced entries, with those that have accumulated behind them. False if the log must be
+    /// read.
     async fn take(&mut self, first: Tail) -> StorageResult<bool> {
         let Some(at) = self.at.clone() else { return Ok(false) };
         let (mut entries, mut told) = (Vec::new(), Some(first));
@@ -300,7 +301,7 @@ impl Carrier {
         self.carry(entries).await
     }
 
-    /// Goes through the log from its oldest entry on: what the target has is not put there again.
+    /// Goes through the log from its oldest entry; what the target has is not appended again.
     fn begin_anew(&mut self, why: &'static str) {
         info!(event = self.event.as_str(), why, "going through the log from its oldest entry");
         self.shared.counts.begun_anew.of(self.event).add(1);
@@ -308,7 +309,7 @@ impl Carrier {
         self.sent.clear();
     }
 
-    /// Brings entries that follow each other to the target, and goes on behind them. False where the log is to be
+    /// Carries consecutive entries to the target, and moves the position past them. False if the log must be
     /// gone through from its beginning.
     async fn carry(&mut self, mut entries: Vec<Entry>) -> StorageResult<bool> {
         let Some(last) = entries.last().map(|last| last.offset) else { return Ok(true) };
@@ -340,11 +341,7 @@ impl Carrier {
             }
         }
         if unreadable > 0 {
-            warn!(
-                event = self.event.as_str(),
-                count = unreadable,
-                "entries that nobody can read are not carried"
-            );
+            warn!(event = self.event.as_str(), count = unreadable, "unreadable entries are not carried");
             counts.unreadable.of(self.event).add(unreadable as u64);
         }
         self.has_missed &= readable == 0;

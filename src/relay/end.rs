@@ -1,4 +1,4 @@
-//! One of the two fleets, as a relay knows it.
+//! One of the two fleets, from the relay's point of view.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,17 +19,17 @@ use crate::storage::{
     Result as StorageResult, StorageBackend as _, StorageError,
 };
 
-/// The record that has a fleet's name.
+/// The record that holds a fleet's name.
 const FLEET: &str = "fleet";
 
-/// The lease under which it is written.
+/// The lease under which the name is written.
 const NAMING: &str = "relay:fleet";
 const NAMING_FOR: Duration = Duration::from_secs(5);
 
-/// A name is kept for good.
+/// A name never expires.
 const FOR_GOOD: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Which of the two.
+/// Which of the two fleets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     From,
@@ -45,17 +45,18 @@ impl Role {
     }
 }
 
-/// A fleet, and the way to its Redis.
+/// A fleet, and the connections to its Redis.
 #[derive(Debug)]
 pub(super) struct End {
     role: Role,
-    /// Its Redis. Never one that goes on alone: what is carried is in a log that all share, or waits.
+    /// The fleet's Redis, without a fallback to memory: an entry is carried to a log that all share, or
+    /// waits.
     pub(super) backend: RedisBackend,
     pub(super) pubsub: std::sync::Arc<dyn PubSub>,
     pub(super) bridge: BridgeConfig,
     /// The largest message that is carried.
     pub(super) message_bytes_max: usize,
-    /// Who this process is to that Redis.
+    /// The id of this process at that Redis.
     pub(super) node: NodeId,
     /// The name of the fleet, once it is known.
     fleet: Mutex<Option<Uuid>>,
@@ -68,7 +69,7 @@ impl fmt::Display for End {
 }
 
 impl End {
-    /// An end, and what must run for as long as it is used. Connects nothing yet.
+    /// An end, and the future that must run for as long as it is used. Connects nothing yet.
     ///
     /// # Errors
     /// A setting cannot be used.
@@ -98,24 +99,24 @@ impl End {
         Ok((end, Box::pin(driver)))
     }
 
-    /// The name of the fleet. [`identify`](Self::identify) has learned it before anything is carried.
+    /// The name of the fleet. [`identify`](Self::identify) must have run before anything is carried.
     pub(super) fn fleet(&self) -> Uuid {
         self.fleet.lock().unwrap_or_default()
     }
 
-    /// What is appended to the logs that are followed; once.
+    /// The entries appended to followed logs; can be taken once.
     pub(super) fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
         crate::storage::Log::take_incoming(&self.backend)
     }
 
-    /// Whether all connections are there.
+    /// Whether all connections are established.
     pub(super) fn is_connected(&self) -> bool {
         let pubsub = self.pubsub.health();
         self.backend.link_health().borrow().is_up() && pubsub.publishes && pubsub.hears
     }
 
-    /// Learns the name of the fleet. One that has none is given one; one that has lost it gets it back, so that
-    /// what comes round is known as well as before.
+    /// Looks up the name of the fleet. A fleet without a name gets one; one that lost its name gets the same
+    /// again, so that its messages are still recognized when they come back.
     pub(super) async fn identify(&self) -> StorageResult<()> {
         let mut found = self.read_name().await?;
         if found.is_none() {
@@ -123,7 +124,7 @@ impl End {
             if self.backend.hold(NAMING, &holder, NAMING_FOR).await?.is_none() {
                 return Err(StorageError::Unknown { op: "hold" });
             }
-            // Somebody may have named it in between.
+            // Another process may have named it in between.
             found = self.read_name().await?;
             if found.is_none() {
                 let name = self.fleet.lock().unwrap_or_else(Uuid::new_v4);
@@ -135,7 +136,7 @@ impl End {
         }
         let before = std::mem::replace(&mut *self.fleet.lock(), found);
         if before.is_some() && before != found {
-            warn!(end = self.role.as_str(), "the fleet has another name than before");
+            warn!(end = self.role.as_str(), "the name of the fleet has changed");
         }
         Ok(())
     }
@@ -150,7 +151,7 @@ impl End {
     }
 }
 
-/// Says when the connections to a Redis are lost, and when they are there again. Does not end by itself.
+/// Logs when the connections to a Redis are lost, and when they are back. Does not end by itself.
 async fn tell_health(role: Role, mut health: watch::Receiver<LinkHealth>) {
     let mut told = None;
     loop {

@@ -1,6 +1,6 @@
-//! Which of several relays for the same way carries a type: the one that has the lease, which is kept in the
-//! Redis that events go to. It spares work, and doubles of what nobody numbers; that no log has anything twice
-//! does not hang on it.
+//! Decides which of several relays with the same source and target carries a type: the one with the lease,
+//! which is stored in the target's Redis. This saves work, and avoids duplicates of events that nobody
+//! numbers. That no log gets an entry twice does not depend on it.
 
 use std::time::Duration;
 
@@ -13,19 +13,20 @@ use super::Shared;
 use crate::model::EventType;
 use crate::storage::{Records as _, Result as StorageResult};
 
-/// How long one lasts, and how often it is renewed, or tried for: another relay takes over within the sum.
+/// How long a lease lasts, and how often a relay renews it or tries to get it: another relay takes over
+/// within the sum of the two.
 const LEASE_FOR: Duration = Duration::from_secs(5);
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 
-/// For how long the leases are let go of at the end.
+/// How long releasing the leases may take at the end.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How a lease stands.
+/// The state of a lease.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Held {
-    /// Until when it is this process'.
+    /// Until when this process holds it.
     until: Option<Instant>,
-    /// Another one has it.
+    /// Whether another relay holds it.
     pub(super) is_anothers: bool,
 }
 
@@ -36,7 +37,7 @@ impl Held {
     }
 }
 
-/// How the leases stand, by type. Whoever watches hears of each try to renew them.
+/// The state of the leases, by type. Watchers are notified of each attempt to renew.
 #[derive(Debug)]
 pub(super) struct Leases(watch::Sender<[Held; EventType::ALL.len()]>);
 
@@ -57,7 +58,7 @@ impl Leases {
 
     /// Waits until this process is to carry a type.
     pub(super) async fn until_ours(&self, event: EventType) {
-        // The sender is in `self`.
+        // The channel cannot close: `self` has its sender.
         let mut watched = self.watch();
         drop(watched.wait_for(|held| held[event as usize].is_ours()).await);
     }
@@ -67,7 +68,7 @@ impl Leases {
         match answer {
             Ok(Some(_fence)) => held = Held { until: Some(begun + LEASE_FOR), is_anothers: false },
             Ok(None) => held = Held { until: None, is_anothers: true },
-            // What was granted lasts on; whoever has it otherwise is not known.
+            // A lease that was granted is valid until it expires; whether another relay holds it is unknown.
             Err(_) => held.is_anothers = false,
         }
         let is_told = (was.is_ours(), was.is_anothers) != (held.is_ours(), held.is_anothers);
@@ -104,16 +105,16 @@ pub(super) async fn renew(shared: &Shared) {
     }
 }
 
-/// Lets go of what this process has, so that another relay need not wait.
+/// Releases the leases of this process, so that another relay need not wait.
 pub(super) async fn let_go(shared: &Shared) {
     let holder = shared.to.node.to_string();
     let ours = shared.types.iter().filter(|event| shared.leases.of(**event).is_ours());
     let gone = ours.map(|event| async {
         if let Err(error) = shared.to.backend.let_go(&name(shared, *event), &holder).await {
-            debug!(error = %error, "could not let go of a lease; it runs out");
+            debug!(error = %error, "could not release a lease; it will expire");
         }
     });
     if time::timeout(LAST_PATIENCE, join_all(gone)).await.is_err() {
-        debug!("could not let go of the leases in time; they run out");
+        debug!("could not release the leases in time; they will expire");
     }
 }

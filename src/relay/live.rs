@@ -1,5 +1,6 @@
-//! Carries live messages from pub/sub to pub/sub, at most once each. Gateways number their events, so what did
-//! not come is known here, and told to subscribers by the gateways at the target, as the bridge does.
+//! Carries live messages from pub/sub to pub/sub, at most once each. Gateways number their events, so the
+//! relay notices which ones did not arrive; at the target the gateways tell their subscribers, as the bridge
+//! does.
 
 use std::sync::Arc;
 
@@ -14,15 +15,15 @@ use crate::model::EventType;
 use crate::storage::{Outgoing, PubSubEvent};
 use crate::support::seldom::Seldom;
 
-/// Messages that are carried in one turn.
+/// How many messages are carried in one step.
 const TOGETHER: usize = 256;
 
 pub(super) struct Live {
     shared: Arc<Shared>,
     sequences: Sequences,
-    /// Which types are subscribed to.
+    /// By type, whether it is subscribed to.
     follows: [bool; EventType::ALL.len()],
-    /// Whether what gateways say of themselves is.
+    /// Whether the announcements of gateways' newest numbers are subscribed to.
     follows_sequences: bool,
     of_invalid: Seldom,
     of_missed: Seldom,
@@ -44,8 +45,8 @@ impl Live {
         }
     }
 
-    /// The types that go by pub/sub. Of the others nobody but foreign processes may publish here, and gateways
-    /// take that into the log.
+    /// The types that travel over pub/sub. Events of other types on pub/sub come from foreign programs, and
+    /// gateways append those to the log.
     fn types(&self) -> Vec<EventType> {
         let is_live = |event: &EventType| !self.shared.from.bridge.is_durable(*event);
         self.shared.types.iter().copied().filter(is_live).collect()
@@ -62,7 +63,7 @@ impl Live {
             tokio::select! {
                 () = stop.cancelled() => return,
                 count = incoming.recv_many(&mut heard, TOGETHER) => if count == 0 { return },
-                // Its sender is in `self`.
+                // The channel cannot close: `self` has its sender.
                 _tried = leases.changed() => self.subscribe(&types).await,
             }
             if !heard.is_empty() {
@@ -71,7 +72,8 @@ impl Live {
         }
     }
 
-    /// Listens to what this process is to carry. What fails is tried again with the next renewal of the leases.
+    /// Subscribes to what this process is to carry. What fails is tried again at the next renewal of the
+    /// leases.
     async fn subscribe(&mut self, types: &[EventType]) {
         let shared = Arc::clone(&self.shared);
         let (from, prefix) = (&shared.from.pubsub, &shared.from.bridge.prefix);
@@ -106,7 +108,7 @@ impl Live {
         }
     }
 
-    /// Publishes what was heard at the target.
+    /// Publishes received messages at the target.
     async fn carry(&mut self, heard: &mut Vec<PubSubEvent>) {
         let shared = Arc::clone(&self.shared);
         let (mut events, mut messages) = (Vec::new(), Vec::new());
@@ -141,13 +143,13 @@ impl Live {
                     shared.counts.live_unpublished.of(event).add(1);
                     note_failure(&shared, &mut self.of_failures, event, &error);
                 }
-                // It is known to be away, and an event of ten seconds ago is worth nothing then.
+                // The target is away, and an event of ten seconds ago would be worthless once it is back.
                 None => shared.counts.live_unpublished.of(event).add(1),
             }
         }
     }
 
-    /// What is to be published of an event.
+    /// The message to publish for an event.
     fn hear(&mut self, event: EventType, message: &[u8]) -> Option<bytes::Bytes> {
         let shared = Arc::clone(&self.shared);
         let counts = &shared.counts;
@@ -176,7 +178,7 @@ impl Live {
                     }
                 }
                 if !held.is_ours() {
-                    // Nobody is known to carry: the target is away.
+                    // No relay is known to carry the type: the target is away.
                     counts.live_unpublished.of(event).add(1);
                     return None;
                 }
@@ -187,14 +189,14 @@ impl Live {
             Err(LeftOut::Invalid(what)) => {
                 counts.live_invalid.of(event).add(1);
                 if let Some(untold) = self.of_invalid.may_tell(Instant::now()) {
-                    warn!(event = event.as_str(), what, untold, "a message is no event");
+                    warn!(event = event.as_str(), what, untold, "a message is not an event");
                 }
             }
         }
         None
     }
 
-    /// What is to be published of how far a gateway is.
+    /// The message to publish for a gateway's newest numbers.
     fn hear_sequences(&mut self, message: &[u8]) -> Option<bytes::Bytes> {
         let shared = Arc::clone(&self.shared);
         if message.len() > shared.from.message_bytes_max {
@@ -205,7 +207,7 @@ impl Live {
             match carry_sequences(message, is_carried, shared.way()) {
                 Ok(carried) => carried,
                 Err(why) => {
-                    debug!(?why, "what is said of how far a gateway is goes no further");
+                    debug!(?why, "a gateway's newest numbers are not carried");
                     return None;
                 }
             };
@@ -222,7 +224,7 @@ impl Live {
         }
         self.shared.counts.live_missed.of(event).add(missing);
         if let Some(untold) = self.of_missed.may_tell(Instant::now()) {
-            warn!(event = event.as_str(), count = missing, untold, "live events did not come");
+            warn!(event = event.as_str(), count = missing, untold, "live events did not arrive");
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Carries events from one fleet of gateways to another, each with a Redis of its own.
 //!
-//! Events in the log go from log to log under the ids that they have ([`durable`]): a log takes each id once,
-//! whoever brings it and however often. So nothing comes twice and nothing comes round, and where to go on after
-//! a restart is read in the log that it is carried to. Live events, which are in no shared log, go from pub/sub to
-//! pub/sub, at most once ([`live`]). Of several relays for the same way one carries each type ([`leases`]).
+//! Durable events are copied from log to log under their own ids ([`durable`]): a log takes each id once,
+//! whoever appends it and however often. So nothing is duplicated and nothing travels in circles, and after a
+//! restart the target's log shows where to continue. Live events, which are in no shared log, are carried
+//! from pub/sub to pub/sub, at most once ([`live`]). Of several relays with the same source and target, one
+//! carries each type ([`leases`]).
 
 mod durable;
 mod end;
@@ -36,28 +37,28 @@ use leases::Leases;
 use live::Live;
 use stats::Counts;
 
-/// How often it is looked whether the fleets still have their names: one that lost its data gets it back.
+/// How often to check that the fleets still have their names: one that lost its data gets its name again.
 const IDENTIFY_EVERY: Duration = Duration::from_secs(5);
 
-/// So many tries to learn the names of the fleets, in about half a second, may find no connection yet.
+/// So many attempts to learn the names of the fleets, within about half a second, may find no connection yet.
 const CONNECTING_TRIES: u32 = 3;
 
-/// What a relay is to do.
+/// What a relay is built from.
 pub(crate) struct RelayParts {
     /// The settings of the fleet that events come from, with its Redis.
     pub(crate) from: Config,
     /// The settings of the fleet that they go to.
     pub(crate) to: Config,
-    /// Which are carried; each once.
+    /// The types that are carried, each once.
     pub(crate) types: Vec<EventType>,
-    /// Where health and metrics are told, if anywhere.
+    /// Where health and metrics are served, if anywhere.
     pub(crate) listen: Option<SocketAddr>,
 }
 
 /// Why a relay does not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RelayError {
-    /// Events would go in a circle of one.
+    /// Events would be carried to the fleet that they come from.
     #[error(
         "--from and --to are the same fleet: one Redis, and one prefix of its keys. If one of the two was made of a copy \
          of the other's data, give it a name of its own; docs/OPERATIONS.md says how"
@@ -71,13 +72,13 @@ pub(crate) enum RelayError {
         /// For people. Holds no secrets.
         reason: String,
     },
-    /// What keeps the connections to a Redis ended, which it does not by itself.
+    /// The future that maintains the connections to a Redis ended, which it never does by itself.
     #[error("the client of the Redis of --{end} has ended; start the relay again")]
     Ended {
         /// Which of the two.
         end: &'static str,
     },
-    /// Nobody can listen there.
+    /// The address cannot be listened on.
     #[error("cannot listen on {address} (--listen)")]
     Listen {
         /// The address.
@@ -99,7 +100,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// From which fleet to which. Both have been asked for their names before anything is carried.
+    /// The fleets to carry from and to. Both names must have been looked up.
     fn way(&self) -> Way {
         Way { from: self.from.fleet(), to: self.to.fleet() }
     }
@@ -108,7 +109,7 @@ impl Shared {
 /// Carries events until `stop`.
 ///
 /// # Errors
-/// It cannot start. Once it has, it waits for either Redis for as long as that is away.
+/// The relay cannot start. Once started, it waits for either Redis for as long as necessary.
 pub(crate) async fn run(parts: RelayParts, stop: CancellationToken) -> Result<(), RelayError> {
     let RelayParts { from, to, types, listen } = parts;
     let listener = match listen {
@@ -148,12 +149,12 @@ pub(crate) async fn run(parts: RelayParts, stop: CancellationToken) -> Result<()
     }
 }
 
-/// Learns the names of both fleets, however long that takes.
+/// Looks up the names of both fleets, however long that takes.
 async fn identify(shared: &Shared) {
     let (mut failures, mut of_failures) = (0, Seldom::default());
     while let Err(error) = identify_once(shared).await {
         failures += 1;
-        // At first the connections are only being made.
+        // At first the connections are still being made.
         let is_failure = failures > CONNECTING_TRIES;
         shared.counts.failures.add(u64::from(is_failure));
         if is_failure && let Some(untold) = of_failures.may_tell(time::Instant::now()) {
@@ -168,7 +169,7 @@ async fn identify_once(shared: &Shared) -> StorageResult<()> {
     from.and(to)
 }
 
-/// Runs all parts until `stop`, and each of them to its end.
+/// Runs all parts until `stop`, then waits for them to end.
 async fn carry(shared: &Arc<Shared>, stop: &CancellationToken) {
     let mut carriers = Vec::new();
     let mut tails: [Option<TailSender>; EventType::ALL.len()] = Default::default();
@@ -205,14 +206,14 @@ async fn identify_again(shared: &Shared) {
     }
 }
 
-/// Where what is appended to one log goes.
+/// Where the appended entries of one log are sent.
 #[derive(Debug)]
 struct TailSender {
     sender: mpsc::Sender<Tail>,
     suspect: Arc<Notify>,
 }
 
-/// Hands what the source's Redis tells to those who carry it; where one of them is busy, it reads the log later.
+/// Passes what the source's Redis announces to the carriers; a carrier that is busy reads the log later.
 async fn dispatch(shared: &Shared, tails: [Option<TailSender>; EventType::ALL.len()]) {
     let Some(mut incoming) = shared.from.take_incoming() else { return };
     let of = |event: EventType| tails[event as usize].as_ref();
@@ -233,7 +234,7 @@ async fn dispatch(shared: &Shared, tails: [Option<TailSender>; EventType::ALL.le
     }
 }
 
-/// A call of either Redis failed.
+/// Counts and logs a failed call of either Redis.
 fn note_failure(shared: &Shared, of_failures: &mut Seldom, event: EventType, error: &StorageError) {
     shared.counts.failures.add(1);
     if let Some(untold) = of_failures.may_tell(time::Instant::now()) {

@@ -1,4 +1,4 @@
-//! `/health` and `/metrics` of a relay, where an operator asked for them.
+//! `/health` and `/metrics` of a relay, if an operator asked for them.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,20 +25,20 @@ use crate::support::seldom::Seldom;
 /// Connections at once; others wait in the kernel.
 const CONNECTIONS_MAX: usize = 16;
 
-/// How long a request's head may take, and a connection in all.
+/// How long the head of a request may take, and a connection in total.
 const HEAD_WITHIN: Duration = Duration::from_secs(2);
 const CONNECTION_FOR: Duration = Duration::from_secs(30);
 
 /// The largest head of a request.
 const HEAD_BYTES_MAX: usize = 8 << 10;
 
-/// How long accepting rests when it failed.
+/// How long accepting pauses after it failed.
 const REST: Duration = Duration::from_millis(100);
 
-/// Serves until it is dropped.
+/// Serves until dropped.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     if let Ok(address) = listener.local_addr() {
-        info!(address = %address, "telling health and metrics");
+        info!(address = %address, "serving health and metrics");
     }
     let (mut connections, mut of_failures) = (FuturesUnordered::new(), Seldom::default());
     loop {
@@ -58,7 +58,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// One connection. However it ends: who asked hears nothing more.
+/// Serves one connection. Its errors are nobody's concern but the client's.
 async fn answer(stream: TcpStream, shared: Arc<Shared>) {
     let service = service_fn(move |request: Request<_>| {
         let response = respond(&request, &shared);
@@ -98,7 +98,7 @@ fn respond<B>(request: &Request<B>, shared: &Shared) -> Response<Full<Bytes>> {
     response
 }
 
-/// Healthy where both Redis are reached; who waits behind another relay is that too.
+/// Healthy if both Redis are connected, even if another relay holds the leases.
 fn health(counted: &RelayView) -> (StatusCode, String) {
     let is_well = counted.from_connected == 1 && counted.to_connected == 1;
     let status = if is_well { "healthy" } else { "degraded" };

@@ -1,4 +1,4 @@
-//! What a relay counts.
+//! The counters of a relay.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ impl ByType {
     }
 }
 
-/// Since the start; [`RelayView`] says what each is.
+/// Counts since the start; [`RelayView`] describes each.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) carried: ByType,
@@ -44,7 +44,7 @@ pub(super) struct Counts {
     pub(super) failures: Counter,
 }
 
-/// All that is counted.
+/// All counters and gauges.
 pub(super) fn read(shared: &Shared) -> RelayView {
     let Shared { from, to, types, leases, counts } = shared;
     let of = |numbers: &ByType| numbers.read(types);

@@ -1,5 +1,5 @@
-// A process that exchanges events by Redis pub/sub as it is written without any gateway in mind. It publishes
-// each line of its input, `{"type":…,"data":…}`, and prints each event of others that it hears.
+// A process that exchanges events over Redis pub/sub, written as if there were no gateway. It publishes
+// each line of its input, `{"type":…,"data":…}`, and prints each event that others publish.
 //
 //   node bus.mjs <ioredis | node-redis> <redis port> <type>…
 
@@ -22,7 +22,7 @@ async function withIoredis() {
   const publisher = new Redis(Number(port), '127.0.0.1');
   const subscriber = new Redis(Number(port), '127.0.0.1');
   for (const connection of [publisher, subscriber]) {
-    // It connects again by itself.
+    // The library reconnects by itself.
     connection.on('error', () => {});
   }
   subscriber.on('message', (_channel, text) => hear(text));

@@ -1,4 +1,4 @@
-// A consumer as it is written without any gateway in mind: it subscribes, then reads the list, and
+// A consumer written as if there were no gateway: it subscribes, then reads the list, and
 // prints each update of an order once, until the last one.
 //
 //   node consumer.mjs <redis port> <order id>

@@ -1,5 +1,5 @@
-// An order worker as it is written without any gateway in mind: BullMQ hands it jobs, and each step
-// is kept in a list and published with ioredis. Which of the two comes first is the argument.
+// An order worker written as if there were no gateway: BullMQ hands it jobs, and it pushes each step to
+// a list and publishes it with ioredis. An argument says which of the two comes first.
 //
 //   node worker.mjs <redis port> <queue> push-first|publish-first <orders>
 //

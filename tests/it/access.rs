@@ -1,4 +1,4 @@
-//! Who comes in, and what that one may do, as clients, operators and attackers find it.
+//! Authentication and authorization, as clients, operators and attackers experience them.
 
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ use crate::support::redis::{Configured, redis};
 const SECRET: &str = "a secret of these tests, long enough to be one";
 const OTHER_SECRET: &str = "another secret of these tests, as long as that";
 
-/// What a guarded gateway is configured with, and those who hold its secrets.
+/// The configuration and the secrets of a gateway with authentication.
 pub(crate) struct Realm {
     dir: TempDir,
     key: SigningKey,
@@ -62,7 +62,7 @@ impl Realm {
         Running::start(self.config()).await
     }
 
-    /// A token for an hour, but for what is changed.
+    /// A token for an hour, with some claims changed.
     fn token(&self, change: Value) -> String {
         let now = now();
         let mut claims =
@@ -81,7 +81,7 @@ impl Realm {
         self.token(json!({ "sub": subject, "roles": ["desk"], "tenant": tenant }))
     }
 
-    /// Writes a file with one key of a role; the key.
+    /// Writes a key file with one key that has this role, and returns the key.
     fn write_key(&self, role: &str) -> (String, ApiKey) {
         let (key, kept) = make_api_key(ApiKey {
             name: String::new(),
@@ -128,14 +128,14 @@ pub(crate) async fn publish(gateway: &Running, zone: &str, token: &str) -> Answe
     ask(gateway, "POST", &format!("/api/zones/{zone}/prices"), token, Some(&price("K", 1))).await
 }
 
-/// Places an order; its name.
+/// Places an order and returns its id.
 async fn place(gateway: &Running, token: &str) -> String {
     let placed = ask(gateway, "POST", "/api/orders/execute", token, Some(&swap())).await;
     assert_eq!(placed.status, 202, "{placed:?}");
     placed.json()["orderId"].as_str().unwrap().to_owned()
 }
 
-/// A WebSocket of somebody with a token, and its first message.
+/// A WebSocket with a token, and its first message.
 pub(crate) async fn connect(gateway: &Running, path: &str, token: &str) -> (Client, Value) {
     let value = format!("Bearer {token}");
     let mut client = Client::connect_with(&gateway.url(path), "authorization", &value).await;
@@ -154,7 +154,7 @@ pub(crate) async fn subscribe(client: &mut Client, channel: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_token_nobody_comes_in() {
+async fn requests_without_a_valid_token_are_refused() {
     let realm = Realm::new();
     let gateway = realm.start().await;
     for path in [
@@ -224,7 +224,7 @@ async fn a_token_comes_in_a_header_as_a_protocol_or_in_a_message() {
     assert!(answer.head.lines().any(|line| line == "sec-websocket-protocol: zonewire.v1"), "{answer:?}");
     assert!(!answer.head.contains("bearer"), "{answer:?}");
 
-    // What it was opened for waits for the message, and nothing is there before.
+    // Until the token arrives, the connection's subscription waits, and nothing is sent.
     let mut client = Client::connect(&gateway.url("/ws/market/a")).await;
     let first = client.next().await;
     assert_eq!((&first["authentication"], &first["subject"]), (&json!("required"), &Value::Null));
@@ -237,7 +237,7 @@ async fn a_token_comes_in_a_header_as_a_protocol_or_in_a_message() {
     );
     assert_eq!(told["expires_at"], first_of(&gateway, &token).await["token_expires_at"]);
     assert_eq!(client.next().await["channel"], "zone:a");
-    // Another subject's token is refused, and changes nothing.
+    // Another subject's token is refused, and has no effect.
     client.send(&json!({ "type": "auth", "id": 8, "token": realm.of("bob", "viewer") })).await;
     let error = client.next().await;
     assert_eq!((&error["code"], &error["id"]), (&json!("invalid_token"), &json!(8)));
@@ -252,7 +252,7 @@ async fn first_of(gateway: &Running, token: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_show_anything_that_holds_is_closed_for_good() {
+async fn a_connection_with_an_invalid_credential_is_closed_for_good() {
     let realm = Realm::new();
     let mut config = realm.config();
     config.auth.within_s = 1;
@@ -273,7 +273,7 @@ async fn who_does_not_show_anything_that_holds_is_closed_for_good() {
         assert_eq!((&first["type"], &first["code"]), (&json!("error"), &json!("invalid_token")), "{path}");
         assert_eq!(wrong.until_close().await.1, 4501);
     }
-    // A right that is missing ends a connection that was opened for it, and only a request otherwise.
+    // A missing right ends a connection whose address names the channel; otherwise only the request fails.
     let mine = realm.token(json!({ "rights": ["subscribe:zone:a"] }));
     let (mut client, _) = connect(&gateway, "/ws/market/b", &mine).await;
     let (before, code, _) = client.until_close().await;
@@ -306,18 +306,18 @@ async fn public_zones_need_no_token() {
     assert_eq!(client.next().await["type"], "subscribed");
     assert_eq!(subscribe(&mut client, "zone:private").await["code"], "forbidden");
     client.send(&json!({ "type": "auth", "token": "nonsense" })).await;
-    assert_eq!(client.next().await["code"], "invalid_token", "and it stays who it was");
+    assert_eq!(client.next().await["code"], "invalid_token", "its principal is unchanged");
     client.send(&json!({ "type": "auth", "token": realm.of("alice", "viewer") })).await;
     assert_eq!(client.next().await["type"], "authenticated");
     assert_eq!(subscribe(&mut client, "zone:private").await["type"], "subscribed");
-    // One that was opened for more than that has to show something.
+    // A connection opened on a private zone needs a credential.
     let mut client = Client::connect(&gateway.url("/ws/market/private")).await;
     assert_eq!(client.until_close().await.1, 4501);
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_guesses_tokens_on_an_open_connection_is_cut_off() {
+async fn guessing_tokens_on_a_connection_closes_it() {
     let realm = Realm::new();
     let mut config = realm.config();
     config.auth.anonymous = vec!["subscribe:zone:*".to_owned()];
@@ -351,8 +351,8 @@ async fn a_token_is_renewed_without_a_gap_or_the_connection_ends() {
     assert_eq!(renewed.next().await["type"], "authenticated");
     let (before, code, reason) = left.until_close().await;
     assert_eq!((code, reason.as_str()), (4006, "token_expired"));
-    assert!(before.last().unwrap()["retry_after_ms"].is_u64(), "it may come back: {before:?}");
-    // Past the end of the first token, the other one still gets everything.
+    assert!(before.last().unwrap()["retry_after_ms"].is_u64(), "it may reconnect: {before:?}");
+    // After the first token has expired, the renewed connection still receives everything.
     let deadline = now() + 3;
     let mut sent = 0;
     while now() < deadline {
@@ -360,7 +360,7 @@ async fn a_token_is_renewed_without_a_gap_or_the_connection_ends() {
         sent += 1;
         assert_eq!(renewed.next().await["offset"], sent);
     }
-    // With fewer rights what it may not have any more ends at once.
+    // With fewer rights, subscriptions that are no longer permitted end at once.
     let fewer = realm.token(json!({ "rights": ["subscribe:zone:b"] }));
     renewed.send(&json!({ "type": "auth", "token": fewer })).await;
     assert_eq!(renewed.next().await["type"], "authenticated");
@@ -375,7 +375,7 @@ async fn a_token_is_renewed_without_a_gap_or_the_connection_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_holds_as_long_as_its_file_says_so() {
+async fn a_key_is_valid_as_long_as_its_file_contains_it() {
     let realm = Realm::new();
     let mut config = realm.config();
     config.auth.keys_file = Some(realm.keys_file());
@@ -384,14 +384,14 @@ async fn a_key_holds_as_long_as_its_file_says_so() {
     let (mut client, first) = connect(&gateway, "/ws/market/a", &key).await;
     assert_eq!((&first["subject"], &first["token_expires_at"]), (&json!("feed"), &Value::Null));
     assert_eq!(client.next().await["type"], "subscribed");
-    // A right less: what ran by it ends, and the connection goes on.
+    // With a right removed, the subscriptions that need it end, and the connection stays open.
     let begun = Instant::now();
     kept.roles = vec!["publisher".to_owned()];
     realm.write_keys(&[&kept]);
     let ended = client.next_of_type("unsubscribed").await;
     assert_eq!(ended["code"], "forbidden");
     assert_eq!(publish(&gateway, "a", &key).await.status, 200);
-    // A file that cannot be read changes nothing.
+    // A file that cannot be read has no effect.
     std::fs::write(realm.keys_file(), "[[key]]\n").unwrap();
     eventually("health says so", async || {
         (gateway.get("/health").await.json()["authentication"]["keys"] == "stale").then_some(())
@@ -406,7 +406,7 @@ async fn a_key_holds_as_long_as_its_file_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sockets_go_with_the_secret_that_their_tokens_are_signed_with() {
+async fn sockets_are_closed_when_the_secret_of_their_tokens_is_replaced() {
     let realm = Realm::new();
     let mut config = realm.config();
     let other = realm.dir.path().join("other");
@@ -422,13 +422,13 @@ async fn sockets_go_with_the_secret_that_their_tokens_are_signed_with() {
     std::fs::write(&other, "the next secret, and long enough to be one too").unwrap();
     let (before, code, reason) = goes.until_close().await;
     assert_eq!((code, reason.as_str()), (4006, "token_expired"));
-    assert!(before.last().unwrap()["retry_after_ms"].as_u64() >= Some(1_000), "it may come back: {before:?}");
+    assert!(before.last().unwrap()["retry_after_ms"].as_u64() >= Some(1_000), "it may reconnect: {before:?}");
     get(&gateway, "/api/zones", &sign(OTHER_SECRET)).await.problem(401, "unauthorized");
     assert!(!stays.until_pong().await.iter().any(|message| message["type"] == "closing"));
     gateway.stop().await;
 }
 
-/// Everything that a tenant can do to find something of another one.
+/// Tries everything by which a tenant might find something of another tenant.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_tenants_see_nothing_of_each_other() {
     let realm = Realm::new();
@@ -453,7 +453,7 @@ async fn two_tenants_see_nothing_of_each_other() {
     })
     .await;
 
-    // Zones: neither their names nor what is in them, nor a way to put something there.
+    // Zones: neither names nor contents can be read, and nothing can be written.
     let listed = get(&gateway, "/api/zones", &other).await;
     assert_eq!(listed.json()["zones"], json!([]));
     for path in ["/api/zones/acme.x/latest", "/api/zones/acme.x/history", "/api/zones/acme%2Ex/latest"] {
@@ -464,7 +464,7 @@ async fn two_tenants_see_nothing_of_each_other() {
         ask(&gateway, "DELETE", path, &other, None).await.problem(403, "forbidden");
     }
 
-    // Orders: just as one that is not there.
+    // Orders: the answers are the same as for an order that does not exist.
     let absent = OrderId::random().to_string();
     let differs = |answer: &Answer, name: &str| (answer.status, answer.body.replace(name, "*"));
     for (method, path) in [
@@ -501,7 +501,7 @@ async fn two_tenants_see_nothing_of_each_other() {
         .await
         .problem(403, "forbidden");
 
-    // The same idempotency key is another one.
+    // The same idempotency key of another tenant is a different key.
     let with_key = async |token: &str| {
         let bearer = format!("Bearer {token}");
         let headers =
@@ -535,7 +535,7 @@ async fn two_tenants_see_nothing_of_each_other() {
     let (mut mine, _) = connect(&gateway, &format!("/ws/orders/{order}"), &acme).await;
     assert_eq!(mine.next().await["orderId"], order);
 
-    // Who is there.
+    // Lists of connections and principals.
     get(&gateway, "/ws/stats", &other).await.problem(403, "forbidden");
     let stats = get(&gateway, "/ws/stats", &operator).await;
     assert_eq!(stats.status, 200);
@@ -547,7 +547,7 @@ async fn two_tenants_see_nothing_of_each_other() {
         .await
         .problem(403, "forbidden");
 
-    // Placed again by an operator, it is still its owner's.
+    // A dead letter that an operator retries still belongs to its owner.
     let path = format!("/api/orders/dead-letters/{order}/retry?force=true");
     let retried = ask(&gateway, "POST", &path, &operator, None).await;
     assert_eq!(retried.status, 202, "{retried:?}");
@@ -580,7 +580,7 @@ async fn lists_of_few_among_many_end_and_name_no_others() {
                 .map(|order| order["orderId"].as_str().unwrap().to_owned()),
         );
         let Some(next) = page["next"].as_str() else { break };
-        assert!(mine.iter().any(|order| order == next), "{next} is somebody else's");
+        assert!(mine.iter().any(|order| order == next), "{next} belongs to another owner");
         after = format!("&after={next}");
     }
     assert_eq!(seen, mine);
@@ -588,7 +588,7 @@ async fn lists_of_few_among_many_end_and_name_no_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_are_told_to_operators_without_secrets() {
+async fn operators_see_settings_without_secrets() {
     let realm = Realm::new();
     let (key, _) = realm.write_key("operator");
     let keys_file = format!("auth.keys_file={}", realm.keys_file().display());
@@ -619,14 +619,14 @@ async fn settings_are_told_to_operators_without_secrets() {
     assert!(process.ended().await.success());
 }
 
-/// Each message and each kind of channel, for each role. A message or a kind that is new has to be thought
-/// of here first.
+/// Every message and every kind of channel, for every role. The compiler demands an entry here for each new
+/// message and kind.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_message_takes_the_rights_that_it_should() {
     fn needs_a_right(message: &ClientMessage) -> bool {
         match message {
             ClientMessage::Subscribe(_) => true,
-            // See `events`.
+            // See the part about publishing to `events` below.
             ClientMessage::Publish(_) => true,
             ClientMessage::Unsubscribe(_)
             | ClientMessage::Heartbeat(_)
@@ -643,7 +643,7 @@ async fn each_message_takes_the_rights_that_it_should() {
     let realm = Realm::new();
     let gateway = realm.start().await;
     let order = place(&gateway, &realm.of("alice", "trader")).await;
-    // By role: whether it may follow a zone, its own order, another one.
+    // By role: whether it may follow a zone, its own order, and another's order.
     for (role, zone, own, others) in [
         ("nothing", false, false, false),
         ("viewer", true, false, false),
@@ -682,7 +682,7 @@ async fn each_message_takes_the_rights_that_it_should() {
             assert!(needs_a_right(&ClientMessage::parse(&publish.to_string()).unwrap()));
             client.send(&publish).await;
             let answer = loop {
-                // What it publishes may come too.
+                // The role may also receive what it publishes.
                 let message = client.next().await;
                 if message["id"] == 1 {
                     break message;
@@ -691,7 +691,7 @@ async fn each_message_takes_the_rights_that_it_should() {
             assert_eq!(answer["type"] == "published", publishes, "{role} {channel}: {answer}");
             assert_eq!(answer["code"] == "forbidden", !publishes, "{role} {channel}: {answer}");
         }
-        // Whoever it is, that is done over HTTP.
+        // Whatever the role, these are published over HTTP.
         for channel in [format!("order:{order}"), "registry:providers".to_owned()] {
             client.send(&json!({ "type": "publish", "id": 2, "channel": channel, "entries": [price] })).await;
             let answer = client.next_of_type("error").await;
@@ -710,7 +710,7 @@ async fn each_message_takes_the_rights_that_it_should() {
     gateway.stop().await;
 }
 
-/// Answers each request with what is there then, and says how many came.
+/// Answers each request with the current text, and counts the requests.
 async fn serve_keys(
     text: watch::Receiver<String>,
     tasks: &mut JoinSet<()>,
@@ -734,7 +734,7 @@ async fn serve_keys(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_new_at_its_issuer_is_fetched_when_it_is_needed() {
+async fn an_issuers_new_key_is_fetched_when_a_token_needs_it() {
     const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/access/tests/keys");
     let pem = |name: &str| std::fs::read_to_string(format!("{KEYS}/{name}.pem")).unwrap();
     let realm = Realm::new();
@@ -755,11 +755,11 @@ async fn a_key_that_is_new_at_its_issuer_is_fetched_when_it_is_needed() {
     let told = async |token: &str| get(&gateway, "/api/zones", token).await;
     let (old, new, none) = (sign("rsa1", "one"), sign("rsa2", "two"), sign("rsa2", "none"));
     assert_eq!(told(&old).await.status, 200);
-    // Somebody is there already, and keeps its place whatever it shows.
+    // An existing connection stays open, whatever is shown on it.
     let (mut there, _) = connect(&gateway, "/ws/market/a", &old).await;
     assert_eq!(there.next().await["type"], "subscribed");
 
-    // The issuer signs with a new key: its tokens are told to come again, in all the ways there are.
+    // The issuer signs with a new key: clients with its tokens are asked to retry, over every interface.
     texts.send_replace(jwks(&[(&pem("rsa1.pub"), "one"), (&pem("rsa2.pub"), "two")]));
     let awaited = told(&new).await;
     awaited.problem(503, "keys_awaited");
@@ -791,7 +791,8 @@ async fn a_key_that_is_new_at_its_issuer_is_fetched_when_it_is_needed() {
     there.send(&json!({ "type": "auth", "id": 2, "token": new })).await;
     assert_eq!(there.next().await["type"], "authenticated");
 
-    // A key that does not exist is told so once the issuer was asked; others do not make it ask more.
+    // A token with an unknown key is refused once the issuer was asked; further such tokens do not trigger
+    // more requests.
     let before = *asked.borrow();
     told(&none).await.problem(503, "keys_awaited");
     for n in 0..50 {
@@ -811,7 +812,7 @@ fn jwks(keys: &[(&str, &str)]) -> String {
         .map(|(pem, id)| {
             let body: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
             let der = STANDARD.decode(body).unwrap();
-            // The modulus stands before the exponent, 65537, which ends it.
+            // The modulus precedes the exponent, 65537, at the end.
             let n = URL_SAFE_NO_PAD.encode(&der[der.len() - 5 - 256..der.len() - 5]);
             json!({ "kty": "RSA", "kid": id, "use": "sig", "n": n, "e": "AQAB" })
         })
@@ -820,7 +821,7 @@ fn jwks(keys: &[(&str, &str)]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_of_events_is_asked_who_it_is_as_others_are() {
+async fn an_event_stream_is_authenticated_like_other_requests() {
     let realm = Realm::new();
     let mut config = realm.config();
     config.auth.keys_file = Some(realm.keys_file());
@@ -849,7 +850,7 @@ async fn a_reader_of_events_is_asked_who_it_is_as_others_are() {
     assert_eq!((&greeting["subject"], &greeting["authentication"]), (&json!("alice"), &json!("required")));
     own.next_of_type("confirmed").await;
 
-    // When its token expires it ends; nobody can renew it.
+    // The stream ends when its token expires, since a stream cannot renew it.
     let short = realm.token(json!({ "roles": ["viewer"], "exp": now() + 3 }));
     let mut reader = open("/sse?channels=zone:b", &short).await;
     reader.next_of_type("token_expiring").await;
@@ -858,7 +859,7 @@ async fn a_reader_of_events_is_asked_who_it_is_as_others_are() {
     assert!(reader.retry.is_some() && !reader.last_event_id.is_empty() && reader.last_event_id != "final");
     get(&gateway, "/sse?channels=zone:b", &short).await.problem(401, "unauthorized");
 
-    // One whose token is revoked is told not to come back, and could not.
+    // A stream whose token is revoked is told not to reconnect, and could not.
     let carol = realm.token(json!({ "sub": "carol", "roles": ["viewer"], "iat": now() - 1 }));
     let mut reader = open("/sse?channels=zone:b", &carol).await;
     reader.next_of_type("subscribed").await;
@@ -869,7 +870,7 @@ async fn a_reader_of_events_is_asked_who_it_is_as_others_are() {
     assert_eq!((&told.last().unwrap()["code"], reader.last_event_id.as_str()), (&json!(4501), "final"));
     get(&gateway, "/sse?channels=zone:b", &carol).await.problem(401, "unauthorized");
 
-    // One that has lost its right to one channel keeps the others; to the last one, and it ends.
+    // A stream that loses its right to one channel keeps the others; without any channel left it ends.
     let mut reader = open(path, &key).await;
     for _ in 0..2 {
         reader.next_of_type("subscribed").await;
@@ -893,7 +894,7 @@ async fn a_reader_of_events_is_asked_who_it_is_as_others_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_revoked_is_remembered_for_as_long_as_it_could_be_shown() {
+async fn a_revocation_is_remembered_as_long_as_its_tokens_could_be_valid() {
     let realm = Realm::new();
     let (operator, key) = realm.write_key("operator");
     realm.write_keys(&[&key]);
@@ -901,7 +902,7 @@ async fn what_is_revoked_is_remembered_for_as_long_as_it_could_be_shown() {
     config.auth.keys_file = Some(realm.keys_file());
     (config.auth.lifetime_max_s, config.auth.leeway_s) = (1, 0);
     let gateway = Running::start(config).await;
-    // The last one is a token that bears the name of a key.
+    // The last one is a token whose id equals the name of a key.
     for what in
         [json!({ "key": "k" }), json!({ "jti": "t" }), json!({ "subject": "s" }), json!({ "jti": "k" })]
     {
@@ -965,11 +966,12 @@ async fn a_revocation_reaches_every_node_and_every_socket() {
         answer.problem(422, "invalid_request");
     }
 
-    // A node that comes later knows of it from its first moment on.
+    // A node that starts later knows it from the start.
     let three = Running::start(config).await;
     get(&three, "/api/zones", &second).await.problem(401, "unauthorized");
 
-    // Without Redis it holds where it was asked for, and says so; elsewhere when Redis is back.
+    // Without Redis a revocation takes effect on the node that received it, which says so; on others once
+    // Redis is back.
     server.kill().await.unwrap();
     eventually("both are without Redis", async || {
         let state = async |node: &Running| node.get("/health").await.json()["state"].clone();
@@ -981,7 +983,7 @@ async fn a_revocation_reaches_every_node_and_every_socket() {
     assert_eq!((&on["degraded"], &on["holds_on"]), (&json!(true), &json!([own])), "{on}");
     get(&one, "/api/zones", &bob).await.problem(401, "unauthorized");
     assert_eq!(get(&two, "/api/zones", &bob).await.status, 200);
-    // What was known before is not forgotten.
+    // Earlier revocations stay in effect.
     get(&two, "/api/zones", &second).await.problem(401, "unauthorized");
     assert_eq!(two.get("/health").await.json()["authentication"]["revocations"], "unknown");
     server.restart().await.unwrap();

@@ -1,4 +1,4 @@
-//! Which room and which crate may import which: imports go down only.
+//! Which room and which crate may import which: imports point downwards only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,14 +11,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("protocol", &["model", "support"]),
     ("storage", &["model", "support"]),
     ("client", &["protocol", "model", "support"]),
-    // It asks addresses for keys.
+    // It fetches keys from addresses.
     ("access", &["client", "storage", "protocol", "model", "support"]),
     ("channels", &["storage", "protocol", "model", "support"]),
     ("fleet", &["storage", "protocol", "model", "support"]),
     ("connections", &["access", "channels", "storage", "protocol", "model", "support"]),
     ("registry", &["fleet", "channels", "storage", "protocol", "model", "support"]),
     ("bridge", &["channels", "storage", "protocol", "model", "support"]),
-    // They ask exchanges.
+    // They make requests to exchanges.
     ("feeds", &["client", "channels", "storage", "protocol", "model", "support"]),
     ("orders", &["access", "channels", "storage", "protocol", "model", "support"]),
     (
@@ -74,11 +74,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "support",
         ],
     ),
-    // It tells its metrics as gateways do, and carries messages as the bridge writes them.
+    // It serves metrics as gateways do, and carries messages in the bridge's format.
     ("relay", &["config", "http", "bridge", "storage", "protocol", "model", "support"]),
     // It replays files with the readers of `feeds`.
     ("cli", &["gateway", "relay", "config", "client", "feeds", "protocol", "model", "support"]),
-    // Parsers of all rooms are tried there.
+    // It lists the probes of parsers in all rooms.
     (
         "probes",
         &[
@@ -97,14 +97,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What the laboratory may use of the gateway: it is a stranger to all that serves, but where it measures what a
-/// program has that has gateways in its own process.
+/// What the laboratory may use of the gateway: only what clients use, except where it measures a program that
+/// embeds gateways.
 const LAB_MAY_IMPORT: &[&str] = &["cli", "client", "config", "gateway", "model", "registry"];
 
 /// A room and what it imports, with a file that shows each.
 type Imports = BTreeMap<String, BTreeMap<String, String>>;
 
-/// What is wrong with these imports.
+/// The imports that the map forbids.
 fn faults(imports: &Imports) -> Vec<String> {
     let rooms: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
     let mut faults = Vec::new();
@@ -137,7 +137,7 @@ fn imported(source: &str) -> BTreeSet<String> {
     names
 }
 
-/// The first names that follow a prefix in code, outside of text.
+/// The first names after a prefix in code, outside of string literals.
 fn named_after(code: &str, prefix: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (at, _) in code.match_indices(prefix) {
@@ -223,12 +223,12 @@ fn rooms_import_only_what_the_map_allows() {
 }
 
 #[test]
-fn the_laboratory_uses_of_the_gateway_only_what_clients_have() {
+fn the_laboratory_uses_only_the_gateways_client_parts() {
     let mut files = Vec::new();
     source_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/lab/src"), &mut files);
     assert!(files.len() > 30, "the sources were not found");
     for path in files {
-        // Targets of the log are no imports.
+        // Log targets are not imports.
         let code = code_of(&fs::read_to_string(&path).unwrap());
         let code: String = code.lines().filter(|line| !line.contains("log.level=")).collect();
         for name in named_after(&code, "zonewire::") {
@@ -237,14 +237,14 @@ fn the_laboratory_uses_of_the_gateway_only_what_clients_have() {
     }
 }
 
-/// What a crate says of itself, in this folder.
+/// The manifest of the crate in this folder.
 fn manifest(folder: &str) -> toml::Table {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("Cargo.toml");
     fs::read_to_string(file).unwrap().parse().unwrap()
 }
 
 #[test]
-fn the_gateway_is_built_without_what_tries_it() {
+fn the_gateway_does_not_depend_on_the_kit_or_the_laboratory() {
     let gateway = manifest("");
     for of_others in ["zonewire-kit", "zonewire-lab", "mio", "hdrhistogram"] {
         assert!(gateway["dependencies"].get(of_others).is_none(), "{of_others}");
@@ -252,7 +252,7 @@ fn the_gateway_is_built_without_what_tries_it() {
     assert_eq!(gateway["workspace"]["default-members"].as_array().unwrap(), &[".".into()]);
 }
 
-/// Else the gateway could not be tested with it, nor a gateway of another version.
+/// Otherwise the gateway could not be tested with the kit, nor a gateway of another version.
 #[test]
 fn the_kit_knows_nothing_of_the_gateways_library() {
     let kit = manifest("crates/kit");
@@ -264,10 +264,10 @@ fn the_kit_knows_nothing_of_the_gateways_library() {
     }
 }
 
-/// Somebody else's client may use the crate of the protocol, whatever it runs on.
+/// Third-party clients may use the protocol crate with any runtime.
 #[test]
 fn the_protocol_needs_no_runtime_and_no_server() {
-    /// What it may need; with its features, what describes types.
+    /// What it may depend on, including the optional generators of schemas.
     const MAY_NEED: [&str; 8] =
         ["chrono", "memchr", "schemars", "serde", "serde_json", "thiserror", "ts-rs", "uuid"];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/protocol");
@@ -285,7 +285,7 @@ fn the_protocol_needs_no_runtime_and_no_server() {
 }
 
 #[test]
-fn every_room_of_the_map_is_there() {
+fn every_room_of_the_map_exists() {
     let imports = imports();
     for (room, _) in MAY_IMPORT {
         assert!(imports.contains_key(*room), "there is no src/{room}");
@@ -294,7 +294,7 @@ fn every_room_of_the_map_is_there() {
 
 #[test]
 fn arrows_go_down_only() {
-    // The map lists each room after all that it imports, so there can be no circle.
+    // The map lists each room after everything that it imports, so there can be no cycle.
     for (place, (room, allowed)) in MAY_IMPORT.iter().enumerate() {
         for target in *allowed {
             assert!(MAY_IMPORT[..place].iter().any(|(lower, _)| lower == target), "{room} -> {target}");

@@ -1,4 +1,4 @@
-//! What no client should send. Each case gets its own answer and is counted, and meanwhile another
+//! Input that no client should send. Each case gets its own answer and is counted, and meanwhile another
 //! client of the same gateway receives every price.
 
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::support::gateway::{
 use crate::support::raw::{RawSocket, masked, upgrade};
 use crate::support::witness::Witness;
 
-/// A gateway with a client that receives prices all the while.
+/// A gateway with a client that receives prices throughout the test.
 struct Watched {
     gateway: Running,
     witness: Witness,
@@ -39,7 +39,7 @@ impl Watched {
         stats.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {pointer} in {stats}"))
     }
 
-    /// The witness has missed nothing; the gateway stops well.
+    /// Checks that the witness missed nothing, and stops the gateway.
     async fn finish(self) {
         assert!(self.witness.finish().await >= 1);
         self.gateway.stop().await;
@@ -47,7 +47,7 @@ impl Watched {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_bad_message_is_answered_and_the_connection_goes_on() {
+async fn each_bad_message_is_answered_and_the_connection_stays_open() {
     let watched = Watched::start(config()).await;
     let mut client = Client::connect(&watched.gateway.url("/ws")).await;
     client.next_of_type("connection_established").await;
@@ -117,7 +117,7 @@ async fn each_bad_message_is_answered_and_the_connection_goes_on() {
         assert_eq!(error["temporary"], false, "{shown}");
         assert_eq!(watched.count(&pointer).await, before + 1, "{shown}");
     }
-    // One bad name does not spoil the others.
+    // One bad name does not affect the others.
     client.send(&json!({ "type": "subscribe", "channels": ["zone:good", "bad", "zone:fine"] })).await;
     let mut kinds = Vec::new();
     for _ in 0..3 {
@@ -189,7 +189,7 @@ async fn a_flood_of_messages_ends_its_sender_only() {
     let watched = Watched::start(config).await;
     // Messages, pings, and a message of empty fragments that never ends.
     for (first, frame, expected, retry_after_ms) in [
-        // 20 messages, one a second.
+        // 20 messages over the limit, at one a second.
         (vec![], masked(0x81, br#"{"type":"ping"}"#), 4004, json!(20_000)),
         (vec![], masked(0x89, b"ping"), 4004, json!(20_000)),
         (masked(0x01, b""), masked(0x00, b""), 1009, Value::Null),
@@ -231,7 +231,7 @@ async fn one_subscription_too_many_is_refused() {
         (&json!("too_many_subscriptions"), &json!("zone:z129"), &json!(1))
     );
     assert_eq!(watched.count("/messages/errors_by_code/too_many_subscriptions").await, 1);
-    // Asking again for one that it has is not one more; leaving one makes room.
+    // Subscribing again to a channel does not count twice; unsubscribing makes room.
     client.send(&json!({ "type": "subscribe", "channels": ["zone:z1"] })).await;
     assert_eq!(client.next().await["type"], "subscribed");
     client.send(&json!({ "type": "unsubscribe", "channels": ["zone:z2"] })).await;
@@ -321,7 +321,7 @@ async fn each_bad_post_gets_its_problem() {
     watched.finish().await;
 }
 
-/// A WebSocket whose address is not of the right form: told why, and not to come back, over the socket.
+/// Checks that a WebSocket with an invalid address gets an error that says why, and is told not to reconnect.
 async fn is_refused(watched: &Watched, path: &str, code: &str) {
     let (errors, closes) =
         (format!("/messages/errors_by_code/{code}"), "/connections/closed_by_reason/bad_request");
@@ -361,7 +361,7 @@ async fn one_zone_or_key_too_many_is_refused() {
     assert_eq!((&problem["accepted"], &problem["line"]), (&json!(2), &json!(3)), "up to the line at fault");
     gateway.publish("a", keys(&["A", "B", "C"])).await;
 
-    // Twice as many channels may be asked for as there may be zones.
+    // Twice as many channels as permitted zones may be subscribed to.
     let mut client = Client::connect(&gateway.url("/ws")).await;
     client.next_of_type("connection_established").await;
     client.send(&json!({ "type": "subscribe", "channels": ["zone:c", "zone:d"] })).await;
@@ -376,7 +376,7 @@ async fn one_zone_or_key_too_many_is_refused() {
     watched.finish().await;
 }
 
-/// Sends bytes as they are, and reads the answer; `None` when the connection is closed without one.
+/// Sends raw bytes, and reads the answer; `None` if the connection is closed without one.
 async fn send(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let _refused = stream.write_all(bytes).await;
@@ -436,7 +436,7 @@ async fn pages_of_listed_origins_may_connect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_request_is_closed_and_counted() {
+async fn bytes_that_are_no_request_close_the_connection_and_are_counted() {
     let mut config = config();
     config.http.head_timeout_ms = 300;
     let watched = Watched::start(config).await;
@@ -454,13 +454,13 @@ async fn what_is_no_request_is_closed_and_counted() {
         let before = watched.count("/http/bad_requests").await;
         let mut stream = TcpStream::connect(watched.address()).await.unwrap();
         let _refused = stream.write_all(bytes).await;
-        // The client keeps its side open; the gateway ends it.
+        // The client keeps its side open; the gateway closes the connection.
         if let Some(answer) = read_answer(&mut stream).await {
             assert!((400..500).contains(&answer.status), "{what}: {answer:?}");
         }
         until_stat(&watched.gateway, "/http/bad_requests", before + 1).await;
     }
-    // A byte now and then does not keep a head alive.
+    // Sending a byte now and then does not prolong the deadline of a head.
     let before = watched.count("/http/bad_requests").await;
     let mut drip = TcpStream::connect(watched.address()).await.unwrap();
     let mut pace = time::interval(Duration::from_millis(20));
@@ -478,14 +478,14 @@ async fn what_is_no_request_is_closed_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_connections_than_may_be_are_refused_and_places_come_back() {
+async fn connections_beyond_the_limit_are_refused_until_others_close() {
     let mut config = config();
     config.connections.max = 3;
     config.connections.close_grace_ms = 3_600_000;
     let watched = Watched::start(config).await;
     let (first, _) = watched.gateway.market("pjm").await;
     let (second, _) = watched.gateway.market("pjm").await;
-    // So many of them at once are told over the socket, and past that, or on other addresses, over HTTP.
+    // A limited number are refused over the socket; further ones, and requests to other addresses, over HTTP.
     for path in ["/ws", "/ws/market/pjm", "/ws/market/a%20b"] {
         RawSocket::open(watched.address(), path).await.assert_turned_away(4005, "too_many_connections").await;
     }
@@ -510,7 +510,7 @@ async fn more_connections_than_may_be_are_refused_and_places_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_connections_of_one_address_than_may_be_are_refused() {
+async fn connections_of_one_address_beyond_the_limit_are_refused() {
     let mut config = config();
     config.connections.per_loopback_address_max = 12;
     let gateway = Running::start(config).await;
@@ -519,7 +519,7 @@ async fn more_connections_of_one_address_than_may_be_are_refused() {
     for _ in 0..10 {
         held.push(RawSocket::open(gateway.address, "/ws").await);
     }
-    // Twelve with this one; the thirteenth is told that it is one too many.
+    // This is the twelfth connection; the thirteenth is refused.
     let twelfth = RawSocket::open(gateway.address, "/ws").await;
     let refused = gateway.get("/ws/stats").await;
     refused.problem(429, "too_many_connections_from_address");
@@ -550,11 +550,11 @@ async fn publish_when_there_is_room(address: SocketAddr) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn half_a_body_leaves_what_was_whole() {
+async fn of_half_a_body_only_complete_lines_are_accepted() {
     let watched = Watched::start(config()).await;
     let (mut reader, _) = watched.gateway.market("pjm").await;
     let refused = watched.count("/http/price_requests_refused").await;
-    // Half a JSON body: nothing of it.
+    // Half a JSON body: nothing is accepted.
     let mut stream = TcpStream::connect(watched.address()).await.unwrap();
     let head = format!(
         "POST /api/zones/pjm/prices HTTP/1.1\r\nHost: x\r\nContent-Type: {JSON}\r\nContent-Length: 1000\r\n\r\n"
@@ -562,7 +562,7 @@ async fn half_a_body_leaves_what_was_whole() {
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(br#"[{"key":"A","price":1}"#).await.unwrap();
     drop(stream);
-    // Half a line after a whole one: the whole one.
+    // A complete line and half of another: the complete one is accepted.
     let mut lines = Lines::open(watched.address(), "pjm").await;
     lines.send("{\"key\":\"A\",\"price\":2}\n{\"key\":\"A\",\"pri").await;
     assert_eq!(reader.prices(1).await[0]["price"], 2);

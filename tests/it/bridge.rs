@@ -1,4 +1,4 @@
-//! Events between gateways, and with processes that know nothing of them, over a real Redis.
+//! Events between gateways, and between gateways and other programs, over a real Redis.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -49,13 +49,13 @@ async fn set_mode(gateway: &Running, body: &Value) -> Answer {
     request(gateway.address, "POST", path, &headers, body.to_string().as_bytes()).await
 }
 
-/// How a type is subscribed to.
+/// The state of a type's subscription.
 async fn subscription(gateway: &Running, event: &str) -> Value {
     let all = gateway.get("/api/bridge/subscriptions").await.json();
     all["types"].as_array().unwrap().iter().find(|of| of["type"] == event).unwrap().clone()
 }
 
-/// A client of a channel, once what others publish of its type comes to its gateway.
+/// A client that follows a channel, once its gateway receives others' events of that type.
 async fn follow(gateway: &Running, channel: &str) -> Client {
     let mut client = Client::connect(&gateway.url("/ws")).await;
     client.send(&json!({ "type": "subscribe", "channels": [channel] })).await;
@@ -63,8 +63,8 @@ async fn follow(gateway: &Running, channel: &str) -> Client {
     client
 }
 
-/// The same, of a live type, for a client from which nothing can be missing: the type is heard already when it
-/// comes. Who comes before that is told that something may be.
+/// The same for a live type and a client that can miss nothing, because its gateway was subscribed before the
+/// client came. An earlier client would be told that events may be missing.
 async fn follow_what_is_heard(gateway: &Running, channel: &str, event: &str) -> Client {
     let _first = follow(gateway, channel).await;
     until_active(gateway, event).await;
@@ -78,12 +78,12 @@ async fn until_active(gateway: &Running, event: &str) {
     .await;
 }
 
-/// Waits until both connections of the bridge are there.
+/// Waits until both connections of the bridge are established.
 async fn until_connected(gateway: &Running) {
     until_stat(gateway, "/redis/connected", 1).await;
 }
 
-/// The next entry, with what it says.
+/// The type and data of the next entry.
 async fn next_entry(client: &mut Client) -> (String, Value) {
     loop {
         let mut message = client.next().await;
@@ -93,7 +93,7 @@ async fn next_entry(client: &mut Client) -> (String, Value) {
     }
 }
 
-/// A process without a gateway: it publishes and listens, nothing more.
+/// A program other than a gateway, which publishes and subscribes directly.
 struct Foreign(Connection);
 
 impl Foreign {
@@ -118,7 +118,7 @@ impl Foreign {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_was_there_before_redis_is_told_that_events_may_be_missing() {
+async fn followers_from_before_redis_are_told_that_events_may_be_missing() {
     let Some(mut server) = redis(&[]).await else { return };
     server.kill().await.unwrap();
     let mut config = on(&server);
@@ -128,7 +128,7 @@ async fn who_was_there_before_redis_is_told_that_events_may_be_missing() {
     server.restart().await.unwrap();
     until_active(&gateway, "ticker").await;
     assert_eq!(next_entry(&mut client).await, ("missed".to_owned(), json!({})));
-    // From then on nothing is.
+    // After that nothing is missing.
     let mut foreign = Foreign::connect(&server).await;
     foreign.publish("ticker", &json!({ "type": "ticker", "data": ticker(1), "source": "other" })).await;
     assert_eq!(next_entry(&mut client).await, ("ticker".to_owned(), ticker(1)));
@@ -136,7 +136,7 @@ async fn who_was_there_before_redis_is_told_that_events_may_be_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn live_events_cross_over_and_what_an_outage_takes_is_told_with_its_number() {
+async fn live_events_reach_other_gateways_and_those_lost_in_an_outage_are_counted() {
     let Some(mut server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     let mut at_a = follow_what_is_heard(&a, "event:ticker", "ticker").await;
@@ -167,7 +167,7 @@ async fn live_events_cross_over_and_what_an_outage_takes_is_told_with_its_number
         assert_eq!(next_entry(&mut at_a).await, ("ticker".to_owned(), ticker(price)), "at once");
     }
     server.restart().await.unwrap();
-    // Without another event, A says how far it is.
+    // Without a further event, A announces its newest number.
     let (mut missing, mut perhaps) = (0, 0);
     while missing < 10 {
         let (kind, data) = next_entry(&mut at_b).await;
@@ -198,7 +198,7 @@ async fn live_events_cross_over_and_what_an_outage_takes_is_told_with_its_number
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn durable_events_of_others_are_in_the_log_once_whoever_takes_them_in() {
+async fn durable_events_of_others_are_in_the_log_once_whichever_gateway_appends_them() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b, c) = (
         Running::start(on(&server)).await,
@@ -233,7 +233,7 @@ async fn durable_events_of_others_are_in_the_log_once_whoever_takes_them_in() {
         assert_eq!((kind.as_str(), &data["price"]), ("trade", &json!("64250.10")));
         ids.push(data["tradeId"].as_u64().unwrap());
     }
-    // A gateway's own event is told to others, and comes to gateways by the log alone.
+    // A gateway's own event is published for other programs, and reaches gateways through the log alone.
     let mut listener = Foreign::connect(&server).await;
     listener.listen("trade").await;
     let mut own = trade(0);
@@ -243,7 +243,7 @@ async fn durable_events_of_others_are_in_the_log_once_whoever_takes_them_in() {
     assert_eq!((&heard["data"], heard["zonewire"]["sequence"].is_null()), (&own, true));
     assert_eq!(next_entry(&mut at_c).await, ("trade".to_owned(), own));
 
-    // The last one follows from where it does, so another goes.
+    // The last gateway's client stays connected, so another gateway leaves.
     let mut gateways = vec![a, b, c];
     let was_last = first == 2;
     let left = gateways.remove(if was_last { 0 } else { first });
@@ -256,7 +256,7 @@ async fn durable_events_of_others_are_in_the_log_once_whoever_takes_them_in() {
         ids.push(next_entry(&mut at_c).await.1["tradeId"].as_u64().unwrap());
     }
     assert_eq!(ids, (1..=150).collect::<Vec<_>>());
-    // What comes last shows that nothing came twice.
+    // Had anything been doubled, it would precede the last event.
     foreign.publish("trade", &envelope(151)).await;
     assert_eq!(next_entry(&mut at_c).await.1["tradeId"], 151);
     for gateway in gateways {
@@ -265,7 +265,7 @@ async fn durable_events_of_others_are_in_the_log_once_whoever_takes_them_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_wants_is_not_taken_from_redis_unless_an_operator_says_so() {
+async fn a_type_that_nobody_follows_is_subscribed_to_only_if_an_operator_asks() {
     let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     until_connected(&gateway).await;
@@ -307,7 +307,7 @@ async fn what_nobody_wants_is_not_taken_from_redis_unless_an_operator_says_so() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_metrics_and_stats_tell_how_the_bridge_does() {
+async fn health_metrics_and_stats_report_the_state_of_the_bridge() {
     let Some(mut server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     until_connected(&gateway).await;
@@ -392,7 +392,7 @@ async fn a_cluster_passes_events_on_whichever_node_they_are_published_at() {
     b.stop().await;
 }
 
-/// A program in Node, with one of the two libraries.
+/// A Node program that uses one of the two libraries.
 struct Bus {
     library: &'static str,
     input: ChildStdin,
@@ -415,7 +415,7 @@ impl Bus {
         serde_json::from_str(&line.unwrap().expect("the program runs")).unwrap()
     }
 
-    /// Waits until it hears an event of a gateway.
+    /// Waits until it receives an event of a gateway.
     async fn hear_of_gateway(&mut self, data: &Value) {
         loop {
             let heard = self.next().await;
@@ -432,8 +432,8 @@ impl Bus {
     }
 }
 
-/// Programs with ioredis and with node-redis publish to a gateway and hear it, also after Redis was away; the
-/// gateway is set up by their environment alone.
+/// Programs with ioredis and with node-redis exchange events with a gateway, before and after an outage of
+/// Redis; the gateway is configured by their environment variables alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_in_node_publish_and_hear_with_either_library_also_after_redis_was_away() {
     let Some(scripts) = NodeScripts::find() else { return };
@@ -466,7 +466,7 @@ async fn programs_in_node_publish_and_hear_with_either_library_also_after_redis_
         })
         .await;
     };
-    // Who comes before a type is heard is told that something may be missing.
+    // A client that comes before the type is subscribed to is told that events may be missing.
     let mut first = Client::connect(&url).await;
     first.send(&subscribe).await;
     until_all_active().await;
@@ -520,7 +520,7 @@ async fn programs_in_node_publish_and_hear_with_either_library_also_after_redis_
             ("missed".to_owned(), json!({})),
             "of programs it is not known"
         );
-        // The programs connect again in their own time: what they are told before then is lost, as it is theirs to lose.
+        // The programs reconnect at their own pace; what is published before then they lose, as pub/sub does.
         for bus in &mut buses {
             until_heard(bus, address, &mut client).await;
         }
@@ -528,7 +528,7 @@ async fn programs_in_node_publish_and_hear_with_either_library_also_after_redis_
     process.kill().await;
 }
 
-/// Publishes at the gateway until a program hears it again.
+/// Publishes at the gateway until a program receives it again.
 async fn until_heard(bus: &mut Bus, address: std::net::SocketAddr, client: &mut Client) {
     let deadline = time::Instant::now() + LIMIT;
     for number in 1_000.. {

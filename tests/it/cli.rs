@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::support::redis::free_port;
 
-/// No test takes longer.
+/// Longer than any test takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn zonewire(args: &str) -> Command {
@@ -33,7 +33,7 @@ async fn run(command: &mut Command) -> (i32, String, String) {
     (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-/// A child that reads its standard input from us.
+/// A child process that gets this standard input.
 async fn run_with_input(command: &mut Command, input: &str) -> (i32, String, String) {
     let mut child: Child = command.stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -90,10 +90,10 @@ async fn no_gateway_is_1_and_says_what_to_do() {
     }
 }
 
-/// What a scripted gateway was sent: path, content type, body.
+/// The requests that a scripted gateway received: path, content type, body.
 type Received = Arc<Mutex<Vec<(String, String, String)>>>;
 
-/// Answers every request with `status` and `body`, after reading all of it.
+/// Answers every request with `status` and `body`, after reading it completely.
 async fn http_gateway(status: &'static str, body: &'static str) -> (String, Received) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -190,7 +190,7 @@ async fn replay_sends_each_zone_its_lines_in_order() {
     let csv = "zone,key,price,time\na,x,1,2021-01-01\nb,y,2,2021-01-02\na,z,3,2021-01-03\n";
     let (code, stdout, stderr) =
         run_with_input(&mut zonewire(&format!("replay - --flat-out --url {url}")), csv).await;
-    // Each request is answered with 2, however many there were.
+    // Each request is answered with 2, however many prices it had.
     assert!(code == 0 && stderr.is_empty() && stdout.starts_with("a: "), "{stdout} {stderr}");
     let received = received.lock().unwrap().clone();
     let sent = |path: &str| -> String {
@@ -222,7 +222,7 @@ async fn health_is_strict_when_asked() {
     assert_eq!(paths, ["/health/ready", "/health"]);
 }
 
-/// The next connection of a scripted WebSocket gateway, and its subscription.
+/// The next connection to a scripted WebSocket gateway, and its subscription.
 async fn next_socket(listener: &TcpListener) -> (WebSocketStream<TcpStream>, Value) {
     let (stream, _) = tokio::time::timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
     let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();

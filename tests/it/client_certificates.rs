@@ -1,4 +1,4 @@
-//! Certificates of clients: who they are by them, as far as which right reaches, and until when.
+//! Certificates of clients: whom they identify, how far each right reaches, and how long they are valid.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,15 +23,15 @@ use crate::tls::{certificates, replace};
 
 const FEED: &str = "URI:spiffe://example.com/feed";
 
-/// An hour to both sides.
+/// Valid from an hour ago for another hour.
 const VALID: Issued<'static> = Issued { subject: "/CN=x", names: "", from_s: -3_600, until_s: 3_600 };
 
 fn listed(name: &str, role: &str) -> CertificateConfig {
     CertificateConfig { name: name.to_owned(), roles: vec![role.to_owned()], ..CertificateConfig::default() }
 }
 
-/// A gateway that takes tokens of a realm, and certificates of an authority: `feed` publishes, `alice` and `bob`
-/// trade, `root` is an operator; the certificate `stranger` is not listed.
+/// A gateway that accepts tokens of a realm, and certificates of an authority: `feed` publishes, `alice` and
+/// `bob` trade, `root` is an operator; the certificate `stranger` is not listed.
 fn guarded(realm: &Realm, certificates: &Certificates) -> Config {
     let issue =
         |name: &str, subject, names| certificates.issue(name, &Issued { subject, names, ..VALID }).unwrap();
@@ -41,7 +41,7 @@ fn guarded(realm: &Realm, certificates: &Certificates) -> Config {
     issue("root", "/CN=someone", "email:root@example.com");
     issue("stranger", "/CN=stranger", "DNS:alice,URI:alice");
     let mut config = realm.config();
-    // Requests follow each other after files were read anew, or certificates have ended.
+    // Requests reuse connections after files were reloaded, or certificates have expired.
     config.http.head_timeout_ms = 60_000;
     let tls = &mut config.http.tls;
     tls.cert_file = Some(certificates.file("server.pem"));
@@ -66,13 +66,13 @@ async fn post_price(connector: &TlsConnector, address: SocketAddr, headers: &[(&
     ask(&mut connect(connector, address).await, "POST", "/api/zones/pjm/prices", &headers, &line).await
 }
 
-/// Why no handshake comes about. With TLS 1.3 a client hears that after its own part is over.
+/// The reason why a handshake fails. With TLS 1.3 the client learns it after its own part is complete.
 async fn refusal(connector: &TlsConnector, address: SocketAddr) -> String {
     let mut stream = match over(connector, TcpStream::connect(address).await.unwrap()).await {
         Ok(stream) => stream,
         Err(error) => return error.to_string(),
     };
-    // As a client does that knows nothing of it yet.
+    // As a client would that does not know yet.
     let _gone = stream.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     let _gone = stream.flush().await;
     let read = time::timeout(LIMIT, stream.read(&mut [0; 64])).await.expect("an end in time");
@@ -84,7 +84,7 @@ async fn tls_stats(operator: &TlsConnector, gateway: &Running) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_shows_a_certificate_that_is_listed_is_somebody_and_nobody_else_is() {
+async fn only_a_listed_certificate_identifies_a_client() {
     let Some(certificates) = certificates() else { return };
     let realm = Realm::new();
     let gateway = Running::start(guarded(&realm, &certificates)).await;
@@ -94,7 +94,7 @@ async fn who_shows_a_certificate_that_is_listed_is_somebody_and_nobody_else_is()
     let nobody = trusting(&[&certificates]);
     assert_eq!(get(&nobody, address, "/health").await.status, 200);
     get(&nobody, address, "/api/zones").await.problem(401, "unauthorized");
-    // What a proxy would write of a certificate that it has seen is read by nobody.
+    // Headers that a proxy would write about a certificate are ignored.
     for (name, value) in [
         ("x-ssl-client-verify", "SUCCESS"),
         ("x-ssl-client-cn", "alice"),
@@ -106,11 +106,11 @@ async fn who_shows_a_certificate_that_is_listed_is_somebody_and_nobody_else_is()
     }
     assert_eq!(post_price(&feed, address, &[]).await.status, 200);
     get(&feed, address, "/ws/stats").await.problem(403, "forbidden");
-    // Its names are listed, but as those of another kind.
+    // Its names are listed, but as names of another kind.
     post_price(&showing("stranger"), address, &[]).await.problem(401, "unauthorized");
     get(&showing("stranger"), address, "/api/zones").await.problem(401, "unauthorized");
 
-    // What is shown with a request counts alone, be it more, less, or nothing that holds.
+    // A credential that a request shows replaces the certificate, be it stronger, weaker or invalid.
     let alice = showing("alice");
     let token = |token: String| format!("Bearer {token}");
     let (publisher, viewer) = (token(realm.of("p", "publisher")), token(realm.of("v", "viewer")));
@@ -120,7 +120,7 @@ async fn who_shows_a_certificate_that_is_listed_is_somebody_and_nobody_else_is()
     post_price(&feed, address, &[("authorization", "Bearer x.y.z")]).await.problem(401, "unauthorized");
     assert_eq!(post_price(&showing("stranger"), address, &[("authorization", &publisher)]).await.status, 200);
 
-    // A WebSocket is its certificate's.
+    // A WebSocket belongs to the certificate's subject.
     let mut socket = Secure::open(&alice, address, "/ws/market/pjm").await;
     let greeting = socket.next_of_type("connection_established").await;
     assert_eq!(greeting["subject"], "alice", "{greeting}");
@@ -132,7 +132,7 @@ async fn who_shows_a_certificate_that_is_listed_is_somebody_and_nobody_else_is()
     let refused = socket.next_of_type("error").await;
     assert_eq!(refused["code"], "invalid_token", "{refused}");
     assert!(refused["message"].as_str().unwrap().contains("certificate"), "{refused}");
-    // One of somebody who is not listed waits for a token, as that of who shows nothing.
+    // A WebSocket with an unlisted certificate waits for a token, like one without a certificate.
     let mut stranger = Secure::open(&showing("stranger"), address, "/ws/market/pjm").await;
     let greeting = stranger.next_of_type("connection_established").await;
     assert_eq!(greeting["authentication"], "required", "{greeting}");
@@ -152,7 +152,7 @@ async fn who_shows_a_certificate_that_is_listed_is_somebody_and_nobody_else_is()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_does_not_hold_ends_the_handshake_and_says_so() {
+async fn an_invalid_certificate_ends_the_handshake_with_a_reason() {
     let (Some(certificates), Some(others)) = (certificates(), certificates()) else { return };
     let realm = Realm::new();
     let gateway = Running::start(guarded(&realm, &certificates)).await;
@@ -175,7 +175,7 @@ async fn a_certificate_that_does_not_hold_ends_the_handshake_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_a_certificate_is_required_none_comes_in_without_but_for_operators_and_their_probes() {
+async fn a_required_certificate_is_demanded_except_on_the_operators_listener() {
     let Some(certificates) = certificates() else { return };
     let realm = Realm::new();
     let mut config = guarded(&realm, &certificates);
@@ -188,7 +188,7 @@ async fn where_a_certificate_is_required_none_comes_in_without_but_for_operators
     assert!(said.contains("CertificateRequired"), "{said}");
     assert_eq!(get(&nobody, operators, "/health/ready").await.status, 200);
     get(&nobody, operators, "/ws/stats").await.problem(401, "unauthorized");
-    // The session that was begun there is none here.
+    // A session from the operators' listener cannot be resumed here.
     let said = refusal(&nobody, address).await;
     assert!(said.contains("CertificateRequired"), "{said}");
 
@@ -197,14 +197,14 @@ async fn where_a_certificate_is_required_none_comes_in_without_but_for_operators
     let stats = get(&root, operators, "/ws/stats").await;
     assert_eq!(stats.status, 200, "{stats:?}");
     assert_eq!(stats.json()["http"]["tls"]["failed_by_reason"]["no_certificate"], 2);
-    // Who is not listed may shake hands, and no more.
+    // A client with an unlisted certificate may complete the handshake, and nothing more.
     let stranger = showing(&certificates, &certificates, "stranger");
     get(&stranger, address, "/api/zones").await.problem(401, "unauthorized");
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxys_certificate_is_not_that_of_whom_it_passes_on() {
+async fn a_proxys_certificate_does_not_identify_its_clients() {
     let Some(certificates) = certificates() else { return };
     let realm = Realm::new();
     let mut config = guarded(&realm, &certificates);
@@ -226,7 +226,7 @@ async fn a_proxys_certificate_is_not_that_of_whom_it_passes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_is_resumed_is_still_its_certificates() {
+async fn a_resumed_session_keeps_its_certificate() {
     let Some(certificates) = certificates() else { return };
     let realm = Realm::new();
     let gateway = Running::start(guarded(&realm, &certificates)).await;
@@ -258,7 +258,7 @@ async fn orders_are_their_certificates_subjects() {
     own.next_of_type("subscribed").await;
     let mut of_another = Secure::open(&bob, gateway.address, &format!("/ws/orders/{order}")).await;
     assert_eq!(of_another.until_close().await.1, 4501);
-    // Another certificate of hers, and of another time, is her too.
+    // Another certificate with her name, even a newer one, identifies her too.
     certificates.issue("alice-anew", &Issued { subject: "/CN=alice", ..VALID }).unwrap();
     let anew = showing(&certificates, &certificates, "alice-anew");
     assert_eq!(get(&anew, gateway.address, &path).await.status, 200);
@@ -266,7 +266,7 @@ async fn orders_are_their_certificates_subjects() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn revoking_a_subject_reaches_its_certificates_until_one_is_issued_anew() {
+async fn revoking_a_subject_revokes_its_certificates_but_not_later_ones() {
     let Some(certificates) = certificates() else { return };
     let realm = Realm::new();
     let gateway = Running::start(guarded(&realm, &certificates)).await;
@@ -295,7 +295,7 @@ async fn revoking_a_subject_reaches_its_certificates_until_one_is_issued_anew() 
     let (before, code) = turned_away.until_close().await;
     assert_eq!((code, &before.last().unwrap()["type"]), (4501, &json!("closing")), "{before:?}");
 
-    // A certificate of the seconds after that holds.
+    // A certificate issued in the seconds after that is valid.
     let mut number = 0;
     eventually("one that is issued later holds", async || {
         number += 1;
@@ -327,7 +327,7 @@ async fn a_connection_ends_with_its_certificate() {
     let problem = refused.problem(401, "unauthorized");
     assert!(problem["detail"].as_str().unwrap().contains("certificate has expired"), "{problem}");
     assert!(refused.head.lines().any(|line| line == "connection: close"), "{refused:?}");
-    // Nor is its session good for another connection.
+    // Nor can its session be resumed on another connection.
     if let Ok(mut resumed) = over(&short, TcpStream::connect(gateway.address).await.unwrap()).await
         && resumed.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
     {
@@ -337,7 +337,7 @@ async fn a_connection_ends_with_its_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn authorities_are_read_anew_and_one_that_is_gone_takes_its_clients_along() {
+async fn authorities_are_reloaded_and_a_removed_one_disconnects_its_clients() {
     let (Some(one), Some(two)) = (certificates(), certificates()) else { return };
     let realm = Realm::new();
     let gateway = Running::start(guarded(&realm, &one)).await;
@@ -352,7 +352,7 @@ async fn authorities_are_read_anew_and_one_that_is_gone_takes_its_clients_along(
     of_alice.next_of_type("subscribed").await;
     refusal(&bob, address).await;
 
-    // Something that is no authority: told, and those that there are go on.
+    // A file without an authority is reported, and the previous ones stay in effect.
     let authority = fs::read_to_string(one.file("ca.pem")).unwrap();
     fs::write(one.file("ca.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
     eventually("it is told", async || (reloads(&root, "failed").await == 1).then_some(())).await;
@@ -361,7 +361,7 @@ async fn authorities_are_read_anew_and_one_that_is_gone_takes_its_clients_along(
     eventually("nothing is none either", async || (reloads(&root, "failed").await == 2).then_some(())).await;
     assert_eq!(get(&alice, address, "/api/orders").await.status, 200);
 
-    // One more: nobody has to go for it.
+    // Adding an authority disconnects nobody.
     let both = format!("{authority}{}", fs::read_to_string(two.file("ca.pem")).unwrap());
     fs::write(one.file("ca.pem"), both).unwrap();
     eventually("both hold", async || (reloads(&root, "good").await == 1).then_some(())).await;
@@ -372,14 +372,15 @@ async fn authorities_are_read_anew_and_one_that_is_gone_takes_its_clients_along(
     let mut http = connect(&alice, address).await;
     assert_eq!(ask(&mut http, "GET", "/api/orders", &[], "").await.status, 200);
 
-    // The first one goes, and with it who came by it; who came by the other one is asked to show it anew.
+    // Removing the first authority disconnects its clients, and asks those of the other to show their
+    // certificate again.
     replace(&one, &two.file("ca.pem"));
     assert_eq!(of_alice.until_close().await.1, 4006);
     assert_eq!(of_bob.until_close().await.1, 4006);
     let refused = ask(&mut http, "GET", "/api/orders", &[], "").await;
     refused.problem(401, "unauthorized");
     assert!(refused.head.lines().any(|line| line == "connection: close"), "{refused:?}");
-    // Not by a session of before either.
+    // Nor can an earlier session be resumed.
     let said = refusal(&alice, address).await;
     assert!(said.contains("alert"), "{said}");
     let mut of_bob = Secure::open(&bob, address, "/ws/market/pjm").await;
@@ -388,7 +389,7 @@ async fn authorities_are_read_anew_and_one_that_is_gone_takes_its_clients_along(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_line_trusts_and_shows_what_it_is_told_to() {
+async fn the_command_line_uses_the_configured_authorities_and_certificates() {
     let (Some(certificates), Some(others)) = (certificates(), certificates()) else { return };
     let realm = Realm::new();
     let mut config = guarded(&realm, &certificates);
@@ -423,7 +424,7 @@ async fn the_command_line_trusts_and_shows_what_it_is_told_to() {
     assert_eq!(tail.ended().await.code, Some(0));
     let end = run(&mut command(&["order", "place", "SOL", "USDC", "1.5", "--watch"], "alice")).await;
     assert_eq!(end.code, Some(0), "{end:?}");
-    // And by the environment.
+    // And by environment variables.
     let mut health = zonewire(&["health"]);
     health.env("ZONEWIRE_URL", &url).env("ZONEWIRE_CA_FILE", file("ca.pem"));
     health.env("ZONEWIRE_CERT_FILE", file("root.pem")).env("ZONEWIRE_KEY_FILE", file("root.key"));

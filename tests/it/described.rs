@@ -1,4 +1,4 @@
-//! What a running gateway says is as `docs/schema` says, and as the types of `zonewire-protocol` read and
+//! What a running gateway sends conforms to `docs/schema`, and the types of `zonewire-protocol` read and
 //! write it.
 
 use std::path::Path;
@@ -30,7 +30,7 @@ impl Schemas {
         assert!(faults.is_empty(), "{name}: {value}: {faults:?}");
     }
 
-    /// A message of this type came.
+    /// Checks a message, and returns its type.
     fn check_message(&self, text: &str) -> String {
         self.check("ServerMessage", &serde_json::from_str(text).unwrap());
         let message = ServerMessage::read(text).unwrap();
@@ -39,7 +39,7 @@ impl Schemas {
         message.kind().to_owned()
     }
 
-    /// An answer with this status and a body of this type.
+    /// Checks the status of an answer, and the type of its body.
     fn check_body<T: Serialize + DeserializeOwned>(&self, name: &str, status: u16, answer: &Answer) {
         assert_eq!(answer.status, status, "{answer:?}");
         self.check(name, &answer.json());
@@ -48,7 +48,7 @@ impl Schemas {
     }
 }
 
-/// Reads until a message of this type, and gives the types on the way; the last one is it.
+/// Reads up to a message of this type, and returns the types of all messages read.
 async fn until(client: &mut Client, schemas: &Schemas, kind: &str) -> Vec<String> {
     let mut kinds = Vec::new();
     while kinds.last().is_none_or(|last| last != kind) {
@@ -62,7 +62,7 @@ async fn until(client: &mut Client, schemas: &Schemas, kind: &str) -> Vec<String
 }
 
 #[tokio::test]
-async fn messages_of_a_gateway_are_as_their_schemas_say() {
+async fn messages_of_a_gateway_conform_to_their_schemas() {
     let schemas = Schemas::load();
     let mut config = paper();
     config.connections.heartbeat_interval_s = 1;
@@ -107,7 +107,7 @@ async fn messages_of_a_gateway_are_as_their_schemas_say() {
 }
 
 #[tokio::test]
-async fn bodies_of_a_gateway_are_as_their_schemas_say() {
+async fn bodies_of_a_gateway_conform_to_their_schemas() {
     let schemas = Schemas::load();
     let mut config = external();
     config.orders.attempts_max = 1;
@@ -178,7 +178,7 @@ async fn bodies_of_a_gateway_are_as_their_schemas_say() {
 }
 
 #[tokio::test]
-async fn a_gateway_serves_what_describes_it_and_says_where_it_is() {
+async fn a_gateway_serves_its_descriptions_with_its_own_address() {
     let mut config = config();
     config.http.base_path = "/feed".to_owned();
     let gateway = Running::start(config).await;

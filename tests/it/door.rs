@@ -1,4 +1,4 @@
-//! What a stranger's connections may cost, and what answers whatever they do.
+//! The limits on connections of strangers, and the addresses that answer whatever strangers do.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::support::gateway::{Answer, LINES, Lines, Running, config, price, read
 use crate::support::process::{Process, serve_within};
 use crate::support::raw::{RawSocket, upgrade};
 
-/// All that must answer whatever happens.
+/// The addresses that must always answer.
 const TOLD: [&str; 6] =
     ["/health", "/health/live", "/health/ready", "/ws/health", "/api/ws/ws/health", "/metrics"];
 
-/// A request on a connection of its own; `None` where it is closed without a word.
+/// A request on a new connection; `None` if it is closed without an answer.
 async fn ask(address: SocketAddr, head: &str) -> Option<Answer> {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // It may have been refused by now, which the answer tells.
+    // The gateway may have refused it already, which the answer shows.
     let _refused = stream.write_all(head.as_bytes()).await;
     read_answer(&mut stream).await
 }
@@ -29,7 +29,7 @@ async fn get(address: SocketAddr, path: &str) -> Option<Answer> {
     ask(address, &format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")).await
 }
 
-/// Whether a WebSocket is let in, or turned away.
+/// Whether a WebSocket is accepted.
 async fn is_let_in(address: SocketAddr, head: &str) -> bool {
     match RawSocket::open_with(address, head).await.greeting().await["type"].as_str() {
         Some("connection_established") => true,
@@ -52,7 +52,7 @@ async fn assert_told(address: SocketAddr) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_brings_nothing_ends_and_what_came_before_counts() {
+async fn a_stalled_body_is_ended_and_its_earlier_lines_count() {
     let mut config = config();
     config.http.body_idle_s = 1;
     let gateway = Running::start(config).await;
@@ -65,20 +65,20 @@ async fn a_body_that_brings_nothing_ends_and_what_came_before_counts() {
     gateway.stop().await;
 }
 
-/// A request that posts prices to `pjm`, of whose body so much has been sent.
+/// Starts a request that posts prices to `pjm`, and sends this part of its body.
 async fn post_slowly(address: SocketAddr, len: usize, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
         "POST /api/zones/pjm/prices HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {len}\r\n\r\n"
     );
-    // It may be refused before it was all sent.
+    // The gateway may refuse it before everything is sent.
     let _refused = stream.write_all(format!("{head}{body}").as_bytes()).await;
     stream
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_are_being_read_have_a_bound_together_and_give_their_room_back() {
+async fn the_total_of_bodies_being_read_is_bounded_and_released() {
     const MIB: usize = 1 << 20;
     let mut config = config();
     config.http.bodies_bytes_max = 2 * MIB;
@@ -96,7 +96,7 @@ async fn bodies_that_are_being_read_have_a_bound_together_and_give_their_room_ba
     let mut good = post_slowly(address, MIB, &begun).await;
     held(2 * begun.len()).await;
 
-    // There is no room for any other one, but for small ones.
+    // There is no room for another one, except for small ones.
     let mut others = Vec::new();
     for _ in 0..10 {
         others.push(post_slowly(address, MIB, &begun).await);
@@ -111,7 +111,7 @@ async fn bodies_that_are_being_read_have_a_bound_together_and_give_their_room_ba
     held(2 * begun.len()).await;
     assert_eq!(metric(address, "zonewire_requests_refused_total{reason=\"busy\"}").await, 10);
 
-    // Of those that break off and those that end, the room is there again.
+    // Bodies that break off and bodies that end release their room.
     drop(broken_off);
     held(begun.len()).await;
     let mut other = post_slowly(address, MIB, &begun).await;
@@ -122,7 +122,7 @@ async fn bodies_that_are_being_read_have_a_bound_together_and_give_their_room_ba
     }
     held(0).await;
 
-    // Lines that have gone through take none.
+    // Lines that have been processed take no room.
     let line = |n| json!({ "key": "B", "price": n, "note": "x".repeat(1_000) });
     let lines: String = (1..=3_000).map(|n| format!("{}\n", line(n))).collect();
     assert!(lines.len() > 2 * MIB);
@@ -133,10 +133,10 @@ async fn bodies_that_are_being_read_have_a_bound_together_and_give_their_room_ba
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_the_bound_of_all_connections_health_and_metrics_still_answer() {
+async fn at_the_limit_of_connections_health_and_metrics_still_answer() {
     let mut config = config();
     config.connections.tcp_max = 3;
-    // Nothing but what this test does ends a connection.
+    // Connections end only when this test ends them.
     config.http.head_timeout_ms = 3_600_000;
     let gateway = Running::start(config).await;
     let address = gateway.address;
@@ -152,7 +152,7 @@ async fn at_the_bound_of_all_connections_health_and_metrics_still_answer() {
     refused.problem(503, "too_many_connections");
     assert!(refused.head.contains("retry-after: 1"), "{refused:?}");
     assert_told(address).await;
-    // Nor does it need the places of those who never speak.
+    // Silent connections do not block those addresses either.
     let mut silent = Vec::new();
     for _ in 0..100 {
         silent.push(TcpStream::connect(address).await.unwrap());
@@ -171,7 +171,7 @@ async fn at_the_bound_of_all_connections_health_and_metrics_still_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_connects_too_often_is_told_so_up_to_a_rate() {
+async fn an_address_that_connects_too_often_is_refused_with_answers_up_to_a_rate() {
     let mut config = config();
     config.connections.loopback_connects_per_s = 1;
     config.connections.connects_burst = 5;
@@ -206,7 +206,7 @@ async fn an_address_that_connects_too_often_is_told_so_up_to_a_rate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_has_so_many_connections_at_once() {
+async fn an_address_has_a_limited_number_of_connections() {
     let mut config = config();
     config.connections.per_loopback_address_max = 2;
     let gateway = Running::start(config).await;
@@ -216,7 +216,7 @@ async fn an_address_has_so_many_connections_at_once() {
     assert!(problem["detail"].as_str().unwrap().contains("at once"), "{problem}");
     let socket = RawSocket::open(gateway.address, "/ws").await;
     socket.assert_turned_away(4005, "too_many_connections").await;
-    // What is no right request is no WebSocket, and a page that may not connect is told nothing else.
+    // An invalid request is not a WebSocket, and a page of a foreign origin learns nothing else.
     let head = upgrade("/ws");
     let foreign = head.replacen("Host:", "Origin: https://evil.example\r\nHost:", 1);
     ask(gateway.address, &foreign).await.unwrap().problem(403, "origin_not_allowed");
@@ -263,7 +263,7 @@ async fn behind_trusted_proxies_the_forwarded_address_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_trusted_proxies_clients_connect_so_often() {
+async fn behind_trusted_proxies_each_client_has_its_own_rate_of_connects() {
     let mut config = config();
     config.http.trusted_proxies = vec!["127.0.0.1".to_owned()];
     (config.connections.connects_per_s, config.connections.connects_burst) = (1, 3);
@@ -278,7 +278,7 @@ async fn behind_trusted_proxies_clients_connect_so_often() {
     .await;
     assert_eq!((&closing["code"], &closing["reason"]), (&json!(4004), &json!("rate_limited")));
     assert!(is_let_in(gateway.address, &from("198.51.100.2")).await);
-    // Requests that are no upgrades do not count as connecting: a proxy keeps its connections.
+    // Requests without an upgrade do not count as connects, since a proxy reuses its connections.
     for _ in 0..10 {
         let answer = request(gateway.address, "GET", "/", &[("x-forwarded-for", "198.51.100.3")], b"").await;
         assert_eq!(answer.status, 200);
@@ -288,7 +288,7 @@ async fn behind_trusted_proxies_clients_connect_so_often() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_answers_while_descriptors_are_exhausted() {
-    // Nothing but what this test does ends a connection.
+    // Connections end only when this test ends them.
     let settings = ["http.shards=2", "http.head_timeout_ms=3600000"];
     let process = Process::start_command(serve_within("ulimit -n 200", &settings)).await;
     let address = process.address;
@@ -302,7 +302,7 @@ async fn health_answers_while_descriptors_are_exhausted() {
     .await;
     assert_told(address).await;
 
-    // Now without one that is free: connections take all descriptors below this.
+    // Now leave no descriptor free: connections take all below this limit.
     let held_files = usize::try_from(metric(address, "zonewire_tcp_connections").await).unwrap();
     let failed_before = metric(address, "zonewire_tcp_accept_failures_total").await;
     process.limit_files(held_files - 10).await;

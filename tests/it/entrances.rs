@@ -1,5 +1,5 @@
-//! Ways in besides the one address: a socket in the file system, a listener for operators, and proxies that
-//! say by the PROXY protocol whom a connection is for.
+//! Ways into a gateway besides its main listener: a Unix socket, a listener for operators, and proxies that
+//! announce clients by the PROXY protocol.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -31,7 +31,7 @@ async fn ask_unix(path: &Path, head: &str) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_socket_in_the_file_system_is_a_way_in_and_goes_with_its_gateway() {
+async fn a_unix_socket_serves_requests_and_is_removed_with_its_gateway() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("zonewire.sock");
     let mut config = config();
@@ -45,7 +45,7 @@ async fn a_socket_in_the_file_system_is_a_way_in_and_goes_with_its_gateway() {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 
-    // A WebSocket, whose source counts as loopback; nobody is believed who is not listed.
+    // A WebSocket, whose source counts as loopback; forwarding headers count only from listed proxies.
     let mut stream = UnixStream::connect(&path).await.unwrap();
     let head = upgrade("/ws/market/pjm").replace("\r\n\r\n", "\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -75,7 +75,7 @@ async fn a_socket_in_the_file_system_is_a_way_in_and_goes_with_its_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_for_operators_is_on_their_listener() {
+async fn operators_addresses_are_served_on_their_listener() {
     let mut config = config();
     config.http.operators.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let gateway = Running::start(config).await;
@@ -99,7 +99,7 @@ fn announced() -> Config {
     config
 }
 
-/// A header of version 2 for 198.51.100.1:4711.
+/// A version 2 header for 198.51.100.1:4711.
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc6\x33\x64\x01\xc0\x00\x02\x09\x12\x67\x01\xbb";
 const V1: &[u8] = b"PROXY TCP4 198.51.100.1 192.0.2.9 4711 443\r\n";
 const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
@@ -118,14 +118,14 @@ async fn stats(address: SocketAddr) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whom_a_proxy_announces_counts_as_if_it_had_come_itself() {
+async fn a_client_announced_by_a_proxy_counts_as_if_it_had_connected_itself() {
     let mut config = announced();
     config.connections.per_address_max = 2;
     let gateway = Running::start(config).await;
     let mut held = Vec::new();
     for header in [V1, V2] {
         let mut stream = TcpStream::connect(gateway.address).await.unwrap();
-        // A byte at a time, as a network may bring it.
+        // One byte at a time, as a network may deliver it.
         for byte in header {
             stream.write_all(&[*byte]).await.unwrap();
         }
@@ -136,7 +136,7 @@ async fn whom_a_proxy_announces_counts_as_if_it_had_come_itself() {
     let third = "GET /api/zones HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let refused = after(gateway.address, V2, third).await.unwrap();
     refused.problem(429, "too_many_connections_from_address");
-    // What such a client says of itself does not count.
+    // Such a client's own forwarding headers do not count.
     let forged = "GET /api/zones HTTP/1.1\r\nhost: localhost\r\nx-forwarded-for: 198.51.100.9\r\n\r\n";
     after(gateway.address, V1, forged).await.unwrap().problem(429, "too_many_connections_from_address");
     let health = "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -153,7 +153,7 @@ async fn whom_a_proxy_announces_counts_as_if_it_had_come_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_header_is_closed_and_counted() {
+async fn an_invalid_proxy_header_closes_the_connection_and_is_counted() {
     let mut config = announced();
     config.http.head_timeout_ms = 2_000;
     let gateway = Running::start(config).await;
@@ -176,7 +176,7 @@ async fn what_is_no_header_is_closed_and_counted() {
     eventually("each is counted", counted).await;
     gateway.stop().await;
 
-    // Nobody else is asked for one, nor believed.
+    // From other addresses no header is expected, and none is believed.
     let mut config = announced();
     config.http.trusted_proxies = vec!["192.0.2.9".to_owned()];
     let gateway = Running::start(config).await;
@@ -201,7 +201,7 @@ async fn haproxy_announces_clients_before_tls_and_before_http() {
         let gateway = Running::start(config).await;
         let dir = tempfile::tempdir().unwrap();
         let (address, _proxy) = start_haproxy(dir.path(), gateway.address, send).await;
-        // It comes from an address of this machine's that is no proxy's.
+        // Connect from a local address that is not listed as a proxy.
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::from(([127, 0, 0, 77], 0))).unwrap();
         let mut stream =
@@ -219,7 +219,7 @@ async fn haproxy_announces_clients_before_tls_and_before_http() {
     }
 }
 
-/// A HAProxy that passes bytes on, on a free port.
+/// A HAProxy in TCP mode, on a free port.
 async fn start_haproxy(dir: &Path, gateway: SocketAddr, send: &str) -> (SocketAddr, Process) {
     for _ in 0..10 {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
@@ -240,7 +240,7 @@ async fn start_haproxy(dir: &Path, gateway: SocketAddr, send: &str) -> (SocketAd
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_sockets_are_as_they_were_beside_tls() {
+async fn plain_sockets_are_unaffected_by_tls() {
     if !Certificates::can_be_made() {
         let skipped: Option<()> = skip("ZONEWIRE_TEST_REQUIRE_PROXIES", "there is no openssl");
         return skipped.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What a WebSocket would be sent, as server-sent events.
+//! Server-sent events, which carry what a WebSocket would be sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ fn on_every() -> Config {
     config
 }
 
-/// A reader of one zone, past `subscribed`.
+/// A reader of one zone, after `subscribed`.
 async fn reader_of(address: SocketAddr, zone: &str) -> EventReader {
     let mut reader = EventReader::open(address, &format!("{STREAM}zone:{zone}")).await;
     reader.next_of_type("subscribed").await;
@@ -46,7 +46,7 @@ async fn prices(reader: &mut EventReader, count: usize) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_is_told_what_a_websocket_is() {
+async fn a_stream_carries_the_same_messages_as_a_websocket() {
     let gateway = Running::start(on_every()).await;
     let order = new_order();
     gateway.publish("ercot", [price("A", 1), price("B", 2), price("A", 3)]).await;
@@ -88,7 +88,7 @@ async fn a_stream_is_told_what_a_websocket_is() {
     while !is_all(&shown) {
         shown.push(client.next().await);
     }
-    // The same of each channel, but for when it was said.
+    // The same messages per channel, apart from the time of sending.
     let by_channel = |messages: Vec<Value>| {
         let mut all = BTreeMap::<String, Vec<Value>>::new();
         for mut message in messages {
@@ -108,11 +108,11 @@ async fn a_stream_is_told_what_a_websocket_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_curl_gets_is_what_the_protocol_shows() {
+async fn curl_receives_what_the_protocol_document_shows() {
     let gateway = Running::start(config()).await;
     gateway.publish("pjm", [price("A", 1)]).await;
     let mut stream = TcpStream::connect(gateway.address).await.unwrap();
-    // Of HTTP/1.0 there are no chunks: the bytes are those of the stream.
+    // HTTP/1.0 has no chunks, so these are the bytes of the stream.
     stream.write_all(b"GET /sse?channels=zone:pjm,zone:b HTTP/1.0\r\n\r\n").await.unwrap();
     let mut text = String::new();
     let mut until = async |what: &str, text: &mut String| {
@@ -151,7 +151,7 @@ async fn what_curl_gets_is_what_the_protocol_shows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_told_with_the_channel_at_fault() {
+async fn an_error_names_the_channel_at_fault() {
     let mut config = config();
     config.connections.subscriptions_max = 3;
     let gateway = Running::start(config).await;
@@ -184,12 +184,12 @@ async fn what_is_wrong_is_told_with_the_channel_at_fault() {
     let answer = request(gateway.address, "POST", "/sse?channels=zone:a", &[], b"").await;
     answer.problem(405, "method_not_allowed");
     assert!(answer.head.contains("allow: get, head, options"), "{answer:?}");
-    assert_eq!(gateway.stats().await["connections"]["total"], 0, "none was opened");
+    assert_eq!(gateway.stats().await["connections"]["total"], 0, "no stream was opened");
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heads_pages_and_bodies_are_answered_as_elsewhere() {
+async fn head_requests_origins_and_bodies_are_handled_as_elsewhere() {
     let mut config = config();
     config.http.origins = vec!["https://desk.example".to_owned()];
     let gateway = Running::start(config).await;
@@ -209,9 +209,9 @@ async fn heads_pages_and_bodies_are_answered_as_elsewhere() {
     request(gateway.address, "GET", path, &[("origin", "https://evil.example")], b"")
         .await
         .problem(403, "origin_not_allowed");
-    assert_eq!(gateway.stats().await["connections"]["total"], 0, "none was opened");
+    assert_eq!(gateway.stats().await["connections"]["total"], 0, "no stream was opened");
 
-    // A page of a listed origin; a body is passed over, and nothing is compressed.
+    // A page of a listed origin; the body is ignored, and nothing is compressed.
     let headers =
         [origin, ("accept-encoding", "gzip"), ("content-length", "3"), ("content-type", "text/plain")];
     let mut reader = EventReader::open_with(gateway.address, path, &headers).await;
@@ -220,7 +220,7 @@ async fn heads_pages_and_bodies_are_answered_as_elsewhere() {
     assert!(!reader.head.contains("content-encoding"), "{}", reader.head);
     reader.next_of_type("subscribed").await;
 
-    // Without channels, a stream tells of the gateway alone.
+    // A stream without channels carries only messages about the gateway.
     let mut bare = EventReader::open(gateway.address, "/sse").await;
     assert_eq!(bare.next().await["type"], "connection_established");
     gateway.stop().await;
@@ -228,9 +228,9 @@ async fn heads_pages_and_bodies_are_answered_as_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_closes_its_sending_side_goes_on_and_one_that_is_gone_is_missed_at_once() {
+async fn a_half_closed_stream_continues_and_a_vanished_reader_is_noticed_at_once() {
     let mut config = config();
-    // Nothing but what is asked finds it.
+    // Timeouts do not find it.
     config.connections.heartbeat_interval_s = 3_600;
     config.connections.silence_timeout_s = 7_200;
     let gateway = Running::start(config).await;
@@ -280,7 +280,7 @@ async fn streams_count_as_connections_and_are_listed_with_them() {
     gateway.stop().await;
 }
 
-/// Checks a stream that has only to say that it ends, and when to come back.
+/// Checks a stream that only says that it ends, and when to reconnect.
 async fn assert_turned_away(mut reader: EventReader, code: u16, reason: &str) {
     let told = reader.until_end().await;
     let [closing] = &told[..] else { panic!("{told:?}") };
@@ -291,7 +291,7 @@ async fn assert_turned_away(mut reader: EventReader, code: u16, reason: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_finds_no_room_is_told_as_it_asks_to_be() {
+async fn a_refusal_has_the_form_that_the_client_accepts() {
     let path = "/sse?channels=zone:pjm";
     let mut all = config();
     all.connections.max = 1;
@@ -307,14 +307,14 @@ async fn who_finds_no_room_is_told_as_it_asks_to_be() {
     ] {
         let gateway = Running::start(config).await;
         let reader = reader_of(gateway.address, "pjm").await;
-        // A browser takes anything else for the end.
+        // A browser takes any other answer for a final failure.
         assert_turned_away(EventReader::open(gateway.address, path).await, code, reason).await;
         let answer = request(gateway.address, "GET", path, &[("accept", "*/*")], b"").await;
         answer.problem(status, problem);
         drop(reader);
         gateway.stop().await;
     }
-    // Behind a proxy, to open a stream is to connect.
+    // Behind a proxy, opening a stream counts as connecting.
     let mut config = config();
     config.http.trusted_proxies = vec!["127.0.0.1".to_owned()];
     config.connections.connects_per_s = 1;
@@ -330,9 +330,9 @@ async fn who_finds_no_room_is_told_as_it_asks_to_be() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_for_none_of_whose_channels_there_is_room_is_to_come_back() {
+async fn a_stream_with_room_for_none_of_its_channels_is_asked_to_reconnect() {
     let mut config = config();
-    // Twice as many may be in use.
+    // Twice as many zones may be in use.
     config.channels.zones_max = 1;
     let gateway = Running::start(config).await;
     let mut first = EventReader::open(gateway.address, "/sse?channels=zone:a,zone:b,zone:c").await;
@@ -357,7 +357,7 @@ async fn a_stream_for_none_of_whose_channels_there_is_room_is_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_reader_on_every_is_closed_and_resumes_where_it_was() {
+async fn a_slow_reader_on_lane_every_is_closed_and_resumes_without_loss() {
     const COUNT: u64 = 6_000;
     let mut config = on_every();
     config.connections.outbox_bytes_max = 64 << 10;
@@ -378,19 +378,19 @@ async fn a_slow_reader_on_every_is_closed_and_resumes_where_it_was() {
     let last = entries.len() as u64;
     assert!(
         last > 0 && last < COUNT && entries.iter().copied().eq(1..=last),
-        "in order, none left out: {last}"
+        "in order, without a gap: {last}"
     );
     until_stat(&gateway, "/connections/closed_by_reason/slow_consumer", 1).await;
 
     let path = "/sse?channels=zone:pjm,zone:quiet";
     let mut back = EventReader::resume(gateway.address, path, &slow.last_event_id).await;
     let rest = prices(&mut back, (COUNT - last) as usize).await;
-    assert!(rest.iter().map(offset).eq(last + 1..=COUNT), "it goes on where it was");
+    assert!(rest.iter().map(offset).eq(last + 1..=COUNT), "it continues where it stopped");
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_reader_on_latest_gets_the_newest_of_each_key() {
+async fn a_slow_reader_on_lane_latest_gets_the_newest_of_each_key() {
     const COUNT: u64 = 4_000;
     let gateway = Running::start(config()).await;
     let padding = "x".repeat(1_000);
@@ -416,7 +416,7 @@ async fn a_slow_reader_on_latest_gets_the_newest_of_each_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_stops_says_when_to_come_back() {
+async fn a_gateway_that_stops_says_when_to_reconnect() {
     let mut process = Process::start(&["storage.backend=memory", "http.drain_s=1"]).await;
     let mut readers = Vec::new();
     for _ in 0..20 {
@@ -435,7 +435,7 @@ async fn a_gateway_that_stops_says_when_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_of_orders_ends_with_the_last_of_them_for_good() {
+async fn a_stream_of_orders_ends_for_good_with_the_last_order() {
     let mut config = paper();
     config.connections.order_linger_ms = 0;
     let gateway = Running::start(config).await;
@@ -450,12 +450,12 @@ async fn a_stream_of_orders_ends_with_the_last_of_them_for_good() {
         assert_eq!(types.last(), Some(&"unsubscribed"));
     }
     assert_eq!((&told.last().unwrap()["code"], reader.last_event_id.as_str()), (&json!(1000), "final"));
-    // A browser comes back all the same, and is told not to.
+    // A browser reconnects anyway, and is told not to.
     for method in ["GET", "HEAD"] {
         let answer = request(gateway.address, method, &path, &[("last-event-id", "final")], b"").await;
         assert_eq!((answer.status, answer.body.as_str()), (204, ""), "{answer:?}");
     }
-    // One that follows a zone besides goes on.
+    // A stream that also follows a zone continues.
     let mut reader = EventReader::open(gateway.address, &format!("{path},zone:pjm")).await;
     for _ in 0..2 {
         assert_eq!(reader.next_of_type("unsubscribed").await["code"], "finished");
@@ -465,14 +465,14 @@ async fn a_stream_of_orders_ends_with_the_last_of_them_for_good() {
     gateway.stop().await;
 }
 
-/// A client of streams as a browser is one: it keeps the last id and comes back with it, and nothing else. What it
-/// has had is checked.
+/// A client of streams that behaves like a browser: it stores the last id, reconnects with it, and remembers
+/// nothing else. Checks what it receives.
 struct Browser {
     channels: Vec<String>,
     path: String,
     reader: Option<EventReader>,
     last_event_id: String,
-    /// By channel, the numbers that came.
+    /// By channel, the numbers received.
     had: BTreeMap<String, Vec<u64>>,
     words: Vec<String>,
     opened: usize,
@@ -485,7 +485,7 @@ impl Browser {
         Self { channels, path, reader: None, last_event_id: String::new(), had, words, opened: 0 }
     }
 
-    /// Comes to a gateway, and is subscribed to all that it follows.
+    /// Connects to a gateway, and waits until all channels are subscribed to.
     async fn come(&mut self, address: SocketAddr) {
         self.leave();
         self.reader = Some(EventReader::resume(address, &self.path, &self.last_event_id).await);
@@ -501,7 +501,7 @@ impl Browser {
         }
     }
 
-    /// The next message; no number may have come before, and nothing may be said to be missing.
+    /// The next message; no number may arrive twice, and nothing may be reported missing.
     async fn next(&mut self) -> String {
         let message = self.reader.as_mut().expect("it has come").next().await;
         let text = message.to_string();
@@ -512,7 +512,7 @@ impl Browser {
             had.push(number);
         } else if ["subscribed", "resync"].contains(&message["type"].as_str().unwrap()) {
             let is_first = self.opened == 1 && message["type"] == "subscribed";
-            // What is out of reach in an outage comes later.
+            // In an outage some entries are out of reach, and arrive later.
             assert!(
                 is_first || message["gap"].as_u64().is_none_or(|gap| gap == 0),
                 "{}",
@@ -522,7 +522,7 @@ impl Browser {
         text
     }
 
-    /// Reads until it has had all numbers up to one of each channel.
+    /// Reads until it has received all numbers up to `last` of each channel.
     async fn until(&mut self, last: u64) {
         let is_all = |had: &Vec<u64>| had.len() as u64 == last && had.iter().all(|number| *number <= last);
         while !(self.had.len() == self.channels.len() && self.had.values().all(is_all)) {
@@ -613,7 +613,7 @@ async fn an_id_holds_after_a_restart_at_another_gateway_and_through_an_outage() 
     browser.come(a.address).await;
     tell(a.address, &channels, 1..=5).await;
     browser.until(5).await;
-    // Elsewhere.
+    // At the other gateway.
     tell(b.address, &channels, 6..=7).await;
     browser.come(b.address).await;
     browser.until(7).await;
@@ -626,7 +626,7 @@ async fn an_id_holds_after_a_restart_at_another_gateway_and_through_an_outage() 
     browser.until(9).await;
     browser.assert_in_order();
 
-    // One of them is cut off from Redis, and both go on.
+    // Gateway A is cut off from Redis, and both continue.
     link_a.set(Mode::Refuse);
     until_state(&a, "degraded").await;
     tell(a.address, &channels, 10..=12).await;
@@ -634,7 +634,7 @@ async fn an_id_holds_after_a_restart_at_another_gateway_and_through_an_outage() 
     browser.assert_in_order();
     let zones = ["zone:a".to_owned(), "zone:b".to_owned()];
     tell(b.address, &zones, 13..=14).await;
-    // To the one that has not all of it, and back.
+    // To the gateway that lacks some of them, and back.
     browser.come(b.address).await;
     browser.come(a.address).await;
     tell(a.address, &zones, 15..=16).await;
@@ -642,7 +642,7 @@ async fn an_id_holds_after_a_restart_at_another_gateway_and_through_an_outage() 
     until_state(&a, "healthy").await;
     tell(b.address, &channels[1..2], 13..=16).await;
     browser.until(16).await;
-    // And once more elsewhere: nothing is left, and nothing comes again.
+    // And once more to the other gateway: nothing is missing, and nothing is repeated.
     browser.come(b.address).await;
     tell(a.address, &channels, 17..=18).await;
     browser.until(18).await;
@@ -652,7 +652,7 @@ async fn an_id_holds_after_a_restart_at_another_gateway_and_through_an_outage() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_memory_a_restart_is_said_to_be_the_loss_that_it_is() {
+async fn in_memory_a_restart_is_reported_as_a_loss() {
     let gateway = Running::start(on_every()).await;
     let mut reader = reader_of(gateway.address, "pjm").await;
     gateway.publish("pjm", (1..=3).map(|n| price("A", n))).await;
@@ -665,7 +665,7 @@ async fn in_memory_a_restart_is_said_to_be_the_loss_that_it_is() {
     let subscribed = back.next_of_type("subscribed").await;
     assert_eq!((&subscribed["recovered"], subscribed.get("gap")), (&json!(false), None), "{subscribed}");
     assert_eq!(prices(&mut back, 1).await[0]["price"], 4);
-    // The same is said where an id had no room for a position; and the header counts before the address.
+    // The same holds if an id had no room for a position; and the header takes precedence over the address.
     let path = format!("{path}&since={}", back.last_event_id);
     let mut back = EventReader::resume(gateway.address, &path, "lost:0").await;
     let subscribed = back.next_of_type("subscribed").await;

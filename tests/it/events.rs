@@ -1,4 +1,4 @@
-//! Events as those who publish and follow them meet them: over HTTP, WebSockets, streams and the command line.
+//! Events as publishers and followers experience them: over HTTP, WebSockets, streams and the command line.
 
 use std::process::Stdio;
 
@@ -31,14 +31,14 @@ async fn publish(gateway: &Running, event: &str, events: &[Value]) {
     assert_eq!((answer.status, &answer.json()["accepted"]), (200, &json!(events.len())), "{answer:?}");
 }
 
-/// A client of `/ws` past its first message.
+/// A client of `/ws`, after its first message.
 async fn client(gateway: &Running) -> Client {
     let mut client = Client::connect(&gateway.url("/ws")).await;
     client.next_of_type("connection_established").await;
     client
 }
 
-/// Subscribes; what `subscribed` says.
+/// Subscribes, and returns `subscribed`.
 async fn follow(client: &mut Client, channel: &str, more: Value) -> Value {
     let mut wish = json!({ "type": "subscribe", "channels": [channel] });
     for (name, value) in more.as_object().unwrap() {
@@ -55,7 +55,7 @@ fn shown(entry: &Value) -> u64 {
     entry["data"]["price"].as_str().unwrap_or_else(|| panic!("{entry}")).parse().unwrap()
 }
 
-/// The next so many events, which must be of a channel: what they show.
+/// The prices of the next `count` events, which must be of this channel.
 async fn prices(client: &mut Client, channel: &str, count: usize) -> Vec<u64> {
     let mut all = Vec::new();
     for _ in 0..count {
@@ -67,7 +67,7 @@ async fn prices(client: &mut Client, channel: &str, count: usize) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_are_published_over_http_and_each_comes_as_one_object() {
+async fn events_published_over_http_each_arrive_as_one_object() {
     let gateway = Running::start(config()).await;
     let mut client = client(&gateway).await;
     follow(&mut client, "event:trade", json!({})).await;
@@ -85,7 +85,7 @@ async fn events_are_published_over_http_and_each_comes_as_one_object() {
     for expected in 2..=5 {
         assert_eq!(offset(&client.next().await), expected);
     }
-    // Types of two words, in addresses as they are.
+    // Types with a colon can be written as they are in addresses.
     let mut others = self::client(&gateway).await;
     follow(&mut others, "event:exchange:error", json!({})).await;
     let error = json!({ "exchange": "kraken", "reason": "odd", "code": "EService" });
@@ -105,7 +105,7 @@ async fn events_are_published_over_http_and_each_comes_as_one_object() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_an_event_is_said() {
+async fn an_error_says_what_is_wrong_with_an_event() {
     let mut config = config();
     config.channels.keys_per_zone_max = 2;
     let gateway = Running::start(config).await;
@@ -164,7 +164,7 @@ async fn a_view_shows_what_matches_its_pattern_and_nothing_else() {
     for (client, channel, expected) in &mut clients {
         assert_eq!(prices(client, channel, expected.len()).await, *expected, "{channel}");
     }
-    // Whatever was to come for others has come to all of them.
+    // Anything sent to the wrong client would have arrived by now.
     let all = ["binance", "kraken"].map(|exchange| ticker(exchange, "SOL-USDT", 5));
     publish(&gateway, "ticker", &all).await;
     assert_eq!(prices(&mut clients[0].0, "event:ticker", 2).await, [5, 5]);
@@ -218,7 +218,7 @@ async fn a_view_is_resumed_and_begins_with_a_snapshot_of_what_it_shows() {
     assert_eq!(prices(&mut fresh, view, 1).await, [42]);
     assert_eq!(prices(&mut back, view, 1).await, [42]);
 
-    // The same as server-sent events.
+    // The same over server-sent events.
     let path = format!("/sse?channels={view}&since={since}");
     let mut stream = EventReader::open(gateway.address, &path).await;
     let mut came = Vec::new();
@@ -233,7 +233,7 @@ async fn a_view_is_resumed_and_begins_with_a_snapshot_of_what_it_shows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_book_is_told_whole_and_its_deltas_replace_nothing() {
+async fn a_book_is_published_whole_and_its_deltas_replace_nothing() {
     let gateway = Running::start(config()).await;
     let mut client = client(&gateway).await;
     follow(&mut client, "event:orderbook:a:B", json!({})).await;
@@ -257,7 +257,7 @@ async fn a_book_is_told_whole_and_its_deltas_replace_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_websocket_of_events_follows_what_its_address_says() {
+async fn a_websocket_of_events_follows_the_channel_in_its_address() {
     let gateway = Running::start(config()).await;
     let open = async |query: &str| {
         let mut client = Client::connect(&gateway.url(&format!("/ws/events{query}"))).await;
@@ -300,7 +300,7 @@ async fn a_websocket_of_events_follows_what_its_address_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_websocket_publishes_and_each_message_is_answered_in_its_order() {
+async fn publishing_over_a_websocket_is_answered_in_order() {
     let mut config = config();
     config.channels.keys_per_zone_max = 60;
     let gateway = Running::start(config).await;
@@ -348,12 +348,12 @@ async fn a_websocket_publishes_and_each_message_is_answered_in_its_order() {
     client.send(&json!({ "type": "publish", "id": 9, "channel": "event:ticker", "entries": many })).await;
     let error = client.next().await;
     assert_eq!((&error["code"], &error["accepted"]), (&json!("too_many_keys"), &json!(0)), "{error}");
-    assert_eq!(reader.until_pong().await, [] as [Value; 0], "of what was refused nothing came");
+    assert_eq!(reader.until_pong().await, [] as [Value; 0], "nothing arrived of what was refused");
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_views_are_kept_up_than_may_be() {
+async fn the_number_of_views_is_limited() {
     let mut config = config();
     config.channels.views_max = 2;
     let gateway = Running::start(config).await;
@@ -365,7 +365,7 @@ async fn no_more_views_are_kept_up_than_may_be() {
     client.send(&json!({ "type": "subscribe", "id": 1, "channels": ["event:ticker:b:*"] })).await;
     let error = client.next().await;
     assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("too_many_views")), "{error}");
-    // One that others follow, and whole channels, are no more.
+    // A view that others follow, or a whole channel, is not an additional view.
     let mut other = self::client(&gateway).await;
     follow(&mut other, "event:ticker:a:*", json!({})).await;
     follow(&mut other, "event:ticker", json!({})).await;
@@ -446,7 +446,7 @@ async fn rights_are_by_type_and_a_view_needs_one_that_covers_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn views_go_on_through_an_outage_of_redis_and_get_what_other_nodes_published() {
+async fn views_continue_through_an_outage_and_then_get_what_other_nodes_published() {
     let Some(server) = redis(&[]).await else { return };
     let on = || -> Config {
         let mut config = config();
@@ -470,7 +470,7 @@ async fn views_go_on_through_an_outage_of_redis_and_get_what_other_nodes_publish
         .await;
     }
     publish(&a, "ticker", &[ticker("kraken", "A", 3), ticker("binance", "A", 4)]).await;
-    assert_eq!(shown(&client.next_of_type("ticker").await), 4, "it goes on at once");
+    assert_eq!(shown(&client.next_of_type("ticker").await), 4, "it continues at once");
     publish(&b, "ticker", &[ticker("binance", "B", 5), ticker("kraken", "B", 6)]).await;
     server.thaw().unwrap();
     let late = client.next_of_type("ticker").await;

@@ -1,4 +1,4 @@
-//! `docs/examples`: each of them, run for real.
+//! Runs each of `docs/examples` for real.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
@@ -23,7 +23,8 @@ use crate::support::program::{Program, run};
 use crate::support::tools::Examples;
 
 const CLIENTS: [&str; 2] = ["order-client.mjs", "order_client.py"];
-/// Those that a scripted gateway can answer; the other one asks over HTTP besides, and its library has tests of its own.
+/// Those that a scripted gateway can answer; the other one also uses HTTP, and its library has tests of its
+/// own.
 const SCRIPTED: [&str; 1] = ["order_client.py"];
 const WORKERS: [&str; 2] = ["worker.py", "worker.mjs"];
 
@@ -45,7 +46,7 @@ async fn clients_see_an_order_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_come_back_after_a_lost_connection_and_miss_nothing() {
+async fn clients_reconnect_after_a_lost_connection_and_miss_nothing() {
     let Some(examples) = Examples::find() else { return };
     let gateway = Running::start(paper()).await;
     let cases = [("confirmed", "trying again in"), ("failed", "Next try in")];
@@ -82,7 +83,8 @@ async fn clients_come_back_after_a_lost_connection_and_miss_nothing() {
     gateway.stop().await;
 }
 
-/// One connection of a scripted gateway: what it says, and its close frame. It is opened on the order, or subscribes.
+/// One connection to a scripted gateway: it says this, then closes. The client names the order in the
+/// address, or subscribes.
 async fn connection(listener: &TcpListener, order: &str, said: &[Value]) {
     let (stream, _) = time::timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
     let mut path = String::new();
@@ -111,12 +113,12 @@ async fn connection(listener: &TcpListener, order: &str, said: &[Value]) {
     }
     let frame = CloseFrame { code: 4000.into(), reason: "shutting_down".into() };
     socket.close(Some(frame)).await.unwrap();
-    // To the client's own frame, or its end.
+    // Read up to the client's close frame, or its end.
     while let Some(Ok(_)) = socket.next().await {}
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_drop_what_they_had_from_recovered_false_until_recovered_true() {
+async fn clients_drop_repeated_updates_between_recovered_false_and_true() {
     let Some(examples) = Examples::find() else { return };
     let word = |kind: &str, recovered: bool| json!({"type": kind, "epoch": "e", "offset": 0, "recovered": recovered});
     let step =
@@ -137,7 +139,7 @@ async fn clients_drop_what_they_had_from_recovered_false_until_recovered_true() 
                 step("building", 3),
                 step("building", 3),
                 word("resync", true),
-                // No gateway sends it now; a client that hid it would hide a fault.
+                // No gateway sends this now; a client that hid it would hide a fault.
                 step("routing", 2),
                 step("confirmed", 4),
             ],
@@ -166,7 +168,7 @@ async fn clients_say_what_is_wrong_with_an_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_walk_through_is_as_it_says() {
+async fn the_walk_through_works() {
     let Some(examples) = Examples::find() else { return };
     let gateway = Running::start(paper()).await;
     let end = run(&mut examples.command("orders.sh", &base(&gateway))).await;
@@ -185,10 +187,10 @@ async fn the_postman_collection_passes_its_own_tests() {
     gateway.stop().await;
 }
 
-// Where the gateway asks who one is
+// With authentication
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_shown_where_one_is_asked_for() {
+async fn examples_show_a_token_where_one_is_required() {
     let Some(examples) = Examples::find() else { return };
     let (dir, mut configs) = (tempfile::tempdir().unwrap(), [paper(), external()]);
     let (key, kept) = make_api_key(ApiKey {
@@ -241,14 +243,14 @@ async fn a_token_is_shown_where_one_is_asked_for() {
 
 // Workers
 
-/// A worker whose stages take this long, in milliseconds.
+/// A worker that takes this many milliseconds per stage.
 fn worker(examples: &Examples, name: &str, gateway: &Running, work_ms: u32) -> Command {
     let mut command = examples.command(name, &base(gateway));
     command.args(["--lease-ms", "1000", "--work-ms", &work_ms.to_string()]);
     command
 }
 
-/// Longer than any test takes: such a worker stays where it is.
+/// Longer than any test takes: such a worker never finishes.
 const FOR_EVER: u32 = 600_000;
 
 async fn stop(worker: Program) {
@@ -262,7 +264,7 @@ fn updates(view: &Value) -> &[Value] {
     view["updates"].as_array().unwrap()
 }
 
-/// Runs a test for each kind of worker, and another that takes over from it; both at once.
+/// Runs a test for each kind of worker, with the other kind as the one that takes over; both at once.
 async fn for_each_worker(test: impl AsyncFn(&Examples, &str, &str)) {
     let Some(examples) = Examples::find() else { return };
     let [one, other] = WORKERS;
@@ -379,9 +381,9 @@ async fn a_worker_that_was_away_too_long_drops_its_order_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_waits_for_its_gateway_and_gives_up_where_it_is_not_wanted() {
+async fn a_worker_waits_for_its_gateway_and_gives_up_if_it_is_refused() {
     for_each_worker(async |examples, name, _| {
-        // A gateway that carries its orders out by itself.
+        // A gateway that carries out its orders itself.
         let gateway = Running::start(paper()).await;
         let end = run(&mut worker(examples, name, &gateway, 1)).await;
         assert_eq!(end.code, Some(1), "{name}: {end:?}");
@@ -402,7 +404,7 @@ async fn a_worker_waits_for_its_gateway_and_gives_up_where_it_is_not_wanted() {
     .await;
 }
 
-// Orders that are no swaps
+// Orders that are not swaps
 
 const POWER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/power/order.schema.json");
 

@@ -1,4 +1,4 @@
-//! What is hurt says so, or ends: a log that nobody reads, and bugs.
+//! Faults are reported or end what they affect: a log that nobody reads, and bugs.
 
 use serde_json::{Value, json};
 use tokio::time;
@@ -24,7 +24,7 @@ async fn until_state(process: &Process, state: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_whose_reader_is_gone_stops_nothing() {
+async fn a_log_whose_reader_is_gone_blocks_nothing() {
     let Some(mut server) = redis(&[]).await else { return };
     let port = format!("storage.redis.port={}", server.port);
     let settings = ["storage.backend=redis", "storage.redis.host=127.0.0.1", &port, "http.drain_s=0"];
@@ -49,8 +49,8 @@ async fn a_log_whose_reader_is_gone_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_nobody_reads_holds_up_nothing_and_tells_what_was_lost() {
-    // Such long lines that what may wait for the reader is soon full.
+async fn an_unread_log_blocks_nothing_and_reports_lost_lines() {
+    // Lines so long that the buffer for the reader is soon full.
     let settings = ["storage.backend=memory", "log.level=debug", "http.drain_s=0"];
     let (mut process, mut log) = Process::start_unread(&settings).await;
     let nowhere = format!("/{}", "x".repeat(4_000));
@@ -72,7 +72,7 @@ async fn a_log_that_nobody_reads_holds_up_nothing_and_tells_what_was_lost() {
     };
     let told = time::timeout(LIMIT, telling).await.expect("the loss is told in time");
     assert!(told["lost"].as_u64().unwrap() > 0, "{told}");
-    // And goes away for good, before the last words.
+    // The reader disappears for good, before the last lines.
     process.signal(Signal::TERM);
     assert_eq!(process.ended().await.code(), Some(0));
 }
@@ -126,7 +126,7 @@ async fn a_panic_anywhere_else_ends_the_gateway_and_says_so() {
         client.next_of_type("subscribed").await;
         publish(process.address, "pjm", [price("A", 1)]).await;
 
-        // Whether it is still answered depends on which part it is.
+        // Whether the request is still answered depends on the part that panics.
         let body = price("A", 1).to_string();
         let _answered = post(process.address, "boom", JSON, body.as_bytes()).await;
         let (_, code, _) = client.until_close().await;

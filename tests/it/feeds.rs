@@ -1,4 +1,5 @@
-//! Feeds of exchanges, against a stand-in that speaks their protocols: what comes of them, and who has them.
+//! Feeds of exchanges, against a stand-in that speaks their protocols: what they publish, and which process
+//! runs them.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -43,14 +44,14 @@ fn feed(exchange: &Exchange, kind: ExchangeKind, symbol: &str) -> Config {
     config
 }
 
-/// What clients of a gateway are told of an exchange, checked as it comes.
+/// What clients of a gateway receive about an exchange, checked as it arrives.
 struct Seen {
     client: Client,
     trades: Vec<u64>,
     /// The number of the last change of the book.
     sequence: Option<u64>,
     book: [BTreeMap<String, String>; 2],
-    /// How many of each type.
+    /// How many events of each type.
     counts: BTreeMap<String, u64>,
     missed: u64,
 }
@@ -114,7 +115,7 @@ impl Seen {
         if data["kind"] == "snapshot" {
             self.book = Default::default();
         } else {
-            // Who begins in the middle waits for a snapshot.
+            // A reader that begins in the middle waits for a snapshot.
             if self.sequence.is_none() {
                 return;
             }
@@ -143,7 +144,7 @@ impl Seen {
         self.counts.get(kind).copied().unwrap_or(0)
     }
 
-    /// Trades that there were in between, and that are not here.
+    /// How many trades are missing between the first and the last received.
     fn missing(&self) -> u64 {
         let (first, last) = (self.trades[0], self.trades[self.trades.len() - 1]);
         last - first + 1 - self.trades.len() as u64
@@ -162,7 +163,7 @@ async fn stats_of(gateway: &Running, exchange: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_exchange_says_becomes_events_and_prices() {
+async fn messages_of_an_exchange_become_events_and_prices() {
     for (speaks, kind, symbol) in KINDS {
         let exchange = Exchange::start(speaks, symbol, 0, 1, STEP).await.unwrap();
         let gateway = Running::start(feed(&exchange, kind, symbol)).await;
@@ -173,7 +174,7 @@ async fn what_an_exchange_says_becomes_events_and_prices() {
         })
         .await;
         assert_eq!(seen.missing(), 0);
-        // The book is the exchange's, once everything that is on its way has come.
+        // Once everything in transit has arrived, the book equals the exchange's.
         seen.until(|seen| seen.best() == <[_; 2]>::from(exchange.best(100))).await;
         let name = speaks_name(speaks);
         let stats = stats_of(&gateway, name).await;
@@ -202,34 +203,34 @@ fn speaks_name(speaks: Speaks) -> &'static str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_goes_wrong_no_trade_comes_twice_and_no_book_is_torn() {
+async fn whatever_goes_wrong_no_trade_is_doubled_and_no_book_is_torn() {
     let faults = Faults { lost: 0.02, swapped: 0.02, garbage: 0.02, lies: 0.01, stalls: 0.0, cuts: 0.002 };
     for (speaks, kind, symbol) in KINDS {
         let exchange = Exchange::start(speaks, symbol, 0, 5, STEP).await.unwrap();
         let gateway = Running::start(feed(&exchange, kind, symbol)).await;
         let mut seen = Seen::at(&gateway.url("/ws")).await;
         seen.until(|seen| seen.trades.len() > 5 && seen.sequence.is_some()).await;
-        // What ends before everything was acknowledged was never connected, and is told as a try alone.
+        // A connection that ends before everything was acknowledged counts as an attempt, not as connected.
         eventually("it is connected", async || {
             (stats_of(&gateway, speaks_name(speaks)).await["connected"] == 1).then_some(())
         })
         .await;
         exchange.set_faults(faults);
-        // Of what the exchange makes from now on, however far this test is behind it.
+        // Trades that the exchange makes from now on, however far this test lags behind.
         let until = exchange.trades().1 + 250;
         seen.until(|seen| seen.trades.last().is_some_and(|last| *last > until)).await;
         exchange.set_faults(Faults::default());
-        // A connection that is cut now is one that begins well.
+        // A connection that is cut now is followed by a good one.
         exchange.cut();
         let until = exchange.trades().1;
         seen.until(|seen| seen.trades.last().is_some_and(|last| *last > until)).await;
         let stats = stats_of(&gateway, speaks_name(speaks)).await;
         assert!(stats["malformed"].as_u64().unwrap() > 0 && stats["gaps"].as_u64().unwrap() > 0, "{stats}");
         assert!(stats["reconnects"].as_u64().unwrap() > 0, "{stats}");
-        // What is missing is told, on another channel; and Binance gives it again.
+        // Missing trades are reported on another channel; Binance provides them again.
         seen.until(|seen| seen.missed >= seen.missing()).await;
         assert_eq!(seen.missing(), seen.missed, "{stats}");
-        // Counted when they are told: these figures may be older than what has come here since.
+        // They are counted when reported, so these figures may be older than what has arrived here since.
         eventually("all that is missing is counted", async || {
             (stats_of(&gateway, speaks_name(speaks)).await["trades_missed"] == seen.missed).then_some(())
         })
@@ -237,7 +238,7 @@ async fn whatever_goes_wrong_no_trade_comes_twice_and_no_book_is_torn() {
         if speaks == Speaks::Binance {
             assert_eq!(seen.missed, 0, "{stats}");
         }
-        // Kraken's checksum is of the ten best levels: no more is certain.
+        // Kraken's checksum covers the ten best levels: only those are certain.
         let best = |seen: &Seen| seen.best().map(|side| side.into_iter().take(10).collect::<Vec<_>>());
         seen.until(|seen| best(seen) == <[_; 2]>::from(exchange.best(10))).await;
         seen.until(|seen| seen.has("exchange:reconnecting") > 0 && seen.has("exchange:disconnected") > 0)
@@ -247,7 +248,7 @@ async fn whatever_goes_wrong_no_trade_comes_twice_and_no_book_is_torn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exchange_that_is_away_is_told_and_comes_back() {
+async fn an_unreachable_exchange_is_reported_and_reconnected() {
     let exchange = Exchange::start(Speaks::Kraken, "BTC-USD", 0, 2, STEP).await.unwrap();
     let gateway = Running::start(feed(&exchange, ExchangeKind::Kraken, "BTC-USD")).await;
     let mut seen = Seen::at(&gateway.url("/ws")).await;
@@ -262,7 +263,7 @@ async fn an_exchange_that_is_away_is_told_and_comes_back() {
     gateway.stop().await;
 }
 
-/// A file of settings for a gateway on this Redis, which feeds on this exchange.
+/// A settings file for a gateway on this Redis with a feed of this exchange.
 fn settings(server: &RedisServer, exchange: &Exchange) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     let (port, url, api) = (server.port, exchange.url(), exchange.api_url());
@@ -280,7 +281,7 @@ async fn state(process: &Process) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_the_process_that_has_a_feed_is_killed_another_has_it_and_no_trade_is_lost_or_doubled() {
+async fn when_the_process_of_a_feed_is_killed_another_takes_over_without_losing_or_doubling_trades() {
     let Some(server) = redis(&[]).await else { return };
     let exchange = Exchange::start(Speaks::Binance, "BTC-USDT", 0, 3, STEP).await.unwrap();
     let file = settings(&server, &exchange);
@@ -301,7 +302,7 @@ async fn when_the_process_that_has_a_feed_is_killed_another_has_it_and_no_trade_
     assert_eq!((seen.missing(), seen.missed), (0, 0));
     assert_eq!(exchange.connections(), 2);
 
-    // Who is asked to stop lets others have it at once.
+    // A process that is asked to stop releases the feed at once.
     let third = Process::start_with(&[], &with_file).await;
     let mut seen = Seen::at(&third.url("/ws")).await;
     seen.until(|seen| seen.trades.len() > 5).await;
@@ -314,7 +315,7 @@ async fn when_the_process_that_has_a_feed_is_killed_another_has_it_and_no_trade_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_redis_is_away_the_holder_goes_on_for_as_long_as_its_lease_and_says_so() {
+async fn while_redis_is_away_the_feed_continues_until_its_lease_expires_and_says_so() {
     let Some(mut server) = redis(&DURABLE).await else { return };
     let exchange = Exchange::start(Speaks::Binance, "BTC-USDT", 0, 4, STEP).await.unwrap();
     let mut config = feed(&exchange, ExchangeKind::Binance, "BTC-USDT");
@@ -325,26 +326,26 @@ async fn while_redis_is_away_the_holder_goes_on_for_as_long_as_its_lease_and_say
     seen.until(|seen| seen.trades.len() > 5).await;
     server.kill().await.unwrap();
     let (tickers, mut told) = (seen.has("ticker"), Vec::new());
-    // All but trades goes on meanwhile; then it says that it stops, and does.
+    // Everything except trades continues meanwhile; then the feed announces that it stops, and stops.
     while told.len() < 2 {
         let message = seen.next().await;
         if message["type"] == "exchange:error" && message["data"]["code"] == "lease" {
             told.push(message["data"]["reason"].as_str().unwrap().to_owned());
         }
     }
-    assert!(told[0].contains("it goes on for") && told[1].contains("ran out"), "{told:?}");
-    assert!(seen.has("ticker") > tickers, "the feed went on");
+    assert!(told[0].contains("it continues for") && told[1].contains("ran out"), "{told:?}");
+    assert!(seen.has("ticker") > tickers, "the feed continued");
     let stats = stats_of(&gateway, "binance").await;
     assert_eq!((&stats["state"], &stats["leases_lost"]), (&json!("standby"), &json!(1)), "{stats}");
     server.restart().await.unwrap();
     let until = exchange.trades().1 + 5;
     seen.until(|seen| seen.trades.last().is_some_and(|last| *last > until)).await;
-    assert_eq!((seen.missing(), seen.missed), (0, 0), "what was missed meanwhile is there");
+    assert_eq!((seen.missing(), seen.missed), (0, 0), "what was missed meanwhile arrived");
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_holder_alone_has_no_redis_another_has_the_feed_and_no_trade_is_doubled() {
+async fn when_only_the_holder_loses_redis_another_takes_over_without_doubling_trades() {
     let Some(server) = redis(&[]).await else { return };
     let exchange = Exchange::start(Speaks::Binance, "BTC-USDT", 0, 6, STEP).await.unwrap();
     for hole in [Mode::Refuse, Mode::Hole { requests: true, replies: true }] {
@@ -373,7 +374,7 @@ async fn while_the_holder_alone_has_no_redis_another_has_the_feed_and_no_trade_i
         let until = exchange.trades().1 + 20;
         seen[1].until(|seen| seen.trades.last().is_some_and(|last| *last > until)).await;
         proxy.set(Mode::Pass);
-        // What the first one had taken from the exchange comes to the log behind it, and is there already.
+        // What the first process had received from the exchange reaches the log later, and is there already.
         eventually("the first one has Redis again", async || {
             (first.get("/ws/health").await.json()["status"] == "healthy").then_some(())
         })

@@ -1,4 +1,4 @@
-//! Nodes that share a Redis, and what each tells of all of them.
+//! Nodes that share a Redis, and how each lists all of them.
 
 use std::net::SocketAddr;
 
@@ -30,7 +30,7 @@ async fn fleet(address: SocketAddr) -> FleetView {
     request(address, "GET", "/ws/stats?scope=fleet", &[], b"").await.read()
 }
 
-/// Waits until a node knows that so many are there.
+/// Waits until a node lists this many nodes.
 async fn until_nodes(address: SocketAddr, count: u64) -> FleetView {
     eventually(&format!("{count} nodes"), async || {
         let view = fleet(address).await;
@@ -51,7 +51,7 @@ async fn name_of(address: SocketAddr) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_are_listed_at_each_and_gone_when_they_are() {
+async fn each_node_lists_all_nodes_until_they_end() {
     let Some(server) = redis(&[]).await else { return };
     let (a, mut killed, mut stopped) =
         (process(&server).await, process(&server).await, process(&server).await);
@@ -76,18 +76,18 @@ async fn nodes_are_listed_at_each_and_gone_when_they_are() {
     assert_eq!((shown.code, shown.stdout.lines().count()), (Some(0), 4), "{shown:?}");
     assert!(shown.stdout.contains("pjm 1") && shown.stdout.contains("answers"), "{shown:?}");
 
-    // One that stops in order says so, and is gone with its process.
+    // A node that stops in order says so, and disappears with its process.
     let name = name_of(stopped.address).await;
     stopped.signal(Signal::TERM);
     assert!(stopped.ended().await.success());
     assert_eq!(server.admin(&["HEXISTS", RECORDS, &name]).await, "0");
     until_nodes(a.address, 2).await;
 
-    // One that is killed cannot: what it told last expires.
+    // A node that is killed cannot: its last record expires.
     let killed_at = Instant::now();
     killed.kill().await;
     until_nodes(a.address, 1).await;
-    // The promise is of five seconds; the rest is for a busy machine.
+    // The promise is five seconds; the rest is for a busy machine.
     assert!(killed_at.elapsed() < Duration::from_secs(10), "{:?}", killed_at.elapsed());
     eventually("metrics know, too", async || {
         let metrics = request(a.address, "GET", "/metrics", &[], b"").await.body;
@@ -98,10 +98,10 @@ async fn nodes_are_listed_at_each_and_gone_when_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_has_lost_redis_knows_itself_until_redis_is_back() {
+async fn a_node_without_redis_lists_only_itself_until_redis_is_back() {
     let Some(mut server) = redis(&[]).await else { return };
     let mut patient = on(server.config());
-    // Its clients may take their time to go.
+    // Its clients may take their time to leave.
     patient.connections.close_grace_ms = 20_000;
     let (mut a, b) = (Running::start(patient).await, Running::start(on(server.config())).await);
     until_nodes(a.address, 2).await;
@@ -114,7 +114,7 @@ async fn a_node_that_has_lost_redis_knows_itself_until_redis_is_back() {
     assert_eq!((view.nodes.len(), view.nodes[0].here), (1, true));
     assert!(view.nodes[0].state.is(NodeState::Degraded), "{view:?}");
     let note = view.note.unwrap();
-    assert!(note.starts_with("Redis ") && note.ends_with("what other nodes do is not known here"), "{note}");
+    assert!(note.starts_with("Redis ") && note.ends_with("other nodes are unknown here"), "{note}");
     until_stat(&a, "/fleet/untold", 2).await;
     assert_eq!(a.stats().await["outage"]["records_let_go"], 0);
 
@@ -127,7 +127,7 @@ async fn a_node_that_has_lost_redis_knows_itself_until_redis_is_back() {
     })
     .await;
 
-    // While it waits for its clients to go, others see that it is about to.
+    // While it waits for its clients to leave, others see that it is draining.
     let client = Client::connect(&a.url("/ws/market/pjm")).await;
     a.begin_stop();
     eventually("it drains", async || {
@@ -142,7 +142,7 @@ async fn a_node_that_has_lost_redis_knows_itself_until_redis_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_cluster_the_primary_with_what_nodes_tell_decides_what_is_known() {
+async fn in_a_cluster_nodes_are_listed_while_the_primary_of_their_records_serves() {
     let Some(mut cluster) = cluster(0, &["--cluster-require-full-coverage", "no"]).await else { return };
     let (a, b) = (Running::start(on(cluster.config())).await, Running::start(on(cluster.config())).await);
     until_nodes(a.address, 2).await;
@@ -154,8 +154,8 @@ async fn in_a_cluster_the_primary_with_what_nodes_tell_decides_what_is_known() {
         view.nodes_known.is(NodesKnown::ThisOne).then_some(view)
     })
     .await;
-    assert_eq!(view.note.unwrap(), "Redis is away: what other nodes do is not known here");
-    // Others of its primaries serve all the while.
+    assert_eq!(view.note.unwrap(), "Redis is away: other nodes are unknown here");
+    // The other primaries serve meanwhile.
     a.publish(zone, [crate::support::gateway::price("A", 1)]).await;
     cluster.nodes[owner].restart().await.unwrap();
     until_nodes(a.address, 2).await;
@@ -165,7 +165,7 @@ async fn in_a_cluster_the_primary_with_what_nodes_tell_decides_what_is_known() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_in_memory_knows_itself() {
+async fn a_gateway_in_memory_lists_itself() {
     let gateway = Running::start(config()).await;
     let (_client, _) = gateway.market("pjm").await;
     let view = eventually("its client is counted", async || {

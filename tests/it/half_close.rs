@@ -1,4 +1,4 @@
-//! Clients that have sent all and close their sending side, and those that are gone.
+//! Clients that close their sending side after a request, and clients that disappear.
 
 use std::net::SocketAddr;
 
@@ -26,7 +26,7 @@ fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")
 }
 
-/// Sends a request and the end of all that is sent, in one packet where it fits into one.
+/// Sends a request and the end of the stream, in one packet if it fits.
 async fn send_all(address: SocketAddr, request: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     SockRef::from(&stream).set_tcp_cork(true).unwrap();
@@ -35,7 +35,7 @@ async fn send_all(address: SocketAddr, request: &str) -> TcpStream {
     stream
 }
 
-/// The answer to a client that closes its sending side, and the end of the connection after it.
+/// The answer to a client that closes its sending side; the connection must then end.
 async fn ask(address: SocketAddr, request: &str) -> Answer {
     let mut stream = send_all(address, request).await;
     let answer = read_answer(&mut stream).await.unwrap_or_else(|| panic!("no answer to {request}"));
@@ -65,7 +65,7 @@ async fn a_client_that_closes_its_sending_side_gets_its_answer() {
             assert_eq!((answer.status, answer.json()), (200, json!({ "accepted": 3 })));
             let answer = ask(address, &post("/api/orders/execute", JSON, &swap().to_string())).await;
             assert_eq!(answer.status, 202, "{answer:?}");
-            // Half a body is not taken for a whole one.
+            // Half a body is not taken for a complete one.
             let broken = post("/api/zones/pjm/prices", JSON, &body).replace(&body, &body[1..]);
             ask(address, &broken).await.problem(400, "broken_body");
         }
@@ -86,14 +86,14 @@ fn jobs(answer: &Answer) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_closes_its_sending_side_gets_jobs_and_does_not_wait_for_them() {
+async fn a_half_closed_worker_gets_waiting_jobs_at_once_and_does_not_wait_for_more() {
     let gateway = Running::start(external()).await;
     let id = place(gateway.address).await;
     let claimed = jobs(&ask(gateway.address, &wish("half", 30_000)).await);
     assert_eq!(claimed[0]["jobId"], id);
-    // Whether it is still there cannot be told, so it is answered at once.
+    // Whether it is still there cannot be determined, so it is answered at once.
     assert_eq!(jobs(&ask(gateway.address, &wish("half", 30_000)).await), [] as [Value; 0]);
-    // What it was given is its own.
+    // The job that it was given is its own.
     let path = format!("/api/jobs/{id}/extend");
     let answer =
         ask(gateway.address, &post(&path, JSON, &json!({ "token": claimed[0]["token"] }).to_string())).await;
@@ -102,7 +102,7 @@ async fn a_worker_that_closes_its_sending_side_gets_jobs_and_does_not_wait_for_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_claimed_for_a_worker_that_is_gone_is_given_back() {
+async fn a_job_claimed_for_a_vanished_worker_is_given_back() {
     let gateway = Running::start(external()).await;
     let address = gateway.address;
     let id = place(address).await;
@@ -112,8 +112,8 @@ async fn what_was_claimed_for_a_worker_that_is_gone_is_given_back() {
             let stats = gateway.stats().await;
             let orders = &stats["orders"];
             if orders["runs"].as_u64() < Some(round.into()) {
-                // It asks and is gone at once. What was claimed for it is turned away by its machine; where it
-                // was gone before the gateway had read what it asks for, nothing was.
+                // The worker asks and disappears at once. Its machine rejects the answer with the claimed
+                // job; if it disappeared before the gateway had read the request, nothing was claimed.
                 drop(send_all(address, &wish("gone", 0)).await);
             }
             (orders["jobs"]["claimed"] == 0 && orders["runs"].as_u64() >= Some(round.into())).then_some(())

@@ -1,6 +1,6 @@
-//! What strangers send costs no more than its bound. The attacks are those of `zonewire_kit::hostile`; this says
-//! what must hold meanwhile: that another client receives everything in order, what memory is taken, what becomes
-//! of names in Redis, and what stands in the log.
+//! Attacks cost no more than the limits allow. The attacks are those of `zonewire_kit::hostile`; these tests
+//! check what must hold meanwhile: that another client receives everything in order, how much memory is used,
+//! what hostile names become in Redis, and what the log contains.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -21,14 +21,14 @@ use crate::support::process::{Process, serve};
 use crate::support::redis::{Admin, Configured, free_port, redis};
 use crate::support::witness::Witness;
 
-/// How many connections are opened, or messages sent, by what does a thing over and over.
+/// How many connections are opened, or messages sent, by attacks that repeat an action.
 const MANY: usize = 100;
 
-/// What the process may take more than before, whatever came: bodies of a few MiB, the buffers of some hundred
-/// connections, and what the system's allocator keeps of them.
+/// How much the process may grow, whatever is sent: bodies of a few MiB, the buffers of some hundred
+/// connections, and what the system's allocator retains of them.
 const GROWTH_MAX: u64 = 96 << 20;
 
-/// Of lines of the log.
+/// The levels of log lines.
 const LEVELS: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 
 async fn metrics(address: SocketAddr) -> String {
@@ -50,12 +50,12 @@ fn attack(name: &str) -> &'static Attack {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_attack_costs_another_client_a_price_or_the_process_more_memory_than_its_bound() {
+async fn no_attack_costs_another_client_a_price_or_exceeds_the_memory_bound() {
     let settings = [&["storage.backend=memory", "http.drain_s=0"][..], &SETTINGS].concat();
     let mut process = Process::start(&settings).await;
     let address = process.address;
     let target = Target { address, many: MANY };
-    // For those who resume.
+    // For attacks that resume subscriptions.
     publish(address, "pjm", (1..=50).map(|n| price("A", n))).await;
     let witness = Witness::start(address).await;
     let before = sum(&metrics(address).await, "process_resident_memory_bytes");
@@ -77,7 +77,7 @@ async fn no_attack_costs_another_client_a_price_or_the_process_more_memory_than_
         assert!(grown <= GROWTH_MAX, "{attack:?}: the process takes {grown} bytes more");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // What the attackers had is given back.
+    // The attackers' resources are released.
     for (name, left) in
         [("zonewire_connections", 1), ("zonewire_body_bytes", 0), ("zonewire_answer_bytes", 0)]
     {
@@ -88,14 +88,14 @@ async fn no_attack_costs_another_client_a_price_or_the_process_more_memory_than_
     assert!(process.ended().await.success());
 }
 
-/// A command as `MONITOR` tells it: what is in quotes, with its escapes.
+/// The words of a command in the output of `MONITOR`: quoted, with escapes.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut chars) = (Vec::new(), line.chars());
     while chars.any(|c| c == '"') {
         let mut word = String::new();
         while let Some(c) = chars.next().filter(|c| *c != '"') {
             word.push(c);
-            // An escape is two characters at least, of which the second one may be a quote.
+            // An escape has at least two characters, of which the second may be a quote.
             word.extend((c == '\\').then(|| chars.next()).flatten());
         }
         words.push(word);
@@ -104,7 +104,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_redis_no_name_becomes_a_pattern_a_key_elsewhere_or_code() {
+async fn in_redis_no_name_becomes_a_pattern_or_code_or_a_key_outside_the_prefix() {
     let Some(server) = redis(&[]).await else { return };
     let mut config = external();
     config.storage.backend = StorageChoice::Redis;
@@ -141,7 +141,7 @@ async fn in_redis_no_name_becomes_a_pattern_a_key_elsewhere_or_code() {
                 let count: usize = arguments[1].parse().unwrap();
                 &arguments[2..2 + count]
             }
-            // Where the first word has a name in it, it is a key or a channel.
+            // In any other command, a first argument with a hostile name is a key or a channel.
             _ => &arguments[..arguments.len().min(1)],
         };
         let is_walled = |key: &String| key.starts_with("walled:") || !is_named(key);
@@ -168,7 +168,7 @@ async fn a_line_of_the_log_is_an_event_whatever_clients_send() {
     for name in ["names", "foreign pages", "smuggling", "wrong frames", "large heads", "auth"] {
         attack(name).round(&target).await.unwrap_or_else(|error| panic!("{error:#}"));
     }
-    // Of an address that is wrong in another way.
+    // An address that is also invalid in another way.
     let wrong = request(address, "GET", "/ws/stats?zone=*&access_token=zwk_hostile", &[], b"").await;
     wrong.problem(400, "invalid_query");
     process.signal(Signal::TERM).unwrap();

@@ -1,4 +1,4 @@
-//! What every backend promises about jobs: each sentence in the docs of the role is a test.
+//! What every backend promises about jobs: each sentence in the docs of the trait is a test.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -22,42 +22,42 @@ for_every_backend!(
     no_call_claims_or_lists_more_than_a_thousand,
     many_claimers_at_once_never_get_the_same_job,
     tokens_grow_from_claim_to_claim,
-    a_job_is_claimed_anew_only_after_its_lease_has_run_out,
-    extending_keeps_a_lease,
-    a_lease_that_has_run_out_holds_while_nobody_else_has_claimed_the_job,
-    under_an_old_token_nothing_is_done,
+    a_job_is_claimed_again_only_after_its_lease_has_expired,
+    extending_prolongs_a_lease,
+    an_expired_lease_is_valid_until_another_worker_claims_the_job,
+    calls_with_an_old_token_have_no_effect,
     after_the_end_of_a_run_its_token_is_lost,
-    a_retry_waits_for_its_time_and_is_claimed_again,
-    what_is_due_again_takes_its_place_by_the_time_it_was_due,
-    jobs_whose_worker_died_go_before_those_that_wait,
+    a_retry_is_claimed_again_after_its_delay,
+    a_retry_is_queued_by_the_time_at_which_it_is_due,
+    jobs_whose_worker_died_are_claimed_before_waiting_ones,
     a_dead_letter_is_listed_until_it_is_settled,
-    a_waiting_job_that_is_cancelled_goes_before_all_others,
-    a_delayed_job_that_is_cancelled_waits_no_longer,
-    who_has_a_job_is_told_that_it_was_cancelled,
-    a_cancelled_job_that_is_claimed_anew_says_so,
+    a_cancelled_waiting_job_is_claimed_before_all_others,
+    a_cancelled_delayed_job_is_claimed_at_once,
+    the_worker_of_a_job_learns_that_it_was_cancelled,
+    a_cancelled_job_that_is_claimed_again_is_marked,
     a_job_past_its_point_of_no_return_cannot_be_cancelled,
     a_cancelled_job_cannot_pass_its_point_of_no_return,
     an_ended_or_unknown_job_cannot_be_cancelled,
-    a_full_queue_refuses_and_keeps_nothing,
-    a_repeated_request_is_told_its_job_also_when_the_queue_is_full,
+    a_full_queue_refuses_and_stores_nothing,
+    a_repeated_request_gets_its_job_even_if_the_queue_is_full,
     a_key_used_for_another_request_is_a_conflict,
     the_same_id_is_queued_once,
     a_key_is_forgotten_after_its_time,
     lists_go_from_the_newest_in_pages,
     lists_show_one_state,
     jobs_are_counted_by_state,
-    the_oldest_finished_jobs_go_when_there_are_too_many,
-    unfinished_jobs_stay_however_many_are_kept,
-    finished_jobs_go_after_their_time,
-    a_call_dropped_in_mid_flight_is_whole_or_nothing,
-    leases_of_any_length_are_taken,
+    the_oldest_finished_jobs_are_dropped_beyond_the_bound,
+    unfinished_jobs_are_never_dropped,
+    finished_jobs_are_dropped_after_their_time,
+    a_call_dropped_midway_takes_effect_completely_or_not_at_all,
+    leases_of_any_length_are_accepted,
     a_job_of_a_kind_is_for_workers_of_that_kind,
-    the_end_of_a_run_says_which_attempt_comes_next,
+    the_end_of_a_run_determines_the_next_attempt,
 );
 
 const LEASE: Duration = Duration::from_secs(60);
-/// Short enough to wait for, long enough for the calls before its end on a machine that stands still
-/// for a while.
+/// Short enough to wait for, and long enough for the calls before its end even if the machine stalls for a
+/// while.
 const SHORT: Duration = Duration::from_secs(4);
 const BOUNDS: JobBounds =
     JobBounds { unfinished: 1_000, kept: 2_000, kept_for: Duration::from_secs(24 * 3_600) };
@@ -82,8 +82,8 @@ async fn enqueue(store: &dyn StorageBackend, job: &NewJob) -> Enqueued {
     store.enqueue(job, &BOUNDS).await.unwrap()
 }
 
-/// Lets the storage's clock go on. There is nothing to poll for: what is tested is that nothing
-/// happens by the time alone.
+/// Lets time pass by the storage's clock. There is nothing to poll for: the test is that the passing of time
+/// alone changes nothing.
 async fn pass(millis: u64) {
     time::sleep(Duration::from_millis(millis)).await;
 }
@@ -247,7 +247,7 @@ async fn tokens_grow_from_claim_to_claim(make: Make) {
     assert!(last > micros - 3_600_000_000, "also over data that are lost: tokens follow the clock");
 }
 
-async fn a_job_is_claimed_anew_only_after_its_lease_has_run_out(make: Make) {
+async fn a_job_is_claimed_again_only_after_its_lease_has_expired(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     queue(&*store, &["a"]).await;
     let begun = time::Instant::now();
@@ -259,7 +259,7 @@ async fn a_job_is_claimed_anew_only_after_its_lease_has_run_out(make: Make) {
     assert!(second.token > first.token);
 }
 
-async fn extending_keeps_a_lease(make: Make) {
+async fn extending_prolongs_a_lease(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let ids = queue(&*store, &["a", "b"]).await;
     let kept = next(&*store, SHORT).await;
@@ -270,13 +270,13 @@ async fn extending_keeps_a_lease(make: Make) {
     assert_eq!(claim(&*store, 2).await, []);
     let view = view(&*store, kept.id).await;
     assert_eq!((view.state, view.token, view.run), (JobState::Claimed, kept.token, 1));
-    // It is never made shorter.
+    // Extending never shortens a lease.
     assert_eq!(store.extend(kept.id, kept.token, Duration::ZERO).await.unwrap(), Held::Yes);
     pass(20).await;
     assert_eq!(claim(&*store, 1).await, []);
 }
 
-async fn a_lease_that_has_run_out_holds_while_nobody_else_has_claimed_the_job(make: Make) {
+async fn an_expired_lease_is_valid_until_another_worker_claims_the_job(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     queue(&*store, &["a", "b"]).await;
     let [a, b] = store.claim("paper", 2, Duration::ZERO).await.unwrap().try_into().unwrap();
@@ -290,7 +290,7 @@ async fn a_lease_that_has_run_out_holds_while_nobody_else_has_claimed_the_job(ma
     assert_eq!(claim(&*store, 1).await, []);
 }
 
-async fn under_an_old_token_nothing_is_done(make: Make) {
+async fn calls_with_an_old_token_have_no_effect(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let id = queue(&*store, &["a"]).await[0];
     let old = next(&*store, Duration::ZERO).await;
@@ -326,7 +326,7 @@ async fn after_the_end_of_a_run_its_token_is_lost(make: Make) {
     assert_eq!(store.finish(unknown.id, 1, &Ending::Done).await.unwrap(), Held::Lost);
 }
 
-async fn a_retry_waits_for_its_time_and_is_claimed_again(make: Make) {
+async fn a_retry_is_claimed_again_after_its_delay(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let id = queue(&*store, &["a"]).await[0];
     let first = next(&*store, LEASE).await;
@@ -340,14 +340,14 @@ async fn a_retry_waits_for_its_time_and_is_claimed_again(make: Make) {
     assert!(begun.elapsed() >= SHORT);
     assert_eq!((second.id, second.run, second.committed), (id, 2, true));
     assert_eq!(second.enqueued_at, first.enqueued_at);
-    // When it is due it waits, also where nobody claims it.
+    // A job that is due counts as waiting even if nobody claims it.
     finish(&*store, &second, retry(Duration::ZERO)).await;
     assert_eq!(view(&*store, id).await.state, JobState::Waiting);
     assert_eq!(listed(&*store, Some(JobState::Waiting)).await, [id]);
     assert_eq!(counts(&*store).await, JobCounts { waiting: 1, ..JobCounts::default() });
 }
 
-async fn what_is_due_again_takes_its_place_by_the_time_it_was_due(make: Make) {
+async fn a_retry_is_queued_by_the_time_at_which_it_is_due(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     queue(&*store, &["first"]).await;
     let first = next(&*store, LEASE).await;
@@ -358,7 +358,7 @@ async fn what_is_due_again_takes_its_place_by_the_time_it_was_due(make: Make) {
     assert_eq!(payloads(&claim(&*store, 10).await), ["before", "first", "after"]);
 }
 
-async fn jobs_whose_worker_died_go_before_those_that_wait(make: Make) {
+async fn jobs_whose_worker_died_are_claimed_before_waiting_ones(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     queue(&*store, &["a", "b", "c"]).await;
     let died = store.claim("paper", 2, Duration::from_millis(20)).await.unwrap();
@@ -390,7 +390,7 @@ async fn a_dead_letter_is_listed_until_it_is_settled(make: Make) {
     assert_eq!(counts(&*store).await, JobCounts { claimed: 1, done: 1, dead: 1, ..JobCounts::default() });
 }
 
-async fn a_waiting_job_that_is_cancelled_goes_before_all_others(make: Make) {
+async fn a_cancelled_waiting_job_is_claimed_before_all_others(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let ids = queue(&*store, &["a", "b", "c", "d", "e"]).await;
     store.claim("paper", 1, Duration::from_millis(20)).await.unwrap();
@@ -406,7 +406,7 @@ async fn a_waiting_job_that_is_cancelled_goes_before_all_others(make: Make) {
     assert_eq!(flags, [true, true, false, false, false]);
 }
 
-async fn a_delayed_job_that_is_cancelled_waits_no_longer(make: Make) {
+async fn a_cancelled_delayed_job_is_claimed_at_once(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let id = queue(&*store, &["a"]).await[0];
     let first = next(&*store, LEASE).await;
@@ -420,7 +420,7 @@ async fn a_delayed_job_that_is_cancelled_waits_no_longer(make: Make) {
     assert!(view(&*store, id).await.cancelled);
 }
 
-async fn who_has_a_job_is_told_that_it_was_cancelled(make: Make) {
+async fn the_worker_of_a_job_learns_that_it_was_cancelled(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let id = queue(&*store, &["a"]).await[0];
     let job = next(&*store, LEASE).await;
@@ -436,7 +436,7 @@ async fn who_has_a_job_is_told_that_it_was_cancelled(make: Make) {
     assert_eq!(view(&*store, id).await.state, JobState::Dead);
 }
 
-async fn a_cancelled_job_that_is_claimed_anew_says_so(make: Make) {
+async fn a_cancelled_job_that_is_claimed_again_is_marked(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let id = queue(&*store, &["a"]).await[0];
     let first = next(&*store, Duration::ZERO).await;
@@ -485,13 +485,13 @@ async fn an_ended_or_unknown_job_cannot_be_cancelled(make: Make) {
     assert_eq!(cancel(&*store, job("").id).await, Cancelling::Unknown);
 }
 
-async fn a_full_queue_refuses_and_keeps_nothing(make: Make) {
+async fn a_full_queue_refuses_and_stores_nothing(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let bounds = JobBounds { unfinished: 3, ..BOUNDS };
     for _ in 0..3 {
         assert_eq!(store.enqueue(&job("x"), &bounds).await.unwrap(), Enqueued::Queued);
     }
-    // One runs and one is delayed: they count all the same.
+    // One job is claimed and one is delayed: they count too.
     let claimed = claim(&*store, 2).await;
     finish(&*store, &claimed[0], retry(LEASE)).await;
     let refused = keyed("key", "same");
@@ -502,7 +502,7 @@ async fn a_full_queue_refuses_and_keeps_nothing(make: Make) {
     assert_eq!(store.enqueue(&refused, &bounds).await.unwrap(), Enqueued::Queued, "its key was not used");
 }
 
-async fn a_repeated_request_is_told_its_job_also_when_the_queue_is_full(make: Make) {
+async fn a_repeated_request_gets_its_job_even_if_the_queue_is_full(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let bounds = JobBounds { unfinished: 1, ..BOUNDS };
     let first = keyed("key", "same");
@@ -568,7 +568,7 @@ async fn lists_go_from_the_newest_in_pages(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let mut ids = queue(&*store, &["a", "b", "c", "d", "e", "f", "g"]).await;
     ids.reverse();
-    // What becomes of a job does not change its place.
+    // A job's state does not affect its position in the list.
     let claimed = claim(&*store, 3).await;
     finish(&*store, &claimed[0], dead()).await;
     finish(&*store, &claimed[2], retry(LEASE)).await;
@@ -587,7 +587,7 @@ async fn lists_go_from_the_newest_in_pages(make: Make) {
     assert_eq!(seen, ids);
     assert_eq!(store.list_jobs(None, None, 0).await.unwrap(), []);
     let from_the_newest = store.list_jobs(None, Some(job("").id), usize::MAX).await.unwrap();
-    assert_eq!(from_the_newest.len(), 7, "one that is not known begins anew");
+    assert_eq!(from_the_newest.len(), 7, "an unknown cursor starts from the beginning");
 }
 
 async fn lists_show_one_state(make: Make) {
@@ -611,7 +611,7 @@ async fn lists_show_one_state(make: Make) {
             assert_eq!(view(&*store, id).await.state, state);
         }
     }
-    // A page may begin after a job that is in another state by now.
+    // A page may start after a job that is in another state by now.
     let done = store.list_jobs(Some(JobState::Done), Some(ids[3]), 10).await.unwrap();
     assert_eq!(done.iter().map(|job| job.id).collect::<Vec<_>>(), [ids[0]]);
 }
@@ -633,7 +633,7 @@ async fn jobs_are_counted_by_state(make: Make) {
     assert_eq!(counts(&*store).await, expected);
 }
 
-async fn the_oldest_finished_jobs_go_when_there_are_too_many(make: Make) {
+async fn the_oldest_finished_jobs_are_dropped_beyond_the_bound(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let bounds = JobBounds { kept: 4, ..BOUNDS };
     let first = keyed("key", "same");
@@ -641,7 +641,7 @@ async fn the_oldest_finished_jobs_go_when_there_are_too_many(make: Make) {
     assert_eq!(store.enqueue(&first, &bounds).await.unwrap(), Enqueued::Queued);
     ids.extend(queue(&*store, &["b", "c"]).await);
     let claimed = claim(&*store, 3).await;
-    // The second ends first: the age of a finished job is counted from its end.
+    // The second job ends first: the age of a finished job counts from its end.
     finish(&*store, &claimed[1], dead()).await;
     finish(&*store, &claimed[0], Ending::Done).await;
     for known in [vec![0, 1, 2, 3], vec![0, 2, 3, 4], vec![2, 3, 4, 5], vec![2, 3, 4, 5, 6]] {
@@ -657,7 +657,7 @@ async fn the_oldest_finished_jobs_go_when_there_are_too_many(make: Make) {
     assert_eq!(enqueue(&*store, &keyed("key", "other")).await, Enqueued::Queued, "its key went with it");
 }
 
-async fn unfinished_jobs_stay_however_many_are_kept(make: Make) {
+async fn unfinished_jobs_are_never_dropped(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let bounds = JobBounds { kept: 0, kept_for: Duration::ZERO, ..BOUNDS };
     for _ in 0..10 {
@@ -666,7 +666,7 @@ async fn unfinished_jobs_stay_however_many_are_kept(make: Make) {
     assert_eq!(claim(&*store, 100).await.len(), 10);
 }
 
-async fn finished_jobs_go_after_their_time(make: Make) {
+async fn finished_jobs_are_dropped_after_their_time(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let bounds = JobBounds { kept_for: SECOND, ..BOUNDS };
     let mut ids = vec![];
@@ -688,7 +688,7 @@ async fn finished_jobs_go_after_their_time(make: Make) {
     assert_eq!(cancel(&*store, ids[0]).await, Cancelling::Unknown);
 }
 
-async fn a_call_dropped_in_mid_flight_is_whole_or_nothing(make: Make) {
+async fn a_call_dropped_midway_takes_effect_completely_or_not_at_all(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     for round in 0..40u64 {
         let limit = Duration::from_micros(round * 30);
@@ -708,7 +708,7 @@ async fn a_call_dropped_in_mid_flight_is_whole_or_nothing(make: Make) {
     }
 }
 
-async fn leases_of_any_length_are_taken(make: Make) {
+async fn leases_of_any_length_are_accepted(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let id = queue(&*store, &["a"]).await[0];
     let claimed = store.claim("paper", 5, Duration::ZERO).await.unwrap();
@@ -727,7 +727,7 @@ async fn a_job_of_a_kind_is_for_workers_of_that_kind(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let of = |kind: Option<&str>, payload: &str| NewJob { kind: kind.map(Into::into), ..job(payload) };
     let mut ids = vec![];
-    // Many of another kind are in front.
+    // Many jobs of another kind are queued before them.
     for n in 0..600 {
         let new = of(Some("a"), &n.to_string());
         assert_eq!(enqueue(&*store, &new).await, Enqueued::Queued);
@@ -739,7 +739,7 @@ async fn a_job_of_a_kind_is_for_workers_of_that_kind(make: Make) {
     let as_b = async |limit, lease| store.claim("b", limit, lease).await.unwrap();
     assert_eq!(payloads(&as_b(2, Duration::ZERO).await), ["b1", "any"]);
     pass(20).await;
-    // What somebody died with, and what was cancelled, is passed over by others too.
+    // Other workers also skip jobs of dead workers and cancelled jobs of another kind.
     assert_eq!(store.claim("c", 10, LEASE).await.unwrap().len(), 1, "the one that is anybody's");
     assert_eq!(cancel(&*store, ids[0]).await, Cancelling::Asked);
     assert_eq!(payloads(&as_b(10, LEASE).await), ["b1", "b2", "b3"]);
@@ -747,19 +747,19 @@ async fn a_job_of_a_kind_is_for_workers_of_that_kind(make: Make) {
     let first = store.claim("a", 1, LEASE).await.unwrap().remove(0);
     assert_eq!((first.id, first.cancelled, first.kind.as_deref()), (ids[0], true, Some("a")));
     assert_eq!(view(&*store, ids[1]).await.kind.as_deref(), Some("a"));
-    // A job keeps its kind when it is to be claimed again.
+    // A job keeps its kind when it is retried.
     let second = store.claim("a", 1, LEASE).await.unwrap().remove(0);
     assert_eq!(finish(&*store, &second, retry(Duration::ZERO)).await, Held::Yes);
     assert_eq!(as_b(10, LEASE).await, []);
     assert_eq!(store.claim("a", 600, LEASE).await.unwrap().len(), 599);
 }
 
-async fn the_end_of_a_run_says_which_attempt_comes_next(make: Make) {
+async fn the_end_of_a_run_determines_the_next_attempt(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let id = queue(&*store, &["a"]).await[0];
     let attempt = |number, said_by| Attempt { number, said_by };
     let again = |attempt| Ending::Retry { after: Duration::ZERO, attempt };
-    // (the run, what the job says when it is claimed, what the run says at its end)
+    // (the run, the attempt in the job when it is claimed, the ending of the run)
     for (run, said, ending) in [
         (1, attempt(0, 0), again(None)),
         (2, attempt(0, 0), again(Some(2))),

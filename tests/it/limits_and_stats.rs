@@ -1,4 +1,4 @@
-//! Numbers that add up, health that says the truth, and connections that an operator ends.
+//! Statistics that add up, health that is truthful, and connections that an operator closes.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn stats_add_up() {
     let mut config = config();
-    // None comes in between, and is counted.
+    // No heartbeat may interfere with the counts.
     config.connections.heartbeat_interval_s = 3_600;
     config.connections.silence_timeout_s = 7_200;
     let gateway = Running::start(config).await;
@@ -68,7 +68,7 @@ async fn stats_add_up() {
 
     let stats = eventually("all that was sent is counted", async || {
         let stats = gateway.stats().await;
-        // Two first messages each but for `bare`, ten prices twice, a pong, two errors.
+        // Two first messages each except for `bare`, ten prices twice, a pong, two errors.
         (stats["messages"]["sent"] == 7 + 20 + 1 + 2).then_some(stats)
     })
     .await;
@@ -98,7 +98,7 @@ async fn stats_add_up() {
         1
     );
 
-    // The ends are counted by their reason, and nothing stays behind.
+    // Closed connections are counted by reason, and nothing is left over.
     three.close().await;
     drop(two);
     bare.send_text(&"x".repeat(70_000)).await;
@@ -225,7 +225,7 @@ async fn health_and_stats_answer_at_each_of_their_addresses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_storage_went_through_is_remembered() {
+async fn the_history_of_the_storage_is_remembered() {
     let Some(mut server) = redis(&[]).await else { return };
     let mut config = config();
     config.storage.backend = StorageChoice::Redis;
@@ -321,7 +321,7 @@ async fn connections_are_listed_in_pages_by_zone_and_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_lists_connections_and_ends_them() {
+async fn an_operator_lists_connections_and_closes_them() {
     let gateway = Running::start(config()).await;
     let mut clients = BTreeMap::new();
     for zone in ["a", "b", "c", "d"] {

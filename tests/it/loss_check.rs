@@ -1,6 +1,6 @@
-//! Does any update of any order get lost, doubled or out of order? Orders are told of by several
-//! producers through two nodes, while watchers come before, during and after, leave and come back
-//! at random, at either node, and read slowly.
+//! Is any update of any order lost, doubled or reordered? Several producers report on orders through two
+//! nodes, while watchers come before, during and after, leave and return at random, at either node, and read
+//! slowly.
 //!
 //! `just loss-check` runs it with a thousand orders of twenty updates.
 
@@ -21,30 +21,30 @@ use crate::support::gateway::{Running, config};
 use crate::support::orders::post_json;
 use crate::support::redis::{Configured, redis};
 
-/// How many orders the run has; a short one without it.
+/// How many orders the run has; without it, a short run.
 const ORDERS: &str = "ZONEWIRE_LOSS_CHECK_ORDERS";
 
-/// What a watcher was told, over all its connections.
+/// What a watcher received, over all its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
-    /// The update with this number, counting from 1.
+    /// The update with this number, from 1.
     Update(u64),
-    /// That updates are missing here; how many, if that is known.
+    /// A report that updates are missing here; how many, if known.
     Gap(Option<u64>),
 }
 
-/// What is wrong with what a watcher was told.
+/// What is wrong with what a watcher received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// These are missing, and nobody said so.
+    /// Updates are missing that were not reported missing.
     Lost { after: u64, before: u64 },
-    /// It came again.
+    /// The update arrived again.
     Doubled(u64),
-    /// It came after a later one.
+    /// The update arrived after a later one.
     Reordered(u64),
 }
 
-/// Looks for faults: all of 1 to `last` must be there, once, in order, but for what was said to be
+/// Finds faults: updates 1 to `last` must all have arrived, once, in order, except for those reported
 /// missing.
 fn faults(told: &[Told], last: u64) -> Vec<Fault> {
     let mut faults = Vec::new();
@@ -94,7 +94,7 @@ fn the_checker_finds_what_a_bad_sink_does() {
         reordering.swap(at, at + 1);
         assert!(faults(&reordering, 20).contains(&Fault::Reordered(at as u64 + 1)), "seed {seed}");
 
-        // What is said is no fault; what is said too small is one.
+        // A loss that is reported is not a fault; one that is under-reported is.
         let (from, to) = (random.random_range(0..10_usize), random.random_range(11..=20_usize));
         let missing = (to - from) as u64;
         let with = |gap: Option<u64>| {
@@ -125,7 +125,7 @@ fn update(n: u64, count: u64) -> Value {
     json!({ "type": kind, "progress": progress, "n": n })
 }
 
-/// When a watcher comes.
+/// When a watcher connects.
 #[derive(Debug, Clone, Copy)]
 enum When {
     Before,
@@ -142,7 +142,7 @@ struct Order {
     accepted: watch::Receiver<u64>,
 }
 
-/// Follows an order to its end, and gives what it was told.
+/// Follows an order to its end, and returns what it received.
 async fn watch_order(order: Order, nodes: Arc<[SocketAddr]>, when: When, seed: u64) -> Vec<Told> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut accepted = order.accepted.clone();
@@ -160,7 +160,7 @@ async fn watch_order(order: Order, nodes: Arc<[SocketAddr]>, when: When, seed: u
         if let Some((epoch, offset)) = &since {
             url += &format!("?since={epoch}:{offset}");
         }
-        // One in two has next to no room in its kernel.
+        // Every second one has hardly any buffer in its kernel.
         let mut client = if random.random_bool(0.5) {
             Client::connect(&url).await
         } else {
@@ -177,7 +177,7 @@ async fn watch_order(order: Order, nodes: Arc<[SocketAddr]>, when: When, seed: u
                 Came::Text(text) => text,
                 Came::Ping => continue,
                 Came::Close(1000, _) => return told,
-                // Too slow: it comes back where it stopped.
+                // Too slow: it reconnects where it stopped.
                 Came::Close(4001, _) => break,
                 other => panic!("{other:?} from {url}"),
             };
@@ -205,7 +205,7 @@ async fn watch_order(order: Order, nodes: Arc<[SocketAddr]>, when: When, seed: u
     }
 }
 
-/// Tells of an order, each update at a node of its own choice, in one or several calls.
+/// Reports on an order, each update at a random node, in one or several calls.
 async fn produce(
     order: String,
     count: u64,
@@ -227,8 +227,8 @@ async fn produce(
     }
 }
 
-/// Runs `orders` orders of `count` updates, each with `watchers` of each kind, so many at a time;
-/// gives how many updates the watchers were told, and all faults.
+/// Runs `orders` orders of `count` updates, each with `watchers` of each kind, so many at a time. Returns how
+/// many updates the watchers received, and all faults.
 async fn run(
     nodes: Arc<[SocketAddr]>,
     orders: usize,
@@ -273,7 +273,7 @@ async fn run(
 
 fn prepared(mut config: Config) -> Config {
     config.connections.order_linger_ms = 0;
-    // Each request is a connection of its own.
+    // Each request uses a new connection.
     config.connections.per_loopback_address_max = 20_000;
     config
 }
@@ -312,9 +312,9 @@ async fn nothing_is_lost_doubled_or_reordered_on_redis_with_two_nodes() {
     b.stop().await;
 }
 
-/// What a watcher that comes late is told of 50 kept updates.
+/// What a late watcher receives when 50 updates are stored.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_window_still_holds_comes_and_the_rest_is_told_as_a_gap() {
+async fn a_late_watcher_gets_the_stored_updates_and_a_gap_for_the_rest() {
     let gateway = Running::start(prepared(config())).await;
     for count in [0_u64, 1, 49, 50, 51, 60] {
         let id = Uuid::new_v4();
@@ -336,7 +336,7 @@ async fn what_the_window_still_holds_comes_and_the_rest_is_told_as_a_gap() {
             assert_eq!(client.next().await["n"].as_u64(), Some(n), "{count}");
         }
         assert_eq!(client.until_pong().await, [] as [Value; 0], "{count}");
-        // And what comes next comes once.
+        // And the next update arrives once.
         let last = json!({ "type": "confirmed", "n": count + 1 });
         assert_eq!(post_json(gateway.address, &path, &last).await.status, 200);
         let (rest, code, _) = client.until_close().await;

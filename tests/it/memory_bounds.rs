@@ -1,4 +1,4 @@
-//! What clients ask for costs no more memory than its bound.
+//! Requests of clients use no more memory than their bound.
 
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ async fn history_comes_in_pages_of_a_megabyte() {
     let page = gateway.get(&format!("/api/zones/pjm/history?limit=1000&after={epoch}:10")).await;
     assert!(page.body.len() < 1_200_000 && prices(&page.json())[0] == 11, "{} bytes", page.body.len());
 
-    // The command line shows as many as it is asked for all the same.
+    // The command line shows as many as requested nevertheless.
     let url = base(&gateway);
     let shown = run(&mut zonewire(&["history", "pjm", "-n", "50", "--json", "--url", &url])).await;
     assert_eq!(shown.json_lines().len(), 50, "{}", shown.stderr);
@@ -44,7 +44,7 @@ async fn history_comes_in_pages_of_a_megabyte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_nobody_takes_have_a_room_of_their_own() {
+async fn answers_that_nobody_reads_have_a_bound_of_their_own() {
     let mut config = config();
     config.http.answers_bytes_max = 4 << 20;
     let gateway = Running::start(config).await;
@@ -77,7 +77,7 @@ async fn answers_that_nobody_takes_have_a_room_of_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_of_large_orders_has_more_pages() {
+async fn a_list_of_large_orders_is_split_into_more_pages() {
     const COUNT: usize = 300;
     let gateway = Running::start(paper()).await;
     let mut order = swap();
@@ -102,7 +102,8 @@ async fn a_list_of_large_orders_has_more_pages() {
     gateway.stop().await;
 }
 
-/// One that catches up on many channels and takes nothing holds one page, and gets all in the end.
+/// A connection that catches up on many channels and reads nothing holds one page, and receives everything in
+/// the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_reads_nothing_costs_one_page() {
     const ZONES: usize = 32;

@@ -1,4 +1,4 @@
-//! Memory with a directory as users meet it: what was accepted survives the process, however it ends.
+//! Memory with a directory as users experience it: what was accepted survives the process, however it ends.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -46,7 +46,7 @@ async fn get(gateway: &Process, path: &str) -> Value {
     request(gateway.address, "GET", path, &[], b"").await.json()
 }
 
-/// A reader who stands at the beginning of a zone.
+/// A reader that has read nothing of a zone yet.
 async fn follower(gateway: &Process, zone: &str) -> Follower {
     let mut client = Client::connect(&format!("{}/ws/market/{zone}", base(gateway))).await;
     let subscribed = client.next_of_type("subscribed").await;
@@ -59,7 +59,7 @@ async fn patch(gateway: &Process, path: &str, body: &Value) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_resume_over_a_crash_and_see_all_once_and_orders_under_way_finish() {
+async fn clients_resume_after_a_crash_and_unfinished_orders_complete() {
     let dir = TempDir::new().unwrap();
     let settings = settings(dir.path());
     let mut gateway = start(&settings).await;
@@ -78,7 +78,7 @@ async fn clients_resume_over_a_crash_and_see_all_once_and_orders_under_way_finis
             publish(gateway.address, zone, (next..next + 50).map(|n| price("HUB", n))).await;
         }
         next += 50;
-        // Some have had half of it, and are away when it dies.
+        // Some have read half of it, and are away when the gateway is killed.
         for follower in &mut followers {
             follower.read(&[base(&gateway)], (next - 1) / 2 + 10, &mut Cuts::seeded(round, 20)).await;
         }
@@ -101,7 +101,7 @@ async fn clients_resume_over_a_crash_and_see_all_once_and_orders_under_way_finis
         assert_eq!(order["status"], "confirmed", "{order}");
         check_whole(get_order(gateway.address, id).await["updates"].as_array().unwrap(), "confirmed");
     }
-    // The registry is what it was, and goes on.
+    // The registry is restored, and continues.
     let provider = eventually("the provider is known", async || {
         let answer = request(gateway.address, "GET", "/api/providers/1", &[], b"").await;
         (answer.status == 200).then(|| answer.json())
@@ -111,7 +111,7 @@ async fn clients_resume_over_a_crash_and_see_all_once_and_orders_under_way_finis
     assert_eq!(patch(&gateway, "/api/providers/1", &json!({ "status": "away" })).await.status, 200);
     let listed = get(&gateway, "/api/zones").await;
     assert_eq!(listed["zones"].as_array().unwrap().len(), zones.len(), "{listed}");
-    // It ends well, too.
+    // An orderly end works too.
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.ended().await.code(), Some(0));
     let gateway = start(&settings).await;
@@ -119,7 +119,7 @@ async fn clients_resume_over_a_crash_and_see_all_once_and_orders_under_way_finis
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_that_was_answered_is_lost_when_it_dies_in_the_middle() {
+async fn nothing_acknowledged_is_lost_when_the_gateway_is_killed() {
     let dir = TempDir::new().unwrap();
     let settings = settings(dir.path());
     let mut gateway = start(&settings).await;
@@ -144,7 +144,7 @@ async fn nothing_that_was_answered_is_lost_when_it_dies_in_the_middle() {
     assert!(found == accepted || found == with_it, "{accepted:?}, {found:?}");
 }
 
-/// The status of a request whose gateway may die under it.
+/// The status of a request to a gateway that may be killed meanwhile.
 async fn sent(address: SocketAddr, n: u64) -> Option<u16> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     let body = price("HUB", n).to_string();
@@ -160,7 +160,7 @@ async fn sent(address: SocketAddr, n: u64) -> Option<u16> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_foreign_and_a_torn_file_are_put_aside_and_told() {
+async fn unreadable_files_are_set_aside_and_reported() {
     for (file, is_torn) in [("memory.redb", false), ("memory.redb", true), ("recent.redb", true)] {
         let dir = TempDir::new().unwrap();
         let settings = settings(dir.path());
@@ -188,7 +188,7 @@ async fn a_foreign_and_a_torn_file_are_put_aside_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_second_process_on_a_directory_and_settings_that_do_not_go_together_are_refused() {
+async fn a_second_process_on_a_directory_and_contradictory_settings_are_refused() {
     let dir = TempDir::new().unwrap();
     let _first = start(&settings(dir.path())).await;
     let data_dir = format!("--set=storage.memory.data_dir={}", dir.path().display());
@@ -210,7 +210,7 @@ async fn a_disk_that_is_full_refuses_publishers_and_says_so() {
     let whole = serve(&args);
     let mut command = Command::new("sh");
     command.env_clear().kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    // 8 MiB, or 4 where the shell counts in half KiB.
+    // 8 MiB, or 4 if the shell counts in half KiB.
     command.args(["-c", "ulimit -S -f 8192 && exec \"$@\"", "sh"]).arg(whole.as_std().get_program());
     command.args(whole.as_std().get_args());
     let mut gateway = Process::start_command(command).await;
@@ -223,7 +223,7 @@ async fn a_disk_that_is_full_refuses_publishers_and_says_so() {
             break answer.problem(503, "storage_unavailable");
         }
         taken += 1;
-        assert!(taken < 2_000, "the disk takes anything");
+        assert!(taken < 2_000, "the disk never fills up");
     };
     assert!(taken > 0);
     let detail = refused["detail"].as_str().unwrap();
@@ -234,7 +234,7 @@ async fn a_disk_that_is_full_refuses_publishers_and_says_so() {
     })
     .await;
     assert_eq!((&health["state"], &health["ready"]), (&json!("degraded"), &json!(true)), "{health}");
-    assert_eq!(history(gateway.address, "pjm").await.len() as u64, taken, "reading goes on");
+    assert_eq!(history(gateway.address, "pjm").await.len() as u64, taken, "reading still works");
     gateway.kill().await;
     let gateway = start(&settings(dir.path())).await;
     let found = history(gateway.address, "pjm").await;

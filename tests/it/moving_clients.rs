@@ -38,7 +38,7 @@ impl Node {
             .await;
     }
 
-    /// Cuts it off; it has noticed that.
+    /// Cuts the link, and waits until the gateway has noticed.
     async fn cut(&self) {
         self.link.set(Mode::Refuse);
         self.until_state("degraded").await;
@@ -48,10 +48,10 @@ impl Node {
         self.link.set(Mode::Pass);
     }
 
-    /// All that it accepted is in Redis.
+    /// Waits until all that the gateway accepted is in Redis.
     async fn until_in_order(&self) {
         self.until_state("healthy").await;
-        eventually("every channel is in order", async || {
+        eventually("every channel is reconciled", async || {
             let outage = &self.gateway.stats().await["outage"];
             (outage["channels_waiting"] == 0 && outage["journal_entries"] == 0).then_some(())
         })
@@ -85,10 +85,10 @@ async fn stop(nodes: [Node; 2]) {
     }
 }
 
-/// The progress of an update is this and its number.
+/// The progress of update 0; each further one adds its number.
 const FIRST_PROGRESS: u64 = 10;
 
-/// What is followed.
+/// The channel that a client follows.
 #[derive(Debug, Clone)]
 enum Channel {
     Order(String),
@@ -121,23 +121,23 @@ impl Channel {
     }
 }
 
-/// A client that keeps its position and drops what it may drop, as the protocol says. That nothing else
-/// comes twice, and that no gap has a number, is checked with each message.
+/// A client that keeps its position and drops repeated entries as the protocol permits. With each message it
+/// checks that nothing else is repeated, and that no gap has a number.
 struct Traveller {
     channel: Channel,
     client: Option<Client>,
     position: Option<String>,
-    /// `recovered` was false when it was said last.
+    /// Whether `recovered` was false when it was last stated.
     in_doubt: bool,
     ids: HashSet<String>,
-    /// What it has had, by number, in order.
+    /// The numbers that it has received, in order.
     had: Vec<u64>,
     late: Vec<u64>,
-    /// What came again, as was said that it may.
+    /// Numbers that arrived again, after a warning that they may.
     again: Vec<u64>,
-    /// The state of the storage that was told last.
+    /// The storage state that was last reported.
     state: Option<String>,
-    /// All that was said to it, to be told when a test fails.
+    /// All messages received, which are printed when a test fails.
     words: Vec<String>,
 }
 
@@ -174,8 +174,7 @@ impl Traveller {
         }
     }
 
-    /// Leaves the node where it is, if it is at one, and comes to another one with its position; gives
-    /// what `subscribed` says.
+    /// Leaves the current node, if any, connects to another one with the position, and returns `subscribed`.
     async fn go_to(&mut self, node: &Node) -> Value {
         if let Some(client) = self.client.take() {
             client.close().await;
@@ -193,7 +192,7 @@ impl Traveller {
     }
 
     async fn take_next(&mut self) -> Value {
-        let message = self.client.as_mut().expect("it is somewhere").next().await;
+        let message = self.client.as_mut().expect("it is connected").next().await;
         self.take(&message);
         message
     }
@@ -224,13 +223,13 @@ impl Traveller {
             }
             "backend_state" => self.state = message["state"].as_str().map(str::to_owned),
             "connection" | "connection_established" => {}
-            // It is subscribed as soon as the storage answers.
+            // The client is subscribed as soon as the storage answers.
             "error" => assert_eq!(message["code"], "storage_unavailable", "{message}"),
             _ => panic!("{message}"),
         }
     }
 
-    /// Reads until it has had all of these.
+    /// Reads until all of these have arrived.
     async fn until_had(&mut self, numbers: &[u64]) {
         while !numbers.iter().all(|number| self.had.contains(number)) {
             self.take_next().await;
@@ -243,30 +242,30 @@ impl Traveller {
         }
     }
 
-    /// Takes what has been written to it before now.
+    /// Reads what has been sent so far.
     async fn take_rest(&mut self) {
-        for message in self.client.as_mut().expect("it is somewhere").until_pong().await {
+        for message in self.client.as_mut().expect("it is connected").until_pong().await {
             self.take(&message);
         }
     }
 
-    /// Reads to the last of what was published, of which nothing may be missing in the end, and checks
-    /// that all is well then.
+    /// Reads up to the last published number, checks that nothing is missing, and that the client is not left
+    /// in doubt.
     async fn until_whole(&mut self, last: u64) {
         let all: Vec<u64> = (1..=last).collect();
         self.until_had(&all).await;
         self.take_rest().await;
-        assert!(!self.in_doubt, "it is told that it has had everything");
+        assert!(!self.in_doubt, "the client was told that nothing is missing");
     }
 }
 
-/// Whether a word says that nothing is missing; that its gap is as this says is checked when it is taken.
+/// Whether a message says that nothing is missing; its gap is checked when it is read.
 fn is_recovered(word: &Value) -> bool {
     word["recovered"] == true
 }
 
-/// An order of which one node has taken 1 to 3, and another one, which is cut off since, 4 and 5; and a
-/// client there that has had these two.
+/// An order with updates 1 to 3 from node `a`, and 4 and 5 from node `b`, which has been cut off since
+/// before; and a client at `b` that has received 4 and 5.
 async fn behind_a_cut(a: &Node, b: &Node) -> Traveller {
     let order = Channel::order();
     order.tell(a, 1..=3).await;
@@ -282,7 +281,7 @@ async fn behind_a_cut(a: &Node, b: &Node) -> Traveller {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_cut_gateway_never_saw_of_an_order_is_no_gap_and_comes_late() {
+async fn updates_unseen_by_a_cut_off_gateway_are_no_gap_and_arrive_late() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = two_nodes(&server).await;
     let mut client = behind_a_cut(&a, &b).await;
@@ -293,14 +292,14 @@ async fn what_a_cut_gateway_never_saw_of_an_order_is_no_gap_and_comes_late() {
     client.channel.tell(&b, [7]).await;
     client.until_whole(7).await;
     assert_eq!((&client.had[..5], &client.again[..]), (&[4, 5, 1, 2, 3][..], &[][..]));
-    // Of what it began with its gateway cannot say whether it came in time; of these it can.
+    // The gateway cannot say whether the client's first entries came in time; for these it can.
     assert!(client.late.ends_with(&[1, 2, 3]), "{:?}", client.late);
     drop(client);
     stop([a, b]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_cut_gateway_never_saw_of_an_order_comes_where_the_client_goes_to() {
+async fn updates_unseen_by_a_cut_off_gateway_arrive_at_the_next_gateway() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = two_nodes(&server).await;
     let mut client = behind_a_cut(&a, &b).await;
@@ -318,17 +317,17 @@ async fn what_a_cut_gateway_never_saw_of_an_order_comes_where_the_client_goes_to
     stop([a, b]).await;
 }
 
-/// When a gateway that is cut off is first told something that it goes on by itself with.
+/// When the cut-off gateway is first given something that makes its channel fork.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum When {
-    /// Before the client comes.
+    /// Before the client connects.
     Since,
-    /// When it is there.
+    /// After the client has connected.
     Then,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_ends_at_a_cut_gateway_is_not_closed_before_what_was_missing_has_come() {
+async fn an_order_that_ends_at_a_cut_off_gateway_is_closed_only_after_the_missing_updates() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = two_nodes(&server).await;
     let ends = json!({ "type": "confirmed", "progress": 100 });
@@ -340,7 +339,7 @@ async fn an_order_that_ends_at_a_cut_gateway_is_not_closed_before_what_was_missi
         let Channel::Order(id) = channel else { panic!("it is an order") };
         update(b.gateway.address, id, ends.clone()).await;
     }
-    // This one is owed nothing, and ended later.
+    // This client misses nothing, and its stream ended later.
     assert_eq!(witness.until_close().await.1, 1000);
     b.mend();
     let (words, code, _) = client.client.take().unwrap().until_close().await;
@@ -350,7 +349,7 @@ async fn an_order_that_ends_at_a_cut_gateway_is_not_closed_before_what_was_missi
     stop([a, b]).await;
 }
 
-/// A client that is ahead of a gateway that is cut off goes there and back.
+/// A client that is ahead of a cut-off gateway moves there and back.
 async fn there_and_back(channel: Channel, when: When) {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = two_nodes(&server).await;
@@ -365,7 +364,7 @@ async fn there_and_back(channel: Channel, when: When) {
     client.until_had(&[3]).await;
 
     if when == When::Since {
-        // It goes on by itself.
+        // The channel forks.
         channel.tell(&a, [4]).await;
     }
     assert!(!is_recovered(&client.go_to(&a).await));
@@ -385,7 +384,7 @@ async fn there_and_back(channel: Channel, when: When) {
     client.until_had(&[6, 7]).await;
     client.take_rest().await;
     assert_eq!(client.had, [1, 2, 3, 4, 5, 6, 7]);
-    // Where it was told so, what it had may come again, to be dropped.
+    // If the client was warned, entries may arrive again, to be dropped.
     assert!((client.again.is_empty() && !client.in_doubt) || when == When::Then, "{:?}", client.again);
     witness.until_whole(7).await;
     assert_eq!(witness.again, [0; 0]);
@@ -394,22 +393,22 @@ async fn there_and_back(channel: Channel, when: When) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_goes_to_a_gateway_on_its_own_and_back_gets_nothing_of_a_zone_twice() {
+async fn moving_to_a_forked_gateway_and_back_repeats_nothing_of_a_zone() {
     there_and_back(Channel::Zone("pjm"), When::Since).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_goes_to_a_gateway_on_its_own_and_back_gets_nothing_of_an_order_twice() {
+async fn moving_to_a_forked_gateway_and_back_repeats_nothing_of_an_order() {
     there_and_back(Channel::order(), When::Since).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_at_a_cut_gateway_before_anything_happens_misses_nothing_of_a_zone() {
+async fn moving_to_a_cut_off_gateway_before_it_forks_loses_nothing_of_a_zone() {
     there_and_back(Channel::Zone("pjm"), When::Then).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_at_a_cut_gateway_before_anything_happens_misses_nothing_of_an_order() {
+async fn moving_to_a_cut_off_gateway_before_it_forks_loses_nothing_of_an_order() {
     there_and_back(Channel::order(), When::Then).await;
 }
 
@@ -418,11 +417,11 @@ async fn who_is_at_a_cut_gateway_before_anything_happens_misses_nothing_of_an_or
 enum Again {
     /// As soon as Redis was seen to answer.
     Recovering,
-    /// The same, with the answers to what was asked then lost.
+    /// The same, and answers to later requests are lost.
     Unanswered,
     /// As soon as Redis can be reached.
     AtOnce,
-    /// When the first of what was missing has come.
+    /// When the first of the missing entries has arrived.
     Late,
 }
 
@@ -456,7 +455,7 @@ async fn cut_again(again: Again) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_breaks_again_in_the_recovery_loses_and_doubles_nothing() {
+async fn a_link_that_breaks_during_the_recovery_loses_and_doubles_nothing() {
     cut_again(Again::Recovering).await;
 }
 
@@ -471,12 +470,12 @@ async fn a_link_that_breaks_again_at_once_loses_and_doubles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_breaks_again_while_what_was_missing_comes_loses_and_doubles_nothing() {
+async fn a_link_that_breaks_while_missing_entries_arrive_loses_and_doubles_nothing() {
     cut_again(Again::Late).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_from_a_gateway_that_never_knew_the_zone_misses_nothing() {
+async fn moving_from_a_gateway_that_never_knew_the_zone_loses_nothing() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = two_nodes(&server).await;
     let zone = Channel::Zone("pjm");
@@ -503,7 +502,7 @@ async fn who_comes_from_a_gateway_that_never_knew_the_zone_misses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_is_known_in_part_is_shown_without_a_number_of_what_is_gone() {
+async fn a_partly_known_order_is_shown_with_a_gap_of_unknown_size() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = two_nodes(&server).await;
     let client = behind_a_cut(&a, &b).await;
@@ -517,7 +516,7 @@ async fn an_order_that_is_known_in_part_is_shown_without_a_number_of_what_is_gon
         (&json!(true), &json!(FIRST_PROGRESS + 5)),
         "{order}"
     );
-    // Of this one it knows nothing but what it was told since.
+    // Of this order, `b` knows only what it was sent itself.
     let other = Channel::order();
     other.tell(&a, [1]).await;
     other.tell(&b, [2]).await;
@@ -536,7 +535,7 @@ async fn an_order_that_is_known_in_part_is_shown_without_a_number_of_what_is_gon
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_never_had_a_redis_knows_all_of_an_order() {
+async fn a_gateway_in_memory_knows_all_of_an_order() {
     let mut config = config();
     config.storage.backend = StorageChoice::Auto;
     config.storage.redis.port = Some(free_port());
@@ -550,9 +549,9 @@ async fn a_gateway_that_never_had_a_redis_knows_all_of_an_order() {
     gateway.stop().await;
 }
 
-/// Readers that come back with the same position cost a read a page, whatever state the storage is in.
+/// Readers that resume from the same position cost one read per page, whatever state the storage is in.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_many_come_back_for_is_read_once_in_an_outage_too() {
+async fn a_page_that_many_resume_with_is_read_once_even_in_an_outage() {
     const READERS: usize = 100;
     let Some(server) = redis(&[]).await else { return };
     let node = Node::start(&server).await;
@@ -565,7 +564,7 @@ async fn what_many_come_back_for_is_read_once_in_an_outage_too() {
     };
     let url = node.gateway.url(&format!("/ws/market/pjm?since={since}"));
     let reads = async || node.gateway.stats().await["messages"]["replay_reads"].as_u64().unwrap();
-    // Where a log is left for another one each is told so, by a page without entries.
+    // An epoch transition is announced to each reader by a page without entries.
     let come_back = async |expected: u64, seams: usize| {
         let before = reads().await;
         let clients = (0..READERS).map(async |_| {
@@ -578,13 +577,13 @@ async fn what_many_come_back_for_is_read_once_in_an_outage_too() {
         let clients = futures_util::future::join_all(clients).await;
         let more = reads().await - before;
         let most = seams * READERS + 20;
-        assert!(more <= most as u64, "{READERS} readers cost {more} reads, and not {most}");
+        assert!(more <= most as u64, "{READERS} readers cost {more} reads, instead of {most}");
         drop(clients);
     };
     come_back(1_000, 0).await;
     node.cut().await;
     come_back(1_000, 0).await;
-    // By now the zone goes on by itself.
+    // By now the zone has forked.
     zone.tell(&node, [1_001]).await;
     come_back(1_001, 1).await;
     node.mend();

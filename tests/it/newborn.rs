@@ -1,4 +1,4 @@
-//! Channels that nobody has published to: following them makes nothing, and readers get all that comes.
+//! Channels without a log yet: following them creates nothing, and readers receive all that is published.
 
 use serde_json::{Value, json};
 use zonewire::config::Config;
@@ -20,7 +20,7 @@ fn on(server: &RedisServer) -> Config {
     config
 }
 
-/// Where a reader is told to be, of a log that has no life.
+/// Whether a reader's position is in a log that does not exist yet.
 fn is_unborn(subscribed: &Value) -> bool {
     let is_whole = (&subscribed["recovered"], &subscribed["gap"]) == (&json!(true), &json!(0));
     subscribed["epoch"].as_str().unwrap().starts_with("u.") && offset(subscribed) == 0 && is_whole
@@ -37,7 +37,7 @@ async fn until_state(gateway: &Running, status: &str) {
         .await;
 }
 
-/// Tells of an order from outside.
+/// Publishes an update of an order without a job.
 async fn tell(gateway: &Running, order: OrderId, update: &Value) {
     let (path, json) = (format!("/api/orders/{order}/updates"), [("content-type", "application/json")]);
     let answer = request(gateway.address, "POST", &path, &json, update.to_string().as_bytes()).await;
@@ -45,18 +45,18 @@ async fn tell(gateway: &Running, order: OrderId, update: &Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_comes_first_gets_all_without_a_resync() {
+async fn a_reader_from_before_the_first_entry_gets_all_without_a_resync() {
     let gateway = Running::start(config()).await;
     let (mut client, subscribed) = gateway.market("pjm").await;
     assert!(is_unborn(&subscribed), "{subscribed}");
     let (epoch, before) = (subscribed["epoch"].as_str().unwrap(), position(&subscribed));
-    // Whoever comes back before anything was published is where it was.
+    // A reader that resumes before anything was published is at the same position.
     assert!(is_unborn(&resumed(&gateway, "/ws/market/pjm", &before).await.1));
     gateway.publish("pjm", (1..=2).map(|n| price("A", n))).await;
     let prices = client.prices(2).await;
     assert_eq!([offset(&prices[0]), offset(&prices[1])], [1, 2]);
 
-    // Of what the log has it had one, nothing, or, at a gateway that is gone, nothing.
+    // Of the log's entries the reader has had one, none, or, at a gateway that is gone, none.
     for (since, count) in [(format!("{epoch}:1"), 1), (before, 2), ("u.0123456789abcdef:0".to_owned(), 2)] {
         let (mut client, subscribed) = resumed(&gateway, "/ws/market/pjm", &since).await;
         assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)), "{since}");
@@ -73,7 +73,7 @@ async fn a_reader_that_comes_first_gets_all_without_a_resync() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_longer_kept_of_a_log_that_began_since_is_told() {
+async fn dropped_entries_of_a_log_that_began_since_are_reported() {
     let mut config = config();
     config.storage.retention.entries = 3;
     let gateway = Running::start(config).await;
@@ -87,7 +87,7 @@ async fn what_is_no_longer_kept_of_a_log_that_began_since_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_another_gateway_begins_is_had_from_its_beginning() {
+async fn a_log_that_another_gateway_starts_is_received_from_its_first_entry() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     until_state(&a, "healthy").await;
@@ -110,7 +110,7 @@ async fn what_another_gateway_begins_is_had_from_its_beginning() {
     assert_eq!((&resync["type"], &resync["recovered"]), (&json!("resync"), &json!(true)), "{resync}");
     assert_eq!(watcher.next_of_type("routing").await["offset"], 1);
 
-    // The position from before says the same at either, also once more has come.
+    // The earlier position gives the same result at either gateway, even after more entries.
     a.publish("pjm", [price("A", 2)]).await;
     for gateway in [&a, &b] {
         let (mut client, again) = resumed(gateway, "/ws/market/pjm", &position(&subscribed)).await;
@@ -152,14 +152,14 @@ async fn following_leaves_nothing_in_redis() {
     })
     .await;
     assert_eq!(made().await, [""; 0]);
-    // Where something is published it is seen.
+    // Publishing does create keys.
     gateway.publish("fresh-0", [price("A", 1)]).await;
     assert!(!made().await.is_empty());
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_begins_in_an_outage_is_gone_on_with_anywhere() {
+async fn a_log_that_begins_in_an_outage_continues_at_any_gateway() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     until_state(&a, "healthy").await;
@@ -183,8 +183,8 @@ async fn a_log_that_begins_in_an_outage_is_gone_on_with_anywhere() {
         assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)));
         gateway.publish("pjm", [price("A", 2)]).await;
         let next = client.next_of_type("price_update").await;
-        assert_eq!(next["price"], 2, "what was had does not come again: {next}");
-        // One that was away all the time gets all of it.
+        assert_eq!(next["price"], 2, "nothing is repeated: {next}");
+        // A reader that was away throughout gets all of it.
         let (mut client, subscribed) = resumed(gateway, "/ws/market/pjm", &position(&before)).await;
         assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)));
         assert_eq!(client.next_of_type("price_update").await["id"], first["id"]);

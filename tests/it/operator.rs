@@ -1,4 +1,4 @@
-//! The commands of an operator's day, against a gateway: what they show, and with which digits.
+//! The commands of an operator's day, against a gateway: what they print, and with which digits.
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -17,7 +17,7 @@ async fn ask(args: &str, gateway: &Running) -> End {
     run(zonewire(&args).args(["--url", &base(gateway)])).await
 }
 
-/// What it prints, where all is well.
+/// The output of a command that must succeed.
 async fn said(args: &str, gateway: &Running) -> String {
     let end = ask(args, gateway).await;
     assert_eq!(end.code, Some(0), "{args}: {end:?}");
@@ -49,7 +49,7 @@ async fn empty_lists_say_so_and_print_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn zones_latest_and_history_are_tables_and_lines_with_their_digits() {
+async fn zones_latest_and_history_print_tables_and_lines_with_exact_digits() {
     let gateway = Running::start(config()).await;
     let (first, second) = (r#"{"key":"A","price":41.20,"n":[1.50]}"#, r#"{"key":"B","price":-7}"#);
     gateway.publish("pjm", [first, second]).await;
@@ -71,7 +71,7 @@ async fn zones_latest_and_history_are_tables_and_lines_with_their_digits() {
     assert!(history.stdout.lines().next_back().unwrap().starts_with("     2  "), "{history:?}");
     assert!(history.stderr.starts_with("entries 1 to 2 are stored; `tail --since "), "{history:?}");
 
-    // From a position on, and more than come at a time.
+    // After a position, and more than fits into one page.
     gateway.publish("ercot", (1..=1_500).map(|n| price("A", n))).await;
     let history = ask("history ercot -n 1400 --json", &gateway).await;
     let offsets: Vec<u64> = history.json_lines().iter().map(|e| e["offset"].as_u64().unwrap()).collect();
@@ -83,7 +83,7 @@ async fn zones_latest_and_history_are_tables_and_lines_with_their_digits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_order_is_shown_and_lists_keep_their_digits() {
+async fn an_order_and_lists_of_orders_are_printed_with_exact_digits() {
     let gateway = Running::start(external()).await;
     let order = json!({"tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5});
     let text = order.to_string().replace("1.5", "1.50");
@@ -139,7 +139,7 @@ async fn health_is_a_sentence_and_stats_are_lines_or_json() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tail_begins_with_history_and_goes_on_without_a_hole() {
+async fn tail_begins_with_history_and_continues_without_a_gap() {
     let gateway = Running::start(config()).await;
     gateway.publish("pjm", (1..=5).map(|n| price("A", n))).await;
     let mut tail = tail("tail pjm -n 3", &gateway);
@@ -151,7 +151,7 @@ async fn tail_begins_with_history_and_goes_on_without_a_hole() {
     let text = tail.line().await;
     assert!(text.contains(r#""offset":6,"#) && text.ends_with(r#""price":41.20}"#), "{text}");
     assert_eq!(offsets, [3, 4, 5]);
-    // Ctrl-C ends it, and says how to go on.
+    // Ctrl-C ends it, and it prints how to continue.
     tail.signal(Signal::INT);
     let end = tail.ended().await;
     assert_eq!(end.code, Some(0), "{end:?}");
@@ -185,12 +185,12 @@ async fn tail_begins_with_an_orders_updates_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tail_says_when_nobody_has_published_yet_and_what_may_have_been_meant() {
+async fn tail_says_that_nobody_has_published_yet_and_suggests_a_similar_name() {
     let gateway = Running::start(config()).await;
     gateway.publish("pjm", [price("A", 1)]).await;
     let mut tail = tail("tail PJM --count 1", &gateway);
     until_stat(&gateway, "/connections/open", 1).await;
-    // It is there before anybody publishes, or else it would not be said.
+    // It must be connected before anybody publishes, or it would print nothing about that.
     eventually("the channel is followed", async || {
         let stats = gateway.stats().await;
         (stats["connections"]["by_zone"]["PJM"] == 1).then_some(())
@@ -209,7 +209,7 @@ async fn tail_says_when_nobody_has_published_yet_and_what_may_have_been_meant() 
 }
 
 #[tokio::test]
-async fn where_nothing_answers_the_first_time_every_command_fails_at_once() {
+async fn without_a_gateway_every_command_fails_at_once() {
     let port = free_port();
     let order = new_order();
     let (watch, show) = (format!("order watch {order}"), format!("order show {order}"));
@@ -227,8 +227,8 @@ async fn where_nothing_answers_the_first_time_every_command_fails_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_gateway_is_said_in_plain_words() {
-    // It answers HTTP with what is no JSON, and TLS and WebSocket not at all.
+async fn a_server_that_is_no_gateway_is_described_in_plain_words() {
+    // It answers HTTP with something other than JSON, and does not answer TLS or WebSocket.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut server = tokio::task::JoinSet::new();

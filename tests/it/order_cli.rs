@@ -1,4 +1,4 @@
-//! `zonewire order …`, the program as its users run it.
+//! `zonewire order …`, run as users do.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -81,7 +81,7 @@ async fn place_prints_the_id_and_the_same_key_places_once() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_an_order_is_bad_usage() {
+async fn an_invalid_order_is_bad_usage() {
     for args in [
         &["place", "SOL", "USDC", "much"][..],
         &["place", "SOL", "USDC", "1", "--metadata", "[]"],
@@ -97,7 +97,7 @@ async fn what_cannot_be_an_order_is_bad_usage() {
 }
 
 #[tokio::test]
-async fn no_gateway_is_said_at_once() {
+async fn a_missing_gateway_is_reported_at_once() {
     let port = free_port();
     for args in [&["place", "SOL", "USDC", "1"][..], &["list"], &["cancel", &new_order()], &["dead-letters"]]
     {
@@ -120,7 +120,7 @@ async fn place_and_watch_goes_to_the_end() {
     assert!(lines.last().unwrap().contains("  confirmed  100 %  attempt 1 of 3  "), "{end:?}");
     assert!(lines.last().unwrap().contains("txHash="), "{end:?}");
 
-    // All of it is there for who comes later.
+    // A later watcher gets all of it.
     let later = run(&mut zonewire(&["order", "watch", lines[0], "--json", "--url", &url])).await;
     assert_eq!(later.code, Some(0), "{later:?}");
     check_whole(&later.json_lines(), "confirmed");
@@ -129,7 +129,7 @@ async fn place_and_watch_goes_to_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watch_comes_back_and_prints_each_update_once() {
+async fn watch_reconnects_and_prints_each_update_once() {
     let gateway = Running::start(paper()).await;
     let proxy = Proxy::start(gateway.address).await.unwrap();
     let order = new_order();
@@ -180,7 +180,7 @@ async fn watch_says_what_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_no_worker_takes_is_said_to_wait_and_once() {
+async fn an_order_without_a_worker_is_reported_as_waiting_once() {
     let gateway = Running::start(external()).await;
     let url = base(&gateway);
     place(gateway.address).await;
@@ -229,7 +229,7 @@ async fn an_order_whose_updates_are_no_longer_kept_still_has_its_outcome() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_gets_a_bar() {
-    // Python has the terminal that a pipe is not.
+    // Python provides a terminal, which a pipe is not.
     let Some(examples) = Examples::find() else { return };
     let gateway = Running::start(paper()).await;
     let code = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
@@ -238,7 +238,7 @@ async fn a_terminal_gets_a_bar() {
     command.args(["order", "place", "SOL", "USDC", "1.5", "--watch", "--url", &base(&gateway)]);
     let end = run(&mut command).await;
     assert_eq!(end.code, Some(0), "{end:?}");
-    // It goes back over itself, and in the end gives way to what happened.
+    // The bar overwrites itself, and is replaced by the updates in the end.
     assert!(end.stdout.contains("\u{1b}["), "{end:?}");
     assert!(end.stdout.contains("█"), "{end:?}");
     assert!(end.stdout.lines().last().unwrap().contains("confirmed  100 %  attempt 1 of 3"), "{end:?}");
@@ -284,7 +284,7 @@ async fn orders_are_listed_the_newest_first_and_in_pages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_can_be_cancelled_until_it_has_ended() {
-    // Nobody carries it out yet.
+    // No worker carries it out yet.
     let gateway = Running::start(external()).await;
     let url = base(&gateway);
     let id = place(gateway.address).await;
@@ -292,12 +292,12 @@ async fn an_order_can_be_cancelled_until_it_has_ended() {
         let end = order(&["cancel", &id], &url).await;
         assert_eq!((end.code, end.stdout.as_str()), (Some(0), "cancelling\n"), "{end:?}");
     }
-    // Who asks for work makes the gateway end it.
+    // A worker that asks for jobs makes the gateway end it.
     let claimed = post_json(gateway.address, "/api/jobs/claim", &json!({"worker": "w"})).await;
     assert_eq!(claimed.json(), json!({"jobs": []}));
     let end = order(&["watch", &id], &url).await;
     assert_eq!(end.code, Some(1), "{end:?}");
-    // The reason is told once.
+    // The reason is printed once.
     assert_eq!((end.stdout + &end.stderr).matches("(cancelled)").count(), 1);
     let end = order(&["cancel", &id], &url).await;
     assert_eq!(end.code, Some(1), "{end:?}");
@@ -308,7 +308,7 @@ async fn an_order_can_be_cancelled_until_it_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_is_listed_and_placed_again() {
+async fn a_dead_letter_is_listed_and_retried() {
     let mut config = paper();
     config.orders.paper.failure_rate = 1.0;
     config.orders.attempts_max = 1;
@@ -328,7 +328,7 @@ async fn a_dead_letter_is_listed_and_placed_again() {
     let json = order(&["dead-letters", "--json", "--limit", "5"], &url).await;
     assert_eq!(json.json_lines()[0]["orderId"], id, "{json:?}");
 
-    // It may have been submitted before it failed: that depends on its id.
+    // It may have been submitted before it failed, depending on its id.
     let end = order(&["dead-letters", "retry", "--force", id], &url).await;
     assert_eq!(end.code, Some(0), "{end:?}");
     let new = end.stdout.trim_end();
@@ -339,15 +339,15 @@ async fn a_dead_letter_is_listed_and_placed_again() {
     gateway.stop().await;
 }
 
-// What no healthy gateway does
+// Situations that no healthy gateway causes
 
-/// What a scripted gateway answers: nothing at all, or this.
+/// The answer of a scripted gateway, or none.
 type Reply = Option<(&'static str, &'static str, &'static str)>;
 
 /// The idempotency key and the body of a request.
 type Sent = (String, String);
 
-/// Answers one request after the other: status, further header, body.
+/// Answers one request after the other: status, additional header, body.
 async fn scripted(replies: Vec<Reply>) -> (String, Arc<Mutex<Vec<Sent>>>, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -355,7 +355,7 @@ async fn scripted(replies: Vec<Reply>) -> (String, Arc<Mutex<Vec<Sent>>>, JoinSe
     let (log, mut replies, mut running) = (Arc::clone(&sent), VecDeque::from(replies), JoinSet::new());
     running.spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let reply = replies.pop_front().expect("one request more than there are answers");
+            let reply = replies.pop_front().expect("one request too many");
             let request = answer(stream, reply).await;
             log.lock().unwrap().push(request);
         }
@@ -395,7 +395,7 @@ const ACCEPTED: Reply = Some((
 ));
 
 #[tokio::test]
-async fn an_order_is_sent_again_under_the_same_key_until_it_is_answered() {
+async fn an_order_is_sent_again_with_the_same_key_until_it_is_answered() {
     let broken: Reply = Some(("202 Accepted", "", r#"{"success":true,"#));
     let (url, sent, _running) = scripted(vec![None, FULL, ACCEPTED]).await;
     let end = order(&["place", "SOL", "USDC", "1.5"], &url).await;
@@ -407,7 +407,7 @@ async fn an_order_is_sent_again_under_the_same_key_until_it_is_answered() {
         assert_eq!(sent.len(), 3);
         assert!(sent[0].0.len() == 36 && sent.iter().all(|request| *request == sent[0]), "{sent:?}");
     }
-    // An answer that cannot be read is an answer all the same.
+    // An answer that cannot be read is an answer nevertheless.
     let (url, sent, _running) = scripted(vec![broken]).await;
     let end = order(&["place", "SOL", "USDC", "1.5", "--idempotency-key", "mine"], &url).await;
     assert_eq!(end.code, Some(1), "{end:?}");

@@ -1,4 +1,4 @@
-//! Orders whose updates come from outside workers on Redis, and consumers outside that wait for ours.
+//! Orders whose updates come from outside workers on Redis, and outside consumers of the gateway's updates.
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -28,7 +28,7 @@ fn on(server: &RedisServer) -> Config {
     config
 }
 
-/// An outside worker's connection: commands and answers, nothing more.
+/// An outside worker's plain connection to Redis.
 struct Raw(Connection);
 
 impl Raw {
@@ -41,7 +41,7 @@ impl Raw {
         texts(self.0.ask(command).await.unwrap())
     }
 
-    /// What was published next.
+    /// The next published message.
     async fn next(&mut self) -> Vec<String> {
         texts(self.0.next().await.unwrap())
     }
@@ -58,7 +58,7 @@ impl Raw {
         self.ask(&["PUBLISH", &channel, update]).await;
     }
 
-    /// Leaves an update in both places.
+    /// Writes an update to both the list and the channel.
     async fn leave(&mut self, order: OrderId, push_first: bool, update: &str) {
         if push_first {
             self.push(order, update).await;
@@ -91,7 +91,7 @@ async fn watch(gateway: &Running, order: OrderId) -> Client {
     client
 }
 
-/// The order's messages, up to the one with this number.
+/// The order's updates, up to the one with this number.
 async fn updates_to(client: &mut Client, last: u64) -> Vec<Value> {
     let mut updates = Vec::new();
     loop {
@@ -121,7 +121,7 @@ async fn an_outside_workers_updates_become_entries() {
     let mut worker = Raw::connect(&server).await;
     for push_first in [true, false] {
         let order = OrderId::random();
-        // Two are there before anybody watches.
+        // Two updates exist before anybody watches.
         worker.leave(order, push_first, &update("routing", 1)).await;
         worker.leave(order, push_first, &update("building", 2)).await;
         let mut client = watch(&gateway, order).await;
@@ -145,7 +145,7 @@ async fn an_outside_workers_updates_become_entries() {
         );
         assert_eq!(worker.list(order).await.len(), 4, "reading removes nothing, and adds nothing");
     }
-    // A socket of the order's own, also one that comes late, ends with it.
+    // A socket opened on the order ends with it, even a late one.
     let order = OrderId::random();
     let mut client = Client::connect(&gateway.url(&format!("/ws/orders/{order}"))).await;
     client.next_of_type("subscribed").await;
@@ -166,7 +166,7 @@ async fn an_outside_workers_updates_become_entries() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_only_published_comes_too() {
+async fn updates_that_are_only_published_arrive_too() {
     let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     let mut worker = Raw::connect(&server).await;
@@ -182,7 +182,7 @@ async fn what_is_only_published_comes_too() {
     gateway.stop().await;
 }
 
-/// Waits until some gateway has subscribed.
+/// Waits until a gateway has subscribed.
 async fn followed(worker: &mut Raw, order: OrderId) {
     let channel = format!("order:{order}");
     eventually("a gateway subscribes", async || {
@@ -227,7 +227,7 @@ async fn subscribers_that_race_workers_miss_nothing_and_get_nothing_twice() {
     }
     while let Some(race) = races.join_next().await {
         let (order, [a, b]) = race.unwrap();
-        // A client that subscribes while the log has some already gets what follows, or all.
+        // A client that subscribes when the log already has some entries gets the following ones, or all.
         for updates in [&a, &b] {
             let numbers = numbers(updates);
             let first = numbers[0];
@@ -246,7 +246,7 @@ async fn subscribers_that_race_workers_miss_nothing_and_get_nothing_twice() {
         sum += stats["accepted"].as_u64().unwrap();
         assert_eq!((&stats["lost"], &stats["gaps"]), (&json!(0), &json!(0)));
     }
-    assert_eq!(sum, ORDERS * 12, "each is in its log once");
+    assert_eq!(sum, ORDERS * 12, "each update is in its log once");
     for gateway in gateways {
         gateway.stop().await;
     }
@@ -327,7 +327,7 @@ async fn a_redis_that_hangs_loses_nothing_that_is_in_the_list() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_is_counted_and_holds_nothing_up() {
+async fn garbage_is_counted_and_blocks_nothing() {
     let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.http.line_bytes_max = 4_096;
@@ -343,7 +343,7 @@ async fn garbage_is_counted_and_holds_nothing_up() {
     {
         worker.leave(order, true, garbage).await;
     }
-    // Others may use such names for something else.
+    // Other programs may use such names for something else.
     worker.ask(&["PUBLISH", "order:", "x"]).await;
     let elsewhere = OrderId::random();
     worker.ask(&["SET", &format!("order:{elsewhere}:updates"), "a text"]).await;
@@ -361,7 +361,7 @@ async fn garbage_is_counted_and_holds_nothing_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn updates_that_left_the_list_unread_are_told_as_a_gap() {
+async fn updates_that_left_the_list_unread_are_reported_as_a_gap() {
     let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     let order = OrderId::random();
@@ -390,7 +390,7 @@ async fn updates_that_left_the_list_unread_are_told_as_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_redis_orders_go_on_as_without_the_setting() {
+async fn without_redis_orders_work_as_without_the_setting() {
     let mut config = config();
     config.interop.order_channels = true;
     let gateway = Running::start(config).await;
@@ -405,7 +405,7 @@ async fn without_redis_orders_go_on_as_without_the_setting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_outside_may_tell_of_an_order_that_is_carried_out_here() {
+async fn outside_updates_of_an_order_that_is_carried_out_here_are_refused() {
     let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.orders.executor = ExecutorChoice::External;
@@ -423,7 +423,7 @@ async fn nobody_outside_may_tell_of_an_order_that_is_carried_out_here() {
     let seen = get_order(gateway.address, &id).await;
     assert_eq!((&seen["status"], &seen["updates"]), (&json!("pending"), &json!([])));
     assert_eq!(client.until_pong().await, [] as [Value; 0]);
-    // Of another order it may, and what it says is read within bounds.
+    // Updates of another order are accepted, and read within bounds.
     let other = OrderId::random();
     let mut watching = watch(&gateway, other).await;
     followed(&mut worker, other).await;
@@ -454,7 +454,7 @@ async fn without_the_setting_nothing_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_written_for_consumers_outside_is_there_once_and_in_order() {
+async fn updates_for_outside_consumers_are_written_once_and_in_order() {
     let Some(server) = redis(&[]).await else { return };
     let (backend, driver) = RedisBackend::connect(&server.config(), Retention::default()).await.unwrap();
     let outside = backend.outside_orders().unwrap();
@@ -472,7 +472,7 @@ async fn what_is_written_for_consumers_outside_is_there_once_and_in_order() {
     let text = |number: usize| Bytes::from(format!("update {number}"));
     let all: Vec<Bytes> = (1..=60).map(text).collect();
     outside_orders.write(order, &all[..30]).await.unwrap();
-    // Repeated, because the answer was lost, and then more.
+    // Repeated as after a lost answer, and then more.
     outside_orders.write(order, &all[..30]).await.unwrap();
     outside_orders.write(order, &all[29..]).await.unwrap();
     outside_orders.write(order, &[]).await.unwrap();
@@ -523,7 +523,7 @@ async fn nothing_follows_the_last_update() {
     gateway.stop().await;
 }
 
-/// As an outside producer tells of an order without a job.
+/// Publishes updates of an order without a job, as an outside producer does.
 async fn tell(gateway: &Running, order: OrderId, updates: &Value) {
     let path = format!("/api/orders/{order}/updates");
     let answer = post_json(gateway.address, &path, updates).await;
@@ -531,7 +531,7 @@ async fn tell(gateway: &Running, order: OrderId, updates: &Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn consumers_outside_see_our_updates_as_sockets_get_them() {
+async fn outside_consumers_receive_the_same_updates_as_sockets() {
     let Some(server) = redis(&[]).await else { return };
     let gateways = [Running::start(on(&server)).await, Running::start(on(&server)).await];
     let order = OrderId::random();
@@ -544,13 +544,13 @@ async fn consumers_outside_see_our_updates_as_sockets_get_them() {
     let building = json!({ "type": "building", "progress": 50, "number": 2 });
     tell(&gateways[0], order, &json!([routing, building])).await;
     eventually("both are written", async || (raw.list(order).await.len() == 2).then_some(())).await;
-    // Another node, and an outside worker in between.
+    // At another node, and by an outside worker in between.
     raw.leave(order, true, &update("submitted", 3)).await;
     assert_eq!(numbers(&updates_to(&mut clients[0], 3).await), [1, 2, 3]);
     tell(&gateways[1], order, &json!({ "type": "confirmed", "number": 4 })).await;
     let confirmed = updates_to(&mut clients[0], 4).await;
     let sent = updates_to(&mut clients[1], 4).await;
-    assert_eq!(numbers(&sent), [1, 2, 3, 4], "what was written for others is not taken for theirs");
+    assert_eq!(numbers(&sent), [1, 2, 3, 4], "updates written for others are not read back");
     assert_eq!(numbers(&confirmed), [4]);
 
     let written = eventually("all are written", async || {
@@ -581,7 +581,7 @@ async fn consumers_outside_see_our_updates_as_sockets_get_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_of_our_own_workers_are_seen_outside_to_their_end() {
+async fn outside_consumers_follow_orders_of_our_workers_to_their_end() {
     const ORDERS: usize = 10;
     let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
@@ -608,7 +608,7 @@ async fn orders_of_our_own_workers_are_seen_outside_to_their_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_cannot_be_written_keeps_nobody_from_the_updates() {
+async fn a_list_that_cannot_be_written_does_not_block_updates() {
     let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     let [order, other] = [OrderId::random(), OrderId::random()];
@@ -626,7 +626,7 @@ async fn a_list_that_cannot_be_written_keeps_nobody_from_the_updates() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_appended_is_written_for_others_before_the_node_stops() {
+async fn appended_updates_are_written_for_others_before_the_node_stops() {
     let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     let order = OrderId::random();
@@ -645,7 +645,7 @@ async fn a_worker_on_bullmq_and_ioredis_is_followed() {
     for way in ["push-first", "publish-first"] {
         let orders: Vec<OrderId> = (0..8).map(|_| OrderId::random()).collect();
         let mut clients = Vec::new();
-        // Half of the sockets are there before the orders are.
+        // Half of the sockets are connected before the orders exist.
         for order in &orders[..4] {
             clients.push(watch(&gateway, *order).await);
         }

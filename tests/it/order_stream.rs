@@ -1,5 +1,5 @@
-//! The stream of an order's updates as clients see it: everything once and in order, or they are
-//! told; and the end.
+//! The stream of an order's updates as clients receive it: everything once and in order, or else a report of
+//! what is missing; and its end.
 
 use std::collections::HashMap;
 
@@ -19,11 +19,11 @@ use crate::support::redis::{Admin, Configured, redis};
 
 const STAGES: [&str; 5] = ["routing", "building", "submitted", "confirmed", "failed"];
 
-/// Where the gateways of one test keep their orders.
+/// The storage that the gateways of a test share; `None` means memory.
 struct Place(Option<RedisServer>);
 
 impl Place {
-    /// A gateway whose connections are closed as soon as their order has ended.
+    /// A configuration that closes connections as soon as their order has ended.
     fn config(&self) -> Config {
         let mut config = config();
         config.connections.order_linger_ms = 0;
@@ -39,7 +39,7 @@ impl Place {
         Running::start(self.config()).await
     }
 
-    /// Another gateway on the same Redis; in memory there is only the one.
+    /// Another gateway on the same Redis; in memory there can be only one.
     async fn start_another(&self) -> Option<Running> {
         match self.0 {
             Some(_) => Some(self.start().await),
@@ -68,17 +68,17 @@ macro_rules! everywhere {
 }
 
 everywhere!(
-    a_socket_may_be_there_before_the_order,
-    what_is_kept_comes_first_and_then_what_is_new,
+    a_socket_may_be_connected_before_the_order_exists,
+    stored_updates_come_first_and_then_new_ones,
     a_connection_stays_a_while_after_the_end,
-    an_order_that_has_ended_is_told_to_those_who_come_late,
-    what_the_window_has_pushed_out_is_told,
-    what_is_too_old_is_told,
-    a_reader_that_comes_and_goes_misses_nothing,
+    a_late_client_receives_an_ended_order,
+    updates_beyond_the_window_are_reported_missing,
+    expired_updates_are_reported_missing,
+    a_reader_that_reconnects_repeatedly_misses_nothing,
     a_slow_reader_is_closed_and_resumes_without_loss,
     the_last_update_is_written_before_the_close,
-    nothing_follows_the_end,
-    an_order_that_is_carried_out_here_is_followed_to_its_end,
+    no_update_follows_the_last_one,
+    an_order_carried_out_here_is_followed_to_its_end,
     one_connection_follows_many_orders,
     many_orders_and_readers_at_once,
 );
@@ -87,7 +87,7 @@ fn new_order() -> String {
     Uuid::new_v4().to_string()
 }
 
-/// The update number `n` of an order. Some more may follow it of the same stage.
+/// Update number `n` of an order. More updates of the same stage may follow it.
 fn update(stage: &str, n: u64) -> Value {
     let (progress, message) = match stage {
         "routing" => (10, "looking for a venue"),
@@ -105,8 +105,8 @@ fn update(stage: &str, n: u64) -> Value {
     update
 }
 
-/// Updates from number `first` on, as many of `routing` as asked for, then one of each further stage.
-fn life(first: u64, routings: u64, further: &[&str]) -> Vec<Value> {
+/// Updates from number `first` on: so many of `routing`, then one of each further stage.
+fn updates_of(first: u64, routings: u64, further: &[&str]) -> Vec<Value> {
     let stages = std::iter::repeat_n("routing", routings as usize).chain(further.iter().copied());
     (first..).zip(stages).map(|(n, stage)| update(stage, n)).collect()
 }
@@ -117,7 +117,7 @@ async fn post(gateway: &Running, order: &str, updates: &[Value]) -> Answer {
     request(gateway.address, "POST", &path, &[("content-type", JSON)], body.as_bytes()).await
 }
 
-/// Publishes updates; all must be accepted.
+/// Publishes updates, all of which must be accepted.
 async fn publish(gateway: &Running, order: &str, updates: &[Value]) {
     for some in updates.chunks(50) {
         let answer = post(gateway, order, some).await;
@@ -130,7 +130,7 @@ fn path(order: &str, since: Option<&str>) -> String {
     format!("/ws/orders/{order}{since}")
 }
 
-/// A client of an order, past its two first messages; and `subscribed`.
+/// A client of an order, after its first two messages, and `subscribed`.
 async fn watch(gateway: &Running, order: &str, since: Option<&str>) -> (Client, Value) {
     greeted(Client::connect(&gateway.url(&path(order, since))).await, order).await
 }
@@ -176,7 +176,7 @@ async fn updates(client: &mut Client, offsets: std::ops::RangeInclusive<u64>) ->
     updates
 }
 
-/// The end of an order: nothing but `closing` and the close frame, which say not to come back.
+/// The end of an order: only `closing` and the close frame, which say not to reconnect.
 async fn until_end(client: &mut Client) {
     let (rest, code, reason) = client.until_close().await;
     let rest: Vec<&Value> = rest.iter().filter(|message| message["type"] != "heartbeat").collect();
@@ -193,7 +193,7 @@ fn ids(updates: &[Value]) -> Vec<&str> {
     updates.iter().map(|update| update["id"].as_str().unwrap()).collect()
 }
 
-async fn a_socket_may_be_there_before_the_order(place: Place) {
+async fn a_socket_may_be_connected_before_the_order_exists(place: Place) {
     let mut config = place.config();
     config.connections.heartbeat_interval_s = 1;
     let gateway = Running::start(config).await;
@@ -241,12 +241,13 @@ async fn a_socket_may_be_there_before_the_order(place: Place) {
         client.came_until_heartbeats(1).await;
         clients.push(client);
     }
-    // What is listed of a connection says its order.
+    // The list of connections shows the order.
     let listed = gateway.stats().await["connection_list"].as_array().unwrap().clone();
     assert!(listed.iter().all(|info| info["channels"] == json!([format!("order:{order}")])), "{listed:?}");
 
     // Upper case names the same order.
-    publish(&gateway, &order.to_uppercase(), &life(1, 1, &["building", "submitted", "confirmed"])).await;
+    publish(&gateway, &order.to_uppercase(), &updates_of(1, 1, &["building", "submitted", "confirmed"]))
+        .await;
     for client in &mut clients {
         let all = updates(client, 1..=4).await;
         assert_eq!(all[0]["progress"], 10);
@@ -262,11 +263,11 @@ async fn a_socket_may_be_there_before_the_order(place: Place) {
     gateway.stop().await;
 }
 
-async fn what_is_kept_comes_first_and_then_what_is_new(place: Place) {
+async fn stored_updates_come_first_and_then_new_ones(place: Place) {
     let gateway = place.start().await;
     let other = place.start_another().await;
     let order = new_order();
-    publish(&gateway, &order, &life(1, 3, &[])).await;
+    publish(&gateway, &order, &updates_of(1, 3, &[])).await;
     let mut clients = Vec::new();
     for at in [Some(&gateway), other.as_ref()].into_iter().flatten() {
         for _ in 0..10 {
@@ -285,8 +286,8 @@ async fn what_is_kept_comes_first_and_then_what_is_new(place: Place) {
     for client in &mut clients {
         seen.push(updates(client, 1..=3).await);
     }
-    publish(&gateway, &order, &life(4, 2, &[])).await;
-    publish(other.as_ref().unwrap_or(&gateway), &order, &life(6, 0, &["building", "failed"])).await;
+    publish(&gateway, &order, &updates_of(4, 2, &[])).await;
+    publish(other.as_ref().unwrap_or(&gateway), &order, &updates_of(6, 0, &["building", "failed"])).await;
     for (client, seen) in clients.iter_mut().zip(&mut seen) {
         seen.extend(updates(client, 4..=7).await);
         until_end(client).await;
@@ -308,7 +309,7 @@ async fn a_connection_stays_a_while_after_the_end(place: Place) {
     let stays = Running::start(config.clone()).await;
     let order = new_order();
     let (mut early, _) = watch(&stays, &order, None).await;
-    publish(&stays, &order, &life(1, 1, &["failed"])).await;
+    publish(&stays, &order, &updates_of(1, 1, &["failed"])).await;
     let (mut late, subscribed) = watch(&stays, &order, None).await;
     let end = format!("{}:2", subscribed["epoch"].as_str().unwrap());
     let (mut at_end, _) = watch(&stays, &order, Some(&end)).await;
@@ -325,7 +326,7 @@ async fn a_connection_stays_a_while_after_the_end(place: Place) {
     let goes = Running::start(config).await;
     let order = new_order();
     let (mut early, subscribed) = watch(&goes, &order, None).await;
-    publish(&goes, &order, &life(1, 1, &["failed"])).await;
+    publish(&goes, &order, &updates_of(1, 1, &["failed"])).await;
     let (mut late, _) = watch(&goes, &order, None).await;
     let end = format!("{}:2", subscribed["epoch"].as_str().unwrap());
     let (mut at_end, _) = watch(&goes, &order, Some(&end)).await;
@@ -338,11 +339,11 @@ async fn a_connection_stays_a_while_after_the_end(place: Place) {
     goes.stop().await;
 }
 
-async fn an_order_that_has_ended_is_told_to_those_who_come_late(place: Place) {
+async fn a_late_client_receives_an_ended_order(place: Place) {
     let gateway = place.start().await;
     let other = place.start_another().await;
     let order = new_order();
-    publish(&gateway, &order, &life(1, 2, &["building", "submitted", "confirmed"])).await;
+    publish(&gateway, &order, &updates_of(1, 2, &["building", "submitted", "confirmed"])).await;
     for at in [Some(&gateway), other.as_ref()].into_iter().flatten() {
         let (mut client, subscribed) = watch(at, &order, None).await;
         assert_whole(&subscribed, 0);
@@ -360,7 +361,7 @@ async fn an_order_that_has_ended_is_told_to_those_who_come_late(place: Place) {
             updates(&mut client, had + 1..=5).await;
             until_end(&mut client).await;
         }
-        // A position that is not of this log.
+        // A position that is not in this log.
         for since in [format!("{epoch}:6"), "0123456789abcdef:3".to_owned()] {
             let (mut client, subscribed) = watch(at, &order, Some(&since)).await;
             assert_eq!((&subscribed["recovered"], subscribed.get("gap")), (&json!(false), None), "{since}");
@@ -374,10 +375,10 @@ async fn an_order_that_has_ended_is_told_to_those_who_come_late(place: Place) {
     gateway.stop().await;
 }
 
-async fn what_the_window_has_pushed_out_is_told(place: Place) {
+async fn updates_beyond_the_window_are_reported_missing(place: Place) {
     let gateway = place.start().await;
     let order = new_order();
-    publish(&gateway, &order, &life(1, 60, &[])).await;
+    publish(&gateway, &order, &updates_of(1, 60, &[])).await;
     let (mut client, subscribed) = watch(&gateway, &order, None).await;
     assert_gap(&subscribed, 10, 10);
     let mut seen = updates(&mut client, 11..=60).await;
@@ -391,7 +392,7 @@ async fn what_the_window_has_pushed_out_is_told(place: Place) {
         }
         updates(&mut client, first + 1..=60).await;
     }
-    publish(&gateway, &order, &life(61, 0, &["building", "submitted", "confirmed"])).await;
+    publish(&gateway, &order, &updates_of(61, 0, &["building", "submitted", "confirmed"])).await;
     seen.extend(updates(&mut client, 61..=63).await);
     until_end(&mut client).await;
     assert!(seen.iter().zip(11..).all(|(update, n)| update["n"] == n));
@@ -403,14 +404,14 @@ async fn what_the_window_has_pushed_out_is_told(place: Place) {
     gateway.stop().await;
 }
 
-async fn what_is_too_old_is_told(place: Place) {
+async fn expired_updates_are_reported_missing(place: Place) {
     let mut config = place.config();
     config.storage.retention.orders.age_s = 1;
     let gateway = Running::start(config).await;
     let (ended, goes_on) = (new_order(), new_order());
     let (mut live, _) = watch(&gateway, &goes_on, None).await;
-    publish(&gateway, &ended, &life(1, 2, &["failed"])).await;
-    publish(&gateway, &goes_on, &life(1, 2, &[])).await;
+    publish(&gateway, &ended, &updates_of(1, 2, &["failed"])).await;
+    publish(&gateway, &goes_on, &updates_of(1, 2, &[])).await;
     updates(&mut live, 1..=2).await;
     for (order, top) in [(&ended, 3), (&goes_on, 2)] {
         eventually("its updates are no longer kept", async || {
@@ -434,9 +435,9 @@ async fn what_is_too_old_is_told(place: Place) {
     assert_whole(&subscribed, 3);
     until_end(&mut client).await;
 
-    // The other one goes on, with what comes after the gap.
+    // The other order continues with the updates after the gap.
     let (mut client, _) = watch(&gateway, &goes_on, None).await;
-    publish(&gateway, &goes_on, &life(3, 0, &["building", "confirmed"])).await;
+    publish(&gateway, &goes_on, &updates_of(3, 0, &["building", "confirmed"])).await;
     for client in [&mut client, &mut live] {
         updates(client, 3..=4).await;
         until_end(client).await;
@@ -445,8 +446,7 @@ async fn what_is_too_old_is_told(place: Place) {
     gateway.stop().await;
 }
 
-/// Follows one order to its end over as many connections as it takes, and checks that nothing is
-/// missing or double.
+/// Follows an order to its end over any number of connections, and checks that nothing is missing or doubled.
 struct Watcher {
     order: String,
     position: Option<(String, u64)>,
@@ -463,8 +463,8 @@ impl Watcher {
         self.seen.last().map_or(0, offset)
     }
 
-    /// Reads to the end; leaves and comes back, at one of the gateways, after as many updates as are
-    /// drawn from 1 to `most`.
+    /// Reads to the end. Leaves and reconnects to one of the gateways after a random number of updates, from
+    /// 1 to `most`.
     async fn read(&mut self, bases: &[String], random: &mut StdRng, most: usize) {
         loop {
             let since = self.position.as_ref().map(|(epoch, offset)| format!("{epoch}:{offset}"));
@@ -476,14 +476,14 @@ impl Watcher {
             if self.take(&mut client, random.random_range(1..=most)).await {
                 return;
             }
-            // Half of them without a word, as on a lost network.
+            // Half of them without closing, as on a lost network.
             if random.random_bool(0.5) {
                 client.close().await;
             }
         }
     }
 
-    /// Takes up to `most` updates from a connection; true when the order has ended.
+    /// Takes up to `most` updates from a connection; true if the order has ended.
     async fn take(&mut self, client: &mut Client, most: usize) -> bool {
         for _ in 0..most {
             let message: Value = loop {
@@ -524,7 +524,7 @@ impl Watcher {
     }
 }
 
-async fn a_reader_that_comes_and_goes_misses_nothing(place: Place) {
+async fn a_reader_that_reconnects_repeatedly_misses_nothing(place: Place) {
     const READERS: u64 = 6;
     let gateway = place.start().await;
     let other = place.start_another().await;
@@ -541,9 +541,9 @@ async fn a_reader_that_comes_and_goes_misses_nothing(place: Place) {
     }
     for n in 1..=40 {
         let at = if n % 2 == 0 { other.as_ref().unwrap_or(&gateway) } else { &gateway };
-        publish(at, &order, &life(n, 1, &[])).await;
+        publish(at, &order, &updates_of(n, 1, &[])).await;
     }
-    publish(&gateway, &order, &life(41, 0, &["building", "submitted", "confirmed"])).await;
+    publish(&gateway, &order, &updates_of(41, 0, &["building", "submitted", "confirmed"])).await;
     let watchers = reading.join_all().await;
     for watcher in &watchers {
         watcher.assert_ended(43, "confirmed");
@@ -555,7 +555,7 @@ async fn a_reader_that_comes_and_goes_misses_nothing(place: Place) {
     gateway.stop().await;
 }
 
-/// Little may wait for a reader, and the log keeps much.
+/// A configuration with a small outbox and a long log.
 fn small_outbox(mut config: Config) -> Config {
     config.http.line_bytes_max = 4_096;
     config.connections.outbox_frames_max = 200;
@@ -581,7 +581,7 @@ async fn a_slow_reader_is_closed_and_resumes_without_loss(place: Place) {
         fast.read(&bases, &mut StdRng::seed_from_u64(0), usize::MAX).await;
         fast
     });
-    let all: Vec<Value> = life(1, COUNT - 1, &["confirmed"]).into_iter().map(padded).collect();
+    let all: Vec<Value> = updates_of(1, COUNT - 1, &["confirmed"]).into_iter().map(padded).collect();
     publish(&gateway, &order, &all).await;
     until_stat(&gateway, "/messages/dropped_by_reason/slow_consumer", 1).await;
 
@@ -589,7 +589,7 @@ async fn a_slow_reader_is_closed_and_resumes_without_loss(place: Place) {
     watcher.position = Some((subscribed["epoch"].as_str().unwrap().to_owned(), 0));
     assert!(!watcher.take(&mut slow, usize::MAX).await);
     assert_eq!(watcher.slow_closes, 1);
-    assert!(watcher.last() < COUNT, "it was cut before the end");
+    assert!(watcher.last() < COUNT, "it was cut off before the end");
     watcher.read(&[gateway.url("")], &mut StdRng::seed_from_u64(0), usize::MAX).await;
     watcher.assert_ended(COUNT, "confirmed");
     reading.join_all().await[0].assert_ended(COUNT, "confirmed");
@@ -599,7 +599,7 @@ async fn a_slow_reader_is_closed_and_resumes_without_loss(place: Place) {
 
 async fn the_last_update_is_written_before_the_close(place: Place) {
     let mut config = place.config();
-    // A reader that has not taken all by now would be cut off; it is closed only when it has.
+    // A reader is cut off at once if it is closed before it has read everything.
     config.connections.close_grace_ms = 0;
     config.connections.outbox_bytes_max = 64 << 20;
     let gateway = Running::start(config).await;
@@ -609,7 +609,7 @@ async fn the_last_update_is_written_before_the_close(place: Place) {
         update["padding"] = json!("x".repeat(60_000));
         update
     };
-    let all: Vec<Value> = life(1, 45, &["failed"]).into_iter().map(heavy).collect();
+    let all: Vec<Value> = updates_of(1, 45, &["failed"]).into_iter().map(heavy).collect();
     for some in all.chunks(10) {
         publish(&gateway, &order, some).await;
     }
@@ -629,12 +629,12 @@ async fn the_last_update_is_written_before_the_close(place: Place) {
     gateway.stop().await;
 }
 
-async fn nothing_follows_the_end(place: Place) {
+async fn no_update_follows_the_last_one(place: Place) {
     let gateway = place.start().await;
     let other = place.start_another().await;
     let order = new_order();
-    publish(&gateway, &order, &life(1, 1, &["building"])).await;
-    publish(&gateway, &order, &life(3, 0, &["failed"])).await;
+    publish(&gateway, &order, &updates_of(1, 1, &["building"])).await;
+    publish(&gateway, &order, &updates_of(3, 0, &["failed"])).await;
     for at in [Some(&gateway), other.as_ref()].into_iter().flatten() {
         for stage in ["confirmed", "failed", "routing"] {
             post(at, &order, &[update(stage, 9)]).await.problem(409, "already_ended");
@@ -645,11 +645,11 @@ async fn nothing_follows_the_end(place: Place) {
         let refused = at.stats().await;
         assert_eq!(refused["channels"]["epoch_changes"], 0);
     }
-    // Two that end an order at once: one of them does.
+    // Two updates that end an order at the same time: one of them does.
     for _ in 0..10 {
         let order = new_order();
         let (mut client, _) = watch(&gateway, &order, None).await;
-        let (one, two) = (life(1, 0, &["confirmed"]), life(1, 0, &["failed"]));
+        let (one, two) = (updates_of(1, 0, &["confirmed"]), updates_of(1, 0, &["failed"]));
         let at = [&gateway, other.as_ref().unwrap_or(&gateway)];
         let (one, two) = tokio::join!(post(at[0], &order, &one), post(at[1], &order, &two));
         let refused = if one.status == 200 { two } else { one };
@@ -663,7 +663,7 @@ async fn nothing_follows_the_end(place: Place) {
     gateway.stop().await;
 }
 
-async fn an_order_that_is_carried_out_here_is_followed_to_its_end(place: Place) {
+async fn an_order_carried_out_here_is_followed_to_its_end(place: Place) {
     let mut config = place.config();
     config.orders.paper.step_ms = 20;
     config.orders.retry_first_ms = 10;
@@ -709,8 +709,8 @@ async fn one_connection_follows_many_orders(place: Place) {
     config.connections.order_linger_ms = 3_600_000;
     let gateway = Running::start(config).await;
     let orders: Vec<String> = std::iter::repeat_with(new_order).take(3).collect();
-    publish(&gateway, &orders[0], &life(1, 1, &["building"])).await;
-    publish(&gateway, &orders[1], &life(1, 1, &["failed"])).await;
+    publish(&gateway, &orders[0], &updates_of(1, 1, &["building"])).await;
+    publish(&gateway, &orders[1], &updates_of(1, 1, &["failed"])).await;
     let mut client = Client::connect(&gateway.url("/ws")).await;
     client.next_of_type("connection_established").await;
     let mut channels: Vec<String> = orders.iter().map(|order| format!("order:{order}")).collect();
@@ -733,8 +733,8 @@ async fn one_connection_follows_many_orders(place: Place) {
         (told, seen.values().map(Vec::len).sum::<usize>())
     };
     while take(client.next().await) != (4, 4) {}
-    publish(&gateway, &orders[2], &life(1, 1, &["confirmed"])).await;
-    publish(&gateway, &orders[0], &life(3, 0, &["submitted", "confirmed"])).await;
+    publish(&gateway, &orders[2], &updates_of(1, 1, &["confirmed"])).await;
+    publish(&gateway, &orders[0], &updates_of(3, 0, &["submitted", "confirmed"])).await;
     gateway.publish("pjm", [price("A", 1)]).await;
     while take(client.next().await) != (4, 9) {}
     for (channel, count) in channels.iter().zip([4, 2, 2, 1]) {
@@ -742,7 +742,7 @@ async fn one_connection_follows_many_orders(place: Place) {
     }
     assert_eq!(client.until_pong().await, [] as [Value; 0], "it stays, though all orders have ended");
 
-    // From a position, and from the start again; what a client leaves it gets no more.
+    // From a position, and from the start again; after unsubscribing the client receives nothing more.
     let since = json!({ &channels[0]: format!("{}:2", epochs[&channels[0]]) });
     client.send(&json!({ "type": "subscribe", "channels": [channels[0]], "since": since })).await;
     assert_whole(&client.next().await, 2);
@@ -763,12 +763,12 @@ async fn one_connection_follows_many_orders(place: Place) {
     drop(client);
     gateway.stop().await;
 
-    // Elsewhere each of these subscriptions ends with its order, and the connection stays.
+    // With other settings, each of these subscriptions ends with its order, and the connection stays open.
     let gateway = place.start().await;
     let mut client = Client::connect(&gateway.url("/ws")).await;
     client.next_of_type("connection_established").await;
     let order = new_order();
-    publish(&gateway, &order, &life(1, 1, &["confirmed"])).await;
+    publish(&gateway, &order, &updates_of(1, 1, &["confirmed"])).await;
     let (channel, other) = (format!("order:{order}"), format!("order:{}", new_order()));
     client.send(&json!({ "type": "subscribe", "id": 1, "channels": [channel, other, "zone:pjm"] })).await;
     let ended = client.next_of_type("unsubscribed").await;
@@ -800,7 +800,7 @@ async fn many_orders_and_readers_at_once(place: Place) {
             let (mut watcher, bases) = (Watcher::new(order), bases.clone());
             let mut random = StdRng::seed_from_u64(place * READERS + reader);
             reading.spawn(async move {
-                // At a random moment: some before the order, some after its end.
+                // At a random moment: some before the order exists, some after its end.
                 for _ in 0..random.random_range(0..400) {
                     tokio::task::yield_now().await;
                 }
@@ -818,11 +818,11 @@ async fn many_orders_and_readers_at_once(place: Place) {
             while n < UPDATES {
                 let some = random.random_range(1..=(UPDATES - n).min(3));
                 let at = gateways[random.random_range(0..gateways.len())];
-                publish(at, order, &life(n, some, &[])).await;
+                publish(at, order, &updates_of(n, some, &[])).await;
                 n += some;
             }
             let stage = if place % 2 == 0 { "confirmed" } else { "failed" };
-            publish(gateways[0], order, &life(n, 0, &[stage])).await;
+            publish(gateways[0], order, &updates_of(n, 0, &[stage])).await;
         }
     });
     futures_util::future::join_all(publishing).await;
@@ -837,7 +837,7 @@ async fn many_orders_and_readers_at_once(place: Place) {
         by_order.entry(watcher.order).or_default().push(watcher.seen);
     }
     assert!(by_order.values().all(|seen| seen.iter().all(|one| *one == seen[0])));
-    // Nothing is left of them on the nodes but what the storage keeps.
+    // The nodes release everything; only the storage has anything left.
     for gateway in &gateways {
         eventually("channels are let go", async || {
             (gateway.stats().await["channels"]["active"] == 0).then_some(())
@@ -852,7 +852,7 @@ async fn many_orders_and_readers_at_once(place: Place) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_watched_is_refused_with_a_reason() {
+async fn an_invalid_order_id_is_refused_with_a_reason() {
     let gateway = Place(None).start().await;
     let order = new_order();
     for endpoint in ["/ws/orders", "/api/orders/status"] {
@@ -868,7 +868,7 @@ async fn what_cannot_be_watched_is_refused_with_a_reason() {
     gateway.stop().await;
 }
 
-/// What a socket is told that is closed for good.
+/// The error of a socket that is closed for good.
 async fn refused(gateway: &Running, path: &str) -> Value {
     let mut client = Client::connect(&gateway.url(path)).await;
     let (mut told, code, reason) = client.until_close().await;
@@ -877,12 +877,12 @@ async fn refused(gateway: &Running, path: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_watched_order_too_many_is_refused() {
+async fn the_number_of_watched_orders_without_updates_is_limited() {
     let mut config = config();
     config.channels.zones_max = 1;
     let gateway = Running::start(config).await;
     let published = new_order();
-    publish(&gateway, &published, &life(1, 1, &[])).await;
+    publish(&gateway, &published, &updates_of(1, 1, &[])).await;
     let first = watch(&gateway, &new_order(), None).await;
     let second = watch(&gateway, &new_order(), None).await;
     let order = new_order();
@@ -893,10 +893,10 @@ async fn one_watched_order_too_many_is_refused() {
         (&error["code"], &error["channel"]),
         (&json!("too_many_orders"), &json!(format!("order:{order}")))
     );
-    // What is published and whom it reaches does not depend on who watches.
+    // Publishing and delivery do not depend on that limit.
     let (mut client, _) = watch(&gateway, &published, None).await;
-    publish(&gateway, &order, &life(1, 1, &["failed"])).await;
-    publish(&gateway, &published, &life(2, 0, &["failed"])).await;
+    publish(&gateway, &order, &updates_of(1, 1, &["failed"])).await;
+    publish(&gateway, &published, &updates_of(2, 0, &["failed"])).await;
     updates(&mut client, 1..=2).await;
     gateway.publish("pjm", [price("A", 1)]).await;
     drop((first, second, client, third));
@@ -904,7 +904,7 @@ async fn one_watched_order_too_many_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_the_storage_lost_is_put_back_and_goes_on() {
+async fn an_order_that_the_storage_lost_is_restored_and_continues() {
     let Some(server) = redis(&[]).await else { return };
     let place = Place(Some(server));
     let mut config = place.config();
@@ -912,10 +912,10 @@ async fn an_order_that_the_storage_lost_is_put_back_and_goes_on() {
     let gateway = Running::start(config).await;
     let order = new_order();
     let (mut client, _) = watch(&gateway, &order, None).await;
-    publish(&gateway, &order, &life(1, 2, &[])).await;
+    publish(&gateway, &order, &updates_of(1, 2, &[])).await;
     updates(&mut client, 1..=2).await;
     assert_eq!(place.0.as_ref().unwrap().admin(&["FLUSHALL"]).await, "OK");
-    publish(&gateway, &order, &life(3, 1, &["confirmed"])).await;
+    publish(&gateway, &order, &updates_of(3, 1, &["confirmed"])).await;
     let mut seen = Vec::new();
     while seen.len() < 2 {
         let message = client.next().await;
@@ -926,37 +926,37 @@ async fn an_order_that_the_storage_lost_is_put_back_and_goes_on() {
         }
     }
     assert_eq!(seen, [3, 4]);
-    // Whoever comes now gets all of it.
+    // A new client gets all of it.
     eventually("the log has it all again", async || {
         let told = gateway.get(&format!("/api/orders/{order}")).await.json();
         let numbers: Vec<&Value> = told["updates"].as_array()?.iter().map(|update| &update["n"]).collect();
         (numbers == [1, 2, 3, 4]).then_some(())
     })
     .await;
-    // Nothing follows a terminal update, also when it was lost once.
-    assert_eq!(post(&gateway, &order, &life(5, 1, &[])).await.status, 409);
+    // Nothing follows a terminal update, even after it was lost and restored.
+    assert_eq!(post(&gateway, &order, &updates_of(5, 1, &[])).await.status, 409);
     drop(client);
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn updates_that_went_by_unseen_are_told_and_so_is_the_end() {
+async fn unseen_updates_and_an_unseen_end_are_reported() {
     let Some(server) = redis(&[]).await else { return };
     let place = Place(Some(server));
     let gateway = place.start().await;
     let order = new_order();
     let (mut client, subscribed) = watch(&gateway, &order, None).await;
-    publish(&gateway, &order, &life(1, 1, &[])).await;
+    publish(&gateway, &order, &updates_of(1, 1, &[])).await;
     updates(&mut client, 1..=1).await;
-    // As if another node had published four more while this one heard nothing, the last of them
-    // terminal, and their time had run out.
+    // As if another node had published four more while this one heard nothing, the last of them terminal, and
+    // all had expired.
     let server = place.0.as_ref().unwrap();
     assert_eq!(server.admin(&["DEL", &format!("zw:{{order:{order}}}:log")]).await, "1");
     server.admin(&["HSET", &format!("zw:{{order:{order}}}:meta"), "s", "5", "c", "1"]).await;
     server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     let resync = client.next_of_type("resync").await;
     assert_gap(&resync, 5, 4);
-    // It was told of the log before this began; by now it is called by its own name.
+    // Its epoch was issued before the log began; the log's epoch is the one that it announced.
     assert_eq!(resync["old_epoch"], subscribed["epoch"]);
     assert_eq!(format!("u.{}", resync["epoch"].as_str().unwrap()), subscribed["epoch"].as_str().unwrap());
     until_end(&mut client).await;

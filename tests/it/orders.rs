@@ -1,5 +1,5 @@
-//! Orders from the POST to their end: on memory and on Redis, carried out here, in another process,
-//! and by workers outside.
+//! Orders from the POST to their end: in memory and on Redis, carried out in this process, in another one,
+//! and by outside workers.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ use crate::support::orders::{
 use crate::support::process::{Process, Signal};
 use crate::support::redis::{Configured, free_port, redis};
 
-/// Quick orders that always succeed.
+/// Fast orders that always succeed.
 fn quick(mut config: Config) -> Config {
     config.orders.paper.failure_rate = 0.0;
     config.orders.paper.step_ms = 1;
@@ -33,13 +33,13 @@ fn quick(mut config: Config) -> Config {
     config
 }
 
-/// Carried out by workers outside.
+/// Orders carried out by outside workers.
 fn external(mut config: Config) -> Config {
     config.orders.executor = ExecutorChoice::External;
     config
 }
 
-/// By default, and without a Redis: nothing is at the port that is looked at.
+/// The default configuration without a Redis: nothing listens on the configured port.
 fn alone() -> Config {
     let mut config = config();
     config.storage.backend = StorageChoice::Auto;
@@ -55,7 +55,7 @@ fn on(server: &RedisServer) -> Config {
     config
 }
 
-/// A test body that holds on every storage.
+/// A test that must pass on every storage.
 macro_rules! on_every_storage {
     ($($name:ident),* $(,)?) => {
         mod memory {
@@ -81,27 +81,27 @@ macro_rules! on_every_storage {
 }
 
 on_every_storage!(
-    an_order_is_carried_out_and_told_step_by_step,
+    an_order_is_carried_out_and_each_step_is_published,
     the_same_key_and_order_give_the_same_order,
     orders_are_listed_newest_first_by_status_and_in_pages,
-    an_order_tried_in_vain_becomes_a_dead_letter_and_can_be_placed_again,
-    a_full_queue_refuses_and_leaves_nothing,
+    an_order_that_fails_every_attempt_becomes_a_dead_letter_and_can_be_retried,
+    a_full_queue_refuses_and_stores_nothing,
     a_waiting_order_can_be_cancelled,
-    an_order_under_way_is_cancelled_before_it_is_submitted,
-    a_worker_outside_carries_an_order_out,
-    a_worker_outside_must_keep_the_rules,
-    a_worker_that_went_silent_loses_its_order_and_what_it_says_later_is_refused,
-    a_job_comes_back_after_a_failure_with_the_next_attempt,
-    who_tells_of_an_order_without_a_job_is_anybody,
+    an_order_in_progress_can_be_cancelled_before_it_is_submitted,
+    an_outside_worker_carries_out_an_order,
+    an_outside_worker_must_follow_the_rules,
+    a_silent_worker_loses_its_order_and_its_later_updates_are_refused,
+    after_a_failure_a_job_is_claimed_again_with_the_next_attempt,
+    anybody_may_publish_updates_of_an_order_without_a_job,
     many_orders_end_once_each,
-    an_order_that_was_submitted_for_the_last_time_is_found_out_about,
-    a_run_that_tells_nothing_uses_up_a_try,
-    an_order_that_is_released_goes_on_at_once_in_the_same_attempt,
-    what_nobody_knows_is_unknown_and_not_unavailable,
-    an_order_that_is_completed_can_no_longer_be_cancelled,
+    an_order_submitted_in_its_last_attempt_is_looked_up,
+    a_run_without_updates_uses_up_an_attempt,
+    a_released_order_continues_at_once_in_the_same_attempt,
+    an_order_that_nobody_knows_is_unknown_rather_than_unavailable,
+    a_completed_order_can_no_longer_be_cancelled,
 );
 
-async fn an_order_is_carried_out_and_told_step_by_step(config: Config) {
+async fn an_order_is_carried_out_and_each_step_is_published(config: Config) {
     let gateway = Running::start(quick(config)).await;
     let answer = post_json(gateway.address, "/api/orders/execute", &swap()).await;
     assert_eq!(answer.status, 202);
@@ -162,7 +162,7 @@ async fn the_same_key_and_order_give_the_same_order(config: Config) {
     };
     let first = place("a", &swap()).await;
     assert!(first.status == 202 && !first.head.contains("idempotency-replayed"));
-    // Many at once, and with other white space.
+    // Many requests at once, with different white space.
     let same = swap();
     let again = futures_util::future::join_all((0..8).map(|_| place("a", &same))).await;
     for again in again {
@@ -186,7 +186,7 @@ async fn orders_are_listed_newest_first_by_status_and_in_pages(config: Config) {
         placed.push(place(gateway.address).await);
     }
     placed.reverse();
-    // Those at 1 and 4 are told of.
+    // Orders 1 and 4 get updates.
     let claimed = claim(gateway.address, json!({ "worker": "w", "limit": 7 })).await;
     assert_eq!(claimed.len(), 7);
     for job in claimed.iter().filter(|job| [1, 4].map(|at| placed[at].as_str()).contains(&id_of(job))) {
@@ -218,7 +218,7 @@ async fn orders_are_listed_newest_first_by_status_and_in_pages(config: Config) {
     gateway.stop().await;
 }
 
-async fn an_order_tried_in_vain_becomes_a_dead_letter_and_can_be_placed_again(config: Config) {
+async fn an_order_that_fails_every_attempt_becomes_a_dead_letter_and_can_be_retried(config: Config) {
     let mut config = quick(config);
     config.orders.paper.failure_rate = 1.0;
     let gateway = Running::start(config).await;
@@ -251,7 +251,7 @@ async fn an_order_tried_in_vain_becomes_a_dead_letter_and_can_be_placed_again(co
     gateway.stop().await;
 }
 
-async fn a_full_queue_refuses_and_leaves_nothing(config: Config) {
+async fn a_full_queue_refuses_and_stores_nothing(config: Config) {
     let mut config = external(config);
     config.orders.queue_max = 2;
     let gateway = Running::start(config).await;
@@ -261,7 +261,7 @@ async fn a_full_queue_refuses_and_leaves_nothing(config: Config) {
     assert!(refused.head.contains("retry-after: "), "{refused:?}");
     let stats = gateway.stats().await["orders"].clone();
     assert_eq!((&stats["jobs"]["waiting"], &stats["refused_full"]), (&json!(2), &json!(1)));
-    // One that ends makes room.
+    // An order that ends makes room.
     let job = claim(gateway.address, json!({ "worker": "w" })).await.remove(0);
     assert_eq!(id_of(&job), first);
     let done = json!({ "token": job["token"], "txHash": "0x1", "dex": "raydium" });
@@ -282,7 +282,7 @@ async fn a_waiting_order_can_be_cancelled(config: Config) {
         );
     }
     assert_eq!(get_order(gateway.address, &id).await["cancelRequested"], true);
-    // Whoever asks for work finds none: the order is ended on the way.
+    // A worker that asks for jobs gets none: the gateway ends the order.
     assert_eq!(claim(gateway.address, json!({ "worker": "w" })).await, [] as [Value; 0]);
     let order = until_status(gateway.address, &id, "failed").await;
     assert_eq!(
@@ -296,7 +296,7 @@ async fn a_waiting_order_can_be_cancelled(config: Config) {
     gateway.stop().await;
 }
 
-async fn an_order_under_way_is_cancelled_before_it_is_submitted(config: Config) {
+async fn an_order_in_progress_can_be_cancelled_before_it_is_submitted(config: Config) {
     let gateway = Running::start(external(config)).await;
     let (early, late) = (place(gateway.address).await, place(gateway.address).await);
     let jobs = claim(gateway.address, json!({ "worker": "w", "limit": 2 })).await;
@@ -329,17 +329,17 @@ async fn an_order_under_way_is_cancelled_before_it_is_submitted(config: Config) 
     gateway.stop().await;
 }
 
-async fn a_worker_outside_carries_an_order_out(config: Config) {
+async fn an_outside_worker_carries_out_an_order(config: Config) {
     let gateway = Running::start(external(config)).await;
     let address = gateway.address;
-    // Where there is nothing to do it is told so in the end, and otherwise as soon as there is.
+    // Without jobs it is answered when its wait is over, and otherwise as soon as there is one.
     assert_eq!(claim(address, json!({ "worker": "desk-1", "waitMs": 30 })).await, [] as [Value; 0]);
     let asking =
         async { claim(address, json!({ "worker": "desk-1", "leaseMs": 20_000, "waitMs": 15_000 })).await };
     let (jobs, id) = tokio::join!(asking, place(address));
     let job = &jobs[0];
     assert_eq!(jobs.len(), 1);
-    // Slippage was given in per cent, and goes to workers as the fraction that it always was, too.
+    // Slippage was given in per cent; workers also receive it as the fraction that it always was.
     let mut handed = swap();
     (handed["slippage"], handed["slippagePercent"]) = (json!(0.01), json!(1));
     assert_eq!(
@@ -363,7 +363,7 @@ async fn a_worker_outside_carries_an_order_out(config: Config) {
     for update in [
         json!({ "token": token, "worker": "desk-1", "type": "routing", "progress": 30, "chosenDex": "orca", "message": "found" }),
         json!({ "token": token, "worker": "desk-1", "type": "submitted", "progress": 80 }),
-        // The answer was lost, and the worker says it again.
+        // The answer was lost, and the worker repeats the update.
         json!({ "token": token, "worker": "desk-1", "type": "submitted", "progress": 80 }),
     ] {
         let answer = about(address, job, "progress", &update).await;
@@ -383,7 +383,7 @@ async fn a_worker_outside_carries_an_order_out(config: Config) {
     gateway.stop().await;
 }
 
-async fn a_worker_outside_must_keep_the_rules(config: Config) {
+async fn an_outside_worker_must_follow_the_rules(config: Config) {
     let gateway = Running::start(external(config)).await;
     let address = gateway.address;
     let id = place(address).await;
@@ -417,13 +417,13 @@ async fn a_worker_outside_must_keep_the_rules(config: Config) {
     gateway.stop().await;
 }
 
-async fn a_worker_that_went_silent_loses_its_order_and_what_it_says_later_is_refused(config: Config) {
+async fn a_silent_worker_loses_its_order_and_its_later_updates_are_refused(config: Config) {
     let gateway = Running::start(external(config)).await;
     let address = gateway.address;
     let id = place(address).await;
     let silent = claim(address, json!({ "worker": "silent", "leaseMs": 1_000 })).await.remove(0);
     let building = json!({ "token": silent["token"], "type": "building", "progress": 70 });
-    // Reported under the lease that it asked for.
+    // Reported under the lease that it requested.
     assert_eq!(about(address, &silent, "progress", &building).await.status, 200);
     assert_eq!(
         about(address, &silent, "extend", &json!({ "token": silent["token"], "leaseMs": 1_000 }))
@@ -454,7 +454,7 @@ async fn a_worker_that_went_silent_loses_its_order_and_what_it_says_later_is_ref
     gateway.stop().await;
 }
 
-async fn a_job_comes_back_after_a_failure_with_the_next_attempt(config: Config) {
+async fn after_a_failure_a_job_is_claimed_again_with_the_next_attempt(config: Config) {
     let gateway = Running::start(external(quick(config))).await;
     let address = gateway.address;
     let id = place(address).await;
@@ -473,7 +473,7 @@ async fn a_job_comes_back_after_a_failure_with_the_next_attempt(config: Config) 
     assert_eq!(types(&order), ["routing", "routing", "routing", "failed"]);
     assert_eq!(order["lastUpdate"]["attempts"], 3);
     assert_eq!(gateway.get("/api/orders/dead-letters").await.json()["deadLetters"][0]["orderId"], json!(id));
-    // One that makes no sense to repeat ends at once, and is no dead letter.
+    // A failure that must not be retried ends the order at once, without a dead letter.
     let other = place(address).await;
     let job = claim(address, json!({ "worker": "w" })).await.remove(0);
     let failure = json!({ "token": job["token"], "error": { "code": "unknown_token", "message": "no" }, "retry": false });
@@ -489,7 +489,7 @@ async fn a_job_comes_back_after_a_failure_with_the_next_attempt(config: Config) 
     gateway.stop().await;
 }
 
-async fn who_tells_of_an_order_without_a_job_is_anybody(config: Config) {
+async fn anybody_may_publish_updates_of_an_order_without_a_job(config: Config) {
     let gateway = Running::start(external(config)).await;
     let address = gateway.address;
     let id = "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
@@ -546,7 +546,7 @@ async fn many_orders_end_once_each(config: Config) {
     gateway.stop().await;
 }
 
-async fn an_order_that_was_submitted_for_the_last_time_is_found_out_about(config: Config) {
+async fn an_order_submitted_in_its_last_attempt_is_looked_up(config: Config) {
     let mut config = external(config);
     config.orders.attempts_max = 1;
     let gateway = Running::start(config).await;
@@ -555,7 +555,7 @@ async fn an_order_that_was_submitted_for_the_last_time_is_found_out_about(config
     let first = claim(address, json!({ "worker": "a", "leaseMs": 1_000 })).await.remove(0);
     let submitted = json!({ "token": first["token"], "type": "submitted", "progress": 80 });
     assert_eq!(about(address, &first, "progress", &submitted).await.status, 200);
-    // It dies here. The next one gets the same attempt, and cannot begin anew.
+    // This worker dies. The next one gets the same attempt, and must not start over.
     let next =
         eventually("the lease runs out", async || claim(address, json!({ "worker": "b" })).await.pop()).await;
     assert_eq!(
@@ -567,7 +567,7 @@ async fn an_order_that_was_submitted_for_the_last_time_is_found_out_about(config
     let failure = json!({ "token": next["token"], "error": { "code": "unknown", "message": "not found" }, "retry": true });
     assert_eq!(about(address, &next, "fail", &failure).await.json()["outcome"], "failed");
     assert_eq!(types(&get_order(address, &id).await), ["submitted", "failed"]);
-    // Placing it again might trade twice, so it takes a word.
+    // Retrying it might trade twice, so it must be forced.
     let letters = gateway.get("/api/orders/dead-letters").await.json();
     assert_eq!(letters["deadLetters"][0]["submitted"], true);
     let retry = format!("/api/orders/dead-letters/{id}/retry");
@@ -576,7 +576,7 @@ async fn an_order_that_was_submitted_for_the_last_time_is_found_out_about(config
     gateway.stop().await;
 }
 
-async fn a_run_that_tells_nothing_uses_up_a_try(config: Config) {
+async fn a_run_without_updates_uses_up_an_attempt(config: Config) {
     let gateway = Running::start(external(quick(config))).await;
     let address = gateway.address;
     let id = place(address).await;
@@ -592,7 +592,7 @@ async fn a_run_that_tells_nothing_uses_up_a_try(config: Config) {
     }
     assert_eq!(types(&get_order(address, &id).await), ["failed"]);
 
-    // What is told then is told of the attempt that it is.
+    // An update then belongs to the current attempt.
     let id = place(address).await;
     let job = claim(address, json!({ "worker": "w" })).await.remove(0);
     let failure = json!({ "token": job["token"], "error": { "code": "x", "message": "y" }, "retry": true });
@@ -607,7 +607,7 @@ async fn a_run_that_tells_nothing_uses_up_a_try(config: Config) {
     gateway.stop().await;
 }
 
-async fn an_order_that_is_released_goes_on_at_once_in_the_same_attempt(config: Config) {
+async fn a_released_order_continues_at_once_in_the_same_attempt(config: Config) {
     let gateway = Running::start(external(quick(config))).await;
     let address = gateway.address;
     let id = place(address).await;
@@ -619,14 +619,14 @@ async fn an_order_that_is_released_goes_on_at_once_in_the_same_attempt(config: C
         let step =
             |kind: &str, progress: u64| json!({ "token": job["token"], "type": kind, "progress": progress });
         if run > 1 {
-            // It was at 60.
+            // Its progress was 60.
             let wrong = about(address, &job, "progress", &step("building", 50)).await;
             wrong.problem(422, "invalid_update");
         }
         for (kind, progress) in [("routing", 10), ("building", 60)] {
             assert_eq!(about(address, &job, "progress", &step(kind, progress)).await.status, 200);
         }
-        // Within a run nothing goes back.
+        // Within a run progress does not go back.
         about(address, &job, "progress", &step("routing", 10)).await.problem(422, "invalid_update");
         if run < 4 {
             let released = about(address, &job, "release", &json!({ "token": job["token"] })).await;
@@ -641,7 +641,7 @@ async fn an_order_that_is_released_goes_on_at_once_in_the_same_attempt(config: C
     }
     let order = get_order(address, &id).await;
     assert_eq!((types(&order).len(), &order["attempt"], &order["run"]), (9, &json!(1), &json!(4)));
-    // One that was cancelled meanwhile ends.
+    // An order that was cancelled meanwhile ends.
     let other = place(address).await;
     let job = claim(address, json!({ "worker": "w" })).await.remove(0);
     assert_eq!(gateway.post_empty(&format!("/api/orders/{other}/cancel")).await.status, 202);
@@ -650,7 +650,7 @@ async fn an_order_that_is_released_goes_on_at_once_in_the_same_attempt(config: C
     gateway.stop().await;
 }
 
-async fn what_nobody_knows_is_unknown_and_not_unavailable(config: Config) {
+async fn an_order_that_nobody_knows_is_unknown_rather_than_unavailable(config: Config) {
     let gateway = Running::start(external(config)).await;
     let address = gateway.address;
     let unknown = "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a12";
@@ -670,7 +670,7 @@ async fn what_nobody_knows_is_unknown_and_not_unavailable(config: Config) {
     ] {
         about(address, &job, what, &body).await.problem(409, "lease_lost");
     }
-    // One that others tell of has no job.
+    // An order with updates from others has no job.
     crate::support::orders::update(address, unknown, json!({ "type": "routing", "progress": 10 })).await;
     gateway.post_empty(&format!("/api/orders/{unknown}/cancel")).await.problem(409, "no_job");
     gateway.post_empty(&retry).await.problem(404, "unknown_dead_letter");
@@ -678,12 +678,12 @@ async fn what_nobody_knows_is_unknown_and_not_unavailable(config: Config) {
     gateway.stop().await;
 }
 
-async fn an_order_that_is_completed_can_no_longer_be_cancelled(config: Config) {
+async fn a_completed_order_can_no_longer_be_cancelled(config: Config) {
     let gateway = Running::start(external(config)).await;
     let address = gateway.address;
     let id = place(address).await;
     let job = claim(address, json!({ "worker": "w" })).await.remove(0);
-    // How it ends is the call's to say, not a field's.
+    // The call determines the ending, not a field.
     let done = json!({ "token": job["token"], "type": "submitted", "progress": 90, "txHash": "0x1" });
     assert_eq!(about(address, &job, "complete", &done).await.status, 200);
     assert_eq!(types(&get_order(address, &id).await), ["confirmed"]);
@@ -721,10 +721,10 @@ fn id_of(job: &Value) -> &str {
     job["jobId"].as_str().unwrap()
 }
 
-// What needs no storage of a certain kind
+// Independent of the storage
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_order_is_told_field_by_field() {
+async fn an_invalid_order_is_refused_field_by_field() {
     let gateway = Running::start(external(config())).await;
     let post = async |kind: &str, body: &[u8]| {
         request(gateway.address, "POST", "/api/orders/execute", &[("content-type", kind)], body).await
@@ -757,7 +757,7 @@ async fn slippage_may_be_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_is_whatever_fits_the_schema() {
+async fn an_order_may_be_anything_that_fits_the_schema() {
     let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/power/order.schema.json");
     let with_schema = |mut config: Config| {
         config.orders.schema = schema.to_owned();
@@ -767,7 +767,7 @@ async fn an_order_is_whatever_fits_the_schema() {
         "side": "sell", "hub": "WESTERN HUB", "quantity": 50, "limit": 41.25,
         "period": { "start": "2026-12-01T15:00:00-05:00", "end": "2026-12-01T16:00:00-05:00" }
     });
-    // All of it is handed to a worker.
+    // A worker receives all of it.
     let gateway = Running::start(with_schema(external(config()))).await;
     let id = crate::support::orders::place_this(gateway.address, &trade).await;
     let job = claim(gateway.address, json!({ "worker": "w" })).await.remove(0);
@@ -786,7 +786,7 @@ async fn an_order_is_whatever_fits_the_schema() {
     post_json(gateway.address, "/api/orders/execute", &swap()).await.problem(422, "invalid_order");
     gateway.stop().await;
 
-    // On paper it is filled no worse than its limit.
+    // The paper executor fills it no worse than its limit.
     let gateway = Running::start(with_schema(quick(config()))).await;
     let id = crate::support::orders::place_this(gateway.address, &trade).await;
     let order = until_status(gateway.address, &id, "confirmed").await;
@@ -803,7 +803,7 @@ async fn an_order_is_whatever_fits_the_schema() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_address_of_the_socket_is_the_one_that_the_client_uses() {
+async fn the_socket_address_uses_the_clients_host() {
     let mut config = external(config());
     config.http.trusted_proxies = vec!["127.0.0.1".to_owned()];
     let gateway = Running::start(config).await;
@@ -826,8 +826,8 @@ async fn jobs_are_offered_outside_only_where_that_is_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_that_nobody_could_carry_out_or_that_would_be_lost_are_refused() {
-    // Redis is configured, and does not serve.
+async fn orders_that_could_not_be_carried_out_or_would_be_lost_are_refused() {
+    // Redis is configured, but does not serve.
     let mut away = quick(config());
     away.storage.backend = StorageChoice::Redis;
     away.storage.redis.url = Some(format!("redis://127.0.0.1:{}", free_port()));
@@ -846,7 +846,7 @@ async fn orders_that_nobody_could_carry_out_or_that_would_be_lost_are_refused() 
     post_json(gateway.address, "/api/orders/execute", &swap()).await.problem(503, "no_worker");
     gateway.stop().await;
 
-    // A worker alone would wait for ever for orders in its own memory.
+    // A process with only the worker role would wait forever for orders in its own memory.
     away.node.roles = vec![Role::Worker];
     away.storage.backend = StorageChoice::Auto;
     let refused = Gateway::start(away).await.unwrap_err();
@@ -861,7 +861,7 @@ fn settings<'a>(redis: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let mut settings = vec![
         "storage.backend=redis",
         "storage.required=true",
-        // A busy machine does not keep a worker from starting.
+        // A busy machine must not prevent a worker from starting.
         "storage.redis.connect_timeout_ms=10000",
         redis,
         "http.drain_s=0",
@@ -875,7 +875,7 @@ fn settings<'a>(redis: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_work_is_done_in_another_process() {
+async fn orders_are_carried_out_by_another_process() {
     let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.node.roles = vec![Role::Gateway];
@@ -885,7 +885,7 @@ async fn the_work_is_done_in_another_process() {
 
     let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
     let worker = Process::start(&settings(&redis, &["node.roles=worker", "orders.paper.step_ms=5"])).await;
-    // It tells how it does, and nothing else.
+    // It serves its health, and nothing else.
     let answer = request(worker.address, "GET", "/health/ready", &[], b"").await;
     assert_eq!(answer.status, 200);
     request(worker.address, "GET", "/api/orders", &[], b"").await.problem(404, "no_gateway");
@@ -895,13 +895,13 @@ async fn the_work_is_done_in_another_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_ends_once_when_its_worker_is_killed_or_stands_still() {
+async fn an_order_ends_once_when_its_worker_is_killed_or_frozen() {
     let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.node.roles = vec![Role::Gateway];
     let gateway = Running::start(config).await;
     let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
-    // The lease is longer than a busy machine stands still, and the steps leave time for the signal.
+    // The lease outlasts a stall of a busy machine, and the steps leave time for the signal.
     let slow = settings(&redis, &["node.roles=worker", "orders.paper.step_ms=1000", "orders.concurrency=4"]);
     for signal in [Signal::KILL, Signal::STOP] {
         let first = Process::start(&slow).await;
@@ -922,10 +922,10 @@ async fn an_order_ends_once_when_its_worker_is_killed_or_stands_still() {
         for id in &ids {
             attempts.push(until_status(gateway.address, id, "confirmed").await["attempt"].as_u64().unwrap());
         }
-        // Those that were far enough may have ended with the first one.
+        // Orders that were nearly finished may have ended with the first worker.
         assert!(attempts.iter().any(|attempt| *attempt >= 2), "{attempts:?}");
         if signal == Signal::STOP {
-            // It wakes up, and must find that the orders are no longer its own.
+            // It continues, and must notice that the orders are no longer its own.
             first.signal(Signal::CONT);
             let noticed = eventually("it notices", async || {
                 let stats = request(first.address, "GET", "/ws/stats", &[], b"").await.json();
@@ -947,7 +947,7 @@ async fn an_order_ends_once_when_its_worker_is_killed_or_stands_still() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_and_their_updates_outlive_a_killed_gateway() {
+async fn orders_and_their_updates_survive_a_killed_gateway() {
     let Some(server) = redis(&[]).await else { return };
     let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
     let all = settings(&redis, &["orders.paper.step_ms=300"]);
@@ -990,7 +990,7 @@ async fn an_outage_in_the_middle_of_an_order_doubles_nothing() {
     })
     .await;
     server.freeze().unwrap();
-    // It comes as far as it may without Redis.
+    // It proceeds as far as it may without Redis.
     eventually("the order's submission is tried again and again", async || {
         let stats = gateway.stats().await;
         (stats["orders"]["storage_failures"].as_u64() >= Some(5)).then_some(())
@@ -1007,13 +1007,13 @@ async fn an_outage_in_the_middle_of_an_order_doubles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_is_stopped_gives_its_orders_back() {
+async fn a_worker_that_is_stopped_releases_its_orders() {
     let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.node.roles = vec![Role::Gateway];
     let gateway = Running::start(config).await;
     let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
-    // Its lease and its steps are long: only giving it back lets another one go on in time.
+    // Its lease and its steps are long, so another worker can continue in time only if the order is released.
     let slow = settings(
         &redis,
         &[
@@ -1029,7 +1029,7 @@ async fn a_worker_that_is_stopped_gives_its_orders_back() {
     until_status(gateway.address, &id, "routing").await;
     first.signal(Signal::TERM);
     assert!(first.ended().await.success());
-    // More often than an order may be tried: being stopped uses up no attempt.
+    // More often than the permitted attempts: being stopped uses up no attempt.
     let mut next = Process::start(&slow).await;
     eventually("it is taken up again", async || {
         let order = get_order(gateway.address, &id).await;
@@ -1046,7 +1046,7 @@ async fn a_worker_that_is_stopped_gives_its_orders_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_was_submitted_by_a_killed_worker_is_not_submitted_anew() {
+async fn an_order_submitted_by_a_killed_worker_is_not_submitted_again() {
     let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.node.roles = vec![Role::Gateway];
@@ -1060,7 +1060,7 @@ async fn an_order_that_was_submitted_by_a_killed_worker_is_not_submitted_anew() 
     drop(first);
     let _second = Process::start(&settings(&redis, &["node.roles=worker", "orders.paper.step_ms=5"])).await;
     let order = until_status(gateway.address, &id, "confirmed").await;
-    // It was found out about: nothing is routed, built and sent again.
+    // The worker looked it up: nothing is routed, built and submitted again.
     let before = submitted["updates"].as_array().unwrap().len();
     let after = types(&order)[before..].to_vec();
     assert!(
@@ -1074,7 +1074,7 @@ async fn an_order_that_was_submitted_by_a_killed_worker_is_not_submitted_anew() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_claimed_and_not_handed_over_at_a_stop_is_given_back() {
+async fn jobs_claimed_but_not_delivered_at_a_stop_are_released() {
     let Some(server) = redis(&[]).await else { return };
     let (mut one, other) =
         (Running::start(external(on(&server))).await, Running::start(external(on(&server))).await);
@@ -1084,7 +1084,7 @@ async fn what_was_claimed_and_not_handed_over_at_a_stop_is_given_back() {
     }
     let address = one.address;
     let mut workers = JoinSet::new();
-    // A worker whose connection is closed without an answer panics; what it had before counts.
+    // A worker whose connection is closed without an answer panics; the jobs it received before count.
     let got = Arc::<Mutex<Vec<String>>>::default();
     for _ in 0..8 {
         let got = Arc::clone(&got);
@@ -1127,7 +1127,7 @@ async fn what_was_claimed_and_not_handed_over_at_a_stop_is_given_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_goes_away_while_it_waits_is_given_nothing() {
+async fn a_worker_that_disconnects_while_waiting_gets_no_job() {
     let gateway = Running::start(external(config())).await;
     let wish = json!({ "worker": "gone", "leaseMs": 600_000, "waitMs": 30_000 }).to_string();
     let mut stream = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
@@ -1153,7 +1153,7 @@ async fn a_worker_that_goes_away_while_it_waits_is_given_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_takes_only_orders_that_are_meant_for_its_kind() {
+async fn a_worker_claims_only_orders_for_its_kind_of_executor() {
     let Some(server) = redis(&[]).await else { return };
     let (outside, paper) =
         (Running::start(external(on(&server))).await, Running::start(quick(on(&server))).await);
@@ -1162,7 +1162,7 @@ async fn a_worker_takes_only_orders_that_are_meant_for_its_kind() {
     assert_eq!(get_order(paper.address, &mine).await["status"], "pending");
     let claimed = claim(outside.address, json!({ "worker": "w", "limit": 10 })).await;
     assert_eq!(claimed.iter().map(id_of).collect::<Vec<_>>(), [mine.as_str()]);
-    // They say so.
+    // Both report the other executor.
     for (gateway, own, other) in [(&outside, "external", "paper"), (&paper, "paper", "external")] {
         let health = eventually("the other executor is found", async || {
             let health = gateway.get("/health").await.json();
@@ -1177,7 +1177,7 @@ async fn a_worker_takes_only_orders_that_are_meant_for_its_kind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_at_work_is_cancelled_without_waiting_for_its_next_step() {
+async fn an_order_in_progress_is_cancelled_without_waiting_for_its_next_step() {
     let mut config = quick(config());
     config.orders.paper.step_ms = 3_600_000;
     config.orders.run_timeout_s = 3_600;
@@ -1190,7 +1190,7 @@ async fn an_order_at_work_is_cancelled_without_waiting_for_its_next_step() {
     gateway.stop().await;
 }
 
-/// An executor that does what its order's metadata says.
+/// An executor that does what the order's metadata says.
 #[derive(Debug)]
 struct Scripted;
 
@@ -1222,10 +1222,10 @@ impl OrderExecutor for Scripted {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_executor_of_ones_own_is_kept_to_the_rules() {
+async fn a_custom_executor_must_follow_the_rules() {
     let mut config = quick(config());
     config.orders.run_timeout_s = 2;
-    // Nothing here waits for the end of one.
+    // No test here waits for a lease to expire.
     config.orders.lease_s = 3_600;
     let gateway = Running::start_with(config, Arc::new(Scripted)).await;
     let place = async |metadata: Value| {
@@ -1243,7 +1243,7 @@ async fn an_executor_of_ones_own_is_kept_to_the_rules() {
     assert_eq!(types(&order), ["routing", "building", "submitted", "confirmed"]);
     let first = &order["updates"][1];
     assert_eq!((&first["executor"], &first["progress"]), (&json!("scripted"), &json!(50)));
-    // (order, how it ends, after how many attempts)
+    // (order, its error code, the number of attempts)
     for (id, code, attempts) in
         [(&back, "executor_error", 1), (&hangs, "timeout", 3), (&panics, "executor_error", 3)]
     {

@@ -1,4 +1,4 @@
-//! What becomes of orders while Redis is away, and when it is back.
+//! Orders while Redis is away, and once it is back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::support::orders::{
 use crate::support::redis::{Configured, redis};
 use crate::support::stores::connect;
 
-/// A Redis that has after its death all that it had acknowledged.
+/// A Redis that still has everything acknowledged after it was killed.
 async fn durable() -> Option<RedisServer> {
     redis(&DURABLE).await
 }
@@ -56,7 +56,7 @@ async fn get(gateway: &Running, id: &str) -> Answer {
     gateway.get(&format!("/api/orders/{id}")).await
 }
 
-/// Waits until a node shows an order with a status, by whatever ways.
+/// Waits until a node shows an order with this status, following redirects.
 async fn until_shown(gateway: &Running, id: &str, status: &str) -> Value {
     eventually(&format!("order {id} is shown as {status}"), async || {
         let answer = get(gateway, id).await;
@@ -74,7 +74,7 @@ async fn place_under(gateway: &Running, key: &str) -> Answer {
 // Gateways
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_accepted_order_is_carried_out_where_it_was_placed_and_known_to_all_afterwards() {
+async fn an_order_accepted_in_an_outage_is_carried_out_there_and_known_to_all_afterwards() {
     let Some(mut server) = durable().await else { return };
     let config = on(&server, WhenDegraded::Accept);
     let (a, b) = (Running::start(config.clone()).await, Running::start(config).await);
@@ -90,7 +90,8 @@ async fn an_accepted_order_is_carried_out_where_it_was_placed_and_known_to_all_a
     let order = until_status(a.address, &id, "confirmed").await;
     assert_eq!((&order["degraded"], &order["gap"]), (&json!(true), &json!(0)), "{order}");
     check_whole(order["updates"].as_array().unwrap(), "confirmed");
-    // Nobody else can have told of it: its socket is told that this is all, and ends while Redis is away.
+    // No other node can have published updates of it, so its socket reports it complete, and ends during the
+    // outage.
     let mut client = Client::connect(&a.url(&format!("/ws/orders/{id}"))).await;
     let subscribed = client.next_of_type("subscribed").await;
     assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)), "{subscribed}");
@@ -115,7 +116,7 @@ async fn an_accepted_order_is_carried_out_where_it_was_placed_and_known_to_all_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn by_default_no_order_is_placed_and_what_is_known_is_shown() {
+async fn by_default_no_order_is_accepted_in_an_outage_and_known_ones_are_shown() {
     let Some(mut server) = durable().await else { return };
     let gateway = Running::start(on(&server, WhenDegraded::Reject)).await;
     let id = place(gateway.address).await;
@@ -136,7 +137,7 @@ async fn by_default_no_order_is_placed_and_what_is_known_is_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_under_way_goes_on_and_is_submitted_when_redis_is_back() {
+async fn an_order_in_progress_continues_and_is_submitted_once_redis_is_back() {
     let Some(mut server) = durable().await else { return };
     let mut config = on(&server, WhenDegraded::Reject);
     config.orders.paper.step_ms = 400;
@@ -147,7 +148,7 @@ async fn an_order_under_way_goes_on_and_is_submitted_when_redis_is_back() {
     until_status(a.address, &id, "routing").await;
     server.kill().await.unwrap();
     until_state(&a, "degraded").await;
-    // It comes as far as it may without what is shared.
+    // It proceeds as far as it may without shared state.
     let order = until_status(a.address, &id, "building").await;
     assert_eq!(order["degraded"], true, "{order}");
     server.restart().await.unwrap();
@@ -168,7 +169,7 @@ async fn an_order_under_way_goes_on_and_is_submitted_when_redis_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn updates_from_outside_flow_on_in_an_outage() {
+async fn outside_updates_are_accepted_in_an_outage() {
     let Some(mut server) = durable().await else { return };
     let config = on(&server, WhenDegraded::Reject);
     let kept = config.storage.retention.orders.updates;
@@ -207,7 +208,10 @@ async fn updates_from_outside_flow_on_in_an_outage() {
         let update = watcher.next_of_type("routing").await;
         assert_eq!(update["late"], true, "{update}");
         let expected = if index == 0 { json!(true) } else { Value::Null };
-        assert_eq!(update["missedBefore"], expected, "the oldest were let go, which is said once: {update}");
+        assert_eq!(
+            update["missedBefore"], expected,
+            "the oldest were dropped, which is reported once: {update}"
+        );
     }
     update(b.address, &known, json!({ "type": "confirmed", "progress": 100 })).await;
     a.stop().await;
@@ -215,7 +219,7 @@ async fn updates_from_outside_flow_on_in_an_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_alone_waits_for_redis_and_goes_on() {
+async fn a_process_with_only_the_worker_role_waits_for_redis_and_continues() {
     let Some(mut server) = durable().await else { return };
     let mut config = on(&server, WhenDegraded::Reject);
     config.node.roles = vec![Role::Worker];
@@ -235,7 +239,7 @@ async fn a_worker_alone_waits_for_redis_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_without_a_worker_keeps_orders_for_those_that_have_one() {
+async fn a_gateway_without_a_worker_queues_orders_for_those_with_one() {
     let Some(mut server) = durable().await else { return };
     let mut config = on(&server, WhenDegraded::Accept);
     config.node.roles = vec![Role::Worker];
@@ -257,7 +261,7 @@ async fn a_gateway_without_a_worker_keeps_orders_for_those_that_have_one() {
 const BOUNDS: JobBounds = JobBounds { unfinished: 100, kept: 1_000, kept_for: Duration::from_secs(3_600) };
 const LEASE: Duration = Duration::from_secs(60);
 
-/// Nodes whose storage switches.
+/// Nodes with a switching storage.
 struct Nodes {
     server: RedisServer,
     drivers: JoinSet<()>,
@@ -301,7 +305,7 @@ fn keyed(key: &str, fingerprint: &str) -> NewJob {
     NewJob { idempotency, ..job(key) }
 }
 
-/// Claims everything that comes, from all nodes, until `count` jobs were claimed; none may be twice.
+/// Claims jobs from all nodes until `count` were claimed; none may be claimed twice.
 async fn claim_all(nodes: &[&SharedBackend], count: usize) -> Vec<zonewire::storage::ClaimedJob> {
     let mut claimed: Vec<zonewire::storage::ClaimedJob> = Vec::new();
     eventually("all jobs are claimed", async || {
@@ -319,7 +323,7 @@ async fn claim_all(nodes: &[&SharedBackend], count: usize) -> Vec<zonewire::stor
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_go_to_redis_as_they_stand() {
+async fn jobs_are_moved_to_redis_in_their_current_state() {
     let Some(mut nodes) = Nodes::new().await else { return };
     let (a, b) = (nodes.open().await, nodes.open().await);
     let shared = job("shared");
@@ -335,10 +339,10 @@ async fn jobs_go_to_redis_as_they_stand() {
         assert_eq!(a.enqueue_here(job, &BOUNDS).await.unwrap(), Enqueued::Queued);
         assert_eq!(a.enqueue_here(job, &BOUNDS).await.unwrap(), Enqueued::Repeated(job.id));
     }
-    assert_eq!(b.claim("paper", 10, LEASE).await.unwrap(), [], "they are another node's");
+    assert_eq!(b.claim("paper", 10, LEASE).await.unwrap(), [], "they belong to another node");
     let claimed = a.claim("paper", 4, LEASE).await.unwrap();
     let names: Vec<_> = claimed.iter().map(|job| job.payload.clone()).collect();
-    assert_eq!(names, ["runs", "done", "dead", "delayed"], "and what Redis has is nobody's");
+    assert_eq!(names, ["runs", "done", "dead", "delayed"], "and those in Redis belong to nobody");
     let [runs, done, dead, delayed] = claimed.as_slice() else { panic!("{claimed:?}") };
     assert_eq!(a.commit(runs.id, runs.token, LEASE).await.unwrap(), Held::Yes);
     assert_eq!(a.finish(done.id, done.token, &Ending::Done).await.unwrap(), Held::Yes);
@@ -372,7 +376,7 @@ async fn jobs_go_to_redis_as_they_stand() {
     assert_eq!(views[2].error.as_deref(), Some("in\nvain"));
     assert_eq!(views[0].token, runs.token);
     let mine = eventually("this node agrees", async || a.extend(runs.id, runs.token, LEASE).await.ok()).await;
-    assert_eq!(mine, Held::Yes, "whoever has it goes on under the same token");
+    assert_eq!(mine, Held::Yes, "its worker continues under the same token");
 
     let claimed = claim_all(&[&a, &b], 4).await;
     let first = &claimed[0];
@@ -388,7 +392,7 @@ async fn jobs_go_to_redis_as_they_stand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_was_used_twice_is_told_and_a_repetition_not_begun() {
+async fn a_key_used_on_two_sides_is_reported_and_the_repetition_cancelled() {
     let Some(mut nodes) = Nodes::new().await else { return };
     let (a, b) = (nodes.open().await, nodes.open().await);
     let known = keyed("known", "1");
@@ -413,7 +417,7 @@ async fn a_key_that_was_used_twice_is_told_and_a_repetition_not_begun() {
     .await;
     assert_eq!(repeated, Enqueued::Repeated(fresh.id));
     let view = eventually("the repetition is known", async || b.job(twice.id).await.ok().flatten()).await;
-    assert!(view.cancelled, "nobody had begun it, and the same order is there: {view:?}");
+    assert!(view.cancelled, "nobody had started it, and the same order exists: {view:?}");
     assert_eq!(a.enqueue(&keyed("elsewhere", "1"), &BOUNDS).await.unwrap(), Enqueued::Repeated(elsewhere.id));
     let claimed = claim_all(&[&a, &b], 5).await;
     let cancelled: Vec<_> = claimed.iter().filter(|job| job.cancelled).map(|job| job.id).collect();
@@ -433,12 +437,12 @@ fn some_jobs() -> JobBounds {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_whose_claim_was_not_answered_does_not_wait_for_its_lease() {
+async fn an_order_with_an_unanswered_claim_does_not_wait_for_its_lease() {
     let Some(server) = redis(&[]).await else { return };
     let proxy = Proxy::start(server.target.address).await.unwrap();
     let mut config = on(&server, WhenDegraded::Reject);
     config.storage.redis.port = Some(proxy.address.port());
-    // Nobody waits for so long here.
+    // Longer than the test.
     config.orders.lease_s = 3_600;
     let gateway = Running::start(config).await;
     until_state(&gateway, "healthy").await;
@@ -456,7 +460,7 @@ async fn an_order_whose_claim_was_not_answered_does_not_wait_for_its_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_claimed_without_an_answer_is_there_for_others_when_the_claimant_is_back() {
+async fn jobs_of_an_unanswered_claim_are_available_once_the_claimant_is_back() {
     let Some(server) = redis(&[]).await else { return };
     let proxy = Proxy::start(server.target.address).await.unwrap();
     let mut config = server.patient_config();
@@ -472,8 +476,8 @@ async fn what_was_claimed_without_an_answer_is_there_for_others_when_the_claiman
     claimant.claim("paper", 1, lease).await.unwrap_err();
     let held = store.job(job.id).await.unwrap().unwrap();
     assert_eq!((held.state, held.run), (JobState::Claimed, 1));
-    assert_eq!(store.claim("paper", 1, lease).await.unwrap(), [], "nobody else knows that it is nobody's");
-    // For workers of another kind, but it is this process.
+    assert_eq!(store.claim("paper", 1, lease).await.unwrap(), [], "others cannot know that nobody has it");
+    // For another kind of worker, but for the same process.
     let other = NewJob { id: OrderId::random().into(), kind: Some("other".into()), ..job.clone() };
     assert_eq!(store.enqueue(&other, &some_jobs()).await.unwrap(), Enqueued::Queued);
     let claimed = eventually("redis lets it in again", async || {
@@ -489,7 +493,7 @@ async fn what_was_claimed_without_an_answer_is_there_for_others_when_the_claiman
     assert!(again.token > held.token, "under a token of its own");
     assert_eq!(store.extend(job.id, held.token, lease).await.unwrap(), Held::Lost);
     assert_eq!(store.finish(job.id, again.token, &Ending::Done).await.unwrap(), Held::Yes);
-    // What is known to be claimed stays claimed.
+    // A claim that was answered stays in effect.
     let known = claimant.claim("other", 1, lease).await.unwrap().remove(0);
     assert_eq!(claimant.claim("other", 1, lease).await.unwrap(), []);
     assert_eq!(store.extend(known.id, known.token, lease).await.unwrap(), Held::Yes);

@@ -1,5 +1,4 @@
-//! A client that comes back, in the first moments of an outage, to a gateway that does not know its
-//! channel.
+//! A client that reconnects early in an outage to a gateway that does not know its channel.
 
 use serde_json::Value;
 use zonewire::config::Config;
@@ -20,8 +19,8 @@ fn on(server: &RedisServer) -> Config {
     config
 }
 
-/// Publishes three prices at one gateway, has Redis hang, and comes back to another one that has
-/// noticed, after the first price.
+/// Publishes three prices at one gateway, freezes Redis, and reconnects to another gateway that has noticed,
+/// with the position after the first price.
 async fn come_back(server: &RedisServer, publisher: &Running, to: &Running, zone: &str) -> Client {
     eventually("Redis serves the publisher", async || {
         (publisher.get("/ws/health").await.json()["status"] == "healthy").then_some(())
@@ -42,11 +41,11 @@ async fn come_back(server: &RedisServer, publisher: &Running, to: &Running, zone
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_position_is_known_again_when_redis_is_back_in_a_moment() {
+async fn a_position_is_resumed_if_redis_returns_within_moments() {
     let Some(server) = redis(&[]).await else { return };
     let a = Running::start(on(&server)).await;
-    // A machine that stands still makes a moment a long time; then there is another one. Each has a
-    // gateway of its own, since one that has relapsed trusts Redis later.
+    // A stalling machine makes the outage long; then another round follows. Each round has a fresh gateway,
+    // since one that has relapsed trusts Redis later.
     for round in 0..6 {
         let b = Running::start(on(&server)).await;
         let mut client = come_back(&server, &a, &b, &format!("zone-{round}")).await;
@@ -69,7 +68,7 @@ async fn a_position_is_known_again_when_redis_is_back_in_a_moment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_for_a_redis_that_stays_away() {
+async fn a_client_does_not_wait_for_a_redis_that_stays_away() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     let mut client = come_back(&server, &a, &b, "pjm").await;

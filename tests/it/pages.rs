@@ -1,4 +1,4 @@
-//! Pages of other origins, names of others, and what proxies say of both.
+//! Pages of other origins, other host names, and what proxies say about both.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use crate::support::gateway::{Answer, JSON, Running, config, price, read_answer, request};
 use crate::support::process::{Process, Signal};
 
-/// The answer to a head with these lines, of an upgrade or not.
+/// The answer to a request with these header lines.
 async fn ask(address: SocketAddr, method: &str, path: &str, lines: &[(&str, &str)]) -> Answer {
     let mut head = format!("{method} {path} HTTP/1.1\r\n");
     for (name, value) in lines {
@@ -31,7 +31,7 @@ async fn upgrade(address: SocketAddr, lines: &[(&str, &str)]) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_whose_name_was_led_to_this_machine_gets_nothing() {
+async fn a_page_whose_host_name_was_rebound_to_this_machine_gets_nothing() {
     let mut process = Process::start(&["storage.backend=memory", "http.drain_s=0"]).await;
     let address = process.address;
     let host = format!("evil.example:{}", address.port());
@@ -74,7 +74,7 @@ async fn a_page_whose_name_was_led_to_this_machine_gets_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_proxy_says_counts_where_it_is_trusted() {
+async fn forwarding_headers_count_only_from_trusted_proxies() {
     let (mut trusting, mut named) = (config(), config());
     trusting.http.trusted_proxies = vec!["127.0.0.1".to_owned()];
     named.http.public_url = Some("https://stream.example.com".to_owned());
@@ -88,14 +88,15 @@ async fn what_a_proxy_says_counts_where_it_is_trusted() {
     let short = ("Host", "zonewire");
     type Lines<'a> = &'a [(&'a str, &'a str)];
     let cases: [(Lines<'_>, u16, u16, u16); 9] = [
-        // A proxy that puts its own name, or the gateway's, in place of the one that was asked for.
+        // A proxy that replaces the requested host by its own name or the gateway's.
         (&[local, page, said[0], said[1]], 101, 101, 403),
         (&[local, page, standard[0]], 101, 101, 403),
         (&[short, page, said[0], said[1]], 101, 101, 403),
         (&[local, page], 403, 101, 403),
         (&[local, page, ("X-Forwarded-Proto", "http"), said[1]], 403, 101, 403),
         (&[local, ("Origin", "https://evil.example"), said[0], said[1]], 403, 403, 403),
-        // One that keeps it. Browsers of this machine could say the same, so the name must be known.
+        // A proxy that keeps the host. Browsers on this machine could send the same, so the name must be
+        // configured.
         (&[kept, page], 421, 101, 421),
         (&[kept, page, said[0], said[1]], 421, 101, 421),
         (&[("Host", "evil.example"), page, said[0], said[1]], 421, 421, 421),
@@ -125,7 +126,7 @@ async fn a_page_of_a_listed_origin_publishes_and_reads() {
         assert!(answer.head.contains(&format!("access-control-allow-origin: {origin}")), "{answer:?}");
         assert_eq!(upgrade(gateway.address, &[("Host", "localhost"), ("Origin", origin)]).await, 101);
     }
-    // What needs no question of the browser before it is refused too.
+    // Requests that browsers send without a preflight are refused too.
     let headers = [("origin", "https://evil.example")];
     let path = "/api/orders/6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11/cancel";
     request(gateway.address, "POST", path, &headers, b"").await.problem(403, "origin_not_allowed");

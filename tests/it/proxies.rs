@@ -1,4 +1,4 @@
-//! The proxies' configurations of `docs/examples/proxies`, run as they are but for their ports.
+//! The proxy configurations of `docs/examples/proxies`, run unchanged except for their ports.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,15 +29,15 @@ const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_PROXIES";
 struct Proxy {
     address: SocketAddr,
     gateway: Running,
-    /// HAProxy holds a line that is longer than its buffer until its client gives up, which is for longer than
-    /// anybody waits here; nginx reads it as it comes.
+    /// Whether the proxy holds a line longer than its buffer until the client gives up, which takes longer
+    /// than the test waits: HAProxy does; nginx forwards it as it arrives.
     holds_long_lines: bool,
     _process: Process,
     _dir: TempDir,
 }
 
 impl Proxy {
-    /// `None`, said on stdout, where the program is not installed.
+    /// `None`, after printing so, if the program is not installed.
     async fn start(program: &str, file: &str) -> Option<Self> {
         let mut version = command(program);
         version.arg("-v").stdout(Stdio::null()).stderr(Stdio::null());
@@ -45,7 +45,7 @@ impl Proxy {
             return skip(REQUIRE, &format!("there is no {program}"));
         }
         let mut config = config();
-        // As the examples' comments say.
+        // As the comments in the examples say.
         config.http.trusted_proxies = vec!["127.0.0.1".to_owned()];
         config.http.hosts = ["stream.example.com", "www.example.com"].map(str::to_owned).to_vec();
         config.http.base_path = "/prices".to_owned();
@@ -55,7 +55,7 @@ impl Proxy {
         let example = fs::read_to_string(example).unwrap();
         assert!(example.contains("127.0.0.1:8080") && example.contains("8081"));
         let dir = tempfile::tempdir().unwrap();
-        // Another process may take the free port before the proxy does; then we ask for another.
+        // Another process may take the free port before the proxy does; try another one then.
         for _ in 0..10 {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
             let written = example.replace("127.0.0.1:8080", &gateway.address.to_string());
@@ -76,7 +76,7 @@ impl Proxy {
         panic!("{program} does not start");
     }
 
-    /// A request for a name, through the proxy.
+    /// A request to a host name, through the proxy.
     async fn ask(&self, host: &str, method: &str, path: &str, more: &[(&str, &str)], body: &str) -> Answer {
         let port = self.address.port();
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n");
@@ -98,7 +98,7 @@ impl Proxy {
     }
 }
 
-/// The program in the foreground, with all that it writes in a directory of its own.
+/// The program in the foreground, with all its files in a separate directory.
 fn run(program: &str, file: &str, dir: &Path) -> Command {
     let mut command = command(program);
     command.current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null());
@@ -111,7 +111,7 @@ fn run(program: &str, file: &str, dir: &Path) -> Command {
     let config = fs::read_to_string(dir.join(file)).unwrap();
     let config = config.replace("http {\n", &format!("http {{\naccess_log off;\n{temporary}"));
     fs::write(dir.join(file), config).unwrap();
-    // One process, which ends with this child.
+    // A single process, which is this child.
     let globals = "daemon off; master_process off; pid nginx.pid; error_log stderr warn;";
     command.arg("-p").arg(dir).args(["-e", "stderr", "-c", file, "-g", globals]);
     command
@@ -148,7 +148,7 @@ async fn check(proxy: Proxy) {
         let socket = placed.json()["wsUrl"].as_str().unwrap().to_owned();
         assert!(socket.starts_with(&format!("ws://{host}:{port}/prices/api/orders/status/")), "{socket}");
 
-        // A stream of lines is published as it comes, and comes as it is published.
+        // A stream of lines is published as it arrives, and delivered as it is published.
         let head = proxy.upgrade(host, &at("/ws/market/pjm"), &own);
         let mut reader = RawSocket::upgraded(proxy.address, &head).await.unwrap();
         while !reader.text().await.contains("\"subscribed\"") {}
@@ -159,7 +159,7 @@ async fn check(proxy: Proxy) {
         }
         assert_eq!(lines.finish().await.json(), json!({ "accepted": 3 }));
 
-        // So are events, which no proxy keeps; and an id comes through.
+        // So are server-sent events, which no proxy buffers; and the last id passes through.
         let zone = if base.is_empty() { "pjm-own" } else { "pjm-below" };
         let head = format!(
             "GET {} HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: {own}\r\nAccept: text/event-stream\r\n",
@@ -180,7 +180,7 @@ async fn check(proxy: Proxy) {
         let mut n = 3;
         let mut until_gone = async || {
             eventually("the gateway hears that it is gone", async || {
-                // A proxy may find it out by what it cannot hand on.
+                // A proxy may notice only when it cannot forward an event.
                 n += 1;
                 proxy.gateway.publish(zone, [price("B", n)]).await;
                 (proxy.gateway.stats().await["connections"]["event_streams"] == 0).then_some(n)
@@ -201,11 +201,11 @@ async fn check(proxy: Proxy) {
     proxy.gateway.stop().await;
 }
 
-/// The row of [`smuggled`] with a line that is longer than buffers of proxies.
+/// The row of [`smuggled`] with a line longer than the buffers of proxies.
 const LONGER_THAN_A_BUFFER: &str = "an extension of 40 KB";
 
-/// What is one request to the proxy is one to the gateway: as many prices are accepted as their senders are told,
-/// and nobody gets the answer to somebody else's request.
+/// A single request for the proxy is a single request for the gateway: as many prices are accepted as senders
+/// are told, and nobody receives the answer to another client's request.
 async fn check_smuggling(proxy: &Proxy) {
     let accepted = async || proxy.gateway.stats().await["http"]["prices_accepted"].as_u64().unwrap();
     let (host, mut told_all) = (format!("stream.example.com:{}", proxy.address.port()), 0);
@@ -214,7 +214,7 @@ async fn check_smuggling(proxy: &Proxy) {
         let before = accepted().await;
         let address = proxy.address;
         let answered = if proxy.holds_long_lines && what == LONGER_THAN_A_BUFFER {
-            // The gateway must take nothing of it.
+            // The gateway must accept nothing of it.
             held.spawn(async move { exchange(address, &bytes).await });
             String::new()
         } else {
@@ -236,19 +236,19 @@ async fn check_smuggling(proxy: &Proxy) {
         assert_eq!(accepted().await - before, told, "{what}: {answered}");
         told_all += told;
     }
-    assert!(told_all > 4, "some of them are right");
+    assert!(told_all > 4, "some of them are valid");
     assert_eq!(held.len(), usize::from(proxy.holds_long_lines));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_served_behind_nginx_at_a_name_and_below_a_path() {
+async fn a_gateway_is_served_behind_nginx_at_a_host_and_below_a_path() {
     if let Some(proxy) = Proxy::start("nginx", "nginx.conf").await {
         check(proxy).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_served_behind_haproxy_at_a_name_and_below_a_path() {
+async fn a_gateway_is_served_behind_haproxy_at_a_host_and_below_a_path() {
     if let Some(proxy) = Proxy::start("haproxy", "haproxy.cfg").await {
         check(proxy).await;
     }

@@ -1,4 +1,4 @@
-//! How much principals and tenants may have, as they find it.
+//! Limits of principals and tenants, as clients experience them.
 
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, JSON, LINES, Running, price, request, until_stat};
 use crate::support::orders::swap;
 
-/// As often as a test tries until it is refused: a busy machine may be slow, and one a second is given back.
+/// How often a test tries until it is refused: on a slow machine one unit per second is given back meanwhile.
 const TRIES: usize = 200;
 
 /// A gateway of a realm with limits.
@@ -23,7 +23,7 @@ async fn limited(realm: &Realm, change: impl FnOnce(&mut Config)) -> Running {
     Running::start(config).await
 }
 
-/// Asks until it is refused; how often it was not, and the refusal.
+/// Requests until one is refused. Returns how many were not, and the refusal.
 async fn until_refused(mut ask: impl AsyncFnMut() -> Answer) -> (usize, Answer) {
     for accepted in 0..TRIES {
         let answer = ask().await;
@@ -35,7 +35,7 @@ async fn until_refused(mut ask: impl AsyncFnMut() -> Answer) -> (usize, Answer) 
     panic!("nothing was refused");
 }
 
-/// What a refusal says of when to come back.
+/// Checks that a refusal says when to retry.
 fn says_when(refusal: &Answer, code: &str) {
     let problem = refusal.problem(429, code);
     let after_ms = problem["retry_after_ms"].as_u64().unwrap();
@@ -68,7 +68,7 @@ async fn publishing_is_limited_for_a_principal_and_for_a_tenant() {
         assert_eq!(publish(&gateway, "other.a", &other).await.status, 200, "another tenant");
         let (of_bob, _) = until_refused(async || publish(&gateway, "acme.a", &bob).await).await;
         assert!(if scope == "tenant" { of_bob < 20 } else { of_bob >= 30 }, "{scope} {of_bob}");
-        // Over a WebSocket it is the same allowance.
+        // Over a WebSocket the same allowance applies.
         let (mut client, _) = connect(&gateway, "/ws", &alice).await;
         let message = json!({
             "type": "publish", "id": 7, "channel": "zone:acme.a", "entries": vec![price("K", 1); 20],
@@ -77,7 +77,7 @@ async fn publishing_is_limited_for_a_principal_and_for_a_tenant() {
         let answer = client.next().await;
         assert_eq!((&answer["code"], &answer["accepted"]), (&json!("not_published"), &json!(0)), "{answer}");
         assert!(answer["retry_after_ms"].as_u64().unwrap() > 0, "{answer}");
-        // A removal is one entry.
+        // A removal counts as one entry.
         let path = "/api/zones/acme.a/keys/K";
         let (_, refusal) = until_refused(async || ask(&gateway, "DELETE", path, &alice, None).await).await;
         says_when(&refusal, "rate_limited");
@@ -92,7 +92,7 @@ async fn publishing_is_limited_for_a_principal_and_for_a_tenant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_of_lines_is_read_more_slowly_and_all_of_it_is_taken() {
+async fn a_body_of_lines_beyond_the_rate_is_read_slowly_and_completely() {
     let realm = Realm::new();
     let gateway = limited(&realm, |config| {
         config.limits.burst_s = 1;
@@ -131,7 +131,7 @@ async fn orders_are_limited_and_a_role_may_have_more() {
         let (accepted, refusal) = until_refused(async || place(&token).await).await;
         assert!(accepted >= 2, "{accepted}");
         says_when(&refusal, "rate_limited");
-        // Whatever may no longer be placed may be cancelled.
+        // Orders may be cancelled even when no more may be placed.
         let cancelled = ask(&gateway, "POST", &format!("/api/orders/{order}/cancel"), &token, None).await;
         assert_ne!(cancelled.status, 429, "{cancelled:?}");
         let trader = realm.of("bob", "trader");
@@ -143,7 +143,7 @@ async fn orders_are_limited_and_a_role_may_have_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_are_limited_at_once_and_by_the_second() {
+async fn open_connections_and_their_rate_are_limited() {
     let realm = Realm::new();
     let gateway = limited(&realm, |config| {
         config.limits.principal.connections_max = 2;
@@ -172,7 +172,7 @@ async fn connections_are_limited_at_once_and_by_the_second() {
         client.until_close().await.1
     };
     assert_eq!(refused(&alice).await, 4005);
-    // Who does not ask for events in so many words is answered.
+    // A client that does not ask for events explicitly gets an HTTP answer.
     let head = format!("GET {stream} HTTP/1.1\r\nhost: localhost\r\nauthorization: {authorization}\r\n\r\n");
     let socket = TcpStream::connect(gateway.address).await.unwrap();
     let answer = EventReader::ask(socket, &head).await.err().unwrap();
@@ -182,7 +182,7 @@ async fn connections_are_limited_at_once_and_by_the_second() {
     assert_eq!(refused(&bob).await, 4005, "the tenant has three");
     assert_eq!(counted(&gateway, &realm, "refused", "principal.connections_max").await, 2);
     assert_eq!(counted(&gateway, &realm, "refused", "tenant.connections_max").await, 1);
-    // What ends makes room.
+    // A connection that ends makes room.
     first.close().await;
     drop(second);
     eventually("there is room again", async || {
@@ -213,7 +213,7 @@ async fn messages_are_limited_over_all_connections_together() {
     let gateway = limited(&realm, |config| config.limits.tenant.messages_per_s = 10).await;
     let (mut one, _) = connect(&gateway, "/ws", &realm.of_tenant("alice", "acme")).await;
     let (mut two, _) = connect(&gateway, "/ws", &realm.of_tenant("bob", "acme")).await;
-    // Each by itself may send 200 at once.
+    // Each connection by itself may send 200 at once.
     for _ in 0..25 {
         one.send(&json!({ "type": "ping" })).await;
     }
@@ -243,7 +243,7 @@ async fn subscriptions_are_limited_on_all_connections_together_and_unsubscribing
         })
         .await;
         let alice = realm.of_tenant("alice", "acme");
-        // This one opens its connection first, and shows who it is then.
+        // This client authenticates after it has connected.
         let mut one = Client::connect(&gateway.url("/ws")).await;
         one.next_of_type("connection_established").await;
         one.send(&json!({ "type": "auth", "token": alice })).await;
@@ -256,7 +256,7 @@ async fn subscriptions_are_limited_on_all_connections_together_and_unsubscribing
         let refused = subscribe(&mut two, "zone:acme.d").await;
         assert_eq!(refused["code"], "too_many_subscriptions", "{refused}");
         assert!(refused["retry_after_ms"].as_u64().unwrap() > 0 && refused["channel"] == "zone:acme.d");
-        // To begin anew takes no more than there was.
+        // Subscribing again takes nothing from the allowance.
         assert_eq!(subscribe(&mut one, "zone:acme.c").await["type"], "subscribed");
         let (mut three, _) = connect(&gateway, "/ws/market/acme.e", &alice).await;
         let (before, code, _) = three.until_close().await;
@@ -283,7 +283,7 @@ async fn subscriptions_are_limited_on_all_connections_together_and_unsubscribing
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_sent_is_held_back_and_none_of_it_lost() {
+async fn delivery_beyond_the_byte_rate_is_delayed_but_not_lost() {
     let realm = Realm::new();
     let gateway = limited(&realm, |config| {
         config.limits.burst_s = 1;
@@ -298,7 +298,7 @@ async fn what_is_sent_is_held_back_and_none_of_it_lost() {
     free.next_of_type("subscribed").await;
     limited.next_of_type("subscribed").await;
     let publisher = realm.of_tenant("bob", "acme");
-    // Some 150 kB.
+    // About 150 kB.
     let prices: Vec<Value> =
         (0..150).map(|n| json!({ "key": "K", "price": n, "note": "x".repeat(900) })).collect();
     let answer = ask(&gateway, "POST", "/api/zones/acme.a/prices", &publisher, Some(&json!(prices))).await;
@@ -354,7 +354,7 @@ async fn a_dry_run_counts_what_it_lets_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_shows_nothing_has_the_limits_of_its_address_alone() {
+async fn anonymous_clients_have_only_the_limits_of_their_address() {
     let realm = Realm::new();
     let gateway = limited(&realm, |config| {
         config.auth.anonymous = vec!["subscribe:zone:public.*".to_owned()];
@@ -378,7 +378,7 @@ async fn who_shows_nothing_has_the_limits_of_its_address_alone() {
     gateway.stop().await;
 }
 
-/// Reads nothing of a zone that is published to.
+/// A client that reads nothing of a zone.
 async fn slow(gateway: &Running) -> Client {
     let mut client = Client::connect_small(&gateway.url("/ws/market/a")).await;
     client.next_of_type("subscribed").await;
@@ -386,10 +386,10 @@ async fn slow(gateway: &Running) -> Client {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_readers_that_are_behind_the_one_goes_that_is_so_for_longest() {
+async fn of_lagging_readers_the_one_lagging_for_longest_is_closed() {
     let mut config = crate::support::gateway::config();
     config.connections.behind_per_address_max = 1;
-    // Of many keys, so that nothing is replaced and the bound of one reader is not met.
+    // With many keys, so that nothing is replaced and a reader's own bound is not reached.
     config.connections.outbox_bytes_max = 64 << 20;
     let gateway = Running::start(config).await;
     let fill = async || {
@@ -412,7 +412,7 @@ async fn of_readers_that_are_behind_the_one_goes_that_is_so_for_longest() {
     let _second = slow(&gateway).await;
     fill().await;
     until_stat(&gateway, "/limits/refused/connections.behind_per_address_max", 1).await;
-    // Its shard closes it at its next look; who has caught up by then may stay.
+    // Its shard closes it at its next check; a reader that has caught up by then may stay.
     eventually("one is being closed", async || {
         let stats = gateway.get("/ws/stats?connections=10").await.json();
         let list = stats["connection_list"].as_array().unwrap();
@@ -424,7 +424,7 @@ async fn of_readers_that_are_behind_the_one_goes_that_is_so_for_longest() {
     gateway.stop().await;
 }
 
-/// A reader of a zone of its own, of which it takes nothing, behind by now; and its connection's id.
+/// A lagging reader of a zone of its own, which reads nothing, and its connection id.
 async fn behind(gateway: &Running, realm: &Realm, token: &str, zone: &str) -> (Client, Value) {
     let mut client = Client::connect_small(&gateway.url("/ws")).await;
     let id = client.next_of_type("connection_established").await["connection_id"].clone();
@@ -433,7 +433,7 @@ async fn behind(gateway: &Running, realm: &Realm, token: &str, zone: &str) -> (C
     assert_eq!(subscribe(&mut client, &format!("zone:{zone}")).await["type"], "subscribed");
     let authorization = format!("Bearer {}", realm.of("root", "operator"));
     let headers = [("authorization", authorization.as_str()), ("content-type", LINES)];
-    // Of many keys, so that nothing is replaced.
+    // With many keys, so that nothing is replaced.
     let filling = "x".repeat(4_000);
     let prices = (0..600).map(|n| json!({ "key": format!("K{n}"), "price": 1, "note": filling }).to_string());
     let lines = prices.collect::<Vec<_>>().join("\n");
@@ -443,7 +443,7 @@ async fn behind(gateway: &Running, realm: &Realm, token: &str, zone: &str) -> (C
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_one_principals_or_tenants_readers_the_one_goes_that_is_behind_for_longest_and_no_other() {
+async fn of_a_principals_or_tenants_lagging_readers_the_one_lagging_for_longest_is_closed() {
     let realm = Realm::new();
     let readers = |scope| match scope {
         "principal" => [("bob", "acme"), ("alice", "acme"), ("alice", "acme")],
@@ -472,7 +472,7 @@ async fn of_one_principals_or_tenants_readers_the_one_goes_that_is_behind_for_lo
                 let limits = stats().await["limits"].clone();
                 let is_counted = match n {
                     0 | 1 => limits["behind"] == n + 1,
-                    // One too many of one and the same.
+                    // One too many for the same principal or tenant.
                     _ => limits[kind][&limit] == 1,
                 };
                 is_counted.then_some(())
@@ -490,7 +490,7 @@ async fn of_one_principals_or_tenants_readers_the_one_goes_that_is_behind_for_lo
         if dry_run {
             assert_eq!(health().await, ["behind"; 3], "{scope}");
         } else {
-            // Its shard closes it at its next look.
+            // Its shard closes it at its next check.
             let is_closing = async || (health().await[1] == "closing").then_some(());
             eventually("the second one is being closed", is_closing).await;
             assert_eq!(health().await, ["behind", "closing", "behind"], "{scope}");
@@ -500,7 +500,7 @@ async fn of_one_principals_or_tenants_readers_the_one_goes_that_is_behind_for_lo
             eventually("two are left", left).await;
         }
         assert_eq!(counted(&gateway, &realm, kind, &limit).await, 1, "{scope}");
-        // Who has caught up is counted no more.
+        // A reader that has caught up no longer counts.
         let (first, _) = &mut held[0];
         first.send(&json!({ "type": "ping", "id": 1 })).await;
         first.next_of_type("pong").await;
@@ -513,7 +513,7 @@ async fn of_one_principals_or_tenants_readers_the_one_goes_that_is_behind_for_lo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_than_may_be_at_once_is_taken_when_nothing_is_owed() {
+async fn a_request_above_the_burst_is_accepted_when_the_allowance_is_full() {
     let realm = Realm::new();
     let gateway = limited(&realm, |config| config.limits.principal.publishes_per_s = 1).await;
     let many: Vec<Value> = (0..50).map(|n| price("K", n)).collect();

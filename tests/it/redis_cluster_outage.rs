@@ -1,4 +1,4 @@
-//! One primary of a cluster that is away is an outage of its own channels, and of no others.
+//! If one primary of a cluster is away, that is an outage of its own channels, and of no others.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use crate::support::eventually::eventually;
 use crate::support::gateway::{LINES, Running, config, post, price};
 use crate::support::redis::{Admin, Configured, cluster, zone_of_each};
 
-/// A cluster in which one primary that is away leaves the others to serve.
+/// Options of a cluster whose other primaries serve while one is away.
 const PARTIAL: [&str; 2] = ["--cluster-require-full-coverage", "no"];
 
 fn on(cluster: &Cluster) -> Config {
@@ -27,14 +27,14 @@ fn meta(zone: &str) -> String {
     format!("zw:{{zone:{zone}}}:meta")
 }
 
-/// Somebody who reads one zone at one gateway.
+/// A client that follows one zone at one gateway.
 struct Reader {
     client: Client,
     zone: String,
     ids: HashSet<String>,
-    /// What they have got so far, as `<gateway>-<number>`.
+    /// The prices received so far, as `<gateway>-<number>`.
     had: Vec<String>,
-    /// Messages that are neither prices nor `backend_state`.
+    /// Messages other than prices and `backend_state`.
     told: Vec<Value>,
     states: Vec<Value>,
 }
@@ -46,7 +46,7 @@ impl Reader {
         Self { client, zone: zone.to_owned(), ids, had, told, states }
     }
 
-    /// Takes the next message.
+    /// Reads the next message.
     async fn step(&mut self) {
         let message = self.client.next().await;
         match message["type"].as_str() {
@@ -55,20 +55,20 @@ impl Reader {
                 self.had.push(format!("{}-{}", message["key"].as_str().unwrap(), message["price"]));
             }
             Some("backend_state") => self.states.push(message),
-            // The gateway that publishes first begins the log.
+            // The gateway that publishes first starts the log.
             _ if is_birth(&message) => {}
             _ => self.told.push(message),
         }
     }
 
-    /// Reads until all of these have come.
+    /// Reads until all of these prices have arrived.
     async fn until(&mut self, wanted: &[String]) {
         while !wanted.iter().all(|price| self.had.contains(price)) {
             self.step().await;
         }
     }
 
-    /// Reads until a state is told.
+    /// Reads until this state is reported.
     async fn until_state(&mut self, state: &str) -> Value {
         while self.states.last().is_none_or(|told| told["state"] != state) {
             self.step().await;
@@ -76,12 +76,12 @@ impl Reader {
         self.states.last().unwrap().clone()
     }
 
-    /// Nothing but prices has come, each gateway's in its order and one order for all.
+    /// Checks that only prices have arrived, each gateway's in order.
     fn check_undisturbed(&self) {
         assert_eq!(self.told, [] as [Value; 0], "{}", self.zone);
     }
 
-    /// What was not live was told, and said to be whole.
+    /// Checks that every interruption was reported, and reported as without loss.
     fn check_recovered(&self) {
         assert!(!self.told.is_empty(), "{}", self.zone);
         for told in &self.told {
@@ -99,13 +99,13 @@ impl Reader {
     }
 }
 
-/// Two gateways, and somebody at each of them who reads a zone of each primary.
+/// Two gateways, and at each of them a reader of one zone of each primary.
 struct Bench {
     gateways: [Running; 2],
     zones: [String; 3],
-    /// By gateway, by zone.
+    /// By gateway, then by zone.
     readers: Vec<Vec<Reader>>,
-    /// By gateway.
+    /// The number of the last price posted at each gateway.
     posted: u64,
 }
 
@@ -124,7 +124,7 @@ impl Bench {
         Self { gateways, zones, readers, posted: 0 }
     }
 
-    /// Posts one price at each gateway to a zone; what was posted.
+    /// Posts one price at each gateway to a zone, and returns the prices.
     async fn post(&mut self, zone: usize) -> Vec<String> {
         self.posted += 1;
         for (name, gateway) in self.gateways.iter().enumerate() {
@@ -133,7 +133,7 @@ impl Bench {
         (0..2).map(|gateway| format!("{gateway}-{}", self.posted)).collect()
     }
 
-    /// What is posted to a zone at either gateway comes to the readers at both, live.
+    /// Checks that prices posted to a zone at either gateway arrive at the readers of both, live.
     async fn check_served(&mut self, zone: usize) {
         for _ in 0..3 {
             let posted = self.post(zone).await;
@@ -143,9 +143,9 @@ impl Bench {
         }
     }
 
-    /// One primary is away: the first one.
+    /// Checks the outage of the first primary.
     async fn check_partial(&mut self) -> Vec<String> {
-        // Whatever the gateways know yet, the others' zones are served throughout.
+        // Whatever the gateways know yet, the zones of the other primaries are served throughout.
         for _ in 0..5 {
             self.check_served(1).await;
             self.check_served(2).await;
@@ -185,7 +185,7 @@ impl Bench {
             let metrics = gateway.get("/metrics").await.body;
             assert!(metrics.contains("zonewire_storage_primaries_away 1"), "{metrics}");
         }
-        // Each gateway goes on alone with the zone of the one that is away.
+        // Each gateway forks the zone of the primary that is away.
         let mut all = Vec::new();
         for _ in 0..3 {
             let posted = self.post(0).await;
@@ -199,7 +199,7 @@ impl Bench {
         all
     }
 
-    /// All are back, and nothing that was posted is missing anywhere.
+    /// Checks that all primaries are back, and that nothing posted is missing anywhere.
     async fn check_back(&mut self, posted: &[String]) {
         for readers in &mut self.readers {
             for reader in readers.iter_mut() {
@@ -232,7 +232,7 @@ impl Bench {
     }
 }
 
-/// The log of a zone, as a gateway tells it.
+/// The log of a zone, as a gateway returns it.
 async fn history(gateway: &Running, zone: &str) -> Vec<String> {
     let history = gateway.get(&format!("/api/zones/{zone}/history?limit=1000")).await.json();
     let entries = history["entries"].as_array().unwrap();
@@ -240,7 +240,7 @@ async fn history(gateway: &Running, zone: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_primary_that_is_killed_takes_its_own_channels_with_it_until_its_replica_serves() {
+async fn a_killed_primary_interrupts_only_its_own_channels_until_its_replica_serves() {
     let Some(mut cluster) = cluster(1, &PARTIAL).await else { return };
     let mut bench = Bench::on(&cluster).await;
     for zone in 0..3 {
@@ -251,7 +251,7 @@ async fn a_primary_that_is_killed_takes_its_own_channels_with_it_until_its_repli
     check_starts_with_the_others(&cluster, &mut bench).await;
     assert_eq!(cluster.nodes[3].admin(&["CLUSTER", "FAILOVER", "TAKEOVER"]).await, "OK");
     bench.check_back(&posted).await;
-    // What the replica had not been told of was put back: the log has all, once.
+    // Entries that had not reached the replica were appended again: the log has all, once.
     let log = history(&bench.gateways[0], &bench.zones[0]).await;
     assert_eq!(log.len(), log.iter().collect::<HashSet<_>>().len(), "{log:?}");
     for readers in &bench.readers {
@@ -261,12 +261,12 @@ async fn a_primary_that_is_killed_takes_its_own_channels_with_it_until_its_repli
     bench.stop().await;
 }
 
-/// A gateway that is started while a primary is away serves the zones of the others.
+/// Checks that a gateway started while a primary is away serves the zones of the others.
 async fn check_starts_with_the_others(cluster: &Cluster, bench: &mut Bench) {
     let mut config = on(cluster);
     config.storage.required = false;
     let late = Running::start(config).await;
-    eventually("it has found the others", async || {
+    eventually("it has connected to the others", async || {
         let health = late.get("/ws/health").await.json();
         (health["scope"] == "some" && health["primaries_away"] == 1).then_some(())
     })
@@ -281,7 +281,7 @@ async fn check_starts_with_the_others(cluster: &Cluster, bench: &mut Bench) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_primary_that_hangs_holds_up_its_own_channels_only() {
+async fn a_hanging_primary_delays_only_its_own_channels() {
     let Some(cluster) = cluster(0, &PARTIAL).await else { return };
     let mut bench = Bench::on(&cluster).await;
     for zone in 0..3 {
@@ -318,7 +318,7 @@ async fn a_slot_that_moves_under_load_disturbs_nobody() {
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
         let before: Vec<usize> = bench.readers.iter().map(|readers| readers[0].had.len()).collect();
         cluster.move_slot(&meta(&zone), from, to).await.unwrap();
-        // The load goes on where the slot is now.
+        // The load continues at the slot's new primary.
         for (readers, before) in bench.readers.iter_mut().zip(before) {
             while readers[0].had.len() < before + 20 {
                 readers[0].step().await;

@@ -1,5 +1,5 @@
-//! A backend that exists before Redis does, that says at once when it is lost, and whose beats tell
-//! what Redis lost.
+//! A Redis backend that is created before Redis runs, reports lost connections at once, and whose health
+//! probes detect lost data.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use crate::support::eventually::eventually;
 use crate::support::redis::{Admin, Configured, free_port, redis};
 use crate::support::stores::{Producer, channel, offsets};
 
-/// Far more than anything here takes, also on a machine that stands still for a while.
+/// Far more than anything here takes, even on a machine that stalls for a while.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A backend that nobody waited for, its driver, and what it says of its connections.
+/// A backend that need not be connected yet, its driver, and the health of its connections.
 struct Node {
     backend: std::sync::Arc<RedisBackend>,
     health: watch::Receiver<LinkHealth>,
@@ -52,7 +52,7 @@ impl Node {
         self.until("down", |health| !health.is_up()).await.lost.unwrap()
     }
 
-    /// Waits for one more loss than there were, also when it is made good already.
+    /// Waits for another loss after these, even if the connection is already back.
     async fn until_lost_after(&mut self, losses: u64) -> LinkHealth {
         self.until("a loss", |health| health.losses > losses).await
     }
@@ -61,7 +61,7 @@ impl Node {
         self.backend.beat(self.id).await.map_err(|error| Lost::of(&error))
     }
 
-    /// The first beat that is answered.
+    /// The first health probe that is answered.
     async fn answered_beat(&self) -> Beat {
         eventually("a beat is answered", async || self.beat().await.ok()).await
     }
@@ -80,14 +80,14 @@ async fn next(incoming: &mut mpsc::Receiver<LogEvent>) -> LogEvent {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backend_is_there_before_redis_and_finds_it_by_itself() {
+async fn a_backend_created_before_redis_connects_by_itself() {
     let proxy = Proxy::to_nowhere().await.unwrap();
     let mut node = Node::new(&local(proxy.address.port()));
     assert!(!node.backend.link_health().borrow().is_up());
     let lost =
         node.until("a first attempt", |health| health.lost.as_ref().unwrap().code != "connecting").await;
     assert_eq!((lost.lost.unwrap().code, lost.losses), ("unreachable", 0), "nothing was lost yet");
-    // Calls fail at once; what they could have waited for never comes.
+    // Calls fail at once instead of waiting for a connection.
     let error = node.backend.ping().await.unwrap_err();
     assert!(matches!(error, StorageError::Unreachable { op: "ping", .. }), "{error:?}");
     let error = node.backend.follow(&channel()).await.unwrap_err();
@@ -105,17 +105,17 @@ async fn a_backend_is_there_before_redis_and_finds_it_by_itself() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_cannot_be_right_is_refused_without_connecting() {
+async fn an_invalid_configuration_is_refused_without_connecting() {
     let config = RedisConfig { url: Some("http://:hunter2@h".to_owned()), ..RedisConfig::default() };
     let failure = RedisBackend::new(&config, Retention::default()).err().unwrap();
     assert_eq!(failure.code(), "invalid_config");
     assert!(!failure.reason().contains("hunter2"));
     let failure = RedisBackend::connect(&local(free_port()), Retention::default()).await.err().unwrap();
-    assert_eq!(failure.code(), "unreachable", "and who wants to wait is told why it cannot connect");
+    assert_eq!(failure.code(), "unreachable", "and a caller that waits is told why it cannot connect");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_server_is_noticed_and_a_restarted_one_found() {
+async fn a_killed_server_is_noticed_and_a_restarted_one_reconnected() {
     let Some(mut server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
@@ -133,11 +133,11 @@ async fn a_killed_server_is_noticed_and_a_restarted_one_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_is_new_has_not_been_deaf_for_as_long_as_there_was_none() {
+async fn the_silence_of_a_new_connection_does_not_include_the_outage() {
     let Some(mut server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
-    // It is known where its messages to itself come, and they do.
+    // It subscribes to its own messages, and receives them.
     let since = time::Instant::now();
     eventually("it has heard itself for a while", async || {
         node.answered_beat().await;
@@ -159,11 +159,11 @@ async fn a_connection_that_is_new_has_not_been_deaf_for_as_long_as_there_was_non
         (since.elapsed() > Duration::from_millis(500)).then_some(())
     })
     .await;
-    assert_eq!(node.health.borrow().losses, losses, "the new connection was given up");
+    assert_eq!(node.health.borrow().losses, losses, "the new connection was closed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cut_connection_is_noticed_whether_it_is_busy_or_idle() {
+async fn a_cut_connection_is_noticed_both_busy_and_idle() {
     let Some(server) = redis(&[]).await else { return };
     let proxy = Proxy::start(server.target.address).await.unwrap();
     let mut node = Node::new(&local(proxy.address.port()));
@@ -176,14 +176,14 @@ async fn a_cut_connection_is_noticed_whether_it_is_busy_or_idle() {
         }
         proxy.cut();
         node.until_lost_after(before).await;
-        // Whatever was under way has failed.
+        // All calls in progress have failed.
         time::timeout(PATIENCE, async { while load.join_next().await.is_some() {} }).await.unwrap();
     }
     node.until_up().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_of_both_connections_counts_and_all_that_is_followed_is_back_before_up_is_said() {
+async fn losing_either_connection_counts_and_subscriptions_are_restored_before_it_is_up() {
     let Some(server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
@@ -216,7 +216,7 @@ async fn each_of_both_connections_counts_and_all_that_is_followed_is_back_before
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_stops_answering_is_noticed_and_found_again() {
+async fn a_server_that_stops_answering_is_noticed_and_reconnected() {
     let Some(server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
@@ -230,7 +230,7 @@ async fn a_server_that_stops_answering_is_noticed_and_found_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn flushed_data_are_told_by_the_next_beat_and_only_by_it() {
+async fn flushed_data_are_reported_by_the_next_health_probe_only() {
     let Some(server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     let mut other = Node::new(&server.config());
@@ -241,7 +241,7 @@ async fn flushed_data_are_told_by_the_next_beat_and_only_by_it() {
     }
     for _ in 0..2 {
         server.admin(&["FLUSHALL"]).await;
-        // The other one finds the life that the first one began; it lost as much.
+        // The second node finds the marker that the first one wrote after the flush; it lost as much.
         for node in [&node, &other] {
             let beat = node.answered_beat().await;
             assert_eq!((beat, beat.lost().unwrap().code), (Beat::Other, "data_lost"));
@@ -253,7 +253,7 @@ async fn flushed_data_are_told_by_the_next_beat_and_only_by_it() {
     }
 }
 
-/// A server that is restarted from a snapshot which lacks `beats` of the node's beats.
+/// A server that is restarted from a snapshot that lacks so many of the node's health probes.
 async fn restored(beats: usize) -> Option<(RedisServer, Node)> {
     let mut server = redis(&["--dbfilename", "snapshot.rdb"]).await?;
     let mut node = Node::new(&server.config());
@@ -272,7 +272,7 @@ async fn restored(beats: usize) -> Option<(RedisServer, Node)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn older_data_are_told_once_and_the_same_data_not_at_all() {
+async fn older_data_are_reported_once_and_unchanged_data_not_at_all() {
     let Some((_server, node)) = restored(0).await else { return };
     assert_eq!(node.answered_beat().await, Beat::Same);
     for beats in [1, 5] {
@@ -284,23 +284,23 @@ async fn older_data_are_told_once_and_the_same_data_not_at_all() {
     }
 }
 
-/// The newest beat that ran, of whichever node.
+/// The newest health probe that ran, from any node.
 async fn newest_beat(server: &RedisServer) -> Option<String> {
     let newest = "return redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]";
     match server.target.ask(&["EVAL", newest, "1", "zw:{life}:log"]).await.unwrap() {
         Reply::Text(beat) => Some(beat),
-        // It is gone after a second.
+        // It expires after a second.
         _ => None,
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_loss_is_told_once_also_when_the_answers_that_told_it_were_cut() {
-    // A restore and a flush, each followed by beats that run on the server and are never answered.
+async fn a_loss_is_reported_once_even_if_the_first_reports_were_cut_off() {
+    // A restore and a flush, each followed by health probes that run on the server and are never answered.
     for flush in [false, true] {
         let Some(mut server) = redis(&["--dbfilename", "snapshot.rdb"]).await else { return };
         let proxy = Proxy::start(server.target.address).await.unwrap();
-        // Missing answers shall not end the connection by themselves.
+        // Missing answers must not end the connection by themselves.
         let mut node = Node::new(&RedisConfig { command_timeout_ms: 60_000, ..local(proxy.address.port()) });
         node.until_up().await;
         assert_eq!(node.answered_beat().await, Beat::First);
@@ -315,7 +315,7 @@ async fn a_loss_is_told_once_also_when_the_answers_that_told_it_were_cut() {
             server.restart().await.unwrap();
         }
         node.until_up().await;
-        // The server knows the script again.
+        // Load the script on the server again.
         Node::new(&server.config()).answered_beat().await;
         proxy.set(Mode::Hole { requests: false, replies: true });
         // More of them than the restored counter lacks.
@@ -342,7 +342,7 @@ async fn a_loss_is_told_once_also_when_the_answers_that_told_it_were_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_beat_that_was_applied_unheard_is_no_loss() {
+async fn an_unanswered_health_probe_that_ran_is_no_loss() {
     let Some(server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
@@ -358,7 +358,7 @@ async fn a_beat_that_was_applied_unheard_is_no_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_beats_anew_is_told_of_no_loss() {
+async fn a_new_node_reports_no_loss() {
     let Some(server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
@@ -372,7 +372,7 @@ async fn a_node_that_beats_anew_is_told_of_no_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_takes_no_writes_is_told_by_its_reason() {
+async fn a_server_that_refuses_writes_is_reported_with_the_reason() {
     let Some(server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
@@ -380,7 +380,7 @@ async fn a_server_that_takes_no_writes_is_told_by_its_reason() {
 
     server.admin(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
     node.until_beat_fails_as("out_of_memory").await;
-    assert!(node.health.borrow().is_up(), "that is nothing of the connection");
+    assert!(node.health.borrow().is_up(), "the connection is not affected");
     server.admin(&["CONFIG", "SET", "maxmemory", "0"]).await;
     assert_eq!(node.answered_beat().await, Beat::Same);
 
@@ -389,7 +389,7 @@ async fn a_server_that_takes_no_writes_is_told_by_its_reason() {
     server.admin(&["ACL", "SETUSER", "default", "+xadd"]).await;
     assert_eq!(node.answered_beat().await, Beat::Same);
 
-    // A replica of nobody: it lets us in, and takes nothing.
+    // As a replica without a primary it accepts connections, but no writes.
     server.admin(&["CONFIG", "SET", "replica-serve-stale-data", "yes"]).await;
     server.admin(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]).await;
     node.until_beat_fails_as("read_only").await;
@@ -399,7 +399,7 @@ async fn a_server_that_takes_no_writes_is_told_by_its_reason() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_loads_its_data_is_not_up_yet() {
-    // It takes two seconds, and looks at its connections all the while.
+    // It takes two seconds, and serves its connections meanwhile.
     let slowly = ["--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024"];
     let options = [&["--dbfilename", "snapshot.rdb"], &slowly[..]].concat();
     let Some(mut server) = redis(&options).await else { return };
@@ -418,7 +418,7 @@ async fn a_server_that_loads_its_data_is_not_up_yet() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_password_and_a_missing_one_are_told() {
+async fn wrong_and_missing_passwords_are_reported() {
     let Some(server) = redis(&["--requirepass", "right"]).await else { return };
     for (password, code) in [(None, "password_required"), (Some("wrong".to_owned()), "wrong_password")] {
         let mut node = Node::new(&RedisConfig { password, ..server.config() });
@@ -427,7 +427,7 @@ async fn a_wrong_password_and_a_missing_one_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_beats_leave_expires_and_nodes_that_are_gone_are_forgotten() {
+async fn keys_of_health_probes_expire_and_dead_nodes_are_forgotten() {
     let Some(server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
@@ -441,7 +441,7 @@ async fn what_beats_leave_expires_and_nodes_that_are_gone_are_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_calls_at_once_than_the_client_holds_are_no_outage() {
+async fn more_calls_than_the_client_queues_are_no_outage() {
     let Some(server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.patient_config());
     node.until_up().await;

@@ -1,4 +1,4 @@
-//! Several gateways on one Redis, and what becomes of their clients when it does not behave.
+//! Several gateways on one Redis, and their clients when Redis misbehaves.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,11 +25,11 @@ fn on(server: &RedisServer) -> Config {
     config
 }
 
-/// Numbers of one publisher, and whether the gateway took each.
+/// Of each of a publisher's numbers, whether the gateway acknowledged it.
 type Told = Vec<bool>;
 
-/// Posts `count` numbered prices in batches, one after the other, at one gateway. What is not
-/// acknowledged is not repeated.
+/// Posts `count` numbered prices in batches, one after the other, at one gateway. Unacknowledged batches are
+/// not repeated.
 async fn publish_all(address: SocketAddr, name: u64, count: u64, batch: u64) -> Told {
     let mut told = Told::new();
     while (told.len() as u64) < count {
@@ -49,7 +49,8 @@ async fn publish_all(address: SocketAddr, name: u64, count: u64, batch: u64) -> 
     told
 }
 
-/// What was acknowledged is there, once and in its publisher's order; nothing is there twice.
+/// Checks that everything acknowledged arrived, once and in its publisher's order, and that nothing is
+/// doubled.
 fn check_told(seen: &[Value], told: &[Told]) {
     let mut numbers: HashMap<u64, Vec<u64>> = HashMap::new();
     for price in seen.iter().filter(|price| price["publisher"].is_u64()) {
@@ -86,7 +87,7 @@ async fn two_nodes_show_everyone_the_same_order() {
     }
     let mut reading = JoinSet::new();
     for seed in 0..6 {
-        // Two at each node, and two that come back at either.
+        // Two readers at each node, and two that reconnect to either.
         let bases = match seed % 3 {
             0 => vec![a.url("")],
             1 => vec![b.url("")],
@@ -113,7 +114,7 @@ async fn two_nodes_show_everyone_the_same_order() {
     }
     a.stop().await;
 
-    // A position is good after a restart, and history is what it was.
+    // A position is valid after a restart, and history is unchanged.
     let again = Running::start(on(&server)).await;
     let mut follower = Follower::after("pjm", &format!("{}:{COUNT}", followers[0].position.epoch));
     follower.read(&[again.url("")], 4 * COUNT, &mut Cuts::none()).await;
@@ -128,7 +129,7 @@ async fn two_nodes_show_everyone_the_same_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_came_back_older_in_the_same_epoch_is_told_and_begun_anew() {
+async fn a_log_restored_from_older_data_gets_a_new_epoch() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     let mut client = a.market("pjm").await.0;
@@ -136,7 +137,7 @@ async fn a_log_that_came_back_older_in_the_same_epoch_is_told_and_begun_anew() {
     let had = client.prices(10).await;
     let (publisher, _) = had[0]["id"].as_str().unwrap().rsplit_once('-').unwrap();
 
-    // What a server does that starts from an older snapshot: half of the log never was.
+    // What a server has that starts from an older snapshot: half of the log is missing.
     let (log, meta) = ("nodes:{zone:pjm}:log", "nodes:{zone:pjm}:meta");
     for offset in 6..=10 {
         assert_eq!(server.admin(&["XDEL", log, &format!("{offset}-0")]).await, "1");
@@ -149,7 +150,8 @@ async fn a_log_that_came_back_older_in_the_same_epoch_is_told_and_begun_anew() {
     let resync = client.next_of_type("resync").await;
     assert_eq!(resync["recovered"], true, "{resync}");
     b.publish("pjm", [price("A", 11)]).await;
-    // The node that had published the others puts them back; who had them does not get them again.
+    // The node that had published the others appends them again; readers that have had them do not get them
+    // again.
     let prices = prices_to(&mut client, &[11]).await;
     assert_eq!(prices.len(), 1, "{prices:?}");
     let history = settled_history(&b).await;
@@ -159,7 +161,7 @@ async fn a_log_that_came_back_older_in_the_same_epoch_is_told_and_begun_anew() {
     b.stop().await;
 }
 
-/// A zone that many processes have published to, one after the other, none of which is left.
+/// A zone to which many processes have published in turn, all of which have ended.
 async fn has_served_for_days(server: &RedisServer) {
     let meta = "nodes:{zone:pjm}:meta";
     for (field, value) in [("e", "0123456789abcdef"), ("s", "16"), ("b", "0")] {
@@ -170,7 +172,7 @@ async fn has_served_for_days(server: &RedisServer) {
     }
 }
 
-/// The prices that come next, and nothing else but what is said of the storage.
+/// The next prices; only storage states may come in between.
 async fn only_prices(client: &mut Client, count: usize) -> Vec<u64> {
     let mut offsets = Vec::new();
     while offsets.len() < count {
@@ -185,7 +187,7 @@ async fn only_prices(client: &mut Client, count: usize) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_forgets_producers_long_silent_has_lost_nothing() {
+async fn a_log_that_forgets_silent_producers_has_lost_nothing() {
     let Some(server) = redis(&[]).await else { return };
     has_served_for_days(&server).await;
     let mut config = on(&server);
@@ -198,7 +200,7 @@ async fn a_log_that_forgets_producers_long_silent_has_lost_nothing() {
     assert_eq!(server.admin(&["HLEN", meta]).await, "4", "epoch, top, bytes and one producer");
     assert_eq!(only_prices(&mut client, 1).await, [17]);
 
-    // Both look at the log anew.
+    // Both nodes examine the log again.
     server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     for state in ["degraded", "recovering", "healthy"] {
         let said = client.next().await;
@@ -207,7 +209,8 @@ async fn a_log_that_forgets_producers_long_silent_has_lost_nothing() {
     b.publish("pjm", [price("A", 2)]).await;
     assert_eq!(only_prices(&mut client, 1).await, [18]);
 
-    // One that is silent for a day is forgotten too, while others publish; nothing of it is kept then.
+    // A producer that is silent for a day is forgotten too, while others publish; by then none of its entries
+    // are left.
     eventually("all has grown too old", async || {
         let history = a.get("/api/zones/pjm/history?limit=1000").await.json();
         history["entries"].as_array().unwrap().is_empty().then_some(())
@@ -231,7 +234,7 @@ async fn a_log_that_forgets_producers_long_silent_has_lost_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_channel_that_cannot_be_put_in_order_is_named_and_keeps_nothing_else_from_being_well() {
+async fn a_channel_that_cannot_be_reconciled_is_named_and_does_not_affect_others() {
     let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     let (_bad, mut good) = (gateway.market("bad").await, gateway.market("good").await.0);
@@ -254,7 +257,7 @@ async fn a_channel_that_cannot_be_put_in_order_is_named_and_keeps_nothing_else_f
     assert_eq!(good.next_of_type("price_update").await["price"], 1);
 
     assert_eq!(server.admin(&["DEL", meta]).await, "1");
-    eventually("it is in order too", async || {
+    eventually("it is reconciled too", async || {
         gateway.get("/ws/health").await.json()["channels_set_aside"].is_null().then_some(())
     })
     .await;
@@ -262,7 +265,7 @@ async fn a_channel_that_cannot_be_put_in_order_is_named_and_keeps_nothing_else_f
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_whose_subscriptions_are_refused_says_so_and_makes_up_for_them() {
+async fn a_node_whose_subscriptions_are_refused_says_so_and_reads_the_log_instead() {
     let Some(server) = redis(&[]).await else { return };
     let right = async |right| {
         server.admin(&["ACL", "SETUSER", "gate", "on", ">word", "~*", "&*", "+@all", right]).await
@@ -287,7 +290,7 @@ async fn a_node_whose_subscriptions_are_refused_says_so_and_makes_up_for_them() 
     a.publish("pjm", [price("A", 2)]).await;
     assert_eq!(right("+subscribe").await, "OK");
     let price = client.next_of_type("price_update").await;
-    assert_eq!(price["price"], 2, "it makes up for what it did not hear");
+    assert_eq!(price["price"], 2, "it reads what it did not hear");
     eventually("all is well", async || {
         (b.get("/ws/health").await.json()["state"] == "healthy").then_some(())
     })
@@ -297,7 +300,7 @@ async fn a_node_whose_subscriptions_are_refused_says_so_and_makes_up_for_them() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_append_that_was_given_up_and_lands_later_is_marked_as_late() {
+async fn an_abandoned_append_that_is_applied_later_is_marked_late() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     let mut client = b.market("pjm").await.0;
@@ -311,7 +314,7 @@ async fn an_append_that_was_given_up_and_lands_later_is_marked_as_late() {
         })
         .await;
         server.freeze().unwrap();
-        // It goes out, is given up, and waits in the server's socket for as long as that stands still.
+        // The append is sent, abandoned, and waits in the server's socket while that is frozen.
         a.publish("pjm", [price("A", n)]).await;
         let since = tokio::time::Instant::now();
         eventually("it has been given up for a while", async || {
@@ -328,7 +331,7 @@ async fn an_append_that_was_given_up_and_lands_later_is_marked_as_late() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flushed_log_begins_a_new_life_that_everyone_is_told_of() {
+async fn a_flushed_log_gets_a_new_epoch_that_all_readers_learn_of() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     let mut clients = [a.market("pjm").await.0, b.market("pjm").await.0];
@@ -345,9 +348,9 @@ async fn a_flushed_log_begins_a_new_life_that_everyone_is_told_of() {
         first.publish("pjm", [price("A", numbers[0])]).await;
         second.publish("pjm", [price("A", numbers[1])]).await;
         for client in &mut clients {
-            assert_eq!(prices_to(client, &numbers).await.len(), 2, "what they had does not come again");
+            assert_eq!(prices_to(client, &numbers).await.len(), 2, "nothing is repeated");
         }
-        // What was lost is put back by those who had published it.
+        // Lost entries are appended again by the nodes that had published them.
         for gateway in [&a, &b] {
             let mut history = settled_history(gateway).await;
             history.sort_by_key(Value::as_u64);
@@ -383,12 +386,12 @@ async fn killed_connections_lose_and_double_nothing() {
             follower
         });
     }
-    // A kill for every so many prices that arrive, so that each comes amid traffic.
+    // One kill per so many prices that arrive, so that each happens amid traffic.
     for round in 0..12 {
         let kind = ["pubsub", "normal", "pubsub", "normal", "normal"][round % 5];
         let killed = server.admin(&["CLIENT", "KILL", "TYPE", kind]).await;
         assert!(killed.parse::<u32>().is_ok(), "{killed}");
-        // The storage may be said to be away meanwhile.
+        // The storage may be reported away meanwhile.
         for _ in 0..60 {
             pace.next_of_type("price_update").await;
         }
@@ -414,8 +417,8 @@ async fn killed_connections_lose_and_double_nothing() {
     b.stop().await;
 }
 
-/// The prices up to those with these numbers, in whatever order; every change of the log's life on
-/// the way is said to lose nothing.
+/// Reads prices until these numbers have arrived, in any order; every change of the epoch must be reported as
+/// without loss.
 async fn prices_to(client: &mut Client, numbers: &[u64]) -> Vec<Value> {
     let mut prices: Vec<Value> = Vec::new();
     while !numbers.iter().all(|number| prices.iter().any(|price| price["price"] == *number)) {
@@ -433,17 +436,17 @@ async fn prices_to(client: &mut Client, numbers: &[u64]) -> Vec<Value> {
     prices
 }
 
-/// No channel of the gateway goes on alone, and Redis serves.
+/// Checks that no channel of the gateway is forked, and that Redis serves.
 async fn check_in_order(gateway: &Running) {
     check_healthy(gateway).await;
-    eventually("every channel is in order", async || {
+    eventually("every channel is reconciled", async || {
         let outage = &gateway.stats().await["outage"];
         (outage["channels_waiting"] == 0 && outage["journal_entries"] == 0).then_some(())
     })
     .await;
 }
 
-/// The prices of the log, once all nodes have put in order what they have to.
+/// The prices of the log, once all nodes have reconciled it.
 async fn settled_history(gateway: &Running) -> Vec<Value> {
     let mut before = None;
     eventually("the log stays as it is", async || {
@@ -486,11 +489,11 @@ async fn check_degraded(gateway: &Running, client: &mut Client) {
     );
     let metrics = gateway.get("/metrics").await.body;
     assert!(metrics.contains("zonewire_storage_state{state=\"degraded\"} 1"), "{metrics}");
-    // The reason may be told once more, in other words.
+    // The reason may be reported again in other words.
     let mut more = client.until_pong().await;
     more.retain(|message| message["type"] != "backend_state" || message["since"] != told["since"]);
     assert_eq!(more, [] as [Value; 0], "sockets stay open");
-    // Accepted all the same, and told at once.
+    // Prices are accepted nevertheless, and delivered at once.
     gateway.publish("pjm", [price("meanwhile", 100)]).await;
     let resync = client.next().await;
     assert_eq!((&resync["type"], &resync["recovered"]), (&json!("resync"), &json!(true)), "{resync}");
@@ -498,7 +501,7 @@ async fn check_degraded(gateway: &Running, client: &mut Client) {
     assert_eq!(gateway.stats().await["outage"]["journal_entries"], 1);
 }
 
-/// Comes back to `pjm` until it has caught up: the prices on the way, and where it is then.
+/// Resumes `pjm` until it has caught up. Returns the prices received and the new position.
 async fn catch_up(gateway: &Running, since: &str) -> (Vec<u64>, String) {
     let mut client = Client::connect(&gateway.url(&format!("/ws/market/pjm?since={since}"))).await;
     let (messages, channel) = client.until_caught_up().await;
@@ -530,7 +533,7 @@ async fn check_healthy(gateway: &Running) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_ends_and_comes_back_with_its_data_is_gone_on_with() {
+async fn a_redis_restarted_with_its_data_continues_the_same_log() {
     let Some(mut server) = redis(&DURABLE).await else { return };
     let gateway = Running::start(on(&server)).await;
     let (mut client, subscribed) = gateway.market("pjm").await;
@@ -541,7 +544,7 @@ async fn a_redis_that_ends_and_comes_back_with_its_data_is_gone_on_with() {
     let (numbers, reached) = catch_up(&gateway, &position(&subscribed)).await;
     assert_eq!(numbers, [1, 2, 100]);
 
-    // A subscription to what is not followed yet is made at once.
+    // A subscription to a channel that is not followed yet is made at once.
     let mut waiting = Client::connect(&gateway.url("/ws/market/other")).await;
     assert_eq!(waiting.next().await["state"], "degraded");
     assert_eq!(waiting.next().await["type"], "subscribed");
@@ -557,7 +560,7 @@ async fn a_redis_that_ends_and_comes_back_with_its_data_is_gone_on_with() {
     assert_eq!(catch_up(&gateway, &reached).await.0, [3], "from the outage into what came after it");
     let history = gateway.get("/api/zones/pjm/history").await.json();
     let told = subscribed["epoch"].as_str().unwrap();
-    assert_eq!(told.strip_prefix("u."), history["epoch"].as_str(), "it is the same life");
+    assert_eq!(told.strip_prefix("u."), history["epoch"].as_str(), "it is the same epoch");
     assert_eq!(history["last_offset"], 4);
     let mut follower = Follower::after("pjm", &position(&subscribed));
     follower.read(&[gateway.url("")], 4, &mut Cuts::none()).await;
@@ -566,7 +569,7 @@ async fn a_redis_that_ends_and_comes_back_with_its_data_is_gone_on_with() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_comes_back_empty_is_filled_again() {
+async fn a_redis_restarted_empty_is_filled_again() {
     let Some(mut server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     let mut clients = [a.market("pjm").await.0, b.market("pjm").await.0];
@@ -583,7 +586,7 @@ async fn a_redis_that_comes_back_empty_is_filled_again() {
     a.publish("pjm", [price("back", 3)]).await;
     b.publish("pjm", [price("also", 4)]).await;
     let [of_a, of_b] = &mut clients;
-    // What the other one had accepted meanwhile comes late, and says so.
+    // What the other node had accepted meanwhile arrives late, and is marked so.
     let keys = |prices: Vec<Value>, late: &str| {
         for price in &prices {
             let is_late = price["late"] == true;
@@ -611,7 +614,7 @@ async fn a_redis_that_comes_back_empty_is_filled_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_hangs_is_told_and_gone_on_with() {
+async fn a_hanging_redis_is_reported_and_continued_with() {
     let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     let (mut client, subscribed) = gateway.market("pjm").await;
@@ -632,7 +635,7 @@ async fn a_redis_that_hangs_is_told_and_gone_on_with() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_append_that_is_late_does_not_hold_up_its_zone() {
+async fn a_slow_append_does_not_hold_up_its_zone() {
     let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.storage.redis = RedisConfig { ordering_deadline_ms: 50, ..server.patient_config() };
@@ -642,7 +645,7 @@ async fn an_append_that_is_late_does_not_hold_up_its_zone() {
     gateway.publish("pjm", [price("A", 1)]).await;
     prices_to(&mut client, &[1]).await;
     server.freeze().unwrap();
-    // Redis is not said to be away: only this append is late.
+    // Redis is not reported away: only this append is slow.
     gateway.publish("pjm", [price("A", 2)]).await;
     prices_to(&mut client, &[2]).await;
     server.thaw().unwrap();
@@ -656,7 +659,7 @@ async fn an_append_that_is_late_does_not_hold_up_its_zone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_zone_that_is_alone_for_a_moment_costs_no_client_its_position() {
+async fn a_brief_fork_of_a_zone_costs_no_client_its_position() {
     let Some(server) = redis(&[]).await else { return };
     let link = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port))).await.unwrap();
     let mut config = on(&server);
@@ -669,8 +672,8 @@ async fn a_zone_that_is_alone_for_a_moment_costs_no_client_its_position() {
     b.publish("pjm", [price("A", 1)]).await;
     prices_to(&mut witness, &[1]).await;
     let (mut client, subscribed) = a.market("pjm").await;
-    // Redis takes what `b` sends, and does not answer in time: its zone goes on alone, and `b` does not hear of
-    // what is published elsewhere.
+    // Redis receives what `b` sends, but does not answer in time: `b` forks the zone, and does not hear what
+    // is published elsewhere.
     link.set(Mode::Hole { requests: false, replies: true });
     b.publish("pjm", [price("A", 2)]).await;
     prices_to(&mut witness, &[2]).await;
@@ -694,7 +697,7 @@ async fn a_zone_that_is_alone_for_a_moment_costs_no_client_its_position() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_appears_later_gets_what_came_before_it() {
+async fn a_redis_that_appears_later_receives_earlier_entries() {
     let Some(mut server) = redis(&[]).await else { return };
     server.kill().await.unwrap();
     let mut config = on(&server);
@@ -709,7 +712,7 @@ async fn a_redis_that_appears_later_gets_what_came_before_it() {
         check_in_order(gateway).await;
     }
     b.publish("pjm", [price("B", 4)]).await;
-    // Whether it misses what the other node had before is said either way.
+    // Whether the reader misses what the other node had before is reported either way.
     while client.next().await["price"] != 4 {}
     let mut history = settled_history(&a).await;
     history.sort_by_key(Value::as_u64);

@@ -1,5 +1,5 @@
-//! Redis as it is deployed: in a cluster, behind sentinels, with TLS, and with a user who may do no
-//! more than is needed.
+//! Redis as it is deployed: in a cluster, behind sentinels, with TLS, and with a user that has only the
+//! necessary rights.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::support::redis::{
 use crate::support::stores::{Producer, SECOND, Stores, connect, offsets, sharing};
 use crate::{jobs_contract, storage_contract, storage_orders, support};
 
-/// All that every backend promises.
+/// The contract that every backend must fulfil.
 async fn check_contract(config: RedisConfig) {
     sharing(patient(config), async {
         storage_contract::on_variant().await;
@@ -32,7 +32,7 @@ async fn check_contract(config: RedisConfig) {
     .await;
 }
 
-/// Opens as the gateway does; how it serves, and why.
+/// Opens the storage as the gateway does. Returns how it serves, and why.
 async fn opened(redis: RedisConfig) -> (Opened, BackendName, &'static str, String) {
     let config = StorageConfig { backend: StorageChoice::Redis, redis, ..StorageConfig::default() };
     let opened = open(&config, NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap();
@@ -75,7 +75,7 @@ async fn until_suspect(incoming: &mut Receiver<LogEvent>) {
     while !matches!(next(incoming).await, LogEvent::Suspect) {}
 }
 
-/// The channel of which entries are told next; suspicions do not count.
+/// The channel of the next announced entries, ignoring possible gaps.
 async fn next_told(incoming: &mut Receiver<LogEvent>) -> (ChannelName, Vec<u64>) {
     loop {
         if let LogEvent::Appended { channel, entries, .. } = next(incoming).await {
@@ -96,7 +96,7 @@ async fn zone_of_each(cluster: &Cluster) -> [ChannelName; 3] {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_holds_what_every_backend_promises() {
+async fn a_cluster_fulfils_the_contract_of_all_backends() {
     let Some(cluster) = cluster(0, &[]).await else { return };
     check_serves(cluster.config()).await;
     let single = RedisConfig { cluster: false, nodes: Vec::new(), ..cluster.config() };
@@ -109,7 +109,7 @@ async fn a_cluster_holds_what_every_backend_promises() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_a_cluster_each_channel_is_told_by_the_node_that_has_it() {
+async fn in_a_cluster_each_channel_is_announced_by_the_node_that_has_it() {
     let Some(cluster) = cluster(0, &[]).await else { return };
     let stores = Stores::at(patient(cluster.config()), Retention::default());
     let (store, other) = (stores.open().await, stores.open().await);
@@ -121,10 +121,10 @@ async fn in_a_cluster_each_channel_is_told_by_the_node_that_has_it() {
         loop {
             match next(&mut incoming).await {
                 LogEvent::Appended { channel, .. } if channel == producer.channel => break,
-                // Behind a doubt that was for nothing.
+                // After a suspicion without cause.
                 LogEvent::Appended { .. } => assert!(doubts > 0),
-                // A machine that stands still for long looks like a connection that does: it may be told
-                // that something may be missing, though not each time.
+                // A machine that stalls looks like a connection that does, so entries may be reported as
+                // possibly missing, but not each time.
                 LogEvent::Changed(_) | LogEvent::Suspect => {
                     doubts += 1;
                     break;
@@ -163,7 +163,7 @@ async fn a_subscription_follows_its_slot() {
     for (round, (from, to)) in [(0, 1), (1, 2), (2, 0)].into_iter().enumerate() {
         cluster.move_slot(&format!("zw:{{{}}}:meta", zones[0]), from, to).await.unwrap();
         let seq = round as u64 + 1;
-        // A call to a node that has the slot no more fails, and nothing was done.
+        // A call to a node that no longer has the slot fails without effect.
         eventually("the node that has the slot now is asked", async || {
             producers[0].store.append(&producers[0].chain(seq..=seq)).await.ok()
         })
@@ -176,7 +176,7 @@ async fn a_subscription_follows_its_slot() {
         })
         .await;
     }
-    // What came before may have been told by then.
+    // Earlier entries may have been announced by then.
     let mut last = Vec::new();
     for (producer, seq) in producers.iter().zip([4, 1, 1]) {
         producer.fill(seq..=seq).await;
@@ -196,27 +196,27 @@ async fn after_a_failover_in_a_cluster_the_replica_is_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_slot_on_its_way_answers_is_followed() {
+async fn redirections_of_a_moving_slot_are_followed() {
     let Some(cluster) = cluster(0, &[]).await else { return };
-    // A call is tried for as long as it may take.
+    // A call is repeated for as long as its deadline permits.
     let stores = Stores::at(patient(cluster.config()), Retention::default());
     let store = stores.open().await;
     let channel = zone_of_each(&cluster).await[0].clone();
     let key = format!("zw:{{{channel}}}:meta");
-    // It has no keys, so its old primary sends everybody to the new one (ASK), which takes what is about
-    // one key, and of several only when it has the slot (TRYAGAIN).
+    // The slot has no keys, so its old primary redirects to the new one (ASK), which serves single keys at
+    // once, and several keys only once it owns the slot (TRYAGAIN).
     let slot = cluster.begin_move(&key, 0, 1).await.unwrap();
     assert_eq!(store.state(&channel, NodeId::random()).await.unwrap().epoch, None);
     let (producer, ()) = tokio::join!(Producer::on(&store, channel.clone()), async {
         cluster.end_move(&slot, 0, 1).await.unwrap();
     });
-    // Until the store knows, the old one says where it went (MOVED).
+    // Until the store learns of it, the old primary redirects (MOVED).
     producer.fill(1..=3).await;
     let slot = cluster.begin_move(&key, 1, 2).await.unwrap();
     let port = cluster.nodes[2].port.to_string();
     let moved = cluster.nodes[1].admin(&["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"]).await;
     assert_eq!(moved, "OK");
-    // Of its keys each primary has some (TRYAGAIN), until the others have followed.
+    // Each primary has some of its keys (TRYAGAIN) until the others have been moved.
     let batch = producer.chain(4..=4);
     let (appended, ()) = tokio::join!(producer.store.append(&batch), async {
         for part in ["log", "latest"] {
@@ -296,7 +296,7 @@ async fn outside_orders_are_exchanged_in_a_cluster() {
         eventually("the order is followed", async || orders.follow(order).await.ok()).await;
         let (list, channel) = (format!("order:{order}:updates"), format!("order:{order}"));
         let owner = &cluster.nodes[cluster.owner(&list).await.unwrap()];
-        // A worker publishes wherever it is connected.
+        // A worker publishes at whichever node it is connected to.
         owner.admin(&["RPUSH", &list, "theirs"]).await;
         cluster.nodes[n % 3].admin(&["PUBLISH", &channel, "theirs"]).await;
         let told = |update: &'static str| OutsideEvent::Published { order, update: Bytes::from(update) };
@@ -315,7 +315,7 @@ async fn outside_orders_are_exchanged_in_a_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_primary_that_hangs_holds_up_no_other_and_is_used_again() {
+async fn a_hanging_primary_blocks_no_other_and_is_used_again() {
     let Some(cluster) = cluster(0, &["--cluster-require-full-coverage", "no"]).await else {
         return;
     };
@@ -353,7 +353,7 @@ async fn one_primary_that_hangs_holds_up_no_other_and_is_used_again() {
 // ----- sentinels -----------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_primary_behind_sentinels_holds_what_every_backend_promises() {
+async fn a_primary_behind_sentinels_fulfils_the_contract_of_all_backends() {
     let Some(sentinels) = sentinels(60 * SECOND, None).await else { return };
     check_serves(sentinels.config()).await;
     let stranger = RedisConfig { sentinel_password: Some("hunter2".into()), ..sentinels.config() };
@@ -403,13 +403,13 @@ fn refs(texts: &[String]) -> Vec<&str> {
     texts.iter().map(String::as_str).collect()
 }
 
-/// With an authority that is trusted.
+/// A configuration that trusts the authority.
 fn trusting(certificates: &Certificates, config: RedisConfig) -> RedisConfig {
     RedisConfig { tls: true, tls_ca_file: Some(certificates.file("ca.pem")), ..config }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_with_tls_holds_what_every_backend_promises() {
+async fn redis_with_tls_fulfils_the_contract_of_all_backends() {
     let Some(certificates) = certificates() else { return };
     let port = free_port();
     let Some(_server) = redis(&refs(&certificates.options(port, false))).await else { return };
@@ -430,7 +430,7 @@ async fn redis_with_tls_holds_what_every_backend_promises() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_asks_for_a_certificate_is_shown_one() {
+async fn a_redis_that_requires_a_certificate_gets_one() {
     let Some(certificates) = certificates() else { return };
     let port = free_port();
     let Some(_server) = redis(&refs(&certificates.options(port, true))).await else { return };
@@ -484,7 +484,7 @@ async fn sentinels_with_tls_are_asked_and_the_primary_that_they_name_is_used() {
 
 // ----- a restricted user ---------------------------------------------------------
 
-/// The rule in docs/OPERATIONS.md, from which the tests take it.
+/// The rule in docs/OPERATIONS.md, from which the tests read it.
 fn rule(marker: &str) -> Vec<String> {
     let text = std::fs::read_to_string("docs/OPERATIONS.md").unwrap();
     let lines = text.lines().map(str::trim).skip_while(|line| !line.starts_with(marker));
@@ -507,13 +507,13 @@ fn as_user(config: RedisConfig) -> RedisConfig {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_with_the_documented_rights_is_enough_and_none_is_too_many() {
+async fn the_documented_rights_are_sufficient_and_all_necessary() {
     let Some(server) = redis(&[]).await else { return };
     let rule = rule("ACL SETUSER zonewire on");
     set_user(&server, &rule).await;
     check_serves(as_user(server.config())).await;
     check_contract(as_user(server.config())).await;
-    // What it is good for is only asked for where it is allowed.
+    // Optional rights are used only if granted.
     let optional = ["+pubsub|numsub"];
     for (n, right) in rule.iter().enumerate() {
         if !right.starts_with(['+', '~', '&']) || optional.contains(&right.as_str()) {
@@ -528,7 +528,7 @@ async fn a_user_with_the_documented_rights_is_enough_and_none_is_too_many() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_a_cluster_a_user_needs_little_more() {
+async fn in_a_cluster_a_user_needs_a_few_more_rights() {
     let Some(cluster) = cluster(0, &[]).await else { return };
     for node in &cluster.nodes {
         set_user(node, &rule("ACL SETUSER zonewire on")).await;

@@ -1,4 +1,4 @@
-//! Registries from outside: over HTTP, on streams, on two gateways with one Redis, and without it.
+//! Registries from the outside: over HTTP, on streams, on two gateways with one Redis, and without it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ async fn healthy(gateway: &Running) {
     .await;
 }
 
-/// What a gateway lists, by key.
+/// The records that a gateway lists, by key.
 async fn listed(gateway: &Running, path: &str, id: &str) -> BTreeMap<String, Value> {
     let list = gateway.get(path).await.json();
     let records = list["records"].as_array().unwrap();
@@ -63,7 +63,7 @@ async fn records_are_written_read_and_listed_over_http() {
     let first = header(&added, "etag").unwrap().to_owned();
     send(at, "POST", "/api/providers", &ada, &[]).await.problem(409, "record_exists");
 
-    // A change is made to what was read, or not at all.
+    // A conditional change applies to the version that was read, or not at all.
     let away = json!({ "status": "away", "name": null });
     let changed = send(at, "PATCH", "/api/providers/1", &away, &[("if-match", &first)]).await;
     assert_eq!(
@@ -123,7 +123,7 @@ async fn records_are_written_read_and_listed_over_http() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_said() {
+async fn an_error_says_what_is_wrong_with_a_request() {
     let mut config = config();
     config.registry.records_max = 2;
     config.registry.record_bytes_max = 200;
@@ -200,13 +200,14 @@ async fn changes_are_streamed_after_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_gateways_hold_the_same_also_after_they_went_on_without_redis() {
+async fn two_gateways_hold_the_same_even_after_an_outage_of_redis() {
     let Some(mut server) = redis(&DURABLE).await else { return };
     let old = r#"[{"userId":"old","status":"online"},{"name":"nobody"}]"#;
     server.admin(&["SET", "socket:onlineProviders", old]).await;
     let (mut first, mut second) = (on(&server), on(&server));
     (first.registry.legacy_import, first.registry.legacy_write) = (true, true);
-    // Registries are shared, and reach the keys of others, also where logs of live events are a node's own.
+    // Registries are shared, and reach the keys of other programs, even if the logs of live events are each
+    // node's own.
     (first.bridge.enabled, second.bridge.enabled) = (true, true);
     let (a, b) = (Running::start(first).await, Running::start(second).await);
     healthy(&a).await;
@@ -225,7 +226,7 @@ async fn two_gateways_hold_the_same_also_after_they_went_on_without_redis() {
         })
         .await
     };
-    eventually("all has come to the other one", async || {
+    eventually("all records have reached the other gateway", async || {
         (listed(&b, "/api/providers?limit=1000", "userId").await.len() == 21).then_some(())
     })
     .await;
@@ -272,7 +273,7 @@ async fn two_gateways_hold_the_same_also_after_they_went_on_without_redis() {
         assert_eq!(records[n]["n"], value);
     }
 
-    // So does one that starts now, which has nobody to ask but the log.
+    // A gateway that starts now agrees too, with the log as its only source.
     a.stop().await;
     b.stop().await;
     let late = Running::start(on(&server)).await;
@@ -305,7 +306,7 @@ async fn a_provider_goes_offline_with_its_connection() {
     status("offline").await;
     a.stop().await;
 
-    // So it does where its gateway is killed, which can tell nobody.
+    // The same happens if its gateway is killed, which cannot report it.
     let port = format!("storage.redis.port={}", server.port);
     let settings = ["storage.backend=redis", "storage.redis.host=127.0.0.1", &port];
     let mut killed = Process::start(&settings).await;
@@ -322,7 +323,7 @@ async fn a_provider_goes_offline_with_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_that_are_carried_out_here_are_active_until_they_end() {
+async fn orders_carried_out_here_are_active_until_they_end() {
     let mut config = config();
     config.orders.paper.step_ms = 200;
     config.orders.paper.failure_rate = 0.0;
@@ -343,7 +344,7 @@ async fn orders_that_are_carried_out_here_are_active_until_they_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_embeds_a_gateway_has_the_same_without_http() {
+async fn a_program_that_embeds_a_gateway_reads_registries_without_http() {
     let gateway = zonewire::gateway::Gateway::start(config()).await.unwrap();
     let registry = gateway.registry().clone();
     let kind = RegistryKind::ActiveOrders;

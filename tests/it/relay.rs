@@ -1,5 +1,5 @@
-//! Relays between two fleets, each with a Redis of its own: real servers, real gateways, the real program, and a
-//! link of 80 ms that is cut and heals.
+//! Relays between two fleets, each with a Redis of its own: real servers, real gateways, the real program,
+//! and a link with a round trip of 80 ms that is cut and heals.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use crate::support::gateway::{JSON, Running, config, request, until_stat};
 use crate::support::program::{run, zonewire};
 use crate::support::redis::{Admin as _, Configured, free_port, redis};
 
-/// Half of the time that a question and its answer take.
+/// Half of the time for a request and its answer.
 const ONE_WAY: Duration = Duration::from_millis(40);
 
 fn on(redis: &RedisServer) -> Config {
@@ -38,7 +38,7 @@ fn url(port: u16) -> String {
     format!("redis://127.0.0.1:{port}")
 }
 
-/// A link to a server that takes its time.
+/// A link with delay to a server.
 async fn link(server: &RedisServer) -> Proxy {
     let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port))).await.unwrap();
     proxy.delay(ONE_WAY);
@@ -52,7 +52,7 @@ async fn publish_trade(gateway: &Running, id: u64) {
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
-/// A client of a channel from here on.
+/// A client that follows a channel from now on.
 async fn follow(gateway: &Running, channel: &str) -> Client {
     let mut client = Client::connect(&gateway.url("/ws")).await;
     client.send(&json!({ "type": "subscribe", "channels": [channel] })).await;
@@ -60,24 +60,24 @@ async fn follow(gateway: &Running, channel: &str) -> Client {
     client
 }
 
-/// The id that the gateway gave the next trade, and the trade's own.
+/// The id that the gateway gave the next trade, and the trade's own id.
 async fn next_trade(client: &mut Client) -> (String, u64) {
     let trade = client.next_of_type("trade").await;
     (trade["id"].as_str().unwrap().to_owned(), trade["data"]["tradeId"].as_u64().unwrap())
 }
 
-/// The trades in a server's log.
+/// The number of trades in a server's log.
 async fn log_len(server: &RedisServer) -> u64 {
     server.admin(&["XLEN", "zw:{event:trade}:log"]).await.parse().unwrap()
 }
 
-/// Who listens to live tickers.
+/// How many subscribe to live tickers.
 async fn listeners(server: &RedisServer) -> u64 {
     let script = "return redis.call('PUBSUB','NUMSUB',ARGV[1])[2]";
     server.admin(&["EVAL", script, "0", "ws:ticker"]).await.parse().unwrap()
 }
 
-/// The program, relaying.
+/// The relay program.
 struct Relay {
     process: Process,
     address: SocketAddr,
@@ -95,7 +95,7 @@ impl Relay {
         relay
     }
 
-    /// What it counts.
+    /// The relay's counters.
     async fn counts(&self) -> Value {
         request(self.address, "GET", "/health", &[], b"").await.json()["relay"].take()
     }
@@ -121,7 +121,7 @@ impl Relay {
     }
 }
 
-/// A process without a gateway, that publishes and listens.
+/// A program other than a gateway, which publishes and subscribes directly.
 struct Foreign(Connection);
 
 impl Foreign {
@@ -139,7 +139,7 @@ impl Foreign {
         self.0.ask(&["SUBSCRIBE", "ws:ticker"]).await.unwrap();
     }
 
-    /// The price in the next message, and the whole of it.
+    /// The price in the next message, and the whole message.
     async fn hear(&mut self) -> (u64, Value) {
         let texts = time::timeout(LIMIT, self.0.next()).await.unwrap().unwrap().texts();
         let message: Value = serde_json::from_str(&texts[2]).unwrap();
@@ -148,7 +148,7 @@ impl Foreign {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn durable_events_come_once_over_a_link_that_is_cut_by_a_relay_that_is_killed() {
+async fn durable_events_arrive_once_despite_cut_links_and_a_killed_relay() {
     const ALL: u64 = 400;
     let (Some(here), Some(there)) = (redis(&[]).await, redis(&[]).await) else { return };
     let (a, b) = (Running::start(on(&here)).await, Running::start(on(&there)).await);
@@ -170,18 +170,18 @@ async fn durable_events_come_once_over_a_link_that_is_cut_by_a_relay_that_is_kil
             240 => from.set(Mode::Pass),
             280 => {
                 relay.process.kill().await.unwrap();
-                // What the one that was killed had it lets nobody have for a moment.
+                // The leases of the killed relay block the new one for a moment.
                 relay = Relay::start(from.address.port(), to.address.port(), "trade").await;
             }
             340 => to.cut(),
             _ => {}
         }
     }
-    // Whatever happened: each once, in their order, under the ids that they were given.
+    // Whatever happened: each trade arrives once, in order, under its original id.
     for id in 1..=ALL {
         let (name, trade) = next_trade(&mut at_b).await;
         assert_eq!(trade, id);
-        assert!(given.contains_key(&(name, trade)), "{trade} has the id that it had");
+        assert!(given.contains_key(&(name, trade)), "{trade} keeps its id");
     }
     assert!(to.has_lost_reply());
     relay.until("carried", "trade", ALL - 280).await;
@@ -191,7 +191,7 @@ async fn durable_events_come_once_over_a_link_that_is_cut_by_a_relay_that_is_kil
     eventually("nothing is behind", async || (relay.count("behind", "trade").await == 0).then_some(())).await;
     assert_eq!(log_len(&there).await, ALL);
 
-    // A restart knows where to go on.
+    // After a restart the relay knows where to continue.
     relay.stop().await;
     for id in ALL + 1..=ALL + 10 {
         publish_trade(&a, id).await;
@@ -208,7 +208,7 @@ async fn durable_events_come_once_over_a_link_that_is_cut_by_a_relay_that_is_kil
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn relays_both_ways_carry_nothing_round() {
+async fn relays_in_both_directions_carry_nothing_in_circles() {
     const EACH: u64 = 100;
     let (Some(here), Some(there)) = (redis(&[]).await, redis(&[]).await) else { return };
     let (a, b) = (Running::start(on(&here)).await, Running::start(on(&there)).await);
@@ -231,7 +231,7 @@ async fn relays_both_ways_carry_nothing_round() {
         assert_eq!(relay.count("carried", "trade").await, EACH);
     }
 
-    // What nobody numbers comes round to nobody either.
+    // Messages without numbers do not travel in circles either.
     let (mut feed, mut at_a, mut at_b) =
         (Foreign::connect(&here).await, Foreign::connect(&here).await, Foreign::connect(&there).await);
     at_a.listen().await;
@@ -262,7 +262,7 @@ async fn relays_both_ways_carry_nothing_round() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn live_events_that_a_cut_takes_are_told_with_their_number() {
+async fn live_events_lost_in_a_cut_are_counted() {
     let (Some(here), Some(there)) = (redis(&[]).await, redis(&[]).await) else { return };
     let (a, b) = (Running::start(on(&here)).await, Running::start(on(&there)).await);
     let from = link(&here).await;
@@ -283,7 +283,7 @@ async fn live_events_that_a_cut_takes_are_told_with_their_number() {
         let ticker = client.next_of_type("ticker").await;
         assert_eq!(ticker["data"]["price"], price);
     };
-    // The relay has subscribed once one has come.
+    // The relay has subscribed once an event has arrived.
     eventually("the relay listens", async || (listeners(&here).await > 0).then_some(())).await;
     publish(1).await;
     until_heard(&mut at_b, 1).await;
@@ -293,7 +293,7 @@ async fn live_events_that_a_cut_takes_are_told_with_their_number() {
     }
     until_stat(&a, "/redis/published/ticker", 11).await;
     from.set(Mode::Pass);
-    // Without another event, A says how far it is, and the relay passes that on.
+    // Without another event, A announces its newest number, and the relay carries the announcement.
     let mut missing = 0;
     while missing < 10 {
         let missed = at_b.next_of_type("missed").await;
@@ -313,7 +313,7 @@ async fn live_events_that_a_cut_takes_are_told_with_their_number() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_relay_takes_over_and_a_target_that_lost_all_gets_it_back() {
+async fn another_relay_takes_over_and_refills_a_target_that_lost_its_data() {
     let (Some(here), Some(there)) = (redis(&[]).await, redis(&[]).await) else { return };
     let a = Running::start(on(&here)).await;
     let mut first = Relay::start(here.port, there.port, "trade").await;
@@ -334,15 +334,15 @@ async fn another_relay_takes_over_and_a_target_that_lost_all_gets_it_back() {
 
     there.admin(&["FLUSHALL"]).await;
     second.until("begun_anew", "trade", 1).await;
-    eventually("all is back", async || (log_len(&there).await == 60).then_some(())).await;
+    eventually("all trades are back", async || (log_len(&there).await == 60).then_some(())).await;
     publish_trade(&a, 61).await;
-    eventually("it goes on", async || (log_len(&there).await == 61).then_some(())).await;
+    eventually("it continues", async || (log_len(&there).await == 61).then_some(())).await;
     second.stop().await;
     a.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_relayed_is_said() {
+async fn a_relay_that_cannot_work_says_why() {
     let Some(server) = redis(&[]).await else { return };
     let (one, same) = (url(server.port), format!("redis://127.0.0.1:{}/0", server.port));
     for (arguments, said) in [

@@ -1,4 +1,4 @@
-//! Many clients that come back at once to the same position.
+//! Many clients that resume from the same position at once.
 
 use futures_util::future::join_all;
 
@@ -6,7 +6,7 @@ use crate::support::client::Client;
 use crate::support::gateway::{Running, config, price};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_many_clients_come_back_for_is_read_once() {
+async fn a_page_that_many_clients_resume_with_is_read_once() {
     const CLIENTS: u64 = 200;
     const PRICES: u64 = 700;
     let gateway = Running::start(config()).await;
@@ -26,7 +26,7 @@ async fn what_many_clients_come_back_for_is_read_once() {
     let messages = gateway.stats().await["messages"].clone();
     let (given, read) = (messages["replays"].as_u64().unwrap(), messages["replay_reads"].as_u64().unwrap());
     assert_eq!(given, CLIENTS * 3, "pages of 300");
-    // A page is read again for those who come seconds later.
+    // A page is read again for clients that come seconds later.
     assert!((3..=30).contains(&read), "{read} reads of 3 pages for {CLIENTS} clients");
     assert_eq!(messages["replayed"], CLIENTS * PRICES);
     gateway.stop().await;

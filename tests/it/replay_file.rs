@@ -1,4 +1,4 @@
-//! `zonewire replay`: a file on its way to a gateway, with all that may be wrong with either.
+//! `zonewire replay`: a file on its way to a gateway, and whatever may be wrong with either.
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use crate::support::gateway::{Running, config};
 use crate::support::orders::base;
 use crate::support::program::{End, run, zonewire};
 
-/// `zonewire replay` of this text.
+/// Runs `zonewire replay` on this text.
 async fn replay(text: &str, suffix: &str, args: &[&str], url: &str) -> End {
     let file = tempfile::Builder::new().suffix(suffix).tempfile().unwrap();
     std::fs::write(file.path(), text).unwrap();
@@ -30,7 +30,7 @@ async fn prices(gateway: &Running, zone: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_good_before_a_bad_line_is_published() {
+async fn lines_before_a_bad_line_are_published() {
     let gateway = Running::start(config()).await;
     let text = "zone,key,price\nercot,A,1\npjm,A,2\npjm,A,much\npjm,A,4\n";
     let end = replay(text, ".csv", &[], &base(&gateway)).await;
@@ -44,9 +44,9 @@ async fn what_is_good_before_a_bad_line_is_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn invalid_lines_may_be_left_out_and_are_counted() {
+async fn invalid_lines_may_be_skipped_and_are_counted() {
     let gateway = Running::start(config()).await;
-    // The file is wrong in line 3, and line 4 is what only the gateway refuses.
+    // Line 3 is malformed, and only the gateway refuses line 4.
     let mut text = "key,price,time\nA,1,\nA,much,\nA,3,2199-01-01T00:00:00Z\nA,4,\nA\n".to_owned();
     let args = ["--zone", "pjm", "--flat-out", "--skip-invalid"];
     let end = replay(&text, ".csv", &args, &base(&gateway)).await;
@@ -61,7 +61,7 @@ async fn invalid_lines_may_be_left_out_and_are_counted() {
     }
     assert_eq!(prices(&gateway, "pjm").await, [1, 4]);
 
-    // They are not all said, and a file of nothing else is not good.
+    // Not all of them are printed, and a file with nothing else is an error.
     text = format!("key,price,time\n{}", "A,much,\n".repeat(30));
     let end = replay(&text, ".csv", &args, &base(&gateway)).await;
     assert_eq!((end.code, end.stdout.as_str()), (Some(1), ""), "{end:?}");
@@ -72,7 +72,7 @@ async fn invalid_lines_may_be_left_out_and_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_for_good_ends_it_and_names_the_line() {
+async fn a_permanent_refusal_ends_the_replay_and_names_the_line() {
     let mut config = config();
     config.channels.keys_per_zone_max = 1;
     let gateway = Running::start(config).await;
@@ -88,7 +88,7 @@ async fn a_refusal_for_good_ends_it_and_names_the_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_of_many_kinds_arrive_as_they_are_meant() {
+async fn files_of_many_formats_are_published_correctly() {
     let gateway = Running::start(config()).await;
     for (zone, suffix, text, args, expected) in [
         (
@@ -144,8 +144,8 @@ async fn files_of_many_kinds_arrive_as_they_are_meant() {
     gateway.stop().await;
 }
 
-/// Answers one request after the other, each with the next of these; where the status is empty, the
-/// connection breaks off instead. Keeps the bodies that it was sent.
+/// Answers one request after the other with the next of these; with an empty status the connection breaks off
+/// instead. Stores the bodies of requests.
 async fn scripted(
     answers: &'static [(&'static str, &'static str)],
 ) -> (String, Arc<Mutex<Vec<String>>>, JoinSet<()>) {
@@ -169,7 +169,7 @@ async fn scripted(
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_busy_or_restarts_is_waited_for_and_gets_each_line_once() {
+async fn a_busy_or_restarting_gateway_gets_each_line_once() {
     let (url, received, _server) = scripted(&[
         ("503 Service Unavailable", r#"{"code":"shutting_down","detail":"it stops","accepted":1,"line":2}"#),
         ("200 OK", r#"{"accepted":2}"#),
@@ -184,12 +184,13 @@ async fn a_gateway_that_is_busy_or_restarts_is_waited_for_and_gets_each_line_onc
     assert!(!end.stderr.contains("twice"), "{end:?}");
     let line = |n: u8| format!("{{\"key\":\"A\",\"price\":{n}}}\n");
     let sent: String = received.lock().unwrap().concat();
-    // However the lines fell into requests: the first one was taken, and the others came once more.
+    // However the lines were divided into requests: the first was accepted, and the others were sent once
+    // more.
     assert!(sent.ends_with(&(line(2) + &line(3))), "{sent}");
 }
 
 #[tokio::test]
-async fn a_line_is_sent_when_it_is_there_and_what_may_be_there_twice_is_said() {
+async fn lines_are_sent_as_they_are_read_and_possible_repetitions_are_reported() {
     let (url, received, _server) =
         scripted(&[("200 OK", r#"{"accepted":1}"#), ("", ""), ("200 OK", r#"{"accepted":1}"#)]).await;
     let mut command = zonewire(&["replay", "-", "--zone", "pjm", "--url", &url]);

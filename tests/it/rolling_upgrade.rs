@@ -1,5 +1,5 @@
-//! Gateways of two builds on one Redis, of which the newer one knows a kind of entries more. The newer
-//! one is played by its appends: the kind is open by name, so they are what it would send.
+//! Gateways of two builds on one Redis, the newer of which knows an additional kind of entry. The newer build
+//! is imitated by its appends: kinds are open by name, so these are what it would send.
 
 use serde_json::{Value, json};
 use zonewire::config::Config;
@@ -14,7 +14,7 @@ use crate::support::orders::{new_order, post_json};
 use crate::support::redis::{Admin, Configured, redis};
 use crate::support::stores::{self, Producer, Stores};
 
-/// The build that does not know the kind.
+/// A gateway of the older build, which does not know the kind.
 async fn old(server: &RedisServer) -> Running {
     let mut config: Config = config();
     config.storage.backend = StorageChoice::Redis;
@@ -24,7 +24,7 @@ async fn old(server: &RedisServer) -> Running {
     Running::start(config).await
 }
 
-/// The build that does.
+/// The newer build.
 struct Newer {
     producer: Producer,
     seq: u64,
@@ -39,12 +39,12 @@ impl Newer {
         Self { producer, seq: 0, _stores: stores }
     }
 
-    /// Appends an entry of a kind that ends the log or not.
+    /// Appends an entry of a kind that may or may not end the log.
     async fn append(&mut self, kind: &str, key: &str, is_terminal: bool) {
         self.append_data(EntryKind::named(kind, is_terminal).unwrap(), key, r#"{"bid":19.5,"ask":20}"#).await;
     }
 
-    /// Appends an entry with this data, which nobody looks at.
+    /// Appends an entry with this data, which nothing interprets.
     async fn append_data(&mut self, kind: EntryKind, key: &str, data: &str) {
         let time = chrono::Utc::now().timestamp_millis();
         let draft = DraftEntry { kind, ..stores::price(time, Some(key), data) };
@@ -59,7 +59,7 @@ fn kinds(messages: &[Value]) -> Vec<(&str, u64)> {
     messages.iter().map(|message| (message["type"].as_str().unwrap(), offset(message))).collect()
 }
 
-/// The next so many entries, skipped ones included.
+/// The next entries, including skipped ones.
 async fn entries(client: &mut Client, count: usize) -> Vec<Value> {
     let mut entries = Vec::new();
     while entries.len() < count {
@@ -72,7 +72,7 @@ async fn entries(client: &mut Client, count: usize) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_zone_goes_on_in_order_and_says_what_it_skips() {
+async fn a_zone_continues_in_order_and_reports_skipped_entries() {
     let Some(server) = redis(&[]).await else { return };
     let old = old(&server).await;
     let (mut client, subscribed) = old.market("pjm").await;
@@ -87,19 +87,19 @@ async fn a_zone_goes_on_in_order_and_says_what_it_skips() {
     assert_eq!((&told[1]["kind"], &told[1]["reason"]), (&json!("quote"), &json!("unknown_kind")));
     assert!(told[1]["bid"].is_null() && told[1]["id"] != told[2]["id"], "{}", told[1]);
 
-    // Whoever resumes is told the same, and so is who reads the log.
+    // Resuming and reading the log show the same.
     let url = old.url(&format!("/ws/market/pjm?since={}", position(&subscribed)));
     let mut again = Client::connect(&url).await;
     assert_eq!(kinds(&entries(&mut again, 4).await), kinds(&told));
     let history = old.get("/api/zones/pjm/history").await.json();
     assert_eq!(kinds(history["entries"].as_array().unwrap()), kinds(&told));
-    // A ticker is no newer price.
+    // An entry of the unknown kind does not replace a price.
     newer.append("quote", "HUB", false).await;
     entries(&mut client, 1).await;
     let latest = old.get("/api/zones/pjm/latest").await.json();
     assert_eq!(kinds(latest["entries"].as_array().unwrap()), [("price_update", 4)]);
 
-    // Each was counted once, and the channel was not read again for it.
+    // Each was counted once, and caused no repair of the channel.
     assert_eq!(until_stat(&old, "/channels/entries_skipped_by_reason/unknown_kind", 3).await, 3);
     let metrics = old.get("/metrics").await.body;
     assert!(metrics.contains("zonewire_entries_skipped_total{reason=\"unknown_kind\"} 3"), "{metrics}");
@@ -109,7 +109,7 @@ async fn a_zone_goes_on_in_order_and_says_what_it_skips() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_price_whose_data_is_no_json_object_is_skipped_in_its_place() {
+async fn a_price_whose_data_is_no_json_object_is_skipped() {
     let Some(server) = redis(&[]).await else { return };
     let gateway = old(&server).await;
     let (mut client, subscribed) = gateway.market("pjm").await;
@@ -119,11 +119,11 @@ async fn a_price_whose_data_is_no_json_object_is_skipped_in_its_place() {
     for data in broken {
         foreign.append_data(EntryKind::PriceUpdate, "BROKEN", data).await;
     }
-    // White space does not break it.
+    // White space is valid.
     foreign.append_data(EntryKind::PriceUpdate, "SPACED", "{ }").await;
     gateway.publish("pjm", [price("HUB", 2)]).await;
 
-    // The client reads every frame as JSON.
+    // The client parses every frame as JSON.
     let told = entries(&mut client, 9).await;
     let skipped = (2..8).map(|offset| ("skipped", offset));
     let expected: Vec<_> = [("price_update", 1)].into_iter().chain(skipped).collect();
@@ -148,7 +148,7 @@ async fn a_price_whose_data_is_no_json_object_is_skipped_in_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_ended_in_an_unknown_way_has_ended() {
+async fn an_unknown_terminal_update_ends_the_order() {
     let Some(server) = redis(&[]).await else { return };
     let old = old(&server).await;
     let order = new_order();
@@ -160,7 +160,7 @@ async fn an_order_that_ended_in_an_unknown_way_has_ended() {
     newer.append("expired", "order", true).await;
 
     let (told, code, _) = client.until_close().await;
-    // The log began while it was watched, which a `resync` says.
+    // The log began while it was watched, which a `resync` announces.
     let is_entry = |message: &Value| message["offset"].is_u64() && message["type"] != "resync";
     let told: Vec<Value> = told.into_iter().filter(is_entry).collect();
     assert_eq!(kinds(&told), [("routing", 1), ("skipped", 2), ("skipped", 3)]);
@@ -173,7 +173,7 @@ async fn an_order_that_ended_in_an_unknown_way_has_ended() {
     let update = json!({ "type": "building", "progress": 50 });
     let answer = post_json(old.address, &format!("/api/orders/{order}/updates"), &update).await;
     answer.problem(409, "already_ended");
-    // Who comes later gets the same end.
+    // Late clients see the same end.
     let mut late = Client::connect(&old.url(&format!("/ws/orders/{order}"))).await;
     let (told, code, _) = late.until_close().await;
     assert!(told.iter().any(|message| message["terminal"] == true) && code == 1000, "{code}: {told:?}");
@@ -181,7 +181,7 @@ async fn an_order_that_ended_in_an_unknown_way_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_is_recovered_from_across_what_is_not_known() {
+async fn entries_of_unknown_kinds_do_not_prevent_recovery() {
     let Some(server) = redis(&[]).await else { return };
     let old = old(&server).await;
     let (mut client, _) = old.market("pjm").await;
@@ -196,7 +196,7 @@ async fn an_outage_is_recovered_from_across_what_is_not_known() {
     assert_eq!(entries(&mut client, 1).await[0]["price"], 2);
     server.thaw().unwrap();
     newer.append("quote", "HUB", false).await;
-    eventually("all is in order again", async || {
+    eventually("everything is reconciled", async || {
         (old.get("/ws/health").await.json()["status"] == "healthy").then_some(())
     })
     .await;
@@ -211,7 +211,7 @@ async fn an_outage_is_recovered_from_across_what_is_not_known() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_costs_its_own_channel_a_look_at_the_log_and_no_other() {
+async fn garbage_makes_only_its_own_channel_read_the_log() {
     let Some(server) = redis(&[]).await else { return };
     let old = old(&server).await;
     let mut clients = Vec::new();
@@ -226,7 +226,7 @@ async fn garbage_costs_its_own_channel_a_look_at_the_log_and_no_other() {
     let before = reads().await;
     server.admin(&["PUBLISH", "zw:{zone:pjm}", "hello"]).await;
     until_stat(&old, "/channels/holes_repaired", before + 1).await;
-    // Both others are asked something after it, and had the time to be read.
+    // Both other channels get entries after it, so there was time to read their logs.
     for zone in ["ercot", "caiso"] {
         old.publish(zone, [price("HUB", 2)]).await;
     }

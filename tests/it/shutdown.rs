@@ -1,4 +1,4 @@
-//! How a gateway ends: what its clients are told, what is kept, and its exit code.
+//! The end of a gateway: what clients are told, what is persisted, and the exit code.
 
 use std::net::TcpListener;
 
@@ -36,7 +36,7 @@ async fn sigterm_tells_clients_and_ends_with_0() {
                 (&closing["type"], &closing["code"], &closing["reason"]),
                 (&json!("closing"), &json!(4000), &json!("shutting_down"))
             );
-            // Half a second, and then spread over the drain window.
+            // Half a second, plus a share of the drain window.
             let hint = closing["retry_after_ms"].as_u64().unwrap();
             assert!((500..=1_500).contains(&hint), "{hint}");
             client.close().await;
@@ -46,7 +46,7 @@ async fn sigterm_tells_clients_and_ends_with_0() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_tells_many_clients_and_cuts_none_off() {
+async fn sigterm_closes_many_clients_without_cutting_any_off() {
     const COUNT: usize = 400;
     let settings = ["storage.backend=memory", "http.drain_s=1", "http.shards=2"];
     let mut process = Process::start(&settings).await;
@@ -68,7 +68,7 @@ async fn sigterm_tells_many_clients_and_cuts_none_off() {
 #[tokio::test(flavor = "multi_thread")]
 async fn new_connections_are_refused_while_old_ones_are_closed() {
     let mut process = Process::start(&["storage.backend=memory", "http.drain_s=0"]).await;
-    // Does not answer the close, and so keeps the process waiting for a while.
+    // Does not answer the close frame, and so keeps the process running for a while.
     let mut rude = RawSocket::open(process.address, "/ws/market/pjm").await;
     process.signal(Signal::TERM);
     let (_, code) = rude.until_close().await;
@@ -77,23 +77,23 @@ async fn new_connections_are_refused_while_old_ones_are_closed() {
         TcpStream::connect(process.address).await.is_err().then_some(())
     })
     .await;
-    assert_eq!(process.ended().await.code(), Some(0), "one that does not answer is cut");
+    assert_eq!(process.ended().await.code(), Some(0), "a client that does not answer is cut off");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_ends_it_at_once() {
+async fn a_second_signal_ends_the_process_at_once() {
     let settings = ["storage.backend=memory", "http.drain_s=600", "connections.close_grace_ms=600000"];
     let mut process = Process::start(&settings).await;
     let mut rude = RawSocket::open(process.address, "/ws").await;
     process.signal(Signal::TERM);
-    // The first signal has been taken when this comes; two at once would be one.
+    // By then the process has received the first signal; two at once would count as one.
     rude.until_close().await;
     process.signal(Signal::TERM);
     assert_eq!(process.ended().await.code(), Some(130));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_accepted_before_the_end_is_in_redis() {
+async fn everything_accepted_before_the_end_is_in_redis() {
     let Some(server) = redis(&[]).await else { return };
     let redis = [
         "storage.backend=redis",
@@ -103,7 +103,7 @@ async fn what_was_accepted_before_the_end_is_in_redis() {
     let mut process = Process::start(&[&redis[..], &["http.drain_s=0"]].concat()).await;
     let mut reader = Client::connect(&process.url("/ws/market/pjm")).await;
     reader.next_of_type("subscribed").await;
-    // Lines without an end, as fast as they are taken.
+    // Endless lines, as fast as possible.
     let mut lines = Lines::open(process.address, "pjm").await;
     let (mut feeding, enough) = (JoinSet::new(), CancellationToken::new());
     let until = enough.clone();
@@ -116,7 +116,7 @@ async fn what_was_accepted_before_the_end_is_in_redis() {
     });
     reader.prices(200).await;
     process.signal(Signal::TERM);
-    // The publisher goes on until the shutdown is under way.
+    // The publisher continues until the shutdown is in progress.
     reader.until_close().await;
     enough.cancel();
     let answer = feeding.join_next().await.unwrap().unwrap();
@@ -137,7 +137,7 @@ async fn what_was_accepted_before_the_end_is_in_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endless_post_is_answered_whatever_the_times_to_wait() {
+async fn an_endless_post_is_answered_at_shutdown_whatever_the_timeouts() {
     for (drain_s, grace_ms) in [(0, 0), (0, 5_000), (1, 0)] {
         let mut config = config();
         config.http.drain_s = drain_s;
@@ -148,7 +148,7 @@ async fn an_endless_post_is_answered_whatever_the_times_to_wait() {
         lines.send("{\"key\":\"A\",\"price\":1}\n{\"key\":\"A\",\"price\":2}\n{\"key\":").await;
         reader.prices(2).await;
         gateway.begin_stop();
-        // The request holds up the end, and nobody is left waiting for a gateway that goes.
+        // The request delays the end, but new connections are refused at once.
         eventually("nobody listens any more", async || {
             TcpStream::connect(gateway.address).await.is_err().then_some(())
         })
@@ -161,7 +161,7 @@ async fn an_endless_post_is_answered_whatever_the_times_to_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_under_way_does_not_hold_up_the_end() {
+async fn an_upgrade_in_progress_does_not_delay_the_end() {
     for round in 0..20 {
         let mut config = config();
         config.connections.heartbeat_interval_s = 1;
@@ -173,7 +173,7 @@ async fn an_upgrade_under_way_does_not_hold_up_the_end() {
             stream.write_all(upgrade("/ws/market/pjm").as_bytes()).await.unwrap();
             rude.push(stream);
         }
-        // In each round the gateway has come a little further; nobody answers its close frames.
+        // In each round the shutdown is a little further; these clients never answer close frames.
         for stream in rude.iter().take(round / 2) {
             stream.readable().await.unwrap();
         }
@@ -183,18 +183,18 @@ async fn an_upgrade_under_way_does_not_hold_up_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopping_gateway_says_that_it_is_not_ready() {
+async fn a_stopping_gateway_is_not_ready() {
     let mut config = config();
     config.connections.close_grace_ms = 10_000;
     let mut gateway = Running::start(config).await;
-    // A connection of before the stop, with half a request; and one that keeps the gateway from ending.
+    // A connection from before the stop with half a request, and one that keeps the gateway from ending.
     let mut rude = RawSocket::open(gateway.address, "/ws").await;
     let mut open = TcpStream::connect(gateway.address).await.unwrap();
     open.write_all(b"GET /health/ready HTTP/1.1\r\nHo").await.unwrap();
     publish(gateway.address, "pjm", [price("A", 1)]).await;
     gateway.begin_stop();
     rude.until_close().await;
-    // It is answered, or closed; never told that all is well.
+    // It is answered or closed, but never told that the gateway is ready.
     if open.write_all(b"st: x\r\n\r\n").await.is_ok()
         && let Some(answer) = read_answer(&mut open).await
     {
@@ -205,13 +205,13 @@ async fn a_stopping_gateway_says_that_it_is_not_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_is_about_to_stop_says_so_while_all_goes_on() {
+async fn a_gateway_about_to_stop_is_not_ready_but_still_serves() {
     let mut config = config();
     config.http.drain_lead_s = 4;
     let mut gateway = Running::start(config).await;
     let (mut reader, _) = gateway.market("pjm").await;
     gateway.begin_stop();
-    // Each on a connection of its own: it still accepts.
+    // Each request on a new connection: the gateway still accepts.
     eventually("it is not ready", async || {
         let answer = gateway.get("/health/ready").await;
         (answer.status == 503).then(|| assert_eq!(answer.json()["status"], "stopping"))
@@ -221,7 +221,7 @@ async fn a_gateway_that_is_about_to_stop_says_so_while_all_goes_on() {
     publish(gateway.address, "pjm", [price("A", 1)]).await;
     assert_eq!(reader.prices(1).await[0]["price"], 1);
     drop(gateway.market("pjm").await);
-    // Then it stops as ever.
+    // Then it stops as usual.
     let (_, code, _) = reader.until_close().await;
     assert_eq!(code, 4000);
     eventually("nobody listens any more", async || {
@@ -233,10 +233,10 @@ async fn a_gateway_that_is_about_to_stop_says_so_while_all_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_is_taken_is_told() {
+async fn a_port_in_use_is_reported() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let gateway = Running::start(config()).await;
-    // By something else, and by another gateway, which shares its port among its own threads.
+    // In use by another program, and by another gateway, which shares its port among its own threads.
     for taken in [listener.local_addr().unwrap(), gateway.address] {
         let mut command = serve(&[format!("--listen={taken}"), "--storage=memory".to_owned()]);
         let output = time::timeout(LIMIT, command.output()).await.expect("it ends in time").unwrap();

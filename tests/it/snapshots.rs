@@ -1,5 +1,5 @@
-//! Clients that begin with the latest entry of each key: they know the publisher's last value of each
-//! in the end, whatever happens meanwhile.
+//! Clients that begin with a snapshot: whatever happens meanwhile, in the end they know the publisher's last
+//! value of each key.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -17,26 +17,26 @@ use crate::support::eventually::eventually;
 use crate::support::gateway::{JSON, Running, config, price, publish};
 use crate::support::redis::{Configured, redis};
 
-/// The last entry of each key, as a client of the protocol keeps it, and where it stands. That nothing
-/// comes twice but what may is checked with each message.
+/// The last entry of each key as a client of the protocol maintains it, and its position. With each message
+/// it checks that nothing is repeated except what may be.
 #[derive(Debug, Default)]
-struct Mirror {
-    /// Prices, and removals.
+struct Board {
+    /// Prices and removals.
     last: BTreeMap<String, Value>,
     position: Option<String>,
-    /// The keys that came in the snapshot that is under way.
+    /// The keys received so far in the current snapshot.
     came: Option<HashSet<String>>,
-    /// All that it has had since its newest snapshot began.
+    /// The ids received since the newest snapshot began.
     ids: HashSet<String>,
     in_doubt: bool,
-    /// How often a snapshot began, and how many entries came in these.
+    /// How many snapshots began, and how many entries they had in total.
     begun: usize,
     latest: usize,
-    /// What was said last of whether all is there.
+    /// Whether the last snapshot was said to be complete.
     is_whole: bool,
 }
 
-impl Mirror {
+impl Board {
     fn take(&mut self, message: &Value) {
         match message["type"].as_str().unwrap() {
             "subscribed" | "resync" => {
@@ -66,10 +66,10 @@ impl Mirror {
     fn take_entry(&mut self, message: &Value) {
         let text = |field: &str| message[field].as_str().unwrap_or_default().to_owned();
         let is_latest = message["snapshot"] == true;
-        // Who shows the latest need not drop what comes again.
+        // In a snapshot, an entry that was received before need not be dropped.
         let is_new = self.ids.insert(text("id"));
         assert!(is_new || (self.in_doubt && !is_latest), "twice: {message}");
-        // The removal of all keys has the key of none.
+        // The removal of all keys has an empty key.
         let key = text("key");
         if is_latest {
             self.came.as_mut().expect("a snapshot that began").insert(key.clone());
@@ -89,7 +89,7 @@ impl Mirror {
         self.last.insert(key, message.clone());
     }
 
-    /// The price of each key that has one, from this key on.
+    /// The prices of keys from this one on.
     fn prices_from(&self, first: &str) -> impl Iterator<Item = (&str, u64)> {
         let all = self.last.range::<str, _>((Bound::Included(first), Bound::Unbounded));
         let prices = all.filter(|(_, last)| last["type"] == "price_update");
@@ -100,7 +100,7 @@ impl Mirror {
         self.prices_from("")
     }
 
-    /// The first key from this one on whose price is not as expected.
+    /// The first key from this one on whose price differs from the expected one.
     fn differs(&self, first: &str, expected: &BTreeMap<String, u64>) -> Option<String> {
         let all = expected.range::<str, _>((Bound::Included(first), Bound::Unbounded));
         let mut expected = all.map(|(key, price)| (key.as_str(), *price));
@@ -122,21 +122,21 @@ impl Mirror {
         }
     }
 
-    /// Takes the next message.
+    /// Reads the next message.
     async fn step(&mut self, client: &mut Client, what: &str) {
         let message = client.next().await;
         assert_ne!(message["type"], "closing", "{what}: {message}");
         self.take(&message);
     }
 
-    /// Reads until it has a snapshot.
+    /// Reads until it has a complete snapshot.
     async fn until_whole(&mut self, client: &mut Client) {
-        self.until(client, "a snapshot", |mirror| mirror.is_whole).await;
+        self.until(client, "a snapshot", |board| board.is_whole).await;
     }
 
-    /// Reads until it knows what was published last.
+    /// Reads until it knows the last published prices.
     async fn until_equal(&mut self, client: &mut Client, expected: &BTreeMap<String, u64>) {
-        // Looked at on from the key where it was last found that it does not, and at last from the first.
+        // Continue at the first key that differed last time, and finally check from the first key.
         let mut from = String::new();
         loop {
             self.until_whole(client).await;
@@ -152,7 +152,7 @@ impl Mirror {
     }
 }
 
-/// Whether an entry takes the place of the last one of its key: what is late may be older.
+/// Whether an entry replaces the last one of its key: a late one may be older.
 fn is_newer(entry: &Value, held: &Value) -> bool {
     let id = |of: &Value| {
         let (by, number) = of["id"].as_str().unwrap().rsplit_once('-').unwrap();
@@ -182,7 +182,7 @@ async fn until_state(gateway: &Running, state: &str) {
     .await;
 }
 
-/// Publishes a price of each of these keys.
+/// Publishes a price for each key.
 async fn fill(gateway: &Running, keys: usize, value: u64, filler: usize) -> BTreeMap<String, u64> {
     let filler = "x".repeat(filler);
     let keys: Vec<String> = (0..keys).map(|n| format!("K{n:05}")).collect();
@@ -193,16 +193,16 @@ async fn fill(gateway: &Running, keys: usize, value: u64, filler: usize) -> BTre
     keys.into_iter().map(|key| (key, value)).collect()
 }
 
-/// A client that takes next to nothing that it does not read, past `subscribed`.
-async fn slow_client(gateway: &Running) -> (Client, Mirror) {
+/// A client with hardly any buffer for what it does not read, after `subscribed`.
+async fn slow_client(gateway: &Running) -> (Client, Board) {
     let mut client = Client::connect_small(&gateway.url("/ws/market/pjm?snapshot=1")).await;
-    let mut mirror = Mirror::default();
-    mirror.until(&mut client, "subscribed", |mirror| mirror.begun == 1).await;
-    (client, mirror)
+    let mut board = Board::default();
+    board.until(&mut client, "subscribed", |board| board.begun == 1).await;
+    (client, board)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_brings_the_latest_of_each_key_and_then_what_follows() {
+async fn a_snapshot_has_the_latest_of_each_key_and_later_entries_follow() {
     let gateway = Running::start(config()).await;
     gateway.publish("pjm", [price("B", 1), price("A", 2), price("B", 3), price("C", 4)]).await;
     assert_eq!(gateway.delete("/api/zones/pjm/keys/C").await.status, 204);
@@ -220,7 +220,7 @@ async fn a_snapshot_brings_the_latest_of_each_key_and_then_what_follows() {
         );
         assert_eq!((&latest["key"], &latest["price"], offset(&latest)), (&json!(key), &json!(value), at));
     }
-    // What comes late is to be compared with that.
+    // Late entries are compared with a removal too.
     let removed = client.next().await;
     assert_eq!(
         (&removed["type"], &removed["snapshot"], &removed["key"], offset(&removed)),
@@ -235,7 +235,7 @@ async fn a_snapshot_brings_the_latest_of_each_key_and_then_what_follows() {
     assert_eq!((&next["price"], next.get("snapshot"), offset(&next)), (&json!(5), None, 6));
     client.close().await;
 
-    // From the end of it on nothing is missing, and there is no need of another one.
+    // After its end nothing is missing, and another snapshot is not needed.
     let since = |at: &str, more: &str| gateway.url(&format!("/ws/market/pjm?since={at}{more}"));
     for more in ["", "&snapshot=1"] {
         let mut client = Client::connect(&since(&position(&end), more)).await;
@@ -243,18 +243,19 @@ async fn a_snapshot_brings_the_latest_of_each_key_and_then_what_follows() {
         assert_eq!((&subscribed["recovered"], subscribed.get("snapshot")), (&json!(true), None));
         assert_eq!(client.next().await["price"], 5);
     }
-    // From the middle of it there is; a client that does not want it is told that something is missing.
+    // From the middle of it a new snapshot is needed; a client that does not ask for one is told that
+    // something is missing.
     let mut client = Client::connect(&since(&position(&subscribed), "&snapshot=true")).await;
     let again = client.next_of_type("subscribed").await;
     assert_eq!((&again["recovered"], &again["snapshot"]), (&json!(false), &json!(true)));
-    let mut mirror = Mirror::default();
-    mirror.take(&again);
-    // It may be as it was a moment ago, and what came since follows.
-    mirror.until_equal(&mut client, &BTreeMap::from([("A".to_owned(), 5), ("B".to_owned(), 3)])).await;
+    let mut board = Board::default();
+    board.take(&again);
+    // The snapshot may be slightly old, and later entries follow.
+    board.until_equal(&mut client, &BTreeMap::from([("A".to_owned(), 5), ("B".to_owned(), 3)])).await;
     let mut client = Client::connect(&since(&position(&subscribed), "")).await;
     let plain = client.next_of_type("subscribed").await;
     assert_eq!((&plain["recovered"], plain.get("gap"), plain.get("snapshot")), (&json!(false), None, None));
-    // A position of a log that is gone.
+    // A position in a log that is gone.
     let mut client = Client::connect(&since("0123456789abcdef:3", "&snapshot=1")).await;
     assert_eq!(client.next_of_type("subscribed").await["snapshot"], true);
 
@@ -268,7 +269,7 @@ async fn a_snapshot_brings_the_latest_of_each_key_and_then_what_follows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_is_asked_for_by_message_too_and_is_about_zones() {
+async fn a_snapshot_can_be_requested_by_message_and_concerns_zones() {
     let gateway = Running::start(config()).await;
     gateway.publish("pjm", [price("A", 1)]).await;
     let mut client = Client::connect(&gateway.url("/ws")).await;
@@ -290,7 +291,7 @@ async fn a_snapshot_is_asked_for_by_message_too_and_is_about_zones() {
             _ => assert_eq!(message["price"], 1),
         }
     }
-    // One that nobody has published to yet.
+    // A zone that nobody has published to yet.
     gateway.publish("new", [price("A", 7)]).await;
     assert_eq!(client.next_of_type("price_update").await["price"], 7);
 
@@ -302,13 +303,13 @@ async fn a_snapshot_is_asked_for_by_message_too_and_is_about_zones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_ten_thousand_keys_a_snapshot_comes_in_pages_while_another_gateway_publishes() {
+async fn a_snapshot_of_ten_thousand_keys_is_paged_while_another_gateway_publishes() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server, "snap")).await, Running::start(on(&server, "snap")).await);
     until_state(&a, "healthy").await;
     until_state(&b, "healthy").await;
     let mut expected = fill(&a, 10_000, 0, 10).await;
-    // Clients come while it is published to; every key is in the log no more, and each has a latest price.
+    // Clients come while prices are published; the log no longer has every key, but each has a latest price.
     let mut publishing = JoinSet::<()>::new();
     let address: SocketAddr = a.address;
     publishing.spawn(async move {
@@ -332,24 +333,24 @@ async fn of_ten_thousand_keys_a_snapshot_comes_in_pages_while_another_gateway_pu
         let expected = expected.clone();
         watching.spawn(async move {
             let mut client = Client::connect(&url).await;
-            let mut mirror = Mirror::default();
-            mirror.until_equal(&mut client, &expected).await;
-            assert!(mirror.latest >= 5_000, "{}", mirror.latest);
-            mirror.begun
+            let mut board = Board::default();
+            board.until_equal(&mut client, &expected).await;
+            assert!(board.latest >= 5_000, "{}", board.latest);
+            board.begun
         });
     }
     while let Some(watched) = watching.join_next().await {
         assert_eq!(watched.unwrap(), 1);
     }
     publishing.join_next().await.unwrap().unwrap();
-    // All at once they are read once.
+    // Many clients at once share one reading.
     let before = b.stats().await["messages"]["replay_reads"].as_u64().unwrap();
     let mut watching = JoinSet::new();
     for _ in 0..20 {
         let (url, expected) = (b.url("/ws/market/pjm?snapshot=1"), expected.clone());
         watching.spawn(async move {
-            let (mut client, mut mirror) = (Client::connect(&url).await, Mirror::default());
-            mirror.until_equal(&mut client, &expected).await;
+            let (mut client, mut board) = (Client::connect(&url).await, Board::default());
+            board.until_equal(&mut client, &expected).await;
         });
     }
     while let Some(watched) = watching.join_next().await {
@@ -362,7 +363,7 @@ async fn of_ten_thousand_keys_a_snapshot_comes_in_pages_while_another_gateway_pu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_in_the_middle_of_a_snapshot_leaves_no_hole() {
+async fn an_outage_in_the_middle_of_a_snapshot_leaves_no_gap() {
     let Some(server) = redis(&[]).await else { return };
     let link = Proxy::start(server.target.address).await.unwrap();
     let mut cut_off = on(&server, "cut");
@@ -370,45 +371,43 @@ async fn an_outage_in_the_middle_of_a_snapshot_leaves_no_hole() {
     let (a, b) = (Running::start(on(&server, "cut")).await, Running::start(cut_off).await);
     until_state(&b, "healthy").await;
     let mut expected = fill(&a, 3_000, 0, 3_000).await;
-    let (mut client, mut mirror) = slow_client(&b).await;
+    let (mut client, mut board) = slow_client(&b).await;
     link.set(Mode::Refuse);
     until_state(&b, "degraded").await;
-    // Both go on: one with the log, one by itself.
+    // Both continue: one with the log, the other in a fork.
     a.publish("pjm", [price("K00001", 10), price("ofA", 11)]).await;
     b.publish("pjm", [price("K00002", 20), price("ofB", 21)]).await;
     expected
         .extend([("K00001", 10), ("ofA", 11), ("K00002", 20), ("ofB", 21)].map(|(k, v)| (k.to_owned(), v)));
-    // Some of it was on its way. What the gateway has of the rest is a part, and said to be one.
-    mirror
-        .until(&mut client, "what can be reached", |mirror| mirror.begun > 1 && mirror.came.is_none())
-        .await;
-    assert!(!mirror.is_whole && mirror.in_doubt && !mirror.last.contains_key("ofA"));
-    assert_eq!(mirror.last["ofB"]["price"], 21, "its own prices are told at once");
-    let (from_b, position) = (mirror.begun, mirror.position.clone().unwrap());
+    // Part of the snapshot was on its way. The gateway has only a part of the rest, and says so.
+    board.until(&mut client, "what can be reached", |board| board.begun > 1 && board.came.is_none()).await;
+    assert!(!board.is_whole && board.in_doubt && !board.last.contains_key("ofA"));
+    assert_eq!(board.last["ofB"]["price"], 21, "its own prices are told at once");
+    let (from_b, position) = (board.begun, board.position.clone().unwrap());
     link.set(Mode::Pass);
-    mirror.until_equal(&mut client, &expected).await;
-    assert_eq!(mirror.begun, from_b + 1);
+    board.until_equal(&mut client, &expected).await;
+    assert_eq!(board.begun, from_b + 1);
     a.publish("pjm", [price("K00003", 30)]).await;
     expected.insert("K00003".to_owned(), 30);
-    mirror.until_equal(&mut client, &expected).await;
+    board.until_equal(&mut client, &expected).await;
 
-    // Whoever left with the part gets all elsewhere.
+    // A client that left with the partial snapshot gets everything elsewhere.
     let mut client = Client::connect(&a.url(&format!("/ws/market/pjm?snapshot=1&since={position}"))).await;
-    let mut mirror = Mirror::default();
-    mirror.until_equal(&mut client, &expected).await;
-    assert_eq!(mirror.begun, 1);
+    let mut board = Board::default();
+    board.until_equal(&mut client, &expected).await;
+    assert_eq!(board.begun, 1);
     a.stop().await;
     b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_so_slow_that_the_log_lets_go_of_what_follows_gets_another_snapshot() {
+async fn a_reader_too_slow_for_the_log_gets_another_snapshot() {
     let mut config = config();
     config.storage.retention.entries = 100;
     config.connections.hold_entries_max = 10;
     let gateway = Running::start(config).await;
     let mut expected = fill(&gateway, 2_000, 0, 3_000).await;
-    let (mut client, mut mirror) = slow_client(&gateway).await;
+    let (mut client, mut board) = slow_client(&gateway).await;
     for round in 1..=300_u64 {
         let key = format!("K{:05}", round % 200);
         gateway.publish("pjm", [price(&key, round)]).await;
@@ -421,17 +420,17 @@ async fn a_reader_so_slow_that_the_log_lets_go_of_what_follows_gets_another_snap
         expected.insert(key, round);
     }
     expected.remove("K01000");
-    mirror.until_whole(&mut client).await;
+    board.until_whole(&mut client).await;
     let told = client.next_of_type("resync").await;
     assert_eq!((&told["recovered"], &told["snapshot"]), (&json!(false), &json!(true)), "{told}");
-    mirror.take(&told);
-    mirror.until_equal(&mut client, &expected).await;
-    assert_eq!(mirror.begun, 2);
+    board.take(&told);
+    board.until_equal(&mut client, &expected).await;
+    assert_eq!(board.begun, 2);
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_removed_does_not_come_back_with_a_late_price_that_is_older() {
+async fn a_late_older_price_does_not_restore_a_removed_key() {
     let Some(server) = redis(&[]).await else { return };
     let link = Proxy::start(server.target.address).await.unwrap();
     let mut cut_off = on(&server, "gone");
@@ -442,37 +441,37 @@ async fn what_was_removed_does_not_come_back_with_a_late_price_that_is_older() {
     let keys = ["K", "L", "M", "N"];
     a.publish("pjm", keys.iter().map(|key| price(key, 1))).await;
     let (url_a, url_b) = (a.url("/ws/market/pjm?snapshot=1"), b.url("/ws/market/pjm?snapshot=1"));
-    let (mut at_a, mut of_a) = (Client::connect(&url_a).await, Mirror::default());
-    let (mut at_b, mut of_b) = (Client::connect(&url_b).await, Mirror::default());
+    let (mut at_a, mut of_a) = (Client::connect(&url_a).await, Board::default());
+    let (mut at_b, mut of_b) = (Client::connect(&url_b).await, Board::default());
     let mut expected: BTreeMap<String, u64> = keys.iter().map(|key| ((*key).to_owned(), 1)).collect();
     of_a.until_equal(&mut at_a, &expected).await;
     of_b.until_equal(&mut at_b, &expected).await;
 
     link.set(Mode::Refuse);
     until_state(&b, "degraded").await;
-    // B has prices of before what A removes, and one of after.
+    // B has prices from before A's removals, and one from after them.
     b.publish("pjm", ["K", "M"].map(|key| price(key, 2))).await;
     assert_eq!(a.delete("/api/zones/pjm/keys/K").await.status, 204);
     assert_eq!(a.delete("/api/zones/pjm/keys/L").await.status, 204);
     b.publish("pjm", [price("L", 3)]).await;
-    // And B removes what A has had a price of before, and then another one.
+    // And B removes a key of which A has a price from before and another one from after.
     a.publish("pjm", [price("N", 4)]).await;
     assert_eq!(b.delete("/api/zones/pjm/keys/N").await.status, 204);
-    // One that comes meanwhile, and is told of the removals.
-    let (mut late, mut of_late) = (Client::connect(&url_a).await, Mirror::default());
+    // A client that comes meanwhile and receives the removals.
+    let (mut late, mut of_late) = (Client::connect(&url_a).await, Board::default());
     of_late.until_whole(&mut late).await;
     link.set(Mode::Pass);
     until_state(&b, "healthy").await;
     expected = BTreeMap::from([("L".to_owned(), 3), ("M".to_owned(), 2)]);
-    for (client, mirror) in [(&mut at_a, &mut of_a), (&mut at_b, &mut of_b), (&mut late, &mut of_late)] {
-        mirror.until_equal(client, &expected).await;
+    for (client, board) in [(&mut at_a, &mut of_a), (&mut at_b, &mut of_b), (&mut late, &mut of_late)] {
+        board.until_equal(client, &expected).await;
     }
-    // That was all that came: what comes after it changes nothing else.
+    // Nothing else was delayed: later prices change nothing else.
     a.publish("pjm", [price("end", 5)]).await;
     expected.insert("end".to_owned(), 5);
-    for (client, mirror) in [(&mut at_a, &mut of_a), (&mut at_b, &mut of_b), (&mut late, &mut of_late)] {
-        mirror.until(client, "the end", |mirror| mirror.last.contains_key("end")).await;
-        assert!(mirror.prices().eq(expected.iter().map(|(key, price)| (key.as_str(), *price))));
+    for (client, board) in [(&mut at_a, &mut of_a), (&mut at_b, &mut of_b), (&mut late, &mut of_late)] {
+        board.until(client, "the end", |board| board.last.contains_key("end")).await;
+        assert!(board.prices().eq(expected.iter().map(|(key, price)| (key.as_str(), *price))));
     }
     for gateway in [&a, &b] {
         let latest = gateway.get("/api/zones/pjm/latest").await.json()["entries"].take();
@@ -481,7 +480,7 @@ async fn what_was_removed_does_not_come_back_with_a_late_price_that_is_older() {
         assert!(latest.eq(expected.iter().map(|(key, price)| (key.as_str(), *price))));
     }
 
-    // All of a zone, of which a cut-off gateway has one price of before and one of after.
+    // A removal of the whole zone, of which the cut-off gateway has a price from before and one from after.
     link.set(Mode::Refuse);
     until_state(&b, "degraded").await;
     b.publish("pjm", [price("M", 6)]).await;
@@ -490,10 +489,10 @@ async fn what_was_removed_does_not_come_back_with_a_late_price_that_is_older() {
     link.set(Mode::Pass);
     until_state(&b, "healthy").await;
     let expected = BTreeMap::from([("new".to_owned(), 7)]);
-    for (client, mirror) in [(&mut at_a, &mut of_a), (&mut at_b, &mut of_b), (&mut late, &mut of_late)] {
-        mirror.until_equal(client, &expected).await;
+    for (client, board) in [(&mut at_a, &mut of_a), (&mut at_b, &mut of_b), (&mut late, &mut of_late)] {
+        board.until_equal(client, &expected).await;
     }
-    let (mut anew, mut of_anew) = (Client::connect(&url_b).await, Mirror::default());
+    let (mut anew, mut of_anew) = (Client::connect(&url_b).await, Board::default());
     of_anew.until_equal(&mut anew, &expected).await;
     assert_eq!(of_anew.last[""]["type"], "zone_removed");
     a.stop().await;

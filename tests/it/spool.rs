@@ -1,5 +1,5 @@
-//! The journal's copy on disk as users meet it: what is answered with 200 while Redis is away survives a
-//! crash, whatever becomes of the disk; and how a gateway ends that has what Redis has not.
+//! The spool as users experience it: what is answered with 200 while Redis is away survives a crash, whatever
+//! happens to the disk; and the end of a gateway with entries that Redis does not have.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,7 +14,8 @@ use crate::support::gateway::{Answer, JSON, Running, config, history, price, req
 use crate::support::process::{Process, Signal, serve};
 use crate::support::redis::{Configured, free_port, redis};
 
-/// A gateway whose Redis is at this port, or will be, and whose spool is here.
+/// The settings of a gateway with this port for Redis, whether or not that runs yet, and this directory for
+/// the spool.
 fn settings(port: u16, dir: &Path) -> Vec<String> {
     vec![
         "storage.backend=redis".to_owned(),
@@ -33,7 +34,7 @@ async fn start(settings: &[String]) -> Process {
     Process::start(&settings.iter().map(String::as_str).collect::<Vec<_>>()).await
 }
 
-/// Posts a price with this much besides.
+/// Posts a price with this many additional bytes.
 async fn post(gateway: &Process, value: u64, bytes: usize) -> Answer {
     let mut price = price("HUB", value);
     price["note"] = Value::String("x".repeat(bytes));
@@ -45,7 +46,7 @@ async fn health(gateway: &Process) -> Value {
     request(gateway.address, "GET", "/health/ready", &[], b"").await.json()
 }
 
-/// Posts until the disk takes no more; says how many it took.
+/// Posts until the disk is full, and returns how many were accepted.
 async fn fill(gateway: &Process) -> u64 {
     for value in 1..=2_000 {
         let answer = post(gateway, value, 20_000).await;
@@ -56,13 +57,13 @@ async fn fill(gateway: &Process) -> u64 {
             return value - 1;
         }
     }
-    panic!("the disk takes anything");
+    panic!("the disk never fills up");
 }
 
-/// What a gateway with this spool puts into a Redis that is there now.
+/// The prices that a gateway with this spool sends to a Redis that runs now.
 async fn accepted_before(server: &RedisServer, dir: &Path) -> Vec<u64> {
     let next = start(&settings(server.port, dir)).await;
-    eventually("all that waited is in Redis", async || {
+    eventually("all waiting entries are in Redis", async || {
         let stats = request(next.address, "GET", "/ws/stats", &[], b"").await.json();
         if stats["state"] != "healthy" || stats["outage"]["spool_entries"] != 0 {
             return None;
@@ -76,7 +77,7 @@ async fn accepted_before(server: &RedisServer, dir: &Path) -> Vec<u64> {
     prices
 }
 
-/// All that was answered with 200 and nothing that was refused is there in the next life.
+/// Kills the gateway, and checks that the next process sends exactly the entries that were answered with 200.
 async fn crash_and_look(mut gateway: Process, dir: &Path, accepted: &[u64]) {
     gateway.kill().await;
     let Some(server) = redis(&[]).await else { return };
@@ -86,7 +87,7 @@ async fn crash_and_look(mut gateway: Process, dir: &Path, accepted: &[u64]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_of_the_size_of_files_is_a_full_disk_and_kills_nobody() {
+async fn a_file_size_limit_counts_as_a_full_disk_and_does_not_kill_the_process() {
     let dir = TempDir::new().unwrap();
     let args: Vec<String> =
         settings(free_port(), &dir.path().join("spool")).iter().map(|set| format!("--set={set}")).collect();
@@ -103,7 +104,7 @@ async fn a_limit_of_the_size_of_files_is_a_full_disk_and_kills_nobody() {
     let metrics = request(gateway.address, "GET", "/metrics", &[], b"").await.body;
     assert!(metrics.contains("zonewire_spool_state{state=\"failed\"} 1"), "{metrics}");
     assert!(!metrics.contains("zonewire_spool_not_written_total{reason=\"failed\"} 0"), "{metrics}");
-    // The limit goes, and all by itself the disk is one again.
+    // The limit is removed, and the spool recovers by itself.
     let pid = gateway.process.id().unwrap().to_string();
     let raised =
         Command::new("prlimit").args(["--fsize=unlimited", "--pid", &pid]).stdout(Stdio::null()).status();
@@ -120,7 +121,7 @@ async fn a_limit_of_the_size_of_files_is_a_full_disk_and_kills_nobody() {
     crash_and_look(gateway, &dir.path().join("spool"), &accepted).await;
 }
 
-/// The program with a soft limit of 4 MiB (8 where the shell counts in KiB) for each file.
+/// The program with a soft limit of 4 MiB (8 if the shell counts in KiB) per file.
 fn limited(args: &[String]) -> Spawned {
     let always = ["--listen=127.0.0.1:0".to_owned(), "--set=log.format=json".to_owned()];
     let whole = serve(&[&always[..], args].concat());
@@ -132,7 +133,7 @@ fn limited(args: &[String]) -> Spawned {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_told_and_comes_back_when_there_is_room() {
+async fn a_full_disk_is_reported_and_used_again_once_there_is_room() {
     let dir = TempDir::new().unwrap();
     // Only some users may mount.
     let mounted = Command::new("mount")
@@ -170,7 +171,7 @@ impl Drop for Unmount<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_spool_that_is_not_required_costs_no_price_and_says_what_is_at_risk() {
+async fn without_a_required_spool_prices_are_accepted_and_the_risk_is_reported() {
     let dir = TempDir::new().unwrap();
     let mut settings = settings(free_port(), dir.path());
     settings.push("storage.journal.spool.required=false".to_owned());
@@ -184,11 +185,11 @@ async fn a_spool_that_is_not_required_costs_no_price_and_says_what_is_at_risk() 
     let at_risk = metrics.lines().find_map(|line| line.strip_prefix("zonewire_journal_in_memory_only "));
     assert!(at_risk.unwrap().parse::<u64>().unwrap() > 0, "{metrics}");
     gateway.signal(Signal::TERM);
-    assert_eq!(gateway.ended().await.code(), Some(74), "what was in memory only is lost");
+    assert_eq!(gateway.ended().await.code(), Some(74), "entries that were only in memory are lost");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_spool_that_is_full_refuses_what_is_new() {
+async fn a_full_spool_refuses_new_entries() {
     let dir = TempDir::new().unwrap();
     let mut settings = settings(free_port(), dir.path());
     settings.push("storage.journal.spool.bytes=3000".to_owned());
@@ -200,10 +201,10 @@ async fn a_spool_that_is_full_refuses_what_is_new() {
     let health = health(&gateway).await;
     assert_eq!((&health["spool"], &health["spool_reason"]), (&json!("working"), &Value::Null));
     gateway.signal(Signal::TERM);
-    assert_eq!(gateway.ended().await.code(), Some(0), "both wait on disk");
+    assert_eq!(gateway.ended().await.code(), Some(0), "both entries wait on disk");
 }
 
-// The end of a gateway that has what Redis has not
+// The end of a gateway with entries that Redis does not have
 
 /// A gateway without a spool that has accepted a price which Redis does not have.
 async fn with_one_in_memory(server: &mut RedisServer, drain_s: u64) -> Process {
@@ -223,11 +224,11 @@ async fn with_one_in_memory(server: &mut RedisServer, drain_s: u64) -> Process {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_waits_for_a_redis_that_comes_back_within_the_drain() {
+async fn the_end_waits_for_a_redis_that_returns_within_the_drain_time() {
     let Some(mut server) = redis(&[]).await else { return };
     let mut gateway = with_one_in_memory(&mut server, 15).await;
     gateway.signal(Signal::TERM);
-    // It is under way when nobody is let in any more.
+    // The shutdown is in progress once connections are refused.
     eventually("it stops", async || {
         tokio::net::TcpStream::connect(gateway.address).await.is_err().then_some(())
     })
@@ -246,7 +247,7 @@ async fn the_end_waits_for_a_redis_that_comes_back_within_the_drain() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_end_that_lost_what_was_accepted_says_so_with_its_code() {
+async fn losing_accepted_entries_at_the_end_is_reported_by_the_exit_code() {
     let Some(mut server) = redis(&[]).await else { return };
     let mut gateway = with_one_in_memory(&mut server, 0).await;
     gateway.signal(Signal::TERM);

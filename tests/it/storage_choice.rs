@@ -1,4 +1,4 @@
-//! Which backend serves after the start, and what is said about why.
+//! Which backend serves after startup, and the reason that is reported.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ async fn opened(backend: StorageChoice, redis: RedisConfig) -> Opened {
     let config = StorageConfig { backend, redis, ..StorageConfig::default() };
     let begun = Instant::now();
     let opened = open(&config, NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap();
-    // The promise is one second; the slack is for a busy machine.
+    // The promise is one second; the rest is for a busy machine.
     assert!(begun.elapsed() < 3 * SECOND, "{:?}", begun.elapsed());
     assert_eq!(opened.backend.name(), opened.status_reader.get().backend);
     opened
@@ -40,7 +40,8 @@ async fn status(backend: StorageChoice, redis: RedisConfig) -> StorageStatus {
     opened(backend, redis).await.status_reader.get()
 }
 
-/// Opens with this Redis, whose failure must be told with `code`, in memory and degraded.
+/// Opens with this Redis, whose failure must be reported with `code`, and checks that memory serves,
+/// degraded.
 async fn check_degraded(redis: RedisConfig, code: &str) -> String {
     for choice in [StorageChoice::Auto, StorageChoice::Redis] {
         let status = status(choice, redis.clone()).await;
@@ -92,7 +93,7 @@ async fn a_redis_that_answers_serves() {
 }
 
 #[tokio::test]
-async fn a_user_with_all_it_needs_is_enough() {
+async fn a_user_with_the_necessary_rights_is_sufficient() {
     let Some(server) = redis(&[]).await else { return };
     let rules = [
         "ACL",
@@ -164,7 +165,7 @@ async fn a_server_that_hangs_is_no_answer() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_and_never_repeated() {
+async fn a_wrong_password_is_reported_and_never_printed() {
     let Some(server) = redis(&["--requirepass", "word"]).await else { return };
     let port = server.port;
     for redis in [
@@ -179,7 +180,7 @@ async fn a_wrong_password_is_told_and_never_repeated() {
 }
 
 #[tokio::test]
-async fn a_missing_password_is_told() {
+async fn a_missing_password_is_reported() {
     let Some(server) = redis(&["--requirepass", "word"]).await else { return };
     check_degraded(at(server.port), "password_required").await;
 }
@@ -197,7 +198,7 @@ async fn a_replica_is_read_only() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_write_is_told() {
+async fn a_user_who_may_not_write_is_reported() {
     let Some(server) = redis(&[]).await else { return };
     let needs = ["-xadd", "-publish", "-set", "-eval", "resetchannels", "resetkeys"];
     for (n, missing) in needs.iter().enumerate() {
@@ -225,14 +226,14 @@ async fn a_server_without_tls_cannot_be_reached_by_tls() {
 }
 
 #[tokio::test]
-async fn something_else_than_redis_is_told() {
+async fn a_server_other_than_redis_is_reported() {
     let mut fakes = JoinSet::new();
     let port = fake(&mut fakes, |_| b"-ERR what do you want\r\n".to_vec());
     check_degraded(at(port), "unexpected").await;
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_is_told_with_what_would_be_right() {
+async fn a_wrong_configuration_is_reported_with_what_would_be_right() {
     for url in ["hunter2", "http://:hunter2@h", "redis-sentinel://:hunter2@h", "redis://:hunter2@h/x"] {
         let reason = check_degraded(with_url(url), "invalid_config").await;
         assert!(reason.contains("redis://") && !reason.contains("hunter2"), "{reason}");
@@ -240,7 +241,7 @@ async fn a_wrong_configuration_is_told_with_what_would_be_right() {
 }
 
 #[tokio::test]
-async fn a_loading_server_is_waited_for_where_it_is_required() {
+async fn a_required_server_is_waited_for_while_it_loads() {
     let mut fakes = JoinSet::new();
     let port = fake(&mut fakes, |_| b"-LOADING Redis is loading the dataset in memory\r\n".to_vec());
     let status = status(StorageChoice::Auto, at(port)).await;
@@ -258,7 +259,7 @@ async fn a_loading_server_is_waited_for_where_it_is_required() {
     assert!(error.to_string().contains("loading"), "{error}");
     assert!(begun.elapsed() >= Duration::from_millis(600), "it was waited for");
 
-    // A server that has loaded after a while: the fake goes, the real one takes its port.
+    // A server that finishes loading: the fake ends, and the real one takes its port.
     let Some(server) = redis(&[]).await else { return };
     let real = server.port;
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -289,7 +290,7 @@ async fn a_loading_server_is_waited_for_where_it_is_required() {
 }
 
 #[tokio::test]
-async fn an_outage_and_its_end_are_in_the_status() {
+async fn the_status_shows_an_outage_and_its_end() {
     let Some(server) = redis(&[]).await else { return };
     let Opened { backend, mut status_reader, driver, .. } =
         opened(StorageChoice::Auto, server.config()).await;
@@ -313,7 +314,7 @@ async fn an_outage_and_its_end_are_in_the_status() {
     time::timeout(10 * SECOND, drivers.join_next()).await.expect("the driver ends with the backend");
 }
 
-/// A server that answers whatever comes with the same bytes.
+/// A server that answers everything with the same bytes.
 fn fake(tasks: &mut JoinSet<()>, answer: fn(&[u8]) -> Vec<u8>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();

@@ -1,4 +1,4 @@
-//! What every backend promises: each sentence in the docs of the storage roles is a test.
+//! The contract of every backend: each sentence in the docs of the storage traits is a test.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,78 +28,78 @@ for_every_backend!(
     offsets_count_from_1_without_holes_in_one_order_for_all,
     a_repeated_append_does_nothing,
     an_entry_after_a_missing_one_is_a_gap_and_is_not_applied,
-    a_thinned_chain_is_applied,
-    of_a_batch_what_fits_the_chain_is_applied_next_to_each_other,
+    a_chain_with_dropped_entries_is_applied,
+    the_entries_of_a_batch_that_fit_the_chain_are_applied_consecutively,
     an_empty_batch_does_nothing,
-    an_append_never_makes_an_epoch,
+    an_append_never_creates_an_epoch,
     an_append_in_another_epoch_does_nothing,
-    asking_for_the_state_makes_nothing,
-    the_state_is_told_as_the_asking_producer_sees_it,
-    following_makes_nothing,
-    a_renewed_log_has_another_epoch_and_keeps_what_it_has,
+    reading_the_state_creates_nothing,
+    the_state_is_that_of_the_asking_producer,
+    following_creates_nothing,
+    a_renewed_log_has_a_new_epoch_and_keeps_its_entries,
     an_entry_is_read_as_it_was_appended,
-    pages_go_on_where_the_one_before_ended,
+    each_page_continues_where_the_previous_one_ended,
     reading_removes_nothing,
     a_position_at_or_beyond_the_top_reads_nothing,
-    the_oldest_go_when_there_are_too_many,
-    the_oldest_go_when_they_have_too_many_bytes,
-    the_oldest_go_when_they_are_too_old,
-    entries_go_by_age_also_where_newer_ones_stay,
+    the_oldest_are_dropped_when_there_are_too_many,
+    the_oldest_are_dropped_when_they_have_too_many_bytes,
+    the_oldest_are_dropped_when_they_are_too_old,
+    entries_expire_even_if_newer_ones_remain,
     the_latest_of_each_key_is_what_was_appended_last,
-    a_kind_that_is_not_known_is_kept_as_it_is_and_replaces_no_price,
-    the_latest_outlives_its_place_in_the_log,
-    the_latest_comes_in_pages_by_key,
-    pages_of_the_latest_say_where_the_log_was_and_where_their_entries_are,
+    an_unknown_kind_is_stored_unchanged_and_replaces_no_price,
+    the_latest_entry_outlives_its_log_entry,
+    latest_entries_are_paged_by_key,
+    pages_of_latest_entries_include_the_position_of_the_log_and_offsets,
     a_page_of_the_latest_is_bounded_in_bytes,
-    a_removal_takes_keys_away_as_a_price_would_replace_them,
-    a_removal_is_what_a_late_entry_is_compared_with,
-    whatever_comes_in_whatever_order_the_last_of_each_key_is_what_memory_has,
-    a_key_that_nobody_updates_goes,
+    a_removal_replaces_the_latest_entry_of_its_keys_as_a_price_would,
+    a_late_entry_is_compared_with_the_removal_of_its_key,
+    the_last_entry_of_each_key_is_the_same_as_in_memory,
+    a_key_that_nobody_updates_expires,
     channels_do_not_see_each_other,
-    what_is_followed_is_told,
+    entries_of_followed_channels_are_announced,
     there_is_one_receiver,
-    an_append_dropped_in_mid_call_is_whole_or_nothing,
-    two_producers_at_once_give_one_order_without_holes,
-    the_chain_rule_holds_as_in_the_model,
-    what_several_append_under_one_id_is_there_once_and_in_order,
-    a_record_is_got_as_it_was_put,
+    an_append_dropped_midway_is_applied_completely_or_not_at_all,
+    concurrent_producers_yield_one_order_without_holes,
+    the_chain_rule_agrees_with_the_model,
+    entries_appended_by_several_under_one_producer_are_stored_once_in_order,
+    a_record_reads_back_as_it_was_written,
     a_put_replaces_the_whole_value,
     a_record_expires,
-    a_put_starts_the_time_to_live_anew,
+    a_put_restarts_the_time_to_live,
     deleting_says_whether_there_was_one,
-    a_list_goes_by_keys_in_pages,
+    records_are_listed_by_key_in_pages,
     expired_records_are_not_listed,
-    a_lease_has_one_holder_until_it_runs_out_or_is_let_go,
-    a_lease_that_is_renewed_keeps_its_fence,
-    fences_grow_whatever_became_of_those_before,
-    of_many_that_want_a_lease_one_gets_it,
+    a_lease_has_one_holder_until_it_expires_or_is_released,
+    a_renewed_lease_keeps_its_fencing_token,
+    fencing_tokens_always_grow,
+    of_many_contenders_for_a_lease_one_gets_it,
     a_ping_is_answered,
 );
 
-// A node alone gives out its own sequences, without holes; where there is one, its life has another
-// name from there on.
+// A forked node assigns its own sequences, without holes; if a log exists, its epoch has another name from
+// there on.
 also_while_redis_is_away!(
     a_repeated_append_does_nothing,
     an_entry_after_a_missing_one_is_a_gap_and_is_not_applied,
     an_empty_batch_does_nothing,
     an_append_in_another_epoch_does_nothing,
     an_entry_is_read_as_it_was_appended,
-    pages_go_on_where_the_one_before_ended,
+    each_page_continues_where_the_previous_one_ended,
     reading_removes_nothing,
     a_position_at_or_beyond_the_top_reads_nothing,
-    the_oldest_go_when_there_are_too_many,
-    the_oldest_go_when_they_have_too_many_bytes,
+    the_oldest_are_dropped_when_there_are_too_many,
+    the_oldest_are_dropped_when_they_have_too_many_bytes,
     the_latest_of_each_key_is_what_was_appended_last,
-    the_latest_outlives_its_place_in_the_log,
-    the_latest_comes_in_pages_by_key,
+    the_latest_entry_outlives_its_log_entry,
+    latest_entries_are_paged_by_key,
     a_page_of_the_latest_is_bounded_in_bytes,
-    a_removal_takes_keys_away_as_a_price_would_replace_them,
-    a_key_that_nobody_updates_goes,
+    a_removal_replaces_the_latest_entry_of_its_keys_as_a_price_would,
+    a_key_that_nobody_updates_expires,
     a_put_replaces_the_whole_value,
     a_record_expires,
     deleting_says_whether_there_was_one,
-    a_list_goes_by_keys_in_pages,
-    no_lease_is_granted_by_a_node_alone,
+    records_are_listed_by_key_in_pages,
+    a_node_without_redis_grants_no_lease,
     a_ping_is_answered,
 );
 
@@ -155,17 +155,18 @@ async fn an_entry_after_a_missing_one_is_a_gap_and_is_not_applied(make: Make) {
     assert_eq!(producer.read(0, 10).await.top, 2);
 }
 
-async fn a_thinned_chain_is_applied(make: Make) {
+async fn a_chain_with_dropped_entries_is_applied(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = Producer::new(&store).await;
     producer.fill(1..=2).await;
-    // 3 and 4 were dropped, and 5 took over the `prev` of 3; 9 looks back beyond what was applied.
+    // 3 and 4 were dropped, and 5 took over the `prev` of 3; 9 refers to an entry before the newest applied
+    // one.
     let results = producer.append(vec![link(2, 5), link(4, 9)]).await;
     assert_eq!(results, [Appended::Applied { offset: 3 }, Appended::Applied { offset: 4 }]);
     assert_eq!(producer.append(vec![link(2, 4)]).await, [Appended::Duplicate]);
 }
 
-async fn of_a_batch_what_fits_the_chain_is_applied_next_to_each_other(make: Make) {
+async fn the_entries_of_a_batch_that_fit_the_chain_are_applied_consecutively(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = Producer::new(&store).await;
     let results = producer.append(vec![link(0, 1), link(3, 4), link(1, 5), link(5, 6)]).await;
@@ -182,7 +183,7 @@ async fn an_empty_batch_does_nothing(make: Make) {
     assert_eq!(producer.read(0, 10).await.top, 0);
 }
 
-async fn an_append_never_makes_an_epoch(make: Make) {
+async fn an_append_never_creates_an_epoch(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = Producer {
         store: Arc::clone(&store),
@@ -205,7 +206,7 @@ async fn an_append_in_another_epoch_does_nothing(make: Make) {
     assert_eq!(producer.read(0, 10).await.top, 1);
 }
 
-async fn asking_for_the_state_makes_nothing(make: Make) {
+async fn reading_the_state_creates_nothing(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     for _ in 0..2 {
         let state = store.state(&channel(), NodeId::random()).await.unwrap();
@@ -217,7 +218,7 @@ async fn asking_for_the_state_makes_nothing(make: Make) {
     }
 }
 
-async fn the_state_is_told_as_the_asking_producer_sees_it(make: Make) {
+async fn the_state_is_that_of_the_asking_producer(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let (a, b) = (Producer::new(&store).await, Producer::new(&store).await);
     a.fill(1..=3).await;
@@ -229,7 +230,7 @@ async fn the_state_is_told_as_the_asking_producer_sees_it(make: Make) {
     assert_eq!(seen_by(NodeId::random()).await, state(0));
 }
 
-async fn following_makes_nothing(make: Make) {
+async fn following_creates_nothing(make: Make) {
     let Some((stores, store)) = one(make).await else { return };
     let (id, other) = (producer_of(&store), stores.open().await);
     for name in [channel(), ChannelName::order(OrderId::random())] {
@@ -242,7 +243,7 @@ async fn following_makes_nothing(make: Make) {
         assert_eq!((page.epoch, page.top, page.first), (None, 0, 1));
         store.unfollow(&name).await.unwrap();
         assert_eq!(other.find(&name, producer_of(&other)).await.unwrap(), None);
-        // Where somebody begins it, it is found as it was begun.
+        // Once somebody begins it, others find the same log.
         let minted = Epoch::random();
         assert_eq!(other.open(&name, producer_of(&other), &minted).await.unwrap().epoch, minted);
         assert_eq!(store.find(&name, id).await.unwrap().map(|log| (log.epoch, log.top)), Some((minted, 0)));
@@ -271,7 +272,7 @@ async fn an_entry_is_read_as_it_was_appended(make: Make) {
     assert_eq!(latest, drafts[1..]);
 }
 
-async fn pages_go_on_where_the_one_before_ended(make: Make) {
+async fn each_page_continues_where_the_previous_one_ended(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = Producer::new(&store).await;
     producer.fill(1..=7).await;
@@ -307,7 +308,7 @@ async fn a_position_at_or_beyond_the_top_reads_nothing(make: Make) {
     }
 }
 
-async fn the_oldest_go_when_there_are_too_many(make: Make) {
+async fn the_oldest_are_dropped_when_there_are_too_many(make: Make) {
     let retention = Retention { entries: 5, ..Retention::default() };
     let Some((_stores, store)) = with(make, retention).await else { return };
     let producer = Producer::new(&store).await;
@@ -321,7 +322,7 @@ async fn the_oldest_go_when_there_are_too_many(make: Make) {
     assert_eq!(offsets(&producer.read(55, 100).await.entries), [56, 57], "positions stay meaningful");
 }
 
-async fn the_oldest_go_when_they_have_too_many_bytes(make: Make) {
+async fn the_oldest_are_dropped_when_they_have_too_many_bytes(make: Make) {
     let retention = Retention { bytes: 10_000, ..Retention::default() };
     let Some((_stores, store)) = with(make, retention).await else { return };
     let producer = Producer::new(&store).await;
@@ -336,7 +337,7 @@ async fn the_oldest_go_when_they_have_too_many_bytes(make: Make) {
     assert_eq!(offsets(&page.entries), (page.first..=40).collect::<Vec<_>>());
 }
 
-async fn the_oldest_go_when_they_are_too_old(make: Make) {
+async fn the_oldest_are_dropped_when_they_are_too_old(make: Make) {
     let retention = Retention { age_s: 1, ..Retention::default() };
     let Some((_stores, store)) = with(make, retention).await else { return };
     let producer = Producer::new(&store).await;
@@ -357,7 +358,7 @@ async fn the_oldest_go_when_they_are_too_old(make: Make) {
     .await;
 }
 
-async fn entries_go_by_age_also_where_newer_ones_stay(make: Make) {
+async fn entries_expire_even_if_newer_ones_remain(make: Make) {
     let retention = Retention { age_s: 1, ..Retention::default() };
     let Some((_stores, store)) = with(make, retention).await else { return };
     let producer = Producer::new(&store).await;
@@ -388,7 +389,7 @@ async fn the_latest_of_each_key_is_what_was_appended_last(make: Make) {
         price(500, None, "{\"keyless\":1}"),
         late(100, "b"),
         price(-5, Some("c"), "{\"n\":6}"),
-        // Of one gateway its own order tells, whatever the times are.
+        // For entries of one gateway its own order decides, whatever the times are.
         late(-6, "c"),
         price(FAR_AHEAD, Some("d"), "{}"),
         price(100, Some("d"), "{}"),
@@ -399,7 +400,7 @@ async fn the_latest_of_each_key_is_what_was_appended_last(make: Make) {
     assert_eq!(offsets(&latest(&store).await), [3, 5, 7, 9]);
 }
 
-async fn a_kind_that_is_not_known_is_kept_as_it_is_and_replaces_no_price(make: Make) {
+async fn an_unknown_kind_is_stored_unchanged_and_replaces_no_price(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = Producer::new(&store).await;
     let kind = |name| EntryKind::named(name, false).unwrap();
@@ -418,7 +419,7 @@ async fn a_kind_that_is_not_known_is_kept_as_it_is_and_replaces_no_price(make: M
     assert_eq!(offsets(&latest(&store).await), [1, 4, 3], "by key, then by kind");
 }
 
-async fn the_latest_outlives_its_place_in_the_log(make: Make) {
+async fn the_latest_entry_outlives_its_log_entry(make: Make) {
     let retention = Retention { entries: 2, age_s: 1, ..Retention::default() };
     let Some((_stores, store)) = with(make, retention).await else { return };
     let producer = Producer::new(&store).await;
@@ -430,7 +431,7 @@ async fn the_latest_outlives_its_place_in_the_log(make: Make) {
     assert_eq!(offsets(&latest(&store).await), [4, 1], "by key");
 }
 
-/// Prices of these keys, one after the other, from a sequence on.
+/// Prices for these keys in turn, beginning with this sequence.
 fn of_keys(from: u64, keys: &[&str]) -> Vec<Append> {
     let appends = keys.iter().zip(from..);
     appends
@@ -442,7 +443,7 @@ async fn names(store: &SharedBackend) -> Vec<String> {
     store.keys(&channel()).await.unwrap().iter().map(ToString::to_string).collect()
 }
 
-async fn the_latest_comes_in_pages_by_key(make: Make) {
+async fn latest_entries_are_paged_by_key(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = Producer::new(&store).await;
     assert_eq!(store.keys(&channel()).await.unwrap(), []);
@@ -453,16 +454,16 @@ async fn the_latest_comes_in_pages_by_key(make: Make) {
         (offsets(&page.entries), page.next)
     };
     assert_eq!(page(None, 2).await, (vec![5, 4], Some("b".to_owned())));
-    // What changes between two pages is in neither of them twice.
+    // Entries that change between two pages do not appear twice.
     producer.append(of_keys(7, &["a", "d"])).await;
     assert_eq!(page(Some("b"), 2).await, (vec![3, 8], Some("d".to_owned())));
     assert_eq!(page(Some("d"), 2).await, (vec![1, 6], None));
-    assert_eq!(page(Some("bb"), 1).await, (vec![3], Some("c".to_owned())), "a key that is not there");
+    assert_eq!(page(Some("bb"), 1).await, (vec![3], Some("c".to_owned())), "a key that does not exist");
     assert_eq!(page(Some("\u{e9}"), 1).await, (vec![], None));
     assert_eq!(page(None, 6).await, (vec![7, 4, 3, 8, 1, 6], None));
 }
 
-async fn pages_of_the_latest_say_where_the_log_was_and_where_their_entries_are(make: Make) {
+async fn pages_of_latest_entries_include_the_position_of_the_log_and_offsets(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let channel = channel();
     let page = async |after: Option<&str>, entries, bytes| {
@@ -510,7 +511,7 @@ async fn a_page_of_the_latest_is_bounded_in_bytes(make: Make) {
     assert_eq!((seen, pages), ((1..=40).collect(), 3));
 }
 
-async fn a_removal_takes_keys_away_as_a_price_would_replace_them(make: Make) {
+async fn a_removal_replaces_the_latest_entry_of_its_keys_as_a_price_would(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = Producer::new(&store).await;
     let append = async |seq, kind, time_ms, key: Option<&str>, late| {
@@ -521,17 +522,17 @@ async fn a_removal_takes_keys_away_as_a_price_would_replace_them(make: Make) {
     };
     producer.append(of_keys(1, &["a", "b", "c"])).await;
     append(4, EntryKind::KeyRemoved, 1, Some("b"), false).await;
-    assert_eq!(names(&store).await, ["a", "c"], "whatever its time");
+    assert_eq!(names(&store).await, ["a", "c"], "regardless of its time");
     append(5, EntryKind::KeyRemoved, 9, Some("none"), false).await;
     append(6, EntryKind::KeyRemoved, 4, Some("a"), true).await;
-    assert_eq!(names(&store).await, ["c"], "of one gateway its own order tells");
+    assert_eq!(names(&store).await, ["c"], "for one gateway its own order decides");
     append(7, EntryKind::PriceUpdate, 3, Some("a"), true).await;
     append(8, EntryKind::PriceUpdate, 5, Some("b"), false).await;
     assert_eq!(names(&store).await, ["a", "b", "c"]);
     append(9, EntryKind::ZoneRemoved, 4, None, true).await;
     assert_eq!((names(&store).await.len(), latest(&store).await), (0, vec![]));
     append(10, EntryKind::PriceUpdate, 1, Some("a"), false).await;
-    assert_eq!(offsets(&latest(&store).await), [10], "a price makes the key anew");
+    assert_eq!(offsets(&latest(&store).await), [10], "a price creates the key again");
     append(11, EntryKind::ZoneRemoved, 1, None, false).await;
     assert_eq!((names(&store).await.len(), latest(&store).await), (0, vec![]));
     append(12, EntryKind::PriceUpdate, 1, Some("a"), true).await;
@@ -539,10 +540,10 @@ async fn a_removal_takes_keys_away_as_a_price_would_replace_them(make: Make) {
     assert_eq!(producer.read(0, 20).await.entries.len(), 12, "the log keeps what it has");
 }
 
-async fn a_removal_is_what_a_late_entry_is_compared_with(make: Make) {
+async fn a_late_entry_is_compared_with_the_removal_of_its_key(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let own = Producer::new(&store).await;
-    // Its name comes first, so that of the same time the other one's entries are newer.
+    // Its id is the smaller one, so at equal times the other producer's entries are newer.
     let other = Producer { id: NodeId("0".repeat(32).parse().unwrap()), ..own.clone() };
     let append = async |producer: &Producer, seq, kind, time_ms, key: Option<&str>| {
         let marks = Marks { late: true, ..Marks::default() };
@@ -561,14 +562,14 @@ async fn a_removal_is_what_a_late_entry_is_compared_with(make: Make) {
     let is = |name: &str, kind: &str, place| (name.to_owned(), kind.to_owned(), place);
     let none: Vec<(String, String, u64)> = Vec::new();
     assert_eq!(all().await, none);
-    // A key that nobody knows is removed.
+    // An unknown key is removed.
     append(&own, 1, EntryKind::KeyRemoved, 10, Some("a")).await;
     append(&other, 1, EntryKind::PriceUpdate, 9, Some("a")).await;
     assert_eq!((names(&store).await.len(), all().await), (0, vec![is("a10", "key_removed", 1)]));
     append(&other, 2, EntryKind::PriceUpdate, 10, Some("a")).await;
-    assert_eq!(names(&store).await.len(), 0, "of the same time the name tells");
+    assert_eq!(names(&store).await.len(), 0, "at equal times the id decides");
     append(&own, 2, EntryKind::PriceUpdate, 3, Some("a")).await;
-    assert_eq!(all().await, [is("a3", "price_update", 4)], "of one gateway its own order");
+    assert_eq!(all().await, [is("a3", "price_update", 4)], "for one gateway its own order decides");
     append(&other, 3, EntryKind::KeyRemoved, 3, Some("a")).await;
     append(&other, 4, EntryKind::PriceUpdate, 20, Some("b")).await;
     append(&own, 3, EntryKind::ZoneRemoved, 15, None).await;
@@ -578,7 +579,7 @@ async fn a_removal_is_what_a_late_entry_is_compared_with(make: Make) {
     append(&own, 4, EntryKind::PriceUpdate, 1, Some("e")).await;
     assert_eq!(names(&store).await, ["b", "d", "e"]);
     append(&other, 7, EntryKind::ZoneRemoved, 14, None).await;
-    assert_eq!(names(&store).await.len(), 0, "its own of before, and what is older of the other");
+    assert_eq!(names(&store).await.len(), 0, "its own earlier entries, and older ones of the other");
     append(&other, 8, EntryKind::KeyRemoved, 16, Some("d")).await;
     assert_eq!(all().await, [is("*15", "zone_removed", 7), is("d16", "key_removed", 12)]);
     append(&own, 5, EntryKind::PriceUpdate, 15, Some("d")).await;
@@ -586,8 +587,8 @@ async fn a_removal_is_what_a_late_entry_is_compared_with(make: Make) {
     assert_eq!(names(&store).await, ["f"]);
 }
 
-/// Appends at random by two producers: prices and removals of a few keys, late and not. Answers what is last of
-/// each key then, and the keys.
+/// Appends at random by two producers: prices and removals of a few keys, some late. Returns the last entry
+/// of each key, and the keys.
 async fn append_at_random(
     store: &SharedBackend,
     channel: &ChannelName,
@@ -618,7 +619,7 @@ async fn append_at_random(
     (LatestPage { epoch: None, ..page }, store.keys(channel).await.unwrap())
 }
 
-async fn whatever_comes_in_whatever_order_the_last_of_each_key_is_what_memory_has(make: Make) {
+async fn the_last_entry_of_each_key_is_the_same_as_in_memory(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let (memory, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
     let memory: SharedBackend = Arc::new(memory);
@@ -634,7 +635,7 @@ async fn whatever_comes_in_whatever_order_the_last_of_each_key_is_what_memory_ha
     }
 }
 
-async fn a_key_that_nobody_updates_goes(make: Make) {
+async fn a_key_that_nobody_updates_expires(make: Make) {
     let retention = Retention { key_age_s: 1, ..Retention::default() };
     let Some((_stores, store)) = with(make, retention).await else { return };
     let producer = Producer::new(&store).await;
@@ -662,7 +663,7 @@ async fn channels_do_not_see_each_other(make: Make) {
     assert_eq!(latest, LatestPage { epoch: Some(b.epoch.clone()), ..LatestPage::default() });
 }
 
-async fn what_is_followed_is_told(make: Make) {
+async fn entries_of_followed_channels_are_announced(make: Make) {
     let Some((stores, store)) = one(make).await else { return };
     let Some(mut incoming) = store.take_incoming() else { return };
     let other = stores.open().await;
@@ -682,12 +683,12 @@ async fn what_is_followed_is_told(make: Make) {
             LogEvent::Changed(_) | LogEvent::Suspect => panic!("nothing was missed"),
         }
     }
-    assert_eq!(told, own.read(1, 100).await.entries, "each once, as it stands in the log");
+    assert_eq!(told, own.read(1, 100).await.entries, "each once, as in the log");
 
     store.unfollow(&channel()).await.unwrap();
     store.unfollow(&channel()).await.unwrap();
     foreign.fill(51..=51).await;
-    // What another channel tells now comes after what this one would have told.
+    // This announcement comes after any that the unfollowed channel would have made.
     let marker = Producer::on(&other, "zone:marker".parse().unwrap()).await;
     store.follow(&marker.channel).await.unwrap();
     marker.fill(1..=1).await;
@@ -701,7 +702,7 @@ async fn there_is_one_receiver(make: Make) {
     assert!(store.take_incoming().is_none());
 }
 
-async fn an_append_dropped_in_mid_call_is_whole_or_nothing(make: Make) {
+async fn an_append_dropped_midway_is_applied_completely_or_not_at_all(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = Producer::new(&store).await;
     let mut seq = 0;
@@ -709,7 +710,7 @@ async fn an_append_dropped_in_mid_call_is_whole_or_nothing(make: Make) {
         let batch = producer.chain(seq + 1..=seq + 5);
         let limit = Duration::from_micros(round * 20);
         let _dropped = time::timeout(limit, store.append(&batch)).await;
-        // Whatever became of it, sending it again is safe.
+        // Whatever happened, repeating it is safe.
         done(store.append(&batch).await.unwrap());
         seq += 5;
         assert_eq!(store.state(&channel(), producer.id).await.unwrap().top, seq, "round {round}");
@@ -718,7 +719,8 @@ async fn an_append_dropped_in_mid_call_is_whole_or_nothing(make: Make) {
     assert_eq!(seqs, (1..=300).collect::<Vec<_>>());
 }
 
-/// Reads `incoming` and the log into what a subscriber would deliver, until it has `count` entries.
+/// Collects `count` entries from announcements and the log, in the order in which a subscriber would get
+/// them.
 async fn deliver(store: &SharedBackend, count: u64) -> Vec<Entry> {
     let mut delivered: Vec<Entry> = vec![];
     let mut incoming = store.take_incoming();
@@ -750,7 +752,7 @@ async fn deliver(store: &SharedBackend, count: u64) -> Vec<Entry> {
                     if entry.offset == next {
                         delivered.push(entry);
                     } else if entry.offset > next {
-                        // Only right where a suspicion follows; then the log is read.
+                        // This is correct only if a possible gap is reported next; then the log is read.
                         assert_suspect(incoming).await;
                         read_log = true;
                         break;
@@ -762,7 +764,7 @@ async fn deliver(store: &SharedBackend, count: u64) -> Vec<Entry> {
     delivered
 }
 
-/// A hole in what is told is followed by a suspicion.
+/// Checks that a gap in announcements is followed by a report of a possible gap.
 async fn assert_suspect(incoming: &mut tokio::sync::mpsc::Receiver<LogEvent>) {
     loop {
         let event = time::timeout(10 * SECOND, incoming.recv()).await.expect("a hole is told as suspect");
@@ -772,7 +774,7 @@ async fn assert_suspect(incoming: &mut tokio::sync::mpsc::Receiver<LogEvent>) {
     }
 }
 
-/// Appends a chain in small batches, sending again whatever was not acknowledged.
+/// Appends a chain in small batches, repeating whatever was not acknowledged.
 async fn append_all(producer: Producer, count: u64) {
     let mut seq = 0;
     while seq < count {
@@ -789,11 +791,11 @@ async fn append_all(producer: Producer, count: u64) {
     }
 }
 
-async fn two_producers_at_once_give_one_order_without_holes(make: Make) {
+async fn concurrent_producers_yield_one_order_without_holes(make: Make) {
     const EACH: u64 = 1_500;
     let Some((stores, store)) = one(make).await else { return };
     if stores.switches {
-        // Cut off, each goes on in a life of its own; `redis_nodes` says what is promised then.
+        // Cut off, each node forks; `redis_nodes` tests what is promised then.
         return;
     }
     let other = stores.open().await;
@@ -828,7 +830,7 @@ async fn two_producers_at_once_give_one_order_without_holes(make: Make) {
     assert_eq!(page.entries, at_a);
 }
 
-/// What a log is, in a few lines.
+/// A log in a few lines.
 #[derive(Default)]
 struct Model {
     seqs: Vec<(usize, u64)>,
@@ -865,7 +867,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec((0usize..3, batch), 1..16)
 }
 
-async fn the_chain_rule_holds_as_in_the_model(make: Make) {
+async fn the_chain_rule_agrees_with_the_model(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     for case in 0..40 {
@@ -889,7 +891,7 @@ async fn the_chain_rule_holds_as_in_the_model(make: Make) {
     }
 }
 
-async fn what_several_append_under_one_id_is_there_once_and_in_order(make: Make) {
+async fn entries_appended_by_several_under_one_producer_are_stored_once_in_order(make: Make) {
     let Some((stores, store)) = one(make).await else { return };
     let whose = NodeId::random();
     let of = async |store: &SharedBackend| Producer { id: whose, ..Producer::new(store).await };
@@ -900,10 +902,10 @@ async fn what_several_append_under_one_id_is_there_once_and_in_order(make: Make)
         [1, 2].map(|offset| Appended::Applied { offset })
     );
     own.fill(1..=1).await;
-    // Another one, who knows what was there, and one who does not.
+    // Another writer that knows the log's newest sequence, and one that does not.
     assert_eq!(b.append(since(2)).await, [Appended::Duplicate, Appended::Applied { offset: 4 }]);
     assert_eq!(b.append(vec![link(0, 7)]).await, [Appended::Applied { offset: 5 }]);
-    // The first one was away meanwhile, and has more.
+    // The first writer was away meanwhile, and has more.
     let late = a.append(vec![link(4, 6), link(6, 7), link(7, 8)]).await;
     assert_eq!(late, [Appended::Duplicate, Appended::Duplicate, Appended::Applied { offset: 6 }]);
     assert_eq!(store.state(&channel(), whose).await.unwrap().last_seq, 8);
@@ -924,7 +926,7 @@ async fn get(store: &dyn StorageBackend, key: &str) -> Option<Bytes> {
     store.get(RecordKind::Zone, key).await.unwrap()
 }
 
-async fn a_record_is_got_as_it_was_put(make: Make) {
+async fn a_record_reads_back_as_it_was_written(make: Make) {
     let Some((stores, store)) = one(make).await else { return };
     let other = stores.open().await;
     let all_bytes: Vec<u8> = (0..=255).collect();
@@ -953,7 +955,7 @@ async fn a_record_expires(make: Make) {
     assert!(get(&*store, "stays").await.is_some());
 }
 
-async fn a_put_starts_the_time_to_live_anew(make: Make) {
+async fn a_put_restarts_the_time_to_live(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     put(&*store, "shorter", b"1", HOUR).await;
     put(&*store, "longer", b"1", Duration::from_millis(200)).await;
@@ -972,7 +974,7 @@ async fn deleting_says_whether_there_was_one(make: Make) {
     assert_eq!(store.list(RecordKind::Zone, None, 10).await.unwrap(), []);
 }
 
-async fn a_list_goes_by_keys_in_pages(make: Make) {
+async fn records_are_listed_by_key_in_pages(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     for key in ["b", "a", "B", "ab", "ü", "a:1"] {
         put(&*store, key, key.as_bytes(), HOUR).await;
@@ -1011,12 +1013,12 @@ async fn hold(store: &dyn StorageBackend, key: &str, holder: &str, ttl: Duration
     store.hold(key, holder, ttl).await.unwrap()
 }
 
-async fn a_lease_has_one_holder_until_it_runs_out_or_is_let_go(make: Make) {
+async fn a_lease_has_one_holder_until_it_expires_or_is_released(make: Make) {
     let Some((stores, store)) = one(make).await else { return };
     let other = stores.open().await;
     let first = hold(&*store, "feed", "a b", HOUR).await.unwrap();
     assert_eq!(hold(&*other, "feed", "b", HOUR).await, None);
-    // Who does not hold it lets nothing go.
+    // Releasing has no effect for anyone but the holder.
     other.let_go("feed", "b").await.unwrap();
     assert_eq!(hold(&*other, "feed", "b", HOUR).await, None);
     assert!(hold(&*other, "other", "b", HOUR).await.is_some(), "another key is another lease");
@@ -1026,27 +1028,27 @@ async fn a_lease_has_one_holder_until_it_runs_out_or_is_let_go(make: Make) {
     assert!(second > first);
     let third = eventually("it runs out", async || hold(&*store, "feed", "a b", HOUR).await).await;
     assert!(third > second);
-    // Leases are no records.
+    // Leases are not listed as records.
     assert_eq!(store.list(RecordKind::Zone, None, 10).await.unwrap(), []);
 }
 
-async fn a_lease_that_is_renewed_keeps_its_fence(make: Make) {
+async fn a_renewed_lease_keeps_its_fencing_token(make: Make) {
     let Some((stores, store)) = one(make).await else { return };
     let other = stores.open().await;
     let first = hold(&*store, "feed", "a", Duration::from_millis(700)).await.unwrap();
     assert_eq!(hold(&*store, "feed", "a", HOUR).await, Some(first));
-    // Past the time of the first call, and of no call in between.
+    // Beyond the time of the first call, without a call in between.
     let until = time::Instant::now() + SECOND;
     while time::Instant::now() < until {
         assert_eq!(hold(&*other, "feed", "b", HOUR).await, None);
         time::sleep(Duration::from_millis(50)).await;
     }
-    // Less time than is left is what counts.
+    // A shorter time replaces the remaining one.
     assert_eq!(hold(&*store, "feed", "a", Duration::from_millis(100)).await, Some(first));
     eventually("it runs out", async || hold(&*other, "feed", "b", HOUR).await).await;
 }
 
-async fn fences_grow_whatever_became_of_those_before(make: Make) {
+async fn fencing_tokens_always_grow(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let mut last = 0;
     for (n, key) in ["a", "b", "a", "c", "b"].into_iter().enumerate() {
@@ -1059,12 +1061,12 @@ async fn fences_grow_whatever_became_of_those_before(make: Make) {
             store.let_go(key, &format!("holder {n}")).await.unwrap();
         }
     }
-    // The same holder, with another hold.
+    // The same holder, as a new hold.
     let again = hold(&*store, "a", "holder 0", HOUR).await.unwrap();
     assert!(again > last);
 }
 
-async fn of_many_that_want_a_lease_one_gets_it(make: Make) {
+async fn of_many_contenders_for_a_lease_one_gets_it(make: Make) {
     let Some((stores, store)) = one(make).await else { return };
     let other = stores.open().await;
     let holders: Vec<String> = (0..20).map(|n| format!("holder {n}")).collect();
@@ -1076,7 +1078,7 @@ async fn of_many_that_want_a_lease_one_gets_it(make: Make) {
     assert_eq!(got.iter().flatten().count(), 1, "{got:?}");
 }
 
-async fn no_lease_is_granted_by_a_node_alone(make: Make) {
+async fn a_node_without_redis_grants_no_lease(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     for holder in ["a", "b"] {
         let error = store.hold("feed", holder, HOUR).await.unwrap_err();
@@ -1090,7 +1092,7 @@ async fn a_ping_is_answered(make: Make) {
     store.ping().await.unwrap();
 }
 
-async fn a_renewed_log_has_another_epoch_and_keeps_what_it_has(make: Make) {
+async fn a_renewed_log_has_a_new_epoch_and_keeps_its_entries(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let (known, producer) = (Epoch::random(), Producer::new(&store).await);
     producer.fill(1..=3).await;

@@ -1,5 +1,5 @@
-//! What every backend promises about the logs of orders: fences, the end of a log, bounds of their
-//! own; and opening a log in one call.
+//! The contract of every backend about the logs of orders: fencing tokens, the end of a log, separate bounds;
+//! and opening a log in one call.
 
 use std::time::Duration;
 
@@ -18,27 +18,27 @@ use crate::support::stores::{
 for_every_backend!(
     a_terminal_update_closes_the_log,
     a_repeated_terminal_update_is_a_duplicate,
-    of_a_batch_what_follows_a_terminal_update_is_refused,
-    a_stale_fence_is_refused,
+    entries_after_a_terminal_update_in_a_batch_are_refused,
+    a_stale_fencing_token_is_refused,
     a_worker_that_lost_its_job_cannot_end_the_order,
-    a_refused_entry_leaves_the_chain_as_it_was,
-    duplicates_and_gaps_are_told_before_refusals,
-    what_is_refused_is_not_told,
-    a_price_log_is_never_closed_and_has_fences_too,
+    a_refused_entry_does_not_change_the_chain,
+    duplicates_and_gaps_take_precedence_over_refusals,
+    refused_entries_are_not_announced,
+    a_price_log_is_never_closed_and_checks_fencing_tokens_too,
     an_order_keeps_its_newest_updates,
-    the_updates_of_an_order_go_together,
-    what_went_does_not_come_back_with_the_next_update,
+    the_updates_of_an_order_expire_together,
+    expired_updates_do_not_return_with_the_next_update,
     the_latest_update_of_an_order_is_the_one_with_the_highest_offset,
-    zones_and_orders_have_bounds_of_their_own,
-    opening_a_log_begins_its_life_once,
-    opening_a_log_tells_where_it_stands,
+    zones_and_orders_have_separate_bounds,
+    opening_a_log_creates_its_epoch_once,
+    opening_a_log_returns_its_state,
 );
 
 also_while_redis_is_away!(
     a_repeated_terminal_update_is_a_duplicate,
-    of_a_batch_what_follows_a_terminal_update_is_refused,
-    duplicates_and_gaps_are_told_before_refusals,
-    the_updates_of_an_order_go_together,
+    entries_after_a_terminal_update_in_a_batch_are_refused,
+    duplicates_and_gaps_take_precedence_over_refusals,
+    the_updates_of_an_order_expire_together,
     the_latest_update_of_an_order_is_the_one_with_the_highest_offset,
 );
 
@@ -60,7 +60,7 @@ fn update(kind: EntryKind, seq: u64) -> DraftEntry {
     DraftEntry { kind, ..price(seq as i64, Some("order"), &format!("{{\"n\":{seq}}}")) }
 }
 
-/// An update right after the one before it in its producer's chain.
+/// An update that directly follows the previous one of its producer.
 fn step(seq: u64, kind: EntryKind, fence: Option<u64>) -> Append {
     Append { seq, prev: seq - 1, draft: update(kind, seq), fence }
 }
@@ -85,7 +85,7 @@ const CLOSED: Appended = Appended::Refused(Refusal::Closed);
 
 async fn a_terminal_update_closes_the_log(make: Make) {
     let Some((stores, store)) = one(make).await else { return };
-    // Also one that only a newer build knows, which says itself that it is an end.
+    // Also a kind that only a newer build knows, which is marked as terminal.
     for kind in [EntryKind::Confirmed, EntryKind::Failed, EntryKind::named("expired", true).unwrap()] {
         let producer = order(&store).await;
         let other = Producer { id: NodeId::random(), store: stores.open().await, ..producer.clone() };
@@ -96,7 +96,11 @@ async fn a_terminal_update_closes_the_log(make: Make) {
         }
         assert_eq!(producer.append(vec![step(4, kind.clone(), Some(9))]).await, [applied(4)]);
         assert_eq!(producer.append(vec![routing(5)]).await, [CLOSED]);
-        assert_eq!(producer.append(vec![confirmed(5)]).await, [CLOSED], "nor by another end");
+        assert_eq!(
+            producer.append(vec![confirmed(5)]).await,
+            [CLOSED],
+            "not even by another terminal update"
+        );
         assert_eq!(other.append(vec![routing(1)]).await, [CLOSED]);
         assert_eq!(other.append(vec![step(1, EntryKind::Failed, Some(10))]).await, [CLOSED]);
         let page = other.read(0, 10).await;
@@ -114,7 +118,7 @@ async fn a_repeated_terminal_update_is_a_duplicate(make: Make) {
     assert_eq!(producer.read(0, 10).await.top, 2);
 }
 
-async fn of_a_batch_what_follows_a_terminal_update_is_refused(make: Make) {
+async fn entries_after_a_terminal_update_in_a_batch_are_refused(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = order(&store).await;
     let mut entries = vec![routing(1), confirmed(2), routing(3), routing(4)];
@@ -125,7 +129,7 @@ async fn of_a_batch_what_follows_a_terminal_update_is_refused(make: Make) {
     assert_eq!((page.top, page.closed), (2, true));
 }
 
-async fn a_stale_fence_is_refused(make: Make) {
+async fn a_stale_fencing_token_is_refused(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = order(&store).await;
     let big = 1 << 53;
@@ -145,11 +149,11 @@ async fn a_stale_fence_is_refused(make: Make) {
         assert_eq!(result, [expected], "{fence:?}");
         seq += u64::from(matches!(expected, Appended::Applied { .. }));
     }
-    // The rule holds within a batch as well.
+    // The rule also holds within a batch.
     let fresh = order(&store).await;
     let batch = vec![step(1, EntryKind::Routing, Some(7)), step(2, EntryKind::Failed, Some(6))];
     assert_eq!(fresh.append(batch).await, [applied(1), stale(6, 7)]);
-    assert!(!fresh.read(0, 10).await.closed, "a refused end ends nothing");
+    assert!(!fresh.read(0, 10).await.closed, "a refused terminal update ends nothing");
 }
 
 async fn a_worker_that_lost_its_job_cannot_end_the_order(make: Make) {
@@ -163,12 +167,12 @@ async fn a_worker_that_lost_its_job_cannot_end_the_order(make: Make) {
     let second = Producer { id: NodeId::random(), store: stores.open().await, ..first.clone() };
     let old = store.claim("paper", 1, Duration::ZERO).await.unwrap()[0].token;
     assert_eq!(first.append(vec![step(1, EntryKind::Submitted, Some(old))]).await, [applied(1)]);
-    let new = eventually("the job is claimed anew", async || {
+    let new = eventually("the job is claimed again", async || {
         second.store.claim("paper", 1, 60 * SECOND).await.unwrap().pop()
     })
     .await
     .token;
-    // Until the second one has written, the first one's updates are as good as any.
+    // Until the second worker has appended, the first one's updates are accepted.
     assert_eq!(first.append(vec![step(2, EntryKind::Submitted, Some(old))]).await, [applied(2)]);
     assert_eq!(second.append(vec![step(1, EntryKind::Routing, Some(new))]).await, [applied(3)]);
     assert_eq!(first.append(vec![step(3, EntryKind::Confirmed, Some(old))]).await, [stale(old, new)]);
@@ -183,7 +187,7 @@ async fn a_worker_that_lost_its_job_cannot_end_the_order(make: Make) {
     );
 }
 
-async fn a_refused_entry_leaves_the_chain_as_it_was(make: Make) {
+async fn a_refused_entry_does_not_change_the_chain(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = order(&store).await;
     let other = Producer { id: NodeId::random(), ..producer.clone() };
@@ -195,7 +199,7 @@ async fn a_refused_entry_leaves_the_chain_as_it_was(make: Make) {
     assert_eq!(other.append(vec![routing(1), routing(2)]).await, [applied(2), applied(3)]);
 }
 
-async fn duplicates_and_gaps_are_told_before_refusals(make: Make) {
+async fn duplicates_and_gaps_take_precedence_over_refusals(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = order(&store).await;
     producer.append(vec![step(1, EntryKind::Routing, Some(5)), routing(2)]).await;
@@ -210,7 +214,7 @@ async fn duplicates_and_gaps_are_told_before_refusals(make: Make) {
     assert_eq!(producer.append(vec![step(4, EntryKind::Routing, Some(4))]).await, [CLOSED], "closed first");
 }
 
-async fn what_is_refused_is_not_told(make: Make) {
+async fn refused_entries_are_not_announced(make: Make) {
     let Some((stores, store)) = one(make).await else { return };
     let Some(mut incoming) = store.take_incoming() else { return };
     let producer = order(&stores.open().await).await;
@@ -229,7 +233,7 @@ async fn what_is_refused_is_not_told(make: Make) {
     assert_eq!(told[1].draft.kind, EntryKind::Confirmed);
 }
 
-async fn a_price_log_is_never_closed_and_has_fences_too(make: Make) {
+async fn a_price_log_is_never_closed_and_checks_fencing_tokens_too(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = Producer::new(&store).await;
     producer.append(vec![Append { fence: Some(2), ..link(0, 1) }]).await;
@@ -256,7 +260,7 @@ async fn an_order_keeps_its_newest_updates(make: Make) {
     }
 }
 
-async fn the_updates_of_an_order_go_together(make: Make) {
+async fn the_updates_of_an_order_expire_together(make: Make) {
     let retention = OrderRetention { age_s: 2, ..OrderRetention::default() };
     let Some((_stores, store)) = with(make, retention).await else { return };
     let producer = order(&store).await;
@@ -267,7 +271,7 @@ async fn the_updates_of_an_order_go_together(make: Make) {
     let newest = Instant::now();
     time::sleep(step_of_time).await;
     let page = producer.read(0, 10).await;
-    // A machine that stalls may be too late for this; the next lines hold all the same.
+    // A machine that stalls may be too late for this; the checks below hold in any case.
     if newest.elapsed() < 2 * SECOND {
         assert_eq!((page.first, offsets(&page.entries)), (1, vec![1, 2]), "also the one that is older");
     }
@@ -276,7 +280,7 @@ async fn the_updates_of_an_order_go_together(make: Make) {
     let page = eventually("the updates go", async || {
         let page = producer.read(0, 10).await;
         if !page.entries.is_empty() {
-            assert_eq!(page.entries.last().unwrap().offset, 3, "none goes without the others");
+            assert_eq!(page.entries.last().unwrap().offset, 3, "none expires without the others");
             return None;
         }
         Some(page)
@@ -290,7 +294,7 @@ async fn the_updates_of_an_order_go_together(make: Make) {
     assert_eq!(producer.append(vec![routing(4)]).await, [CLOSED]);
 }
 
-async fn what_went_does_not_come_back_with_the_next_update(make: Make) {
+async fn expired_updates_do_not_return_with_the_next_update(make: Make) {
     let retention = OrderRetention { age_s: 1, ..OrderRetention::default() };
     let Some((_stores, store)) = with(make, retention).await else { return };
     let producer = order(&store).await;
@@ -312,7 +316,7 @@ async fn the_latest_update_of_an_order_is_the_one_with_the_highest_offset(make: 
     }
 }
 
-async fn zones_and_orders_have_bounds_of_their_own(make: Make) {
+async fn zones_and_orders_have_separate_bounds(make: Make) {
     let orders = OrderRetention { updates: 3, age_s: 1 };
     let Some((_stores, store)) = with(make, orders).await else { return };
     let (zone, order) = (Producer::new(&store).await, order(&store).await);
@@ -323,7 +327,7 @@ async fn zones_and_orders_have_bounds_of_their_own(make: Make) {
     assert_eq!(zone.read(0, 100).await.entries.len(), 10);
 }
 
-async fn opening_a_log_begins_its_life_once(make: Make) {
+async fn opening_a_log_creates_its_epoch_once(make: Make) {
     let Some((stores, store)) = one(make).await else { return };
     let other = stores.open().await;
     let node = NodeId::random();
@@ -331,14 +335,14 @@ async fn opening_a_log_begins_its_life_once(make: Make) {
         let (mine, theirs) = (Epoch::random(), Epoch::random());
         let (a, b) = tokio::join!(store.open(&name, node, &mine), other.open(&name, node, &theirs));
         let (a, b) = (a.unwrap(), b.unwrap());
-        assert_eq!(a, b, "both are told the same");
+        assert_eq!(a, b, "both get the same answer");
         assert!([mine, theirs].contains(&a.epoch) && (a.top, a.last_seq) == (0, 0));
         assert_eq!(store.open(&name, node, &Epoch::random()).await.unwrap(), a);
         assert_eq!(store.state(&name, node).await.unwrap().epoch, Some(a.epoch));
     }
 }
 
-async fn opening_a_log_tells_where_it_stands(make: Make) {
+async fn opening_a_log_returns_its_state(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = order(&store).await;
     producer.append(vec![routing(1), Append { prev: 1, ..confirmed(40) }]).await;
@@ -354,7 +358,7 @@ async fn opening_a_log_tells_where_it_stands(make: Make) {
 }
 
 #[tokio::test]
-async fn the_updates_go_exactly_300_seconds_after_the_newest() {
+async fn the_updates_expire_exactly_300_seconds_after_the_newest() {
     let stores = Make::Memory.stores(Retention::default()).await.unwrap();
     let store = stores.open().await;
     let producer = order(&store).await;

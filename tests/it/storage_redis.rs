@@ -1,5 +1,4 @@
-//! What only Redis can do wrong: connections that are cut or hang, data that is lost, readers that
-//! do not keep up.
+//! Failures that only Redis has: connections that are cut or hang, lost data, readers that do not keep up.
 
 use std::time::Duration;
 
@@ -30,7 +29,7 @@ async fn until_suspect(incoming: &mut Receiver<LogEvent>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cut_subscription_comes_back_and_is_told_as_suspect() {
+async fn a_cut_subscription_is_restored_and_a_possible_gap_reported() {
     let Some(stores) = stores().await else { return };
     let server = stores.server.as_ref().unwrap();
     let (store, other) = (stores.open().await, stores.open().await);
@@ -43,7 +42,7 @@ async fn a_cut_subscription_comes_back_and_is_told_as_suspect() {
         let subscribers = server
             .admin(&["EVAL", "return redis.call('PUBSUB','NUMSUB',ARGV[1])[2]", "0", "zw:{zone:pjm}"])
             .await;
-        assert_eq!(subscribers, "1", "subscribed before the suspicion is told");
+        assert_eq!(subscribers, "1", "subscribed before the possible gap is reported");
         producer.fill(2 * round + 1..=2 * round + 2).await;
         let LogEvent::Appended { entries, .. } = next(&mut incoming).await else {
             panic!("nothing was missed")
@@ -53,18 +52,18 @@ async fn a_cut_subscription_comes_back_and_is_told_as_suspect() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reconnect_that_nobody_follows_through_is_not_told() {
+async fn a_reconnect_without_subscriptions_reports_no_gap() {
     let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let mut incoming = store.take_incoming().unwrap();
-    // A connection with no subscription counts as a normal one.
+    // A connection without subscriptions counts as a normal one.
     stores.server.as_ref().unwrap().admin(&["CLIENT", "KILL", "TYPE", "normal"]).await;
     eventually("follow works again", async || store.follow(&channel()).await.ok()).await;
     eventually("so does ping", async || store.ping().await.ok()).await;
     let producer = Producer::new(&store).await;
     producer.fill(1..=1).await;
     loop {
-        // The reconnect may be noticed after the follow; then it is told, which is harmless.
+        // The reconnect may be noticed after the follow, and is then reported, which is harmless.
         if let LogEvent::Appended { entries, .. } = next(&mut incoming).await {
             assert_eq!(offsets(&entries), [1]);
             break;
@@ -73,14 +72,14 @@ async fn a_reconnect_that_nobody_follows_through_is_not_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_lost_is_told_as_no_epoch_and_a_repetition_as_duplicate() {
+async fn lost_data_are_reported_as_a_missing_epoch_and_repetitions_as_duplicates() {
     let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let mut producer = Producer::new(&store).await;
     producer.fill(1..=2).await;
     let again = done(store.append(&producer.chain(1..=2)).await.unwrap());
     assert_eq!(again, [Appended::Duplicate; 2]);
-    // Causes no reconnect: only the answer tells.
+    // Causes no reconnect: only the answer shows it.
     stores.server.as_ref().unwrap().admin(&["FLUSHALL"]).await;
     let answer = store.append(&producer.chain(3..=3)).await.unwrap();
     assert_eq!(answer, AppendAnswer::ForeignEpoch(None));
@@ -113,7 +112,7 @@ async fn a_restarted_empty_server_is_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_hangs_is_an_outage_and_then_used_again() {
+async fn a_hanging_server_is_an_outage_and_used_again_later() {
     let Some(stores) = stores().await else { return };
     let server = stores.server.as_ref().unwrap();
     let store = stores.open().await;
@@ -124,7 +123,7 @@ async fn a_server_that_hangs_is_an_outage_and_then_used_again() {
     let batch = producer.chain(2..=3);
     let error = time::timeout(2 * SECOND, store.append(&batch)).await.expect("bounded").unwrap_err();
     assert!(error.is_outage(), "{error:?}");
-    // Once the hang is noticed, calls fail at once; until then, by their deadline.
+    // Once the hang is noticed, calls fail at once; until then, at their deadline.
     eventually("calls do not wait any more", async || {
         let begun = time::Instant::now();
         let error = store.ping().await.err()?;
@@ -133,23 +132,23 @@ async fn a_server_that_hangs_is_an_outage_and_then_used_again() {
     })
     .await;
     server.thaw().unwrap();
-    // Whether the other connection was noticed to hang, too, and is told as suspect, is a matter of
-    // milliseconds; if it was not, it has missed nothing.
+    // Whether the other connection is also found to hang, and a possible gap reported, is a matter of
+    // milliseconds; if not, it has missed nothing.
     eventually("the backend serves again", async || store.ping().await.ok()).await;
-    // The one that timed out may have run later; a repetition is safe either way.
+    // The append that timed out may have been applied later; repeating it is safe either way.
     done(store.append(&batch).await.unwrap());
     assert_eq!(offsets(&producer.read(0, 10).await.entries), [1, 2, 3]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_hangs_under_a_flood_is_left_too() {
+async fn a_server_that_hangs_under_a_flood_of_calls_is_noticed() {
     let Some(stores) = stores().await else { return };
     let server = stores.server.as_ref().unwrap();
     let store = stores.open().await;
     let producer = Producer::new(&store).await;
     producer.fill(1..=1).await;
     server.freeze().unwrap();
-    // More than the buffers of a connection hold, so that not even a write goes through.
+    // More than the buffers of a connection hold, so that not even a write succeeds.
     let mut flood = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let (store, mut batch) = (store.clone(), producer.chain(2..=51));
@@ -173,7 +172,7 @@ async fn a_server_that_hangs_under_a_flood_is_left_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_that_does_not_keep_up_is_told_suspect_once() {
+async fn a_reader_that_does_not_keep_up_learns_of_a_possible_gap_once() {
     const APPENDS: u64 = 3_000;
     let Some(stores) = stores().await else { return };
     let store = stores.open_redis().await;
@@ -190,7 +189,7 @@ async fn a_reader_that_does_not_keep_up_is_told_suspect_once() {
     let mut told = 0;
     while let LogEvent::Appended { entries, .. } = next(&mut incoming).await {
         told += 1;
-        assert_eq!(offsets(&entries), [told], "what is told is not out of order");
+        assert_eq!(offsets(&entries), [told], "announcements are in order");
     }
     assert_eq!(told + store.events_dropped(), APPENDS, "nothing is lost uncounted");
     producer.fill(APPENDS + 1..=APPENDS + 1).await;
@@ -201,7 +200,7 @@ async fn a_reader_that_does_not_keep_up_is_told_suspect_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_appended_right_after_a_follow_is_told() {
+async fn an_entry_appended_right_after_a_follow_is_announced() {
     let Some(stores) = stores().await else { return };
     let (store, other) = (stores.open().await, stores.open().await);
     let mut incoming = store.take_incoming().unwrap();
@@ -217,7 +216,7 @@ async fn what_is_appended_right_after_a_follow_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_from_elsewhere_on_our_channel_have_that_channel_read_and_no_other() {
+async fn foreign_bytes_on_a_channel_cause_only_that_channel_to_be_read() {
     let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let mut incoming = store.take_incoming().unwrap();
@@ -228,7 +227,7 @@ async fn bytes_from_elsewhere_on_our_channel_have_that_channel_read_and_no_other
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_entry_that_cannot_be_read_keeps_its_place_and_spoils_no_other() {
+async fn an_unreadable_entry_keeps_its_offset_and_affects_no_other() {
     let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let producer = Producer::new(&store).await;
@@ -265,7 +264,7 @@ async fn an_entry_that_cannot_be_read_keeps_its_place_and_spoils_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stored_bytes_that_are_not_ours_are_corrupt_and_no_outage() {
+async fn foreign_stored_bytes_are_corrupt_but_no_outage() {
     let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let producer = Producer::new(&store).await;
@@ -279,7 +278,7 @@ async fn stored_bytes_that_are_not_ours_are_corrupt_and_no_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_server_refuses_and_nothing_is_half_applied() {
+async fn a_full_server_refuses_without_applying_half() {
     let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let producer = Producer::new(&store).await;
@@ -355,7 +354,7 @@ async fn the_keys_of_jobs_expire_together_a_week_after_their_last_use() {
     let store = stores.open().await;
     assert_eq!(store.claim("paper", 1, SECOND).await.unwrap(), []);
     let server = stores.server.as_ref().unwrap();
-    assert_eq!(server.admin(&["DBSIZE"]).await, "0", "asking for work leaves nothing");
+    assert_eq!(server.admin(&["DBSIZE"]).await, "0", "claiming creates no keys");
     jobs_in_every_state(&store).await;
     let expires = "local first, last for _, key in ipairs(redis.call('KEYS', '*')) do \
                    local at = redis.call('PEXPIRETIME', key) \
@@ -374,7 +373,7 @@ async fn the_keys_of_jobs_expire_together_a_week_after_their_last_use() {
     server.admin(&["HSET", "zw:{jobs}:meta", "expires", &long_ago]).await;
     store.claim("paper", 0, SECOND).await.unwrap();
     store.job_counts().await.unwrap();
-    assert!(expires().await >= now + 7 * day - 60_000, "also where somebody only looks");
+    assert!(expires().await >= now + 7 * day - 60_000, "even if a worker only asks");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -405,7 +404,7 @@ async fn jobs_and_ends_of_orders_survive_a_restart_of_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_grow_also_when_the_server_lost_its_data() {
+async fn tokens_grow_even_if_the_server_lost_its_data() {
     let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     jobs_in_every_state(&store).await;
@@ -417,7 +416,7 @@ async fn tokens_grow_also_when_the_server_lost_its_data() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_server_takes_no_job_and_still_ends_those_it_has() {
+async fn a_full_server_accepts_no_job_but_still_ends_its_jobs() {
     let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     jobs_in_every_state(&store).await;
@@ -429,7 +428,7 @@ async fn a_full_server_takes_no_job_and_still_ends_those_it_has() {
     let job = NewJob { id: OrderId::random().into(), payload: "x".into(), kind: None, idempotency: None };
     let error = store.enqueue(&job, &bounds).await.unwrap_err();
     assert!(matches!(error, StorageError::Refused { .. }) && error.is_outage(), "{error:?}");
-    assert_eq!(all_jobs(&store).await, before, "nothing was half done");
+    assert_eq!(all_jobs(&store).await, before, "nothing was applied by half");
     assert_eq!(store.extend(running.id, running.token, SECOND).await.unwrap(), Held::Yes);
     assert_eq!(store.claim("paper", 1, SECOND).await.unwrap().len(), 1);
     assert_eq!(store.finish(running.id, running.token, &Ending::Done).await.unwrap(), Held::Yes);
@@ -438,7 +437,7 @@ async fn a_full_server_takes_no_job_and_still_ends_those_it_has() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn jobs_of_which_a_part_was_evicted_stop_nobody() {
+async fn partly_evicted_jobs_do_not_block_others() {
     for key in job_keys() {
         let Some(stores) = stores().await else { return };
         let store = stores.open().await;
@@ -474,7 +473,7 @@ async fn jobs_are_shared_with_a_build_that_knows_neither_attempts_nor_kinds() {
     assert_eq!(store.enqueue(&job, &bounds).await.unwrap(), Enqueued::Queued);
     let id = job.id.to_string();
     let kept = async || server.admin(&["HGET", &parts, &id]).await;
-    // That build takes what stands behind the place for an error, and keeps it.
+    // That build takes everything after the `@` for the error, and preserves it.
     let written = kept().await;
     let old = written.strip_suffix("@0 0 one").unwrap_or_else(|| panic!("{written}")).to_owned();
     server.admin(&["HSET", &parts, &id, &old]).await;
@@ -483,7 +482,7 @@ async fn jobs_are_shared_with_a_build_that_knows_neither_attempts_nor_kinds() {
     let again = Ending::Retry { after: Duration::ZERO, attempt: Some(2) };
     assert_eq!(store.finish(job.id, claimed.token, &again).await.unwrap(), Held::Yes);
     assert!(kept().await.ends_with(" @2 1 "), "{}", kept().await);
-    // What it reads of a dead letter is the error alone.
+    // Of a dead letter it reads only the error.
     let claimed = store.claim("another", 1, 3_600 * SECOND).await.unwrap().pop().unwrap();
     assert_eq!(claimed.attempt, Attempt { number: 2, said_by: 1 });
     let dead = Ending::Dead { error: "in vain".to_owned() };
@@ -500,7 +499,7 @@ fn job_keys() -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stored_job_that_is_not_ours_is_corrupt_and_no_outage() {
+async fn a_foreign_stored_job_is_corrupt_but_no_outage() {
     let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let ids = jobs_in_every_state(&store).await;
@@ -545,7 +544,7 @@ async fn databases_do_not_hear_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_subscribe_is_told_and_the_rest_goes_on() {
+async fn a_refused_subscribe_is_reported_and_others_continue() {
     let Some(server) = redis(&[]).await else { return };
     let allow = ["ACL", "SETUSER", "gate", "on", ">word", "~*", "+@all", "resetchannels", "&zw:{zone:pjm}*"];
     assert_eq!(server.admin(&allow).await, "OK");
@@ -556,7 +555,7 @@ async fn a_refused_subscribe_is_told_and_the_rest_goes_on() {
     drivers.spawn(driver);
     let store: SharedBackend = std::sync::Arc::new(store);
     let mut incoming = store.take_incoming().unwrap();
-    // Another node is subscribed to it, which must not be taken for ours.
+    // Another node is subscribed to it, which must not be taken for this one's subscription.
     let (other, driver) = connect(&server.config(), &Retention::default()).await;
     drivers.spawn(driver);
     let forbidden = "zone:forbidden".parse().unwrap();
@@ -565,7 +564,7 @@ async fn a_refused_subscribe_is_told_and_the_rest_goes_on() {
     assert!(error.is_outage(), "{error:?}");
     eventually("another can be followed", async || store.follow(&channel()).await.ok()).await;
     let producer = Producer::new(&store).await;
-    // What is appended while the connection is a new one is told by a doubt alone.
+    // Entries appended while the connection is being made again are only reported as a possible gap.
     let mut told = Err(());
     for seq in 1..=20 {
         producer.fill(seq..=seq).await;
@@ -612,9 +611,9 @@ async fn the_connections_close_and_the_driver_ends_with_the_backend() {
     .await;
 }
 
-/// A gateway of before writes the latest entry of a key, and not when that was.
+/// An older gateway writes the latest entry of a key without its time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_of_gateways_of_before_grow_old_from_when_they_are_noticed() {
+async fn keys_written_by_older_gateways_age_from_when_they_are_noticed() {
     let Some(server) = redis(&[]).await else { return };
     let retention = Retention { key_age_s: 1, ..Retention::default() };
     let (store, driver) = connect(&server.config(), &retention).await;
@@ -647,10 +646,10 @@ async fn keys_of_gateways_of_before_grow_old_from_when_they_are_noticed() {
     assert!(noticed.elapsed() >= Duration::from_secs(1), "{:?}", noticed.elapsed());
 }
 
-/// Gateways of before know nothing of removals that are remembered: what they read has none, and what they write
-/// leaves one where it was.
+/// Older gateways do not know remembered removals: what they read contains none, and what they write leaves
+/// removals unchanged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn removals_are_where_gateways_of_before_do_not_look() {
+async fn removals_are_stored_where_older_gateways_do_not_look() {
     let Some(stores) = stores().await else { return };
     let server = stores.server.as_ref().unwrap();
     let store = stores.open().await;
@@ -675,7 +674,7 @@ async fn removals_are_where_gateways_of_before_do_not_look() {
         offsets(&page.entries)
     };
     assert_eq!(all().await, [2, 3]);
-    // A gateway of before publishes the key.
+    // An older gateway publishes the key.
     server.admin(&["HSET", "zw:{zone:pjm}:latest", "k", &of_before]).await;
     assert_eq!((all().await, store.keys(&channel()).await.unwrap().len()), (vec![2, 1], 1), "each key once");
     append(4, EntryKind::PriceUpdate, Some("k")).await;
@@ -683,7 +682,7 @@ async fn removals_are_where_gateways_of_before_do_not_look() {
         (all().await, server.admin(&["HLEN", "zw:{zone:pjm}:removed"]).await),
         (vec![2, 4], "1".to_owned())
     );
-    // They go with the log.
+    // Removals are deleted with the log.
     server.admin(&["DEL", "zw:{zone:pjm}:meta"]).await;
     Producer::new(&store).await;
     assert_eq!(server.admin(&["EXISTS", "zw:{zone:pjm}:removed", "zw:{zone:pjm}:removed-ages"]).await, "0");

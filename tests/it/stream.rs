@@ -1,4 +1,4 @@
-//! The market stream as clients see it: first messages, order, resuming, slow readers.
+//! The market stream as clients receive it: first messages, order, resuming, slow readers.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ fn every() -> Config {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_two_messages_say_where_a_client_is() {
+async fn the_first_two_messages_describe_the_connection_and_the_subscription() {
     let gateway = Running::start(config()).await;
     gateway.publish("pjm", [price("A", 1), price("A", 2)]).await;
     let mut client = Client::connect(&gateway.url("/ws/market/pjm")).await;
@@ -78,7 +78,7 @@ async fn the_first_two_messages_say_where_a_client_is() {
     assert_eq!(subscribed["top"], 2, "there is nothing to catch up with");
     assert!(is_time(&subscribed["timestamp"]));
 
-    // On `/ws` there is no zone, and nothing follows until it is asked for.
+    // On `/ws` there is no zone, and nothing arrives without a request.
     let mut client = Client::connect(&gateway.url("/ws")).await;
     let established = client.next().await;
     assert_eq!(
@@ -143,7 +143,7 @@ async fn posted_prices_arrive_in_order_with_all_their_fields() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_of_lines_is_published_as_it_comes() {
+async fn a_stream_of_lines_is_published_as_it_arrives() {
     let gateway = Running::start(config()).await;
     let (mut client, _) = gateway.market("pjm").await;
     let mut lines = Lines::open(gateway.address, "pjm").await;
@@ -158,7 +158,7 @@ async fn a_stream_of_lines_is_published_as_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_connection_subscribes_to_many_channels_and_leaves_them() {
+async fn one_connection_subscribes_to_many_channels_and_unsubscribes() {
     let gateway = Running::start(config()).await;
     let mut client = Client::connect(&gateway.url("/ws")).await;
     client.next_of_type("connection_established").await;
@@ -181,7 +181,7 @@ async fn one_connection_subscribes_to_many_channels_and_leaves_them() {
     }
     for message in client.prices(zones.len()).await {
         assert_eq!(message["channel"], format!("zone:{}", message["key"].as_str().unwrap()));
-        assert_eq!(message["offset"], 1, "each channel counts for itself");
+        assert_eq!(message["offset"], 1, "each channel counts its own offsets");
     }
 
     client.send(&json!({ "type": "unsubscribe", "id": 7, "channels": ["zone:z3", "zone:nowhere"] })).await;
@@ -204,7 +204,7 @@ async fn one_connection_subscribes_to_many_channels_and_leaves_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn subscribing_twice_begins_anew_and_doubles_nothing() {
+async fn subscribing_again_restarts_the_subscription_without_doubling() {
     let gateway = Running::start(config()).await;
     let (mut client, subscribed) = gateway.market("pjm").await;
     gateway.publish("pjm", (1..=3).map(|n| price("A", n))).await;
@@ -236,7 +236,7 @@ async fn subscribing_twice_begins_anew_and_doubles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_is_told_when_it_has_caught_up() {
+async fn a_client_learns_when_it_has_caught_up() {
     for mut config in [config(), every()] {
         config.connections.replay_page_entries = 7;
         let gateway = Running::start(config).await;
@@ -249,7 +249,7 @@ async fn a_client_is_told_when_it_has_caught_up() {
         let (before, channel) = client.until_caught_up().await;
         assert_eq!(channel, "zone:pjm");
         assert_eq!(before.iter().map(offset).collect::<Vec<_>>(), (4..=40).collect::<Vec<_>>());
-        // On the same connection, also where nothing is missing.
+        // On the same connection, and with nothing missing.
         let since = json!({ "zone:pjm": format!("{epoch}:38") });
         client.send(&json!({ "type": "subscribe", "channels": ["zone:pjm"], "since": since })).await;
         let (before, _) = client.until_caught_up().await;
@@ -274,19 +274,19 @@ async fn a_client_is_told_when_it_has_caught_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_message_is_longer_than_the_protocol_says() {
+async fn no_message_exceeds_the_length_in_the_protocol() {
     const MAX: usize = 67_000;
     let gateway = Running::start(config()).await;
     let zone = "z".repeat(64);
     let (mut client, _) = gateway.market(&zone).await;
-    // A price of 64 KiB whose key is written twice, with all that is escaped.
+    // A price of 64 KiB whose key is written twice, with everything escaped.
     let key = "\"".repeat(128);
     let head = json!({ "hub": key, "price": 1, "n": "" }).to_string();
     let price = head.replace(r#""n":"""#, &format!(r#""n":"{}""#, "x".repeat(65_536 - head.len())));
     assert_eq!(gateway.post(&zone, LINES, price.as_bytes()).await.status, 200);
     let text = client.next_text().await;
     assert!((65_536..MAX).contains(&text.len()), "{}", text.len());
-    // A name of 64 KiB that is none.
+    // An invalid name of 64 KiB.
     let ask =
         |name: &str| json!({ "type": "subscribe", "id": "x".repeat(126), "channels": [name] }).to_string();
     let fill = "\u{10ffff}".repeat(16_000);
@@ -342,14 +342,14 @@ async fn heartbeats_are_sent_and_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_without_a_sign_of_life_is_closed() {
+async fn a_silent_client_is_closed() {
     let mut config = config();
     config.connections.heartbeat_interval_s = 1;
     config.connections.silence_timeout_s = 2;
     let gateway = Running::start(config).await;
     let (mut alive, _) = gateway.market("pjm").await;
     let mut silent = RawSocket::open(gateway.address, "/ws/market/pjm").await;
-    // Reads, and answers nothing; the other one answers pings only.
+    // The silent client reads and answers nothing; the other one answers pings only.
     let both = async { tokio::join!(silent.until_close(), alive.came_until_heartbeats(4)) };
     let ((texts, code), ()) = both.await;
     assert_eq!(code, 4002);
@@ -363,7 +363,7 @@ async fn a_client_without_a_sign_of_life_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_stood_still_does_not_take_that_for_its_clients_silence() {
+async fn a_gateway_that_was_frozen_does_not_blame_its_clients_for_silence() {
     let settings =
         ["storage.backend=memory", "connections.heartbeat_interval_s=1", "connections.silence_timeout_s=2"];
     let (still, awake) = (Process::start(&settings).await, Process::start(&settings).await);
@@ -372,18 +372,18 @@ async fn a_gateway_that_stood_still_does_not_take_that_for_its_clients_silence()
     client.next_of_type("subscribed").await;
     client.came_until_heartbeats(1).await;
     still.signal(Signal::STOP);
-    // The other gateway says when the time is over after which it cuts who is silent; twice as long.
+    // The other gateway shows when the timeout for silent clients has passed, twice.
     for _ in 0..2 {
         assert_eq!(RawSocket::open(awake.address, "/ws/market/pjm").await.until_close().await.1, 4002);
     }
     still.signal(Signal::CONT);
-    // It answers pings as ever, and nobody cuts it; who says nothing from here on is cut as ever.
+    // A client that answers pings is not cut off; one that is silent from here on is closed as usual.
     client.came_until_heartbeats(1).await;
     let both = async { tokio::join!(silent.until_close(), client.came_until_heartbeats(3)) };
     assert_eq!(both.await.0.1, 4002);
 }
 
-/// Publishes prices with keys of their own, in batches of random sizes: `count` from each publisher.
+/// Publishes prices with separate keys, in batches of random sizes: `count` from each publisher.
 fn publishers(
     tasks: &mut JoinSet<()>,
     addresses: &[SocketAddr],
@@ -410,7 +410,7 @@ fn numbered(publisher: u64, n: u64) -> Value {
     json!({ "key": format!("{publisher}-{n}"), "price": n, "publisher": publisher, "number": n })
 }
 
-/// Each publisher's prices are there, once and in its order.
+/// Checks that each publisher's prices arrived, once and in order.
 fn check_numbers(seen: &[Value], names: std::ops::Range<u64>, count: u64) {
     let mut last: HashMap<u64, u64> = HashMap::new();
     for message in seen.iter().filter(|message| message["publisher"].is_u64()) {
@@ -421,7 +421,7 @@ fn check_numbers(seen: &[Value], names: std::ops::Range<u64>, count: u64) {
     assert_eq!(last, names.map(|name| (name, count)).collect());
 }
 
-/// Several clients that leave and come back at random while several publishers publish.
+/// Several clients that leave and reconnect at random while several publishers publish.
 async fn check_resuming(config: Config) {
     const COUNT: u64 = 600;
     let gateway = Running::start(config).await;
@@ -449,17 +449,17 @@ async fn check_resuming(config: Config) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn coming_back_misses_none_and_doubles_none_on_lane_latest() {
+async fn reconnecting_on_lane_latest_loses_and_doubles_nothing() {
     check_resuming(config()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn coming_back_misses_none_and_doubles_none_on_lane_every() {
+async fn reconnecting_on_lane_every_loses_and_doubles_nothing() {
     check_resuming(every()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn coming_back_misses_none_where_the_hold_overflows() {
+async fn reconnecting_loses_nothing_even_if_held_entries_overflow() {
     let mut config = every();
     config.connections.hold_entries_max = 60;
     config.connections.replay_page_entries = 7;
@@ -467,7 +467,7 @@ async fn coming_back_misses_none_where_the_hold_overflows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_way_back_is_read_in_pages_while_live_prices_flow() {
+async fn a_long_replay_is_paged_while_live_prices_arrive() {
     for (retained, more) in [(350, 600), (1_700, 600)] {
         let gateway = Running::start(config()).await;
         gateway.publish("pjm", (1..=retained).map(|n| numbered(0, n))).await;
@@ -498,7 +498,7 @@ async fn a_long_way_back_is_read_in_pages_while_live_prices_flow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_longer_kept_is_said() {
+async fn dropped_entries_are_reported_missing() {
     let mut config = config();
     config.storage.retention.entries = 50;
     let gateway = Running::start(config).await;
@@ -532,7 +532,7 @@ async fn what_is_no_longer_kept_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_position_of_another_life_gets_all_that_is_kept() {
+async fn a_position_in_another_epoch_gets_everything_stored() {
     let mut config = config();
     config.storage.retention.entries = 50;
     let gateway = Running::start(config).await;
@@ -590,7 +590,7 @@ async fn zones_do_not_mix() {
     gateway.stop().await;
 }
 
-/// Little may wait for a reader.
+/// A configuration with a small outbox.
 fn small_outbox(mut config: Config) -> Config {
     config.http.line_bytes_max = 4_096;
     config.connections.outbox_frames_max = 200;
@@ -626,11 +626,11 @@ async fn a_slow_reader_on_lane_every_is_closed_and_resumes_without_loss() {
     );
     assert!(closing["retry_after_ms"].is_u64() && is_time(&closing["timestamp"]), "{closing}");
     prices.iter().for_each(|price| assert!(follower.take(&price.to_string())));
-    assert!(follower.position.offset < COUNT, "it was cut before the end");
+    assert!(follower.position.offset < COUNT, "it was cut off before the end");
     follower.read(&[gateway.url("")], COUNT, &mut Cuts::none()).await;
     assert!(follower.seen.iter().zip(1..=COUNT).all(|(price, n)| price["price"] == n));
 
-    // The other one had everything all the same.
+    // The other client received everything nevertheless.
     tasks.join_all().await;
     drop(slow);
     until_stat(&gateway, "/connections/closed_by_reason/slow_consumer", 1).await;

@@ -1,4 +1,4 @@
-//! TLS of the gateway's own, with real sockets.
+//! The gateway's own TLS, with real sockets.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::support::eventually::eventually;
 use crate::support::gateway::{LINES, Running, price, request};
 use crate::support::tls::{Secure, ask, config_with, connect, over, trusting};
 
-/// Set in continuous integration, so that a missing program fails instead of skipping; it stands for openssl too.
+/// Set in continuous integration, so that a missing program fails instead of skipping; also used for openssl.
 const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_REDIS";
 
 pub(crate) fn certificates() -> Option<Certificates> {
@@ -33,7 +33,7 @@ pub(crate) fn replace(certificates: &Certificates, with: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_sockets_and_streams_go_over_tls() {
+async fn requests_sockets_and_streams_work_over_tls() {
     let Some(certificates) = certificates() else { return };
     let gateway = Running::start(config_with(&certificates)).await;
     let connector = trusting(&[&certificates]);
@@ -77,7 +77,7 @@ async fn requests_sockets_and_streams_go_over_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_falls_behind_gets_everything_in_order() {
+async fn a_lagging_reader_gets_everything_in_order() {
     let Some(certificates) = certificates() else { return };
     let gateway = Running::start(config_with(&certificates)).await;
     let connector = trusting(&[&certificates]);
@@ -108,7 +108,7 @@ async fn a_reader_that_falls_behind_gets_everything_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_certificate_is_shown_while_sockets_stay_open_and_a_bad_one_never() {
+async fn a_new_certificate_is_used_without_closing_sockets_and_a_bad_one_is_not() {
     let (Some(one), Some(two)) = (certificates(), certificates()) else { return };
     let gateway = Running::start(config_with(&one)).await;
     let (of_one, of_two) = (trusting(&[&one]), trusting(&[&two]));
@@ -120,7 +120,7 @@ async fn a_new_certificate_is_shown_while_sockets_stay_open_and_a_bad_one_never(
         stats["http"]["tls"]["reloads_by_result"][result].as_u64().unwrap()
     };
 
-    // A certificate without its key: told, and the pair that there was goes on.
+    // A certificate without its key is reported, and the previous pair stays in effect.
     let key = fs::read(one.file("server.key")).unwrap();
     replace(&one, &two.file("server.pem"));
     eventually("it is told", async || (reloads("failed").await == 1).then_some(())).await;
@@ -134,13 +134,13 @@ async fn a_new_certificate_is_shown_while_sockets_stay_open_and_a_bad_one_never(
     replace(&one, &two.file("server.key"));
     eventually("it is taken", async || (reloads("good").await == 1).then_some(())).await;
     connect(&of_two, gateway.address).await;
-    // One without a session of before, in which no certificate is shown.
+    // Without an earlier session, in which no certificate is shown.
     let newcomer = TcpStream::connect(gateway.address).await.unwrap();
     assert!(over(&trusting(&[&one]), newcomer).await.is_err());
     let health = ask(&mut http, "GET", "/health", &[], "").await.json();
     assert_eq!(health["tls"]["files"], "fresh");
 
-    // Who was there is there.
+    // Existing connections stay open.
     let line = price("A", 1).to_string();
     ask(&mut http, "POST", "/api/zones/pjm/prices", &[("content-type", LINES)], &line).await;
     assert_eq!(open.next_of_type("price_update").await["offset"], 1);
@@ -148,7 +148,7 @@ async fn a_new_certificate_is_shown_while_sockets_stay_open_and_a_bad_one_never(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_that_a_link_is_led_away_from_is_read_anew() {
+async fn a_replaced_link_to_the_certificates_folder_is_noticed() {
     let (Some(one), Some(two)) = (certificates(), certificates()) else { return };
     let dir = tempfile::tempdir().unwrap();
     let link = dir.path().join("..data");
@@ -158,7 +158,7 @@ async fn a_folder_that_a_link_is_led_away_from_is_read_anew() {
     config.http.tls.key_file = Some(link.join("server.key"));
     let gateway = Running::start(config).await;
     connect(&trusting(&[&one]), gateway.address).await;
-    // As Kubernetes does it: a new link in place of the old one.
+    // As Kubernetes does it: a new link replaces the old one.
     let next = dir.path().join("..data_tmp");
     std::os::unix::fs::symlink(two.file("server.pem").parent().unwrap(), &next).unwrap();
     fs::rename(&next, &link).unwrap();
@@ -169,12 +169,12 @@ async fn a_folder_that_a_link_is_led_away_from_is_read_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_is_resumed() {
+async fn a_session_can_be_resumed() {
     let Some(certificates) = certificates() else { return };
     let gateway = Running::start(config_with(&certificates)).await;
     let connector = trusting(&[&certificates]);
     let mut first = connect(&connector, gateway.address).await;
-    // Its answer comes behind the tickets.
+    // Session tickets arrive before the answer.
     ask(&mut first, "GET", "/health", &[], "").await;
     let mut again = connect(&connector, gateway.address).await;
     assert_eq!(again.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
@@ -184,7 +184,7 @@ async fn a_session_is_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_tls_is_told_or_closed_and_counted() {
+async fn connections_without_valid_tls_are_answered_or_closed_and_counted() {
     let Some(certificates) = certificates() else { return };
     let mut config = config_with(&certificates);
     config.http.head_timeout_ms = 2_000;
@@ -208,7 +208,7 @@ async fn what_is_not_tls_is_told_or_closed_and_counted() {
     };
     ends(b"\x00\x01\x02\x03").await;
     ends(b"\x16\x03\x01\x00\x05hello").await;
-    // The beginning of a right message of a client, and no more.
+    // The beginning of a valid client message, and no more.
     ends(b"\x16\x03\x01\x00\xf4\x01\x00\x00\xf0\x03\x03").await;
     let stranger = TcpStream::connect(gateway.address).await.unwrap();
     let Some(others) = self::certificates() else { return };
@@ -220,7 +220,7 @@ async fn what_is_not_tls_is_told_or_closed_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_does_not_start_with_a_pair_that_is_none() {
+async fn a_gateway_does_not_start_with_an_invalid_certificate_pair() {
     let (Some(one), Some(two)) = (certificates(), certificates()) else { return };
     let mut config = config_with(&one);
     config.http.tls.key_file = Some(two.file("server.key"));

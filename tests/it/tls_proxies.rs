@@ -1,4 +1,5 @@
-//! The configurations of `docs/examples/proxies` that pass bytes on, run as they are but for ports and files.
+//! The configurations of `docs/examples/proxies` for proxies in TCP mode, run unchanged except for ports and
+//! files.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,16 +24,16 @@ use crate::tls::certificates;
 
 /// Set in continuous integration, so that a missing program fails instead of skipping.
 const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_PROXIES";
-/// The same of nginx's module that passes bytes on, which is a package of its own.
+/// The same for nginx's stream module, which is a separate package.
 const REQUIRE_STREAM: &str = "ZONEWIRE_TEST_REQUIRE_NGINX_STREAM";
-/// A folder with nginx's modules, where that is not the usual one.
+/// A folder with nginx's modules, if not the usual one.
 const MODULES: &str = "ZONEWIRE_TEST_NGINX_MODULES";
 
 fn example(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples/proxies").join(file)
 }
 
-/// The gateway's part, with certificates of ours, on free ports.
+/// The gateway of the example, with our certificates, on free ports.
 async fn gateway(certificates: &Certificates, dir: &Path) -> Running {
     let mut text = fs::read_to_string(example("gateway-tls.toml")).unwrap();
     for (from, to) in [
@@ -63,7 +64,7 @@ async fn gateway(certificates: &Certificates, dir: &Path) -> Running {
     Running::start(loaded).await
 }
 
-/// A proxy's program with its example, by which this gateway is reached.
+/// Starts a proxy with its example, and waits until it reaches this gateway.
 async fn start(program: &str, written: &str, dir: &Path) -> (SocketAddr, Process) {
     for _ in 0..10 {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
@@ -91,7 +92,7 @@ fn arguments(program: &str, dir: &Path, command: &mut Command) {
     command.arg("-p").arg(dir).args(["-e", "stderr", "-c", "proxy.conf", "-g", globals]);
 }
 
-/// A connection through the proxy, from an address that is no proxy's.
+/// A connection through the proxy, from a local address that is not listed as a proxy.
 async fn from_afar(proxy: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from(([127, 0, 0, 77], 0))).unwrap();
@@ -110,7 +111,7 @@ async fn check(certificates: &Certificates, gateway: Running, proxy: SocketAddr)
     assert_eq!(posted.status, 200, "{posted:?}");
     assert_eq!(reader.next_of_type("price_update").await["price"], 7);
 
-    // Whom the proxy has announced, and whom the certificate names.
+    // The client that the proxy announced, and the subject that the certificate names.
     let mut operator = connect(&ops, gateway.operators.unwrap()).await;
     let stats = ask(&mut operator, "GET", "/ws/stats", &[], "").await.json();
     let listed = &stats["connection_list"][0];
@@ -140,7 +141,7 @@ async fn the_gateways_example_is_a_configuration() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_go_through_haproxy_that_passes_bytes_on() {
+async fn client_certificates_work_through_haproxy_in_tcp_mode() {
     if !is_installed("haproxy").await {
         let skipped: Option<()> = skip(REQUIRE, "there is no haproxy");
         return skipped.unwrap_or_default();
@@ -154,7 +155,7 @@ async fn certificates_go_through_haproxy_that_passes_bytes_on() {
     let text = text.replace("127.0.0.1:8443", &gateway.address.to_string());
     let text = text.replace("port 8090", &format!("port {}", operators.port()));
     let (proxy, _process) = start("haproxy", &text, dir.path()).await;
-    // Its checks get through, or it would send nobody on by now: two that fail are enough.
+    // Its health checks succeed, or it would forward nobody by now: two failures are enough.
     let nobody = trusting(&[&certificates]);
     let accepted = async || {
         let metrics = ask(&mut connect(&nobody, operators).await, "GET", "/metrics", &[], "").await.body;
@@ -171,7 +172,7 @@ async fn certificates_go_through_haproxy_that_passes_bytes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_go_through_nginx_that_passes_bytes_on() {
+async fn client_certificates_work_through_nginx_in_tcp_mode() {
     if !is_installed("nginx").await {
         let skipped: Option<()> = skip(REQUIRE, "there is no nginx");
         return skipped.unwrap_or_default();

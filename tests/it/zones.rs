@@ -1,5 +1,4 @@
-//! What a zone has besides its stream: the latest price of each key, page by page, and how keys and
-//! zones go.
+//! The latest prices of a zone, page by page, and how keys and zones are removed or expire.
 
 use serde_json::{Value, json};
 use zonewire::config::Config;
@@ -11,7 +10,7 @@ use crate::support::eventually::eventually;
 use crate::support::gateway::{JSON, Running, config, price};
 use crate::support::redis::{Configured, redis};
 
-/// The keys and offsets of a page of the latest prices, and where the next one begins.
+/// The keys and offsets of a page of latest prices, and the cursor of the next page.
 async fn latest(gateway: &Running, query: &str) -> (Vec<(String, u64)>, Option<String>) {
     let page = gateway.get(&format!("/api/zones/pjm/latest{query}")).await.json();
     let key = |entry: &Value| (entry["key"].as_str().unwrap().to_owned(), entry["offset"].as_u64().unwrap());
@@ -39,7 +38,7 @@ fn keyed(pairs: &[(&str, u64)]) -> Vec<(String, u64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_latest_prices_come_in_pages_by_key() {
+async fn latest_prices_are_paged_by_key() {
     let gateway = Running::start(config()).await;
     gateway.publish("pjm", ["C", "A/1 \u{e9}", "B"].map(|key| price(key, 1))).await;
     assert_eq!(latest(&gateway, "").await, (keyed(&[("A/1 \u{e9}", 2), ("B", 3), ("C", 1)]), None));
@@ -75,7 +74,7 @@ async fn an_answer_with_the_latest_prices_is_bounded_in_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_key_is_told_in_order_and_a_price_makes_it_anew() {
+async fn a_removal_of_a_key_arrives_in_order_and_a_price_creates_it_again() {
     let gateway = Running::start(config()).await;
     gateway.delete("/api/zones/pjm/keys/A").await.problem(404, "unknown_key");
     gateway.publish("pjm", [price("A", 1), price("B 1", 1)]).await;
@@ -100,7 +99,7 @@ async fn a_removed_key_is_told_in_order_and_a_price_makes_it_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removal_is_newer_than_what_it_removes() {
+async fn a_removal_is_newer_than_the_removed_price() {
     let gateway = Running::start(config()).await;
     let in_an_hour = chrono::Utc::now().timestamp() + 3_600;
     let ahead = chrono::DateTime::from_timestamp(in_an_hour, 0).unwrap();
@@ -130,7 +129,7 @@ async fn a_removal_is_newer_than_what_it_removes() {
 async fn a_removed_zone_is_no_longer_listed_and_keeps_its_positions() {
     let gateway = Running::start(config()).await;
     gateway.delete("/api/zones/pjm").await.problem(404, "unknown_zone");
-    assert_eq!(zones(&gateway).await, Vec::<Value>::new(), "asking for it made nothing");
+    assert_eq!(zones(&gateway).await, Vec::<Value>::new(), "asking for it created nothing");
     gateway.publish("pjm", [price("A", 1), price("B", 1)]).await;
     let (mut client, _) = gateway.market("pjm").await;
     assert_eq!(gateway.delete("/api/zones/pjm").await.status, 204);
@@ -148,7 +147,7 @@ async fn a_removed_zone_is_no_longer_listed_and_keeps_its_positions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_zone_takes_new_keys_when_one_has_gone() {
+async fn a_full_zone_accepts_a_new_key_after_a_removal() {
     let mut config: Config = config();
     config.channels.keys_per_zone_max = 2;
     let gateway = Running::start(config).await;
@@ -162,7 +161,7 @@ async fn a_full_zone_takes_new_keys_when_one_has_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_zone_takes_new_keys_when_old_ones_have_gone_by_themselves() {
+async fn a_full_zone_accepts_a_new_key_after_one_expired() {
     let mut config: Config = config();
     config.channels.keys_per_zone_max = 1;
     config.storage.retention.key_age_s = 1;
@@ -187,7 +186,7 @@ fn on(server: &RedisServer) -> Config {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removal_at_one_gateway_is_told_at_the_others() {
+async fn a_removal_at_one_gateway_reaches_the_others() {
     let Some(server) = redis(&[]).await else { return };
     let mut full = on(&server);
     full.channels.keys_per_zone_max = 1;
@@ -205,7 +204,7 @@ async fn a_removal_at_one_gateway_is_told_at_the_others() {
     assert_eq!(a.delete("/api/zones/pjm").await.status, 204);
     assert_eq!(next_entry(&mut client).await["type"], "zone_removed");
     assert_eq!((zones(&a).await, latest(&b, "").await.0), (vec![], vec![]));
-    eventually("a price makes key and zone anew", async || {
+    eventually("a price creates key and zone again", async || {
         (b.post("pjm", JSON, other.as_bytes()).await.status == 200).then_some(())
     })
     .await;
@@ -216,7 +215,7 @@ async fn a_removal_at_one_gateway_is_told_at_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removal_while_redis_is_away_holds_when_it_is_back() {
+async fn a_removal_made_in_an_outage_holds_afterwards() {
     let Some(mut server) = redis(&DURABLE).await else {
         return;
     };
@@ -245,7 +244,7 @@ async fn a_removal_while_redis_is_away_holds_when_it_is_back() {
     b.stop().await;
 }
 
-/// A gateway that replays these lines, with room for one key.
+/// A gateway that replays these lines, and has room for one key.
 async fn replaying(lines: &str, change: impl FnOnce(&mut Config)) -> (Running, tempfile::NamedTempFile) {
     let file = tempfile::Builder::new().suffix(".csv").tempfile().unwrap();
     std::fs::write(file.path(), lines).unwrap();
@@ -258,7 +257,7 @@ async fn replaying(lines: &str, change: impl FnOnce(&mut Config)) -> (Running, t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replayed_file_goes_on_past_prices_that_no_try_would_bring_in() {
+async fn a_replay_continues_after_prices_that_can_never_be_accepted() {
     let lines = "zone,key,price\npjm,A,1\npjm,B,2\npjm,C,3\nercot,D,4\npjm,A,5\n";
     let (gateway, _file) = replaying(lines, |_| {}).await;
     eventually("the last line is published", async || {
@@ -270,7 +269,7 @@ async fn a_replayed_file_goes_on_past_prices_that_no_try_would_bring_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn times_too_far_apart_for_the_speed_of_a_replay_end_it_and_nothing_else() {
+async fn times_too_far_apart_for_the_speed_end_only_the_replay() {
     let lines = "zone,key,price,time\npjm,A,1,2021-01-01\npjm,A,2,2021-01-02\n";
     let slow = |config: &mut Config| {
         config.feeds.replay.flat_out = false;

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Makes src/zonewire/wire.py, the types of the wire, of docs/schema/zonewire.schema.json.
+"""Generates src/zonewire/wire.py, the types of the wire, from docs/schema/zonewire.schema.json.
 
 python3 scripts/make_wire.py           writes it
-python3 scripts/make_wire.py --check   ends with 1 where it is not as it would be written
+python3 scripts/make_wire.py --check   ends with 1 if the file differs from what would be written
 """
 
 import json
@@ -47,12 +47,12 @@ def quoted(text: str, indent: str) -> str:
 
 
 def digits(schema: Schema) -> bool:
-    """Whether it is a number that keeps the digits that its publisher wrote, and not one of a certain size."""
+    """Whether the schema is a number of any size, which keeps the digits that its publisher wrote."""
     return any(one.get("type") == "number" and "format" not in one for one in [schema, *schema.get("oneOf", [])])
 
 
 def type_of(schema: Schema, number: str = "float") -> str:
-    """The type of a field, or of what a name stands for."""
+    """The Python type of a schema: of a field, or of a definition."""
     if "$ref" in schema:
         return name_of(schema["$ref"])
     if "const" in schema:
@@ -105,7 +105,7 @@ def spread(kinds: list[str]) -> str:
 
 
 def refs(schema: Any) -> list[str]:
-    """The names that something is made of."""
+    """The definitions that a schema refers to."""
     if isinstance(schema, list):
         return [name for one in schema for name in refs(one)]
     if not isinstance(schema, dict):
@@ -115,7 +115,7 @@ def refs(schema: Any) -> list[str]:
 
 
 def in_order(defs: dict[str, Schema]) -> list[str]:
-    """The names, each behind those that it is made of; a cycle would have no order."""
+    """The definitions, each after those that it refers to; a cycle would have no order."""
     done: list[str] = []
     under_way: list[str] = []
 
@@ -134,7 +134,7 @@ def in_order(defs: dict[str, Schema]) -> list[str]:
 
 
 def tags_of(defs: dict[str, Schema]) -> dict[str, list[str]]:
-    """What is one of several messages is told from the others by its `type`, which stands beside the reference."""
+    """The `type` of each definition that is one of several messages; it is given beside the reference."""
     tags: dict[str, list[str]] = {}
     for one in defs.values():
         for arm in arms_of(one):
@@ -152,7 +152,7 @@ def arms_of(schema: Schema) -> list[Schema]:
 
 
 def variants(name: str, schema: Schema) -> dict[str, str]:
-    """What is one of several objects that have no names."""
+    """A type for each of several objects without names."""
     parts: dict[str, str] = {}
     for arm in arms_of(schema):
         fields = dict(arm["properties"])

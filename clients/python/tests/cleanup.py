@@ -1,4 +1,4 @@
-"""What is undone when a test is over."""
+"""Clean-up after a test."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,5 +20,5 @@ async def clean_up() -> None:
         outcome = undo.pop()()
         if isinstance(outcome, Awaitable):
             await outcome
-    for _ in range(5):  # for what was cancelled
+    for _ in range(5):  # for cancelled tasks
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Runs tests that are async, and looks that nothing is left of them."""
+"""Runs async tests, and checks that they leave nothing running."""
 
 import asyncio
 import inspect
@@ -19,7 +19,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     args = {name: pyfuncitem.funcargs[name] for name in inspect.signature(test).parameters}
     factory: Any = getattr(test, "loop", None) or getattr(pyfuncitem.module, "LOOP", None)
-    # Where time is virtual, waiting in vain is an error at once.
+    # With virtual time, waiting in vain is an error at once.
     limit_s = None if factory is VirtualLoop else LIMIT_S * getattr(factory, "times", 1)
 
     async def run() -> None:

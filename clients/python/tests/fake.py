@@ -1,4 +1,4 @@
-"""A gateway in the same process that does what a test says and remembers what it got."""
+"""An in-process gateway that a test controls, and that records what it receives."""
 
 import asyncio
 import json
@@ -17,13 +17,13 @@ BEGAN = datetime(2026, 11, 21, 3, 40, 47, tzinfo=UTC).timestamp()
 
 
 async def settle() -> None:
-    """Lets everything happen that waits for nothing but its turn."""
+    """Runs everything that is ready."""
     for _ in range(12):
         await asyncio.sleep(0)
 
 
 async def advance(seconds: float) -> None:
-    """Time goes on, and timers run when they are due."""
+    """Lets time pass, and timers run when they are due."""
     await settle()
     await asyncio.sleep(seconds)
     await settle()
@@ -36,7 +36,7 @@ def loop() -> VirtualLoop:
 
 
 def at(seconds: float = 0) -> str:
-    """The time, so many seconds from now, by a clock that the gateway and the test share."""
+    """The time this many seconds from now, by a clock that the gateway and the test share."""
     time = datetime.fromtimestamp(BEGAN + asyncio.get_running_loop().time() + seconds, UTC)
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -46,10 +46,10 @@ class FakeSocket:
         self.gateway, self.url, self.token = gateway, url, token
         self.sent: list[Message] = []
         self.is_closed = False
-        self.takes = True  # what is sent to it
+        self.takes = True  # whether it accepts messages
         self._received: asyncio.Queue[str | Closed] = asyncio.Queue()
 
-    # As the client sees it
+    # The client's side
 
     async def recv(self) -> str:
         item = await self._received.get()
@@ -68,7 +68,7 @@ class FakeSocket:
     async def close(self) -> None:
         self.is_closed = True
 
-    # As the test does
+    # The test's side
 
     def put(self, text: str) -> None:
         self._received.put_nowait(text)
@@ -93,7 +93,7 @@ class FakeSocket:
         )
 
     async def drop(self, code: int = 1006, reason: str = "") -> None:
-        """The connection ends from the other side."""
+        """The other side ends the connection."""
         self._received.put_nowait(Closed(code, reason))
         await settle()
 
@@ -102,13 +102,13 @@ class FakeSocket:
 
 
 class FakeGateway:
-    """What it says of channels is in the hands of the test, but for what each test would say alike."""
+    """The test decides its messages about channels, except for those that are the same in every test."""
 
     def __init__(self) -> None:
         self.sockets: list[FakeSocket] = []
         self.answer: Callable[[Message, FakeSocket], None] | None = None
         self.dials: list[BaseException | None] = []
-        """What comes of the next attempts: nothing for ever (None), or an error."""
+        """The results of the next attempts: no answer at all (None), or an error."""
 
     @property
     def socket(self) -> FakeSocket:
@@ -124,7 +124,7 @@ class FakeGateway:
         return self.socket
 
     def subscribes(self, **more: Any) -> None:
-        """Answers each `subscribe` as a log would that has nothing more."""
+        """Answers each `subscribe` like a log without further entries."""
 
         def answer(message: Message, socket: FakeSocket) -> None:
             kind = message["type"]
@@ -141,7 +141,7 @@ class FakeGateway:
 
 
 class SetUp:
-    """A client at a fake gateway, and everything that it said."""
+    """A client of a fake gateway, and everything that it reported."""
 
     def __init__(self, url: Any = "https://gateway.test", **options: Any) -> None:
         self.gateway = FakeGateway()
@@ -167,7 +167,7 @@ async def greeted(**options: Any) -> SetUp:
 
 
 async def subscribed(socket: FakeSocket, **more: Any) -> None:
-    """The answer to the newest `subscribe`."""
+    """Answers the newest `subscribe`."""
     await settle()
     request = socket.of("subscribe")[-1]
     told = {"epoch": "e1", "offset": 0, "top": 0, "recovered": True, "gap": 0}
@@ -178,7 +178,7 @@ async def subscribed(socket: FakeSocket, **more: Any) -> None:
 
 
 def price(offset: int, **more: Any) -> Message:
-    """The entry of a zone with this offset; what is None is not there."""
+    """The entry of a zone with this offset; fields that are None are left out."""
     entry = {
         "type": "price_update",
         "channel": "zone:pjm",
@@ -193,7 +193,7 @@ def price(offset: int, **more: Any) -> Message:
 
 
 def listen(sub: Subscription[Any]) -> list[Any]:
-    """All that a subscription tells, in order: offsets, gaps, and how it ended."""
+    """Everything that a subscription reports, in order: offsets, gaps, and its end."""
     heard: list[Any] = []
     sub.on_entry(lambda entry, _: heard.append(entry["offset"]))
     sub.on_gap(heard.append)
@@ -202,5 +202,5 @@ def listen(sub: Subscription[Any]) -> list[Any]:
 
 
 def kinds(heard: list[Any]) -> list[Any]:
-    """The same, with no more than the word for each gap."""
+    """The same, with only the word `gap` for each gap."""
     return [one["type"] if isinstance(one, dict) else one for one in heard]

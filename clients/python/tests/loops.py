@@ -1,4 +1,4 @@
-"""Loops whose time is not that of the wall, since the client has no clock but its loop's."""
+"""Event loops with a time of their own, since the loop's clock is the client's only clock."""
 
 import asyncio
 import selectors
@@ -15,7 +15,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Its time goes on when there is nothing left to do, at once to the next timer."""
+    """Its time jumps to the next timer whenever there is nothing left to do."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -27,7 +27,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """Time goes on and nothing runs, as where the loop is held up; timers are overdue then."""
+        """Lets time pass while nothing runs, as when the loop is blocked; timers are overdue then."""
         self.now += seconds
 
     def _wait(self, select: Any, timeout: float | None) -> float:
@@ -39,7 +39,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class FastLoop(asyncio.SelectorEventLoop):
-    """Goes so many times as fast as time does, so that waits of seconds take milliseconds."""
+    """Its time runs faster by a factor, so that waits of seconds take milliseconds."""
 
     times = 1.0
 
@@ -57,7 +57,7 @@ def fast(times: float) -> type[FastLoop]:
 
 
 def on(loop: Callable[[], asyncio.AbstractEventLoop]) -> Callable[[Any], Any]:
-    """Has a test run on such a loop."""
+    """Runs a test on such a loop."""
 
     def mark(test: Any) -> Any:
         test.loop = loop

@@ -1,4 +1,4 @@
-"""Real gateways, a real Redis, and a proxy between them and the client that does what networks do."""
+"""Real gateways, a real Redis, and a proxy before them that imitates failures of networks."""
 
 import asyncio
 import json
@@ -51,24 +51,24 @@ needs_redis = pytest.mark.skipif(bool(NO_REDIS), reason=NO_REDIS)
 
 
 async def pause(seconds: float) -> None:
-    """In seconds of the wall, whatever the loop's are."""
+    """Waits for real seconds, whatever the loop's speed."""
     await asyncio.sleep(seconds * getattr(asyncio.get_running_loop(), "times", 1))
 
 
 async def until(is_so: Callable[[], Any], what: Callable[[], Any] | str, within_s: float = 30) -> None:
-    """Asks until it is so."""
+    """Polls until a condition holds."""
     deadline = time.monotonic() + within_s
     while True:
         answer = is_so()
         if await answer if isinstance(answer, Awaitable) else answer:
             return
         if time.monotonic() > deadline:
-            raise AssertionError(f"it never came to be: {what if isinstance(what, str) else what()}")
+            raise AssertionError(f"it never happened: {what if isinstance(what, str) else what()}")
         await pause(0.004)
 
 
 class Program:
-    """Runs until the test is over, or it is killed."""
+    """A program that runs until the test is over, or until killed."""
 
     def __init__(self, *command: str) -> None:
         self._output = tempfile.TemporaryFile()
@@ -120,7 +120,7 @@ class Gateway:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        """Starts it; again at the same address."""
+        """Starts it; when restarted, at the same address."""
         command, *args = self.args
         self.program = Program(BINARY, command, "--listen", f"127.0.0.1:{self.port}", *args)
         await until(lambda: re.search(r" ready address=\S+:\d+", self.program.output()), self.program.output)
@@ -179,7 +179,7 @@ class Redis:
 
 
 class _Side(asyncio.Protocol):
-    """One end of what a proxy carries."""
+    """One end of a proxied connection."""
 
     def __init__(self, proxy: "Proxy", other: "_Side | None" = None) -> None:
         self.proxy = proxy
@@ -234,14 +234,14 @@ class _Side(asyncio.Protocol):
 
 
 class Proxy:
-    """Carries bytes to a gateway until it is told to do worse."""
+    """Forwards bytes to a gateway, until told to do worse."""
 
     def __init__(self, to: Callable[[], int]) -> None:
         self.to = to
         self.refuses = 0
-        """So many connections are refused."""
+        """How many of the next connections are refused."""
         self.bytes_left = float("inf")
-        """After so many bytes more from the gateway the connection breaks, in the middle of whatever that is."""
+        """After how many more bytes from the gateway the connection breaks, in the middle of anything."""
         self.is_stalled = False
         self.sides: set[_Side] = set()
 
@@ -263,13 +263,13 @@ class Proxy:
             side.transport.abort()
 
     def stall(self) -> None:
-        """Connections stay open, and nothing comes through any more: they are half-open for good."""
+        """Makes connections half-open for good: they stay open, but nothing passes any more."""
         self.is_stalled = True
         for side in self.sides:
             side.transport.pause_reading()
 
     def heal(self) -> None:
-        """New connections are as they should be."""
+        """New connections work normally."""
         self.is_stalled = False
         self.refuses = 0
         self.bytes_left = float("inf")
@@ -280,7 +280,7 @@ class Proxy:
 
 
 def follow(url: Any, **options: Any) -> Client:
-    """A client that is closed when the test is over."""
+    """A client that is closed at the end of the test."""
     client: Client = connect(url, **options)
     clients.append(client)
     return client

@@ -1,4 +1,4 @@
-"""The same as with the fake, with gateways as users run them."""
+"""The client with real gateways, as users run them."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ Numbers = ZoneSubscription[Numbered]
 
 
 class Record:
-    """Everything that a subscription told: the numbers of prices, and gaps."""
+    """Everything that a subscription reported: the numbers of prices, and gaps."""
 
     def __init__(self, sub: Numbers) -> None:
         self.had: list[int] = []
@@ -188,7 +188,7 @@ async def test_an_address_where_there_is_no_gateway_is_final_where_somebody_says
 
 
 class Realm:
-    """A gateway that asks who one is, and what signs tokens for it."""
+    """A gateway with authentication, and the key that signs its tokens."""
 
     def __init__(self, folder: Path) -> None:
         self.config = folder / "zonewire.toml"
@@ -196,7 +196,7 @@ class Realm:
 
     @staticmethod
     def run(*args: str) -> str:
-        # Of this environment it would take what is called as its settings are.
+        # In this environment, the program would take some variables for its settings.
         return subprocess.run([BINARY, *args], check=True, capture_output=True, text=True, env={}).stdout.strip()
 
     def token(self, subject: str, role: str, seconds: int = 600) -> str:
@@ -213,7 +213,7 @@ def realm(tmp_path: Path) -> Realm:
 
 
 @needs_gateway
-async def test_who_one_is_is_shown_at_each_attempt_and_renewed_ahead_of_the_end(realm: Realm) -> None:
+async def test_a_token_is_presented_at_each_attempt_and_renewed_before_it_expires(realm: Realm) -> None:
     gateway = await realm.gateway(*EVERY)
     publisher = realm.token("feed", "publisher")
     given: list[str] = []
@@ -252,7 +252,7 @@ async def test_a_token_that_expires_ends_the_connection_and_the_next_one_resumes
     given: list[str] = []
 
     def token() -> str:
-        # The first one is not renewed in time.
+        # The first token is not renewed in time.
         if len(given) == 1 and client.status.state == "open":
             raise OSError("the identity provider is away")
         given.append(realm.token("alice", "viewer", 600 if given else 3))
@@ -275,7 +275,7 @@ async def test_a_token_that_expires_ends_the_connection_and_the_next_one_resumes
 
 
 @needs_gateway
-async def test_who_is_nobody_or_was_revoked_does_not_come_back(realm: Realm) -> None:
+async def test_a_client_without_a_valid_token_does_not_come_back(realm: Realm) -> None:
     gateway = await realm.gateway()
     operator = realm.token("ops", "operator")
     nobody = follow(gateway.url)
@@ -293,7 +293,7 @@ async def test_who_is_nobody_or_was_revoked_does_not_come_back(realm: Realm) -> 
     await until(lambda: alice.status.state == "failed", lambda: alice.status)
     assert alice.status.code == 4501
 
-    # What one has no right to ends by itself, and nothing else does.
+    # Subscriptions that one has no right to end individually, and nothing else does.
     bob = follow(gateway.url, token=realm.token("bob", "viewer"))
     with pytest.raises(SubscriptionError) as refused:
         async for _ in bob.order("fe1c3314-8fc0-4c94-b141-dad534ca416e"):
@@ -320,7 +320,7 @@ async def test_a_client_goes_from_one_to_the_other_also_where_that_one_is_killed
     sub = client.zone("pjm", price=Numbered, snapshot=False)
     record = Record(sub)
     await is_live(sub)
-    at = b  # before any entry came
+    at = b  # before any entry arrived
     client.reconnect()
     for n in numbers(1, 10):
         await a.publish("pjm", price(n))
@@ -382,7 +382,7 @@ async def test_redis_is_pulled_and_comes_back_it_is_said_and_nothing_is_lost_or_
     await redis.kill()
     await until(lambda: sub.degraded, "degraded")
     await say(a, 11, 20)
-    await say(b, 21, 25)  # out of this client's reach until Redis is back
+    await say(b, 21, 25)  # unreachable for this client until Redis is back
     await until(lambda: len(record.had) == 20, lambda: record.had)
     client.reconnect()
     await say(a, 26, 28)

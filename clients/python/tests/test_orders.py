@@ -40,7 +40,7 @@ async def test_places_an_order_and_follows_it_through_a_connection_that_is_cut()
     assert progress == [10, 30, 50, 70, 75, 90, 100]
     assert client.subscriptions == {}
 
-    # It has ended, and is told once more.
+    # The order has ended, and is reported again.
     assert (await watch_order(client, placed[0].upper()))["offset"] == end["offset"]
 
     with pytest.raises(OrderError) as wrong:
@@ -88,22 +88,22 @@ async def test_several_may_watch_one_order_and_one_of_them_may_stop() -> None:
         await settle()
         stops.cancel()
         assert (await stays)["type"] == "confirmed"
-        assert f"order:{order_id}" in client.subscriptions, "it is somebody else's"
+        assert f"order:{order_id}" in client.subscriptions, "another watcher still needs it"
 
 
-# With a gateway over HTTP that does what a test says
+# With an HTTP gateway that the test controls
 
 
 Answer = tuple[int, dict[str, Any], dict[str, str]]
 
 
 class Scripted:
-    """Answers each request with the next of what it was given: an answer, silence ('hang'), or an end ('cut')."""
+    """Answers each request with the next of these: an answer, silence ('hang'), or a closed connection ('cut')."""
 
     def __init__(self, *answers: Answer | str) -> None:
         self.answers = list(answers)
         self.requests: list[tuple[str, dict[str, str], Any]] = []
-        self.left = 0  # by whoever was not answered
+        self.left = 0  # clients that left without an answer
 
     async def listen(self) -> str:
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
@@ -179,7 +179,7 @@ async def test_is_sent_again_with_the_same_key_and_the_token_of_the_moment_where
     placing = asyncio.ensure_future(place_order(client, SWAP))
     await until(lambda: client.subscriptions, lambda: http.requests)
     await settle()
-    # What is kept of it is gone, and it has ended.
+    # Its stored updates are gone, and it has ended.
     await gateway.socket.say({"type": "unsubscribed", "channel": f"order:{ID}", "code": "finished"})
     assert await placing == end
     assert [first for first, _, _ in http.requests] == [
@@ -220,17 +220,17 @@ async def test_says_whether_an_order_may_have_been_placed_after_all() -> None:
 async def test_is_sent_again_to_the_gateway_that_may_have_it_and_else_to_the_next_one() -> None:
     one, other = Scripted("cut", PLACED), Scripted(PLACED)
     gateway = FakeGateway()
-    # The second address is of nobody.
+    # Nobody listens on the second address.
     addresses = [await one.listen(), "http://127.0.0.1:9", await other.listen()]
     client = connect(addresses, dial=gateway.dial)
     clients.append(client)
     await submit_order(client, SWAP)
-    assert (len(one.requests), len(other.requests)) == (2, 0), "the answer was lost, so it goes there once more"
+    assert (len(one.requests), len(other.requests)) == (2, 0), "the answer was lost, so it is sent there again"
     await submit_order(client, SWAP)
-    assert (len(one.requests), len(other.requests)) == (2, 1), "nobody can have it"
+    assert (len(one.requests), len(other.requests)) == (2, 1), "no gateway can have it"
 
 
-async def test_to_be_cancelled_leaves_nothing_behind() -> None:
+async def test_cancelling_leaves_nothing_behind() -> None:
     http, gateway, client = await scripted("hang")
     placing = asyncio.ensure_future(place_order(client, SWAP))
     await until(lambda: http.requests, "sent")
@@ -277,7 +277,7 @@ async def test_what_cannot_be_watched_is_told_so() -> None:
     assert (await outcome(lambda _, client: client.close())).code == "not_watched"
 
 
-async def test_a_key_that_no_header_takes_is_refused() -> None:
+async def test_a_key_that_is_invalid_in_a_header_is_refused() -> None:
     _, _, client = await scripted()
     for key in ["two words", "a\r\nb", "x" * 256]:
         with pytest.raises(ValueError, match="idempotency key"):

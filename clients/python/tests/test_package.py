@@ -1,4 +1,4 @@
-"""What is built can be installed where nothing else is, and works."""
+"""The built package can be installed into an empty environment, and works."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_what_is_built_has_all_and_nothing_else(built: Path) -> None:
+def test_the_built_packages_have_all_files_and_no_others(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         members = archive.getmembers()
@@ -50,7 +50,7 @@ def test_what_is_built_has_all_and_nothing_else(built: Path) -> None:
 
 
 def test_the_wheel_needs_nothing_but_what_it_says(built: Path, tmp_path: Path) -> None:
-    """In a venv of its own, with `websockets` from here instead of an index."""
+    """In a new venv, with `websockets` from this environment instead of an index."""
     import websockets
 
     venv.create(tmp_path / "venv", with_pip=False)

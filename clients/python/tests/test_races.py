@@ -1,4 +1,4 @@
-"""Races of clients that reconnect, each as it was met in the field; those of pages are not here."""
+"""Races of reconnecting clients, each of which occurred in the field; those specific to pages are left out."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ EXPIRING = {
 
 
 class Asked:
-    """A provider whose answers are given by hand."""
+    """A provider that the test answers by hand."""
 
     def __init__(self) -> None:
         self.futures: list[asyncio.Future[str]] = []
@@ -46,13 +46,13 @@ async def test_1_a_token_that_comes_after_its_connection_is_gone_is_not_used_for
     it.client.reconnect()
     await settle()
     assert len(asked.futures) == 2
-    assert asked.futures[0].cancelled(), "nobody waits for the old one"
+    assert asked.futures[0].cancelled(), "the old request is not awaited"
     assert not it.gateway.sockets
     asked.futures[1].set_result("new")
     await settle()
     assert it.socket.token == "new"
 
-    # A renewal is of its connection, too.
+    # A renewal belongs to its connection too.
     await it.socket.greet(subject="alice")
     await it.socket.say(EXPIRING)
     await it.socket.drop()
@@ -75,10 +75,10 @@ async def test_2_reconnecting_does_not_double_renewals() -> None:
         assert len(it.socket.of("auth")) == 1
         await it.socket.drop()
         await advance(wait_s)
-    assert len(given) == 3 + 4, "one for each connection, and one for each renewal"
+    assert len(given) == 3 + 4, "one per connection, and one per renewal"
 
 
-async def test_3_who_was_away_while_the_token_expired_comes_back_with_a_new_one() -> None:
+async def test_3_a_client_that_was_away_while_its_token_expired_comes_back_with_a_new_one() -> None:
     _, token = tokens()
     it = SetUp(token=token)
     await settle()
@@ -89,19 +89,19 @@ async def test_3_who_was_away_while_the_token_expired_comes_back_with_a_new_one(
     assert it.socket.token == "t2"
 
 
-async def test_4_a_fixed_token_is_shown_again_after_the_gateway_let_it_go_and_nobody_comes_as_nobody() -> None:
+async def test_4_a_fixed_token_is_presented_again_after_the_gateway_let_it_go_unless_it_is_invalid() -> None:
     it = SetUp(token="fixed")
     await settle()
     await it.socket.greet(subject="alice")
     await it.socket.say(EXPIRING)
-    assert it.socket.of("auth") == [], "there is no other one"
+    assert it.socket.of("auth") == [], "there is no other token"
     await it.socket.drop(4006, "token_expired")
     await advance(1.5)
     assert [one.token for one in it.gateway.sockets] == ["fixed", "fixed"]
     await it.socket.greet(subject="alice")
     assert it.said == ["connecting", "open", "waiting", "connecting", "open"]
 
-    # That it is not valid is final for a fixed one.
+    # An invalid fixed token is final.
     await it.socket.drop(4501, "unauthorized")
     await advance(120)
     assert it.said[-1] == "failed"
@@ -129,7 +129,7 @@ async def test_5_a_renewal_that_fails_is_not_tried_for_ever_and_what_has_ended_a
         await it.socket.say({"type": "heartbeat", "timestamp": at()})
     assert len(asked) == 2
     assert errors == ["token_unavailable"]
-    assert it.client.status.state == "open", "a renewal that fails ends nothing"
+    assert it.client.status.state == "open", "a failed renewal ends nothing"
 
     it.client.close()
     await advance(600)
@@ -168,7 +168,7 @@ async def test_6_a_position_moves_when_the_handlers_have_had_the_entry_also_one_
     await settle()
     await it.socket.greet()
     await it.socket.say(price(1), price(2))
-    assert seen == [(1, 0), 1, (2, 1), 2], "the second handler had it, and the connection goes on"
+    assert seen == [(1, 0), 1, (2, 1), 2], "the second handler received it, and the connection continues"
     assert caplog.text.count("LookupError: of the first handler") == 2
 
     await it.socket.drop()
@@ -180,21 +180,22 @@ async def test_6_a_position_moves_when_the_handlers_have_had_the_entry_also_one_
 async def test_7_an_overdue_timer_does_not_end_a_healthy_connection() -> None:
     it = await greeted()
 
-    # Held up for an hour. The heartbeats that came meanwhile wait in the socket, behind the timers.
+    # Blocked for an hour. The heartbeats that arrived meanwhile wait in the socket, behind the
+    # timers.
     loop().sleep(3_600)
-    await settle()  # silence is noticed late, and asked about once more
+    await settle()  # silence is noticed late, and a heartbeat requested once more
     await advance(1)
     assert it.socket.of("heartbeat") == [{"type": "heartbeat"}]
-    loop().sleep(3_600)  # and held up again, before the answer
+    loop().sleep(3_600)  # and blocked again, before the answer
     await settle()
-    assert it.client.status.state == "open", "the socket has its turn first"
+    assert it.client.status.state == "open", "the socket is read first"
     await it.socket.say({"type": "heartbeat_ack", "timestamp": at()})
     await advance(30)
     assert it.client.status.state == "open"
     assert len(it.gateway.sockets) == 1
 
 
-async def test_7_a_connection_that_is_dead_is_found_all_the_same() -> None:
+async def test_7_a_dead_connection_is_still_found() -> None:
     it = await greeted()
     await advance(74.999)
     assert it.client.status.state == "open"
@@ -204,7 +205,7 @@ async def test_7_a_connection_that_is_dead_is_found_all_the_same() -> None:
     assert (it.states[-1].code, it.states[-1].reason) == (1006, "silence")
     assert it.gateway.sockets[0].is_closed
 
-    # Where the loop is held up again and again, timers are late each time.
+    # If the loop is blocked again and again, timers are late each time.
     await advance(1.5)
     await it.socket.greet()
     for _ in range(5):
@@ -249,7 +250,7 @@ async def test_10_an_address_or_a_token_that_cannot_be_had_once_does_not_end_the
     ]
     assert [one.url for one in it.gateway.sockets] == ["wss://gateway.test/base/ws"]
 
-    # One that never answers is not waited for for ever, nor is one that gives no address.
+    # A provider that never answers is not awaited forever, and an invalid address is an error.
     never = SetUp(token=Asked())
     await advance(10)
     assert (never.client.status.state, never.client.status.reason) == ("waiting", "timed out")
@@ -261,7 +262,7 @@ async def test_10_an_address_or_a_token_that_cannot_be_had_once_does_not_end_the
     )
 
 
-async def test_11_what_is_subscribed_to_while_the_token_is_fetched_is_subscribed_to_once() -> None:
+async def test_11_a_channel_subscribed_to_while_the_token_is_fetched_is_subscribed_to_once() -> None:
     asked = Asked()
     it = SetUp(token=asked)
     it.gateway.subscribes()
@@ -277,11 +278,11 @@ async def test_11_what_is_subscribed_to_while_the_token_is_fetched_is_subscribed
     assert heard == [1]
 
 
-async def test_12_nothing_is_kept_to_be_sent_when_there_is_a_connection_again() -> None:
+async def test_12_nothing_is_queued_for_the_next_connection() -> None:
     it = SetUp()
     assert not it.client.send({"type": "ping"})
     await settle()
-    assert not it.client.send({"type": "ping"}), "nor before the greeting"
+    assert not it.client.send({"type": "ping"}), "not even before the greeting"
     await it.socket.greet()
     it.socket.takes = False
     assert it.client.send({"type": "ping"})
@@ -290,10 +291,10 @@ async def test_12_nothing_is_kept_to_be_sent_when_there_is_a_connection_again() 
     assert not it.client.send({"type": "ping"})
     await advance(1.5)
     await it.socket.greet()
-    assert it.socket.sent == [], "what the old socket did not take is not for the new one"
+    assert it.socket.sent == [], "messages for the old socket are not sent on the new one"
 
 
-# Of Python
+# Specific to Python
 
 
 async def test_a_wait_that_is_cancelled_loses_nothing() -> None:
@@ -306,7 +307,7 @@ async def test_a_wait_that_is_cancelled_loses_nothing() -> None:
         waiting = asyncio.ensure_future(anext(entries))
         for _ in range(offset % 4):
             await asyncio.sleep(0)
-        # The entry and the end of patience come at the same time, in either order.
+        # The entry and the timeout occur at the same time, in either order.
         if offset % 2:
             it.socket.put(json.dumps(price(offset)))
             for _ in range(offset % 5):

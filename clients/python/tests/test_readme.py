@@ -1,4 +1,4 @@
-"""What README.md shows works, word for word but for the gateway's port; so does what the project's own shows."""
+"""The examples of README.md work as printed, apart from the gateway's port; so do those of the project's README."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ def blocks(folder: Path) -> list[str]:
 
 BLOCKS = blocks(HERE)
 
-# What each of them prints, in their order.
+# What each of them prints, in order.
 EXPECTED = [
     r"^WESTERN HUB \d",
     r"^latest: WESTERN HUB [\d.]+ 2(.*\n)+.*(late|s old)$",
@@ -64,7 +64,7 @@ async def test_each_snippet_does_what_it_says(tmp_path: Path) -> None:
 
 
 async def prints(program: Path, expected: str) -> None:
-    """Runs it until it has printed what it should, with an installed package where there is one."""
+    """Runs a program until it has printed the expected text, with the installed package if there is one."""
     python = os.environ.get("ZONEWIRE_TEST_PYTHON", sys.executable)
     pipe, out = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
     process = await asyncio.create_subprocess_exec(python, "-uWerror", str(program), stdout=pipe, stderr=out)

@@ -1,4 +1,4 @@
-"""When the client comes back, and what it says of that."""
+"""When the client reconnects, and what it reports meanwhile."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ LOOP = VirtualLoop
 
 
 async def exhaust(it: SetUp) -> list[float]:
-    """Fails each attempt until the client has given up, and says how long it waited before each."""
+    """Fails each attempt until the client has given up, and returns the delay before each."""
     waits: list[float] = []
     for _ in range(20):
         await settle()
@@ -42,7 +42,7 @@ async def test_waits_1_2_4_8_16_s_and_up_to_1_s_drawn_anew_and_then_fails_until_
     assert len(it.gateway.sockets) == 7
     await it.socket.drop()
     status = it.client.status
-    assert (status.state, status.retry_in_s) == ("waiting", 1.1), "with all attempts before it"
+    assert (status.state, status.retry_in_s) == ("waiting", 1.1), "with a full set of attempts"
 
 
 async def test_comes_back_when_the_wait_is_over_and_not_before() -> None:
@@ -136,7 +136,7 @@ async def test_how_long_the_gateway_says_is_kept() -> None:
     assert it.client.status.state == "connecting", "the user may"
 
 
-async def test_what_a_gateway_said_of_its_end_is_not_taken_for_that_of_the_next_one() -> None:
+async def test_what_a_gateway_said_about_its_end_does_not_apply_to_the_next_one() -> None:
     it = await greeted()
     closing = {"type": "closing", "code": 4000, "reason": "shutting_down", "retry_after_ms": 4_768}
     await it.socket.say(closing)
@@ -202,7 +202,7 @@ async def test_a_busy_gateway_is_left_alone_for_as_long_as_it_says() -> None:
     await settle()
     assert it.client.status.retry_in_s == 7
     await advance(7)
-    assert it.client.status.retry_in_s == 2.5, "nor is it asked sooner than others are"
+    assert it.client.status.retry_in_s == 2.5, "and it is not retried sooner than usual"
 
 
 async def test_a_token_that_does_not_hold_is_final_but_where_there_may_be_another() -> None:
@@ -229,7 +229,7 @@ async def test_tries_once_a_minute_after_giving_up_where_it_is_asked_to() -> Non
         assert len(it.gateway.sockets) == 6 + minutes
         await it.socket.drop()
         assert it.client.status.state == "failed"
-    assert not waiting.done(), "a loop waits for it, too"
+    assert not waiting.done(), "a loop waits for it too"
     await advance(60.5)
     await it.socket.greet()
     await it.socket.say({"type": "closing", "code": 4004, "reason": "rate_limited", "retry_after_ms": 90_000})
@@ -243,7 +243,7 @@ async def test_tries_once_a_minute_after_giving_up_where_it_is_asked_to() -> Non
     await it.socket.drop()
     assert it.client.status.attempt == 1
 
-    # After a final code nothing is tried any more, and a loop is told.
+    # After a final code nothing is tried any more, and a loop raises.
     await advance(2)
     await it.socket.greet()
     await it.socket.drop(4500)
@@ -266,7 +266,7 @@ async def test_a_socket_that_never_opens_and_a_gateway_that_never_greets_are_giv
         ("connecting", None),
         ("waiting", "timed out"),
     ]
-    await late.greet()  # what comes late is not heard
+    await late.greet()  # late messages are ignored
     assert it.said[-1] == "waiting"
     assert late.is_closed
 
@@ -284,7 +284,7 @@ async def test_there_is_one_socket_at_a_time() -> None:
         for one in it.gateway.sockets[:-1]:
             await one.drop(1000)
         await advance(n)
-        assert it.client.status.state != "failed", "that an old one has closed is of no concern"
+        assert it.client.status.state != "failed", "the end of an old socket is ignored"
     it.client.close()
     await advance(60)
     assert all(one.is_closed for one in it.gateway.sockets)
@@ -310,7 +310,7 @@ async def test_handlers_that_begin_anew_or_end_it_all_in_the_middle_of_a_change_
     await settle()
     await over.socket.greet()
     await over.socket.drop()
-    assert over.client.status.state == "connecting", "by the handler of the subscription, which came first"
+    assert over.client.status.state == "connecting", "by the subscription's handler, which was called first"
     await over.socket.drop()
     assert over.client.status.state == "closed"
     await advance(60)
@@ -367,7 +367,7 @@ async def test_what_is_not_json_or_not_of_the_protocol_ends_the_connection_and_n
         it.client.close()
 
 
-async def test_an_address_that_is_none_is_refused_at_once() -> None:
+async def test_an_invalid_address_is_refused_at_once() -> None:
     for wrong in ["localhost:8080", "/relative", "ftp://gateway.test", "http://", ""]:
         with pytest.raises(ValueError, match="not an address"):
             connect(wrong)
@@ -409,7 +409,7 @@ async def test_each_attempt_goes_to_the_next_gateway_and_requests_to_the_one_tha
     await it.socket.greet()
     assert await it.client.address() == "http://b.test"
     await it.socket.drop()
-    # Requests meanwhile go from one to the next, too, and an attempt goes where it would have gone without them.
+    # Meanwhile requests alternate between the gateways, and attempts are not affected by them.
     assert [await it.client.address() for _ in range(3)] == ["http://a.test", "http://b.test", "http://a.test"]
     await advance(2.5)
     assert it.socket.url == "ws://a.test/ws"
@@ -473,7 +473,7 @@ async def test_a_loop_is_told_that_the_client_has_given_up_and_goes_on_after_it_
     await reading
     assert heard == [1, 2]
 
-    # Where somebody connects anew at once, it notices nothing.
+    # If a handler reconnects at once, a loop notices nothing.
     other = it.client.zone("ercot", snapshot=False)
     it.client.on_state(lambda status: it.client.reconnect() if status.state == "failed" else None)
     reading = asyncio.ensure_future(anext(other.entries()))  # type: ignore[arg-type]
@@ -492,7 +492,7 @@ async def test_a_socket_that_takes_nothing_is_left() -> None:
         assert it.client.send({"type": "ping"})
         await asyncio.sleep(0)
     assert not it.client.send({"type": "ping"})
-    assert (it.client.status.state, it.client.status.reason) == ("waiting", "what is sent is not taken")
+    assert (it.client.status.state, it.client.status.reason) == ("waiting", "the gateway accepts nothing")
 
 
 async def test_there_may_be_more_subscriptions_than_messages_that_wait() -> None:
@@ -531,7 +531,7 @@ async def test_a_handler_that_would_have_to_be_awaited_is_refused(caplog: pytest
         it.client.on_state(handler)
     it.client.on_state(lambda status: handler(status))
     await it.socket.drop()
-    assert "a handler is a plain function" in caplog.text
+    assert "a handler must be a plain function" in caplog.text
 
 
 async def test_what_was_left_open_is_closed_with_the_block_also_where_that_is_cancelled() -> None:

@@ -1,4 +1,4 @@
-"""Seeded schedules of losses: whatever is cut and whenever, nothing is lost, doubled, or said that is not so.
+"""Seeded schedules of failures: whatever is cut and whenever, nothing is lost, doubled or misreported.
 
 ZONEWIRE_CLIENT_SCHEDULES=1000  how many; default 50
 ZONEWIRE_CLIENT_SEED=17         that one alone
@@ -41,7 +41,7 @@ class Schedule:
         self.last = 0
         self.had: list[int] = []
         self.looped: list[int] = []
-        self.others: list[Any] = []  # of the schedule before, which a snapshot may be as old as
+        self.others: list[Any] = []  # of the previous schedule, from which a snapshot may date
         self.offsets: list[Any] = []
         self.gaps: list[Any] = []
         self.is_late = False
@@ -83,7 +83,7 @@ class Schedule:
             await draw.choice(self.acts)(self)
         for proxy in self.proxies:
             proxy.heal()
-            proxy.cut()  # what was stalled would stay so
+            proxy.cut()  # a stalled connection would stay so
         await self.publish(1)
         await until(
             lambda: len(self.had) >= self.last and self.last in self.had and sub.status == "live",
@@ -152,7 +152,7 @@ class Schedule:
         self.client.reconnect()
 
     async def leave_the_loop(self) -> None:
-        """And enter it again."""
+        """Leaves the loop and enters it again."""
         self.reading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self.reading
@@ -175,9 +175,10 @@ class Schedule:
 
 
 async def run(first: int, last: int, with_kills: bool = False) -> None:
-    """Runs schedules, some at once, with gateways of one Redis, or one in memory."""
+    """Runs schedules, several at once, with gateways on one Redis, or with one in memory."""
     args = [arg for n in range(AT_ONCE) for arg in ("--set", f"channels.lanes.every{n}=every")]
-    # Where the machine is busy, a slow append is no outage: gateways would say what they cannot know meanwhile.
+    # On a busy machine a slow append must not count as an outage, in which gateways would report what they
+    # cannot know.
     args += ["--set", "storage.redis.ordering_deadline_ms=5000"]
     if NO_REDIS:
         gateways = [await Gateway.started("serve", "--storage", "memory", *args)]
@@ -212,7 +213,8 @@ async def test_schedules_of_losses() -> None:
     await run(ONLY or 1, ONLY or SCHEDULES)
 
 
-# What is published at the one that is killed might have been taken or not, so that is done at the other one.
+# Prices published at the killed gateway may or may not have been accepted, so they are published at the other
+# one.
 @needs_redis
 @on(fast(100))
 async def test_a_third_of_them_while_a_gateway_is_killed_and_started_again() -> None:

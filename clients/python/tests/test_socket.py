@@ -1,4 +1,4 @@
-"""Real sockets, and a server in the same process that does what gateways and what stands before them may do."""
+"""Real sockets, and an in-process server that behaves like gateways and intermediaries."""
 
 import asyncio
 import http
@@ -64,7 +64,7 @@ async def test_a_token_goes_in_a_header_and_in_no_log(caplog: pytest.LogCaptureF
     assert "Sec-WebSocket-Extensions" not in request.headers
     client.close()
     await client.wait_closed()
-    # The server is in this process, and writes down what it got.
+    # The server is in this process too, and logs what it received.
     assert "a.b.c" not in "".join(
         record.getMessage() for record in caplog.records if record.name != "websockets.server"
     )
@@ -150,7 +150,7 @@ async def test_a_message_that_is_too_large_for_this_side_is_final(monkeypatch: p
 
 
 @on(fast(20))
-async def test_who_is_left_in_the_middle_of_a_handshake_hears_of_it() -> None:
+async def test_a_server_left_in_the_middle_of_a_handshake_sees_the_connection_end() -> None:
     ended: list[bytes] = []
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""What a subscription tells, through however many connections."""
+"""What a subscription reports, over any number of connections."""
 
 import asyncio
 import json
@@ -79,7 +79,7 @@ async def test_resumes_where_it_was_without_any_entry_before_after_some_and_twic
     await it.socket.say(price(1), price(2))
     await again()
     assert since() == {"zone:pjm": {"epoch": "e1", "offset": 2}}
-    await it.socket.say(price(9))  # no gateway does so: of a channel nothing comes before it is subscribed to
+    await it.socket.say(price(9))  # no gateway does so: nothing arrives before a channel is subscribed to
     await again()  # lost before it was answered
     assert since() == {"zone:pjm": {"epoch": "e1", "offset": 2}}
     await subscribed(it.socket, offset=2, top=3)
@@ -118,13 +118,13 @@ async def test_what_is_missing_is_told_with_its_number_where_there_is_one() -> N
     assert heard == [{**GAP, "missed": 7}, 11, GAP, GAP, 1]
 
 
-async def test_what_was_had_is_dropped_from_a_recovered_false_until_a_recovered_true_and_only_then() -> None:
+async def test_repeated_entries_are_dropped_from_a_recovered_false_until_a_recovered_true_and_only_then() -> None:
     it = await greeted()
     sub = it.client.zone("pjm", snapshot=False)
     heard = listen(sub)
     await subscribed(it.socket)
     await it.socket.say(price(1), price(2))
-    await it.socket.say(price(3, id="g1-2"))  # nothing is dropped on suspicion
+    await it.socket.say(price(3, id="g1-2"))  # nothing is dropped without a warning
     await it.socket.drop()
     await advance(1.5)
     await it.socket.greet()
@@ -153,7 +153,7 @@ async def test_remembers_as_many_ids_as_it_is_told_to() -> None:
     await it.socket.say(*map(price, [1, 2, 3]), resync("e2", 0, False), *map(price, [3, 2, 1]))
     assert kinds(heard) == [1, 2, 3, "gap", 1]
 
-    # Also behind a snapshot, with which they begin anew.
+    # Also after a snapshot, which starts over.
     await it.socket.say(resync("e3.s", 0, False, snapshot=True), snapshot_end("e3", 0, False))
     heard.clear()
     await it.socket.say(*map(price, [1, 2, 3, 3, 2, 1, 4]))
@@ -191,29 +191,30 @@ async def test_begins_with_a_snapshot_which_what_follows_is_merged_with() -> Non
     await it.socket.drop()
     await advance(1.5)
     assert sub.status == "waiting"
-    assert shown(sub) == {"A": 10, "B": 5}, "what there was is shown meanwhile"
+    assert shown(sub) == {"A": 10, "B": 5}, "the previous table is shown meanwhile"
     await it.socket.greet()
     request = it.socket.of("subscribe")[0]
     assert (request["since"], request["snapshot"]) == ({"zone:pjm": {"epoch": "e1", "offset": 11}}, True)
 
-    # The position is of a log that is gone: the channel begins anew, and once more before it has ended.
+    # The position is in a log that is gone: the channel starts over, and again before the snapshot has
+    # ended.
     await subscribed(it.socket, epoch="e2.s", offset=2, top=2, recovered=False, gap=None, snapshot=True)
     await snapshot(1, "A", id="h-1", price=41)
     await it.socket.say(resync("e3.s", 2, False, snapshot=True))
     await snapshot(2, "D", id="h-2", price=42)
     assert shown(sub) == {"A": 41, "B": 5, "D": 42}
     await it.socket.say(snapshot_end("e3", 2, False))
-    assert shown(sub) == {"A": 41, "B": 5, "D": 42}, "they were not all"
+    assert shown(sub) == {"A": 41, "B": 5, "D": 42}, "the snapshot was incomplete"
     await it.socket.say(resync("e4.s", 3, False, snapshot=True))
     await snapshot(3, "D", id="h-3", price=43)
     await it.socket.say(snapshot_end("e4", 3, True))
     assert shown(sub) == {"D": 43}
 
-    # What was had before a snapshot began does not count.
+    # Entries from before a snapshot do not count.
     heard = listen(sub)
     await it.socket.say(resync("e5.s", 3, False, snapshot=True))
     await snapshot(3, "D", id="h-3", price=43, missedBefore=True)
-    assert kinds(heard) == ["gap", 3], "nor is a gap told that is long past"
+    assert kinds(heard) == ["gap", 3], "and an old gap is not reported"
     assert heard[0]["snapshot"] is True
     await it.socket.say(snapshot_end("e5", 3, True))
     assert ends == [True, False, True, True]
@@ -236,7 +237,7 @@ async def test_a_snapshot_that_is_cut_short_is_followed_by_another_and_no_gap_is
     assert shown(sub) == {"B": 11}
     assert heard == [3, 11]
 
-    # Nor does one that was cut short go on where none follows.
+    # Nor does a snapshot that was cut short continue if none follows.
     await it.socket.say(resync("e2.s", 12, False, snapshot=True))
     await it.socket.drop()
     await advance(2.5)
@@ -269,7 +270,7 @@ async def test_catches_up_before_it_is_live() -> None:
 
 
 class Reference:
-    """The rule of the last entry of a key as the protocol writes it out, word for word."""
+    """The rule of the last entry of a key, exactly as in the protocol document."""
 
     def __init__(self) -> None:
         self.last: dict[str, Message] = {}
@@ -359,7 +360,7 @@ async def test_entries_of_a_kind_that_only_a_newer_gateway_knows_count() -> None
     assert sub.position == {"epoch": "e1", "offset": 1}
 
 
-async def test_what_comes_of_a_subscription_of_before_is_not_taken_for_the_new_one() -> None:
+async def test_messages_of_an_earlier_subscription_are_not_taken_for_the_new_one() -> None:
     it = await greeted()
     first = it.client.zone("pjm", snapshot=False)
     heard_first = listen(first)
@@ -381,7 +382,7 @@ async def test_what_comes_of_a_subscription_of_before_is_not_taken_for_the_new_o
     ]
 
 
-async def test_what_has_ended_and_is_closed_all_the_same_takes_nothing_from_who_came_after_it() -> None:
+async def test_closing_a_subscription_that_has_ended_leaves_its_successor_alone() -> None:
     it = await greeted()
     first = it.client.zone("pjm")
     await subscribed(it.socket)
@@ -456,7 +457,7 @@ async def test_an_error_that_is_temporary_leaves_the_request_as_it_is() -> None:
     assert sub.status == "live"
 
 
-async def test_who_is_told_to_come_later_comes_then() -> None:
+async def test_a_client_that_is_told_to_come_later_comes_then() -> None:
     it = await greeted()
     sub = it.client.zone("pjm")
     later = {"code": "rate_limited", "temporary": False, "message": "", "retry_after_ms": 3_000}
@@ -468,7 +469,7 @@ async def test_who_is_told_to_come_later_comes_then() -> None:
     await subscribed(it.socket)
     assert sub.status == "live"
 
-    # Not on a connection that comes meanwhile, twice.
+    # Not twice on a connection that is made meanwhile.
     it.client.zone("ercot")
     await settle()
     request = it.socket.of("subscribe")[-1]["id"]
@@ -480,13 +481,13 @@ async def test_who_is_told_to_come_later_comes_then() -> None:
     assert len(it.socket.of("subscribe")) == 2
 
 
-async def test_errors_that_belong_to_nothing_are_told_by_the_client() -> None:
+async def test_errors_of_no_subscription_are_reported_by_the_client() -> None:
     it = await greeted()
     errors: list[str] = []
     it.client.on_error(lambda code, _: errors.append(code))
     it.client.zone("pjm").close()
     await it.socket.say({"type": "error", "code": "unknown_type", "temporary": False, "message": ""})
-    # Of what was closed:
+    # For a subscription that was closed:
     await it.socket.say({"type": "error", "id": 2, "code": "not_subscribed", "temporary": False, "message": ""})
     assert errors == ["unknown_type"]
 
@@ -507,7 +508,7 @@ async def test_a_renewal_that_is_refused_ends_nothing_and_is_told() -> None:
     assert (errors, it.client.status.state) == (["invalid_token"], "open")
 
 
-async def test_who_has_no_token_where_one_is_needed_does_not_go_on_and_asks_for_none() -> None:
+async def test_a_client_without_a_required_token_stops() -> None:
     it = SetUp()
     it.client.zone("pjm")
     await settle()
@@ -517,7 +518,7 @@ async def test_who_has_no_token_where_one_is_needed_does_not_go_on_and_asks_for_
     assert (status.state, status.code, status.message) == ("failed", 4501, "Sign in again to reconnect.")
     assert it.socket.sent == []
 
-    # With a provider there may be another one soon.
+    # A provider may have another token soon.
     given = iter([None, "good"])
     other = SetUp(token=lambda: next(given))
     await settle()
@@ -527,11 +528,11 @@ async def test_who_has_no_token_where_one_is_needed_does_not_go_on_and_asks_for_
     assert other.socket.token == "good"
 
 
-async def test_a_token_that_no_header_takes_is_not_told_to_anybody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_token_that_is_invalid_in_a_header_is_not_quoted(caplog: pytest.LogCaptureFixture) -> None:
     it = SetUp(token="secret with space\r\nHost: x")
     await settle()
     assert not it.gateway.sockets
-    assert it.client.status.reason == "the token has characters that no header takes"
+    assert it.client.status.reason == "the token has characters that are invalid in a header"
     assert "secret" not in caplog.text
 
 
@@ -549,7 +550,7 @@ async def test_knows_which_channels_an_outage_is_about() -> None:
     assert (pjm.degraded, ercot.degraded) == (False, False)
     assert await say(scope="all") == (True, True)
     assert await say(scope="some", channels=["zone:pjm"]) == (True, False)
-    # It may be among those that found no room.
+    # The channel may be among those for which there was no room.
     assert await say(scope="some", channels=["zone:pjm"], more_channels=3) == (True, True)
     assert await say(scope="all", state="healthy") == (False, False)
     assert states == ["degraded all", "degraded some", "degraded some", "healthy all"]
@@ -564,7 +565,7 @@ async def test_knows_how_old_an_entry_is_by_the_clock_of_the_gateway_and_for_how
     assert it.client.age_s({"timestamp": at(-3_600 - 2.02)}) == pytest.approx(2, abs=0.002)
     await advance(0.7)
     assert it.client.silent_s() == pytest.approx(0.7)
-    # Times of the gateway are finer than those of Python.
+    # Times of the gateway are more precise than Python's.
     assert it.client.age_s({"timestamp": "2026-11-21T03:40:47.024527946Z"})
 
 
@@ -587,7 +588,7 @@ async def test_a_loop_has_all_entries_and_gaps_in_order_and_ends_with_its_subscr
     await reading
     await settle()
     assert heard == [1, 2, ("missed", 5), 8]
-    assert positions == [1, 2, 7, 8], "what to resume from, if what was given has been dealt with"
+    assert positions == [1, 2, 7, 8], "where to resume once the yielded items are processed"
     assert len(it.socket.of("unsubscribe")) == 1
 
 
@@ -601,7 +602,7 @@ async def test_a_loop_that_is_slow_is_told_how_much_it_missed() -> None:
     assert [one.get("offset") or (one["reason"], one["missed"]) for one in heard] == [("reader", 7), 8, 9, 10]
     assert sub.status == "live"
 
-    # Gaps of the log that find no room are counted in it.
+    # Gaps of the log for which there is no room are counted in it.
     await it.socket.say(price(11), resync("e1", 20, False, gap=9), *map(price, range(21, 25)))
     heard = [await anext(entries) for _ in range(4)]
     assert [one.get("offset") or (one["reason"], one["missed"]) for one in heard] == [
@@ -611,7 +612,7 @@ async def test_a_loop_that_is_slow_is_told_how_much_it_missed() -> None:
         24,
     ]
 
-    # A position is behind what was given, so that what was let go can still be had by it.
+    # The position is behind what was yielded, so that dropped entries can still be read from it.
     assert entries.position == {"epoch": "e1", "offset": 24}
     await it.socket.say(*map(price, range(25, 30)))
     gap: Any = await anext(entries)

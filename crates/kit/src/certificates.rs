@@ -9,37 +9,38 @@ use chrono::{TimeDelta, Utc};
 
 use crate::dir::TempDir;
 
-/// What a certificate is to say.
+/// The contents of a certificate.
 #[derive(Debug, Clone, Copy)]
 pub struct Issued<'a> {
-    /// Such as `/CN=feed`, without spaces.
+    /// The subject, such as `/CN=feed`, without spaces.
     pub subject: &'a str,
-    /// Such as `URI:spiffe://example.com/feed,DNS:feed.example.com`; may be empty.
+    /// The subject alternative names, such as `URI:spiffe://example.com/feed,DNS:feed.example.com`; may be
+    /// empty.
     pub names: &'a str,
-    /// From when on it is valid, in seconds from now.
+    /// The start of its validity, in seconds from now.
     pub from_s: i64,
-    /// And until when.
+    /// The end of its validity, in seconds from now.
     pub until_s: i64,
 }
 
-/// How `openssl ca` signs whatever it is given.
+/// The configuration by which `openssl ca` signs anything.
 const ISSUING: &str = "[ca]\ndefault_ca=all\n[all]\ndatabase=index\nserial=number\nnew_certs_dir=.\ndefault_md=sha256\n\
                        policy=any\nunique_subject=no\n[any]\ncommonName=optional\norganizationName=optional\n";
 
-/// Of `server` and `client`, signed by one authority that is new.
+/// The certificates of `server` and `client`, signed by a new authority.
 #[derive(Debug)]
 pub struct Certificates {
     dir: TempDir,
 }
 
 impl Certificates {
-    /// Whether there is an `openssl` to make them.
+    /// Whether `openssl` is installed.
     pub fn can_be_made() -> bool {
         let installed = Command::new("openssl").arg("version").stdout(Stdio::null()).status();
         installed.is_ok_and(|status| status.success())
     }
 
-    /// Makes them.
+    /// Makes the certificates.
     pub fn make() -> anyhow::Result<Self> {
         let made = Self { dir: TempDir::new()? };
         fs::write(made.file("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n")?;
@@ -55,7 +56,7 @@ impl Certificates {
         Ok(made)
     }
 
-    /// Signs one more by the same authority, as `<name>.pem` and `<name>.key`.
+    /// Signs another one by the same authority, as `<name>.pem` and `<name>.key`.
     pub fn issue(&self, name: &str, issued: &Issued<'_>) -> anyhow::Result<()> {
         let Issued { subject, names, from_s, until_s } = issued;
         let at =
@@ -76,12 +77,12 @@ impl Certificates {
         ))
     }
 
-    /// Where `<name>.pem` or `<name>.key` is, of `ca`, `server` or `client`.
+    /// The path of `<name>.pem` or `<name>.key`; the name is `ca`, `server`, `client` or an issued one.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// What a Redis is started with, to speak TLS on this port.
+    /// The options with which a Redis speaks TLS on this port.
     pub fn options(&self, port: u16, asks_clients: bool) -> Vec<String> {
         let text = |name: &str| self.file(name).display().to_string();
         let options = [

@@ -1,4 +1,4 @@
-//! A wall clock of its own for a child, which can be set while it runs: libfaketime, preloaded.
+//! A separate wall clock for a child process, adjustable while it runs: libfaketime, preloaded.
 
 use std::fmt;
 use std::fs;
@@ -10,12 +10,12 @@ use tokio::process::Command;
 
 use crate::dir::TempDir;
 
-/// Folders that hold one `faketime` for each architecture, or are one.
+/// Folders that contain a `faketime` folder, directly or in one folder per architecture.
 const ROOTS: [&str; 4] = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib"];
 /// The library for programs with threads.
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
-/// A fault could not be run at all: nothing is wrong with the gateways, and nothing is known of them.
+/// A fault could not be run at all, so it showed nothing about the gateways.
 #[derive(Debug)]
 pub struct NotRun(&'static str);
 
@@ -29,8 +29,8 @@ impl std::error::Error for NotRun {}
 
 const MISSING: NotRun = NotRun("libfaketime is missing (Debian: apt-get install faketime)");
 
-/// The wall clock of one child. Its monotonic clock stays as it is, as it does where somebody sets the
-/// time of a machine.
+/// The wall clock of one child process. Its monotonic clock is unaffected, just as when the time of a machine
+/// is set.
 #[derive(Debug, Clone)]
 pub struct WallClock {
     library: PathBuf,
@@ -38,7 +38,7 @@ pub struct WallClock {
 }
 
 impl WallClock {
-    /// One that is right; fails with [`NotRun`] where the library is not installed.
+    /// A correct clock; fails with [`NotRun`] if the library is not installed.
     pub fn right() -> anyhow::Result<Self> {
         let library = ROOTS.iter().find_map(|root| find(Path::new(root))).ok_or(MISSING)?;
         let clock = Self { library, dir: Arc::new(TempDir::new()?) };
@@ -46,23 +46,23 @@ impl WallClock {
         Ok(clock)
     }
 
-    /// Sets it to so many seconds after the time. The child follows within a second, when it looks.
+    /// Sets the clock to so many seconds ahead of the real time. The child notices within a second.
     pub fn set(&self, ahead_s: i32) -> anyhow::Result<()> {
-        // As a whole: the child may read it at any time.
+        // Replaced as a whole, since the child may read the file at any time.
         let new = self.dir.path().join("new");
         fs::write(&new, format!("{ahead_s:+}\n")).context("cannot set the clock of a process")?;
         fs::rename(new, self.file()).context("cannot set the clock of a process")
     }
 
-    /// Has a child live by it.
+    /// Makes a child process use this clock.
     pub fn give_to(&self, command: &mut Command) {
-        // An allocator that asks for the time while it comes up (that of redis-server does) asks the
-        // library, which allocates: libc's own comes first.
+        // An allocator that asks for the time while it initializes (that of redis-server does) would call the
+        // library, which allocates. Loading libc first breaks that loop.
         command.env("LD_PRELOAD", format!("{} libc.so.6", self.library.display()));
         command.env("FAKETIME_TIMESTAMP_FILE", self.file());
-        // Reading the file at each look at a clock would make a slow process of a fast one.
+        // Reading the file at each call would slow the process down.
         command.env("FAKETIME_CACHE_DURATION", "1");
-        // Both names are in use.
+        // Versions of the library use one or the other name.
         command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
         command.env("NO_FAKE_STAT", "1");
     }
@@ -72,10 +72,10 @@ impl WallClock {
     }
 }
 
-/// Removes what the library leaves behind of a process that was killed.
+/// Removes the shared memory and semaphore that the library leaves behind when a process is killed.
 pub fn forget(pid: u32) {
     for name in [format!("faketime_shm_{pid}"), format!("sem.faketime_sem_{pid}")] {
-        // Mostly there is none.
+        // Usually there is none.
         let _left = fs::remove_file(Path::new("/dev/shm").join(name));
     }
 }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_library_is_found_where_it_is() {
+    fn the_library_is_found_in_its_folder() {
         let dir = TempDir::new().unwrap();
         assert_eq!(find(dir.path()), None);
         let library = dir.path().join("some-arch").join(LIBRARY);

@@ -1,4 +1,4 @@
-//! Directories for a while.
+//! Temporary directories.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 
-/// A directory that goes when it is dropped.
+/// A directory that is removed when dropped.
 ///
-/// Of our own, because crates for this ask for more of others than a gateway does: with one of them, all
-/// that a gateway is made of would be checked twice, for it alone and for those who try it.
+/// Written here because the crates for this enable features of shared dependencies that a gateway does not
+/// need: cargo would then build those dependencies twice, once for the gateway and once for its tests.
 #[derive(Debug)]
 pub struct TempDir(PathBuf);
 
 impl TempDir {
-    /// Makes one where such things are.
+    /// Creates a directory in the system's folder for temporary files.
     pub fn new() -> anyhow::Result<Self> {
         static MADE: AtomicU64 = AtomicU64::new(0);
         loop {
@@ -23,14 +23,14 @@ impl TempDir {
             let path = std::env::temp_dir().join(name);
             match fs::create_dir(&path) {
                 Ok(()) => return Ok(Self(path)),
-                // Somebody of our number did not tidy up.
+                // A process with the same id did not clean up.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error).with_context(|| format!("cannot make {}", path.display())),
             }
         }
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -38,7 +38,7 @@ impl TempDir {
 
 impl Drop for TempDir {
     fn drop(&mut self) {
-        // What is left of it lies among such things.
+        // If this fails, the rest stays among other temporary files.
         let _left = fs::remove_dir_all(&self.0);
     }
 }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_is_another_one_and_goes_with_all_that_is_in_it() {
+    fn each_directory_is_new_and_is_removed_with_its_contents() {
         let (one, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         assert_ne!(one.path(), other.path());
         fs::write(one.path().join("file"), "text").unwrap();

@@ -1,7 +1,7 @@
-//! A stand-in for an exchange: it speaks the public protocol of one as that is documented, with a market that it
-//! makes up on a seed, and does on purpose what exchanges do by accident.
+//! A stand-in for an exchange. It speaks the exchange's documented public protocol, with a market simulated
+//! from a seed, and fails on purpose in the ways in which exchanges fail by accident.
 //!
-//! Its frames are written here by hand, from the documentation; nothing of the gateway reads or writes them.
+//! Its frames are written by hand from the documentation; no code of the gateway reads or writes them.
 
 mod market;
 mod speech;
@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::Message;
 use self::market::{Happening, Market};
 use self::speech::Speech;
 
-/// Whose protocol it speaks.
+/// The exchange whose protocol is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaks {
     /// Binance's market streams, and the two requests beside them.
@@ -36,18 +36,18 @@ pub enum Speaks {
     Kraken,
 }
 
-/// What it does wrong, each as a share of the frames, 0 to 1.
+/// What the stand-in does wrong, each as a share of the frames, 0 to 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Faults {
     /// Frames that are not sent.
     pub lost: f64,
     /// Frames that are sent after the next one.
     pub swapped: f64,
-    /// Something else is sent before, which is no frame.
+    /// Text that is not a frame is sent first.
     pub garbage: f64,
-    /// A frame says what is not so: prices that are none.
+    /// A frame contains invalid prices.
     pub lies: f64,
-    /// It is silent for a second.
+    /// Nothing is sent for a second.
     pub stalls: f64,
     /// The connection is cut.
     pub cuts: f64,
@@ -60,15 +60,15 @@ struct Shared {
     faults: Mutex<Faults>,
     connections: AtomicU64,
     requests: AtomicU64,
-    /// Grows with each cut of all connections.
+    /// Incremented to cut all connections.
     cut: watch::Sender<u64>,
-    /// While it is true, nobody is let in.
+    /// While true, new connections are refused.
     closed: watch::Sender<bool>,
 }
 
-/// An exchange that runs until it is dropped.
+/// An exchange that runs until dropped.
 pub struct Exchange {
-    /// Where it listens.
+    /// The port it listens on.
     pub port: u16,
     shared: Arc<Shared>,
     _running: JoinSet<()>,
@@ -81,10 +81,11 @@ impl std::fmt::Debug for Exchange {
 }
 
 impl Exchange {
-    /// Starts one for a symbol such as `BTC-USDT`, with a step of the market every so often. Port 0: any.
+    /// Starts an exchange for a symbol such as `BTC-USDT`; `step` is the interval of the market's steps. Port
+    /// 0 means any free port.
     ///
     /// # Errors
-    /// It cannot listen there.
+    /// It cannot listen on the port.
     pub async fn start(
         speaks: Speaks,
         symbol: &str,
@@ -116,12 +117,12 @@ impl Exchange {
         format!("ws://127.0.0.1:{}/stream", self.port)
     }
 
-    /// Where it answers requests.
+    /// The address for requests.
     pub fn api_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// From now on it does this wrong.
+    /// Replaces the faults.
     pub fn set_faults(&self, faults: Faults) {
         *self.shared.faults.lock() = faults;
     }
@@ -131,22 +132,22 @@ impl Exchange {
         self.shared.cut.send_modify(|cut| *cut += 1);
     }
 
-    /// Whether anybody is let in.
+    /// Sets whether new connections are refused.
     pub fn set_closed(&self, is_closed: bool) {
         self.shared.closed.send_replace(is_closed);
     }
 
-    /// The numbers of the first and the last trade that there were.
+    /// The numbers of the first and the last trade so far.
     pub fn trades(&self) -> (u64, u64) {
         self.shared.market.lock().trade_numbers()
     }
 
-    /// How many connections there were.
+    /// How many connections there have been.
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
-    /// How many requests there were.
+    /// How many requests there have been.
     pub fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::Relaxed)
     }
@@ -161,7 +162,7 @@ async fn step_on(shared: Arc<Shared>, step: Duration) {
     let mut ticks = time::interval(step);
     loop {
         ticks.tick().await;
-        // Under the lock, so that who reads the market knows which happenings are in it.
+        // Sent under the lock, so that a reader of the market knows which events it includes.
         let mut market = shared.market.lock();
         for happening in market.step() {
             let _nobody_listens = shared.happenings.send(Arc::new(happening));
@@ -193,7 +194,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, seed: u64) {
 /// Answers a request, or speaks over a WebSocket.
 async fn serve(mut stream: TcpStream, shared: Arc<Shared>, random: StdRng) -> anyhow::Result<()> {
     let mut head = [0; 1_024];
-    // A request is short enough to come as one.
+    // A request is short enough to arrive in one piece.
     let length = stream.peek(&mut head).await?;
     let head = String::from_utf8_lossy(&head[..length]).into_owned();
     let path = head.split(' ').nth(1).unwrap_or_default();
@@ -227,7 +228,7 @@ async fn converse(stream: TcpStream, shared: &Shared, mut random: StdRng) -> any
             said = socket.next() => match said {
                 Some(Ok(Message::Text(text))) => {
                     let answer = {
-                        // What happened until now is told before, and is in what is answered.
+                        // Earlier events are sent first, since the answer includes them.
                         let market = shared.market.lock();
                         let mut frames = Vec::new();
                         while let Ok(happening) = happenings.try_recv() {

@@ -1,9 +1,9 @@
-//! What strangers send, to cost a gateway more than its bound or to have it take what is theirs for something
-//! else. Each attack is a row of a table: what it sends, and what must come back. It knows addresses and bytes,
-//! and nothing of the library.
+//! Attacks: input that tries to cost a gateway more than its limits allow, or to be taken for something else.
+//! Each attack is a row of a table: what it sends, and what must come back. This module knows addresses and
+//! bytes, and nothing of the library.
 //!
-//! A round of an attack ends by itself, and fails where something else came back. What else must hold meanwhile,
-//! such as what another client receives and what memory is taken, is for its caller to look at.
+//! A round of an attack ends by itself, and fails if anything unexpected comes back. Its caller checks what
+//! else must hold meanwhile, such as what another client receives and how much memory is used.
 
 mod bodies;
 mod frames;
@@ -25,7 +25,7 @@ use tokio::time;
 pub use names::NAMES;
 pub use smuggling::{Smuggled, smuggled};
 
-/// What a gateway is set to, so that what it cuts off after a while it cuts off after a second or three.
+/// Settings of the attacked gateway that shorten its timeouts to between one and three seconds.
 pub const SETTINGS: [&str; 5] = [
     "http.head_timeout_ms=1000",
     "http.body_idle_s=1",
@@ -34,23 +34,23 @@ pub const SETTINGS: [&str; 5] = [
     "connections.close_grace_ms=200",
 ];
 
-/// No round takes longer, however busy the machine is.
+/// The longest a round may take, however busy the machine is.
 const ROUND_PATIENCE: Duration = Duration::from_secs(120);
 
-/// Whom it is about, and how much of it.
+/// The target of an attack, and its size.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Where the gateway answers. It runs with [`SETTINGS`], on this machine, and asks nobody who they are.
+    /// The gateway's address. It runs on this machine with [`SETTINGS`], without authentication.
     pub address: SocketAddr,
-    /// How many connections are opened, or messages sent, by what does a thing over and over.
+    /// How many connections are opened, or messages sent, by attacks that repeat one action.
     pub many: usize,
 }
 
 type Round = for<'a> fn(&'a Target) -> Pin<Box<dyn Future<Output = anyhow::Result<u64>> + Send + 'a>>;
 
-/// A way to attack.
+/// An attack.
 pub struct Attack {
-    /// In one word or two.
+    /// One or two words.
     pub name: &'static str,
     /// What it sends.
     pub sends: &'static str,
@@ -66,17 +66,17 @@ impl fmt::Debug for Attack {
 }
 
 impl Attack {
-    /// One round of it; how many cases it had.
+    /// Runs one round, and returns how many cases it had.
     ///
     /// # Errors
-    /// Something else came back than what must, or nothing in time.
+    /// Something unexpected came back, or nothing in time.
     pub async fn round(&self, target: &Target) -> anyhow::Result<u64> {
         let round = time::timeout(ROUND_PATIENCE, (self.round)(target)).await;
         round.map_err(anyhow::Error::from).flatten().with_context(|| format!("the attack `{}`", self.name))
     }
 }
 
-/// All of them.
+/// All attacks.
 pub const ATTACKS: &[Attack] = &[
     Attack {
         name: "slow heads",

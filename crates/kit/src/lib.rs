@@ -1,8 +1,8 @@
-//! What is started to try a gateway on: a Redis of any kind, gateways as processes, proxies between them,
-//! exchanges that they feed on, clocks of their own, and what strangers may send it.
+//! The environments in which a gateway is tested: Redis in every deployment, gateways as processes, proxies
+//! between them, stand-ins for exchanges, adjustable clocks, and attacks.
 //!
-//! The tests and the laboratory share it. It knows of a gateway only what its users see, and needs
-//! nothing of its library. What it starts ends with its owner.
+//! The tests and the laboratory share it. It knows of a gateway only what its users see, and does not use its
+//! library. Everything it starts ends with its owner.
 
 pub mod certificates;
 pub mod clock;
@@ -20,14 +20,14 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use tokio::time::{self, Instant};
 
-/// A port of this machine that nobody has; somebody may take it before it is used.
+/// A free port of this machine; another process may take it before it is used.
 pub fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("cannot find a free port")?;
     Ok(listener.local_addr().context("cannot find a free port")?.port())
 }
 
-/// Looks, 100 times a second, until `look` finds something; fails when that takes longer than
-/// `patience`. With tokio's time paused it takes no time at all.
+/// Polls 100 times a second until `look` finds something; fails if that takes longer than `patience`. With
+/// tokio's time paused it takes no real time.
 pub async fn eventually<T>(
     what: &str,
     patience: Duration,
@@ -45,8 +45,8 @@ pub async fn eventually<T>(
     }
 }
 
-/// Says on stdout that a test is skipped, for want of something; panics instead where the environment
-/// has a variable of the name `require`, as in continuous integration.
+/// Prints that a test is skipped because something is missing; panics instead if the environment variable
+/// named by `require` is set, as in continuous integration.
 pub fn skip<T>(require: &str, missing: &str) -> Option<T> {
     assert!(std::env::var_os(require).is_none(), "{require} is set, and {missing}");
     println!("skipped: {missing}");

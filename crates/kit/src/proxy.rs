@@ -1,4 +1,4 @@
-//! A TCP proxy that can do to a link what networks do.
+//! A TCP proxy that imitates failures of networks.
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -14,70 +14,71 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 
-/// How long the proxy waits for the server to take a connection.
+/// How long the proxy waits for the server to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Pieces of up to 64 KiB that are on their way in one direction of a connection that has a delay.
+/// How many pieces of up to 64 KiB may be in transit in one direction of a connection with a delay.
 const ON_THEIR_WAY: usize = 64;
 
-/// What the link does.
+/// The behaviour of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Carries bytes.
+    /// Forwards bytes.
     Pass,
-    /// Resets the connections that there are, and each new one at once.
+    /// Resets existing connections, and each new one at once.
     Refuse,
-    /// Holds bytes back in these directions, and lets them through when it ends: connections stay
-    /// open, as where packets are dropped and sent again.
+    /// Holds bytes back in these directions, and forwards them when the mode ends: connections stay open, as
+    /// when packets are dropped and retransmitted.
     Hole {
-        /// What clients ask.
+        /// From clients to the server.
         requests: bool,
-        /// What the server answers.
+        /// From the server to clients.
         replies: bool,
     },
-    /// Carries requests, and resets the connection instead of a reply, once the connection is this old.
+    /// Forwards requests, and resets the connection instead of forwarding a reply, once the connection has
+    /// this age.
     CutReplies {
-        /// How old the connection is by then.
+        /// The age of the connection.
         after: Duration,
     },
-    /// Carries one half of a request and resets the connection, once it is this old.
+    /// Forwards one half of a request and resets the connection, once the connection has this age.
     CutRequests {
-        /// How old the connection is by then.
+        /// The age of the connection.
         after: Duration,
     },
 }
 
-/// Where connections are led, and what the link does to them.
+/// The destination of connections, and the behaviour of the link.
 #[derive(Debug, Clone, Copy)]
 struct Link {
-    /// Without a place to lead them to, they are refused.
+    /// Without a destination, connections are refused.
     to: Option<SocketAddr>,
     mode: Mode,
     /// How often all connections were cut.
     cuts: u64,
-    /// For how long bytes are on their way, in each direction.
+    /// How long bytes are in transit in each direction.
     delay: Duration,
 }
 
 impl Link {
-    /// Whether it ends a connection that came when it was as `then`.
+    /// Whether a connection must end that was accepted when the link was as in `then`.
     fn cuts(&self, then: &Self) -> bool {
         self.to.is_none() || self.mode == Mode::Refuse || self.cuts != then.cuts
     }
 }
 
-/// Carries connections until it is dropped. The end of either direction is passed on; whatever goes wrong
-/// on one side, and whatever it does itself, both sides see as a reset.
+/// Forwards connections until dropped. The end of either direction is passed on. Any failure of one side, and
+/// anything that the proxy itself does, looks like a reset to both sides.
 #[derive(Debug)]
 pub struct Proxy {
-    /// Where it listens.
+    /// The address it listens on.
     pub address: SocketAddr,
     link: watch::Sender<Link>,
     lost: Lost,
     _running: JoinSet<()>,
 }
 
-/// What the reply has in it that is lost next.
+/// The bytes by which to recognize the reply that is to be lost next.
 type Lost = Arc<Mutex<Option<Vec<u8>>>>;
 
 impl Proxy {
@@ -88,7 +89,7 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// The same, and refuses everything until it is told where to lead it.
+    /// The same without a destination: refuses everything until [`lead_to`](Self::lead_to).
     pub async fn to_nowhere() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen for the proxy")?;
         let address = listener.local_addr().context("the proxy has no address")?;
@@ -98,37 +99,38 @@ impl Proxy {
         Ok(Self { address, link, lost, _running: running })
     }
 
-    /// Leads what comes from now on to this address.
+    /// Forwards new connections to this address.
     pub fn lead_to(&self, to: SocketAddr) {
         self.link.send_modify(|link| link.to = Some(to));
     }
 
-    /// Does this from now on.
+    /// Sets the behaviour of the link.
     pub fn set(&self, mode: Mode) {
         self.link.send_modify(|link| {
-            // Also where it carries again before a connection has seen it.
+            // Counted as a cut, so that it takes effect even if the mode changes back before a connection
+            // noticed.
             link.cuts += u64::from(mode == Mode::Refuse);
             link.mode = mode;
         });
     }
 
-    /// Has bytes be on their way for so long in each direction, on connections that come from now on. What one
-    /// side may send ahead is bounded, as on a real link.
+    /// Delays bytes in each direction, on new connections. The amount in transit is bounded, as on a real
+    /// link.
     pub fn delay(&self, delay: Duration) {
         self.link.send_modify(|link| link.delay = delay);
     }
 
-    /// Resets every connection that there is; new ones are carried.
+    /// Resets all existing connections; new ones are forwarded.
     pub fn cut(&self) {
         self.link.send_modify(|link| link.cuts += 1);
     }
 
-    /// Cuts every connection when a server's reply has these bytes in one piece, and loses that reply; once.
+    /// When a reply contains these bytes in one piece, cuts all connections and loses that reply; once.
     pub fn lose_reply(&self, with: &[u8]) {
         *self.lost.lock() = Some(with.to_vec());
     }
 
-    /// Whether there was such a reply.
+    /// Whether such a reply was lost.
     pub fn has_lost_reply(&self) -> bool {
         self.lost.lock().is_none()
     }
@@ -142,7 +144,7 @@ async fn accept(listener: TcpListener, link: watch::Sender<Link>, lost: Lost) {
                 Ok((client, _)) => {
                     connections.spawn(carry(client, link.clone(), Arc::clone(&lost)));
                 }
-                // Out of files, for example: others end, and it goes on.
+                // Out of file descriptors, for example: other connections will end.
                 Err(_) => time::sleep(Duration::from_millis(10)).await,
             },
             Some(_) = connections.join_next() => {}
@@ -150,10 +152,10 @@ async fn accept(listener: TcpListener, link: watch::Sender<Link>, lost: Lost) {
     }
 }
 
-/// The connection did not come to its end in both directions.
+/// The connection failed before both directions had ended.
 struct Broken;
 
-/// One connection, to its end.
+/// Forwards one connection to its end.
 async fn carry(mut client: TcpStream, link: watch::Sender<Link>, lost: Lost) {
     let (since, then) = (Instant::now(), *link.borrow());
     let connecting = async {
@@ -186,7 +188,8 @@ async fn carry(mut client: TcpStream, link: watch::Sender<Link>, lost: Lost) {
     }
 }
 
-/// Has the other side see a reset when this is dropped; where that fails it sees an end, which is as good.
+/// Makes the other side see a reset when the stream is dropped; if that fails it sees a normal end, which is
+/// as good.
 fn reset(stream: &TcpStream) {
     let _reset = stream.set_zero_linger();
 }
@@ -197,13 +200,13 @@ enum Direction {
     Replies,
 }
 
-/// What to do with bytes that came.
+/// What to do with bytes that arrived.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     Write,
-    /// Not until the mode changes.
+    /// Write them when the mode changes.
     Hold,
-    /// Write one half and end.
+    /// Write one half, then end.
     WriteHalf,
     End,
 }
@@ -212,14 +215,14 @@ enum Step {
 struct Pump<'a> {
     to: WriteHalf<'a>,
     direction: Direction,
-    /// When the connection came.
+    /// When the connection was accepted.
     since: Instant,
     link: &'a watch::Sender<Link>,
     lost: &'a Lost,
 }
 
 impl Pump<'_> {
-    /// Carries it to its end, which is passed on.
+    /// Forwards the direction to its end, and passes the end on.
     async fn run(mut self, mut from: ReadHalf<'_>, delay: Duration) -> Result<(), Broken> {
         let mut bytes = vec![0; 64 * 1024];
         if delay.is_zero() {
@@ -253,7 +256,7 @@ impl Pump<'_> {
         tokio::try_join!(sending, arriving).map(drop)
     }
 
-    /// Does with bytes what the link does; breaks where they are the end.
+    /// Treats bytes as the link's mode says; breaks if the direction ends.
     async fn pass(&mut self, bytes: &[u8]) -> Result<ControlFlow<()>, Broken> {
         let (mut link, read) = (self.link.subscribe(), bytes.len());
         let len = loop {
@@ -274,7 +277,7 @@ impl Pump<'_> {
         if len < read { Err(Broken) } else { Ok(ControlFlow::Continue(())) }
     }
 
-    /// Whether this is the reply to be lost; then all connections are cut.
+    /// If this is the reply to lose, cuts all connections.
     fn lose(&self, bytes: &[u8]) -> Result<(), Broken> {
         let is_it = |with: &mut Vec<u8>| bytes.windows(with.len()).any(|part| part == with);
         if self.direction == Direction::Requests || self.lost.lock().take_if(is_it).is_none() {
@@ -338,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_passes_and_refuses() {
+    async fn connections_pass_or_are_refused() {
         let (proxy, _server, _) = echo().await;
         let mut stream = connect(&proxy).await;
         stream.write_all(&[1]).await.unwrap();
@@ -353,7 +356,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_delay_is_that_of_each_direction_and_holds_up_nothing_behind() {
+    async fn a_delay_applies_to_each_direction_without_limiting_the_rate() {
         let (proxy, _server, _) = echo().await;
         proxy.delay(Duration::from_millis(40));
         let mut stream = connect(&proxy).await;
@@ -368,7 +371,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_cuts_what_there_is_and_carries_what_comes_then() {
+    async fn a_cut_resets_existing_connections_and_not_later_ones() {
         let (proxy, _server, _) = echo().await;
         let mut stream = connect(&proxy).await;
         stream.write_all(&[1]).await.unwrap();
@@ -395,7 +398,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_one_direction_is_passed_on_and_the_other_one_goes_on() {
+    async fn the_end_of_one_direction_is_passed_on_and_the_other_continues() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy::start(listener.local_addr().unwrap()).await.unwrap();
         let mut stream = connect(&proxy).await;
@@ -413,7 +416,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hole_holds_what_comes_and_gives_it_when_it_ends() {
+    async fn a_hole_holds_bytes_back_until_it_ends() {
         for hole in
             [Mode::Hole { requests: true, replies: false }, Mode::Hole { requests: false, replies: true }]
         {
@@ -424,7 +427,7 @@ mod tests {
             proxy.set(hole);
             stream.write_all(&[3]).await.unwrap();
             if hole == (Mode::Hole { requests: false, replies: true }) {
-                // The request has its effect all the same.
+                // The request still takes effect.
                 heard.wait_for(|heard| *heard == 2).await.unwrap();
             }
             let silent = time::timeout(Duration::from_millis(50), stream.read_u8()).await;
@@ -435,7 +438,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reply_that_is_cut_has_had_its_request() {
+    async fn a_request_whose_reply_is_cut_takes_effect() {
         let (proxy, _server, mut heard) = echo().await;
         proxy.set(Mode::CutReplies { after: Duration::ZERO });
         let mut stream = connect(&proxy).await;
@@ -445,7 +448,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_is_cut_is_half_there() {
+    async fn a_cut_request_arrives_by_half() {
         let (proxy, _server, mut heard) = echo().await;
         proxy.set(Mode::CutRequests { after: Duration::ZERO });
         let mut stream = connect(&proxy).await;
@@ -455,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn young_connections_are_left_alone() {
+    fn connections_below_the_age_are_not_cut() {
         let cut = Mode::CutReplies { after: Duration::from_millis(100) };
         assert_eq!(step(cut, Direction::Replies, Duration::from_millis(99)), Step::Write);
         assert_eq!(step(cut, Direction::Replies, Duration::from_millis(100)), Step::End);

@@ -1,4 +1,4 @@
-//! Redis servers of our own: one, a primary with replicas behind sentinels, and a cluster.
+//! Redis servers for tests: a single one, a primary with replicas and sentinels, and a cluster.
 
 use std::fs;
 use std::process::Stdio;
@@ -14,60 +14,60 @@ use crate::process::Process;
 use crate::resp::{Reply, Target};
 use crate::{eventually, free_port};
 
-/// Options of a server that has each write on its disk before it answers.
+/// Options of a server that writes to its disk before it answers.
 pub const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 /// The slots of a cluster.
 pub const SLOTS: usize = 16_384;
-/// Primaries of a cluster.
+/// The primaries of a cluster.
 const PRIMARIES: usize = 3;
 const SENTINELS: usize = 3;
-/// What the sentinels call them.
+/// The name under which sentinels know the primary.
 const SERVICE: &str = "main";
-/// How long servers may take to come up, and to find each other.
+/// How long servers may take to start and to find each other.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// How often a server is started that may not have its port.
+/// How often a server is started again if its port is taken.
 const STARTS_MAX: u32 = 20;
 
-/// A `redis-server`, on a free port of this machine, with a directory of its own. It keeps nothing on its
-/// disk, unless its options say so.
+/// A `redis-server` on a free port of this machine, with its own directory. It persists nothing unless its
+/// options say so.
 #[derive(Debug)]
 pub struct RedisServer {
-    /// How commands are given to it.
+    /// Runs commands on it.
     pub target: Target,
-    /// Where it listens, on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub port: u16,
-    /// Where it is not the machine's.
+    /// Its wall clock, if it has a separate one.
     pub clock: Option<WallClock>,
     options: Vec<String>,
-    /// Of a sentinel, the whole of its configuration.
+    /// The whole configuration, if it is a sentinel.
     sentinel: Option<String>,
     process: Option<Process>,
-    // After the process, which writes to it.
+    // Dropped after the process, which writes to it.
     dir: TempDir,
 }
 
-/// What a Redis starts with.
+/// The data that a Redis starts with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Data {
     /// What is on its disk.
     AsItWas,
-    /// Nothing.
+    /// None.
     Empty,
-    /// What [`RedisServer::take_snapshot`] put by.
+    /// The snapshot of [`RedisServer::take_snapshot`].
     Snapshot,
-    /// What is on its disk, read slowly: a key in so many microseconds.
+    /// What is on its disk, loaded slowly: so many microseconds per key.
     Slowly(u32),
 }
 
 impl RedisServer {
-    /// Whether there is one to start.
+    /// Whether `redis-server` is installed.
     pub async fn is_installed() -> bool {
         let mut command = Command::new("redis-server");
         command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().await.is_ok_and(|status| status.success())
     }
 
-    /// Picks a port and a directory; nothing runs yet.
+    /// Picks a port and a directory, and starts nothing yet.
     pub fn prepare(options: &[&str]) -> anyhow::Result<Self> {
         let port = free_port()?;
         let mut target = Target::local(port);
@@ -83,12 +83,12 @@ impl RedisServer {
         })
     }
 
-    /// Starts an empty one, and waits until it answers.
+    /// Starts an empty server, and waits until it answers.
     pub async fn start(options: &[&str]) -> anyhow::Result<Self> {
         Self::started(|| Self::prepare(options)).await
     }
 
-    /// Starts a sentinel with what its configuration is to hold.
+    /// Starts a sentinel with this configuration.
     async fn start_sentinel(config: &str, password: Option<&str>) -> anyhow::Result<Self> {
         Self::started(|| {
             let mut sentinel = Self::prepare(&[])?;
@@ -104,7 +104,7 @@ impl RedisServer {
         loop {
             let mut server = prepare()?;
             server.begin(Data::Empty)?;
-            // Another process may take the free port before the server does; then we ask for another.
+            // Another process may take the free port before the server does; try another one then.
             match server.until_it_answers().await {
                 Err(_) if starts < STARTS_MAX => starts += 1,
                 answers => return answers.map(|()| server),
@@ -112,12 +112,12 @@ impl RedisServer {
         }
     }
 
-    /// Starts it again after [`Self::kill`], with what is on its disk, and waits until it answers.
+    /// Starts it again after [`Self::kill`] with the data on its disk, and waits until it answers.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         let mut starts = 1;
         loop {
             self.begin(Data::AsItWas)?;
-            // Meanwhile somebody may have its port for a moment.
+            // Meanwhile another process may use its port for a moment.
             match self.until_it_answers().await {
                 Err(_) if starts < STARTS_MAX => starts += 1,
                 answers => return answers,
@@ -125,7 +125,7 @@ impl RedisServer {
         }
     }
 
-    /// Starts it, and does not wait until it answers.
+    /// Starts it without waiting until it answers.
     pub fn begin(&mut self, data: Data) -> anyhow::Result<()> {
         let dir = self.dir.path().join("data");
         if matches!(data, Data::Empty | Data::Snapshot) && dir.exists() {
@@ -134,7 +134,7 @@ impl RedisServer {
         fs::create_dir_all(&dir).context("cannot make the directory of Redis")?;
         let (mut command, port) = (Command::new("redis-server"), self.port.to_string());
         if let Some(config) = &self.sentinel {
-            // A sentinel keeps what it learns in its own file.
+            // A sentinel stores what it learns in its own file.
             let file = dir.join("sentinel.conf");
             fs::write(&file, config).context("cannot write the configuration of a sentinel")?;
             command.arg(file).arg("--sentinel");
@@ -169,7 +169,7 @@ impl RedisServer {
         .await
     }
 
-    /// Waits until it takes writes.
+    /// Waits until it accepts writes.
     pub async fn until_it_serves(&mut self) -> anyhow::Result<()> {
         self.until("serve", async |target| target.serves("zonewire-probe").await).await
     }
@@ -179,7 +179,7 @@ impl RedisServer {
         let process = process.as_mut().context("redis-server was not started")?;
         eventually(&format!("redis-server is to {what}"), PATIENCE, async || {
             let is_so = is_so(target).await;
-            // Whoever answers on the port may be somebody else's.
+            // The answer on the port may come from another process.
             match process.has_ended() {
                 Ok(None) => is_so.then_some(Ok(())),
                 Ok(Some(status)) => Some(Err(anyhow::anyhow!("redis-server ended by itself: {status}"))),
@@ -189,7 +189,7 @@ impl RedisServer {
         .await?
     }
 
-    /// Puts by what it holds now, for [`Data::Snapshot`].
+    /// Stores its current data for [`Data::Snapshot`].
     pub async fn take_snapshot(&self) -> anyhow::Result<()> {
         self.target.run(&["SAVE"]).await?;
         let dump = self.dir.path().join("data").join("dump.rdb");
@@ -200,10 +200,13 @@ impl RedisServer {
     /// Its time, in seconds since 1970.
     pub async fn now_s(&self) -> anyhow::Result<i64> {
         let time = self.target.run(&["TIME"]).await?.texts();
-        time.first().context("Redis did not say its time")?.parse().context("Redis said an odd time")
+        time.first()
+            .context("Redis did not return its time")?
+            .parse()
+            .context("Redis returned an invalid time")
     }
 
-    /// As `kill -9`, and waits until it is gone. What has ended already is fine.
+    /// Kills it with SIGKILL, and waits until it is gone. A process that has ended already is fine.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         match &mut self.process {
             Some(process) => process.kill().await,
@@ -211,17 +214,17 @@ impl RedisServer {
         }
     }
 
-    /// Stands it still: connections stay open, and nothing answers.
+    /// Stops it with SIGSTOP: connections stay open, and nothing answers.
     pub fn freeze(&self) -> anyhow::Result<()> {
         self.process.as_ref().context("redis-server was not started")?.freeze()
     }
 
-    /// Lets it go on.
+    /// Continues it.
     pub fn thaw(&self) -> anyhow::Result<()> {
         self.process.as_ref().context("redis-server was not started")?.thaw()
     }
 
-    /// Whether it is a replica that has all of its primary.
+    /// Whether it is a replica that is connected to its primary and complete.
     async fn is_in_step(&self) -> bool {
         let info = self.target.ask(&["INFO", "replication"]).await;
         matches!(info, Ok(Reply::Text(info)) if info.contains("master_link_status:up"))
@@ -232,19 +235,19 @@ impl RedisServer {
     }
 }
 
-/// What servers that are started together have besides.
+/// The properties of servers that are started together.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Several<'a> {
-    /// How many replicas there are of the primary; of a cluster, of the first one.
+    /// How many replicas the primary has; in a cluster, the first primary.
     pub replicas: usize,
-    /// The options of each.
+    /// The options of each server.
     pub options: &'a [&'a str],
-    /// They speak TLS with gateways and among each other.
+    /// The certificates, if they speak TLS with gateways and with each other.
     pub tls: Option<&'a Certificates>,
 }
 
 impl Several<'_> {
-    /// Starts one that speaks as all of them do; gives it with its port for gateways, and peers.
+    /// Starts one of the servers; returns it with its port for gateways and peers.
     async fn start(&self, tls_among: &str, own: &[&str]) -> anyhow::Result<(RedisServer, u16)> {
         let Some(tls) = self.tls else {
             let server = RedisServer::start(&[own, self.options].concat()).await?;
@@ -261,19 +264,19 @@ impl Several<'_> {
     }
 }
 
-/// A primary, its replicas, and three sentinels that watch over them.
+/// A primary, its replicas, and three sentinels that watch them.
 #[derive(Debug)]
 pub struct Sentinels {
-    /// The primary first, as long as it is.
+    /// The servers; the first one is the primary at the start.
     pub servers: Vec<RedisServer>,
-    /// Where gateways find each sentinel.
+    /// The port of each sentinel, for gateways.
     pub ports: Vec<u16>,
     sentinels: Vec<RedisServer>,
 }
 
 impl Sentinels {
-    /// Starts all of them, and waits until each knows the others and is in step. A primary that is
-    /// silent for `down_after` is given up. With a `password`, sentinels want it from those who ask.
+    /// Starts all of them, and waits until each knows the others and replicas are complete. A primary that is
+    /// silent for `down_after` is replaced. With a `password`, sentinels require it from their clients.
     pub async fn start(
         with: Several<'_>,
         down_after: Duration,
@@ -300,7 +303,7 @@ impl Sentinels {
             let (mut config, mut port) = (config.clone(), None);
             if let Some(tls) = with.tls {
                 let tls_port = free_port()?;
-                // A file has the same options as the command line.
+                // The configuration file has the same options as the command line.
                 let mut options = tls.options(tls_port, false);
                 options.extend(["--tls-replication", "yes"].map(str::to_owned));
                 let lines = options.chunks(2).map(|pair| format!("{}\n", pair.join(" ")[2..].to_owned()));
@@ -325,14 +328,14 @@ impl Sentinels {
         Ok(all)
     }
 
-    /// How a gateway is told of them.
+    /// The URL for a gateway.
     pub fn url(&self) -> String {
         let [first, others @ ..] = &self.ports[..] else { return String::new() };
         let others: String = others.iter().map(|port| format!("&node=127.0.0.1:{port}")).collect();
         format!("redis-sentinel://127.0.0.1:{first}?sentinelServiceName={SERVICE}{others}")
     }
 
-    /// Which server most sentinels take for the primary.
+    /// The server that most sentinels consider the primary.
     pub async fn primary(&self) -> Option<usize> {
         let mut votes = vec![0; self.servers.len()];
         for sentinel in &self.sentinels {
@@ -346,7 +349,7 @@ impl Sentinels {
         votes.iter().position(|votes| votes * 2 > SENTINELS)
     }
 
-    /// Whether the one that they take for the primary takes writes.
+    /// Whether that primary accepts writes.
     pub async fn serves(&self, probe: &str) -> bool {
         match self.primary().await.map(|primary| &self.servers[primary]) {
             Some(primary) => primary.target.serves(probe).await,
@@ -354,7 +357,7 @@ impl Sentinels {
         }
     }
 
-    /// Ends all of them, sentinels first.
+    /// Kills all of them, sentinels first.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         for server in self.sentinels.iter_mut().chain(&mut self.servers) {
             server.kill().await?;
@@ -368,7 +371,7 @@ impl Sentinels {
 pub struct Cluster {
     /// The primaries first.
     pub nodes: Vec<RedisServer>,
-    /// Where gateways find each of them.
+    /// The port of each of them, for gateways.
     pub ports: Vec<u16>,
 }
 
@@ -378,7 +381,7 @@ impl Cluster {
         let (mut all, mut first_bus) = (Self { nodes: Vec::new(), ports: Vec::new() }, String::new());
         for number in 0..PRIMARIES + with.replicas {
             let bus = free_port()?.to_string();
-            // Nobody is to be taken for dead because the machine is busy, unless an option says so.
+            // No node may be declared dead because the machine is busy, unless an option says so.
             let own = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "60000"];
             let (node, port) = with.start("--tls-cluster", &own).await?;
             if number < PRIMARIES {
@@ -409,20 +412,20 @@ impl Cluster {
         Ok(all)
     }
 
-    /// How a gateway is told of it.
+    /// The URL for a gateway.
     pub fn url(&self) -> String {
         let [first, others @ ..] = &self.ports[..] else { return String::new() };
         let others: Vec<String> = others.iter().map(|port| format!("node=127.0.0.1:{port}")).collect();
         format!("redis-cluster://127.0.0.1:{first}?{}", others.join("&"))
     }
 
-    /// Waits until all nodes know all others, and serve.
+    /// Waits until all nodes know each other, and serve.
     pub async fn until_agreed(&self) -> anyhow::Result<()> {
         eventually("the nodes of the cluster agree", PATIENCE, async || self.serves().await.then_some(()))
             .await
     }
 
-    /// Whether every node knows all others, and finds that every slot is served.
+    /// Whether every node knows all others, and considers every slot served.
     pub async fn serves(&self) -> bool {
         let facts = [
             "cluster_state:ok".to_owned(),
@@ -438,7 +441,7 @@ impl Cluster {
         true
     }
 
-    /// Which node has the slot of this key.
+    /// The node that serves the slot of this key.
     pub async fn owner(&self, key: &str) -> anyhow::Result<usize> {
         for (place, node) in self.nodes.iter().enumerate() {
             match node.target.ask(&["HGET", key, "none"]).await? {
@@ -449,7 +452,7 @@ impl Cluster {
         bail!("no node has the slot of {key}")
     }
 
-    /// Moves the slot of a key, and whatever it holds, to another primary.
+    /// Moves the slot of a key, with its contents, to another primary.
     pub async fn move_slot(&self, key: &str, from: usize, to: usize) -> anyhow::Result<()> {
         let slot = self.begin_move(key, from, to).await?;
         let (source, port) = (&self.nodes[from].target, self.nodes[to].port.to_string());
@@ -459,7 +462,8 @@ impl Cluster {
         self.end_move(&slot, from, to).await
     }
 
-    /// From here on new keys of the slot of this key are made at its new primary; gives the slot.
+    /// Begins to move the slot of a key: new keys are created at its new primary from now on. Returns the
+    /// slot.
     pub async fn begin_move(&self, key: &str, from: usize, to: usize) -> anyhow::Result<String> {
         let slot = self.nodes[0].target.run(&["CLUSTER", "KEYSLOT", key]).await?.text();
         self.set_slot(to, &slot, "IMPORTING", from).await?;
@@ -467,7 +471,7 @@ impl Cluster {
         Ok(slot)
     }
 
-    /// Everybody is told who has the slot now.
+    /// Tells all nodes who serves the slot now.
     pub async fn end_move(&self, slot: &str, from: usize, to: usize) -> anyhow::Result<()> {
         let others = (0..PRIMARIES).filter(|node| *node != to && *node != from);
         for node in [to, from].into_iter().chain(others) {
@@ -485,7 +489,7 @@ impl Cluster {
         self.nodes[node].target.run(&["CLUSTER", "SETSLOT", slot, what, &of]).await.map(drop)
     }
 
-    /// Ends all of them.
+    /// Kills all of them.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         for node in &mut self.nodes {
             node.kill().await?;

@@ -1,4 +1,4 @@
-//! What is said to Redis beside the gateways: commands, mostly each on a connection of its own.
+//! A minimal Redis client for use beside the gateways; most commands use a connection of their own.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,18 +14,18 @@ use tokio::net::{self, TcpStream};
 use tokio::time;
 use url::Url;
 
-/// How long Redis may say nothing.
+/// How long Redis may be silent.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest reply that is read.
 const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Where Redis is, and who we are there.
+/// The address of a Redis, and the credentials.
 #[derive(Clone)]
 pub struct Target {
     /// The server, or the proxy before it.
     pub address: SocketAddr,
     username: Option<String>,
-    /// What is said at login, if anything.
+    /// The password for the login, if any.
     pub password: Option<String>,
     db: u8,
 }
@@ -36,12 +36,12 @@ impl fmt::Debug for Target {
     }
 }
 
-/// An answer.
+/// A reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// Status, number or bulk.
+    /// A status, number or bulk string.
     Text(String),
-    /// It was refused, in the words of Redis.
+    /// An error, in the words of Redis.
     Error(String),
     /// Nil.
     Nothing,
@@ -50,7 +50,7 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// The text of a status, a number or a bulk; nothing of anything else.
+    /// The text of a status, number or bulk string; empty for anything else.
     pub fn text(self) -> String {
         match self {
             Self::Text(text) => text,
@@ -58,7 +58,7 @@ impl Reply {
         }
     }
 
-    /// All texts in it, also of lists within lists.
+    /// All texts in it, including those in nested lists.
     pub fn texts(self) -> Vec<String> {
         match self {
             Self::Text(text) => vec![text],
@@ -69,12 +69,12 @@ impl Reply {
 }
 
 impl Target {
-    /// A server of this machine, without a password.
+    /// A server on this machine, without a password.
     pub fn local(port: u16) -> Self {
         Self { address: SocketAddr::from(([127, 0, 0, 1], port)), username: None, password: None, db: 0 }
     }
 
-    /// Reads `redis://[user:password@]host[:port][/db]`. No error repeats the text, which may hold a
+    /// Parses `redis://[user:password@]host[:port][/db]`. No error repeats the text, which may contain a
     /// password.
     pub async fn parse(text: &str) -> anyhow::Result<Self> {
         const FORM: &str = "expected redis://[user:password@]host[:port][/db]";
@@ -98,7 +98,7 @@ impl Target {
         Ok(Self { address, username, password: url.password().map(decoded), db })
     }
 
-    /// The URL that leads to the same Redis through `proxy`.
+    /// The URL of the same Redis through `proxy`.
     pub fn through(&self, proxy: SocketAddr) -> String {
         let encoded = |text: &str| {
             percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
@@ -126,14 +126,14 @@ impl Target {
         }
     }
 
-    /// Whether it answers and takes writes; `key` is written.
+    /// Whether it answers and accepts writes; writes `key`.
     pub async fn serves(&self, key: &str) -> bool {
         self.ask(&["SET", key, "1", "PX", "60000"])
             .await
             .is_ok_and(|reply| reply == Reply::Text("OK".to_owned()))
     }
 
-    /// Removes every key that begins with `prefix`, and says how many there were.
+    /// Removes every key with this prefix, and returns how many there were.
     pub async fn remove_all(&self, prefix: &str) -> anyhow::Result<u64> {
         let (pattern, mut removed) = (format!("{prefix}*"), 0);
         let mut connection = self.open().await?;
@@ -168,8 +168,9 @@ impl Target {
     /// Opens a connection for several commands.
     pub async fn open(&self) -> anyhow::Result<Connection> {
         let connected = time::timeout(PATIENCE, TcpStream::connect(self.address)).await;
-        let stream =
-            connected.context("Redis took no connection in time")?.context("cannot connect to Redis")?;
+        let stream = connected
+            .context("Redis did not accept a connection in time")?
+            .context("cannot connect to Redis")?;
         stream.set_nodelay(true).context("cannot set up a connection to Redis")?;
         let mut connection = Connection { stream, unread: BytesMut::new() };
         if let Some(password) = &self.password {
@@ -190,7 +191,7 @@ impl Target {
     }
 }
 
-/// An open connection, and what was read of the next reply.
+/// An open connection, and the unread part of the next reply.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
@@ -204,7 +205,7 @@ impl Connection {
         self.next().await
     }
 
-    /// Sends a command, whose reply comes next.
+    /// Sends a command; [`next`](Self::next) returns its reply.
     pub async fn send(&mut self, command: &[&str]) -> anyhow::Result<()> {
         let words =
             command.iter().map(|word| BytesFrame::BulkString(Bytes::copy_from_slice(word.as_bytes())));
@@ -213,7 +214,7 @@ impl Connection {
         Ok(self.stream.write_all(&request).await?)
     }
 
-    /// What it says next: the reply to a command, or what was published.
+    /// The next message: the reply to a command, or a published message.
     pub async fn next(&mut self) -> anyhow::Result<Reply> {
         loop {
             if let Some((frame, ..)) = decode_bytes_mut(&mut self.unread)? {
@@ -249,7 +250,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_url_is_read_and_led_through_a_proxy() {
+    async fn a_url_is_parsed_and_redirected_to_a_proxy() {
         let target = Target::parse("redis://us%40er:p%3Aw@127.0.0.1:7000/3").await.unwrap();
         assert_eq!((target.address.port(), target.db), (7000, 3));
         assert_eq!((target.username.as_deref(), target.password.as_deref()), (Some("us@er"), Some("p:w")));
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_checked_is_refused_without_repeating_it() {
+    async fn unsupported_urls_are_refused_without_repeating_them() {
         for text in [
             "rediss://:secret@127.0.0.1",
             "redis-sentinel://:secret@127.0.0.1",

@@ -1,4 +1,4 @@
-//! `zonewire-exchange`: a stand-in for an exchange, to try feeds on.
+//! `zonewire-exchange`: a stand-in for an exchange, to test feeds with.
 
 use std::time::Duration;
 
@@ -15,20 +15,20 @@ Examples:
   zonewire-exchange --speaks coinbase --symbol BTC-USD --lost 0.01 --cuts 0.001
   zonewire-exchange --port 9001 --step-ms 1 --measure http://127.0.0.1:8080
 
-It says the settings of a gateway that feeds on it, and runs until Ctrl-C. Faults are shares of the frames, \
+It prints the settings for a gateway that uses it, and runs until Ctrl-C. Faults are shares of the frames, \
 0 to 1.";
 
-/// Speak the public protocol of an exchange, with a market that is made up.
+/// Speak the public protocol of an exchange, with a simulated market.
 #[derive(Debug, clap::Parser)]
 #[command(name = "zonewire-exchange", version, after_help = EXAMPLES)]
 struct Args {
-    /// Whose protocol
+    /// The exchange whose protocol is spoken
     #[arg(long, value_enum, default_value = "binance")]
     speaks: Kind,
-    /// What is traded, as BASE-QUOTE
+    /// The symbol that is traded, as BASE-QUOTE
     #[arg(long, default_value = "BTC-USDT")]
     symbol: String,
-    /// Where it listens on this machine; 0 for any
+    /// The port to listen on; 0 for any
     #[arg(long, default_value_t = 0)]
     port: u16,
     /// The same seed gives the same market
@@ -37,8 +37,8 @@ struct Args {
     /// How often something happens, in milliseconds
     #[arg(long, default_value_t = 100)]
     step_ms: u64,
-    /// A gateway that feeds on it: says every 5 s how much CPU it takes for 1,000 frames, all that it does with
-    /// them included
+    /// A gateway that uses this exchange: print every 5 s how much CPU time it takes for 1,000 frames,
+    /// including everything it does with them
     #[arg(long, value_name = "URL")]
     measure: Option<BaseUrl>,
     /// Frames that are not sent
@@ -47,16 +47,16 @@ struct Args {
     /// Frames that are sent after the next one
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     swapped: f64,
-    /// What is sent besides, and is no frame
+    /// Texts sent in addition that are not frames
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     garbage: f64,
-    /// Frames whose numbers are none
+    /// Frames with invalid numbers
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     lies: f64,
-    /// Frames before which it is silent for a second
+    /// Frames before which nothing is sent for a second
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     stalls: f64,
-    /// Frames in place of which the connection is cut
+    /// Frames instead of which the connection is cut
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     cuts: f64,
 }
@@ -75,7 +75,7 @@ fn share(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
-/// Runs it until Ctrl-C.
+/// Runs until Ctrl-C.
 ///
 /// # Errors
 /// It cannot listen.
@@ -113,8 +113,8 @@ pub fn run() -> anyhow::Result<()> {
     })
 }
 
-/// Says again and again what the frames of this exchange cost. It waits for a gateway that is not there yet, which
-/// is started with what this program has said, and ends when one that was there cannot be asked any more.
+/// Prints again and again what the frames of this exchange cost. Waits for a gateway that does not run yet,
+/// since it is started with the settings that this program prints, and ends when the gateway stops answering.
 async fn measure(gateway: &BaseUrl, exchange: &str) -> anyhow::Result<()> {
     let http = gateway.http()?;
     let mut before: Option<(f64, f64)> = None;
@@ -145,6 +145,6 @@ async fn measure(gateway: &BaseUrl, exchange: &str) -> anyhow::Result<()> {
 
 fn value(metrics: &str, series: &str) -> anyhow::Result<f64> {
     let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    let value = line.with_context(|| format!("the gateway does not tell {series}"))?;
+    let value = line.with_context(|| format!("the gateway has no metric {series}"))?;
     value.parse().with_context(|| format!("{series} is no number"))
 }

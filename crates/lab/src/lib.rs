@@ -1,8 +1,8 @@
-//! What measures a gateway, and what harms it: the programs `zonewire-bench` and `zonewire-outages`; and `zonewire-exchange`, that
-//! it feeds on.
+//! The programs that measure and stress a gateway: `zonewire-bench`, `zonewire-outages`, and
+//! `zonewire-exchange`, a stand-in for exchanges.
 //!
-//! They talk to gateways over the network, as anybody would, and no gateway needs them. What they start to
-//! do that with is the kit's, which the tests of the gateway share.
+//! They talk to gateways over the network, like any client, and no gateway needs them. The environments they
+//! start are in the kit, which the gateway's tests share.
 
 pub mod bench;
 pub mod exchange;

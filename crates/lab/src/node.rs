@@ -1,4 +1,4 @@
-//! The gateways that are checked and measured, as processes.
+//! The gateways under test, as processes.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use zonewire_kit::process::{Gateway, Process};
 use zonewire_protocol::HealthView;
 use zonewire_protocol::stats::StatsView;
 
-/// How long a gateway may take to say how it is.
+/// How long a gateway may take to report its health.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Finds the gateway to check: the one that was named, or the one that came with this program.
+/// Finds the gateway to test: the given program, or the one beside this program.
 ///
-/// Fails where there is none, or where it does not say its version.
+/// Fails if there is none, or if it does not print its version.
 pub(crate) async fn find(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let beside = || Some(std::env::current_exe().ok()?.with_file_name("zonewire"));
     let program = match named {
@@ -32,22 +32,22 @@ pub(crate) async fn find(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         format!("cannot run the gateway, {}: name it with --gateway FILE", program.display())
     })?;
     if !output.status.success() || !output.stdout.starts_with(b"zonewire ") {
-        bail!("{} is not a Zonewire gateway: it does not say its version", program.display());
+        bail!("{} is not a Zonewire gateway: it does not print its version", program.display());
     }
     Ok(program)
 }
 
-/// What a gateway says that it is; fails where it does not within this time.
+/// A gateway's health; fails if it does not answer within this time.
 pub(crate) async fn health(base: &BaseUrl, http: &Http, within: Duration) -> anyhow::Result<HealthView> {
     let response = http.get(base.endpoint("ws/health")).timeout(within).send();
-    let response = response.await.context("a gateway did not say how it is")?.bytes().await?;
-    serde_json::from_slice(&response).context("a gateway did not say how it is")
+    let response = response.await.context("a gateway did not report its health")?.bytes().await?;
+    serde_json::from_slice(&response).context("a gateway did not report its health")
 }
 
 /// A gateway.
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// Where it answers.
+    /// Its address.
     pub(crate) base: BaseUrl,
     gateway: Gateway,
     start: Start,
@@ -58,21 +58,22 @@ pub(crate) struct Node {
 pub(crate) struct Start {
     /// The gateway's program.
     pub(crate) program: PathBuf,
-    /// Its number, counting from 0.
+    /// Its number, from 0.
     pub(crate) index: usize,
-    /// In the environment, because it may hold a password; without one it keeps all in memory.
+    /// The URL of Redis, passed in the environment because it may contain a password; without one the gateway
+    /// stores everything in memory.
     pub(crate) redis_url: Option<String>,
-    /// The file of its configuration, if it has one.
+    /// Its configuration file, if any.
     pub(crate) config: Option<PathBuf>,
-    /// What it is shown by who asks it how it is, where it wants that.
+    /// The credential for health requests, if the gateway requires one.
     pub(crate) token: Option<Hidden>,
     /// `KEY=VALUE`
     pub(crate) settings: Vec<String>,
-    /// The only core that it runs on; else any.
+    /// The only core that it runs on, or any.
     pub(crate) core: Option<usize>,
-    /// Where its log is written, if anywhere.
+    /// The file for its log, if any.
     pub(crate) log: Option<PathBuf>,
-    /// Where it is not the machine's.
+    /// Its wall clock, if it has a separate one.
     pub(crate) clock: Option<WallClock>,
 }
 
@@ -84,7 +85,7 @@ impl Node {
 
     async fn start_at(address: SocketAddr, start: Start) -> anyhow::Result<Self> {
         let mut command = match start.core {
-            // It replaces itself by the gateway, whose process this is then.
+            // `taskset` replaces itself by the gateway, so this is the gateway's process.
             Some(core) => {
                 let mut pinned = Command::new("taskset");
                 pinned.args(["-c", &core.to_string()]).arg(&start.program);
@@ -97,11 +98,11 @@ impl Node {
         command.arg(format!("--listen={address}"));
         command.args(start.config.iter().map(|file| format!("--config={}", file.display())));
         command.args(start.settings.iter().map(|setting| format!("--set={setting}")));
-        // Settings of whoever runs the suite are not what is checked.
+        // The settings of whoever runs the suite must not apply.
         command.env_clear().envs(start.redis_url.iter().map(|url| ("REDIS_URL", url)));
         start.clock.iter().for_each(|clock| clock.give_to(&mut command));
         let gateway = Gateway::start(command, start.log.as_deref()).await;
-        let gateway = gateway.with_context(|| format!("gateway {} is not there", start.index))?;
+        let gateway = gateway.with_context(|| format!("gateway {} did not start", start.index))?;
         let base = format!("http://{}", gateway.address).parse();
         let base: BaseUrl = base.map_err(|error| anyhow::anyhow!("a gateway at an odd address: {error}"))?;
         let base = match &start.token {
@@ -111,47 +112,47 @@ impl Node {
         Ok(Self { base, gateway, start })
     }
 
-    /// Starts it anew at the same address, after [`Self::kill`].
+    /// Starts it again at the same address, after [`Self::kill`].
     pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
         *self = Self::start_at(self.gateway.address, self.start.clone()).await?;
         Ok(())
     }
 
-    /// As `kill -9`.
+    /// Kills it with SIGKILL.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.gateway.process.kill().await?;
         // Its log ends with it.
         self.gateway.log(ANSWER_PATIENCE).await.map(drop)
     }
 
-    /// Its process id; fails where it has ended.
+    /// Its process id; fails if it has ended.
     pub(crate) fn pid(&self) -> anyhow::Result<u32> {
         self.gateway.process.id().context("the gateway has ended")
     }
 
-    /// What runs.
+    /// Its process.
     pub(crate) fn process(&self) -> &Process {
         &self.gateway.process
     }
 
-    /// Its wall clock, where it has one of its own.
+    /// Its wall clock, if it has a separate one.
     pub(crate) fn clock(&self) -> Option<&WallClock> {
         self.start.clock.as_ref()
     }
 
-    /// What it says that it is.
+    /// Its health.
     pub(crate) async fn health(&self) -> anyhow::Result<HealthView> {
         health(&self.base, &self.base.http()?, ANSWER_PATIENCE).await
     }
 
-    /// What it counts.
+    /// Its statistics.
     pub(crate) async fn stats(&self) -> anyhow::Result<StatsView> {
         let asked = self.base.http()?.get(self.base.endpoint("ws/stats")).timeout(ANSWER_PATIENCE).send();
-        let answer = asked.await.context("a gateway did not say what it counts")?.bytes().await?;
-        serde_json::from_slice(&answer).context("a gateway did not say what it counts")
+        let answer = asked.await.context("a gateway did not report its statistics")?.bytes().await?;
+        serde_json::from_slice(&answer).context("a gateway did not report its statistics")
     }
 
-    /// Fails when it has ended by itself.
+    /// Fails if it has ended by itself.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         match self.gateway.process.has_ended()? {
             Some(status) => bail!("gateway {} ended by itself: {status}", self.start.index),

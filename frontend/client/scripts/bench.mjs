@@ -1,5 +1,6 @@
-// How many prices a second the library takes in this program, beside JSON.parse alone on the same texts: `npm run bench`.
-// Both take turns in one run, by the time of the processor, so that what else the machine does counts as little as it can.
+// How many prices per second the library processes, compared with JSON.parse alone on the same texts: `npm run bench`.
+// Both take turns in one run and are measured by CPU time, so that other load on the machine matters as little as
+// possible.
 
 import { connect } from '../dist/index.js';
 
@@ -15,7 +16,7 @@ const entry = (offset) => {
   });
 };
 
-/** A client that is live in a zone, and what a gateway's words are said to it with. */
+/** A client that is live in a zone, and a function that delivers a gateway's messages to it. */
 const live = (options) => {
   let socket;
   class Socket {
@@ -48,7 +49,7 @@ sub.on('entry', ({ price }) => { sum += price; });
 const [alone, ours, ratios] = [[], [], []];
 for (let round = 0, offset = 0; round < ROUNDS; round++) {
   const texts = Array.from({ length: MESSAGES }, () => entry(++offset));
-  // Who is first may find the cache cold.
+  // Whoever is first may find a cold cache.
   const runs = [() => alone.push(time(() => { for (const text of texts) sum += JSON.parse(text).price; })), () => ours.push(time(() => { for (const text of texts) say(text); }))];
   if (round % 2) runs.reverse();
   for (const run of runs) run();

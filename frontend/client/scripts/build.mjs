@@ -1,4 +1,4 @@
-// Makes dist: of each entry one ESM and one CommonJS file, with their types beside them.
+// Builds dist: one ESM and one CommonJS file of each entry point, with their types beside them.
 
 import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { execFileSync } from 'node:child_process';
@@ -16,7 +16,7 @@ const entryPoints = Object.values(exports).flatMap(({ import: one }) => (one ? `
 rmSync('dist', { recursive: true, force: true });
 for (const [format, extension] of [['esm', '.js'], ['cjs', '.cjs']])
   await build({
-    absWorkingDir: process.cwd(), // esbuild takes the one from before
+    absWorkingDir: process.cwd(), // esbuild would use the earlier one
     entryPoints,
     format,
     outdir: 'dist',
@@ -29,7 +29,7 @@ for (const [format, extension] of [['esm', '.js'], ['cjs', '.cjs']])
     logLevel: 'warning',
   });
 
-// Terser makes less of it than esbuild does, by some 150 bytes of the core.
+// Terser's output is smaller than esbuild's, by about 150 bytes for the core.
 for (const name of readdirSync('dist').filter((name) => /\.c?js$/.test(name))) {
   const { code, map } = await minify(readFileSync(`dist/${name}`, 'utf8'), {
     module: name.endsWith('.js'),
@@ -41,7 +41,8 @@ for (const name of readdirSync('dist').filter((name) => /\.c?js$/.test(name))) {
   writeFileSync(`dist/${name}.map`, map);
 }
 
-// The compiler lays types out as the sources lie; both folders become one. Node resolves those of CommonJS apart.
+// The compiler mirrors the folders of the sources; both become one folder. Node resolves the types of CommonJS
+// separately.
 const bin = path.join(path.dirname(createRequire(import.meta.url).resolve('typescript/package.json')), 'bin/tsc');
 execFileSync(process.execPath, [bin, '-p', '.'], { stdio: 'inherit' });
 for (const folder of ['dist/types/frontend/client/src', 'dist/types/docs/schema']) cpSync(folder, 'dist', { recursive: true });

@@ -1,4 +1,4 @@
-// What must hold of the package besides its tests: types, packaging, and the size of the core.
+// Checks the package beyond its tests: types, packaging, and the size of the core.
 
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -21,7 +21,7 @@ const run = (what, ...args) => {
 
 run('build, with its types', 'scripts/build.mjs');
 run('types of the tests, as users have them', 'node_modules/typescript/bin/tsc', '-p', 'tsconfig.test.json');
-// README's programs, as people paste them into files of TypeScript. What a page has or has not is not looked at.
+// README's programs, as users paste them into TypeScript files. Whether a page has the elements is not checked.
 const pasted = 'build/readme';
 rmSync(pasted, { recursive: true, force: true });
 mkdirSync(pasted, { recursive: true });
@@ -35,7 +35,7 @@ run('types of what README shows', 'node_modules/typescript/bin/tsc', '-p', paste
 run('publint', 'node_modules/publint/src/cli.js', '--strict');
 run('arethetypeswrong', 'node_modules/@arethetypeswrong/cli/dist/index.js', '--pack', '.', '--profile', 'node16');
 
-// What users see in their editors: every exported thing, and each of its members, says what it is.
+// What users see in their editors: every export, and each of its members, has a comment.
 const silent = [];
 for (const file of readdirSync('dist').filter((name) => name.endsWith('.d.ts') && name !== 'zonewire.d.ts')) {
   const lines = readFileSync(`dist/${file}`, 'utf8').split('\n');

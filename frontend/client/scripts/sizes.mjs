@@ -1,4 +1,5 @@
-// What the libraries weigh that README.md names, and this one, of all that a page needs.
+// The sizes of the libraries that README.md compares, including this one, with everything that a
+// page needs.
 
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';

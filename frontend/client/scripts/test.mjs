@@ -1,4 +1,4 @@
-// Runs the tests, of what users run: dist. Names of files select some of them.
+// Runs the tests against dist, which is what users run. Arguments select test files by name.
 
 import { readdirSync, rmSync } from 'node:fs';
 import { spawnSync } from 'node:child_process';

@@ -11,62 +11,65 @@ import {
 import type * as wire from './zonewire.js';
 
 /**
- * `connecting`: asking for address and token, and opening a socket. `open`: the gateway has greeted. `waiting`: for the
- * next attempt. `offline`: for the network; this costs no attempts. `failed`: given up, until `reconnect()`.
- * `closed`: by `close()`, for good.
+ * `connecting`: getting address and token, and opening a socket. `open`: the gateway has greeted. `waiting`: for the
+ * next attempt. `offline`: for the network; this uses up no attempts. `failed`: given up, until `reconnect()`.
+ * `closed`: permanently, by `close()`.
  */
 export type State = 'connecting' | 'open' | 'waiting' | 'offline' | 'failed' | 'closed';
 
-/** How the connection is. */
+/** The state of the connection. */
 export interface Status {
-  /** What it is doing. */
+  /** What the connection is doing. */
   readonly state: State;
-  /** The close code of the connection before, as in the protocol; 1006 where it broke; the status of HTTP where `refusal` learned one. */
+  /**
+   * The close code of the previous connection, as in the protocol; 1006 if it broke; an HTTP status if `refusal` found
+   * one.
+   */
   readonly code?: number;
-  /** Why, in a word of the protocol or for people. */
+  /** The reason: one of the protocol's words, or a text for people. */
   readonly reason?: string;
-  /** Which attempt in a row this is, or waits to be; 0 while all is well. */
+  /** The number of the current or next attempt in a row; 0 while connected. */
   readonly attempt: number;
-  /** After how many in a row it gives up. */
+  /** After how many attempts in a row it gives up. */
   readonly attemptsMax: number;
-  /** How long it waits for the next attempt, in milliseconds. */
+  /** How many milliseconds until the next attempt. */
   readonly retryInMs?: number;
   /** A sentence for the user. */
   readonly message: string;
 }
 
-/** Something that went wrong and ended nothing. */
+/** An error after which the connection continues. */
 export interface ClientError {
-  /** As in the protocol; `token_unavailable` where the provider gave none for a renewal. */
+  /** As in the protocol; `token_unavailable` if the provider returned none for a renewal. */
   code: string;
   /** For people. */
   message: string;
 }
 
-/** What a client tells of. */
+/** The events of a client. */
 export interface ClientEvents {
   /** Once for each change. */
   state: [status: Status];
-  /** The storage of the gateway serves in another way. */
+  /** The state of the gateway's storage has changed. */
   backend: [backend: Backend];
-  /** Something went wrong that belongs to no subscription, and ended nothing. */
+  /** An error that belongs to no subscription, and after which the connection continues. */
   error: [error: ClientError];
-  /** Every message of the gateway, before anything else is done with it. */
+  /** Every message of the gateway, before it is processed. */
   message: [message: wire.ServerMessage];
 }
 
-/** How the storage of the gateway serves; the rest is known once it has changed. */
+/** The state of the gateway's storage; the optional fields are known after its first change. */
 export type Backend = Pick<wire.BackendStateMessage, 'state' | 'storage_backend'> & Partial<wire.BackendStateMessage>;
 
-/** What of a WebSocket is used: that of browsers, and of the package `ws`. */
+/** The part of a WebSocket that is used, as browsers and the package `ws` have it. */
 export interface SocketLike {
   /** 1 while it is open. */
   readyState: number;
-  /** Called with each message, whose `data` is a text. */
+  /** Called with each message, whose `data` is a string. */
   onmessage: ((event: never) => void) | null;
   /** Called at its end, with `code` and `reason`. */
   onclose: ((event: never) => void) | null;
-  /** Called before `onclose` where something went wrong; its `message`, where there is one, becomes the reason. */
+  /** Called before `onclose` after an error; its `message`, if any, becomes the reason. */
   onerror: ((event: never) => void) | null;
   /** Sends a text. */
   send(text: string): void;
@@ -74,108 +77,108 @@ export interface SocketLike {
   close(code?: number): void;
 }
 
-/** Why no WebSocket came about, as far as a question over HTTP tells; made by `refusal` of `zonewire/refusal`. */
+/** Why no WebSocket could be opened, as far as a request over HTTP shows; made by `refusal` of `zonewire/refusal`. */
 export interface Refusal {
-  /** The status, where the gateway said it; else 1006. */
+  /** The status, if the gateway answered; otherwise 1006. */
   code: number;
   /** In the gateway's words, or for people. */
   reason: string;
-  /** When to come back, in milliseconds; absent where nobody said it. */
+  /** When to reconnect, in milliseconds, if known. */
   retry_after_ms?: number;
 }
 
-/** Time, in milliseconds. Its functions are called on their own, as the global ones are. */
+/** Time, in milliseconds. Its functions are called without `this`, like the global ones. */
 export interface Clock {
   /** Since 1970. */
   readonly now: () => number;
-  /** Calls a function later; gives the timer. */
+  /** Calls a function later; returns the timer. */
   readonly setTimeout: (then: () => void, ms: number) => unknown;
-  /** Takes a timer back. */
+  /** Cancels a timer. */
   readonly clearTimeout: (timer: any) => void;
 }
 
-/** The page: where its events are heard, as of a browser's `window`. */
+/** The source of page events, such as a browser's `window`. */
 export interface Page {
   /** As of `window`. */
   addEventListener?(type: string, listener: (event: never) => void, capture: boolean): void;
   /** As of `window`. */
   removeEventListener?(type: string, listener: (event: never) => void, capture: boolean): void;
-  /** False says that there is no network. */
+  /** False means that there is no network. */
   readonly navigator?: { readonly onLine?: boolean };
-  /** `hidden` where nobody sees it. */
+  /** `hidden` if nobody sees the page. */
   readonly document?: { readonly visibilityState?: string };
 }
 
 /** How a client connects. */
 export interface ClientOptions {
-  /** Says who this is. A function is asked at each attempt and for each renewal; none (null, '') is nobody. */
+  /** The credential. A function is called for each attempt and each renewal; none (null, '') means anonymous access. */
   token?: string | (() => string | null | undefined | Promise<string | null | undefined>);
   /** Instead of the global one; Node needs the package `ws` before version 22. */
   WebSocket?: new (url: string, protocols: string[]) => SocketLike;
-  /** Asked after an attempt without a WebSocket, since browsers do not tell why: `refusal` of `zonewire/refusal`. */
+  /** Called after an attempt without a WebSocket, since browsers do not tell why: `refusal` of `zonewire/refusal`. */
   refusal?: (address: string) => Promise<Refusal | undefined>;
   /** Instead of the global one, for tests. */
   clock?: Clock;
   /** A number from 0 to 1, instead of `Math.random`. */
   random?: () => number;
-  /** Whose events are heeded; `null`: nobody's. Default: the page that this runs in. */
+  /** The page whose events are used; `null` for none. Default: the page that this runs in. */
   page?: Page | null;
-  /** How long an attempt may take, address and token included, until the gateway has greeted. Default 10,000. */
+  /** How long an attempt may take, from address and token to the gateway's greeting. Default 10,000. */
   connectTimeoutMs?: number;
-  /** After the last attempt one more so often, for ever. Default: none; 60,000 is a good one. */
+  /** After the last attempt, try again this often, indefinitely. Default: never; 60,000 is a good value. */
   slowRetryMs?: number;
-  /** The sentence for the user, in place of `describe`. */
+  /** Makes the sentence for the user, instead of `describe`. */
   text?: (status: Omit<Status, 'message'>) => string;
 }
 
-/** A connection to a gateway, kept up; made by {@link connect}. */
+/** A connection to a gateway that is restored whenever it is lost; made by {@link connect}. */
 export interface Client extends Emitter<ClientEvents> {
-  /** How the connection is now. */
+  /** The current state of the connection. */
   readonly status: Status;
-  /** How the storage of the gateway serves, as it said last. */
+  /** The state of the gateway's storage, as last reported. */
   readonly backend: Backend | undefined;
-  /** What is subscribed to now, by channel. */
+  /** The current subscriptions, by channel. */
   readonly subscriptions: ReadonlyMap<string, Subscription<never>>;
   /** Follows a zone; `Own` are the fields that its publisher adds to each price. */
   zone<Own = unknown>(zone: string, options?: SubscribeOptions): Subscription<ZoneEntry<Own>>;
-  /** Follows an order, from its first update on. */
+  /** Follows an order from its first update. */
   order(orderId: string, options?: SubscribeOptions): Subscription<OrderEntry>;
   /**
-   * Follows a channel by its name. It may be called at any time, also while there is no connection.
+   * Follows a channel by its name. May be called at any time, even without a connection.
    *
-   * @throws where the channel is subscribed to already: it is then in `subscriptions`
+   * @throws if the channel is subscribed to already; see `subscriptions`
    */
   subscribe<C extends string>(channel: C, options?: SubscribeOptions): Subscription<EntryOf<C>>;
-  /** Connects anew at once, with all attempts before it: the user's "Reconnect now". */
+  /** Reconnects at once, with a full set of attempts: for the user's "Reconnect now". */
   reconnect(): void;
-  /** Sends a message now. False where there is no connection: nothing is kept for later. */
+  /** Sends a message now. False if there is no connection: messages are not stored for later. */
   send(message: wire.ClientMessage | { type: string }): boolean;
-  /** How long nothing was heard from the gateway, in milliseconds. */
+  /** For how many milliseconds nothing has arrived from the gateway. */
   silentMs(): number;
   /** How old an entry is by the gateway's clock, in milliseconds. */
   ageMs(entry: { timestamp?: string }): number;
-  /** The address over HTTP, without a slash at its end. */
+  /** The HTTP address, without a trailing slash. */
   address(): Promise<string>;
-  /** The token, asked for anew. */
+  /** A fresh token from the provider. */
   token(): Promise<string | undefined>;
-  /** Ends all subscriptions and the connection, for good. */
+  /** Ends all subscriptions and the connection permanently. */
   close(): void;
 }
 
 const ATTEMPTS_MAX = 5;
-const STABLE_MS = 5_000; // a connection that held so long gives back all attempts
-const OFFLINE_MS = 60_000; // `offline` is a hint: so often it is tried all the same
+const STABLE_MS = 5_000; // after this long, a connection's loss starts with the first attempt again
+const OFFLINE_MS = 60_000; // `offline` is only a hint, so an attempt is made this often
 const PROBE_MS = 5_000;
-const RENEW_MS = 5_000; // so often a renewal that failed is tried again, until the token expires
+const RENEW_MS = 5_000; // a failed renewal is repeated this often, until the token expires
 const EVENTS = 'online offline pagehide pageshow freeze resume visibilitychange'.split(' ');
 
 const why = (error: unknown) => String((error as Error)?.message ?? error);
 
-/** How long to wait before an attempt, counting from 1: 1, 2, 4, 8, 16 s, and up to 1 s at random. */
+/** The delay before attempt 1, 2, …: 1, 2, 4, 8, 16 s, plus a random part of up to 1 s. */
 export const delayMs = (attempt: number, random: () => number): number =>
   1_000 * 2 ** (attempt - 1) + Math.round(random() * 1_000);
 
-/** Whether a close code, or the status of a refused upgrade, says not to come back. */
+/** Whether a close code, or the status of a refused upgrade, says not to reconnect. */
 export const isFinal = (code: number): boolean =>
   [1000, 1002, 1003, 1007, 1009].includes(code) || (code > 4499 && code < 5000) || (code > 399 && code < 500 && code !== 429);
 
@@ -195,9 +198,9 @@ export const describe = ({ state, attempt, attemptsMax, retryInMs = 0, code }: O
 /**
  * Connects to a gateway, and keeps the connection up.
  *
- * @param url - the gateway's address (`https://host`, `wss://host/base`), or a function that is asked for it at each
- * attempt. Default: where the page came from.
- * @throws where the address has not the right form, or there is no WebSocket
+ * @param url - the gateway's address (`https://host`, `wss://host/base`), or a function that is called for each attempt.
+ * Default: the server that the page came from.
+ * @throws if the address is invalid, or there is no WebSocket
  */
 export const connect = (url: string | (() => string | Promise<string>) = '/', options: ClientOptions = {}): Client => {
   const {
@@ -221,19 +224,19 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
   let backend: Backend | undefined;
   let socket: SocketLike | undefined;
   let isOpen = false; // the gateway has greeted
-  let run = 0; // which attempt; what belongs to another one is not heeded
+  let run = 0; // number of the attempt; events of earlier ones are ignored
   let attempt = 0;
-  let isCounted = false; // the attempt may be given back
+  let isCounted = false; // the attempt need not count
   let isTold = false; // the gateway said how long to wait
   let openedAt = 0;
   let heardAt = now();
-  let isQuiet = false; // nothing was heard since it was asked
+  let isQuiet = false; // nothing has arrived since the heartbeat request
   let intervalMs = 0;
   let skewMs = 0; // how far this clock is ahead of the gateway's
   let closing: Refusal | undefined;
   let timer: unknown;
   let renewing: unknown;
-  let expiresAt = 0; // the token, by the gateway's clock
+  let expiresAt = 0; // expiry of the token by the gateway's clock
   let requests = 0;
   let renewal: number | undefined;
 
@@ -251,7 +254,10 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     emit('state', (status = { ...next, message: text(next) }));
   };
 
-  /** One timer is enough. A deadline that is overdue, as after sleep, gives a second to what has come meanwhile. */
+  /**
+   * Sets the only timer. A deadline that is overdue, as after sleep, is extended by a second, so that messages are read
+   * first.
+   */
   const arm = (ms: number, then: () => void, isDeadline?: boolean) => {
     clearTimeout(timer);
     const due = now() + ms;
@@ -264,7 +270,10 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     return isSent;
   };
 
-  /** Leaves the socket, if there is one, and whatever it may still bring. False: a handler has begun anew meanwhile. */
+  /**
+   * Abandons the socket, if any, and whatever it may still deliver. False if a handler has started a new attempt
+   * meanwhile.
+   */
   const leave = () => {
     const old = socket;
     const mine = ++run;
@@ -279,7 +288,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
 
   const isOffline = () => page?.navigator?.onLine === false;
 
-  /** Gives back the attempt that was waited for or made in vain. */
+  /** Does not count the attempt that was waited for or made in vain. */
   const uncount = () => {
     if (isCounted) attempt--;
     isCounted = false;
@@ -325,7 +334,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
       const secret = mine === run && (await token());
       if (mine !== run) return;
       if (secret && !/^[\w!#$%&'*+.^`|~-]+$/.test(secret))
-        throw new Error('the token has characters that no header takes');
+        throw new Error('the token has characters that are invalid in a header');
       const next = new WebSocket(`ws${base.slice(4)}/ws`, ['zonewire.v1', ...(secret ? [`bearer.${secret}`] : [])]);
       let problem = '';
       socket = next;
@@ -354,10 +363,10 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     }
   };
 
-  /** Silence is measured by the clock, since timers of hidden pages come when they come. */
+  /** Checks for silence by the clock, since timers of hidden pages run late. */
   const watch = () => {
     const leftMs = 2 * intervalMs - silentMs();
-    // More than all is left where somebody has set the clock back.
+    // It exceeds the whole interval if the clock was set back.
     if (leftMs > 0 && leftMs <= 2 * intervalMs) arm(leftMs, watch);
     else probe(intervalMs / 2);
   };
@@ -425,7 +434,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     const { state } = status;
     if (type === 'visibilitychange' && page!.document?.visibilityState === 'hidden') return;
     if (type === 'freeze' || type === 'pagehide') {
-      // A page that sleeps has no use for a socket. The timer runs when it wakes, whether or not an event says so.
+      // A sleeping page has no use for a socket. The timer runs when the page wakes, even if no event says so.
       if (socket && (type === 'freeze' || persisted)) {
         uncount();
         if (!leave()) return;

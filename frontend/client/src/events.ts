@@ -8,13 +8,13 @@ import type { EventEntry, EventType, SubscribeOptions, Subscription } from './su
 
 export type { EventEntry, EventType } from './subscription.js';
 
-/** Which events: what is not said here may be anything. The gateway sends no others. */
+/** A selection of events; an absent field matches anything. The gateway sends no others. */
 export interface EventFilter {
   /** Of this exchange. */
   exchange?: string;
   /** Of this symbol; `exchange:*` have none. */
   symbol?: string;
-  /** Of this length; candles alone have one. */
+  /** Of this length; only candles have one. */
   interval?: string;
 }
 
@@ -25,10 +25,10 @@ export const eventChannel = <T extends EventType>(type: T, { exchange, symbol, i
 };
 
 /**
- * Follows events, or those of an exchange, a symbol, an interval. It begins with the latest of each key, unless
- * `snapshot` is false; offsets of a view skip what it does not show, which is no gap.
+ * Follows events, or those of an exchange, a symbol, an interval. It begins with the latest event of each key, unless
+ * `snapshot` is false. Offsets of a view skip events that it does not show, which is not a gap.
  *
- * @throws where the channel is subscribed to already: it is then in `client.subscriptions`
+ * @throws if the channel is subscribed to already; see `client.subscriptions`
  */
 export const event = <T extends EventType>(
   client: Client,

@@ -1,5 +1,5 @@
 /**
- * Prices and orders of a Zonewire gateway, kept up through lost connections.
+ * Prices and orders of a Zonewire gateway, through any number of lost connections.
  *
  * @packageDocumentation
  */

@@ -13,11 +13,11 @@ export type OrderConfirmed = { type: 'confirmed' } & OrderUpdate;
 
 /** How an order is watched. */
 export interface WatchOptions {
-  /** Each update, in order and once; the last one, too. */
+  /** Called with each update once, in order, the last one included. */
   onProgress?: (update: OrderEntry) => unknown;
-  /** Updates that should have come are gone: how many, where that is known. */
+  /** Called when updates were lost, with their number if known. */
   onGap?: (missed: number | undefined) => unknown;
-  /** Stops watching; the order goes on. */
+  /** Stops watching; the order continues. */
   signal?: AbortSignal;
   /** Instead of the global one. */
   fetch?: typeof fetch;
@@ -25,34 +25,35 @@ export interface WatchOptions {
 
 /** How an order is placed. */
 export interface PlaceOptions extends WatchOptions {
-  /** It is in the queue, under this id. */
+  /** Called with the order's id once it is in the queue. */
   onPlaced?: (orderId: string) => unknown;
-  /** What makes repetitions harmless, for 24 hours. Default: a new UUID. Keep one to go on after a reload. */
+  /** Makes repetitions harmless, for 24 hours. Default: a new UUID. Store one in order to continue after a reload. */
   idempotencyKey?: string;
-  /** How long it is sent again where there is no answer, or one that says "later". Default 30,000. */
+  /** How long to repeat the request if there is no answer, or one that says "later". Default 30,000. */
   placeForMs?: number;
-  /** How long one answer is waited for. Default 10,000. */
+  /** How long to wait for one answer. Default 10,000. */
   answerMs?: number;
 }
 
-/** An order that was not placed, that failed, or that could not be watched to its end. */
+/** An order was not placed, failed, or could not be watched to its end. */
 export class OrderError extends Error {
   constructor(
     /**
-     * Of the gateway (`invalid_order`, `queue_full`, …), of the order (`cancelled`, `no_liquidity`, …), or `no_answer`:
-     * nobody knows whether it was placed, so place it again with the same key; or `not_watched`: it goes on.
+     * The gateway's code (`invalid_order`, `queue_full`, …), the order's (`cancelled`, `no_liquidity`, …), or
+     * `no_answer`: it is unknown whether it was placed, so place it again with the same key; or `not_watched`: it was
+     * placed, and continues.
      */
     readonly code: string,
     message: string,
-    /** What else is known of it. */
+    /** Further details. */
     readonly details: {
-      /** Absent where it is not known to be placed. */
+      /** Absent if the order is not known to be placed. */
       orderId?: string;
-      /** By which it is placed once, however often it is sent. */
+      /** The key by which it is placed once, however often it is sent. */
       idempotencyKey?: string;
-      /** What the gateway refused, with each wrong field in `errors`. */
+      /** The gateway's refusal, with each wrong field in `errors`. */
       problem?: Problem;
-      /** How it failed. */
+      /** The order's last update, if it failed. */
       failed?: { type: 'failed' } & OrderFailed;
     } = {},
   ) {
@@ -74,7 +75,7 @@ const pause = (ms: number, signal: AbortSignal | undefined) =>
     signal?.addEventListener('abort', stop, { once: true });
   });
 
-/** One request with what it needs; rejects where no answer came in time. */
+/** One request with its credential; rejects if no answer arrives in time. */
 const ask = async (
   client: Client,
   path: string,
@@ -94,7 +95,7 @@ const ask = async (
       headers: { ...init.headers, ...(token && { authorization: `Bearer ${token}` }) },
       signal: patience.signal,
     });
-    // What stands between may answer with something else than JSON.
+    // An intermediary may answer with something other than JSON.
     return { answer, body: await answer.json().catch(() => ({})) };
   } finally {
     clearTimeout(timer);
@@ -106,8 +107,8 @@ const ask = async (
  * Follows an order to its end.
  *
  * @returns its last update
- * @throws OrderError where it failed, or could not be followed; while the connection is lost for good, it waits for
- * `client.reconnect()`
+ * @throws OrderError if it failed, or could not be followed. If the client has given up, this waits for
+ * `client.reconnect()`.
  */
 export const watchOrder = async (client: Client, orderId: string, options: WatchOptions = {}): Promise<OrderConfirmed> => {
   const { onProgress, onGap, signal } = options;
@@ -132,7 +133,7 @@ export const watchOrder = async (client: Client, orderId: string, options: Watch
     });
     let end = 'offset' in last ? last : undefined;
     if (!end && 'code' in last && last.code === 'finished') {
-      // It ended before, and what is kept of it does not say how.
+      // It ended earlier, and the stored updates do not say how.
       const { answer, body } = await ask(client, `/api/orders/${orderId}`, options, 10_000);
       if (answer.ok) end = (body as OrderView).lastUpdate as OrderEntry | undefined;
     }
@@ -148,10 +149,10 @@ export const watchOrder = async (client: Client, orderId: string, options: Watch
 };
 
 /**
- * Places an order, once, however often it has to be sent, and follows it to its end.
+ * Places an order once, however often it has to be sent, and follows it to its end.
  *
  * @returns its last update
- * @throws OrderError where it was refused, failed, or could not be followed
+ * @throws OrderError if it was refused, failed, or could not be followed
  */
 export const placeOrder = async (client: Client, order: object, options: PlaceOptions = {}): Promise<OrderConfirmed> => {
   const { onPlaced, signal, idempotencyKey = crypto.randomUUID(), placeForMs = 30_000, answerMs = 10_000 } = options;
@@ -173,7 +174,7 @@ export const placeOrder = async (client: Client, order: object, options: PlaceOp
         orderId = (body as OrderPlaced).orderId;
         break;
       }
-      mayBePlaced ||= answer.status >= 500 && answer.status !== 503; // of what stands between, too
+      mayBePlaced ||= answer.status >= 500 && answer.status !== 503; // answers of intermediaries count too
       problem = { status: answer.status, ...(body as Problem) };
       waitMs = Math.max(waitMs, 1_000 * (Number(answer.headers.get('retry-after')) || 0));
       if (answer.status !== 429 && answer.status < 500)

@@ -15,13 +15,13 @@ const useStore = <V>(make: () => Store<V>, client: Client, name: string | null |
   return useSyncExternalStore(store.subscribe, store.get, store.get);
 };
 
-/** How the connection is. */
+/** The state of the connection. */
 export const useStatus = (client: Client): Status => useStore(() => statusOf(client), client, '');
 
-/** A zone, as long as the component is there; null for none. It is drawn at most once a frame. */
+/** A zone while the component is mounted; null for none. Rendered at most once per frame. */
 export const useZone = <Own = unknown>(client: Client, zone: string | null | undefined): ZoneView<Own> =>
   useStore<ZoneView<Own>>(() => (zone ? channelOf(client, `zone:${zone}`) : nothing), client, zone);
 
-/** An order with its updates, as long as the component is there; null for none. */
+/** An order with its updates while the component is mounted; null for none. */
 export const useOrder = (client: Client, orderId: string | null | undefined): OrderView =>
   useStore<OrderView>(() => (orderId ? channelOf(client, `order:${orderId.toLowerCase()}`) : nothing), client, orderId);

@@ -1,5 +1,5 @@
 /**
- * Why no WebSocket came about: browsers do not tell pages, so it is asked for over HTTP.
+ * Finds out why no WebSocket could be opened, which browsers do not tell pages, by a request over HTTP.
  *
  * @packageDocumentation
  */
@@ -13,15 +13,15 @@ const WITHIN_MS = 5_000;
 const ask = (url: string, init?: RequestInit) => fetch(url, { ...init, cache: 'no-store', signal: AbortSignal.timeout(WITHIN_MS) });
 
 /**
- * Asks the gateway for the address of its WebSocket as if it were a page. What the gateway itself refuses so, it refuses
- * a WebSocket too: `code` is the status then, `reason` its sentence, and a 4xx other than 429 is final. Of anything else
- * it gives a reason for people, and `code` 1006, since what stands between may be over soon.
+ * Requests the address of the gateway's WebSocket over plain HTTP. If the gateway refuses that, it would refuse a
+ * WebSocket too: `code` is then the status, `reason` its sentence, and a 4xx other than 429 is final. In any other case
+ * the reason is a text for people and `code` is 1006, since an obstacle in the network may disappear.
  *
- * A page of an origin that the gateway does not know may not read the answer, so it is tried for again like a network
- * that is down; the reason says that the gateway is there, and what is probably wrong.
+ * A page of an origin that the gateway does not permit cannot read the answer, so the client keeps trying as if the
+ * network were down; the reason says that the gateway answers, and what is probably wrong.
  *
- * @param address - the gateway's, over HTTP
- * @returns nothing where all is well with the address
+ * @param address - the gateway's HTTP address
+ * @returns nothing if the address is in order
  */
 export const refusal = async (address: string): Promise<Refusal | undefined> => {
   try {

@@ -1,39 +1,39 @@
 import type { Client, Status } from './client.js';
 import type { End, Gap, OrderEntry, Subscription, SubscriptionStatus, ZoneEntry } from './subscription.js';
 
-/** What is shown of a zone. */
+/** The view of a zone. */
 export interface ZoneView<Own = unknown> {
-  /** The latest price of each key; another map when something changed. */
+  /** The latest price of each key; another map after a change. */
   readonly prices: ReadonlyMap<string, Extract<ZoneEntry<Own>, { type: 'price_update' }>>;
-  /** How the subscription stands. */
+  /** The state of the subscription. */
   readonly status: SubscriptionStatus;
-  /** What is published at other gateways may come late. */
+  /** Whether entries published at other gateways may arrive late. */
   readonly degraded: boolean;
-  /** The gateway refused it or took it away. */
+  /** Set if the gateway refused or revoked the subscription. */
   readonly end?: End;
 }
 
-/** What is shown of an order. */
+/** The view of an order. */
 export interface OrderView {
-  /** All updates that came, in order. */
+  /** All updates received, in order. */
   readonly updates: readonly OrderEntry[];
   /** The newest of them. */
   readonly last?: OrderEntry;
-  /** Updates that should have come are gone. */
+  /** Set if updates are missing. */
   readonly gap?: Gap;
-  /** How the subscription stands. */
+  /** The state of the subscription. */
   readonly status: SubscriptionStatus;
-  /** What is published at other gateways may come late. */
+  /** Whether updates published at other gateways may arrive late. */
   readonly degraded: boolean;
-  /** It has ended: the order has (`finished`), or the gateway refused it. */
+  /** Set if the order has ended (`finished`), or the gateway refused the subscription. */
   readonly end?: End;
 }
 
-/** Something that is shown, and told of when it has changed. */
+/** A view, and notifications of its changes. */
 export interface Store<V> {
-  /** What is shown now: the same as before until it has changed. */
+  /** The current view: the same object until it changes. */
   get: () => V;
-  /** Calls at each change, until what it gives is called. */
+  /** Calls a function after each change; returns a function that stops this. */
   subscribe: (changed: () => void) => () => void;
 }
 
@@ -45,10 +45,10 @@ export const statusOf = (client: Client): Store<Status> => ({
 
 const NOTHING = { prices: new Map(), updates: [], status: 'waiting', degraded: false } as const;
 
-/** What is shown where there is nothing to follow. */
+/** The view if there is nothing to follow. */
 export const nothing: Store<never> = { get: () => NOTHING as never, subscribe: () => () => {} };
 
-// Pages show at most one state a frame; hidden ones and other programs have no frames.
+// Pages render at most one state per frame; hidden pages and other programs have no frames.
 const nextFrame = (then: () => void) =>
   typeof requestAnimationFrame === 'function' && document.visibilityState !== 'hidden'
     ? requestAnimationFrame(then)
@@ -107,7 +107,7 @@ const follow = (client: Client, channel: string, gone: () => void): Shared => {
     client.on('backend', changed),
     sub.on('end', (one) => {
       end = one;
-      gone(); // who comes later tries anew
+      gone(); // a later subscriber tries again
       changed();
     }),
   ];
@@ -115,14 +115,14 @@ const follow = (client: Client, channel: string, gone: () => void): Shared => {
 };
 
 /**
- * A channel as a store. All who show it share one subscription, from the first of them to the last, and are told at most
- * once a frame. Where the program has subscribed by itself, that subscription is used, and left as it is.
+ * A channel as a store. All its viewers share one subscription, from the first to the last of them, and are notified at
+ * most once per frame. If the program itself has subscribed, its subscription is used, and not ended.
  */
 export const channelOf = <V>(client: Client, channel: string): Store<V> => {
   let channels = all.get(client);
   if (!channels) all.set(client, (channels = new Map()));
   const known = channels;
-  let joined: Shared | undefined; // also when it has ended
+  let joined: Shared | undefined; // even after it has ended
   return {
     get: () => ((joined ?? known.get(channel))?.view ?? NOTHING) as V,
     subscribe(changed) {
@@ -135,7 +135,7 @@ export const channelOf = <V>(client: Client, channel: string): Store<V> => {
       one.listeners.add(changed);
       return () => {
         one.listeners.delete(changed);
-        // Frameworks take a part of a page away and put it there again within the same turn.
+        // Frameworks may unmount and remount a component within one turn.
         setTimeout(() => {
           if (one.listeners.size) return;
           one.leave();

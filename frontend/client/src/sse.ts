@@ -1,5 +1,5 @@
 /**
- * Server-sent events in place of a WebSocket, for networks that let none through.
+ * Server-sent events in place of a WebSocket, for networks that block WebSockets.
  *
  * @packageDocumentation
  */
@@ -20,16 +20,16 @@ export interface EventsOptions {
 export interface FallbackOptions extends EventsOptions {
   /** Instead of the global one; Node needs the package `ws` before version 22. */
   WebSocket?: Socket;
-  /** How long a WebSocket that says nothing is waited for before events are tried besides. Default 3,000. */
+  /** How long to wait for a silent WebSocket before events are tried too. Default 3,000. */
   afterMs?: number;
   /** Instead of the global one, for tests. */
   clock?: Clock;
 }
 
-/** For so long no WebSocket is tried after events came and none did. */
+/** For how long no WebSocket is tried after events worked and no WebSocket did. */
 const BLOCKED_MS = 600_000;
 
-/** What a socket says where an answer has another word for it. */
+/** The socket's error codes, where HTTP answers have another name for them. */
 const CODES: Record<string, string> = {
   invalid_name: 'invalid_channel',
   invalid_query: 'too_many_subscriptions',
@@ -37,20 +37,20 @@ const CODES: Record<string, string> = {
   unknown_order: 'forbidden',
 };
 
-/** A channel that is followed. */
+/** A followed channel. */
 interface Wanted {
-  /** The request for it was not answered. */
+  /** Whether the request for it is unanswered. */
   isAsked: boolean;
   id: unknown;
-  /** Where it stands; '' where that was not said. */
+  /** The position; '' if unknown. */
   since: string;
   snapshot: boolean;
   epoch?: string;
 }
 
 /**
- * What a client uses as a socket. It asks for a stream of what is subscribed to; where that changes, for another one,
- * which goes on where that one was left.
+ * A client's socket made of server-sent events. It requests a stream of the subscribed channels; when these change, it
+ * requests another stream, which continues where the previous one stopped.
  */
 class EventSocket implements SocketLike {
   readyState = 0;
@@ -62,7 +62,7 @@ class EventSocket implements SocketLike {
   readonly #wanted = new Map<string, Wanted>();
   #token: string | undefined;
   #renewal: { id: unknown; before: string | undefined } | undefined;
-  /** What a stream that is new answers: asked is whether the one that there is lives. */
+  /** Requests whose answer is a new stream: they ask whether the current one is alive. */
   #probes: Message[] = [];
   #state: unknown;
   #stream = new AbortController();
@@ -109,7 +109,7 @@ class EventSocket implements SocketLike {
     if (this.readyState !== 3) this.onmessage?.({ data } as never);
   }
 
-  /** Asks for a stream of what is wanted, in place of the one that there is; once for all that is said in one turn. */
+  /** Requests a stream of the wanted channels that replaces the current one; once for all changes within one turn. */
   #open() {
     this.#stream.abort();
     if (this.#isDue) return;
@@ -155,7 +155,7 @@ class EventSocket implements SocketLike {
         if (name === 'data') data += `${text}\n`;
         else if (name === 'id') id = text!;
         if (line) continue;
-        // Known before anybody hears of it: who does may ask for another stream, which is to go on behind it.
+        // Updated before any handler runs: a handler may request another stream, which must continue after this event.
         if (id !== 'final') id.split(',').forEach((since, place) => since && all[place] && (all[place].since = since));
         const whole = data.slice(0, -1);
         const message = whole && this.#take(whole, !!channels[0]);
@@ -228,14 +228,14 @@ class EventSocket implements SocketLike {
       this.#say({ type: 'closing', code: number, reason: code, retry_after_ms: after });
       return this.#end(number, code);
     }
-    // Anybody on the way may have answered so; what a gateway says of a request is so the next time, too.
+    // An intermediary may have answered too; the gateway itself would repeat its answer to the same request.
     const isFinal = code && status < 500;
     if (isFinal) this.#say(error);
     this.#end(isFinal ? (status === 401 || status === 403 ? 4501 : 4502) : 1006, message);
   }
 }
 
-/** What a client uses as a socket: a WebSocket, or events, whichever says something first. */
+/** A client's socket that is a WebSocket or a stream of events, whichever speaks first. */
 class FallbackSocket implements SocketLike {
   onmessage: ((event: never) => void) | null = null;
   onclose: ((event: never) => void) | null = null;
@@ -264,7 +264,7 @@ class FallbackSocket implements SocketLike {
         this.#tried.delete(socket);
         if (this.#isClosed || (this.#chosen && socket !== this.#chosen)) return;
         if (this.#chosen) return this.onclose?.(event);
-        // What became of the first one says more.
+        // The failure of the first one says more.
         ended = isFirst || !ended ? (event as Ended) : ended;
         if (then) more();
         else if (!this.#tried.size) this.onclose?.(ended as never);
@@ -293,8 +293,8 @@ class FallbackSocket implements SocketLike {
 }
 
 /**
- * Events in place of a WebSocket: `connect(url, { WebSocket: events() })`. A client has everything that it has over one,
- * but for what it would send.
+ * Events in place of a WebSocket: `connect(url, { WebSocket: events() })`. A client can do everything that it can over a
+ * WebSocket, except for sending.
  */
 export const events = ({ fetch = globalThis.fetch }: EventsOptions = {}): Socket =>
   class {
@@ -304,10 +304,10 @@ export const events = ({ fetch = globalThis.fetch }: EventsOptions = {}): Socket
   } as Socket;
 
 /**
- * A WebSocket, and events where none gets through while they do: `connect(url, { WebSocket: fallback() })`. Once that
- * was so, a client that comes back takes events at once, for ten minutes.
+ * A WebSocket, or events if only they get through: `connect(url, { WebSocket: fallback() })`. After that, a client that
+ * reconnects uses events at once, for ten minutes.
  *
- * @throws where there is no WebSocket
+ * @throws if there is no WebSocket
  */
 export const fallback = (options: FallbackOptions = {}): Socket => {
   const {
@@ -323,7 +323,7 @@ export const fallback = (options: FallbackOptions = {}): Socket => {
     constructor(url: string, protocols: string[]) {
       const isBlocked = clock.now() < blockedUntil;
       const both = [() => byWebSocket(url, protocols), () => new EventSocket(url, protocols, fetch)];
-      // Where it was blocked, events go first; whoever is second has its turn where the first one fails.
+      // After a block, events go first; the second kind is tried if the first one fails.
       const [first, then] = isBlocked ? both.reverse() : both;
       return new FallbackSocket(first!, then, afterMs, clock, (isFirst) => {
         blockedUntil = isFirst === isBlocked ? clock.now() + BLOCKED_MS : 0;

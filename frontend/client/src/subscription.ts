@@ -2,20 +2,20 @@ import { emitter, type Emitter } from './emitter.js';
 import { table, type Keyed } from './table.js';
 import type * as wire from './zonewire.js';
 
-/** What comes in the channel of a zone; `Own` are the fields that its publisher adds to each price. */
+/** An entry of a zone's channel; `Own` are the fields that its publisher adds to each price. */
 export type ZoneEntry<Own = unknown> = Extract<
   | ({ type: 'price_update' } & wire.PriceUpdate & Own)
   | Exclude<wire.Entry, { type: 'price_update' }>,
   { type: 'price_update' | 'key_removed' | 'zone_removed' | 'skipped' }
 >;
 
-/** What comes in the channel of an order: its updates, the last of which is `confirmed` or `failed`. */
+/** An entry of an order's channel: an update, the last of which is `confirmed` or `failed`. */
 export type OrderEntry = Exclude<
   wire.Entry,
   { type: 'price_update' | 'key_removed' | 'zone_removed' | 'record_update' | 'missed' | EventType }
 >;
 
-/** What an event is about. */
+/** The subject of an event. */
 export type EventType =
   | 'ticker'
   | 'trade'
@@ -26,21 +26,23 @@ export type EventType =
   | 'exchange:reconnecting'
   | 'exchange:error';
 
-/** What comes in a channel of events, or in a view of one; `missed` says that some of other processes did not come. */
+/** An entry of a channel of events, or of a view; `missed` says that events of other processes did not arrive. */
 export type EventEntry<T extends EventType = EventType> = Extract<wire.Entry, { type: T | 'missed' | 'skipped' }>;
 
-/** What comes in the channel of a registry: records, and removals of them; the greater `version` of a key counts. */
+/**
+ * An entry of a registry's channel: a record or its removal; of two entries of a key the greater `version` counts.
+ */
 export type RegistryEntry<Own = Record<string, unknown>> =
   | ({ type: 'record_update' } & Omit<wire.RecordUpdate, 'record'> & { record: Own })
   | Extract<wire.Entry, { type: 'key_removed' | 'skipped' }>;
 
-/** Which entries come in a channel, by what its name begins with. Channels of other kinds are added by declaring them here. */
+/** The entries of a channel, by the kind in its name. Declare further kinds here to add them. */
 export interface Channels {
   /** `zone:<zone>` */
   zone: ZoneEntry;
   /** `order:<uuid>` */
   order: OrderEntry;
-  /** `event:<type>`, with a pattern behind it for a view */
+  /** `event:<type>`, followed by a pattern for a view */
   event: EventEntry;
   /** `registry:providers`, `registry:active-orders` */
   registry: RegistryEntry;
@@ -53,141 +55,147 @@ export type EntryOf<C extends string> = C extends `${infer Kind}:${string}`
     : wire.Entry
   : wire.Entry;
 
-/** Entries that a reader should have had and has not. */
+/** Entries that a reader should have received and has not. */
 export interface Gap {
-  /** What tells it from entries. */
+  /** Distinguishes gaps from entries. */
   type: 'gap';
-  /** Of which channel. */
+  /** The channel. */
   channel: string;
-  /** How many are gone for good; absent where that cannot be known, or where some of them may come, marked `late`. */
+  /** How many are lost; absent if that is unknown, or if some of them may still arrive, marked `late`. */
   missed?: number;
-  /** The latest entry of each key comes in their place. */
+  /** Whether the latest entry of each key follows in their place. */
   snapshot: boolean;
-  /** `log`: the gateway has them no more, or not now. `reader`: a loop was slower than they came (`queueMax`). */
+  /** `log`: the gateway has them no longer, or not now. `reader`: a loop was too slow (`queueMax`). */
   reason: 'log' | 'reader';
 }
 
 /**
- * `waiting`: not subscribed on this connection (yet). `catching_up`: what the log has, or a snapshot, is on its way.
- * `live`: entries come as they are published. `ended`: nothing comes any more.
+ * `waiting`: not (yet) subscribed on this connection. `catching_up`: entries of the log, or a snapshot, are on their
+ * way. `live`: entries arrive as they are published. `ended`: nothing arrives any more.
  */
 export type SubscriptionStatus = 'waiting' | 'catching_up' | 'live' | 'ended';
 
-/** Why a subscription ended: without a code because it was closed here, else as the gateway's message says. */
+/** Why a subscription ended: without a code if it was closed here, otherwise with the gateway's code and message. */
 export interface End {
-  /** As in the protocol; absent where it was closed here. */
+  /** As in the protocol; absent if it was closed here. */
   code?: wire.ErrorCode | wire.EndCode | (string & {});
   /** For people. */
   message?: string;
 }
 
-/** A subscription that the gateway refused or took away, as loops throw it. */
+/** Thrown by loops when the gateway refused or revoked the subscription. */
 export interface SubscriptionError extends Error {
   /** As in the protocol, such as `invalid_channel` or `forbidden`. */
   readonly code: string;
 }
 
-/** What a subscription tells of. */
+/** The events of a subscription. */
 export interface SubscriptionEvents<E> {
-  /** An entry, and the position just after it, by which the channel can be resumed. */
+  /** An entry, and the position after it, from which the channel can be resumed. */
   entry: [entry: E, position: wire.Position];
-  /** Entries are gone. */
+  /** Entries are missing. */
   gap: [gap: Gap];
   /** Once for each change. */
   status: [status: SubscriptionStatus];
-  /** The gateway's message as it is, like the next two; with `snapshot` the channel begins anew, until `snapshot_end`. */
+  /** The gateway's raw message, as in the next two; with `snapshot` the channel starts over, until `snapshot_end`. */
   subscribed: [message: wire.Subscribed];
-  /** The channel goes on in another life of its log. */
+  /** The channel continues in another epoch of its log. */
   resync: [message: wire.Resync];
-  /** The latest entry of each key has come. */
+  /** The snapshot is complete. */
   snapshot_end: [message: wire.SnapshotEnd];
-  /** The subscription stands, and is still tried for. */
+  /** An error after which the subscription remains and is retried. */
   error: [message: wire.ErrorMessage];
-  /** Nothing comes any more. */
+  /** Nothing arrives any more. */
   end: [end: End];
 }
 
 /** How a channel is subscribed to. */
 export interface SubscribeOptions {
-  /** Resumes from a position that was kept; `latest()` then has only what follows. */
+  /** Resumes from a stored position; `latest()` then has only the entries after it. */
   since?: wire.Position | string;
-  /** Begins with the latest entry of each key, also in place of what is gone. Default: true, and with `since` false. */
+  /**
+   * Begins with the latest entry of each key, also in place of entries that are gone. Default: true, and with `since`
+   * false.
+   */
   snapshot?: boolean;
   /** Ends the subscription. */
   signal?: AbortSignal;
-  /** How many entries wait for a loop that is slow; the oldest go first, and the loop is told by a gap. Default 10,000. */
+  /**
+   * How many entries may wait for a slow loop; beyond that the oldest are dropped, which the loop sees as a gap.
+   * Default 10,000.
+   */
   queueMax?: number;
   /**
-   * How many ids of entries are remembered, by which what was had before is known again when the gateway cannot say.
-   * Default 10,000, which is what a log keeps, and about a megabyte; 0 where only `latest()` matters.
+   * How many ids of entries are remembered, to recognize repeated entries when the gateway cannot. The default, 10,000,
+   * is the size of a log and takes about a megabyte; 0 if only `latest()` matters.
    */
   idsMax?: number;
 }
 
 /**
- * The entries of one channel, in order and each once, through however many connections.
+ * The entries of one channel, each once and in order, over any number of connections.
  *
- * `for await` gives what comes after the loop began, gaps in their place; it ends with the subscription, and throws a
- * `SubscriptionError` where the gateway refused it. Leaving the loop leaves the subscription as it is.
+ * `for await` yields the entries after the loop began, and the gaps between them. It ends with the subscription, and
+ * throws a `SubscriptionError` if the gateway refused it. Leaving the loop does not end the subscription.
  */
 export interface Subscription<E = wire.Entry> extends Emitter<SubscriptionEvents<E>>, AsyncIterable<E | Gap> {
   /** Its name, such as `zone:pjm`. */
   readonly channel: string;
-  /** How it stands. */
+  /** The state of the subscription. */
   readonly status: SubscriptionStatus;
-  /** Just after the last entry that all handlers have had. */
+  /** The position after the last entry that all handlers have received. */
   readonly position: wire.Position | string | undefined;
-  /** The storage does not serve this channel as it should: what is published at other gateways may come late. */
+  /** Whether the channel's storage is degraded: entries published at other gateways may arrive late. */
   readonly degraded: boolean;
-  /** The latest price of each key. The same map is given until something changes. */
+  /** The latest price of each key. The same map is returned until something changes. */
   latest(): ReadonlyMap<string, Extract<E, { type: 'price_update' }>>;
-  /** Ends it. */
+  /** Ends the subscription. */
   close(): void;
 }
 
 /** What a subscription needs of its connection. */
 export interface Link {
-  /** Sends where there is a connection; the id of the request. */
+  /** Sends if connected, and returns the id of the request. */
   request(type: 'subscribe' | 'unsubscribe', channel: string, more?: object): number | undefined;
-  /** Whether the storage does not serve it as it should. */
+  /** Whether the storage of the channel is degraded. */
   isDegraded(channel: string): boolean;
-  /** It has ended. */
+  /** The subscription has ended. */
   gone(): unknown;
 }
 
-/** A subscription, and what its connection does with it. */
+/** A subscription, and what its connection calls. */
 export interface Held {
-  /** What users have of it. */
+  /** The user's interface. */
   api: Subscription<never>;
-  /** A connection is there. */
+  /** A connection is established. */
   begin(): void;
-  /** It is gone. */
+  /** The connection is lost. */
   lost(): void;
   /** A message about its channel, or an answer to its request. */
   take(message: wire.ServerMessage): void;
-  /** Time went on: removals may be forgotten. */
+  /** Time has passed: removals may be forgotten. */
   forget(now: number): void;
   /** Ends it. */
   end(end: End): void;
-  /** The id of the request that was not answered. */
+  /** Whether this is the id of the unanswered request. */
   asks(id: unknown): boolean;
 }
 
 const KEYED = ['price_update', 'key_removed', 'zone_removed'];
 
-/** Makes a subscription; `options` are those of the one who asked for it. */
+/** Makes a subscription with the user's options. */
 export const hold = (channel: string, options: SubscribeOptions, link: Link): Held => {
   const { since, snapshot = !since, signal, queueMax = 10_000, idsMax = 10_000 } = options;
   const { on, emit } = emitter<SubscriptionEvents<wire.Entry>>();
   const last = table();
-  let ids: string[] = []; // of what was had, in a ring: they are looked for only while something may come again
+  let ids: string[] = []; // of received entries, in a ring; searched only while entries may arrive again
   let oldest = 0;
-  let known: Set<string> | undefined; // the same, while that is so
+  let known: Set<string> | undefined; // the same ids as a set, while entries may arrive again
   const readers = new Set<(item?: wire.Entry | Gap) => void>();
   let position = since;
   let request: number | undefined;
-  let isHere = false; // subscribed, on this connection
-  let begun: Set<string> | undefined; // keys of the snapshot that is coming
+  let isHere = false; // subscribed on this connection
+  let begun: Set<string> | undefined; // keys received so far in the current snapshot
   let isBehind = false;
   let status: SubscriptionStatus = 'waiting';
   let ended: End | undefined;
@@ -222,7 +230,7 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
       read(entry);
       emit('entry', entry, after);
     }
-    position = after; // only now, so that what a handler sees was had
+    position = after; // only now: all handlers have received everything before it
   };
 
   const begin = () => {
@@ -269,7 +277,7 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
         isHere = true;
         isBehind = message.top !== message.offset;
         if (!message.snapshot) begun = undefined;
-      } else if (!isHere) return; // of a subscription of before
+      } else if (!isHere) return; // of an earlier subscription
       if (type === 'unsubscribed') {
         if (message.code) end(message);
       } else if (type === 'subscribed' || type === 'resync' || type === 'snapshot_end') {
@@ -280,7 +288,7 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
           if (recovered && begun) last.keep(begun);
           begun = undefined;
         } else {
-          // Where a snapshot is cut short, another one takes its place, and no more is missing than before.
+          // If a snapshot is cut short and another follows, no more is missing than before.
           if (!recovered && !(begun && message.snapshot)) gap(message.gap, message.snapshot);
           if (message.snapshot) {
             begun = new Set();

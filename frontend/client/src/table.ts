@@ -1,11 +1,11 @@
 import type { KeyRemoved, PriceUpdate, ZoneRemoved } from './zonewire.js';
 
-/** What a table is made of: a price, or a removal, which for all keys has no key. */
+/** An entry of the table: a price, or a removal, which has no key if it removes all keys. */
 export type Keyed = { type: string; key?: string; snapshot?: boolean } & (PriceUpdate | KeyRemoved | ZoneRemoved);
 
 const DAY_MS = 86_400_000;
 
-/** Whether an entry that came late is newer all the same. */
+/** Whether a late entry is newer nevertheless. */
 const isNewer = (entry: Keyed, held: Keyed | undefined): boolean => {
   if (!held) return true;
   const [by, number] = entry.id.split('-') as [string, string];
@@ -14,10 +14,13 @@ const isNewer = (entry: Keyed, held: Keyed | undefined): boolean => {
   return entry.timestamp > held.timestamp || (entry.timestamp === held.timestamp && by > heldBy);
 };
 
-/** The last entry of each key, by the protocol's rule; removals are kept, so that what is late brings nothing back. */
+/**
+ * The last entry of each key, by the protocol's rule; removals are remembered, so that a late price
+ * does not restore its key.
+ */
 export const table = () => {
-  const last = new Map<string, Keyed>(); // that of all keys, `zone_removed`, is at ''
-  let prices: Map<string, PriceUpdate> | undefined; // made when it is asked for
+  const last = new Map<string, Keyed>(); // a removal of all keys, `zone_removed`, is at ''
+  let prices: Map<string, PriceUpdate> | undefined; // made on request
   return {
     take(entry: Keyed): void {
       const key = entry.key ?? '';
@@ -30,13 +33,13 @@ export const table = () => {
       last.set(key, entry);
     },
 
-    /** Takes out what is not among these keys. */
+    /** Removes all keys but these. */
     keep(keys: Set<string>): void {
       for (const key of last.keys()) if (!keys.has(key)) last.delete(key);
       prices = undefined;
     },
 
-    /** Removals are remembered for a day, as gateways do. */
+    /** Forgets removals after a day, as gateways do. */
     forget(now: number): void {
       for (const [key, { type, timestamp }] of last)
         if (type !== 'price_update' && now - Date.parse(timestamp) > DAY_MS) last.delete(key);

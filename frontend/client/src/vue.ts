@@ -24,13 +24,13 @@ const useStore = <V>(storeOf: () => Store<V>): Readonly<ShallowRef<V>> => {
   return view;
 };
 
-/** How the connection is. */
+/** The state of the connection. */
 export const useStatus = (client: Client): Readonly<ShallowRef<Status>> => {
   const store = statusOf(client);
   return useStore(() => store);
 };
 
-/** A zone, as long as the scope is there; null for none. It changes at most once a frame. */
+/** A zone while the scope is active; null for none. Changes at most once per frame. */
 export const useZone = <Own = unknown>(
   client: Client,
   zone: MaybeRefOrGetter<string | null | undefined>,
@@ -40,7 +40,7 @@ export const useZone = <Own = unknown>(
     return name ? channelOf(client, `zone:${name}`) : nothing;
   });
 
-/** An order with its updates, as long as the scope is there; null for none. */
+/** An order with its updates while the scope is active; null for none. */
 export const useOrder = (
   client: Client,
   orderId: MaybeRefOrGetter<string | null | undefined>,

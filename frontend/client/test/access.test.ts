@@ -1,4 +1,4 @@
-// Gateways that ask who one is, with tokens and keys as the program makes them.
+// Gateways with authentication, with tokens and keys as the program makes them.
 
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -10,7 +10,7 @@ import { Access, fastClock, follow, noGateway, until } from './support/real.js';
 
 const price = (n: number) => ({ key: `k${n}`, price: n });
 
-/** A gateway, and clients at it. */
+/** A gateway, and clients of it. */
 const setUp = async (access = new Access()) => {
   const gateway = await access.start();
   gateway.token = access.operator;
@@ -27,7 +27,7 @@ const setUp = async (access = new Access()) => {
 
 const isOpen = (client: Client) => until(() => client.status.state === 'open', () => JSON.stringify(client.status));
 
-/** Follows a zone: the prices that came, and how it ended. */
+/** Follows a zone: the prices that arrived, and how it ended. */
 const record = (client: Client, zone: string) => {
   const sub = client.zone(zone, { snapshot: false });
   const had: number[] = [];
@@ -39,7 +39,7 @@ const record = (client: Client, zone: string) => {
   return { sub, had, gaps, ends };
 };
 
-/** What the client is told of its token. */
+/** What the client is told about its token. */
 const tells = (client: Client) => {
   const told: string[] = [];
   client.on('message', ({ type }) => void (['token_expiring', 'authenticated'].includes(type) && told.push(type)));
@@ -118,7 +118,7 @@ describe('a gateway that asks who one is', { skip: noGateway, concurrency: 4 }, 
     const client = connect(() => {
       if (++asked > 1 && asked < 4) throw new Error('the identity provider is away');
       return access.token('alice', '--role', 'viewer', '--lifetime-s', asked === 1 ? '6' : '600');
-    }, { clock: { ...fastClock(20), now: Date.now } }); // when a token expires is the gateway's to say
+    }, { clock: { ...fastClock(20), now: Date.now } }); // the gateway decides when a token expires
     const told = tells(client);
     await until(() => told.includes('authenticated'), () => `${told} ${JSON.stringify(client.status)}`);
     assert.equal(asked, 4);

@@ -1,4 +1,4 @@
-// The same as with the fake, with gateways as users run them.
+// The client with real gateways, as users run them.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -8,7 +8,7 @@ import { fastClock, follow, Gateway, noGateway, noRedis, Proxy, Redis, until } f
 
 type Numbered = ZoneEntry<{ n: number }>;
 
-/** Everything that a subscription told: the numbers of prices, and gaps. */
+/** Everything that a subscription reported: the numbers of prices, and gaps. */
 const record = (sub: Subscription<Numbered>) => {
   const had: number[] = [];
   const gaps: (number | undefined)[] = [];
@@ -133,7 +133,7 @@ describe('two gateways with one Redis', { skip: noRedis }, () => {
     const sub = client.zone<{ n: number }>('pjm', { snapshot: false });
     const { had, gaps } = record(sub);
     await isLive(sub);
-    at = b; // before any entry came
+    at = b; // before any entry arrived
     client.reconnect();
     for (const n of numbers(1, 10)) await a.publish('pjm', price(n));
     await until(() => had.length === 10, () => `${had}`);
@@ -176,7 +176,7 @@ describe('two gateways with one Redis', { skip: noRedis }, () => {
     await redis.kill();
     await until(() => sub.degraded, 'degraded');
     await say(a, 11, 20);
-    await say(b, 21, 25); // out of this client's reach until Redis is back
+    await say(b, 21, 25); // unreachable for this client until Redis is back
     await until(() => had.length === 20, () => `${had}`);
     client.reconnect();
     await say(a, 26, 28);

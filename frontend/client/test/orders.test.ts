@@ -29,7 +29,7 @@ describe('with a gateway', { skip: noGateway }, () => {
     assert.deepEqual(progress, [10, 30, 50, 70, 75, 90, 100]);
     assert.equal(client.subscriptions.size, 0);
 
-    // It has ended, and is told once more.
+    // The order has ended, and is reported again.
     assert.equal((await watchOrder(client, placed!.toUpperCase())).offset, end.offset);
 
     const wrong = await placeOrder(client, { ...swap, amount: -1 }).catch((error: OrderError) => error);
@@ -89,7 +89,7 @@ test('is sent again with the same key where the answer says "later", and with th
   const placed = placeOrder(client, swap, { fetch });
   await until(() => client.subscriptions.size, 'watched');
   await settle();
-  // What is kept of it is gone, and it has ended.
+  // Its stored updates are gone, and it has ended.
   gateway.socket.say({ type: 'unsubscribed', channel: `order:${orderId}`, code: 'finished' });
   assert.deepEqual(await placed, { type: 'confirmed', progress: 100 });
   assert.deepEqual(requests.map(({ url }) => url.replace('https://gateway.test/base', '')), [

@@ -1,11 +1,11 @@
-// Twelve races of clients that reconnect, each as it was met in the field.
+// Twelve races of reconnecting clients, each of which occurred in the field.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { listen, price, setUp, settle } from './support/fake.js';
 
-/** A promise that is settled by hand. */
+/** A promise that the test settles. */
 const deferred = <T>() => {
   let resolve!: (value: T) => void;
   let reject!: (error: Error) => void;
@@ -33,7 +33,7 @@ test('1: a token that comes after its connection is gone is not used for the nex
   await settle();
   assert.deepEqual(gateway.socket.protocols, ['zonewire.v1', 'bearer.new']);
 
-  // A renewal is of its connection, too.
+  // A renewal belongs to its connection too.
   gateway.socket.greet({ subject: 'alice' });
   gateway.socket.say({ type: 'token_expiring', expires_at: '2026-11-21T03:41:47Z' });
   gateway.socket.drop();
@@ -62,7 +62,7 @@ test('2: reconnecting does not double renewals', async () => {
   assert.equal(asked, 3 + 4, 'one for each connection, and one for each renewal');
 });
 
-test('3: who was away while the token expired comes back with a new one', async () => {
+test('3: a client that was away while its token expired comes back with a new one', async () => {
   let asked = 0;
   const { gateway, clock, page } = setUp({ token: () => `t${++asked}` });
   await settle();
@@ -80,7 +80,7 @@ test('3: who was away while the token expired comes back with a new one', async 
   assert.deepEqual(gateway.socket.protocols, ['zonewire.v1', 'bearer.t3']);
 });
 
-test('4: a fixed token is shown again after the gateway let it go, and nobody comes as nobody', async () => {
+test('4: a fixed token is presented again after the gateway let it go, unless it is invalid', async () => {
   const { gateway, clock, said } = setUp({ token: 'fixed' });
   await settle();
   gateway.socket.greet({ subject: 'alice' });
@@ -91,7 +91,7 @@ test('4: a fixed token is shown again after the gateway let it go, and nobody co
   gateway.socket.greet({ subject: 'alice' });
   assert.deepEqual(said(), ['connecting', 'open', 'waiting', 'connecting', 'open']);
 
-  // That it is not valid is final for a fixed one.
+  // An invalid fixed token is final.
   gateway.socket.drop(4501, 'unauthorized');
   await clock.advance(120_000);
   assert.equal(said().at(-1), 'failed');
@@ -195,7 +195,7 @@ test('7: an overdue timer does not end a healthy connection', async () => {
   assert.equal(gateway.sockets.length, 1);
 });
 
-test('7: a connection that is dead is found all the same', async () => {
+test('7: a dead connection is still found', async () => {
   const { gateway, clock, client, states } = setUp();
   await settle();
   gateway.socket.greet();
@@ -302,7 +302,7 @@ test('10: an address or a token that cannot be had once does not end the attempt
   assert.deepEqual([never.client.status.state, never.client.status.reason], ['waiting', 'timed out']);
 });
 
-test('11: what is subscribed to while the token is fetched is subscribed to once', async () => {
+test('11: a channel subscribed to while the token is fetched is subscribed to once', async () => {
   const token = deferred<string>();
   const { gateway, client } = setUp({ token: () => token.promise });
   gateway.subscribes();
@@ -319,7 +319,7 @@ test('11: what is subscribed to while the token is fetched is subscribed to once
   assert.deepEqual(heard, [1]);
 });
 
-test('12: nothing is kept to be sent when there is a connection again', async () => {
+test('12: nothing is queued for the next connection', async () => {
   const { gateway, clock, client } = setUp();
   assert.equal(client.send({ type: 'ping' }), false);
   await settle();

@@ -199,7 +199,7 @@ test('an awakening ends the wait, but not one that the gateway asked for', async
   assert.equal(client.status.state, 'connecting');
 });
 
-test('what a gateway said of its end is not taken for that of the next one', async () => {
+test('what a gateway said about its end does not apply to the next one', async () => {
   const { gateway, clock, client } = setUp();
   await settle();
   gateway.socket.greet();
@@ -378,7 +378,7 @@ test('what is not JSON ends the connection, and nothing is lost by it', async ()
   assert.deepEqual([client.status.state, client.status.reason], ['waiting', 'not JSON']);
 });
 
-test('an address that is none is refused at once', () => {
+test('an invalid address is refused at once', () => {
   const { WebSocket } = setUp().gateway;
   assert.throws(() => connect('localhost:8080', { WebSocket }), /not an address: localhost:8080/);
   assert.throws(() => connect('/relative', { WebSocket }), /Invalid URL/);

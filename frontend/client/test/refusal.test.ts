@@ -50,7 +50,7 @@ describe('a gateway that refuses', { skip: noGateway }, () => {
   });
 });
 
-test('what stands between and is no gateway is no refusal', async () => {
+test('an answer that is not from a gateway is no refusal', async () => {
   const url = await answering((_, response) => response.writeHead(404, { 'content-type': 'text/html' }).end('<h1>404</h1>'));
   assert.deepEqual(await refusal(url), { code: 1006, reason: `${url} answers 404, and is no gateway` });
   const client = follow(url, { refusal, clock: fastClock(100) });

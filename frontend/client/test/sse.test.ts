@@ -55,7 +55,7 @@ test('asks for a stream of what is subscribed to, in one go, with the token in a
   assert.equal(gateway.streams.length, 2);
 });
 
-test('another subscription takes another stream, which goes on where that one was, and says nothing of it', async () => {
+test('another subscription takes another stream, which goes on where the first one was, silently', async () => {
   const { gateway, client, a, heard } = await following();
   const told: unknown[] = [];
   for (const type of ['subscribed', 'resync', 'status'] as const) a.on(type, (what) => told.push(what));
@@ -197,7 +197,7 @@ test('a channel that is refused ends alone', async () => {
     await settle();
     assert.deepEqual(ends.map(({ code }) => code), [told]);
   }
-  // One that was followed, and may be no more; and what a stream says of one.
+  // A channel that was followed and no longer may be, and an error on a stream.
   gateway.stream.greet();
   gateway.stream.say({ type: 'unsubscribed', channel: 'zone:b', code: 'forbidden' });
   await settle();
@@ -224,7 +224,7 @@ test('a gateway that refuses for good is left, and so are others only for a whil
     [503, { code: 'too_many_connections' }, { 'retry-after': '7' }, 'waiting', 4005],
     [503, { code: 'shutting_down' }, { 'retry-after': '7' }, 'waiting', 4000],
     [500, { code: 'internal' }, {}, 'waiting', 1006],
-    // Of whatever lies between.
+    // From an intermediary.
     [403, undefined, {}, 'waiting', 1006],
     [502, undefined, {}, 'waiting', 1006],
     [200, undefined, {}, 'waiting', 1006],
@@ -363,7 +363,7 @@ test('one that is refused is followed by events within the same attempt; and the
   streams.stream.greet();
   await settle();
   streams.stream.greet();
-  // The heartbeats of ten minutes.
+  // Ten minutes of heartbeats.
   for (let n = 0; n < 20; n++) {
     streams.stream.say({ type: 'heartbeat', timestamp: '' });
     await clock.advance(30_000);
@@ -422,7 +422,7 @@ test('where neither gets through, it is as without events', async () => {
   sockets.socket.drop(1006, 'timed out');
   await settle();
   assert.deepEqual([client.status.state, client.status.attempt], ['waiting', 2]);
-  // What the gateway itself says of a token holds for both.
+  // What the gateway itself says about a token holds for both.
   await clock.advance(2_500);
   sockets.socket.drop();
   await settle();

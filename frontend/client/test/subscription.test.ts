@@ -12,7 +12,7 @@ const greeted = async (options?: Parameters<typeof setUp>[0]) => {
   return set;
 };
 
-/** The answer to the newest `subscribe`, and what it is about. */
+/** Answers the newest `subscribe`. */
 const subscribed = (socket: FakeSocket, more: object = {}) => {
   const { id, channels } = socket.of('subscribe').at(-1);
   socket.say({ type: 'subscribed', id, channel: channels[0], epoch: 'e1', offset: 0, top: 0, recovered: true, gap: 0, ...more });
@@ -62,14 +62,14 @@ test('what is missing is told, with its number where there is one', async () => 
   assert.deepEqual(heard, [{ ...gap, missed: 7 }, 11, gap, gap, 1]);
 });
 
-test('what was had is dropped from a recovered false until a recovered true, and only then', async () => {
+test('repeated entries are dropped from a recovered false until a recovered true, and only then', async () => {
   const { gateway, clock, client } = await greeted();
   const sub = client.zone('pjm', { snapshot: false });
   const heard = listen(sub);
   subscribed(gateway.socket);
   gateway.socket.say(price(1));
   gateway.socket.say(price(2));
-  gateway.socket.say(price(3, { id: 'g1-2' })); // nothing is dropped on suspicion
+  gateway.socket.say(price(3, { id: 'g1-2' })); // nothing is dropped without a warning
   gateway.socket.drop();
   await clock.advance(1_500);
   gateway.socket.greet();
@@ -104,7 +104,7 @@ test('remembers as many ids as it is told to', async () => {
   for (const offset of [3, 2, 1]) gateway.socket.say(price(offset));
   assert.deepEqual(heard.map((one) => one.type ?? one), [1, 2, 3, 'gap', 1]);
 
-  // Also behind a snapshot, with which they begin anew.
+  // Also after a snapshot, which starts over.
   gateway.socket.say({ type: 'resync', channel: 'zone:pjm', old_epoch: 'e2', epoch: 'e3.s', offset: 0, recovered: false, snapshot: true });
   gateway.socket.say({ type: 'snapshot_end', channel: 'zone:pjm', epoch: 'e3', offset: 0, recovered: false });
   heard.length = 0;
@@ -141,7 +141,8 @@ test('begins with a snapshot, which what follows is merged with, and shows what 
     { 'zone:pjm': { epoch: 'e1', offset: 11 } }, true,
   ]);
 
-  // The position is of a log that is gone: the channel begins anew, and once more before it has ended.
+  // The position is in a log that is gone: the channel starts over, and again before the snapshot has
+  // ended.
   subscribed(gateway.socket, { epoch: 'e2.s', offset: 2, top: 2, recovered: false, gap: undefined, snapshot: true });
   snapshot(1, 'A', { id: 'h-1', price: 41 });
   gateway.socket.say({ type: 'resync', channel: 'zone:pjm', old_epoch: 'e2.s', epoch: 'e3.s', offset: 2, recovered: false, snapshot: true });
@@ -153,7 +154,7 @@ test('begins with a snapshot, which what follows is merged with, and shows what 
   snapshot(3, 'D', { id: 'h-3', price: 43 });
   gateway.socket.say({ type: 'snapshot_end', channel: 'zone:pjm', epoch: 'e4', offset: 3, recovered: true });
   assert.deepEqual(shown(sub), { D: 43 });
-  // What was had before a snapshot began does not count.
+  // Entries from before a snapshot do not count.
   const heard = listen(sub);
   gateway.socket.say({ type: 'resync', channel: 'zone:pjm', old_epoch: 'e4', epoch: 'e5.s', offset: 3, recovered: false, snapshot: true });
   snapshot(3, 'D', { id: 'h-3', price: 43, missedBefore: true });
@@ -179,7 +180,7 @@ test('a snapshot that is cut short is followed by another one, and no gap is tol
   assert.deepEqual(shown(sub), { B: 11 });
   assert.deepEqual(heard, [3, 11]);
 
-  // Nor does one that was cut short go on where none follows.
+  // Nor does a snapshot that was cut short continue if none follows.
   gateway.socket.say({ type: 'resync', channel: 'zone:pjm', old_epoch: 'e1', epoch: 'e2.s', offset: 12, recovered: false, snapshot: true });
   gateway.socket.drop();
   await clock.advance(2_500);
@@ -213,7 +214,7 @@ test('catches up before it is live', async () => {
   assert.deepEqual(heard, ['catching_up', 'live', 'waiting']);
 });
 
-/** The rule as the protocol writes it out. */
+/** The rule exactly as in the protocol document. */
 const reference = () => {
   const last = new Map<string, any>();
   const isNewer = (entry: any, held: any) => {
@@ -296,7 +297,7 @@ test('entries of a kind that only a newer gateway knows count', async () => {
   assert.deepEqual(sub.position, { epoch: 'e1', offset: 1 });
 });
 
-test('what comes of a subscription of before is not taken for the new one', async () => {
+test('messages of an earlier subscription are not taken for the new one', async () => {
   const { gateway, client } = await greeted();
   const first = client.zone('pjm', { snapshot: false });
   const heardFirst = listen(first);
@@ -315,7 +316,7 @@ test('what comes of a subscription of before is not taken for the new one', asyn
   assert.deepEqual(gateway.socket.sent.map(({ type, id }) => [type, id]), [['subscribe', 1], ['unsubscribe', 2], ['subscribe', 3]]);
 });
 
-test('what has ended and is closed all the same takes nothing from who came after it', async () => {
+test('closing a subscription that has ended leaves its successor alone', async () => {
   const { gateway, client } = await greeted();
   const first = client.zone('pjm');
   subscribed(gateway.socket);
@@ -376,7 +377,7 @@ test('an error that is temporary leaves the request as it is', async () => {
   assert.equal(sub.status, 'live');
 });
 
-test('errors that belong to nothing are told by the client', async () => {
+test('errors of no subscription are reported by the client', async () => {
   const { gateway, client } = await greeted();
   const errors: string[] = [];
   client.on('error', ({ code }) => errors.push(code));
@@ -426,7 +427,7 @@ test('a renewal whose key the gateway does not know yet is made again, on the sa
   assert.equal(gateway.socket.of('auth').length, 0, 'the one of before is not its own');
 });
 
-test('who has no token where one is needed does not go on, and asks for none in the name of nobody', async () => {
+test('a client without a required token stops, and subscribes to nothing', async () => {
   const { gateway, client } = setUp();
   client.zone('pjm');
   await settle();
@@ -445,11 +446,11 @@ test('who has no token where one is needed does not go on, and asks for none in 
   assert.deepEqual(other.gateway.socket.protocols, ['zonewire.v1', 'bearer.good']);
 });
 
-test('a token that no header takes is not told to anybody', async () => {
+test('a token that is invalid in a header is not quoted', async () => {
   const { gateway, client } = setUp({ token: 'with space and ünlaut' });
   await settle();
   assert.equal(gateway.sockets.length, 0);
-  assert.equal(client.status.reason, 'the token has characters that no header takes');
+  assert.equal(client.status.reason, 'the token has characters that are invalid in a header');
 });
 
 test('knows which channels an outage is about', async () => {

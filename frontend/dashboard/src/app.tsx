@@ -1,4 +1,5 @@
-// The frame around the views: the bar, the state in its corner, the banner, and what screen readers are told.
+// The frame around the views: the bar, the state in its corner, the banner, and announcements for screen
+// readers.
 import { useSignal } from '@preact/signals';
 import type { ComponentChildren } from 'preact';
 import { useEffect } from 'preact/hooks';
@@ -83,7 +84,7 @@ function View({ view }: { view: string }) {
   const right = known?.[2] ?? null;
   if (!known) return <Alone title="There is nothing here">The address names no view of this page.</Alone>;
   if (right !== null && may.value === null) return <main id="main" class="lost"><p class="dim">Asking what your token allows …</p></main>;
-  if (right !== null && !may.value![right]) return <Alone title={known[1]}>{session.value.subject === '' ? 'This is for those who log in.' : right === 'order' ? 'Your token does not let you see or place orders.' : 'Your token does not let you see how the gateway does.'}</Alone>;
+  if (right !== null && !may.value![right]) return <Alone title={known[1]}>{session.value.subject === '' ? 'This needs a login.' : right === 'order' ? 'Your token does not let you see or place orders.' : 'Your token does not let you see how the gateway is doing.'}</Alone>;
   return view === 'prices' ? <Prices /> : view === 'events' ? <Events /> : view === 'orders' ? <Orders /> : view === 'registries' ? <Registries /> : <Gateway />;
 }
 
@@ -105,7 +106,7 @@ function Banner() {
   );
 }
 
-/** Who one is, where that matters. */
+/** The user, if the gateway has authentication. */
 function Login() {
   const { asks, subject, expires } = session.value;
   if (asks === 'nobody' || isShut.value) return null;

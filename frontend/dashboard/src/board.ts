@@ -1,40 +1,40 @@
-// What the board shows: the latest price of each key of the zones that are followed. Which price that is, the
-// client library says; here are the numbers of it, and what a line needs. It is plain data, brought up to date
-// once a frame; only what is coarse (columns, counts) is a signal.
+// The data of the board: the latest price of each key of the followed zones. The client library decides which
+// price that is; here are its numbers, and what a row needs. All of it is plain data, updated once per frame;
+// only coarse facts (columns, counts) are signals.
 import { signal } from '@preact/signals';
 import type { PriceUpdate } from '../../../docs/schema/zonewire';
 import { decimalsOf } from './format';
 import { ask } from './frames';
 import { Series } from './series';
 
-/** The numbers that a price may have, in the order of their columns. */
+/** The numbers that a price may have, in column order. */
 export const FIELDS = ['price', 'bid', 'ask', 'energy', 'congestion', 'loss'] as const;
 export type Field = (typeof FIELDS)[number];
 
-/** A price as it comes, with what its publisher adds. */
+/** A price as it arrives, with the publisher's own fields. */
 export type Price = PriceUpdate & { simulated?: unknown };
 
 export const SPARK_MS = 5 * 60_000;
 
 export class Row {
   entry: Price | null = null;
-  /** What its publisher says of when. */
+  /** The publisher's time. */
   at = 0;
   /** The price, or the middle of the quote. */
   level: number | null = null;
-  /** Against the price before; null where there was none. */
+  /** The change from the previous price; null if there was none. */
   change: number | null = null;
-  /** How long its prices usually are apart, in milliseconds; 0 where that is not known. */
+  /** The usual interval between its prices, in milliseconds; 0 if unknown. */
   interval = 0;
-  /** Counts what was taken, so that who draws sees what has changed. */
+  /** Counts updates, so that drawing code notices them. */
   version = 0;
-  /** The levels of the two newest prices that came, and when the newest was. */
+  /** The levels of the two newest prices received, and the time of the newest. */
   came: number | null = null;
   before: number | null = null;
   cameAt = 0;
   readonly spark = new Series(200, 2000);
   readonly name: string;
-  /** What it is sorted by: numbers within it by their value. */
+  /** The sort key: numbers within it sort by value. */
   readonly order: string;
 
   constructor(readonly zone: string, readonly key: string) {
@@ -50,7 +50,7 @@ export class Row {
   get isSimulated(): boolean { return this.entry?.simulated === true; }
   get isLate(): boolean { return this.entry?.late === true; }
 
-  /** Whether it is older than it should be. */
+  /** Whether it is older than expected. */
   isStale(now: number): boolean {
     return this.interval > 0 && now - this.at > Math.max(10_000, 3.5 * this.interval);
   }
@@ -75,16 +75,16 @@ class Zone {
 
 export class Board {
   private readonly zones = new Map<string, Zone>();
-  /** Which columns have something to show. */
+  /** Which columns have values. */
   readonly columns = signal<Field[]>(['price']);
   readonly keys = signal(0);
   readonly isSimulated = signal(false);
-  /** Rows came or went. */
+  /** Counts the rows that appeared or disappeared. */
   version = 0;
-  /** Told of each price that comes, in its order. */
+  /** Called with each price in the order of arrival. */
   readonly listeners = new Set<(row: Row, at: number, level: number) => void>();
 
-  /** A zone is followed; `latest` has its prices. */
+  /** Follows a zone; `latest` has its prices. */
   follow(name: string, latest: Latest): void {
     const zone = new Zone();
     zone.latest = latest;
@@ -115,14 +115,14 @@ export class Board {
     return this.zones.get(zone)?.decimals[field] ?? 2;
   }
 
-  /** Something has come, or the zone has begun anew: its table is read in the next frame. */
+  /** Something has arrived, or the zone has started over: its table is read in the next frame. */
   due(name: string): void {
     const zone = this.zones.get(name);
     if (zone) zone.isDue = true;
     ask();
   }
 
-  /** A price as it comes: also one that is late, which goes where it belongs in time. */
+  /** Takes a price as it arrives, also a late one, which is sorted in by time. */
   take(name: string, entry: Price): void {
     const zone = this.zones.get(name);
     const level = levelOf(entry);
@@ -134,7 +134,7 @@ export class Board {
         const gap = at - row.cameAt;
         row.interval = row.interval === 0 ? gap : row.interval + 0.2 * (gap - row.interval);
       }
-      // A snapshot says again what is known.
+      // A snapshot repeats what is known.
       if (row.came !== null && (entry.snapshot !== true || at > row.cameAt)) row.before = row.came;
       row.came = level;
       row.cameAt = at;
@@ -145,7 +145,7 @@ export class Board {
     ask();
   }
 
-  /** Brings the rows up to date with the tables; once a frame. */
+  /** Updates the rows from the tables, once per frame. */
   sync(): void {
     for (const [name, zone] of this.zones) {
       if (!zone.isDue) continue;
@@ -182,7 +182,7 @@ export class Board {
     row.version += 1;
   }
 
-  /** Prices of the log, which are older than what is shown: for the small lines, and for the changes. */
+  /** Takes prices of the log, which are older than those shown, for the sparklines and the changes. */
   backfill(name: string, entries: Iterable<{ type: string; key?: string; timestamp: string }>): void {
     const zone = this.zones.get(name);
     const previous = new Map<Row, { level: number; at: number }>();

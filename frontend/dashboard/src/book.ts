@@ -1,15 +1,16 @@
-// An order book, as its last snapshot and what follows on it make it. It knows no gateway and no page.
+// An order book, built from a snapshot and the changes after it. This file knows neither a gateway nor
+// a page.
 import type { Digits, Orderbook } from '../../../docs/schema/zonewire';
 
-/** A price, and how much is offered there; with the digits that came. */
+/** A price, and the size offered there, with the digits that arrived. */
 export interface Level { price: number; size: number; priceText: string; sizeText: string }
 
-/** What became of a change: `old` was had before, `hole` does not follow on what is here. */
+/** The result of a change: `old` was known already, `hole` does not follow the last change. */
 export type Taken = 'whole' | 'applied' | 'old' | 'hole';
 
 const LEVELS_MAX = 5000;
 
-/** Levels in the order of how good they are, the best first. */
+/** Levels sorted from best to worst. */
 class Side {
   levels: Level[] = [];
   constructor(private readonly sign: 1 | -1) {}
@@ -29,14 +30,14 @@ class Side {
       return;
     }
     levels.splice(from, isThere ? 1 : 0, { price, size, priceText: String(priceGiven), sizeText: String(sizeGiven) });
-    // The worst go.
+    // Drop the worst.
     if (levels.length > LEVELS_MAX) levels.pop();
   }
 }
 
 export class Book {
   private readonly sides = { bids: new Side(-1), asks: new Side(1) };
-  /** Of the last change in it; null where there is no book. */
+  /** The number of the last change; null without a book. */
   sequence: number | null = null;
 
   get bids(): readonly Level[] { return this.sides.bids.levels; }
@@ -59,28 +60,34 @@ export class Book {
   }
 }
 
-/** What `BookReader` needs to know of an entry. */
+/** The parts of an entry that `BookReader` needs. */
 export interface BookEntry { offset: number; timestamp: string; snapshot?: boolean; late?: boolean; data: Orderbook }
 
-/** Changes that wait for those before them; past it they go, and the next snapshot begins anew. */
+/**
+ * How many changes may wait for missing ones; beyond that they are dropped, and the book starts over
+ * with the next snapshot.
+ */
 const PENDING_MAX = 2000;
 
-/** Keeps a book by what a channel tells of it, with a view of the log for what lies behind its first snapshot. */
+/**
+ * Maintains a book from the entries of a channel, and reads the log for entries before its first
+ * snapshot.
+ */
 export class BookReader {
   readonly book = new Book();
-  /** When it was last as the exchange has it. */
+  /** When the book was last complete and current. */
   at = 0;
-  /** Something before the newest change is missing: what is here is of `at`. */
+  /** Whether changes before the newest one are missing, so that the book is as of `at`. */
   isBehind = false;
-  /** Counts changes, so that who draws sees them. */
+  /** Counts changes, so that drawing code notices them. */
   version = 0;
   private offset = 0;
   private pending: BookEntry[] = [];
   private fills = 0;
-  /** Since the channel began anew a whole book has come. */
+  /** Whether a whole book has arrived since the channel started over. */
   private hasCome = true;
 
-  /** `read` gives what the log has of this book behind a position, oldest first, up to an offset. */
+  /** `read` returns the log's entries of this book after a position, oldest first, up to an offset. */
   constructor(private readonly read: (epoch: string, after: number, upTo: number) => Promise<BookEntry[]>, private readonly changed: () => void) {}
 
   take(entry: BookEntry): void {
@@ -101,18 +108,21 @@ export class BookReader {
     this.changed();
   }
 
-  /** The channel begins anew: what is here may be of another life of the log. */
+  /** The channel starts over: the present book may be from another epoch. */
   begin(): void {
     this.hasCome = false;
     this.pending = [];
     this.fills += 1;
   }
 
-  /** The snapshot has come, as the log was at a position: what the log has between the book and that is read. */
+  /**
+   * The snapshot is complete, as of a position: reads the log's entries between the book and that
+   * position.
+   */
   async snapshotEnd(epoch: string, offset: number): Promise<void> {
     if (this.book.sequence === null) return;
     if (!this.hasCome) {
-      // The log has no book any more; the one that is here stays, and says of when it is.
+      // The log has no whole book any more; the present one stays, with its time.
       this.isBehind = true;
       this.version += 1;
       this.changed();
@@ -139,7 +149,7 @@ export class BookReader {
     return taken;
   }
 
-  /** What waited and follows now is taken. */
+  /** Applies waiting changes that follow now. */
   private follow(): void {
     const waiting = this.pending;
     this.pending = [];

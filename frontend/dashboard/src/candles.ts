@@ -1,4 +1,4 @@
-// Candles of one market by their intervals: the newest ones, one for each time that one begins.
+// Candles of one market by interval: the newest ones, one per start time.
 import type { Candle } from '../../../docs/schema/zonewire';
 
 export interface CandleEntry { timestamp: string; data: Candle }
@@ -7,7 +7,9 @@ export interface Drawn { open: number; high: number; low: number; close: number;
 
 const KEPT = 240;
 
-/** A time as publishers give it: RFC 3339, or a number since 1970 in a unit that its size tells. */
+/**
+ * A time as publishers write it: RFC 3339, or a number since 1970 whose size determines the unit.
+ */
 function timeOf(given: Candle['openTime']): number {
   const value = Number(given);
   if (!Number.isFinite(value)) return Date.parse(String(given));
@@ -16,11 +18,11 @@ function timeOf(given: Candle['openTime']): number {
 }
 
 export class Candles {
-  /** By interval, the oldest first. */
+  /** By interval, oldest first. */
   readonly by = new Map<string, Drawn[]>();
   version = 0;
 
-  /** An older word of a candle does not take the place of a newer one. */
+  /** Adds or updates a candle; older versions do not replace newer ones. */
   take({ data, timestamp }: CandleEntry): void {
     const begins = timeOf(data.openTime);
     if (!Number.isFinite(begins)) return;
@@ -38,7 +40,7 @@ export class Candles {
     this.version += 1;
   }
 
-  /** The shortest first. */
+  /** The intervals, shortest first. */
   intervals(): string[] {
     return [...this.by.keys()].sort((a, b) => lengthOf(a) - lengthOf(b));
   }

@@ -1,5 +1,5 @@
-// What happens on markets: which there are and their tickers, how exchanges are reached, and of one market its book,
-// its trades and its candles. Plain data, which is drawn once a frame; only what is coarse is a signal.
+// Market data: the markets with their tickers, the states of exchanges, and for one market its book, trades and
+// candles. Plain data that is drawn once per frame; only coarse facts are signals.
 import { signal } from '@preact/signals';
 import type { Entries, ExchangeEvent, OrderbookEvent, Position, TickerEvent, TradeEvent } from '../../../docs/schema/zonewire';
 import { eventChannel } from 'zonewire/events';
@@ -37,34 +37,34 @@ export class MarketRow {
     return price !== undefined ? Number(price) : bid !== undefined && offer !== undefined ? (Number(bid) + Number(offer)) / 2 : null;
   }
 
-  /** Against the first price of its day, in per cent; null where that is not told. */
+  /** The change from the first price of its day, in per cent; null if unknown. */
   get change(): number | null {
     const open = Number(this.ticker?.open);
     return this.last === null || !(open > 0) ? null : (100 * (this.last - open)) / open;
   }
 }
 
-/** How an exchange is reached, as the newest event of it says. */
+/** The state of the connection to an exchange, by its newest event. */
 export interface ExchangeState {
   exchange: string;
   state: 'connected' | 'disconnected' | 'reconnecting' | '';
-  /** Since when it is connected, or is not. */
+  /** Since when it has been connected or disconnected. */
   since: number;
-  /** The time of the event that says so. */
+  /** The time of the newest event about the state. */
   at: number;
   detail: string;
-  /** The newest error that came. */
+  /** The newest error. */
   error: string;
   errorAt: number;
 }
 
-/** So many markets are kept, as many as a type of events may have by default; with more the list says so. */
+/** How many markets are listed, as many as a type of events may have by default; the list says if there are more. */
 export const MARKETS_MAX = 10_000;
 const LATEST_PAGE = 1000;
 
 export class Markets {
   readonly rows = new Map<string, MarketRow>();
-  /** Markets came. */
+  /** Counts new markets. */
   version = 0;
   readonly count = signal(0);
   readonly exchanges = signal<readonly ExchangeState[]>([]);
@@ -76,7 +76,7 @@ export class Markets {
     this.tickers = listen(eventChannel('ticker'), 'tickers', { entry: (entry) => { if (entry.type === 'ticker') this.ticker(entry); } }, { idsMax: 0 });
     this.states = (['connected', 'disconnected', 'reconnecting', 'error'] as const).map((kind) =>
       listen(eventChannel(`exchange:${kind}`), 'states of exchanges', { entry: (entry) => { if (entry.type.startsWith('exchange:')) this.exchange(kind, entry as ExchangeEvent); } }, { idsMax: 100 }));
-    // Markets that have no tickers are known by their last trades and books.
+    // Markets without tickers are known by their last trades and books.
     for (const type of ['trade', 'orderbook']) void this.learn(type);
   }
 
@@ -108,7 +108,7 @@ export class Markets {
       for (const { data } of entries as { data?: { exchange: string; symbol: string } }[]) if (data) this.row(data.exchange, data.symbol);
       ask();
     } catch (error) {
-      // What the token does not allow is said where it would be.
+      // Missing rights are reported where the markets would be.
       if (!(error instanceof Problem && (error.status === 401 || error.status === 403))) this.problem.value = `Markets that have no tickers are not listed: ${words(error)}`;
     }
   }
@@ -122,10 +122,10 @@ export class Markets {
       if (at < before.errorAt) return;
       [now.error, now.errorAt] = [`${code === undefined ? '' : `${code}: `}${reason}`, at];
     } else {
-      // Of one and the same time the later step counts.
+      // At equal times the later step counts.
       if (at < before.at || (at === before.at && STEPS.indexOf(kind) < STEPS.indexOf(before.state))) return;
       now.state = kind;
-      // Since when it is away, not since the newest try.
+      // Since when it has been disconnected, not since the newest attempt.
       if (before.since === 0 || kind === 'connected' || before.state === 'connected') now.since = at;
       now.at = at;
       now.detail = kind === 'reconnecting' ? `${attempt === undefined ? '' : `try ${attempt}`}${delayMs === undefined ? '' : `, after ${duration(Math.max(1000, delayMs))}`}${reason === '' ? '' : `: ${reason}`}` : reason;
@@ -141,11 +141,11 @@ const EXCHANGES_MAX = 256;
 export class Trades {
   readonly tape = new Tape();
   readonly listening = signal<Listening | null>(null);
-  /** So many lines are from the log. */
+  /** How many lines are from the log. */
   before = 0;
   private isOver = false;
 
-  /** `came` is told of the market of each trade that comes. */
+  /** `came` is called with the market of each trade that arrives. */
   constructor(private readonly market: { exchange: string; symbol: string } | null, private readonly came: (exchange: string, symbol: string) => void) { void this.begin(); }
 
   stop(): void {
@@ -153,12 +153,12 @@ export class Trades {
     this.listening.peek()?.stop();
   }
 
-  /** What the log has comes first, and what follows on it after that. */
+  /** Reads trades from the log first, then follows the channel. */
   private async begin(): Promise<void> {
     const { market } = this;
     const page = await get<Entries>(`api/events/trade/history?limit=${TRADES_PAGE}`).catch((error: unknown) => {
-      // What the token does not allow is said of the channel.
-      if (!(error instanceof Problem && (error.status === 401 || error.status === 403))) this.missing('Trades of before cannot be read');
+      // Missing rights are reported for the channel.
+      if (!(error instanceof Problem && (error.status === 401 || error.status === 403))) this.missing('Earlier trades cannot be read');
       return null;
     });
     if (this.isOver) return;
@@ -194,10 +194,10 @@ export class Trades {
   }
 }
 
-/** So many of the newest trades in the log are looked through for those of a market. */
+/** How many of the newest trades in the log are searched for those of a market. */
 const TRADES_PAGE = 500;
 
-/** Pages of the log that are read for what lies behind the first snapshot of a book. */
+/** How many pages of the log are read for entries before the first snapshot of a book. */
 const FILL_PAGES_MAX = 10;
 const FILL_PAGE = 1000;
 
@@ -213,7 +213,7 @@ export class MarketBook {
       entry: (entry) => { if (entry.type === 'orderbook') this.reader.take(entry as OrderbookEvent & BookEntry); },
       begin: () => this.reader.begin(),
       whole: ({ epoch, offset }) => {
-        this.reader.snapshotEnd(epoch, offset).then(() => { this.problem.value = ''; }, (error: unknown) => { this.problem.value = `What lies behind the last whole book cannot be read: ${words(error)}`; });
+        this.reader.snapshotEnd(epoch, offset).then(() => { this.problem.value = ''; }, (error: unknown) => { this.problem.value = `The changes since the last whole book cannot be read: ${words(error)}`; });
       },
     }, { idsMax: 0 });
   }
@@ -233,7 +233,7 @@ export class MarketBook {
   }
 }
 
-/** The candles of one market, of whatever intervals there are. */
+/** The candles of one market, of all its intervals. */
 export class MarketCandles {
   readonly candles = new Candles();
   readonly problem = signal('');
@@ -251,19 +251,19 @@ export class MarketCandles {
     ask();
   }
 
-  /** The newest ones that the log has. */
+  /** Reads the newest candles from the log. */
   private async read(): Promise<void> {
     try {
       const { entries } = await get<Entries>('api/events/candle/history?limit=1000');
       for (const entry of entries as unknown as (CandleEntry & { type: string })[]) if (entry.type === 'candle' && entry.data.exchange === this.exchange && entry.data.symbol === this.symbol) this.candles.take(entry);
       ask();
     } catch (error) {
-      this.problem.value = `Candles of before cannot be read: ${words(error)}`;
+      this.problem.value = `Earlier candles cannot be read: ${words(error)}`;
     }
   }
 }
 
-/** How an exchange is reached, in a sentence. */
+/** The state of an exchange in a sentence. */
 export function exchangeInWords({ state, since, detail }: ExchangeState): string {
   const at = clock(since - skew.peek());
   if (state === 'connected') return `connected since ${at}`;

@@ -3,14 +3,14 @@
 const MINUS = '−';
 const NONE = '–';
 
-/** A number with so many decimals, and commas between thousands. */
+/** A number with this many decimals, and commas between thousands. */
 export function fixed(value: number | null | undefined, decimals: number): string {
   if (value === null || value === undefined || !Number.isFinite(value)) return NONE;
-  // Beyond this toFixed writes exponents, and digits that nobody sent.
+  // Beyond this, toFixed would write exponents, and digits that nobody sent.
   if (Math.abs(value) >= 1e15) return String(value).replace('-', MINUS);
   const text = Math.abs(value).toFixed(decimals);
   const grouped = text.length < decimals + (decimals > 0 ? 5 : 4) ? text : group(text);
-  // What rounds to zero has no sign.
+  // A number that rounds to zero has no sign.
   return value < 0 && Number(text) !== 0 ? MINUS + grouped : grouped;
 }
 
@@ -20,7 +20,7 @@ function group(text: string): string {
   return whole.replace(/\B(?=(\d{3})+$)/g, ',') + (point < 0 ? '' : text.slice(point));
 }
 
-/** A change with its arrow, so that no colour is needed to read it. */
+/** A change with an arrow, so that it can be read without colours. */
 export function signed(value: number | null, decimals: number): string {
   if (value === null) return NONE;
   const text = fixed(Math.abs(value), decimals);
@@ -28,7 +28,7 @@ export function signed(value: number | null, decimals: number): string {
   return `${value > 0 ? '▲' : '▼'} ${text}`;
 }
 
-/** How many decimals a number was written with, 6 at the most. */
+/** How many decimals a number was written with, at most 6. */
 export function decimalsOf(value: number): number {
   if (Number.isInteger(value)) return 0;
   const text = String(value);
@@ -40,7 +40,7 @@ export function count(value: number): string {
   return fixed(value, 0);
 }
 
-/** A rate or a count in four characters or so. */
+/** A rate or a count in about four characters. */
 export function short(value: number): string {
   if (value >= 999_500_000) return `${(value / 1e9).toFixed(1)}G`;
   if (value >= 999_500) return `${(value / 1e6).toFixed(1)}M`;
@@ -85,7 +85,7 @@ export function age(ms: number): string {
 
 const two = (value: number) => String(value).padStart(2, '0');
 
-/** A time of day here, `14:02:31`; with its date where that is not today. */
+/** A time of day here, `14:02:31`; with the date if it is not today. */
 export function clock(ms: number, now = Date.now()): string {
   const at = new Date(ms);
   if (Number.isNaN(at.getTime())) return NONE;
@@ -99,10 +99,10 @@ export function plural(value: number, one: string, many = `${one}s`): string {
   return `${count(value)} ${value === 1 ? one : many}`;
 }
 
-/** What went wrong, in words. */
+/** An error in words. */
 export function words(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** With a capital first. */
+/** With a capital first letter. */
 export const titled = (word: string) => (word === '' ? '' : word[0]!.toUpperCase() + word.slice(1));

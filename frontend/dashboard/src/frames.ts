@@ -1,5 +1,6 @@
-// The one loop: whatever changes on the screen with the prices is drawn in the next animation frame, once,
-// however much came since. A hidden tab draws nothing. Once a second everything is due, because ages count up.
+// The only render loop: everything that changes with prices is drawn in the next animation frame, once,
+// however many prices arrived. A hidden tab draws nothing. Once a second everything is drawn, because ages
+// count up.
 
 const drawers = new Set<(now: number) => void>();
 let isAsked = false;
@@ -9,7 +10,7 @@ export function onFrame(draw: (now: number) => void): () => void {
   return () => drawers.delete(draw);
 }
 
-/** Something has changed. */
+/** Requests a frame, because something has changed. */
 export function ask(): void {
   if (isAsked || document.hidden) return;
   isAsked = true;

@@ -1,5 +1,5 @@
-// The only place that talks to the gateway: the client library for the stream, fetch for the rest. What it hears
-// it writes into the state and the board.
+// The only file that talks to the gateway: through the client library for streams, and through fetch for the
+// rest. It writes what it receives into the state and the board.
 import { signal } from '@preact/signals';
 import { connect, isFinal, type Status, type Subscription, type ZoneEntry } from 'zonewire';
 import type { ConnectionEstablished, HealthView, Problem as Told, ZoneList } from '../../../docs/schema/zonewire';
@@ -14,13 +14,13 @@ import { gatewayNow, happened, link, login, may, mine, session, skew, storage } 
 const named = document.querySelector<HTMLMetaElement>('meta[name="zonewire-gateway"]')?.content;
 const base = new URL(named ? named.replace(/\/*$/, '/') : '.', document.baseURI).href;
 
-// Who this is. The token stays in this tab, and is never part of an address.
+// The token, which stays in this tab and is never part of an address.
 const TOKEN = 'zonewire.token';
 let token: string | null = null;
 try {
   token = sessionStorage.getItem(TOKEN);
 } catch {
-  // Without storage it is asked for at each visit.
+  // Without storage the token must be entered at each visit.
 }
 
 export function logIn(given: string): void {
@@ -37,7 +37,7 @@ export function logOut(): void {
   location.reload();
 }
 
-/** Nothing more without another token. */
+/** Without another token nothing more is possible. */
 function unauthorized(): void {
   const { expires, subject } = session.peek();
   if (login.peek() && subject === '') return;
@@ -48,14 +48,14 @@ function unauthorized(): void {
   login.value = { why };
 }
 
-/** What the token allows, besides prices: the gateway says so when it is asked for it. */
+/** Finds out what the token permits besides prices, by asking the gateway. */
 async function learnRights(): Promise<void> {
   const isAllowed = (path: string) => get(path).then(() => true, (error: unknown) => !(error instanceof Problem && error.status === 403));
   const [order, admin] = await Promise.all([isAllowed('api/orders/schema'), isAllowed('ws/stats?connections=0')]);
   if (session.peek().subject !== '') may.value = { order, admin };
 }
 
-// A page without a token finds out who may come in when it is greeted.
+// A page without a token learns from the greeting whether it needs one.
 if (token === null) may.value = { order: true, admin: true };
 
 const client = connect(base, { ...(token === null ? {} : { token }) });
@@ -67,7 +67,7 @@ export const { subscribe } = client;
 
 let lostAt = 0;
 
-/** Why a connection ended, in words. */
+/** The reason why a connection ended, in words. */
 function why({ code = 1006, reason = '' }: Status): string {
   const words: Record<number, string> = {
     4000: 'The gateway is shutting down',
@@ -109,7 +109,7 @@ function heed(status: Status): void {
   }
 }
 
-// The storage behind it
+// The gateway's storage
 
 function serves(state: string, backend: string, since: number, more: { scope?: string; reason?: string; channels?: string[] } = {}): void {
   const before = storage.peek();
@@ -118,7 +118,7 @@ function serves(state: string, backend: string, since: number, more: { scope?: s
   const sentences: Record<string, string> = {
     healthy: before === null ? `Served from ${backend === 'redis' ? 'Redis' : 'memory'}.` : 'All is in order again.',
     degraded: more.reason ? `${more.reason}; memory serves.` : 'Redis is away; memory serves.',
-    recovering: 'Redis is back; what it missed is being put in order.',
+    recovering: 'Redis is back; what it missed is being reconciled.',
   };
   if (state === 'healthy' || state === 'degraded' || state === 'recovering') {
     happened(state, sentences[state]!, before === null ? Date.now() : Math.min(Date.now(), since - skew.value || Date.now()));
@@ -131,7 +131,7 @@ async function askSince(): Promise<void> {
     if (state !== storage.peek()?.state) return;
     serves(state, backend, Date.parse(since), { scope, reason: reason ?? '', channels: storage.peek()?.channels ?? [] });
   } catch {
-    // The next change says it.
+    // The next change will show it.
   }
 }
 
@@ -139,7 +139,7 @@ async function askSince(): Promise<void> {
 
 export const zones = signal<readonly string[]>([]);
 export const zonesProblem = signal('');
-/** Zones on the board of which nothing can be shown, and why. */
+/** Zones on the board that cannot be shown, and why. */
 export const refused = signal<ReadonlyMap<string, string>>(new Map());
 const ZONES_EVERY_MS = 15_000;
 
@@ -157,7 +157,7 @@ async function readZones(): Promise<void> {
 const followed = new Map<string, Subscription<ZoneEntry>>();
 const lateNow = new Map<string, number>();
 
-/** Follows these zones, and no others. */
+/** Follows these zones and no others. */
 export function watchZones(wanted: readonly string[]): void {
   for (const [zone, subscription] of followed) {
     if (wanted.includes(zone)) continue;
@@ -181,7 +181,8 @@ function follow(zone: string): void {
   });
   subscription.on('snapshot_end', () => board.due(zone));
   subscription.on('gap', ({ missed, snapshot, reason }) => {
-    // What the gateway cannot reach just now comes late; the first of a snapshot is no loss.
+    // Entries that the gateway cannot reach at the moment arrive late; a gap before the first snapshot is not a
+    // loss.
     if (reason === 'log' && missed !== undefined && missed > 0) happened('gap', `${plural(missed, 'entry', 'entries')} of ${zone} ${missed === 1 ? 'is' : 'are'} no longer kept${snapshot ? '; the latest price of each key came instead' : ''}.`);
   });
   subscription.on('status', (status) => {
@@ -189,7 +190,7 @@ function follow(zone: string): void {
     isFilled = true;
     board.due(zone);
     board.sync();
-    // Only the lines and the changes hang on it.
+    // Only sparklines and changes depend on it.
     newest(zone, Date.now() + skew.peek() - SPARK_MS).then((entries) => board.backfill(zone, entries), () => { isFilled = false; });
   });
   subscription.on('end', ({ code, message }) => {
@@ -201,7 +202,7 @@ function follow(zone: string): void {
   });
 }
 
-/** Late entries come in bursts: one line for each. */
+/** Late entries arrive in bursts: report one line per burst. */
 function late(zone: string): void {
   if (lateNow.size === 0) {
     setTimeout(() => {
@@ -239,7 +240,7 @@ export function followOrder(orderId: string, ears: OrderEars): () => void {
 
 // Over HTTP
 
-/** An answer that is none: what is wrong, in the gateway's words. */
+/** An answer that is an error, in the gateway's words. */
 export class Problem extends Error {
   constructor(readonly status: number, readonly code: string, message: string, readonly errors: { field: string; message: string }[] = []) {
     super(message);
@@ -278,10 +279,10 @@ export const get = <T>(path: string) => ask<T>('GET', path);
 export const post = <T>(path: string, body?: string, headers?: Record<string, string>) => ask<T>('POST', path, body, headers);
 export const remove = (zone: string, key: string) => ask<void>('DELETE', `api/zones/${encodeURIComponent(zone)}/keys/${encodeURIComponent(key)}`);
 
-/** Closes a connection: for good, or so that its client comes back. */
+/** Closes a connection permanently, or so that its client reconnects. */
 export const disconnect = (id: string, comesBack: boolean) => ask<void>('DELETE', `ws/stats/${encodeURIComponent(id)}${comesBack ? '?reconnect=true' : ''}`);
 
-/** The first message of each connection says who one is. */
+/** The first message of each connection identifies the user. */
 function greeted({ authentication, subject = '', token_expires_at: expires, connection_id: id = '' }: Partial<ConnectionEstablished>): void {
   mine.value = id;
   const asks = authentication === 'required' ? 'required' : authentication === 'optional' ? 'optional' : 'nobody';

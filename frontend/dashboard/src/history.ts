@@ -1,4 +1,4 @@
-// What the log keeps of one key, read in pages from the newest back, as far as a chart asks for.
+// The log's entries of one key, read in pages from the newest backwards, as far as a chart needs.
 import { levelOf, type Price } from './board';
 import type { Entries, Entry } from '../../../docs/schema/zonewire';
 import { get, Problem } from './gateway';
@@ -7,11 +7,11 @@ import { Series } from './series';
 type Page = Entries & { entries: (Entry & { offset: number; key?: string; timestamp: string })[] };
 
 const PAGE = 1000;
-/** So many pages are read for one chart at the most: the log keeps 10,000 entries by default. */
+/** How many pages are read for one chart at most: by default the log has 10,000 entries. */
 const PAGES_MAX = 12;
-/** And so many for the small lines of a board. */
+/** How many pages are read for the sparklines of a board. */
 const SPARK_PAGES_MAX = 4;
-/** Pages that were read lately serve the other keys of their zone too. */
+/** Recently read pages also serve the other keys of their zone. */
 const FRESH_MS = 60_000;
 const CACHE_MAX = 48;
 const cache = new Map<string, { at: number; page: Promise<Page> }>();
@@ -29,7 +29,7 @@ function read(zone: string, query: string, isKept: boolean): Promise<Page> {
   return page;
 }
 
-/** The newest entries of a zone, oldest first: back to a time, but no more than some pages. */
+/** The newest entries of a zone, oldest first: back to a time, but at most a few pages. */
 export async function newest(zone: string, since: number): Promise<Page['entries']> {
   let { entries, epoch, first_offset: kept = 0 } = await read(zone, `limit=${PAGE}`, false);
   for (let pages = 1; pages < SPARK_PAGES_MAX; pages += 1) {
@@ -43,12 +43,12 @@ export async function newest(zone: string, since: number): Promise<Page['entries
   return entries;
 }
 
-/** The history of a key, which grows as pages come. */
+/** The history of a key, which grows as pages are read. */
 export class History {
   readonly series = new Series(20_000);
-  /** Since when it is whole. */
+  /** Since when it is complete. */
   from = Infinity;
-  /** The log has no more. */
+  /** Whether the log has no more. */
   isAll = false;
   isReading = false;
   problem = '';
@@ -62,7 +62,7 @@ export class History {
 
   stop(): void { this.isOver = true; }
 
-  /** Reads on until it reaches back to a time. */
+  /** Reads until it reaches back to a time. */
   async reach(since: number): Promise<void> {
     if (this.isReading || this.isAll || this.isOver || this.from <= since) return;
     this.isReading = true;
@@ -83,7 +83,7 @@ export class History {
     const query = this.epoch === '' ? `limit=${PAGE}` : `limit=${Math.max(1, this.next - 1 - after)}&after=${encodeURIComponent(`${this.epoch}:${after}`)}`;
     const page = await read(this.zone, query, this.epoch !== '');
     this.pages += 1;
-    // A page is cut where its entries come to a MiB. After a position that leaves out what is newest of it.
+    // A page ends when its entries reach a MiB. Reading after a position then omits the newest entries.
     let last = page.entries.at(-1)?.offset ?? 0;
     while (this.epoch !== '' && last > 0 && last < this.next - 1 && this.pages < PAGES_MAX) {
       const rest = await read(this.zone, `limit=${this.next - 1 - last}&after=${encodeURIComponent(`${this.epoch}:${last}`)}`, true);

@@ -1,4 +1,4 @@
-// Follows a channel for a view that is open, and says in words what cannot be seen of it.
+// Follows a channel for an open view, and says in words what cannot be shown.
 import { signal, type Signal } from '@preact/signals';
 import type { EntryOf, Position, SubscribeOptions, Subscription } from 'zonewire';
 import { titled } from './format';
@@ -7,25 +7,28 @@ import { session } from './state';
 
 export interface Ears<E> {
   entry: (entry: E) => void;
-  /** The channel begins anew: until `whole` comes what it has of each key. */
+  /** The channel starts over: until `whole`, it sends what it has of each key. */
   begin?: () => void;
-  /** That was all of it, as the log was at this position; or not all, where the gateway does not reach the rest now. */
+  /**
+   * The snapshot is complete, as of this position; or incomplete, if the gateway cannot reach the
+   * rest at the moment.
+   */
   whole?: (at: Position, isAll: boolean) => void;
-  /** Entries that should have come are gone: so many, where that is known. */
+  /** Entries are missing: how many, if known. */
   gap?: (missed: number | undefined) => void;
 }
 
 export interface Listening {
-  /** Why nothing comes; empty where all is well. */
+  /** Why nothing arrives; empty if all is well. */
   refused: Signal<string>;
-  /** Whether all that there is of the log has come. */
+  /** Whether everything in the log has arrived. */
   isLive: Signal<boolean>;
-  /** What other gateways publish may come late. */
+  /** Whether entries published at other gateways may arrive late. */
   isDegraded: () => boolean;
   stop: () => void;
 }
 
-/** Follows `channel`, which has `what`, in the plural. */
+/** Follows `channel`, whose contents are called `what`, in the plural. */
 export function listen<C extends string>(channel: C, what: string, ears: Ears<EntryOf<C>>, options?: SubscribeOptions): Listening {
   const refused = signal('');
   const isLive = signal(false);

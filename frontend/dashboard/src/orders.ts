@@ -1,4 +1,4 @@
-// Orders: placing, following, listing. What an order has lived through is told by its updates, in their order.
+// Orders: placing, following, listing. The story of an order is its updates, in order.
 import { type Signal, signal } from '@preact/signals';
 import type { DeadLetter, DeadLetterList, OrderList, OrderView } from '../../../docs/schema/zonewire';
 import { announce } from './state';
@@ -26,12 +26,12 @@ export interface Update {
 export const STAGES = ['routing', 'building', 'submitted', 'confirmed'] as const;
 export const ENDS = new Set(['confirmed', 'failed']);
 
-/** What is known of an order that is followed. */
+/** What is known of a followed order. */
 export interface Story {
   orderId: string;
   updates: Update[];
   status: string;
-  /** So many updates before the first one are no longer kept. */
+  /** How many updates before the first one are missing. */
   gap: number;
   problem: string;
 }
@@ -39,7 +39,7 @@ export interface Story {
 type Followed = { story: Signal<Story>; watchers: number; stop: () => void };
 const followed = new Map<string, Followed>();
 
-/** The story of an order, from its first update that is kept, for as long as somebody follows it. */
+/** The story of an order, from its first stored update, while somebody follows it. */
 export function follow(orderId: string): { story: Signal<Story>; stop: () => void } {
   let it = followed.get(orderId);
   if (!it) followed.set(orderId, (it = listen(orderId)));
@@ -63,7 +63,7 @@ function listen(orderId: string): Followed {
   const stop = followOrder(orderId, {
     update(update) {
       const updates = [...story.value.updates, update];
-      // What is late goes where it belongs.
+      // A late update is sorted in by time.
       if (update.late === true) updates.sort((a, b) => Date.parse(a.timestamp) - Date.parse(b.timestamp));
       const newest = updates.find((it) => ENDS.has(it.type)) ?? updates.at(-1)!;
       if (newest.type !== story.value.status) announce(sentence(orderId, newest));
@@ -83,7 +83,7 @@ function sentence(orderId: string, update: Update): string {
 
 export interface Placed { orderId: string; retryOf?: string }
 
-/** A key of its own for each order, so that a request can be repeated whose answer was lost. */
+/** A key per order, so that a request can be repeated if its answer was lost. */
 export function newKey(): string {
   const random = crypto.getRandomValues(new Uint8Array(16));
   return [...random].map((byte) => byte.toString(16).padStart(2, '0')).join('');
@@ -112,7 +112,7 @@ export async function deadLetters(after: string): Promise<Page<DeadLetter>> {
   return { items: page.deadLetters, next: page.next, degraded: page.degraded === true };
 }
 
-// What an order looks like
+// The form of an order
 
 export interface Schema {
   title?: string;
@@ -144,7 +144,7 @@ export function orderSchema(): Promise<Schema> {
   return held;
 }
 
-/** An order in a few words: what is given for what, or what its fields say. */
+/** An order in a few words: what is exchanged for what, or its fields. */
 export function inWords(order: Record<string, unknown> | undefined): string {
   if (!order) return '';
   if (typeof order.tokenIn === 'string') return `${String(order.amount)} ${order.tokenIn} for ${String(order.tokenOut)}`;

@@ -1,4 +1,4 @@
-// How far back a chart reaches: what its buttons say, and in milliseconds.
+// The ranges of a chart: the labels of its buttons, and milliseconds.
 export const RANGES: Record<string, [string, number]> = {
   '5m': ['5 min', 300_000],
   '15m': ['15 min', 900_000],

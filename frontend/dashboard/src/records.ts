@@ -1,29 +1,29 @@
-// The records of a registry, as what its channel tells makes them: of two of a key the one with the greater version counts.
+// The records of a registry, built from the entries of its channel: of two entries of a key the greater version wins.
 export interface RegistryRecord {
   key: string;
   version: string;
   /** When it was written. */
   at: number;
   record: Readonly<Record<string, unknown>>;
-  /** What a filter looks through. */
+  /** The text that a filter searches. */
   text: string;
 }
 
-/** What a channel of a registry tells, as far as it is read here. */
+/** The parts of a registry's entry that are used here. */
 export interface Told { type: string; key?: string; version?: string; timestamp: string; record?: Record<string, unknown> }
 
-/** So many removals are remembered, as the gateways do. */
+/** How many removals are remembered, as in gateways. */
 const REMOVALS_MAX = 9000;
 
 export class Records {
   private readonly held = new Map<string, RegistryRecord>();
   private readonly removed = new Map<string, string>();
   private begun: Set<string> | null = null;
-  /** By their keys: numbers within them by their value. */
+  /** Sorted by key: numbers within keys by value. */
   private sorted: RegistryRecord[] = [];
   /** Counts changes. */
   version = 0;
-  /** Entries that this build of the gateway cannot show. */
+  /** Entries that the gateway's build cannot show. */
   skipped = 0;
 
   get size(): number { return this.held.size; }
@@ -47,10 +47,10 @@ export class Records {
     }
   }
 
-  /** It begins anew. */
+  /** The channel starts over. */
   begin(): void { this.begun = new Set(); }
 
-  /** What did not come is no longer there, unless the gateway does not know all. */
+  /** Records that were not in the snapshot no longer exist, unless the gateway does not know all. */
   end(isAll: boolean): void {
     for (const held of isAll && this.begun ? [this.held, this.removed] : []) {
       for (const key of held.keys()) if (!this.begun!.has(key)) held.delete(key);
@@ -62,7 +62,7 @@ export class Records {
 
   list(): readonly RegistryRecord[] { return this.sorted; }
 
-  /** Where a key is among them, or belongs. */
+  /** The index of a key, or where it would be inserted. */
   private placeOf(key: string): number {
     const { sorted } = this;
     let [from, to] = [0, sorted.length];

@@ -1,9 +1,9 @@
-// Follows a registry for as long as it is looked at.
+// Follows a registry while it is shown.
 import { ask } from './frames';
 import { listen, type Listening } from './listen';
 import { Records, type Told } from './records';
 
-/** Follows a registry, `providers` or `active-orders`, which has `what`. */
+/** Follows a registry, `providers` or `active-orders`, whose records are called `what`. */
 export function followRegistry(name: string, what: string): { records: Records; listening: Listening } {
   const records = new Records();
   const listening = listen(`registry:${name}`, what, {

@@ -1,11 +1,11 @@
-// The address of what is shown: `#/prices/pjm,ercot?key=pjm/WESTERN%20HUB`. All of it is behind the hash, so
-// the gateway serves one page, below whatever path, and a link leads back to the same view.
+// The address of a view: `#/prices/pjm,ercot?key=pjm/WESTERN%20HUB`. All of it is behind the hash, so the
+// gateway serves one page, below any path, and a link leads back to the same view.
 import { computed, signal } from '@preact/signals';
 
 export interface Route {
   /** `prices`, `events`, `orders`, `registries` or `gateway`. */
   view: string;
-  /** What of the view: zones, a market, an order, a registry, a part of the gateway's page. */
+  /** The part of the view: zones, a market, an order, a registry, a section of the gateway's view. */
   rest: string;
   query: URLSearchParams;
 }
@@ -24,7 +24,7 @@ function split(text: string, by: string): [string, string] {
   return at < 0 ? [text, ''] : [text.slice(0, at), text.slice(at + by.length)];
 }
 
-// A link that somebody cut in two is no reason to show nothing.
+// A link that was cut off should still show something.
 function decode(text: string): string {
   try {
     return decodeURIComponent(text);
@@ -41,12 +41,12 @@ export function href(view: string, rest = '', query: Record<string, string | und
   return `#/${view}${path}${text === '' ? '' : `?${text}`}`;
 }
 
-/** Goes there, and leaves the way back. */
+/** Goes to an address, with an entry in the browser's history. */
 export function go(to: string): void {
   location.hash = to;
 }
 
-/** Says the same view in another way: no way back to before. */
+/** Changes the address of the same view, without an entry in the history. */
 export function replace(to: string): void {
   history.replaceState(null, '', to);
   hash.value = location.hash;

@@ -1,12 +1,14 @@
-// Points of one key over time, in order of time, as few bytes as they need. What comes late goes where it
-// belongs; past the bound the oldest quarter goes.
+// The points of one key over time, sorted, in few bytes. Late points are sorted in; beyond the limit the
+// oldest quarter is dropped.
 
 export class Series {
   times = new Float64Array(16);
   values = new Float64Array(16);
   length = 0;
 
-  /** At most so many points. Points nearer than `spacingMs` to the one before the newest take the newest's place. */
+  /**
+   * At most `limit` points. A point within `spacingMs` of the one before the newest replaces the newest.
+   */
   constructor(private readonly limit: number, private readonly spacingMs = 0) {}
 
   push(at: number, value: number): void {
@@ -33,7 +35,7 @@ export class Series {
     if (before >= 0 && at - this.times[before]! < this.spacingMs / 2) return;
     const had = this.length;
     this.room();
-    // Making room may have let go of what stands before.
+    // Making room may have dropped earlier points.
     const shifted = place - (had - this.length);
     if (shifted < 0) return;
     this.times.copyWithin(shifted + 1, shifted, this.length);
@@ -43,7 +45,7 @@ export class Series {
     this.length += 1;
   }
 
-  /** The place of the first point after a time. */
+  /** The index of the first point after a time. */
   after(at: number): number {
     let [low, high] = [0, this.length];
     while (low < high) {
@@ -66,7 +68,7 @@ export class Series {
     }
   }
 
-  /** Beyond what pause between points there is no data: some intervals that are usual for this key. */
+  /** A pause longer than this counts as a hole: several times the usual interval of this key. */
   holeMs(): number {
     const count = Math.min(this.length - 1, 200);
     if (count < 3) return Infinity;

@@ -1,21 +1,21 @@
-// How it stands, in signals: the connection, the storage behind it, what happened lately; and the sentences that
-// say so. Nothing here talks to the gateway.
+// The state of things as signals: the connection, the gateway's storage, recent events; and the sentences about
+// them. Nothing here talks to the gateway.
 import { computed, signal } from '@preact/signals';
 import { clock, duration, plural } from './format';
 
-/** How the connection is. */
+/** The state of the connection. */
 export type Link =
   | { phase: 'connecting'; since: number }
   | { phase: 'live'; since: number }
-  /** Lost, and tried again at `at`; `attempt` of `of` is the next one. */
+  /** Lost, with the next attempt at `at`; `attempt` of `of` is the next one. */
   | { phase: 'waiting'; since: number; attempt: number; of: number; at: number; why: string }
-  /** The tries are used up. */
+  /** All attempts are used up. */
   | { phase: 'stopped'; since: number; of: number; why: string }
-  /** The gateway said not to come back. */
+  /** The gateway said not to reconnect. */
   | { phase: 'closed'; since: number; why: string }
   | { phase: 'offline'; since: number };
 
-/** How the storage is, as the gateway says it. */
+/** The state of the storage, as the gateway reports it. */
 export interface Storage {
   backend: string;
   state: string;
@@ -34,17 +34,17 @@ export interface Happening {
 
 export const link = signal<Link>({ phase: 'connecting', since: Date.now() });
 export const storage = signal<Storage | null>(null);
-/** Who one is to the gateway: whether it asks for tokens, whose the one is that was shown, and until when. */
+/** The user's session: whether the gateway requires tokens, the subject of the token, and its expiry. */
 export const session = signal<{ asks: 'nobody' | 'optional' | 'required'; subject: string; expires: number }>({ asks: 'nobody', subject: '', expires: 0 });
-/** A token is asked for: why, or nothing because the user wants to. */
+/** Whether a token is requested: the reason, or nothing if the user wants to log in. */
 export const login = signal<{ why: string } | null>(null);
-/** What one may besides reading prices; null where that is not known yet. */
+/** What the user may do besides reading prices; null while unknown. */
 export const may = signal<{ order: boolean; admin: boolean } | null>(null);
 /** The id of this page's own connection. */
 export const mine = signal('');
-/** The gateway's clock less this one's, in milliseconds. */
+/** How far the gateway's clock is ahead of this one, in milliseconds. */
 export const skew = signal(0);
-/** Ticks once a second, for what counts in words. */
+/** Ticks once a second, for texts with counters. */
 export const second = signal(Date.now());
 setInterval(() => { second.value = Date.now(); }, 1000);
 
@@ -56,7 +56,9 @@ export function happened(kind: Happening['kind'], text: string, at = Date.now())
   happenings.value = [...happenings.value.slice(1 - HAPPENINGS_MAX), { at, kind, text }];
 }
 
-/** What screen readers are told, one sentence at a time, some seconds apart: the newest, where more came. */
+/**
+ * Announcements for screen readers, one sentence at a time, some seconds apart: the newest, if there were more.
+ */
 export const said = signal('');
 const SAY_EVERY_MS = 3000;
 let saidAt = 0;
@@ -72,7 +74,7 @@ export function announce(sentence: string): void {
   }, Math.max(50, saidAt + SAY_EVERY_MS - Date.now()));
 }
 
-/** A short notice at the edge of the page, of something that the user did. */
+/** A short notice at the edge of the page about something that the user did. */
 export const notice = signal<{ text: string; isBad: boolean } | null>(null);
 let noticeEnds: ReturnType<typeof setTimeout>;
 export function notify(text: string, isBad = false): void {
@@ -82,10 +84,10 @@ export function notify(text: string, isBad = false): void {
   noticeEnds = setTimeout(() => { notice.value = null; }, 8000);
 }
 
-/** There is nothing to see without a token that is good. */
+/** Without a valid token there is nothing to see. */
 export const isShut = computed(() => session.value.asks === 'required' && session.value.subject === '');
 
-/** A token that ends within this time is told of. */
+/** Within this time before its expiry, a token's end is announced. */
 const ENDS_SOON_MS = 60_000;
 export const endsSoon = computed(() => {
   const { expires } = session.value;
@@ -94,7 +96,7 @@ export const endsSoon = computed(() => {
 
 export type Tone = 'ok' | 'warn' | 'bad' | 'wait';
 
-/** The corner: one word, and what belongs to it. */
+/** The corner: one word, and its details. */
 export const corner = computed<{ tone: Tone; word: string; detail: string }>(() => {
   const now = second.value;
   const it = link.value;
@@ -124,7 +126,10 @@ export interface Banner {
   label: string;
 }
 
-/** What the user should know now, if anything: what, since when, what it means for what is shown, what to do. */
+/**
+ * What the user should know now, if anything: what happened, since when, what it means for the data shown, what
+ * to do.
+ */
 export const banner = computed<Banner | null>(() => {
   const now = second.value;
   const it = link.value;
@@ -137,7 +142,7 @@ export const banner = computed<Banner | null>(() => {
     case 'stopped':
       return { tone: 'bad', what: `${it.why}${at}, and ${plural(it.of, 'try', 'tries')} to connect again failed.`, means: asOf, action: 'reconnect', label: 'Reconnect now' };
     case 'closed':
-      return { tone: 'bad', what: `The gateway ended the connection for good: ${it.why}.`, means: asOf, action: 'reconnect', label: 'Try all the same' };
+      return { tone: 'bad', what: `The gateway ended the connection for good: ${it.why}.`, means: asOf, action: 'reconnect', label: 'Try anyway' };
     case 'offline':
       return { tone: 'bad', what: `This device has been offline since ${clock(it.since)}.`, means: `${asOf} The page connects by itself when the network is back.`, action: 'reconnect', label: 'Reconnect now' };
     case 'connecting': return null;
@@ -151,14 +156,14 @@ export const banner = computed<Banner | null>(() => {
   if (!stored || stored.state === 'healthy') return null;
   const since = clock(stored.since - skew.value);
   if (stored.state === 'recovering') {
-    return { tone: 'wait', what: 'Redis is back.', means: 'What it missed is being put in order; late entries go where they belong. Nothing accepted was lost.', action: 'details', label: 'Details' };
+    return { tone: 'wait', what: 'Redis is back.', means: 'What it missed is being reconciled; late entries go where they belong. Nothing accepted was lost.', action: 'details', label: 'Details' };
   }
   const whom = stored.scope === 'some' ? `A part of Redis has been away since ${since}` : `Redis has been away since ${since}`;
   const concerned = stored.scope === 'some' && stored.channels.length > 0 ? ` Concerned here: ${stored.channels.map((it) => it.replace(/^zone:/, '')).join(', ')}.` : '';
   return { tone: 'warn', what: `${whom}.`, means: `Prices of this gateway go on from its memory; those of other gateways come late. Nothing accepted is lost.${concerned}`, action: 'details', label: 'Details' };
 });
 
-// What each state is to a screen reader, once.
+// Announces each state to screen readers once.
 let toldBefore = '';
 export function tellState(): void {
   const it = link.peek();

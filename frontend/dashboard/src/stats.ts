@@ -1,13 +1,13 @@
-// One aggregate a second, while somebody looks: what the gateway counts, and rates made of two of them. Nothing is
-// asked for while the tab is hidden.
+// Reads the gateway's statistics once a second while somebody looks, and computes rates from two readings. Nothing
+// is requested while the tab is hidden.
 import { signal } from '@preact/signals';
 import type { ConnectionInfo, StateSpell } from '../../../docs/schema/zonewire';
 import { get, Problem } from './gateway';
 
-/** Of `outage` what is read here. */
+/** The parts of `outage` that are used here. */
 type Totals = Record<'switches' | 'channels_set_aside' | 'journal_entries' | 'journal_bytes' | 'journal_thinned' | 'journal_refused_full' | 'journal_aged' | 'journal_order_overflow' | 'journal_in_memory_only' | 'replayed' | 'superseded' | 'records_let_go', number>;
 
-/** `/ws/stats`, as far as this page reads it. */
+/** `/ws/stats`, as far as this page uses it. */
 export interface Stats {
   node: string;
   version: string;
@@ -51,14 +51,14 @@ export interface Stats {
   orders: { placed: number; confirmed: number; failed: number; dead: number; executor: string; other_executors: string[]; jobs: Record<'waiting' | 'delayed' | 'claimed' | 'done' | 'dead', number> | null };
   interop: Record<string, number>;
   http: Record<string, number> & { requests_refused_by_reason: Record<string, number> };
-  /** The newest first; older gateways have none. */
+  /** Newest first; older gateways have none. */
   storage_history?: StateSpell[];
   connection_list: ConnectionInfo[];
   connections_next?: string;
   silent_shards: number;
 }
 
-/** A second, in rates; null where nothing was asked. */
+/** The rates of one second; null if nothing was read. */
 export interface Second {
   at: number;
   sent: number;
@@ -80,7 +80,7 @@ let watchers = 0;
 let timer: ReturnType<typeof setTimeout> | null = null;
 let before: { at: number; stats: Stats } | null = null;
 
-/** Asks on, until what is returned is called. */
+/** Reads until the returned function is called. */
 export function watchStats(): () => void {
   watchers += 1;
   if (timer === null) void pull();
@@ -104,10 +104,10 @@ async function pull(): Promise<void> {
     statsProblem.value = '';
   } catch (error) {
     before = null;
-    statsProblem.value = error instanceof Problem && error.status === 403 ? 'Your token does not let you see how the gateway does.' : `How the gateway does cannot be read: ${error instanceof Error ? error.message : String(error)}`;
+    statsProblem.value = error instanceof Problem && error.status === 403 ? 'Your token does not let you see how the gateway is doing.' : `The gateway’s statistics cannot be read: ${error instanceof Error ? error.message : String(error)}`;
   }
   isAsking = false;
-  // Somebody who has turned a page does not wait a second for it.
+  // A user who turned a page should not wait a second for it.
   if (isDue) {
     isDue = false;
     void pull();
@@ -116,11 +116,11 @@ async function pull(): Promise<void> {
 let isAsking = false;
 let isDue = false;
 
-/** Some of the open connections, in the order of their ids: of one zone or of all, after one of them. */
+/** A page of the open connections, ordered by id: of one zone or of all, after one of them. */
 export interface Listed { zone: string; after: string; size: number }
 let listing: { wanted: () => Listed; take: (it: Stats) => void } | null = null;
 
-/** What is asked for once a second brings these along, until what is returned is called. */
+/** Makes each reading include connections, until the returned function is called. */
 export function listConnections(wanted: () => Listed, take: (it: Stats) => void): () => void {
   const mine = { wanted, take };
   listing = mine;
@@ -135,7 +135,7 @@ export const refusals = (it: Stats) => sum(it.connections.refused_by_limit) + su
 function take(now: Stats): void {
   const at = Date.parse(now.timestamp);
   const was = before?.stats;
-  // A page that was turned has it asked again at once: that is no second of its own.
+  // Turning a page causes an immediate reading, which does not count as a second.
   if (was && was.node === now.node && at - before!.at < EVERY_MS / 2) {
     stats.value = now;
     return;
@@ -161,7 +161,7 @@ function take(now: Stats): void {
   stats.value = now;
 }
 
-/** What was accepted and will never be in the log, by why; all of it should be 0. */
+/** Accepted entries that will never be in the log, by reason; all should be 0. */
 export function lost(it: Stats): [string, number][] {
   const { outage, channels, interop } = it;
   const of = (value: number | undefined) => value ?? 0;

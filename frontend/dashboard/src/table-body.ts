@@ -1,6 +1,5 @@
-// Draws the rows of the board that are in sight, into a handful of table rows that are used again and again:
-// thousands of keys cost what forty cost. Nothing is written that has not changed, and a key that goes to another
-// place takes its row along.
+// Draws the visible rows of the board into a few table rows that are reused: thousands of keys cost as much as
+// forty. Only changes are written, and a key that moves takes its table row along.
 import { type Board, type Field, FIELDS, type Row, SPARK_MS } from './board';
 import { age, fixed, signed } from './format';
 import { ask } from './frames';
@@ -17,35 +16,38 @@ export interface Wanted {
   isLive: boolean;
 }
 
-/** While prices move, rows change places once a second and not under the eye; while keys come, now and then. */
+/**
+ * While prices move, rows are re-sorted once a second and not under the pointer; while keys are added, now and
+ * then.
+ */
 const SORT_EVERY_MS = 1000;
 const GROW_EVERY_MS = 250;
 const SPARE = 6;
 /** A price that has changed is marked for so long, and faintly for as long again. It ends in frames that are drawn
  * anyway: an animation would have the browser draw sixty times a second for as long as prices come. */
 const FLASH_MS = 250;
-/** And not again at once in the same way, where prices come all the time. */
+/** A price that changes continually is not marked in the same way again before this. */
 const FLASH_EVERY_MS = 1000;
-/** Small lines that are drawn in one frame; the others follow in the next ones. */
+/** How many sparklines are drawn per frame; the others follow in the next frames. */
 const SPARKS_A_FRAME = 4;
 
-/** What of a row is on the screen: a cell is written when its text is another one. */
+/** What is on the screen of a row: a cell is written only if its text differs. */
 class Line {
   readonly tr = document.createElement('tr');
   readonly cells = new Map<string, HTMLElement>();
   readonly texts = new Map<string, string>();
   row: Row | null = null;
   version = -1;
-  /** When its price has changed; 0 where that is not shown any more. */
+  /** When its price changed; 0 if that is no longer marked. */
   flashed = 0;
   flash = '';
-  /** The mark before: when, and which way. */
+  /** The previous mark: when, and in which direction. */
   marked = 0;
   way = '';
-  /** Of the price that is shown. */
+  /** The time of the price that is shown. */
   at = 0;
   sparkOf = '';
-  /** Small lines move to the left each at a time of its own. */
+  /** Sparklines move to the left at different times. */
   readonly phase = 4000 * Math.random();
 }
 
@@ -63,7 +65,7 @@ export class TableBody {
   private readonly below = spacer();
   private readonly isStill = matchMedia('(prefers-reduced-motion: reduce)');
   private colours = { up: '', down: '', dim: '' };
-  /** Of a small line, in CSS pixels; 0 where it has to be looked at. */
+  /** The size of a sparkline in CSS pixels; 0 if it must be measured. */
   private sparkSize: [width: number, height: number] = [0, 0];
   rowHeight = 32;
   wanted!: Wanted;
@@ -99,7 +101,7 @@ export class TableBody {
     const first = Math.max(0, Math.min(count, Math.floor(scrollTop / this.rowHeight) - SPARE));
     const last = Math.min(count, Math.ceil((scrollTop + clientHeight - head) / this.rowHeight) + SPARE);
     this.size(last - first);
-    // Looked at before anything is written, and kept: looking in between would lay the table out for each row.
+    // Measured before anything is written, and stored: measuring in between would lay out the table for each row.
     if (this.sparkSize[0] === 0 && this.lines[0]) {
       const canvas = this.lines[0].cells.get('canvas')!;
       this.sparkSize = [canvas.clientWidth, canvas.clientHeight];
@@ -126,7 +128,7 @@ export class TableBody {
     else table.setAttribute('aria-activedescendant', active);
   }
 
-  /** Brings a row into sight. */
+  /** Scrolls a row into view. */
   reveal(index: number): void {
     const head = (this.body.parentElement as HTMLTableElement).tHead?.offsetHeight ?? 0;
     const top = index * this.rowHeight;
@@ -142,7 +144,7 @@ export class TableBody {
     const sinceMs = now - this.sortedAt;
     const isDue = isAsked !== this.sortedFor || (isLiveSort && sinceMs >= SORT_EVERY_MS) || (this.boardVersion !== this.board.version && (sinceMs >= GROW_EVERY_MS || this.shown.length < 500));
     if (!isDue) return;
-    // The same rows as before are nearly in order, which makes sorting them cheap.
+    // The same rows as before are nearly sorted, which makes sorting cheap.
     const isSame = isAsked === this.sortedFor && this.boardVersion === this.board.version;
     this.sortedFor = isAsked;
     this.sortedAt = now;
@@ -159,7 +161,7 @@ export class TableBody {
       if (sort.by === 'key') return sign * byName(a, b);
       if (sort.by === 'zone') return sign * compare(a.zone, b.zone) || byName(a, b);
       const [x, y] = [value(a), value(b)];
-      // What has no number comes last, whichever way.
+      // Rows without a number come last, in either direction.
       if (x === null || y === null) return x === y ? byName(a, b) : x === null ? 1 : -1;
       return sign * (x - y) || byName(a, b);
     });
@@ -172,7 +174,7 @@ export class TableBody {
     return [...this.board.rows()].filter((row) => words.length === 0 || fits(row.name.toLowerCase()));
   }
 
-  /** Other columns: other cells. */
+  /** Creates the cells of other columns. */
   private lay(): void {
     const { columns, showsZones } = this.wanted;
     const layout = `${columns.join()} ${showsZones}`;
@@ -192,7 +194,10 @@ export class TableBody {
     while (this.lines.length > count) this.lines.pop()!.tr.remove();
   }
 
-  /** Gives each row the line that has it already, and the others those that are left; then the lines their order. */
+  /**
+   * Gives each row the table row that shows it already, and the others the remaining ones; then puts these in
+   * order.
+   */
   private place(first: number, last: number): void {
     const free = new Map<Row | null, Line[]>();
     for (const line of this.lines) {
@@ -213,7 +218,7 @@ export class TableBody {
         here = here.nextElementSibling;
         continue;
       }
-      // One that has gone down is met again below: it leaves, and those beneath it stay where they are.
+      // A row that moved down will be met again below: it is taken out, and those after it stay.
       if (here && here !== this.below && here.nextElementSibling === tr) {
         this.below.before(here);
         here = tr.nextElementSibling;
@@ -280,7 +285,7 @@ export class TableBody {
       }
       const change = line.cells.get('change')!;
       if (!change.classList.contains(way || 'same')) change.className = `n change ${way || 'same'}`;
-      // What is only known better, as from the log, has not changed now.
+      // A price from the log is better known, but has not changed now.
       if (isNew && row.at > line.at && way !== '' && (now - line.marked > FLASH_EVERY_MS || way !== line.way) && !this.isStill.matches) [line.flashed, line.marked, line.way] = [now, now, way];
       line.at = row.at;
     }
@@ -306,16 +311,16 @@ export class TableBody {
     else cell.append(text);
   }
 
-  /** The last minutes as a line; where there was nothing, there is no line. */
+  /** Draws the last minutes as a line, with gaps where nothing was. */
   private spark(line: Line, row: Row, now: number, sparkOf: string, isOther: boolean): void {
-    // A new point, or a step to the left that can be seen.
+    // A new point, or a visible step to the left.
     if (line.sparkOf === sparkOf) return;
     const canvas = line.cells.get('canvas') as HTMLCanvasElement;
     const [width, height] = this.sparkSize;
     if (width === 0) return;
     this.sparksLeft -= 1;
     if (this.sparksLeft < 0) {
-      // Not the line of another key meanwhile.
+      // Do not show the line of another key meanwhile.
       if (isOther) canvas.getContext('2d')!.clearRect(0, 0, canvas.width, canvas.height);
       return;
     }

@@ -1,4 +1,5 @@
-// What was traded, as it came: the newest lines, in a ring. Plain data, which is drawn once a frame.
+// The tape of trades in order of arrival: the newest lines, in a ring. Plain data that is drawn once
+// per frame.
 import type { TradeEvent } from '../../../docs/schema/zonewire';
 
 export interface Line {
@@ -8,14 +9,14 @@ export interface Line {
   text?: string;
 }
 
-/** So many lines are kept, and shown. */
+/** How many lines are stored and shown. */
 export const KEPT = 200;
 
 export class Tape {
   private readonly ring: Line[] = [];
-  /** How many came in all. */
+  /** How many lines there have been in all. */
   count = 0;
-  /** The most decimals of the prices, and of the sizes, that came. */
+  /** The greatest number of decimals of prices and of sizes so far. */
   decimals = { price: 0, size: 0 };
 
   push(line: Line): void {
@@ -30,11 +31,11 @@ export class Tape {
     this.push({ at: Date.parse(timestamp), trade: { name: `${data.exchange}/${data.symbol}`, price, size, side: data.side ?? '', isLate: late === true, isSimulated: (data as { simulated?: unknown }).simulated === true } });
   }
 
-  /** The line that came as number `n`, from 0 on; only the newest ones are kept. */
+  /** Line number `n`, from 0; only the newest ones are stored. */
   line(n: number): Line { return this.ring[n % KEPT]!; }
 }
 
-/** How many decimals a text needs: those that were written, of which zeros at the end count up to two. */
+/** How many decimals a text needs: those written, where trailing zeros count up to two. */
 export function decimalsIn(text: string): number {
   if (/e/i.test(text)) return 8;
   const [, decimals = ''] = text.split('.');

@@ -1,12 +1,12 @@
-// What the gateway tells operators of its storage and of one connection, in words. Numbers in, sentences out.
+// What the gateway reports about its storage and about one connection, in words. Numbers in, sentences out.
 import type { ConnectionStory, StateSpell, SubscriptionInfo } from '../../../docs/schema/zonewire';
 import { bytes, count, duration, plural, titled } from './format';
 
-/** How a connection does. */
+/** The health of a connection. */
 export const HEALTH: Record<string, string> = {
-  healthy: 'Takes what is sent as fast as it is sent',
-  behind: 'Takes what is sent more slowly than it is sent',
-  silent: 'Was not heard from when it should have been',
+  healthy: 'Keeps up with what is sent',
+  behind: 'Does not keep up with what is sent',
+  silent: 'Has not been heard from for too long',
   closing: 'Is being closed',
 };
 export const isSlow = (it: { health: string }) => it.health !== 'healthy';
@@ -22,16 +22,16 @@ export function channelInWords(channel: string): string {
   return kind === 'order' ? `order ${name.slice(0, 8)}` : kind === 'zone' ? name : channel;
 }
 
-/** The newest place of a log. */
+/** The end of a log. */
 export interface End { epoch: string; offset: number }
 
-/** So many entries are behind what a subscription was sent; null where that cannot be said. */
+/** How many entries the log is ahead of what a subscription was sent; null if unknown. */
 export function lagOf(it: SubscriptionInfo, end: End | undefined): number | null {
   if (end === undefined || it.offset === undefined || it.epoch !== end.epoch) return null;
   return Math.max(0, end.offset - it.offset);
 }
 
-/** `waits` messages wait for the connection, and count as sent. */
+/** The phase of a subscription; `waits` messages wait for the connection, and count as sent. */
 export function phaseInWords(it: SubscriptionInfo, lag: number | null, waits = 0): string {
   if (it.phase === 'finished') return 'has ended with its order';
   if (it.phase === 'catching_up') return lag !== null && lag > 0 ? `catches up, ${plural(lag, 'entry', 'entries')} behind` : 'catches up';
@@ -43,13 +43,13 @@ export function waiting(it: { waiting_messages: number; waiting_bytes: number })
   return it.waiting_messages === 0 ? 'nothing waits for it' : `${plural(it.waiting_messages, 'message waits', 'messages wait')} for it, ${bytes(it.waiting_bytes)}`;
 }
 
-/** What has become other with a connection from one look at it to the next. */
+/** The changes of a connection from one reading to the next. */
 export function changes(before: ConnectionStory, now: ConnectionStory): { word: string; text: string }[] {
   const found: { word: string; text: string }[] = [];
   if (now.health !== before.health) found.push({ word: now.health, text: `${HEALTH[now.health] ?? titled(now.health)}; ${waiting(now)}.` });
   if (now.closing !== undefined && before.closing === undefined) found.push({ word: 'closing', text: `Its close is under way: ${now.closing}.` });
   if (now.waited_for !== before.waited_for) found.push(now.waited_for ? { word: 'waited for', text: 'Channels wait until it has taken what was sent.' } : { word: 'not waited for', text: 'Channels go on without waiting for it.' });
-  if (now.token_expires_at !== before.token_expires_at) found.push({ word: 'token', text: now.token_expires_at === undefined ? 'Its token has no end any more.' : 'It has shown another token.' });
+  if (now.token_expires_at !== before.token_expires_at) found.push({ word: 'token', text: now.token_expires_at === undefined ? 'Its token does not expire any more.' : 'It has presented another token.' });
   const was = new Map(before.subscriptions.map((it) => [it.channel, it]));
   const is = new Map(now.subscriptions.map((it) => [it.channel, it]));
   const begun = [...is.keys()].filter((channel) => !was.has(channel));
@@ -68,26 +68,28 @@ export function some(channels: readonly string[]): string {
   return channels.length > 4 ? `${shown} and ${count(channels.length - 4)} more` : shown;
 }
 
-/** The position before all ids that begin so, as the list of connections takes it; null where none does. */
+/**
+ * The position before all ids with this prefix, as the list of connections takes it; null if there is none.
+ */
 export function before(prefix: string): string | null {
   const digits = prefix.toLowerCase().replaceAll('-', '');
   if (!/^[0-9a-f]{1,32}$/.test(digits)) return null;
-  // What comes after a position does not begin with itself.
+  // Entries after a position exclude the position itself.
   const start = BigInt(`0x${digits.padEnd(32, '0')}`);
   const text = (start === 0n ? 0n : start - 1n).toString(16).padStart(32, '0');
   return [text.slice(0, 8), text.slice(8, 12), text.slice(12, 16), text.slice(16, 20), text.slice(20)].join('-');
 }
 
-/** Whether an id begins so, however it is written. */
+/** Whether an id has this prefix, however it is written. */
 export const begins = (id: string, prefix: string) => id.replaceAll('-', '').startsWith(prefix.toLowerCase().replaceAll('-', ''));
 
 const lasted = (ms: number) => (ms < 1000 ? `${Math.round(ms)} ms` : duration(ms));
 
-/** A state that the storage was in: how long, why, and what came of it. `waits` entries wait in the one that lasts. */
+/** A past state of the storage: how long, why, and its result. `waits` entries wait in the current one. */
 export function spellInWords(it: StateSpell, waits: number): string {
   const isNow = it.until === undefined;
   const sentences = [`${isNow ? 'So far' : 'For'} ${lasted(it.lasted_ms)}${it.scope === 'some' ? ', a part of Redis' : ''}.`];
-  // What serves needs no word for why it does.
+  // A serving storage needs no reason.
   if (it.reason !== '') sentences.push(`${titled(it.reason)}${it.state === 'healthy' ? '' : `, code ${it.reason_code}`}.`);
   if (isNow && waits > 0) sentences.push(`${plural(waits, 'entry waits', 'entries wait')} for Redis.`);
   const tolls: [number, string, string][] = [

@@ -1,9 +1,10 @@
-// Light, dark, or as the system has it; and whether single keys do something. Both are kept in this browser.
+// Light, dark, or the system's choice; and whether single keys are shortcuts. Both are stored in this
+// browser.
 import { effect, signal } from '@preact/signals';
 
 export type Theme = 'system' | 'light' | 'dark';
 
-/** What was kept, where that is allowed: a page without storage works as well. */
+/** A stored value, if storage is permitted: the page also works without. */
 export function kept(name: string): string | null {
   try {
     return localStorage.getItem(`zonewire.${name}`);
@@ -16,7 +17,7 @@ export function keep(name: string, value: string): void {
   try {
     localStorage.setItem(`zonewire.${name}`, value);
   } catch {
-    // It is as it was at the next visit.
+    // Without storage the default applies at the next visit.
   }
 }
 

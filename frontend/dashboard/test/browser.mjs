@@ -1,4 +1,4 @@
-// The page in a real browser, on real gateways: what it shows, says and does while all is well and while it is not.
+// The page in a real browser, with real gateways: what it shows, says and does, with and without faults.
 //   node test/browser.mjs [words of names of tests]
 // ZONEWIRE_BIN is the gateway; ZONEWIRE_TEST_SHOTS a folder for pictures of the states. ZONEWIRE_TEST_DIST=../dist tries a
 // page that the gateway was not built with yet.
@@ -12,7 +12,7 @@ import { Access, blank, freePort, Gateway, has, nginx, over, publishing, Redis, 
 
 const rows = (page) => page.locator('table.board tbody tr[aria-rowindex]');
 const price = (page, key) => page.locator('table.board tr[aria-rowindex]', { hasText: key }).first().locator('td.price').innerText();
-/** Views that everybody has; of what a token does not allow they say so. */
+/** Views that everybody has; they say what a token does not permit. */
 const FOR_ALL = ['Prices', 'Events', 'Registries'];
 const toPrices = (page, url, zones = 'pjm') => page.goto(`${url}#/prices/${zones}`);
 
@@ -28,13 +28,13 @@ const tests = {
     const first = await price(page, 'WESTERN HUB');
     await until(async () => (await price(page, 'WESTERN HUB')) !== first, 'a price that changes');
     await page.getByText('Simulated').first().waitFor();
-    // What is on the board is what the gateway has.
+    // The board shows what the gateway has.
     await until(async () => {
       const { entries } = await gateway.get('api/zones/pjm/latest');
       const entry = entries.find((it) => it.key === 'OHIO HUB');
       return (await price(page, 'OHIO HUB')).replace('−', '-') === entry.price.toFixed(2);
     }, 'the latest price on the board');
-    // The chart says in words what it shows.
+    // The chart describes in words what it shows.
     await until(async () => /now −?[\d.,]+, lowest/.test(await page.locator('#chart').getAttribute('aria-label')), 'a chart with prices');
     await shot(page, 'prices');
     await isClean(page, 'prices');
@@ -47,7 +47,7 @@ const tests = {
     await isClean(page, 'zones to choose from');
     await page.keyboard.press('Escape');
     await until(async () => (await page.locator('table.board td.zone').allInnerTexts()).includes('ercot'), 'two zones on the board');
-    // With the keys alone: to the board, down, pinned, to the chart.
+    // With the keyboard alone: to the board, down, pinned, to the chart.
     await page.keyboard.press('b');
     await page.keyboard.press('ArrowDown');
     await page.keyboard.press('Space');
@@ -61,7 +61,7 @@ const tests = {
     await page.keyboard.type('western');
     await until(async () => (await rows(page).count()) <= 2, 'filtered rows');
     await page.keyboard.press('Escape');
-    // Reloaded, it is there at once, whole.
+    // After a reload the board is there at once, complete.
     await page.reload();
     await until(async () => (await rows(page).count()) >= 15, 'a snapshot after a reload');
     for (const [view, heading] of [['gateway', 'Nothing accepted is lost'], ['gateway/connections', 'Connections by zone'], ['gateway/dead-letters', 'Dead letters'], ['gateway/settings', 'Settings'], ['orders', 'Orders'], ['nowhere', 'There is nothing here']]) {
@@ -105,7 +105,7 @@ const tests = {
       const prices = [...document.querySelectorAll('table.board td.price')].map((it) => Number(it.textContent.replace('−', '-')));
       return prices.length > 10 && prices.every((it, i) => i === 0 || it <= prices[i - 1]);
     });
-    // Once a second rows change places; a price may have moved since.
+    // Rows are re-sorted once a second; a price may have moved since.
     for (let i = 0; i < 3; i += 1) {
       await until(isSorted, 'rows in the order of their prices');
       const was = await page.locator('table.board td.price').allInnerTexts();
@@ -113,14 +113,14 @@ const tests = {
     }
     await page.getByRole('button', { name: 'Key', exact: true }).click();
     await until(async () => (await rows(page).first().locator('.key').innerText()) === 'NODE 00000', 'sorted by key');
-    // To the end, by keys: the last rows are there.
+    // To the end with the keyboard: the last rows are there.
     await page.locator('table.board').focus();
     await page.keyboard.press('End');
     await until(async () => (await page.locator('table.board tr[aria-selected="true"] .key').innerText()) === 'NODE 00999', 'the last key');
     const rate = await feed.stop();
     assert.ok(rate > 150, `${rate} prices a second`);
     await isClean(page, 'a thousand keys');
-    // Removed apart, with a question.
+    // Removed in a separate place, with a question.
     await page.getByRole('button', { name: 'Remove…' }).click();
     await page.getByRole('heading', { name: 'Remove NODE 00999?' }).waitFor();
     await isClean(page, 'the question before a removal');
@@ -133,7 +133,7 @@ const tests = {
   async 'what the first paint does not need comes after it'() {
     const gateway = await Gateway.start('demo', '--storage', 'memory', '--interval-ms', '250');
     const page = await tab();
-    // Whoever is not given the chart and the ticket has the prices all the same, and is told.
+    // Without the chart and the ticket, prices are shown nevertheless, and the page says so.
     await page.route(/assets\/(chart|ticket)-/, (route) => route.abort());
     await toPrices(page, gateway.url);
     await until(async () => (await rows(page).count()) >= 8, 'rows');
@@ -154,7 +154,7 @@ const tests = {
 
   async 'connections page by page, and the story of one'() {
     const gateway = await Gateway.start('demo', '--storage', 'memory', '--interval-ms', '250', '--set', 'connections.per_address_max=200');
-    // Sixty of one zone and three of another, a stream of events, and somebody who reads nothing.
+    // Sixty connections to one zone and three to another, an event stream, and a client that reads nothing.
     const crowd = await tab();
     await blank(crowd, gateway);
     await crowd.evaluate(async () => {
@@ -195,7 +195,7 @@ const tests = {
     await until(async () => (await links.count()) === 3, 'three of ercot');
     await isClean(page, 'the connections of one zone');
     await page.getByRole('button', { name: /^Of all zones/ }).click();
-    // By how its id begins, and on to its story.
+    // By the prefix of its id, and on to its details.
     const [wanted] = (await gateway.get('ws/stats?connections=1000&zone=ercot')).connection_list;
     const search = page.getByLabel('Look for a connection by how its id begins');
     await search.fill(wanted.connection_id.slice(0, 9).toUpperCase());
@@ -210,8 +210,8 @@ const tests = {
     assert.ok(page.url().endsWith(`#/gateway/connections/${wanted.connection_id}`), page.url());
     const verdict = () => page.locator('.verdict').innerText();
     const who = () => page.locator('.who').innerText();
-    await until(async () => /Takes what is sent as fast as it is sent; nothing waits for it/.test(await verdict()), verdict);
-    assert.match(await who(), /Client\s+nobody is asked who they are\s+From\s+127\.0\.0\.1\s+By\s+a WebSocket/);
+    await until(async () => /Keeps up with what is sent; nothing waits for it/.test(await verdict()), verdict);
+    assert.match(await who(), /Client\s+no login is required\s+From\s+127\.0\.0\.1\s+By\s+a WebSocket/);
     const follows = page.getByRole('row', { name: /^ercot/ });
     await until(async () => /up to date|\d+ entr(y|ies) behind/.test(await follows.innerText()), () => follows.innerText());
     const sentUpTo = async () => Number((await follows.locator('td').nth(1).innerText()).replaceAll(',', ''));
@@ -219,7 +219,7 @@ const tests = {
     await until(async () => (await sentUpTo()) > was, 'a position that goes on');
     await shot(page, 'connection');
     await isClean(page, 'the story of a connection');
-    // What it does while one looks, and its end.
+    // Its changes while the page is open, and its end.
     await crowd.evaluate(() => { for (const it of sockets.ercot) it.send(JSON.stringify({ type: 'subscribe', channels: ['zone:nyiso'] })); });
     const lived = page.locator('.happenings');
     await until(async () => /follows\s+It follows nyiso from now on\./.test(await lived.innerText()), () => lived.innerText());
@@ -240,15 +240,15 @@ const tests = {
     await page.reload();
     await page.getByText('No connection of this id is open here.').waitFor();
     await isClean(page, 'a connection that is not there');
-    // A stream of events says that it is one, and the page knows itself.
+    // An event stream is labelled as one, and the page recognizes itself.
     const stories = (await gateway.get('ws/stats?connections=1000')).connection_list;
     await page.goto(`${gateway.url}#/gateway/connections/${stories.find((it) => it.transport === 'events').connection_id}`);
     await until(async () => /By\s+a stream of events/.test(await who()), who);
     await page.getByRole('link', { name: 'All connections' }).click();
     await page.locator('.chip', { hasText: 'this page' }).or(next).first().waitFor();
-    // Who is slow is found among all of them.
+    // A slow client is found among all of them.
     await page.getByRole('button', { name: 'Slow or silent' }).click();
-    await page.getByText('Everybody takes what is sent as fast as it is sent.').waitFor();
+    await page.getByText('Every client keeps up.').waitFor();
     await isClean(page, 'nobody is slow');
     const slow = await slowReader(gateway, '/ws/market/bulk');
     const load = Array.from({ length: 100 }, (_, i) => ({ key: `K ${i}`, price: i, note: 'x'.repeat(4000) }));
@@ -258,7 +258,7 @@ const tests = {
     await shot(page, 'connections-slow');
     await isClean(page, 'somebody is slow');
     await links.first().click();
-    await until(async () => /more slowly than it is sent.*; [\d,]+ messages? waits? for it/s.test(await verdict()), verdict);
+    await until(async () => /Does not keep up with what is sent.*; [\d,]+ messages? waits? for it/s.test(await verdict()), verdict);
     await until(async () => /[\d,]+ entr(y|ies) behind|up to date once it takes what waits/.test(await page.getByRole('row', { name: /^bulk/ }).innerText()), async () => `how far it is behind; ${await page.locator('main').innerText()}`);
     await shot(page, 'connection-slow');
     await isClean(page, 'the story of a slow reader');
@@ -294,7 +294,7 @@ const tests = {
     assert.equal(await page.locator('.story [role=progressbar]').getAttribute('aria-valuenow'), '100');
     await shot(page, 'order-confirmed');
     await isClean(page, 'a confirmed order');
-    // What is wrong is said where it is wrong.
+    // An error is shown at the field concerned.
     await page.locator('[name=amount]').fill('-1');
     await page.getByRole('button', { name: 'Place order' }).click();
     await page.locator('#fault-amount').waitFor();
@@ -315,10 +315,10 @@ const tests = {
     await isClean(page, 'a failed order');
     await page.goto(`${other.url}#/gateway/dead-letters`);
     await page.getByRole('button', { name: /^Place again/ }).first().click();
-    await Promise.race([page.waitForURL(/#\/orders\/[0-9a-f-]{36}/), page.getByRole('button', { name: 'Place it all the same' }).click()]);
+    await Promise.race([page.waitForURL(/#\/orders\/[0-9a-f-]{36}/), page.getByRole('button', { name: 'Place it anyway' }).click()]);
     await page.waitForURL(/#\/orders\/[0-9a-f-]{36}/);
     await other.end('SIGTERM');
-    // An order of another form: the ticket is made of its schema.
+    // An order of another form: the ticket is built from its schema.
     const power = await Gateway.start('demo', '--storage', 'memory', '--set', `orders.schema=${join(import.meta.dirname, '../../../docs/examples/power/order.schema.json')}`, '--set', 'orders.paper.failure_rate=0');
     await page.goto(`${power.url}#/prices/pjm?key=pjm/OHIO%20HUB`);
     await page.getByRole('heading', { name: 'A power trade' }).waitFor();
@@ -352,7 +352,7 @@ const tests = {
     await shot(page, 'lost');
     await isClean(page, 'while the gateway is away');
     await gateway.start();
-    // Unless it has by itself meanwhile.
+    // Unless it has done so by itself meanwhile.
     await page.getByRole('button', { name: 'Reconnect now' }).click({ timeout: 3000 }).catch(() => undefined);
     await isLive(page);
     assert.equal(await banner(page), '');
@@ -395,7 +395,7 @@ const tests = {
     await shot(page, 'after-outage');
     assert.match(await page.locator('.promise').innerText(), /0 lost/);
     await isClean(page, 'healthy again');
-    // Who comes later has it from the gateway.
+    // A page opened later gets it from the gateway.
     const later = await tab();
     await later.goto(`${gateway.url}#/gateway`);
     const lived = later.locator('.happenings');
@@ -430,7 +430,7 @@ const tests = {
     };
     const to = (view) => page.goto(`${gateway.url}#/${view}`);
 
-    // Nobody sees anything, whatever the address.
+    // Without a token nothing is shown, at any address.
     for (const view of ['gateway', 'orders', 'prices/pjm']) {
       await to(view);
       await form.waitFor();
@@ -443,7 +443,7 @@ const tests = {
     await page.getByText('The token that this tab has is not accepted.').waitFor();
     await isClean(page, 'a token that is none');
 
-    // Who may read, reads.
+    // A viewer sees prices.
     await logIn(access.token('vera', '--role', 'viewer'));
     await isLive(page);
     await page.getByText('vera', { exact: true }).waitFor();
@@ -454,7 +454,7 @@ const tests = {
     assert.match(page.url(), /#\/prices/);
     await shot(page, 'reader');
     await isClean(page, 'a reader');
-    for (const [view, says] of [['registries', 'providers'], ['registries/active-orders', 'active orders'], ['gateway', 'how the gateway does'], ['gateway/dead-letters', 'how the gateway does'], ['orders', 'or place orders']]) {
+    for (const [view, says] of [['registries', 'providers'], ['registries/active-orders', 'active orders'], ['gateway', 'how the gateway is doing'], ['gateway/dead-letters', 'how the gateway is doing'], ['orders', 'or place orders']]) {
       await to(view);
       await page.getByText(`Your token does not let you see ${says}`).waitFor();
       await isClean(page, `a reader at ${view}`);
@@ -470,7 +470,7 @@ const tests = {
     await isClean(page, 'events that one may not see');
     await logOut();
 
-    // Who trades has orders.
+    // A trader has orders.
     await to('prices/pjm');
     await logIn(access.token('tom', '--role', 'trader'));
     await isLive(page);
@@ -485,7 +485,7 @@ const tests = {
     await page.getByText('Not live').waitFor();
     await isClean(page, 'a token that was revoked');
 
-    // An operator sees all of it.
+    // An operator sees everything.
     await logIn(access.operator);
     await may(['Prices', 'Events', 'Orders', 'Registries', 'Gateway']);
     await page.getByRole('button', { name: 'Remove…' }).waitFor();
@@ -494,7 +494,7 @@ const tests = {
     await isClean(page, 'an operator');
     await logOut();
 
-    // A token that ends is told of before, and is asked for anew.
+    // The end of a token is announced, and a new one requested.
     await to('prices/pjm');
     await logIn(access.token('eve', '--role', 'viewer', '--lifetime-s', '6'));
     await says(page, /Your login ends (now|in \d s)\. From \d\d:\d\d:\d\d on nothing comes/);
@@ -526,7 +526,7 @@ const tests = {
     await page.goto(`${gateway.url}#/prices/ercot`);
     await page.getByText('ercot is shown to those who log in.').waitFor();
     await page.goto(`${gateway.url}#/orders`);
-    await page.getByText('This is for those who log in.').waitFor();
+    await page.getByText('This needs a login.').waitFor();
     await isClean(page, 'nobody, where some zones are public');
     await page.getByRole('button', { name: 'Log in' }).click();
     await page.getByRole('button', { name: 'Not now' }).click();
@@ -580,14 +580,14 @@ const tests = {
     await isClean(page, 'offline');
     await page.context().setOffline(false);
     await isLive(page);
-    // A tab that sleeps gives its connection up, and has all when it wakes.
+    // A sleeping tab closes its connection, and is complete after waking.
     const cdp = await page.context().newCDPSession(page);
     await cdp.send('Page.setWebLifecycleState', { state: 'frozen' });
     await cdp.send('Page.setWebLifecycleState', { state: 'active' });
     await isLive(page);
     const before = await price(page, 'WESTERN HUB');
     await until(async () => (await price(page, 'WESTERN HUB')) !== before, 'prices go on');
-    // A tab that nobody sees draws nothing, and is up to date when it is seen.
+    // A hidden tab draws nothing, and is up to date when shown.
     const hide = (isHidden) => page.evaluate((hidden) => {
       Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });
       document.dispatchEvent(new Event('visibilitychange'));
@@ -640,7 +640,7 @@ const tests = {
   ...markets,
 };
 
-/** It waits most of its time, so it runs beside the others. */
+/** It mostly waits, so it runs beside the others. */
 const ASIDE = 'five tries, and then a button';
 const wanted = process.argv.slice(2);
 const names = Object.keys(tests).filter((name) => wanted.length === 0 || wanted.some((word) => name.includes(word)));

@@ -1,4 +1,5 @@
-// What all tests of the page look at: how the connection is, what the banner says, whether axe finds something.
+// Checks that all tests of the page use: the state of the connection, the text of the banner, the findings of
+// axe.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { until, violations } from './support.mjs';

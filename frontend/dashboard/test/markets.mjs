@@ -1,10 +1,11 @@
-// The views of events and registries, and the nodes of the fleet, in a real browser on real gateways.
+// The views of events and registries, and the nodes of the fleet, in a real browser with real
+// gateways.
 import assert from 'node:assert/strict';
 import { fits, isClean, says, shot } from './looks.mjs';
 import { Exchange, Gateway, Redis, tab, until } from './support.mjs';
 
 const DEPTH = 15;
-/** The book as it is shown: bids from the best down, then asks from the best up. */
+/** The book as shown: bids from the best down, then asks from the best up. */
 async function bookOf(page) {
   return page.locator('table.book').evaluate((table) => {
     const rows = [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.textContent));
@@ -12,7 +13,10 @@ async function bookOf(page) {
     return { sequence: Number(table.dataset.sequence), shown: [...side(1, 0), ...side(2, 3)].map((it) => it.replaceAll(',', '')) };
   });
 }
-/** The same of the entries of a log, by the protocol's rule, at a change; undefined where they do not reach to it. */
+/**
+ * The same from the entries of a log, by the protocol's rule, at a given change; undefined if the log
+ * does not cover it.
+ */
 function bookAt(entries, sequence) {
   let at;
   const sides = { bids: new Map(), asks: new Map() };
@@ -45,27 +49,27 @@ export const tests = {
     await page.getByRole('img', { name: /^Candles of 1m\. From .* open 1\d\d,/ }).waitFor();
     await isClean(page, 'markets');
     await shot(page, 'events');
-    // What is shown of the book is what the gateway's log makes of it, at the same change.
+    // The book that is shown equals the one from the gateway's log, at the same change.
     for (let i = 0; i < 3; i += 1) await until(async () => {
       const { sequence, shown } = await bookOf(page);
       return bookAt((await gateway.get('api/events/orderbook/history?limit=1000')).entries, sequence)?.join() === shown.join();
     }, 'the book of the gateway');
-    // It stands still when it is told to, and goes on.
+    // It pauses when told to, and continues.
     await page.getByRole('button', { name: 'Pause' }).click();
     const still = await newest();
-    await page.getByText(/Stands still; [2-9]\d* newer lines/).waitFor();
+    await page.getByText(/Paused; [2-9]\d* newer lines/).waitFor();
     assert.equal(await newest(), still);
     await isClean(page, 'a tape that stands still');
     await page.getByRole('button', { name: 'Go on' }).click();
     await until(async () => (await newest()) !== still, 'a tape that goes on');
-    // All markets; a symbol may have a slash in it, and nobody sees more than there is.
+    // All markets; a symbol may contain a slash, and the number shown is limited.
     await page.getByRole('button', { name: 'All', exact: true }).click();
     await gateway.tell('trade', [{ exchange: 'desk', symbol: 'EUR/USD', price: '1.0875', size: 3, side: 'buy' }]);
     await tape.getByRole('row', { name: /EUR\/USD desk ▲ 1\.0875 3/ }).waitFor();
     await page.getByRole('row', { name: /^EUR\/USD\s*desk/ }).waitFor();
     await shot(page, 'events-all');
     await page.getByRole('button', { name: 'BTC-USDT', exact: true }).click();
-    // The exchange goes, and comes back.
+    // The exchange goes away, and comes back.
     await exchange.end();
     await page.locator('.exchanges').getByText(/binance\s*(disconnected|reconnecting) since \d\d:\d\d:\d\d/).waitFor();
     await page.locator('.bookpanel').getByText('Not connected').waitFor();
@@ -102,7 +106,7 @@ export const tests = {
       const it = await bookOf(page);
       return it.sequence === sequence && it.shown.join() === expected.join();
     }, async () => `${sequence} ${expected}; there is ${JSON.stringify(await bookOf(page))}`);
-    // What lies behind the last whole one is in the log.
+    // Entries after the last whole book are in the log.
     await shows(11, ['1.0874x5', '1.0872x7', '1.0870x2', '1.0877x1']);
     await book('delta', 13, [['1.0873', '1']], [], { previousSequence: 12 });
     await page.getByText('A change is missing').waitFor();
@@ -114,7 +118,7 @@ export const tests = {
     await book('delta', 14, [], [['1.0878', '2']], { previousSequence: 13 });
     await shows(14, ['1.0873x1', '1.0877x1', '1.0878x2']);
     await page.getByText('No trades yet: they appear as they come.').waitFor();
-    // Each frame is drawn once, however many came, and no line is too many.
+    // Each frame is drawn once, however many trades arrived, and no line is superfluous.
     await page.evaluate(() => {
       globalThis.lines = 0;
       globalThis.most = 0;
@@ -138,7 +142,7 @@ export const tests = {
     await page.getByText('the newest 200 of 3,000').waitFor();
     await isClean(page, 'a full tape');
     await page.getByRole('button', { name: 'Go on' }).click();
-    // What was in the gateway's memory is gone with it: it is said where it was.
+    // What was only in the gateway's memory is lost with it, and the page says where.
     await gateway.end('SIGKILL');
     await says(page, /as of \d\d:\d\d:\d\d, and is getting older/);
     await gateway.start();
@@ -176,7 +180,7 @@ export const tests = {
     await page.getByRole('searchbox').fill('');
     await shot(page, 'registries');
     await isClean(page, 'providers');
-    // While Redis is away it goes on, and says what is not known.
+    // While Redis is away the page continues, and says what is unknown.
     await redis.end();
     await page.getByText(/Degraded since \d\d:\d\d:\d\d: what other gateways write of providers is not known here until Redis is back\./).waitFor();
     await gateway.send('DELETE', 'api/providers/7');
@@ -188,7 +192,7 @@ export const tests = {
     await redis.start();
     await until(async () => (await page.locator('.asof').count()) === 0, 'no more of an outage', 30_000);
     await row(/^bob ● online/).waitFor();
-    // The other one, and many: a page of them at a time.
+    // The other registry, with many records: one page at a time.
     await page.getByRole('link', { name: 'Active orders' }).click();
     await page.getByText('No order is under way.').waitFor();
     for (let i = 0; i < 60; i += 1) await gateway.send('PUT', `api/active-orders/order-${i}`, { orderId: `order-${i}`, state: 'matched', userId: 'alice' });
@@ -218,7 +222,7 @@ export const tests = {
     if (!Array.isArray((await gateways[0].get('ws/stats?scope=fleet')).nodes)) {
       const page = await tab();
       await page.goto(`${gateways[0].url}#/gateway/nodes`);
-      await page.getByText('This gateway tells of itself alone').waitFor();
+      await page.getByText('This gateway shows only itself').waitFor();
       await isClean(page, 'no fleet');
       await page.context().close();
       for (const it of gateways) await it.end('SIGTERM');

@@ -1,4 +1,4 @@
-// What the page costs the browser, on a gateway of its own with a thousand keys.
+// The page's cost for the browser, with a gateway of its own and a thousand keys.
 //   node test/measure.mjs frames [seconds at each rate, 60] [keys, 1000]
 //   node test/measure.mjs memory [minutes, 10] [keys, 1000]
 //   node test/measure.mjs tape [seconds, 60], or tape-memory [minutes, 10]
@@ -32,10 +32,10 @@ const KINDS = {
 };
 const kindOf = new Map(Object.entries(KINDS).flatMap(([kind, names]) => names.map((name) => [name, kind])));
 
-/** Milliseconds of the processor: what others do meanwhile does not count. */
+/** Milliseconds of CPU time: other processes do not count. */
 const took = (it) => (it.tdur ?? it.dur) / 1000;
 
-/** Milliseconds of the page's own thread by kind, for each frame of a trace. */
+/** Milliseconds of the page's thread by kind, for each frame of a trace. */
 function framesOf(events) {
   const main = events.find((it) => it.name === 'thread_name' && it.args.name === 'CrRendererMain' && events.some((other) => other.pid === it.pid && other.tid === it.tid && other.name === 'FireAnimationFrame'));
   const mine = events.filter((it) => it.pid === main.pid && it.tid === main.tid && it.ph === 'X').sort((a, b) => a.ts - b.ts || b.dur - a.dur);
@@ -48,7 +48,7 @@ function framesOf(events) {
   for (const it of mine) {
     while (frame + 1 < frames.length && it.ts >= frames[frame + 1]) frame += 1;
     if (it.ts < frames[0]) continue;
-    // Of what is within each other, the outermost counts.
+    // Of nested events, the outermost counts.
     const kind = kindOf.get(it.name);
     if (it.name === 'RunTask' && it.ts >= ends.task) {
       ends.task = it.ts + it.dur;
@@ -56,7 +56,7 @@ function framesOf(events) {
     } else if (kind && it.ts >= ends[kind]) {
       ends[kind] = it.ts + it.dur;
       spent[frame][kind] += took(it);
-      // What a script makes the browser lay out in between is no script.
+      // Layout that a script forces does not count as script.
       if (kind === 'layout' && it.ts < ends.scripts) spent[frame].scripts -= took(it);
     }
   }
@@ -90,7 +90,7 @@ async function frames(page, feed) {
   const cdp = await page.context().newCDPSession(page);
   const spent = [];
   const apart = [];
-  // A trace is kept in memory, so it is taken in parts.
+  // A trace is held in memory, so it is recorded in parts.
   const PART = 10;
   for (let at = 0; at < amount; at += PART) {
     const part = framesOf(await traced(cdp, Math.min(PART, amount - at)));

@@ -1,4 +1,4 @@
-// Takes the pictures of docs/images anew: node test/pictures.mjs [seconds of prices to draw, 90]
+// Renders the pictures of docs/images: node test/pictures.mjs [seconds of prices to draw, 90]
 import { join } from 'node:path';
 import { Gateway, over, Redis, tab, until } from './support.mjs';
 
@@ -6,7 +6,7 @@ const seconds = Number(process.argv[2] ?? 90);
 const images = process.env.ZONEWIRE_TEST_SHOTS ?? join(import.meta.dirname, '../../../docs/images');
 const shot = (page, name) => page.screenshot({ path: join(images, `${name}.png`) });
 
-/** The chart and the small lines have what the log keeps. */
+/** The chart and the sparklines have the log's history. */
 const drawn = (page) => until(async () => /^The log keeps/.test(await page.locator('.ranges > .dim').innerText()) && (await page.locator('td.change').allInnerTexts()).every((text) => text !== '–'), 'prices of the log');
 
 try {
@@ -22,7 +22,7 @@ try {
   await page.locator('.notice button').click();
   await shot(page, 'prices');
   await shot(watching, 'gateway');
-  // Of the page with two zones, as an operator sees it.
+  // The page with two zones, as an operator sees it.
   const { connection_list: connections } = await gateway.get('ws/stats');
   const told = await tab({ width: 1440, height: 760 });
   await told.goto(`${gateway.url}#/gateway/connections/${connections.find((it) => it.channels.length >= 2).connection_id}`);

@@ -1,4 +1,4 @@
-// What tests of the page need: real gateways, a real Redis, nginx, one browser, and somebody who publishes.
+// Helpers of the page's tests: real gateways, a real Redis, nginx, one browser, and publishers.
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
@@ -13,7 +13,7 @@ const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 const running = new Set();
 const folders = new Set();
 
-/** Asks until it is so, and gives what it was given. */
+/** Polls until a condition holds, and returns its value. */
 export async function until(isSo, what, withinMs = 15_000) {
   const deadline = Date.now() + withinMs;
   for (;;) {
@@ -37,7 +37,7 @@ export function folder() {
   return made;
 }
 
-/** A program that runs until it is ended, or all is over. */
+/** A program that runs until it is ended, or the tests are over. */
 class Program {
   output = '';
   constructor(command, args, more = {}) {
@@ -59,7 +59,7 @@ export class Gateway {
     return gateway;
   }
   get url() { return `http://127.0.0.1:${this.port}/`; }
-  /** Again at the same address, after it was ended. */
+  /** Starts it again at the same address. */
   async start() {
     const [command, ...args] = this.args;
     this.program = new Program(binary, [command, '--listen', `127.0.0.1:${this.port}`, ...args]);
@@ -80,10 +80,10 @@ export class Gateway {
   async get(path) { return (await fetch(this.url + path)).json(); }
 }
 
-/** Runs the gateway's program to its end; what it printed. */
+/** Runs the gateway's program to its end, and returns its output. */
 const cli = (args, env = {}) => execFileSync(binary, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], env: { PATH: process.env.PATH, ...env } }).trim();
 
-/** A configuration with authentication, and what makes tokens for it. */
+/** A configuration with authentication, and a function that makes tokens for it. */
 export class Access {
   dir = folder();
   config = join(this.dir, 'zonewire.toml');
@@ -101,13 +101,13 @@ export class Exchange {
     await exchange.start();
     return exchange;
   }
-  /** Again at the same address, after it was ended. */
+  /** Starts it again at the same address. */
   async start() {
     this.program = new Program(join(dirname(binary), 'zonewire-exchange'), ['--port', `${this.port}`, ...this.args]);
     const said = await until(() => /ws:\/\/127\.0\.0\.1:(\d+)/.exec(this.program.output), () => `an exchange: ${this.program.output}`);
     this.port = Number(said[1]);
   }
-  /** What a gateway that feeds on it is started with. */
+  /** The arguments of a gateway that uses it. */
   get settings() {
     const address = `127.0.0.1:${this.port}`;
     return ['--set', `feeds.exchanges=[{kind="binance",url="ws://${address}",api_url="http://${address}",symbols=["BTC-USDT"],types=["ticker","trade","orderbook","candle"],interval="1m"}]`];
@@ -130,7 +130,7 @@ export class Redis {
   end() { return this.program.end(); }
 }
 
-/** nginx before a gateway, which it serves below a path. */
+/** nginx in front of a gateway, which it serves below a path. */
 export async function nginx(gateway, path) {
   const [dir, port] = [folder(), await freePort()];
   const kinds = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${kind};`).join(' ');
@@ -147,7 +147,7 @@ export async function nginx(gateway, path) {
   return url;
 }
 
-/** Many keys of one zone, so many prices a second, until it is stopped. */
+/** Publishes this many prices per second for many keys of one zone, until stopped. */
 export async function publishing(gateway, zone, keys, perSecond) {
   const decimals = 2;
   const level = Array.from({ length: keys }, (_, i) => 20 + (i % 50));
@@ -159,7 +159,7 @@ export async function publishing(gateway, zone, keys, perSecond) {
   return paced(perSecond, (count) => gateway.publish(zone, Array.from({ length: count }, () => price(Math.floor(Math.random() * keys)))));
 }
 
-/** Trades of one market, so many a second, and its book, until it is stopped. */
+/** Publishes this many trades per second of one market, and its book, until stopped. */
 export async function trading(gateway, perSecond) {
   const market = { exchange: 'desk', symbol: 'EUR-USD' };
   let [sequence, number] = [Date.now(), 0];
@@ -175,7 +175,7 @@ export async function trading(gateway, perSecond) {
   return { stop: async () => { await changes.stop(); return trades.stop(); } };
 }
 
-/** Sends what is due, so many a second, until it is stopped. */
+/** Sends what is due, this often per second, until stopped. */
 function paced(perSecond, send) {
   const EVERY_MS = 50;
   let isOver = false;
@@ -184,7 +184,7 @@ function paced(perSecond, send) {
   const work = (async () => {
     while (!isOver) {
       const due = Math.min(1000, Math.floor(((Date.now() - began) / 1000) * perSecond) - sent);
-      // A connection that the gateway closed just then is no answer: the same again.
+      // A connection that the gateway closed at that moment gives no answer: repeat the request.
       if (due > 0) await send(due).catch((error) => { if (error.cause?.code !== 'UND_ERR_SOCKET') throw error; return send(due); });
       sent += Math.max(0, due);
       await new Promise((later) => setTimeout(later, EVERY_MS));
@@ -193,7 +193,7 @@ function paced(perSecond, send) {
   return { stop: async () => { isOver = true; await work; return (1000 * sent) / (Date.now() - began); } };
 }
 
-/** Somebody who connects, subscribes, and then takes nothing of what comes. */
+/** A client that connects, subscribes, and then reads nothing. */
 export async function slowReader(gateway, path) {
   const socket = connect(gateway.port, '127.0.0.1');
   const ended = new Promise((resolve) => socket.on('close', resolve));
@@ -206,13 +206,13 @@ export async function slowReader(gateway, path) {
 
 // The browser
 
-/** With ZONEWIRE_TEST_DIST the page is that of a folder, and not the one within the gateway, which need not be built anew. */
+/** With ZONEWIRE_TEST_DIST the page comes from a folder instead of the gateway, which need not be rebuilt. */
 const dist = process.env.ZONEWIRE_TEST_DIST;
 async function newest(route) {
   const path = new URL(route.request().url()).pathname.slice(1);
   if (path !== '') return route.fulfill({ path: join(dist, path), contentType: path.endsWith('.css') ? 'text/css' : 'text/javascript' });
   const response = await route.fetch();
-  // Only of a gateway: a copy that a test serves is what that test wants.
+  // Only for gateways: a copy that a test serves stays as it is.
   const isOfGateway = response.headers()['content-security-policy'] !== undefined;
   return route.fulfill(isOfGateway ? { response, body: readFileSync(join(dist, 'index.html')) } : { response });
 }
@@ -222,14 +222,14 @@ export async function tab({ width = 1440, height = 900, dark = false, reducedMot
   browser ??= await chromium.launch({
     executablePath: process.env.ZONEWIRE_CHROMIUM ?? '/usr/bin/chromium',
     args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
-      // What a test itself answers comes from no address, and Chromium lets such pages reach none of this machine.
+      // Answers of the test itself have no address, and Chromium forbids such pages to reach this machine.
       '--disable-features=LocalNetworkAccessChecks'],
   });
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: dark ? 'dark' : 'light', reducedMotion });
   const page = await context.newPage();
   if (dist) await context.route(/:\d+\/(assets\/.*)?(\?.*)?$/, newest);
   page.setDefaultTimeout(15_000);
-  // What should never be: errors of scripts, and things that the policy forbids.
+  // What must never occur: script errors, and violations of the content security policy.
   page.faults = [];
   page.motion = reducedMotion;
   page.on('pageerror', (error) => page.faults.push(error.stack ?? String(error)));
@@ -240,17 +240,17 @@ export async function tab({ width = 1440, height = 900, dark = false, reducedMot
   return page;
 }
 
-/** Goes to an empty page of the gateway's origin, which may do what a page of its own does. */
+/** Goes to an empty page of the gateway's origin, which has the same permissions as the page. */
 export async function blank(page, gateway) {
   const url = `${gateway.url}blank`;
   await page.route(url, (route) => route.fulfill({ contentType: 'text/html', body: '<!doctype html>' }));
   await page.goto(url);
 }
 
-/** What axe finds wrong, in a line each. */
+/** The findings of axe, one per line. */
 export async function violations(page) {
-  // Flashes and dialogs that are on their way have colours of their own for a moment. What opens while axe looks
-  // must not move either, so motion is off until it is through.
+  // Flashes and opening dialogs have other colours for a moment. What opens while axe runs must not move either,
+  // so motion is off until it has finished.
   await page.emulateMedia({ reducedMotion: 'reduce' });
   await page.evaluate(() => document.getAnimations().forEach((it) => it.finish()));
   await page.evaluate(axe);

@@ -1,4 +1,4 @@
-// What of the page needs no browser: numbers as they are written, points in their order, the end of a hole.
+// Parts of the page that need no browser: formatting numbers, ordering points, closing gaps.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { join } from 'node:path';
@@ -45,7 +45,7 @@ test('counts and sizes', () => {
   assert.deepEqual([plural(1, 'entry', 'entries'), plural(1204, 'entry', 'entries')], ['1 entry', '1,204 entries']);
 });
 
-test('what comes late goes where it belongs', () => {
+test('a late point goes to its place in time', () => {
   const series = new Series(100);
   for (const at of [10, 20, 40, 30, 5, 40]) series.push(at, at);
   series.push(20, 21);
@@ -101,12 +101,12 @@ test('how far a subscription is behind is said only where that can be known', ()
   assert.equal(tell.phaseInWords({ ...one, phase: 'finished' }, null), 'has ended with its order');
 });
 
-test('what becomes other with a connection is told once', () => {
+test('each change of a connection is reported once', () => {
   const was = { health: 'healthy', waiting_messages: 0, waiting_bytes: 0, waited_for: false, subscriptions: [{ channel: 'zone:pjm', phase: 'catching_up' }, { channel: 'zone:old', phase: 'live' }] };
   const is = { ...was, health: 'behind', waiting_messages: 3, waiting_bytes: 2048, closing: 'slow_consumer', subscriptions: [{ channel: 'zone:pjm', phase: 'live' }, { channel: 'order:0123456789', phase: 'live' }] };
   assert.deepEqual(tell.changes(was, was), []);
   assert.deepEqual(tell.changes(was, is).map(({ word, text }) => `${word}: ${text}`), [
-    'behind: Takes what is sent more slowly than it is sent; 3 messages wait for it, 2.0 KiB.',
+    'behind: Does not keep up with what is sent; 3 messages wait for it, 2.0 KiB.',
     'closing: Its close is under way: slow_consumer.',
     'follows: It follows order 01234567 from now on.',
     'leaves: It follows old no longer.',
@@ -114,7 +114,7 @@ test('what becomes other with a connection is told once', () => {
   ]);
 });
 
-test('the ids that begin so come after one place in their order', () => {
+test('the ids with a prefix come right after one id', () => {
   for (const [prefix, expected] of [['3f', '3effffff-ffff-ffff-ffff-ffffffffffff'], ['3F2a1B2c-4', '3f2a1b2c-3fff-ffff-ffff-ffffffffffff'], ['0', '00000000-0000-0000-0000-000000000000'], ['x', null], ['', null], ['0'.repeat(33), null]]) assert.equal(tell.before(prefix), expected, prefix);
   assert.ok(tell.begins('3f2a1b2c-4d5e-4f60-8123-456789abcdef', '3F2A1B2C-4d'));
   assert.ok(!tell.begins('3f2a1b2c-4d5e-4f60-8123-456789abcdef', '3f2b'));
@@ -134,7 +134,7 @@ test('a book is its last snapshot and what follows on it', () => {
   assert.deepEqual(levels(book), ['10.00x2 9.90x1', '10.10x3 10.50x1']);
   assert.equal(book.take(change(11, [['9.95', '4'], ['9.90', '0']], [['10.10', '0.5']])), 'applied');
   assert.deepEqual(levels(book), ['10.00x2 9.95x4', '10.10x0.5 10.50x1']);
-  // The same price in other digits, and one that was never there.
+  // The same price with other digits, and one that never existed.
   assert.equal(book.take(change(12, [[9.95, 7]], [['11', '0']])), 'applied');
   assert.deepEqual(levels(book), ['10.00x2 9.95x7', '10.10x0.5 10.50x1']);
   assert.equal(book.take(change(12, [['1', '1']])), 'old');
@@ -144,7 +144,7 @@ test('a book is its last snapshot and what follows on it', () => {
   assert.deepEqual(levels(book), ['', '']);
 });
 
-test('of a side, as many levels are kept as there may be: the best', () => {
+test('a side keeps a bounded number of levels, the best ones', () => {
   const book = new Book();
   book.take(whole(1, Array.from({ length: 6000 }, (_, i) => [i + 1, 1]), Array.from({ length: 6000 }, (_, i) => [i + 1, 1])));
   assert.deepEqual([book.bids.length, book.bids[0].price, book.asks.length, book.asks[0].price], [5000, 6000, 5000, 1]);
@@ -175,7 +175,7 @@ test('between the snapshot and what follows, the log is read', async () => {
   const reader = new BookReader((...what) => { asked.push(what); return new Promise((resolve) => { answer = resolve; }); }, () => undefined);
   reader.take(told(100, whole(50, [['9', '1']], []), { snapshot: true }));
   const filled = reader.snapshotEnd('e1', 140);
-  // What comes meanwhile waits.
+  // Entries that arrive meanwhile wait.
   reader.take(told(141, change(53, [['7', '1']])));
   assert.equal(reader.isBehind, true);
   answer([told(120, change(51, [['9', '2']])), told(130, change(52, [['8', '1']]))]);
@@ -183,7 +183,7 @@ test('between the snapshot and what follows, the log is read', async () => {
   assert.deepEqual([asked, reader.isBehind, reader.book.sequence, ...levels(reader.book)], [[['e1', 100, 140]], false, 53, '9x2 8x1 7x1', '']);
   await reader.snapshotEnd('e1', 141);
   assert.equal(asked.length, 1, 'nothing lies between');
-  // Another life of the log, which has no book.
+  // Another epoch of the log, which has no book.
   reader.begin();
   await reader.snapshotEnd('e2', 0);
   assert.deepEqual([reader.isBehind, reader.book.sequence, reader.at], [true, 53, 141_000]);
@@ -195,7 +195,7 @@ test('between the snapshot and what follows, the log is read', async () => {
 
 // Registries, tapes, candles
 
-test('of two records of a key the greater version counts, and what a snapshot has not is gone', () => {
+test('of two records of a key the greater version counts, and records missing from a snapshot are gone', () => {
   const records = new Records();
   const put = (key, version, record) => records.take({ type: 'record_update', key, version, timestamp: '2026-11-29T12:00:00Z', record });
   const keys = () => records.list().map(({ key }) => key);
@@ -225,7 +225,7 @@ test('a tape keeps its newest lines', () => {
   for (const [text, expected] of [['1', 0], ['1.5', 1], ['1.50', 2], ['64001.20000000', 2], ['0.00012000', 5], ['1e-7', 8]]) assert.equal(decimalsIn(text), expected, text);
 });
 
-test('a candle is what was said of it last, and stays closed', () => {
+test('the last update of a candle counts, and a closed candle stays closed', () => {
   const candles = new Candles();
   const say = (openTime, close, closed, at, interval = '1m') => candles.take({ timestamp: new Date(at).toISOString(), data: { interval, openTime, open: '1', high: '3', low: '1', close, volume: '1', closed } });
   say('1970-01-01T00:02:00Z', '2', false, 130_000);

@@ -1,8 +1,8 @@
-//! Binance: market streams, and the two requests that fill in what streams do not give.
+//! Binance: market streams, and the two requests for what streams do not contain.
 //!
-//! A book begins with a request for a snapshot, while changes are held; each change says which numbers it
-//! covers. Trades that are missing are asked for among the last thousand. The exchange closes connections
-//! after 24 hours, and takes five messages a second.
+//! A book begins with a request for a snapshot, during which changes are buffered; each change states the
+//! range of numbers it covers. Missing trades are requested from the last thousand. The exchange closes
+//! connections after 24 hours, and accepts five messages a second.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -17,25 +17,25 @@ use super::desk::{Desk, Trade};
 use super::{ExchangeConfig, Feed, Malformed, Moment, Resume, Step, Trouble, open_time, parse, time_json};
 use crate::model::EventType;
 
-/// Five a second are allowed; pongs count among them.
+/// The exchange allows five messages a second, pongs included.
 const SEND_EVERY: Duration = Duration::from_millis(300);
 
-/// Streams named in one message.
+/// How many streams one message names.
 const STREAMS_PER_MESSAGE: usize = 100;
 
-/// The exchange cuts each connection after 24 hours: it is given up before, at a moment of our choice.
+/// The exchange closes each connection after 24 hours, so it is replaced earlier, at a moment of our choice.
 const LIFE_MAX: Duration = Duration::from_secs(23 * 3_600 + 1_800);
 
-/// How long a failed request waits for the next.
+/// How long after a failed request it is repeated.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// Requests for missing trades, which hold up those that follow.
+/// How often missing trades are requested; until then later trades wait.
 const TRIES_MAX: u32 = 3;
 
-/// Changes of a book that wait for its snapshot. Past it they begin anew.
+/// How many changes of a book may wait for its snapshot; beyond that the book starts over.
 const HELD_MAX: usize = 2_000;
 
-/// What a request asks for, by the symbol's place.
+/// The subject of a request, with the symbol's index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Wanted {
     Book(usize),
@@ -46,15 +46,15 @@ pub(crate) struct Binance {
     desk: Desk,
     api: String,
     begun: Instant,
-    /// Messages that were not acknowledged yet, with what they ask for.
+    /// Messages that were not acknowledged yet, with the streams that they request.
     asked: HashMap<u64, Vec<(usize, EventType)>>,
     requests: HashMap<u64, Wanted>,
     next_id: u64,
-    /// When a request that failed is made again.
+    /// Failed requests, and when to repeat them.
     again: Vec<(Instant, Wanted)>,
-    /// Requests for trades that failed in a row, by symbol.
+    /// Consecutive failed requests for trades, by symbol.
     failed: Vec<u32>,
-    /// Changes that wait for the snapshot of their book.
+    /// Changes that wait for their book's snapshot.
     held: Vec<VecDeque<Box<str>>>,
 }
 
@@ -112,7 +112,7 @@ struct TradeFrame<'a> {
     #[serde(borrow)]
     q: Decimal<'a>,
     T: u64,
-    /// Whether the buyer was there first.
+    /// Whether the buyer's order was in the book first.
     m: bool,
 }
 
@@ -123,7 +123,7 @@ struct DepthFrame<'a> {
     s: &'a str,
     U: u64,
     u: u64,
-    /// The last number of the change before, where the exchange says it.
+    /// The last number of the previous change, on the markets that state it.
     pu: Option<u64>,
     #[serde(borrow)]
     b: Vec<Level<'a>>,

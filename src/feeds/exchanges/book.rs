@@ -1,4 +1,5 @@
-//! The book of a symbol as the exchange tells it, so that a snapshot of it can be given at any time.
+//! A symbol's order book, rebuilt from the exchange's messages, so that a snapshot of it can be given at any
+//! time.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +8,10 @@ use tokio::time::{Duration, Instant};
 
 use super::decimal::Decimal;
 
-/// Levels that are kept of each side; the worst go.
+/// How many levels of each side are kept; beyond that the worst are dropped.
 const LEVELS_MAX: usize = 5_000;
 
-/// How often a snapshot is given of a book that changes, for those who come late.
+/// How often a changing book is published as a snapshot, for late subscribers.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 
 /// A level: price and size.
@@ -26,47 +27,47 @@ pub(super) struct Sides<'a> {
 /// Levels as text: price and size.
 type Texts<'a> = Vec<(&'a str, &'a str)>;
 
-/// A level as text, by the value of its price.
+/// One side: levels as text, by the value of the price.
 type Side = BTreeMap<i128, (Box<str>, Box<str>)>;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Book {
     bids: Side,
     asks: Side,
-    /// The number of the last change; `None` until there was a snapshot.
+    /// The number of the last change; `None` until there is a snapshot.
     sequence: Option<u64>,
-    /// The last number that was given out here.
+    /// The last number that [`next_number`](Self::next_number) returned.
     given: u64,
     told: Option<Instant>,
 }
 
 impl Book {
-    /// Begins anew. Levels of no size are none.
+    /// Starts over from a snapshot. Levels of size zero are absent levels.
     pub(super) fn begin(&mut self, sides: &Sides<'_>, sequence: u64, depth: usize, now: Instant) {
         (self.bids, self.asks) = (Side::new(), Side::new());
         self.set(sides, depth);
         (self.sequence, self.told) = (Some(sequence), Some(now));
     }
 
-    /// What follows cannot be applied.
+    /// Marks the book as incomplete: further changes cannot be applied.
     pub(super) fn lose(&mut self) {
         self.sequence = None;
     }
 
-    /// The number of the last change, unless there is no whole book.
+    /// The number of the last change; `None` while the book is incomplete.
     pub(super) fn sequence(&self) -> Option<u64> {
         self.sequence
     }
 
-    /// A number for a change where the exchange gives none: greater than all before it, also those of an
-    /// earlier process, unless the clock went back.
+    /// A number for a change, if the exchange numbers none: greater than all before it, even those of an
+    /// earlier process, unless the clock was set back.
     pub(super) fn next_number(&mut self, now: DateTime<Utc>) -> u64 {
         let least = u64::try_from(now.timestamp_millis()).unwrap_or(0).saturating_mul(1_000);
         self.given = if self.given == 0 { least } else { self.given + 1 };
         self.given
     }
 
-    /// Applies changes; keeps `depth` levels of each side at the most.
+    /// Applies changes, and keeps at most `depth` levels of each side.
     pub(super) fn apply(&mut self, sides: &Sides<'_>, sequence: u64, depth: usize) {
         self.set(sides, depth);
         self.sequence = Some(sequence);
@@ -100,7 +101,7 @@ impl Book {
         (bids, self.asks.values().take(depth).map(texts).collect())
     }
 
-    /// Whether it is time for a snapshot of a whole book; then it counts as told.
+    /// Whether a snapshot of a complete book is due; if so, it counts as published.
     pub(super) fn is_due(&mut self, now: Instant) -> bool {
         let is_due = self.sequence.is_some()
             && self.told.is_none_or(|told| now.saturating_duration_since(told) >= SNAPSHOT_EVERY);

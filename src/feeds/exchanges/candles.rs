@@ -1,8 +1,8 @@
-//! Candles of exchanges that do not say when one is closed: the clock does.
+//! Candles of exchanges that do not say when a candle is closed: the clock decides.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// How long after its end a candle is waited for: the last trades may be under way.
+/// How long after its end a candle stays open: the last trades may still arrive.
 const GRACE: TimeDelta = TimeDelta::seconds(2);
 
 /// A candle as text.
@@ -16,25 +16,25 @@ pub(super) struct Candle {
     pub(super) volume: String,
 }
 
-/// What is to be told of a candle.
+/// A candle that is to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) candle: Candle,
     pub(super) is_closed: bool,
-    /// It replaces one that was closed.
+    /// Whether it corrects one that was published as closed.
     pub(super) is_correction: bool,
 }
 
-/// The newest candle of a symbol, and which were closed.
+/// The newest candle of a symbol, and the newest closed one.
 #[derive(Debug, Default)]
 pub(super) struct Candles {
     current: Option<Candle>,
-    /// The newest one that was told as closed.
+    /// The newest one that was published as closed.
     closed: Option<Candle>,
 }
 
 impl Candles {
-    /// A candle came, as it is now.
+    /// Takes a candle as the exchange now has it.
     pub(super) fn offer(&mut self, candle: Candle, length: TimeDelta, now: DateTime<Utc>) -> Vec<Told> {
         let mut told = Vec::new();
         // A candle that begins after now had a wrong time, and must not hide those that come before it. (Where this
@@ -43,7 +43,7 @@ impl Candles {
         self.closed.take_if(is_wrong);
         self.current.take_if(is_wrong);
         if let Some(closed) = self.closed.as_mut().filter(|closed| candle.open_time <= closed.open_time) {
-            // An older one is of a time that nobody looks at, and was told.
+            // An even older candle was published, and is no longer of interest.
             if candle.open_time == closed.open_time && *closed != candle {
                 *closed = candle.clone();
                 told.push(Told { candle, is_closed: true, is_correction: true });
@@ -51,7 +51,7 @@ impl Candles {
             return told;
         }
         match self.current.take() {
-            // A later one shows that this one is over.
+            // A later candle shows that this one is over.
             Some(before) if before.open_time < candle.open_time => told.push(self.close(before)),
             Some(before) if before.open_time > candle.open_time => {
                 self.current = Some(before);
@@ -68,7 +68,7 @@ impl Candles {
         told
     }
 
-    /// Time went by.
+    /// Closes the current candle if its time is over.
     pub(super) fn tick(&mut self, length: TimeDelta, now: DateTime<Utc>) -> Option<Told> {
         let is_over = |candle: &mut Candle| now >= candle.open_time + length + GRACE;
         let candle = self.current.take_if(is_over)?;
@@ -106,7 +106,7 @@ mod tests {
         let mut candles = Candles::default();
         assert_eq!(words(&candles.offer(candle(0, "1"), MINUTE, at(0, 10))), [("1", false, false)]);
         assert_eq!(words(&candles.offer(candle(0, "2"), MINUTE, at(0, 50))), [("2", false, false)]);
-        assert_eq!(candles.tick(MINUTE, at(1, 1)), None, "the last trades may be under way");
+        assert_eq!(candles.tick(MINUTE, at(1, 1)), None, "the last trades may still arrive");
         let closed = candles.tick(MINUTE, at(1, 2)).unwrap();
         assert_eq!(words(&[closed]), [("2", true, false)]);
         assert_eq!(candles.tick(MINUTE, at(1, 3)), None, "once");
@@ -123,7 +123,7 @@ mod tests {
         let told = candles.offer(candle(1, "2"), MINUTE, at(1, 0));
         assert_eq!(words(&told), [("1", true, false), ("2", false, false)]);
         assert_eq!(words(&candles.offer(candle(0, "9"), MINUTE, at(1, 1))), [("9", true, true)]);
-        // What comes long after its end is closed at once, as in what is sent at the beginning.
+        // A candle that arrives long after its end, as at the start of a stream, is closed at once.
         let told = candles.offer(candle(5, "4"), MINUTE, at(9, 0));
         assert_eq!(words(&told), [("2", true, false), ("4", true, false)]);
     }

@@ -1,7 +1,8 @@
 //! Coinbase: the public channels of its Advanced Trade WebSocket.
 //!
-//! All messages of a connection are numbered: where one is missing, anything may be, so the connection begins anew,
-//! with snapshots of books and the last trades. It does not say when a candle is closed.
+//! All messages of a connection are numbered. If one is missing, its contents are unknown, so the connection
+//! starts over with snapshots of books and the last trades. The exchange does not say when a candle is
+//! closed.
 
 use std::borrow::Cow;
 
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::model::EventType;
 
-/// Eight messages a second are allowed to those who do not say who they are.
+/// Anonymous clients may send eight messages a second.
 const SEND_EVERY: Duration = Duration::from_millis(150);
 
 pub(crate) struct Coinbase {
@@ -164,7 +165,7 @@ impl Coinbase {
         symbols.iter().for_each(|symbol| self.desk.streams.ask(*symbol, kind, at.now));
     }
 
-    /// The list is of all that is subscribed.
+    /// The list names everything that is subscribed to.
     fn subscriptions(&mut self, events: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
         let events: Vec<Subscriptions<'_>> = parse(events)?;
         let mut subscribed = Vec::new();
@@ -215,7 +216,7 @@ impl Coinbase {
         for data in events.iter().flat_map(|event| &event.trades) {
             let symbol = self.desk.symbol(data.product_id)?;
             let id: u64 = data.trade_id.parse().map_err(|_| "the number of a trade is none".to_owned())?;
-            // It is the side of the order that was there first; who came to it did the opposite.
+            // The exchange states the side of the resting order; the taker did the opposite.
             let is_buy = match data.side {
                 "BUY" => false,
                 "SELL" => true,
@@ -270,7 +271,7 @@ impl Coinbase {
                 book.begin(&sides, sequence, usize::MAX, at.now);
                 self.desk.snapshot(symbol, time, steps);
             } else {
-                // Before the snapshot there is nothing to change.
+                // Before the snapshot there is no book to change.
                 self.desk.delta(symbol, time, &sides, (sequence, usize::MAX), steps);
             }
         }
@@ -294,7 +295,7 @@ impl Coinbase {
                 .map(|value| value.text().to_owned());
             candles.push((symbol, Candle { open_time, open, high, low, close, volume }));
         }
-        // Those of a snapshot come with the newest one first, and there are hundreds of them.
+        // A snapshot has hundreds of candles, the newest first.
         candles.sort_by_key(|(_, candle)| candle.open_time);
         let length = self.desk.interval.length();
         for (symbol, candle) in candles {
@@ -309,7 +310,7 @@ impl Coinbase {
         Ok(())
     }
 
-    /// Whether a message with this number is to be read; one that does not follow ends the connection.
+    /// Whether a message with this number is to be processed. A gap in the numbers ends the connection.
     fn follows(&self, number: u64, steps: &mut Vec<Step>) -> bool {
         match self.number {
             Some(last) if number <= last => false,
@@ -328,7 +329,7 @@ impl Feed for Coinbase {
     fn connected(&mut self, at: Moment, steps: &mut Vec<Step>) {
         self.desk.begin(at.now);
         self.number = None;
-        // Without it, a market in which nothing happens looks like a connection that is dead.
+        // Without heartbeats a quiet market would look like a dead connection.
         self.desk.send(r#"{"type":"subscribe","channel":"heartbeats"}"#.to_owned(), at.now, steps);
         let all: Vec<usize> = (0..self.desk.symbols.len()).collect();
         for kind in self.desk.types.clone() {
@@ -359,7 +360,7 @@ impl Feed for Coinbase {
             "candles" => self.candles(events, &time, at, steps),
             _ => Err("its channel was not asked for".to_owned()),
         };
-        // One that was not understood is missing as if it had not come.
+        // A message that was not understood counts as missing.
         if taken.is_ok() {
             self.number = Some(number);
         }

@@ -1,4 +1,4 @@
-//! What can be configured about exchanges.
+//! The settings of exchanges.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,37 +13,38 @@ use super::super::replay::{Delimiter, ReplayOptions};
 use crate::model::{EventType, Zone};
 use crate::support::checks::{Checks, Finding};
 
-/// What all that Binance allows on one connection.
+/// How many streams Binance allows on one connection.
 const BINANCE_STREAMS_MAX: usize = 1_024;
 
 /// `[[feeds.exchanges]]`: an exchange whose public data are published, or a source of rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExchangeConfig {
-    /// What events call it, in lower case. Unset: the kind. With several processes on one Redis, one of
-    /// them has each name.
+    /// The exchange's name in events, in lower case. Unset: the kind. Of several processes on one Redis, only
+    /// one at a time runs the feed with a given name.
     pub name: String,
-    /// What it speaks.
+    /// The exchange's protocol.
     pub kind: ExchangeKind,
-    /// Where it is. Unset: the public address that its documentation names.
+    /// The address. Unset: the public address in the exchange's documentation.
     pub url: Option<String>,
-    /// Where it answers requests, for Binance. Unset: the public address that its documentation names.
+    /// The address for requests, for Binance. Unset: the public address in its documentation.
     pub api_url: Option<String>,
-    /// What is wanted of it, as `BASE-QUOTE`.
+    /// The symbols to subscribe to, as `BASE-QUOTE`.
     pub symbols: Vec<String>,
     /// Some of `ticker`, `trade`, `orderbook` and `candle`. Default the first three.
     #[serde(with = "types")]
     pub types: Vec<EventType>,
-    /// How long a candle is. Coinbase has `5m` only. Default `5m`.
+    /// The length of candles. Coinbase has `5m` only. Default `5m`.
     pub interval: Interval,
-    /// Levels of a book's snapshots, each side; of Kraken, one of 10, 25, 100, 500 and 1,000. Default 100.
+    /// How many levels each side of a book's snapshot has; for Kraken one of 10, 25, 100, 500 and 1,000.
+    /// Default 100.
     pub depth: usize,
-    /// After how long without anything a stream is asked for again, in seconds, and the connection given up where
-    /// that is not acknowledged. Default 60.
+    /// After how many seconds of silence a stream is requested again; if that is not acknowledged, the
+    /// connection is restarted. Default 60.
     pub silence_s: u64,
-    /// Symbols whose prices go to a zone too.
+    /// Symbols whose prices are also published to a zone.
     pub zones: BTreeMap<String, Zone>,
-    /// What rows mean, of the kinds `http` and `websocket`.
+    /// The meaning of rows, for the kinds `http` and `websocket`.
     pub rows: Option<RowsConfig>,
 }
 
@@ -65,7 +66,7 @@ impl Default for ExchangeConfig {
     }
 }
 
-/// Types of events by their names.
+/// Serializes types of events by name.
 mod types {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
@@ -84,7 +85,7 @@ mod types {
     }
 }
 
-/// What an exchange speaks.
+/// The protocol of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExchangeKind {
@@ -94,7 +95,7 @@ pub enum ExchangeKind {
     Coinbase,
     /// Kraken's WebSocket, version 2.
     Kraken,
-    /// An address that is asked again and again for rows of CSV or JSON.
+    /// An address that is polled for rows of CSV or JSON.
     Http,
     /// A WebSocket whose messages are rows of JSON.
     Websocket,
@@ -111,7 +112,7 @@ impl ExchangeKind {
         }
     }
 
-    /// Whether it gives rows whose meaning is configured.
+    /// Whether it yields rows whose meaning is configured.
     pub(super) fn has_rows(self) -> bool {
         matches!(self, Self::Http | Self::Websocket)
     }
@@ -126,13 +127,13 @@ impl ExchangeKind {
     }
 }
 
-/// The length of a candle: whole minutes, as `1m`, `1h` and the like.
+/// The length of a candle in whole minutes, such as `1m` or `1h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Interval(u32);
 
 impl Interval {
-    /// What exchanges have, in minutes.
+    /// The lengths that exchanges offer, in minutes.
     const ALL: [(&str, u32); 8] = [
         ("1m", 1),
         ("5m", 5),
@@ -188,17 +189,17 @@ impl From<Interval> for String {
     }
 }
 
-/// `rows` of `[[feeds.exchanges]]`: what a source that is no exchange gives, as `[feeds.replay]` says it of
-/// files. Each row is a price of a zone.
+/// `rows` of `[[feeds.exchanges]]`: the meaning of the rows of a source that is not an exchange, in the terms
+/// of `[feeds.replay]`. Each row is a price of a zone.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RowsConfig {
-    /// How often the address is asked, in seconds. 0, the default: 60.
+    /// How often to request the address, in seconds. 0, the default, means 60.
     pub every_s: u64,
-    /// Messages that are sent when the WebSocket is connected.
+    /// Messages to send once the WebSocket is connected.
     pub subscribe: Vec<String>,
-    /// Where in a JSON document its rows are, as a JSON pointer such as `/data/items`. Empty: the document
-    /// itself, an object or an array of them.
+    /// A JSON pointer to the rows within a document, such as `/data/items`. Empty: the document itself is a
+    /// row or an array of rows.
     pub at: String,
     /// The zone of all rows, instead of a column.
     pub zone: Option<Zone>,
@@ -210,13 +211,13 @@ pub struct RowsConfig {
     pub price_column: Option<String>,
     /// The column that holds the time.
     pub time_column: Option<String>,
-    /// The form of the times, as `strptime` has it.
+    /// The format of the times, as for `strptime`.
     pub time_format: Option<TimeFormat>,
-    /// The time zone of times that do not say their own.
+    /// The time zone of times that do not state their own.
     pub time_zone: TimeZone,
-    /// What stands between the columns of CSV.
+    /// The delimiter of the columns of CSV.
     pub delimiter: Option<Delimiter>,
-    /// Columns that get another name, as `old = "new"`.
+    /// New names of columns, as `old = "new"`.
     pub rename: BTreeMap<String, String>,
 }
 
@@ -242,12 +243,12 @@ impl RowsConfig {
 }
 
 impl ExchangeConfig {
-    /// What events call it.
+    /// The exchange's name in events.
     pub(crate) fn name(&self) -> &str {
         if self.name.is_empty() { self.kind.as_str() } else { &self.name }
     }
 
-    /// Leaves out of its addresses what may be a key.
+    /// Removes from its addresses the parts that may contain a key.
     pub(crate) fn mask(&mut self) {
         for url in [&mut self.url, &mut self.api_url].into_iter().flatten() {
             if let Some((address, _)) = url.split_once('?') {
@@ -264,7 +265,7 @@ impl ExchangeConfig {
         self.api_url.as_deref().unwrap_or("https://api.binance.com").trim_end_matches('/')
     }
 
-    /// What is wrong with it, with the key of each.
+    /// The problems of its settings, each with the key concerned.
     fn problems(&self) -> Vec<(&'static str, String)> {
         let mut found = Vec::new();
         let name = self.name();
@@ -325,10 +326,10 @@ impl ExchangeConfig {
         }
         let mut seen = BTreeSet::new();
         if let Some(twice) = self.symbols.iter().find(|symbol| !seen.insert(symbol.as_str())) {
-            found.push(("symbols", format!("{twice} is there twice")));
+            found.push(("symbols", format!("{twice} occurs twice")));
         }
         if let Some(other) = self.zones.keys().find(|symbol| !self.symbols.contains(symbol)) {
-            found.push(("zones", format!("{other} is none of `symbols`")));
+            found.push(("zones", format!("{other} is not among `symbols`")));
         }
         let is_own = |kind: &EventType| {
             matches!(kind, EventType::Ticker | EventType::Trade | EventType::Orderbook | EventType::Candle)
@@ -339,7 +340,7 @@ impl ExchangeConfig {
         let streams = self.symbols.len() * self.types.len();
         if self.kind == ExchangeKind::Binance && streams > BINANCE_STREAMS_MAX {
             let problem = format!(
-                "{streams} streams are more than the {BINANCE_STREAMS_MAX} of one connection: make two of it"
+                "{streams} streams are more than the {BINANCE_STREAMS_MAX} of one connection: split it in two"
             );
             found.push(("symbols", problem));
         }
@@ -353,7 +354,7 @@ impl ExchangeConfig {
     }
 }
 
-/// Whether a symbol is written as `BASE-QUOTE`.
+/// Whether a symbol has the form `BASE-QUOTE`.
 pub(crate) fn is_pair(symbol: &str) -> bool {
     let is_part = |part: &str| {
         (1..=16).contains(&part.len()) && part.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
@@ -363,7 +364,7 @@ pub(crate) fn is_pair(symbol: &str) -> bool {
 
 fn address(text: &str, key: &'static str, schemes: &[&str], found: &mut Vec<(&'static str, String)>) {
     let expected = format!("expected an address that begins with {}://", schemes.join(":// or "));
-    // It may hold a key of the source: it is not repeated.
+    // The address may contain a key of the source, so errors must not repeat it.
     match Url::parse(text) {
         Ok(url) if schemes.contains(&url.scheme()) && url.has_host() => {
             if !url.username().is_empty() || url.password().is_some() {
@@ -374,7 +375,7 @@ fn address(text: &str, key: &'static str, schemes: &[&str], found: &mut Vec<(&'s
     }
 }
 
-/// What cannot be used of all of them.
+/// The settings that cannot be used, of all exchanges.
 pub(crate) fn check(exchanges: &[ExchangeConfig]) -> Vec<Finding> {
     let mut checks = Checks::of("feeds");
     let mut names = BTreeSet::new();
@@ -383,7 +384,7 @@ pub(crate) fn check(exchanges: &[ExchangeConfig]) -> Vec<Finding> {
             checks.require("exchanges", false, || format!("{}: {key}: {problem}", exchange.name()));
         }
         checks.require("exchanges", names.insert(exchange.name()), || {
-            format!("{}: two have this name; set `name` of one", exchange.name())
+            format!("{}: two exchanges have this name; set the `name` of one", exchange.name())
         });
     }
     checks.finish()
@@ -403,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_up_is_taken() {
+    fn valid_settings_are_accepted() {
         for good in [
             "[[exchanges]]\nkind = 'binance'\nsymbols = ['BTC-USDT']\nzones = { BTC-USDT = 'btc-usdt' }",
             "[[exchanges]]\nkind = 'kraken'\nsymbols = ['BTC-USD']\ntypes = ['candle']\ninterval = '1m'",
@@ -416,27 +417,30 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_a_key_is_not_shown() {
+    fn parts_of_addresses_that_may_be_keys_are_masked() {
         let mut config: ExchangeConfig = toml::from_str("url = 'https://x/y?key=secret'").unwrap();
         config.mask();
         assert_eq!(config.url.as_deref(), Some("https://x/y?***"));
     }
 
     #[test]
-    fn what_does_not_is_said() {
+    fn each_invalid_setting_is_reported() {
         for (bad, expected) in [
             ("[[exchanges]]", "binance: symbols: expected at least one"),
             (
                 "[[exchanges]]\nsymbols = ['btcusdt']",
                 "expected BASE-QUOTE such as BTC-USDT; found \"btcusdt\"",
             ),
-            ("[[exchanges]]\nsymbols = ['A-B', 'A-B']", "A-B is there twice"),
+            ("[[exchanges]]\nsymbols = ['A-B', 'A-B']", "A-B occurs twice"),
             ("[[exchanges]]\nsymbols = ['A-B']\nname = 'No'", "name: expected up to 32 of a-z"),
             ("[[exchanges]]\nsymbols = ['A-B']\nurl = 'https://u:secret@x/'", "begins with ws:// or wss://"),
             ("[[exchanges]]\nsymbols = ['A-B']\nurl = 'wss://u:secret@x/'", "no user and no password"),
             ("[[exchanges]]\nsymbols = ['A-B']\ntypes = ['exchange:error']", "types: expected some of"),
-            ("[[exchanges]]\nsymbols = ['A-B']\nzones = { X-Y = 'a' }", "zones: X-Y is none of `symbols`"),
-            ("[[exchanges]]\nsymbols = ['A-B']\n[[exchanges]]\nsymbols = ['A-B']", "two have this name"),
+            ("[[exchanges]]\nsymbols = ['A-B']\nzones = { X-Y = 'a' }", "zones: X-Y is not among `symbols`"),
+            (
+                "[[exchanges]]\nsymbols = ['A-B']\n[[exchanges]]\nsymbols = ['A-B']",
+                "two exchanges have this name",
+            ),
             ("[[exchanges]]\nkind = 'kraken'\nsymbols = ['A-B']\ndepth = 50", "Kraken has 10, 25"),
             (
                 "[[exchanges]]\nkind = 'coinbase'\nsymbols = ['A-B']\ntypes = ['candle']\ninterval = '1h'",

@@ -1,13 +1,14 @@
-//! Decimal numbers whose digits are kept.
+//! Decimal numbers that keep their digits.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// Digits behind the point that count when two are compared: those of whatever a double is written as from some
-/// 0.000001 on, for not every exchange calculates in decimals. What is left of an `i128` are 16 before the point.
+/// How many digits after the point count in comparisons. Some exchanges calculate in binary floating point, and
+/// this covers every double from about 0.000001 on as they print it. An `i128` then has 16 digits left before the
+/// point.
 const SCALE: i32 = 22;
 
-/// A number as it was written, as text or as a number of JSON.
+/// A number as the exchange wrote it, as text or as a JSON number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Decimal<'a> {
     text: &'a str,
@@ -16,7 +17,7 @@ pub(super) struct Decimal<'a> {
 }
 
 impl<'a> Decimal<'a> {
-    /// `None` for what is no number, or one that no market has.
+    /// `None` for text that is not a number, or not one that a market could have.
     pub(super) fn read(text: &'a str) -> Option<Self> {
         if text.len() > 48 {
             return None;
@@ -31,7 +32,7 @@ impl<'a> Decimal<'a> {
             Some((whole, fraction)) => (whole, fraction),
             None => (digits, ""),
         };
-        // As JSON has it: it may be written without quotes.
+        // Leading zeros follow the rules of JSON, since the number may be written without quotes.
         if whole.is_empty() || (whole.len() > 1 && whole.starts_with('0')) {
             return None;
         }
@@ -44,7 +45,7 @@ impl<'a> Decimal<'a> {
         let value = match shift {
             _ if value == 0 => 0,
             0.. => value.checked_mul(10_i128.checked_pow(shift.unsigned_abs())?)?,
-            // Two that differ further behind would be taken for the same price.
+            // Otherwise two prices that differ in a later digit would be taken for the same.
             _ => {
                 let unit = 10_i128.checked_pow(shift.unsigned_abs())?;
                 (value % unit == 0).then_some(value / unit)?
@@ -79,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_compared_by_value_and_keep_their_digits() {
+    fn decimals_compare_by_value_and_keep_their_digits() {
         for (a, b) in
             [("1", "1.000"), ("0.10", "0.1"), ("1e-8", "0.00000001"), ("-0", "0"), ("2.5e3", "2500")]
         {
@@ -87,7 +88,7 @@ mod tests {
             assert_eq!(a.value(), b.value());
             assert_ne!(a.text(), b.text());
         }
-        // As a double is written that was 0.000311 and was calculated with.
+        // The double that results when an exchange calculates with 0.000311, as it is printed.
         let (a, b) = (Decimal::read("0.00031099999999999997").unwrap(), Decimal::read("0.000311").unwrap());
         assert!(a.value() < b.value() && a.text() == "0.00031099999999999997");
         assert!(Decimal::read("9999999999999999.5").is_some());
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_of_a_market_is_refused() {
+    fn text_that_no_market_would_send_is_refused() {
         let long = "1".repeat(60);
         for text in
             ["", "-", ".5", "5.", "01", "1_0", "1,5", "NaN", "0x1", "1e99", "1e-30", "--1", "1 ", &long]

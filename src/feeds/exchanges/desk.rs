@@ -1,5 +1,4 @@
-//! What the adapters of exchanges have in common: what is wanted, what has been asked for, and how events are
-//! written.
+//! What the adapters share: what is subscribed to, what was requested, and how events are written.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -14,19 +13,19 @@ use super::trades::Trades;
 use super::{ExchangeConfig, FeedEvent, Interval, Malformed, Moment, Resume, Step, Trouble};
 use crate::model::{EventType, Zone};
 
-/// A symbol, and what is known of it.
+/// A symbol and its state.
 #[derive(Debug)]
 pub(super) struct Symbol {
     /// `BASE-QUOTE`.
     pub(super) name: String,
-    /// As the exchange writes it.
+    /// The exchange's own name for it.
     pub(super) theirs: String,
     zone: Option<Zone>,
     pub(super) book: Book,
     pub(super) trades: Trades<Trade>,
 }
 
-/// A trade as it is to be told.
+/// A trade that is to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trade {
     pub(super) price: String,
@@ -36,7 +35,7 @@ pub(super) struct Trade {
     pub(super) time: String,
 }
 
-/// A ticker as it is to be told: names of fields, and their numbers.
+/// The fields of a ticker: names and numbers.
 pub(super) type Fields<'a> = [(&'static str, Option<Decimal<'a>>)];
 
 #[derive(Debug)]
@@ -50,13 +49,13 @@ pub(super) struct Desk {
     silence: Duration,
     pub(super) streams: Streams,
     outgoing: VecDeque<String>,
-    /// No more than one message in this time.
+    /// The least time between two messages.
     send_every: Duration,
     sent: Option<Instant>,
 }
 
 impl Desk {
-    /// `theirs` makes a symbol of base and quote.
+    /// `theirs` builds the exchange's name of a symbol from base and quote.
     pub(super) fn new(
         config: &ExchangeConfig,
         resume: &Resume,
@@ -90,24 +89,24 @@ impl Desk {
         }
     }
 
-    /// Everything says that it is made up.
+    /// Marks all events as simulated.
     pub(super) fn simulated(mut self) -> Self {
         self.is_simulated = true;
         self
     }
 
-    /// The connection is there: from now on everything is waited for.
+    /// The connection is established: from now on all streams wait to be acknowledged.
     pub(super) fn begin(&mut self, now: Instant) {
         self.streams = Streams::asked(self.symbols.len(), &self.types, self.silence, now);
     }
 
-    /// The symbol that the exchange calls so.
+    /// The symbol to which the exchange's name belongs.
     pub(super) fn symbol(&self, theirs: &str) -> Result<usize, Malformed> {
         let found = self.symbols.iter().position(|symbol| symbol.theirs == theirs);
-        found.ok_or_else(|| "it is about a symbol that was not asked for".to_owned())
+        found.ok_or_else(|| "it is about a symbol that was not subscribed to".to_owned())
     }
 
-    /// Sends a message as soon as the exchange's limit allows.
+    /// Sends a message as soon as the exchange's limit permits.
     pub(super) fn send(&mut self, message: String, now: Instant, steps: &mut Vec<Step>) {
         self.outgoing.push_back(message);
         self.flush(now, steps);
@@ -121,8 +120,8 @@ impl Desk {
         }
     }
 
-    /// Time went by: sends what waits, and says which streams are silent; a connection that does not
-    /// acknowledge is given up.
+    /// Sends messages that are due, and returns the streams that are silent. If a stream was not acknowledged
+    /// in time, the connection is restarted.
     pub(super) fn tick(&mut self, at: Moment, steps: &mut Vec<Step>) -> Vec<(usize, EventType)> {
         self.flush(at.now, steps);
         match self.streams.overdue(at.now) {
@@ -136,7 +135,7 @@ impl Desk {
         }
     }
 
-    /// What the exchange acknowledged; all of it, once.
+    /// The exchange acknowledged a stream. When all are acknowledged, the feed becomes ready, once.
     pub(super) fn acknowledged(&mut self, symbol: usize, kind: EventType, at: Moment, steps: &mut Vec<Step>) {
         self.streams.acknowledged(symbol, kind, at.now);
         if self.streams.becomes_ready() {
@@ -144,7 +143,7 @@ impl Desk {
         }
     }
 
-    /// Begins the object of an event: `time` is JSON.
+    /// Begins the object of an event; `time` is JSON.
     fn head(&self, symbol: usize, time: &str) -> String {
         let Self { exchange, symbols, .. } = self;
         let mut json =
@@ -155,7 +154,7 @@ impl Desk {
         json
     }
 
-    /// A ticker, and the price of the symbol's zone with it.
+    /// Emits a ticker, and with it the price of the symbol's zone.
     pub(super) fn ticker(
         &self,
         symbol: usize,
@@ -182,7 +181,7 @@ impl Desk {
         Ok(())
     }
 
-    /// Prices of zones are numbers, with the same digits.
+    /// Emits the price of a zone: its numbers are JSON numbers with the exchange's digits.
     fn price(&self, zone: &Zone, symbol: usize, time: &str, prices: &Fields<'_>, steps: &mut Vec<Step>) {
         let Self { exchange, symbols, .. } = self;
         let symbol = &symbols[symbol].name;
@@ -201,8 +200,8 @@ impl Desk {
         steps.push(Step::Price { zone: zone.clone(), json });
     }
 
-    /// Trades that came, in whatever order: those that are due are told. Whether some are missing for which
-    /// nobody was asked yet.
+    /// Takes trades in whatever order, and emits those that are due. Returns whether trades are missing that
+    /// have not been requested.
     pub(super) fn trades(
         &mut self,
         symbol: usize,
@@ -214,7 +213,7 @@ impl Desk {
         taken.is_gap
     }
 
-    /// The exchange gives no more of those that are missing.
+    /// Gives up on missing trades, which the exchange no longer has.
     pub(super) fn give_up_trades(&mut self, symbol: usize, steps: &mut Vec<Step>) {
         let (count, ready) = self.symbols[symbol].trades.give_up();
         if count > 0 {
@@ -228,7 +227,7 @@ impl Desk {
     }
 
     fn tell_trades(&self, symbol: usize, trades: Vec<(u64, Trade)>, steps: &mut Vec<Step>) {
-        // The newest one is the price of its zone where no tickers are.
+        // Without a ticker stream, the newest trade provides the price of the zone.
         if let (Some(zone), false, Some((_, last))) =
             (&self.symbols[symbol].zone, self.types.contains(&EventType::Ticker), trades.last())
         {
@@ -245,7 +244,7 @@ impl Desk {
         }
     }
 
-    /// A book as a whole, as it is now.
+    /// Emits the whole book as it is now.
     pub(super) fn snapshot(&self, symbol: usize, time: &str, steps: &mut Vec<Step>) {
         let book = &self.symbols[symbol].book;
         let Some(sequence) = book.sequence() else { return };
@@ -259,7 +258,7 @@ impl Desk {
         steps.push(event(EventType::Orderbook, json));
     }
 
-    /// A change of a book, which is applied to it.
+    /// Applies a change to a book, and emits it.
     pub(super) fn delta(
         &mut self,
         symbol: usize,
@@ -280,7 +279,7 @@ impl Desk {
         steps.push(event(EventType::Orderbook, json));
     }
 
-    /// Snapshots of books that changed for a while, for those who come late.
+    /// Emits snapshots of books that have been changing for a while, for late subscribers.
     pub(super) fn snapshots_due(&mut self, at: Moment, steps: &mut Vec<Step>) {
         for symbol in 0..self.symbols.len() {
             if self.symbols[symbol].book.is_due(at.now) {
@@ -289,7 +288,7 @@ impl Desk {
         }
     }
 
-    /// A candle.
+    /// Emits a candle.
     pub(super) fn candle(&self, symbol: usize, told: &Told, time: &str, steps: &mut Vec<Step>) {
         let Told { candle, is_closed, is_correction } = told;
         let mut json = self.head(symbol, time);

@@ -1,8 +1,8 @@
 //! Kraken: its WebSocket, version 2.
 //!
-//! A book comes as a snapshot and changes, each with a checksum of the ten best levels: one that differs
-//! shows that something is missing. Trades begin with the last ones, so what a pause has missed is among them. It
-//! does not say when a candle is closed.
+//! A book is sent as a snapshot and changes, each with a checksum of the ten best levels; a checksum that
+//! differs shows that a change is missing. A trade stream begins with the latest trades, which include those
+//! missed during a pause. The exchange does not say when a candle is closed.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -17,19 +17,19 @@ use super::{
 };
 use crate::model::EventType;
 
-/// It names no limit for public messages; many at once are refused.
+/// The exchange documents no limit for public messages, but refuses many at once.
 const SEND_EVERY: Duration = Duration::from_millis(50);
 
-/// How long a book that went wrong waits before it is asked for again.
+/// How long after a wrong checksum a book is requested again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Levels of each side that a checksum is of.
+/// How many levels of each side a checksum covers.
 const CHECKED: usize = 10;
 
 pub(crate) struct Kraken {
     desk: Desk,
     candles: Vec<Candles>,
-    /// Books that are asked for again, and when.
+    /// Books to request again, and when.
     again: Vec<(Instant, usize)>,
     next_id: u64,
 }
@@ -204,7 +204,7 @@ impl Kraken {
         self.request("subscribe", kind, symbols, at, steps);
     }
 
-    /// A fresh snapshot comes with a fresh subscription only.
+    /// Only a new subscription brings a new snapshot.
     fn begin_again(&mut self, kind: EventType, symbol: usize, at: Moment, steps: &mut Vec<Step>) {
         self.request("unsubscribe", kind, &[symbol], at, steps);
         self.subscribe(kind, &[symbol], at, steps);
@@ -221,7 +221,7 @@ impl Kraken {
         }
         if message.success != Some(true) {
             let refused: String = message.error.map_or("", RawValue::get).chars().take(200).collect();
-            // What is subscribed already goes on.
+            // An existing subscription continues.
             if refused.contains("Already subscribed") {
                 return Ok(());
             }
@@ -357,7 +357,7 @@ impl Kraken {
         if data.iter().any(|data| data.interval != self.desk.interval.minutes()) {
             return Err("its interval was not asked for".to_owned());
         }
-        // A snapshot has hundreds: the last one that is over, and the one that is not, are news.
+        // A snapshot has hundreds of candles; only the last closed one and the open one are new.
         let length = self.desk.interval.length();
         let now = at.utc.timestamp_millis().to_string();
         for (data, (symbol, open_time)) in data.iter().zip(places) {

@@ -1,9 +1,10 @@
-//! Who has a feed: of several processes on one storage exactly one, by a lease.
+//! Ensures by a lease that exactly one of several processes on a storage runs a feed.
 //!
-//! The holder renews it every second, and publishes only while it lasts by its own monotonic clock, counted from
-//! before each call. While the shared storage is away nobody can renew it or take it: the holder goes on until it
-//! runs out, and stops then; when the storage is back, who had it last is let first, so that what it knows of the
-//! last trades is not lost, and what it accepted meanwhile gets into the log before anybody else looks there.
+//! The holder renews the lease every second, and publishes only until it expires by the holder's own
+//! monotonic clock, counted from before each call. While the shared storage is away, nobody can renew or take
+//! the lease: the holder continues until it expires, and stops then. When the storage is back, the previous
+//! holder may take it first, so that its knowledge of the last trades is not lost, and what it accepted
+//! meanwhile reaches the log before another process reads there.
 
 use std::sync::Arc;
 
@@ -14,24 +15,24 @@ use tracing::{info, warn};
 use crate::model::NodeId;
 use crate::storage::SharedBackend;
 
-/// How long a lease lasts. A process that is gone is replaced after this time at the latest, and a look.
+/// How long a lease lasts. A process that dies is replaced at most this long, plus [`LOOK_EVERY`], later.
 const LASTS: Duration = Duration::from_secs(4);
 
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 
-/// How often those who wait look.
+/// How often waiting processes try to take it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// How much longer those wait who did not have it before an outage.
+/// How much longer processes wait that did not hold it before an outage.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// How long letting it go may take at the end.
+/// How long releasing it at the end may take.
 const LET_GO_WITHIN: Duration = Duration::from_secs(1);
 
-/// Why a lease ended.
+/// Why a lease was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lost {
-    /// Another process has it.
+    /// Another process holds it.
     Taken,
     /// It could not be renewed in time.
     RanOut,
@@ -54,7 +55,7 @@ pub(super) struct Lease {
     backend: SharedBackend,
     key: String,
     holder: String,
-    /// When it ends, and its fence; `None` while it is not held here.
+    /// When it expires, and its fencing token; `None` while this process does not hold it.
     held: Mutex<Option<(Instant, u64)>>,
 }
 
@@ -64,12 +65,12 @@ impl Lease {
         Arc::new(Self { backend, key, holder, held: Mutex::new(None) })
     }
 
-    /// Whether it lasts.
+    /// Whether this process holds it now.
     pub(super) fn is_held(&self) -> bool {
         self.held.lock().is_some_and(|(until, _)| Instant::now() < until)
     }
 
-    /// Waits until it is held; says the fence.
+    /// Waits until this process holds it, and returns the fencing token.
     pub(super) async fn take(&self) -> u64 {
         let was_here = self.held.lock().take().is_some();
         let (mut was_away, mut back, mut is_told) = (false, None, false);
@@ -80,7 +81,7 @@ impl Lease {
                 if !std::mem::replace(&mut is_told, true) {
                     warn!(
                         lease = self.key,
-                        "nobody is granted a feed while the shared storage is away; waiting"
+                        "no feed can be taken over while the shared storage is away; waiting"
                     );
                 }
             } else if !was_away || was_here || asked >= *back.get_or_insert(asked) + SETTLE {
@@ -96,7 +97,11 @@ impl Lease {
                     Ok(None) => {}
                     Err(error) => {
                         was_away = true;
-                        warn!(lease = self.key, error = error.with_causes(), "cannot ask for a feed yet");
+                        warn!(
+                            lease = self.key,
+                            error = error.with_causes(),
+                            "cannot take the lease of a feed yet; trying again"
+                        );
                     }
                 }
             }
@@ -104,8 +109,8 @@ impl Lease {
         }
     }
 
-    /// Renews it until it is lost. When it cannot be renewed, `shaky` is told for how long it lasts, once each
-    /// time; and `None` when it was renewed after that.
+    /// Renews it until it is lost. When a renewal fails, `shaky` is called once with the remaining time, and
+    /// with `None` after the next success.
     pub(super) async fn keep(&self, shaky: impl Fn(Option<Duration>)) -> Lost {
         let mut is_told = false;
         loop {
@@ -121,7 +126,7 @@ impl Lease {
                         shaky(None);
                     }
                 }
-                // In between it was somebody else's, or nobody's.
+                // In between another process held it, or nobody did.
                 Ok(Ok(_)) => return Lost::Taken,
                 Ok(Err(_)) | Err(_) => {
                     if !std::mem::replace(&mut is_told, true) {
@@ -132,12 +137,12 @@ impl Lease {
         }
     }
 
-    /// Lets others have it at once, where it is held here.
+    /// Releases it, if held, so that others can take it at once.
     pub(super) async fn let_go(&self) {
         if self.held.lock().take().is_some() {
             let gone = time::timeout(LET_GO_WITHIN, self.backend.let_go(&self.key, &self.holder)).await;
             if !matches!(gone, Ok(Ok(()))) {
-                info!(lease = self.key, "the lease of the feed could not be let go; it runs out");
+                info!(lease = self.key, "the lease of the feed could not be released; it will expire");
             }
         }
     }
@@ -149,7 +154,7 @@ mod tests {
     use crate::storage::{MemoryBackend, MemoryConfig, Retention};
 
     #[tokio::test(start_paused = true)]
-    async fn another_has_it_within_five_seconds_after_the_holder_is_gone() {
+    async fn another_process_takes_over_within_five_seconds() {
         let backend: SharedBackend =
             Arc::new(MemoryBackend::new(Retention::default(), MemoryConfig::default()).0);
         let of = || Lease::new(Arc::clone(&backend), "binance", NodeId::random());
@@ -158,7 +163,7 @@ mod tests {
         assert!(first.is_held());
         let waiting = second.take();
         let mut waiting = std::pin::pin!(waiting);
-        // For as long as the first one is there the second one waits.
+        // The second process waits while the first one holds the lease.
         tokio::select! {
             _ = &mut waiting => panic!("there are two holders"),
             _ = first.keep(|_| ()) => panic!("it was lost"),
@@ -168,7 +173,7 @@ mod tests {
         let next = waiting.await;
         assert!(next > fence && gone.elapsed() < Duration::from_secs(5), "{:?}", gone.elapsed());
         assert!(!first.is_held() && second.is_held());
-        // Who comes back finds it taken.
+        // The first process finds it taken when it comes back.
         assert_eq!(first.keep(|_| ()).await, Lost::RanOut);
         second.let_go().await;
         let begun = Instant::now();

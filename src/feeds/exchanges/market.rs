@@ -1,5 +1,5 @@
-//! A made-up market, for the demo: it speaks as Binance does, frame by frame, on a seed, and its frames go the same
-//! way as those of an exchange. All of its events say `simulated`.
+//! A simulated market for the demo. It speaks Binance's protocol frame by frame, from a seed, and its frames
+//! are processed like those of an exchange. All of its events are marked `simulated`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use super::run::{Batch, FeedCounters, Publisher};
 use super::{ExchangeConfig, Feed, FeedEvent, Interval, Malformed, Moment, Resume, Step};
 use crate::channels::Channels;
 
-/// What events call it.
+/// Its name in events.
 pub(crate) const EXCHANGE: &str = "simulated";
 
 const FRAMES_EVERY: Duration = Duration::from_millis(250);
 
-/// Levels of each side that there are.
+/// The levels of each side.
 const LEVELS: i64 = 25;
 
-/// Publishes the made-up market until it is dropped. What is not taken is let go: more is on its way.
+/// Publishes the simulated market until dropped. Events that are not accepted are dropped: more will follow.
 pub(crate) async fn run_market(
     symbols: Vec<String>,
     seed: u64,
@@ -41,12 +41,12 @@ pub(crate) async fn run_market(
     };
     let mut publisher = Publisher::new(EXCHANGE.to_owned(), channels, Arc::clone(&counters));
     let at = Moment::read();
-    // Trades are numbered by the clock, so that a demo that is started again does not repeat numbers.
+    // Trade numbers start from the clock, so that a restarted demo does not repeat numbers.
     let mut market = Market::new(&config.symbols, seed, at.utc);
     let mut feed = Binance::new(&config, &Resume::new(), at).simulated();
     let mut steps = Vec::new();
     feed.connected(at, &mut steps);
-    counters.is(FeedState::Connected, "it is made up");
+    counters.is(FeedState::Connected, "it is simulated");
     let mut ticks = time::interval(FRAMES_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -58,11 +58,11 @@ pub(crate) async fn run_market(
         }
         feed.tick(at, &mut steps);
         let mut batch = Batch::default();
-        // What is asked for is answered at once, which may give more to do.
+        // Requests are answered at once, which may yield further steps.
         while !steps.is_empty() {
             for step in std::mem::take(&mut steps) {
                 match step {
-                    // Each process makes up its own trades: the number of one is no id.
+                    // Each process simulates its own trades, so their numbers are not ids.
                     Step::Event(event) => publisher.add_event(&mut batch, FeedEvent { trade: None, ..event }),
                     Step::Price { zone, json } => publisher.add_price(&mut batch, &zone, &json),
                     Step::Send(text) => understood(feed.frame(&acknowledged(&text), at, &mut steps)),
@@ -80,7 +80,7 @@ pub(crate) async fn run_market(
 
 fn understood(result: Result<(), Malformed>) {
     if let Err(problem) = result {
-        tracing::warn!(problem, "the made-up market gave what is not understood");
+        tracing::warn!(problem, "the simulated market wrote a frame that its adapter does not understand");
     }
 }
 
@@ -97,7 +97,7 @@ struct Symbol {
     asks: BTreeMap<i64, u64>,
     update: u64,
     trade: u64,
-    /// Begin, open, high, low, close, volume.
+    /// Start, open, high, low, close, volume.
     candle: (DateTime<Utc>, i64, i64, i64, i64, u64),
 }
 
@@ -147,7 +147,7 @@ impl Market {
         Self { random, symbols }
     }
 
-    /// What happened since the last time.
+    /// The frames of everything that happened since the last call.
     pub(super) fn frames(&mut self, now: DateTime<Utc>) -> Vec<String> {
         let (mut frames, time) = (Vec::new(), now.timestamp_millis());
         for symbol in &mut self.symbols {
@@ -158,7 +158,7 @@ impl Market {
         frames
     }
 
-    /// What a request is answered with.
+    /// The answer to a request.
     pub(super) fn answer(&self, url: &str) -> String {
         let symbol = self.symbols.iter().find(|symbol| url.contains(&format!("symbol={}&", symbol.name)));
         match symbol {
@@ -174,7 +174,7 @@ impl Market {
 }
 
 impl Symbol {
-    /// The market moves by a step: the book changes, and there are trades.
+    /// Moves the market by one step: the book changes, and trades happen.
     fn step(&mut self, random: &mut StdRng, now: DateTime<Utc>) -> Vec<Value> {
         let time = now.timestamp_millis();
         let mut frames = Vec::new();

@@ -1,9 +1,9 @@
-//! Feeds of exchanges: each speaks with one exchange, and gives events.
+//! Feeds of exchanges: each talks to one exchange and yields events.
 //!
-//! What an exchange says is understood by an adapter, which is a state machine: frames, answers and the time go
-//! in, steps come out. It lives as long as one connection; whatever is wrong with that, the next one begins
-//! anew, with what [`Resume`] says. `run` has the connection and does the steps; `lease` sees to it that one
-//! process of several does.
+//! The messages of an exchange are interpreted by an adapter, a state machine: frames, answers and the time
+//! go in, steps come out. An adapter lives as long as one connection; whatever goes wrong, the next
+//! connection starts with a new adapter, which knows only [`Resume`]. `run` maintains the connection and
+//! performs the steps; `lease` ensures that one process of several does.
 
 mod binance;
 mod book;
@@ -56,40 +56,40 @@ impl Moment {
 /// What an adapter wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// This is to be published; one is whole, or is not there.
+    /// Publish this event, which is complete.
     Event(FeedEvent),
-    /// This is a price of a zone.
+    /// Publish this price of a zone.
     Price { zone: Zone, json: String },
-    /// This is to be sent to the exchange.
+    /// Send this to the exchange.
     Send(String),
-    /// This address is to be asked; the answer comes to [`Feed::fetched`] with the same number.
+    /// Request this address; the answer goes to [`Feed::fetched`] with the same id.
     Fetch { id: u64, url: String },
-    /// The exchange has acknowledged everything that was asked for.
+    /// The exchange has acknowledged all subscriptions.
     Ready,
-    /// Something is wrong that the adapter gets over by itself.
+    /// Report a problem from which the adapter recovers by itself.
     Trouble(Trouble),
-    /// The connection is of no more use; why.
+    /// The connection is no longer usable, for this reason.
     Reconnect(String),
 }
 
-/// An event as one would POST it.
+/// An event in the form in which a publisher would post it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FeedEvent {
     pub(crate) kind: EventType,
     /// A compact JSON object.
     pub(crate) json: String,
-    /// Of a trade with a number: its symbol, and the number. It has its id in the log of these.
+    /// The symbol and number of a trade, if it has a number: its id in the log is made of these.
     pub(crate) trade: Option<(String, u64)>,
 }
 
-/// What is told as `exchange:error`, and counted.
+/// A problem that is counted and published as `exchange:error`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// What came was not of the documented shape.
+    /// A message did not have the documented form.
     Malformed(String),
-    /// Changes of a book are missing; a fresh snapshot was asked for.
+    /// Changes of a book are missing; a new snapshot was requested.
     Gap(String),
-    /// So many trades were missed that the exchange does not give any more.
+    /// Trades were missed that the exchange no longer provides; how many.
     TradesMissed { count: u64, reason: String },
     /// The exchange refused something, or did not answer.
     Refused(String),
@@ -114,30 +114,30 @@ impl Trouble {
     }
 }
 
-/// By symbol the number of the last trade that was told, or waits for the log.
+/// By symbol, the number of the last trade that was published or waits for the log.
 pub(crate) type Resume = HashMap<String, u64>;
 
-/// What exchanges stream.
+/// The types of events that exchanges stream.
 const STREAMED: [EventType; 4] =
     [EventType::Ticker, EventType::Trade, EventType::Orderbook, EventType::Candle];
 
-/// Why a frame was not understood. Nothing of it was taken.
+/// Why a frame was not understood. No part of it was used.
 pub(crate) type Malformed = String;
 
-/// Reads a frame, or a part of one.
+/// Parses a frame, or a part of one.
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Malformed> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 const NO_TIME: &str = "its time is none that a gateway takes";
 
-/// A time as the exchange writes it: a number since 1970, which events have as it is.
+/// A time as the exchange writes it: a number since 1970, which events repeat unchanged.
 fn time_json(number: u64) -> Result<String, Malformed> {
     let number = number.to_string();
     if time_of_number(&number).is_some() { Ok(number) } else { Err(NO_TIME.to_owned()) }
 }
 
-/// A time in milliseconds since 1970, which a gateway reads as that.
+/// Milliseconds since 1970, if a gateway would read them as that.
 fn milliseconds(time: DateTime<Utc>) -> Result<String, Malformed> {
     let ms = time.timestamp_millis();
     let text = ms.to_string();
@@ -145,21 +145,22 @@ fn milliseconds(time: DateTime<Utc>) -> Result<String, Malformed> {
     if is_read_so { Ok(text) } else { Err(NO_TIME.to_owned()) }
 }
 
-/// When a candle begins. With times that are far from here nothing can be reckoned.
+/// The start of a candle. Times far from the present are refused, since calculations with them would
+/// overflow.
 fn open_time(time: Option<DateTime<Utc>>) -> Result<DateTime<Utc>, Malformed> {
     let time = time.ok_or(NO_TIME)?;
     milliseconds(time).map(|_| time)
 }
 
-/// What is understood of an exchange. Does no I/O, and has no clock.
+/// The adapter of one exchange. Performs no I/O, and has no clock.
 pub(crate) trait Feed: Send {
-    /// The connection is there.
+    /// The connection is established.
     fn connected(&mut self, at: Moment, steps: &mut Vec<Step>);
 
-    /// A frame came.
+    /// A frame arrived.
     fn frame(&mut self, text: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed>;
 
-    /// An address that was to be asked has answered, or has not.
+    /// A request was answered, or failed.
     fn fetched(
         &mut self,
         id: u64,
@@ -168,6 +169,6 @@ pub(crate) trait Feed: Send {
         steps: &mut Vec<Step>,
     ) -> Result<(), Malformed>;
 
-    /// Time goes by; some times a second.
+    /// Called several times a second.
     fn tick(&mut self, at: Moment, steps: &mut Vec<Step>);
 }

@@ -1,5 +1,5 @@
-//! Probes of the adapters of exchanges. What is tried is a conversation: each line is a frame, or begins with what
-//! else may happen.
+//! Probes of the adapters of exchanges. The input is a conversation: each line is a frame, unless it begins
+//! with one of the marks below.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,7 +16,7 @@ use crate::protocol::{parse_event, parse_price};
 use crate::support::json::check_json;
 use crate::support::probing::{NOW, json, text, told};
 
-/// The line answers the oldest request; a request has failed; a second goes by, or a minute and a half.
+/// The line answers the oldest request; a request failed; a second passes; a minute and a half passes.
 const ANSWER: char = '=';
 const FAILURE: char = '!';
 const SECOND: char = '.';
@@ -33,7 +33,7 @@ fn of_pairs(kind: &str, quote: &str) -> ExchangeConfig {
     ))
 }
 
-/// Frames of Binance, and its answers.
+/// Binance's frames and answers.
 pub(crate) fn binance(bytes: &[u8]) {
     let config = of_pairs("binance", "USDT");
     converse(bytes, |at| Box::new(Binance::new(&config, &Resume::new(), at)), true);
@@ -71,8 +71,8 @@ pub(crate) fn documents(bytes: &[u8]) {
     let _is_over = heard.take(steps, taken, text.len(), false);
 }
 
-/// A conversation with an adapter. Where it `is_strict`, it gives what every gateway takes; else it passes on what
-/// rows say, and a gateway may refuse that.
+/// Runs a conversation with an adapter. If `is_strict`, every event must be acceptable to a gateway;
+/// otherwise the adapter passes on what rows say, and a gateway may refuse that.
 fn converse(bytes: &[u8], adapter: impl FnOnce(Moment) -> Box<dyn Feed>, is_strict: bool) {
     let Some(text) = text(bytes) else { return };
     let (begun, mut after) = (Instant::now(), Duration::ZERO);
@@ -106,13 +106,13 @@ fn converse(bytes: &[u8], adapter: impl FnOnce(Moment) -> Box<dyn Feed>, is_stri
             _ => feed.frame(line, at(after), &mut steps),
         };
         if heard.take(steps, taken, line.len(), is_strict) {
-            // The next connection begins with another adapter.
+            // The next connection starts with a new adapter.
             return;
         }
     }
 }
 
-/// What an adapter has given so far.
+/// What an adapter has emitted so far.
 #[derive(Default)]
 struct Heard {
     /// Requests that were not answered yet.
@@ -124,15 +124,15 @@ struct Heard {
 }
 
 impl Heard {
-    /// Looks at what an adapter gives; says whether its connection is at its end.
+    /// Checks the steps of an adapter, and returns whether they end its connection.
     fn take(&mut self, steps: Vec<Step>, taken: Result<(), String>, len: usize, is_strict: bool) -> bool {
         let mut is_over = false;
         if let Err(malformed) = taken {
-            // What comes of a failed answer to a request is no part of it: trades that were held for those that it
-            // was to give, and are told when these are given up.
+            // A failed answer may release trades that waited for it; their events do not come from the
+            // malformed answer.
             let is_given_up = |step: &Step| matches!(step, Step::Trouble(Trouble::TradesMissed { .. }));
             let gives_up = steps.iter().any(is_given_up);
-            // An answer that cannot be read shows all the same that its source is reached.
+            // An unreadable answer still shows that its source is reachable.
             let is_told = |step: &Step| match step {
                 Step::Event(event) => !(gives_up && event.kind == EventType::Trade),
                 Step::Price { .. } => true,
@@ -141,7 +141,7 @@ impl Heard {
             };
             assert!(
                 !steps.iter().any(is_told),
-                "half of what is malformed ({malformed}) was taken: {steps:?}"
+                "a part of a malformed frame ({malformed}) was used: {steps:?}"
             );
         }
         for step in steps {

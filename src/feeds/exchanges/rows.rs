@@ -1,4 +1,4 @@
-//! Sources that are no exchange: rows of CSV or JSON, read as the files of a replay are. Each row is a price.
+//! Sources that are not exchanges: rows of CSV or JSON, read like the files of a replay. Each row is a price.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -11,17 +11,17 @@ use super::super::FeedPrice;
 use super::super::replay::{Replay, ReplayError, ReplayOptions};
 use super::{ExchangeConfig, ExchangeKind, Feed, Malformed, Moment, RowsConfig, Step, Trouble};
 
-/// Answers that fail one after the other before that is told as a connection that is lost.
+/// After how many consecutive failed answers the connection counts as lost.
 const FAILURES_MAX: u32 = 3;
 
-/// The longest time until the next request after one that failed.
+/// The longest delay after a failed request.
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(10);
 
-/// Rows of one document that are told as malformed one by one.
+/// How many malformed rows of a document are reported one by one.
 const TOLD_MAX: usize = 5;
 
 pub(crate) struct Rows {
-    /// The address that is asked; `None` where messages come by themselves.
+    /// The address to poll; `None` if messages arrive by themselves.
     url: Option<String>,
     config: RowsConfig,
     options: ReplayOptions,
@@ -29,7 +29,7 @@ pub(crate) struct Rows {
     is_asked: bool,
     failures: u32,
     is_ready: bool,
-    /// The rows of the last document: what is in the next one too is no news.
+    /// The rows of the last document: those that the next one repeats are not published again.
     before: HashSet<(crate::model::Zone, String)>,
 }
 
@@ -60,7 +60,7 @@ impl Rows {
         }
     }
 
-    /// The prices of a document, and what is wrong with others.
+    /// The prices of a document, and the problems of its other rows.
     fn read(&self, text: &str) -> Result<(Vec<FeedPrice>, Vec<String>), Malformed> {
         let is_json = matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'['));
         let text = if is_json { json_lines(text, &self.config.at)? } else { text.to_owned() };
@@ -104,7 +104,7 @@ impl Rows {
     }
 }
 
-/// The rows of a document, one on each line, with the digits that they have.
+/// The rows of a document, one per line, with their digits unchanged.
 fn json_lines(text: &str, at: &str) -> Result<String, Malformed> {
     let mut found: &RawValue = serde_json::from_str(text).map_err(|error| error.to_string())?;
     for token in at.split('/').skip(1) {
@@ -115,7 +115,7 @@ fn json_lines(text: &str, at: &str) -> Result<String, Malformed> {
         Ok(rows) => rows,
         Err(_) => vec![found],
     };
-    // Within texts there are no line breaks.
+    // JSON texts contain no line breaks, so any break is between tokens.
     let lines = rows.into_iter().map(|row| row.get().replace(['\n', '\r'], " "));
     Ok(lines.collect::<Vec<_>>().join("\n"))
 }

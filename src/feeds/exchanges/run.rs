@@ -1,4 +1,5 @@
-//! Runs the feed of an exchange: has its lease, keeps a connection up, and publishes what the adapter gives.
+//! Runs the feed of an exchange: holds its lease, maintains a connection, and publishes what the adapter
+//! emits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,24 +28,24 @@ use crate::support::backoff::RECONNECT;
 use crate::support::counter::Counter;
 use crate::support::seldom::Seldom;
 
-/// Frames that are taken together.
+/// How many frames are processed together.
 const FRAMES_AT_ONCE: usize = 256;
 
-/// A connection that lasts so long was a good one: the next wait is short again.
+/// A connection that lasts this long was a good one: the next backoff starts short again.
 const GOOD_AFTER: Duration = Duration::from_secs(60);
 
-/// How often troubles are told as events; all are counted.
+/// How often problems are published as events; all of them are counted.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// Of how many of the newest trades it is looked up which were the last.
+/// How many of the newest trades are read to find the last number of each symbol.
 const TRADES_READ: usize = 10_000;
 
-/// What a feed counts, and how it is.
+/// The counters and the state of a feed.
 #[derive(Debug)]
 pub(crate) struct FeedCounters {
     pub(super) counts: FeedCounts<Counter>,
     state: Mutex<(FeedState, String)>,
-    /// What is wrong with the lease, and whether that was told as an event.
+    /// The problem with the lease, and whether it was published as an event.
     lease: Mutex<Option<(String, bool)>>,
     kind: &'static str,
 }
@@ -55,11 +56,11 @@ impl FeedCounters {
         Arc::new(Self { counts: FeedCounts::default(), state, lease: Mutex::new(None), kind })
     }
 
-    /// The lease cannot be renewed, and lasts for so long; or `None`: it is as it should be.
+    /// Records that the lease cannot be renewed and how long it lasts, or, with `None`, that all is well.
     fn lease_is_shaky(&self, left: Option<Duration>) {
         let problem = left.map(|left| {
             let left = left.as_secs_f64();
-            format!("its lease cannot be renewed: it goes on for {left:.1} s, and then stops until the storage is back")
+            format!("its lease cannot be renewed: it continues for {left:.1} s, then stops until the storage is back")
         });
         if let Some(problem) = &problem {
             self.counts.lease_failures.add(1);
@@ -68,7 +69,7 @@ impl FeedCounters {
         *self.lease.lock() = problem.map(|problem| (problem, false));
     }
 
-    /// What is wrong with the lease, where that is to be told.
+    /// The problem with the lease, if it has not been published yet.
     fn untold(&self) -> Option<String> {
         let mut lease = self.lease.lock();
         let (problem, is_told) = lease.as_mut()?;
@@ -79,7 +80,7 @@ impl FeedCounters {
         *self.state.lock() = (state, reason.into());
     }
 
-    /// For `/ws/stats`.
+    /// The feed's part of `/ws/stats`.
     pub(crate) fn view(&self) -> FeedView {
         let (state, mut reason) = self.state.lock().clone();
         if let Some((problem, _)) = &*self.lease.lock() {
@@ -95,18 +96,18 @@ impl FeedCounters {
     }
 }
 
-/// What a feed needs.
+/// What a feed is built from.
 pub(crate) struct ExchangeParts {
     pub(crate) config: ExchangeConfig,
     pub(crate) channels: Channels,
     pub(crate) backend: SharedBackend,
     pub(crate) node: NodeId,
     pub(crate) counters: Arc<FeedCounters>,
-    /// It ends when this is cancelled.
+    /// Ends the feed when cancelled.
     pub(crate) stop: CancellationToken,
 }
 
-/// Runs until it is told to stop; then others have the feed at once.
+/// Runs until told to stop; then releases the lease, so that another process can take over at once.
 pub(crate) async fn run_exchange(parts: ExchangeParts) {
     let ExchangeParts { config, channels, backend, node, counters, stop } = parts;
     let lease = Lease::new(backend, config.name(), node);
@@ -146,7 +147,7 @@ impl Runner {
                     () = connections => Lost::RanOut,
                 }
             };
-            warn!(exchange = name, fence, reason = lost.reason(), "this process has the feed no more");
+            warn!(exchange = name, fence, reason = lost.reason(), "this process no longer runs the feed");
             counters.counts.leases_lost.add(1);
             counters.lease_is_shaky(None);
             counters.is(FeedState::Standby, lost.reason());
@@ -156,7 +157,7 @@ impl Runner {
     }
 }
 
-/// Makes one connection after the other. Ends when the lease does.
+/// Makes one connection after the other, until the lease is lost.
 async fn connections(
     config: &ExchangeConfig,
     lease: &Lease,
@@ -169,8 +170,8 @@ async fn connections(
     let mut is_looked_up = false;
     while lease.is_held() {
         let begun = Instant::now();
-        publisher.counters.is(FeedState::Connecting, "it connects");
-        // What waits for the log goes there also while the exchange is away.
+        publisher.counters.is(FeedState::Connecting, "connecting");
+        // Trades that wait for the log are appended even while the exchange is away.
         if let Err(ended) = publisher.publish(Batch::default(), resume).await {
             is_looked_up &= ended.is_known;
         }
@@ -188,7 +189,7 @@ async fn connections(
         attempt = if begun.elapsed() >= GOOD_AFTER { 1 } else { attempt + 1 };
         let wait = RECONNECT.wait(attempt);
         publisher.counters.counts.reconnects.add(1);
-        info!(exchange = config.name(), reason, attempt, wait_ms = wait.as_millis(), "a feed connects again");
+        info!(exchange = config.name(), reason, attempt, wait_ms = wait.as_millis(), "reconnecting a feed");
         publisher.counters.is(FeedState::Waiting, reason.as_str());
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let more = [("attempt", u64::from(attempt)), ("delayMs", wait_ms)];
@@ -197,10 +198,10 @@ async fn connections(
     }
 }
 
-/// How a connection ended.
+/// Why a connection ended.
 pub(super) struct Ended {
     reason: String,
-    /// What was published is known, so that it need not be looked up.
+    /// Whether the last published trades are known, and need not be looked up.
     is_known: bool,
 }
 
@@ -242,7 +243,7 @@ async fn connection(
         if let Some(problem) = publisher.counters.untold() {
             publisher.error("lease", &problem).await;
         }
-        // What is there already is taken together.
+        // Frames that have arrived already are processed together.
         let mut came = Some(session.next().await);
         for _ in 0..FRAMES_AT_ONCE {
             let Some(next) = came.take() else { break };
@@ -263,7 +264,7 @@ async fn connection(
     ended
 }
 
-/// Publishes, and counts.
+/// Publishes and counts.
 pub(super) struct Publisher {
     exchange: String,
     channels: Channels,
@@ -278,7 +279,7 @@ impl Publisher {
         Self { exchange, channels, counters, untold, told: Seldom::every(TELL_EVERY) }
     }
 
-    /// Gives what came to the adapter.
+    /// Passes what arrived to the adapter.
     pub(super) fn understand(&self, feed: &mut dyn Feed, came: Came, steps: &mut Vec<Step>) {
         let at = Moment::read();
         let understood = match came {
@@ -304,7 +305,7 @@ impl Publisher {
         }
     }
 
-    /// Does steps, in order; what is to be published goes together.
+    /// Performs steps in order; everything to be published goes into one batch.
     async fn perform(
         &mut self,
         steps: Vec<Step>,
@@ -361,14 +362,14 @@ impl Publisher {
         }
     }
 
-    /// The exchange gave what no gateway takes, such as a time far ahead.
+    /// Counts and logs a value that no gateway accepts, such as a time far ahead.
     fn unfit(&self, problem: &str) {
         self.counters.counts.malformed.add(1);
-        warn!(exchange = self.exchange, problem, "an exchange gave what is not taken");
+        warn!(exchange = self.exchange, problem, "an exchange sent a value that is not accepted");
     }
 
-    /// Publishes. What is not taken ends the connection: the next one begins with a snapshot of each book, and
-    /// the trades that are missing.
+    /// Publishes a batch. If something is not accepted, the connection ends: the next one starts with a
+    /// snapshot of each book and the missing trades.
     pub(super) async fn publish(&mut self, batch: Batch, resume: &mut Resume) -> Result<(), Ended> {
         for Numbered { symbol, id, seq, draft } in batch.trades {
             resume.insert(symbol.clone(), id);
@@ -381,14 +382,14 @@ impl Publisher {
         let reason = match answer {
             Ok(()) if !self.untold.is_full() => return Ok(()),
             Ok(()) => "too many trades wait for the log".to_owned(),
-            Err(error) => format!("trades were not taken: {error}"),
+            Err(error) => format!("trades were not accepted: {error}"),
         };
-        warn!(exchange = self.exchange, reason, "trades of an exchange are asked for again");
+        warn!(exchange = self.exchange, reason, "trades of an exchange will be requested again");
         self.counters.counts.unpublished.add(self.untold.give_up(resume) as u64);
         Err(Ended { reason, is_known: false })
     }
 
-    /// The same for what this gateway gives ids of its own.
+    /// Publishes entries that get ids of this gateway.
     async fn publish_under_own_ids(
         &self,
         channels: BTreeMap<ChannelName, Vec<DraftEntry>>,
@@ -401,13 +402,16 @@ impl Publisher {
                 }
                 Err(error @ (PublishError::TooManyZones { .. } | PublishError::TooManyKeys { .. })) => {
                     self.counters.counts.unpublished.add(count);
-                    warn!(exchange = self.exchange, %channel, %error, "prices of an exchange are left out");
+                    warn!(exchange = self.exchange, %channel, %error, "prices of an exchange were left out");
                 }
                 Err(error) => {
                     self.counters.counts.events.add(error.accepted() as u64);
                     self.counters.counts.unpublished.add(count - error.accepted() as u64);
-                    warn!(exchange = self.exchange, %channel, %error, "events of an exchange were not taken");
-                    return Err(Ended { reason: format!("events were not taken: {error}"), is_known: false });
+                    warn!(exchange = self.exchange, %channel, %error, "events of an exchange were not accepted");
+                    return Err(Ended {
+                        reason: format!("events were not accepted: {error}"),
+                        is_known: false,
+                    });
                 }
             }
         }
@@ -422,7 +426,7 @@ impl Publisher {
             Trouble::TradesMissed { count, .. } => counts.trades_missed.add(*count),
             Trouble::Refused(_) => counts.refused.add(1),
         }
-        // Missed trades are told in any case.
+        // Missed trades are reported in any case.
         let is_loss = matches!(trouble, Trouble::TradesMissed { .. });
         if self.told.may_tell(Instant::now()).is_some() || is_loss {
             self.error(trouble.code(), trouble.reason()).await;
@@ -430,12 +434,12 @@ impl Publisher {
     }
 
     async fn error(&self, code: &str, reason: &str) {
-        warn!(exchange = self.exchange, code, reason, "trouble with an exchange");
+        warn!(exchange = self.exchange, code, reason, "problem with an exchange");
         let json = serde_json::json!({"exchange": self.exchange, "code": code, "reason": reason});
         self.tell(EventType::ExchangeError, json).await;
     }
 
-    /// Tells how the exchange is reached.
+    /// Publishes the state of the connection to the exchange.
     async fn state(&self, kind: EventType, reason: &str, more: &[(&str, u64)]) {
         let mut json = serde_json::json!({"exchange": self.exchange});
         if !reason.is_empty() {
@@ -450,11 +454,12 @@ impl Publisher {
     async fn tell(&self, kind: EventType, json: serde_json::Value) {
         let mut batch = Batch::default();
         self.add_event(&mut batch, FeedEvent { kind, json: json.to_string(), trade: None });
-        // Whether they are taken or not is in the log and in the counters.
+        // Whether it was accepted shows in the log and in the counters.
         let _counted = self.publish_under_own_ids(batch.channels).await;
     }
 
-    /// What the log says of the last trades, where that is not known: another process may have published them.
+    /// Reads the numbers of the last trades from the log if they are unknown: another process may have
+    /// published some.
     async fn look_up(
         &self,
         symbols: &[String],
@@ -478,7 +483,7 @@ impl Publisher {
         let channel = ChannelName::event(EventType::Trade);
         let unread = |error: StorageError| format!("the last trades cannot be read: {error}");
         for symbol in symbols {
-            // The log knows that for longer than it has the trade.
+            // The log remembers a producer's newest sequence for longer than the trade itself.
             let producer = untold::producer(&self.exchange, symbol);
             let last = self.channels.newest_of(&channel, producer).await.map_err(unread)?;
             if let Some(last) = last.checked_sub(1) {
@@ -486,7 +491,7 @@ impl Publisher {
                 *held = last.max(*held);
             }
         }
-        // Where each gateway has a log of its own, those of others are there as what it heard.
+        // If each gateway has a log of its own, other gateways' trades are there as received events.
         let page = self.channels.newest(&channel, TRADES_READ).await.map_err(unread)?;
         for entry in page.entries {
             let Ok(Data { data }) = serde_json::from_slice(&entry.draft.data) else { continue };
@@ -501,7 +506,7 @@ impl Publisher {
     }
 }
 
-/// What is published together: by channel, each in order, and trades that have ids of their own.
+/// What is published together: entries by channel, each in order, and trades, which have ids of their own.
 #[derive(Default)]
 pub(super) struct Batch {
     channels: BTreeMap<ChannelName, Vec<DraftEntry>>,

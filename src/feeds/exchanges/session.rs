@@ -1,5 +1,5 @@
-//! One connection to an exchange: a socket, requests, and a clock; what comes of them is given to the adapter, and
-//! the steps to whoever publishes.
+//! One connection to an exchange: a socket, requests, and a clock. Their results go to the adapter, and its
+//! steps to the publisher.
 
 use std::collections::HashMap;
 
@@ -19,19 +19,19 @@ use crate::client::{BaseUrl, Http};
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
-/// How long what is sent may take.
+/// How long sending a message may take.
 const SEND_WITHIN: Duration = Duration::from_secs(5);
 
-/// The longest frame, and the longest answer.
+/// The largest frame or answer.
 const BYTES_MAX: usize = 8 << 20;
 
-/// A connection on which nothing comes is asked for a sign of life, and then given up.
+/// A connection on which nothing arrives is pinged, and then given up.
 const PING_AFTER: Duration = Duration::from_secs(15);
 const SILENT_AFTER: Duration = Duration::from_secs(30);
 
 const TICK_EVERY: Duration = Duration::from_millis(100);
 
-/// What came.
+/// What arrived.
 #[derive(Debug)]
 pub(super) enum Came {
     Frame(Utf8Bytes),
@@ -40,7 +40,7 @@ pub(super) enum Came {
         answer: Result<String, String>,
     },
     Tick,
-    /// The connection is over.
+    /// The connection has ended.
     End(String),
 }
 
@@ -49,7 +49,7 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 pub(super) struct Session {
     socket: Option<Socket>,
     requests: FuturesUnordered<BoxFuture<'static, Came>>,
-    /// By scheme and host: connections to it are kept open.
+    /// Kept-open connections for requests, by scheme and host.
     clients: HashMap<String, Http>,
     ticks: Interval,
     heard: Instant,
@@ -57,7 +57,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Without an address it makes requests only.
+    /// Without an address there is no socket, only requests.
     pub(super) async fn open(url: Option<&str>) -> Result<Self, String> {
         let socket = match url {
             Some(url) => Some(connect(url).await?),
@@ -75,7 +75,7 @@ impl Session {
         })
     }
 
-    /// Waits for what comes next. Loses nothing when it is dropped.
+    /// Waits for whatever arrives next. Cancel safe.
     pub(super) async fn next(&mut self) -> Came {
         loop {
             let Self { socket, requests, ticks, .. } = self;
@@ -97,7 +97,7 @@ impl Session {
         }
     }
 
-    /// A frame that is there already.
+    /// A frame that has arrived already.
     pub(super) fn next_now(&mut self) -> Option<Came> {
         loop {
             let message = self.socket.as_mut()?.next().now_or_never()?;
@@ -124,7 +124,7 @@ impl Session {
                 );
                 Some(Came::End(why))
             }
-            // Pings are answered by the socket itself.
+            // The socket answers pings by itself.
             Some(Ok(_)) => None,
             Some(Err(error)) => Some(Came::End(words(&error))),
             None => Some(Came::End("the connection ended".to_owned())),
@@ -134,7 +134,7 @@ impl Session {
     async fn tick(&mut self) -> Came {
         let silent = self.heard.elapsed();
         if self.socket.is_some() && silent > SILENT_AFTER {
-            return Came::End(format!("nothing has come for {} s", silent.as_secs()));
+            return Came::End(format!("nothing has arrived for {} s", silent.as_secs()));
         }
         if silent > PING_AFTER
             && !std::mem::replace(&mut self.is_asked, true)
@@ -145,7 +145,7 @@ impl Session {
         Came::Tick
     }
 
-    /// Does those steps that are the connection's.
+    /// Sends a message.
     pub(super) async fn send(&mut self, text: String) -> Result<(), String> {
         self.send_message(Message::Text(text.into())).await
     }
@@ -154,11 +154,11 @@ impl Session {
         let Some(socket) = &mut self.socket else { return Ok(()) };
         match time::timeout(SEND_WITHIN, socket.send(message)).await {
             Ok(sent) => sent.map_err(|error| words(&error)),
-            Err(_) => Err("the exchange does not take what is sent".to_owned()),
+            Err(_) => Err("the exchange does not accept what is sent".to_owned()),
         }
     }
 
-    /// Asks an address; the answer comes with [`next`](Self::next).
+    /// Starts a request; [`next`](Self::next) returns its answer.
     pub(super) fn fetch(&mut self, id: u64, url: String) {
         let http = match self.client(&url) {
             Ok(http) => http,
@@ -184,7 +184,7 @@ impl Session {
     }
 }
 
-/// Redirects are answers like any other: where data come from is said by the settings alone.
+/// A redirect is an error: the settings alone decide where data come from.
 async fn fetch(http: &Http, url: &str) -> Result<String, String> {
     let answer = http.get(url).timeout(ANSWER_WITHIN).send().await.map_err(|error| error.to_string())?;
     if answer.status.is_redirection() {
@@ -202,7 +202,7 @@ async fn connect(url: &str) -> Result<Socket, String> {
         .max_message_size(Some(BYTES_MAX))
         .max_frame_size(Some(BYTES_MAX))
         .write_buffer_size(0);
-    // A redirect is an error of the handshake.
+    // A redirect fails the handshake.
     let connecting = connect_async_with_config(url, Some(config), true);
     match time::timeout(CONNECT_WITHIN, connecting).await {
         Ok(Ok((socket, _))) => Ok(socket),
@@ -211,17 +211,17 @@ async fn connect(url: &str) -> Result<Socket, String> {
     }
 }
 
-/// What went wrong, without the address, which may hold a key.
+/// A description of an error without the address, which may contain a key.
 fn words(error: &SocketError) -> String {
     match error {
         SocketError::Http(response) => format!("the exchange answered {}", response.status()),
-        SocketError::Url(_) => "the address is none of a WebSocket".to_owned(),
+        SocketError::Url(_) => "the address is not that of a WebSocket".to_owned(),
         SocketError::Capacity(_) => format!("a frame is longer than {BYTES_MAX} bytes"),
         error => error.to_string(),
     }
 }
 
-/// Those steps that end a connection, and why.
+/// The reason, if one of the steps ends the connection.
 pub(super) fn reconnects(steps: &[Step]) -> Option<&str> {
     steps.iter().find_map(|step| match step {
         Step::Reconnect(reason) => Some(reason.as_str()),

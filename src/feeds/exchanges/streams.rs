@@ -1,28 +1,28 @@
-//! What was asked for of an exchange, whether it was acknowledged, and when each was last heard of.
+//! The streams subscribed to: whether each was acknowledged, and when it last sent something.
 
 use tokio::time::{Duration, Instant};
 
 use crate::model::EventType;
 
-/// How long an exchange may take to acknowledge.
+/// How long an exchange may take to acknowledge a subscription.
 const ACK_WITHIN: Duration = Duration::from_secs(10);
 
-/// One kind of events of one symbol.
+/// One type of events of one symbol.
 #[derive(Debug)]
 struct Stream {
     symbol: usize,
     kind: EventType,
-    /// Asked for, and not acknowledged.
+    /// When it was requested, until it is acknowledged.
     asked: Option<Instant>,
     heard: Instant,
 }
 
-/// Why streams need something.
+/// What is overdue.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
-    /// What was asked for was not acknowledged.
+    /// A subscription was not acknowledged.
     Unacknowledged { symbol: usize, kind: EventType },
-    /// Nothing has come for as long as may be.
+    /// These streams have been silent for too long.
     Silent(Vec<(usize, EventType)>),
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// Everything of this was asked for.
+    /// All streams have just been requested.
     pub(super) fn asked(symbols: usize, kinds: &[EventType], silence: Duration, now: Instant) -> Self {
         let of = |symbol| {
             kinds.iter().map(move |kind| Stream { symbol, kind: *kind, asked: Some(now), heard: now })
@@ -46,28 +46,28 @@ impl Streams {
         self.all.iter_mut().filter(move |stream| stream.symbol == symbol && stream.kind == kind)
     }
 
-    /// One is asked for again, and waits to be acknowledged.
+    /// A stream is requested again, and waits to be acknowledged.
     pub(super) fn ask(&mut self, symbol: usize, kind: EventType, now: Instant) {
         self.of(symbol, kind).for_each(|stream| stream.asked = Some(now));
     }
 
-    /// The exchange acknowledged one.
+    /// The exchange acknowledged a stream.
     pub(super) fn acknowledged(&mut self, symbol: usize, kind: EventType, now: Instant) {
         self.of(symbol, kind).for_each(|stream| (stream.asked, stream.heard) = (None, now));
     }
 
-    /// Something of one came.
+    /// A stream sent something.
     pub(super) fn heard(&mut self, symbol: usize, kind: EventType, now: Instant) {
         self.of(symbol, kind).for_each(|stream| stream.heard = now);
     }
 
-    /// Whether all are acknowledged; once.
+    /// Whether all streams are acknowledged; true only once.
     pub(super) fn becomes_ready(&mut self) -> bool {
         let is_ready = self.all.iter().all(|stream| stream.asked.is_none());
         is_ready && !std::mem::replace(&mut self.is_ready, true)
     }
 
-    /// What needs something. Those that are silent count as heard of from here on.
+    /// What is overdue. Silent streams are reported again only after another period of silence.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<Overdue> {
         let since = |moment: Instant| now.saturating_duration_since(moment);
         let unacknowledged =

@@ -1,4 +1,4 @@
-//! Each adapter, on frames of the documented shape.
+//! Tests each adapter on frames of the documented form.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::rows::Rows;
 use super::*;
 use crate::protocol::{ProblemCode, parse_event, parse_price};
 
-/// An adapter, and the time.
+/// An adapter under test, and its time.
 struct Tried {
     feed: Box<dyn Feed>,
     begun: Instant,
@@ -97,7 +97,7 @@ fn asked(steps: &[Step]) -> Vec<(u64, String)> {
     requests.collect()
 }
 
-/// The events, each as a gateway takes it, with its time in milliseconds.
+/// The events, each checked to be acceptable to a gateway, with its time in milliseconds.
 fn events(steps: &[Step]) -> Vec<(&'static str, i64, Value)> {
     let events = steps.iter().filter_map(|step| match step {
         Step::Event(event) => Some(event),
@@ -126,7 +126,7 @@ fn binance() -> ExchangeConfig {
     )
 }
 
-/// One that is subscribed, and has a book up to 160.
+/// An adapter that is subscribed and has a book up to 160.
 fn binance_ready(resume: &[(&str, u64)]) -> Tried {
     let config = config("symbols = ['BTC-USDT']\ntypes = ['trade', 'orderbook']");
     let (mut tried, _) = Tried::new(&config, resume);
@@ -158,7 +158,7 @@ fn ids(steps: &[Step]) -> Vec<String> {
 }
 
 #[test]
-fn binance_is_asked_for_streams_and_says_when_all_are_there() {
+fn binance_is_subscribed_to_and_ready_when_all_streams_are_acknowledged() {
     let (mut tried, steps) = Tried::new(&binance(), &[]);
     let message = json!({"method": "SUBSCRIBE", "id": 1, "params": [
         "btcusdt@ticker", "btcusdt@trade", "btcusdt@depth@100ms", "btcusdt@kline_1m",
@@ -170,7 +170,7 @@ fn binance_is_asked_for_streams_and_says_when_all_are_there() {
     let url = |symbol| format!("https://api.binance.com/api/v3/depth?symbol={symbol}&limit=1000");
     assert_eq!(urls, [url("BTCUSDT"), url("ETHUSDT")]);
     assert_eq!(steps.last(), Some(&Step::Ready));
-    // What is refused ends the connection.
+    // A refusal ends the connection.
     let (mut tried, _) = Tried::new(&binance(), &[]);
     let steps = tried.frame(&json!({"error": {"code": 2, "msg": "Invalid request"}, "id": 1}));
     assert_eq!(troubles(&steps), ["refused"]);
@@ -178,7 +178,7 @@ fn binance_is_asked_for_streams_and_says_when_all_are_there() {
 }
 
 #[test]
-fn what_is_not_acknowledged_ends_the_connection_and_what_is_silent_is_asked_for_again() {
+fn a_missing_acknowledgement_ends_the_connection_and_a_silent_stream_is_requested_again() {
     let (mut tried, _) = Tried::new(&binance(), &[]);
     assert_eq!(tried.tick(Duration::from_secs(10)), []);
     let steps = tried.tick(Duration::from_secs(1));
@@ -193,7 +193,7 @@ fn what_is_not_acknowledged_ends_the_connection_and_what_is_silent_is_asked_for_
     let steps = tried.tick(Duration::from_secs(6));
     assert_eq!(sent(&steps)[0]["params"], json!(["btcusdt@depth@100ms"]), "trades came");
     assert!(tried.frame(&json!({"result": null, "id": 3})).is_empty(), "it was ready before");
-    // Within the day that the exchange allows, a connection is given up at a moment of our choice.
+    // A connection is replaced before the exchange's limit of a day.
     let mut tried = binance_ready(&[]);
     tried.after = Duration::from_secs(23 * 3_600 + 1_801);
     assert!(matches!(&tried.tick(Duration::ZERO)[..], [Step::Reconnect(why)] if why.contains("after a day")));
@@ -263,20 +263,20 @@ fn a_book_of_binance_begins_with_a_snapshot_that_held_changes_follow() {
     assert_eq!(of(0)["bids"], json!([["0.0024", "10"], ["0.00235", "2"]]));
     assert_eq!((&of(1)["sequence"], &of(1)["previousSequence"]), (&json!(162), &json!(160)));
     assert_eq!((&of(2)["sequence"], &of(2)["previousSequence"]), (&json!(163), &json!(162)));
-    // Now and then there is a snapshot for those who come late.
+    // Snapshots are published from time to time, for late subscribers.
     let told = events(&tried.tick(Duration::from_secs(11)));
     assert_eq!(told[0].2["bids"], json!([["0.00235", "2"], ["0.0023", "7"], ["0.0022", "1"]]));
 }
 
 #[test]
-fn a_gap_in_a_book_of_binance_is_answered_by_a_fresh_snapshot() {
+fn a_gap_in_a_book_of_binance_leads_to_a_new_snapshot() {
     let mut tried = binance_ready(&[]);
     assert_eq!(events(&tried.frame(&depth(161, 165, &json!([])))).len(), 1);
     let steps = tried.frame(&depth(167, 168, &json!([["0.0024", "9"]])));
-    assert_eq!((troubles(&steps), events(&steps).len()), (vec!["gap"], 0), "nothing of it is told");
+    assert_eq!((troubles(&steps), events(&steps).len()), (vec!["gap"], 0), "nothing of it is published");
     let (id, _) = asked(&steps)[0].clone();
     assert_eq!(tried.frame(&depth(169, 169, &json!([["0.0021", "3"]]))), []);
-    // One that is older than what is held is of no use: it is asked for again.
+    // A snapshot older than the buffered changes is useless: another one is requested.
     let old = json!({"lastUpdateId": 161, "bids": [], "asks": []});
     assert_eq!(tried.fetched(id, &old), []);
     let (id, _) = asked(&tried.tick(Duration::from_secs(1)))[0].clone();
@@ -288,9 +288,9 @@ fn a_gap_in_a_book_of_binance_is_answered_by_a_fresh_snapshot() {
 }
 
 #[test]
-fn trades_of_binance_that_are_missing_are_asked_for() {
+fn missing_trades_of_binance_are_requested() {
     let mut tried = binance_ready(&[("BTC-USDT", 10)]);
-    assert_eq!(ids(&tried.frame(&binance_trade(10))), [""; 0], "it was told before");
+    assert_eq!(ids(&tried.frame(&binance_trade(10))), [""; 0], "it was published before");
     assert_eq!(ids(&tried.frame(&binance_trade(11))), ["11"]);
     let steps = tried.frame(&binance_trade(15));
     let (id, url) = asked(&steps)[0].clone();
@@ -302,9 +302,9 @@ fn trades_of_binance_that_are_missing_are_asked_for() {
     let given = |id: u64| json!({"id": id, "price": "0.00100", "qty": "12.0", "time": 1499865549590_u64, "isBuyerMaker": false, "isBestMatch": true});
     let steps = tried.fetched(id, &json!([given(13), given(14), given(15)]));
     assert_eq!(ids(&steps), ["13", "14", "15", "16"]);
-    assert_eq!(troubles(&steps), ["trades_missed"], "the twelfth is older than what is given");
+    assert_eq!(troubles(&steps), ["trades_missed"], "the twelfth is older than those in the answer");
     assert_eq!(events(&steps)[0].2["side"], "buy");
-    // Nobody answers: those that wait are told after some tries.
+    // Without an answer, the waiting trades are published after some attempts.
     let mut steps = tried.frame(&binance_trade(20));
     for _ in 0..3 {
         let (id, _) = asked(&steps)[0].clone();
@@ -324,7 +324,7 @@ fn kraken(types: &str) -> ExchangeConfig {
 }
 
 #[test]
-fn kraken_is_asked_for_channels_and_its_tickers_keep_their_digits() {
+fn kraken_is_subscribed_to_and_its_tickers_keep_their_digits() {
     let (mut tried, mut steps) = Tried::new(&kraken("['ticker', 'trade', 'orderbook', 'candle']"), &[]);
     for _ in 0..3 {
         steps.extend(tried.tick(Duration::from_millis(100)));
@@ -403,7 +403,7 @@ fn a_book_of_kraken_is_checked_by_its_checksum() {
     let told = events(&frame(&mut tried, &kraken_book("update", &level("105944.20", "0.250"), "[]", second)));
     assert_eq!(told[0].2["previousSequence"], sequence);
     assert_eq!((&told[0].2["kind"], &told[0].2["bids"]), (&json!("delta"), &json!([["105944.20", "0.250"]])));
-    // A change is missing: what follows is not told until there is a snapshot.
+    // A change is missing: later ones are not published until there is a snapshot.
     let steps = frame(&mut tried, &kraken_book("update", "[]", &level("105944.30", "1"), 7));
     assert_eq!((troubles(&steps), events(&steps).len()), (vec!["gap"], 0));
     assert_eq!(frame(&mut tried, &kraken_book("update", "[]", "[]", second)), []);
@@ -416,7 +416,7 @@ fn a_book_of_kraken_is_checked_by_its_checksum() {
 }
 
 #[test]
-fn trades_of_kraken_go_on_where_the_last_ones_ended() {
+fn trades_of_kraken_continue_after_the_last_published_one() {
     let (mut tried, _) = Tried::new(&kraken("['trade']"), &[("BTC-USD", 5)]);
     let trades =
         |kind: &str, ids: &[u64]| {
@@ -465,7 +465,7 @@ fn coinbase_frame(channel: &str, number: u64, events: &Value) -> Value {
 }
 
 #[test]
-fn coinbase_is_asked_for_channels_one_by_one() {
+fn coinbase_channels_are_subscribed_to_one_by_one() {
     let (mut tried, mut steps) = Tried::new(&coinbase("['trade', 'orderbook']"), &[]);
     for _ in 0..2 {
         steps.extend(tried.tick(Duration::from_millis(200)));
@@ -480,11 +480,11 @@ fn coinbase_is_asked_for_channels_one_by_one() {
     );
     let subscribed = json!([{"subscriptions": {"level2": ["BTC-USD"], "market_trades": ["BTC-USD"]}}]);
     assert_eq!(tried.frame(&coinbase_frame("subscriptions", 0, &subscribed)), [Step::Ready]);
-    // A message that is missing makes all of it doubtful.
+    // A missing message makes the connection's state unknown.
     let beat = json!([{"current_time": "2026-04-07 14:30:10", "heartbeat_counter": 42}]);
     assert_eq!(tried.frame(&coinbase_frame("heartbeats", 1, &beat)), []);
     assert_eq!(tried.frame(&coinbase_frame("heartbeats", 1, &beat)), []);
-    // So is one that is not understood.
+    // So does one that is not understood.
     tried.malformed(&coinbase_frame("level2", 2, &beat).to_string());
     let steps = tried.frame(&coinbase_frame("heartbeats", 3, &beat));
     assert!(matches!(&steps[..], [Step::Trouble(Trouble::Gap(_)), Step::Reconnect(_)]), "{steps:?}");
@@ -516,7 +516,7 @@ fn books_trades_and_tickers_of_coinbase() {
             "time": "2026-04-07T14:30:02.789012Z",
         })
     };
-    // The newest one comes first, and the side is that of the order that was there first.
+    // The newest trade comes first, and the side is that of the resting order.
     let trades =
         json!([{"type": "update", "trades": [trade("995098701", "SELL"), trade("995098700", "BUY")]}]);
     let told = events(&tried.frame(&coinbase_frame("market_trades", 3, &trades)));
@@ -541,7 +541,7 @@ fn books_trades_and_tickers_of_coinbase() {
 }
 
 #[test]
-fn a_malformed_frame_is_left_out_as_a_whole() {
+fn no_part_of_a_malformed_frame_is_used() {
     let mut of = BTreeMap::from([
         ("binance", Tried::new(&binance(), &[]).0),
         ("kraken", Tried::new(&kraken("['ticker', 'trade', 'orderbook', 'candle']"), &[]).0),
@@ -585,7 +585,7 @@ fn rows(text: &str) -> ExchangeConfig {
 fn prices(steps: &[Step]) -> Vec<(String, String)> {
     let prices = steps.iter().filter_map(|step| match step {
         Step::Price { zone, json } => {
-            // A row may have a key that is none, which whoever takes prices refuses, and counts.
+            // A row may have an invalid key, which the intake of prices refuses and counts.
             let refused = parse_price(json, BEGUN, Duration::MAX).err();
             assert!(refused.is_none_or(|error| error.code == ProblemCode::InvalidKey), "{json}");
             Some((zone.to_string(), json.clone()))
@@ -596,7 +596,7 @@ fn prices(steps: &[Step]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn rows_of_csv_are_prices_and_what_was_there_before_is_no_news() {
+fn rows_of_csv_are_prices_and_repeated_rows_are_skipped() {
     let config = rows(
         "{ zone = 'pjm', every_s = 300, key_columns = ['pnode_name'], price_column = 'total_lmp_rt', time_column = 'at' }",
     );
@@ -634,7 +634,7 @@ fn rows_of_csv_are_prices_and_what_was_there_before_is_no_news() {
 }
 
 #[test]
-fn rows_of_json_are_where_a_pointer_says() {
+fn rows_of_json_are_found_by_a_pointer() {
     let config =
         rows("{ zone_column = 'market', at = '/data/items', key_columns = ['hub'], price_column = 'lmp' }");
     let (mut tried, _) = Tried::new(&config, &[]);
@@ -648,7 +648,7 @@ fn rows_of_json_are_where_a_pointer_says() {
     assert!(found[0].1.contains("31.50"), "{found:?}");
     let mut steps = vec![];
     assert!(tried.feed.fetched(0, Ok("{\"data\":[]}"), at, &mut steps).unwrap_err().contains("/data/items"));
-    // Messages of a WebSocket are news each time.
+    // Each message of a WebSocket is new.
     let config = ExchangeConfig {
         kind: ExchangeKind::Websocket,
         url: Some("ws://x/".to_owned()),
@@ -662,7 +662,7 @@ fn rows_of_json_are_where_a_pointer_says() {
 }
 
 #[test]
-fn times_that_no_gateway_takes_make_a_frame_malformed() {
+fn times_that_no_gateway_accepts_make_a_frame_malformed() {
     let far = "+262142-12-31T23:59:59Z";
     let (mut tried, _) = Tried::new(&kraken("['ticker', 'trade', 'orderbook', 'candle']"), &[]);
     for data in [
@@ -684,11 +684,11 @@ fn times_that_no_gateway_takes_make_a_frame_malformed() {
     let mut trade = binance_trade(1);
     trade["data"]["T"] = u64::MAX.into();
     assert!(tried.malformed(&trade.to_string()).contains("time"));
-    assert_eq!(ids(&tried.frame(&binance_trade(1))), ["1"], "the number was not taken");
+    assert_eq!(ids(&tried.frame(&binance_trade(1))), ["1"], "the number was not recorded");
 }
 
 #[test]
-fn of_a_frame_that_is_malformed_nothing_is_told() {
+fn nothing_of_a_malformed_frame_is_published() {
     let tickers = |theirs: [&str; 2]| theirs.map(|symbol| json!({"symbol": symbol, "last": 1}));
     let (mut tried, _) = Tried::new(&kraken("['ticker']"), &[]);
     let frame = json!({"channel": "ticker", "type": "update", "data": tickers(["BTC/USD", "X/Y"])});
@@ -702,7 +702,7 @@ fn of_a_frame_that_is_malformed_nothing_is_told() {
 }
 
 #[test]
-fn the_last_number_there_is_does_not_pass_the_end() {
+fn the_greatest_number_does_not_overflow() {
     let config = config("symbols = ['BTC-USDT']\ntypes = ['orderbook']");
     let (mut tried, _) = Tried::new(&config, &[]);
     let steps = tried.frame(&json!({"result": null, "id": 1}));
@@ -712,7 +712,7 @@ fn the_last_number_there_is_does_not_pass_the_end() {
     assert_eq!(events(&steps)[0].2["sequence"], u64::MAX);
 }
 
-/// Whatever comes, nothing panics, and every event that is told is whole.
+/// Checks that no input makes the adapter panic, and that every published event is complete.
 fn survives(config: &ExchangeConfig, frames: &[String]) {
     let (mut tried, _) = Tried::new(config, &[]);
     for frame in frames {
@@ -728,7 +728,7 @@ fn survives(config: &ExchangeConfig, frames: &[String]) {
     }
 }
 
-/// Frames that are nearly right: some bytes of a good one are other ones.
+/// Frames that are nearly valid: some bytes of a valid one are changed.
 fn nearly(good: Vec<String>) -> impl Strategy<Value = Vec<String>> {
     let one = (0..good.len(), prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3));
     prop::collection::vec(one, 1..12).prop_map(move |picks| {
@@ -767,14 +767,14 @@ fn all_kinds() -> [ExchangeConfig; 4] {
 
 proptest! {
     #[test]
-    fn no_frame_makes_an_adapter_panic_or_tell_half_an_event(frames in nearly(good_frames()), noise in ".{0,200}") {
+    fn no_frame_makes_an_adapter_panic_or_publish_half_an_event(frames in nearly(good_frames()), noise in ".{0,200}") {
         for config in all_kinds() {
             survives(&config, &frames);
             survives(&config, std::slice::from_ref(&noise));
         }
     }
 
-    /// Whatever is lost on the way, changes of a book follow each other from a snapshot on.
+    /// Whatever is lost, changes of a book follow each other without a gap from a snapshot on.
     #[test]
     fn changes_of_a_book_follow_each_other(lost in prop::collection::vec(any::<bool>(), 40)) {
         let config = config("symbols = ['BTC-USDT']\ntypes = ['orderbook']");

@@ -1,37 +1,37 @@
-//! The trades of a symbol by their numbers, which exchanges count without holes: each is told once, and in
-//! order, and what is missing is noticed.
+//! Orders the trades of a symbol by number, which exchanges count without holes: each trade is released once
+//! and in order, and missing ones are noticed.
 
 use std::collections::BTreeMap;
 
-/// Trades that wait until those before them are there. Past it they no longer wait.
+/// How many trades may wait for missing ones before them; beyond that they are released.
 const HELD_MAX: usize = 10_000;
 
-/// What became of trades that came.
+/// The result of offering trades.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Taken<T> {
-    /// To be told now, in order.
+    /// Trades to publish now, in order.
     pub(super) ready: Vec<(u64, T)>,
-    /// Those that were told before, or wait already.
+    /// How many were released before, or wait already.
     pub(super) repeated: usize,
-    /// Some are missing before what waits, and nobody was asked for them yet.
+    /// Whether trades are missing that have not been requested yet.
     pub(super) is_gap: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Trades<T> {
-    /// The number of the newest one that was told.
+    /// The number of the newest released trade.
     last: Option<u64>,
     held: BTreeMap<u64, T>,
     is_asked: bool,
 }
 
 impl<T> Trades<T> {
-    /// What follows the one of this number is wanted; or what comes next.
+    /// Starts after the trade with this number, or with `None` at whichever comes first.
     pub(super) fn after(last: Option<u64>) -> Self {
         Self { last, held: BTreeMap::new(), is_asked: false }
     }
 
-    /// Trades came, in whatever order.
+    /// Takes trades in whatever order.
     pub(super) fn offer(&mut self, trades: impl IntoIterator<Item = (u64, T)>) -> Taken<T> {
         let mut repeated = 0;
         for (id, trade) in trades {
@@ -62,7 +62,8 @@ impl<T> Trades<T> {
         ready
     }
 
-    /// Those that are missing will not come: how many, and what waited for them, in order.
+    /// Gives up on missing trades. Returns how many are missing, and the trades that waited for them, in
+    /// order.
     pub(super) fn give_up(&mut self) -> (u64, Vec<(u64, T)>) {
         let mut missed = 0;
         let mut ready = Vec::new();
@@ -75,7 +76,7 @@ impl<T> Trades<T> {
         (missed, ready)
     }
 
-    /// Whether more wait than may.
+    /// Whether more trades wait than may.
     pub(super) fn is_full(&self) -> bool {
         self.held.len() > HELD_MAX
     }
@@ -95,11 +96,11 @@ mod tests {
     }
 
     #[test]
-    fn each_trade_is_told_once_and_in_order() {
+    fn each_trade_is_released_once_and_in_order() {
         let mut trades = Trades::after(Some(4));
         assert_eq!(offer(&mut trades, &[3, 4]), (vec![], 2, false));
         assert_eq!(offer(&mut trades, &[7, 6]), (vec![], 0, true));
-        assert_eq!(offer(&mut trades, &[8, 7]), (vec![], 1, false), "asked for already");
+        assert_eq!(offer(&mut trades, &[8, 7]), (vec![], 1, false), "requested already");
         assert_eq!(offer(&mut trades, &[4, 5, 6]), (vec![5, 6, 7, 8], 2, false));
         assert_eq!(offer(&mut trades, &[10]), (vec![], 0, true));
         assert_eq!(offer(&mut trades, &[13]), (vec![], 0, false));
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_one_begins_it() {
+    fn without_a_last_number_the_first_trade_is_the_start() {
         let mut trades = Trades::after(None);
         assert_eq!(offer(&mut trades, &[9, 8]), (vec![8, 9], 0, false));
         assert_eq!(trades.give_up().0, 0);

@@ -1,6 +1,6 @@
-//! Trades on their way to the log. Each goes there under an id that is made of exchange, symbol and number, so
-//! that the log has it once, whichever process appends it, and however often. That needs the log itself: while it
-//! cannot be reached, trades wait here, and are told by nobody.
+//! Trades on their way to the log. A trade's id is made of exchange, symbol and number, so the log has it
+//! once, whichever process appends it and however often. Only the shared log can ensure that: while it cannot
+//! be reached, trades wait here and are published nowhere.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,27 +12,27 @@ use super::Resume;
 use crate::channels::{Channels, Link, PublishError};
 use crate::model::{ChannelName, DraftEntry, EventType, NodeId, OFFSET_MAX};
 
-/// Trades that wait, of all symbols. Past it the connection begins anew, and asks for them again.
+/// How many trades of all symbols may wait; beyond that the connection restarts and requests them again.
 const WAITING_MAX: usize = 10_000;
 
-/// Trades in one request.
+/// How many trades one request appends.
 const AT_ONCE: usize = 500;
 
-/// After a try that failed, the next one.
+/// How long after a failed attempt the next one follows.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// What waited for so long is late.
+/// A trade that has waited for so long is marked late.
 const LATE_AFTER: Duration = Duration::from_secs(1);
 
-/// Names the trades of a symbol.
+/// The namespace of the producers of trades.
 const TRADES: Uuid = Uuid::from_u128(0x2d5a_8f0e_41c7_4b63_8e0f_c9a3_6d17_b254);
 
-/// Whose the trades of a symbol are in the log: nobody's but the exchange's.
+/// The producer of a symbol's trades in the log: derived from the exchange, not from a node.
 pub(super) fn producer(exchange: &str, symbol: &str) -> NodeId {
     NodeId(Uuid::new_v5(&TRADES, format!("{exchange} {symbol}").as_bytes()))
 }
 
-/// The sequence of a trade in the log, where numbers begin with 1; `None` of one that no log counts to.
+/// The sequence of a trade in the log, where sequences begin with 1; `None` if it exceeds the range of a log.
 pub(super) fn sequence(trade: u64) -> Option<u64> {
     trade.checked_add(1).filter(|seq| *seq <= OFFSET_MAX)
 }
@@ -44,13 +44,14 @@ struct Waiting {
     since: Instant,
 }
 
-/// The trades of a symbol.
+/// The waiting trades of a symbol.
 #[derive(Debug)]
-struct Line {
+struct Pending {
     producer: NodeId,
-    /// The newest one that the log took here; 0 where none is known.
+    /// The newest sequence that the log accepted from here; 0 if none is known.
     last: u64,
-    /// The log did not have that one when it was asked last: it may have to be put back.
+    /// Whether the log lacked that sequence at the last attempt: this node may still have to append it again
+    /// after an outage.
     is_gap: bool,
     waiting: VecDeque<Waiting>,
 }
@@ -59,98 +60,99 @@ struct Line {
 pub(super) struct Untold {
     exchange: String,
     channel: ChannelName,
-    lines: BTreeMap<String, Line>,
+    pending: BTreeMap<String, Pending>,
     retry_at: Instant,
 }
 
-/// What came of a try.
+/// The result of an attempt.
 #[derive(Debug, Default)]
 pub(super) struct Appended {
     pub(super) told: usize,
-    /// Left out for good.
+    /// How many were left out for good.
     pub(super) left_out: usize,
 }
 
 impl Untold {
     pub(super) fn new(exchange: String) -> Self {
         let channel = ChannelName::event(EventType::Trade);
-        Self { exchange, channel, lines: BTreeMap::new(), retry_at: Instant::now() }
+        Self { exchange, channel, pending: BTreeMap::new(), retry_at: Instant::now() }
     }
 
-    /// Takes a trade that is to follow on all that came before; it will be told.
+    /// Adds a trade, which must follow all that were added before.
     pub(super) fn push(&mut self, symbol: String, seq: u64, draft: DraftEntry) {
         let exchange = &self.exchange;
-        let line = self.lines.entry(symbol).or_insert_with_key(|symbol| Line {
+        let queue = self.pending.entry(symbol).or_insert_with_key(|symbol| Pending {
             producer: producer(exchange, symbol),
             last: 0,
             is_gap: false,
             waiting: VecDeque::new(),
         });
-        line.waiting.push_back(Waiting { seq, draft, since: Instant::now() });
+        queue.waiting.push_back(Waiting { seq, draft, since: Instant::now() });
     }
 
     fn len(&self) -> usize {
-        self.lines.values().map(|line| line.waiting.len()).sum()
+        self.pending.values().map(|queue| queue.waiting.len()).sum()
     }
 
     pub(super) fn is_full(&self) -> bool {
         self.len() > WAITING_MAX
     }
 
-    /// Forgets what waits: the next connection asks for it again. Answers how many that are.
+    /// Drops the waiting trades, so that the next connection requests them again, and returns how many there
+    /// were.
     pub(super) fn give_up(&mut self, resume: &mut Resume) -> usize {
         let count = self.len();
-        for (symbol, line) in &mut self.lines {
-            if let Some(first) = line.waiting.front() {
-                // The number of the one before it.
+        for (symbol, queue) in &mut self.pending {
+            if let Some(first) = queue.waiting.front() {
+                // The number of the previous trade.
                 match first.seq.checked_sub(2) {
                     Some(before) => resume.insert(symbol.clone(), before),
                     None => resume.remove(symbol),
                 };
             }
-            line.waiting.clear();
+            queue.waiting.clear();
         }
         count
     }
 
-    /// Appends what waits, and leaves there what the log cannot be given now.
+    /// Appends the waiting trades; those that the log cannot accept now keep waiting.
     ///
     /// # Errors
-    /// It will not take them.
+    /// The log refuses them.
     pub(super) async fn append(&mut self, channels: &Channels) -> (Appended, Result<(), PublishError>) {
         let mut done = Appended::default();
         if Instant::now() < self.retry_at {
             return (done, Ok(()));
         }
-        for (symbol, line) in &mut self.lines {
-            while !line.waiting.is_empty() {
-                let batch = line.next();
-                let answer = channels.publish_as(&self.channel, line.producer, batch).await;
+        for (symbol, queue) in &mut self.pending {
+            while !queue.waiting.is_empty() {
+                let batch = queue.next();
+                let answer = channels.publish_as(&self.channel, queue.producer, batch).await;
                 let error = match answer {
                     Ok(()) => {
-                        done.told += line.took(AT_ONCE);
-                        line.is_gap = false;
+                        done.told += queue.took(AT_ONCE);
+                        queue.is_gap = false;
                         continue;
                     }
                     Err(error) => error,
                 };
-                done.told += line.took(error.accepted());
+                done.told += queue.took(error.accepted());
                 match error {
                     PublishError::TooManyKeys { .. } => {
-                        warn!(exchange = self.exchange, symbol, %error, "trades of an exchange are left out");
-                        done.left_out += line.waiting.len();
-                        line.waiting.clear();
+                        warn!(exchange = self.exchange, symbol, %error, "trades of an exchange were left out");
+                        done.left_out += queue.waiting.len();
+                        queue.waiting.clear();
                     }
-                    PublishError::Gap { .. } if line.is_gap => {
+                    PublishError::Gap { .. } if queue.is_gap => {
                         warn!(
                             exchange = self.exchange,
-                            symbol, "the log has lost trades, and goes on without them"
+                            symbol, "the log has lost trades, and continues without them"
                         );
-                        (line.last, line.is_gap) = (0, false);
+                        (queue.last, queue.is_gap) = (0, false);
                     }
-                    // Whatever was appended here is put back first.
+                    // The node first appends again what it had appended here before.
                     PublishError::Gap { .. } => {
-                        line.is_gap = true;
+                        queue.is_gap = true;
                         self.retry_at = Instant::now() + RETRY_AFTER;
                         break;
                     }
@@ -166,8 +168,8 @@ impl Untold {
     }
 }
 
-impl Line {
-    /// What is to be appended next.
+impl Pending {
+    /// The trades to append next.
     fn next(&self) -> Vec<(DraftEntry, Link)> {
         let mut prev = self.last;
         let batch = self.waiting.iter().take(AT_ONCE).map(|Waiting { seq, draft, since }| {
@@ -180,7 +182,7 @@ impl Line {
         batch.collect()
     }
 
-    /// The log has so many of them, from the front. Answers how many there were.
+    /// Removes `count` trades that the log has from the front, and returns how many there were.
     fn took(&mut self, count: usize) -> usize {
         let count = count.min(self.waiting.len());
         if let Some(last) = self.waiting.drain(..count).next_back() {

@@ -1,25 +1,25 @@
-//! Which column of a file means what.
+//! The meaning of a file's columns.
 
 use std::collections::HashMap;
 
 use super::ReplayOptions;
 use crate::feeds::RESERVED;
 
-/// What becomes of a column.
+/// The use of a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Role {
     /// Names the zone.
     Zone,
-    /// Becomes `key`, or the part of it at this place; then it is a free field too, if it has a name.
+    /// Becomes `key`, or a part of it; a part with a name is also a free field.
     Key {
-        /// Its place among the parts.
+        /// Its position among the parts.
         place: usize,
-        /// The name, where the key has several parts.
+        /// The column's name, if the key has several parts.
         also: Option<String>,
     },
-    /// Becomes `price`; under its own name as well when that means something else (`bid`).
+    /// Becomes `price`, and also a field under its own name if that has a meaning (`bid`).
     Price {
-        /// That name.
+        /// The column's own name.
         also: Option<&'static str>,
     },
     /// Becomes `timestamp`.
@@ -30,11 +30,11 @@ pub(super) enum Role {
     Extra(String),
 }
 
-/// The role of every column, in the order of the file.
+/// The use of each column, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Columns {
     pub(super) roles: Vec<Role>,
-    /// How many columns make the key.
+    /// How many columns form the key.
     pub(super) key_parts: usize,
 }
 
@@ -46,7 +46,7 @@ const KEY_NAMES: [&str; 7] = ["key", "location", "hub", "node", "symbol", "settl
 const TIME_NAMES: [&str; 6] = ["timestamp", "time", "datetime", "interval_start", "interval start", "ts"];
 
 impl Columns {
-    /// Finds the roles: what the options say, and for the rest what the names suggest.
+    /// Finds the use of each column: as the options say, otherwise by its name.
     pub(super) fn find(names: &[String], options: &ReplayOptions) -> Result<Self, String> {
         let place = |said: &Option<String>, flag: &str, guess: &dyn Fn() -> Option<usize>| match said {
             None => Ok(guess()),
@@ -107,7 +107,7 @@ impl Columns {
             } else if index == time {
                 Role::Time
             } else if let Some(place) = place {
-                // What several columns say together cannot be taken apart again.
+                // The joined key cannot be split again, so its parts are also stored separately.
                 let also = (keys.len() > 1).then(|| renamed.unwrap_or(name).clone());
                 Role::Key { place, also }
             } else if index == bid {
@@ -144,7 +144,7 @@ impl Columns {
             };
             for field in fields.into_iter().flatten() {
                 if RESERVED.contains(&field) {
-                    // `trade_id` is what most files mean by `id`.
+                    // In most files `id` is the id of a trade.
                     let other = if name == "id" { "trade_id" } else { "NEW" };
                     return Err(format!(
                         "column `{name}` would become the field `{field}`, which the gateway sets itself: \

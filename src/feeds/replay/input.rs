@@ -1,10 +1,10 @@
-//! Counts what is read, and stops a record that never ends.
+//! Counts the bytes read, and stops a record that never ends.
 
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The longest record, in bytes. A stray quote in a CSV file would otherwise swallow all of it.
+/// The longest record, in bytes. Without it, a stray quote in a CSV file would swallow the rest.
 pub(super) const RECORD_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub(super) struct Metered<R> {
     counts: Arc<Counts>,
 }
 
-/// The other end of a [`Metered`].
+/// The counts of a [`Metered`].
 #[derive(Debug)]
 pub(super) struct ReadMeter(Arc<Counts>);
 
@@ -36,7 +36,7 @@ impl ReadMeter {
         self.0.total.load(Ordering::Relaxed)
     }
 
-    /// The bound counts from here. Readers read ahead, so it is not sharp.
+    /// Starts counting a record. Readers read ahead, so the bound is not exact.
     pub(super) fn begin_record(&self) {
         self.0.at_record.store(self.total(), Ordering::Relaxed);
     }

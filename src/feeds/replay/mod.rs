@@ -23,7 +23,7 @@ use crate::model::Zone;
 use crate::protocol::OrderedFields;
 use crate::support::json::json_fault;
 
-/// How a file is laid out.
+/// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum FileFormat {
     /// Comma-separated values with a header line.
@@ -32,7 +32,7 @@ pub(crate) enum FileFormat {
     Ndjson,
 }
 
-/// What stands between the columns of a CSV file.
+/// The delimiter of the columns of a CSV file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Delimiter(u8);
@@ -77,10 +77,10 @@ impl From<Delimiter> for String {
     }
 }
 
-/// Which columns mean what; what is not said is found by the columns' names.
+/// The use of columns; what is not given is found by the columns' names.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ReplayOptions {
-    /// How the file is laid out; found by its name and first byte.
+    /// The format of the file; if not given, found by its name and first byte.
     pub(crate) format: Option<FileFormat>,
     /// The zone of all prices, instead of a column.
     pub(crate) zone: Option<Zone>,
@@ -97,16 +97,16 @@ pub(crate) struct ReplayOptions {
     pub(crate) ask_column: Option<String>,
     /// The column that holds the time.
     pub(crate) time_column: Option<String>,
-    /// The form of the times; those that are understood by themselves when it is not said.
+    /// The format of the times; if not given, the common ones are recognized.
     pub(crate) time_format: Option<TimeFormat>,
-    /// The zone of times that do not say their own.
+    /// The time zone of times that do not state their own.
     pub(crate) time_zone: TimeZone,
-    /// What stands between the columns of a CSV file; a comma when it is not said.
+    /// The delimiter of the columns of a CSV file; a comma if not given.
     pub(crate) delimiter: Option<Delimiter>,
-    /// Times are shifted so that the first one is the moment at which it is read, and the others follow
-    /// it so many times faster than in the file.
+    /// If given, times are shifted so that the first one becomes the moment at which it is read, and the
+    /// others follow so many times faster than in the file.
     pub(crate) now: Option<f64>,
-    /// Columns that get another name in the payload: old, new.
+    /// New names of columns in the payload: old, new.
     pub(crate) rename: Vec<(String, String)>,
 }
 
@@ -131,24 +131,24 @@ impl From<&ReplayConfig> for ReplayOptions {
     }
 }
 
-/// A file that cannot be replayed, sorted by whom to tell: the file, its columns, one line.
+/// Why a file cannot be replayed: the file, its columns, or one line.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReplayError {
-    /// It cannot be opened or read.
+    /// The file cannot be opened or read.
     #[error("cannot read {name}: {cause}")]
     Io {
         /// The file.
         name: String,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// Its columns do not say what is needed.
+    /// The columns do not say what is needed.
     #[error("{0}")]
     Columns(String),
-    /// A line is not what it should be.
+    /// A line is invalid.
     #[error("line {line}: {problem}")]
     Line {
-        /// Counts from 1, the header included.
+        /// Its number, from 1, the header included.
         line: u64,
         /// What is wrong with it.
         problem: String,
@@ -158,19 +158,19 @@ pub(crate) enum ReplayError {
 /// A price of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ReplayPrice {
-    /// The line that it stands on; counts from 1.
+    /// The number of its line, from 1.
     pub(crate) line: u64,
-    /// How far into the file that is, in bytes; about.
+    /// How far into the file it is, in bytes; approximate.
     pub(crate) at: u64,
     /// Its own time, if it has one.
     pub(crate) time: Option<DateTime<Utc>>,
-    /// Where it goes, and what it says.
+    /// Its zone and contents.
     pub(crate) price: FeedPrice,
 }
 
 /// Reads the prices of a file in order. Blocking; drive it from a thread that may block.
 ///
-/// Goes on after a bad line, if it is asked; any other error is the end.
+/// After a bad line the caller may continue; any other error is final.
 pub(crate) struct Replay {
     name: String,
     lines: Lines,
@@ -181,7 +181,7 @@ pub(crate) struct Replay {
 
 enum Lines {
     Csv { reader: csv::Reader<Input>, record: csv::StringRecord, columns: Columns },
-    // Columns may differ from line to line; they are found once for each new list of names.
+    // Columns may differ from line to line; their uses are found once for each run of equal names.
     Ndjson { reader: BufReader<Input>, line: u64, read: u64, known: Option<(Vec<String>, Columns)> },
 }
 
@@ -189,11 +189,11 @@ type Input = io::Chain<io::Cursor<Vec<u8>>, Metered<Box<dyn Read + Send>>>;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// How much of a file is looked at for its format, at the most.
+/// How much of the beginning is read at most to find the format.
 const HEAD_LEN: usize = 512;
 
-/// What a file begins with: as much as shows how it is laid out. A pipe may give the first byte alone, and long
-/// after it the next ones.
+/// Reads the beginning of a file, up to the byte that shows its format. A pipe may yield its first byte
+/// alone, long before the next.
 fn read_head(input: &mut impl Read) -> io::Result<Vec<u8>> {
     let (mut head, mut length) = ([0; HEAD_LEN], 0);
     let shows = |head: &[u8]| {
@@ -211,7 +211,7 @@ fn read_head(input: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(head[..length].to_vec())
 }
 
-/// Files that were joined or converted may have the mark more than once.
+/// Joined or converted files may have several byte order marks.
 fn without_marks(mut head: &[u8]) -> &[u8] {
     while let Some(rest) = head.strip_prefix(BYTE_ORDER_MARK) {
         head = rest;
@@ -229,7 +229,7 @@ impl Replay {
     /// Opens a file.
     ///
     /// # Errors
-    /// It cannot be read, or its header does not say what is needed.
+    /// It cannot be read, or its header lacks something that is needed.
     pub(crate) fn open(path: &Path, mut options: ReplayOptions) -> Result<Self, ReplayError> {
         let name = path.display().to_string();
         let file = File::open(path).map_err(|cause| ReplayError::Io { name: name.clone(), cause })?;
@@ -245,10 +245,10 @@ impl Replay {
         Self::read(name, Box::new(file), options)
     }
 
-    /// Reads anything, such as standard input; `name` is for error messages.
+    /// Reads from any source, such as standard input; `name` is for error messages.
     ///
     /// # Errors
-    /// It cannot be read, or its header does not say what is needed.
+    /// It cannot be read, or its header lacks something that is needed.
     pub(crate) fn read(
         name: String,
         input: Box<dyn Read + Send>,
@@ -258,11 +258,11 @@ impl Replay {
         let head = read_head(&mut input).map_err(|cause| ReplayError::Io { name: name.clone(), cause })?;
         let head = without_marks(&head);
         let format = options.format.unwrap_or(match head.trim_ascii_start().first() {
-            // An array is none, which its first line says.
+            // An array is not NDJSON either, but that parser's error explains it.
             Some(b'{' | b'[') => FileFormat::Ndjson,
             _ => FileFormat::Csv,
         });
-        // What was looked at is read again.
+        // The parser gets these bytes as well.
         let input = io::Cursor::new(head.to_vec()).chain(input);
         let lines = match format {
             FileFormat::Csv => csv_lines(&name, input, &options)?,
@@ -350,7 +350,7 @@ fn csv_lines(name: &str, input: Input, options: &ReplayOptions) -> Result<Lines,
     Ok(Lines::Csv { reader, record: csv::StringRecord::new(), columns })
 }
 
-/// What seems to stand between the columns of a header that is a single one.
+/// A hint at the likely delimiter, if the header seems to be a single column.
 fn other_delimiter(names: &[String]) -> String {
     let [header] = names else { return String::new() };
     let found = [';', '\t', '|', ','].into_iter().find(|delimiter| header.contains(*delimiter));
@@ -362,7 +362,7 @@ fn other_delimiter(names: &[String]) -> String {
     format!("; there seem to be several columns: say --delimiter {shown}")
 }
 
-/// Why a line is no object, and what makes it one.
+/// Why a line is not an object, and how to fix the file.
 fn no_object(text: &str, error: &serde_json::Error) -> String {
     let hint = match text.as_bytes().first() {
         Some(b'[') => "this is an array; `jq -c '.[]' FILE` writes its elements so".to_owned(),

@@ -1,4 +1,4 @@
-//! Writes a line of a file as the JSON object that one would POST.
+//! Writes a line of a file as the JSON object that a publisher would POST.
 
 use std::borrow::Cow;
 
@@ -13,14 +13,14 @@ use crate::model::Zone;
 /// A value of a line.
 #[derive(Clone, Copy)]
 pub(super) enum Cell<'a> {
-    /// Of a CSV file: text that may look like a number.
+    /// From a CSV file: text that may look like a number.
     Text(&'a str),
-    /// Of an NDJSON file: any JSON.
+    /// From an NDJSON file: any JSON.
     Json(&'a RawValue),
 }
 
 impl<'a> Cell<'a> {
-    /// The value as plain text; nothing when it is empty or null.
+    /// The value as plain text; `None` if it is empty or null.
     fn text(self) -> Option<Cow<'a, str>> {
         let text = match self {
             Self::Text(text) => Cow::Borrowed(text.trim()),
@@ -33,7 +33,7 @@ impl<'a> Cell<'a> {
         if text.is_empty() { None } else { Some(text) }
     }
 
-    /// The value as JSON for a free field; nothing when it is empty or null.
+    /// The value as JSON for a free field; `None` if it is empty or null.
     fn json(self) -> Option<Cow<'a, str>> {
         match self {
             Self::Text(_) => {
@@ -49,13 +49,13 @@ impl<'a> Cell<'a> {
 pub(super) struct PayloadWriter {
     options: ReplayOptions,
     times: Times,
-    /// The first time of the file, and the moment that it stands for.
+    /// The first time of the file, and the moment that replaces it.
     shift: Option<(DateTime<Utc>, DateTime<Utc>)>,
-    // Files name few zones, in runs.
+    // Files name few zones, and repeat them in runs.
     last_zone: Option<Zone>,
 }
 
-/// Between the parts of a key of several columns.
+/// Separates the parts of a key of several columns.
 const KEY_SEPARATOR: &str = "/";
 
 impl PayloadWriter {
@@ -113,7 +113,7 @@ impl PayloadWriter {
                     }
                 }
                 Role::Price { also } => {
-                    // What has no price may still be a quote.
+                    // A line without a price may still be a quote.
                     let Some(text) = cell.text() else { continue };
                     let number = number(&text).ok_or_else(|| not_a_number("price", &text))?;
                     object.push("price", &number);
@@ -164,11 +164,11 @@ impl PayloadWriter {
         Ok((time, FeedPrice { zone, json: object.finish() }))
     }
 
-    /// The time that a price is published with.
+    /// The time with which a price is published.
     fn shifted(&mut self, time: DateTime<Utc>) -> DateTime<Utc> {
         let Some(speed) = self.options.now else { return time };
         let (first, begin) = *self.shift.get_or_insert_with(|| (time, Utc::now()));
-        // A file of more years than a clock has is as good as one that stands still.
+        // The time of a file that spans too many years for a clock stands still.
         let since = (time - first).as_seconds_f64() / speed;
         let since = chrono::TimeDelta::try_milliseconds((since * 1_000.0) as i64).unwrap_or_default();
         begin.checked_add_signed(since).unwrap_or(begin)
@@ -203,10 +203,10 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("text always serialises")
 }
 
-/// More digits than this a browser would not keep: such a value is a name, not a number.
+/// A browser would not keep more digits than this, so a longer value is a name, not a number.
 const WHOLE_DIGITS_MAX: usize = 15;
 
-/// Whether text is a number in JSON's own form that survives being read as one.
+/// Whether the text is a number in JSON's form that survives being parsed as one.
 fn is_number(text: &str) -> bool {
     let starts_like_one = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
     let is_whole = text.bytes().all(|b| b == b'-' || b.is_ascii_digit());
@@ -215,8 +215,7 @@ fn is_number(text: &str) -> bool {
         && serde_json::from_str::<serde_json::Number>(text).is_ok()
 }
 
-/// A number in JSON's form with the digits that it was written with; `+1`, `.5`, `5.` and `007` get that
-/// form.
+/// A number in JSON's form with its digits unchanged; `+1`, `.5`, `5.` and `007` are converted to that form.
 fn number(text: &str) -> Option<Cow<'_, str>> {
     let is_json = |text: &str| serde_json::from_str::<serde_json::Number>(text).is_ok();
     if is_json(text) {
@@ -244,7 +243,7 @@ fn not_a_number(field: &str, text: &str) -> String {
     format!("{field} {} is not a number", shown(text))
 }
 
-/// A value of a file may be long or hold control characters; an error should carry neither.
+/// A value from a file for use in an error: shortened, without control characters.
 pub(super) fn shown(text: &str) -> String {
     let short: String = text.chars().take(40).collect();
     format!("{short:?}")

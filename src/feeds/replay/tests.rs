@@ -8,7 +8,7 @@ fn with_key(change: impl FnOnce(&mut ReplayOptions)) -> ReplayOptions {
     options
 }
 
-/// What the options say about a file without a column for the key.
+/// Options for a file without a column for the key.
 fn one_key() -> ReplayOptions {
     options(|options| options.key = Some("k".to_owned()))
 }
@@ -71,7 +71,7 @@ fn ndjson_keeps_order_digits_and_nested_values() {
 }
 
 #[test]
-fn options_come_before_names() {
+fn options_override_names() {
     let options = options(|options| {
         options.zone = Some("btc".parse().unwrap());
         options.price_column = Some("bid".to_owned());
@@ -95,7 +95,7 @@ fn reserved_names_are_refused_with_a_way_out() {
 }
 
 #[test]
-fn what_the_columns_do_not_say_is_asked_for() {
+fn an_error_names_the_option_that_is_needed() {
     check_fails("symbol,ask\nX,1\n", ReplayOptions::default(), "say --zone NAME");
     check_fails("zone,ask\nX,1\n", one_key(), "say --price-column COLUMN, or for quotes --bid-column COLUMN");
     check_fails("zone,price\nX,1\n", ReplayOptions::default(), "say --key NAME or --key-column COLUMN");
@@ -248,7 +248,7 @@ fn other_delimiters_are_hinted_at_and_taken() {
 }
 
 #[test]
-fn what_is_no_file_of_lines_says_what_makes_it_one() {
+fn an_error_says_how_to_convert_a_file_into_lines() {
     check_fails("", one_key(), "it is empty");
     check_fails("[{\"zone\":\"z\",\"price\":1}]", one_key(), "this is an array; `jq -c '.[]' FILE`");
     check_fails("{\n  \"zone\": \"z\",\n  \"price\": 1\n}\n", one_key(), "`jq -c . FILE` writes each on one");
@@ -271,11 +271,11 @@ fn times_may_be_shifted_to_now() {
     assert!(first.timestamp_millis() >= begun.timestamp_millis() && first <= Utc::now());
     assert_eq!(second - first, chrono::TimeDelta::seconds(60));
     assert_eq!(published[2], None);
-    // When they are due is the file's to say.
+    // The original time still decides when a price is due.
     assert_eq!(prices[0].time, Some("2021-01-01T00:00:00Z".parse().unwrap()));
 }
 
-/// Gives a byte at a time, as a pipe may.
+/// Returns one byte at a time, as a pipe may.
 struct Drops(Cursor<Vec<u8>>);
 
 impl Read for Drops {
@@ -286,7 +286,7 @@ impl Read for Drops {
 }
 
 #[test]
-fn what_comes_byte_by_byte_is_read_as_what_comes_at_once() {
+fn input_byte_by_byte_reads_like_input_at_once() {
     let mark = "\u{feff}";
     for text in ["zone,price\nz,1.50\n", "\n {\"zone\":\"z\",\"price\":1.50}\n"] {
         for text in [text.to_owned(), format!("{mark}{text}")] {

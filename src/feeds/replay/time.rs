@@ -1,4 +1,4 @@
-//! Times as files write them.
+//! Parses times as files write them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use crate::protocol::{TIME_EXPECTED, time_of_number, time_of_text};
 
 const LOCAL_FORMATS: [&str; 3] = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M"];
 
-/// The form of a file's times, as `strptime` has it.
+/// The format of a file's times, as for `strptime`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TimeFormat(String);
@@ -72,13 +72,13 @@ impl TimeFormat {
     }
 }
 
-/// The time zone of times that do not say their own.
+/// The time zone of times that do not state their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum TimeZone {
-    /// One with a name, such as `America/New_York`.
+    /// A named one, such as `America/New_York`.
     Named(Tz),
-    /// One that is always as far from UTC.
+    /// One with a fixed distance from UTC.
     Fixed(FixedOffset),
 }
 
@@ -132,7 +132,7 @@ impl TimeZone {
     }
 }
 
-/// A time as it is written.
+/// A time as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Written {
     Instant(DateTime<Utc>),
@@ -140,12 +140,12 @@ enum Written {
     Local(NaiveDateTime),
 }
 
-/// Reads the times of one file, in its order.
+/// Reads the times of one file, in order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Times {
     pub(super) format: Option<TimeFormat>,
     pub(super) zone: TimeZone,
-    /// The one before, of those without a zone of their own.
+    /// The previous time among those without a time zone.
     last: Option<DateTime<Utc>>,
 }
 
@@ -154,10 +154,11 @@ impl Times {
         Self { format, zone, last: None }
     }
 
-    /// Reads a time in the file's form; without one what a `timestamp` over HTTP may be, the same
-    /// without a zone, or a day.
+    /// Reads a time in the configured format; without one, in any form that `timestamp` may have over HTTP,
+    /// the same without a time zone, or a date.
     ///
-    /// An hour that clocks go through twice is taken as the first one until the times would go back.
+    /// In an hour that occurs twice, when clocks are set back, times belong to the first pass until they
+    /// would go back.
     ///
     /// # Errors
     /// What would be right.
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_instant_in_many_forms() {
+    fn an_instant_can_be_written_in_many_forms() {
         for text in [
             "2021-01-08T00:00:00Z",
             "2021-01-08T01:00:00+01:00",
@@ -262,7 +263,7 @@ mod tests {
         check("%Y%m%d %H", "UTC", "20210108 07", "2021-01-08T07:00:00.000Z");
         check("%I:%M:%S %p %m/%d/%Y", "UTC", "1:02:03 PM 1/8/2021", "2021-01-08T13:02:03.000Z");
         check("%d/%m/%Y %H:%M:%S%.f", "UTC", "08/01/2021 00:00:00.25", "2021-01-08T00:00:00.250Z");
-        // What says its own zone needs none.
+        // A time that states its zone is not affected by the configured one.
         check("%d/%m/%Y %H:%M %z", "Asia/Tokyo", "08/01/2021 01:00 +0100", "2021-01-08T00:00:00.000Z");
         check("%s", "Asia/Tokyo", "1610064000", "2021-01-08T00:00:00.000Z");
         check("", "Asia/Tokyo", "2021-01-08 09:00", "2021-01-08T00:00:00.000Z");
@@ -270,20 +271,20 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_that_comes_twice_is_read_in_the_order_of_the_file() {
+    fn an_hour_that_occurs_twice_is_resolved_by_the_order_of_the_file() {
         let mut times = Times::new(None, "America/New_York".parse().unwrap());
         let mut read = |text: &str| times.read(text).unwrap().format("%d %H:%M").to_string();
         let day = ["2026-11-01 00:55", "2026-11-01 01:00", "2026-11-01 01:55"].map(&mut read);
         assert_eq!(day, ["01 04:55", "01 05:00", "01 05:55"]);
         let again = ["2026-11-01 01:00", "2026-11-01 01:55", "2026-11-01 02:00"].map(&mut read);
         assert_eq!(again, ["01 06:00", "01 06:55", "01 07:00"]);
-        // Another key's prices of the same day.
+        // Prices of another key on the same day.
         let other = ["2026-11-01 00:55", "2026-11-01 01:00"].map(&mut read);
         assert_eq!(other, ["01 04:55", "01 05:00"]);
     }
 
     #[test]
-    fn what_cannot_be_read_says_what_can() {
+    fn an_error_says_which_times_can_be_read() {
         let error = Times::default().read("01/02/2026 00:05").unwrap_err();
         assert!(error.contains("say --time-format, such as %m/%d/%Y %H:%M"), "{error}");
         let mut times = Times::new(Some("%m/%d/%Y".parse().unwrap()), "America/New_York".parse().unwrap());

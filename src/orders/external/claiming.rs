@@ -1,4 +1,4 @@
-//! Claims of workers outside: what is claimed is handed over, or given back.
+//! Claims of external workers: what is claimed is handed over, or given back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::orders::run::{Claim, Run, RunError};
 use crate::protocol::{ClaimRequest, OfferedJob, Previous, Standing};
 use crate::storage::{ClaimedJob, Ending, Held, Result as StorageResult, StorageError};
 
-/// Jobs that a worker may claim at once.
+/// The most jobs that a worker may claim at once.
 const CLAIMED_MAX: usize = 100;
 
-/// The longest that a claim waits for something to do.
+/// The longest that a claim waits for a job.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// How long a claimed job may take to be offered.
+/// How long it may take to turn a claimed job into an offer.
 const OFFER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Jobs that were claimed, and are given back when this is dropped before they were [taken](Self::take).
+/// Claimed jobs, which are given back if this is dropped before they are [taken](Self::take).
 #[derive(Debug)]
 pub struct Claimed {
     held: Vec<(OfferedJob, Run)>,
@@ -30,12 +30,12 @@ pub struct Claimed {
 }
 
 impl Claimed {
-    /// What is offered.
+    /// The jobs to be offered to the worker.
     pub fn jobs(&self) -> Vec<&OfferedJob> {
         self.held.iter().map(|(offered, _)| offered).collect()
     }
 
-    /// From here on they are the worker's, until their leases end.
+    /// Hands the jobs to the worker until their leases end.
     pub fn take(mut self) {
         self.held.clear();
     }
@@ -59,7 +59,7 @@ impl Drop for Claimed {
     }
 }
 
-/// A claim that is counted until it is answered, or given up.
+/// A claim, counted until it is answered or dropped.
 struct UnderWay(Arc<Desk>);
 
 impl UnderWay {
@@ -76,8 +76,8 @@ impl Drop for UnderWay {
 }
 
 impl Orders {
-    /// Claims jobs for a worker outside; waits for one for as long as was asked. Dropped at any moment, or
-    /// with its answer not taken, it gives back what it claimed.
+    /// Claims jobs for an external worker, and waits for one for as long as the worker asked. If the future
+    /// is dropped, or its result is not taken, the jobs are given back.
     ///
     /// # Errors
     /// The storage did not answer.
@@ -99,13 +99,14 @@ impl Orders {
         }
     }
 
-    /// What can be claimed now. The caller may go at any moment, so it is done by a task of its own.
+    /// Claims the jobs that are ready. The caller may be dropped at any moment, so the claim runs in a task
+    /// of its own.
     async fn claim_now(&self, request: &ClaimRequest) -> StorageResult<Claimed> {
         let limit = request.limit.unwrap_or(1).clamp(1, CLAIMED_MAX);
         let (orders, worker, lease) = (self.clone(), request.worker.clone(), self.lease(request.lease_ms));
         let (give, taken) = oneshot::channel();
         let claiming = async move {
-            // Where nobody takes it any more, dropping it gives back what was claimed.
+            // If the caller is gone, the dropped result gives the jobs back.
             let _unless_taken = give.send(orders.claim_for(&worker, limit, lease).await);
         };
         self.desk().tasks.spawn_on(claiming, &self.desk().runtime);
@@ -125,8 +126,8 @@ impl Orders {
         Ok(Claimed { held, desk: Arc::clone(self.desk()) })
     }
 
-    /// Ends here and now what no worker needs to see. What cannot be offered is given back; the other
-    /// jobs of the claim do not wait for it.
+    /// Prepares a job's offer. Ends the orders that no worker needs to see. A job that cannot be offered is
+    /// given back; the other jobs of the claim do not wait for it.
     async fn offer(
         &self,
         job: ClaimedJob,
@@ -234,7 +235,7 @@ mod tests {
         for _ in 0..5 {
             place(&orders).await;
         }
-        // The request ends before the claim does, with any number of steps between.
+        // The request is dropped before the claim has ended, after any number of steps.
         for steps in 0..12 {
             let wish = wish();
             let mut claiming = Box::pin(orders.claim(&wish));

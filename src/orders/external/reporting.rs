@@ -1,5 +1,5 @@
-//! Reports of workers outside: how far an order is, and how it ends. Each is about one job, which is looked at
-//! anew; one at a time is under way for an order, and none is broken off.
+//! Reports of external workers: progress, and how an order ends. Each report is about one job, which is read
+//! anew for it. An order has at most one report under way, and no report is broken off.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +17,17 @@ use crate::orders::view::run_of;
 use crate::protocol::{InvalidPayload, OrderUpdate, quoted};
 use crate::storage::{Ending, JobState, JobView, LEASE_MIN};
 
-/// How long a report may wait for a storage that is away; then the worker is told to repeat it. A
-/// lease lasts at least as long from `submitted` on.
+/// How long a report may wait for a storage that is away; then the worker is told to repeat it. After
+/// `submitted` a lease lasts at least this long.
 const REPORT_WITHIN: Duration = Duration::from_secs(10);
 
-/// A job that a call is about.
+/// The job of a call.
 struct TakenUp {
     run: Run,
     newest: Option<Entry>,
 }
 
-/// What became of a job that a worker could not carry out.
+/// What becomes of an order that a worker could not carry out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It is offered again after this time.
@@ -36,7 +36,7 @@ pub enum Outcome {
     Failed,
 }
 
-/// Why a report was not taken.
+/// Why a report was not accepted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
@@ -49,8 +49,8 @@ pub enum ReportError {
 }
 
 impl Orders {
-    /// Takes a worker's report: `routing`, `building` or `submitted`. Repeating the newest one does
-    /// nothing, and is taken. Where it is not said which try it belongs to, it is the current one's.
+    /// Accepts a worker's progress: `routing`, `building` or `submitted`. A repetition of the newest report
+    /// is accepted without effect. A report without an attempt belongs to the current one.
     ///
     /// # Errors
     /// See [`ReportError`].
@@ -76,7 +76,7 @@ impl Orders {
         if newest.as_ref().is_some_and(repeats) {
             debug!(order = %ticket.order, "a worker repeated its newest report");
             if update.standing.kind == EntryKind::Submitted {
-                // It may act on the answer, so the lease must hold as after the first one.
+                // The worker may act on the answer, so the lease must hold as it does after the first report.
                 self.settle(settling, async move { run.renew().await }).await?;
             }
             return Ok(());
@@ -107,7 +107,7 @@ impl Orders {
         Ok(self.settle(settling, completing).await?)
     }
 
-    /// The order was not carried out; with `retry` it may be tried again.
+    /// The order was not carried out; with `retry` it may be attempted again.
     ///
     /// # Errors
     /// The lease is lost, or the storage does not answer.
@@ -135,8 +135,8 @@ impl Orders {
         .await
     }
 
-    /// The worker does not go on with the order, and nothing is wrong with it: another one may have it at
-    /// once, in the same attempt.
+    /// The worker does not go on with the order, which has no fault: another worker may have it at once, in
+    /// the same attempt.
     ///
     /// # Errors
     /// The lease is lost, or the storage does not answer.
@@ -147,7 +147,7 @@ impl Orders {
         self.settle(settling, async move { desk.give_back(&mut run).await }).await
     }
 
-    /// Marks an order as being told of; one report after the other.
+    /// Marks an order as having a report under way; reports run one after the other.
     fn settling(&self, order: OrderId) -> Result<Settling, RunError> {
         if !self.desk().settling.lock().insert(order) {
             return Err(RunError::Unavailable("another report of this order is still on its way".into()));
@@ -155,8 +155,8 @@ impl Orders {
         Ok(Settling { desk: Arc::clone(self.desk()), order })
     }
 
-    /// Does what must not be broken off: a caller that no longer waits, or has waited for too long,
-    /// leaves it to end by itself, and the order takes no other report until then.
+    /// Runs what must not be broken off. A caller that is dropped or has waited too long leaves it to end in
+    /// the background; until then the order accepts no other report.
     async fn settle<T: Send + 'static>(
         &self,
         settling: Settling,
@@ -175,14 +175,14 @@ impl Orders {
         }
     }
 
-    /// The run of a call, if the job is still the worker's and was not cancelled in time. Only
-    /// [`extend`](Self::extend) makes a lease last longer: how long is the worker's to say.
+    /// The run of a call, if the worker still has the job and it was not cancelled in time. Only
+    /// [`extend`](Self::extend) prolongs a lease: for how long is the worker's decision.
     async fn taken_up(&self, ticket: Ticket, worker: Option<&str>) -> Result<TakenUp, RunError> {
         let taken_up = self.taken_up_or_cancelled(ticket, worker).await?;
         if taken_up.run.is_cancelled() { Err(RunError::Cancelled) } else { Ok(taken_up) }
     }
 
-    /// The same, also where it was cancelled.
+    /// The same, also if the order was cancelled.
     async fn taken_up_or_cancelled(&self, ticket: Ticket, worker: Option<&str>) -> Result<TakenUp, RunError> {
         let Ticket { order, token } = ticket;
         let asked = Instant::now();
@@ -194,8 +194,8 @@ impl Orders {
             && self.desk().backend.is_degraded_for(&ChannelName::order(order))
             && !self.desk().is_held(order, token, asked)
         {
-            // The job as it was seen last says nothing of the lease. One that is this node's own can be
-            // asked for; of others nobody knows whose they are by now.
+            // The job as last seen says nothing about the lease. The lease of a job on this node can be asked
+            // for; who has the others by now is unknown.
             self.desk().backend.extend(order.into(), token, LEASE_MIN).await?;
         }
         let (run, lasts) = (job.run, REPORT_WITHIN);
@@ -205,7 +205,7 @@ impl Orders {
             Claim { order, token, run, cancelled, committed, attempt, asked, lasts, newest: newest.clone() };
         let mut run = Run::new(Arc::clone(self.desk()), claim, worker.unwrap_or("external"));
         if let Some(ending) = run.left_over() {
-            // The last update was told, and the job was not ended: by a call that was broken off.
+            // The last update was published, but the call was broken off before it ended the job.
             if is_claimed {
                 run.finish(&ending).await?;
             }
@@ -221,7 +221,7 @@ impl Orders {
     }
 }
 
-/// An order that is being told of; no other report is taken until this is dropped.
+/// A report is under way; the order accepts no other one until this is dropped.
 struct Settling {
     desk: Arc<Desk>,
     order: OrderId,
@@ -233,13 +233,13 @@ impl Drop for Settling {
     }
 }
 
-/// A worker's update, with what belongs to the run where the worker left it out.
+/// A worker's update, completed with the run's own fields.
 fn with_run(
     run: &Run,
     fields: &[(String, &RawValue)],
     kind: Option<EntryKind>,
 ) -> Result<OrderUpdate, InvalidPayload> {
-    // Which run it is, how many tries there are, and how an order ends is not the worker's to say.
+    // The run, the number of attempts and how an order ends are not the worker's to say.
     let is_ours = |name: &str| {
         ["token", "run", "maxAttempts", "deadLetter"].contains(&name)
             || (kind.is_some() && ["type", "progress"].contains(&name))

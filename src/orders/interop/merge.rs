@@ -1,9 +1,10 @@
-//! Puts the updates of one order in order, from the two places where outside workers leave them: a
-//! list, and what they publish. Decides only; reading and appending is done elsewhere.
+//! Makes one sequence of the updates of one order, from the two places where outside workers leave them: a
+//! list, and a pub/sub channel. Decides only; reading and appending is done elsewhere.
 //!
-//! Some workers push an update to the list before they publish it, some after, and some publish
-//! only. So an update that was heard and is not in the list waits a little: if it turns up there, the
-//! list says where it belongs; if not, it goes at the place where it was heard.
+//! Some workers push an update to the list before they publish it, some after, and some publish only. So an
+//! update that was heard but is not in the list waits a little. For example 1 is heard and the list is `[2]`:
+//! if the list becomes `[1, 2]` within the wait, 1 takes its position there; if not, 1 was only published, and
+//! keeps the position at which it was heard.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -14,27 +15,27 @@ use uuid::Uuid;
 use crate::model::DraftEntry;
 use crate::storage::OUTSIDE_WINDOW;
 
-/// How long an update that was heard may take to turn up in the list.
+/// How long an update that was heard may take to appear in the list.
 pub(super) const HOLD: Duration = Duration::from_millis(200);
 
-/// When the list is read again while something that was heard is missing in it, counted from when it
-/// was heard. Most workers push within a round trip.
+/// When the list is read again while an update that was heard is missing in it, counted from when it was
+/// heard. Most workers push within a round trip.
 const LOOKS: [Duration; 4] =
     [Duration::from_millis(5), Duration::from_millis(25), Duration::from_millis(75), HOLD];
 
-/// Updates of one order that wait to be appended. Past it, what is heard is dropped; what is in the
-/// list is found there again.
+/// The most updates of one order that wait to be appended. Beyond it an update that is heard is dropped; if
+/// it is in the list, it is found there again.
 pub(super) const WAITING_MAX: usize = 256;
 
-/// Past this many known updates, those that are neither in the list nor waiting are forgotten. Should
-/// one come again, the log finds out that it has it.
+/// Beyond this many known updates, those that are neither in the list nor waiting are forgotten. If one comes
+/// again, the log recognises it.
 const KNOWN_MAX: usize = 1_024;
 
-/// Which stretch of uninterrupted hearing something was learnt in. What was learnt before the list
-/// was read in the same stretch proves nothing about the time before.
+/// Numbers the stretches in which we heard without interruption. What is learnt in a stretch before the list
+/// was read in it proves nothing about the time before that stretch.
 type Stretch = u64;
 
-/// What waits takes memory.
+/// How much memory a waiting update takes.
 pub(super) trait Cost {
     /// In bytes.
     fn cost(&self) -> usize;
@@ -46,7 +47,7 @@ impl Cost for DraftEntry {
     }
 }
 
-/// What is known of an order's outside updates. An update is named by the hash of its bytes.
+/// What is known of an order's outside updates. An update is identified by the hash of its bytes.
 #[derive(Debug)]
 pub(super) struct Merge<T> {
     known: HashMap<Uuid, Stretch>,
@@ -54,10 +55,10 @@ pub(super) struct Merge<T> {
     stretch: Stretch,
     /// The newest stretch in which the list was read.
     proven: Stretch,
-    /// Updates were lost before the next one that comes.
+    /// Updates may have been lost before the next one.
     missed: bool,
     look_at: Option<Instant>,
-    /// For workers that published before we heard them, and pushed after we looked.
+    /// A second look, for workers that published before we subscribed and pushed after we read the list.
     look_again_at: Option<Instant>,
 }
 
@@ -68,9 +69,9 @@ struct Waiting<T> {
     heard_at: Instant,
     /// It was in the list.
     listed: bool,
-    /// The list was read since it was heard.
+    /// The list was read after it was heard.
     looked: bool,
-    /// It will not turn up in the list any more.
+    /// It will not appear in the list any more.
     settled: bool,
     /// Updates before it may be missing.
     after_gap: bool,
@@ -79,20 +80,19 @@ struct Waiting<T> {
 /// What became of an update that was heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// It waits.
+    /// It waits to be appended.
     New,
-    /// It was known.
+    /// It was known already.
     Known,
     /// There was no room; the next one is marked as coming after a gap.
     Dropped,
 }
 
-/// An element of the list. The update is there if it is one that the log should have and the merge
-/// does not know it.
+/// An element of the list. `None` if the update is not for the log or is known to the merge.
 pub(super) type Listed<T> = (Uuid, Option<T>);
 
 impl<T: Cost> Merge<T> {
-    /// Knows nothing. The list is due to be read now.
+    /// Knows no updates. The list is due to be read now.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             known: HashMap::new(),
@@ -109,33 +109,33 @@ impl<T: Cost> Merge<T> {
         self.known.contains_key(id)
     }
 
-    /// The log holds these.
+    /// The log has these updates.
     pub(super) fn in_log(&mut self, ids: impl IntoIterator<Item = Uuid>) {
         for id in ids {
             self.known.insert(id, 0);
         }
     }
 
-    /// The log is another one: what was appended to the one before has to be appended again.
+    /// The log has another epoch: what was appended to the old log has to be appended again.
     pub(super) fn log_is_new(&mut self) {
         let waiting: HashSet<Uuid> = self.waiting.iter().map(|waiting| waiting.id).collect();
         self.known.retain(|id, _| waiting.contains(id));
     }
 
-    /// Something may have been missed: the list is due to be read.
+    /// Messages may have been missed: the list is due to be read.
     pub(super) fn suspect(&mut self, now: Instant) {
         self.stretch += 1;
         self.look_at = Some(now);
     }
 
-    /// Takes an update that was published; `update` is `None` if it is not for the log. `room` says
-    /// whether there is memory for it.
+    /// Takes a published update; `update` is `None` if it is not for the log. `room` says whether there is
+    /// memory for it.
     pub(super) fn hear(&mut self, id: Uuid, update: Option<T>, room: bool, now: Instant) -> Heard {
         if self.knows(&id) {
             return Heard::Known;
         }
         let Some(update) = update else {
-            // Only a look forgets, and nothing of this calls for one.
+            // Known updates are forgotten only when the list is read, and these updates cause no read.
             if self.known.len() < KNOWN_MAX {
                 self.known.insert(id, self.stretch);
             }
@@ -154,8 +154,8 @@ impl<T: Cost> Merge<T> {
         Heard::New
     }
 
-    /// Takes the list, oldest first, as a read that began at `begun` in `stretch` found it. Says
-    /// whether updates may be missing before it.
+    /// Takes the list, oldest first, as found by a read that began at `begun` in `stretch`. Returns whether
+    /// updates before it may be missing.
     pub(super) fn look(&mut self, list: Vec<Listed<T>>, begun: Instant, stretch: Stretch) -> bool {
         let gap = self.has_gap(&list);
         self.missed |= gap;
@@ -165,7 +165,7 @@ impl<T: Cost> Merge<T> {
             waiting.looked = true;
             waiting.settled |= begun >= waiting.heard_at + HOLD;
         }
-        // Only the first look of a stretch has to make sure; the next one may build on it.
+        // Only the first look of a stretch has to be repeated; the second builds on it.
         let first = self.proven < stretch;
         self.proven = self.proven.max(stretch);
         if self.known.len() > KNOWN_MAX {
@@ -183,8 +183,8 @@ impl<T: Cost> Merge<T> {
         gap
     }
 
-    /// A full list that holds nothing of what was known before the last interruption: what was
-    /// between may have been pushed out of it.
+    /// Whether updates may have been pushed out of the list: it is full, and has nothing that was known
+    /// before the last interruption.
     fn has_gap(&self, list: &[Listed<T>]) -> bool {
         let is_proof = |stretch: &Stretch| *stretch <= self.proven;
         list.len() >= OUTSIDE_WINDOW
@@ -192,7 +192,8 @@ impl<T: Cost> Merge<T> {
             && !list.iter().any(|(id, _)| self.known.get(id).is_some_and(is_proof))
     }
 
-    /// Puts what is in the list into its order; what is not keeps its place among what was heard.
+    /// Puts the waiting updates into the list's order; one that is not in the list keeps its position among
+    /// what was heard.
     fn arrange(&mut self, list: Vec<Listed<T>>, listed: &HashSet<Uuid>, begun: Instant, stretch: Stretch) {
         let place: HashMap<Uuid, usize> =
             self.waiting.iter().enumerate().map(|(place, waiting)| (waiting.id, place)).collect();
@@ -226,8 +227,8 @@ impl<T: Cost> Merge<T> {
                 }
             };
             self.known.entry(id).or_insert(stretch);
-            // What was heard goes first if it was there before this one was; at the first look that
-            // cannot be told, and what is in the list is taken for the older one.
+            // An update that was only heard goes first if it was there before this one. At the first look
+            // that cannot be told, and what is in the list counts as older.
             let goes_first = |held: &Waiting<T>| match place.get(&id) {
                 Some(own) => place.get(&held.id).is_some_and(|place| place < own),
                 None => held.looked,
@@ -260,24 +261,24 @@ impl<T: Cost> Merge<T> {
         self.look_at.into_iter().chain(self.look_again_at).min()
     }
 
-    /// The list is being read. The stretch that this begins in goes back to [`look`](Self::look).
+    /// A read of the list begins. The stretch in which it does is to be passed to [`look`](Self::look).
     pub(super) fn begin_look(&mut self) -> Stretch {
         self.look_at = None;
         self.stretch
     }
 
-    /// It could not be read, and is due again.
+    /// The read failed; the list is due again.
     pub(super) fn look_failed(&mut self, now: Instant) {
         self.look_by(now);
     }
 
-    /// What is to be appended next, and whether updates before it may be missing.
+    /// The update to be appended next, and whether updates before it may be missing.
     pub(super) fn next(&self) -> Option<(Uuid, &T, bool)> {
         let first = self.waiting.front()?;
         (first.listed || first.settled).then_some((first.id, &first.update, first.after_gap))
     }
 
-    /// The one that [`next`](Self::next) gave is dealt with, or has been given up as `lost`.
+    /// The update that [`next`](Self::next) returned was appended, or given up as `lost`.
     pub(super) fn done(&mut self, lost: bool) -> Option<T> {
         let done = self.waiting.pop_front();
         if lost {
@@ -289,12 +290,12 @@ impl<T: Cost> Merge<T> {
         done.map(|done| done.update)
     }
 
-    /// Nobody waits for the list any more: what was heard goes as it was.
+    /// The list is not waited for any more: updates go in the order in which they were heard.
     pub(super) fn settle(&mut self) {
         self.waiting.iter_mut().for_each(|waiting| waiting.settled = true);
     }
 
-    /// What all that waits costs.
+    /// The memory that all waiting updates take.
     pub(super) fn cost(&self) -> usize {
         self.waiting.iter().map(|waiting| waiting.update.cost()).sum()
     }

@@ -1,7 +1,7 @@
-//! Our own updates, written where outside consumers look for them.
+//! Writes our own updates to the place where outside consumers look for them.
 //!
-//! The log is read for them: only there they have their offsets, and an append whose answer was
-//! lost is there too. Whoever appends merely says of which order.
+//! The updates are read from the log: only there do they have offsets, and only there is an append whose
+//! answer was lost. A caller that appends merely names the order.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -24,24 +24,24 @@ use crate::storage::{
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::seldom::Seldom;
 
-/// Orders that wait to be written; past it they are counted and let go.
+/// The most orders that wait to be written; beyond it, orders are counted and dropped.
 const WAITING_MAX: usize = 65_536;
-/// Orders of which is remembered how far they were written; past it, half of them are forgotten,
-/// those that were not written for longest. Their logs have expired by then.
+/// The most cursors that are remembered; beyond it, the half of them that was unused for longest is
+/// forgotten. The logs of those have expired by then.
 const CURSORS_MAX: usize = 65_536;
 /// Orders written at once.
 const WRITES_MAX: usize = 32;
-/// Entries in one read of the log, and in one write: a repeated write finds in the list what it wrote
-/// before.
+/// Entries in one read of the log and in one write: a repeated write must still find its earlier entries in
+/// the list.
 const PAGE: usize = OUTSIDE_WINDOW;
-/// How long a write that fails is tried again, not counting outages of the storage.
+/// How long a failed write is repeated, not counting outages of the storage.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The same once the node stops.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
-/// When the node stops, appends that are under way are waited for this long.
+/// How long a stopping node waits for appends that are under way.
 const LAST_WAIT: Duration = Duration::from_millis(100);
 
-/// Where is said that this node appended updates. Cheap to clone.
+/// Is told of which orders this node appended updates. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct OrderMirror(Option<Arc<Shared>>);
 
@@ -59,14 +59,14 @@ struct Waiting {
 }
 
 impl OrderMirror {
-    /// Nobody outside looks for our updates.
+    /// For nodes without outside consumers.
     pub fn off() -> Self {
         Self(None)
     }
 
-    /// This node has, or may have, appended updates of an order. All of its updates that were not
-    /// yet written for outside consumers are written soon, in their order, as the JSON that sockets
-    /// get. Not needed for updates that came from outside. Never waits.
+    /// This node has, or may have, appended updates of an order. All of its updates that are not yet written
+    /// for outside consumers are written soon, in order, as the JSON that sockets get. Not needed for updates
+    /// that came from outside. Never waits.
     pub fn appended(&self, order: OrderId) {
         let Some(shared) = &self.0 else { return };
         let mut waiting = shared.waiting.lock();
@@ -80,24 +80,24 @@ impl OrderMirror {
     }
 }
 
-/// How far an order's updates were written.
+/// How far an order's updates have been written.
 #[derive(Debug, Clone)]
 struct Cursor {
     epoch: Option<Epoch>,
     offset: u64,
-    /// What was written in a life of the log, and comes again in this one.
+    /// Updates that were written from the log's previous epoch, and may come again in this one.
     had: Had,
     used_at: Instant,
 }
 
-/// What was written of an order, also if not all of it could be.
+/// How far an order was written, even if not all of it could be.
 struct Written {
     order: OrderId,
     cursor: Cursor,
     result: StorageResult<()>,
 }
 
-/// Writes what was appended.
+/// Writes the updates that were appended.
 #[derive(Debug)]
 pub(super) struct MirrorWriter {
     outside: Arc<dyn OutsideOrders>,
@@ -134,12 +134,12 @@ impl MirrorWriter {
         (OrderMirror(Some(shared)), writer)
     }
 
-    /// Runs until `stop`, and then until everything is written, or cannot be for some seconds.
+    /// Runs until `stop`, and then until everything is written, or for some seconds if it cannot be.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => {}
-                // While writing fails, what comes in waits for the next try.
+                // While writing fails, new orders wait for the next try.
                 () = self.shared.notify.notified(), if self.retry_at.is_none() => {}
                 () = time::sleep_until(self.retry_at.unwrap_or_else(Instant::now)), if self.retry_at.is_some() => {}
             }
@@ -162,7 +162,7 @@ impl MirrorWriter {
         }
     }
 
-    /// Writes all orders that wait, once.
+    /// Writes all waiting orders once.
     async fn take_turn(&mut self, patience: Duration) {
         let now = Instant::now();
         let orders = std::mem::take(&mut self.shared.waiting.lock().orders);
@@ -174,7 +174,8 @@ impl MirrorWriter {
             self.pending.entry(order).or_insert(now);
         }
         if self.backend.is_degraded() && !self.pending.is_empty() {
-            // Outside consumers are as far away as the log; their patience begins when both are back.
+            // Outside consumers are as far away as the log. The time for repetitions begins when both are
+            // back.
             self.pending.values_mut().for_each(|since| *since = now);
             self.retry_at = Some(now + STORAGE_RETRY.max);
             return;
@@ -207,7 +208,7 @@ impl MirrorWriter {
         self.bound_cursors();
     }
 
-    /// Whether there is nothing to try again.
+    /// Whether nothing has to be repeated.
     fn is_settled(&mut self, order: OrderId, result: StorageResult<()>, patience: Duration) -> bool {
         let Err(error) = result else {
             self.pending.remove(&order);
@@ -239,7 +240,7 @@ impl MirrorWriter {
     }
 }
 
-/// Writes what this node appended to an order after the cursor, and moves it.
+/// Writes what this node appended to an order after the cursor, and advances the cursor.
 async fn write(
     outside: &dyn OutsideOrders,
     backend: &SharedBackend,
@@ -259,7 +260,7 @@ async fn write(
         }
         stats.mirror_failures.add(left_unread(&page, cursor.offset)?);
         cursor.epoch = page.epoch;
-        // Kept when the write has been answered: until then, it may have to be tried again.
+        // Stored in the cursor when the write has been answered: until then it may have to be repeated.
         let (own, had) = not_had(&page.entries, node, &cursor.had);
         let messages: Vec<Bytes> = own
             .into_iter()
@@ -288,19 +289,19 @@ async fn write(
     }
 }
 
-/// How many entries after an offset have left the log unread: some may have been this node's. An error where
-/// they are merely out of reach, and are to be read later.
+/// How many entries after an offset have left the log unread: some may have been this node's. An error if
+/// they are merely out of reach and are to be read later.
 fn left_unread(page: &Page, offset: u64) -> StorageResult<u64> {
     let unread = page.first.saturating_sub(offset + 1);
     match offset {
-        // What was before the first one is not known.
+        // What came before the first entry is unknown.
         0 => Ok(0),
         _ if unread > 0 && offset < page.out_of_reach => Err(StorageError::Unknown { op: "read_after" }),
         _ => Ok(unread),
     }
 }
 
-/// This node's entries that were not had before, and what may come again after them.
+/// This node's entries that were not written before, and the updates that may come again after them.
 fn not_had<'a>(entries: &'a [Entry], node: NodeId, had: &Had) -> (Vec<&'a Entry>, Had) {
     let mut had = had.clone();
     let new = entries.iter().filter(|entry| !had.came(entry.offset, entry.id) && entry.id.producer == node);

@@ -1,4 +1,4 @@
-//! A probe of what reads the updates of workers outside.
+//! A probe of the reader of outside updates.
 
 use uuid::Uuid;
 
@@ -7,7 +7,7 @@ use crate::model::{ChannelName, Entry, EntryId, OrderId};
 use crate::protocol::{ServerMessage, entry_json};
 use crate::support::probing::{NOW, json, text, told};
 
-/// Updates that workers outside publish, or keep in lists.
+/// Updates as outside workers publish them or push them to lists.
 pub(crate) fn outside_updates(bytes: &[u8]) {
     const BYTES_MAX: usize = 16 << 10;
     let order = OrderId(Uuid::from_u128(7));
@@ -19,7 +19,7 @@ pub(crate) fn outside_updates(bytes: &[u8]) {
         Read::Invalid(invalid) => return told(&invalid.to_string()),
     };
     assert!(draft.kind.is_stage());
-    // Names that belong to the envelope get others, which are longer.
+    // Fields named like those of the envelope get other names, which are longer.
     assert!(draft.data.len() <= 4 * bytes.len() + 64, "{} bytes of {}", draft.data.len(), bytes.len());
     let id = EntryId { producer: producer(named), seq: 1 };
     let channel = ChannelName::order(order);

@@ -1,6 +1,6 @@
-//! What an outside update is to us: an entry, one of our own, or nothing.
+//! Reads an outside update: it is an entry, a copy of our own, or invalid.
 //!
-//! More is taken than over HTTP: what happened outside has happened, and is told as it is.
+//! More is accepted than over HTTP: what happened outside has happened, and is passed on as it is.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,22 +16,22 @@ use crate::protocol::{
     time_of_number, time_of_text,
 };
 
-/// What an outside update is.
+/// The result of reading an outside update.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Read {
-    /// To be appended.
+    /// An update to be appended.
     Update(DraftEntry),
-    /// A gateway wrote it, so a log has it.
+    /// A gateway wrote it, so it is in a log already.
     Own,
-    /// Nothing that a client could be told.
+    /// It cannot be passed on to clients.
     Invalid(Invalid),
 }
 
-/// Why an outside update is not told.
+/// Why an outside update cannot be passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Invalid {
     NotJson,
-    /// JSON that some readers of the stream could not read.
+    /// JSON that some readers of the stream could not parse.
     Unreadable(UnreadableJson),
     NotAnObject,
     NoStage,
@@ -55,18 +55,18 @@ pub(super) fn identity(order: OrderId, update: &[u8]) -> Uuid {
     Uuid::new_v5(&order.0, update)
 }
 
-/// Who appends it: so that it is appended once, whichever nodes try.
+/// The producer that appends an update: the same on every node, so that it is appended once.
 pub(super) fn producer(identity: Uuid) -> NodeId {
     NodeId(identity)
 }
 
-/// The identity of an update that came from outside; `None` for what a gateway accepted itself,
-/// whose identity is random.
+/// The identity of an update that came from outside; `None` for an update that a gateway accepted itself,
+/// whose producer is random.
 pub(super) fn identity_of(producer: NodeId) -> Option<Uuid> {
     (producer.0.get_version_num() == 5).then_some(producer.0)
 }
 
-/// Reads an outside update. `now` is its time where it has none of its own.
+/// Reads an outside update. `now` is its time if it has none of its own.
 pub(super) fn read(order: OrderId, update: &[u8], bytes_max: usize, now: DateTime<Utc>) -> Read {
     if update.len() > bytes_max {
         return Read::Invalid(Invalid::TooLarge);
@@ -91,7 +91,7 @@ pub(super) fn read(order: OrderId, update: &[u8], bytes_max: usize, now: DateTim
     let mut payload = PayloadWriter::default();
     for (name, value) in &fields {
         match name.as_str() {
-            // The envelope says them.
+            // The envelope has these fields.
             "type" if stage_field == "type" => {}
             "timestamp" if time.is_some() => {}
             "timestamp" => payload.push(&renamed(name, &fields), value.get()),
@@ -107,12 +107,12 @@ pub(super) fn read(order: OrderId, update: &[u8], bytes_max: usize, now: DateTim
     Read::Update(DraftEntry { time, kind, key, data, marks: Marks::default() })
 }
 
-/// The same entry, which says that updates before it may be missing.
+/// The same entry, with the mark that updates before it may be missing.
 pub(super) fn after_gap(draft: &DraftEntry) -> DraftEntry {
     DraftEntry { marks: Marks { missed_before: true, ..draft.marks }, ..draft.clone() }
 }
 
-/// As readers of JSON do it: of fields with the same name, the last one counts.
+/// As most JSON parsers do: of several fields with the same name, the last one counts.
 fn last_of_each(fields: Vec<(String, &RawValue)>) -> Vec<(String, &RawValue)> {
     let mut places: HashMap<String, usize> = HashMap::with_capacity(fields.len());
     let mut kept: Vec<(String, &RawValue)> = Vec::with_capacity(fields.len());
@@ -128,7 +128,7 @@ fn last_of_each(fields: Vec<(String, &RawValue)>) -> Vec<(String, &RawValue)> {
     kept
 }
 
-/// What gateways write has their entries' id and channel.
+/// An update that a gateway wrote has its entry's id and channel.
 fn is_own(order: OrderId, id: Option<&RawValue>, channel: Option<&RawValue>) -> bool {
     let id = id.and_then(text).is_some_and(|id| id.parse::<EntryId>().is_ok());
     id && channel.and_then(text).is_some_and(|channel| channel == ChannelName::order(order).as_str())
@@ -146,8 +146,8 @@ fn time(value: &RawValue) -> Option<DateTime<Utc>> {
     text(value).map_or_else(|| time_of_number(value.get()), |text| time_of_text(&text))
 }
 
-/// A name for a field whose own name belongs to the envelope: `id` becomes `sourceId`, or
-/// `sourceId2` where that is there.
+/// A name for a field whose own name belongs to the envelope: `id` becomes `sourceId`, or `sourceId2` if that
+/// name is taken.
 fn renamed(name: &str, fields: &[(String, &RawValue)]) -> String {
     let (first, rest) = name.split_at(1);
     let base = format!("source{}{rest}", first.to_ascii_uppercase());

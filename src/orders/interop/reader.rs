@@ -1,7 +1,7 @@
-//! Follows what outside workers leave of the orders that are watched here, and appends it.
+//! Follows the updates that outside workers leave of the orders watched here, and appends them.
 //!
-//! One task owns all of it. Each order has one step under way at the most (subscribe, read the log,
-//! read the list, append one update), and a bounded number of orders have one at a time.
+//! One task owns all of it. Each order has at most one step under way (subscribe, read the log, read the
+//! list, append one update), and a bounded number of orders have one at a time.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -30,51 +30,51 @@ use crate::storage::{
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::seldom::Seldom;
 
-/// Orders with a step under way.
+/// The most orders with a step under way.
 const STEPS_MAX: usize = 32;
-/// Read of a list at the most: workers keep 50, and one that keeps all must not fill the memory.
+/// The most updates read of a list: workers keep 50, and a worker that keeps all must not fill the memory.
 const LIST_MAX: usize = 200;
 /// Entries in one read of the log.
 const LOG_PAGE: usize = 300;
-/// Bytes of all updates that wait to be appended. Past it, what is heard is dropped; what is in a
-/// list is found there again.
+/// The most bytes of all updates that wait to be appended. Beyond it, an update that is heard is dropped; if
+/// it is in a list, it is found there again.
 const WAITING_BYTES_MAX: usize = 64 << 20;
-/// How long what waits is still appended when the node stops.
+/// How long a stopping node still appends waiting updates.
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
 
-/// An order that is watched, or has updates that wait.
+/// An order that is watched, or has waiting updates.
 #[derive(Debug)]
 struct Watched {
-    /// Somebody here is subscribed.
+    /// A client here is subscribed.
     wanted: bool,
-    /// What is published for it comes.
+    /// We are subscribed to its outside updates.
     followed: bool,
     /// Its log, once that has been read.
     log: Option<Life>,
-    /// The life that updates were appended to last.
+    /// The epoch that updates were last appended in.
     last_log: Option<Epoch>,
     merge: Merge<DraftEntry>,
     /// A step is under way.
     busy: bool,
-    /// It is in the queue of those that wait for a step.
+    /// It is in the queue for a step.
     queued: bool,
     timer: Option<Instant>,
     failures: u32,
     retry_at: Instant,
 }
 
-/// How the log of an order was found.
+/// What a read of an order's log found.
 #[derive(Debug)]
 enum Life {
-    /// Nobody has told of the order.
+    /// The order has no log yet.
     None,
     Of(Epoch),
 }
 
-/// What is done for an order next.
+/// What to do for an order next.
 enum Next {
     Step(Step),
-    /// Something is due then.
+    /// Wait until then.
     At(Instant),
     Nothing,
     Forget,
@@ -86,7 +86,7 @@ enum Step {
     Unfollow,
     /// Read which updates the log has.
     Open,
-    /// The same, of a log that is to be appended to: it begins if there is none.
+    /// The same, for a log that is to be appended to: it is created if there is none.
     Begin,
     /// Read the list.
     Look {
@@ -99,7 +99,7 @@ enum Step {
     },
 }
 
-/// What came of a step.
+/// The result of a step.
 enum Done {
     Followed(StorageResult<()>),
     Unfollowed(StorageResult<()>),
@@ -110,7 +110,7 @@ enum Done {
         list: StorageResult<Vec<Bytes>>,
     },
     Appended(StorageResult<AppendAnswer>),
-    /// The order is carried out here, by a worker who alone may tell of it.
+    /// The order is carried out here, and only its worker may report on it.
     HasJob,
 }
 
@@ -127,7 +127,7 @@ pub(super) struct Reader {
     queue: VecDeque<OrderId>,
     timers: BTreeSet<(Instant, OrderId)>,
     waiting_bytes: usize,
-    /// Only what waits is appended yet.
+    /// Only waiting updates are still appended.
     stopping: bool,
     of_invalid: Seldom,
     of_lost: Seldom,
@@ -158,7 +158,7 @@ impl Reader {
         }
     }
 
-    /// Runs until `stop`, and then until nothing waits, or cannot be appended.
+    /// Runs until `stop`, and then until nothing waits, or for some seconds if it cannot be appended.
     pub(super) async fn run(
         mut self,
         mut incoming: mpsc::Receiver<OutsideEvent>,
@@ -183,7 +183,7 @@ impl Reader {
         self.flush().await;
     }
 
-    /// Whatever comes first of steps under way and timers.
+    /// Waits for the first step to end or the first timer, and handles it.
     async fn progress(&mut self) {
         let timer = self.timers.first().map(|(at, _)| *at);
         let until_timer = async {
@@ -207,7 +207,7 @@ impl Reader {
         }
     }
 
-    /// Appends what waits.
+    /// Appends the waiting updates.
     async fn flush(&mut self) {
         self.stopping = true;
         let orders: Vec<OrderId> = self.orders.keys().copied().collect();
@@ -241,7 +241,7 @@ impl Reader {
                 self.stats.followed.set(self.orders.len() as u64);
             }
             Some(watched) if is_watched && watched.wanted => {
-                // Its log began a new life.
+                // Its log has begun a new epoch.
                 watched.log = None;
                 watched.merge.suspect(now);
             }
@@ -286,7 +286,7 @@ impl Reader {
         self.advance(order);
     }
 
-    /// The entry that an update becomes, if it becomes one; else that is counted.
+    /// Turns an update into an entry; one that cannot be is counted.
     fn read(&mut self, order: OrderId, update: &[u8]) -> Option<DraftEntry> {
         let reason = match read(order, update, self.update_bytes_max, Utc::now()) {
             Read::Update(draft) => return Some(draft),
@@ -306,7 +306,7 @@ impl Reader {
         None
     }
 
-    /// Changes what waits of an order, and keeps count of its bytes.
+    /// Changes the waiting updates of an order, and keeps count of their bytes.
     fn change<R>(&mut self, order: OrderId, change: impl FnOnce(&mut Merge<DraftEntry>) -> R) -> Option<R> {
         let merge = &mut self.orders.get_mut(&order)?.merge;
         let before = merge.cost();
@@ -382,7 +382,7 @@ impl Reader {
         match done {
             Done::Followed(Ok(())) => {
                 watched.followed = true;
-                // The log may have got some while nobody here watched it.
+                // Updates may have been appended to the log while no client here watched the order.
                 watched.log = None;
                 watched.merge.suspect(now);
             }
@@ -457,7 +457,7 @@ impl Reader {
             Some(Appended::Duplicate) => self.stats.duplicates.add(1),
             Some(Appended::Refused(Refusal::Closed)) => self.stats.refused.closed.add(1),
             Some(Appended::Refused(Refusal::StaleFence { .. })) => self.stats.refused.stale_fence.add(1),
-            // The first of its producer has none before it.
+            // The first entry of a producer has none before it.
             Some(Appended::Gap { .. }) | None => {
                 lost = true;
                 self.stats.lost.add(1);
@@ -552,8 +552,10 @@ async fn run_step(
             Done::Looked { begun, stretch, list: outside.window(order, LIST_MAX).await }
         }
         Step::Append { epoch, identity, draft } => {
-            // A producer of its own: nodes need no agreement about numbers to append it once.
-            // The oldest fence there is: refused once a worker has told of the order under a lease.
+            // Each update is a producer of its own: nodes need not agree on numbers to append it once.
+            //
+            // The fence is the oldest there is: the append is refused once a worker has reported on the order
+            // under a lease.
             let append = Append { seq: 1, prev: 0, draft, fence: Some(0) };
             let batch = AppendBatch { channel, epoch, producer: producer(identity), entries: vec![append] };
             match backend.job(order.into()).await {
@@ -565,8 +567,8 @@ async fn run_step(
     }
 }
 
-/// The life of an order's log, and the outside updates that it has. Where there is no log: it begins,
-/// or this is `None`.
+/// The epoch of an order's log, and the outside updates that it has. An order without a log gets one, or the
+/// result is `None`.
 async fn open(
     backend: &SharedBackend,
     channel: &ChannelName,
@@ -586,11 +588,11 @@ async fn open(
             if log.top == 0 {
                 return Ok(Some((log.epoch, Vec::new())));
             }
-            // Another one began it meanwhile.
+            // Another node created it meanwhile.
             continue;
         };
         if after.as_ref().is_some_and(|after| after.epoch != epoch) {
-            // It began anew between two pages.
+            // It began a new epoch between two pages.
             after = None;
             has.clear();
             continue;

@@ -14,38 +14,39 @@ use crate::storage::{
 /// Entries in one append.
 const APPEND_LEN: usize = 50;
 
-/// Appends that are under way at once, in their order: where gateways take turns, each append is of one entry,
-/// and a link of 80 ms would bring twelve a second.
+/// How many appends are in progress at once, in order. Where gateways alternate, each append holds one entry;
+/// one append at a time over a link of 80 ms would carry only twelve entries a second.
 const UNDER_WAY: usize = 64;
 
-/// What became of entries.
+/// The outcome of appending entries.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Put {
-    /// The log has all of them, so many of them by this process.
+    /// The log has all of them.
     There {
-        /// Also where an answer was lost, and another try found them there.
+        /// How many this process appended, including those whose answer was lost and that a later try found
+        /// there.
         by_us: usize,
     },
-    /// The log is not what it was: all that is kept of the source's has to be compared with it.
+    /// The target's log has changed: everything that the source still has must be compared with it.
     Anew {
         /// Why, for people.
         why: &'static str,
-        /// So many were put there before that was known.
+        /// How many were appended before that was noticed.
         by_us: usize,
     },
 }
 
-/// What is known of it.
+/// What is known of the target's log.
 #[derive(Debug)]
 pub(super) struct Target {
     channel: ChannelName,
     epoch: Option<Epoch>,
-    /// The newest sequence of each producer that is certain to be there.
+    /// The newest sequence of each producer that the log certainly has.
     known: HashMap<NodeId, u64>,
-    /// Producers of which this process appended the newest entry. Of others there may be more than is known: they
-    /// are at home there, or another way is shorter.
+    /// Producers whose newest entry this process appended. Of other producers the log may have more than is
+    /// known, since their entries reach it on another way too.
     ours: HashSet<NodeId>,
-    /// Calls have failed since it was looked at.
+    /// Whether calls have failed since the log was last examined.
     is_doubted: bool,
 }
 
@@ -55,13 +56,13 @@ impl Target {
         Self { channel, epoch: None, known, ours, is_doubted: true }
     }
 
-    /// Nothing is known any more.
+    /// Forgets everything that is known.
     pub(super) fn forget(&mut self) {
         *self = Self::new(self.channel.clone());
     }
 
-    /// Brings entries of the source's log, in its order, into this one. `sent` has those that an earlier try may
-    /// have brought there, and is added to.
+    /// Appends entries of the source's log to this one, in order. `sent` has those that an earlier try may
+    /// have appended, and is extended.
     pub(super) async fn put(
         &mut self,
         shared: &Shared,
@@ -83,7 +84,7 @@ impl Target {
         let mut is_first = true;
         let mut batches = self.batches(&lacks).into_iter().peekable();
         while batches.peek().is_some() {
-            // A server that does not know the script yet is told it with the first.
+            // The first append is sent alone, so that a server that does not know the script yet learns it.
             let count = if std::mem::take(&mut is_first) && self.ours.is_empty() { 1 } else { UNDER_WAY };
             let together: Vec<AppendBatch> = batches.by_ref().take(count).collect();
             sent.extend(together.iter().flat_map(ids));
@@ -97,21 +98,21 @@ impl Target {
         Ok(Put::There { by_us })
     }
 
-    /// Those that the log is not known to have.
+    /// The entries that the log is not known to have.
     fn lacks<'a>(&self, entries: &'a [Entry]) -> impl Iterator<Item = &'a Entry> + use<'a, '_> {
         let is_there = |id: EntryId| self.known.get(&id.producer).is_some_and(|seq| id.seq <= *seq);
         entries.iter().filter(move |entry| !is_there(entry.id))
     }
 
-    /// Entries as they are appended: those of one producer that follow each other, together. Each says which one
-    /// of its producer is there before it, so that none is applied behind a hole.
+    /// Batches of entries to append: consecutive ones of one producer together. Each names the producer's
+    /// previous sequence, so that none is applied behind a gap.
     fn batches(&self, entries: &[Entry]) -> Vec<AppendBatch> {
         let Some(epoch) = &self.epoch else { return Vec::new() };
         let mut last = self.known.clone();
         let mut batches: Vec<AppendBatch> = Vec::new();
         for Entry { id, draft, .. } in entries {
             let prev = last.insert(id.producer, id.seq).unwrap_or(0);
-            // A fence is of a lease at the source, of which this log knows nothing.
+            // A fencing token belongs to a lease at the source, which this log does not know.
             let append = Append { seq: id.seq, prev, draft: draft.clone(), fence: None };
             match batches.last_mut() {
                 Some(batch) if batch.producer == id.producer && batch.entries.len() < APPEND_LEN => {
@@ -128,8 +129,8 @@ impl Target {
         batches
     }
 
-    /// Takes note of answers. How many entries were applied, by these calls or by those before; and why all has to
-    /// be compared, if so.
+    /// Evaluates answers: how many entries were applied, by these calls or earlier ones, and why everything
+    /// must be compared, if so.
     fn note(
         &mut self,
         batches: &[AppendBatch],
@@ -141,7 +142,7 @@ impl Target {
             let results = match answer {
                 Ok(AppendAnswer::Done(results)) => results,
                 Ok(AppendAnswer::ForeignEpoch(_)) => {
-                    anew = Some("the target's log began another life");
+                    anew = Some("the target's log has a new epoch");
                     continue;
                 }
                 Err(error) => {
@@ -156,7 +157,7 @@ impl Target {
                         self.known.insert(batch.producer, append.seq);
                         self.ours.insert(batch.producer);
                     }
-                    // It, or a later one, came another way.
+                    // This entry, or a later one of its producer, arrived on another way.
                     Appended::Duplicate => {
                         let id = EntryId { producer: batch.producer, seq: append.seq };
                         applied += usize::from(sent_before.contains(&id));
@@ -174,7 +175,7 @@ impl Target {
                 }
             }
         }
-        // A gap behind an append that failed is no loss: what is there is asked for, and it is tried again.
+        // A gap behind a failed append is no loss: the log is examined, and the append tried again.
         if let Some(error) = failed {
             self.is_doubted = true;
             return Err(error);
@@ -185,8 +186,8 @@ impl Target {
         Ok((applied, anew))
     }
 
-    /// Asks the log how far each producer is; one that has no life yet begins one if `opens`. Says why all has to
-    /// be compared, where it has not what it is known to have had.
+    /// Asks the log how far each producer is; if `opens`, a log without an epoch gets one. Says why
+    /// everything must be compared, if the log lacks what it is known to have had.
     pub(super) async fn look(&mut self, shared: &Shared, opens: bool) -> StorageResult<Option<&'static str>> {
         let to = &shared.to;
         let found = if opens {
@@ -206,7 +207,7 @@ impl Target {
         for (producer, seq) in &had {
             let newest = match producers.get(producer) {
                 Some(newest) => *newest,
-                // Those that were silent for long are not listed.
+                // Producers that have been silent for long are not listed.
                 None => match to.backend.state(&self.channel, *producer).await {
                     Ok(state) => state.last_seq,
                     Err(error) => {
@@ -222,7 +223,7 @@ impl Target {
         });
         (self.epoch, self.known, self.is_doubted) = (Some(epoch), producers, false);
         if is_another {
-            return Ok(Some("the target's log began another life"));
+            return Ok(Some("the target's log has a new epoch"));
         }
         Ok(is_set_back.then_some("the target's log lacks entries that it had"))
     }

@@ -1,9 +1,9 @@
-//! A WebSocket client that reads messages in order, and never waits for ever.
+//! A WebSocket client that reads messages in order, and never waits forever.
 //!
-//! What helpers of tests decide by, such as whether something is a heartbeat or where a reader stands, they
-//! read with the types of the protocol, as clients do. What a test asserts it reads as raw JSON, by the
-//! names that stand in PROTOCOL.md: a field that is renamed in the types, which both ends share, would
-//! otherwise pass unnoticed.
+//! For their own decisions, such as whether a message is a heartbeat or at which position a reader is,
+//! helpers of tests parse messages with the types of the protocol, as clients do. Assertions read raw JSON
+//! with the names in PROTOCOL.md: otherwise a field renamed in the types, which both sides share, would go
+//! unnoticed.
 
 use std::time::Duration;
 
@@ -19,20 +19,21 @@ use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use zonewire_protocol::{Position, Resync, ServerMessage};
 
-/// The longest that anything may take on a busy machine; a test that waits so long has failed.
+/// The longest that anything may take on a busy machine; a test that waits longer fails.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-/// The `id` of a ping that is waited for.
+/// The `id` of the ping whose answer is awaited.
 const UNTIL: u64 = 1_000_000_007;
 
 /// A connected client.
 pub(crate) struct Client {
     socket: WebSocketStream<TcpStream>,
-    /// `caught_up` is passed over until somebody waits for it.
+    /// Whether `caught_up` is awaited; otherwise it is ignored.
     waits_to_catch_up: bool,
 }
 
-/// Only what has these words is looked at: reading each of many prices would take longer than all else.
+/// Only messages that contain these words are parsed: parsing every price would take longer than everything
+/// else.
 const CAUGHT_UP: &str = "caught_up";
 const HEARTBEAT: &str = "heartbeat";
 
@@ -40,22 +41,22 @@ fn is_heartbeat(text: &str) -> bool {
     text.contains(HEARTBEAT) && matches!(read(text), ServerMessage::Heartbeat(_))
 }
 
-/// What a gateway says, as clients read it.
+/// A gateway's message, parsed as clients do.
 pub(crate) fn read(text: &str) -> ServerMessage {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// The same as a test asserts it.
+/// The same as raw JSON, for assertions.
 pub(crate) fn raw(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// What came.
+/// What arrived.
 #[derive(Debug)]
 pub(crate) enum Came {
     /// A text message.
     Text(String),
-    /// A protocol ping; it is answered.
+    /// A protocol ping; it has been answered.
     Ping,
     /// A close frame, with its code and reason.
     Close(u16, String),
@@ -69,7 +70,7 @@ impl Client {
         Self::over(TcpStream::connect(host).await.unwrap(), url).await
     }
 
-    /// A client whose kernel holds next to nothing that it has not read.
+    /// A client whose kernel buffers hardly anything that it has not read.
     pub(crate) async fn connect_small(url: &str) -> Self {
         let host = url.strip_prefix("ws://").unwrap().split('/').next().unwrap();
         let socket = TcpSocket::new_v4().unwrap();
@@ -81,7 +82,7 @@ impl Client {
         Self::asking(stream, url.into_client_request().unwrap()).await
     }
 
-    /// The same with a header besides.
+    /// The same with an additional header.
     pub(crate) async fn connect_with(url: &str, name: &'static str, value: &str) -> Self {
         let host = url.strip_prefix("ws://").unwrap().split('/').next().unwrap();
         let mut request = url.into_client_request().unwrap();
@@ -104,10 +105,10 @@ impl Client {
         self.socket.send(Message::text(text)).await.unwrap();
     }
 
-    /// What comes next, whatever it is.
+    /// What arrives next, whatever it is.
     pub(crate) async fn came(&mut self) -> Came {
         loop {
-            return match time::timeout(LIMIT, self.socket.next()).await.expect("something comes in time") {
+            return match time::timeout(LIMIT, self.socket.next()).await.expect("something arrives in time") {
                 Some(Ok(Message::Text(text)))
                     if !self.waits_to_catch_up
                         && text.contains(CAUGHT_UP)
@@ -127,23 +128,23 @@ impl Client {
         }
     }
 
-    /// The next message's text. Heartbeats and pings are passed over.
+    /// The next message's text. Heartbeats and pings are skipped.
     pub(crate) async fn next_text(&mut self) -> String {
         loop {
             match self.came().await {
                 Came::Text(text) if !is_heartbeat(&text) => return text,
                 Came::Text(_) | Came::Ping => {}
-                other => panic!("expected a message, and there came {other:?}"),
+                other => panic!("expected a message, found {other:?}"),
             }
         }
     }
 
-    /// The next message; heartbeats and pings are passed over.
+    /// The next message; heartbeats and pings are skipped.
     pub(crate) async fn next(&mut self) -> Value {
         raw(&self.next_text().await)
     }
 
-    /// The next message of a type; others are passed over.
+    /// The next message of a type; others are skipped.
     pub(crate) async fn next_of_type(&mut self, kind: &str) -> Value {
         loop {
             let message = self.next().await;
@@ -153,7 +154,7 @@ impl Client {
         }
     }
 
-    /// Reads on until it has caught up: the messages before, and the channel that it is about.
+    /// Reads until it has caught up. Returns the messages before, and the channel concerned.
     pub(crate) async fn until_caught_up(&mut self) -> (Vec<Value>, String) {
         self.waits_to_catch_up = true;
         let mut before = Vec::new();
@@ -166,8 +167,8 @@ impl Client {
         }
     }
 
-    /// The next `count` messages, which must be prices; before the first one it may be told that another
-    /// gateway began the log.
+    /// The next `count` messages, which must be prices; a report that another gateway began the log may
+    /// precede them.
     pub(crate) async fn prices(&mut self, count: usize) -> Vec<Value> {
         let mut prices = Vec::with_capacity(count);
         while prices.len() < count {
@@ -181,8 +182,8 @@ impl Client {
         prices
     }
 
-    /// Asks for a pong, and gives the messages before it: whatever the gateway wrote before has come
-    /// then. What was published may yet be on its way.
+    /// Requests a pong, and returns the messages before it: everything that the gateway had written by then.
+    /// Published entries may still be on their way.
     pub(crate) async fn until_pong(&mut self) -> Vec<Value> {
         self.send(&serde_json::json!({ "type": "ping", "id": UNTIL })).await;
         let mut before = Vec::new();
@@ -195,7 +196,7 @@ impl Client {
         }
     }
 
-    /// Reads to the close frame: the messages on the way, the code, the reason.
+    /// Reads up to the close frame. Returns the messages before it, the code and the reason.
     pub(crate) async fn until_close(&mut self) -> (Vec<Value>, u16, String) {
         let mut before = Vec::new();
         loop {
@@ -208,7 +209,7 @@ impl Client {
         }
     }
 
-    /// Reads on, and so answers pings, until this many heartbeats have come.
+    /// Reads, and so answers pings, until this many heartbeats have arrived.
     pub(crate) async fn came_until_heartbeats(&mut self, count: usize) {
         let mut heartbeats = 0;
         while heartbeats < count {
@@ -224,7 +225,7 @@ impl Client {
 
     /// Closes, and waits for the answer.
     pub(crate) async fn close(mut self) {
-        // The gateway may have begun it, or have gone.
+        // The gateway may have closed first, or be gone.
         let _begun = self.socket.close(None).await;
         while time::timeout(LIMIT, self.socket.next()).await.expect("an end in time").is_some() {}
     }
@@ -239,7 +240,8 @@ pub(crate) fn offset(message: &Value) -> u64 {
     message["offset"].as_u64().unwrap_or_else(|| panic!("no offset in {message}"))
 }
 
-/// Whether another gateway began the log of a channel that was followed before it had one: all follows.
+/// Whether a message reports that another gateway began the log of a channel that was followed before:
+/// nothing is missing.
 pub(crate) fn is_birth(message: &Value) -> bool {
     let Ok(resync) = Resync::deserialize(message) else { return false };
     let is_whole = resync.recovered && resync.gap == Some(0) && resync.offset == 0;

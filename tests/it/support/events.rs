@@ -14,21 +14,21 @@ use super::gateway::Answer;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Body {
     Chunked,
-    /// With the connection, as in HTTP/1.0.
+    /// Until the connection ends, as in HTTP/1.0.
     ToTheEnd,
     /// After so many more bytes.
     Sized(usize),
     Over,
 }
 
-/// What came.
+/// What arrived.
 #[derive(Debug)]
 pub(crate) enum Event {
     Message(Value),
     Comment,
     /// The answer is complete.
     End,
-    /// The answer was broken off.
+    /// The answer broke off.
     Broken,
 }
 
@@ -37,21 +37,21 @@ pub(crate) struct EventReader {
     pub(crate) stream: TcpStream,
     /// In lower case.
     pub(crate) head: String,
-    /// As the standard keeps it for when the reader comes back.
+    /// As the standard stores it for reconnecting.
     pub(crate) last_event_id: String,
-    /// The wait that the stream told last, in milliseconds.
+    /// The last reconnection delay from the stream, in milliseconds.
     pub(crate) retry: Option<u64>,
     body: Body,
-    /// Bytes of the connection, and of the body.
+    /// Bytes of the connection, and of the decoded body.
     unread: Vec<u8>,
     text: Vec<u8>,
-    /// Of the event that is being read.
+    /// Fields of the event that is being read.
     data: Vec<String>,
     id: String,
 }
 
 impl EventReader {
-    /// Asks as a browser does; the answer must be a stream.
+    /// Opens a stream as a browser does; the answer must be a stream.
     pub(crate) async fn open(address: SocketAddr, path: &str) -> Self {
         Self::open_with(address, path, &[("accept", "text/event-stream")]).await
     }
@@ -70,7 +70,7 @@ impl EventReader {
         Self::ask(stream, &format!("{head}\r\n")).await.unwrap_or_else(|answer| panic!("{answer:?}"))
     }
 
-    /// A reader whose kernel holds next to nothing that it has not read.
+    /// A reader whose kernel buffers hardly anything that it has not read.
     pub(crate) async fn open_small(address: SocketAddr, path: &str) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4_096).unwrap();
@@ -79,7 +79,7 @@ impl EventReader {
         Self::ask(stream, &head).await.unwrap_or_else(|answer| panic!("{answer:?}"))
     }
 
-    /// Sends the head of a request; what was answered where that is no stream.
+    /// Sends the head of a request. Returns the answer if that is not a stream.
     pub(crate) async fn ask(mut stream: TcpStream, request: &str) -> Result<Self, Answer> {
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut unread = Vec::new();
@@ -111,7 +111,7 @@ impl EventReader {
         Ok(Self { stream, head, last_event_id: String::new(), retry: None, body, unread, text, data, id })
     }
 
-    /// What comes next.
+    /// What arrives next.
     pub(crate) async fn came(&mut self) -> Event {
         loop {
             while let Some(line) = self.line() {
@@ -126,20 +126,20 @@ impl EventReader {
                 continue;
             }
             let read = time::timeout(LIMIT, self.stream.read_buf(&mut self.unread)).await;
-            if !read.expect("something comes in time").is_ok_and(|read| read > 0) {
+            if !read.expect("something arrives in time").is_ok_and(|read| read > 0) {
                 return if self.body == Body::ToTheEnd { Event::End } else { Event::Broken };
             }
         }
     }
 
-    /// A line of the body, without its end.
+    /// The next line of the body, without its end.
     fn line(&mut self) -> Option<String> {
         let end = self.text.iter().position(|byte| *byte == b'\n')?;
         let line: Vec<u8> = self.text.drain(..=end).collect();
         Some(String::from_utf8(line).unwrap().trim_end_matches(['\r', '\n']).to_owned())
     }
 
-    /// Takes off what holds the body together; says whether there was any of it.
+    /// Decodes more of the body; false if there was nothing to decode.
     fn more_of_body(&mut self) -> bool {
         let some = match self.body {
             Body::ToTheEnd => self.unread.len(),
@@ -187,19 +187,19 @@ impl EventReader {
         None
     }
 
-    /// The next message. Comments and heartbeats are passed over.
+    /// The next message. Comments and heartbeats are skipped.
     pub(crate) async fn next(&mut self) -> Value {
         loop {
             match self.came().await {
                 Event::Message(message) if message["type"] == "heartbeat" => {}
                 Event::Message(message) => return message,
                 Event::Comment => {}
-                end => panic!("expected a message, and there came {end:?}"),
+                end => panic!("expected a message, found {end:?}"),
             }
         }
     }
 
-    /// The next message of a type; others are passed over.
+    /// The next message of a type; others are skipped.
     pub(crate) async fn next_of_type(&mut self, kind: &str) -> Value {
         loop {
             let message = self.next().await;
@@ -209,7 +209,7 @@ impl EventReader {
         }
     }
 
-    /// All messages up to the end, which must be a whole one.
+    /// All messages up to the end, which must be complete.
     pub(crate) async fn until_end(&mut self) -> Vec<Value> {
         let mut messages = Vec::new();
         loop {

@@ -1,11 +1,11 @@
-//! Waiting for what must come about, instead of sleeping and hoping.
+//! Waiting for a condition instead of sleeping.
 
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Looks until `look` finds something, and fails the test when that takes too long. With tokio's
-/// time paused it takes no time at all.
+/// Polls until `look` finds something, and fails the test if that takes too long. With tokio's time paused it
+/// takes no real time.
 pub(crate) async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
     zonewire_kit::eventually(what, PATIENCE, look).await.unwrap()
 }

@@ -1,4 +1,4 @@
-//! A subscriber that comes back where it stopped, and checks that nothing is missing or double.
+//! A subscriber that resumes where it stopped, and checks that nothing is missing or doubled.
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -7,11 +7,11 @@ use zonewire_protocol::{CloseCode, EntryKind, ErrorCode, Position, ServerMessage
 
 use super::client::{Came, Client, raw, read};
 
-/// What a subscriber has had of a zone, over all its connections.
+/// What a subscriber has received of a zone, over all its connections.
 #[derive(Debug)]
 pub(crate) struct Follower {
     pub(crate) zone: String,
-    /// Of the last entry had.
+    /// The position of the last entry received.
     pub(crate) position: Position,
     /// Every price since the start, in order.
     pub(crate) seen: Vec<Value>,
@@ -19,19 +19,19 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Begins after a position, as `subscribed` told it.
+    /// Starts after a position, as in `subscribed`.
     pub(crate) fn after(zone: &str, position: &str) -> Self {
         let (zone, position) = (zone.to_owned(), position.parse().unwrap());
         Self { zone, position, seen: Vec::new(), connections: 0 }
     }
 
-    /// Reads to the offset `until`; leaves and comes back after as many messages as `cuts` draws, to
-    /// one of the gateways.
+    /// Reads up to the offset `until`. Leaves and reconnects to one of the gateways after as many messages as
+    /// `cuts` says.
     pub(crate) async fn read(&mut self, bases: &[String], until: u64, cuts: &mut Cuts) {
         self.read_while(bases, |follower| follower.position.offset < until, cuts).await;
     }
 
-    /// Reads to a price with this key.
+    /// Reads up to a price with this key.
     pub(crate) async fn read_to(&mut self, bases: &[String], key: &str, cuts: &mut Cuts) {
         self.read_while(bases, |follower| follower.seen.last().is_none_or(|price| price["key"] != key), cuts)
             .await;
@@ -54,14 +54,14 @@ impl Follower {
                     other => panic!("{other:?} after {}", self.position),
                 }
             }
-            // Half of them without a word, as on a lost network.
+            // Half of them without closing, as on a lost network.
             if cuts.below(2) == 0 {
                 client.close().await;
             }
         }
     }
 
-    /// Connects after the last position; the gateway must have all that follows.
+    /// Connects with the last position; the gateway must have everything after it.
     pub(crate) async fn resume(&mut self, base: &str) -> Client {
         let Self { zone, position, .. } = self;
         let mut client = Client::connect(&format!("{base}/ws/market/{zone}?since={position}")).await;
@@ -69,14 +69,14 @@ impl Follower {
         let subscribed = loop {
             match read(&client.next_text().await) {
                 ServerMessage::ConnectionEstablished(_) | ServerMessage::BackendState(_) => {}
-                // It is subscribed as soon as the storage answers.
+                // The client is subscribed as soon as the storage answers.
                 ServerMessage::Error(error) if error.code.is(ErrorCode::StorageUnavailable) => {}
                 ServerMessage::Subscribed(subscribed) => break subscribed,
                 other => panic!("{other:?}"),
             }
         };
         assert_eq!((subscribed.recovered, subscribed.gap), (true, Some(0)), "{subscribed:?}");
-        // What began its life since is called by its own name from here on, whichever that is.
+        // If the log began since, its epoch is the one announced by the earlier position.
         let (before, now) = (position.epoch.as_str(), subscribed.epoch.as_str());
         let born = before.strip_prefix("u.");
         let is_same = subscribed.offset == position.offset && (now == before || Some(now) == born);
@@ -86,12 +86,12 @@ impl Follower {
         client
     }
 
-    /// Takes a message; false when the gateway says that this reader was too slow.
+    /// Processes a message; false if the gateway says that this reader was too slow.
     pub(crate) fn take(&mut self, text: &str) -> bool {
         let Position { epoch, offset: last } = &mut self.position;
         match read(text) {
             ServerMessage::Entry(entry) if *entry.kind == *EntryKind::PriceUpdate.as_str() => {
-                // In a view of the log, what was had is left out.
+                // With a version vector, entries that the reader has had are left out.
                 let skips = epoch.as_str().starts_with("v.") && entry.offset > *last;
                 assert!(entry.offset == *last + 1 || skips, "after {last} of {epoch}: {text}");
                 *last = entry.offset;
@@ -112,7 +112,7 @@ impl Follower {
     }
 }
 
-/// When a reader leaves: after up to so many messages, drawn by a seed.
+/// When a reader leaves: after a random number of messages up to a maximum.
 #[derive(Debug)]
 pub(crate) struct Cuts {
     random: StdRng,
@@ -124,7 +124,7 @@ impl Cuts {
         Self { random: StdRng::seed_from_u64(seed), most: Some(most) }
     }
 
-    /// It stays.
+    /// Never leaves.
     pub(crate) fn none() -> Self {
         Self { random: StdRng::seed_from_u64(0), most: None }
     }

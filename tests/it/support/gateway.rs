@@ -1,4 +1,4 @@
-//! A gateway of a test's own, in this process, and small HTTP requests to it.
+//! A gateway in this process, and small HTTP requests to it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use zonewire_protocol::{Accepted, Entries};
 use super::client::{Client, LIMIT, offset};
 use super::eventually::eventually;
 
-/// In memory, on a free port, two shards, and a shutdown without a drain window that waits a second for
-/// clients which a test has no more use for.
+/// In memory, on a free port, with two shards, and a shutdown without a drain window that waits one second
+/// for clients that a test has left connected.
 pub(crate) fn config() -> Config {
     let mut config = Config::default();
     config.http.listen = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -48,7 +48,7 @@ impl Running {
     }
 
     pub(crate) async fn start_with(config: Config, executor: Arc<dyn OrderExecutor>) -> Self {
-        // A gateway gives up on Redis within a second, which a busy machine may take.
+        // A gateway gives up on Redis within a second, which a busy machine may exceed.
         let started = async || match Gateway::start_with(config.clone(), Arc::clone(&executor)).await {
             Err(StartError::Storage(_)) => None,
             started => Some(started.unwrap()),
@@ -59,21 +59,21 @@ impl Running {
         let (shutdown, asked) = oneshot::channel();
         let mut running = JoinSet::new();
         running.spawn(gateway.run(async {
-            // A test that fails drops the sender, which is as good a reason to stop.
+            // A failing test drops the sender, which also stops the gateway.
             let _dropped = asked.await;
         }));
         Self { address, operators, manager, shutdown: Some(shutdown), running }
     }
 
-    /// Asks it to stop, and goes on.
+    /// Asks it to stop, without waiting.
     pub(crate) fn begin_stop(&mut self) {
         if let Some(shutdown) = self.shutdown.take() {
             shutdown.send(()).unwrap();
         }
     }
 
-    /// Stops it gracefully; it must end well, but for what it accepted in a test that ends without its
-    /// Redis.
+    /// Stops it gracefully; it must end without an error, except for entries that it could not send in a test
+    /// that ends without its Redis.
     pub(crate) async fn stop(mut self) {
         self.begin_stop();
         let ended = time::timeout(LIMIT, self.running.join_next()).await.expect("the gateway stops in time");
@@ -83,12 +83,12 @@ impl Running {
         }
     }
 
-    /// Of a WebSocket endpoint, such as `/ws`.
+    /// The URL of a WebSocket endpoint such as `/ws`.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("ws://{}{path}", self.address)
     }
 
-    /// A client of `/ws/market/<zone>`, past its two first messages; and `subscribed`.
+    /// A client of `/ws/market/<zone>`, after its first two messages, and `subscribed`.
     pub(crate) async fn market(&self, zone: &str) -> (Client, Value) {
         let mut client = Client::connect(&self.url(&format!("/ws/market/{zone}"))).await;
         client.next_of_type("connection_established").await;
@@ -159,12 +159,12 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// What it says, as clients read it.
+    /// The body, parsed as clients do.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> T {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Checks that this is a problem with a status and a code, and gives it.
+    /// Checks that this is a problem with this status and code, and returns it.
     pub(crate) fn problem(&self, status: u16, code: &str) -> Value {
         assert!(self.head.contains("content-type: application/problem+json"), "{self:?}");
         let problem = self.json();
@@ -175,7 +175,7 @@ impl Answer {
     }
 }
 
-/// One request on a connection of its own.
+/// One request on a new connection.
 pub(crate) async fn request(
     address: SocketAddr,
     method: &str,
@@ -191,12 +191,12 @@ pub(crate) async fn request(
     head += &format!("content-length: {}\r\n\r\n", body.len());
     let mut request = head.into_bytes();
     request.extend_from_slice(body);
-    // A server that refuses early need not read all of it.
+    // A server that refuses early need not read everything.
     let _refused = stream.write_all(&request).await;
     read_answer(&mut stream).await.unwrap_or_else(|| panic!("no answer to {method} {path}"))
 }
 
-/// Reads a response; `None` when the connection ends before one.
+/// Reads a response; `None` if the connection ends before one.
 pub(crate) async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Option<Answer> {
     let mut bytes = Vec::new();
     let reading =
@@ -205,7 +205,7 @@ pub(crate) async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Option
     (!bytes.is_empty()).then(|| parse_answer(&bytes))
 }
 
-/// Whether there is a head, and as much of a body as it says.
+/// Whether the head is complete, and the body as long as the head says.
 fn is_whole(bytes: &[u8]) -> bool {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
     let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
@@ -218,11 +218,11 @@ fn parse_answer(bytes: &[u8]) -> Answer {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head");
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    // After an upgrade there may be frames.
+    // After an upgrade, frames may follow.
     Answer { status, head, body: String::from_utf8_lossy(&bytes[end + 4..]).into_owned() }
 }
 
-/// A `POST` of lines without an end in sight.
+/// A `POST` of lines that stays open.
 pub(crate) struct Lines(TcpStream);
 
 impl Lines {
@@ -241,10 +241,10 @@ impl Lines {
         Self(stream)
     }
 
-    /// Sends text as one chunk, with its line breaks as they are.
+    /// Sends text as one chunk, with its line breaks unchanged.
     pub(crate) async fn send(&mut self, text: &str) {
         let chunk = format!("{:x}\r\n{text}\r\n", text.len());
-        // After a fault the gateway takes no more; the answer tells why.
+        // After an error the gateway reads no more; the answer says why.
         let _refused = self.0.write_all(chunk.as_bytes()).await;
     }
 
@@ -260,7 +260,7 @@ impl Lines {
     }
 }
 
-/// All that the log of a zone keeps, page by page.
+/// Everything in the log of a zone, page by page.
 pub(crate) async fn history(address: SocketAddr, zone: &str) -> Vec<Value> {
     let get = async |query: &str| -> Entries<Value> {
         let path = format!("/api/zones/{zone}/history?{query}");
@@ -271,7 +271,7 @@ pub(crate) async fn history(address: SocketAddr, zone: &str) -> Vec<Value> {
     let (mut all, mut end) = (Vec::new(), newest.first_offset.unwrap_or(1) - 1);
     while Some(end) < newest.last_offset {
         let page = get(&format!("limit=1000&after={epoch}:{end}")).await;
-        end = offset(page.entries.last().expect("the log keeps more"));
+        end = offset(page.entries.last().expect("the log has more"));
         all.extend(page.entries);
     }
     all
@@ -282,7 +282,7 @@ pub(crate) fn price(key: &str, value: u64) -> Value {
     serde_json::json!({ "key": key, "price": value })
 }
 
-/// Waits until a number in `/ws/stats` (a JSON pointer) has become at least this.
+/// Waits until a number in `/ws/stats` (a JSON pointer) is at least this.
 pub(crate) async fn until_stat(gateway: &Running, pointer: &str, at_least: u64) -> u64 {
     super::eventually::eventually(&format!("{pointer} >= {at_least}"), async || {
         let value = gateway.stats().await.pointer(pointer).and_then(Value::as_u64);

@@ -1,4 +1,4 @@
-//! Orders as a client places and reads them.
+//! Placing and reading orders, as clients do.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use zonewire_protocol::{EntryMessage, Known as _, OrderPlaced, OrderStatus};
 use super::eventually::eventually;
 use super::gateway::{Answer, JSON, Running, config, request};
 
-/// A gateway that trades on paper, quickly and without mishaps.
+/// A gateway with the paper executor, fast and without failures.
 pub(crate) fn paper() -> Config {
     let mut config = config();
     config.orders.paper.failure_rate = 0.0;
@@ -18,7 +18,7 @@ pub(crate) fn paper() -> Config {
     config
 }
 
-/// A gateway whose orders are carried out by others. A worker that dies is missed after a second.
+/// A gateway whose orders are carried out by outside workers. A dead worker is noticed after a second.
 pub(crate) fn external() -> Config {
     let mut config = config();
     config.orders.executor = ExecutorChoice::External;
@@ -26,17 +26,17 @@ pub(crate) fn external() -> Config {
     config
 }
 
-/// Where a gateway takes HTTP.
+/// The base URL of a gateway.
 pub(crate) fn base(gateway: &Running) -> String {
     format!("http://{}", gateway.address)
 }
 
-/// A name for an order that nobody placed.
+/// The id of an order that nobody placed.
 pub(crate) fn new_order() -> String {
     Uuid::new_v4().to_string()
 }
 
-/// What every test orders, unless it says otherwise.
+/// The order of every test, unless it says otherwise.
 pub(crate) fn swap() -> Value {
     json!({ "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5, "slippage": 1 })
 }
@@ -46,12 +46,12 @@ pub(crate) async fn post_json(address: SocketAddr, path: &str, body: &Value) -> 
     request(address, "POST", path, &[("content-type", JSON)], body.to_string().as_bytes()).await
 }
 
-/// Places an order; it must be accepted.
+/// Places an order, which must be accepted.
 pub(crate) async fn place(address: SocketAddr) -> String {
     place_this(address, &swap()).await
 }
 
-/// Places this order; it must be accepted.
+/// Places this order, which must be accepted.
 pub(crate) async fn place_this(address: SocketAddr, order: &Value) -> String {
     let answer = post_json(address, "/api/orders/execute", order).await;
     assert_eq!(answer.status, 202, "{answer:?}");
@@ -65,7 +65,7 @@ pub(crate) async fn get_order(address: SocketAddr, id: &str) -> Value {
     answer.json()
 }
 
-/// Waits until an order is as asked, which its status says.
+/// Waits until the status of an order fulfils a condition.
 async fn until(address: SocketAddr, id: &str, what: &str, is_it: impl Fn(OrderStatus) -> bool) -> Value {
     eventually(&format!("order {id} {what}"), async || {
         let order = get_order(address, id).await;
@@ -87,8 +87,8 @@ pub(crate) async fn until_ended(address: SocketAddr, id: &str) -> Value {
     until(address, id, "ends", ends).await
 }
 
-/// Checks what holds of every order's updates: offsets without holes, stages in order within a run of
-/// an attempt, attempts one by one, and one last update at most. Gives the types in order.
+/// Checks what holds for every order's updates: offsets without holes, stages in order within a run of an
+/// attempt, attempts one by one, and at most one terminal update. Returns the types in order.
 pub(crate) fn check_updates(updates: &[Value]) -> Vec<String> {
     let mut before: Option<(u64, u64, u64, u64)> = None;
     let mut types = Vec::new();
@@ -118,18 +118,19 @@ pub(crate) fn check_updates(updates: &[Value]) -> Vec<String> {
     types
 }
 
-/// An order's kept updates, checked.
+/// The types of an order's stored updates, checked.
 pub(crate) fn types(order: &Value) -> Vec<String> {
     check_updates(order["updates"].as_array().unwrap())
 }
 
-/// Writes an update of an order that is carried out elsewhere.
+/// Publishes an update of an order that is carried out elsewhere.
 pub(crate) async fn update(address: SocketAddr, order: &str, update: Value) {
     let answer = post_json(address, &format!("/api/orders/{order}/updates"), &update).await;
     assert_eq!((answer.status, answer.json()), (200, json!({"accepted": 1})), "{update}");
 }
 
-/// Checks that updates are a whole order, from the first to this end; gives the types in order.
+/// Checks that updates are a whole order, from the first one to this terminal one. Returns the types in
+/// order.
 pub(crate) fn check_whole(updates: &[Value], end: &str) -> Vec<String> {
     let types = check_updates(updates);
     assert_eq!(updates[0]["offset"], 1, "{updates:?}");

@@ -1,4 +1,4 @@
-//! The program as a process of its own, serving.
+//! The program as a separate process, serving.
 
 use std::process::ExitStatus;
 
@@ -15,14 +15,14 @@ pub(crate) fn serve(args: &[String]) -> Command {
     command
 }
 
-/// The arguments of one that tells its address.
+/// Arguments with which it logs its address.
 fn args(settings: &[&str]) -> Vec<String> {
     let mut args = vec!["--listen=127.0.0.1:0".to_owned(), "--set=log.format=json".to_owned()];
     args.extend(settings.iter().map(|setting| format!("--set={setting}")));
     args
 }
 
-/// The program in memory, serving within limits that a command of the shell sets.
+/// The program in memory, run by a shell after a command that sets a limit.
 pub(crate) fn serve_within(limit: &str, settings: &[&str]) -> Command {
     let mut command = Command::new("sh");
     let script = format!("{limit} && exec \"$0\" serve \"$@\"");
@@ -31,7 +31,7 @@ pub(crate) fn serve_within(limit: &str, settings: &[&str]) -> Command {
     command
 }
 
-/// One that must do as it is told.
+/// A gateway process whose operations must succeed.
 pub(crate) struct Process(Gateway);
 
 impl std::ops::Deref for Process {
@@ -47,19 +47,19 @@ impl Process {
         Self::start_with(settings, &[]).await
     }
 
-    /// The same with variables in its environment.
+    /// The same with environment variables.
     pub(crate) async fn start_with(settings: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = serve(&args(settings));
         command.envs(environment.iter().copied());
         Self::start_command(command).await
     }
 
-    /// The same with a command of the caller's, which logs in JSON.
+    /// The same with another command, which must log in JSON.
     pub(crate) async fn start_command(command: Command) -> Self {
         Self(Gateway::start(command, None).await.unwrap())
     }
 
-    /// The same, with nobody who reads its log any more once it is ready.
+    /// The same, without reading its log once it is ready.
     pub(crate) async fn start_unread(settings: &[&str]) -> (Self, Log) {
         let (gateway, log) = Gateway::start_unread(serve(&args(settings)), None).await.unwrap();
         (Self(gateway), log)
@@ -73,7 +73,7 @@ impl Process {
         self.0.process.kill().await.unwrap();
     }
 
-    /// Bounds the files that it may have open from now on.
+    /// Limits the files that it may have open from now on.
     pub(crate) async fn limit_files(&self, max: usize) {
         let pid = self.process.id().expect("it still runs").to_string();
         let limit = format!("--nofile={max}:");

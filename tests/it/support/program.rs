@@ -1,4 +1,4 @@
-//! Other programs that tests run, and wait for no longer than they may take.
+//! Other programs that tests run, with time limits.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,7 +15,7 @@ use zonewire_kit::process::{Process, Signal};
 use super::client::LIMIT;
 use super::eventually::eventually;
 
-/// A program with nothing of this shell's settings, that ends with its test.
+/// A program without the settings of this environment, which ends with its test.
 pub(crate) fn command(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new(program.as_ref());
     command.env_clear();
@@ -24,7 +24,7 @@ pub(crate) fn command(program: impl AsRef<Path>) -> Command {
     command
 }
 
-/// Waits until a program listens at an address; says whether it does, or has ended.
+/// Waits until a program listens at an address, or has ended; returns which.
 pub(crate) async fn listens(process: &mut Process, address: SocketAddr) -> bool {
     eventually("the program listens, or ends", async || {
         if process.has_ended().unwrap().is_some() {
@@ -35,19 +35,19 @@ pub(crate) async fn listens(process: &mut Process, address: SocketAddr) -> bool 
     .await
 }
 
-/// The program that is tested.
+/// The program under test.
 pub(crate) fn zonewire(args: &[&str]) -> Command {
     let mut command = command(env!("CARGO_BIN_EXE_zonewire"));
     command.args(args);
     command
 }
 
-/// How a program ended.
+/// The end of a program.
 #[derive(Debug)]
 pub(crate) struct End {
-    /// The exit code; none when a signal ended it.
+    /// The exit code; `None` if a signal ended it.
     pub(crate) code: Option<i32>,
-    /// What it wrote to stdout, without the lines that were read before.
+    /// What it wrote to stdout, without lines that were read before.
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
@@ -64,7 +64,7 @@ pub(crate) async fn run(command: &mut Command) -> End {
     Program::start(command).ended().await
 }
 
-/// A program that runs.
+/// A running program.
 pub(crate) struct Program {
     process: Process,
     stdout: Lines<BufReader<ChildStdout>>,
@@ -77,7 +77,7 @@ impl Program {
         let stdout = BufReader::new(process.stdout().unwrap()).lines();
         let mut pipe = process.stderr().unwrap();
         let mut stderr = JoinSet::new();
-        // Read all along, so that the program never waits for us.
+        // Read continuously, so that the program never blocks on writing.
         stderr.spawn(async move {
             let mut text = Vec::new();
             pipe.read_to_end(&mut text).await.unwrap();
@@ -103,7 +103,7 @@ impl Program {
         json(&self.line().await)
     }
 
-    /// Lines up to one that holds this.
+    /// Reads lines up to one that contains this.
     pub(crate) async fn until(&mut self, part: &str) -> String {
         loop {
             let line = self.line().await;

@@ -1,4 +1,4 @@
-//! A client that need not behave: bytes on a socket.
+//! A client that need not follow the protocol: bytes on a socket.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use super::client::LIMIT;
 
 pub(crate) use zonewire_kit::hostile::wire::{masked, upgrade};
 
-/// A socket past its upgrade.
+/// A socket after its upgrade.
 pub(crate) struct RawSocket {
     pub(crate) stream: TcpStream,
     unread: Vec<u8>,
@@ -29,7 +29,7 @@ impl RawSocket {
         opened.unwrap_or_else(|answer| panic!("no upgrade: {answer}"))
     }
 
-    /// The same; what was answered where that is no upgrade.
+    /// The same; returns the answer if there is no upgrade.
     pub(crate) async fn upgraded(address: SocketAddr, head: &str) -> Result<Self, String> {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -55,13 +55,13 @@ impl RawSocket {
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
-        // It may have been closed by now, which the reads will tell.
+        // It may have been closed by now, which reading will show.
         let _closed = self.stream.write_all(bytes).await;
     }
 
     async fn read_more(&mut self) -> bool {
         let read = time::timeout(LIMIT, self.stream.read_buf(&mut self.unread)).await;
-        read.expect("something comes in time").is_ok_and(|read| read > 0)
+        read.expect("something arrives in time").is_ok_and(|read| read > 0)
     }
 
     /// The next frame's opcode and payload; `None` at the end of the connection.
@@ -86,7 +86,8 @@ impl RawSocket {
         serde_json::from_slice(&payload).unwrap()
     }
 
-    /// Answers the close frame of one that is turned away, whose code and `closing` say to come back.
+    /// Checks the close of a refused client: its code and `closing` say when to reconnect. Answers the close
+    /// frame.
     pub(crate) async fn assert_turned_away(mut self, code: u16, reason: &str) {
         let (texts, number) = self.until_close().await;
         let [closing] = &texts[..] else { panic!("{texts:?}") };
@@ -98,7 +99,7 @@ impl RawSocket {
         assert!(self.frame().await.is_none(), "the gateway ends it");
     }
 
-    /// Reads to the close frame; gives the texts before it, and its code.
+    /// Reads up to the close frame. Returns the texts before it, and its code.
     pub(crate) async fn until_close(&mut self) -> (Vec<String>, u16) {
         let mut texts = Vec::new();
         loop {

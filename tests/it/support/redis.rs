@@ -1,4 +1,4 @@
-//! A Redis of a test's own, of any kind, and how a gateway is told to use it.
+//! Redis servers for tests, in every deployment, and how a gateway is configured to use them.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use zonewire_kit::skip;
 
 /// Set in continuous integration, so that a missing server fails instead of skipping.
 const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_REDIS";
-/// What sentinels want of those who ask.
+/// The password that sentinels require.
 pub(crate) const SENTINEL_PASSWORD: &str = "sentinel word";
 
-/// `None`, said on stdout, where no server is installed; so with the others too.
+/// `None`, after printing so, if no server is installed; the functions below do the same.
 async fn installed() -> Option<()> {
     if RedisServer::is_installed().await { Some(()) } else { skip(REQUIRE, "there is no redis-server") }
 }
@@ -23,7 +23,7 @@ pub(crate) async fn redis(options: &[&str]) -> Option<RedisServer> {
     Some(RedisServer::start(options).await.unwrap())
 }
 
-/// Starts a cluster whose first primary has so many replicas.
+/// Starts a cluster whose first primary has this many replicas.
 pub(crate) async fn cluster(replicas: usize, options: &[&str]) -> Option<Cluster> {
     cluster_of(Several { replicas, options, tls: None }).await
 }
@@ -34,7 +34,7 @@ pub(crate) async fn cluster_of(with: Several<'_>) -> Option<Cluster> {
     Some(Cluster::start(with).await.unwrap())
 }
 
-/// Zones whose logs the three primaries of a cluster have, of each one.
+/// For each of the three primaries of a cluster, a zone whose log it has.
 pub(crate) async fn zone_of_each(cluster: &Cluster) -> [String; 3] {
     let mut zones = [const { None }; 3];
     for zone in (0..).map(|n| format!("z{n}")) {
@@ -54,7 +54,7 @@ pub(crate) async fn sentinels(down_after: Duration, tls: Option<&Certificates>) 
     Some(Sentinels::start(with, down_after, Some(SENTINEL_PASSWORD)).await.unwrap())
 }
 
-/// Makes certificates; `None`, said on stdout, where there is no `openssl`.
+/// Makes certificates; `None`, after printing so, if there is no `openssl`.
 pub(crate) fn certificates() -> Option<Certificates> {
     if !Certificates::can_be_made() {
         println!("skipped: there is no openssl");
@@ -68,24 +68,24 @@ pub(crate) fn free_port() -> u16 {
     zonewire_kit::free_port().unwrap()
 }
 
-/// A machine that stands still for a second is no outage.
+/// Settings under which a machine that stalls for a second is not an outage.
 pub(crate) fn patient(config: RedisConfig) -> RedisConfig {
     RedisConfig { connect_timeout_ms: 10_000, command_timeout_ms: 15_000, ..config }
 }
 
-/// What gateways can be told to use.
+/// A Redis that gateways can be configured to use.
 pub(crate) trait Configured {
-    /// How a gateway is told to use this.
+    /// The gateway's settings for it.
     fn config(&self) -> RedisConfig;
 
-    /// The same for tests that are not about time-outs.
+    /// The same for tests that do not concern timeouts.
     fn patient_config(&self) -> RedisConfig {
         patient(self.config())
     }
 }
 
 impl Configured for RedisServer {
-    /// An append that is a little late on a busy machine forks no channel, unless a test wants that.
+    /// A slightly slow append on a busy machine must not fork a channel, unless a test wants that.
     fn config(&self) -> RedisConfig {
         RedisConfig {
             ordering_deadline_ms: 30_000,
@@ -118,9 +118,9 @@ impl Configured for Sentinels {
     }
 }
 
-/// Commands besides the gateways', each of which must succeed.
+/// Commands beside the gateways', each of which must succeed.
 pub(crate) trait Admin {
-    /// Gives the answer, if that is a text or a number.
+    /// Returns the answer, if that is a text or a number.
     async fn admin(&self, command: &[&str]) -> String;
 
     /// The same for an answer that is a list.

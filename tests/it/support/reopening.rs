@@ -1,4 +1,4 @@
-//! Memory with a directory, that is closed and opened anew between calls.
+//! Memory with a directory that is closed and opened again between calls.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use zonewire::storage::{
 
 use super::client::LIMIT;
 
-/// It is opened anew before each call whose number this divides.
+/// It is reopened before every call whose number is a multiple of this.
 const EVERY: u64 = 5;
 
-/// It is not opened anew more often than that, so that tests with thousands of calls end.
+/// How often it is reopened at most, so that tests with thousands of calls end.
 const MOST: u64 = 40;
 
-/// Leases, and records of processes, end with the process: what is about them is not opened anew.
+/// Leases and records of processes end with the process, so calls about them do not reopen it.
 #[derive(Debug)]
 pub(crate) struct Reopening {
     dir: TempDir,
@@ -43,17 +43,18 @@ impl Reopening {
         Self { dir, retention, store: RwLock::new(Some(store)), calls: AtomicU64::new(0) }
     }
 
-    /// The storage, mostly that of before.
+    /// The storage, reopened if it is time.
     async fn store(&self) -> RwLockReadGuard<'_, SharedBackend> {
         let calls = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
         if calls.is_multiple_of(EVERY) && calls / EVERY <= MOST {
-            // The last one that has it lets go of its files.
+            // Dropping the last reference closes its files.
             *self.store.write().await = None;
         }
         self.same().await
     }
 
-    /// That of before. Who opens it may be dropped meanwhile; the next one does it then.
+    /// The storage, opened if it is closed. If the caller that opens it is dropped midway, the next one opens
+    /// it.
     async fn same(&self) -> RwLockReadGuard<'_, SharedBackend> {
         loop {
             match RwLockReadGuard::try_map(self.store.read().await, Option::as_ref) {
@@ -72,7 +73,7 @@ impl Reopening {
     }
 }
 
-/// Boxed, so that whoever awaits it can be sent between threads.
+/// Boxed, so that the caller's future can be sent between threads.
 fn opened(dir: PathBuf, retention: &Retention) -> BoxFuture<'static, SharedBackend> {
     let mut config = StorageConfig {
         backend: StorageChoice::Memory,
@@ -88,7 +89,7 @@ fn opened(dir: PathBuf, retention: &Retention) -> BoxFuture<'static, SharedBacke
             let lane: Arc<dyn Fn(&ChannelName) -> Lane + Send + Sync> = Arc::new(|_| Lane::Every);
             match open(&config, NodeId::random(), lane).await {
                 Ok(opened) => return opened.backend,
-                // The one before may not have let go yet.
+                // The previous one may not have closed its files yet.
                 Err(_) if Instant::now() < deadline => time::sleep(Duration::from_millis(5)).await,
                 Err(error) => panic!("{error:?}"),
             }

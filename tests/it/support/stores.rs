@@ -1,4 +1,4 @@
-//! Every backend behind one face, for tests of what all of them promise.
+//! Every backend behind one interface, for tests of the common contract.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,53 +22,53 @@ use super::eventually::eventually;
 use super::redis::{Configured, free_port, patient, redis};
 use super::reopening::Reopening;
 
-/// A storage that nodes can be opened on.
+/// A storage on which nodes can be opened.
 pub(crate) struct Stores {
     retention: Retention,
     pub(crate) server: Option<RedisServer>,
-    /// A Redis that others run too.
+    /// A Redis that another test started.
     shared: Option<RedisConfig>,
     memory: Option<SharedBackend>,
     drivers: Mutex<JoinSet<()>>,
-    /// Whether Redis may take its time.
+    /// Whether Redis gets generous timeouts.
     patient: bool,
-    /// Nodes have the storage that goes on while Redis is away.
+    /// Whether nodes use the switching storage.
     pub(crate) switches: bool,
 }
 
-/// The node that each storage was opened for, where it is for one: its first producer is that node.
+/// The node that each storage was opened for, if any: the first producer on the storage is that node.
 static NODES: Mutex<Vec<(usize, NodeId)>> = Mutex::new(Vec::new());
 
 fn address(store: &SharedBackend) -> usize {
     Arc::as_ptr(store).cast::<()>() as usize
 }
 
-/// Who the next producer on a storage is.
+/// The id of the next producer on a storage.
 pub(crate) fn producer_of(store: &SharedBackend) -> NodeId {
     let mut nodes = NODES.lock();
     let at = nodes.iter().position(|(of, _)| *of == address(store));
     at.map_or_else(NodeId::random, |at| nodes.swap_remove(at).1)
 }
 
-/// Which storage a body of a test runs on.
+/// The storage that a test runs on.
 #[derive(Clone, Copy)]
 pub(crate) enum Make {
-    /// Memory, with tokio's time paused. All nodes are the same one.
+    /// Memory, with tokio's time paused. All nodes share one instance.
     Memory,
-    /// Memory with a directory, which is closed and opened anew now and then. All nodes are the same one.
+    /// Memory with a directory, which is closed and reopened now and then. All nodes share one instance.
     Folder,
-    /// A Redis of its own.
+    /// A new Redis.
     Redis,
-    /// The same, and nodes that go on without it should it be away.
+    /// A new Redis, and nodes with the switching storage.
     Switching,
-    /// The same where Redis has not been there yet. Each node is alone.
+    /// The switching storage with a Redis that never was there. Each node is alone.
     Away,
-    /// What [`sharing`] says, with keys of its own.
+    /// The Redis of [`sharing`], with separate keys.
     Variant,
 }
 
 impl Make {
-    /// `None` where there is no Redis.
+    /// `None` if there is no Redis.
     pub(crate) async fn stores(self, retention: Retention) -> Option<Stores> {
         match self {
             Self::Memory => Some(Stores::memory(retention)),
@@ -95,7 +95,7 @@ impl Stores {
         stores
     }
 
-    /// A Redis of its own, whose time-outs are as they are; `None` where there is none.
+    /// A new Redis with default timeouts; `None` if there is none.
     pub(crate) async fn redis(retention: Retention) -> Option<Self> {
         Some(Self { server: Some(redis(&[]).await?), ..Self::of(retention) })
     }
@@ -110,7 +110,7 @@ impl Stores {
         Self { switches: true, shared: Some(config), ..Self::of(retention) }
     }
 
-    /// A Redis that somebody else has started.
+    /// A Redis that somebody else started.
     pub(crate) fn at(config: RedisConfig, retention: Retention) -> Self {
         Self { shared: Some(config), patient: true, ..Self::of(retention) }
     }
@@ -127,7 +127,7 @@ impl Stores {
         Self::at(RedisConfig { prefix, ..SHARED.with(Clone::clone) }, retention)
     }
 
-    /// Another node's view of the storage.
+    /// Another node's access to the storage.
     pub(crate) async fn open(&self) -> SharedBackend {
         match &self.memory {
             Some(memory) => Arc::clone(memory),
@@ -151,7 +151,7 @@ impl Stores {
         })
         .await;
         self.drivers.lock().spawn(opened.driver);
-        // A storage that is gone may have stood at the same place.
+        // A dropped storage may have had the same address.
         let mut nodes = NODES.lock();
         nodes.retain(|(of, _)| *of != address(&opened.backend));
         nodes.push((address(&opened.backend), node));
@@ -170,7 +170,7 @@ impl Stores {
         backend
     }
 
-    /// Runs a task for as long as this lives.
+    /// Runs a task as long as this lives.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.drivers.lock().spawn(task);
     }
@@ -180,13 +180,13 @@ tokio::task_local! {
     static SHARED: RedisConfig;
 }
 
-/// Runs what takes [`Stores::variant`] on this Redis.
+/// Runs a future in which [`Stores::variant`] uses this Redis.
 pub(crate) async fn sharing<T>(config: RedisConfig, run: impl Future<Output = T>) -> T {
     SHARED.scope(config, run).await
 }
 
-/// Connects, however busy the machine is: a gateway gives up after 0.4 s, and tests that share two
-/// cores may take longer.
+/// Connects, however busy the machine is: a gateway gives up after 0.4 s, and tests that share two cores may
+/// take longer.
 pub(crate) async fn connect(
     config: &RedisConfig,
     retention: &Retention,
@@ -219,7 +219,7 @@ pub(crate) struct Producer {
 }
 
 impl Producer {
-    /// Begins the channel's log, or takes it up as it is.
+    /// Creates the channel's log, or continues an existing one.
     pub(crate) async fn new(store: &SharedBackend) -> Self {
         Self::on(store, channel()).await
     }
@@ -234,7 +234,7 @@ impl Producer {
         AppendBatch { channel: self.channel.clone(), epoch: self.epoch.clone(), producer: self.id, entries }
     }
 
-    /// Entries with these sequences, each following the one before it.
+    /// Entries with these sequences, each following the previous one.
     pub(crate) fn chain(&self, seqs: std::ops::RangeInclusive<u64>) -> AppendBatch {
         self.batch(seqs.map(|seq| link(seq - 1, seq)).collect())
     }
@@ -243,7 +243,7 @@ impl Producer {
         done(self.store.append(&self.batch(entries)).await.unwrap())
     }
 
-    /// Appends a chain; every entry must be applied.
+    /// Appends a chain, all of which must be applied.
     pub(crate) async fn fill(&self, seqs: std::ops::RangeInclusive<u64>) {
         let results = done(self.store.append(&self.chain(seqs)).await.unwrap());
         assert!(results.iter().all(|result| matches!(result, Appended::Applied { .. })), "{results:?}");
@@ -255,7 +255,7 @@ impl Producer {
     }
 }
 
-/// An entry with its place in the chain; its content says its sequence.
+/// An entry with its position in the chain; its content is its sequence.
 pub(crate) fn link(prev: u64, seq: u64) -> Append {
     Append { seq, prev, draft: price(seq as i64, Some("k"), &format!("{{\"n\":{seq}}}")), fence: None }
 }
@@ -299,12 +299,12 @@ macro_rules! for_every_backend {
             })*
         }
 
-        /// All of them on one Redis, which [`sharing`]($crate::support::stores::sharing) says.
+        /// All tests on one Redis, that of [`sharing`]($crate::support::stores::sharing).
         pub(crate) async fn on_variant() {
             use futures_util::stream::{self, StreamExt as _};
             use futures_util::future::LocalBoxFuture;
             let all: Vec<LocalBoxFuture<'_, ()>> = vec![$({
-                // Each is made on a stack of its own: together they are larger than that of a thread.
+                // Each future is created on a separate stack frame: together they exceed a thread's stack.
                 #[inline(never)]
                 fn boxed() -> LocalBoxFuture<'static, ()> {
                     Box::pin($name($crate::support::stores::Make::Variant))
@@ -317,7 +317,7 @@ macro_rules! for_every_backend {
 }
 pub(crate) use for_every_backend;
 
-/// Runs test bodies also where Redis is configured and away: what a node alone promises.
+/// Runs tests also while Redis is configured and away: what a node without Redis promises.
 macro_rules! also_while_redis_is_away {
     ($($name:ident),* $(,)?) => {
         mod away {

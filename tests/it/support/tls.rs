@@ -22,7 +22,7 @@ use zonewire_kit::certificates::Certificates;
 use super::client::{LIMIT, raw};
 use super::gateway::{Answer, config, read_answer};
 
-/// A gateway's settings, with a certificate of these.
+/// A gateway's settings with one of these certificates.
 pub(crate) fn config_with(certificates: &Certificates) -> Config {
     let mut config = config();
     config.http.tls.cert_file = Some(certificates.file("server.pem"));
@@ -30,12 +30,12 @@ pub(crate) fn config_with(certificates: &Certificates) -> Config {
     config
 }
 
-/// A client that trusts the authorities of these. Sessions of one are resumed by its clones.
+/// A client that trusts these authorities. Its clones resume its sessions.
 pub(crate) fn trusting(certificates: &[&Certificates]) -> TlsConnector {
     Arc::new(client(certificates).with_no_client_auth()).into()
 }
 
-/// One that trusts the authority of these, and shows `<name>.pem` of those.
+/// A client that trusts the authority of `trusted`, and shows `<name>.pem` of `of`.
 pub(crate) fn showing(trusted: &Certificates, of: &Certificates, name: &str) -> TlsConnector {
     let chain = vec![CertificateDer::from_pem_file(of.file(&format!("{name}.pem"))).unwrap()];
     let key = PrivateKeyDer::from_pem_file(of.file(&format!("{name}.key"))).unwrap();
@@ -52,12 +52,12 @@ fn client(certificates: &[&Certificates]) -> ConfigBuilder<ClientConfig, WantsCl
     config.with_root_certificates(roots)
 }
 
-/// A connection whose handshake is over.
+/// A connection after its handshake.
 pub(crate) async fn connect(connector: &TlsConnector, address: SocketAddr) -> TlsStream<TcpStream> {
     over(connector, TcpStream::connect(address).await.unwrap()).await.unwrap()
 }
 
-/// The same on a socket that is there already.
+/// The same on an existing socket.
 pub(crate) async fn over(
     connector: &TlsConnector,
     stream: TcpStream,
@@ -66,7 +66,7 @@ pub(crate) async fn over(
     time::timeout(LIMIT, connector.connect(name, stream)).await.expect("a handshake in time")
 }
 
-/// A request, and its answer; the connection goes on.
+/// A request and its answer; the connection stays open.
 pub(crate) async fn ask(
     stream: &mut TlsStream<TcpStream>,
     method: &str,
@@ -92,12 +92,12 @@ impl Secure {
         Self::on(connect(connector, address).await, path).await
     }
 
-    /// The same on a socket that is there already.
+    /// The same on an existing socket.
     pub(crate) async fn over(connector: &TlsConnector, stream: TcpStream, path: &str) -> Self {
         Self::on(over(connector, stream).await.unwrap(), path).await
     }
 
-    /// One whose kernel holds next to nothing that it has not read.
+    /// A client whose kernel buffers hardly anything that it has not read.
     pub(crate) async fn open_small(connector: &TlsConnector, address: SocketAddr, path: &str) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4_096).unwrap();
@@ -111,11 +111,11 @@ impl Secure {
         Self(socket)
     }
 
-    /// What came before it was closed, and the code of that.
+    /// The messages before it was closed, and the close code.
     pub(crate) async fn until_close(&mut self) -> (Vec<Value>, u16) {
         let mut before = Vec::new();
         loop {
-            match time::timeout(LIMIT, self.0.next()).await.expect("something comes in time") {
+            match time::timeout(LIMIT, self.0.next()).await.expect("something arrives in time") {
                 Some(Ok(Message::Text(text))) => before.push(raw(&text)),
                 Some(Ok(Message::Close(frame))) => return (before, frame.expect("a code").code.into()),
                 Some(Ok(_)) => {}
@@ -127,7 +127,7 @@ impl Secure {
     /// The next text; `None` once it is closed.
     pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
-            match time::timeout(LIMIT, self.0.next()).await.expect("something comes in time")? {
+            match time::timeout(LIMIT, self.0.next()).await.expect("something arrives in time")? {
                 Ok(Message::Text(text)) => return Some(raw(&text)),
                 Ok(Message::Close(_)) | Err(_) => return None,
                 Ok(_) => {}
@@ -135,7 +135,7 @@ impl Secure {
         }
     }
 
-    /// The next one of a type.
+    /// The next message of a type.
     pub(crate) async fn next_of_type(&mut self, kind: &str) -> Value {
         loop {
             let message = self.next().await.unwrap_or_else(|| panic!("closed before {kind}"));

@@ -1,4 +1,4 @@
-//! What runs the examples: Node and Python with their packages, as `scripts/test` installs them.
+//! Runs the examples with Node and Python and their packages, as `scripts/test` installs them.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -16,14 +16,14 @@ const WHERE: &str = "ZONEWIRE_TEST_TOOLS";
 /// Set in continuous integration, so that a missing tool fails instead of skipping.
 const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_TOOLS";
 
-/// The same of what runs the scripts of `tests/interop`: their packages for Node.
+/// The directory with the Node packages for the scripts of `tests/interop`.
 const MODULES: &str = "ZONEWIRE_TEST_NODE_MODULES_INTEROP";
 
-/// The scripts of `tests/interop`, in a place where they find their packages.
+/// The scripts of `tests/interop`, in a folder where they find their packages.
 pub(crate) struct NodeScripts(TempDir);
 
 impl NodeScripts {
-    /// `None`, said on stdout, where the packages are not installed.
+    /// `None`, after printing so, if the packages are not installed.
     pub(crate) fn find() -> Option<Self> {
         let modules = std::env::var_os(MODULES).map(PathBuf::from);
         let has_all = |modules: &PathBuf| ["bullmq", "redis"].iter().all(|name| modules.join(name).exists());
@@ -39,12 +39,12 @@ impl NodeScripts {
                 fs::copy(&path, scripts.path().join(path.file_name().unwrap())).unwrap();
             }
         }
-        // Imports are looked for from where a file is.
+        // Node resolves imports relative to the file.
         symlink(modules, scripts.path().join("node_modules")).unwrap();
         Some(Self(scripts))
     }
 
-    /// A script that is told nothing and whose output is read.
+    /// A script without input, whose output is read.
     pub(crate) fn node(&self, name: &str, args: &[String]) -> Command {
         let mut command = Command::new("node");
         command.arg(self.0.path().join(name)).args(args).kill_on_drop(true).stdin(Stdio::null());
@@ -53,14 +53,14 @@ impl NodeScripts {
     }
 }
 
-/// The examples, in a place where they find their packages.
+/// The examples, in a folder where they find their packages.
 pub(crate) struct Examples {
     dir: TempDir,
     python: PathBuf,
 }
 
 impl Examples {
-    /// `None`, said on stdout, where the tools are not installed.
+    /// `None`, after printing so, if the tools are not installed.
     pub(crate) fn find() -> Option<Self> {
         let Some(tools) = std::env::var_os(WHERE).map(PathBuf::from) else {
             return skip(REQUIRE, &format!("{WHERE} is not set; scripts/test does it"));
@@ -82,12 +82,12 @@ impl Examples {
                 fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
             }
         }
-        // Imports are looked for from where a file is.
+        // Node resolves imports relative to the file.
         symlink(modules, dir.path().join("node_modules")).unwrap();
         Some(Self { dir, python })
     }
 
-    /// An example, by the program for its kind, pointed at a gateway by its environment.
+    /// An example, run by the program for its language, with the gateway's URL in its environment.
     pub(crate) fn command(&self, name: &str, url: &str) -> Command {
         let file = self.dir.path().join(name);
         let mut command = match name.rsplit_once('.').unwrap().1 {
@@ -100,7 +100,7 @@ impl Examples {
         command
     }
 
-    /// The Python that the examples run with.
+    /// The Python that runs the examples.
     pub(crate) fn python(&self) -> &Path {
         &self.python
     }

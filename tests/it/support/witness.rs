@@ -1,4 +1,4 @@
-//! A client that receives prices all the while, whatever else goes on.
+//! A client that receives prices throughout a test, whatever else happens.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::client::{Client, LIMIT, offset};
 use super::gateway::{price, publish};
 
-/// The zone that is published to, and followed.
+/// The zone that is published to and followed.
 const ZONE: &str = "witness";
 
-/// Publishes a price every few milliseconds, and has each come once and in order, before the next one.
+/// Publishes a price every few milliseconds, and checks that each arrives once and in order before the next.
 pub(crate) struct Witness {
     watching: JoinSet<u64>,
     done: CancellationToken,
@@ -34,7 +34,7 @@ impl Witness {
             pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut count = 1;
             assert_eq!(offset(&client.prices(1).await[0]), count);
-            // One more after the end: it still works then.
+            // One more after the end, to check that it still works then.
             loop {
                 let last = until.is_cancelled();
                 count += 1;
@@ -51,7 +51,7 @@ impl Witness {
         Self { watching, done }
     }
 
-    /// It has missed nothing; how many prices came.
+    /// Checks that nothing was missed, and returns how many prices arrived.
     pub(crate) async fn finish(mut self) -> u64 {
         self.done.cancel();
         let seen = time::timeout(LIMIT, self.watching.join_next()).await.expect("the witness ends in time");

@@ -1,4 +1,4 @@
-"""Prices and orders of a Zonewire gateway, kept up through lost connections."""
+"""Prices and orders of a Zonewire gateway, through any number of lost connections."""
 
 from ._client import Client, Token, Url, connect
 from ._http import VERSION as __version__
@@ -61,4 +61,4 @@ __all__ = [
 ]
 
 for _one in (ConnectionFailed, SubscriptionError, OrderError):
-    _one.__module__ = "zonewire"  # as users call them, also in a traceback
+    _one.__module__ = "zonewire"  # the name that users import, in tracebacks too

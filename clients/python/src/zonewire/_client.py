@@ -1,4 +1,4 @@
-"""A connection to a gateway, kept up."""
+"""A connection to a gateway that is restored whenever it is lost."""
 
 import asyncio
 import inspect
@@ -23,29 +23,30 @@ from ._subscription import IDS_MAX, Message, Subscription, ZoneSubscription
 from ._table import seconds
 from ._types import Closed, Dial, EventEntry, EventType, OrderEntry, P, Refused, RegistryEntry, Socket, State
 
-STABLE_S = 5.0  # a connection that held so long gives back all attempts
-SENDS_MAX = 1_024  # messages that wait for a socket to take them, besides one for each subscription
+STABLE_S = 5.0  # after this long, a connection's loss starts with the first attempt again
+SENDS_MAX = 1_024  # messages that may wait for the socket, in addition to one per subscription
 
 S = TypeVar("S", bound=Subscription[Any])
 Own = TypeVar("Own")
 OwnPrice = TypeVar("OwnPrice", bound=wire.PriceUpdate | wire.DecimalPriceUpdate)
 
 Url: TypeAlias = str | Sequence[str] | Callable[[], str | Awaitable[str]]
-"""Where gateways are: an address (`https://host`, `wss://host/base`), several, of which each attempt takes the next
-one, or a function that is asked at each attempt."""
+"""The gateways: an address (`https://host`, `wss://host/base`); several addresses, which successive attempts use in
+turn; or a function that is called for each attempt."""
 
 Token: TypeAlias = str | Callable[[], str | None | Awaitable[str | None]] | None
-"""Who this is: a token, or a function that is asked at each attempt and for each renewal; None is nobody."""
+"""The credential: a token, or a function that is called for each attempt and each renewal; None for anonymous
+access."""
 
 
 def _address(url: str) -> str:
-    """An address over HTTP, without a slash at its end."""
+    """The HTTP address, without a trailing slash."""
     parts = urlsplit(url)
     scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
     if scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"not an address: {url}")
     if "@" in parts.netloc:
-        raise ValueError("an address has no user in it: a token says who this is")
+        raise ValueError("an address must not contain a user: use a token")
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
 
 
@@ -58,7 +59,7 @@ def _why(error: BaseException) -> str:
 
 
 class Client(Generic[P]):
-    """A connection to a gateway, kept up; made by `connect`.
+    """A connection to a gateway that is restored whenever it is lost; made by `connect`.
 
     As an async context manager it is closed at the end.
     """
@@ -78,7 +79,7 @@ class Client(Generic[P]):
         self._urls = url if callable(url) else [_address(one) for one in ([url] if isinstance(url, str) else url)]
         if not self._urls:
             raise ValueError("there is no address")
-        self._attempts = self._requests_made = 0  # each takes the next address
+        self._attempts = self._requests_made = 0  # each uses the next address
         self._token = token
         self._decimals = decimals
         self._decode = json.JSONDecoder(parse_float=Decimal if decimals else None, parse_constant=_refuse).decode
@@ -92,23 +93,23 @@ class Client(Generic[P]):
         self._held: dict[str, Subscription[Any]] = {}
         self._status = Status("closed")
         self._backend: wire.ConnectionEstablished | wire.BackendStateMessage | None = None
-        self._base: str | None = None  # of the gateway that this is connected to
+        self._base: str | None = None  # of the connected gateway
         self._socket: Socket | None = None
         self._is_open = False  # the gateway has greeted
         self._will_retry = False  # after it has failed
-        self._run = 0  # which attempt; what belongs to another one is not heeded
+        self._run = 0  # number of the attempt; events of earlier ones are ignored
         self._attempt = 0
         self._opened_at = 0.0
         self._heard_at = self._loop.time()
-        self._is_quiet = False  # nothing was heard since it was asked
+        self._is_quiet = False  # nothing has arrived since the heartbeat request
         self._interval_s = 0.0
-        self._ahead_s: float | None = None  # this clock, of the gateway's
-        self._closing: tuple[int, str, float] | None = None  # code, reason, when to come back
+        self._ahead_s: float | None = None  # how far this clock is ahead of the gateway's
+        self._closing: tuple[int, str, float] | None = None  # code, reason, when to reconnect
         self._timer: asyncio.TimerHandle | None = None
         self._requests = 0
         self._renewal: int | None = None
         self._sends: asyncio.Queue[str] = asyncio.Queue()
-        self._ours: list[asyncio.Task[None]] = []  # of this connection
+        self._ours: list[asyncio.Task[None]] = []  # tasks of this connection
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed: Event[Status] = Event()
         self._backend_changed: Event[wire.ConnectionEstablished | wire.BackendStateMessage] = Event()
@@ -116,50 +117,51 @@ class Client(Generic[P]):
         self._message: Event[wire.ServerMessage] = Event()
         self._open()
 
-    # What it tells
+    # What it reports
 
     @property
     def status(self) -> Status:
-        """How the connection is."""
+        """The state of the connection."""
         return self._status
 
     @property
     def backend(self) -> wire.ConnectionEstablished | wire.BackendStateMessage | None:
-        """How the storage of the gateway serves, as the gateway said last."""
+        """The state of the gateway's storage, as last reported."""
         return self._backend
 
     @property
     def subscriptions(self) -> Mapping[str, Subscription[Any]]:
-        """What is subscribed to now, by channel."""
+        """The current subscriptions, by channel."""
         return MappingProxyType(self._held)
 
     def on_state(self, handler: Callable[[Status], object]) -> Callable[[], None]:
-        """Tells of each change of `status`, once.
+        """Calls a handler once for each change of `status`.
 
         Returns:
-            What takes the handler away again; so do all of these.
+            A function that removes the handler, as for all `on_` methods.
         """
         return self._changed.add(handler)
 
     def on_backend(
         self, handler: Callable[[wire.ConnectionEstablished | wire.BackendStateMessage], object]
     ) -> Callable[[], None]:
-        """Tells how the storage of the gateway serves: of each gateway at first, and when that changes."""
+        """Calls a handler with the state of the gateway's storage: once connected to a gateway, and when it
+        changes."""
         return self._backend_changed.add(handler)
 
     def on_error(self, handler: Callable[[str, str], object]) -> Callable[[], None]:
-        """Tells of something that went wrong and ended nothing: a code and a message.
+        """Calls a handler with the code and message of an error after which the connection continues.
 
-        The code is as in the protocol, or `token_unavailable` where the provider gave none for a renewal.
+        The code is as in the protocol, or `token_unavailable` if the provider returned none for a renewal.
         """
         return self._error.add(handler)
 
     def on_message(self, handler: Callable[[wire.ServerMessage], object]) -> Callable[[], None]:
-        """Tells every message of the gateway, before anything else is done with it."""
+        """Calls a handler with every message of the gateway, before it is processed."""
         return self._message.add(handler)
 
     def silent_s(self) -> float:
-        """How long nothing was heard from the gateway, in seconds."""
+        """For how many seconds nothing has arrived from the gateway."""
         return self._loop.time() - self._heard_at
 
     def age_s(self, entry: Mapping[str, Any]) -> float:
@@ -167,7 +169,7 @@ class Client(Generic[P]):
         now = time.time() if self._ahead_s is None else self._loop.time() - self._ahead_s
         return now - seconds(entry["timestamp"])
 
-    # What is asked of it
+    # What can be requested
 
     @overload
     def zone(
@@ -199,20 +201,20 @@ class Client(Generic[P]):
         snapshot: bool | None = None,
         ids_max: int = IDS_MAX,
     ) -> ZoneSubscription[Any]:
-        """Follows a zone. It may be called at any time, also while there is no connection; so may `order`.
+        """Follows a zone. This and `order` may be called at any time, even without a connection.
 
         Args:
-            zone: its name.
+            zone: the zone's name.
             price: a subclass of `PriceUpdate` (or `DecimalPriceUpdate`) with the fields that the zone's publisher
                 adds; for type checkers only.
-            since: resumes from a position that was kept; `latest()` then has only what follows.
-            snapshot: begins with the latest entry of each key, also in place of what is gone. Default: true, and
-                with `since` false.
-            ids_max: how many ids of entries are remembered, by which what was had before is known again when the
-                gateway cannot say. 10,000 is what a log keeps, and some 1.5 MB; 0 where only `latest()` matters.
+            since: resumes from a stored position; `latest()` then has only the entries after it.
+            snapshot: begins with the latest entry of each key, also in place of entries that are gone. Default:
+                true, and with `since` false.
+            ids_max: how many ids of entries are remembered, to recognize repeated entries when the gateway cannot.
+                The default, 10,000, is the size of a log and takes about 1.5 MB; 0 if only `latest()` matters.
 
         Raises:
-            ValueError: it is subscribed to already, and is then in `subscriptions`.
+            ValueError: the zone is subscribed to already (see `subscriptions`).
             RuntimeError: the client is closed.
         """
         return self._hold(ZoneSubscription(self, f"zone:{zone}", since, snapshot, ids_max))
@@ -220,7 +222,7 @@ class Client(Generic[P]):
     def order(
         self, order_id: str, *, since: wire.Position | str | None = None, ids_max: int = IDS_MAX
     ) -> Subscription[OrderEntry]:
-        """Follows an order, from its first update on; it ends some seconds after the last one."""
+        """Follows an order from its first update; the subscription ends some seconds after the last one."""
         return self._hold(Subscription[OrderEntry](self, f"order:{order_id.lower()}", since, False, ids_max))
 
     def event(
@@ -234,9 +236,9 @@ class Client(Generic[P]):
         snapshot: bool | None = None,
         ids_max: int = IDS_MAX,
     ) -> Subscription[EventEntry]:
-        """Follows events of a type, or those of an exchange, a symbol, or, of candles, an interval.
+        """Follows events of a type, or only those of an exchange, a symbol, or an interval of candles.
 
-        The gateway sends no others; offsets skip what was not asked for, which is no gap. Else as `zone`.
+        The gateway sends only these; offsets skip all others, which is not a gap. Otherwise as `zone`.
         """
         names = [exchange] if type.startswith("exchange:") else [exchange, symbol]
         if type == "candle":
@@ -252,7 +254,7 @@ class Client(Generic[P]):
         snapshot: bool | None = None,
         ids_max: int = IDS_MAX,
     ) -> Subscription[RegistryEntry]:
-        """Follows a registry; with a snapshot, as it is by default, its records come first."""
+        """Follows a registry; with a snapshot, which is the default, its current records come first."""
         return self._hold(Subscription[RegistryEntry](self, f"registry:{name}", since, snapshot, ids_max))
 
     @overload
@@ -285,19 +287,19 @@ class Client(Generic[P]):
         snapshot: bool | None = None,
         ids_max: int = IDS_MAX,
     ) -> Subscription[Any]:
-        """Follows a channel by its name, such as one of a kind that only a newer gateway has.
+        """Follows a channel by its name, for example of a kind that only a newer gateway has.
 
-        `entry` is the type of its entries, for type checkers only; else as `zone`.
+        `entry` is the type of its entries, for type checkers only; otherwise as `zone`.
         """
-        name = channel.lower() if channel.startswith("order:") else channel  # as gateways name it
+        name = channel.lower() if channel.startswith("order:") else channel  # the form that gateways use
         return self._hold(Subscription(self, name, since, snapshot, ids_max))
 
     def send(self, message: wire.ClientMessage | Mapping[str, Any]) -> bool:
-        """Sends a message now. False where there is no connection: nothing is kept for later."""
+        """Sends a message now. False if there is no connection: messages are not stored for later."""
         if not self._is_open:
             return False
         if self._sends.qsize() >= SENDS_MAX + len(self._held):
-            self._lose(1006, "what is sent is not taken")
+            self._lose(1006, "the gateway accepts nothing")
             return False
         self._sends.put_nowait(json.dumps(message))
         return True
@@ -320,13 +322,13 @@ class Client(Generic[P]):
             remove()
 
     def reconnect(self) -> None:
-        """Connects anew at once, with all attempts before it: the user's "Reconnect now"."""
+        """Reconnects at once, with a full set of attempts: for the user's "Reconnect now"."""
         if self._status.state != "closed":
             self._attempt = 0
             self._open()
 
     def close(self) -> None:
-        """Ends all subscriptions and the connection, for good. `wait_closed` waits until all of it is gone."""
+        """Ends all subscriptions and the connection permanently. `wait_closed` waits for completion."""
         if self._status.state == "closed":
             return
         for one in list(self._held.values()):
@@ -336,7 +338,7 @@ class Client(Generic[P]):
         self._say("closed", code=1000)
 
     async def wait_closed(self) -> None:
-        """Waits until what was closed is gone: within two seconds, whatever the gateway does."""
+        """Waits until everything is closed: at most two seconds, whatever the gateway does."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -355,7 +357,7 @@ class Client(Generic[P]):
     # For requests over HTTP
 
     async def address(self) -> str:
-        """The address over HTTP, without a slash at its end: of the gateway that this is connected to, if it is."""
+        """The HTTP address, without a trailing slash; of the connected gateway, if any."""
         if self._is_open and self._base:
             return self._base
         self._requests_made += 1
@@ -368,11 +370,11 @@ class Client(Generic[P]):
         return self._urls[(turn - 1) % len(self._urls)]
 
     async def token(self) -> str | None:
-        """The token, asked for anew."""
+        """A fresh token from the provider."""
         token = self._token() if callable(self._token) else self._token
         token = (await token if inspect.isawaitable(token) else token) or None
         if token and not re.fullmatch(r"[\x21-\x7e]+", token):
-            raise ValueError("the token has characters that no header takes")
+            raise ValueError("the token has characters that are invalid in a header")
         return token
 
     async def _ask(
@@ -388,7 +390,7 @@ class Client(Generic[P]):
             headers = {**headers, "Authorization": f"Bearer {token}"}
         return await request(base, method, path, headers=headers, body=body, ssl=self._ssl, on_sending=on_sending)
 
-    # What subscriptions ask of it
+    # What subscriptions need
 
     def _request(self, kind: str, channel: str, more: Message) -> int | None:
         self._requests += 1
@@ -447,8 +449,8 @@ class Client(Generic[P]):
         self._error.tell(code, message)
 
     def _arm(self, seconds: float, then: Callable[[], None], is_deadline: bool = False) -> None:
-        """One timer is enough. A deadline that is overdue, as where the loop was held up, gives a second to what
-        has come meanwhile."""
+        """Sets the only timer. A deadline that is overdue, as after the loop was blocked, is extended by a second
+        so that messages that have arrived meanwhile are processed first."""
         if self._timer:
             self._timer.cancel()
         due = self._loop.time() + seconds
@@ -468,7 +470,7 @@ class Client(Generic[P]):
         return task
 
     def _leave(self) -> bool:
-        """Leaves the socket, and all that was done for it. False: a handler has begun anew meanwhile."""
+        """Abandons the socket and its tasks. False if a handler has started a new attempt meanwhile."""
         self._run += 1
         run = self._run
         socket, self._socket = self._socket, None
@@ -522,7 +524,7 @@ class Client(Generic[P]):
             self._ours = [self._spawn(self._connect())]
 
     async def _connect(self) -> None:
-        """One attempt, and the connection that comes of it, to its end."""
+        """Makes one attempt, and runs the resulting connection to its end."""
         run = self._run
         try:
             self._attempts += 1
@@ -544,7 +546,7 @@ class Client(Generic[P]):
             if run == self._run:
                 self._lose(1006, _why(error))
             return
-        if run != self._run:  # what gives the address or the token has begun anew, or ended it all
+        if run != self._run:  # the address or token function has reconnected or closed the client
             self._spawn(socket.close())
             return
         self._base = base
@@ -568,7 +570,7 @@ class Client(Generic[P]):
             while True:
                 await socket.send(await sends.get())
         except Exception as error:
-            # Whoever reads hears of the end, too, and of its code.
+            # The reading task notices the end too, with its code.
             logger.debug("cannot send: %s", _why(error))
 
     def _receive(self, text: str) -> None:
@@ -585,12 +587,12 @@ class Client(Generic[P]):
                 _exact(message)
             self._take(message)
         except (LookupError, TypeError, ValueError, AttributeError):
-            logger.exception("what the gateway sent is not of this protocol")
+            logger.exception("the gateway sent a message outside the protocol")
             if run == self._run:
                 self._lose(1006, "not of this protocol")
 
     def _watch(self) -> None:
-        """Silence is measured by the clock, since a loop that is held up runs timers when it can."""
+        """Checks for silence by the clock, since a blocked loop runs timers late."""
         left_s = 2 * self._interval_s - self.silent_s()
         if left_s > 0:
             self._arm(left_s, self._watch)
@@ -666,7 +668,7 @@ class Client(Generic[P]):
 
 
 def _exact(message: Message) -> None:
-    """Of prices each number is a Decimal, also one without a fraction; how far an order is, is none."""
+    """In prices every number becomes a Decimal, even without a fraction; an order's progress does not."""
     if message["type"] == "price_update":
         for field in wire.PRICEUPDATE_DECIMALS:
             if type(message.get(field)) is int:
@@ -717,23 +719,24 @@ def connect(
     random: Callable[[], float] = _random.random,
     dial: Dial | None = None,
 ) -> Client[Any]:
-    """Connects to a gateway, and keeps the connection up. It needs a running loop, and returns at once.
+    """Connects to a gateway, and keeps the connection up. Needs a running loop, and returns at once.
 
     Args:
-        url: the gateway's address (`https://host`, `wss://host/base`); several, of which each attempt takes the
-            next one; or a function, async or not, that is asked at each attempt.
-        token: says who this is. A function, async or not, is asked at each attempt and for each renewal.
-        decimals: numbers with a fraction become `decimal.Decimal`, and each number of a price that the protocol
-            names, so that all digits are kept as the publisher wrote them. Otherwise they are `float`.
-        ssl: what to trust and to show over TLS, where that is not what is usual.
-        connect_timeout_s: how long an attempt may take, address and token included, until the gateway has greeted.
-        slow_retry_s: after the last attempt one more so often, for ever; 60 is a good one. Default: none.
-        text: the sentence for the user, in place of `describe`.
+        url: the gateway's address (`https://host`, `wss://host/base`); several addresses, which successive attempts
+            use in turn; or a function, async or not, that is called for each attempt.
+        token: the credential. A function, async or not, is called for each attempt and each renewal.
+        decimals: numbers with a fraction, and all named numbers of prices, become `decimal.Decimal`, which keeps
+            the publisher's digits. Otherwise they are `float`.
+        ssl: the certificates to trust and to show over TLS, if not the default ones.
+        connect_timeout_s: how long an attempt may take, from the address and token to the gateway's greeting.
+        slow_retry_s: after the last attempt, try again this often, indefinitely; 60 is a good value. Default:
+            never.
+        text: makes the sentence for the user, instead of `describe`.
         random: a number from 0 to 1.
-        dial: opens sockets, for tests and for other ways to a gateway.
+        dial: opens sockets, for tests and for other transports.
 
     Raises:
-        ValueError: the address has not the right form.
+        ValueError: the address is invalid.
         RuntimeError: there is no running loop.
     """
     return Client(url, token, decimals, ssl, connect_timeout_s, slow_retry_s, text, random, dial)

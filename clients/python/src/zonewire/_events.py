@@ -1,4 +1,4 @@
-"""Who is told of what happens."""
+"""Events and their handlers."""
 
 import inspect
 import logging
@@ -11,7 +11,7 @@ A = ParamSpec("A")
 
 
 def call(handler: Callable[A, object], *args: A.args, **kwargs: A.kwargs) -> None:
-    """Calls somebody else's function: whatever it raises is logged, and harms nobody else."""
+    """Calls a handler; what it raises is logged, and affects no other handler."""
     try:
         outcome = handler(*args, **kwargs)
     except Exception:
@@ -19,20 +19,20 @@ def call(handler: Callable[A, object], *args: A.args, **kwargs: A.kwargs) -> Non
         return
     if inspect.iscoroutine(outcome):
         outcome.close()
-        logger.error("a handler is a plain function; what it gave to await is not run: %r", handler)
+        logger.error("a handler must be a plain function; the awaitable that it returned is not run: %r", handler)
 
 
 class Event(Generic[A]):
-    """Something that happens again and again, and those who are told of it."""
+    """An event, and its handlers."""
 
     def __init__(self) -> None:
         self._handlers: list[list[Callable[A, object]]] = []
 
     def add(self, handler: Callable[A, object]) -> Callable[[], None]:
-        """Has a function be called each time, in the order in which they were added; gives what takes it away."""
+        """Adds a handler; handlers are called in the order of addition. Returns a function that removes it."""
         if inspect.iscoroutinefunction(handler):
-            # Nothing would hold it back from running many times at once, nor in which order.
-            raise TypeError("a handler is a plain function: use `async for` to await things")
+            # Nothing would prevent it from running many times concurrently, and in any order.
+            raise TypeError("a handler must be a plain function: use `async for` to await things")
         one = [handler]
         self._handlers.append(one)
 
@@ -42,7 +42,7 @@ class Event(Generic[A]):
         return remove
 
     def tell(self, *args: A.args, **kwargs: A.kwargs) -> None:
-        """Calls all, but those that were taken away meanwhile."""
+        """Calls all handlers except those removed meanwhile."""
         for one in self._handlers:
             if any(other is one for other in self._handlers):
                 call(one[0], *args, **kwargs)

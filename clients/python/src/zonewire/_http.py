@@ -1,4 +1,4 @@
-"""Requests over HTTP: few, small, and cancelled without a trace."""
+"""Requests over HTTP: few, small, and cleanly cancellable."""
 
 import asyncio
 import http.client
@@ -14,14 +14,14 @@ ANSWER_BYTES_MAX = 16 * 1024 * 1024
 
 try:
     VERSION = version("zonewire")
-except PackageNotFoundError:  # where it runs from its sources, not installed
+except PackageNotFoundError:  # not installed, but run from its sources
     VERSION = "0"
 USER_AGENT = f"zonewire-python/{VERSION}"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back."""
+    """The answer to a request."""
 
     status: int
     reason: str
@@ -30,7 +30,7 @@ class Answer:
 
 
 class _Received:
-    """What the standard library's reader of answers wants of a socket."""
+    """The part of a socket that the standard library's response parser needs."""
 
     def __init__(self, received: bytes) -> None:
         self._received = received
@@ -49,14 +49,13 @@ async def request(
     ssl: SSLContext | None = None,
     on_sending: Callable[[], None] = lambda: None,
 ) -> Answer:
-    """Sends a request on a connection of its own, and waits for the answer.
+    """Sends a request on a new connection, and waits for the answer.
 
-    It goes there directly, and follows no redirects. `on_sending` is called when there is a connection, before
-    anything is sent.
+    It connects directly, and follows no redirects. `on_sending` is called once connected, before anything is sent.
 
     Raises:
-        OSError: there is no connection, or it broke.
-        HTTPException: what came is not a whole answer.
+        OSError: the connection failed.
+        HTTPException: the answer is incomplete or invalid.
     """
     url = urlsplit(base)
     is_secure = url.scheme == "https"

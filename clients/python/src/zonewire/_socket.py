@@ -1,4 +1,4 @@
-"""WebSockets, by the library `websockets`."""
+"""WebSockets, with the library `websockets`."""
 
 import asyncio
 import contextlib
@@ -13,18 +13,18 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from ._http import USER_AGENT
 from ._types import Closed, Dial, Refused, Socket
 
-# More than any gateway can send; PROTOCOL says how large a message is with the settings that there are by default.
+# More than any gateway can send; PROTOCOL states the size of messages under default settings.
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 CLOSE_S = 2.0
 
-# At DEBUG it would write down headers, and the token with them, wherever a program logs everything.
+# At DEBUG it would log headers, and with them the token.
 logger = logging.getLogger("zonewire.socket")
 logger.setLevel(logging.INFO)
 
 
 class _Connect(connect):
     def process_redirect(self, exc: Exception) -> Exception | str:
-        """Redirects are not followed: the token is for who was asked."""
+        """Redirects are not followed: the token is meant for the requested server only."""
         return exc
 
 
@@ -36,7 +36,7 @@ class _WebSocket:
         try:
             return await self._connection.recv(decode=True)
         except ConnectionClosed as error:
-            # Where this side ended it, as it does with a message that is too large, its own code counts.
+            # If this side closed the connection, as for a message that is too large, its own code counts.
             frame = error.rcvd if error.rcvd_then_sent or error.sent is None else error.sent
             raise (Closed(frame.code, frame.reason) if frame else Closed(1006, "the connection broke")) from None
 
@@ -51,7 +51,7 @@ class _WebSocket:
 
 
 def websocket(ssl: SSLContext | None) -> Dial:
-    """Opens WebSockets as `websockets` does, which heeds the proxies of the environment."""
+    """Opens WebSockets with `websockets`, which uses the proxies configured in the environment."""
 
     async def dial(url: str, token: str | None) -> Socket:
         more: dict[str, Any] = {"ssl": ssl} if ssl and url.startswith("wss:") else {}
@@ -62,8 +62,8 @@ def websocket(ssl: SSLContext | None) -> Dial:
                 additional_headers={"Authorization": f"Bearer {token}"} if token else None,
                 user_agent_header=USER_AGENT,
                 compression=None,
-                open_timeout=None,  # the client has a limit for all that an attempt does,
-                ping_interval=None,  # and looks itself whether the gateway is there
+                open_timeout=None,  # the client limits a whole attempt,
+                ping_interval=None,  # and checks the connection itself
                 close_timeout=CLOSE_S,
                 max_size=MESSAGE_BYTES_MAX,
                 logger=logger,
@@ -78,7 +78,7 @@ def websocket(ssl: SSLContext | None) -> Dial:
 
 
 def _code(body: bytes | bytearray | None) -> str:
-    """The code of a problem, where the answer is one."""
+    """The problem code of the answer, if it has one."""
     try:
         return str(json.loads(body or b"")["code"])
     except (ValueError, TypeError, LookupError):

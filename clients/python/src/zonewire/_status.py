@@ -1,4 +1,4 @@
-"""How a connection is, and when it comes back."""
+"""The state of a connection, and when it reconnects."""
 
 import math
 import random as _random
@@ -13,23 +13,23 @@ FINAL = (1000, 1002, 1003, 1007, 1009)
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the connection is."""
+    """The state of the connection."""
 
     state: State
     attempt: int = 0
-    """Which attempt in a row this is, or waits to be; 0 while all is well."""
+    """The number of the current or next attempt in a row; 0 while connected."""
     attempts_max: int = ATTEMPTS_MAX
     code: int | None = None
-    """The close code of the connection before, as in the protocol; 1006 where it broke."""
+    """The close code of the previous connection, as in the protocol; 1006 if it broke."""
     reason: str | None = None
-    """Why, in a word of the protocol or for people."""
+    """The reason: one of the protocol's words, or a text for people."""
     retry_in_s: float | None = None
-    """How long it waits for the next attempt, in seconds."""
+    """How many seconds until the next attempt."""
     message: str = ""
     """A sentence for the user."""
 
     def in_full(self) -> str:
-        """The message, with code and reason where there are some, as for a log."""
+        """The message with code and reason, if any, for a log."""
         why = " ".join(str(part) for part in (self.code, self.reason) if part)
         return f"{self.message} ({why})" if why else self.message
 
@@ -43,12 +43,12 @@ class ConnectionFailed(Exception):
 
 
 def delay_s(attempt: int, random: Callable[[], float] = _random.random) -> float:
-    """How long to wait before an attempt, counting from 1: 1, 2, 4, 8, 16 s, and up to 1 s at random."""
+    """The delay before attempt 1, 2, …: 1, 2, 4, 8, 16 s, plus a random part of up to 1 s."""
     return 2.0 ** (attempt - 1) + random()
 
 
 def is_final(code: int) -> bool:
-    """Whether a close code says not to come back."""
+    """Whether a close code says not to reconnect."""
     return code in FINAL or 4500 <= code <= 4999
 
 

@@ -22,7 +22,7 @@ IDS_MAX = 10_000
 
 
 class SubscriptionError(Exception):
-    """The gateway refused a subscription, or took it away."""
+    """The gateway refused or revoked a subscription."""
 
     def __init__(self, channel: str, code: str, message: str | None) -> None:
         super().__init__(f"{channel}: {message or code}")
@@ -35,32 +35,32 @@ class Link(Protocol):
     """What a subscription needs of its connection."""
 
     def _request(self, kind: str, channel: str, more: Message) -> int | None:
-        """Sends where there is a connection; the id of the request."""
+        """Sends if connected, and returns the id of the request."""
 
     def _later(self, seconds: float, then: Callable[[], None]) -> asyncio.TimerHandle:
-        """Calls it after a while."""
+        """Calls a function after a delay."""
         ...
 
     def _is_degraded(self, channel: str) -> bool:
-        """Whether the storage does not serve the channel as it should."""
+        """Whether the storage of the channel is degraded."""
         ...
 
     def _failure(self) -> Status | None:
-        """How the connection was given up, if it was."""
+        """The status with which the client gave up, if it did."""
 
     def _gone(self, channel: str) -> None:
-        """It has ended."""
+        """The subscription has ended."""
 
 
 class Entries(Generic[E]):
-    """What comes in a channel from now on, gaps in their place, for `async for`.
+    """The entries of a channel from now on, and the gaps between them, for `async for`.
 
-    It ends with its subscription. Leaving a loop and coming back with the same `Entries` goes on where it was left,
-    and cancelling a wait loses nothing. One task waits at a time.
+    It ends with its subscription. Reentering a loop with the same `Entries` continues where the loop was left, and
+    cancelling a wait loses nothing. Only one task may wait at a time.
 
     Raises:
-        SubscriptionError: the gateway refused the subscription, or took it away.
-        ConnectionFailed: the client has given up. The subscription stands: enter the loop again after
+        SubscriptionError: the gateway refused or revoked the subscription.
+        ConnectionFailed: the client has given up. The subscription remains: enter the loop again after
             `client.reconnect()`, and nothing is missed.
     """
 
@@ -71,7 +71,7 @@ class Entries(Generic[E]):
         self._missed = 0
         self._wake: asyncio.Future[None] | None = None
         self.position = subscription.position
-        """Just after what the loop was given last: what to keep in order to resume from here (`since`)."""
+        """The position after the last item of the loop: store it in order to resume from here (`since`)."""
 
     def __aiter__(self) -> Self:
         return self
@@ -112,11 +112,11 @@ class Entries(Generic[E]):
 
 
 class Subscription(Generic[E]):
-    """The entries of one channel, in order and each once, through however many connections.
+    """The entries of one channel, each once and in order, over any number of connections.
 
-    Made by `client.zone`, `client.order` or `client.subscribe`. `async for` gives what comes from when the loop
-    began (see `Entries`); leaving the loop leaves the subscription as it is. Handlers are called in the order of
-    what happens, must not block, and may raise: that is logged.
+    Made by `client.zone`, `client.order` or `client.subscribe`. `async for` yields entries from when the loop began
+    (see `Entries`); leaving the loop does not end the subscription. Handlers are called in the order of events,
+    must not block, and may raise, which is logged.
 
     As a context manager it is closed at the end.
     """
@@ -125,7 +125,7 @@ class Subscription(Generic[E]):
         self, link: Link, channel: str, since: wire.Position | str | None, snapshot: bool | None, ids_max: int
     ) -> None:
         self.channel = channel
-        """Its name."""
+        """The channel's name."""
         self._link = link
         self._position: wire.Position | str | None = since
         self._wants_snapshot = since is None if snapshot is None else snapshot
@@ -135,9 +135,9 @@ class Subscription(Generic[E]):
         self._ids_max = ids_max
         self._readers: WeakSet[Entries[E]] = WeakSet()
         self._request: int | None = None
-        self._is_here = False  # subscribed, on this connection
-        self._may_repeat = False  # what was had may come again
-        self._begun: set[str] | None = None  # keys of the snapshot that is coming
+        self._is_here = False  # subscribed on this connection
+        self._may_repeat = False  # received entries may arrive again
+        self._begun: set[str] | None = None  # keys received so far in the current snapshot
         self._is_behind = False
         self._ended: tuple[str | None, str | None] | None = None
         self._again: asyncio.TimerHandle | None = None
@@ -148,61 +148,62 @@ class Subscription(Generic[E]):
         self._error: Event[wire.ErrorMessage] = Event()
         self._end_of: Event[str | None, str | None] = Event()
 
-    # What it tells
+    # What it reports
 
     @property
     def status(self) -> SubscriptionStatus:
-        """How it is."""
+        """The state of the subscription."""
         return self._status
 
     @property
     def position(self) -> wire.Position | str | None:
-        """Just after the last entry that all handlers have had. Loops have a `position` of their own."""
+        """The position after the last entry that all handlers have received. Loops have their own `position`."""
         return self._position
 
     @property
     def degraded(self) -> bool:
-        """The storage does not serve this channel as it should: what is published at other gateways may come late."""
+        """Whether the channel's storage is degraded: entries published at other gateways may arrive late."""
         return self._link._is_degraded(self.channel)
 
     def on_entry(self, handler: Callable[[E, wire.Position], object]) -> Callable[[], None]:
-        """Tells of an entry, and the position just after it, by which the channel can be resumed.
+        """Calls a handler with each entry, and the position after it, from which the channel can be resumed.
 
         Returns:
-            What takes the handler away again; so do all of these.
+            A function that removes the handler, as for all `on_` methods.
         """
         return self._entry.add(handler)
 
     def on_gap(self, handler: Callable[[Gap], object]) -> Callable[[], None]:
-        """Tells of entries that are gone."""
+        """Calls a handler when entries are missing."""
         return self._gap.add(handler)
 
     def on_status(self, handler: Callable[[SubscriptionStatus], object]) -> Callable[[], None]:
-        """Tells of each change of `status`."""
+        """Calls a handler for each change of `status`."""
         return self._changed.add(handler)
 
     def on_message(
         self, handler: Callable[[wire.Subscribed | wire.Resync | wire.SnapshotEnd | wire.CaughtUp], object]
     ) -> Callable[[], None]:
-        """Tells what the gateway says of the channel, as it says it, for who keeps a table of their own.
+        """Calls a handler with the raw messages about the channel, for programs that maintain their own table.
 
-        With `snapshot` the channel begins anew, until `snapshot_end`.
+        With `snapshot` the channel starts over, until `snapshot_end`.
         """
         return self._message.add(handler)
 
     def on_error(self, handler: Callable[[wire.ErrorMessage], object]) -> Callable[[], None]:
-        """Tells of an error after which the subscription stands, and is still tried for."""
+        """Calls a handler for an error after which the subscription remains and is retried."""
         return self._error.add(handler)
 
     def on_end(self, handler: Callable[[str | None, str | None], object]) -> Callable[[], None]:
-        """Tells the end, with a code and a message of the gateway; without a code because it was closed here."""
+        """Calls a handler at the end, with the gateway's code and message; without a code if it was closed here."""
         return self._end_of.add(handler)
 
     def entries(self, *, queue_max: int = QUEUE_MAX) -> Entries[E]:
-        """What comes from now on, for `async for`.
+        """The entries from now on, for `async for`.
 
         Args:
-            queue_max: how many wait for a loop that is slow. The oldest go first, and the loop is told by a gap.
+            queue_max: how many items may wait for a slow loop. Beyond that the oldest are dropped, which the loop
+                sees as a gap.
         """
         reader = Entries(self, queue_max)
         self._readers.add(reader)
@@ -212,7 +213,7 @@ class Subscription(Generic[E]):
         return self.entries()
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the subscription."""
         if self._request is not None:
             self._link._request("unsubscribe", self.channel, {})
         self._end(None, None)
@@ -228,7 +229,7 @@ class Subscription(Generic[E]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.channel} {self._status}>"
 
-    # What its connection does with it
+    # What the connection calls
 
     def _raise_if_over(self) -> None:
         if self._ended:
@@ -295,7 +296,7 @@ class Subscription(Generic[E]):
         self._gap.tell(gap)
 
     def _take(self, message: Message) -> None:
-        """What the gateway said of this channel."""
+        """Processes a message about this channel."""
         kind = message["type"]
         if kind == "error":
             self._take_error(message)
@@ -308,7 +309,7 @@ class Subscription(Generic[E]):
             if not message.get("snapshot"):
                 self._begun = None
         elif not self._is_here:
-            return  # of a subscription of before
+            return  # of an earlier subscription
         if kind == "unsubscribed":
             if "code" in message:
                 self._end(message["code"], message.get("message"))
@@ -333,7 +334,7 @@ class Subscription(Generic[E]):
         self._error.tell(cast(wire.ErrorMessage, message))
 
     def _move(self, kind: str, message: Message) -> None:
-        """The channel goes on from another place."""
+        """The channel continues at another position."""
         recovered, snapshot = message["recovered"], bool(message.get("snapshot"))
         self._position = {"epoch": message["epoch"], "offset": message["offset"]}
         self._may_repeat = not recovered
@@ -342,7 +343,7 @@ class Subscription(Generic[E]):
                 self._table.keep(self._begun)
             self._begun = None
         else:
-            # Where a snapshot is cut short, another one takes its place, and no more is missing than before.
+            # If a snapshot is cut short and another follows, no more is missing than before.
             if not recovered and not (self._begun is not None and snapshot):
                 self._miss(message.get("gap"), snapshot)
             if snapshot:
@@ -369,16 +370,16 @@ class Subscription(Generic[E]):
             item = cast(E, entry)
             self._read(item, after)
             self._entry.tell(item, after)
-        self._position = after  # only now, so that what a handler sees was had
+        self._position = after  # only now: all handlers have received everything before it
 
 
 class ZoneSubscription(Subscription[P | wire.KeyRemoved | wire.ZoneRemoved | wire.Skipped], Generic[P]):
     """The entries of a zone, and the latest price of each of its keys."""
 
     def latest(self) -> Mapping[str, P]:
-        """The latest price of each key. The same mapping is given until something changes.
+        """The latest price of each key. The same mapping is returned until something changes.
 
-        With a snapshot, as by default, it is right once `status` was `live`, and stays so: what follows is merged,
-        also what comes late, and removals; while the connection is away it is what it was.
+        With a snapshot, as by default, it is complete once `status` was `live`, and stays so: later entries are
+        merged, late ones and removals included. Without a connection it keeps its last contents.
         """
         return self._table.prices()

@@ -27,14 +27,15 @@ def _is_newer(entry: Entry, held: Entry | None) -> bool:
 
 
 class Table(Generic[P]):
-    """By the protocol's rule; removals are kept, so that what is late brings nothing back."""
+    """The last entries by the protocol's rule; removals are remembered, so that a late price does not restore its
+    key."""
 
     def __init__(self) -> None:
-        self._last: dict[str, Entry] = {}  # that of all keys, `zone_removed`, is at ''
-        self._prices: dict[str, P] | None = None  # made when it is asked for
+        self._last: dict[str, Entry] = {}  # a removal of all keys, `zone_removed`, is at ''
+        self._prices: dict[str, P] | None = None  # made on request
 
     def take(self, entry: Entry) -> None:
-        """Enters what came."""
+        """Enters an entry."""
         key = entry.get("key", "")
         self._prices = None
         if not entry.get("snapshot"):
@@ -45,18 +46,18 @@ class Table(Generic[P]):
         self._last[key] = entry
 
     def keep(self, keys: set[str]) -> None:
-        """Takes out what is not among these."""
+        """Removes all keys but these."""
         self._last = {key: entry for key, entry in self._last.items() if key in keys}
         self._prices = None
 
     def forget(self, now: float) -> None:
-        """Removals are remembered for a day, as gateways do."""
+        """Forgets removals after a day, as gateways do."""
         for key, entry in list(self._last.items()):
             if entry["type"] != "price_update" and now - seconds(entry["timestamp"]) > DAY_S:
                 del self._last[key]
 
     def prices(self) -> Mapping[str, P]:
-        """Those of them that are prices; the same mapping until something changes."""
+        """The last entries that are prices; the same mapping until something changes."""
         if self._prices is None:
             prices: dict[str, Any] = {
                 key: entry for key, entry in self._last.items() if entry["type"] == "price_update"

@@ -1,10 +1,10 @@
-"""Types that are not of the wire."""
+"""Types that are not wire types."""
 
 from typing import TYPE_CHECKING, Literal, NotRequired, Protocol, TypeAlias, TypedDict
 
 from . import wire
 
-if TYPE_CHECKING:  # checkers bring these along; at run time defaults of type variables need Python 3.13
+if TYPE_CHECKING:  # type checkers include these; at run time, defaults of type variables need Python 3.13
     from typing_extensions import TypeVar
 
     P = TypeVar("P", bound=wire.PriceUpdate | wire.DecimalPriceUpdate, default=wire.PriceUpdate)
@@ -16,10 +16,10 @@ else:
     E = TypeVar("E")
 
 ZoneEntry: TypeAlias = wire.PriceUpdate | wire.KeyRemoved | wire.ZoneRemoved | wire.Skipped
-"""What comes in the channel of a zone."""
+"""An entry of a zone's channel."""
 
 OrderEntry: TypeAlias = wire.OrderUpdate | wire.OrderFailed | wire.Skipped
-"""What comes in the channel of an order; the last one is `confirmed` or `failed`."""
+"""An entry of an order's channel; the last one is `confirmed` or `failed`."""
 
 EventType: TypeAlias = Literal[
     "ticker",
@@ -31,7 +31,7 @@ EventType: TypeAlias = Literal[
     "exchange:reconnecting",
     "exchange:error",
 ]
-"""What an event is about."""
+"""The subject of an event."""
 
 EventEntry: TypeAlias = (
     wire.TickerEvent
@@ -42,55 +42,55 @@ EventEntry: TypeAlias = (
     | wire.Missed
     | wire.Skipped
 )
-"""What comes in a channel of events, or in a view of one; `missed` says that some of other processes did not come."""
+"""An entry of a channel of events, or of a view; `missed` says that events of other processes did not arrive."""
 
 RegistryEntry: TypeAlias = wire.RecordUpdate | wire.KeyRemoved | wire.Skipped
-"""What comes in the channel of a registry; of two entries of a key the one with the greater `version` counts."""
+"""An entry of a registry's channel; of two entries of a key the one with the greater `version` counts."""
 
 State: TypeAlias = Literal["connecting", "open", "waiting", "failed", "closed"]
-"""How a connection is.
+"""The state of a connection.
 
-`connecting`: asking for address and token, and opening a socket. `open`: the gateway has greeted. `waiting`: for
-the next attempt. `failed`: given up, until `reconnect()` (or the next slow retry). `closed`: by `close()`, for good.
+`connecting`: getting address and token, and opening a socket. `open`: the gateway has greeted. `waiting`: for the
+next attempt. `failed`: given up, until `reconnect()` (or the next slow retry). `closed`: permanently, by `close()`.
 """
 
 SubscriptionStatus: TypeAlias = Literal["waiting", "catching_up", "live", "ended"]
-"""How a subscription is.
+"""The state of a subscription.
 
-`waiting`: not subscribed on this connection (yet). `catching_up`: what the log has, or a snapshot, is on its way.
-`live`: entries come as they are published. `ended`: nothing comes any more.
+`waiting`: not (yet) subscribed on this connection. `catching_up`: entries of the log, or a snapshot, are on their
+way. `live`: entries arrive as they are published. `ended`: nothing arrives any more.
 """
 
 
 class Gap(TypedDict):
-    """Entries that a reader should have had and has not."""
+    """Entries that a reader should have received and has not."""
 
     type: Literal["gap"]
     channel: str
     missed: NotRequired[int]
-    """How many are gone for good; absent where that cannot be known, or where some of them may come, marked `late`."""
+    """How many are lost; absent if that is unknown, or if some of them may still arrive, marked `late`."""
     snapshot: bool
-    """The latest entry of each key comes in their place."""
+    """Whether the latest entry of each key follows in their place."""
     reason: Literal["log", "reader"]
-    """`log`: the gateway has them no more, or not now. `reader`: a loop was slower than they came (`queue_max`)."""
+    """`log`: the gateway has them no longer, or not now. `reader`: a loop was too slow (`queue_max`)."""
 
 
 class Socket(Protocol):
-    """What is used of a WebSocket; one task reads at a time, and one writes."""
+    """The part of a WebSocket that is used; one task reads at a time, and one writes."""
 
     async def recv(self) -> str:
         """The next message.
 
         Raises:
-            Closed: there is none any more.
+            Closed: the socket is closed.
         """
         ...
 
     async def send(self, text: str) -> None:
-        """Sends a message; raises what it likes where it cannot."""
+        """Sends a message; may raise anything if it cannot."""
 
     async def close(self) -> None:
-        """Closes it with 1000, within seconds whatever the other side does, and raises nothing."""
+        """Closes the socket with 1000, within seconds whatever the other side does, and never raises."""
 
 
 class Dial(Protocol):
@@ -100,7 +100,7 @@ class Dial(Protocol):
         """Connects to `url` (`ws:` or `wss:`), with a token to show.
 
         Raises:
-            Refused: there was an answer, and it was no WebSocket.
+            Refused: the answer was not a WebSocket upgrade.
             OSError: there was no answer.
         """
         ...
@@ -116,7 +116,7 @@ class Closed(Exception):
 
 
 class Refused(Exception):
-    """An HTTP answer in the place of a WebSocket."""
+    """An HTTP answer instead of a WebSocket."""
 
     def __init__(self, status: int, reason: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(status, reason)

@@ -24,7 +24,7 @@ Missed = Callable[[int | None], object]
 
 
 class OrderError(Exception):
-    """An order that was not placed, that failed, or that could not be watched to its end."""
+    """An order was not placed, failed, or could not be watched to its end."""
 
     def __init__(
         self,
@@ -38,25 +38,25 @@ class OrderError(Exception):
     ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
-        """Of the gateway (`invalid_order`, `queue_full`, …) or of the order (`cancelled`, `no_liquidity`, …).
+        """The gateway's code (`invalid_order`, `queue_full`, …) or the order's (`cancelled`, `no_liquidity`, …).
 
-        Or `unreachable`: there was no connection, and nothing was placed. `no_answer`: nobody knows whether it was
-        placed, so place it again with the same key. `not_watched`: it was placed, and goes on.
+        Or `unreachable`: there was no connection, and nothing was placed. `no_answer`: it is unknown whether the
+        order was placed, so place it again with the same key. `not_watched`: it was placed, and continues.
         """
         self.message = message
-        """For people; names each wrong field."""
+        """A text for people, which names each wrong field."""
         self.order_id = order_id
-        """Absent where it is not known to be placed."""
+        """Absent if it is not known to be placed."""
         self.idempotency_key = idempotency_key
-        """With which it was sent."""
+        """The key with which it was sent."""
         self.problem = problem
-        """What the gateway refused, with each wrong field in `errors`."""
+        """The gateway's refusal, with each wrong field in `errors`."""
         self.failed = failed
-        """How it failed: its last update."""
+        """The order's last update, if it failed."""
 
 
 def to_json(value: Any) -> str:
-    """As `json.dumps`, and a Decimal with its own digits.
+    """Like `json.dumps`, but a Decimal keeps its digits.
 
     Raises:
         ValueError: a number is not finite.
@@ -73,7 +73,7 @@ def to_json(value: Any) -> str:
 
 
 def _body(answer: Answer) -> dict[str, Any]:
-    """What stands between may answer with something else than JSON."""
+    """The body as JSON; an intermediary may answer with something else."""
     try:
         body = json.loads(answer.body)
     except ValueError:
@@ -89,25 +89,25 @@ async def submit_order(
     place_for_s: float = 30,
     answer_s: float = 10,
 ) -> str:
-    """Places an order, once, however often it has to be sent.
+    """Places an order once, however often it has to be sent.
 
-    It is sent with a key until there is an answer; where one may have been lost, to the same gateway, which knows
-    the key also while Redis is away. A Decimal is sent with its own digits. To be cancelled is like a lost answer:
-    the order may be placed.
+    It is sent with a key until it is answered. If an answer may have been lost, it is sent again to the same
+    gateway, which knows the key even while Redis is away. A Decimal keeps its digits. A cancellation has the same
+    effect as a lost answer: the order may have been placed.
 
     Args:
         client: whose gateway and token are used.
-        order: what the gateway's `orders.schema` takes.
-        idempotency_key: what makes repetitions harmless, for 24 hours. Default: a new one. Keep one to go on after
-            a crash.
-        place_for_s: how long it is sent again where there is no answer, or one that says "later".
-        answer_s: how long one answer is waited for.
+        order: an order that fits the gateway's `orders.schema`.
+        idempotency_key: makes repetitions harmless, for 24 hours. Default: a new one. Store one in order to
+            continue after a crash.
+        place_for_s: how long to repeat it if there is no answer, or one that says "later".
+        answer_s: how long to wait for one answer.
 
     Returns:
-        The order's id: it is in the queue.
+        The id of the order, which is then in the queue.
 
     Raises:
-        OrderError: it was refused, or there was no answer.
+        OrderError: the order was refused, or not answered.
     """
     key = idempotency_key or str(uuid.uuid4())
     if not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
@@ -133,7 +133,7 @@ async def submit_order(
                 if base is None or not may_be_placed:
                     base = await client.address()
                 answer = await client._ask(base, "POST", "/api/orders/execute", headers, body, sending)
-        except Exception as error:  # of the network, or of what gives address and token
+        except Exception as error:  # from the network, or from the address and token functions
             may_be_placed |= is_sent
             cause, code, message = error, "unreachable", str(error) or type(error).__name__
         else:
@@ -146,7 +146,7 @@ async def submit_order(
                 message += ": " + "; ".join(f"{one.get('field')} {one.get('message')}" for one in wrong)
             if answer.status < 500 and answer.status != 429:
                 raise OrderError(code, message, idempotency_key=key, problem=problem)
-            may_be_placed |= answer.status != 503 and answer.status != 429  # of what stands between, too
+            may_be_placed |= answer.status != 503 and answer.status != 429  # answers of intermediaries count too
             after = answer.headers.get("Retry-After", "")
             wait_s = max(wait_s, float(after) if after.isdigit() else 0)
         if loop.time() + wait_s > deadline:
@@ -163,19 +163,19 @@ async def watch_order(
     on_progress: Progress | None = None,
     on_gap: Missed | None = None,
 ) -> wire.OrderUpdate:
-    """Follows an order to its end, through lost connections. To be cancelled stops the watching, not the order.
+    """Follows an order to its end, through lost connections. Cancelling this does not cancel the order.
 
     Args:
         client: whose connection is used.
-        order_id: which order.
-        on_progress: is given each update, in order and once; the last one, too.
-        on_gap: is told that updates which should have come are gone; how many, where that is known.
+        order_id: the order's id.
+        on_progress: is called with each update once, in order, the last one included.
+        on_gap: is called when updates were lost, with their number if known.
 
     Returns:
-        Its last update, `confirmed`.
+        The last update, `confirmed`.
 
     Raises:
-        OrderError: it failed, or could not be followed.
+        OrderError: the order failed, or could not be followed.
     """
     channel = f"order:{order_id.lower()}"
     shared: Subscription[OrderEntry] | None = client.subscriptions.get(channel)
@@ -195,7 +195,7 @@ async def watch_order(
     except ConnectionFailed as error:
         raise OrderError("not_watched", str(error), order_id=order_id) from error
     if client.status.state != "closed":
-        # It ended before, and what is kept of it does not say how.
+        # It ended earlier, and the stored updates do not say how.
         try:
             async with asyncio.timeout(10):
                 answer = await client._ask(await client.address(), "GET", f"/api/orders/{order_id}", {})
@@ -225,15 +225,15 @@ async def place_order(
     place_for_s: float = 30,
     answer_s: float = 10,
 ) -> wire.OrderUpdate:
-    """Places an order, once, and follows it to its end: `submit_order` and `watch_order`.
+    """Places an order once, and follows it to its end: `submit_order` and `watch_order`.
 
-    `on_placed` is given its id once it is in the queue.
+    `on_placed` is called with its id once it is in the queue.
 
     Returns:
-        Its last update, `confirmed`.
+        The last update, `confirmed`.
 
     Raises:
-        OrderError: it was refused, failed, or could not be followed.
+        OrderError: the order was refused, failed, or could not be followed.
     """
     order_id = await submit_order(
         client, order, idempotency_key=idempotency_key, place_for_s=place_for_s, answer_s=answer_s

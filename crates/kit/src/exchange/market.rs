@@ -1,4 +1,4 @@
-//! The market of the stand-in: a book, and trades, on a seed.
+//! The market of the stand-in: a book and trades, simulated from a seed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,10 +7,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 
-/// Trades that it gives again when it is asked.
+/// How many trades a request can retrieve.
 const KEPT: usize = 1_000;
 
-/// Levels of each side.
+/// The levels of each side.
 const LEVELS: i64 = 12;
 
 /// A trade.
@@ -23,7 +23,7 @@ pub(super) struct Trade {
     pub(super) time_ms: u64,
 }
 
-/// Something that happened.
+/// An event in the market.
 #[derive(Debug, Clone)]
 pub(super) enum Happening {
     Trade(Trade),
@@ -34,7 +34,7 @@ pub(super) enum Happening {
         bids: Vec<[String; 2]>,
         asks: Vec<[String; 2]>,
         time_ms: u64,
-        /// Of the ten best levels after it, as Kraken has it.
+        /// Kraken's checksum of the ten best levels after the change.
         checksum: u32,
     },
     Ticker {
@@ -127,7 +127,7 @@ impl Market {
         crc32(digits.as_bytes())
     }
 
-    /// One to three things happen.
+    /// Produces one to three events.
     pub(super) fn step(&mut self) -> Vec<Happening> {
         let time_ms = now_ms();
         let mut happened = vec![self.change(time_ms)];
@@ -195,7 +195,7 @@ impl Market {
         Happening::Change { first, last: self.update, bids, asks, time_ms, checksum: self.checksum() }
     }
 
-    /// What a request for `/api/v3/…` is answered with.
+    /// The answer to a request for `/api/v3/…`.
     pub(super) fn answer(&self, path: &str) -> String {
         if path.contains("/depth?") {
             let (bids, asks) = self.best(1_000);
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_the_usual_one() {
+    fn the_checksum_is_crc_32() {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
     }
 }

@@ -1,4 +1,4 @@
-//! What is asked of the stand-in and what it says, in the words of each exchange.
+//! The protocol of each exchange: how the stand-in answers requests and announces events.
 
 use std::collections::BTreeSet;
 
@@ -7,20 +7,20 @@ use serde_json::{Value, json};
 use super::Speaks;
 use super::market::{Happening, Market, Trade};
 
-/// Trades that a subscription begins with.
+/// How many trades a subscription begins with.
 const LAST_TRADES: usize = 50;
 
 pub(super) struct Speech {
     speaks: Speaks,
-    /// Channels that are subscribed, by their names there.
+    /// The subscribed channels, by the exchange's names.
     channels: BTreeSet<String>,
-    /// The symbol as it is written there.
+    /// The symbol in the exchange's form.
     symbol: String,
     number: u64,
 }
 
 fn rfc3339(ms: u64) -> String {
-    // Days since 1970 into a date, by the civil calendar.
+    // Converts days since 1970 to a date.
     let (days, ms_of_day) = (ms / 86_400_000, ms % 86_400_000);
     let z = days + 719_468;
     let (era, doe) = (z / 146_097, z % 146_097);
@@ -53,7 +53,7 @@ impl Speech {
         }
     }
 
-    /// Answers what was sent.
+    /// Answers a message.
     pub(super) fn asked(&mut self, text: &str, market: &Market) -> Vec<String> {
         let asked: Value = serde_json::from_str(text).unwrap_or_default();
         match self.speaks {
@@ -63,7 +63,7 @@ impl Speech {
         }
     }
 
-    /// Says what happened, to who asked for it.
+    /// Writes an event, if it was subscribed to.
     pub(super) fn tell(&mut self, happening: &Happening) -> Vec<String> {
         let frame = match self.speaks {
             Speaks::Binance => self.binance(happening),
@@ -286,7 +286,7 @@ fn updates(bids: &[[String; 2]], asks: &[[String; 2]]) -> Vec<Value> {
 }
 
 fn coinbase_trade(trade: &Trade, symbol: &str) -> Value {
-    // The side is that of the order that was there first.
+    // The side is that of the resting order.
     let side = if trade.is_buy { "SELL" } else { "BUY" };
     json!({
         "trade_id": trade.id.to_string(), "product_id": symbol, "price": trade.price, "size": trade.size,

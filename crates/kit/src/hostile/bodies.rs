@@ -1,4 +1,4 @@
-//! JSON that is too deep, too long or too wide, wherever a gateway reads some.
+//! JSON that is too deep, too long or too wide, in every request that takes JSON.
 
 use anyhow::{Context as _, ensure};
 use tokio::io::AsyncWriteExt as _;
@@ -9,10 +9,10 @@ use super::wire::{Socket, ask, masked, request, upgrade};
 const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
 const PATCH: &str = "application/merge-patch+json";
-/// Of no order that there is.
+/// The id of an order that does not exist.
 const ORDER: &str = "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
 
-/// What is sent, and how it is called.
+/// The bodies, with their names.
 fn shapes() -> [(&'static str, String); 7] {
     let price = r#""key":"A","price":1,"exchange":"x","symbol":"A""#;
     let nested = |open: &str, middle: &str, close: &str, deep: usize| {
@@ -58,7 +58,7 @@ pub(super) async fn round(target: &Target) -> anyhow::Result<u64> {
     for (place, kind) in places {
         for (what, body) in &shapes {
             let (status, answer) = ask(target.address, &request(place, kind, body.as_bytes())).await?;
-            // 404 and 409 of what is not there or not served: nothing is read of it then.
+            // 404 and 409 mean that the resource does not exist or is not served; the body is not read then.
             ensure!([400, 404, 409, 413, 422].contains(&status), "{place}, {what}: {answer}");
             ensure!(answer.len() < 4_096, "{place}, {what}: an answer of {} bytes", answer.len());
         }
@@ -69,7 +69,7 @@ pub(super) async fn round(target: &Target) -> anyhow::Result<u64> {
     Ok((places.len() as u64 + 1) * shapes.len() as u64)
 }
 
-/// The same as messages: each is an `error`, or closes the connection where it is too long.
+/// The same bodies as messages: each leads to an `error`, or closes the connection if it is too long.
 async fn messages(target: &Target, shapes: &[(&str, String)]) -> anyhow::Result<()> {
     for (what, text) in shapes {
         let mut socket = Socket::open(target.address, &upgrade("/ws")).await?;
@@ -79,7 +79,7 @@ async fn messages(target: &Target, shapes: &[(&str, String)]) -> anyhow::Result<
             continue;
         }
         let sent = [masked(0x81, text.as_bytes()), masked(0x81, br#"{"type":"ping","id":7}"#)].concat();
-        socket.stream.write_all(&sent).await.context("a message is not taken")?;
+        socket.stream.write_all(&sent).await.context("a message could not be sent")?;
         let error = socket.text_with("\"error\"").await.with_context(|| (*what).to_owned())?;
         ensure!(error.contains("invalid_") && error.len() < 1_024, "{what}, as a message: {error}");
         socket.text_with("\"pong\"").await.with_context(|| format!("after {what}"))?;

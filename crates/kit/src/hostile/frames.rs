@@ -1,4 +1,4 @@
-//! Frames of WebSockets that no client should send.
+//! WebSocket frames that no client should send.
 
 use anyhow::{Context as _, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -8,22 +8,22 @@ use tokio::time;
 use super::Target;
 use super::wire::{PATIENCE, Socket, masked, upgrade};
 
-/// How many empty fragments go to one of [`Target::many`].
+/// How many empty fragments are sent per unit of [`Target::many`].
 const EMPTY_OF_MANY: usize = 200;
-/// And how many pings.
+/// How many pings are sent per unit of [`Target::many`].
 const PINGS_OF_MANY: usize = 100;
 
-/// Sends frames on a socket of their own, which must be closed with a code.
+/// Sends frames on a new socket, and checks the code with which it is closed.
 async fn closes(target: &Target, what: &str, frames: &[u8], code: u16) -> anyhow::Result<()> {
     let socket = Socket::open(target.address, &upgrade("/ws")).await?;
     let (closed, _texts) = socket.until_close(frames).await.with_context(|| what.to_owned())?;
-    ensure!(closed == code, "{what}: closed with {closed}, and not with {code}");
+    ensure!(closed == code, "{what}: closed with {closed} instead of {code}");
     Ok(())
 }
 
-/// What is against the RFC.
+/// Frames that violate the RFC.
 pub(super) async fn wrong(target: &Target) -> anyhow::Result<u64> {
-    // An é whose second byte comes in the next fragment, and is none.
+    // An `é` whose second byte is in the next fragment, and is wrong.
     let broken = [masked(0x01, b"{\"\xc3"), masked(0x80, b"\x28\"}")].concat();
     let cases: [(&str, Vec<u8>, u16); 11] = [
         ("no mask", b"\x81\x02hi".to_vec(), 1002),
@@ -55,7 +55,7 @@ pub(super) async fn endless(target: &Target) -> anyhow::Result<u64> {
     Ok(3)
 }
 
-/// Pings of one who reads nothing: what it is sent back must not wait for it without an end.
+/// Pings from a client that reads nothing: the pongs that wait for it must be bounded.
 pub(super) async fn pings(target: &Target) -> anyhow::Result<u64> {
     let socket = TcpSocket::new_v4().context("cannot make a socket")?;
     socket.set_recv_buffer_size(4_096).context("cannot set up a socket")?;
@@ -80,7 +80,7 @@ pub(super) async fn pings(target: &Target) -> anyhow::Result<u64> {
         }
     };
     time::timeout(PATIENCE, reading).await.context("one that floods with pings is left open")?;
-    // 200 at once may be answered, and a few by the second.
-    ensure!(came < 256 << 10, "{came} bytes waited for who reads nothing");
+    // The rate limit lets 200 through at once, and a few more each second.
+    ensure!(came < 256 << 10, "{came} bytes waited for a client that reads nothing");
     Ok((target.many * PINGS_OF_MANY) as u64)
 }

@@ -1,4 +1,4 @@
-//! Requests that do not come to their end, or are all head.
+//! Requests whose head never ends or is too large.
 
 use std::time::Duration;
 
@@ -11,20 +11,20 @@ use tokio::time;
 use super::Target;
 use super::wire::{PATIENCE, ask, connect, exchange, request, statuses, upgrade};
 
-/// So many connections at once; more of them are for what comes one after the other.
+/// How many connections are open at once; a larger attack continues one after the other.
 const AT_ONCE_MAX: usize = 1_000;
-/// Between two bytes of a head that drips.
+/// The pause between two bytes of a slow head.
 const DRIP: Duration = Duration::from_millis(50);
 
-/// Reads to the end, which the gateway must make; what came.
+/// Reads until the gateway closes the connection, and returns what was read.
 async fn until_end(mut stream: impl AsyncRead + Unpin) -> anyhow::Result<Vec<u8>> {
     let mut came = Vec::new();
     let reading = async { while stream.read_buf(&mut came).await.is_ok_and(|read| read > 0) {} };
-    time::timeout(PATIENCE, reading).await.context("a connection that brings nothing is left open")?;
+    time::timeout(PATIENCE, reading).await.context("a connection without a request is left open")?;
     Ok(came)
 }
 
-/// Heads a byte at a time.
+/// Sends heads one byte at a time.
 pub(super) async fn slow(target: &Target) -> anyhow::Result<u64> {
     each(target, |stream| async move {
         let (from, mut to) = stream.into_split();
@@ -46,7 +46,7 @@ pub(super) async fn slow(target: &Target) -> anyhow::Result<u64> {
     .await
 }
 
-/// Nothing at all.
+/// Sends nothing at all.
 pub(super) async fn silent(target: &Target) -> anyhow::Result<u64> {
     each(target, |stream| async move {
         let came = until_end(stream).await?;
@@ -72,7 +72,7 @@ where
     Ok(count as u64)
 }
 
-/// More of a head than may be; and one that may just be.
+/// Sends heads that are too large, and one that just fits.
 pub(super) async fn large(target: &Target) -> anyhow::Result<u64> {
     let many = |count: usize, len: usize| -> String {
         (0..count).map(|n| format!("X-{n}: {}\r\n", "x".repeat(len))).collect()
@@ -97,21 +97,21 @@ pub(super) async fn large(target: &Target) -> anyhow::Result<u64> {
     ];
     for (what, head) in &bombs {
         let came = exchange(target.address, head.as_bytes()).await?;
-        // Where it still sends when the gateway has ended the connection, the answer may be lost on the way.
+        // If the gateway closes the connection while this side still sends, the answer may be lost.
         let refused = statuses(&came).iter().all(|status| [400, 414, 431].contains(status));
         ensure!(refused, "{what}: {}", String::from_utf8_lossy(&came));
     }
     Ok(bombs.len() as u64)
 }
 
-/// Upgrades that break off, one after the other.
+/// Breaks off upgrades at every length, one after the other.
 pub(super) async fn half_open(target: &Target) -> anyhow::Result<u64> {
     let whole = upgrade("/ws/market/pjm");
     for n in 0..target.many {
         let mut stream = connect(target.address).await?;
         let _gone = stream.write_all(&whole.as_bytes()[..n * 7 % whole.len()]).await;
         if n % 8 != 0 {
-            // By RST, which also leaves no port of this machine waiting.
+            // By RST, which also leaves no port of this machine in TIME_WAIT.
             stream.set_zero_linger().context("cannot set up a socket")?;
         }
     }

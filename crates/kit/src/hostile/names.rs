@@ -1,5 +1,5 @@
-//! Names that are patterns, paths, lines of a protocol, or programs to somebody else; wherever a gateway takes a
-//! name.
+//! Names that are patterns, paths, protocol lines or code to some other program, in every request that takes
+//! a name.
 
 use anyhow::{Context as _, bail, ensure};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::Target;
 use super::wire::{Socket, ask, exchange, masked, request, statuses, upgrade};
 
-/// What such names look like. Each has a word in it that it may be found by: `hostile`.
+/// Such names. Each contains the word `hostile`, by which it can be found.
 pub const NAMES: [&str; 24] = [
     "hostile*",
     "zone:*hostile",
@@ -37,12 +37,12 @@ pub const NAMES: [&str; 24] = [
     "hostile;SELECT 1",
 ];
 
-/// Whether it can be the name of a zone.
+/// Whether it is a valid name of a zone.
 fn is_plain(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
 }
 
-/// Addresses with a name in them; whether texts without control characters may be such names.
+/// Addresses with a name in them, and whether any text without control characters is a valid name there.
 const ADDRESSES: [(&str, &str, bool); 30] = [
     ("GET /api/zones/{}/latest", "", false),
     ("GET /api/zones/{}/history", "", false),
@@ -79,7 +79,7 @@ const ADDRESSES: [(&str, &str, bool); 30] = [
 pub(super) async fn round(target: &Target) -> anyhow::Result<u64> {
     let mut count = 0;
     for name in NAMES {
-        // As it must be written, and as bytes of the request's own line.
+        // Once percent-encoded, and once as raw bytes of the request line.
         let encoded = utf8_percent_encode(name, NON_ALPHANUMERIC).to_string();
         for (address, body, is_text) in ADDRESSES {
             let sent = request(&address.replace("{}", &encoded), "application/json", body.as_bytes());
@@ -100,13 +100,13 @@ pub(super) async fn round(target: &Target) -> anyhow::Result<u64> {
     Ok(count)
 }
 
-/// Whether a name got out of its place in an answer.
+/// Whether an answer contains the name as a header, or control characters.
 fn has_injected(answer: &str) -> bool {
     let injected = |line: &str| line.to_ascii_lowercase().starts_with("x-injected");
     answer.lines().any(injected) || answer.bytes().any(|b| b == 0x1b || b == 0)
 }
 
-/// In JSON.
+/// Sends the name in JSON fields.
 async fn fields(target: &Target, name: &str) -> anyhow::Result<u64> {
     let order = |field: &str| {
         let mut order = json!({ "tokenIn": "A", "tokenOut": "B", "amount": 1 });
@@ -140,7 +140,7 @@ async fn fields(target: &Target, name: &str) -> anyhow::Result<u64> {
     Ok(bodies.len() as u64)
 }
 
-/// In headers, as they are: what is no value ends the request.
+/// Sends the name in headers, unencoded: an invalid value must end the request.
 async fn headers(target: &Target, name: &str) -> anyhow::Result<u64> {
     let headers = [
         "Idempotency-Key",
@@ -163,7 +163,7 @@ async fn headers(target: &Target, name: &str) -> anyhow::Result<u64> {
     Ok(headers.len() as u64)
 }
 
-/// In messages of a WebSocket, whose connection goes on.
+/// Sends the name in messages of a WebSocket, whose connection must stay open.
 async fn messages(target: &Target, name: &str) -> anyhow::Result<u64> {
     let channels =
         ["zone:", "order:", "registry:", "event:ticker:", "event:", ""].map(|of| format!("{of}{name}"));
@@ -180,13 +180,13 @@ async fn messages(target: &Target, name: &str) -> anyhow::Result<u64> {
     let mut socket = Socket::open(target.address, &upgrade("/ws")).await?;
     for message in &messages {
         let sent = masked(0x81, message.to_string().as_bytes());
-        socket.stream.write_all(&sent).await.context("a message is not taken")?;
+        socket.stream.write_all(&sent).await.context("a message could not be sent")?;
     }
     socket
         .stream
         .write_all(&masked(0x81, br#"{"type":"ping","id":7}"#))
         .await
-        .context("a ping is not taken")?;
+        .context("a ping could not be sent")?;
     while let Some((opcode, payload)) = socket.frame().await? {
         let text = String::from_utf8_lossy(&payload);
         ensure!(!has_injected(&text), "messages with {name:?}: {text}");

@@ -1,11 +1,12 @@
-//! Pages of other origins, names that were led to this machine, and headers that only a proxy may send.
+//! Pages of other origins, host names that were made to resolve to this machine, and headers that only a
+//! proxy may send.
 
 use anyhow::{Context as _, ensure};
 
 use super::Target;
 use super::wire::{Socket, ask, exchange, request, statuses, upgrade};
 
-/// Lines in place of `Host`, and the status that they are answered with.
+/// Lines that replace the `Host` line, and the status that must answer them.
 const CASES: [(&str, u16); 8] = [
     ("Host: localhost\r\nOrigin: https://evil.example\r\n", 403),
     ("Host: localhost\r\nOrigin: null\r\n", 403),
@@ -37,7 +38,7 @@ pub(super) async fn round(target: &Target) -> anyhow::Result<u64> {
     for (lines, expected) in CASES {
         for kind in &kinds {
             let sent = kind.replacen("Host: localhost\r\n", lines, 1);
-            // A refused upgrade leaves its connection to the next request, which is the last one.
+            // After a refused upgrade the connection stays open, so a last request follows that closes it.
             let last = request("GET /health/live", "", b"");
             let all =
                 [sent.as_bytes(), if kind.contains("Upgrade") { last.as_slice() } else { b"" }].concat();
@@ -49,7 +50,7 @@ pub(super) async fn round(target: &Target) -> anyhow::Result<u64> {
             );
         }
     }
-    // What a stranger says of where it comes from.
+    // A client's forged claims about its own address.
     let forged = "Host: localhost\r\nX-Forwarded-For: 203.0.113.9\r\nForwarded: for=203.0.113.9\r\n\
                   X-Real-IP: 203.0.113.9\r\n";
     let head = upgrade("/ws").replacen("Host: localhost\r\n", forged, 1);
@@ -58,6 +59,6 @@ pub(super) async fn round(target: &Target) -> anyhow::Result<u64> {
     let id = greeting.split("\"connection_id\":\"").nth(1).and_then(|rest| rest.split('"').next());
     let path = format!("GET /ws/stats/{}", id.context("a greeting without an id")?);
     let (_status, story) = ask(target.address, &request(&path, "", b"")).await?;
-    ensure!(story.contains(r#""source":"127.0.0.1""#), "a stranger came from elsewhere, it says: {story}");
+    ensure!(story.contains(r#""source":"127.0.0.1""#), "a forged address was believed: {story}");
     Ok((CASES.len() * kinds.len()) as u64 + 1)
 }

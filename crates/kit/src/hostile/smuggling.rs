@@ -1,19 +1,19 @@
-//! Requests whose end can be seen in two ways. Whoever stands before the gateway may see another one than the
-//! gateway does; then what was sent as one request is two, and the second one is somebody else's.
+//! Requests whose end is ambiguous. If a proxy before the gateway sees one end and the gateway another, one
+//! request becomes two, and the second is attributed to another client.
 
 use anyhow::ensure;
 
 use super::Target;
 use super::wire::{exchange, request, statuses};
 
-/// A request in question, with one behind it that may be hidden in it.
+/// An ambiguous request, with another one behind it that may be hidden in it.
 #[derive(Debug)]
 pub struct Smuggled {
-    /// What is odd about it.
+    /// What is ambiguous about it.
     pub what: &'static str,
-    /// All that is sent.
+    /// All bytes that are sent.
     pub bytes: Vec<u8>,
-    /// The statuses of all that is answered where a gateway is sent it. Each 200 is a price that was accepted.
+    /// The statuses of the gateway's answers. Each 200 is an accepted price.
     pub statuses: &'static [u16],
 }
 
@@ -22,7 +22,7 @@ const CHUNKS: &str = "15\r\n{\"key\":\"A\",\"price\":1}\r\n0\r\n\r\n";
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
 const LENGTH: &str = "Content-Length: 21\r\n";
 
-/// Posts a price with these lines about its body; another one stands behind it.
+/// Posts a price with these header lines about its body, and then another price.
 fn twice(host: &str, lines: &str, body: &str) -> Vec<u8> {
     let first = format!(
         "POST /api/zones/smuggled/prices HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{lines}\r\n{body}"
@@ -32,7 +32,7 @@ fn twice(host: &str, lines: &str, body: &str) -> Vec<u8> {
     [first, behind].concat().into_bytes()
 }
 
-/// All of them, for a host. Those that are answered with 200 twice are two requests for everybody.
+/// All ambiguous requests, for a host. Those answered with 200 twice are unambiguously two requests.
 pub fn smuggled(host: &str) -> Vec<Smuggled> {
     const NO: &[u16] = &[400];
     const ONE: &[u16] = &[200];
@@ -104,7 +104,7 @@ pub fn smuggled(host: &str) -> Vec<Smuggled> {
     let mut all: Vec<Smuggled> = rows.into_iter().map(of).collect();
     let old = String::from_utf8_lossy(&twice(host, CHUNKED, CHUNKS)).replacen("HTTP/1.1", "HTTP/1.0", 1);
     all.push(Smuggled { what: "chunks of HTTP/1.0", bytes: old.into_bytes(), statuses: NO });
-    // A request in the body of one that needs none is a body.
+    // A request in the body of a GET is part of that body.
     let hidden = twice(host, LENGTH, PRICE);
     let head = format!("{of_get}Connection: close\r\nContent-Length: {}\r\n\r\n", hidden.len());
     all.push(Smuggled {
@@ -128,7 +128,7 @@ pub(super) async fn round(target: &Target) -> anyhow::Result<u64> {
         let found = statuses(&answered);
         ensure!(
             found == *expected,
-            "{what}: {found:?} and not {expected:?}: {}",
+            "{what}: {found:?} instead of {expected:?}: {}",
             String::from_utf8_lossy(&answered)
         );
     }

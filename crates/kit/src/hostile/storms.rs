@@ -1,14 +1,15 @@
-//! Messages that are right, and far too many.
+//! Valid messages, far too many of them.
 
 use anyhow::ensure;
 
 use super::Target;
 use super::wire::{Socket, masked, upgrade};
 
-/// More than anybody may send, whatever the size of the attack.
+/// More than the rate limit permits, whatever the size of the attack.
 const MESSAGES_MIN: usize = 2_000;
 
-/// Sends messages on one socket as fast as they are taken; it must be closed for that, after at most so many texts.
+/// Sends messages on one socket as fast as possible; the gateway must close it for that, after at most so
+/// many answers.
 async fn storm(target: &Target, texts_max: usize, message: impl Fn(usize) -> String) -> anyhow::Result<u64> {
     let count = target.many.max(MESSAGES_MIN);
     let messages: Vec<u8> = (0..count).flat_map(|n| masked(0x81, message(n).as_bytes())).collect();
@@ -19,7 +20,7 @@ async fn storm(target: &Target, texts_max: usize, message: impl Fn(usize) -> Str
     Ok(count as u64)
 }
 
-/// 200 at once count, and 50 a second; each of them may be answered twice.
+/// The limit is 200 at once and 50 a second, and each message may get two answers.
 const ANSWERS_MAX: usize = 4_000;
 
 pub(super) async fn subscribing(target: &Target) -> anyhow::Result<u64> {
@@ -30,7 +31,7 @@ pub(super) async fn subscribing(target: &Target) -> anyhow::Result<u64> {
     .await
 }
 
-/// Of the zone `pjm`, to which somebody publishes.
+/// Subscribes to the zone `pjm`, to which somebody publishes.
 pub(super) async fn resuming(target: &Target) -> anyhow::Result<u64> {
     storm(target, usize::MAX, |_| {
         r#"{"type":"subscribe","channels":["zone:pjm"],"since":{"zone:pjm":{"epoch":"x","offset":0}}}"#

@@ -1,4 +1,4 @@
-//! Bytes on sockets, for clients that need not behave.
+//! Bytes on sockets, for clients that need not follow the protocol.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time;
 
-/// How long a gateway may take to answer, or to end what it must end.
+/// How long a gateway may take to answer, or to close what it must close.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// The most that is read of one connection.
+/// How much is read of one connection at most.
 const READ_BYTES_MAX: usize = 64 << 20;
 
-/// The head of a right upgrade.
+/// The head of a valid upgrade request.
 pub fn upgrade(path: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -21,7 +21,7 @@ pub fn upgrade(path: &str) -> String {
     )
 }
 
-/// A client's frame: first byte as given, masked with zeros.
+/// A client's frame with the given first byte, masked with zeros.
 pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
@@ -40,7 +40,7 @@ pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Opcode, length of the header, length of the payload of a server's frame, if all of the header is there.
+/// Opcode, header length and payload length of a server's frame, if its header is complete.
 pub fn frame_header(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     let (opcode, short) = (bytes.first()? & 0x0f, bytes.get(1)? & 0x7f);
     let long = |from: usize, to: usize| {
@@ -62,14 +62,14 @@ pub fn request(head: &str, kind: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// Connects; a gateway of this machine takes that at once.
+/// Connects to the gateway.
 pub(super) async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
     let connected = time::timeout(PATIENCE, TcpStream::connect(address)).await;
     connected.map_err(anyhow::Error::from)?.context("cannot connect to the gateway")
 }
 
-/// Sends bytes on a connection of their own, and reads meanwhile until the gateway ends it; what came. A gateway
-/// need not read what it refuses, so that not all may have been sent.
+/// Sends bytes on a new connection, reads until the gateway closes it, and returns what was read. A gateway
+/// need not read what it refuses, so not all bytes may have been sent.
 pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut stream = connect(address).await?;
     let (mut from, mut to) = stream.split();
@@ -78,7 +78,7 @@ pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> anyhow::Result<Vec<u
         while came.len() < READ_BYTES_MAX && from.read_buf(&mut came).await.is_ok_and(|read| read > 0) {}
     };
     let writing = async {
-        // What it says of it is what counts.
+        // A failed write does not matter, only the answer does.
         let _refused = to.write_all(bytes).await;
         std::future::pending::<()>().await;
     };
@@ -90,20 +90,20 @@ pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> anyhow::Result<Vec<u
     Ok(came)
 }
 
-/// The statuses of all answers among these bytes.
+/// The statuses of all answers in these bytes.
 pub fn statuses(answered: &[u8]) -> Vec<u16> {
     let text = String::from_utf8_lossy(answered);
     let heads = text.split("HTTP/1.").skip(1);
     heads.filter_map(|rest| rest.get(2..5)?.parse().ok()).collect()
 }
 
-/// The status of the one answer to a request, and what came with it.
+/// The status and the text of the single answer to a request.
 pub async fn ask(address: SocketAddr, bytes: &[u8]) -> anyhow::Result<(u16, String)> {
     let answered = exchange(address, bytes).await?;
     let text = String::from_utf8_lossy(&answered).into_owned();
     match statuses(&answered)[..] {
         [status] => Ok((status, text)),
-        _ => bail!("expected one answer, and there came {text:?}"),
+        _ => bail!("expected one answer, found {text:?}"),
     }
 }
 
@@ -115,14 +115,14 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Opens one with a right handshake; fails where it is not let in.
+    /// Opens one with a valid handshake; fails if it is refused.
     pub(super) async fn open(address: SocketAddr, head: &str) -> anyhow::Result<Self> {
         Self::over(connect(address).await?, head).await
     }
 
-    /// The same on a connection that is there.
+    /// The same on an existing connection.
     pub(super) async fn over(mut stream: TcpStream, head: &str) -> anyhow::Result<Self> {
-        stream.write_all(head.as_bytes()).await.context("an upgrade was not taken")?;
+        stream.write_all(head.as_bytes()).await.context("an upgrade could not be sent")?;
         let mut socket = Self { stream, unread: Vec::new() };
         let end = loop {
             if let Some(end) = socket.unread.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -135,13 +135,13 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Whether there came more.
+    /// Reads more, and returns false at the end of the connection.
     async fn read_more(&mut self) -> anyhow::Result<bool> {
         let read = time::timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await;
         Ok(read.context("a WebSocket is silent")?.is_ok_and(|read| read > 0))
     }
 
-    /// The next frame's opcode and payload; none at the end.
+    /// The opcode and payload of the next frame; `None` at the end.
     pub(super) async fn frame(&mut self) -> anyhow::Result<Option<(u8, Vec<u8>)>> {
         loop {
             if let Some((opcode, header, len)) = frame_header(&self.unread)
@@ -156,7 +156,7 @@ impl Socket {
         }
     }
 
-    /// The next text that has this word in it.
+    /// The next text that contains this word.
     pub(super) async fn text_with(&mut self, word: &str) -> anyhow::Result<String> {
         while let Some((opcode, payload)) = self.frame().await? {
             let text = String::from_utf8_lossy(&payload);
@@ -164,10 +164,10 @@ impl Socket {
                 return Ok(text.into_owned());
             }
         }
-        bail!("a WebSocket ended, and nothing came with {word}")
+        bail!("a WebSocket ended without a message with {word}")
     }
 
-    /// Sends bytes, and reads meanwhile to the close frame; its code, and how many texts came before it.
+    /// Sends bytes while reading up to the close frame. Returns its code, and how many texts came before it.
     pub(super) async fn until_close(self, bytes: &[u8]) -> anyhow::Result<(u16, usize)> {
         let (mut from, mut to) = self.stream.into_split();
         let mut unread = self.unread;

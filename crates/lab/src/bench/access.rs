@@ -1,7 +1,7 @@
-//! `bench access`: how long it takes, in this process, to find out who somebody is and what that one may do.
+//! `bench access`: how long it takes, in this process, to identify a client and to decide what it may do.
 //!
-//! It is what a gateway does for each handshake and each request (who), and for each subscription (what),
-//! without anything around it.
+//! A gateway identifies a client once per handshake and request, and decides once per subscription. This
+//! measures both alone.
 
 use std::{
     hint::black_box,
@@ -24,13 +24,13 @@ use super::{
     report::{AccessReport, NsEach},
 };
 
-/// Parts that a measurement is divided into; the median of them counts.
+/// The number of parts of a measurement, of which the median counts.
 const PARTS: u32 = 20;
 
 /// Arguments of `bench access`.
 #[derive(Debug, Args)]
 pub(super) struct AccessArgs {
-    /// How often each question is asked about what somebody may do; of who somebody is, a hundredth of it.
+    /// How many permission questions to ask; a hundredth as many identifications are made
     #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u32).range(2_000..=1_000_000_000))]
     questions: u32,
     /// Write the report as JSON to FILE, or to standard output with `-`.
@@ -88,7 +88,7 @@ pub(super) fn run(args: &AccessArgs) -> anyhow::Result<AccessReport> {
     Ok(AccessReport { kind: "access", questions: args.questions, authenticate: who, may_subscribe: what })
 }
 
-/// What knows this text as what the only place of its settings gave.
+/// An access state that has loaded this text from the only key source in its settings.
 fn knowing(settings: AuthConfig, text: &str) -> anyhow::Result<Access> {
     let access = Access::new(settings).map_err(|wrong| anyhow!("{wrong:?}"))?;
     let now = Utc::now().timestamp();
@@ -100,7 +100,7 @@ fn knowing(settings: AuthConfig, text: &str) -> anyhow::Result<Access> {
     Ok(access)
 }
 
-/// Somebody with rights.
+/// A principal with these rights.
 fn somebody(rights: &[String]) -> anyhow::Result<Arc<Principal>> {
     let (key, kept) = make_api_key(ApiKey {
         name: String::new(),

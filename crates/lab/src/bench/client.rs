@@ -1,10 +1,9 @@
 //! The client side of a run: one epoll loop per thread, and its counters.
 //!
-//! A loop (`event_loop`) is the measuring instrument, so it is kept cheaper
-//! than any server: edge-triggered polling that is registered once per socket, one
-//! `read` per readiness into a buffer that all share, frames parsed in place,
-//! and no lock. The main thread sees its progress through the counters in
-//! [`Progress`], and gets the whole [`Tally`] when the loop ends.
+//! An event loop (`event_loop`) is the measuring instrument, so it must be cheaper than any server:
+//! edge-triggered polling registered once per socket, one `read` per readiness into a shared buffer, frames
+//! parsed in place, and no lock. The main thread observes its progress through the counters in [`Progress`],
+//! and gets the whole [`Tally`] when the loop ends.
 
 use std::{
     collections::BTreeMap,
@@ -25,14 +24,14 @@ use super::{
     target::Endpoint,
 };
 
-/// A connection to be opened, and what it is there for.
+/// A connection to be opened, and its purpose.
 #[derive(Debug, Clone)]
 pub(super) struct Seat {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) channel: usize,
-    /// Reads nothing any more once it is open.
+    /// Whether it stops reading once it is open.
     pub(super) stalled: bool,
-    /// Sent once it is open.
+    /// The text frame to send once it is open.
     pub(super) hello: Option<Arc<str>>,
 }
 
@@ -49,43 +48,43 @@ pub(super) enum Purpose {
 #[derive(Debug, Clone)]
 pub(super) struct ClientPlan {
     pub(super) purpose: Purpose,
-    /// Handshakes under way at once, per loop.
+    /// How many handshakes each loop has in progress at once.
     pub(super) open_concurrency: usize,
     pub(super) handshake_timeout_s: f64,
     pub(super) headers: Vec<String>,
-    /// A seat is ready only after a frame with `"type":"subscribed"`.
+    /// Whether a seat is ready only after a frame with `"type":"subscribed"`.
     pub(super) expect_subscribed: bool,
-    /// Whether this run publishes: then sequences start at zero, and older
-    /// messages are leftovers of another run.
+    /// Whether this run publishes itself: sequences then start at zero, and older messages are leftovers of
+    /// another run.
     pub(super) own_messages: bool,
     /// When the run began.
     pub(super) started_ns: u64,
-    /// For so many measured messages of each loop, it is kept when each arrived.
+    /// For how many measured messages each loop stores the time of arrival.
     pub(super) arrivals_max: usize,
 }
 
-/// What the loops tell the main thread while they run, and their orders.
+/// The loops' progress, for the main thread, and its commands to them.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// Set by the main thread: leave.
+    /// Set by the main thread: the loops must end.
     pub(super) stop: AtomicBool,
-    /// Set by the main thread: messages sent before this have no part in the latency.
+    /// Set by the main thread: messages sent before this do not count in the latency.
     pub(super) measure_from_ns: AtomicU64,
-    /// Open, and subscribed if that is asked for.
+    /// Connections that are open and, if required, subscribed.
     pub(super) ready: AtomicUsize,
     pub(super) failed: AtomicUsize,
     /// Handshakes that succeeded.
     pub(super) opened: AtomicU64,
     pub(super) deliveries: AtomicU64,
     pub(super) last_delivery_ns: AtomicU64,
-    /// Bytes of frames with messages, envelope and frame head included.
+    /// Bytes of frames with messages, including envelope and frame header.
     pub(super) delivered_bytes: AtomicU64,
 }
 
-/// What a loop found.
+/// The results of a loop.
 #[derive(Debug)]
 pub(super) struct Tally {
-    /// Receive time less sending time, in nanoseconds.
+    /// Receive time minus send time, in nanoseconds.
     pub(super) latency_ns: Histogram<u64>,
     /// From `connect` to a checked response.
     pub(super) handshake_ns: Histogram<u64>,
@@ -95,9 +94,9 @@ pub(super) struct Tally {
     pub(super) other_frames: u64,
     pub(super) stale: u64,
     pub(super) pings: u64,
-    /// Sending time and receive time of single messages, where those are asked for.
+    /// Send time and receive time of single messages, if requested.
     pub(super) arrivals: Vec<(u64, u64)>,
-    /// For each subscriber that reads: its channel and what it saw.
+    /// For each subscriber that reads: its channel, and the check of its sequences.
     pub(super) subscribers: Vec<(usize, SequenceChecker)>,
 }
 
@@ -109,7 +108,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Starts `threads` loops that share the seats out among themselves.
+    /// Starts `threads` loops, which divide the seats among themselves.
     pub(super) fn start(
         seats: Vec<Seat>,
         plan: &ClientPlan,
@@ -129,12 +128,12 @@ impl Client {
         Ok(Self { progress, loops })
     }
 
-    /// Whether a loop ended although nobody told it to.
+    /// Whether a loop ended without being told to.
     pub(super) fn has_died(&self) -> bool {
         self.loops.iter().any(JoinHandle::is_finished)
     }
 
-    /// Tells the loops to close everything, and collects what they found.
+    /// Tells the loops to close everything, and collects their results.
     pub(super) fn finish(self) -> anyhow::Result<Tally> {
         self.progress.stop.store(true, Relaxed);
         let mut total = Tally::new();
@@ -179,7 +178,7 @@ impl Tally {
         Ok(())
     }
 
-    /// The sum over all subscribers, once `published` messages went into each channel.
+    /// The sum over all subscribers, given how many messages were published to each channel.
     pub(super) fn sequences(&self, published: Option<&[u64]>) -> SequenceCounts {
         self.subscribers.iter().fold(SequenceCounts::default(), |sum, (channel, checker)| {
             let counts = checker.finish(published.map(|by_channel| by_channel[*channel]));
@@ -197,7 +196,7 @@ impl Tally {
     }
 }
 
-/// Three digits from 1 us to 10 minutes; what is beyond counts as the end.
+/// Three digits from 1 us to 10 minutes; anything longer counts as 10 minutes.
 pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1_000, 600_000_000_000, 3).expect("the bounds are valid")
 }
@@ -218,7 +217,7 @@ mod tests {
     use super::*;
     use crate::bench::target::Token;
 
-    /// A server that treats each connection to `serve`, and its endpoint.
+    /// A server that passes each connection to `serve`, and its endpoint.
     fn server(connections: usize, serve: fn(TcpStream)) -> (Endpoint, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,8 +1,7 @@
 //! The one clock of a run, in nanoseconds.
 //!
-//! Readings count from the machine's start rather than the process's, so that
-//! an entry left over in a server from an earlier run is recognised: it was
-//! sent before this run began.
+//! Readings count from the start of the machine, not of the process, so that a message from an earlier run,
+//! left over in a server, is recognized by its time.
 
 #![expect(clippy::disallowed_types, reason = "threads without a runtime measure real time here")]
 

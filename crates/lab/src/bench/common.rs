@@ -1,7 +1,6 @@
-//! Arguments that all the subcommands share.
+//! Arguments that several subcommands share.
 //!
-//! Their help cannot show the placeholder `{n}` itself: clap prints it as a
-//! line break.
+//! Their help cannot contain the placeholder `{n}` itself: clap prints it as a line break.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -14,11 +13,11 @@ use super::{
     target::{self, Endpoint, PublishTarget, Token},
 };
 
-/// As whom everything is done.
+/// The credential of a run.
 #[derive(Debug, Args)]
 pub(super) struct TokenArgs {
-    /// A token or an API key that each handshake and each request shows; better given as ZONEWIRE_TOKEN,
-    /// since others can see flags.
+    /// A token or an API key to show at each handshake and request; better given as ZONEWIRE_TOKEN, since
+    /// other users can see flags.
     #[arg(long, value_name = "TOKEN", env = "ZONEWIRE_TOKEN", hide_env = true, hide_env_values = true)]
     token: Option<Hidden>,
 }
@@ -29,19 +28,19 @@ impl TokenArgs {
     }
 }
 
-/// What all the subcommands share.
+/// The arguments of the subcommands that work with any server.
 #[derive(Debug, Args)]
 pub(super) struct CommonArgs {
     /// Where to connect: ws://host:port/path; repeatable. An n in braces stands for the channel number.
     #[arg(long = "url", required = true, value_name = "URL")]
     pub(super) urls: Vec<String>,
-    /// How many channels the n in braces runs through from 0, round robin over the connections.
+    /// How many channels the n in braces counts through from 0; connections take them in turn.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) channels: u32,
-    /// Handshakes under way at once.
+    /// Handshakes in progress at once.
     #[arg(long, default_value_t = 64, value_parser = at_least_one)]
     pub(super) open_concurrency: usize,
-    /// A handshake without an answer for so many seconds has failed.
+    /// After how many seconds an unanswered handshake has failed.
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     handshake_timeout: f64,
     #[command(flatten)]
@@ -55,10 +54,10 @@ pub(super) struct CommonArgs {
     /// Event loop threads of the client.
     #[arg(long, default_value_t = 1, value_parser = at_least_one)]
     pub(super) threads: usize,
-    /// The server's process, for its CPU time and memory.
+    /// The server's process id, to measure its CPU time and memory.
     #[arg(long, value_name = "PID")]
     pub(super) server_pid: Option<u32>,
-    /// Accept addresses that are not loopback. Only for machines you may put under load.
+    /// Accept addresses that are not loopback. Only for machines that you may put under load.
     #[arg(long)]
     pub(super) allow_remote: bool,
     /// Write the report as JSON to FILE, or to standard output with `-`.
@@ -67,8 +66,7 @@ pub(super) struct CommonArgs {
 }
 
 impl CommonArgs {
-    /// Seats round robin over the URLs and channels; the last `stalled` ones
-    /// do not read.
+    /// The seats, spread round robin over the URLs and channels; the last `stalled` ones do not read.
     pub(super) fn seats(&self, count: usize, stalled: usize) -> anyhow::Result<Vec<Seat>> {
         let (mut places, token) = (Vec::new(), self.token.token()?);
         for channel in 0..self.channels {
@@ -89,7 +87,7 @@ impl CommonArgs {
         Ok(seats.collect())
     }
 
-    /// Where the publisher sends its lines.
+    /// The target to which the publisher sends its lines.
     pub(super) fn publish_target(&self, text: &str) -> anyhow::Result<PublishTarget> {
         Ok(target::publish(text, self.channels, self.allow_remote)?.shown(&self.token.token()?))
     }
@@ -108,18 +106,18 @@ impl CommonArgs {
     }
 }
 
-/// What the subcommands about orders share: they know the gateway's paths, and need only where it is.
+/// The arguments of the subcommands about orders: they know the gateway's paths, and need only its address.
 #[derive(Debug, Args)]
 pub(super) struct GatewayArgs {
-    /// Where the gateway is: http://host:port; repeatable for several gateways, which take turns.
+    /// The gateway's address: http://host:port; repeatable for several gateways, which take turns.
     #[arg(long = "url", required = true, value_name = "URL")]
     pub(super) urls: Vec<String>,
     #[command(flatten)]
     token: TokenArgs,
-    /// The gateway's process, for its CPU time and memory.
+    /// The gateway's process id, to measure its CPU time and memory.
     #[arg(long, value_name = "PID")]
     pub(super) server_pid: Option<u32>,
-    /// Accept addresses that are not loopback. Only for machines you may put under load.
+    /// Accept addresses that are not loopback. Only for machines that you may put under load.
     #[arg(long)]
     allow_remote: bool,
     /// Write the report as JSON to FILE, or to standard output with `-`.
@@ -138,7 +136,7 @@ impl GatewayArgs {
     }
 }
 
-/// Parses a duration in seconds; an hour is the most, since every run is bounded.
+/// Parses a duration in seconds, at most an hour, since every run must end.
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if (0.0..=3600.0).contains(&value) => Ok(value),

@@ -1,4 +1,4 @@
-//! `bench connect`: how fast connections come and go.
+//! `bench connect`: how fast connections are opened and closed.
 
 use std::{sync::atomic::Ordering::Relaxed, thread, time::Duration};
 
@@ -18,7 +18,7 @@ use super::{
 pub(super) struct ConnectArgs {
     #[command(flatten)]
     pub(super) common: CommonArgs,
-    /// Seconds of opening and closing.
+    /// How many seconds to open and close connections
     #[arg(long, default_value_t = 5.0, value_parser = seconds)]
     duration: f64,
 }
@@ -52,7 +52,7 @@ pub(super) fn run(args: &ConnectArgs) -> anyhow::Result<ConnectReport> {
     })
 }
 
-/// What a while of opening and closing came to.
+/// The result of opening and closing for a while.
 #[derive(Debug)]
 pub(super) struct Churned {
     pub(super) opened: u64,
@@ -61,7 +61,7 @@ pub(super) struct Churned {
     pub(super) own_cpu_s: f64,
 }
 
-/// Lets a client open and close for so long, and ends it.
+/// Lets a client open and close for so long, then ends it.
 pub(super) fn churn(
     client: Client,
     server_pid: Option<u32>,

@@ -1,4 +1,4 @@
-//! One connection, and the meter that its frames are counted with.
+//! One connection, and the meter that counts its frames.
 
 use std::{
     io::{self, Write},
@@ -18,14 +18,14 @@ use super::{
     target::Endpoint,
 };
 
-/// A stalled subscriber offers the server so little room that its silence is
-/// felt after a few messages rather than after 100 KiB in the kernel.
+/// A stalled subscriber offers the server so little buffer space that it blocks after a few messages rather
+/// than after 100 KiB in the kernel.
 const STALLED_RCVBUF: usize = 4096;
 
-/// Where a connection stands.
+/// The stage of a connection.
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// The TCP connection or the response is awaited.
+    /// Waiting for the TCP connection or for the response.
     Opening(Handshake),
     Open,
 }
@@ -36,42 +36,41 @@ pub(super) struct Connection {
     pub(super) stream: TcpStream,
     pub(super) stage: Stage,
     pub(super) began_ns: u64,
-    /// Bytes read of a frame, or of the response, that is not whole yet.
+    /// Bytes of an incomplete frame or response.
     pub(super) carry: Vec<u8>,
-    /// Bytes that the socket did not take yet.
+    /// Bytes that the socket has not accepted yet.
     pub(super) outgoing: Vec<u8>,
-    /// Open, and subscribed if that is asked for.
+    /// Whether it is open and, if required, subscribed.
     ready: bool,
 }
 
-/// Why a connection is over.
+/// Why a connection ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// Before it was open.
+    /// It failed before it was open.
     Failed(String),
-    /// After; 1006 when the server said nothing.
+    /// It was open; 1006 if the server sent no close frame.
     Closed(u16),
-    /// The server sent what is not a frame.
+    /// The server sent something that is not a frame.
     Broken,
 }
 
-/// What a readable socket led to.
+/// The result of reading a socket.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Continue,
-    /// The response was good; bytes behind it are kept for `settle_in`.
+    /// The response was valid; bytes after it are kept for `settle_in`.
     JustOpened,
     Over(End),
 }
 
-/// Everything that frames are counted with; apart from the sockets, so that
-/// both can be borrowed at once.
+/// Everything that frames are counted with, apart from the sockets, so that both can be borrowed at once.
 #[derive(Debug)]
 pub(super) struct Meter {
     pub(super) clock: Clock,
     pub(super) tally: Tally,
     pub(super) round: Round,
-    /// Messages sent before this have no part in the latency.
+    /// Messages sent before this do not count in the latency.
     pub(super) measure_from_ns: u64,
     scanner: Scanner,
     started_ns: u64,
@@ -80,7 +79,7 @@ pub(super) struct Meter {
     arrivals_max: usize,
 }
 
-/// Counts of one round of the loop; they go to the main thread at its end.
+/// The counts of one round of the loop, which go to the main thread at its end.
 #[derive(Debug, Default)]
 pub(super) struct Round {
     pub(super) ready: usize,
@@ -90,7 +89,7 @@ pub(super) struct Round {
 }
 
 impl Connection {
-    /// Begins a handshake; it goes out when the socket is connected.
+    /// Begins a handshake, which is sent when the socket is connected.
     pub(super) fn begin(
         endpoint: &Endpoint,
         headers: &[String],
@@ -103,7 +102,7 @@ impl Connection {
         Ok(Self { stream, stage, began_ns: now_ns, carry: Vec::new(), outgoing, ready: false })
     }
 
-    /// Takes in what the buffer holds: first the response, then frames.
+    /// Processes the contents of the buffer: first the response, then frames.
     #[inline]
     pub(super) fn take_in(
         &mut self,
@@ -133,8 +132,8 @@ impl Connection {
         }
     }
 
-    /// The first acts of a connection that stays: says hello, and takes the
-    /// frames that came with the response.
+    /// Completes the opening of a connection: sends its first frame, and processes frames that arrived with
+    /// the response.
     pub(super) fn settle_in(
         &mut self,
         seat: &Seat,
@@ -145,7 +144,7 @@ impl Connection {
             frame::write_masked(&mut self.outgoing, frame::TEXT, hello.as_bytes());
         }
         self.flush().map_err(|_| End::Closed(1006))?;
-        // A stalled one will not hear that it is subscribed.
+        // A stalled one never reads its subscription.
         if !meter.expect_subscribed || seat.stalled {
             self.set_ready(meter);
         }
@@ -168,8 +167,8 @@ impl Connection {
         let mut rest = bytes;
         while let Some((frame, len)) = frame::next_frame(rest).map_err(|_| End::Broken)? {
             match frame.opcode {
-                // A message in fragments is looked at piece by piece: one that
-                // is cut inside our two numbers would count as lost.
+                // A fragmented message is searched fragment by fragment: a cut within our two numbers would
+                // make it count as lost.
                 frame::TEXT | frame::BINARY | frame::CONTINUATION => {
                     let has_messages = meter.count(frame.payload, len, now_ns, checker);
                     if !self.ready && !has_messages && meter.scanner.is_subscribed(frame.payload) {
@@ -193,7 +192,7 @@ impl Connection {
             }
             frame::CLOSE => {
                 frame::write_masked(&mut self.outgoing, frame::CLOSE, frame.payload);
-                // The server has said its code; whether it hears ours changes nothing.
+                // The server has stated its code; whether it receives ours makes no difference.
                 self.flush().ok();
                 Err(End::Closed(frame::close_code(frame.payload)))
             }
@@ -201,8 +200,8 @@ impl Connection {
         }
     }
 
-    /// Writes as much as the socket takes. A socket that is still connecting
-    /// takes nothing, which is no error.
+    /// Writes as much as the socket accepts. A socket that is still connecting accepts nothing, which is not
+    /// an error.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         while !self.outgoing.is_empty() {
             match self.stream.write(&self.outgoing) {
@@ -217,7 +216,7 @@ impl Connection {
         Ok(())
     }
 
-    /// What an error on the socket means at this stage.
+    /// How an error on the socket ends the connection at this stage.
     pub(super) fn end_by(&self, error: &io::Error) -> End {
         match self.stage {
             Stage::Opening(_) => End::Failed(error_name(error)),
@@ -241,7 +240,7 @@ impl Meter {
         }
     }
 
-    /// Counts the messages in a frame; false when there were none.
+    /// Counts the messages in a frame; false if there are none.
     #[inline]
     fn count(&mut self, text: &[u8], len: usize, now_ns: u64, checker: &mut SequenceChecker) -> bool {
         let mut found = false;
@@ -275,7 +274,7 @@ fn connect(endpoint: &Endpoint, stalled: bool) -> io::Result<TcpStream> {
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     if stalled {
-        // Only counts when it is set before connecting.
+        // This only has an effect before connecting.
         socket.set_recv_buffer_size(STALLED_RCVBUF)?;
     }
     match socket.connect(&endpoint.address.into()) {
@@ -286,13 +285,13 @@ fn connect(endpoint: &Endpoint, stalled: bool) -> io::Result<TcpStream> {
     Ok(TcpStream::from_std(socket.into()))
 }
 
-/// `EINPROGRESS` has no [`io::ErrorKind`] that is stable.
+/// `EINPROGRESS` has no stable [`io::ErrorKind`].
 fn is_in_progress(error: &io::Error) -> bool {
     const EINPROGRESS: i32 = 115;
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(EINPROGRESS)
 }
 
-/// A short name that failures are counted by.
+/// A short name under which failures are counted.
 pub(super) fn error_name(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "closed before a response".to_owned(),

@@ -1,4 +1,4 @@
-//! What `/proc` says about a process: CPU time, memory, the limit on open files.
+//! Reads a process's CPU time, memory and limit on open files from `/proc`.
 
 use std::fs;
 
@@ -10,10 +10,10 @@ const TICKS_PER_S: f64 = 100.0;
 /// Open files that a process needs beside its sockets.
 const SPARE_FILES: u64 = 64;
 
-/// CPU time of a process over all of its threads, those that ended included.
+/// CPU time of a process over all of its threads, including those that ended.
 ///
-/// The sum is exact to two ticks (20 ms), which bounds how short a measured
-/// window may be; the split into user and system is the kernel's estimate.
+/// The sum is exact to two ticks (20 ms), which limits how short a measured window may be; the split into
+/// user and system time is the kernel's estimate.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct CpuTime {
     pub(super) user_s: f64,
@@ -48,8 +48,7 @@ pub(crate) fn rss_bytes(pid: u32) -> anyhow::Result<u64> {
     parse_rss(&text).with_context(|| format!("cannot read VmRSS in {path}"))
 }
 
-/// Fails early, and says what to do, when this process or the server may not
-/// hold that many sockets.
+/// Fails early, with a remedy, if this process or the server may not open that many sockets.
 pub(super) fn ensure_open_files(connections: usize, server_pid: Option<u32>) -> anyhow::Result<()> {
     let wanted = connections as u64 + SPARE_FILES;
     let sides = [("this process", "self".to_owned())];
@@ -66,8 +65,8 @@ pub(super) fn ensure_open_files(connections: usize, server_pid: Option<u32>) -> 
     Ok(())
 }
 
-/// `utime` and `stime`. The command name may hold spaces and brackets, so
-/// that fields count from its last bracket.
+/// Reads `utime` and `stime`. The command name may contain spaces and brackets, so fields are counted from
+/// the last bracket.
 fn parse_stat(text: &str) -> Option<CpuTime> {
     let mut fields = text[text.rfind(')')? + 1..].split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();
@@ -80,7 +79,7 @@ fn parse_rss(text: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// The soft limit; `None` when it is unlimited or not there.
+/// The soft limit; `None` if it is unlimited or missing.
 fn parse_open_files(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()

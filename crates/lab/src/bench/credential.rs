@@ -1,4 +1,4 @@
-//! What clients show of who they are, each kind with what a gateway needs to believe it.
+//! The credentials that clients show, each with what a gateway needs to verify it.
 
 use std::{
     fs,
@@ -14,16 +14,16 @@ use zonewire_access::{
     make_token_id,
 };
 
-/// Who issues the tokens of a run.
+/// The issuer of the tokens of a run.
 const ISSUER: &str = "zonewire-bench";
 
-/// The role of all clients here.
+/// The role of all clients in a run.
 const ROLE: &str = "trader";
 
-/// No run takes longer.
+/// Longer than any run.
 const LIFETIME_S: i64 = 6 * 3_600;
 
-/// A private key and its public one.
+/// A private key and its public key.
 macro_rules! key_pair {
     ($name:literal) => {
         [
@@ -38,11 +38,11 @@ const RSA: [&str; 2] = key_pair!("rsa1");
 const EC: [&str; 2] = key_pair!("ec");
 const ED: [&str; 2] = key_pair!("ed");
 
-/// What clients show.
+/// The kinds of credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Kind {
-    /// Nothing, to a gateway that asks nobody.
+    /// None, for a gateway without authentication.
     None,
     /// A token that is signed with a secret.
     Hs256,
@@ -72,18 +72,18 @@ impl Kind {
     }
 }
 
-/// What somebody shows, and what has a gateway believe it.
+/// A credential, and what a gateway verifies it with.
 pub(super) struct Credential {
-    /// Empty where nothing is shown. Not to be printed.
+    /// The credential; empty for none. Not to be printed.
     pub(super) shown: String,
-    /// What the gateway verifies with: the text of the one file that its settings name.
+    /// What the gateway verifies with: the contents of the only file that its settings name.
     pub(super) verifying: String,
     issuer: Option<IssuerConfig>,
     is_secret: bool,
 }
 
 impl Credential {
-    /// A new one.
+    /// Makes a new one.
     pub(super) fn of(kind: Kind) -> anyhow::Result<Self> {
         let issuer = IssuerConfig { issuer: ISSUER.to_owned(), ..IssuerConfig::default() };
         let by_pair = |[private, public]: [&str; 2]| {
@@ -121,8 +121,8 @@ impl Credential {
         }
     }
 
-    /// The settings of a gateway that reads what it verifies with from this file.
-    /// Tokens that were verified are not remembered, unless they come `again`.
+    /// The settings of a gateway that verifies with this file. It does not remember verified tokens, unless
+    /// they are to be shown `again`.
     pub(super) fn settings(&self, file: &Path, again: bool) -> AuthConfig {
         let mut settings = AuthConfig::default();
         if !again {

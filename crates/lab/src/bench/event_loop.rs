@@ -1,4 +1,4 @@
-//! The loop: opens seats, reads what is ready, ends what is over.
+//! The event loop: opens seats, reads sockets that are ready, and ends connections.
 
 use std::{
     collections::VecDeque,
@@ -19,14 +19,14 @@ use super::{
     sequence::SequenceChecker,
 };
 
-/// How often the loop looks at its orders when no socket is ready.
+/// How often the loop checks its commands when no socket is ready.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Edge-triggered and the same for a socket's whole life: an idle socket is
-/// writable once, and after that only when it was full.
+/// Edge-triggered, and constant for a socket's lifetime: an idle socket is reported writable once, and after
+/// that only when it was full.
 const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
-/// A thread's seats and everything it needs to fill and read them.
+/// A thread's seats, and everything it needs to open and read them.
 #[derive(Debug)]
 pub(super) struct EventLoop {
     poll: Poll,
@@ -140,8 +140,7 @@ impl EventLoop {
                 Outcome::JustOpened => self.on_open(seat),
                 Outcome::Over(end) => return self.end(seat, end),
             }
-            // A read that leaves room has emptied the socket: the next
-            // arrival is a new edge.
+            // A read that does not fill the buffer has emptied the socket: the next arrival is a new edge.
             if !more {
                 return;
             }
@@ -245,14 +244,14 @@ impl EventLoop {
         }
     }
 
-    /// Closes from this side: a close frame, no wait for the answer, and a
-    /// reset. A socket closed in order would keep its port for a minute, and
-    /// the kernel's search past such ports was measured as 100 ms handshakes.
+    /// Closes from this side: sends a close frame without waiting for the answer, and resets the connection. An
+    /// orderly close would keep the port in use for a minute, and the kernel's search for a free port among many
+    /// such ones was seen to delay handshakes by 100 ms.
     fn say_goodbye(&mut self, seat: usize) {
         let Some(mut connection) = self.connections[seat].take() else { return };
         if matches!(connection.stage, Stage::Open) {
             frame::write_masked(&mut connection.outgoing, frame::CLOSE, &1000u16.to_be_bytes());
-            // The server may be gone already, and there is nobody left to tell.
+            // The server may be gone already.
             connection.flush().ok();
         }
         SockRef::from(&connection.stream).set_linger(Some(Duration::ZERO)).ok();

@@ -1,8 +1,8 @@
 //! `bench events`: what it costs to bring events from one gateway to another, and how long it takes.
 //!
-//! Two gateways and a Redis are started for each turn. Events are published at the first one, as lines of one
-//! request, and one WebSocket at the second one follows their type: of a live type they go by pub/sub, of a
-//! durable one by the log.
+//! Each run starts two gateways and a Redis. Events are published at the first gateway, as lines of one
+//! request, and one WebSocket at the second gateway follows their type: live types travel over pub/sub,
+//! durable ones through the log.
 
 use std::{path::PathBuf, sync::Arc, sync::atomic::Ordering::Relaxed, thread, time::Duration};
 
@@ -25,57 +25,58 @@ use super::{
 };
 use crate::node::{Node, Start, find};
 
-/// A gateway answers within this, and Redis too.
+/// How long a gateway or Redis may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long opening may take.
+/// How long opening the connections may take.
 const OPEN_S: f64 = 30.0;
-/// After the last event, it is given up when nothing comes for so long.
+/// How long to wait without arrivals after the last event.
 const DRAIN_S: f64 = 3.0;
-/// So many symbols are there, that none is replaced by a newer one of its own as long as the client keeps up.
+/// There are so many symbols that no event is replaced by a newer one of its symbol, as long as the client
+/// keeps up.
 const SYMBOLS: u64 = 5_000;
-/// A rate is sustained if so much of it was published, ...
+/// A rate is sustained if at least this share of it was published, ...
 const PUBLISHED_MIN: f64 = 0.97;
-/// ...all of it came, and the last of it within so long after the last was published.
+/// ... all of it arrived, and the last event arrived within this time of being published.
 const BEHIND_S_MAX: f64 = 0.5;
-/// From one rate that is sustained to the next one that is tried.
+/// The factor from one sustained rate to the next one that is tried.
 const STEP: f64 = 1.5;
-/// No rate beyond this is tried.
+/// The greatest rate that is tried.
 const RATE_MAX: f64 = 400_000.0;
 
 /// Arguments of `bench events`.
 #[derive(Debug, Args)]
 pub(super) struct EventsArgs {
-    /// How events go from one gateway to the other [default: both, one after the other]
+    /// How events travel from one gateway to the other [default: both, one after the other]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "HOW")]
     deliver: Vec<Delivery>,
-    /// Events per second at which the lag is measured.
+    /// Events per second at which to measure the lag
     #[arg(long = "rate", value_delimiter = ',', default_values_t = [1_000.0, 5_000.0], value_parser = super::common::rate)]
     rates: Vec<f64>,
-    /// Seconds that are measured at each rate.
+    /// Seconds that are measured at each rate
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     duration: f64,
-    /// Seconds of publishing before, at each rate.
+    /// Seconds of publishing before that, at each rate
     #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     warmup: f64,
-    /// Do not look for the greatest rate without a loss.
+    /// Do not search for the greatest rate without losses
     #[arg(long)]
     no_limit: bool,
-    /// Seconds that each rate is held which is tried for that.
+    /// Seconds for which the search holds each rate
     #[arg(long, default_value_t = 4.0, value_parser = seconds)]
     step: f64,
-    /// The first of these, in events per second; each next one is half as much again.
+    /// Events per second at which the search begins; each further rate is half as much again
     #[arg(long, default_value_t = 10_000.0, value_parser = super::common::rate)]
     from: f64,
-    /// Length of a published event.
+    /// Length of a published event
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     payload_bytes: u32,
     /// The gateway's program [default: `zonewire` beside this one, or else on the PATH]
     #[arg(long, value_name = "FILE")]
     gateway: Option<PathBuf>,
-    /// The only core that both gateways run on, by `taskset`; run this program, and so Redis, on another one.
+    /// The only core for both gateways, set with `taskset`; run this program, and so Redis, on another one
     #[arg(long, value_name = "CORE")]
     gateway_core: Option<usize>,
-    /// A setting of the gateways; repeatable.
+    /// A setting of the gateways; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
     /// Write the report as JSON to FILE, or to standard output with `-`.
@@ -83,13 +84,13 @@ pub(super) struct EventsArgs {
     pub(super) json: Option<PathBuf>,
 }
 
-/// How events go from one gateway to the other.
+/// How events travel from one gateway to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Delivery {
-    /// By pub/sub.
+    /// Over pub/sub.
     Live,
-    /// By the log.
+    /// Through the log.
     Durable,
 }
 
@@ -101,7 +102,7 @@ impl Delivery {
         }
     }
 
-    /// A type that goes so unless it is set otherwise.
+    /// A type that is delivered this way by default.
     fn event(self) -> &'static str {
         match self {
             Self::Live => "ticker",
@@ -110,9 +111,9 @@ impl Delivery {
     }
 }
 
-/// Runs the measurement. Lost events are a result.
+/// Runs the measurement. Lost events are a result, not an error.
 pub(super) fn run(args: &EventsArgs) -> anyhow::Result<EventsReport> {
-    // What gateways write into their logs is read meanwhile.
+    // Reads the gateways' logs meanwhile.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let all = [Delivery::Live, Delivery::Durable];
     let deliveries = if args.deliver.is_empty() { all.to_vec() } else { args.deliver.clone() };
@@ -158,7 +159,7 @@ fn is_sustained(run: &EventsRun) -> bool {
     run.lost == 0 && run.published_per_s >= PUBLISHED_MIN * run.rate_per_s && run.behind_s <= BEHIND_S_MAX
 }
 
-/// Two gateways on a Redis of their own.
+/// Two gateways with a Redis of their own.
 struct Pair {
     delivery: Delivery,
     publisher: Node,
@@ -166,7 +167,7 @@ struct Pair {
     redis: RedisServer,
 }
 
-/// CPU time of all of them.
+/// CPU time of each of them.
 struct Cpu {
     publisher: f64,
     subscriber: f64,
@@ -266,7 +267,8 @@ impl Pair {
         })
     }
 
-    /// Waits until the second gateway hears the first one's live events; durable ones come by the log.
+    /// Waits until the second gateway receives the first one's live events; durable ones travel through the
+    /// log.
     async fn until_bridged(&self) -> anyhow::Result<()> {
         if self.delivery == Delivery::Durable {
             return Ok(());
@@ -292,15 +294,15 @@ impl Pair {
     }
 }
 
-/// CPU time of Redis, as it says itself.
+/// CPU time of Redis, by its own account.
 async fn redis_cpu_s(redis: &RedisServer) -> anyhow::Result<f64> {
     let Reply::Text(info) = redis.target.run(&["INFO", "cpu"]).await? else {
-        return Err(anyhow!("Redis does not say what it takes"));
+        return Err(anyhow!("Redis does not state its CPU time"));
     };
     Ok(used_cpu_s(&info))
 }
 
-/// In user space and in the kernel, without its children.
+/// CPU time in user space and in the kernel, without child processes.
 fn used_cpu_s(info: &str) -> f64 {
     let of = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
     of("used_cpu_sys:").unwrap_or_default() + of("used_cpu_user:").unwrap_or_default()
@@ -311,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_redis_takes_is_read_without_its_children() {
+    fn the_cpu_time_of_redis_is_read_without_its_children() {
         let info = "# CPU\r\nused_cpu_sys:1.5\r\nused_cpu_user:2.25\r\nused_cpu_sys_children:7\r\n";
         assert!((used_cpu_s(info) - 3.75).abs() < 1e-9);
     }

@@ -9,7 +9,7 @@ use super::{
     report::{NsEach, Percentiles, write_percentiles},
 };
 
-/// What `events` found.
+/// The results of `events`.
 #[derive(Debug, Serialize)]
 pub(super) struct EventsReport {
     /// `events`.
@@ -18,42 +18,43 @@ pub(super) struct EventsReport {
     pub(super) kinds: Vec<EventsOf>,
 }
 
-/// The same of one way in which events go.
+/// The results of one kind of delivery.
 #[derive(Debug, Serialize)]
 pub(super) struct EventsOf {
     pub(super) delivery: Delivery,
-    /// At each of the rates that were asked for.
+    /// At each requested rate.
     pub(super) at_rates: Vec<EventsRun>,
-    /// The greatest rate that was tried of which nothing was lost, and nothing waited.
+    /// The greatest rate tried at which nothing was lost or delayed.
     pub(super) sustained: Option<EventsRun>,
-    /// The first one of which something was; null where that was not looked for, or not found.
+    /// The first rate at which something was; null if that was not searched for, or not found.
     pub(super) first_beyond: Option<EventsRun>,
 }
 
-/// One rate.
+/// The results at one rate.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct EventsRun {
-    /// What was asked for.
+    /// The requested rate.
     pub(super) rate_per_s: f64,
     pub(super) published_per_s: f64,
     /// From the end of the warm-up to the last arrival.
     pub(super) deliveries_per_s: f64,
-    /// From the last publish, and its answer, to the last arrival.
+    /// From the last publish, once answered, to the last arrival.
     pub(super) behind_s: f64,
-    /// Of the whole run, the warm-up included.
+    /// Over the whole run, including the warm-up.
     pub(super) received: u64,
     pub(super) lost: u64,
     pub(super) doubled: u64,
     pub(super) reordered: u64,
-    /// How late an event was published, at worst.
+    /// The longest delay of a publish.
     pub(super) publish_late_us_max: f64,
-    /// From just before an event was written to the first gateway to the read at the second one's socket.
+    /// From just before an event was written to the first gateway until it was read at the second one's
+    /// socket.
     pub(super) lag_us: Option<Percentiles>,
-    /// CPU time of the first gateway...
+    /// CPU time of the first gateway, ...
     pub(super) publisher_cpu_us_per_event: Option<f64>,
-    /// ...of the second one...
+    /// ... of the second one, ...
     pub(super) subscriber_cpu_us_per_event: Option<f64>,
-    /// ...and of Redis, as it says itself.
+    /// ... and of Redis, by its own account.
     pub(super) redis_cpu_us_per_event: Option<f64>,
     pub(super) client_busy_ratio: f64,
 }
@@ -98,34 +99,34 @@ fn write_run(out: &mut fmt::Formatter<'_>, delivery: Delivery, what: &str, run: 
     )
 }
 
-/// What `registry` found.
+/// The results of `registry`.
 #[derive(Debug, Serialize)]
 pub(super) struct RegistryReport {
     /// `registry`.
     pub(super) kind: &'static str,
-    /// Records that there are.
+    /// How many records there are.
     pub(super) records: usize,
     /// Reads in this process, by one thread.
     pub(super) reads: Vec<NsEach>,
-    /// Updates per second that were asked for...
+    /// The requested updates per second, ...
     pub(super) updates_asked_per_s: f64,
-    /// ...and made.
+    /// ... and the actual ones.
     pub(super) updates_per_s: f64,
-    /// From an update until the log has what the record is by then.
+    /// From an update until the log has the record.
     pub(super) behind_us: Option<Percentiles>,
-    /// Entries that these updates became.
+    /// How many entries these updates became.
     pub(super) appended: u64,
-    /// CPU time of this process, which has the gateway in it, for each update.
+    /// CPU time of this process, which includes the gateway, per update.
     pub(super) cpu_us_per_update: f64,
-    /// Gateways that were apart.
+    /// How many gateways were cut off from Redis.
     pub(super) gateways: usize,
-    /// For so long.
+    /// For how long.
     pub(super) apart_s: f64,
-    /// Writings meanwhile, at all of them.
+    /// How many writes they accepted meanwhile.
     pub(super) written_apart: usize,
-    /// From when Redis could be reached again until all held the same; null where they never did.
+    /// From when Redis could be reached again until all gateways held the same; null if they never did.
     pub(super) converged_ms: Option<f64>,
-    /// Records then that were not what was written last.
+    /// How many records then differed from the last write.
     pub(super) wrong: usize,
 }
 

@@ -1,4 +1,4 @@
-//! `bench fanout`: everything published has to reach every subscriber.
+//! `bench fanout`: publishes messages that every subscriber must receive.
 
 use std::{sync::atomic::Ordering::Relaxed, thread, time::Duration};
 
@@ -17,10 +17,10 @@ use super::{
     watch::{Reading, drain, ready},
 };
 
-/// The measured part when neither a duration nor a number of messages is given.
+/// The length of the measured part if neither a duration nor a number of messages is given.
 const DURATION_S: f64 = 10.0;
 
-/// It ends at the latest here when only a number of messages is given.
+/// Its maximum if only a number of messages is given.
 const DURATION_S_MAX: f64 = 300.0;
 
 /// Arguments of `bench fanout`.
@@ -31,7 +31,7 @@ pub(super) struct FanoutArgs {
     /// Connections.
     #[arg(long, default_value_t = 100, value_parser = at_least_one)]
     subscribers: usize,
-    /// So many of them read nothing any more once they are open.
+    /// How many of them stop reading once they are open.
     #[arg(long, default_value_t = 0)]
     stalled: usize,
     /// Where to publish: `http://host:port/path` (one chunked NDJSON POST per
@@ -41,13 +41,13 @@ pub(super) struct FanoutArgs {
     /// Messages per second over all channels.
     #[arg(long, default_value_t = 20.0, value_parser = rate, conflicts_with = "flat_out")]
     rate: f64,
-    /// Publish as fast as the server takes it.
+    /// Publish as fast as the server accepts.
     #[arg(long)]
     flat_out: bool,
     /// Seconds of publishing that are measured [default: 10, or up to 300 with --messages].
     #[arg(long, value_parser = seconds)]
     duration: Option<f64>,
-    /// Stop after so many measured messages.
+    /// Stop after this many measured messages.
     #[arg(long)]
     messages: Option<u64>,
     /// Seconds of publishing before the measured part.
@@ -56,19 +56,19 @@ pub(super) struct FanoutArgs {
     /// Length of a published line.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     payload_bytes: u32,
-    /// How many keys the messages of a channel go round.
+    /// How many keys the messages of a channel use, in turn.
     #[arg(long, default_value_t = 1)]
     keys: u64,
     /// A subscriber is ready only after a frame with `"type":"subscribed"`.
     #[arg(long)]
     expect_subscribed: bool,
-    /// The whole opening may take so long.
+    /// How many seconds opening all connections may take.
     #[arg(long, default_value_t = 60.0, value_parser = seconds)]
     open_timeout: f64,
-    /// A rest between opening and publishing.
+    /// Seconds of pause between opening and publishing.
     #[arg(long, default_value_t = 0.5, value_parser = seconds)]
     settle: f64,
-    /// After the last publish, give up when nothing arrives for so long.
+    /// How many seconds to wait without arrivals after the last publish.
     #[arg(long, default_value_t = 5.0, value_parser = seconds)]
     drain: f64,
 }
@@ -96,7 +96,7 @@ pub(super) fn run(args: &FanoutArgs) -> anyhow::Result<FanoutReport> {
     thread::sleep(Duration::from_secs_f64(args.settle));
     let rss_open_bytes = common.server_pid.map(cpu::rss_bytes).transpose()?;
 
-    // Only now, since a server may cut a POST that stays silent.
+    // Connect only now, since a server may cut an idle POST.
     let publisher = Publisher::connect(&target, clock)?;
     let (start, published) = publish_and_drain(args, publisher, &readers, &client, &clock)?;
     let end = Reading::take(&client.progress, common.server_pid, &clock)?;
@@ -108,7 +108,7 @@ pub(super) fn run(args: &FanoutArgs) -> anyhow::Result<FanoutReport> {
     let sequences = tally.sequences(by_channel);
     let deliveries = end.deliveries - start.deliveries;
     let window_s = clock::seconds(last_ns.max(start.at_ns) - start.at_ns);
-    // The readings enclose the window, so that CPU time spent on it is all in.
+    // The readings enclose the window, so they include all CPU time spent on it.
     let read_s = clock::seconds(end.at_ns - start.at_ns);
     let cpu = start.server.zip(end.server).map(|(start, end)| end.since(start));
     let memory = ServerMemory { rss_before_bytes, rss_open_bytes, rss_end_bytes, ..ServerMemory::default() };
@@ -151,8 +151,8 @@ pub(super) fn run(args: &FanoutArgs) -> anyhow::Result<FanoutReport> {
     Ok(report)
 }
 
-/// Publishes, or waits while somebody else does, and then until nothing more
-/// is to come. Returns the reading at the start of the window.
+/// Publishes, or waits while somebody else does, then waits for the remaining messages. Returns the reading
+/// at the start of the window.
 fn publish_and_drain(
     args: &FanoutArgs,
     publisher: Option<Publisher>,
@@ -163,7 +163,7 @@ fn publish_and_drain(
     let Progress { measure_from_ns, .. } = &*client.progress;
     measure_from_ns.store(clock.now_ns() + nanos(args.warmup), Relaxed);
     let plan = args.publish_plan();
-    // Without a warm-up the reading comes first: else it would miss the first messages.
+    // Without a warm-up the reading must come first, or it would miss the first messages.
     let early = match args.warmup > 0.0 {
         true => None,
         false => Some(Reading::take(&client.progress, args.common.server_pid, clock)?),
@@ -195,7 +195,7 @@ fn publish_and_drain(
     Ok((start, Some(published)))
 }
 
-/// What the subscribers that read have to receive, by channel.
+/// How many messages the reading subscribers must receive in total.
 fn expected(readers: &[u64], published: &[u64]) -> u64 {
     readers.iter().zip(published).map(|(readers, published)| readers * published).sum()
 }

@@ -1,11 +1,11 @@
-//! WebSocket frames as a client sees them: unmasked in, masked out.
+//! WebSocket frames from a client's point of view: unmasked ones are read, masked ones written.
 
 use std::io::{self, Read};
 
-/// Longest frame accepted from a server.
+/// The longest frame that is accepted from a server.
 const FRAME_LEN_MAX: usize = 16 * 1024 * 1024;
 
-/// What one `read` call is offered at least.
+/// The least buffer space for one `read`.
 const READ_LEN: usize = 256 * 1024;
 
 pub(super) const CONTINUATION: u8 = 0x0;
@@ -23,7 +23,7 @@ pub(super) struct Frame<'a> {
     pub(super) payload: &'a [u8],
 }
 
-/// Why the bytes of a server are not a frame. The connection is of no use any more.
+/// Why a server's bytes are not a frame. The connection cannot be used any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum FrameError {
     #[error("masked server frame")]
@@ -36,8 +36,7 @@ pub(super) enum FrameError {
     TooLong,
 }
 
-/// Takes the frame at the front of `bytes`; returns it with its whole length.
-/// `None` until all of it is there.
+/// Returns the frame at the front of `bytes` with its whole length; `None` while it is incomplete.
 #[inline]
 pub(super) fn next_frame(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
@@ -93,11 +92,10 @@ pub(super) fn close_code(payload: &[u8]) -> u16 {
     payload.first_chunk::<2>().map_or(1005, |code| u16::from_be_bytes(*code))
 }
 
-/// One buffer that all the connections of a thread read into.
+/// A buffer into which all the connections of a thread read.
 ///
-/// What a connection has of an unfinished frame (its *carry*) is laid in front
-/// of the bytes that it reads next, so that frames always parse from one slice
-/// and a connection at rest between two frames holds no memory.
+/// The incomplete frame of a connection (its *carry*) is placed in front of the bytes that are read next, so
+/// that frames are always parsed from one slice and a connection without an incomplete frame holds no memory.
 #[derive(Debug)]
 pub(super) struct ReadBuffer {
     bytes: Vec<u8>,
@@ -109,8 +107,7 @@ impl ReadBuffer {
         Self { bytes: vec![0; READ_LEN * 2], filled: 0 }
     }
 
-    /// Reads once. The answer is the number of new bytes, with zero for the
-    /// end, and whether the source may have more.
+    /// Reads once. Returns the number of new bytes, zero at the end, and whether the source may have more.
     pub(super) fn fill(&mut self, carry: &mut Vec<u8>, source: &mut impl Read) -> io::Result<(usize, bool)> {
         if self.bytes.len() < carry.len() + READ_LEN {
             self.bytes.resize(carry.len() + READ_LEN, 0);
@@ -129,8 +126,8 @@ impl ReadBuffer {
     }
 }
 
-/// Keeps the unparsed end for the next read. It gives the memory back once a
-/// connection is between two frames after an unusually long one.
+/// Stores the incomplete end for the next read. If there is none after an unusually long frame, releases the
+/// memory.
 pub(super) fn keep(carry: &mut Vec<u8>, rest: &[u8]) {
     carry.extend_from_slice(rest);
     if rest.is_empty() && carry.capacity() > 4096 {
@@ -159,7 +156,7 @@ mod tests {
         out
     }
 
-    /// A source that hands out the given pieces, one per read.
+    /// A source that returns the given pieces, one per read.
     struct Pieces<'a>(std::collections::VecDeque<&'a [u8]>);
 
     impl Read for Pieces<'_> {
@@ -211,7 +208,7 @@ mod tests {
     #[test]
     fn frames_split_at_any_byte_are_the_same_frames() {
         let (wire, expected) = wire();
-        // Inside the long payload one split is like another.
+        // Within the long payload all splits are alike.
         for at in (0..=400).chain(wire.len() - 20..=wire.len()) {
             assert_eq!(parse_in_pieces(&[&wire[..at], &wire[at..]]), expected, "split at {at}");
         }
@@ -233,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_unmasks_to_what_was_meant() {
+    fn a_masked_frame_unmasks_to_its_payload() {
         for len in [0, 5, 125, 126, 70_000] {
             let payload = vec![7u8; len];
             let mut out = Vec::new();

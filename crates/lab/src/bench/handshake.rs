@@ -1,10 +1,10 @@
-//! The opening handshake by hand, so that no buffers outlive it.
+//! The opening handshake, written by hand so that its buffers do not outlive it.
 
 use tungstenite::handshake::{client::generate_key, derive_accept_key};
 
 use super::target::Endpoint;
 
-/// Longest response head read.
+/// The longest response head that is read.
 const HEAD_LEN_MAX: usize = 16 * 1024;
 
 /// A handshake that was sent and not answered yet.
@@ -13,8 +13,7 @@ pub(super) struct Handshake {
     key: String,
 }
 
-/// Why a response does not open the connection. The text is the reason under
-/// which a report counts it.
+/// Why a response does not open the connection. Reports count failures by these texts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HandshakeError {
     #[error("status {0}")]
@@ -41,8 +40,8 @@ impl Handshake {
         (Self { key }, request.into_bytes())
     }
 
-    /// Checks the response at the front of `bytes`: the length of its head,
-    /// or `None` until the head is complete.
+    /// Checks the response at the front of `bytes`. Returns the length of its head, or `None` while it is
+    /// incomplete.
     pub(super) fn check(&self, bytes: &[u8]) -> Result<Option<usize>, HandshakeError> {
         let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
             return if bytes.len() > HEAD_LEN_MAX { Err(HandshakeError::TooLong) } else { Ok(None) };
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_counts_only_when_it_is_whole() {
+    fn a_response_counts_only_when_complete() {
         let (handshake, _) = begin();
         let response = response(&handshake);
         for at in 0..response.len() {
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn other_answers_have_their_reason() {
+    fn other_answers_are_refused_with_a_reason() {
         let (handshake, _) = begin();
         let check = |text: &str| handshake.check(text.as_bytes());
         assert_eq!(check("HTTP/1.1 503 Busy\r\n\r\n"), Err(HandshakeError::Status(503)));

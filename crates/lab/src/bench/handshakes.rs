@@ -1,8 +1,8 @@
-//! `bench handshakes`: what it costs a gateway to find out who its clients are.
+//! `bench handshakes`: what it costs a gateway to identify its clients.
 //!
-//! Connections are opened and closed as fast as it goes, with each kind of credential in turn, against
-//! gateways that this program starts with the settings that go with it: a fresh one for each kind in each
-//! round, so that drift of the machine meets all kinds.
+//! Connections are opened and closed as fast as possible, with each kind of credential in turn, against
+//! gateways that this program starts with matching settings. Each kind gets a fresh gateway in each round, so
+//! that drift of the machine affects all kinds alike.
 
 use std::{
     path::{Path, PathBuf},
@@ -27,46 +27,47 @@ use super::{
 use crate::node::{Node, Start, find};
 use zonewire_kit::dir::TempDir;
 
-/// A gateway answers within this.
+/// How long a gateway may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Arguments of `bench handshakes`.
 #[derive(Debug, Args)]
 pub(super) struct HandshakesArgs {
-    /// What clients show [default: each kind in turn]
+    /// Which credentials clients show [default: each kind in turn]
     #[arg(long = "show", value_enum, value_delimiter = ',', value_name = "KIND")]
     kinds: Vec<Kind>,
-    /// Tokens are such as the gateway has verified before: clients come back. Else each is as good as new.
+    /// Show tokens that the gateway has verified before, as clients that reconnect do; otherwise it verifies
+    /// each as if it were new
     #[arg(long)]
     again: bool,
-    /// How often each kind has its turn.
+    /// How many rounds to measure
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
-    /// Seconds of opening and closing that are measured, in each turn.
+    /// Seconds of opening and closing that are measured, per kind and round
     #[arg(long, default_value_t = 5.0, value_parser = seconds)]
     duration: f64,
-    /// Seconds of it before, in each turn.
+    /// Seconds of it before that
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     warmup: f64,
-    /// Handshakes under way at once.
+    /// Handshakes in progress at once
     #[arg(long, default_value_t = 64, value_parser = at_least_one)]
     open_concurrency: usize,
-    /// A handshake without an answer for so many seconds has failed.
+    /// After how many seconds an unanswered handshake has failed
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     handshake_timeout: f64,
-    /// Event loop threads of the client.
+    /// Event loop threads of the client
     #[arg(long, default_value_t = 1, value_parser = at_least_one)]
     threads: usize,
-    /// What the clients ask for.
+    /// The path that clients connect to
     #[arg(long, default_value = "/ws", value_name = "PATH")]
     path: String,
     /// The gateway's program [default: `zonewire` beside this one, or else on the PATH]
     #[arg(long, value_name = "FILE")]
     gateway: Option<PathBuf>,
-    /// The only core that gateways run on, by `taskset`; run this program on another one. Else any.
+    /// The only core for gateways, set with `taskset`; run this program on another one [default: any]
     #[arg(long, value_name = "CORE")]
     gateway_core: Option<usize>,
-    /// A setting of the gateways; repeatable.
+    /// A setting of the gateways; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
     /// Write the report as JSON to FILE, or to standard output with `-`.
@@ -74,13 +75,13 @@ pub(super) struct HandshakesArgs {
     pub(super) json: Option<PathBuf>,
 }
 
-/// One turn of one kind.
+/// The result of one kind in one round.
 struct Turn {
     churned: Churned,
     tally: Tally,
 }
 
-/// Runs the measurement. Failed handshakes are a result, a credential that does not hold is an error.
+/// Runs the measurement. Failed handshakes are a result; a credential that the gateway refuses is an error.
 pub(super) fn run(args: &HandshakesArgs) -> anyhow::Result<HandshakesReport> {
     cpu::ensure_open_files(args.open_concurrency, None)?;
     let kinds = if args.kinds.is_empty() { Kind::ALL.to_vec() } else { args.kinds.clone() };
@@ -148,18 +149,18 @@ async fn measure(args: &HandshakesArgs, node: &Node, credential: &Credential) ->
     };
     let (warm, _tally) = churn(begin()?, pid, args.warmup, &clock)?;
     let (churned, tally) = churn(begin()?, pid, args.duration, &clock)?;
-    // A token that does not hold is told over the WebSocket: the handshake says nothing of it.
+    // A refused token is reported over the WebSocket, after the handshake.
     let opened = warm.opened + churned.opened;
     let (held, refused) = tokens(node).await?;
     let expected = if credential.shown.is_empty() { 0 } else { opened };
     ensure!(
         refused == 0 && held >= expected && (expected > 0 || held == 0),
-        "of {opened} connections {held} showed a token that holds, and {refused} one that does not"
+        "of {opened} connections {held} showed a valid token, and {refused} an invalid one"
     );
     Ok(Turn { churned, tally })
 }
 
-/// How many tokens and keys held, and how many did not, as the gateway says.
+/// How many tokens and keys the gateway accepted and refused, by its metrics.
 async fn tokens(node: &Node) -> anyhow::Result<(u64, u64)> {
     let asked = node.base.http()?.get(node.base.endpoint("metrics")).timeout(PATIENCE).send();
     let text = text_of(asked.await, &node.base).await?;
@@ -200,7 +201,7 @@ fn of_kind(kind: Kind, turns: Vec<Turn>) -> anyhow::Result<HandshakesOfKind> {
     })
 }
 
-/// `None` of nothing.
+/// The median; `None` of no values.
 pub(super) fn median(values: &mut [f64]) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

@@ -1,7 +1,9 @@
-//! `bench hostile`: what strangers can do to somebody else. A gateway is started; prices are published to it at a
-//! rate, and one client follows them: first in peace, then while each attack of `zonewire_kit::hostile` goes on.
+//! `bench hostile`: how attacks affect other clients. A gateway is started, prices are published to it at a
+//! rate, and one client follows them: first without an attack, then during each attack of
+//! `zonewire_kit::hostile`.
 //!
-//! Attacks run on a thread of their own. They take CPU time of the machine all the same, so give the gateway a core.
+//! Attacks run on a separate thread, but still take CPU time of the machine, so give the gateway a core of
+//! its own.
 
 use std::{
     fmt,
@@ -42,15 +44,16 @@ use super::{
 };
 use crate::node::{Node, Start, find};
 
-/// The zone of the client that does no harm.
+/// The zone of the well-behaved client.
 const ZONE: &str = "healthy";
-/// Where what must be the next price is no longer waited for.
+/// How long to wait for the next price.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often the gateway's memory is looked at.
+/// How often the gateway's memory is read.
 const LOOK: Duration = Duration::from_millis(20);
-/// More takes longer than a round may.
+/// A round with more would take too long.
 const MANY_MAX: u64 = 200_000;
-/// More would need more memory, or more open files, than most machines have; but for what comes one after the other.
+/// More at once would need more memory or open files than most machines have. This does not apply to the
+/// attack whose connections come one after the other.
 const MANY_TOGETHER_MAX: u64 = 10_000;
 const IN_TURN: &str = "half handshakes";
 
@@ -60,23 +63,23 @@ pub(super) struct HostileArgs {
     /// Only these attacks [default: each in turn]
     #[arg(long = "attack", value_delimiter = ',', value_name = "NAME")]
     attacks: Vec<String>,
-    /// Seconds that each of them goes on, to the end of its round, and those of peace before.
+    /// Seconds of each attack, extended to the end of its round, and of the phase without an attack before
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     duration: f64,
-    /// How many connections a round opens, or messages it sends, where it does a thing over and over; at most
-    /// 10,000, and of `half handshakes` alone 200,000.
+    /// How many connections a round opens, or messages it sends, if it repeats an action; at most 10,000, and
+    /// for `half handshakes` alone 200,000
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=MANY_MAX))]
     many: u64,
-    /// Prices a second that the client follows.
+    /// Prices per second that the client follows
     #[arg(long, default_value_t = 200.0, value_parser = rate)]
     rate: f64,
     /// The gateway's program [default: `zonewire` beside this one, or else on the PATH]
     #[arg(long, value_name = "FILE")]
     gateway: Option<PathBuf>,
-    /// The only core that the gateway runs on, by `taskset`; run this program on another one. Else any.
+    /// The only core for the gateway, set with `taskset`; run this program on another one [default: any]
     #[arg(long, value_name = "CORE")]
     gateway_core: Option<usize>,
-    /// A setting of the gateway; repeatable.
+    /// A setting of the gateway; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
     /// Write the report as JSON to FILE, or to standard output with `-`.
@@ -84,7 +87,7 @@ pub(super) struct HostileArgs {
     pub(super) json: Option<PathBuf>,
 }
 
-/// What `hostile` found.
+/// The results of `hostile`.
 #[derive(Debug, Serialize)]
 pub(super) struct HostileReport {
     /// `hostile`.
@@ -92,29 +95,29 @@ pub(super) struct HostileReport {
     duration_s: f64,
     many: u64,
     rate_per_s: f64,
-    /// Before all attacks.
+    /// The phase before all attacks.
     peace: Phase,
     attacks: Vec<Attacked>,
-    /// Prices that were accepted, ...
+    /// How many prices were accepted, ...
     published: u64,
-    /// ...and those that came, each in its place.
+    /// ... and how many arrived in order.
     received: u64,
     /// The gateway's resident memory before the first attack and after the last one.
     rss_before_bytes: u64,
     rss_end_bytes: u64,
 }
 
-/// What one client had of the gateway for a while.
+/// What the client and the memory showed during one phase.
 #[derive(Debug, Serialize)]
 struct Phase {
     seconds: f64,
-    /// From when a price was to be published to when it came.
+    /// From when a price was due to be published until it arrived.
     latency_us: Option<Percentiles>,
-    /// The most of the gateway's resident memory.
+    /// The peak of the gateway's resident memory.
     rss_peak_bytes: u64,
 }
 
-/// The same while somebody attacked.
+/// The same during an attack.
 #[derive(Debug, Serialize)]
 struct Attacked {
     name: &'static str,
@@ -130,7 +133,7 @@ struct Attacked {
 /// Runs the measurement.
 ///
 /// # Errors
-/// A price was lost, doubled or out of place; the gateway ended; or there is no such attack.
+/// A price was lost, doubled or out of order; the gateway ended; or an attack does not exist.
 pub(super) fn run(args: &HostileArgs) -> anyhow::Result<HostileReport> {
     let attacks = chosen(&args.attacks)?;
     let is_in_turn = attacks.iter().all(|attack| attack.name == IN_TURN);
@@ -158,7 +161,7 @@ pub(super) fn run(args: &HostileArgs) -> anyhow::Result<HostileReport> {
     })
 }
 
-/// Those that are named, or all.
+/// The named attacks, or all.
 fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Attack>> {
     let find = |name: &String| {
         let all = || ATTACKS.iter().map(|attack| attack.name).collect::<Vec<_>>().join(", ");
@@ -168,7 +171,7 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Attack>> {
     if names.is_empty() { Ok(ATTACKS.iter().collect()) } else { names.iter().map(find).collect() }
 }
 
-/// Nothing that is published may be replaced by what is newer: each price counts.
+/// No price may be replaced by a newer one, since each of them is checked.
 fn settings(args: &HostileArgs) -> Vec<String> {
     let own = SETTINGS.into_iter().chain(["channels.default_lane=every"]).map(str::to_owned);
     own.chain(args.settings.iter().cloned()).collect()
@@ -208,7 +211,8 @@ async fn measure(
     })
 }
 
-/// Attacks for a while, one round at least: rounds, cases, and what came back that must not.
+/// Repeats an attack for a while, at least one round. Returns rounds, cases, and what came back that must
+/// not.
 async fn rounds(
     attack: &Attack,
     target: Target,
@@ -225,14 +229,15 @@ async fn rounds(
     Ok((rounds, cases, None))
 }
 
-/// One who publishes, and one who follows.
+/// The publisher, and the client that follows.
 struct Healthy {
     clock: Clock,
     latency: Arc<Mutex<Histogram<u64>>>,
-    /// What is late by now is not made up for: a phase is told of its own delays alone.
+    /// Set when a phase begins: the publisher then drops its backlog, so that a phase shows only its own
+    /// delays.
     anew: Arc<AtomicBool>,
     stop: CancellationToken,
-    /// Each ends with how many prices it had.
+    /// Each task returns how many prices it handled.
     tasks: JoinSet<anyhow::Result<u64>>,
 }
 
@@ -241,20 +246,19 @@ impl Healthy {
         let (clock, stop, mut tasks) = (Clock::start(), CancellationToken::new(), JoinSet::new());
         let (latency, anew) = (Arc::new(Mutex::new(Histogram::new(3)?)), Arc::new(AtomicBool::new(false)));
         let mut to = KeepAlive::connect(gateway, clock).await?;
-        // For those who ask for the past of a zone.
+        // For attacks that read the zone's history.
         to.post("/api/zones/pjm/prices", r#"[{"key":"A","price":1},{"key":"B","price":2}]"#, StatusCode::OK)
             .await?;
         let stream = TcpStream::connect(gateway.address).await.context("cannot connect to the gateway")?;
         stream.set_nodelay(true)?;
         let url = format!("ws://{}/ws/market/{ZONE}", gateway.address);
-        let (socket, _answer) =
-            client_async(url, stream).await.context("the healthy client is not let in")?;
+        let (socket, _answer) = client_async(url, stream).await.context("the healthy client was refused")?;
         tasks.spawn(follow(socket, clock, Arc::clone(&latency)));
         tasks.spawn(publish(to, rate, clock, Arc::clone(&anew), stop.clone()));
         Ok(Self { clock, latency, anew, stop, tasks })
     }
 
-    /// What it had until a thread has come to its end, and what that thread says.
+    /// The phase that lasts until a thread has ended, and that thread's result.
     async fn phase<T>(&mut self, node: &mut Node, act: JoinHandle<T>) -> anyhow::Result<(Phase, T)> {
         let (began_ns, pid) = (self.clock.now_ns(), node.pid()?);
         let mut rss_peak_bytes = cpu::rss_bytes(pid)?;
@@ -274,7 +278,7 @@ impl Healthy {
         Ok((Phase { seconds: self.clock.seconds_since(began_ns), latency_us, rss_peak_bytes }, told))
     }
 
-    /// How many prices were published, and how many came, which must be all.
+    /// How many prices were published and how many arrived; these must be equal.
     async fn finish(mut self) -> anyhow::Result<(u64, u64)> {
         self.stop.cancel();
         let mut had = Vec::new();
@@ -282,12 +286,12 @@ impl Healthy {
             had.push(ended.context("the healthy client panicked")??);
         }
         let [one, other] = had[..] else { bail!("the healthy client did not end") };
-        ensure!(one == other, "{} prices were published, and {} came", one.max(other), one.min(other));
+        ensure!(one == other, "{} prices were published, and {} arrived", one.max(other), one.min(other));
         Ok((one, other))
     }
 }
 
-/// Publishes at a rate until it is stopped, and then one more, which says that it is the last.
+/// Publishes at a rate until stopped, then one more price that is marked as the last.
 async fn publish(
     mut to: KeepAlive,
     rate: f64,
@@ -312,7 +316,7 @@ async fn publish(
     }
 }
 
-/// Takes prices, each of which must be the next one, to the last.
+/// Receives prices, each of which must be the next one, up to the last.
 async fn follow(
     mut socket: WebSocketStream<TcpStream>,
     clock: Clock,
@@ -320,7 +324,7 @@ async fn follow(
 ) -> anyhow::Result<u64> {
     let mut had = 0;
     loop {
-        let message = time::timeout(PATIENCE, socket.next()).await.context("no price came")?;
+        let message = time::timeout(PATIENCE, socket.next()).await.context("no price arrived")?;
         let text = match message.context("the healthy client's connection ended")?? {
             Message::Text(text) => text,
             Message::Close(frame) => bail!("the healthy client was closed: {frame:?}"),
@@ -329,10 +333,10 @@ async fn follow(
         let told: Value = serde_json::from_str(&text).context("a message that is no JSON")?;
         match told["type"].as_str() {
             Some("price_update") => {}
-            Some("error" | "resync" | "missed") => bail!("the healthy client was told: {text}"),
+            Some("error" | "resync" | "missed") => bail!("the healthy client received: {text}"),
             _ => continue,
         }
-        ensure!(told["price"] == had + 1, "after price {had} came {text}");
+        ensure!(told["price"] == had + 1, "after price {had} arrived {text}");
         had += 1;
         let due_ns = told["due_ns"].as_u64().context("a price without its time")?;
         latency.lock().record(clock.now_ns().saturating_sub(due_ns))?;
@@ -343,7 +347,7 @@ async fn follow(
 }
 
 impl HostileReport {
-    /// Fails where something came back that must not.
+    /// Fails if something came back that must not.
     pub(super) fn verdict(&self) -> anyhow::Result<()> {
         let wrong: Vec<&str> = self.attacks.iter().filter_map(|attacked| attacked.wrong.as_deref()).collect();
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -375,7 +379,7 @@ impl fmt::Display for HostileReport {
         let (published, received) = (self.published, self.received);
         writeln!(
             out,
-            "{received} of {published} prices came, each in its place; memory {before:.1} MiB, {end:.1} after all"
+            "{received} of {published} prices arrived in order; memory {before:.1} MiB, {end:.1} after all"
         )
     }
 }

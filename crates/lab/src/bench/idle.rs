@@ -1,4 +1,4 @@
-//! `bench idle`: what a connection costs while nothing happens on it.
+//! `bench idle`: what a silent connection costs.
 
 use std::{sync::atomic::Ordering::Relaxed, thread, time::Duration};
 
@@ -13,7 +13,7 @@ use super::{
     report::{IdleReport, Percentiles, ServerMemory},
 };
 
-/// How often the main thread looks at the counters.
+/// How often the main thread reads the counters.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Arguments of `bench idle`.
@@ -24,10 +24,10 @@ pub(super) struct IdleArgs {
     /// Connections to hold.
     #[arg(long, default_value_t = 1000, value_parser = at_least_one)]
     connections: usize,
-    /// Seconds between the last handshake and the look at the server's memory.
+    /// Seconds between the last handshake and reading the server's memory.
     #[arg(long, default_value_t = 3.0, value_parser = seconds)]
     settle: f64,
-    /// The whole opening may take so long.
+    /// How many seconds opening all connections may take.
     #[arg(long, default_value_t = 120.0, value_parser = seconds)]
     open_timeout: f64,
 }

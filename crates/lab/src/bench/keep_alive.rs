@@ -1,4 +1,4 @@
-//! An HTTP connection that stays open from request to request.
+//! An HTTP connection that stays open between requests.
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
@@ -34,7 +34,7 @@ pub(super) struct Answered {
     pub(super) body: Bytes,
 }
 
-/// So many connections, which the gateways get in turn.
+/// Opens so many connections, spread over the gateways.
 pub(super) async fn connect_all(
     bases: &[Endpoint],
     count: usize,
@@ -60,13 +60,13 @@ impl KeepAlive {
             connected.with_context(|| format!("cannot connect to http://{}", base.host))?;
         let mut driver = JoinSet::new();
         driver.spawn(async {
-            // Whoever waits for an answer is told the same.
+            // The sender of a request gets the same error.
             drop(connection.await);
         });
         Ok(Self { base: base.clone(), clock, sender, _driver: driver })
     }
 
-    /// Posts JSON; any answer but `expected` is an error that shows it.
+    /// Posts JSON; an answer other than `expected` is an error that contains it.
     pub(super) async fn post(
         &mut self,
         path: &str,
@@ -79,7 +79,7 @@ impl KeepAlive {
         self.send(request.body(Full::new(json.into()))?, expected).await
     }
 
-    /// Gets what must be there.
+    /// Gets a resource that must exist.
     pub(super) async fn get(&mut self, path: &str) -> anyhow::Result<Answered> {
         let request = Request::get(format!("{}{path}", self.base.path)).header(HOST, &self.base.host);
         self.send(request.body(Full::default())?, StatusCode::OK).await

@@ -1,19 +1,17 @@
 //! `zonewire-bench`: a load generator for any WebSocket server.
 //!
-//! One epoll loop holds all the connections (`event_loop`), a second thread
-//! publishes (`publisher`), and the main thread only watches counters and
-//! decides when a phase is over. Nothing of this knows the gateway: the
-//! subscribers look for `"seq":` and `"sent_ns":` in whatever envelope the
-//! server puts around a published line, so that other servers, and the bare
-//! `limit-server`, are measured by the same code.
+//! One event loop holds all connections (`event_loop`), a second thread publishes (`publisher`), and the main
+//! thread only watches counters and decides when a phase is over. None of this knows the gateway: subscribers
+//! look for `"seq":` and `"sent_ns":` in whatever envelope the server puts around a published line, so that
+//! other servers, and the bare `limit-server`, are measured by the same code.
 //!
-//! Two subcommands do know it, `order-updates` and `order-throughput`: they
-//! place orders and tell of them over its HTTP interface (`keep_alive`). One
-//! more start gateways by themselves: `handshakes`, `hostile`, and `events`, which has two of them
-//! on a Redis. `registry` has its gateways in its own process, as who embeds one would.
+//! Two subcommands do know it, `order-updates` and `order-throughput`: they place orders and report on them
+//! over HTTP (`keep_alive`). Others start gateways themselves: `handshakes`, `hostile`, and `events`, which
+//! starts two of them on a Redis. `registry` runs its gateways in its own process, as a program does that
+//! embeds one.
 //!
-//! Every run ends by itself. Only loopback addresses are accepted, unless
-//! `--allow-remote` says that the machine at the other end is fair game.
+//! Every run ends by itself. Only loopback addresses are accepted, unless `--allow-remote` says that the
+//! other machine may be put under load.
 
 use clap::{Parser, Subcommand};
 
@@ -62,24 +60,24 @@ enum BenchCommand {
     Idle(idle::IdleArgs),
     /// Open and close connections over and over.
     Connect(connect::ConnectArgs),
-    /// Do so with each kind of token in turn, against gateways that are started for it, and measure what
-    /// finding out who a client is costs.
+    /// The same with each kind of token in turn, against gateways started for it; measure what it costs to
+    /// identify a client.
     Handshakes(handshakes::HandshakesArgs),
-    /// Measure how long it takes to find out who somebody is and what that one may do, in this process.
+    /// Measure how long it takes, in this process, to identify a client and to decide what it may do.
     Access(access::AccessArgs),
-    /// Publish events at one gateway and follow them at another one, both started for it; check loss, and measure
-    /// the lag, and what the gateways and Redis take for each.
+    /// Publish events at one gateway and follow them at another, both started for it; check loss, and measure
+    /// the lag and the CPU time of the gateways and Redis per event.
     Events(events::EventsArgs),
-    /// Measure how fast records are read in the gateway's own process, how far the log is behind what is written,
-    /// and how soon gateways that were apart hold the same.
+    /// Measure how fast records are read in the gateway's own process, how far the log lags behind writes,
+    /// and how soon gateways that were cut off from Redis hold the same.
     Registry(registry::RegistryArgs),
-    /// Attack a gateway that is started for it in each way that `docs/SECURITY.md` lists, and measure what another
-    /// client notices of it, and what memory the gateway takes.
+    /// Attack a gateway that is started for it in each way that `docs/SECURITY.md` lists; measure the effect
+    /// on another client, and the gateway's memory.
     Hostile(hostile::HostileArgs),
-    /// Post updates of orders to a gateway; check order and loss, and measure how soon each is on its
+    /// Post updates of orders to a gateway; check order and loss, and measure how soon each arrives on its
     /// order's socket.
     OrderUpdates(order_updates::OrderUpdatesArgs),
-    /// Place orders with a gateway as fast as it takes them, and measure how soon all have ended.
+    /// Place orders as fast as a gateway accepts them, and measure how soon all have ended.
     OrderThroughput(order_throughput::OrderThroughputArgs),
 }
 

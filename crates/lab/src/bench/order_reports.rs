@@ -6,57 +6,57 @@ use serde::Serialize;
 
 use super::report::{Percentiles, ServerCpu, ServerMemory, write_counts, write_memory, write_percentiles};
 
-/// What `order-updates` found.
+/// The results of `order-updates`.
 #[derive(Debug, Serialize)]
 pub(super) struct OrderUpdatesReport {
     /// `order-updates`.
     pub(super) kind: &'static str,
-    /// Where the sockets are, as given.
+    /// The addresses of the sockets, as given.
     pub(super) urls: Vec<String>,
     /// Where updates were posted.
     pub(super) post_urls: Vec<String>,
-    /// Each has one socket.
+    /// Each order has one socket.
     pub(super) orders: usize,
     /// HTTP connections that posted.
     pub(super) connections: usize,
-    /// Updates per second that were asked for.
+    /// The requested updates per second.
     pub(super) rate_per_s: f64,
     pub(super) payload_bytes: usize,
     /// From the first connect until every socket was subscribed.
     pub(super) open_s: f64,
-    /// Updates posted and accepted in the measured part.
+    /// Updates that were posted and accepted in the measured part.
     pub(super) updates: u64,
     pub(super) updates_per_s: f64,
-    /// How late an update was posted, at worst. Beyond tens of milliseconds
-    /// the answers took longer than a connection has between two updates.
+    /// The longest delay of a post. More than tens of milliseconds mean that answers took longer than the
+    /// interval between two updates of a connection.
     pub(super) post_late_us_max: f64,
     /// From the end of the warm-up to the last arrival.
     pub(super) window_s: f64,
     /// Updates that arrived in the window.
     pub(super) deliveries: u64,
-    /// Updates of the whole run, the warm-up included: arrived...
+    /// Updates of the whole run, including the warm-up, that arrived, ...
     pub(super) received: u64,
-    /// ...and accepted.
+    /// ... and that were accepted.
     pub(super) expected: u64,
-    /// Accepted, and never arrived.
+    /// Accepted, but never arrived.
     pub(super) lost: u64,
-    /// Arrived again.
+    /// Arrived more than once.
     pub(super) doubled: u64,
-    /// Arrived behind a later one of the same order.
+    /// Arrived after a later one of the same order.
     pub(super) reordered: u64,
     /// Updates sent before this run began.
     pub(super) stale: u64,
     /// Frames without an update: greeting, subscription, heartbeat.
     pub(super) other_frames: u64,
-    /// Connections that sent what is not a frame.
+    /// Connections that sent something that is not a frame.
     pub(super) broken_frames: u64,
-    /// Connections that the server ended; 1006 is without a close frame.
+    /// Connections that the server ended; 1006 means without a close frame.
     pub(super) closed_by_code: BTreeMap<u16, u64>,
     /// From just before the request was written to the arrival on the socket.
     pub(super) latency_us: Option<Percentiles>,
-    /// From the answer to the arrival; zero for what arrived first.
+    /// From the answer to the arrival; zero if the arrival was first.
     pub(super) after_answer_us: Option<Percentiles>,
-    /// The part of the updates that arrived before their answer.
+    /// The share of updates that arrived before their answer.
     pub(super) before_answer_ratio: Option<f64>,
     /// From just before the request was written to its answer.
     pub(super) answer_us: Option<Percentiles>,
@@ -64,11 +64,11 @@ pub(super) struct OrderUpdatesReport {
     pub(super) server: ServerCpu,
     #[serde(flatten)]
     pub(super) memory: ServerMemory,
-    /// CPU time of this process over the window, which has two busy threads.
+    /// CPU time of this process, which has two busy threads, relative to the window.
     pub(super) client_busy_ratio: f64,
 }
 
-/// What `order-throughput` found.
+/// The results of `order-throughput`.
 #[derive(Debug, Serialize)]
 pub(super) struct OrderThroughputReport {
     /// `order-throughput`.
@@ -86,7 +86,7 @@ pub(super) struct OrderThroughputReport {
     pub(super) orders_per_s: f64,
     /// Accepted, over the time of placing.
     pub(super) placed: Stage,
-    /// Claimed by a worker; more than orders where some were tried again.
+    /// Claims by workers; more than orders if some were retried.
     pub(super) runs: Stage,
     /// Updates written.
     pub(super) updates: Stage,
@@ -94,20 +94,20 @@ pub(super) struct OrderThroughputReport {
     pub(super) confirmed: u64,
     pub(super) failed: u64,
     pub(super) retried: u64,
-    /// Had not ended when the time was over.
+    /// Orders that had not ended when the time was over.
     pub(super) unfinished: u64,
     /// From just before an order was sent until it was accepted.
     pub(super) answer_us: Option<Percentiles>,
-    /// How often the gateways were asked for their counters after the last order was accepted.
+    /// How often the gateways' counters were read after the last order was accepted.
     pub(super) stats_asked: u64,
     pub(super) server_cpu_s: Option<f64>,
     pub(super) server_cpu_us_per_order: Option<f64>,
-    /// One is one core.
+    /// 1 means one core.
     pub(super) server_busy_ratio: Option<f64>,
     pub(super) client_busy_ratio: f64,
 }
 
-/// How many passed one stage of their way, and how fast.
+/// How many orders passed a stage, and how fast.
 #[derive(Debug, Serialize)]
 pub(super) struct Stage {
     pub(super) count: u64,

@@ -1,7 +1,7 @@
-//! `bench order-throughput`: orders placed as fast as they are taken, until the last has ended.
+//! `bench order-throughput`: places orders as fast as they are accepted, until the last has ended.
 //!
-//! Nothing follows an order: the gateway's own counters say how many have
-//! ended, since a socket or a request for each order would be most of the load.
+//! Nothing follows an order. The gateway's counters say how many have ended, since a socket or a request for
+//! each order would be most of the load.
 
 use std::{
     sync::{
@@ -32,7 +32,7 @@ use zonewire::client::block_on;
 /// How often the gateways are asked how many orders have ended.
 const ASK_EVERY: Duration = Duration::from_millis(10);
 
-/// Every order is this one.
+/// The body of every order.
 const ORDER: &str = r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1.5,"slippage":1}"#;
 
 /// Arguments of `bench order-throughput`.
@@ -46,22 +46,22 @@ pub(super) struct OrderThroughputArgs {
     /// HTTP connections that place them, one request at a time on each.
     #[arg(long, default_value_t = 64, value_parser = at_least_one)]
     connections: usize,
-    /// Give up when not all orders have ended so many seconds after the first was placed.
+    /// Give up if not all orders have ended so many seconds after the first was placed.
     #[arg(long, default_value_t = 120.0, value_parser = seconds)]
     timeout: f64,
 }
 
-/// What was seen at the end.
+/// The last reading.
 #[derive(Debug)]
 struct Seen {
     /// Summed over the gateways.
     counts: OrderCounts,
     at_ns: u64,
-    /// Requests for `/ws/stats` in between.
+    /// How many requests for `/ws/stats` were made.
     asked: u64,
 }
 
-/// Runs the measurement. Orders that did not end are a result, one that was refused is an error.
+/// Runs the measurement. Orders that did not end are a result; a refused order is an error.
 pub(super) fn run(args: &OrderThroughputArgs) -> anyhow::Result<OrderThroughputReport> {
     let common = &args.common;
     let width = args.connections.min(usize::try_from(args.orders).unwrap_or(usize::MAX));
@@ -79,7 +79,7 @@ pub(super) fn run(args: &OrderThroughputArgs) -> anyhow::Result<OrderThroughputR
         let limit = Duration::from_secs_f64(args.timeout);
         let answer_ns = time::timeout(limit, place(lanes, args.orders, clock))
             .await
-            .with_context(|| format!("not all orders were taken within {} s", args.timeout))??;
+            .with_context(|| format!("not all orders were accepted within {} s", args.timeout))??;
         let placed_s = clock.seconds_since(started_ns);
         let ended_by = |counts: &OrderCounts| ended(counts).saturating_sub(ended(&before)) >= args.orders;
         let seen = until(&mut desks, ended_by, started_ns, args.timeout, clock).await?;
@@ -87,7 +87,7 @@ pub(super) fn run(args: &OrderThroughputArgs) -> anyhow::Result<OrderThroughputR
 
         let server = common.server_pid.map(CpuTime::of).transpose()?;
         let server_s = server_before.zip(server).map(|(before, after)| after.since(before).total_s());
-        // The readings enclose the window, so that CPU time spent on it is all in.
+        // The readings enclose the window, so they include all CPU time spent on it.
         let read_s = clock.seconds_since(started_ns);
         let own_s = CpuTime::own()?.since(own_before).total_s();
         let since = |of: fn(&OrderCounts) -> u64| of(&seen.counts).saturating_sub(of(&before));
@@ -118,7 +118,7 @@ pub(super) fn run(args: &OrderThroughputArgs) -> anyhow::Result<OrderThroughputR
     })
 }
 
-/// Places `orders` on all connections at once; how long each answer took.
+/// Places `orders` over all connections at once. Returns how long each answer took.
 async fn place(lanes: Vec<KeepAlive>, orders: u64, clock: Clock) -> anyhow::Result<Histogram<u64>> {
     let begun = Arc::new(AtomicU64::new(0));
     let mut placing = JoinSet::new();
@@ -141,7 +141,7 @@ async fn place(lanes: Vec<KeepAlive>, orders: u64, clock: Clock) -> anyhow::Resu
     Ok(all)
 }
 
-/// Asks until `enough`, or for `limit_s` since the start.
+/// Reads the counters until `enough`, or for `limit_s` since the start.
 async fn until(
     desks: &mut [KeepAlive],
     enough: impl Fn(&OrderCounts) -> bool,

@@ -1,8 +1,7 @@
 //! `bench order-updates`: updates posted for many orders, each followed by a socket of its own.
 //!
-//! An order belongs to one HTTP connection, on which one request is under way
-//! at a time: so its updates are posted in order, and a wrong order on the
-//! socket is the server's doing.
+//! Each order belongs to one HTTP connection, which has one request in progress at a time. So the updates of
+//! an order are posted in order, and a wrong order on its socket is the server's fault.
 
 use std::{
     collections::HashMap,
@@ -35,7 +34,7 @@ use super::{
 };
 use zonewire::client::block_on;
 
-/// Updates of one run: what is kept of each is 48 bytes.
+/// The most updates of a run; each takes 48 bytes here.
 const UPDATES_MAX: f64 = 10_000_000.0;
 
 /// Arguments of `bench order-updates`.
@@ -43,13 +42,13 @@ const UPDATES_MAX: f64 = 10_000_000.0;
 pub(super) struct OrderUpdatesArgs {
     #[command(flatten)]
     pub(super) common: GatewayArgs,
-    /// Where to post, when not where the sockets are: http://host:port; repeatable.
+    /// Where to post, if not where the sockets are: http://host:port; repeatable.
     #[arg(long = "post-url", value_name = "URL")]
     post_urls: Vec<String>,
     /// Orders, each with a socket.
     #[arg(long, default_value_t = 1000, value_parser = at_least_one)]
     orders: usize,
-    /// Updates per second over all orders, which take turns.
+    /// Updates per second over all orders, in turn.
     #[arg(long, default_value_t = 1000.0, value_parser = rate)]
     rate: f64,
     /// Seconds of posting that are measured.
@@ -67,13 +66,13 @@ pub(super) struct OrderUpdatesArgs {
     /// Handshakes under way at once.
     #[arg(long, default_value_t = 64, value_parser = at_least_one)]
     open_concurrency: usize,
-    /// The whole opening may take so long.
+    /// How many seconds opening all connections may take.
     #[arg(long, default_value_t = 60.0, value_parser = seconds)]
     open_timeout: f64,
-    /// A rest between opening and posting.
+    /// Seconds of pause between opening and posting.
     #[arg(long, default_value_t = 0.5, value_parser = seconds)]
     settle: f64,
-    /// After the last answer, give up when nothing arrives for so long.
+    /// How many seconds to wait without arrivals after the last answer.
     #[arg(long, default_value_t = 5.0, value_parser = seconds)]
     drain: f64,
 }
@@ -90,14 +89,14 @@ struct PostPlan {
     ends_ns: u64,
 }
 
-/// What one connection, or all of them, posted.
+/// What one connection posted, or all of them.
 #[derive(Debug, Default)]
 struct Posted {
-    /// By order, the warm-up included; every one was accepted.
+    /// By order, including the warm-up; all of these were accepted.
     by_order: Vec<u64>,
-    /// Of the measured updates: when each was sent (no two at the same time) and when its answer arrived.
+    /// Of the measured updates: when each was sent (all times differ) and when its answer arrived.
     answered: Vec<(u64, u64)>,
-    /// How late an update was sent, at worst.
+    /// The longest delay of an update.
     late_ns_max: u64,
 }
 
@@ -112,7 +111,7 @@ pub(super) fn run(args: &OrderUpdatesArgs) -> anyhow::Result<OrderUpdatesReport>
         true => sockets.clone(),
         false => common.resolve(&args.post_urls)?,
     };
-    // New ones: nothing is kept of them, and nobody else tells of them.
+    // New orders, of which nothing is stored and which nobody else updates.
     let orders: Arc<[Uuid]> = (0..args.orders).map(|_| Uuid::new_v4()).collect();
     let seats = orders.iter().enumerate().map(|(channel, order)| Seat {
         endpoint: Arc::new(sockets[channel % sockets.len()].at(&format!("/ws/orders/{order}"))),
@@ -147,7 +146,7 @@ pub(super) fn run(args: &OrderUpdatesArgs) -> anyhow::Result<OrderUpdatesReport>
 
     let counts = tally.sequences(Some(&posted.by_order));
     let window_s = clock::seconds(last_ns.max(start.at_ns) - start.at_ns);
-    // The readings enclose the window, so that CPU time spent on it is all in.
+    // The readings enclose the window, so they include all CPU time spent on it.
     let read_s = clock::seconds(end.at_ns - start.at_ns);
     let deliveries = end.deliveries - start.deliveries;
     let cpu = start.server.zip(end.server).map(|(start, end)| end.since(start));
@@ -187,8 +186,8 @@ pub(super) fn run(args: &OrderUpdatesArgs) -> anyhow::Result<OrderUpdatesReport>
     })
 }
 
-/// Posts to the end of the plan, and then waits until nothing more is to come.
-/// Returns the reading at the start of the window.
+/// Posts to the end of the plan, then waits for the remaining updates. Returns the reading at the start of
+/// the window.
 fn post_and_drain(
     args: &OrderUpdatesArgs,
     bases: &[Endpoint],
@@ -210,7 +209,7 @@ fn post_and_drain(
         };
         measure_from_ns.store(plan.measured_from_ns, Relaxed);
         let reading = async {
-            // Without a warm-up at once: else it would miss the first updates.
+            // Without a warm-up the reading must come first, or it would miss the first updates.
             if args.warmup > 0.0 {
                 time::sleep(Duration::from_secs_f64(args.warmup)).await;
             }
@@ -222,7 +221,7 @@ fn post_and_drain(
     Ok(measured)
 }
 
-/// Posts on all connections at once.
+/// Posts over all connections at once.
 async fn post(lanes: Vec<KeepAlive>, plan: PostPlan, clock: Clock) -> anyhow::Result<Posted> {
     let width = lanes.len();
     let mut all = Posted { by_order: vec![0; plan.orders.len()], ..Posted::default() };
@@ -246,14 +245,14 @@ async fn post(lanes: Vec<KeepAlive>, plan: PostPlan, clock: Clock) -> anyhow::Re
     Ok(all)
 }
 
-/// One connection and its orders: each `width`th from `place` on.
+/// One connection and its orders: every `width`th from `place` on.
 #[derive(Debug)]
 struct Lane {
     connection: KeepAlive,
     place: usize,
     width: usize,
     plan: PostPlan,
-    /// Of all lanes, so that a sending time names an update.
+    /// Shared by all lanes, so that the send time identifies an update.
     last_sent_ns: Arc<AtomicU64>,
     clock: Clock,
 }
@@ -268,8 +267,7 @@ impl Lane {
                 let nth = seq as f64 * orders.len() as f64 + *place as f64;
                 let due_ns = started_ns + nanos(nth / rate);
                 self.sleep_until(due_ns.min(ends_ns)).await;
-                // By the clock too: a server that takes less than the rate must
-                // not stretch the run.
+                // The clock decides too: a server that is slower than the rate must not prolong the run.
                 let sent_ns = self.stamp();
                 if due_ns.max(sent_ns) >= ends_ns {
                     return Ok(posted);
@@ -295,7 +293,7 @@ impl Lane {
         }
     }
 
-    /// The time, and later than any before. All lanes are on one thread.
+    /// The time, but later than any previous one. All lanes run on one thread.
     fn stamp(&self) -> u64 {
         let now_ns = self.clock.now_ns().max(self.last_sent_ns.load(Relaxed) + 1);
         self.last_sent_ns.store(now_ns, Relaxed);
@@ -303,20 +301,20 @@ impl Lane {
     }
 }
 
-/// How updates arrived, beside how they were answered.
+/// The arrivals of updates compared with their answers.
 #[derive(Debug)]
 struct Compared {
     /// From sending to the answer.
     answer_ns: Histogram<u64>,
-    /// From the answer to the arrival; zero for what arrived first.
+    /// From the answer to the arrival; zero if the arrival was first.
     after_answer_ns: Histogram<u64>,
-    /// The part that arrived before its answer.
+    /// The share that arrived before its answer.
     before_answer_ratio: Option<f64>,
 }
 
-/// Both lists hold the sending time, which names an update, and another.
+/// In both lists the first number is the send time, which identifies an update.
 fn compare(answered: &[(u64, u64)], arrivals: &[(u64, u64)]) -> Compared {
-    // Here zero is a value of its own: most updates arrive before their answer.
+    // Here zero is a valid value: most updates arrive before their answer.
     let exact = Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("the bounds are valid");
     let (mut answer_ns, mut after_answer_ns, mut before) = (histogram(), exact, 0);
     for (sent_ns, at_ns) in answered {
@@ -342,7 +340,8 @@ mod tests {
     fn arrivals_are_compared_with_the_answers_of_the_same_updates() {
         let ms = |ms: u64| ms * 1_000_000;
         let answered = [(ms(1), ms(5)), (ms(2), ms(4)), (ms(3), ms(6))];
-        // The second before its answer, the third lost, and one of the warm-up.
+        // The second one arrives before its answer, the third is lost, and the first list entry is from the
+        // warm-up.
         let arrivals = [(ms(0), ms(1)), (ms(1), ms(8)), (ms(2), ms(3))];
         let compared = compare(&answered, &arrivals);
         assert_eq!((compared.answer_ns.len(), compared.after_answer_ns.len()), (3, 2));

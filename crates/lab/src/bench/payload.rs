@@ -1,12 +1,11 @@
-//! The published line, and finding its numbers again in what a server sends.
+//! Writes the published lines, and finds their numbers in what a server sends.
 
 use std::fmt::Write as _;
 
 use memchr::memmem::Finder;
 
-/// Writes `{"key":..,"price":1.5,"seq":..,"sent_ns":..,"pad":".."}` without a
-/// newline, filled up to exactly `len` bytes; longer only when the fields
-/// alone are.
+/// Writes `{"key":..,"price":1.5,"seq":..,"sent_ns":..,"pad":".."}` without a newline, padded to exactly
+/// `len` bytes; longer only if the fields alone are.
 pub(super) fn write_line(out: &mut String, key: &str, seq: u64, sent_ns: u64, len: usize) {
     let start = out.len();
     write!(out, r#"{{"key":"{key}","price":1.5,"seq":{seq},"sent_ns":{sent_ns},"pad":""#)
@@ -14,7 +13,7 @@ pub(super) fn write_line(out: &mut String, key: &str, seq: u64, sent_ns: u64, le
     fill(out, start + len);
 }
 
-/// Writes an event, which may be a ticker or a trade, with the same two numbers, filled up in the same way.
+/// Writes an event, valid as a ticker and as a trade, with the same two numbers and padding.
 pub(super) fn write_event(out: &mut String, symbol: &str, seq: u64, sent_ns: u64, len: usize) {
     let start = out.len();
     let symbol = symbol.to_ascii_uppercase();
@@ -24,8 +23,8 @@ pub(super) fn write_event(out: &mut String, symbol: &str, seq: u64, sent_ns: u64
     fill(out, start + len);
 }
 
-/// Writes an order's update with the same two numbers, filled up in the same
-/// way. As often as one likes: an order may tell that it is routing again and again.
+/// Writes an order's update with the same two numbers and padding. It may be repeated, since an order may
+/// report `routing` any number of times.
 pub(super) fn write_update(out: &mut String, seq: u64, sent_ns: u64, len: usize) {
     let start = out.len();
     let head = r#"{"type":"routing","progress":10,"message":"bench""#;
@@ -34,7 +33,7 @@ pub(super) fn write_update(out: &mut String, seq: u64, sent_ns: u64, len: usize)
     fill(out, start + len);
 }
 
-/// Ends an object in an open text so that all of `out` has the length `end`.
+/// Ends an object with an open text so that `out` has the length `end`.
 fn fill(out: &mut String, end: usize) {
     let tail = r#""}"#;
     let fill = end.saturating_sub(out.len() + tail.len());
@@ -42,13 +41,13 @@ fn fill(out: &mut String, end: usize) {
     out.push_str(tail);
 }
 
-/// The key of a message when there are `keys` of them.
+/// The key of a message if there are `keys` of them.
 pub(super) fn key_of(seq: u64, keys: u64) -> String {
     if keys <= 1 { "bench".to_owned() } else { format!("k{}", seq % keys) }
 }
 
-/// Finds our numbers by a plain byte search: the envelope around them, the
-/// order of the fields, and spaces after a colon are the server's business.
+/// Finds our numbers by a plain byte search, so that the envelope, the order of fields, and spaces after a
+/// colon are up to the server.
 #[derive(Debug)]
 pub(super) struct Scanner {
     seq: Finder<'static>,
@@ -65,8 +64,8 @@ impl Scanner {
         }
     }
 
-    /// Each message in a frame as `(seq, sent_ns)`; a server may put several
-    /// into one. A message without a time has the time zero.
+    /// The messages in a frame as `(seq, sent_ns)`; a server may put several into one frame. A message
+    /// without a time has the time zero.
     #[inline]
     pub(super) fn messages<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = (u64, u64)> + 'a {
         let mut times = self.sent_ns.find_iter(text);
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_go_round() {
+    fn keys_are_used_in_turn() {
         assert_eq!(key_of(7, 1), "bench");
         assert_eq!(key_of(7, 3), "k1");
     }

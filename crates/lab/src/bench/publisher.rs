@@ -1,7 +1,7 @@
-//! Publishes the lines, at a rate or as fast as the server takes them.
+//! Publishes the lines, at a rate or as fast as the server accepts them.
 //!
-//! Flat out there is no queue on this side: a `write` that blocks is the
-//! server's back-pressure, and the publisher waits with it.
+//! Without a rate there is no queue on this side: a `write` that blocks is the server's back-pressure, and
+//! the publisher waits with it.
 
 use std::{
     io::{self, Read, Write},
@@ -19,40 +19,40 @@ use super::{
     target::{Endpoint, PublishTarget},
 };
 
-/// A server that takes no byte, or answers nothing, for so long ends the run.
+/// A server that accepts no byte, or does not answer, for so long ends the run.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Body bytes of an answer that go into the report.
+/// How many bytes of an answer's body go into the report.
 pub(super) const ANSWER_LEN_MAX: usize = 512;
 
 /// What to publish, and when.
 #[derive(Debug, Clone)]
 pub(super) struct PublishPlan {
-    /// Messages per second over all channels; `None` is flat out.
+    /// Messages per second over all channels; `None` means as fast as possible.
     pub(super) rate: Option<f64>,
     pub(super) payload_len: usize,
     pub(super) keys: u64,
-    /// Publishing goes on so long before the measured part begins.
+    /// How long to publish before the measured part begins.
     pub(super) warmup_s: f64,
-    /// The measured part ends after so long...
+    /// The measured part ends after this time ...
     pub(super) duration_s: f64,
-    /// ...or after so many messages, if that is sooner.
+    /// ... or after so many messages, whichever is first.
     pub(super) messages: Option<u64>,
-    /// Writes a line: its key, its sequence number, when it is sent, and its length.
+    /// Writes a line from its key, its sequence number, its send time, and its length.
     pub(super) write: fn(&mut String, &str, u64, u64, usize),
 }
 
 /// What was published.
 #[derive(Debug, Default)]
 pub(super) struct Published {
-    /// By channel, the warm-up included.
+    /// By channel, including the warm-up.
     pub(super) by_channel: Vec<u64>,
-    /// In the measured part.
+    /// Messages in the measured part.
     pub(super) measured: u64,
     pub(super) measured_s: f64,
-    /// How late a message at a rate went out, at worst.
+    /// The longest delay of a message at a rate.
     pub(super) late_ns_max: u64,
-    /// What the server said at the end of each `POST`.
+    /// The server's answer at the end of each `POST`.
     pub(super) answers: Vec<Answer>,
 }
 
@@ -63,14 +63,14 @@ pub(super) struct Answer {
     pub(super) body: String,
 }
 
-/// An open way to the server.
+/// An open connection for publishing.
 #[derive(Debug)]
 enum Pipe {
     Post(TcpStream),
     Lines(TcpStream),
 }
 
-/// The pipes of a run, open and idle.
+/// The connections of a run, open and idle.
 #[derive(Debug)]
 pub(super) struct Publisher {
     pipes: Vec<Pipe>,
@@ -78,8 +78,8 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// Connects, so that a wrong address fails before anything is measured.
-    /// `None` when somebody else publishes.
+    /// Connects, so that a wrong address fails before anything is measured. `None` if somebody else
+    /// publishes.
     pub(super) fn connect(target: &PublishTarget, clock: Clock) -> anyhow::Result<Option<Self>> {
         let pipes = match target {
             PublishTarget::None => return Ok(None),
@@ -89,8 +89,8 @@ impl Publisher {
         Ok(Some(Self { pipes, clock }))
     }
 
-    /// Publishes to the end of the plan and closes the pipes. Sequence numbers
-    /// count from zero in each channel; channels take turns.
+    /// Publishes to the end of the plan and closes the connections. Sequence numbers count from zero in each
+    /// channel; channels take turns.
     pub(super) fn run(mut self, plan: &PublishPlan) -> anyhow::Result<Published> {
         let channels = self.pipes.len();
         let mut published = Published { by_channel: vec![0; channels], ..Published::default() };
@@ -105,8 +105,7 @@ impl Publisher {
             };
             self.sleep_until(due_ns.min(ends_ns));
             let now_ns = self.clock.now_ns();
-            // By the clock too: a server that takes less than the rate must
-            // not stretch the run.
+            // The clock decides too: a server that is slower than the rate must not prolong the run.
             let is_enough = plan.messages.is_some_and(|messages| published.measured >= messages);
             if is_enough || due_ns.max(now_ns) >= ends_ns {
                 break;
@@ -168,7 +167,7 @@ impl Pipe {
         stream.write_all(wire).map_err(|error| self.explain(error))
     }
 
-    /// Ends the pipe; a `POST` has an answer, and any but success is an error.
+    /// Ends the connection; a `POST` has an answer, and any but success is an error.
     fn finish(self) -> anyhow::Result<Option<Answer>> {
         let Self::Post(mut stream) = self else { return Ok(None) };
         stream.write_all(b"0\r\n\r\n").context("cannot end the POST")?;
@@ -179,10 +178,10 @@ impl Pipe {
         Ok(Some(answer))
     }
 
-    /// A server that refuses a `POST` says why before it closes it.
+    /// Adds the answer with which a server refuses a `POST` before closing it.
     fn explain(&mut self, error: io::Error) -> anyhow::Error {
         if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-            return anyhow::anyhow!("the server took nothing for {} s", PATIENCE.as_secs());
+            return anyhow::anyhow!("the server accepted nothing for {} s", PATIENCE.as_secs());
         }
         match self {
             Self::Post(stream) => match read_answer(stream) {
@@ -205,8 +204,8 @@ fn connect(address: std::net::SocketAddr) -> anyhow::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Reads until the answer is whole, the server closes (we asked it to), or
-/// enough is there to show.
+/// Reads until the answer is complete, the server closes (the request asks it to), or there is enough to
+/// show.
 fn read_answer(stream: &mut impl Read) -> anyhow::Result<Answer> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
@@ -227,7 +226,7 @@ fn read_answer(stream: &mut impl Read) -> anyhow::Result<Answer> {
     Ok(Answer { status, body: body.chars().take(ANSWER_LEN_MAX).collect() })
 }
 
-/// Whether an answer ends here, by its length or its last chunk.
+/// Whether the answer is complete, by its length or its last chunk.
 fn is_whole(text: &str) -> bool {
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
     let head = head.to_ascii_lowercase();
@@ -246,7 +245,7 @@ mod tests {
     use crate::bench::payload::write_line;
     use crate::bench::target;
 
-    /// Takes one connection, reads until `end` is seen, replies, and returns what it read.
+    /// Accepts one connection, reads until `end`, replies, and returns what it read.
     fn server(end: &'static [u8], reply: &'static [u8]) -> (String, thread::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -295,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_ends_where_it_says() {
+    fn an_answer_ends_by_its_length_or_its_last_chunk() {
         assert!(is_whole("HTTP/1.1 202 A\r\nContent-Length: 2\r\n\r\nok"));
         assert!(!is_whole("HTTP/1.1 202 A\r\nContent-Length: 3\r\n\r\nok"));
         assert!(is_whole("HTTP/1.1 202 A\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"));
@@ -307,14 +306,14 @@ mod tests {
     fn lines_go_out_at_the_rate() {
         let (address, server) = server(b"", b"");
         let published = publish(&format!("tcp://{address}"), &plan(Some(200.0), None, 0.1)).unwrap();
-        // A machine that is busy may be too late for some, and never sends more.
+        // A busy machine may skip some, but never sends more.
         let sent = published.by_channel[0];
         assert!((1..=20).contains(&sent) && published.measured_s >= 0.09, "{published:?}");
         assert_eq!(server.join().unwrap().lines().count() as u64, sent);
     }
 
     #[test]
-    fn the_warm_up_is_published_and_not_measured() {
+    fn the_warm_up_is_published_but_not_measured() {
         let (address, server) = server(b"", b"");
         let plan = PublishPlan { warmup_s: 0.05, ..plan(Some(200.0), Some(5), 1.0) };
         let published = publish(&format!("tcp://{address}"), &plan).unwrap();

@@ -1,7 +1,8 @@
-//! `bench registry`: what a program has of registries that has a gateway in its own process.
+//! `bench registry`: the performance of registries for a program that embeds a gateway.
 //!
-//! Reads are timed one by one thread. Updates are made at a rate while a Redis is there, and it is looked how long
-//! some of them take into the log. Then three gateways are cut off from Redis, written to, and connected again.
+//! Reads are timed by one thread. Updates are made at a rate with a Redis, and for some of them the time is
+//! measured until the log has them. Then three gateways are cut off from Redis, written to, and connected
+//! again.
 
 use std::{collections::BTreeMap, hint::black_box, path::PathBuf, sync::Arc, time::Duration};
 
@@ -30,42 +31,42 @@ use super::{
     report::{NsEach, Percentiles},
 };
 
-/// What is measured.
+/// The registry that is measured.
 const KIND: RegistryKind = RegistryKind::Providers;
-/// Parts that reads are divided into; the median of them counts.
+/// The number of parts of the reads, of which the median counts.
 const PARTS: u32 = 20;
-/// How long a gateway may take to know what is there.
+/// How long a gateway may take to become current.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Updates come in groups, this far apart.
+/// The interval between groups of updates.
 const GROUP: Duration = Duration::from_millis(1);
-/// Of so many updates it is looked how long one takes into the log.
+/// One of so many updates is timed until the log has it.
 const LOOKED_AT: u64 = 50;
 /// How often the gateways are compared.
 const COMPARE_EVERY: Duration = Duration::from_millis(2);
-/// Gateways that are apart.
+/// How many gateways are cut off.
 const GATEWAYS: usize = 3;
-/// Writings at each of them in a second meanwhile.
+/// Writes per second at each of them meanwhile.
 const APART_PER_S: f64 = 100.0;
 
 /// Arguments of `bench registry`.
 #[derive(Debug, Args)]
 pub(super) struct RegistryArgs {
-    /// Records that there are.
+    /// How many records there are
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(10..=10_000))]
     records: u32,
-    /// Bytes of each, about.
+    /// Approximate bytes of each record
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(100..=10_000))]
     record_bytes: u32,
-    /// How often a record is read; of lists, a hundredth of it.
+    /// How many records to read; a hundredth as many lists
     #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u32).range(2_000..=1_000_000_000))]
     reads: u32,
-    /// Updates per second.
+    /// Updates per second
     #[arg(long, default_value_t = 10_000.0, value_parser = rate)]
     rate: f64,
-    /// For so many seconds.
+    /// For how many seconds to update
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     duration: f64,
-    /// How long three gateways are without Redis, in seconds.
+    /// For how many seconds three gateways are without Redis
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     apart: f64,
     /// Write the report as JSON to FILE, or to standard output with `-`.
@@ -120,7 +121,7 @@ impl Own {
         let (stop, stopped) = oneshot::channel();
         let mut running = JoinSet::new();
         running.spawn(async move {
-            // Who is gone has it stop too.
+            // If the sender is dropped, the gateway stops too.
             let told = async { drop(stopped.await) };
             gateway.run(told).await.map_err(anyhow::Error::from)
         });
@@ -134,7 +135,7 @@ impl Own {
 
     /// Waits until nothing waits for the log.
     async fn until_written(&self) -> anyhow::Result<()> {
-        eventually("all is in the log", PATIENCE, async || {
+        eventually("all writes are in the log", PATIENCE, async || {
             (self.registry.view(KIND).waiting == 0).then_some(())
         })
         .await
@@ -153,7 +154,7 @@ fn key(n: u64) -> String {
     format!("provider-{n}")
 }
 
-/// A record of about so many bytes, written for the `n`th time.
+/// A record of about so many bytes, in its `n`th version.
 fn record(key: &str, n: u64, len: usize) -> String {
     let head = format!(r#"{{"userId":"{key}","status":"online","location":"Oslo","n":{n},"pad":""#);
     let pad = "x".repeat(len.saturating_sub(head.len() + 2));
@@ -184,7 +185,7 @@ async fn measure_reads(args: &RegistryArgs) -> anyhow::Result<Vec<NsEach>> {
     let registry = &own.registry;
     let mut at = 0;
     let mut next = || {
-        // Any order but that of the table.
+        // In an order different from the table's.
         at = (at + 7_919) % keys.len();
         &keys[at]
     };
@@ -215,7 +216,7 @@ fn time_each(what: &'static str, rounds: u32, mut act: impl FnMut()) -> NsEach {
 
 // ===== updates =====
 
-/// What came of updates at a rate.
+/// The results of updates at a rate.
 struct Updates {
     per_s: f64,
     behind_us: Option<Percentiles>,
@@ -237,7 +238,7 @@ async fn measure_updates(args: &RegistryArgs) -> anyhow::Result<Updates> {
     while !is_over() {
         ticks.tick().await;
         let due = (clock.seconds_since(begun_ns) * args.rate) as u64;
-        // A machine that cannot do so much makes fewer, and no longer.
+        // A machine that is too slow makes fewer updates, in the same time.
         while made < due && !is_over() {
             made += 1;
             let key = key(made % u64::from(args.records));
@@ -272,14 +273,14 @@ async fn measure_updates(args: &RegistryArgs) -> anyhow::Result<Updates> {
 
 // ===== apart =====
 
-/// What came of gateways that were apart.
+/// The results of gateways that were cut off.
 struct Apart {
     written: usize,
     converged_ms: Option<f64>,
     wrong: usize,
 }
 
-/// What a gateway holds: of each record its version and its text.
+/// The records of a gateway: the version and text of each.
 fn held(registry: &Registry) -> anyhow::Result<BTreeMap<Arc<str>, (String, Bytes)>> {
     let all = Query { limit: usize::MAX, ..Query::default() };
     let listed = registry.list(KIND, &all)?;
@@ -328,13 +329,13 @@ async fn measure_apart(args: &RegistryArgs) -> anyhow::Result<Apart> {
         ticks.tick().await;
         for (place, own) in gateways.iter().enumerate() {
             written += 1;
-            // Each record is written at all of them, some ticks apart.
+            // Each record is written at all gateways, some ticks apart.
             let n = written as u64;
             let key = key((n / GATEWAYS as u64 + 7 * place as u64) % u64::from(args.records.min(500)));
             match n % 10 {
                 0 => match own.registry.remove(KIND, &key, &Condition::None) {
                     Ok(_removed) => drop(last.insert(key, None)),
-                    // It was removed here before, and nothing is told anew.
+                    // It was removed here before, and there is nothing to report.
                     Err(RegistryError::Unknown) => {}
                     Err(error) => return Err(error.into()),
                 },
@@ -347,7 +348,7 @@ async fn measure_apart(args: &RegistryArgs) -> anyhow::Result<Apart> {
         }
     }
     let is_apart = gateways.iter().all(|own| own.registry.view(KIND).state == "degraded");
-    ensure!(is_apart, "a gateway says that it knows what the others wrote, and has no Redis");
+    ensure!(is_apart, "a gateway without Redis claims to know what the others wrote");
     let back_ns = clock.now_ns();
     proxy.set(Mode::Pass);
     let converged_ns = until_equal(&gateways, &clock).await?;
@@ -366,7 +367,7 @@ async fn measure_apart(args: &RegistryArgs) -> anyhow::Result<Apart> {
     })
 }
 
-/// Records that are not what was written last.
+/// The number of records that differ from the last write.
 fn wrong_in(registry: &Registry, last: &BTreeMap<String, Option<u64>>) -> usize {
     let is_wrong = |(key, last): &(&String, &Option<u64>)| match (registry.get(KIND, key), last) {
         (None, None) => false,

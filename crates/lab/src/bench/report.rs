@@ -1,4 +1,4 @@
-//! The reports: stable field names with their units, as JSON and as text.
+//! The reports: fields with stable names that include their units, as JSON and as text.
 //!
 //! A figure that was not measured is `null`, never zero.
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{cpu::CpuTime, credential::Kind, publisher::Published};
 
-/// What `fanout` found.
+/// The results of `fanout`.
 #[derive(Debug, Serialize)]
 pub(super) struct FanoutReport {
     /// `fanout`.
@@ -18,64 +18,63 @@ pub(super) struct FanoutReport {
     /// The subscribers' URLs, as given.
     pub(super) urls: Vec<String>,
     pub(super) channels: u32,
-    /// Connections in all, the stalled ones included.
+    /// All connections, including the stalled ones.
     pub(super) subscribers: usize,
-    /// How many of them read nothing after opening. They count in no delivery.
+    /// How many of them read nothing after opening. They do not count in any delivery.
     pub(super) stalled: usize,
-    /// Messages per second that were asked for; null is flat out.
+    /// The requested messages per second; null means as fast as possible.
     pub(super) rate_per_s: Option<f64>,
     /// Length of a published line.
     pub(super) payload_bytes: usize,
     pub(super) keys: u64,
     /// From the first connect until every subscriber was ready.
     pub(super) open_s: f64,
-    /// Messages published in the measured part; null when somebody else published.
+    /// Messages published in the measured part; null if somebody else published.
     pub(super) messages: Option<u64>,
     pub(super) published_per_s: Option<f64>,
-    /// How late a message at a rate went out, at worst. Beyond a few
-    /// milliseconds the client was short of CPU.
+    /// The longest delay of a message at a rate. More than a few milliseconds mean that the client was short
+    /// of CPU.
     pub(super) publish_late_us_max: Option<f64>,
-    /// What the server answered to each `POST`.
+    /// The status of the server's answer to each `POST`.
     pub(super) publish_status: Vec<u16>,
     /// From the end of the warm-up to the last delivery.
     pub(super) window_s: f64,
     /// Messages received in the window, over all subscribers.
     pub(super) deliveries: u64,
     pub(super) deliveries_per_s: f64,
-    /// A frame with a message, head and envelope included, on average.
+    /// The average size of a frame with a message, including header and envelope.
     pub(super) frame_bytes: f64,
-    /// Messages of the whole run, the warm-up included: received...
+    /// Messages of the whole run, including the warm-up, that were received, ...
     pub(super) received: u64,
-    /// ...and what had to be, which is published times reading subscribers.
+    /// ... and that had to be: published messages times reading subscribers.
     pub(super) expected: Option<u64>,
-    /// Never received. In a lane that conflates, messages that were replaced.
+    /// Never received. In a lane that conflates, these are messages that were replaced.
     pub(super) lost: u64,
-    /// Received again.
+    /// Received more than once.
     pub(super) doubled: u64,
-    /// Received behind a later one.
+    /// Received after a later one.
     pub(super) reordered: u64,
     /// Messages sent before this run began.
     pub(super) stale: u64,
     /// Frames without a message: welcome, heartbeat.
     pub(super) other_frames: u64,
     pub(super) pings: u64,
-    /// Connections that sent what is not a frame.
+    /// Connections that sent something that is not a frame.
     pub(super) broken_frames: u64,
-    /// Connections that the server ended; 1006 is without a close frame.
+    /// Connections that the server ended; 1006 means without a close frame.
     pub(super) closed_by_code: BTreeMap<u16, u64>,
-    /// Receive time less send time.
+    /// Receive time minus send time.
     pub(super) latency_us: Option<Percentiles>,
     #[serde(flatten)]
     pub(super) server: ServerCpu,
     #[serde(flatten)]
     pub(super) memory: ServerMemory,
-    /// CPU time of this process over the window. Near one per loop thread, or
-    /// near the share of a core that it has, the client is the limit and the
-    /// figures say little about the server.
+    /// CPU time of this process relative to the window. Near one per loop thread, or near the share of a core
+    /// that it gets, the client is the bottleneck, and the figures say little about the server.
     pub(super) client_busy_ratio: f64,
 }
 
-/// What `idle` found.
+/// The results of `idle`.
 #[derive(Debug, Serialize)]
 pub(super) struct IdleReport {
     /// `idle`.
@@ -86,10 +85,10 @@ pub(super) struct IdleReport {
     pub(super) opened: u64,
     pub(super) failed: u64,
     pub(super) failures_by_reason: BTreeMap<String, u64>,
-    /// From the first connect until the last was open or had failed.
+    /// From the first connect until the last one was open or had failed.
     pub(super) open_s: f64,
     pub(super) connections_per_s: f64,
-    /// Still open after settling.
+    /// How many were still open after settling.
     pub(super) held: u64,
     pub(super) closed_by_code: BTreeMap<u16, u64>,
     pub(super) other_frames: u64,
@@ -100,7 +99,7 @@ pub(super) struct IdleReport {
     pub(super) server_cpu_s: Option<f64>,
 }
 
-/// What `connect` found.
+/// The results of `connect`.
 #[derive(Debug, Serialize)]
 pub(super) struct ConnectReport {
     /// `connect`.
@@ -118,22 +117,22 @@ pub(super) struct ConnectReport {
     pub(super) client_busy_ratio: f64,
 }
 
-/// What `handshakes` found.
+/// The results of `handshakes`.
 #[derive(Debug, Serialize)]
 pub(super) struct HandshakesReport {
     /// `handshakes`.
     pub(super) kind: &'static str,
     /// Whether the gateway had verified the tokens before.
     pub(super) again: bool,
-    /// Each kind had so many turns.
+    /// How many rounds there were.
     pub(super) rounds: u32,
-    /// The measured part of a turn.
+    /// The measured part of a round, per kind.
     pub(super) duration_s: f64,
     pub(super) open_concurrency: usize,
     pub(super) kinds: Vec<HandshakesOfKind>,
 }
 
-/// The same of one kind of credential: medians over its turns, and sums of what is counted.
+/// The results of one kind of credential: medians over the rounds, and sums of counts.
 #[derive(Debug, Serialize)]
 pub(super) struct HandshakesOfKind {
     pub(super) shown: Kind,
@@ -144,25 +143,25 @@ pub(super) struct HandshakesOfKind {
     /// Per second of the gateway's CPU time: the figure to compare.
     pub(super) handshakes_per_cpu_s: Option<f64>,
     pub(super) server_cpu_us_per_handshake: Option<f64>,
-    /// By how much that is more than where nothing is shown.
+    /// How much more that is than without a credential.
     pub(super) more_than_none_us: Option<f64>,
     pub(super) handshake_us: Option<Percentiles>,
     pub(super) client_busy_ratio: f64,
 }
 
-/// What `access` found.
+/// The results of `access`.
 #[derive(Debug, Serialize)]
 pub(super) struct AccessReport {
     /// `access`.
     pub(super) kind: &'static str,
     pub(super) questions: u32,
-    /// Who shows this.
+    /// Identifying a client, by its credential.
     pub(super) authenticate: Vec<NsEach>,
-    /// Whether somebody may subscribe.
+    /// Deciding whether a principal may subscribe.
     pub(super) may_subscribe: Vec<NsEach>,
 }
 
-/// How long something took in nanoseconds: the median of twenty parts, and their ends.
+/// How long an action took in nanoseconds: the median of twenty parts, the least and the greatest.
 #[derive(Debug, Serialize)]
 pub(super) struct NsEach {
     pub(super) what: &'static str,
@@ -183,12 +182,12 @@ pub(super) struct Percentiles {
     pub(super) max: f64,
 }
 
-/// The server's CPU time in the window of a fan-out.
+/// The server's CPU time in the measured window.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct ServerCpu {
     pub(super) server_user_s: Option<f64>,
     pub(super) server_system_s: Option<f64>,
-    /// One is one core.
+    /// 1 means one core.
     pub(super) server_busy_ratio: Option<f64>,
     pub(super) server_user_us_per_delivery: Option<f64>,
     pub(super) server_system_us_per_delivery: Option<f64>,
@@ -204,11 +203,11 @@ pub(super) struct ServerMemory {
     pub(super) rss_open_bytes: Option<u64>,
     /// At the end, with the connections still open.
     pub(super) rss_end_bytes: Option<u64>,
-    /// What the open connections added, for each.
+    /// What each open connection added.
     pub(super) rss_bytes_per_connection: Option<f64>,
 }
 
-/// Prints the report, and writes it as JSON where that was asked for.
+/// Prints the report, and writes it as JSON if requested.
 pub(super) fn emit(report: &(impl Serialize + fmt::Display), json: Option<&Path>) -> anyhow::Result<()> {
     match json {
         Some(path) if path == Path::new("-") => println!("{}", serde_json::to_string_pretty(report)?),
@@ -223,7 +222,7 @@ pub(super) fn emit(report: &(impl Serialize + fmt::Display), json: Option<&Path>
 }
 
 impl Percentiles {
-    /// `None` when nothing was recorded.
+    /// `None` if nothing was recorded.
     pub(super) fn of(histogram: &Histogram<u64>) -> Option<Self> {
         let us = |ns: u64| ns as f64 / 1e3;
         let at = |quantile: f64| us(histogram.value_at_quantile(quantile));
@@ -267,7 +266,7 @@ impl ServerMemory {
 }
 
 impl FanoutReport {
-    /// Fills in what the publisher found.
+    /// Fills in the publisher's results.
     pub(super) fn set_published(&mut self, published: &Published) {
         self.messages = Some(published.measured);
         self.published_per_s =
@@ -278,7 +277,7 @@ impl FanoutReport {
 }
 
 impl HandshakesReport {
-    /// With what each kind costs more than none, where that was measured.
+    /// Adds what each kind costs beyond none, if that was measured.
     pub(super) fn compared(mut self) -> Self {
         let none = self.kinds.iter().find(|of| of.shown == Kind::None);
         if let Some(none_us) = none.and_then(|none| none.server_cpu_us_per_handshake) {
@@ -365,7 +364,7 @@ impl fmt::Display for ConnectReport {
 impl fmt::Display for HandshakesReport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { again, rounds, duration_s, open_concurrency, .. } = self;
-        let come = if *again { "verified before" } else { "as good as new" };
+        let come = if *again { "verified before" } else { "not verified before" };
         writeln!(
             out,
             "turns         {rounds} of {duration_s} s for each kind, {open_concurrency} at a time, tokens {come}"
@@ -451,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_absent() {
+    fn figures_that_were_not_measured_are_absent() {
         let cpu = ServerCpu::of(CpuTime::default(), 1.0, 0);
         assert_eq!(cpu.server_user_us_per_delivery, None);
         assert_eq!(cpu.deliveries_per_cpu_s, None);
@@ -461,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_shared_out_over_the_connections() {
+    fn memory_is_divided_by_the_connections() {
         let memory = ServerMemory {
             rss_before_bytes: Some(1000),
             rss_open_bytes: Some(3000),

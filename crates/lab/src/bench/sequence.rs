@@ -1,23 +1,23 @@
-//! Checks what one subscriber receives of one channel: order, loss, doubles.
+//! Checks what one subscriber receives of one channel: order, losses, doubles.
 
 use std::collections::BTreeMap;
 
-/// Gaps remembered per subscriber. Past it the oldest are forgotten, and a
-/// message that arrives out of one of those counts as reordered and lost both.
+/// How many gaps are remembered per subscriber. Beyond that the oldest are forgotten, and a message that
+/// arrives late for one of them counts as both reordered and lost.
 const GAPS_MAX: usize = 4096;
 
-/// Watches one subscriber's sequence numbers, which count up by one.
+/// Checks one subscriber's sequence numbers, which increase by one.
 #[derive(Debug, Clone)]
 pub(super) struct SequenceChecker {
-    /// `None` until the first message, when the publisher is someone else.
+    /// `None` until the first message, if somebody else publishes.
     next: Option<u64>,
-    /// First missing number to the first one after it.
+    /// From the first missing number to the first one after the gap.
     gaps: BTreeMap<u64, u64>,
     forgotten_below: u64,
     counts: SequenceCounts,
 }
 
-/// What was found.
+/// The results.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct SequenceCounts {
     pub(super) received: u64,
@@ -27,12 +27,12 @@ pub(super) struct SequenceCounts {
 }
 
 impl SequenceChecker {
-    /// Expects zero first, so that a lost first message is noticed.
+    /// Expects zero first, so that losing the first message is noticed.
     pub(super) fn from_zero() -> Self {
         Self { next: Some(0), ..Self::from_anywhere() }
     }
 
-    /// Takes the first number seen as the start.
+    /// Starts at the first number that is seen.
     pub(super) fn from_anywhere() -> Self {
         Self { next: None, gaps: BTreeMap::new(), forgotten_below: 0, counts: SequenceCounts::default() }
     }
@@ -51,8 +51,8 @@ impl SequenceChecker {
         }
     }
 
-    /// The counts, once `published` messages went into the channel. A number
-    /// is needed to notice that the last ones are missing.
+    /// The counts, given how many messages were published to the channel. Without that number, losses at the
+    /// end are not noticed.
     pub(super) fn finish(&self, published: Option<u64>) -> SequenceCounts {
         let tail = match (published, self.next) {
             (Some(published), Some(next)) => published.saturating_sub(next),
@@ -71,7 +71,7 @@ impl SequenceChecker {
         }
     }
 
-    /// Late out of a gap, or had before.
+    /// Counts a number that arrived late or again.
     fn see_late(&mut self, seq: u64) {
         if seq < self.forgotten_below {
             self.counts.reordered += 1;
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_publisher_starts_where_it_is_first_heard() {
+    fn an_unknown_publisher_starts_at_its_first_message() {
         let mut checker = SequenceChecker::from_anywhere();
         [70, 71, 73].into_iter().for_each(|seq| checker.see(seq));
         assert_eq!(checker.finish(None), SequenceCounts { received: 3, lost: 1, doubled: 0, reordered: 0 });

@@ -1,4 +1,4 @@
-//! Addresses: where subscribers connect and where messages are published.
+//! Addresses that subscribers connect to and messages are published to.
 
 use std::{
     fmt,
@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use url::Url;
 
-/// One resolved place to connect to, and as whom.
+/// A resolved address, and the credential for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Endpoint {
     pub(super) address: SocketAddr,
@@ -20,12 +20,12 @@ pub(super) struct Endpoint {
     pub(super) token: Token,
 }
 
-/// What is shown of who asks, if anything. It is not printed.
+/// The credential to show, if any. It is not printed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Token(Option<Arc<str>>);
 
 impl Token {
-    /// Fails where it would not fit into a header.
+    /// Fails if the text does not fit into a header.
     pub(super) fn new(text: &str) -> anyhow::Result<Self> {
         let token = text.trim();
         ensure!(
@@ -40,7 +40,7 @@ impl Token {
         self.0.as_ref().map(|token| format!("Bearer {token}"))
     }
 
-    /// The same as a line of a head; nothing where nothing is shown.
+    /// The same as a header line; empty without a credential.
     pub(super) fn line(&self) -> String {
         self.bearer().map(|value| format!("Authorization: {value}\r\n")).unwrap_or_default()
     }
@@ -78,7 +78,7 @@ pub(super) fn websocket(text: &str, allow_remote: bool) -> anyhow::Result<Endpoi
     }
 }
 
-/// Resolves `http://host:port`, a gateway whose paths are added later.
+/// Resolves `http://host:port`, the base address of a gateway.
 pub(super) fn gateway(text: &str, allow_remote: bool) -> anyhow::Result<Endpoint> {
     let url = parse(text)?;
     ensure!(
@@ -110,7 +110,7 @@ pub(super) fn publish(text: &str, channels: u32, allow_remote: bool) -> anyhow::
 }
 
 impl PublishTarget {
-    /// The same for somebody with a token; lines over TCP show none.
+    /// The same target with a credential; lines over TCP have none.
     pub(super) fn shown(mut self, token: &Token) -> Self {
         if let Self::Http(endpoints) = &mut self {
             endpoints.iter_mut().for_each(|endpoint| endpoint.token = token.clone());
@@ -120,12 +120,12 @@ impl PublishTarget {
 }
 
 impl Endpoint {
-    /// The same for somebody with a token.
+    /// The same endpoint with a credential.
     pub(super) fn shown(self, token: &Token) -> Self {
         Self { token: token.clone(), ..self }
     }
 
-    /// A path below this one; `path` begins with a slash.
+    /// An endpoint below this one; `path` begins with a slash.
     pub(super) fn at(&self, path: &str) -> Self {
         Self { path: format!("{}{path}", self.path), ..self.clone() }
     }
@@ -138,7 +138,7 @@ fn parse(text: &str) -> anyhow::Result<Url> {
 fn resolve(url: &Url, default_port: u16, allow_remote: bool) -> anyhow::Result<Endpoint> {
     let host = url.host_str().with_context(|| format!("`{url}` has no host"))?;
     let port = url.port().unwrap_or(default_port);
-    // A resolver wants an IPv6 address without its brackets.
+    // Name resolution takes an IPv6 address without its brackets.
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let address = (bare, port)
         .to_socket_addrs()
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn remote_hosts_need_a_word() {
+    fn remote_hosts_must_be_allowed() {
         let error = websocket("ws://192.0.2.1/ws", false).unwrap_err().to_string();
         assert!(error.contains("--allow-remote"), "{error}");
         assert!(websocket("ws://192.0.2.1/ws", true).is_ok());

@@ -1,5 +1,5 @@
-//! What the main thread does while the loops and the publisher work: it looks
-//! at their counters, and decides when a phase is over.
+//! The main thread's part: it reads the counters of the loops and the publisher, and decides when a phase is
+//! over.
 
 use std::{sync::atomic::Ordering::Relaxed, thread, time::Duration};
 
@@ -11,10 +11,10 @@ use super::{
     cpu::CpuTime,
 };
 
-/// How often it looks.
+/// How often it reads them.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A reading of everything that is compared between the ends of the window.
+/// A reading of everything that is compared between the start and the end of the window.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) at_ns: u64,
@@ -36,7 +36,7 @@ impl Reading {
     }
 }
 
-/// The client once all its `subscribers` are ready; else why they are not.
+/// Returns the client once all its `subscribers` are ready, or an error that says why they are not.
 pub(super) fn ready(
     client: Client,
     subscribers: usize,

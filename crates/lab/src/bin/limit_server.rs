@@ -1,20 +1,16 @@
 //! The physical limit of a fan-out, as a server to measure beside the gateway.
 //!
-//! A message for N sockets needs N times a `write`: without a faster kernel
-//! interface, nothing that sends each message as it comes can do with less.
-//! This server does that and nothing else. One thread, one epoll loop, no
-//! queue, no timer, no lock, no parsing of what clients say; each line is
-//! encoded into a frame once, and each connection gets it in exactly one
-//! non-blocking `write`. What it needs per delivery is what the kernel needs,
-//! so a gateway's share of it says how much the gateway itself costs.
+//! A message for N sockets takes N calls of `write`: without a faster kernel interface, no server that sends
+//! each message as it arrives can do with less. This server does that and nothing else: one thread, one event
+//! loop, no queue, no timer, no lock, no parsing of what clients send. Each line is encoded into a frame
+//! once, and each connection gets it in exactly one non-blocking `write`. Its cost per delivery is the
+//! kernel's, so the difference to a gateway is the gateway's own cost.
 //!
-//! A server that gathers several messages into one `write` can be faster than
-//! this one when it is flat out, since it makes fewer calls. That is a real
-//! gain, and it is why the comparison is made at a fixed rate too.
+//! A server that gathers several messages into one `write` can be faster than this one without a rate limit,
+//! since it makes fewer calls. That is a real gain, which is why the comparison is also made at a fixed rate.
 //!
-//! When a socket is full, the rest of the frame is kept and the publisher is
-//! not read until it is written: nothing is lost, and one slow reader holds
-//! everyone. A gateway must not do that; a yardstick may.
+//! When a socket is full, the rest of the frame is kept, and the publisher is not read until it is written:
+//! nothing is lost, and one slow reader holds back everyone. A gateway must not do that; a yardstick may.
 
 use std::{
     io::{self, Read, Write},
@@ -59,22 +55,22 @@ struct Client {
     stream: TcpStream,
     /// The request so far; `None` once it was answered.
     request: Option<Vec<u8>>,
-    /// What the socket did not take yet.
+    /// The bytes that the socket has not accepted yet.
     rest: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct Server {
     poll: Poll,
-    /// By token; a closed one leaves its place to the next.
+    /// Indexed by token; the entry of a closed client is reused.
     clients: Vec<Option<Client>>,
     free: Vec<usize>,
     publisher: Option<TcpStream>,
-    /// Published bytes that are not sent on yet; the first line starts at `lines_from`.
+    /// Published bytes that were not forwarded yet; the first line starts at `lines_from`.
     lines: Vec<u8>,
     lines_from: usize,
     frame: Vec<u8>,
-    /// Clients with a rest. Nothing is sent on until it is zero.
+    /// How many clients have bytes left to write. Nothing is forwarded until this is zero.
     behind: usize,
     scratch: Vec<u8>,
 }
@@ -115,12 +111,12 @@ fn main() -> io::Result<()> {
                 }
             }
         }
-        // Whatever happened, the way may be free for the publisher now.
+        // Whatever happened, the publisher may be readable again.
         server.pump()?;
     }
 }
 
-/// A deep backlog, so that a storm of handshakes is not the kernel's problem.
+/// Listens with a long backlog, so that a burst of handshakes does not overflow it.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -156,8 +152,7 @@ impl Server {
         Ok(())
     }
 
-    /// Reads what a client says: at first its request, after that only whether
-    /// it is still there.
+    /// Reads from a client: first its request, after that only to notice its end.
     fn hear(&mut self, place: usize) {
         loop {
             let Some(Some(client)) = self.clients.get_mut(place) else { return };
@@ -185,7 +180,7 @@ impl Server {
         }
     }
 
-    /// Sends lines on and reads more of them, until there are none or a client is behind.
+    /// Forwards lines and reads more of them, until there are none or a client is behind.
     fn pump(&mut self) -> io::Result<()> {
         while self.behind == 0 {
             let waiting = &self.lines[self.lines_from..];
@@ -232,13 +227,13 @@ impl Server {
         if written < bytes.len() {
             self.behind += usize::from(client.rest.is_empty());
             client.rest.extend_from_slice(&bytes[written..]);
-            // After a partial write the socket may have room again already,
-            // and then there is no edge to wait for.
+            // After a partial write the socket may be writable again already, and then no edge would be
+            // reported.
             self.flush(place);
         }
     }
 
-    /// Writes the rest of a client that was behind.
+    /// Writes the remaining bytes of a client.
     fn flush(&mut self, place: usize) {
         let Some(Some(client)) = self.clients.get_mut(place) else { return };
         while !client.rest.is_empty() {
@@ -271,7 +266,7 @@ fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
     }
 }
 
-/// The answer to an upgrade request; `None` when it has no key.
+/// The answer to an upgrade request; `None` if the request has no key.
 fn accept_response(request: &[u8]) -> Option<Vec<u8>> {
     let key = std::str::from_utf8(request)
         .ok()?
@@ -289,7 +284,7 @@ fn accept_response(request: &[u8]) -> Option<Vec<u8>> {
     )
 }
 
-/// Encodes a line as one unmasked text frame, in the same memory each time.
+/// Encodes a line as one unmasked text frame, reusing the buffer.
 fn encode(frame: &mut Vec<u8>, line: &[u8]) -> io::Result<()> {
     frame.clear();
     let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };

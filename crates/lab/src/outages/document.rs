@@ -1,16 +1,16 @@
-//! Results in a document, between two markers.
+//! Writes results into a document, between two markers.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
-/// The markers of what has this name.
+/// The markers for the results of this name.
 fn markers(name: &str) -> [String; 2] {
     ["begin", "end"].map(|end| format!("<!-- {name}:{end} -->"))
 }
 
-/// Writes the part of a document between the markers of its name anew; makes the document where there is none.
+/// Replaces the part of a document between the markers of a name; creates the document if there is none.
 pub(super) fn write_between_markers(path: &Path, name: &str, part: &str) -> anyhow::Result<()> {
     let markers = markers(name);
     let text = match fs::read_to_string(path) {

@@ -1,4 +1,4 @@
-//! What goes wrong: each fault, and what is promised meanwhile. How it is done is in `world`.
+//! The faults, and what is promised while each lasts. `world` makes them happen.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use super::outcome::Limits;
 use zonewire_kit::proxy::Mode;
 use zonewire_kit::redis::Data;
 
-/// One way to go wrong.
+/// One fault.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fault {
     pub(super) name: &'static str,
-    /// What is done, for people.
+    /// What happens, for people.
     pub(super) about: &'static str,
     pub(super) kind: Kind,
     /// Which nodes have no Redis meanwhile.
@@ -18,13 +18,13 @@ pub(super) struct Fault {
     pub(super) hold: Duration,
     /// What `/ws/health` must say meanwhile.
     pub(super) truth: Truth,
-    /// How soon it must be noticed; none where nothing is promised.
+    /// How soon it must be noticed; `None` if nothing is promised.
     pub(super) notice: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Nothing, to see that nothing is found then.
+    /// No fault, to see that the suite then finds nothing.
     Nothing,
     /// Redis is started after the gateways.
     Absent,
@@ -32,11 +32,11 @@ pub(super) enum Kind {
     Freeze,
     Flush,
     Link(Mode),
-    /// The link goes and comes.
+    /// The link goes down and comes back again and again.
     Flap {
         every: Duration,
     },
-    /// The link goes, comes back, and goes again while the gateway recovers.
+    /// The link is cut, comes back, and is cut again while the gateway recovers.
     CutReturns,
     ReadOnly,
     Loading,
@@ -46,13 +46,13 @@ pub(super) enum Kind {
     ClientPause,
     FreezeGateway,
     KillGateway,
-    /// The gateway that has the feed; it comes up again when another one has it.
+    /// Kills the gateway that has the feed; it starts again when another gateway has it.
     KillFeed,
-    /// While it has no Redis; it comes up again without one.
+    /// Kills a gateway that has no Redis; it starts again without one.
     KillGatewayDegraded,
-    /// The primary behind sentinels is killed, and comes back when another has its place.
+    /// The primary behind sentinels is killed, and starts again when a replica has replaced it.
     Failover,
-    /// A primary of a cluster is killed, and nobody takes its place.
+    /// A primary of a cluster is killed, and no replica replaces it.
     LoseClusterNode,
     /// The wall clock of a gateway is set.
     GatewayClock,
@@ -69,7 +69,7 @@ pub(super) enum Reach {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Truth {
-    /// Redis does not serve: healthy is untrue.
+    /// Redis does not serve: a gateway that says `healthy` is wrong.
     Down,
     /// Redis may or may not serve at a given moment.
     Either,
@@ -77,19 +77,19 @@ pub(super) enum Truth {
 
 /// How soon a closed connection must be noticed.
 const CLOSED: Option<Duration> = Some(Duration::from_millis(50));
-/// How soon it must be noticed that nothing answers, or that nothing is written.
+/// How soon it must be noticed that nothing answers, or that nothing can be written.
 const HANG: Option<Duration> = Some(Duration::from_millis(1_200));
-/// By how much later prices on `latest` may come than the ordering deadline, which is waited for first.
+/// How much later prices on `latest` may come, on top of the ordering deadline, which they wait for first.
 const LATER: Duration = Duration::from_millis(50);
-/// By how much later prices on `every` and order updates may come.
+/// How much later prices on `every` and order updates may come.
 const LATER_EVERY: Duration = Duration::from_millis(1_300);
-/// Within what time all must have come everywhere once Redis serves again.
+/// How soon every entry must have come everywhere once Redis serves again.
 const CATCH_UP: Duration = Duration::from_secs(2);
-/// Within what time another gateway has the feed of one that is gone.
+/// How soon another gateway must have the feed of a killed one.
 const TAKE_OVER: Duration = Duration::from_secs(5);
-/// Within what time all gateways hold the same records once Redis serves again.
+/// How soon all gateways must hold the same records once Redis serves again.
 const EQUAL: Duration = Duration::from_secs(1);
-/// How long a gateway may say that it is healthy though it has no Redis.
+/// How long a gateway without Redis may say that it is healthy.
 const UNTRUE: Duration = Duration::from_millis(1_500);
 
 const fn fault(name: &'static str, about: &'static str, kind: Kind, hold_ms: u64) -> Fault {
@@ -110,7 +110,7 @@ impl Fault {
         Self { truth: Truth::Either, ..self }
     }
 
-    /// It needs a Redis that may be harmed.
+    /// Whether it needs a Redis that may be harmed.
     pub(super) fn is_of_redis(&self) -> bool {
         !matches!(
             self.kind,
@@ -126,7 +126,7 @@ impl Fault {
         )
     }
 
-    /// It can follow, and be followed by, any other in one deployment.
+    /// Whether it can precede and follow any other fault in one deployment.
     pub(super) fn is_for_random(&self) -> bool {
         !matches!(
             self.kind,
@@ -143,14 +143,14 @@ impl Fault {
         )
     }
 
-    /// It lasts as long as it lasts.
+    /// Whether it ends by itself, so that it cannot be held.
     pub(super) fn ends_by_itself(&self) -> bool {
         matches!(self.kind, Kind::Loading | Kind::Failover | Kind::KillFeed)
     }
 
-    /// What may take how long; `ordering_deadline` is that of the gateways.
+    /// The limits on times; `ordering_deadline` is that of the gateways.
     pub(super) fn limits(&self, ordering_deadline: Duration) -> Limits {
-        // Of the sockets of a gateway that stands still or begins anew nothing is promised by time.
+        // For the sockets of a gateway that is frozen or restarted, no times are promised.
         let is_gateway_there = !self.stops_node(0);
         Limits {
             notice: self.notice,
@@ -163,7 +163,7 @@ impl Fault {
         }
     }
 
-    /// Whether a node has no Redis, or stands still, because of it.
+    /// Whether a node has no Redis, or is frozen, during the fault.
     pub(super) fn reaches(&self, node: usize) -> bool {
         self.reach == Reach::All || node == 0
     }
@@ -173,7 +173,7 @@ impl Fault {
         node == 0 && (self.kind == Kind::FreezeGateway || self.cuts_sockets_of(node))
     }
 
-    /// Whether sockets of a node are cut by the fault itself.
+    /// Whether the fault itself cuts the sockets of a node.
     pub(super) fn cuts_sockets_of(&self, node: usize) -> bool {
         node == 0 && matches!(self.kind, Kind::KillGateway | Kind::KillFeed | Kind::KillGatewayDegraded)
     }
@@ -184,14 +184,14 @@ impl Fault {
     }
 }
 
-/// The link to Redis is held in one or both directions.
+/// The link to Redis holds requests, replies or both back.
 const fn hole(requests: bool, replies: bool) -> Kind {
     Kind::Link(Mode::Hole { requests, replies })
 }
 
-/// A connection lives so long before it is cut in the middle: long enough to be set up and used.
+/// How old a connection is when it is cut in the middle: long enough to be set up and used.
 const MIDWAY: Duration = Duration::from_millis(150);
-/// One that is cut at the first byte.
+/// The connection is cut at the first byte.
 const AT_ONCE: Duration = Duration::ZERO;
 
 /// All faults, in the order in which they run.
@@ -316,7 +316,7 @@ pub(super) const FAULTS: &[Fault] = &[
     .unsure(),
 ];
 
-/// The fault of a name.
+/// The fault with this name.
 pub(super) fn find(name: &str) -> Option<&'static Fault> {
     FAULTS.iter().find(|fault| fault.name == name)
 }

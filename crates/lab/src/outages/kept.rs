@@ -7,35 +7,35 @@ use tokio::time::Instant;
 
 use super::witness::Post;
 
-/// The log of a channel, read when all is over.
+/// The log of a channel, read after the load has ended.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    /// In the log's order: the node that they were posted at, and their number there.
+    /// In the log's order: the node that an entry was posted at, and its number there.
     in_order: Vec<(usize, u64)>,
-    /// The same, and whether each says `missedBefore`.
+    /// The same, and whether each entry has `missedBefore`.
     entries: BTreeMap<(usize, u64), bool>,
     ids: HashSet<String>,
     doubled: u64,
-    /// It holds as much as it may, or as old as it may: what is older may be gone for that reason alone.
+    /// The log is full, or drops entries by age: older entries may be missing for that reason alone.
     pub(super) is_full: bool,
 }
 
 /// What is wrong with logs.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct JudgedLog {
-    /// Accepted entries that no log has.
+    /// Accepted entries that are in no log.
     pub(super) missing: u64,
-    /// Of these, those of which nobody was told: not by `missedBefore`, and no subscriber.
+    /// Of these, those whose loss was announced to nobody, neither by `missedBefore` nor to a subscriber.
     pub(super) unsaid: u64,
-    /// Entries that say `missedBefore` though nothing before them is missing.
+    /// Entries with `missedBefore` though no entry before them is missing.
     pub(super) falsely_missed: u64,
-    /// Are in the log twice.
+    /// Entries that are in the log twice.
     pub(super) doubled: u64,
-    /// Are in the log behind a later one of their gateway.
+    /// Entries that are in the log behind a later one of their gateway.
     pub(super) reordered: u64,
-    /// Accepted entries that are older than all that a full log still holds: nothing is said of them.
+    /// Accepted entries older than all that a full log still has: they are not judged.
     pub(super) outgrown: u64,
-    /// The first few that something is wrong with, in words.
+    /// The first few faulty entries, in words.
     #[serde(skip)]
     pub(super) odd: Vec<String>,
 }
@@ -59,9 +59,9 @@ impl Kept {
         self.entries.contains_key(&(by, n))
     }
 
-    /// What is wrong with the log: `posted` is what was posted by each node that did, `told_at` the last
-    /// moment at which some subscriber was told that entries are missing, and `said_missed` the entries
-    /// that said `missedBefore` on their way to subscribers.
+    /// What is wrong with the log. `posted` is what was posted at each node, `told_at` the last moment at
+    /// which a subscriber was told that entries are missing, and `said_missed` the entries that had
+    /// `missedBefore` on their way to subscribers.
     pub(super) fn judge(
         &self,
         posted: &[(usize, &[Post])],
@@ -90,7 +90,7 @@ impl Kept {
                 let place = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
                 place.and_then(|place| posts.get(place)).is_some_and(|post| post.accepted.is_some())
             };
-            // What nobody answered for may have been appended at any time.
+            // A post without an answer may have been appended at any time.
             for (_, n) in self.in_order.iter().filter(|(of, n)| of == by && is_accepted(*n)) {
                 if *n < highest {
                     judged.reordered += 1;
@@ -102,7 +102,7 @@ impl Kept {
         let marked = self.entries.iter().filter(|(_, missed)| **missed).map(|(entry, _)| *entry);
         for (by, n) in marked.chain(said_missed.iter().copied()).collect::<BTreeSet<_>>() {
             let before = self.before(by, n);
-            // In a full log nobody can tell what came before the first.
+            // In a full log nobody can tell what came before the first entry.
             let is_whole = before.unwrap_or(0) + 1 == n && !(self.is_full && before.is_none());
             if is_whole {
                 judged.falsely_missed += 1;
@@ -112,14 +112,14 @@ impl Kept {
         judged
     }
 
-    /// The number of the one before the `n`th of a node, of those that the log has.
+    /// The number of the entry before the `n`th of a node, among those in the log.
     fn before(&self, by: usize, n: u64) -> Option<u64> {
         self.entries.range((by, 0)..(by, n)).next_back().map(|((_, before), _)| *before)
     }
 }
 
 impl JudgedLog {
-    /// Adds another log's.
+    /// Adds the findings of another log.
     pub(super) fn add(&mut self, other: &Self) {
         self.missing += other.missing;
         self.unsaid += other.unsaid;
@@ -155,7 +155,7 @@ mod tests {
         (1..=COUNT).map(post).collect()
     }
 
-    /// A log of these, of which `marked` say `missedBefore`.
+    /// A log of these numbers, of which `marked` have `missedBefore`.
     fn log(numbers: impl IntoIterator<Item = u64>, marked: &[u64]) -> Kept {
         let mut kept = Kept::default();
         for n in numbers {
@@ -189,9 +189,9 @@ mod tests {
         let without = |marked: &[u64]| log((1..=COUNT).filter(|n| !(5..=7).contains(n)), marked);
         assert_eq!(wrong(&without(&[]), &posts, None), (3, 3, 0, 0, 0));
         assert_eq!(wrong(&without(&[8]), &posts, None), (3, 0, 0, 0, 0));
-        // Of the last ones no later one can say it.
+        // No later entry can announce the loss of the last one.
         assert_eq!(wrong(&log(1..COUNT, &[]), &posts, None), (1, 1, 0, 0, 0));
-        // Somebody was told, of what had been sent by then.
+        // A subscriber was told; that covers what had been sent by then.
         assert_eq!(wrong(&without(&[]), &posts, Some(ms(start, 65))), (3, 1, 0, 0, 0));
         assert_eq!(wrong(&without(&[]), &posts, Some(ms(start, 300))), (3, 0, 0, 0, 0));
         // What was not accepted is not missing.
@@ -224,7 +224,7 @@ mod tests {
         let kept = Kept { is_full: true, ..log(11..=COUNT, &[11]) };
         let judged = kept.judge(&[(0, &posts)], None, &BTreeSet::new());
         assert_eq!((judged.outgrown, judged.missing, judged.falsely_missed), (10, 0, 0));
-        // In its middle nothing may be missing.
+        // Within a full log nothing may be missing.
         let kept = Kept { is_full: true, ..log((11..=COUNT).filter(|n| *n != 15), &[]) };
         assert_eq!(wrong(&kept, &posts, None), (1, 1, 0, 0, 0));
     }

@@ -1,5 +1,5 @@
-//! What is published meanwhile: updates of orders, prices on both lanes, and events of a durable and of a live
-//! type; and what an exchange makes that the gateways feed on.
+//! The load: updates of orders, prices on both lanes, and events of a durable and of a live type; and the
+//! trades of an exchange that the gateways have a feed from.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use zonewire::model::{ChannelName, EventType, OrderId, Zone};
 use zonewire_kit::exchange::Exchange;
 use zonewire_protocol::Fields;
 
-/// How long one publish may take. A gateway promises an answer sooner.
+/// How long one publish may take; a gateway promises to answer sooner.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How soon after a refusal the next number is tried, at the earliest.
+/// The least time from a refusal to the next number.
 const AFTER_REFUSAL: Duration = Duration::from_millis(100);
 
 /// A channel that is published to and watched.
@@ -39,23 +39,23 @@ enum What {
     Order(OrderId),
     Zone(Zone),
     Event(EventType),
-    /// Trades of an exchange, whose first one has this number.
+    /// Trades of an exchange; the first one has this number.
     Feed {
         first: u64,
     },
 }
 
-/// What the key of an event begins with, whose symbol must not begin with a digit to be told from a price's.
+/// The prefix of an event's key: its symbol must not begin with a digit, to differ from a price's key.
 const KEY_PREFIX: &str = "G";
-/// The exchange of the events that the load publishes; what comes of a feed has another one.
+/// The exchange of the events that the load publishes; events of the feed have another one.
 const EXCHANGE: &str = "outage";
-/// The feed's, and what is traded there.
+/// The exchange of the feed, and what is traded there.
 pub(super) const FEED: &str = "binance";
 pub(super) const SYMBOL: &str = "BTC-USDT";
-/// How often it is looked how many trades there are.
+/// How often the exchange is asked how many trades there are.
 const TRADES_EVERY: Duration = Duration::from_millis(10);
 
-/// What an entry says of itself, as far as it matters here.
+/// The fields of an entry that matter here.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Told {
     by: Option<usize>,
@@ -67,7 +67,7 @@ pub(super) struct Told {
 }
 
 impl Channel {
-    /// An order, told of at these nodes.
+    /// An order whose updates are posted at these nodes.
     pub(super) fn order(nodes: Vec<usize>) -> Self {
         let order = OrderId::random();
         Self { name: ChannelName::order(order), lane: Lane::Order, nodes, what: What::Order(order) }
@@ -83,8 +83,8 @@ impl Channel {
         Self { name: ChannelName::event(event), lane, nodes: (0..nodes).collect(), what: What::Event(event) }
     }
 
-    /// What comes of a feed, the first trade of which has this number: a view of all trades. The gateway that has
-    /// it first is the first one; that it moves from one to another makes no difference to the trades.
+    /// A view of all trades of the feed, whose first trade has this number. Its posts are attributed to the
+    /// first gateway, which has the feed first; that the feed moves makes no difference to the trades.
     pub(super) fn feed(first: u64) -> anyhow::Result<Self> {
         let name = format!("event:{}:{FEED}:{SYMBOL}", EventType::Trade);
         let name = name.parse().map_err(|error| anyhow::anyhow!("{name} is no channel: {error}"))?;
@@ -99,8 +99,7 @@ impl Channel {
         }
     }
 
-    /// Of an entry's fields: the node that it was posted at, and its number there; none of what the load did
-    /// not publish.
+    /// The node that an entry was posted at, and its number there; `None` if the load did not publish it.
     pub(super) fn number(&self, fields: &Fields) -> Option<(usize, u64)> {
         let told: Told = match self.as_event() {
             Some(_) => fields.get("data")?,
@@ -109,7 +108,7 @@ impl Channel {
         self.number_told(&told)
     }
 
-    /// The same of what the fields hold.
+    /// The same, from parsed fields.
     pub(super) fn number_told(&self, told: &Told) -> Option<(usize, u64)> {
         match self.what {
             What::Feed { first } => {
@@ -121,7 +120,7 @@ impl Channel {
         }
     }
 
-    /// The key of an entry, by the node that posts to it.
+    /// The key of an entry: the node that posts to it, and its number.
     pub(super) fn key(&self, fields: &Fields) -> Option<(usize, u64)> {
         let key = match self.as_event() {
             Some(_) => fields.get::<Told>("data")?.symbol?.strip_prefix(KEY_PREFIX)?.to_owned(),
@@ -145,9 +144,9 @@ impl Channel {
         }
     }
 
-    /// Whether it is followed at this node by a subscriber that stays. An order that is told of at two
-    /// is followed at the first alone: the other one knows of it what it was told itself, until somebody
-    /// comes to watch it there.
+    /// Whether a subscriber that stays follows the channel at this node. An order that is posted at two nodes
+    /// is followed at the first alone: the second knows only the updates posted there, until a client watches
+    /// the order there.
     pub(super) fn is_followed_at(&self, node: usize) -> bool {
         self.lane != Lane::Order || self.nodes.len() == 1 || self.nodes.first() == Some(&node)
     }
@@ -166,7 +165,7 @@ impl Channel {
         match self.what {
             What::Order(_) => json!({ "type": "routing", "progress": 10, "n": n, "by": by }),
             What::Zone(_) => json!({ "key": format!("{by}.{}", key_run(n)), "price": n, "n": n, "by": by }),
-            // A ticker needs no more than a trade does.
+            // A ticker needs no more fields than a trade.
             What::Event(_) | What::Feed { .. } => {
                 let symbol = format!("{KEY_PREFIX}{by}.{}", key_run(n));
                 json!({ "exchange": EXCHANGE, "symbol": symbol, "price": n, "size": 1, "n": n, "by": by })
@@ -179,9 +178,9 @@ impl Channel {
 #[derive(Debug, Default)]
 pub(super) struct Posted {
     pub(super) posts: Vec<Post>,
-    /// By their code: refusals, and requests without an answer.
+    /// Refusals and requests without an answer, by code.
     pub(super) refused: BTreeMap<String, u64>,
-    /// By [`key_run`]: the keys that were removed after their last price, and whether that is certain.
+    /// By [`key_run`]: the keys that were removed after their last price, and whether the removal is certain.
     pub(super) removed: BTreeMap<u64, bool>,
 }
 
@@ -191,18 +190,18 @@ pub(super) struct Producer {
     pub(super) channel: Channel,
     pub(super) node: usize,
     pub(super) base: BaseUrl,
-    /// Where every other removal is asked for: another gateway, where there is one.
+    /// The gateway at which every other removal is requested: another one, if there is one.
     pub(super) elsewhere: BaseUrl,
     pub(super) http: Http,
     pub(super) every: Duration,
-    /// When it begins, so that all do not post at once.
+    /// The delay before the first post, so that the producers do not post at once.
     pub(super) delay: Duration,
     pub(super) posted: Arc<Mutex<Posted>>,
 }
 
 impl Producer {
-    /// Posts until `stop`; the request that is under way then is finished. Each number is posted once:
-    /// what was refused is not tried again, so that it can be told from what was doubled.
+    /// Posts until `stop`; the request that is under way then is finished. Each number is posted once: a
+    /// refused number is not posted again, so that no repetition can be taken for a doubled entry.
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut ticks = time::interval_at(Instant::now() + self.delay, self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -260,9 +259,9 @@ impl Producer {
     }
 }
 
-/// Notes until `stop` when the exchange made which trade. They count as accepted from the moment on at which some
-/// trade has come to a client: what was before nobody asks the exchange for. Nor do those that there were when it
-/// began to look, for who was subscribed by then is not known.
+/// Notes until `stop` when the exchange made which trade. A trade counts as accepted once some trade has come
+/// to a client: the gateways do not ask the exchange for earlier ones. Nor do the trades count that existed
+/// before the noting began: who was subscribed by then is unknown.
 pub(super) async fn note_trades(
     exchange: Arc<Exchange>,
     has_begun: impl Fn() -> bool,

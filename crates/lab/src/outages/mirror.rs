@@ -1,5 +1,5 @@
 //! What a subscriber that begins with snapshots knows of each key, and what is wrong with that. No I/O, so
-//! that it can be tested with gateways that say what is not so.
+//! that it can be tested with gateways that say what is untrue.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,28 +8,28 @@ use tokio::time::Instant;
 
 use super::witness::{Lane, Post, key_run, wanted};
 
-/// How many of what was odd are named, and of keys that are not up to date.
+/// How many odd messages and stale keys are named.
 const EXAMPLES_MAX: usize = 5;
 
 /// The node that posts to a key, and the key's number there.
 pub(super) type Key = (usize, u64);
 
-/// What one subscriber of a zone knows, over all of its connections. It does as the protocol says of
-/// clients that show the latest: a snapshot begins anew, and takes away the keys that do not come in it, if
-/// it is whole; what is late gives way to what is newer, be that a price or a removal; all else counts, also
-/// what comes again.
+/// What one subscriber of a zone knows, over all of its connections. It does as the protocol says of clients
+/// that show the latest values: a snapshot starts afresh, and a whole snapshot takes away the keys that are
+/// not in it; a late entry gives way to a newer price or removal; every other entry counts, even if it comes
+/// again.
 #[derive(Debug, Default)]
 pub(super) struct Mirror {
     values: BTreeMap<Key, Value>,
-    /// The keys that came in the snapshot that is under way.
+    /// The keys that came in the current snapshot.
     came: Option<HashSet<Key>>,
-    /// What came since the newest snapshot began.
+    /// The ids that came since the newest snapshot began.
     ids: HashSet<String>,
-    /// The newest word was `"recovered":false`.
+    /// The newest statement was `"recovered":false`.
     may_come_again: bool,
     was_placed: bool,
     counted: Counted,
-    /// The first few messages that must not be.
+    /// The first few forbidden messages.
     odd: Vec<String>,
 }
 
@@ -44,7 +44,7 @@ struct Value {
 }
 
 impl Value {
-    /// Whether what comes late gives way to it.
+    /// Whether a late entry gives way to this one.
     fn is_newer_than(&self, late: Came<'_>) -> bool {
         let parts =
             |id: &str| id.rsplit_once('-').map(|(by, number)| (by.to_owned(), number.parse::<u64>().ok()));
@@ -61,48 +61,48 @@ pub(super) struct Came<'a> {
     pub(super) at: Instant,
     pub(super) id: &'a str,
     pub(super) key: Key,
-    /// Its number at the node that it was posted at; `None`: it removes the key.
+    /// Its number at the node that it was posted at; `None` if it removes the key.
     pub(super) n: Option<u64>,
     pub(super) time: &'a str,
     pub(super) is_late: bool,
     pub(super) is_latest: bool,
 }
 
-/// How many snapshots there were.
+/// The numbers of snapshots and of odd messages.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct Counted {
-    /// They began.
+    /// Snapshots that began.
     pub(super) begun: u64,
-    /// All of them came.
+    /// Snapshots that came whole.
     pub(super) whole: u64,
-    /// What could be reached of them came.
+    /// Snapshots of which only the reachable part came.
     pub(super) in_part: u64,
-    /// Messages that must not be: twice, out of order, or in the middle of a snapshot.
+    /// Forbidden messages: repeated, out of order, or inside a snapshot.
     pub(super) odd: u64,
 }
 
-/// What became of all subscribers that begin with snapshots.
+/// The findings of all subscribers that begin with snapshots.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Mirrored {
     pub(super) subscribers: u64,
     #[serde(flatten)]
     pub(super) counted: Counted,
-    /// Keys that something was accepted of, times subscribers.
+    /// Keys with an accepted entry, times subscribers.
     pub(super) keys: u64,
-    /// Of these, those whose last value is not known.
+    /// Of these, those whose last value the subscriber does not know.
     pub(super) stale: u64,
-    /// Subscribers that do not have a whole snapshot.
+    /// Subscribers without a whole snapshot.
     pub(super) left_in_part: u64,
-    /// The first few that were stale, or odd, in words.
+    /// The first few stale keys or odd messages, in words.
     pub(super) examples: Vec<String>,
 }
 
 impl Mirror {
-    /// `subscribed` or `resync` came; with `snapshot` all that was had before counts no more.
+    /// `subscribed` or `resync` came; with `snapshot`, nothing that was known before counts any more.
     pub(super) fn placed(&mut self, recovered: bool, snapshot: bool) {
         self.may_come_again = !recovered;
         self.was_placed = true;
-        // One that was cut off goes on with another one, or has all in another way.
+        // A snapshot that was cut off is followed by another one, or by the entries themselves.
         self.came = None;
         if snapshot {
             self.counted.begun += 1;
@@ -162,8 +162,8 @@ impl Mirror {
         }
     }
 
-    /// What it knows by now, compared with what was posted by each node that did, and with what was removed,
-    /// which may not be certain.
+    /// Compares what it knows by now with what each node posted, and with the removals, some of which are not
+    /// certain.
     pub(super) fn judge(&self, posted: &[(usize, &[Post])], removed: &BTreeMap<Key, bool>) -> Mirrored {
         let mut judged = Mirrored {
             subscribers: 1,
@@ -173,19 +173,19 @@ impl Mirror {
             ..Mirrored::default()
         };
         for (by, posts) in posted {
-            // On either lane the newest of each key is its value.
+            // On either lane the newest entry of each key is its value.
             for n in wanted(Lane::Latest, posts) {
                 let key = (*by, key_run(n));
                 let held = self.values.get(&key);
                 let price = held.and_then(|held| held.n);
                 let expected = match removed.get(&key) {
-                    // A price of it that was not answered may have been accepted after it was removed.
+                    // A price without an answer may have been accepted after the removal.
                     Some(is_certain) if !is_certain || !is_all_accepted(posts, key.1) => continue,
                     Some(_) => None,
                     None => Some(n),
                 };
                 judged.keys += 1;
-                // A newer one that was not answered may have been accepted.
+                // A newer price without an answer may have been accepted.
                 if price == expected || (expected.is_some() && price > expected) {
                     continue;
                 }
@@ -208,13 +208,13 @@ impl Mirror {
     }
 }
 
-/// Whether all that was posted of a key was accepted.
+/// Whether every post of a key was accepted.
 fn is_all_accepted(posts: &[Post], run: u64) -> bool {
     (1..).zip(posts).filter(|(n, _)| key_run(*n) == run).all(|(_, post)| post.accepted.is_some())
 }
 
 impl Mirrored {
-    /// Adds another subscriber's, whose channel has this name.
+    /// Adds the findings of another subscriber, of the channel with this name.
     pub(super) fn add(&mut self, name: &str, other: &Self) {
         self.subscribers += other.subscribers;
         self.counted.begun += other.counted.begun;
@@ -228,7 +228,7 @@ impl Mirrored {
         self.examples.extend(other.examples.iter().take(room).map(|example| format!("{name}: {example}")));
     }
 
-    /// Every key is up to date.
+    /// Whether every key is up to date.
     pub(super) fn is_complete(&self) -> bool {
         self.stale == 0 && self.left_in_part == 0
     }
@@ -241,7 +241,7 @@ mod tests {
     use super::*;
     use crate::outages::witness::KEY_RUN;
 
-    /// Three keys of gateway 0, of which the last price of the last one was not accepted.
+    /// Three keys of gateway 0; the last price of the last key was not accepted.
     fn posts(start: Instant) -> Vec<Post> {
         let count = 3 * KEY_RUN;
         let accepted = |n: u64| (n < count).then_some(start + Duration::from_millis(n));
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!((seen.judge().keys, seen.judge().stale), (3, 1), "14 was accepted");
         seen.get(entry(14, "3"), false, false);
         assert!(seen.judge().is_complete() && seen.judge().counted.odd == 0);
-        // One that was not answered stands for it.
+        // A price that was not answered also counts.
         seen.get(entry(15, "3"), false, false);
         assert!(seen.judge().is_complete());
     }
@@ -303,13 +303,13 @@ mod tests {
         let judged = seen.judge();
         assert_eq!((judged.stale, judged.left_in_part), (1, 0));
         assert!(judged.examples[0].contains("of key 0.1 it knows nothing, and 10 was accepted last"));
-        // A key of before that does not come in it is gone.
+        // A known key that is not in the new snapshot is gone.
         let mut seen = Seen::whole();
         seen.0.placed(false, true);
         seen.get(entry(14, "3"), false, true);
         seen.0.ended(true);
         assert_eq!(seen.judge().stale, 2);
-        // Of a part nothing follows.
+        // After a partial snapshot nothing else comes.
         let mut seen = Seen::whole();
         seen.0.placed(false, true);
         seen.get(entry(14, "3"), false, true);

@@ -1,11 +1,10 @@
 //! `zonewire-outages`: what becomes of a deployment when its Redis fails.
 //!
-//! For each fault, gateways and a Redis of their own come up as processes, with a proxy
-//! on each link. Producers post numbered entries at every gateway, and subscribers at every gateway
-//! watch them all; some of them move from gateway to gateway (`load`, `watch`). The fault happens and
-//! ends (`faults`, `world`, `node`, and the kit), and what each subscriber saw and was told is
-//! judged against what was accepted and what the logs hold at last (`record`, `witness`, `read`, `kept`,
-//! `timeline`, `outcome`).
+//! For each fault, gateways and a Redis of their own are started as processes, with a proxy on each link.
+//! Producers post numbered entries at every gateway, and subscribers at every gateway watch all of them; some
+//! subscribers move from gateway to gateway (`load`, `watch`). The fault begins and ends (`faults`, `world`,
+//! `node`, and the kit). What each subscriber saw and was told is compared with what was accepted and with
+//! what the logs hold at the end (`record`, `witness`, `read`, `kept`, `timeline`, `outcome`).
 
 mod document;
 mod faults;
@@ -76,7 +75,7 @@ pub struct OutageArgs {
     /// The gateway to check [default: the `zonewire` beside this program, else the one in the PATH]
     #[arg(long, value_name = "FILE")]
     gateway: Option<PathBuf>,
-    /// Say which faults there are
+    /// List the faults
     #[arg(long)]
     list: bool,
     /// The faults to run, by name [default: all]
@@ -89,15 +88,15 @@ pub struct OutageArgs {
     /// away now and then; memory, descriptors, tasks and the keys of Redis must come back to what they were
     #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with_all = ["faults", "random", "hold", "repeat", "redis", "json"])]
     soak: Option<Duration>,
-    /// Decides which random faults come when, and where subscribers move [default: a new one, which is
-    /// said]
+    /// Decides which random faults come when, and where subscribers move [default: a random one, which is
+    /// printed]
     #[arg(long)]
     seed: Option<u64>,
     /// How long each fault is held, instead of its own time
     #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "random")]
     hold: Option<Duration>,
-    /// How often each fault is run, each time in a new deployment; figures are told by their median,
-    /// with the worst behind it
+    /// How often each fault is run, each time in a new deployment; each figure is reported with its median
+    /// and its worst value
     #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100), conflicts_with = "random")]
     repeat: u32,
     /// Gateways
@@ -112,15 +111,15 @@ pub struct OutageArgs {
     /// Prices per second and zone
     #[arg(long, default_value_t = 10.0, value_parser = parse_rate)]
     rate: f64,
-    /// Updates per second and order; 50 of an order are kept, and a fault lasts up to a minute
+    /// Updates per second and order; a log holds 50 of an order, and a fault lasts up to a minute
     #[arg(long, default_value_t = 0.5, value_parser = parse_rate)]
     order_rate: f64,
     /// A Redis of yours, instead of one of its own; better given as OUTAGE_CHECK_REDIS_URL, since
     /// others can see flags
     #[arg(long, value_name = "URL", env = "OUTAGE_CHECK_REDIS_URL", hide_env_values = true)]
     redis: Option<Hidden>,
-    /// Also fail where the median of a fault's runs is later than docs/OUTAGES.md allows; for a machine
-    /// with nothing else to do
+    /// Also fail if the median of a fault's runs exceeds a limit of docs/OUTAGES.md; for an otherwise idle
+    /// machine
     #[arg(long)]
     timing: bool,
     /// The results as JSON; `-` is standard output, instead of the table
@@ -137,7 +136,7 @@ pub struct OutageArgs {
     settings: Vec<String>,
 }
 
-/// The longest time that can be asked for: what was seen is kept to the end.
+/// The longest time that can be asked for: all that was seen stays in memory to the end.
 const TIME_MAX: Duration = Duration::from_secs(6 * 3600);
 
 /// `500ms`, `30s`, `10m`, `1h`.
@@ -165,17 +164,17 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Runs the faults, and fails where a promise was broken.
+/// Runs the faults, and fails if a promise was broken.
 pub fn run(args: OutageArgs) -> anyhow::Result<()> {
     if args.list {
         print!("{}", list(&args));
         return Ok(());
     }
-    // Two threads, whatever the machine: the gateways are what should be busy.
+    // Two threads, whatever the machine: the gateways need the others.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
     let result = runtime.block_on(run_or_interrupt(args));
-    // Children are killed when what holds them is dropped; nothing else is worth waiting for.
+    // Dropping the handles kills the children; nothing else needs waiting for.
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
 }
@@ -227,7 +226,7 @@ async fn run_or_interrupt(args: OutageArgs) -> anyhow::Result<()> {
         _ = terminate.recv() => Err(Stopped.into()),
         _ = interrupt.recv() => Err(Stopped.into()),
     };
-    // The gateways are gone by now, and so are their keys to be.
+    // The gateways are gone by now, so their keys can be removed.
     let cleaned = clean_up(&setup).await;
     let report = ran?;
     tell(&args, &report)?;
@@ -251,7 +250,7 @@ fn why_not(args: &OutageArgs) -> &'static str {
     if args.redis.is_some() { "not with a Redis that the suite did not start" } else { "not among others" }
 }
 
-/// The faults that can be run so, and the names of those that cannot.
+/// The faults that can be run with these arguments, and the names of those that cannot.
 fn list(args: &OutageArgs) -> String {
     let possible: Vec<&Fault> = FAULTS.iter().filter(|fault| is_possible(args, fault)).collect();
     let width = possible.iter().map(|fault| fault.name.len()).max().unwrap_or(0);
@@ -264,7 +263,7 @@ fn list(args: &OutageArgs) -> String {
     out
 }
 
-/// The faults to run; all bad names at once.
+/// The faults to run; an error names all bad names at once.
 fn chosen(args: &OutageArgs) -> anyhow::Result<Vec<Fault>> {
     let is_possible = |fault: &Fault| is_possible(args, fault);
     if args.faults.is_empty() {
@@ -315,7 +314,7 @@ async fn run_all(args: &OutageArgs, setup: &Setup, faults: &[Fault]) -> Report {
     for (number, fault) in faults.iter().enumerate() {
         eprintln!("{}/{} {}: {}", number + 1, faults.len(), fault.name, fault.about);
         for run in 1..=args.repeat {
-            // On a Redis that lives on, each run has keys of its own.
+            // On a Redis that outlives the run, each run has keys of its own.
             let setup = Setup { prefix: format!("{}-{number}-{run}", setup.prefix), ..setup.clone() };
             let outcome = session::one(&setup, fault).await;
             note(&mut report, fault.name, run, outcome);
@@ -328,7 +327,7 @@ async fn run_all(args: &OutageArgs, setup: &Setup, faults: &[Fault]) -> Report {
     report
 }
 
-/// Says what came of a run, and keeps it.
+/// Prints the result of a run, and records it.
 fn note(report: &mut Report, name: &str, run: u32, outcome: anyhow::Result<Outcome>) {
     match outcome {
         Ok(outcome) => {
@@ -361,8 +360,8 @@ fn tell_examples(outcome: &Outcome) {
     }
 }
 
-/// Removes what was written to somebody's Redis. A command of a gateway that was just killed may still
-/// arrive, so it looks until nothing is left twice.
+/// Removes what was written to a Redis that the suite did not start. A command of a gateway that was just
+/// killed may still arrive, so it repeats until it has twice found nothing.
 async fn clean_up(setup: &Setup) -> anyhow::Result<()> {
     const LOOKS_MAX: u32 = 20;
     let Some(target) = &setup.redis else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! What one fault did, and which promises it shows to be broken.
+//! The result of one fault, and which promises it shows to be broken.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use super::mirror::Mirrored;
 use super::registries::JudgedRecords;
 use super::witness::Judged;
 
-/// What one run of a fault did. Times are in milliseconds.
+/// The result of one run of a fault. Times are in milliseconds.
 #[derive(Debug, Default, Clone, Serialize)]
 pub(super) struct Outcome {
     pub(super) fault: String,
     pub(super) about: String,
-    /// Which run of the fault this is, counting from 1.
+    /// The number of this run of the fault, counting from 1.
     pub(super) run: u32,
-    /// More than one in a random run.
+    /// How many faults; more than one in a random run.
     pub(super) faults: u64,
     pub(super) held_s: f64,
     pub(super) orders: Tally,
@@ -25,41 +25,43 @@ pub(super) struct Outcome {
     pub(super) latest: Tally,
     /// Events of a durable type.
     pub(super) events: Tally,
-    /// Events of a live type; `told` are those that were said not to come.
+    /// Events of a live type; `told` are those whose loss was announced.
     pub(super) live: Tally,
-    /// Trades of the exchange that the gateways feed on; those that it made once there was a feed are `accepted`.
+    /// Trades of the exchange that the gateways have a feed from; `accepted` are those made once there was a
+    /// feed.
     pub(super) trades: Tally,
-    /// What became of records.
+    /// The findings on records.
     pub(super) records: JudgedRecords,
-    /// From when Redis served again until all gateways held the same records, of those that nobody wrote any
-    /// more; none where they never did.
+    /// From when Redis served again until all gateways had the same records, of those that are not written
+    /// any more; `None` if they never had.
     pub(super) equal_ms: Option<f64>,
     /// From when the gateway that had the feed was killed until another one had it.
     pub(super) taken_over_ms: Option<f64>,
-    /// What those that had it one after the other said of it; of a fault that kills the first one.
+    /// The fencing tokens of the gateways that had the feed, in order; of a fault that kills the first one.
     pub(super) fences: Vec<u64>,
-    /// How much later than before the fault a trade came to a subscriber of the first gateway, at the most.
+    /// How much later than before the fault a trade came to a subscriber of the first gateway, at most.
     pub(super) later_trades_ms: Option<f64>,
-    /// How much later than before the fault an entry came to a subscriber of the gateway that took it,
-    /// at the most.
+    /// How much later than before the fault an entry came to a subscriber of the gateway that accepted it, at
+    /// most.
     pub(super) later_latest_ms: Option<f64>,
     pub(super) later_every_ms: Option<f64>,
-    /// From the fault until the last gateway that it reached said so.
+    /// From the fault until the last gateway that it reached reported it in `/ws/health`.
     pub(super) noticed_ms: Option<f64>,
-    /// From the fault until the last socket that was told by `backend_state` was.
+    /// From the fault until the last socket that got a `backend_state` got it.
     pub(super) socket_told_ms: Option<f64>,
-    /// All gateways were healthy at last.
+    /// All gateways were healthy in the end.
     pub(super) recovered: bool,
-    /// From when Redis served again until they were; none where they never were anything else.
+    /// From when Redis served again until they were; `None` if they never were anything else.
     pub(super) recovered_ms: Option<f64>,
-    /// From the same moment until all that had been accepted by then had come to all subscribers.
+    /// From the same moment until every entry accepted by then had come to all subscribers.
     pub(super) caught_up_ms: Option<f64>,
-    /// The longest time that a gateway said so wrongly.
+    /// The longest time that a gateway wrongly said that it is healthy.
     pub(super) falsely_healthy_ms: f64,
+    /// The same, that it is not.
     pub(super) falsely_degraded_ms: f64,
     pub(super) health_unanswered: u64,
     pub(super) subscribers: u64,
-    /// Sockets that ended though nobody meant them to.
+    /// Sockets that ended unintentionally.
     pub(super) sockets_cut: u64,
     /// Sockets of a gateway that was killed.
     pub(super) cut_by_the_fault: u64,
@@ -67,40 +69,39 @@ pub(super) struct Outcome {
     pub(super) cuts: BTreeMap<String, u64>,
     /// `error` messages to subscribers.
     pub(super) errors: BTreeMap<String, u64>,
-    /// Of the gateway that grew most.
+    /// Memory of the gateway that grew most.
     pub(super) memory_before_bytes: Option<u64>,
     pub(super) memory_after_bytes: Option<u64>,
-    /// How late the suite itself was at the most: times are this much too long at the most.
+    /// How late the suite itself was at most: times are too long by at most this much.
     pub(super) suite_late_ms: f64,
-    /// Some of what was lost, in words.
+    /// Some of the lost entries, in words.
     pub(super) lost_examples: Vec<String>,
-    /// Some of what came twice, or behind a later one of the same producer.
+    /// Some of the entries that came twice, or behind a later one of the same producer.
     pub(super) odd_examples: Vec<String>,
-    /// Some of what was said that is not so, or not said that is.
+    /// Some of the untrue statements, or of the omitted ones.
     pub(super) false_examples: Vec<String>,
     /// Channels whose logs could not be read at the end.
     pub(super) logs_unread: u64,
-    /// What new subscribers of all orders were told at the end, each at another gateway than the
-    /// order's own.
+    /// What new subscribers of all orders were told at the end, each at another gateway than the order's own.
     pub(super) read_anew: Judged,
     /// What subscribers that begin with snapshots knew at the end.
     pub(super) snapshots: Mirrored,
-    /// Promises that did not hold, but for those of time.
+    /// Broken promises, except those on times.
     pub(super) broken: Vec<String>,
 }
 
-/// What became of one kind of entry.
+/// The findings on one kind of entry.
 #[derive(Debug, Default, Clone, Serialize)]
 pub(super) struct Tally {
     pub(super) posted: u64,
-    /// Answered with 2xx.
+    /// Posts answered with 2xx.
     pub(super) accepted: u64,
-    /// By code; `no_answer` is a request that was not answered.
+    /// Refusals by code; `no_answer` is a request that was not answered.
     pub(super) refused: BTreeMap<String, u64>,
-    /// Deliveries, of all subscribers together.
+    /// Deliveries to all subscribers together.
     #[serde(flatten)]
     pub(super) judged: Judged,
-    /// What is wrong with what the logs hold at the end.
+    /// What is wrong with the logs at the end.
     pub(super) log: JudgedLog,
 }
 
@@ -109,7 +110,7 @@ impl Tally {
         self.refused.values().sum()
     }
 
-    /// What was said to be gone, or missed, and is not.
+    /// Entries that were wrongly said to be gone or missed.
     pub(super) fn false_words(&self) -> u64 {
         self.judged.falsely_gone + self.log.falsely_missed
     }
@@ -120,18 +121,18 @@ pub(super) fn ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
-/// How much a gateway may have grown when all is well again, besides what the entries take that it keeps.
+/// How much a gateway may have grown in the end, besides the memory of the entries that it holds.
 const GROWTH_BYTES: u64 = 16 * 1024 * 1024;
-/// What an accepted entry may take for as long as it is kept.
+/// The memory that an accepted entry may take.
 const ENTRY_BYTES: u64 = 1024;
 
 impl Outcome {
-    /// Of each kind of entry.
+    /// The tally of each kind of entry.
     pub(super) fn tallies(&self) -> [&Tally; 6] {
         [&self.orders, &self.every, &self.latest, &self.events, &self.live, &self.trades]
     }
 
-    /// Fills in which promises did not hold; those of time are asked of [`Limits`].
+    /// Fills in the broken promises; those on times are checked by [`Limits`].
     pub(super) fn find_broken(&mut self) {
         let mut broken = self.broken_records();
         let kinds = [
@@ -207,7 +208,7 @@ impl Outcome {
         self.broken = broken;
     }
 
-    /// What is wrong with records, and with who has the feed.
+    /// What is wrong with records, and with the owner of the feed.
     fn broken_records(&self) -> Vec<String> {
         let JudgedRecords { written, refused, unequal, lost, came_back, .. } = self.records;
         let wrong = [
@@ -230,30 +231,31 @@ impl Outcome {
     }
 }
 
-/// How long things may take, in the median of the runs of a fault; none where nothing is promised.
+/// How long things may take, in the median of the runs of a fault; `None` if nothing is promised.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Limits {
     /// Until the fault is noticed.
     pub(super) notice: Option<Duration>,
-    /// Added to a price on `latest` on its way to this gateway's own subscribers.
+    /// Added to the time that a price on `latest` takes to this gateway's own subscribers.
     pub(super) later_latest: Option<Duration>,
     /// The same on `every`, and for orders.
     pub(super) later_every: Option<Duration>,
-    /// Until all that was accepted has come to the subscribers of the other gateways, or these were told.
+    /// Until every accepted entry has come to the subscribers of the other gateways, or its loss was
+    /// announced.
     pub(super) catch_up: Option<Duration>,
-    /// For which a gateway may say that it is healthy though it has no Redis.
+    /// How long a gateway without Redis may say that it is healthy.
     pub(super) untrue: Option<Duration>,
-    /// Until another gateway has the feed of one that was killed.
+    /// Until another gateway has the feed of a killed one.
     pub(super) take_over: Option<Duration>,
-    /// Until all gateways hold the same records.
+    /// Until all gateways have the same records.
     pub(super) equal: Option<Duration>,
 }
 
-/// Two polls of the health lie this far apart, with their answer.
+/// The longest time between two polls of the health, with their answers.
 const POLL_MS: f64 = 100.0;
 
 impl Limits {
-    /// Which were not kept. What the suite cannot tell from its own slowness, it does not blame on the
+    /// The limits that were exceeded. What may be due to the suite's own slowness is not blamed on the
     /// gateways.
     pub(super) fn exceeded(&self, runs: &[&Outcome]) -> Vec<String> {
         type Figure = (&'static str, Option<Duration>, f64, fn(&Outcome) -> Option<f64>);
@@ -281,16 +283,16 @@ impl Limits {
     }
 }
 
-/// The same figure of several runs.
+/// One figure over several runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Spread {
-    /// Of an even number, the mean of the two in the middle.
+    /// Of an even number of runs, the mean of the middle two.
     pub(super) median: f64,
     pub(super) worst: f64,
 }
 
 impl Spread {
-    /// None where there are no figures.
+    /// `None` if there are no figures.
     pub(super) fn of(figures: impl Iterator<Item = f64>) -> Option<Self> {
         let mut figures: Vec<f64> = figures.collect();
         figures.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! Looking, over and over: at the gateways' health, and at the suite's own pace.
+//! Two polls: the gateways' health, and the suite's own pace.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use zonewire::client::{BaseUrl, Http};
 use super::timeline::Said;
 use crate::node;
 
-/// How often a gateway is asked how it is.
+/// How often a gateway is asked for its health.
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// How long it may take to say so.
+/// How long it may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often the suite looks at its own pace.
+/// How often the suite checks its own pace.
 const BEAT: Duration = Duration::from_millis(20);
 
-/// Asks a gateway how it is until `stop`.
+/// Polls a gateway's health until `stop`.
 pub(super) async fn health(base: BaseUrl, http: Http, said: Arc<Mutex<Said>>, stop: CancellationToken) {
     let mut ticks = time::interval(ASK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -37,8 +37,7 @@ pub(super) async fn health(base: BaseUrl, http: Http, said: Arc<Mutex<Said>>, st
     }
 }
 
-/// Measures how late the suite itself is at the most, until `stop`: what it cannot keep up with is
-/// not the gateways' doing.
+/// Measures until `stop` how late the suite itself is at most: such delays are not the gateways' fault.
 pub(super) async fn pace(worst: Arc<Mutex<Duration>>, stop: CancellationToken) {
     loop {
         let due = Instant::now() + BEAT;

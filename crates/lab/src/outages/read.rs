@@ -18,27 +18,27 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Entries on a page: the most that may be asked for.
 const PAGE_ENTRIES: usize = 1_000;
 
-/// How many entries a log holds at the most.
+/// How many entries a log holds at most.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) entries: usize,
     /// The same, of an order.
     pub(super) updates: usize,
-    /// Old entries go by their age: the clock of Redis jumps.
+    /// Entries expire by age: the clock of Redis jumps.
     pub(super) by_age: bool,
     /// The same of orders alone.
     pub(super) updates_by_age: bool,
 }
 
-/// An entry, as far as it matters here.
+/// The fields of an entry that matter here.
 #[derive(Debug, Deserialize)]
 struct Entry {
     offset: u64,
     #[serde(default)]
     id: String,
-    /// What an event tells.
+    /// The fields of an event.
     data: Option<Told>,
-    /// What any other entry does.
+    /// The fields of any other entry.
     #[serde(flatten)]
     told: Told,
     #[serde(default, rename = "missedBefore")]
@@ -60,7 +60,7 @@ struct History {
     entries: Vec<Entry>,
 }
 
-/// All that the log of a channel holds, as a gateway tells it. Of a live type there is none that is everybody's.
+/// The whole log of a channel, as a gateway shows it. Live types have no shared log.
 pub(super) async fn log(
     channel: &Channel,
     base: &BaseUrl,
@@ -93,7 +93,7 @@ pub(super) async fn log(
     Ok(kept)
 }
 
-/// Page by page, from the oldest entry on; says how many entries there are, whoever published them.
+/// Reads page by page, from the oldest entry on; returns how many entries there are, whoever published them.
 async fn read_history(
     kept: &mut Kept,
     channel: &Channel,
@@ -118,7 +118,7 @@ async fn read_history(
     Ok(count)
 }
 
-/// Takes what the load published; says how many entries there were.
+/// Takes the entries that the load published; returns how many entries there were.
 fn take(kept: &mut Kept, channel: &Channel, entries: Vec<Entry>) -> usize {
     let count = entries.len();
     for entry in entries {
@@ -130,7 +130,7 @@ fn take(kept: &mut Kept, channel: &Channel, entries: Vec<Entry>) -> usize {
     count
 }
 
-/// The fences of those that said that they have the feed, in the order in which they said it.
+/// The fencing tokens of the gateways that announced to have the feed, in the order of their announcements.
 pub(super) async fn fences(base: &BaseUrl, http: &Http) -> anyhow::Result<Vec<u64>> {
     #[derive(Debug, Deserialize)]
     struct Connected {
@@ -149,7 +149,7 @@ pub(super) async fn fences(base: &BaseUrl, http: &Http) -> anyhow::Result<Vec<u6
     Ok(all.map(|all| all.entries.into_iter().map(|said| said.data.fence).collect()).unwrap_or_default())
 }
 
-/// What is there; none where nothing is.
+/// The resource; `None` on 404.
 async fn get<T: DeserializeOwned>(http: &Http, url: &str) -> anyhow::Result<Option<T>> {
     let response = http.get(url).timeout(PAGE_TIMEOUT).send().await?;
     if response.status == StatusCode::NOT_FOUND {

@@ -1,4 +1,4 @@
-//! What was posted, seen and said in a session, and what comes of it.
+//! What was posted, seen and said in a session, and the judgement of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,38 +17,39 @@ use super::timeline::{Down, Said};
 use super::watch::Seen;
 use super::witness::{Judged, Lane, Post, Witness};
 
-/// How many of the entries that something was wrong with are named.
+/// How many of the faulty entries are named.
 const EXAMPLES_MAX: usize = 10;
-/// And how many of one subscriber.
+/// How many of one subscriber.
 const EXAMPLES_EACH: usize = 2;
 
-/// What a session leaves for judging, while it is being written.
+/// What a session collects for the judgement.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) channels: Vec<Channel>,
-    /// By producer: the channel's place, the node, and the posts.
+    /// By producer: the channel's index, the node, and the posts.
     pub(super) posted: Vec<(usize, usize, Arc<Mutex<Posted>>)>,
     pub(super) seen: Vec<Subscriber>,
-    /// Those that begin with snapshots.
+    /// Subscribers that begin with snapshots.
     pub(super) mirrors: Vec<Subscriber>,
-    /// By channel, what its log holds at the end; none until it is read, and where it cannot be.
+    /// By channel, its log at the end; `None` until it is read, or if it cannot be.
     pub(super) kept: Vec<Option<Kept>>,
-    /// Gateways that are killed: of what they published live, others may have heard a part, and not be told.
+    /// Gateways that are killed: other gateways may have received only some of their live events, without
+    /// being told.
     pub(super) killed: BTreeSet<usize>,
     /// By node.
     pub(super) said: Vec<Arc<Mutex<Said>>>,
-    /// How late the suite itself was at the most.
+    /// How late the suite itself was at most.
     pub(super) pace: Arc<Mutex<Duration>>,
-    /// When all was there.
+    /// When everything was up.
     pub(super) start: Instant,
 }
 
-/// Whose deliveries are judged.
+/// A subscriber whose deliveries are judged.
 #[derive(Debug)]
 pub(super) struct Subscriber {
-    /// The channel's place.
+    /// The channel's index.
     pub(super) place: usize,
-    /// Where it stays; none for one that moves.
+    /// The gateway where it stays; `None` for a subscriber that moves.
     pub(super) stays_at: Option<usize>,
     pub(super) seen: Arc<Mutex<Seen>>,
 }
@@ -62,7 +63,7 @@ impl Subscriber {
     }
 }
 
-/// When what happened.
+/// The moments of a session.
 #[derive(Debug)]
 pub(super) struct Times {
     pub(super) begun: Instant,
@@ -70,12 +71,12 @@ pub(super) struct Times {
     pub(super) end: Instant,
     /// By node.
     pub(super) downs: Vec<Vec<Down>>,
-    /// What began when, in order of time.
+    /// The beginnings of faults, in order of time.
     pub(super) marks: Vec<(Instant, String)>,
 }
 
 impl Times {
-    /// A moment as people look for it: after what it was, and by the clock.
+    /// A moment in the form that people look for: after the beginning of a fault, and by the clock.
     fn say(&self, at: Instant) -> String {
         let clock = (Utc::now() - at.elapsed()).format("%T%.3f");
         let after = self.marks.iter().rev().find(|(begun, _)| *begun <= at);
@@ -102,7 +103,7 @@ impl Record {
         lanes
     }
 
-    /// What those that begin with snapshots know by now.
+    /// What the subscribers that begin with snapshots know by now.
     pub(super) fn judge_mirrors(&self) -> Mirrored {
         let (posts, mut judged) = (self.posts(), Mirrored::default());
         for Subscriber { place, seen, .. } in &self.mirrors {
@@ -114,7 +115,7 @@ impl Record {
         judged
     }
 
-    /// The keys of a channel that were removed, and whether that is certain.
+    /// The keys of a channel that were removed, and whether each removal is certain.
     fn removed(&self, place: usize) -> BTreeMap<Key, bool> {
         let of_it = self.posted.iter().filter(|(of, ..)| *of == place);
         let each = of_it.flat_map(|(_, node, posted)| {
@@ -124,7 +125,7 @@ impl Record {
         each.collect()
     }
 
-    /// What was posted to each channel, by node.
+    /// The posts to each channel, by node.
     pub(super) fn posts(&self) -> Vec<Vec<(usize, Vec<Post>)>> {
         let mut posts = vec![Vec::new(); self.channels.len()];
         for (place, node, posted) in &self.posted {
@@ -137,7 +138,7 @@ impl Record {
     fn judge_each(&self, before: Option<Instant>) -> Vec<(&Subscriber, Judged)> {
         let posts = self.posts();
         let judge = |subscriber: &Subscriber| {
-            // How soon one that moves gets what it missed is for it to say.
+            // How soon a moving subscriber gets the entries that it missed depends on its moves.
             let before = before.filter(|_| subscriber.stays_at.is_some());
             self.judge_one(subscriber.place, &subscriber.seen.lock().witness, &posts, before)
         };
@@ -162,7 +163,7 @@ impl Record {
         self.kept.get(place)?.as_ref()
     }
 
-    /// What is wrong with the logs of a lane; where one was not read, nothing is said of it here.
+    /// What is wrong with the logs of a lane; a log that was not read is not judged here.
     fn judge_logs(&self, lane: Lane) -> JudgedLog {
         let (posts, mut judged) = (self.posts(), JudgedLog::default());
         for (place, channel) in self.channels.iter().enumerate() {
@@ -180,7 +181,7 @@ impl Record {
         judged
     }
 
-    /// All that the session showed of these faults. New subscribers and memory are for others to add.
+    /// The whole outcome of these faults, except for new subscribers and memory, which the caller adds.
     pub(super) fn judge(&self, faults: &[Fault], times: &Times, recovered: bool) -> Outcome {
         let judged = self.judge_lanes(Some(times.back));
         let reached: Vec<usize> =
@@ -195,7 +196,7 @@ impl Record {
             seen.states.iter().find(|(at, state)| *at >= times.begun && state != "healthy").map(|(at, _)| *at)
         });
         let healthy_at = self.said.iter().filter_map(|said| said.lock().recovered_after(times.begun)).max();
-        // Live events do not come later, and a feed asks for its trades anew.
+        // Live events are not sent later, and a feed asks the exchange again for its trades.
         let kept = [Lane::Order, Lane::Every, Lane::Latest, Lane::Event].map(Lane::name);
         let caught_up = kept.iter().filter_map(|lane| judged.get(lane)?.caught_up).max();
         let worst = |of: &dyn Fn(usize, &Said) -> Duration| {
@@ -239,7 +240,7 @@ impl Record {
 
     fn tally(&self, lane: Lane, judged: &BTreeMap<&str, Judged>) -> Tally {
         let judged = judged.get(lane.name()).cloned().unwrap_or_default();
-        // Of a live type there is no log that all have.
+        // A live type has no shared log.
         let log = if lane == Lane::Live { JudgedLog::default() } else { self.judge_logs(lane) };
         let mut tally = Tally { judged, log, ..Tally::default() };
         for (_, _, posted) in self.posted.iter().filter(|(place, ..)| self.channels[*place].lane == lane) {
@@ -253,9 +254,9 @@ impl Record {
         tally
     }
 
-    /// How much longer than usual, in milliseconds, an entry of these lanes took at the most to a
-    /// subscriber of the gateway that took it; usual is the median before the fault. Gateways that
-    /// stand still are left out.
+    /// How much longer than usual, in milliseconds, an entry of these lanes took at most to a subscriber of
+    /// the gateway that accepted it. Usual is the median before the fault. Gateways that are frozen are left
+    /// out.
     fn later(&self, faults: &[Fault], times: &Times, lanes: &[Lane]) -> Option<f64> {
         let (mut usual, mut worst) = (Vec::new(), None);
         for Subscriber { place, stays_at, seen } in &self.seen {
@@ -295,7 +296,7 @@ impl Record {
         }
     }
 
-    /// Some of what was lost, for people who look for the reason.
+    /// Some of the lost entries, for people who look for the reason.
     fn lost_examples(&self, times: &Times) -> Vec<String> {
         let (posts, mut examples) = (self.posts(), Vec::new());
         for (subscriber, judged) in self.judge_each(None) {
@@ -309,7 +310,7 @@ impl Record {
                     .find(|(node, _)| *node == by)
                     .and_then(|(_, posts)| posts.get(usize::try_from(n).ok()?.checked_sub(1)?));
                 let Some(Post { sent, accepted: Some(accepted) }) = post else { continue };
-                // Known where it came to another subscriber.
+                // The id is known if the entry came to another subscriber.
                 let others = self.seen.iter().filter(|other| other.place == place);
                 let mut ids = others.filter_map(|other| other.seen.lock().witness.id_of(by, n));
                 let id = ids.next().unwrap_or_else(|| "which came to nobody".to_owned());
@@ -330,7 +331,7 @@ impl Record {
         examples
     }
 
-    /// Some of what gateways or logs say that is not so.
+    /// Some of the untrue statements of gateways or logs.
     fn false_examples(&self) -> Vec<String> {
         let mut examples = Vec::new();
         for (subscriber, judged) in self.judge_each(None) {
@@ -343,7 +344,7 @@ impl Record {
         examples
     }
 
-    /// Some of what came twice or behind a later one.
+    /// Some of the entries that came twice, or behind a later one.
     pub(super) fn odd_examples(&self) -> Vec<String> {
         let odd = self.judge_each(None).into_iter().flat_map(|(subscriber, judged)| {
             let (name, whom) = (&self.channels[subscriber.place].name, subscriber.name());
@@ -385,7 +386,7 @@ mod tests {
         let after = |ms| start + Duration::from_millis(ms);
         let channel = Channel::zone("later".parse().unwrap(), Lane::Latest, 2);
         let (seen, posted) = (Arc::<Mutex<Seen>>::default(), Arc::<Mutex<Posted>>::default());
-        // Each took 2 ms, the one after the fault 70.
+        // Each took 2 ms, except the one after the fault, which took 70.
         for (n, (sent, took)) in (1..).zip([(0, 2), (10, 2), (20, 2), (110, 70)]) {
             let post = Post { sent: after(sent), accepted: Some(after(sent + 1)) };
             posted.lock().posts.push(post);
@@ -396,7 +397,7 @@ mod tests {
         let record = Record {
             channels: vec![channel],
             posted: vec![(0, 0, posted)],
-            // At the other gateway it does not matter, nor what came to one that moves.
+            // A subscriber at the other gateway does not matter, nor one that moves.
             seen: vec![
                 Subscriber { place: 0, stays_at: Some(0), seen: Arc::clone(&seen) },
                 Subscriber { place: 0, stays_at: Some(1), seen: Arc::default() },

@@ -1,4 +1,4 @@
-//! Records that are written at every gateway, with Redis and without it: who writes them, and what is wrong with
+//! Records that are written at every gateway, with Redis and without: the writers, and what is wrong with
 //! what the gateways hold in the end.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,46 +17,46 @@ use zonewire_protocol::{BackendState, RecordList};
 
 /// How often each gateway is written to.
 const WRITE_EVERY: Duration = Duration::from_millis(40);
-/// How long one writing may take: one that waits for the log is answered sooner.
+/// How long one write may take: one that waits for the log is answered sooner.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a list may take.
 const LIST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Records that one gateway alone writes.
 const OWN_KEYS: u64 = 8;
-/// Those of them, from this one on, that nobody writes any more once the fault ends: they show how soon all
-/// gateways hold the same.
+/// The first of those that nobody writes any more once the fault ends: they show how soon all gateways hold
+/// the same.
 const FIRST_AT_REST: u64 = 4;
-/// Records that all of them write.
+/// Records that all gateways write.
 const SHARED_KEYS: u64 = 4;
-/// Every so many writings of a gateway one is of a record that all write.
+/// Every so many writes of a gateway, one is of a shared record.
 const SHARED_EVERY: u64 = 3;
-/// Of a record's writings every third one removes it, of one that all write every fifth.
+/// Of a record's own writes every third removes it, of a shared record's every fifth.
 const REMOVED_EVERY: [u64; 2] = [3, 5];
-/// So far apart two writings must be at two gateways, for the clock of the machine to tell which is the later one.
+/// Writes at two gateways must be this far apart for the clock of the machine to tell which is later.
 const APART: Duration = Duration::from_millis(20);
 /// How often lists are compared.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// And for how long, until it is given up.
+/// How long they are compared before the suite gives up.
 const EQUAL_WITHIN: Duration = Duration::from_secs(30);
-/// How many of those that something is wrong with are named.
+/// How many faulty records are named.
 const EXAMPLES_MAX: usize = 5;
 
-/// One writing.
+/// One write.
 #[derive(Debug, Clone)]
 pub(super) struct Write {
     key: String,
-    /// The gateway, and the number there.
+    /// The gateway, and the write's number there.
     by: usize,
     n: u64,
     is_removal: bool,
     sent: Instant,
-    /// When its answer came, or was no longer waited for; none while it is under way.
+    /// When its answer came, or was no longer waited for; `None` while it is under way.
     ended: Option<Instant>,
     /// It was answered with 2xx.
     accepted: bool,
-    /// There was nothing to remove: it was as good as not sent.
+    /// A removal of a record that did not exist: as if it had not been sent.
     was_nothing: bool,
-    /// That answer waited until the log had it.
+    /// The answer waited until the log had the write.
     waited: bool,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Writer {
     pub(super) node: usize,
     pub(super) base: BaseUrl,
     pub(super) http: Http,
-    /// Some records are left alone from here on.
+    /// From here on, some records are not written any more.
     pub(super) rest: CancellationToken,
     pub(super) written: Arc<Mutex<Vec<Write>>>,
 }
@@ -82,7 +82,7 @@ impl Writer {
                 _ = ticks.tick() => {}
             }
             let is_shared = n % SHARED_EVERY == 0;
-            // The how-manieth of its kind, and of its record.
+            // The write's number among those of its kind, and among those of its record.
             let of_kind = if is_shared { n / SHARED_EVERY } else { n - n / SHARED_EVERY };
             let keys = if is_shared { SHARED_KEYS } else { OWN_KEYS };
             let (place, round) = (of_kind % keys, of_kind / keys);
@@ -138,11 +138,11 @@ fn own_key(node: usize, place: u64) -> String {
     format!("own-{node}-{place}")
 }
 
-/// What one gateway holds: of each record its version, and who wrote it.
+/// What one gateway holds: each record's version and writer.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Held(BTreeMap<String, (String, (usize, u64))>);
 
-/// A record, as far as it matters here.
+/// The fields of a record that matter here.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Record {
@@ -152,7 +152,7 @@ struct Record {
 }
 
 impl Held {
-    /// What a gateway lists, if it says that it knows what the others wrote.
+    /// A gateway's list, if the gateway says that it knows the records of the others.
     async fn read(base: &BaseUrl, http: &Http) -> anyhow::Result<Self> {
         let url = base.endpoint("api/providers?limit=1000");
         let answer = http.get(url).timeout(LIST_TIMEOUT).send().await?;
@@ -171,7 +171,7 @@ impl Held {
         Ok(Self(held))
     }
 
-    /// The records that are at rest.
+    /// The records that are not written any more.
     fn at_rest(mut self) -> Self {
         self.0.retain(|key, _| {
             let place = key.strip_prefix("own-").and_then(|key| key.rsplit_once('-')?.1.parse::<u64>().ok());
@@ -181,7 +181,7 @@ impl Held {
     }
 }
 
-/// What all gateways hold; fails where one cannot be asked, or does not know it.
+/// What all gateways hold; fails if one of them cannot be asked, or does not know the records of the others.
 async fn read_all(bases: &[BaseUrl]) -> anyhow::Result<Vec<Held>> {
     let mut all = Vec::new();
     for base in bases {
@@ -190,7 +190,7 @@ async fn read_all(bases: &[BaseUrl]) -> anyhow::Result<Vec<Held>> {
     Ok(all)
 }
 
-/// Waits until all gateways hold the same records at rest; says when that was, none where it never is.
+/// Waits until all gateways hold the same records at rest; returns when they did, or `None` if they never do.
 pub(super) async fn until_equal(bases: Vec<BaseUrl>) -> Option<Instant> {
     let deadline = Instant::now() + EQUAL_WITHIN;
     while Instant::now() < deadline {
@@ -205,7 +205,8 @@ pub(super) async fn until_equal(bases: Vec<BaseUrl>) -> Option<Instant> {
     None
 }
 
-/// Waits until all gateways hold the same, now that nobody writes; what they hold then, or at the end of it.
+/// Waits until all gateways hold the same, after the last write; returns what they hold by then, or when time
+/// is up.
 pub(super) async fn settled(bases: &[BaseUrl], within: Duration) -> anyhow::Result<Vec<Held>> {
     let deadline = Instant::now() + within;
     loop {
@@ -222,15 +223,15 @@ pub(super) async fn settled(bases: &[BaseUrl], within: Duration) -> anyhow::Resu
 /// What is wrong with records.
 #[derive(Debug, Default, Clone, Serialize)]
 pub(super) struct JudgedRecords {
-    /// Writings that were accepted.
+    /// Writes that were accepted.
     pub(super) written: u64,
-    /// Those that were not, or not answered.
+    /// Writes that were refused or not answered.
     pub(super) refused: u64,
     /// Records that some gateway holds in the end.
     pub(super) records: u64,
-    /// Of these, those that another one holds otherwise, or not.
+    /// Of these, those that another gateway does not hold, or holds differently.
     pub(super) unequal: u64,
-    /// Records whose last writing some gateway does not hold.
+    /// Records whose last write some gateway does not hold.
     pub(super) lost: u64,
     /// Records that some gateway holds though they were removed last.
     pub(super) came_back: u64,
@@ -238,17 +239,17 @@ pub(super) struct JudgedRecords {
     pub(super) examples: Vec<String>,
 }
 
-/// How the gateways' clocks and lives were.
+/// What happened to the gateways and their clocks.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Course {
-    /// Their clocks were not the same: which of two writings at two of them counts cannot be told.
+    /// The gateways' clocks differed: which of two writes at two of them counts is unknown.
     pub(super) clocks_apart: bool,
-    /// Those that were killed: of what they wrote only what had waited for the log is certain.
+    /// Gateways that were killed: of their writes only those that had waited for the log are certain.
     pub(super) killed: BTreeSet<usize>,
 }
 
 impl Write {
-    /// Whether it is certain that all must have it, unless something later counts.
+    /// Whether it is certain that all must have this write, unless a later one counts.
     fn is_certain(&self, course: &Course) -> bool {
         self.accepted && (self.waited || !course.killed.contains(&self.by))
     }
@@ -264,7 +265,7 @@ impl Write {
     }
 }
 
-/// What is wrong with what the gateways hold in the end, after these writings.
+/// What is wrong with what the gateways hold in the end, after these writes.
 pub(super) fn judge(writes: &[Write], held: &[Held], course: &Course) -> JudgedRecords {
     let writes: Vec<&Write> = writes.iter().filter(|write| !write.was_nothing).collect();
     let accepted = writes.iter().filter(|write| write.accepted).count() as u64;
@@ -349,7 +350,7 @@ mod tests {
             self.1.last_mut().unwrap()
         }
 
-        /// What is wrong where two gateways hold these: unequal, lost, come back.
+        /// The findings if two gateways hold these: unequal, lost, came back.
         fn judge(
             &self,
             first: Option<(usize, u64)>,
@@ -378,7 +379,7 @@ mod tests {
         assert_eq!(story.judge(Some((1, 1)), Some((1, 1)), &course), [0, 0, 0]);
         assert_eq!(story.judge(Some((1, 1)), None, &course), [1, 1, 0]);
         assert_eq!(story.judge(Some((0, 1)), Some((0, 1)), &course), [0, 1, 0], "an older one");
-        // Nobody knows by such clocks.
+        // With such clocks nobody knows.
         let apart = Course { clocks_apart: true, ..Course::default() };
         assert_eq!(story.judge(Some((0, 1)), Some((0, 1)), &apart), [0, 0, 0]);
         assert_eq!(story.judge(Some((0, 1)), Some((1, 1)), &apart), [1, 0, 0]);
@@ -402,7 +403,7 @@ mod tests {
         let course = Course::default();
         assert_eq!(story.judge(None, None, &course), [0, 0, 0]);
         assert_eq!(story.judge(Some((0, 1)), Some((0, 1)), &course), [0, 0, 1]);
-        // A removal that was not answered may have happened or not.
+        // A removal without an answer may have happened or not.
         story.1[1].accepted = false;
         assert_eq!(story.judge(None, None, &course), [0, 0, 0]);
         assert_eq!(story.judge(Some((0, 1)), Some((0, 1)), &course), [0, 0, 0]);

@@ -1,4 +1,4 @@
-//! What came of all faults, as a table, as JSON, and as markdown.
+//! The results of all faults, as a table, as JSON, and as markdown.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::outcome::{Limits, Outcome, Spread, Tally};
 
-/// All of a run of the suite.
+/// The results of one run of the suite.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) version: &'static str,
@@ -16,11 +16,11 @@ pub(super) struct Report {
     pub(super) nodes: usize,
     pub(super) orders: usize,
     pub(super) zones: usize,
-    /// Of random faults, and of where subscribers move.
+    /// The seed of random faults, and of where subscribers move.
     pub(super) seed: u64,
-    /// Each run of each fault, those of one fault in a row.
+    /// Each run of each fault; the runs of one fault are consecutive.
     pub(super) outcomes: Vec<Outcome>,
-    /// Promises of time that the runs of a fault did not keep; empty unless they are judged.
+    /// Promises on times that the runs of a fault broke; empty unless they are judged.
     pub(super) too_late: BTreeMap<String, Vec<String>>,
     /// Faults that could not be run, or not to their end, and why.
     pub(super) failed: BTreeMap<String, String>,
@@ -34,7 +34,7 @@ impl Report {
             && self.outcomes.iter().all(|outcome| outcome.broken.is_empty())
     }
 
-    /// Judges how long the runs of a fault took; says what took too long.
+    /// Judges the times of a fault's runs; returns what took too long.
     pub(super) fn judge_time(&mut self, fault: &str, limits: &Limits) -> Vec<String> {
         let runs: Vec<&Outcome> = self.outcomes.iter().filter(|outcome| outcome.fault == fault).collect();
         let late = limits.exceeded(&runs);
@@ -61,7 +61,7 @@ impl Report {
         let mut out = String::new();
         let Self { version, machine, nodes, orders, zones, seed, .. } = self;
         let setup = format!("{nodes} gateways, {orders} orders, {zones} zones; seed {seed}");
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _written = writeln!(out, "Version {version}, {setup}. {machine}\n");
         out += &as_markdown(&self.cells());
         let _written = writeln!(out, "\nEvents, records and the feed, in the same runs:\n");
@@ -157,7 +157,7 @@ pub(super) fn as_markdown(rows: &[Vec<String>]) -> String {
     out
 }
 
-/// Durable events, then live ones, then trades of the exchange, of all runs together.
+/// A count of durable events, of live ones, and of trades of the exchange, over all runs.
 fn three_others(runs: &[Outcome], of: impl Fn(&Tally) -> u64) -> String {
     let sum = |kind: fn(&Outcome) -> &Tally| runs.iter().map(|run| of(kind(run))).sum::<u64>();
     slashed([sum(|run| &run.events), sum(|run| &run.live), sum(|run| &run.trades)])
@@ -186,7 +186,7 @@ fn named(runs: &[Outcome]) -> String {
     if runs.len() > 1 { format!("{first}, {} runs", runs.len()) } else { first }
 }
 
-/// The same of events, records and the feed.
+/// The runs of one fault: counts of events, records and the feed.
 fn other_row(runs: &[Outcome]) -> Vec<String> {
     let count = |of: fn(&Outcome) -> u64| runs.iter().map(of).sum::<u64>().to_string();
     vec![
@@ -211,13 +211,13 @@ fn other_row(runs: &[Outcome]) -> Vec<String> {
     ]
 }
 
-/// Orders, then prices on `every`, then on `latest`, of all runs together.
+/// A count of orders, of prices on `every`, and of prices on `latest`, over all runs.
 fn three(runs: &[Outcome], of: impl Fn(&Tally) -> u64) -> String {
     let sum = |kind: fn(&Outcome) -> &Tally| runs.iter().map(|run| of(kind(run))).sum::<u64>();
     slashed([sum(|run| &run.orders), sum(|run| &run.every), sum(|run| &run.latest)])
 }
 
-/// The runs of one fault: counts of all together, and of figures the median with the worst behind it.
+/// The runs of one fault: sums of the counts, and of each figure the median with the worst behind it.
 fn row(runs: &[Outcome]) -> Vec<String> {
     let figure = |of: &dyn Fn(&Outcome) -> Option<f64>| figure(runs, of);
     let mib = |of: fn(&Outcome) -> Option<u64>| figure(&|run| Some(of(run)? as f64 / 1_048_576.0));
@@ -263,7 +263,7 @@ fn row(runs: &[Outcome]) -> Vec<String> {
     ]
 }
 
-/// Columns of even width, the first to the left and all others to the right.
+/// Columns of even width, the first aligned left and all others right.
 pub(super) fn lay_out(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
@@ -284,7 +284,7 @@ pub(super) fn lay_out(rows: &[Vec<String>]) -> String {
     out
 }
 
-/// When and on what this was measured.
+/// The day and the machine of the measurement.
 pub(super) fn machine() -> String {
     let field = |path: &str, name: &str| {
         let text = fs::read_to_string(path).ok()?;

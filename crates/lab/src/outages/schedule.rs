@@ -1,4 +1,4 @@
-//! Which faults come when, from a seed and nothing else.
+//! Which faults come when, decided by a seed alone.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use super::faults::Fault;
 
 /// Faults last this long, in milliseconds.
 const HOLD_MS: std::ops::RangeInclusive<u64> = 100..=10_000;
-/// And this lies between two of them.
+/// The pause between two faults.
 const PAUSE_MS: std::ops::RangeInclusive<u64> = 200..=8_000;
 
 /// One fault of a random run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Planned {
-    /// How long nothing is done before it.
+    /// How long all is well before it.
     pub(super) pause: Duration,
     pub(super) fault: Fault,
 }

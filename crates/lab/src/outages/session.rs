@@ -45,45 +45,46 @@ use zonewire_protocol::BridgeSubscriptions;
 
 /// How long all goes well before the fault.
 const WARM: Duration = Duration::from_secs(3);
-/// How long it goes on, at the least, once Redis serves again.
+/// How long the load goes on, at least, once Redis serves again.
 const AFTER: Duration = Duration::from_secs(3);
-/// For how long a gateway must have said that it is healthy, to have recovered.
+/// How long a gateway must have said that it is healthy to count as recovered.
 const STEADY: Duration = Duration::from_secs(1);
-/// How long that may take.
+/// How long the recovery may take.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(40);
-/// After the load has ended: how long nothing may come while something is missing, before it counts as lost.
+/// After the end of the load: how long nothing may come while something is missing, before it counts as lost.
 const SETTLE: Duration = Duration::from_secs(10);
-/// And how long it may take in all.
+/// How long this may take in all.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
-/// How long gateways may take to be healthy at first, and subscribers to be subscribed.
+/// How long gateways may take to become healthy at first, and subscribers to be subscribed.
 const READY_PATIENCE: Duration = Duration::from_secs(20);
-/// How often a gateway is started that does not find Redis, as may happen on a busy machine.
+/// How often a gateway that does not find Redis is started, as may happen on a busy machine.
 const STARTS_MAX: u32 = 4;
 /// A fault that lasts this long must be noticed.
 const NOTICEABLE: Duration = Duration::from_secs(2);
 /// The setting that decides how much later prices on `latest` may come.
 const ORDERING_DEADLINE: &str = "storage.redis.ordering_deadline_ms";
-/// Those that decide how much of a log is kept.
+/// The settings that decide how much of a log is kept.
 const ENTRIES: &str = "storage.retention.entries";
 const UPDATES: &str = "storage.retention.orders.updates";
 const UPDATES_AGE: &str = "storage.retention.orders.age_s";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How often something happens at the exchange. It gives its last 1,000 trades again, which are those of minutes.
+/// How often something happens at the exchange. It repeats its last 1,000 trades on request, which cover
+/// minutes.
 const EXCHANGE_STEP: Duration = Duration::from_millis(100);
-/// Latecomers begin within so much of the beginning of a fault that lasts no longer.
+/// Latecomers begin at most this long after the beginning of a fault.
 const LATE_WITHIN: Duration = Duration::from_secs(5);
-/// Subscribers of each zone that begin with snapshots in the fault.
+/// Subscribers of each zone that begin with snapshots during the fault.
 const LATE_SNAPSHOTS: usize = 2;
-/// One order of so many is watched by a subscriber that moves from the start, and another one by one that
-/// comes late. More of them would have the suite take the time that is measured.
+/// One order in this many is watched by a subscriber that moves from the start, and another one by one that
+/// comes late. With more of them, the suite itself would take too much of the time that is measured.
 const ORDERS_EACH: usize = 2;
-/// The last of so many orders is told of at two gateways. It is one of those that a latecomer watches.
+/// The last of every so many orders is posted at two gateways. It is one of those that a latecomer watches.
 const ORDERS_AT_TWO: usize = 4;
-/// How often at each of the two, as a part of the others' rate: an order's log holds 50 updates, and a
+/// The rate at each of the two, as a fraction of the others' rate: an order's log holds 50 updates, and a
 /// fault lasts up to a minute.
 const RATE_AT_TWO: f64 = 2.0 / 3.0;
 
-/// What a deployment is made of.
+/// What a deployment consists of.
 #[derive(Debug, Clone)]
 pub(super) struct Setup {
     /// The gateway to check.
@@ -95,21 +96,21 @@ pub(super) struct Setup {
     pub(super) rate: f64,
     /// Updates per second and order.
     pub(super) order_rate: f64,
-    /// Somebody's Redis, instead of one of the suite's own.
+    /// A Redis that the suite did not start, if one is to be used.
     pub(super) redis: Option<Target>,
-    /// What the keys begin with.
+    /// The prefix of the keys.
     pub(super) prefix: String,
     pub(super) logs: Option<PathBuf>,
-    /// `KEY=VALUE`, over those of the suite.
+    /// `KEY=VALUE`, which override the suite's own.
     pub(super) settings: Vec<String>,
     /// Decides when and where subscribers move.
     pub(super) seed: u64,
-    /// None where gateways ask nobody who they are.
+    /// `None` if gateways do not authenticate.
     pub(super) access: Option<Access>,
 }
 
 impl Setup {
-    /// How long the gateways wait for Redis to take a price on `latest`.
+    /// How long the gateways wait for Redis to accept a price on `latest`.
     pub(super) fn ordering_deadline(&self) -> Duration {
         let set = self.set(ORDERING_DEADLINE);
         Duration::from_millis(set.unwrap_or(Config::default().storage.redis.ordering_deadline_ms))
@@ -126,14 +127,14 @@ impl Setup {
         }
     }
 
-    /// What a setting was set to; one that cannot be read is refused by the gateways.
+    /// The value of a setting; one that cannot be parsed is refused by the gateways.
     fn set<T: FromStr>(&self, key: &str) -> Option<T> {
         let set = self.settings.iter().filter_map(|setting| setting.strip_prefix(key)?.strip_prefix('='));
         set.filter_map(|value| value.parse().ok()).next_back()
     }
 }
 
-/// How gateways are started that ask who one is, and what the suite shows them.
+/// How gateways with authentication are started, and the token that the suite presents.
 #[derive(Debug, Clone)]
 pub(super) struct Access {
     pub(super) config: PathBuf,
@@ -146,7 +147,7 @@ pub(super) struct Past {
     /// By node.
     downs: Vec<Vec<Down>>,
     marks: Vec<(Instant, String)>,
-    /// How much of what is odd was told.
+    /// How many odd entries were reported.
     odd: usize,
 }
 
@@ -164,19 +165,19 @@ pub(super) struct Session {
     load: JoinSet<()>,
     /// The fault has begun.
     fault_begun: CancellationToken,
-    /// Subscribers move no more.
+    /// Subscribers do not move any more.
     rest: CancellationToken,
     stop_watching: CancellationToken,
     watching: JoinSet<()>,
     bounds: Bounds,
-    /// What the gateways feed on.
+    /// The exchange that the gateways have a feed from.
     exchange: Arc<Exchange>,
-    /// What was written to registries.
+    /// The writes to registries.
     written: Vec<Arc<Mutex<Vec<Write>>>>,
-    /// Some records are written no more.
+    /// Some records are not written any more.
     records_rest: CancellationToken,
     course: Course,
-    /// Where gateways keep copies of their journals; goes after them.
+    /// Where gateways keep copies of their journals; dropped after them.
     _spool: Option<TempDir>,
 }
 
@@ -195,8 +196,8 @@ pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome>
     session.world.begin(fault).await?;
     session.fault_begun.cancel();
     if fault.kind != Kind::Absent {
-        // Some are noticed before they are done; and while one is being done, it is not yet untrue to
-        // be healthy.
+        // Some faults are noticed before they are complete; and while one is being made, it is not yet wrong
+        // to say healthy.
         (begun, down_from) = (about_to, Instant::now());
     }
     session.world.hold(fault).await?;
@@ -219,10 +220,10 @@ pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome>
     outcome.equal_ms = equal.map(|at| ms(at.saturating_duration_since(back)));
     outcome.fault = fault.name.to_owned();
     outcome.about = fault.about.to_owned();
-    // Some end by themselves.
+    // Some faults end by themselves.
     outcome.held_s = (ending - down_from).as_secs_f64();
     if fault.kind == Kind::Absent {
-        // They were told when they connected; what they are told later is that it appears.
+        // The gateways said so when the sockets connected; what they say later is that Redis appears.
         outcome.socket_told_ms = None;
     }
     if fault.truth == Truth::Down && fault.hold >= NOTICEABLE && outcome.noticed_ms.is_none() {
@@ -231,7 +232,7 @@ pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome>
     Ok(outcome)
 }
 
-/// Runs one fault after the other in one deployment, as planned.
+/// Runs several faults one after the other in one deployment, as planned.
 pub(super) async fn random(setup: &Setup, plan: &[Planned]) -> anyhow::Result<Outcome> {
     let mut session = Session::open(setup, None).await?;
     time::sleep(WARM).await;
@@ -246,7 +247,7 @@ pub(super) async fn random(setup: &Setup, plan: &[Planned]) -> anyhow::Result<Ou
 }
 
 impl Session {
-    /// Brings up all that is needed for a fault, or for those of a random run.
+    /// Brings up the deployment for a fault, or for a random run.
     pub(super) async fn open(setup: &Setup, fault: Option<&Fault>) -> anyhow::Result<Self> {
         let is_absent = fault.is_some_and(|fault| fault.kind == Kind::Absent);
         let is_of_clock = fault.is_some_and(|fault| fault.kind == Kind::GatewayClock);
@@ -337,7 +338,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Does one fault after the other, each after its pause.
+    /// Runs one fault after the other, each after its pause.
     pub(super) async fn go_through(&mut self, plan: &[Planned], past: &mut Past) -> anyhow::Result<()> {
         for (number, Planned { pause, fault }) in plan.iter().enumerate() {
             self.world.prepare(fault).await?;
@@ -357,7 +358,7 @@ impl Session {
                     downs.push(Down { from, to });
                 }
             }
-            // What came twice or out of order stays so; what is missing may still come.
+            // What came twice or out of order stays wrong; what is missing may still come.
             let examples = self.record.odd_examples();
             examples.iter().skip(past.odd).for_each(|example| eprintln!("    by now: {example}"));
             past.odd = examples.len();
@@ -365,7 +366,7 @@ impl Session {
         Ok(())
     }
 
-    /// Ends it after these faults, of which the last one was over at `back`.
+    /// Ends the session after these faults, the last of which was over at `back`.
     pub(super) async fn end_of(
         mut self,
         plan: &[Planned],
@@ -380,12 +381,12 @@ impl Session {
         let times = Times { begun, back, end, downs: past.downs, marks: past.marks };
         let mut outcome = self.conclude(&faults, &times, recovered, before).await?;
         outcome.held_s = faults.iter().map(|fault| fault.hold).sum::<Duration>().as_secs_f64();
-        // Of many faults the first one's notice says nothing.
+        // With many faults, the first notice says nothing.
         (outcome.noticed_ms, outcome.socket_told_ms) = (None, None);
         Ok(outcome)
     }
 
-    /// Subscribes each channel at each node, and begins to ask how they are.
+    /// Subscribes to each channel at each node, and begins to poll the nodes' health.
     fn watch(&mut self) -> anyhow::Result<()> {
         let bases = self.bases();
         for (node, process) in self.world.nodes.iter().enumerate() {
@@ -411,15 +412,15 @@ impl Session {
         self.world.nodes.iter().map(|node| node.base.clone()).collect()
     }
 
-    /// Subscribers that move: of each zone one that is there from the start and one that comes in the
-    /// fault, of each order one of the two. They begin at another gateway than the order's own, or at
-    /// the second of its two.
+    /// Starts the subscribers that move: for each zone one from the start and one that comes during the
+    /// fault, for each order one of the two. They begin at another gateway than the order's own, or at the
+    /// second of its two.
     fn watch_on_the_move(&mut self, seed: u64, within: Duration) {
         let bases = self.bases();
         let within = within.min(LATE_WITHIN);
         for (place, channel) in self.record.channels.iter().enumerate() {
             let is_order = channel.lane == Lane::Order;
-            // Of a live type each gateway has its own log: who goes to another one begins anew there.
+            // For a live type each gateway has its own log: a subscriber that moves would begin anew there.
             if channel.lane == Lane::Live {
                 continue;
             }
@@ -454,8 +455,8 @@ impl Session {
         }
     }
 
-    /// Subscribers of zones, and of durable events, that begin with snapshots, and move: of each one that is there from the start,
-    /// and some that come in the fault.
+    /// Starts the subscribers of zones and of durable events that begin with snapshots and move: for each
+    /// channel one from the start, and some that come during the fault.
     fn watch_snapshots(&mut self, seed: u64, within: Duration) {
         let bases = self.bases();
         let has_keys = |channel: &Channel| channel.as_zone().is_some() || channel.lane == Lane::Event;
@@ -466,7 +467,7 @@ impl Session {
                 let seen = Seen { mirror: Some(Mirror::default()), ..Seen::default() };
                 let seen = Arc::new(Mutex::new(seen));
                 let begins = (late > 0).then(|| (self.fault_begun.clone(), within.min(LATE_WITHIN)));
-                // Apart from all others, whose moves stay what they are.
+                // A seed of their own, so that the moves of all others stay the same.
                 let random = StdRng::seed_from_u64(seed.wrapping_add(1_000_000 + number as u64));
                 let moves = Some(Moves { random, begins, rest: self.rest.clone() });
                 let (channel, bases, node) = (channel.clone(), bases.clone(), number % bases.len());
@@ -492,7 +493,7 @@ impl Session {
         }
     }
 
-    /// Waits until each gateway hears the live events of the others.
+    /// Waits until each gateway receives the live events of the others.
     async fn until_bridged(&self) -> anyhow::Result<()> {
         let live = EventType::Ticker.to_string();
         for node in &self.world.nodes {
@@ -508,7 +509,7 @@ impl Session {
         Ok(())
     }
 
-    /// Notes what the exchange makes, and writes records.
+    /// Starts noting the exchange's trades, and writing records.
     fn start_others(&mut self) -> anyhow::Result<()> {
         let trades = self.record.channels.iter().position(|channel| channel.lane == Lane::Trade);
         if let Some(place) = trades {
@@ -550,7 +551,7 @@ impl Session {
                 };
                 let every = Duration::from_secs_f64(1.0 / per_s);
                 let at = number as f64 / here.len() as f64;
-                // Both are to have told something before the fault, the first one first.
+                // Both are to have posted before the fault, the first one first.
                 let delay = match (is_at_two, is_second) {
                     (true, false) => (WARM / 2).mul_f64(at),
                     (true, true) => (WARM / 2).mul_f64(1.0 + at),
@@ -574,7 +575,7 @@ impl Session {
         self.start_others()
     }
 
-    /// Waits until all gateways are healthy again; says whether they are, and when the waiting ended.
+    /// Waits until all gateways are healthy again; returns whether they are, and when the waiting ended.
     async fn recover(&mut self, back: Instant) -> anyhow::Result<(bool, Instant)> {
         let deadline = back + RECOVERY_PATIENCE;
         loop {
@@ -590,12 +591,12 @@ impl Session {
         }
     }
 
-    /// Ends the load, and waits until all has come, or nothing has for long.
+    /// Ends the load, and waits until every entry has come, or none has for long.
     async fn end_load(&mut self) {
         self.stop_load.cancel();
         while self.load.join_next().await.is_some() {}
         self.rest.cancel();
-        // With it, what is to come is told from what need not.
+        // The logs tell the entries that must still come from those that need not.
         self.record.kept = self.read_logs().await;
         settled(
             || (self.record.judge_lanes(None), self.record.judge_mirrors()),
@@ -609,7 +610,7 @@ impl Session {
         self.record.kept = self.read_logs().await;
     }
 
-    /// The logs of all channels, as a gateway tells them that says it is healthy.
+    /// The logs of all channels, as shown by a gateway that says it is healthy.
     async fn read_logs(&self) -> Vec<Option<Kept>> {
         let is_healthy = |node: &usize| self.record.said[*node].lock().state() == Some("healthy");
         let node = (0..self.world.nodes.len()).find(is_healthy).unwrap_or(0);
@@ -626,8 +627,8 @@ impl Session {
         logs
     }
 
-    /// Reads all orders with new subscribers, each at another node than the first that it was told of
-    /// at: what they are not told, the log has lost.
+    /// Reads all orders with new subscribers, each at another node than the first one that the order was
+    /// posted at: what they do not get, the log has lost.
     async fn read_anew(&self) -> Judged {
         let (stop, mut reading) = (CancellationToken::new(), JoinSet::new());
         let mut readers = Vec::new();
@@ -664,18 +665,18 @@ impl Session {
         Ok(registries::judge(&writes, &held, &self.course))
     }
 
-    /// The fences that were told with `exchange:connected`.
+    /// The fencing tokens that were announced with `exchange:connected`.
     async fn read_fences(&self) -> anyhow::Result<Vec<u64>> {
         let node = self.world.nodes.first().context("there is no gateway")?;
         read::fences(&node.base, &node.base.http()?).await
     }
 
-    /// Resident memory by node, of those that run.
+    /// Resident memory, by node; `None` for nodes that do not run.
     pub(super) fn memory(&self) -> Vec<Option<u64>> {
         self.world.nodes.iter().map(|node| rss_bytes(node.process().id()?).ok()).collect()
     }
 
-    /// Ends the load and the deployment, and says what came of these faults; `before` is the memory
+    /// Ends the load and the deployment, and returns the outcome of these faults; `before` is the memory
     /// before them.
     async fn conclude(
         mut self,
@@ -701,7 +702,7 @@ impl Session {
         Ok(outcome)
     }
 
-    /// Ends all of it, gateways before Redis.
+    /// Ends everything, gateways before Redis.
     async fn close(mut self) -> anyhow::Result<()> {
         self.world.check_nodes()?;
         self.stop_watching.cancel();
@@ -713,8 +714,8 @@ impl Session {
     }
 }
 
-/// Judges until all is there, or nothing more has come for long; `how_far` says whether it is, and how
-/// much has come.
+/// Judges until all entries have come, or none has for long; `how_far` returns whether all have, and how
+/// many.
 async fn settled<T>(judge: impl Fn() -> T, how_far: impl Fn(&T) -> (bool, u64)) -> T {
     let deadline = Instant::now() + SETTLE_MAX;
     let (mut delivered, mut since) = (0, Instant::now());
@@ -732,8 +733,8 @@ async fn settled<T>(judge: impl Fn() -> T, how_far: impl Fn(&T) -> (bool, u64)) 
     }
 }
 
-/// Orders, each at one of the nodes or at two; and zones on either lane, and durable and live events, at all of
-/// them.
+/// The channels: orders, each at one or two of the nodes; zones on either lane, and durable and live events,
+/// at all nodes.
 fn channels(setup: &Setup) -> anyhow::Result<Vec<Channel>> {
     let nodes = |order: usize| {
         let first = order % setup.nodes;
@@ -757,11 +758,11 @@ fn settings(setup: &Setup, channels: &[Channel]) -> Vec<String> {
         "http.shards=2".to_owned(),
         "http.drain_s=0".to_owned(),
         "bridge.enabled=true".to_owned(),
-        // On somebody's Redis nobody else is to hear it.
+        // On a shared Redis nobody else is to hear it.
         format!("bridge.prefix={}:", setup.prefix),
     ];
     if setup.logs.is_some() {
-        // What became of an entry is told at this level.
+        // This level shows what became of each entry.
         settings.push("log.level=info,zonewire::storage=debug,zonewire::channels=debug".to_owned());
     }
     let every = channels.iter().filter(|channel| channel.lane == Lane::Every);
@@ -770,7 +771,7 @@ fn settings(setup: &Setup, channels: &[Channel]) -> Vec<String> {
     settings
 }
 
-/// The setting that has a gateway feed on the exchange.
+/// The setting with which a gateway has a feed from the exchange.
 fn feed(exchange: &Exchange) -> String {
     let (url, api_url) = (exchange.url(), exchange.api_url());
     format!(
@@ -779,7 +780,7 @@ fn feed(exchange: &Exchange) -> String {
     )
 }
 
-/// Waits until the first gateway has the feed, so that it is known who has.
+/// Waits until the first gateway has the feed, so that its owner is known.
 async fn until_it_has_the_feed(node: &Node) -> anyhow::Result<()> {
     eventually("the first gateway has the feed", READY_PATIENCE, async || {
         has_feed(node).await.ok().filter(|has_it| *has_it).map(|_| ())
@@ -787,7 +788,7 @@ async fn until_it_has_the_feed(node: &Node) -> anyhow::Result<()> {
     .await
 }
 
-/// Starts a gateway until it has found Redis; where there is none, once.
+/// Starts a gateway repeatedly until it finds Redis; only once if there is none.
 async fn start_healthy(start: Start, is_absent: bool) -> anyhow::Result<Node> {
     for _ in 0..STARTS_MAX {
         let mut node = Node::start(start.clone()).await?;

@@ -1,4 +1,4 @@
-//! What a gateway said of its storage, beside what was true. No I/O.
+//! What a gateway said of its storage, compared with the truth. No I/O.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ pub(super) struct Said {
 #[derive(Debug, Clone)]
 struct Span {
     state: String,
-    /// The first one came.
+    /// When the first of these answers came.
     from: Instant,
-    /// The last one was asked for. An answer is of some moment between the two of its own, so that
-    /// what lies between `from` and `to` was certainly said.
+    /// When the last one was requested. An answer is about some moment between its request and its arrival,
+    /// so this state was certainly said from `from` to `to`.
     to: Instant,
 }
 
-/// While this lasts, Redis does not serve this node.
+/// A time in which Redis does not serve this node.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Down {
     pub(super) from: Instant,
@@ -30,7 +30,7 @@ pub(super) struct Down {
 }
 
 impl Said {
-    /// An answer: when it was asked for, when it came, what it said.
+    /// Takes an answer: when it was requested, when it came, what it said.
     pub(super) fn answered(&mut self, asked: Instant, came: Instant, state: &str) {
         match self.spans.last_mut() {
             Some(span) if span.state == state => span.to = asked.max(span.to),
@@ -38,7 +38,7 @@ impl Said {
         }
     }
 
-    /// There was none.
+    /// A request had no answer.
     pub(super) fn failed(&mut self) {
         self.unanswered += 1;
     }
@@ -53,7 +53,7 @@ impl Said {
         Some(&self.spans.last()?.state)
     }
 
-    /// Whether it has said that it is healthy, and nothing else, between these two.
+    /// Whether it has said since `from` that it is healthy, and nothing else.
     pub(super) fn is_healthy_since(&self, from: Instant) -> bool {
         self.spans.last().is_some_and(|span| span.is_healthy() && span.to >= from)
             && !self.spans.iter().any(|span| !span.is_healthy() && span.to >= from)
@@ -64,13 +64,13 @@ impl Said {
         self.spans.iter().find(|span| !span.is_healthy() && span.to >= from).map(|span| span.from.max(from))
     }
 
-    /// When it became healthy for good, if it did, and was not all the time since `from`.
+    /// When it became healthy for good; `None` if it did not, or was healthy all the time since `from`.
     pub(super) fn recovered_after(&self, from: Instant) -> Option<Instant> {
         let last = self.spans.last().filter(|span| span.is_healthy())?;
         self.spans.iter().any(|span| !span.is_healthy() && span.to >= from).then_some(last.from)
     }
 
-    /// How long it said that it is healthy while it was not, at the most in any one of these.
+    /// The longest time in one of these in which it said wrongly that it is healthy.
     pub(super) fn falsely_healthy(&self, downs: &[Down]) -> Duration {
         let during = |down: &Down| {
             self.spans
@@ -82,8 +82,8 @@ impl Said {
         downs.iter().map(during).max().unwrap_or_default()
     }
 
-    /// How long it said that it is not healthy where nothing was wrong: up to `fault`, and, once it
-    /// had said after `back` that it is healthy, again up to `end`.
+    /// How long it said that it is not healthy while nothing was wrong: up to `fault`, and again from its
+    /// recovery after `back` up to `end`.
     pub(super) fn falsely_degraded(
         &self,
         start: Instant,
@@ -168,7 +168,7 @@ mod tests {
         };
         assert_eq!(untrue(&said(start, 300, 600), 250, 500), Duration::ZERO);
         assert_eq!(untrue(&said(start, 300, 600), 350, 500), Duration::from_millis(49));
-        // It recovered, and then said once more that it had not.
+        // It recovered, and then said again that it had not.
         let mut flapping = said(start, 300, 600);
         flapping.answered(moment(1010), moment(1011), "recovering");
         flapping.answered(moment(1060), moment(1061), "recovering");

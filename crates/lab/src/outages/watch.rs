@@ -1,5 +1,5 @@
-//! Subscribers: each of one channel, on one socket at a time. Some stay at a gateway, and open their
-//! socket again when it is cut; others move from gateway to gateway.
+//! Subscribers: each of one channel, on one socket at a time. Some stay at a gateway, and reconnect when
+//! their socket is cut; others move from gateway to gateway.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,22 +22,22 @@ use zonewire::client::BaseUrl;
 use zonewire::client::follow::{self, Door, Follow, Until};
 use zonewire_protocol::{Epoch, ServerMessage};
 
-/// How soon a socket that was cut is opened again.
+/// How soon a socket that was cut is reconnected.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// How long one that moves stays at a gateway, connecting included, in milliseconds.
+/// How long a moving subscriber stays at a gateway, connecting included, in milliseconds.
 const STAY_MS: std::ops::RangeInclusive<u64> = 300..=2_000;
 
 /// What one subscriber saw.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub(super) witness: Witness,
-    /// Of one that begins with snapshots, in place of `witness`.
+    /// In place of `witness`, for a subscriber that begins with snapshots.
     pub(super) mirror: Option<Mirror>,
-    /// `subscribed` came on the connection that is open.
+    /// `subscribed` came on the current connection.
     pub(super) is_subscribed: bool,
-    /// It came on some connection.
+    /// `subscribed` came on some connection.
     pub(super) was_subscribed: bool,
-    /// How connections ended that were not ended by the suite, by gateway, and how many.
+    /// How connections ended that the suite did not end, by gateway, and how often.
     pub(super) cuts: BTreeMap<(usize, String), u64>,
     /// What `backend_state` said, and when.
     pub(super) states: Vec<(Instant, String)>,
@@ -57,12 +57,12 @@ pub(super) struct Watcher {
     pub(super) seen: Arc<Mutex<Seen>>,
 }
 
-/// How a subscriber moves: it closes its socket after a while, and goes on at a gateway that may be
-/// another one, with the position that it has.
+/// How a subscriber moves: it closes its socket after a while, and goes on, with its position, at a gateway
+/// that may be another one.
 #[derive(Debug)]
 pub(super) struct Moves {
     pub(super) random: StdRng,
-    /// It begins some time within that much after this; none where it is there from the start.
+    /// It begins at some time within so long after this; `None` if it is there from the start.
     pub(super) begins: Option<(CancellationToken, Duration)>,
     /// From here on it stays where it is.
     pub(super) rest: CancellationToken,
@@ -72,11 +72,11 @@ pub(super) struct Moves {
 enum End {
     /// The subscriber left.
     Left,
-    /// Or it was cut, or none came about.
+    /// The connection was cut, or could not be opened.
     Cut(String),
 }
 
-/// What `missed` says.
+/// The content of a `missed` message.
 #[derive(Debug, Deserialize)]
 struct Missed {
     count: Option<u64>,
@@ -119,7 +119,7 @@ impl Watcher {
                     }
                 }
                 End::Cut(why) => {
-                    // One that never came about was not cut.
+                    // A connection that was never subscribed was not cut.
                     if was_subscribed {
                         *self.seen.lock().cuts.entry((self.node, why)).or_default() += 1;
                     }
@@ -135,13 +135,13 @@ impl Watcher {
         if self.seen.lock().mirror.is_some() { follow.with_snapshots() } else { follow }
     }
 
-    /// One that begins with snapshots forgets where it was, every other time.
+    /// Every other time, a subscriber that begins with snapshots forgets its position.
     fn begins_anew(&mut self) -> bool {
         let takes_snapshots = self.seen.lock().mirror.is_some();
         takes_snapshots && self.moves.as_mut().is_some_and(|moves| moves.random.random_bool(0.5))
     }
 
-    /// Chooses where the next connection goes, at least so many gateways on, for one that moves.
+    /// Chooses the gateway of the next connection of a moving subscriber, at least so many gateways on.
     fn go_on(&mut self, at_least: usize) {
         let count = self.bases.len();
         if let Some(moves) = &mut self.moves
@@ -151,7 +151,7 @@ impl Watcher {
         }
     }
 
-    /// One connection, to its end: why it ended.
+    /// One connection, to its end; returns why it ended.
     async fn connection(&self, door: Door, follow: &mut Follow) -> String {
         let since = follow.position(&self.channel.name).map(ToString::to_string);
         let base = &self.bases[self.node];
@@ -177,7 +177,8 @@ impl Watcher {
             follow.heard(at);
             match message {
                 Message::Text(text) => {
-                    // What it makes of entries does not matter: it knows where to resume.
+                    // What the client makes of entries does not matter: it tracks the position to resume
+                    // from.
                     follow.message(&text);
                     self.message(at, &text);
                 }
@@ -256,7 +257,8 @@ impl Mirror {
     }
 }
 
-/// Waits until it is time to leave; for ever where that is no time, or one stays from then on.
+/// Waits until it is time to leave; forever if there is no such time, or if the subscriber stays from then
+/// on.
 async fn until(leave_at: Option<Instant>, rest: Option<&CancellationToken>) {
     if let Some(leave_at) = leave_at {
         time::sleep_until(leave_at).await;

@@ -1,5 +1,5 @@
-//! What one subscriber saw, and what is wrong with it. No I/O, so that it can be tested with
-//! subscribers that lose, double and reorder, and with gateways that say what is not so.
+//! What one subscriber saw, and what is wrong with it. No I/O, so that it can be tested with subscribers that
+//! lose, double and reorder entries, and with gateways that say what is untrue.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::RangeInclusive;
@@ -10,16 +10,16 @@ use tokio::time::Instant;
 
 use super::kept::Kept;
 
-/// So many prices in a row share a key; then it is never used again. So on the lane `latest` each key
-/// has a newest price that nothing later hides the loss of.
+/// This many consecutive prices share a key, which is never used again. So on the lane `latest` the newest
+/// price of each key has no later one that hides its loss.
 pub(super) const KEY_RUN: u64 = 5;
 
-/// The key's number of the `n`th price.
+/// The number of the `n`th price's key.
 pub(super) fn key_run(n: u64) -> u64 {
     (n - 1) / KEY_RUN
 }
 
-/// What must arrive of a channel.
+/// A kind of channel: which of its entries must arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
     /// The updates of an order: each.
@@ -30,10 +30,10 @@ pub(super) enum Lane {
     Latest,
     /// Events of a durable type: each.
     Event,
-    /// Events of a live type, of which each gateway has a log of its own: as on `latest`, or `missed` says how
-    /// many did not come.
+    /// Events of a live type, of which each gateway has a log of its own: the newest of each key, as on
+    /// `latest`; or `missed` says how many did not come.
     Live,
-    /// Trades of the exchange that the gateways feed on: each.
+    /// Trades of the exchange that the gateways have a feed from: each.
     Trade,
 }
 
@@ -53,54 +53,53 @@ impl Lane {
     }
 }
 
-/// One entry that was posted. The `n`th of a producer stands at `n - 1`.
+/// One entry that was posted. A producer's `n`th is at index `n - 1`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Post {
-    /// Just before the request went out.
+    /// Just before the request was sent.
     pub(super) sent: Instant,
-    /// When the gateway said that it has it; none when it refused, or did not answer.
+    /// When the gateway accepted it; `None` if it refused, or did not answer.
     pub(super) accepted: Option<Instant>,
 }
 
-/// What one subscriber of one channel saw, over all of its connections. It does as the protocol says
-/// of clients: from a word that says `"recovered":false` until one that says `"recovered":true`, it drops
-/// each entry whose id it has had. Unlike a client it remembers all ids, to find what no client should
-/// have to.
+/// What one subscriber of one channel saw, over all of its connections. It does as the protocol says of
+/// clients: from a word (`subscribed` or `resync`) with `"recovered":false` until one with
+/// `"recovered":true`, it drops each entry whose id has come before. Unlike a client it remembers all ids, to
+/// find repetitions that no client should have to drop.
 #[derive(Debug, Default)]
 pub(super) struct Witness {
-    /// It began with what comes next, while the load was on: it is owed what was sent after it was
-    /// first subscribed.
+    /// It subscribed under load without a position: it is owed what was sent after its first `subscribed`.
     begins_late: bool,
     subscribed_at: Option<Instant>,
     /// By the node that the entries were posted at.
     arrivals: BTreeMap<usize, Arrivals>,
     producers: Vec<Producer>,
-    /// All ids that came, and when each came first.
+    /// All ids that came, with the time of each one's first arrival.
     had: HashMap<Id, Instant>,
-    /// The newest word was `"recovered":false`.
+    /// The newest word had `"recovered":false`.
     may_come_again: bool,
-    /// The words that said so.
+    /// The times at which it was told that entries are missing.
     gaps: Vec<Gap>,
     counted: Counted,
-    /// The newest words of all, for people.
+    /// The newest words, for people.
     words: VecDeque<Told>,
     /// The node that it is connected to, and the position that it gave there.
     node: usize,
     since: Option<String>,
-    /// The node that said the newest `subscribed`.
+    /// The node that sent the newest `subscribed`.
     subscribed_at_node: Option<usize>,
-    /// Entries that said `missedBefore`: the node that they were posted at, and their number.
+    /// Entries with `missedBefore`: the node that they were posted at, and their number.
     missed_before: BTreeSet<(usize, u64)>,
     moved: u64,
     resumed: u64,
     doubled: u64,
     again: u64,
     late: u64,
-    /// The first few that came twice or behind a later one, in words.
+    /// The first few entries that came twice or behind a later one, in words.
     odd: Vec<String>,
 }
 
-/// What `subscribed` or `resync` said.
+/// A word: the content of a `subscribed` or `resync`.
 #[derive(Debug, Clone)]
 pub(super) struct Word {
     pub(super) at: Instant,
@@ -108,16 +107,16 @@ pub(super) struct Word {
     pub(super) is_subscribed: bool,
     pub(super) recovered: bool,
     pub(super) gap: Option<u64>,
-    /// Entries follow from the one after this, `<epoch>:<offset>`.
+    /// The position `<epoch>:<offset>`; the entries after it follow.
     pub(super) position: String,
 }
 
-/// A word, and whom it answers.
+/// A word, and the connection that it came on.
 #[derive(Debug)]
 struct Told {
     word: Word,
     node: usize,
-    /// What the client gave, of a `subscribed`.
+    /// The position that the client gave, for a `subscribed`.
     since: Option<String>,
 }
 
@@ -146,8 +145,7 @@ fn say<'a>(words: impl Iterator<Item = &'a Told>, from: Instant) -> String {
 /// How many words are remembered for people.
 const WORDS_MAX: usize = 1_000;
 
-/// How many words there were: of all, of those that said `"recovered":false`, and of those of these that
-/// said no number.
+/// How many words there were: in all, with `"recovered":false`, and of the latter those without a number.
 #[derive(Debug, Default, Clone, Copy)]
 struct Counted {
     words: u64,
@@ -155,11 +153,11 @@ struct Counted {
     unnumbered: u64,
 }
 
-/// Whether numbers rise as they must.
+/// Checks that numbers rise.
 ///
-/// They do under one word, and on after `"recovered":true`. After `"recovered":false` order begins anew.
-/// Once more it does so with some later word, where no number was told: what was out of reach then may
-/// come behind what could be reached.
+/// After one word they must, and also across `"recovered":true`. With `"recovered":false` they may start
+/// again from below. After one without a number they may do so once more, with some later word: what was out
+/// of reach may then come behind what could be reached.
 #[derive(Debug, Default)]
 struct Rising {
     highest: u64,
@@ -168,8 +166,8 @@ struct Rising {
 }
 
 impl Rising {
-    /// Takes a number that comes after these words; says which higher one came before it, if that must
-    /// not be.
+    /// Takes a number that comes after these words; returns the higher number that came before it, if that is
+    /// an error.
     fn next(&mut self, number: u64, now: Counted) -> Option<u64> {
         if now.gaps > self.at.gaps {
             self.highest = 0;
@@ -188,7 +186,7 @@ impl Rising {
     }
 }
 
-/// What came of one node's entries, in order of arrival.
+/// The arrivals of one node's entries, in order.
 #[derive(Debug, Default)]
 struct Arrivals {
     in_order: Vec<Arrival>,
@@ -202,84 +200,83 @@ struct Arrival {
     n: u64,
     /// A later entry of the same producer had come before.
     is_reordered: bool,
-    /// How many words there had been.
+    /// How many words had come before.
     after: Counted,
 }
 
-/// Who wrote entries, as their ids say.
+/// A producer of entries, as their ids name it.
 #[derive(Debug)]
 struct Producer {
     name: String,
     order: Rising,
 }
 
-/// The producer's place in the list, and its sequence.
+/// The producer's index in the list, and the entry's sequence number.
 type Id = (usize, u64);
 
 /// The subscriber was told that entries are missing here.
 #[derive(Debug, Clone, Copy)]
 struct Gap {
     at: Instant,
-    /// How many; none when nobody knows.
+    /// How many; `None` if nobody knows.
     missing: Option<u64>,
 }
 
-/// What is wrong with what a subscriber saw, or all of them together.
+/// What is wrong with what one subscriber saw, or all of them together.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Judged {
-    /// Deliveries that are owed: accepted entries (on `latest`, the newest of each key), times
-    /// subscribers.
+    /// Deliveries that are owed: accepted entries (on `latest`, the newest of each key), times subscribers.
     pub(super) expected: u64,
     /// Of these, those that came.
     pub(super) delivered: u64,
-    /// Of these, those that did not, though the log has them or nobody said so.
+    /// Of these, those that did not come, though the log has them or their loss was not announced.
     pub(super) lost: u64,
-    /// Of these, those that did not, and the subscriber was told that entries are missing.
+    /// Of these, those that did not come, and whose loss was announced.
     pub(super) told: u64,
-    /// How often a subscriber that had gone to another gateway was told where it goes on.
+    /// How often a subscriber that had moved to another gateway was told its position there.
     pub(super) moved: u64,
     /// Of these, how often nothing was missing there.
     pub(super) resumed: u64,
     /// How often it was told that entries are missing, or may be.
     pub(super) gaps: u64,
-    /// Entries that were said to be gone for good, and are in the log or came later.
+    /// Entries that were said to be gone for good, but are in the log or came later.
     pub(super) falsely_gone: u64,
     pub(super) doubled: u64,
     pub(super) reordered: u64,
-    /// Sent again after a word that they may be.
+    /// Repetitions after a word that allows them.
     pub(super) again: u64,
-    /// Came though nobody said that they were accepted.
+    /// Entries that came though no answer had accepted them.
     pub(super) unaccepted: u64,
-    /// Were marked as late.
+    /// Entries marked as late.
     pub(super) late: u64,
-    /// Subscribers that never were subscribed.
+    /// Subscribers that were never subscribed.
     pub(super) left_out: u64,
-    /// The last arrival of what had been accepted before some moment.
+    /// The last arrival of the entries that had been accepted before some moment.
     #[serde(skip)]
     pub(super) caught_up: Option<Instant>,
-    /// The first few that were lost: where they were posted, and their number.
+    /// The first few lost entries: where they were posted, and their number.
     #[serde(skip)]
     pub(super) examples: Vec<(usize, u64)>,
-    /// The first few words that were not so.
+    /// The first few untrue words.
     #[serde(skip)]
     pub(super) false_words: Vec<String>,
-    /// The first few that came behind a later one of their gateway, but of another producer.
+    /// The first few entries that came behind a later one of their gateway, but of another producer.
     #[serde(skip)]
     pub(super) odd: Vec<String>,
 }
 
 /// How many lost entries are named.
 const EXAMPLES_MAX: usize = 5;
-/// How many words are told with what went wrong, besides the one before it.
+/// How many words are quoted with an error, besides the one before it.
 const STORY_WORDS: usize = 6;
 
 impl Witness {
-    /// Of one that begins with what comes next while the load is on.
+    /// For a subscriber that subscribes under load without a position.
     pub(super) fn of_latecomer() -> Self {
         Self { begins_late: true, ..Self::default() }
     }
 
-    /// A connection came about, to this node; `since` is the position that is given there.
+    /// A connection to this node was opened; `since` is the position that the client gives there.
     pub(super) fn connected(&mut self, node: usize, since: Option<String>) {
         (self.node, self.since) = (node, since);
     }
@@ -321,7 +318,7 @@ impl Witness {
         }
         self.had.insert((producer, seq), at);
         let after = self.counted;
-        // Each number is posted once: two entries of it are one too many, whatever their ids.
+        // Each number is posted once: a second entry with it is a double, whatever its id.
         if let Some(first) = self.arrivals.entry(by).or_default().first.get(&n).copied() {
             self.note_odd(first, at, || format!("{n} of gateway {by} a second time, as {id}"));
             self.doubled += 1;
@@ -338,13 +335,13 @@ impl Witness {
         self.late += u64::from(is_late);
     }
 
-    /// An entry said `missedBefore`.
+    /// An entry with `missedBefore` came.
     pub(super) fn missed_before(&mut self, by: usize, n: u64) {
         self.missed_before.insert((by, n));
     }
 
-    /// `missed` came: so many events of another gateway do not, or some may not where it gave no number.
-    /// Neither the place that it has nor what may come again changes with it.
+    /// `missed` came: so many events of another gateway did not come, or an unknown number. Neither the
+    /// position nor what may come again changes with it.
     pub(super) fn missed(&mut self, at: Instant, missing: Option<u64>) {
         self.gaps.push(Gap { at, missing });
     }
@@ -354,7 +351,7 @@ impl Witness {
         !self.had.is_empty()
     }
 
-    /// The entries that did.
+    /// The entries that had `missedBefore`.
     pub(super) fn said_missed(&self) -> &BTreeSet<(usize, u64)> {
         &self.missed_before
     }
@@ -364,7 +361,7 @@ impl Witness {
         self.gaps.last().map(|gap| gap.at)
     }
 
-    /// Notes what came at some moment; `first` is when it had come before.
+    /// Notes an odd arrival; `first` is when the entry had come before.
     fn note_odd(&mut self, first: Instant, at: Instant, what: impl FnOnce() -> String) {
         if self.odd.len() < EXAMPLES_MAX {
             let after = (at - first).as_millis();
@@ -372,30 +369,30 @@ impl Witness {
         }
     }
 
-    /// The first few that came twice or behind a later one.
+    /// The first few entries that came twice or behind a later one.
     pub(super) fn odd(&self) -> &[String] {
         &self.odd
     }
 
-    /// What it was told last before some moment, and then.
+    /// The word before some moment, and the words that followed.
     pub(super) fn story(&self, around: Instant) -> String {
         say(self.words.iter().skip(self.before(around)).take(1 + STORY_WORDS), around)
     }
 
-    /// What it was told last up to some moment.
+    /// The last words up to some moment.
     fn story_until(&self, at: Instant) -> String {
         let end = self.before(at) + 1;
         say(self.words.iter().take(end).skip(end.saturating_sub(1 + STORY_WORDS)), at)
     }
 
-    /// What it was told last before some moment, and what it was told last.
+    /// The word before some moment, and the newest words.
     fn last_words(&self, around: Instant) -> String {
         let before = self.before(around);
         let last = (before + 1).max(self.words.len().saturating_sub(STORY_WORDS));
         say(self.words.iter().skip(before).take(1).chain(self.words.iter().skip(last)), around)
     }
 
-    /// The place of the last word before some moment.
+    /// The index of the last word before some moment.
     fn before(&self, around: Instant) -> usize {
         self.words.iter().rposition(|told| told.word.at <= around).unwrap_or(0)
     }
@@ -406,8 +403,8 @@ impl Witness {
         Some(format!("{}-{seq}", self.producers[*producer].name))
     }
 
-    /// Of each accepted entry of a node that came, or had a newer one of its key come: when it came, and
-    /// how long after it was sent.
+    /// For each accepted entry of a node that came, or whose key had a newer entry come: when that was, and
+    /// how long after the entry was sent.
     pub(super) fn delays(
         &self,
         lane: Lane,
@@ -423,8 +420,8 @@ impl Witness {
         })
     }
 
-    /// What is wrong by now: `posted` is what was posted by each node that did, `kept` what the log
-    /// holds at the end, where that is known. `before` is the moment that `caught_up` is about.
+    /// What is wrong by now: `posted` is what was posted at each node, `kept` the log at the end, if it is
+    /// known. `before` is the moment that `caught_up` is about.
     pub(super) fn judge(
         &self,
         lane: Lane,
@@ -442,7 +439,7 @@ impl Witness {
             left_out: u64::from(self.subscribed_at.is_none()),
             ..Judged::default()
         };
-        // When each was sent, where, its number.
+        // When each was sent, at which node, and its number.
         let mut missing: Vec<(Instant, usize, u64)> = Vec::new();
         for (by, posts) in posted {
             let nothing = Arrivals::default();
@@ -473,7 +470,7 @@ impl Witness {
                             judged.caught_up = judged.caught_up.max(arrivals.first.get(&arrival.n).copied());
                         }
                     }
-                    // What may have come at any time is judged by its producer's order alone.
+                    // An entry that may have come at any time is judged only by its producer's order.
                     None => {
                         judged.unaccepted += 1;
                         judged.reordered += u64::from(arrival.is_reordered);
@@ -493,8 +490,8 @@ impl Witness {
         !self.begins_late || self.subscribed_at.is_some_and(|subscribed| post.sent >= subscribed)
     }
 
-    /// Tells what the subscriber was told is missing from what is lost: each gap excuses as many
-    /// entries as it says, of those that had been sent by then and that the log does not have.
+    /// Tells losses that were announced from those that were not: each gap excuses as many entries as it
+    /// says, among those that had been sent by then and that the log does not have.
     fn excuse(&self, missing: Vec<(Instant, usize, u64)>, kept: Option<&Kept>, judged: &mut Judged) {
         let mut left: Vec<Gap> = self.gaps.clone();
         for (sent, by, n) in missing {
@@ -515,8 +512,8 @@ impl Witness {
         }
     }
 
-    /// What a number says is gone must have been sent by then, be in no log, and not come any more. An
-    /// entry is gone once, so that no two words count it.
+    /// An entry that a number says is gone must have been sent by then, be in no log, and not come later.
+    /// Each entry is counted by one word only.
     fn find_falsely_gone(&self, lane: Lane, posted: &[(usize, &[Post])], kept: &Kept, judged: &mut Judged) {
         let mut gone: Vec<(Instant, Option<Instant>)> = Vec::new();
         for (by, posts) in posted {
@@ -531,7 +528,7 @@ impl Witness {
             let Some(said) = gap.missing else { continue };
             let mut found = 0;
             gone.retain(|(sent, came)| {
-                // What is missed never came; what is gone from a log may have come before.
+                // A missed entry never came; one that is gone from a log may have come before.
                 let may_be_gone = came.is_none_or(|came| came < gap.at && lane != Lane::Live);
                 let is_it = found < said && *sent < gap.at && may_be_gone;
                 found += u64::from(is_it);
@@ -549,7 +546,7 @@ impl Witness {
         }
     }
 
-    /// `<producer>-<sequence>`; what has another form counts as a producer of its own.
+    /// `<producer>-<sequence>`; an id of another form counts as a producer of its own.
     fn parse(&mut self, id: &str) -> Id {
         let (name, seq) = match id.rsplit_once('-').map(|(name, seq)| (name, seq.parse())) {
             Some((name, Ok(seq))) => (name, seq),
@@ -571,7 +568,7 @@ impl Judged {
         }
     }
 
-    /// Adds another subscriber's.
+    /// Adds the findings of another subscriber.
     pub(super) fn add(&mut self, other: &Self) {
         self.expected += other.expected;
         self.delivered += other.delivered;
@@ -596,7 +593,7 @@ impl Judged {
         self.odd.extend(other.odd.iter().take(room).cloned());
     }
 
-    /// Whether all has come that must, or was told to be missing.
+    /// Whether every owed entry has come, or its loss was announced.
     pub(super) fn is_complete(&self) -> bool {
         self.lost == 0
     }
@@ -619,7 +616,7 @@ pub(super) fn wanted(lane: Lane, posts: &[Post]) -> Vec<u64> {
     }
 }
 
-/// The numbers of what says at least as much as the `n`th.
+/// The numbers of the entries that say at least as much as the `n`th.
 fn stands_for(lane: Lane, n: u64) -> RangeInclusive<u64> {
     match lane {
         Lane::Order | Lane::Every | Lane::Event | Lane::Trade => n..=n,
@@ -627,7 +624,7 @@ fn stands_for(lane: Lane, n: u64) -> RangeInclusive<u64> {
     }
 }
 
-/// Whether the `n`th has come, or what takes its place.
+/// Whether the `n`th has come, or an entry that takes its place.
 fn came(lane: Lane, arrivals: &Arrivals, n: u64) -> bool {
     stands_for(lane, n).any(|n| arrivals.first.contains_key(&n))
 }
@@ -651,7 +648,7 @@ mod tests {
         (1..=COUNT).map(post).collect()
     }
 
-    /// A subscriber that saw these numbers on one connection, each at 2 ms after its post.
+    /// A subscriber that saw these numbers on one connection, each 2 ms after its post.
     fn saw(start: Instant, numbers: impl IntoIterator<Item = u64>) -> Witness {
         let mut witness = Witness::default();
         witness.connected(0, None);
@@ -660,7 +657,7 @@ mod tests {
         witness
     }
 
-    /// These come, each at 2 ms after its post.
+    /// These come, each 2 ms after its post.
     fn see(witness: &mut Witness, start: Instant, numbers: impl IntoIterator<Item = u64>) {
         for n in numbers {
             witness.entry(ms(start, n * 10 + 2), &format!("a-{n}"), 0, n, false);
@@ -675,7 +672,7 @@ mod tests {
         Word { is_subscribed: false, ..subscribed(at, recovered, gap) }
     }
 
-    /// A log that holds these of the first gateway.
+    /// A log with these entries of the first gateway.
     fn log(numbers: impl IntoIterator<Item = u64>) -> Kept {
         let mut kept = Kept::default();
         numbers.into_iter().for_each(|n| kept.entry(&format!("a-{n}"), 0, n, false));
@@ -731,7 +728,7 @@ mod tests {
     fn what_was_said_to_be_missed_is_told_and_no_more_of_it() {
         let start = Instant::now();
         let posts = posts(start);
-        // The newest of a key, and the one before: the number counts both.
+        // Two entries of a key, the newest and the one before: the number counts both.
         let without = || saw(start, (1..=COUNT).filter(|n| ![9, 10].contains(n)));
         let judge = |witness: &Witness| {
             let judged = witness.judge(Lane::Live, &[(0, &posts)], Some(&Kept::default()), None);
@@ -746,11 +743,11 @@ mod tests {
         assert_eq!(judge(&said(Some(2))), (0, 1, 0));
         assert_eq!(judge(&said(None)), (0, 1, 0));
         assert_eq!(judge(&said(Some(3))), (0, 1, 1), "all but two came");
-        // It comes all the same.
+        // One of them comes nevertheless.
         let mut witness = said(Some(2));
         witness.entry(ms(start, 400), "a-9", 0, 9, true);
         assert_eq!(judge(&witness).2, 1);
-        // What is sent behind it is not excused.
+        // An entry sent after the gap was announced is not excused.
         let mut witness = without();
         witness.missed(ms(start, 20), Some(2));
         assert_eq!(judge(&witness), (1, 0, 2));
@@ -799,7 +796,7 @@ mod tests {
         let mut witness = saw(start, (1..=COUNT).filter(|n| *n != 5));
         let judged = witness.judge(Lane::Order, &[(0, &posts)], None, None);
         assert_eq!((judged.expected, judged.lost, judged.unaccepted), (COUNT - 2, 0, 1));
-        // Behind later ones it is out of its producer's order only if its sequence says so.
+        // Behind later ones it is out of its producer's order only if its sequence number says so.
         witness.entry(start, "a-41", 0, 5, true);
         assert_eq!(wrong(&witness, Lane::Order, &posts), (0, 0, 0, 0));
         assert_eq!(witness.judge(Lane::Order, &[(0, &posts)], None, None).late, 1);
@@ -867,7 +864,7 @@ mod tests {
             let judged = back(true, Some(0));
             assert_eq!((judged.lost, judged.doubled, judged.again), (0, 6, 0));
         }
-        // What ends it is the word, not that something new came.
+        // The word ends it, not the arrival of new entries.
         let mut witness = saw(start, 1..=20);
         witness.placed(resync(ms(start, 205), false, None));
         see(&mut witness, start, 18..=21);
@@ -882,7 +879,7 @@ mod tests {
     fn an_entry_is_doubled_whichever_connection_it_was_had_on() {
         let start = Instant::now();
         let posts = posts(start);
-        // From B, then A, and back to B with the position that A gave.
+        // The client connects to B, then A, and back to B with the position that A gave.
         let mut witness = saw(start, 1..=3);
         for (node, from) in [(1, 4), (0, 6)] {
             witness.connected(node, Some(format!("e:{}", from - 1)));
@@ -901,7 +898,7 @@ mod tests {
     fn order_begins_anew_after_recovered_false_and_after_nothing_else() {
         let start = Instant::now();
         let posts = posts(start);
-        // 4 to 6 came before 1 to 3, between them these words.
+        // 4 to 6 came before 1 to 3, with these words between them.
         let back = |words: &[(bool, Option<u64>)], behind: &[u64]| {
             let mut witness = saw(start, 4..=6);
             for (recovered, gap) in words {
@@ -945,7 +942,7 @@ mod tests {
         let start = Instant::now();
         let posts = posts(start);
         for gap in [None, Some(3)] {
-            // They were posted elsewhere, and were not within reach.
+            // The missing entries were posted elsewhere, and were out of reach.
             let mut witness = Witness::default();
             witness.connected(1, None);
             witness.placed(subscribed(ms(start, 35), false, gap));
@@ -984,7 +981,7 @@ mod tests {
         assert_eq!(told(&[3]), (1, 3, 0, 0));
         assert_eq!(told(&[4, 4]), (0, 4, 4, 1));
         assert_eq!(told(&[5]), (0, 4, 1, 1));
-        // Nothing that was sent after the word can be meant.
+        // The word cannot mean entries that were sent after it.
         let mut witness = saw(start, 5..=COUNT);
         witness.placed(resync(ms(start, 25), false, Some(4)));
         let judged = witness.judge(Lane::Order, &[(0, &posts)], Some(&log(5..=COUNT)), None);

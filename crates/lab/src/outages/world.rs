@@ -1,4 +1,4 @@
-//! The deployment that is harmed, and how each fault is done and undone.
+//! The deployment that is harmed, and how each fault is made and undone.
 
 use std::time::Duration;
 
@@ -17,30 +17,30 @@ use super::faults::{Fault, Kind};
 use super::load::FEED;
 use crate::node::Node;
 
-/// How often a thing is looked at that takes a while.
+/// How often a condition is checked that takes a while.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Options of the nodes of a cluster: each is missed soon, and the others serve on without it.
+/// Options of a cluster's nodes: a lost node is noticed soon, and the others go on serving without it.
 const OF_A_CLUSTER: [&str; 4] = ["--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no"];
 /// Replicas of a primary behind sentinels.
 const REPLICAS: usize = 2;
-/// How long it may be silent before they give it up.
+/// How long the primary may be silent before the sentinels replace it.
 const DOWN_AFTER: Duration = Duration::from_secs(1);
 /// How long Redis may take to serve again.
 const BACK_PATIENCE: Duration = Duration::from_secs(60);
-/// For [`Kind::Loading`]: so many keys are read, and each takes so long.
+/// For [`Kind::Loading`]: the number of keys to load, and the delay of each.
 const LOADING_KEYS: u32 = 10_000;
-/// For [`Kind::CutReturns`], each time that the link is back: how soon it is cut again; none is as soon
-/// as the gateway says that it recovers, or already has.
+/// For [`Kind::CutReturns`], each time that the link is back: how soon it is cut again; `None` means as soon
+/// as the gateway says that it recovers, or has recovered.
 const CUT_AGAIN_AFTER: [Option<Duration>; 5] =
     [None, Some(Duration::from_millis(50)), None, Some(Duration::from_millis(800)), None];
-/// And how long it is away then.
+/// How long it stays cut then.
 const CUT_AGAIN_FOR: Duration = Duration::from_millis(400);
-/// How far clocks are set off, in seconds.
+/// By how much clocks are set wrong, in seconds.
 const AN_HOUR_S: i32 = 3_600;
-/// By how much the time may be off when it comes here.
+/// By how much a clock may differ from what it was set to when it is read.
 const CLOCK_SLACK_S: i64 = 60;
 
-/// What is there to be harmed.
+/// The deployment.
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) nodes: Vec<Node>,
@@ -49,7 +49,7 @@ pub(super) struct World {
     pub(super) redis: Redis,
     /// A key that may be written to see whether Redis serves.
     pub(super) probe: String,
-    /// When another gateway had the feed of one that was killed.
+    /// When another gateway had taken over the feed of a killed one.
     pub(super) taken_over: Option<Instant>,
 }
 
@@ -59,14 +59,14 @@ pub(super) enum Redis {
     Theirs(Target),
     Sentinels {
         all: Sentinels,
-        /// Which server was killed, while it is.
+        /// The server that was killed and has not been started again.
         killed: Option<usize>,
     },
     Cluster(Cluster),
 }
 
 impl Redis {
-    /// What a fault needs, `theirs` if there is one; it runs, unless that is the fault.
+    /// Starts what a fault needs, unless `theirs` is to be used or its absence is the fault.
     pub(super) async fn start(fault: Option<&Fault>, theirs: Option<&Target>) -> anyhow::Result<Self> {
         match (fault.map(|fault| fault.kind), theirs) {
             (_, Some(theirs)) => Ok(Self::Theirs(theirs.clone())),
@@ -94,7 +94,7 @@ impl Redis {
         }
     }
 
-    /// The one server, where there are not several: only then a proxy can be put before it.
+    /// The server, if there is only one: only then can a proxy be put before it.
     pub(super) fn target(&self) -> Option<&Target> {
         match self {
             Self::Own(server) => Some(&server.target),
@@ -103,7 +103,7 @@ impl Redis {
         }
     }
 
-    /// How gateways are told of it, through a proxy where there is one.
+    /// The URL for gateways, through a proxy if there is one.
     pub(super) fn url(&self, proxy: Option<&Proxy>) -> anyhow::Result<String> {
         match (self, self.target(), proxy) {
             (Self::Sentinels { all, .. }, ..) => Ok(all.url()),
@@ -113,7 +113,7 @@ impl Redis {
         }
     }
 
-    /// Whether it takes writes, all of them.
+    /// Whether all of it accepts writes.
     async fn serves(&self, probe: &str) -> bool {
         match self {
             Self::Own(server) => server.target.serves(probe).await,
@@ -130,7 +130,7 @@ impl Redis {
             .with_context(|| format!("Redis did not serve within {patience:?}"))?
     }
 
-    /// Ends it, if it is the suite's own.
+    /// Kills it, unless the suite did not start it.
     pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
         match self {
             Self::Own(server) => server.kill().await,
@@ -148,7 +148,7 @@ impl Redis {
         }
     }
 
-    /// The sentinels with their servers, and which of these was killed.
+    /// The sentinels with their servers, and the server that was killed.
     fn sentinels(&mut self) -> anyhow::Result<(&mut Sentinels, &mut Option<usize>)> {
         match self {
             Self::Sentinels { all, killed } => Ok((all, killed)),
@@ -164,13 +164,13 @@ impl Redis {
         all.servers[primary].kill().await
     }
 
-    /// Starts the one that was killed, as it was: the sentinels make it a replica.
+    /// Starts the killed server with its data: the sentinels make it a replica.
     fn bring_back_primary(&mut self) -> anyhow::Result<()> {
         let (all, killed) = self.sentinels()?;
         killed.take().map_or(Ok(()), |killed| all.servers[killed].begin(Data::AsItWas))
     }
 
-    /// The node of a cluster that is lost: not the first one, which gateways are told of first.
+    /// The cluster's node to be lost: not the first one, which the gateways' URL names first.
     fn lost_node(&mut self) -> anyhow::Result<&mut RedisServer> {
         match self {
             Self::Cluster(cluster) => cluster.nodes.last_mut().context("a cluster without nodes"),
@@ -182,7 +182,7 @@ impl Redis {
 const NOT_OURS: &str = "this fault is only for a Redis that the suite started itself";
 
 impl World {
-    /// What must be there before the fault: done while all is well.
+    /// Prepares a fault while all is well.
     pub(super) async fn prepare(&mut self, fault: &Fault) -> anyhow::Result<()> {
         match fault.kind {
             Kind::Kill(Data::Snapshot) => self.redis.own()?.take_snapshot().await,
@@ -192,7 +192,7 @@ impl World {
                 target
                     .run(&["DEBUG", "POPULATE", &LOADING_KEYS.to_string(), "zonewire-outage-ballast"])
                     .await?;
-                // It may be at it already, for it just came up.
+                // It may be rewriting already, since it has just been started.
                 while let Reply::Error(_) = target.ask(&["BGREWRITEAOF"]).await? {
                     time::sleep(LOOK_EVERY).await;
                 }
@@ -207,10 +207,10 @@ impl World {
         }
     }
 
-    /// Does it.
+    /// Begins a fault.
     pub(super) async fn begin(&mut self, fault: &Fault) -> anyhow::Result<()> {
         match fault.kind {
-            // Absent: so it is already.
+            // Absent: Redis was not started.
             Kind::Nothing | Kind::Absent | Kind::Flap { .. } => Ok(()),
             Kind::Kill(_) => self.redis.own()?.kill().await,
             Kind::Loading => {
@@ -228,7 +228,7 @@ impl World {
                 self.set_links(fault, Mode::Refuse);
                 Ok(())
             }
-            // Port 1 refuses.
+            // Port 1 refuses connections.
             Kind::ReadOnly => self.run(&["REPLICAOF", "127.0.0.1", "1"]).await,
             Kind::OutOfMemory => {
                 self.run(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await?;
@@ -247,7 +247,7 @@ impl World {
         }
     }
 
-    /// Keeps it up for as long as it is held.
+    /// Waits for as long as a fault is held, and repeats what has to be repeated meanwhile.
     pub(super) async fn hold(&mut self, fault: &Fault) -> anyhow::Result<()> {
         let until = Instant::now() + fault.hold;
         match fault.kind {
@@ -313,7 +313,7 @@ impl World {
         Ok(())
     }
 
-    /// Undoes it, and waits until Redis serves.
+    /// Ends a fault, and waits until Redis serves.
     pub(super) async fn end(&mut self, fault: &Fault) -> anyhow::Result<()> {
         match fault.kind {
             Kind::Nothing
@@ -338,18 +338,18 @@ impl World {
         }
         self.redis.wait_until_it_serves(&self.probe, BACK_PATIENCE).await?;
         if fault.kind == Kind::Kill(Data::Snapshot) {
-            // What follows may kill it again, and want what it holds by then.
+            // A following fault may kill it again, and expect the data to survive.
             self.run(&["CONFIG", "SET", "appendonly", "yes"]).await?;
         }
         Ok(())
     }
 
-    /// Fails where a gateway has ended by itself.
+    /// Fails if a gateway has ended by itself.
     pub(super) fn check_nodes(&mut self) -> anyhow::Result<()> {
         self.nodes.iter_mut().try_for_each(Node::check)
     }
 
-    /// Waits until the first gateway says that it recovers; it may have by the time that it is asked.
+    /// Waits until the first gateway says that it recovers, or has recovered already.
     async fn until_it_recovers(&mut self) -> anyhow::Result<()> {
         let node = self.node()?;
         wait_until("the gateway begins to recover", async || {
@@ -363,7 +363,7 @@ impl World {
         reached.for_each(|(_, proxy)| proxy.set(mode));
     }
 
-    /// Sets the clock that the fault is of to so many seconds after the time, and sees that it goes.
+    /// Sets the fault's clock this many seconds ahead, and waits until it runs so.
     async fn set_clock(&mut self, fault: &Fault, ahead_s: i32) -> anyhow::Result<()> {
         let is_of_redis = fault.kind == Kind::RedisClock;
         let clock = if is_of_redis { self.redis.own()?.clock.as_ref() } else { self.node()?.clock() };
@@ -379,7 +379,7 @@ impl World {
         .await
     }
 
-    /// Runs a command at a Redis of our own, without its proxy.
+    /// Runs a command on the suite's own Redis, without the proxy.
     async fn run(&mut self, command: &[&str]) -> anyhow::Result<()> {
         self.redis.own()?.target.run(command).await.map(drop)
     }
@@ -389,12 +389,12 @@ impl World {
     }
 }
 
-/// Whether a gateway has the feed, and is connected.
+/// Whether a gateway has the feed, and is connected to the exchange.
 pub(super) async fn has_feed(node: &Node) -> anyhow::Result<bool> {
     Ok(node.stats().await?.feeds.get(FEED).is_some_and(|feed| feed.connected == 1))
 }
 
-/// Looks until something is so.
+/// Checks repeatedly until the condition holds.
 async fn wait_until(what: &str, mut is_so: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
     let look = async || match is_so().await {
         Ok(is_so) => is_so.then_some(Ok(())),
@@ -410,7 +410,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_redis_of_somebody_else_is_never_harmed() {
-        // Nothing listens there: a command that went out would fail in another way.
+        // Nothing listens there: a command that was sent would fail in another way.
         let redis = Redis::Theirs(Target::local(1));
         let mut world = World {
             nodes: Vec::new(),

@@ -1,4 +1,4 @@
-//! The measurements of who comes in, small: they must come to an end, and say what they should.
+//! Small runs of the measurements of access: they must end, and report what they should.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use zonewire_kit::dir::TempDir;
 
 use crate::support::gateway;
 
-/// No measurement here takes longer.
+/// Longer than any measurement here.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs a measurement with a token, or without one, and reads its report.
@@ -27,7 +27,7 @@ async fn bench(arguments: &str, token: &str) -> Result<Value, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_kind_of_credential_has_its_turns() {
+async fn each_kind_of_credential_is_measured_in_each_round() {
     for (rounds, again) in [(2, ""), (1, " --again")] {
         let arguments =
             format!("handshakes --rounds {rounds} --duration 0.2 --warmup 0 --open-concurrency 4{again}");
@@ -91,7 +91,7 @@ async fn sockets_and_requests_show_the_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attack_is_measured_beside_peace() {
+async fn an_attack_is_measured_beside_a_phase_without_one() {
     let arguments = "hostile --attack silence,smuggling --duration 0.3 --many 5";
     let report = bench(arguments, "").await.unwrap();
     assert_eq!(report["published"], report["received"], "{report}");

@@ -1,4 +1,4 @@
-//! The measurements of orders, small: they must come to an end, and find nothing wrong.
+//! Small runs of the measurements of orders: they must end, and find nothing wrong.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use zonewire_kit::redis::RedisServer;
 
 use crate::support::{gateway, has_redis};
 
-/// No measurement here takes longer.
+/// Longer than any measurement here.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a measurement and reads its report.
@@ -25,7 +25,7 @@ async fn bench(arguments: &str) -> Result<Value, String> {
     }
 }
 
-/// A machine that stands still for a second is no outage here.
+/// Settings under which a machine that stands still for a second is not an outage.
 fn on(server: &RedisServer) -> Vec<String> {
     vec![
         "storage.backend=redis".to_owned(),
@@ -75,7 +75,7 @@ fn check_updates(report: &Value) {
         assert_eq!(report[fault], 0, "{fault} in {report}");
     }
     let number = |name: &str| report[name].as_u64().unwrap();
-    // How many there are is up to the machine.
+    // Their number depends on the machine.
     assert!(number("received") > 0 && number("received") == number("expected"), "{report}");
     for measured in ["latency_us", "after_answer_us", "answer_us"] {
         assert_eq!(report[measured]["count"], report["updates"], "{measured} in {report}");
@@ -86,7 +86,7 @@ fn check_updates(report: &Value) {
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_placed_all_end_and_are_counted() {
     let gateway = gateway(&in_memory(&QUICK)).await;
-    // Another's order before it is not counted.
+    // An earlier order is not counted.
     let first = format!("order-throughput --url http://{} --orders 1 --connections 1", gateway.address);
     assert_eq!(bench(&first).await.unwrap()["confirmed"], 1);
     let arguments = format!("order-throughput --url http://{} --orders 40 --connections 4", gateway.address);

@@ -1,5 +1,6 @@
-//! Short outages of the whole program, as processes: nothing accepted is lost, doubled or put out of
-//! order, no socket is cut, and all is well at last. How fast is not asked here; `just outages` does.
+//! Short runs of the whole outage program, as processes: nothing that was accepted is lost, doubled or
+//! reordered, no socket is cut, and everything is healthy in the end. Durations are not checked here; `just
+//! outages` does that.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,11 +11,11 @@ use tokio::time;
 
 use crate::support::has_redis;
 
-/// No fault here takes longer, on a machine that does much else.
+/// Longer than any fault takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Runs one fault, and gives what came of it; `None` where there is no Redis to harm. Where subscribers
-/// move is the same in each run.
+/// Runs one fault and returns its outcome; `None` if there is no Redis. Subscribers move in the same way in
+/// each run.
 async fn outcome(fault: &str, hold: &str) -> Option<Value> {
     if !has_redis().await {
         return None;

@@ -1,4 +1,4 @@
-//! What these tests share: gateways, and a Redis of their own.
+//! What these tests share: gateways, and a Redis.
 
 use std::path::Path;
 
@@ -9,14 +9,13 @@ use zonewire_kit::redis::RedisServer;
 /// Set in continuous integration, so that a missing server fails instead of skipping.
 const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_REDIS";
 
-/// Whether a Redis can be started here; where not, that is said on stdout.
+/// Whether a Redis can be started here; prints that the test is skipped if not.
 pub(crate) async fn has_redis() -> bool {
     RedisServer::is_installed().await
         || zonewire_kit::skip(REQUIRE, "there is no redis-server").unwrap_or(false)
 }
 
-/// The gateway beside the programs of the laboratory, with these settings, and a shutdown without a drain
-/// window.
+/// The gateway beside the laboratory's programs, with these settings, and without a drain window at shutdown.
 pub(crate) async fn gateway(settings: &[String]) -> Gateway {
     let mut command =
         Command::new(Path::new(env!("CARGO_BIN_EXE_zonewire-bench")).with_file_name("zonewire"));

@@ -1,4 +1,5 @@
-// The board: a table whose head is Preact's and whose rows are drawn by hand, once a frame.
+// The board: a table whose head is rendered by Preact and whose rows are drawn by hand, once per
+// frame.
 import { useSignal, useSignalEffect } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import { board, type Field } from '../board';
@@ -15,9 +16,9 @@ const TITLES: Record<string, [string, string]> = {
   change: ['Change', 'Against the price before'],
   bid: ['Bid', ''],
   ask: ['Ask', ''],
-  energy: ['Energy', 'The part of the price that is energy'],
-  congestion: ['Congestion', 'The part of the price that is congestion'],
-  loss: ['Loss', 'The part of the price that is losses'],
+  energy: ['Energy', 'The energy part of the price'],
+  congestion: ['Congestion', 'The congestion part of the price'],
+  loss: ['Loss', 'The part of the price for losses'],
   age: ['Age', 'Since the time that its publisher gave it'],
 };
 
@@ -61,7 +62,7 @@ export function BoardTable(props: BoardTableProps) {
   });
   useSignalEffect(() => {
     theme.value;
-    // After the attribute has changed what the tokens are.
+    // After the attribute has changed the tokens' values.
     requestAnimationFrame(() => { drawn.current?.readColours(); ask(); });
   });
 

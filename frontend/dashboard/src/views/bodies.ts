@@ -1,5 +1,5 @@
-// Rows that are drawn by hand, once a frame: those of the tape, of a book and of markets. However much has come
-// since, only what is shown is written, and only where it has changed.
+// Rows that are drawn by hand, once per frame: those of the tape, of a book and of markets. Only what is
+// visible is written, and only if it changed.
 import type { Level } from '../book';
 import { age, clock, fixed } from '../format';
 import { ask } from '../frames';
@@ -26,13 +26,13 @@ export class TapeBody {
   private drawn = 0;
   private most = 0;
   private decimals = '';
-  // Looked at when they change: to look while drawing would lay the page out twice.
+  // Measured when they change: measuring while drawing would lay out the page twice.
   private rowHeight = 0;
   private height = 0;
   private isScrolled = false;
   constructor(private readonly body: HTMLTableSectionElement, private readonly rest: HTMLElement, private readonly frame: HTMLElement, private readonly tape: Tape, private readonly hasNames: boolean) {}
 
-  /** The size of what is shown has changed, or somebody scrolls. */
+  /** The visible size has changed, or the user scrolls. */
   look(): void {
     this.rowHeight = this.body.rows[0]?.offsetHeight ?? 0;
     this.height = this.frame.clientHeight;
@@ -40,12 +40,12 @@ export class TapeBody {
     ask();
   }
 
-  /** Draws the lines before number `upTo`, all that are kept where it stands still; then what is drawn stays. */
+  /** Draws the lines before number `upTo`, all stored ones if paused; then they stay as drawn. */
   draw(upTo: number, isStill: boolean): void {
     const isAll = isStill || this.isScrolled || this.rowHeight === 0;
     const most = isAll ? KEPT : Math.min(KEPT, Math.ceil(this.height / this.rowHeight));
     const { price, size } = this.tape.decimals;
-    // Once more decimals are needed, all lines have them.
+    // Once more decimals are needed, all lines get them.
     const isOther = most !== this.most || (!this.hasNames && `${price} ${size}` !== this.decimals && upTo !== this.drawn);
     if (upTo === this.drawn && !isOther) return;
     this.decimals = `${price} ${size}`;
@@ -81,7 +81,7 @@ export class TapeBody {
     const isHole = trade === undefined;
     row.className = isHole ? 'missing' : trade.side === 'buy' ? 'up' : trade.side === 'sell' ? 'down' : '';
     write(cells[0]!, clock(at));
-    // What is missing is said across the line.
+    // A gap is described across the line.
     cells[1]!.setAttribute('colspan', isHole ? `${cells.length - 1}` : '1');
     for (const other of cells.slice(2)) other.hidden = isHole;
     if (isHole) {
@@ -90,7 +90,7 @@ export class TapeBody {
     }
     const mark = MARK[trade.side] ?? '–';
     if (this.hasNames) {
-      // Each market has decimals of its own.
+      // Each market has its own decimals.
       const [name, price, size] = [trade.name.replace(/^([^/]*)\/(.*)/, '$2 $1'), fixed(Number(trade.price), decimalsIn(trade.price)), fixed(Number(trade.size), decimalsIn(trade.size))];
       [name, `${mark[0]} ${price}`, size].forEach((word, i) => write(cells[i + 1]!, word));
       cells[1]!.title = name;
@@ -104,7 +104,7 @@ export class TapeBody {
   }
 }
 
-/** Both sides of a book, side by side, the best first. */
+/** Both sides of a book, side by side, best first. */
 export class BookBody {
   private readonly lines: HTMLElement[][] = [];
   private decimals = { price: 0, size: 0 };
@@ -137,18 +137,18 @@ export class BookBody {
   }
 }
 
-/** So many markets are shown; of more one sees those that fit a filter. */
+/** How many markets are shown; if there are more, only those that match the filter. */
 export const SHOWN = 200;
 
 export class MarketsBody {
   private readonly lines = new Map<string, { row: HTMLTableRowElement; cells: HTMLElement[]; link: HTMLAnchorElement; version: number }>();
   private order = '';
   private list: MarketRow[] = [];
-  /** So many fit the filter. */
+  /** How many match the filter. */
   found = 0;
   constructor(private readonly body: HTMLTableSectionElement, private readonly link: (row: MarketRow) => string) {}
 
-  /** `version` tells whether there are other markets than at the last time. */
+  /** `version` tells whether the set of markets has changed. */
   draw(rows: ReadonlyMap<string, MarketRow>, version: number, filter: string, selected: string, now: number): void {
     const order = `${version} ${filter}`;
     if (order !== this.order) {

@@ -1,4 +1,4 @@
-// Candles on a canvas, drawn when they have changed; what they show is also said in words.
+// Candles on a canvas, redrawn when they change; also described in words.
 import { useSignal, useSignalEffect } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import { type Candles, type Drawn, lengthOf } from '../candles';
@@ -6,7 +6,10 @@ import { clock, decimalsOf, fixed } from '../format';
 import { ask, onFrame } from '../frames';
 import { theme } from '../theme';
 
-/** The width of a candle and of what is between two, in sizes of its type; a candle is all but two pixels of it. */
+/**
+ * The width of a candle with its spacing, in units of the type size; the candle takes all but two
+ * pixels of it.
+ */
 const STEP = 0.8;
 
 export function CandleChart({ candles, interval }: { candles: Candles; interval: string }) {
@@ -51,7 +54,7 @@ export function CandleChart({ candles, interval }: { candles: Candles; interval:
     const axis = Math.ceil(on.measureText(fixed(newest.high, decimals)).width) + 8;
     const step = Math.round(STEP * Number.parseFloat(style.fontSize));
     const body = step - 2;
-    // Where there is no candle there is room for it.
+    // A missing candle leaves its space free.
     const length = lengthOf(interval) * 1000;
     const left = (one: Drawn) => width - axis - step * (1 + Math.round((newest.begins - one.begins) / length));
     const list = all.filter((one) => left(one) >= 0);
@@ -74,7 +77,7 @@ export function CandleChart({ candles, interval }: { candles: Candles; interval:
       on.fillStyle = one.close >= one.open ? up : down;
       on.fillRect(x + Math.floor(body / 2), y(one.high), 1, Math.max(1, y(one.low) - y(one.high)));
       const [top, bottom] = [y(Math.max(one.open, one.close)), y(Math.min(one.open, one.close))];
-      // What fell is full, what rose is hollow: no colour is needed to tell.
+      // Falling candles are filled, rising ones hollow, so no colour is needed.
       if (one.close < one.open || bottom - top < 3) on.fillRect(x, top, body, Math.max(1, bottom - top));
       else {
         on.clearRect(x + 1, top + 1, body - 2, bottom - top - 2);

@@ -1,5 +1,5 @@
-// One key's price over time: what the log keeps, and what comes. Where there is no data there is no line, and a
-// word says so.
+// One key's price over time, from the log and live. Where there is no data there is no line, and a text says
+// so.
 import { useSignal, useSignalEffect } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import uPlot from 'uplot';
@@ -14,7 +14,7 @@ import { RANGES } from '../ranges';
 import './chart.css';
 
 const POINTS_MAX = 4000;
-/** Between two times that are written below the chart. */
+/** Possible steps between the times below the chart. */
 const STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400];
 
 interface Shown {
@@ -26,7 +26,10 @@ interface Shown {
   last: number | null;
 }
 
-/** The points of a range, with nothing where nothing was. Of very many each step shows its lowest and its highest. */
+/**
+ * The points of a range, with gaps where there is no data. If there are very many, each step shows its lowest
+ * and highest.
+ */
 function cut(series: Series, from: number, to: number): Shown {
   const hole = series.holeMs();
   const shown: Shown = { data: [[], []], holes: [], low: Infinity, high: -Infinity, first: null, last: null };
@@ -47,7 +50,7 @@ function cut(series: Series, from: number, to: number): Shown {
       times.push((before + 1) / 1000);
       levels.push(null);
     }
-    // As many points as one step has, but for those behind a hole.
+    // As many points as fit into one step, but not beyond a hole.
     let stop = i + 1;
     while (stop < Math.min(end, i + step) && series.times[stop]! - series.times[stop - 1]! <= hole) stop += 1;
     let [low, high] = [i, i];
@@ -67,7 +70,7 @@ function cut(series: Series, from: number, to: number): Shown {
     shown.last = series.values[end - 1]!;
     const tail = series.times[end - 1]!;
     if (to - tail > hole) shown.holes.push([tail, to]);
-    // A price holds until the next one; the line goes on to now.
+    // A price holds until the next one; the line extends to now.
     else if (to > tail) {
       times.push(to / 1000);
       levels.push(shown.last);
@@ -121,14 +124,14 @@ export function Chart({ zone, keyName, range, onRange }: { zone: string; keyName
     board.listeners.add(listener);
     const stop = onFrame(() => {
       const now = gatewayNow();
-      // Without news the line moves on once a second, or by a pixel where that takes longer.
+      // Without new prices the line moves once a second, or by a pixel if that takes longer.
       if (!isDue && now - drawnAt < Math.max(1000, Number.isFinite(span.current) ? span.current / (place.current?.clientWidth || 1000) : 0)) return;
       isDue = false;
       drawnAt = now;
       const it = board.row(zone, keyName);
       const to = Math.max(now, it?.at ?? 0);
       const kept = read.series.length > 0 ? read.series.times[0]! : now - 60_000;
-      // What the log does not have is not drawn as emptiness.
+      // A range that the log does not cover is not drawn as empty.
       const wanted = Number.isFinite(span.current) ? to - span.current : 0;
       const from = Math.max(wanted, read.isAll || wanted === 0 ? Math.min(kept, to - 60_000) : 0);
       const part = cut(read.series, from, to);
@@ -162,7 +165,7 @@ export function Chart({ zone, keyName, range, onRange }: { zone: string; keyName
     plot.current?.destroy();
     const box = place.current!;
     const tone = colours();
-    // As the small type of the page, which is larger on large screens.
+    // Like the small type of the page, which is larger on large screens.
     const type = 0.8 * Number.parseFloat(getComputedStyle(document.documentElement).fontSize);
     const font = `${type}px ${getComputedStyle(document.body).fontFamily}`;
     const axis = { stroke: tone.dim!, font, grid: { stroke: tone.grid!, width: 1 }, ticks: { show: false } };
@@ -241,7 +244,7 @@ export function Chart({ zone, keyName, range, onRange }: { zone: string; keyName
     return () => dark.removeEventListener('change', again);
   }, []);
 
-  // With the keys the cursor goes from point to point.
+  // With the keyboard the cursor moves from point to point.
   const onKey = (event: KeyboardEvent) => {
     const by = event.key === 'ArrowRight' ? 1 : event.key === 'ArrowLeft' ? -1 : 0;
     const chart = plot.current;
@@ -277,7 +280,7 @@ function decimalsFor(splits: number[]): number {
   return Math.max(0, Math.min(6, Math.ceil(-Math.log10(step) + 1e-9)));
 }
 
-/** The price in large digits, how it has changed, and what else came with it. */
+/** The price in large digits, its change, and its other fields. */
 function Figure({ zone, keyName, cursor }: { zone: string; keyName: string; cursor: { at: number; level: number } | null }) {
   const version = useSignal(-1);
   useEffect(() => onFrame(() => { version.value = board.row(zone, keyName)?.version ?? -1; }), [zone, keyName]);

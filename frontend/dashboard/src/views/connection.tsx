@@ -1,5 +1,5 @@
-// One open connection: who it is, how it does, what it follows and how far that has come. What changes while one
-// looks is kept below, and what was known last stays when it ends.
+// One open connection: its client, its health, its channels and their progress. Changes that happen while the
+// page is open are listed below, and the last state stays when the connection ends.
 import { useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import type { ConnectionStory, Entries, OrderView } from '../../../../docs/schema/zonewire';
@@ -12,7 +12,7 @@ import { Dialog } from './dialogs';
 import { Pages } from './pager';
 
 const EVERY_MS = 1000;
-/** Ends of logs are asked for only of the channels in sight, and of many now and then. */
+/** The ends of logs are read only for visible channels, and less often if there are many. */
 const endsEvery = (channels: number) => (channels <= 3 ? 1 : 4);
 const SIZE = 10;
 const SEEN_MAX = 200;
@@ -52,7 +52,7 @@ export function Connection({ id }: { id: string }) {
       if (document.hidden || isAsking || endedAt.value > 0) return;
       isAsking = true;
       try {
-        // Before the connection itself, so that what comes meanwhile is no lag.
+        // Read before the connection itself, so that entries published in between do not count as lag.
         if (nth % endsEvery(shown.current.length) === 0 || shown.current.some((channel) => !asked.includes(channel))) {
           asked = shown.current;
           const found = await Promise.all(asked.map(async (channel) => [channel, await endOf(channel).catch(() => undefined)] as const));
@@ -105,11 +105,11 @@ export function Connection({ id }: { id: string }) {
       </section>
       {it && (
         <section class="panel full" aria-labelledby="follows">
-          <div class="head"><h2 id="follows">What it follows</h2><span class="spring" /><span class="dim small">{plural(list.length, 'channel')}</span></div>
-          {list.length === 0 ? <p class="empty">Nothing: it has subscribed to no channel.</p> : (
+          <div class="head"><h2 id="follows">Subscriptions</h2><span class="spring" /><span class="dim small">{plural(list.length, 'channel')}</span></div>
+          {list.length === 0 ? <p class="empty">It has subscribed to no channel.</p> : (
             <div class="scroll flat" tabIndex={0} role="region" aria-label="Channels of the connection">
               <table>
-                <thead><tr><th scope="col">Channel</th><th scope="col">How far</th><th scope="col" class="n">Sent up to</th><th scope="col" class="n wide">Newest there is</th><th scope="col" class="wide">Life of the log</th></tr></thead>
+                <thead><tr><th scope="col">Channel</th><th scope="col">How far</th><th scope="col" class="n">Sent up to</th><th scope="col" class="n wide">Newest in the log</th><th scope="col" class="wide">Epoch of the log</th></tr></thead>
                 <tbody>
                   {part.map((one) => {
                     const { kind, name } = channelOf(one.channel);
@@ -120,7 +120,7 @@ export function Connection({ id }: { id: string }) {
                         <th scope="row">{kind === 'zone' ? <a href={href('prices', name)}>{name}</a> : kind === 'order' ? <a href={href('orders', name)}>{channelInWords(one.channel)}</a> : one.channel}</th>
                         <td>{lag !== null && lag > 0 && one.phase === 'live' ? <span class="warn">{phaseInWords(one, lag, it.waiting_messages)}</span> : phaseInWords(one, lag, it.waiting_messages)}</td>
                         <td class="n">{one.offset === undefined ? '–' : count(one.offset)}</td>
-                        <td class="n wide">{end === undefined ? '–' : one.epoch !== undefined && end.epoch !== one.epoch ? 'in another life' : count(Math.max(end.offset, one.offset ?? 0))}</td>
+                        <td class="n wide">{end === undefined ? '–' : one.epoch !== undefined && end.epoch !== one.epoch ? 'in another epoch' : count(Math.max(end.offset, one.offset ?? 0))}</td>
                         <td class="wide mono dim">{one.epoch ?? '–'}</td>
                       </tr>
                     );
@@ -163,12 +163,12 @@ function Disconnect({ id, onClose }: { id: string; onClose: () => void }) {
   );
 }
 
-/** The sentence that matters, the numbers, and who it is. */
+/** The main sentence, the numbers, and the client. */
 function Told({ it, at, endedAt }: { it: ConnectionStory; at: number; endedAt: number }) {
   const isStream = it.transport === 'events';
   const opened = Date.parse(it.connected_at) - skew.value;
   const who: [string, preact.ComponentChildren][] = [
-    ['Client', it.subject ?? (it.rights === undefined ? 'nobody is asked who they are' : 'has shown no token')],
+    ['Client', it.subject ?? (it.rights === undefined ? 'no login is required' : 'has presented no token')],
     ['From', it.source ?? 'the proxy before the gateway does not say'],
     ['By', isStream ? 'a stream of events' : it.transport === 'websocket' ? 'a WebSocket' : it.transport],
   ];
@@ -204,7 +204,7 @@ function Lived({ it, at, seen, endedAt }: { it: ConnectionStory; at: number; see
   const first = Math.min(page.value, Math.ceil(rows.length / ROWS) - 1) * ROWS;
   return (
     <>
-      <div class="head"><h2 id="lived">What it has lived through</h2><span class="spring" /><span class="dim small">between these, as this page saw it</span></div>
+      <div class="head"><h2 id="lived">What has happened to it</h2><span class="spring" /><span class="dim small">between these, as this page saw it</span></div>
       <ol class="happenings">{rows.slice(first, first + ROWS).map((one, i) => <li key={`${one.at} ${one.word} ${i}`} class={one.tone}><time>{clock(one.at)}</time><b>{one.word}</b><span>{one.text}</span></li>)}</ol>
       <Pages page={first / ROWS} size={ROWS} of={rows.length} onPage={(to) => { page.value = to; }} />
     </>

@@ -1,4 +1,4 @@
-// Whom the gateway serves: by zone, by how long, and one by one, page by page.
+// The gateway's connections: by zone, by duration, and one by one, page by page.
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import type { ConnectionInfo } from '../../../../docs/schema/zonewire';
@@ -9,9 +9,9 @@ import { listConnections, type Stats } from '../stats';
 import { before, begins, isSlow, some } from '../tell';
 import { Pager, Pages } from './pager';
 
-/** So many are on a page. */
+/** How many are on a page. */
 const SIZE = 25;
-/** And so many are looked through in a second for those that are slow. */
+/** How many are searched per second for slow ones. */
 const PART = 1000;
 
 export function Connections({ stats }: { stats: Stats }) {
@@ -69,22 +69,23 @@ function OneByOne({ stats }: { stats: Stats }) {
   const { query } = route.value;
   const [zone, wanted, isSlowOnly] = [query.get('zone') ?? '', query.get('id') ?? '', query.get('show') === 'slow'];
   const start = wanted === '' ? '' : before(wanted);
-  // Where each page before this one ended.
+  // The cursors of the previous pages.
   const trail = useSignal<readonly string[]>([]);
   const read = useSignal<{ list: ConnectionInfo[]; next: string | null } | null>(null);
   const search = useSignal<{ found: ConnectionInfo[]; seen: number; at: number; isWhole: boolean } | null>(null);
   const page = useSignal(0);
-  // Which one was asked for by Enter, before it had been read.
+  // An id entered with Enter before its page was read.
   const entered = useSignal('');
   const after = trail.value.at(-1) ?? start ?? '';
 
-  // A page of them, once a second.
+  // Reads one page, once a second.
   useEffect(() => {
     if (isSlowOnly || start === null) return undefined;
     read.value = null;
     return listConnections(() => ({ zone, after, size: SIZE }), (it) => { read.value = { list: it.connection_list, next: it.connections_next ?? null }; });
   }, [zone, after, isSlowOnly, start === null]);
-  // The gateway does not say which ones are slow: all of them are looked through, a part each second, again and again.
+  // The gateway does not say which connections are slow: all of them are searched, a part each second, again and
+  // again.
   useEffect(() => {
     if (!isSlowOnly) return undefined;
     search.value = null;
@@ -112,12 +113,12 @@ function OneByOne({ stats }: { stats: Stats }) {
     if (only !== '' && wanted !== '' && entered.value === wanted) openOnly();
   }, [only]);
   const shown = isSlowOnly ? slow.slice(at * SIZE, (at + 1) * SIZE) : listed;
-  // Behind the last one that begins so there are none.
+  // After the last one with this prefix there are no more.
   const next = read.value !== null && listed.length === read.value.list.length ? read.value.next : null;
   const isReading = isSlowOnly ? search.value === null : start !== null && read.value === null;
   const open = zone === '' ? stats.connections.open : (stats.connections.by_zone[zone] ?? 0);
   const hasClients = shown.some((it) => it.subject !== undefined);
-  const empty = isReading ? 'Reading …' : isSlowOnly ? 'Everybody takes what is sent as fast as it is sent.' : wanted !== '' ? 'No open connection has an id that begins so.' : trail.value.length > 0 ? 'There are no more.' : zone === '' ? 'Nobody is connected.' : `Nobody follows ${zone}.`;
+  const empty = isReading ? 'Reading …' : isSlowOnly ? 'Every client keeps up.' : wanted !== '' ? 'No open connection has an id that begins so.' : trail.value.length > 0 ? 'There are no more.' : zone === '' ? 'Nobody is connected.' : `Nobody follows ${zone}.`;
   return (
     <section class="panel full" aria-labelledby="each">
       <div class="head">

@@ -1,4 +1,4 @@
-// Orders that were tried in vain, and the way to place them again: apart, and with a question where it may do harm.
+// Orders that failed every attempt, and the way to retry them: one by one, with a question if that may do harm.
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import type { DeadLetter } from '../../../../docs/schema/zonewire';
@@ -84,7 +84,7 @@ export function DeadLetters() {
       {asked.value && (
         <Dialog title="It may have been carried out already" isQuestion onClose={() => { asked.value = null; }}>
           <p>{inWords(asked.value.order)}, taken up {plural(asked.value.runs, 'time')}: the order was submitted before it was given up. Find out first what became of it. Placing it again may carry it out twice.</p>
-          <div class="actions"><button type="button" class="quiet" onClick={() => { asked.value = null; }}>Leave it</button><button type="button" class="primary bad" disabled={isBusy.value !== ''} onClick={() => asked.value && void again(asked.value, true)}>Place it all the same</button></div>
+          <div class="actions"><button type="button" class="quiet" onClick={() => { asked.value = null; }}>Leave it</button><button type="button" class="primary bad" disabled={isBusy.value !== ''} onClick={() => asked.value && void again(asked.value, true)}>Place it anyway</button></div>
         </Dialog>
       )}
     </section>

@@ -1,4 +1,4 @@
-// What is opened now and then: help, zones to choose from, the question before a removal, and who one is.
+// Rarely opened dialogs: help, the choice of zones, the question before a removal, and the login.
 import { useSignal } from '@preact/signals';
 import type { ComponentChildren } from 'preact';
 import { useEffect, useRef } from 'preact/hooks';
@@ -8,7 +8,7 @@ import { isShut, login, may, notify, storage } from '../state';
 import { hasShortcuts, theme, type Theme } from '../theme';
 import './dialogs.css';
 
-/** A dialog that is open as long as it is there. Escape, and a click beside it, close it. */
+/** A dialog that is open while mounted. Escape, and a click beside it, close it. */
 export function Dialog({ title, children, onClose, isQuestion = false }: { title: string; children: ComponentChildren; onClose: () => void; isQuestion?: boolean }) {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => dialog.current!.showModal(), []);
@@ -22,7 +22,7 @@ export function Dialog({ title, children, onClose, isQuestion = false }: { title
   );
 }
 
-/** All zones, to look for one and to choose several. */
+/** All zones, to search and to select several. */
 export function Zones({ all, chosen, onToggle, onClose }: { all: readonly string[]; chosen: readonly string[]; onToggle: (zone: string) => void; onClose: () => void }) {
   const text = useSignal('');
   const found = all.filter((zone) => zone.toLowerCase().includes(text.value.toLowerCase()));
@@ -57,7 +57,7 @@ export function Remove({ zone, keyName, onClose }: { zone: string; keyName: stri
   };
   return (
     <Dialog title={`Remove ${keyName}?`} onClose={onClose} isQuestion>
-      <p>Its latest price goes, for every client on every gateway. What was published stays in the history, and a new price brings the key back.</p>
+      <p>Its latest price is removed for every client on every gateway. The history keeps what was published, and a new price brings the key back.</p>
       {problem.value !== '' && <p class="fault" role="alert">{problem.value}</p>}
       <div class="actions"><button type="button" class="quiet" onClick={onClose}>Keep it</button><button type="button" class="primary bad" disabled={isAsking.value} onClick={act}>Remove the key</button></div>
     </Dialog>

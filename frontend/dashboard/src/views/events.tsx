@@ -1,5 +1,5 @@
-// What happens on markets: how exchanges are reached, which markets there are, and of one its book, its candles, and
-// the tape of its trades.
+// Market data: the states of exchanges, the list of markets, and for one market its book, its candles, and the tape
+// of its trades.
 import { useSignal, useSignalEffect } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import { exchangeInWords, MARKETS_MAX, MarketBook, MarketCandles, type MarketRow, Markets, Trades } from '../events';
@@ -15,7 +15,7 @@ import './events.css';
 
 interface Market { exchange: string; symbol: string }
 
-/** `binance/BTC-USDT`; a symbol may have a slash in it. */
+/** `binance/BTC-USDT`; a symbol may contain a slash. */
 function marketOf(rest: string): Market | null {
   const at = rest.indexOf('/');
   return at <= 0 || at === rest.length - 1 ? null : { exchange: rest.slice(0, at), symbol: rest.slice(at + 1) };
@@ -32,7 +32,7 @@ export function Events() {
   const it = markets.value;
   const market = marketOf(rest);
   const name = market ? rest : '';
-  // Without one in the address, the first one.
+  // Without a market in the address, the first one.
   useEffect(() => {
     if (!it || rest !== '' || it.count.value === 0) return;
     const last = kept('market') ?? '';
@@ -51,10 +51,10 @@ export function Events() {
   );
 }
 
-/** Errors of exchanges are told for so long. */
+/** How long errors of exchanges are shown. */
 const ERROR_SHOWN_MS = 3_600_000;
 
-/** How exchanges are reached; what is wrong comes first. */
+/** The states of exchanges; problems come first. */
 function Exchanges({ markets }: { markets: Markets }) {
   second.value;
   const [away, list] = [markets.exchanges.value.filter((it) => it.state !== 'connected' && it.state !== ''), markets.exchanges.value.filter((it) => it.state === 'connected' || it.state === '')];
@@ -63,7 +63,7 @@ function Exchanges({ markets }: { markets: Markets }) {
     <section class="panel exchanges" aria-labelledby="exchanges">
       <h1 id="exchanges">Exchanges</h1>
       <AsOf isDegraded={markets.isDegraded} />
-      {markets.refused !== '' ? <p class="fault">{markets.refused}</p> : markets.exchanges.value.length === 0 ? <p class="dim">No feed has told of an exchange yet.</p> : (
+      {markets.refused !== '' ? <p class="fault">{markets.refused}</p> : markets.exchanges.value.length === 0 ? <p class="dim">No feed has reported an exchange yet.</p> : (
         <ul>
           {[...away, ...list].slice(0, NAMED).map((it) => (
             <li key={it.exchange} class={it.state}>
@@ -78,7 +78,7 @@ function Exchanges({ markets }: { markets: Markets }) {
   );
 }
 
-/** Where what is shown is not now, or not all. */
+/** Says if the data are not current, or incomplete. */
 function AsOf({ isDegraded }: { isDegraded: boolean }) {
   const it = link.value;
   if (it.phase !== 'live') return it.since === 0 ? null : <p class="asof"><span class="chip late">Not live</span> as of {clock(it.since)}</p>;
@@ -110,7 +110,7 @@ function MarketList({ markets, selected }: { markets: Markets; selected: string 
       </div>
       {refused !== '' && <p class="fault">{refused}</p>}
       {markets.problem.value !== '' && <p class="fault">{markets.problem.value}</p>}
-      {all === 0 && refused === '' && <p class="empty"><b>{link.value.phase === 'live' ? 'No market has events yet.' : 'Waiting for the gateway.'}</b> {link.value.phase === 'live' && 'They come from feeds of exchanges, and from who publishes events.'}</p>}
+      {all === 0 && refused === '' && <p class="empty"><b>{link.value.phase === 'live' ? 'No market has events yet.' : 'Waiting for the gateway.'}</b> {link.value.phase === 'live' && 'They come from feeds of exchanges, and from publishers of events.'}</p>}
       <div class="scroll flat" tabIndex={0} role="region" aria-label="List of markets" hidden={all === 0}>
         <table>
           <thead><tr><th scope="col">Market</th><th scope="col" class="n">Last</th><th scope="col" class="n" title="Against the first price of its day">Day</th><th scope="col" class="n more">Bid</th><th scope="col" class="n more">Ask</th><th scope="col" class="n">Age</th></tr></thead>
@@ -122,7 +122,7 @@ function MarketList({ markets, selected }: { markets: Markets; selected: string 
   );
 }
 
-/** So many levels of each side are shown. */
+/** How many levels of each side are shown. */
 const DEPTH = 15;
 
 function BookPanel({ market, markets }: { market: Market; markets: Markets | null }) {
@@ -154,7 +154,7 @@ function BookPanel({ market, markets }: { market: Market; markets: Markets | nul
     <section class="panel bookpanel" aria-labelledby="book">
       <div class="head">
         <h2 id="book">{market.symbol}</h2><span class="chip">{market.exchange}</span>
-        {markets?.rows.get(`${market.exchange}/${market.symbol}`)?.isSimulated && <span class="chip sim" title="Made up by a gateway: no market has them">Simulated</span>}
+        {markets?.rows.get(`${market.exchange}/${market.symbol}`)?.isSimulated && <span class="chip sim" title="Simulated by a gateway: they come from no market">Simulated</span>}
         <span class="spring" />
         {sequence !== null && isAway && <span class="asof"><span class="chip late">Not connected</span> as of {clock(at - skew.value)}</span>}
         {sequence !== null && isBehind && !isAway && <span class="asof"><span class="chip late">A change is missing</span> as of {clock(at - skew.value)}, until the next whole book</span>}
@@ -251,7 +251,7 @@ function TapePanel({ market, markets, isOfAll, onAll }: { market: Market | null;
         </table>
         <div ref={rest} />
       </div>
-      {all > 0 && <p class="foot"><span>{pausedAt.value !== null ? `Stands still; ${plural(Math.max(0, all - pausedAt.value), 'newer line')}` : perSecond === null ? '' : `${perSecond >= 10 ? count(Math.round(perSecond)) : perSecond.toFixed(1)} a second`}</span><span>{all > KEPT ? `the newest ${KEPT} of ${count(all)}` : plural(all, 'line')}</span></p>}
+      {all > 0 && <p class="foot"><span>{pausedAt.value !== null ? `Paused; ${plural(Math.max(0, all - pausedAt.value), 'newer line')}` : perSecond === null ? '' : `${perSecond >= 10 ? count(Math.round(perSecond)) : perSecond.toFixed(1)} a second`}</span><span>{all > KEPT ? `the newest ${KEPT} of ${count(all)}` : plural(all, 'line')}</span></p>}
     </section>
   );
 }

@@ -1,4 +1,4 @@
-// For operators: the promise first, then what the gateway does, then whom it serves.
+// For operators: the promise first, then what the gateway does, then its connections.
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import { bytes, clock, count, duration, plural, short } from '../format';
@@ -33,7 +33,7 @@ export function Gateway() {
         {it && <span class="dim small">node <span class="mono">{it.node.slice(0, 8)}</span>, version {it.version}, up {duration(it.uptime_s * 1000)}</span>}
       </div>
       {statsProblem.value !== '' && <p class="fault full" role="alert">{statsProblem.value}{it ? ` What you see is as of ${clock(Date.parse(it.timestamp) - skew.value)}.` : ''}</p>}
-      {part === 'dead-letters' ? <DeadLetters /> : part === 'settings' ? <Settings /> : part === 'nodes' ? <Nodes /> : part === 'connections' && one !== '' ? <Connection key={one} id={one} /> : !it ? <section class="panel full"><h1>Gateway</h1><p class="empty">{statsProblem.value === '' ? 'Asking how it does …' : ''}</p></section> : part === 'connections' ? <Connections stats={it} /> : <Overview it={it} />}
+      {part === 'dead-letters' ? <DeadLetters /> : part === 'settings' ? <Settings /> : part === 'nodes' ? <Nodes /> : part === 'connections' && one !== '' ? <Connection key={one} id={one} /> : !it ? <section class="panel full"><h1>Gateway</h1><p class="empty">{statsProblem.value === '' ? 'Reading statistics …' : ''}</p></section> : part === 'connections' ? <Connections stats={it} /> : <Overview it={it} />}
     </main>
   );
 }
@@ -75,14 +75,14 @@ function Overview({ it }: { it: Stats }) {
         <p class="foot"><span>Memory of logs: {bytes(memory.bytes)} of {bytes(memory.bytes_max)}{memory.evicted_entries > 0 ? `; ${plural(memory.evicted_entries, 'entry', 'entries')} went for want of room` : ''}</span></p>
         <p class="foot"><span>Orders: {it.orders.jobs ? `${count(it.orders.jobs.waiting + it.orders.jobs.delayed)} wait, ${count(it.orders.jobs.claimed)} are carried out` : 'the storage does not say'}, by {it.orders.executor}{it.orders.executor === 'paper' ? ' (simulated)' : ''}</span></p>
       </section>
-      {outage.channels_set_aside! > 0 && <p class="fault full">{plural(outage.channels_set_aside!, 'channel')} cannot be put in order with Redis, and {outage.channels_set_aside === 1 ? 'goes' : 'go'} on without it: <a href="health">health says which and why</a>.</p>}
+      {outage.channels_set_aside! > 0 && <p class="fault full">{plural(outage.channels_set_aside!, 'channel')} cannot be reconciled with Redis, and {outage.channels_set_aside === 1 ? 'goes' : 'go'} on without it: <a href="health">health says which and why</a>.</p>}
     </>
   );
 }
 
 const STATES: [string, string][] = [['healthy', 'h'], ['degraded', 'd'], ['recovering', 'r']];
 
-/** Nothing accepted is lost: how that stands. */
+/** Whether nothing accepted was lost. */
 function Promise({ it }: { it: Stats }) {
   const now = second.value + skew.value;
   const { outage } = it;
@@ -95,8 +95,8 @@ function Promise({ it }: { it: Stats }) {
   const since = Date.parse(it.since);
   const says: Record<string, string> = {
     healthy: isRedis ? 'Redis has everything.' : `No Redis is used: everything is in the memory of this process, ${isOnDisk ? 'and on its disk' : 'and ends with it'}.`,
-    degraded: it.reason_code === 'disk' ? 'The disk takes nothing: what is published is refused, and what is there can be read.' : it.scope === 'some' ? `A part of Redis is away (${it.primaries_away} of ${it.primaries} primaries); its zones and orders go on from memory.` : 'Redis is away; this gateway goes on from memory.',
-    recovering: 'Redis is back; what it missed is being put in order.',
+    degraded: it.reason_code === 'disk' ? 'The disk accepts no writes: what is published is refused, and what is stored can be read.' : it.scope === 'some' ? `A part of Redis is away (${it.primaries_away} of ${it.primaries} primaries); its zones and orders go on from memory.` : 'Redis is away; this gateway goes on from memory.',
+    recovering: 'Redis is back; what it missed is being reconciled.',
   };
   return (
     <section class={`panel full promise ${it.state}`} aria-labelledby="promise">
@@ -115,10 +115,10 @@ function Promise({ it }: { it: Stats }) {
   );
 }
 
-/** Whether it is about this page and what it is sent, and not about the gateway's storage. */
+/** Whether this concerns the page and its data, not the gateway's storage. */
 const isOfPage = ({ kind }: Happening) => kind === 'live' || kind === 'lost' || kind === 'gap' || kind === 'late';
 
-/** The states that the gateway remembers, and when this page was not connected, to scale. */
+/** The states that the gateway remembers, and when this page was disconnected, to scale. */
 function Timeline({ it: { storage_history: history } }: { it: Stats }) {
   const now = second.value;
   const states = history?.map(({ state, since, reason }) => ({ kind: state, at: Date.parse(since) - skew.value, why: state === 'healthy' ? '' : reason }));
@@ -155,7 +155,7 @@ function Timeline({ it: { storage_history: history } }: { it: Stats }) {
 
 const NAMES: Record<string, string> = { live: 'connected', lost: 'disconnected', healthy: 'healthy', degraded: 'degraded', recovering: 'recovering', gap: 'gap', late: 'late' };
 
-/** What the gateway remembers of its storage, and what else this page saw. */
+/** The gateway's memory of its storage, and what else this page saw. */
 function Happenings({ it: { storage_history: history, outage } }: { it: Stats }) {
   const page = useSignal(0);
   const spells = (history ?? []).map((it) => ({ at: Date.parse(it.since) - skew.value, kind: it.state, text: spellInWords(it, outage.journal_entries ?? 0) }));

@@ -1,8 +1,10 @@
-// What is read from the gateway when it is first opened.
+// Loads parts of the page when they are first opened.
 import { signal } from '@preact/signals';
 import type { ComponentChildren, ComponentType } from 'preact';
 
-/** A component that is read when it is first shown; `meanwhile` has what stands in its place where it cannot be. */
+/**
+ * A component that is loaded when first shown; `meanwhile` is shown instead if that is impossible.
+ */
 export function lazy<P>(load: () => Promise<ComponentType<P>>, meanwhile: (problem: ComponentChildren) => ComponentChildren): ComponentType<P> {
   const found = signal<ComponentType<P> | null>(null);
   const isAway = signal(false);

@@ -1,4 +1,4 @@
-// The nodes of the fleet: how each does, and whom it serves.
+// The nodes of the fleet: the state of each, and its connections.
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import { age, clock, count, duration, fixed, plural, words } from '../format';
@@ -30,7 +30,7 @@ export function Nodes() {
           problem.value = `The nodes cannot be read: ${words(error)}`;
         }
       }
-      // The next one when this one was answered: a slow gateway is not asked twice.
+      // The next request follows the previous answer, so a slow gateway is not asked twice.
       if (!isOver) timer = setTimeout(read, AGAIN_MS);
     };
     void read();
@@ -48,7 +48,7 @@ export function Nodes() {
       </div>
       {problem.value !== '' && <p class="fault" role="alert">{problem.value}</p>}
       {it && (it.nodes_known === 'this_one' || it.note !== undefined) && <p class={isAway ? 'asof' : 'dim'}>{it.nodes_known === 'this_one' && <span class={`chip ${isAway ? 'late' : ''}`}>This node only</span>} {it.note ?? 'Which other nodes there are is not known now.'}</p>}
-      {it === undefined ? <p class="empty">{problem.value === '' ? 'Asking for the nodes …' : ''}</p> : it === null ? <p class="empty">This gateway tells of itself alone: it is of a version before fleets.</p> : list.length === 0 ? <p class="empty">No node is like that.</p> : (
+      {it === undefined ? <p class="empty">{problem.value === '' ? 'Asking for the nodes …' : ''}</p> : it === null ? <p class="empty">This gateway shows only itself: its version does not know of other nodes.</p> : list.length === 0 ? <p class="empty">No node matches.</p> : (
         <div class="scroll flat" tabIndex={0} role="region" aria-label="List of nodes">
           <table class="nodes">
             <thead><tr><th scope="col">Node</th><th scope="col">State</th><th scope="col" class="n">Connections</th><th scope="col" class="wide">Zones with most subscribers</th><th scope="col" class="n wide" title="How long entries took from the log to the socket: half of them no longer">Lag p50</th><th scope="col" class="n" title="How long entries took from the log to the socket: 99 of 100 no longer">Lag p99</th><th scope="col" class="n wide">Up</th><th scope="col" class="wide">Version</th><th scope="col" class="n wide">Told</th></tr></thead>
@@ -64,8 +64,8 @@ export function Nodes() {
 
 const STATES: Record<string, [string, string]> = {
   serving: ['', 'all is well'],
-  degraded: ['late', 'Redis is away from it and it goes on from memory, or its disk takes nothing'],
-  draining: ['late', 'it takes no more connections, and is about to stop'],
+  degraded: ['late', 'it cannot reach Redis and goes on from memory, or its disk accepts no writes'],
+  draining: ['late', 'it accepts no more connections, and is about to stop'],
 };
 
 const ZONES_SHOWN = 4;

@@ -12,7 +12,7 @@ import { Ticket } from './ticket';
 import './orders.css';
 
 const STATUSES = ['', 'pending', 'routing', 'building', 'submitted', 'confirmed', 'failed'];
-/** The first page is read again so often while it is looked at. */
+/** How often the first page is read again while it is shown. */
 const AGAIN_MS = 3000;
 
 export function Orders() {
@@ -32,7 +32,7 @@ function List({ selected }: { selected: string }) {
   const status = route.value.query.get('status') ?? '';
   const page = useSignal<Page<OrderView> | null>(null);
   const problem = useSignal('');
-  /** Where the pages before this one began. */
+  /** The cursors of the previous pages. */
   const trail = useSignal<string[]>([]);
   const after = trail.value.at(-1) ?? '';
   const isLive = link.value.phase === 'live';

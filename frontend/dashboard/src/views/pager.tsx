@@ -1,4 +1,4 @@
-// From page to page: of a list that the gateway gives in pages, and of one that is here.
+// Paging: through a list that the gateway returns in pages, and through a local one.
 import { count } from '../format';
 import './pager.css';
 

@@ -13,13 +13,13 @@ import { BoardTable } from './board-table';
 import { lazy } from './lazy';
 
 const Zones = lazy(() => import('./dialogs').then((it) => it.Zones), (problem) => problem);
-// The board comes first, and reads what it draws with; the chart after it.
+// The board is rendered first, and loads what it draws with; then the chart.
 const Chart = lazy(() => import('./chart').then((it) => it.Chart), (problem) => <div class="plot">{problem}</div>);
-// For those who may place orders.
+// For users who may place orders.
 const Ticket = lazy(() => import('./ticket').then((it) => it.Ticket), (problem) => <section class="panel ticket" aria-label="Order">{problem}</section>);
 const Remove = lazy(() => import('./dialogs').then((it) => it.Remove), (problem) => problem);
 
-/** Few zones stand side by side; of many one chooses in a list. */
+/** A few zones are shown side by side; many are chosen from a list. */
 const SIDE_BY_SIDE = 8;
 const ZONES_MAX = 32;
 
@@ -49,7 +49,7 @@ export function Prices() {
     if (chosen.length > 0) keep('zones', chosen.join(','));
   }, [chosen.join()]);
   useEffect(() => () => watchZones([]), []);
-  // On a small screen the zones go on beside it.
+  // On a small screen the zones continue beside it.
   useEffect(() => {
     const bar = zoneBar.current!;
     const shown = bar.querySelector<HTMLElement>('[aria-pressed="true"]');
@@ -68,7 +68,7 @@ export function Prices() {
     keep('pins', JSON.stringify([...next].slice(-200)));
   };
 
-  // What is looked at in the chart: the row that is chosen, or the first one.
+  // The row that the chart shows: the selected one, or the first.
   const first = chosen.map((zone) => [zone, board.firstKey(zone)] as const).find(([, key]) => key !== undefined);
   const name = selected !== '' ? selected : first ? nameOf(first[0], first[1]!) : '';
   const at = name.indexOf('/');
@@ -80,7 +80,7 @@ export function Prices() {
       <section class="panel boardpanel" aria-labelledby="board">
         <div class="head">
           <h1 id="board">Prices</h1>
-          {board.isSimulated.value && <span class="chip sim" title="Made up by a gateway: no market has them">Simulated</span>}
+          {board.isSimulated.value && <span class="chip sim" title="Simulated by a gateway: they come from no market">Simulated</span>}
           <div class="seg zones" role="group" aria-label="Zones" ref={zoneBar}>
             {(isShort ? all : chosen).map((it) => (
               <button type="button" key={it} aria-pressed={chosen.includes(it)} title={chosen.includes(it) ? `Leave ${it} out` : `Show ${it}`} onClick={(event) => (event.shiftKey || event.ctrlKey || event.metaKey || chosen.includes(it) ? choose(it) : go(to({ key: undefined }, [it])))}>{it}</button>
@@ -121,7 +121,7 @@ function sortOf(text: string): Sort {
   return text.startsWith('-') ? { by: text.slice(1), isDown: true } : { by: text, isDown: false };
 }
 
-/** Above the board, where what it shows is not now. */
+/** Above the board, if its data are not current. */
 function AsOf() {
   const it = link.value;
   second.value;
@@ -133,7 +133,7 @@ function AsOf() {
   return board.keys.value === 0 ? null : <p class="asof"><span class="chip late">Not live</span> as of {clock(it.since)}</p>;
 }
 
-/** What changes something for everybody stands apart, and asks first. */
+/** Actions that affect everybody stand apart, and ask first. */
 function More({ zone, keyName }: { zone: string; keyName: string }) {
   const isOpen = useSignal(false);
   return (

@@ -1,11 +1,11 @@
-// One rate over the last minutes, as a small picture with its newest value and its greatest.
+// One rate over the last minutes, as a sparkline with its newest value and its maximum.
 import { useEffect, useRef } from 'preact/hooks';
 import { short } from '../format';
 import { seconds, type Second } from '../stats';
 import { theme } from '../theme';
 
 const SPAN_MS = 600_000;
-/** Between two seconds that are further apart nobody looked. */
+/** Seconds further apart than this were not observed. */
 const HOLE_MS = 3500;
 
 export function Rate({ title, of, tone = '' }: { title: string; of: (second: Second) => number; tone?: string }) {

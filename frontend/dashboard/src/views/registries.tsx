@@ -1,4 +1,4 @@
-// Registries: who is online, and which orders are under way, as they change.
+// Registries: online providers and active orders, as they change.
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import { age, clock, count, plural } from '../format';
@@ -34,7 +34,7 @@ function Registry({ kind }: { kind: Kind }) {
   const wanted = useSignal('');
   const page = useSignal(0);
   const held = useSignal<ReturnType<typeof followRegistry> | null>(null);
-  /** Counts what has changed, once a frame. */
+  /** Counts changes, once per frame. */
   const version = useSignal(0);
   useEffect(() => {
     const it = (held.value = followRegistry(kind.name, kind.what));
@@ -83,7 +83,7 @@ function Registry({ kind }: { kind: Kind }) {
   );
 }
 
-/** Where what is shown is not now, or not all. */
+/** Says if the data are not current, or incomplete. */
 function AsOf({ listening, what }: { listening: Listening; what: string }) {
   const it = link.value;
   if (it.phase !== 'live') return it.since === 0 ? null : <p class="asof"><span class="chip late">Not live</span> as of {clock(it.since)}</p>;
@@ -107,7 +107,7 @@ function inWords(value: unknown): string {
   return cut(typeof value === 'object' ? JSON.stringify(value) : String(value));
 }
 
-/** The fields that have no column, a few of them. */
+/** A few of the fields without a column. */
 function besides({ record }: RegistryRecord, known: ReadonlySet<string>): string {
   return cut(Object.entries(record).filter(([name]) => !known.has(name)).slice(0, 6).map(([name, value]) => `${name}: ${inWords(value)}`).join(' · '));
 }

@@ -1,4 +1,4 @@
-// The settings that the gateway runs with, as it tells them: what is secret is masked by the gateway itself.
+// The gateway's settings, as it reports them: the gateway itself masks secrets.
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import type { ConfigView, SettingView } from '../../../../docs/schema/zonewire';
@@ -17,7 +17,7 @@ export function Settings() {
   const page = useSignal(0);
   const isLive = link.value.phase === 'live';
   useEffect(() => {
-    // They change when the gateway is started anew, and the page connects anew then.
+    // They change only when the gateway restarts, and the page reconnects then.
     if (isLive) get<ConfigView>('api/config').then((read) => { config.value = read; problem.value = ''; }, (error: unknown) => { problem.value = words(error); });
   }, [isLive]);
 
@@ -35,7 +35,7 @@ export function Settings() {
       {it === null ? <p class="empty">{problem.value === '' ? 'Reading …' : ''}</p> : (
         <>
           <p class="dim">As they are in force, {count(it.settings.length)} in all{it.file !== undefined && <>; the file is <span class="mono">{it.file}</span></>}. What is secret is masked.</p>
-          {list.length === 0 ? <p class="empty">No setting is like that.</p> : (
+          {list.length === 0 ? <p class="empty">No setting matches.</p> : (
             <div class="scroll flat" tabIndex={0} role="region" aria-label="List of settings">
               <table>
                 <thead><tr><th scope="col">Setting</th><th scope="col">Value</th><th scope="col">From</th></tr></thead>

@@ -1,4 +1,4 @@
-// What an order has lived through: the stages as a bar, and each update as a line.
+// The story of an order: the stages as a bar, and each update as a line.
 import { useSignal } from '@preact/signals';
 import { clock, plural, titled, words } from '../format';
 import { cancel, ENDS, STAGES, type Story, type Update } from '../orders';

@@ -1,5 +1,4 @@
-// The order ticket: a form of the fields that an order of this gateway has, and what became of the one that was
-// placed last.
+// The order ticket: a form with the fields of this gateway's orders, and the state of the last order placed.
 import { useComputed, useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import { Problem } from '../gateway';
@@ -9,14 +8,14 @@ import { words } from '../format';
 import { keep, kept } from '../theme';
 import { lazy } from './lazy';
 
-// There is none before the first order.
+// Before the first order there is none.
 const StoryView = lazy(() => import('./story').then((it) => it.StoryView), (problem) => problem);
 
 /** A swap is written in one line, as a sentence. */
 const SWAP: [string, string][] = [['amount', 'Sell'], ['tokenIn', 'of'], ['tokenOut', 'for'], ['slippage', 'Slippage, %']];
 const SWAP_FIRST: Record<string, string> = { amount: '1.5', tokenIn: 'SOL', tokenOut: 'USDC' };
 
-/** The order that was placed last, which other views leave alone. */
+/** The last order placed, which other views do not touch. */
 let current: { story: ReturnType<typeof follow>['story']; stop: () => void } | null = null;
 
 export function Ticket({ hub }: { hub: string }) {
@@ -26,7 +25,7 @@ export function Ticket({ hub }: { hub: string }) {
   const problem = useSignal('');
   const isSending = useSignal(false);
   const story = useSignal<ReturnType<typeof follow>['story'] | null>(current?.story ?? null);
-  // One key for one order: sending it again after a lost answer places nothing twice.
+  // One key per order: sending it again after a lost answer places nothing twice.
   const key = useRef({ body: '', key: '' });
   const form = useRef<HTMLFormElement>(null);
   const isLive = link.value.phase === 'live';
@@ -41,14 +40,14 @@ export function Ticket({ hub }: { hub: string }) {
         schema.value = { ...it, properties: properties ?? {}, isSwap };
         problem.value = '';
       },
-      (error: unknown) => { problem.value = `What an order looks like cannot be read: ${words(error)}`; },
+      (error: unknown) => { problem.value = `The form of an order cannot be read: ${words(error)}`; },
     );
   }, [isLive]);
 
   const shape = schema.value;
-  if (!shape) return <Panel>{problem.value === '' ? <p class="dim">{isLive ? 'Asking what an order looks like …' : 'Waiting for the gateway.'}</p> : <p class="fault">{problem.value}</p>}</Panel>;
+  if (!shape) return <Panel>{problem.value === '' ? <p class="dim">{isLive ? 'Reading the form of an order …' : 'Waiting for the gateway.'}</p> : <p class="fault">{problem.value}</p>}</Panel>;
   const { isSwap } = shape;
-  // The key that is looked at is what one trades, unless one says otherwise.
+  // The key in the chart is what is traded, unless the user says otherwise.
   const given: Record<string, string> = hub === '' ? values.value : { hub, ...values.value };
 
   const send = async (event: Event) => {
@@ -144,7 +143,7 @@ function FieldInput({ name, field, isNeeded, value, fault, onValue }: { name: st
   );
 }
 
-/** The fields of an order, those of objects within it by their paths. */
+/** The fields of an order; those of nested objects by path. */
 function fieldsOf(shape: Schema, path = '', isNeeded = true): [string, Schema, boolean][] {
   return Object.entries(shape.properties ?? {}).flatMap(([name, field]) => {
     const whole = path === '' ? name : `${path}.${name}`;
@@ -186,7 +185,7 @@ function written(name: string, field: Schema, value: string): string {
   const type = typeOf(field);
   if (type === 'number' || type === 'integer') {
     const plain = value.replace(',', '.').replace('−', '-').replace(/^\+/, '');
-    // As JSON has it; anything else goes as text, and the gateway says what is wrong with it.
+    // A valid JSON number stays one; anything else is sent as text, and the gateway says what is wrong with it.
     return /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/.test(plain) ? plain : JSON.stringify(value);
   }
   if (type === 'boolean') return value;

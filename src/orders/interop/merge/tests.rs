@@ -12,7 +12,7 @@ fn id(number: u64) -> Uuid {
     Uuid::from_u128(number.into())
 }
 
-/// A merge on a clock of its own, of updates that are numbers.
+/// A merge with a clock of its own; its updates are numbers.
 struct Reader {
     merge: Merge<u64>,
     start: Instant,
@@ -142,7 +142,7 @@ fn a_full_list_that_holds_nothing_known_tells_of_a_gap_once() {
     let second: Vec<u64> = (49..99).collect();
     assert!(!reader.look(&second), "the last one that was known is there");
     reader.merge.suspect(reader.now());
-    // Heard after the interruption: that proves nothing about the time during it.
+    // Heard after the interruption, which proves nothing about the time during it.
     reader.hear(149);
     let third: Vec<u64> = (100..150).collect();
     assert!(reader.look(&third));
@@ -203,13 +203,13 @@ fn what_is_not_for_the_log_is_known_and_holds_nothing_up() {
 /// What workers and the network do, one step at a time.
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    /// A worker takes its next step: half of an update, pushed or published.
+    /// A worker takes its next step: it pushes an update or publishes it.
     Work(usize),
-    /// The oldest message on its way arrives.
+    /// The oldest message under way arrives.
     Arrive,
-    /// The connection is lost: messages on their way are gone, and we subscribe anew.
+    /// The connection is lost: messages under way are gone, and we subscribe anew.
     Cut,
-    /// A look begins, and ends when the next event has passed.
+    /// A look begins, and ends after the next event.
     Look,
     Wait(u64),
 }
@@ -226,12 +226,12 @@ fn events(workers: usize, cuts: bool) -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec(event, 0..60)
 }
 
-/// The world around a reader: workers that each leave an update after the other, in the list and in
-/// the channel, in one order or the other.
+/// The world around a reader: workers that write updates one after the other, each to the list and the
+/// channel, in either order.
 struct World {
     /// By worker: whether it pushes first.
     push_first: Vec<bool>,
-    /// By worker: the update that it is half done with.
+    /// By worker: the update of which it has done one of the two steps.
     half: Vec<Option<u64>>,
     next: u64,
     pushed: Vec<u64>,
@@ -290,7 +290,7 @@ impl World {
         }
     }
 
-    /// Everything is done and arrives, and the reader does what it has set itself.
+    /// Every worker finishes, every message arrives, and the reader does all that is due.
     fn settle(&mut self) {
         for worker in 0..self.half.len() {
             if let Some(number) = self.half[worker].take() {

@@ -1,4 +1,4 @@
-//! What clients of every kind do, over and over: they come, ask, and go, properly or not.
+//! The churn: clients of every kind come, ask and go, properly or not, over and over.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,24 +26,24 @@ use zonewire_kit::hostile::{ATTACKS, Target};
 use super::realm::{LIFETIME_MAX_S, Realm};
 use super::sample::OF_CHURN;
 
-/// How many do something at once.
+/// How many act at once.
 const WORKERS: u64 = 6;
-/// How long each rests before the next thing.
+/// How long each rests between two acts.
 const REST: Duration = Duration::from_millis(20);
-/// How long something may take, an outage included.
+/// How long an act may take, including an outage.
 const PATIENCE: Duration = Duration::from_secs(12);
-/// How many of each there are: zones, symbols, subjects, records.
+/// How many names of each kind there are: zones, symbols, subjects, records.
 const NAMES: u64 = 16;
-/// More than may be sent or published in a rush.
+/// More messages than may be sent or published in a rush.
 const RUSH: u64 = 400;
-/// Where those publish who publish too much.
+/// Where the clients that publish too much publish.
 const EAGER: &str = "api/zones/soak-eager/prices";
 /// Handshakes that break off at once.
 const HALVES: usize = 40;
 
 type Done<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
 
-/// A thing to do, which fails where something else came of it than what must.
+/// An act, which fails if its result is not the required one.
 struct Act {
     name: &'static str,
     run: for<'a> fn(&'a Client, u64) -> Done<'a>,
@@ -67,26 +67,26 @@ const ACTS: &[Act] = &[
     Act { name: "handshakes that break off", run: |c, n| Box::pin(c.half(n)) },
 ];
 
-/// What was done, and what of it went as it should.
+/// How often an act was done, and how often it had the required result.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Did {
     pub(super) done: u64,
-    /// In an outage some must.
+    /// Some must fail in an outage.
     pub(super) failed: u64,
-    /// Why the last one did that failed.
+    /// Why the last failure failed.
     pub(super) why: String,
 }
 
 /// By the name of the act.
 pub(super) type DidAll = BTreeMap<&'static str, Did>;
 
-/// A gateway, and who goes there.
+/// A gateway and its clients.
 #[derive(Debug)]
 pub(super) struct Client {
-    /// As nobody.
+    /// Without a token.
     base: BaseUrl,
     address: SocketAddr,
-    /// As the operator.
+    /// With the operator's token.
     operators: BaseUrl,
     realm: Realm,
     did: Mutex<DidAll>,
@@ -108,7 +108,7 @@ impl Client {
         self.did.lock().clone()
     }
 
-    /// Does one thing after the other, each of them in turn, until `stop`.
+    /// Does the acts in turn until `stop`.
     pub(super) fn begin(self: &Arc<Self>, stop: &CancellationToken) -> JoinSet<()> {
         let mut workers = JoinSet::new();
         for _ in 0..WORKERS {
@@ -140,7 +140,7 @@ impl Client {
         }
     }
 
-    /// Has all names be there that come again and again.
+    /// Creates all names that come again and again.
     pub(super) async fn begin_all(&self) -> anyhow::Result<()> {
         for n in 0..NAMES {
             self.publish(n, NAMES).await?;
@@ -156,7 +156,7 @@ impl Client {
         self.tidy().await
     }
 
-    /// Removes the records that are left where an outage came between.
+    /// Removes the records that an outage left behind.
     pub(super) async fn tidy(&self) -> anyhow::Result<()> {
         let http = self.operators.http()?;
         for n in 0..NAMES {
@@ -197,7 +197,7 @@ impl Client {
         let mut socket = self.socket("ws", &self.guest(n)?).await?;
         socket.say(json!({ "type": "subscribe", "channels": [zone(n)] })).await?;
         socket.until("subscribed").await?;
-        // What comes waits in the kernel, and it is gone before it has all.
+        // The messages wait in the kernel, and the socket is dropped before it has read all.
         self.publish(n, 40).await
     }
 
@@ -241,7 +241,7 @@ impl Client {
         line.until_closed_with(4501).await
     }
 
-    /// Reads on until it is subscribed, and is gone then.
+    /// Reads until it is subscribed, and then leaves.
     async fn stream(&self, n: u64) -> anyhow::Result<()> {
         let (channels, token) = (format!("{},{}", zone(n), zone(n + 1)), self.guest(n)?);
         let mut stream = TcpStream::connect(self.address).await?;
@@ -286,13 +286,13 @@ impl Client {
     async fn cancel(&self, n: u64) -> anyhow::Result<()> {
         let (order, key) = self.place(n).await?;
         let http = self.http(n)?;
-        // The same again places nothing.
+        // A repetition places nothing.
         let again = with_json(http.post(self.base.endpoint("api/orders/execute")), &swap(n));
         let again = expect(again.header("idempotency-key", &*key), StatusCode::ACCEPTED).await?;
         ensure!(again["orderId"] == order, "a repeated order is another one: {again}");
         let url = self.base.endpoint(&format!("api/orders/{order}/cancel"));
         let status = http.post(url).timeout(PATIENCE).send().await?.status;
-        // It may have come too far by then, or to its end.
+        // The order may have been submitted or have ended by then.
         ensure!(status.is_success() || status == StatusCode::CONFLICT, "cancelling was answered {status}");
         Ok(())
     }
@@ -323,7 +323,7 @@ impl Client {
         socket.leave().await
     }
 
-    /// As one of few that are too eager, whom nobody else shares the limits of.
+    /// As one of a few eager clients, whose limits nobody else shares.
     async fn limits(&self, n: u64) -> anyhow::Result<()> {
         let (token, _) = self.realm.token(&format!("eager-{}", n % 4), LIFETIME_MAX_S)?;
         let http = self.showing(&token)?.http()?;
@@ -337,7 +337,7 @@ impl Client {
         ensure!(status == StatusCode::TOO_MANY_REQUESTS, "who publishes too much was answered {status}");
         let mut socket = self.socket("ws", &token).await?;
         for id in 0..RUSH {
-            // It may be closed before all of them are taken.
+            // It may be closed before all of them are accepted.
             if socket.say(json!({ "type": "ping", "id": id })).await.is_err() {
                 break;
             }
@@ -353,7 +353,7 @@ impl Client {
 
     // ----- with what --------------------------------------------------------------------
 
-    /// The token of one of the guests.
+    /// A guest's token.
     fn guest(&self, n: u64) -> anyhow::Result<String> {
         Ok(self.realm.token(&subject(n), LIFETIME_MAX_S)?.0)
     }
@@ -362,7 +362,7 @@ impl Client {
         self.base.clone().with_token(token).map_err(|error| anyhow!(error))
     }
 
-    /// With connections of its own, which go with it.
+    /// With connections of its own, which are closed with it.
     fn http(&self, n: u64) -> anyhow::Result<Http> {
         self.showing(&self.guest(n)?)?.http()
     }
@@ -381,7 +381,7 @@ impl Client {
             .map(drop)
     }
 
-    /// An order that was taken, and its key.
+    /// An accepted order, and its key.
     async fn place(&self, n: u64) -> anyhow::Result<(String, String)> {
         let key = Uuid::new_v4().to_string();
         let post = with_json(self.http(n)?.post(self.base.endpoint("api/orders/execute")), &swap(n));
@@ -430,7 +430,7 @@ fn with_json(request: Request, body: &Value) -> Request {
     request.header(CONTENT_TYPE, "application/json").body(body.to_string())
 }
 
-/// The answer, as JSON where it is that; fails where its status is another one.
+/// The answer, parsed if it is JSON; fails on any other status.
 async fn expect(request: Request, status: StatusCode) -> anyhow::Result<Value> {
     let answer = request.timeout(PATIENCE).send().await?;
     let came = answer.status;
@@ -439,7 +439,7 @@ async fn expect(request: Request, status: StatusCode) -> anyhow::Result<Value> {
     Ok(serde_json::from_slice(&body).unwrap_or_default())
 }
 
-/// Fails where it was not done.
+/// Fails unless the status is a success.
 async fn good(request: Request) -> anyhow::Result<()> {
     let status = request.timeout(PATIENCE).send().await?.status;
     ensure!(status.is_success(), "answered {status}");
@@ -454,7 +454,7 @@ impl Line {
         Ok(self.0.send(Message::text(message.to_string())).await?)
     }
 
-    /// The next message of a type; an `error` before it is one.
+    /// The next message of a type; fails on an `error` before it.
     async fn until(&mut self, kind: &str) -> anyhow::Result<Value> {
         loop {
             let message = self.0.next().await.context("the socket ended")??;
@@ -465,7 +465,7 @@ impl Line {
             let told: Value = serde_json::from_str(&text)?;
             match told["type"].as_str() {
                 Some(came) if came == kind => return Ok(told),
-                // One that stands is answered later.
+                // A temporary error is followed by an answer.
                 Some("error") if told["temporary"] != true => bail!("{text}"),
                 _ => {}
             }
@@ -485,7 +485,7 @@ impl Line {
         }
     }
 
-    /// Says that it goes, and hears that it may.
+    /// Closes the socket properly, and waits for the other side.
     async fn leave(mut self) -> anyhow::Result<()> {
         self.0.close(None).await?;
         while let Some(Ok(_)) = self.0.next().await {}

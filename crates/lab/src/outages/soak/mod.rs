@@ -1,9 +1,10 @@
-//! `--soak`: whether a gateway, and its Redis, come back to what they held once the load has gone.
+//! `--soak`: whether a gateway and its Redis come back to what they held, once the load has gone.
 //!
-//! One gateway with authentication runs on a Redis behind a proxy. Load and subscribers are those of all other runs,
-//! and are judged as there: nothing may be lost. Beside them clients of every kind come and go (`churn`), and Redis
-//! is away now and then. They do so for a while, so that all is there that stays; what gateway and Redis hold then
-//! (`sample`) is what they must come back to (`verdict`).
+//! One gateway with authentication runs on a Redis behind a proxy. Load and subscribers are those of all
+//! other runs, and are judged in the same way: nothing may be lost. Besides, clients of every kind come and
+//! go (`churn`), and Redis is away now and then. This goes on for a while as a warm-up, after which
+//! everything permanent exists. What gateway and Redis hold then (`sample`) is what they must come back to
+//! (`verdict`).
 
 mod churn;
 mod realm;
@@ -32,51 +33,51 @@ use realm::Realm;
 use sample::{Keys, Looker, Sample};
 use verdict::{BOUNDED, MEMORY, bound_of, left};
 
-/// Orders that are told of, and zones, at the most: churn is what this is about.
+/// The most orders and zones: the subject here is churn.
 const ORDERS_MAX: usize = 6;
 const ZONES_MAX: usize = 4;
-/// Logs are full by the end of the warming up, and take no more memory from there on.
+/// Logs are full by the end of the warm-up, and take no more memory from then on.
 const LOGS: &str = "storage.retention.entries=500";
-/// Those of orders go soon after the last update.
+/// Logs of orders expire soon after the last update.
 const ORDERS: &str = "storage.retention.orders.age_s=5";
-/// How Redis is away. Nothing is lost by any of these.
+/// How Redis is away. None of these faults loses anything.
 const AWAY: [&str; 7] =
     ["cut", "killed-aof", "client-kill", "black-hole", "replies-cut", "frozen", "client-kill-pubsub"];
-/// Once in so long, but three times at the least.
+/// One outage in this time, but at least three.
 const AWAY_EVERY: Duration = Duration::from_secs(45);
-/// For so long, in milliseconds.
+/// How long each lasts, in milliseconds.
 const AWAY_MS: std::ops::RangeInclusive<u64> = 300..=5_000;
-/// Of the length, what goes before that counts, within these.
+/// The warm-up's share of the whole length, within these bounds.
 const WARM_SHARE: u32 = 4;
 const WARM: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(120)];
-/// How often it is written down what there is.
+/// How often a sample is noted down.
 const SAMPLE_EVERY: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// What there is has come to rest when it is the same for so many looks. Of these the greatest counts: subscribers
-/// that move are between two connections now and then.
+/// The values are at rest when they are the same for so many looks. The greatest of these counts: subscribers
+/// that move are sometimes between two connections.
 const LOOKS: usize = 4;
-/// How long what was held may take to go.
+/// How long it may take until what was held is gone.
 const RETURN_PATIENCE: Duration = Duration::from_secs(60);
 
-/// What came of it.
+/// The result of a soak.
 #[derive(Debug)]
 pub(super) struct Soaked {
     length: Duration,
     warm: Duration,
     seed: u64,
-    /// After how long, what there was.
+    /// The samples, with the time after which each was taken.
     samples: Vec<(Duration, Sample, u64)>,
     before: Sample,
     after: Sample,
     /// How long it took to come back.
     returned: Duration,
-    /// What has not.
+    /// What has not come back.
     left: Vec<String>,
     did: DidAll,
     pub(super) outcome: Outcome,
 }
 
-/// Runs it.
+/// Runs a soak.
 pub(super) async fn run(setup: &Setup, length: Duration) -> anyhow::Result<Soaked> {
     let realm = Realm::new()?;
     let setup = Setup {
@@ -127,7 +128,7 @@ pub(super) async fn run(setup: &Setup, length: Duration) -> anyhow::Result<Soake
     Ok(Soaked { length, warm, seed: setup.seed, samples, before, after, returned, left, did, outcome })
 }
 
-/// Has clients come and go for so long, while Redis is away as planned; all of them are gone at the end.
+/// Lets clients come and go for so long, while Redis is away as planned; all of them are gone at the end.
 async fn churn(
     session: &mut Session,
     client: &Arc<Client>,
@@ -147,7 +148,7 @@ async fn churn(
     client.tidy().await
 }
 
-/// When Redis is away, and how. The seed says it.
+/// The times and kinds of outages, decided by the seed.
 fn plan(seed: u64, length: Duration) -> anyhow::Result<Vec<Planned>> {
     let mut random = StdRng::seed_from_u64(seed);
     let count = (length.as_secs() / AWAY_EVERY.as_secs()).max(3);
@@ -184,7 +185,7 @@ fn acts(did: &DidAll) -> u64 {
     did.values().map(|did| did.done).sum()
 }
 
-/// What there is once that has come to rest, or after a while; of the last looks the greatest values.
+/// A sample once the values are at rest, or when time is up; of the last looks the greatest values.
 async fn at_rest(looker: &Looker) -> anyhow::Result<Sample> {
     let deadline = Instant::now() + RETURN_PATIENCE;
     let mut looks: Vec<Sample> = Vec::new();
@@ -204,8 +205,8 @@ async fn at_rest(looker: &Looker) -> anyhow::Result<Sample> {
     }
 }
 
-/// Waits until what there is is no more than it was; what is more at last, where it stays. Of each value the least
-/// counts that was seen: the load goes on, and what has come back once is no leak.
+/// Waits until no value is greater than before; returns the values that stay greater. Of each value the least
+/// one seen counts: the load goes on, and what has come back once is not a leak.
 async fn until_returned(looker: &Looker, before: &Sample) -> anyhow::Result<(Sample, Vec<String>)> {
     let deadline = Instant::now() + RETURN_PATIENCE;
     let mut least = looker.look().await?;
@@ -220,7 +221,7 @@ async fn until_returned(looker: &Looker, before: &Sample) -> anyhow::Result<(Sam
 }
 
 impl Soaked {
-    /// Why it is not good; nothing where it is.
+    /// Why the result is not good; empty if it is.
     pub(super) fn faults(&self) -> Vec<String> {
         let idle = self.did.iter().filter(|(_, did)| did.done == 0);
         let idle = idle.map(|(name, did)| format!("{name}: none as it should ({})", did.why));
@@ -247,7 +248,7 @@ impl Soaked {
         let mut out = String::new();
         let (version, machine) = (env!("CARGO_PKG_VERSION"), machine());
         let (length, warm) = (spell(self.length), spell(self.warm));
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _written = writeln!(
             out,
             "Version {version}; {length} after {warm} of warming up; seed {}. {machine}\n\n{}\n",
@@ -280,7 +281,7 @@ impl Soaked {
         }
     }
 
-    /// What there was, minute by minute.
+    /// The samples, minute by minute.
     fn course(&self) -> Vec<Vec<String>> {
         let head = [
             "minute",
@@ -317,7 +318,7 @@ impl Soaked {
         rows
     }
 
-    /// What is more than before, and bounded: kinds of keys, and gauges.
+    /// The values that have grown, and are bounded: kinds of keys, and gauges.
     fn holdings(&self) -> Vec<Vec<String>> {
         let head = ["more than before", "before", "after", "what bounds it"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];

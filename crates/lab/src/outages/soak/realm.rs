@@ -1,5 +1,5 @@
-//! Who is who at the gateway of a soak: one operator, whose key the suite itself shows, and guests with tokens that
-//! last for seconds.
+//! Identities at the gateway of a soak: one operator, whose token the suite itself presents, and guests with
+//! tokens that last for seconds.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use zonewire_kit::dir::TempDir;
 use crate::outages::session::Access;
 
 const ISSUER: &str = "soak";
-/// The longest that a token may last, and so how long a revocation is remembered.
+/// The longest that a token may last, and therefore how long a revocation is remembered.
 pub(super) const LIFETIME_MAX_S: i64 = 8;
 
 /// Keys, secrets and settings, in a directory of their own.
@@ -50,12 +50,12 @@ impl Realm {
         Ok(Self { key: SigningKey::of_secret(&secret)?, dir, operator })
     }
 
-    /// How a gateway is started that knows all of them, and what the suite shows it.
+    /// How a gateway that accepts all of them is started, and what the suite presents to it.
     pub(super) fn access(&self) -> Access {
         Access { config: self.dir.path().join("zonewire.toml"), token: self.operator.clone() }
     }
 
-    /// A token of a guest, and its name.
+    /// A guest's token, and the token's id.
     pub(super) fn token(&self, subject: &str, lifetime_s: i64) -> anyhow::Result<(String, String)> {
         let (now, jti) = (Utc::now().timestamp(), make_token_id());
         let claims = Claims {
@@ -72,9 +72,9 @@ impl Realm {
     }
 }
 
-/// What is forgotten after a while is forgotten soon, so that it can be seen; and limits are low enough to be met.
+/// Whatever expires expires soon, so that it can be observed; limits are low enough to be reached.
 fn settings(dir: &Path) -> String {
-    // JSON's texts are TOML's.
+    // JSON's strings are valid in TOML.
     let file = |name: &str| json!(dir.join(name).to_string_lossy()).to_string();
     let (keys, secret) = (file("keys.toml"), file("secret"));
     format!(

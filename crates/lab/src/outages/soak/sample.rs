@@ -1,5 +1,5 @@
-//! What a gateway and its Redis hold at a moment: what the gateway says of itself in `/metrics`, what the system says
-//! of its process, and the keys of Redis by their kind.
+//! What a gateway and its Redis hold at a moment: the gateway's own `/metrics`, the system's view of its
+//! process, and the keys of Redis by kind.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,25 +9,25 @@ use anyhow::{Context as _, bail};
 use zonewire::client::{BaseUrl, Http};
 use zonewire_kit::resp::{Connection, Reply, Target};
 
-/// How the names of zones begin that churn is about.
+/// The prefix of the names of zones that churn uses.
 pub(super) const OF_CHURN: &str = "soak-";
-/// How long the gateway may take to say how it is.
+/// How long the gateway may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many elements a key has, and for how many milliseconds it is still there; -1 for ever, -2 where it is gone.
+/// How many elements a key has, and in how many milliseconds it expires; -1 for never, -2 if it is gone.
 const SIZE: &str = "\
 local t, k = redis.call('TYPE', KEYS[1]).ok, KEYS[1]
 local n = ({hash = 'HLEN', zset = 'ZCARD', stream = 'XLEN', list = 'LLEN', set = 'SCARD'})[t]
 return {n and redis.call(n, k) or 1, redis.call('PTTL', k)}";
 
-/// Where to look.
+/// Where samples are taken.
 #[derive(Debug, Clone)]
 pub(super) struct Looker {
     pub(super) base: BaseUrl,
     pub(super) http: Http,
     pub(super) pid: u32,
     pub(super) redis: Target,
-    /// What the gateway's keys begin with.
+    /// The prefix of the gateway's keys.
     pub(super) prefix: String,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Sample {
     /// The gauges of `/metrics`, with their labels.
     pub(super) gauges: BTreeMap<String, f64>,
     pub(super) threads: u64,
-    /// None while Redis does not answer.
+    /// `None` while Redis does not answer.
     pub(super) redis: Option<Held>,
 }
 
@@ -54,11 +54,11 @@ pub(super) struct Held {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Keys {
     pub(super) count: u64,
-    /// In all of them.
+    /// In all of them together.
     pub(super) elements: u64,
-    /// Those that stay for ever.
+    /// Keys that never expire.
     pub(super) lasting: u64,
-    /// For how long the others are still there, at the most.
+    /// The longest time until one of the others expires.
     pub(super) longest_ms: u64,
 }
 
@@ -96,7 +96,7 @@ impl Looker {
         let clients = info(&mut connection, "clients", "connected_clients").await?;
         let keys = match connection.ask(&["KEYS", &format!("{}:*", self.prefix)]).await? {
             keys @ Reply::List(_) => keys.texts(),
-            // It is still reading what it had, or is on its way out.
+            // It is still loading its data, or shutting down.
             other => bail!("Redis does not say which keys it has: {}", other.text()),
         };
         let mut kinds: BTreeMap<String, Keys> = BTreeMap::new();
@@ -120,18 +120,18 @@ impl Looker {
 }
 
 impl Sample {
-    /// Of each value the greater one of two.
+    /// Of each value the greater of the two.
     pub(super) fn greatest(self, other: &Self) -> Self {
         self.with(other, f64::max, u64::max)
     }
 
-    /// Of each value the lesser one of two.
+    /// Of each value the lesser of the two.
     pub(super) fn least(self, other: &Self) -> Self {
         self.with(other, f64::min, u64::min)
     }
 
     fn with(mut self, other: &Self, real: fn(f64, f64) -> f64, whole: fn(u64, u64) -> u64) -> Self {
-        // What is not there is nothing.
+        // An absent gauge counts as 0.
         other.gauges.keys().for_each(|name| _ = self.gauges.entry(name.clone()).or_default());
         for (name, held) in &mut self.gauges {
             *held = real(*held, other.gauges.get(name).copied().unwrap_or_default());
@@ -152,7 +152,7 @@ impl Sample {
     }
 }
 
-/// A number that Redis says of itself.
+/// A number from Redis' `INFO`.
 async fn info(connection: &mut Connection, section: &str, name: &str) -> anyhow::Result<u64> {
     let said = connection.ask(&["INFO", section]).await?.text();
     let value = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok());
@@ -177,7 +177,7 @@ fn gauges(text: &str) -> BTreeMap<String, f64> {
     gauges
 }
 
-/// A key without what tells it from others of its kind.
+/// A key without the parts that distinguish it from others of its kind.
 fn kind_of(key: &str, prefix: &str) -> String {
     let rest = key.strip_prefix(prefix).unwrap_or(key).trim_start_matches(':');
     let Some((before, (tag, after))) =
@@ -185,7 +185,8 @@ fn kind_of(key: &str, prefix: &str) -> String {
     else {
         return rest.to_owned();
     };
-    // Of zones and orders there are many; those of churn have names that come again, and those of the load have not.
+    // There are many zones and orders: those of churn have names that are used again, those of the load do
+    // not.
     let kind = match tag.split_once(':') {
         Some(("zone", name)) if name.starts_with(OF_CHURN) => "churn",
         Some((kind @ ("zone" | "order"), _)) => kind,

@@ -1,15 +1,16 @@
-//! What must be as it was, and how much of it more is no leak.
+//! Which values must be as they were, and how much more is not a leak.
 
 use super::sample::{Held, Keys, Sample};
 
-/// Memory is not given back to the byte: what allocators keep of a storm, and what is remembered for a day of
-/// registries (see [`BOUNDED`]).
+/// Memory is not returned to the byte: allocators keep some after a peak, and registries remember removals
+/// for a day (see [`BOUNDED`]).
 pub(super) const GROWTH_BYTES: f64 = 24.0 * 1024.0 * 1024.0;
 /// Subscribers move between gateways all the time, and a connection of the suite's own may be idle or not.
 const SLACK: f64 = 6.0;
-/// So many elements more of a kind of key: what the load, which goes on, adds while one looks.
+/// So many more elements of a kind of key are no leak: the load goes on, and adds them while a sample is
+/// taken.
 const ELEMENTS_SLACK: u64 = 60;
-/// No key that was not there before may last longer than a day, and what clocks and scripts add to that.
+/// No new key may last longer than a day, plus what clocks and scripts add.
 const LASTS_MAX_MS: u64 = 25 * 3_600_000;
 
 /// Gauges that do not come back by themselves, and what bounds each.
@@ -25,7 +26,8 @@ pub(super) const BOUNDED: &[(&str, &str)] = &[
     ("zonewire_replay_bytes", "`channels.replay_bytes_max`"),
 ];
 
-/// Elements of keys that do not come back by themselves, and what bounds them: by how the kind begins, and ends.
+/// Elements of keys that do not come back by themselves, and what bounds them: by how the kind begins and
+/// ends.
 const BOUNDED_KEYS: &[(&str, &str, &str)] = &[
     ("", ":log", "`storage.retention`: 500 of each, and what is trimmed later"),
     ("zone:", "", "the load goes on to other keys: one for every 5 prices, for `key_age_s`"),
@@ -35,16 +37,16 @@ const BOUNDED_KEYS: &[(&str, &str, &str)] = &[
     ("registry:", ":removed-ages", "10,000 of a registry, each for a day"),
 ];
 
-/// What bounds the elements of keys of a kind, where they do not come back.
+/// What bounds the elements of a kind of key that does not come back.
 pub(super) fn bound_of(kind: &str) -> Option<&'static str> {
     let is_of = |(begin, end, _): &&(&str, &str, &str)| kind.starts_with(begin) && kind.ends_with(end);
     BOUNDED_KEYS.iter().find(is_of).map(|(_, _, bound)| *bound)
 }
 
-/// The most entries of a log: what is kept, and what is trimmed later.
+/// The most entries of a log: those that are kept, and those that are trimmed later.
 const LOG_MAX: u64 = 700;
 
-/// What is more than it was, in words; nothing where all is as it was.
+/// The values that have grown, in words; empty if all are as before.
 pub(super) fn left(before: &Sample, after: &Sample) -> Vec<String> {
     let mut left = Vec::new();
     let grown = after.gauge(MEMORY) - before.gauge(MEMORY);
@@ -68,7 +70,7 @@ pub(super) fn left(before: &Sample, after: &Sample) -> Vec<String> {
     left
 }
 
-/// The gauge that is judged by itself.
+/// The gauge that is judged separately.
 pub(super) const MEMORY: &str = "process_resident_memory_bytes";
 
 fn ends(rest: &str) -> bool {
@@ -89,7 +91,7 @@ fn keys_left(before: &Held, after: &Held) -> Vec<String> {
                 now.lasting, was.lasting
             ));
         }
-        // There is one of most kinds, however much is in it.
+        // Most kinds have one key, with however many elements.
         if now.count > was.count && now.longest_ms > LASTS_MAX_MS {
             left.push(format!("a key `{kind}` that lasts {} h", now.longest_ms / 3_600_000));
         }
@@ -97,7 +99,7 @@ fn keys_left(before: &Held, after: &Held) -> Vec<String> {
         if kind.ends_with(":log") && now.elements > now.count * LOG_MAX {
             left.push(format!("{} entries in {} logs `{kind}`", now.elements, now.count));
         }
-        // Those with an end go with it.
+        // Elements of keys that expire go with their keys.
         let have_an_end = now.lasting == 0 && now.count > was.count;
         if !is_bounded && !have_an_end && now.elements > was.elements + ELEMENTS_SLACK.max(was.elements / 20)
         {
