@@ -164,8 +164,8 @@ mod tests {
         let unbounded = format!("HTTP/1.1 200 OK\r\n\r\n{long}");
         for (answer, expected) in [
             (whole("500 Internal Server Error", "secret"), "answers with 500"),
-            (whole("200 OK", &long), "longer"),
-            (unbounded, "longer"),
+            (whole("200 OK", &long), "too long"),
+            (unbounded, "too long"),
             ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{".to_owned(), "broke"),
         ] {
             let problem = given(answer).await.unwrap_err();

@@ -28,10 +28,10 @@ pub(super) struct Merge {
     /// Whether the log does not exist yet, as far as is known, so that `epoch` is what it will start with.
     unborn: bool,
     next: u64,
-    stash: BTreeMap<u64, Entry>,
+    buffer: BTreeMap<u64, Entry>,
     hole_since: Option<Instant>,
     /// Whether waiting entries were dropped, so that only reading the log to its end fills the gap.
-    let_go: bool,
+    dropped_waiting: bool,
 }
 
 impl Merge {
@@ -41,9 +41,9 @@ impl Merge {
             epoch,
             unborn: false,
             next: offset + 1,
-            stash: BTreeMap::new(),
+            buffer: BTreeMap::new(),
             hole_since: None,
-            let_go: false,
+            dropped_waiting: false,
         }
     }
 
@@ -98,22 +98,22 @@ impl Merge {
             if entry.offset == self.next {
                 self.next += 1;
                 ready.push(entry);
-                while let Some(waiting) = self.stash.remove(&self.next) {
+                while let Some(waiting) = self.buffer.remove(&self.next) {
                     self.next += 1;
                     ready.push(waiting);
                 }
             } else if entry.offset > self.next {
-                self.stash.insert(entry.offset, entry);
+                self.buffer.insert(entry.offset, entry);
             }
         }
-        if self.stash.len() > STASH_MAX {
+        if self.buffer.len() > STASH_MAX {
             // The gap stays open: the dropped entries are read from the log.
-            self.stash.clear();
-            self.let_go = true;
+            self.buffer.clear();
+            self.dropped_waiting = true;
             self.hole_since.get_or_insert(now);
-        } else if self.let_go {
+        } else if self.dropped_waiting {
             self.hole_since.get_or_insert(now);
-        } else if self.stash.is_empty() {
+        } else if self.buffer.is_empty() {
             self.hole_since = None;
         } else if self.hole_since.is_none() || !ready.is_empty() {
             self.hole_since = Some(now);
@@ -124,13 +124,13 @@ impl Merge {
     /// Skips entries before `first`, which are no longer in the log. Returns what is then ready.
     pub(super) fn skip_to(&mut self, first: u64) -> Vec<Entry> {
         self.next = self.next.max(first);
-        self.stash = self.stash.split_off(&self.next);
+        self.buffer = self.buffer.split_off(&self.next);
         let mut ready = Vec::new();
-        while let Some(entry) = self.stash.remove(&self.next) {
+        while let Some(entry) = self.buffer.remove(&self.next) {
             self.next += 1;
             ready.push(entry);
         }
-        if self.stash.is_empty() && !self.let_go {
+        if self.buffer.is_empty() && !self.dropped_waiting {
             self.hole_since = None;
         }
         ready
@@ -138,8 +138,8 @@ impl Merge {
 
     /// Records that the log has been read to its end, so nothing is missing any more.
     pub(super) fn hole_filled(&mut self) {
-        self.let_go = false;
-        if self.stash.is_empty() {
+        self.dropped_waiting = false;
+        if self.buffer.is_empty() {
             self.hole_since = None;
         }
     }
@@ -207,7 +207,7 @@ mod tests {
         let epoch = Epoch::random();
         let mut merge = Merge::after(epoch.clone(), 0);
         merge.offer(&epoch, (2..=STASH_MAX as u64 + 3).map(entry), Instant::now());
-        assert!(merge.stash.is_empty() && merge.hole_since().is_some());
+        assert!(merge.buffer.is_empty() && merge.hole_since().is_some());
         assert_eq!(offsets(merge.offer(&epoch, [], Instant::now())), [0u64; 0]);
         assert!(merge.hole_since().is_some(), "the hole stays until the log has been read");
         assert_eq!(offsets(merge.offer(&epoch, [entry(1), entry(2)], Instant::now())), [1, 2]);

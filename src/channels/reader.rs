@@ -318,7 +318,7 @@ impl Reader {
         } else {
             // It is unknown what followed the reader's position, so everything that the present log has is
             // sent.
-            self.go_elsewhere(epoch, page, &mut steps);
+            self.continue_in_unrelated_epoch(epoch, page, &mut steps);
             steps.push(Step::Doubt);
             return (steps, Then::Turn);
         }
@@ -623,7 +623,7 @@ impl Reader {
     }
 
     /// Continues in an epoch that does not follow the one it was in.
-    fn go_elsewhere(&mut self, log_epoch: &Epoch, page: &Page, steps: &mut Steps) {
+    fn continue_in_unrelated_epoch(&mut self, log_epoch: &Epoch, page: &Page, steps: &mut Steps) {
         let Some(Position { epoch, offset }) = self.position() else { return };
         let had = had_at(&Position { epoch: told_epoch(&epoch, &self.had), offset });
         let (offset, had) = begin_elsewhere(had, log_epoch, page);

@@ -35,7 +35,7 @@ pub(crate) async fn run(args: HealthArgs) -> anyhow::Result<()> {
     let path = if args.strict { "health" } else { "health/ready" };
     let sent = base.http()?.get(base.endpoint(path)).timeout(ANSWER_TIMEOUT).send().await;
     // A gateway that is not ready answers in the same form, with an error status.
-    let (is_good, text) = client::whatever_came(sent, base).await?;
+    let (is_good, text) = client::success_and_text(sent, base).await?;
     let health = client::read::<Value>(&text, "a gateway's health");
     let health = match health {
         Ok(health) if health.is_object() => health,

@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(config.auth.anonymous, ["subscribe:zone:public.*"]);
         assert_eq!(config.auth.issuers[0].secret_files, [at.canonicalize().unwrap().join(SECRET)]);
         let again = run(&init(&[])).unwrap_err().to_string();
-        assert!(again.contains("is there already"), "{again}");
+        assert!(again.contains("exists already"), "{again}");
         for name in [SECRET, KEYS, CONFIG] {
             use std::os::unix::fs::PermissionsExt as _;
             let mode = std::fs::metadata(at.join(name)).unwrap().permissions().mode();

@@ -244,7 +244,7 @@ pub async fn answer(sent: Result<Response, SendError>, base: &BaseUrl) -> anyhow
 }
 
 /// Whether the request was successful, and the text of the answer in any case.
-pub async fn whatever_came(
+pub async fn success_and_text(
     sent: Result<Response, SendError>,
     base: &BaseUrl,
 ) -> anyhow::Result<(bool, String)> {

@@ -167,8 +167,8 @@ mod tests {
     #[test]
     fn what_is_not_obeyed_is_said_and_nothing_keeps_the_gateway_from_starting() {
         for (variable, value, said) in [
-            ("REDIS_MAX_RETRIES", "3", "not obeyed: the gateway connects"),
-            ("REDIS_RETRY_DELAY", "100", "not obeyed: the gateway connects"),
+            ("REDIS_MAX_RETRIES", "3", "is ignored: the gateway connects"),
+            ("REDIS_RETRY_DELAY", "100", "is ignored: the gateway connects"),
             ("ENABLE_REDIS_SCALING", "maybe", "expected true or false"),
             ("REDIS_ENABLE_PUBLISHING", "2", "expected true or false"),
             ("REDIS_KEY_PREFIX", "a\nb", "control characters"),

@@ -466,7 +466,7 @@ fn all_that_is_wrong_with_who_may_come_in_is_told() {
                 ['http://id.example/keys']\n";
     let expected = [
         ("auth.within_s", "file ", "expected 1 or more"),
-        ("auth.roles", "", "\"dance\" is no right"),
+        ("auth.roles", "", "\"dance\" is not a right"),
         ("auth.issuers", "file ", "must begin with https://"),
     ];
     check_faults(file, &[], &expected);

@@ -33,7 +33,7 @@ use crate::protocol::{CloseCode, ServerMessage, close_frame, text_frame};
 use allowance::Bucket;
 use guest::Waiting;
 use quota::{Counted, HeldBack};
-pub(super) use task::leave_turn_to_others;
+pub(super) use task::yield_to_other_tasks;
 
 /// The precision in which a connection remembers when it last heard from its client; 13 years fit.
 pub(super) const TICK: Duration = Duration::from_millis(100);

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::time::{self, Sleep};
 use tracing::debug;
 
-use super::connection::{Connection, leave_turn_to_others};
+use super::connection::{Connection, yield_to_other_tasks};
 #[cfg(test)]
 use super::echo;
 use super::fragments::FRAGMENTS_MAX;
@@ -157,7 +157,7 @@ impl Intake {
             }
             if !backlog.go_on(connection, shard) {
                 if backlog.rest.is_none() {
-                    leave_turn_to_others(cx);
+                    yield_to_other_tasks(cx);
                     return Poll::Pending;
                 }
                 continue;

@@ -401,7 +401,7 @@ impl Shard {
         // Rights may have changed during the upgrade, and only registered connections were told.
         let (guest, opening) = match guest {
             Some(Guest { principal, seat }) => {
-                let (principal, opening) = self.looked_at_anew(principal, opening);
+                let (principal, opening) = self.checked_again(principal, opening);
                 (Some(Guest { principal, seat }), opening)
             }
             None => (None, opening),

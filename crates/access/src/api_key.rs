@@ -271,7 +271,7 @@ mod tests {
         assert!(with(&|key| key.sha256.clear()).unwrap_err().contains("sha256"));
         assert!(with(&|key| key.name = "A_b".to_owned()).unwrap_err().contains("name"));
         assert!(with(&|key| key.subject.clear()).unwrap_err().contains("subject"));
-        assert!(with(&|key| key.rights = vec!["x".to_owned()]).unwrap_err().contains("no right"));
+        assert!(with(&|key| key.rights = vec!["x".to_owned()]).unwrap_err().contains("is not a right"));
         let twice = ApiKeyFile { keys: vec![kept.clone(), kept] };
         assert!(ApiKeyFile::read(&twice.to_toml()).unwrap_err().contains("this name"));
         let unreadable = ApiKeyFile::read("[[key]]\nsecret = \"hush hush\"\n").unwrap_err();

@@ -74,7 +74,7 @@ impl Joining {
     /// Records that live entries belong to another epoch from here on. Entries held from the previous one
     /// will be read.
     pub(super) fn move_to(&mut self, to: &Position) {
-        self.let_go();
+        self.drop_all();
         self.see_first(to);
         self.look_again = true;
     }
@@ -93,13 +93,13 @@ impl Joining {
         self.seen = Some(Position { epoch: batch.epoch.clone(), offset: batch.last() });
         if self.held_entries + batch.len() > entries_max {
             // The log has them, so they are read from there.
-            self.let_go();
+            self.drop_all();
         }
         self.held_entries += batch.len();
         self.held.push_back(Arc::clone(batch));
     }
 
-    fn let_go(&mut self) {
+    fn drop_all(&mut self) {
         self.held.clear();
         self.held_entries = 0;
     }

@@ -220,7 +220,7 @@ fn what_was_had_is_left_out_until_the_last_of_it_has_come() {
 }
 
 #[test]
-fn a_seam_is_crossed_only_at_the_end_of_a_life() {
+fn an_epoch_transition_applies_only_at_the_end_of_its_epoch() {
     let mut reader = live_at(4);
     let to = seam(at("f", 6), &[]);
     assert_eq!(short(&reader.on_moved(&moved(at("other", 4), to.clone()))), [""; 0]);
@@ -565,7 +565,7 @@ fn a_log_that_is_older_than_a_snapshot_is_not_believed() {
 }
 
 #[test]
-fn of_a_log_that_has_no_life_a_snapshot_is_empty() {
+fn a_snapshot_of_a_log_that_does_not_exist_is_empty() {
     let none = || EncodedLatest::encode(&channel(), LatestPage::default());
     let mut reader = Reader::default();
     let begun = StartingPoint::of_snapshot(at("u.e", 0), &none(), true);

@@ -31,7 +31,7 @@ impl Connection {
     }
 
     /// Its client has authenticated, or has other rights.
-    pub(in crate::connections) fn become_one(&self, principal: Arc<Principal>, now: i64) {
+    pub(in crate::connections) fn authenticated_as(&self, principal: Arc<Principal>, now: i64) {
         self.tell_at.set(tell_at(&principal, now));
         self.has_roles_of(&principal);
         self.principal.set(Some(principal));

@@ -96,7 +96,7 @@ impl Connection {
         }
         intake.poll_publisher(cx, self, shard);
         // It sends more than its share.
-        leave_turn_to_others(cx);
+        yield_to_other_tasks(cx);
         Poll::Pending
     }
 
@@ -131,6 +131,6 @@ impl Connection {
 
 /// Polls the task again after other tasks have run and sockets were checked; waking it directly would poll
 /// it before that.
-pub(in crate::connections) fn leave_turn_to_others(cx: &mut Context<'_>) {
+pub(in crate::connections) fn yield_to_other_tasks(cx: &mut Context<'_>) {
     let _comes_again = pin!(task::yield_now()).poll(cx);
 }

@@ -40,7 +40,7 @@ impl Shard {
 
     /// Checks an admitted client again after its upgrade; returns its current principal, and what the
     /// connection is opened for then.
-    pub(super) fn looked_at_anew(
+    pub(super) fn checked_again(
         &self,
         principal: Arc<Principal>,
         opening: Opening,
@@ -175,7 +175,7 @@ impl Shard {
 
     /// Gives a client other rights: subscriptions to which it has no right any more end.
     fn change(self: &Rc<Self>, connection: &Rc<Connection>, principal: Arc<Principal>) {
-        connection.become_one(principal, now_s());
+        connection.authenticated_as(principal, now_s());
         let subscriptions: Vec<_> = connection.subscriptions.borrow().iter().cloned().collect();
         for subscription in subscriptions {
             let channel = &subscription.channel;

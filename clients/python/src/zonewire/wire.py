@@ -166,65 +166,65 @@ __all__ = [
 
 
 class Accepted(TypedDict):
-    """The answer to what was published, and to updates: how many were accepted."""
+    """The answer to publishing and to updates."""
 
     accepted: int
-    """So many."""
+    """How many entries or updates were accepted."""
 
 
 RequestId: TypeAlias = str | float
-"""What a client calls a request, of at most 128 bytes as JSON; it comes back as it was written."""
+"""A client's name for a request, at most 128 bytes of JSON; the gateway returns it as it was written."""
 
 
 class Answer(TypedDict):
-    """The answer to a request that asked for nothing else."""
+    """The answer to a request without content."""
 
     type: Literal["heartbeat_ack", "pong"]
     id: NotRequired[RequestId]
-    """The `id` of the request, when it had one."""
+    """The `id` of the request, if it had one."""
     timestamp: str
     """When it was sent."""
 
 
 Token: TypeAlias = str
-"""Who one is: a token, or an API key. It is never printed."""
+"""A credential: a token or an API key. Never printed."""
 
 
 class Auth(TypedDict):
-    """Shows who one is, or shows it anew before the token that was shown expires."""
+    """Authenticates the client, or replaces its token before that expires."""
 
     type: Literal["auth"]
     id: NotRequired[RequestId]
-    """Comes back in the answer."""
+    """The gateway repeats it in its answer."""
     token: Token
     """The token."""
 
 
 class Authenticated(TypedDict):
-    """Who one is, to the gateway."""
+    """The gateway accepted the client's token."""
 
     type: Literal["authenticated"]
     expires_at: NotRequired[str]
-    """When it expires; absent where it does not."""
+    """When the token expires; absent if it does not."""
     id: NotRequired[RequestId]
-    """The `id` of the request, when it had one."""
+    """The `id` of the request, if it had one."""
     subject: str
-    """The subject of the token, or of the key."""
+    """The subject of the token, or of the API key."""
     timestamp: str
     """When it was sent."""
 
 
 Authentication: TypeAlias = Literal["required", "optional"]
-"""Whether the gateway asks who one is."""
+"""Whether clients need a token."""
 
 
 class AuthenticationView(TypedDict):
-    """How a gateway's knowledge of tokens does."""
+    """The state of what a gateway needs to verify tokens."""
 
     keys: str
-    """`fresh`, or `stale` where a place of keys fails; the log says which."""
+    """`fresh`, or `stale` if a source of keys fails; the log says which."""
     revocations: str
-    """`known`, or `unknown` where there may be revocations that this node has not heard of."""
+    """`known`, or `unknown` if there may be revocations that have not reached this node."""
 
 
 BackendName: TypeAlias = Literal["redis", "in-memory"]
@@ -232,35 +232,37 @@ BackendName: TypeAlias = Literal["redis", "in-memory"]
 
 
 BackendState: TypeAlias = Literal["healthy", "degraded", "recovering"]
-"""How well it serves."""
+"""The state of the storage."""
 
 
 ChannelName: TypeAlias = str
 """The name of a channel: `zone:<zone>`, `order:<uuid>`, `registry:providers`, `registry:active-orders`, or
-`event:<type>`, with a pattern behind it for those of its events that match.
+`event:<type>`, optionally followed by a pattern that selects some of its events.
 """
 
 
 Scope: TypeAlias = Literal["all", "some"]
-"""Which channels a state of the storage is about."""
+"""Which channels a state of the storage affects."""
 
 
 class BackendStateMessage(TypedDict):
-    """The storage changed how it serves."""
+    """The state of the storage changed."""
 
     type: Literal["backend_state"]
     channels: NotRequired[list[ChannelName]]
-    """With `some`: those of this connection's subscriptions that are, as far as they find room."""
+    """If `scope` is `some`: the affected channels among this connection's subscriptions, as far as they
+    fit.
+    """
     more_channels: NotRequired[int]
-    """How many more there are."""
+    """How many more of its subscriptions are affected."""
     reason: NotRequired[str]
     """Why, for people; absent when healthy."""
     scope: Scope | str
-    """Which channels are concerned: `all`, or `some`."""
+    """Which channels are affected: `all` or `some`."""
     since: str
-    """Since when."""
+    """When this state began."""
     state: BackendState | str
-    """How well it serves."""
+    """The state of the storage."""
     storage_backend: BackendName | str
     """Which storage serves."""
     timestamp: str
@@ -268,186 +270,186 @@ class BackendStateMessage(TypedDict):
 
 
 class Bare(TypedDict):
-    """A request for nothing but an answer."""
+    """A message without content, such as `ping`."""
 
     type: Literal["heartbeat", "heartbeat_ack", "ping"]
     id: NotRequired[RequestId]
-    """Comes back in the answer."""
+    """The gateway repeats it in its answer."""
 
 
 class SourceCounts(TypedDict):
-    """What a gateway published of a live type, and what came of it."""
+    """Counters of one gateway's events of a live type."""
 
     missed: int
-    """Those that did not come, of those that this node listened to."""
+    """Those that did not arrive although this node was subscribed."""
     published: int
-    """The number of its newest event that is known here: it has published so many since its start."""
+    """The number of its newest event that is known here, which counts its events since its start."""
     received: int
-    """Those that came, since this node began to listen."""
+    """Those that arrived, since this node subscribed."""
 
 
 class BridgeSource(TypedDict):
-    """A gateway that was heard of."""
+    """A gateway from which events were received."""
 
     source: str
-    """Its node."""
+    """The id of its node."""
     types: dict[str, SourceCounts]
-    """By type."""
+    """Counters by type of events."""
 
 
 SubscriptionMode: TypeAlias = Literal["interest", "always", "never"]
-"""When a type of events of other processes is subscribed to."""
+"""When the gateway subscribes to a type of events of other processes."""
 
 
 class BridgeSubscription(TypedDict):
-    """A type of events."""
+    """How a type of events is exchanged."""
 
     active: bool
-    """It is."""
+    """Whether it is subscribed to."""
     channel: str
-    """The pub/sub channel."""
+    """Its pub/sub channel."""
     delivery: str
     """`live` or `durable`."""
     due: bool
-    """It is to be subscribed to at the moment. A durable type is by one gateway only, which takes events
-    of other processes in; the others have them from the log.
+    """Whether it should be subscribed to at the moment. For a durable type that is one gateway only, which
+    appends events of other processes to the log; the others read them there.
     """
     missed: int
-    """Live events of other gateways that did not come."""
+    """Live events of other gateways that did not arrive."""
     mode: SubscriptionMode | str
     """When it is subscribed to."""
     published: int
     """Events published."""
     publishes: bool
-    """What this node accepts of it is published."""
+    """Whether events accepted by this node are published."""
     received: int
-    """Events of others heard and taken."""
+    """Events of others received and accepted."""
     subscribes: bool
-    """The configuration lets it be subscribed to."""
+    """Whether the configuration permits subscribing to it."""
     type: str
-    """Its name."""
+    """The type's name."""
     wanted_here: bool
-    """Somebody on this node follows it."""
+    """Whether somebody on this node follows it."""
 
 
 class BridgeSubscriptions(TypedDict):
-    """What this node publishes to other gateways and processes, what it hears of them, and what came of
-    which.
-    """
+    """What this node exchanges with other gateways and processes, with counters."""
 
     enabled: bool
-    """Whether events are exchanged at all."""
+    """Whether the bridge is on."""
     sources: list[BridgeSource]
-    """The gateways that were heard of."""
+    """The gateways from which events were received."""
     takes_in: bool
-    """This node is the one that takes durable events of other processes in."""
+    """Whether this node is the one that appends durable events of other processes to the log."""
     types: list[BridgeSubscription]
-    """All types."""
+    """All types of events."""
 
 
 class Timing(TypedDict):
-    """How long something took, each time since the start."""
+    """A histogram of durations since the start."""
 
     buckets: list[int]
-    """How many times it took longer than the bucket before says, and at the most as long as this one says:
-    50, 100, 250 and 500 µs, 1, 2.5, 5, 10, 25, 50, 100 and 250 ms, 1 and 5 s, or longer.
+    """How many took longer than the previous bucket's bound and at most as long as this one's: 50, 100,
+    250 and 500 µs, 1, 2.5, 5, 10, 25, 50, 100 and 250 ms, 1 and 5 s, or longer.
     """
     sum_us: int
-    """All of them together, in microseconds."""
+    """The sum of all durations, in microseconds."""
 
 
 class BridgeView(TypedDict):
-    """The exchange of events with other gateways and processes by Redis pub/sub. Each map is by type of
+    """The exchange of events with other gateways and processes over Redis pub/sub. Each map is by type of
     events.
     """
 
     active_subscriptions: int
-    """Of these, those that are."""
+    """Those of them that are subscribed to."""
     connected: int
-    """Whether both connections of the bridge are there, or, where it is off, the storage's: 1, or 0."""
+    """1 if both connections of the bridge are up, or, where the bridge is off, that of the storage;
+    otherwise 0.
+    """
     errors: int
-    """Connections of the bridge that were lost, and calls that failed."""
+    """Lost connections of the bridge, and calls that failed."""
     gaps: int
     """Times that messages of other processes may have been missed."""
     intake_full: dict[str, int]
-    """Durable events of other processes let go, since too many waited for the log."""
+    """Durable events of other processes dropped because too many waited for the log."""
     invalid: dict[str, int]
-    """Messages that are no events: no envelope, no event of the type, or too large."""
+    """Messages that are not valid events: no envelope, wrong fields for the type, or too large."""
     lag: Timing
-    """How long after their acceptance by another gateway live events were in this one's log. The clocks of
-    the two count.
+    """Time from acceptance of live events by another gateway until they were in this one's log, as far as
+    the clocks of the two agree.
     """
     lease_lost: dict[str, int]
-    """Durable events of other processes that this gateway had heard when another one began to take them
-    in.
+    """Durable events of other processes that this gateway had received when another one took over the
+    lease to append them.
     """
     left_alone: dict[str, int]
-    """Durable events of other gateways, which come by the log."""
+    """Durable events of other gateways, ignored because they come through the log."""
     missed: dict[str, int]
-    """Live events of other gateways that did not come."""
+    """Live events of other gateways that did not arrive."""
     not_answered: dict[str, int]
-    """Events that may not have been published, since Redis did not answer. They are not sent again."""
+    """Events that may not have been published because Redis did not answer. They are not sent again."""
     not_taken: dict[str, int]
-    """Live events heard that this gateway's own log did not take."""
+    """Live events received that this gateway's own log did not accept."""
     other_delivery: dict[str, int]
-    """Events of gateways that have another setting `bridge.durable`, which were let go."""
+    """Events dropped because their gateway has a different setting `bridge.durable`."""
     own: dict[str, int]
-    """This gateway's own events, as it hears them itself."""
+    """This gateway's own events, which it receives too."""
     published: dict[str, int]
     """Events published, by type."""
     published_events: int
     """Events published to other gateways and processes."""
     queue_full: dict[str, int]
-    """Events not published, since newer ones left no room for them in the queue."""
+    """Events not published because newer ones took their room in the queue."""
     received: dict[str, int]
-    """Events heard and taken, by type."""
+    """Events received and accepted, by type."""
     received_events: int
-    """Events of other gateways and processes that were heard and taken."""
+    """Events of other gateways and processes that were received and accepted."""
     redis_away: dict[str, int]
-    """Events not published, since Redis was away."""
+    """Events not published because Redis was away."""
     stale: dict[str, int]
-    """Live events that came after they were said to be missing, and were let go."""
+    """Live events dropped because they arrived after they had been reported missing."""
     subscriptions: int
-    """Types of events that are to be subscribed to at the moment."""
+    """Types of events that should be subscribed to at the moment."""
     taken_in: dict[str, int]
-    """Durable events of other processes that this gateway put into the log."""
+    """Durable events of other processes that this gateway appended to the log."""
     taken_in_before: dict[str, int]
-    """Durable events of other processes that were in the log, by their own ids."""
+    """Durable events of other processes that were in the log already, by their ids."""
     takes_in: int
-    """Whether this gateway is the one that takes durable events of other processes in: 1, or 0."""
+    """1 if this gateway is the one that appends durable events of other processes to the log; otherwise 0."""
     waiting: int
     """Accepted events that wait to be published."""
 
 
 Digits: TypeAlias = float | str
-"""A decimal as its publisher wrote it: a number, or a text that is one."""
+"""A decimal in the form in which its publisher wrote it: a number, or a text that contains one."""
 
 
 class Candle(TypedDict):
-    """What a candle says."""
+    """The data of a candle."""
 
     close: Digits
     """The last price."""
     closed: bool
-    """Nothing more is expected."""
+    """Whether the interval is over."""
     correction: NotRequired[bool]
-    """It takes the place of one that was closed."""
+    """Whether it corrects a candle that was already closed."""
     exchange: str
     """The exchange."""
     high: Digits
-    """The highest."""
+    """The highest price."""
     interval: str
-    """How long it is, such as `1m`."""
+    """The length of the interval, such as `1m`."""
     low: Digits
-    """The lowest."""
+    """The lowest price."""
     open: Digits
     """The first price."""
     openTime: Digits
-    """When it begins."""
+    """The start of the interval."""
     symbol: str
     """The symbol, such as `BTC-USDT`."""
     volume: Digits
-    """How much was traded."""
+    """The quantity traded."""
 
 
 class CandleEvent(TypedDict):
@@ -455,25 +457,27 @@ class CandleEvent(TypedDict):
 
     type: Literal["candle"]
     channel: ChannelName
-    """The channel: that of the type, or the view of it that was subscribed to."""
+    """The channel: of the type, or the view that was subscribed to."""
     data: Candle
-    """What its publisher gave."""
+    """The fields that the publisher gave."""
     id: str
-    """Names it for good, in every epoch and on every gateway."""
+    """Identifies the entry, in every epoch and on every gateway."""
     late: NotRequired[bool]
-    """It comes after its time."""
+    """The entry waited at its gateway, or arrives after entries that were accepted later."""
     missedBefore: NotRequired[bool]
-    """Entries of its gateway before it are gone."""
+    """Earlier entries of the same gateway were dropped and are in no log."""
     offset: int
-    """Its place in the log; counts from 1 in each epoch. Of a view those of others are left out."""
+    """Its offset in the log, counted from 1 in each epoch. Offsets that a view does not show are left out."""
     snapshot: NotRequired[bool]
-    """It is the latest one of its key, sent because a client begins."""
+    """The entry is part of a snapshot: the latest one of its key."""
     timestamp: str
-    """Its own time, to the millisecond."""
+    """The time of the entry itself, to the millisecond."""
 
 
 class CaughtUp(TypedDict):
-    """All that the log had when the subscription was made has been sent. Comes where that was something."""
+    """Everything that the log had when the subscription was made has been sent. Not sent if there was
+    nothing.
+    """
 
     type: Literal["caught_up"]
     channel: ChannelName
@@ -483,7 +487,7 @@ class CaughtUp(TypedDict):
 
 
 class ChannelSetAside(TypedDict):
-    """A channel that cannot be put in order."""
+    """A channel for which reconciling fails."""
 
     channel: ChannelName
     """The channel."""
@@ -492,22 +496,22 @@ class ChannelSetAside(TypedDict):
 
 
 class RefusedEntries(TypedDict):
-    """Updates of orders that the log takes neither now nor later."""
+    """Updates of orders that the log refuses for good."""
 
     order_ended: int
-    """Updates that came after the end of their order."""
+    """Updates after the last one of their order."""
     stale_lease: int
-    """Updates of orders that were written under a lease that was lost."""
+    """Updates of orders that were written under a lost lease."""
 
 
 class SkippedEntries(TypedDict):
     """Entries that this build cannot show."""
 
     unknown_kind: int
-    """Entries of followed channels whose kind a newer build knows, and this one does not."""
+    """Entries of followed channels whose kind only a newer build knows."""
     unreadable: int
-    """Entries whose stored form is another one, or damaged: also data that is no JSON object, as somebody
-    else may write it to the same Redis.
+    """Entries whose stored form is different or damaged, including data that is not a JSON object, which
+    other programs may have written to the same Redis.
     """
 
 
@@ -517,13 +521,13 @@ class ChannelsView(TypedDict):
     active: int
     """Channels in use."""
     append_duration: Timing
-    """How long appends took that the storage answered; of up to 50 entries each."""
+    """Duration of the appends that the storage answered, each of up to 50 entries."""
     appends: int
     """Appends sent to the storage."""
     echoes_dropped: int
-    """Storage events let go because a channel was busy; the log was read instead."""
+    """Storage events dropped because their channel was busy; the log was read instead."""
     entries_accepted: int
-    """Entries that the log took."""
+    """Entries accepted by the log."""
     entries_delivered: int
     """Entries handed to shards, in order."""
     entries_missed: int
@@ -533,13 +537,13 @@ class ChannelsView(TypedDict):
     entries_skipped_by_reason: SkippedEntries
     """Entries of followed channels that this build cannot show."""
     entries_unavailable: int
-    """Entries refused for want of storage."""
+    """Entries refused because the storage was unavailable."""
     epoch_changes: int
-    """Times that a log began a new life."""
+    """Times that a log changed its epoch."""
     followed_events: int
-    """Types of events of which somebody follows all, or a view."""
+    """Types of events of which somebody follows the channel or a view."""
     holes_repaired: int
-    """Times that the log was read for missing entries."""
+    """Times that the log was read because entries were missing."""
     storage_retries: int
     """Storage calls (appends and reads) that failed and were repeated."""
     views: int
@@ -547,61 +551,59 @@ class ChannelsView(TypedDict):
 
 
 class ClaimRequest(TypedDict):
-    """What a worker asks for."""
+    """A request for jobs by a worker."""
 
     leaseMs: NotRequired[int]
-    """For how long it holds them without a sign of life. Default `orders.lease_s`."""
+    """How long the lease of each job lasts unless it is extended. Default `orders.lease_s`."""
     limit: NotRequired[int]
-    """How many jobs at the most. Default 1."""
+    """The most jobs to claim. Default 1."""
     waitMs: NotRequired[int]
-    """How long it waits where there is nothing to do. Default 0."""
+    """How long to wait if there are no jobs. Default 0."""
     worker: str
-    """Its name; stands in the `executor` field of the updates."""
+    """The worker's name, which appears in the `executor` field of updates."""
 
 
 Epoch: TypeAlias = str
-"""One life of the log of a channel. Opaque."""
+"""One incarnation of the log of a channel. Opaque."""
 
 
 class Position(TypedDict):
-    """A place in a channel: just after the entry with this offset. Offset 0 is before the first entry."""
+    """A point in a channel: just after the entry with this offset. Offset 0 is before the first entry."""
 
     epoch: Epoch
-    """The life of the log that `offset` belongs to."""
+    """The epoch that `offset` belongs to."""
     offset: int
-    """The offset of the last entry had; entries count from 1. Below 2^53."""
+    """The offset of the last entry that was received; entries count from 1. Below 2^53."""
 
 
 Since: TypeAlias = Position | str
-"""Where to resume a channel, as a client wrote it: each is judged on its own, so that one that is wrong
-does not spoil the others.
+"""Where to resume a channel, as the client wrote it. Each position is checked separately, so an invalid
+one does not affect other channels.
 """
 
 
 class Subscribe(TypedDict):
-    """A request for the entries of channels. Names are as the client wrote them: each is judged on its
-    own.
-    """
+    """A request to follow channels. Names are as the client wrote them; each is checked separately."""
 
     type: Literal["subscribe"]
     channels: list[str]
     """Names of channels."""
     id: NotRequired[RequestId]
-    """Comes back in the answers."""
+    """The gateway repeats it in its answers."""
     since: NotRequired[dict[str, Since | None]]
-    """Where to resume, by channel name; channels without an entry start with what comes next."""
+    """Where to resume, by channel name; other channels start with the next entry."""
     snapshot: NotRequired[bool]
-    """The latest entry of each key is wanted first, of zones that are not resumed."""
+    """Whether zones that are not resumed start with the latest entry of each key."""
 
 
 class Unsubscribe(TypedDict):
-    """A request for no more entries of channels."""
+    """A request to stop following channels."""
 
     type: Literal["unsubscribe"]
     channels: list[str]
     """Names of channels."""
     id: NotRequired[RequestId]
-    """Comes back in the answers."""
+    """The gateway repeats it in its answers."""
 
 
 RawEntry: TypeAlias = dict[str, Any]
@@ -609,15 +611,15 @@ RawEntry: TypeAlias = dict[str, Any]
 
 
 class Publish(TypedDict):
-    """Entries to be published to a channel. They are read as over HTTP."""
+    """Entries to publish to a channel. They are parsed as over HTTP."""
 
     type: Literal["publish"]
     channel: str
-    """The name of a zone's channel, or of one of events."""
+    """The channel of a zone or of a type of events."""
     entries: list[RawEntry]
-    """Prices, or events; `events` is as good a name for them."""
+    """Prices or events. On the wire, `events` is accepted as a name for this field too."""
     id: NotRequired[RequestId]
-    """Comes back in the answer."""
+    """The gateway repeats it in its answer."""
 
 
 ClientMessage: TypeAlias = Subscribe | Unsubscribe | Bare | Auth | Publish
@@ -653,61 +655,61 @@ class Closing(TypedDict):
 
     type: Literal["closing"]
     code: int
-    """The close code that follows."""
+    """The code of the close frame that follows."""
     reason: CloseCode | str
-    """Its reason."""
+    """The reason that belongs to the code."""
     retry_after_ms: NotRequired[int]
-    """When to come back, in milliseconds from now; absent when one should not."""
+    """After how many milliseconds to reconnect; absent if the client should not."""
     timestamp: str
     """When it was sent."""
 
 
 class SettingView(TypedDict):
-    """A setting."""
+    """One setting."""
 
     key: str
-    """Its key, such as `http.listen`."""
+    """The key, such as `http.listen`."""
     origin: NotRequired[str]
-    """Where it came from: `default`, a file, an environment variable, a flag, or what made it less; absent
-    where that is not known.
+    """Where the value came from: `default`, a file, an environment variable, a flag, or what reduced it;
+    absent if that is unknown.
     """
     value: Any
-    """Its value; null where it is not set."""
+    """Its value; null if it is not set."""
 
 
 class ConfigView(TypedDict):
-    """The settings that are in effect, secrets masked."""
+    """The settings in effect, with secrets masked."""
 
     file: NotRequired[str]
-    """The file that was read, if there was one."""
+    """The configuration file, if one was read."""
     settings: list[SettingView]
-    """One after the other, by section."""
+    """The settings, by section."""
     warning: NotRequired[str]
-    """What holds up and may still be a mistake."""
+    """A setting that is valid but may be a mistake."""
 
 
 OrderId: TypeAlias = str
-"""An order, named by a UUID (RFC 9562). Written in its hyphenated lower-case form."""
+"""An order's id: a UUID (RFC 9562), written hyphenated in lower case."""
 
 
 class Connection(TypedDict):
-    """First message of a connection that was opened on an order."""
+    """The first message on a connection that was opened on an order."""
 
     type: Literal["connection"]
     authentication: NotRequired[Authentication | str]
-    """Whether the gateway asks who one is; absent where it does not."""
+    """Whether clients need a token; absent if authentication is off."""
     connection_id: str
-    """Names this connection in `/ws/stats` and in logs."""
+    """Identifies this connection in `/ws/stats` and in logs."""
     heartbeat_interval_ms: int
-    """How often `heartbeat` comes, in milliseconds."""
+    """The interval between `heartbeat` messages, in milliseconds."""
     message: str
-    """For people."""
+    """A greeting for people."""
     orderId: OrderId
     """The order of `/ws/orders/{orderId}`."""
     protocol: int
-    """Version of this protocol."""
+    """The version of this protocol."""
     state: BackendState | str
-    """How well it serves."""
+    """The state of the storage."""
     storage_backend: BackendName | str
     """Which storage serves."""
     subject: NotRequired[str]
@@ -719,23 +721,23 @@ class Connection(TypedDict):
 
 
 class ConnectionEstablished(TypedDict):
-    """First message of every connection that was not opened on an order."""
+    """The first message on every connection that was not opened on an order."""
 
     type: Literal["connection_established"]
     authentication: NotRequired[Authentication | str]
-    """Whether the gateway asks who one is; absent where it does not."""
+    """Whether clients need a token; absent if authentication is off."""
     connection_id: str
-    """Names this connection in `/ws/stats` and in logs."""
+    """Identifies this connection in `/ws/stats` and in logs."""
     heartbeat_interval_ms: int
-    """How often `heartbeat` comes, in milliseconds."""
+    """The interval between `heartbeat` messages, in milliseconds."""
     market_zone: NotRequired[str]
     """The zone of `/ws/market/{zone}`; absent on `/ws`."""
     message: str
-    """For people."""
+    """A greeting for people."""
     protocol: int
-    """Version of this protocol."""
+    """The version of this protocol."""
     state: BackendState | str
-    """How well it serves."""
+    """The state of the storage."""
     storage_backend: BackendName | str
     """Which storage serves."""
     subject: NotRequired[str]
@@ -747,128 +749,128 @@ class ConnectionEstablished(TypedDict):
 
 
 ConnectionHealth: TypeAlias = Literal["healthy", "behind", "silent", "closing"]
-"""How well a connection does."""
+"""The condition of a connection."""
 
 
 TransportKind: TypeAlias = Literal["websocket", "events"]
-"""How the client of a connection is reached."""
+"""How a client is connected."""
 
 
 class ConnectionInfo(TypedDict):
     """An open connection."""
 
     channels: list[str]
-    """What it is subscribed to."""
+    """The channels that it is subscribed to."""
     connected_s: int
     """How long it has been open, in seconds."""
     connection_id: str
-    """As said in `connection_established`."""
+    """The id that `connection_established` names."""
     health: ConnectionHealth | str
-    """How well it does."""
+    """The condition of the connection."""
     last_heard_s_ago: int
-    """When anything was last heard from it, in seconds before now; of a stream of events, for how long it
-    has taken nothing of what waits for it.
+    """Seconds since anything was received from it; for an event stream, how long it has accepted nothing
+    of what waits for it.
     """
     messages_received: int
     """Text messages that it sent."""
     subject: NotRequired[str]
-    """Who its client is, where that was shown."""
+    """The authenticated subject of its client, if there is one."""
     transport: TransportKind | str
-    """How its client is reached."""
+    """How its client is connected."""
     waiting_bytes: int
-    """Their bytes."""
+    """Bytes of the messages that wait for it."""
     waiting_messages: int
     """Messages that wait for it."""
 
 
 SubscriptionPhase: TypeAlias = Literal["catching_up", "live", "finished"]
-"""How far a subscription has come."""
+"""The progress of a subscription."""
 
 
 class SubscriptionInfo(TypedDict):
     """A subscription of a connection."""
 
     channel: str
-    """To what."""
+    """The channel."""
     epoch: NotRequired[Epoch]
-    """The life of the log that it reads; absent until it has begun."""
+    """The epoch that it reads; absent until it has started."""
     offset: NotRequired[int]
-    """The newest offset of it that was sent, or had before."""
+    """The newest offset that it was sent or had already."""
     phase: SubscriptionPhase | str
-    """How far it has come."""
+    """The progress of the subscription."""
 
 
 class ConnectionStory(TypedDict):
-    """`GET /ws/stats/{connection}`: all that is known of an open connection."""
+    """`GET /ws/stats/{connection}`: everything known about an open connection."""
 
     channels: list[str]
-    """What it is subscribed to."""
+    """The channels that it is subscribed to."""
     closing: NotRequired[str]
-    """The reason of the close code, where its close is under way."""
+    """The reason of the close code, if it is being closed."""
     connected_at: str
     """When it was opened."""
     connected_s: int
     """How long it has been open, in seconds."""
     connection_id: str
-    """As said in `connection_established`."""
+    """The id that `connection_established` names."""
     health: ConnectionHealth | str
-    """How well it does."""
+    """The condition of the connection."""
     last_heard_s_ago: int
-    """When anything was last heard from it, in seconds before now; of a stream of events, for how long it
-    has taken nothing of what waits for it.
+    """Seconds since anything was received from it; for an event stream, how long it has accepted nothing
+    of what waits for it.
     """
     messages_received: int
     """Text messages that it sent."""
     node: str
-    """Which process has it."""
+    """The node that serves it."""
     opened_on: NotRequired[str]
-    """The channel of the order that it was opened on, with which it ends."""
+    """The channel of the order that it was opened on; it ends with that order."""
     rights: NotRequired[list[str]]
-    """The rights of its client; absent where nobody is asked."""
+    """The rights of its client; absent if authentication is off."""
     source: NotRequired[str]
-    """The address that it comes from, or the network of that; absent where a proxy does not say."""
+    """The client's address, or its network; absent if a proxy does not pass it on."""
     subject: NotRequired[str]
-    """Who its client is, where that was shown."""
+    """The authenticated subject of its client, if there is one."""
     subscriptions: list[SubscriptionInfo]
-    """What it is subscribed to, and how far that has come."""
+    """Its subscriptions and their progress."""
     token_expires_at: NotRequired[str]
-    """When what its client has shown expires."""
+    """When its client's token expires."""
     transport: TransportKind | str
-    """How its client is reached."""
+    """How its client is connected."""
     waited_for: bool
-    """Channels wait for it, since it reads more slowly than they go."""
+    """Whether channels slow down for it, because it reads too slowly."""
     waiting_bytes: int
-    """Their bytes."""
+    """Bytes of the messages that wait for it."""
     waiting_messages: int
     """Messages that wait for it."""
 
 
 class DurationBucket(TypedDict):
-    """Ended connections that lasted longer than the bucket before, and at the most this."""
+    """Ended connections that lasted longer than the previous bucket's bound, and at most this long."""
 
     connections: int
-    """So many."""
+    """How many connections."""
     up_to_s: int
-    """In seconds."""
+    """The bucket's bound, in seconds."""
 
 
 class ConnectionsView(TypedDict):
     """WebSockets."""
 
     average_duration_s: float
-    """How long ended ones lasted, in seconds."""
+    """Average duration of ended WebSockets, in seconds."""
     by_zone: dict[str, int]
-    """Open ones by zone."""
+    """Open WebSockets by zone."""
     closed_by_reason: dict[str, int]
     """WebSockets that have ended, by the reason of the close code."""
     durations: list[DurationBucket]
-    """Ended ones by how long they lasted."""
+    """Ended WebSockets by duration."""
     event_streams: int
-    """Of these, streams of events."""
+    """Open event streams."""
     longest_open_s: int
-    """For how long the one that is open longest has been so, in seconds."""
+    """Age of the oldest open WebSocket, in seconds."""
     open: int
-    """Open WebSockets, and streams of events."""
+    """Open WebSockets and event streams."""
     refused_by_limit: dict[str, int]
     """Connections refused by a limit: `full` (`connections.max`), `tcp` (`connections.tcp_max`), `address`
     (`connections.per_address_max`), `rate` (`connections.connects_per_s`).
@@ -880,22 +882,22 @@ class ConnectionsView(TypedDict):
 
 
 class DeadLetter(TypedDict):
-    """An order that was tried in vain."""
+    """An order whose attempts all failed."""
 
     createdAt: str
     """When it was placed."""
     error: str
-    """What went wrong last."""
+    """The error of the last attempt."""
     failedAt: str
-    """When it was given up."""
+    """When its last attempt failed."""
     order: NotRequired[dict[str, Any]]
-    """What was ordered."""
+    """The order as it was placed."""
     orderId: OrderId
-    """Its name."""
+    """The order's id."""
     runs: int
-    """How many times a worker took it up."""
+    """How many times a worker has claimed the order."""
     submitted: bool
-    """It may have been carried out all the same."""
+    """Whether it may have been carried out after all."""
 
 
 class DeadLetterList(TypedDict):
@@ -904,20 +906,20 @@ class DeadLetterList(TypedDict):
     deadLetters: list[DeadLetter]
     """The orders that were tried in vain, the newest first."""
     degraded: NotRequired[bool]
-    """Redis is away, and these are the ones that this node knows by itself."""
+    """Redis is away, and the list has only the orders that this node knows by itself."""
     next: OrderId | None
     """Where the next page begins; null when this is the last one."""
 
 
 class DeliveryLag(TypedDict):
-    """How long entries took, in milliseconds, as well as the buckets of the histogram tell; null where
-    there were none.
+    """Delivery times in milliseconds, as exactly as the buckets of the histogram permit; null if there
+    were no entries.
     """
 
     p50: float | None
-    """Half of them took no longer."""
+    """Half of the entries took no longer."""
     p99: float | None
-    """99 of 100 took no longer."""
+    """99 of 100 entries took no longer."""
 
 
 class DroppedMessages(TypedDict):
@@ -926,7 +928,7 @@ class DroppedMessages(TypedDict):
     connection_ended: int
     """Messages that waited when a connection ended for another reason."""
     slow_consumer: int
-    """Messages that waited for a reader which was closed as too slow."""
+    """Messages that waited for a client whose connection was closed because it read too slowly."""
 
 
 EndCode: TypeAlias = Literal["finished", "forbidden"]
@@ -934,39 +936,39 @@ EndCode: TypeAlias = Literal["finished", "forbidden"]
 
 
 class PriceUpdate(TypedDict):
-    """A price. The publisher's own fields follow those of the envelope."""
+    """A price. The publisher's own fields follow those described here."""
 
     type: Literal["price_update"]
     ask: NotRequired[float | None]
-    """What sellers ask for."""
+    """The lowest price that a seller asks."""
     bid: NotRequired[float | None]
-    """What buyers offer."""
+    """The highest price that a buyer offers."""
     channel: ChannelName
     """The channel."""
     congestion: NotRequired[float | None]
-    """A part of the price."""
+    """The congestion component of the price."""
     energy: NotRequired[float | None]
-    """A part of the price."""
+    """The energy component of the price."""
     id: str
-    """Names it for good, in every epoch and on every gateway."""
+    """Identifies the entry, in every epoch and on every gateway."""
     key: str
-    """What within the zone it is of."""
+    """What in the zone the price is for, such as a trading hub."""
     late: NotRequired[bool]
-    """It comes after its time."""
+    """The entry waited at its gateway, or arrives after entries that were accepted later."""
     loss: NotRequired[float | None]
-    """A part of the price."""
+    """The loss component of the price."""
     missedBefore: NotRequired[bool]
-    """Entries of its gateway before it are gone."""
+    """Earlier entries of the same gateway were dropped and are in no log."""
     offset: int
-    """Its place in the log; counts from 1 in each epoch."""
+    """Its offset in the log, counted from 1 in each epoch."""
     price: NotRequired[float | None]
-    """The price; absent of a quote, which has `bid` and `ask`."""
+    """The price; absent in a quote, which has `bid` and `ask`."""
     quantity: NotRequired[float | None]
-    """How much."""
+    """The quantity."""
     snapshot: NotRequired[bool]
-    """It is the latest one of its key, sent because a client begins."""
+    """The entry is part of a snapshot: the latest one of its key."""
     timestamp: str
-    """Its own time, to the millisecond."""
+    """The time of the entry itself, to the millisecond."""
 
 
 class DecimalPriceUpdate(TypedDict):
@@ -974,35 +976,35 @@ class DecimalPriceUpdate(TypedDict):
 
     type: Literal["price_update"]
     ask: NotRequired[Decimal | None]
-    """What sellers ask for."""
+    """The lowest price that a seller asks."""
     bid: NotRequired[Decimal | None]
-    """What buyers offer."""
+    """The highest price that a buyer offers."""
     channel: ChannelName
     """The channel."""
     congestion: NotRequired[Decimal | None]
-    """A part of the price."""
+    """The congestion component of the price."""
     energy: NotRequired[Decimal | None]
-    """A part of the price."""
+    """The energy component of the price."""
     id: str
-    """Names it for good, in every epoch and on every gateway."""
+    """Identifies the entry, in every epoch and on every gateway."""
     key: str
-    """What within the zone it is of."""
+    """What in the zone the price is for, such as a trading hub."""
     late: NotRequired[bool]
-    """It comes after its time."""
+    """The entry waited at its gateway, or arrives after entries that were accepted later."""
     loss: NotRequired[Decimal | None]
-    """A part of the price."""
+    """The loss component of the price."""
     missedBefore: NotRequired[bool]
-    """Entries of its gateway before it are gone."""
+    """Earlier entries of the same gateway were dropped and are in no log."""
     offset: int
-    """Its place in the log; counts from 1 in each epoch."""
+    """Its offset in the log, counted from 1 in each epoch."""
     price: NotRequired[Decimal | None]
-    """The price; absent of a quote, which has `bid` and `ask`."""
+    """The price; absent in a quote, which has `bid` and `ask`."""
     quantity: NotRequired[Decimal | None]
-    """How much."""
+    """The quantity."""
     snapshot: NotRequired[bool]
-    """It is the latest one of its key, sent because a client begins."""
+    """The entry is part of a snapshot: the latest one of its key."""
     timestamp: str
-    """Its own time, to the millisecond."""
+    """The time of the entry itself, to the millisecond."""
 
 
 PRICEUPDATE_DECIMALS = ("ask", "bid", "congestion", "energy", "loss", "price", "quantity")
@@ -1015,22 +1017,22 @@ class KeyRemoved(TypedDict):
     channel: ChannelName
     """The channel."""
     id: str
-    """Names it for good, in every epoch and on every gateway."""
+    """Identifies the entry, in every epoch and on every gateway."""
     key: str
     """The key."""
     late: NotRequired[bool]
-    """It comes after its time."""
+    """The entry waited at its gateway, or arrives after entries that were accepted later."""
     missedBefore: NotRequired[bool]
-    """Entries of its gateway before it are gone."""
+    """Earlier entries of the same gateway were dropped and are in no log."""
     offset: int
-    """Its place in the log; counts from 1 in each epoch."""
+    """Its offset in the log, counted from 1 in each epoch."""
     snapshot: NotRequired[bool]
-    """It is the latest one of its key, sent because a client begins."""
+    """The entry is part of a snapshot: the latest one of its key."""
     timestamp: str
-    """Its own time, to the millisecond."""
+    """The time of the entry itself, to the millisecond."""
     version: NotRequired[str]
-    """In a registry: of two entries of a key the one with the greater version counts, as texts are
-    compared.
+    """In a registry only: of two entries of a key, the one with the greater version counts. Versions
+    compare as text.
     """
 
 
@@ -1041,155 +1043,157 @@ class ZoneRemoved(TypedDict):
     channel: ChannelName
     """The channel."""
     id: str
-    """Names it for good, in every epoch and on every gateway."""
+    """Identifies the entry, in every epoch and on every gateway."""
     late: NotRequired[bool]
-    """It comes after its time."""
+    """The entry waited at its gateway, or arrives after entries that were accepted later."""
     missedBefore: NotRequired[bool]
-    """Entries of its gateway before it are gone."""
+    """Earlier entries of the same gateway were dropped and are in no log."""
     offset: int
-    """Its place in the log; counts from 1 in each epoch."""
+    """Its offset in the log, counted from 1 in each epoch."""
     snapshot: NotRequired[bool]
-    """It is the latest one of its key, sent because a client begins."""
+    """The entry is part of a snapshot: the latest one of its key."""
     timestamp: str
-    """Its own time, to the millisecond."""
+    """The time of the entry itself, to the millisecond."""
 
 
 class RecordUpdate(TypedDict):
-    """A record of a registry, which takes the place of the one before it of its key."""
+    """A record of a registry, which replaces the previous one of its key."""
 
     type: Literal["record_update"]
     channel: ChannelName
     """The channel."""
     id: str
-    """Names it for good, in every epoch and on every gateway."""
+    """Identifies the entry, in every epoch and on every gateway."""
     key: str
-    """Its `userId` or `orderId` as a text."""
+    """The record's `userId` or `orderId`, as text."""
     late: NotRequired[bool]
-    """It comes after its time."""
+    """The entry waited at its gateway, or arrives after entries that were accepted later."""
     missedBefore: NotRequired[bool]
-    """Entries of its gateway before it are gone."""
+    """Earlier entries of the same gateway were dropped and are in no log."""
     offset: int
-    """Its place in the log; counts from 1 in each epoch."""
+    """Its offset in the log, counted from 1 in each epoch."""
     record: dict[str, Any]
     """The record, as it was written."""
     snapshot: NotRequired[bool]
-    """It is the latest one of its key, sent because a client begins."""
+    """The entry is part of a snapshot: the latest one of its key."""
     timestamp: str
-    """When it was written, by the clock of the gateway that wrote it, or a faster one that it heard of."""
+    """When it was written, by the clock of the gateway that wrote it, or by a faster clock that this
+    gateway has seen.
+    """
     version: str
-    """Of two entries of a key the one with the greater version counts, as texts are compared."""
+    """Of two entries of a key, the one with the greater version counts. Versions compare as text."""
 
 
 class OrderUpdate(TypedDict):
-    """An update of an order. What its worker told besides follows."""
+    """An update of an order. Other fields that its worker gave follow those described here."""
 
     type: Literal["routing", "building", "submitted", "confirmed"]
     attempt: NotRequired[int]
-    """Which try it is, counting from 1."""
+    """The number of the attempt, from 1."""
     channel: ChannelName
     """The channel."""
     dex: NotRequired[str]
-    """Where it was, or is to be, carried out."""
+    """The exchange that carries it out."""
     executor: NotRequired[str]
-    """Who carries it out."""
+    """The worker or executor that carries the order out."""
     id: str
-    """Names it for good, in every epoch and on every gateway."""
+    """Identifies the entry, in every epoch and on every gateway."""
     late: NotRequired[bool]
-    """It comes after its time."""
+    """The entry waited at its gateway, or arrives after entries that were accepted later."""
     maxAttempts: NotRequired[int]
-    """How many there are."""
+    """The most attempts that the order may have."""
     message: NotRequired[str]
-    """For people."""
+    """A message for people."""
     missedBefore: NotRequired[bool]
-    """Entries of its gateway before it are gone."""
+    """Earlier entries of the same gateway were dropped and are in no log."""
     offset: int
-    """Its place in the log; counts from 1 in each epoch."""
+    """Its offset in the log, counted from 1 in each epoch."""
     orderId: OrderId
     """The order whose channel it is."""
     progress: float
     """How far it is, 0 to 100."""
     run: NotRequired[int]
-    """How many times a worker took the order up."""
+    """How many times a worker has claimed the order."""
     timestamp: str
-    """Its own time, to the millisecond."""
+    """The time of the entry itself, to the millisecond."""
     txHash: NotRequired[str]
-    """The transaction."""
+    """The hash of the transaction."""
 
 
 class Failure(TypedDict):
     """Why an order failed."""
 
     code: str
-    """A word such as `no_liquidity`."""
+    """A short code such as `no_liquidity`."""
     message: str
-    """For people."""
+    """What went wrong, for people."""
 
 
 class OrderFailed(TypedDict):
-    """The end of an order that was not carried out."""
+    """The last update of an order that was not carried out."""
 
     type: Literal["failed"]
     attempt: NotRequired[int]
-    """Which try it is, counting from 1."""
+    """The number of the attempt, from 1."""
     channel: ChannelName
     """The channel."""
     dex: NotRequired[str]
-    """Where it was, or is to be, carried out."""
+    """The exchange that was to carry it out."""
     error: Failure
-    """Why."""
+    """The reason."""
     executor: NotRequired[str]
-    """Who carries it out."""
+    """The worker or executor that carried the order out."""
     id: str
-    """Names it for good, in every epoch and on every gateway."""
+    """Identifies the entry, in every epoch and on every gateway."""
     late: NotRequired[bool]
-    """It comes after its time."""
+    """The entry waited at its gateway, or arrives after entries that were accepted later."""
     maxAttempts: NotRequired[int]
-    """How many there are."""
+    """The most attempts that the order may have."""
     message: NotRequired[str]
-    """For people."""
+    """A message for people."""
     missedBefore: NotRequired[bool]
-    """Entries of its gateway before it are gone."""
+    """Earlier entries of the same gateway were dropped and are in no log."""
     offset: int
-    """Its place in the log; counts from 1 in each epoch."""
+    """Its offset in the log, counted from 1 in each epoch."""
     orderId: OrderId
     """The order whose channel it is."""
     progress: float
     """How far it is, 0 to 100."""
     run: NotRequired[int]
-    """How many times a worker took the order up."""
+    """How many times a worker has claimed the order."""
     timestamp: str
-    """Its own time, to the millisecond."""
+    """The time of the entry itself, to the millisecond."""
     txHash: NotRequired[str]
-    """The transaction."""
+    """The hash of the transaction."""
 
 
 class Ticker(TypedDict):
-    """What a ticker says: a `price`, or a `bid` and an `ask`."""
+    """The data of a ticker: a `price`, or a `bid` and an `ask`."""
 
     ask: NotRequired[Digits]
     """The best ask."""
     askSize: NotRequired[Digits]
-    """How much is asked there."""
+    """The size of the best ask."""
     bid: NotRequired[Digits]
     """The best bid."""
     bidSize: NotRequired[Digits]
-    """How much is bid there."""
+    """The size of the best bid."""
     exchange: str
     """The exchange."""
     high: NotRequired[Digits]
-    """The highest."""
+    """The highest price of the period."""
     low: NotRequired[Digits]
-    """The lowest."""
+    """The lowest price of the period."""
     open: NotRequired[Digits]
-    """The first price of the day."""
+    """The first price of the period."""
     price: NotRequired[Digits]
     """The last price."""
     quoteVolume: NotRequired[Digits]
-    """For how much."""
+    """The turnover of the period."""
     symbol: str
     """The symbol, such as `BTC-USDT`."""
     volume: NotRequired[Digits]
-    """How much was traded."""
+    """The quantity traded in the period."""
 
 
 class TickerEvent(TypedDict):
@@ -1197,38 +1201,38 @@ class TickerEvent(TypedDict):
 
     type: Literal["ticker"]
     channel: ChannelName
-    """The channel: that of the type, or the view of it that was subscribed to."""
+    """The channel: of the type, or the view that was subscribed to."""
     data: Ticker
-    """What its publisher gave."""
+    """The fields that the publisher gave."""
     id: str
-    """Names it for good, in every epoch and on every gateway."""
+    """Identifies the entry, in every epoch and on every gateway."""
     late: NotRequired[bool]
-    """It comes after its time."""
+    """The entry waited at its gateway, or arrives after entries that were accepted later."""
     missedBefore: NotRequired[bool]
-    """Entries of its gateway before it are gone."""
+    """Earlier entries of the same gateway were dropped and are in no log."""
     offset: int
-    """Its place in the log; counts from 1 in each epoch. Of a view those of others are left out."""
+    """Its offset in the log, counted from 1 in each epoch. Offsets that a view does not show are left out."""
     snapshot: NotRequired[bool]
-    """It is the latest one of its key, sent because a client begins."""
+    """The entry is part of a snapshot: the latest one of its key."""
     timestamp: str
-    """Its own time, to the millisecond."""
+    """The time of the entry itself, to the millisecond."""
 
 
 class Trade(TypedDict):
-    """What a trade says."""
+    """The data of a trade."""
 
     exchange: str
     """The exchange."""
     price: Digits
     """The price."""
     side: NotRequired[str]
-    """`buy` or `sell`: the taker's."""
+    """The side of the taker: `buy` or `sell`."""
     size: Digits
-    """How much."""
+    """The quantity."""
     symbol: str
     """The symbol, such as `BTC-USDT`."""
     tradeId: NotRequired[Digits]
-    """What the exchange calls it."""
+    """The exchange's id of the trade."""
 
 
 class TradeEvent(TypedDict):
@@ -1236,25 +1240,25 @@ class TradeEvent(TypedDict):
 
     type: Literal["trade"]
     channel: ChannelName
-    """The channel: that of the type, or the view of it that was subscribed to."""
+    """The channel: of the type, or the view that was subscribed to."""
     data: Trade
-    """What its publisher gave."""
+    """The fields that the publisher gave."""
     id: str
-    """Names it for good, in every epoch and on every gateway."""
+    """Identifies the entry, in every epoch and on every gateway."""
     late: NotRequired[bool]
-    """It comes after its time."""
+    """The entry waited at its gateway, or arrives after entries that were accepted later."""
     missedBefore: NotRequired[bool]
-    """Entries of its gateway before it are gone."""
+    """Earlier entries of the same gateway were dropped and are in no log."""
     offset: int
-    """Its place in the log; counts from 1 in each epoch. Of a view those of others are left out."""
+    """Its offset in the log, counted from 1 in each epoch. Offsets that a view does not show are left out."""
     snapshot: NotRequired[bool]
-    """It is the latest one of its key, sent because a client begins."""
+    """The entry is part of a snapshot: the latest one of its key."""
     timestamp: str
-    """Its own time, to the millisecond."""
+    """The time of the entry itself, to the millisecond."""
 
 
 class Orderbook(TypedDict):
-    """A whole book, or what has changed in it: a size of 0 takes a level away."""
+    """The data of a whole order book, or of changes to it: a level of size 0 is removed."""
 
     asks: list[list[Digits]]
     """Price and size of each level."""
@@ -1265,7 +1269,7 @@ class Orderbook(TypedDict):
     kind: str
     """`snapshot` or `delta`."""
     previousSequence: NotRequired[int]
-    """Of a delta, the `sequence` that it follows on."""
+    """In a delta: the `sequence` that it builds on."""
     sequence: int
     """Counts the changes of the book."""
     symbol: str
@@ -1273,101 +1277,101 @@ class Orderbook(TypedDict):
 
 
 class OrderbookEvent(TypedDict):
-    """A book, or what has changed in one."""
+    """An order book, or its changes."""
 
     type: Literal["orderbook"]
     channel: ChannelName
-    """The channel: that of the type, or the view of it that was subscribed to."""
+    """The channel: of the type, or the view that was subscribed to."""
     data: Orderbook
-    """What its publisher gave."""
+    """The fields that the publisher gave."""
     id: str
-    """Names it for good, in every epoch and on every gateway."""
+    """Identifies the entry, in every epoch and on every gateway."""
     late: NotRequired[bool]
-    """It comes after its time."""
+    """The entry waited at its gateway, or arrives after entries that were accepted later."""
     missedBefore: NotRequired[bool]
-    """Entries of its gateway before it are gone."""
+    """Earlier entries of the same gateway were dropped and are in no log."""
     offset: int
-    """Its place in the log; counts from 1 in each epoch. Of a view those of others are left out."""
+    """Its offset in the log, counted from 1 in each epoch. Offsets that a view does not show are left out."""
     snapshot: NotRequired[bool]
-    """It is the latest one of its key, sent because a client begins."""
+    """The entry is part of a snapshot: the latest one of its key."""
     timestamp: str
-    """Its own time, to the millisecond."""
+    """The time of the entry itself, to the millisecond."""
 
 
 class Exchange(TypedDict):
-    """How an exchange is reached."""
+    """The data of a change in the connection to an exchange."""
 
     attempt: NotRequired[int]
-    """Of `exchange:reconnecting`, which try it is."""
+    """Only in `exchange:reconnecting`: the number of the attempt."""
     code: NotRequired[str]
-    """Of `exchange:error`, what sort of error."""
+    """Only in `exchange:error`: the kind of error."""
     delayMs: NotRequired[int]
-    """Of `exchange:reconnecting`, in how many milliseconds."""
+    """Only in `exchange:reconnecting`: the delay before the attempt, in milliseconds."""
     exchange: str
     """The exchange."""
     reason: NotRequired[str]
-    """Why, for people."""
+    """The reason, for people."""
 
 
 class ExchangeEvent(TypedDict):
-    """How an exchange is reached."""
+    """A change in the connection to an exchange."""
 
     type: Literal["exchange:connected", "exchange:disconnected", "exchange:reconnecting", "exchange:error"]
     channel: ChannelName
-    """The channel: that of the type, or the view of it that was subscribed to."""
+    """The channel: of the type, or the view that was subscribed to."""
     data: Exchange
-    """What its publisher gave."""
+    """The fields that the publisher gave."""
     id: str
-    """Names it for good, in every epoch and on every gateway."""
+    """Identifies the entry, in every epoch and on every gateway."""
     late: NotRequired[bool]
-    """It comes after its time."""
+    """The entry waited at its gateway, or arrives after entries that were accepted later."""
     missedBefore: NotRequired[bool]
-    """Entries of its gateway before it are gone."""
+    """Earlier entries of the same gateway were dropped and are in no log."""
     offset: int
-    """Its place in the log; counts from 1 in each epoch. Of a view those of others are left out."""
+    """Its offset in the log, counted from 1 in each epoch. Offsets that a view does not show are left out."""
     snapshot: NotRequired[bool]
-    """It is the latest one of its key, sent because a client begins."""
+    """The entry is part of a snapshot: the latest one of its key."""
     timestamp: str
-    """Its own time, to the millisecond."""
+    """The time of the entry itself, to the millisecond."""
 
 
 class Skipped(TypedDict):
-    """What is known of an entry that the gateway cannot show."""
+    """What is known about an entry that the gateway cannot show."""
 
     type: Literal["skipped"]
     channel: ChannelName
     """The channel."""
     id: NotRequired[str]
-    """Absent where it could not be read."""
+    """Absent if it could not be read."""
     kind: NotRequired[str]
-    """Its own type, where that is known."""
+    """The entry's own type, if that is known."""
     late: NotRequired[bool]
-    """It comes after its time."""
+    """The entry waited at its gateway, or arrives after entries that were accepted later."""
     missedBefore: NotRequired[bool]
-    """Entries of its gateway before it are gone."""
+    """Earlier entries of the same gateway were dropped and are in no log."""
     offset: int
-    """Its place in the log."""
+    """Its offset in the log."""
     orderId: NotRequired[OrderId]
     """The order whose channel it is."""
     reason: str
     """`unknown_kind` or `unreadable`."""
     terminal: NotRequired[bool]
-    """Nothing follows it."""
+    """Whether this is the last entry of its channel."""
     timestamp: NotRequired[str]
-    """Absent where it could not be read."""
+    """Absent if it could not be read."""
 
 
 class MissedEvents(TypedDict):
-    """What is missing; without fields, programs that do not number their events may have published some."""
+    """What is missing. Without fields: programs that do not number their events may have published some."""
 
     count: NotRequired[int]
-    """How many they are."""
+    """How many events are missing."""
     source: NotRequired[str]
-    """The gateway whose events they are."""
+    """The gateway that published the missing events."""
 
 
 class Missed(TypedDict):
-    """Events of other processes that did not come, in the channel of a live type."""
+    """Reports, in the channel of a live type, that events of other processes did not arrive."""
 
     type: Literal["missed"]
     channel: ChannelName
@@ -1375,11 +1379,11 @@ class Missed(TypedDict):
     data: MissedEvents
     """What is missing."""
     id: str
-    """Names it for good."""
+    """Identifies the entry."""
     offset: int
-    """Its place in the log; counts from 1 in each epoch."""
+    """Its offset in the log, counted from 1 in each epoch."""
     timestamp: str
-    """When that was noticed."""
+    """When the gateway noticed."""
 
 
 Entry: TypeAlias = (
@@ -1397,24 +1401,26 @@ Entry: TypeAlias = (
     | Skipped
     | Missed
 )
-"""An entry of a channel. Others may be added: receivers count the offset of those that they do not know."""
+"""An entry of a channel. Types may be added: receivers still count the offsets of those that they do not
+know.
+"""
 
 
 class Entries(TypedDict):
-    """`GET /api/zones/{zone}/latest` and `/history`: entries as their messages, with what they belong to."""
+    """`GET /api/zones/{zone}/latest` and `/history`: entries in the form of messages."""
 
     channel: ChannelName
     """The channel."""
     entries: list[Entry]
-    """In their order."""
+    """The entries in order."""
     epoch: NotRequired[Epoch]
-    """The life of the log that the offsets belong to; of `/history`."""
+    """The epoch of the offsets; only in `/history`."""
     first_offset: NotRequired[int]
-    """The oldest offset that the log keeps; of `/history`."""
+    """The oldest offset in the log; only in `/history`."""
     last_offset: NotRequired[int]
-    """The newest one; of `/history`."""
+    """The newest offset in the log; only in `/history`."""
     next: NotRequired[str]
-    """Where the next page begins, if there may be one; of `/latest`."""
+    """Where the next page begins, if there may be one; only in `/latest`."""
 
 
 ErrorCode: TypeAlias = Literal[
@@ -1441,37 +1447,37 @@ ErrorCode: TypeAlias = Literal[
 
 
 class ErrorMessage(TypedDict):
-    """Something that the client asked for was not done. The connection goes on."""
+    """Something that the client asked for was not done. The connection stays open."""
 
     type: Literal["error"]
     accepted: NotRequired[int]
-    """Of a `publish`, how many of its entries, from the front, are in the log."""
+    """For `publish`: how many entries, from the first one on, are in the log."""
     channel: NotRequired[str]
-    """The channel concerned; where that is none, as the client wrote it."""
+    """The affected channel; if its name is invalid, as the client wrote it."""
     code: ErrorCode | str
-    """Stable name of the error."""
+    """The stable code of the error."""
     id: NotRequired[RequestId]
-    """The `id` of the request, when it had one."""
+    """The `id` of the request, if it had one."""
     message: str
     """What was wrong and what would be right, for people."""
     retry_after_ms: NotRequired[int]
-    """When the same request may succeed, in milliseconds from now, where that can be told."""
+    """After how many milliseconds the same request may succeed, if known."""
     temporary: bool
-    """Whether the request stands, and its final answer is yet to come."""
+    """Whether the request stays in effect and its final answer is still to come."""
     timestamp: str
     """When it was sent."""
 
 
 class ExchangeView(TypedDict):
-    """How an exchange is reached, and what came of it."""
+    """The connection to an exchange, and what it brought."""
 
     events: dict[str, int]
-    """Events of it that this node accepted, or heard of others, since its start, by type."""
+    """Events of the exchange since this node's start, accepted here or received from others, by type."""
     since: NotRequired[str]
     """The time of that event."""
     state: NotRequired[str]
-    """What the newest event says of how it is reached: `connected`, `disconnected` or `reconnecting`;
-    absent where none is known.
+    """What the newest event says about the connection: `connected`, `disconnected` or `reconnecting`;
+    absent if there is none.
     """
 
 
@@ -1481,7 +1487,7 @@ class ExtendRequest(TypedDict):
     leaseMs: NotRequired[int]
     """How long the lease lasts from now on. Default `orders.lease_s`."""
     token: int
-    """From the claim."""
+    """The token of the claim."""
 
 
 class FailRequest(TypedDict):
@@ -1490,143 +1496,141 @@ class FailRequest(TypedDict):
     error: Failure
     """What went wrong."""
     retry: NotRequired[bool]
-    """Another try may succeed."""
+    """Whether another attempt may succeed."""
     token: int
-    """From the claim."""
+    """The token of the claim."""
 
 
 class FeedView(TypedDict):
     """A feed of an exchange."""
 
     connected: int
-    """1 while this process has the feed and is connected, else 0."""
+    """1 while this process runs the feed and is connected, otherwise 0."""
     events: int
     """Events and prices of exchanges that were published."""
     frames: int
-    """Frames that came from exchanges."""
+    """Frames received from exchanges."""
     gaps: int
-    """Times that changes of a book were missing, and a fresh snapshot was asked for."""
+    """Times that changes of a book were missing, and a new snapshot was requested."""
     kind: str
-    """What it speaks."""
+    """The adapter that the feed uses."""
     lease_failures: int
-    """Times that a lease could not be renewed at once."""
+    """Times that a lease could not be renewed at the first try."""
     leases_lost: int
     """Times that a lease was lost, and the feed stopped here."""
     malformed: int
-    """Frames, rows and events of exchanges that were not of the documented shape, and were left out."""
+    """Frames, rows and events of exchanges that did not have the documented form and were ignored."""
     reason: str
-    """Why it is in that state, or what is wrong with its lease; empty where all is well."""
+    """Why it is in that state, or what is wrong with its lease; empty if all is well."""
     reconnects: int
-    """Times that a connection to an exchange was lost, or did not come about."""
+    """Times that a connection to an exchange was lost or could not be made."""
     refused: int
     """Subscriptions and requests that an exchange refused or did not answer."""
     requests: int
     """Requests to exchanges that ended, with an answer or without."""
     state: str
-    """`standby` (another process has it, or nobody may), `connecting`, `connected` or `waiting`."""
+    """`standby` (another process has the lease, or none can get it), `connecting`, `connected` or
+    `waiting`.
+    """
     trades_missed: int
-    """Trades that were missed, and that the exchange does not give again."""
+    """Trades that were missed, and that the exchange does not repeat."""
     unpublished: int
-    """Events and prices that the channels did not take."""
+    """Events and prices that their channels did not accept."""
 
 
 class FieldFault(TypedDict):
     """A field that is wrong."""
 
     field: str
-    """Its name."""
+    """The name of the field."""
     message: str
     """What was wrong and what would be right."""
 
 
 NodeState: TypeAlias = Literal["serving", "degraded", "draining"]
-"""How a node does."""
+"""The state of a node."""
 
 
 class ZoneConnections(TypedDict):
     """How many connections of a node are subscribed to a zone."""
 
     connections: int
-    """So many."""
+    """How many."""
     zone: str
-    """Its name."""
+    """The zone's name."""
 
 
 class FleetNode(TypedDict):
-    """What a node tells of itself, each second."""
+    """What a node publishes about itself, once a second."""
 
     connections: int
-    """Open WebSockets, and streams of events."""
+    """Open WebSockets and event streams."""
     executor: str
-    """The kind of executor that carries out orders which are placed there."""
+    """The kind of executor that carries out orders placed there."""
     here: bool
-    """It is the one that answers."""
+    """Whether it is the node that answers."""
     lag_ms: DeliveryLag
-    """How long entries took from the log to the kernel (`delivery_seconds`), of those in the last ten
-    seconds.
-    """
+    """Delivery time, from the log to the kernel (`delivery_seconds`), of entries of the last ten seconds."""
     node: str
-    """Its name, as in its `/ws/stats`; another one after each start."""
+    """Its id, as in its `/ws/stats`; new at each start."""
     started_at: str
     """When it started, by its own clock."""
     state: NodeState | str
-    """How it does."""
+    """Its state."""
     told_at: str
-    """When it told this, by its own clock."""
+    """When it published this, by its own clock."""
     version: str
-    """Of its program."""
+    """The version of its program."""
     zones: list[ZoneConnections]
-    """Subscribers by zone: the 64 zones with most of them."""
+    """Subscribers by zone: the 64 zones with the most."""
     zones_left_out: int
-    """Zones with subscribers besides these."""
+    """How many more zones have subscribers."""
 
 
 class FleetTotals(TypedDict):
-    """What the listed nodes have together."""
+    """Totals of the listed nodes."""
 
     connections: int
-    """Open WebSockets, and streams of events."""
+    """Open WebSockets and event streams."""
     nodes: int
-    """How many there are."""
+    """How many nodes."""
 
 
 NodesKnown: TypeAlias = Literal["all", "this_one"]
-"""Of which nodes it is known how they do."""
+"""Which nodes an answer covers."""
 
 
 class FleetView(TypedDict):
     """`GET /ws/stats?scope=fleet`: the nodes that share the storage."""
 
     nodes: list[FleetNode]
-    """Those that are there, the one that runs longest first; 1,024 at the most, the one that answers among
-    them.
-    """
+    """The nodes, longest running first; at most 1,024, always including the one that answers."""
     nodes_known: NodesKnown | str
-    """Of which nodes it is known how they do."""
+    """Which nodes this answer covers."""
     note: NotRequired[str]
-    """What is to be said of the list, for people; absent where that is nothing."""
+    """A note on the list, for people; absent if there is none."""
     scope: str
     """`fleet`."""
     totals: FleetTotals
-    """Of those that are listed."""
+    """Totals of the listed nodes."""
 
 
 class TlsHealth(TypedDict):
-    """How a gateway's certificate does."""
+    """The state of the gateway's certificate."""
 
     expires_at: str
-    """When it ceases to be valid."""
+    """When the certificate expires."""
     files: str
-    """`fresh`, or `stale` where the files hold something that cannot be used, and what they held before
-    goes on; the log says why.
+    """`fresh`, or `stale` if the files now hold something unusable, so that their previous contents stay
+    in effect; the log says why.
     """
 
 
 class WebSocketView(TypedDict):
-    """What WebSockets did since the start."""
+    """Counters of WebSockets since the start."""
 
     error_rate_percent: float
-    """As a part of those received."""
+    """That number, in percent of the messages received."""
     errors: int
     """Messages that were answered with an error."""
     messages_received: int
@@ -1634,71 +1638,71 @@ class WebSocketView(TypedDict):
     messages_sent: int
     """Messages to clients."""
     open: int
-    """Open now."""
+    """WebSockets open now."""
     total: int
-    """Opened."""
+    """WebSockets opened."""
 
 
 class HealthView(TypedDict):
     """`GET /health`, `/ws/health` and `/health/ready`."""
 
     authentication: NotRequired[AuthenticationView]
-    """How the gateway's knowledge of tokens does, where it asks who one is."""
+    """The state of what the gateway needs to verify tokens; absent if authentication is off."""
     channels_set_aside: NotRequired[list[ChannelSetAside]]
-    """Channels that cannot be put in order while Redis serves all others, and why: some of them."""
+    """Some of the channels for which reconciling fails while Redis serves all others, and why."""
     connections: int
     """WebSockets that are open."""
     degraded: bool
-    """Redis is configured or required, and does not serve as it should."""
+    """Whether Redis is configured or required and does not serve as it should."""
     executor: str
-    """The kind of executor that carries out what is placed here."""
+    """The kind of executor that carries out orders placed here."""
     live: bool
-    """The process works."""
+    """Whether the process works."""
     node: str
-    """Which process it is; another one after each start."""
+    """The id of the process, new at each start."""
     other_executors: NotRequired[list[str]]
-    """The kinds that other nodes with the same storage have: orders that are placed there are not carried
-    out by workers of this kind. Absent where there are none.
+    """The kinds that other nodes on the same storage have: their workers do not carry out orders placed
+    here. Absent if there are none.
     """
     primaries: int
-    """Servers that share the channels among them."""
+    """How many servers share the channels."""
     primaries_away: int
-    """Those of them that do not serve."""
+    """How many of them are away."""
     ready: bool
-    """It may be sent traffic; degraded is ready."""
+    """Whether it may be sent traffic; a degraded gateway is ready."""
     reason: str
-    """Why, for people; may name what the server said."""
+    """The reason, for people; may quote the server."""
     reason_code: str
-    """Why, as a word."""
+    """The reason, as a stable code."""
     scope: Scope | str
-    """Which channels it is about."""
+    """Which channels are affected."""
     since: str
-    """Since when."""
+    """When this state began."""
     spool: NotRequired[str]
-    """How the journal's copy on disk does, where there is one."""
+    """The state of the journal's write-ahead log on disk, if there is one."""
     spool_reason: NotRequired[str]
-    """What is wrong with it."""
+    """What is wrong with that log."""
     state: BackendState | str
-    """How well."""
+    """The state of the storage."""
     status: str
     """`healthy`, `degraded`, `recovering` or `stopping`."""
     storage_backend: BackendName | str
     """Which storage serves."""
     timestamp: str
-    """When this was said."""
+    """When this answer was made."""
     tls: NotRequired[TlsHealth]
-    """How the gateway's own certificate does, where it speaks TLS."""
+    """The state of the gateway's own certificate; absent if it does not speak TLS."""
     uptime_s: int
     """Seconds since its start."""
     version: str
-    """Of the program."""
+    """The version of the program."""
     websocket: WebSocketView
-    """What WebSockets did since the start."""
+    """Counters of WebSockets since the start."""
 
 
 class Heartbeat(TypedDict):
-    """Sent at the announced interval, so that a browser, which hides protocol pings, can tell a quiet
-    connection from a dead one.
+    """Sent at the announced interval. Browsers hide protocol pings from pages; this lets a page tell a
+    quiet connection from a dead one.
     """
 
     type: Literal["heartbeat"]
@@ -1707,159 +1711,159 @@ class Heartbeat(TypedDict):
 
 
 class TlsView(TypedDict):
-    """Handshakes of TLS since the start, and the certificate."""
+    """TLS handshakes since the start, and the certificate."""
 
     certificate_left_s: int
-    """How long the certificate is still valid, in seconds; below 0 once it has expired."""
+    """Seconds until the certificate expires; negative once it has expired."""
     certificates_by_result: dict[str, int]
-    """Handshakes in which a client showed a certificate that holds, where clients are asked who they are,
-    by `result`: `listed` in `auth.certificates`, or `unlisted`, which gives no right.
+    """Handshakes in which a client showed a valid certificate, if client certificates are requested, by
+    `result`: `listed` in `auth.certificates`, or `unlisted`, which gives no rights.
     """
     failed_by_reason: dict[str, int]
-    """Those that came to nothing, by reason: `plain` is plain HTTP, which is told so, `alert` a client
-    that refuses, mostly since it does not trust the certificate, `no_certificate` and `certificate` one
-    that shows none although it must, or one that does not hold.
+    """Failed TLS handshakes, by reason: `plain` is plain HTTP, which is answered with an explanation;
+    `alert` is a client that refuses, mostly because it does not trust the certificate; `no_certificate`
+    and `certificate` are clients that show no certificate although they must, or an invalid one.
     """
     handshakes: int
-    """Handshakes of TLS that clients and gateway completed."""
+    """Completed TLS handshakes."""
     reloads_by_result: dict[str, int]
-    """How often certificate and key were read anew, by `result`: `good`, or `failed`, where those of
-    before go on.
+    """Times that the certificate and key were reloaded, by `result`: `good`, or `failed`, after which the
+    previous ones stay in effect.
     """
     resumed: int
-    """Of these, those that went on with a session of before."""
+    """Those that resumed an earlier session."""
 
 
 class HttpView(TypedDict):
-    """Requests, and the TCP connections that bring them."""
+    """HTTP requests, and TCP connections."""
 
     accept_failures: int
-    """Failed accepts, such as no open files left."""
+    """Failed accepts, for example because no file descriptors were left."""
     accepted: int
     """TCP connections accepted."""
     answer_bytes: int
-    """What lists, `/latest`, `/history`, orders with their updates, and all compressed answers hold that
-    their clients have not taken yet, in bytes (`http.answers_bytes_max`).
+    """Memory for lists, `/latest`, `/history`, orders with their updates, and all compressed answers that
+    clients have not read yet, in bytes (`http.answers_bytes_max`).
     """
     bad_requests: int
-    """Connections that ended without a whole request."""
+    """Connections that ended without a complete request."""
     body_bytes: int
-    """What the bodies of requests hold that are being read, of all requests together, in bytes
+    """Memory for request bodies that are being read, all requests together, in bytes
     (`http.bodies_bytes_max`).
     """
     event_requests: int
     """Requests that post events."""
     event_requests_refused: int
-    """Those with a fault."""
+    """Requests that post events and had a fault."""
     events_accepted: int
     """Events accepted over HTTP."""
     key_places_stale: int
-    """Places of keys (files, addresses) that at the moment give nothing that can be used; what they gave
-    before goes on. Health says `"keys":"stale"` then, and the log which and why.
+    """Sources of keys (files, addresses) that currently yield nothing usable; their previous contents stay
+    in effect. Health reports `"keys":"stale"`, and the log says which source and why.
     """
     open: int
-    """Open TCP connections, WebSockets among them."""
+    """Open TCP connections, including WebSockets."""
     panics: int
-    """Panics (bugs) that ended one request; everything else goes on."""
+    """Panics (bugs) that ended one request; everything else continued."""
     price_requests: int
     """Requests that post prices."""
     price_requests_refused: int
-    """Those with a fault."""
+    """Requests that post prices and had a fault."""
     prices_accepted: int
     """Prices accepted over HTTP."""
     proxy_closed: int
-    """The same, since the proxy closed it before."""
+    """Connections of trusted proxies that the proxy closed before the header was complete."""
     proxy_garbage: int
-    """Connections of trusted proxies that were closed since they did not begin with a header of the PROXY
-    protocol (`http.proxy_protocol`), but with something else.
+    """Connections of trusted proxies that were closed because they did not begin with a valid PROXY
+    protocol header (`http.proxy_protocol`).
     """
     proxy_timeout: int
-    """The same, since the header was not whole in time."""
+    """Connections of trusted proxies that were closed because the header was incomplete when time ran out."""
     refused: int
-    """Of these, those that a limit refused."""
+    """Accepted connections that a limit refused."""
     refused_unanswered: int
-    """Of the refused ones, those closed without a word, since more came than `http.refusals_per_s` are
-    told why.
+    """Refused connections that were closed without an answer, because more came than the
+    `http.refusals_per_s` that are told why.
     """
     requests_refused_by_reason: dict[str, int]
-    """Requests answered with a problem, by its code, such as `unknown_host` and `origin_not_allowed`, or
-    `busy`: one of the bounds of bytes leaves no room for what they brought.
+    """Requests answered with a problem, by its code, such as `unknown_host`, `origin_not_allowed`, or
+    `busy`: the request or its answer would exceed one of the bounds on bytes.
     """
     revocations: int
-    """Revocations that are remembered."""
+    """Revocations in effect."""
     tls: NotRequired[TlsView]
-    """TLS of the gateway's own; absent where it speaks none."""
+    """The gateway's own TLS; absent if it has none."""
     tokens_accepted: int
-    """Tokens and API keys that held."""
+    """Valid tokens and API keys."""
     tokens_refused_by_reason: dict[str, int]
-    """Tokens, API keys and clients' certificates that did not hold, by reason."""
+    """Invalid tokens, API keys and client certificates, by reason."""
 
 
 class OutsideInvalid(TypedDict):
-    """Outside updates that cannot be told."""
+    """Outside updates that are invalid."""
 
     no_stage: int
-    """They name no stage of an order."""
+    """Outside updates that name no stage of an order."""
     not_an_object: int
-    """They are no object."""
+    """Outside updates that are not objects."""
     not_json: int
-    """Outside updates that are no JSON."""
+    """Outside updates that are not JSON."""
     too_large: int
-    """They are too large."""
+    """Outside updates that are too large."""
 
 
 class OutsideRefused(TypedDict):
-    """Outside updates that the log did not take."""
+    """Outside updates that the log refused."""
 
     closed: int
     """Outside updates that came after the last one of their order."""
     has_job: int
-    """The order is carried out by the gateway's workers."""
+    """Outside updates refused because the gateway's workers carry the order out."""
     stale_fence: int
-    """Somebody held a lease."""
+    """Outside updates refused because a worker held the lease of the order."""
 
 
 class InteropCounts(TypedDict):
-    """What the exchange with workers outside did since the start."""
+    """The exchange with outside workers, since the start."""
 
     accepted: int
     """Outside updates that this node put into the log."""
     duplicates: int
-    """Outside updates that the log had already: other nodes watch the same order."""
+    """Outside updates that the log already had, because other nodes follow the same order."""
     followed: int
     """Orders whose outside updates are followed."""
     gaps: int
     """Times that outside updates may have been missed."""
     invalid: OutsideInvalid
-    """Outside updates that cannot be told, by reason."""
+    """Outside updates that are invalid, by reason."""
     lost: int
-    """Outside updates heard and let go, for want of memory or a log that takes them. The next one of the
-    order is marked.
+    """Outside updates dropped after they were received, for lack of memory or because the log did not
+    accept them. The next one of the order is marked.
     """
     mirror_failures: int
-    """Own updates, or orders with some, that could not be written for them and were given up."""
+    """Updates, or orders with some, that could not be written for outside consumers and were given up."""
     mirrored: int
     """Own updates written for outside consumers."""
     refused: OutsideRefused
-    """Outside updates that the log did not take, by reason."""
+    """Outside updates that the log refused, by reason."""
     retries: int
     """Storage calls for outside workers that failed and were repeated."""
     unreadable: int
-    """Times that the list of an order was something else than a list."""
+    """Times that the Redis key of an order's updates did not hold a list."""
 
 
 class JobOutcomeReleased(TypedDict):
-    """Another worker may have it at once."""
+    """The job is offered to workers again at once."""
 
     outcome: Literal["released"]
 
 
 class JobOutcomeRetry(TypedDict):
-    """It is offered again after a while."""
+    """The job is offered again after a delay."""
 
     outcome: Literal["retry"]
     retryInMs: int
-    """After so many milliseconds."""
+    """The delay in milliseconds."""
 
 
 class JobOutcomeFailed(TypedDict):
@@ -1869,50 +1873,50 @@ class JobOutcomeFailed(TypedDict):
 
 
 JobOutcome: TypeAlias = JobOutcomeReleased | JobOutcomeRetry | JobOutcomeFailed
-"""What became of a job that its worker did not carry out."""
+"""What happened to a job that its worker did not complete."""
 
 
 class JobsView(TypedDict):
     """Jobs by state."""
 
     claimed: int
-    """A worker has them."""
+    """Jobs that a worker has."""
     dead: int
     """Dead letters."""
     delayed: int
-    """They are tried again after a while."""
+    """Jobs that wait for their next attempt."""
     done: int
-    """Their orders have ended."""
+    """Jobs whose orders have ended."""
     waiting: int
-    """They wait for a worker."""
+    """Jobs that wait for a worker."""
 
 
 Lane: TypeAlias = Literal["latest", "every"]
-"""How a reader that falls behind is treated."""
+"""What happens to a client that reads too slowly."""
 
 
 class LeaseHeld(TypedDict):
-    """The job is the worker's still."""
+    """The worker still holds the lease of the job."""
 
     held: bool
     """Always true."""
 
 
 class LimitsView(TypedDict):
-    """What limits of principals, of tenants and of readers that are behind have refused."""
+    """What the limits of principals and tenants, and of connections that lag, refused."""
 
     behind: int
-    """Connections that have been behind for a second or more, where that is limited."""
+    """Connections that have lagged for a second or more, if their number is limited."""
     dry_run: dict[str, int]
-    """What would have been, but for `limits.dry_run`."""
+    """What would have been refused without `limits.dry_run`."""
     principals: int
-    """Principals whose use of limits is remembered; past 65,536 others share one allowance."""
+    """Principals whose use is tracked; beyond 65,536, further ones share one allowance."""
     refused: dict[str, int]
-    """What was refused, closed or held back, by the setting that did: `principal.orders_per_s` for
-    `limits.principal.orders_per_s`, and so on. Absent where nothing is limited.
+    """Requests refused, connections closed and deliveries held back, by setting: `principal.orders_per_s`
+    for `limits.principal.orders_per_s`, and so on. Absent if nothing is limited.
     """
     tenants: int
-    """The same of tenants."""
+    """Tenants whose use is tracked; beyond 65,536, further ones share one allowance."""
 
 
 class Live(TypedDict):
@@ -1923,52 +1927,52 @@ class Live(TypedDict):
 
 
 class MemoryUsage(TypedDict):
-    """How full this process' own logs are."""
+    """The memory that this process' own logs take."""
 
     bytes: int
-    """What the entries in this process cost, the latest ones of keys included, in bytes."""
+    """Bytes of the entries in this process, including the latest entry of each key."""
     bytes_max: int
-    """The bound of that."""
+    """The bound on these bytes."""
     disk: str
-    """What memory keeps on disk (`storage.memory.data_dir`): `off`, `working`, `failed`, `stalled` or
-    `closed`.
+    """The state of the memory storage's files (`storage.memory.data_dir`): `off`, `working`, `failed`,
+    `stalled` or `closed`.
     """
     disk_bytes: int
-    """The length of its files; room inside is used again."""
+    """The size of the files; free space inside is reused."""
     disk_commits: int
-    """Transactions that it wrote for somebody who waited: with `fsync = "always"` as many fsyncs."""
+    """Transactions written for callers that waited: with `fsync = "always"`, as many fsyncs."""
     disk_reason: NotRequired[str]
-    """What is wrong with it; absent while nothing is."""
+    """What is wrong with them; absent if nothing is."""
     disk_refused: int
-    """What was refused because the disk did not take it, or not in time; each try counted."""
+    """Requests refused because the disk did not take the data, or not in time; each try counts."""
     disk_set_aside: int
-    """Its files that could not be read and were put aside, since the start of the process."""
+    """Files that could not be read and were set aside, since the start of the process."""
     evicted_entries: int
-    """Entries of logs that went because the bound was passed; readers who ask for them are told of the
+    """Entries of logs that were evicted because of the bound; readers who ask for them are told of the
     gap.
     """
     evicted_latest: int
-    """Latest entries of keys that did."""
+    """Latest entries of keys that were evicted because of the bound."""
     latest_bytes: int
-    """Of these bytes, what the latest entries of keys cost."""
+    """The part of these bytes that latest entries take."""
 
 
 class MessagesView(TypedDict):
-    """What crossed WebSockets."""
+    """Messages over WebSockets."""
 
     bytes_received: int
     """Bytes from clients."""
     conflated: int
-    """Waiting messages that a newer one replaced."""
+    """Waiting messages that were replaced by a newer one."""
     delivery_duration: Timing
-    """From when the log had taken entries of this node, or they were heard from another one, until a shard
-    had handed them to the kernel for all its subscribers; one observation for each batch of a channel
-    and each shard. What waits for a reader that is behind is not in it.
+    """Time from when the log had accepted entries of this node, or they were received from another one,
+    until a shard had handed them to the kernel for all its subscribers; one observation for each batch
+    of a channel and each shard. Time in the outbox of a slow reader does not count.
     """
     dropped_by_reason: DroppedMessages
     """Waiting messages that were never sent, by reason."""
     error_rate_percent: float
-    """In percent of those received."""
+    """Messages answered with `error`, in percent of those received."""
     errors: int
     """Messages answered with `error`."""
     errors_by_code: dict[str, int]
@@ -1976,103 +1980,103 @@ class MessagesView(TypedDict):
     gaps_told: int
     """Times that a client was told of missing entries."""
     mailbox_wait: Timing
-    """How long entries waited in a shard's mailbox; one observation for each batch of a channel and each
-    shard. Those in the first bucket were taken as good as at once.
+    """Time that entries waited in a shard's mailbox; one observation for each batch of a channel and each
+    shard. The first bucket means practically no wait.
     """
     paced: int
-    """Times that a channel waited for readers far behind."""
+    """Times that a channel waited for readers that lagged far behind."""
     panics: int
-    """Panics (bugs) that ended one connection; everything else goes on."""
+    """Panics (bugs) that ended one connection; everything else continued."""
     published: int
     """Entries that clients published over their WebSockets."""
     received: int
     """Text messages from clients."""
     replay_bytes: int
-    """Bytes of these pages that wait for clients, or are kept for 2 s for others; past
+    """Bytes of these pages that wait for clients, or are cached for 2 s for others; beyond
     `channels.replay_bytes_max` pages are small.
     """
     replay_duration: Timing
-    """From when a client began to be brought up to date until it was."""
+    """Time from when a client began to catch up until it had."""
     replay_reads: int
-    """Pages of logs, and of latest entries for snapshots, read for clients: what many want at about the
-    same time is read once.
+    """Pages of logs, and of latest entries for snapshots, read for clients. A page that several clients
+    need at about the same time is read once.
     """
     replay_reads_shared: int
-    """Times that a reader was given a page that was read for another one."""
+    """Times that a reader got a page that was read for another one."""
     replayed: int
     """Entries sent from the log."""
     replays: int
-    """Pages of the log that clients who catch up were given."""
+    """Pages of the log sent to clients that catch up."""
     sent: int
     """Messages whose last byte was handed to the kernel."""
     snapshot_entries: int
-    """Entries sent so."""
+    """Entries sent in snapshots."""
     snapshots: int
-    """Times that a client was sent the latest entry of each key, or began to be."""
+    """Snapshots that clients were sent, or that were begun."""
 
 
 class NodesView(TypedDict):
-    """What a node knows of those that share its storage."""
+    """What a node knows about those that share its storage."""
 
     lists: int
-    """Times that it read what others tell."""
+    """Times that this node read the records of others."""
     lists_failed: int
-    """Times that it could not."""
+    """Times that reading them failed."""
     nodes_by_state: dict[str, int]
-    """Nodes with this storage by their state, this one among them, as they were listed last; while Redis
-    is away, and with memory as the storage, this one alone.
+    """Nodes on this storage by state, this one included, as last listed; only this one while Redis is
+    away, and if the storage is memory.
     """
     told: int
-    """Times that this node told others of itself."""
+    """Times that this node published its own record."""
     unreadable: int
-    """Records of nodes that could not be read, each time that they were listed."""
+    """Records of nodes that could not be read, counted at each listing."""
     untold: int
-    """Times that it could not, as while Redis is away; it tells again a second later."""
+    """Times that publishing it failed, as while Redis is away; it is tried again a second later."""
 
 
 class Previous(TypedDict):
     """How far a run came."""
 
     attempt: int
-    """Which try it was."""
+    """The number of the attempt, from 1."""
     progress: int
-    """0 to 100."""
+    """How far it was, 0 to 100."""
     status: str
     """The type of its newest update."""
 
 
 class OfferedJob(TypedDict):
-    """A job that a worker may carry out."""
+    """A job for a worker to carry out."""
 
     attempt: int
-    """Which try this is."""
+    """The number of this attempt, from 1."""
     jobId: OrderId
-    """Its name."""
+    """The job's id."""
     leaseMs: int
-    """How long it is the worker's without a sign of life."""
+    """How long the lease lasts unless it is extended."""
     maxAttempts: int
-    """How many there are."""
+    """The most attempts that the order may have."""
     order: dict[str, Any]
-    """What was ordered."""
+    """The order as it was placed."""
     orderId: OrderId
-    """The order's; the same."""
+    """The order's id; the same UUID."""
     previous: Previous | None
-    """How far the run before came; null when nothing was told yet."""
+    """How far the previous run came; null if it has not reported anything."""
     run: int
     """How many times it has been claimed, this time included."""
     token: int
-    """Must come with each call about this job."""
+    """The fencing token, to be sent with each call about this job."""
 
 
 class Offer(TypedDict):
     """The answer to a claim."""
 
     jobs: list[OfferedJob]
-    """Empty when there was nothing to do."""
+    """The claimed jobs; empty if there are none."""
 
 
 class OrderCancelling(TypedDict):
-    """The answer to `POST /api/orders/{orderId}/cancel`: it is asked for."""
+    """The answer to `POST /api/orders/{orderId}/cancel`: cancelling was requested."""
 
     orderId: OrderId
     """The order."""
@@ -2083,47 +2087,49 @@ class OrderCancelling(TypedDict):
 
 
 class OrderView(TypedDict):
-    """What is known of an order."""
+    """What is known about an order."""
 
     attempt: int
-    """Which try it is at."""
+    """The number of the current attempt, from 1."""
     cancelRequested: bool
-    """Somebody asked for it to be cancelled."""
+    """Whether somebody asked for it to be cancelled."""
     createdAt: NotRequired[str]
     """When it was placed."""
     degraded: NotRequired[bool]
-    """While Redis is away: what this node knows by itself, which may be behind. Absent otherwise."""
+    """True while Redis is away: the answer is what this node knows by itself, which may be out of date.
+    Absent otherwise.
+    """
     epoch: NotRequired[Epoch]
-    """The life of the log that the updates' offsets belong to; absent in lists."""
+    """The epoch of the updates' offsets; absent in lists."""
     gap: NotRequired[int | None]
-    """How many updates came before those that are still kept; absent in lists."""
+    """How many earlier updates the log no longer has; absent in lists."""
     jobId: NotRequired[OrderId]
-    """The name of the job that carries it out; absent when there is none here."""
+    """The id of the job that carries it out; absent if the gateway has none for it."""
     lastUpdate: NotRequired[Entry]
-    """The newest update, also where it is no longer among `updates`; absent in lists."""
+    """The newest update, even if it is no longer among `updates`; absent in lists."""
     maxAttempts: int
-    """How many there are."""
+    """The most attempts that the order may have."""
     order: NotRequired[dict[str, Any]]
-    """What was ordered; absent when it was not placed here."""
+    """The order as it was placed; absent if it was not placed here."""
     orderId: OrderId
-    """Its name."""
+    """The order's id."""
     progress: int
-    """0 to 100."""
+    """How far it is, 0 to 100."""
     run: int
-    """How many times a worker took it up."""
+    """How many times a worker has claimed the order."""
     status: str
     """`pending`, or the type of the newest update."""
     updatedAt: NotRequired[str]
-    """When something last happened to it."""
+    """When its state last changed."""
     updates: NotRequired[list[Entry]]
-    """All that are kept, in order, as sockets get them; absent in lists."""
+    """All updates that the log still has, in order and in the form of messages; absent in lists."""
 
 
 class OrderList(TypedDict):
     """`GET /api/orders`: the newest first."""
 
     degraded: NotRequired[bool]
-    """Redis is away, and these are the ones that this node knows by itself."""
+    """Redis is away, and the list has only the orders that this node knows by itself."""
     next: OrderId | None
     """Where the next page begins; null when this is the last one."""
     orders: list[OrderView]
@@ -2131,153 +2137,155 @@ class OrderList(TypedDict):
 
 
 class OrderPlaced(TypedDict):
-    """The answer to an order: it is in the queue."""
+    """The answer to an accepted order, which is now in the queue."""
 
     jobId: OrderId
     """The job that carries it out."""
     orderId: OrderId
-    """Its name."""
+    """The order's id."""
     retryOf: NotRequired[OrderId]
-    """The order that was tried in vain, and that this one is in place of."""
+    """The order that this one retries, whose attempts all failed."""
     status: str
-    """How it stands."""
+    """The state of the order."""
     success: bool
     """Always true."""
     wsUrl: str
-    """Where its stream is."""
+    """The address of the order's WebSocket."""
 
 
 OrderStatus: TypeAlias = Literal["pending", "routing", "building", "submitted", "confirmed", "failed"]
-"""How an order stands, and the type of its updates but for `pending`."""
+"""The state of an order; except for `pending`, also the type of its newest update."""
 
 
 class OrdersView(TypedDict):
     """What this node did with orders, and how many there are on all nodes."""
 
     claims_under_way: int
-    """Requests of workers outside that ask for orders, or wait for some, at the moment."""
+    """Claim requests of outside workers in progress, including those that wait for jobs."""
     confirmed: int
-    """Orders that were carried out here."""
+    """Orders confirmed here."""
     dead: int
     """Orders that became dead letters."""
     executor: str
-    """The kind of executor that carries out what is placed here."""
+    """The kind of executor that carries out orders placed here."""
     failed: int
     """Orders that failed here."""
     given_back: int
-    """Runs that were given back, which uses up no attempt: at a stop, by a worker's `release`, or because
-    nobody took what was claimed.
+    """Runs that were given back, which does not count as an attempt: when the worker stopped, on its
+    `release`, or because nobody took the claimed job.
     """
     jobs: JobsView | None
-    """Jobs on all nodes; while the storage is degraded those that this node knows. Null when the storage
-    did not say in time.
+    """Jobs on all nodes; while the storage is degraded, those that this node knows. Null if the storage
+    did not answer in time.
     """
     leases_lost: int
-    """Runs that stopped because their order had become somebody else's."""
+    """Runs that stopped because another worker had the order."""
     other_executors: list[str]
-    """The kinds that other nodes with the same storage have."""
+    """The kinds that other nodes on the same storage have."""
     panics: int
-    """Panics (bugs) that ended one try of an order; everything else goes on."""
+    """Panics (bugs) that ended one attempt of an order; everything else continued."""
     placed: int
     """Orders queued by this node."""
     refused_full: int
     """Orders refused because the queue was full."""
     repeated: int
-    """Requests that repeated an idempotency key."""
+    """Repeated requests, by idempotency key."""
     retried: int
-    """Runs that ended with another try to come."""
+    """Runs that ended with another attempt to come."""
     runs: int
     """Jobs claimed through this node."""
     storage_failures: int
-    """Storage calls about jobs that failed; each was repeated, or told."""
+    """Storage calls about jobs that failed; each was repeated or reported."""
     updates: int
     """Updates of orders accepted."""
     updates_refused: int
-    """Updates that came too late: of a stale worker, or after the end."""
+    """Updates that came too late: from a worker that had lost its lease, or after the order's end."""
     updates_unchecked: int
-    """Outside updates taken in an outage, while nobody could say whether their order has a job."""
+    """Outside updates accepted in an outage, when nobody could say whether their order has a job."""
 
 
 class OutageView(TypedDict):
-    """How long the storage was in each state, what waits for Redis, and what became of channels that went
-    on without it.
-    """
+    """How long the storage was in each state, what waits for Redis, and how channels fared without it."""
 
     channels_alone: int
-    """Channels that go on without Redis now."""
+    """Channels that currently continue without Redis, each in a fork."""
     channels_set_aside: int
-    """Of these, those that cannot be put in order while Redis serves all others (a key of theirs holds
-    something else, say): health names them and why, they go on without Redis, and are tried again every
-    10 s.
+    """Channels for which reconciling fails while Redis serves all others, for example because their key
+    holds something else. Health lists them with the reason; they continue without Redis and are tried
+    again every 10 s.
     """
     channels_waiting: int
-    """Channels to be put in order with Redis, those included."""
+    """Channels to be reconciled with Redis, including those."""
     forks: int
-    """Times that a channel went on alone."""
+    """Times that a channel began a fork, to continue without Redis."""
     forks_late: int
-    """Of these, because an append was late while Redis served."""
+    """Forks that began because an append was late while Redis served."""
     job_retries: int
-    """Times that recording one failed, and was tried again."""
+    """Times that recording one failed and was tried again."""
     jobs_recorded: int
-    """Of these, those that Redis has had since."""
+    """Those of them that Redis has received since."""
     jobs_taken: int
-    """Jobs that this node took on without Redis."""
+    """Jobs that this node accepted without Redis."""
     jobs_waiting: int
     """Jobs of this node that Redis does not have yet."""
     journal_aged: int
-    """Entries of zones that waited too long."""
+    """Entries of zones dropped because they waited too long."""
     journal_bytes: int
-    """What they cost, in bytes."""
+    """Their bytes."""
     journal_entries: int
     """Accepted entries that wait for Redis."""
     journal_in_memory_only: int
-    """Of the entries in the journal, those that would be lost with the process: there is no spool, or they
-    are not in it.
+    """Entries in the journal that would be lost with the process, because there is no spool or they are
+    not in it.
     """
     journal_oldest_ms: NotRequired[int]
-    """How long the oldest of them has waited, in milliseconds; absent when none waits."""
+    """How long the oldest of them has waited, in milliseconds; absent if none waits."""
     journal_order_overflow: int
-    """Updates of orders beyond those that are kept of each."""
+    """Updates dropped because their order had more than may wait."""
     journal_refused_full: int
     """Entries refused, because the journal was full."""
     journal_thinned: int
-    """Accepted entries that the log will not have, since a newer price of the key took their place for
-    want of room.
+    """Accepted entries that the log will not have, because a newer price of their key replaced them when
+    the journal was full.
     """
     key_conflicts: int
-    """Of these jobs, those whose idempotency key led to another job in Redis."""
+    """Jobs accepted without Redis whose idempotency key belonged to another job in Redis."""
     lost_logs: int
-    """Logs that had lost what they acknowledged."""
+    """Logs that had lost acknowledged entries."""
     put_back: int
-    """Entries put back into logs that had lost them."""
+    """Entries appended again to logs that had lost them."""
     records_let_go: int
-    """Small records (that a zone exists, say) that waited for Redis and were one too many."""
+    """Small records, such as that a zone exists, dropped because too many waited for Redis."""
     redis_round_trip: Timing
-    """How long Redis took to answer a beat: a script that writes, five times a second, to each primary."""
+    """The round trip of a health probe: a script that writes, five times a second, to each primary."""
     rejoin_retries: int
-    """Times that this was tried again."""
+    """Times that reconciling a channel failed and was tried again."""
     rejoins: int
-    """Times that a channel came back in step with Redis."""
+    """Times that a channel was reconciled with Redis."""
     replayed: int
     """Entries sent to the log when Redis was back."""
     seconds_in_state: dict[str, float]
     """Time spent in each state of the storage, in seconds."""
     spool: str
-    """The journal's copy on disk: `off`, `working`, `failed`, `stalled` or `closed`."""
+    """The state of the spool, the journal's write-ahead log on disk: `off`, `working`, `failed`, `stalled`
+    or `closed`.
+    """
     spool_bytes: int
-    """What they cost, in bytes."""
+    """Their bytes."""
     spool_entries: int
-    """Entries in the journal's copy on disk, also those of former lives of this gateway."""
+    """Entries in the spool, including those of earlier processes of this gateway."""
     spool_failed: int
-    """Entries that it could not write: the disk is full or fails."""
+    """Entries that could not be written: the disk is full or fails."""
     spool_full: int
-    """Entries that the spool had no room for, each try counted."""
+    """Entries that the spool had no room for; each try counts."""
     spool_reason: NotRequired[str]
-    """What is wrong with it; absent while nothing is."""
+    """What is wrong with it; absent if nothing is."""
     spool_slow: int
-    """Entries that it did not take in time: the disk hangs."""
+    """Entries that the disk did not write in time."""
     superseded: int
-    """Accepted entries that the log refused when it was back: the order had ended, or was somebody else's."""
+    """Accepted entries that the log refused when it was back: the order had ended, or belonged to another
+    worker.
+    """
     switches: int
     """Changes of the storage's state."""
 
@@ -2367,50 +2375,50 @@ ProblemCode: TypeAlias = Literal[
     "no_worker",
     "keys_awaited",
 ]
-"""What was wrong with a request. Stable: clients may match on it."""
+"""Why a request was refused. Stable: clients may match on it."""
 
 
 class Problem(TypedDict):
-    """A refused request: what was wrong, and what would be right. Where something else than a gateway has
-    answered, most of it may be missing.
+    """A refused request: what was wrong, and what would be right. Most fields may be missing if the answer
+    comes from something other than a gateway.
     """
 
     accepted: NotRequired[int]
-    """How many prices or updates were accepted all the same."""
+    """How many prices or updates were accepted despite the problem."""
     channel: NotRequired[str]
-    """The channel that is at fault, as the client named it, of several."""
+    """If the request names several channels, the faulty one, as the client wrote it."""
     code: NotRequired[ProblemCode | str]
-    """Programs may match on it."""
+    """A stable code; programs may match on it."""
     detail: NotRequired[str]
-    """For people."""
+    """The problem in words, for people."""
     errors: NotRequired[list[FieldFault]]
     """Each wrong field."""
     index: NotRequired[int]
-    """The element of the array with the first fault, counting from 0."""
+    """The index of the first faulty array element, counted from 0."""
     line: NotRequired[int]
-    """The line of the first fault, counting from 1."""
+    """The line with the first fault, counted from 1."""
     retry_after_ms: NotRequired[int]
-    """When the same may succeed, in milliseconds from now, where that can be told; `Retry-After` says it
-    in whole seconds.
+    """After how many milliseconds the same request may succeed, if known; `Retry-After` gives it in whole
+    seconds.
     """
     status: NotRequired[int]
-    """The status."""
+    """The HTTP status."""
     title: NotRequired[str]
-    """The status in words."""
+    """The HTTP status in words."""
     type: NotRequired[str]
-    """`about:blank`: the code says which problem it is."""
+    """`about:blank`: the code identifies the problem."""
 
 
 class Published(TypedDict):
-    """All that was to be published is in the log."""
+    """Everything that was to be published is in the log."""
 
     type: Literal["published"]
     accepted: int
-    """How many entries."""
+    """How many entries were published."""
     channel: ChannelName
     """The channel."""
     id: NotRequired[RequestId]
-    """The `id` of the request, when it had one."""
+    """The `id` of the request, if it had one."""
     timestamp: str
     """When it was sent."""
 
@@ -2419,128 +2427,128 @@ class RecordList(TypedDict):
     """`GET /api/providers` and `/api/active-orders`."""
 
     next: NotRequired[str]
-    """There are more: repeat with `after=` this."""
+    """If present, there are more: repeat the request with `after=` this."""
     records: list[dict[str, Any]]
     """The records, as they were written."""
     state: BackendState | str
-    """Whether what other gateways wrote is known: it is where this is `healthy`."""
+    """`healthy` if records written at other gateways are known here."""
     total: int
-    """How many records fit the filter."""
+    """How many records match the filter."""
     versions: list[str]
     """The version of each, for `If-Match`."""
 
 
 class RecordsSet(TypedDict):
-    """`PUT /api/providers` and `DELETE /api/providers`, and the same of `/api/active-orders`."""
+    """`PUT` and `DELETE` of `/api/providers` and of `/api/active-orders`."""
 
     before: int
-    """How many there were."""
+    """How many there were before."""
     records: int
     """How many records there are now."""
 
 
 class RedisMetrics(TypedDict):
-    """What is counted of the bridge, which exchanges events with other gateways and processes; all is 0
-    where it is off.
+    """Counters of the bridge, which exchanges events with other gateways and processes; all are 0 if it is
+    off.
     """
 
     activeSubscriptions: int
-    """Of these, those that are."""
+    """Those of them that are."""
     connected: bool
-    """Redis is connected: by the bridge, where it is on, else by the storage."""
+    """Whether Redis is connected: for the bridge, or, if that is off, for the storage."""
     errors: int
-    """Connections of the bridge lost, and calls that failed."""
+    """Lost connections and failed calls of the bridge."""
     publishedEvents: int
     """Events published."""
     receivedEvents: int
-    """Events of others heard and taken."""
+    """Events of others received and accepted."""
     subscriptions: int
-    """Types that are to be subscribed to at the moment."""
+    """Types that should be subscribed to at the moment."""
 
 
 class RedisView(TypedDict):
     """`GET /health/redis`."""
 
     link: str
-    """How the storage's Redis is: `up` (also while channels are put in order), `partial` (some primaries
-    of a cluster are away), `down` or `not_configured`.
+    """The state of the storage's Redis: `up` (also while the gateway reconciles with it), `partial` (some
+    primaries of a cluster are away), `down` or `not_configured`.
     """
     metrics: RedisMetrics
-    """What is counted of the bridge."""
+    """Counters of the bridge."""
     primaries: int
-    """Servers that share the channels among them."""
+    """How many servers share the channels."""
     primaries_away: int
-    """Those of them that do not serve."""
+    """How many of them are away."""
     reason: str
-    """Why, for people; may name what the server said."""
+    """The reason, for people; may quote the server."""
     reason_code: str
-    """Why, as a word."""
+    """The reason, as a stable code."""
     scope: Scope | str
-    """Which channels it is about."""
+    """Which channels are affected."""
     serving: bool
-    """Redis serves."""
+    """Whether Redis serves."""
     since: str
-    """Since when."""
+    """When this state began."""
     state: BackendState | str
-    """How well."""
+    """The state of the storage."""
     status: str
-    """`healthy` (also where no Redis is configured), `degraded` (some primaries of a cluster are away, or
-    a connection of the bridge is) or `unhealthy`.
+    """`healthy` (also if no Redis is configured), `degraded` (some primaries of a cluster are away, or a
+    connection of the bridge is) or `unhealthy`.
     """
     storage_backend: BackendName | str
     """Which storage serves."""
 
 
 class RegistryView(TypedDict):
-    """How a registry does on one node."""
+    """A registry on one node."""
 
     append_failures: int
-    """Times that the log did not take them; each was tried again."""
+    """Failed appends; each was tried again."""
     appended: int
-    """Records and removals appended to the log; several writings of a record may be one."""
+    """Records and removals appended to the log; several writes of a record may be combined."""
     behind_duration: Timing
-    """How long what was written waited for the log."""
+    """How long written records waited for the log."""
     compared: int
-    """Times that what is held here was compared with the log."""
+    """Times that the records here were compared with the log."""
     expired: int
-    """Records whose time had run out, as this node found first."""
+    """Expired records that this node noticed first."""
     imported: int
     """Records taken from the Redis keys of other programs."""
     is_lagging: bool
-    """That is 5 seconds or longer."""
+    """Whether it has waited for 5 seconds or longer."""
     mirror_failures: int
-    """Times that these keys could not be written."""
+    """Times that writing these keys failed."""
     orders_left_out: int
-    """Orders under way here that the registry had no room for."""
+    """Orders in progress here that the registry had no room for."""
     records: int
     """Records."""
     removals: int
-    """Removals that are remembered, so that nothing older brings them back."""
+    """Removals that are remembered, so that older records do not come back."""
     removed: int
     """Records removed here."""
     state: str
-    """`healthy`; `degraded` while Redis is away, and what other nodes write is not known here;
-    `recovering` until it was compared with the log after that.
+    """`healthy`; `degraded` while Redis is away and what other nodes write is unknown here; `recovering`
+    after that, until the records were compared with the log.
     """
     superseded: int
-    """Entries of the log that lost to a newer writing of their record."""
+    """Entries of the log that were older than the known version of their record."""
     unreadable: int
-    """Entries of the log that are no records."""
+    """Entries of the log that are not records."""
     waiting: int
-    """Records that were written here and are not in the log yet."""
+    """Records written here that are not in the log yet."""
     waiting_for_ms: int | None
-    """How long the first of them has waited, in milliseconds; null where none waits."""
+    """How long the first of them has waited, in milliseconds; null if none waits."""
     went_offline: int
-    """Providers taken offline, since their connection or their node was gone."""
+    """Providers taken offline because their connection or their node was gone."""
     written: int
     """Records written here, renewals included."""
 
 
 class RegistriesView(TypedDict):
-    """How the registries of a node do."""
+    """The registries of a node."""
 
     active_orders: RegistryView
-    """Orders that are under way."""
+    """Orders in progress."""
     providers: RegistryView
     """Online providers."""
 
@@ -2549,9 +2557,9 @@ class RegistryStatus(TypedDict):
     """`GET /api/registry`."""
 
     active_orders: RegistryView
-    """Orders that are under way."""
+    """Orders in progress."""
     node: str
-    """The node that says so."""
+    """The node that answers."""
     providers: RegistryView
     """Online providers."""
 
@@ -2562,113 +2570,114 @@ class RegistrySynced(TypedDict):
     found: int
     """Records in the key."""
     invalid: int
-    """Those of them that are no records."""
+    """How many of them are not valid records."""
     registry: str
     """`providers` or `active-orders`."""
     taken: int
-    """Those of them that were taken."""
+    """How many of them were applied."""
 
 
 class RegistrySync(TypedDict):
     """`POST /api/registry/sync`."""
 
     synced: list[RegistrySynced]
-    """Of each registry, what its Redis key held."""
+    """For each registry, what its Redis key held."""
 
 
 class ReleaseRequest(TypedDict):
     """`POST /api/jobs/{jobId}/release`."""
 
     token: int
-    """From the claim."""
+    """The token of the claim."""
 
 
 class ReportAccepted(TypedDict):
-    """A report was taken."""
+    """The report was accepted."""
 
     accepted: bool
     """Always true."""
 
 
 class Resync(TypedDict):
-    """The log behind a subscription changed its epoch, or entries are missing from it. Entries follow from
-    just after `offset` of `epoch`.
+    """The log of a subscription changed its epoch, or entries are missing. Entries of `epoch` follow,
+    starting after `offset`.
     """
 
     type: Literal["resync"]
     channel: ChannelName
     """The channel."""
     epoch: Epoch
-    """The epoch from here on; the same as before when only a gap is said."""
+    """The epoch from here on; unchanged if the message only reports a gap."""
     gap: NotRequired[int]
-    """How many entries are missing; absent when that cannot be known."""
+    """How many entries are missing; absent if that is unknown."""
     offset: int
-    """Entries follow from the next offset on."""
+    """The next entry has a greater offset than this."""
     old_epoch: Epoch
-    """The epoch up to here."""
+    """The epoch before this message."""
     recovered: bool
     """Whether nothing is missing."""
     snapshot: NotRequired[bool]
-    """The latest entry of each key comes first, in place of what is missing."""
+    """A snapshot comes first, in place of what is missing: the latest entry of each key."""
     timestamp: str
     """When it was sent."""
 
 
 class Revoke(TypedDict):
-    """What is to be no longer valid: one of these."""
+    """What to revoke: exactly one of these fields."""
 
     jti: NotRequired[str]
-    """A token, by its `jti`."""
+    """The `jti` of a token."""
     key: NotRequired[str]
-    """An API key, by its name."""
+    """The name of an API key."""
     subject: NotRequired[str]
-    """All that was issued to a subject until now."""
+    """A subject: everything issued to it until now."""
 
 
 class RevokedOn(TypedDict):
-    """Where a revocation holds, as far as that is known."""
+    """Where a revocation is known to be in effect."""
 
     degraded: bool
-    """The storage that nodes share is away: what other nodes there are is not known, and they hear of it
-    when it is back.
+    """Whether the shared storage is away: then other nodes are unknown, and learn of the revocation when
+    the storage is back.
     """
     holds_on: list[str]
-    """The nodes that have confirmed it, the one that was asked first."""
+    """The nodes that have confirmed it, beginning with the one that was asked."""
     unconfirmed_on: list[str]
-    """Nodes that are there and have not confirmed it in time."""
+    """The nodes that have not confirmed it in time."""
 
 
 class Subscribed(TypedDict):
-    """A channel's entries follow, from just after `offset`."""
+    """Entries of a channel follow, starting after `offset`."""
 
     type: Literal["subscribed"]
     channel: ChannelName
     """The channel."""
     epoch: Epoch
-    """The life of the log that offsets belong to from here on."""
+    """The epoch of the offsets from here on."""
     gap: NotRequired[int]
-    """How many entries after the position asked for are no longer kept; absent when that cannot be known,
-    because the epoch is another.
+    """How many entries after the requested position the log no longer has; absent if that is unknown
+    because the epoch is another one.
     """
     id: NotRequired[RequestId]
-    """The `id` of the request, when it had one."""
+    """The `id` of the request, if it had one."""
     message: NotRequired[str]
-    """How the order stands, for people; only in the channel of an order."""
+    """The state of the order, for people; only in the channel of an order."""
     offset: int
-    """Entries follow from the next offset on."""
+    """The next entry has a greater offset than this."""
     orderId: NotRequired[OrderId]
     """The order whose channel it is."""
     recovered: bool
-    """Whether nothing is missing between the position asked for and `offset`. Where none was asked for:
-    true in a zone; in an order, whether all its updates are still kept.
+    """Whether nothing is missing between the requested position and `offset`. Without a requested
+    position: true for a zone; for an order, whether the log still has all its updates.
     """
     snapshot: NotRequired[bool]
-    """The latest entry of each key comes first."""
+    """A snapshot comes first: the latest entry of each key."""
     timestamp: str
     """When it was sent."""
     top: NotRequired[int]
-    """The newest offset when the log was looked at; absent where the log goes on in another epoch, which
-    `resync` says. Where it is not `offset`, what lies between comes first, and then `caught_up`.
+    """The newest offset when the gateway looked at the log; absent if the log continues in another epoch,
+    which `resync` announces. If it differs from `offset`, the entries in between come first, and then
+    `caught_up`.
     """
 
 
@@ -2679,16 +2688,16 @@ class Unsubscribed(TypedDict):
     channel: ChannelName
     """The channel."""
     code: NotRequired[EndCode | str]
-    """Why, where the gateway ended it by itself; absent in the answer to `unsubscribe`."""
+    """Why the gateway ended the subscription; absent in the answer to `unsubscribe`."""
     id: NotRequired[RequestId]
-    """The `id` of the request, when it had one."""
+    """The `id` of the request, if it had one."""
     timestamp: str
     """When it was sent."""
 
 
 class SnapshotEnd(TypedDict):
-    """The latest entry of each key has come, as they were at `offset` of `epoch`. Entries follow from just
-    after that.
+    """The snapshot is complete: the latest entries of the keys as of `offset` in `epoch`. Entries follow,
+    starting after that offset.
     """
 
     type: Literal["snapshot_end"]
@@ -2697,19 +2706,21 @@ class SnapshotEnd(TypedDict):
     epoch: Epoch
     """The epoch from here on."""
     offset: int
-    """Entries follow from the next offset on."""
+    """The next entry has a greater offset than this."""
     recovered: bool
-    """Whether they are all: else some could not be reached, and another snapshot comes when they can."""
+    """Whether the snapshot has all keys. Otherwise some entries could not be reached, and another snapshot
+    follows when they can.
+    """
     timestamp: str
     """When it was sent."""
 
 
 class TokenExpiring(TypedDict):
-    """The token that was shown expires soon."""
+    """The client's token expires soon."""
 
     type: Literal["token_expiring"]
     expires_at: str
-    """When. The connection is closed then, unless another token was shown."""
+    """When it expires. The connection is closed then, unless the client has sent another token."""
     timestamp: str
     """When it was sent."""
 
@@ -2732,52 +2743,54 @@ ServerMessage: TypeAlias = (
     | Published
     | Entry
 )
-"""A message from the gateway. Field order is part of the snapshot in `tests/fixtures/protocol`."""
+"""A message from the gateway. The order of the fields is checked by the snapshots in
+`tests/fixtures/protocol`.
+"""
 
 
 class SetSubscription(TypedDict):
-    """What an operator says of a type of events, until the process ends."""
+    """An operator's choice for a type of events, in effect until the process ends."""
 
     mode: SubscriptionMode
-    """When it is subscribed to from now on."""
+    """When to subscribe to it from now on."""
     type: str
     """The type, such as `ticker`."""
 
 
 class StateSpell(TypedDict):
-    """A state that the storage was in, or is, from when it went over into it, and what it cost meanwhile."""
+    """A state of the storage, from when it began, and what happened meanwhile."""
 
     entries_late: int
-    """Accepted entries that Redis was sent late, meanwhile."""
+    """Accepted entries that reached Redis late meanwhile."""
     entries_let_go: int
     """Accepted entries that the log will not have: they were too old or too many, or it refused them."""
     entries_put_back: int
-    """Entries that were put back into logs which had lost them."""
+    """Entries appended again to logs that had lost them."""
     entries_refused: int
-    """Entries that were refused, because the journal was full."""
+    """Entries refused because the journal was full."""
     lasted_ms: int
-    """How long it lasted, or has so far, in milliseconds, by a clock that nobody sets."""
+    """How long it has lasted, in milliseconds of a monotonic clock."""
     logs_lost: int
-    """Logs that had lost what they acknowledged."""
+    """Logs that had lost acknowledged entries."""
     reason: str
-    """Why, for people."""
+    """The reason, for people."""
     reason_code: str
-    """A stable word for why, as it began."""
+    """The reason when it began, as a stable code."""
     scope: Scope | str
-    """Whether it was about all channels, as it began."""
+    """Whether it affected all channels when it began."""
     since: str
     """When it began."""
     state: BackendState | str
-    """Which one."""
+    """The state."""
     storage_backend: BackendName | str
-    """Which backend served."""
+    """The storage that served."""
     until: NotRequired[str]
-    """When it ended; absent for the one that lasts."""
+    """When it ended; absent for the current one."""
 
 
 class StatsView(TypedDict):
-    """`GET /ws/stats`: what was counted since the start, and how much there is of what. Fields of the
-    parts come and go with what is counted; who reads takes those that are missing for nothing.
+    """`GET /ws/stats`: counters since the start, and current sizes. Fields may be added and removed with
+    the gateway's version; readers treat missing ones as empty.
     """
 
     channels: ChannelsView
@@ -2787,80 +2800,78 @@ class StatsView(TypedDict):
     connections: ConnectionsView
     """WebSockets."""
     connections_next: NotRequired[str]
-    """There are more connections of those that were asked for: repeat with `after=` this; absent where
-    there are none.
-    """
+    """If present, more connections match the request: repeat it with `after=` this."""
     exchanges: dict[str, ExchangeView]
-    """How exchanges are reached, and what came of them, by exchange; `*` are those beyond the first 256.
-    What the log says of how they are reached is left out where it cannot be read in time.
+    """The connections to exchanges and what they brought, by exchange; `*` stands for those beyond the
+    first 256. The state of a connection is absent if it could not be read from the log in time.
     """
     feeds: dict[str, FeedView]
-    """The feeds of exchanges that this process is configured with, by the names that events call them."""
+    """The feeds of exchanges configured in this process, by the exchange's name in events."""
     fleet: NodesView
     """The nodes that share the storage; `?scope=fleet` lists them."""
     http: HttpView
     """Requests, and the TCP connections that bring them."""
     interop: InteropCounts
-    """The exchange with workers outside that use Redis lists."""
+    """The exchange with outside workers over Redis lists."""
     limits: LimitsView
     """Limits of principals and tenants."""
     memory: MemoryUsage
-    """How full this process' own logs are."""
+    """The memory that this process' own logs take."""
     messages: MessagesView
-    """What crossed them."""
+    """Messages over WebSockets."""
     node: str
-    """Which process it is; another one after each start."""
+    """The id of the process, new at each start."""
     orders: OrdersView
     """What this node did with orders, and how many there are on all nodes."""
     outage: OutageView
-    """What waits for Redis, and what became of channels that went on without it."""
+    """What waits for Redis, and how channels fared without it."""
     primaries: int
-    """Servers that share the channels among them."""
+    """How many servers share the channels."""
     primaries_away: int
-    """Those of them that do not serve."""
+    """How many of them are away."""
     reason: str
-    """Why, for people; may name what the server said."""
+    """The reason, for people; may quote the server."""
     reason_code: str
-    """Why, as a word."""
+    """The reason, as a stable code."""
     redis: BridgeView
-    """The exchange of events with other gateways and processes by Redis pub/sub."""
+    """The exchange of events with other gateways and processes over Redis pub/sub."""
     registries: RegistriesView
-    """Who is online, and which orders are under way."""
+    """Registries: providers online, and orders in progress."""
     scope: Scope | str
-    """Which channels it is about."""
+    """Which channels are affected."""
     silent_shards: int
-    """Shards too busy to say how many connections each zone has."""
+    """Shards too busy to report their connections per zone."""
     since: str
-    """Since when."""
+    """When this state began."""
     state: BackendState | str
-    """How well."""
+    """The state of the storage."""
     storage_backend: BackendName | str
     """Which storage serves."""
     storage_history: list[StateSpell]
-    """The states that the storage was in, the newest first; the first one lasts."""
+    """The states of the storage, newest first; the first one is the current one."""
     timestamp: str
-    """When this was said."""
+    """When this answer was made."""
     uptime_s: int
     """Seconds since its start."""
     version: str
-    """Of the program."""
+    """The version of the program."""
 
 
 class Swap(TypedDict):
-    """`POST /api/orders/execute` where `orders.schema` is `swap`: one token for another. Numbers keep the
-    digits that they are written with.
+    """`POST /api/orders/execute` if `orders.schema` is `swap`: an exchange of one token for another.
+    Numbers keep the digits with which they are written.
     """
 
     amount: float
-    """How much of `tokenIn`; greater than 0."""
+    """How much of `tokenIn` to sell; greater than 0."""
     metadata: NotRequired[dict[str, Any]]
-    """Goes with the order."""
+    """Any object; stored with the order."""
     slippage: NotRequired[float]
-    """Per cent by which the price may be worse than quoted, 0 to 100. Default 0.5."""
+    """By how many percent the price may be worse than quoted, 0 to 100. Default 0.5."""
     tokenIn: str
-    """What is given, such as `SOL`."""
+    """The token to sell, such as `SOL`."""
     tokenOut: str
-    """What is wanted for it, such as `USDC`."""
+    """The token to buy, such as `USDC`."""
 
 
 Zone: TypeAlias = str
@@ -2873,7 +2884,7 @@ class ZoneView(TypedDict):
     channel: ChannelName
     """Its channel."""
     lane: Lane
-    """How it treats readers that fall behind."""
+    """What happens to clients that read it too slowly."""
     stream: str
     """The path of its WebSocket."""
     zone: str
@@ -2884,4 +2895,4 @@ class ZoneList(TypedDict):
     """`GET /api/zones`."""
 
     zones: list[ZoneView]
-    """In order of name."""
+    """The zones, ordered by name."""
