@@ -29,6 +29,8 @@ pub(super) struct Outcome {
     pub(super) live: Tally,
     /// Trades of the exchange that the gateways feed on; those that it made once there was a feed are `accepted`.
     pub(super) trades: Tally,
+    /// Hardly any came to some gateway's subscriber that the exchange made since Redis served again.
+    pub(super) trades_stopped: bool,
     /// What became of records.
     pub(super) records: JudgedRecords,
     /// From when Redis served again until all gateways held the same records, of those that nobody wrote any
@@ -164,6 +166,9 @@ impl Outcome {
             if tally.posted > 0 && tally.accepted == 0 {
                 broken.push(format!("no {name} accepted"));
             }
+        }
+        if self.trades_stopped {
+            broken.push("the exchange's trades do not come any more".to_owned());
         }
         let Judged { lost, doubled, reordered, .. } = self.read_anew;
         for (what, count) in [("missing", lost), ("doubled", doubled), ("reordered", reordered)] {
@@ -330,6 +335,8 @@ pub(super) mod tests {
     fn promises_that_do_not_hold_are_named() {
         assert_eq!(broken(|_| {}), [""; 0]);
         assert_eq!(broken(|outcome| outcome.orders.judged.lost = 3), ["3 order updates lost"]);
+        let stopped = broken(|outcome| outcome.trades_stopped = true);
+        assert_eq!(stopped, ["the exchange's trades do not come any more"]);
         assert_eq!(broken(|outcome| outcome.every.judged.doubled = 1), ["1 prices (every) doubled"]);
         assert_eq!(broken(|outcome| outcome.latest.judged.reordered = 2), ["2 prices (latest) reordered"]);
         let gone = broken(|outcome| outcome.orders.judged.falsely_gone = 3);
