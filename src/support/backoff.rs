@@ -19,6 +19,16 @@ pub(crate) const STORAGE_RETRY: Backoff = Backoff {
     jitter: Duration::from_millis(50),
 };
 
+/// Between attempts to connect to a Redis that is away, of the one connection to it that others are behind.
+/// Shorter than [`STORAGE_RETRY`], since by this all of a gateway is back late, and bounded in all, since only
+/// one connection tries so: three to five times a second. The jitter is a third of it, so that the gateways of a
+/// fleet do not come at once.
+pub(crate) const STORAGE_CONNECT: Backoff = Backoff {
+    first: Duration::from_millis(50),
+    max: Duration::from_millis(200),
+    jitter: Duration::from_millis(100),
+};
+
 /// Before a client connects to a gateway again: 1, 2, 4, 8, 16 s, each plus up to 1 s, as the protocol asks
 /// of all clients (docs/PROTOCOL.md).
 pub(crate) const RECONNECT: Backoff =
