@@ -19,6 +19,16 @@ pub(crate) const STORAGE_RETRY: Backoff = Backoff {
     jitter: Duration::from_millis(50),
 };
 
+/// Between attempts of the one connection on which all others to a Redis depend. They are shorter than
+/// those of [`STORAGE_RETRY`], because the whole gateway waits for this connection, and bounded, because it is the
+/// only one that tries: three to five attempts a second. The jitter keeps the gateways of a fleet from
+/// connecting at once.
+pub(crate) const STORAGE_CONNECT: Backoff = Backoff {
+    first: Duration::from_millis(50),
+    max: Duration::from_millis(200),
+    jitter: Duration::from_millis(100),
+};
+
 /// Before a client reconnects to a gateway: 1, 2, 4, 8, 16 s, each plus up to 1 s, as the protocol requires
 /// of all clients (docs/PROTOCOL.md).
 pub(crate) const RECONNECT: Backoff =

@@ -4,8 +4,9 @@ use fred::clients::{Client, WithOptions};
 use fred::error::Error;
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, FromValue, Value};
+use tokio::sync::watch;
 
-use super::link::Link;
+use super::link::{Link, LinkState};
 use super::primaries::Primaries;
 
 /// Whether a command waits for a place among those that are under way on a connection.
@@ -55,6 +56,14 @@ impl Commands {
         match self {
             Self::One(link) => link.until_up().await,
             Self::Cluster(primaries) => primaries.until_some_up().await,
+        }
+    }
+
+    /// How the connection to the one server is, for those that are behind it; `None` in a cluster.
+    pub(super) fn ahead(&self) -> Option<watch::Receiver<LinkState>> {
+        match self {
+            Self::One(link) => Some(link.state()),
+            Self::Cluster(_) => None,
         }
     }
 

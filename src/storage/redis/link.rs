@@ -5,6 +5,10 @@
 //! silent, and it cannot even be told to once the socket takes no more bytes: its task then waits in
 //! a write. So a connection is lost for us with the first error that fred tells of it, or when it
 //! does not answer; then we end that client, with its task and its socket, and begin with another.
+//!
+//! Of the connections of a gateway to a server that is away, one tries often to connect, and the others now
+//! and then: as soon as it is made, they try too. So a server that is back is found soon by few attempts, and
+//! what one connection has proved no other waits for once more.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +27,7 @@ use tokio::time::{self, Instant};
 
 use super::connect::{COMMANDS_LEN, once};
 use crate::storage::ProbeFailure;
-use crate::support::backoff::STORAGE_RETRY;
+use crate::support::backoff::{Backoff, STORAGE_CONNECT, STORAGE_RETRY};
 
 /// How often a connection is asked whether it lives.
 const BEAT_EVERY: Duration = Duration::from_millis(200);
@@ -69,6 +73,16 @@ pub(super) struct Link<C: ClientLike> {
     places: Semaphore,
     /// Attempts in a row that brought no lasting connection.
     failures: AtomicU32,
+    turn: Turn,
+}
+
+/// When a connection is tried that was not made, or did not last.
+#[derive(Debug)]
+enum Turn {
+    /// Soon: others wait for it.
+    Ahead,
+    /// When the one ahead of it is made, where there is one, and now and then by itself.
+    Behind(Option<watch::Receiver<LinkState>>),
 }
 
 struct Live<C: ClientLike> {
@@ -87,8 +101,22 @@ impl<C: ClientLike> fmt::Debug for Link<C> {
 }
 
 impl<C: EventInterface + Clone + Send + 'static> Link<C> {
-    /// Has no client until [`open`](Self::open) has connected one.
+    /// Has no client until [`open`](Self::open) has connected one. Other connections to the same server are
+    /// to be [behind](Self::behind) it.
     pub(super) fn new(build: Build<C>, command_timeout: Duration) -> Self {
+        Self::in_turn(build, command_timeout, Turn::Ahead)
+    }
+
+    /// The same of a connection that has another one to the same server `ahead` of it, where that is known.
+    pub(super) fn behind(
+        ahead: Option<watch::Receiver<LinkState>>,
+        build: Build<C>,
+        command_timeout: Duration,
+    ) -> Self {
+        Self::in_turn(build, command_timeout, Turn::Behind(ahead))
+    }
+
+    fn in_turn(build: Build<C>, command_timeout: Duration, turn: Turn) -> Self {
         let state = LinkState { condition: Condition::Connecting, losses: 0 };
         Self {
             build,
@@ -97,6 +125,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
             state: watch::Sender::new(state),
             places: Semaphore::new(CALLS_MAX),
             failures: AtomicU32::new(0),
+            turn,
         }
     }
 
@@ -167,11 +196,13 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
     /// Connects a client, however long that takes, and hands it to `first` before anybody else can
     /// use it.
     pub(super) async fn open<T>(&self, first: impl Fn(&WithOptions<C>) -> T) -> T {
+        let mut pause = Pause::of(&self.turn);
         loop {
             let failures = self.failures.load(Ordering::Relaxed);
             if failures > 0 {
-                STORAGE_RETRY.pause(failures).await;
+                pause.over(failures).await;
             }
+            pause.begins_anew();
             match self.connect().await {
                 Ok(live) => {
                     let taken = first(&live.client);
@@ -289,6 +320,55 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
     }
 }
 
+/// What is waited for between two attempts.
+struct Pause {
+    wait: Backoff,
+    ahead: Option<watch::Receiver<LinkState>>,
+}
+
+impl Pause {
+    fn of(turn: &Turn) -> Self {
+        let mut pause = match turn {
+            Turn::Ahead => Self { wait: STORAGE_CONNECT, ahead: None },
+            Turn::Behind(ahead) => Self { wait: STORAGE_RETRY, ahead: ahead.clone() },
+        };
+        pause.begins_anew();
+        pause
+    }
+
+    /// An attempt begins. If the connection ahead is made from here on, there will be no pause after it.
+    fn begins_anew(&mut self) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.mark_unchanged();
+        }
+    }
+
+    /// Waits before the next attempt after so many failures.
+    async fn over(&mut self, failures: u32) {
+        let ahead = async {
+            match &mut self.ahead {
+                Some(ahead) => until_made(ahead).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.wait.pause(failures) => {}
+            () = ahead => {}
+        }
+    }
+}
+
+/// Waits until a connection is made that was not, as far as that was seen.
+async fn until_made(state: &mut watch::Receiver<LinkState>) {
+    while state.changed().await.is_ok() {
+        if state.borrow_and_update().condition == Condition::Up {
+            return;
+        }
+    }
+    // It is gone, and will not be made any more.
+    std::future::pending().await
+}
+
 /// Connects a client, once. Its task ends with what this gives, or when this is dropped.
 pub(super) async fn connect_client<C: ClientLike>(client: &C) -> Result<AbortOnDrop, Error> {
     let mut task = client.connect();
@@ -323,5 +403,69 @@ pub(super) struct AbortOnDrop(AbortHandle);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn states(condition: Condition) -> (watch::Sender<LinkState>, Pause) {
+        let (state, ahead) = watch::channel(LinkState { condition, losses: 0 });
+        (state, Pause::of(&Turn::Behind(Some(ahead))))
+    }
+
+    fn away() -> Condition {
+        Condition::Down(ProbeFailure::NoAnswer)
+    }
+
+    /// How long a pause after many failures is, while the connection ahead of it does this.
+    async fn length(pause: &mut Pause, doing: impl Future<Output = ()>) -> Duration {
+        let begun = Instant::now();
+        let over = async {
+            pause.over(100).await;
+            begun.elapsed()
+        };
+        tokio::join!(over, doing).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_behind_a_connection_is_tried_as_soon_as_that_is_made() {
+        let (state, mut pause) = states(away());
+        let is = |condition| state.send_modify(|state| state.condition = condition);
+        let made_later = async {
+            time::sleep(Duration::from_millis(10)).await;
+            is(Condition::Down(ProbeFailure::Loading));
+            time::sleep(Duration::from_millis(10)).await;
+            is(Condition::Up);
+        };
+        let made = length(&mut pause, made_later).await;
+        assert!(made < Duration::from_millis(30), "{made:?}");
+        // It proves nothing of what is tried after it.
+        pause.begins_anew();
+        assert!(length(&mut pause, async {}).await >= STORAGE_RETRY.max);
+        // Made while it is tried.
+        is(away());
+        pause.begins_anew();
+        is(Condition::Up);
+        assert_eq!(length(&mut pause, async {}).await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_last_though_the_one_ahead_does_is_not_tried_more_often() {
+        let (state, mut pause) = states(Condition::Up);
+        assert!(length(&mut pause, async {}).await >= STORAGE_RETRY.max);
+        // The one ahead is gone for good.
+        assert!(length(&mut pause, async { drop(state) }).await >= STORAGE_RETRY.max);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_one_that_others_wait_for_is_tried_often_and_never_without_a_pause() {
+        let mut pause = Pause::of(&Turn::Ahead);
+        let shortest = [1, 2, 3, 100].map(|failures| STORAGE_CONNECT.wait_with(failures, 0.0).as_millis());
+        assert_eq!(shortest, [50, 100, 200, 200]);
+        let taken = length(&mut pause, async {}).await;
+        let longest = STORAGE_CONNECT.max + STORAGE_CONNECT.jitter + Duration::from_millis(1);
+        assert!((STORAGE_CONNECT.max..=longest).contains(&taken), "{taken:?}");
     }
 }

@@ -189,7 +189,8 @@ impl RedisBackend {
             Following::Shards(Box::new(shards))
         } else {
             let make = Arc::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1));
-            let (link, commands) = (Link::new(make, command_timeout), Arc::clone(&commands));
+            let link = Link::behind(commands.ahead(), make, command_timeout);
+            let commands = Arc::clone(&commands);
             let plain = Subscribing::Plain;
             let subscriber = Subscriber::new(link, commands, messages, plain, command_timeout);
             Following::One(Box::new(subscriber))

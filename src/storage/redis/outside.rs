@@ -65,7 +65,8 @@ struct RedisOutside {
 impl RedisBackend {
     /// The ability, on a further connection that its driver makes and keeps.
     pub(super) fn open_outside(&self) -> Outside {
-        let link = Link::new(Arc::new(self.subscribers()), self.command_timeout);
+        let ahead = self.commands.ahead();
+        let link = Link::behind(ahead, Arc::new(self.subscribers()), self.command_timeout);
         let subscriber = Arc::new(Subscriber::new(
             link,
             Arc::clone(&self.commands),

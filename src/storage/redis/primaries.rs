@@ -234,6 +234,12 @@ impl Primaries {
         held.map(|held| held.link.client())
     }
 
+    /// How the connection to one server is; `None` where that is no primary.
+    pub(super) fn state_of(&self, server: &Server) -> Option<watch::Receiver<LinkState>> {
+        let map = self.map.lock();
+        map.held.iter().flatten().find(|held| held.server == *server).map(|held| held.link.state())
+    }
+
     fn owner(&self, key: &str) -> Result<Arc<Link<Client>>, Error> {
         let map = self.map.lock();
         let area = map.slots.area(slot_of(key));

@@ -56,9 +56,11 @@ struct RedisPubSub {
 impl RedisBackend {
     /// The ability, on two further connections that its driver makes and keeps.
     pub(super) fn open_pub_sub(&self) -> PubSubLink {
-        let publisher = Arc::new(Link::new(Arc::new(self.publishers()), self.command_timeout));
+        let ahead = || self.commands.ahead();
+        let publisher = Link::behind(ahead(), Arc::new(self.publishers()), self.command_timeout);
+        let publisher = Arc::new(publisher);
         let subscriber = Arc::new(Subscriber::new(
-            Link::new(Arc::new(self.subscribers()), self.command_timeout),
+            Link::behind(ahead(), Arc::new(self.subscribers()), self.command_timeout),
             Arc::clone(&self.commands),
             Messages,
             Subscribing::Plain,

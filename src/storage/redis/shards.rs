@@ -317,7 +317,9 @@ impl<P: Published> Shards<P> {
 
     fn shard(&self, server: Server) -> (Shard<P>, Begun<P>) {
         let (target, config) = (self.target.clone(), self.config.clone());
-        let link = Link::new(
+        let ahead = self.commands.primaries().and_then(|primaries| primaries.state_of(&server));
+        let link = Link::behind(
+            ahead,
             Arc::new(move || connect::shard_client(&target, &config, server.clone())),
             self.command_timeout,
         );

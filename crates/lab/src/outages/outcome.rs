@@ -30,6 +30,9 @@ pub(super) struct Outcome {
     /// Trades of the exchange that the gateways have a feed from; `accepted` are those made once there was a
     /// feed.
     pub(super) trades: Tally,
+    /// Whether hardly any of the trades that the exchange made since Redis served again reached some gateway's
+    /// subscriber.
+    pub(super) trades_stopped: bool,
     /// The findings on records.
     pub(super) records: JudgedRecords,
     /// From when Redis served again until all gateways had the same records, of those that are not written
@@ -165,6 +168,9 @@ impl Outcome {
             if tally.posted > 0 && tally.accepted == 0 {
                 broken.push(format!("no {name} accepted"));
             }
+        }
+        if self.trades_stopped {
+            broken.push("the exchange's trades do not come any more".to_owned());
         }
         let Judged { lost, doubled, reordered, .. } = self.read_anew;
         for (what, count) in [("missing", lost), ("doubled", doubled), ("reordered", reordered)] {
@@ -332,6 +338,8 @@ pub(super) mod tests {
     fn promises_that_do_not_hold_are_named() {
         assert_eq!(broken(|_| {}), [""; 0]);
         assert_eq!(broken(|outcome| outcome.orders.judged.lost = 3), ["3 order updates lost"]);
+        let stopped = broken(|outcome| outcome.trades_stopped = true);
+        assert_eq!(stopped, ["the exchange's trades do not come any more"]);
         assert_eq!(broken(|outcome| outcome.every.judged.doubled = 1), ["1 prices (every) doubled"]);
         assert_eq!(broken(|outcome| outcome.latest.judged.reordered = 2), ["2 prices (latest) reordered"]);
         let gone = broken(|outcome| outcome.orders.judged.falsely_gone = 3);

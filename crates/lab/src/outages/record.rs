@@ -159,6 +159,21 @@ impl Record {
         witness.judge(lane, &posts, self.kept_of(place), before)
     }
 
+    /// Whether each subscriber that stays has had so many trades that are owed to it and were made after `since`.
+    pub(super) fn have_trades_come(&self, since: Instant, count: usize) -> bool {
+        let mut trades = self.posted.iter().filter(|(place, ..)| self.channels[*place].lane == Lane::Trade);
+        trades.all(|(place, by, posted)| {
+            let is_owed = |post: &Post| post.accepted.is_some() && post.sent >= since;
+            let numbered = (1..).zip(posted.lock().posts.clone());
+            let owed: Vec<u64> = numbered.filter(|(_, post)| is_owed(post)).map(|(n, _)| n).collect();
+            let mut of_it = self.seen.iter().filter(|of| of.place == *place && of.stays_at.is_some());
+            of_it.all(|subscriber| {
+                let seen = subscriber.seen.lock();
+                owed.iter().filter(|n| seen.witness.has(*by, **n)).count() >= count
+            })
+        })
+    }
+
     fn kept_of(&self, place: usize) -> Option<&Kept> {
         self.kept.get(place)?.as_ref()
     }
@@ -378,6 +393,41 @@ mod tests {
             let moment = times.say(after(ms));
             assert!(moment.starts_with(said), "{moment}");
         }
+    }
+
+    #[test]
+    fn trades_have_come_when_each_who_stays_had_as_many_that_are_owed() {
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        let posted = Arc::<Mutex<Posted>>::default();
+        // Nobody asked for the first one; the second one is from before.
+        for (sent, is_owed) in [(150, false), (50, true), (200, true), (300, true)] {
+            let accepted = is_owed.then(|| after(sent + 10));
+            posted.lock().posts.push(Post { sent: after(sent), accepted });
+        }
+        let of = |stays_at| Subscriber { place: 0, stays_at, seen: Arc::default() };
+        let record = Record {
+            channels: vec![Channel::feed(1).unwrap()],
+            posted: vec![(0, 0, posted)],
+            // What comes to one that moves is not waited for.
+            seen: vec![of(Some(0)), of(Some(1)), of(None)],
+            mirrors: Vec::new(),
+            kept: Vec::new(),
+            killed: BTreeSet::new(),
+            said: Vec::new(),
+            pace: Arc::default(),
+            start,
+        };
+        let come = |to: usize, n| {
+            record.seen[to].seen.lock().witness.entry(after(400), &format!("a-{n}"), 0, n, false);
+            [1, 2].map(|count| record.have_trades_come(after(100), count))
+        };
+        for (to, n) in [(0, 1), (0, 2), (1, 1), (1, 2), (0, 3)] {
+            assert_eq!(come(to, n), [false, false]);
+        }
+        assert_eq!(come(1, 4), [true, false]);
+        assert_eq!(come(1, 3), [true, false]);
+        assert_eq!(come(0, 4), [true, true]);
     }
 
     #[test]

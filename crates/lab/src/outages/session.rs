@@ -49,8 +49,10 @@ const WARM: Duration = Duration::from_secs(3);
 const AFTER: Duration = Duration::from_secs(3);
 /// How long a gateway must have said that it is healthy to count as recovered.
 const STEADY: Duration = Duration::from_secs(1);
-/// How long the recovery may take.
+/// How long the recovery may take, and how long until trades come again.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(40);
+/// Each gateway's subscriber must have received so many trades by then that the exchange made since.
+const TRADES_SINCE: usize = 10;
 /// After the end of the load: how long nothing may come while something is missing, before it counts as lost.
 const SETTLE: Duration = Duration::from_secs(10);
 /// How long this may take in all.
@@ -157,6 +159,15 @@ impl Past {
     }
 }
 
+/// How it was when the load could end.
+struct Recovered {
+    /// All gateways were.
+    is_healthy: bool,
+    /// Enough trades came that the exchange made since Redis served again.
+    has_trades: bool,
+    end: Instant,
+}
+
 /// A deployment under load.
 pub(super) struct Session {
     pub(super) world: World,
@@ -211,11 +222,11 @@ pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome>
     let downs = (0..setup.nodes).map(|node| down(node).into_iter().collect()).collect();
     let bases = session.bases();
     let (recovered, equal) = tokio::join!(session.recover(back), registries::until_equal(bases));
-    let (recovered, end) = recovered?;
+    let recovered = recovered?;
     let taken_over = session.world.taken_over;
     let marks = vec![(begun, "the fault".to_owned()), (ending, "its end".to_owned())];
-    let times = Times { begun, back, end, downs, marks };
-    let mut outcome = session.conclude(&[*fault], &times, recovered, before).await?;
+    let times = Times { begun, back, end: recovered.end, downs, marks };
+    let mut outcome = session.conclude(&[*fault], &times, &recovered, before).await?;
     outcome.taken_over_ms = taken_over.map(|at| ms(at - begun));
     outcome.equal_ms = equal.map(|at| ms(at.saturating_duration_since(back)));
     outcome.fault = fault.name.to_owned();
@@ -376,10 +387,10 @@ impl Session {
         before: Vec<Option<u64>>,
     ) -> anyhow::Result<Outcome> {
         self.records_rest.cancel();
-        let (recovered, end) = self.recover(back).await?;
+        let recovered = self.recover(back).await?;
         let faults: Vec<Fault> = plan.iter().map(|planned| planned.fault).collect();
-        let times = Times { begun, back, end, downs: past.downs, marks: past.marks };
-        let mut outcome = self.conclude(&faults, &times, recovered, before).await?;
+        let times = Times { begun, back, end: recovered.end, downs: past.downs, marks: past.marks };
+        let mut outcome = self.conclude(&faults, &times, &recovered, before).await?;
         outcome.held_s = faults.iter().map(|fault| fault.hold).sum::<Duration>().as_secs_f64();
         // With many faults, the first notice says nothing.
         (outcome.noticed_ms, outcome.socket_told_ms) = (None, None);
@@ -575,8 +586,9 @@ impl Session {
         self.start_others()
     }
 
-    /// Waits until all gateways are healthy again; returns whether they are, and when the waiting ended.
-    async fn recover(&mut self, back: Instant) -> anyhow::Result<(bool, Instant)> {
+    /// Waits until all gateways are healthy again and trades have come that the exchange made since: a feed
+    /// that nobody had begins seconds later, and without it there would be no trades to judge.
+    async fn recover(&mut self, back: Instant) -> anyhow::Result<Recovered> {
         let deadline = back + RECOVERY_PATIENCE;
         loop {
             time::sleep(LOOK_EVERY).await;
@@ -584,9 +596,10 @@ impl Session {
             let now = Instant::now();
             let is_healthy =
                 |said: &Arc<Mutex<Said>>| now - back > STEADY && said.lock().is_healthy_since(now - STEADY);
-            let recovered = self.record.said.iter().all(is_healthy);
-            if (recovered && now > back + AFTER) || now > deadline {
-                return Ok((recovered, now));
+            let is_healthy = self.record.said.iter().all(is_healthy);
+            let has_trades = self.record.have_trades_come(back, TRADES_SINCE);
+            if (is_healthy && has_trades && now > back + AFTER) || now > deadline {
+                return Ok(Recovered { is_healthy, has_trades, end: now });
             }
         }
     }
@@ -682,12 +695,13 @@ impl Session {
         mut self,
         faults: &[Fault],
         times: &Times,
-        recovered: bool,
+        recovered: &Recovered,
         before: Vec<Option<u64>>,
     ) -> anyhow::Result<Outcome> {
         self.end_load().await;
         let read_anew = self.read_anew().await;
-        let mut outcome = Outcome { read_anew, ..self.record.judge(faults, times, recovered) };
+        let judged = self.record.judge(faults, times, recovered.is_healthy);
+        let mut outcome = Outcome { read_anew, trades_stopped: !recovered.has_trades, ..judged };
         outcome.records = self.judge_records().await?;
         if faults.iter().any(|fault| fault.kind == Kind::KillFeed) {
             outcome.fences = self.read_fences().await?;

@@ -397,6 +397,11 @@ impl Witness {
         self.words.iter().rposition(|told| told.word.at <= around).unwrap_or(0)
     }
 
+    /// Whether a node's `n`th entry came.
+    pub(super) fn has(&self, by: usize, n: u64) -> bool {
+        self.arrivals.get(&by).is_some_and(|arrivals| arrivals.first.contains_key(&n))
+    }
+
     /// The id of a node's `n`th entry, if it came.
     pub(super) fn id_of(&self, by: usize, n: u64) -> Option<String> {
         let (producer, seq) = self.arrivals.get(&by)?.ids.get(&n)?;
