@@ -262,7 +262,7 @@ impl Log for RedisBackend {
             words.push(u8::from(append.draft.kind.is_terminal()));
             words.push_bytes(&encode(id, &append.draft));
         }
-        let (script, limit) = (scripts::append(self.keys.sharded), self.command_timeout);
+        let (script, limit) = (scripts::APPEND.script(self.keys.sharded), self.command_timeout);
         let answer: Vec<Value> =
             script.send(Priority::Usual, &self.commands, "append", limit, 6, words).await?;
         read_answer(log, batch, &answer)
