@@ -62,10 +62,22 @@ struct Terms {
     is_own: bool,
     /// The drafts' own ids.
     ids: Option<Ids>,
+    /// Whether the log has no epoch yet, as far as the caller knows.
+    is_first: bool,
 }
 
 impl Terms {
-    const USUAL: Self = Self { fence: None, is_own: true, ids: None };
+    const USUAL: Self = Self { fence: None, is_own: true, ids: None, is_first: false };
+}
+
+/// How updates of an order are appended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UpdateTerms {
+    /// The fencing token of the lease under which they are published.
+    pub(crate) fence: Option<u64>,
+    /// Whether they are the order's first updates, as far as is known: they start its log. If that is wrong, it costs
+    /// one call in vain.
+    pub(crate) is_first: bool,
 }
 
 /// The most that a page for a reader contains.
@@ -244,7 +256,7 @@ impl Channels {
     /// # Errors
     /// See [`PublishError`]; it says how many were accepted nevertheless.
     pub async fn publish(&self, channel: &ChannelName, drafts: Vec<DraftEntry>) -> Result<(), PublishError> {
-        self.publish_under(channel, drafts, None).await
+        self.admit(channel, drafts, Terms::USUAL).await
     }
 
     /// Appends what another process published, and what others receive from that process too.
@@ -274,21 +286,30 @@ impl Channels {
         self.admit(channel, drafts, Terms { ids, ..Terms::USUAL }).await
     }
 
-    /// Appends the updates of an order under a lease, whose fencing token the log checks. The drafts of one
-    /// request stay together. Never refused because of the number of subscribers. Under a lease they are
-    /// never abandoned: this waits until the storage has answered, and each update is in the log once, or
-    /// refused.
+    /// Appends the updates of an order. The drafts of one request stay together. Never refused because of the
+    /// number of subscribers. Under a lease, whose fencing token the log checks, they are never abandoned: this
+    /// waits until the storage has answered, and each update is in the log once, or refused.
     ///
     /// # Errors
     /// See [`PublishError`]. An update that the log refused, and those after it in `drafts`, are not tried
     /// again.
-    pub(crate) async fn publish_under(
+    pub(crate) async fn publish_updates(
+        &self,
+        channel: &ChannelName,
+        drafts: Vec<DraftEntry>,
+        UpdateTerms { fence, is_first }: UpdateTerms,
+    ) -> Result<(), PublishError> {
+        self.admit(channel, drafts, Terms { fence, is_first, ..Terms::USUAL }).await
+    }
+
+    #[cfg(test)]
+    pub(super) async fn publish_under(
         &self,
         channel: &ChannelName,
         drafts: Vec<DraftEntry>,
         fence: Option<u64>,
     ) -> Result<(), PublishError> {
-        self.admit(channel, drafts, Terms { fence, ..Terms::USUAL }).await
+        self.publish_updates(channel, drafts, UpdateTerms { fence, is_first: false }).await
     }
 
     async fn admit(
@@ -320,7 +341,7 @@ impl Channels {
         channel: &ChannelName,
         door: Door,
         drafts: Vec<DraftEntry>,
-        Terms { fence, is_own, ids }: Terms,
+        Terms { fence, is_own, ids, is_first }: Terms,
     ) -> Result<(), PublishError> {
         let config = &self.0.common.config;
         let stopping = || PublishError::ShuttingDown { accepted: 0 };
@@ -330,7 +351,7 @@ impl Channels {
         let permit =
             Arc::clone(&door.places).acquire_many_owned(places).await.map_err(|_closed| stopping())?;
         let (answer, answered) = oneshot::channel();
-        let request = Request { drafts, fence, is_own, ids, accepted: 0, answer, _places: permit };
+        let request = Request { drafts, fence, is_own, ids, is_first, accepted: 0, answer, _places: permit };
         self.send(channel, door, Command::Publish(request)).await.map_err(|_stopped| stopping())?;
         answered.await.unwrap_or_else(|_dropped| Err(stopping()))
     }

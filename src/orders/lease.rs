@@ -34,6 +34,13 @@ pub(super) struct LeaseState {
     pub(super) held: Held,
 }
 
+impl LeaseState {
+    /// How long it is certain to last; `None` where it is lost.
+    pub(super) fn left(self) -> Option<Duration> {
+        (self.held != Held::Lost).then(|| self.until.saturating_duration_since(Instant::now()))
+    }
+}
+
 impl Lease {
     /// The lease of a claim that was asked for at `asked`.
     pub(super) fn new(
@@ -47,9 +54,9 @@ impl Lease {
         Arc::new(Self { desk, job: order.into(), token, lasts, state })
     }
 
-    /// The claim's token, which is the fencing token of what is published under the claim.
-    pub(super) fn token(&self) -> u64 {
-        self.token
+    /// The duration that each renewal asks for.
+    pub(super) fn lasts(&self) -> Duration {
+        self.lasts
     }
 
     pub(super) fn state(&self) -> LeaseState {

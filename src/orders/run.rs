@@ -7,16 +7,24 @@ use chrono::Utc;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
 use tracing::debug;
 
 use super::attempts::Attempts;
 use super::desk::Desk;
 use super::lease::{Lease, LeaseState};
+use super::telling::Telling;
 use crate::channels::PublishError;
-use crate::model::{Entry, EntryKind, OrderId};
+use crate::model::{ChannelName, Entry, EntryKind, OrderId};
 use crate::protocol::{OrderUpdate, PayloadWriter, Standing, quoted};
 use crate::storage::{Attempt, ClaimedJob, Ending, Held, Refusal, StorageError};
+
+/// How long the end of a run waits for its earlier reports. After that the end is published all the same; if the
+/// run continues elsewhere, the log refuses earlier reports that arrive after what is published there.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
+
+/// If so much of a lease is left, it was renewed a moment ago.
+const FRESH_PART: f64 = 0.9;
 
 /// Why a run cannot go on, or a report was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +63,7 @@ pub(super) struct Run {
     /// The attempt that this run has submitted, under a lease that the storage confirmed.
     submitted: Option<u32>,
     lease: Arc<Lease>,
+    telling: Arc<Telling>,
 }
 
 /// The data of a claim.
@@ -92,6 +101,7 @@ impl Run {
         debug!(%order, run, attempt = attempts.current(), executor, "order claimed");
         Self {
             lease: Lease::new(Arc::clone(&desk), order, token, asked, lasts),
+            telling: Telling::new(Arc::clone(&desk), order, token, newest.is_none()),
             desk,
             order,
             run,
@@ -185,7 +195,8 @@ impl Run {
         false
     }
 
-    /// Publishes a step that the executor has reached.
+    /// Publishes a step that the executor has reached. Returns before the log has it, unless something depends on
+    /// it: that the order may be submitted. An error of a step that was not waited for is returned to the next one.
     pub(super) async fn report(
         &mut self,
         kind: EntryKind,
@@ -195,22 +206,20 @@ impl Run {
     ) -> Result<(), RunError> {
         let update =
             self.update(kind, progress, self.attempt(), message, |payload| push_all(payload, fields));
-        self.tell(update).await
+        if self.submits(&update) {
+            return self.tell(update).await;
+        }
+        self.may_tell(&update).await?;
+        let OrderUpdate { standing, draft } = update;
+        let told = self.telling.tell_soon(draft).await;
+        self.told(standing, told)
     }
 
     /// Publishes an update that may follow the newest one. Waits while the storage is away.
     pub(super) async fn tell(&mut self, update: OrderUpdate) -> Result<(), RunError> {
-        self.check().await?;
-        let (next, anew) = (&update.standing, self.attempts.anew());
-        let allowed = match &self.standing {
-            Some(standing) => standing.allows(next, anew),
-            None if next.attempt == anew => Ok(()),
-            None => Err(format!("the first `attempt` is {anew}; {} was given", next.attempt)),
-        };
-        allowed.map_err(RunError::Invalid)?;
-        // Reports of an attempt that was submitted already allow nothing new.
-        let attempt = next.attempt;
-        let submits = next.kind == EntryKind::Submitted && self.submitted != Some(attempt);
+        self.may_tell(&update).await?;
+        let next = &update.standing;
+        let (attempt, submits) = (next.attempt, self.submits(&update));
         // From `submitted` on, and once it is confirmed, an order can no longer be cancelled.
         if submits || (next.kind == EntryKind::Confirmed && !self.committed) {
             self.commit().await?;
@@ -219,10 +228,39 @@ impl Run {
         if submits {
             // A worker that claimed the job while this update was under way does not know of it, or takes it
             // for the previous run's: what is sent from here on must be sent under a lease that holds.
-            self.renew().await?;
+            if !self.is_certain() {
+                self.renew().await?;
+            }
             self.submitted = Some(attempt);
         }
         Ok(())
+    }
+
+    /// Whether the order may be submitted once this update is published. Later reports of the same attempt allow
+    /// nothing new.
+    fn submits(&self, update: &OrderUpdate) -> bool {
+        let next = &update.standing;
+        next.kind == EntryKind::Submitted && self.submitted != Some(next.attempt)
+    }
+
+    /// Checks that the run goes on, and that this update may follow the newest one.
+    async fn may_tell(&self, update: &OrderUpdate) -> Result<(), RunError> {
+        self.check().await?;
+        let (next, anew) = (&update.standing, self.attempts.anew());
+        let allowed = match &self.standing {
+            Some(standing) => standing.allows(next, anew),
+            None if next.attempt == anew => Ok(()),
+            None => Err(format!("the first `attempt` is {anew}; {} was given", next.attempt)),
+        };
+        allowed.map_err(RunError::Invalid)
+    }
+
+    /// Whether the storage confirmed the lease a moment ago and still answers: nobody else can have claimed the job
+    /// since, and what was published is in a log that the next holder will read.
+    fn is_certain(&self) -> bool {
+        let left = self.lease.state().left();
+        let is_fresh = left.is_some_and(|left| left >= self.lease.lasts().mul_f64(FRESH_PART));
+        is_fresh && !self.desk.backend.is_degraded_for(&ChannelName::order(self.order))
     }
 
     /// Waits until the storage has confirmed the lease.
@@ -252,7 +290,12 @@ impl Run {
 
     async fn append(&mut self, update: OrderUpdate) -> Result<(), RunError> {
         let OrderUpdate { standing, draft } = update;
-        match self.desk.append(self.order, vec![draft], Some(self.lease.token())).await {
+        let told = self.telling.tell(draft).await;
+        self.told(standing, told)
+    }
+
+    fn told(&mut self, standing: Standing, told: Result<(), PublishError>) -> Result<(), RunError> {
+        match told {
             Ok(()) => {
                 self.attempts.told(standing.attempt);
                 self.standing = Some(standing);
@@ -319,6 +362,9 @@ impl Run {
 
     /// Ends the run in the queue. See [`Lease::finish`].
     pub(super) async fn finish(&self, ending: &Ending) -> Result<Held, RunError> {
+        // Whoever claims the job next reads in the log how far it came. What was refused is somebody else's by now,
+        // which is what ending it says.
+        let _told = time::timeout(TOLD_WITHIN, self.telling.settled()).await;
         Ok(self.lease.finish(ending).await?)
     }
 }

@@ -14,12 +14,17 @@ use super::executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, 
 use super::request::OrderRequest;
 use super::run::{Claim, Run, RunError, push_all};
 use crate::model::{Entry, OrderId};
-use crate::storage::{ClaimedJob, Ending};
+use crate::storage::{ClaimedJob, Ending, JOBS_PER_CALL_MAX};
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::panics::contain;
 
 /// How long a stopping process lets the orders under way go on; then they are given back.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
+
+/// A worker that has few free places waits this long for more, and claims for all of them at once. It claims at once
+/// if one place in [`TOGETHER_PART`] is free.
+const TOGETHER_WITHIN: Duration = Duration::from_millis(5);
+const TOGETHER_PART: usize = 8;
 
 /// Carries out several orders at once.
 #[derive(Debug)]
@@ -65,6 +70,10 @@ impl Worker {
                 }
                 continue;
             }
+            if free * TOGETHER_PART < concurrency {
+                gather(&mut runs, concurrency - concurrency / TOGETHER_PART, &stop).await;
+            }
+            let free = concurrency - runs.len();
             let asked = Instant::now();
             // From here on a notification is not missed: an order that is queued during the claim ends the
             // next wait at once.
@@ -74,7 +83,8 @@ impl Worker {
             let idle = match worker.desk.backend.claim(&worker.desk.kind, free, lease).await {
                 Ok(claimed) => {
                     failures = 0;
-                    let idle = claimed.is_empty();
+                    // There are no more; those that come meanwhile are told, or found a while later.
+                    let idle = claimed.len() < free.min(JOBS_PER_CALL_MAX);
                     worker.desk.stats.runs.add(claimed.len() as u64);
                     for job in claimed {
                         // A job that was claimed while the process was told to stop is not begun.
@@ -207,6 +217,19 @@ impl Worker {
                 warn!(order = %run.order(), error = %error, "an update could not be told; the order is tried again");
                 self.desk.note(self.desk.give_back(run).await);
             }
+        }
+    }
+}
+
+/// Waits until no more than `enough` are left, for a moment.
+async fn gather(runs: &mut JoinSet<()>, enough: usize, stop: &CancellationToken) {
+    let moment = time::sleep(TOGETHER_WITHIN);
+    tokio::pin!(moment);
+    while runs.len() > enough {
+        tokio::select! {
+            Some(ended) = runs.join_next() => log_panic(&ended),
+            () = &mut moment => return,
+            () = stop.cancelled() => return,
         }
     }
 }

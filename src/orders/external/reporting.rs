@@ -21,6 +21,10 @@ use crate::storage::{Ending, JobState, JobView, LEASE_MIN};
 /// `submitted` a lease lasts at least this long.
 const REPORT_WITHIN: Duration = Duration::from_secs(10);
 
+/// The lease that a report asks for. It is longer than [`REPORT_WITHIN`], so that a lease that was renewed a moment
+/// ago is long enough for the next report.
+const LEASE_OF_REPORT: Duration = Duration::from_secs(12);
+
 /// The job of a call.
 struct TakenUp {
     run: Run,
@@ -198,7 +202,7 @@ impl Orders {
             // for; who has the others by now is unknown.
             self.desk().backend.extend(order.into(), token, LEASE_MIN).await?;
         }
-        let (run, lasts) = (job.run, REPORT_WITHIN);
+        let (run, lasts) = (job.run, LEASE_OF_REPORT);
         let goes_on = newest.as_ref().is_some_and(|newest| run_of(newest) == Some(run));
         let JobView { cancelled, committed, attempt, .. } = job;
         let claim =

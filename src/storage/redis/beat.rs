@@ -22,7 +22,7 @@
 //! connection being lost, is not seen here. Whoever appends sees it by the epoch and the chain.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use fred::types::Value;
 use tokio::sync::Mutex;
@@ -32,7 +32,7 @@ use uuid::Uuid;
 use super::commands::Priority;
 use super::errors::corrupt;
 use super::primaries::slot_of;
-use super::scripts::Script;
+use super::scripts::{Publishing, to_all, to_the_shard};
 use super::{EXACT_MAX, RedisBackend};
 use crate::model::{ChannelName, NodeId};
 use crate::storage::primary::{Area, Place, Primary as _};
@@ -43,56 +43,9 @@ const KEPT_FOR_S: u64 = 24 * 3_600;
 /// Counters of nodes that are gone are looked for once in so many beats of a node.
 const PRUNE_EVERY: u64 = 512;
 
-/// KEYS the life, a value, a stream. ARGV pub/sub channel, life known (or nothing), number
-/// acknowledged, number of this beat, life to begin where there is none, node, seconds the life is
-/// kept, whether to prune.
-///
-/// Answers `first`, `same`, `older` or `other`, the life, the number that it holds now, and the server's time
-/// in ms.
-fn beat(sharded: bool) -> &'static Script {
-    static TO_ALL: LazyLock<Script> = LazyLock::new(|| beat_with("PUBLISH"));
-    static TO_THE_SHARD: LazyLock<Script> = LazyLock::new(|| beat_with("SPUBLISH"));
-    if sharded { &TO_THE_SHARD } else { &TO_ALL }
-}
+const BEAT_PARTS: &[&str] = &[include_str!("lua/beat.lua")];
 
-fn beat_with(publish: &str) -> Script {
-    Script::new(&[
-        "
-redis.call('SET', KEYS[2], '1', 'PX', 1000)
-redis.call('XADD', KEYS[3], 'MAXLEN', 1, '*', 'e', '1')
-redis.call('PEXPIRE', KEYS[3], 1000)
-redis.call('",
-        publish,
-        "', ARGV[1], '1')
-local known, acknowledged, number = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local field, kept_for = 'n:' .. ARGV[6], tonumber(ARGV[7])
-local time = redis.call('TIME')
-local now = tonumber(time[1])
-redis.call('HSETNX', KEYS[1], 'id', ARGV[5])
-local life = redis.call('HGET', KEYS[1], 'id')
-local held = tonumber(string.match(redis.call('HGET', KEYS[1], field) or '', '^%d+')) or 0
-local word = 'same'
-if known == '' then word = 'first'
-elseif known ~= life then word = 'other'
-elseif held < acknowledged then word = 'older' end
-if word ~= 'older' then
-  held = math.max(held, number)
-  redis.call('HSET', KEYS[1], field, string.format('%.0f %.0f', held, now))
-end
-redis.call('EXPIRE', KEYS[1], kept_for)
-if ARGV[8] == '1' then
-  local fields = redis.call('HGETALL', KEYS[1])
-  for at = 1, #fields, 2 do
-    local seen = string.match(fields[at + 1], '^%d+ (%d+)$')
-    if string.sub(fields[at], 1, 2) == 'n:' and (not seen or now - tonumber(seen) > kept_for) then
-      redis.call('HDEL', KEYS[1], fields[at])
-    end
-  end
-end
-return {word, life, string.format('%.0f', held), string.format('%.0f', now * 1000 + math.floor(tonumber(time[2]) / 1000))}
-",
-    ])
-}
+static BEAT: Publishing = Publishing::new(|| to_all(BEAT_PARTS), || to_the_shard(BEAT_PARTS));
 
 /// What a beat that was answered says of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,7 +134,8 @@ impl RedisBackend {
         ];
         let keys = keys.to_vec();
         let sent = Instant::now();
-        let (word, life, held, time): (String, String, String, String) = beat(self.keys.sharded)
+        let (word, life, held, time): (String, String, String, String) = BEAT
+            .script(self.keys.sharded)
             .run_with(Priority::Beat, &self.commands, "beat", self.command_timeout, keys, args)
             .await?;
         let beat = match word.as_str() {

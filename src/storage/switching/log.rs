@@ -34,8 +34,8 @@ enum Way {
     Unknown,
     /// The caller must take up another life first.
     Foreign(Option<Epoch>),
-    /// To the log.
-    Log,
+    /// To the log, which goes at least to `highest`; it is late after so long.
+    Log { highest: u64, late_after: Duration },
     /// It stays here; in a moment maybe no longer.
     Here { closing: bool },
 }
@@ -136,7 +136,15 @@ impl Log for Switching {
                 }
                 core.append_here(batch).await
             }
-            Way::Log => core.append_to_log(batch).await,
+            Way::Log { highest, late_after } => core.append_to_log(batch, highest, late_after).await,
+        }
+    }
+
+    async fn begin(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        match self.core.may_begin(batch) {
+            Ok(known) => self.core.begin_in_log(batch, &known).await,
+            // It has begun, or begins here, without the log; opening it tells.
+            Err(epoch) => Ok(AppendAnswer::ForeignEpoch(epoch)),
         }
     }
 
@@ -238,6 +246,12 @@ impl Log for Switching {
 
     fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
         self.incoming.lock().take()
+    }
+}
+
+impl State {
+    fn took_so_long(&mut self, time: Duration) {
+        self.append_time = (self.append_time * (NEWEST_PART - 1) + time) / NEWEST_PART;
     }
 }
 
@@ -482,21 +496,60 @@ impl Core {
             return Way::Here { closing: line.closing };
         }
         if is_primary && !line.suspect && !is_held {
-            return Way::Log;
+            line.sent = line.sent.max(batch.entries.last().map_or(0, |last| last.seq));
+            let highest = line.highest;
+            return Way::Log { highest, late_after: late_after(self.ordering_deadline, state.append_time) };
         }
         self.fork(&mut state, &batch.channel, first_seq(batch), false);
         Way::Foreign(epoch_of(&state, &batch.channel))
     }
 
-    async fn append_to_log(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+    /// What is known of a log that may be begun with these entries: that it has no life, as far as is known here,
+    /// and nothing is to be done about that. Else the life that it is in here.
+    fn may_begin(&self, batch: &AppendBatch) -> Result<Known, Option<Epoch>> {
+        let channel = &batch.channel;
+        let is_primary = self.has_log(channel);
+        let mut state = self.lock();
+        let is_held = state.behind.contains_key(channel) || state.is_in_doubt(channel);
+        let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(Instant::now()));
+        line.used = Instant::now();
+        let is_new = line.epoch().is_none() && !line.suspect && !is_held;
+        if !is_new || !is_primary || batch.producer != self.node {
+            return Err(line.epoch().cloned());
+        }
+        line.sent = line.sent.max(batch.entries.last().map_or(0, |last| last.seq));
+        Ok(line.known())
+    }
+
+    async fn begin_in_log(&self, batch: &AppendBatch, known: &Known) -> Result<AppendAnswer> {
+        let (channel, begun) = (&batch.channel, Instant::now());
+        let Some(answer) = self.ask(self.area_of(channel), self.primary.begin(batch)).await else {
+            // Should it have taken effect, that is found when the log is back.
+            return Ok(AppendAnswer::ForeignEpoch(None));
+        };
+        let answer = answer?;
+        if !matches!(answer, AppendAnswer::Done(_)) {
+            return Ok(answer);
+        }
+        let (epoch, producers) = (batch.epoch.clone(), Vec::new());
+        let log = OpenLog { epoch, top: 0, last_seq: 0, producers, anchor: None };
+        if self.take_up(channel, &log, known) {
+            return Ok(self.appended(batch, answer, begun.elapsed(), 0));
+        }
+        // It went on alone meanwhile, or in another life.
+        Ok(AppendAnswer::ForeignEpoch(epoch_of(&self.lock(), channel)))
+    }
+
+    async fn append_to_log(
+        &self,
+        batch: &AppendBatch,
+        highest: u64,
+        late_after: Duration,
+    ) -> Result<AppendAnswer> {
         let (lane, area) = ((self.lanes)(&batch.channel), self.area_of(&batch.channel));
         let begun = Instant::now();
-        let highest = self.lock().lines.get_mut(&batch.channel).map_or(0, |line| {
-            line.sent = line.sent.max(batch.entries.last().map_or(0, |last| last.seq));
-            line.highest
-        });
         let deadline = match lane {
-            Lane::Latest => Some(begun + self.late_after()),
+            Lane::Latest => Some(begun + late_after),
             Lane::Every => None,
         };
         let late = async {
@@ -548,14 +601,13 @@ impl Core {
         AppendAnswer::ForeignEpoch(epoch_of(&state, &batch.channel))
     }
 
-    /// How long an append is waited for before its channel goes on alone.
+    #[cfg(test)]
     pub(super) fn late_after(&self) -> Duration {
-        self.ordering_deadline.max(self.lock().append_time * LATE_FACTOR)
+        late_after(self.ordering_deadline, self.lock().append_time)
     }
 
     pub(super) fn took_so_long(&self, time: Duration) {
-        let mut state = self.lock();
-        state.append_time = (state.append_time * (NEWEST_PART - 1) + time) / NEWEST_PART;
+        self.lock().took_so_long(time);
     }
 
     /// The log answered an append, before which it went at least to `highest`.
@@ -566,8 +618,8 @@ impl Core {
         took: Duration,
         highest: u64,
     ) -> AppendAnswer {
-        self.took_so_long(took);
         let mut state = self.lock();
+        state.took_so_long(took);
         let is_in_doubt = state.is_in_doubt(&batch.channel);
         let Some(line) = state.lines.get_mut(&batch.channel) else { return answer };
         if line.epoch() != Some(&batch.epoch) {
@@ -718,6 +770,11 @@ impl Drop for Room<'_> {
 /// are not this node's own stream are numbered by who has a lease.
 fn is_given(batch: &AppendBatch) -> bool {
     batch.entries.iter().all(|append| append.fence.is_none())
+}
+
+/// How long an append is waited for before its channel goes on alone.
+fn late_after(deadline: Duration, append_time: Duration) -> Duration {
+    deadline.max(append_time * LATE_FACTOR)
 }
 
 fn first_seq(batch: &AppendBatch) -> Option<u64> {

@@ -1,0 +1,49 @@
+-- Queues a job. Behind `jobs` and `tidy`.
+--
+-- KEYS
+--   those of `jobs`
+-- ARGV
+--   1 id, 2 payload, 3 `k` and the idempotency key (or nothing), 4 fingerprint, 5 bound on unfinished jobs
+--   6 bound on all jobs, 7 how long they are kept, 8 kind (or nothing)
+-- Answers
+--   `queued`, `repeated` and the job, `conflict`, or `full`
+
+local id, payload, key, fingerprint = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local unfinished_max, kept_max = tonumber(ARGV[5]), tonumber(ARGV[6])
+local is_news = kept_for ~= tonumber(ARGV[7])
+kept_for = tonumber(ARGV[7])
+if key ~= '' then
+  -- A key of long ago leads nowhere.
+  forget_over()
+  key = string.sub(key, 2)
+  local used = redis.call('HGET', keys, key)
+  if used then
+    if string.sub(used, #id + 2) == fingerprint then return answer({'repeated', string.sub(used, 1, #id)}) end
+    return answer({'conflict'})
+  end
+else
+  key = nil
+end
+if redis.call('HEXISTS', parts, id) == 1 then return answer({'repeated', id}) end
+local waiting = redis.call('ZCARD', by_state.w)
+local unfinished = waiting + redis.call('ZCARD', by_state.d) + redis.call('ZCARD', by_state.c)
+if unfinished >= unfinished_max then return answer({'full'}) end
+local jobs = redis.call('HLEN', parts)
+
+local place = math.max(last_place + 1, now)
+redis.call('HSET', fixed, id, whole(now) .. ' ' .. (key and #key or '-') .. ' ' .. (key or '') .. payload)
+write_first(id, {state = 'w', run = '0', token = '0', cancelled = '0', committed = '0', changed = whole(now),
+  place = whole(place), attempt = '0', said_by = '0', kind = ARGV[8]}, jobs)
+for _, key in ipairs({ready, by_state.w, ages}) do redis.call('ZADD', key, whole(place), id) end
+if waiting == 0 then added[ready], added[by_state.w] = true, true end
+set_meta('place', whole(place))
+if is_news then set_meta('kept_for', whole(kept_for)) end
+if key then
+  set(keys, key, id .. ' ' .. fingerprint)
+  add(key_ages, now, key)
+end
+local excess = math.min(jobs + 1 - kept_max, AT_ONCE)
+if excess > 0 then
+  for _, oldest in ipairs(redis.call('ZRANGE', ended, 0, excess - 1)) do forget(oldest) end
+end
+return answer({'queued'})

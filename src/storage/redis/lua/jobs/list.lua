@@ -1,0 +1,18 @@
+-- Jobs, the newest first. Behind `jobs` and `tidy`.
+--
+-- KEYS
+--   those of `jobs`
+-- ARGV
+--   1 state (or nothing), 2 the job before which to begin (or nothing), 3 how many at the most
+-- Answers
+--   for each job what `job` answers
+
+tidy()
+local index = by_state[ARGV[1]] or ages
+local before = read(ARGV[2])
+local below = before and '(' .. before.place or '+inf'
+local page = {}
+for _, id in ipairs(redis.call('ZREVRANGEBYSCORE', index, below, '-inf', 'LIMIT', 0, ARGV[3])) do
+  view(id, page)
+end
+return answer(page)

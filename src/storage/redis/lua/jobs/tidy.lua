@@ -1,0 +1,42 @@
+-- Part of the scripts of jobs, behind `jobs`: does what is due by the time alone, some jobs at a time. A job of which a
+-- part is missing was lost: the server was allowed to evict keys. What is left of it is removed where it is met.
+
+local function forget_key(key)
+  redis.call('HDEL', keys, key)
+  redis.call('ZREM', key_ages, key)
+end
+local function forget(id)
+  local queued, key = read_fixed(id)
+  local job = read(id)
+  if job and queued then
+    redis.call('ZREM', sorted_in[job.state], id)
+    redis.call('ZREM', by_state[job.state], id)
+  else
+    for _, index in pairs(sorted_in) do redis.call('ZREM', index, id) end
+    for _, index in pairs(by_state) do redis.call('ZREM', index, id) end
+  end
+  redis.call('ZREM', ages, id)
+  redis.call('HDEL', fixed, id)
+  redis.call('HDEL', parts, id)
+  if key then
+    local used = redis.call('HGET', keys, key)
+    if used and string.sub(used, 1, #id) == id then forget_key(key) end
+  end
+end
+local function release_due()
+  local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', whole(now), 'WITHSCORES', 'LIMIT', 0, AT_ONCE)
+  for i = 1, #due, 2 do
+    local job = read(due[i])
+    if job then stand(due[i], job, 'w', tonumber(due[i + 1])) else forget(due[i]) end
+  end
+end
+local function forget_over()
+  if not kept_for then return end
+  local over = whole(now - kept_for)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', ended, '-inf', over, 'LIMIT', 0, AT_ONCE)) do forget(id) end
+  for _, key in ipairs(redis.call('ZRANGEBYSCORE', key_ages, '-inf', over, 'LIMIT', 0, AT_ONCE)) do forget_key(key) end
+end
+local function tidy()
+  release_due()
+  forget_over()
+end
