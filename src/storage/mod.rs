@@ -34,8 +34,8 @@ use async_trait::async_trait;
 
 pub use choose::{Opened, StartError, open};
 pub use config::{
-    Fsync, JournalConfig, MemoryConfig, OrderRetention, RedisConfig, Retention, SpoolConfig, StorageChoice,
-    StorageConfig,
+    Fsync, JournalConfig, MemoryConfig, OrderRetention, RedisConfig, Retention, SpoolConfig, SpoolFsync,
+    StorageChoice, StorageConfig,
 };
 pub use error::{Result, StorageError};
 pub use failover::Lost;

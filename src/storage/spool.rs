@@ -30,7 +30,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Append, Fsync, SpoolConfig};
+use super::{Append, SpoolConfig, SpoolFsync};
 use crate::model::{ChannelName, Epoch, NodeId};
 use crate::support::counter::Counter;
 use crate::support::seldom::Seldom;
@@ -39,35 +39,11 @@ use store::LineKey;
 /// Appends that wait for the thread; whoever comes then waits too, until its deadline.
 const QUEUE_LEN: usize = 1024;
 
-/// When what was written reaches the disk itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::storage) enum FsyncPolicy {
-    /// Before an append is answered: it survives a crash of the machine.
-    Always,
-    /// So often: an append that was answered survives a crash of the process, and one of the machine
-    /// if it was answered that long before.
-    Interval(Duration),
-    /// When the operating system sees fit: an append that was answered survives a crash of the process.
-    /// After a crash of the machine the file may be unreadable.
-    Never,
-}
-
-impl FsyncPolicy {
-    /// The policy that is configured.
-    pub(in crate::storage) fn of(fsync: Fsync, interval_ms: u64) -> Self {
-        match fsync {
-            Fsync::Always => Self::Always,
-            Fsync::Interval => Self::Interval(Duration::from_millis(interval_ms)),
-            Fsync::Never => Self::Never,
-        }
-    }
-}
-
 /// How a spool works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::storage) struct SpoolOptions {
     /// When what was written reaches the disk itself.
-    pub fsync: FsyncPolicy,
+    pub fsync: SpoolFsync,
     /// Bounds the entries; the file takes up to about three times as much.
     pub bytes: u64,
     /// How long an append may take.
@@ -80,7 +56,7 @@ impl SpoolOptions {
     /// The options that are configured.
     pub(in crate::storage) fn of(config: &SpoolConfig) -> Self {
         Self {
-            fsync: FsyncPolicy::of(config.fsync, config.fsync_interval_ms),
+            fsync: config.fsync,
             bytes: config.bytes,
             deadline: Duration::from_millis(config.deadline_ms),
             is_required: config.required,
@@ -195,7 +171,7 @@ pub(in crate::storage) struct SpoolStatus {
     pub slow: u64,
     /// Entries that were not, because the disk fails or the spool was closed.
     pub failed: u64,
-    /// Transactions: with the policy `always` as many fsyncs.
+    /// Transactions: with `always` as many fsyncs.
     pub commits: u64,
 }
 
@@ -319,7 +295,7 @@ impl Spool {
         self.options.is_required
     }
 
-    /// Spools entries of a channel, ascending in `seq`: all or none. As durable as the policy says
+    /// Spools entries of a channel, ascending in `seq`: all or none. As durable as is configured
     /// when it answers `Ok`, which takes no longer than the deadline. A sequence that is there already
     /// is written anew. Dropped before it answers, it may or may not have taken effect.
     ///
@@ -395,7 +371,7 @@ impl Spool {
         self.shared.wake.notify_one();
     }
 
-    /// Writes and fsyncs what was asked for, and lets go of the files.
+    /// Writes what was asked for, and lets go of the files.
     #[cfg(test)]
     pub(in crate::storage) async fn close(&self) {
         let (done, closed) = oneshot::channel();

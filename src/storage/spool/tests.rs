@@ -13,7 +13,7 @@ use crate::storage::disk::{FULL, Fault, HANGS};
 /// A machine that stands still for a while has no disk that hangs.
 const PATIENT: Duration = Duration::from_secs(30);
 
-async fn open(dir: &Path, fsync: FsyncPolicy, bytes: u64) -> Result<(Spool, Vec<Former>), SpoolOpenError> {
+async fn open(dir: &Path, fsync: SpoolFsync, bytes: u64) -> Result<(Spool, Vec<Former>), SpoolOpenError> {
     Spool::open(dir, SpoolOptions { fsync, bytes, deadline: PATIENT, is_required: true }).await
 }
 
@@ -30,8 +30,7 @@ async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     time::timeout(PATIENT, answered).await.expect("it happens in time")
 }
 
-const POLICIES: [FsyncPolicy; 3] =
-    [FsyncPolicy::Always, FsyncPolicy::Interval(Duration::from_millis(20)), FsyncPolicy::Never];
+const POLICIES: [SpoolFsync; 2] = [SpoolFsync::Always, SpoolFsync::Never];
 
 const ROOM: u64 = 64 << 20;
 
@@ -54,17 +53,10 @@ fn entries(seqs: impl IntoIterator<Item = u64>) -> Vec<Append> {
     seqs.into_iter().map(entry).collect()
 }
 
-async fn formers(dir: &Path, fsync: FsyncPolicy) -> Vec<Former> {
+async fn formers(dir: &Path, fsync: SpoolFsync) -> Vec<Former> {
     let (spool, formers) = open(dir, fsync, ROOM).await.unwrap();
     spool.close().await;
     formers
-}
-
-#[test]
-fn the_policy_is_the_one_that_is_configured() {
-    for (fsync, expected) in [Fsync::Always, Fsync::Interval, Fsync::Never].into_iter().zip(POLICIES) {
-        assert_eq!(FsyncPolicy::of(fsync, 20), expected);
-    }
 }
 
 #[tokio::test]
@@ -126,12 +118,12 @@ async fn what_was_not_acknowledged_is_there_in_the_next_life() {
 #[tokio::test]
 async fn dropping_the_last_handle_writes_what_was_asked_for() {
     let dir = tempfile::tempdir().unwrap();
-    let (spool, _) = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap();
+    let (spool, _) = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     spool.append(node, &pjm, None, &entries(1..=3)).await.unwrap();
     spool.acknowledged(node, &pjm, 2);
     drop(spool);
-    let found = eventually(async || match open(dir.path(), FsyncPolicy::Always, ROOM).await {
+    let found = eventually(async || match open(dir.path(), SpoolFsync::Always, ROOM).await {
         Ok((_spool, found)) => Some(found),
         Err(SpoolOpenError::InUse { .. }) => None,
         Err(error) => panic!("{error}"),
@@ -172,7 +164,7 @@ async fn a_full_spool_refuses_until_something_is_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     let bytes = Index::cost(&(node, pjm.clone()), &entries(1..=3));
-    let (spool, _) = open(dir.path(), FsyncPolicy::Never, bytes).await.unwrap();
+    let (spool, _) = open(dir.path(), SpoolFsync::Never, bytes).await.unwrap();
     spool.append(node, &pjm, None, &entries(1..=2)).await.unwrap();
     assert_eq!(spool.append(node, &pjm, None, &entries(3..=4)).await, Err(SpoolError::Full));
     spool.append(node, &pjm, None, &entries([3])).await.unwrap();
@@ -181,7 +173,7 @@ async fn a_full_spool_refuses_until_something_is_acknowledged() {
     spool.acknowledged(node, &pjm, 1);
     spool.append(node, &pjm, None, &entries([4])).await.unwrap();
     spool.close().await;
-    assert_eq!(formers(dir.path(), FsyncPolicy::Never).await[0].entries, entries(2..=4));
+    assert_eq!(formers(dir.path(), SpoolFsync::Never).await[0].entries, entries(2..=4));
 }
 
 #[tokio::test]
@@ -190,7 +182,7 @@ async fn room_on_disk_is_used_again_and_given_back() {
     let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     let bytes = 20 << 20;
-    let (spool, _) = open(dir.path(), FsyncPolicy::Never, bytes).await.unwrap();
+    let (spool, _) = open(dir.path(), SpoolFsync::Never, bytes).await.unwrap();
     let (mut seq, mut acked, mut largest) = (0, 0, 0);
     for _ in 0..1000 {
         seq += 1;
@@ -213,8 +205,8 @@ async fn room_on_disk_is_used_again_and_given_back() {
 #[tokio::test]
 async fn a_directory_serves_one_process_and_a_damaged_file_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let (first, _) = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap();
-    let second = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    let (first, _) = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap();
+    let second = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap_err();
     assert!(matches!(second, SpoolOpenError::InUse { .. }), "{second}");
     first.append(NodeId::random(), &channel("zone:pjm"), None, &entries(1..=9)).await.unwrap();
     first.close().await;
@@ -223,7 +215,7 @@ async fn a_directory_serves_one_process_and_a_damaged_file_is_left_alone() {
     let whole = std::fs::read(&file).unwrap();
     let damaged = vec![0x5a; 1 << 16];
     std::fs::write(&file, &damaged).unwrap();
-    let error = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    let error = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap_err();
     assert!(matches!(error, SpoolOpenError::Unreadable { .. }), "{error}");
     assert_eq!(std::fs::read(&file).unwrap(), damaged);
 
@@ -238,11 +230,11 @@ async fn a_directory_serves_one_process_and_a_damaged_file_is_left_alone() {
         let mut bytes = whole.clone();
         spoil(&mut bytes);
         std::fs::write(&file, &bytes).unwrap();
-        let error = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+        let error = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap_err();
         assert!(matches!(error, SpoolOpenError::Unreadable { .. }), "{error}");
     }
 
-    let below_a_file = open(&file.join("x"), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    let below_a_file = open(&file.join("x"), SpoolFsync::Always, ROOM).await.unwrap_err();
     assert!(matches!(below_a_file, SpoolOpenError::Unusable { .. }), "{below_a_file}");
 }
 
@@ -252,10 +244,10 @@ async fn a_file_that_was_half_made_is_made_anew() {
     let file = dir.path().join("spool.redb");
     let fault = Fault::of(dir.path());
     fault.begin(FULL);
-    let error = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    let error = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap_err();
     assert!(matches!(error, SpoolOpenError::Unusable { .. }), "nobody is told to move it away: {error}");
     fault.end(FULL);
-    assert_eq!(formers(dir.path(), FsyncPolicy::Always).await, []);
+    assert_eq!(formers(dir.path(), SpoolFsync::Always).await, []);
 
     // What a full disk leaves: the length alone, or besides that the head without its beginning.
     let mut begun = vec![0; 1 << 20];
@@ -264,29 +256,37 @@ async fn a_file_that_was_half_made_is_made_anew() {
             begun[at] = 1;
         }
         std::fs::write(&file, &begun).unwrap();
-        assert_eq!(formers(dir.path(), FsyncPolicy::Always).await, []);
+        assert_eq!(formers(dir.path(), SpoolFsync::Always).await, []);
     }
     // One with something in it is nobody's to throw away.
     *begun.last_mut().unwrap() = 1;
     std::fs::write(&file, &begun).unwrap();
-    let error = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    let error = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap_err();
     assert!(matches!(error, SpoolOpenError::Unreadable { .. }), "{error}");
     assert_eq!(std::fs::read(&file).unwrap(), begun);
 }
 
 #[tokio::test]
-async fn an_unreadable_newest_part_costs_no_more_than_itself() {
-    let dir = tempfile::tempdir().unwrap();
-    let policy = FsyncPolicy::Interval(Duration::from_millis(1));
-    let (spool, _) = open(dir.path(), policy, ROOM).await.unwrap();
-    spool.append(NodeId::random(), &channel("zone:pjm"), None, &entries(1..=3)).await.unwrap();
-    spool.close().await;
-    // None of them takes the place of the one before.
-    for kept in ["recent.redb.unreadable", "recent.redb.unreadable.2", "recent.redb.unreadable.3"] {
-        std::fs::write(dir.path().join("recent.redb"), vec![0x5a; 1 << 16]).unwrap();
-        assert_eq!(formers(dir.path(), policy).await[0].entries, entries(1..=3));
-        assert!(dir.path().join(kept).exists(), "{kept}");
+async fn what_an_earlier_version_left_in_a_second_file_is_taken_over() {
+    let [dir, earlier] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
+    // Both files have the same tables.
+    for (dir, seqs) in [(&dir, 1..=3), (&earlier, 4..=5)] {
+        let (spool, _) = open(dir.path(), SpoolFsync::Never, ROOM).await.unwrap();
+        spool.append(node, &pjm, None, &entries(seqs)).await.unwrap();
+        spool.close().await;
     }
+    let recent = dir.path().join("recent.redb");
+    std::fs::rename(earlier.path().join("spool.redb"), &recent).unwrap();
+    for _again in 0..2 {
+        assert_eq!(formers(dir.path(), SpoolFsync::Always).await[0].entries, entries(1..=5));
+        assert!(!recent.exists());
+    }
+    let damaged = vec![0x5a; 1 << 16];
+    std::fs::write(&recent, &damaged).unwrap();
+    let error = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap_err();
+    assert!(error.to_string().contains("recent.redb is not readable"), "{error}");
+    assert_eq!(std::fs::read(&recent).unwrap(), damaged, "it may hold accepted entries");
 }
 
 #[tokio::test]
@@ -324,7 +324,7 @@ async fn a_disk_that_hangs_holds_nobody_up_and_what_it_takes_too_late_goes() {
     let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     let options = SpoolOptions {
-        fsync: FsyncPolicy::Always,
+        fsync: SpoolFsync::Always,
         bytes: ROOM,
         deadline: Duration::from_millis(200),
         is_required: true,
@@ -348,7 +348,7 @@ async fn a_disk_that_hangs_holds_nobody_up_and_what_it_takes_too_late_goes() {
     eventually(async || spool.append(node, &pjm, None, &entries([9_000])).await.ok()).await;
     assert_eq!(spool.state(), SpoolState::Working);
     spool.close().await;
-    let found = formers(dir.path(), FsyncPolicy::Always).await;
+    let found = formers(dir.path(), SpoolFsync::Always).await;
     let seqs: Vec<u64> = found[0].entries.iter().map(|append| append.seq).collect();
     assert_eq!(seqs, [9_000]);
 }
@@ -390,13 +390,13 @@ proptest! {
         let sent: Vec<Append> = sent.into_iter().map(|(seq, append)| Append { seq, ..append }).collect();
         let order = channel("order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11");
         let line = (NodeId::random(), order);
-        let (mut store, mut index, _) = Store::open(dir.path(), FsyncPolicy::Never).unwrap();
+        let (store, mut index, _) = Store::open(dir.path(), SpoolFsync::Never).unwrap();
         let mut changes = Vec::new();
         index.apply(Op::Append { line: line.clone(), epoch: None, entries: sent.clone() }, &mut changes);
-        store.write(changes).unwrap();
+        store.write(&changes).unwrap();
         let (entries, bytes) = (index.entries, index.bytes);
         drop(store);
-        let (_store, index, found) = Store::open(dir.path(), FsyncPolicy::Never).unwrap();
+        let (_store, index, found) = Store::open(dir.path(), SpoolFsync::Never).unwrap();
         prop_assert_eq!((index.entries, index.bytes), (entries, bytes));
         prop_assert_eq!(&found[0].entries, &sent);
     }
@@ -406,12 +406,12 @@ proptest! {
 async fn an_entry_whose_data_is_no_object_keeps_no_other_one_back() {
     let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
-    let (spool, _) = open(dir.path(), FsyncPolicy::Never, ROOM).await.unwrap();
+    let (spool, _) = open(dir.path(), SpoolFsync::Never, ROOM).await.unwrap();
     let mut sent = entries(1..=3);
     sent[1].draft.data = r#"{"n":"#.into();
     spool.append(node, &pjm, None, &sent).await.unwrap();
     spool.close().await;
-    let found = formers(dir.path(), FsyncPolicy::Never).await.remove(0).entries;
+    let found = formers(dir.path(), SpoolFsync::Never).await.remove(0).entries;
     assert_eq!((&found[0], &found[2]), (&sent[0], &sent[2]));
     // It is sent on with its bytes, as one that is shown to nobody.
     assert_eq!((found[1].seq, &found[1].draft.data), (2, &sent[1].draft.data));

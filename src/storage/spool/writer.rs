@@ -10,7 +10,7 @@ use tokio::time::{self, Instant};
 
 use super::store::{Change, Index, LineKey, Op, Store, StoreError};
 use super::{
-    Answer, Depth, FsyncPolicy, Opened, Request, Settled, Shared, SpoolError, SpoolOpenError, SpoolOptions,
+    Answer, Depth, Opened, Request, Settled, Shared, SpoolError, SpoolFsync, SpoolOpenError, SpoolOptions,
 };
 use crate::support::backoff::Backoff;
 use crate::support::fault;
@@ -18,9 +18,6 @@ use crate::support::seldom::Seldom;
 
 /// What one transaction takes, in bytes, apart from the request that passes it.
 const TRANSACTION_BYTES: u64 = 4 << 20;
-
-/// With the policy `interval`, what is held in memory until the next fsync; more is fsynced early.
-const UNSYNCED_BYTES: usize = 16 << 20;
 
 /// Between tries of a disk that failed. Each reads all that is on it.
 const RETRY: Backoff = Backoff {
@@ -69,7 +66,7 @@ pub(super) fn run(
     }
     let done = runtime.block_on(writer.serve());
     writer.inbox.close();
-    // Before anyone is told, so that the files can be opened anew.
+    // Before anyone is told, so that the file can be opened anew.
     writer.let_go();
     shared.health.lock().is_closed = true;
     drop(writer);
@@ -107,28 +104,22 @@ struct Group {
 enum Work {
     Request(Request),
     Settled,
-    Due,
+    /// A disk that failed is to be tried anew.
+    Retry,
     End,
 }
 
 impl Writer {
     /// Answers whom to tell that it is closed.
     async fn serve(&mut self) -> Option<oneshot::Sender<()>> {
-        let mut sync_at = None;
         loop {
-            let due = if self.store.is_some() { sync_at } else { Some(self.retry_at) };
-            let close = match self.next(due).await {
+            let close = match self.next().await {
                 Work::End => {
                     self.turn(None);
-                    self.sync();
                     return None;
                 }
-                Work::Due => {
-                    if self.store.is_none() {
-                        self.reopen();
-                    } else {
-                        self.sync();
-                    }
+                Work::Retry => {
+                    self.reopen();
                     None
                 }
                 // It takes whatever else has come.
@@ -136,41 +127,19 @@ impl Writer {
                 Work::Request(request) => self.turn(Some(request)),
             };
             if close.is_some() {
-                self.sync();
                 return close;
             }
-            sync_at = self.sync_due(sync_at);
         }
     }
 
-    async fn next(&mut self, due: Option<Instant>) -> Work {
+    async fn next(&mut self) -> Work {
         let shared = Arc::clone(&self.shared);
-        let is_due = async {
-            match due {
-                Some(at) => time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
-            () = is_due => Work::Due,
+            () = time::sleep_until(self.retry_at), if self.store.is_none() => Work::Retry,
             request = self.inbox.recv() => request.map_or(Work::End, Work::Request),
             () = shared.wake.notified() => Work::Settled,
         }
-    }
-
-    /// When what was written is to be fsynced, with the policy `interval`.
-    fn sync_due(&mut self, before: Option<Instant>) -> Option<Instant> {
-        let FsyncPolicy::Interval(every) = self.options.fsync else { return None };
-        let store = self.store.as_ref()?;
-        if store.is_synced() {
-            return None;
-        }
-        if store.unsynced_bytes() >= UNSYNCED_BYTES {
-            self.sync();
-            return None;
-        }
-        Some(before.unwrap_or_else(|| Instant::now() + every))
     }
 
     /// Takes what has come together, and writes it.
@@ -246,7 +215,7 @@ impl Writer {
             if changes.is_empty() {
                 return Ok(false);
             }
-            store.write(changes)?;
+            store.write(&changes)?;
             if is_empty {
                 store.compact()?;
             }
@@ -285,21 +254,6 @@ impl Writer {
         self.shared.wake.notify_one();
     }
 
-    fn sync(&mut self) {
-        if self.store.is_none() {
-            return;
-        }
-        let is_empty = self.index.is_empty();
-        let sync = |store: &mut Store| -> Result<(), StoreError> {
-            store.sync()?;
-            if is_empty { store.compact() } else { Ok(()) }
-        };
-        match self.attempt(sync) {
-            Ok(()) => self.show_depth(),
-            Err(error) => self.fail(&error.to_string()),
-        }
-    }
-
     /// Does something with the disk; how long that takes shows.
     fn attempt<T>(&mut self, act: impl FnOnce(&mut Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let gave_up = || Err(StoreError::Corrupted("the database gave up on its file".to_owned()));
@@ -327,7 +281,7 @@ impl Writer {
         }
     }
 
-    /// Closes the files.
+    /// Closes the file.
     fn let_go(&mut self) {
         let store = self.store.take();
         let _panic = catch_unwind(AssertUnwindSafe(|| drop(store)));
@@ -358,8 +312,8 @@ impl Writer {
     }
 }
 
-/// Opens the files, and makes sure that there is room for more.
-fn try_again(dir: &Path, fsync: FsyncPolicy) -> Result<(Store, Index), String> {
+/// Opens the file, and makes sure that there is room for more.
+fn try_again(dir: &Path, fsync: SpoolFsync) -> Result<(Store, Index), String> {
     let (store, index, _known) = Store::open(dir, fsync).map_err(|error| match error {
         SpoolOpenError::Unusable { cause, .. } => cause.to_string(),
         SpoolOpenError::Unreadable { problem, .. } => problem,

@@ -36,7 +36,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::model::ChannelName;
-use crate::storage::spool::FsyncPolicy;
 use crate::storage::{MemoryConfig, Result, Retention, StorageError};
 use crate::support::counter::Counter;
 use crate::support::seldom::Seldom;
@@ -255,7 +254,6 @@ fn not_durable(why: String) -> StorageError {
 /// What the thread is opened with.
 struct Opening {
     dir: PathBuf,
-    fsync: FsyncPolicy,
     retention: Retention,
     config: MemoryConfig,
 }
@@ -274,8 +272,7 @@ impl Folder {
         let (opened, answer) = oneshot::channel();
         let unusable = |cause| FolderError::Unusable { dir: dir.to_owned(), cause };
         let deadline = Duration::from_millis(config.deadline_ms);
-        let fsync = FsyncPolicy::of(config.fsync, config.fsync_interval_ms);
-        let opening = Opening { dir: dir.to_owned(), fsync, retention, config };
+        let opening = Opening { dir: dir.to_owned(), retention, config };
         let panicked = CancellationToken::new();
         let told = panicked.clone();
         let run = move || {

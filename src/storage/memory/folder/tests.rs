@@ -425,7 +425,7 @@ async fn a_log_that_was_trimmed_takes_no_more_room_than_it_has() {
         store.append(&AppendBatch { entries: vec![price(seq)], ..batch.clone() }).await.unwrap();
     }
     store.close().await;
-    let (files, _) = store::Store::open(dir.path(), FsyncPolicy::Never).unwrap();
+    let (files, _) = store::Store::open(dir.path(), Fsync::Never).unwrap();
     let mut entries = 0;
     files.each_row(|key, row| entries += usize::from(key[0] == b'e' && row.is_some())).unwrap();
     assert_eq!(entries, 12);
@@ -475,7 +475,7 @@ async fn a_second_process_is_told_that_the_folder_is_in_use() {
 async fn what_a_later_version_wrote_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).await.0.close().await;
-    let (mut files, _) = store::Store::open(dir.path(), FsyncPolicy::Never).unwrap();
+    let (mut files, _) = store::Store::open(dir.path(), Fsync::Never).unwrap();
     let mut overlay = store::Overlay::default();
     overlay.take(Change::set(&rows::Place::Use, Some(b"{\"form\":2,\"new\":1}".to_vec())));
     files.checkpoint(&overlay).unwrap();

@@ -14,8 +14,9 @@ use tokio::time::{self, Instant};
 use super::load::{all, collect, current, load, tidy};
 use super::rows::{FORM, Place, json};
 use super::store::{Aside, Change, Opening as Files, Overlay, Store, StoreError};
-use super::{FolderError, Found, FsyncPolicy, Health, Opened, Opening, Planned, Request, Then};
+use super::{FolderError, Found, Health, Opened, Opening, Planned, Request, Then};
 use crate::model::ChannelName;
+use crate::storage::Fsync;
 use crate::storage::memory::Shared;
 use crate::support::backoff::Backoff;
 use crate::support::fault;
@@ -28,7 +29,7 @@ const TRANSACTION_BYTES: usize = 4 << 20;
 const OVERLAY_BYTES: usize = 16 << 20;
 
 /// How often what is not kept any more is taken out of the rows, and what was written goes over into them where
-/// no policy says it.
+/// no setting says it.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
 /// Between tries of a disk that failed.
@@ -85,7 +86,9 @@ pub(super) fn run(opening: Opening, inbox: mpsc::Receiver<Request>, opened: ones
 
 struct Writer {
     dir: PathBuf,
-    fsync: FsyncPolicy,
+    fsync: Fsync,
+    /// How long what was written may be on its way into the rows.
+    checkpoint_within: Duration,
     /// `None` while the disk fails.
     store: Option<Store>,
     memory: Arc<Shared>,
@@ -123,7 +126,12 @@ enum Work {
 
 impl Writer {
     fn open(opening: Opening, inbox: mpsc::Receiver<Request>) -> Result<(Self, Found), FolderError> {
-        let Opening { dir, fsync, retention, config } = opening;
+        let Opening { dir, retention, config } = opening;
+        let fsync = config.fsync;
+        let checkpoint_within = match fsync {
+            Fsync::Interval => Duration::from_millis(config.fsync_interval_ms),
+            Fsync::Always | Fsync::Never => TIDY_EVERY,
+        };
         let broken = |error: StoreError| FolderError::Unusable {
             dir: dir.clone(),
             cause: std::io::Error::other(error.to_string()),
@@ -148,6 +156,7 @@ impl Writer {
         let writer = Self {
             dir,
             fsync,
+            checkpoint_within,
             store: Some(store),
             memory,
             health,
@@ -314,11 +323,7 @@ impl Writer {
     }
 
     fn begin_to_wait(&mut self) {
-        let every = match self.fsync {
-            FsyncPolicy::Interval(every) => every,
-            FsyncPolicy::Always | FsyncPolicy::Never => TIDY_EVERY,
-        };
-        self.checkpoint_at.get_or_insert_with(|| Instant::now() + every);
+        self.checkpoint_at.get_or_insert_with(|| Instant::now() + self.checkpoint_within);
     }
 
     fn checkpoint(&mut self) {
@@ -431,8 +436,8 @@ fn told(Aside { file, problem }: &Aside) -> String {
     format!("a file that could not be read was put aside as {name} ({problem})")
 }
 
-fn use_of(store: &Store, fsync: FsyncPolicy, closed: bool) -> Change {
-    let always = fsync == FsyncPolicy::Always;
+fn use_of(store: &Store, fsync: Fsync, closed: bool) -> Change {
+    let always = fsync == Fsync::Always;
     let used = Use { form: FORM, boot: boot(), file: store.file_number(), always, closed };
     Change::set(&Place::Use, Some(json(&used)))
 }
