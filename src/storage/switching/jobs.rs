@@ -25,7 +25,7 @@ use zonewire_protocol::stats::JobsAloneCounts;
 
 use super::line::Line;
 use super::log::away;
-use super::{Core, Switching};
+use super::{Core, Switching, until};
 use crate::model::{ChannelName, JobId};
 use crate::storage::memory::{JobTable, Now};
 use crate::storage::primary::{Area, Place};
@@ -282,9 +282,6 @@ impl Core {
     ) -> Result<R> {
         let waiting_since = Instant::now();
         loop {
-            let moved = self.jobs.moved.notified();
-            let mut moved = std::pin::pin!(moved);
-            moved.as_mut().enable();
             {
                 let mut state = self.jobs.lock();
                 let is_moving = state.moving.contains_key(&id);
@@ -298,7 +295,7 @@ impl Core {
             }
             let arrived = tokio::select! {
                 biased;
-                () = moved => true,
+                () = until(&self.jobs.moved, || !self.jobs.lock().moving.contains_key(&id)) => true,
                 () = self.until_away(self.area_of_jobs()) => false,
                 () = time::sleep_until(waiting_since + ON_ITS_WAY_WITHIN) => false,
             };
@@ -311,17 +308,8 @@ impl Core {
 
     /// Waits until the log has what was told in an outage.
     async fn until_told(&self, channel: &ChannelName) -> Result<()> {
-        let told = async {
-            loop {
-                let in_order = self.in_order.notified();
-                let mut in_order = std::pin::pin!(in_order);
-                in_order.as_mut().enable();
-                if self.lock().lines.get(channel).is_none_or(|line| line.fork.is_none()) {
-                    return;
-                }
-                in_order.await;
-            }
-        };
+        let is_told = || self.lock().lines.get(channel).is_none_or(|line| line.fork.is_none());
+        let told = until(&self.in_order, is_told);
         time::timeout(ON_ITS_WAY_WITHIN, told).await.map_err(|_elapsed| away("finish"))
     }
 

@@ -534,7 +534,7 @@ impl Core {
     async fn until_closed(&self, channel: &ChannelName) {
         let usual = self.lock().append_time;
         let within = (usual * LATE_FACTOR).clamp(CLOSED_WITHIN, CLOSED_WITHIN_MAX);
-        self.until(channel, within, |line| !line.closing).await;
+        self.until_line(channel, within, |line| !line.closing).await;
     }
 
     /// Forks the channel; what was under way is appended to the fork next.

@@ -376,15 +376,7 @@ impl Core {
 
     /// Returns when calls about what is in an area no longer go to the primary.
     async fn until_away(&self, area: Area) {
-        loop {
-            let away = self.away.notified();
-            let mut away = std::pin::pin!(away);
-            away.as_mut().enable();
-            if !self.is_primary(area) {
-                return;
-            }
-            away.await;
-        }
+        until(&self.away, || !self.is_primary(area)).await;
     }
 
     /// Returns when they do.
@@ -456,25 +448,14 @@ impl Core {
 
     /// Waits a while for a channel to be put in order.
     async fn until_in_order(&self, channel: &ChannelName) {
-        self.until(channel, IN_ORDER_WITHIN, |line| !line.suspect || line.fork.is_some()).await;
+        self.until_line(channel, IN_ORDER_WITHIN, |line| !line.suspect || line.fork.is_some()).await;
     }
 
     /// Waits until this holds of a channel, at the most so long, and only while the primary serves.
-    async fn until(&self, channel: &ChannelName, within: Duration, holds: impl Fn(&Line) -> bool) {
-        let waited = async {
-            loop {
-                let notified = self.in_order.notified();
-                let mut notified = std::pin::pin!(notified);
-                notified.as_mut().enable();
-                if self.lock().lines.get(channel).is_none_or(&holds) {
-                    return;
-                }
-                notified.await;
-            }
-        };
+    async fn until_line(&self, channel: &ChannelName, within: Duration, holds: impl Fn(&Line) -> bool) {
         tokio::select! {
             biased;
-            () = waited => {}
+            () = until(&self.in_order, || self.lock().lines.get(channel).is_none_or(&holds)) => {}
             () = self.until_away(self.area_of(channel)) => {}
             () = time::sleep(within) => {}
         }
@@ -495,5 +476,19 @@ impl Core {
         }
         tracing::debug!(channel = %channel, late, "the channel goes on without the log");
         self.enqueue(state, channel);
+    }
+}
+
+/// Returns when something holds, which is looked at now and each time that `changed` is told; what is told
+/// while it is looked at is not missed.
+async fn until(changed: &Notify, mut holds: impl FnMut() -> bool) {
+    loop {
+        let told = changed.notified();
+        let mut told = std::pin::pin!(told);
+        told.as_mut().enable();
+        if holds() {
+            return;
+        }
+        told.await;
     }
 }

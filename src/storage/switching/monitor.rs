@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{self, Instant};
 
 use super::line::Line;
-use super::{Core, Mode, Modes};
+use super::{Core, Mode, Modes, until};
 use crate::model::{BackendState, ChannelName, ChannelPolicy};
 use crate::storage::failover::{Failover, First, Limits, Lost, Signal, Step};
 use crate::storage::primary::{Area, Areas, Beat, LinkHealth};
@@ -178,15 +178,13 @@ impl Judge<'_> {
         loop {
             let far = Instant::now() + Duration::from_secs(3_600);
             let tick = self.failover.next_tick().unwrap_or(far);
-            let done = core.in_order.notified();
-            let mut done = std::pin::pin!(done);
-            done.as_mut().enable();
-            if self.failover.state() == BackendState::Recovering && core.is_area_in_order(self.area) {
-                self.take(Signal::Rejoined);
-                continue;
-            }
+            let is_recovering = self.failover.state() == BackendState::Recovering;
+            let area = self.area;
             tokio::select! {
                 biased;
+                () = until(&core.in_order, || core.is_area_in_order(area)), if is_recovering => {
+                    self.take(Signal::Rejoined);
+                }
                 changed = health.changed() => {
                     if !changed {
                         return;
@@ -222,7 +220,7 @@ impl Judge<'_> {
                 }
                 () = time::sleep_until(beat_at), if beat.is_none() && known.is_up() => {
                     beat_at = Instant::now() + BEAT_EVERY;
-                    let (core, area, sent) = (&core, self.area, Instant::now());
+                    let (core, sent) = (&core, Instant::now());
                     let beating = async move {
                         let answer = core.primary.beat_of(area, core.node).await?;
                         observe(&core.stats.redis_round_trip, sent.elapsed());
@@ -232,7 +230,6 @@ impl Judge<'_> {
                 }
                 () = beat_now.notified(), if beat.is_none() => beat_at = Instant::now(),
                 () = time::sleep_until(tick) => self.take(Signal::Tick),
-                () = done => {}
             }
         }
     }
