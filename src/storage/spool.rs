@@ -31,7 +31,7 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Append, SpoolConfig, SpoolFsync};
-use crate::model::{ChannelName, Epoch, NodeId};
+use crate::model::{ChannelName, NodeId};
 use crate::support::counter::Counter;
 use crate::support::seldom::Seldom;
 use store::LineKey;
@@ -73,8 +73,6 @@ pub(in crate::storage) struct Former {
     pub channel: ChannelName,
     /// Greater than that of each life before it; 0 where an older version did not number them.
     pub start: u64,
-    /// The life of the log that they were to continue, where it was known.
-    pub log_epoch: Option<Epoch>,
     /// The entries in ascending `seq`; at least one.
     pub entries: Vec<Append>,
 }
@@ -239,7 +237,7 @@ type Answer = oneshot::Sender<Result<(), SpoolError>>;
 #[derive(Debug)]
 enum Request {
     /// An append. Who does not wait for the answer any more has not appended.
-    Append(LineKey, Option<Epoch>, Vec<Append>, Answer),
+    Append(LineKey, Vec<Append>, Answer),
     #[cfg(test)]
     Close(oneshot::Sender<()>),
 }
@@ -306,11 +304,10 @@ impl Spool {
         &self,
         producer: NodeId,
         channel: &ChannelName,
-        log_epoch: Option<&Epoch>,
         entries: &[Append],
     ) -> Result<(), SpoolError> {
         let line = (producer, channel.clone());
-        let result = self.ask(line, log_epoch.cloned(), entries.to_vec()).await;
+        let result = self.ask(line, entries.to_vec()).await;
         let counter = match &result {
             Ok(()) => &self.shared.appended,
             Err(SpoolError::Full) => &self.shared.full,
@@ -330,7 +327,7 @@ impl Spool {
         result
     }
 
-    async fn ask(&self, line: LineKey, epoch: Option<Epoch>, entries: Vec<Append>) -> Result<(), SpoolError> {
+    async fn ask(&self, line: LineKey, entries: Vec<Append>) -> Result<(), SpoolError> {
         let within = self.options.deadline;
         match self.state() {
             SpoolState::Working => {}
@@ -340,7 +337,7 @@ impl Spool {
         }
         let deadline = Instant::now() + within;
         let (answer, mut answered) = oneshot::channel();
-        let request = Request::Append(line, epoch, entries, answer);
+        let request = Request::Append(line, entries, answer);
         match time::timeout_at(deadline, self.requests.send(request)).await {
             Ok(Ok(())) => {}
             Ok(Err(_closed)) => return Err(SpoolError::Closed),

@@ -10,7 +10,7 @@ use redb::{
 use uuid::Uuid;
 
 use super::{Former, SpoolFsync, SpoolOpenError};
-use crate::model::{ChannelName, EntryId, Epoch, NodeId, WhyUnknown};
+use crate::model::{ChannelName, EntryId, NodeId, WhyUnknown};
 use crate::storage::disk::{self, Disk, builder, is_cut_short, open_file};
 use crate::storage::{Append, codec};
 
@@ -23,8 +23,6 @@ const RECENT_FILE: &str = "recent.redb";
 const ENTRIES: TableDefinition<(u128, &str, u64), &[u8]> = TableDefinition::new("entries");
 /// The same key -> `prev`, where the entry took over that of one that went.
 const PREVS: TableDefinition<(u128, &str, u64), u64> = TableDefinition::new("prevs");
-/// Producer, channel -> the epoch of the log.
-const EPOCHS: TableDefinition<(u128, &str), &str> = TableDefinition::new("epochs");
 /// Producer -> its number among all that used the spool one after the other: a gateway is another
 /// producer after each start. An older version does not number them.
 const STARTS: TableDefinition<u128, u64> = TableDefinition::new("starts");
@@ -49,8 +47,6 @@ pub(super) enum Change {
     PutEntry { line: LineKey, seq: u64, value: Vec<u8> },
     RemoveEntry { line: LineKey, seq: u64 },
     PutPrev { line: LineKey, seq: u64, prev: u64 },
-    PutEpoch { line: LineKey, epoch: Epoch },
-    RemoveEpoch { line: LineKey },
     PutStart { producer: NodeId, start: u64 },
     RemoveStart { producer: NodeId },
 }
@@ -58,7 +54,7 @@ pub(super) enum Change {
 /// A change asked for.
 #[derive(Debug)]
 pub(super) enum Op {
-    Append { line: LineKey, epoch: Option<Epoch>, entries: Vec<Append> },
+    Append { line: LineKey, entries: Vec<Append> },
     Acknowledged { line: LineKey, seq: u64 },
     Forget { line: LineKey, seqs: Vec<u64> },
 }
@@ -76,7 +72,6 @@ pub(super) struct Index {
 
 #[derive(Debug, Default)]
 struct Line {
-    epoch: Option<Epoch>,
     slots: BTreeMap<u64, Slot>,
     /// The `prev` of entries that went with none behind them.
     legacy: Option<u64>,
@@ -107,36 +102,24 @@ impl Index {
     /// What has to change in the file, which from now on counts as done.
     pub(super) fn apply(&mut self, op: Op, changes: &mut Vec<Change>) {
         match op {
-            Op::Append { line, epoch, entries } => self.append(line, epoch, entries, changes),
+            Op::Append { line, entries } => self.append(line, entries, changes),
             Op::Acknowledged { line, seq } => self.acknowledged(&line, seq, changes),
             Op::Forget { line, seqs } => {
                 for seq in seqs {
                     self.forget(&line, seq, changes);
                 }
-                self.tidy(&line, changes);
+                self.tidy(&line);
             }
         }
     }
 
-    fn append(
-        &mut self,
-        key: LineKey,
-        epoch: Option<Epoch>,
-        entries: Vec<Append>,
-        changes: &mut Vec<Change>,
-    ) {
+    fn append(&mut self, key: LineKey, entries: Vec<Append>, changes: &mut Vec<Change>) {
         if !self.starts.contains_key(&key.0) {
             let start = self.starts.values().max().map_or(1, |newest| newest + 1);
             self.starts.insert(key.0, start);
             changes.push(Change::PutStart { producer: key.0, start });
         }
         let line = self.lines.entry(key.clone()).or_default();
-        if let Some(epoch) = epoch
-            && line.epoch.as_ref() != Some(&epoch)
-        {
-            line.epoch = Some(epoch.clone());
-            changes.push(Change::PutEpoch { line: key.clone(), epoch });
-        }
         for mut append in entries {
             if let Some(legacy) = line.legacy.take() {
                 append.prev = append.prev.min(legacy);
@@ -165,7 +148,7 @@ impl Index {
             changes.push(Change::RemoveEntry { line: key.clone(), seq });
         }
         line.legacy = line.legacy.filter(|prev| *prev > seq);
-        self.tidy(key, changes);
+        self.tidy(key);
     }
 
     /// The entry behind one that goes takes over its `prev`.
@@ -185,11 +168,9 @@ impl Index {
         }
     }
 
-    fn tidy(&mut self, key: &LineKey, changes: &mut Vec<Change>) {
-        let is_done = self.lines.get(key).is_some_and(|line| line.slots.is_empty() && line.legacy.is_none());
-        if is_done {
+    fn tidy(&mut self, key: &LineKey) {
+        if self.lines.get(key).is_some_and(|line| line.slots.is_empty() && line.legacy.is_none()) {
             self.lines.remove(key);
-            changes.push(Change::RemoveEpoch { line: key.clone() });
         }
     }
 }
@@ -273,7 +254,6 @@ impl Store {
         let damaged = |problem| SpoolOpenError::Unreadable { file: self.path.clone(), problem };
         let mut found: BTreeMap<LineKey, Former> = BTreeMap::new();
         let mut prevs: HashMap<(LineKey, u64), u64> = HashMap::new();
-        let mut epochs: HashMap<LineKey, Epoch> = HashMap::new();
         let mut starts: HashMap<NodeId, u64> = HashMap::new();
         for change in changes {
             match change {
@@ -284,7 +264,6 @@ impl Store {
                         producer,
                         channel,
                         start: 0,
-                        log_epoch: None,
                         entries: Vec::new(),
                     });
                     former.entries.push(append);
@@ -292,22 +271,17 @@ impl Store {
                 Change::PutPrev { line, seq, prev } => {
                     prevs.insert((line, seq), prev);
                 }
-                Change::PutEpoch { line, epoch } => {
-                    epochs.insert(line, epoch);
-                }
                 Change::PutStart { producer, start } => {
                     starts.insert(producer, start);
                 }
-                Change::RemoveEntry { .. } | Change::RemoveEpoch { .. } | Change::RemoveStart { .. } => {}
+                Change::RemoveEntry { .. } | Change::RemoveStart { .. } => {}
             }
         }
         let mut index = Index::default();
         for (line, former) in &mut found {
-            former.log_epoch = epochs.remove(line);
             former.start = starts.get(&line.0).copied().unwrap_or(0);
             index.starts.insert(line.0, former.start);
             let held = index.lines.entry(line.clone()).or_default();
-            held.epoch = former.log_epoch.clone();
             for append in &mut former.entries {
                 if let Some(prev) = prevs.remove(&(line.clone(), append.seq)) {
                     append.prev = prev;
@@ -318,11 +292,10 @@ impl Store {
                 index.entries += 1;
             }
         }
-        // Of lines that had nothing left but their place in the chain, which nobody needs now.
-        let epochs = epochs.into_keys().map(|line| Change::RemoveEpoch { line });
+        // Of producers of which nothing is left.
         let is_over = |producer: &NodeId| !index.starts.contains_key(producer);
         let starts = starts.into_keys().filter(is_over).map(|producer| Change::RemoveStart { producer });
-        let orphans: Vec<_> = epochs.chain(starts).collect();
+        let orphans: Vec<_> = starts.collect();
         if !orphans.is_empty() {
             write(&self.database, &orphans).map_err(failed)?;
         }
@@ -389,7 +362,6 @@ fn write(database: &Database, changes: &[Change]) -> Result<(), StoreError> {
 fn write_tables(transaction: &WriteTransaction, changes: &[Change]) -> Result<(), StoreError> {
     let mut entries = transaction.open_table(ENTRIES)?;
     let mut prevs = transaction.open_table(PREVS)?;
-    let mut epochs = transaction.open_table(EPOCHS)?;
     let mut starts = transaction.open_table(STARTS)?;
     for change in changes {
         match change {
@@ -403,12 +375,6 @@ fn write_tables(transaction: &WriteTransaction, changes: &[Change]) -> Result<()
             }
             Change::PutPrev { line: (producer, channel), seq, prev } => {
                 prevs.insert((producer.0.as_u128(), channel.as_str(), *seq), *prev)?;
-            }
-            Change::PutEpoch { line: (producer, channel), epoch } => {
-                epochs.insert((producer.0.as_u128(), channel.as_str()), epoch.as_str())?;
-            }
-            Change::RemoveEpoch { line: (producer, channel) } => {
-                epochs.remove((producer.0.as_u128(), channel.as_str()))?;
             }
             Change::PutStart { producer, start } => {
                 starts.insert(producer.0.as_u128(), *start)?;
@@ -448,13 +414,6 @@ fn read_all(database: &Database) -> Result<Vec<Change>, StoreError> {
         let (key, prev) = item?;
         let (producer, channel, seq) = key.value();
         changes.push(Change::PutPrev { line: line(producer, channel)?, seq, prev: prev.value() });
-    }
-    for item in transaction.open_table(EPOCHS)?.iter()? {
-        let (key, epoch) = item?;
-        let (producer, channel) = key.value();
-        let epoch =
-            epoch.value().parse().map_err(|_| StoreError::Corrupted("a line has no epoch".to_owned()))?;
-        changes.push(Change::PutEpoch { line: line(producer, channel)?, epoch });
     }
     for item in transaction.open_table(STARTS)?.iter()? {
         let (producer, start) = item?;

@@ -63,35 +63,23 @@ async fn formers(dir: &Path, fsync: SpoolFsync) -> Vec<Former> {
 async fn what_was_not_acknowledged_is_there_in_the_next_life() {
     for fsync in POLICIES {
         let dir = tempfile::tempdir().unwrap();
-        let (pjm, spp, epoch) = (channel("zone:pjm"), channel("zone:spp"), Epoch::random());
+        let (pjm, spp) = (channel("zone:pjm"), channel("zone:spp"));
         let (one, other) = (NodeId::random(), NodeId::random());
         let (spool, found) = open(dir.path(), fsync, ROOM).await.unwrap();
         assert_eq!(found, []);
-        spool.append(one, &pjm, Some(&epoch), &entries(1..=5)).await.unwrap();
-        spool.append(one, &spp, None, &entries(1..=2)).await.unwrap();
-        spool.append(other, &pjm, None, &entries(1..=2)).await.unwrap();
+        spool.append(one, &pjm, &entries(1..=5)).await.unwrap();
+        spool.append(one, &spp, &entries(1..=2)).await.unwrap();
+        spool.append(other, &pjm, &entries(1..=2)).await.unwrap();
         spool.acknowledged(one, &pjm, 3);
         spool.acknowledged(other, &pjm, 7);
         spool.close().await;
         assert_eq!(spool.status().state, SpoolState::Closed);
-        assert_eq!(spool.append(one, &pjm, None, &entries([6])).await, Err(SpoolError::Closed));
+        assert_eq!(spool.append(one, &pjm, &entries([6])).await, Err(SpoolError::Closed));
         assert_eq!(spool.status().failed, 1);
 
         let mut expected = vec![
-            Former {
-                producer: one,
-                channel: pjm.clone(),
-                start: 1,
-                log_epoch: Some(epoch),
-                entries: entries(4..=5),
-            },
-            Former {
-                producer: one,
-                channel: spp.clone(),
-                start: 1,
-                log_epoch: None,
-                entries: entries(1..=2),
-            },
+            Former { producer: one, channel: pjm.clone(), start: 1, entries: entries(4..=5) },
+            Former { producer: one, channel: spp.clone(), start: 1, entries: entries(1..=2) },
         ];
         // The next life may have another policy, and acknowledges what the one before left.
         for next in POLICIES {
@@ -100,16 +88,10 @@ async fn what_was_not_acknowledged_is_there_in_the_next_life() {
         let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
         assert_eq!((spool.status().entries, spool.status().state), (4, SpoolState::Working));
         spool.acknowledged(one, &spp, 2);
-        spool.append(other, &spp, None, &entries([9])).await.unwrap();
+        spool.append(other, &spp, &entries([9])).await.unwrap();
         spool.close().await;
         expected.truncate(1);
-        expected.push(Former {
-            producer: other,
-            channel: spp,
-            start: 2,
-            log_epoch: None,
-            entries: entries([9]),
-        });
+        expected.push(Former { producer: other, channel: spp, start: 2, entries: entries([9]) });
         expected.sort_by_key(|former| former.producer);
         assert_eq!(formers(dir.path(), fsync).await, expected);
     }
@@ -120,7 +102,7 @@ async fn dropping_the_last_handle_writes_what_was_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
-    spool.append(node, &pjm, None, &entries(1..=3)).await.unwrap();
+    spool.append(node, &pjm, &entries(1..=3)).await.unwrap();
     spool.acknowledged(node, &pjm, 2);
     drop(spool);
     let found = eventually(async || match open(dir.path(), SpoolFsync::Always, ROOM).await {
@@ -141,19 +123,19 @@ async fn what_comes_behind_an_entry_that_went_takes_its_place_in_the_chain() {
             found.iter().flat_map(|f| &f.entries).map(|append| (append.prev, append.seq)).collect()
         };
         let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
-        spool.append(node, &pjm, None, &entries(3..=8)).await.unwrap();
+        spool.append(node, &pjm, &entries(3..=8)).await.unwrap();
         spool.forget(node, &pjm, vec![3, 4, 6, 99]);
         spool.close().await;
         assert_eq!(chain(&formers(dir.path(), fsync).await), [(2, 5), (5, 7), (7, 8)]);
         let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
         spool.forget(node, &pjm, vec![7, 8]);
-        spool.append(node, &pjm, None, &entries([9])).await.unwrap();
+        spool.append(node, &pjm, &entries([9])).await.unwrap();
         spool.close().await;
         assert_eq!(chain(&formers(dir.path(), fsync).await), [(2, 5), (5, 9)]);
         let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
         spool.forget(node, &pjm, vec![5, 9]);
         spool.acknowledged(node, &pjm, 9);
-        spool.append(node, &pjm, None, &entries([10])).await.unwrap();
+        spool.append(node, &pjm, &entries([10])).await.unwrap();
         spool.close().await;
         assert_eq!(chain(&formers(dir.path(), fsync).await), [(9, 10)]);
     }
@@ -165,13 +147,13 @@ async fn a_full_spool_refuses_until_something_is_acknowledged() {
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     let bytes = Index::cost(&(node, pjm.clone()), &entries(1..=3));
     let (spool, _) = open(dir.path(), SpoolFsync::Never, bytes).await.unwrap();
-    spool.append(node, &pjm, None, &entries(1..=2)).await.unwrap();
-    assert_eq!(spool.append(node, &pjm, None, &entries(3..=4)).await, Err(SpoolError::Full));
-    spool.append(node, &pjm, None, &entries([3])).await.unwrap();
-    assert_eq!(spool.append(node, &pjm, None, &entries([4])).await, Err(SpoolError::Full));
+    spool.append(node, &pjm, &entries(1..=2)).await.unwrap();
+    assert_eq!(spool.append(node, &pjm, &entries(3..=4)).await, Err(SpoolError::Full));
+    spool.append(node, &pjm, &entries([3])).await.unwrap();
+    assert_eq!(spool.append(node, &pjm, &entries([4])).await, Err(SpoolError::Full));
     assert_eq!((spool.status().bytes, spool.status().full), (bytes, 3));
     spool.acknowledged(node, &pjm, 1);
-    spool.append(node, &pjm, None, &entries([4])).await.unwrap();
+    spool.append(node, &pjm, &entries([4])).await.unwrap();
     spool.close().await;
     assert_eq!(formers(dir.path(), SpoolFsync::Never).await[0].entries, entries(2..=4));
 }
@@ -188,7 +170,7 @@ async fn room_on_disk_is_used_again_and_given_back() {
         seq += 1;
         let mut append = entry(seq);
         append.draft.data = vec![b'x'; LARGE].into();
-        while spool.append(node, &pjm, None, std::slice::from_ref(&append)).await == Err(SpoolError::Full) {
+        while spool.append(node, &pjm, std::slice::from_ref(&append)).await == Err(SpoolError::Full) {
             acked += 20;
             spool.acknowledged(node, &pjm, acked);
         }
@@ -208,7 +190,7 @@ async fn a_directory_serves_one_process_and_a_damaged_file_is_left_alone() {
     let (first, _) = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap();
     let second = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap_err();
     assert!(matches!(second, SpoolOpenError::InUse { .. }), "{second}");
-    first.append(NodeId::random(), &channel("zone:pjm"), None, &entries(1..=9)).await.unwrap();
+    first.append(NodeId::random(), &channel("zone:pjm"), &entries(1..=9)).await.unwrap();
     first.close().await;
 
     let file = dir.path().join("spool.redb");
@@ -273,7 +255,7 @@ async fn what_an_earlier_version_left_in_a_second_file_is_taken_over() {
     // Both files have the same tables.
     for (dir, seqs) in [(&dir, 1..=3), (&earlier, 4..=5)] {
         let (spool, _) = open(dir.path(), SpoolFsync::Never, ROOM).await.unwrap();
-        spool.append(node, &pjm, None, &entries(seqs)).await.unwrap();
+        spool.append(node, &pjm, &entries(seqs)).await.unwrap();
         spool.close().await;
     }
     let recent = dir.path().join("recent.redb");
@@ -295,13 +277,13 @@ async fn a_disk_that_fails_is_tried_until_it_works_and_nothing_that_was_refused_
         let dir = tempfile::tempdir().unwrap();
         let (node, pjm, spp) = (NodeId::random(), channel("zone:pjm"), channel("zone:spp"));
         let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
-        spool.append(node, &pjm, None, &entries(1..=3)).await.unwrap();
+        spool.append(node, &pjm, &entries(1..=3)).await.unwrap();
         let fault = Fault::of(dir.path());
         fault.begin(FULL);
         let (four, one) = (entries([4]), entries([1]));
         let (pjm_answer, spp_answer) =
-            tokio::join!(spool.append(node, &pjm, None, &four), spool.append(node, &spp, None, &one));
-        for answer in [pjm_answer, spp_answer, spool.append(node, &pjm, None, &four).await] {
+            tokio::join!(spool.append(node, &pjm, &four), spool.append(node, &spp, &one));
+        for answer in [pjm_answer, spp_answer, spool.append(node, &pjm, &four).await] {
             assert!(matches!(answer, Err(SpoolError::Failed { .. })), "{fsync:?}: {answer:?}");
         }
         assert!(matches!(spool.state(), SpoolState::Failed { .. }), "{:?}", spool.state());
@@ -309,7 +291,7 @@ async fn a_disk_that_fails_is_tried_until_it_works_and_nothing_that_was_refused_
         spool.acknowledged(node, &pjm, 1);
         spool.forget(node, &pjm, vec![2]);
         fault.end(FULL);
-        eventually(async || spool.append(node, &pjm, None, &entries([5])).await.ok()).await;
+        eventually(async || spool.append(node, &pjm, &entries([5])).await.ok()).await;
         assert_eq!(spool.state(), SpoolState::Working);
         spool.close().await;
         let found = formers(dir.path(), fsync).await;
@@ -331,21 +313,21 @@ async fn a_disk_that_hangs_holds_nobody_up_and_what_it_takes_too_late_goes() {
     };
     let (spool, _) = Spool::open(dir.path(), options).await.unwrap();
     // A busy machine may take longer, too.
-    eventually(async || spool.append(node, &pjm, None, &entries([1])).await.ok()).await;
+    eventually(async || spool.append(node, &pjm, &entries([1])).await.ok()).await;
     let fault = Fault::of(dir.path());
     fault.begin(HANGS);
     let slow = Err(SpoolError::Slow { within: options.deadline });
-    assert_eq!(spool.append(node, &pjm, None, &entries([2])).await, slow);
+    assert_eq!(spool.append(node, &pjm, &entries([2])).await, slow);
     eventually(async || matches!(spool.state(), SpoolState::Stalled { .. }).then_some(())).await;
     // From here on it is known, and not waited for: more than the queue holds are answered, one after
     // the other, and without taking a place in it.
     for seq in 3..3 + 2 * QUEUE_LEN as u64 {
-        assert_eq!(spool.append(node, &pjm, None, &entries([seq])).await, slow);
+        assert_eq!(spool.append(node, &pjm, &entries([seq])).await, slow);
         spool.acknowledged(node, &pjm, 1);
         spool.forget(node, &pjm, vec![seq]);
     }
     fault.end(HANGS);
-    eventually(async || spool.append(node, &pjm, None, &entries([9_000])).await.ok()).await;
+    eventually(async || spool.append(node, &pjm, &entries([9_000])).await.ok()).await;
     assert_eq!(spool.state(), SpoolState::Working);
     spool.close().await;
     let found = formers(dir.path(), SpoolFsync::Always).await;
@@ -392,7 +374,7 @@ proptest! {
         let line = (NodeId::random(), order);
         let (store, mut index, _) = Store::open(dir.path(), SpoolFsync::Never).unwrap();
         let mut changes = Vec::new();
-        index.apply(Op::Append { line: line.clone(), epoch: None, entries: sent.clone() }, &mut changes);
+        index.apply(Op::Append { line: line.clone(), entries: sent.clone() }, &mut changes);
         store.write(&changes).unwrap();
         let (entries, bytes) = (index.entries, index.bytes);
         drop(store);
@@ -409,7 +391,7 @@ async fn an_entry_whose_data_is_no_object_keeps_no_other_one_back() {
     let (spool, _) = open(dir.path(), SpoolFsync::Never, ROOM).await.unwrap();
     let mut sent = entries(1..=3);
     sent[1].draft.data = r#"{"n":"#.into();
-    spool.append(node, &pjm, None, &sent).await.unwrap();
+    spool.append(node, &pjm, &sent).await.unwrap();
     spool.close().await;
     let found = formers(dir.path(), SpoolFsync::Never).await.remove(0).entries;
     assert_eq!((&found[0], &found[2]), (&sent[0], &sent[2]));
@@ -439,7 +421,7 @@ async fn a_process_that_spools_until_it_is_killed() {
         async move {
             let channel = channel(&format!("zone:{writer}"));
             for seq in 1.. {
-                spool.append(node, &channel, None, &entries([seq])).await.unwrap();
+                spool.append(node, &channel, &entries([seq])).await.unwrap();
                 println!("answered {writer} {seq}");
             }
         }
@@ -507,7 +489,7 @@ async fn throughput() {
                 let channel = channel(&format!("zone:{writer}"));
                 for batch in 0..10 {
                     let batch = entries(batch * 10 + 1..=batch * 10 + 10);
-                    spool.append(node, &channel, None, &batch).await.unwrap();
+                    spool.append(node, &channel, &batch).await.unwrap();
                 }
             }
         };

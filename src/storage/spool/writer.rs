@@ -163,8 +163,8 @@ impl Writer {
     fn take(&mut self, request: Request, group: &mut Group) {
         // What was settled before the request was made, and nothing that was settled because of it.
         self.settle(group);
-        let (line, epoch, entries, answer) = match request {
-            Request::Append(line, epoch, entries, answer) => (line, epoch, entries, answer),
+        let (line, entries, answer) = match request {
+            Request::Append(line, entries, answer) => (line, entries, answer),
             #[cfg(test)]
             Request::Close(done) => {
                 group.close = Some(done);
@@ -185,7 +185,7 @@ impl Writer {
         }
         group.bytes += bytes;
         let seqs = entries.iter().map(|append| append.seq).collect();
-        self.index.apply(Op::Append { line: line.clone(), epoch, entries }, &mut group.changes);
+        self.index.apply(Op::Append { line: line.clone(), entries }, &mut group.changes);
         group.written.push((line, seqs, answer));
     }
 

@@ -609,7 +609,7 @@ impl Core {
     /// Accepts entries without the log.
     async fn append_here(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         let (channel, lane) = (&batch.channel, (self.lanes)(&batch.channel));
-        let (results, fresh, log, room) = {
+        let (results, fresh, room) = {
             let mut state = self.lock();
             if let Some(line) = state.lines.get_mut(channel) {
                 line.make_mirror(channel, &self.memory, self.node);
@@ -633,11 +633,10 @@ impl Core {
             let journals = !self.is_alone() && !fresh.is_empty();
             let room = journals.then(|| state.journal.reserve(channel, lane, &fresh)).transpose();
             let room = room.map_err(|full| StorageError::Refused { op: "append", cause: Box::new(full) })?;
-            let log = state.lines.get(channel).and_then(|line| line.log.clone());
-            (results, fresh, log, Room { core: self, reserved: room })
+            (results, fresh, Room { core: self, reserved: room })
         };
         if let (Some(spool), true) = (&self.spool, room.reserved.is_some()) {
-            match spool.append(self.node, channel, log.as_ref(), &fresh).await {
+            match spool.append(self.node, channel, &fresh).await {
                 Ok(()) => {}
                 Err(error) if spool.is_required() || error == SpoolError::Full => {
                     return Err(StorageError::NotDurable { why: error.to_string() });

@@ -595,7 +595,7 @@ async fn what_former_lives_accepted_comes_before_what_this_one_accepts() {
     let (oldest, older) = (NodeId::random(), NodeId::random());
     let left = |producer, start, at_ms| {
         let entries = vec![append(1, at_ms), append(2, at_ms + 1)];
-        Former { producer, channel: name.clone(), start, log_epoch: None, entries }
+        Former { producer, channel: name.clone(), start, entries }
     };
     let lost = Lost { code: "unreachable", reason: "not there yet".to_owned() };
     // The clock of the one before was ahead.
