@@ -63,9 +63,7 @@ async fn watch_areas(core: &Arc<Core>, announcer: &Announcer, limits: Limits, fi
         announcer,
         lost_data: false,
     };
-    let Some(mut areas) = core.primary.areas() else {
-        return judge(Area::ONLY, first, false).run(Health::One(core.primary.link_health())).await;
-    };
+    let mut areas = core.primary.areas();
     let mut judges = FuturesUnordered::new();
     let mut judged: BTreeSet<Area> = BTreeSet::new();
     let (mut moves, mut is_begun) = (0, false);
@@ -73,21 +71,20 @@ async fn watch_areas(core: &Arc<Core>, announcer: &Announcer, limits: Limits, fi
     let mut is_unwell = false;
     loop {
         let now = areas.borrow_and_update().clone();
-        for (number, part) in (0..).zip(&now.parts) {
-            let area = Area::new(number);
-            if part.is_some() && judged.insert(area) {
+        for (area, _) in now.present() {
+            if judged.insert(area) {
                 // Those of the beginning are as they were found then.
                 let (first, is_new) = (if is_begun { First::Redis } else { first.clone() }, is_begun);
                 core.set_mode(area, Some(Mode::at(&first)));
-                let health = Health::Of(area, areas.clone());
+                let areas = areas.clone();
                 judges.push(async move {
-                    judge(area, first, is_new).run(health).await;
+                    judge(area, first, is_new).run(areas).await;
                     area
                 });
             }
         }
         // Before anybody has said who they are, one stands for all.
-        is_begun |= now.parts.iter().flatten().any(|part| !part.name.is_empty());
+        is_begun |= now.present().any(|(_, part)| !part.name.is_empty());
         is_unwell |= !core.is_well();
         if std::mem::replace(&mut moves, now.moves) != now.moves {
             core.lock().queue.rearrange(|channel| core.area_of(channel));
@@ -100,6 +97,9 @@ async fn watch_areas(core: &Arc<Core>, announcer: &Announcer, limits: Limits, fi
         tokio::select! {
             biased;
             Some(area) = judges.next(), if !judges.is_empty() => {
+                if areas.has_changed().is_err() {
+                    return;
+                }
                 judged.remove(&area);
                 is_unwell |= !core.is_well();
                 core.set_mode(area, None);
@@ -111,35 +111,6 @@ async fn watch_areas(core: &Arc<Core>, announcer: &Announcer, limits: Limits, fi
                 }
             }
         }
-    }
-}
-
-/// How the connections to an area are.
-enum Health {
-    One(watch::Receiver<LinkHealth>),
-    Of(Area, watch::Receiver<Areas>),
-}
-
-impl Health {
-    /// As it is now; `None`: there is no such area any more.
-    fn now(&mut self) -> Option<LinkHealth> {
-        match self {
-            Self::One(health) => Some(health.borrow_and_update().clone()),
-            Self::Of(area, areas) => {
-                let areas = areas.borrow_and_update();
-                let part = areas.parts.get(area.index()).and_then(Option::as_ref);
-                part.map(|part| part.health.clone())
-            }
-        }
-    }
-
-    /// False when there will be no change.
-    async fn changed(&mut self) -> bool {
-        let changed = match self {
-            Self::One(health) => health.changed().await,
-            Self::Of(_, areas) => areas.changed().await,
-        };
-        changed.is_ok()
     }
 }
 
@@ -157,16 +128,19 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     /// Runs until the area is no more.
-    async fn run(mut self, mut health: Health) {
-        let core = Arc::clone(&self.core);
-        let Some(mut known) = health.now() else { return };
+    async fn run(mut self, mut areas: watch::Receiver<Areas>) {
+        let (core, area) = (Arc::clone(&self.core), self.area);
+        let now = |areas: &mut watch::Receiver<Areas>| -> Option<LinkHealth> {
+            areas.borrow_and_update().part(area).map(|part| part.health.clone())
+        };
+        let Some(mut known) = now(&mut areas) else { return };
         while self.is_new && known.lost.as_ref().is_some_and(|lost| lost.code == "connecting") {
             // Calls wait for the connection; whether it can be made is not known yet.
-            if !health.changed().await {
+            if areas.changed().await.is_err() {
                 return;
             }
-            let Some(now) = health.now() else { return };
-            known = now;
+            let Some(health) = now(&mut areas) else { return };
+            known = health;
         }
         match known.lost.clone() {
             None => self.take(Signal::LinkUp),
@@ -179,29 +153,28 @@ impl Judge<'_> {
             let far = Instant::now() + Duration::from_secs(3_600);
             let tick = self.failover.next_tick().unwrap_or(far);
             let is_recovering = self.failover.state() == BackendState::Recovering;
-            let area = self.area;
             tokio::select! {
                 biased;
                 () = until(&core.in_order, || core.is_area_in_order(area)), if is_recovering => {
                     self.take(Signal::Rejoined);
                 }
-                changed = health.changed() => {
-                    if !changed {
+                changed = areas.changed() => {
+                    if changed.is_err() {
                         return;
                     }
-                    let Some(now) = health.now() else { return };
-                    if now == known {
+                    let Some(health) = now(&mut areas) else { return };
+                    if health == known {
                         continue;
                     }
-                    if now.losses > known.losses || !now.is_up() {
-                        let lost = now.lost.clone().unwrap_or_else(|| Lost {
+                    if health.losses > known.losses || !health.is_up() {
+                        let lost = health.lost.clone().unwrap_or_else(|| Lost {
                             code: "unreachable",
                             reason: "a connection was lost".to_owned(),
                         });
                         self.take(Signal::LinkDown(lost));
                         beat = None;
                     }
-                    known = now;
+                    known = health;
                     if known.is_up() {
                         self.take(Signal::LinkUp);
                         beat_at = Instant::now();
@@ -222,7 +195,7 @@ impl Judge<'_> {
                     beat_at = Instant::now() + BEAT_EVERY;
                     let (core, sent) = (&core, Instant::now());
                     let beating = async move {
-                        let answer = core.primary.beat_of(area, core.node).await?;
+                        let answer = core.primary.beat(area, core.node).await?;
                         observe(&core.stats.redis_round_trip, sent.elapsed());
                         Ok(answer)
                     };
@@ -383,9 +356,9 @@ impl Core {
 
     /// The server of an area, for the log; nothing where there is one only.
     fn name_of(&self, area: Area) -> Option<String> {
-        let areas = self.primary.areas()?;
-        let areas = areas.borrow();
-        Some(areas.parts.get(area.index())?.as_ref()?.name.clone())
+        let areas = self.primary.areas();
+        let name = areas.borrow().part(area)?.name.clone();
+        (!name.is_empty()).then_some(name)
     }
 
     /// Has those lines looked at for which it is time, of an area or of all; a recovery of the area waits

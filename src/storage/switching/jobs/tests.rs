@@ -27,47 +27,43 @@ const LEASE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 struct Fake {
     kept: MemoryBackend,
-    health: watch::Sender<LinkHealth>,
+    /// Where it has several, the first has all jobs and records.
+    areas: watch::Sender<Areas>,
     /// Does what it is asked, and does not say so.
     keeps_silent: AtomicBool,
     /// What is asked while it is silent is to be noticed.
     asked: AtomicUsize,
     recorded: Mutex<Vec<MovedJob>>,
-    /// Where it has several: of these, the first has all jobs and records.
-    areas: Option<watch::Sender<Areas>>,
     /// The area of all channels.
     channels_in: AtomicU16,
 }
 
 impl Fake {
-    /// Sends the area of the channels away, or takes it back.
-    fn set_channels_lost(&self, lost: Option<Lost>) {
-        self.change_areas(|areas| {
-            if let Some(part) = &mut areas.parts[1] {
+    /// Sends an area away, or takes it back.
+    fn set_lost(&self, area: usize, lost: Option<Lost>) {
+        self.areas.send_modify(|areas| {
+            if let Some(part) = &mut areas.parts[area] {
                 part.health.losses += u64::from(lost.is_some());
                 part.health.lost = lost;
             }
         });
     }
 
-    fn change_areas(&self, change: impl FnOnce(&mut Areas)) {
-        self.areas.as_ref().unwrap().send_modify(change);
-    }
-
     fn go(&self) {
-        self.health.send_modify(|health| {
-            health.lost = Some(Lost { code: "unreachable", reason: "sent away".to_owned() });
-            health.losses += 1;
-        });
+        self.set_lost(0, Some(Lost { code: "unreachable", reason: "sent away".to_owned() }));
     }
 
     fn come_back(&self) {
         self.keeps_silent.store(false, Ordering::Relaxed);
-        self.health.send_modify(|health| health.lost = None);
+        self.set_lost(0, None);
+    }
+
+    fn is_up(&self) -> bool {
+        self.areas.borrow().part(Area::ONLY).is_some_and(|part| part.health.is_up())
     }
 
     async fn answer<R>(&self, call: impl Future<Output = Result<R>>) -> Result<R> {
-        if !self.health.borrow().is_up() {
+        if !self.is_up() {
             return Err(away("fake"));
         }
         let answer = call.await;
@@ -81,12 +77,8 @@ impl Fake {
 
 #[async_trait]
 impl Primary for Fake {
-    fn link_health(&self) -> watch::Receiver<LinkHealth> {
-        self.health.subscribe()
-    }
-
-    fn areas(&self) -> Option<watch::Receiver<Areas>> {
-        self.areas.as_ref().map(watch::Sender::subscribe)
+    fn areas(&self) -> watch::Receiver<Areas> {
+        self.areas.subscribe()
     }
 
     fn area_of(&self, place: Place<'_>) -> Area {
@@ -96,8 +88,8 @@ impl Primary for Fake {
         }
     }
 
-    async fn beat(&self, _node: NodeId) -> Result<Beat> {
-        if self.health.borrow().is_up() { Ok(Beat::Same) } else { Err(away("beat")) }
+    async fn beat(&self, _area: Area, _node: NodeId) -> Result<Beat> {
+        if self.is_up() { Ok(Beat::Same) } else { Err(away("beat")) }
     }
 
     async fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Result<Option<OpenLog>> {
@@ -298,14 +290,13 @@ impl Node {
             First::Memory(lost) => Some(lost.clone()),
             First::Redis | First::Alone => None,
         };
-        let health = watch::Sender::new(LinkHealth { lost, losses: 0 });
+        let areas = areas.unwrap_or_else(|| Areas::one(LinkHealth { lost, losses: 0 }));
         let fake = Arc::new(Fake {
             kept: memory(),
-            health,
+            areas: watch::Sender::new(areas),
             keeps_silent: AtomicBool::new(false),
             asked: AtomicUsize::new(0),
             recorded: Mutex::default(),
-            areas: areas.map(watch::Sender::new),
             channels_in: AtomicU16::new(0),
         });
         let status = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", String::new());
@@ -408,7 +399,7 @@ async fn a_job_on_its_way_is_nobodys_until_it_has_arrived() {
     node.go().await;
     node.place(&job(1, Some("key"))).await.unwrap();
     node.fake.keeps_silent.store(true, Ordering::Relaxed);
-    node.fake.health.send_modify(|health| health.lost = None);
+    node.fake.set_lost(0, None);
     until(|| node.recorded().len() == 1).await;
     // It may be there, and anybody may have it.
     node.go().await;
@@ -479,7 +470,7 @@ async fn recovering_lasts_until_the_primary_has_all_jobs() {
     }
     let claimed = node.store.claim("paper", 50, LEASE).await.unwrap();
     node.fake.keeps_silent.store(true, Ordering::Relaxed);
-    node.fake.health.send_modify(|health| health.lost = None);
+    node.fake.set_lost(0, None);
     until(|| node.state() == BackendState::Recovering).await;
     // A call about a job that is on its way waits for it, and is told so in the end.
     until(|| !node.recorded().is_empty()).await;
@@ -513,7 +504,7 @@ async fn orders_are_begun_only_while_what_is_told_of_them_can_be_read() {
         node.place(&job(n, None)).await.unwrap();
     }
     let held = store.claim("paper", 1, LEASE).await.unwrap().remove(0);
-    node.fake.set_channels_lost(Some(lost()));
+    node.fake.set_lost(1, Some(lost()));
     node.until(true).await;
     assert!(store.is_degraded_for(&ChannelName::order(held.id.into())));
     assert_eq!(store.name(), BackendName::Redis, "it serves all else");
@@ -523,7 +514,7 @@ async fn orders_are_begun_only_while_what_is_told_of_them_can_be_read() {
     // The queue itself serves.
     assert_eq!(node.place(&job(4, None)).await.unwrap(), Enqueued::Queued);
     assert!(node.fake.kept.job(job(4, None).id).await.unwrap().is_some());
-    node.fake.set_channels_lost(None);
+    node.fake.set_lost(1, None);
     node.until(false).await;
     assert!(
         store.claim("paper", 10, LEASE).await.unwrap().is_empty(),
@@ -548,7 +539,7 @@ async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
     let log = store.open(&channel, core.node, &Epoch::random()).await.unwrap().epoch;
     store.follow(&channel).await.unwrap();
     assert!(matches!(store.append(&batch(&log, 1)).await.unwrap(), AppendAnswer::Done(_)));
-    node.fake.set_channels_lost(Some(lost()));
+    node.fake.set_lost(1, Some(lost()));
     node.until(true).await;
     let AppendAnswer::ForeignEpoch(Some(fork)) = store.append(&batch(&log, 2)).await.unwrap() else {
         panic!("it goes on in a life of its own");
@@ -558,7 +549,7 @@ async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
     assert_eq!(node.fake.kept.last_seq(&channel, core.node), 1);
     // The other primary is given the slots of the one that is away.
     node.fake.channels_in.store(0, Ordering::Relaxed);
-    node.fake.change_areas(|areas| {
+    node.fake.areas.send_modify(|areas| {
         areas.parts[1] = None;
         areas.moves += 1;
     });
@@ -569,7 +560,7 @@ async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
     // One that comes anew serves at once.
     node.fake.channels_in.store(2, Ordering::Relaxed);
     let new = AreaPart { name: "new".to_owned(), health: LinkHealth { lost: None, losses: 0 } };
-    node.fake.change_areas(|areas| areas.parts.push(Some(new)));
+    node.fake.areas.send_modify(|areas| areas.parts.push(Some(new)));
     assert!(matches!(store.append(&batch(&log, 3)).await.unwrap(), AppendAnswer::Done(_)));
     assert_eq!(core.stats.forks.get(), 1);
     assert!(!store.is_degraded());
@@ -642,7 +633,7 @@ async fn the_end_waits_also_for_a_primary_that_goes_once_more() {
     node.go().await;
     node.place(&job(1, None)).await.unwrap();
     node.fake.keeps_silent.store(true, Ordering::Relaxed);
-    node.fake.health.send_modify(|health| health.lost = None);
+    node.fake.set_lost(0, None);
     until(|| !node.recorded().is_empty()).await;
     let ended = async { time::timeout(Duration::from_secs(60), reader.until_sent()).await.unwrap() };
     let goes = async {
@@ -667,7 +658,7 @@ async fn a_record_does_not_overtake_one_that_waits() {
     put("older").await;
     // What is written is not answered, so that it waits for longer.
     node.fake.keeps_silent.store(true, Ordering::Relaxed);
-    node.fake.health.send_modify(|health| health.lost = None);
+    node.fake.set_lost(0, None);
     node.until(false).await;
     put("newer").await;
     node.go().await;
