@@ -16,6 +16,7 @@ mod log;
 mod memory;
 mod outside;
 mod own_logs;
+mod passing;
 mod primary;
 mod probe;
 #[cfg(any(test, feature = "probes"))]

@@ -3,21 +3,21 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use chrono::DateTime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::super::Parts;
 use super::*;
-use crate::model::{BackendName, BackendState, DraftEntry, EntryKind, Epoch, Lane, Marks, NodeId, Position};
+use crate::model::{BackendName, BackendState, DraftEntry, EntryKind, Epoch, Lane, Marks, NodeId};
 use crate::storage::failover::{First, Limits, Lost};
 use crate::storage::journal::JournalBounds;
+use crate::storage::passing::PassesOn;
 use crate::storage::primary::{Area, AreaPart, Areas, Beat, LinkHealth, Place, Primary};
 use crate::storage::spool::Former;
 use crate::storage::{
-    Append, AppendAnswer, AppendBatch, Idempotency, LatestOf, LatestPage, Log, LogEvent, LogState,
-    MemoryBackend, MemoryConfig, OpenLog, Page, PageLimit, Record, RecordKind, Recorded, Records, Retention,
-    StatusWriter, StorageBackend, StorageConfig, StorageStatus,
+    Append, AppendAnswer, AppendBatch, Idempotency, Log, MemoryBackend, MemoryConfig, OpenLog, RecordKind,
+    Recorded, Records, Retention, StatusWriter, StorageBackend, StorageConfig, StorageStatus,
 };
 
 const BOUNDS: JobBounds = JobBounds { unfinished: 100, kept: 1_000, kept_for: Duration::from_secs(3_600) };
@@ -61,8 +61,14 @@ impl Fake {
     fn is_up(&self) -> bool {
         self.areas.borrow().part(Area::ONLY).is_some_and(|part| part.health.is_up())
     }
+}
 
-    async fn answer<R>(&self, call: impl Future<Output = Result<R>>) -> Result<R> {
+impl PassesOn for Fake {
+    fn behind(&self) -> &dyn StorageBackend {
+        &self.kept
+    }
+
+    async fn pass<R: Send>(&self, call: impl Future<Output = Result<R>> + Send) -> Result<R> {
         if !self.is_up() {
             return Err(away("fake"));
         }
@@ -93,11 +99,11 @@ impl Primary for Fake {
     }
 
     async fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Result<Option<OpenLog>> {
-        self.answer(async { Ok(self.kept.examine(channel, producer, at)) }).await
+        self.pass(async { Ok(self.kept.examine(channel, producer, at)) }).await
     }
 
     async fn record_job(&self, job: &MovedJob) -> Result<Recorded> {
-        self.answer(async {
+        self.pass(async {
             self.recorded.lock().push(job.clone());
             let MovedJob { view, idempotency, bounds, .. } = job;
             let (payload, kind) = (view.payload.clone(), view.kind.clone());
@@ -116,145 +122,7 @@ impl StorageBackend for Fake {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.answer(self.kept.ping()).await
-    }
-}
-
-#[async_trait]
-impl Log for Fake {
-    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
-        self.answer(self.kept.state(channel, producer)).await
-    }
-
-    async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
-        self.answer(self.kept.find(channel, producer)).await
-    }
-
-    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
-        self.answer(self.kept.open(channel, producer, minted)).await
-    }
-
-    async fn renew_epoch(
-        &self,
-        name: &ChannelName,
-        expected: &Epoch,
-        minted: &Epoch,
-    ) -> Result<Option<Epoch>> {
-        self.answer(self.kept.renew_epoch(name, expected, minted)).await
-    }
-
-    async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
-        self.answer(self.kept.append(batch)).await
-    }
-
-    async fn read_within(
-        &self,
-        name: &ChannelName,
-        after: Option<&Position>,
-        limit: PageLimit,
-    ) -> Result<Page> {
-        self.answer(self.kept.read_within(name, after, limit)).await
-    }
-
-    async fn latest_within(
-        &self,
-        channel: &ChannelName,
-        after: Option<&str>,
-        limit: PageLimit,
-        of: LatestOf,
-    ) -> Result<LatestPage> {
-        self.answer(self.kept.latest_within(channel, after, limit, of)).await
-    }
-
-    async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
-        self.answer(self.kept.keys(channel)).await
-    }
-
-    async fn follow(&self, _channel: &ChannelName) -> Result<()> {
-        Ok(())
-    }
-
-    async fn unfollow(&self, _channel: &ChannelName) -> Result<()> {
-        Ok(())
-    }
-
-    fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
-        None
-    }
-}
-
-#[async_trait]
-impl Records for Fake {
-    async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
-        self.answer(self.kept.put(kind, key, value, ttl)).await
-    }
-
-    async fn get(&self, kind: RecordKind, key: &str) -> Result<Option<Bytes>> {
-        self.answer(self.kept.get(kind, key)).await
-    }
-
-    async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool> {
-        self.answer(self.kept.delete(kind, key)).await
-    }
-
-    async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>> {
-        self.answer(self.kept.list(kind, after, limit)).await
-    }
-
-    async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>> {
-        self.answer(self.kept.hold(key, holder, ttl)).await
-    }
-
-    async fn let_go(&self, key: &str, holder: &str) -> Result<()> {
-        self.answer(self.kept.let_go(key, holder)).await
-    }
-}
-
-#[async_trait]
-impl Jobs for Fake {
-    async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
-        self.answer(self.kept.enqueue(job, bounds)).await
-    }
-
-    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
-        self.answer(self.kept.claim(kind, limit, lease)).await
-    }
-
-    async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        self.answer(self.kept.extend(id, token, lease)).await
-    }
-
-    async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        self.answer(self.kept.commit(id, token, lease)).await
-    }
-
-    async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held> {
-        self.answer(self.kept.finish(id, token, ending)).await
-    }
-
-    async fn cancel(&self, id: JobId) -> Result<Cancelling> {
-        self.answer(self.kept.cancel(id)).await
-    }
-
-    async fn job(&self, id: JobId) -> Result<Option<JobView>> {
-        self.answer(self.kept.job(id)).await
-    }
-
-    async fn list_jobs(
-        &self,
-        state: Option<JobState>,
-        before: Option<JobId>,
-        limit: usize,
-    ) -> Result<Vec<JobView>> {
-        self.answer(self.kept.list_jobs(state, before, limit)).await
-    }
-
-    async fn settle_dead(&self, id: JobId) -> Result<bool> {
-        self.answer(self.kept.settle_dead(id)).await
-    }
-
-    async fn job_counts(&self) -> Result<JobCounts> {
-        self.answer(self.kept.job_counts()).await
+        self.pass(self.kept.ping()).await
     }
 }
 
