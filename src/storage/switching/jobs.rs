@@ -23,7 +23,6 @@ use tokio::sync::Notify;
 use tokio::time::{self, Instant};
 use zonewire_protocol::stats::JobsAloneCounts;
 
-use super::line::Line;
 use super::log::away;
 use super::{Core, Switching, until};
 use crate::model::{ChannelName, JobId};
@@ -308,7 +307,7 @@ impl Core {
 
     /// Waits until the log has what was told in an outage.
     async fn until_told(&self, channel: &ChannelName) -> Result<()> {
-        let is_told = || self.lock().lines.get(channel).is_none_or(|line| line.fork.is_none());
+        let is_told = || self.lock().lines.get(channel).is_none_or(|line| !line.is_forked());
         let told = until(&self.in_order, is_told);
         time::timeout(ON_ITS_WAY_WITHIN, told).await.map_err(|_elapsed| away("finish"))
     }
@@ -333,9 +332,8 @@ impl Core {
                 if answer == Enqueued::Queued {
                     state.note_key(job, Some(job.id));
                     drop(state);
-                    let now = Instant::now();
                     let order = ChannelName::order(job.id.into());
-                    self.lock().lines.entry(order).or_insert_with(|| Line::new(now)).placed_here = true;
+                    self.line(&mut self.lock(), &order).set_placed_here(true);
                     self.jobs.stats.jobs_taken.add(1);
                     // The primary may have come back meanwhile.
                     self.jobs.moved.notify_waiters();

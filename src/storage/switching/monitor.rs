@@ -257,7 +257,7 @@ impl Judge<'_> {
         let since = self.failover.lost_at().checked_sub(JUST_BEFORE);
         self.core.look_at(Some(self.area), |line| {
             let is_recent = || since.is_none_or(|since| line.used >= since);
-            line.fork.is_some() || line.followed || (line.log.is_some() && (lost_data || is_recent()))
+            line.is_forked() || line.is_followed() || (line.log().is_some() && (lost_data || is_recent()))
         });
     }
 }
@@ -379,7 +379,7 @@ impl Core {
 
     /// The same of all that is known of any log.
     fn look_at_all(&self) {
-        self.look_at(None, |line| line.fork.is_some() || line.followed || line.log.is_some());
+        self.look_at(None, |line| line.is_forked() || line.is_followed() || line.log().is_some());
     }
 
     /// Passes on what the primary tells, and keeps a copy.
@@ -417,12 +417,12 @@ impl Core {
         let mut state = self.lock();
         let is_in_doubt = state.is_in_doubt(channel);
         let Some(line) = state.lines.get_mut(channel) else { return Some(event) };
-        let is_of_log = line.log.as_ref() == Some(epoch);
-        if is_of_log && line.contradicts(channel, &self.memory, entries) {
+        let is_of_log = line.is_of(epoch);
+        if is_of_log && line.contradicts(entries) {
             self.doubt(&mut state, channel);
             return None;
         }
-        if line.fork.is_some() || (is_of_log && is_in_doubt) {
+        if line.is_forked() || (is_of_log && is_in_doubt) {
             // Read when the fork is closed, or when the log has been looked at.
             return None;
         }
@@ -431,11 +431,11 @@ impl Core {
             // in a log that was set back.
             let top = self.memory.top(channel).unwrap_or(0);
             let known = entries.iter().take_while(|entry| entry.offset <= top).count();
-            line.mirror(channel, &self.memory, self.node, &entries[known..]);
+            line.mirror(&entries[known..]);
             self.mind_hole(&mut state, channel);
             return Some(event);
         }
-        if line.log.is_none() {
+        if line.log().is_none() {
             line.hear(epoch, entries);
             return Some(event);
         }
@@ -458,11 +458,11 @@ impl Core {
             lines.retain(|name, line| {
                 let kept = if is_many { TIDY_EVERY } else { ChannelPolicy::of(name).remembered_for };
                 let is_fresh = now.duration_since(line.used) < kept;
-                if is_fresh || line.followed || !journal.is_empty(name) {
+                if is_fresh || line.is_followed() || !journal.is_empty(name) {
                     return true;
                 }
                 // A fork whose entries have all grown too old has nothing to be put in order.
-                let is_empty = line.fork.is_some() && self.memory.mirrored(name).is_none();
+                let is_empty = line.is_forked() && self.memory.mirrored(name).is_none();
                 if is_empty {
                     queue.remove(name);
                     set_aside.remove(name);
@@ -470,7 +470,7 @@ impl Core {
                 !is_empty && (line.is_needed() || queue.contains(name))
             });
             holes.retain(|name, _| lines.contains_key(name));
-            lines.iter_mut().for_each(|(name, line)| line.expire_tail(name, &self.memory));
+            lines.values_mut().for_each(Line::expire_tail);
             bound_tails(lines, self.memory.put_back_bytes_max());
         }
     }
@@ -482,22 +482,24 @@ mod tests {
     use chrono::DateTime;
 
     use super::*;
-    use crate::model::{DraftEntry, EntryKind, Marks};
-    use crate::storage::Append;
+    use crate::model::{DraftEntry, EntryKind, Marks, NodeId};
+    use crate::storage::{Append, MemoryBackend, MemoryConfig, Retention};
 
     #[tokio::test(start_paused = true)]
     async fn what_is_kept_to_be_put_back_is_bounded_in_all() {
         let data = Bytes::from(vec![b'x'; 1 << 20]);
+        let (memory, _) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
         let mut lines = HashMap::default();
         let max: usize = 50 << 20;
         let count = (max >> 20) + 20;
         for n in 0..count {
-            let mut line = Line::new(Instant::now());
+            let name: ChannelName = format!("zone:{n:04}").parse().unwrap();
+            let mut line = Line::new(name.clone(), NodeId::random(), memory.clone(), Instant::now());
             let time = DateTime::from_timestamp_millis(0).unwrap();
             let (kind, key, marks) = (EntryKind::PriceUpdate, None, Marks::default());
             let draft = DraftEntry { time, kind, key, data: data.clone(), marks };
             line.tail.keep(Append { seq: 1, prev: 0, draft, fence: None });
-            lines.insert(format!("zone:{n:04}").parse::<ChannelName>().unwrap(), line);
+            lines.insert(name, line);
             time::advance(Duration::from_millis(1)).await;
         }
         bound_tails(&mut lines, max);

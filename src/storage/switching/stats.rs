@@ -119,7 +119,7 @@ impl OutageReader {
             channels_alone: if core.is_alone() {
                 0
             } else {
-                state.lines.values().filter(|line| line.fork.is_some()).count()
+                state.lines.values().filter(|line| line.is_forked()).count()
             },
             channels_waiting: state.queue.len(),
             channels_set_aside: state.set_aside.len(),

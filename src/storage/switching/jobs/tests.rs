@@ -424,7 +424,7 @@ async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
     node.until(false).await;
     until(|| core.lock().queue.len() == 0).await;
     assert_eq!(node.fake.kept.last_seq(&channel, core.node), 2, "what was accepted is there");
-    assert!(core.lock().lines[&channel].fork.is_none());
+    assert!(!core.lock().lines[&channel].is_forked());
     // One that comes anew serves at once.
     node.fake.channels_in.store(2, Ordering::Relaxed);
     let new = AreaPart { name: "new".to_owned(), health: LinkHealth { lost: None, losses: 0 } };
@@ -572,14 +572,14 @@ async fn of_too_many_channels_those_that_rest_are_forgotten_soon() {
     let add = |count: usize| {
         for n in 0..count {
             let name: ChannelName = format!("zone:{n}").parse().unwrap();
-            core.lock().lines.insert(name, super::super::line::Line::new(Instant::now()));
+            core.line(&mut core.lock(), &name).used = Instant::now();
         }
     };
     add(100_000);
     time::sleep(Duration::from_secs(25)).await;
     assert_eq!(core.lock().lines.len(), 100_000, "as many as that are remembered for an hour");
     add(100_001);
-    core.lock().lines.get_mut(&"zone:7".parse().unwrap()).unwrap().followed = true;
+    core.lock().lines.get_mut(&"zone:7".parse().unwrap()).unwrap().follow();
     time::sleep(Duration::from_secs(25)).await;
     let left: Vec<String> = core.lock().lines.keys().map(ToString::to_string).collect();
     assert_eq!(left, ["zone:7"], "it is in use");
