@@ -2,12 +2,11 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
-use chrono::DateTime;
 use proptest::prelude::*;
 
 use super::store::{Index, Op, Store};
 use super::*;
-use crate::model::{DraftEntry, EntryKind, Marks};
+use crate::model::{DraftEntry, EntryKind};
 use crate::storage::disk::{FULL, Fault, HANGS};
 
 /// A machine that stands still for a while has no disk that hangs.
@@ -39,13 +38,8 @@ fn channel(name: &str) -> ChannelName {
 }
 
 fn entry(seq: u64) -> Append {
-    let draft = DraftEntry {
-        time: DateTime::from_timestamp_millis(seq as i64).unwrap(),
-        kind: EntryKind::PriceUpdate,
-        key: Some("a b".into()),
-        data: format!("{{\"n\":{seq}}}").into(),
-        marks: Marks::default(),
-    };
+    let price = DraftEntry::price(seq as i64, format!("{{\"n\":{seq}}}"));
+    let draft = DraftEntry { key: Some("a b".into()), ..price };
     Append { seq, prev: seq - 1, draft, fence: None }
 }
 
@@ -349,14 +343,7 @@ fn any_entry() -> impl Strategy<Value = Append> {
     let time_ms = -1_000_000_000_000i64..10_000_000_000_000;
     (any::<u64>(), any::<u64>(), time_ms, kind, key, data, any::<Option<u64>>()).prop_map(
         |(seq, prev, time_ms, kind, key, data, fence)| {
-            let time = DateTime::from_timestamp_millis(time_ms).unwrap();
-            let draft = DraftEntry {
-                time,
-                kind,
-                key: key.map(Arc::from),
-                data: data.into(),
-                marks: Marks::default(),
-            };
+            let draft = DraftEntry { kind, key: key.map(Arc::from), ..DraftEntry::price(time_ms, data) };
             Append { seq, prev, draft, fence }
         },
     )

@@ -479,10 +479,9 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use chrono::DateTime;
 
     use super::*;
-    use crate::model::{DraftEntry, EntryKind, Marks, NodeId};
+    use crate::model::{DraftEntry, NodeId};
     use crate::storage::{Append, MemoryBackend, MemoryConfig, Retention};
 
     #[tokio::test(start_paused = true)]
@@ -495,10 +494,12 @@ mod tests {
         for n in 0..count {
             let name: ChannelName = format!("zone:{n:04}").parse().unwrap();
             let mut line = Line::new(name.clone(), NodeId::random(), memory.clone(), Instant::now());
-            let time = DateTime::from_timestamp_millis(0).unwrap();
-            let (kind, key, marks) = (EntryKind::PriceUpdate, None, Marks::default());
-            let draft = DraftEntry { time, kind, key, data: data.clone(), marks };
-            line.tail.keep(Append { seq: 1, prev: 0, draft, fence: None });
+            line.tail.keep(Append {
+                seq: 1,
+                prev: 0,
+                draft: DraftEntry::price(0, data.clone()),
+                fence: None,
+            });
             lines.insert(name, line);
             time::advance(Duration::from_millis(1)).await;
         }

@@ -63,13 +63,8 @@ fn name(channel: &str) -> ChannelName {
 }
 
 fn draft(kind: EntryKind, key: Option<&str>, n: u64, late: bool) -> DraftEntry {
-    DraftEntry {
-        time: DateTime::from_timestamp_millis(n as i64).unwrap(),
-        kind,
-        key: key.map(Into::into),
-        data: format!("{{\"n\":{n}}}").into(),
-        marks: Marks { late, missed_before: false },
-    }
+    let (key, marks) = (key.map(Into::into), Marks { late, missed_before: false });
+    DraftEntry { kind, key, marks, ..DraftEntry::price(n as i64, format!("{{\"n\":{n}}}")) }
 }
 
 fn price(seq: u64) -> Append {

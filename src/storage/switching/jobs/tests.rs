@@ -2,14 +2,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use chrono::DateTime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::super::Parts;
 use super::*;
-use crate::model::{BackendName, BackendState, DraftEntry, EntryKind, Epoch, Lane, Marks, NodeId};
+use crate::model::{BackendName, BackendState, DraftEntry, Epoch, Lane, NodeId};
 use crate::storage::failover::{First, Limits, Lost};
 use crate::storage::journal::JournalBounds;
 use crate::storage::passing::PassesOn;
@@ -437,15 +436,7 @@ async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
 // What former lives of the gateway left
 
 fn append(seq: u64, at_ms: i64) -> Append {
-    let time = DateTime::from_timestamp_millis(at_ms).unwrap();
-    let draft = DraftEntry {
-        time,
-        kind: EntryKind::PriceUpdate,
-        key: None,
-        data: Bytes::from_static(b"{}"),
-        marks: Marks::default(),
-    };
-    Append { seq, prev: seq - 1, draft, fence: None }
+    Append { seq, prev: seq - 1, draft: DraftEntry::price(at_ms, "{}"), fence: None }
 }
 
 #[tokio::test(start_paused = true)]

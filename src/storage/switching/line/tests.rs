@@ -1,9 +1,6 @@
-use bytes::Bytes;
-use chrono::DateTime;
-
 use super::fork::LEGS_MAX;
 use super::*;
-use crate::model::{DraftEntry, EntryId, EntryKind, Marks};
+use crate::model::{DraftEntry, EntryId};
 use crate::storage::{MemoryConfig, Retention};
 
 /// A followed line on a node of two, in step with a log that ends at `top`.
@@ -74,14 +71,7 @@ impl Bench {
 }
 
 fn draft() -> DraftEntry {
-    let time = DateTime::from_timestamp_millis(0).unwrap();
-    DraftEntry {
-        time,
-        kind: EntryKind::PriceUpdate,
-        key: None,
-        data: Bytes::from_static(b"{}"),
-        marks: Marks::default(),
-    }
+    DraftEntry::price(0, "{}")
 }
 
 fn entry(offset: u64, producer: NodeId, seq: u64) -> Entry {
