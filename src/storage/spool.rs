@@ -30,6 +30,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
+use super::disk::{DiskHealth, DiskState};
 use super::{Append, SpoolConfig, SpoolFsync};
 use crate::model::{ChannelName, NodeId};
 use crate::support::counter::Counter;
@@ -131,30 +132,11 @@ pub(in crate::storage) enum SpoolError {
     Closed,
 }
 
-/// Whether the spool works.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::storage) enum SpoolState {
-    /// It does.
-    Working,
-    /// The disk fails; it is tried anew.
-    Failed {
-        /// What the system said.
-        reason: String,
-    },
-    /// The disk does not answer.
-    Stalled {
-        /// For how long it has not.
-        since: Duration,
-    },
-    /// It was closed.
-    Closed,
-}
-
 /// How a spool does. Counters only grow, and count each try of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct SpoolStatus {
     /// Whether it works.
-    pub state: SpoolState,
+    pub state: DiskState,
     /// Entries that are not acknowledged.
     pub entries: usize,
     /// What they cost, by the measure of the bound.
@@ -186,7 +168,7 @@ pub(in crate::storage) struct Spool {
 
 #[derive(Debug, Default)]
 struct Shared {
-    health: Mutex<DiskHealth>,
+    health: DiskHealth,
     depth: Mutex<Depth>,
     settled: Mutex<Settled>,
     /// There is something in `settled`.
@@ -199,15 +181,6 @@ struct Shared {
     of_slow: Mutex<Seldom>,
     /// It was said that the disk hangs, and not yet that it does no longer.
     hangs: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct DiskHealth {
-    /// What was wrong when it was last tried.
-    fault: Option<String>,
-    /// Since when the thread waits for the disk.
-    busy_since: Option<Instant>,
-    is_closed: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -330,10 +303,10 @@ impl Spool {
     async fn ask(&self, line: LineKey, entries: Vec<Append>) -> Result<(), SpoolError> {
         let within = self.options.deadline;
         match self.state() {
-            SpoolState::Working => {}
-            SpoolState::Failed { reason } => return Err(SpoolError::Failed { reason }),
-            SpoolState::Stalled { .. } => return Err(SpoolError::Slow { within }),
-            SpoolState::Closed => return Err(SpoolError::Closed),
+            DiskState::Working => {}
+            DiskState::Failed(reason) => return Err(SpoolError::Failed { reason }),
+            DiskState::Stalled(_) => return Err(SpoolError::Slow { within }),
+            DiskState::Closed => return Err(SpoolError::Closed),
         }
         let deadline = Instant::now() + within;
         let (answer, mut answered) = oneshot::channel();
@@ -378,15 +351,10 @@ impl Spool {
     }
 
     /// Whether it works.
-    pub(in crate::storage) fn state(&self) -> SpoolState {
-        let health = self.shared.health.lock();
-        let stalled =
-            health.busy_since.map(|since| since.elapsed()).filter(|so_far| *so_far >= self.options.deadline);
-        match (&health.fault, stalled) {
-            _ if health.is_closed || self.panicked.is_cancelled() => SpoolState::Closed,
-            (Some(reason), _) => SpoolState::Failed { reason: reason.clone() },
-            (None, Some(since)) => SpoolState::Stalled { since },
-            (None, None) => SpoolState::Working,
+    pub(in crate::storage) fn state(&self) -> DiskState {
+        match self.panicked.is_cancelled() {
+            true => DiskState::Closed,
+            false => self.shared.health.state(self.options.deadline),
         }
     }
 

@@ -35,7 +35,7 @@ pub use folder::FolderError;
 use folder::FolderStatus;
 #[cfg(any(test, feature = "probes"))]
 pub(in crate::storage) use folder::probes;
-pub(crate) use folder::{Folder, FolderState, Found};
+pub(crate) use folder::{Folder, Found};
 pub(in crate::storage) use job_table::{JobTable, Now};
 use latest::{Latest, level};
 

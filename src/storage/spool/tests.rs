@@ -67,7 +67,7 @@ async fn what_was_not_acknowledged_is_there_in_the_next_life() {
         spool.acknowledged(one, &pjm, 3);
         spool.acknowledged(other, &pjm, 7);
         spool.close().await;
-        assert_eq!(spool.status().state, SpoolState::Closed);
+        assert_eq!(spool.status().state, DiskState::Closed);
         assert_eq!(spool.append(one, &pjm, &entries([6])).await, Err(SpoolError::Closed));
         assert_eq!(spool.status().failed, 1);
 
@@ -80,7 +80,7 @@ async fn what_was_not_acknowledged_is_there_in_the_next_life() {
             assert_eq!(formers(dir.path(), next).await, expected, "{fsync:?} then {next:?}");
         }
         let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
-        assert_eq!((spool.status().entries, spool.status().state), (4, SpoolState::Working));
+        assert_eq!((spool.status().entries, spool.status().state), (4, DiskState::Working));
         spool.acknowledged(one, &spp, 2);
         spool.append(other, &spp, &entries([9])).await.unwrap();
         spool.close().await;
@@ -280,13 +280,13 @@ async fn a_disk_that_fails_is_tried_until_it_works_and_nothing_that_was_refused_
         for answer in [pjm_answer, spp_answer, spool.append(node, &pjm, &four).await] {
             assert!(matches!(answer, Err(SpoolError::Failed { .. })), "{fsync:?}: {answer:?}");
         }
-        assert!(matches!(spool.state(), SpoolState::Failed { .. }), "{:?}", spool.state());
+        assert!(matches!(spool.state(), DiskState::Failed(_)), "{:?}", spool.state());
         // What goes meanwhile goes later.
         spool.acknowledged(node, &pjm, 1);
         spool.forget(node, &pjm, vec![2]);
         fault.end(FULL);
         eventually(async || spool.append(node, &pjm, &entries([5])).await.ok()).await;
-        assert_eq!(spool.state(), SpoolState::Working);
+        assert_eq!(spool.state(), DiskState::Working);
         spool.close().await;
         let found = formers(dir.path(), fsync).await;
         let seqs: Vec<u64> =
@@ -312,7 +312,7 @@ async fn a_disk_that_hangs_holds_nobody_up_and_what_it_takes_too_late_goes() {
     fault.begin(HANGS);
     let slow = Err(SpoolError::Slow { within: options.deadline });
     assert_eq!(spool.append(node, &pjm, &entries([2])).await, slow);
-    eventually(async || matches!(spool.state(), SpoolState::Stalled { .. }).then_some(())).await;
+    eventually(async || matches!(spool.state(), DiskState::Stalled(_)).then_some(())).await;
     // From here on it is known, and not waited for: more than the queue holds are answered, one after
     // the other, and without taking a place in it.
     for seq in 3..3 + 2 * QUEUE_LEN as u64 {
@@ -322,7 +322,7 @@ async fn a_disk_that_hangs_holds_nobody_up_and_what_it_takes_too_late_goes() {
     }
     fault.end(HANGS);
     eventually(async || spool.append(node, &pjm, &entries([9_000])).await.ok()).await;
-    assert_eq!(spool.state(), SpoolState::Working);
+    assert_eq!(spool.state(), DiskState::Working);
     spool.close().await;
     let found = formers(dir.path(), SpoolFsync::Always).await;
     let seqs: Vec<u64> = found[0].entries.iter().map(|append| append.seq).collect();

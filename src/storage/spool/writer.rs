@@ -12,6 +12,7 @@ use super::store::{Change, Index, LineKey, Op, Store, StoreError};
 use super::{
     Answer, Depth, Opened, Request, Settled, Shared, SpoolError, SpoolFsync, SpoolOpenError, SpoolOptions,
 };
+use crate::storage::disk::GAVE_UP;
 use crate::support::backoff::Backoff;
 use crate::support::fault;
 use crate::support::seldom::Seldom;
@@ -68,7 +69,7 @@ pub(super) fn run(
     writer.inbox.close();
     // Before anyone is told, so that the file can be opened anew.
     writer.let_go();
-    shared.health.lock().is_closed = true;
+    shared.health.closed();
     drop(writer);
     if let Some(done) = done {
         let _gone = done.send(());
@@ -176,8 +177,7 @@ impl Writer {
             return;
         }
         if self.store.is_none() {
-            let reason = self.shared.health.lock().fault.clone().unwrap_or_default();
-            return tell(answer, Err(SpoolError::Failed { reason }));
+            return tell(answer, Err(SpoolError::Failed { reason: self.shared.health.fault() }));
         }
         let bytes = Index::cost(&line, &entries);
         if self.index.bytes.saturating_add(bytes) > self.options.bytes {
@@ -256,13 +256,8 @@ impl Writer {
 
     /// Does something with the disk; how long that takes shows.
     fn attempt<T>(&mut self, act: impl FnOnce(&mut Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let gave_up = || Err(StoreError::Corrupted("the database gave up on its file".to_owned()));
-        let Some(store) = &mut self.store else { return gave_up() };
-        self.shared.health.lock().busy_since = Some(Instant::now());
-        // The database may panic on a file that was damaged under it.
-        let done = catch_unwind(AssertUnwindSafe(|| act(store)));
-        self.shared.health.lock().busy_since = None;
-        done.unwrap_or_else(|_panic| gave_up())
+        let done = self.store.as_mut().and_then(|store| self.shared.health.watch(|| act(store)));
+        done.unwrap_or_else(|| Err(StoreError::Corrupted(GAVE_UP.to_owned())))
     }
 
     /// The disk failed: it is tried anew after a while.
@@ -270,7 +265,7 @@ impl Writer {
         self.let_go();
         self.failures += 1;
         self.retry_at = Instant::now() + RETRY.wait(self.failures);
-        self.shared.health.lock().fault = Some(reason.to_owned());
+        self.shared.health.set_fault(Some(reason));
         if let Some(untold) = self.of_failures.may_tell(Instant::now()) {
             let refused = if self.options.is_required { "refused" } else { "kept in memory only" };
             tracing::error!(
@@ -289,14 +284,12 @@ impl Writer {
 
     /// Tries whether the disk works again. What is on it counts; what was refused meanwhile goes.
     fn reopen(&mut self) {
-        self.shared.health.lock().busy_since = Some(Instant::now());
-        let opened = catch_unwind(AssertUnwindSafe(|| try_again(&self.dir, self.options.fsync)));
-        self.shared.health.lock().busy_since = None;
-        match opened.unwrap_or_else(|_panic| Err("the database gave up on its file".to_owned())) {
+        let opened = self.shared.health.watch(|| try_again(&self.dir, self.options.fsync));
+        match opened.unwrap_or_else(|| Err(GAVE_UP.to_owned())) {
             Ok((store, index)) => {
                 (self.store, self.index) = (Some(store), index);
                 let tries = std::mem::take(&mut self.failures);
-                self.shared.health.lock().fault = None;
+                self.shared.health.set_fault(None);
                 self.show_depth();
                 self.shared.wake.notify_one();
                 tracing::info!(tries, "the spool's disk works again");

@@ -7,9 +7,10 @@ use zonewire_protocol::stats::{LineCounts, Live as _, OutageView};
 
 use super::Core;
 use crate::model::ChannelName;
+use crate::storage::disk::DiskState;
 use crate::storage::journal::{JournalCounts, JournalDepth};
 use crate::storage::primary::{Area, Place};
-use crate::storage::spool::{Spool, SpoolState};
+use crate::storage::spool::Spool;
 use crate::storage::status::Toll;
 use crate::support::counter::Counter;
 
@@ -25,15 +26,13 @@ pub(crate) struct SpoolHealth {
     pub(crate) reason: Option<String>,
 }
 
-impl From<SpoolState> for SpoolHealth {
-    fn from(state: SpoolState) -> Self {
-        let (state, reason) = match state {
-            SpoolState::Working => ("working", None),
-            SpoolState::Failed { reason } => ("failed", Some(reason)),
-            SpoolState::Stalled { since } => {
-                ("stalled", Some(format!("the disk has not answered for {} s", since.as_secs())))
-            }
-            SpoolState::Closed => ("closed", None),
+impl From<DiskState> for SpoolHealth {
+    fn from(disk: DiskState) -> Self {
+        let state = disk.as_str();
+        let reason = match disk {
+            DiskState::Working | DiskState::Closed => None,
+            DiskState::Failed(reason) => Some(reason),
+            DiskState::Stalled(since) => Some(format!("the disk has not answered for {} s", since.as_secs())),
         };
         Self { state, reason }
     }

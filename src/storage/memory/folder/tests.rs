@@ -377,7 +377,7 @@ impl Schedule {
                     self.repairs += 1;
                     eventually(async || {
                         let state = self.kept.folder().unwrap().status().state;
-                        (state == FolderState::Working).then_some(())
+                        (state == DiskState::Working).then_some(())
                     })
                     .await;
                 }

@@ -17,6 +17,7 @@ use super::store::{Aside, Change, Opening as Files, Overlay, Store, StoreError};
 use super::{FolderError, Found, Health, Opened, Opening, Planned, Request, Then};
 use crate::model::ChannelName;
 use crate::storage::Fsync;
+use crate::storage::disk::GAVE_UP;
 use crate::storage::memory::Shared;
 use crate::support::backoff::Backoff;
 use crate::support::fault;
@@ -77,7 +78,7 @@ pub(super) fn run(opening: Opening, inbox: mpsc::Receiver<Request>, opened: ones
     let done = runtime.block_on(writer.serve());
     writer.inbox.close();
     writer.end();
-    writer.health.disk.lock().is_closed = true;
+    writer.health.disk.closed();
     drop(writer);
     if let Some(done) = done {
         let _gone = done.send(());
@@ -300,7 +301,7 @@ impl Writer {
 
     fn append(&mut self, changes: &[Change]) -> Result<(), String> {
         if self.store.is_none() {
-            return Err(self.health.disk.lock().fault.clone().unwrap_or_default());
+            return Err(self.health.disk.fault());
         }
         self.attempt(|store| store.append(changes)).map_err(|error| {
             let reason = error.to_string();
@@ -343,13 +344,8 @@ impl Writer {
 
     /// Does something with the disk; how long that takes shows.
     fn attempt<T>(&mut self, act: impl FnOnce(&mut Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let gave_up = || Err(StoreError::Corrupted("the database gave up on its file".to_owned()));
-        let Some(store) = &mut self.store else { return gave_up() };
-        self.health.disk.lock().busy_since = Some(Instant::now());
-        // The database may panic on a file that was damaged under it.
-        let done = catch_unwind(AssertUnwindSafe(|| act(store)));
-        self.health.disk.lock().busy_since = None;
-        done.unwrap_or_else(|_panic| gave_up())
+        let done = self.store.as_mut().and_then(|store| self.health.disk.watch(|| act(store)));
+        done.unwrap_or_else(|| Err(StoreError::Corrupted(GAVE_UP.to_owned())))
     }
 
     /// The disk failed: it is tried anew after a while.
@@ -357,7 +353,7 @@ impl Writer {
         self.let_go();
         self.failures += 1;
         self.retry_at = Instant::now() + RETRY.wait(self.failures);
-        self.health.disk.lock().fault = Some(reason.to_owned());
+        self.health.disk.set_fault(Some(reason));
         if let Some(untold) = self.of_failures.may_tell(Instant::now()) {
             tracing::error!(
                 reason,
@@ -374,16 +370,16 @@ impl Writer {
 
     /// Tries whether the disk works again, and puts right what is on it.
     fn reopen(&mut self) {
-        self.health.disk.lock().busy_since = Some(Instant::now());
-        let opened = catch_unwind(AssertUnwindSafe(|| self.put_right()));
-        self.health.disk.lock().busy_since = None;
-        match opened.unwrap_or_else(|_panic| Err("the database gave up on its file".to_owned())) {
+        // What is put right is taken from here.
+        let health = Arc::clone(&self.health);
+        let opened = health.disk.watch(|| self.put_right());
+        match opened.unwrap_or_else(|| Err(GAVE_UP.to_owned())) {
             Ok(store) => {
                 self.store = Some(store);
                 (self.overlay, self.is_new) = (Overlay::default(), false);
                 self.suspects.clear();
                 let tries = std::mem::take(&mut self.failures);
-                self.health.disk.lock().fault = None;
+                self.health.disk.set_fault(None);
                 self.show_size();
                 tracing::info!(tries, "the memory's disk works again");
             }
