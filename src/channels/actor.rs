@@ -505,8 +505,7 @@ impl Actor {
             }
             Ok(AppendAnswer::Done(results)) => {
                 observe(&self.common.stats.append_duration, sent.elapsed());
-                let epoch = batch.epoch.clone();
-                self.take_up(OpenLog { epoch, top: 0, last_seq: 0, producers: Vec::new(), anchor: None });
+                self.take_up(OpenLog::begun_as(batch.epoch.clone()));
                 let taken = taken(&results);
                 let ready = self.on_appended(batch, &results, taken);
                 self.deliver(&ready).await;

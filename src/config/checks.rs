@@ -55,7 +55,6 @@ fn check_storage(storage: &StorageConfig) -> Vec<Finding> {
     let journal = &storage.journal;
     checks.at_least_1("journal.bytes", journal.bytes);
     checks.at_least_1("journal.entries", journal.entries);
-    checks.at_least_1("journal.spool.fsync_interval_ms", journal.spool.fsync_interval_ms);
     checks.at_least_1("journal.spool.bytes", journal.spool.bytes);
     checks.at_least_1("journal.spool.deadline_ms", journal.spool.deadline_ms);
     let has_name = journal.spool.data_dir.as_ref().is_none_or(|dir| !dir.as_os_str().is_empty());

@@ -20,8 +20,23 @@ pub(super) const OPEN_TABLES: [&[&str]; 4] = [
     &["auth", "roles"],
 ];
 
-/// Removed keys, and what to set instead.
-const GONE: [(&str, &str); 1] = [("http.allow_unauthenticated", "set auth.mode = \"off\" instead")];
+/// Removed keys, and removed values of keys, with what to set instead.
+const GONE: [(&str, &str); 3] = [
+    ("http.allow_unauthenticated", "set auth.mode = \"off\" instead"),
+    (
+        "storage.journal.spool.fsync = interval",
+        "set \"always\", or \"never\" if a crash of the machine may cost the copy on disk",
+    ),
+    (
+        "storage.journal.spool.fsync_interval_ms",
+        "leave it out: storage.journal.spool.fsync is \"always\" or \"never\"",
+    ),
+];
+
+/// What to set instead of a removed key, or of a removed value of a key.
+fn instead_of(gone: &str) -> Option<String> {
+    GONE.iter().find(|(known, _)| *known == gone).map(|(_, instead)| (*instead).to_owned())
+}
 
 /// Keys whose values are never shown.
 pub(super) const SECRETS: [&str; 3] =
@@ -85,14 +100,14 @@ impl Setting {
                 let depth =
                     self.path.iter().position(|part| *part == name).map_or(self.path.len(), |at| at + 1);
                 let key = self.path[..depth].join(".");
-                let gone = GONE.iter().find(|(gone, _)| *gone == key);
-                let hint = gone.map(|(_, instead)| (*instead).to_owned()).or_else(|| {
+                let hint = instead_of(&key).or_else(|| {
                     nearest(&self.path, depth, siblings).map(|near| format!("did you mean {near}?"))
                 });
                 (key, "there is no such key".to_owned(), hint)
             }
             Kind::UnknownVariant(found, variants) => {
-                (key, format!("expected one of {}; found {found:?}", variants.join(", ")), None)
+                let hint = instead_of(&format!("{key} = {found}"));
+                (key, format!("expected one of {}; found {found:?}", variants.join(", ")), hint)
             }
             Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
                 let expected = in_words(&expected);

@@ -461,6 +461,24 @@ fn what_allowed_everybody_before_names_its_successor() {
 }
 
 #[test]
+fn a_spool_that_was_fsynced_at_intervals_is_told_what_to_set() {
+    check_faults(
+        "[storage.journal.spool]\nfsync = 'interval'\n",
+        &[("ZONEWIRE_STORAGE__JOURNAL__SPOOL__FSYNC_INTERVAL_MS", "50")],
+        &[
+            (
+                "storage.journal.spool.fsync",
+                "file ",
+                "found \"interval\"; set \"always\", or \"never\" where",
+            ),
+            ("storage.journal.spool.fsync_interval_ms", "FSYNC_INTERVAL_MS", "leave it out: "),
+        ],
+    );
+    // Memory has it, which is written to while Redis is not away, too.
+    good("[storage.memory]\nfsync = 'interval'\n", &[], &[]);
+}
+
+#[test]
 fn all_that_is_wrong_with_who_may_come_in_is_told() {
     let file = "[auth]\nwithin_s = 0\n[auth.roles]\ndesk = ['dance']\n[[auth.issuers]]\nissuer = 'i'\nkeys = \
                 ['http://id.example/keys']\n";

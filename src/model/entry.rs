@@ -50,6 +50,15 @@ impl DraftEntry {
     }
 }
 
+#[cfg(any(test, feature = "probes"))]
+impl DraftEntry {
+    /// A price without a key, for tests.
+    pub(crate) fn price(time_ms: i64, data: impl Into<Bytes>) -> Self {
+        let time = DateTime::from_timestamp_millis(time_ms).expect("a time");
+        Self { time, kind: EntryKind::PriceUpdate, key: None, data: data.into(), marks: Marks::default() }
+    }
+}
+
 /// An entry of a channel. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {

@@ -131,3 +131,84 @@ impl Telling {
         self.ended.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
+    use crate::model::{ChannelName, EntryKind, NodeId};
+    use crate::orders::{OrderMirror, OrderSchema, Orders, OrdersConfig, OrdersParts};
+    use crate::protocol::{OrderUpdate, Standing};
+    use crate::storage::{MemoryBackend, SharedBackend};
+    use crate::support::panics::Vital;
+
+    fn desk() -> Arc<Desk> {
+        let (backend, _sweeping) = MemoryBackend::new(Default::default(), Default::default());
+        let backend: SharedBackend = Arc::new(backend);
+        let parts = ChannelsParts {
+            backend: Arc::clone(&backend),
+            node: NodeId::random(),
+            config: ChannelsConfig::default(),
+            shards: Vec::new(),
+            runtime: tokio::runtime::Handle::current(),
+            vital: Vital::default(),
+            accepted: None,
+        };
+        let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+        let (config, mirror) = (OrdersConfig::default(), OrderMirror::off());
+        let (kind, schema) = ("paper".into(), OrderSchema::load("swap").unwrap());
+        let parts = OrdersParts { backend, channels, config, mirror, watch: None, kind, schema };
+        Arc::clone(Orders::new(parts).desk())
+    }
+
+    fn update(kind: EntryKind, progress: u8) -> DraftEntry {
+        OrderUpdate::new(Standing { kind, progress, attempt: 1 }, Utc::now(), |_| {}).draft
+    }
+
+    async fn told(desk: &Desk, order: OrderId) -> Vec<EntryKind> {
+        let page = desk.channels.read_after(&ChannelName::order(order), None, 100).await.unwrap();
+        page.entries.into_iter().map(|entry| entry.draft.kind).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_reported_together_is_appended_together_and_in_order() {
+        let (desk, order) = (desk(), OrderId::random());
+        let telling = Telling::new(Arc::clone(&desk), order, 7, true);
+        for progress in [10, 30] {
+            telling.tell_soon(update(EntryKind::Routing, progress)).await.unwrap();
+        }
+        telling.tell(update(EntryKind::Submitted, 75)).await.unwrap();
+        let all = [EntryKind::Routing, EntryKind::Routing, EntryKind::Submitted];
+        assert_eq!(told(&desk, order).await, all, "whoever waits has all of it in the log");
+        assert_eq!(desk.channels.stats().appends.get(), 1);
+        // More than wait at once.
+        for _ in 0..=WAITING_MAX {
+            telling.tell_soon(update(EntryKind::Submitted, 80)).await.unwrap();
+        }
+        drop(telling);
+        desk.tasks.close();
+        desk.tasks.wait().await;
+        assert_eq!(told(&desk, order).await.len(), 4 + WAITING_MAX, "also where the run is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_is_said_once_to_whoever_reports_next() {
+        let (desk, order) = (desk(), OrderId::random());
+        let newer = Telling::new(Arc::clone(&desk), order, 8, true);
+        newer.tell(update(EntryKind::Routing, 10)).await.unwrap();
+        let older = Telling::new(Arc::clone(&desk), order, 7, true);
+        for _ in 0..2 {
+            older.tell_soon(update(EntryKind::Routing, 10)).await.unwrap();
+        }
+        let refused = older.tell(update(EntryKind::Submitted, 75)).await;
+        assert!(matches!(refused, Err(PublishError::Refused { accepted: 0, .. })), "{refused:?}");
+        older.settled().await.unwrap();
+        older.tell_soon(update(EntryKind::Routing, 10)).await.unwrap();
+        assert!(older.settled().await.is_err());
+        assert_eq!(told(&desk, order).await, [EntryKind::Routing]);
+    }
+}

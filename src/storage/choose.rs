@@ -9,9 +9,10 @@ use futures_util::FutureExt as _;
 use futures_util::future::{self, BoxFuture};
 use tokio::time::{self, Instant};
 
+use super::disk::DiskState;
 use super::failover::{First, Limits, Lost};
 use super::journal::JournalBounds;
-use super::memory::{Folder, FolderState};
+use super::memory::Folder;
 use super::probe::{ProbeFailure, probe};
 use super::redis::RedisBackend;
 use super::spool::{Former, Spool, SpoolOptions};
@@ -292,9 +293,7 @@ fn tell_how_it_does(
         loop {
             tick.tick().await;
             let (state, reason_code, reason) = match watch.state() {
-                FolderState::Working | FolderState::Closed => {
-                    (BackendState::Healthy, "configured", well.clone())
-                }
+                DiskState::Working | DiskState::Closed => (BackendState::Healthy, "configured", well.clone()),
                 state => (BackendState::Degraded, "disk", state.reason().unwrap_or_default()),
             };
             status.set(Served {

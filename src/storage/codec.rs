@@ -141,14 +141,7 @@ mod tests {
     use crate::model::{NodeId, WhyUnknown};
 
     fn entry(offset: u64, time_ms: i64, key: Option<String>, data: Vec<u8>, marks: Marks) -> Entry {
-        let time = DateTime::from_timestamp_millis(time_ms).unwrap();
-        let draft = DraftEntry {
-            time,
-            kind: EntryKind::PriceUpdate,
-            key: key.map(Arc::from),
-            data: data.into(),
-            marks,
-        };
+        let draft = DraftEntry { key: key.map(Arc::from), marks, ..DraftEntry::price(time_ms, data) };
         Entry { offset, id: EntryId { producer: NodeId::random(), seq: offset + 3 }, draft }
     }
 

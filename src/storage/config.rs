@@ -286,9 +286,7 @@ pub struct SpoolConfig {
     /// The directory, for this gateway alone. Unset: there is no copy.
     pub data_dir: Option<PathBuf>,
     /// When what was written reaches the disk itself. Default `always`.
-    pub fsync: Fsync,
-    /// With `fsync = "interval"`: how often, in milliseconds. Default 100.
-    pub fsync_interval_ms: u64,
+    pub fsync: SpoolFsync,
     /// Bytes of the entries in it. Default 256 MiB (268,435,456).
     pub bytes: u64,
     /// How long the disk may take for an entry, in milliseconds. Default 1,000.
@@ -301,8 +299,7 @@ impl Default for SpoolConfig {
     fn default() -> Self {
         Self {
             data_dir: None,
-            fsync: Fsync::Always,
-            fsync_interval_ms: 100,
+            fsync: SpoolFsync::Always,
             bytes: 256 << 20,
             deadline_ms: 1_000,
             required: true,
@@ -320,5 +317,17 @@ pub enum Fsync {
     /// Every `fsync_interval_ms`.
     Interval,
     /// When the operating system sees fit.
+    Never,
+}
+
+/// When what was spooled reaches the disk itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SpoolFsync {
+    /// Before it is accepted: it survives a crash of the machine.
+    #[default]
+    Always,
+    /// When the operating system sees fit: it survives a crash of the process. After a crash of the
+    /// machine the file may be unreadable.
     Never,
 }

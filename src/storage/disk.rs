@@ -3,12 +3,16 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use redb::{
     BackendError, Builder, Database, DatabaseError, StorageBackend, TableDefinition, backends::FileBackend,
 };
+use tokio::time::Instant;
 
 /// A file of redb begins with so many bytes by which redb knows it, in a page without data.
 const MAGIC_BYTES: usize = 9;
@@ -22,6 +26,91 @@ const PROBE: TableDefinition<u8, &[u8]> = TableDefinition::new("probe");
 
 /// So much must there be room for on a disk that works again, in bytes.
 const PROBE_BYTES: usize = 1 << 20;
+
+/// What is said of a database that panicked, as on a file that was damaged under it.
+pub(super) const GAVE_UP: &str = "the database gave up on its file";
+
+/// Whether a disk takes what is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DiskState {
+    /// It does.
+    Working,
+    /// It fails, and is tried anew.
+    Failed(String),
+    /// It has not answered for so long.
+    Stalled(Duration),
+    /// Its files were closed.
+    Closed,
+}
+
+impl DiskState {
+    pub(crate) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Working => "working",
+            Self::Failed(_) => "failed",
+            Self::Stalled(_) => "stalled",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// What is wrong, for people; `None` while nothing is.
+    pub(crate) fn reason(&self) -> Option<String> {
+        match self {
+            Self::Working => None,
+            Self::Failed(reason) => Some(format!("the disk fails: {reason}")),
+            Self::Stalled(since) => Some(format!("the disk has not answered for {since:.0?}")),
+            Self::Closed => Some("its files are closed".to_owned()),
+        }
+    }
+}
+
+/// How a disk does: told by the one thread that writes to it, and looked at by all.
+#[derive(Debug, Default)]
+pub(super) struct DiskHealth(Mutex<Observed>);
+
+#[derive(Debug, Default)]
+struct Observed {
+    /// What was wrong when it was last tried.
+    fault: Option<String>,
+    /// Since when the thread waits for it.
+    busy_since: Option<Instant>,
+    is_closed: bool,
+}
+
+impl DiskHealth {
+    /// How it does; one that has not answered for so long hangs.
+    pub(super) fn state(&self, deadline: Duration) -> DiskState {
+        let seen = self.0.lock();
+        let stalled = seen.busy_since.map(|since| since.elapsed()).filter(|so_far| *so_far >= deadline);
+        match (&seen.fault, stalled) {
+            _ if seen.is_closed => DiskState::Closed,
+            (Some(reason), _) => DiskState::Failed(reason.clone()),
+            (None, Some(since)) => DiskState::Stalled(since),
+            (None, None) => DiskState::Working,
+        }
+    }
+
+    /// What is wrong with it; nothing while it works.
+    pub(super) fn fault(&self) -> String {
+        self.0.lock().fault.clone().unwrap_or_default()
+    }
+
+    pub(super) fn set_fault(&self, fault: Option<&str>) {
+        self.0.lock().fault = fault.map(str::to_owned);
+    }
+
+    pub(super) fn closed(&self) {
+        self.0.lock().is_closed = true;
+    }
+
+    /// Does something with the disk; how long that takes shows. `None` when the database panicked.
+    pub(super) fn watch<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
+        self.0.lock().busy_since = Some(Instant::now());
+        let done = catch_unwind(AssertUnwindSafe(act));
+        self.0.lock().busy_since = None;
+        done.ok()
+    }
+}
 
 /// Makes sure that the disk takes more than it has.
 pub(super) fn probe(database: &Database) -> Result<(), redb::Error> {

@@ -55,6 +55,13 @@ pub struct OpenLog {
     pub anchor: Option<Anchor>,
 }
 
+impl OpenLog {
+    /// One that begins its life as this: nothing is in it yet.
+    pub(crate) fn begun_as(epoch: Epoch) -> Self {
+        Self { epoch, top: 0, last_seq: 0, producers: Vec::new(), anchor: None }
+    }
+}
+
 /// An entry, and where it stands in a log. Entries keep their places, so two states of a log in one
 /// epoch that hold the same entry at an offset hold the same up to it. One that holds another entry
 /// there, or ends before it, was set back: restored from an older copy, or left to a replica that was

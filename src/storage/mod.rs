@@ -16,6 +16,7 @@ mod log;
 mod memory;
 mod outside;
 mod own_logs;
+mod passing;
 mod primary;
 mod probe;
 #[cfg(any(test, feature = "probes"))]
@@ -34,8 +35,8 @@ use async_trait::async_trait;
 
 pub use choose::{Opened, StartError, open};
 pub use config::{
-    Fsync, JournalConfig, MemoryConfig, OrderRetention, RedisConfig, Retention, SpoolConfig, StorageChoice,
-    StorageConfig,
+    Fsync, JournalConfig, MemoryConfig, OrderRetention, RedisConfig, Retention, SpoolConfig, SpoolFsync,
+    StorageChoice, StorageConfig,
 };
 pub use error::{Result, StorageError};
 pub use failover::Lost;

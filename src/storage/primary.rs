@@ -41,10 +41,10 @@ pub(in crate::storage) enum Place<'a> {
     Leases,
 }
 
-/// The areas of a storage that has several, and how the connections to each are.
+/// The areas of a storage, and how the connections to each are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct Areas {
-    /// By area; `None`: nothing belongs to it any more.
+    /// By area, one at least; `None`: nothing belongs to it any more.
     pub(in crate::storage) parts: Vec<Option<AreaPart>>,
     /// How often something went from one area to another.
     pub(in crate::storage) moves: u64,
@@ -52,36 +52,46 @@ pub(in crate::storage) struct Areas {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct AreaPart {
-    /// Its server, for the log.
+    /// Its server, for the log. Empty where there is one only, and before it is known.
     pub(in crate::storage) name: String,
     pub(in crate::storage) health: LinkHealth,
+}
+
+impl Areas {
+    /// Of a storage that is one.
+    pub(in crate::storage) fn one(health: LinkHealth) -> Self {
+        Self { parts: vec![Some(AreaPart { name: String::new(), health })], moves: 0 }
+    }
+
+    pub(in crate::storage) fn part(&self, area: Area) -> Option<&AreaPart> {
+        self.parts.get(area.index())?.as_ref()
+    }
+
+    /// Those that something belongs to.
+    pub(in crate::storage) fn present(&self) -> impl Iterator<Item = (Area, &AreaPart)> {
+        (0..).map(Area::new).zip(&self.parts).filter_map(|(area, part)| Some((area, part.as_ref()?)))
+    }
+
+    /// Whether the connections to all of them are up.
+    pub(in crate::storage) fn are_up(&self) -> bool {
+        self.present().all(|(_, part)| part.health.is_up())
+    }
 }
 
 /// A storage shared with other nodes, that may go away and come back.
 #[async_trait]
 pub(in crate::storage) trait Primary: StorageBackend {
-    /// Whether its connections are up, all of them, now and from now on.
-    fn link_health(&self) -> watch::Receiver<LinkHealth>;
-
-    /// Its areas, now and from now on; `None` where it is one, whose health is
-    /// [`link_health`](Self::link_health).
-    fn areas(&self) -> Option<watch::Receiver<Areas>> {
-        None
-    }
+    /// Its areas, now and from now on.
+    fn areas(&self) -> watch::Receiver<Areas>;
 
     /// The area that something belongs to now. Cheap.
     fn area_of(&self, _place: Place<'_>) -> Area {
         Area::ONLY
     }
 
-    /// Proves that it answers and takes writes, and finds whether it lost what it had. Each loss is
+    /// Proves that an area answers and takes writes, and finds whether it lost what it had. Each loss is
     /// found once.
-    async fn beat(&self, node: NodeId) -> Result<Beat>;
-
-    /// The same of one area.
-    async fn beat_of(&self, _area: Area, node: NodeId) -> Result<Beat> {
-        self.beat(node).await
-    }
+    async fn beat(&self, area: Area, node: NodeId) -> Result<Beat>;
 
     /// Where the log of a channel stands, as `producer` sees it; `None` where it has no epoch. Makes
     /// nothing. The anchor is the entry at the offset `at` or, if that is not kept, the newest one.

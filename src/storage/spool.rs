@@ -30,8 +30,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Append, Fsync, SpoolConfig};
-use crate::model::{ChannelName, Epoch, NodeId};
+use super::disk::{DiskHealth, DiskState};
+use super::{Append, SpoolConfig, SpoolFsync};
+use crate::model::{ChannelName, NodeId};
 use crate::support::counter::Counter;
 use crate::support::seldom::Seldom;
 use store::LineKey;
@@ -39,35 +40,11 @@ use store::LineKey;
 /// Appends that wait for the thread; whoever comes then waits too, until its deadline.
 const QUEUE_LEN: usize = 1024;
 
-/// When what was written reaches the disk itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::storage) enum FsyncPolicy {
-    /// Before an append is answered: it survives a crash of the machine.
-    Always,
-    /// So often: an append that was answered survives a crash of the process, and one of the machine
-    /// if it was answered that long before.
-    Interval(Duration),
-    /// When the operating system sees fit: an append that was answered survives a crash of the process.
-    /// After a crash of the machine the file may be unreadable.
-    Never,
-}
-
-impl FsyncPolicy {
-    /// The policy that is configured.
-    pub(in crate::storage) fn of(fsync: Fsync, interval_ms: u64) -> Self {
-        match fsync {
-            Fsync::Always => Self::Always,
-            Fsync::Interval => Self::Interval(Duration::from_millis(interval_ms)),
-            Fsync::Never => Self::Never,
-        }
-    }
-}
-
 /// How a spool works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::storage) struct SpoolOptions {
     /// When what was written reaches the disk itself.
-    pub fsync: FsyncPolicy,
+    pub fsync: SpoolFsync,
     /// Bounds the entries; the file takes up to about three times as much.
     pub bytes: u64,
     /// How long an append may take.
@@ -80,7 +57,7 @@ impl SpoolOptions {
     /// The options that are configured.
     pub(in crate::storage) fn of(config: &SpoolConfig) -> Self {
         Self {
-            fsync: FsyncPolicy::of(config.fsync, config.fsync_interval_ms),
+            fsync: config.fsync,
             bytes: config.bytes,
             deadline: Duration::from_millis(config.deadline_ms),
             is_required: config.required,
@@ -97,8 +74,6 @@ pub(in crate::storage) struct Former {
     pub channel: ChannelName,
     /// Greater than that of each life before it; 0 where an older version did not number them.
     pub start: u64,
-    /// The life of the log that they were to continue, where it was known.
-    pub log_epoch: Option<Epoch>,
     /// The entries in ascending `seq`; at least one.
     pub entries: Vec<Append>,
 }
@@ -157,30 +132,11 @@ pub(in crate::storage) enum SpoolError {
     Closed,
 }
 
-/// Whether the spool works.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::storage) enum SpoolState {
-    /// It does.
-    Working,
-    /// The disk fails; it is tried anew.
-    Failed {
-        /// What the system said.
-        reason: String,
-    },
-    /// The disk does not answer.
-    Stalled {
-        /// For how long it has not.
-        since: Duration,
-    },
-    /// It was closed.
-    Closed,
-}
-
 /// How a spool does. Counters only grow, and count each try of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct SpoolStatus {
     /// Whether it works.
-    pub state: SpoolState,
+    pub state: DiskState,
     /// Entries that are not acknowledged.
     pub entries: usize,
     /// What they cost, by the measure of the bound.
@@ -195,7 +151,7 @@ pub(in crate::storage) struct SpoolStatus {
     pub slow: u64,
     /// Entries that were not, because the disk fails or the spool was closed.
     pub failed: u64,
-    /// Transactions: with the policy `always` as many fsyncs.
+    /// Transactions: with `always` as many fsyncs.
     pub commits: u64,
 }
 
@@ -212,7 +168,7 @@ pub(in crate::storage) struct Spool {
 
 #[derive(Debug, Default)]
 struct Shared {
-    health: Mutex<DiskHealth>,
+    health: DiskHealth,
     depth: Mutex<Depth>,
     settled: Mutex<Settled>,
     /// There is something in `settled`.
@@ -225,15 +181,6 @@ struct Shared {
     of_slow: Mutex<Seldom>,
     /// It was said that the disk hangs, and not yet that it does no longer.
     hangs: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct DiskHealth {
-    /// What was wrong when it was last tried.
-    fault: Option<String>,
-    /// Since when the thread waits for the disk.
-    busy_since: Option<Instant>,
-    is_closed: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -263,7 +210,7 @@ type Answer = oneshot::Sender<Result<(), SpoolError>>;
 #[derive(Debug)]
 enum Request {
     /// An append. Who does not wait for the answer any more has not appended.
-    Append(LineKey, Option<Epoch>, Vec<Append>, Answer),
+    Append(LineKey, Vec<Append>, Answer),
     #[cfg(test)]
     Close(oneshot::Sender<()>),
 }
@@ -319,7 +266,7 @@ impl Spool {
         self.options.is_required
     }
 
-    /// Spools entries of a channel, ascending in `seq`: all or none. As durable as the policy says
+    /// Spools entries of a channel, ascending in `seq`: all or none. As durable as is configured
     /// when it answers `Ok`, which takes no longer than the deadline. A sequence that is there already
     /// is written anew. Dropped before it answers, it may or may not have taken effect.
     ///
@@ -330,11 +277,10 @@ impl Spool {
         &self,
         producer: NodeId,
         channel: &ChannelName,
-        log_epoch: Option<&Epoch>,
         entries: &[Append],
     ) -> Result<(), SpoolError> {
         let line = (producer, channel.clone());
-        let result = self.ask(line, log_epoch.cloned(), entries.to_vec()).await;
+        let result = self.ask(line, entries.to_vec()).await;
         let counter = match &result {
             Ok(()) => &self.shared.appended,
             Err(SpoolError::Full) => &self.shared.full,
@@ -354,17 +300,17 @@ impl Spool {
         result
     }
 
-    async fn ask(&self, line: LineKey, epoch: Option<Epoch>, entries: Vec<Append>) -> Result<(), SpoolError> {
+    async fn ask(&self, line: LineKey, entries: Vec<Append>) -> Result<(), SpoolError> {
         let within = self.options.deadline;
         match self.state() {
-            SpoolState::Working => {}
-            SpoolState::Failed { reason } => return Err(SpoolError::Failed { reason }),
-            SpoolState::Stalled { .. } => return Err(SpoolError::Slow { within }),
-            SpoolState::Closed => return Err(SpoolError::Closed),
+            DiskState::Working => {}
+            DiskState::Failed(reason) => return Err(SpoolError::Failed { reason }),
+            DiskState::Stalled(_) => return Err(SpoolError::Slow { within }),
+            DiskState::Closed => return Err(SpoolError::Closed),
         }
         let deadline = Instant::now() + within;
         let (answer, mut answered) = oneshot::channel();
-        let request = Request::Append(line, epoch, entries, answer);
+        let request = Request::Append(line, entries, answer);
         match time::timeout_at(deadline, self.requests.send(request)).await {
             Ok(Ok(())) => {}
             Ok(Err(_closed)) => return Err(SpoolError::Closed),
@@ -395,7 +341,7 @@ impl Spool {
         self.shared.wake.notify_one();
     }
 
-    /// Writes and fsyncs what was asked for, and lets go of the files.
+    /// Writes what was asked for, and lets go of the files.
     #[cfg(test)]
     pub(in crate::storage) async fn close(&self) {
         let (done, closed) = oneshot::channel();
@@ -405,15 +351,10 @@ impl Spool {
     }
 
     /// Whether it works.
-    pub(in crate::storage) fn state(&self) -> SpoolState {
-        let health = self.shared.health.lock();
-        let stalled =
-            health.busy_since.map(|since| since.elapsed()).filter(|so_far| *so_far >= self.options.deadline);
-        match (&health.fault, stalled) {
-            _ if health.is_closed || self.panicked.is_cancelled() => SpoolState::Closed,
-            (Some(reason), _) => SpoolState::Failed { reason: reason.clone() },
-            (None, Some(since)) => SpoolState::Stalled { since },
-            (None, None) => SpoolState::Working,
+    pub(in crate::storage) fn state(&self) -> DiskState {
+        match self.panicked.is_cancelled() {
+            true => DiskState::Closed,
+            false => self.shared.health.state(self.options.deadline),
         }
     }
 

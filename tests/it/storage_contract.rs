@@ -200,19 +200,21 @@ async fn an_append_never_creates_an_epoch(make: Make) {
 async fn a_log_is_begun_once_with_its_first_entries(make: Make) {
     let Some((stores, store)) = one(make).await else { return };
     let other = stores.open().await;
+    let (id, other_id) = (producer_of(&store), producer_of(&other));
     for channel in [channel(), ChannelName::order(OrderId::random())] {
-        let (epoch, id) = (Epoch::random(), producer_of(&store));
-        let first = Producer { store: Arc::clone(&store), channel, epoch, id };
+        let first = Producer { store: Arc::clone(&store), channel, epoch: Epoch::random(), id };
         let begun = done(store.begin(&first.chain(1..=3)).await.unwrap());
         assert_eq!(begun, [1, 2, 3].map(|offset| Appended::Applied { offset }));
         first.fill(4..=4).await;
-        let second = Producer { epoch: Epoch::random(), id: producer_of(&other), ..first.clone() };
+        let second = Producer { epoch: Epoch::random(), id: other_id, ..first.clone() };
         let refused = other.begin(&second.chain(1..=1)).await.unwrap();
         assert_eq!(refused, AppendAnswer::ForeignEpoch(Some(first.epoch.clone())));
         assert_eq!(offsets(&first.read(0, 10).await.entries), [1, 2, 3, 4]);
     }
     // Nor where there is nothing in it yet.
-    let opened = Producer::on(&store, ChannelName::order(OrderId::random())).await;
+    let channel = ChannelName::order(OrderId::random());
+    let epoch = store.open(&channel, id, &Epoch::random()).await.unwrap().epoch;
+    let opened = Producer { store: Arc::clone(&store), channel, epoch, id };
     let late = Producer { epoch: Epoch::random(), ..opened.clone() };
     let refused = store.begin(&late.chain(1..=1)).await.unwrap();
     assert_eq!(refused, AppendAnswer::ForeignEpoch(Some(opened.epoch.clone())));

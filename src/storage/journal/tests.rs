@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{DraftEntry, EntryKind, Marks};
+use crate::model::DraftEntry;
 
 const ORDER: &str = "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
 
@@ -11,13 +11,7 @@ fn channel(name: &str) -> ChannelName {
 
 /// The next entry in a chain that nothing is missing from.
 fn entry(seq: u64, key: Option<&str>, time_ms: i64) -> Append {
-    let draft = DraftEntry {
-        time: DateTime::from_timestamp_millis(time_ms).unwrap(),
-        kind: EntryKind::PriceUpdate,
-        key: key.map(Arc::from),
-        data: vec![b'x'; 10].into(),
-        marks: Marks::default(),
-    };
+    let draft = DraftEntry { key: key.map(Arc::from), ..DraftEntry::price(time_ms, vec![b'x'; 10]) };
     Append { seq, prev: seq - 1, draft, fence: None }
 }
 

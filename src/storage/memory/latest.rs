@@ -318,8 +318,6 @@ pub(super) fn level(mut sizes: Vec<usize>, goal: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use chrono::DateTime;
 
     use super::*;
     use crate::model::{DraftEntry, EntryId, Marks, NodeId};
@@ -331,11 +329,10 @@ mod tests {
     /// An entry of a key, or of all, that waited at its gateway.
     fn late(kind: EntryKind, key: &str, by: u128, seq: u64, time_ms: i64, offset: u64) -> Entry {
         let draft = DraftEntry {
-            time: DateTime::from_timestamp_millis(time_ms).unwrap(),
             kind,
             key: (key != ALL_KEYS).then(|| key.into()),
-            data: Bytes::from_static(b"{}"),
             marks: Marks { late: true, ..Marks::default() },
+            ..DraftEntry::price(time_ms, "{}")
         };
         Entry { offset, id: EntryId { producer: NodeId(uuid::Uuid::from_u128(by)), seq }, draft }
     }

@@ -245,19 +245,11 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DraftEntry, EntryKind, Marks, Position};
+    use crate::model::{DraftEntry, Position};
     use crate::storage::{MemoryConfig, Retention};
-    use bytes::Bytes;
-    use chrono::DateTime;
 
     fn entry(offset: u64, node: NodeId, seq: u64) -> Entry {
-        let draft = DraftEntry {
-            time: DateTime::from_timestamp_millis(seq as i64).unwrap(),
-            kind: EntryKind::PriceUpdate,
-            key: Some("k".into()),
-            data: Bytes::from_static(b"{}"),
-            marks: Marks::default(),
-        };
+        let draft = DraftEntry { key: Some("k".into()), ..DraftEntry::price(seq as i64, "{}") };
         Entry { offset, id: EntryId { producer: node, seq }, draft }
     }
 

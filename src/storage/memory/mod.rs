@@ -35,7 +35,7 @@ pub use folder::FolderError;
 use folder::FolderStatus;
 #[cfg(any(test, feature = "probes"))]
 pub(in crate::storage) use folder::probes;
-pub(crate) use folder::{Folder, FolderState, Found};
+pub(crate) use folder::{Folder, Found};
 pub(in crate::storage) use job_table::{JobTable, Now};
 use latest::{Latest, level};
 
@@ -317,8 +317,7 @@ impl MemoryBackend {
             return held.open(producer, u64::MAX, &Bounds::of(&self.shared.retention, channel));
         }
         state.begin(channel, minted, &self.shared);
-        let (epoch, producers) = (minted.clone(), Vec::new());
-        OpenLog { epoch, top: 0, last_seq: 0, producers, anchor: None }
+        OpenLog::begun_as(minted.clone())
     }
 
     /// [`Log::append`], which needs no waiting here.
@@ -945,10 +944,9 @@ impl StorageBackend for MemoryBackend {
 
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
 
     use super::*;
-    use crate::model::{DraftEntry, EntryKind, Marks};
+    use crate::model::DraftEntry;
     use crate::storage::Append;
 
     fn backend(retention: Retention, total_bytes: usize) -> MemoryBackend {
@@ -960,20 +958,8 @@ mod tests {
         let producer = NodeId::random();
         let epoch = store.open(&channel, producer, &Epoch::random()).await.unwrap().epoch;
         let entries = (1..=count).map(|seq| {
-            let data = Bytes::from(format!("{{\"p\":\"{}\"}}", "x".repeat(bytes)));
-            let time = DateTime::from_timestamp_millis(0).unwrap();
-            Append {
-                seq,
-                prev: seq - 1,
-                draft: DraftEntry {
-                    time,
-                    kind: EntryKind::PriceUpdate,
-                    key: None,
-                    data,
-                    marks: Marks::default(),
-                },
-                fence: None,
-            }
+            let draft = DraftEntry::price(0, format!("{{\"p\":\"{}\"}}", "x".repeat(bytes)));
+            Append { seq, prev: seq - 1, draft, fence: None }
         });
         let batch = AppendBatch { channel, epoch, producer, entries: entries.collect() };
         store.append(&batch).await.unwrap();
@@ -997,13 +983,8 @@ mod tests {
         let channel: ChannelName = channel.parse().unwrap();
         let epoch = store.open(&channel, NodeId::random(), &Epoch::random()).await.unwrap().epoch;
         for key in keys {
-            let draft = DraftEntry {
-                time: DateTime::from_timestamp_millis(0).unwrap(),
-                kind: EntryKind::PriceUpdate,
-                key: Some(key.to_string().into()),
-                data: Bytes::from("x".repeat(bytes)),
-                marks: Marks::default(),
-            };
+            let price = DraftEntry::price(0, "x".repeat(bytes));
+            let draft = DraftEntry { key: Some(key.to_string().into()), ..price };
             let entries = vec![Append { seq: 1, prev: 0, draft, fence: None }];
             let (channel, epoch, producer) = (channel.clone(), epoch.clone(), NodeId::random());
             store.append(&AppendBatch { channel, epoch, producer, entries }).await.unwrap();

@@ -46,21 +46,13 @@ pub(super) fn decode_published(frame: &[u8]) -> Result<(Epoch, Vec<Entry>), Stri
 mod tests {
     use std::sync::Arc;
 
-    use chrono::DateTime;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{DraftEntry, EntryId, EntryKind, Marks, NodeId};
+    use crate::model::{DraftEntry, EntryId, NodeId};
 
     fn entry(offset: u64, time_ms: i64, key: Option<String>, data: Vec<u8>) -> Entry {
-        let time = DateTime::from_timestamp_millis(time_ms).unwrap();
-        let draft = DraftEntry {
-            time,
-            kind: EntryKind::PriceUpdate,
-            key: key.map(Arc::from),
-            data: data.into(),
-            marks: Marks::default(),
-        };
+        let draft = DraftEntry { key: key.map(Arc::from), ..DraftEntry::price(time_ms, data) };
         Entry { offset, id: EntryId { producer: NodeId::random(), seq: offset + 3 }, draft }
     }
 

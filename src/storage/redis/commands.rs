@@ -1,5 +1,7 @@
 //! Where commands go: to one server, or in a cluster to the primary that has the key's slot.
 
+use std::sync::Arc;
+
 use fred::clients::{Client, WithOptions};
 use fred::error::Error;
 use fred::interfaces::ClientLike;
@@ -8,6 +10,7 @@ use tokio::sync::watch;
 
 use super::link::{Link, LinkState};
 use super::primaries::Primaries;
+use crate::storage::ProbeFailure;
 
 /// Whether a command waits for a place among those that are under way on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +24,8 @@ pub(super) enum Priority {
 /// The connections for commands.
 #[derive(Debug)]
 pub(super) enum Commands {
-    One(Box<Link<Client>>),
-    Cluster(Box<Primaries>),
+    One(Arc<Link<Client>>),
+    Cluster(Arc<Primaries>),
 }
 
 impl Commands {
@@ -48,6 +51,14 @@ impl Commands {
         match self {
             Self::One(link) => send_on(link, priority, command, args).await,
             Self::Cluster(primaries) => primaries.call(priority, key, command, args).await,
+        }
+    }
+
+    /// Waits until it is known why not all can be asked.
+    pub(super) async fn until_failed(&self) -> ProbeFailure {
+        match self {
+            Self::One(link) => link.until_failed().await,
+            Self::Cluster(primaries) => primaries.until_failed().await,
         }
     }
 

@@ -20,8 +20,10 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::Value;
 use fred::types::config::Server;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit, broadcast, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, broadcast, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{self, Instant};
 
@@ -394,6 +396,57 @@ pub(super) fn answers(answer: &Value, token: &str) -> bool {
     match answer {
         Value::Array(pair) => pair.last().is_some_and(|last| last.as_str().as_deref() == Some(token)),
         other => other.as_str().as_deref() == Some(token),
+    }
+}
+
+/// Connections to servers that come and go, all of which are run by one who waits for more.
+pub(super) struct Members<T> {
+    /// Those that are not run yet, and what ends each.
+    begun: Mutex<Vec<(T, oneshot::Receiver<()>)>>,
+    more: Notify,
+}
+
+impl<T> Default for Members<T> {
+    fn default() -> Self {
+        Self { begun: Mutex::default(), more: Notify::new() }
+    }
+}
+
+impl<T> Members<T> {
+    /// Has another one run until the answer is dropped.
+    pub(super) fn add(&self, member: T) -> oneshot::Sender<()> {
+        let (alive, gone) = oneshot::channel();
+        self.begun.lock().push((member, gone));
+        self.more.notify_one();
+        alive
+    }
+
+    /// Runs each of them. Runs until it is dropped.
+    pub(super) async fn run<F: Future<Output = ()>>(&self, run: impl Fn(T) -> F) {
+        let mut running = FuturesUnordered::new();
+        loop {
+            let begun = std::mem::take(&mut *self.begun.lock());
+            for (member, gone) in begun {
+                let run = run(member);
+                running.push(async move {
+                    tokio::select! {
+                        () = run => {}
+                        _ = gone => {}
+                    }
+                });
+            }
+            tokio::select! {
+                _ended = running.next(), if !running.is_empty() => {}
+                () = self.more.notified() => {}
+            }
+        }
+    }
+}
+
+/// Calls `tell` whenever a connection changes how it is, for as long as it lasts.
+pub(super) async fn keep_telling(mut state: watch::Receiver<LinkState>, tell: impl Fn()) {
+    while state.changed().await.is_ok() {
+        tell();
     }
 }
 

@@ -23,7 +23,7 @@
 //! | `zw:{jobs}:ages` | sorted set | all jobs by place: the order in which they were queued |
 //! | `zw:{jobs}:waiting`, `:delays`, `:claimed`, `:done`, `:dead` | sorted sets | the jobs of each state by place |
 //! | `zw:{jobs}:keys`, `:key-ages` | hash, sorted set | idempotency key -> `<job> <fingerprint>`, and keys by when they were used |
-//! | `zw:{jobs}:meta` | hash | newest `place` and `token`, `kept_for`, when all of these keys `expires` |
+//! | `zw:{jobs}:meta` | hash | newest `place` and `token`, `kept_for`, when all of these keys `expires`, when what was kept for too long was `tidied` away last |
 //! | `zw:{life}` | hash | `id` of this life of the data; `n:<node>` = `<beats> <when>`. In a cluster there is one on each primary, `zw:{life:<n>}` |
 //! | `zw:{life}:probe`, `:log` | string, stream | what a beat writes as a trial |
 //!
@@ -61,6 +61,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fred::error::Error;
 use fred::types::Value;
+use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, try_join_all};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -138,14 +139,15 @@ impl LinkHealth {
 #[derive(Debug)]
 pub struct RedisBackend {
     commands: Arc<Commands>,
-    subscriber: Arc<Following<LogMessages>>,
+    subscriber: Following<LogMessages>,
     incoming: parking_lot::Mutex<Option<mpsc::Receiver<LogEvent>>>,
     keys: Keys,
     retention: Retention,
     command_timeout: Duration,
+    /// How the connections are, all together.
     health: watch::Receiver<LinkHealth>,
-    /// Of a cluster.
-    areas: Option<watch::Receiver<Areas>>,
+    /// The same by area.
+    areas: watch::Receiver<Areas>,
     /// What this node knows of the lives of the data.
     lives: Lives,
     /// What the servers' clocks say.
@@ -171,37 +173,20 @@ impl RedisBackend {
     ) -> Result<(Self, BoxFuture<'static, ()>), ProbeFailure> {
         let target = Target::from_config(config).map_err(ProbeFailure::InvalidConfig)?;
         let command_timeout = Duration::from_millis(config.command_timeout_ms);
-        let (of_commands, of_subscriber) =
-            ((target.clone(), config.clone()), (target.clone(), config.clone()));
-        let commands = Arc::new(if target.is_cluster() {
-            Commands::Cluster(Box::new(Primaries::new(of_commands.0, of_commands.1)))
-        } else {
-            let make = Arc::new(move || connect::commands_client(&of_commands.0, &of_commands.1));
-            Commands::One(Box::new(Link::new(make, command_timeout)))
-        });
         let keys = Keys::new(&config.prefix, &target);
         let (events, incoming) = mpsc::channel(INCOMING_LEN);
         let (alive, dropped) = oneshot::channel();
         let messages = LogMessages { publish_prefix: keys.publish_prefix.clone() };
-        let subscriber = Arc::new(if target.is_cluster() {
-            let (target, config) = of_subscriber;
-            let shards = Shards::new(target, config, Arc::clone(&commands), messages);
-            Following::Shards(Box::new(shards))
-        } else {
-            let make = Arc::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1));
-            let link = Link::behind(commands.ahead(), make, command_timeout);
-            let commands = Arc::clone(&commands);
-            let plain = Subscribing::Plain;
-            let subscriber = Subscriber::new(link, commands, messages, plain, command_timeout);
-            Following::One(Box::new(subscriber))
-        });
         let begun = LinkState { condition: Condition::Connecting, losses: 0 };
         let first = LinkHealth::of(&begun, &begun);
-        let part = AreaPart { name: String::new(), health: first.clone() };
-        let (writer, health) = watch::channel(first);
-        let (areas_writer, areas) = watch::channel(Areas { parts: vec![Some(part)], moves: 0 });
-        let areas = target.is_cluster().then_some(areas);
-        let driver = drive(Arc::clone(&subscriber), Arc::clone(&commands), events, writer, areas_writer);
+        let (of_areas, areas) = watch::channel(Areas::one(first.clone()));
+        let (of_all, health) = watch::channel(first);
+        let teller = Teller { of_all, of_areas };
+        let owned = (target.clone(), config.clone());
+        let (commands, subscriber, driver) = match target.is_cluster() {
+            true => of_cluster(owned, messages, events, teller),
+            false => of_one(owned, messages, events, teller),
+        };
         let driver = async move {
             tokio::select! {
                 () = driver => {}
@@ -236,23 +221,11 @@ impl RedisBackend {
     ) -> Result<(Self, BoxFuture<'static, ()>), ProbeFailure> {
         let (backend, mut driver) = Self::new(config, retention)?;
         let mut health = backend.link_health();
-        let failed = async {
-            match (&*backend.commands, &*backend.subscriber) {
-                (Commands::One(commands), Following::One(subscriber)) => tokio::select! {
-                    failure = commands.until_failed() => failure,
-                    failure = subscriber.until_failed() => failure,
-                },
-                (Commands::Cluster(primaries), Following::Shards(shards)) => tokio::select! {
-                    failure = primaries.until_failed() => failure,
-                    failure = shards.until_failed() => failure,
-                },
-                _ => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
             () = &mut driver => return Err(ProbeFailure::Unreachable("the driver ended".to_owned())),
-            failure = failed => return Err(failure),
+            failure = backend.commands.until_failed() => return Err(failure),
+            failure = backend.subscriber.until_failed() => return Err(failure),
             _up = health.wait_for(LinkHealth::is_up) => {}
         }
         Ok((backend, driver))
@@ -278,14 +251,8 @@ impl StorageBackend for RedisBackend {
     }
 
     async fn ping(&self) -> Result<()> {
-        let areas = self.areas.as_ref().map_or(1, |areas| areas.borrow().parts.len());
-        let is_used = |area: &Area| {
-            self.areas
-                .as_ref()
-                .is_none_or(|areas| areas.borrow().parts.get(area.index()).is_some_and(Option::is_some))
-        };
-        let areas = (0..u16::try_from(areas).unwrap_or(u16::MAX)).map(Area::new).filter(is_used);
-        let pings = areas.map(|area| async move {
+        let areas: Vec<Area> = self.areas.borrow().present().map(|(area, _)| area).collect();
+        let pings = areas.into_iter().map(|area| async move {
             let [_, key, _] = self.keys.life(&self.tag_in(area, None));
             let args = [key.as_str(), "1", "PX", "1000"].map(Value::from).into();
             self.commands.call::<Value>(&key, "SET", args).await
@@ -309,11 +276,7 @@ impl StorageBackend for RedisBackend {
 
 #[async_trait]
 impl Primary for RedisBackend {
-    fn link_health(&self) -> watch::Receiver<LinkHealth> {
-        Self::link_health(self)
-    }
-
-    fn areas(&self) -> Option<watch::Receiver<Areas>> {
+    fn areas(&self) -> watch::Receiver<Areas> {
         self.areas.clone()
     }
 
@@ -337,11 +300,7 @@ impl Primary for RedisBackend {
         Concerned::new(SLOTS, |slot| areas.contains(&slots.area(slot)), slot_of_channel)
     }
 
-    async fn beat(&self, node: NodeId) -> Result<Beat> {
-        Self::beat(self, node).await
-    }
-
-    async fn beat_of(&self, area: Area, node: NodeId) -> Result<Beat> {
+    async fn beat(&self, area: Area, node: NodeId) -> Result<Beat> {
         self.beat_in(area, node).await
     }
 
@@ -386,62 +345,65 @@ fn slot_of_channel(channel: &ChannelName) -> u16 {
     slot_of(channel.as_str())
 }
 
-/// Keeps the connections and says how they are. Runs until it is dropped.
-async fn drive(
-    subscriber: Arc<Following<LogMessages>>,
-    commands: Arc<Commands>,
+/// The connections, and what keeps them and says how they are until it is dropped.
+type Connections = (Arc<Commands>, Following<LogMessages>, BoxFuture<'static, ()>);
+
+/// To one server.
+fn of_one(
+    of: (Target, RedisConfig),
+    messages: LogMessages,
     events: mpsc::Sender<LogEvent>,
-    health: watch::Sender<LinkHealth>,
-    areas: watch::Sender<Areas>,
-) {
-    match (&*commands, &*subscriber) {
-        (Commands::One(commands), Following::One(subscriber)) => tokio::select! {
-            () = commands.keep() => {}
+    teller: Teller,
+) -> Connections {
+    let command_timeout = Duration::from_millis(of.1.command_timeout_ms);
+    let (of_commands, of_subscriber) = (of.clone(), of);
+    let make = Arc::new(move || connect::commands_client(&of_commands.0, &of_commands.1));
+    let link = Arc::new(Link::new(make, command_timeout));
+    let commands = Arc::new(Commands::One(Arc::clone(&link)));
+    let make = Arc::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1));
+    let subscriber = Arc::new(Subscriber::new(
+        Link::behind(commands.ahead(), make, command_timeout),
+        Arc::clone(&commands),
+        messages,
+        Subscribing::Plain,
+        command_timeout,
+    ));
+    let following = Following::One(Arc::clone(&subscriber));
+    let driver = async move {
+        tokio::select! {
+            () = link.keep() => {}
             () = subscriber.run(events) => {}
-            () = tell(commands.state(), subscriber.state(), health) => {}
-        },
-        (Commands::Cluster(primaries), Following::Shards(shards)) => tokio::select! {
+            () = teller.tell_one(link.state(), subscriber.state()) => {}
+        }
+    };
+    (commands, following, driver.boxed())
+}
+
+/// To each primary of a cluster.
+fn of_cluster(
+    (target, config): (Target, RedisConfig),
+    messages: LogMessages,
+    events: mpsc::Sender<LogEvent>,
+    teller: Teller,
+) -> Connections {
+    let primaries = Arc::new(Primaries::new(target.clone(), config.clone()));
+    let commands = Arc::new(Commands::Cluster(Arc::clone(&primaries)));
+    let shards = Arc::new(Shards::new(target, config, Arc::clone(&primaries), messages));
+    let following = Following::Shards(Arc::clone(&shards));
+    let driver = async move {
+        tokio::select! {
             () = primaries.run() => {}
             () = shards.run(events) => {}
-            () = tell_areas(primaries, shards, health, areas) => {}
-        },
-        _ => {}
-    }
+            () = teller.tell_areas(&primaries, &shards) => {}
+        }
+    };
+    (commands, following, driver.boxed())
 }
 
-/// Makes one health of both connections.
-async fn tell(
-    mut commands: watch::Receiver<LinkState>,
-    mut subscriber: watch::Receiver<LinkState>,
-    health: watch::Sender<LinkHealth>,
-) {
-    loop {
-        let now = LinkHealth::of(&commands.borrow_and_update(), &subscriber.borrow_and_update());
-        say(&health, &now);
-        let changed = tokio::select! {
-            changed = commands.changed() => changed,
-            changed = subscriber.changed() => changed,
-        };
-        if changed.is_err() {
-            return;
-        }
-    }
-}
-
-fn say(health: &watch::Sender<LinkHealth>, now: &LinkHealth) {
-    let moved = health.send_if_modified(|last| {
-        let moved = last != now;
-        last.clone_from(now);
-        moved
-    });
-    if moved {
-        match &now.lost {
-            None => tracing::debug!("connected to redis"),
-            Some(lost) => {
-                tracing::debug!(code = lost.code, reason = lost.reason, "no connection to redis")
-            }
-        }
-    }
+/// Says how the connections are.
+struct Teller {
+    of_all: watch::Sender<LinkHealth>,
+    of_areas: watch::Sender<Areas>,
 }
 
 /// What was told of an area last.
@@ -453,63 +415,95 @@ struct Told {
     losses: u64,
 }
 
-/// Makes one health of the connections to each primary, and one of all.
-async fn tell_areas(
-    primaries: &Primaries,
-    shards: &Shards<LogMessages>,
-    health: watch::Sender<LinkHealth>,
-    areas: watch::Sender<Areas>,
-) {
-    let (mut of_primaries, mut of_shards) = (primaries.changes(), shards.changes());
-    let mut told: Vec<Told> = Vec::new();
-    let mut losses_of_gone = 0;
-    loop {
-        of_primaries.borrow_and_update();
-        of_shards.borrow_and_update();
-        let (states, moves) = primaries.areas();
-        told.resize_with(states.len().max(told.len()), Told::default);
-        let mut parts = Vec::with_capacity(states.len());
-        for (area, told) in states.into_iter().zip(&mut told) {
-            let Some(AreaState { server, link }) = area else {
-                losses_of_gone += std::mem::take(told).losses;
-                parts.push(None);
-                continue;
+impl Teller {
+    /// Makes one health of both connections to a server.
+    async fn tell_one(
+        self,
+        mut commands: watch::Receiver<LinkState>,
+        mut subscriber: watch::Receiver<LinkState>,
+    ) {
+        loop {
+            let now = LinkHealth::of(&commands.borrow_and_update(), &subscriber.borrow_and_update());
+            self.say(Areas::one(now), 0);
+            let changed = tokio::select! {
+                changed = commands.changed() => changed,
+                changed = subscriber.changed() => changed,
             };
-            let subscriber = match &server {
-                Some(server) => shards.state_of(server),
-                None => LinkState { condition: link.condition.clone(), losses: 0 },
-            };
-            let now = LinkHealth::of(&link, &subscriber);
-            let name = server.map(|server| server.to_string()).unwrap_or_default();
-            if !told.server.is_empty() && told.server != name {
-                // What was connected has been lost, however quickly another server took over.
-                told.losses += 1;
-                told.counted = 0;
+            if changed.is_err() {
+                return;
             }
-            told.losses += now.losses.saturating_sub(told.counted);
-            told.counted = now.losses;
-            told.server.clone_from(&name);
-            parts.push(Some(AreaPart { name, health: LinkHealth { losses: told.losses, ..now } }));
-        }
-        let all = LinkHealth {
-            lost: parts.iter().flatten().find_map(|part| part.health.lost.clone()),
-            losses: losses_of_gone + told.iter().map(|told| told.losses).sum::<u64>(),
-        };
-        let now = Areas { parts, moves };
-        areas.send_if_modified(|last| {
-            let moved = *last != now;
-            *last = now;
-            moved
-        });
-        say(&health, &all);
-        let changed = tokio::select! {
-            changed = of_primaries.changed() => changed,
-            changed = of_shards.changed() => changed,
-        };
-        if changed.is_err() {
-            return;
         }
     }
+
+    /// Makes one health of the connections to each primary.
+    async fn tell_areas(self, primaries: &Primaries, shards: &Shards<LogMessages>) {
+        let (mut of_primaries, mut of_shards) = (primaries.changes(), shards.changes());
+        let mut told: Vec<Told> = Vec::new();
+        let mut losses_of_gone = 0;
+        loop {
+            of_primaries.borrow_and_update();
+            of_shards.borrow_and_update();
+            let (states, moves) = primaries.areas();
+            told.resize_with(states.len().max(told.len()), Told::default);
+            let mut parts = Vec::with_capacity(states.len());
+            for (area, told) in states.into_iter().zip(&mut told) {
+                let Some(AreaState { server, link }) = area else {
+                    losses_of_gone += std::mem::take(told).losses;
+                    parts.push(None);
+                    continue;
+                };
+                let subscriber = match &server {
+                    Some(server) => shards.state_of(server),
+                    None => LinkState { condition: link.condition.clone(), losses: 0 },
+                };
+                let now = LinkHealth::of(&link, &subscriber);
+                let name = server.map(|server| server.to_string()).unwrap_or_default();
+                if !told.server.is_empty() && told.server != name {
+                    // What was connected has been lost, however quickly another server took over.
+                    told.losses += 1;
+                    told.counted = 0;
+                }
+                told.losses += now.losses.saturating_sub(told.counted);
+                told.counted = now.losses;
+                told.server.clone_from(&name);
+                parts.push(Some(AreaPart { name, health: LinkHealth { losses: told.losses, ..now } }));
+            }
+            self.say(Areas { parts, moves }, losses_of_gone);
+            let changed = tokio::select! {
+                changed = of_primaries.changed() => changed,
+                changed = of_shards.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Says it of each area, and of all together with those that are gone.
+    fn say(&self, areas: Areas, losses_of_gone: u64) {
+        let health = || areas.present().map(|(_, part)| &part.health);
+        let lost = health().find_map(|health| health.lost.clone());
+        let losses = losses_of_gone + health().map(|health| health.losses).sum::<u64>();
+        replace(&self.of_areas, areas);
+        if !replace(&self.of_all, LinkHealth { lost: lost.clone(), losses }) {
+            return;
+        }
+        match lost {
+            None => tracing::debug!("connected to redis"),
+            Some(lost) => {
+                tracing::debug!(code = lost.code, reason = lost.reason, "no connection to redis");
+            }
+        }
+    }
+}
+
+/// Tells a value if it is another one; whether it is.
+fn replace<T: PartialEq>(told: &watch::Sender<T>, now: T) -> bool {
+    told.send_if_modified(|last| {
+        let is_new = *last != now;
+        *last = now;
+        is_new
+    })
 }
 
 /// The names of keys and pub/sub channels.

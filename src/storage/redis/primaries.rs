@@ -26,7 +26,7 @@ use tokio::time::{self, Instant};
 
 use super::commands::{Priority, send, send_on};
 use super::connect::{self, once};
-use super::link::{Condition, Link, LinkState, connect_client};
+use super::link::{Condition, Link, LinkState, Members, connect_client, keep_telling};
 use super::slots::{Owner, SLOTS, Slots};
 use super::target::Target;
 use crate::storage::primary::Area;
@@ -50,8 +50,7 @@ pub(super) struct Primaries {
     changes: watch::Sender<u64>,
     /// A slot was not where it was looked for.
     moved: Notify,
-    /// Connections wait to be kept.
-    begun: Notify,
+    kept: Members<Arc<Link<Client>>>,
 }
 
 #[derive(Default)]
@@ -64,7 +63,6 @@ struct Map {
     moves: u64,
     /// Why nobody says who has which slot.
     failure: Option<ProbeFailure>,
-    begun: Vec<(Arc<Link<Client>>, oneshot::Receiver<()>)>,
 }
 
 /// A server that has an area.
@@ -137,7 +135,7 @@ impl Primaries {
             map: Mutex::default(),
             changes: watch::Sender::new(0),
             moved: Notify::new(),
-            begun: Notify::new(),
+            kept: Members::default(),
         }
     }
 
@@ -352,33 +350,14 @@ impl Primaries {
         };
         tokio::select! {
             () = keep_looking => {}
-            () = self.keep_connected() => {}
+            () = self.kept.run(|link| self.keep(link)) => {}
         }
     }
 
-    async fn keep_connected(&self) {
-        let mut kept = FuturesUnordered::new();
-        loop {
-            let begun = std::mem::take(&mut self.map.lock().begun);
-            for (link, gone) in begun {
-                kept.push(async move {
-                    let mut state = link.state();
-                    let keep_telling = async {
-                        while state.changed().await.is_ok() {
-                            self.changed();
-                        }
-                    };
-                    tokio::select! {
-                        () = link.keep() => {}
-                        () = keep_telling => {}
-                        _ = gone => {}
-                    }
-                });
-            }
-            tokio::select! {
-                _ended = kept.next(), if !kept.is_empty() => {}
-                () = self.begun.notified() => {}
-            }
+    async fn keep(&self, link: Arc<Link<Client>>) {
+        tokio::select! {
+            () = link.keep() => {}
+            () = keep_telling(link.state(), || self.changed()) => {}
         }
     }
 
@@ -454,9 +433,7 @@ impl Primaries {
                 continue;
             };
             if map.held[at].as_ref().is_none_or(|held| held.server != server) {
-                let (held, begun) = self.hold(server);
-                map.held[at] = Some(held);
-                map.begun.push(begun);
+                map.held[at] = Some(self.hold(server));
             }
         }
         let primaries: Vec<String> = map.held.iter().flatten().map(|held| held.server.to_string()).collect();
@@ -467,16 +444,14 @@ impl Primaries {
         );
         map.routing = Some(routing);
         drop(map);
-        self.begun.notify_one();
         self.changed();
     }
 
-    fn hold(&self, server: Server) -> (Held, (Arc<Link<Client>>, oneshot::Receiver<()>)) {
+    fn hold(&self, server: Server) -> Held {
         let (target, config, to) = (self.target.clone(), self.config.clone(), server.clone());
         let make = Arc::new(move || connect::server_client(&target, &config, to.clone()));
         let link = Arc::new(Link::new(make, self.command_timeout));
-        let (alive, gone) = oneshot::channel();
-        (Held { server, link: Arc::clone(&link), _alive: alive }, (link, gone))
+        Held { server, link: Arc::clone(&link), _alive: self.kept.add(link) }
     }
 }
 

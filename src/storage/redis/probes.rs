@@ -1,7 +1,6 @@
 //! Probes of what reads the answers of scripts, and batches that other gateways publish.
 
 use bytes::Bytes;
-use chrono::DateTime;
 use fred::types::Value;
 use serde_json::Value as Json;
 use uuid::Uuid;
@@ -10,7 +9,7 @@ use super::codec::{decode_latest, decode_published};
 use super::jobs::{Fields, claimed, held, view};
 use super::link::answers;
 use super::log::{read_answer, read_open, read_page};
-use crate::model::{ChannelName, DraftEntry, Entry, EntryKind, Epoch, Marks, NodeId};
+use crate::model::{ChannelName, DraftEntry, Entry, Epoch, NodeId};
 use crate::storage::{Append, AppendAnswer, AppendBatch, Appended};
 use crate::support::probing::text;
 
@@ -46,13 +45,7 @@ fn value(json: &Json, are_bytes: bool) -> Value {
 
 /// What was asked for when the answer came: two entries.
 fn batch() -> AppendBatch {
-    let draft = DraftEntry {
-        time: DateTime::UNIX_EPOCH,
-        kind: EntryKind::PriceUpdate,
-        key: None,
-        data: Bytes::from_static(b"{}"),
-        marks: Marks::default(),
-    };
+    let draft = DraftEntry::price(0, "{}");
     let channel: ChannelName = "zone:pjm".parse().expect("a name");
     let entry = |seq, fence| Append { seq, prev: seq - 1, draft: draft.clone(), fence };
     AppendBatch {

@@ -16,8 +16,6 @@ use std::time::Duration;
 use fred::error::{Error, ErrorKind};
 use fred::types::cluster::ClusterRouting;
 use fred::types::config::Server;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time;
@@ -25,7 +23,7 @@ use tokio::time;
 use super::commands::Commands;
 use super::connect;
 use super::errors::storage_error;
-use super::link::{Condition, Link, LinkState};
+use super::link::{Condition, Link, LinkState, Members, keep_telling};
 use super::primaries::Primaries;
 use super::subscriber::{Published, Subscriber, Subscribing};
 use super::target::Target;
@@ -37,8 +35,8 @@ const COMPLETE_EVERY: Duration = Duration::from_millis(500);
 /// What is published, wherever it is: on one server, or in a cluster.
 #[derive(Debug)]
 pub(super) enum Following<P: Published> {
-    One(Box<Subscriber<P>>),
-    Shards(Box<Shards<P>>),
+    One(Arc<Subscriber<P>>),
+    Shards(Arc<Shards<P>>),
 }
 
 impl<P: Published> Following<P> {
@@ -46,6 +44,14 @@ impl<P: Published> Following<P> {
         match self {
             Self::One(subscriber) => subscriber.dropped(),
             Self::Shards(shards) => shards.dropped(),
+        }
+    }
+
+    /// Waits until an attempt to connect has failed.
+    pub(super) async fn until_failed(&self) -> ProbeFailure {
+        match self {
+            Self::One(subscriber) => subscriber.until_failed().await,
+            Self::Shards(shards) => shards.until_failed().await,
         }
     }
 
@@ -79,15 +85,13 @@ impl<P: Published> Following<P> {
 pub(super) struct Shards<P: Published> {
     target: Target,
     config: RedisConfig,
-    /// Knows the cluster.
-    commands: Arc<Commands>,
+    primaries: Arc<Primaries>,
     published: Arc<P>,
     command_timeout: Duration,
     map: Mutex<Map<P>>,
     /// Told by subscribers, and by who finds that nobody has a slot.
     moved: Arc<Notify>,
-    /// Subscribers wait to be run.
-    begun: Notify,
+    running: Members<Arc<Subscriber<Arc<P>>>>,
     /// By subscribers that are gone.
     dropped: AtomicU64,
     /// Counts what changed of connections.
@@ -99,12 +103,7 @@ struct Map<P: Published> {
     shards: HashMap<Server, Shard<P>>,
     /// All that is followed, wherever.
     followed: HashSet<String>,
-    /// Not run yet.
-    begun: Vec<Begun<P>>,
 }
-
-/// A subscriber, and what ends it.
-type Begun<P> = (Arc<Subscriber<Arc<P>>>, oneshot::Receiver<()>);
 
 struct Shard<P: Published> {
     subscriber: Arc<Subscriber<Arc<P>>>,
@@ -121,18 +120,18 @@ impl<P: Published> fmt::Debug for Shards<P> {
 
 impl<P: Published> Shards<P> {
     /// Has no connection until it runs.
-    pub(super) fn new(target: Target, config: RedisConfig, commands: Arc<Commands>, published: P) -> Self {
+    pub(super) fn new(target: Target, config: RedisConfig, primaries: Arc<Primaries>, published: P) -> Self {
         let command_timeout = Duration::from_millis(config.command_timeout_ms);
-        let map = Map { routing: None, shards: HashMap::new(), followed: HashSet::new(), begun: Vec::new() };
+        let map = Map { routing: None, shards: HashMap::new(), followed: HashSet::new() };
         Self {
             target,
             config,
-            commands,
+            primaries,
             published: Arc::new(published),
             command_timeout,
             map: Mutex::new(map),
             moved: Arc::new(Notify::new()),
-            begun: Notify::new(),
+            running: Members::default(),
             dropped: AtomicU64::new(0),
             changes: watch::Sender::new(0),
         }
@@ -147,10 +146,8 @@ impl<P: Published> Shards<P> {
         let is_first = self.map.lock().followed.insert(name.clone());
         let mut answer = self.follow_at_owner(&name).await;
         if matches!(&answer, Err(Refused::Moved)) {
-            if let Some(primaries) = self.commands.primaries() {
-                primaries.look().await;
-                self.route(primaries);
-            }
+            self.primaries.look().await;
+            self.route();
             answer = self.follow_at_owner(&name).await;
         }
         let error = match answer {
@@ -198,50 +195,29 @@ impl<P: Published> Shards<P> {
     /// Runs a subscriber for each primary, and follows slots where they go. Runs until it is
     /// dropped.
     pub(super) async fn run(&self, events: mpsc::Sender<P::Event>) {
-        let Some(primaries) = self.commands.primaries() else { return };
         let keep_routing = async {
-            let mut changes = primaries.changes();
+            let mut changes = self.primaries.changes();
             loop {
                 changes.borrow_and_update();
-                self.route(primaries);
+                self.route();
                 tokio::select! {
                     // The sender is in `primaries`.
                     _changed = changes.changed() => {}
-                    () = self.moved.notified() => primaries.look_soon(),
+                    () = self.moved.notified() => self.primaries.look_soon(),
                     () = time::sleep(COMPLETE_EVERY) => {}
                 }
             }
         };
         tokio::select! {
             () = keep_routing => {}
-            () = self.run_subscribers(events) => {}
+            () = self.running.run(|subscriber| self.run_one(subscriber, events.clone())) => {}
         }
     }
 
-    async fn run_subscribers(&self, events: mpsc::Sender<P::Event>) {
-        let mut running = FuturesUnordered::new();
-        loop {
-            let begun = std::mem::take(&mut self.map.lock().begun);
-            for (subscriber, gone) in begun {
-                let events = events.clone();
-                running.push(async move {
-                    let mut state = subscriber.state();
-                    let keep_telling = async {
-                        while state.changed().await.is_ok() {
-                            self.tell();
-                        }
-                    };
-                    tokio::select! {
-                        () = subscriber.run(events) => {}
-                        () = keep_telling => {}
-                        _ = gone => {}
-                    }
-                });
-            }
-            tokio::select! {
-                _ended = running.next(), if !running.is_empty() => {}
-                () = self.begun.notified() => {}
-            }
+    async fn run_one(&self, subscriber: Arc<Subscriber<Arc<P>>>, events: mpsc::Sender<P::Event>) {
+        tokio::select! {
+            () = subscriber.run(events) => {}
+            () = keep_telling(subscriber.state(), || self.tell()) => {}
         }
     }
 
@@ -284,8 +260,8 @@ impl<P: Published> Shards<P> {
     }
 
     /// Acts on who has which slot.
-    fn route(&self, primaries: &Primaries) {
-        let Some(routing) = primaries.routing() else { return };
+    fn route(&self) {
+        let Some(routing) = self.primaries.routing() else { return };
         let mut map = self.map.lock();
         let has_changed = map.routing.as_ref().is_none_or(|last| last.slots() != routing.slots());
         if has_changed {
@@ -293,9 +269,7 @@ impl<P: Published> Shards<P> {
             map.routing = Some(routing);
             for server in &primaries {
                 if !map.shards.contains_key(server) {
-                    let (shard, begun) = self.shard(server.clone());
-                    map.shards.insert(server.clone(), shard);
-                    map.begun.push(begun);
+                    map.shards.insert(server.clone(), self.shard(server.clone()));
                 }
             }
             map.reroute();
@@ -306,7 +280,6 @@ impl<P: Published> Shards<P> {
                     self.dropped.fetch_add(shard.subscriber.dropped(), Ordering::Relaxed);
                 }
             }
-            self.begun.notify_one();
         }
         map.shards.values().for_each(|shard| shard.subscriber.complete());
         drop(map);
@@ -315,9 +288,9 @@ impl<P: Published> Shards<P> {
         }
     }
 
-    fn shard(&self, server: Server) -> (Shard<P>, Begun<P>) {
+    fn shard(&self, server: Server) -> Shard<P> {
         let (target, config) = (self.target.clone(), self.config.clone());
-        let ahead = self.commands.primaries().and_then(|primaries| primaries.state_of(&server));
+        let ahead = self.primaries.state_of(&server);
         let link = Link::behind(
             ahead,
             Arc::new(move || connect::shard_client(&target, &config, server.clone())),
@@ -325,13 +298,12 @@ impl<P: Published> Shards<P> {
         );
         let subscriber = Arc::new(Subscriber::new(
             link,
-            Arc::clone(&self.commands),
+            Arc::new(Commands::Cluster(Arc::clone(&self.primaries))),
             Arc::clone(&self.published),
             Subscribing::Sharded { moved: Arc::clone(&self.moved) },
             self.command_timeout,
         ));
-        let (alive, gone) = oneshot::channel();
-        (Shard { subscriber: Arc::clone(&subscriber), _alive: alive }, (subscriber, gone))
+        Shard { subscriber: Arc::clone(&subscriber), _alive: self.running.add(subscriber) }
     }
 }
 

@@ -1,14 +1,7 @@
-//! The files of the spool. Blocking: for the spool's own thread only.
-//!
-//! `spool.redb` holds everything. Its fsyncs are real, except with the policy `never`. With the policy
-//! `interval`, what came since the last fsync is also in `recent.redb`, which is never fsynced: after a
-//! crash of the process it is whole, because the operating system still has it, and after a crash of
-//! the machine it may be unreadable, which then costs no more than the interval. It is a file of its
-//! own, since a database that is written without fsyncs can lose all of itself and not only its end.
+//! The file of the spool, `spool.redb`. Blocking: for the spool's own thread only.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{
@@ -16,23 +9,20 @@ use redb::{
 };
 use uuid::Uuid;
 
-use super::{Former, FsyncPolicy, SpoolOpenError};
-use crate::model::{ChannelName, EntryId, Epoch, NodeId, WhyUnknown};
-use crate::storage::disk::{self, Disk, builder, free_name, is_cut_short, open_file};
+use super::{Former, SpoolFsync, SpoolOpenError};
+use crate::model::{ChannelName, EntryId, NodeId, WhyUnknown};
+use crate::storage::disk::{self, Disk, builder, is_cut_short, open_file};
 use crate::storage::{Append, codec};
 
-const MAIN_FILE: &str = "spool.redb";
+const FILE: &str = "spool.redb";
+/// What an earlier version had not fsynced yet, where it was told to do that at intervals.
 const RECENT_FILE: &str = "recent.redb";
-/// Behind it a number, from the second one on: none takes the place of another.
-const UNREADABLE_FILE: &str = "recent.redb.unreadable";
 
 /// Producer, channel, sequence -> `1 <prev> <fence, or -> <stored form>`. The leading number is the
 /// version of the form.
 const ENTRIES: TableDefinition<(u128, &str, u64), &[u8]> = TableDefinition::new("entries");
 /// The same key -> `prev`, where the entry took over that of one that went.
 const PREVS: TableDefinition<(u128, &str, u64), u64> = TableDefinition::new("prevs");
-/// Producer, channel -> the epoch of the log.
-const EPOCHS: TableDefinition<(u128, &str), &str> = TableDefinition::new("epochs");
 /// Producer -> its number among all that used the spool one after the other: a gateway is another
 /// producer after each start. An older version does not number them.
 const STARTS: TableDefinition<u128, u64> = TableDefinition::new("starts");
@@ -57,8 +47,6 @@ pub(super) enum Change {
     PutEntry { line: LineKey, seq: u64, value: Vec<u8> },
     RemoveEntry { line: LineKey, seq: u64 },
     PutPrev { line: LineKey, seq: u64, prev: u64 },
-    PutEpoch { line: LineKey, epoch: Epoch },
-    RemoveEpoch { line: LineKey },
     PutStart { producer: NodeId, start: u64 },
     RemoveStart { producer: NodeId },
 }
@@ -66,14 +54,14 @@ pub(super) enum Change {
 /// A change asked for.
 #[derive(Debug)]
 pub(super) enum Op {
-    Append { line: LineKey, epoch: Option<Epoch>, entries: Vec<Append> },
+    Append { line: LineKey, entries: Vec<Append> },
     Acknowledged { line: LineKey, seq: u64 },
     Forget { line: LineKey, seqs: Vec<u64> },
 }
 
-// What is in the files, and what it costs
+// What is in the file, and what it costs
 
-/// What the files hold, without the content.
+/// What the file holds, without the content.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     lines: HashMap<LineKey, Line>,
@@ -84,7 +72,6 @@ pub(super) struct Index {
 
 #[derive(Debug, Default)]
 struct Line {
-    epoch: Option<Epoch>,
     slots: BTreeMap<u64, Slot>,
     /// The `prev` of entries that went with none behind them.
     legacy: Option<u64>,
@@ -112,39 +99,27 @@ impl Index {
         entries.iter().map(|append| cost(line, append)).sum()
     }
 
-    /// What has to change in the files, which from now on counts as done.
+    /// What has to change in the file, which from now on counts as done.
     pub(super) fn apply(&mut self, op: Op, changes: &mut Vec<Change>) {
         match op {
-            Op::Append { line, epoch, entries } => self.append(line, epoch, entries, changes),
+            Op::Append { line, entries } => self.append(line, entries, changes),
             Op::Acknowledged { line, seq } => self.acknowledged(&line, seq, changes),
             Op::Forget { line, seqs } => {
                 for seq in seqs {
                     self.forget(&line, seq, changes);
                 }
-                self.tidy(&line, changes);
+                self.tidy(&line);
             }
         }
     }
 
-    fn append(
-        &mut self,
-        key: LineKey,
-        epoch: Option<Epoch>,
-        entries: Vec<Append>,
-        changes: &mut Vec<Change>,
-    ) {
+    fn append(&mut self, key: LineKey, entries: Vec<Append>, changes: &mut Vec<Change>) {
         if !self.starts.contains_key(&key.0) {
             let start = self.starts.values().max().map_or(1, |newest| newest + 1);
             self.starts.insert(key.0, start);
             changes.push(Change::PutStart { producer: key.0, start });
         }
         let line = self.lines.entry(key.clone()).or_default();
-        if let Some(epoch) = epoch
-            && line.epoch.as_ref() != Some(&epoch)
-        {
-            line.epoch = Some(epoch.clone());
-            changes.push(Change::PutEpoch { line: key.clone(), epoch });
-        }
         for mut append in entries {
             if let Some(legacy) = line.legacy.take() {
                 append.prev = append.prev.min(legacy);
@@ -173,7 +148,7 @@ impl Index {
             changes.push(Change::RemoveEntry { line: key.clone(), seq });
         }
         line.legacy = line.legacy.filter(|prev| *prev > seq);
-        self.tidy(key, changes);
+        self.tidy(key);
     }
 
     /// The entry behind one that goes takes over its `prev`.
@@ -193,11 +168,9 @@ impl Index {
         }
     }
 
-    fn tidy(&mut self, key: &LineKey, changes: &mut Vec<Change>) {
-        let is_done = self.lines.get(key).is_some_and(|line| line.slots.is_empty() && line.legacy.is_none());
-        if is_done {
+    fn tidy(&mut self, key: &LineKey) {
+        if self.lines.get(key).is_some_and(|line| line.slots.is_empty() && line.legacy.is_none()) {
             self.lines.remove(key);
-            changes.push(Change::RemoveEpoch { line: key.clone() });
         }
     }
 }
@@ -234,84 +207,53 @@ pub(super) fn decode(producer: NodeId, seq: u64, value: &[u8]) -> Result<Append,
     Ok(Append { seq, prev: codec::number(prev)?, draft: entry.draft, fence })
 }
 
-// The files
+// The file
 
-/// The open files.
+/// The open file.
 #[derive(Debug)]
 pub(super) struct Store {
     path: PathBuf,
-    main: Database,
-    recent: Option<Database>,
-    /// What `recent` has and `main` has not.
-    unsynced: Vec<Change>,
-    unsynced_bytes: usize,
+    database: Database,
 }
 
 impl Store {
-    /// Opens or makes the files, and reads what is in them.
-    pub(super) fn open(dir: &Path, fsync: FsyncPolicy) -> Result<(Self, Index, Vec<Former>), SpoolOpenError> {
+    /// Opens or makes the file, and reads what is in it.
+    pub(super) fn open(dir: &Path, fsync: SpoolFsync) -> Result<(Self, Index, Vec<Former>), SpoolOpenError> {
         let unusable = |cause| SpoolOpenError::Unusable { dir: dir.to_owned(), cause };
         fs::create_dir_all(dir).map_err(unusable)?;
-        let path = dir.join(MAIN_FILE);
-        let recent_path = dir.join(RECENT_FILE);
-        let file = open_file(&path).map_err(unusable)?;
-        let main = Disk::new(file, fsync != FsyncPolicy::Never, &path)
-            .and_then(|disk| builder().create_with_backend(disk))
-            .map_err(|error| refused(&path, error))?;
-        let mut store =
-            Self { path: path.clone(), main, recent: None, unsynced: Vec::new(), unsynced_bytes: 0 };
-        store.adopt_recent(dir, &recent_path)?;
-        if matches!(fsync, FsyncPolicy::Interval(_)) {
-            store.recent = Some(open_recent(&recent_path).map_err(|error| refused(&recent_path, error))?);
-        }
+        let path = dir.join(FILE);
+        let is_synced = fsync == SpoolFsync::Always;
+        let database = open_database(&path, is_synced)?;
+        let mut store = Self { path, database };
+        store.adopt_recent(&dir.join(RECENT_FILE))?;
         // A file is only there after a crash of the machine if its directory says so.
-        if fsync != FsyncPolicy::Never {
+        if is_synced {
             File::open(dir).and_then(|dir| dir.sync_all()).map_err(unusable)?;
         }
-        let (index, formers) = store.read(&path)?;
+        let (index, formers) = store.read()?;
         if index.is_empty() {
-            store.compact().map_err(|error| unreadable(&path, error))?;
+            store.compact().map_err(|error| unreadable(&store.path, error))?;
         }
         Ok((store, index, formers))
     }
 
-    /// Puts into the main file what a life before had not put there any more.
-    fn adopt_recent(&mut self, dir: &Path, recent_path: &Path) -> Result<(), SpoolOpenError> {
-        let unusable = |cause| SpoolOpenError::Unusable { dir: dir.to_owned(), cause };
-        if !recent_path.try_exists().map_err(unusable)? {
+    /// Takes over what an earlier version left in a file of its own.
+    fn adopt_recent(&self, recent: &Path) -> Result<(), SpoolOpenError> {
+        let unusable = |cause| SpoolOpenError::Unusable { dir: recent.to_owned(), cause };
+        if !recent.try_exists().map_err(unusable)? {
             return Ok(());
         }
-        // redb may panic on a file that was not written to its end.
-        let read = || read_all(&open_recent(recent_path).map_err(StoreError::from)?);
-        match catch_unwind(AssertUnwindSafe(read)) {
-            Ok(Ok(changes)) => {
-                write(&self.main, &changes).map_err(|error| unreadable(&self.path, error))?;
-                fs::remove_file(recent_path).map_err(unusable)?;
-            }
-            // That says nothing of what is in it.
-            Ok(Err(StoreError::DatabaseAlreadyOpen)) => {
-                return Err(SpoolOpenError::InUse { file: recent_path.to_owned() });
-            }
-            Ok(Err(StoreError::Io(cause))) if !is_cut_short(&cause) => return Err(unusable(cause)),
-            Ok(Err(_)) | Err(_) => {
-                let aside = free_name(dir, UNREADABLE_FILE).map_err(unusable)?;
-                fs::rename(recent_path, &aside).map_err(unusable)?;
-                tracing::warn!(
-                    file = %aside.display(),
-                    "the spool's newest part is not readable, as after a crash of the machine: entries \
-                     accepted within the last fsync interval may be lost; the file is kept"
-                );
-            }
-        }
-        Ok(())
+        let changes = read_all(&open_database(recent, false)?).map_err(|error| unreadable(recent, error))?;
+        write(&self.database, &changes).map_err(|error| unreadable(&self.path, error))?;
+        fs::remove_file(recent).map_err(unusable)
     }
 
-    fn read(&self, path: &Path) -> Result<(Index, Vec<Former>), SpoolOpenError> {
-        let changes = read_all(&self.main).map_err(|error| unreadable(path, error))?;
-        let damaged = |problem| SpoolOpenError::Unreadable { file: path.to_owned(), problem };
+    fn read(&self) -> Result<(Index, Vec<Former>), SpoolOpenError> {
+        let failed = |error| unreadable(&self.path, error);
+        let changes = read_all(&self.database).map_err(failed)?;
+        let damaged = |problem| SpoolOpenError::Unreadable { file: self.path.clone(), problem };
         let mut found: BTreeMap<LineKey, Former> = BTreeMap::new();
         let mut prevs: HashMap<(LineKey, u64), u64> = HashMap::new();
-        let mut epochs: HashMap<LineKey, Epoch> = HashMap::new();
         let mut starts: HashMap<NodeId, u64> = HashMap::new();
         for change in changes {
             match change {
@@ -322,7 +264,6 @@ impl Store {
                         producer,
                         channel,
                         start: 0,
-                        log_epoch: None,
                         entries: Vec::new(),
                     });
                     former.entries.push(append);
@@ -330,22 +271,17 @@ impl Store {
                 Change::PutPrev { line, seq, prev } => {
                     prevs.insert((line, seq), prev);
                 }
-                Change::PutEpoch { line, epoch } => {
-                    epochs.insert(line, epoch);
-                }
                 Change::PutStart { producer, start } => {
                     starts.insert(producer, start);
                 }
-                Change::RemoveEntry { .. } | Change::RemoveEpoch { .. } | Change::RemoveStart { .. } => {}
+                Change::RemoveEntry { .. } | Change::RemoveStart { .. } => {}
             }
         }
         let mut index = Index::default();
         for (line, former) in &mut found {
-            former.log_epoch = epochs.remove(line);
             former.start = starts.get(&line.0).copied().unwrap_or(0);
             index.starts.insert(line.0, former.start);
             let held = index.lines.entry(line.clone()).or_default();
-            held.epoch = former.log_epoch.clone();
             for append in &mut former.entries {
                 if let Some(prev) = prevs.remove(&(line.clone(), append.seq)) {
                     append.prev = prev;
@@ -356,84 +292,45 @@ impl Store {
                 index.entries += 1;
             }
         }
-        // Of lines that had nothing left but their place in the chain, which nobody needs now.
-        let epochs = epochs.into_keys().map(|line| Change::RemoveEpoch { line });
+        // Of producers of which nothing is left.
         let is_over = |producer: &NodeId| !index.starts.contains_key(producer);
         let starts = starts.into_keys().filter(is_over).map(|producer| Change::RemoveStart { producer });
-        let orphans: Vec<_> = epochs.chain(starts).collect();
+        let orphans: Vec<_> = starts.collect();
         if !orphans.is_empty() {
-            write(&self.main, &orphans).map_err(|error| unreadable(path, error))?;
+            write(&self.database, &orphans).map_err(failed)?;
         }
         Ok((index, found.into_values().collect()))
     }
 
     /// Makes sure that the disk takes more than it has.
     pub(super) fn probe(&self) -> Result<(), StoreError> {
-        disk::probe(&self.main)
+        disk::probe(&self.database)
     }
 
-    /// Writes changes, as durable as the policy says: all of them or none.
-    pub(super) fn write(&mut self, changes: Vec<Change>) -> Result<(), StoreError> {
-        let Some(recent) = &self.recent else { return write(&self.main, &changes) };
-        write(recent, &changes)?;
-        self.unsynced_bytes += changes.iter().map(Change::bytes).sum::<usize>();
-        self.unsynced.extend(changes);
-        Ok(())
-    }
-
-    /// What the next [`sync`](Self::sync) has to write, in bytes.
-    pub(super) fn unsynced_bytes(&self) -> usize {
-        self.unsynced_bytes
-    }
-
-    pub(super) fn is_synced(&self) -> bool {
-        self.unsynced.is_empty()
-    }
-
-    /// Makes all that was written as durable as it will be.
-    pub(super) fn sync(&mut self) -> Result<(), StoreError> {
-        let Some(recent) = &self.recent else { return Ok(()) };
-        if self.unsynced.is_empty() {
-            return Ok(());
-        }
-        write(&self.main, &self.unsynced)?;
-        self.unsynced.clear();
-        self.unsynced_bytes = 0;
-        let transaction = recent.begin_write()?;
-        transaction.delete_table(ENTRIES)?;
-        transaction.delete_table(PREVS)?;
-        transaction.delete_table(EPOCHS)?;
-        transaction.delete_table(STARTS)?;
-        transaction.commit()?;
-        Ok(())
+    /// Writes changes, as durable as is configured: all of them or none.
+    pub(super) fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
+        write(&self.database, changes)
     }
 
     /// Gives the disk back what an empty file still takes.
     pub(super) fn compact(&mut self) -> Result<(), StoreError> {
-        if self.is_synced() && self.file_bytes() > COMPACT_ABOVE {
-            self.main.compact()?;
+        if self.file_bytes() > COMPACT_ABOVE {
+            self.database.compact()?;
         }
         Ok(())
     }
 
-    /// The length of the main file; 0 when it cannot be told.
+    /// The length of the file; 0 when it cannot be told.
     pub(super) fn file_bytes(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |found| found.len())
     }
 }
 
-impl Change {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::PutEntry { value, .. } => OVERHEAD + value.len(),
-            _ => OVERHEAD,
-        }
-    }
-}
-
-fn open_recent(path: &Path) -> Result<Database, DatabaseError> {
-    let file = open_file(path).map_err(|cause| DatabaseError::Storage(cause.into()))?;
-    builder().create_with_backend(Disk::new(file, false, path)?)
+fn open_database(path: &Path, is_synced: bool) -> Result<Database, SpoolOpenError> {
+    let unusable = |cause| SpoolOpenError::Unusable { dir: path.parent().unwrap_or(path).to_owned(), cause };
+    let file = open_file(path).map_err(unusable)?;
+    let opened = Disk::new(file, is_synced, path).and_then(|disk| builder().create_with_backend(disk));
+    opened.map_err(|error| refused(path, error))
 }
 
 fn refused(path: &Path, error: DatabaseError) -> SpoolOpenError {
@@ -465,7 +362,6 @@ fn write(database: &Database, changes: &[Change]) -> Result<(), StoreError> {
 fn write_tables(transaction: &WriteTransaction, changes: &[Change]) -> Result<(), StoreError> {
     let mut entries = transaction.open_table(ENTRIES)?;
     let mut prevs = transaction.open_table(PREVS)?;
-    let mut epochs = transaction.open_table(EPOCHS)?;
     let mut starts = transaction.open_table(STARTS)?;
     for change in changes {
         match change {
@@ -479,12 +375,6 @@ fn write_tables(transaction: &WriteTransaction, changes: &[Change]) -> Result<()
             }
             Change::PutPrev { line: (producer, channel), seq, prev } => {
                 prevs.insert((producer.0.as_u128(), channel.as_str(), *seq), *prev)?;
-            }
-            Change::PutEpoch { line: (producer, channel), epoch } => {
-                epochs.insert((producer.0.as_u128(), channel.as_str()), epoch.as_str())?;
-            }
-            Change::RemoveEpoch { line: (producer, channel) } => {
-                epochs.remove((producer.0.as_u128(), channel.as_str()))?;
             }
             Change::PutStart { producer, start } => {
                 starts.insert(producer.0.as_u128(), *start)?;
@@ -524,13 +414,6 @@ fn read_all(database: &Database) -> Result<Vec<Change>, StoreError> {
         let (key, prev) = item?;
         let (producer, channel, seq) = key.value();
         changes.push(Change::PutPrev { line: line(producer, channel)?, seq, prev: prev.value() });
-    }
-    for item in transaction.open_table(EPOCHS)?.iter()? {
-        let (key, epoch) = item?;
-        let (producer, channel) = key.value();
-        let epoch =
-            epoch.value().parse().map_err(|_| StoreError::Corrupted("a line has no epoch".to_owned()))?;
-        changes.push(Change::PutEpoch { line: line(producer, channel)?, epoch });
     }
     for item in transaction.open_table(STARTS)?.iter()? {
         let (producer, start) = item?;

@@ -2,18 +2,17 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
-use chrono::DateTime;
 use proptest::prelude::*;
 
 use super::store::{Index, Op, Store};
 use super::*;
-use crate::model::{DraftEntry, EntryKind, Marks};
+use crate::model::{DraftEntry, EntryKind};
 use crate::storage::disk::{FULL, Fault, HANGS};
 
 /// A machine that stands still for a while has no disk that hangs.
 const PATIENT: Duration = Duration::from_secs(30);
 
-async fn open(dir: &Path, fsync: FsyncPolicy, bytes: u64) -> Result<(Spool, Vec<Former>), SpoolOpenError> {
+async fn open(dir: &Path, fsync: SpoolFsync, bytes: u64) -> Result<(Spool, Vec<Former>), SpoolOpenError> {
     Spool::open(dir, SpoolOptions { fsync, bytes, deadline: PATIENT, is_required: true }).await
 }
 
@@ -30,8 +29,7 @@ async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     time::timeout(PATIENT, answered).await.expect("it happens in time")
 }
 
-const POLICIES: [FsyncPolicy; 3] =
-    [FsyncPolicy::Always, FsyncPolicy::Interval(Duration::from_millis(20)), FsyncPolicy::Never];
+const POLICIES: [SpoolFsync; 2] = [SpoolFsync::Always, SpoolFsync::Never];
 
 const ROOM: u64 = 64 << 20;
 
@@ -40,13 +38,8 @@ fn channel(name: &str) -> ChannelName {
 }
 
 fn entry(seq: u64) -> Append {
-    let draft = DraftEntry {
-        time: DateTime::from_timestamp_millis(seq as i64).unwrap(),
-        kind: EntryKind::PriceUpdate,
-        key: Some("a b".into()),
-        data: format!("{{\"n\":{seq}}}").into(),
-        marks: Marks::default(),
-    };
+    let price = DraftEntry::price(seq as i64, format!("{{\"n\":{seq}}}"));
+    let draft = DraftEntry { key: Some("a b".into()), ..price };
     Append { seq, prev: seq - 1, draft, fence: None }
 }
 
@@ -54,70 +47,45 @@ fn entries(seqs: impl IntoIterator<Item = u64>) -> Vec<Append> {
     seqs.into_iter().map(entry).collect()
 }
 
-async fn formers(dir: &Path, fsync: FsyncPolicy) -> Vec<Former> {
+async fn formers(dir: &Path, fsync: SpoolFsync) -> Vec<Former> {
     let (spool, formers) = open(dir, fsync, ROOM).await.unwrap();
     spool.close().await;
     formers
-}
-
-#[test]
-fn the_policy_is_the_one_that_is_configured() {
-    for (fsync, expected) in [Fsync::Always, Fsync::Interval, Fsync::Never].into_iter().zip(POLICIES) {
-        assert_eq!(FsyncPolicy::of(fsync, 20), expected);
-    }
 }
 
 #[tokio::test]
 async fn what_was_not_acknowledged_is_there_in_the_next_life() {
     for fsync in POLICIES {
         let dir = tempfile::tempdir().unwrap();
-        let (pjm, spp, epoch) = (channel("zone:pjm"), channel("zone:spp"), Epoch::random());
+        let (pjm, spp) = (channel("zone:pjm"), channel("zone:spp"));
         let (one, other) = (NodeId::random(), NodeId::random());
         let (spool, found) = open(dir.path(), fsync, ROOM).await.unwrap();
         assert_eq!(found, []);
-        spool.append(one, &pjm, Some(&epoch), &entries(1..=5)).await.unwrap();
-        spool.append(one, &spp, None, &entries(1..=2)).await.unwrap();
-        spool.append(other, &pjm, None, &entries(1..=2)).await.unwrap();
+        spool.append(one, &pjm, &entries(1..=5)).await.unwrap();
+        spool.append(one, &spp, &entries(1..=2)).await.unwrap();
+        spool.append(other, &pjm, &entries(1..=2)).await.unwrap();
         spool.acknowledged(one, &pjm, 3);
         spool.acknowledged(other, &pjm, 7);
         spool.close().await;
-        assert_eq!(spool.status().state, SpoolState::Closed);
-        assert_eq!(spool.append(one, &pjm, None, &entries([6])).await, Err(SpoolError::Closed));
+        assert_eq!(spool.status().state, DiskState::Closed);
+        assert_eq!(spool.append(one, &pjm, &entries([6])).await, Err(SpoolError::Closed));
         assert_eq!(spool.status().failed, 1);
 
         let mut expected = vec![
-            Former {
-                producer: one,
-                channel: pjm.clone(),
-                start: 1,
-                log_epoch: Some(epoch),
-                entries: entries(4..=5),
-            },
-            Former {
-                producer: one,
-                channel: spp.clone(),
-                start: 1,
-                log_epoch: None,
-                entries: entries(1..=2),
-            },
+            Former { producer: one, channel: pjm.clone(), start: 1, entries: entries(4..=5) },
+            Former { producer: one, channel: spp.clone(), start: 1, entries: entries(1..=2) },
         ];
         // The next life may have another policy, and acknowledges what the one before left.
         for next in POLICIES {
             assert_eq!(formers(dir.path(), next).await, expected, "{fsync:?} then {next:?}");
         }
         let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
-        assert_eq!((spool.status().entries, spool.status().state), (4, SpoolState::Working));
+        assert_eq!((spool.status().entries, spool.status().state), (4, DiskState::Working));
         spool.acknowledged(one, &spp, 2);
-        spool.append(other, &spp, None, &entries([9])).await.unwrap();
+        spool.append(other, &spp, &entries([9])).await.unwrap();
         spool.close().await;
         expected.truncate(1);
-        expected.push(Former {
-            producer: other,
-            channel: spp,
-            start: 2,
-            log_epoch: None,
-            entries: entries([9]),
-        });
+        expected.push(Former { producer: other, channel: spp, start: 2, entries: entries([9]) });
         expected.sort_by_key(|former| former.producer);
         assert_eq!(formers(dir.path(), fsync).await, expected);
     }
@@ -126,12 +94,12 @@ async fn what_was_not_acknowledged_is_there_in_the_next_life() {
 #[tokio::test]
 async fn dropping_the_last_handle_writes_what_was_asked_for() {
     let dir = tempfile::tempdir().unwrap();
-    let (spool, _) = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap();
+    let (spool, _) = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
-    spool.append(node, &pjm, None, &entries(1..=3)).await.unwrap();
+    spool.append(node, &pjm, &entries(1..=3)).await.unwrap();
     spool.acknowledged(node, &pjm, 2);
     drop(spool);
-    let found = eventually(async || match open(dir.path(), FsyncPolicy::Always, ROOM).await {
+    let found = eventually(async || match open(dir.path(), SpoolFsync::Always, ROOM).await {
         Ok((_spool, found)) => Some(found),
         Err(SpoolOpenError::InUse { .. }) => None,
         Err(error) => panic!("{error}"),
@@ -149,19 +117,19 @@ async fn what_comes_behind_an_entry_that_went_takes_its_place_in_the_chain() {
             found.iter().flat_map(|f| &f.entries).map(|append| (append.prev, append.seq)).collect()
         };
         let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
-        spool.append(node, &pjm, None, &entries(3..=8)).await.unwrap();
+        spool.append(node, &pjm, &entries(3..=8)).await.unwrap();
         spool.forget(node, &pjm, vec![3, 4, 6, 99]);
         spool.close().await;
         assert_eq!(chain(&formers(dir.path(), fsync).await), [(2, 5), (5, 7), (7, 8)]);
         let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
         spool.forget(node, &pjm, vec![7, 8]);
-        spool.append(node, &pjm, None, &entries([9])).await.unwrap();
+        spool.append(node, &pjm, &entries([9])).await.unwrap();
         spool.close().await;
         assert_eq!(chain(&formers(dir.path(), fsync).await), [(2, 5), (5, 9)]);
         let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
         spool.forget(node, &pjm, vec![5, 9]);
         spool.acknowledged(node, &pjm, 9);
-        spool.append(node, &pjm, None, &entries([10])).await.unwrap();
+        spool.append(node, &pjm, &entries([10])).await.unwrap();
         spool.close().await;
         assert_eq!(chain(&formers(dir.path(), fsync).await), [(9, 10)]);
     }
@@ -172,16 +140,16 @@ async fn a_full_spool_refuses_until_something_is_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     let bytes = Index::cost(&(node, pjm.clone()), &entries(1..=3));
-    let (spool, _) = open(dir.path(), FsyncPolicy::Never, bytes).await.unwrap();
-    spool.append(node, &pjm, None, &entries(1..=2)).await.unwrap();
-    assert_eq!(spool.append(node, &pjm, None, &entries(3..=4)).await, Err(SpoolError::Full));
-    spool.append(node, &pjm, None, &entries([3])).await.unwrap();
-    assert_eq!(spool.append(node, &pjm, None, &entries([4])).await, Err(SpoolError::Full));
+    let (spool, _) = open(dir.path(), SpoolFsync::Never, bytes).await.unwrap();
+    spool.append(node, &pjm, &entries(1..=2)).await.unwrap();
+    assert_eq!(spool.append(node, &pjm, &entries(3..=4)).await, Err(SpoolError::Full));
+    spool.append(node, &pjm, &entries([3])).await.unwrap();
+    assert_eq!(spool.append(node, &pjm, &entries([4])).await, Err(SpoolError::Full));
     assert_eq!((spool.status().bytes, spool.status().full), (bytes, 3));
     spool.acknowledged(node, &pjm, 1);
-    spool.append(node, &pjm, None, &entries([4])).await.unwrap();
+    spool.append(node, &pjm, &entries([4])).await.unwrap();
     spool.close().await;
-    assert_eq!(formers(dir.path(), FsyncPolicy::Never).await[0].entries, entries(2..=4));
+    assert_eq!(formers(dir.path(), SpoolFsync::Never).await[0].entries, entries(2..=4));
 }
 
 #[tokio::test]
@@ -190,13 +158,13 @@ async fn room_on_disk_is_used_again_and_given_back() {
     let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     let bytes = 20 << 20;
-    let (spool, _) = open(dir.path(), FsyncPolicy::Never, bytes).await.unwrap();
+    let (spool, _) = open(dir.path(), SpoolFsync::Never, bytes).await.unwrap();
     let (mut seq, mut acked, mut largest) = (0, 0, 0);
     for _ in 0..1000 {
         seq += 1;
         let mut append = entry(seq);
         append.draft.data = vec![b'x'; LARGE].into();
-        while spool.append(node, &pjm, None, std::slice::from_ref(&append)).await == Err(SpoolError::Full) {
+        while spool.append(node, &pjm, std::slice::from_ref(&append)).await == Err(SpoolError::Full) {
             acked += 20;
             spool.acknowledged(node, &pjm, acked);
         }
@@ -213,17 +181,17 @@ async fn room_on_disk_is_used_again_and_given_back() {
 #[tokio::test]
 async fn a_directory_serves_one_process_and_a_damaged_file_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let (first, _) = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap();
-    let second = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    let (first, _) = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap();
+    let second = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap_err();
     assert!(matches!(second, SpoolOpenError::InUse { .. }), "{second}");
-    first.append(NodeId::random(), &channel("zone:pjm"), None, &entries(1..=9)).await.unwrap();
+    first.append(NodeId::random(), &channel("zone:pjm"), &entries(1..=9)).await.unwrap();
     first.close().await;
 
     let file = dir.path().join("spool.redb");
     let whole = std::fs::read(&file).unwrap();
     let damaged = vec![0x5a; 1 << 16];
     std::fs::write(&file, &damaged).unwrap();
-    let error = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    let error = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap_err();
     assert!(matches!(error, SpoolOpenError::Unreadable { .. }), "{error}");
     assert_eq!(std::fs::read(&file).unwrap(), damaged);
 
@@ -238,11 +206,11 @@ async fn a_directory_serves_one_process_and_a_damaged_file_is_left_alone() {
         let mut bytes = whole.clone();
         spoil(&mut bytes);
         std::fs::write(&file, &bytes).unwrap();
-        let error = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+        let error = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap_err();
         assert!(matches!(error, SpoolOpenError::Unreadable { .. }), "{error}");
     }
 
-    let below_a_file = open(&file.join("x"), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    let below_a_file = open(&file.join("x"), SpoolFsync::Always, ROOM).await.unwrap_err();
     assert!(matches!(below_a_file, SpoolOpenError::Unusable { .. }), "{below_a_file}");
 }
 
@@ -252,10 +220,10 @@ async fn a_file_that_was_half_made_is_made_anew() {
     let file = dir.path().join("spool.redb");
     let fault = Fault::of(dir.path());
     fault.begin(FULL);
-    let error = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    let error = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap_err();
     assert!(matches!(error, SpoolOpenError::Unusable { .. }), "nobody is told to move it away: {error}");
     fault.end(FULL);
-    assert_eq!(formers(dir.path(), FsyncPolicy::Always).await, []);
+    assert_eq!(formers(dir.path(), SpoolFsync::Always).await, []);
 
     // What a full disk leaves: the length alone, or besides that the head without its beginning.
     let mut begun = vec![0; 1 << 20];
@@ -264,29 +232,37 @@ async fn a_file_that_was_half_made_is_made_anew() {
             begun[at] = 1;
         }
         std::fs::write(&file, &begun).unwrap();
-        assert_eq!(formers(dir.path(), FsyncPolicy::Always).await, []);
+        assert_eq!(formers(dir.path(), SpoolFsync::Always).await, []);
     }
     // One with something in it is nobody's to throw away.
     *begun.last_mut().unwrap() = 1;
     std::fs::write(&file, &begun).unwrap();
-    let error = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    let error = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap_err();
     assert!(matches!(error, SpoolOpenError::Unreadable { .. }), "{error}");
     assert_eq!(std::fs::read(&file).unwrap(), begun);
 }
 
 #[tokio::test]
-async fn an_unreadable_newest_part_costs_no_more_than_itself() {
-    let dir = tempfile::tempdir().unwrap();
-    let policy = FsyncPolicy::Interval(Duration::from_millis(1));
-    let (spool, _) = open(dir.path(), policy, ROOM).await.unwrap();
-    spool.append(NodeId::random(), &channel("zone:pjm"), None, &entries(1..=3)).await.unwrap();
-    spool.close().await;
-    // None of them takes the place of the one before.
-    for kept in ["recent.redb.unreadable", "recent.redb.unreadable.2", "recent.redb.unreadable.3"] {
-        std::fs::write(dir.path().join("recent.redb"), vec![0x5a; 1 << 16]).unwrap();
-        assert_eq!(formers(dir.path(), policy).await[0].entries, entries(1..=3));
-        assert!(dir.path().join(kept).exists(), "{kept}");
+async fn what_an_earlier_version_left_in_a_second_file_is_taken_over() {
+    let [dir, earlier] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
+    // Both files have the same tables.
+    for (dir, seqs) in [(&dir, 1..=3), (&earlier, 4..=5)] {
+        let (spool, _) = open(dir.path(), SpoolFsync::Never, ROOM).await.unwrap();
+        spool.append(node, &pjm, &entries(seqs)).await.unwrap();
+        spool.close().await;
     }
+    let recent = dir.path().join("recent.redb");
+    std::fs::rename(earlier.path().join("spool.redb"), &recent).unwrap();
+    for _again in 0..2 {
+        assert_eq!(formers(dir.path(), SpoolFsync::Always).await[0].entries, entries(1..=5));
+        assert!(!recent.exists());
+    }
+    let damaged = vec![0x5a; 1 << 16];
+    std::fs::write(&recent, &damaged).unwrap();
+    let error = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap_err();
+    assert!(error.to_string().contains("recent.redb is not readable"), "{error}");
+    assert_eq!(std::fs::read(&recent).unwrap(), damaged, "it may hold accepted entries");
 }
 
 #[tokio::test]
@@ -295,22 +271,22 @@ async fn a_disk_that_fails_is_tried_until_it_works_and_nothing_that_was_refused_
         let dir = tempfile::tempdir().unwrap();
         let (node, pjm, spp) = (NodeId::random(), channel("zone:pjm"), channel("zone:spp"));
         let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
-        spool.append(node, &pjm, None, &entries(1..=3)).await.unwrap();
+        spool.append(node, &pjm, &entries(1..=3)).await.unwrap();
         let fault = Fault::of(dir.path());
         fault.begin(FULL);
         let (four, one) = (entries([4]), entries([1]));
         let (pjm_answer, spp_answer) =
-            tokio::join!(spool.append(node, &pjm, None, &four), spool.append(node, &spp, None, &one));
-        for answer in [pjm_answer, spp_answer, spool.append(node, &pjm, None, &four).await] {
+            tokio::join!(spool.append(node, &pjm, &four), spool.append(node, &spp, &one));
+        for answer in [pjm_answer, spp_answer, spool.append(node, &pjm, &four).await] {
             assert!(matches!(answer, Err(SpoolError::Failed { .. })), "{fsync:?}: {answer:?}");
         }
-        assert!(matches!(spool.state(), SpoolState::Failed { .. }), "{:?}", spool.state());
+        assert!(matches!(spool.state(), DiskState::Failed(_)), "{:?}", spool.state());
         // What goes meanwhile goes later.
         spool.acknowledged(node, &pjm, 1);
         spool.forget(node, &pjm, vec![2]);
         fault.end(FULL);
-        eventually(async || spool.append(node, &pjm, None, &entries([5])).await.ok()).await;
-        assert_eq!(spool.state(), SpoolState::Working);
+        eventually(async || spool.append(node, &pjm, &entries([5])).await.ok()).await;
+        assert_eq!(spool.state(), DiskState::Working);
         spool.close().await;
         let found = formers(dir.path(), fsync).await;
         let seqs: Vec<u64> =
@@ -324,31 +300,31 @@ async fn a_disk_that_hangs_holds_nobody_up_and_what_it_takes_too_late_goes() {
     let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     let options = SpoolOptions {
-        fsync: FsyncPolicy::Always,
+        fsync: SpoolFsync::Always,
         bytes: ROOM,
         deadline: Duration::from_millis(200),
         is_required: true,
     };
     let (spool, _) = Spool::open(dir.path(), options).await.unwrap();
     // A busy machine may take longer, too.
-    eventually(async || spool.append(node, &pjm, None, &entries([1])).await.ok()).await;
+    eventually(async || spool.append(node, &pjm, &entries([1])).await.ok()).await;
     let fault = Fault::of(dir.path());
     fault.begin(HANGS);
     let slow = Err(SpoolError::Slow { within: options.deadline });
-    assert_eq!(spool.append(node, &pjm, None, &entries([2])).await, slow);
-    eventually(async || matches!(spool.state(), SpoolState::Stalled { .. }).then_some(())).await;
+    assert_eq!(spool.append(node, &pjm, &entries([2])).await, slow);
+    eventually(async || matches!(spool.state(), DiskState::Stalled(_)).then_some(())).await;
     // From here on it is known, and not waited for: more than the queue holds are answered, one after
     // the other, and without taking a place in it.
     for seq in 3..3 + 2 * QUEUE_LEN as u64 {
-        assert_eq!(spool.append(node, &pjm, None, &entries([seq])).await, slow);
+        assert_eq!(spool.append(node, &pjm, &entries([seq])).await, slow);
         spool.acknowledged(node, &pjm, 1);
         spool.forget(node, &pjm, vec![seq]);
     }
     fault.end(HANGS);
-    eventually(async || spool.append(node, &pjm, None, &entries([9_000])).await.ok()).await;
-    assert_eq!(spool.state(), SpoolState::Working);
+    eventually(async || spool.append(node, &pjm, &entries([9_000])).await.ok()).await;
+    assert_eq!(spool.state(), DiskState::Working);
     spool.close().await;
-    let found = formers(dir.path(), FsyncPolicy::Always).await;
+    let found = formers(dir.path(), SpoolFsync::Always).await;
     let seqs: Vec<u64> = found[0].entries.iter().map(|append| append.seq).collect();
     assert_eq!(seqs, [9_000]);
 }
@@ -367,14 +343,7 @@ fn any_entry() -> impl Strategy<Value = Append> {
     let time_ms = -1_000_000_000_000i64..10_000_000_000_000;
     (any::<u64>(), any::<u64>(), time_ms, kind, key, data, any::<Option<u64>>()).prop_map(
         |(seq, prev, time_ms, kind, key, data, fence)| {
-            let time = DateTime::from_timestamp_millis(time_ms).unwrap();
-            let draft = DraftEntry {
-                time,
-                kind,
-                key: key.map(Arc::from),
-                data: data.into(),
-                marks: Marks::default(),
-            };
+            let draft = DraftEntry { kind, key: key.map(Arc::from), ..DraftEntry::price(time_ms, data) };
             Append { seq, prev, draft, fence }
         },
     )
@@ -390,13 +359,13 @@ proptest! {
         let sent: Vec<Append> = sent.into_iter().map(|(seq, append)| Append { seq, ..append }).collect();
         let order = channel("order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11");
         let line = (NodeId::random(), order);
-        let (mut store, mut index, _) = Store::open(dir.path(), FsyncPolicy::Never).unwrap();
+        let (store, mut index, _) = Store::open(dir.path(), SpoolFsync::Never).unwrap();
         let mut changes = Vec::new();
-        index.apply(Op::Append { line: line.clone(), epoch: None, entries: sent.clone() }, &mut changes);
-        store.write(changes).unwrap();
+        index.apply(Op::Append { line: line.clone(), entries: sent.clone() }, &mut changes);
+        store.write(&changes).unwrap();
         let (entries, bytes) = (index.entries, index.bytes);
         drop(store);
-        let (_store, index, found) = Store::open(dir.path(), FsyncPolicy::Never).unwrap();
+        let (_store, index, found) = Store::open(dir.path(), SpoolFsync::Never).unwrap();
         prop_assert_eq!((index.entries, index.bytes), (entries, bytes));
         prop_assert_eq!(&found[0].entries, &sent);
     }
@@ -406,12 +375,12 @@ proptest! {
 async fn an_entry_whose_data_is_no_object_keeps_no_other_one_back() {
     let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
-    let (spool, _) = open(dir.path(), FsyncPolicy::Never, ROOM).await.unwrap();
+    let (spool, _) = open(dir.path(), SpoolFsync::Never, ROOM).await.unwrap();
     let mut sent = entries(1..=3);
     sent[1].draft.data = r#"{"n":"#.into();
-    spool.append(node, &pjm, None, &sent).await.unwrap();
+    spool.append(node, &pjm, &sent).await.unwrap();
     spool.close().await;
-    let found = formers(dir.path(), FsyncPolicy::Never).await.remove(0).entries;
+    let found = formers(dir.path(), SpoolFsync::Never).await.remove(0).entries;
     assert_eq!((&found[0], &found[2]), (&sent[0], &sent[2]));
     // It is sent on with its bytes, as one that is shown to nobody.
     assert_eq!((found[1].seq, &found[1].draft.data), (2, &sent[1].draft.data));
@@ -439,7 +408,7 @@ async fn a_process_that_spools_until_it_is_killed() {
         async move {
             let channel = channel(&format!("zone:{writer}"));
             for seq in 1.. {
-                spool.append(node, &channel, None, &entries([seq])).await.unwrap();
+                spool.append(node, &channel, &entries([seq])).await.unwrap();
                 println!("answered {writer} {seq}");
             }
         }
@@ -507,7 +476,7 @@ async fn throughput() {
                 let channel = channel(&format!("zone:{writer}"));
                 for batch in 0..10 {
                     let batch = entries(batch * 10 + 1..=batch * 10 + 10);
-                    spool.append(node, &channel, None, &batch).await.unwrap();
+                    spool.append(node, &channel, &batch).await.unwrap();
                 }
             }
         };

@@ -10,17 +10,15 @@ use tokio::time::{self, Instant};
 
 use super::store::{Change, Index, LineKey, Op, Store, StoreError};
 use super::{
-    Answer, Depth, FsyncPolicy, Opened, Request, Settled, Shared, SpoolError, SpoolOpenError, SpoolOptions,
+    Answer, Depth, Opened, Request, Settled, Shared, SpoolError, SpoolFsync, SpoolOpenError, SpoolOptions,
 };
+use crate::storage::disk::GAVE_UP;
 use crate::support::backoff::Backoff;
 use crate::support::fault;
 use crate::support::seldom::Seldom;
 
 /// What one transaction takes, in bytes, apart from the request that passes it.
 const TRANSACTION_BYTES: u64 = 4 << 20;
-
-/// With the policy `interval`, what is held in memory until the next fsync; more is fsynced early.
-const UNSYNCED_BYTES: usize = 16 << 20;
 
 /// Between tries of a disk that failed. Each reads all that is on it.
 const RETRY: Backoff = Backoff {
@@ -69,9 +67,9 @@ pub(super) fn run(
     }
     let done = runtime.block_on(writer.serve());
     writer.inbox.close();
-    // Before anyone is told, so that the files can be opened anew.
+    // Before anyone is told, so that the file can be opened anew.
     writer.let_go();
-    shared.health.lock().is_closed = true;
+    shared.health.closed();
     drop(writer);
     if let Some(done) = done {
         let _gone = done.send(());
@@ -107,28 +105,22 @@ struct Group {
 enum Work {
     Request(Request),
     Settled,
-    Due,
+    /// A disk that failed is to be tried anew.
+    Retry,
     End,
 }
 
 impl Writer {
     /// Answers whom to tell that it is closed.
     async fn serve(&mut self) -> Option<oneshot::Sender<()>> {
-        let mut sync_at = None;
         loop {
-            let due = if self.store.is_some() { sync_at } else { Some(self.retry_at) };
-            let close = match self.next(due).await {
+            let close = match self.next().await {
                 Work::End => {
                     self.turn(None);
-                    self.sync();
                     return None;
                 }
-                Work::Due => {
-                    if self.store.is_none() {
-                        self.reopen();
-                    } else {
-                        self.sync();
-                    }
+                Work::Retry => {
+                    self.reopen();
                     None
                 }
                 // It takes whatever else has come.
@@ -136,41 +128,19 @@ impl Writer {
                 Work::Request(request) => self.turn(Some(request)),
             };
             if close.is_some() {
-                self.sync();
                 return close;
             }
-            sync_at = self.sync_due(sync_at);
         }
     }
 
-    async fn next(&mut self, due: Option<Instant>) -> Work {
+    async fn next(&mut self) -> Work {
         let shared = Arc::clone(&self.shared);
-        let is_due = async {
-            match due {
-                Some(at) => time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
-            () = is_due => Work::Due,
+            () = time::sleep_until(self.retry_at), if self.store.is_none() => Work::Retry,
             request = self.inbox.recv() => request.map_or(Work::End, Work::Request),
             () = shared.wake.notified() => Work::Settled,
         }
-    }
-
-    /// When what was written is to be fsynced, with the policy `interval`.
-    fn sync_due(&mut self, before: Option<Instant>) -> Option<Instant> {
-        let FsyncPolicy::Interval(every) = self.options.fsync else { return None };
-        let store = self.store.as_ref()?;
-        if store.is_synced() {
-            return None;
-        }
-        if store.unsynced_bytes() >= UNSYNCED_BYTES {
-            self.sync();
-            return None;
-        }
-        Some(before.unwrap_or_else(|| Instant::now() + every))
     }
 
     /// Takes what has come together, and writes it.
@@ -194,8 +164,8 @@ impl Writer {
     fn take(&mut self, request: Request, group: &mut Group) {
         // What was settled before the request was made, and nothing that was settled because of it.
         self.settle(group);
-        let (line, epoch, entries, answer) = match request {
-            Request::Append(line, epoch, entries, answer) => (line, epoch, entries, answer),
+        let (line, entries, answer) = match request {
+            Request::Append(line, entries, answer) => (line, entries, answer),
             #[cfg(test)]
             Request::Close(done) => {
                 group.close = Some(done);
@@ -207,8 +177,7 @@ impl Writer {
             return;
         }
         if self.store.is_none() {
-            let reason = self.shared.health.lock().fault.clone().unwrap_or_default();
-            return tell(answer, Err(SpoolError::Failed { reason }));
+            return tell(answer, Err(SpoolError::Failed { reason: self.shared.health.fault() }));
         }
         let bytes = Index::cost(&line, &entries);
         if self.index.bytes.saturating_add(bytes) > self.options.bytes {
@@ -216,7 +185,7 @@ impl Writer {
         }
         group.bytes += bytes;
         let seqs = entries.iter().map(|append| append.seq).collect();
-        self.index.apply(Op::Append { line: line.clone(), epoch, entries }, &mut group.changes);
+        self.index.apply(Op::Append { line: line.clone(), entries }, &mut group.changes);
         group.written.push((line, seqs, answer));
     }
 
@@ -246,7 +215,7 @@ impl Writer {
             if changes.is_empty() {
                 return Ok(false);
             }
-            store.write(changes)?;
+            store.write(&changes)?;
             if is_empty {
                 store.compact()?;
             }
@@ -285,30 +254,10 @@ impl Writer {
         self.shared.wake.notify_one();
     }
 
-    fn sync(&mut self) {
-        if self.store.is_none() {
-            return;
-        }
-        let is_empty = self.index.is_empty();
-        let sync = |store: &mut Store| -> Result<(), StoreError> {
-            store.sync()?;
-            if is_empty { store.compact() } else { Ok(()) }
-        };
-        match self.attempt(sync) {
-            Ok(()) => self.show_depth(),
-            Err(error) => self.fail(&error.to_string()),
-        }
-    }
-
     /// Does something with the disk; how long that takes shows.
     fn attempt<T>(&mut self, act: impl FnOnce(&mut Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let gave_up = || Err(StoreError::Corrupted("the database gave up on its file".to_owned()));
-        let Some(store) = &mut self.store else { return gave_up() };
-        self.shared.health.lock().busy_since = Some(Instant::now());
-        // The database may panic on a file that was damaged under it.
-        let done = catch_unwind(AssertUnwindSafe(|| act(store)));
-        self.shared.health.lock().busy_since = None;
-        done.unwrap_or_else(|_panic| gave_up())
+        let done = self.store.as_mut().and_then(|store| self.shared.health.watch(|| act(store)));
+        done.unwrap_or_else(|| Err(StoreError::Corrupted(GAVE_UP.to_owned())))
     }
 
     /// The disk failed: it is tried anew after a while.
@@ -316,7 +265,7 @@ impl Writer {
         self.let_go();
         self.failures += 1;
         self.retry_at = Instant::now() + RETRY.wait(self.failures);
-        self.shared.health.lock().fault = Some(reason.to_owned());
+        self.shared.health.set_fault(Some(reason));
         if let Some(untold) = self.of_failures.may_tell(Instant::now()) {
             let refused = if self.options.is_required { "refused" } else { "kept in memory only" };
             tracing::error!(
@@ -327,7 +276,7 @@ impl Writer {
         }
     }
 
-    /// Closes the files.
+    /// Closes the file.
     fn let_go(&mut self) {
         let store = self.store.take();
         let _panic = catch_unwind(AssertUnwindSafe(|| drop(store)));
@@ -335,14 +284,12 @@ impl Writer {
 
     /// Tries whether the disk works again. What is on it counts; what was refused meanwhile goes.
     fn reopen(&mut self) {
-        self.shared.health.lock().busy_since = Some(Instant::now());
-        let opened = catch_unwind(AssertUnwindSafe(|| try_again(&self.dir, self.options.fsync)));
-        self.shared.health.lock().busy_since = None;
-        match opened.unwrap_or_else(|_panic| Err("the database gave up on its file".to_owned())) {
+        let opened = self.shared.health.watch(|| try_again(&self.dir, self.options.fsync));
+        match opened.unwrap_or_else(|| Err(GAVE_UP.to_owned())) {
             Ok((store, index)) => {
                 (self.store, self.index) = (Some(store), index);
                 let tries = std::mem::take(&mut self.failures);
-                self.shared.health.lock().fault = None;
+                self.shared.health.set_fault(None);
                 self.show_depth();
                 self.shared.wake.notify_one();
                 tracing::info!(tries, "the spool's disk works again");
@@ -358,8 +305,8 @@ impl Writer {
     }
 }
 
-/// Opens the files, and makes sure that there is room for more.
-fn try_again(dir: &Path, fsync: FsyncPolicy) -> Result<(Store, Index), String> {
+/// Opens the file, and makes sure that there is room for more.
+fn try_again(dir: &Path, fsync: SpoolFsync) -> Result<(Store, Index), String> {
     let (store, index, _known) = Store::open(dir, fsync).map_err(|error| match error {
         SpoolOpenError::Unusable { cause, .. } => cause.to_string(),
         SpoolOpenError::Unreadable { problem, .. } => problem,

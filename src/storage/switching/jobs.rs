@@ -23,9 +23,8 @@ use tokio::sync::Notify;
 use tokio::time::{self, Instant};
 use zonewire_protocol::stats::JobsAloneCounts;
 
-use super::line::Line;
 use super::log::away;
-use super::{Core, Switching};
+use super::{Core, Switching, until};
 use crate::model::{ChannelName, JobId};
 use crate::storage::memory::{JobTable, Now};
 use crate::storage::primary::{Area, Place};
@@ -282,9 +281,6 @@ impl Core {
     ) -> Result<R> {
         let waiting_since = Instant::now();
         loop {
-            let moved = self.jobs.moved.notified();
-            let mut moved = std::pin::pin!(moved);
-            moved.as_mut().enable();
             {
                 let mut state = self.jobs.lock();
                 let is_moving = state.moving.contains_key(&id);
@@ -298,7 +294,7 @@ impl Core {
             }
             let arrived = tokio::select! {
                 biased;
-                () = moved => true,
+                () = until(&self.jobs.moved, || !self.jobs.lock().moving.contains_key(&id)) => true,
                 () = self.until_away(self.area_of_jobs()) => false,
                 () = time::sleep_until(waiting_since + ON_ITS_WAY_WITHIN) => false,
             };
@@ -311,17 +307,8 @@ impl Core {
 
     /// Waits until the log has what was told in an outage.
     async fn until_told(&self, channel: &ChannelName) -> Result<()> {
-        let told = async {
-            loop {
-                let in_order = self.in_order.notified();
-                let mut in_order = std::pin::pin!(in_order);
-                in_order.as_mut().enable();
-                if self.lock().lines.get(channel).is_none_or(|line| line.fork.is_none()) {
-                    return;
-                }
-                in_order.await;
-            }
-        };
+        let is_told = || self.lock().lines.get(channel).is_none_or(|line| !line.is_forked());
+        let told = until(&self.in_order, is_told);
         time::timeout(ON_ITS_WAY_WITHIN, told).await.map_err(|_elapsed| away("finish"))
     }
 
@@ -345,9 +332,8 @@ impl Core {
                 if answer == Enqueued::Queued {
                     state.note_key(job, Some(job.id));
                     drop(state);
-                    let now = Instant::now();
                     let order = ChannelName::order(job.id.into());
-                    self.lock().lines.entry(order).or_insert_with(|| Line::new(now)).placed_here = true;
+                    self.line(&mut self.lock(), &order).set_placed_here(true);
                     self.jobs.stats.jobs_taken.add(1);
                     // The primary may have come back meanwhile.
                     self.jobs.moved.notify_waiters();

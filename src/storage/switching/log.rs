@@ -49,12 +49,12 @@ impl Log for Switching {
             {
                 let state = core.lock();
                 let line = state.lines.get(channel);
-                let is_here = line.is_some_and(|line| line.fork.is_some()) || !core.is_primary(area);
+                let is_here = line.is_some_and(Line::is_forked) || !core.is_primary(area);
                 if is_here {
                     let epoch = line.and_then(|line| line.epoch().cloned());
                     let top = core.memory.mirrored(channel).map_or(0, |mirrored| mirrored.top);
                     let last_seq = if producer == core.node {
-                        line.map_or(0, |line| line.newest)
+                        line.map_or(0, Line::newest)
                     } else {
                         core.memory.last_seq(channel, producer)
                     };
@@ -87,8 +87,8 @@ impl Log for Switching {
             Some(Ok(held)) => {
                 let mut state = core.lock();
                 if let Some(line) = state.lines.get_mut(channel)
-                    && line.fork.is_none()
-                    && line.log.as_ref() == Some(expected)
+                    && !line.is_forked()
+                    && line.is_of(expected)
                     && held.as_ref() == Some(minted)
                 {
                     line.begin_anew();
@@ -118,7 +118,7 @@ impl Log for Switching {
                             return Ok(AppendAnswer::ForeignEpoch(None));
                         }
                         if let Some(line) = core.lock().lines.get_mut(&batch.channel) {
-                            line.knows_producers = false;
+                            line.knows_no_others();
                         }
                         Box::pin(self.append(batch)).await
                     }
@@ -162,7 +162,7 @@ impl Log for Switching {
         let is_primary = core.has_log(channel);
         {
             let mut state = core.lock();
-            let is_in_log = |line: &Line| line.log.is_some() && line.fork.is_none();
+            let is_in_log = |line: &Line| line.log().is_some() && !line.is_forked();
             if is_primary || !state.lines.get(channel).is_some_and(is_in_log) {
                 return;
             }
@@ -202,9 +202,7 @@ impl Log for Switching {
         let core = &self.core;
         {
             let mut state = core.lock();
-            let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(Instant::now()));
-            line.followed = true;
-            if line.confirmed {
+            if core.line(&mut state, channel).follow() {
                 return Ok(());
             }
         }
@@ -213,7 +211,7 @@ impl Log for Switching {
         match answer {
             Some(Ok(())) => {
                 if let Some(line) = state.lines.get_mut(channel) {
-                    line.confirmed = line.followed;
+                    line.set_confirmed(true);
                 }
                 Ok(())
             }
@@ -257,7 +255,7 @@ impl State {
 
 impl Core {
     fn is_forked(&self, channel: &ChannelName) -> bool {
-        self.lock().lines.get(channel).is_some_and(|line| line.fork.is_some())
+        self.lock().lines.get(channel).is_some_and(Line::is_forked)
     }
 
     /// Takes what was latest in the log, for when it cannot be reached; others wait for the lock meanwhile.
@@ -268,7 +266,7 @@ impl Core {
             let line = state.lines.get(channel);
             // In another life these offsets mean something else.
             let is_another =
-                |line: &Line| line.fork.is_some() || (page.epoch.is_some() && line.log != page.epoch);
+                |line: &Line| line.is_forked() || (page.epoch.is_some() && line.log() != page.epoch.as_ref());
             if line.is_some_and(is_another) {
                 return;
             }
@@ -288,7 +286,7 @@ impl Core {
         let line = state.lines.get_mut(channel);
         let has_all = self.is_alone() || line.as_ref().is_some_and(|line| line.has_had_nothing());
         let epoch = line.and_then(|line| {
-            line.keep_mirror(channel, &self.memory, self.node);
+            line.keep_mirror();
             line.epoch().cloned()
         });
         let page = self.memory.latest_now(channel, after, limit, of);
@@ -353,7 +351,7 @@ impl Core {
                     }
                     self.until_in_order(channel).await;
                     let mut state = self.lock();
-                    if state.lines.get(channel).is_some_and(|line| line.suspect && line.fork.is_none()) {
+                    if state.lines.get(channel).is_some_and(Line::is_suspect) {
                         self.fork(&mut state, channel, None, false);
                     }
                 }
@@ -366,11 +364,11 @@ impl Core {
     fn has_no_log(&self, channel: &ChannelName) -> bool {
         let mut state = self.lock();
         let Some(line) = state.lines.get_mut(channel) else { return true };
-        if line.fork.is_none() && line.log.is_none() {
+        if !line.is_forked() && line.log().is_none() {
             line.found_unborn();
             return true;
         }
-        if line.fork.is_none() {
+        if !line.is_forked() {
             self.doubt(&mut state, channel);
         }
         false
@@ -381,13 +379,13 @@ impl Core {
     fn open_here(&self, channel: &ChannelName, appends: bool) -> Option<Option<OpenLog>> {
         let is_primary = self.has_log(channel);
         let mut state = self.lock();
-        let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(Instant::now()));
+        let line = self.line(&mut state, channel);
         line.used = Instant::now();
-        if line.fork.is_none() {
+        if !line.is_forked() {
             if is_primary {
                 return None;
             }
-            if line.log.is_none() {
+            if line.log().is_none() {
                 if line.is_unborn() && !appends {
                     // Nobody can have been told of anything in it.
                     return Some(None);
@@ -396,10 +394,10 @@ impl Core {
             }
         }
         let line = state.lines.get_mut(channel)?;
-        line.keep_mirror(channel, &self.memory, self.node);
-        let top = self.memory.mirrored(channel).map_or(line.highest, |mirrored| mirrored.top);
+        line.keep_mirror();
+        let top = self.memory.mirrored(channel).map_or(line.highest(), |mirrored| mirrored.top);
         let producers = self.memory.recent_producers(channel);
-        let (epoch, last_seq) = (line.epoch()?.clone(), line.newest);
+        let (epoch, last_seq) = (line.epoch()?.clone(), line.newest());
         let anchor = self.memory.last_ids(channel, top, 1).pop().map(|id| Anchor { offset: top, id });
         Some(Some(OpenLog { epoch, top, last_seq, producers, anchor }))
     }
@@ -408,14 +406,14 @@ impl Core {
     /// `known` is how that was before the log was asked.
     fn take_up(&self, channel: &ChannelName, log: &OpenLog, known: &Known) -> bool {
         let mut state = self.lock();
-        let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(Instant::now()));
-        if line.fork.is_some() {
+        let line = self.line(&mut state, channel);
+        if line.is_forked() {
             return false;
         }
-        line.expire_tail(channel, &self.memory);
-        let is_same = line.log.as_ref().is_none_or(|known| *known == log.epoch);
-        if is_same && !line.is_set_back(log, known) && !line.suspect {
-            line.opened(channel, &self.memory, self.node, log);
+        line.expire_tail();
+        let is_same = line.log().is_none_or(|known| *known == log.epoch);
+        if is_same && !line.is_set_back(log, known) && !line.is_suspect() {
+            line.opened(log);
             return true;
         }
         self.doubt(&mut state, channel);
@@ -429,15 +427,15 @@ impl Core {
             let mut state = self.lock();
             let is_held = state.behind.contains_key(channel) || state.is_in_doubt(channel);
             match state.lines.get_mut(channel) {
-                Some(line) if line.fork.is_some() => return Err(away("append")),
+                Some(line) if line.is_forked() => return Err(away("append")),
                 // What the log lost is put back first.
-                Some(line) if is_given && (line.suspect || is_held) => return Err(away("append")),
-                Some(line) if is_given && line.log.as_ref().is_some_and(|log| *log != batch.epoch) => {
-                    return Ok(AppendAnswer::ForeignEpoch(line.log.clone()));
+                Some(line) if is_given && (line.is_suspect() || is_held) => return Err(away("append")),
+                Some(line) if is_given && line.log().is_some_and(|log| *log != batch.epoch) => {
+                    return Ok(AppendAnswer::ForeignEpoch(line.log().cloned()));
                 }
                 Some(line) => {
                     line.used = Instant::now();
-                    line.highest
+                    line.highest()
                 }
                 None => 0,
             }
@@ -465,11 +463,11 @@ impl Core {
             |result: &Appended| matches!(*result, Appended::Applied { offset } if offset <= highest);
         if results.iter().any(in_place_of_others) {
             tracing::warn!(%channel, highest, "the log lost entries, and has others in their place");
-            line.is_contradicted = true;
+            line.contradicted();
             self.doubt(&mut state, channel);
             return Err(away("append"));
         }
-        line.acknowledged(channel, &self.memory, self.node, batch, results);
+        line.acknowledged(batch, results);
         if let Some(Appended::Gap { last }) = results.iter().find(|one| matches!(one, Appended::Gap { .. }))
             && line.given.has_after(batch.producer, *last)
         {
@@ -492,12 +490,11 @@ impl Core {
         if line.epoch() != Some(&batch.epoch) {
             return Way::Foreign(line.epoch().cloned());
         }
-        if line.fork.is_some() {
-            return Way::Here { closing: line.closing };
+        if line.is_forked() {
+            return Way::Here { closing: line.is_closing() };
         }
-        if is_primary && !line.suspect && !is_held {
-            line.sent = line.sent.max(batch.entries.last().map_or(0, |last| last.seq));
-            let highest = line.highest;
+        if is_primary && !line.is_suspect() && !is_held {
+            let highest = line.sending(newest_seq(batch));
             return Way::Log { highest, late_after: late_after(self.ordering_deadline, state.append_time) };
         }
         self.fork(&mut state, &batch.channel, first_seq(batch), false);
@@ -511,13 +508,13 @@ impl Core {
         let is_primary = self.has_log(channel);
         let mut state = self.lock();
         let is_held = state.behind.contains_key(channel) || state.is_in_doubt(channel);
-        let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(Instant::now()));
+        let line = self.line(&mut state, channel);
         line.used = Instant::now();
-        let is_new = line.epoch().is_none() && !line.suspect && !is_held;
+        let is_new = line.epoch().is_none() && !line.is_suspect() && !is_held;
         if !is_new || !is_primary || batch.producer != self.node {
             return Err(line.epoch().cloned());
         }
-        line.sent = line.sent.max(batch.entries.last().map_or(0, |last| last.seq));
+        line.beginning(&batch.epoch, newest_seq(batch));
         Ok(line.known())
     }
 
@@ -531,9 +528,7 @@ impl Core {
         if !matches!(answer, AppendAnswer::Done(_)) {
             return Ok(answer);
         }
-        let (epoch, producers) = (batch.epoch.clone(), Vec::new());
-        let log = OpenLog { epoch, top: 0, last_seq: 0, producers, anchor: None };
-        if self.take_up(channel, &log, known) {
+        if self.take_up(channel, &OpenLog::begun_as(batch.epoch.clone()), known) {
             return Ok(self.appended(batch, answer, begun.elapsed(), 0));
         }
         // It went on alone meanwhile, or in another life.
@@ -587,7 +582,7 @@ impl Core {
     async fn until_closed(&self, channel: &ChannelName) {
         let usual = self.lock().append_time;
         let within = (usual * LATE_FACTOR).clamp(CLOSED_WITHIN, CLOSED_WITHIN_MAX);
-        self.until(channel, within, |line| !line.closing).await;
+        self.until_line(channel, within, |line| !line.is_closing()).await;
     }
 
     /// Forks the channel; what was under way is appended to the fork next.
@@ -632,7 +627,7 @@ impl Core {
                     |result: &Appended| matches!(*result, Appended::Applied { offset } if offset <= highest);
                 if results.iter().any(in_place_of_others) {
                     tracing::warn!(channel = %batch.channel, highest, "the log lost entries, and has others in their place");
-                    line.is_contradicted = true;
+                    line.contradicted();
                     return self.lost_log(&mut state, batch);
                 }
                 if is_in_doubt {
@@ -640,7 +635,7 @@ impl Core {
                     self.fork(&mut state, &batch.channel, first_seq(batch), false);
                     return AppendAnswer::ForeignEpoch(epoch_of(&state, &batch.channel));
                 }
-                line.acknowledged(&batch.channel, &self.memory, self.node, batch, &results);
+                line.acknowledged(batch, &results);
                 self.mind_hole(&mut state, &batch.channel);
                 AppendAnswer::Done(results)
             }
@@ -661,10 +656,10 @@ impl Core {
     /// Accepts entries without the log.
     async fn append_here(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         let (channel, lane) = (&batch.channel, (self.lanes)(&batch.channel));
-        let (results, fresh, log, room) = {
+        let (results, fresh, room) = {
             let mut state = self.lock();
             if let Some(line) = state.lines.get_mut(channel) {
-                line.make_mirror(channel, &self.memory, self.node);
+                line.make_mirror();
             }
             let Some(results) = self.memory.judge(batch) else {
                 return Ok(AppendAnswer::ForeignEpoch(None));
@@ -677,7 +672,7 @@ impl Core {
                 .map(|(append, _)| append.clone())
                 .collect();
             if let (Some(first), Some(line)) = (fresh.first(), state.lines.get_mut(channel))
-                && line.step_to(channel, &self.memory, first.seq)
+                && line.step_to(first.seq)
             {
                 // The fork's name is to tell what was had: a hole in the sequences gives it another.
                 return Ok(AppendAnswer::ForeignEpoch(line.epoch().cloned()));
@@ -685,11 +680,10 @@ impl Core {
             let journals = !self.is_alone() && !fresh.is_empty();
             let room = journals.then(|| state.journal.reserve(channel, lane, &fresh)).transpose();
             let room = room.map_err(|full| StorageError::Refused { op: "append", cause: Box::new(full) })?;
-            let log = state.lines.get(channel).and_then(|line| line.log.clone());
-            (results, fresh, log, Room { core: self, reserved: room })
+            (results, fresh, Room { core: self, reserved: room })
         };
         if let (Some(spool), true) = (&self.spool, room.reserved.is_some()) {
-            match spool.append(self.node, channel, log.as_ref(), &fresh).await {
+            match spool.append(self.node, channel, &fresh).await {
                 Ok(()) => {}
                 Err(error) if spool.is_required() || error == SpoolError::Full => {
                     return Err(StorageError::NotDurable { why: error.to_string() });
@@ -734,10 +728,8 @@ impl Core {
             None => Vec::new(),
         };
         if let Some(line) = state.lines.get_mut(&batch.channel) {
-            line.make_mirror(&batch.channel, &self.memory, self.node);
-            for append in fresh {
-                line.append_here(&batch.channel, &self.memory, self.node, append);
-            }
+            line.make_mirror();
+            fresh.into_iter().for_each(|append| line.append_here(append));
         }
         // Should the fork be about to be closed, this is to be sent before.
         self.enqueue(&mut state, &batch.channel);
@@ -779,6 +771,10 @@ fn late_after(deadline: Duration, append_time: Duration) -> Duration {
 
 fn first_seq(batch: &AppendBatch) -> Option<u64> {
     batch.entries.first().map(|append| append.seq)
+}
+
+fn newest_seq(batch: &AppendBatch) -> u64 {
+    batch.entries.last().map_or(0, |last| last.seq)
 }
 
 fn epoch_of(state: &State, channel: &ChannelName) -> Option<Epoch> {

@@ -320,7 +320,7 @@ impl State {
     /// Forgets a channel of which nothing is known and that nobody here uses: following alone leaves
     /// nothing behind.
     fn forget_if_blank(&mut self, channel: &ChannelName) {
-        let is_blank = |line: &Line| line.is_blank() && !line.followed;
+        let is_blank = |line: &Line| line.is_blank() && !line.is_followed();
         if self.lines.get(channel).is_some_and(is_blank) && self.journal.is_empty(channel) {
             self.lines.remove(channel);
             self.holes.remove(channel);
@@ -376,15 +376,7 @@ impl Core {
 
     /// Returns when calls about what is in an area no longer go to the primary.
     async fn until_away(&self, area: Area) {
-        loop {
-            let away = self.away.notified();
-            let mut away = std::pin::pin!(away);
-            away.as_mut().enable();
-            if !self.is_primary(area) {
-                return;
-            }
-            away.await;
-        }
+        until(&self.away, || !self.is_primary(area)).await;
     }
 
     /// Returns when they do.
@@ -421,6 +413,14 @@ impl Core {
         Arc::clone(&all[area.index()])
     }
 
+    /// What is known of a channel.
+    fn line<'a>(&self, state: &'a mut State, channel: &ChannelName) -> &'a mut Line {
+        state
+            .lines
+            .entry(channel.clone())
+            .or_insert_with(|| Line::new(channel.clone(), self.node, self.memory.clone(), Instant::now()))
+    }
+
     /// Has a channel put in order.
     fn enqueue(&self, state: &mut State, channel: &ChannelName) {
         if self.is_alone() {
@@ -437,7 +437,7 @@ impl Core {
     /// so far does not count.
     fn doubt(&self, state: &mut State, channel: &ChannelName) {
         if let Some(line) = state.lines.get_mut(channel) {
-            line.suspect = true;
+            line.doubted();
         }
         if !self.is_alone() {
             state.queue.look_anew(channel, |channel| self.area_of(channel));
@@ -447,7 +447,7 @@ impl Core {
 
     /// Sees to it that what is missing in the copy of a channel is read, should it not come by itself.
     fn mind_hole(&self, state: &mut State, channel: &ChannelName) {
-        let hole = state.lines.get(channel).and_then(|line| line.hole(channel, &self.memory));
+        let hole = state.lines.get(channel).and_then(Line::hole);
         if let (Some(before), false) = (hole, state.holes.contains_key(channel)) {
             state.holes.insert(channel.clone(), (Instant::now() + HOLE_WITHIN, before));
             self.work.notify_one();
@@ -456,25 +456,14 @@ impl Core {
 
     /// Waits a while for a channel to be put in order.
     async fn until_in_order(&self, channel: &ChannelName) {
-        self.until(channel, IN_ORDER_WITHIN, |line| !line.suspect || line.fork.is_some()).await;
+        self.until_line(channel, IN_ORDER_WITHIN, |line| !line.is_suspect()).await;
     }
 
     /// Waits until this holds of a channel, at the most so long, and only while the primary serves.
-    async fn until(&self, channel: &ChannelName, within: Duration, holds: impl Fn(&Line) -> bool) {
-        let waited = async {
-            loop {
-                let notified = self.in_order.notified();
-                let mut notified = std::pin::pin!(notified);
-                notified.as_mut().enable();
-                if self.lock().lines.get(channel).is_none_or(&holds) {
-                    return;
-                }
-                notified.await;
-            }
-        };
+    async fn until_line(&self, channel: &ChannelName, within: Duration, holds: impl Fn(&Line) -> bool) {
         tokio::select! {
             biased;
-            () = waited => {}
+            () = until(&self.in_order, || self.lock().lines.get(channel).is_none_or(&holds)) => {}
             () = self.until_away(self.area_of(channel)) => {}
             () = time::sleep(within) => {}
         }
@@ -482,18 +471,32 @@ impl Core {
 
     /// Lets a channel go on without the log, if it does not yet.
     fn fork(&self, state: &mut State, channel: &ChannelName, next: Option<u64>, late: bool) {
-        let now = Instant::now();
-        let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(now));
-        if line.fork.is_some() {
+        let line = self.line(state, channel);
+        if line.is_forked() {
             return;
         }
-        line.keep_mirror(channel, &self.memory, self.node);
-        line.fork(channel, &self.memory, self.node, next, now + rejoin::NOT_BEFORE);
+        line.take_up_begun();
+        line.keep_mirror();
+        line.begin_fork(next, Instant::now() + rejoin::NOT_BEFORE);
         self.stats.forks.add(1);
         if late {
             self.stats.forks_late.add(1);
         }
         tracing::debug!(channel = %channel, late, "the channel goes on without the log");
         self.enqueue(state, channel);
+    }
+}
+
+/// Returns when something holds, which is looked at now and each time that `changed` is told; what is told
+/// while it is looked at is not missed.
+async fn until(changed: &Notify, mut holds: impl FnMut() -> bool) {
+    loop {
+        let told = changed.notified();
+        let mut told = std::pin::pin!(told);
+        told.as_mut().enable();
+        if holds() {
+            return;
+        }
+        told.await;
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{self, Instant};
 
 use super::line::Line;
-use super::{Core, Mode, Modes};
+use super::{Core, Mode, Modes, until};
 use crate::model::{BackendState, ChannelName, ChannelPolicy};
 use crate::storage::failover::{Failover, First, Limits, Lost, Signal, Step};
 use crate::storage::primary::{Area, Areas, Beat, LinkHealth};
@@ -63,9 +63,7 @@ async fn watch_areas(core: &Arc<Core>, announcer: &Announcer, limits: Limits, fi
         announcer,
         lost_data: false,
     };
-    let Some(mut areas) = core.primary.areas() else {
-        return judge(Area::ONLY, first, false).run(Health::One(core.primary.link_health())).await;
-    };
+    let mut areas = core.primary.areas();
     let mut judges = FuturesUnordered::new();
     let mut judged: BTreeSet<Area> = BTreeSet::new();
     let (mut moves, mut is_begun) = (0, false);
@@ -73,21 +71,20 @@ async fn watch_areas(core: &Arc<Core>, announcer: &Announcer, limits: Limits, fi
     let mut is_unwell = false;
     loop {
         let now = areas.borrow_and_update().clone();
-        for (number, part) in (0..).zip(&now.parts) {
-            let area = Area::new(number);
-            if part.is_some() && judged.insert(area) {
+        for (area, _) in now.present() {
+            if judged.insert(area) {
                 // Those of the beginning are as they were found then.
                 let (first, is_new) = (if is_begun { First::Redis } else { first.clone() }, is_begun);
                 core.set_mode(area, Some(Mode::at(&first)));
-                let health = Health::Of(area, areas.clone());
+                let areas = areas.clone();
                 judges.push(async move {
-                    judge(area, first, is_new).run(health).await;
+                    judge(area, first, is_new).run(areas).await;
                     area
                 });
             }
         }
         // Before anybody has said who they are, one stands for all.
-        is_begun |= now.parts.iter().flatten().any(|part| !part.name.is_empty());
+        is_begun |= now.present().any(|(_, part)| !part.name.is_empty());
         is_unwell |= !core.is_well();
         if std::mem::replace(&mut moves, now.moves) != now.moves {
             core.lock().queue.rearrange(|channel| core.area_of(channel));
@@ -100,6 +97,9 @@ async fn watch_areas(core: &Arc<Core>, announcer: &Announcer, limits: Limits, fi
         tokio::select! {
             biased;
             Some(area) = judges.next(), if !judges.is_empty() => {
+                if areas.has_changed().is_err() {
+                    return;
+                }
                 judged.remove(&area);
                 is_unwell |= !core.is_well();
                 core.set_mode(area, None);
@@ -111,35 +111,6 @@ async fn watch_areas(core: &Arc<Core>, announcer: &Announcer, limits: Limits, fi
                 }
             }
         }
-    }
-}
-
-/// How the connections to an area are.
-enum Health {
-    One(watch::Receiver<LinkHealth>),
-    Of(Area, watch::Receiver<Areas>),
-}
-
-impl Health {
-    /// As it is now; `None`: there is no such area any more.
-    fn now(&mut self) -> Option<LinkHealth> {
-        match self {
-            Self::One(health) => Some(health.borrow_and_update().clone()),
-            Self::Of(area, areas) => {
-                let areas = areas.borrow_and_update();
-                let part = areas.parts.get(area.index()).and_then(Option::as_ref);
-                part.map(|part| part.health.clone())
-            }
-        }
-    }
-
-    /// False when there will be no change.
-    async fn changed(&mut self) -> bool {
-        let changed = match self {
-            Self::One(health) => health.changed().await,
-            Self::Of(_, areas) => areas.changed().await,
-        };
-        changed.is_ok()
     }
 }
 
@@ -157,16 +128,19 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     /// Runs until the area is no more.
-    async fn run(mut self, mut health: Health) {
-        let core = Arc::clone(&self.core);
-        let Some(mut known) = health.now() else { return };
+    async fn run(mut self, mut areas: watch::Receiver<Areas>) {
+        let (core, area) = (Arc::clone(&self.core), self.area);
+        let now = |areas: &mut watch::Receiver<Areas>| -> Option<LinkHealth> {
+            areas.borrow_and_update().part(area).map(|part| part.health.clone())
+        };
+        let Some(mut known) = now(&mut areas) else { return };
         while self.is_new && known.lost.as_ref().is_some_and(|lost| lost.code == "connecting") {
             // Calls wait for the connection; whether it can be made is not known yet.
-            if !health.changed().await {
+            if areas.changed().await.is_err() {
                 return;
             }
-            let Some(now) = health.now() else { return };
-            known = now;
+            let Some(health) = now(&mut areas) else { return };
+            known = health;
         }
         match known.lost.clone() {
             None => self.take(Signal::LinkUp),
@@ -178,32 +152,29 @@ impl Judge<'_> {
         loop {
             let far = Instant::now() + Duration::from_secs(3_600);
             let tick = self.failover.next_tick().unwrap_or(far);
-            let done = core.in_order.notified();
-            let mut done = std::pin::pin!(done);
-            done.as_mut().enable();
-            if self.failover.state() == BackendState::Recovering && core.is_area_in_order(self.area) {
-                self.take(Signal::Rejoined);
-                continue;
-            }
+            let is_recovering = self.failover.state() == BackendState::Recovering;
             tokio::select! {
                 biased;
-                changed = health.changed() => {
-                    if !changed {
+                () = until(&core.in_order, || core.is_area_in_order(area)), if is_recovering => {
+                    self.take(Signal::Rejoined);
+                }
+                changed = areas.changed() => {
+                    if changed.is_err() {
                         return;
                     }
-                    let Some(now) = health.now() else { return };
-                    if now == known {
+                    let Some(health) = now(&mut areas) else { return };
+                    if health == known {
                         continue;
                     }
-                    if now.losses > known.losses || !now.is_up() {
-                        let lost = now.lost.clone().unwrap_or_else(|| Lost {
+                    if health.losses > known.losses || !health.is_up() {
+                        let lost = health.lost.clone().unwrap_or_else(|| Lost {
                             code: "unreachable",
                             reason: "a connection was lost".to_owned(),
                         });
                         self.take(Signal::LinkDown(lost));
                         beat = None;
                     }
-                    known = now;
+                    known = health;
                     if known.is_up() {
                         self.take(Signal::LinkUp);
                         beat_at = Instant::now();
@@ -222,9 +193,9 @@ impl Judge<'_> {
                 }
                 () = time::sleep_until(beat_at), if beat.is_none() && known.is_up() => {
                     beat_at = Instant::now() + BEAT_EVERY;
-                    let (core, area, sent) = (&core, self.area, Instant::now());
+                    let (core, sent) = (&core, Instant::now());
                     let beating = async move {
-                        let answer = core.primary.beat_of(area, core.node).await?;
+                        let answer = core.primary.beat(area, core.node).await?;
                         observe(&core.stats.redis_round_trip, sent.elapsed());
                         Ok(answer)
                     };
@@ -232,7 +203,6 @@ impl Judge<'_> {
                 }
                 () = beat_now.notified(), if beat.is_none() => beat_at = Instant::now(),
                 () = time::sleep_until(tick) => self.take(Signal::Tick),
-                () = done => {}
             }
         }
     }
@@ -287,7 +257,7 @@ impl Judge<'_> {
         let since = self.failover.lost_at().checked_sub(JUST_BEFORE);
         self.core.look_at(Some(self.area), |line| {
             let is_recent = || since.is_none_or(|since| line.used >= since);
-            line.fork.is_some() || line.followed || (line.log.is_some() && (lost_data || is_recent()))
+            line.is_forked() || line.is_followed() || (line.log().is_some() && (lost_data || is_recent()))
         });
     }
 }
@@ -386,9 +356,9 @@ impl Core {
 
     /// The server of an area, for the log; nothing where there is one only.
     fn name_of(&self, area: Area) -> Option<String> {
-        let areas = self.primary.areas()?;
-        let areas = areas.borrow();
-        Some(areas.parts.get(area.index())?.as_ref()?.name.clone())
+        let areas = self.primary.areas();
+        let name = areas.borrow().part(area)?.name.clone();
+        (!name.is_empty()).then_some(name)
     }
 
     /// Has those lines looked at for which it is time, of an area or of all; a recovery of the area waits
@@ -409,7 +379,7 @@ impl Core {
 
     /// The same of all that is known of any log.
     fn look_at_all(&self) {
-        self.look_at(None, |line| line.fork.is_some() || line.followed || line.log.is_some());
+        self.look_at(None, |line| line.is_forked() || line.is_followed() || line.log().is_some());
     }
 
     /// Passes on what the primary tells, and keeps a copy.
@@ -447,12 +417,12 @@ impl Core {
         let mut state = self.lock();
         let is_in_doubt = state.is_in_doubt(channel);
         let Some(line) = state.lines.get_mut(channel) else { return Some(event) };
-        let is_of_log = line.log.as_ref() == Some(epoch);
-        if is_of_log && line.contradicts(channel, &self.memory, entries) {
+        let is_of_log = line.is_of(epoch);
+        if is_of_log && line.contradicts(entries) {
             self.doubt(&mut state, channel);
             return None;
         }
-        if line.fork.is_some() || (is_of_log && is_in_doubt) {
+        if line.is_forked() || (is_of_log && is_in_doubt) {
             // Read when the fork is closed, or when the log has been looked at.
             return None;
         }
@@ -461,11 +431,11 @@ impl Core {
             // in a log that was set back.
             let top = self.memory.top(channel).unwrap_or(0);
             let known = entries.iter().take_while(|entry| entry.offset <= top).count();
-            line.mirror(channel, &self.memory, self.node, &entries[known..]);
+            line.mirror(&entries[known..]);
             self.mind_hole(&mut state, channel);
             return Some(event);
         }
-        if line.log.is_none() {
+        if line.log().is_none() {
             line.hear(epoch, entries);
             return Some(event);
         }
@@ -488,11 +458,11 @@ impl Core {
             lines.retain(|name, line| {
                 let kept = if is_many { TIDY_EVERY } else { ChannelPolicy::of(name).remembered_for };
                 let is_fresh = now.duration_since(line.used) < kept;
-                if is_fresh || line.followed || !journal.is_empty(name) {
+                if is_fresh || line.is_followed() || !journal.is_empty(name) {
                     return true;
                 }
                 // A fork whose entries have all grown too old has nothing to be put in order.
-                let is_empty = line.fork.is_some() && self.memory.mirrored(name).is_none();
+                let is_empty = line.is_forked() && self.memory.mirrored(name).is_none();
                 if is_empty {
                     queue.remove(name);
                     set_aside.remove(name);
@@ -500,7 +470,7 @@ impl Core {
                 !is_empty && (line.is_needed() || queue.contains(name))
             });
             holes.retain(|name, _| lines.contains_key(name));
-            lines.iter_mut().for_each(|(name, line)| line.expire_tail(name, &self.memory));
+            lines.values_mut().for_each(Line::expire_tail);
             bound_tails(lines, self.memory.put_back_bytes_max());
         }
     }
@@ -509,25 +479,28 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use chrono::DateTime;
 
     use super::*;
-    use crate::model::{DraftEntry, EntryKind, Marks};
-    use crate::storage::Append;
+    use crate::model::{DraftEntry, NodeId};
+    use crate::storage::{Append, MemoryBackend, MemoryConfig, Retention};
 
     #[tokio::test(start_paused = true)]
     async fn what_is_kept_to_be_put_back_is_bounded_in_all() {
         let data = Bytes::from(vec![b'x'; 1 << 20]);
+        let (memory, _) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
         let mut lines = HashMap::default();
         let max: usize = 50 << 20;
         let count = (max >> 20) + 20;
         for n in 0..count {
-            let mut line = Line::new(Instant::now());
-            let time = DateTime::from_timestamp_millis(0).unwrap();
-            let (kind, key, marks) = (EntryKind::PriceUpdate, None, Marks::default());
-            let draft = DraftEntry { time, kind, key, data: data.clone(), marks };
-            line.tail.keep(Append { seq: 1, prev: 0, draft, fence: None });
-            lines.insert(format!("zone:{n:04}").parse::<ChannelName>().unwrap(), line);
+            let name: ChannelName = format!("zone:{n:04}").parse().unwrap();
+            let mut line = Line::new(name.clone(), NodeId::random(), memory.clone(), Instant::now());
+            line.tail.keep(Append {
+                seq: 1,
+                prev: 0,
+                draft: DraftEntry::price(0, data.clone()),
+                fence: None,
+            });
+            lines.insert(name, line);
             time::advance(Duration::from_millis(1)).await;
         }
         bound_tails(&mut lines, max);

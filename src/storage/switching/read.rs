@@ -38,7 +38,7 @@ impl Core {
                 }
                 Source::Log => {}
             }
-            let seen = self.lock().lines.get(channel).map(|line| (line.log.clone(), line.highest));
+            let seen = self.lock().lines.get(channel).map(|line| (line.log().cloned(), line.highest()));
             // Where the entry at the position is known, it is read too: should the log have been set back, it
             // may have another one there.
             let known = after.filter(|after| looks_at_known && self.knows_entry_at(channel, after));
@@ -77,7 +77,7 @@ impl Core {
     fn awaits_birth(&self, channel: &ChannelName) -> bool {
         let state = self.lock();
         let line = state.lines.get(channel);
-        line.is_some_and(|line| line.followed && line.epoch().is_none())
+        line.is_some_and(|line| line.is_followed() && line.epoch().is_none())
     }
 
     /// Whether the entry at a position is known here, where the channel is in step with the log.
@@ -88,28 +88,28 @@ impl Core {
         }
         let state = self.lock();
         let line = state.lines.get(channel);
-        let line = line.filter(|line| line.fork.is_none() && line.log.as_ref() == Some(&at.epoch));
-        at.offset > 0 && line.is_some_and(|line| line.seen_at(channel, &self.memory, at.offset).is_some())
+        let line = line.filter(|line| !line.is_forked() && line.is_of(&at.epoch));
+        at.offset > 0 && line.is_some_and(|line| line.seen_at(at.offset).is_some())
     }
 
     /// Looks at a page of the log; false when it shows that this node is not in step with it.
     fn took(&self, channel: &ChannelName, seen: Option<(Option<Epoch>, u64)>, page: &Page) -> bool {
         let mut state = self.lock();
         let Some(line) = state.lines.get_mut(channel) else { return true };
-        if line.fork.is_some() {
+        if line.is_forked() {
             return false;
         }
-        let Some(log) = &line.log else { return true };
+        let Some(log) = line.log() else { return true };
         let Some((known, highest)) = seen.filter(|(known, _)| known.as_ref() == Some(log)) else {
             // It changed while the page was on its way.
             return false;
         };
-        let is_as_known = !line.is_contradicted && page.epoch == known && page.top >= highest;
-        if is_as_known && !line.contradicts(channel, &self.memory, &page.entries) {
-            line.mirror_page(channel, &self.memory, self.node, page.first, &page.entries);
+        let is_as_known = !line.is_contradicted() && page.epoch == known && page.top >= highest;
+        if is_as_known && !line.contradicts(&page.entries) {
+            line.mirror_page(page.first, &page.entries);
             return true;
         }
-        if !line.suspect {
+        if !line.is_suspect() {
             let (top, found) = (page.top, &page.epoch);
             tracing::warn!(channel = %channel, top, highest, ?found, "the log is not what it was");
         }
@@ -129,14 +129,14 @@ impl Core {
                 Source::Page(Page { is_final: self.is_alone(), ..Page::of_no_log() })
             };
         };
-        let is_forked = line.fork.is_some();
-        if !is_forked && !is_primary && line.has_unseen(self.memory.last_seq(channel, self.node)) {
+        let is_forked = line.is_forked();
+        if !is_forked && !is_primary && line.has_unseen() {
             return Source::Fork;
         }
         if is_forked || !is_primary {
-            line.keep_mirror(channel, &self.memory, self.node);
+            line.keep_mirror();
         }
-        let of_log = after.is_none_or(|after| line.log.as_ref() == Some(&after.epoch));
+        let of_log = after.is_none_or(|after| line.is_of(&after.epoch));
         if is_forked || !is_primary {
             let page = self.page_here(line, channel, after, limit);
             return Source::Page(Page { is_final: self.is_alone(), ..page });
@@ -156,12 +156,12 @@ impl Core {
         limit: PageLimit,
     ) -> Page {
         let page = self.page_of_mirror(line, channel, after, limit);
-        let end_of_log = line.fork.as_ref().map_or(page.top, Forked::base);
+        let end_of_log = line.fork().map_or(page.top, Forked::base);
         #[cfg(test)]
         if mutant::is(Mutant::OutOfReachIsGone) {
             return page;
         }
-        let is_copy = line.log.is_some() && !self.is_alone();
+        let is_copy = line.log().is_some() && !self.is_alone();
         let out_of_reach = if is_copy { page.first.saturating_sub(1).min(end_of_log) } else { 0 };
         Page { out_of_reach, is_copy, ..page }
     }
@@ -182,8 +182,8 @@ impl Core {
             return seam.unwrap_or(here);
         }
         let Some(after) = after else { return self.memory.read_now_within(channel, None, limit) };
-        let Some(fork) = &line.fork else {
-            if line.log.as_ref() != Some(&after.epoch)
+        let Some(fork) = line.fork() else {
+            if !line.is_of(&after.epoch)
                 && let Some(seam) = line.seam_after(after)
             {
                 return ended(after, seam);

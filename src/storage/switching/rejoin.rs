@@ -113,7 +113,7 @@ impl Core {
             if *at > now {
                 return true;
             }
-            let hole = lines.get(channel).and_then(|line| line.hole(channel, &self.memory));
+            let hole = lines.get(channel).and_then(Line::hole);
             match hole {
                 None => false,
                 Some(after) if after > *before => {
@@ -202,7 +202,7 @@ impl Core {
             tried = self.rejoin(&channel) => tried,
         };
         if let Some(line) = self.lock().lines.get_mut(&channel) {
-            line.closing = false;
+            line.set_closing(false);
         }
         self.in_order.notify_waiters();
         (channel, tried)
@@ -211,7 +211,7 @@ impl Core {
     async fn rejoin(&self, channel: &ChannelName) -> Tried {
         let not_before = {
             let state = self.lock();
-            let fork = state.lines.get(channel).and_then(|line| line.fork.as_ref());
+            let fork = state.lines.get(channel).and_then(Line::fork);
             fork.map(|fork| fork.rejoin_at).filter(|at| *at > Instant::now())
         };
         if let Some(at) = not_before {
@@ -230,7 +230,7 @@ impl Core {
 
     /// One look at the log and what follows from it; false when it has to begin anew.
     async fn try_rejoin(&self, channel: &ChannelName) -> Result<bool> {
-        let followed = self.lock().lines.get(channel).is_some_and(|line| line.followed);
+        let followed = self.lock().lines.get(channel).is_some_and(Line::is_followed);
         if followed {
             self.primary.follow(channel).await?;
         }
@@ -283,7 +283,7 @@ impl Core {
                 && let Some(line) = self.lock().lines.get_mut(channel)
             {
                 // It is published to faster than it can be closed.
-                line.closing = true;
+                line.set_closing(true);
             }
             // It keeps what is sent until the channel is in order: the log may lose it before.
             let fresh = {
@@ -298,7 +298,7 @@ impl Core {
                 last = newest;
                 continue;
             }
-            if !followed && self.lock().lines.get(channel).is_some_and(|line| line.followed) {
+            if !followed && self.lock().lines.get(channel).is_some_and(Line::is_followed) {
                 // By now somebody here wants all of it.
                 return Ok(false);
             }
@@ -307,7 +307,7 @@ impl Core {
             }
             if plan.is_contradicted_by(&read.entries) {
                 if let Some(line) = self.lock().lines.get_mut(channel) {
-                    line.is_contradicted = true;
+                    line.contradicted();
                 }
                 return Ok(false);
             }
@@ -342,7 +342,7 @@ impl Core {
                 return false;
             }
             if let Some(line) = state.lines.get_mut(channel) {
-                if line.followed && !followed {
+                if line.is_followed() && !followed {
                     return false;
                 }
                 line.stays_unborn();
@@ -360,10 +360,10 @@ impl Core {
         let log = &known.log;
         let mut state = self.lock();
         let line = state.lines.get_mut(channel)?;
-        if line.log != *log {
+        if line.log() != log.as_ref() {
             return None;
         }
-        line.expire_tail(channel, &self.memory);
+        line.expire_tail();
         let is_same = log.as_ref() == Some(&found.epoch);
         if is_same {
             #[cfg(test)]
@@ -375,12 +375,12 @@ impl Core {
             if line.is_set_back(found, known) || lacks_given {
                 return Some(Plan { is_older: true, ..Plan::default() });
             }
-            let base = line.fork.as_ref().map(|fork| fork.base());
+            let base = line.fork().map(Forked::base);
             let mirrored = self.memory.mirrored(channel).map_or(found.top, |mirrored| mirrored.top);
             let base = base.unwrap_or(mirrored);
             // What follows is read with the entry before it: another one may be in its place, and what was
             // seen since behind that.
-            let before = line.seen_at(channel, &self.memory, base);
+            let before = line.seen_at(base);
             #[cfg(test)]
             let before = before.filter(|_| !mutant::is(Mutant::RejoinWithoutEntryBefore));
             return Some(Plan { base, before, ..Plan::default() });
@@ -402,7 +402,7 @@ impl Core {
             line.tail.after(found.last_seq)
         };
         // Where nothing is young enough to be kept, it has merely expired.
-        let end = line.fork.as_ref().map_or(u64::MAX, Forked::base);
+        let end = line.fork().map_or(u64::MAX, Forked::base);
         let end = end.min(self.memory.mirrored(channel).map_or(0, |mirrored| mirrored.top));
         let is_young = !self.memory.last_ids(channel, end, 1).is_empty();
         #[cfg(test)]
@@ -431,7 +431,7 @@ impl Core {
 
     /// Takes back that the channel is followed, if its last reader left while it was put in order.
     async fn unfollow_if_left(&self, channel: &ChannelName) {
-        let is_followed = || self.lock().lines.get(channel).is_some_and(|line| line.followed);
+        let is_followed = || self.lock().lines.get(channel).is_some_and(Line::is_followed);
         if is_followed() {
             return;
         }
@@ -440,9 +440,9 @@ impl Core {
             tracing::debug!(%channel, %error, "the channel cannot be unfollowed");
         }
         let mut state = self.lock();
-        if let Some(line) = state.lines.get_mut(channel).filter(|line| line.followed) {
+        if let Some(line) = state.lines.get_mut(channel).filter(|line| line.is_followed()) {
             // Whoever came meanwhile may have been unfollowed too.
-            line.confirmed = false;
+            line.set_confirmed(false);
             self.doubt(&mut state, channel);
         }
     }
@@ -499,21 +499,18 @@ impl Core {
                 state.is_in_order(channel);
                 return true;
             };
-            if line.followed && !followed {
+            if line.is_followed() && !followed {
                 return false;
             }
             if plan.loses {
                 self.stats.lost_logs.add(1);
             }
-            if line.fork.is_some() {
+            if line.is_forked() {
                 self.stats.rejoins.add(1);
             }
-            // It may have gone on alone since the plan was made.
-            let is_same = line.log.as_ref() == Some(&found.epoch);
-            let base_of_fork = line.fork.as_ref().filter(|_| is_same).map(Forked::base);
             let to = Rejoined {
                 epoch: found.epoch.clone(),
-                base: base_of_fork.unwrap_or(plan.base),
+                base: plan.base,
                 top: read.top,
                 acked: last,
                 producers: if plan.base == 0 { vec![(self.node, last)] } else { found.producers.clone() },
@@ -527,11 +524,9 @@ impl Core {
                 #[cfg(not(test))]
                 read: std::mem::take(&mut read.entries),
                 kept,
-                whole: !line.lost_some,
                 skips: plan.skips,
             };
-            line.rejoin(channel, &self.memory, self.node, to);
-            line.confirmed = line.followed;
+            line.rejoin(to);
             state.journal.acknowledged(channel, last);
             state.is_in_order(channel);
         }

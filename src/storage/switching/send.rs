@@ -80,7 +80,7 @@ impl Core {
             // It was told above.
             let _refused = state.journal.refused(channel, seq, Instant::now());
             if let Some(line) = state.lines.get_mut(channel) {
-                line.lost_some = true;
+                line.lost_one();
             }
         }
         if let Some(spool) = &self.spool {

@@ -7,9 +7,10 @@ use zonewire_protocol::stats::{LineCounts, Live as _, OutageView};
 
 use super::Core;
 use crate::model::ChannelName;
+use crate::storage::disk::DiskState;
 use crate::storage::journal::{JournalCounts, JournalDepth};
 use crate::storage::primary::{Area, Place};
-use crate::storage::spool::{Spool, SpoolState};
+use crate::storage::spool::Spool;
 use crate::storage::status::Toll;
 use crate::support::counter::Counter;
 
@@ -25,15 +26,13 @@ pub(crate) struct SpoolHealth {
     pub(crate) reason: Option<String>,
 }
 
-impl From<SpoolState> for SpoolHealth {
-    fn from(state: SpoolState) -> Self {
-        let (state, reason) = match state {
-            SpoolState::Working => ("working", None),
-            SpoolState::Failed { reason } => ("failed", Some(reason)),
-            SpoolState::Stalled { since } => {
-                ("stalled", Some(format!("the disk has not answered for {} s", since.as_secs())))
-            }
-            SpoolState::Closed => ("closed", None),
+impl From<DiskState> for SpoolHealth {
+    fn from(disk: DiskState) -> Self {
+        let state = disk.as_str();
+        let reason = match disk {
+            DiskState::Working | DiskState::Closed => None,
+            DiskState::Failed(reason) => Some(reason),
+            DiskState::Stalled(since) => Some(format!("the disk has not answered for {} s", since.as_secs())),
         };
         Self { state, reason }
     }
@@ -59,15 +58,15 @@ impl OutageReader {
     /// to say, who then looks at what is left.
     pub(crate) async fn until_sent(&self) {
         let Some(core) = self.0.upgrade() else { return };
-        let (mut modes, mut health) = (core.modes.subscribe(), core.primary.link_health());
+        let (mut modes, mut areas) = (core.modes.subscribe(), core.primary.areas());
         loop {
             let in_order = core.in_order.notified();
             let mut in_order = std::pin::pin!(in_order);
             in_order.as_mut().enable();
             let (is_alone, is_away) = {
-                let (modes, health) = (modes.borrow_and_update(), health.borrow_and_update());
+                let (modes, areas) = (modes.borrow_and_update(), areas.borrow_and_update());
                 // One whose connection stands again is about to serve.
-                (modes.alone(), !(modes.is_any_primary() || health.is_up()))
+                (modes.alone(), !(modes.is_any_primary() || areas.are_up()))
             };
             if is_alone || ((is_away || core.has_sent_all()) && !core.would_lose()) {
                 return;
@@ -76,7 +75,7 @@ impl OutageReader {
                 biased;
                 () = in_order => true,
                 changed = modes.changed() => changed.is_ok(),
-                changed = health.changed() => changed.is_ok(),
+                changed = areas.changed() => changed.is_ok(),
             };
             if !is_told {
                 return;
@@ -119,7 +118,7 @@ impl OutageReader {
             channels_alone: if core.is_alone() {
                 0
             } else {
-                state.lines.values().filter(|line| line.fork.is_some()).count()
+                state.lines.values().filter(|line| line.is_forked()).count()
             },
             channels_waiting: state.queue.len(),
             channels_set_aside: state.set_aside.len(),
@@ -163,13 +162,7 @@ impl Core {
 
     /// Whether an area serves, or its connection stands again.
     fn serves_soon(&self, area: Area) -> bool {
-        let is_up = || match self.primary.areas() {
-            None => self.primary.link_health().borrow().is_up(),
-            Some(areas) => {
-                let areas = areas.borrow();
-                areas.parts.get(area.index()).and_then(Option::as_ref).is_some_and(|part| part.health.is_up())
-            }
-        };
+        let is_up = || self.primary.areas().borrow().part(area).is_some_and(|part| part.health.is_up());
         self.is_primary(area) || is_up()
     }
 

@@ -145,21 +145,11 @@ impl Given {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use chrono::DateTime;
-
     use super::*;
-    use crate::model::{DraftEntry, EntryKind, Marks};
+    use crate::model::DraftEntry;
 
     fn append(seq: u64, len: usize) -> Append {
-        let draft = DraftEntry {
-            time: DateTime::from_timestamp_millis(0).unwrap(),
-            kind: EntryKind::PriceUpdate,
-            key: None,
-            data: Bytes::from(vec![b'x'; len]),
-            marks: Marks::default(),
-        };
-        Append { seq, prev: seq - 1, draft, fence: Some(3) }
+        Append { seq, prev: seq - 1, draft: DraftEntry::price(0, vec![b'x'; len]), fence: Some(3) }
     }
 
     #[tokio::test(start_paused = true)]

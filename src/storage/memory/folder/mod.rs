@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::model::ChannelName;
-use crate::storage::spool::FsyncPolicy;
+use crate::storage::disk::{DiskHealth, DiskState};
 use crate::storage::{MemoryConfig, Result, Retention, StorageError};
 use crate::support::counter::Counter;
 use crate::support::seldom::Seldom;
@@ -126,44 +126,10 @@ impl Found {
     }
 }
 
-/// Whether the disk takes what is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum FolderState {
-    /// It does.
-    Working,
-    /// The disk fails; it is tried anew.
-    Failed(String),
-    /// The disk does not answer.
-    Stalled(Duration),
-    /// It was closed.
-    Closed,
-}
-
-impl FolderState {
-    pub(crate) fn as_str(&self) -> &'static str {
-        match self {
-            Self::Working => "working",
-            Self::Failed(_) => "failed",
-            Self::Stalled(_) => "stalled",
-            Self::Closed => "closed",
-        }
-    }
-
-    /// What is wrong, for people; `None` while nothing is.
-    pub(crate) fn reason(&self) -> Option<String> {
-        match self {
-            Self::Working => None,
-            Self::Failed(reason) => Some(format!("the disk fails: {reason}")),
-            Self::Stalled(since) => Some(format!("the disk has not answered for {since:.0?}")),
-            Self::Closed => Some("its files are closed".to_owned()),
-        }
-    }
-}
-
 /// How the folder does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FolderStatus {
-    pub(crate) state: FolderState,
+    pub(crate) state: DiskState,
     /// The length of the files.
     pub(crate) file_bytes: u64,
     /// Transactions that were written for somebody who waited.
@@ -189,21 +155,12 @@ pub(crate) struct Folder {
 
 #[derive(Debug, Default)]
 struct Health {
-    disk: Mutex<DiskHealth>,
+    disk: DiskHealth,
     file_bytes: Counter,
     commits: Counter,
     refused: Counter,
     set_aside: Counter,
     of_slow: Mutex<Seldom>,
-}
-
-#[derive(Debug, Default)]
-struct DiskHealth {
-    /// What was wrong when it was last tried.
-    fault: Option<String>,
-    /// Since when the thread waits for the disk.
-    busy_since: Option<Instant>,
-    is_closed: bool,
 }
 
 /// What has to be written for somebody who waits, and what is done once it is, or is not.
@@ -255,7 +212,6 @@ fn not_durable(why: String) -> StorageError {
 /// What the thread is opened with.
 struct Opening {
     dir: PathBuf,
-    fsync: FsyncPolicy,
     retention: Retention,
     config: MemoryConfig,
 }
@@ -274,8 +230,7 @@ impl Folder {
         let (opened, answer) = oneshot::channel();
         let unusable = |cause| FolderError::Unusable { dir: dir.to_owned(), cause };
         let deadline = Duration::from_millis(config.deadline_ms);
-        let fsync = FsyncPolicy::of(config.fsync, config.fsync_interval_ms);
-        let opening = Opening { dir: dir.to_owned(), fsync, retention, config };
+        let opening = Opening { dir: dir.to_owned(), retention, config };
         let panicked = CancellationToken::new();
         let told = panicked.clone();
         let run = move || {
@@ -348,7 +303,7 @@ impl Folder {
         plan: impl FnOnce(&Shared, Reply<T>) -> Option<Planned> + Send + 'static,
     ) -> Result<T> {
         let state = self.watch().state();
-        if matches!(state, FolderState::Stalled(_) | FolderState::Closed) {
+        if matches!(state, DiskState::Stalled(_) | DiskState::Closed) {
             return Err(not_durable(state.reason().unwrap_or_default()));
         }
         let deadline = Instant::now() + self.deadline;
@@ -392,14 +347,10 @@ pub(crate) struct FolderWatch {
 
 impl FolderWatch {
     /// Whether the disk takes what is written.
-    pub(crate) fn state(&self) -> FolderState {
-        let disk = self.health.disk.lock();
-        let stalled = disk.busy_since.map(|since| since.elapsed()).filter(|so_far| *so_far >= self.deadline);
-        match (&disk.fault, stalled) {
-            _ if disk.is_closed || self.panicked.is_cancelled() => FolderState::Closed,
-            (Some(reason), _) => FolderState::Failed(reason.clone()),
-            (None, Some(since)) => FolderState::Stalled(since),
-            (None, None) => FolderState::Working,
+    pub(crate) fn state(&self) -> DiskState {
+        match self.panicked.is_cancelled() {
+            true => DiskState::Closed,
+            false => self.health.disk.state(self.deadline),
         }
     }
 

@@ -14,8 +14,9 @@ use redb::{
     TableDefinition,
 };
 
+use super::FolderError;
 use super::rows::{Place, seal, unseal};
-use super::{FolderError, FsyncPolicy};
+use crate::storage::Fsync;
 use crate::storage::disk::{self, Disk, builder, free_name, is_cut_short, open_file};
 
 pub(super) const MAIN_FILE: &str = "memory.redb";
@@ -116,12 +117,12 @@ pub(super) struct Opening {
 
 impl Store {
     /// Opens or makes the files. One that is not readable is put aside, and what can be read of it is taken.
-    pub(super) fn open(dir: &Path, fsync: FsyncPolicy) -> Result<(Self, Opening), FolderError> {
+    pub(super) fn open(dir: &Path, fsync: Fsync) -> Result<(Self, Opening), FolderError> {
         let unusable = |cause| FolderError::Unusable { dir: dir.to_owned(), cause };
         fs::create_dir_all(dir).map_err(unusable)?;
         let (path, recent_path) = (dir.join(MAIN_FILE), dir.join(RECENT_FILE));
         let mut opening = Opening::default();
-        let is_synced = fsync != FsyncPolicy::Never;
+        let is_synced = fsync != Fsync::Never;
         let main = match open_database(&path, is_synced) {
             Ok(main) => main,
             Err(fault) => {
@@ -152,7 +153,7 @@ impl Store {
         if recent_path.try_exists().map_err(unusable)? {
             fs::remove_file(&recent_path).map_err(unusable)?;
         }
-        let is_each_synced = fsync == FsyncPolicy::Always;
+        let is_each_synced = fsync == Fsync::Always;
         let recent =
             open_database(&recent_path, is_each_synced).map_err(|fault| fault.fatal(dir, &recent_path))?;
         // A file is only there after a crash of the machine if its directory says so.

@@ -63,13 +63,8 @@ fn name(channel: &str) -> ChannelName {
 }
 
 fn draft(kind: EntryKind, key: Option<&str>, n: u64, late: bool) -> DraftEntry {
-    DraftEntry {
-        time: DateTime::from_timestamp_millis(n as i64).unwrap(),
-        kind,
-        key: key.map(Into::into),
-        data: format!("{{\"n\":{n}}}").into(),
-        marks: Marks { late, missed_before: false },
-    }
+    let (key, marks) = (key.map(Into::into), Marks { late, missed_before: false });
+    DraftEntry { kind, key, marks, ..DraftEntry::price(n as i64, format!("{{\"n\":{n}}}")) }
 }
 
 fn price(seq: u64) -> Append {
@@ -382,7 +377,7 @@ impl Schedule {
                     self.repairs += 1;
                     eventually(async || {
                         let state = self.kept.folder().unwrap().status().state;
-                        (state == FolderState::Working).then_some(())
+                        (state == DiskState::Working).then_some(())
                     })
                     .await;
                 }
@@ -425,7 +420,7 @@ async fn a_log_that_was_trimmed_takes_no_more_room_than_it_has() {
         store.append(&AppendBatch { entries: vec![price(seq)], ..batch.clone() }).await.unwrap();
     }
     store.close().await;
-    let (files, _) = store::Store::open(dir.path(), FsyncPolicy::Never).unwrap();
+    let (files, _) = store::Store::open(dir.path(), Fsync::Never).unwrap();
     let mut entries = 0;
     files.each_row(|key, row| entries += usize::from(key[0] == b'e' && row.is_some())).unwrap();
     assert_eq!(entries, 12);
@@ -475,7 +470,7 @@ async fn a_second_process_is_told_that_the_folder_is_in_use() {
 async fn what_a_later_version_wrote_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).await.0.close().await;
-    let (mut files, _) = store::Store::open(dir.path(), FsyncPolicy::Never).unwrap();
+    let (mut files, _) = store::Store::open(dir.path(), Fsync::Never).unwrap();
     let mut overlay = store::Overlay::default();
     overlay.take(Change::set(&rows::Place::Use, Some(b"{\"form\":2,\"new\":1}".to_vec())));
     files.checkpoint(&overlay).unwrap();

@@ -14,8 +14,10 @@ use tokio::time::{self, Instant};
 use super::load::{all, collect, current, load, tidy};
 use super::rows::{FORM, Place, json};
 use super::store::{Aside, Change, Opening as Files, Overlay, Store, StoreError};
-use super::{FolderError, Found, FsyncPolicy, Health, Opened, Opening, Planned, Request, Then};
+use super::{FolderError, Found, Health, Opened, Opening, Planned, Request, Then};
 use crate::model::ChannelName;
+use crate::storage::Fsync;
+use crate::storage::disk::GAVE_UP;
 use crate::storage::memory::Shared;
 use crate::support::backoff::Backoff;
 use crate::support::fault;
@@ -28,7 +30,7 @@ const TRANSACTION_BYTES: usize = 4 << 20;
 const OVERLAY_BYTES: usize = 16 << 20;
 
 /// How often what is not kept any more is taken out of the rows, and what was written goes over into them where
-/// no policy says it.
+/// no setting says it.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
 /// Between tries of a disk that failed.
@@ -76,7 +78,7 @@ pub(super) fn run(opening: Opening, inbox: mpsc::Receiver<Request>, opened: ones
     let done = runtime.block_on(writer.serve());
     writer.inbox.close();
     writer.end();
-    writer.health.disk.lock().is_closed = true;
+    writer.health.disk.closed();
     drop(writer);
     if let Some(done) = done {
         let _gone = done.send(());
@@ -85,7 +87,9 @@ pub(super) fn run(opening: Opening, inbox: mpsc::Receiver<Request>, opened: ones
 
 struct Writer {
     dir: PathBuf,
-    fsync: FsyncPolicy,
+    fsync: Fsync,
+    /// How long what was written may be on its way into the rows.
+    checkpoint_within: Duration,
     /// `None` while the disk fails.
     store: Option<Store>,
     memory: Arc<Shared>,
@@ -123,7 +127,12 @@ enum Work {
 
 impl Writer {
     fn open(opening: Opening, inbox: mpsc::Receiver<Request>) -> Result<(Self, Found), FolderError> {
-        let Opening { dir, fsync, retention, config } = opening;
+        let Opening { dir, retention, config } = opening;
+        let fsync = config.fsync;
+        let checkpoint_within = match fsync {
+            Fsync::Interval => Duration::from_millis(config.fsync_interval_ms),
+            Fsync::Always | Fsync::Never => TIDY_EVERY,
+        };
         let broken = |error: StoreError| FolderError::Unusable {
             dir: dir.clone(),
             cause: std::io::Error::other(error.to_string()),
@@ -148,6 +157,7 @@ impl Writer {
         let writer = Self {
             dir,
             fsync,
+            checkpoint_within,
             store: Some(store),
             memory,
             health,
@@ -291,7 +301,7 @@ impl Writer {
 
     fn append(&mut self, changes: &[Change]) -> Result<(), String> {
         if self.store.is_none() {
-            return Err(self.health.disk.lock().fault.clone().unwrap_or_default());
+            return Err(self.health.disk.fault());
         }
         self.attempt(|store| store.append(changes)).map_err(|error| {
             let reason = error.to_string();
@@ -314,11 +324,7 @@ impl Writer {
     }
 
     fn begin_to_wait(&mut self) {
-        let every = match self.fsync {
-            FsyncPolicy::Interval(every) => every,
-            FsyncPolicy::Always | FsyncPolicy::Never => TIDY_EVERY,
-        };
-        self.checkpoint_at.get_or_insert_with(|| Instant::now() + every);
+        self.checkpoint_at.get_or_insert_with(|| Instant::now() + self.checkpoint_within);
     }
 
     fn checkpoint(&mut self) {
@@ -338,13 +344,8 @@ impl Writer {
 
     /// Does something with the disk; how long that takes shows.
     fn attempt<T>(&mut self, act: impl FnOnce(&mut Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let gave_up = || Err(StoreError::Corrupted("the database gave up on its file".to_owned()));
-        let Some(store) = &mut self.store else { return gave_up() };
-        self.health.disk.lock().busy_since = Some(Instant::now());
-        // The database may panic on a file that was damaged under it.
-        let done = catch_unwind(AssertUnwindSafe(|| act(store)));
-        self.health.disk.lock().busy_since = None;
-        done.unwrap_or_else(|_panic| gave_up())
+        let done = self.store.as_mut().and_then(|store| self.health.disk.watch(|| act(store)));
+        done.unwrap_or_else(|| Err(StoreError::Corrupted(GAVE_UP.to_owned())))
     }
 
     /// The disk failed: it is tried anew after a while.
@@ -352,7 +353,7 @@ impl Writer {
         self.let_go();
         self.failures += 1;
         self.retry_at = Instant::now() + RETRY.wait(self.failures);
-        self.health.disk.lock().fault = Some(reason.to_owned());
+        self.health.disk.set_fault(Some(reason));
         if let Some(untold) = self.of_failures.may_tell(Instant::now()) {
             tracing::error!(
                 reason,
@@ -369,16 +370,16 @@ impl Writer {
 
     /// Tries whether the disk works again, and puts right what is on it.
     fn reopen(&mut self) {
-        self.health.disk.lock().busy_since = Some(Instant::now());
-        let opened = catch_unwind(AssertUnwindSafe(|| self.put_right()));
-        self.health.disk.lock().busy_since = None;
-        match opened.unwrap_or_else(|_panic| Err("the database gave up on its file".to_owned())) {
+        // What is put right is taken from here.
+        let health = Arc::clone(&self.health);
+        let opened = health.disk.watch(|| self.put_right());
+        match opened.unwrap_or_else(|| Err(GAVE_UP.to_owned())) {
             Ok(store) => {
                 self.store = Some(store);
                 (self.overlay, self.is_new) = (Overlay::default(), false);
                 self.suspects.clear();
                 let tries = std::mem::take(&mut self.failures);
-                self.health.disk.lock().fault = None;
+                self.health.disk.set_fault(None);
                 self.show_size();
                 tracing::info!(tries, "the memory's disk works again");
             }
@@ -431,8 +432,8 @@ fn told(Aside { file, problem }: &Aside) -> String {
     format!("a file that could not be read was put aside as {name} ({problem})")
 }
 
-fn use_of(store: &Store, fsync: FsyncPolicy, closed: bool) -> Change {
-    let always = fsync == FsyncPolicy::Always;
+fn use_of(store: &Store, fsync: Fsync, closed: bool) -> Change {
+    let always = fsync == Fsync::Always;
     let used = Use { form: FORM, boot: boot(), file: store.file_number(), always, closed };
     Change::set(&Place::Use, Some(json(&used)))
 }

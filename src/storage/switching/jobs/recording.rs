@@ -7,6 +7,7 @@ use tokio::time;
 
 use super::{Core, State};
 use crate::model::{ChannelName, JobId};
+use crate::storage::switching::line::Line;
 use crate::storage::{JobView, MovedJob, Recorded, Result};
 use crate::support::backoff::STORAGE_RETRY;
 
@@ -92,7 +93,7 @@ impl Core {
             let state = self.lock();
             let is_told = |id: JobId| {
                 let channel = ChannelName::order(id.into());
-                let is_forked = state.lines.get(&channel).is_some_and(|line| line.fork.is_some());
+                let is_forked = state.lines.get(&channel).is_some_and(Line::is_forked);
                 !is_forked && state.journal.is_empty(&channel)
             };
             let ready = waiting.iter().filter(|(_, id, run)| *run == 0 || is_told(*id));
@@ -132,7 +133,7 @@ impl Core {
         }
         // Whoever claims it from now on may begin its log.
         if let Some(line) = self.lock().lines.get_mut(&ChannelName::order(id.into())) {
-            line.placed_here = false;
+            line.set_placed_here(false);
         }
         let mut state = self.jobs.lock();
         state.moving.remove(&id);

@@ -2,22 +2,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use chrono::DateTime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::super::Parts;
 use super::*;
-use crate::model::{BackendName, BackendState, DraftEntry, EntryKind, Epoch, Lane, Marks, NodeId, Position};
+use crate::model::{BackendName, BackendState, DraftEntry, Epoch, Lane, NodeId};
 use crate::storage::failover::{First, Limits, Lost};
 use crate::storage::journal::JournalBounds;
+use crate::storage::passing::PassesOn;
 use crate::storage::primary::{Area, AreaPart, Areas, Beat, LinkHealth, Place, Primary};
 use crate::storage::spool::Former;
 use crate::storage::{
-    Append, AppendAnswer, AppendBatch, Idempotency, LatestOf, LatestPage, Log, LogEvent, LogState,
-    MemoryBackend, MemoryConfig, OpenLog, Page, PageLimit, Record, RecordKind, Recorded, Records, Retention,
-    StatusWriter, StorageBackend, StorageConfig, StorageStatus,
+    Append, AppendAnswer, AppendBatch, Idempotency, Log, MemoryBackend, MemoryConfig, OpenLog, RecordKind,
+    Recorded, Records, Retention, StatusWriter, StorageBackend, StorageConfig, StorageStatus,
 };
 
 const BOUNDS: JobBounds = JobBounds { unfinished: 100, kept: 1_000, kept_for: Duration::from_secs(3_600) };
@@ -27,47 +26,49 @@ const LEASE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 struct Fake {
     kept: MemoryBackend,
-    health: watch::Sender<LinkHealth>,
+    /// Where it has several, the first has all jobs and records.
+    areas: watch::Sender<Areas>,
     /// Does what it is asked, and does not say so.
     keeps_silent: AtomicBool,
     /// What is asked while it is silent is to be noticed.
     asked: AtomicUsize,
     recorded: Mutex<Vec<MovedJob>>,
-    /// Where it has several: of these, the first has all jobs and records.
-    areas: Option<watch::Sender<Areas>>,
     /// The area of all channels.
     channels_in: AtomicU16,
 }
 
 impl Fake {
-    /// Sends the area of the channels away, or takes it back.
-    fn set_channels_lost(&self, lost: Option<Lost>) {
-        self.change_areas(|areas| {
-            if let Some(part) = &mut areas.parts[1] {
+    /// Sends an area away, or takes it back.
+    fn set_lost(&self, area: usize, lost: Option<Lost>) {
+        self.areas.send_modify(|areas| {
+            if let Some(part) = &mut areas.parts[area] {
                 part.health.losses += u64::from(lost.is_some());
                 part.health.lost = lost;
             }
         });
     }
 
-    fn change_areas(&self, change: impl FnOnce(&mut Areas)) {
-        self.areas.as_ref().unwrap().send_modify(change);
-    }
-
     fn go(&self) {
-        self.health.send_modify(|health| {
-            health.lost = Some(Lost { code: "unreachable", reason: "sent away".to_owned() });
-            health.losses += 1;
-        });
+        self.set_lost(0, Some(Lost { code: "unreachable", reason: "sent away".to_owned() }));
     }
 
     fn come_back(&self) {
         self.keeps_silent.store(false, Ordering::Relaxed);
-        self.health.send_modify(|health| health.lost = None);
+        self.set_lost(0, None);
     }
 
-    async fn answer<R>(&self, call: impl Future<Output = Result<R>>) -> Result<R> {
-        if !self.health.borrow().is_up() {
+    fn is_up(&self) -> bool {
+        self.areas.borrow().part(Area::ONLY).is_some_and(|part| part.health.is_up())
+    }
+}
+
+impl PassesOn for Fake {
+    fn behind(&self) -> &dyn StorageBackend {
+        &self.kept
+    }
+
+    async fn pass<R: Send>(&self, call: impl Future<Output = Result<R>> + Send) -> Result<R> {
+        if !self.is_up() {
             return Err(away("fake"));
         }
         let answer = call.await;
@@ -81,12 +82,8 @@ impl Fake {
 
 #[async_trait]
 impl Primary for Fake {
-    fn link_health(&self) -> watch::Receiver<LinkHealth> {
-        self.health.subscribe()
-    }
-
-    fn areas(&self) -> Option<watch::Receiver<Areas>> {
-        self.areas.as_ref().map(watch::Sender::subscribe)
+    fn areas(&self) -> watch::Receiver<Areas> {
+        self.areas.subscribe()
     }
 
     fn area_of(&self, place: Place<'_>) -> Area {
@@ -96,16 +93,16 @@ impl Primary for Fake {
         }
     }
 
-    async fn beat(&self, _node: NodeId) -> Result<Beat> {
-        if self.health.borrow().is_up() { Ok(Beat::Same) } else { Err(away("beat")) }
+    async fn beat(&self, _area: Area, _node: NodeId) -> Result<Beat> {
+        if self.is_up() { Ok(Beat::Same) } else { Err(away("beat")) }
     }
 
     async fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Result<Option<OpenLog>> {
-        self.answer(async { Ok(self.kept.examine(channel, producer, at)) }).await
+        self.pass(async { Ok(self.kept.examine(channel, producer, at)) }).await
     }
 
     async fn record_job(&self, job: &MovedJob) -> Result<Recorded> {
-        self.answer(async {
+        self.pass(async {
             self.recorded.lock().push(job.clone());
             let MovedJob { view, idempotency, bounds, .. } = job;
             let (payload, kind) = (view.payload.clone(), view.kind.clone());
@@ -124,145 +121,7 @@ impl StorageBackend for Fake {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.answer(self.kept.ping()).await
-    }
-}
-
-#[async_trait]
-impl Log for Fake {
-    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
-        self.answer(self.kept.state(channel, producer)).await
-    }
-
-    async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
-        self.answer(self.kept.find(channel, producer)).await
-    }
-
-    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
-        self.answer(self.kept.open(channel, producer, minted)).await
-    }
-
-    async fn renew_epoch(
-        &self,
-        name: &ChannelName,
-        expected: &Epoch,
-        minted: &Epoch,
-    ) -> Result<Option<Epoch>> {
-        self.answer(self.kept.renew_epoch(name, expected, minted)).await
-    }
-
-    async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
-        self.answer(self.kept.append(batch)).await
-    }
-
-    async fn read_within(
-        &self,
-        name: &ChannelName,
-        after: Option<&Position>,
-        limit: PageLimit,
-    ) -> Result<Page> {
-        self.answer(self.kept.read_within(name, after, limit)).await
-    }
-
-    async fn latest_within(
-        &self,
-        channel: &ChannelName,
-        after: Option<&str>,
-        limit: PageLimit,
-        of: LatestOf,
-    ) -> Result<LatestPage> {
-        self.answer(self.kept.latest_within(channel, after, limit, of)).await
-    }
-
-    async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
-        self.answer(self.kept.keys(channel)).await
-    }
-
-    async fn follow(&self, _channel: &ChannelName) -> Result<()> {
-        Ok(())
-    }
-
-    async fn unfollow(&self, _channel: &ChannelName) -> Result<()> {
-        Ok(())
-    }
-
-    fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
-        None
-    }
-}
-
-#[async_trait]
-impl Records for Fake {
-    async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
-        self.answer(self.kept.put(kind, key, value, ttl)).await
-    }
-
-    async fn get(&self, kind: RecordKind, key: &str) -> Result<Option<Bytes>> {
-        self.answer(self.kept.get(kind, key)).await
-    }
-
-    async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool> {
-        self.answer(self.kept.delete(kind, key)).await
-    }
-
-    async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>> {
-        self.answer(self.kept.list(kind, after, limit)).await
-    }
-
-    async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>> {
-        self.answer(self.kept.hold(key, holder, ttl)).await
-    }
-
-    async fn let_go(&self, key: &str, holder: &str) -> Result<()> {
-        self.answer(self.kept.let_go(key, holder)).await
-    }
-}
-
-#[async_trait]
-impl Jobs for Fake {
-    async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
-        self.answer(self.kept.enqueue(job, bounds)).await
-    }
-
-    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
-        self.answer(self.kept.claim(kind, limit, lease)).await
-    }
-
-    async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        self.answer(self.kept.extend(id, token, lease)).await
-    }
-
-    async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        self.answer(self.kept.commit(id, token, lease)).await
-    }
-
-    async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held> {
-        self.answer(self.kept.finish(id, token, ending)).await
-    }
-
-    async fn cancel(&self, id: JobId) -> Result<Cancelling> {
-        self.answer(self.kept.cancel(id)).await
-    }
-
-    async fn job(&self, id: JobId) -> Result<Option<JobView>> {
-        self.answer(self.kept.job(id)).await
-    }
-
-    async fn list_jobs(
-        &self,
-        state: Option<JobState>,
-        before: Option<JobId>,
-        limit: usize,
-    ) -> Result<Vec<JobView>> {
-        self.answer(self.kept.list_jobs(state, before, limit)).await
-    }
-
-    async fn settle_dead(&self, id: JobId) -> Result<bool> {
-        self.answer(self.kept.settle_dead(id)).await
-    }
-
-    async fn job_counts(&self) -> Result<JobCounts> {
-        self.answer(self.kept.job_counts()).await
+        self.pass(self.kept.ping()).await
     }
 }
 
@@ -298,14 +157,13 @@ impl Node {
             First::Memory(lost) => Some(lost.clone()),
             First::Redis | First::Alone => None,
         };
-        let health = watch::Sender::new(LinkHealth { lost, losses: 0 });
+        let areas = areas.unwrap_or_else(|| Areas::one(LinkHealth { lost, losses: 0 }));
         let fake = Arc::new(Fake {
             kept: memory(),
-            health,
+            areas: watch::Sender::new(areas),
             keeps_silent: AtomicBool::new(false),
             asked: AtomicUsize::new(0),
             recorded: Mutex::default(),
-            areas: areas.map(watch::Sender::new),
             channels_in: AtomicU16::new(0),
         });
         let status = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", String::new());
@@ -408,7 +266,7 @@ async fn a_job_on_its_way_is_nobodys_until_it_has_arrived() {
     node.go().await;
     node.place(&job(1, Some("key"))).await.unwrap();
     node.fake.keeps_silent.store(true, Ordering::Relaxed);
-    node.fake.health.send_modify(|health| health.lost = None);
+    node.fake.set_lost(0, None);
     until(|| node.recorded().len() == 1).await;
     // It may be there, and anybody may have it.
     node.go().await;
@@ -479,7 +337,7 @@ async fn recovering_lasts_until_the_primary_has_all_jobs() {
     }
     let claimed = node.store.claim("paper", 50, LEASE).await.unwrap();
     node.fake.keeps_silent.store(true, Ordering::Relaxed);
-    node.fake.health.send_modify(|health| health.lost = None);
+    node.fake.set_lost(0, None);
     until(|| node.state() == BackendState::Recovering).await;
     // A call about a job that is on its way waits for it, and is told so in the end.
     until(|| !node.recorded().is_empty()).await;
@@ -513,7 +371,7 @@ async fn orders_are_begun_only_while_what_is_told_of_them_can_be_read() {
         node.place(&job(n, None)).await.unwrap();
     }
     let held = store.claim("paper", 1, LEASE).await.unwrap().remove(0);
-    node.fake.set_channels_lost(Some(lost()));
+    node.fake.set_lost(1, Some(lost()));
     node.until(true).await;
     assert!(store.is_degraded_for(&ChannelName::order(held.id.into())));
     assert_eq!(store.name(), BackendName::Redis, "it serves all else");
@@ -523,7 +381,7 @@ async fn orders_are_begun_only_while_what_is_told_of_them_can_be_read() {
     // The queue itself serves.
     assert_eq!(node.place(&job(4, None)).await.unwrap(), Enqueued::Queued);
     assert!(node.fake.kept.job(job(4, None).id).await.unwrap().is_some());
-    node.fake.set_channels_lost(None);
+    node.fake.set_lost(1, None);
     node.until(false).await;
     assert!(
         store.claim("paper", 10, LEASE).await.unwrap().is_empty(),
@@ -548,7 +406,7 @@ async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
     let log = store.open(&channel, core.node, &Epoch::random()).await.unwrap().epoch;
     store.follow(&channel).await.unwrap();
     assert!(matches!(store.append(&batch(&log, 1)).await.unwrap(), AppendAnswer::Done(_)));
-    node.fake.set_channels_lost(Some(lost()));
+    node.fake.set_lost(1, Some(lost()));
     node.until(true).await;
     let AppendAnswer::ForeignEpoch(Some(fork)) = store.append(&batch(&log, 2)).await.unwrap() else {
         panic!("it goes on in a life of its own");
@@ -558,18 +416,18 @@ async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
     assert_eq!(node.fake.kept.last_seq(&channel, core.node), 1);
     // The other primary is given the slots of the one that is away.
     node.fake.channels_in.store(0, Ordering::Relaxed);
-    node.fake.change_areas(|areas| {
+    node.fake.areas.send_modify(|areas| {
         areas.parts[1] = None;
         areas.moves += 1;
     });
     node.until(false).await;
     until(|| core.lock().queue.len() == 0).await;
     assert_eq!(node.fake.kept.last_seq(&channel, core.node), 2, "what was accepted is there");
-    assert!(core.lock().lines[&channel].fork.is_none());
+    assert!(!core.lock().lines[&channel].is_forked());
     // One that comes anew serves at once.
     node.fake.channels_in.store(2, Ordering::Relaxed);
     let new = AreaPart { name: "new".to_owned(), health: LinkHealth { lost: None, losses: 0 } };
-    node.fake.change_areas(|areas| areas.parts.push(Some(new)));
+    node.fake.areas.send_modify(|areas| areas.parts.push(Some(new)));
     assert!(matches!(store.append(&batch(&log, 3)).await.unwrap(), AppendAnswer::Done(_)));
     assert_eq!(core.stats.forks.get(), 1);
     assert!(!store.is_degraded());
@@ -578,15 +436,7 @@ async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
 // What former lives of the gateway left
 
 fn append(seq: u64, at_ms: i64) -> Append {
-    let time = DateTime::from_timestamp_millis(at_ms).unwrap();
-    let draft = DraftEntry {
-        time,
-        kind: EntryKind::PriceUpdate,
-        key: None,
-        data: Bytes::from_static(b"{}"),
-        marks: Marks::default(),
-    };
-    Append { seq, prev: seq - 1, draft, fence: None }
+    Append { seq, prev: seq - 1, draft: DraftEntry::price(at_ms, "{}"), fence: None }
 }
 
 #[tokio::test(start_paused = true)]
@@ -595,7 +445,7 @@ async fn what_former_lives_accepted_comes_before_what_this_one_accepts() {
     let (oldest, older) = (NodeId::random(), NodeId::random());
     let left = |producer, start, at_ms| {
         let entries = vec![append(1, at_ms), append(2, at_ms + 1)];
-        Former { producer, channel: name.clone(), start, log_epoch: None, entries }
+        Former { producer, channel: name.clone(), start, entries }
     };
     let lost = Lost { code: "unreachable", reason: "not there yet".to_owned() };
     // The clock of the one before was ahead.
@@ -642,7 +492,7 @@ async fn the_end_waits_also_for_a_primary_that_goes_once_more() {
     node.go().await;
     node.place(&job(1, None)).await.unwrap();
     node.fake.keeps_silent.store(true, Ordering::Relaxed);
-    node.fake.health.send_modify(|health| health.lost = None);
+    node.fake.set_lost(0, None);
     until(|| !node.recorded().is_empty()).await;
     let ended = async { time::timeout(Duration::from_secs(60), reader.until_sent()).await.unwrap() };
     let goes = async {
@@ -667,7 +517,7 @@ async fn a_record_does_not_overtake_one_that_waits() {
     put("older").await;
     // What is written is not answered, so that it waits for longer.
     node.fake.keeps_silent.store(true, Ordering::Relaxed);
-    node.fake.health.send_modify(|health| health.lost = None);
+    node.fake.set_lost(0, None);
     node.until(false).await;
     put("newer").await;
     node.go().await;
@@ -713,14 +563,14 @@ async fn of_too_many_channels_those_that_rest_are_forgotten_soon() {
     let add = |count: usize| {
         for n in 0..count {
             let name: ChannelName = format!("zone:{n}").parse().unwrap();
-            core.lock().lines.insert(name, super::super::line::Line::new(Instant::now()));
+            core.line(&mut core.lock(), &name).used = Instant::now();
         }
     };
     add(100_000);
     time::sleep(Duration::from_secs(25)).await;
     assert_eq!(core.lock().lines.len(), 100_000, "as many as that are remembered for an hour");
     add(100_001);
-    core.lock().lines.get_mut(&"zone:7".parse().unwrap()).unwrap().followed = true;
+    core.lock().lines.get_mut(&"zone:7".parse().unwrap()).unwrap().follow();
     time::sleep(Duration::from_secs(25)).await;
     let left: Vec<String> = core.lock().lines.keys().map(ToString::to_string).collect();
     assert_eq!(left, ["zone:7"], "it is in use");

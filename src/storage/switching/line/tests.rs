@@ -1,8 +1,6 @@
-use bytes::Bytes;
-use chrono::DateTime;
-
+use super::fork::LEGS_MAX;
 use super::*;
-use crate::model::{DraftEntry, EntryKind, Marks};
+use crate::model::{DraftEntry, EntryId};
 use crate::storage::{MemoryConfig, Retention};
 
 /// A followed line on a node of two, in step with a log that ends at `top`.
@@ -18,20 +16,16 @@ struct Bench {
 impl Bench {
     fn in_step(top: u64) -> Self {
         let (memory, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
-        let (name, node, log) = ("zone:a".parse().unwrap(), NodeId::random(), Epoch::random());
-        let mut line = Line::new(Instant::now());
-        line.followed = true;
-        line.opened(
-            &name,
-            &memory,
-            node,
-            &OpenLog { epoch: log.clone(), top, last_seq: 0, producers: Vec::new(), anchor: None },
-        );
+        let name: ChannelName = "zone:a".parse().unwrap();
+        let (node, log) = (NodeId::random(), Epoch::random());
+        let mut line = Line::new(name.clone(), node, memory.clone(), Instant::now());
+        line.follow();
+        line.opened(&OpenLog { epoch: log.clone(), top, last_seq: 0, producers: Vec::new(), anchor: None });
         Self { name, memory, node, other: NodeId::random(), log, line }
     }
 
     fn told(&mut self, entries: &[Entry]) {
-        self.line.mirror(&self.name, &self.memory, self.node, entries);
+        self.line.mirror(entries);
     }
 
     fn acknowledged(&mut self, seq: u64, offset: u64) {
@@ -42,7 +36,7 @@ impl Bench {
             entries: vec![Append { seq, prev: seq - 1, draft: draft(), fence: None }],
         };
         let results = [Appended::Applied { offset }];
-        self.line.acknowledged(&self.name, &self.memory, self.node, &batch, &results);
+        self.line.acknowledged(&batch, &results);
     }
 
     /// The log is gone, and another one is in its place.
@@ -56,10 +50,14 @@ impl Bench {
             anchor: None,
             read: Vec::new(),
             kept: Vec::new(),
-            whole: true,
             skips: false,
         };
-        self.line.rejoin(&self.name, &self.memory, self.node, to);
+        self.line.rejoin(to);
+    }
+
+    /// Entries that wait for one before them.
+    fn waiting(&self) -> usize {
+        self.line.log.seen().unwrap().waiting.len()
     }
 
     /// What a reader at this offset of the log that is gone has had of both nodes, this one first.
@@ -73,14 +71,7 @@ impl Bench {
 }
 
 fn draft() -> DraftEntry {
-    let time = DateTime::from_timestamp_millis(0).unwrap();
-    DraftEntry {
-        time,
-        kind: EntryKind::PriceUpdate,
-        key: None,
-        data: Bytes::from_static(b"{}"),
-        marks: Marks::default(),
-    }
+    DraftEntry::price(0, "{}")
 }
 
 fn entry(offset: u64, producer: NodeId, seq: u64) -> Entry {
@@ -117,23 +108,20 @@ async fn what_waits_for_another_entry_when_the_log_goes_has_not_been_had() {
 async fn what_comes_while_the_log_is_opened_is_kept() {
     let mut bench = Bench::in_step(10);
     let other = bench.other;
-    let mut line = Line::new(Instant::now());
-    line.followed = true;
+    let name: ChannelName = "zone:b".parse().unwrap();
+    let mut line = Line::new(name.clone(), bench.node, bench.memory.clone(), Instant::now());
+    line.follow();
     line.hear(&bench.log, &[entry(10, other, 1), entry(11, other, 2)]);
     line.hear(&bench.log, &[entry(13, other, 4)]);
-    let name: ChannelName = "zone:b".parse().unwrap();
     let open =
         OpenLog { epoch: bench.log.clone(), top: 10, last_seq: 0, producers: vec![(other, 1)], anchor: None };
-    line.opened(&name, &bench.memory, bench.node, &open);
+    line.opened(&open);
     assert_eq!(bench.memory.top(&name), Some(11));
-    assert_eq!(line.hole(&name, &bench.memory), Some(11), "13 waits for 12");
+    assert_eq!(line.hole(), Some(11), "13 waits for 12");
     bench.line = line;
     bench.name = name;
     bench.told(&[entry(12, other, 3)]);
-    assert_eq!(
-        (bench.memory.top(&bench.name), bench.line.hole(&bench.name, &bench.memory)),
-        (Some(13), None)
-    );
+    assert_eq!((bench.memory.top(&bench.name), bench.line.hole()), (Some(13), None));
 }
 
 #[tokio::test]
@@ -142,12 +130,12 @@ async fn another_entry_at_an_offset_that_was_seen_is_noticed() {
     let (own, other) = (bench.node, bench.other);
     let seen = [entry(11, other, 1), entry(12, own, 1)];
     bench.told(&seen);
-    let mut contradicts = |entries: &[Entry]| bench.line.contradicts(&bench.name, &bench.memory, entries);
+    let mut contradicts = |entries: &[Entry]| bench.line.contradicts(entries);
     assert!(!contradicts(&seen) && !contradicts(&seen[..1]) && !contradicts(&[entry(13, other, 2)]));
     assert!(contradicts(&[entry(12, other, 2), entry(13, other, 3)]));
-    assert!(bench.line.is_contradicted);
+    assert!(bench.line.is_contradicted());
     bench.replaced();
-    assert!(!bench.line.is_contradicted, "the next life begins anew");
+    assert!(!bench.line.is_contradicted(), "the next life begins anew");
 }
 
 #[tokio::test]
@@ -159,10 +147,10 @@ async fn entries_that_wait_for_one_before_them_are_bounded_and_read_instead() {
     for entry in &waiting[..STASH_MAX] {
         bench.told(std::slice::from_ref(entry));
     }
-    assert_eq!(bench.line.stash.len(), STASH_MAX);
+    assert_eq!(bench.waiting(), STASH_MAX);
     bench.told(&waiting[STASH_MAX..]);
-    assert_eq!(bench.line.stash.len(), 0, "one more, and none waits");
-    assert_eq!(bench.line.hole(&bench.name, &bench.memory), Some(10), "what is missing is to be read");
+    assert_eq!(bench.waiting(), 0, "one more, and none waits");
+    assert_eq!(bench.line.hole(), Some(10), "what is missing is to be read");
     bench.told(missing);
     bench.told(waiting);
     assert_eq!(bench.memory.top(&bench.name), Some(10 + many.len() as u64));
@@ -179,14 +167,14 @@ async fn a_log_is_set_back_when_the_entry_that_was_seen_last_is_not_there() {
         producers: Vec::new(),
         anchor: anchor.map(|(offset, producer, seq)| Anchor { offset, id: EntryId { producer, seq } }),
     };
-    bench.line.acked = 1;
+    bench.line.log.seen_mut().unwrap().acked = 1;
     let known = bench.line.known();
     assert!(
         !bench.line.is_set_back(&found(10, 0, None), &known),
         "of this node nothing is kept that it lacks"
     );
     assert!(bench.line.is_set_back(&found(9, 1, None), &known));
-    bench.line.mirror(&bench.name, &bench.memory, own, &[entry(11, own, 1), entry(12, other, 7)]);
+    bench.line.mirror(&[entry(11, own, 1), entry(12, other, 7)]);
     let known = bench.line.known();
     assert_eq!(known.at(), 12);
     let is_set_back = |found: &OpenLog| bench.line.is_set_back(found, &known);
@@ -213,12 +201,12 @@ async fn of_a_fork_with_many_holes_the_beginning_and_the_newest_legs_are_kept() 
     let own = bench.node;
     bench.told(&[entry(11, own, 1)]);
     let now = Instant::now();
-    bench.line.fork(&bench.name, &bench.memory, own, Some(2), now);
+    bench.line.begin_fork(Some(2), now);
     for seq in (2..).step_by(2).take(LEGS_MAX + 20) {
         let append = Append { seq, prev: seq - 1, draft: draft(), fence: None };
-        bench.line.append_here(&bench.name, &bench.memory, own, append);
+        bench.line.append_here(append);
     }
-    assert_eq!(bench.line.fork.as_ref().map(|fork| fork.before.len()), Some(LEGS_MAX));
+    assert_eq!(bench.line.fork().map(|fork| fork.before.len()), Some(LEGS_MAX));
     bench.replaced();
     assert_eq!(bench.had_at(11), Some((1, 0)), "what was had where the fork began is known");
 }

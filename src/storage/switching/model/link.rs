@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ModelServer, lost};
 use crate::model::ChannelName;
 use crate::storage::LogEvent;
-use crate::storage::primary::LinkHealth;
+use crate::storage::primary::{Areas, LinkHealth};
 
 pub(super) type Execute = Box<dyn FnOnce() + Send>;
 
@@ -30,7 +30,7 @@ pub(super) struct InFlight {
 pub(super) struct Link {
     pub(super) name: usize,
     pub(super) state: Mutex<LinkState>,
-    pub(super) health: watch::Sender<LinkHealth>,
+    pub(super) areas: watch::Sender<Areas>,
     events: mpsc::Sender<LogEvent>,
     /// Nobody is on this side any more.
     pub(super) crashed: AtomicBool,
@@ -39,8 +39,13 @@ pub(super) struct Link {
 impl Link {
     /// Not connected yet. What is published comes to `events`.
     pub(super) fn new(name: usize, events: mpsc::Sender<LogEvent>) -> Self {
-        let health = watch::Sender::new(LinkHealth { lost: Some(lost()), losses: 0 });
-        Self { name, state: Mutex::default(), health, events, crashed: AtomicBool::new(false) }
+        let areas = watch::Sender::new(Areas::one(LinkHealth { lost: Some(lost()), losses: 0 }));
+        Self { name, state: Mutex::default(), areas, events, crashed: AtomicBool::new(false) }
+    }
+
+    fn change_health(&self, change: impl Fn(&mut LinkHealth)) {
+        self.areas
+            .send_modify(|areas| areas.parts.iter_mut().flatten().for_each(|part| change(&mut part.health)));
     }
 }
 
@@ -125,7 +130,7 @@ impl ModelServer {
             subscriber.task.abort();
         }
         if losses > 0 && is_minded {
-            link.health.send_modify(|health| {
+            link.change_health(|health| {
                 health.lost = Some(lost());
                 health.losses += losses;
             });
@@ -155,7 +160,7 @@ impl ModelServer {
             state.subscriber = Some(subscriber);
         }
         drop(state);
-        link.health.send_modify(|health| health.lost = None);
+        link.change_health(|health| health.lost = None);
     }
 
     pub(super) fn connection(&self) -> Connection {
@@ -203,7 +208,7 @@ impl ModelServer {
     /// Whether a node can use it now.
     pub(crate) fn serves(&self, name: usize) -> bool {
         let link = self.link(name);
-        let is_connected = link.health.borrow().is_up();
+        let is_connected = link.areas.borrow().are_up();
         is_connected && self.is_running() && !self.0.state.lock().refuses_writes
     }
 }

@@ -63,11 +63,11 @@ impl Inside {
         let state = self.0.core.lock();
         let line = state.lines.get(channel)?;
         Some(Stand {
-            log: line.log.clone(),
-            highest: line.highest,
-            is_forked: line.fork.is_some(),
-            is_suspect: line.suspect,
-            is_followed: line.followed,
+            log: line.log().cloned(),
+            highest: line.highest(),
+            is_forked: line.is_forked(),
+            is_suspect: line.is_suspect(),
+            is_followed: line.is_followed(),
         })
     }
 }

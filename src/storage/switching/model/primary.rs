@@ -15,7 +15,7 @@ use tokio::time::{self, Instant};
 use super::link::{Execute, InFlight, Link};
 use super::{ModelServer, ServerState, Trace};
 use crate::model::{BackendName, ChannelName, Epoch, JobId, NodeId, Position};
-use crate::storage::primary::{Beat, LinkHealth, Primary};
+use crate::storage::primary::{Area, Areas, Beat, Primary};
 use crate::storage::{
     AppendAnswer, AppendBatch, Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts,
     JobState, JobView, Jobs, LatestOf, LatestPage, Log, LogEvent, LogState, MemoryBackend, MovedJob, NewJob,
@@ -152,11 +152,11 @@ fn now<R>(future: impl Future<Output = Result<R>>) -> Result<R> {
 
 #[async_trait]
 impl Primary for ModelRedis {
-    fn link_health(&self) -> watch::Receiver<LinkHealth> {
-        self.link.health.subscribe()
+    fn areas(&self) -> watch::Receiver<Areas> {
+        self.link.areas.subscribe()
     }
 
-    async fn beat(&self, node: NodeId) -> Result<Beat> {
+    async fn beat(&self, _area: Area, node: NodeId) -> Result<Beat> {
         let (known, acknowledged, number) = {
             let mut known = self.known.lock();
             known.sent = known.sent.max(known.acknowledged) + 1;

@@ -1,0 +1,127 @@
+//! Lives of a channel that have ended, and where their readers go on.
+
+use super::fork::Leg;
+use super::{Line, LogView};
+use crate::model::{EntryId, Epoch, NodeId, Position};
+use crate::storage::lives::{Life, had_at};
+use crate::storage::{Had, Seam};
+
+/// Lives that have ended with the log that they belonged to.
+#[derive(Debug)]
+pub(super) struct Past {
+    pub(super) lives: Vec<Ended>,
+    /// What a reader at the end of the last one has had of other nodes.
+    pub(super) others: Had,
+    pub(super) node: NodeId,
+    pub(super) seam: Seam,
+}
+
+/// A life that has ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) epoch: Epoch,
+    /// Its last offset.
+    pub(super) end: u64,
+    /// The node's newest sequence there.
+    pub(super) own: u64,
+    /// Where it was a fork.
+    pub(super) fork: Option<Leg>,
+    /// Where it was none: the ids of the entries that lead up to the end, for readers who are not there
+    /// yet.
+    pub(super) last: Vec<EntryId>,
+}
+
+impl Past {
+    /// What a reader has had that has come so far in a life; `None` where that is not known.
+    fn had_at(&self, ended: &Ended, offset: u64) -> Option<Had> {
+        let mut had = self.others.clone();
+        let Some(fork) = &ended.fork else {
+            had.add(self.node, ended.own);
+            return ended.before(&had, offset);
+        };
+        let own = match offset {
+            _ if offset == ended.end => ended.own,
+            _ if (fork.life.from..ended.end).contains(&offset) => fork.life.own_at(offset),
+            _ => return None,
+        };
+        had.add(self.node, own);
+        Some(had)
+    }
+}
+
+impl Ended {
+    pub(super) fn leg(own: u64, leg: Leg, end: u64) -> Self {
+        Self { epoch: leg.epoch.clone(), end, own, fork: Some(leg), last: Vec::new() }
+    }
+
+    /// What a reader at this offset has had, of what one at the end has had.
+    fn before(&self, at_end: &Had, offset: u64) -> Option<Had> {
+        let behind = usize::try_from(self.end.checked_sub(offset)?).ok()?;
+        let lacks = &self.last[self.last.len().checked_sub(behind)?..];
+        let mut had = if at_end.is_in_doubt() { Had::unknown() } else { Had::default() };
+        for (producer, run) in at_end.iter() {
+            let first = lacks.iter().find(|id| id.producer == producer);
+            // A producer's entries come in order: of all before the first that it lacks, none is to come.
+            had.add(producer, first.map_or(run.newest, |first| first.seq.saturating_sub(1)));
+        }
+        Some(had)
+    }
+}
+
+impl Line {
+    /// Where a reader goes on that has had everything up to a position of a life that has ended.
+    pub(in crate::storage::switching) fn seam_after(&self, after: &Position) -> Option<Seam> {
+        self.seam_from_past(after).or_else(|| self.seam_from_name(after))
+    }
+
+    fn seam_from_past(&self, after: &Position) -> Option<Seam> {
+        // What a reader had besides is in the name that it was told.
+        let (plain, mut besides, in_fork) = match Life::of(&after.epoch) {
+            Some(Life::Fork(fork, had)) => (fork.epoch(), had, true),
+            Some(Life::View(log, had)) => (log, had, false),
+            None => (after.epoch.clone(), Had::default(), false),
+        };
+        if self.is_of(&plain) {
+            return None;
+        }
+        let lives = self.past.iter().rev().flat_map(|past| past.lives.iter().map(move |ended| (past, ended)));
+        let (past, ended) = lives.into_iter().find(|(_, ended)| ended.epoch == plain)?;
+        // What a reader had of each producer is not known anywhere.
+        let had = past.had_at(ended, after.offset)?;
+        let back = besides.take_back();
+        let seam = Seam { had, ..past.seam.clone() };
+        let mut seam = match in_fork {
+            true => seam.with_back(&plain, back),
+            false => seam.of_another_log(back, after.offset),
+        };
+        seam.had.merge(&besides);
+        Some(seam)
+    }
+
+    /// The position's own name says what was had.
+    fn seam_from_name(&self, after: &Position) -> Option<Seam> {
+        Life::of(&after.epoch)?;
+        let mut had = had_at(after);
+        // Of any log whatever, no gateway says that something was had.
+        let back = had.take_back().filter(|back| back.log.is_some() || back.to == 0)?;
+        let is_any = back.log.is_none();
+        // Whatever life came of a log that had none, nothing of it was had but what the name says.
+        let epoch =
+            back.log.clone().or_else(|| self.log().cloned()).or_else(|| self.unborn_fork().cloned())?;
+        let seam = Seam::beginning(epoch).with_back(&after.epoch, Some(back));
+        had.merge(&seam.had);
+        let seam = Seam { had, ..seam };
+        // A node that is behind that position cannot say what follows it.
+        let is_known = match &self.log {
+            LogView::Seen(seen) => seen.epoch == seam.to.epoch && seam.to.offset <= seen.highest,
+            LogView::Unseen(_) => false,
+        };
+        (is_any || is_known).then_some(seam)
+    }
+
+    /// The first life of a fork of a log that had none.
+    fn unborn_fork(&self) -> Option<&Epoch> {
+        let fork = self.fork().filter(|fork| fork.leg.life.unborn)?;
+        Some(&fork.first_leg().epoch)
+    }
+}
