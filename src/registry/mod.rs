@@ -9,7 +9,7 @@
 //!   takes several nodes through seeded outages.
 //! - `handle` is the interface for others; `query` describes a list.
 //! - `follow` applies what the log delivers, compares memory with the log after outages, and lets records
-//! expire; `writing` appends.
+//!   expire; `writing` appends.
 //! - `presence` takes providers offline whose connection or node is gone.
 //! - `legacy` reads and writes the Redis keys of programs that keep a whole registry in one key.
 
