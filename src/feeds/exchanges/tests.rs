@@ -692,7 +692,7 @@ fn nothing_of_a_malformed_frame_is_published() {
     let tickers = |theirs: [&str; 2]| theirs.map(|symbol| json!({"symbol": symbol, "last": 1}));
     let (mut tried, _) = Tried::new(&kraken("['ticker']"), &[]);
     let frame = json!({"channel": "ticker", "type": "update", "data": tickers(["BTC/USD", "X/Y"])});
-    assert!(tried.malformed(&frame.to_string()).contains("not asked for"));
+    assert!(tried.malformed(&frame.to_string()).contains("not subscribed to"));
     let (mut tried, _) = Tried::new(&coinbase("['ticker']"), &[]);
     let tickers =
         json!([{"tickers": [{"product_id": "BTC-USD", "price": "1"}, {"product_id": "X-Y", "price": "1"}]}]);
