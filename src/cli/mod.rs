@@ -1,5 +1,6 @@
 //! The command line: parses the arguments, runs the command, and returns the exit code.
 
+mod channel;
 mod config_args;
 mod config_cmd;
 pub mod exit;
@@ -83,10 +84,10 @@ enum Command {
     /// List the zones that have prices
     #[command(after_help = zones::LIST_EXAMPLES)]
     Zones(zones::ZonesArgs),
-    /// Show the latest price of each key of a zone
+    /// Show the latest entry of each key of a zone, or of a type of events
     #[command(after_help = zones::LATEST_EXAMPLES)]
     Latest(zones::LatestArgs),
-    /// Show the newest entries of a zone's log
+    /// Show the newest entries of a zone's log, or of that of a type of events
     #[command(after_help = zones::HISTORY_EXAMPLES)]
     History(zones::HistoryArgs),
     /// Publish prices to a zone, or events

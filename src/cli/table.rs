@@ -136,6 +136,12 @@ impl Fields {
         }
     }
 
+    /// The fields of an event's data; `None` for any other entry.
+    pub(super) fn event(&self) -> Option<Self> {
+        let is_event = self.get("channel").starts_with("event:");
+        is_event.then(|| Self::read(self.get("data"))).flatten()
+    }
+
     /// All other fields as `name=value`: without the envelope, the time, the key and the fields in `shown`.
     pub(super) fn rest(&self, shown: &[&str]) -> String {
         let key = self.get("key");
@@ -188,6 +194,10 @@ mod tests {
         let fields = Fields::read(text).unwrap();
         assert_eq!((fields.get("price"), fields.time().as_str()), ("41.20", "2021-12-01 05:00:00"));
         assert_eq!(fields.rest(&["price"]), "n={\"a\":[1.50]} note=a\u{fffd}[2J");
-        assert!(Fields::read("[]").is_none());
+        assert!(Fields::read("[]").is_none() && fields.event().is_none());
+        let event =
+            r#"{"type":"trade","channel":"event:trade","offset":7,"data":{"price":"64250.10","size":0.50}}"#;
+        let data = Fields::read(event).unwrap().event().unwrap();
+        assert_eq!((data.get("price"), data.rest(&["price"]).as_str()), ("64250.10", "size=0.50"));
     }
 }

@@ -5,11 +5,12 @@ use anyhow::bail;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::channel::{Channel, What, path};
 use super::print;
 use super::table::{Fields, Table};
 use crate::cli::target::TargetArgs;
 use crate::client::{self, BaseUrl};
-use crate::model::{Epoch, Position, Zone};
+use crate::model::{ChannelKind, ChannelName, Epoch, Position};
 
 pub(crate) const LIST_EXAMPLES: &str = "\
 Examples:
@@ -19,13 +20,15 @@ Examples:
 pub(crate) const LATEST_EXAMPLES: &str = "\
 Examples:
   zonewire latest pjm
-  zonewire latest pjm --json | jq .price";
+  zonewire latest pjm --json | jq .price
+  zonewire latest event:ticker";
 
 pub(crate) const HISTORY_EXAMPLES: &str = "\
 Examples:
   zonewire history pjm
   zonewire history pjm -n 500 --json > pjm.ndjson
   zonewire history pjm --after 9f2c41d07a3be865:1200
+  zonewire history event:trade -n 100
 
 Entries go to stdout, the oldest first. The range of stored entries, and the position after the last one \
 shown, for `tail --since`, go to stderr.";
@@ -43,8 +46,8 @@ pub(crate) struct ZonesArgs {
 /// Arguments of `latest`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LatestArgs {
-    /// The zone
-    zone: Zone,
+    /// A zone, or a channel, such as `zone:pjm` (`pjm` means the same) or `event:ticker`
+    channel: Channel,
     /// One JSON object per line, as the gateway sent it
     #[arg(long)]
     json: bool,
@@ -55,8 +58,8 @@ pub(crate) struct LatestArgs {
 /// Arguments of `history`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct HistoryArgs {
-    /// The zone
-    zone: Zone,
+    /// A zone, or a channel, such as `zone:pjm` (`pjm` means the same) or `event:ticker`
+    channel: Channel,
     /// How many of the newest entries, or with --after how many after that position [default: 20]
     #[arg(short, long, value_name = "N")]
     number: Option<u64>,
@@ -78,6 +81,9 @@ const PAGE_MAX: u64 = 1_000;
 
 /// Fields with numbers that have a column of their own.
 const NUMBERS: [&str; 7] = ["price", "bid", "ask", "energy", "congestion", "loss", "quantity"];
+
+/// What an event is about, as in the pattern of a view.
+const EVENT_KEY: [&str; 3] = ["exchange", "symbol", "interval"];
 
 const HEADER: [&str; 12] = [
     "OFFSET",
@@ -105,10 +111,10 @@ struct Latest {
     next: Option<String>,
 }
 
-/// A part of a zone's log.
+/// A part of a channel's log.
 #[derive(Debug, Deserialize)]
 pub(super) struct History {
-    /// `None` if nobody has published to the zone yet.
+    /// `None` if nobody has published to the channel yet.
     epoch: Option<Epoch>,
     #[serde(default)]
     first_offset: u64,
@@ -137,14 +143,28 @@ pub(super) async fn names(http: &Http, base: &BaseUrl) -> anyhow::Result<Vec<Str
     Ok(list.zones.iter().filter_map(|zone| Some(Fields::read(zone.get())?.cell("zone"))).collect())
 }
 
-/// A message for a zone without entries, with a hint to the zone that may have been meant.
-pub(super) fn nothing_in(zone: &str, names: &[String]) -> String {
+/// A message for a channel without entries, with a hint to the zone that may have been meant; `names` are those of
+/// the existing zones.
+pub(super) fn nothing_in(channel: &ChannelName, names: &[String]) -> String {
+    if channel.kind() != ChannelKind::Zone {
+        return format!("nobody has published to {channel} yet");
+    }
+    let zone = channel.subject();
     let meant = names.iter().find(|name| name.eq_ignore_ascii_case(zone) && *name != zone);
     let hint = meant.map(|name| format!("; there is one called {name}, and case matters"));
     format!("nobody has published to zone {zone} yet{}", hint.unwrap_or_default())
 }
 
-/// The newest `number` entries of a zone, or the first `number` after a position.
+/// As [`nothing_in`], which asks the gateway for the names of zones.
+async fn nothing_there(http: &Http, base: &BaseUrl, channel: &ChannelName) -> anyhow::Result<String> {
+    let names = match channel.kind() {
+        ChannelKind::Zone => names(http, base).await?,
+        _ => Vec::new(),
+    };
+    Ok(nothing_in(channel, &names))
+}
+
+/// The newest `number` entries of a channel, or the first `number` after a position.
 pub(super) async fn read(
     http: &Http,
     base: &BaseUrl,
@@ -195,14 +215,15 @@ pub(crate) async fn list(args: ZonesArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows the latest prices of a zone, from all pages.
+/// Shows the latest entries of a channel, from all pages.
 pub(crate) async fn latest(args: LatestArgs) -> anyhow::Result<()> {
-    let (base, path) = (&args.target.base()?, format!("api/zones/{}/latest", args.zone));
+    let (base, Channel(channel)) = (&args.target.base()?, &args.channel);
+    let path = path(channel, What::Latest)?;
     let http = base.http()?;
     let (mut entries, mut after) = (Vec::new(), None);
     loop {
         let text = client::get(&http, base, &path, &[("after", after.clone())]).await?;
-        let page: Latest = client::read(&text, "a zone's latest prices")?;
+        let page: Latest = client::read(&text, "the latest entries of a channel")?;
         entries.extend(page.entries);
         if page.next.is_none() {
             break;
@@ -216,7 +237,7 @@ pub(crate) async fn latest(args: LatestArgs) -> anyhow::Result<()> {
         return print_json(&entries);
     }
     let nothing = match entries.is_empty() {
-        true => nothing_in(args.zone.as_str(), &names(&http, base).await?),
+        true => nothing_there(&http, base, channel).await?,
         false => String::new(),
     };
     let mut table = Table::new(&HEADER);
@@ -225,12 +246,12 @@ pub(crate) async fn latest(args: LatestArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows entries of a zone's log.
+/// Shows entries of a channel's log.
 pub(crate) async fn history(args: HistoryArgs) -> anyhow::Result<()> {
-    let base = &args.target.base()?;
+    let (base, Channel(channel)) = (&args.target.base()?, &args.channel);
+    let path = path(channel, What::History)?;
     let http = base.http()?;
     let number = args.number.unwrap_or(SHOWN);
-    let path = format!("api/zones/{}/history", args.zone);
     let history = read(&http, base, &path, number, args.after).await?;
     let entries = if number == 0 { &[] } else { history.entries.as_slice() };
     if args.json {
@@ -247,7 +268,7 @@ pub(crate) async fn history(args: HistoryArgs) -> anyhow::Result<()> {
                 "entries {first_offset} to {last_offset} are stored; `tail --since {end}` continues after the ones shown"
             ));
         }
-        None => print::say(&nothing_in(args.zone.as_str(), &names(&http, base).await?)),
+        None => print::say(&nothing_there(&http, base, channel).await?),
     }
     Ok(())
 }
@@ -260,9 +281,22 @@ fn print_json(values: &[Box<RawValue>]) -> anyhow::Result<()> {
 fn row(entry: &RawValue, with_offset: bool) -> Option<Vec<String>> {
     let fields = Fields::read(entry.get())?;
     let offset = if with_offset { fields.cell("offset") } else { String::new() };
-    let mut row = vec![offset, fields.time(), fields.cell("key"), fields.happening()];
-    row.extend(NUMBERS.map(|name| fields.cell(name)));
-    row.push(fields.rest(&NUMBERS));
+    let mut row = vec![offset, fields.time()];
+    let mut add = |key: String, what: String, said: &Fields, shown: &[&str]| {
+        row.extend([key, what]);
+        row.extend(NUMBERS.map(|name| said.cell(name)));
+        row.push(said.rest(shown));
+    };
+    match fields.event() {
+        // What its channel says already, and what it is about, is not told twice.
+        Some(data) => {
+            let about = EVENT_KEY.map(|name| data.cell(name));
+            let about: Vec<String> = about.into_iter().filter(|part| !part.is_empty()).collect();
+            let shown: Vec<&str> = NUMBERS.into_iter().chain(EVENT_KEY).collect();
+            add(about.join(":"), String::new(), &data, &shown);
+        }
+        None => add(fields.cell("key"), fields.happening(), &fields, &NUMBERS),
+    }
     Some(row)
 }
 
@@ -273,11 +307,13 @@ mod tests {
     #[test]
     fn a_zone_that_was_meant_is_named() {
         let names = ["pjm".to_owned(), "ercot".to_owned()];
+        let said = |channel: &str| nothing_in(&channel.parse().unwrap(), &names);
         assert_eq!(
-            nothing_in("PJM", &names),
+            said("zone:PJM"),
             "nobody has published to zone PJM yet; there is one called pjm, and case matters"
         );
-        assert_eq!(nothing_in("nosuch", &names), "nobody has published to zone nosuch yet");
+        assert_eq!(said("zone:nosuch"), "nobody has published to zone nosuch yet");
+        assert_eq!(said("event:trade"), "nobody has published to event:trade yet");
     }
 
     #[test]

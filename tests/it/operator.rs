@@ -83,6 +83,44 @@ async fn zones_latest_and_history_print_tables_and_lines_with_exact_digits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn latest_and_history_show_events_by_their_market_and_say_what_shows_all_else() {
+    let gateway = Running::start(config()).await;
+    for args in ["latest event:ticker", "history event:ticker"] {
+        let end = ask(args, &gateway).await;
+        let nothing = "nobody has published to event:ticker yet\n";
+        assert_eq!((end.code, end.stdout.as_str(), end.stderr.as_str()), (Some(0), "", nothing), "{args}");
+    }
+    for (symbol, price) in [("BTC-USDT", "64250.10"), ("ETH-USDT", "3120.5"), ("BTC-USDT", "64251.00")] {
+        let event = json!({ "exchange": "binance", "symbol": symbol, "price": price, "venue": "spot" });
+        post_json(gateway.address, "/api/events/ticker", &event).await;
+    }
+    let latest = said("latest event:ticker", &gateway).await;
+    let lines: Vec<&str> = latest.lines().collect();
+    assert!(lines[0].starts_with("TIME (UTC)           KEY               "), "{latest}");
+    let expected = ["binance:BTC-USDT  64251.00  venue=spot", "binance:ETH-USDT   3120.5   venue=spot"];
+    for (line, expected) in lines[1..].iter().zip(expected) {
+        assert!(line.ends_with(expected), "{latest}");
+    }
+    assert_eq!(lines.len(), 3, "{latest}");
+    let history = ask("history event:ticker -n 2 --json", &gateway).await;
+    let offsets: Vec<u64> = history.json_lines().iter().map(|e| e["offset"].as_u64().unwrap()).collect();
+    assert_eq!(offsets, [2, 3]);
+    let entry = history.json_lines().remove(1);
+    assert_eq!(entry["data"]["price"], "64251.00", "{entry}");
+
+    for (channel, hint) in [
+        ("event:ticker:binance:*", "zonewire latest event:ticker`"),
+        ("registry:providers", "zonewire tail registry:providers --snapshot`"),
+        (&*format!("order:{}", new_order()), "zonewire order show "),
+        ("event:tick", "event:"),
+    ] {
+        let end = ask(&format!("latest {channel}"), &gateway).await;
+        assert!(end.code == Some(64) && end.stderr.contains(hint), "{channel}: {end:?}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_and_lists_of_orders_are_printed_with_exact_digits() {
     let gateway = Running::start(external()).await;
     let order = json!({"tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5});

@@ -13,12 +13,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use self::render::Columns;
+use super::channel::{Channel, What, path};
 use super::exit::UsageError;
 use super::{print, zones};
 use crate::cli::target::TargetArgs;
 use crate::client::follow::{self, Door, Ended, Follow, Output, Step, Until};
 use crate::client::{self, BaseUrl, Refused};
-use crate::model::{ChannelKind, ChannelName, Epoch, Position, Zone};
+use crate::model::{ChannelKind, ChannelName, Epoch, Position};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -60,24 +61,6 @@ pub(crate) struct TailArgs {
     pretty: bool,
     #[command(flatten)]
     target: TargetArgs,
-}
-
-/// A channel; a zone's name alone stands for the zone's channel.
-#[derive(Debug, Clone)]
-struct Channel(ChannelName);
-
-impl FromStr for Channel {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match (text.parse::<ChannelName>(), text.parse::<Zone>()) {
-            (Ok(channel), _) => Ok(Self(channel)),
-            // `event:` means an event; a zone whose name begins like that has to be given as a channel.
-            (Err(error), _) if text.starts_with("event:") => Err(error.to_string()),
-            (Err(_), Ok(zone)) => Ok(Self(ChannelName::zone(&zone))),
-            (Err(error), Err(_)) => Err(error.to_string()),
-        }
-    }
 }
 
 /// A position, perhaps with the channel that it is for.
@@ -154,14 +137,13 @@ async fn begin_with(
             let history = zones::read(&http, base, &path, number, None).await;
             history.map(|history| (history.end(), history.entries))
         };
-        let read = match (channel.kind(), channel.as_event()) {
-            (ChannelKind::Zone, _) => history(format!("api/zones/{}/history", channel.subject())).await,
-            (_, Some((event, None))) => history(format!("api/events/{event}/history")).await,
-            (_, Some((event, Some(_)))) => {
+        let read = match (channel.as_event(), path(channel, What::History)) {
+            (_, Ok(path)) => history(path).await,
+            (Some((event, _)), Err(_)) => {
                 print::say(&format!("{channel}: -n works only for whole channels, such as event:{event}"));
                 continue;
             }
-            _ => newest_updates(&http, base, channel, number).await,
+            (None, Err(_)) => newest_updates(&http, base, channel, number).await,
         };
         let (end, entries) = match read {
             Ok(read) => read,
@@ -262,7 +244,7 @@ impl Output for Printer {
                 Ok(http) => zones::names(&http, &self.base).await.unwrap_or_default(),
                 Err(_) => Vec::new(),
             };
-            let nothing = zones::nothing_in(channel.subject(), &names);
+            let nothing = zones::nothing_in(channel, &names);
             return print::say(&format!("{nothing}; waiting"));
         }
         print::say(&format!("{channel} from {position} on"));
@@ -272,15 +254,6 @@ impl Output for Printer {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_channel_may_be_named_by_its_zone() {
-        for (text, expected) in [("pjm", "zone:pjm"), ("zone:pjm", "zone:pjm"), ("a:b", "zone:a:b")] {
-            assert_eq!(text.parse::<Channel>().unwrap().0.as_str(), expected);
-        }
-        assert!("a b".parse::<Channel>().is_err() && "event:tick".parse::<Channel>().is_err());
-        assert_eq!("event:ticker:*:B".parse::<Channel>().unwrap().0.as_str(), "event:ticker:*:B");
-    }
 
     #[test]
     fn a_position_may_name_its_channel() {

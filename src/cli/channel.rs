@@ -1,0 +1,86 @@
+//! Channels as they are named in arguments.
+
+use std::str::FromStr;
+
+use super::exit::UsageError;
+use crate::model::{ChannelKind, ChannelName, Zone};
+
+/// A channel, or a zone and then its channel.
+#[derive(Debug, Clone)]
+pub(super) struct Channel(pub(super) ChannelName);
+
+impl FromStr for Channel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text.parse::<ChannelName>(), text.parse::<Zone>()) {
+            (Ok(channel), _) => Ok(Self(channel)),
+            // It is meant for events; a zone of such a name is told by its channel.
+            (Err(error), _) if text.starts_with("event:") => Err(error.to_string()),
+            (Err(_), Ok(zone)) => Ok(Self(ChannelName::zone(&zone))),
+            (Err(error), Err(_)) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Where a gateway shows what a channel holds; fails where it shows that of its log, or otherwise.
+pub(super) fn path(channel: &ChannelName, what: What) -> Result<String, UsageError> {
+    let end = match what {
+        What::Latest => "latest",
+        What::History => "history",
+    };
+    let subject = channel.subject();
+    match (channel.kind(), channel.as_event()) {
+        (ChannelKind::Zone, _) => Ok(format!("api/zones/{subject}/{end}")),
+        (_, Some((event, None))) => Ok(format!("api/events/{event}/{end}")),
+        (_, Some((event, Some(_)))) => Err(UsageError(format!(
+            "{channel} is a view, and only whole channels are kept: `zonewire {end} event:{event}`"
+        ))),
+        (ChannelKind::Registry, _) => Err(UsageError(format!(
+            "{channel} is kept by key: `zonewire tail {channel} --snapshot` begins with all its records"
+        ))),
+        _ => Err(UsageError(format!(
+            "{channel} is an order: `zonewire order show {subject}` shows all its updates"
+        ))),
+    }
+}
+
+/// What is shown of a channel.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum What {
+    /// The latest entry of each key.
+    Latest,
+    /// Entries of the log.
+    History,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_may_be_named_by_its_zone() {
+        for (text, expected) in [("pjm", "zone:pjm"), ("zone:pjm", "zone:pjm"), ("a:b", "zone:a:b")] {
+            assert_eq!(text.parse::<Channel>().unwrap().0.as_str(), expected);
+        }
+        assert!("a b".parse::<Channel>().is_err() && "event:tick".parse::<Channel>().is_err());
+        assert_eq!("event:ticker:*:B".parse::<Channel>().unwrap().0.as_str(), "event:ticker:*:B");
+    }
+
+    #[test]
+    fn zones_and_types_of_events_are_shown_and_of_all_else_it_is_said_what_does() {
+        let path_of = |text: &str| path(&text.parse::<Channel>().unwrap().0, What::History);
+        assert_eq!(path_of("pjm").unwrap(), "api/zones/pjm/history");
+        assert_eq!(path_of("event:ticker").unwrap(), "api/events/ticker/history");
+        assert_eq!(path_of("event:exchange:error").unwrap(), "api/events/exchange:error/history");
+        let order = "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
+        for (text, hint) in [
+            ("event:ticker:binance:*", "`zonewire history event:ticker`"),
+            ("registry:providers", "`zonewire tail registry:providers --snapshot`"),
+            (order, "`zonewire order show 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11`"),
+        ] {
+            let said = path_of(text).unwrap_err().to_string();
+            assert!(said.contains(hint), "{said}");
+        }
+    }
+}
