@@ -270,5 +270,42 @@ mod tests {
             |text: &str| read_public(text).unwrap().iter().map(|key| key.number).collect::<Vec<_>>();
         assert_eq!(numbers(&jwks), [numbers(pem), numbers(pem_rsa)].concat());
         assert_ne!(numbers(pem_rsa), numbers(include_str!("../tests/keys/rsa2.pub.pem")));
+        assert!(format!("{:?}", read_public(pem).unwrap()).contains("ES256"));
+    }
+
+    #[test]
+    fn a_key_of_an_elliptic_curve_is_of_the_curve_that_it_names() {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+        let number = |len: usize| URL_SAFE_NO_PAD.encode(vec![7; len]);
+        let of = |kty: &str, curve: &str, len: usize| {
+            let mut key = serde_json::json!({ "kty": kty, "crv": curve, "kid": "a", "x": number(len) });
+            if kty == "EC" {
+                key["y"] = number(len).into();
+            }
+            read_public(&serde_json::json!({ "keys": [key] }).to_string())
+                .map(|keys| keys.iter().map(|key| key.algorithm).collect::<Vec<_>>())
+        };
+        assert_eq!(of("OKP", "Ed25519", 32), Ok(vec![Algorithm::EdDSA]));
+        assert_eq!(of("EC", "P-256", 32), Ok(vec![Algorithm::ES256]));
+        for (kty, curve, len) in [
+            ("OKP", "Ed25519", 31),
+            ("OKP", "Ed25519", 33),
+            ("OKP", "P-256", 32),
+            ("EC", "P-256", 31),
+            ("EC", "P-384", 32),
+            ("EC", "P-384", 48),
+        ] {
+            assert!(of(kty, curve, len).is_err(), "{kty} {curve} {len}");
+        }
+        // The same in X.509: what is shorter by a byte, with the lengths around it as they are to be.
+        let pem = include_str!("../tests/keys/ed.pub.pem");
+        let body: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
+        let mut der = STANDARD.decode(body).unwrap();
+        assert!(of_spki(&der).is_some());
+        assert_eq!((der[1], der[10]), (42, 33));
+        (der[1], der[10]) = (41, 32);
+        der.pop();
+        assert!(of_spki(&der).is_none());
     }
 }

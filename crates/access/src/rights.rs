@@ -248,6 +248,8 @@ mod tests {
             ("zone:a*b*c", "zone:aXbYbZc", true),
             ("zone:a*b*c", "zone:aXc", false),
             ("zone:**", "zone:", true),
+            ("zone:*x", "zone:x", true),
+            ("zone:a*b", "zone:ab", true),
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
         }
@@ -320,6 +322,11 @@ mod tests {
             "*",
         ] {
             assert!(text.parse::<Right>().is_err(), "{text}");
+        }
+        // What is wrong is said for the action.
+        for (text, expected) in [("subscribe:pjm", EXPECTED_CHANNEL), ("admin:*", EXPECTED)] {
+            let said = text.parse::<Right>().unwrap_err().to_string();
+            assert!(said.contains(expected), "{text}: {said}");
         }
         let long = format!("subscribe:zone:{}", "x".repeat(RIGHT_LEN_MAX));
         assert!(long.parse::<Right>().is_err());

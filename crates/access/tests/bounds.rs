@@ -261,6 +261,10 @@ fn rights_are_in_memory_once() {
     let (alice, bob) = (of("alice"), of("bob"));
     assert!(std::ptr::eq(alice.rights(), bob.rights()));
     assert_eq!(alice.rights().iter().count(), 3);
+    // Others between them change nothing.
+    let other = access.authenticate(&hs256(SECRET, &claims(json!({ "roles": ["viewer"] })))).unwrap();
+    assert!(!std::ptr::eq(other.rights(), alice.rights()));
+    assert!(std::ptr::eq(of("carol").rights(), alice.rights()));
 }
 
 #[test]
@@ -376,6 +380,13 @@ fn nothing_secret_is_printed() {
     let text =
         format!("{access:?} {:?} {:?}", SigningKey::of_secret(SECRET).unwrap(), access.authenticate(&shown));
     assert!(!text.contains(SECRET) && !text.contains(&shown) && text.contains("HS256"), "{text}");
+    assert!(text.starts_with("Access { is_on: true"), "{text}");
+    let holder = access.authenticate(&shown).unwrap();
+    assert_eq!(holder.expires_at(), None, "the key has no end");
+    let owners = [holder.owner(), access.authenticate(&hs256(SECRET, &claims(json!({})))).unwrap().owner()]
+        .map(|owner| owner.unwrap().to_string());
+    let is_name = |text: &String| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    assert!(owners.iter().all(is_name) && owners[0] != owners[1], "{owners:?}");
     let places: Vec<String> = access.sources().into_iter().map(|of| of.place).collect();
     assert_eq!(places, ["unread", "unread"]);
     let url = "https://id.example/keys";

@@ -91,7 +91,7 @@ fn an_order_is_its_subjects_whether_that_comes_by_certificate_or_by_api_key() {
     });
     let due = access.due(now()).remove(0);
     let file = ApiKeyFile { keys: vec![kept] }.to_toml();
-    assert_eq!(access.given(&due, Ok((file, None)), now()), Given::News);
+    assert_eq!(access.given(&due, Ok((file.clone(), None)), now()), Given::News);
     let of_key = access.authenticate(&key).unwrap();
     for name in ["CN:a", "DNS:desk"] {
         let certified = access.certified(&shows(&[name])).unwrap();
@@ -99,6 +99,14 @@ fn an_order_is_its_subjects_whether_that_comes_by_certificate_or_by_api_key() {
         assert!(!certified.is_same_as(&of_key), "a connection stays with what was shown at first");
     }
     assert!(access.outlives_tokens("desk") && !access.outlives_tokens("a"));
+    // A key alone is enough, and so is a certificate alone.
+    let only_key =
+        Access::new(AuthConfig { keys_file: Some("unread".into()), ..config(Vec::new()) }).unwrap();
+    let due = only_key.due(now()).remove(0);
+    assert_eq!(only_key.given(&due, Ok((file, None)), now()), Given::News);
+    assert!(only_key.outlives_tokens("desk") && !only_key.outlives_tokens("feed"));
+    let only_certificate = Access::new(config(vec![listed("CN:feed", |_| {})])).unwrap();
+    assert!(only_certificate.outlives_tokens("feed") && !only_certificate.outlives_tokens("desk"));
 }
 
 #[test]

@@ -178,6 +178,15 @@ fn who_came_in_with_a_key_goes_with_it() {
     assert_eq!(access.standing(&alice), Standing::Holds);
     assert_eq!(given(&access, two, at + 1_010), Given::News);
     assert_eq!(access.standing(&alice), Standing::KeyWithdrawn);
+    // So does that of the other one, later.
+    let bob = access.authenticate(&by_two).unwrap();
+    let third = include_str!("keys/ed.pub.pem");
+    for later in [2_000, 2_010] {
+        assert_eq!(access.standing(&bob), Standing::Holds);
+        assert_eq!(given(&access, third, at + later), Given::News);
+    }
+    assert_eq!(access.standing(&bob), Standing::KeyWithdrawn);
+    assert_eq!(access.standing(&alice), Standing::KeyWithdrawn);
 }
 
 #[test]
@@ -284,6 +293,10 @@ fn keys_are_of_their_issuer_alone() {
     assert_eq!(of("a", OTHER_SECRET).unwrap_err(), Refused::Signature);
     assert_eq!(of("b", SECRET).unwrap_err(), Refused::Signature);
     assert_eq!(of("c", SECRET).unwrap_err(), Refused::UnknownIssuer);
+    // Whoever has a key of one issuer goes with that one's.
+    let due = access.due(100);
+    assert_eq!(access.given(&due[1], Ok((format!("{OTHER_SECRET} anew"), None)), 100), Given::News);
+    assert_eq!((access.standing(&a), access.standing(&b)), (Standing::Holds, Standing::KeyWithdrawn));
 }
 
 #[test]
@@ -435,6 +448,8 @@ fn an_address_of_keys_cannot_be_listened_in_on() {
         ("http://id.example/keys", false),
         ("http://localhost.attacker.example/keys", false),
         ("https://user:word@id.example/keys", false),
+        ("https://user@id.example/keys", false),
+        ("https://:word@id.example/keys", false),
         ("ftp://id.example/keys", false),
         ("file:///etc/passwd", false),
         ("", false),
