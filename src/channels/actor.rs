@@ -72,6 +72,8 @@ pub(super) struct Request {
     pub(super) is_own: bool,
     /// The ids that they have, one for each; `None` where this node gives them ids of its own.
     pub(super) ids: Option<Ids>,
+    /// The log has no life, as far as whoever gave them knows. Taken at its word once.
+    pub(super) is_first: bool,
     /// How many of them the log has acknowledged.
     pub(super) accepted: usize,
     pub(super) answer: oneshot::Sender<Result<(), PublishError>>,
@@ -420,11 +422,19 @@ impl Actor {
     async fn append_next(&mut self) -> Result<(), StorageError> {
         fault::point(|| format!("append {}", self.channel));
         if self.chain.is_none() {
+            if self.is_to_begin() {
+                return self.begin().await;
+            }
             self.open().await?;
         }
         let batch = match self.unanswered.take() {
             Some(batch) => batch,
-            None => self.next_batch(),
+            None => {
+                let chain = self.chain.take().expect("opened before");
+                let batch = self.next_batch(&chain);
+                self.chain = Some(chain);
+                batch
+            }
         };
         let has_ids = batch.producer != self.common.node;
         self.common.stats.appends.add(1);
@@ -469,8 +479,41 @@ impl Actor {
         }
     }
 
-    fn next_batch(&mut self) -> AppendBatch {
-        let chain = self.chain.as_ref().expect("opened before");
+    /// Whether the log is begun with what is appended next.
+    fn is_to_begin(&mut self) -> bool {
+        // Where late entries go on alone, what is begun would have to, too.
+        let is_new = self.unanswered.is_none() && self.lane == Lane::Every;
+        self.waiting.front_mut().is_some_and(|first| std::mem::take(&mut first.is_first)) && is_new
+    }
+
+    /// Begins the log's life with the drafts at the front of the queue, and delivers them.
+    async fn begin(&mut self) -> Result<(), StorageError> {
+        let epoch = self.minted.take().unwrap_or_else(new_epoch);
+        let batch = self.next_batch(&Chain { epoch, acked: 0 });
+        self.common.stats.appends.add(1);
+        let sent = Instant::now();
+        match self.common.backend.begin(&batch).await {
+            Err(error) => {
+                // It may have taken effect, which opening the log tells.
+                self.unanswered = Some(batch);
+                Err(error)
+            }
+            Ok(AppendAnswer::ForeignEpoch(found)) => {
+                debug!(channel = %self.channel, ?found, "the log has begun already");
+                self.rechain(batch).await
+            }
+            Ok(AppendAnswer::Done(results)) => {
+                observe(&self.common.stats.append_duration, sent.elapsed());
+                self.take_up(OpenLog::begun_as(batch.epoch.clone()));
+                let taken = taken(&results);
+                let ready = self.on_appended(batch, &results, taken);
+                self.deliver(&ready).await;
+                Ok(())
+            }
+        }
+    }
+
+    fn next_batch(&mut self, chain: &Chain) -> AppendBatch {
         let most = self.common.config.append_batch_entries;
         if let Some((request, ids)) =
             self.waiting.front().and_then(|first| Some((first, first.ids.as_ref()?)))

@@ -62,10 +62,22 @@ struct Terms {
     is_own: bool,
     /// The ids that they have of their own.
     ids: Option<Ids>,
+    /// The log has no life, as far as whoever gave them knows.
+    is_first: bool,
 }
 
 impl Terms {
-    const USUAL: Self = Self { fence: None, is_own: true, ids: None };
+    const USUAL: Self = Self { fence: None, is_own: true, ids: None, is_first: false };
+}
+
+/// On what terms updates of an order are appended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UpdateTerms {
+    /// The token of the lease that they are told under.
+    pub(crate) fence: Option<u64>,
+    /// Nothing was told of the order before, as far as is known: its log is begun with them. Where that is not so,
+    /// it costs a call in vain.
+    pub(crate) is_first: bool,
 }
 
 /// How much a page that a reader wants has at the most.
@@ -243,7 +255,7 @@ impl Channels {
     /// # Errors
     /// See [`PublishError`]; it says how many were accepted all the same.
     pub async fn publish(&self, channel: &ChannelName, drafts: Vec<DraftEntry>) -> Result<(), PublishError> {
-        self.publish_under(channel, drafts, None).await
+        self.admit(channel, drafts, Terms::USUAL).await
     }
 
     /// The same for what another process published, and others have heard from it.
@@ -273,21 +285,30 @@ impl Channels {
         self.admit(channel, drafts, Terms { ids, ..Terms::USUAL }).await
     }
 
-    /// The same for the updates of an order, under a lease: its token is the fence. Nothing of
-    /// another request comes between those of one. Never refused because of who subscribes. Under a
-    /// lease they are never given up either: this waits until the storage has answered, and each is
-    /// in the log once, or refused.
+    /// The same for the updates of an order. Nothing of another request comes between those of one. Never
+    /// refused because of who subscribes. Under a lease they are never given up either: this waits until the
+    /// storage has answered, and each is in the log once, or refused.
     ///
     /// # Errors
     /// See [`PublishError`]. What the log refused is not tried again, nor is what follows it in
     /// `drafts`.
-    pub(crate) async fn publish_under(
+    pub(crate) async fn publish_updates(
+        &self,
+        channel: &ChannelName,
+        drafts: Vec<DraftEntry>,
+        UpdateTerms { fence, is_first }: UpdateTerms,
+    ) -> Result<(), PublishError> {
+        self.admit(channel, drafts, Terms { fence, is_first, ..Terms::USUAL }).await
+    }
+
+    #[cfg(test)]
+    pub(super) async fn publish_under(
         &self,
         channel: &ChannelName,
         drafts: Vec<DraftEntry>,
         fence: Option<u64>,
     ) -> Result<(), PublishError> {
-        self.admit(channel, drafts, Terms { fence, ..Terms::USUAL }).await
+        self.publish_updates(channel, drafts, UpdateTerms { fence, is_first: false }).await
     }
 
     async fn admit(
@@ -319,7 +340,7 @@ impl Channels {
         channel: &ChannelName,
         door: Door,
         drafts: Vec<DraftEntry>,
-        Terms { fence, is_own, ids }: Terms,
+        Terms { fence, is_own, ids, is_first }: Terms,
     ) -> Result<(), PublishError> {
         let config = &self.0.common.config;
         let stopping = || PublishError::ShuttingDown { accepted: 0 };
@@ -329,7 +350,7 @@ impl Channels {
         let permit =
             Arc::clone(&door.places).acquire_many_owned(places).await.map_err(|_closed| stopping())?;
         let (answer, answered) = oneshot::channel();
-        let request = Request { drafts, fence, is_own, ids, accepted: 0, answer, _places: permit };
+        let request = Request { drafts, fence, is_own, ids, is_first, accepted: 0, answer, _places: permit };
         self.send(channel, door, Command::Publish(request)).await.map_err(|_stopped| stopping())?;
         answered.await.unwrap_or_else(|_dropped| Err(stopping()))
     }

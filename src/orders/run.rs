@@ -252,7 +252,8 @@ impl Run {
 
     async fn append(&mut self, update: OrderUpdate) -> Result<(), RunError> {
         let OrderUpdate { standing, draft } = update;
-        match self.desk.append(self.order, vec![draft], Some(self.lease.token())).await {
+        let is_first = self.standing.is_none();
+        match self.desk.append(self.order, vec![draft], Some(self.lease.token()), is_first).await {
             Ok(()) => {
                 self.attempts.told(standing.attempt);
                 self.standing = Some(standing);

@@ -55,6 +55,13 @@ pub struct OpenLog {
     pub anchor: Option<Anchor>,
 }
 
+impl OpenLog {
+    /// One that begins its life as this: nothing is in it yet.
+    pub(crate) fn begun_as(epoch: Epoch) -> Self {
+        Self { epoch, top: 0, last_seq: 0, producers: Vec::new(), anchor: None }
+    }
+}
+
 /// An entry, and where it stands in a log. Entries keep their places, so two states of a log in one
 /// epoch that hold the same entry at an offset hold the same up to it. One that holds another entry
 /// there, or ends before it, was set back: restored from an older copy, or left to a replica that was
@@ -341,8 +348,8 @@ pub enum LogEvent {
 ///   leaves its producer's chain as it was, so that one which follows it there is a gap: after a
 ///   refusal in the same batch, that does not mean that the log lost something. Repeating what was
 ///   applied is still a duplicate. A new epoch knows of no fence and no terminal entry.
-/// - An append never makes an epoch; only [`open`](Log::open) does, where there is none. Nothing else
-///   makes anything of a log that nobody has appended to: following and reading leave no trace.
+/// - An append never makes an epoch; only [`open`](Log::open) and [`begin`](Log::begin) do, where there is none.
+///   Nothing else makes anything of a log that nobody has appended to: following and reading leave no trace.
 /// - What is kept is bounded by entries, bytes and age: the oldest goes first. The updates of an
 ///   order have bounds of their own, and go together when the newest of them is too old. Positions
 ///   stay meaningful when entries go: a [`Page`] says from where on entries are kept.
@@ -383,6 +390,19 @@ pub trait Log: fmt::Debug + Send + Sync {
 
     /// Appends a batch; see the promises above.
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer>;
+
+    /// The same for the first entries of a log that has no epoch: its life begins as the batch's, and with them, in
+    /// one step. Where it has an epoch, nothing is done ([`AppendAnswer::ForeignEpoch`]). Not to be repeated: an
+    /// epoch is begun as once, and the log may be lost after that. Where there was no answer, [`open`](Log::open)
+    /// tells what became of it.
+    async fn begin(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        let OpenLog { epoch, .. } = self.open(&batch.channel, batch.producer, &batch.epoch).await?;
+        if epoch == batch.epoch {
+            self.append(batch).await
+        } else {
+            Ok(AppendAnswer::ForeignEpoch(Some(epoch)))
+        }
+    }
 
     /// The oldest entries after a position, or of all that are kept, `limit` of them at the most.
     /// Reading removes nothing. Where the position is of a life that the backend cannot follow up, the

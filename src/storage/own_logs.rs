@@ -70,6 +70,10 @@ impl Log for OwnLogs {
         self.log_of(&batch.channel).append(batch).await
     }
 
+    async fn begin(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        self.log_of(&batch.channel).begin(batch).await
+    }
+
     async fn read_within(
         &self,
         channel: &ChannelName,

@@ -32,6 +32,7 @@ for_every_backend!(
     of_a_batch_what_fits_the_chain_is_applied_next_to_each_other,
     an_empty_batch_does_nothing,
     an_append_never_makes_an_epoch,
+    a_log_is_begun_once_with_its_first_entries,
     an_append_in_another_epoch_does_nothing,
     asking_for_the_state_makes_nothing,
     the_state_is_told_as_the_asking_producer_sees_it,
@@ -193,6 +194,30 @@ async fn an_append_never_makes_an_epoch(make: Make) {
     let answer = store.append(&producer.chain(1..=2)).await.unwrap();
     assert_eq!(answer, AppendAnswer::ForeignEpoch(None));
     assert_eq!(store.state(&channel(), producer.id).await.unwrap().epoch, None);
+}
+
+async fn a_log_is_begun_once_with_its_first_entries(make: Make) {
+    let Some((stores, store)) = one(make).await else { return };
+    let other = stores.open().await;
+    let (id, other_id) = (producer_of(&store), producer_of(&other));
+    for channel in [channel(), ChannelName::order(OrderId::random())] {
+        let first = Producer { store: Arc::clone(&store), channel, epoch: Epoch::random(), id };
+        let begun = done(store.begin(&first.chain(1..=3)).await.unwrap());
+        assert_eq!(begun, [1, 2, 3].map(|offset| Appended::Applied { offset }));
+        first.fill(4..=4).await;
+        let second = Producer { epoch: Epoch::random(), id: other_id, ..first.clone() };
+        let refused = other.begin(&second.chain(1..=1)).await.unwrap();
+        assert_eq!(refused, AppendAnswer::ForeignEpoch(Some(first.epoch.clone())));
+        assert_eq!(offsets(&first.read(0, 10).await.entries), [1, 2, 3, 4]);
+    }
+    // Nor where there is nothing in it yet.
+    let channel = ChannelName::order(OrderId::random());
+    let epoch = store.open(&channel, id, &Epoch::random()).await.unwrap().epoch;
+    let opened = Producer { store: Arc::clone(&store), channel, epoch, id };
+    let late = Producer { epoch: Epoch::random(), ..opened.clone() };
+    let refused = store.begin(&late.chain(1..=1)).await.unwrap();
+    assert_eq!(refused, AppendAnswer::ForeignEpoch(Some(opened.epoch.clone())));
+    opened.fill(1..=1).await;
 }
 
 async fn an_append_in_another_epoch_does_nothing(make: Make) {

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::{Asked, Channels, ChannelsConfig, ChannelsParts, Live, Start};
+use super::{Asked, Channels, ChannelsConfig, ChannelsParts, Live, Start, UpdateTerms};
 use crate::model::{
     BackendName, BackendState, ChannelKind, ChannelName, ChannelPolicy, DraftEntry, Entry, EntryKind, Lane,
     Marks, NodeId, Position,
@@ -584,7 +584,9 @@ impl World {
         numbers: Vec<u64>,
         fence: Option<u64>,
     ) {
-        let result = node.channels.publish_under(&channel, drafts, fence).await;
+        // Right or wrong.
+        let is_first = numbers.first().is_some_and(|number| number % 2 == 0);
+        let result = node.channels.publish_updates(&channel, drafts, UpdateTerms { fence, is_first }).await;
         let accepted = match &result {
             Ok(()) => numbers.len(),
             Err(error) => error.accepted(),

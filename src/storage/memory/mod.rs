@@ -317,8 +317,7 @@ impl MemoryBackend {
             return held.open(producer, u64::MAX, &Bounds::of(&self.shared.retention, channel));
         }
         state.begin(channel, minted, &self.shared);
-        let (epoch, producers) = (minted.clone(), Vec::new());
-        OpenLog { epoch, top: 0, last_seq: 0, producers, anchor: None }
+        OpenLog::begun_as(minted.clone())
     }
 
     /// [`Log::append`], which needs no waiting here.

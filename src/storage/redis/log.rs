@@ -178,6 +178,61 @@ impl RedisBackend {
             scripts::OPEN.run(&self.commands, op, self.command_timeout, keys, args).await?;
         if answer.is_empty() { Ok(None) } else { read_open(&meta, &answer).map(Some) }
     }
+
+    /// Appends entries; where the log has no life, that is to begin its own with them.
+    async fn append_or_begin(
+        &self,
+        op: &'static str,
+        batch: &AppendBatch,
+        begins: bool,
+    ) -> Result<AppendAnswer> {
+        let keys = self.keys.channel(&batch.channel);
+        let log = &keys.log;
+        let bounds = Bounds::of(&self.retention, &batch.channel);
+        let sent_at = self.server_time(&batch.channel).map_or_else(String::new, |ms| ms.to_string());
+        /// What an entry has besides its data, and a call besides entries, is less than this.
+        const USUAL_LEN: usize = 512;
+        let data: usize = batch.entries.iter().map(|append| append.draft.data.len() + USUAL_LEN).sum();
+        let mut words = Words::with_capacity(19 + 7 * batch.entries.len(), USUAL_LEN + data);
+        for key in [log, &keys.meta, &keys.latest, &keys.ages, &keys.removed, &keys.removed_ages] {
+            words.push(key);
+        }
+        words.push(batch.epoch.as_str());
+        words.push(batch.producer);
+        for bound in [bounds.entries, bounds.bytes, bounds.age_ms, bounds.kept_ms()] {
+            words.push(bound);
+        }
+        words.push(&keys.publish);
+        words.push(u8::from(bounds.together));
+        words.push(bounds.key_age_ms);
+        words.push(sent_at);
+        words.push(removed_ms());
+        words.push(REMOVED_MAX);
+        words.push(u8::from(begins));
+        let policy = ChannelPolicy::of(&batch.channel);
+        for append in &batch.entries {
+            if append.seq > EXACT_MAX {
+                return Err(corrupt(log, "a producer's sequence beyond 2^53 cannot be kept"));
+            }
+            if append.fence.is_some_and(|fence| fence > EXACT_MAX) {
+                return Err(corrupt(log, "a fence beyond 2^53 cannot be kept"));
+            }
+            let id = EntryId { producer: batch.producer, seq: append.seq };
+            words.push(append.seq);
+            words.push(exact(append.prev));
+            words.push(append.draft.time.timestamp_millis());
+            words.push(on_latest(policy, &append.draft));
+            match append.fence {
+                Some(fence) => words.push(fence),
+                None => words.push(""),
+            }
+            words.push(u8::from(append.draft.kind.is_terminal()));
+            words.push_bytes(&encode(id, &append.draft));
+        }
+        let (script, limit) = (scripts::APPEND.script(self.keys.sharded), self.command_timeout);
+        let answer: Vec<Value> = script.send(Priority::Usual, &self.commands, op, limit, 6, words).await?;
+        read_answer(log, batch, &answer)
+    }
 }
 
 #[async_trait]
@@ -220,52 +275,11 @@ impl Log for RedisBackend {
     }
 
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
-        let keys = self.keys.channel(&batch.channel);
-        let log = &keys.log;
-        let bounds = Bounds::of(&self.retention, &batch.channel);
-        let sent_at = self.server_time(&batch.channel).map_or_else(String::new, |ms| ms.to_string());
-        /// What an entry has besides its data, and a call besides entries, is less than this.
-        const USUAL_LEN: usize = 512;
-        let data: usize = batch.entries.iter().map(|append| append.draft.data.len() + USUAL_LEN).sum();
-        let mut words = Words::with_capacity(18 + 7 * batch.entries.len(), USUAL_LEN + data);
-        for key in [log, &keys.meta, &keys.latest, &keys.ages, &keys.removed, &keys.removed_ages] {
-            words.push(key);
-        }
-        words.push(batch.epoch.as_str());
-        words.push(batch.producer);
-        for bound in [bounds.entries, bounds.bytes, bounds.age_ms, bounds.kept_ms()] {
-            words.push(bound);
-        }
-        words.push(&keys.publish);
-        words.push(u8::from(bounds.together));
-        words.push(bounds.key_age_ms);
-        words.push(sent_at);
-        words.push(removed_ms());
-        words.push(REMOVED_MAX);
-        let policy = ChannelPolicy::of(&batch.channel);
-        for append in &batch.entries {
-            if append.seq > EXACT_MAX {
-                return Err(corrupt(log, "a producer's sequence beyond 2^53 cannot be kept"));
-            }
-            if append.fence.is_some_and(|fence| fence > EXACT_MAX) {
-                return Err(corrupt(log, "a fence beyond 2^53 cannot be kept"));
-            }
-            let id = EntryId { producer: batch.producer, seq: append.seq };
-            words.push(append.seq);
-            words.push(exact(append.prev));
-            words.push(append.draft.time.timestamp_millis());
-            words.push(on_latest(policy, &append.draft));
-            match append.fence {
-                Some(fence) => words.push(fence),
-                None => words.push(""),
-            }
-            words.push(u8::from(append.draft.kind.is_terminal()));
-            words.push_bytes(&encode(id, &append.draft));
-        }
-        let (script, limit) = (scripts::APPEND.script(self.keys.sharded), self.command_timeout);
-        let answer: Vec<Value> =
-            script.send(Priority::Usual, &self.commands, "append", limit, 6, words).await?;
-        read_answer(log, batch, &answer)
+        self.append_or_begin("append", batch, false).await
+    }
+
+    async fn begin(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        self.append_or_begin("begin", batch, true).await
     }
 
     async fn read_within(

@@ -37,6 +37,8 @@ pub(super) struct Line {
     pub(super) newest: u64,
     /// The newest own sequence that was sent to the log, whether or not it answered.
     pub(super) sent: u64,
+    /// What this node has begun a life of the log as, last, whether or not it was answered.
+    pub(super) begun: Option<Epoch>,
     /// The newest offset that was seen of this life.
     pub(super) highest: u64,
     /// The newest entry that was seen of this life, by which it is told whether the log was set back.
@@ -205,6 +207,7 @@ impl Line {
             acked: 0,
             newest: 0,
             sent: 0,
+            begun: None,
             highest: 0,
             anchor: None,
             fork: None,
@@ -329,6 +332,14 @@ impl Line {
                 self.mirror(name, memory, node, &[entry]);
             }
         }
+    }
+
+    /// What was heard of a life that this node has begun says that it took effect, and readers may have been told of
+    /// it, also where there was no answer.
+    pub(super) fn take_up_begun(&mut self, name: &ChannelName, memory: &MemoryBackend, node: NodeId) {
+        let is_heard = |begun: &Epoch| self.log.is_none() && self.stash_of.as_ref() == Some(begun);
+        let Some(epoch) = self.begun.clone().filter(is_heard) else { return };
+        self.opened(name, memory, node, &OpenLog::begun_as(epoch));
     }
 
     /// Entries of a log that is being opened.

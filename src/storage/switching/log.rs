@@ -140,6 +140,14 @@ impl Log for Switching {
         }
     }
 
+    async fn begin(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        match self.core.may_begin(batch) {
+            Ok(known) => self.core.begin_in_log(batch, &known).await,
+            // It has begun, or begins here, without the log; opening it tells.
+            Err(epoch) => Ok(AppendAnswer::ForeignEpoch(epoch)),
+        }
+    }
+
     async fn read_within(
         &self,
         channel: &ChannelName,
@@ -486,6 +494,41 @@ impl Core {
         }
         self.fork(&mut state, &batch.channel, first_seq(batch), false);
         Way::Foreign(epoch_of(&state, &batch.channel))
+    }
+
+    /// What is known of a log that may be begun with these entries: that it has no life, as far as is known here,
+    /// and nothing is to be done about that. Else the life that it is in here.
+    fn may_begin(&self, batch: &AppendBatch) -> Result<Known, Option<Epoch>> {
+        let channel = &batch.channel;
+        let is_primary = self.has_log(channel);
+        let mut state = self.lock();
+        let is_held = state.behind.contains_key(channel) || state.is_in_doubt(channel);
+        let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(Instant::now()));
+        line.used = Instant::now();
+        let is_new = line.epoch().is_none() && !line.suspect && !is_held;
+        if !is_new || !is_primary || batch.producer != self.node {
+            return Err(line.epoch().cloned());
+        }
+        line.sent = line.sent.max(batch.entries.last().map_or(0, |last| last.seq));
+        line.begun = Some(batch.epoch.clone());
+        Ok(line.known())
+    }
+
+    async fn begin_in_log(&self, batch: &AppendBatch, known: &Known) -> Result<AppendAnswer> {
+        let (channel, begun) = (&batch.channel, Instant::now());
+        let Some(answer) = self.ask(self.area_of(channel), self.primary.begin(batch)).await else {
+            // Should it have taken effect, that is found when the log is back.
+            return Ok(AppendAnswer::ForeignEpoch(None));
+        };
+        let answer = answer?;
+        if !matches!(answer, AppendAnswer::Done(_)) {
+            return Ok(answer);
+        }
+        if self.take_up(channel, &OpenLog::begun_as(batch.epoch.clone()), known) {
+            return Ok(self.appended(batch, answer, begun.elapsed(), 0));
+        }
+        // It went on alone meanwhile, or in another life.
+        Ok(AppendAnswer::ForeignEpoch(epoch_of(&self.lock(), channel)))
     }
 
     async fn append_to_log(&self, batch: &AppendBatch) -> Result<AppendAnswer> {

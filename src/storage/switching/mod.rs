@@ -487,6 +487,7 @@ impl Core {
         if line.fork.is_some() {
             return;
         }
+        line.take_up_begun(channel, &self.memory, self.node);
         line.keep_mirror(channel, &self.memory, self.node);
         line.fork(channel, &self.memory, self.node, next, now + rejoin::NOT_BEFORE);
         self.stats.forks.add(1);

@@ -246,6 +246,17 @@ impl Log for ModelRedis {
         .await
     }
 
+    async fn begin(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        let (batch, name) = (batch.clone(), self.link.name);
+        self.call_about(&batch.channel.clone(), "begin", true, move |state, channel| {
+            let OpenLog { epoch, .. } = state.open(channel, batch.producer, &batch.epoch);
+            let answer = state.append(&batch);
+            state.say(|| format!("n{name} begin {channel} {} in {epoch}", batch.epoch));
+            answer
+        })
+        .await
+    }
+
     async fn read_within(
         &self,
         channel: &ChannelName,

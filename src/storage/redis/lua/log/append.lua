@@ -8,7 +8,8 @@
 --   7 pub/sub channel, 8 whether entries go together (1 or 0), 9 the age of keys in ms
 --   10 the server's time when this was sent in ms, or nothing where that is not known
 --   11 how long removals are remembered in ms, 12 how many
---   from 13, for each entry: seq, prev, time, what it does to the latest entries, fence (or nothing), whether it is
+--   13 whether the log begins its life with this, where it has none (1 or 0)
+--   from 14, for each entry: seq, prev, time, what it does to the latest entries, fence (or nothing), whether it is
 --   terminal (1 or 0), stored form
 -- Answers
 --   `foreign` and the epoch in force (or nothing); or `done` and for each entry its offset, 0 for a duplicate,
@@ -27,6 +28,12 @@
 local log, meta, latest, ages, removed, removed_ages = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local producer = 'p:' .. ARGV[2]
 local held = redis.call('HMGET', meta, 'e', 's', 'b', producer, 'f', 'c', 't', 'a')
+local begins = not held[1] and ARGV[13] == '1'
+if begins then
+  -- What is left of a life before goes. Where nothing is, the XADD stays the first write.
+  if redis.call('EXISTS', unpack(KEYS)) > 0 then redis.call('DEL', unpack(KEYS)) end
+  held = {ARGV[1], '0', '0'}
+end
 if held[1] ~= ARGV[1] then return {'foreign', held[1] or ''} end
 local now = clock()
 local top, total = tonumber(held[2]), tonumber(held[3])
@@ -42,7 +49,7 @@ local removed_ms, removed_max = tonumber(ARGV[11]), tonumber(ARGV[12])
 -- Most zones remember none.
 local has_removed = not together and redis.call('EXISTS', removed) == 1
 local is_first = false
-for i = 13, #ARGV, 7 do
+for i = 14, #ARGV, 7 do
   local seq, prev, time, key = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
   local given, entry = tonumber(ARGV[i + 4]), ARGV[i + 6]
   if seq <= last then
@@ -102,12 +109,13 @@ local function change(field, value)
   changed[#changed + 1] = field
   changed[#changed + 1] = value
 end
+if begins then change('e', ARGV[1]) end
 if fence > tonumber(held[5] or 0) then change('f', whole(fence)) end
 if closed then change('c', '1') end
 if together then change('t', now_text) end
 redis.call('HSET', meta, unpack(changed))
 -- Outside updates of an order have a producer each: looking at all of them each time would add up.
-local fields = held[4] and 0 or redis.call('HLEN', meta)
+local fields = (held[4] or begins) and 0 or redis.call('HLEN', meta)
 if fields > 16 and (fields < 64 or fields % 64 == 0) then
   local all = redis.call('HGETALL', meta)
   for i = 1, #all, 2 do
