@@ -194,7 +194,9 @@ impl RedisBackend {
         const USUAL_LEN: usize = 512;
         let data: usize = batch.entries.iter().map(|append| append.draft.data.len() + USUAL_LEN).sum();
         let mut words = Words::with_capacity(19 + 7 * batch.entries.len(), USUAL_LEN + data);
-        for key in [log, &keys.meta, &keys.latest, &keys.ages, &keys.removed, &keys.removed_ages] {
+        let of_keys = [&keys.ages, &keys.removed, &keys.removed_ages];
+        let of_keys = of_keys.into_iter().filter(|_| !bounds.together);
+        for key in [log, &keys.meta, &keys.latest].into_iter().chain(of_keys) {
             words.push(key);
         }
         words.push(batch.epoch.as_str());
@@ -203,12 +205,13 @@ impl RedisBackend {
             words.push(bound);
         }
         words.push(&keys.publish);
-        words.push(u8::from(bounds.together));
-        words.push(bounds.key_age_ms);
         words.push(sent_at);
-        words.push(removed_ms());
-        words.push(REMOVED_MAX);
         words.push(u8::from(begins));
+        if !bounds.together {
+            words.push(bounds.key_age_ms);
+            words.push(removed_ms());
+            words.push(REMOVED_MAX);
+        }
         let policy = ChannelPolicy::of(&batch.channel);
         for append in &batch.entries {
             if append.seq > EXACT_MAX {
@@ -229,8 +232,10 @@ impl RedisBackend {
             words.push(u8::from(append.draft.kind.is_terminal()));
             words.push_bytes(&encode(id, &append.draft));
         }
-        let (script, limit) = (scripts::APPEND.script(self.keys.sharded), self.command_timeout);
-        let answer: Vec<Value> = script.send(Priority::Usual, &self.commands, op, limit, 6, words).await?;
+        let (scripts, keys) =
+            if bounds.together { (&scripts::APPEND_TOGETHER, 3) } else { (&scripts::APPEND, 6) };
+        let (script, limit) = (scripts.script(self.keys.sharded), self.command_timeout);
+        let answer: Vec<Value> = script.send(Priority::Usual, &self.commands, op, limit, keys, words).await?;
         read_answer(log, batch, &answer)
     }
 }

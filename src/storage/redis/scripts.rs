@@ -192,10 +192,14 @@ pub(super) fn to_the_shard(parts: &[&str]) -> Script {
     Script::new(&[&["local publish = 'SPUBLISH'\n"], parts].concat())
 }
 
-const APPEND_PARTS: &[&str] = &[CLOCK, TRIM, TOGETHER, KEYS_OF_LATEST, include_str!("lua/log/append.lua")];
+const APPEND_PARTS: &[&str] = &[CLOCK, TRIM, KEYS_OF_LATEST, include_str!("lua/log/append.lua")];
+const APPEND_TOGETHER_PARTS: &[&str] = &[CLOCK, TRIM, include_str!("lua/log/append_together.lua")];
 
 pub(super) static APPEND: Publishing =
     Publishing::new(|| to_all(APPEND_PARTS), || to_the_shard(APPEND_PARTS));
+
+pub(super) static APPEND_TOGETHER: Publishing =
+    Publishing::new(|| to_all(APPEND_TOGETHER_PARTS), || to_the_shard(APPEND_TOGETHER_PARTS));
 
 pub(super) static RENEW: LazyLock<Script> =
     LazyLock::new(|| Script::new(&[include_str!("lua/log/renew.lua")]));

@@ -1,15 +1,14 @@
--- Appends entries of one producer, and publishes them. Behind `clock`, `trim`, `together` and `keys_of_latest`, and
--- a line that says by which command is published (`publish`).
+-- Appends entries of one producer, and publishes them; where entries go together, `append_together` does. Behind
+-- `clock`, `trim` and `keys_of_latest`, and a line that says by which command is published (`publish`).
 --
 -- KEYS
 --   1 log, 2 meta, 3 latest, 4 ages, 5 removed, 6 ages of removed
 -- ARGV
 --   1 epoch, 2 producer, 3 entries that are kept, 4 bytes, 5 age in ms, 6 how long the epoch is kept in ms
---   7 pub/sub channel, 8 whether entries go together (1 or 0), 9 the age of keys in ms
---   10 the server's time when this was sent in ms, or nothing where that is not known
---   11 how long removals are remembered in ms, 12 how many
---   13 whether the log begins its life with this, where it has none (1 or 0)
---   from 14, for each entry: seq, prev, time, what it does to the latest entries, fence (or nothing), whether it is
+--   7 pub/sub channel, 8 the server's time when this was sent in ms, or nothing where that is not known
+--   9 whether the log begins its life with this, where it has none (1 or 0)
+--   10 the age of keys in ms, 11 how long removals are remembered in ms, 12 how many
+--   from 13, for each entry: seq, prev, time, what it does to the latest entries, fence (or nothing), whether it is
 --   terminal (1 or 0), stored form
 -- Answers
 --   `foreign` and the epoch in force (or nothing); or `done` and for each entry its offset, 0 for a duplicate,
@@ -27,8 +26,8 @@
 
 local log, meta, latest, ages, removed, removed_ages = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local producer = 'p:' .. ARGV[2]
-local held = redis.call('HMGET', meta, 'e', 's', 'b', producer, 'f', 'c', 't', 'a')
-local begins = not held[1] and ARGV[13] == '1'
+local held = redis.call('HMGET', meta, 'e', 's', 'b', producer, 'f', 'c', 'a')
+local begins = not held[1] and ARGV[9] == '1'
 if begins then
   -- What is left of a life before goes. Where nothing is, the XADD stays the first write.
   if redis.call('EXISTS', unpack(KEYS)) > 0 then redis.call('DEL', unpack(KEYS)) end
@@ -38,18 +37,16 @@ if held[1] ~= ARGV[1] then return {'foreign', held[1] or ''} end
 local now = clock()
 local top, total = tonumber(held[2]), tonumber(held[3])
 local last = held[4] and tonumber(string.match(held[4], '^%d+')) or 0
-local fence, closed, together = tonumber(held[5] or 0), held[6] == '1', ARGV[8] == '1'
+local fence, closed = tonumber(held[5] or 0), held[6] == '1'
 local age_ms, kept_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
-local each_age_ms = age_of_each(log, now, held[7], together, age_ms)
 local first = top + 1
 local results, frame = {'done'}, {}
-local key_age_ms, now_text = tonumber(ARGV[9]), whole(now)
-local is_late = ARGV[10] ~= '' and now - tonumber(ARGV[10]) >= 1000
+local key_age_ms, now_text = tonumber(ARGV[10]), whole(now)
+local is_late = ARGV[8] ~= '' and now - tonumber(ARGV[8]) >= 1000
 local removed_ms, removed_max = tonumber(ARGV[11]), tonumber(ARGV[12])
 -- Most zones remember none.
-local has_removed = not together and redis.call('EXISTS', removed) == 1
-local is_first = false
-for i = 14, #ARGV, 7 do
+local has_removed = redis.call('EXISTS', removed) == 1
+for i = 13, #ARGV, 7 do
   local seq, prev, time, key = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
   local given, entry = tonumber(ARGV[i + 4]), ARGV[i + 6]
   if seq <= last then
@@ -70,7 +67,7 @@ for i = 14, #ARGV, 7 do
     redis.call('XADD', log, offset .. '-0', 'e', entry, 't', now_text, 'b', whole(total))
     total = total + #entry
     local what, name = string.sub(key, 1, 1), string.sub(key, 2)
-    local is_compared = not together and (is_late or string.find(what, '%u'))
+    local is_compared = is_late or string.find(what, '%u')
     what = string.lower(what)
     local function is_newer(held) return not is_compared or gives_way(held, time, ARGV[2], seq) end
     if what == 'z' then
@@ -92,8 +89,8 @@ for i = 14, #ARGV, 7 do
         remember(removed, removed_ages, name, held, now, removed_max)
         has_removed = true
       else
-        is_first = redis.call('HSET', latest, name, held) == 1 or is_first
-        if not together then redis.call('ZADD', ages, now_text, name) end
+        redis.call('HSET', latest, name, held)
+        redis.call('ZADD', ages, now_text, name)
         if has_removed then remove_key(removed, removed_ages, name) end
       end
     end
@@ -112,9 +109,8 @@ end
 if begins then change('e', ARGV[1]) end
 if fence > tonumber(held[5] or 0) then change('f', whole(fence)) end
 if closed then change('c', '1') end
-if together then change('t', now_text) end
 redis.call('HSET', meta, unpack(changed))
--- Outside updates of an order have a producer each: looking at all of them each time would add up.
+-- Where each entry has a producer of its own, looking at all of them each time would add up.
 local fields = (held[4] or begins) and 0 or redis.call('HLEN', meta)
 if fields > 16 and (fields < 64 or fields % 64 == 0) then
   local all = redis.call('HGETALL', meta)
@@ -126,33 +122,23 @@ if fields > 16 and (fields < 64 or fields % 64 == 0) then
   end
 end
 local entries_max, bytes_max = tonumber(ARGV[3]), tonumber(ARGV[4])
--- Where entries go together, one need not look at them to know that none is too many.
-if not together or top > entries_max or total > bytes_max then
-  trim(log, now, top, total, entries_max, bytes_max, each_age_ms)
+trim(log, now, top, total, entries_max, bytes_max, age_ms)
+-- Looking at all keys once a minute is often enough.
+if redis.call('HLEN', latest) ~= redis.call('ZCARD', ages) and now - tonumber(held[7] or 0) >= 60000 then
+  redis.call('HSET', meta, 'a', whole(now))
+  local all = redis.call('HGETALL', latest)
+  for k = 1, #all, 2 do redis.call('ZADD', ages, 'NX', whole(now), all[k]) end
 end
-if not together then
-  -- Looking at all keys once a minute is often enough.
-  if redis.call('HLEN', latest) ~= redis.call('ZCARD', ages) and now - tonumber(held[8] or 0) >= 60000 then
-    redis.call('HSET', meta, 'a', whole(now))
-    local all = redis.call('HGETALL', latest)
-    for k = 1, #all, 2 do redis.call('ZADD', ages, 'NX', whole(now), all[k]) end
-  end
-  expire_keys(latest, ages, now, key_age_ms, true)
-  redis.call('PEXPIRE', ages, ARGV[6])
-  if has_removed then
-    expire_keys(removed, removed_ages, now, removed_ms, true)
-    redis.call('PEXPIRE', removed, ARGV[6])
-    redis.call('PEXPIRE', removed_ages, ARGV[6])
-  end
+expire_keys(latest, ages, now, key_age_ms, true)
+redis.call('PEXPIRE', ages, ARGV[6])
+if has_removed then
+  expire_keys(removed, removed_ages, now, removed_ms, true)
+  redis.call('PEXPIRE', removed, ARGV[6])
+  redis.call('PEXPIRE', removed_ages, ARGV[6])
 end
 redis.call('PEXPIRE', log, ARGV[5])
--- An order is told of several times in a moment: what is kept for a day is told so once a minute, and for a
--- minute more.
-local MINUTE = 60000
-local is_told = together and held[7] and math.floor(now / MINUTE) == math.floor(tonumber(held[7]) / MINUTE)
-local kept = together and whole(kept_ms + MINUTE) or ARGV[6]
-if not is_told then redis.call('PEXPIRE', meta, kept) end
-if not is_told or is_first then redis.call('PEXPIRE', latest, kept) end
+redis.call('PEXPIRE', meta, ARGV[6])
+redis.call('PEXPIRE', latest, ARGV[6])
 local head = '1 ' .. held[1] .. ' ' .. whole(first) .. ' ' .. whole(top - first + 1) .. '\n'
 redis.call(publish, ARGV[7], head .. table.concat(frame))
 return results
