@@ -71,6 +71,10 @@ pub enum ExecutionError {
 pub struct StepError(#[from] pub(super) RunError);
 
 /// How an executor tells how far an order is.
+///
+/// A report of a step that can be undone does not wait for the log: it is told while the executor goes on, together
+/// with those that come meanwhile, and what is wrong with it is said to the next one. The first report of
+/// [`submitted`](Self::submitted) of an attempt waits until the log has it and all before it.
 #[derive(Debug)]
 pub struct OrderHandle {
     pub(super) run: Run,

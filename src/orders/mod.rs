@@ -10,7 +10,7 @@
 //! - it is read, alone or in a list: `reading`, with `view` for how it is shown;
 //! - it is cancelled: `cancelling`;
 //! - it is claimed and carried out: `worker` with an `executor`, or `external` (`claiming`, `reporting`) by
-//!   workers over HTTP. Either way a claim is a `run`, with its `lease` and its `attempts`;
+//!   workers over HTTP. Either way a claim is a `run`, with its `lease`, its `attempts`, and what it is `telling`;
 //! - it is told of: `updates`; `interop` exchanges updates with workers that use Redis lists;
 //! - it ends, or is left to another run: `ending`.
 //!
@@ -33,6 +33,7 @@ mod reading;
 mod request;
 mod run;
 mod schema;
+mod telling;
 mod updates;
 mod view;
 mod worker;

@@ -7,16 +7,21 @@ use chrono::Utc;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
 use tracing::debug;
 
 use super::attempts::Attempts;
 use super::desk::Desk;
 use super::lease::{Lease, LeaseState};
+use super::telling::Telling;
 use crate::channels::PublishError;
 use crate::model::{Entry, EntryKind, OrderId};
 use crate::protocol::{OrderUpdate, PayloadWriter, Standing, quoted};
 use crate::storage::{Attempt, ClaimedJob, Ending, Held, Refusal, StorageError};
+
+/// How long the end of a run waits for what was reported before: it is told all the same, and where the run goes on
+/// elsewhere, refused should it come later than what is told there.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why a run cannot go on, or a report was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +60,7 @@ pub(super) struct Run {
     /// The attempt that this run has submitted, under a lease that the storage said holds.
     submitted: Option<u32>,
     lease: Arc<Lease>,
+    telling: Arc<Telling>,
 }
 
 /// What a claim tells.
@@ -92,6 +98,7 @@ impl Run {
         debug!(%order, run, attempt = attempts.current(), executor, "order claimed");
         Self {
             lease: Lease::new(Arc::clone(&desk), order, token, asked, lasts),
+            telling: Telling::new(Arc::clone(&desk), order, token, newest.is_none()),
             desk,
             order,
             run,
@@ -185,7 +192,8 @@ impl Run {
         false
     }
 
-    /// Tells a step that the executor has come to.
+    /// Tells a step that the executor has come to. The log has it when this has answered only where the step is one
+    /// that something hangs on: that the order may be submitted. What is wrong with another is told with the next.
     pub(super) async fn report(
         &mut self,
         kind: EntryKind,
@@ -195,22 +203,20 @@ impl Run {
     ) -> Result<(), RunError> {
         let update =
             self.update(kind, progress, self.attempt(), message, |payload| push_all(payload, fields));
-        self.tell(update).await
+        if self.submits(&update) {
+            return self.tell(update).await;
+        }
+        self.may_tell(&update).await?;
+        let OrderUpdate { standing, draft } = update;
+        let told = self.telling.tell_soon(draft).await;
+        self.told(standing, told)
     }
 
     /// Publishes an update that may follow on the newest one. Waits while the storage is away.
     pub(super) async fn tell(&mut self, update: OrderUpdate) -> Result<(), RunError> {
-        self.check().await?;
-        let (next, anew) = (&update.standing, self.attempts.anew());
-        let allowed = match &self.standing {
-            Some(standing) => standing.allows(next, anew),
-            None if next.attempt == anew => Ok(()),
-            None => Err(format!("the first `attempt` is {anew}; {} was given", next.attempt)),
-        };
-        allowed.map_err(RunError::Invalid)?;
-        // What is told of an attempt after it was submitted allows nothing that was not allowed before.
-        let attempt = next.attempt;
-        let submits = next.kind == EntryKind::Submitted && self.submitted != Some(attempt);
+        self.may_tell(&update).await?;
+        let next = &update.standing;
+        let (attempt, submits) = (next.attempt, self.submits(&update));
         // From `submitted` on, and once it is confirmed, an order can no longer be cancelled.
         if submits || (next.kind == EntryKind::Confirmed && !self.committed) {
             self.commit().await?;
@@ -223,6 +229,25 @@ impl Run {
             self.submitted = Some(attempt);
         }
         Ok(())
+    }
+
+    /// Whether the order may be submitted once this update is told. What is told of an attempt after that allows
+    /// nothing that was not allowed before.
+    fn submits(&self, update: &OrderUpdate) -> bool {
+        let next = &update.standing;
+        next.kind == EntryKind::Submitted && self.submitted != Some(next.attempt)
+    }
+
+    /// Whether the run goes on, and an update may follow on the newest one.
+    async fn may_tell(&self, update: &OrderUpdate) -> Result<(), RunError> {
+        self.check().await?;
+        let (next, anew) = (&update.standing, self.attempts.anew());
+        let allowed = match &self.standing {
+            Some(standing) => standing.allows(next, anew),
+            None if next.attempt == anew => Ok(()),
+            None => Err(format!("the first `attempt` is {anew}; {} was given", next.attempt)),
+        };
+        allowed.map_err(RunError::Invalid)
     }
 
     /// Lets the storage say that the lease holds.
@@ -252,8 +277,12 @@ impl Run {
 
     async fn append(&mut self, update: OrderUpdate) -> Result<(), RunError> {
         let OrderUpdate { standing, draft } = update;
-        let is_first = self.standing.is_none();
-        match self.desk.append(self.order, vec![draft], Some(self.lease.token()), is_first).await {
+        let told = self.telling.tell(draft).await;
+        self.told(standing, told)
+    }
+
+    fn told(&mut self, standing: Standing, told: Result<(), PublishError>) -> Result<(), RunError> {
+        match told {
             Ok(()) => {
                 self.attempts.told(standing.attempt);
                 self.standing = Some(standing);
@@ -320,6 +349,9 @@ impl Run {
 
     /// Ends the run in the queue. See [`Lease::finish`].
     pub(super) async fn finish(&self, ending: &Ending) -> Result<Held, RunError> {
+        // Whoever claims the job next reads in the log how far it came. What was refused is somebody else's by now,
+        // which is what ending it says.
+        let _told = time::timeout(TOLD_WITHIN, self.telling.settled()).await;
         Ok(self.lease.finish(ending).await?)
     }
 }

@@ -1,0 +1,214 @@
+//! How a run's updates come into the log. What it reports on its way is told while it goes on, and what it reports
+//! while that is under way goes together with the next.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::desk::Desk;
+use crate::channels::PublishError;
+use crate::model::{DraftEntry, OrderId};
+
+/// So many updates wait at the most; whoever has one more waits.
+const WAITING_MAX: usize = 16;
+
+/// The updates of one run, in order.
+#[derive(Debug)]
+pub(super) struct Telling {
+    desk: Arc<Desk>,
+    order: OrderId,
+    /// The token of the claim, which is the fence of what is told under it.
+    token: u64,
+    state: Mutex<State>,
+    /// Nothing is under way any more.
+    ended: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    waiting: Vec<DraftEntry>,
+    is_under_way: bool,
+    /// As far as is known, nobody has told anything of the order yet.
+    is_first: bool,
+    /// Why what was told last was not taken; what waited behind it is gone too.
+    failed: Option<PublishError>,
+}
+
+impl Telling {
+    pub(super) fn new(desk: Arc<Desk>, order: OrderId, token: u64, is_first: bool) -> Arc<Self> {
+        let state = State { waiting: Vec::new(), is_under_way: false, is_first, failed: None };
+        Arc::new(Self { desk, order, token, state: Mutex::new(state), ended: Notify::new() })
+    }
+
+    /// Tells an update soon. Waits only where many wait already.
+    ///
+    /// # Errors
+    /// One before it was not taken; that is said once.
+    pub(super) async fn tell_soon(self: &Arc<Self>, draft: DraftEntry) -> Result<(), PublishError> {
+        {
+            let mut state = self.state.lock();
+            if let Some(failed) = state.failed.take() {
+                return Err(failed);
+            }
+            if state.waiting.len() < WAITING_MAX {
+                state.waiting.push(draft);
+                self.set_out(&mut state);
+                return Ok(());
+            }
+        }
+        self.tell(draft).await
+    }
+
+    /// Tells an update, behind all that were to be told soon. Waits until the log has it.
+    ///
+    /// # Errors
+    /// It, or one before it, was not taken.
+    pub(super) async fn tell(self: &Arc<Self>, draft: DraftEntry) -> Result<(), PublishError> {
+        let alone = {
+            let mut state = self.state.lock();
+            if let Some(failed) = state.failed.take() {
+                return Err(failed);
+            }
+            if state.is_under_way {
+                state.waiting.push(draft);
+                None
+            } else {
+                Some((draft, std::mem::take(&mut state.is_first)))
+            }
+        };
+        match alone {
+            Some((draft, is_first)) => {
+                self.desk.append(self.order, vec![draft], Some(self.token), is_first).await
+            }
+            None => self.settled().await,
+        }
+    }
+
+    /// Waits until nothing is under way.
+    ///
+    /// # Errors
+    /// Something was not taken; that is said once.
+    pub(super) async fn settled(&self) -> Result<(), PublishError> {
+        loop {
+            let ended = self.ended.notified();
+            let mut ended = std::pin::pin!(ended);
+            ended.as_mut().enable();
+            {
+                let mut state = self.state.lock();
+                if !state.is_under_way {
+                    return state.failed.take().map_or(Ok(()), Err);
+                }
+            }
+            ended.await;
+        }
+    }
+
+    fn set_out(self: &Arc<Self>, state: &mut State) {
+        if !std::mem::replace(&mut state.is_under_way, true) {
+            // The run may be dropped at any moment, and what it has reported is told all the same.
+            self.desk.tasks.spawn_on(Arc::clone(self).go(), &self.desk.runtime);
+        }
+    }
+
+    async fn go(self: Arc<Self>) {
+        loop {
+            let (drafts, is_first) = {
+                let mut state = self.state.lock();
+                let drafts = std::mem::take(&mut state.waiting);
+                if drafts.is_empty() {
+                    state.is_under_way = false;
+                    break;
+                }
+                (drafts, std::mem::take(&mut state.is_first))
+            };
+            if let Err(failed) = self.desk.append(self.order, drafts, Some(self.token), is_first).await {
+                let mut state = self.state.lock();
+                state.failed = Some(failed);
+                state.waiting.clear();
+            }
+        }
+        self.ended.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
+    use crate::model::{ChannelName, EntryKind, NodeId};
+    use crate::orders::{OrderMirror, OrderSchema, Orders, OrdersConfig, OrdersParts};
+    use crate::protocol::{OrderUpdate, Standing};
+    use crate::storage::{MemoryBackend, SharedBackend};
+    use crate::support::panics::Vital;
+
+    fn desk() -> Arc<Desk> {
+        let (backend, _sweeping) = MemoryBackend::new(Default::default(), Default::default());
+        let backend: SharedBackend = Arc::new(backend);
+        let parts = ChannelsParts {
+            backend: Arc::clone(&backend),
+            node: NodeId::random(),
+            config: ChannelsConfig::default(),
+            shards: Vec::new(),
+            runtime: tokio::runtime::Handle::current(),
+            vital: Vital::default(),
+            accepted: None,
+        };
+        let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+        let (config, mirror) = (OrdersConfig::default(), OrderMirror::off());
+        let (kind, schema) = ("paper".into(), OrderSchema::load("swap").unwrap());
+        let parts = OrdersParts { backend, channels, config, mirror, watch: None, kind, schema };
+        Arc::clone(Orders::new(parts).desk())
+    }
+
+    fn update(kind: EntryKind, progress: u8) -> DraftEntry {
+        OrderUpdate::new(Standing { kind, progress, attempt: 1 }, Utc::now(), |_| {}).draft
+    }
+
+    async fn told(desk: &Desk, order: OrderId) -> Vec<EntryKind> {
+        let page = desk.channels.read_after(&ChannelName::order(order), None, 100).await.unwrap();
+        page.entries.into_iter().map(|entry| entry.draft.kind).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_reported_together_is_appended_together_and_in_order() {
+        let (desk, order) = (desk(), OrderId::random());
+        let telling = Telling::new(Arc::clone(&desk), order, 7, true);
+        for progress in [10, 30] {
+            telling.tell_soon(update(EntryKind::Routing, progress)).await.unwrap();
+        }
+        telling.tell(update(EntryKind::Submitted, 75)).await.unwrap();
+        let all = [EntryKind::Routing, EntryKind::Routing, EntryKind::Submitted];
+        assert_eq!(told(&desk, order).await, all, "whoever waits has all of it in the log");
+        assert_eq!(desk.channels.stats().appends.get(), 1);
+        // More than wait at once.
+        for _ in 0..=WAITING_MAX {
+            telling.tell_soon(update(EntryKind::Submitted, 80)).await.unwrap();
+        }
+        drop(telling);
+        desk.tasks.close();
+        desk.tasks.wait().await;
+        assert_eq!(told(&desk, order).await.len(), 4 + WAITING_MAX, "also where the run is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_is_said_once_to_whoever_reports_next() {
+        let (desk, order) = (desk(), OrderId::random());
+        let newer = Telling::new(Arc::clone(&desk), order, 8, true);
+        newer.tell(update(EntryKind::Routing, 10)).await.unwrap();
+        let older = Telling::new(Arc::clone(&desk), order, 7, true);
+        for _ in 0..2 {
+            older.tell_soon(update(EntryKind::Routing, 10)).await.unwrap();
+        }
+        let refused = older.tell(update(EntryKind::Submitted, 75)).await;
+        assert!(matches!(refused, Err(PublishError::Refused { accepted: 0, .. })), "{refused:?}");
+        older.settled().await.unwrap();
+        older.tell_soon(update(EntryKind::Routing, 10)).await.unwrap();
+        assert!(older.settled().await.is_err());
+        assert_eq!(told(&desk, order).await, [EntryKind::Routing]);
+    }
+}
