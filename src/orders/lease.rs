@@ -34,6 +34,13 @@ pub(super) struct LeaseState {
     pub(super) held: Held,
 }
 
+impl LeaseState {
+    /// How long it is certain to last; `None` where it is lost.
+    pub(super) fn left(self) -> Option<Duration> {
+        (self.held != Held::Lost).then(|| self.until.saturating_duration_since(Instant::now()))
+    }
+}
+
 impl Lease {
     /// Of a claim that was asked for then.
     pub(super) fn new(
@@ -47,9 +54,9 @@ impl Lease {
         Arc::new(Self { desk, job: order.into(), token, lasts, state })
     }
 
-    /// The token of the claim, which is the fence of what is told under it.
-    pub(super) fn token(&self) -> u64 {
-        self.token
+    /// For how long it is asked for.
+    pub(super) fn lasts(&self) -> Duration {
+        self.lasts
     }
 
     pub(super) fn state(&self) -> LeaseState {

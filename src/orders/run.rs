@@ -15,13 +15,16 @@ use super::desk::Desk;
 use super::lease::{Lease, LeaseState};
 use super::telling::Telling;
 use crate::channels::PublishError;
-use crate::model::{Entry, EntryKind, OrderId};
+use crate::model::{ChannelName, Entry, EntryKind, OrderId};
 use crate::protocol::{OrderUpdate, PayloadWriter, Standing, quoted};
 use crate::storage::{Attempt, ClaimedJob, Ending, Held, Refusal, StorageError};
 
 /// How long the end of a run waits for what was reported before: it is told all the same, and where the run goes on
 /// elsewhere, refused should it come later than what is told there.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
+
+/// A lease of which as much is left was asked for a moment ago.
+const FRESH_PART: f64 = 0.9;
 
 /// Why a run cannot go on, or a report was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -225,7 +228,9 @@ impl Run {
         if submits {
             // Whoever claimed the job while this was on its way knows nothing of it, or takes it for
             // the run before: what is sent from here on must be sent under a lease that holds.
-            self.renew().await?;
+            if !self.is_certain() {
+                self.renew().await?;
+            }
             self.submitted = Some(attempt);
         }
         Ok(())
@@ -248,6 +253,14 @@ impl Run {
             None => Err(format!("the first `attempt` is {anew}; {} was given", next.attempt)),
         };
         allowed.map_err(RunError::Invalid)
+    }
+
+    /// Whether the storage has said a moment ago that the lease holds, and answers still: nobody else can have claimed
+    /// the job since, and what was told is in a log that whoever claims it reads.
+    fn is_certain(&self) -> bool {
+        let left = self.lease.state().left();
+        let is_fresh = left.is_some_and(|left| left >= self.lease.lasts().mul_f64(FRESH_PART));
+        is_fresh && !self.desk.backend.is_degraded_for(&ChannelName::order(self.order))
     }
 
     /// Lets the storage say that the lease holds.

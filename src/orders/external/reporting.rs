@@ -21,6 +21,9 @@ use crate::storage::{Ending, JobState, JobView, LEASE_MIN};
 /// lease lasts at least as long from `submitted` on.
 const REPORT_WITHIN: Duration = Duration::from_secs(10);
 
+/// For how long a report asks for the lease: so that of one that was asked for a moment ago as much is left.
+const LEASE_OF_REPORT: Duration = Duration::from_secs(12);
+
 /// A job that a call is about.
 struct TakenUp {
     run: Run,
@@ -198,7 +201,7 @@ impl Orders {
             // asked for; of others nobody knows whose they are by now.
             self.desk().backend.extend(order.into(), token, LEASE_MIN).await?;
         }
-        let (run, lasts) = (job.run, REPORT_WITHIN);
+        let (run, lasts) = (job.run, LEASE_OF_REPORT);
         let goes_on = newest.as_ref().is_some_and(|newest| run_of(newest) == Some(run));
         let JobView { cancelled, committed, attempt, .. } = job;
         let claim =
