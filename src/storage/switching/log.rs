@@ -34,8 +34,8 @@ enum Way {
     Unknown,
     /// The caller must take up another life first.
     Foreign(Option<Epoch>),
-    /// To the log.
-    Log,
+    /// To the log, which goes at least to `highest`; it is late after so long.
+    Log { highest: u64, late_after: Duration },
     /// It stays here; in a moment maybe no longer.
     Here { closing: bool },
 }
@@ -136,7 +136,7 @@ impl Log for Switching {
                 }
                 core.append_here(batch).await
             }
-            Way::Log => core.append_to_log(batch).await,
+            Way::Log { highest, late_after } => core.append_to_log(batch, highest, late_after).await,
         }
     }
 
@@ -246,6 +246,12 @@ impl Log for Switching {
 
     fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
         self.incoming.lock().take()
+    }
+}
+
+impl State {
+    fn took_so_long(&mut self, time: Duration) {
+        self.append_time = (self.append_time * (NEWEST_PART - 1) + time) / NEWEST_PART;
     }
 }
 
@@ -490,7 +496,9 @@ impl Core {
             return Way::Here { closing: line.closing };
         }
         if is_primary && !line.suspect && !is_held {
-            return Way::Log;
+            line.sent = line.sent.max(batch.entries.last().map_or(0, |last| last.seq));
+            let highest = line.highest;
+            return Way::Log { highest, late_after: late_after(self.ordering_deadline, state.append_time) };
         }
         self.fork(&mut state, &batch.channel, first_seq(batch), false);
         Way::Foreign(epoch_of(&state, &batch.channel))
@@ -531,15 +539,16 @@ impl Core {
         Ok(AppendAnswer::ForeignEpoch(epoch_of(&self.lock(), channel)))
     }
 
-    async fn append_to_log(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+    async fn append_to_log(
+        &self,
+        batch: &AppendBatch,
+        highest: u64,
+        late_after: Duration,
+    ) -> Result<AppendAnswer> {
         let (lane, area) = ((self.lanes)(&batch.channel), self.area_of(&batch.channel));
         let begun = Instant::now();
-        let highest = self.lock().lines.get_mut(&batch.channel).map_or(0, |line| {
-            line.sent = line.sent.max(batch.entries.last().map_or(0, |last| last.seq));
-            line.highest
-        });
         let deadline = match lane {
-            Lane::Latest => Some(begun + self.late_after()),
+            Lane::Latest => Some(begun + late_after),
             Lane::Every => None,
         };
         let late = async {
@@ -591,14 +600,13 @@ impl Core {
         AppendAnswer::ForeignEpoch(epoch_of(&state, &batch.channel))
     }
 
-    /// How long an append is waited for before its channel goes on alone.
+    #[cfg(test)]
     pub(super) fn late_after(&self) -> Duration {
-        self.ordering_deadline.max(self.lock().append_time * LATE_FACTOR)
+        late_after(self.ordering_deadline, self.lock().append_time)
     }
 
     pub(super) fn took_so_long(&self, time: Duration) {
-        let mut state = self.lock();
-        state.append_time = (state.append_time * (NEWEST_PART - 1) + time) / NEWEST_PART;
+        self.lock().took_so_long(time);
     }
 
     /// The log answered an append, before which it went at least to `highest`.
@@ -609,8 +617,8 @@ impl Core {
         took: Duration,
         highest: u64,
     ) -> AppendAnswer {
-        self.took_so_long(took);
         let mut state = self.lock();
+        state.took_so_long(took);
         let is_in_doubt = state.is_in_doubt(&batch.channel);
         let Some(line) = state.lines.get_mut(&batch.channel) else { return answer };
         if line.epoch() != Some(&batch.epoch) {
@@ -761,6 +769,11 @@ impl Drop for Room<'_> {
 /// are not this node's own stream are numbered by who has a lease.
 fn is_given(batch: &AppendBatch) -> bool {
     batch.entries.iter().all(|append| append.fence.is_none())
+}
+
+/// How long an append is waited for before its channel goes on alone.
+fn late_after(deadline: Duration, append_time: Duration) -> Duration {
+    deadline.max(append_time * LATE_FACTOR)
 }
 
 fn first_seq(batch: &AppendBatch) -> Option<u64> {
