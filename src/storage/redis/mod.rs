@@ -23,7 +23,7 @@
 //! | `zw:{jobs}:ages` | sorted set | all jobs by place: the order in which they were queued |
 //! | `zw:{jobs}:waiting`, `:delays`, `:claimed`, `:done`, `:dead` | sorted sets | the jobs of each state by place |
 //! | `zw:{jobs}:keys`, `:key-ages` | hash, sorted set | idempotency key -> `<job> <fingerprint>`, and keys by when they were used |
-//! | `zw:{jobs}:meta` | hash | newest `place` and `token`, `kept_for`, when all of these keys `expires` |
+//! | `zw:{jobs}:meta` | hash | newest `place` and `token`, `kept_for`, when all of these keys `expires`, when what was kept for too long was `tidied` away last |
 //! | `zw:{life}` | hash | `id` of this life of the data; `n:<node>` = `<beats> <when>`. In a cluster there is one on each primary, `zw:{life:<n>}` |
 //! | `zw:{life}:probe`, `:log` | string, stream | what a beat writes as a trial |
 //!

@@ -17,7 +17,10 @@
 -- answer was lost, it is also the next claim, whatever that got: so one that comes later than its successor gets
 -- nothing.
 
-tidy()
+release_due()
+-- Once a second is often enough for what is merely kept for too long.
+local forgets = now - tonumber(held[5] or 0) >= 1000000
+if forgets then forget_over() end
 local limit, lease_ends, kind = tonumber(ARGV[1]), now + tonumber(ARGV[2]), ARGV[3]
 local by, number, known = 'by:' .. ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local before = redis.call('HGET', meta, by)
@@ -57,9 +60,14 @@ local function gather(key, from, to)
     at, count = at + #page, AT_ONCE
   end
 end
-gather(ready, '-inf', '(0')
-gather(leases, '-inf', whole(now))
-gather(ready, '0', '+inf')
+-- Those that were cancelled, and stand below 0, go first; then those whose leases ran out, which are seldom there.
+if #redis.call('ZRANGEBYSCORE', leases, '-inf', whole(now), 'LIMIT', 0, 1) == 0 then
+  gather(ready, '-inf', '+inf')
+else
+  gather(ready, '-inf', '(0')
+  gather(leases, '-inf', whole(now))
+  gather(ready, '0', '+inf')
+end
 local function append(list, one, other)
   list[#list + 1] = one
   list[#list + 1] = other
@@ -95,7 +103,8 @@ if #page > 0 then
   redis.call('HSET', parts, unpack(texts))
   redis.call('ZADD', leases, unpack(leased))
   redis.call('ZADD', by_state.c, unpack(claimed))
-  added[leases], added[by_state.c] = true, true
+  local claimed_now = redis.call('ZCARD', by_state.c)
+  if claimed_now == #page / 10 then added[leases], added[by_state.c] = true, true end
   if not before then
     -- Processes come and go: of those that claimed nothing for a day, nothing is kept.
     local all = redis.call('HGETALL', meta)
@@ -108,6 +117,7 @@ end
 if #page > 0 or known + 1 < number then
   local claims = whole(number) .. ' ' .. whole(first_token) .. ' ' .. whole(last_token)
   redis.call('HSET', meta, 'token', whole(last_token), by, claims)
+  if forgets then redis.call('HSET', meta, 'tidied', whole(now)) end
   if not held[1] then added[meta] = true end
 end
 return answer(page)

@@ -12,8 +12,9 @@ local id, payload, key, fingerprint = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local unfinished_max, kept_max = tonumber(ARGV[5]), tonumber(ARGV[6])
 local is_news = kept_for ~= tonumber(ARGV[7])
 kept_for = tonumber(ARGV[7])
-forget_over()
 if key ~= '' then
+  -- A key of long ago leads nowhere.
+  forget_over()
   key = string.sub(key, 2)
   local used = redis.call('HGET', keys, key)
   if used then

@@ -16,18 +16,19 @@ local AT_ONCE, HOUR, WEEK = 500, 3600000000, 604800000000
 local function whole(number) return string.format('%.0f', number) end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local held = redis.call('HMGET', meta, 'expires', 'place', 'token', 'kept_for')
+local held = redis.call('HMGET', meta, 'expires', 'place', 'token', 'kept_for', 'tidied')
 local expires, last_place, last_token = tonumber(held[1] or 0), tonumber(held[2] or 0), tonumber(held[3] or 0)
 local kept_for = tonumber(held[4])
 
 local added = {}
+-- A key that has held something expires already.
 local function add(key, score, member)
   redis.call('ZADD', key, whole(score), member)
-  added[key] = true
+  if redis.call('ZCARD', key) == 1 then added[key] = true end
 end
 local function set(key, field, value)
   redis.call('HSET', key, field, value)
-  added[key] = true
+  if redis.call('HLEN', key) == 1 then added[key] = true end
 end
 -- The same for a key that is there, and so expires already.
 local function set_meta(field, value)
