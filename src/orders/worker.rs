@@ -14,12 +14,16 @@ use super::executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, 
 use super::request::OrderRequest;
 use super::run::{Claim, Run, RunError, push_all};
 use crate::model::{Entry, OrderId};
-use crate::storage::{ClaimedJob, Ending};
+use crate::storage::{ClaimedJob, Ending, JOBS_PER_CALL_MAX};
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::panics::contain;
 
 /// How long orders under way may go on once the process stops; then they are given back.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
+
+/// One claim is made for all places that come free within so long, unless as many are free as this part.
+const TOGETHER_WITHIN: Duration = Duration::from_millis(5);
+const TOGETHER_PART: usize = 8;
 
 /// Carries orders out, several at once.
 #[derive(Debug)]
@@ -65,6 +69,10 @@ impl Worker {
                 }
                 continue;
             }
+            if free * TOGETHER_PART < concurrency {
+                gather(&mut runs, concurrency - concurrency / TOGETHER_PART, &stop).await;
+            }
+            let free = concurrency - runs.len();
             let asked = Instant::now();
             // Noticed from here on: what is queued while the claim is under way wakes the next wait.
             let queued = worker.desk.queued.notified();
@@ -73,7 +81,8 @@ impl Worker {
             let idle = match worker.desk.backend.claim(&worker.desk.kind, free, lease).await {
                 Ok(claimed) => {
                     failures = 0;
-                    let idle = claimed.is_empty();
+                    // There are no more; those that come meanwhile are told, or found a while later.
+                    let idle = claimed.len() < free.min(JOBS_PER_CALL_MAX);
                     worker.desk.stats.runs.add(claimed.len() as u64);
                     for job in claimed {
                         // What was claimed while the process was told to stop is not begun.
@@ -206,6 +215,19 @@ impl Worker {
                 warn!(order = %run.order(), error = %error, "an update could not be told; the order is tried again");
                 self.desk.note(self.desk.give_back(run).await);
             }
+        }
+    }
+}
+
+/// Waits until no more than `enough` are left, for a moment.
+async fn gather(runs: &mut JoinSet<()>, enough: usize, stop: &CancellationToken) {
+    let moment = time::sleep(TOGETHER_WITHIN);
+    tokio::pin!(moment);
+    while runs.len() > enough {
+        tokio::select! {
+            Some(ended) = runs.join_next() => log_panic(&ended),
+            () = &mut moment => return,
+            () = stop.cancelled() => return,
         }
     }
 }
