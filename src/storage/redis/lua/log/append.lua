@@ -46,6 +46,7 @@ local is_late = ARGV[8] ~= '' and now - tonumber(ARGV[8]) >= 1000
 local removed_ms, removed_max = tonumber(ARGV[11]), tonumber(ARGV[12])
 -- Most zones remember none.
 local has_removed = redis.call('EXISTS', removed) == 1
+local has_new, removes = false, false
 for i = 13, #ARGV, 7 do
   local seq, prev, time, key = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
   local given, entry = tonumber(ARGV[i + 4]), ARGV[i + 6]
@@ -87,9 +88,9 @@ for i = 13, #ARGV, 7 do
       if what ~= 'k' then
         remove_key(latest, ages, name)
         remember(removed, removed_ages, name, held, now, removed_max)
-        has_removed = true
+        has_removed, removes = true, true
       else
-        redis.call('HSET', latest, name, held)
+        has_new = redis.call('HSET', latest, name, held) == 1 or has_new
         redis.call('ZADD', ages, now_text, name)
         if has_removed then remove_key(removed, removed_ages, name) end
       end
@@ -123,22 +124,34 @@ if fields > 16 and (fields < 64 or fields % 64 == 0) then
 end
 local entries_max, bytes_max = tonumber(ARGV[3]), tonumber(ARGV[4])
 trim(log, now, top, total, entries_max, bytes_max, age_ms)
--- Looking at all keys once a minute is often enough.
-if redis.call('HLEN', latest) ~= redis.call('ZCARD', ages) and now - tonumber(held[7] or 0) >= 60000 then
-  redis.call('HSET', meta, 'a', whole(now))
-  local all = redis.call('HGETALL', latest)
-  for k = 1, #all, 2 do redis.call('ZADD', ages, 'NX', whole(now), all[k]) end
+-- Once a minute is often enough for what is looked at in all keys, or goes by its age alone: who reads the keys
+-- leaves out what is over.
+if now - tonumber(held[7] or 0) >= math.min(60000, key_age_ms) then
+  redis.call('HSET', meta, 'a', now_text)
+  if redis.call('HLEN', latest) ~= redis.call('ZCARD', ages) then
+    local all = redis.call('HGETALL', latest)
+    for k = 1, #all, 2 do redis.call('ZADD', ages, 'NX', now_text, all[k]) end
+    has_new = true
+  end
+  expire_keys(latest, ages, now, key_age_ms, true)
+  if has_removed then expire_keys(removed, removed_ages, now, removed_ms, true) end
 end
-expire_keys(latest, ages, now, key_age_ms, true)
-redis.call('PEXPIRE', ages, ARGV[6])
-if has_removed then
-  expire_keys(removed, removed_ages, now, removed_ms, true)
-  redis.call('PEXPIRE', removed, ARGV[6])
-  redis.call('PEXPIRE', removed_ages, ARGV[6])
+-- How long the keys are kept is said when less than that is left, and for half the age of entries more; or when
+-- one of them is new.
+local is_due = redis.call('PTTL', log) < age_ms
+local kept = whole(kept_ms + age_ms / 2)
+if is_due then
+  redis.call('PEXPIRE', log, whole(age_ms + age_ms / 2))
+  redis.call('PEXPIRE', meta, kept)
 end
-redis.call('PEXPIRE', log, ARGV[5])
-redis.call('PEXPIRE', meta, ARGV[6])
-redis.call('PEXPIRE', latest, ARGV[6])
+if is_due or has_new then
+  redis.call('PEXPIRE', latest, kept)
+  redis.call('PEXPIRE', ages, kept)
+end
+if has_removed and (is_due or removes) then
+  redis.call('PEXPIRE', removed, kept)
+  redis.call('PEXPIRE', removed_ages, kept)
+end
 local head = '1 ' .. held[1] .. ' ' .. whole(first) .. ' ' .. whole(top - first + 1) .. '\n'
 redis.call(publish, ARGV[7], head .. table.concat(frame))
 return results
