@@ -466,11 +466,7 @@ fn a_spool_that_was_fsynced_at_intervals_is_told_what_to_set() {
         "[storage.journal.spool]\nfsync = 'interval'\n",
         &[("ZONEWIRE_STORAGE__JOURNAL__SPOOL__FSYNC_INTERVAL_MS", "50")],
         &[
-            (
-                "storage.journal.spool.fsync",
-                "file ",
-                "found \"interval\"; set \"always\", or \"never\" where",
-            ),
+            ("storage.journal.spool.fsync", "file ", "found \"interval\"; set \"always\", or \"never\" if"),
             ("storage.journal.spool.fsync_interval_ms", "FSYNC_INTERVAL_MS", "leave it out: "),
         ],
     );

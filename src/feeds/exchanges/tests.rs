@@ -696,9 +696,13 @@ fn nothing_of_a_malformed_frame_is_published() {
     let (mut tried, _) = Tried::new(&coinbase("['ticker']"), &[]);
     let tickers =
         json!([{"tickers": [{"product_id": "BTC-USD", "price": "1"}, {"product_id": "X-Y", "price": "1"}]}]);
-    assert!(tried.malformed(&coinbase_frame("ticker", 0, &tickers).to_string()).contains("not asked for"));
+    assert!(
+        tried.malformed(&coinbase_frame("ticker", 0, &tickers).to_string()).contains("not subscribed to")
+    );
     let all = json!([{"subscriptions": {"ticker": ["BTC-USD", "X-Y"]}}]);
-    assert!(tried.malformed(&coinbase_frame("subscriptions", 0, &all).to_string()).contains("not asked for"));
+    assert!(
+        tried.malformed(&coinbase_frame("subscriptions", 0, &all).to_string()).contains("not subscribed to")
+    );
 }
 
 #[test]
