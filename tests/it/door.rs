@@ -213,7 +213,7 @@ async fn an_address_has_a_limited_number_of_connections() {
     let held = [RawSocket::open(gateway.address, "/ws").await, RawSocket::open(gateway.address, "/ws").await];
     let refused = get(gateway.address, "/api/zones").await.unwrap();
     let problem = refused.problem(429, "too_many_connections_from_address");
-    assert!(problem["detail"].as_str().unwrap().contains("at once"), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("as many connections as allowed"), "{problem}");
     let socket = RawSocket::open(gateway.address, "/ws").await;
     socket.assert_turned_away(4005, "too_many_connections").await;
     // An invalid request is not a WebSocket, and a page of a foreign origin learns nothing else.
