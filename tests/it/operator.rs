@@ -197,7 +197,7 @@ async fn tail_begins_with_history_and_continues_without_a_gap() {
     let epoch = epoch.as_str().unwrap();
     assert!(end.stderr.contains(&format!("zone:pjm from {epoch}:5 on\n")), "{end:?}");
     assert!(
-        end.stderr.contains(&format!("zone:pjm was at {epoch}:6; `--since {epoch}:6` goes on")),
+        end.stderr.contains(&format!("zone:pjm was at {epoch}:6; `--since {epoch}:6` resumes there")),
         "{end:?}"
     );
 

@@ -675,6 +675,10 @@ impl Channel {
             }
             freed += self.pop_front();
         }
+        if self.entries.is_empty() {
+            // The channel itself is kept for a day, and room for entries would take more than all else of it.
+            self.entries = VecDeque::new();
+        }
         freed
     }
 
