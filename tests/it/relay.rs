@@ -253,7 +253,8 @@ async fn relays_in_both_directions_carry_nothing_in_circles() {
     west.until("live_passed", "ticker", 20).await;
     feed.publish_ticker(21).await;
     assert_eq!(at_a.hear().await.0, 21, "nothing came in between");
-    assert_eq!(east.count("live_carried", "ticker").await.min(20), 20);
+    // A message is counted after it was published.
+    east.until("live_carried", "ticker", 20).await;
     assert_eq!(west.count("live_carried", "ticker").await, 0);
     east.stop().await;
     west.stop().await;
