@@ -148,7 +148,7 @@ fn what_is_listed_wrongly_is_said() {
         (listed(&long, |_| {}), "visible characters"),
         (listed("CN:a", |listed| listed.subject = Some(String::new())), "visible characters"),
         (listed("CN:a", |listed| listed.roles = vec!["captain".to_owned()]), "no role"),
-        (listed("CN:a", |listed| listed.rights = vec!["dance".to_owned()]), "no right"),
+        (listed("CN:a", |listed| listed.rights = vec!["dance".to_owned()]), "is not a right"),
         (listed("CN:a", |listed| listed.tenant = Some("a b".to_owned())), "`tenant`"),
     ] {
         let wrong = Access::new(config(vec![entry])).unwrap_err();
