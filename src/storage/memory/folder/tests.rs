@@ -381,9 +381,10 @@ impl Schedule {
                     })
                     .await;
                 }
-                while !is_done {
-                    is_done = self.apply(&step, true).await;
-                }
+            }
+            // On a busy machine the disk may miss its deadline without a fault, too.
+            while !is_done {
+                is_done = self.apply(&step, true).await;
             }
             self.apply(&step, false).await;
             self.compare(&format!("step {n}: {step:?}")).await;
