@@ -56,6 +56,35 @@ pub struct OrdersParts {
     pub schema: OrderSchema,
 }
 
+#[cfg(test)]
+impl OrdersParts {
+    /// Orders of this kind in memory, with the default settings and nothing running.
+    pub(super) fn in_memory(kind: &str) -> Orders {
+        use tokio_util::sync::CancellationToken;
+
+        use crate::channels::{ChannelsConfig, ChannelsParts};
+        use crate::model::NodeId;
+        use crate::storage::MemoryBackend;
+        use crate::support::panics::Vital;
+
+        let (backend, _sweeping) = MemoryBackend::new(Default::default(), Default::default());
+        let backend: SharedBackend = Arc::new(backend);
+        let parts = ChannelsParts {
+            backend: Arc::clone(&backend),
+            node: NodeId::random(),
+            config: ChannelsConfig::default(),
+            shards: Vec::new(),
+            runtime: Handle::current(),
+            vital: Vital::default(),
+            accepted: None,
+        };
+        let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+        let (config, schema) = (OrdersConfig::default(), OrderSchema::load("swap").expect("is built in"));
+        let mirror = OrderMirror::off();
+        Orders::new(Self { backend, channels, config, mirror, watch: None, kind: kind.into(), schema })
+    }
+}
+
 /// What all parts of this room share.
 #[derive(Debug)]
 pub(super) struct Desk {

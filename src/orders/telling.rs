@@ -1,5 +1,5 @@
-//! How a run's updates come into the log. What it reports on its way is told while it goes on, and what it reports
-//! while that is under way goes together with the next.
+//! Appends a run's updates to the order's log, in order. Most reports are appended while the run continues; those that
+//! arrive during an append go together in the next one.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::desk::Desk;
 use crate::channels::PublishError;
 use crate::model::{DraftEntry, OrderId};
 
-/// So many updates wait at the most; whoever has one more waits.
+/// The most updates that wait. A run that reports one more waits until the log has them all.
 const WAITING_MAX: usize = 16;
 
 /// The updates of one run, in order.
@@ -18,10 +18,10 @@ const WAITING_MAX: usize = 16;
 pub(super) struct Telling {
     desk: Arc<Desk>,
     order: OrderId,
-    /// The token of the claim, which is the fence of what is told under it.
+    /// The claim's token, which is the fencing token of the updates.
     token: u64,
     state: Mutex<State>,
-    /// Nothing is under way any more.
+    /// Notified when no append is under way any more.
     ended: Notify,
 }
 
@@ -29,9 +29,9 @@ pub(super) struct Telling {
 struct State {
     waiting: Vec<DraftEntry>,
     is_under_way: bool,
-    /// As far as is known, nobody has told anything of the order yet.
+    /// Whether the order's log has no update yet, as far as is known.
     is_first: bool,
-    /// Why what was told last was not taken; what waited behind it is gone too.
+    /// The error of the last append. The updates that waited behind it are dropped, since they would leave a gap.
     failed: Option<PublishError>,
 }
 
@@ -41,10 +41,10 @@ impl Telling {
         Arc::new(Self { desk, order, token, state: Mutex::new(state), ended: Notify::new() })
     }
 
-    /// Tells an update soon. Waits only where many wait already.
+    /// Queues an update, and returns before the log has it, unless many wait already.
     ///
     /// # Errors
-    /// One before it was not taken; that is said once.
+    /// An earlier update could not be appended; each error is returned once, and this update is dropped.
     pub(super) async fn tell_soon(self: &Arc<Self>, draft: DraftEntry) -> Result<(), PublishError> {
         {
             let mut state = self.state.lock();
@@ -60,10 +60,10 @@ impl Telling {
         self.tell(draft).await
     }
 
-    /// Tells an update, behind all that were to be told soon. Waits until the log has it.
+    /// Appends an update after all queued ones, and waits until the log has it.
     ///
     /// # Errors
-    /// It, or one before it, was not taken.
+    /// This update, or one before it, could not be appended.
     pub(super) async fn tell(self: &Arc<Self>, draft: DraftEntry) -> Result<(), PublishError> {
         let alone = {
             let mut state = self.state.lock();
@@ -85,10 +85,10 @@ impl Telling {
         }
     }
 
-    /// Waits until nothing is under way.
+    /// Waits until no append is under way.
     ///
     /// # Errors
-    /// Something was not taken; that is said once.
+    /// An update could not be appended; each error is returned once.
     pub(super) async fn settled(&self) -> Result<(), PublishError> {
         loop {
             let ended = self.ended.notified();
@@ -106,7 +106,7 @@ impl Telling {
 
     fn set_out(self: &Arc<Self>, state: &mut State) {
         if !std::mem::replace(&mut state.is_under_way, true) {
-            // The run may be dropped at any moment, and what it has reported is told all the same.
+            // A task of its own: the run may be dropped at any moment, and its reports are appended nevertheless.
             self.desk.tasks.spawn_on(Arc::clone(self).go(), &self.desk.runtime);
         }
     }
@@ -135,34 +135,14 @@ impl Telling {
 #[cfg(test)]
 mod tests {
     use chrono::Utc;
-    use tokio_util::sync::CancellationToken;
-    use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
-    use crate::model::{ChannelName, EntryKind, NodeId};
-    use crate::orders::{OrderMirror, OrderSchema, Orders, OrdersConfig, OrdersParts};
+    use crate::model::{ChannelName, EntryKind};
+    use crate::orders::OrdersParts;
     use crate::protocol::{OrderUpdate, Standing};
-    use crate::storage::{MemoryBackend, SharedBackend};
-    use crate::support::panics::Vital;
 
     fn desk() -> Arc<Desk> {
-        let (backend, _sweeping) = MemoryBackend::new(Default::default(), Default::default());
-        let backend: SharedBackend = Arc::new(backend);
-        let parts = ChannelsParts {
-            backend: Arc::clone(&backend),
-            node: NodeId::random(),
-            config: ChannelsConfig::default(),
-            shards: Vec::new(),
-            runtime: tokio::runtime::Handle::current(),
-            vital: Vital::default(),
-            accepted: None,
-        };
-        let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
-        let (config, mirror) = (OrdersConfig::default(), OrderMirror::off());
-        let (kind, schema) = ("paper".into(), OrderSchema::load("swap").unwrap());
-        let parts = OrdersParts { backend, channels, config, mirror, watch: None, kind, schema };
-        Arc::clone(Orders::new(parts).desk())
+        Arc::clone(OrdersParts::in_memory("paper").desk())
     }
 
     fn update(kind: EntryKind, progress: u8) -> DraftEntry {

@@ -191,34 +191,10 @@ impl Orders {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
-    use tokio_util::sync::CancellationToken;
-    use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
-    use crate::model::NodeId;
-    use crate::orders::{OrderMirror, OrderRequest, OrderSchema, OrdersConfig, OrdersParts};
-    use crate::storage::{JobCounts, MemoryBackend, SharedBackend};
-    use crate::support::panics::Vital;
-
-    fn orders() -> Orders {
-        let (backend, _sweeping) = MemoryBackend::new(Default::default(), Default::default());
-        let backend: SharedBackend = Arc::new(backend);
-        let parts = ChannelsParts {
-            backend: Arc::clone(&backend),
-            node: NodeId::random(),
-            config: ChannelsConfig::default(),
-            shards: Vec::new(),
-            runtime: tokio::runtime::Handle::current(),
-            vital: Vital::default(),
-            accepted: None,
-        };
-        let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
-        let schema = OrderSchema::load("swap").unwrap();
-        let (config, mirror) = (OrdersConfig::default(), OrderMirror::off());
-        let watch = None;
-        Orders::new(OrdersParts { backend, channels, config, mirror, watch, kind: "external".into(), schema })
-    }
+    use crate::orders::{OrderRequest, OrdersParts};
+    use crate::storage::JobCounts;
 
     async fn place(orders: &Orders) {
         let text = r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1,"slippage":0.5}"#;
@@ -231,7 +207,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_claimed_for_nobody_is_given_back() {
-        let orders = orders();
+        let orders = OrdersParts::in_memory("external");
         for _ in 0..5 {
             place(&orders).await;
         }

@@ -51,8 +51,8 @@ const LATEST_DIVISOR: usize = 2;
 /// Orders whose channels are kept. Each is kept for about a day, so a busy day's would be many.
 const ORDERS_MAX: usize = 100_000;
 
-/// What such a channel takes besides its entries: no more are kept than would take as much as these.
-const ORDER_BYTES: usize = 1 << 10;
+/// What such a channel takes besides its entries, as measured: no more are kept than would take as much as these.
+const ORDER_BYTES: usize = 4 << 10;
 
 /// Ages beyond this, a century, are this: instants cannot be arbitrarily far away.
 const AGE_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);

@@ -161,6 +161,7 @@ impl WholeWords {
 
 const CLOCK: &str = include_str!("lua/clock.lua");
 const TRIM: &str = include_str!("lua/log/trim.lua");
+const RULE: &str = include_str!("lua/log/rule.lua");
 const TOGETHER: &str = include_str!("lua/log/together.lua");
 const KEYS_OF_LATEST: &str = include_str!("lua/log/keys_of_latest.lua");
 const PRUNE: &str = include_str!("lua/records/prune.lua");
@@ -192,8 +193,8 @@ pub(super) fn to_the_shard(parts: &[&str]) -> Script {
     Script::new(&[&["local publish = 'SPUBLISH'\n"], parts].concat())
 }
 
-const APPEND_PARTS: &[&str] = &[CLOCK, TRIM, KEYS_OF_LATEST, include_str!("lua/log/append.lua")];
-const APPEND_TOGETHER_PARTS: &[&str] = &[CLOCK, TRIM, include_str!("lua/log/append_together.lua")];
+const APPEND_PARTS: &[&str] = &[CLOCK, TRIM, RULE, KEYS_OF_LATEST, include_str!("lua/log/append.lua")];
+const APPEND_TOGETHER_PARTS: &[&str] = &[CLOCK, TRIM, RULE, include_str!("lua/log/append_together.lua")];
 
 pub(super) static APPEND: Publishing =
     Publishing::new(|| to_all(APPEND_PARTS), || to_the_shard(APPEND_PARTS));

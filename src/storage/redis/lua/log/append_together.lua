@@ -1,6 +1,6 @@
 -- What `append` does, for a log whose entries go together, as those of an order do: each entry is the latest of its
--- key, removes none, and has no age of its own, so there is less to look at. Behind `clock` and `trim`, and a line
--- that says by which command is published (`publish`).
+-- key, removes none, and has no age of its own, so there is less to look at. Behind `clock`, `trim` and `rule`, and a
+-- line that says by which command is published (`publish`).
 --
 -- KEYS
 --   1 log, 2 meta, 3 latest
@@ -41,21 +41,14 @@ local first, results, frame = top + 1, {'done'}, {}
 local newest_of, place_of = {}, {}
 for i = 10, #ARGV, 7 do
   local seq, prev, given, entry = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 4]), ARGV[i + 6]
-  if seq <= last then
-    results[#results + 1] = 0
-  elseif prev > last then
-    results[#results + 1] = -(last + 1)
-  elseif closed then
-    results[#results + 1] = 'closed'
-  elseif given and given < fence then
-    results[#results + 1] = 'fence ' .. whole(fence)
+  local refused = verdict(seq, prev, last, given, fence, closed)
+  if refused then
+    results[#results + 1] = refused
   else
     last, top = seq, top + 1
     fence, closed = given or fence, ARGV[i + 5] == '1'
     local offset = whole(top)
-    if is_late and not string.find(string.match(entry, '^%S*'), 'l', 1, true) then
-      entry = string.sub(entry, 1, 1) .. 'l' .. string.sub(entry, 2)
-    end
+    if is_late then entry = as_late(entry) end
     redis.call('XADD', log, offset .. '-0', 'e', entry, 't', now_text, 'b', whole(total))
     total = total + #entry
     local key = ARGV[i + 3]
@@ -81,17 +74,7 @@ if begins then change('e', epoch) end
 if fence > tonumber(held[5] or 0) then change('f', whole(fence)) end
 if closed then change('c', '1') end
 redis.call('HSET', meta, unpack(changed))
--- Outside updates of an order have a producer each: looking at all of them each time would add up.
-local fields = (held[4] or begins) and 0 or redis.call('HLEN', meta)
-if fields > 16 and (fields < 64 or fields % 64 == 0) then
-  local all = redis.call('HGETALL', meta)
-  for i = 1, #all, 2 do
-    local seen = string.match(all[i + 1], '^%d+ (%d+)$')
-    if seen and string.sub(all[i], 1, 2) == 'p:' and now - tonumber(seen) > kept_ms then
-      redis.call('HDEL', meta, all[i])
-    end
-  end
-end
+if not held[4] and not begins then forget_silent(meta, now, kept_ms) end
 -- One need not look at entries to know that none is too many.
 local entries_max, bytes_max = tonumber(ARGV[3]), tonumber(ARGV[4])
 if top > entries_max or total > bytes_max then trim(log, now, top, total, entries_max, bytes_max, math.huge) end
