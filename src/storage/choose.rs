@@ -10,16 +10,15 @@ use futures_util::future::{self, BoxFuture};
 use tokio::time::{self, Instant};
 
 use super::disk::DiskState;
-use super::failover::{First, Limits, Lost};
-use super::journal::JournalBounds;
 use super::memory::Folder;
-use super::probe::{ProbeFailure, probe};
-use super::redis::RedisBackend;
-use super::spool::{Former, Spool, SpoolOptions};
+use super::outage::failover::{First, Limits};
+use super::outage::journal::JournalBounds;
+use super::outage::spool::{Former, Spool, SpoolOptions};
+use super::outage::switching::{LaneOf, OutageReader, Parts, Switching};
+use super::redis::{ProbeFailure, RedisBackend, probe};
 use super::status::{Served, Toll};
-use super::switching::{LaneOf, OutageReader, Parts, Switching};
 use super::{
-    FolderError, MemoryBackend, Scope, SharedBackend, StatusReader, StatusWriter, StorageChoice,
+    FolderError, Lost, MemoryBackend, Scope, SharedBackend, StatusReader, StatusWriter, StorageChoice,
     StorageConfig, StorageStatus,
 };
 use crate::model::{BackendName, BackendState, NodeId};

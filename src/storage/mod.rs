@@ -7,26 +7,22 @@ mod codec;
 mod config;
 mod disk;
 mod error;
-mod failover;
 mod had;
 mod jobs;
-mod journal;
 mod lives;
 mod log;
 mod memory;
+mod outage;
 mod outside;
 mod own_logs;
 mod passing;
 mod primary;
-mod probe;
 #[cfg(any(test, feature = "probes"))]
 pub(crate) mod probes;
 mod pubsub;
 mod records;
 mod redis;
-mod spool;
 mod status;
-mod switching;
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,7 +35,6 @@ pub use config::{
     StorageChoice, StorageConfig,
 };
 pub use error::{Result, StorageError};
-pub use failover::Lost;
 pub use had::{Back, Had, Run};
 pub use jobs::{
     Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds,
@@ -56,18 +51,17 @@ pub use log::{
     Seam, UNUSED_EPOCH_KEPT_FOR,
 };
 pub use memory::{FolderError, MemoryBackend};
+#[cfg(test)]
+pub(crate) use outage::switching::model;
+pub(crate) use outage::switching::{OutageReader, SetAside};
 pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideKeys, OutsideOrders};
 pub(crate) use own_logs::OwnLogs;
-pub use primary::Concerned;
-pub use probe::ProbeFailure;
+pub use primary::{Beat, Concerned, LinkHealth, Lost};
 pub use pubsub::{Outgoing, PubSub, PubSubEvent, PubSubHealth, PubSubLink};
 pub use records::{Record, RecordKind, Records};
-pub use redis::{Beat, LinkHealth, RedisBackend};
+pub use redis::{ProbeFailure, RedisBackend};
 pub(crate) use status::StateSpell;
 pub use status::{Scope, StatusReader, StatusWriter, StorageStatus};
-#[cfg(test)]
-pub(crate) use switching::model;
-pub(crate) use switching::{OutageReader, SetAside};
 
 use crate::model::{BackendName, ChannelName};
 

@@ -7,9 +7,60 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-pub(in crate::storage) use super::redis::{Beat, LinkHealth};
 use super::{MovedJob, OpenLog, RecordKind, Recorded, Result, StorageBackend};
 use crate::model::{ChannelName, NodeId};
+
+/// Why a storage does not serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// A stable word for health, metrics and clients.
+    pub code: &'static str,
+    /// For people. Holds no secrets.
+    pub reason: String,
+}
+
+/// Whether the connections to Redis are there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkHealth {
+    /// Why there are no calls to be made now. `None`: both connections, for commands and for
+    /// subscriptions, are up, and all that is followed has been subscribed and confirmed.
+    pub lost: Option<Lost>,
+    /// How often a connection that was up was lost. It tells also of a loss that was made good
+    /// before anybody looked.
+    pub losses: u64,
+}
+
+impl LinkHealth {
+    /// Whether calls can be made.
+    pub fn is_up(&self) -> bool {
+        self.lost.is_none()
+    }
+}
+
+/// What a beat that was answered says of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beat {
+    /// They are the same, and what this node's beats wrote is there.
+    Same,
+    /// This node knew nothing of them before.
+    First,
+    /// They are older than they were: restored, or a replica that was behind took over.
+    Older,
+    /// They are others: flushed, expired, or those of another server.
+    Other,
+}
+
+impl Beat {
+    /// What is said of Redis where data were lost.
+    pub fn lost(self) -> Option<Lost> {
+        let (code, reason) = match self {
+            Self::Same | Self::First => return None,
+            Self::Older => ("data_older", "Redis answers with data that are older than they were"),
+            Self::Other => ("data_lost", "Redis answers without the data that it had"),
+        };
+        Some(Lost { code, reason: reason.to_owned() })
+    }
+}
 
 /// A part of a storage that goes away and comes back as one: all of it, or one primary of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,7 +142,10 @@ pub(in crate::storage) trait Primary: StorageBackend {
 
     /// Proves that an area answers and takes writes, and finds whether it lost what it had. Each loss is
     /// found once.
-    async fn beat(&self, area: Area, node: NodeId) -> Result<Beat>;
+    ///
+    /// # Errors
+    /// It cannot be reached, does not answer in time, or takes no writes; says which.
+    async fn beat(&self, area: Area, node: NodeId) -> Result<Beat, Lost>;
 
     /// Where the log of a channel stands, as `producer` sees it; `None` where it has no epoch. Makes
     /// nothing. The anchor is the entry at the offset `at` or, if that is not kept, the newest one.

@@ -1,7 +1,8 @@
 //! Probes of what reads positions, and entries as they are stored in Redis and on disk: see [`crate::probes`].
 
 use super::lives::{Life, begin_of_fork, had_at, is_fork, log_of_fork, told_epoch};
-use super::{codec, memory, spool};
+use super::outage::spool;
+use super::{codec, memory};
 use crate::model::{Entry, Epoch, OFFSET_MAX, Position};
 use crate::support::probing::text;
 

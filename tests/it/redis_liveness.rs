@@ -58,7 +58,7 @@ impl Node {
     }
 
     async fn beat(&self) -> Result<Beat, Lost> {
-        self.backend.beat(self.id).await.map_err(|error| Lost::of(&error))
+        self.backend.beat(self.id).await
     }
 
     /// The first health probe that is answered.

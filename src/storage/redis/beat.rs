@@ -35,8 +35,8 @@ use super::primaries::slot_of;
 use super::scripts::{Publishing, to_all, to_the_shard};
 use super::{EXACT_MAX, RedisBackend};
 use crate::model::{ChannelName, NodeId};
-use crate::storage::primary::{Area, Place, Primary as _};
-use crate::storage::{Lost, Result};
+use crate::storage::primary::{Area, Place, Primary};
+use crate::storage::{Beat, Lost, Result};
 
 /// How long the life is kept after the last beat, and a node's counter after the node's last beat.
 const KEPT_FOR_S: u64 = 24 * 3_600;
@@ -46,31 +46,6 @@ const PRUNE_EVERY: u64 = 512;
 const BEAT_PARTS: &[&str] = &[include_str!("lua/beat.lua")];
 
 static BEAT: Publishing = Publishing::new(|| to_all(BEAT_PARTS), || to_the_shard(BEAT_PARTS));
-
-/// What a beat that was answered says of the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beat {
-    /// They are the same, and what this node's beats wrote is there.
-    Same,
-    /// This node knew nothing of them before.
-    First,
-    /// They are older than they were: restored, or a replica that was behind took over.
-    Older,
-    /// They are others: flushed, expired, or those of another server.
-    Other,
-}
-
-impl Beat {
-    /// What is said of Redis where data were lost.
-    pub fn lost(self) -> Option<Lost> {
-        let (code, reason) = match self {
-            Self::Same | Self::First => return None,
-            Self::Older => ("data_older", "Redis answers with data that are older than they were"),
-            Self::Other => ("data_lost", "Redis answers without the data that it had"),
-        };
-        Some(Lost { code, reason: reason.to_owned() })
-    }
-}
 
 /// What a node knows of the lives of the data: one on each server. Held during a beat, so that those of
 /// a server go one by one.
@@ -103,9 +78,9 @@ impl RedisBackend {
     /// nothing away from the next one.
     ///
     /// # Errors
-    /// As every call: [`Lost::of`] sorts them by what they say of Redis.
-    pub async fn beat(&self, node: NodeId) -> Result<Beat> {
-        self.beat_in(Area::ONLY, node).await
+    /// It cannot be reached, does not answer in time, or takes no writes; says which.
+    pub async fn beat(&self, node: NodeId) -> Result<Beat, Lost> {
+        Primary::beat(self, Area::ONLY, node).await
     }
 
     /// The same of one area.

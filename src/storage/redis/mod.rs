@@ -43,6 +43,7 @@ mod link;
 mod log;
 mod outside;
 mod primaries;
+mod probe;
 #[cfg(any(test, feature = "probes"))]
 pub(super) mod probes;
 mod prove;
@@ -65,18 +66,14 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, try_join_all};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use beat::Beat;
-pub(super) use connect::probe_client;
-pub(super) use errors::{Said, sanitize};
-pub(super) use prove::prove;
+pub use probe::ProbeFailure;
+pub(super) use probe::probe;
 pub(super) use target::Target;
 
-use super::failover::Lost;
 use super::primary::{Area, AreaPart, Areas, Concerned, Place, Primary};
-use super::probe::ProbeFailure;
 use super::{
-    LogEvent, MovedJob, OpenLog, Outside, OutsideKeys, PubSubLink, Recorded, RedisConfig, Result, Retention,
-    StorageBackend,
+    Beat, LinkHealth, LogEvent, Lost, MovedJob, OpenLog, Outside, OutsideKeys, PubSubLink, Recorded,
+    RedisConfig, Result, Retention, StorageBackend,
 };
 use crate::model::{BackendName, ChannelName, NodeId};
 use beat::{Clocks, Lives};
@@ -96,39 +93,22 @@ const INCOMING_LEN: usize = 1_024;
 /// The largest integer that Lua and Redis' scores hold exactly.
 const EXACT_MAX: u64 = 1 << 53;
 
-/// Whether the connections to Redis are there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkHealth {
-    /// Why there are no calls to be made now. `None`: both connections, for commands and for
-    /// subscriptions, are up, and all that is followed has been subscribed and confirmed.
-    pub lost: Option<Lost>,
-    /// How often a connection that was up was lost. It tells also of a loss that was made good
-    /// before anybody looked.
-    pub losses: u64,
-}
-
-impl LinkHealth {
-    fn of(commands: &LinkState, subscriber: &LinkState) -> Self {
-        let lost = |state: &LinkState| match &state.condition {
-            Condition::Up => None,
-            Condition::Connecting => {
-                Some(Lost { code: "connecting", reason: "the connection is being made".to_owned() })
-            }
-            Condition::Down(failure) => Some(Lost::from(failure)),
-        };
-        let of_subscriber = || {
-            let Lost { code, reason } = lost(subscriber)?;
-            Some(Lost { code, reason: format!("the connection for subscriptions: {reason}") })
-        };
-        Self {
-            lost: lost(commands).or_else(of_subscriber),
-            losses: commands.losses.saturating_add(subscriber.losses),
+/// How the connections are, of one for commands and one for subscriptions.
+fn health_of(commands: &LinkState, subscriber: &LinkState) -> LinkHealth {
+    let lost = |state: &LinkState| match &state.condition {
+        Condition::Up => None,
+        Condition::Connecting => {
+            Some(Lost { code: "connecting", reason: "the connection is being made".to_owned() })
         }
-    }
-
-    /// Whether calls can be made.
-    pub fn is_up(&self) -> bool {
-        self.lost.is_none()
+        Condition::Down(failure) => Some(Lost::from(failure)),
+    };
+    let of_subscriber = || {
+        let Lost { code, reason } = lost(subscriber)?;
+        Some(Lost { code, reason: format!("the connection for subscriptions: {reason}") })
+    };
+    LinkHealth {
+        lost: lost(commands).or_else(of_subscriber),
+        losses: commands.losses.saturating_add(subscriber.losses),
     }
 }
 
@@ -178,7 +158,7 @@ impl RedisBackend {
         let (alive, dropped) = oneshot::channel();
         let messages = LogMessages { publish_prefix: keys.publish_prefix.clone() };
         let begun = LinkState { condition: Condition::Connecting, losses: 0 };
-        let first = LinkHealth::of(&begun, &begun);
+        let first = health_of(&begun, &begun);
         let (of_areas, areas) = watch::channel(Areas::one(first.clone()));
         let (of_all, health) = watch::channel(first);
         let teller = Teller { of_all, of_areas };
@@ -300,8 +280,8 @@ impl Primary for RedisBackend {
         Concerned::new(SLOTS, |slot| areas.contains(&slots.area(slot)), slot_of_channel)
     }
 
-    async fn beat(&self, area: Area, node: NodeId) -> Result<Beat> {
-        self.beat_in(area, node).await
+    async fn beat(&self, area: Area, node: NodeId) -> Result<Beat, Lost> {
+        self.beat_in(area, node).await.map_err(|error| Lost::from(&ProbeFailure::of_call(&error)))
     }
 
     async fn record_job(&self, job: &MovedJob) -> Result<Recorded> {
@@ -423,7 +403,7 @@ impl Teller {
         mut subscriber: watch::Receiver<LinkState>,
     ) {
         loop {
-            let now = LinkHealth::of(&commands.borrow_and_update(), &subscriber.borrow_and_update());
+            let now = health_of(&commands.borrow_and_update(), &subscriber.borrow_and_update());
             self.say(Areas::one(now), 0);
             let changed = tokio::select! {
                 changed = commands.changed() => changed,
@@ -456,7 +436,7 @@ impl Teller {
                     Some(server) => shards.state_of(server),
                     None => LinkState { condition: link.condition.clone(), losses: 0 },
                 };
-                let now = LinkHealth::of(&link, &subscriber);
+                let now = health_of(&link, &subscriber);
                 let name = server.map(|server| server.to_string()).unwrap_or_default();
                 if !told.server.is_empty() && told.server != name {
                     // What was connected has been lost, however quickly another server took over.

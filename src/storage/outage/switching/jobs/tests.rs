@@ -9,11 +9,12 @@ use uuid::Uuid;
 use super::super::Parts;
 use super::*;
 use crate::model::{BackendName, BackendState, DraftEntry, Epoch, Lane, NodeId};
-use crate::storage::failover::{First, Limits, Lost};
-use crate::storage::journal::JournalBounds;
+use crate::storage::Lost;
+use crate::storage::outage::failover::{First, Limits};
+use crate::storage::outage::journal::JournalBounds;
+use crate::storage::outage::spool::Former;
 use crate::storage::passing::PassesOn;
 use crate::storage::primary::{Area, AreaPart, Areas, Beat, LinkHealth, Place, Primary};
-use crate::storage::spool::Former;
 use crate::storage::{
     Append, AppendAnswer, AppendBatch, Idempotency, Log, MemoryBackend, MemoryConfig, OpenLog, RecordKind,
     Recorded, Records, Retention, StatusWriter, StorageBackend, StorageConfig, StorageStatus,
@@ -93,8 +94,8 @@ impl Primary for Fake {
         }
     }
 
-    async fn beat(&self, _area: Area, _node: NodeId) -> Result<Beat> {
-        if self.is_up() { Ok(Beat::Same) } else { Err(away("beat")) }
+    async fn beat(&self, _area: Area, _node: NodeId) -> Result<Beat, Lost> {
+        self.is_up().then_some(Beat::Same).ok_or_else(lost)
     }
 
     async fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Result<Option<OpenLog>> {

@@ -20,8 +20,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use super::{Append, EPOCH_KEPT_FOR, JournalConfig, OrderRetention};
 use crate::model::{ChannelName, ChannelPolicy, Lane, Waiting};
+use crate::storage::{Append, EPOCH_KEPT_FOR, JournalConfig, OrderRetention};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 

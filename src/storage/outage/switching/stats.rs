@@ -8,9 +8,9 @@ use zonewire_protocol::stats::{LineCounts, Live as _, OutageView};
 use super::Core;
 use crate::model::ChannelName;
 use crate::storage::disk::DiskState;
-use crate::storage::journal::{JournalCounts, JournalDepth};
+use crate::storage::outage::journal::{JournalCounts, JournalDepth};
+use crate::storage::outage::spool::Spool;
 use crate::storage::primary::{Area, Place};
-use crate::storage::spool::Spool;
 use crate::storage::status::Toll;
 use crate::support::counter::Counter;
 

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::model::{ChannelName, Entry, EntryId, Epoch, NodeId, Position, new_epoch};
-use crate::storage::failover::Lost;
+use crate::storage::Lost;
 use crate::storage::{
     AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LogEvent, MemoryBackend, MemoryConfig, OpenLog,
     OrderRetention, Page, PageLimit, Retention,

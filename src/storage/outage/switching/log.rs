@@ -10,8 +10,8 @@ use tokio::time::{self, Instant};
 use super::line::{Known, Line};
 use super::{Core, State, Switching};
 use crate::model::{ChannelName, Epoch, Lane, NodeId, Position, new_epoch};
-use crate::storage::journal::{Gone, Reserved};
-use crate::storage::spool::{Spool, SpoolError};
+use crate::storage::outage::journal::{Gone, Reserved};
+use crate::storage::outage::spool::{Spool, SpoolError};
 use crate::storage::{
     Anchor, Append, AppendAnswer, AppendBatch, Appended, LatestOf, LatestPage, Log, LogEvent, LogState,
     OpenLog, Page, PageLimit, Result, StorageError,

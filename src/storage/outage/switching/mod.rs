@@ -46,15 +46,15 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{self, Instant};
 
-use super::failover::{First, Limits, Lost};
+use super::failover::{First, Limits};
 use super::journal::{Journal, JournalBounds};
-use super::primary::{Area, Place, Primary};
 use super::spool::{Former, Spool};
-use super::{
-    LogEvent, MemoryBackend, Outside, OutsideKeys, PubSubLink, Result, StatusWriter, StorageBackend,
+use crate::model::{BackendName, BackendState, ChannelName, Lane, NodeId};
+use crate::storage::primary::{Area, Place, Primary};
+use crate::storage::{
+    LogEvent, Lost, MemoryBackend, Outside, OutsideKeys, PubSubLink, Result, StatusWriter, StorageBackend,
     StorageError,
 };
-use crate::model::{BackendName, BackendState, ChannelName, Lane, NodeId};
 use crate::support::chance::Hashing;
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};

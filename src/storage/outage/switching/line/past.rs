@@ -70,7 +70,7 @@ impl Ended {
 
 impl Line {
     /// Where a reader goes on that has had everything up to a position of a life that has ended.
-    pub(in crate::storage::switching) fn seam_after(&self, after: &Position) -> Option<Seam> {
+    pub(in crate::storage::outage::switching) fn seam_after(&self, after: &Position) -> Option<Seam> {
         self.seam_from_past(after).or_else(|| self.seam_from_name(after))
     }
 

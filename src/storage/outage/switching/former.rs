@@ -8,7 +8,7 @@ use super::Core;
 use super::rejoin::SET_ASIDE_AFTER;
 use super::send::Address;
 use crate::model::{ChannelName, ChannelPolicy, NodeId, Waiting, new_epoch};
-use crate::storage::spool::Former;
+use crate::storage::outage::spool::Former;
 use crate::storage::{Append, Result};
 use crate::support::backoff::STORAGE_RETRY;
 

@@ -10,7 +10,7 @@
 //! it is known not to work, not at all.
 
 #[cfg(any(test, feature = "probes"))]
-pub(super) mod probes;
+pub(in crate::storage) mod probes;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -30,9 +30,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::disk::{DiskHealth, DiskState};
-use super::{Append, SpoolConfig, SpoolFsync};
 use crate::model::{ChannelName, NodeId};
+use crate::storage::disk::{DiskHealth, DiskState};
+use crate::storage::{Append, SpoolConfig, SpoolFsync};
 use crate::support::counter::Counter;
 use crate::support::seldom::Seldom;
 use store::LineKey;

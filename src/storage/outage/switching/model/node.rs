@@ -11,9 +11,9 @@ use super::link::Link;
 use super::primary::ModelRedis;
 use super::{ModelServer, lost};
 use crate::model::{BackendName, BackendState, ChannelName, Epoch, Lane, NodeId};
-use crate::storage::failover::{First, Limits};
-use crate::storage::journal::JournalBounds;
-use crate::storage::switching::{Parts, Switching};
+use crate::storage::outage::failover::{First, Limits};
+use crate::storage::outage::journal::JournalBounds;
+use crate::storage::outage::switching::{Parts, Switching};
 use crate::storage::{MemoryBackend, MemoryConfig, SharedBackend, StatusReader, StatusWriter, StorageStatus};
 
 /// A node's storage, as its channels hold it, and what is to be known of it besides.

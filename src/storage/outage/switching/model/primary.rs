@@ -18,8 +18,9 @@ use crate::model::{BackendName, ChannelName, Epoch, JobId, NodeId, Position};
 use crate::storage::primary::{Area, Areas, Beat, Primary};
 use crate::storage::{
     AppendAnswer, AppendBatch, Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts,
-    JobState, JobView, Jobs, LatestOf, LatestPage, Log, LogEvent, LogState, MemoryBackend, MovedJob, NewJob,
-    OpenLog, Page, PageLimit, Record, RecordKind, Recorded, Records, Result, StorageBackend, StorageError,
+    JobState, JobView, Jobs, LatestOf, LatestPage, Log, LogEvent, LogState, Lost, MemoryBackend, MovedJob,
+    NewJob, OpenLog, Page, PageLimit, Record, RecordKind, Recorded, Records, Result, StorageBackend,
+    StorageError,
 };
 
 /// After this a call is given up.
@@ -156,7 +157,7 @@ impl Primary for ModelRedis {
         self.link.areas.subscribe()
     }
 
-    async fn beat(&self, _area: Area, node: NodeId) -> Result<Beat> {
+    async fn beat(&self, _area: Area, node: NodeId) -> Result<Beat, Lost> {
         let (known, acknowledged, number) = {
             let mut known = self.known.lock();
             known.sent = known.sent.max(known.acknowledged) + 1;
@@ -179,7 +180,8 @@ impl Primary for ModelRedis {
                 state.data.counters.insert(node, held);
                 (beat, state.data.life, held)
             })
-            .await?;
+            .await
+            .map_err(|error| Lost { code: "unreachable", reason: error.to_string() })?;
         let mut known = self.known.lock();
         (known.life, known.acknowledged) = (life, held);
         Ok(beat)

@@ -424,7 +424,7 @@ fn a_killed_process_loses_nothing_that_was_answered() {
             .args([
                 "--exact",
                 "--nocapture",
-                "storage::spool::tests::a_process_that_spools_until_it_is_killed",
+                "storage::outage::spool::tests::a_process_that_spools_until_it_is_killed",
             ])
             .env(DIR_VARIABLE, dir.path())
             .env(POLICY_VARIABLE, number.to_string())

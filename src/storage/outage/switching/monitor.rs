@@ -14,7 +14,8 @@ use tokio::time::{self, Instant};
 use super::line::Line;
 use super::{Core, Mode, Modes, until};
 use crate::model::{BackendState, ChannelName, ChannelPolicy};
-use crate::storage::failover::{Failover, First, Limits, Lost, Signal, Step};
+use crate::storage::Lost;
+use crate::storage::outage::failover::{Failover, First, Limits, Signal, Step};
 use crate::storage::primary::{Area, Areas, Beat, LinkHealth};
 use crate::storage::status::{Scope, Served};
 use crate::storage::{LogEvent, Result, StatusWriter};
@@ -147,7 +148,7 @@ impl Judge<'_> {
             Some(lost) => self.take(Signal::LinkDown(lost)),
         }
         let beat_now = core.beat_now(self.area);
-        let mut beat: Option<BoxFuture<'_, Result<Beat>>> = None;
+        let mut beat: Option<BoxFuture<'_, Result<Beat, Lost>>> = None;
         let mut beat_at = Instant::now();
         loop {
             let far = Instant::now() + Duration::from_secs(3_600);
@@ -188,7 +189,7 @@ impl Judge<'_> {
                             Some(lost) => self.take(Signal::DataLost(lost)),
                             None => self.take(Signal::BeatOk),
                         },
-                        Err(error) => self.take(Signal::BeatFailed(Lost::of(&error))),
+                        Err(lost) => self.take(Signal::BeatFailed(lost)),
                     }
                 }
                 () = time::sleep_until(beat_at), if beat.is_none() && known.is_up() => {

@@ -11,31 +11,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ProbeFailure, StorageError};
 use crate::model::BackendState;
-
-/// Why Redis does not serve.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lost {
-    /// A stable word for health, metrics and clients, as [`ProbeFailure::code`].
-    pub code: &'static str,
-    /// For people. Holds no secrets.
-    pub reason: String,
-}
-
-impl Lost {
-    /// What a failed call says of Redis. Of bad data it says nothing; ask
-    /// [`StorageError::is_outage`] first.
-    pub fn of(error: &StorageError) -> Self {
-        Self::from(&ProbeFailure::of_call(error))
-    }
-}
-
-impl From<&ProbeFailure> for Lost {
-    fn from(failure: &ProbeFailure) -> Self {
-        Self { code: failure.code(), reason: failure.reason() }
-    }
-}
+use crate::storage::Lost;
 
 /// What was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ pub(super) const LEGS_MAX: usize = 256;
 
 /// A channel that goes on without the log.
 #[derive(Debug)]
-pub(in crate::storage::switching) struct Forked {
+pub(in crate::storage::outage::switching) struct Forked {
     pub(super) leg: Leg,
     /// Legs before it, each with its last offset: the first, and as many as may be resumed.
     pub(super) before: Vec<(Leg, u64)>,
@@ -21,7 +21,7 @@ pub(in crate::storage::switching) struct Forked {
     /// them, and are not taken up as if they had not.
     is_unsure: bool,
     /// Not to be closed before: not right after it opened.
-    pub(in crate::storage::switching) rejoin_at: Instant,
+    pub(in crate::storage::outage::switching) rejoin_at: Instant,
     /// It is about to be closed: an append waits for that a little.
     pub(super) is_closing: bool,
 }
@@ -46,11 +46,11 @@ impl Forked {
         Self { leg: Leg::new(life), before: Vec::new(), top, is_unsure, rejoin_at, is_closing: false }
     }
 
-    pub(in crate::storage::switching) fn epoch(&self) -> &Epoch {
+    pub(in crate::storage::outage::switching) fn epoch(&self) -> &Epoch {
         &self.leg.epoch
     }
 
-    pub(in crate::storage::switching) fn base(&self) -> u64 {
+    pub(in crate::storage::outage::switching) fn base(&self) -> u64 {
         self.leg.life.base
     }
 
@@ -60,7 +60,7 @@ impl Forked {
     }
 
     /// Where a life that this one goes on from has ended, and the one after it.
-    pub(in crate::storage::switching) fn end_of(&self, epoch: &Epoch) -> Option<(u64, &Epoch)> {
+    pub(in crate::storage::outage::switching) fn end_of(&self, epoch: &Epoch) -> Option<(u64, &Epoch)> {
         if self.leg.life.log.as_ref() == Some(epoch) {
             return (!self.is_unsure).then(|| (self.base(), &self.first_leg().epoch));
         }

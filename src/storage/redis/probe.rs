@@ -6,8 +6,11 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike;
 use tokio::time;
 
-use super::redis::{Said, Target, probe_client, prove, sanitize};
-use super::{RedisConfig, StorageError};
+use super::connect::probe_client;
+use super::errors::{Said, sanitize};
+use super::prove::prove;
+use super::target::Target;
+use crate::storage::{Lost, RedisConfig, StorageError};
 
 /// A probe is decided within this, whatever the timeouts are configured to.
 const PROBE_LIMIT: Duration = Duration::from_millis(900);
@@ -141,6 +144,12 @@ impl ProbeFailure {
     }
 }
 
+impl From<&ProbeFailure> for Lost {
+    fn from(failure: &ProbeFailure) -> Self {
+        Self { code: failure.code(), reason: failure.reason() }
+    }
+}
+
 /// fred prints the operating system's error for programmers; people need its message.
 fn io_text(details: &str) -> String {
     if details.contains("failed to lookup address") {
@@ -152,15 +161,15 @@ fn io_text(details: &str) -> String {
 
 /// A Redis that can serve.
 #[derive(Debug)]
-pub(super) struct Connected {
+pub(in crate::storage) struct Connected {
     /// Host and port, for people.
-    pub(super) address: String,
+    pub(in crate::storage) address: String,
 }
 
 /// Connects and runs one script that writes all that we write. Answers within a second.
 ///
 /// A connection alone proves little: a replica and a user without write permission let us in.
-pub(super) async fn probe(config: &RedisConfig) -> Result<Connected, ProbeFailure> {
+pub(in crate::storage) async fn probe(config: &RedisConfig) -> Result<Connected, ProbeFailure> {
     let target = Target::from_config(config).map_err(ProbeFailure::InvalidConfig)?;
     match time::timeout(PROBE_LIMIT, ask(&target, config)).await {
         Ok(answer) => answer.map(|()| Connected { address: target.to_string() }),

@@ -7,7 +7,7 @@ use tokio::time;
 
 use super::{Core, State};
 use crate::model::{ChannelName, JobId};
-use crate::storage::switching::line::Line;
+use crate::storage::outage::switching::line::Line;
 use crate::storage::{JobView, MovedJob, Recorded, Result};
 use crate::support::backoff::STORAGE_RETRY;
 
@@ -27,7 +27,7 @@ impl Core {
     /// is left of its lease, and everybody can see it from then on, and take it over should this node
     /// die. A job that was begun goes after what was told of it, since whoever claims it next reads
     /// there how far it came.
-    pub(in crate::storage::switching) async fn record_jobs(&self) {
+    pub(in crate::storage::outage::switching) async fn record_jobs(&self) {
         let (mut place, mut failures) = (0, 0);
         loop {
             self.until_primary(self.area_of_jobs()).await;
