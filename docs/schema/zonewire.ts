@@ -2211,7 +2211,8 @@ sum_us: number, };
  */
 export type MemoryUsage = { 
 /**
- * Bytes of the entries in this process, including the latest entry of each key.
+ * Bytes of the channels in this process: their entries, the latest entry of each key, and what a channel
+ * takes by itself.
  */
 bytes: number, 
 /**

@@ -111,9 +111,9 @@ impl Default for OrderRetention {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MemoryConfig {
-    /// Bytes of entries in all channels together, the latest entry of each key included, which is
-    /// counted besides its place in the log. Default 1 GiB (1,073,741,824). When it is passed, the
-    /// oldest entries of all channels go. The latest entries of keys take half of it at the most;
+    /// Bytes of all channels together: of their entries, of the latest entry of each key, which is
+    /// counted besides its place in the log, and of what a channel takes by itself. Default 1 GiB
+    /// (1,073,741,824). When it is passed, the oldest entries of all channels go. The latest entries of keys take half of it at the most;
     /// past that, in the zones that hold most of them, the keys that were not updated for longest
     /// lose theirs.
     pub total_bytes: usize,

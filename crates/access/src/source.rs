@@ -197,13 +197,11 @@ impl Source {
     /// Records the keys of an answer.
     pub(crate) fn take_keys(&mut self, keys: Vec<Key>, now: i64) {
         let is_there = |number: &KeyNumber| keys.iter().any(|key| key.number == *number);
-        let was_there = self.keys.iter().map(|key| key.number).filter(|number| !is_there(number));
-        let newly_gone: Vec<KeyNumber> =
-            was_there.filter(|number| self.gone.iter().all(|(gone, _)| gone != number)).collect();
         self.gone.retain(|(number, _)| !is_there(number));
         // A file is authoritative: its keys are removed at once.
         if !self.is_file() {
-            self.gone.extend(newly_gone.into_iter().map(|number| (number, now)));
+            let were_there = self.keys.iter().map(|key| key.number);
+            self.gone.extend(were_there.filter(|number| !is_there(number)).map(|number| (number, now)));
         }
         self.keys = keys;
     }
@@ -283,8 +281,11 @@ mod tests {
 
     #[test]
     fn a_key_that_an_address_no_longer_gives_is_gone_when_it_says_so_again() {
-        let [one, two] =
-            [include_str!("../tests/keys/rsa1.pub.pem"), include_str!("../tests/keys/ec.pub.pem")];
+        let [one, two, other] = [
+            include_str!("../tests/keys/rsa1.pub.pem"),
+            include_str!("../tests/keys/ec.pub.pem"),
+            include_str!("../tests/keys/rsa2.pub.pem"),
+        ];
         let keys = |texts: &[&str]| crate::keys::read_public(&texts.concat()).unwrap();
         let held = |source: &Source| source.held().count();
         let mut source = of_url();
@@ -302,6 +303,11 @@ mod tests {
         assert!(!given(&mut source, &[one, two], 1_010));
         assert!(!given(&mut source, &[one], 2_000) && !given(&mut source, &[one], 2_009));
         assert!(given(&mut source, &[one], 2_010));
+        assert_eq!(held(&source), 1);
+        assert!(!given(&mut source, &[one, two, other], 3_000) && !given(&mut source, &[one, two], 3_001));
+        assert!(!given(&mut source, &[one], 3_002));
+        assert_eq!(held(&source), 3, "each that went waits by itself");
+        assert!(given(&mut source, &[one], 3_011) && given(&mut source, &[one], 3_012));
         assert_eq!(held(&source), 1);
         assert!(!source.begins(4_000), "fresh for long");
 

@@ -297,6 +297,13 @@ fn keys_are_of_their_issuer_alone() {
     let due = access.due(100);
     assert_eq!(access.given(&due[1], Ok((format!("{OTHER_SECRET} anew"), None)), 100), Given::News);
     assert_eq!((access.standing(&a), access.standing(&b)), (Standing::Holds, Standing::KeyWithdrawn));
+    // Also where both issuers have the same key.
+    assert_eq!(access.given(&due[1], Ok((SECRET.to_owned(), None)), 200), Given::News);
+    let (a, b) = (of("a", SECRET).unwrap(), of("b", SECRET).unwrap());
+    assert_eq!((access.standing(&a), access.standing(&b)), (Standing::Holds, Standing::Holds));
+    assert_eq!(access.given(&due[1], Ok((OTHER_SECRET.to_owned(), None)), 300), Given::News);
+    assert_eq!((access.standing(&a), access.standing(&b)), (Standing::Holds, Standing::KeyWithdrawn));
+    assert_eq!(of("b", SECRET).unwrap_err(), Refused::Signature);
 }
 
 #[test]

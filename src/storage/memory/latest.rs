@@ -15,6 +15,9 @@ use crate::support::mutant::{self, Mutant};
 /// Stands for all keys in [`Latest::removed`]; no entry has it as its own.
 const ALL_KEYS: &str = "";
 
+/// What an entry takes here besides itself: its place in the map, and what is known of it.
+pub(super) const PLACE_BYTES: usize = 96;
+
 /// The latest entry of each key. It outlives the log's own copy, so its cost is counted apart from
 /// that of the log.
 #[cfg_attr(test, derive(Clone))]
@@ -59,7 +62,7 @@ impl Held {
     }
 
     fn cost(&self) -> usize {
-        self.entry.draft.cost()
+        self.entry.draft.cost() + PLACE_BYTES
     }
 }
 
@@ -171,8 +174,8 @@ impl Latest {
     /// Puts an entry in place of the one that the key has.
     fn put(&mut self, key: &Arc<str>, is_removal: bool, entry: Entry, now: Instant) {
         self.take_away(key);
-        self.bytes += entry.draft.cost();
         let held = Box::new(Held { rank: entry.offset, entry, since: now });
+        self.bytes += held.cost();
         if is_removal {
             self.oldest_removed = Some(self.oldest_removed.map_or(now, |oldest| oldest.min(now)));
             self.removed.insert(Arc::clone(key), held);

@@ -52,7 +52,7 @@ impl MemoryBackend {
 
     /// The oldest offset of which the entry is kept; `None` where nothing is kept of the channel.
     pub(in crate::storage) fn first(&self, name: &ChannelName) -> Option<u64> {
-        self.shared.state.lock().channels.get(name).map(Channel::first)
+        self.shared.state.lock().channels.get(name).map(|channel| channel.first())
     }
 
     /// How old entries get. Updates of an order go together, when the newest is so old.
@@ -81,7 +81,10 @@ impl MemoryBackend {
         };
         (fresh.top, fresh.latest) = (top, latest);
         let now = Instant::now();
-        producers.iter().filter(|(_, seq)| *seq > 0).for_each(|(node, seq)| fresh.note_seq(*node, *seq, now));
+        producers
+            .iter()
+            .filter(|(_, seq)| *seq > 0)
+            .for_each(|(node, seq)| fresh.producers.note(*node, *seq, now));
         fresh.forget_offsets();
     }
 
@@ -147,15 +150,15 @@ impl MemoryBackend {
     pub(in crate::storage) fn note_seq(&self, name: &ChannelName, node: NodeId, seq: u64) {
         let mut state = self.shared.state.lock();
         if let Some(channel) = state.channels.get_mut(name).filter(|_| seq > 0) {
-            channel.note_seq(node, seq, Instant::now());
+            channel.producers.note(node, seq, Instant::now());
         }
     }
 
     /// By producer the newest sequence that was seen.
     pub(in crate::storage) fn producers(&self, name: &ChannelName) -> Vec<(NodeId, u64)> {
         let state = self.shared.state.lock();
-        let producers = state.channels.get(name).map(|channel| &channel.producers);
-        producers.into_iter().flatten().map(|(node, (seq, _))| (*node, *seq)).collect()
+        let producers = state.channels.get(name).map(|channel| channel.producers.iter());
+        producers.into_iter().flatten().map(|(node, seq, _)| (node, seq)).collect()
     }
 
     /// The same of those of which entries may come again, should the log lose them.
@@ -226,7 +229,7 @@ impl Channel {
 
     fn note_producer(&mut self, entry: &Entry, now: Instant) {
         if entry.id.is_known() {
-            self.note_seq(entry.id.producer, entry.id.seq, now);
+            self.producers.note(entry.id.producer, entry.id.seq, now);
         }
     }
 

@@ -6,6 +6,7 @@ mod job_table;
 mod jobs;
 mod latest;
 mod mirror;
+mod producers;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -38,6 +39,7 @@ pub(in crate::storage) use folder::probes;
 pub(crate) use folder::{Folder, Found};
 pub(in crate::storage) use job_table::{JobTable, Now};
 use latest::{Latest, level};
+use producers::Producers;
 
 /// How often what has grown too old is removed, also where nobody reads or writes.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -51,8 +53,12 @@ const LATEST_DIVISOR: usize = 2;
 /// Orders whose channels are kept. Each is kept for about a day, so a busy day's would be many.
 const ORDERS_MAX: usize = 100_000;
 
-/// What such a channel takes besides its entries, as measured: no more are kept than would take as much as these.
-const ORDER_BYTES: usize = 4 << 10;
+/// What the channel of an order that ended takes with its newest update, as measured: no more are kept than would
+/// take all that memory may.
+const ORDER_BYTES: usize = 2 << 10;
+
+/// What a channel takes besides its entries: itself, its names and its places in maps.
+const CHANNEL_BYTES: usize = size_of::<Channel>() + 384;
 
 /// Ages beyond this, a century, are this: instants cannot be arbitrarily far away.
 const AGE_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
@@ -87,7 +93,8 @@ struct Evictions {
 #[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 struct State {
-    channels: HashMap<ChannelName, Channel, Hashing>,
+    /// Boxed: most are orders that ended, and a map keeps room for up to twice as many as it has.
+    channels: HashMap<ChannelName, Box<Channel>, Hashing>,
     /// Sum of `Channel::bytes`.
     total_bytes: usize,
     /// Sum of the cost of each `Channel::latest`.
@@ -141,8 +148,8 @@ struct Channel {
     /// Cost of `entries`.
     bytes: usize,
     latest: Latest,
-    /// The newest applied sequence of each producer, and when it came. Lives as long as the channel does.
-    producers: HashMap<NodeId, (u64, Instant), Hashing>,
+    /// The newest applied sequence of each producer. Kept for as long as the channel is.
+    producers: Producers,
     touched: Instant,
     /// The newest fence of an applied entry.
     fence: u64,
@@ -262,7 +269,7 @@ impl MemoryBackend {
         let count = |of: fn(&FolderStatus) -> u64| folder.as_ref().map_or(0, of);
         let state = state.lock();
         MemoryUsage {
-            bytes: state.total_bytes + state.latest_bytes,
+            bytes: state.bytes(),
             bytes_max: *total_bytes_max,
             latest_bytes: state.latest_bytes,
             evicted_entries: evictions.entries.get(),
@@ -280,7 +287,7 @@ impl MemoryBackend {
     #[cfg(test)]
     pub(super) fn forget_silent(&self, channel: &ChannelName, after: Duration) {
         if let Some(held) = self.shared.state.lock().channels.get_mut(channel) {
-            held.producers.retain(|_, (_, came)| came.elapsed() <= after);
+            held.producers.retain(|_, came| came.elapsed() <= after);
         }
     }
 
@@ -444,6 +451,11 @@ impl Shared {
 }
 
 impl State {
+    /// What all channels take.
+    fn bytes(&self) -> usize {
+        self.total_bytes + self.latest_bytes + self.channels.len() * CHANNEL_BYTES
+    }
+
     /// Removes what has grown too old. Looks only at channels that may have such.
     fn sweep(&mut self, retention: &Retention, now: Instant) {
         while let Some(entry) = self.due.first_entry()
@@ -516,7 +528,7 @@ impl State {
             fresh.begin_keeping(life, ChannelPolicy::of(name));
         }
         let due = fresh.next_due(&Bounds::of(&shared.retention, name));
-        self.channels.insert(name.clone(), fresh);
+        self.channels.insert(name.clone(), Box::new(fresh));
         self.orders += usize::from(ChannelPolicy::of(name).is_bounded_in_memory);
         self.look_at(name.clone(), due);
         if self.orders > shared.orders_max {
@@ -568,11 +580,12 @@ impl State {
     /// that hold most of them.
     fn evict(&mut self, max: usize, evictions: &Evictions) {
         self.evict_latest(max / LATEST_DIVISOR, evictions);
-        if self.total_bytes + self.latest_bytes <= max {
+        if self.bytes() <= max {
             return;
         }
-        let goal = (max - max / HEADROOM_DIVISOR).saturating_sub(self.latest_bytes);
-        let mut channels: Vec<&mut Channel> =
+        let others = self.bytes() - self.total_bytes;
+        let goal = (max - max / HEADROOM_DIVISOR).saturating_sub(others);
+        let mut channels: Vec<&mut Box<Channel>> =
             self.channels.values_mut().filter(|channel| !channel.entries.is_empty()).collect();
         let heads =
             channels.iter().enumerate().map(|(at, channel)| Reverse((channel.entries[0].appended, at)));
@@ -617,7 +630,7 @@ impl Channel {
             entries: VecDeque::new(),
             bytes: 0,
             latest: Latest::default(),
-            producers: HashMap::default(),
+            producers: Producers::default(),
             touched: now,
             fence: 0,
             closed: false,
@@ -717,7 +730,7 @@ impl Channel {
             let Appended::Applied { offset } = *result else { continue };
             self.fence = append.fence.unwrap_or(self.fence);
             self.closed = append.draft.kind.is_terminal();
-            self.producers.insert(batch.producer, (append.seq, now));
+            self.producers.note(batch.producer, append.seq, now);
             (self.top, self.touched) = (offset, now);
             let id = EntryId { producer: batch.producer, seq: append.seq };
             let entry = Entry { offset, id, draft: append.draft.clone() };
@@ -733,7 +746,7 @@ impl Channel {
     }
 
     fn last_seq(&self, producer: NodeId) -> u64 {
-        self.producers.get(&producer).map_or(0, |(seq, _)| *seq)
+        self.producers.get(producer).map_or(0, |(seq, _)| seq)
     }
 
     /// By producer the newest sequence, of those of which entries may come again: see
@@ -744,16 +757,8 @@ impl Channel {
         let names_all = mutant::is(Mutant::SilentAreNamed) || mutant::is(Mutant::ForgottenIsLost);
         #[cfg(test)]
         let silence = if names_all { Duration::MAX } else { silence };
-        let recent = self.producers.iter().filter(|(_, (_, came))| came.elapsed() < silence);
-        recent.map(|(node, (seq, _))| (*node, *seq)).collect()
-    }
-
-    /// Takes note of a producer's sequence, if it is newer than what is known.
-    fn note_seq(&mut self, producer: NodeId, seq: u64, now: Instant) {
-        let last = self.producers.entry(producer).or_insert((0, now));
-        if last.0 < seq {
-            *last = (seq, now);
-        }
+        let recent = self.producers.iter().filter(|(_, _, came)| came.elapsed() < silence);
+        recent.map(|(node, seq, _)| (node, seq)).collect()
     }
 
     fn first(&self) -> u64 {
@@ -1008,7 +1013,7 @@ mod tests {
         let entries = state.channels.values().flat_map(|held| &held.entries);
         let bytes: usize = entries.map(|kept| kept.entry.draft.cost()).sum();
         let latest = state.channels.values().flat_map(|held| held.latest.entries());
-        let latest: usize = latest.map(|entry| entry.draft.cost()).sum();
+        let latest: usize = latest.map(|entry| entry.draft.cost() + latest::PLACE_BYTES).sum();
         assert_eq!((state.total_bytes, state.latest_bytes), (bytes, latest));
         assert!(bytes + latest <= store.shared.total_bytes_max, "{bytes} + {latest}");
     }

@@ -1930,7 +1930,9 @@ class MemoryUsage(TypedDict):
     """The memory that this process' own logs take."""
 
     bytes: int
-    """Bytes of the entries in this process, including the latest entry of each key."""
+    """Bytes of the channels in this process: their entries, the latest entry of each key, and what a
+    channel takes by itself.
+    """
     bytes_max: int
     """The bound on these bytes."""
     disk: str

@@ -46,7 +46,8 @@ pub struct StateSpell {
 counts! {
     /// The memory that this process' own logs take.
     pub struct MemoryUsage {
-        /// Bytes of the entries in this process, including the latest entry of each key.
+        /// Bytes of the channels in this process: their entries, the latest entry of each key, and what a channel
+        /// takes by itself.
         bytes: usize = gauge("memory_bytes"),
         /// The bound on these bytes.
         bytes_max: usize = gauge("memory_bytes_max"),

@@ -114,7 +114,7 @@ impl Loading {
             Place::Producer(life, node) => {
                 let held = self.lives.get_mut(life)?;
                 let (seq, came_us) = decode_producer(row)?;
-                held.channel.producers.insert(*node, (seq, clock.past(came_us)));
+                held.channel.producers.note(*node, seq, clock.past(came_us));
             }
             Place::Record(kind, key) => {
                 let (value, expires_us, written_us) = decode_record(row)?;
@@ -167,10 +167,10 @@ fn take_in(memory: &Shared, life: u64, held: Life, epoch: Option<Epoch>, clock: 
     let useless = before.iter().filter(|entry| !channel.latest.holds(entry, policy));
     changes.extend(useless.map(|entry| Change::set(&Place::Entry(life, entry.offset), None)));
     let silent = |came| clock.at.duration_since(came) > bounds.age + EPOCH_KEPT_FOR;
-    channel.producers.retain(|node, (_, came)| {
-        let is_kept = !silent(*came);
+    channel.producers.retain(|node, came| {
+        let is_kept = !silent(came);
         if !is_kept {
-            changes.push(Change::set(&Place::Producer(life, *node), None));
+            changes.push(Change::set(&Place::Producer(life, node), None));
         }
         is_kept
     });
@@ -184,7 +184,7 @@ fn take_in(memory: &Shared, life: u64, held: Life, epoch: Option<Epoch>, clock: 
     state.remove(&name);
     let (bytes, latest_bytes) = (channel.bytes, channel.latest.bytes());
     let due = channel.next_due(&bounds);
-    state.channels.insert(name.clone(), channel);
+    state.channels.insert(name.clone(), Box::new(channel));
     state.total_bytes += bytes;
     state.latest_bytes += latest_bytes;
     state.orders += usize::from(policy.is_bounded_in_memory);
@@ -265,7 +265,7 @@ pub(super) fn current(memory: &Shared, key: &[u8]) -> Option<Change> {
             Some(encode_entry(entry, clock.us(appended)))
         }),
         Place::Producer(life, node) => of_life(*life).and_then(|(_, channel)| {
-            channel.producers.get(node).map(|(seq, came)| encode_producer(*seq, clock.us(*came)))
+            channel.producers.get(*node).map(|(seq, came)| encode_producer(seq, clock.us(came)))
         }),
         Place::Record(kind, key) => state
             .records
@@ -295,9 +295,9 @@ pub(super) fn all(memory: &Shared) -> Vec<Change> {
                 let content = encode_entry(entry, clock.us(appended));
                 changes.push(Change::set(&Place::Entry(life, entry.offset), Some(content)));
             }
-            for (node, (seq, came)) in &channel.producers {
-                let content = encode_producer(*seq, clock.us(*came));
-                changes.push(Change::set(&Place::Producer(life, *node), Some(content)));
+            for (node, seq, came) in channel.producers.iter() {
+                let content = encode_producer(seq, clock.us(came));
+                changes.push(Change::set(&Place::Producer(life, node), Some(content)));
             }
         }
         let records = state.records.keys();

@@ -452,9 +452,9 @@ async fn what_expired_or_is_too_much_by_now_is_gone_at_the_start() {
     assert_eq!(records.iter().map(|record| record.key.as_str()).collect::<Vec<_>>(), ["long"]);
     assert_eq!(store.get(RecordKind::Node, "me").await.unwrap(), None, "who had it is gone");
     crash(store, dir.path()).await;
-    let small = MemoryConfig { total_bytes: 500, ..config(Fsync::Never) };
+    let small = MemoryConfig { total_bytes: 2_000, ..config(Fsync::Never) };
     let (store, _) = MemoryBackend::open(self::retention(), small, dir.path()).await.unwrap();
-    assert!(store.usage().bytes <= 500, "{:?}", store.usage());
+    assert!(store.usage().bytes <= 2_000, "{:?}", store.usage());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -162,7 +162,10 @@ impl Client {
         for n in 0..NAMES {
             for path in [provider(n), active_order(n)] {
                 let gone = http.delete(self.base.endpoint(&path)).timeout(PATIENCE).send().await?;
-                ensure!(gone.status.is_success() || gone.status == StatusCode::NOT_FOUND, "{path} stays");
+                let status = gone.status;
+                if !status.is_success() && status != StatusCode::NOT_FOUND {
+                    bail!("{path} stays: {status} {}", gone.text().await?);
+                }
             }
         }
         Ok(())

@@ -31,7 +31,7 @@ use super::session::{Past, Session, Setup};
 use churn::{Client, DidAll};
 use realm::Realm;
 use sample::{Keys, Looker, Sample};
-use verdict::{BOUNDED, MEMORY, bound_of, left};
+use verdict::{BOUNDED, KEPT, MEMORY, MIB, bound_of, left};
 
 /// The most orders and zones: the subject here is churn.
 const ORDERS_MAX: usize = 6;
@@ -286,6 +286,7 @@ impl Soaked {
         let head = [
             "minute",
             "memory, MiB",
+            "of it replicas of logs",
             "descriptors",
             "tasks",
             "connections",
@@ -295,12 +296,13 @@ impl Soaked {
             "done",
         ];
         let row = |name: String, sample: &Sample, done: String| {
-            let mib = |bytes: f64| format!("{:.1}", bytes / 1_048_576.0);
+            let mib = |bytes: f64| format!("{:.1}", bytes / MIB);
             let of_redis =
                 |told: &dyn Fn(&sample::Held) -> String| sample.redis.as_ref().map_or("-".to_owned(), told);
             vec![
                 name,
                 mib(sample.gauge(MEMORY)),
+                mib(sample.gauge(KEPT)),
                 sample.gauge("process_open_fds").to_string(),
                 sample.gauge("zonewire_tasks").to_string(),
                 sample.gauge("zonewire_connections").to_string(),

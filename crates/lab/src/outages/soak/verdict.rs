@@ -3,8 +3,9 @@
 use super::sample::{Held, Keys, Sample};
 
 /// Memory is not returned to the byte: allocators keep some after a peak, and registries remember removals
-/// for a day (see [`BOUNDED`]).
-pub(super) const GROWTH_BYTES: f64 = 24.0 * 1024.0 * 1024.0;
+/// for a day (see [`BOUNDED`]). What the gateway says it keeps in its replicas of logs comes on top: the load
+/// goes on to other keys and orders, and each is kept for up to a day ([`KEPT`]).
+pub(super) const GROWTH_BYTES: f64 = 24.0 * MIB;
 /// Subscribers move between gateways all the time, and a connection of the suite's own may be idle or not.
 const SLACK: f64 = 6.0;
 /// So many more elements of a kind of key are no leak: the load goes on, and adds them while a sample is
@@ -49,9 +50,10 @@ const LOG_MAX: u64 = 700;
 /// The values that have grown, in words; empty if all are as before.
 pub(super) fn left(before: &Sample, after: &Sample) -> Vec<String> {
     let mut left = Vec::new();
-    let grown = after.gauge(MEMORY) - before.gauge(MEMORY);
-    if grown > GROWTH_BYTES {
-        left.push(format!("{:.1} MiB of memory more", grown / 1_048_576.0));
+    let grown = |name: &str| (after.gauge(name) - before.gauge(name)) / MIB;
+    let (all, kept) = (grown(MEMORY), grown(KEPT).max(0.0));
+    if all - kept > GROWTH_BYTES / MIB {
+        left.push(format!("{all:.1} MiB of memory more, of which replicas of logs explain {kept:.1}"));
     }
     for (name, now) in &after.gauges {
         let is_bounded = BOUNDED.iter().any(|(of, _)| name.strip_prefix(of).is_some_and(ends));
@@ -72,6 +74,9 @@ pub(super) fn left(before: &Sample, after: &Sample) -> Vec<String> {
 
 /// The gauge that is judged separately.
 pub(super) const MEMORY: &str = "process_resident_memory_bytes";
+/// What the gateway counts of entries and channels in memory; bounded by `storage.memory.total_bytes`.
+pub(super) const KEPT: &str = "zonewire_memory_bytes";
+pub(super) const MIB: f64 = 1_048_576.0;
 
 fn ends(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with('{')
@@ -128,7 +133,7 @@ mod tests {
         let before = sample(&[("a", 10.0), (MEMORY, 1e8)], &[("churn:latest", keys(3, 3, 90, 0))]);
         assert_eq!(left(&before, &before), [""; 0]);
         type Change = fn(&mut Sample);
-        let cases: [(Change, &str); 12] = [
+        let cases: [(Change, &str); 13] = [
             (
                 |now| key(now, "churn:latest", 3, 3, 151, 0),
                 "151 elements in `churn:latest`, and there were 90",
@@ -138,7 +143,16 @@ mod tests {
             (|now| _ = now.gauges.insert("a".to_owned(), 17.0), "a is 17, and was 10"),
             (|now| _ = now.gauges.insert("a".to_owned(), 16.0), ""),
             (|now| _ = now.gauges.insert("zonewire_registry_removals{r=\"x\"}".to_owned(), 999.0), ""),
-            (|now| _ = now.gauges.insert(MEMORY.to_owned(), 1.3e8), "28.6 MiB of memory more"),
+            (
+                |now| _ = now.gauges.insert(MEMORY.to_owned(), 1.3e8),
+                "28.6 MiB of memory more, of which replicas of logs explain 0.0",
+            ),
+            (
+                |now| {
+                    now.gauges.extend([(MEMORY.to_owned(), 1.3e8), (KEPT.to_owned(), 1e7)]);
+                },
+                "",
+            ),
             (|now| now.threads = 12, "12 threads, and there were 9"),
             (|now| now.redis = None, "Redis did not say what it holds"),
             (
