@@ -3,8 +3,8 @@
 //   node order-client.mjs [--url URL] TOKEN_IN TOKEN_OUT AMOUNT
 //   node order-client.mjs [--url URL] ORDER_ID
 //
-// Prints each update as one line of JSON. Ends with 0 when the order was confirmed, else with 1. What the client
-// shows where the gateway asks who it is, is in ZONEWIRE_TOKEN.
+// Prints each update as one line of JSON. Exits with 0 if the order was confirmed, else with 1. If the gateway
+// requires a token, set ZONEWIRE_TOKEN.
 
 import { parseArgs } from 'node:util';
 

@@ -4,7 +4,7 @@
     python3 order_client.py [--url URL] TOKEN_IN TOKEN_OUT AMOUNT
     python3 order_client.py [--url URL] ORDER_ID
 
-Prints each update as one line of JSON. Ends with 0 when the order was confirmed, else with 1.
+Prints each update as one line of JSON. Exits with 0 if the order was confirmed, else with 1.
 """
 
 import argparse
@@ -21,11 +21,11 @@ def say(text):
 
 
 async def run(url, order_id=None, order=None):
-    """Follows an order, or one that it places, to its end; gives the exit code."""
-    async with connect(url) as client:  # which says on stderr that it has lost its connection, and when it tries again
+    """Follows an existing order, or places one and follows it; returns the exit code."""
+    async with connect(url) as client:  # logs lost connections and retries to stderr
         try:
             if order is not None:
-                order_id = await submit_order(client, order)  # once, however often it has to be sent
+                order_id = await submit_order(client, order)  # placed once, however often it is sent
                 say(f"order {order_id}")
             await watch_order(
                 client,

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 #
-# Walks through the orders of a gateway with curl: places, repeats, gets, lists, cancels, and writes
-# updates from outside. Checks each answer; ends with 0 when all were as expected, else with 1.
+# Walks through the order API of a gateway with curl: places, repeats, gets, lists, cancels, and writes
+# updates from outside. Checks each answer; exits with 0 if all were as expected, else with 1.
 #
 #   bash orders.sh [URL]
 #
-# What it shows where the gateway asks who it is, an operator's key say, is in ZONEWIRE_TOKEN.
+# If the gateway requires a token, set ZONEWIRE_TOKEN, for example to the API key of an operator.
 
 set -euo pipefail
 
@@ -16,8 +16,8 @@ if [[ -n ${ZONEWIRE_TOKEN-} ]]; then
   who=(-H "authorization: Bearer $ZONEWIRE_TOKEN")
 fi
 
-# call STATUS METHOD PATH [JSON [curl options]]: shows a request and its answer, which must have the
-# status (a pattern), and keeps it in $status and $body.
+# call STATUS METHOD PATH [JSON [curl options]]: shows a request and its answer, checks the status
+# against a pattern, and stores the answer in $status and $body.
 call() {
   local expected=$1 method=$2 path=$3 json=${4-} data=()
   shift $(($# < 4 ? $# : 4))
@@ -35,20 +35,20 @@ call() {
   fi
 }
 
-# has TEXT: the answer holds it.
+# has TEXT: checks that the answer contains it.
 has() {
   if [[ $body != *"$1"* ]]; then
-    echo "error: the answer does not hold $1" >&2
+    echo "error: the answer does not contain $1" >&2
     exit 1
   fi
 }
 
-# field NAME: the first text field of that name in the answer.
+# field NAME: prints the first text field of that name in the answer.
 field() {
   [[ $body =~ \"$1\":\"([^\"]*)\" ]] && echo "${BASH_REMATCH[1]}"
 }
 
-# A name for an order or a key.
+# Generates an id for an order, or a key.
 new_id() {
   uuidgen 2>/dev/null | tr '[:upper:]' '[:lower:]' || cat /proc/sys/kernel/random/uuid
 }
@@ -68,13 +68,13 @@ echo "# The same key with another order is a conflict."
 call 409 POST /api/orders/execute "${order/1.5/2.5}" -H "idempotency-key: $key"
 has '"code":"idempotency_conflict"'
 
-echo "# An order that cannot be: every fault is told."
+echo "# An invalid order: every fault is reported."
 call 422 POST /api/orders/execute '{"tokenIn":"SOL","tokenOut":"SOL","amount":-1,"slippage":200}'
 has '"code":"invalid_order"'
 has '"field":"amount"'
 has '"field":"slippage"'
 
-echo "# How it gets on, until it ends. A WebSocket at wsUrl would tell without asking."
+echo "# Its progress, until it ends. A WebSocket at wsUrl would deliver it without polling."
 for _ in {1..150}; do
   call 200 GET "/api/orders/$id"
   state=$(field status)
@@ -93,7 +93,7 @@ has "$id"
 call 200 GET '/api/orders?status=confirmed&limit=5'
 has "$id"
 
-echo "# An order that ended cannot be cancelled; one under way may be, if it is asked early enough."
+echo "# An order that has ended cannot be cancelled; one in progress can, if the request comes early enough."
 call 409 POST "/api/orders/$id/cancel"
 has '"code":"already_ended"'
 call 202 POST /api/orders/execute "$order"

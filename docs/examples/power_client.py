@@ -4,8 +4,8 @@
     python3 power_client.py [--url URL] SIDE HUB MW START END LIMIT
     python3 power_client.py buy "WESTERN HUB" 50 2026-12-01T15:00:00-05:00 2026-12-01T16:00:00-05:00 41.25
 
-Prints each update as one line of JSON. Ends with 0 when the order was confirmed, else with 1. What an
-order has to look like is in power/order.schema.json; placing and following is as in order_client.py.
+Prints each update as one line of JSON. Exits with 0 if the order was confirmed, else with 1. Orders must
+conform to power/order.schema.json; they are placed and followed as in order_client.py.
 """
 
 import argparse

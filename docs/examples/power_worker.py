@@ -3,8 +3,8 @@
 
     python3 power_worker.py [--url URL] [--lease-ms N] [--work-ms N]
 
-The market is made up: replace `best_price` and `send`. Claiming, the lease, and what is done when the
-gateway says no is as in worker.py.
+The market is simulated: replace `best_price` and `send`. Claims, leases and refusals are handled as in
+worker.py.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from worker import OrderFault, Refused, Unavailable
 
 
 def best_price(order):
-    """What the other side asks or bids for a delivery at the hub, in $/MWh. Made up: near the limit."""
+    """The best opposite price for a delivery at the hub, in $/MWh. Simulated: near the limit."""
     if order["quantity"] > 1_000:
         raise OrderFault("too_large", f"nobody trades {order['quantity']} MW at {order['hub']}", retry=False)
     return round(order["limit"] + random.uniform(-0.5, 0.5), 2)
@@ -27,15 +27,15 @@ def within(order, price):
 
 
 def send(job):
-    """Sends the order to the market. The job's id names it there, so that it happens once even if an
-    earlier run sent it and died before it could say so."""
+    """Sends the order to the market. The job's id identifies it there, so that it is traded once even if an
+    earlier run sent it and died before reporting it."""
     return hashlib.sha256(job.claim["jobId"].encode()).hexdigest()[:16]
 
 
 def carry_out(job, work):
     order, previous = job.claim["order"], job.claim["previous"]
     if previous and previous["status"] == "submitted":
-        price = order["limit"]  # an earlier run got so far; only what became of it is to be found out
+        price = order["limit"]  # an earlier run sent it; only its outcome has to be found out
     else:
         job.progress("routing", 10, f"looking for {order['quantity']} MW at {order['hub']}")
         price = best_price(order)
@@ -45,7 +45,7 @@ def carry_out(job, work):
             price = best_price(order)
         job.progress("building", 50, f"there is a price of {price}", price=price)
         job.work(work)
-    # Said before it is done: from here on the order cannot be cancelled.
+    # Reported before it is sent: from here on the order cannot be cancelled.
     job.progress("submitted", 80, "sent to the market", price=price)
     trade = send(job)
     job.work(work)

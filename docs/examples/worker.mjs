@@ -2,17 +2,17 @@
 //
 //   node worker.mjs [--url URL] [--lease-ms N] [--work-ms N]
 //
-// Takes one order at a time; run it several times for more. The venue is made up: replace `quote`
-// and `send`. Ends with 0 after SIGTERM or SIGINT, when the order at hand is done, and with 1 when
-// the gateway refuses it or stays away. What it shows where the gateway asks who it is, with the right
-// `work`, is in ZONEWIRE_TOKEN.
+// Takes one order at a time; run several for more. The venue is simulated: replace `quote` and `send`.
+// After SIGTERM or SIGINT it finishes the order at hand and exits with 0; it exits with 1 if the gateway
+// refuses it or stays unreachable. If the gateway requires a token, set ZONEWIRE_TOKEN; it needs the right
+// `work`.
 
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 
-const TRIES_MAX = 10; // of one request that the gateway cannot answer now
-const CLAIM_WAIT_MS = 1_000; // how long the gateway may keep us waiting for work, and so SIGTERM too
+const TRIES_MAX = 10; // attempts of a request that the gateway cannot answer now
+const CLAIM_WAIT_MS = 1_000; // how long a claim may wait for work, which also delays SIGTERM
 const NAME = `worker.mjs-${process.pid}`;
 
 const { values } = parseArgs({
@@ -27,7 +27,7 @@ const token = process.env.ZONEWIRE_TOKEN;
 const headers = { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) };
 const [leaseMs, workMs] = [Number(values['lease-ms']), Number(values['work-ms'])];
 
-/** The gateway said no; `code` says why. */
+/** The gateway refused the request; `code` says why. */
 class Refused extends Error {
   constructor(status, problem) {
     super(`${status} ${problem.code}: ${problem.detail}`);
@@ -43,7 +43,7 @@ class Unavailable extends Error {
   }
 }
 
-/** The venue said no. */
+/** The venue refused the order. */
 class OrderFault extends Error {
   constructor(code, message, retry) {
     super(message);
@@ -75,7 +75,7 @@ async function postOnce(path, body) {
   throw new Unavailable(`${response.status} ${problem.code}`, retryAfterMs);
 }
 
-/** Sends a request; a busy or absent gateway is asked again, later and later. */
+/** Sends a request, and repeats it with growing delays while the gateway is busy or unreachable. */
 async function post(path, body) {
   for (let attempt = 1; ; attempt += 1) {
     try {
@@ -90,16 +90,16 @@ async function post(path, body) {
   }
 }
 
-/** A claimed job, whose lease is extended until `release`. */
+/** A claimed job; its lease is extended until `release`. */
 class Job {
   constructor(claim, claimedAt) {
     this.claim = claim;
-    this.heldUntil = claimedAt + claim.leaseMs; // by our clock, counted from before the request
-    this.stopped = new AbortController(); // its reason is a refusal, if there was one
+    this.heldUntil = claimedAt + claim.leaseMs; // by our clock, from before the request
+    this.stopped = new AbortController(); // its reason is the refusal, if there was one
     this.keeper = this.keep();
   }
 
-  /** Extends the lease while others work, at a third of it. */
+  /** Extends the lease in the background, each time a third of it has passed. */
   async keep() {
     const { signal } = this.stopped;
     for (;;) {
@@ -125,7 +125,7 @@ class Job {
     await this.keeper;
   }
 
-  /** Stands for the work of a stage; a refusal ends it early. */
+  /** Simulates the work of a stage; a refusal ends it early. */
   async work() {
     const { signal } = this.stopped;
     await sleep(workMs, undefined, { signal }).catch(() => {});
@@ -136,22 +136,22 @@ class Job {
     return post(`/api/jobs/${this.claim.jobId}/${what}`, { token: this.claim.token, executor: NAME, ...body });
   }
 
-  /** Nothing may be said for a job that is no longer ours. */
+  /** Reports progress, unless the job is no longer ours. */
   async progress(type, progress, message, more = {}) {
     this.stopped.signal.throwIfAborted();
     await this.post('progress', { type, progress, message, ...more });
   }
 }
 
-/** Where to trade. Made up. */
+/** Where to trade. Simulated. */
 function quote(order) {
   if (order.amount > 1_000_000) throw new OrderFault('too_large', 'no venue takes so much', false);
   return Math.random() < 0.5 ? 'raydium' : 'meteora';
 }
 
 /**
- * Sends the transaction. The job's id names it for the venue, so that it happens once even if an
- * earlier run sent it and died before it could say so.
+ * Sends the transaction. The job's id identifies it at the venue, so that it is carried out once even if an
+ * earlier run sent it and died before reporting it.
  */
 function send(job) {
   return `0x${createHash('sha256').update(job.claim.jobId).digest('hex')}`;
@@ -160,7 +160,7 @@ function send(job) {
 async function carryOut(job) {
   const { order, previous } = job.claim;
   let dex = 'raydium';
-  // An earlier run that got to `submitted` left only the transaction to be looked after.
+  // If an earlier run got to `submitted`, only the outcome of its transaction is open.
   if (previous?.status !== 'submitted') {
     await job.progress('routing', 10, 'asking venues');
     await job.work();
@@ -168,15 +168,15 @@ async function carryOut(job) {
     await job.progress('building', 50, `making the transaction for ${dex}`, { chosenDex: dex });
     await job.work();
   }
-  // Said before it is done: from here on the order cannot be cancelled. If that is refused, nothing
-  // was sent.
+  // Reported before it is sent: from here on the order cannot be cancelled. If this is refused, nothing
+  // has been sent.
   await job.progress('submitted', 80, 'sending the transaction', { dex });
   const txHash = send(job);
   await job.work();
   await job.post('complete', { txHash, dex, message: 'carried out' });
 }
 
-/** Says that the run failed; gives the outcome: tried again, or failed for good. */
+/** Reports that the run failed; returns the outcome: another attempt, or failed for good. */
 async function end(job, fault) {
   const error = { code: fault.code, message: fault.message };
   const { outcome } = await job.post('fail', { error, retry: fault.retry });

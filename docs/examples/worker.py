@@ -3,9 +3,9 @@
 
     python3 worker.py [--url URL] [--lease-ms N] [--work-ms N]
 
-Takes one order at a time; run it several times for more. The venue is made up: replace `quote` and
-`send`. Ends with 0 after SIGTERM or SIGINT, when the order at hand is done, and with 1 when the
-gateway refuses it or stays away.
+Takes one order at a time; run several for more. The venue is simulated: replace `quote` and `send`.
+After SIGTERM or SIGINT it finishes the order at hand and exits with 0; it exits with 1 if the gateway
+refuses it or stays unreachable.
 """
 
 import argparse
@@ -21,8 +21,8 @@ import time
 import urllib.error
 import urllib.request
 
-TRIES_MAX = 10  # of one request that the gateway cannot answer now
-CLAIM_WAIT_MS = 1_000  # how long the gateway may keep us waiting for work, and so SIGTERM too
+TRIES_MAX = 10  # attempts of a request that the gateway cannot answer now
+CLAIM_WAIT_MS = 1_000  # how long a claim may wait for work, which also delays SIGTERM
 
 NAME = f"worker.py-{os.getpid()}"
 stopping = threading.Event()
@@ -33,7 +33,7 @@ def say(text):
 
 
 class Refused(Exception):
-    """The gateway said no. `code` says why."""
+    """The gateway refused the request; `code` says why."""
 
     def __init__(self, status, problem):
         super().__init__(f"{status} {problem.get('code')}: {problem.get('detail')}")
@@ -41,7 +41,7 @@ class Refused(Exception):
 
 
 class OrderFault(Exception):
-    """The venue said no."""
+    """The venue refused the order."""
 
     def __init__(self, code, message, retry):
         super().__init__(message)
@@ -61,7 +61,7 @@ class Gateway:
         self.url = url
 
     def post(self, path, body):
-        """Sends a request; a busy or absent gateway is asked again, later and later."""
+        """Sends a request, and repeats it with growing delays while the gateway is busy or unreachable."""
         for attempt in range(1, TRIES_MAX + 1):
             try:
                 return self.post_once(path, body)
@@ -89,24 +89,24 @@ class Gateway:
                 problem = {"detail": error.reason}
             raise Refused(error.code, problem) from None
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise Unavailable(error) from None  # no answer, or half of one
+            raise Unavailable(error) from None  # no answer, or an incomplete one
 
 
 class Job:
-    """A claimed job, whose lease is extended until `release`."""
+    """A claimed job; its lease is extended until `release`."""
 
     def __init__(self, gateway, claim, claimed_at):
         self.gateway, self.claim = gateway, claim
         self.path = f"/api/jobs/{claim['jobId']}"
         self.lease = claim["leaseMs"] / 1000
-        self.held_until = claimed_at + self.lease  # by our clock, counted from before the request
+        self.held_until = claimed_at + self.lease  # by our clock, from before the request
         self.refusal = None  # why to stop
         self.wake = threading.Event()
         self.keeper = threading.Thread(target=self.keep, daemon=True)
         self.keeper.start()
 
     def keep(self):
-        """Extends the lease while others work, at a third of it."""
+        """Extends the lease in the background, each time a third of it has passed."""
         while not self.wake.wait(self.lease / 3):
             asked_at = time.monotonic()
             try:
@@ -127,12 +127,12 @@ class Job:
         self.keeper.join()
 
     def check(self):
-        """Nothing may be done for a job that is no longer ours."""
+        """Raises if the job is no longer ours."""
         if self.refusal is not None:
             raise self.refusal
 
     def work(self, seconds):
-        """Stands for the work of a stage; a refusal ends it early."""
+        """Simulates the work of a stage; a refusal ends it early."""
         self.wake.wait(seconds)
         self.check()
 
@@ -145,30 +145,30 @@ class Job:
 
 
 def quote(order):
-    """Where to trade. Made up."""
+    """Where to trade. Simulated."""
     if order["amount"] > 1_000_000:
         raise OrderFault("too_large", "no venue takes so much", retry=False)
     return random.choice(["raydium", "meteora"])
 
 
 def send(job):
-    """Sends the transaction. The job's id names it for the venue, so that it happens once even if
-    an earlier run sent it and died before it could say so."""
+    """Sends the transaction. The job's id identifies it at the venue, so that it is carried out once even
+    if an earlier run sent it and died before reporting it."""
     return "0x" + hashlib.sha256(job.claim["jobId"].encode()).hexdigest()
 
 
 def carry_out(job, work):
     order, previous = job.claim["order"], job.claim["previous"]
     if previous and previous["status"] == "submitted":
-        dex = "raydium"  # an earlier run got so far; only the transaction is to be looked after
+        dex = "raydium"  # an earlier run sent the transaction; only its outcome is open
     else:
         job.progress("routing", 10, "asking venues")
         job.work(work)
         dex = quote(order)
         job.progress("building", 50, f"making the transaction for {dex}", chosenDex=dex)
         job.work(work)
-    # Said before it is done: from here on the order cannot be cancelled. If that is refused,
-    # nothing was sent.
+    # Reported before it is sent: from here on the order cannot be cancelled. If this is refused, nothing
+    # has been sent.
     job.progress("submitted", 80, "sending the transaction", dex=dex)
     tx = send(job)
     job.work(work)
@@ -176,7 +176,7 @@ def carry_out(job, work):
 
 
 def end(job, fault):
-    """Says that the run failed; gives the outcome: tried again, or failed for good."""
+    """Reports that the run failed; returns the outcome: another attempt, or failed for good."""
     error = {"code": fault.code, "message": str(fault)}
     return job.post("fail", error=error, retry=fault.retry)["outcome"]
 
@@ -200,7 +200,7 @@ def run(gateway, claim, claimed_at, work):
                 raise
             say(f"{name}: {CANCELLED}: {end(job, CANCELLED)}")
         except Refused as refused:
-            # Mostly `lease_lost`: the job is somebody else's now. Otherwise it will be, soon.
+            # Usually `lease_lost`: somebody else has the job now, or soon will.
             say(f"{name}: dropped: {refused}")
     finally:
         job.release()
