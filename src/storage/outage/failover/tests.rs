@@ -12,7 +12,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A state machine and a clock that is moved by hand.
+/// A state machine, and a clock that is moved by hand.
 struct Driven {
     failover: Failover,
     now: Instant,
@@ -37,7 +37,7 @@ impl Driven {
         self.failover.state()
     }
 
-    /// Lets beats be good and every tick be told, until a recovery starts; the time that took.
+    /// Reports good probes and every tick until a recovery starts; returns how long that took.
     fn until_recovery(&mut self) -> Duration {
         let begun = self.now;
         let mut beat = self.now;
@@ -89,7 +89,7 @@ fn does_not_recover_before_the_dwell_time_and_two_good_beats() {
     assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
     assert_eq!(driven.failover.next_tick(), None);
     assert_eq!(driven.on(Signal::BeatOk), Step::Stay);
-    // One beat is not enough, however old.
+    // One probe is not enough, however old.
     assert_eq!(driven.after(1_000, Signal::Tick), Step::Stay);
     assert_eq!(driven.failover.next_tick(), None);
     assert_eq!(driven.on(Signal::BeatOk), Step::StartRecovery, "two, and the dwell time is long over");
@@ -201,7 +201,7 @@ fn relapses_double_the_dwell_time_and_a_quiet_minute_takes_it_back() {
 fn a_redis_that_comes_and_goes_moves_it_at_most_once_in_each_dwell_time() {
     let mut driven = Driven::new(First::Redis);
     let mut moves = 0;
-    // Ten beats in a second, the last of which fails.
+    // Ten probes a second, the last of which fails.
     for n in 0..600 {
         let step = if n % 10 == 9 {
             driven.after(100, Signal::BeatFailed(lost("a")))
@@ -235,13 +235,13 @@ fn first() -> impl Strategy<Value = First> {
     prop_oneof![Just(First::Redis), Just(First::Memory(lost("first"))), Just(First::Alone)]
 }
 
-/// What must be true of any sequence, kept apart from how the machine decides.
+/// What must hold for any sequence, implemented independently of the machine.
 #[derive(Default)]
 struct Witness {
     link_down: bool,
-    /// Since the last loss: when the first good beat came, and how many did.
+    /// When the first good probe since the last loss came, and how many there were.
     run: Option<(Instant, u32)>,
-    /// A loss for which no recovery has succeeded.
+    /// There was a loss, and no recovery has succeeded since.
     outstanding: bool,
     recovery_started: Option<Instant>,
 }
@@ -303,13 +303,13 @@ proptest! {
     fn any_sequence_keeps_its_promises(first in first(), signals in signals()) {
         let mut driven = Driven::new(first.clone());
         let mut witness = Witness { link_down: first != First::Redis, ..Witness::default() };
-        // Memory that begins without Redis is not healthy by anything that went before.
+        // If memory serves first, nothing earlier makes that healthy.
         witness.outstanding = matches!(first, First::Memory(_));
         for (wait, signal) in &signals {
             driven.now += ms(*wait);
             witness.check(&mut driven, signal);
         }
-        // From anywhere, good beats lead to a recovery, and it to health.
+        // From any state, good probes lead to a recovery, and a recovery to health.
         witness.check(&mut driven, &Signal::LinkUp);
         let mut beats = 0;
         while driven.state() == BackendState::Degraded || driven.failover.is_alone() {
@@ -340,7 +340,7 @@ proptest! {
 #[test]
 fn a_recovery_counts_from_what_it_is_from() {
     let mut driven = Driven::new(First::Redis);
-    // A loss of data is found hours later, while Redis serves.
+    // A loss of data is detected hours later, while Redis serves.
     assert_eq!(driven.after(18_000_000, Signal::DataLost(lost("data_lost"))), Step::Reconcile);
     let found = driven.now;
     assert_eq!(driven.failover.lost_at(), found);
