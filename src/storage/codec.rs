@@ -59,7 +59,7 @@ pub(in crate::storage) fn decode(offset: u64, stored: &[u8]) -> Entry {
     } else if time.is_none() {
         Some("its time cannot be read")
     } else if kind.as_ref().is_some_and(is_otherwise_known) {
-        Some("it is said to end its log, as no entry of its type does")
+        Some("it is marked as terminal, which its type is not")
     } else if kind.is_none() {
         Some("its type cannot be read")
     } else if content.is_none() {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_of_an_entry_of_a_newer_form_is_kept() {
+    fn the_readable_parts_of_an_entry_of_a_newer_form_are_kept() {
         let known = stored("1x", "price_update");
         let unknown = known.draft.kind.unknown().unwrap();
         assert_eq!((unknown.name.as_deref(), unknown.why.as_str()), (Some("price_update"), "unreadable"));

@@ -199,7 +199,7 @@ impl Had {
         Some(producers[at].1)
     }
 
-    /// Whether entries of this producer that were had may come again.
+    /// Whether entries of this producer that the reader has had may come again.
     pub fn names(&self, producer: NodeId) -> bool {
         self.run_of(producer).is_some_and(|run| !run.is_empty())
     }
@@ -259,7 +259,7 @@ impl Had {
         match self.run_of(producer) {
             // Its run reaches `seq`, or begins there.
             Some(held) if held.after == seq || (held.after < seq && held.newest >= seq) => return,
-            // Some entries up to `seq` were had.
+            // The reader has had some entries up to `seq`.
             Some(_) => self.doubt(),
             None => {}
         }
@@ -345,7 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_had_is_known_until_it_has_come_again() {
+    fn entries_are_skipped_until_each_has_come_again() {
         let [a, b] = [1, 2].map(|n| NodeId(Uuid::from_u128(n)));
         let mut had = Had::default();
         had.add(b, 4);
@@ -359,21 +359,21 @@ mod tests {
     }
 
     #[test]
-    fn what_was_had_by_offset_is_left_out_and_what_lies_before_it_is_not() {
+    fn entries_had_by_offset_are_skipped_and_owed_ones_before_them_are_not() {
         let node = NodeId(Uuid::from_u128(1));
         let mut had = Had::default();
         had.lacks_up_to(node, 4);
         had.add(node, 9);
         had.set_back(Some(Back { log: Some(Epoch::random()), to: 2, after: 4, until: 6, is_away: false }));
         let mut came = |offset, seq| had.came(offset, EntryId { producer: node, seq });
-        assert!(!came(3, 3) && !came(4, 4), "these are owed, whoever they are of");
+        assert!(!came(3, 3) && !came(4, 4), "these are owed, whatever producer they are of");
         assert!(came(5, 5) && came(6, 6));
-        assert!(came(7, 8) && came(8, 9) && !came(9, 10), "from there on sequences say what was had");
+        assert!(came(7, 8) && came(8, 9) && !came(9, 10), "from there on sequences decide");
         assert!(had.is_empty());
     }
 
     #[test]
-    fn parts_that_meet_are_one() {
+    fn ranges_that_touch_are_merged() {
         let log = Epoch::random();
         let mut had = Had::default();
         had.set_back(Some(Back { log: Some(log.clone()), to: 5, after: 3, until: 8, is_away: true }));

@@ -361,7 +361,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_had_survives_its_text_form(
+        fn a_version_vector_survives_its_text_form(
             known in any::<bool>(), unborn in any::<bool>(), base in any::<u64>(), seq in any::<u64>(), more in any::<u64>(),
             producers in proptest::collection::btree_map(any::<u128>(), 1u64.., 0..=12), is_part in any::<bool>(),
             to in 0..1u64 << 50, owed in proptest::option::of((1..1u64 << 50, 0..1u64 << 50)), is_away in any::<bool>(), doubt in any::<bool>(),
@@ -388,7 +388,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_without_harm(text in "[fv]?[.]?[0-9a-f.-]{0,80}") {
+        fn any_text_is_parsed_without_a_panic(text in "[fv]?[.]?[0-9a-f.-]{0,80}") {
             if let Ok(epoch) = text.parse::<Epoch>() {
                 let _ = had_at(&Position { epoch, offset: u64::MAX });
             }
@@ -396,25 +396,25 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_of_a_log_says_no_more() {
+    fn an_epoch_of_a_log_names_nothing_else() {
         assert_eq!(Life::of(&Epoch::random()), None);
         assert_eq!(Life::of(&"f.x".parse().unwrap()), None);
     }
 
     #[test]
-    fn a_fork_of_a_log_that_had_no_life_is_told_from_one_of_which_nothing_was_known() {
+    fn forks_of_a_log_without_epoch_and_of_an_unknown_log_differ() {
         let fork = Fork { log: None, unborn: true, base: 0, node: node(1), seq: 4, from: 0 };
         let life = |fork: &Fork| Life::of(&fork.epoch());
         assert_eq!(life(&fork), Some(Life::Fork(fork.clone(), Had::default())));
         assert_eq!(fork.had(2, &had(&[(2, 9)])), Some(had(&[(1, 6), (2, 9)])));
         let at = Position { epoch: told_epoch(&fork.epoch(), &Had::default()), offset: 2 };
-        assert_eq!(had_at(&at).back(), Some(&Back::to_the_beginning()), "which log it is, it does not say");
+        assert_eq!(had_at(&at).back(), Some(&Back::to_the_beginning()), "it does not say which log");
         let unknown = Fork { unborn: false, ..fork };
         assert_eq!(life(&unknown), Some(Life::Fork(unknown.clone(), Had::default())));
     }
 
     #[test]
-    fn what_is_too_long_for_the_epoch_of_a_log_is_not_one() {
+    fn a_text_too_long_for_the_epoch_of_a_log_is_not_one() {
         for text in ["x".repeat(33), "f.1".to_owned(), "é".to_owned(), "0".to_owned(), String::new()] {
             assert!(Epoch::of_log(&text).is_err(), "{text}");
         }
@@ -437,13 +437,13 @@ mod tests {
     }
 
     #[test]
-    fn more_producers_than_can_be_named_are_no_lie() {
+    fn too_many_producers_for_an_epoch_give_an_unknown_one() {
         let many: Vec<(u128, u64)> = (0..30).map(|n| (n, 1)).collect();
         assert_eq!(Life::of(&told_epoch(&Epoch::random(), &had(&many))), None);
     }
 
     #[test]
-    fn a_fork_says_what_was_had_at_each_offset() {
+    fn a_fork_names_the_entries_had_at_each_offset() {
         let fork =
             Fork { log: Some(Epoch::random()), unborn: false, base: 10, node: node(1), seq: 4, from: 10 };
         let log = fork.log.clone().unwrap();
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_nobody_had_all_the_name_says_so_until_it_is_had() {
+    fn an_incomplete_snapshot_stays_in_the_epoch() {
         let log = Epoch::random();
         let at = Position { epoch: told_epoch(&log, &Had::of_part()), offset: 8 };
         assert_eq!(at.epoch.as_str(), format!("v.{log}.s"));
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_owed_is_in_the_name() {
+    fn owed_entries_are_in_the_epoch() {
         let log = Epoch::random();
         let owed = |to, after, until, is_away| Back { log: Some(log.clone()), to, after, until, is_away };
         let at = |back: Back, offset| {
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_reader_begins_that_cannot_be_followed_up() {
+    fn a_reader_of_an_unrelated_position_begins_where_it_can() {
         let log = Epoch::random();
         let fork = Fork { log: Some(log.clone()), unborn: false, base: 4, node: node(1), seq: 2, from: 4 };
         let begins = |position: &str, life: &Epoch, first| {
@@ -511,7 +511,7 @@ mod tests {
         );
         let (offset, had) = begins("e:7", &fork.epoch(), 3);
         assert_eq!((offset, had.back()), (2, Some(&Back::at("e".parse().unwrap(), 7))));
-        assert!(had.is_in_doubt(), "what is sent of the log that the fork goes on from may come again");
+        assert!(had.is_in_doubt(), "entries of the continued log may come again");
         assert_eq!(begins("e:7", &log, 3), (2, Had::unknown()));
         // The oldest entries of the own fork have expired; the log will get them from the journal.
         let [own, other] =

@@ -13,7 +13,7 @@ pub(crate) fn positions(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     if let Ok(epoch) = Epoch::of_log(text) {
         assert_eq!(epoch.as_str(), text);
-        assert_eq!(Life::of(&epoch), None, "it says no more than which life it is");
+        assert_eq!(Life::of(&epoch), None, "an epoch of a log names nothing else");
     }
     let Ok(position) = text.parse::<Position>() else { return };
     let Position { epoch, offset } = &position;

@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_newest_reason_is_told_and_nobody_is_woken_for_words_alone() {
+    async fn a_new_reason_is_stored_and_wakes_nobody() {
         let first = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", String::new());
         let (writer, reader) = StatusWriter::new(first);
         let mut woken = reader.clone();
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn states_that_are_over_are_remembered_with_what_they_cost() {
+    async fn past_states_are_remembered_with_their_cost() {
         let first = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", "well".to_owned());
         let (writer, reader) = StatusWriter::new(first);
         let toll = |replayed, let_go| Toll { replayed, let_go, ..Toll::default() };

@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_index_lets_go_of_a_job_that_goes() {
+    async fn a_removed_job_leaves_every_index() {
         let mut table = JobTable::default();
         let bounds = JobBounds { unfinished: 10, kept: 20, kept_for: Duration::from_secs(60) };
         let now = Now::read();

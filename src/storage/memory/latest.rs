@@ -344,7 +344,7 @@ mod tests {
     /// Gateways may reconcile in any order, and the last entry of each key is the same, if a publisher's
     /// times increase.
     #[test]
-    fn in_whatever_order_gateways_come_the_last_of_a_key_is_the_same() {
+    fn the_last_entry_of_a_key_does_not_depend_on_the_order_of_gateways() {
         use EntryKind::{KeyRemoved, PriceUpdate, ZoneRemoved};
         let a = [late(PriceUpdate, "k", 1, 1, 10, 0), late(KeyRemoved, "k", 1, 2, 50, 0)];
         let b = [late(PriceUpdate, "k", 2, 1, 30, 0), late(PriceUpdate, "l", 2, 2, 60, 0)];
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn removals_are_remembered_for_a_day_and_no_more_of_them_than_may_be() {
+    async fn removals_are_remembered_for_a_day_within_their_bound() {
         let (mut latest, start) = (Latest::default(), Instant::now());
         let removal = |n: usize| late(EntryKind::KeyRemoved, &format!("{n:05}"), 1, n as u64, 0, n as u64);
         for n in 1..=REMOVED_MAX + 1 {
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_hold_most_give_most() {
+    fn the_largest_sizes_are_cut_most() {
         for (sizes, goal, expected) in [
             (vec![], 10, usize::MAX),
             (vec![5, 5], 10, usize::MAX),

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_mirror_takes_what_leads_up_to_it_and_what_follows_on_it() {
+    async fn a_replica_accepts_entries_that_continue_it_at_either_end() {
         let (store, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
         let (name, epoch, node) = ("zone:a".parse().unwrap(), Epoch::random(), NodeId::random());
         store.mirror_from(&name, &epoch, 10, &[]);

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_repeats_of_a_command_is_left_out() {
+    fn arguments_that_a_server_repeats_are_omitted() {
         let said = "ERR unknown command 'AUTH', with args beginning with: 'hunter2'\nx";
         assert_eq!(sanitize(said), "ERR unknown command 'AUTH'");
     }

@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_behind_a_connection_is_tried_as_soon_as_that_is_made() {
+    async fn a_connection_behind_another_is_tried_when_that_is_established() {
         let (state, mut pause) = states(away());
         let is = |condition| state.send_modify(|state| state.condition = condition);
         let made_later = async {
@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_does_not_last_though_the_one_ahead_does_is_not_tried_more_often() {
+    async fn an_unstable_connection_behind_a_stable_one_is_not_tried_more_often() {
         let (state, mut pause) = states(Condition::Up);
         assert!(length(&mut pause, async {}).await >= STORAGE_RETRY.max);
         // The connection ahead is gone for good.
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_one_that_others_wait_for_is_tried_often_and_never_without_a_pause() {
+    async fn the_connection_ahead_is_tried_often_but_never_without_a_pause() {
         let mut pause = Pause::of(&Turn::Ahead);
         let shortest = [1, 2, 3, 100].map(|failures| STORAGE_CONNECT.wait_with(failures, 0.0).as_millis());
         assert_eq!(shortest, [50, 100, 200, 200]);

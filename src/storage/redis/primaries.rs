@@ -508,7 +508,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redirections_say_where_to() {
+    fn redirections_name_the_server() {
         let of = |text: &'static str| Redirection::of(&Error::new(ErrorKind::Cluster, text));
         assert!(
             matches!(of("MOVED 3999 127.0.0.1:6381"), Some(Redirection::Moved(Some((host, 6381)))) if host == "127.0.0.1")

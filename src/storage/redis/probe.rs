@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_operating_system_said_is_said_in_words() {
+    fn errors_of_the_operating_system_become_readable() {
         for (details, expected) in [
             (
                 r#"Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }"#,

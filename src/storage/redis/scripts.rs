@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn every_script_says_what_it_takes_and_answers() {
+    fn every_script_states_its_arguments_and_answers() {
         let files = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/storage/redis/lua"));
         assert!(files.len() > 20);
         for file in files {

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_of_nobody_are_an_area_of_their_own() {
+    fn slots_without_a_server_are_an_area_of_their_own() {
         let mut slots = Slots::default();
         slots.update(&map(&[(10, 8_000), (0, 384), (20, 8_000)]));
         assert_eq!(owners(&slots), [10, 0, 20]);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn two_that_take_over_from_one_that_is_gone_are_two_areas() {
+    fn two_servers_that_replace_one_are_two_areas() {
         let mut slots = Slots::default();
         slots.update(&map(&[(10, 10_000), (20, 6_384)]));
         assert!(slots.update(&map(&[(30, 4_000), (40, 6_000), (20, 6_384)])));

@@ -545,7 +545,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_counts_only_for_the_follow_that_it_was_asked_for() {
+    fn an_answer_counts_only_for_its_own_follow() {
         let mut followed = Followed::default();
         let first = followed.ask("a", 1).unwrap();
         followed.0.remove("a");
@@ -559,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn who_follows_again_while_a_channel_is_let_go_of_is_subscribed_anew() {
+    fn following_again_during_unfollow_subscribes_again() {
         let mut followed = Followed::default();
         let first = followed.ask("a", 1).unwrap();
         followed.answered("a", first, true);
@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn who_fails_does_not_end_what_another_asked_for() {
+    fn a_failed_follow_does_not_end_that_of_another_caller() {
         let mut followed = Followed::default();
         let (one, two) = (followed.ask("a", 1).unwrap(), followed.ask("a", 2).unwrap());
         followed.answered("a", one, false);

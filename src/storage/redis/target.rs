@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_told() {
+    fn settings_that_contradict_each_other_are_reported() {
         let base = RedisConfig::default;
         let wrong = [
             (RedisConfig { nodes: vec!["b".into(), "c".into()], ..base() }, "`cluster = true`"),

@@ -307,7 +307,7 @@ impl Schedule {
                         store.let_go(key, &holder).await.unwrap();
                         true
                     }
-                    Ok(None) => panic!("somebody has a lease that was let go"),
+                    Ok(None) => panic!("somebody has a lease that was released"),
                     Err(_) => false,
                 }
             }
@@ -359,7 +359,7 @@ impl Schedule {
                     assert_eq!(
                         seen(&self.kept, &self.channels).await,
                         before,
-                        "what was refused is not there"
+                        "a refused change is not there"
                     );
                     assert_eq!(alike(jobs(&self.kept).await), jobs_before);
                 }
@@ -398,7 +398,7 @@ impl Schedule {
 
 /// `ZONEWIRE_SIM_SEEDS` sets the number of schedules.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_acknowledged_survives_whenever_it_crashes_or_the_disk_fails() {
+async fn acknowledged_changes_survive_crashes_and_faults_of_the_disk() {
     let seeds = std::env::var("ZONEWIRE_SIM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(10);
     let (mut crashes, mut repairs) = (0, 0);
     for seed in 0..seeds {
@@ -413,7 +413,7 @@ async fn what_is_acknowledged_survives_whenever_it_crashes_or_the_disk_fails() {
 // Single scenarios
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_was_trimmed_takes_no_more_room_than_it_has() {
+async fn a_trimmed_log_takes_no_more_room_than_its_entries() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path()).await;
     let batch = begin(&store, "zone:a", NodeId::random()).await;
@@ -432,7 +432,7 @@ async fn a_log_that_was_trimmed_takes_no_more_room_than_it_has() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_expired_or_is_too_much_by_now_is_gone_at_the_start() {
+async fn a_start_drops_what_expired_or_exceeds_the_bounds() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path()).await;
     let mut batch = begin(&store, "zone:a", NodeId::random()).await;
@@ -450,7 +450,7 @@ async fn what_expired_or_is_too_much_by_now_is_gone_at_the_start() {
     assert_eq!(store.keys(&batch.channel).await.unwrap().len(), 3, "and so do the latest prices");
     let records = store.list(RecordKind::Zone, None, 10).await.unwrap();
     assert_eq!(records.iter().map(|record| record.key.as_str()).collect::<Vec<_>>(), ["long"]);
-    assert_eq!(store.get(RecordKind::Node, "me").await.unwrap(), None, "who had it is gone");
+    assert_eq!(store.get(RecordKind::Node, "me").await.unwrap(), None, "its process is gone");
     crash(store, dir.path()).await;
     let small = MemoryConfig { total_bytes: 500, ..config(Fsync::Never) };
     let (store, _) = MemoryBackend::open(self::retention(), small, dir.path()).await.unwrap();
@@ -468,7 +468,7 @@ async fn a_second_process_is_told_that_the_folder_is_in_use() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_later_version_wrote_is_left_alone() {
+async fn a_folder_of_a_later_version_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).await.0.close().await;
     let (mut files, _) = store::Store::open(dir.path(), Fsync::Never).unwrap();
@@ -492,7 +492,7 @@ async fn ten(dir: &Path) -> AppendBatch {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_foreign_file_is_put_aside_and_told() {
+async fn a_foreign_file_is_put_aside_and_reported() {
     for file in [MAIN_FILE, RECENT_FILE] {
         let dir = tempfile::tempdir().unwrap();
         let batch = ten(dir.path()).await;
@@ -516,7 +516,7 @@ async fn a_foreign_file_is_put_aside_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_files_that_are_cut_or_damaged_anywhere_what_can_be_read_is_there() {
+async fn the_readable_part_of_damaged_files_is_restored() {
     let mut rng = StdRng::seed_from_u64(7);
     let whole = tempfile::tempdir().unwrap();
     let batch = ten(whole.path()).await;
@@ -553,7 +553,7 @@ async fn of_files_that_are_cut_or_damaged_anywhere_what_can_be_read_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copy_goes_on_in_other_epochs_and_gives_out_no_fence_again() {
+async fn a_copy_continues_in_new_epochs_and_repeats_no_fencing_token() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path()).await;
     let mut batch = begin(&store, "zone:a", NodeId::random()).await;
@@ -571,13 +571,13 @@ async fn a_copy_goes_on_in_other_epochs_and_gives_out_no_fence_again() {
     assert_eq!(offsets(&page), (1..=10).collect::<Vec<_>>());
     assert_ne!(page.epoch.as_ref(), Some(&batch.epoch));
     let next = store.hold("lease", "another", HOUR).await.unwrap().unwrap();
-    assert!(next > fence + 1_000, "who had the lease is gone, and {next} is no fence of before");
+    assert!(next > fence + 1_000, "the holder is gone, and {next} is a new token");
     // The original continues as it was.
     assert!(open(dir.path()).await.1.is_whole());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_refuses_and_is_told_and_works_again_by_itself() {
+async fn a_full_disk_refuses_is_reported_and_recovers_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path()).await;
     let mut batch = begin(&store, "zone:a", NodeId::random()).await;
@@ -595,10 +595,10 @@ async fn a_full_disk_refuses_and_is_told_and_works_again_by_itself() {
     let new =
         NewJob { id: JobId(uuid::Uuid::new_v4()), payload: Bytes::new(), kind: None, idempotency: None };
     assert!(store.enqueue(&new, &bounds).await.is_err());
-    assert_eq!(store.job(new.id).await.unwrap(), None, "what was refused is not there");
+    assert_eq!(store.job(new.id).await.unwrap(), None, "a refused change is not there");
     let usage = store.usage();
     assert_eq!((usage.disk.as_str(), usage.disk_refused), ("failed", 4), "{usage:?}");
-    assert_eq!(offsets(&store.read_now_within(&batch.channel, None, ALL)), [1, 2, 3], "reading goes on");
+    assert_eq!(offsets(&store.read_now_within(&batch.channel, None, ALL)), [1, 2, 3], "reading continues");
     fault.end(FULL);
     eventually(async || (store.usage().disk == "working").then_some(())).await;
     store.append(&batch).await.unwrap();
@@ -610,7 +610,7 @@ async fn a_full_disk_refuses_and_is_told_and_works_again_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_hangs_is_waited_for_no_longer_than_its_deadline() {
+async fn calls_wait_for_a_hanging_disk_no_longer_than_the_deadline() {
     let dir = tempfile::tempdir().unwrap();
     let config = MemoryConfig { deadline_ms: 50, ..config(Fsync::Never) };
     let (store, _) = MemoryBackend::open(retention(), config, dir.path()).await.unwrap();
@@ -644,7 +644,7 @@ async fn a_disk_that_hangs_is_waited_for_no_longer_than_its_deadline() {
 }
 
 #[test]
-fn times_outlast_the_process_also_where_its_clock_is_set_back() {
+fn times_outlast_the_process_even_if_the_clock_is_set_back() {
     let at = Instant::now();
     let (then, now) = (Clock { at, wall_us: 10_000_000 }, Clock { at: at + HOUR, wall_us: 15_000_000 });
     let second = Duration::from_secs(1);
@@ -657,7 +657,7 @@ fn times_outlast_the_process_also_where_its_clock_is_set_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_on_a_job_lasts_over_the_restart_and_its_token_holds() {
+async fn a_lease_on_a_job_and_its_token_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path()).await;
     let new =
@@ -666,11 +666,7 @@ async fn a_lease_on_a_job_lasts_over_the_restart_and_its_token_holds() {
     let claimed = store.claim("paper", 1, HOUR).await.unwrap().pop().unwrap();
     crash(store, dir.path()).await;
     let (store, _) = open(dir.path()).await;
-    assert_eq!(
-        store.claim("paper", 1, HOUR).await.unwrap(),
-        [],
-        "whoever has it may be elsewhere, and go on"
-    );
+    assert_eq!(store.claim("paper", 1, HOUR).await.unwrap(), [], "its holder may be elsewhere, and continue");
     assert_eq!(store.commit(new.id, claimed.token, HOUR).await.unwrap(), Held::Yes);
     assert_eq!(store.cancel(new.id).await.unwrap(), Cancelling::TooLate);
     assert_eq!(store.finish(new.id, claimed.token, &Ending::Done).await.unwrap(), Held::Yes);

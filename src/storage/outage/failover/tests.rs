@@ -75,7 +75,7 @@ fn degrades_at_once_on_each_kind_of_loss() {
 }
 
 #[test]
-fn the_newest_reason_is_told_and_since_stays() {
+fn the_newest_reason_is_reported_and_since_stays() {
     let mut driven = Driven::new(First::Redis);
     assert_eq!(driven.on(Signal::LinkDown(lost("unreachable"))), Step::Degrade);
     let since = driven.failover.since();
@@ -102,14 +102,14 @@ fn does_not_recover_before_the_dwell_time_and_two_good_beats() {
     assert_eq!(driven.after(99, Signal::Tick), Step::Stay);
     assert_eq!(driven.after(1, Signal::Tick), Step::StartRecovery);
     assert_eq!(driven.state(), BackendState::Recovering);
-    assert_eq!(driven.failover.reason(), Some(&lost("unreachable")), "of what it recovers");
+    assert_eq!(driven.failover.reason(), Some(&lost("unreachable")), "the reason of the outage");
     assert_eq!(driven.after(10, Signal::Rejoined), Step::Recovered);
     assert_eq!((driven.state(), driven.failover.since()), (BackendState::Healthy, driven.now));
     assert_eq!(driven.failover.reason(), None);
 }
 
 #[test]
-fn a_failure_between_good_beats_begins_the_count_anew() {
+fn a_failure_between_good_beats_restarts_the_count() {
     let mut driven = Driven::new(First::Memory(lost("a")));
     assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
     assert_eq!(driven.on(Signal::BeatOk), Step::Stay);
@@ -131,7 +131,7 @@ fn beats_prove_nothing_while_a_connection_is_away() {
 }
 
 #[test]
-fn a_loss_during_a_recovery_gives_it_up() {
+fn a_loss_during_a_recovery_aborts_it() {
     for signal in [Signal::BeatFailed(lost("b")), Signal::LinkDown(lost("b"))] {
         let mut driven = Driven::new(First::Memory(lost("a")));
         assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
@@ -147,7 +147,7 @@ fn a_loss_during_a_recovery_gives_it_up() {
 }
 
 #[test]
-fn data_that_is_lost_is_put_in_order_without_leaving_redis() {
+fn lost_data_are_reconciled_without_leaving_redis() {
     let mut driven = Driven::new(First::Redis);
     assert_eq!(driven.on(Signal::DataLost(lost("older"))), Step::Reconcile);
     assert_eq!(driven.state(), BackendState::Recovering);
@@ -158,7 +158,7 @@ fn data_that_is_lost_is_put_in_order_without_leaving_redis() {
 }
 
 #[test]
-fn data_that_is_lost_while_degraded_is_a_good_beat() {
+fn lost_data_while_degraded_count_as_a_good_beat() {
     let mut driven = Driven::new(First::Memory(lost("a")));
     assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
     assert_eq!(driven.on(Signal::DataLost(lost("other"))), Step::Stay);
@@ -179,11 +179,11 @@ fn alone_is_healthy_until_a_redis_appears() {
     assert_eq!(driven.until_recovery(), ms(300));
     assert_eq!((driven.state(), driven.failover.is_alone()), (BackendState::Recovering, false));
     assert_eq!(driven.on(Signal::LinkDown(lost("b"))), Step::AbortRecovery);
-    assert_eq!(driven.state(), BackendState::Degraded, "it has been seen, so its loss is one");
+    assert_eq!(driven.state(), BackendState::Degraded, "Redis has been seen, so losing it counts");
 }
 
 #[test]
-fn relapses_double_the_dwell_time_and_a_quiet_minute_takes_it_back() {
+fn relapses_double_the_dwell_time_and_a_quiet_minute_resets_it() {
     let mut driven = Driven::new(First::Redis);
     let relapse = |driven: &mut Driven, after_ms| {
         assert_eq!(driven.after(after_ms, Signal::BeatFailed(lost("a"))), Step::Degrade);
@@ -324,7 +324,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_tick_is_asked_for_is_what_it_does(first in first(), signals in signals()) {
+    fn a_requested_tick_has_the_announced_effect(first in first(), signals in signals()) {
         let mut driven = Driven::new(first);
         for (wait, signal) in signals {
             driven.now += ms(wait);
@@ -338,14 +338,14 @@ proptest! {
 }
 
 #[test]
-fn a_recovery_counts_from_what_it_is_from() {
+fn a_recovery_counts_from_the_beginning_of_its_outage() {
     let mut driven = Driven::new(First::Redis);
     // A loss of data is detected hours later, while Redis serves.
     assert_eq!(driven.after(18_000_000, Signal::DataLost(lost("data_lost"))), Step::Reconcile);
     let found = driven.now;
     assert_eq!(driven.failover.lost_at(), found);
     assert_eq!(driven.after(100, Signal::DataLost(lost("data_older"))), Step::Reconcile);
-    assert_eq!(driven.failover.lost_at(), found, "the recovery goes on");
+    assert_eq!(driven.failover.lost_at(), found, "the recovery continues");
     assert_eq!(driven.after(100, Signal::Rejoined), Step::Recovered);
     assert_eq!(driven.after(5_000, Signal::LinkDown(lost("unreachable"))), Step::Degrade);
     assert_eq!(driven.failover.lost_at(), driven.now);

@@ -45,7 +45,7 @@ async fn entries_wait_in_order_until_the_log_has_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn obsolete_prices_go_for_want_of_room_the_oldest_first_and_then_nothing_does() {
+async fn only_obsolete_prices_are_dropped_for_want_of_room_oldest_first() {
     let (mut journal, now) = (Journal::new(bounds(4)), Instant::now());
     let (pjm, spp) = (channel("zone:pjm"), channel("zone:spp"));
     let mut push = |name: &ChannelName, lane, seq, key| journal.push(name, lane, &[entry(seq, key, 0)], now);
@@ -71,7 +71,7 @@ async fn obsolete_prices_go_for_want_of_room_the_oldest_first_and_then_nothing_d
 }
 
 #[tokio::test(start_paused = true)]
-async fn reserved_room_is_nobody_elses_and_nothing_goes_before_it_is_used() {
+async fn reserved_room_is_exclusive_and_nothing_is_dropped_before_it_is_used() {
     let (mut journal, pjm, now) = (Journal::new(bounds(2)), channel("zone:pjm"), Instant::now());
     journal.push(&pjm, Lane::Latest, &[entry(1, Some("a"), 0), entry(2, Some("b"), 0)], now).unwrap();
     let next = [entry(3, Some("a"), 0)];
@@ -88,7 +88,7 @@ async fn reserved_room_is_nobody_elses_and_nothing_goes_before_it_is_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_log_would_not_keep_is_let_go_and_the_next_entry_knows() {
+async fn entries_that_the_log_would_not_keep_are_dropped_and_the_next_is_marked() {
     let (mut journal, pjm, order) = (Journal::new(bounds(10)), channel("zone:pjm"), channel(ORDER));
     let start = Instant::now();
     let minute = Duration::from_secs(60);
@@ -124,7 +124,7 @@ async fn what_the_log_would_not_keep_is_let_go_and_the_next_entry_knows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_successor_of_a_refused_entry_takes_its_place_also_when_it_comes_later() {
+async fn a_later_successor_takes_the_place_of_a_refused_entry() {
     let (mut journal, pjm, start) = (Journal::new(bounds(10)), channel("zone:pjm"), Instant::now());
     journal.push(&pjm, Lane::Every, &[entry(5, None, 0), entry(6, None, 0)], start).unwrap();
     assert_eq!(drop_front(&mut journal, &pjm, start).unwrap().append.seq, 5);
@@ -140,7 +140,7 @@ async fn the_successor_of_a_refused_entry_takes_its_place_also_when_it_comes_lat
 }
 
 #[test]
-fn the_bounds_are_those_that_are_configured() {
+fn the_bounds_are_the_configured_ones() {
     let config = JournalConfig { bytes: 1, entries: 2, age_s: 3, ..JournalConfig::default() };
     let orders = OrderRetention { updates: 4, age_s: 5 };
     let expected = JournalBounds { bytes: 1, entries: 2, age: Duration::from_secs(3), order_updates: 4 };

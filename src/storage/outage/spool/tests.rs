@@ -54,7 +54,7 @@ async fn formers(dir: &Path, fsync: SpoolFsync) -> Vec<Former> {
 }
 
 #[tokio::test]
-async fn what_was_not_acknowledged_is_there_in_the_next_life() {
+async fn unacknowledged_entries_are_there_after_a_restart() {
     for fsync in POLICIES {
         let dir = tempfile::tempdir().unwrap();
         let (pjm, spp) = (channel("zone:pjm"), channel("zone:spp"));
@@ -92,7 +92,7 @@ async fn what_was_not_acknowledged_is_there_in_the_next_life() {
 }
 
 #[tokio::test]
-async fn dropping_the_last_handle_writes_what_was_asked_for() {
+async fn dropping_the_last_handle_writes_pending_requests() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
@@ -109,7 +109,7 @@ async fn dropping_the_last_handle_writes_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn what_comes_behind_an_entry_that_went_takes_its_place_in_the_chain() {
+async fn the_successor_of_a_dropped_entry_takes_its_place_in_the_chain() {
     for fsync in POLICIES {
         let dir = tempfile::tempdir().unwrap();
         let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
@@ -215,13 +215,16 @@ async fn a_directory_serves_one_process_and_a_damaged_file_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_half_made_is_made_anew() {
+async fn a_half_made_file_is_created_again() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("spool.redb");
     let fault = Fault::of(dir.path());
     fault.begin(FULL);
     let error = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap_err();
-    assert!(matches!(error, SpoolOpenError::Unusable { .. }), "nobody is told to move it away: {error}");
+    assert!(
+        matches!(error, SpoolOpenError::Unusable { .. }),
+        "the error must not say to move the file: {error}"
+    );
     fault.end(FULL);
     assert_eq!(formers(dir.path(), SpoolFsync::Always).await, []);
 
@@ -243,7 +246,7 @@ async fn a_file_that_was_half_made_is_made_anew() {
 }
 
 #[tokio::test]
-async fn what_an_earlier_version_left_in_a_second_file_is_taken_over() {
+async fn the_second_file_of_an_earlier_version_is_taken_over() {
     let [dir, earlier] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     // Both files have the same tables.
@@ -266,7 +269,7 @@ async fn what_an_earlier_version_left_in_a_second_file_is_taken_over() {
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_is_tried_until_it_works_and_nothing_that_was_refused_stays() {
+async fn a_failing_disk_is_retried_and_refused_entries_do_not_stay() {
     for fsync in POLICIES {
         let dir = tempfile::tempdir().unwrap();
         let (node, pjm, spp) = (NodeId::random(), channel("zone:pjm"), channel("zone:spp"));
@@ -296,7 +299,7 @@ async fn a_disk_that_fails_is_tried_until_it_works_and_nothing_that_was_refused_
 }
 
 #[tokio::test]
-async fn a_disk_that_hangs_holds_nobody_up_and_what_it_takes_too_late_goes() {
+async fn a_hanging_disk_delays_nobody_and_late_entries_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     let options = SpoolOptions {
@@ -372,7 +375,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn an_entry_whose_data_is_no_object_keeps_no_other_one_back() {
+async fn an_entry_whose_data_is_no_object_holds_up_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     let (spool, _) = open(dir.path(), SpoolFsync::Never, ROOM).await.unwrap();
