@@ -257,8 +257,8 @@ impl RedisConfig {
 }
 
 /// `[storage.journal]`: holds accepted entries until Redis accepts them. When it is full, entries of the lane
-/// `latest` are thinned to the newest of each key; if that is not enough, new entries are refused. Nothing
-/// that was accepted is dropped.
+/// `latest` are thinned to the newest of each key; if that is not enough, new entries are refused. No other
+/// accepted entry is dropped for want of room.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JournalConfig {

@@ -1,11 +1,11 @@
 //! Holds accepted entries until the log has them.
 //!
-//! Pure: no I/O, and callers pass the time. One journal serves one producer. Nothing that was accepted is
-//! dropped for want of room: a full journal refuses new entries. Only three kinds of entries leave before the
-//! log has them, and each is counted: prices that a newer price of their key made obsolete (if room is
-//! needed), prices that the log would not keep because of their age, and updates of an order beyond the
-//! number that the log keeps. The entry after one that leaves takes over its `prev`, so that the producer's
-//! chain stays unbroken.
+//! Pure: no I/O, and callers pass the time. One journal serves one producer. A full journal refuses new
+//! entries instead of dropping accepted ones, unless a newer price made them obsolete. Only three kinds of
+//! entries leave before the log has them, and each is counted: prices that a newer price of their key made
+//! obsolete (if room is needed), prices that the log would not keep because of their age, and updates of an
+//! order beyond the number that the log keeps. The entry after one that leaves takes over its `prev`, so that
+//! the producer's chain stays unbroken.
 //!
 //! Nothing is scanned: an entry costs time logarithmic in the number of entries, whether or not there is
 //! room.
