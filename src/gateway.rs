@@ -147,7 +147,7 @@ impl Gateway {
         Self::start_with(loaded, Arc::new(paper)).await
     }
 
-    /// Starts with the caller's executor, which carries out orders in place of the built-in simulation
+    /// Starts with the caller's executor, which executes orders in place of the built-in simulation
     /// (unless `orders.executor` is `external`, or this node is not a worker).
     ///
     /// # Errors

@@ -103,7 +103,7 @@ echo "# Only the gateway's own worker may write the updates of an order that was
 call 409 POST "/api/orders/$id/updates" '{"type":"routing","progress":10,"message":"no"}'
 has '"code":"has_job"'
 
-echo "# For an order that is carried out elsewhere, anyone may: one update, or several."
+echo "# For an order that is executed elsewhere, anyone may: one update, or several."
 id=$(new_id)
 call 404 GET "/api/orders/$id"
 call 200 POST "/api/orders/$id/updates" '{"type":"routing","progress":20,"message":"elsewhere"}'

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Carries out power trades for a gateway with `orders.executor = "external"`.
+"""Executes power trades for a gateway with `orders.executor = "external"`.
 
     python3 power_worker.py [--url URL] [--lease-ms N] [--work-ms N]
 

@@ -1,4 +1,4 @@
-// Carries out orders for a gateway with `orders.executor = "external"`. Needs Node 20 and nothing else.
+// Executes orders for a gateway with `orders.executor = "external"`. Needs Node 20 and nothing else.
 //
 //   node worker.mjs [--url URL] [--lease-ms N] [--work-ms N]
 //
@@ -150,7 +150,7 @@ function quote(order) {
 }
 
 /**
- * Sends the transaction. The job's id identifies it at the venue, so that it is carried out once even if an
+ * Sends the transaction. The job's id identifies it at the venue, so that it is executed once even if an
  * earlier run sent it and died before reporting it.
  */
 function send(job) {
@@ -173,7 +173,7 @@ async function carryOut(job) {
   await job.progress('submitted', 80, 'sending the transaction', { dex });
   const txHash = send(job);
   await job.work();
-  await job.post('complete', { txHash, dex, message: 'carried out' });
+  await job.post('complete', { txHash, dex, message: 'executed' });
 }
 
 /** Reports that the run failed; returns the outcome: another attempt, or failed for good. */
@@ -197,7 +197,7 @@ async function run(claim, claimedAt) {
     );
   } catch (error) {
     if (error.code === 'cancelled') {
-      const cancelled = new OrderFault('cancelled', 'cancelled while it was carried out', false);
+      const cancelled = new OrderFault('cancelled', 'cancelled while it was executed', false);
       await end(job, cancelled).then(say, (refused) => say(`dropped: ${refused.message}`));
     } else if (error instanceof Refused) {
       // Mostly `lease_lost`: the job is somebody else's now. Otherwise it will be, soon.

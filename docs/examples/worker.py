@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Carries out orders for a gateway with `orders.executor = "external"`.
+"""Executes orders for a gateway with `orders.executor = "external"`.
 
     python3 worker.py [--url URL] [--lease-ms N] [--work-ms N]
 
@@ -152,7 +152,7 @@ def quote(order):
 
 
 def send(job):
-    """Sends the transaction. The job's id identifies it at the venue, so that it is carried out once even
+    """Sends the transaction. The job's id identifies it at the venue, so that it is executed once even
     if an earlier run sent it and died before reporting it."""
     return "0x" + hashlib.sha256(job.claim["jobId"].encode()).hexdigest()
 
@@ -172,7 +172,7 @@ def carry_out(job, work):
     job.progress("submitted", 80, "sending the transaction", dex=dex)
     tx = send(job)
     job.work(work)
-    job.post("complete", txHash=tx, dex=dex, message="carried out")
+    job.post("complete", txHash=tx, dex=dex, message="executed")
 
 
 def end(job, fault):
@@ -181,7 +181,7 @@ def end(job, fault):
     return job.post("fail", error=error, retry=fault.retry)["outcome"]
 
 
-CANCELLED = OrderFault("cancelled", "cancelled while it was carried out", retry=False)
+CANCELLED = OrderFault("cancelled", "cancelled while it was executed", retry=False)
 
 
 def run(gateway, claim, claimed_at, work):

@@ -784,7 +784,7 @@ metadata: Record<string, unknown>, };
  */
 export type OrderPlaced = { 
 /**
- * The job that carries it out.
+ * The job that executes it.
  */
 jobId: OrderId, 
 /**
@@ -834,7 +834,7 @@ export type OrderView = {
  */
 orderId: OrderId, 
 /**
- * The id of the job that carries it out; absent if the gateway has none for it.
+ * The id of the job that executes it; absent if the gateway has none for it.
  */
 jobId?: OrderId, 
 /**
@@ -942,7 +942,7 @@ orderId: OrderId,
  */
 error: string, 
 /**
- * Whether it may have been carried out after all.
+ * Whether it may have been executed after all.
  */
 submitted: boolean, 
 /**
@@ -993,7 +993,7 @@ export type Offer = {
 jobs: Array<OfferedJob>, };
 
 /**
- * A job for a worker to carry out.
+ * A job for a worker to execute.
  */
 export type OfferedJob = { 
 /**
@@ -1383,11 +1383,11 @@ connections: number,
  */
 websocket: WebSocketView, 
 /**
- * The kind of executor that carries out orders placed here.
+ * The kind of executor that executes orders placed here.
  */
 executor: string, 
 /**
- * The kinds that other nodes on the same storage have: their workers do not carry out orders placed
+ * The kinds that other nodes on the same storage have: their workers do not execute orders placed
  * here. Absent if there are none.
  */
 other_executors?: Array<string>, 
@@ -1986,7 +1986,7 @@ zones_left_out: number,
  */
 lag_ms: DeliveryLag, 
 /**
- * The kind of executor that carries out orders placed there.
+ * The kind of executor that executes orders placed there.
  */
 executor: string, };
 
@@ -2676,7 +2676,7 @@ unreadable: number, };
  */
 export type OrdersView = { 
 /**
- * The kind of executor that carries out orders placed here.
+ * The kind of executor that executes orders placed here.
  */
 executor: string, 
 /**
@@ -2863,7 +2863,7 @@ closed: number,
  */
 stale_fence: number, 
 /**
- * Outside updates refused because the gateway's workers carry the order out.
+ * Outside updates refused because the gateway's workers execute the order.
  */
 has_job: number, };
 
@@ -3587,7 +3587,7 @@ maxAttempts?: number,
  */
 run?: number, 
 /**
- * The worker or executor that carries the order out.
+ * The worker or executor that executes the order.
  */
 executor?: string, 
 /**
@@ -3595,7 +3595,7 @@ executor?: string,
  */
 message?: string, 
 /**
- * The exchange that carries it out.
+ * The exchange that executes it.
  */
 dex?: string, 
 /**
@@ -3604,7 +3604,7 @@ dex?: string,
 txHash?: string, };
 
 /**
- * The last update of an order that was not carried out.
+ * The last update of an order that was not executed.
  */
 export type OrderFailed = { 
 /**
@@ -3652,7 +3652,7 @@ maxAttempts?: number,
  */
 run?: number, 
 /**
- * The worker or executor that carried the order out.
+ * The worker or executor that executed the order.
  */
 executor?: string, 
 /**
@@ -3660,7 +3660,7 @@ executor?: string,
  */
 message?: string, 
 /**
- * The exchange that was to carry it out.
+ * The exchange that was to execute it.
  */
 dex?: string, 
 /**

@@ -3,7 +3,7 @@
 //! log into other epochs.
 //!
 //! It only decides: there is no connection here, no clock and no storage. Live messages and pages go in,
-//! and [`Step`]s come out, to be carried out at once and in order. Thus the same rules apply to connections
+//! and [`Step`]s come out, to be executed at once and in order. Thus the same rules apply to connections
 //! and to the simulation that checks them.
 //!
 //! Promises about what the steps of one reader send between two `resync`:
@@ -56,7 +56,7 @@ enum Phase {
     Ended,
 }
 
-/// A reader of a channel. While it catches up, one task carries out its [`turns`](Self::turn); batches and
+/// A reader of a channel. While it catches up, one task executes its [`turns`](Self::turn); batches and
 /// epoch transitions may arrive at any time.
 #[derive(Debug)]
 pub(crate) struct Reader {

@@ -117,7 +117,7 @@ fn lines(stats: &StatsView) -> Vec<String> {
         line(
             "orders",
             &format!(
-                "{} placed here, {} confirmed, {} failed; carried out by {}",
+                "{} placed here, {} confirmed, {} failed; executed by {}",
                 orders.counts.placed,
                 orders.counts.confirmed,
                 orders.counts.failed,

@@ -11,7 +11,7 @@ use crate::support::checks::{Checks, Finding};
 pub enum Role {
     /// Serves clients: streams, prices, orders.
     Gateway,
-    /// Carries out orders, unless `orders.executor` is `external`.
+    /// Executes orders, unless `orders.executor` is `external`.
     Worker,
 }
 

@@ -1,4 +1,4 @@
-//! A connection's subscription to a channel: carries out what its [`Reader`] decides.
+//! A connection's subscription to a channel: executes what its [`Reader`] decides.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! Compares the executors of the nodes that share a storage. An order is carried out only by workers with the
+//! Compares the executors of the nodes that share a storage. An order is executed only by workers with the
 //! executor it was placed for, so if nodes differ, some orders may never be claimed.
 
 use std::collections::BTreeSet;
@@ -39,7 +39,7 @@ impl Fleet {
             warn!(
                 executor = own,
                 others = others.join(", "),
-                "nodes with other executors share this storage: an order is carried out only by workers of the \
+                "nodes with other executors share this storage: an order is executed only by workers of the \
                  kind of the node that it was placed at"
             );
         }

@@ -46,7 +46,7 @@ pub(crate) struct FleetParts {
     pub(crate) node: NodeId,
     pub(crate) backend: SharedBackend,
     pub(crate) storage: StatusReader,
-    /// The kind of executor that carries out orders placed here.
+    /// The kind of executor that executes orders placed here.
     pub(crate) executor: Arc<str>,
     /// Cancelled when this node is about to stop.
     pub(crate) leaving: CancellationToken,

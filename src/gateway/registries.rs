@@ -15,7 +15,7 @@ impl OpenConnections for Manager {
     }
 }
 
-/// Orders that are carried out here, as active orders.
+/// Orders that are executed here, as active orders.
 #[derive(Debug)]
 pub(super) struct Following(pub(super) Registry);
 

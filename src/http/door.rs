@@ -309,7 +309,7 @@ impl Door {
         if self.0.serves {
             return Problem::new(ProblemCode::NotFound, "there is nothing at this address");
         }
-        let detail = "this process only carries out orders (node.roles); ask one with the role gateway";
+        let detail = "this process only executes orders (node.roles); ask one with the role gateway";
         Problem::new(ProblemCode::NoGateway, detail)
     }
 

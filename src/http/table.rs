@@ -35,7 +35,7 @@ pub(super) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "D
 pub(super) enum Kind {
     /// Health checks, by whatever name they use.
     Probe,
-    /// Operators. Like those of health checks, these addresses exist in a process that only carries out
+    /// Operators. Like those of health checks, these addresses exist in a process that only executes
     /// orders.
     Told,
     /// Clients, publishers and workers.
@@ -371,7 +371,7 @@ pub(super) const ROUTES: &[Route] = &[
     .needs(Order(Action::Order))
     .counts_as(Quota::Orders)
     .hides_as(ProblemCode::UnknownDeadLetter)
-    .query(&[("force", "Even if it may have been carried out after all.")])
+    .query(&[("force", "Even if it may have been executed after all.")])
     .gives(Json(202, "OrderPlaced"))
     .or(&[400, 404, 409]),
     get("/api/orders/{order}", Client, orders::get, "An order with its updates")
@@ -386,13 +386,13 @@ pub(super) const ROUTES: &[Route] = &[
         "/api/orders/{order}/updates",
         Client,
         orders::update,
-        "Report on an order that is carried out elsewhere",
+        "Report on an order that is executed elsewhere",
     )
     .needs(Order(Action::Publish))
     .takes(Body::Updates)
     .gives(Json(200, "Accepted"))
     .or(&[400, 408, 409, 413, 415, 422]),
-    post("/api/jobs/claim", Client, jobs::claim, "Claim orders to carry out")
+    post("/api/jobs/claim", Client, jobs::claim, "Claim orders to execute")
         .needs(Gateway(Action::Work))
         .takes(Body::Json("ClaimRequest"))
         .gives(Json(200, "Offer"))
@@ -407,7 +407,7 @@ pub(super) const ROUTES: &[Route] = &[
         .takes(Body::Report)
         .gives(Json(200, "ReportAccepted"))
         .or(JOB),
-    post("/api/jobs/{job}/complete", Client, jobs::complete, "Report that an order was carried out")
+    post("/api/jobs/{job}/complete", Client, jobs::complete, "Report that an order was executed")
         .needs(Gateway(Action::Work))
         .takes(Body::Report)
         .gives(Json(200, "ReportAccepted"))
@@ -417,7 +417,7 @@ pub(super) const ROUTES: &[Route] = &[
         .takes(Body::Json("ReleaseRequest"))
         .gives(Json(200, "JobOutcome"))
         .or(JOB),
-    post("/api/jobs/{job}/fail", Client, jobs::fail, "Report that an order could not be carried out")
+    post("/api/jobs/{job}/fail", Client, jobs::fail, "Report that an order could not be executed")
         .needs(Gateway(Action::Work))
         .takes(Body::Json("FailRequest"))
         .gives(Json(200, "JobOutcome"))

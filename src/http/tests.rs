@@ -318,7 +318,7 @@ fn check_classic(text: &str) {
         let all = samples.len();
         samples.dedup();
         assert_eq!(samples.len(), all, "{name} has a series twice");
-        assert!(families.insert(name, all).is_none(), "{name} is there twice");
+        assert!(families.insert(name, all).is_none(), "{name} occurs twice");
     }
     assert!(families.len() > 90 && families.values().all(|samples| *samples > 0), "{families:?}");
 }

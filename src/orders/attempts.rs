@@ -36,7 +36,7 @@ impl Attempts {
         // The run that wrote the newest update may have broken off after the last run that ended properly.
         let told_by = newest.and_then(|(newest, _)| run_of(newest));
         let is_said = said.number > 0 && told_by.is_none_or(|run| run <= said.said_by);
-        // A submitted order may have been carried out: the run that takes it up finds out, and ends the
+        // A submitted order may have been executed: the run that takes it up finds out, and ends the
         // order.
         let is_last = |standing: &Standing| standing.kind == EntryKind::Submitted && standing.attempt >= max;
         let only_finds_out = !is_said && newest.is_some_and(|(_, standing)| is_last(standing));

@@ -9,7 +9,7 @@ use crate::storage::JobBounds;
 use crate::support::backoff::Backoff;
 use crate::support::checks::{Checks, Finding};
 
-/// Who carries orders out.
+/// Who executes orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExecutorChoice {
@@ -35,7 +35,7 @@ pub enum WhenDegraded {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OrdersConfig {
-    /// Who carries orders out. Default `paper`.
+    /// Who executes orders. Default `paper`.
     pub executor: ExecutorChoice,
     /// What an order looks like: `swap`, or the path of a JSON Schema file. Default `swap`.
     pub schema: String,

@@ -47,9 +47,9 @@ pub struct OrdersParts {
     pub config: OrdersConfig,
     /// Writes updates for external consumers.
     pub mirror: OrderMirror,
-    /// Is told the progress of the orders that are carried out here.
+    /// Is told the progress of the orders that are executed here.
     pub watch: Option<Arc<dyn OrderWatch>>,
-    /// The kind of jobs placed here, which workers of the same kind carry out; also the kind that workers
+    /// The kind of jobs placed here, which workers of the same kind execute; also the kind that workers
     /// here claim.
     pub kind: JobKind,
     /// What orders look like.
@@ -159,7 +159,7 @@ impl Orders {
         }))
     }
 
-    /// The kind of executor that carries out what is placed here.
+    /// The kind of executor that executes what is placed here.
     pub fn executor(&self) -> &str {
         &self.0.kind
     }

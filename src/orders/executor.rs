@@ -1,4 +1,4 @@
-//! The executor, which carries an order out, and the handle through which it reports its progress.
+//! The executor, which executes an order, and the handle through which it reports its progress.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::run::{Run, RunError};
 use crate::model::{EntryKind, OrderId};
 use crate::protocol::Standing;
 
-/// Carries orders out.
+/// Executes orders.
 ///
 /// [`execute`](Self::execute) may be dropped at any await: at a shutdown, or when a run takes too long. It
 /// may be called again for the same order, also after a crash: [`OrderHandle::previous`] says how far the run
@@ -20,17 +20,17 @@ use crate::protocol::Standing;
 /// least the same progress, and end the order.
 #[async_trait]
 pub trait OrderExecutor: fmt::Debug + Send + Sync + 'static {
-    /// The `executor` field of every update. Also the kind of jobs that this executor carries out: orders
+    /// The `executor` field of every update. Also the kind of jobs that this executor executes: orders
     /// placed at gateways whose executor has the same name.
     fn name(&self) -> &'static str;
 
-    /// Carries an order out, reporting through the handle. Before a report of `submitted` was accepted it
+    /// Executes an order, reporting through the handle. Before a report of `submitted` was accepted it
     /// must not do anything that cannot be undone.
     ///
     /// A panic fails the attempt; the next attempt follows if one is left.
     ///
     /// # Errors
-    /// Why it was not carried out, and whether another attempt makes sense.
+    /// Why it was not executed, and whether another attempt makes sense.
     async fn execute(
         &self,
         order: &OrderRequest,
@@ -38,7 +38,7 @@ pub trait OrderExecutor: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Confirmation, ExecutionError>;
 }
 
-/// An order that was carried out.
+/// An order that was executed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Confirmation {
     /// A message for people.
@@ -47,7 +47,7 @@ pub struct Confirmation {
     pub fields: Vec<(&'static str, Value)>,
 }
 
-/// An order that was not carried out.
+/// An order that was not executed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutionError {
     /// The attempt failed, for now or for good.

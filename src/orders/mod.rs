@@ -1,4 +1,4 @@
-//! Orders: accepted, queued as jobs, carried out by workers, and published step by step.
+//! Orders: accepted, queued as jobs, executed by workers, and published step by step.
 //!
 //! An order is a job and a channel of updates with the same id. The truth about it is in the storage: the job
 //! says whether a worker has it, the channel says how far it is. Nothing here keeps state that a crash could
@@ -9,7 +9,7 @@
 //! - it is placed, or a dead letter is placed again: `placing`, with `request` and `schema` for its content;
 //! - it is read, alone or in a list: `reading`, with `view` for how it is shown;
 //! - it is cancelled: `cancelling`;
-//! - it is claimed and carried out: `worker` with an `executor`, or `external` (`claiming`, `reporting`) by
+//! - it is claimed and executed: `worker` with an `executor`, or `external` (`claiming`, `reporting`) by
 //!   workers over HTTP. Either way a claim is a `run`, with its `lease`, its `attempts` and its reports
 //!   (`telling`);
 //! - its updates are published: `updates`; `interop` exchanges updates with workers that use Redis lists;

@@ -44,7 +44,7 @@ pub enum RetryError {
     /// It is not a dead letter, or was placed again already.
     #[error("this order is no dead letter, or was placed again before")]
     Unknown,
-    /// It may have been carried out.
+    /// It may have been executed.
     #[error(
         "this order was submitted before it failed: find out what became of it, and if it was not carried \
          out, place it again with force (`?force=true`, on the command line `--force`)"

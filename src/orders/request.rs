@@ -243,7 +243,7 @@ pub(super) fn read_fields<'a>(
 pub(super) fn twice(fields: &[(String, &RawValue)]) -> Vec<FieldFault> {
     let mut names = HashSet::new();
     let repeated = fields.iter().filter(|(name, _)| !names.insert(name.as_str()));
-    let fault = |name: &String| FieldFault { field: shown_name(name), message: "is there twice".to_owned() };
+    let fault = |name: &String| FieldFault { field: shown_name(name), message: "occurs twice".to_owned() };
     repeated.map(|(name, _)| fault(name)).collect()
 }
 

@@ -312,7 +312,7 @@ impl Run {
         }
     }
 
-    /// The order was carried out: publishes its last update.
+    /// The order was executed: publishes its last update.
     pub(super) async fn confirm(
         &mut self,
         fields: impl FnOnce(&mut PayloadWriter),
@@ -326,7 +326,7 @@ impl Run {
         Ok(())
     }
 
-    /// The order will not be carried out: publishes its last update.
+    /// The order will not be executed: publishes its last update.
     pub(super) async fn fail(&mut self, code: &str, message: &str, is_dead: bool) -> Result<(), RunError> {
         let attempts = self.attempts.end();
         let update = self.update(EntryKind::Failed, 0, attempts, message, |payload| {

@@ -21,7 +21,7 @@ pub(super) struct Telling {
     /// The claim's token, which is the fencing token of the updates.
     token: u64,
     state: Mutex<State>,
-    /// Notified when no append is under way any more.
+    /// Notified when no append is in progress any more.
     ended: Notify,
 }
 
@@ -31,7 +31,7 @@ struct State {
     is_under_way: bool,
     /// Whether the order's log has no update yet, as far as is known.
     is_first: bool,
-    /// The error of the last append. The updates that waited behind it are dropped, since they would leave a gap.
+    /// The error of the last append. Updates that waited for it were dropped, because they would leave a gap.
     failed: Option<PublishError>,
 }
 
@@ -106,7 +106,8 @@ impl Telling {
 
     fn set_out(self: &Arc<Self>, state: &mut State) {
         if !std::mem::replace(&mut state.is_under_way, true) {
-            // A task of its own: the run may be dropped at any moment, and its reports are appended nevertheless.
+            // A separate task, because the run may be dropped at any moment, and its reports are appended
+            // nevertheless.
             self.desk.tasks.spawn_on(Arc::clone(self).go(), &self.desk.runtime);
         }
     }
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_reported_together_is_appended_together_and_in_order() {
+    async fn reports_during_an_append_are_appended_together_in_order() {
         let (desk, order) = (desk(), OrderId::random());
         let telling = Telling::new(Arc::clone(&desk), order, 7, true);
         for progress in [10, 30] {
@@ -163,20 +164,20 @@ mod tests {
         }
         telling.tell(update(EntryKind::Submitted, 75)).await.unwrap();
         let all = [EntryKind::Routing, EntryKind::Routing, EntryKind::Submitted];
-        assert_eq!(told(&desk, order).await, all, "whoever waits has all of it in the log");
+        assert_eq!(told(&desk, order).await, all, "`tell` returns when the log has all of them");
         assert_eq!(desk.channels.stats().appends.get(), 1);
-        // More than wait at once.
+        // More than may wait at a time.
         for _ in 0..=WAITING_MAX {
             telling.tell_soon(update(EntryKind::Submitted, 80)).await.unwrap();
         }
         drop(telling);
         desk.tasks.close();
         desk.tasks.wait().await;
-        assert_eq!(told(&desk, order).await.len(), 4 + WAITING_MAX, "also where the run is gone");
+        assert_eq!(told(&desk, order).await.len(), 4 + WAITING_MAX, "also after the run was dropped");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_refused_is_said_once_to_whoever_reports_next() {
+    async fn a_refusal_is_returned_once_to_the_next_report() {
         let (desk, order) = (desk(), OrderId::random());
         let newer = Telling::new(Arc::clone(&desk), order, 8, true);
         newer.tell(update(EntryKind::Routing, 10)).await.unwrap();

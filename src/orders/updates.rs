@@ -1,5 +1,5 @@
 //! Updates of orders: appending them, reading the newest one, and accepting those of orders that nobody here
-//! carries out.
+//! executes.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use crate::storage::{Result as StorageResult, StorageError};
 #[non_exhaustive]
 pub enum UpdateError {
     /// The order has a job: only its worker may report on it.
-    #[error("this order is carried out by a worker, who alone may tell of it")]
+    #[error("this order is executed by a worker, who alone may tell of it")]
     HasJob,
     /// The order has had its last update.
     #[error("the order has ended")]
@@ -38,7 +38,7 @@ pub enum UpdateError {
     Unavailable(#[from] StorageError),
 }
 
-/// Is told the progress of the orders that workers carry out under leases of this gateway.
+/// Is told the progress of the orders that workers execute under leases of this gateway.
 pub trait OrderWatch: fmt::Debug + Send + Sync {
     /// These updates, at least one, are in the order's channel. Must not wait.
     fn told(&self, order: OrderId, updates: &[DraftEntry]);
@@ -92,7 +92,7 @@ impl Desk {
 }
 
 impl Orders {
-    /// Appends updates of an order that nobody here carries out.
+    /// Appends updates of an order that nobody here executes.
     ///
     /// While the storage is away, this includes an order whose job is not known here: nobody can claim its
     /// job meanwhile, so no worker reports on it, except one that had claimed it before the outage; the

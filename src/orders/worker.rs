@@ -1,4 +1,4 @@
-//! Claims the jobs of orders and has an executor in this process carry them out.
+//! Claims the jobs of orders and has an executor in this process execute them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ const FINISH_WITHIN: Duration = Duration::from_secs(5);
 const TOGETHER_WITHIN: Duration = Duration::from_millis(5);
 const TOGETHER_PART: usize = 8;
 
-/// Carries out several orders at once.
+/// Executes several orders at once.
 #[derive(Debug)]
 pub(crate) struct Worker {
     desk: Arc<Desk>,
@@ -175,7 +175,7 @@ impl Worker {
             Some(Ok(Err(error))) => error,
             Some(Err(_elapsed)) => ExecutionError::Failed {
                 code: "timeout",
-                message: format!("the order was not carried out within {limit:?}"),
+                message: format!("the order was not executed within {limit:?}"),
                 retry: true,
             },
             None => {

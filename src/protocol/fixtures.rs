@@ -94,7 +94,7 @@ fn updates() -> impl Iterator<Item = (String, String)> {
         ),
         (
             EntryKind::Confirmed,
-            r#"{"progress":100,"message":"The order was carried out","attempt":1,"maxAttempts":3,"txHash":"0xabc"}"#,
+            r#"{"progress":100,"message":"The order was executed","attempt":1,"maxAttempts":3,"txHash":"0xabc"}"#,
         ),
         (
             EntryKind::Failed,

@@ -26,7 +26,7 @@ pub struct RegistryConfig {
     /// How many seconds a provider stays online after its connection closed or its node disappeared. Default
     /// 10.
     pub offline_grace_s: u64,
-    /// Whether orders that this gateway carries out appear in `active-orders` until they end. Default `true`.
+    /// Whether orders that this gateway executes appear in `active-orders` until they end. Default `true`.
     pub follow_orders: bool,
     /// Whether to read the Redis keys `socket:onlineProviders` and `socket:activeOrders` at startup. Default
     /// `false`.

@@ -22,13 +22,13 @@ use crate::support::backoff::STORAGE_RETRY;
 /// How often to check whether a comparison is due.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How often memory is compared with the log if there is no particular cause.
+/// How often memory is compared with the log without a particular cause.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
 
 /// How soon the comparison is repeated if the log lacked something that its writer may still append.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// After a comparison, the next one waits for so many times as long as that one took.
+/// After a comparison, the next one waits for this many times the duration of that one.
 const PAUSE_TIMES: u32 = 10;
 
 /// Keys in one page of the log's latest entries.
@@ -91,7 +91,7 @@ impl Registry {
             let now = Instant::now();
             if now >= due {
                 let compared = self.compare(kind, !is_degraded).await;
-                // Even with a cause each second, most of the time is left for other work.
+                // Even if there is a cause each second, most of the time remains for other work.
                 let pause = now.elapsed().saturating_mul(PAUSE_TIMES);
                 soonest = now + AGAIN_AFTER.max(pause);
                 due = if matches!(compared, Ok(false)) { now + COMPARE_EVERY } else { soonest };
@@ -116,8 +116,8 @@ impl Registry {
         }
     }
 
-    /// Applies what the log has, and queues what it lacks. True if another comparison is due soon. While the
-    /// log is away only this node's replica of it is read.
+    /// Applies what the log has, and queues what it lacks. Returns true if another comparison is due soon.
+    /// While the log is away, only this node's local replica is read.
     async fn compare(&self, kind: RegistryKind, is_whole: bool) -> StorageResult<bool> {
         let book = self.book(kind);
         let before = book.core.read().table.versions();

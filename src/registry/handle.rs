@@ -403,7 +403,7 @@ impl Registry {
         Ok(Body::read(kind, json, None, self.config().record_bytes_max)?.key)
     }
 
-    /// Applies an update of an order that is carried out here: the order is active until its last update.
+    /// Applies an update of an order that is executed here: the order is active until its last update.
     pub(crate) fn follow_order(&self, order: OrderId, update: &DraftEntry) {
         let kind = RegistryKind::ActiveOrders;
         let key = order.to_string();

@@ -1,4 +1,4 @@
-//! With which backend the gateway begins, decided once at startup.
+//! Chooses the backend that the gateway begins with, once, at startup.
 
 use std::fmt;
 use std::path::Path;
@@ -23,27 +23,27 @@ use super::{
 };
 use crate::model::{BackendName, BackendState, NodeId};
 
-/// Between looks how the memory's disk does.
+/// How often the health of the memory's disk is checked.
 const FOLDER_LOOK: Duration = Duration::from_millis(250);
 
-/// Between probes of a server that is loading.
+/// The pause between probes of a server that is loading.
 const LOADING_RETRY: Duration = Duration::from_millis(250);
 
-/// The storage that serves, and what keeps it going.
+/// The chosen storage, and the futures that drive it.
 pub struct Opened {
     /// The backend that was chosen.
     pub backend: SharedBackend,
-    /// The storage in this process: the one that serves, or what goes on while Redis is away.
+    /// The storage in this process: the one that serves, or the one that takes over while Redis is away.
     pub(crate) memory: MemoryBackend,
-    /// Tells what waits for Redis.
+    /// Reports what waits for Redis.
     pub(crate) outage: OutageReader,
-    /// Changes the status. The driver has a share in it.
+    /// Changes the status. The driver holds it too.
     pub status_writer: Arc<StatusWriter>,
-    /// Reads it.
+    /// Reads the status.
     pub status_reader: StatusReader,
-    /// Must run for as long as the backend is used; with Redis it ends when the backend is dropped.
+    /// Must run for as long as the backend is used. With Redis, it ends when the backend is dropped.
     pub driver: BoxFuture<'static, ()>,
-    /// Ends when the spool's thread has panicked, and at no other time.
+    /// Ends when the spool's thread has panicked, and never otherwise.
     pub(crate) spool_panicked: BoxFuture<'static, ()>,
 }
 
@@ -57,18 +57,18 @@ impl fmt::Debug for Opened {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// Redis is required and does not serve.
+    /// Redis is required, but does not serve.
     #[error(
         "Redis is required (`storage.required = true`) and cannot be used: {reason} [{code}]. Start \
          it, correct `storage.redis`, or set `storage.required = false` to begin in memory"
     )]
     RedisRequired {
-        /// As [`ProbeFailure::code`].
+        /// See [`ProbeFailure::code`].
         code: &'static str,
         /// For people. Holds no secrets.
         reason: String,
     },
-    /// The journal's directory cannot be used.
+    /// The directory of the spool cannot be used.
     #[error("`storage.journal.spool.data_dir` cannot be used")]
     Spool(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The memory's directory cannot be used.
@@ -76,12 +76,12 @@ pub enum StartError {
     Folder(#[source] FolderError),
 }
 
-/// Chooses the backend: at most one probe, so within about a second, except where a Redis that is
-/// required is loading its data. Unless memory is configured, a Redis that is away at first, or later,
-/// is moved up to whenever it answers.
+/// Chooses the backend with at most one probe, so within about a second, except that a required Redis is
+/// awaited while it loads its data. Unless memory is configured, the gateway moves to Redis whenever Redis
+/// answers, even if it was away at startup.
 ///
 /// # Errors
-/// Where Redis is required and cannot be used, or a directory cannot.
+/// If Redis is required and cannot be used, or if a directory cannot be used.
 pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result<Opened, StartError> {
     let required = config.required && config.backend == StorageChoice::Redis;
     if config.backend == StorageChoice::Memory {
@@ -134,7 +134,7 @@ pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result
     Ok(begin(redis, Begun { first, status, address }))
 }
 
-/// The failure with the address it happened at.
+/// The failure, with the address at which it happened.
 fn told(config: &StorageConfig, failure: &ProbeFailure) -> String {
     match super::redis::Target::from_config(&config.redis) {
         Ok(target) => format!("Redis at {target}: {failure}"),
@@ -142,7 +142,7 @@ fn told(config: &StorageConfig, failure: &ProbeFailure) -> String {
     }
 }
 
-/// Waits for a Redis to let us in: not at all, or for as long as one that is required may load.
+/// Probes Redis; with `patient`, repeats that while Redis is loading, for the configured time.
 async fn admitted(config: &StorageConfig, patient: bool) -> Result<String, ProbeFailure> {
     let patience =
         if patient { Duration::from_millis(config.redis.loading_patience_ms) } else { Duration::ZERO };
@@ -158,7 +158,7 @@ async fn admitted(config: &StorageConfig, patient: bool) -> Result<String, Probe
     }
 }
 
-/// The journal's copy on disk, where one is configured, and what is left in it.
+/// Opens the spool, if one is configured, with the entries that are left in it.
 async fn spool(config: &StorageConfig) -> Result<(Option<Spool>, Vec<Former>), StartError> {
     let spool = &config.journal.spool;
     let Some(dir) = &spool.data_dir else { return Ok((None, Vec::new())) };
@@ -167,20 +167,23 @@ async fn spool(config: &StorageConfig) -> Result<(Option<Spool>, Vec<Former>), S
         .map_err(|error| StartError::Spool(Box::new(error)))?;
     let entries: usize = formers.iter().map(|former| former.entries.len()).sum();
     if entries > 0 {
-        tracing::info!(entries, "the spool holds what a former life accepted; it is sent when redis serves");
+        tracing::info!(
+            entries,
+            "the spool holds entries that an earlier process accepted; they are sent when redis serves"
+        );
     }
     Ok((Some(opened), formers))
 }
 
-/// How a storage that switches begins.
+/// The initial state of a switching storage.
 struct Begun {
     first: First,
     status: StorageStatus,
-    /// Where Redis is, or would be.
+    /// The address of Redis, whether or not it answers.
     address: String,
 }
 
-/// A storage that switches, beginning as the probe found it.
+/// A switching storage, with the initial state that the probe found.
 fn switching(
     config: &StorageConfig,
     node: NodeId,
@@ -214,7 +217,7 @@ fn switching(
     });
     let driver = async move {
         tokio::select! {
-            // Ends with the backend.
+            // It ends with the backend.
             () = driver => {}
             () = redis_driver => {}
             () = sweeping => {}
@@ -246,14 +249,14 @@ fn in_memory(config: &StorageConfig, state: BackendState, code: &'static str, re
     }
 }
 
-/// Memory that keeps what it has on disk.
+/// Memory that persists its content in a folder.
 async fn in_folder(config: &StorageConfig, dir: &Path, configured: String) -> Result<Opened, StartError> {
     let opening = MemoryBackend::open(config.retention.clone(), config.memory.clone(), dir);
     let (backend, found) = opening.await.map_err(StartError::Folder)?;
     if found.is_whole() {
-        tracing::info!(dir = %dir.display(), "memory goes on: {found}");
+        tracing::info!(dir = %dir.display(), "memory continues: {found}");
     } else {
-        tracing::error!(dir = %dir.display(), "memory goes on, and may lack something: {found}");
+        tracing::error!(dir = %dir.display(), "memory continues, but may lack something: {found}");
     }
     let reason = format!("{configured}; {found}");
     let (status_writer, status_reader) = StatusWriter::new(StorageStatus::new(
@@ -279,7 +282,7 @@ async fn in_folder(config: &StorageConfig, dir: &Path, configured: String) -> Re
     })
 }
 
-/// Has the status say whether the disk takes what is published. Ends when the folder's thread has panicked.
+/// Keeps the status in step with the health of the folder's disk. Ends when the folder's thread has panicked.
 fn tell_how_it_does(
     folder: &Folder,
     status: Arc<StatusWriter>,

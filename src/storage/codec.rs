@@ -1,12 +1,12 @@
 //! The stored form of entries, in Redis and on disk.
 //!
-//! `1 <id> <time in ms> <type> <length of the key, or -> <key><data>`. The leading number is the
-//! version of the form, and a letter behind it is a mark of the entry: `l` late, `m` missed before,
-//! `t` terminal. `confirmed` and `failed` go without `t`, since builds that do not know that mark know
-//! these two by name.
+//! `1 <id> <time in ms> <type> <length of the key, or -> <key><data>`. The leading number is the version of
+//! the form, and each letter after it marks the entry: `l` late, `m` missed before, `t` terminal. `confirmed`
+//! and `failed` are written without `t`, because builds that do not know that mark recognize these two by
+//! name.
 //!
-//! A reader that does not know a type, a mark or a form says so rather than guess. It says it of this
-//! one entry, which keeps its place: see [`EntryKind::Unknown`].
+//! A reader that does not know a type, a mark or a form reports that instead of guessing. It does so for this
+//! entry only, and the entry keeps its place: see [`EntryKind::Unknown`].
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use crate::support::json::is_readable_object;
 
 const VERSION: &str = "1";
 
-/// What is wrong with an entry of which all else could be read.
+/// The fault of an entry whose other parts are readable.
 pub(in crate::storage) const NO_OBJECT: &str = "its data is no JSON object";
 
-/// The form in which an entry is stored; its offset is beside it.
+/// The stored form of an entry; the offset is stored separately.
 pub(in crate::storage) fn encode(id: EntryId, draft: &DraftEntry) -> Bytes {
     let key = draft.key.as_deref();
     let key_len = key.map_or_else(|| "-".to_owned(), |key| key.len().to_string());
@@ -36,8 +36,8 @@ pub(in crate::storage) fn encode(id: EntryId, draft: &DraftEntry) -> Bytes {
     [head.as_bytes(), key, &draft.data].concat().into()
 }
 
-/// The entry at `offset`, whatever the bytes: of one that cannot be read, or not all of it, the kind is
-/// [`EntryKind::Unknown`], and the rest is what could be read. The data is copied, so that an entry
+/// The entry at `offset`, whatever the bytes. If some part of it cannot be read, its kind is
+/// [`EntryKind::Unknown`], and the other fields hold what could be read. The data is copied, so that an entry
 /// does not keep a whole reply alive.
 pub(in crate::storage) fn decode(offset: u64, stored: &[u8]) -> Entry {
     let mut parts = stored.splitn(6, |byte| *byte == b' ');
@@ -59,13 +59,13 @@ pub(in crate::storage) fn decode(offset: u64, stored: &[u8]) -> Entry {
     } else if time.is_none() {
         Some("its time cannot be read")
     } else if kind.as_ref().is_some_and(is_otherwise_known) {
-        Some("it is said to end its log, as no entry of its type does")
+        Some("it is marked as terminal, which its type is not")
     } else if kind.is_none() {
         Some("its type cannot be read")
     } else if content.is_none() {
         Some("it is cut short")
     } else {
-        // What is of a kind that is not known is shown to nobody, and may be anything.
+        // An entry of an unknown kind is shown to nobody, so its data may be anything.
         let is_shown = kind.as_ref().is_some_and(|kind| kind.unknown().is_none());
         let is_readable = || content.as_ref().is_some_and(|(_, data)| is_readable_object(data));
         (is_shown && !is_readable()).then_some(NO_OBJECT)
@@ -80,7 +80,7 @@ pub(in crate::storage) fn decode(offset: u64, stored: &[u8]) -> Entry {
     Entry { offset, id, draft }
 }
 
-/// The id of a stored entry, whatever else it is; `None` where it cannot be read.
+/// The id of a stored entry, even if the rest is unreadable; `None` if the id is.
 pub(in crate::storage) fn decode_id(stored: &[u8]) -> Option<EntryId> {
     let id = stored.splitn(3, |byte| *byte == b' ').nth(1)?;
     text(id).ok()?.parse().ok()
@@ -98,8 +98,8 @@ pub(in crate::storage) fn unreadable(offset: u64, what: &'static str) -> Entry {
     Entry { offset, id: EntryId::UNREADABLE, draft }
 }
 
-/// The marks behind the version, whether the entry is marked as terminal, and whether these are all
-/// marks that it has. `None` for another version.
+/// The marks after the version, whether the entry is marked as terminal, and whether all of its marks are
+/// known. `None` for another version.
 fn marks(form: &[u8]) -> Option<(Marks, bool, bool)> {
     let (mut marks, mut is_terminal, mut are_all_known) = (Marks::default(), false, true);
     for letter in form.strip_prefix(VERSION.as_bytes())? {
@@ -114,7 +114,7 @@ fn marks(form: &[u8]) -> Option<(Marks, bool, bool)> {
     Some((marks, is_terminal, are_all_known))
 }
 
-/// Key and data.
+/// The key and the data.
 fn content<'a>(key_len: &[u8], rest: &'a [u8]) -> Option<(Option<Arc<str>>, &'a [u8])> {
     if key_len == b"-" {
         return Some((None, rest));
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_of_an_entry_of_a_newer_form_is_kept() {
+    fn the_readable_parts_of_an_entry_of_a_newer_form_are_kept() {
         let known = stored("1x", "price_update");
         let unknown = known.draft.kind.unknown().unwrap();
         assert_eq!((unknown.name.as_deref(), unknown.why.as_str()), (Some("price_update"), "unreadable"));

@@ -1,4 +1,4 @@
-//! What can be configured about storage.
+//! The configuration of the storage.
 
 use std::path::PathBuf;
 
@@ -10,12 +10,12 @@ use crate::model::{ChannelPolicy, RetentionOf};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StorageChoice {
-    /// Redis if it answers at startup, else memory.
+    /// Redis if it answers at startup, otherwise memory.
     #[default]
     Auto,
     /// Memory; Redis is never probed.
     Memory,
-    /// Redis; memory only while it does not answer, or not at all with `required`.
+    /// Redis; memory only while Redis does not answer, or never if `required`.
     Redis,
 }
 
@@ -50,8 +50,8 @@ impl Default for StorageConfig {
     }
 }
 
-/// `[storage.retention]`: how much of each channel is kept, whichever backend serves. The oldest
-/// entries go first, as soon as one of the bounds is passed.
+/// `[storage.retention]`: how much of each channel is kept, whichever backend serves. As soon as a bound is
+/// exceeded, the oldest entries are removed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
@@ -61,8 +61,8 @@ pub struct Retention {
     pub bytes: usize,
     /// Age of an entry since it was appended, in seconds. Default 3,600.
     pub age_s: u64,
-    /// How long the latest entry of a key is kept that nobody updates, in seconds. Default 604,800 (a
-    /// week).
+    /// How long the latest entry of a key is kept after the last update of the key, in seconds. Default
+    /// 604,800 (a week).
     pub key_age_s: u64,
     /// `[storage.retention.orders]`
     pub orders: OrderRetention,
@@ -81,7 +81,7 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Entries, and their age in seconds, that are kept of each channel of a kind.
+    /// The number of entries, and their age in seconds, that are kept of each channel of a kind.
     pub(in crate::storage) fn bounds_of(&self, policy: &ChannelPolicy) -> (usize, u64) {
         match policy.retention {
             RetentionOf::Channels => (self.entries, self.age_s),
@@ -90,8 +90,8 @@ impl Retention {
     }
 }
 
-/// `[storage.retention.orders]`: how many updates of each order are kept. They go together, some
-/// time after the newest of them.
+/// `[storage.retention.orders]`: how many updates of each order are kept. All updates of an order expire
+/// together, `age_s` after the newest of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OrderRetention {
@@ -111,23 +111,24 @@ impl Default for OrderRetention {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MemoryConfig {
-    /// Bytes of all channels together: of their entries, of the latest entry of each key, which is
-    /// counted besides its place in the log, and of what a channel takes by itself. Default 1 GiB
-    /// (1,073,741,824). When it is passed, the oldest entries of all channels go. The latest entries of keys take half of it at the most;
-    /// past that, in the zones that hold most of them, the keys that were not updated for longest
-    /// lose theirs.
+    /// Bytes of all channels together: of their entries, of the latest entry of each key, which is counted in
+    /// addition to its place in the log, and of what a channel takes by itself. Default 1 GiB
+    /// (1,073,741,824). When it is exceeded, the oldest entries of all channels are removed. The latest entries
+    /// of keys take at most half of it; beyond that, the zones with most of them lose those of the keys that
+    /// were not updated for longest.
     pub total_bytes: usize,
-    /// Bytes of this node's own entries that are kept to be put back should Redis lose them. Default
-    /// 256 MiB (268,435,456). When it is passed, those of the channels that rest longest go.
+    /// Bytes of this node's own entries that are kept to restore them if Redis loses them. Default 256 MiB
+    /// (268,435,456). When it is exceeded, the entries of the channels that have been idle for longest are
+    /// removed.
     pub put_back_bytes: usize,
-    /// With `backend = "memory"`: the directory, for this gateway alone, in which memory keeps what it has, so
-    /// that it survives the process. Unset: it does not.
+    /// With `backend = "memory"`: the directory, used by this gateway alone, in which memory persists its
+    /// content, so that it survives the process. Unset: it does not survive.
     pub data_dir: Option<PathBuf>,
-    /// When what was written there reaches the disk itself. Default `always`.
+    /// When what was written there is on the disk itself. Default `always`.
     pub fsync: Fsync,
     /// With `fsync = "interval"`: how often, in milliseconds. Default 100.
     pub fsync_interval_ms: u64,
-    /// How long the disk may take for what is published, in milliseconds. Default 1,000.
+    /// How long the disk may take to store what is published, in milliseconds. Default 1,000.
     pub deadline_ms: u64,
 }
 
@@ -150,47 +151,47 @@ impl Default for MemoryConfig {
 pub struct RedisConfig {
     /// Address, as `redis://[user:password@]host[:port][/db]`,
     /// `redis-cluster://…host[:port][?node=host:port&…]` or
-    /// `redis-sentinel://…host[:port][/db]?sentinelServiceName=name[&node=host:port&…]`; `rediss`
-    /// in place of `redis` means TLS. Unset: `auto` looks at 127.0.0.1:6379.
+    /// `redis-sentinel://…host[:port][/db]?sentinelServiceName=name[&node=host:port&…]`; `rediss` instead of
+    /// `redis` means TLS. Unset: `auto` tries 127.0.0.1:6379.
     pub url: Option<String>,
-    /// Instead of a URL: the host.
+    /// The host, instead of a URL.
     pub host: Option<String>,
-    /// With `host`: the port. Default 6379, of sentinels 26379.
+    /// With `host`: the port. Default 6379; for sentinels 26379.
     pub port: Option<u16>,
-    /// Further nodes of a cluster, or further sentinels, as `host:port`. None by default.
+    /// Further nodes of a cluster, or further sentinels, as `host:port`. Default none.
     pub nodes: Vec<String>,
-    /// Whether the nodes are those of a Redis Cluster. Default false.
+    /// Whether the nodes form a Redis Cluster. Default false.
     pub cluster: bool,
-    /// What the sentinels call the primary; makes the nodes sentinels.
+    /// The name by which the sentinels know the primary; makes the nodes sentinels.
     pub sentinel_service: Option<String>,
-    /// ACL user at the sentinels. Unset: that of the password alone, or none.
+    /// ACL user at the sentinels. Unset: the default user if there is a password, otherwise none.
     pub sentinel_username: Option<String>,
-    /// Password at the sentinels. Unset: they want none.
+    /// Password at the sentinels. Unset: they require none.
     pub sentinel_password: Option<String>,
-    /// Whether to use TLS. Default false; a URL can say it, too.
+    /// Whether to use TLS. Default false; a URL can say so too.
     pub tls: bool,
-    /// Certificates in PEM of the authorities to trust, in place of the system's.
+    /// PEM file with the certificate authorities to trust, instead of the system's.
     pub tls_ca_file: Option<PathBuf>,
-    /// The gateway's own certificate in PEM; goes with the key.
+    /// PEM file with the gateway's own certificate; requires the key.
     pub tls_cert_file: Option<PathBuf>,
-    /// Its key in PEM.
+    /// PEM file with its key.
     pub tls_key_file: Option<PathBuf>,
     /// ACL user; overrides the URL's.
     pub username: Option<String>,
-    /// Password; overrides the URL's. Better given in the environment than in a file.
+    /// Password; overrides the URL's. Better set in the environment than in a file.
     pub password: Option<String>,
     /// Database number; overrides the URL's. Default 0.
     pub db: Option<u8>,
-    /// What every key and pub/sub channel begins with. Default `zw`.
+    /// The prefix of every key and pub/sub channel. Default `zw`.
     pub prefix: String,
-    /// How long a connection may take to come about, in milliseconds. Default 400.
+    /// How long establishing a connection may take, in milliseconds. Default 400.
     pub connect_timeout_ms: u64,
     /// How long a command may take, in milliseconds. Default 800.
     pub command_timeout_ms: u64,
-    /// How long an append on the lane `latest` is waited for before its channel goes on without
-    /// Redis, in milliseconds; four times the usual time, if that is longer. Default 50.
+    /// How long an append on the lane `latest` may take before its channel forks, in milliseconds; four times
+    /// the usual duration, if that is longer. Default 50.
     pub ordering_deadline_ms: u64,
-    /// How long a LOADING server is waited for when Redis is `required`, in milliseconds. Default 30,000.
+    /// How long to wait for a server that is LOADING if Redis is `required`, in milliseconds. Default 30,000.
     pub loading_patience_ms: u64,
 }
 
@@ -223,7 +224,7 @@ impl Default for RedisConfig {
 
 impl std::fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The URL and the passwords are or may hold secrets; none is ever printed.
+        // The URL and the passwords may hold secrets, so none is ever printed.
         f.debug_struct("RedisConfig")
             .field("url", &self.url.as_ref().map(|_| "…"))
             .field("host", &self.host)
@@ -241,13 +242,13 @@ impl std::fmt::Debug for RedisConfig {
 }
 
 impl RedisConfig {
-    /// Whether the user named a Redis, in whatever way.
+    /// Whether the configuration names a Redis, in whatever way.
     pub fn is_configured(&self) -> bool {
         self.url.is_some() || self.host.is_some() || !self.nodes.is_empty()
     }
 
-    /// Whether URL, fields and prefix make sense together, and files for TLS can be used, without
-    /// connecting.
+    /// Checks, without connecting, that URL, fields and prefix fit together, and that the files for TLS can
+    /// be used.
     ///
     /// # Errors
     /// A text that says what would be right and repeats no secret.
@@ -256,9 +257,9 @@ impl RedisConfig {
     }
 }
 
-/// `[storage.journal]`: what is accepted while Redis does not take it waits here. When it is full,
-/// prices of the lane `latest` are thinned to the newest of each key; after that, what is new is
-/// refused, and nothing that was accepted is dropped.
+/// `[storage.journal]`: holds accepted entries until Redis accepts them. When it is full, entries of the lane
+/// `latest` are thinned to the newest of each key; if that is not enough, new entries are refused. No other
+/// accepted entry is dropped for want of room.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JournalConfig {
@@ -266,7 +267,7 @@ pub struct JournalConfig {
     pub bytes: usize,
     /// Waiting entries. Default 1,000,000.
     pub entries: usize,
-    /// How long an entry of a zone waits, in seconds. Default 3,600; 0 = as long as it takes.
+    /// How long an entry of a zone waits, in seconds. Default 3,600; 0 = without limit.
     pub age_s: u64,
     /// `[storage.journal.spool]`
     pub spool: SpoolConfig,
@@ -278,20 +279,21 @@ impl Default for JournalConfig {
     }
 }
 
-/// `[storage.journal.spool]`: the journal's copy on disk, so that a crash of the gateway in an outage
-/// loses nothing that was accepted.
+/// `[storage.journal.spool]`: the journal's write-ahead log on disk, so that nothing accepted is lost if the
+/// gateway crashes during an outage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpoolConfig {
-    /// The directory, for this gateway alone. Unset: there is no copy.
+    /// The directory, used by this gateway alone. Unset: there is no spool.
     pub data_dir: Option<PathBuf>,
-    /// When what was written reaches the disk itself. Default `always`.
+    /// When what was written is on the disk itself. Default `always`.
     pub fsync: SpoolFsync,
-    /// Bytes of the entries in it. Default 256 MiB (268,435,456).
+    /// Bytes of the entries in the spool. Default 256 MiB (268,435,456).
     pub bytes: u64,
-    /// How long the disk may take for an entry, in milliseconds. Default 1,000.
+    /// How long the disk may take to store an entry, in milliseconds. Default 1,000.
     pub deadline_ms: u64,
-    /// What the disk has not taken by then is refused. Default true; false: it waits in memory only.
+    /// Whether an entry is refused if the disk has not stored it in time. Default true; false: it then waits
+    /// in memory only.
     pub required: bool,
 }
 
@@ -307,7 +309,7 @@ impl Default for SpoolConfig {
     }
 }
 
-/// When what was written reaches the disk itself.
+/// When what was written is on the disk itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fsync {
@@ -316,18 +318,18 @@ pub enum Fsync {
     Always,
     /// Every `fsync_interval_ms`.
     Interval,
-    /// When the operating system sees fit.
+    /// When the operating system decides.
     Never,
 }
 
-/// When what was spooled reaches the disk itself.
+/// When what was spooled is on the disk itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SpoolFsync {
     /// Before it is accepted: it survives a crash of the machine.
     #[default]
     Always,
-    /// When the operating system sees fit: it survives a crash of the process. After a crash of the
-    /// machine the file may be unreadable.
+    /// When the operating system decides: it survives a crash of the process. After a crash of the machine
+    /// the file may be unreadable.
     Never,
 }

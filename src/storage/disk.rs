@@ -1,4 +1,5 @@
-//! Files that redb writes, as the journal's spool and the memory's folder have them.
+//! redb's access to the files of the journal's spool and of the memory's folder, and the health of their
+//! disk.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,32 +15,32 @@ use redb::{
 };
 use tokio::time::Instant;
 
-/// A file of redb begins with so many bytes by which redb knows it, in a page without data.
+/// redb recognizes its file by the first bytes of a header page that holds no data.
 const MAGIC_BYTES: usize = 9;
 const HEADER_BYTES: usize = 4096;
 
-/// Pages that the database may keep in memory.
+/// Memory that redb may use to cache pages.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// Holds nothing: is written to and dropped to see whether there is room.
+/// The table that [`probe`] fills and drops to find out whether the disk has room.
 const PROBE: TableDefinition<u8, &[u8]> = TableDefinition::new("probe");
 
-/// So much must there be room for on a disk that works again, in bytes.
+/// How many bytes a disk that failed must have room for before it counts as working.
 const PROBE_BYTES: usize = 1 << 20;
 
-/// What is said of a database that panicked, as on a file that was damaged under it.
-pub(super) const GAVE_UP: &str = "the database gave up on its file";
+/// The fault reported after redb has panicked, as it does on a file that was damaged under it.
+pub(super) const GAVE_UP: &str = "the database panicked";
 
-/// Whether a disk takes what is written.
+/// Whether the disk accepts writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DiskState {
-    /// It does.
+    /// It accepts writes.
     Working,
-    /// It fails, and is tried anew.
+    /// A write failed; it is being retried.
     Failed(String),
-    /// It has not answered for so long.
+    /// A write has been waiting for the disk for this long.
     Stalled(Duration),
-    /// Its files were closed.
+    /// The files were closed.
     Closed,
 }
 
@@ -53,7 +54,7 @@ impl DiskState {
         }
     }
 
-    /// What is wrong, for people; `None` while nothing is.
+    /// What is wrong, for people; `None` while the disk works.
     pub(crate) fn reason(&self) -> Option<String> {
         match self {
             Self::Working => None,
@@ -64,21 +65,21 @@ impl DiskState {
     }
 }
 
-/// How a disk does: told by the one thread that writes to it, and looked at by all.
+/// The health of a disk. Only the thread that writes to the disk updates it; anybody may read it.
 #[derive(Debug, Default)]
 pub(super) struct DiskHealth(Mutex<Observed>);
 
 #[derive(Debug, Default)]
 struct Observed {
-    /// What was wrong when it was last tried.
+    /// What went wrong in the last attempt.
     fault: Option<String>,
-    /// Since when the thread waits for it.
+    /// When the call that the thread is waiting for began.
     busy_since: Option<Instant>,
     is_closed: bool,
 }
 
 impl DiskHealth {
-    /// How it does; one that has not answered for so long hangs.
+    /// The state; a call that has lasted for `deadline` counts as a stall.
     pub(super) fn state(&self, deadline: Duration) -> DiskState {
         let seen = self.0.lock();
         let stalled = seen.busy_since.map(|since| since.elapsed()).filter(|so_far| *so_far >= deadline);
@@ -90,7 +91,7 @@ impl DiskHealth {
         }
     }
 
-    /// What is wrong with it; nothing while it works.
+    /// What is wrong with the disk; empty while it works.
     pub(super) fn fault(&self) -> String {
         self.0.lock().fault.clone().unwrap_or_default()
     }
@@ -103,7 +104,7 @@ impl DiskHealth {
         self.0.lock().is_closed = true;
     }
 
-    /// Does something with the disk; how long that takes shows. `None` when the database panicked.
+    /// Runs an access to the disk, and lets its duration be seen meanwhile. `None` if the database panicked.
     pub(super) fn watch<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
         self.0.lock().busy_since = Some(Instant::now());
         let done = catch_unwind(AssertUnwindSafe(act));
@@ -112,7 +113,7 @@ impl DiskHealth {
     }
 }
 
-/// Makes sure that the disk takes more than it has.
+/// Verifies that the disk has room for more data.
 pub(super) fn probe(database: &Database) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(PROBE)?.insert(0, vec![0; PROBE_BYTES].as_slice())?;
@@ -123,19 +124,19 @@ pub(super) fn probe(database: &Database) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// A file that redb writes, with or without fsyncs.
+/// A file that redb writes, with or without fsync.
 #[derive(Debug)]
 pub(super) struct Disk {
     file: FileBackend,
     is_synced: bool,
-    /// It was looked at whether there is something in the file.
+    /// Whether [`Self::is_half_made`] has already been checked.
     is_looked_at: AtomicBool,
     #[cfg(test)]
     fault: Fault,
 }
 
 impl Disk {
-    /// A file that is open; `path` is where it is.
+    /// `file` is open; `path` is its location.
     pub(super) fn new(file: File, is_synced: bool, path: &Path) -> Result<Self, DatabaseError> {
         #[cfg(not(test))]
         let _ = path;
@@ -148,8 +149,8 @@ impl Disk {
         })
     }
 
-    /// Whether the making of the file was cut short, as on a full disk: redb writes what makes it one of
-    /// its own last of all, and then takes it for a stranger's.
+    /// Whether creation of the file was interrupted, as on a full disk. redb writes its magic number last,
+    /// and refuses a file without it as not its own; so a file of zeros was never completed.
     fn is_half_made(&self, len: u64) -> io::Result<bool> {
         let mut part = vec![0; HEADER_BYTES];
         let mut at = 0;
@@ -157,7 +158,7 @@ impl Disk {
             let wanted = part.len().min(usize::try_from(len - at).unwrap_or(usize::MAX));
             let read = &mut part[..wanted];
             self.file.read(at, read)?;
-            // Of the head, which has no data, the beginning says it.
+            // The header page holds no data, so its first bytes are enough to decide.
             let telling = if at == 0 { wanted.min(MAGIC_BYTES) } else { wanted };
             if read[..telling].iter().any(|byte| *byte != 0) {
                 return Ok(false);
@@ -175,7 +176,7 @@ impl Disk {
 }
 
 impl StorageBackend for Disk {
-    /// Redb asks for it first of all once it has locked the file; one that was half made is made anew.
+    /// redb calls this first after locking the file, so a file that was left half made is emptied here.
     fn len(&self) -> io::Result<u64> {
         let len = self.file.len()?;
         if !self.is_looked_at.swap(true, Ordering::Relaxed) && len > 0 && self.is_half_made(len)? {
@@ -233,8 +234,8 @@ impl StorageBackend for Disk {
     }
 }
 
-/// Where a file that is not readable can be put aside: behind the name a number, from the second one on, so
-/// that none takes the place of another.
+/// A free name for an unreadable file that is set aside: from the second one on with a number appended, so
+/// that no file replaces another.
 pub(super) fn free_name(dir: &Path, file: &str) -> io::Result<PathBuf> {
     let mut name = dir.join(file);
     let mut number = 1;
@@ -245,41 +246,41 @@ pub(super) fn free_name(dir: &Path, file: &str) -> io::Result<PathBuf> {
     Ok(name)
 }
 
-/// Opens a file, or makes it.
+/// Opens a file, or creates it.
 pub(super) fn open_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    // What is in it may be for few eyes.
+    // Its contents may be confidential.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
 }
 
-/// Every page is checked on opening: a start is rare, and a damaged entry must not be sent.
+/// Checks every page on opening: starts are rare, and a damaged entry must not be sent.
 pub(super) fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
     builder
 }
 
-/// Whether a file ends before what is read of it.
+/// Whether the error means that a file is shorter than it should be.
 pub(super) fn is_cut_short(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
 }
 
-/// What befalls the disk while a file of this name exists in its directory.
+/// Faults that tests inject: each lasts while a file with the fault's name exists in the directory.
 #[cfg(test)]
 #[derive(Debug, Clone)]
 pub(super) struct Fault(PathBuf);
 
 #[cfg(test)]
-/// Writes fail as those to a full disk do.
+/// Writes fail as they do on a full disk.
 pub(super) const FULL: &str = "full";
 #[cfg(test)]
-/// Writes do not end.
+/// Writes do not return.
 pub(super) const HANGS: &str = "hangs";
 
-/// By directory, how much more is written before all writes fail.
+/// By directory, how many more writes succeed before all fail.
 #[cfg(test)]
 static LEFT: parking_lot::Mutex<std::collections::BTreeMap<PathBuf, u64>> =
     parking_lot::Mutex::new(std::collections::BTreeMap::new());
@@ -298,7 +299,7 @@ impl Fault {
         std::fs::remove_file(self.0.join(what)).unwrap();
     }
 
-    /// After so many more writes all fail, until that is taken back with `None`.
+    /// After this many more writes, all fail until this is called with `None`.
     pub(super) fn fail_after(&self, writes: Option<u64>) {
         let mut left = LEFT.lock();
         match writes {

@@ -8,12 +8,12 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
-    /// Nobody answered in time. The call may take effect yet, even after this.
+    /// Nobody answered in time. The call may still take effect later.
     #[error("storage did not answer `{op}` within {limit:?}")]
     Deadline {
         /// The call.
         op: &'static str,
-        /// How long it was waited for.
+        /// How long the caller waited.
         limit: Duration,
     },
     /// The connection is down. The call may have taken effect.
@@ -25,7 +25,7 @@ pub enum StorageError {
         #[source]
         cause: BoxError,
     },
-    /// The server answered, and will not do it: out of memory, read-only, no permission, loading.
+    /// The server answered with a refusal: it is out of memory, read-only or loading, or we lack permission.
     #[error("storage refused `{op}`")]
     Refused {
         /// The call.
@@ -34,15 +34,14 @@ pub enum StorageError {
         #[source]
         cause: BoxError,
     },
-    /// What is accepted has to be on this node's disk first, and is not: the shared storage is away, or memory is
-    /// to survive the process. Nothing was accepted.
+    /// An entry has to be on this node's disk before it is accepted, and is not: either the shared storage is
+    /// away, or memory is configured to survive the process. Nothing was accepted.
     #[error("what is accepted must be on disk first, and {why}")]
     NotDurable {
         /// What is wrong with the disk, for people; names no path.
         why: String,
     },
-    /// The storage that nodes share is away, and this node by itself does not know. It may be known
-    /// elsewhere.
+    /// The shared storage is away, and this node alone does not know the answer. Other nodes may.
     #[error("`{op}` cannot be answered while the shared storage is away")]
     Unknown {
         /// The call.
@@ -60,7 +59,7 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// Counts towards leaving the primary backend; bad data never does.
+    /// Whether the failure counts towards leaving the primary backend; unreadable data never does.
     pub fn is_outage(&self) -> bool {
         matches!(
             self,
@@ -68,7 +67,7 @@ impl StorageError {
         )
     }
 
-    /// What happened, and what that came from, in one line.
+    /// The error and its causes, in one line.
     pub(crate) fn with_causes(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
@@ -79,7 +78,7 @@ impl StorageError {
         text
     }
 
-    /// Sorts the error for metrics.
+    /// The kind of the error, as a label for metrics.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Deadline { .. } => "deadline",

@@ -1,33 +1,34 @@
-//! What a reader has had that a log may bring again.
+//! The version vector of a reader: the entries it has been sent that a log may deliver again.
 
 use chrono::Utc;
 
 use crate::model::{EntryId, Epoch, NodeId};
 
-/// What a reader has had that a log may bring again; nothing for most readers at most times, who keep no
-/// more than that.
+/// What a reader has been sent that a log may deliver again. For most readers at most times that is nothing,
+/// and then this takes no more than a pointer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Had(Option<Box<Named>>);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Named {
-    /// Producers whose entries may come again: those of a fork, which the log has elsewhere, and those that
-    /// nodes put back into a log that had lost them.
+    /// The runs of producers whose entries may come again: the producer of a fork, whose entries have other
+    /// offsets in the log, and producers whose entries nodes put back into a log that had lost them.
     producers: Vec<(NodeId, Run)>,
-    /// Where it has to go on in a log that cannot be read here, or has not been read where it was had.
+    /// The return point: where the reader has to continue in a log that this node cannot read now, or that
+    /// has not been read yet where the reader was.
     back: Option<Back>,
-    /// Since which hour it cannot be said what was had before: anything of that may come again.
+    /// Until this hour it is not known what the reader was sent: any entry from before it may come again.
     doubt_since: Option<u64>,
-    /// Of what was latest when it began it does not have all: see [`Had::of_part`].
+    /// The reader's snapshot was incomplete: see [`Had::of_part`].
     is_part: bool,
 }
 
-/// Which entries of a producer were had: those with a greater sequence than `after`, up to `newest`.
+/// Which entries of a producer a reader has had: sequences greater than `after`, up to `newest`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
-    /// Those up to here were not; 0 in most cases.
+    /// Sequences up to this one were not sent; 0 in most cases.
     pub after: u64,
-    /// The newest one that was.
+    /// The newest sequence that was sent.
     pub newest: u64,
 }
 
@@ -37,39 +38,39 @@ impl Run {
     }
 }
 
-/// What a reader has had of a log by offset: everything up to `to`, and what is after `after` up to
-/// `until`. What lies between is owed to it.
+/// What a reader has had of a log, by offset: entries up to `to`, and entries after `after` up to `until`. It
+/// is owed the entries between `to` and `after`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Back {
-    /// The log; `None` for any, of which nothing was had.
+    /// The log; `None` for any log, of which the reader has had nothing.
     pub log: Option<Epoch>,
-    /// Where it goes on.
+    /// The reader has had everything up to this offset, and continues after it.
     pub to: u64,
-    /// What it has had besides: after this offset,
+    /// The reader has also had entries after this offset,
     pub after: u64,
     /// up to this one.
     pub until: u64,
-    /// The reader is elsewhere: in a fork, or behind what it is owed. Else it is on its way through that.
+    /// The reader is elsewhere: in a fork, or after the entries it is owed. If false, it is reading those.
     pub is_away: bool,
 }
 
 impl Back {
-    /// Everything up to an offset of a log was had, and nothing after it.
+    /// The reader has had everything up to an offset of a log, and nothing after it.
     pub fn at(log: Epoch, offset: u64) -> Self {
         Self { log: Some(log), to: offset, after: offset, until: offset, is_away: true }
     }
 
-    /// Nothing was had of whatever log there is.
+    /// The reader has had nothing of whatever log there is.
     pub fn to_the_beginning() -> Self {
         Self { log: None, to: 0, after: 0, until: 0, is_away: true }
     }
 
-    /// Whether it is about this log.
+    /// Whether this return point is in the given log.
     pub fn is_of(&self, log: &Epoch) -> bool {
         self.log.as_ref().is_none_or(|own| own == log)
     }
 
-    /// What a reader has had that stands at this offset of the log, for when it is elsewhere.
+    /// The return point of a reader that leaves the log at this offset.
     fn away_from(self, offset: u64) -> Self {
         let back = match self.is_away {
             true => Self { until: self.until.max(offset), ..self },
@@ -78,7 +79,7 @@ impl Back {
         back.joined()
     }
 
-    /// Where the two parts meet, they are one.
+    /// Merges the two ranges if they touch.
     fn joined(mut self) -> Self {
         if self.after <= self.to {
             let end = self.to.max(self.until);
@@ -88,54 +89,54 @@ impl Back {
     }
 }
 
-/// This hour, since 1970; in tests always the same.
+/// The current hour since 1970; constant in tests.
 pub(super) fn hour_now() -> u64 {
     if cfg!(test) { 0 } else { u64::try_from(Utc::now().timestamp()).unwrap_or(0) / 3_600 }
 }
 
 impl Had {
-    /// Anything may come again.
+    /// Nothing is known: any entry may come again.
     pub fn unknown() -> Self {
         let mut had = Self::default();
         had.doubt();
         had
     }
 
-    /// Of a reader that begins with the latest entry of each key, and does not have all of them: either they
-    /// are being sent, or some could not be reached. Nothing that it has had counts.
+    /// For a reader that begins with a snapshot and does not have all of it: it is still being sent, or part
+    /// of it could not be read. No entries count as had.
     pub fn of_part() -> Self {
         let mut had = Self::default();
         had.set_part();
         had
     }
 
-    /// Whether that is so.
+    /// Whether the reader's snapshot is incomplete.
     pub fn is_part(&self) -> bool {
         self.0.as_deref().is_some_and(|named| named.is_part)
     }
 
-    /// It is, from here on.
+    /// Marks the reader's snapshot as incomplete.
     pub(super) fn set_part(&mut self) {
         self.change(|named| named.is_part = true);
     }
 
-    /// It is not, as far as a test is concerned.
+    /// Marks the reader's snapshot as complete.
     #[cfg(test)]
     pub(super) fn not_part(&mut self) {
         self.change(|named| named.is_part = false);
     }
 
-    /// Something was had that the log has elsewhere, or may have: what is read of it may be older.
+    /// Whether entries that the log delivers may be older than some that the reader has had.
     pub fn is_out_of_order(&self) -> bool {
         !self.producers().is_empty() || self.back().is_some() || self.is_in_doubt()
     }
 
-    /// Nothing can come again, and nothing is owed.
+    /// Whether nothing can come again and nothing is owed.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Changes what is named, and keeps nothing where that is nothing.
+    /// Changes the content, and frees it if nothing is left.
     fn change<R>(&mut self, act: impl FnOnce(&mut Named) -> R) -> R {
         let mut named = self.0.take().unwrap_or_default();
         let result = act(&mut named);
@@ -149,37 +150,37 @@ impl Had {
         self.0.as_deref().map_or(&[], |named| &named.producers)
     }
 
-    /// Whether all that is missing comes by itself when it can be reached.
+    /// Whether everything that is missing will be sent as soon as it can be read.
     pub fn is_merely_owed(&self) -> bool {
         self.back().is_some() && self.is_whole()
     }
 
-    /// Whether it can be said that nothing is missing where nothing is.
+    /// Whether it is known what the reader has had, and its snapshot was complete.
     pub fn is_whole(&self) -> bool {
         !self.is_in_doubt() && !self.is_part()
     }
 
-    /// Whether it cannot be said what was had.
+    /// Whether it is not known what the reader was sent at some time.
     pub fn is_in_doubt(&self) -> bool {
         self.doubt_since().is_some()
     }
 
-    /// Since when it cannot, in hours since 1970.
+    /// The hour before which it is not known, since 1970.
     pub fn doubt_since(&self) -> Option<u64> {
         self.0.as_deref()?.doubt_since
     }
 
-    /// The same, from here on.
+    /// Sets that hour, or `None` if everything is known.
     pub fn set_doubt(&mut self, since: Option<u64>) {
         self.change(|named| named.doubt_since = since);
     }
 
-    /// It cannot be said any more what was had; what is named is left out all the same.
+    /// From now on it is not known what the reader was sent before; entries that are named are still skipped.
     pub fn doubt(&mut self) {
         self.set_doubt(Some(hour_now()));
     }
 
-    /// Nothing that is named is left out.
+    /// Forgets which entries were had, and the return point. Doubt and an incomplete snapshot stay.
     pub fn name_nothing(&mut self) {
         self.change(|named| {
             let Named { doubt_since, is_part, .. } = *named;
@@ -187,7 +188,7 @@ impl Had {
         });
     }
 
-    /// Producers in order, with what was had of each.
+    /// The producers in order of their ids, with the run of each.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, Run)> {
         self.producers().iter().copied()
     }
@@ -198,38 +199,38 @@ impl Had {
         Some(producers[at].1)
     }
 
-    /// Whether entries of this producer may come again.
+    /// Whether entries of this producer that the reader has had may come again.
     pub fn names(&self, producer: NodeId) -> bool {
         self.run_of(producer).is_some_and(|run| !run.is_empty())
     }
 
-    /// Leaves out what is named of other producers.
+    /// Forgets the runs of all other producers.
     pub fn keep_only(&mut self, producer: NodeId) {
         self.change(|named| named.producers.retain(|(node, _)| *node == producer));
     }
 
-    /// Where it has to go on.
+    /// The return point.
     pub fn back(&self) -> Option<&Back> {
         self.0.as_deref()?.back.as_ref()
     }
 
-    /// The same, from here on.
+    /// Sets the return point.
     pub fn set_back(&mut self, back: Option<Back>) {
         self.change(|named| named.back = back.map(Back::joined));
     }
 
-    /// Takes it out.
+    /// Removes the return point and returns it.
     pub fn take_back(&mut self) -> Option<Back> {
         self.change(|named| named.back.take())
     }
 
-    /// Whether what comes may be left out.
+    /// Whether some entry that comes next may have to be skipped.
     pub fn leaves_out(&self) -> bool {
         self.producers().iter().any(|(_, run)| !run.is_empty())
             || self.back().is_some_and(|back| !back.is_away)
     }
 
-    /// It is elsewhere from here on: in the log it stands at this offset.
+    /// The reader leaves the log at this offset, and will be elsewhere.
     pub fn leave(&mut self, offset: u64) {
         let Some(back) = self.take_back() else { return };
         let was_away = back.is_away;
@@ -240,25 +241,25 @@ impl Had {
         self.set_back(Some(back));
     }
 
-    /// Where nothing is owed, a producer of which nothing was had needs no name.
+    /// Forgets producers with empty runs, unless something is owed.
     pub fn name_no_more_than_was_had(&mut self) {
         self.change(Named::name_no_more_than_was_had);
     }
 
-    /// Everything of this producer up to `seq` was had, but for what is named as not.
+    /// The reader has had all entries of this producer up to `seq`, except those that its run excludes.
     pub fn add(&mut self, producer: NodeId, seq: u64) {
         if seq > 0 {
             self.change(|named| named.add_run(producer, Run { after: 0, newest: seq }));
         }
     }
 
-    /// Nothing of this producer up to `seq` was had, but for what is named; what is added from here on comes
-    /// after that.
+    /// The reader has had no entries of this producer up to `seq`, except those in its run; what is added
+    /// later comes after `seq`.
     pub fn lacks_up_to(&mut self, producer: NodeId, seq: u64) {
         match self.run_of(producer) {
-            // What it has had reaches that far, or begins there.
+            // Its run reaches `seq`, or begins there.
             Some(held) if held.after == seq || (held.after < seq && held.newest >= seq) => return,
-            // It has had some of it.
+            // The reader has had some entries up to `seq`.
             Some(_) => self.doubt(),
             None => {}
         }
@@ -267,7 +268,7 @@ impl Had {
         }
     }
 
-    /// The same for all that another one holds. Where both say where to go on, this one's is kept.
+    /// Adds everything that `other` holds. If both have a return point, the one of `self` is kept.
     pub fn merge(&mut self, other: &Self) {
         let Some(other) = other.0.as_deref() else { return };
         self.change(|named| {
@@ -280,8 +281,8 @@ impl Had {
         });
     }
 
-    /// An entry came at an offset: says whether it was had before. A producer's entries come in order, so
-    /// that after its newest one that was had, nothing of it comes again.
+    /// An entry arrives at an offset. Returns whether the reader has had it. A producer's entries come in
+    /// order, so after the newest one of its run none of them comes again.
     pub fn came(&mut self, offset: u64, id: EntryId) -> bool {
         !self.is_empty() && self.change(|named| named.came(offset, id))
     }
@@ -298,7 +299,8 @@ impl Named {
         }
     }
 
-    /// What was owed has come: nothing of any producer was left out before what is named.
+    /// The reader has been sent everything it was owed, so no entry before the end of a run is missing any
+    /// more.
     fn owe_nothing(&mut self) {
         self.name_no_more_than_was_had();
         self.producers.iter_mut().for_each(|(_, run)| run.after = 0);
@@ -327,7 +329,7 @@ impl Named {
             return false;
         };
         let Run { after, newest } = self.producers[at].1;
-        // Where it goes back it is to be known yet.
+        // While the reader is elsewhere, its runs have to be kept for when it goes back.
         let is_away = self.back.as_ref().is_some_and(|back| back.is_away);
         if !is_away && (id.seq > newest || (id.seq == newest && newest > after)) {
             self.producers.remove(at);
@@ -343,7 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_had_is_known_until_it_has_come_again() {
+    fn entries_are_skipped_until_each_has_come_again() {
         let [a, b] = [1, 2].map(|n| NodeId(Uuid::from_u128(n)));
         let mut had = Had::default();
         had.add(b, 4);
@@ -357,21 +359,21 @@ mod tests {
     }
 
     #[test]
-    fn what_was_had_by_offset_is_left_out_and_what_lies_before_it_is_not() {
+    fn entries_had_by_offset_are_skipped_and_owed_ones_before_them_are_not() {
         let node = NodeId(Uuid::from_u128(1));
         let mut had = Had::default();
         had.lacks_up_to(node, 4);
         had.add(node, 9);
         had.set_back(Some(Back { log: Some(Epoch::random()), to: 2, after: 4, until: 6, is_away: false }));
         let mut came = |offset, seq| had.came(offset, EntryId { producer: node, seq });
-        assert!(!came(3, 3) && !came(4, 4), "these are owed, whoever they are of");
+        assert!(!came(3, 3) && !came(4, 4), "these are owed, whatever producer they are of");
         assert!(came(5, 5) && came(6, 6));
-        assert!(came(7, 8) && came(8, 9) && !came(9, 10), "from there on sequences say what was had");
+        assert!(came(7, 8) && came(8, 9) && !came(9, 10), "from there on sequences decide");
         assert!(had.is_empty());
     }
 
     #[test]
-    fn parts_that_meet_are_one() {
+    fn ranges_that_touch_are_merged() {
         let log = Epoch::random();
         let mut had = Had::default();
         had.set_back(Some(Back { log: Some(log.clone()), to: 5, after: 3, until: 8, is_away: true }));

@@ -1,4 +1,4 @@
-//! The jobs role: a bounded queue whose jobs are carried out once, also when workers die.
+//! The jobs role: a bounded queue whose jobs are executed once, even when workers die.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,41 +12,41 @@ use tokio::time::Instant;
 use super::Result;
 use crate::model::JobId;
 
-/// Leases shorter than this last this long.
+/// Shorter leases are extended to this.
 pub const LEASE_MIN: Duration = Duration::from_millis(1);
 
-/// Leases and delays longer than this, a year, last this long.
+/// Longer leases and delays are cut to this: a year.
 pub const LEASE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Jobs that one call claims or lists at the most, however many were asked for.
+/// The most jobs that one call claims or lists, whatever limit it is given.
 pub const JOBS_PER_CALL_MAX: usize = 1_000;
 
 /// What kind of worker may claim a job.
 pub type JobKind = Arc<str>;
 
-/// Which attempt a job is at, as the end of a run said it with [`Ending::Retry`].
+/// Which attempt a job is at, as the last run that ended with [`Ending::Retry`] stated it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Attempt {
-    /// The attempt that the next run is at, counting from 1; 0 when no run has said it.
+    /// The attempt of the next run, counting from 1; 0 if no run has stated it.
     pub number: u32,
-    /// The run that said so.
+    /// The run that stated it.
     pub said_by: u32,
 }
 
 /// A job to be queued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {
-    /// Its name; not used before.
+    /// Its id, which was never used before.
     pub id: JobId,
     /// What is to be done.
     pub payload: Bytes,
     /// Which workers may claim it; `None` for any.
     pub kind: Option<JobKind>,
-    /// Makes the call repeatable for who does not know whether it took effect.
+    /// Makes the call repeatable for a caller that does not know whether it took effect.
     pub idempotency: Option<Idempotency>,
 }
 
-/// A caller's name for a request, and what the request said.
+/// A caller's name for a request, and a fingerprint of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
     /// The name.
@@ -55,17 +55,17 @@ pub struct Idempotency {
     pub fingerprint: String,
 }
 
-/// How much is kept. Those of the newest [`enqueue`](Jobs::enqueue) hold, whoever called it.
+/// How much is kept. The bounds of the newest [`enqueue`](Jobs::enqueue) apply, whoever called it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JobBounds {
-    /// Jobs that wait, are delayed or run; one more is refused. In memory, here and below, one of more than
-    /// 4 KiB counts once for each 4 KiB begun.
+    /// Jobs that wait, are delayed or run; the next one is refused. In memory, a job of more than 4 KiB
+    /// counts once for each 4 KiB begun, here and in `kept`.
     pub unfinished: usize,
-    /// Jobs in all, finished ones included; the oldest finished ones go first. Unfinished jobs
-    /// never go, so there may be as many jobs as `unfinished` says if that is more.
+    /// All jobs, finished ones included; the oldest finished ones are removed first. Unfinished jobs are
+    /// never removed, so there may be as many jobs as `unfinished` allows if that is more.
     pub kept: usize,
-    /// How long a finished job, and an idempotency key since its job was queued, are kept. A key
-    /// also goes with its job.
+    /// How long a finished job is kept, and an idempotency key after its job was queued. The key is also
+    /// removed with its job.
     pub kept_for: Duration,
 }
 
@@ -74,29 +74,29 @@ pub struct JobBounds {
 pub enum Enqueued {
     /// It waits.
     Queued,
-    /// The same request was queued before, as this job; nothing was done.
+    /// The same request was queued before, as this job; nothing was changed.
     Repeated(JobId),
-    /// The idempotency key was used for another request; nothing was done.
+    /// The idempotency key was used for another request; nothing was changed.
     Conflict,
-    /// There are as many unfinished jobs as may be; nothing was done.
+    /// The queue has as many unfinished jobs as it may have; nothing was changed.
     Full,
 }
 
-/// A job that a worker may carry out for as long as its lease lasts.
+/// A job that a worker may execute for as long as its lease lasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimedJob {
-    /// Its name.
+    /// Its id.
     pub id: JobId,
     /// What is to be done.
     pub payload: Bytes,
-    /// Names this claim; greater than that of every claim before it, of any job. Also the fence of
-    /// what is appended under it.
+    /// Identifies this claim, and is greater than the token of any earlier claim of any job. It is also the
+    /// fencing token of everything appended under the claim.
     pub token: u64,
-    /// How many times it has been claimed, this time included.
+    /// How many times the job has been claimed, including this time.
     pub run: u32,
-    /// It was cancelled: it is to be ended, not carried out.
+    /// It was cancelled: the worker must end it instead of executing it.
     pub cancelled: bool,
-    /// A run before this one passed the point of no return, [`commit`](Jobs::commit).
+    /// An earlier run passed the point of no return, [`commit`](Jobs::commit).
     pub committed: bool,
     /// Which attempt it is at.
     pub attempt: Attempt,
@@ -109,42 +109,42 @@ pub struct ClaimedJob {
 /// Whether a claim still holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {
-    /// It does.
+    /// Yes.
     Yes,
-    /// It does, and the job was cancelled meanwhile: it is to be ended, not carried out.
+    /// Yes, and the job was cancelled meanwhile: the worker must end it instead of executing it.
     Cancelled,
-    /// It does not: the lease ran out and the job may be somebody else's, or it ended.
+    /// No: the lease ran out and another worker may have the job, or the job ended.
     Lost,
 }
 
 /// How a run of a job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// The job is finished, well or not.
+    /// The job is finished, successfully or not.
     Done,
-    /// It is to be claimed again, not before this time has passed.
+    /// The job can be claimed again, but not before this time has passed.
     Retry {
         /// How long it waits.
         after: Duration,
-        /// The attempt that the next run is at; `None` leaves what the job says of it as it is.
+        /// The attempt of the next run; `None` leaves the job's own record of it unchanged.
         attempt: Option<u32>,
     },
-    /// It was tried in vain as often as may be: it is finished, and listed as a dead letter.
+    /// The job failed as often as it may: it is finished, and listed as a dead letter.
     Dead {
         /// Why, for people.
         error: String,
     },
 }
 
-/// What became of a wish to cancel a job.
+/// The outcome of a request to cancel a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelling {
-    /// Whoever claims it, or has it now, is told. It waits no longer for its turn. Asking again
-    /// gives the same answer.
+    /// The worker that has the job, or claims it next, is told. The job no longer waits for its turn. Asking
+    /// again gives the same answer.
     Asked,
-    /// It passed its point of no return.
+    /// The job has passed its point of no return.
     TooLate,
-    /// It ended before.
+    /// The job had ended before.
     Ended,
     /// There is no such job.
     Unknown,
@@ -155,25 +155,25 @@ pub enum Cancelling {
 pub enum JobState {
     /// It waits for a worker.
     Waiting,
-    /// It waits until it is to be tried again.
+    /// It waits until it is due to be tried again.
     Delayed,
-    /// A worker has it, or died with it.
+    /// A worker has it, or had it and died.
     Claimed,
     /// It ended.
     Done,
-    /// It ended in vain, and is listed as a dead letter.
+    /// It failed for good, and is listed as a dead letter.
     Dead,
 }
 
 impl JobState {
-    /// Every state, in the order of their declaration.
+    /// Every state, in order of declaration.
     pub const ALL: [Self; 5] = [Self::Waiting, Self::Delayed, Self::Claimed, Self::Done, Self::Dead];
 }
 
 /// A job as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobView {
-    /// Its name.
+    /// Its id.
     pub id: JobId,
     /// What is to be done.
     pub payload: Bytes,
@@ -181,21 +181,21 @@ pub struct JobView {
     pub state: JobState,
     /// How many times it has been claimed.
     pub run: u32,
-    /// The newest claim; 0 when there was none.
+    /// The token of the newest claim; 0 if there was none.
     pub token: u64,
     /// It was cancelled.
     pub cancelled: bool,
-    /// It passed its point of no return.
+    /// It has passed its point of no return.
     pub committed: bool,
-    /// Which attempt it is at; says nothing once the job is a dead letter.
+    /// Which attempt it is at; meaningless once the job is a dead letter.
     pub attempt: Attempt,
-    /// Which workers may claim it; `None` for any, and of a dead letter.
+    /// Which workers may claim it; `None` for any, and always `None` for a dead letter.
     pub kind: Option<JobKind>,
     /// When it was queued, by the storage's clock.
     pub enqueued_at: DateTime<Utc>,
     /// When its state last changed, by the storage's clock.
     pub changed_at: DateTime<Utc>,
-    /// Why it is a dead letter; `None` when it is none.
+    /// Why it is a dead letter; `None` if it is none.
     pub error: Option<String>,
 }
 
@@ -214,18 +214,18 @@ pub struct JobCounts {
     pub dead: u64,
 }
 
-/// Where a job stands, and what it is sorted by there.
+/// A job's state, with the time by which jobs in that state are sorted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) enum Stand {
-    /// Its turn came then.
+    /// Its turn came at `since`.
     Waiting { since: Instant },
-    /// Its turn comes then.
+    /// Its turn comes at `due`.
     Delayed { due: Instant },
-    /// It is somebody's until then.
+    /// A worker has it until `lease_ends`.
     Claimed { lease_ends: Instant },
-    /// It ended then.
+    /// It ended at `ended`.
     Done { ended: Instant },
-    /// It ended then, in vain.
+    /// It became a dead letter at `ended`.
     Dead { ended: Instant, error: String },
 }
 
@@ -241,87 +241,86 @@ impl Stand {
     }
 }
 
-/// A job that one node kept while the storage that nodes share was away, on its way there.
+/// A job that one node kept while the shared storage was away, and now moves there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct MovedJob {
     pub(in crate::storage) view: JobView,
     pub(in crate::storage) stand: Stand,
-    /// The key that it was queued under, if that still leads to it.
+    /// The idempotency key that it was queued under, if the key still leads to this job.
     pub(in crate::storage) idempotency: Option<Idempotency>,
     pub(in crate::storage) bounds: JobBounds,
 }
 
-/// What became of a job that was to be recorded.
+/// The outcome of recording a moved job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::storage) enum Recorded {
-    /// It is there, now or since an earlier call.
+    /// The job is recorded, now or since an earlier call.
     Yes,
-    /// It is there, without its idempotency key, which led to another job already.
+    /// The job is recorded without its idempotency key, because the key already led to another job.
     KeyTaken {
         /// The other job.
         by: JobId,
-        /// The other request was the same one, and this job had not been begun: it was cancelled.
+        /// The other request was the same one, and no run of this job had begun, so this job was cancelled.
         cancelled: bool,
     },
 }
 
 /// A queue of jobs.
 ///
-/// Promises: each call is atomic. Jobs are claimed in the order in which they were queued, or
-/// became due again; before them those whose lease ran out, and before all others those that were
-/// cancelled while they waited. A job of a kind is claimed by workers of that kind alone, and they
-/// pass over those of other kinds. A job is claimed by one at a time: again only after its lease has
-/// run out by the storage's clock, or its run ended with [`Ending::Retry`]. Tokens only grow. A call
-/// under a token that is not the job's newest, or whose run has ended, does nothing and says
-/// [`Held::Lost`]. A lease that has run out still holds while nobody else has claimed the job. What
-/// is refused leaves nothing behind.
+/// Promises: each call is atomic. Jobs are claimed in the order in which they were queued or became due
+/// again; before them come jobs whose lease ran out, and before all others jobs that were cancelled while
+/// they waited. Only workers of a job's kind claim it; they pass over jobs of other kinds. One worker at a
+/// time has a job: it can be claimed again only after its lease has run out by the storage's clock, or its
+/// run ended with [`Ending::Retry`]. Tokens only grow. A call under a token that is not the job's newest, or
+/// whose run has ended, changes nothing and answers [`Held::Lost`]. A lease that has run out still holds
+/// until somebody else claims the job. A refused call leaves no trace.
 ///
-/// Not promised: that a worker whose lease ran out has stopped. It must watch its own monotonic
-/// clock, and what it appends carries its token as a fence, which the log checks. Nor that jobs
-/// outlast a week in which nobody calls anything here.
+/// Not promised: that a worker whose lease ran out has stopped. It must watch its own monotonic clock, and
+/// its appends carry its token as a fence, which the log checks. Nor that jobs outlast a week in which nobody
+/// calls this role.
 ///
 /// Implementations spawn nothing they do not own, retry nothing, and survive being dropped in
 /// mid-call: the call then may or may not have taken effect.
 #[async_trait]
 pub trait Jobs: fmt::Debug + Send + Sync {
-    /// Queues a job, unless there are too many, or its idempotency key is known. A key that is
-    /// known is looked at first, so that a repetition is answered also when the queue is full.
-    /// Repeating the call with the same `id` and no key queues nothing twice ([`Enqueued::Repeated`]).
+    /// Queues a job, unless there are too many or its idempotency key is known. The key is looked up first,
+    /// so a repetition is answered even if the queue is full. Repeating the call with the same `id` and no
+    /// key queues nothing twice ([`Enqueued::Repeated`]).
     async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued>;
 
-    /// The same; and while the storage that nodes share is away, this node may keep the job by itself,
-    /// hand it out to its own workers, and put it there later. Which is one of the two: a job whose
-    /// call was under way when the storage went is not kept here besides.
+    /// The same; but while the shared storage is away, this node may keep the job, hand it out to its own
+    /// workers, and move it to the shared storage later. The job is never in both: if the storage went away
+    /// during the call, the job is not kept here.
     async fn enqueue_here(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
         self.enqueue(job, bounds).await
     }
 
-    /// Claims the jobs of a kind, or of none, whose turn it is, `limit` of them (and
-    /// [`JOBS_PER_CALL_MAX`]) at the most: cancelled ones, those whose lease ran out, and those that
-    /// wait or are due again. Each gets a token of its own.
+    /// Claims the jobs of a kind, or of no kind, whose turn it is: cancelled ones, those whose lease ran out,
+    /// and those that wait or are due again; at most `limit` of them, and at most [`JOBS_PER_CALL_MAX`]. Each
+    /// gets its own token.
     async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>>;
 
-    /// Makes the lease last at least this long from now, also that of a job that was cancelled; one
-    /// that lasts longer stays as it is.
+    /// Makes the lease last at least this long from now, also for a cancelled job; a lease that lasts longer
+    /// stays as it is.
     async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held>;
 
-    /// The point of no return: if the job was not cancelled, it cannot be from here on, not even
-    /// between this run and the next. Extends the lease too. Repeating it does nothing more.
+    /// The point of no return: unless the job was cancelled before, it cannot be cancelled from here on, not
+    /// even between this run and the next. Extends the lease too. Repeating it changes nothing more.
     async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held>;
 
-    /// Ends a run. [`Held::Cancelled`] is answered to [`Ending::Retry`] alone, and then nothing is
-    /// done: a cancelled job is to be ended. Repeating a call that ended the job says
-    /// [`Held::Lost`]; a repeated [`Ending::Retry`] too.
+    /// Ends a run. Only [`Ending::Retry`] can be answered with [`Held::Cancelled`], and then nothing is
+    /// changed: a cancelled job has to be ended. Repeating a call that ended the job answers [`Held::Lost`];
+    /// so does repeating an [`Ending::Retry`].
     async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held>;
 
-    /// Asks for a job to be ended instead of carried out.
+    /// Asks for a job to be ended instead of executed.
     async fn cancel(&self, id: JobId) -> Result<Cancelling>;
 
-    /// A job, if it is known.
+    /// One job, if it is known.
     async fn job(&self, id: JobId) -> Result<Option<JobView>>;
 
-    /// The jobs queued before `before` (which must be known still, else from the newest on), the
-    /// newest first, in one state or in any, `limit` of them (and [`JOBS_PER_CALL_MAX`]) at the most.
+    /// The jobs queued before the job `before` (if that is no longer known, from the newest on), the newest
+    /// first, in one state or in any; at most `limit` of them, and at most [`JOBS_PER_CALL_MAX`].
     async fn list_jobs(
         &self,
         state: Option<JobState>,
@@ -329,10 +328,10 @@ pub trait Jobs: fmt::Debug + Send + Sync {
         limit: usize,
     ) -> Result<Vec<JobView>>;
 
-    /// Takes a dead letter off the list: it is [`JobState::Done`] then, and kept no longer than it
-    /// would have been. Says whether it was one.
+    /// Takes a dead letter off the list: it becomes [`JobState::Done`], and is kept no longer than it would
+    /// have been. Answers whether it was a dead letter.
     async fn settle_dead(&self, id: JobId) -> Result<bool>;
 
-    /// How many jobs there are. Finished ones may count for a while after their time.
+    /// How many jobs are in each state. Finished ones may be counted for a while after their time.
     async fn job_counts(&self) -> Result<JobCounts>;
 }

@@ -1,45 +1,46 @@
-//! Epochs that say more than which life of a log they are.
+//! Epochs whose text says more than which epoch of a log they are.
 //!
-//! While a node goes on without the log, and for as long as a reader has had entries that the log may
-//! bring again, the epoch that clients are told says what was had. To clients it is an opaque text;
-//! any node can read it, and so take up a reader that another node served.
+//! While a node serves a fork, and for as long as the log may deliver entries again that a reader has already
+//! been sent, the epoch that clients are told encodes what the reader has been sent. Clients treat it as
+//! opaque text; any node can read it, and so continue for a reader that another node served.
 
 use super::had::hour_now;
 use super::{Back, Had, Page, Run};
 use crate::model::{Epoch, NodeId, OFFSET_MAX, Position, new_epoch};
 
-/// In place of a log's epoch in the name of a fork: it had none; nothing was known of it.
+/// In the name of a fork, in place of the log's epoch: the log had none; nothing was known of the log.
 const UNBORN: &str = "u";
 const UNKNOWN: &str = Epoch::OF_NO_LOG;
 
-/// What a name says besides producers: the reader is on its way through what it was owed of a log; it is
-/// elsewhere, and has to go back; it cannot be said what was had; a snapshot is not whole.
+/// In the text of an epoch, besides producers: the reader is reading the entries of a log that it is owed.
 const OWED: &str = "o";
+/// The reader is elsewhere, and has to go back to its return point.
 const PASSED: &str = "p";
+/// It is not known what the reader has been sent.
 const DOUBT: &str = "d";
-/// It does not have all that was latest when it began.
+/// Its snapshot was incomplete.
 const PART: &str = "s";
 
-/// What an epoch's text says, where it is not simply that of a log.
+/// The parsed text of an epoch that is not simply that of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Life {
-    /// A node's own, and what a reader had besides.
+    /// A fork, and what the reader has had besides.
     Fork(Fork, Had),
-    /// The log's, and what a reader had besides.
+    /// The epoch of a log, and what the reader has had besides.
     View(Epoch, Had),
 }
 
-/// A node goes on by itself. Offsets count on from those of the log; up to `from` the entries are the
-/// log's own, or those of forks of the same node after the same base. After it, the entry at offset
-/// `from + n` is the node's own with sequence `seq + n`.
+/// Names a fork segment, in which one node continues a log with the same offsets. Offsets up to `base` are
+/// the log's. Offsets after it up to `from` belong to earlier forks of the same node after the same base. The
+/// entry at offset `from + n` is the node's own, with sequence `seq + n`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fork {
-    /// The log's life that it goes on from; `None` where none was known.
+    /// The epoch of the log that it continues; `None` if none was known.
     pub(super) log: Option<Epoch>,
-    /// Where none was known: the log had none, or all of it is wanted, so that a reader has had nothing
-    /// of whatever it turns out to hold but this node's entries.
+    /// With `log: None`: the log had no epoch, or readers want all of it; either way a reader has had only
+    /// this node's entries of whatever the log turns out to hold.
     pub(super) unborn: bool,
-    /// The offset in it up to which everything was had.
+    /// The offset in the log where the fork began: a reader in the fork has had everything up to it.
     pub(super) base: u64,
     /// The node.
     pub(super) node: NodeId,
@@ -49,17 +50,17 @@ pub(super) struct Fork {
 }
 
 impl Fork {
-    /// What a reader at this offset has had after the base.
+    /// What a reader at this offset of the fork has had after `base`.
     pub(super) fn had_at(&self, offset: u64) -> Had {
         let mut had = Had::default();
-        // Below `from` the offsets alone do not say which entries are the node's own.
+        // Before `from`, offsets alone do not say which entries are the node's own.
         if offset >= self.from && offset > self.base {
             had.add(self.node, self.own_at(offset));
         }
         had
     }
 
-    /// The node's newest sequence at an offset, which is not before `from`.
+    /// The node's newest sequence at an offset that is not before `from`.
     pub(super) fn own_at(&self, offset: u64) -> u64 {
         self.seq.saturating_add(offset.saturating_sub(self.from))
     }
@@ -71,8 +72,7 @@ impl Fork {
         format!("f.{log}.{base}.{node}.{seq}.{from}").parse().expect("plain, and short enough")
     }
 
-    /// What a reader at this offset has had after the base, and besides; `None` where that cannot be
-    /// said.
+    /// The same, merged with `besides`; `None` if it cannot be determined.
     pub(super) fn had(&self, offset: u64, besides: &Had) -> Option<Had> {
         if self.base < offset && offset < self.from {
             return None;
@@ -82,18 +82,18 @@ impl Fork {
         Some(had)
     }
 
-    /// Where a reader at this offset goes back to, unless its name says so itself.
+    /// The return point of a reader at this offset, unless the epoch's text names one.
     fn back_at(&self, offset: u64) -> Option<Back> {
         match &self.log {
             Some(log) => Some(Back::at(log.clone(), self.base.min(offset))),
-            // Whatever life came of it, nothing of it was had.
+            // Whatever epoch the log got, the reader has had nothing of it.
             None => self.unborn.then(Back::to_the_beginning),
         }
     }
 }
 
 impl Life {
-    /// Reads an epoch; `None` where it is that of a log.
+    /// Parses an epoch; `None` if it is simply that of a log.
     pub(super) fn of(epoch: &Epoch) -> Option<Self> {
         let mut parts = epoch.as_str().split('.');
         let kind = parts.next()?;
@@ -120,12 +120,12 @@ pub fn is_fork(epoch: &Epoch) -> bool {
     epoch.as_str().starts_with("f.")
 }
 
-/// Whether it is that of a fork of a log of which nothing was known, not even that it had no life.
+/// Whether an epoch is that of a fork of a log of which nothing was known, not even that it had no epoch.
 pub fn is_fork_of_unknown(epoch: &Epoch) -> bool {
     matches!(Life::of(epoch), Some(Life::Fork(Fork { log: None, unborn: false, .. }, _)))
 }
 
-/// The log that an epoch of a fork says it goes on from.
+/// The epoch of the log that a fork continues, as the fork's name states it.
 pub fn log_of_fork(epoch: &Epoch) -> Option<Epoch> {
     match Life::of(epoch)? {
         Life::Fork(fork, _) => fork.log,
@@ -133,12 +133,12 @@ pub fn log_of_fork(epoch: &Epoch) -> Option<Epoch> {
     }
 }
 
-/// What a reader has had that comes with a position, as is to be said where that cannot be gone on from:
-/// where it has to go back to, and what it has had besides.
+/// What the reader of a position has had, in the form that applies in any other log: a return point, and the
+/// entries it has had besides.
 pub fn had_at(position: &Position) -> Had {
     let Position { epoch, offset } = position;
     match Life::of(epoch) {
-        // It is none that a log has, so nobody could read it where it says where to go back to.
+        // No log can have such an epoch, so nobody could use it as a return point.
         None if Epoch::of_log(epoch.as_str()).is_err() => Had::unknown(),
         None => {
             let mut had = Had::default();
@@ -161,8 +161,8 @@ pub fn had_at(position: &Position) -> Had {
     }
 }
 
-/// Where a reader begins in a life that does not follow on what it has had, and what it has had there;
-/// `page` is of that life.
+/// The offset at which a reader begins in an epoch that does not follow its position, and what it then counts
+/// as having had; `page` is of that epoch.
 pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
     let oldest = page.first.saturating_sub(1);
     let Some(Life::Fork(fork, _)) = Life::of(life) else {
@@ -181,7 +181,7 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
     };
     let in_log = had.back().filter(|back| fork.log.is_some() && back.log == fork.log).map(|back| back.to);
     match in_log {
-        // It has had all that the fork goes on from.
+        // The reader has had everything up to where the fork began.
         Some(to) if to >= fork.base => {
             if oldest > fork.base {
                 miss_own(&mut had, &fork, oldest);
@@ -189,7 +189,7 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
             (fork.base.max(oldest), had)
         }
         Some(_) => {
-            // Nothing is taken for had up to where the fork began.
+            // Nothing before the fork's beginning counts as had.
             let back = had.take_back().map(|back| {
                 let end = fork.base.max(back.until);
                 Back { after: end, until: end, ..back }
@@ -200,15 +200,15 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
             (oldest, had)
         }
         None => {
-            // What is sent of the log that it goes on from may come again; and which of the node's own it has
-            // had in another one is not known.
+            // The fork's copies of the log's entries may come again, and it is not known which of the node's
+            // own entries the reader has had in another epoch.
             if oldest < fork.from || fork.seq > 0 {
                 had.doubt();
             }
-            // What has grown too old here waits for the log all the same.
+            // Own entries that have expired here are still waiting for the log.
             had.lacks_up_to(fork.node, fork.own_at(oldest));
             let back = match fork.log {
-                // Whatever of it cannot be reached now is owed.
+                // The reader is owed everything of that log that cannot be read now.
                 Some(log) => Some(Back { after: fork.base, until: fork.base, ..Back::at(log, 0) }),
                 None => (oldest > fork.from).then(Back::to_the_beginning),
             };
@@ -220,8 +220,7 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
     }
 }
 
-/// A reader in a fork goes on after an offset, without what lies between it and `from`, which is kept
-/// elsewhere.
+/// A reader in a fork skips from `from` to `offset`; the entries in between are kept elsewhere.
 pub fn miss_in_fork(had: &mut Had, life: &Epoch, from: u64, offset: u64) {
     let Some(Life::Fork(fork, _)) = Life::of(life) else { return };
     if had.back().is_none()
@@ -233,22 +232,22 @@ pub fn miss_in_fork(had: &mut Had, life: &Epoch, from: u64, offset: u64) {
     miss_own(had, &fork, offset);
 }
 
-/// A reader begins in a fork after an offset. Own entries of the node before it have grown too old there, and
-/// wait for the log all the same: they were not had.
+/// A reader begins in a fork after an offset, before which some of the node's own entries have expired. They
+/// still wait for the log, so they do not count as had.
 pub fn lack_own(had: &mut Had, life: &Epoch, offset: u64) {
     if let Some(Life::Fork(fork, _)) = Life::of(life) {
         had.lacks_up_to(fork.node, fork.own_at(offset));
     }
 }
 
-/// Own entries of the node up to an offset may be missing; which, is not told.
+/// Some of the node's own entries up to an offset may be missing, and nothing says which.
 fn miss_own(had: &mut Had, fork: &Fork, offset: u64) {
     had.lacks_up_to(fork.node, fork.own_at(offset));
     had.doubt();
 }
 
-/// The node that goes on by itself in a fork, and its newest sequence where that began; for the first of a
-/// node's forks after the same base.
+/// The node of a fork, and its newest sequence where the fork began; valid for the first of a node's forks
+/// after the same base.
 pub fn begin_of_fork(epoch: &Epoch) -> Option<(NodeId, u64)> {
     match Life::of(epoch)? {
         Life::Fork(fork, _) => Some((fork.node, fork.seq)),
@@ -256,8 +255,8 @@ pub fn begin_of_fork(epoch: &Epoch) -> Option<(NodeId, u64)> {
     }
 }
 
-/// The epoch to tell a reader that is in this life and has had entries that may come again in it or
-/// in the one after it, or is owed some.
+/// The epoch to send to a reader: `life`, plus what the reader has had that may come again in it or in the
+/// next one, and what it is owed.
 pub fn told_epoch(life: &Epoch, had: &Had) -> Epoch {
     #[cfg(test)]
     let had = &without_a_rule(had);
@@ -284,8 +283,8 @@ pub fn told_epoch(life: &Epoch, had: &Had) -> Epoch {
     if had.is_part() {
         text.push_str(&format!(".{PART}"));
     }
-    // Where there are more producers than can be named, one that no node knows: a reader that comes back
-    // with it is given all that is kept, and told so.
+    // If there are more producers than fit, the epoch is one that no node knows: a reader that resumes with
+    // it is sent everything that is kept, and told so.
     text.parse().unwrap_or_else(|_| new_epoch())
 }
 
@@ -307,8 +306,8 @@ fn without_a_rule(had: &Had) -> Had {
     told
 }
 
-/// Whether entries may still come again that were had before this hour. Nodes put nothing back that is older
-/// than twice the age that entries get.
+/// Whether entries that were sent before this hour may still come again. Nodes put nothing back into a log
+/// that is older than twice the retention age.
 fn is_young(hour: u64) -> bool {
     const FOR_H: u64 = 48;
     hour.saturating_add(FOR_H) >= hour_now()
@@ -362,7 +361,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_had_survives_its_text_form(
+        fn a_version_vector_survives_its_text_form(
             known in any::<bool>(), unborn in any::<bool>(), base in any::<u64>(), seq in any::<u64>(), more in any::<u64>(),
             producers in proptest::collection::btree_map(any::<u128>(), 1u64.., 0..=12), is_part in any::<bool>(),
             to in 0..1u64 << 50, owed in proptest::option::of((1..1u64 << 50, 0..1u64 << 50)), is_away in any::<bool>(), doubt in any::<bool>(),
@@ -389,7 +388,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_without_harm(text in "[fv]?[.]?[0-9a-f.-]{0,80}") {
+        fn any_text_is_parsed_without_a_panic(text in "[fv]?[.]?[0-9a-f.-]{0,80}") {
             if let Ok(epoch) = text.parse::<Epoch>() {
                 let _ = had_at(&Position { epoch, offset: u64::MAX });
             }
@@ -397,29 +396,30 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_of_a_log_says_no_more() {
+    fn an_epoch_of_a_log_names_nothing_else() {
         assert_eq!(Life::of(&Epoch::random()), None);
         assert_eq!(Life::of(&"f.x".parse().unwrap()), None);
     }
 
     #[test]
-    fn a_fork_of_a_log_that_had_no_life_is_told_from_one_of_which_nothing_was_known() {
+    fn forks_of_a_log_without_epoch_and_of_an_unknown_log_differ() {
         let fork = Fork { log: None, unborn: true, base: 0, node: node(1), seq: 4, from: 0 };
         let life = |fork: &Fork| Life::of(&fork.epoch());
         assert_eq!(life(&fork), Some(Life::Fork(fork.clone(), Had::default())));
         assert_eq!(fork.had(2, &had(&[(2, 9)])), Some(had(&[(1, 6), (2, 9)])));
         let at = Position { epoch: told_epoch(&fork.epoch(), &Had::default()), offset: 2 };
-        assert_eq!(had_at(&at).back(), Some(&Back::to_the_beginning()), "which log it is, it does not say");
+        assert_eq!(had_at(&at).back(), Some(&Back::to_the_beginning()), "it does not say which log");
         let unknown = Fork { unborn: false, ..fork };
         assert_eq!(life(&unknown), Some(Life::Fork(unknown.clone(), Had::default())));
     }
 
     #[test]
-    fn what_is_too_long_for_the_epoch_of_a_log_is_not_one() {
+    fn a_text_too_long_for_the_epoch_of_a_log_is_not_one() {
         for text in ["x".repeat(33), "f.1".to_owned(), "é".to_owned(), "0".to_owned(), String::new()] {
             assert!(Epoch::of_log(&text).is_err(), "{text}");
         }
-        // Whoever comes with it is told that anything may come again, and nothing that nobody could read.
+        // A reader that resumes with it is told that anything may come again, and gets no epoch that cannot
+        // be parsed.
         for text in ["x".repeat(33), "0".to_owned()] {
             let made_up = Position { epoch: text.parse().unwrap(), offset: 7 };
             assert_eq!(had_at(&made_up), Had::unknown(), "{text}");
@@ -437,13 +437,13 @@ mod tests {
     }
 
     #[test]
-    fn more_producers_than_can_be_named_are_no_lie() {
+    fn too_many_producers_for_an_epoch_give_an_unknown_one() {
         let many: Vec<(u128, u64)> = (0..30).map(|n| (n, 1)).collect();
         assert_eq!(Life::of(&told_epoch(&Epoch::random(), &had(&many))), None);
     }
 
     #[test]
-    fn a_fork_says_what_was_had_at_each_offset() {
+    fn a_fork_names_the_entries_had_at_each_offset() {
         let fork =
             Fork { log: Some(Epoch::random()), unborn: false, base: 10, node: node(1), seq: 4, from: 10 };
         let log = fork.log.clone().unwrap();
@@ -458,11 +458,11 @@ mod tests {
         assert_eq!(at(&fork, 13), goes_on(10, &[(1, 7)]));
         let later = Fork { seq: 9, from: 13, ..fork };
         assert_eq!(at(&later, 13), goes_on(10, &[(1, 9)]));
-        assert_eq!(at(&later, 12), Had::unknown(), "not to be told");
+        assert_eq!(at(&later, 12), Had::unknown(), "offsets before `from` do not say which are its own");
     }
 
     #[test]
-    fn of_what_nobody_had_all_the_name_says_so_until_it_is_had() {
+    fn an_incomplete_snapshot_stays_in_the_epoch() {
         let log = Epoch::random();
         let at = Position { epoch: told_epoch(&log, &Had::of_part()), offset: 8 };
         assert_eq!(at.epoch.as_str(), format!("v.{log}.s"));
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_owed_is_in_the_name() {
+    fn owed_entries_are_in_the_epoch() {
         let log = Epoch::random();
         let owed = |to, after, until, is_away| Back { log: Some(log.clone()), to, after, until, is_away };
         let at = |back: Back, offset| {
@@ -481,14 +481,22 @@ mod tests {
             had.set_back(Some(back));
             had_at(&Position { epoch: told_epoch(&log, &had), offset }).back().cloned().unwrap()
         };
-        assert_eq!(at(owed(1, 5, 5, true), 8), owed(1, 5, 8, true), "it has gone on behind it");
-        assert_eq!(at(owed(1, 5, 8, false), 3), owed(3, 5, 8, true), "it is on its way through it");
-        assert_eq!(at(owed(1, 5, 8, false), 5), Back::at(log.clone(), 8), "it has come through");
+        assert_eq!(at(owed(1, 5, 5, true), 8), owed(1, 5, 8, true), "the reader went on after `until`");
+        assert_eq!(
+            at(owed(1, 5, 8, false), 3),
+            owed(3, 5, 8, true),
+            "the reader is between `to` and `after`"
+        );
+        assert_eq!(
+            at(owed(1, 5, 8, false), 5),
+            Back::at(log.clone(), 8),
+            "the reader has had all that it was owed"
+        );
         assert_eq!(at(owed(1, 5, 8, false), 9), Back::at(log.clone(), 9));
     }
 
     #[test]
-    fn where_a_reader_begins_that_cannot_be_followed_up() {
+    fn a_reader_of_an_unrelated_position_begins_where_it_can() {
         let log = Epoch::random();
         let fork = Fork { log: Some(log.clone()), unborn: false, base: 4, node: node(1), seq: 2, from: 4 };
         let begins = |position: &str, life: &Epoch, first| {
@@ -499,13 +507,13 @@ mod tests {
         assert_eq!(
             (offset, had.back()),
             (4, Some(&Back::at(log.clone(), 7))),
-            "it goes back to where it was"
+            "the return point is where it was"
         );
         let (offset, had) = begins("e:7", &fork.epoch(), 3);
         assert_eq!((offset, had.back()), (2, Some(&Back::at("e".parse().unwrap(), 7))));
-        assert!(had.is_in_doubt(), "what is sent of the log that the fork goes on from may come again");
+        assert!(had.is_in_doubt(), "entries of the continued log may come again");
         assert_eq!(begins("e:7", &log, 3), (2, Had::unknown()));
-        // Of a fork of which the oldest entries are too old by now: the log gets them from the journal.
+        // The oldest entries of the own fork have expired; the log will get them from the journal.
         let [own, other] =
             [1, 2].map(|n| Fork { log: None, unborn: false, base: 0, node: node(n), seq: 3, from: 0 });
         let (offset, had) = begins(&format!("{}:11", other.epoch()), &own.epoch(), 6);

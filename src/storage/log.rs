@@ -11,66 +11,65 @@ use super::lives::{begin_of_fork, log_of_fork};
 use super::{Back, Had, Result};
 use crate::model::{ChannelName, DraftEntry, Entry, EntryId, Epoch, NodeId, Position};
 
-/// How long after its last append a log's epoch, top offset and latest entries are kept, beyond the age
-/// of its entries, so that a market that publishes once a day keeps its positions; and for how long a
-/// producer is remembered that is silent while others append.
+/// How long a log's epoch, top offset and latest entries are kept after its last append, on top of the
+/// retention age of its entries, so that a market that publishes once a day keeps its positions. Also how
+/// long a silent producer is remembered while others append.
 pub const EPOCH_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// The same for a log that was begun, and not appended to yet: its producer may be gone.
+/// The same for a log that was opened and never appended to: its producer may be gone.
 pub const UNUSED_EPOCH_KEPT_FOR: Duration = Duration::from_secs(3600);
 
-/// How long the removal of a key, or of all keys of a channel, is remembered, so that an entry that waited at
-/// its gateway and is older does not bring a key back: for longer than entries wait with the usual settings, also
-/// where a gateway is started anew with what it left on disk.
+/// How long the removal of a key, or of all keys of a channel, is remembered, so that an older entry that
+/// waited in a gateway's journal does not bring a key back. With default settings that is longer than entries
+/// wait, even if a gateway restarts with a spool.
 pub const REMOVED_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// The most removals of a channel that are remembered; the oldest go.
+/// The most removals that are remembered per channel; the oldest are dropped.
 pub const REMOVED_MAX: usize = 10_000;
 
 /// Where a log stands, as one producer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogState {
-    /// The life of the log; `None` when there has been none, or it was lost.
+    /// The epoch of the log; `None` if it never had one, or was lost.
     pub epoch: Option<Epoch>,
-    /// The newest offset ever given in this epoch; 0 when there was none.
+    /// The newest offset assigned in this epoch; 0 if there is none.
     pub top: u64,
-    /// The newest sequence of the asking producer that was applied in this epoch; 0 when there was none.
+    /// The newest sequence of `producer` that was applied in this epoch; 0 if there is none.
     pub last_seq: u64,
 }
 
 /// Where a log that has an epoch stands, as one producer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenLog {
-    /// The life of the log.
+    /// The epoch of the log.
     pub epoch: Epoch,
-    /// The newest offset ever given in this epoch; 0 when there was none.
+    /// The newest offset assigned in this epoch; 0 if there is none.
     pub top: u64,
-    /// The newest sequence of the asking producer that was applied in this epoch; 0 when there was none,
-    /// or when it was silent for longer than [`EPOCH_KEPT_FOR`] while others appended.
+    /// The newest sequence of `producer` that was applied in this epoch; 0 if there is none, or if the
+    /// producer was silent for longer than [`EPOCH_KEPT_FOR`] while others appended.
     pub last_seq: u64,
-    /// The same of every producer that the log remembers and of which entries may come again, should it
-    /// lose them: those that have not been silent for twice the age that entries get.
+    /// The newest sequence of each producer that the log remembers and whose entries may come again if the
+    /// log loses them: producers that appended within twice the retention age.
     pub producers: Vec<(NodeId, u64)>,
-    /// The newest entry; `None` where it is not kept.
+    /// The newest entry; `None` if it is no longer kept.
     pub anchor: Option<Anchor>,
 }
 
 impl OpenLog {
-    /// One that begins its life as this: nothing is in it yet.
+    /// A log that begins with this epoch, empty.
     pub(crate) fn begun_as(epoch: Epoch) -> Self {
         Self { epoch, top: 0, last_seq: 0, producers: Vec::new(), anchor: None }
     }
 }
 
-/// An entry, and where it stands in a log. Entries keep their places, so two states of a log in one
-/// epoch that hold the same entry at an offset hold the same up to it. One that holds another entry
-/// there, or ends before it, was set back: restored from an older copy, or left to a replica that was
-/// behind.
+/// An entry and its offset. Entries do not move, so two states of a log in one epoch that have the same entry
+/// at an offset are equal up to it. A log that has another entry there, or ends before it, was set back:
+/// restored from an older copy, or taken over by a replica that lagged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Anchor {
-    /// Where it stands.
+    /// Its offset.
     pub offset: u64,
-    /// Which entry it is.
+    /// Its id.
     pub id: EntryId,
 }
 
@@ -85,17 +84,18 @@ impl From<&Entry> for Anchor {
 pub struct Append {
     /// The producer's sequence for this entry; greater than `prev`.
     pub seq: u64,
-    /// The producer's sequence before it. A producer that drops an entry passes that entry's
-    /// `prev` on to the next one.
+    /// The producer's sequence before this one. A producer that drops an entry passes that entry's `prev` on
+    /// to the next one.
     pub prev: u64,
-    /// What is appended.
+    /// The content.
     pub draft: DraftEntry,
-    /// The lease under which it is appended (see [`Jobs`](super::Jobs)); `None` where none is needed.
+    /// The fencing token of the lease under which it is appended (see [`Jobs`](super::Jobs)); `None` if none
+    /// is needed.
     pub fence: Option<u64>,
 }
 
 impl Append {
-    /// The entry that stands at an offset of the log.
+    /// The entry as it stands at an offset of the log.
     pub(super) fn at(&self, producer: NodeId, offset: u64) -> Entry {
         Entry { offset, id: EntryId { producer, seq: self.seq }, draft: self.draft.clone() }
     }
@@ -106,104 +106,104 @@ impl Append {
 pub struct AppendBatch {
     /// The channel.
     pub channel: ChannelName,
-    /// Applied only in this epoch.
+    /// The batch is applied only if the log is in this epoch.
     pub epoch: Epoch,
-    /// Who appends.
+    /// The producer.
     pub producer: NodeId,
-    /// What is appended, in ascending `seq`.
+    /// The entries, in ascending `seq`.
     pub entries: Vec<Append>,
 }
 
-/// What became of one entry of a batch.
+/// The outcome of one entry of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
-    /// It stands in the log at this offset.
+    /// The log has it at this offset.
     Applied {
         /// Its offset.
         offset: u64,
     },
-    /// It, or a later one of this producer, was applied before; nothing was done.
+    /// This entry, or a later one of this producer, was applied before; nothing was changed.
     Duplicate,
-    /// An entry before it is missing (`prev` was not reached); nothing was done.
+    /// An entry before it is missing (`prev` was not reached); nothing was changed.
     Gap {
         /// The newest sequence of this producer that was applied.
         last: u64,
     },
-    /// The log takes it neither now nor later; nothing was done.
+    /// The log will never accept it; nothing was changed.
     Refused(Refusal),
 }
 
-/// Why a log takes an entry neither now nor later.
+/// Why a log will never accept an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Somebody appended under a newer lease.
-    #[error("it was written under lease {fence}, and somebody has written under lease {newest} since")]
+    /// Somebody has appended under a newer lease.
+    #[error("it was appended under lease {fence}, but somebody has since appended under lease {newest}")]
     StaleFence {
         /// The entry's fence.
         fence: u64,
         /// The newest fence that the log has seen.
         newest: u64,
     },
-    /// The log holds a terminal entry, after which nothing comes.
+    /// The log has a terminal entry, after which it accepts nothing.
     #[error("nothing may follow a terminal update")]
     Closed,
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AppendAnswer {
     /// The epochs matched; one result for each entry, in order.
     Done(Vec<Appended>),
-    /// The log is in another epoch (`None`: in none); nothing was done.
+    /// The log is in another epoch, or has none (`None`); nothing was changed.
     ForeignEpoch(Option<Epoch>),
 }
 
-/// How much of a log is read at once.
+/// How much of a log is read in one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageLimit {
     /// The most entries.
     pub entries: usize,
-    /// The most bytes of what the entries hold, roughly. One entry is read in any case.
+    /// The most bytes of entries, approximately. At least one entry is read.
     pub bytes: usize,
 }
 
 /// A part of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// The life of the log that all of this page is about: the one of the position asked for, where
-    /// the backend can tell what followed it; else the present one; `None` when there is none.
+    /// The epoch that the whole page is of: the one of the requested position if the backend knows how that
+    /// epoch continued, otherwise the present one; `None` if there is none.
     pub epoch: Option<Epoch>,
-    /// The newest offset given in this epoch, whether or not it is in this page.
+    /// The newest offset assigned in this epoch, whether or not it is in this page.
     pub top: u64,
-    /// The oldest offset that can be read; `top + 1` when none can.
+    /// The oldest offset that can be read; `top + 1` if there is none.
     pub first: u64,
-    /// What is before `first` is gone, but for what stands up to this offset: that may be kept where it
-    /// cannot be reached now. 0 where everything that is kept can be read.
+    /// Entries up to this offset may be kept where they cannot be reached now; others before `first` are
+    /// gone. 0 if everything that is kept can be read.
     pub out_of_reach: u64,
-    /// Nobody else has this log, and nothing comes into it that a reader has had in another life.
+    /// No other node has this log, and no entry will be added to it that a reader has had in another epoch.
     pub is_final: bool,
-    /// It is what this node keeps of a log that cannot be reached, which may go on after `top`.
+    /// The page is from this node's local replica of a log that cannot be reached, and that may go on after
+    /// `top`.
     pub is_copy: bool,
-    /// A terminal entry was appended in this epoch: `top` stays what it is.
+    /// A terminal entry was appended in this epoch, so `top` is final.
     pub closed: bool,
-    /// Entries in ascending order of offset, without holes between them. None where the epoch is
-    /// not the one asked for.
+    /// Entries in ascending order of offset, without holes. Empty if the epoch is not the requested one.
     pub entries: Vec<Entry>,
-    /// Where it goes on after `top`, when this life has ended and that is known.
+    /// The epoch transition at `top`, if this epoch has ended and the transition is known.
     pub next: Option<Seam>,
 }
 
-/// What the entries of one page of [`Log::latest`] come to at the most, in bytes; one entry may be there
-/// in any case. The same is true of smaller pages, for those who ask for them.
+/// The most bytes of entries in one page of [`Log::latest`]; a page has at least one entry. Callers may ask
+/// for smaller pages, to which the same applies.
 pub const LATEST_BYTES_MAX: usize = 1 << 20;
 
 /// Which latest entries are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LatestOf {
-    /// Those of keys that have one.
+    /// Latest entries of the keys that have one.
     Keys,
-    /// These, and the removals that are remembered: of a key in its place, of all keys before all others. For
-    /// who is to compare with them what comes late.
+    /// Also the removals that are remembered: the removal of a key in the key's place, the removal of all
+    /// keys before everything else. For callers that compare late entries with them.
     RemovedToo,
 }
 
@@ -212,45 +212,46 @@ pub enum LatestOf {
 pub struct LatestPage {
     /// One entry for each key, in the order of the keys' bytes.
     pub entries: Vec<Entry>,
-    /// By entry, its offset in this life of the log; 0 where it is of one before.
+    /// The offset of each entry in this epoch; 0 if the entry is from an earlier epoch.
     pub places: Vec<u64>,
-    /// The last key that was looked at, where more may come after it.
+    /// The last key that was considered, if more may follow.
     pub next: Option<String>,
-    /// The life of the log when this was read; `None` where it had none. Of an order it is not told.
+    /// The epoch of the log when the page was read; `None` if it had none. Not set for orders.
     pub epoch: Option<Epoch>,
-    /// The newest offset in it then: no entry up to there is newer than one of its key that is here.
+    /// The newest offset at that time: no entry up to it is newer than the one of its key in the page.
     pub top: u64,
-    /// It is what this node keeps of a log that cannot be reached, which may have more keys, and newer
-    /// entries.
+    /// The page is from this node's local replica of a log that cannot be reached, which may have more keys
+    /// and newer entries.
     pub is_copy: bool,
 }
 
 impl Seam {
-    /// One at which nothing is missing, and nothing comes again.
+    /// A transition at which nothing is missing and nothing comes again.
     pub fn whole(to: Position) -> Self {
         Self { to, had: Had::default(), late_to: 0, whole: true, skips: false }
     }
 
-    /// One of which nothing is known: it cannot be said what was had, nor what is missing.
+    /// A transition of which nothing is known: neither what a reader has had, nor what is missing.
     pub fn unknown(to: Position) -> Self {
         Self { had: Had::unknown(), whole: false, ..Self::whole(to) }
     }
 
-    /// The same for a reader that comes from a fork, and has to go back for something.
+    /// The same transition for a reader that comes from a fork and has a return point.
     pub(crate) fn with_back(mut self, from: &Epoch, back: Option<Back>) -> Self {
         let Some(back) = back else { return self };
         if back.log.is_some()
             && back.log != log_of_fork(from)
             && let Some((node, _)) = begin_of_fork(from)
         {
-            // It came there from another log: of what the fork goes on from it has not had all.
+            // The reader came to the fork from another log, so it has not had all of the log that the fork
+            // continues.
             self.had.keep_only(node);
         }
         if back.is_of(&self.to.epoch) {
             self.to.offset = back.to;
             self.skips = false;
             if back.after > back.to {
-                // What it is owed comes after its time.
+                // What the reader is owed arrives late.
                 self.late_to = self.late_to.max(back.after);
             }
             let has_more = back.until > back.to;
@@ -258,15 +259,16 @@ impl Seam {
             self.had.set_back(has_more.then_some(Back { log, is_away: false, ..back }));
             return self;
         }
-        // That log is gone. What is owed was in it, so nothing is left out.
+        // The log of the return point is gone. What the reader was owed was in that log, so nothing is
+        // skipped.
         Self { late_to: self.late_to, ..Self::unknown(Position { offset: 0, ..self.to }) }
     }
 
-    /// The same for a reader at an offset of a log that is over.
+    /// The same transition for a reader at an offset of a log that has ended.
     pub(crate) fn of_another_log(mut self, back: Option<Back>, offset: u64) -> Self {
         let Some(back) = back else { return self };
         if back.is_away {
-            // What is owed may be of any producer.
+            // Entries that the reader is owed may be of any producer.
             self.had.name_nothing();
         }
         if back.is_away || back.until > offset {
@@ -275,14 +277,14 @@ impl Seam {
         self
     }
 
-    /// The same before the first entry of a life.
+    /// A transition to the beginning of an epoch.
     pub fn beginning(epoch: Epoch) -> Self {
         Self::whole(Position { epoch, offset: 0 })
     }
 }
 
 impl Page {
-    /// A page of a log that has no life.
+    /// A page of a log that has no epoch.
     pub(super) fn of_no_log() -> Self {
         Self {
             epoch: None,
@@ -298,39 +300,37 @@ impl Page {
     }
 }
 
-/// The place where one life of a log goes over into the next.
+/// An epoch transition: where one epoch of a log ends, and the next one continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seam {
-    /// What comes after the last entry of the life before comes after this position.
+    /// The last entry of the old epoch is followed by what comes after this position.
     pub to: Position,
-    /// After it there may be entries that a reader of the life before has had.
+    /// What a reader of the old epoch has had that may come after `to`.
     pub had: Had,
-    /// Entries up to this offset were appended while the reader could not get them.
+    /// Entries up to this offset were appended while the reader could not get them, so they are late.
     pub late_to: u64,
-    /// Nothing is missing in between, but for what `skips` says.
+    /// Nothing is missing in between, except what `skips` says.
     pub whole: bool,
-    /// The life after it had entries up to there that a reader of the life before has not had, unless it
-    /// knows better where to go on.
+    /// The new epoch has entries up to `to` that a reader of the old one has not had, unless the reader has a
+    /// return point.
     pub skips: bool,
 }
 
-/// What the backend tells without being asked.
+/// What the backend reports without being asked.
 #[derive(Debug, Clone)]
 pub enum LogEvent {
-    /// Entries that were appended by anyone, this node included, to a followed channel.
-    /// Contiguous offsets, ascending.
+    /// Entries appended to a followed channel by any node, including this one. Contiguous offsets, ascending.
     Appended {
         /// The channel.
         channel: ChannelName,
-        /// The life of the log that they were appended in.
+        /// The epoch that they were appended in.
         epoch: Epoch,
-        /// What was appended.
+        /// The entries.
         entries: Vec<Entry>,
     },
-    /// This channel must be read from the log: it has begun another life, or entries may have been
-    /// missed.
+    /// The channel has to be read from the log: its epoch changed, or entries may have been missed.
     Changed(ChannelName),
-    /// The same for every followed channel.
+    /// All followed channels have to be read from their logs.
     Suspect,
 }
 
@@ -338,49 +338,48 @@ pub enum LogEvent {
 ///
 /// Promises, for each channel:
 /// - Offsets count from 1 without holes, in one order that every reader sees.
-/// - An append is atomic: of a batch, the entries that fit the producer's chain are applied
-///   together, in order, next to each other. Nobody sees a part.
-/// - An entry is applied only where the batch's epoch is the log's and `prev <= last < seq`, with
-///   `last` the newest sequence of that producer; so a repeated append does nothing.
-/// - After a terminal entry (see [`EntryKind::is_terminal`](crate::model::EntryKind::is_terminal))
-///   nothing is applied any more: such an append is [`Appended::Refused`]. So is an entry whose
-///   fence is older than one that was applied; an entry without a fence passes. A refused entry
-///   leaves its producer's chain as it was, so that one which follows it there is a gap: after a
-///   refusal in the same batch, that does not mean that the log lost something. Repeating what was
-///   applied is still a duplicate. A new epoch knows of no fence and no terminal entry.
-/// - An append never makes an epoch; only [`open`](Log::open) and [`begin`](Log::begin) do, where there is none.
-///   Nothing else makes anything of a log that nobody has appended to: following and reading leave no trace.
-/// - What is kept is bounded by entries, bytes and age: the oldest goes first. The updates of an
-///   order have bounds of their own, and go together when the newest of them is too old. Positions
-///   stay meaningful when entries go: a [`Page`] says from where on entries are kept.
-/// - After [`follow`](Log::follow) has answered, every later append is told in
+/// - An append is atomic: the entries of a batch that fit the producer's chain are applied together, in
+///   order, at adjacent offsets. Nobody sees a part of them.
+/// - An entry is applied only if the batch's epoch is the log's and `prev <= last < seq`, with `last` the
+///   newest sequence of that producer; so repeating an append changes nothing.
+/// - After a terminal entry (see [`EntryKind::is_terminal`](crate::model::EntryKind::is_terminal)) nothing is
+///   applied any more: such an append is [`Appended::Refused`]. So is an entry whose fence is older than one
+///   that was applied; an entry without a fence passes. A refused entry leaves its producer's chain as it
+///   was, so the next entry of the chain is a gap: after a refusal in the same batch, a gap does not mean
+///   that the log lost something. Repeating an applied entry is still a duplicate. A new epoch starts without
+///   fence and without terminal entry.
+/// - An append never creates an epoch; only [`open`](Log::open) and [`begin`](Log::begin) do, if there is
+///   none. Nothing else creates anything for a log that nobody has appended to: following and reading leave
+///   no trace.
+/// - Retention is bounded by entries, bytes and age, and removes the oldest first. The updates of an order
+///   have their own bounds, and expire together when the newest of them is too old. Positions stay meaningful
+///   when entries expire: a [`Page`] says from which offset on entries are kept.
+/// - After [`follow`](Log::follow) has returned, every later append is reported in
 ///   [`incoming`](Log::take_incoming), or [`LogEvent::Suspect`] is.
 ///
-/// Not promised: that an append that failed did not take effect ([`StorageError`](super::StorageError)
-/// tells); that events come before or after the answer to the append that caused them; that an
-/// event comes only once.
+/// Not promised: that a failed append did not take effect ([`StorageError`](super::StorageError) tells); that
+/// events come before or after the answer to the append that caused them; that an event comes only once.
 ///
-/// Implementations spawn nothing they do not own, retry nothing, and survive being dropped in
-/// mid-call: the call then may or may not have taken effect.
+/// Implementations spawn nothing they do not own, retry nothing, and may be dropped mid-call: the call then
+/// may or may not have taken effect.
 #[async_trait]
 pub trait Log: fmt::Debug + Send + Sync {
-    /// Where the log stands, as `producer` sees it. Makes nothing.
+    /// The state of the log, as `producer` sees it. Creates nothing.
     async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState>;
 
-    /// Where the log stands, for a `producer` that follows it; `None` where it has no epoch. Makes
-    /// nothing. A node that answers by itself, because the log cannot be reached and nothing is known
-    /// of it here, names the life that it would go on in.
+    /// The state of the log, for a `producer` that follows it; `None` if it has no epoch. Creates nothing. If
+    /// the log cannot be reached and this node has no replica of it, the answer names the fork that this node
+    /// would continue in.
     async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>>;
 
-    /// The same for a `producer` that is about to append; a log that has no epoch begins its life as
-    /// `minted`: empty, offsets from 1, no producer known. That is a compare-and-set: whoever opens it
-    /// at the same time is answered the same.
+    /// The same for a `producer` that is about to append. A log that has no epoch begins with the epoch
+    /// `minted`: empty, offsets from 1, no producers. That is a compare-and-set: callers that open the log at
+    /// the same time get the same answer.
     async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog>;
 
-    /// Gives the log another epoch and keeps all that it has: entries keep their offsets, producers
-    /// their sequences. But only if its epoch is `expected`. Answers with the epoch in force
-    /// afterwards, if there is one. For a log that is older than it was: what is told of its life
-    /// before must not be taken for what it holds now.
+    /// Replaces the log's epoch if it is `expected`, and keeps everything else: entries keep their offsets,
+    /// producers their sequences. Returns the epoch in force afterwards, if there is one. Called for a log
+    /// that was set back, because positions of its old epoch may name entries that it no longer has.
     async fn renew_epoch(
         &self,
         channel: &ChannelName,
@@ -388,13 +387,13 @@ pub trait Log: fmt::Debug + Send + Sync {
         minted: &Epoch,
     ) -> Result<Option<Epoch>>;
 
-    /// Appends a batch; see the promises above.
+    /// Appends a batch, as promised above.
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer>;
 
-    /// The same for the first entries of a log that has no epoch: its life begins as the batch's, and with them, in
-    /// one step. Where it has an epoch, nothing is done ([`AppendAnswer::ForeignEpoch`]). Not to be repeated: an
-    /// epoch is begun as once, and the log may be lost after that. Where there was no answer, [`open`](Log::open)
-    /// tells what became of it.
+    /// Appends the first entries of a log that has no epoch: in one step, the log begins with the batch's
+    /// epoch and with these entries. If the log has an epoch, nothing is changed
+    /// ([`AppendAnswer::ForeignEpoch`]). Do not repeat the call: the log may have been lost since, and would
+    /// begin again with the same epoch. If there was no answer, [`open`](Log::open) shows the outcome.
     async fn begin(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         let OpenLog { epoch, .. } = self.open(&batch.channel, batch.producer, &batch.epoch).await?;
         if epoch == batch.epoch {
@@ -404,9 +403,9 @@ pub trait Log: fmt::Debug + Send + Sync {
         }
     }
 
-    /// The oldest entries after a position, or of all that are kept, `limit` of them at the most.
-    /// Reading removes nothing. Where the position is of a life that the backend cannot follow up, the
-    /// page is of the present life and has no entries: those are read from its own positions.
+    /// The oldest entries after a position, or of all that are kept; at most `limit`. Reading removes
+    /// nothing. If the backend cannot continue from the position's epoch, the page is of the present epoch
+    /// and has no entries: read those from positions of that epoch.
     async fn read_after(
         &self,
         channel: &ChannelName,
@@ -416,7 +415,7 @@ pub trait Log: fmt::Debug + Send + Sync {
         self.read_within(channel, after, PageLimit { entries: limit, bytes: usize::MAX }).await
     }
 
-    /// The same, of no more bytes than that, but for an entry that alone is larger.
+    /// The same, limited also in bytes; a single entry may be larger.
     async fn read_within(
         &self,
         channel: &ChannelName,
@@ -424,32 +423,31 @@ pub trait Log: fmt::Debug + Send + Sync {
         limit: PageLimit,
     ) -> Result<Page>;
 
-    /// A reader wants what is kept and cannot be reached: from here on it is served by a life of its own,
-    /// from which it comes back for that. Does nothing where everything can be reached.
+    /// A reader wants entries that are kept but cannot be reached: from here on a fork serves it, and when
+    /// the fork ends the reader goes back for them. Does nothing if everything can be reached.
     async fn fork_for_readers(&self, _channel: &ChannelName) {}
 
-    /// The latest entry of each key, in the order of the keys' bytes: the first `limit` after the key
-    /// `after`, or fewer where they come to [`LATEST_BYTES_MAX`].
+    /// The latest entry of each key, in byte order of the keys: the first `limit` after the key `after`, or
+    /// fewer if they exceed [`LATEST_BYTES_MAX`].
     async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
         let limit = PageLimit { entries: limit, bytes: LATEST_BYTES_MAX };
         self.latest_within(channel, after, limit, LatestOf::Keys).await
     }
 
-    /// The same, of no more bytes than that (at most [`LATEST_BYTES_MAX`]), but for an entry that alone is
-    /// larger.
+    /// The same, limited also in bytes (at most [`LATEST_BYTES_MAX`]); a single entry may be larger.
     ///
-    /// The latest is the one that was appended last, whatever its own time says. In the channel of a zone
-    /// one that is marked late replaces only what is older: by sequence where both have the same producer, else
-    /// by time, and of the same time by producer. A removal of the key, or of the zone, takes it away by the
-    /// same rule, and is what a late one is compared with from then on, for [`REMOVED_KEPT_FOR`]. It is kept
-    /// as long as the epoch is (see [`EPOCH_KEPT_FOR`]), even when the entry itself has been pushed out of
-    /// the log, but in a zone no longer than [`key_age_s`](super::Retention::key_age_s) after its key was
-    /// appended to. Entries without a key are not here.
+    /// The latest entry is the one that was appended last, whatever its own time is. In the channel of a
+    /// zone, an entry that is marked late replaces only an older one: by sequence if both have the same
+    /// producer, otherwise by time, and at equal times by producer. A removal of the key, or of the zone,
+    /// removes the latest entry by the same rule; from then on late entries are compared with the removal,
+    /// for [`REMOVED_KEPT_FOR`]. A latest entry is kept as long as the epoch is (see [`EPOCH_KEPT_FOR`]),
+    /// even after the log has dropped the entry itself; in a zone, no longer than
+    /// [`key_age_s`](super::Retention::key_age_s) after the last append to its key. Entries without a key are
+    /// not included.
     ///
-    /// Each key is in one page at the most, as it was when that was read. All pages, those of their entries
-    /// left out that are newer than what was `top` in the first one, are together what was latest there,
-    /// for as long as `epoch` is the same in all, and `top` no smaller in a later one; but for keys that
-    /// were changed after that.
+    /// Each key is in at most one page, as it was when that page was read. All pages together, without
+    /// entries newer than `top` of the first page, are the state at that `top`, except for keys that changed
+    /// after it. That holds while `epoch` is the same in all pages and `top` never decreases.
     async fn latest_within(
         &self,
         channel: &ChannelName,
@@ -458,17 +456,17 @@ pub trait Log: fmt::Debug + Send + Sync {
         of: LatestOf,
     ) -> Result<LatestPage>;
 
-    /// The keys that have a latest entry, in the order of their bytes.
+    /// The keys that have a latest entry, in byte order.
     async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>>;
 
-    /// Asks for the channel's appends in `incoming`. Answers when they are certain to come.
-    /// Following twice is following once.
+    /// Subscribes to the channel's appends, which come in `incoming`. Returns when they are certain to come.
+    /// Following twice is the same as following once.
     async fn follow(&self, channel: &ChannelName) -> Result<()>;
 
-    /// Ends what `follow` began. Events on their way may still come.
+    /// Ends what `follow` began. Events in transit may still come.
     async fn unfollow(&self, channel: &ChannelName) -> Result<()>;
 
-    /// Entries from followed channels. There is one receiver: the first call gets it. A backend
-    /// whose appends are all made by this process sends nothing here: its appends' answers tell all.
+    /// Entries from followed channels. There is one receiver: the first call gets it. A backend that only
+    /// this process appends to sends nothing here, because the answers to the appends say everything.
     fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>>;
 }

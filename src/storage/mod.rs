@@ -74,34 +74,33 @@ pub trait StorageBackend: Log + Records + Jobs + fmt::Debug + Send + Sync + 'sta
     /// Cheapest round trip that proves that the backend answers and can be written to.
     async fn ping(&self) -> Result<()>;
 
-    /// Whether what is told comes from this node alone, while a storage that it shares with others is
-    /// away.
+    /// Whether this node answers by itself because the storage that it shares with other nodes is away.
     fn is_degraded(&self) -> bool {
         false
     }
 
-    /// The same of what is told of one channel, or of the job behind it.
+    /// The same for one channel, or for the job behind it.
     fn is_degraded_for(&self, _channel: &ChannelName) -> bool {
         self.is_degraded()
     }
 
-    /// The ability to exchange updates of orders with outside workers, where the backend has it. To
-    /// be asked for once: each call makes a connection.
+    /// Exchanges updates of orders with outside workers, where the backend can. Call it once: each call opens
+    /// a connection.
     fn outside_orders(&self) -> Option<Outside> {
         None
     }
 
-    /// The ability to read and write keys of other programs, where the backend has it.
+    /// Reads and writes keys of other programs, where the backend can.
     fn outside_keys(&self) -> Option<Arc<dyn OutsideKeys>> {
         None
     }
 
-    /// The ability to publish to other processes and to hear them, where the backend has it. To be asked
-    /// for once: each call makes connections.
+    /// Publishes to other processes and receives their messages, where the backend can. Call it once: each
+    /// call opens connections.
     fn pub_sub(&self) -> Option<PubSubLink> {
         None
     }
 }
 
-/// A backend as rooms hold it.
+/// A backend as the rooms above hold it.
 pub type SharedBackend = Arc<dyn StorageBackend>;

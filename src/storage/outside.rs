@@ -1,4 +1,4 @@
-//! Updates of orders that others keep in lists and pub/sub channels of their own, outside our logs.
+//! The role of outside orders: updates that other programs keep in their own lists and pub/sub channels.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,73 +12,73 @@ use tokio::sync::mpsc;
 use super::Result;
 use crate::model::OrderId;
 
-/// How many updates of an order others keep: `LTRIM -50 -1`.
+/// How many updates of an order these programs keep: `LTRIM -50 -1`.
 pub const OUTSIDE_WINDOW: usize = 50;
 
-/// What others say without being asked.
+/// What the backend reports without being asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutsideEvent {
-    /// An update was published for a followed order; by whom, its bytes tell.
+    /// An update was published for a followed order. Only its bytes say by whom.
     Published {
         /// The order.
         order: OrderId,
-        /// The update as it was published, whatever it is.
+        /// The update as it was published, uninterpreted.
         update: Bytes,
     },
-    /// Updates may have been missed: the window of every followed order must be read.
+    /// Updates may have been missed: the window of every followed order has to be read.
     Suspect,
 }
 
-/// The ability to exchange updates with workers that know nothing of our logs.
+/// Exchanges updates with workers that do not know our logs.
 ///
 /// Promises, for each order:
-/// - After [`follow`](Self::follow) has answered, every update that is published later is told in
-///   [`incoming`](Self::take_incoming), in the order of its publication, or [`OutsideEvent::Suspect`] is.
+/// - After [`follow`](Self::follow) has returned, every update that is published later is reported in
+///   [`incoming`](Self::take_incoming), in order of publication, or [`OutsideEvent::Suspect`] is.
 /// - Reading removes nothing.
-/// - [`write`](Self::write) puts each update into the window and publishes it, as one step, unless
-///   the window holds the same bytes already; so a repeated write does nothing.
+/// - [`write`](Self::write) appends each update to the window and publishes it, in one step, unless the
+///   window already has the same bytes; so repeating a write changes nothing.
 ///
-/// Not promised: that an update that is published is in the window, or the other way round: that is
-/// up to whoever wrote it. Nor that an event comes only once.
+/// Not promised: that a published update is in the window, or the reverse, because its writer decides that.
+/// Nor that an event comes only once.
 ///
-/// Implementations spawn nothing, retry nothing, and survive being dropped in mid-call.
+/// Implementations spawn nothing, retry nothing, and may be dropped mid-call.
 #[async_trait]
 pub trait OutsideOrders: fmt::Debug + Send + Sync {
-    /// Asks for what is published for the order. Answers when it is certain to come. Following twice
-    /// is following once.
+    /// Subscribes to the order's updates. Returns when they are certain to come. Following twice is the same
+    /// as following once.
     async fn follow(&self, order: OrderId) -> Result<()>;
 
-    /// Ends what `follow` began. Events on their way may still come.
+    /// Ends what `follow` began. Events in transit may still come.
     async fn unfollow(&self, order: OrderId) -> Result<()>;
 
-    /// The newest updates that the order's window holds, oldest first, `limit` of them at the most.
+    /// The newest updates in the order's window, oldest first; at most `limit`.
     async fn window(&self, order: OrderId, limit: usize) -> Result<Vec<Bytes>>;
 
-    /// Adds updates to the order's window, in order, publishes them, and renews the window's time.
+    /// Appends updates to the order's window, in order, publishes them, and renews the window's expiry.
     async fn write(&self, order: OrderId, updates: &[Bytes]) -> Result<()>;
 
-    /// What is published for followed orders. There is one receiver: the first call gets it.
+    /// Updates of followed orders. There is one receiver: the first call gets it.
     fn take_incoming(&self) -> Option<mpsc::Receiver<OutsideEvent>>;
 }
 
-/// The ability to read and write keys of others, by the names that these have.
+/// Reads and writes keys of other programs, under the names that those programs use.
 ///
-/// Implementations spawn nothing, retry nothing, and survive being dropped in mid-call.
+/// Implementations spawn nothing, retry nothing, and may be dropped mid-call.
 #[async_trait]
 pub trait OutsideKeys: fmt::Debug + Send + Sync {
     /// The text in a key, if it holds one.
     async fn get(&self, key: &'static str) -> Result<Option<Bytes>>;
 
-    /// Puts a text into a key, for so long.
+    /// Stores a text in a key, for `ttl`.
     async fn set(&self, key: &'static str, text: Bytes, ttl: Duration) -> Result<()>;
 }
 
-/// The ability, and what keeps it going.
+/// The role, and the future that drives it.
 pub struct Outside {
-    /// The ability.
+    /// The role.
     pub orders: Arc<dyn OutsideOrders>,
-    /// Must run for as long as `orders` is used; it does not end by itself. Until it has connected,
-    /// `follow` fails as it does in an outage.
+    /// Must run for as long as `orders` is used; it does not end by itself. Until it has connected, `follow`
+    /// fails as in an outage.
     pub driver: BoxFuture<'static, ()>,
 }
 

@@ -1,4 +1,4 @@
-//! A storage in which some logs are this node's own: they are in its memory, whatever becomes of Redis.
+//! A shared storage in which some logs are local: this node keeps them in memory, whatever happens to Redis.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use super::passing::PassesOn;
 use super::{MemoryBackend, Outside, OutsideKeys, PubSubLink, Result, SharedBackend, StorageBackend};
 use crate::model::{BackendName, ChannelName};
 
-/// Says whether the log of a channel is this node's own.
+/// Decides whether the log of a channel is local.
 pub(crate) type IsOwn = Arc<dyn Fn(&ChannelName) -> bool + Send + Sync>;
 
-/// All of a shared storage, but for the logs that are this node's own.
+/// A shared storage, except for the local logs.
 pub(crate) struct OwnLogs {
     shared: SharedBackend,
     own: MemoryBackend,
@@ -36,7 +36,7 @@ impl PassesOn for OwnLogs {
         &*self.shared
     }
 
-    /// What is in this node's own logs all comes from this process.
+    /// Everything in a local log comes from this process.
     fn log_of(&self, channel: &ChannelName) -> &dyn StorageBackend {
         if (self.is_own)(channel) { &self.own } else { &*self.shared }
     }
@@ -56,7 +56,8 @@ impl StorageBackend for OwnLogs {
         self.shared.is_degraded()
     }
 
-    /// While what nodes share is away, nothing of other nodes comes to this node's own logs either.
+    /// Local logs contain what other nodes send too, and while the shared storage is away nothing comes from
+    /// them.
     fn is_degraded_for(&self, channel: &ChannelName) -> bool {
         if (self.is_own)(channel) { self.shared.is_degraded() } else { self.shared.is_degraded_for(channel) }
     }

@@ -1,4 +1,5 @@
-//! Storages in front of another one, which has all that they do not have themselves.
+//! Wrappers around a storage: a wrapper implements only what it does differently, and passes on everything
+//! else.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,17 +16,17 @@ use super::{
 };
 use crate::model::{ChannelName, Epoch, JobId, NodeId, Position};
 
-/// Says where calls go. By that it has each role.
+/// Decides where calls go. Every implementor gets all roles.
 pub(super) trait PassesOn: fmt::Debug + Send + Sync {
-    /// The storage behind.
+    /// The wrapped storage.
     fn behind(&self) -> &dyn StorageBackend;
 
-    /// Who has the log of a channel.
+    /// The storage that has the log of a channel.
     fn log_of(&self, _channel: &ChannelName) -> &dyn StorageBackend {
         self.behind()
     }
 
-    /// Makes a call of theirs.
+    /// Makes a call to one of these storages.
     fn pass<R: Send>(
         &self,
         call: impl Future<Output = Result<R>> + Send,

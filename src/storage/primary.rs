@@ -1,5 +1,5 @@
-//! What the switching backend asks of the storage that it prefers: a [`StorageBackend`] that may go
-//! away and come back, as a whole or in parts.
+//! What the switching backend requires of the storage that it prefers: a [`StorageBackend`] that may go away
+//! and come back, as a whole or in parts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,14 +19,14 @@ pub struct Lost {
     pub reason: String,
 }
 
-/// Whether the connections to Redis are there.
+/// The health of the connections to Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkHealth {
-    /// Why there are no calls to be made now. `None`: both connections, for commands and for
-    /// subscriptions, are up, and all that is followed has been subscribed and confirmed.
+    /// Why calls cannot be made now. `None`: the connections for commands and for subscriptions are up, and
+    /// every followed channel is subscribed and confirmed.
     pub lost: Option<Lost>,
-    /// How often a connection that was up was lost. It tells also of a loss that was made good
-    /// before anybody looked.
+    /// How often an established connection was lost. This also reveals a loss that was repaired before
+    /// anybody looked.
     pub losses: u64,
 }
 
@@ -37,50 +37,51 @@ impl LinkHealth {
     }
 }
 
-/// What a beat that was answered says of the data.
+/// What an answered health probe says about the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beat {
-    /// They are the same, and what this node's beats wrote is there.
+    /// The data are the same, and still have what this node's probes wrote.
     Same,
-    /// This node knew nothing of them before.
+    /// This node had not probed these data before.
     First,
-    /// They are older than they were: restored, or a replica that was behind took over.
+    /// The data are older than before: restored from a copy, or a lagging replica took over.
     Older,
-    /// They are others: flushed, expired, or those of another server.
+    /// The data are different: flushed, expired, or on another server.
     Other,
 }
 
 impl Beat {
-    /// What is said of Redis where data were lost.
+    /// The reason to report if data were lost.
     pub fn lost(self) -> Option<Lost> {
         let (code, reason) = match self {
             Self::Same | Self::First => return None,
-            Self::Older => ("data_older", "Redis answers with data that are older than they were"),
+            Self::Older => ("data_older", "Redis answers with data that are older than before"),
             Self::Other => ("data_lost", "Redis answers without the data that it had"),
         };
         Some(Lost { code, reason: reason.to_owned() })
     }
 }
 
-/// A part of a storage that goes away and comes back as one: all of it, or one primary of a cluster.
+/// A failure domain: a part of a storage that fails and recovers as a unit. It is the whole storage, or one
+/// primary of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(in crate::storage) struct Area(u16);
 
 impl Area {
-    /// The only one, where there are no parts.
+    /// The only area of a storage without parts.
     pub(in crate::storage) const ONLY: Self = Self(0);
 
     pub(in crate::storage) fn new(number: u16) -> Self {
         Self(number)
     }
 
-    /// Its place in lists by area.
+    /// Its index in lists by area.
     pub(in crate::storage) fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// What is in an area.
+/// What an area contains.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::storage) enum Place<'a> {
     Channel(&'a ChannelName),
@@ -92,24 +93,24 @@ pub(in crate::storage) enum Place<'a> {
     Leases,
 }
 
-/// The areas of a storage, and how the connections to each are.
+/// The areas of a storage, and the health of the connections to each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct Areas {
-    /// By area, one at least; `None`: nothing belongs to it any more.
+    /// By area, at least one. `None`: nothing belongs to the area any more.
     pub(in crate::storage) parts: Vec<Option<AreaPart>>,
-    /// How often something went from one area to another.
+    /// How often something moved from one area to another.
     pub(in crate::storage) moves: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct AreaPart {
-    /// Its server, for the log. Empty where there is one only, and before it is known.
+    /// The area's server, for log lines. Empty if there is only one, and until it is known.
     pub(in crate::storage) name: String,
     pub(in crate::storage) health: LinkHealth,
 }
 
 impl Areas {
-    /// Of a storage that is one.
+    /// For a storage with one area.
     pub(in crate::storage) fn one(health: LinkHealth) -> Self {
         Self { parts: vec![Some(AreaPart { name: String::new(), health })], moves: 0 }
     }
@@ -118,7 +119,7 @@ impl Areas {
         self.parts.get(area.index())?.as_ref()
     }
 
-    /// Those that something belongs to.
+    /// The areas that something belongs to.
     pub(in crate::storage) fn present(&self) -> impl Iterator<Item = (Area, &AreaPart)> {
         (0..).map(Area::new).zip(&self.parts).filter_map(|(area, part)| Some((area, part.as_ref()?)))
     }
@@ -129,10 +130,10 @@ impl Areas {
     }
 }
 
-/// A storage shared with other nodes, that may go away and come back.
+/// A storage that nodes share, and that may go away and come back.
 #[async_trait]
 pub(in crate::storage) trait Primary: StorageBackend {
-    /// Its areas, now and from now on.
+    /// The areas, and their changes.
     fn areas(&self) -> watch::Receiver<Areas>;
 
     /// The area that something belongs to now. Cheap.
@@ -140,35 +141,35 @@ pub(in crate::storage) trait Primary: StorageBackend {
         Area::ONLY
     }
 
-    /// Proves that an area answers and takes writes, and finds whether it lost what it had. Each loss is
-    /// found once.
+    /// Probes an area: proves that it answers and accepts writes, and detects whether it lost data. Each loss
+    /// is reported once.
     ///
     /// # Errors
-    /// It cannot be reached, does not answer in time, or takes no writes; says which.
+    /// The area cannot be reached, does not answer in time, or accepts no writes; the error says which.
     async fn beat(&self, area: Area, node: NodeId) -> Result<Beat, Lost>;
 
-    /// Where the log of a channel stands, as `producer` sees it; `None` where it has no epoch. Makes
-    /// nothing. The anchor is the entry at the offset `at` or, if that is not kept, the newest one.
+    /// The state of a channel's log, as `producer` sees it; `None` if it has no epoch. Creates nothing. The
+    /// anchor is the entry at the offset `at` or, if that is not kept, the newest one.
     async fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Result<Option<OpenLog>>;
 
-    /// Which channels belong to areas, as it is now.
+    /// The channels that belong to these areas at present.
     fn channels_of(&self, _areas: &[Area]) -> Concerned {
         Concerned::none()
     }
 
-    /// Records a job that a node kept while this storage was away: from here on it is a job like any
-    /// other. Repeating it does nothing. Never refused for want of a place in the queue, since the job
+    /// Records a job that a node kept while this storage was away: from here on it is a job like any other.
+    /// Repeating the call changes nothing. It is never refused for want of room in the queue, because the job
     /// was accepted.
     async fn record_job(&self, job: &MovedJob) -> Result<Recorded>;
 
-    /// Lets others have the jobs of this process' claims whose answers were lost, where there may be some.
-    /// The next claim of this process does so too.
+    /// Releases jobs that this process claimed in calls whose answers were lost, if there are any. This
+    /// process' next claim does so too.
     async fn settle_claims(&self) -> Result<()> {
         Ok(())
     }
 }
 
-/// Some of all channels: those in certain slots.
+/// A set of channels: those in certain slots.
 #[derive(Clone)]
 pub struct Concerned {
     /// A bit for each slot.
@@ -181,7 +182,7 @@ impl Concerned {
         Self { slots: Arc::new([]), slot_of: |_| 0 }
     }
 
-    /// The channels in those of `count` slots that are told.
+    /// The channels in those of `count` slots for which `is_concerned` returns true.
     pub(in crate::storage) fn new(
         count: usize,
         is_concerned: impl Fn(u16) -> bool,
@@ -201,7 +202,7 @@ impl Concerned {
         Self::new(64, |_| true, |_| 0)
     }
 
-    /// Whether a channel is one of them.
+    /// Whether a channel is in the set.
     pub fn has(&self, channel: &ChannelName) -> bool {
         let slot = (self.slot_of)(channel);
         self.slots.get(usize::from(slot / 64)).is_some_and(|bits| bits & (1 << (slot % 64)) != 0)

@@ -1,4 +1,4 @@
-//! Probes of what reads positions, and entries as they are stored in Redis and on disk: see [`crate::probes`].
+//! Probes of the parsers of positions, and of entries stored in Redis and on disk: see [`crate::probes`].
 
 use super::lives::{Life, begin_of_fork, had_at, is_fork, log_of_fork, told_epoch};
 use super::outage::spool;
@@ -8,12 +8,12 @@ use crate::support::probing::text;
 
 pub(crate) use super::redis::probes::redis_answers;
 
-/// Positions, which clients bring back.
+/// Positions are resume tokens, so clients send them back.
 pub(crate) fn positions(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     if let Ok(epoch) = Epoch::of_log(text) {
         assert_eq!(epoch.as_str(), text);
-        assert_eq!(Life::of(&epoch), None, "it says no more than which life it is");
+        assert_eq!(Life::of(&epoch), None, "an epoch of a log names nothing else");
     }
     let Ok(position) = text.parse::<Position>() else { return };
     let Position { epoch, offset } = &position;
@@ -22,7 +22,7 @@ pub(crate) fn positions(bytes: &[u8]) {
     assert_eq!(position.to_string().parse(), Ok(position.clone()));
     let written = serde_json::to_string(&position).expect("plain fields");
     assert_eq!(serde_json::from_str::<Position>(&written).expect("as it was written"), position);
-    // What its reader has had is told it anew, and read again as the same.
+    // The version vector of its reader survives being written into an epoch and read again.
     let had = had_at(&position);
     let log: Epoch = "0123456789abcdef".parse().expect("plain");
     let told = told_epoch(&log, &had);
@@ -33,7 +33,7 @@ pub(crate) fn positions(bytes: &[u8]) {
     assert!(log_of_fork(epoch).is_none_or(|log| Epoch::of_log(log.as_str()).is_ok()));
 }
 
-/// Entries as they are stored. `can_be_told` is to hold of each, whatever was read.
+/// Stored entries. `can_be_told` is called with each decoded entry and panics if it cannot be sent.
 pub(crate) fn stored(bytes: &[u8], can_be_told: impl Fn(&Entry)) {
     let entry = codec::decode(9, bytes);
     assert_eq!(entry.offset, 9);

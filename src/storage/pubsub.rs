@@ -1,4 +1,4 @@
-//! What processes that know nothing of our logs say to each other, and hear of us, by pub/sub.
+//! The pub/sub role: messages to and from processes that do not know our logs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use tokio::sync::mpsc;
 
 use super::Result;
 
-/// What is heard without being asked.
+/// What the backend reports without being asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PubSubEvent {
-    /// A message in a channel that is followed.
+    /// A message on a followed channel.
     Heard {
         /// The channel.
         channel: Box<str>,
-        /// The message, whatever it is.
+        /// The message, uninterpreted.
         message: Bytes,
     },
-    /// Messages of any of the followed channels may have been missed.
+    /// Messages on any of the followed channels may have been missed.
     Suspect,
 }
 
@@ -33,54 +33,54 @@ pub struct Outgoing {
     pub message: Bytes,
 }
 
-/// Which of the two connections are there.
+/// The state of the two connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PubSubHealth {
-    /// What is published reaches the server.
+    /// Published messages reach the server.
     pub publishes: bool,
-    /// What is followed is subscribed to.
+    /// Followed channels are subscribed.
     pub hears: bool,
-    /// How often one of them was lost.
+    /// How often one of the connections was lost.
     pub losses: u64,
 }
 
-/// The ability to publish messages and to hear those of others, apart from our logs.
+/// Publishes messages and receives those of others, independently of our logs.
 ///
 /// Promises:
-/// - After [`follow`](Self::follow) has answered, every message that the server passes on to this connection
-///   later is told in [`incoming`](Self::take_incoming), in the order in which it came, or
-///   [`PubSubEvent::Suspect`] is.
-/// - What one call of [`publish`](Self::publish) is given goes in its order, and each message at most once:
-///   none is sent again. One that was not answered may have been published.
+/// - After [`follow`](Self::follow) has returned, every message that the server forwards to this connection
+///   later is reported in [`incoming`](Self::take_incoming), in order of arrival, or [`PubSubEvent::Suspect`]
+///   is.
+/// - The messages of one [`publish`](Self::publish) call are sent in order, each at most once: none is sent
+///   again. One without an answer may have been published.
 ///
-/// Not promised: that anybody hears a message.
+/// Not promised: that anybody receives a message.
 ///
-/// Implementations spawn nothing, and survive being dropped in mid-call.
+/// Implementations spawn nothing, and may be dropped mid-call.
 #[async_trait]
 pub trait PubSub: fmt::Debug + Send + Sync {
-    /// Asks for a channel's messages, on this connection and on each one after it. Following twice is
+    /// Subscribes to a channel, on this connection and on every later one. Following twice is the same as
     /// following once.
     async fn follow(&self, channel: &str) -> Result<()>;
 
-    /// Ends what `follow` began. Messages on their way may still come.
+    /// Ends what `follow` began. Messages in transit may still come.
     async fn unfollow(&self, channel: &str) -> Result<()>;
 
-    /// Publishes messages, and says of each, in their order, whether the server took it.
+    /// Publishes messages. Returns for each, in order, whether the server accepted it.
     async fn publish(&self, messages: &[Outgoing]) -> Vec<Result<()>>;
 
-    /// Which connections are there.
+    /// The state of the connections.
     fn health(&self) -> PubSubHealth;
 
-    /// What is heard. There is one receiver: the first call gets it.
+    /// The received messages. There is one receiver: the first call gets it.
     fn take_incoming(&self) -> Option<mpsc::Receiver<PubSubEvent>>;
 }
 
-/// The ability, and what keeps it going.
+/// The pub/sub role, and the future that drives it.
 pub struct PubSubLink {
-    /// The ability.
+    /// The role.
     pub pubsub: Arc<dyn PubSub>,
     /// Must run for as long as `pubsub` is used; it does not end by itself. Until it has connected, calls
-    /// fail as they do in an outage.
+    /// fail as in an outage.
     pub driver: BoxFuture<'static, ()>,
 }
 

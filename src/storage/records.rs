@@ -14,15 +14,15 @@ use super::Result;
 pub enum RecordKind {
     /// A zone that has been published to; the key is its name.
     Zone,
-    /// What a node tells of itself; the key is its name.
+    /// What a node says about itself; the key is the node's name.
     Node,
     /// A token, a key or a subject that is no longer valid.
     Revocation,
-    /// A number that grows with each revocation, and how far each node has come; the key is the node's
-    /// name. After revocations in the order of kinds, so that what waits for Redis is written in it.
+    /// A number that grows with each revocation, and the number that each node has reached; the key is the
+    /// node's name. Declared after `Revocation` because what waits for Redis is written in this order.
     RevokedUpTo,
-    /// What relays between fleets know: under `fleet` the name of this one, and by fleet and type how far its
-    /// log was carried here.
+    /// What relays between fleets store: under `fleet`, this fleet's name; by fleet and type, how far that
+    /// log has been carried into this fleet.
     Relay,
 }
 
@@ -38,8 +38,8 @@ impl RecordKind {
         }
     }
 
-    /// Whether it is about this moment alone: worth nothing once it is late, nor where other nodes do not
-    /// have it.
+    /// Whether records of this kind describe only the present moment: they are worthless when late, and on a
+    /// node that other nodes cannot reach.
     pub(super) fn is_of_the_moment(self) -> bool {
         matches!(self, Self::Node)
     }
@@ -56,13 +56,13 @@ pub struct Record {
 
 /// Small values by kind and key.
 ///
-/// Promises: a put replaces the whole value and starts its time to live anew; a record whose time
-/// has run out is neither got nor listed; kinds do not see each other. Each call is atomic. Not
-/// promised: one consistent view over the pages of a list while others write.
+/// Promises: a put replaces the whole value and restarts its time to live; an expired record is neither
+/// returned nor listed; kinds are separate name spaces. Each call is atomic. Not promised: one consistent
+/// view over the pages of a list while others write.
 ///
-/// While what nodes share is away, this node answers for itself, and what it is told waits. Not so what
-/// nodes tell of themselves ([`RecordKind::Node`]), which nobody would have and which would come too late:
-/// each call about that fails with [`StorageError::Unknown`](super::StorageError::Unknown), and nothing waits.
+/// While the shared storage is away, this node answers by itself, and its changes wait. The exception is what
+/// nodes say about themselves ([`RecordKind::Node`]): nobody could read it in time, so each call about it
+/// fails with [`StorageError::Unknown`](super::StorageError::Unknown), and nothing waits.
 #[async_trait]
 pub trait Records: fmt::Debug + Send + Sync {
     /// Stores a value for `ttl` (at least one millisecond).
@@ -71,29 +71,28 @@ pub trait Records: fmt::Debug + Send + Sync {
     /// The value, if there is one.
     async fn get(&self, kind: RecordKind, key: &str) -> Result<Option<Bytes>>;
 
-    /// Removes a value; says whether there was one.
+    /// Removes a value; returns whether there was one.
     async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool>;
 
-    /// The records of a kind with keys after `after`, in ascending order of key (by bytes),
-    /// `limit` of them at the most.
+    /// The records of a kind with keys after `after`, in ascending byte order of keys; at most `limit`.
     async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>>;
 
-    /// Takes the lease of a key, or renews it; `None` while somebody else holds it. It lasts for `ttl` (at
-    /// least one millisecond) from some moment during the call: who counts from before the call, by a
-    /// monotonic clock, is never later than the storage.
+    /// Acquires the lease of a key, or renews it; `None` while another holder has it. It lasts for `ttl` (at
+    /// least one millisecond) from some moment during the call: a holder that counts from before the call, by
+    /// a monotonic clock, never holds it longer than the storage says.
     ///
-    /// The answer is the lease's fence. It stays the same for as long as the same holder renews in time;
-    /// each time that the lease is taken, by whomever, it is greater than all those before it, of whatever
-    /// key, also after the lease has run out or was let go. A holder is told by its name: let each have one
-    /// that no other has, also of those that the same process had before.
+    /// Returns the lease's fencing token. It stays the same for as long as the same holder renews in time.
+    /// Each time the lease is acquired, by any holder, the token is greater than all earlier tokens of any
+    /// key, also after the lease expired or was released. A holder is identified by its name, so each holder
+    /// needs a name that no other has, nor an earlier holder in the same process.
     ///
-    /// What nodes share decides: while it is away nobody is granted a lease, and the call fails with
-    /// [`StorageError::Unknown`](super::StorageError::Unknown). What was granted before lasts on. A shared
-    /// storage that lost what it had has lost who holds what: it may grant a lease that somebody holds, with
-    /// a greater fence, unless its clock went back.
+    /// Only the shared storage grants leases: while it is away, the call fails with
+    /// [`StorageError::Unknown`](super::StorageError::Unknown). Leases that were granted before stay valid. A
+    /// shared storage that lost its data does not know who holds which lease: it may grant a lease that
+    /// somebody still holds, with a greater token unless its clock went back.
     async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>>;
 
-    /// Ends a lease at once, if that one holds it. Doing so twice is harmless. Fails as
-    /// [`hold`](Self::hold) does; then the lease runs out.
+    /// Releases a lease at once, if `holder` has it. Repeating the call is harmless. It fails when
+    /// [`hold`](Self::hold) does; the lease then expires.
     async fn let_go(&self, key: &str, holder: &str) -> Result<()>;
 }

@@ -1,4 +1,4 @@
-//! How the storage serves right now: one truth for health, stats, metrics and clients.
+//! The state of the storage at present: one truth for health, stats, metrics and clients.
 
 use std::collections::VecDeque;
 use std::ops::Sub;
@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use super::Concerned;
 use crate::model::{BackendName, BackendState};
 
-/// Which channels it is about that a storage does not serve as it should.
+/// The channels that the storage does not serve as it should.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// All.
+    /// All channels.
     All,
-    /// These: others are served by primaries of a cluster with which all is well.
+    /// These channels; healthy primaries of the cluster serve the others.
     Some(Concerned),
 }
 
@@ -32,21 +32,21 @@ impl Scope {
     }
 }
 
-/// The most states that are remembered besides the one that lasts; the oldest go.
+/// The most past states that are remembered; the oldest are dropped.
 pub(crate) const STATES_REMEMBERED: usize = 100;
 
-/// What an outage has cost so far, since the start: counts that only grow.
+/// What outages have cost since the start; these counts only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Toll {
-    /// Accepted entries that Redis was sent late.
+    /// Accepted entries that were sent to Redis late.
     pub(crate) replayed: u64,
     /// Entries put back into logs that had lost them.
     pub(crate) put_back: u64,
-    /// Accepted entries that the log will not have.
+    /// Accepted entries that the log will never have.
     pub(crate) let_go: u64,
-    /// Entries refused for want of room.
+    /// Entries that were refused for want of room.
     pub(crate) refused: u64,
-    /// Logs that had lost what they acknowledged.
+    /// Logs that lost acknowledged entries.
     pub(crate) logs_lost: u64,
 }
 
@@ -64,24 +64,24 @@ impl Sub for Toll {
     }
 }
 
-/// A state that the storage was in, or is, from when it went over into it.
+/// A state of the storage, present or past, from the moment it began.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StateSpell {
     pub(crate) backend: BackendName,
     pub(crate) state: BackendState,
-    /// As it was at first.
+    /// Whether all channels were concerned at first.
     pub(crate) is_all: bool,
     pub(crate) since: DateTime<Utc>,
-    /// `None` for the one that lasts.
+    /// `None` for the present state.
     pub(crate) until: Option<DateTime<Utc>>,
     pub(crate) lasted: Duration,
     pub(crate) reason_code: &'static str,
     pub(crate) reason: String,
-    /// What it cost meanwhile.
+    /// What it cost while it lasted.
     pub(crate) toll: Toll,
 }
 
-/// Those that are over, the newest first, and what the one that lasts began with.
+/// Past states, the newest first, and what the present one began with.
 #[derive(Debug, Default)]
 struct History {
     past: VecDeque<StateSpell>,
@@ -96,7 +96,7 @@ struct Began {
     toll: Toll,
 }
 
-/// What is said of the storage.
+/// What the storage reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct Served {
     pub(in crate::storage) backend: BackendName,
@@ -106,11 +106,11 @@ pub(in crate::storage) struct Served {
     pub(in crate::storage) scope: Scope,
     pub(in crate::storage) primaries: usize,
     pub(in crate::storage) primaries_away: usize,
-    /// Up to now.
+    /// The counts up to now.
     pub(in crate::storage) toll: Toll,
 }
 
-/// How the storage serves right now.
+/// The state of the storage at present.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorageStatus {
     /// Which backend serves.
@@ -121,24 +121,24 @@ pub struct StorageStatus {
     pub since: DateTime<Utc>,
     /// A stable word for why, such as `not_configured`, `unreachable`, `wrong_password`.
     pub reason_code: &'static str,
-    /// Why, for those who run the gateway: may name hosts, and holds no secrets.
+    /// Why, for operators: may name hosts, but holds no secrets.
     pub reason: String,
-    /// Which channels it is about; [`Scope::All`] while healthy.
+    /// The channels that are not served as they should be; [`Scope::All`] while healthy.
     pub scope: Scope,
-    /// Servers that share the channels among them: the primaries of a cluster, or one.
+    /// How many servers share the channels: the primaries of a cluster, or one.
     pub primaries: usize,
-    /// Of these, those that do not serve. With memory alone, 0 of 1.
+    /// How many of these do not serve. With memory alone, 0 of 1.
     pub primaries_away: usize,
     /// How often the state has changed since the start.
     pub switches: u64,
-    /// When it last did.
+    /// When the state last changed.
     entered: Instant,
     /// The time spent in each state before that.
     spent: [Duration; BackendState::ALL.len()],
 }
 
 impl StorageStatus {
-    /// A first status, which holds from now on.
+    /// The first status, which begins now.
     pub fn new(backend: BackendName, state: BackendState, reason_code: &'static str, reason: String) -> Self {
         let (since, entered) = (Utc::now(), Instant::now());
         let spent = Default::default();
@@ -158,13 +158,13 @@ impl StorageStatus {
         }
     }
 
-    /// Why, for clients: says nothing of where things run.
+    /// Why, for clients: does not reveal where anything runs.
     pub fn reason_for_clients(&self) -> &'static str {
         match self.reason_code {
             "ok" => "Redis serves",
             "configured" | "not_configured" => "memory serves",
             "disk" => "the disk does not take what is published",
-            "data_older" => "Redis answers with data that are older than they were",
+            "data_older" => "Redis answers with data that are older than before",
             "data_lost" => "Redis answers without the data that it had",
             "appeared" => "a Redis has appeared",
             _ if self.state == BackendState::Recovering => "Redis answers again",
@@ -177,7 +177,7 @@ impl StorageStatus {
         }
     }
 
-    /// How long the state has lasted.
+    /// How long the present state has lasted.
     pub fn age(&self) -> Duration {
         self.entered.elapsed()
     }
@@ -193,16 +193,16 @@ fn index(state: BackendState) -> usize {
     state as usize
 }
 
-/// The end that changes the status.
+/// The writing end of the status.
 #[derive(Debug)]
 pub struct StatusWriter(watch::Sender<StorageStatus>, Arc<Mutex<History>>);
 
-/// The end that reads it. Cheap to clone.
+/// The reading end of the status. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StatusReader(watch::Receiver<StorageStatus>, Arc<Mutex<History>>);
 
 impl StatusWriter {
-    /// Starts with a first status.
+    /// Begins with a first status.
     pub fn new(first: StorageStatus) -> (Self, StatusReader) {
         let began = Began {
             is_all: true,
@@ -215,13 +215,13 @@ impl StatusWriter {
         (Self(writer, Arc::clone(&history)), StatusReader(reader, history))
     }
 
-    /// Sets everything.
+    /// Replaces the whole status.
     #[cfg(test)]
     pub(crate) fn replace(&self, status: StorageStatus) {
         self.0.send_replace(status);
     }
 
-    /// Sets state, reason and scope; `since` moves only when the state does.
+    /// Sets state, reason and scope; `since` changes only when the state does.
     pub(in crate::storage) fn set(&self, served: Served) {
         let Served { backend, state, reason_code, reason, scope, primaries, primaries_away, toll } = served;
         self.0.send_if_modified(|status| {
@@ -245,7 +245,7 @@ impl StatusWriter {
                 (status.reason_code, status.scope) = (reason_code, scope);
                 (status.primaries, status.primaries_away) = counts;
             }
-            // The newest words are there for who looks; nobody is woken for them.
+            // A new reason is stored for readers, but wakes nobody.
             status.reason = reason;
             changed
         });
@@ -253,7 +253,7 @@ impl StatusWriter {
 }
 
 impl History {
-    /// The state that lasts, up to now.
+    /// The present state, up to now.
     fn current(&self, status: &StorageStatus, toll: Toll) -> StateSpell {
         let Began { is_all, reason_code, ref reason, toll: before } = self.began;
         StateSpell {
@@ -269,7 +269,7 @@ impl History {
         }
     }
 
-    /// It is over, and another one begins.
+    /// Ends the present state and begins another.
     fn turn(&mut self, status: &StorageStatus, next: Began, now: DateTime<Utc>) {
         let over = StateSpell { until: Some(now), ..self.current(status, next.toll) };
         self.past.push_front(over);
@@ -279,9 +279,9 @@ impl History {
 }
 
 impl StatusReader {
-    /// The state that lasts and those before it, the newest first. `toll` is what was counted up to now.
+    /// The present state and those before it, the newest first. `toll` is what has been counted up to now.
     pub(crate) fn history(&self, toll: Toll) -> Vec<StateSpell> {
-        // In the order in which the writer takes them.
+        // Locks in the order in which the writer takes them.
         let status = self.0.borrow();
         let history = self.1.lock();
         std::iter::once(history.current(&status, toll)).chain(history.past.iter().cloned()).collect()
@@ -292,7 +292,7 @@ impl StatusReader {
         self.0.borrow().clone()
     }
 
-    /// Waits for the next change; false when there will be none.
+    /// Waits for the next change; false if there will be none.
     pub async fn changed(&mut self) -> bool {
         self.0.changed().await.is_ok()
     }
@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_newest_reason_is_told_and_nobody_is_woken_for_words_alone() {
+    async fn a_new_reason_is_stored_and_wakes_nobody() {
         let first = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", String::new());
         let (writer, reader) = StatusWriter::new(first);
         let mut woken = reader.clone();
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn states_that_are_over_are_remembered_with_what_they_cost() {
+    async fn past_states_are_remembered_with_their_cost() {
         let first = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", "well".to_owned());
         let (writer, reader) = StatusWriter::new(first);
         let toll = |replayed, let_go| Toll { replayed, let_go, ..Toll::default() };

@@ -308,7 +308,7 @@ async fn a_worker_at_work_is_told_that_its_order_was_cancelled() {
         let view = until_ended(gateway.address, &order).await;
         check_whole(updates(&view), "failed");
         assert_eq!(view["lastUpdate"]["error"]["code"], "cancelled");
-        worker.until("cancelled while it was carried out").await;
+        worker.until("cancelled while it was executed").await;
         stop(worker).await;
         gateway.stop().await;
     })
@@ -383,7 +383,7 @@ async fn a_worker_that_was_away_too_long_drops_its_order_and_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_waits_for_its_gateway_and_gives_up_if_it_is_refused() {
     for_each_worker(async |examples, name, _| {
-        // A gateway that carries out its orders itself.
+        // A gateway that executes its orders itself.
         let gateway = Running::start(paper()).await;
         let end = run(&mut worker(examples, name, &gateway, 1)).await;
         assert_eq!(end.code, Some(1), "{name}: {end:?}");

@@ -175,7 +175,7 @@ async fn unreadable_files_are_set_aside_and_reported() {
         let health = get(&gateway, "/ws/health").await;
         let reason = health["reason"].as_str().unwrap();
         assert!(reason.contains(&format!("put aside as {file}.unreadable")), "{reason}");
-        assert!(reason.contains("all channels go on in another epoch"), "{reason}");
+        assert!(reason.contains("all channels continue in another epoch"), "{reason}");
         assert!(dir.path().join(format!("{file}.unreadable")).exists());
         let stats = get(&gateway, "/ws/stats").await;
         assert_eq!(

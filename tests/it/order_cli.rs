@@ -27,7 +27,7 @@ fn watch(order: &str, url: &str) -> Program {
     Program::start(&mut zonewire(&["order", "watch", order, "--json", "--url", url]))
 }
 
-/// An update of an order that is carried out elsewhere.
+/// An update of an order that is executed elsewhere.
 fn step(kind: &str, progress: u8) -> Value {
     json!({"type": kind, "progress": progress, "attempt": 1})
 }
@@ -284,7 +284,7 @@ async fn orders_are_listed_the_newest_first_and_in_pages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_can_be_cancelled_until_it_has_ended() {
-    // No worker carries it out yet.
+    // No worker executes it yet.
     let gateway = Running::start(external()).await;
     let url = base(&gateway);
     let id = place(gateway.address).await;

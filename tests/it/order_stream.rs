@@ -93,8 +93,8 @@ fn update(stage: &str, n: u64) -> Value {
         "routing" => (10, "looking for a venue"),
         "building" => (50, "building the transaction"),
         "submitted" => (75, "sent"),
-        "confirmed" => (100, "carried out"),
-        "failed" => (0, "not carried out"),
+        "confirmed" => (100, "executed"),
+        "failed" => (0, "not executed"),
         _ => panic!("{stage}"),
     };
     let mut update = json!({ "type": stage, "progress": progress, "message": message, "n": n });

@@ -1,4 +1,4 @@
-//! Orders from the POST to their end: in memory and on Redis, carried out in this process, in another one,
+//! Orders from the POST to their end: in memory and on Redis, executed in this process, in another one,
 //! and by outside workers.
 
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ fn quick(mut config: Config) -> Config {
     config
 }
 
-/// Orders carried out by outside workers.
+/// Orders executed by outside workers.
 fn external(mut config: Config) -> Config {
     config.orders.executor = ExecutorChoice::External;
     config

@@ -105,7 +105,7 @@ async fn an_order_accepted_in_an_outage_is_carried_out_there_and_known_to_all_af
         let order = until_shown(gateway, &id, "confirmed").await;
         let updates = order["updates"].as_array().unwrap();
         check_whole(updates, "confirmed");
-        assert!(updates.iter().all(|update| update["run"] == 1), "carried out once: {order}");
+        assert!(updates.iter().all(|update| update["run"] == 1), "executed once: {order}");
         assert_eq!((&order["jobId"], &order["run"], order.get("degraded")), (&json!(id), &json!(1), None));
         until_shown(gateway, before.as_str().unwrap(), "confirmed").await;
     }

@@ -14,7 +14,7 @@ pub enum Action {
     Registry,
     /// Place orders; and see, follow and cancel one's own.
     Order,
-    /// Claim and carry out anybody's orders.
+    /// Claim and execute anybody's orders.
     Work,
     /// See what concerns others, revoke, and everything else.
     Admin,

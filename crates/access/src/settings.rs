@@ -215,7 +215,7 @@ impl AuthConfig {
         });
         for (index, issuer) in self.issuers.iter().enumerate() {
             let twice = self.issuers[..index].iter().any(|other| other.issuer == issuer.issuer);
-            require("issuers", !twice, &|| format!("{:?} is listed twice", issuer.issuer));
+            require("issuers", !twice, &|| format!("{:?} occurs twice", issuer.issuer));
             for problem in issuer.check() {
                 require("issuers", false, &|| format!("{:?}: {problem}", issuer.issuer));
             }
@@ -226,7 +226,7 @@ impl AuthConfig {
         let mut names = BTreeSet::new();
         for certificate in &self.certificates {
             let is_new = names.insert(&certificate.name);
-            require("certificates", is_new, &|| format!("{:?} is listed twice", certificate.name));
+            require("certificates", is_new, &|| format!("{:?} occurs twice", certificate.name));
             let is_role = |role: &String| self.roles.contains_key(role) || is_usual_role(role);
             for problem in certificate.check(is_role) {
                 require("certificates", false, &|| format!("{:?}: {problem}", certificate.name));

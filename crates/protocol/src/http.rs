@@ -81,9 +81,9 @@ words! {
         Building = "building",
         /// Its transaction was sent.
         Submitted = "submitted",
-        /// It was carried out.
+        /// It was executed.
         Confirmed = "confirmed",
-        /// It was not carried out and will not be.
+        /// It was not executed and will not be.
         Failed = "failed",
     }
 }
@@ -121,7 +121,7 @@ pub struct Swap {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct OrderPlaced {
-    /// The job that carries it out.
+    /// The job that executes it.
     pub job_id: OrderId,
     /// The order's id.
     pub order_id: OrderId,
@@ -158,7 +158,7 @@ pub struct OrderCancelling {
 pub struct OrderView<E = EntryMessage> {
     /// The order's id.
     pub order_id: OrderId,
-    /// The id of the job that carries it out; absent if the gateway has none for it.
+    /// The id of the job that executes it; absent if the gateway has none for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_id: Option<OrderId>,
     /// True while Redis is away: the answer is what this node knows by itself, which may be out of date.
@@ -278,7 +278,7 @@ pub struct DeadLetter {
     pub order_id: OrderId,
     /// The error of the last attempt.
     pub error: String,
-    /// Whether it may have been carried out after all.
+    /// Whether it may have been executed after all.
     pub submitted: bool,
     /// How many times a worker has claimed the order.
     pub runs: u32,
@@ -323,7 +323,7 @@ pub struct Offer<J = OfferedJob> {
     pub jobs: Vec<J>,
 }
 
-/// A job for a worker to carry out.
+/// A job for a worker to execute.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -518,9 +518,9 @@ pub struct HealthView {
     pub connections: u64,
     /// Counters of WebSockets since the start.
     pub websocket: WebSocketView,
-    /// The kind of executor that carries out orders placed here.
+    /// The kind of executor that executes orders placed here.
     pub executor: String,
-    /// The kinds that other nodes on the same storage have: their workers do not carry out orders placed
+    /// The kinds that other nodes on the same storage have: their workers do not execute orders placed
     /// here. Absent if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "ts", ts(as = "Option<Vec<String>>"))]

@@ -89,9 +89,9 @@ pub enum EntryKind {
     Building,
     /// `submitted`: an order's transaction was sent.
     Submitted,
-    /// `confirmed`: an order was carried out. The last update of its order.
+    /// `confirmed`: an order was executed. The last update of its order.
     Confirmed,
-    /// `failed`: an order was not carried out and will not be. The last update of its order.
+    /// `failed`: an order was not executed and will not be. The last update of its order.
     Failed,
     /// An event; the kind has the name of the event's type.
     Event(EventType),

@@ -1,4 +1,4 @@
-//! Orders and the jobs that carry them out.
+//! Orders and the jobs that execute them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -43,7 +43,7 @@ impl FromStr for OrderId {
     }
 }
 
-/// A job in the queue. The job that carries out an order has the order's UUID, so an order has one job.
+/// A job in the queue. The job that executes an order has the order's UUID, so an order has one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -77,17 +77,17 @@ words! {
         TooLate = "too_late",
         /// the order has ended
         AlreadyEnded = "already_ended",
-        /// the order is carried out by the gateway's workers, and only they report on it
+        /// the order is executed by the gateway's workers, and only they report on it
         HasJob = "has_job",
-        /// the order is carried out elsewhere, and must be cancelled there
+        /// the order is executed elsewhere, and must be cancelled there
         NoJob = "no_job",
-        /// the order may have been carried out after all: find out first, then repeat with `?force=true`
+        /// the order may have been executed after all: find out first, then repeat with `?force=true`
         MayBeSubmitted = "may_be_submitted",
         /// the job is no longer this worker's
         LeaseLost = "lease_lost",
         /// the order was cancelled: end it with `fail`
         Cancelled = "cancelled",
-        /// orders are carried out by the gateway's own workers
+        /// orders are executed by the gateway's own workers
         NotExternal = "not_external",
         /// there already is a record with this key: `PUT` replaces it, `PATCH` changes it
         RecordExists = "record_exists",
@@ -174,7 +174,7 @@ words! {
         StorageDegraded = "storage_degraded",
         /// Redis is away, and this gateway does not know the answer by itself
         UnknownWhileDegraded = "unknown_while_degraded",
-        /// no worker could carry the order out
+        /// no worker could execute the order
         NoWorker = "no_worker",
         /// the token cannot be verified yet, because its issuer's keys are still being fetched: send the
         /// same request again after `Retry-After`

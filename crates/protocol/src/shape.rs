@@ -28,9 +28,9 @@ pub(crate) enum Entry {
     Building(OrderUpdate),
     /// An order's transaction was sent.
     Submitted(OrderUpdate),
-    /// An order was carried out. The last update of its order.
+    /// An order was executed. The last update of its order.
     Confirmed(OrderUpdate),
-    /// An order was not carried out and will not be. The last update of its order.
+    /// An order was not executed and will not be. The last update of its order.
     Failed(OrderFailed),
     /// An event: the last price of a symbol, or its best bid and ask.
     Ticker(TickerEvent),
@@ -265,13 +265,13 @@ pub(crate) struct OrderUpdate {
     /// How many times a worker has claimed the order.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) run: Option<u32>,
-    /// The worker or executor that carries the order out.
+    /// The worker or executor that executes the order.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) executor: Option<String>,
     /// A message for people.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) message: Option<String>,
-    /// The exchange that carries it out.
+    /// The exchange that executes it.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) dex: Option<String>,
     /// The hash of the transaction.
@@ -281,7 +281,7 @@ pub(crate) struct OrderUpdate {
     pub(crate) tx_hash: Option<String>,
 }
 
-/// The last update of an order that was not carried out.
+/// The last update of an order that was not executed.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub(crate) struct OrderFailed {
@@ -318,13 +318,13 @@ pub(crate) struct OrderFailed {
     /// How many times a worker has claimed the order.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) run: Option<u32>,
-    /// The worker or executor that carried the order out.
+    /// The worker or executor that executed the order.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) executor: Option<String>,
     /// A message for people.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) message: Option<String>,
-    /// The exchange that was to carry it out.
+    /// The exchange that was to execute it.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) dex: Option<String>,
     /// The hash of the transaction.

@@ -8,7 +8,7 @@ import { report } from './emitter.js';
 import type { OrderEntry } from './subscription.js';
 import type { OrderFailed, OrderPlaced, OrderUpdate, OrderView, Problem } from './zonewire.js';
 
-/** The last update of an order that was carried out. */
+/** The last update of an order that was executed. */
 export type OrderConfirmed = { type: 'confirmed' } & OrderUpdate;
 
 /** How an order is watched. */

@@ -1,4 +1,4 @@
-//! What a reader returns: steps to carry out, and what it needs next.
+//! What a reader returns: steps to execute, and what it needs next.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use smallvec::SmallVec;
 use crate::channels::live::LiveBatch;
 use crate::model::{Epoch, Position};
 
-/// Steps to carry out for a reader, in order. All of them before the reader is called again.
+/// Steps to execute for a reader, in order. All of them before the reader is called again.
 pub(crate) type Steps = SmallVec<[Step; 1]>;
 
 /// Entries of a batch, by index: those that were not had before.
 pub(crate) type Runs = SmallVec<[Range<usize>; 1]>;
 
-/// A step to carry out for a reader.
+/// A step to execute for a reader.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     /// Send these entries.
@@ -47,7 +47,7 @@ pub(crate) enum Step {
     },
     /// The log has ended, and everything that it still has was sent.
     Finished,
-    /// The reader is no longer live: begin to carry out [`turns`](super::Reader::turn).
+    /// The reader is no longer live: begin to execute [`turns`](super::Reader::turn).
     CatchUp,
     /// What was read does not fit what arrives live: the channel has to look at its log.
     Doubt,

@@ -12,16 +12,17 @@ use super::Resume;
 use crate::channels::{Channels, Link, PublishError};
 use crate::model::{ChannelName, DraftEntry, EventType, NodeId, OFFSET_MAX};
 
-/// How many trades of all symbols may wait; beyond that the connection restarts and requests them again.
+/// How many trades of all symbols may wait; if there are more, the connection restarts and requests them
+/// again.
 const WAITING_MAX: usize = 10_000;
 
 /// How many trades one request appends.
 const AT_ONCE: usize = 500;
 
-/// How long after a failed attempt the next one follows.
+/// The pause after a failed attempt.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// A trade that has waited for so long is marked late.
+/// A trade that has waited this long is marked late.
 const LATE_AFTER: Duration = Duration::from_secs(1);
 
 /// The namespace of the producers of trades.
@@ -48,7 +49,7 @@ struct Waiting {
 #[derive(Debug)]
 struct Pending {
     producer: NodeId,
-    /// The newest sequence that the log accepted from here; 0 if none is known.
+    /// The newest sequence that the log accepted from this process; 0 if none is known.
     last: u64,
     /// Whether the log lacked that sequence at the last attempt: this node may still have to append it again
     /// after an outage.
@@ -68,7 +69,7 @@ pub(super) struct Untold {
 #[derive(Debug, Default)]
 pub(super) struct Appended {
     pub(super) told: usize,
-    /// How many were left out for good.
+    /// How many were permanently left out.
     pub(super) left_out: usize,
 }
 
@@ -182,7 +183,7 @@ impl Pending {
         batch.collect()
     }
 
-    /// Removes `count` trades that the log has from the front, and returns how many there were.
+    /// Removes the first `count` trades, which the log has, and returns how many there were.
     fn took(&mut self, count: usize) -> usize {
         let count = count.min(self.waiting.len());
         if let Some(last) = self.waiting.drain(..count).next_back() {

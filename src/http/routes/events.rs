@@ -73,7 +73,7 @@ fn channels(names: Option<&str>, max: usize) -> Result<Vec<ChannelName>, Problem
             Some(format!("a stream may have at most {max} channels; open another one for the rest"))
         } else {
             // Positions belong to channels by their order, so a channel must not occur twice.
-            (!seen.insert(channel.clone())).then(|| format!("{channel} is named twice"))
+            (!seen.insert(channel.clone())).then(|| format!("{channel} occurs twice"))
         };
         if let Some(detail) = fault {
             return Err(Problem::new(ProblemCode::InvalidQuery, detail).of_channel(name));

@@ -96,7 +96,7 @@ where
     }
 }
 
-/// The JSON that a worker sends, if orders are carried out by outside workers.
+/// The JSON that a worker sends, if orders are executed by outside workers.
 async fn read<'a, S, B>(headers: &HeaderMap, body: S, app: &'a App) -> Result<Posted<'a>, Problem>
 where
     S: Stream<Item = Result<B, warp::Error>>,
@@ -104,7 +104,7 @@ where
 {
     let text = read_json(headers, body, app.config.line_bytes_max, app).await?;
     if app.orders.config().executor != ExecutorChoice::External {
-        let detail = "orders are carried out by the gateway's own workers; for outside workers, set orders.executor = \"external\"";
+        let detail = "orders are executed by the gateway's own workers; for outside workers, set orders.executor = \"external\"";
         return Err(Problem::new(ProblemCode::NotExternal, detail));
     }
     check_json(&text).map_err(|unreadable| Problem::new(ProblemCode::InvalidJson, unreadable.to_string()))?;

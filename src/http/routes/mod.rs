@@ -53,7 +53,7 @@ pub(crate) struct App {
     pub(crate) stopping: CancellationToken,
     /// Whether this process serves clients, or only reports its state.
     pub(crate) serves: bool,
-    /// Whether it carries out orders.
+    /// Whether it executes orders.
     pub(crate) works: bool,
 }
 

@@ -279,7 +279,7 @@ async fn cancel_order(app: Arc<App>, [id]: [String; 1]) -> Result<Response, Prob
         }
         Cancelling::Ended => conflict(ProblemCode::AlreadyEnded, "the order has ended"),
         Cancelling::Unknown if told_of(order, &app).await? => {
-            conflict(ProblemCode::NoJob, "this order is carried out elsewhere, and must be cancelled there")
+            conflict(ProblemCode::NoJob, "this order is executed elsewhere, and must be cancelled there")
         }
         Cancelling::Unknown => Err(Problem::unknown_order(Some(order))),
     }
@@ -388,7 +388,7 @@ async fn retry_dead_letter(
     Ok(accepted(placed.order, Some(order), placed.repeated, &asked, &app))
 }
 
-/// Whether an order accepted now would be carried out, and would survive this process as configured.
+/// Whether an order accepted now would be executed, and would survive this process as configured.
 fn check_open(app: &App) -> Result<(), Problem> {
     let refuse = |code, detail: &str| Err(Problem::new(code, detail));
     let storage = app.sources.storage.get();
@@ -403,7 +403,7 @@ fn check_open(app: &App) -> Result<(), Problem> {
     // An order accepted in an outage goes to Redis when that is back, and from there to a worker.
     let is_own = storage.state == BackendState::Healthy;
     if is_own && !app.works && app.orders.config().executor == ExecutorChoice::Paper {
-        let detail = "nobody could carry the order out: this process is not a worker, and no other process has access to its queue";
+        let detail = "nobody could execute the order: this process is not a worker, and no other process has access to its queue";
         return refuse(ProblemCode::NoWorker, detail);
     }
     Ok(())

@@ -31,7 +31,7 @@ struct TakenUp {
     newest: Option<Entry>,
 }
 
-/// What becomes of an order that a worker could not carry out.
+/// What becomes of an order that a worker could not execute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It is offered again after this time.
@@ -88,7 +88,7 @@ impl Orders {
         Ok(self.settle(settling, async move { run.tell(update).await }).await?)
     }
 
-    /// The order was carried out.
+    /// The order was executed.
     ///
     /// # Errors
     /// See [`ReportError`].
@@ -111,7 +111,7 @@ impl Orders {
         Ok(self.settle(settling, completing).await?)
     }
 
-    /// The order was not carried out; with `retry` it may be attempted again.
+    /// The order was not executed; with `retry` it may be attempted again.
     ///
     /// # Errors
     /// The lease is lost, or the storage does not answer.

@@ -110,7 +110,7 @@ enum Done {
         list: StorageResult<Vec<Bytes>>,
     },
     Appended(StorageResult<AppendAnswer>),
-    /// The order is carried out here, and only its worker may report on it.
+    /// The order is executed here, and only its worker may report on it.
     HasJob,
 }
 

@@ -1,7 +1,7 @@
-//! Jobs in memory: plain data, told the time by who asks.
+//! Jobs in memory: plain data without a clock; callers pass the time.
 //!
-//! Each job stands in the index of its state, sorted by what that state waits for, and in two
-//! indexes by age for lists. So no call looks at more jobs than it answers with or removes.
+//! Each job is in the index of its state, sorted by what jobs in that state wait for, and in two indexes by
+//! age for lists. So no call visits more jobs than it returns or removes.
 
 mod rows;
 
@@ -19,7 +19,7 @@ use crate::storage::{
 };
 use crate::support::chance::Hashing;
 
-/// One moment, on both clocks: the monotonic one that decides, and the one that people read.
+/// One moment on both clocks: the monotonic one decides, the wall clock is shown to people.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::storage) struct Now {
     pub(in crate::storage) at: Instant,
@@ -40,56 +40,56 @@ impl Now {
     }
 }
 
-/// A job counts once for each part of its payload of this size that was begun, so that the bounds in
-/// number bound the memory too.
+/// A job counts once for each begun part of its payload of this size, so that bounds on the number of jobs
+/// also bound the memory.
 const COUNTED_BYTES: usize = 4 << 10;
 
-/// Every job that is known. See [`Jobs`](crate::storage::Jobs) for what the methods promise.
+/// All known jobs. [`Jobs`](crate::storage::Jobs) says what the methods promise.
 #[derive(Debug, Default)]
 pub(in crate::storage) struct JobTable {
     jobs: HashMap<JobId, Job, Hashing>,
-    /// What they count for, and those of them that have ended.
+    /// The sum of what all jobs count for, and of those that have ended.
     weight: usize,
     ended_weight: usize,
     /// Grows with each job that is queued.
     last_place: u64,
-    /// Grows with each change of a state, so that what happens at one moment has an order too.
+    /// Grows with each change of a state, and so orders changes of one moment.
     last_change: u64,
     last_token: u64,
-    /// What can be claimed, by kind; `None` by all kinds of workers. None is empty.
+    /// The jobs that can be claimed, by kind; those under `None` by workers of every kind. No queue is empty.
     queues: HashMap<Option<JobKind>, Queue, Hashing>,
-    /// By when they are due.
+    /// By the time when they are due.
     delayed: BTreeMap<(Instant, u64), JobId>,
-    /// By when they ended.
+    /// By the time when they ended.
     ended: BTreeMap<(Instant, u64), JobId>,
     by_age: BTreeMap<u64, JobId>,
     by_state: [BTreeMap<u64, JobId>; JobState::ALL.len()],
     keys: HashMap<String, KeyUse, Hashing>,
-    /// By when their jobs were queued.
+    /// By the time when their jobs were queued.
     key_ages: BTreeMap<(Instant, u64), JobId>,
-    /// As last heard of.
+    /// The bounds of the newest call.
     bounds: Option<JobBounds>,
-    /// Where jobs are kept on disk: each that was touched, as it was before that.
+    /// With a folder on disk: every job that was changed, as it was before the change.
     touched: Option<Touched>,
 }
 
-/// Jobs as they were before something was done to them; `None`: they were not there.
+/// Jobs as they were before a change; `None` for a job that did not exist.
 pub(in crate::storage) type Touched = HashMap<JobId, Option<Image>, Hashing>;
 
-/// All that is known of a job, apart from where it stands in the indexes.
+/// All data of a job except its places in the indexes.
 #[derive(Debug, Clone)]
 pub(in crate::storage) struct Image {
     job: Job,
-    /// What the request under its idempotency key said.
+    /// The fingerprint of the request under its idempotency key.
     fingerprint: Option<String>,
 }
 
-/// Jobs that one kind of worker may claim, now or when a lease has run out.
+/// Jobs that one kind of worker may claim, now or after a lease has expired.
 #[derive(Debug, Default)]
 struct Queue {
-    /// By when their turn came, those that are cancelled first.
+    /// By the time when their turn came; cancelled jobs first.
     ready: BTreeMap<Turn, JobId>,
-    /// By when their lease ends.
+    /// By the end of their lease.
     claimed: BTreeMap<(Instant, u64), JobId>,
 }
 
@@ -97,10 +97,10 @@ struct Queue {
 struct Job {
     payload: Bytes,
     kind: Option<JobKind>,
-    /// Its place among all jobs by when they were queued.
+    /// Its place among all jobs, in the order in which they were queued.
     place: u64,
     stand: Stand,
-    /// Its place among those that came to `stand` at one moment.
+    /// Its place among the jobs that reached `stand` at the same moment.
     nth: u64,
     run: u32,
     token: u64,
@@ -109,11 +109,11 @@ struct Job {
     attempt: Attempt,
     enqueued_at: DateTime<Utc>,
     changed_at: DateTime<Utc>,
-    /// The idempotency key that leads to this job, and since when.
+    /// The idempotency key that leads to this job, and the time since which it does.
     key: Option<(String, Instant)>,
 }
 
-/// When a job's turn came; sorted so that the first is claimed first.
+/// When a job's turn came; the smallest is claimed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
     /// False sorts first.
@@ -161,8 +161,8 @@ impl Queue {
         self.ready.is_empty() && self.claimed.is_empty()
     }
 
-    /// Whose turn it is, sorted among several queues by what comes first: the cancelled, those whose
-    /// worker died, the others.
+    /// The job whose turn it is, with a rank that also orders jobs of several queues: cancelled jobs, then
+    /// jobs whose worker died, then the others.
     fn next(&self, now: Now) -> Option<((u8, Instant, u64), JobId)> {
         let ready = self.ready.first_key_value().map(|(turn, id)| {
             let rank = if turn.is_not_cancelled { 2 } else { 0 };
@@ -192,7 +192,7 @@ impl JobTable {
         Enqueued::Queued
     }
 
-    /// What a job is answered that is here already, or whose key is.
+    /// The answer for a job that exists already, or whose key does.
     pub(in crate::storage) fn repeated(&mut self, new: &NewJob, now: Now) -> Option<Enqueued> {
         self.tidy(now);
         if let Some(idempotency) = &new.idempotency
@@ -204,7 +204,7 @@ impl JobTable {
         self.jobs.contains_key(&new.id).then_some(Enqueued::Repeated(new.id))
     }
 
-    // Jobs on their way to another storage
+    // Jobs in transit to another storage
 
     pub(in crate::storage) fn len(&self) -> usize {
         self.jobs.len()
@@ -214,7 +214,7 @@ impl JobTable {
         self.jobs.contains_key(&id)
     }
 
-    /// Jobs with their places and how often they were claimed, the oldest first.
+    /// Jobs with their places and how often they were claimed, oldest first, from after a place on.
     pub(in crate::storage) fn after(&self, place: u64) -> impl Iterator<Item = (u64, JobId, u32)> {
         let later = self.by_age.range(place.saturating_add(1)..);
         later.filter_map(|(place, id)| Some((*place, *id, self.jobs.get(id)?.run)))
@@ -224,7 +224,7 @@ impl JobTable {
         self.jobs.get(&id).map(|job| job.enqueued_at)
     }
 
-    /// Takes a job out, whatever its state: here it is unknown from now on.
+    /// Removes a job, whatever its state, and returns it; from now on it is unknown here.
     pub(in crate::storage) fn take(&mut self, id: JobId) -> Option<MovedJob> {
         let bounds = self.bounds?;
         let job = self.jobs.get(&id)?;
@@ -288,7 +288,7 @@ impl JobTable {
         claimed
     }
 
-    /// Whose turn it is, among those of no kind and of one.
+    /// The job whose turn it is, among jobs of one kind and of no kind.
     fn next(&self, of_any: &Option<JobKind>, of_kind: &Option<JobKind>, now: Now) -> Option<JobId> {
         let queues = [of_any, of_kind].into_iter().filter_map(|kind| self.queues.get(kind));
         queues.filter_map(|queue| queue.next(now)).min_by_key(|(rank, _)| *rank).map(|(_, id)| id)
@@ -334,7 +334,7 @@ impl JobTable {
             Stand::Claimed { lease_ends } => lease_ends.max(now.after_lease(lease)),
             _ => now.after_lease(lease),
         };
-        // The state stays what it is, and so does the time of its last change.
+        // Neither the state nor the time of its last change changes.
         self.stand(id, Stand::Claimed { lease_ends }, Now { wall: changed_at, ..now });
         if cancelled { Held::Cancelled } else { Held::Yes }
     }
@@ -376,7 +376,7 @@ impl JobTable {
                     job.cancelled = true;
                 }
             } else {
-                // It leaves its turn as one that is not cancelled, and gets another.
+                // The index sorts by `cancelled`, so the job leaves its turn and gets another.
                 self.unindex(id);
                 self.change(id, Stand::Waiting { since: now.at }, now, true);
             }
@@ -423,7 +423,7 @@ impl JobTable {
         }
     }
 
-    /// Does what is due by the time alone.
+    /// Performs the changes that are due: delayed jobs become ready, and old jobs and keys are removed.
     pub(in crate::storage) fn tidy(&mut self, now: Now) {
         while let Some(((due, _), id)) = self.delayed.first_key_value()
             && *due <= now.at
@@ -471,7 +471,7 @@ impl JobTable {
         self.change(id, stand, now, false);
     }
 
-    /// For a job that is in no index; it is afterwards.
+    /// Changes a job that is in no index, and adds it to the index of its new state.
     fn change(&mut self, id: JobId, stand: Stand, now: Now, cancels: bool) {
         if let Some(job) = self.jobs.get_mut(&id) {
             self.last_change += 1;
@@ -542,11 +542,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_index_lets_go_of_a_job_that_goes() {
+    async fn a_removed_job_leaves_every_index() {
         let mut table = JobTable::default();
         let bounds = JobBounds { unfinished: 10, kept: 20, kept_for: Duration::from_secs(60) };
         let now = Now::read();
-        // The first waits for ever, so that what came after it goes before it.
+        // The first job runs for ever, so later jobs are removed before it.
         table.enqueue(&new(0), &bounds, now);
         table.claim("even", 1, LEASE_MAX, now);
         for n in 1..=100 {

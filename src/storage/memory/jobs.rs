@@ -13,8 +13,7 @@ use crate::storage::{
 };
 
 impl MemoryBackend {
-    /// Does something with the jobs; where they are kept on disk, what that changed is there before it is
-    /// answered.
+    /// Changes the jobs. If they are kept on disk, the change is written before the answer.
     async fn with_jobs<T: Send + 'static>(
         &self,
         op: &'static str,
@@ -26,7 +25,7 @@ impl MemoryBackend {
         }
     }
 
-    /// Only looks at the jobs, as they are on disk.
+    /// Reads the jobs, as they are on disk.
     async fn looking_at_jobs<T: Send + 'static>(
         &self,
         op: &'static str,

@@ -1,4 +1,4 @@
-//! The latest entry of each key of a channel, and what these entries cost.
+//! The latest entry of each key of a channel, and the memory that these entries take.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -12,27 +12,26 @@ use crate::storage::{LatestOf, LatestPage, PageLimit, REMOVED_KEPT_FOR, REMOVED_
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 
-/// Stands for all keys in [`Latest::removed`]; no entry has it as its own.
+/// The key under which [`Latest::removed`] has the removal of all keys; no entry has it.
 const ALL_KEYS: &str = "";
 
-/// What an entry takes here besides itself: its place in the map, and what is known of it.
+/// What an entry takes here in addition to its own size: its place in the map, its offset and its time.
 pub(super) const PLACE_BYTES: usize = 96;
 
-/// The latest entry of each key. It outlives the log's own copy, so its cost is counted apart from
-/// that of the log.
+/// The latest entry of each key. It outlives its entry in the log, so its size is counted separately.
 #[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 pub(super) struct Latest {
-    /// Boxed: a map of one key has room for eleven, and nearly all orders have one.
+    /// Boxed, because a map of one key has room for eleven, and nearly all orders have one.
     by_key: BTreeMap<Arc<str>, Box<Held>>,
-    /// Removals of keys that have had no entry since, and under [`ALL_KEYS`] the one of all keys: what comes
-    /// late, and is older, must not bring them back.
+    /// Removals of keys that have had no entry since, and under [`ALL_KEYS`] the removal of all keys. Older
+    /// entries that come late must not bring the keys back.
     removed: BTreeMap<Arc<str>, Box<Held>>,
     bytes: usize,
-    /// None of `by_key` came before this, and none of `removed` before the other.
+    /// Lower bounds of `since` in `by_key` and in `removed`.
     oldest: Option<Instant>,
     oldest_removed: Option<Instant>,
-    /// Where entries are kept on disk: the offsets of those that are here no more.
+    /// With a folder on disk: the offsets of entries that were dropped.
     gone: Option<Vec<u64>>,
 }
 
@@ -40,16 +39,17 @@ pub(super) struct Latest {
 #[derive(Debug)]
 struct Held {
     entry: Entry,
-    /// Its offset, where that is of the log's present life; else 0.
+    /// Its offset if that is of the log's present epoch; otherwise 0.
     rank: u64,
-    /// When it came.
+    /// When it was added.
     since: Instant,
 }
 
 impl Held {
-    /// Whether it is the last one no more once this entry is known. The one that was appended last is, whatever
-    /// its own time says. Only one that waited at its gateway is compared, since others may have been appended
-    /// elsewhere after it was accepted; or all are, or none, as the policy says.
+    /// Whether `entry` takes its place as the last one of the key. The entry that was appended last does,
+    /// whatever its own time says. An entry that is marked late waited at its gateway, and others may have
+    /// been appended elsewhere after it was accepted, so it is compared. The policy may also say that all
+    /// entries are compared, or none.
     fn gives_way_to(&self, entry: &Entry, policy: &ChannelPolicy) -> bool {
         let is_compared =
             |later: &Entry| !policy.latest_by_offset && (policy.latest_by_time || later.draft.marks.late);
@@ -66,9 +66,9 @@ impl Held {
     }
 }
 
-/// Of two entries of a key, prices or removals, that were accepted at one gateway its own order tells which is
-/// the newer one; of others their time, and where that is the same their gateways' names, so that everybody
-/// says the same.
+/// Whether `one` is the newer of two entries of a key, prices or removals. If one gateway accepted both,
+/// their sequences decide; otherwise their times, and at equal times the gateways' ids, so that all nodes
+/// agree.
 fn is_newer(one: &Entry, other: &Entry) -> bool {
     if one.id.producer == other.id.producer {
         return one.id.seq >= other.id.seq;
@@ -77,7 +77,7 @@ fn is_newer(one: &Entry, other: &Entry) -> bool {
     rank(one) > rank(other)
 }
 
-/// What an entry is the last one of, if it is that, and whether as a removal.
+/// The key of which an entry may be the last one, and whether it is a removal.
 fn key_of(entry: &Entry, policy: &ChannelPolicy) -> Option<(Arc<str>, bool)> {
     let draft = &entry.draft;
     match (&draft.kind, &draft.key) {
@@ -88,7 +88,7 @@ fn key_of(entry: &Entry, policy: &ChannelPolicy) -> Option<(Arc<str>, bool)> {
 }
 
 impl Latest {
-    /// What they cost.
+    /// The memory that they take.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -102,53 +102,54 @@ impl Latest {
         self.by_key.values_mut().chain(self.removed.values_mut())
     }
 
-    /// Offsets begin anew: whatever comes is later than what is known.
+    /// Offsets restart with an epoch, so the remembered ones are zeroed; otherwise the next entry would look
+    /// older.
     pub(super) fn forget_offsets(&mut self) {
         self.all_mut().for_each(|held| held.rank = 0);
     }
 
-    /// The log goes on from this offset in a life that has not what came after it: whatever comes there is
-    /// later.
+    /// The log continues after this offset in an epoch that lacks what came after it; entries that come at
+    /// those offsets are newer than the ones remembered here.
     pub(super) fn forget_offsets_after(&mut self, top: u64) {
         self.all_mut().filter(|held| held.rank > top).for_each(|held| held.rank = 0);
     }
 
-    /// The last entry of a key: its latest one, or the removal of it, or of all keys.
+    /// The last entry of a key: its latest entry, or the removal of the key or of all keys.
     fn last(&self, key: &str) -> Option<&Held> {
         let removed = || self.removed.get(key).or_else(|| self.removed.get(ALL_KEYS));
         self.by_key.get(key).or_else(removed).map(|held| &**held)
     }
 
-    /// From here on it takes note of what is here no more.
+    /// From here on, dropped entries are noted.
     pub(super) fn begin_noting(&mut self) {
         self.gone = Some(Vec::new());
     }
 
-    /// The offsets of entries that are here no more, since it was last asked.
+    /// The offsets of entries that were dropped since the last call.
     pub(super) fn take_gone(&mut self) -> Vec<u64> {
         self.gone.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Whether this very entry is here.
+    /// Whether this very entry is a latest entry or a removal that is kept.
     pub(super) fn holds(&self, entry: &Entry, policy: &ChannelPolicy) -> bool {
         let Some((key, is_removal)) = key_of(entry, policy) else { return false };
         let held = if is_removal { &self.removed } else { &self.by_key };
         held.get(&key).is_some_and(|held| held.is(entry))
     }
 
-    /// The entry that stood at this offset, if it is here.
+    /// The kept entry with this offset, and when it was added.
     pub(super) fn at(&self, offset: u64) -> Option<(&Entry, Instant)> {
         let found = self.by_key.values().chain(self.removed.values()).find(|held| held.rank == offset);
         found.map(|held| (&held.entry, held.since))
     }
 
-    /// All entries that are here, each with when it came.
+    /// All kept entries, each with the time when it was added.
     pub(super) fn all(&self) -> impl Iterator<Item = (&Entry, Instant)> {
         self.by_key.values().chain(self.removed.values()).map(|held| (&held.entry, held.since))
     }
 
-    /// Takes an entry where it is the last one of its key. A removal is the last one of its key, or of all, by
-    /// the same rule, and is remembered as that.
+    /// Adds an entry if it is the last one of its key. A removal can be the last one of its key, or of all
+    /// keys, by the same rule, and is then remembered.
     pub(super) fn note(&mut self, entry: &Entry, policy: &ChannelPolicy, now: Instant) {
         let Some((key, is_removal)) = key_of(entry, policy) else { return };
         let last = self.last(&key);
@@ -171,7 +172,7 @@ impl Latest {
         }
     }
 
-    /// Puts an entry in place of the one that the key has.
+    /// Replaces the entry of a key.
     fn put(&mut self, key: &Arc<str>, is_removal: bool, entry: Entry, now: Instant) {
         self.take_away(key);
         let held = Box::new(Held { rank: entry.offset, entry, since: now });
@@ -196,7 +197,7 @@ impl Latest {
         }
     }
 
-    /// Lets go of the removal that came first.
+    /// Drops the oldest removal.
     fn let_go_of_removal(&mut self) {
         let first = self.removed.iter().min_by_key(|(_, held)| held.since);
         if let Some(key) = first.map(|(key, _)| Arc::clone(key)) {
@@ -210,7 +211,7 @@ impl Latest {
         }
     }
 
-    /// Lets go of those that came so long ago, and of removals whose time is over.
+    /// Drops entries that were added longer ago than `age`, and removals older than [`REMOVED_KEPT_FOR`].
     pub(super) fn expire(&mut self, age: Duration, now: Instant) {
         let Self { by_key, removed, bytes, oldest, oldest_removed, gone } = self;
         for (held, oldest, age) in [(by_key, oldest, age), (removed, oldest_removed, REMOVED_KEPT_FOR)] {
@@ -221,14 +222,14 @@ impl Latest {
         }
     }
 
-    /// When the first of them may be so old.
+    /// When the first of them may expire.
     pub(super) fn due(&self, age: Duration) -> Option<Instant> {
         let latest = self.oldest.map(|oldest| oldest + age);
         let removed = self.oldest_removed.map(|oldest| oldest + REMOVED_KEPT_FOR);
         latest.into_iter().chain(removed).min()
     }
 
-    /// The first ones after a key, within the limit.
+    /// The first entries after a key, within the limit.
     pub(super) fn page(&self, after: Option<&str>, limit: PageLimit, of: LatestOf) -> LatestPage {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let (mut page, mut bytes, mut last) = (LatestPage::default(), 0, None);
@@ -260,7 +261,7 @@ impl Latest {
         self.by_key.keys()
     }
 
-    /// Lets go of those that came first until no more than `goal` bytes are left; says how many went.
+    /// Drops the oldest entries until at most `goal` bytes are left; returns how many were dropped.
     pub(super) fn shrink(&mut self, goal: usize) -> u64 {
         if self.bytes <= goal {
             return 0;
@@ -281,7 +282,7 @@ impl Latest {
     }
 }
 
-/// Keeps those of which `stays` is true; what the others cost is taken off.
+/// Keeps the entries for which `stays` is true, and subtracts the size of the others.
 fn retain(
     held: &mut BTreeMap<Arc<str>, Box<Held>>,
     bytes: &mut usize,
@@ -304,8 +305,7 @@ fn note_gone(gone: &mut Option<Vec<u64>>, held: &Held) {
     }
 }
 
-/// The bound to which each of these sizes must be cut so that all together are within `goal`: those
-/// that hold most give most.
+/// The bound to which sizes must be cut so that they fit into `goal` together: the largest give most.
 pub(super) fn level(mut sizes: Vec<usize>, goal: usize) -> usize {
     sizes.sort_unstable();
     let (mut left, count) = (goal, sizes.len());
@@ -329,7 +329,7 @@ mod tests {
         ChannelPolicy::of(&"zone:pjm".parse().unwrap())
     }
 
-    /// An entry of a key, or of all, that waited at its gateway.
+    /// An entry of a key, or of all keys, that is marked late.
     fn late(kind: EntryKind, key: &str, by: u128, seq: u64, time_ms: i64, offset: u64) -> Entry {
         let draft = DraftEntry {
             kind,
@@ -344,9 +344,10 @@ mod tests {
         latest.keys().map(|key| &**key).collect()
     }
 
-    /// Whatever order gateways come in, the last of each key is the same, where a publisher's times go on.
+    /// Gateways may reconcile in any order, and the last entry of each key is the same, if a publisher's
+    /// times increase.
     #[test]
-    fn in_whatever_order_gateways_come_the_last_of_a_key_is_the_same() {
+    fn the_last_entry_of_a_key_does_not_depend_on_the_order_of_gateways() {
         use EntryKind::{KeyRemoved, PriceUpdate, ZoneRemoved};
         let a = [late(PriceUpdate, "k", 1, 1, 10, 0), late(KeyRemoved, "k", 1, 2, 50, 0)];
         let b = [late(PriceUpdate, "k", 2, 1, 30, 0), late(PriceUpdate, "l", 2, 2, 60, 0)];
@@ -362,7 +363,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn removals_are_remembered_for_a_day_and_no_more_of_them_than_may_be() {
+    async fn removals_are_remembered_for_a_day_within_their_bound() {
         let (mut latest, start) = (Latest::default(), Instant::now());
         let removal = |n: usize| late(EntryKind::KeyRemoved, &format!("{n:05}"), 1, n as u64, 0, n as u64);
         for n in 1..=REMOVED_MAX + 1 {
@@ -382,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_hold_most_give_most() {
+    fn the_largest_sizes_are_cut_most() {
         for (sizes, goal, expected) in [
             (vec![], 10, usize::MAX),
             (vec![5, 5], 10, usize::MAX),

@@ -1,4 +1,4 @@
-//! What is kept here of a log that is elsewhere, so that it can be gone on with when that cannot be
+//! The local replica of a log that is elsewhere, so that a fork can continue it when the log cannot be
 //! reached.
 
 use std::time::Duration;
@@ -9,28 +9,29 @@ use super::{Bounds, Channel, Kept, MemoryBackend};
 use crate::model::{ChannelName, ChannelPolicy, Entry, EntryId, Epoch, NodeId};
 use crate::storage::{AppendBatch, Appended};
 
-/// How a mirrored channel stands.
+/// The state of a local replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct Mirrored {
     pub(in crate::storage) epoch: Epoch,
-    /// The newest offset, all before it having been seen.
+    /// The newest offset up to which every entry has been seen.
     pub(in crate::storage) top: u64,
 }
 
 impl MemoryBackend {
-    /// How a channel stands; `None` where nothing is kept of it.
+    /// The state of a channel's replica; `None` if there is none.
     pub(in crate::storage) fn mirrored(&self, name: &ChannelName) -> Option<Mirrored> {
         let state = self.shared.state.lock();
         let channel = state.channels.get(name)?;
         Some(Mirrored { epoch: channel.epoch.clone(), top: channel.top })
     }
 
-    /// The newest offset up to which nothing is missing; `None` where nothing is kept of the channel.
+    /// The newest offset up to which nothing is missing; `None` if there is no replica.
     pub(in crate::storage) fn top(&self, name: &ChannelName) -> Option<u64> {
         self.shared.state.lock().channels.get(name).map(|channel| channel.top)
     }
 
-    /// Whether other entries than these, which are ascending, are kept at the same offsets of a log.
+    /// Whether the replica holds other entries than these at the same offsets of the log. `entries` is
+    /// ascending.
     pub(in crate::storage) fn contradicts(
         &self,
         name: &ChannelName,
@@ -41,7 +42,7 @@ impl MemoryBackend {
         let Some(channel) = state.channels.get(name).filter(|channel| channel.epoch == *epoch) else {
             return false;
         };
-        // From the first one that differs on, all do.
+        // From the first difference on, all entries differ, so comparing the newest common one is enough.
         let newest = entries.iter().rev().find(|entry| entry.offset <= channel.top);
         let kept = newest.and_then(|newest| {
             let index = usize::try_from(newest.offset.checked_sub(channel.first())?).ok()?;
@@ -50,19 +51,20 @@ impl MemoryBackend {
         kept.is_some_and(|(newest, kept)| kept.offset == newest.offset && kept.id != newest.id)
     }
 
-    /// The oldest offset of which the entry is kept; `None` where nothing is kept of the channel.
+    /// The oldest offset whose entry is kept; `None` if there is no replica.
     pub(in crate::storage) fn first(&self, name: &ChannelName) -> Option<u64> {
         self.shared.state.lock().channels.get(name).map(|channel| channel.first())
     }
 
-    /// How old entries get. Updates of an order go together, when the newest is so old.
+    /// The retention age of entries. The updates of an order expire together, this long after the newest of
+    /// them.
     pub(in crate::storage) fn entry_age(&self, name: &ChannelName) -> Duration {
         Bounds::of(&self.shared.retention, name).age
     }
 
-    /// Begins to mirror a log after this offset, up to which producers have these sequences. What was
-    /// kept of another life is gone, but for the latest entry of each key, which any that comes
-    /// replaces; one that is late, if it is not older.
+    /// Begins a replica of a log after this offset, at which producers had these sequences. Entries of
+    /// another epoch are dropped, except the latest entry of each key: any new entry of the key replaces it,
+    /// and one that is marked late does if it is not older.
     pub(in crate::storage) fn mirror_from(
         &self,
         name: &ChannelName,
@@ -74,7 +76,7 @@ impl MemoryBackend {
         let latest = state.channels.get_mut(name).map(|held| std::mem::take(&mut held.latest));
         let latest = latest.unwrap_or_default();
         state.begin(name, epoch, &self.shared);
-        // What they cost is counted all along.
+        // `latest_bytes` has counted them all along.
         let Some(fresh) = state.channels.get_mut(name) else {
             state.latest_bytes -= latest.bytes();
             return;
@@ -88,9 +90,9 @@ impl MemoryBackend {
         fresh.forget_offsets();
     }
 
-    /// Takes entries of the log, in ascending order of offset without holes. Those that follow on
-    /// what is kept, or lead up to it, are kept; others are let go. Answers the newest offset up to
-    /// which nothing is missing.
+    /// Adds entries of the log, in ascending order of offset without holes. Entries that continue the
+    /// replica, at either end, are kept; others are ignored. Returns the newest offset up to which nothing is
+    /// missing.
     pub(in crate::storage) fn mirror(&self, name: &ChannelName, epoch: &Epoch, entries: &[Entry]) -> u64 {
         let mut state = self.shared.state.lock();
         let policy = ChannelPolicy::of(name);
@@ -103,7 +105,7 @@ impl MemoryBackend {
         taken.unwrap_or(0)
     }
 
-    /// Takes the latest entries of keys, where they are not older than those that are known.
+    /// Takes over latest entries of keys, unless newer ones are known.
     pub(in crate::storage) fn mirror_latest(&self, name: &ChannelName, entries: &[Entry]) {
         let (policy, now) = (ChannelPolicy::of(name), Instant::now());
         let mut state = self.shared.state.lock();
@@ -112,8 +114,8 @@ impl MemoryBackend {
         });
     }
 
-    /// What is kept goes on under another epoch, with offsets that count on. Latest entries of keys that
-    /// were known ahead of the rest are of the life before.
+    /// Continues the replica in another epoch, with the same offsets. Latest entries after its end that were
+    /// read ahead of the log belong to the old epoch.
     pub(in crate::storage) fn rename(&self, name: &ChannelName, epoch: &Epoch) {
         if let Some(channel) = self.shared.state.lock().channels.get_mut(name) {
             channel.epoch = epoch.clone();
@@ -121,16 +123,16 @@ impl MemoryBackend {
         }
     }
 
-    /// Takes back everything after an offset, and goes on in this epoch. The latest entries of keys
-    /// stay as they are.
+    /// Drops everything after an offset, and continues in this epoch. Latest entries of keys stay as they
+    /// are.
     pub(in crate::storage) fn rewind(&self, name: &ChannelName, epoch: &Epoch, top: u64) {
         let mut state = self.shared.state.lock();
         state.change(name, &self.shared, |channel| {
             while channel.entries.back().is_some_and(|kept| kept.entry.offset > top) {
                 channel.pop_back();
             }
-            // Nothing follows a terminal entry, so it stays unless something is taken back; it need
-            // not be kept any more.
+            // Nothing follows a terminal entry, so the log is still closed if nothing is dropped, even if
+            // that entry is no longer kept.
             channel.closed &= channel.top <= top;
             (channel.epoch, channel.top) = (epoch.clone(), top);
             let last = channel.entries.back();
@@ -139,14 +141,14 @@ impl MemoryBackend {
         });
     }
 
-    /// The newest lease under which this node appended.
+    /// Notes the fencing token of a lease under which this node appended.
     pub(in crate::storage) fn note_fence(&self, name: &ChannelName, fence: u64) {
         if let Some(channel) = self.shared.state.lock().channels.get_mut(name) {
             channel.fence = channel.fence.max(fence);
         }
     }
 
-    /// What a producer appends comes after this sequence.
+    /// Notes that the next entry of a producer comes after this sequence.
     pub(in crate::storage) fn note_seq(&self, name: &ChannelName, node: NodeId, seq: u64) {
         let mut state = self.shared.state.lock();
         if let Some(channel) = state.channels.get_mut(name).filter(|_| seq > 0) {
@@ -154,22 +156,21 @@ impl MemoryBackend {
         }
     }
 
-    /// By producer the newest sequence that was seen.
+    /// The newest sequence of each producer that was seen.
     pub(in crate::storage) fn producers(&self, name: &ChannelName) -> Vec<(NodeId, u64)> {
         let state = self.shared.state.lock();
         let producers = state.channels.get(name).map(|channel| channel.producers.iter());
         producers.into_iter().flatten().map(|(node, seq, _)| (node, seq)).collect()
     }
 
-    /// The same of those of which entries may come again, should the log lose them.
+    /// The same, only for producers whose entries may come again if the log loses them.
     pub(in crate::storage) fn recent_producers(&self, name: &ChannelName) -> Vec<(NodeId, u64)> {
         let bounds = Bounds::of(&self.shared.retention, name);
         let state = self.shared.state.lock();
         state.channels.get(name).map(|channel| channel.recent_producers(&bounds)).unwrap_or_default()
     }
 
-    /// The ids of the entries that lead up to an offset, at most `max`, without holes; the last one is
-    /// that of the entry there.
+    /// The ids of at most `max` entries up to the one at offset `end`, without holes.
     pub(in crate::storage) fn last_ids(&self, name: &ChannelName, end: u64, max: usize) -> Vec<EntryId> {
         let state = self.shared.state.lock();
         let kept = state.channels.get(name).map(|channel| channel.entries.iter());
@@ -187,8 +188,7 @@ impl MemoryBackend {
         state.channels.get(name).map_or(0, |channel| channel.last_seq(node))
     }
 
-    /// What an append of this batch would be answered, without doing it.
-    /// `None` where nothing is kept of the channel.
+    /// How an append of this batch would be answered, without doing it. `None` if there is no replica.
     pub(in crate::storage) fn judge(&self, batch: &AppendBatch) -> Option<Vec<Appended>> {
         let state = self.shared.state.lock();
         state.channels.get(&batch.channel).map(|channel| channel.judge(batch))
@@ -233,7 +233,8 @@ impl Channel {
         }
     }
 
-    /// Offsets begin anew: whatever comes is later than what is known.
+    /// Offsets restart with an epoch, so the remembered ones are zeroed; otherwise the next entry would look
+    /// older.
     fn forget_offsets(&mut self) {
         self.latest.forget_offsets();
     }
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_mirror_takes_what_leads_up_to_it_and_what_follows_on_it() {
+    async fn a_replica_accepts_entries_that_continue_it_at_either_end() {
         let (store, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
         let (name, epoch, node) = ("zone:a".parse().unwrap(), Epoch::random(), NodeId::random());
         store.mirror_from(&name, &epoch, 10, &[]);
@@ -272,7 +273,7 @@ mod tests {
         assert_eq!(store.mirror(&name, &epoch, &all[5..11]), 11);
         assert_eq!(store.mirror(&name, &epoch, &all[9..13]), 13);
         assert_eq!(offsets(&store, &name), (6..=13).collect::<Vec<_>>());
-        assert_eq!(store.mirror(&name, &Epoch::random(), &all[13..]), 13, "of another life");
+        assert_eq!(store.mirror(&name, &Epoch::random(), &all[13..]), 13, "of another epoch");
         assert_eq!((store.last_seq(&name, node), store.producers(&name)), (13, vec![(node, 13)]));
 
         let fork = Epoch::random();

@@ -1,11 +1,11 @@
-//! When to leave Redis, and when to go back: a state machine that does nothing itself.
+//! Decides when to leave Redis and when to return: a state machine that does nothing itself.
 //!
-//! It is told what was seen and when, and answers what to do. It has no clock, makes no call, and
-//! does not know what a recovery consists of.
+//! Callers report what they observed and when, and get back what to do. The machine has no clock, makes no
+//! calls, and does not know what a recovery consists of.
 //!
-//! A loss is believed at once; a return is believed when beats have been good for a dwell time. Each
-//! relapse soon after a recovery doubles the dwell time, up to a maximum, so that a Redis which
-//! comes and goes moves the gateway at most once in that time; a quiet minute takes it back.
+//! A loss is believed at once; a return only after health probes have been good for a dwell time. Each
+//! relapse soon after a recovery doubles the dwell time, up to a maximum, so a Redis that comes and goes
+//! moves the gateway at most once in that time. A quiet minute resets it.
 
 use std::time::Duration;
 
@@ -14,27 +14,27 @@ use tokio::time::Instant;
 use crate::model::BackendState;
 use crate::storage::Lost;
 
-/// What was seen.
+/// An observation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) enum Signal {
-    /// A beat was answered, writes are taken, and nothing is missing.
+    /// A health probe was answered, writes are accepted, and no data are missing.
     BeatOk,
-    /// A beat was refused, or not answered in time.
+    /// A health probe was refused, or not answered in time.
     BeatFailed(Lost),
-    /// A connection was lost. Also to be said, before `LinkUp`, of one that is back already.
+    /// A connection was lost. If it is back already, report this before `LinkUp`.
     LinkDown(Lost),
-    /// All connections are up, and everything that is followed is subscribed.
+    /// All connections are up, and every followed channel is subscribed.
     LinkUp,
-    /// A beat was answered, and Redis is older or emptier than it was.
+    /// A health probe was answered, and Redis has lost data.
     DataLost(Lost),
-    /// What the last `StartRecovery` or `Reconcile` asked for is done. Whoever does it gives up an
-    /// earlier one before it begins another, and says this of the last one only.
+    /// The work of the last `StartRecovery` or `Reconcile` is done. Its performer abandons earlier work
+    /// before it begins new work, and reports only the last one.
     Rejoined,
-    /// [`Failover::next_tick`] has come.
+    /// The time of [`Failover::next_tick`] has come.
     Tick,
 }
 
-/// What to do now.
+/// What the caller has to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(in crate::storage) enum Step {
@@ -42,26 +42,26 @@ pub(in crate::storage) enum Step {
     Stay,
     /// Serve from memory from now on.
     Degrade,
-    /// Begin to put memory and Redis in order.
+    /// Begin to reconcile memory and Redis.
     StartRecovery,
-    /// Give the recovery up; memory goes on.
+    /// Abandon the recovery; memory continues to serve.
     AbortRecovery,
     /// Redis serves again.
     Recovered,
-    /// Redis answers, and has lost data: put it in order, from the beginning if that is going on.
+    /// Redis answers, but has lost data: reconcile; if that is in progress, start over.
     Reconcile,
 }
 
-/// How quickly it believes.
+/// How much evidence of a return is required.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::storage) struct Limits {
-    /// How long beats must have been good, without a failure between.
+    /// How long health probes must have been good, without a failure in between.
     pub(in crate::storage) dwell: Duration,
-    /// The longest that relapses make of it.
+    /// The longest dwell time after relapses.
     pub(in crate::storage) dwell_max: Duration,
-    /// How many of them at least.
+    /// The fewest good probes.
     pub(in crate::storage) good_beats: u32,
-    /// A loss this long after a recovery is no relapse.
+    /// A loss this long after a recovery is not a relapse.
     pub(in crate::storage) quiet: Duration,
 }
 
@@ -76,15 +76,15 @@ impl Default for Limits {
     }
 }
 
-/// How it begins.
+/// The initial state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) enum First {
     /// Redis serves, and its connections are up.
     Redis,
     /// A configured Redis does not serve.
     Memory(Lost),
-    /// Memory serves and that is well, because no Redis is configured. One that appears is taken;
-    /// from then on its loss is one.
+    /// Memory serves and that is healthy, because no Redis is configured. A Redis that appears is used; from
+    /// then on, losing it counts as a loss.
     Alone,
 }
 
@@ -96,7 +96,7 @@ enum Mode {
     Recovering { lost: Lost },
 }
 
-/// Good beats with nothing bad between them.
+/// A run of good health probes, without a failure in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Run {
     since: Option<Instant>,
@@ -114,15 +114,15 @@ impl Run {
 pub(in crate::storage) struct Failover {
     limits: Limits,
     mode: Mode,
-    /// When the state as others see it last changed.
+    /// When the visible state last changed.
     since: Instant,
-    /// Beats prove nothing while a connection is away.
+    /// False while a connection is down; health probes prove nothing then.
     link_up: bool,
-    /// The dwell time now: the limit, or what relapses made of it.
+    /// The present dwell time: the limit, or longer after relapses.
     dwell: Duration,
-    /// When Redis last came to serve again.
+    /// When a recovery last succeeded.
     recovered: Option<Instant>,
-    /// When it was last left, or found to have lost data while it served, or found at all.
+    /// When Redis was last left, found to have lost data while it served, or discovered.
     lost_at: Instant,
 }
 
@@ -138,7 +138,7 @@ impl Failover {
         Self { limits, mode, since: now, link_up, dwell, recovered: None, lost_at: now }
     }
 
-    /// Takes what was seen at `now`, which never goes back.
+    /// Processes an observation made at `now`, which never goes back.
     pub(in crate::storage) fn on(&mut self, signal: Signal, now: Instant) -> Step {
         match &signal {
             Signal::LinkUp => self.link_up = true,
@@ -151,7 +151,7 @@ impl Failover {
         self.mode = mode;
         match step {
             Step::Degrade => self.damp(self.recovered.is_some_and(|at| now - at < self.limits.quiet)),
-            // A recovery that does not hold is a relapse whenever it comes.
+            // A recovery that fails is a relapse, however long after the previous one.
             Step::AbortRecovery => self.damp(true),
             Step::Recovered => self.recovered = Some(now),
             Step::Stay | Step::StartRecovery | Step::Reconcile => {}
@@ -196,7 +196,7 @@ impl Failover {
             // Healthy => Healthy
             (Mode::Healthy, BeatOk | LinkUp | Rejoined | Tick) => (Mode::Healthy, Step::Stay),
 
-            // Degraded => Degraded | Recovering. What is missing is found by the recovery.
+            // Degraded => Degraded | Recovering. The recovery finds out which data are missing.
             (Mode::Degraded { lost, run }, BeatOk | DataLost(_)) => {
                 let run = self.counted(run, now);
                 if self.is_enough(run, now) {
@@ -209,7 +209,7 @@ impl Failover {
             (Mode::Degraded { lost, run }, Tick) if self.is_enough(run, now) => {
                 (Mode::Recovering { lost }, Step::StartRecovery)
             }
-            // Degraded => Degraded. The newest reason is the one to tell.
+            // Degraded => Degraded. The newest reason is reported.
             (Mode::Degraded { .. }, BeatFailed(lost) | LinkDown(lost)) => {
                 (Mode::Degraded { lost, run: Run::default() }, Step::Stay)
             }
@@ -221,14 +221,14 @@ impl Failover {
             (Mode::Recovering { .. }, BeatFailed(lost) | LinkDown(lost)) => {
                 (Mode::Degraded { lost, run: Run::default() }, Step::AbortRecovery)
             }
-            // Recovering => Recovering. What was put in order may be gone again.
+            // Recovering => Recovering. What was reconciled may be lost again.
             (Mode::Recovering { .. }, DataLost(lost)) => (Mode::Recovering { lost }, Step::Reconcile),
             (mode @ Mode::Recovering { .. }, BeatOk | LinkUp | Tick) => (mode, Step::Stay),
         }
     }
 
     fn counted(&self, run: Run, now: Instant) -> Run {
-        // An answer may have been under way when the connection was lost.
+        // The probe may have been answered before the connection was lost.
         if self.link_up { run.and_one(now) } else { Run::default() }
     }
 
@@ -236,7 +236,7 @@ impl Failover {
         self.enough_at(run).is_some_and(|at| now >= at)
     }
 
-    /// When the run is long enough, if nothing bad happens before; `None` while it has too few beats.
+    /// When the run is long enough if nothing fails before; `None` while it has too few probes.
     fn enough_at(&self, run: Run) -> Option<Instant> {
         run.since.filter(|_| run.beats >= self.limits.good_beats).map(|since| since + self.dwell)
     }
@@ -246,7 +246,7 @@ impl Failover {
         self.dwell = if relapse { doubled } else { self.limits.dwell };
     }
 
-    /// The state as others see it.
+    /// The visible state.
     pub(in crate::storage) fn state(&self) -> BackendState {
         match self.mode {
             Mode::Alone { .. } | Mode::Healthy => BackendState::Healthy,
@@ -255,12 +255,12 @@ impl Failover {
         }
     }
 
-    /// Whether memory serves because no Redis is configured, and none has appeared.
+    /// Whether memory serves because no Redis is configured and none has appeared.
     pub(in crate::storage) fn is_alone(&self) -> bool {
         matches!(self.mode, Mode::Alone { .. })
     }
 
-    /// Why Redis does not serve, or of what it recovers; `None` while healthy.
+    /// Why Redis does not serve, or what it recovers from; `None` while healthy.
     pub(in crate::storage) fn reason(&self) -> Option<&Lost> {
         match &self.mode {
             Mode::Alone { .. } | Mode::Healthy => None,
@@ -268,13 +268,13 @@ impl Failover {
         }
     }
 
-    /// What the recovery that is going on, or the last one, is from: when Redis was left, was found to have
-    /// lost data while it served, or was found at all.
+    /// When the outage began from which the present or last recovery is: Redis was left, found to have lost
+    /// data while it served, or discovered.
     pub(in crate::storage) fn lost_at(&self) -> Instant {
         self.lost_at
     }
 
-    /// Since when the state is what it is.
+    /// When the visible state began.
     #[cfg(test)]
     pub(in crate::storage) fn since(&self) -> Instant {
         self.since

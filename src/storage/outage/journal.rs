@@ -1,13 +1,14 @@
-//! Entries that were accepted while the log did not take them, until it has them.
+//! Holds accepted entries until the log has them.
 //!
-//! Pure: no I/O, and time comes in. One journal serves one producer. What was accepted is never
-//! dropped for want of room: a full journal refuses what is new. Only three things go before the log
-//! has them, and each is counted: prices that a newer one of their key made obsolete (for want of
-//! room), prices older than the log would keep, and updates of an order beyond those that the log
-//! would keep. The entry after one that goes takes over its `prev`, so that the producer's chain
-//! stays whole.
+//! Pure: no I/O, and callers pass the time. One journal serves one producer. A full journal refuses new
+//! entries instead of dropping accepted ones, unless a newer price made them obsolete. Only three kinds of
+//! entries leave before the log has them, and each is counted: prices that a newer price of their key made
+//! obsolete (if room is needed), prices that the log would not keep because of their age, and updates of an
+//! order beyond the number that the log keeps. The entry after one that leaves takes over its `prev`, so that
+//! the producer's chain stays unbroken.
 //!
-//! Nothing is scanned: each entry costs a logarithm of what is held, whether or not there is room.
+//! Nothing is scanned: an entry costs time logarithmic in the number of entries, whether or not there is
+//! room.
 
 #[cfg(test)]
 mod tests;
@@ -25,20 +26,20 @@ use crate::storage::{Append, EPOCH_KEPT_FOR, JournalConfig, OrderRetention};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 
-/// What an entry costs besides its content: its places in the indexes, from above.
+/// What an entry takes besides its content, for its places in the indexes; an upper bound.
 const OVERHEAD: usize = 256;
 
-/// How much a journal holds.
+/// The bounds of a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::storage) struct JournalBounds {
     /// Bytes of all entries, by [`cost`].
     pub bytes: usize,
     /// Entries of all channels.
     pub entries: usize,
-    /// Entries older than this are let go by [`Journal::expire`], of channels that are bounded by age; zero:
-    /// none are.
+    /// [`Journal::expire`] drops entries older than this from channels that are bounded by age; zero: from
+    /// none.
     pub age: Duration,
-    /// Entries of each channel that is bounded by count, as those of orders are; at least 1.
+    /// The most entries of each channel that is bounded by count, as orders are; at least 1.
     pub order_updates: usize,
 }
 
@@ -54,7 +55,7 @@ impl JournalBounds {
     }
 }
 
-/// What an entry counts for in [`JournalBounds::bytes`].
+/// The size of an entry in [`JournalBounds::bytes`].
 pub(in crate::storage) fn cost(append: &Append) -> usize {
     append.draft.cost() + OVERHEAD
 }
@@ -62,30 +63,30 @@ pub(in crate::storage) fn cost(append: &Append) -> usize {
 /// An entry that the log does not have yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct Pending {
-    /// As it is to be sent: `prev` may be smaller than it was pushed with, and where entries before it
-    /// were let go that nothing newer stands for, it is marked.
+    /// The entry as it has to be sent. Its `prev` may be smaller than when it was pushed. It is marked if
+    /// entries before it were dropped and no newer entry replaces them.
     pub append: Append,
     /// When it was pushed.
     pub at: Instant,
 }
 
-/// There is no room, also without what is obsolete. Nothing was taken.
+/// There is no room, even without obsolete entries. Nothing was added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the journal of entries that wait for the storage is full")]
 pub(in crate::storage) struct JournalFull;
 
-/// Room that [`Journal::reserve`] set aside: goes back into [`Journal::commit`] or
-/// [`Journal::release`], exactly once.
+/// Room that [`Journal::reserve`] set aside. Pass it to [`Journal::commit`] or [`Journal::release`], exactly
+/// once.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "room that is neither used nor released stays set aside"]
 pub(in crate::storage) struct Reserved {
     bytes: usize,
     entries: usize,
-    /// The channel whose waiting entries it counts on replacing.
+    /// The channel in which waiting entries will be replaced to make room.
     replaces_in: Option<ChannelName>,
 }
 
-/// An entry that the journal let go before the log had it: a copy elsewhere may go too.
+/// An entry that the journal dropped before the log had it. Copies elsewhere are obsolete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct Gone {
     /// Its channel.
@@ -94,49 +95,49 @@ pub(in crate::storage) struct Gone {
     pub seq: u64,
 }
 
-/// How full a journal is.
+/// The fill level of a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::storage) struct JournalDepth {
-    /// Entries held.
+    /// Entries.
     pub entries: usize,
-    /// What they cost, in bytes.
+    /// Their size in bytes.
     pub bytes: usize,
-    /// When the oldest of them was pushed.
+    /// When the oldest entry was pushed.
     pub oldest: Option<Instant>,
 }
 
-/// What became of entries that the log will not get. Each counts entries and only grows.
+/// Entries that the log will not get. These counts only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::storage) struct JournalCounts {
-    /// Prices that a newer one of the same key replaced, for want of room.
+    /// Prices that were replaced by a newer one of the same key, for want of room.
     pub thinned: u64,
-    /// Refused because there was no room; they were never accepted.
+    /// Entries that were refused for want of room, and so never accepted.
     pub refused_full: u64,
-    /// Entries of zones that grew too old.
+    /// Entries of zones that expired.
     pub aged: u64,
-    /// Updates of orders beyond those that are kept of each.
+    /// Updates of orders beyond the number that is kept of each.
     pub order_overflow: u64,
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(in crate::storage) struct Journal {
     bounds: JournalBounds,
     lines: HashMap<ChannelName, Line>,
-    /// What all lines hold.
+    /// The size of all lines.
     held: Size,
     /// The part of `held` that is obsolete.
     obsolete_size: Size,
-    /// What reservations may add to the rest. `held - obsolete_size + reserved` is within the bounds
-    /// at any time, so that `held` can be brought there.
+    /// The room that reservations may add to the rest. `held - obsolete_size + reserved` is always within the
+    /// bounds, so dropping obsolete entries brings `held` within them.
     reserved: Size,
-    /// Obsolete entries of all channels, the first pushed first.
+    /// Obsolete entries of all channels, in order of pushing.
     obsolete: BTreeMap<u64, (ChannelName, u64)>,
-    /// The oldest entry of each channel that has one and is bounded by age, by that.
+    /// The time of the oldest entry of each channel that has entries and is bounded by age.
     aged_fronts: BTreeSet<(Instant, ChannelName)>,
-    /// The same of those that are bounded by count, which do not expire.
+    /// The same for channels that are bounded by count; their entries do not expire.
     counted_fronts: BTreeSet<(Instant, ChannelName)>,
-    /// Lines without entries that still have something to pass on, by when they became empty.
+    /// Lines without entries that still have a legacy, by the time when it began.
     emptied: BTreeSet<(Instant, ChannelName)>,
     pushed: u64,
     counts: JournalCounts,
@@ -164,13 +165,13 @@ impl Size {
 #[derive(Debug, Default)]
 struct Line {
     entries: BTreeMap<u64, Held>,
-    /// The newest entry of each key on the latest lane.
+    /// The newest entry of each key, for the lane `latest`.
     latest: HashMap<Arc<str>, Newest>,
-    /// The `prev` and the missed of entries that went with none behind them, for the next one.
+    /// What dropped entries without a successor pass on to the next entry.
     legacy: Option<Legacy>,
-    /// A reservation counts on replacing entries of this line: a second one must not.
+    /// A reservation counts on replacing entries of this line, so no second one may.
     is_promised: bool,
-    /// The log has the entries up to this one, though they are here still.
+    /// The log has the entries up to this sequence, even if they are still here.
     in_log: u64,
 }
 
@@ -178,12 +179,13 @@ struct Line {
 struct Held {
     pending: Pending,
     cost: usize,
-    /// Its place in the order of all that was pushed.
+    /// Its place in the order of all pushed entries.
     place: u64,
     is_obsolete: bool,
-    /// The newest entry before it that was let go, and that nothing newer stands for; 0 where none was.
+    /// The sequence of the newest entry before it that was dropped without a newer entry replacing it; 0 if
+    /// there is none.
     missed_to: u64,
-    /// It was pushed as one that others before it are missing.
+    /// It was already marked when it was pushed: entries before it are missing.
     came_marked: bool,
 }
 
@@ -197,7 +199,7 @@ struct Newest {
 #[derive(Debug, Clone, Copy)]
 struct Legacy {
     prev: u64,
-    /// As of [`Held`].
+    /// See [`Held::missed_to`].
     missed_to: u64,
     since: Instant,
 }
@@ -227,12 +229,12 @@ impl Journal {
         }
     }
 
-    /// Sets room aside for entries that are to be made durable first: all or nothing. Removes
-    /// nothing yet. What it takes into account: obsolete entries can go, and so can those that these
-    /// very entries replace (in a channel at most one reservation at a time counts on that).
+    /// Reserves room for entries that have to become durable first: for all of them or none. Drops nothing
+    /// yet, but counts on dropping obsolete entries, and entries that the new ones replace (for each channel,
+    /// only one reservation at a time counts on that).
     ///
     /// # Errors
-    /// There is no room; counted.
+    /// There is no room; this is counted.
     pub(in crate::storage) fn reserve(
         &mut self,
         channel: &ChannelName,
@@ -259,7 +261,7 @@ impl Journal {
         Ok(room)
     }
 
-    /// Gives back room that is not needed after all.
+    /// Returns room that is not needed after all.
     pub(in crate::storage) fn release(&mut self, room: Reserved) {
         self.reserved.bytes -= room.bytes;
         self.reserved.entries -= room.entries;
@@ -271,8 +273,8 @@ impl Journal {
         }
     }
 
-    /// Takes the entries for which room was reserved, with the same arguments. Ascending in `seq`,
-    /// also with what the channel has. Answers what went for them: obsolete entries, and those beyond the
+    /// Adds the entries for which room was reserved with the same arguments. Their `seq` ascends, also
+    /// relative to the channel's entries. Returns what was dropped: obsolete entries, and those beyond the
     /// channel's bound.
     pub(in crate::storage) fn commit(
         &mut self,
@@ -292,10 +294,10 @@ impl Journal {
         gone
     }
 
-    /// [`reserve`](Self::reserve) and [`commit`](Self::commit) at once.
+    /// [`reserve`](Self::reserve) and [`commit`](Self::commit) in one step.
     ///
     /// # Errors
-    /// There is no room: nothing is pushed, nothing is let go.
+    /// There is no room; nothing is added or dropped.
     #[cfg(test)]
     pub(in crate::storage) fn push(
         &mut self,
@@ -308,25 +310,25 @@ impl Journal {
         Ok(self.commit(room, channel, lane, appends, now))
     }
 
-    /// The oldest entries of a channel, `limit` of them at the most, as they are to be sent.
+    /// The oldest entries of a channel as they have to be sent; at most `limit`.
     pub(in crate::storage) fn front(&self, channel: &ChannelName, limit: usize) -> Vec<Append> {
         self.pending(channel).take(limit).map(|pending| pending.append.clone()).collect()
     }
 
-    /// The oldest entries of a channel after this sequence, `limit` of them at the most.
+    /// The oldest entries of a channel after this sequence; at most `limit`.
     pub(in crate::storage) fn after(&self, channel: &ChannelName, seq: u64, limit: usize) -> Vec<Append> {
         let Some(line) = self.lines.get(channel) else { return Vec::new() };
         let later = line.entries.range((Bound::Excluded(seq), Bound::Unbounded));
         later.take(limit).map(|(_, held)| held.pending.append.clone()).collect()
     }
 
-    /// The log turned out to have entries of a channel up to this sequence, whether or not they were let go
-    /// here: none of them is missing.
+    /// The log has entries of a channel up to this sequence. None of them is missing, even if it was dropped
+    /// here.
     pub(in crate::storage) fn are_in_log(&mut self, channel: &ChannelName, seq: u64) {
         let Some(line) = self.lines.get_mut(channel) else { return };
         line.in_log = seq;
-        // What it has of those that are still here was said when it was sent, and behind the next one nothing
-        // older is missing.
+        // Entries that are still here were marked when they were sent, and after the next entry nothing older
+        // is missing.
         let next = line.entries.range_mut((Bound::Excluded(seq), Bound::Unbounded)).next();
         if let Some((_, held)) = next.filter(|(_, held)| held.missed_to > 0 && held.missed_to <= seq) {
             held.missed_to = 0;
@@ -337,7 +339,7 @@ impl Journal {
         }
     }
 
-    /// The newest entries of a channel, `limit` of them at the most, in ascending order.
+    /// The newest entries of a channel in ascending order; at most `limit`.
     pub(in crate::storage) fn newest(&self, channel: &ChannelName, limit: usize) -> Vec<Append> {
         let Some(line) = self.lines.get(channel) else { return Vec::new() };
         let newest = line.entries.values().rev().take(limit);
@@ -346,13 +348,13 @@ impl Journal {
         newest
     }
 
-    /// All entries of a channel, the oldest first.
+    /// All entries of a channel, oldest first.
     pub(in crate::storage) fn pending(&self, channel: &ChannelName) -> impl Iterator<Item = &Pending> {
         let entries = self.lines.get(channel).map(|line| line.entries.values());
         entries.into_iter().flatten().map(|held| &held.pending)
     }
 
-    /// The log has this producer's entries up to and including `seq`: they go. Answers how many.
+    /// Removes this producer's entries up to and including `seq`, because the log has them. Returns how many.
     pub(in crate::storage) fn acknowledged(&mut self, channel: &ChannelName, seq: u64) -> usize {
         let mut count = 0;
         while let Some(first) = self.first_seq(channel)
@@ -370,8 +372,8 @@ impl Journal {
         count
     }
 
-    /// Removes an entry that the log refuses for ever. The next one takes over its `prev` and what it
-    /// knew to be missing; whether it is missed itself is its caller's to tell.
+    /// Removes an entry that the log will never accept. The next entry takes over its `prev`, and its mark
+    /// for entries missing before it; whether the refused entry itself is missing is the caller's decision.
     pub(in crate::storage) fn refused(
         &mut self,
         channel: &ChannelName,
@@ -381,8 +383,8 @@ impl Journal {
         self.let_go(channel, seq, Going::Replaced, now)
     }
 
-    /// Lets go entries that are older than the bound, and answers which; forgets empty lines
-    /// whose producer no log remembers any more.
+    /// Drops entries that are older than the bound, and returns them. Forgets lines without entries once no
+    /// log remembers the producer.
     pub(in crate::storage) fn expire(&mut self, now: Instant) -> Vec<Gone> {
         let mut gone = Vec::new();
         let age = self.bounds.age;
@@ -412,19 +414,19 @@ impl Journal {
         self.lines.iter().filter(|(_, line)| !line.entries.is_empty()).map(|(channel, _)| channel)
     }
 
-    /// Whether the log has all of a channel.
+    /// Whether the log has everything of a channel.
     pub(in crate::storage) fn is_empty(&self, channel: &ChannelName) -> bool {
         self.first_seq(channel).is_none()
     }
 
-    /// How full it is.
+    /// The fill level.
     pub(in crate::storage) fn depth(&self) -> JournalDepth {
         let fronts = [self.aged_fronts.first(), self.counted_fronts.first()];
         let oldest = fronts.into_iter().flatten().map(|(at, _)| *at).min();
         JournalDepth { entries: self.held.entries, bytes: self.held.bytes, oldest }
     }
 
-    /// What became of entries that the log will not get.
+    /// The counts of entries that the log will not get.
     pub(in crate::storage) fn counts(&self) -> JournalCounts {
         self.counts
     }
@@ -440,7 +442,7 @@ impl Journal {
             && fits(held.entries, obsolete.entries, reserved.entries, room.entries, self.bounds.entries)
     }
 
-    /// What can go once these entries are there, and could not before.
+    /// The size of what these entries make obsolete, or push beyond a channel's bound.
     fn replaced_by(&self, channel: &ChannelName, lane: Lane, appends: &[Append]) -> Size {
         let mut replaced = Size::default();
         let Some(line) = self.lines.get(channel).filter(|line| !line.is_promised) else { return replaced };
@@ -470,7 +472,7 @@ impl Journal {
         replaced
     }
 
-    /// Lets go what is beyond the bound of a channel that is bounded by count.
+    /// Drops the oldest entries beyond the bound of a channel that is bounded by count.
     fn trim(&mut self, channel: &ChannelName, gone: &mut Vec<Gone>) {
         if ChannelPolicy::of(channel).waiting != Waiting::Counted {
             return;
@@ -486,7 +488,7 @@ impl Journal {
         }
     }
 
-    /// Lets go obsolete entries until the rest is within the bounds.
+    /// Drops obsolete entries until the rest is within the bounds.
     fn thin(&mut self, gone: &mut Vec<Gone>) {
         while (self.held.bytes > self.bounds.bytes || self.held.entries > self.bounds.entries)
             && let Some((_, (channel, seq))) = self.obsolete.first_key_value()
@@ -507,7 +509,7 @@ impl Journal {
     }
 
     fn push_one(&mut self, channel: &ChannelName, lane: Lane, mut append: Append, now: Instant) {
-        // The same sequence again is the same place in the chain: the newer one counts.
+        // The same sequence has the same place in the chain; the newer entry counts.
         self.take(channel, append.seq);
         let legacy = self.lines.get(channel).and_then(|line| line.legacy);
         self.set_legacy(channel, None);
@@ -524,7 +526,7 @@ impl Journal {
         {
             let newest = Newest { seq, time: append.draft.time, cost };
             match line.latest.get_mut(key) {
-                // A late price: the one that is held is the latest of its key, and both stay.
+                // A late price: the held one is newer, so both stay.
                 Some(held) if held.time > newest.time => {}
                 Some(held) => replaced = Some(std::mem::replace(held, newest).seq),
                 None => {
@@ -615,7 +617,7 @@ impl Journal {
         }
     }
 
-    /// A line that holds nothing and has nothing to pass on needs no place.
+    /// Forgets a line that has no entries and nothing to pass on.
     fn forget_if_done(&mut self, channel: &ChannelName) {
         let is_done = self
             .lines

@@ -1,13 +1,14 @@
-//! The journal's copy on disk: what a crash of the gateway in an outage would lose otherwise.
+//! The journal's write-ahead log on disk: without it, a crash of the gateway during an outage would lose the
+//! journal.
 //!
-//! All I/O is on a thread of its own; whoever appends awaits an answer. What waits at the same time is
-//! written as one transaction, with one fsync. Entries stay until they are acknowledged, whichever life
-//! of the gateway that takes.
+//! All I/O is on one thread; callers that append await its answer. Requests that wait at the same time are
+//! written in one transaction, with one fsync. Entries stay until they are acknowledged, even if that takes
+//! several restarts.
 //!
-//! An append that the disk has not taken within a deadline is not accepted (unless the spool is not
-//! required), and what the disk may hold of it goes again. A disk that fails, is full, or hangs is tried
-//! anew until it works. Nobody but who appends waits for the disk, and no longer than the deadline; while
-//! it is known not to work, not at all.
+//! An append that the disk has not stored within a deadline is not accepted (unless the spool is not
+//! required), and is removed from the disk again. A disk that fails, is full, or hangs is retried until it
+//! works. Only callers that append wait for the disk, and no longer than the deadline; while it is known not
+//! to work, they do not wait at all.
 
 #[cfg(any(test, feature = "probes"))]
 pub(in crate::storage) mod probes;
@@ -37,19 +38,19 @@ use crate::support::counter::Counter;
 use crate::support::seldom::Seldom;
 use store::LineKey;
 
-/// Appends that wait for the thread; whoever comes then waits too, until its deadline.
+/// Appends that wait for the thread; further callers wait for room until their deadline.
 const QUEUE_LEN: usize = 1024;
 
-/// How a spool works.
+/// The options of a spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::storage) struct SpoolOptions {
-    /// When what was written reaches the disk itself.
+    /// When what was written is on the disk itself.
     pub fsync: SpoolFsync,
-    /// Bounds the entries; the file takes up to about three times as much.
+    /// The most bytes of entries; the file takes up to about three times as much.
     pub bytes: u64,
     /// How long an append may take.
     pub deadline: Duration,
-    /// What cannot be spooled is to be refused.
+    /// Whether an entry that cannot be spooled is refused.
     pub is_required: bool,
 }
 
@@ -65,23 +66,23 @@ impl SpoolOptions {
     }
 }
 
-/// What former lives of the gateway had accepted for a channel, and had not got acknowledged.
+/// Entries of a channel that an earlier process accepted, and that were not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct Former {
-    /// Who they were accepted as: they are to be sent as that producer's.
+    /// The producer that accepted the entries, under which they have to be sent.
     pub producer: NodeId,
     /// The channel.
     pub channel: ChannelName,
-    /// Greater than that of each life before it; 0 where an older version did not number them.
+    /// Grows with each start of the gateway; 0 if an older version did not number its starts.
     pub start: u64,
     /// The entries in ascending `seq`; at least one.
     pub entries: Vec<Append>,
 }
 
-/// The spool cannot be used from the start.
+/// Why the spool cannot be used at startup.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::storage) enum SpoolOpenError {
-    /// The directory cannot be made, read or written.
+    /// The directory cannot be created, read or written.
     #[error("the spool's directory {} cannot be used", dir.display())]
     Unusable {
         /// The directory.
@@ -90,13 +91,13 @@ pub(in crate::storage) enum SpoolOpenError {
         #[source]
         cause: std::io::Error,
     },
-    /// Another process has it; or this one, twice.
+    /// Another process uses it, or this one a second time.
     #[error("the spool {} is in use by another process; each gateway needs a directory of its own", file.display())]
     InUse {
         /// Its file.
         file: PathBuf,
     },
-    /// The file is damaged, or a newer version wrote it. It was left as it is.
+    /// The file is damaged, or a newer version wrote it. It was left unchanged.
     #[error(
         "the spool {} is not readable: {problem}. It may hold accepted entries: keep it, and move it \
          away to start without them", file.display()
@@ -116,7 +117,7 @@ pub(in crate::storage) enum SpoolError {
     #[error("the spool is full")]
     Full,
     /// The disk hangs, or is too slow.
-    #[error("the spool's disk did not take it within {within:?}")]
+    #[error("the spool's disk did not store it within {within:?}")]
     Slow {
         /// The deadline.
         within: Duration,
@@ -132,31 +133,31 @@ pub(in crate::storage) enum SpoolError {
     Closed,
 }
 
-/// How a spool does. Counters only grow, and count each try of an entry.
+/// The health of a spool. Counters only grow, and count each attempt of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct SpoolStatus {
-    /// Whether it works.
+    /// Whether the disk works.
     pub state: DiskState,
-    /// Entries that are not acknowledged.
+    /// Entries that have not been acknowledged.
     pub entries: usize,
-    /// What they cost, by the measure of the bound.
+    /// Their size, as the bound measures it.
     pub bytes: u64,
-    /// The length of the file; room inside is used again, and given back when it becomes empty.
+    /// The length of the file; room inside is reused, and given back when the spool is empty.
     pub file_bytes: u64,
     /// Entries that were spooled.
     pub appended: u64,
-    /// Entries that were not, for want of room within the bound.
+    /// Entries that were not spooled, for want of room within the bound.
     pub full: u64,
-    /// Entries that were not, because the disk did not take them in time.
+    /// Entries that were not spooled, because the disk did not store them in time.
     pub slow: u64,
-    /// Entries that were not, because the disk fails or the spool was closed.
+    /// Entries that were not spooled, because the disk failed or the spool was closed.
     pub failed: u64,
-    /// Transactions: with `always` as many fsyncs.
+    /// Transactions; with `always`, each has one fsync.
     pub commits: u64,
 }
 
-/// A handle to the spool; cheap to clone. The thread ends when it is closed, or when the last handle
-/// is dropped, after it has written what was asked for.
+/// A handle to the spool; cheap to clone. The thread ends when the spool is closed or the last handle is
+/// dropped, after it has written everything that was requested.
 #[derive(Debug, Clone)]
 pub(in crate::storage) struct Spool {
     requests: mpsc::Sender<Request>,
@@ -171,7 +172,7 @@ struct Shared {
     health: DiskHealth,
     depth: Mutex<Depth>,
     settled: Mutex<Settled>,
-    /// There is something in `settled`.
+    /// Notified when `settled` is not empty.
     wake: Notify,
     appended: Counter,
     full: Counter,
@@ -179,7 +180,7 @@ struct Shared {
     failed: Counter,
     commits: Counter,
     of_slow: Mutex<Seldom>,
-    /// It was said that the disk hangs, and not yet that it does no longer.
+    /// A stall of the disk was logged, and its end was not yet.
     hangs: AtomicBool,
 }
 
@@ -190,8 +191,9 @@ struct Depth {
     file_bytes: u64,
 }
 
-/// Entries that need not be on disk any more. Nobody waits for that, and it waits for the disk here: by
-/// line the newest sequence that the log has, and single entries, each of which is on disk, or may be.
+/// Entries that no longer need to be on disk. No caller waits for their removal, so they are kept here until
+/// the disk accepts it: by line, the newest sequence that the log has, and single entries, each of which is
+/// or may be on disk.
 #[derive(Debug, Default)]
 struct Settled {
     acked: BTreeMap<LineKey, u64>,
@@ -209,23 +211,23 @@ type Answer = oneshot::Sender<Result<(), SpoolError>>;
 
 #[derive(Debug)]
 enum Request {
-    /// An append. Who does not wait for the answer any more has not appended.
+    /// An append. If its caller no longer waits for the answer, it counts as not appended.
     Append(LineKey, Vec<Append>, Answer),
     #[cfg(test)]
     Close(oneshot::Sender<()>),
 }
 
-/// A start does not wait longer for a disk that hangs.
+/// How long a start waits for a disk that hangs.
 const OPEN_WITHIN: Duration = Duration::from_secs(30);
 
-/// What [`Spool::open`] answers.
+/// The result of opening the spool.
 type Opened = Result<(Arc<Shared>, Vec<Former>), SpoolOpenError>;
 
 impl Spool {
-    /// Opens or makes the spool in a directory of its own, and answers what is in it.
+    /// Opens or creates the spool in its own directory, and returns what is in it.
     ///
     /// # Errors
-    /// The directory or the file cannot be used. What is there is left as it is.
+    /// The directory or the file cannot be used. What is there is left unchanged.
     pub(in crate::storage) async fn open(
         dir: &Path,
         options: SpoolOptions,
@@ -236,7 +238,7 @@ impl Spool {
         let panicked = CancellationToken::new();
         let (path, told) = (dir.to_owned(), panicked.clone());
         let run = move || {
-            // All that it had goes with it.
+            // A panic drops everything that the thread owns.
             let run = AssertUnwindSafe(|| writer::run(path, options, inbox, opened));
             if catch_unwind(run).is_err() {
                 told.cancel();
@@ -245,7 +247,7 @@ impl Spool {
         thread::Builder::new().name("spool".to_owned()).spawn(run).map_err(unusable)?;
         let gave_up = |_gone| SpoolOpenError::Unreadable {
             file: dir.to_owned(),
-            problem: "the database gave up on it".to_owned(),
+            problem: "the database panicked".to_owned(),
         };
         let late = |_elapsed| {
             let cause = format!("the disk has not answered within {OPEN_WITHIN:?}");
@@ -256,23 +258,23 @@ impl Spool {
         Ok((Self { requests, shared, options, panicked }, formers))
     }
 
-    /// Ends when the thread has panicked, and at no other time. It does not keep the spool open.
+    /// Ends when the thread has panicked, and never otherwise. It does not keep the spool open.
     pub(in crate::storage) fn panicked(&self) -> impl Future<Output = ()> + Send + use<> {
         self.panicked.clone().cancelled_owned()
     }
 
-    /// What cannot be spooled is to be refused.
+    /// Whether an entry that cannot be spooled is refused.
     pub(in crate::storage) fn is_required(&self) -> bool {
         self.options.is_required
     }
 
-    /// Spools entries of a channel, ascending in `seq`: all or none. As durable as is configured
-    /// when it answers `Ok`, which takes no longer than the deadline. A sequence that is there already
-    /// is written anew. Dropped before it answers, it may or may not have taken effect.
+    /// Spools entries of a channel, ascending in `seq`: all or none. When it returns `Ok`, which takes no
+    /// longer than the deadline, they are as durable as configured. An existing sequence is overwritten. If
+    /// the future is dropped before it completes, the call may or may not have taken effect.
     ///
     /// # Errors
-    /// It is not spooled, or goes again as soon as the disk takes that: a crash before then may leave it
-    /// to be sent after the next start.
+    /// The entries are not spooled, or are removed again as soon as the disk accepts that: if the process
+    /// crashes before, they may be sent after the next start.
     pub(in crate::storage) async fn append(
         &self,
         producer: NodeId,
@@ -319,29 +321,29 @@ impl Spool {
         match time::timeout_at(deadline, &mut answered).await {
             Ok(answer) => answer.unwrap_or(Err(SpoolError::Closed)),
             Err(_elapsed) => {
-                // From here on no answer can come, and what is not answered is undone.
+                // From here on the thread cannot answer, and undoes what it could not answer.
                 answered.close();
                 answered.try_recv().unwrap_or(Err(SpoolError::Slow { within }))
             }
         }
     }
 
-    /// The log has a producer's entries of a channel up to and including `seq`: they go, before what is
-    /// appended after this, and as soon as the disk takes that. Should that be lost, they are sent once
-    /// more, which the producer's chain makes harmless.
+    /// The log has a producer's entries of a channel up to and including `seq`. They are removed before
+    /// anything appended later is written, as soon as the disk accepts that. If the removal is lost, they are
+    /// sent again, which the producer's chain makes harmless.
     pub(in crate::storage) fn acknowledged(&self, producer: NodeId, channel: &ChannelName, seq: u64) {
         self.shared.settled.lock().acknowledged((producer, channel.clone()), seq);
         self.shared.wake.notify_one();
     }
 
-    /// The journal let go of entries that the log does not have: they go, and what comes behind each
-    /// takes over its `prev`. In the same manner as [`acknowledged`](Self::acknowledged).
+    /// The journal dropped entries that the log does not have. They are removed as
+    /// [`acknowledged`](Self::acknowledged) ones are, and the next entry after each takes over its `prev`.
     pub(in crate::storage) fn forget(&self, producer: NodeId, channel: &ChannelName, seqs: Vec<u64>) {
         self.shared.settled.lock().forgotten.push(((producer, channel.clone()), seqs));
         self.shared.wake.notify_one();
     }
 
-    /// Writes what was asked for, and lets go of the files.
+    /// Writes what was requested, and closes the file.
     #[cfg(test)]
     pub(in crate::storage) async fn close(&self) {
         let (done, closed) = oneshot::channel();
@@ -350,7 +352,7 @@ impl Spool {
         }
     }
 
-    /// Whether it works.
+    /// Whether the disk works.
     pub(in crate::storage) fn state(&self) -> DiskState {
         match self.panicked.is_cancelled() {
             true => DiskState::Closed,
@@ -358,12 +360,12 @@ impl Spool {
         }
     }
 
-    /// Entries in it that are not acknowledged.
+    /// How many entries have not been acknowledged.
     pub(in crate::storage) fn entries(&self) -> usize {
         self.shared.depth.lock().entries
     }
 
-    /// How it does.
+    /// The health of the spool.
     pub(in crate::storage) fn status(&self) -> SpoolStatus {
         let Shared { depth, appended, full, slow, failed, commits, .. } = &*self.shared;
         let Depth { entries, bytes, file_bytes } = *depth.lock();

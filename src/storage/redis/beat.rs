@@ -1,25 +1,25 @@
-//! One beat: proof that Redis takes writes, and has lost nothing that it acknowledged.
+//! The health probe: proves that Redis accepts writes, and has lost nothing that it acknowledged.
 //!
-//! The data in Redis have a *life*: a random id, minted by whoever beats first, that goes when they
-//! go. Each node has a counter there. With each beat it sends what it knows: the life, the number
-//! that was acknowledged last, and the number of this beat, which is greater than all before. From
-//! that the script sees what has happened:
+//! The data in Redis have a random id (`life`), which the first probe creates, and which is lost when the
+//! data are. Each node has a counter next to it. Each probe sends what the node knows: the id, the last
+//! acknowledged number, and the number of this probe, which is greater than all before. From these the script
+//! determines what has happened:
 //!
-//! - another life: the data were flushed, or this is another server;
-//! - a counter below what was acknowledged: they are older than they were.
+//! - another id: the data were flushed, or this is another server;
+//! - a counter below the acknowledged number: the data are older than before.
 //!
-//! What is compared is what the node *knows*, and it learns only from an answer. A beat whose answer
-//! was cut changes nothing that could hide a loss: on an older counter the script writes nothing, so
-//! the next beat finds it again, and a new life stays another one. A beat that is late and runs
-//! after its successors writes a number that is below theirs, so it writes none. Hence each loss is
-//! told exactly once: in the first beat that is answered after it (several together, if no beat
-//! between them was answered).
+//! The comparison is with what the node *knows*, and it learns only from answers. A probe whose answer is
+//! lost changes nothing that could hide a loss: if the counter is older, the script writes nothing, so the
+//! next probe finds the loss again; and a new id stays different from the known one. A probe that is delayed
+//! and runs after its successors has a smaller number than theirs, so it writes none. Hence each loss is
+//! reported exactly once: by the first probe that is answered after it (several losses together, if no probe
+//! in between was answered).
 //!
-//! A beat is also a message of the node to itself, in a pub/sub channel of its own: that it arrives proves
-//! that what is published does.
+//! A probe is also a message of the node to itself, on its own pub/sub channel: its arrival proves that
+//! published messages arrive.
 //!
-//! Beats are 200 ms apart: what was acknowledged after the last one, and then lost without the
-//! connection being lost, is not seen here. Whoever appends sees it by the epoch and the chain.
+//! Probes are 200 ms apart. Entries that were acknowledged after the last one, and then lost without the
+//! connection being lost, are not detected here. Appends detect that by the epoch and the producer's chain.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,52 +38,52 @@ use crate::model::{ChannelName, NodeId};
 use crate::storage::primary::{Area, Place, Primary};
 use crate::storage::{Beat, Lost, Result};
 
-/// How long the life is kept after the last beat, and a node's counter after the node's last beat.
+/// How long the id is kept after the last probe, and a node's counter after the node's last probe.
 const KEPT_FOR_S: u64 = 24 * 3_600;
-/// Counters of nodes that are gone are looked for once in so many beats of a node.
+/// Counters of nodes that are gone are removed once in this many probes of a node.
 const PRUNE_EVERY: u64 = 512;
 
 const BEAT_PARTS: &[&str] = &[include_str!("lua/beat.lua")];
 
 static BEAT: Publishing = Publishing::new(|| to_all(BEAT_PARTS), || to_the_shard(BEAT_PARTS));
 
-/// What a node knows of the lives of the data: one on each server. Held during a beat, so that those of
-/// a server go one by one.
+/// What a node knows about the data on each server. Locked during a probe, so that probes of one server run
+/// one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Lives(parking_lot::Mutex<HashMap<Area, Arc<Mutex<Option<Known>>>>>);
 
-/// What the clock of each server said, and when it was asked.
+/// The last reading of each server's clock, and when it was requested.
 #[derive(Debug, Default)]
 pub(super) struct Clocks(parking_lot::Mutex<HashMap<Area, (Instant, u64)>>);
 
 #[derive(Debug)]
 struct Known {
     node: NodeId,
-    /// Where it is.
+    /// The key of the hash.
     key: String,
-    /// Empty until the first answer.
+    /// The id of the data; empty until the first answer.
     life: String,
-    /// What the newest answer said that the server holds.
+    /// The node's counter on the server, by the newest answer.
     acknowledged: u64,
     /// The greatest number ever sent.
     sent: u64,
 }
 
 impl RedisBackend {
-    /// One round trip that proves that Redis takes what we write (a value, a stream, a message), and
-    /// tells whether it is the Redis that it was, with what it had. To be called every 200 ms, one
-    /// at a time; a call while another is under way waits for it.
+    /// One round trip that proves that Redis accepts our kinds of writes (a value, a stream, a message), and
+    /// tells whether it is the same Redis, with its data. Call it every 200 ms, one call at a time; a call
+    /// during another waits for it.
     ///
-    /// `Older` and `Other` are told once for each loss; a call that failed or was dropped takes
-    /// nothing away from the next one.
+    /// `Older` and `Other` are reported once for each loss; a call that failed or was dropped takes nothing
+    /// away from the next one.
     ///
     /// # Errors
-    /// It cannot be reached, does not answer in time, or takes no writes; says which.
+    /// Redis cannot be reached, does not answer in time, or accepts no writes; the error says which.
     pub async fn beat(&self, node: NodeId) -> Result<Beat, Lost> {
         Primary::beat(self, Area::ONLY, node).await
     }
 
-    /// The same of one area.
+    /// The same for one area.
     pub(super) async fn beat_in(&self, area: Area, node: NodeId) -> Result<Beat> {
         let held = Arc::clone(self.lives.0.lock().entry(area).or_default());
         let mut guard = held.lock().await;
@@ -121,7 +121,7 @@ impl RedisBackend {
             _ => None,
         };
         let (Some(beat), Ok(held)) = (beat, held.parse()) else {
-            return Err(corrupt(&known.key, "a beat was answered by something else"));
+            return Err(corrupt(&known.key, "the answer to a health probe has an unknown form"));
         };
         (known.life, known.acknowledged) = (life, held);
         if let Ok(ms) = time.parse() {
@@ -130,20 +130,21 @@ impl RedisBackend {
         self.subscriber.expect(&to_itself);
         Ok(beat)
     }
-    /// What the clock of the server that has a channel says now, in ms, or a little more; `None` before it
-    /// has answered a beat.
+    /// The present time of the clock of the server with a channel, in ms, or slightly later; `None` until
+    /// that server has answered a health probe.
     pub(super) fn server_time(&self, channel: &ChannelName) -> Option<u64> {
         let area = self.area_of(Place::Channel(channel));
         let (asked, said) = *self.clocks.0.lock().get(&area)?;
-        // It was read after it was asked: nothing seems to have been sent earlier than it was.
+        // The clock was read after the request, so this is never too early, and no entry seems to be sent
+        // earlier than it was.
         said.checked_add(u64::try_from(asked.elapsed().as_millis()).ok()?)
     }
 
-    /// What the keys of an area's life have in their braces: the same on all nodes that see the same
-    /// areas. In a cluster it is given such a slot that they land in the area; while they do, those that
-    /// were used before stay.
+    /// The part in braces of the keys that an area's health probes write; all nodes that see the same areas
+    /// use the same. In a cluster it is chosen such that its slot is in the area; as long as the earlier
+    /// one's slot is, that one is kept.
     pub(super) fn tag_in(&self, area: Area, before: Option<&str>) -> String {
-        /// More than are needed to hit one slot of a cluster.
+        /// More than enough to find a slot of each area.
         const TRIED: usize = 400_000;
         let Some(primaries) = self.commands.primaries() else { return "life".to_owned() };
         let slots = primaries.slots();

@@ -1,5 +1,5 @@
-//! The published form of entries: `1 <epoch> <first offset> <count>\n`, then `<length>:<stored>` for
-//! each entry. The leading number is the version of the form.
+//! The published form of entries: `1 <epoch> <first offset> <count>\n`, then `<length>:<stored>` for each
+//! entry. The leading number is the version of the form.
 
 use crate::model::{Entry, Epoch};
 pub(super) use crate::storage::codec::{decode, decode_id, encode};
@@ -7,8 +7,8 @@ use crate::storage::codec::{number, text, unreadable};
 
 const VERSION: &str = "1";
 
-/// A value of the hash of latest entries: `<time>:<when it was appended> <offset> <stored>`;
-/// gateways of before leave the second time out.
+/// Parses a value of the hash of latest entries: `<time>:<time of the append> <offset> <stored>`. Older
+/// gateways omit the second time.
 pub(super) fn decode_latest(value: &[u8]) -> Entry {
     let mut parts = value.splitn(3, |byte| *byte == b' ');
     let (_time, offset, stored) = (parts.next(), parts.next(), parts.next());
@@ -18,10 +18,10 @@ pub(super) fn decode_latest(value: &[u8]) -> Entry {
     }
 }
 
-/// A published batch. Of its entries any may be one that cannot be read.
+/// Parses a published batch. Any of its entries may be an unreadable one.
 ///
 /// # Errors
-/// The batch cannot be taken apart into entries.
+/// The batch cannot be split into entries.
 pub(super) fn decode_published(frame: &[u8]) -> Result<(Epoch, Vec<Entry>), String> {
     let line_len = frame.iter().position(|byte| *byte == b'\n').ok_or("batch has no head")?;
     let (head, mut rest) = (&frame[..line_len], &frame[line_len + 1..]);

@@ -1,4 +1,4 @@
-//! Where commands go: to one server, or in a cluster to the primary that has the key's slot.
+//! Routes commands: to the one server or, in a cluster, to the primary with the key's slot.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use super::link::{Link, LinkState};
 use super::primaries::Primaries;
 use crate::storage::ProbeFailure;
 
-/// Whether a command waits for a place among those that are under way on a connection.
+/// Whether a command waits for a place among the calls in progress on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Priority {
-    /// It does, for no longer than a command may take.
+    /// It waits, no longer than a command may take.
     Usual,
-    /// It does not: it is to prove that the server answers, however many others ask.
+    /// It does not wait: it has to prove that the server answers, however many calls are in progress.
     Beat,
 }
 
@@ -29,8 +29,8 @@ pub(super) enum Commands {
 }
 
 impl Commands {
-    /// Sends a command about a key, at most once; redirections of a cluster, which say that nothing
-    /// was done, are followed within the time that a command may take.
+    /// Sends a command about a key, at most once. Redirections of a cluster mean that nothing was done, so
+    /// they are followed, within the time that a command may take.
     pub(super) async fn call<R: FromValue>(
         &self,
         key: &str,
@@ -54,7 +54,7 @@ impl Commands {
         }
     }
 
-    /// Waits until it is known why not all can be asked.
+    /// Waits until some connection has failed, and returns why.
     pub(super) async fn until_failed(&self) -> ProbeFailure {
         match self {
             Self::One(link) => link.until_failed().await,
@@ -62,7 +62,7 @@ impl Commands {
         }
     }
 
-    /// Waits until there is somebody to ask.
+    /// Waits until some server can be asked.
     pub(super) async fn until_up(&self) {
         match self {
             Self::One(link) => link.until_up().await,
@@ -70,7 +70,7 @@ impl Commands {
         }
     }
 
-    /// How the connection to the one server is, for those that are behind it; `None` in a cluster.
+    /// The state of the connection to the one server, for connections behind it; `None` in a cluster.
     pub(super) fn ahead(&self) -> Option<watch::Receiver<LinkState>> {
         match self {
             Self::One(link) => Some(link.state()),
@@ -78,7 +78,7 @@ impl Commands {
         }
     }
 
-    /// The cluster's primaries; `None` where there is one server.
+    /// The cluster's primaries; `None` if there is a single server.
     pub(super) fn primaries(&self) -> Option<&Primaries> {
         match self {
             Self::One(_) => None,
@@ -87,14 +87,14 @@ impl Commands {
     }
 }
 
-/// Sends a command when there is a place for it.
+/// Sends a command once there is a place for it.
 pub(super) async fn send_on<R: FromValue>(
     link: &Link<Client>,
     priority: Priority,
     command: &'static str,
     args: Vec<Value>,
 ) -> Result<R, Error> {
-    // What cannot be sent needs no place.
+    // Without a connection, there is no need to wait for a place.
     link.client()?;
     let _place = match priority {
         Priority::Usual => Some(link.place().await?),

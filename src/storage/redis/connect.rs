@@ -1,4 +1,4 @@
-//! From the configuration to clients. The only place where fred is set up.
+//! Turns the configuration into clients. The only place where fred is set up.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use fred::types::config::{
 use super::target::{Kind, Target};
 use crate::storage::RedisConfig;
 
-/// Commands that may wait to be written. 0 would mean no bound.
+/// The most commands that may wait to be written. 0 would mean no bound.
 pub(super) const COMMANDS_LEN: usize = 4_096;
-/// Published messages that may wait for our receive loop, which only moves them on. fred's default
-/// of 32 loses most messages at full rate; what is lost past it is noticed and read from the log. It
-/// takes memory for this many in each of several channels of a client, about 6 MiB in all.
+/// The most published messages that may wait for our receive loop, which only forwards them. fred's default
+/// of 32 loses most messages at full rate; losses beyond this bound are detected, and read from the log. fred
+/// allocates memory for this many in each of several channels of a client, about 6 MiB in all.
 const MESSAGES_LEN: usize = 8_192;
-/// Reconnects and errors are few; fred sizes all of a client's channels alike.
+/// Reconnects and errors are rare, but fred gives all channels of a client the same size.
 const NOTICES_LEN: usize = 64;
-/// The first and the longest wait between attempts to reconnect. The longest bounds how late we are
-/// back.
+/// The first and the longest wait between attempts to reconnect. The longest one bounds how late we notice
+/// that a server is back.
 const RECONNECT_MS: (u32, u32) = (50, 1_000);
 const RECONNECT_JITTER_MS: u32 = 50;
 
@@ -37,7 +37,7 @@ impl Target {
             server,
             username: self.username.clone(),
             password: self.password.clone(),
-            // SELECT 0 is what a connection starts with, and a restricted user may lack SELECT.
+            // A connection starts with database 0, and a restricted user may lack SELECT.
             database: (self.db != 0).then_some(self.db),
             fail_fast: true,
             tls: tls.transpose()?,
@@ -45,7 +45,7 @@ impl Target {
         })
     }
 
-    /// The servers that are named in the configuration.
+    /// The servers named in the configuration.
     pub(super) fn servers(&self) -> Vec<Server> {
         self.nodes.iter().map(|node| Server::new(node.host.as_str(), node.port)).collect()
     }
@@ -56,7 +56,7 @@ impl Target {
                 Some(server) => ServerConfig::Centralized { server },
                 None => ServerConfig::default_centralized(),
             },
-            // To probe it; what lasts has connections of its own to each primary.
+            // Only for probing: the gateway itself keeps connections to each primary.
             Kind::Cluster => {
                 ServerConfig::Clustered { hosts: self.servers(), policy: ClusterDiscoveryPolicy::UseCache }
             }
@@ -70,23 +70,23 @@ impl Target {
     }
 }
 
-/// A client for commands. Not for a cluster.
+/// A client for commands, unless the target is a cluster.
 pub(super) fn commands_client(target: &Target, config: &RedisConfig) -> Result<Client, Error> {
     lasting(target, target.server_config(), config)?.build()
 }
 
-/// The same on one node of a cluster.
+/// A client for commands to one node of a cluster.
 pub(super) fn server_client(target: &Target, config: &RedisConfig, server: Server) -> Result<Client, Error> {
     lasting(target, ServerConfig::Centralized { server }, config)?.build()
 }
 
-/// A client for subscriptions: on a connection of its own, so that what is published does not wait
-/// behind replies. Not for a cluster.
+/// A client for subscriptions, unless the target is a cluster. It has its own connection, so that published
+/// messages do not wait behind replies.
 pub(super) fn subscriber_client(target: &Target, config: &RedisConfig) -> Result<SubscriberClient, Error> {
     subscriber(lasting(target, target.server_config(), config)?)
 }
 
-/// The same on one node of a cluster.
+/// A client for subscriptions on one node of a cluster.
 pub(super) fn shard_client(
     target: &Target,
     config: &RedisConfig,
@@ -95,8 +95,8 @@ pub(super) fn shard_client(
     subscriber(lasting(target, ServerConfig::Centralized { server }, config)?)
 }
 
-/// The same on any node of a cluster: the `turn`th of the primaries, or of the configured ones while
-/// no primaries are known.
+/// A client for subscriptions on any node of a cluster: the `turn`th of the primaries, or of the configured
+/// nodes while no primaries are known.
 pub(super) fn any_node_client(
     target: &Target,
     config: &RedisConfig,
@@ -114,7 +114,7 @@ fn subscriber(mut builder: Builder) -> Result<SubscriberClient, Error> {
     builder.build_subscriber_client()
 }
 
-/// For a client that reconnects when its connection closes.
+/// A builder for a client that reconnects when its connection closes.
 fn lasting(target: &Target, server: ServerConfig, config: &RedisConfig) -> Result<Builder, Error> {
     let mut builder = builder(target, server, config)?;
     let (first, longest) = RECONNECT_MS;
@@ -131,15 +131,15 @@ fn lasting(target: &Target, server: ServerConfig, config: &RedisConfig) -> Resul
     Ok(builder)
 }
 
-/// A client for one probe: it neither reconnects nor hides what the server answers.
+/// A client for one probe: it does not reconnect, and passes on what the server answers.
 pub(in crate::storage) fn probe_client(target: &Target, config: &RedisConfig) -> Result<Client, Error> {
     let mut builder = builder(target, target.server_config(), config)?;
     builder.with_connection_config(|connection| connection.reconnect_errors = Vec::new());
     builder.build()
 }
 
-/// Commands that are sent at most once, fail at once while there is no connection, and are not
-/// waited for longer than `timeout`.
+/// Sends each command at most once, fails at once without a connection, and waits for an answer no longer
+/// than `timeout`.
 pub(super) fn once<C: ClientLike>(client: &C, timeout: Duration) -> WithOptions<C> {
     client.with_options(&Options {
         max_attempts: Some(1),
@@ -167,7 +167,7 @@ fn builder(target: &Target, server: ServerConfig, config: &RedisConfig) -> Resul
         .set_connection_config(ConnectionConfig {
             connection_timeout: connect,
             internal_command_timeout: connect,
-            // A command whose reply was lost may have run; repeating it is not fred's to decide.
+            // A command whose reply was lost may have run, so fred must not repeat it.
             max_command_attempts: 1,
             max_command_buffer_len: COMMANDS_LEN,
             tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },

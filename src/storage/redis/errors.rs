@@ -1,4 +1,4 @@
-//! What fred and Redis say, as [`StorageError`], without anything secret.
+//! Turns errors of fred and Redis into [`StorageError`]s without secrets.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use crate::storage::StorageError;
 #[error("{0}")]
 pub(in crate::storage) struct Said(pub(in crate::storage) String);
 
-/// The longest text that is taken over from outside.
+/// The longest text that is accepted from outside.
 const SAID_LEN_MAX: usize = 200;
 
-/// A text from outside, made fit for logs: one line, not long, and without the arguments that some
-/// servers repeat after an unknown command (which may be AUTH).
+/// Makes a text from outside fit for logs: one short line, without the arguments that some servers repeat
+/// after an unknown command (which may be AUTH).
 pub(in crate::storage) fn sanitize(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let line = line.split(", with args beginning with").next().unwrap_or_default();
     line.chars().filter(|c| !c.is_control()).take(SAID_LEN_MAX).collect()
 }
 
-/// Sorts what fred answered to the call `op`.
+/// Sorts an error of fred in the call `op`.
 pub(super) fn storage_error(op: &'static str, limit: Duration, error: &Error) -> StorageError {
     let cause = || Box::new(Said(sanitize(error.details()))).into();
     match error.kind() {
@@ -30,7 +30,7 @@ pub(super) fn storage_error(op: &'static str, limit: Duration, error: &Error) ->
         ErrorKind::Parse | ErrorKind::Protocol | ErrorKind::NotFound | ErrorKind::InvalidArgument => {
             StorageError::Corrupt { key: op.to_owned(), cause: cause() }
         }
-        // fred has no kind for most of what a server may answer.
+        // fred has no kind for most errors of servers.
         ErrorKind::Auth | ErrorKind::Cluster | ErrorKind::Backpressure | ErrorKind::InvalidCommand => {
             StorageError::Refused { op, cause: cause() }
         }
@@ -39,12 +39,12 @@ pub(super) fn storage_error(op: &'static str, limit: Duration, error: &Error) ->
     }
 }
 
-/// Stored or published bytes that are not what we write.
+/// For stored or published bytes in a form that we do not write.
 pub(super) fn corrupt(key: &str, what: impl Into<String>) -> StorageError {
     StorageError::Corrupt { key: key.to_owned(), cause: Box::new(Said(what.into())).into() }
 }
 
-/// Redis begins an error with a word in capitals, such as `OOM` or `ERR`.
+/// Whether an error is from Redis: those begin with a word in capitals, such as `OOM` or `ERR`.
 fn is_from_server(details: &str) -> bool {
     let word = details.split([' ', ':']).next().unwrap_or_default();
     word.len() > 1 && word.bytes().all(|b| b.is_ascii_uppercase())
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_repeats_of_a_command_is_left_out() {
+    fn arguments_that_a_server_repeats_are_omitted() {
         let said = "ERR unknown command 'AUTH', with args beginning with: 'hunter2'\nx";
         assert_eq!(sanitize(said), "ERR unknown command 'AUTH'");
     }

@@ -1,20 +1,20 @@
-//! The Lua scripts of the jobs role, which are in `lua/jobs/`. All get the same keys, in the order of [`KEYS`].
+//! The Lua scripts of the jobs role, in `lua/jobs/`. All get the same keys, in the order of [`KEYS`].
 //!
-//! Times, places and tokens are microseconds since 1970 by the server's clock. Places and tokens
-//! never stand still or go back: each is at least one more than the one before it.
+//! Times, places and tokens are microseconds since 1970 by the server's clock. Places and tokens always grow:
+//! each is at least one more than the one before it.
 //!
-//! A server that is out of memory refuses a script's first write if it adds something, and nothing
-//! after it. So no script is half done; and those that end or extend a run remove before they add,
-//! so that what would free memory is not refused.
+//! A server that is out of memory refuses a script's first write if that adds something, and no later write.
+//! So no script is half done; and scripts that end or extend a run remove before they add, so that a call
+//! that would free memory is not refused.
 //!
-//! A build that knows neither attempts nor kinds keeps what stands behind the place as it found it,
-//! since it takes it for an error, which it shows of dead letters alone.
+//! A build that does not know attempts and kinds takes what follows the place for an error, which it shows
+//! only for dead letters, and keeps it unchanged.
 
 use std::sync::LazyLock;
 
 use super::scripts::Script;
 
-/// What follows `<prefix>:{jobs}:` in the names of the keys.
+/// The part of each key's name after `<prefix>:{jobs}:`.
 pub(super) const KEYS: [&str; 15] = [
     "fixed", "parts", "keys", "key-ages", "ready", "delayed", "leases", "ended", "ages", "meta", "waiting",
     "delays", "claimed", "done", "dead",
@@ -23,12 +23,12 @@ pub(super) const KEYS: [&str; 15] = [
 const JOBS: &str = include_str!("lua/jobs/jobs.lua");
 const TIDY: &str = include_str!("lua/jobs/tidy.lua");
 
-/// One that also does what is due by the time alone.
+/// A script that also performs changes that are due.
 fn tidying(text: &str) -> Script {
     Script::new(&[JOBS, TIDY, text])
 }
 
-/// One that does nothing besides.
+/// A script that does nothing else.
 fn plain(text: &str) -> Script {
     Script::new(&[JOBS, text])
 }

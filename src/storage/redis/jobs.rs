@@ -22,8 +22,8 @@ use crate::storage::{
     JobKind, JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Recorded, Result, Stand,
 };
 
-/// What this process has claimed. One claim is made after the other, so that the server can tell of which
-/// one the answer was lost.
+/// The claims of this process. They are made one after the other, so that the server can tell for which of
+/// them the answer was lost.
 #[derive(Debug)]
 pub(super) struct Claims {
     by: Uuid,
@@ -32,9 +32,9 @@ pub(super) struct Claims {
 
 #[derive(Debug, Default)]
 pub(super) struct ClaimsMade {
-    /// How many there were.
+    /// How many claims there have been.
     last: u64,
-    /// Up to which one it is known what became of them.
+    /// The outcome of all claims up to this one is known.
     known: u64,
 }
 
@@ -74,7 +74,7 @@ impl RedisBackend {
         held(op, &answer)
     }
 
-    /// Claims up to `limit` jobs, and gives back those of claims whose answers were lost.
+    /// Claims up to `limit` jobs, and releases those of claims whose answers were lost.
     async fn next_claim(
         &self,
         mut made: MutexGuard<'_, ClaimsMade>,
@@ -120,7 +120,7 @@ impl RedisBackend {
             Stand::Done { ended } => (*ended, ""),
             Stand::Dead { ended, error } => (*ended, error.as_str()),
         };
-        // The two clocks may not agree: what counts is how long ago things were.
+        // The clocks may differ, so times are sent as time elapsed since.
         let wall = Utc::now();
         let ago = |time: DateTime<Utc>| micros((wall - time).to_std().unwrap_or_default());
         let args = vec![
@@ -259,7 +259,7 @@ impl Jobs for RedisBackend {
     }
 }
 
-/// How a state is written.
+/// The stored form of a state.
 fn letter(state: JobState) -> &'static str {
     match state {
         JobState::Waiting => "w",
@@ -270,7 +270,7 @@ fn letter(state: JobState) -> &'static str {
     }
 }
 
-/// What a script answered of one job.
+/// A script's answer for one job.
 #[derive(Clone, Copy)]
 pub(super) struct Fields<'a> {
     pub(super) op: &'static str,
@@ -300,7 +300,7 @@ impl Fields<'_> {
         Ok(self.text(at)? == "1")
     }
 
-    /// The fields for an attempt and a kind, in this order.
+    /// The fields of an attempt.
     fn attempt(&self, at: usize) -> Result<Attempt> {
         Ok(Attempt { number: self.number(at)?, said_by: self.number(at + 1)? })
     }
@@ -364,19 +364,19 @@ fn job_id(op: &'static str, text: &str) -> Result<JobId> {
 }
 
 fn unexpected(op: &str) -> crate::storage::StorageError {
-    corrupt("{jobs}", format!("`{op}` was answered by something that is not a job's"))
+    corrupt("{jobs}", format!("the answer to `{op}` has an unknown form"))
 }
 
 fn kind_text(kind: Option<&JobKind>) -> Value {
     Value::from(kind.map_or("", |kind| &**kind))
 }
 
-/// Numbers go as text: fred would send large ones as floats.
+/// Numbers are sent as text, because fred would send large ones as floats.
 fn text(value: impl ToString) -> Value {
     Value::from(value.to_string())
 }
 
-/// Below 0 for what has been.
+/// Negative for past times.
 fn micros_from_now(at: Instant) -> i64 {
     let now = Instant::now();
     let exact = |duration: Duration| i64::try_from(duration.min(LEASE_MAX).as_micros()).unwrap_or(i64::MAX);

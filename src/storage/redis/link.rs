@@ -1,14 +1,14 @@
-//! A connection that is kept: made, watched, and made anew when it is lost.
+//! A connection that is maintained: established, monitored, and replaced when it is lost.
 //!
-//! fred would reconnect by itself when a connection closes, but it says so a while later, and
-//! meanwhile it takes calls that it cannot send. It does nothing when a connection stays open and
-//! silent, and it cannot even be told to once the socket takes no more bytes: its task then waits in
-//! a write. So a connection is lost for us with the first error that fred tells of it, or when it
-//! does not answer; then we end that client, with its task and its socket, and begin with another.
+//! fred would reconnect by itself when a connection closes, but it reports that late, and until then accepts
+//! calls that it cannot send. If a connection stays open but silent, fred does nothing, and once the socket
+//! accepts no more bytes it cannot even be told to, because its task waits in a write. So we treat a
+//! connection as lost at the first error that fred reports, or when it does not answer; we then end that
+//! client, with its task and its socket, and start another.
 //!
-//! Of the connections of a gateway to a server that is away, one tries often to connect, and the others now
-//! and then: as soon as it is made, they try too. So a server that is back is found soon by few attempts, and
-//! what one connection has proved no other waits for once more.
+//! Of a gateway's connections to a server that is away, one tries often to connect, and the others rarely:
+//! once the first is established, they try too. So a server that is back is found soon with few attempts, and
+//! a fact that one connection has established is not tested again by the others.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,25 +31,26 @@ use super::connect::{COMMANDS_LEN, once};
 use crate::storage::ProbeFailure;
 use crate::support::backoff::{Backoff, STORAGE_CONNECT, STORAGE_RETRY};
 
-/// How often a connection is asked whether it lives.
+/// How often a connection is pinged.
 const BEAT_EVERY: Duration = Duration::from_millis(200);
-/// Without an answer for this part of the time that a command may take, it is taken for hanging. With
-/// the default of 800 ms, and together with `BEAT_EVERY`, a hang is noticed within 900 ms.
+/// The part of the command timeout after which an unanswered ping means that the connection hangs. With the
+/// default of 800 ms, and together with `BEAT_EVERY`, a hang is detected within 900 ms.
 const BEAT_LIMIT_PART: (u32, u32) = (7, 8);
-/// A client that has neither connected nor failed by then is given up. Longer than its own timeouts.
+/// A client that has neither connected nor failed by then is abandoned. Longer than the client's own
+/// timeouts.
 const INIT_LIMIT: Duration = Duration::from_secs(2);
 /// A connection that is lost sooner counts as a failed attempt.
 const STEADY_AFTER: Duration = Duration::from_secs(1);
-/// Calls that are under way on a connection at the same time; more wait. fred refuses what is beyond its
-/// own bound at once, which would be taken for an outage.
+/// The most calls in progress on a connection; further ones wait. fred refuses calls beyond its own bound at
+/// once, which would look like an outage.
 const CALLS_MAX: usize = COMMANDS_LEN / 2;
-/// How long fred has to hand on what the server said when that ends a connection; it does so at once.
+/// How long fred may take to deliver what the server said when it ended the connection; usually no time.
 const LAST_ANSWERS: Duration = Duration::from_millis(25);
 
 type Build<C> = Arc<dyn Fn() -> Result<C, Error> + Send + Sync>;
 type Errors = broadcast::Receiver<(Error, Option<Server>)>;
 
-/// How a connection is.
+/// The state of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LinkState {
     pub(super) condition: Condition,
@@ -59,37 +60,37 @@ pub(super) struct LinkState {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Condition {
-    /// The first attempt is not decided.
+    /// The first attempt has no result yet.
     Connecting,
-    /// Lost or not made, and this is why.
+    /// It was lost, or could not be established, for this reason.
     Down(ProbeFailure),
     Up,
 }
 
-/// The client in use, and how to make another.
+/// The present client, and how to build another.
 pub(super) struct Link<C: ClientLike> {
     build: Build<C>,
     command_timeout: Duration,
     live: Mutex<Option<Live<C>>>,
     state: watch::Sender<LinkState>,
     places: Semaphore,
-    /// Attempts in a row that brought no lasting connection.
+    /// Consecutive attempts that did not lead to a lasting connection.
     failures: AtomicU32,
     turn: Turn,
 }
 
-/// When a connection is tried that was not made, or did not last.
+/// When to retry a connection that could not be established, or did not last.
 #[derive(Debug)]
 enum Turn {
-    /// Soon: others wait for it.
+    /// Soon, because other connections wait for it.
     Ahead,
-    /// When the one ahead of it is made, where there is one, and now and then by itself.
+    /// When the connection ahead of it, if there is one, is established; otherwise rarely.
     Behind(Option<watch::Receiver<LinkState>>),
 }
 
 struct Live<C: ClientLike> {
     client: WithOptions<C>,
-    /// From before the connection was made; taken by the one who watches.
+    /// Subscribed before the client connected; the watching task takes it.
     errors: Option<Errors>,
     since: Instant,
     /// Ends fred's task, which owns the socket.
@@ -103,13 +104,13 @@ impl<C: ClientLike> fmt::Debug for Link<C> {
 }
 
 impl<C: EventInterface + Clone + Send + 'static> Link<C> {
-    /// Has no client until [`open`](Self::open) has connected one. Other connections to the same server are
-    /// to be [behind](Self::behind) it.
+    /// A link without a client until [`open`](Self::open) has connected one. Other connections to the same
+    /// server should be [behind](Self::behind) it.
     pub(super) fn new(build: Build<C>, command_timeout: Duration) -> Self {
         Self::in_turn(build, command_timeout, Turn::Ahead)
     }
 
-    /// The same of a connection that has another one to the same server `ahead` of it, where that is known.
+    /// A link for which another connection to the same server is `ahead`, if that is known.
     pub(super) fn behind(
         ahead: Option<watch::Receiver<LinkState>>,
         build: Build<C>,
@@ -131,8 +132,8 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
         }
     }
 
-    /// The client in use; an error while there is none. What is sent through it is sent at most
-    /// once, and is waited for no longer than a command may take.
+    /// The present client; an error if there is none. It sends each command at most once, and waits for the
+    /// answer no longer than a command may take.
     pub(super) fn client(&self) -> Result<WithOptions<C>, Error> {
         let client = self.live.lock().as_ref().map(|live| live.client.clone());
         client.ok_or_else(|| {
@@ -144,7 +145,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
         })
     }
 
-    /// Waits for a place among the calls that are under way, for no longer than a command may take.
+    /// Waits for a place among the calls in progress, no longer than a command may take.
     pub(super) async fn place(&self) -> Result<SemaphorePermit<'_>, Error> {
         let place = time::timeout(self.command_timeout, self.places.acquire()).await;
         let full = || Error::new(ErrorKind::Timeout, "too many calls are under way");
@@ -155,14 +156,14 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
         self.state.subscribe()
     }
 
-    /// Waits until [`up`](Self::up) is said.
+    /// Waits until [`up`](Self::up) is called.
     pub(super) async fn until_up(&self) {
         let mut state = self.state.subscribe();
-        // An error would mean that the sender is gone, and we hold it.
+        // An error would mean that the sender is gone, but `self` holds it.
         let _up = state.wait_for(|state| state.condition == Condition::Up).await;
     }
 
-    /// Waits until the first attempt to connect is decided.
+    /// Waits until the first attempt to connect has a result.
     pub(super) async fn until_tried(&self) {
         if self.state.borrow().condition != Condition::Connecting {
             return;
@@ -171,8 +172,8 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
         let _tried = state.wait_for(|state| state.condition != Condition::Connecting).await;
     }
 
-    /// Connects, and connects again whenever the connection is lost. Runs until it is dropped. Not for
-    /// a connection that something has to be done on first.
+    /// Connects, and reconnects whenever the connection is lost. Runs until it is dropped. Not for
+    /// connections that need preparation before use.
     pub(super) async fn keep(&self) {
         loop {
             self.open(|_| ()).await;
@@ -182,7 +183,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
         }
     }
 
-    /// Waits until the first attempt, or one after it, has failed.
+    /// Waits until an attempt to connect has failed, the first one or a later one.
     pub(super) async fn until_failed(&self) -> ProbeFailure {
         let mut state = self.state.subscribe();
         loop {
@@ -195,8 +196,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
         }
     }
 
-    /// Connects a client, however long that takes, and hands it to `first` before anybody else can
-    /// use it.
+    /// Connects a client, however long that takes, and passes it to `first` before anybody else can use it.
     pub(super) async fn open<T>(&self, first: impl Fn(&WithOptions<C>) -> T) -> T {
         let mut pause = Pause::of(&self.turn);
         loop {
@@ -220,7 +220,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
         }
     }
 
-    /// Says that the client in use can serve.
+    /// Reports that the present client can serve.
     pub(super) fn up(&self) {
         self.state.send_if_modified(|state| {
             let changed = state.condition != Condition::Up;
@@ -229,7 +229,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
         });
     }
 
-    /// Says that the client in use cannot serve any more, and ends it.
+    /// Reports that the present client can no longer serve, and ends it.
     pub(super) async fn lose(&self, failure: ProbeFailure) {
         let Some(live) = self.live.lock().take() else { return };
         let was_up = self.state.borrow().condition == Condition::Up;
@@ -242,7 +242,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
         let is_silent = matches!(failure, ProbeFailure::NoAnswer | ProbeFailure::Unreachable(_));
         self.down(failure, u64::from(was_up));
         if !is_silent {
-            // Callers learn what the server said last, not that we hung up on it.
+            // Callers should learn the server's last answer rather than that we closed the connection.
             time::sleep(LAST_ANSWERS).await;
         }
         drop(live);
@@ -258,8 +258,8 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
         });
     }
 
-    /// fred allocates room for all that a client may have to hold at once: tens of megabytes, which
-    /// must not keep a thread of the runtime from saying that a connection was lost.
+    /// fred allocates room for everything that a client may hold at once: tens of megabytes. That must not
+    /// keep a thread of the runtime from reporting a lost connection.
     async fn client_to_connect(&self) -> Result<C, Error> {
         let build = Arc::clone(&self.build);
         let built = tokio::task::spawn_blocking(move || build()).await;
@@ -271,15 +271,15 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
         let errors = client.error_rx();
         let guard = connect_client(&client).await?;
         let client = once(&client, self.command_timeout);
-        // A server that is loading lets us in, and answers nothing else.
+        // A server that is loading accepts connections, and answers nothing else.
         match client.ping::<Value>(None).await {
             Err(error) if !error.details().starts_with("NOPERM") => Err(error),
             _ => Ok(Live { client, errors: Some(errors), since: Instant::now(), task: guard }),
         }
     }
 
-    /// Returns when the connection is lost: closed, refused by what the server answers (fred tells
-    /// of READONLY, LOADING and the like), or open without an answer.
+    /// Returns when the connection is lost: closed, refused by the server's answers (fred reports READONLY,
+    /// LOADING and the like), or open without an answer.
     pub(super) async fn until_lost(&self) -> ProbeFailure {
         let (client, errors) = {
             let mut live = self.live.lock();
@@ -297,7 +297,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
         }
     }
 
-    /// Returns when the connection does not answer, or fred's task has ended without a word.
+    /// Returns when the connection does not answer, or fred's task has ended silently.
     async fn until_silent(&self, client: &WithOptions<C>) -> ProbeFailure {
         let limit = self.command_timeout * BEAT_LIMIT_PART.0 / BEAT_LIMIT_PART.1;
         for beat in 0u64.. {
@@ -314,7 +314,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
                     tracing::warn!(?limit, "connection to redis does not answer, replacing it");
                     return ProbeFailure::NoAnswer;
                 }
-                // An error that matters is told by fred, too.
+                // fred reports errors that matter, so they are handled there.
                 _ => {}
             }
         }
@@ -322,7 +322,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
     }
 }
 
-/// What is waited for between two attempts.
+/// The wait between two attempts.
 struct Pause {
     wait: Backoff,
     ahead: Option<watch::Receiver<LinkState>>,
@@ -338,14 +338,14 @@ impl Pause {
         pause
     }
 
-    /// An attempt begins. If the connection ahead is made from here on, there will be no pause after it.
+    /// An attempt begins. If the connection ahead is established from here on, the next wait is skipped.
     fn begins_anew(&mut self) {
         if let Some(ahead) = &mut self.ahead {
             ahead.mark_unchanged();
         }
     }
 
-    /// Waits before the next attempt after so many failures.
+    /// Waits before the attempt that follows so many failures.
     async fn over(&mut self, failures: u32) {
         let ahead = async {
             match &mut self.ahead {
@@ -360,24 +360,24 @@ impl Pause {
     }
 }
 
-/// Waits until a connection is made that was not, as far as that was seen.
+/// Waits until a connection that was last seen down is established.
 async fn until_made(state: &mut watch::Receiver<LinkState>) {
     while state.changed().await.is_ok() {
         if state.borrow_and_update().condition == Condition::Up {
             return;
         }
     }
-    // It is gone, and will not be made any more.
+    // The connection is gone for good.
     std::future::pending().await
 }
 
-/// Connects a client, once. Its task ends with what this gives, or when this is dropped.
+/// Connects a client, once. Its task ends when the returned guard is dropped, or when this future is.
 pub(super) async fn connect_client<C: ClientLike>(client: &C) -> Result<AbortOnDrop, Error> {
     let mut task = client.connect();
     let guard = AbortOnDrop(task.abort_handle());
     let connected = async {
         tokio::select! {
-            // It ends by itself only when the first connection fails.
+            // The task ends by itself only if the first connection fails.
             ended = &mut task => Err(match ended {
                 Ok(Err(error)) => error,
                 _ => Error::new(ErrorKind::Canceled, "the client ended"),
@@ -391,7 +391,7 @@ pub(super) async fn connect_client<C: ClientLike>(client: &C) -> Result<AbortOnD
     Ok(guard)
 }
 
-/// A subscribed connection answers a PING with a pair, another one with the token alone.
+/// A subscribed connection answers PING with a pair, any other with the token alone.
 pub(super) fn answers(answer: &Value, token: &str) -> bool {
     match answer {
         Value::Array(pair) => pair.last().is_some_and(|last| last.as_str().as_deref() == Some(token)),
@@ -399,9 +399,9 @@ pub(super) fn answers(answer: &Value, token: &str) -> bool {
     }
 }
 
-/// Connections to servers that come and go, all of which are run by one who waits for more.
+/// Connections to servers that come and go, all run by one future that accepts new ones.
 pub(super) struct Members<T> {
-    /// Those that are not run yet, and what ends each.
+    /// Members that do not run yet, each with the signal that ends it.
     begun: Mutex<Vec<(T, oneshot::Receiver<()>)>>,
     more: Notify,
 }
@@ -413,7 +413,7 @@ impl<T> Default for Members<T> {
 }
 
 impl<T> Members<T> {
-    /// Has another one run until the answer is dropped.
+    /// Adds a member, which runs until the returned sender is dropped.
     pub(super) fn add(&self, member: T) -> oneshot::Sender<()> {
         let (alive, gone) = oneshot::channel();
         self.begun.lock().push((member, gone));
@@ -421,7 +421,7 @@ impl<T> Members<T> {
         alive
     }
 
-    /// Runs each of them. Runs until it is dropped.
+    /// Runs all members. Runs until it is dropped.
     pub(super) async fn run<F: Future<Output = ()>>(&self, run: impl Fn(T) -> F) {
         let mut running = FuturesUnordered::new();
         loop {
@@ -443,14 +443,14 @@ impl<T> Members<T> {
     }
 }
 
-/// Calls `tell` whenever a connection changes how it is, for as long as it lasts.
+/// Calls `tell` at each change of a connection's state, until the connection is gone.
 pub(super) async fn keep_telling(mut state: watch::Receiver<LinkState>, tell: impl Fn()) {
     while state.changed().await.is_ok() {
         tell();
     }
 }
 
-/// Ends a task of fred's, and with it the socket.
+/// Ends one of fred's tasks, and with it the socket.
 pub(super) struct AbortOnDrop(AbortHandle);
 
 impl Drop for AbortOnDrop {
@@ -472,7 +472,7 @@ mod tests {
         Condition::Down(ProbeFailure::NoAnswer)
     }
 
-    /// How long a pause after many failures is, while the connection ahead of it does this.
+    /// How long the wait after many failures is, while the connection ahead does this.
     async fn length(pause: &mut Pause, doing: impl Future<Output = ()>) -> Duration {
         let begun = Instant::now();
         let over = async {
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_behind_a_connection_is_tried_as_soon_as_that_is_made() {
+    async fn a_connection_behind_another_is_tried_when_that_is_established() {
         let (state, mut pause) = states(away());
         let is = |condition| state.send_modify(|state| state.condition = condition);
         let made_later = async {
@@ -494,10 +494,10 @@ mod tests {
         };
         let made = length(&mut pause, made_later).await;
         assert!(made < Duration::from_millis(30), "{made:?}");
-        // It proves nothing of what is tried after it.
+        // An earlier success of the connection ahead says nothing about later attempts.
         pause.begins_anew();
         assert!(length(&mut pause, async {}).await >= STORAGE_RETRY.max);
-        // Made while it is tried.
+        // The connection ahead is established during an attempt.
         is(away());
         pause.begins_anew();
         is(Condition::Up);
@@ -505,15 +505,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_does_not_last_though_the_one_ahead_does_is_not_tried_more_often() {
+    async fn an_unstable_connection_behind_a_stable_one_is_not_tried_more_often() {
         let (state, mut pause) = states(Condition::Up);
         assert!(length(&mut pause, async {}).await >= STORAGE_RETRY.max);
-        // The one ahead is gone for good.
+        // The connection ahead is gone for good.
         assert!(length(&mut pause, async { drop(state) }).await >= STORAGE_RETRY.max);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_one_that_others_wait_for_is_tried_often_and_never_without_a_pause() {
+    async fn the_connection_ahead_is_tried_often_but_never_without_a_pause() {
         let mut pause = Pause::of(&Turn::Ahead);
         let shortest = [1, 2, 3, 100].map(|failures| STORAGE_CONNECT.wait_with(failures, 0.0).as_millis());
         assert_eq!(shortest, [50, 100, 200, 200]);

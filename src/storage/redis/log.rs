@@ -20,14 +20,14 @@ use crate::storage::{
     StorageError, UNUSED_EPOCH_KEPT_FOR,
 };
 
-/// How much of a channel is kept, as the scripts take it.
+/// How much of a channel is kept, in the units of the scripts.
 struct Bounds {
     entries: u64,
     bytes: u64,
     age_ms: u64,
     /// See [`ChannelPolicy::goes_together`].
     together: bool,
-    /// How long the latest entry of a key is kept that nobody updates.
+    /// How long the latest entry of a key is kept after the last update of the key.
     key_age_ms: u64,
 }
 
@@ -44,8 +44,8 @@ impl Bounds {
         }
     }
 
-    /// Nobody puts back an entry of a producer that has been silent for so long: entries are put back for
-    /// as long as they are kept, which an outage in between may double.
+    /// Nobody puts back entries of a producer that has been silent for this long: entries are put back for as
+    /// long as they are kept, and an outage may double that time.
     fn producers_silent_ms(&self) -> u64 {
         self.age_ms.saturating_mul(2)
     }
@@ -56,7 +56,7 @@ impl Bounds {
     }
 }
 
-/// The keys of a channel that have a latest entry, in order, and where its log was when they were read.
+/// The keys that have a latest entry, in order, and the state of the log when they were read.
 struct Names {
     epoch: Option<Epoch>,
     top: u64,
@@ -64,7 +64,7 @@ struct Names {
 }
 
 impl RedisBackend {
-    /// All latest entries under a key, as they are, but not more than `limit`.
+    /// All latest entries under a key, unprocessed; at most `limit`.
     async fn all_latest(&self, key: &str, limit: usize) -> Result<LatestPage> {
         let answer: std::result::Result<Vec<Value>, _> =
             self.commands.call(key, "HVALS", vec![Value::from(key)]).await;
@@ -82,8 +82,8 @@ impl RedisBackend {
         Ok(LatestPage { entries, places, next, ..LatestPage::default() })
     }
 
-    /// The keys that have a latest entry, or of which the removal is wanted too, in order, and where the log was
-    /// then.
+    /// The keys that have a latest entry (or, if wanted, a removal), in order, and the state of the log at
+    /// that time.
     async fn names(&self, channel: &ChannelName, of: LatestOf) -> Result<Names> {
         let keys = self.keys.channel(channel);
         let bounds = Bounds::of(&self.retention, channel);
@@ -104,7 +104,8 @@ impl RedisBackend {
         Ok(Names { epoch, top, names })
     }
 
-    /// The latest entries of the first names after one; `None` where the log is another one by now.
+    /// The latest entries of the first names after one; `None` if the log has changed too much since the
+    /// names were read.
     async fn latest_of(
         &self,
         key: &str,
@@ -114,7 +115,7 @@ impl RedisBackend {
         limit: PageLimit,
         of: LatestOf,
     ) -> Result<Option<LatestPage>> {
-        /// More than a page has of usual prices.
+        /// More than a page of usual prices.
         const KEYS_PER_CALL: usize = 1_000;
         let from = after.map_or(0, |after| names.partition_point(|name| **name <= *after));
         let mut page = LatestPage { epoch, top, ..LatestPage::default() };
@@ -129,7 +130,7 @@ impl RedisBackend {
                 .run(&self.commands, "latest", self.command_timeout, keys.to_vec(), args)
                 .await?;
             let [seen, epoch, top, values @ ..] = answer.as_slice() else {
-                return Err(corrupt(key, "latest was answered by too little"));
+                return Err(corrupt(key, "the answer to latest is too short"));
             };
             let epoch = epoch.as_string().unwrap_or_default();
             let is_same = page.epoch.as_ref().map_or("", Epoch::as_str) == epoch;
@@ -137,7 +138,7 @@ impl RedisBackend {
                 if at == from {
                     return Ok(None);
                 }
-                // What was read before it stands for itself.
+                // The page is valid without what could not be read.
                 break;
             }
             for value in values {
@@ -157,8 +158,8 @@ impl RedisBackend {
         Ok(Some(page))
     }
 
-    /// Where a log stands, with the entry at an offset; one that has no epoch begins its life where
-    /// `minted` says as what.
+    /// The state of a log, with the entry at an offset. A log without an epoch begins with `minted`, if that
+    /// is given.
     pub(super) async fn open_or_find(
         &self,
         op: &'static str,
@@ -179,7 +180,7 @@ impl RedisBackend {
         if answer.is_empty() { Ok(None) } else { read_open(&meta, &answer).map(Some) }
     }
 
-    /// Appends entries; where the log has no life, that is to begin its own with them.
+    /// Appends entries. With `begins`, a log without an epoch begins with the batch's.
     async fn append_or_begin(
         &self,
         op: &'static str,
@@ -190,7 +191,7 @@ impl RedisBackend {
         let log = &keys.log;
         let bounds = Bounds::of(&self.retention, &batch.channel);
         let sent_at = self.server_time(&batch.channel).map_or_else(String::new, |ms| ms.to_string());
-        /// What an entry has besides its data, and a call besides entries, is less than this.
+        /// An upper bound for what an entry adds to its data, and for the rest of a call.
         const USUAL_LEN: usize = 512;
         let data: usize = batch.entries.iter().map(|append| append.draft.data.len() + USUAL_LEN).sum();
         let mut words = Words::with_capacity(19 + 7 * batch.entries.len(), USUAL_LEN + data);
@@ -218,7 +219,7 @@ impl RedisBackend {
                 return Err(corrupt(log, "a producer's sequence beyond 2^53 cannot be kept"));
             }
             if append.fence.is_some_and(|fence| fence > EXACT_MAX) {
-                return Err(corrupt(log, "a fence beyond 2^53 cannot be kept"));
+                return Err(corrupt(log, "a fencing token beyond 2^53 cannot be kept"));
             }
             let id = EntryId { producer: batch.producer, seq: append.seq };
             words.push(append.seq);
@@ -319,12 +320,12 @@ impl Log for RedisBackend {
         limit: PageLimit,
         of: LatestOf,
     ) -> Result<LatestPage> {
-        /// How often it is begun anew because the log is another one by then.
+        /// How often reading starts over because the log has changed.
         const LOOKS_MAX: usize = 4;
         let keys = self.keys.channel(channel);
         let (key, keys) = (keys.latest.clone(), vec![keys.latest, keys.meta, keys.removed]);
         if ChannelPolicy::of(channel).has_few_keys && limit.entries > 0 && after.is_none() {
-            // Asked with each update: one call is enough.
+            // This is called with each update, so it has to be a single call.
             return self.all_latest(&key, limit.entries).await;
         }
         for _ in 0..LOOKS_MAX {
@@ -333,7 +334,7 @@ impl Log for RedisBackend {
                 return Ok(page);
             }
         }
-        let cause = "the log changed each time that it was looked at".into();
+        let cause = "the log changed during each attempt to read it".into();
         Err(StorageError::Unreachable { op: "latest", cause })
     }
 
@@ -354,7 +355,7 @@ impl Log for RedisBackend {
     }
 }
 
-/// What an entry does to the latest entries of keys, as the append script takes it.
+/// What an entry does to the latest entries of keys, as the append script expects it.
 fn on_latest(policy: &ChannelPolicy, draft: &DraftEntry) -> String {
     let (act, key) = match (&draft.kind, &draft.key, draft.latest_key(policy)) {
         (EntryKind::ZoneRemoved, ..) => ("z", Arc::from("")),
@@ -369,10 +370,10 @@ fn on_latest(policy: &ChannelPolicy, draft: &DraftEntry) -> String {
 
 pub(super) fn read_open(key: &str, answer: &[Value]) -> Result<OpenLog> {
     let [epoch, top, last, at, newest, producers @ ..] = answer else {
-        return Err(corrupt(key, "open was answered by too little"));
+        return Err(corrupt(key, "the answer to open is too short"));
     };
     if producers.len() % 2 != 0 {
-        return Err(corrupt(key, "open was answered by half of a producer"));
+        return Err(corrupt(key, "the answer to open has half a producer"));
     }
     let text = |value: &Value| value.as_string().unwrap_or_default();
     let producers = producers.chunks_exact(2).map(|pair| {
@@ -388,18 +389,18 @@ pub(super) fn read_open(key: &str, answer: &[Value]) -> Result<OpenLog> {
     })
 }
 
-/// The entry at an offset, of which only the id is wanted; `None` where it is not kept.
+/// The id of the entry at an offset; `None` if the entry is not kept.
 fn read_anchor(key: &str, at: &Value, stored: &Value) -> Result<Option<Anchor>> {
     let stored = match stored {
         Value::Bytes(stored) => stored,
         Value::String(stored) => stored.inner(),
-        _ => return Err(corrupt(key, "open was answered by something that is no entry")),
+        _ => return Err(corrupt(key, "the answer to open has no entry where one must be")),
     };
     if stored.is_empty() {
         return Ok(None);
     }
     let offset = at.as_u64().ok_or_else(|| corrupt(key, "offset"))?;
-    // One that cannot be read tells nothing.
+    // An entry whose id is unreadable is no anchor.
     Ok(decode_id(stored).map(|id| Anchor { offset, id }))
 }
 
@@ -410,9 +411,9 @@ pub(super) fn read_answer(key: &str, batch: &AppendBatch, answer: &[Value]) -> R
         let epoch = if epoch.is_empty() { None } else { Some(parse_epoch(key, &epoch)?) };
         return Ok(AppendAnswer::ForeignEpoch(epoch));
     }
-    // Else it would not be known what became of some.
+    // Otherwise the outcome of some entries would be unknown.
     if results.len() != batch.entries.len() {
-        return Err(corrupt(key, "append was answered by another number of results"));
+        return Err(corrupt(key, "the answer to append has a wrong number of results"));
     }
     let results = results.iter().zip(&batch.entries).map(|(result, append)| {
         let read = match result {
@@ -423,7 +424,7 @@ pub(super) fn read_answer(key: &str, batch: &AppendBatch, answer: &[Value]) -> R
             Value::Integer(gap) => Some(Appended::Gap { last: gap.unsigned_abs() - 1 }),
             word => word.as_str().and_then(|word| read_refusal(&word, append)).map(Appended::Refused),
         };
-        read.ok_or_else(|| corrupt(key, "append was answered by something that is no result"))
+        read.ok_or_else(|| corrupt(key, "the answer to append has an unknown result"))
     });
     Ok(AppendAnswer::Done(results.collect::<Result<_>>()?))
 }
@@ -467,7 +468,7 @@ fn parse_epoch(key: &str, text: &str) -> Result<Epoch> {
     Epoch::of_log(text).map_err(|_| corrupt(key, "not an epoch of a log"))
 }
 
-/// What is kept of a producer: its newest sequence, and when that was. Nothing is kept of a new one.
+/// The stored state of a producer: its newest sequence, and when it came. Empty for a new producer.
 fn parse_seq(key: &str, text: &str) -> Result<u64> {
     let seq = text.split(' ').next().unwrap_or_default();
     if seq.is_empty() { Ok(0) } else { seq.parse().map_err(|_| corrupt(key, "producer's sequence")) }
@@ -489,7 +490,7 @@ fn exact(number: u64) -> u64 {
     number.min(EXACT_MAX)
 }
 
-/// Numbers go as text: fred would send large ones as floats.
+/// Numbers are sent as text, because fred would send large ones as floats.
 fn number(value: u64) -> Value {
     Value::from(value.to_string())
 }

@@ -1,36 +1,36 @@
 //! Storage in Redis (or Valkey), shared between nodes.
 //!
-//! The log is a stream per channel and the only truth; pub/sub merely wakes those who follow. Every
-//! change is one Lua script, because only a script can check the epoch and the producer's chain and
-//! then append, trim and publish as one step. No command is ever repeated by the client library:
-//! whoever appends repeats an append, which the producer's chain makes harmless.
+//! The log is a stream per channel, and the only truth; pub/sub merely wakes its followers. Every change is
+//! one Lua script, because only a script can check the epoch and the producer's chain, then append, trim and
+//! publish, all in one step. The client library never repeats a command: callers repeat appends, which the
+//! producer's chain makes harmless.
 //!
-//! Keys, with the default prefix and the channel `zone:pjm` (the braces are literal: they put the
-//! keys of a channel on one node of a cluster):
+//! Keys, with the default prefix and the channel `zone:pjm` (the braces are literal: they keep the keys of a
+//! channel on one node of a cluster):
 //!
 //! | key | type | holds |
 //! | --- | --- | --- |
-//! | `zw:{zone:pjm}:log` | stream | ids `<offset>-0`; `e` entry, `t` when it was appended, `b` bytes appended before it |
-//! | `zw:{zone:pjm}:meta` | hash | `e` epoch, `s` top offset, `b` bytes ever appended, `p:<node>` = `<last seq> <when>`, `f` newest fence, `c` that it is closed; of an order also `t`, when its newest update came; of a zone `a`, when all keys were last looked at for `:ages` |
-//! | `zw:{zone:pjm}:latest` | hash | key -> `<time>:<when it was appended> <offset> <entry>` |
-//! | `zw:{zone:pjm}:ages` | sorted set | the same keys by when they were appended to |
-//! | `zw:{zone:pjm}:removed`, `:removed-ages` | hash, sorted set | the same of removals that are remembered; that of all keys is there as the key `` |
+//! | `zw:{zone:pjm}:log` | stream | ids `<offset>-0`; `e` entry, `t` time of the append, `b` bytes appended before it |
+//! | `zw:{zone:pjm}:meta` | hash | `e` epoch, `s` top offset, `b` bytes ever appended, `p:<node>` = `<last seq> <time>`, `f` newest fencing token, `c` if it is closed; for an order also `t`, the time of its newest update; for a zone `a`, when all keys were last checked for `:ages` |
+//! | `zw:{zone:pjm}:latest` | hash | key -> `<time>:<time of the append> <offset> <entry>` |
+//! | `zw:{zone:pjm}:ages` | sorted set | the same keys by the time of their last append |
+//! | `zw:{zone:pjm}:removed`, `:removed-ages` | hash, sorted set | the same for removals that are remembered; the removal of all keys has the key `` |
 //! | `zw:r:{zone}` | hash | record key -> `<expires> <value>` |
 //! | `zw:r:{zone}:keys`, `:due` | sorted sets | record keys by bytes, and by expiry |
 //! | `zw:{jobs}:fixed` | hash | job -> `<queued> <length of the idempotency key, or -> <key><payload>` |
 //! | `zw:{jobs}:parts` | hash | job -> `<state> <run> <token> <cancelled> <committed> <changed> <place> <error>` |
-//! | `zw:{jobs}:ready`, `:delayed`, `:leases`, `:ended` | sorted sets | jobs by when their turn came, they are due, their lease ends, they ended |
+//! | `zw:{jobs}:ready`, `:delayed`, `:leases`, `:ended` | sorted sets | jobs by the time when their turn came, when they are due, when their lease ends, when they ended |
 //! | `zw:{jobs}:ages` | sorted set | all jobs by place: the order in which they were queued |
 //! | `zw:{jobs}:waiting`, `:delays`, `:claimed`, `:done`, `:dead` | sorted sets | the jobs of each state by place |
-//! | `zw:{jobs}:keys`, `:key-ages` | hash, sorted set | idempotency key -> `<job> <fingerprint>`, and keys by when they were used |
-//! | `zw:{jobs}:meta` | hash | newest `place` and `token`, `kept_for`, when all of these keys `expires`, when what was kept for too long was `tidied` away last |
-//! | `zw:{life}` | hash | `id` of this life of the data; `n:<node>` = `<beats> <when>`. In a cluster there is one on each primary, `zw:{life:<n>}` |
-//! | `zw:{life}:probe`, `:log` | string, stream | what a beat writes as a trial |
+//! | `zw:{jobs}:keys`, `:key-ages` | hash, sorted set | idempotency key -> `<job> <fingerprint>`, and keys by the time of their use |
+//! | `zw:{jobs}:meta` | hash | newest `place` and `token`, `kept_for`, when all of these keys expire (`expires`), when old jobs and keys were last removed (`tidied`) |
+//! | `zw:{life}` | hash | `id` of the data; `n:<node>` = `<health probes> <time>`. In a cluster there is one on each primary, `zw:{life:<n>}` |
+//! | `zw:{life}:probe`, `:log` | string, stream | trial writes of a health probe |
 //!
-//! Appends are published in the pub/sub channel `zw:{zone:pjm}` (`zw@2:{zone:pjm}` from database 2:
-//! pub/sub does not know databases). In a cluster they are published with SPUBLISH, so that only the
-//! nodes that have the channel's slot have to do with it. Each beat of a node is published in
-//! `zw:{life}:<node>`, to which it alone is subscribed.
+//! Appends are published on the pub/sub channel `zw:{zone:pjm}` (`zw@2:{zone:pjm}` for database 2, because
+//! pub/sub ignores databases). In a cluster they are published with SPUBLISH, so that only nodes with the
+//! channel's slot handle them. Each health probe of a node is published on `zw:{life}:<node>`, to which only
+//! that node is subscribed.
 
 mod beat;
 mod codec;
@@ -87,18 +87,18 @@ use shards::{Following, Shards};
 use slots::SLOTS;
 use subscriber::{Published, Subscriber, Subscribing};
 
-/// Events that wait for the one who reads `incoming`; past it, they are replaced by one `Suspect`.
+/// Events that wait for the reader of `incoming`; when it is full, one `Suspect` replaces further events.
 const INCOMING_LEN: usize = 1_024;
 
-/// The largest integer that Lua and Redis' scores hold exactly.
+/// The largest integer that Lua and the scores of Redis represent exactly.
 const EXACT_MAX: u64 = 1 << 53;
 
-/// How the connections are, of one for commands and one for subscriptions.
+/// The health of two connections, one for commands and one for subscriptions.
 fn health_of(commands: &LinkState, subscriber: &LinkState) -> LinkHealth {
     let lost = |state: &LinkState| match &state.condition {
         Condition::Up => None,
         Condition::Connecting => {
-            Some(Lost { code: "connecting", reason: "the connection is being made".to_owned() })
+            Some(Lost { code: "connecting", reason: "the connection is not established yet".to_owned() })
         }
         Condition::Down(failure) => Some(Lost::from(failure)),
     };
@@ -124,26 +124,26 @@ pub struct RedisBackend {
     keys: Keys,
     retention: Retention,
     command_timeout: Duration,
-    /// How the connections are, all together.
+    /// The health of all connections together.
     health: watch::Receiver<LinkHealth>,
-    /// The same by area.
+    /// The health by area.
     areas: watch::Receiver<Areas>,
-    /// What this node knows of the lives of the data.
+    /// What this node knows about the data of each server.
     lives: Lives,
-    /// What the servers' clocks say.
+    /// The last reading of each server's clock.
     clocks: Clocks,
     claims: Claims,
-    /// For further connections.
+    /// For opening further connections.
     target: (Target, RedisConfig),
     /// Dropped with the backend, which ends the driver.
     _alive: oneshot::Sender<()>,
 }
 
 impl RedisBackend {
-    /// The backend and its driver, without connecting: a future that must run for as long as the
-    /// backend is used. It connects and, whenever a connection is lost, connects again for ever. It
-    /// receives what is published, notices connections that hang, and subscribes anew on each
-    /// further connection. It ends when the backend is dropped.
+    /// The backend and its driver, without connecting. The driver is a future that must run for as long as
+    /// the backend is used. It connects, and reconnects whenever a connection is lost, without limit. It
+    /// receives published entries, detects connections that hang, and subscribes again on each new
+    /// connection. It ends when the backend is dropped.
     ///
     /// # Errors
     /// Only when the configuration is not valid.
@@ -191,10 +191,10 @@ impl RedisBackend {
         Ok((backend, Box::pin(driver)))
     }
 
-    /// As [`new`](Self::new), once it is connected. What is published until the driver runs waits.
+    /// Like [`new`](Self::new), but returns once connected. Published entries wait until the driver runs.
     ///
     /// # Errors
-    /// When the configuration is not valid, or Redis does not let us in at once.
+    /// If the configuration is not valid, or Redis does not accept us at once.
     pub async fn connect(
         config: &RedisConfig,
         retention: Retention,
@@ -211,14 +211,14 @@ impl RedisBackend {
         Ok((backend, driver))
     }
 
-    /// How the connections are, as the driver sees them. A connection that closes is told at once,
-    /// one that hangs within 900 ms with the default settings. Ends with the driver.
+    /// The health of the connections, as the driver sees it. A closed connection is reported at once, one
+    /// that hangs within 900 ms with the default settings. Ends with the driver.
     pub fn link_health(&self) -> watch::Receiver<LinkHealth> {
         self.health.clone()
     }
 
-    /// Published batches that did not get into `incoming` because nobody made room, or that could
-    /// not be read. Each stretch of them was told as one [`LogEvent::Suspect`].
+    /// Published batches that did not get into `incoming` because it was full, or that were unreadable. Each
+    /// run of them was reported as one [`LogEvent::Suspect`].
     pub fn events_dropped(&self) -> u64 {
         self.subscriber.dropped()
     }
@@ -293,7 +293,7 @@ impl Primary for RedisBackend {
     }
 }
 
-/// How what our scripts publish is read.
+/// Parses what our scripts publish.
 #[derive(Debug)]
 struct LogMessages {
     publish_prefix: String,
@@ -307,9 +307,9 @@ impl Published for LogMessages {
         let channel = braced.strip_prefix('{')?.strip_suffix('}')?.parse().ok()?;
         Some(match decode_published(content) {
             Ok((epoch, entries)) => LogEvent::Appended { channel, epoch, entries },
-            // A newer gateway's batch, or no gateway's at all: the log says what there is.
+            // The batch is from a newer gateway, or not from a gateway: the log has the truth.
             Err(problem) => {
-                tracing::debug!(%channel, problem, "a published batch is not readable; its log is read");
+                tracing::debug!(%channel, problem, "a published batch is unreadable; its log is read instead");
                 LogEvent::Changed(channel)
             }
         })
@@ -320,15 +320,15 @@ impl Published for LogMessages {
     }
 }
 
-/// The slot of a channel's keys, which is that of what they have in their braces.
+/// The slot of a channel's keys: the part in braces determines it.
 fn slot_of_channel(channel: &ChannelName) -> u16 {
     slot_of(channel.as_str())
 }
 
-/// The connections, and what keeps them and says how they are until it is dropped.
+/// The connections, and the future that maintains them and reports their health until it is dropped.
 type Connections = (Arc<Commands>, Following<LogMessages>, BoxFuture<'static, ()>);
 
-/// To one server.
+/// Connections to a single server.
 fn of_one(
     of: (Target, RedisConfig),
     messages: LogMessages,
@@ -359,7 +359,7 @@ fn of_one(
     (commands, following, driver.boxed())
 }
 
-/// To each primary of a cluster.
+/// Connections to each primary of a cluster.
 fn of_cluster(
     (target, config): (Target, RedisConfig),
     messages: LogMessages,
@@ -380,23 +380,23 @@ fn of_cluster(
     (commands, following, driver.boxed())
 }
 
-/// Says how the connections are.
+/// Reports the health of connections.
 struct Teller {
     of_all: watch::Sender<LinkHealth>,
     of_areas: watch::Sender<Areas>,
 }
 
-/// What was told of an area last.
+/// What was last reported of an area.
 #[derive(Debug, Default)]
 struct Told {
     server: String,
-    /// As its connections counted them.
+    /// The losses that its connections had counted.
     counted: u64,
     losses: u64,
 }
 
 impl Teller {
-    /// Makes one health of both connections to a server.
+    /// Combines the health of both connections to a server.
     async fn tell_one(
         self,
         mut commands: watch::Receiver<LinkState>,
@@ -415,7 +415,7 @@ impl Teller {
         }
     }
 
-    /// Makes one health of the connections to each primary.
+    /// Combines the health of the connections to each primary.
     async fn tell_areas(self, primaries: &Primaries, shards: &Shards<LogMessages>) {
         let (mut of_primaries, mut of_shards) = (primaries.changes(), shards.changes());
         let mut told: Vec<Told> = Vec::new();
@@ -439,7 +439,7 @@ impl Teller {
                 let now = health_of(&link, &subscriber);
                 let name = server.map(|server| server.to_string()).unwrap_or_default();
                 if !told.server.is_empty() && told.server != name {
-                    // What was connected has been lost, however quickly another server took over.
+                    // The connection of the earlier server is lost, however quickly another server took over.
                     told.losses += 1;
                     told.counted = 0;
                 }
@@ -459,7 +459,7 @@ impl Teller {
         }
     }
 
-    /// Says it of each area, and of all together with those that are gone.
+    /// Reports the health of each area, and of all areas together, including losses of areas that are gone.
     fn say(&self, areas: Areas, losses_of_gone: u64) {
         let health = || areas.present().map(|(_, part)| &part.health);
         let lost = health().find_map(|health| health.lost.clone());
@@ -477,7 +477,7 @@ impl Teller {
     }
 }
 
-/// Tells a value if it is another one; whether it is.
+/// Sends a value if it has changed; returns whether it has.
 fn replace<T: PartialEq>(told: &watch::Sender<T>, now: T) -> bool {
     told.send_if_modified(|last| {
         let is_new = *last != now;
@@ -490,11 +490,11 @@ fn replace<T: PartialEq>(told: &watch::Sender<T>, now: T) -> bool {
 #[derive(Debug)]
 struct Keys {
     prefix: String,
-    /// What a channel's braced name is appended to.
+    /// The prefix of pub/sub channels.
     publish_prefix: String,
-    /// Whether appends are published to the nodes that have their slots only.
+    /// Whether appends are published only to nodes that have the channel's slot.
     sharded: bool,
-    /// Those of the jobs role, in the order in which its scripts take them.
+    /// The keys of the jobs role, in the order in which its scripts expect them.
     jobs: Words,
 }
 
@@ -511,7 +511,7 @@ struct ChannelKeys {
 }
 
 impl ChannelKeys {
-    /// As the scripts take them that have to do with the latest entries.
+    /// The keys, in the order in which the scripts for latest entries expect them.
     fn of_latest(self) -> Vec<String> {
         vec![self.log, self.meta, self.latest, self.ages, self.removed, self.removed_ages]
     }
@@ -530,7 +530,7 @@ impl Keys {
         Self { prefix: prefix.to_owned(), sharded: target.is_cluster(), publish_prefix, jobs }
     }
 
-    /// What a beat writes: the hash that holds the life, and two trials.
+    /// The keys that a health probe writes: the hash with the data's id, and two for trial writes.
     fn life(&self, tag: &str) -> [String; 3] {
         ["", ":probe", ":log"].map(|part| format!("{}:{{{tag}}}{part}", self.prefix))
     }

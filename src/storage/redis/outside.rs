@@ -1,9 +1,8 @@
-//! What outside workers keep of orders: the list `order:<id>:updates` and the pub/sub channel
-//! `order:<id>`. Their names are given by those workers, so they have neither our prefix nor a hash
-//! tag.
+//! What outside workers keep for orders: the list `order:<id>:updates` and the pub/sub channel `order:<id>`.
+//! These workers chose the names, so they have neither our prefix nor a hash tag.
 //!
-//! What is published comes on a connection of its own: a worker that floods its channels must not
-//! delay the log.
+//! Published updates come on a separate connection, so that a worker that floods its channels does not delay
+//! the log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +25,7 @@ const KEPT_FOR: Duration = Duration::from_secs(300);
 
 const CHANNEL_PREFIX: &str = "order:";
 
-/// The pub/sub channel of an order. The id is in its hyphenated lower-case form.
+/// The pub/sub channel of an order, with the id in hyphenated lower case.
 fn channel(order: OrderId) -> String {
     format!("{CHANNEL_PREFIX}{order}")
 }
@@ -36,7 +35,7 @@ fn list(order: OrderId) -> String {
     format!("{CHANNEL_PREFIX}{order}:updates")
 }
 
-/// How messages in the channels of orders are read.
+/// Parses messages on the channels of orders.
 #[derive(Debug)]
 struct OutsideMessages;
 
@@ -63,7 +62,7 @@ struct RedisOutside {
 }
 
 impl RedisBackend {
-    /// The ability, on a further connection that its driver makes and keeps.
+    /// The role of outside orders, on a further connection that its driver maintains.
     pub(super) fn open_outside(&self) -> Outside {
         let ahead = self.commands.ahead();
         let link = Link::behind(ahead, Arc::new(self.subscribers()), self.command_timeout);
@@ -133,7 +132,7 @@ struct RedisKeys {
 }
 
 impl RedisBackend {
-    /// The ability, on the connection that there is.
+    /// The role of outside keys, on the existing connection.
     pub(super) fn open_outside_keys(&self) -> Arc<dyn OutsideKeys> {
         Arc::new(RedisKeys { commands: Arc::clone(&self.commands), command_timeout: self.command_timeout })
     }

@@ -1,11 +1,11 @@
-//! The primaries of a cluster: who has which slot, and a connection for commands to each.
+//! The primaries of a cluster: which slots each has, and a connection for commands to each.
 //!
-//! fred's own client for a cluster is not used: one task serves all primaries there, and waits for
-//! one that is dead while the others have commands. Here a primary that is dead or hangs takes only
-//! its own channels with it.
+//! fred's client for clusters is not used: its single task serves all primaries, and while it waits for a
+//! dead one, commands to the others wait too. Here a primary that is dead or hangs affects only its own
+//! channels.
 //!
-//! Who has which slot is asked all the time of all primaries that answer, and believed when most of
-//! them agree: one that was away for a while does not know yet that it was replaced.
+//! All primaries that answer are asked continuously which server has which slot, and the majority is
+//! believed, because a primary that was cut off for a while does not know yet that it was replaced.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,13 +32,12 @@ use super::target::Target;
 use crate::storage::primary::Area;
 use crate::storage::{ProbeFailure, RedisConfig};
 
-/// How often it is looked up who has which slot. A slot that goes and comes back in between is not
-/// noticed; moving one takes longer than that.
+/// How often the map of slots is looked up. A slot that moves away and back in between is not noticed, but
+/// moving one takes longer.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// The same while nobody has said it yet.
+/// The same until the map is known.
 const FIRST_LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Between looks that somebody asked for, and between tries of a command that a cluster in motion
-/// does not take.
+/// The pause between look-ups on demand, and between attempts of a command while the cluster reorganizes.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 pub(super) struct Primaries {
@@ -46,9 +45,9 @@ pub(super) struct Primaries {
     config: RedisConfig,
     command_timeout: Duration,
     map: Mutex<Map>,
-    /// Counts what changed: who has which slot, or how a connection is.
+    /// Counts changes of the map and of connections.
     changes: watch::Sender<u64>,
-    /// A slot was not where it was looked for.
+    /// A slot was not where it was expected.
     moved: Notify,
     kept: Members<Arc<Link<Client>>>,
 }
@@ -61,7 +60,7 @@ struct Map {
     held: Vec<Option<Held>>,
     /// How often a slot went to another area.
     moves: u64,
-    /// Why nobody says who has which slot.
+    /// Why the map of slots is unknown.
     failure: Option<ProbeFailure>,
 }
 
@@ -69,25 +68,25 @@ struct Map {
 struct Held {
     server: Server,
     link: Arc<Link<Client>>,
-    /// Dropped with it, which ends the connection.
+    /// Dropped with this, which ends the connection.
     _alive: oneshot::Sender<()>,
 }
 
-/// What is known of an area.
+/// The state of an area.
 pub(super) struct AreaState {
-    /// `None` where no server has its slots.
+    /// `None` if no server has its slots.
     pub(super) server: Option<Server>,
     pub(super) link: LinkState,
 }
 
-/// Where a command is to go next.
+/// Where to send a command next.
 enum Turn {
     Owner,
     Moved(Arc<Link<Client>>),
     Ask(Arc<Link<Client>>),
 }
 
-/// What a cluster answers where a command was not carried out, and may be elsewhere or later.
+/// A cluster's answer to a command that it did not execute, and that may succeed elsewhere or later.
 enum Redirection {
     Moved(Option<(String, u16)>),
     Ask(Option<(String, u16)>),
@@ -100,7 +99,7 @@ impl Redirection {
         let word = words.next()?;
         let to = |mut words: std::str::SplitWhitespace<'_>| {
             let (host, port) = words.nth(1)?.rsplit_once(':')?;
-            // Without a host it is the one that was asked, whose name we do not know here.
+            // Without a host, it is the server that answered, whose name is not known here.
             (!host.is_empty()).then_some(())?;
             Some((host.to_owned(), port.parse().ok()?))
         };
@@ -126,7 +125,7 @@ pub(super) fn slot_of(key: &str) -> u16 {
 }
 
 impl Primaries {
-    /// Has no connection until it runs.
+    /// Has no connections until it runs.
     pub(super) fn new(target: Target, config: RedisConfig) -> Self {
         Self {
             command_timeout: Duration::from_millis(config.command_timeout_ms),
@@ -139,24 +138,24 @@ impl Primaries {
         }
     }
 
-    // Who has what
+    // The map
 
-    /// The area of a slot now.
+    /// The area of a slot at present.
     pub(super) fn area_of_slot(&self, slot: u16) -> Area {
         self.map.lock().slots.area(slot)
     }
 
-    /// The area of each slot now.
+    /// The area of each slot at present.
     pub(super) fn slots(&self) -> Slots {
         self.map.lock().slots.clone()
     }
 
-    /// Who has which slot, as most of the primaries say; `None` until one has.
+    /// The map of slots on which most primaries agree; `None` until it is known.
     pub(super) fn routing(&self) -> Option<ClusterRouting> {
         self.map.lock().routing.clone()
     }
 
-    /// All servers that have slots; those that can be asked come first.
+    /// All servers that have slots, connected ones first.
     pub(super) fn servers(&self) -> Vec<Server> {
         let map = self.map.lock();
         let mut held: Vec<&Held> = map.held.iter().flatten().collect();
@@ -164,7 +163,7 @@ impl Primaries {
         held.into_iter().map(|held| held.server.clone()).collect()
     }
 
-    /// By area, and how often a slot went to another one; `None` for those that have no slots any more.
+    /// The areas, `None` for those that have no slots any more, and how often a slot went to another area.
     pub(super) fn areas(&self) -> (Vec<Option<AreaState>>, u64) {
         let map = self.map.lock();
         if map.routing.is_none() {
@@ -190,17 +189,17 @@ impl Primaries {
         (areas.collect(), map.moves)
     }
 
-    /// Counts what changes.
+    /// Counts changes of the map and of connections.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// Has it looked up soon who has which slot.
+    /// Requests a look-up of the map soon.
     pub(super) fn look_soon(&self) {
         self.moved.notify_one();
     }
 
-    /// Waits until it is known why not all of them can be asked.
+    /// Waits until some primary has failed, and returns why.
     pub(super) async fn until_failed(&self) -> ProbeFailure {
         let mut changes = self.changes();
         loop {
@@ -212,7 +211,7 @@ impl Primaries {
             if let Some(failure) = down {
                 return failure;
             }
-            // The sender is here, so this does not fail.
+            // The sender is in `self`, so this does not fail.
             let _gone = changes.changed().await;
         }
     }
@@ -220,19 +219,19 @@ impl Primaries {
     pub(super) async fn until_some_up(&self) {
         let mut changes = self.changes();
         while self.up().is_empty() {
-            // The sender is here, so this does not fail. What changed meanwhile has not been seen yet.
+            // The sender is in `self`, so this does not fail. Changes since the subscription count as unseen.
             let _gone = changes.changed().await;
         }
     }
 
-    /// The client for one server; `None` where that is no primary.
+    /// The client for one server; `None` if it is not a primary.
     pub(super) fn client_of(&self, server: &Server) -> Option<Result<WithOptions<Client>, Error>> {
         let map = self.map.lock();
         let held = map.held.iter().flatten().find(|held| held.server == *server);
         held.map(|held| held.link.client())
     }
 
-    /// How the connection to one server is; `None` where that is no primary.
+    /// The state of the connection to one server; `None` if it is not a primary.
     pub(super) fn state_of(&self, server: &Server) -> Option<watch::Receiver<LinkState>> {
         let map = self.map.lock();
         map.held.iter().flatten().find(|held| held.server == *server).map(|held| held.link.state())
@@ -264,7 +263,7 @@ impl Primaries {
 
     // Commands
 
-    /// As [`Commands::call`](super::commands::Commands::call).
+    /// See [`Commands::call`](super::commands::Commands::call).
     pub(super) async fn call<R: FromValue>(
         &self,
         priority: Priority,
@@ -290,7 +289,7 @@ impl Primaries {
             let answer = match &turn {
                 Turn::Owner => {
                     let link = self.owner(key)?;
-                    // One that has just been given its first slots.
+                    // The server may have got its first slots only now.
                     link.until_tried().await;
                     send_on(&link, priority, command, args.clone()).await
                 }
@@ -311,7 +310,7 @@ impl Primaries {
                 None => return Err(error),
                 Some(Redirection::Moved(to)) => {
                     self.look_soon();
-                    // A server that was told twice is not right about it yet.
+                    // After two redirections in a row, the servers' maps are not up to date yet.
                     let link = if matches!(turn, Turn::Moved(_)) { None } else { self.link_to(to) };
                     (link.map(Turn::Moved), true)
                 }
@@ -334,9 +333,9 @@ impl Primaries {
         }
     }
 
-    // Looking
+    // Looking up the map
 
-    /// Keeps a connection to each primary, and itself informed who that is. Runs until it is dropped.
+    /// Keeps a connection to each primary, and the map up to date. Runs until it is dropped.
     pub(super) async fn run(&self) {
         let keep_looking = async {
             loop {
@@ -372,7 +371,7 @@ impl Primaries {
         up.filter_map(|held| Some((held.server.clone(), held.link.client().ok()?))).collect()
     }
 
-    /// Asks who has which slot, and acts on the answer.
+    /// Asks which server has which slot, and applies the answer.
     pub(super) async fn look(&self) {
         let up = self.up();
         let found = if up.is_empty() {
@@ -390,7 +389,7 @@ impl Primaries {
         match found {
             Ok(routing) => self.route(routing),
             Err(error) => {
-                tracing::debug!(%error, "the cluster does not say who has which slot");
+                tracing::debug!(%error, "no node says which server has which slot");
                 let mut map = self.map.lock();
                 if map.routing.is_none() {
                     map.failure = Some(ProbeFailure::of(&error));
@@ -401,7 +400,7 @@ impl Primaries {
         }
     }
 
-    /// Asks a server that there is no connection to.
+    /// Asks a server to which there is no connection.
     fn ask_stranger(&self, server: Server) -> BoxFuture<'_, Result<ClusterRouting, Error>> {
         Box::pin(async move {
             let client = connect::server_client(&self.target, &self.config, server.clone())?;
@@ -455,13 +454,13 @@ impl Primaries {
     }
 }
 
-/// Sends a command about a key on its way to this server.
+/// Sends a command about a key that is being moved to this server.
 async fn send_asking<R: FromValue>(
     client: &WithOptions<Client>,
     command: &'static str,
     args: Vec<Value>,
 ) -> Result<R, Error> {
-    // What is sent as one is not separated by what others send on the same connection.
+    // Commands of a pipeline are not separated by others on the same connection.
     let both = client.pipeline();
     let asking = CustomCommand::new_static("ASKING", ClusterHash::Random, false);
     both.custom::<(), Value>(asking, Vec::new()).await?;
@@ -469,13 +468,13 @@ async fn send_asking<R: FromValue>(
     both.last().await
 }
 
-/// Asks one server.
+/// Asks one server for its map.
 async fn ask(client: &WithOptions<Client>, server: &Server) -> Result<ClusterRouting, Error> {
     let slots: Value = send(client, "CLUSTER", vec![Value::from("SLOTS")]).await?;
     ClusterRouting::from_cluster_slots(slots, server.host.clone())
 }
 
-/// The map that so many agree on; or what most of them say, if fewer do.
+/// The map on which at least `enough` servers agree; otherwise the most frequent one.
 async fn agreed(
     asked: Vec<BoxFuture<'_, Result<ClusterRouting, Error>>>,
     enough: usize,
@@ -509,7 +508,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redirections_say_where_to() {
+    fn redirections_name_the_server() {
         let of = |text: &'static str| Redirection::of(&Error::new(ErrorKind::Cluster, text));
         assert!(
             matches!(of("MOVED 3999 127.0.0.1:6381"), Some(Redirection::Moved(Some((host, 6381)))) if host == "127.0.0.1")

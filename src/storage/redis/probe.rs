@@ -1,4 +1,4 @@
-//! Asks a Redis once whether it can serve, and says why not.
+//! Probes a Redis once: can it serve, and if not, why?
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ use super::prove::prove;
 use super::target::Target;
 use crate::storage::{Lost, RedisConfig, StorageError};
 
-/// A probe is decided within this, whatever the timeouts are configured to.
+/// The longest time that a probe takes, whatever the configured timeouts are.
 const PROBE_LIMIT: Duration = Duration::from_millis(900);
 
 /// Why a Redis cannot serve. Texts hold no secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProbeFailure {
-    /// Nothing listens there, or the name is not known.
+    /// Nothing listens there, or the host name is unknown.
     #[error("nothing answers at that address ({0})")]
     Unreachable(String),
-    /// Something listens and does not answer in time.
+    /// Something listens, but does not answer in time.
     #[error("it does not answer in time")]
     NoAnswer,
-    /// User or password are wrong.
+    /// The user or the password is wrong.
     #[error("it refuses the user or the password")]
     WrongPassword,
-    /// It wants a password, and none is configured.
-    #[error("it wants a password, and none is configured")]
+    /// It requires a password, and none is configured.
+    #[error("it requires a password, and none is configured")]
     PasswordRequired,
     /// It is reading its data from disk.
     #[error("it is still loading its data")]
@@ -37,16 +37,16 @@ pub enum ProbeFailure {
     /// It is a replica.
     #[error("it is a read-only replica; the address of the primary is needed")]
     ReadOnly,
-    /// The user may not do what is needed.
-    #[error("its user may not do all that is needed ({0})")]
+    /// The user lacks permissions.
+    #[error("its user lacks permissions that are needed ({0})")]
     NoPermission(String),
     /// It has reached `maxmemory`.
     #[error("it is out of memory")]
     OutOfMemory,
-    /// The configuration cannot be right. Says what would be.
+    /// The configuration cannot be right. The text says what would be.
     #[error("{0}")]
     InvalidConfig(String),
-    /// It answered something else.
+    /// It gave an unexpected answer.
     #[error("it answered something unexpected ({0})")]
     Unexpected(String),
 }
@@ -73,11 +73,11 @@ impl ProbeFailure {
         self.to_string()
     }
 
-    /// Sorts what fred said.
+    /// Sorts an error of fred.
     pub(super) fn of(error: &Error) -> Self {
         match error.kind() {
             ErrorKind::Timeout => Self::NoAnswer,
-            // What rustls finds wrong, such as an unknown authority.
+            // Errors of rustls, such as an unknown authority.
             ErrorKind::IO if error.details().contains("kind: InvalidData") => {
                 Self::Unexpected(format!("TLS: {}", sanitize(error.details())))
             }
@@ -90,7 +90,7 @@ impl ProbeFailure {
         }
     }
 
-    /// Sorts what came of asking sentinels, and of the primary that they named.
+    /// Sorts an error from asking sentinels, or from the primary that they named.
     fn of_sentinel(text: &str) -> Self {
         let is_answer = |word: &str| word.len() > 1 && word.bytes().all(|b| b.is_ascii_uppercase());
         match text {
@@ -120,7 +120,7 @@ impl ProbeFailure {
         }
     }
 
-    /// Sorts an error that the server answered, by its first word.
+    /// Sorts an error answer of the server by its first word.
     fn of_answer(text: &str) -> Self {
         match text.split_whitespace().next().unwrap_or_default() {
             "WRONGPASS" => Self::WrongPassword,
@@ -134,7 +134,7 @@ impl ProbeFailure {
                     .to_owned(),
             ),
             _ if text.contains("invalid password") => Self::WrongPassword,
-            // Some servers want no password, and will not take one.
+            // Some servers require no password, and refuse one.
             _ if text.contains("no password is set") || text.contains("without any password") => {
                 Self::WrongPassword
             }
@@ -150,7 +150,7 @@ impl From<&ProbeFailure> for Lost {
     }
 }
 
-/// fred prints the operating system's error for programmers; people need its message.
+/// fred prints the operating system's error in debug form; people need its message.
 fn io_text(details: &str) -> String {
     if details.contains("failed to lookup address") {
         return "there is no host of that name".to_owned();
@@ -166,9 +166,10 @@ pub(in crate::storage) struct Connected {
     pub(in crate::storage) address: String,
 }
 
-/// Connects and runs one script that writes all that we write. Answers within a second.
+/// Connects and runs one script that makes every kind of write that we make. Returns within a second.
 ///
-/// A connection alone proves little: a replica and a user without write permission let us in.
+/// A connection alone proves little: a replica accepts it, and so does a server for a user without write
+/// permission.
 pub(in crate::storage) async fn probe(config: &RedisConfig) -> Result<Connected, ProbeFailure> {
     let target = Target::from_config(config).map_err(ProbeFailure::InvalidConfig)?;
     match time::timeout(PROBE_LIMIT, ask(&target, config)).await {
@@ -180,7 +181,7 @@ pub(in crate::storage) async fn probe(config: &RedisConfig) -> Result<Connected,
 async fn ask(target: &Target, config: &RedisConfig) -> Result<(), ProbeFailure> {
     let client = probe_client(target, config).map_err(|error| ProbeFailure::of(&error))?;
     let task = client.init().await.map_err(|error| ProbeFailure::of(&error))?;
-    // When this is dropped in mid-call, the connection goes with it.
+    // If this is dropped mid-call, the connection closes.
     let _task = AbortOnDrop(task);
     prove(&client, target, &config.prefix).await.map_err(|error| ProbeFailure::of(&error))
 }
@@ -198,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_operating_system_said_is_said_in_words() {
+    fn errors_of_the_operating_system_become_readable() {
         for (details, expected) in [
             (
                 r#"Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }"#,

@@ -1,4 +1,4 @@
-//! Probes of what reads the answers of scripts, and batches that other gateways publish.
+//! Probes of the parsers of scripts' answers, and of batches that other gateways publish.
 
 use bytes::Bytes;
 use fred::types::Value;
@@ -13,7 +13,7 @@ use crate::model::{ChannelName, DraftEntry, Entry, Epoch, NodeId};
 use crate::storage::{Append, AppendAnswer, AppendBatch, Appended};
 use crate::support::probing::text;
 
-/// Batches that other gateways publish, and the latest entries of keys.
+/// Batches that other gateways publish, and latest entries of keys.
 pub(in crate::storage) fn batches(bytes: &[u8], can_be_told: impl Fn(&Entry)) {
     can_be_told(&decode_latest(bytes));
     let Ok((epoch, entries)) = decode_published(bytes) else { return };
@@ -24,7 +24,7 @@ pub(in crate::storage) fn batches(bytes: &[u8], can_be_told: impl Fn(&Entry)) {
     entries.iter().for_each(can_be_told);
 }
 
-/// An answer of Redis that JSON stands for; texts are of either of the two kinds that the client gives, but for
+/// An answer of Redis, given as JSON. Texts become either of the two types that the client uses, except
 /// numbers, which are never bytes.
 fn value(json: &Json, are_bytes: bool) -> Value {
     match json {
@@ -43,7 +43,7 @@ fn value(json: &Json, are_bytes: bool) -> Value {
     }
 }
 
-/// What was asked for when the answer came: two entries.
+/// The batch that the answer is to: two entries.
 fn batch() -> AppendBatch {
     let draft = DraftEntry::price(0, "{}");
     let channel: ChannelName = "zone:pjm".parse().expect("a name");
@@ -56,7 +56,7 @@ fn batch() -> AppendBatch {
     }
 }
 
-/// Answers of scripts, as JSON.
+/// Answers of scripts, given as JSON.
 pub(crate) fn redis_answers(bytes: &[u8], can_be_told: impl Fn(&Entry)) {
     let Some(Ok(Json::Array(items))) = text(bytes).map(serde_json::from_str::<Json>) else { return };
     let (batch, mut told) = (batch(), Vec::new());

@@ -1,4 +1,4 @@
-//! Proves that a server takes all that we do.
+//! Proves that a server accepts everything that we do.
 
 use fred::clients::Client;
 use fred::error::Error;
@@ -14,8 +14,8 @@ const PARTS: &[&str] = &[include_str!("lua/prove.lua")];
 
 static PROVE: Publishing = Publishing::new(|| to_all(PARTS), || to_the_shard(PARTS));
 
-/// Runs what we run, once. A connection alone proves little: a replica and a user without write
-/// permission let us in.
+/// Executes each kind of command that we use, once. A connection alone proves little: a replica accepts it,
+/// and so does a server for a user without write permission.
 pub(in crate::storage) async fn prove(client: &Client, target: &Target, prefix: &str) -> Result<(), Error> {
     let channel = format!("{prefix}:{{probe}}");
     let keys: Vec<String> = ["", ":log", ":hash", ":sorted"].map(|part| format!("{channel}{part}")).into();
@@ -45,16 +45,16 @@ pub(in crate::storage) async fn prove(client: &Client, target: &Target, prefix: 
     }
     tokio::select! {
         biased;
-        // It waits still, so it gets what was meant for the one behind it.
+        // The first PING is still waiting, so it gets the answer that was meant for the second.
         answer = ping => answer.map(drop),
         answer = refusal(client, "UNSUBSCRIBE", &channel) => answer,
         answer = client.ping::<Value>(None) => answer.map(drop),
     }
 }
 
-/// Sends a command that fred does not know, so that it waits for an answer. Who is allowed it gets a
-/// message, which fred does not count as one; then this gets the answer to the PING that must be
-/// sent behind it. Who is not gets an error.
+/// Sends a command that fred does not know, so that it waits for an answer. If the command is permitted, the
+/// server sends a message that fred does not count as an answer; then this gets the answer to the PING that
+/// must be sent after it. If not, this gets the error.
 async fn refusal(client: &Client, command: &'static str, channel: &str) -> Result<(), Error> {
     let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
     client.custom::<Value, _>(command, vec![channel.to_owned()]).await.map(drop)

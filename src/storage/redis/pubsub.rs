@@ -1,6 +1,7 @@
-//! Pub/sub of other processes, whose channels have neither our prefix nor a hash tag.
+//! Pub/sub with other processes, whose channels have neither our prefix nor a hash tag.
 //!
-//! Both ways have a connection of their own: a flood of messages must not delay the log.
+//! Publishing and subscribing each have their own connection, so that a flood of messages does not delay the
+//! log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,13 +23,14 @@ use super::subscriber::{Published, Subscriber, Subscribing};
 use super::{RedisBackend, connect};
 use crate::storage::{Outgoing, PubSub, PubSubEvent, PubSubHealth, PubSubLink, Result, StorageError};
 
-/// Messages that wait for the one who reads `incoming`; past it they are dropped, which is told as `Suspect`.
+/// Messages that wait for the reader of `incoming`; when it is full, messages are dropped, which is reported
+/// as `Suspect`.
 const HEARD_LEN: usize = 8_192;
 
-/// Messages in one pipeline.
+/// The most messages in one pipeline.
 const PIPELINE_LEN: usize = 256;
 
-/// How messages are read: as they are.
+/// Passes on messages uninterpreted.
 #[derive(Debug)]
 struct Messages;
 
@@ -54,7 +56,7 @@ struct RedisPubSub {
 }
 
 impl RedisBackend {
-    /// The ability, on two further connections that its driver makes and keeps.
+    /// The pub/sub role, on two further connections that its driver maintains.
     pub(super) fn open_pub_sub(&self) -> PubSubLink {
         let ahead = || self.commands.ahead();
         let publisher = Link::behind(ahead(), Arc::new(self.publishers()), self.command_timeout);
@@ -79,8 +81,8 @@ impl RedisBackend {
         PubSubLink { pubsub: Arc::new(pubsub), driver: Box::pin(driver) }
     }
 
-    /// Makes connections to publish on. PUBLISH reaches the subscribers of all nodes of a cluster, so any
-    /// node will do.
+    /// Builds clients for publishing. PUBLISH reaches the subscribers of all nodes of a cluster, so any node
+    /// will do.
     fn publishers(&self) -> impl Fn() -> std::result::Result<Client, Error> + Send + Sync + use<> {
         let ((target, config), known) = (self.target.clone(), self.known_servers());
         move || {
@@ -95,7 +97,7 @@ impl RedisBackend {
         }
     }
 
-    /// Makes connections to subscribe on, in a cluster to any node.
+    /// Builds clients for subscribing; in a cluster, to any node.
     pub(super) fn subscribers(
         &self,
     ) -> impl Fn() -> std::result::Result<SubscriberClient, Error> + Send + Sync + use<> {
@@ -109,7 +111,7 @@ impl RedisBackend {
         }
     }
 
-    /// The primaries of a cluster, as far as they are known, and which of them it is the turn of.
+    /// The known primaries of a cluster, and a number that selects the next one.
     fn known_servers(&self) -> impl Fn() -> (Vec<Server>, usize) + Send + Sync + use<> {
         let (commands, turn) = (Arc::clone(&self.commands), AtomicUsize::new(0));
         move || {
@@ -134,14 +136,14 @@ impl RedisPubSub {
         for Outgoing { channel, message } in messages {
             let command = CustomCommand::new_static("PUBLISH", ClusterHash::FirstKey, false);
             let args = vec![Value::from(&**channel), Value::Bytes(message.clone())];
-            // It is only queued here.
+            // The pipeline only queues it here.
             let queued: std::result::Result<(), Error> = pipeline.custom(command, args).await;
             if let Err(error) = queued {
                 return messages.iter().map(|_| Err(self.failed(&error))).collect();
             }
         }
         let mut answers = pipeline.try_all::<u64>().await.into_iter();
-        // Where the connection is lost, one error stands for all that were not answered.
+        // If the connection is lost, one error stands for all unanswered messages.
         let mut last = None;
         let answer = |_: &Outgoing| match answers.next() {
             Some(Ok(_)) => Ok(()),

@@ -1,5 +1,5 @@
-//! The records role. The records of a kind share three keys, so that each call is one script and a
-//! list needs no scan. Leases are kept as records of a kind of their own, with the last fence beside them.
+//! The records role. The records of a kind share three keys, so that each call is one script, and listing
+//! needs no scan. Leases are stored as records of a separate kind, next to the last fencing token.
 
 use std::time::Duration;
 

@@ -1,9 +1,10 @@
-//! How Lua scripts are run, and those of the log, of records and of outside updates. They are in `lua/`, each
-//! with what it takes and what it answers at its head. Each declares every key it touches, so that it runs in a
-//! cluster and on the relatives of Redis too.
+//! Runs Lua scripts, and defines those of the log, of records and of outside updates. They are in `lua/`,
+//! each with its arguments and answers in its head comment, and are assembled from parts: "follows" names the
+//! parts that come before. Each script declares every key that it touches, so that it also runs in a cluster
+//! and on relatives of Redis.
 //!
-//! Lua's numbers are doubles: offsets, sequences and byte counts are exact up to 2^53, and are
-//! written with `%.0f`, because Lua's own way of writing numbers is not.
+//! Lua's numbers are doubles: offsets, sequences and byte counts are exact up to 2^53. They are written with
+//! `%.0f`, because Lua's default conversion is not exact.
 
 use std::fmt;
 use std::io::Write as _;
@@ -22,7 +23,7 @@ use crate::storage::Result;
 pub(super) struct Script {
     text: String,
     hash: String,
-    /// The hash as a word of a call; a copy of it is no copy of the text.
+    /// The hash as a call's argument; cloning it does not copy the text.
     called: Value,
 }
 
@@ -42,8 +43,8 @@ impl Script {
         &self.hash
     }
 
-    /// Runs it by its hash; sends the text only where the server does not know it (which then has
-    /// run nothing yet).
+    /// Runs the script by its hash, and sends the text only if the server does not know it (then it has not
+    /// run yet).
     pub(super) async fn run<R: FromValue>(
         &self,
         commands: &Commands,
@@ -73,7 +74,7 @@ impl Script {
         self.send(priority, commands, op, limit, keys.len(), words).await
     }
 
-    /// The same with words, of which the first ones are keys.
+    /// The same with words, of which the first `keys` are keys.
     pub(super) async fn send<R: FromValue>(
         &self,
         priority: Priority,
@@ -103,11 +104,11 @@ impl Script {
     }
 }
 
-/// The words of a call, in one piece of memory: a call has dozens of them, most of them short.
+/// The arguments of a call in one piece of memory: there are dozens of them, most of them short.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Words {
     bytes: Vec<u8>,
-    /// Where each of them ends.
+    /// The end of each word.
     ends: Vec<usize>,
 }
 
@@ -140,7 +141,7 @@ impl Words {
     }
 }
 
-/// Words that can be sent, more than once.
+/// Words that can be sent repeatedly.
 struct WholeWords {
     bytes: Bytes,
     ends: Vec<usize>,
@@ -152,7 +153,7 @@ impl WholeWords {
         begins.zip(&self.ends).map(|(begin, end)| Value::Bytes(self.bytes.slice(begin..*end)))
     }
 
-    /// The first key, which says where all of them are.
+    /// The first key, which determines the server.
     fn first(&self) -> &str {
         let end = self.ends.first().copied().unwrap_or_default();
         std::str::from_utf8(&self.bytes[..end]).unwrap_or_default()
@@ -166,14 +167,14 @@ const TOGETHER: &str = include_str!("lua/log/together.lua");
 const KEYS_OF_LATEST: &str = include_str!("lua/log/keys_of_latest.lua");
 const PRUNE: &str = include_str!("lua/records/prune.lua");
 
-/// A script that publishes: to all nodes of a cluster, or to those of a channel's slot.
+/// A script that publishes: on all nodes of a cluster, or on those with the channel's slot.
 pub(super) struct Publishing {
     to_all: LazyLock<Script>,
     to_the_shard: LazyLock<Script>,
 }
 
 impl Publishing {
-    /// Of a text, by two functions that give it to [`to_all`] and [`to_the_shard`].
+    /// From two functions that pass the same text to [`to_all`] and [`to_the_shard`].
     pub(super) const fn new(to_all: fn() -> Script, to_the_shard: fn() -> Script) -> Self {
         Self { to_all: LazyLock::new(to_all), to_the_shard: LazyLock::new(to_the_shard) }
     }
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn every_script_says_what_it_takes_and_answers() {
+    fn every_script_states_its_arguments_and_answers() {
         let files = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/storage/redis/lua"));
         assert!(files.len() > 20);
         for file in files {

@@ -1,11 +1,9 @@
-//! Subscriptions in a cluster: what is published about a channel is told by the node that has the
-//! channel's slot.
+//! Subscriptions in a cluster: the node with a channel's slot delivers what is published on the channel.
 //!
-//! Each primary gets a [`Subscriber`] of its own, so that one that is dead or hangs takes only its
-//! own channels with it, and an answer proves something about the node that it came from. Slots
-//! move: a server then ends the subscriptions without a word that fred would pass on, so who has
-//! which slot is looked up all the time, and what has moved is subscribed to where it is now, and
-//! told as suspect.
+//! Each primary has its own [`Subscriber`], so that one that is dead or hangs affects only its own channels,
+//! and an answer proves something about the node that gave it. When a slot moves, the old server ends the
+//! subscriptions with a message that fred does not pass on. So the map of slots is looked up continuously;
+//! channels that moved are subscribed again at the new place, and reported as suspect.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -29,10 +27,10 @@ use super::subscriber::{Published, Subscriber, Subscribing};
 use super::target::Target;
 use crate::storage::{ProbeFailure, RedisConfig, StorageError};
 
-/// How often it is tried to subscribe to what is not subscribed to.
+/// How often subscribing to missing channels is retried.
 const COMPLETE_EVERY: Duration = Duration::from_millis(500);
 
-/// What is published, wherever it is: on one server, or in a cluster.
+/// The followed channels: on one server, or in a cluster.
 #[derive(Debug)]
 pub(super) enum Following<P: Published> {
     One(Arc<Subscriber<P>>),
@@ -62,7 +60,7 @@ impl<P: Published> Following<P> {
         }
     }
 
-    /// A message of this node to itself was sent in this channel: see [`Subscriber::expect`].
+    /// A message of this node to itself was sent on this channel: see [`Subscriber::expect`].
     pub(super) fn expect(&self, name: &str) {
         match self {
             Self::One(subscriber) => subscriber.expect(name),
@@ -89,19 +87,19 @@ pub(super) struct Shards<P: Published> {
     published: Arc<P>,
     command_timeout: Duration,
     map: Mutex<Map<P>>,
-    /// Told by subscribers, and by who finds that nobody has a slot.
+    /// Notified by subscribers, and when no node has a slot.
     moved: Arc<Notify>,
     running: Members<Arc<Subscriber<Arc<P>>>>,
-    /// By subscribers that are gone.
+    /// Drops counted by subscribers that are gone.
     dropped: AtomicU64,
-    /// Counts what changed of connections.
+    /// Counts changes of connections.
     changes: watch::Sender<u64>,
 }
 
 struct Map<P: Published> {
     routing: Option<ClusterRouting>,
     shards: HashMap<Server, Shard<P>>,
-    /// All that is followed, wherever.
+    /// All followed channels, on whatever server.
     followed: HashSet<String>,
 }
 
@@ -119,7 +117,7 @@ impl<P: Published> fmt::Debug for Shards<P> {
 }
 
 impl<P: Published> Shards<P> {
-    /// Has no connection until it runs.
+    /// Has no connections until it runs.
     pub(super) fn new(target: Target, config: RedisConfig, primaries: Arc<Primaries>, published: P) -> Self {
         let command_timeout = Duration::from_millis(config.command_timeout_ms);
         let map = Map { routing: None, shards: HashMap::new(), followed: HashSet::new() };
@@ -161,7 +159,7 @@ impl<P: Published> Shards<P> {
         };
         if is_first {
             let mut map = self.map.lock();
-            // Somebody else may have asked for it meanwhile, and have got it.
+            // Another caller may have followed it successfully meanwhile.
             if !map.shards.values().any(|shard| shard.subscriber.is_following(&name)) {
                 map.followed.remove(&name);
             }
@@ -192,7 +190,7 @@ impl<P: Published> Shards<P> {
         Ok(())
     }
 
-    /// Runs a subscriber for each primary, and follows slots where they go. Runs until it is
+    /// Runs a subscriber for each primary, and moves subscriptions with their slots. Runs until it is
     /// dropped.
     pub(super) async fn run(&self, events: mpsc::Sender<P::Event>) {
         let keep_routing = async {
@@ -201,7 +199,7 @@ impl<P: Published> Shards<P> {
                 changes.borrow_and_update();
                 self.route();
                 tokio::select! {
-                    // The sender is in `primaries`.
+                    // The sender is in `primaries`, so this does not fail.
                     _changed = changes.changed() => {}
                     () = self.moved.notified() => self.primaries.look_soon(),
                     () = time::sleep(COMPLETE_EVERY) => {}
@@ -225,7 +223,7 @@ impl<P: Published> Shards<P> {
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Counts what changes of connections.
+    /// Counts changes of connections.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -246,12 +244,12 @@ impl<P: Published> Shards<P> {
             if let Some(failure) = failed {
                 return failure;
             }
-            // The sender is here, so this does not fail.
+            // The sender is in `self`, so this does not fail.
             let _changed = changes.changed().await;
         }
     }
 
-    /// How the connection to a server is.
+    /// The state of the connection to a server.
     pub(super) fn state_of(&self, server: &Server) -> LinkState {
         let map = self.map.lock();
         let shard = map.shards.get(server);
@@ -259,7 +257,7 @@ impl<P: Published> Shards<P> {
         shard.map_or(connecting, |shard| shard.subscriber.state().borrow().clone())
     }
 
-    /// Acts on who has which slot.
+    /// Applies the present map of slots.
     fn route(&self) {
         let Some(routing) = self.primaries.routing() else { return };
         let mut map = self.map.lock();
@@ -309,7 +307,7 @@ impl<P: Published> Shards<P> {
 
 /// Why a channel could not be followed.
 enum Refused {
-    /// The node does not have it, or nobody is known to.
+    /// The node does not have it, or no node is known to.
     Moved,
     By(StorageError),
 }
@@ -320,7 +318,8 @@ impl<P: Published> Map<P> {
         Some(Arc::clone(&self.shards.get(server)?.subscriber))
     }
 
-    /// Moves what is followed to where its slot is now. What has no owner stays where it is.
+    /// Moves followed channels to the servers that now have their slots. Channels without an owner stay where
+    /// they are.
     fn reroute(&mut self) {
         let mut adopted: HashMap<&Server, Vec<String>> = HashMap::new();
         let Some(routing) = &self.routing else { return };

@@ -1,4 +1,4 @@
-//! Which area a slot of a cluster belongs to, as the cluster's map changes.
+//! Assigns the slots of a cluster to areas, as the cluster's map changes.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use fred::types::config::Server;
 
 use crate::storage::primary::Area;
 
-/// The slots of a cluster.
+/// The number of slots of a cluster.
 pub(super) const SLOTS: usize = 16_384;
 
-/// Areas that are remembered; past it, one that has no slots any more is used again.
+/// The most areas; beyond it, the number of an area without slots is reused.
 const AREAS_MAX: usize = 4_096;
 
-/// Who has an area.
+/// The owner of an area.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Owner {
     Server(Server),
@@ -20,10 +20,10 @@ pub(super) enum Owner {
     Nobody,
 }
 
-/// Which area a slot belongs to, and who has which area.
+/// The area of each slot, and the owner of each area.
 ///
-/// An area keeps its number for as long as it has slots, also when another server takes all of them
-/// over from one that is gone.
+/// An area keeps its number as long as it has slots, even if another server takes over all of them from one
+/// that is gone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Slots {
     areas: Arc<[u16]>,
@@ -32,7 +32,7 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// The area of a slot; the first one while nothing is known.
+    /// The area of a slot; the first area while nothing is known.
     pub(super) fn area(&self, slot: u16) -> Area {
         Area::new(self.areas.get(usize::from(slot)).copied().unwrap_or(0))
     }
@@ -41,8 +41,8 @@ impl Slots {
         &self.owners
     }
 
-    /// The map as it is now: the server of each slot. Says whether a slot that had an area before is in
-    /// another one now.
+    /// Applies a new map: the server of each slot. Returns whether a slot that had an area before is now in
+    /// another one.
     pub(super) fn update(&mut self, servers: &[Option<Server>]) -> bool {
         let mut present: Vec<Owner> = Vec::new();
         let mut of_slot = Vec::with_capacity(SLOTS);
@@ -51,7 +51,7 @@ impl Slots {
                 Some(Some(server)) => Owner::Server(server.clone()),
                 _ => Owner::Nobody,
             };
-            // Slots come in ranges, so the last one is the likeliest.
+            // Slots come in ranges, so the previous owner is the likeliest.
             let known = present.iter().rposition(|held| *held == owner);
             of_slot.push(known.unwrap_or_else(|| {
                 present.push(owner);
@@ -75,7 +75,7 @@ impl Slots {
         has_moved
     }
 
-    /// The number of the area of each owner.
+    /// The number of each owner's area.
     fn numbers(&self, present: &[Owner], of_slot: &[usize]) -> Vec<u16> {
         let mut numbers: Vec<Option<usize>> = present
             .iter()
@@ -85,7 +85,8 @@ impl Slots {
             if numbers[at].is_some() || present[at] == Owner::Nobody {
                 continue;
             }
-            // A server that is new takes over where most of its slots come from one that is gone.
+            // A new server takes over the area of a server that is gone, if most of its slots come from
+            // there.
             let mut overlaps = vec![0_usize; self.owners.len()];
             for (slot, owner) in of_slot.iter().enumerate() {
                 if *owner == at
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_of_nobody_are_an_area_of_their_own() {
+    fn slots_without_a_server_are_an_area_of_their_own() {
         let mut slots = Slots::default();
         slots.update(&map(&[(10, 8_000), (0, 384), (20, 8_000)]));
         assert_eq!(owners(&slots), [10, 0, 20]);
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn two_that_take_over_from_one_that_is_gone_are_two_areas() {
+    fn two_servers_that_replace_one_are_two_areas() {
         let mut slots = Slots::default();
         slots.update(&map(&[(10, 10_000), (20, 6_384)]));
         assert!(slots.update(&map(&[(30, 4_000), (40, 6_000), (20, 6_384)])));

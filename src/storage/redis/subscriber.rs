@@ -1,18 +1,18 @@
-//! What is published: subscribing, receiving, and making sure that nothing is missed unnoticed.
+//! Subscriptions: subscribing, receiving, and detecting that messages were missed.
 //!
-//! fred's own functions for this are not used: they end silently when a receiver lags, and they
-//! answer a subscribe before the server has. So: after each SUBSCRIBE goes a PING with a token of
-//! its own on the same connection; its answer proves that the server has come to it. A SUBSCRIBE that
-//! the server refused is answered by an error that fred gives to nobody, so each names one channel more,
-//! which nobody else knows: the server takes all of a command or nothing, and says when asked whether
-//! that channel has a subscriber. On each further connection everything is subscribed anew, proven the
-//! same way, and then told as `Suspect`; only then the connection counts as up.
+//! fred's own functions for this are not used: they end silently when a receiver lags, and report a
+//! subscription before the server has confirmed it. Instead, each SUBSCRIBE is followed by a PING with a
+//! unique token on the same connection, whose answer proves that the server has processed both. If the server
+//! refuses a SUBSCRIBE, fred passes the error to nobody; so each SUBSCRIBE includes a channel with a random
+//! name, the witness. The server accepts all channels of a command or none, and when asked, says whether the
+//! witness has a subscriber. On each new connection, everything is subscribed again and verified in the same
+//! way, then reported as `Suspect`; only then the connection counts as up.
 //!
-//! That what is published goes on to arrive is proven by the beats: each is a message of this node to
+//! That messages keep arriving is verified with health probes: each of them sends a message of this node to
 //! itself (see [`Subscriber::expect`]).
 //!
-//! Where channels are sharded, each is subscribed to by an SSUBSCRIBE of its own, whose answer fred
-//! does give: it is the proof, or it says that another node has the channel now.
+//! Sharded channels are each subscribed with their own SSUBSCRIBE, whose answer fred does pass on: it is the
+//! confirmation, or says that another node has the channel now.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,38 +36,38 @@ use super::errors::storage_error;
 use super::link::{Condition, Link, LinkState, answers};
 use crate::storage::{ProbeFailure, StorageError};
 
-/// Channels in one SUBSCRIBE.
+/// The most channels in one SUBSCRIBE.
 const SUBSCRIBE_CHUNK: usize = 500;
 
-/// A connection on which no message of this node to itself arrives for so long, while they are sent, is
-/// replaced; or for as long as a command may take, if that is longer.
+/// A connection on which no message of this node to itself has arrived for this long, although messages are
+/// sent, is replaced. If the command timeout is longer, that applies.
 const DEAF_AFTER: Duration = Duration::from_millis(1_500);
 
-/// How a server is asked for channels.
+/// How channels are subscribed.
 #[derive(Debug, Clone)]
 pub(super) enum Subscribing {
     /// SUBSCRIBE.
     Plain,
-    /// SSUBSCRIBE; told when the server does not have a channel.
+    /// SSUBSCRIBE; notifies `moved` if the server does not have a channel.
     Sharded { moved: Arc<Notify> },
 }
 
-/// What is followed. Several may ask for the same channel at the same time, and another may let go
-/// of it meanwhile: an answer says something only about the follow that it was asked for.
+/// The followed channels. Several callers may follow a channel at the same time, and another may unfollow it
+/// meanwhile, so an answer counts only for the follow that it belongs to.
 #[derive(Debug, Default)]
 struct Followed(HashMap<String, Follow>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Follow {
-    /// Another one each time that the channel is followed anew.
+    /// A new number each time the channel is followed.
     life: u64,
-    /// How many wait for the server's answer, or count on it.
+    /// How many callers wait for the server's answer, or rely on it.
     asking: usize,
     is_confirmed: bool,
 }
 
 impl Followed {
-    /// Asks for a channel; `None` when that is confirmed already. `life` is used where it is new.
+    /// Follows a channel; `None` if it is confirmed already. A new follow gets the number `life`.
     fn ask(&mut self, name: &str, life: u64) -> Option<u64> {
         let new = Follow { life, asking: 0, is_confirmed: false };
         let follow = self.0.entry(name.to_owned()).or_insert(new);
@@ -78,7 +78,7 @@ impl Followed {
         Some(follow.life)
     }
 
-    /// What was asked for in this life was answered.
+    /// The server answered the follow with this number.
     fn answered(&mut self, name: &str, life: u64, is_subscribed: bool) {
         let Some(follow) = self.0.get_mut(name).filter(|follow| follow.life == life) else { return };
         follow.asking = follow.asking.saturating_sub(1);
@@ -88,21 +88,21 @@ impl Followed {
         }
     }
 
-    /// What is followed in this life is subscribed to.
+    /// The follow with this number is subscribed.
     fn confirm(&mut self, name: &str, life: u64) {
         if let Some(follow) = self.0.get_mut(name).filter(|follow| follow.life == life) {
             follow.is_confirmed = true;
         }
     }
 
-    /// UNSUBSCRIBE was sent for channels that were let go of. Where somebody follows one again, that may
-    /// have been subscribed to before it: it counts as not subscribed to, in a life of its own. Says
-    /// whether there is one.
+    /// UNSUBSCRIBE was sent for channels that had been unfollowed. A channel that was followed again
+    /// meanwhile may have been subscribed before that command, so it counts as a new, unconfirmed follow.
+    /// Returns whether there is one.
     fn unsubscribed(&mut self, names: &[String], mut life: impl FnMut() -> u64) -> bool {
         let mut is_due = false;
         for name in names {
             if let Some(follow) = self.0.get_mut(name) {
-                // Whoever asked for it is answered, and counts on it.
+                // The callers that followed it were answered, and rely on it.
                 *follow = Follow { life: life(), asking: 1, is_confirmed: false };
                 is_due = true;
             }
@@ -114,21 +114,21 @@ impl Followed {
 /// Messages of this node to itself.
 #[derive(Debug, Default)]
 struct Proof {
-    /// Where they come.
+    /// The channel on which they come.
     name: String,
-    /// When the last one came, or was first to come.
+    /// When the last one came, or since when one has been due.
     heard: Option<Instant>,
 }
 
-/// What messages are to those who follow.
+/// Turns messages into events.
 pub(super) trait Published: Send + Sync {
-    /// What they are told.
+    /// The event for followers.
     type Event: Send;
 
-    /// Reads a message; `None` when it cannot be read. The event must not keep `content` alive.
+    /// Parses a message; `None` if it is unreadable. The event must not keep `content` alive.
     fn read(&self, channel: &str, content: &[u8]) -> Option<Self::Event>;
 
-    /// Says that messages may have been missed.
+    /// The event that says that messages may have been missed.
     fn suspect(&self) -> Self::Event;
 }
 
@@ -144,11 +144,11 @@ impl<P: Published> Published for Arc<P> {
     }
 }
 
-/// The channels that are followed, and the connection that is subscribed to them.
+/// The followed channels, and the connection that is subscribed to them.
 #[derive(Debug)]
 pub(super) struct Subscriber<P> {
     link: Link<SubscriberClient>,
-    /// A subscribed connection can ask nothing; this one can.
+    /// For requests: a subscribed connection cannot make any.
     commands: Arc<Commands>,
     published: P,
     subscribing: Subscribing,
@@ -157,13 +157,14 @@ pub(super) struct Subscriber<P> {
     proof: Mutex<Proof>,
     tokens: AtomicU64,
     dropped: AtomicU64,
-    /// Answers on the connection are out of step, or it refused a barrier: only a new one helps.
+    /// Answers on the connection are out of step, or the server refused a PING: the connection has to be
+    /// replaced.
     broken: Notify,
-    /// What is published does not arrive.
+    /// Published messages do not arrive.
     deaf: Notify,
-    /// Something may have been missed.
+    /// Messages may have been missed.
     suspect: Notify,
-    /// What is followed is not all subscribed to.
+    /// Some followed channel is not subscribed.
     due: Notify,
 }
 
@@ -200,23 +201,24 @@ impl<P: Published> Subscriber<P> {
         self.followed.lock().0.contains_key(name)
     }
 
-    /// Follows what somebody else followed until now. It is subscribed to soon, and then told as
-    /// suspect.
+    /// Follows channels that another subscriber followed until now. They are subscribed soon, and then
+    /// reported as suspect.
     pub(super) fn adopt(&self, names: Vec<String>) {
         if !names.is_empty() {
-            // Counted as asked for until it is let go of, so that no failure of another ends it.
+            // Counts as relied on until it is unfollowed, so that no other caller's failure ends it.
             let adopted = |name| (name, Follow { life: self.token(), asking: 1, is_confirmed: false });
             self.followed.lock().0.extend(names.into_iter().map(adopted));
             self.due.notify_one();
         }
     }
 
-    /// Leaves to somebody else what the server does not have any more, and has unsubscribed itself.
+    /// Drops a channel that another subscriber takes over; the server no longer has it, and has ended the
+    /// subscription.
     pub(super) fn leave(&self, name: &str) {
         self.followed.lock().0.remove(name);
     }
 
-    /// Tries again to subscribe to what is not subscribed to.
+    /// Retries subscribing to channels that are not subscribed.
     pub(super) fn complete(&self) {
         if self.followed.lock().0.values().any(|follow| !follow.is_confirmed) {
             self.due.notify_one();
@@ -235,16 +237,16 @@ impl<P: Published> Subscriber<P> {
         self.followed.lock().0.remove(&name);
         let answer = self.unsubscribe(vec![name]).await;
         match answer.map_err(|error| storage_error("unfollow", self.command_timeout, &error)) {
-            // A connection that is gone is subscribed to nothing.
+            // A lost connection has no subscriptions.
             Err(StorageError::Unreachable { .. }) => Ok(()),
             answer => answer,
         }
     }
 
-    /// Unsubscribes from channels that nobody follows. Whoever follows one again meanwhile is subscribed
-    /// anew, should this fail, too, or be dropped.
+    /// Unsubscribes from channels that nobody follows. If a channel is followed again meanwhile, it is
+    /// subscribed again, even if this fails or is dropped.
     async fn unsubscribe(&self, names: Vec<String>) -> Result<(), Error> {
-        /// Does its work when the command has been sent, or may have been.
+        /// Runs when the command has been sent, or may have been.
         struct Sent<'a, P: Published>(&'a Subscriber<P>, &'a [String]);
         impl<P: Published> Drop for Sent<'_, P> {
             fn drop(&mut self) {
@@ -264,8 +266,8 @@ impl<P: Published> Subscriber<P> {
         }
     }
 
-    /// From here on, messages of this node to itself come in this channel, as long as the beats that bring
-    /// them do. To be called with each that was answered: it is noticed when none arrives.
+    /// Expects messages of this node to itself on this channel as long as health probes send them. Call it
+    /// after each answered health probe: if no message arrives, the connection is replaced.
     pub(super) fn expect(&self, name: &str) {
         let mut proof = self.proof.lock();
         if proof.name != name || !self.is_following(name) {
@@ -282,12 +284,12 @@ impl<P: Published> Subscriber<P> {
         let heard = *proof.heard.get_or_insert_with(Instant::now);
         if heard.elapsed() >= DEAF_AFTER.max(self.command_timeout) {
             proof.heard = None;
-            tracing::warn!("what is published does not arrive, replacing the connection to redis");
+            tracing::warn!("published messages do not arrive, replacing the connection to redis");
             self.deaf.notify_one();
         }
     }
 
-    /// Subscribes, and waits for the proof.
+    /// Subscribes, and waits for the confirmation.
     async fn subscribe(&self, names: &[String]) -> Result<(), Error> {
         match &self.subscribing {
             Subscribing::Plain => self.subscribe_plainly(names).await,
@@ -301,8 +303,8 @@ impl<P: Published> Subscriber<P> {
         }
     }
 
-    /// Asks for all of them, whatever becomes of one. One at a time in a command: fred takes each
-    /// answer for that of another command.
+    /// Subscribes to every channel, even if one fails, with one channel per command, because fred would take
+    /// further answers for those of other commands.
     async fn subscribe_sharded(&self, names: &[String]) -> Result<(), Error> {
         let mut failed = None;
         for chunk in names.chunks(SUBSCRIBE_CHUNK) {
@@ -317,7 +319,8 @@ impl<P: Published> Subscriber<P> {
                             follow.is_confirmed = true;
                         }
                     }
-                    // Another error may mean that there is no connection, so it goes first.
+                    // An error that is not MOVED may mean that there is no connection, so it takes
+                    // precedence.
                     Err(error) if !error.is_moved() => failed = Some(error),
                     Err(error) => failed = failed.or(Some(error)),
                 }
@@ -329,7 +332,7 @@ impl<P: Published> Subscriber<P> {
     async fn subscribe_plainly(&self, names: &[String]) -> Result<(), Error> {
         let mut witnesses = Vec::new();
         for chunk in names.chunks(SUBSCRIBE_CHUNK) {
-            // Never an empty set: its error would put all later answers out of step.
+            // The set is never empty: the error would put all later answers out of step.
             let witness = format!("{}:{}", chunk[0], Uuid::new_v4().simple());
             witnesses.push(witness.clone());
             self.link.client()?.subscribe(chunk.iter().cloned().chain([witness]).collect::<Vec<_>>()).await?;
@@ -343,15 +346,15 @@ impl<P: Published> Subscriber<P> {
         self.link.client()?.unsubscribe(witnesses).await
     }
 
-    /// Whether these channels, to which nobody else subscribes, have a subscriber: what has none was
-    /// refused.
+    /// Verifies that these channels, which nobody else subscribes to, have a subscriber; one that has none
+    /// was refused.
     async fn check_subscribed(&self, names: &[String]) -> Result<(), Error> {
-        // In a cluster each node knows its own subscribers only.
+        // In a cluster, each node knows only its own subscribers.
         let ours = self.link.client()?.client_config().server.hosts();
         let counts: Result<HashMap<String, u64>, Error> = async {
             let client = match &*self.commands {
                 Commands::One(link) => link.client()?,
-                // Nobody can be asked about a node that is no primary.
+                // There is no connection for requests to a node that is not a primary.
                 Commands::Cluster(primaries) => {
                     let ours = ours.iter().find_map(|server| primaries.client_of(server));
                     ours.ok_or_else(|| Error::new(ErrorKind::Auth, "NOPERM"))??
@@ -363,30 +366,30 @@ impl<P: Published> Subscriber<P> {
         match counts {
             Ok(counts) if names.iter().all(|name| counts.get(name).is_some_and(|count| *count > 0)) => Ok(()),
             Ok(_) => Err(Error::new(ErrorKind::Auth, "NOPERM the channel cannot be subscribed to")),
-            // A user who may not ask is taken at the server's word.
+            // If the user may not ask, the server's confirmation is believed.
             Err(error) if error.details().starts_with("NOPERM") => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// A number that is used once.
+    /// A number that is used only once.
     fn token(&self) -> u64 {
         self.tokens.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Answers go in order: the answer to this proves that all before it was done.
+    /// Answers come in order, so this answer proves that everything before it was processed.
     async fn ping(&self) -> Result<(), Error> {
         let token = format!("zw-{}", self.token());
         let answer: Value = self.link.client()?.ping(Some(token.clone())).await?;
         if answers(&answer, &token) {
             Ok(())
         } else {
-            Err(Error::new(ErrorKind::IO, "a subscription was not confirmed in its turn"))
+            Err(Error::new(ErrorKind::IO, "a subscription was confirmed out of order"))
         }
     }
 
-    /// Subscribes to everything that is followed, on a new connection; otherwise to what is not
-    /// subscribed to.
+    /// Subscribes to all followed channels if the connection is new, otherwise to those that are not
+    /// subscribed.
     async fn resubscribe(&self, is_new: bool) -> Result<(), Error> {
         let is_sharded = matches!(self.subscribing, Subscribing::Sharded { .. });
         let asked: Vec<(String, u64)> = {
@@ -402,13 +405,13 @@ impl<P: Published> Subscriber<P> {
         if names.is_empty() {
             return Ok(());
         }
-        tracing::debug!(channels = names.len(), "subscribing anew");
+        tracing::debug!(channels = names.len(), "subscribing again");
         if !is_sharded {
-            // It is asked whether the server took them.
+            // Verifying the subscriptions requires a connection for commands.
             self.commands.until_up().await;
         }
         match self.subscribe(&names).await {
-            // The others are subscribed to, and it is told to those who know where it went.
+            // The other channels are subscribed, and `moved` was notified about these.
             Err(error) if is_sharded && error.is_moved() => {}
             answer => answer?,
         }
@@ -420,11 +423,11 @@ impl<P: Published> Subscriber<P> {
             names.into_iter().filter(|name| !followed.0.contains_key(name)).collect()
         };
         if !left.is_empty() {
-            // Unfollowed while we subscribed.
+            // They were unfollowed while we subscribed.
             self.unsubscribe(left).await?;
         }
-        // What was appended meanwhile is in the log; what comes later, we are told. Messages of this node to
-        // itself are no reason to look.
+        // Entries appended meanwhile are in the log, later ones will be received. Messages of this node to
+        // itself are no reason to read the log.
         if asked.iter().any(|(name, _)| *name != self.proof.lock().name) {
             self.suspect.notify_one();
         }
@@ -435,41 +438,40 @@ impl<P: Published> Subscriber<P> {
         self.link.state()
     }
 
-    /// Waits until the first attempt to connect, or one after it, has failed.
+    /// Waits until an attempt to connect has failed, the first one or a later one.
     pub(super) async fn until_failed(&self) -> ProbeFailure {
         self.link.until_failed().await
     }
 
-    /// Connects, receives, keeps subscribed, and begins with another connection when one is lost or
-    /// out of step. Runs until it is dropped.
+    /// Connects, receives, maintains the subscriptions, and replaces the connection when it is lost or out of
+    /// step. Runs until it is dropped.
     pub(super) async fn run(&self, events: mpsc::Sender<P::Event>) {
         loop {
-            // From before the first follow on this connection, so that nothing is missed.
+            // Subscribed before the first follow on this connection, so that nothing is missed.
             let messages = self.link.open(|client| client.message_rx()).await;
-            // What was said of the connection before this one.
+            // Notifications about the earlier connection do not count.
             let _stale = (self.broken.notified().now_or_never(), self.deaf.notified().now_or_never());
-            // Nothing was to be heard since then, so it is not deaf for that.
+            // No message was due without a connection, so the new one is not deaf.
             self.proof.lock().heard = None;
             let failure = tokio::select! {
                 () = self.receive(messages, &events) => ProbeFailure::Unreachable("the client ended".into()),
                 failure = self.serve() => failure,
                 failure = self.link.until_lost() => failure,
                 () = self.broken.notified() => ProbeFailure::Unexpected("a subscription was not confirmed in time".into()),
-                () = self.deaf.notified() => ProbeFailure::Unexpected("what is published does not arrive".into()),
+                () = self.deaf.notified() => ProbeFailure::Unexpected("published messages do not arrive".into()),
             };
             self.link.lose(failure).await;
         }
     }
 
-    /// Brings a new connection into use, and subscribes to what is adopted. Returns only when that
-    /// fails.
+    /// Brings a new connection into use, and subscribes to adopted channels. Returns only if that fails.
     async fn serve(&self) -> ProbeFailure {
         let mut is_new = true;
         loop {
             match self.resubscribe(is_new).await {
                 Ok(()) => self.link.up(),
                 Err(error) => {
-                    tracing::warn!(%error, "could not subscribe anew");
+                    tracing::warn!(%error, "could not subscribe again");
                     return ProbeFailure::of(&error);
                 }
             }
@@ -478,7 +480,7 @@ impl<P: Published> Subscriber<P> {
         }
     }
 
-    /// Moves what is published into `events`; never waits for a reader who does not keep up.
+    /// Moves messages into `events`; never waits for a reader that does not keep up.
     async fn receive(&self, mut messages: broadcast::Receiver<Message>, events: &mpsc::Sender<P::Event>) {
         let mut suspect = false;
         loop {
@@ -493,7 +495,7 @@ impl<P: Published> Subscriber<P> {
                 () = self.suspect.notified() => suspect = true,
                 message = messages.recv() => {
                     let missed = match message {
-                        // Appended before the suspicion is told, so covered by it.
+                        // The message came before the suspicion is reported, so that covers it.
                         Ok(_) if suspect => 1,
                         Ok(message) => u64::from(!self.forward(&message, events)),
                         Err(RecvError::Lagged(missed)) => missed,
@@ -508,7 +510,7 @@ impl<P: Published> Subscriber<P> {
         }
     }
 
-    /// False when the message was lost.
+    /// Returns false if the message was lost.
     fn forward(&self, message: &Message, events: &mpsc::Sender<P::Event>) -> bool {
         let name: &str = &message.channel;
         {
@@ -527,11 +529,11 @@ impl<P: Published> Subscriber<P> {
             _ => return false,
         };
         let Some(event) = self.published.read(name, content) else {
-            tracing::debug!(channel = name, "published bytes are not readable");
+            tracing::debug!(channel = name, "a published message is unreadable");
             return false;
         };
         match events.try_send(event) {
-            // Whoever let go of the receiver does not want to know.
+            // If the receiver was dropped, nobody wants the event.
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => true,
             Err(mpsc::error::TrySendError::Full(_)) => false,
         }
@@ -543,36 +545,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_counts_only_for_the_follow_that_it_was_asked_for() {
+    fn an_answer_counts_only_for_its_own_follow() {
         let mut followed = Followed::default();
         let first = followed.ask("a", 1).unwrap();
         followed.0.remove("a");
         followed.answered("a", first, true);
-        assert!(followed.0.is_empty(), "let go of meanwhile");
+        assert!(followed.0.is_empty(), "unfollowed meanwhile");
         let second = followed.ask("a", 2).unwrap();
         followed.answered("a", first, true);
-        assert!(!followed.0["a"].is_confirmed, "another one's answer");
+        assert!(!followed.0["a"].is_confirmed, "the answer belongs to another follow");
         followed.answered("a", second, true);
         assert_eq!(followed.ask("a", 3), None);
     }
 
     #[test]
-    fn who_follows_again_while_a_channel_is_let_go_of_is_subscribed_anew() {
+    fn following_again_during_unfollow_subscribes_again() {
         let mut followed = Followed::default();
         let first = followed.ask("a", 1).unwrap();
         followed.answered("a", first, true);
-        // It is let go of; before UNSUBSCRIBE is sent, another asks and is subscribed.
+        // The channel is unfollowed; before UNSUBSCRIBE is sent, another caller follows and is subscribed.
         followed.0.remove("a");
         let second = followed.ask("a", 2).unwrap();
         assert!(followed.unsubscribed(&["a".to_owned(), "b".to_owned()], || 3));
         followed.answered("a", second, true);
-        assert!(!followed.0["a"].is_confirmed, "what it was answered may have been before");
+        assert!(!followed.0["a"].is_confirmed, "it may have been subscribed before UNSUBSCRIBE");
         followed.0.remove("a");
         assert!(!followed.unsubscribed(&["a".to_owned()], || 4));
     }
 
     #[test]
-    fn who_fails_does_not_end_what_another_asked_for() {
+    fn a_failed_follow_does_not_end_that_of_another_caller() {
         let mut followed = Followed::default();
         let (one, two) = (followed.ask("a", 1).unwrap(), followed.ask("a", 2).unwrap());
         followed.answered("a", one, false);

@@ -1,4 +1,4 @@
-//! Which Redis is meant: the URL and the separate settings merged into one description.
+//! The address of Redis: the URL and the separate settings, merged.
 
 use std::fmt;
 
@@ -23,18 +23,18 @@ pub(in crate::storage) struct Node {
     pub(in crate::storage) port: u16,
 }
 
-/// What the nodes are.
+/// What the configured nodes are.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     /// One server.
     Single,
-    /// Some of a cluster, which names the others.
+    /// Some nodes of a cluster, which name the others.
     Cluster,
     /// Sentinels, which know the primary of a service.
     Sentinel { service: String, username: Option<String>, password: Option<String> },
 }
 
-/// Where and as whom to connect.
+/// Where to connect, and as which user.
 #[derive(Clone)]
 pub(in crate::storage) struct Target {
     pub(super) kind: Kind,
@@ -93,8 +93,8 @@ impl Node {
 }
 
 impl Target {
-    /// Merges URL and settings, and reads the files for TLS once, to see that they can be used. The
-    /// error says what would be right and repeats nothing of the URL.
+    /// Merges URL and settings, and reads the files for TLS once to verify that they can be used. Errors say
+    /// what would be right, and repeat nothing of the URL.
     pub(in crate::storage) fn from_config(config: &RedisConfig) -> Result<Self, String> {
         check_prefix(&config.prefix)?;
         let url = config.url.as_deref().map(|url| Parts::of(url.trim(), config.host.as_deref()));
@@ -132,7 +132,7 @@ impl Target {
     }
 }
 
-/// What a URL says.
+/// The parts of a URL.
 #[derive(Default)]
 struct Parts {
     scheme: Scheme,
@@ -296,7 +296,7 @@ fn tls(config: &RedisConfig, by_url: bool) -> Result<Option<TlsFiles>, String> {
     }
 }
 
-/// Braces would change which part of a key is hashed; the rest keeps keys readable.
+/// Braces would change which part of a key is hashed; the other rules keep keys readable.
 fn check_prefix(prefix: &str) -> Result<(), String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-');
     if (1..=64).contains(&prefix.len()) && prefix.bytes().all(plain) {
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_told() {
+    fn settings_that_contradict_each_other_are_reported() {
         let base = RedisConfig::default;
         let wrong = [
             (RedisConfig { nodes: vec!["b".into(), "c".into()], ..base() }, "`cluster = true`"),

@@ -1,4 +1,4 @@
-//! TLS to Redis: whom to trust, and what to show.
+//! TLS to Redis: the authorities to trust, and the certificate to present.
 
 use std::path::{Path, PathBuf};
 
@@ -6,19 +6,19 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-/// Files in PEM. They are read whenever a client is made, so that a renewed certificate is used
-/// without a restart.
+/// PEM files. They are read whenever a client is built, so that a renewed certificate is used without a
+/// restart.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct TlsFiles {
-    /// Whom to trust, in place of the system's authorities.
+    /// Authorities to trust instead of the system's.
     pub(super) ca: Option<PathBuf>,
-    /// Shown to a server that asks for it; goes with `key`.
+    /// Presented to a server that requires a certificate; requires `key`.
     pub(super) certificate: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
 }
 
 impl TlsFiles {
-    /// Whether the files can be used now. The system's authorities are not looked at.
+    /// Whether the files can be used now. The system's authorities are not checked.
     pub(super) fn check(&self) -> Result<(), String> {
         let roots = self.roots()?.unwrap_or_else(RootCertStore::empty);
         self.with(roots).map(|_| ())
@@ -42,7 +42,7 @@ impl TlsFiles {
     }
 
     fn with(&self, roots: RootCertStore) -> Result<ClientConfig, String> {
-        // Answers Err when a provider is in place already, which is as good.
+        // It fails if a provider is installed already, which is as good.
         let _already = rustls::crypto::ring::default_provider().install_default();
         let config = ClientConfig::builder().with_root_certificates(roots);
         match (&self.certificate, &self.key) {
@@ -77,7 +77,7 @@ fn wrong(setting: &str, file: &Path, error: &dyn std::fmt::Display) -> String {
     format!("`{setting}`, {}, cannot be used ({error}); expected a readable file in PEM", file.display())
 }
 
-/// A system may hold some certificate that cannot be read; the others count.
+/// A system may have some unreadable certificates; the others are used.
 fn of_the_system() -> Result<RootCertStore, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();

@@ -18,7 +18,7 @@ pub(crate) fn paper() -> Config {
     config
 }
 
-/// A gateway whose orders are carried out by outside workers. A dead worker is noticed after a second.
+/// A gateway whose orders are executed by outside workers. A dead worker is noticed after a second.
 pub(crate) fn external() -> Config {
     let mut config = config();
     config.orders.executor = ExecutorChoice::External;
@@ -123,7 +123,7 @@ pub(crate) fn types(order: &Value) -> Vec<String> {
     check_updates(order["updates"].as_array().unwrap())
 }
 
-/// Publishes an update of an order that is carried out elsewhere.
+/// Publishes an update of an order that is executed elsewhere.
 pub(crate) async fn update(address: SocketAddr, order: &str, update: Value) {
     let answer = post_json(address, &format!("/api/orders/{order}/updates"), &update).await;
     assert_eq!((answer.status, answer.json()), (200, json!({"accepted": 1})), "{update}");

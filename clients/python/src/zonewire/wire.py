@@ -897,7 +897,7 @@ class DeadLetter(TypedDict):
     runs: int
     """How many times a worker has claimed the order."""
     submitted: bool
-    """Whether it may have been carried out after all."""
+    """Whether it may have been executed after all."""
 
 
 class DeadLetterList(TypedDict):
@@ -1093,9 +1093,9 @@ class OrderUpdate(TypedDict):
     channel: ChannelName
     """The channel."""
     dex: NotRequired[str]
-    """The exchange that carries it out."""
+    """The exchange that executes it."""
     executor: NotRequired[str]
-    """The worker or executor that carries the order out."""
+    """The worker or executor that executes the order."""
     id: str
     """Identifies the entry, in every epoch and on every gateway."""
     late: NotRequired[bool]
@@ -1130,7 +1130,7 @@ class Failure(TypedDict):
 
 
 class OrderFailed(TypedDict):
-    """The last update of an order that was not carried out."""
+    """The last update of an order that was not executed."""
 
     type: Literal["failed"]
     attempt: NotRequired[int]
@@ -1138,11 +1138,11 @@ class OrderFailed(TypedDict):
     channel: ChannelName
     """The channel."""
     dex: NotRequired[str]
-    """The exchange that was to carry it out."""
+    """The exchange that was to execute it."""
     error: Failure
     """The reason."""
     executor: NotRequired[str]
-    """The worker or executor that carried the order out."""
+    """The worker or executor that executed the order."""
     id: str
     """Identifies the entry, in every epoch and on every gateway."""
     late: NotRequired[bool]
@@ -1566,7 +1566,7 @@ class FleetNode(TypedDict):
     connections: int
     """Open WebSockets and event streams."""
     executor: str
-    """The kind of executor that carries out orders placed there."""
+    """The kind of executor that executes orders placed there."""
     here: bool
     """Whether it is the node that answers."""
     lag_ms: DeliveryLag
@@ -1655,13 +1655,13 @@ class HealthView(TypedDict):
     degraded: bool
     """Whether Redis is configured or required and does not serve as it should."""
     executor: str
-    """The kind of executor that carries out orders placed here."""
+    """The kind of executor that executes orders placed here."""
     live: bool
     """Whether the process works."""
     node: str
     """The id of the process, new at each start."""
     other_executors: NotRequired[list[str]]
-    """The kinds that other nodes on the same storage have: their workers do not carry out orders placed
+    """The kinds that other nodes on the same storage have: their workers do not execute orders placed
     here. Absent if there are none.
     """
     primaries: int
@@ -1818,7 +1818,7 @@ class OutsideRefused(TypedDict):
     closed: int
     """Outside updates that came after the last one of their order."""
     has_job: int
-    """Outside updates refused because the gateway's workers carry the order out."""
+    """Outside updates refused because the gateway's workers execute the order."""
     stale_fence: int
     """Outside updates refused because a worker held the lease of the order."""
 
@@ -2048,7 +2048,7 @@ class Previous(TypedDict):
 
 
 class OfferedJob(TypedDict):
-    """A job for a worker to carry out."""
+    """A job for a worker to execute."""
 
     attempt: int
     """The number of this attempt, from 1."""
@@ -2106,7 +2106,7 @@ class OrderView(TypedDict):
     gap: NotRequired[int | None]
     """How many earlier updates the log no longer has; absent in lists."""
     jobId: NotRequired[OrderId]
-    """The id of the job that carries it out; absent if the gateway has none for it."""
+    """The id of the job that executes it; absent if the gateway has none for it."""
     lastUpdate: NotRequired[Entry]
     """The newest update, even if it is no longer among `updates`; absent in lists."""
     maxAttempts: int
@@ -2142,7 +2142,7 @@ class OrderPlaced(TypedDict):
     """The answer to an accepted order, which is now in the queue."""
 
     jobId: OrderId
-    """The job that carries it out."""
+    """The job that executes it."""
     orderId: OrderId
     """The order's id."""
     retryOf: NotRequired[OrderId]
@@ -2169,7 +2169,7 @@ class OrdersView(TypedDict):
     dead: int
     """Orders that became dead letters."""
     executor: str
-    """The kind of executor that carries out orders placed here."""
+    """The kind of executor that executes orders placed here."""
     failed: int
     """Orders that failed here."""
     given_back: int

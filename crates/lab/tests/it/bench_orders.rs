@@ -41,7 +41,7 @@ fn in_memory(settings: &[&str]) -> Vec<String> {
     [&["storage.backend=memory"], settings].concat().into_iter().map(str::to_owned).collect()
 }
 
-/// Orders are carried out at once, and none fails.
+/// Orders are executed at once, and none fails.
 const QUICK: [&str; 3] = ["orders.paper.failure_rate=0", "orders.paper.step_ms=0", "orders.poll_ms=5"];
 
 #[tokio::test(flavor = "multi_thread")]

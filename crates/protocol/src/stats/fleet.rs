@@ -74,7 +74,7 @@ pub struct FleetNode {
     pub zones_left_out: u64,
     /// Delivery time, from the log to the kernel (`delivery_seconds`), of entries of the last ten seconds.
     pub lag_ms: DeliveryLag,
-    /// The kind of executor that carries out orders placed there.
+    /// The kind of executor that executes orders placed there.
     pub executor: String,
 }
 

@@ -8,7 +8,7 @@ counts! {
         /// What this node did.
         #[serde(flatten)]
         counts: OrderCounts = of,
-        /// The kind of executor that carries out orders placed here.
+        /// The kind of executor that executes orders placed here.
         executor: String,
         /// The kinds that other nodes on the same storage have.
         other_executors: Vec<String>,
@@ -113,7 +113,7 @@ counts! {
         closed: N = counter("outside_refused", reason = "closed"),
         /// Outside updates refused because a worker held the lease of the order.
         stale_fence: N = counter("outside_refused", reason = "stale_fence"),
-        /// Outside updates refused because the gateway's workers carry the order out.
+        /// Outside updates refused because the gateway's workers execute the order.
         has_job: N = counter("outside_refused", reason = "has_job"),
     }
 }

@@ -70,7 +70,7 @@ export function DeadLetters() {
                 <tr key={it.orderId}>
                   <th scope="row"><a class="mono" href={href('orders', it.orderId)}>{it.orderId.slice(0, 8)}</a></th>
                   <td class="what">{inWords(it.order)}</td>
-                  <td class="what">{it.error}{it.submitted && <span class="chip late">may have been carried out</span>}</td>
+                  <td class="what">{it.error}{it.submitted && <span class="chip late">may have been executed</span>}</td>
                   <td class="n wide">{it.runs}</td>
                   <td class="n wide">{clock(Date.parse(it.failedAt))}</td>
                   <td class="act"><button type="button" class="quiet danger" disabled={isBusy.value === it.orderId} onClick={() => ask(it)}>Place again{it.submitted ? '…' : ''}</button></td>
@@ -82,8 +82,8 @@ export function DeadLetters() {
       )}
       <Pager hasBefore={trail.value.length > 0} next={shown?.next ?? null} page={trail.value.length + 1} onFirst={() => { trail.value = []; }} onBefore={() => { trail.value = trail.value.slice(0, -1); }} onNext={(next) => { trail.value = [...trail.value, next]; }} />
       {asked.value && (
-        <Dialog title="It may have been carried out already" isQuestion onClose={() => { asked.value = null; }}>
-          <p>{inWords(asked.value.order)}, taken up {plural(asked.value.runs, 'time')}: the order was submitted before it was given up. Find out first what became of it. Placing it again may carry it out twice.</p>
+        <Dialog title="It may have been executed already" isQuestion onClose={() => { asked.value = null; }}>
+          <p>{inWords(asked.value.order)}, taken up {plural(asked.value.runs, 'time')}: the order was submitted before it was given up. Find out first what became of it. Placing it again may execute it twice.</p>
           <div class="actions"><button type="button" class="quiet" onClick={() => { asked.value = null; }}>Leave it</button><button type="button" class="primary bad" disabled={isBusy.value !== ''} onClick={() => asked.value && void again(asked.value, true)}>Place it anyway</button></div>
         </Dialog>
       )}

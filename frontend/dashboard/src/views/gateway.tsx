@@ -73,7 +73,7 @@ function Overview({ it }: { it: Stats }) {
           ['Entries that this build cannot show', sum(it.channels.entries_skipped_by_reason), it.channels.entries_skipped_by_reason],
         ]} />
         <p class="foot"><span>Memory of logs: {bytes(memory.bytes)} of {bytes(memory.bytes_max)}{memory.evicted_entries > 0 ? `; ${plural(memory.evicted_entries, 'entry', 'entries')} went for want of room` : ''}</span></p>
-        <p class="foot"><span>Orders: {it.orders.jobs ? `${count(it.orders.jobs.waiting + it.orders.jobs.delayed)} wait, ${count(it.orders.jobs.claimed)} are carried out` : 'the storage does not say'}, by {it.orders.executor}{it.orders.executor === 'paper' ? ' (simulated)' : ''}</span></p>
+        <p class="foot"><span>Orders: {it.orders.jobs ? `${count(it.orders.jobs.waiting + it.orders.jobs.delayed)} wait, ${count(it.orders.jobs.claimed)} are executed` : 'the storage does not say'}, by {it.orders.executor}{it.orders.executor === 'paper' ? ' (simulated)' : ''}</span></p>
       </section>
       {outage.channels_set_aside! > 0 && <p class="fault full">{plural(outage.channels_set_aside!, 'channel')} cannot be reconciled with Redis, and {outage.channels_set_aside === 1 ? 'goes' : 'go'} on without it: <a href="health">health says which and why</a>.</p>}
     </>

@@ -1,4 +1,4 @@
-//! Memory as the folder's rows say it, and rows as memory says them.
+//! Converts the folder's rows into memory, and memory into rows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::storage::memory::job_table::JobTable;
 use crate::storage::memory::{Bounds, Channel, Keep, Kept, Shared, State, StoredRecord};
 use crate::storage::{EPOCH_KEPT_FOR, MemoryConfig, RecordKind, Retention};
 
-/// What is found in the rows, row by row.
+/// What has been read so far, row by row.
 struct Loading {
     clock: Clock,
     state: State,
     jobs: JobTable,
-    /// By life: the channel's name, where its log begins, and where entries are missing before what is kept.
+    /// The channels by number.
     lives: HashMap<u64, Life>,
-    /// Rows that are of no use: of no life that is known, or damaged.
+    /// Rows to delete: damaged ones, and those of unknown channels.
     useless: Vec<Change>,
     found: Found,
     fences: u64,
@@ -32,12 +32,13 @@ struct Life {
     name: ChannelName,
     channel: Channel,
     first: u64,
-    /// Before the log: what may be the latest of its key.
+    /// Entries outside the log, which may be the latest of their keys.
     before: Vec<Entry>,
 }
 
-/// Memory as it is in the rows, with what is to be taken out of them. With `renewed` each log goes on in another
-/// epoch, and no fence and no token is one that may have been given out.
+/// The content of the rows as memory, the changes that the rows need, and the size of the rows in bytes. With
+/// `renewed`, each log continues in a new epoch, and numbering skips all fencing tokens and job tokens that
+/// may have been given out.
 pub(super) fn load(
     store: &Store,
     retention: Retention,
@@ -124,7 +125,7 @@ impl Loading {
             Place::Job(id) => self.jobs.take_row(*id, row, &clock).then_some(())?,
             Place::Jobs => self.jobs.take_table_row(row).then_some(())?,
             Place::Fences => self.fences = std::str::from_utf8(row).ok()?.parse().ok()?,
-            // They are looked at elsewhere.
+            // Read elsewhere.
             Place::Use | Place::Applied => {}
         }
         Some(())
@@ -132,7 +133,7 @@ impl Loading {
 }
 
 impl Life {
-    /// Entries come in the order of their offsets.
+    /// Entries come in order of offset.
     fn take(&mut self, entry: Entry, appended_us: i64, clock: &Clock) {
         let (policy, appended) = (ChannelPolicy::of(&self.name), clock.past(appended_us));
         self.channel.latest.note(&entry, policy, appended);
@@ -142,7 +143,7 @@ impl Life {
         }
         let next = self.channel.entries.back().map_or(self.first, |kept| kept.entry.offset + 1);
         if entry.offset != next {
-            // What is missing could not be read. A log has no holes: it begins behind it.
+            // The missing entries could not be read. A log has no holes, so it begins after them.
             self.before.extend(self.channel.entries.drain(..).map(|kept| kept.entry));
             self.channel.bytes = 0;
         }
@@ -151,12 +152,13 @@ impl Life {
     }
 }
 
-/// Has memory know a channel as it is in the rows, within its bounds; answers what is to be changed there.
+/// Adds a channel to memory as the rows describe it, within its bounds; returns the changes that its rows
+/// need.
 fn take_in(memory: &Shared, life: u64, held: Life, epoch: Option<Epoch>, clock: &Clock) -> Vec<Change> {
     let Life { name, mut channel, before, .. } = held;
     let (policy, bounds) = (ChannelPolicy::of(&name), Bounds::of(&memory.retention, &name));
     let mut changes = Vec::new();
-    // Up to the end nothing may be missing.
+    // The log must be complete up to its top; otherwise none of its entries can be kept.
     if channel.entries.back().is_some_and(|kept| kept.entry.offset != channel.top) {
         let late = channel.entries.drain(..).map(|kept| kept.entry);
         let gone = late.filter(|entry| !channel.latest.holds(entry, policy));
@@ -180,7 +182,7 @@ fn take_in(memory: &Shared, life: u64, held: Life, epoch: Option<Epoch>, clock: 
         changes.push(Change::set(&Place::Channel(life), Some(row)));
     }
     let mut state = memory.state.lock();
-    // There is one life of a channel; should there be two, the later one counts.
+    // A channel has one number; if there were two, the later one wins.
     state.remove(&name);
     let (bytes, latest_bytes) = (channel.bytes, channel.latest.bytes());
     let due = channel.next_due(&bounds);
@@ -197,9 +199,9 @@ fn take_in(memory: &Shared, life: u64, held: Life, epoch: Option<Epoch>, clock: 
     changes
 }
 
-// What rows are to say
+// From memory to rows
 
-/// What is not kept any more, and has not been taken out of the rows.
+/// The removal of rows that memory no longer keeps.
 pub(super) fn collect(memory: &Shared) -> Vec<Change> {
     let clock = Clock::read();
     let mut guard = memory.state.lock();
@@ -222,7 +224,7 @@ pub(super) fn collect(memory: &Shared) -> Vec<Change> {
     changes
 }
 
-/// Takes out records that have expired, and does with jobs what is due by the time.
+/// Removes expired records, and makes the changes of jobs that are due.
 pub(super) fn tidy(memory: &Shared) -> Vec<Change> {
     let clock = Clock::read();
     let mut changes = Vec::new();
@@ -249,7 +251,7 @@ fn kept_kind(name: &str) -> Option<RecordKind> {
         .find(|kind| is_kept(*kind) && kind.as_str() == name)
 }
 
-/// What a row should say, by what memory holds.
+/// What a row should contain according to memory.
 pub(super) fn current(memory: &Shared, key: &[u8]) -> Option<Change> {
     let (place, clock) = (Place::of(key)?, Clock::read());
     let state = memory.state.lock();
@@ -279,7 +281,7 @@ pub(super) fn current(memory: &Shared, key: &[u8]) -> Option<Change> {
     Some(Change::set(&place, content))
 }
 
-/// All rows, by what memory holds.
+/// All rows according to memory.
 pub(super) fn all(memory: &Shared) -> Vec<Change> {
     let mut keys = vec![Place::Jobs, Place::Fences];
     let clock = Clock::read();

@@ -1,15 +1,17 @@
-//! The folder in which memory keeps what it has, so that it survives the process.
+//! The folder in which memory persists its content, so that it survives the process.
 //!
-//! One thread has the files, and is the only one that changes what is kept: it takes what waits together,
-//! decides on each with what memory holds, writes all that changes as one transaction, does it in memory, and
-//! answers. So nobody reads what is not written, and what is answered survives the process. Entries of two
-//! batches of one channel, the second of which has to know what became of the first, are not written together.
+//! One thread owns the files, and is the only one that changes what is kept. It takes the requests that wait,
+//! decides each by what memory holds, writes all resulting changes in one transaction, applies them to
+//! memory, and answers. So nobody reads what is not written, and whatever was answered survives the process.
+//! Two batches of one channel are never written together, because deciding the second requires the outcome of
+//! the first.
 //!
-//! What grows too old, or is too much, is taken out of the files behind its back, about once a second.
+//! Entries that expire or exceed a bound are removed from memory first, and from the files about once a
+//! second.
 //!
-//! What the disk does not take is refused: it is tried anew until it works, and what it may hold of what was
-//! refused is put right first. Reading goes on meanwhile. A disk that hangs is answered for after a deadline;
-//! what was under way then may take effect yet, as with a storage that is elsewhere.
+//! What the disk does not accept is refused. The thread retries until the disk works, and first corrects rows
+//! that the disk may have stored although they were refused. Reading continues meanwhile. If the disk hangs,
+//! requests fail after a deadline; they may still take effect, as with a remote storage.
 
 mod load;
 #[cfg(any(test, feature = "probes"))]
@@ -44,20 +46,20 @@ use store::Change;
 
 pub(super) use rows::{Clock, is_kept, json};
 
-/// What waits for the thread; whoever comes then waits too, until its deadline.
+/// Requests that wait for the thread; further callers wait for room until their deadline.
 const QUEUE_LEN: usize = 1024;
 
-/// A start does not wait longer for a disk that hangs, or that has much to read.
+/// How long a start waits for a disk that hangs, or that has much to read.
 const OPEN_WITHIN: Duration = Duration::from_secs(120);
 
-/// The end does not wait longer for the last of it to be written; it is as safe from the end of the process.
+/// How long a shutdown waits for the last write; an abrupt end of the process would lose no more.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
-/// The folder cannot be used from the start.
+/// Why the folder cannot be used at startup.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FolderError {
-    /// It cannot be made, read or written.
+    /// It cannot be created, read or written.
     #[error("the directory {} cannot be used", dir.display())]
     Unusable {
         /// The directory.
@@ -66,13 +68,13 @@ pub enum FolderError {
         #[source]
         cause: io::Error,
     },
-    /// Another process has it; or this one, twice.
+    /// Another process uses it, or this one a second time.
     #[error("{} is in use by another process; each gateway needs a directory of its own", file.display())]
     InUse {
         /// Its file.
         file: PathBuf,
     },
-    /// A later version wrote it. It was left as it is.
+    /// A later version wrote it. It was left unchanged.
     #[error(
         "{} was written by a later version, in form {form}: this one reads form {}. Use that version, or name \
          another directory", dir.display(), rows::FORM
@@ -80,32 +82,32 @@ pub enum FolderError {
     Newer {
         /// The directory.
         dir: PathBuf,
-        /// The form of its rows.
+        /// The version of its rows' form.
         form: u32,
     },
 }
 
-/// What was found in the folder.
+/// What was found in the folder at startup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Lives of channels.
+    /// Channels.
     pub(crate) channels: usize,
-    /// Entries, the latest ones of keys included.
+    /// Entries, including the latest ones of keys.
     pub(crate) entries: usize,
     /// Jobs.
     pub(crate) jobs: usize,
-    /// Rows that were damaged, or that belong to nothing.
+    /// Rows that were damaged, or that belonged to nothing.
     pub(crate) unreadable: u64,
-    /// Files that were put aside, each with what was wrong with it.
+    /// Files that were set aside, each with its fault.
     pub(crate) aside: Vec<String>,
-    /// Why logs go on in another epoch, where they do: it may lack what clients have had.
+    /// Why all logs continue in a new epoch, if they do: something that clients have had may be missing.
     pub(crate) renewed: Option<&'static str>,
 }
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { channels, entries, jobs, unreadable, aside, renewed } = self;
-        write!(f, "its directory had, in numbers: channels {channels}, entries {entries}, jobs {jobs}")?;
+        write!(f, "its directory had {channels} channels, {entries} entries and {jobs} jobs")?;
         if *unreadable > 0 {
             write!(f, "; {unreadable} rows could not be read")?;
         }
@@ -113,39 +115,39 @@ impl fmt::Display for Found {
             write!(f, "; {aside}")?;
         }
         if let Some(why) = renewed {
-            write!(f, "; all channels go on in another epoch, since {why}")?;
+            write!(f, "; all channels continue in another epoch, since {why}")?;
         }
         Ok(())
     }
 }
 
 impl Found {
-    /// Nothing of it may be missing.
+    /// Whether nothing can be missing.
     pub(crate) fn is_whole(&self) -> bool {
         self.unreadable == 0 && self.aside.is_empty() && self.renewed.is_none()
     }
 }
 
-/// How the folder does.
+/// The health of the folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FolderStatus {
     pub(crate) state: DiskState,
     /// The length of the files.
     pub(crate) file_bytes: u64,
-    /// Transactions that were written for somebody who waited.
+    /// Transactions that somebody waited for.
     pub(crate) commits: u64,
-    /// What was refused, because the disk did not take it.
+    /// Requests that were refused because the disk did not accept them.
     pub(crate) refused: u64,
-    /// Files that were put aside since the start, that at the start included.
+    /// Files that were set aside since the start, and at the start.
     pub(crate) set_aside: u64,
 }
 
-/// A handle to the folder; cheap to clone. The thread ends when it is closed, or when the last handle is
-/// dropped, after it has written what was asked for.
+/// A handle to the folder; cheap to clone. The thread ends when the folder is closed or the last handle is
+/// dropped, after it has written everything that was requested.
 #[derive(Debug, Clone)]
 pub(crate) struct Folder {
     requests: mpsc::Sender<Request>,
-    /// What memory holds.
+    /// The content of memory.
     memory: Arc<Shared>,
     health: Arc<Health>,
     deadline: Duration,
@@ -163,20 +165,20 @@ struct Health {
     of_slow: Mutex<Seldom>,
 }
 
-/// What has to be written for somebody who waits, and what is done once it is, or is not.
+/// Changes that somebody waits for, and what to do once they are written, or have failed.
 struct Planned {
     changes: Vec<Change>,
     then: Then,
 }
 
-/// Does in memory what was written, and answers; or answers why it was not.
+/// Applies written changes to memory and answers; or answers why they could not be written.
 type Then = Box<dyn FnOnce(&Shared, Result<(), String>) + Send>;
 
-/// Looks at memory and says what has to be written, or answers at once.
+/// Reads memory and returns what has to be written, or answers at once.
 type Plan = Box<dyn FnOnce(&Shared) -> Option<Planned> + Send>;
 
 enum Request {
-    /// A plan, and of which channel it has to know what became of those before it.
+    /// A plan; with a channel if it depends on the outcome of earlier plans for that channel.
     Do(Option<ChannelName>, Plan),
     Close(oneshot::Sender<()>),
 }
@@ -190,7 +192,7 @@ impl fmt::Debug for Request {
     }
 }
 
-/// Where an answer goes to. Who does not wait any more needs none.
+/// The recipient of an answer. A caller that no longer waits needs none.
 struct Reply<T> {
     to: oneshot::Sender<Result<T>>,
 }
@@ -209,18 +211,18 @@ fn not_durable(why: String) -> StorageError {
     StorageError::NotDurable { why }
 }
 
-/// What the thread is opened with.
+/// What the thread needs to open the folder.
 struct Opening {
     dir: PathBuf,
     retention: Retention,
     config: MemoryConfig,
 }
 
-/// What [`Folder::open`] answers.
+/// The result of opening the folder.
 type Opened = Result<(Arc<Shared>, Arc<Health>, Found), FolderError>;
 
 impl Folder {
-    /// Opens or makes the folder, and reads what is in it into a memory of its own.
+    /// Opens or creates the folder, and reads its content into a new memory.
     pub(super) async fn open(
         dir: &Path,
         retention: Retention,
@@ -234,7 +236,7 @@ impl Folder {
         let panicked = CancellationToken::new();
         let told = panicked.clone();
         let run = move || {
-            // All that it had goes with it.
+            // A panic drops everything that the thread owns.
             if catch_unwind(AssertUnwindSafe(|| writer::run(opening, inbox, opened))).is_err() {
                 told.cancel();
             }
@@ -244,30 +246,30 @@ impl Folder {
         let late = |_elapsed| {
             failed(io::ErrorKind::TimedOut, format!("the disk has not answered within {OPEN_WITHIN:?}"))
         };
-        let gave_up = |_gone| failed(io::ErrorKind::Other, "the database gave up on it".to_owned());
+        let gave_up = |_gone| failed(io::ErrorKind::Other, "the database panicked".to_owned());
         let (memory, health, found) =
             time::timeout(OPEN_WITHIN, answer).await.map_err(late)?.map_err(gave_up)??;
         let folder = Self { requests, memory: Arc::clone(&memory), health, deadline, panicked };
         Ok((folder, memory, found))
     }
 
-    /// Ends when the thread has panicked, and at no other time. It does not keep the folder open.
+    /// Ends when the thread has panicked, and never otherwise. It does not keep the folder open.
     pub(crate) fn panicked(&self) -> impl Future<Output = ()> + Send + use<> {
         self.panicked.clone().cancelled_owned()
     }
 
-    /// Tells how the folder does, for as long as nobody has closed it; it does not keep the folder open.
+    /// Reports the health of the folder until it is closed; does not keep it open.
     pub(crate) fn watch(&self) -> FolderWatch {
         let (health, panicked) = (Arc::clone(&self.health), self.panicked.clone());
         FolderWatch { health, panicked, deadline: self.deadline }
     }
 
-    /// How it does.
+    /// The health of the folder.
     pub(crate) fn status(&self) -> FolderStatus {
         self.watch().status()
     }
 
-    /// Writes what there is, and lets go of the files.
+    /// Writes what is pending, and closes the files.
     pub(super) async fn close(&self) {
         let (done, closed) = oneshot::channel();
         let close = async {
@@ -277,12 +279,12 @@ impl Folder {
         };
         if time::timeout(CLOSE_WITHIN, close).await.is_err() {
             tracing::warn!(
-                "the disk of the memory does not answer at the end; what was accepted is in its files"
+                "the memory's disk does not answer at shutdown; everything accepted is in its files"
             );
         }
     }
 
-    /// Has the thread carry out a plan.
+    /// Has the thread execute a plan.
     async fn ask<T: Send + 'static>(
         &self,
         op: &'static str,
@@ -314,7 +316,7 @@ impl Folder {
             Ok(Err(_closed)) => return Err(not_durable("its files are closed".to_owned())),
             Err(_elapsed) => {
                 self.say_that_it_hangs();
-                return Err(not_durable(format!("the disk did not take it within {:?}", self.deadline)));
+                return Err(not_durable(format!("the disk did not store it within {:?}", self.deadline)));
             }
         }
         match time::timeout_at(deadline, answered).await {
@@ -332,12 +334,12 @@ impl Folder {
     fn say_that_it_hangs(&self) {
         if let Some(untold) = self.health.of_slow.lock().may_tell(Instant::now()) {
             let limit = self.deadline;
-            tracing::error!(?limit, untold, "the memory's disk hangs: what is published is refused");
+            tracing::error!(?limit, untold, "the memory's disk hangs; whatever is published is refused");
         }
     }
 }
 
-/// Tells how the folder does.
+/// Reports the health of the folder.
 #[derive(Debug)]
 pub(crate) struct FolderWatch {
     health: Arc<Health>,
@@ -346,7 +348,7 @@ pub(crate) struct FolderWatch {
 }
 
 impl FolderWatch {
-    /// Whether the disk takes what is written.
+    /// Whether the disk accepts writes.
     pub(crate) fn state(&self) -> DiskState {
         match self.panicked.is_cancelled() {
             true => DiskState::Closed,

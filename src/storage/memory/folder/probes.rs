@@ -1,9 +1,9 @@
-//! A probe of what reads the files of the memory's folder.
+//! A probe of the parsers of the memory's folder.
 
 use super::rows::{Place, decode_entry, decode_producer, decode_record, encode_record, seal, unseal};
 use super::store::{decode, encode};
 
-/// Rows of the folder, their keys, and what is written there at once.
+/// Rows of the folder, their keys, and groups of changes.
 pub(in crate::storage) fn rows(bytes: &[u8]) {
     if let Some(changes) = decode(bytes) {
         assert_eq!(encode(&changes), bytes, "a part of it was not taken");
@@ -19,7 +19,7 @@ pub(in crate::storage) fn rows(bytes: &[u8]) {
         let again = encode_record(&value, expires_us, written_us);
         assert_eq!(decode_record(&again), Some((value, expires_us, written_us)));
     }
-    // A row that is damaged, or stands elsewhere, is none.
+    // A row that is damaged, or stored under another key, is not accepted.
     let (key, content) = bytes.split_at(bytes.len() / 3);
     let mut sealed = seal(key, content);
     assert_eq!(unseal(key, &sealed), Some(content));

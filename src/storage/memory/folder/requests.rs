@@ -1,4 +1,4 @@
-//! What is asked of the folder: each as a plan, which the thread carries out.
+//! The requests to the folder, each as a plan that the thread executes.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::storage::memory::job_table::{JobTable, Now, Touched};
 use crate::storage::memory::{AGE_MAX, Bounds, Shared, StoredRecord};
 use crate::storage::{AppendAnswer, AppendBatch, Appended, OpenLog, RecordKind, Result};
 
-/// Fences are set aside on disk so many at a time, so that giving one out need not be written.
+/// How many fencing tokens are reserved on disk at a time, so that most need no write.
 pub(super) const FENCES_AT_ONCE: u64 = 1_000;
 
 impl Folder {
@@ -23,7 +23,7 @@ impl Folder {
         producer: NodeId,
         minted: &Epoch,
     ) -> Result<OpenLog> {
-        // It is asked for more often than it is begun.
+        // Most calls find an open log.
         let known = move |memory: &Shared, channel: &ChannelName| {
             let bounds = Bounds::of(&memory.retention, channel);
             let state = memory.state.lock();
@@ -49,7 +49,7 @@ impl Folder {
                 closed: false,
                 touched_us: clock.wall_us,
             };
-            // Another one that begins in the same transaction must have another number.
+            // Another channel that begins in the same transaction must get another number.
             memory.state.lock().keep.get_or_insert_default().last_life = life;
             let changes = vec![Change::set(&Place::Channel(life), Some(row.encode()))];
             Some(Planned {
@@ -157,11 +157,11 @@ impl Folder {
         self.ask("delete", None, plan).await
     }
 
-    /// Sees to it that a fence can be given out that no process gives out again.
+    /// Reserves fencing tokens on disk, so that no later process gives out the same ones again.
     pub(in crate::storage::memory) async fn have_fences(&self) -> Result<()> {
         let has_some = |memory: &Shared| {
             let state = memory.state.lock();
-            // As many as there may be callers between this and the lease.
+            // As many as there may be callers between this check and the lease.
             let wanted = state.last_fence + FENCES_AT_ONCE / 2;
             state.keep.as_ref().is_some_and(|keep| wanted <= keep.fences)
         };
@@ -189,8 +189,8 @@ impl Folder {
         self.ask("hold", None, plan).await
     }
 
-    /// Does something with the jobs. It is done at once, by the only thread that does anything with them, and
-    /// taken back where it cannot be written.
+    /// Changes the jobs. Only this thread changes them, so it does so at once, and undoes the change if it
+    /// cannot be written.
     pub(in crate::storage::memory) async fn with_jobs<T: Send + 'static>(
         &self,
         op: &'static str,
@@ -219,7 +219,8 @@ impl Folder {
         self.ask(op, None, plan).await
     }
 
-    /// Looks at the jobs between changes. What is due by the time alone is done, and need not be written for that.
+    /// Reads the jobs between changes. Changes that are due by time alone are made, and need not be written
+    /// first.
     pub(in crate::storage::memory) async fn looking_at_jobs<T: Send + 'static>(
         &self,
         op: &'static str,
@@ -233,7 +234,7 @@ impl Folder {
     }
 }
 
-/// What has changed of the jobs, and as they were before; `before` is the row of the table.
+/// The changes of jobs, and the jobs as they were before; `before` is the row of the table before the change.
 pub(super) fn changes_of_jobs(jobs: &mut JobTable, before: &[u8]) -> Option<(Vec<Change>, Touched)> {
     let touched = jobs.take_touched();
     let row = jobs.table_row();
@@ -261,7 +262,7 @@ fn plan_append(memory: &Shared, batch: AppendBatch, reply: Reply<AppendAnswer>) 
         reply.tell(AppendAnswer::ForeignEpoch(Some(channel.epoch.clone())));
         return None;
     }
-    // What is too old already does not come back because something new comes.
+    // Entries that have already expired must not come back because of this append.
     state.total_bytes -= channel.trim(&Bounds::of(&memory.retention, &batch.channel), clock.at);
     let results = channel.judge(&batch);
     let life = channel.life();
@@ -290,7 +291,7 @@ fn plan_append(memory: &Shared, batch: AppendBatch, reply: Reply<AppendAnswer>) 
             Ok(()) => {
                 let mut state = memory.state.lock();
                 let done = state.change(&batch.channel, memory, |channel| channel.append(&batch, clock.at));
-                // `None`: it was one of too many orders, and has gone meanwhile.
+                // `None`: there were too many orders, and this one was dropped meanwhile.
                 reply.tell(done.map_or(AppendAnswer::ForeignEpoch(None), AppendAnswer::Done));
             }
             Err(why) => reply.refuse(why),

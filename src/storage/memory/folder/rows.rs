@@ -1,7 +1,7 @@
-//! The rows of the folder: their keys, what they say, and the times in them.
+//! The rows of the folder: their keys, their content, and the times in them.
 //!
 //! A row is a key and bytes, of which the first four are a checksum of both. Times are microseconds of the
-//! wall clock, since no other clock outlasts a process.
+//! wall clock, because no other clock outlasts a process.
 
 use std::time::Duration;
 
@@ -15,31 +15,31 @@ use super::super::{AGE_MAX, Channel};
 use crate::model::{ChannelName, Entry, Epoch, JobId, NodeId};
 use crate::storage::{RecordKind, codec};
 
-/// The version of the form of all rows. A folder of a later one is not read.
+/// The version of the form of all rows. A folder with a later version is not read.
 pub(in crate::storage::memory) const FORM: u32 = 1;
 
-/// What a row is about.
+/// What a row describes. A channel is identified by a number, `life`, which is new each time its log begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage::memory) enum Place {
-    /// One life of a channel.
+    /// A channel.
     Channel(u64),
-    /// An entry of such a life, at its offset.
+    /// An entry of a channel, at its offset.
     Entry(u64, u64),
-    /// How far a producer has come in such a life.
+    /// The newest sequence of a producer in a channel.
     Producer(u64, NodeId),
     Record(RecordKind, String),
     Job(JobId),
-    /// What is to be known of all jobs.
+    /// The data that concern all jobs.
     Jobs,
-    /// Up to where fences of leases may have been given out.
+    /// The fencing token up to which tokens of leases may have been given out.
     Fences,
-    /// Who uses the folder, and the form of the rows.
+    /// The process that used the folder last, and the version of the rows' form.
     Use,
-    /// Up to which number what was written together is in the rows.
+    /// The number of the newest group of changes that the rows have.
     Applied,
 }
 
-/// Kinds of records that survive their process. Others say what a process that is gone had or did.
+/// Kinds of records that survive the process. Records of other kinds describe a process that is gone.
 const KINDS: [RecordKind; 2] = [RecordKind::Zone, RecordKind::Revocation];
 
 /// Whether records of this kind are kept on disk.
@@ -48,7 +48,7 @@ pub(in crate::storage::memory) fn is_kept(kind: RecordKind) -> bool {
 }
 
 impl Place {
-    /// The key of the row. Channels sort before entries, so that they are known when these are read.
+    /// The key of the row. Channels sort before entries, so that they are known when entries are read.
     pub(in crate::storage::memory) fn key(&self) -> Vec<u8> {
         match self {
             Self::Channel(life) => [b"c", &life.to_be_bytes()[..]].concat(),
@@ -65,7 +65,7 @@ impl Place {
         }
     }
 
-    /// What a key is about; `None` where that is not known.
+    /// The place that a key belongs to; `None` if it is not known.
     pub(in crate::storage::memory) fn of(key: &[u8]) -> Option<Self> {
         let (kind, rest) = key.split_first()?;
         let number = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
@@ -95,14 +95,14 @@ impl Place {
     }
 }
 
-/// A row as it is stored.
+/// The stored form of a row.
 pub(super) fn seal(key: &[u8], content: &[u8]) -> Vec<u8> {
     let mut sealed = checksum(key, content).to_be_bytes().to_vec();
     sealed.extend_from_slice(content);
     sealed
 }
 
-/// What a stored row says; `None` where it is damaged.
+/// The content of a stored row; `None` if it is damaged.
 pub(super) fn unseal<'a>(key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
     let (sum, content) = sealed.split_first_chunk()?;
     (u32::from_be_bytes(*sum) == checksum(key, content)).then_some(content)
@@ -117,7 +117,7 @@ fn checksum(key: &[u8], content: &[u8]) -> u32 {
 
 // Times
 
-/// One moment on both clocks: the monotonic one that decides, and the wall clock, which outlasts the process.
+/// One moment on both clocks: the monotonic one decides, and the wall clock outlasts the process.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::storage::memory) struct Clock {
     pub(in crate::storage::memory) at: Instant,
@@ -129,7 +129,7 @@ impl Clock {
         Self { at: Instant::now(), wall_us: Utc::now().timestamp_micros() }
     }
 
-    /// A moment as it is stored.
+    /// The stored form of a moment.
     pub(in crate::storage::memory) fn us(&self, moment: Instant) -> i64 {
         let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
         match moment.checked_duration_since(self.at) {
@@ -138,8 +138,8 @@ impl Clock {
         }
     }
 
-    /// The moment that was stored as `us` when the wall clock said `written_us`. Where that clock was set back
-    /// since, it is as far away as it was then.
+    /// The moment that was stored as `us` when the wall clock said `written_us`. If that clock was set back
+    /// since, the moment is as far away as it was then.
     pub(in crate::storage::memory) fn moment(&self, us: i64, written_us: i64) -> Instant {
         let ahead = i128::from(us) - i128::from(self.wall_us.max(written_us));
         let span =
@@ -147,21 +147,21 @@ impl Clock {
         if ahead >= 0 { self.at + span } else { self.at.checked_sub(span).unwrap_or(self.at) }
     }
 
-    /// The same of what is over.
+    /// The same for a moment that is past.
     pub(super) fn past(&self, us: i64) -> Instant {
         self.moment(us, us).min(self.at)
     }
 }
 
-// What rows say
+// Contents of rows
 
-/// One life of a channel.
+/// A channel.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ChannelRow {
     pub(super) name: String,
     pub(super) epoch: Epoch,
     pub(super) top: u64,
-    /// The log begins there. What is kept before it is the latest entry of its key.
+    /// The offset at which the log begins. Entries before it are kept only as the latest of their keys.
     pub(super) first: u64,
     pub(super) fence: u64,
     pub(super) closed: bool,
@@ -186,7 +186,7 @@ impl ChannelRow {
     }
 }
 
-/// Text and numbers are JSON.
+/// Text and numbers are written as JSON.
 pub(in crate::storage::memory) fn json<T: Serialize>(row: &T) -> Vec<u8> {
     serde_json::to_vec(row).unwrap_or_default()
 }
@@ -196,7 +196,7 @@ pub(super) fn encode_entry(entry: &Entry, appended_us: i64) -> Vec<u8> {
     [format!("{appended_us} ").as_bytes(), &stored].concat()
 }
 
-/// An entry, and when it was appended.
+/// An entry, and the time at which it was appended.
 pub(super) fn decode_entry(offset: u64, content: &[u8]) -> Option<(i64, Entry)> {
     let (appended, stored) = split_at(content, b' ')?;
     let entry = codec::decode(offset, stored);
@@ -207,7 +207,7 @@ pub(super) fn encode_producer(seq: u64, came_us: i64) -> Vec<u8> {
     format!("{seq} {came_us}").into_bytes()
 }
 
-/// A producer's newest sequence, and when it came.
+/// A producer's newest sequence, and the time at which it came.
 pub(super) fn decode_producer(content: &[u8]) -> Option<(u64, i64)> {
     let (seq, came) = split_at(content, b' ')?;
     Some((codec::number(seq).ok()?, codec::number(came).ok()?))
@@ -217,7 +217,7 @@ pub(super) fn encode_record(value: &[u8], expires_us: i64, written_us: i64) -> V
     [format!("{expires_us} {written_us} ").as_bytes(), value].concat()
 }
 
-/// A record's value, when it expires, and when that was written.
+/// A record's value, its expiry, and the time at which the row was written.
 pub(super) fn decode_record(content: &[u8]) -> Option<(Bytes, i64, i64)> {
     let (expires, rest) = split_at(content, b' ')?;
     let (written, value) = split_at(rest, b' ')?;

@@ -1,7 +1,7 @@
-//! The files of the folder. Blocking: for its own thread only.
+//! The files of the folder. Calls block, so only the folder's thread makes them.
 //!
-//! `memory.redb` is what memory held a moment ago, row by row. What was written since is in `recent.redb`, in
-//! the order in which it was written; now and then it goes over into the rows, and that file begins anew.
+//! `memory.redb` has the rows as they were at the last checkpoint. `recent.redb` has the changes since then,
+//! in order. A checkpoint applies them to the rows and empties that file.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -24,13 +24,13 @@ pub(super) const RECENT_FILE: &str = "recent.redb";
 
 /// Key -> row.
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
-/// Number -> changes that were written together.
+/// Number -> a group of changes that were written together.
 const RECENT: TableDefinition<u64, &[u8]> = TableDefinition::new("recent");
-/// A file that is larger than this, and than so many times what is in it, is made small when it is opened.
+/// A file larger than this, and larger than this many times its content, is compacted when it is opened.
 const COMPACT_ABOVE: u64 = 64 << 20;
 const COMPACT_TIMES: u64 = 4;
 
-/// All that any of redb's calls may fail with.
+/// The error of all redb calls.
 pub(super) type StoreError = redb::Error;
 
 /// One change of the rows.
@@ -38,12 +38,12 @@ pub(super) type StoreError = redb::Error;
 pub(in crate::storage::memory) enum Change {
     Put(Vec<u8>, Vec<u8>),
     Delete(Vec<u8>),
-    /// All of one life of a channel.
+    /// Deletes all rows of a channel.
     DropLife(u64),
 }
 
 impl Change {
-    /// A row as it is from now on; `None`: it is gone.
+    /// Sets a row; `None` deletes it.
     pub(in crate::storage::memory) fn set(place: &Place, content: Option<Vec<u8>>) -> Self {
         let key = place.key();
         match content {
@@ -64,7 +64,7 @@ impl Change {
     }
 }
 
-/// Changes that the rows do not have yet, each row once.
+/// Changes that the rows do not have yet, one per row.
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
     rows: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
@@ -78,7 +78,7 @@ impl Overlay {
     }
 
     pub(super) fn take(&mut self, change: Change) {
-        // Of a row that changes again this is too much, which only has it written sooner.
+        // A row that changes again is counted again, which only makes the checkpoint earlier.
         self.bytes += change.bytes();
         match change {
             Change::Put(key, row) => {
@@ -92,7 +92,7 @@ impl Overlay {
     }
 }
 
-/// A file that was not what it should be, and was put aside.
+/// A file that was unreadable or damaged, and was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Aside {
     pub(super) file: PathBuf,
@@ -105,18 +105,18 @@ pub(super) struct Store {
     path: PathBuf,
     main: Database,
     recent: Database,
-    /// The number of what was written together last.
+    /// The number of the newest group of changes.
     next: u64,
 }
 
-/// What there was to say of the files as they were opened.
+/// What was noticed when the files were opened.
 #[derive(Debug, Default)]
 pub(super) struct Opening {
     pub(super) aside: Vec<Aside>,
 }
 
 impl Store {
-    /// Opens or makes the files. One that is not readable is put aside, and what can be read of it is taken.
+    /// Opens or creates the files. An unreadable file is set aside, and what can be read of it is used.
     pub(super) fn open(dir: &Path, fsync: Fsync) -> Result<(Self, Opening), FolderError> {
         let unusable = |cause| FolderError::Unusable { dir: dir.to_owned(), cause };
         fs::create_dir_all(dir).map_err(unusable)?;
@@ -156,14 +156,15 @@ impl Store {
         let is_each_synced = fsync == Fsync::Always;
         let recent =
             open_database(&recent_path, is_each_synced).map_err(|fault| fault.fatal(dir, &recent_path))?;
-        // A file is only there after a crash of the machine if its directory says so.
+        // After a crash of the machine, a new file is there only if its directory was synced.
         if is_synced {
             File::open(dir).and_then(|dir| dir.sync_all()).map_err(unusable)?;
         }
         Ok((Self { path, main, recent, next }, opening))
     }
 
-    /// Tells all rows in the order of their keys; a damaged one as `None`.
+    /// Passes all rows to `tell`, in order of their keys; a damaged row as `None`. Returns their size in
+    /// bytes.
     pub(super) fn each_row(&self, mut tell: impl FnMut(&[u8], Option<&[u8]>)) -> Result<u64, StoreError> {
         let transaction = self.main.begin_read()?;
         let table = match transaction.open_table(ROWS) {
@@ -180,12 +181,12 @@ impl Store {
         Ok(bytes)
     }
 
-    /// What a row says; `None` where it is not there, or damaged.
+    /// The content of a row; `None` if there is no such row, or it is damaged.
     pub(super) fn row(&self, place: &Place) -> Result<Option<Vec<u8>>, StoreError> {
         row(&self.main, place)
     }
 
-    /// Whether there is anything.
+    /// Whether there are any rows.
     pub(super) fn has_rows(&self) -> Result<bool, StoreError> {
         match self.main.begin_read()?.open_table(ROWS) {
             Ok(table) => Ok(!table.is_empty()?),
@@ -194,7 +195,7 @@ impl Store {
         }
     }
 
-    /// Writes changes behind each other, as durable as the policy says: all of them or none.
+    /// Writes a group of changes: all of them or none, as durable as the policy says.
     pub(super) fn append(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         self.next += 1;
         let transaction = self.recent.begin_write()?;
@@ -207,7 +208,7 @@ impl Store {
         Ok(())
     }
 
-    /// Puts into the rows what they do not have yet.
+    /// Applies to the rows the changes that they do not have yet.
     pub(super) fn checkpoint(&mut self, overlay: &Overlay) -> Result<(), StoreError> {
         write(&self.main, overlay, self.next)?;
         let transaction = self.recent.begin_write()?;
@@ -216,12 +217,12 @@ impl Store {
         Ok(())
     }
 
-    /// Makes sure that the disk takes more than it has.
+    /// Verifies that the disk has room for more data.
     pub(super) fn probe(&self) -> Result<(), StoreError> {
         disk::probe(&self.main)
     }
 
-    /// Gives the disk back what a file takes that has many times as much room as it needs.
+    /// Compacts the file of the rows if it is many times as large as its content.
     pub(super) fn compact(&mut self, bytes: u64) -> Result<(), StoreError> {
         if self.file_bytes() > COMPACT_ABOVE.max(bytes.saturating_mul(COMPACT_TIMES)) {
             self.main.compact()?;
@@ -229,13 +230,13 @@ impl Store {
         Ok(())
     }
 
-    /// The length of the files; what cannot be told counts as nothing.
+    /// The length of the files; a file whose length is unknown counts as 0.
     pub(super) fn file_bytes(&self) -> u64 {
         let len = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
         len(&self.path) + len(&self.path.with_file_name(RECENT_FILE))
     }
 
-    /// Which file it is that has the rows, as the file system says; 0 where it says nothing.
+    /// The inode of the file with the rows; 0 if the system has no such number.
     pub(super) fn file_number(&self) -> u64 {
         #[cfg(unix)]
         return fs::metadata(&self.path).map_or(0, |found| std::os::unix::fs::MetadataExt::ino(&found));
@@ -250,7 +251,7 @@ impl Store {
 enum OpenFault {
     InUse,
     Io(io::Error),
-    /// It is not what it should be.
+    /// Its content is damaged.
     Unreadable(String),
 }
 
@@ -263,7 +264,7 @@ impl OpenFault {
         }
     }
 
-    /// What is wrong with a file that can be put aside.
+    /// The fault of a file that can be set aside; other faults are errors.
     fn of(self, dir: &Path, file: &Path) -> Result<String, FolderError> {
         match self {
             Self::Unreadable(problem) => Ok(problem),
@@ -287,11 +288,11 @@ fn broken(dir: &Path, file: &Path, error: StoreError) -> FolderError {
     OpenFault::from_store(error).fatal(dir, file)
 }
 
-/// What redb does, which may panic on a file that is damaged.
+/// Calls redb, which may panic on a damaged file.
 fn guarded<T>(act: impl FnOnce() -> Result<T, StoreError>) -> Result<T, OpenFault> {
     match catch_unwind(AssertUnwindSafe(act)) {
         Ok(done) => done.map_err(OpenFault::from_store),
-        Err(_panic) => Err(OpenFault::Unreadable("the database gave up on it".to_owned())),
+        Err(_panic) => Err(OpenFault::Unreadable("the database panicked".to_owned())),
     }
 }
 
@@ -302,17 +303,18 @@ fn open_database(path: &Path, is_synced: bool) -> Result<Database, OpenFault> {
     })
 }
 
-/// What was written and is not in the rows.
+/// The changes that the rows do not have.
 struct Newest {
-    /// Up to which number it is in them. A crash of the machine may leave a file that has it still.
+    /// The number of the newest group that the rows have. After a crash of the machine, `recent.redb` may
+    /// still have groups that were applied before.
     applied: u64,
     overlay: Overlay,
 }
 
-/// Takes such changes in the order in which they were written; of a file that is damaged, those before that.
+/// Reads these changes in order; from a damaged file, those before the damage.
 fn read_recent(path: &Path, is_checked: bool, newest: &mut Newest) -> Result<(), OpenFault> {
     guarded(|| {
-        let damaged = || StoreError::Corrupted("what was written together is cut short".to_owned());
+        let damaged = || StoreError::Corrupted("a group of changes is cut short".to_owned());
         let file = open_file(path).map_err(|cause| DatabaseError::Storage(cause.into()))?;
         let builder = if is_checked { builder() } else { redb::Builder::new() };
         let database = builder.create_with_backend(Disk::new(file, false, path)?)?;
@@ -339,7 +341,7 @@ fn put_aside(dir: &Path, path: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// Reads a copy of a file that was put aside, since opening a file changes it.
+/// Reads a copy of a file that was set aside, because opening a file changes it.
 fn reading_a_copy(
     dir: &Path,
     aside: &Path,
@@ -351,15 +353,15 @@ fn reading_a_copy(
     fs::remove_file(&copy)
 }
 
-/// Takes what can be read of the rows of a file that was put aside. Each has a checksum of its own, so what is
-/// damaged is known.
+/// Copies the readable rows of a file that was set aside. Each row has its own checksum, so damaged ones are
+/// recognized.
 fn save(main: &Database, dir: &Path, aside: &Path) -> Result<(), StoreError> {
     let mut overlay = Overlay::default();
-    // Until it is damaged, from either end.
+    // Reads from either end up to the damage.
     for is_backward in [false, true] {
         reading_a_copy(dir, aside, |copy| guarded(|| read_some(copy, is_backward, &mut overlay)))?;
     }
-    // It says itself how far it was.
+    // The rows themselves say up to which group they are current.
     write_with(main, &overlay, None)
 }
 
@@ -377,7 +379,7 @@ fn read_some(copy: &Path, is_backward: bool, overlay: &mut Overlay) -> Result<()
     Ok(())
 }
 
-/// Up to which number what was written together is in the rows.
+/// The number of the newest group of changes that the rows have.
 fn applied(main: &Database) -> Result<u64, StoreError> {
     let row = row(main, &Place::Applied)?;
     Ok(row.and_then(|row| std::str::from_utf8(&row).ok()?.parse().ok()).unwrap_or(0))
@@ -396,7 +398,7 @@ fn row(main: &Database, place: &Place) -> Result<Option<Vec<u8>>, StoreError> {
 
 // Writing
 
-/// Changes the rows, which have all up to this number then.
+/// Changes the rows, which then have all groups up to `applied`.
 fn write(database: &Database, overlay: &Overlay, applied: u64) -> Result<(), StoreError> {
     let (key, content) = (Place::Applied.key(), applied.to_string());
     let sealed = seal(&key, content.as_bytes());
@@ -435,7 +437,7 @@ fn write_with(
     Ok(())
 }
 
-/// For each change its kind, and the lengths of what follows.
+/// For each change its kind, and the lengths of its parts before them.
 pub(super) fn encode(changes: &[Change]) -> Vec<u8> {
     let mut blob = Vec::with_capacity(changes.iter().map(Change::bytes).sum());
     let part = |bytes: &[u8], blob: &mut Vec<u8>| {

@@ -20,7 +20,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const ALL: PageLimit = PageLimit { entries: usize::MAX, bytes: usize::MAX };
 
 fn config(fsync: Fsync) -> MemoryConfig {
-    // A machine that stands still for a while has no disk that hangs.
+    // If the test machine stalls for a while, that must not look like a disk that hangs.
     MemoryConfig { fsync, fsync_interval_ms: 5, deadline_ms: 30_000, ..MemoryConfig::default() }
 }
 
@@ -36,7 +36,7 @@ async fn open(dir: &Path) -> (MemoryBackend, Found) {
     open_as(dir, Fsync::Never).await
 }
 
-/// Tries until it answers something.
+/// Repeats until there is an answer.
 async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let answered = async {
         loop {
@@ -49,7 +49,7 @@ async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     time::timeout(PATIENT, answered).await.expect("it happens in time")
 }
 
-/// Lets go of a storage as the end of a process does: nothing more is written, and the files can be opened.
+/// Drops a storage as the end of a process does: nothing more is written, and the files can be opened.
 async fn crash(store: MemoryBackend, dir: &Path) {
     let fault = Fault::of(dir);
     fault.fail_after(Some(0));
@@ -82,10 +82,10 @@ fn offsets(page: &Page) -> Vec<u64> {
     page.entries.iter().map(|entry| entry.offset).collect()
 }
 
-/// A log, its latest entries, and how far its producers have come.
+/// A log, its latest entries, and the newest sequences of its producers.
 type SeenLog = (ChannelName, Page, LatestPage, Vec<(NodeId, u64)>);
 
-/// All that can be read of logs and records.
+/// Everything that can be read of logs and records.
 #[derive(Debug, PartialEq)]
 struct Seen {
     logs: Vec<SeenLog>,
@@ -112,15 +112,15 @@ async fn jobs(store: &MemoryBackend) -> Vec<JobView> {
     store.list_jobs(None, None, 1_000).await.unwrap()
 }
 
-/// The same without what two storages that were asked for the same do not say alike.
+/// The same without the fields in which two equal storages differ.
 fn alike(views: Vec<JobView>) -> Vec<JobView> {
     let plain = DateTime::UNIX_EPOCH;
     views.into_iter().map(|job| JobView { token: 0, enqueued_at: plain, changed_at: plain, ..job }).collect()
 }
 
-// A storage that crashes, and whose disk fails, beside one that does neither
+// A storage that crashes and whose disk fails, compared with one without faults
 
-/// Something that is done to both.
+/// A step that both storages take.
 #[derive(Debug, Clone)]
 enum Step {
     Append(AppendBatch),
@@ -129,7 +129,7 @@ enum Step {
     Renew(ChannelName, Epoch, Epoch),
     Enqueue(NewJob),
     Claim,
-    /// The newest claim of this job.
+    /// Uses the newest claim of this job.
     Finish(JobId, Ending),
     Commit(JobId),
     Cancel(JobId),
@@ -144,11 +144,11 @@ struct Schedule {
     kept: MemoryBackend,
     plain: MemoryBackend,
     channels: Vec<ChannelName>,
-    /// By channel its epoch and the newest sequence.
+    /// By channel, its epoch and the newest sequence.
     chains: Vec<(Epoch, u64)>,
     node: NodeId,
     ids: Vec<JobId>,
-    /// By job the newest token on either.
+    /// By job, the newest token on either.
     tokens: std::collections::HashMap<JobId, (u64, u64)>,
     token: u64,
     fence: u64,
@@ -251,7 +251,7 @@ impl Schedule {
         if claimed.is_empty() { None } else { Some(claimed[self.pick(claimed.len())]) }
     }
 
-    /// Does a step to one of the two; answers whether that was accepted.
+    /// Takes a step on one of the two; returns whether it was accepted.
     async fn apply(&mut self, step: &Step, is_kept: bool) -> bool {
         let store = if is_kept { self.kept.clone() } else { self.plain.clone() };
         let token = |tokens: &std::collections::HashMap<JobId, (u64, u64)>, id: &JobId| {
@@ -307,7 +307,7 @@ impl Schedule {
                         store.let_go(key, &holder).await.unwrap();
                         true
                     }
-                    Ok(None) => panic!("somebody has a lease that was let go"),
+                    Ok(None) => panic!("somebody has a lease that was released"),
                     Err(_) => false,
                 }
             }
@@ -329,7 +329,7 @@ impl Schedule {
         let (kept, found) = open_as(&path, fsync).await;
         assert!(found.is_whole(), "{found}");
         self.kept = kept;
-        // A claim may have been written that nobody was told of.
+        // A claim may have been written although its caller was not told.
         for job in jobs(&self.kept).await.into_iter().filter(|job| job.state == JobState::Claimed) {
             self.tokens.entry(job.id).or_default().0 = job.token;
             self.token = self.token.max(job.token);
@@ -359,14 +359,14 @@ impl Schedule {
                     assert_eq!(
                         seen(&self.kept, &self.channels).await,
                         before,
-                        "what was refused is not there"
+                        "a refused change is not there"
                     );
                     assert_eq!(alike(jobs(&self.kept).await), jobs_before);
                 }
                 if self.pick(2) == 0 {
                     fault.fail_after(None);
                     self.crash().await;
-                    // What was under way is there, or it is not: of jobs that is told by themselves.
+                    // What was in progress is either there or not: each job is checked by itself.
                     let is_of_jobs = !matches!(
                         step,
                         Step::Append(_) | Step::Put(..) | Step::Delete(..) | Step::Renew(..) | Step::Hold(_)
@@ -382,7 +382,7 @@ impl Schedule {
                     .await;
                 }
             }
-            // On a busy machine the disk may miss its deadline without a fault, too.
+            // On a busy machine the disk may also miss its deadline without a fault.
             while !is_done {
                 is_done = self.apply(&step, true).await;
             }
@@ -396,9 +396,9 @@ impl Schedule {
     }
 }
 
-/// `ZONEWIRE_SIM_SEEDS` runs so many schedules.
+/// `ZONEWIRE_SIM_SEEDS` sets the number of schedules.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_acknowledged_survives_whenever_it_crashes_or_the_disk_fails() {
+async fn acknowledged_changes_survive_crashes_and_faults_of_the_disk() {
     let seeds = std::env::var("ZONEWIRE_SIM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(10);
     let (mut crashes, mut repairs) = (0, 0);
     for seed in 0..seeds {
@@ -410,10 +410,10 @@ async fn what_is_acknowledged_survives_whenever_it_crashes_or_the_disk_fails() {
     assert!(u64::from(crashes) > seeds && repairs > 0, "{crashes} crashes, {repairs} repairs");
 }
 
-// One thing after the other
+// Single scenarios
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_was_trimmed_takes_no_more_room_than_it_has() {
+async fn a_trimmed_log_takes_no_more_room_than_its_entries() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path()).await;
     let batch = begin(&store, "zone:a", NodeId::random()).await;
@@ -432,7 +432,7 @@ async fn a_log_that_was_trimmed_takes_no_more_room_than_it_has() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_expired_or_is_too_much_by_now_is_gone_at_the_start() {
+async fn a_start_drops_what_expired_or_exceeds_the_bounds() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path()).await;
     let mut batch = begin(&store, "zone:a", NodeId::random()).await;
@@ -450,7 +450,7 @@ async fn what_expired_or_is_too_much_by_now_is_gone_at_the_start() {
     assert_eq!(store.keys(&batch.channel).await.unwrap().len(), 3, "and so do the latest prices");
     let records = store.list(RecordKind::Zone, None, 10).await.unwrap();
     assert_eq!(records.iter().map(|record| record.key.as_str()).collect::<Vec<_>>(), ["long"]);
-    assert_eq!(store.get(RecordKind::Node, "me").await.unwrap(), None, "who had it is gone");
+    assert_eq!(store.get(RecordKind::Node, "me").await.unwrap(), None, "its process is gone");
     crash(store, dir.path()).await;
     let small = MemoryConfig { total_bytes: 2_000, ..config(Fsync::Never) };
     let (store, _) = MemoryBackend::open(self::retention(), small, dir.path()).await.unwrap();
@@ -468,7 +468,7 @@ async fn a_second_process_is_told_that_the_folder_is_in_use() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_later_version_wrote_is_left_alone() {
+async fn a_folder_of_a_later_version_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).await.0.close().await;
     let (mut files, _) = store::Store::open(dir.path(), Fsync::Never).unwrap();
@@ -492,7 +492,7 @@ async fn ten(dir: &Path) -> AppendBatch {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_foreign_file_is_put_aside_and_told() {
+async fn a_foreign_file_is_put_aside_and_reported() {
     for file in [MAIN_FILE, RECENT_FILE] {
         let dir = tempfile::tempdir().unwrap();
         let batch = ten(dir.path()).await;
@@ -502,7 +502,7 @@ async fn a_foreign_file_is_put_aside_and_told() {
         assert!(found.renewed.is_some() && found.to_string().contains("unreadable"), "{found}");
         assert!(dir.path().join(format!("{file}.unreadable")).exists());
         assert_eq!(store.usage().disk_set_aside, 1);
-        // It goes on, and the next start finds nothing wrong.
+        // Memory continues, and the next start finds nothing wrong.
         let page = store.read_now_within(&batch.channel, None, ALL);
         assert_ne!(page.epoch.as_ref(), Some(&batch.epoch));
         let mut batch = begin(&store, "zone:a", NodeId::random()).await;
@@ -516,7 +516,7 @@ async fn a_foreign_file_is_put_aside_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_files_that_are_cut_or_damaged_anywhere_what_can_be_read_is_there() {
+async fn the_readable_part_of_damaged_files_is_restored() {
     let mut rng = StdRng::seed_from_u64(7);
     let whole = tempfile::tempdir().unwrap();
     let batch = ten(whole.path()).await;
@@ -536,7 +536,7 @@ async fn of_files_that_are_cut_or_damaged_anywhere_what_can_be_read_is_there() {
         }
         fs::write(&file, &bytes).unwrap();
         let (store, found) = open(dir.path()).await;
-        // It is a copy at best.
+        // The folder is a copy at best.
         assert!(found.renewed.is_some() || found.channels == 0, "{found}");
         let page = store.read_now_within(&batch.channel, None, ALL);
         assert_ne!(page.epoch.as_ref(), Some(&batch.epoch));
@@ -553,7 +553,7 @@ async fn of_files_that_are_cut_or_damaged_anywhere_what_can_be_read_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copy_goes_on_in_other_epochs_and_gives_out_no_fence_again() {
+async fn a_copy_continues_in_new_epochs_and_repeats_no_fencing_token() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path()).await;
     let mut batch = begin(&store, "zone:a", NodeId::random()).await;
@@ -571,13 +571,13 @@ async fn a_copy_goes_on_in_other_epochs_and_gives_out_no_fence_again() {
     assert_eq!(offsets(&page), (1..=10).collect::<Vec<_>>());
     assert_ne!(page.epoch.as_ref(), Some(&batch.epoch));
     let next = store.hold("lease", "another", HOUR).await.unwrap().unwrap();
-    assert!(next > fence + 1_000, "who had the lease is gone, and {next} is no fence of before");
-    // The one that was copied goes on as it was.
+    assert!(next > fence + 1_000, "the holder is gone, and {next} is a new token");
+    // The original continues as it was.
     assert!(open(dir.path()).await.1.is_whole());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_refuses_and_is_told_and_works_again_by_itself() {
+async fn a_full_disk_refuses_is_reported_and_recovers_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path()).await;
     let mut batch = begin(&store, "zone:a", NodeId::random()).await;
@@ -595,10 +595,10 @@ async fn a_full_disk_refuses_and_is_told_and_works_again_by_itself() {
     let new =
         NewJob { id: JobId(uuid::Uuid::new_v4()), payload: Bytes::new(), kind: None, idempotency: None };
     assert!(store.enqueue(&new, &bounds).await.is_err());
-    assert_eq!(store.job(new.id).await.unwrap(), None, "what was refused is not there");
+    assert_eq!(store.job(new.id).await.unwrap(), None, "a refused change is not there");
     let usage = store.usage();
     assert_eq!((usage.disk.as_str(), usage.disk_refused), ("failed", 4), "{usage:?}");
-    assert_eq!(offsets(&store.read_now_within(&batch.channel, None, ALL)), [1, 2, 3], "reading goes on");
+    assert_eq!(offsets(&store.read_now_within(&batch.channel, None, ALL)), [1, 2, 3], "reading continues");
     fault.end(FULL);
     eventually(async || (store.usage().disk == "working").then_some(())).await;
     store.append(&batch).await.unwrap();
@@ -610,11 +610,11 @@ async fn a_full_disk_refuses_and_is_told_and_works_again_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_hangs_is_waited_for_no_longer_than_its_deadline() {
+async fn calls_wait_for_a_hanging_disk_no_longer_than_the_deadline() {
     let dir = tempfile::tempdir().unwrap();
     let config = MemoryConfig { deadline_ms: 50, ..config(Fsync::Never) };
     let (store, _) = MemoryBackend::open(retention(), config, dir.path()).await.unwrap();
-    // The machine may stand still.
+    // The machine may stall.
     let mut batch = eventually(async || {
         let epoch = store.open(&name("zone:a"), NodeId::random(), &Epoch::random()).await.ok()?.epoch;
         let producer = NodeId::random();
@@ -644,7 +644,7 @@ async fn a_disk_that_hangs_is_waited_for_no_longer_than_its_deadline() {
 }
 
 #[test]
-fn times_outlast_the_process_also_where_its_clock_is_set_back() {
+fn times_outlast_the_process_even_if_the_clock_is_set_back() {
     let at = Instant::now();
     let (then, now) = (Clock { at, wall_us: 10_000_000 }, Clock { at: at + HOUR, wall_us: 15_000_000 });
     let second = Duration::from_secs(1);
@@ -657,7 +657,7 @@ fn times_outlast_the_process_also_where_its_clock_is_set_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_on_a_job_lasts_over_the_restart_and_its_token_holds() {
+async fn a_lease_on_a_job_and_its_token_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path()).await;
     let new =
@@ -666,11 +666,7 @@ async fn a_lease_on_a_job_lasts_over_the_restart_and_its_token_holds() {
     let claimed = store.claim("paper", 1, HOUR).await.unwrap().pop().unwrap();
     crash(store, dir.path()).await;
     let (store, _) = open(dir.path()).await;
-    assert_eq!(
-        store.claim("paper", 1, HOUR).await.unwrap(),
-        [],
-        "whoever has it may be elsewhere, and go on"
-    );
+    assert_eq!(store.claim("paper", 1, HOUR).await.unwrap(), [], "its holder may be elsewhere, and continue");
     assert_eq!(store.commit(new.id, claimed.token, HOUR).await.unwrap(), Held::Yes);
     assert_eq!(store.cancel(new.id).await.unwrap(), Cancelling::TooLate);
     assert_eq!(store.finish(new.id, claimed.token, &Ending::Done).await.unwrap(), Held::Yes);

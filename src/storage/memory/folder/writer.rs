@@ -1,4 +1,4 @@
-//! The folder's thread: writes what is asked for, and tries a disk that fails until it works.
+//! The folder's thread: it writes what is requested, and retries when the disk fails.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -23,41 +23,41 @@ use crate::support::backoff::Backoff;
 use crate::support::fault;
 use crate::support::seldom::Seldom;
 
-/// What one transaction takes, in bytes, apart from the request that passes it.
+/// How many bytes of changes one transaction takes; the request that exceeds this is still included.
 const TRANSACTION_BYTES: usize = 4 << 20;
 
-/// What waits to go over into the rows, in bytes; more goes over early.
+/// How many bytes of changes may wait for a checkpoint; more cause an early one.
 const OVERLAY_BYTES: usize = 16 << 20;
 
-/// How often what is not kept any more is taken out of the rows, and what was written goes over into them where
-/// no setting says it.
+/// How often dropped entries are deleted from the rows, and how often there is a checkpoint if no setting
+/// says so.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
-/// Between tries of a disk that failed.
+/// The pauses between attempts on a disk that failed.
 const RETRY: Backoff = Backoff {
     first: if cfg!(test) { Duration::from_millis(10) } else { Duration::from_millis(500) },
     max: Duration::from_secs(8),
     jitter: if cfg!(test) { Duration::ZERO } else { Duration::from_millis(250) },
 };
 
-/// Who used the folder last, and how.
+/// The process that used the folder last, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Use {
     form: u32,
-    /// Which start of the machine it was; empty where the system does not say.
+    /// The boot id of the machine; empty if the system has none.
     boot: String,
-    /// Which file has the rows: a copy is another one.
+    /// The inode of the file with the rows: a copy has another one.
     file: u64,
-    /// What was answered was on disk by then.
+    /// Whether everything was on disk before it was answered (`fsync = "always"`).
     always: bool,
-    /// All that was answered is on disk, since it was closed.
+    /// Whether the folder was closed, so that everything that was answered is on disk.
     closed: bool,
 }
 
-/// Opens the files, reads them into a memory, says how that went, and serves until it is closed.
+/// Opens the files, reads them into memory, reports the result, and serves until the folder is closed.
 pub(super) fn run(opening: Opening, inbox: mpsc::Receiver<Request>, opened: oneshot::Sender<Opened>) {
     let dir = opening.dir.clone();
-    // Only for its timer: this thread has nothing else to do while it writes.
+    // Only for its timer: while this thread writes, it has nothing else to do.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
         Ok(runtime) => runtime,
         Err(cause) => {
@@ -88,19 +88,19 @@ pub(super) fn run(opening: Opening, inbox: mpsc::Receiver<Request>, opened: ones
 struct Writer {
     dir: PathBuf,
     fsync: Fsync,
-    /// How long what was written may be on its way into the rows.
+    /// How long a change may wait for a checkpoint.
     checkpoint_within: Duration,
     /// `None` while the disk fails.
     store: Option<Store>,
     memory: Arc<Shared>,
     health: Arc<Health>,
     inbox: mpsc::Receiver<Request>,
-    /// Came, and has to wait for what is written before it.
+    /// A request that has to wait for the writes before it.
     held: Option<Request>,
     overlay: Overlay,
     /// Rows that may be on disk although they were refused.
     suspects: BTreeSet<Vec<u8>>,
-    /// The rows on disk are not those that were there before.
+    /// The files were replaced, so the rows on disk are not the earlier ones.
     is_new: bool,
     tidied_at: Instant,
     checkpoint_at: Option<Instant>,
@@ -146,7 +146,7 @@ impl Writer {
         changes.into_iter().for_each(|change| overlay.take(change));
         overlay.take(use_of(&store, fsync, false));
         if doubt.is_some() {
-            // Not before the epochs and the fences are what they are now.
+            // The rows must have the new epochs and tokens before anybody uses them.
             all(&memory).into_iter().for_each(|change| overlay.take(change));
         }
         store.checkpoint(&overlay).map_err(broken)?;
@@ -176,7 +176,7 @@ impl Writer {
         Ok((writer, found))
     }
 
-    /// Answers whom to tell that it is closed.
+    /// Returns whom to tell that the folder is closed.
     async fn serve(&mut self) -> Option<oneshot::Sender<()>> {
         loop {
             let close = match self.next().await {
@@ -229,7 +229,7 @@ impl Writer {
         }
     }
 
-    /// Carries out plans that have come together, and writes what they want to be written.
+    /// Executes plans that have come together, and writes their changes.
     fn turn(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
         let mut group = Group::default();
         let mut next = Some(request);
@@ -276,7 +276,7 @@ impl Writer {
             }
             Err(reason) => {
                 self.suspect(&changes);
-                // The newest is taken back first.
+                // Later changes are undone first.
                 thens.into_iter().rev().for_each(|then| {
                     then(&self.memory, Err(format!("the disk fails: {reason}")));
                 });
@@ -284,7 +284,7 @@ impl Writer {
         }
     }
 
-    /// Writes what nobody waits for.
+    /// Writes changes that nobody waits for.
     fn write_behind(&mut self, changes: Vec<Change>) {
         if changes.is_empty() {
             return;
@@ -310,14 +310,14 @@ impl Writer {
         })
     }
 
-    /// These may be on disk, or not: what they are to be is what memory says once the disk works.
+    /// These rows may or may not be on disk. When the disk works again, they are set to what memory says.
     fn suspect(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
                 Change::Put(key, _) | Change::Delete(key) => {
                     self.suspects.insert(key.clone());
                 }
-                // That it is over stays true.
+                // A dropped channel stays dropped.
                 Change::DropLife(_) => self.overlay.take(change.clone()),
             }
         }
@@ -342,13 +342,13 @@ impl Writer {
         }
     }
 
-    /// Does something with the disk; how long that takes shows.
+    /// Accesses the disk, and lets the duration be seen meanwhile.
     fn attempt<T>(&mut self, act: impl FnOnce(&mut Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let done = self.store.as_mut().and_then(|store| self.health.disk.watch(|| act(store)));
         done.unwrap_or_else(|| Err(StoreError::Corrupted(GAVE_UP.to_owned())))
     }
 
-    /// The disk failed: it is tried anew after a while.
+    /// Notes that the disk failed, and schedules the next attempt.
     fn fail(&mut self, reason: &str) {
         self.let_go();
         self.failures += 1;
@@ -358,7 +358,7 @@ impl Writer {
             tracing::error!(
                 reason,
                 untold,
-                "the memory's disk fails: what is published and ordered is refused until it works"
+                "the memory's disk fails; whatever is published or ordered is refused until it works"
             );
         }
     }
@@ -368,9 +368,9 @@ impl Writer {
         let _panic = catch_unwind(AssertUnwindSafe(|| drop(store)));
     }
 
-    /// Tries whether the disk works again, and puts right what is on it.
+    /// Tests whether the disk works again, and corrects what is on it.
     fn reopen(&mut self) {
-        // What is put right is taken from here.
+        // `put_right` takes `self`, so this is a handle of its own.
         let health = Arc::clone(&self.health);
         let opened = health.disk.watch(|| self.put_right());
         match opened.unwrap_or_else(|| Err(GAVE_UP.to_owned())) {
@@ -394,9 +394,9 @@ impl Writer {
         })?;
         for aside in &files.aside {
             self.health.set_aside.add(1);
-            tracing::error!(what = told(aside), "all that is in memory is written anew");
+            tracing::error!(what = told(aside), "everything in memory is written to a new file");
         }
-        // Memory has all of it.
+        // Memory still has everything that the files lost.
         self.is_new |= !files.aside.is_empty();
         store.probe().map_err(|error| error.to_string())?;
         let now: Vec<Change> = match self.is_new {
@@ -412,7 +412,7 @@ impl Writer {
         Ok(store)
     }
 
-    /// Has all on disk, and lets go of it.
+    /// Writes everything to disk, and closes the files.
     fn end(&mut self) {
         self.write_behind(collect(&self.memory));
         if let Some(store) = &self.store {
@@ -429,7 +429,7 @@ impl Writer {
 
 fn told(Aside { file, problem }: &Aside) -> String {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    format!("a file that could not be read was put aside as {name} ({problem})")
+    format!("an unreadable file was put aside as {name} ({problem})")
 }
 
 fn use_of(store: &Store, fsync: Fsync, closed: bool) -> Change {
@@ -438,13 +438,13 @@ fn use_of(store: &Store, fsync: Fsync, closed: bool) -> Change {
     Change::set(&Place::Use, Some(json(&used)))
 }
 
-/// Which start of the machine this is; empty where the system does not say.
+/// The boot id of the machine; empty if the system has none.
 fn boot() -> String {
     let told = fs::read_to_string("/proc/sys/kernel/random/boot_id");
     told.map(|told| told.trim().to_owned()).unwrap_or_default()
 }
 
-/// Why the rows may lack something that was answered, where they may.
+/// Why something that was answered may be missing from the rows; `None` if nothing can be.
 fn doubt(
     store: &Store,
     files: &Files,
@@ -469,7 +469,7 @@ fn doubt(
     let has_crashed = !always && !closed && (before.is_empty() || before != boot());
     let why = match (is_copy, has_crashed) {
         (true, _) => Some("it is a copy, which may be older"),
-        (false, true) => Some("the machine stopped before the newest of it was on disk"),
+        (false, true) => Some("the machine stopped before the newest changes were on disk"),
         (false, false) => None,
     };
     Ok(Ok(why))

@@ -1,4 +1,4 @@
-//! Jobs as they are kept on disk, and how a change that the disk did not take is taken back.
+//! The stored form of jobs, and how a change that could not be written is undone.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ struct JobRow {
     kind: Option<String>,
     place: u64,
     state: State,
-    /// What its state says of a time: since when, until when, or when.
+    /// The time that belongs to the state: since when, until when, or at what time.
     time_us: i64,
     error: Option<String>,
     nth: u64,
@@ -50,7 +50,7 @@ struct KeyRow {
     since_us: i64,
 }
 
-/// What is to be known of all jobs.
+/// The data that concern all jobs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct TableRow {
     last_token: u64,
@@ -59,12 +59,12 @@ struct TableRow {
 }
 
 impl JobTable {
-    /// From here on it takes note of what is done to jobs.
+    /// From here on, changes of jobs are noted.
     pub(in crate::storage::memory) fn begin_noting(&mut self) {
         self.touched = Some(Touched::default());
     }
 
-    /// What was touched since it was last asked, as it was before.
+    /// The jobs that changed since the last call, as they were before.
     pub(in crate::storage::memory) fn take_touched(&mut self) -> Touched {
         self.touched.as_mut().map(std::mem::take).unwrap_or_default()
     }
@@ -83,10 +83,10 @@ impl JobTable {
         Some(Image { job, fingerprint })
     }
 
-    /// Has jobs as they were; nothing of that is taken note of.
+    /// Restores jobs to what they were; this is not noted as a change.
     pub(in crate::storage::memory) fn restore(&mut self, before: Touched) {
         let noting = self.touched.take();
-        // First all go: they may have changed places and keys.
+        // All are removed first, because they may have swapped places and keys.
         before.keys().for_each(|id| self.forget_if_known(*id));
         for (id, image) in before {
             if let Some(image) = image {
@@ -119,7 +119,7 @@ impl JobTable {
         self.index(id);
     }
 
-    /// The row of a job; `None` where it is not known.
+    /// The row of a job; `None` if the job is unknown.
     pub(in crate::storage::memory) fn row(&self, id: JobId, clock: &Clock) -> Option<Vec<u8>> {
         let Image { job, fingerprint } = self.image(id)?;
         let (state, time, error) = match job.stand {
@@ -157,7 +157,7 @@ impl JobTable {
         Some(row)
     }
 
-    /// Takes a job as its row says it; says whether that could be read.
+    /// Adds the job of a row; returns whether the row could be read.
     pub(in crate::storage::memory) fn take_row(&mut self, id: JobId, row: &[u8], clock: &Clock) -> bool {
         // JSON has no line breaks.
         let Some(end) = row.iter().position(|byte| *byte == b'\n') else { return false };
@@ -192,14 +192,14 @@ impl JobTable {
         true
     }
 
-    /// The row of what is to be known of all jobs.
+    /// The row of the data that concern all jobs.
     pub(in crate::storage::memory) fn table_row(&self) -> Vec<u8> {
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let bounds = self.bounds.map(|bounds| (bounds.unfinished, bounds.kept, millis(bounds.kept_for)));
         json(&TableRow { last_token: self.last_token, bounds })
     }
 
-    /// Takes what that row says; says whether it could be read.
+    /// Applies that row; returns whether it could be read.
     pub(in crate::storage::memory) fn take_table_row(&mut self, row: &[u8]) -> bool {
         let Ok(TableRow { last_token, bounds }) = serde_json::from_slice(row) else { return false };
         self.last_token = self.last_token.max(last_token);
@@ -211,7 +211,7 @@ impl JobTable {
         true
     }
 
-    /// Tokens that may have been given out since what was read was written are not given out again.
+    /// Skips so many tokens: an earlier process may have given them out after the rows were written.
     pub(in crate::storage::memory) fn leave_out_tokens(&mut self, count: u64) {
         self.last_token = self.last_token.saturating_add(count);
     }

@@ -12,7 +12,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A state machine and a clock that is moved by hand.
+/// A state machine, and a clock that is moved by hand.
 struct Driven {
     failover: Failover,
     now: Instant,
@@ -37,7 +37,7 @@ impl Driven {
         self.failover.state()
     }
 
-    /// Lets beats be good and every tick be told, until a recovery starts; the time that took.
+    /// Reports good probes and every tick until a recovery starts; returns how long that took.
     fn until_recovery(&mut self) -> Duration {
         let begun = self.now;
         let mut beat = self.now;
@@ -75,7 +75,7 @@ fn degrades_at_once_on_each_kind_of_loss() {
 }
 
 #[test]
-fn the_newest_reason_is_told_and_since_stays() {
+fn the_newest_reason_is_reported_and_since_stays() {
     let mut driven = Driven::new(First::Redis);
     assert_eq!(driven.on(Signal::LinkDown(lost("unreachable"))), Step::Degrade);
     let since = driven.failover.since();
@@ -89,7 +89,7 @@ fn does_not_recover_before_the_dwell_time_and_two_good_beats() {
     assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
     assert_eq!(driven.failover.next_tick(), None);
     assert_eq!(driven.on(Signal::BeatOk), Step::Stay);
-    // One beat is not enough, however old.
+    // One probe is not enough, however old.
     assert_eq!(driven.after(1_000, Signal::Tick), Step::Stay);
     assert_eq!(driven.failover.next_tick(), None);
     assert_eq!(driven.on(Signal::BeatOk), Step::StartRecovery, "two, and the dwell time is long over");
@@ -102,14 +102,14 @@ fn does_not_recover_before_the_dwell_time_and_two_good_beats() {
     assert_eq!(driven.after(99, Signal::Tick), Step::Stay);
     assert_eq!(driven.after(1, Signal::Tick), Step::StartRecovery);
     assert_eq!(driven.state(), BackendState::Recovering);
-    assert_eq!(driven.failover.reason(), Some(&lost("unreachable")), "of what it recovers");
+    assert_eq!(driven.failover.reason(), Some(&lost("unreachable")), "the reason of the outage");
     assert_eq!(driven.after(10, Signal::Rejoined), Step::Recovered);
     assert_eq!((driven.state(), driven.failover.since()), (BackendState::Healthy, driven.now));
     assert_eq!(driven.failover.reason(), None);
 }
 
 #[test]
-fn a_failure_between_good_beats_begins_the_count_anew() {
+fn a_failure_between_good_beats_restarts_the_count() {
     let mut driven = Driven::new(First::Memory(lost("a")));
     assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
     assert_eq!(driven.on(Signal::BeatOk), Step::Stay);
@@ -131,7 +131,7 @@ fn beats_prove_nothing_while_a_connection_is_away() {
 }
 
 #[test]
-fn a_loss_during_a_recovery_gives_it_up() {
+fn a_loss_during_a_recovery_aborts_it() {
     for signal in [Signal::BeatFailed(lost("b")), Signal::LinkDown(lost("b"))] {
         let mut driven = Driven::new(First::Memory(lost("a")));
         assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
@@ -147,7 +147,7 @@ fn a_loss_during_a_recovery_gives_it_up() {
 }
 
 #[test]
-fn data_that_is_lost_is_put_in_order_without_leaving_redis() {
+fn lost_data_are_reconciled_without_leaving_redis() {
     let mut driven = Driven::new(First::Redis);
     assert_eq!(driven.on(Signal::DataLost(lost("older"))), Step::Reconcile);
     assert_eq!(driven.state(), BackendState::Recovering);
@@ -158,7 +158,7 @@ fn data_that_is_lost_is_put_in_order_without_leaving_redis() {
 }
 
 #[test]
-fn data_that_is_lost_while_degraded_is_a_good_beat() {
+fn lost_data_while_degraded_count_as_a_good_beat() {
     let mut driven = Driven::new(First::Memory(lost("a")));
     assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
     assert_eq!(driven.on(Signal::DataLost(lost("other"))), Step::Stay);
@@ -179,11 +179,11 @@ fn alone_is_healthy_until_a_redis_appears() {
     assert_eq!(driven.until_recovery(), ms(300));
     assert_eq!((driven.state(), driven.failover.is_alone()), (BackendState::Recovering, false));
     assert_eq!(driven.on(Signal::LinkDown(lost("b"))), Step::AbortRecovery);
-    assert_eq!(driven.state(), BackendState::Degraded, "it has been seen, so its loss is one");
+    assert_eq!(driven.state(), BackendState::Degraded, "Redis has been seen, so losing it counts");
 }
 
 #[test]
-fn relapses_double_the_dwell_time_and_a_quiet_minute_takes_it_back() {
+fn relapses_double_the_dwell_time_and_a_quiet_minute_resets_it() {
     let mut driven = Driven::new(First::Redis);
     let relapse = |driven: &mut Driven, after_ms| {
         assert_eq!(driven.after(after_ms, Signal::BeatFailed(lost("a"))), Step::Degrade);
@@ -201,7 +201,7 @@ fn relapses_double_the_dwell_time_and_a_quiet_minute_takes_it_back() {
 fn a_redis_that_comes_and_goes_moves_it_at_most_once_in_each_dwell_time() {
     let mut driven = Driven::new(First::Redis);
     let mut moves = 0;
-    // Ten beats in a second, the last of which fails.
+    // Ten probes a second, the last of which fails.
     for n in 0..600 {
         let step = if n % 10 == 9 {
             driven.after(100, Signal::BeatFailed(lost("a")))
@@ -235,13 +235,13 @@ fn first() -> impl Strategy<Value = First> {
     prop_oneof![Just(First::Redis), Just(First::Memory(lost("first"))), Just(First::Alone)]
 }
 
-/// What must be true of any sequence, kept apart from how the machine decides.
+/// What must hold for any sequence, implemented independently of the machine.
 #[derive(Default)]
 struct Witness {
     link_down: bool,
-    /// Since the last loss: when the first good beat came, and how many did.
+    /// When the first good probe since the last loss came, and how many there were.
     run: Option<(Instant, u32)>,
-    /// A loss for which no recovery has succeeded.
+    /// There was a loss, and no recovery has succeeded since.
     outstanding: bool,
     recovery_started: Option<Instant>,
 }
@@ -303,13 +303,13 @@ proptest! {
     fn any_sequence_keeps_its_promises(first in first(), signals in signals()) {
         let mut driven = Driven::new(first.clone());
         let mut witness = Witness { link_down: first != First::Redis, ..Witness::default() };
-        // Memory that begins without Redis is not healthy by anything that went before.
+        // If memory serves first, nothing earlier makes that healthy.
         witness.outstanding = matches!(first, First::Memory(_));
         for (wait, signal) in &signals {
             driven.now += ms(*wait);
             witness.check(&mut driven, signal);
         }
-        // From anywhere, good beats lead to a recovery, and it to health.
+        // From any state, good probes lead to a recovery, and a recovery to health.
         witness.check(&mut driven, &Signal::LinkUp);
         let mut beats = 0;
         while driven.state() == BackendState::Degraded || driven.failover.is_alone() {
@@ -324,7 +324,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_tick_is_asked_for_is_what_it_does(first in first(), signals in signals()) {
+    fn a_requested_tick_has_the_announced_effect(first in first(), signals in signals()) {
         let mut driven = Driven::new(first);
         for (wait, signal) in signals {
             driven.now += ms(wait);
@@ -338,14 +338,14 @@ proptest! {
 }
 
 #[test]
-fn a_recovery_counts_from_what_it_is_from() {
+fn a_recovery_counts_from_the_beginning_of_its_outage() {
     let mut driven = Driven::new(First::Redis);
-    // A loss of data is found hours later, while Redis serves.
+    // A loss of data is detected hours later, while Redis serves.
     assert_eq!(driven.after(18_000_000, Signal::DataLost(lost("data_lost"))), Step::Reconcile);
     let found = driven.now;
     assert_eq!(driven.failover.lost_at(), found);
     assert_eq!(driven.after(100, Signal::DataLost(lost("data_older"))), Step::Reconcile);
-    assert_eq!(driven.failover.lost_at(), found, "the recovery goes on");
+    assert_eq!(driven.failover.lost_at(), found, "the recovery continues");
     assert_eq!(driven.after(100, Signal::Rejoined), Step::Recovered);
     assert_eq!(driven.after(5_000, Signal::LinkDown(lost("unreachable"))), Step::Degrade);
     assert_eq!(driven.failover.lost_at(), driven.now);

@@ -9,7 +9,7 @@ fn channel(name: &str) -> ChannelName {
     name.parse().unwrap()
 }
 
-/// The next entry in a chain that nothing is missing from.
+/// The next entry in an unbroken chain.
 fn entry(seq: u64, key: Option<&str>, time_ms: i64) -> Append {
     let draft = DraftEntry { key: key.map(Arc::from), ..DraftEntry::price(time_ms, vec![b'x'; 10]) };
     Append { seq, prev: seq - 1, draft, fence: None }
@@ -45,7 +45,7 @@ async fn entries_wait_in_order_until_the_log_has_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn obsolete_prices_go_for_want_of_room_the_oldest_first_and_then_nothing_does() {
+async fn only_obsolete_prices_are_dropped_for_want_of_room_oldest_first() {
     let (mut journal, now) = (Journal::new(bounds(4)), Instant::now());
     let (pjm, spp) = (channel("zone:pjm"), channel("zone:spp"));
     let mut push = |name: &ChannelName, lane, seq, key| journal.push(name, lane, &[entry(seq, key, 0)], now);
@@ -54,24 +54,24 @@ async fn obsolete_prices_go_for_want_of_room_the_oldest_first_and_then_nothing_d
     assert_eq!(push(&pjm, Lane::Latest, 2, Some("a")), Ok(vec![]));
     assert_eq!(push(&spp, Lane::Latest, 2, Some("a")), Ok(vec![]));
     assert_eq!(push(&pjm, Lane::Latest, 3, None), Ok(vec![Gone { channel: pjm.clone(), seq: 1 }]));
-    // Full of what is not obsolete, but for one.
+    // The journal is full, and only one entry is obsolete.
     assert_eq!(push(&pjm, Lane::Latest, 4, None), Ok(vec![Gone { channel: spp.clone(), seq: 1 }]));
     assert_eq!(push(&pjm, Lane::Latest, 5, None), Err(JournalFull));
     assert_eq!(push(&pjm, Lane::Every, 5, Some("a")), Err(JournalFull));
-    // A newer price takes the place of the one it replaces, also several at once.
+    // A newer price takes the place of the one it replaces; several can at once.
     assert_eq!(push(&pjm, Lane::Latest, 5, Some("a")), Ok(vec![Gone { channel: pjm.clone(), seq: 2 }]));
     let two = [entry(6, Some("a"), 0), entry(7, Some("a"), 0)];
     assert_eq!(journal.push(&pjm, Lane::Latest, &two, now).unwrap().len(), 2);
     assert_eq!(seqs(&journal, &pjm), [(0, 3), (3, 4), (4, 7)]);
     assert_eq!(seqs(&journal, &spp), [(0, 2)]);
-    // A price that came late replaces nothing.
+    // A late price replaces nothing.
     assert_eq!(journal.push(&pjm, Lane::Latest, &[entry(8, Some("a"), -1)], now), Err(JournalFull));
     let expected = JournalCounts { thinned: 5, refused_full: 3, ..JournalCounts::default() };
     assert_eq!(journal.counts(), expected);
 }
 
 #[tokio::test(start_paused = true)]
-async fn reserved_room_is_nobody_elses_and_nothing_goes_before_it_is_used() {
+async fn reserved_room_is_exclusive_and_nothing_is_dropped_before_it_is_used() {
     let (mut journal, pjm, now) = (Journal::new(bounds(2)), channel("zone:pjm"), Instant::now());
     journal.push(&pjm, Lane::Latest, &[entry(1, Some("a"), 0), entry(2, Some("b"), 0)], now).unwrap();
     let next = [entry(3, Some("a"), 0)];
@@ -88,7 +88,7 @@ async fn reserved_room_is_nobody_elses_and_nothing_goes_before_it_is_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_log_would_not_keep_is_let_go_and_the_next_entry_knows() {
+async fn entries_that_the_log_would_not_keep_are_dropped_and_the_next_is_marked() {
     let (mut journal, pjm, order) = (Journal::new(bounds(10)), channel("zone:pjm"), channel(ORDER));
     let start = Instant::now();
     let minute = Duration::from_secs(60);
@@ -124,7 +124,7 @@ async fn what_the_log_would_not_keep_is_let_go_and_the_next_entry_knows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_successor_of_a_refused_entry_takes_its_place_also_when_it_comes_later() {
+async fn a_later_successor_takes_the_place_of_a_refused_entry() {
     let (mut journal, pjm, start) = (Journal::new(bounds(10)), channel("zone:pjm"), Instant::now());
     journal.push(&pjm, Lane::Every, &[entry(5, None, 0), entry(6, None, 0)], start).unwrap();
     assert_eq!(drop_front(&mut journal, &pjm, start).unwrap().append.seq, 5);
@@ -132,7 +132,7 @@ async fn the_successor_of_a_refused_entry_takes_its_place_also_when_it_comes_lat
     drop_front(&mut journal, &pjm, start);
     journal.push(&pjm, Lane::Every, &[entry(7, None, 0)], start).unwrap();
     assert_eq!(seqs(&journal, &pjm), [(4, 7)]);
-    // What nobody comes for is forgotten when no log remembers the producer.
+    // A legacy without a successor is forgotten when no log remembers the producer.
     drop_front(&mut journal, &pjm, start);
     journal.expire(start + EPOCH_KEPT_FOR + Duration::from_secs(60));
     assert!(journal.lines.is_empty() && journal.emptied.is_empty());
@@ -140,7 +140,7 @@ async fn the_successor_of_a_refused_entry_takes_its_place_also_when_it_comes_lat
 }
 
 #[test]
-fn the_bounds_are_those_that_are_configured() {
+fn the_bounds_are_the_configured_ones() {
     let config = JournalConfig { bytes: 1, entries: 2, age_s: 3, ..JournalConfig::default() };
     let orders = OrderRetention { updates: 4, age_s: 5 };
     let expected = JournalBounds { bytes: 1, entries: 2, age: Duration::from_secs(3), order_updates: 4 };
@@ -171,13 +171,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..120)
 }
 
-/// Drives a journal and keeps account beside it.
+/// Drives a journal and keeps independent accounts.
 struct Account {
     journal: Journal,
     names: Vec<(ChannelName, Lane)>,
     next_seq: Vec<u64>,
     acked: Vec<u64>,
-    /// All that was accepted, by channel and sequence, until it is accounted for.
+    /// Accepted entries that are not accounted for yet, by channel and sequence.
     accepted: BTreeMap<(usize, u64), Append>,
     now: Instant,
 }
@@ -207,7 +207,7 @@ impl Account {
         self.gone(gone);
     }
 
-    /// Only what a newer price of its key is there for was thinned, and of orders only the oldest went.
+    /// Only prices with a newer price of their key were thinned, and of orders only the oldest were dropped.
     fn gone(&mut self, gone: &[Gone]) {
         let mut went = Vec::new();
         for Gone { channel, seq } in gone {

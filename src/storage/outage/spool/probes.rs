@@ -1,4 +1,4 @@
-//! A probe of what reads the rows of the spool.
+//! A probe of the parser of the spool's rows.
 
 use uuid::Uuid;
 
@@ -8,7 +8,7 @@ use crate::storage::codec;
 
 /// Rows of the spool.
 pub(in crate::storage) fn appends(bytes: &[u8]) {
-    // A row has its producer and its sequence in its key.
+    // The key of a row has its producer and its sequence.
     let stored = bytes.splitn(4, |byte| *byte == b' ').nth(3).and_then(codec::decode_id);
     let (producer, seq) = stored.map_or((NodeId(Uuid::nil()), 1), |id| (id.producer, id.seq));
     if let Ok(append) = decode(producer, seq, bytes) {

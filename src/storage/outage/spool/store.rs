@@ -1,4 +1,4 @@
-//! The file of the spool, `spool.redb`. Blocking: for the spool's own thread only.
+//! The file of the spool, `spool.redb`. Calls block, so only the spool's thread makes them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -15,33 +15,33 @@ use crate::storage::disk::{self, Disk, builder, is_cut_short, open_file};
 use crate::storage::{Append, codec};
 
 const FILE: &str = "spool.redb";
-/// What an earlier version had not fsynced yet, where it was told to do that at intervals.
+/// The file in which an earlier version, if configured to fsync at intervals, kept what was not synced yet.
 const RECENT_FILE: &str = "recent.redb";
 
 /// Producer, channel, sequence -> `1 <prev> <fence, or -> <stored form>`. The leading number is the
 /// version of the form.
 const ENTRIES: TableDefinition<(u128, &str, u64), &[u8]> = TableDefinition::new("entries");
-/// The same key -> `prev`, where the entry took over that of one that went.
+/// The same key -> the `prev` that the entry took over from one that was dropped.
 const PREVS: TableDefinition<(u128, &str, u64), u64> = TableDefinition::new("prevs");
-/// Producer -> its number among all that used the spool one after the other: a gateway is another
-/// producer after each start. An older version does not number them.
+/// Producer -> its number in the order of starts: a gateway is a new producer after each start. An older
+/// version did not number its starts.
 const STARTS: TableDefinition<u128, u64> = TableDefinition::new("starts");
 
 const VERSION: &str = "1";
 
-/// A file that is larger than this is made small again once it is empty.
+/// A file larger than this is compacted once it is empty.
 const COMPACT_ABOVE: u64 = 16 << 20;
 
-/// What an entry costs on disk besides its content, in bytes: keys, and room in pages; an estimate.
+/// What an entry takes on disk besides its content, in bytes, for keys and room in pages; an estimate.
 const OVERHEAD: usize = 128;
 
-/// All that any of redb's calls may fail with.
+/// The error of all redb calls.
 pub(super) type StoreError = redb::Error;
 
 /// A producer's entries in a channel.
 pub(super) type LineKey = (NodeId, ChannelName);
 
-/// One change to the tables.
+/// A change of the tables.
 #[derive(Debug)]
 pub(super) enum Change {
     PutEntry { line: LineKey, seq: u64, value: Vec<u8> },
@@ -51,7 +51,7 @@ pub(super) enum Change {
     RemoveStart { producer: NodeId },
 }
 
-/// A change asked for.
+/// A requested change.
 #[derive(Debug)]
 pub(super) enum Op {
     Append { line: LineKey, entries: Vec<Append> },
@@ -59,9 +59,9 @@ pub(super) enum Op {
     Forget { line: LineKey, seqs: Vec<u64> },
 }
 
-// What is in the file, and what it costs
+// The content of the file, and its size
 
-/// What the file holds, without the content.
+/// What the file holds, without the content of entries.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     lines: HashMap<LineKey, Line>,
@@ -73,7 +73,7 @@ pub(super) struct Index {
 #[derive(Debug, Default)]
 struct Line {
     slots: BTreeMap<u64, Slot>,
-    /// The `prev` of entries that went with none behind them.
+    /// The `prev` of dropped entries without a successor, for the next entry.
     legacy: Option<u64>,
 }
 
@@ -83,7 +83,7 @@ struct Slot {
     bytes: u64,
 }
 
-/// An entry's cost in [`Index::bytes`].
+/// The size of an entry in [`Index::bytes`].
 fn cost(line: &LineKey, append: &Append) -> u64 {
     let key_len = append.draft.key.as_ref().map_or(0, |key| key.len());
     (append.draft.data.len() + key_len + line.1.as_str().len() + OVERHEAD) as u64
@@ -94,12 +94,12 @@ impl Index {
         self.entries == 0
     }
 
-    /// What entries would add.
+    /// The size that entries would add.
     pub(super) fn cost(line: &LineKey, entries: &[Append]) -> u64 {
         entries.iter().map(|append| cost(line, append)).sum()
     }
 
-    /// What has to change in the file, which from now on counts as done.
+    /// Applies an operation to the index, and adds the changes that the file needs.
     pub(super) fn apply(&mut self, op: Op, changes: &mut Vec<Change>) {
         match op {
             Op::Append { line, entries } => self.append(line, entries, changes),
@@ -151,7 +151,7 @@ impl Index {
         self.tidy(key);
     }
 
-    /// The entry behind one that goes takes over its `prev`.
+    /// Removes an entry that the log does not have; the next one takes over its `prev`.
     fn forget(&mut self, key: &LineKey, seq: u64, changes: &mut Vec<Change>) {
         let Some(line) = self.lines.get_mut(key) else { return };
         let Some(gone) = line.slots.remove(&seq) else { return };
@@ -193,8 +193,8 @@ pub(super) fn decode(producer: NodeId, seq: u64, value: &[u8]) -> Result<Append,
         return Err("an entry has an unknown form; a newer version may have written it".to_owned());
     }
     let entry = codec::decode(0, stored);
-    // One of a kind that only a newer version knows is sent on as it is, and so is one whose data nobody
-    // can be shown: neither keeps others back.
+    // An entry of a kind that only a newer version knows is passed on unchanged, and so is one with data that
+    // cannot be shown. Neither holds others up.
     if let Some(WhyUnknown::Form(what)) = entry.draft.kind.unknown().map(|unknown| unknown.why)
         && what != codec::NO_OBJECT
     {
@@ -217,7 +217,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens or makes the file, and reads what is in it.
+    /// Opens or creates the file, and reads it.
     pub(super) fn open(dir: &Path, fsync: SpoolFsync) -> Result<(Self, Index, Vec<Former>), SpoolOpenError> {
         let unusable = |cause| SpoolOpenError::Unusable { dir: dir.to_owned(), cause };
         fs::create_dir_all(dir).map_err(unusable)?;
@@ -226,7 +226,7 @@ impl Store {
         let database = open_database(&path, is_synced)?;
         let mut store = Self { path, database };
         store.adopt_recent(&dir.join(RECENT_FILE))?;
-        // A file is only there after a crash of the machine if its directory says so.
+        // After a crash of the machine, a new file is there only if its directory was synced.
         if is_synced {
             File::open(dir).and_then(|dir| dir.sync_all()).map_err(unusable)?;
         }
@@ -237,7 +237,7 @@ impl Store {
         Ok((store, index, formers))
     }
 
-    /// Takes over what an earlier version left in a file of its own.
+    /// Takes over the second file of an earlier version.
     fn adopt_recent(&self, recent: &Path) -> Result<(), SpoolOpenError> {
         let unusable = |cause| SpoolOpenError::Unusable { dir: recent.to_owned(), cause };
         if !recent.try_exists().map_err(unusable)? {
@@ -292,7 +292,7 @@ impl Store {
                 index.entries += 1;
             }
         }
-        // Of producers of which nothing is left.
+        // Producers without entries.
         let is_over = |producer: &NodeId| !index.starts.contains_key(producer);
         let starts = starts.into_keys().filter(is_over).map(|producer| Change::RemoveStart { producer });
         let orphans: Vec<_> = starts.collect();
@@ -302,17 +302,17 @@ impl Store {
         Ok((index, found.into_values().collect()))
     }
 
-    /// Makes sure that the disk takes more than it has.
+    /// Verifies that the disk has room for more data.
     pub(super) fn probe(&self) -> Result<(), StoreError> {
         disk::probe(&self.database)
     }
 
-    /// Writes changes, as durable as is configured: all of them or none.
+    /// Writes changes, as durable as configured: all of them or none.
     pub(super) fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
         write(&self.database, changes)
     }
 
-    /// Gives the disk back what an empty file still takes.
+    /// Compacts the empty file.
     pub(super) fn compact(&mut self) -> Result<(), StoreError> {
         if self.file_bytes() > COMPACT_ABOVE {
             self.database.compact()?;
@@ -320,7 +320,7 @@ impl Store {
         Ok(())
     }
 
-    /// The length of the file; 0 when it cannot be told.
+    /// The length of the file; 0 if it is unknown.
     pub(super) fn file_bytes(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |found| found.len())
     }
@@ -344,7 +344,7 @@ fn refused(path: &Path, error: DatabaseError) -> SpoolOpenError {
 
 fn unreadable(path: &Path, error: StoreError) -> SpoolOpenError {
     match error {
-        // That is the disk's, and says nothing of what is in the file.
+        // A fault of the disk says nothing about the content of the file.
         StoreError::Io(cause) if !is_cut_short(&cause) => {
             SpoolOpenError::Unusable { dir: path.parent().unwrap_or(path).to_owned(), cause }
         }
@@ -387,9 +387,9 @@ fn write_tables(transaction: &WriteTransaction, changes: &[Change]) -> Result<()
     Ok(())
 }
 
-/// All that a file holds, as the changes that would make it so.
+/// The content of a file, as the changes that produce it.
 fn read_all(database: &Database) -> Result<Vec<Change>, StoreError> {
-    // Makes the tables, where the file is new.
+    // Creates the tables if the file is new.
     write(database, &[])?;
     let transaction = database.begin_read()?;
     let mut names: HashMap<String, ChannelName> = HashMap::new();

@@ -9,14 +9,14 @@ use super::*;
 use crate::model::{DraftEntry, EntryKind};
 use crate::storage::disk::{FULL, Fault, HANGS};
 
-/// A machine that stands still for a while has no disk that hangs.
+/// If the test machine stalls for a while, that must not look like a disk that hangs.
 const PATIENT: Duration = Duration::from_secs(30);
 
 async fn open(dir: &Path, fsync: SpoolFsync, bytes: u64) -> Result<(Spool, Vec<Former>), SpoolOpenError> {
     Spool::open(dir, SpoolOptions { fsync, bytes, deadline: PATIENT, is_required: true }).await
 }
 
-/// Tries until it answers something.
+/// Repeats until there is an answer.
 async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let answered = async {
         loop {
@@ -54,7 +54,7 @@ async fn formers(dir: &Path, fsync: SpoolFsync) -> Vec<Former> {
 }
 
 #[tokio::test]
-async fn what_was_not_acknowledged_is_there_in_the_next_life() {
+async fn unacknowledged_entries_are_there_after_a_restart() {
     for fsync in POLICIES {
         let dir = tempfile::tempdir().unwrap();
         let (pjm, spp) = (channel("zone:pjm"), channel("zone:spp"));
@@ -75,7 +75,7 @@ async fn what_was_not_acknowledged_is_there_in_the_next_life() {
             Former { producer: one, channel: pjm.clone(), start: 1, entries: entries(4..=5) },
             Former { producer: one, channel: spp.clone(), start: 1, entries: entries(1..=2) },
         ];
-        // The next life may have another policy, and acknowledges what the one before left.
+        // The next process may have another policy, and acknowledges what the earlier one left.
         for next in POLICIES {
             assert_eq!(formers(dir.path(), next).await, expected, "{fsync:?} then {next:?}");
         }
@@ -92,7 +92,7 @@ async fn what_was_not_acknowledged_is_there_in_the_next_life() {
 }
 
 #[tokio::test]
-async fn dropping_the_last_handle_writes_what_was_asked_for() {
+async fn dropping_the_last_handle_writes_pending_requests() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
@@ -109,7 +109,7 @@ async fn dropping_the_last_handle_writes_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn what_comes_behind_an_entry_that_went_takes_its_place_in_the_chain() {
+async fn the_successor_of_a_dropped_entry_takes_its_place_in_the_chain() {
     for fsync in POLICIES {
         let dir = tempfile::tempdir().unwrap();
         let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
@@ -195,7 +195,7 @@ async fn a_directory_serves_one_process_and_a_damaged_file_is_left_alone() {
     assert!(matches!(error, SpoolOpenError::Unreadable { .. }), "{error}");
     assert_eq!(std::fs::read(&file).unwrap(), damaged);
 
-    // A file that is cut, or damaged in its middle, is never taken for a whole one.
+    // A file that is truncated, or damaged in its middle, is never taken for an intact one.
     for spoil in [
         |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2),
         |bytes: &mut Vec<u8>| {
@@ -215,17 +215,20 @@ async fn a_directory_serves_one_process_and_a_damaged_file_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_half_made_is_made_anew() {
+async fn a_half_made_file_is_created_again() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("spool.redb");
     let fault = Fault::of(dir.path());
     fault.begin(FULL);
     let error = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap_err();
-    assert!(matches!(error, SpoolOpenError::Unusable { .. }), "nobody is told to move it away: {error}");
+    assert!(
+        matches!(error, SpoolOpenError::Unusable { .. }),
+        "the error must not say to move the file: {error}"
+    );
     fault.end(FULL);
     assert_eq!(formers(dir.path(), SpoolFsync::Always).await, []);
 
-    // What a full disk leaves: the length alone, or besides that the head without its beginning.
+    // What a full disk leaves: a file of zeros, or one whose header lacks its beginning.
     let mut begun = vec![0; 1 << 20];
     for at in [None, Some(20)] {
         if let Some(at) = at {
@@ -234,7 +237,7 @@ async fn a_file_that_was_half_made_is_made_anew() {
         std::fs::write(&file, &begun).unwrap();
         assert_eq!(formers(dir.path(), SpoolFsync::Always).await, []);
     }
-    // One with something in it is nobody's to throw away.
+    // A file with any content must not be deleted.
     *begun.last_mut().unwrap() = 1;
     std::fs::write(&file, &begun).unwrap();
     let error = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap_err();
@@ -243,7 +246,7 @@ async fn a_file_that_was_half_made_is_made_anew() {
 }
 
 #[tokio::test]
-async fn what_an_earlier_version_left_in_a_second_file_is_taken_over() {
+async fn the_second_file_of_an_earlier_version_is_taken_over() {
     let [dir, earlier] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     // Both files have the same tables.
@@ -266,7 +269,7 @@ async fn what_an_earlier_version_left_in_a_second_file_is_taken_over() {
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_is_tried_until_it_works_and_nothing_that_was_refused_stays() {
+async fn a_failing_disk_is_retried_and_refused_entries_do_not_stay() {
     for fsync in POLICIES {
         let dir = tempfile::tempdir().unwrap();
         let (node, pjm, spp) = (NodeId::random(), channel("zone:pjm"), channel("zone:spp"));
@@ -281,7 +284,7 @@ async fn a_disk_that_fails_is_tried_until_it_works_and_nothing_that_was_refused_
             assert!(matches!(answer, Err(SpoolError::Failed { .. })), "{fsync:?}: {answer:?}");
         }
         assert!(matches!(spool.state(), DiskState::Failed(_)), "{:?}", spool.state());
-        // What goes meanwhile goes later.
+        // What is acknowledged or dropped meanwhile is removed later.
         spool.acknowledged(node, &pjm, 1);
         spool.forget(node, &pjm, vec![2]);
         fault.end(FULL);
@@ -296,7 +299,7 @@ async fn a_disk_that_fails_is_tried_until_it_works_and_nothing_that_was_refused_
 }
 
 #[tokio::test]
-async fn a_disk_that_hangs_holds_nobody_up_and_what_it_takes_too_late_goes() {
+async fn a_hanging_disk_delays_nobody_and_late_entries_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     let options = SpoolOptions {
@@ -313,8 +316,8 @@ async fn a_disk_that_hangs_holds_nobody_up_and_what_it_takes_too_late_goes() {
     let slow = Err(SpoolError::Slow { within: options.deadline });
     assert_eq!(spool.append(node, &pjm, &entries([2])).await, slow);
     eventually(async || matches!(spool.state(), DiskState::Stalled(_)).then_some(())).await;
-    // From here on it is known, and not waited for: more than the queue holds are answered, one after
-    // the other, and without taking a place in it.
+    // The stall is known from here on, so nobody waits: more requests than the queue holds are answered, one
+    // after the other, without taking a place in it.
     for seq in 3..3 + 2 * QUEUE_LEN as u64 {
         assert_eq!(spool.append(node, &pjm, &entries([seq])).await, slow);
         spool.acknowledged(node, &pjm, 1);
@@ -372,7 +375,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn an_entry_whose_data_is_no_object_keeps_no_other_one_back() {
+async fn an_entry_whose_data_is_no_object_holds_up_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     let (spool, _) = open(dir.path(), SpoolFsync::Never, ROOM).await.unwrap();
@@ -382,7 +385,7 @@ async fn an_entry_whose_data_is_no_object_keeps_no_other_one_back() {
     spool.close().await;
     let found = formers(dir.path(), SpoolFsync::Never).await.remove(0).entries;
     assert_eq!((&found[0], &found[2]), (&sent[0], &sent[2]));
-    // It is sent on with its bytes, as one that is shown to nobody.
+    // It is passed on with its bytes, as an entry that is shown to nobody.
     assert_eq!((found[1].seq, &found[1].draft.data), (2, &sent[1].draft.data));
     assert!(found[1].draft.kind.unknown().is_some_and(|kind| kind.name.as_deref() == Some("price_update")));
 }
@@ -394,7 +397,7 @@ const DIR_VARIABLE: &str = "ZONEWIRE_TEST_SPOOL_DIR";
 const POLICY_VARIABLE: &str = "ZONEWIRE_TEST_SPOOL_POLICY";
 const WRITERS: u64 = 8;
 
-/// Does nothing unless it is started by the test below: then it says each sequence that was answered.
+/// Does nothing unless the test below starts it: then it prints each sequence that was answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_spools_until_it_is_killed() {
     let (Some(dir), Ok(policy)) = (std::env::var_os(DIR_VARIABLE), std::env::var(POLICY_VARIABLE)) else {
@@ -439,7 +442,7 @@ fn a_killed_process_loses_nothing_that_was_answered() {
             else {
                 return 0;
             };
-            // The kill may cut the last line.
+            // The kill may truncate the last line.
             let Ok(seq) = seq.parse() else { return 0 };
             answered.insert(format!("zone:{writer}"), seq);
             seq

@@ -1,4 +1,4 @@
-//! The spool's thread: writes what is asked for, and tries a disk that fails until it works.
+//! The spool's thread: it writes what is requested, and retries when the disk fails.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -17,24 +17,24 @@ use crate::support::backoff::Backoff;
 use crate::support::fault;
 use crate::support::seldom::Seldom;
 
-/// What one transaction takes, in bytes, apart from the request that passes it.
+/// How many bytes of entries one transaction takes; the request that exceeds this is still included.
 const TRANSACTION_BYTES: u64 = 4 << 20;
 
-/// Between tries of a disk that failed. Each reads all that is on it.
+/// The pauses between attempts on a disk that failed. Each attempt reads the whole file.
 const RETRY: Backoff = Backoff {
     first: Duration::from_millis(500),
     max: Duration::from_secs(8),
     jitter: Duration::from_millis(250),
 };
 
-/// Opens the store, says how that went, and serves until it is closed.
+/// Opens the store, reports the result, and serves until the spool is closed.
 pub(super) fn run(
     dir: PathBuf,
     options: SpoolOptions,
     inbox: mpsc::Receiver<Request>,
     opened: oneshot::Sender<Opened>,
 ) {
-    // Only for its timer: this thread has nothing else to do while it writes.
+    // Only for its timer: while this thread writes, it has nothing else to do.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
         Ok(runtime) => runtime,
         Err(cause) => {
@@ -67,7 +67,7 @@ pub(super) fn run(
     }
     let done = runtime.block_on(writer.serve());
     writer.inbox.close();
-    // Before anyone is told, so that the file can be opened anew.
+    // Closes the file before anybody is told, so that it can be opened again.
     writer.let_go();
     shared.health.closed();
     drop(writer);
@@ -85,7 +85,7 @@ struct Writer {
     index: Index,
     inbox: mpsc::Receiver<Request>,
     shared: Arc<Shared>,
-    /// Tries of the disk that failed in a row.
+    /// Consecutive attempts that failed.
     failures: u32,
     retry_at: Instant,
     of_failures: Seldom,
@@ -101,17 +101,17 @@ struct Group {
     close: Option<oneshot::Sender<()>>,
 }
 
-/// What the thread has to do next.
+/// The next task of the thread.
 enum Work {
     Request(Request),
     Settled,
-    /// A disk that failed is to be tried anew.
+    /// Retry a disk that failed.
     Retry,
     End,
 }
 
 impl Writer {
-    /// Answers whom to tell that it is closed.
+    /// Returns whom to tell that the spool is closed.
     async fn serve(&mut self) -> Option<oneshot::Sender<()>> {
         loop {
             let close = match self.next().await {
@@ -123,7 +123,7 @@ impl Writer {
                     self.reopen();
                     None
                 }
-                // It takes whatever else has come.
+                // This also processes requests that have come meanwhile.
                 Work::Settled => self.turn(None),
                 Work::Request(request) => self.turn(Some(request)),
             };
@@ -143,7 +143,7 @@ impl Writer {
         }
     }
 
-    /// Takes what has come together, and writes it.
+    /// Processes requests that have come together, and writes them.
     fn turn(&mut self, request: Option<Request>) -> Option<oneshot::Sender<()>> {
         let mut group = Group::default();
         match request {
@@ -162,7 +162,7 @@ impl Writer {
     }
 
     fn take(&mut self, request: Request, group: &mut Group) {
-        // What was settled before the request was made, and nothing that was settled because of it.
+        // Includes what was settled before the request was made, and nothing that was settled because of it.
         self.settle(group);
         let (line, entries, answer) = match request {
             Request::Append(line, entries, answer) => (line, entries, answer),
@@ -189,7 +189,7 @@ impl Writer {
         group.written.push((line, seqs, answer));
     }
 
-    /// Takes what need not be on disk any more. While the disk fails it stays where it is.
+    /// Processes what no longer needs to be on disk. While the disk fails, it stays in `settled`.
     fn settle(&mut self, group: &mut Group) {
         if self.store.is_none() {
             return;
@@ -240,7 +240,7 @@ impl Writer {
                     held.forgotten.extend(settled.forgotten);
                 }
                 for (line, seqs, answer) in written {
-                    // Some of it may be on disk.
+                    // Some of these entries may be on disk.
                     self.undo(line, seqs);
                     tell(answer, Err(SpoolError::Failed { reason: reason.clone() }));
                 }
@@ -248,19 +248,19 @@ impl Writer {
         }
     }
 
-    /// Nobody was told that these were written, so they were not.
+    /// Removes entries whose caller was not told that they were written.
     fn undo(&self, line: LineKey, seqs: Vec<u64>) {
         self.shared.settled.lock().forgotten.push((line, seqs));
         self.shared.wake.notify_one();
     }
 
-    /// Does something with the disk; how long that takes shows.
+    /// Accesses the disk, and lets the duration be seen meanwhile.
     fn attempt<T>(&mut self, act: impl FnOnce(&mut Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let done = self.store.as_mut().and_then(|store| self.shared.health.watch(|| act(store)));
         done.unwrap_or_else(|| Err(StoreError::Corrupted(GAVE_UP.to_owned())))
     }
 
-    /// The disk failed: it is tried anew after a while.
+    /// Notes that the disk failed, and schedules the next attempt.
     fn fail(&mut self, reason: &str) {
         self.let_go();
         self.failures += 1;
@@ -271,7 +271,7 @@ impl Writer {
             tracing::error!(
                 reason,
                 untold,
-                "the spool's disk fails: what would be accepted while Redis is away is {refused} until it works"
+                "the spool's disk fails; while Redis is away, entries are {refused} until it works"
             );
         }
     }
@@ -282,7 +282,7 @@ impl Writer {
         let _panic = catch_unwind(AssertUnwindSafe(|| drop(store)));
     }
 
-    /// Tries whether the disk works again. What is on it counts; what was refused meanwhile goes.
+    /// Tests whether the disk works again. What is on it is kept, except entries that were refused meanwhile.
     fn reopen(&mut self) {
         let opened = self.shared.health.watch(|| try_again(&self.dir, self.options.fsync));
         match opened.unwrap_or_else(|| Err(GAVE_UP.to_owned())) {
@@ -305,7 +305,7 @@ impl Writer {
     }
 }
 
-/// Opens the file, and makes sure that there is room for more.
+/// Opens the file, and verifies that there is room for more.
 fn try_again(dir: &Path, fsync: SpoolFsync) -> Result<(Store, Index), String> {
     let (store, index, _known) = Store::open(dir, fsync).map_err(|error| match error {
         SpoolOpenError::Unusable { cause, .. } => cause.to_string(),
@@ -316,7 +316,7 @@ fn try_again(dir: &Path, fsync: SpoolFsync) -> Result<(Store, Index), String> {
     Ok((store, index))
 }
 
-/// Who does not wait any more needs no answer.
+/// Answers a caller. One that no longer waits needs no answer.
 fn tell(answer: Answer, result: Result<(), SpoolError>) {
     let _gone = answer.send(result);
 }

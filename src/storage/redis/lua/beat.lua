@@ -1,13 +1,13 @@
--- Proves that the server takes what we write, and that the data are the ones that they were. Behind a line that says by
--- which command is published (`publish`).
+-- The health probe: proves that the server accepts what we write, and that it still has its data. Follows a line that
+-- names the command for publishing (`publish`).
 --
 -- KEYS
---   1 the life, 2 a value, 3 a stream
+--   1 the hash with the data's id, 2 a value, 3 a stream
 -- ARGV
---   1 pub/sub channel, 2 life known (or nothing), 3 number acknowledged, 4 number of this beat
---   5 life to begin where there is none, 6 node, 7 seconds the life is kept, 8 whether to prune (1 or 0)
+--   1 pub/sub channel, 2 known id (or nothing), 3 acknowledged number, 4 number of this probe
+--   5 id to create if there is none, 6 node, 7 how many seconds the id is kept, 8 whether to prune (1 or 0)
 -- Answers
---   `first`, `same`, `older` or `other`, the life, the number that it holds now, and the server's time in ms
+--   `first`, `same`, `older` or `other`, the id, the number now stored, and the server's time in ms
 
 redis.call('SET', KEYS[2], '1', 'PX', 1000)
 redis.call('XADD', KEYS[3], 'MAXLEN', 1, '*', 'e', '1')

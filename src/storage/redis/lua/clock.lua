@@ -1,4 +1,4 @@
--- Part of most scripts: the server's time in ms, and numbers as text, since Lua's own way of writing large ones is
+-- Part of most scripts: the server's time in ms, and numbers as text, because Lua's default conversion of large ones is
 -- not exact.
 
 local function clock()

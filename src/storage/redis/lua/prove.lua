@@ -1,5 +1,5 @@
--- Every command of every script, so that a user who lacks one is found at the start. Behind a line that says by which
--- command is published (`publish`).
+-- Runs every command of every script, so that missing permissions are found at the start. Follows a line that names the
+-- command for publishing (`publish`).
 --
 -- KEYS
 --   1 a value, 2 a stream, 3 a hash, 4 a sorted set

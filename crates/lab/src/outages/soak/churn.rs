@@ -34,9 +34,9 @@ const REST: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(12);
 /// How many names of each kind there are: zones, symbols, subjects, records.
 const NAMES: u64 = 16;
-/// More messages than may be sent or published in a rush.
+/// More messages than a client may send or publish in a burst.
 const RUSH: u64 = 400;
-/// Where the clients that publish too much publish.
+/// Where clients that exceed their limits publish.
 const EAGER: &str = "api/zones/soak-eager/prices";
 /// Handshakes that break off at once.
 const HALVES: usize = 40;
@@ -171,7 +171,7 @@ impl Client {
         Ok(())
     }
 
-    // ----- what is done -----------------------------------------------------------------
+    // ----- the acts ---------------------------------------------------------------------
 
     async fn come_and_go(&self, n: u64) -> anyhow::Result<()> {
         let mut socket = self.socket("ws", &self.guest(n)?).await?;
@@ -244,7 +244,7 @@ impl Client {
         line.until_closed_with(4501).await
     }
 
-    /// Reads until it is subscribed, and then leaves.
+    /// Reads until both channels are subscribed, and then leaves.
     async fn stream(&self, n: u64) -> anyhow::Result<()> {
         let (channels, token) = (format!("{},{}", zone(n), zone(n + 1)), self.guest(n)?);
         let mut stream = TcpStream::connect(self.address).await?;
@@ -326,7 +326,7 @@ impl Client {
         socket.leave().await
     }
 
-    /// As one of a few eager clients, whose limits nobody else shares.
+    /// As one of a few clients that exceed their limits, which nobody else shares.
     async fn limits(&self, n: u64) -> anyhow::Result<()> {
         let (token, _) = self.realm.token(&format!("eager-{}", n % 4), LIFETIME_MAX_S)?;
         let http = self.showing(&token)?.http()?;
@@ -337,7 +337,7 @@ impl Client {
             let post = with_json(http.post(&url), &Value::from(prices[..60].to_vec()));
             status = post.timeout(PATIENCE).send().await?.status;
         }
-        ensure!(status == StatusCode::TOO_MANY_REQUESTS, "who publishes too much was answered {status}");
+        ensure!(status == StatusCode::TOO_MANY_REQUESTS, "publishing too much was answered {status}");
         let mut socket = self.socket("ws", &token).await?;
         for id in 0..RUSH {
             // It may be closed before all of them are accepted.
@@ -354,7 +354,7 @@ impl Client {
         attack.context("there is no such attack")?.round(&target).await.map(drop)
     }
 
-    // ----- with what --------------------------------------------------------------------
+    // ----- what they use ----------------------------------------------------------------
 
     /// A guest's token.
     fn guest(&self, n: u64) -> anyhow::Result<String> {
@@ -365,7 +365,7 @@ impl Client {
         self.base.clone().with_token(token).map_err(|error| anyhow!(error))
     }
 
-    /// With connections of its own, which are closed with it.
+    /// A client with its own connections, which close with it.
     fn http(&self, n: u64) -> anyhow::Result<Http> {
         self.showing(&self.guest(n)?)?.http()
     }

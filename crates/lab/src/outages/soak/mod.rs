@@ -1,4 +1,4 @@
-//! `--soak`: whether a gateway and its Redis come back to what they held, once the load has gone.
+//! `--soak`: whether a gateway and its Redis return to what they held before, once the load has ended.
 //!
 //! One gateway with authentication runs on a Redis behind a proxy. Load and subscribers are those of all
 //! other runs, and are judged in the same way: nothing may be lost. Besides, clients of every kind come and
@@ -40,7 +40,7 @@ const ZONES_MAX: usize = 4;
 const LOGS: &str = "storage.retention.entries=500";
 /// Logs of orders expire soon after the last update.
 const ORDERS: &str = "storage.retention.orders.age_s=5";
-/// How Redis is away. None of these faults loses anything.
+/// The kinds of outages. None of these faults loses anything.
 const AWAY: [&str; 7] =
     ["cut", "killed-aof", "client-kill", "black-hole", "replies-cut", "frozen", "client-kill-pubsub"];
 /// One outage in this time, but at least three.
@@ -53,10 +53,10 @@ const WARM: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(120)];
 /// How often a sample is noted down.
 const SAMPLE_EVERY: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// The values are at rest when they are the same for so many looks. The greatest of these counts: subscribers
-/// that move are sometimes between two connections.
+/// The values are at rest when they are equal for this many looks. The greatest of these counts, because
+/// subscribers that move are sometimes between two connections.
 const LOOKS: usize = 4;
-/// How long it may take until what was held is gone.
+/// How long it may take to return to the values from before.
 const RETURN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The result of a soak.
@@ -69,9 +69,9 @@ pub(super) struct Soaked {
     samples: Vec<(Duration, Sample, u64)>,
     before: Sample,
     after: Sample,
-    /// How long it took to come back.
+    /// How long the return took.
     returned: Duration,
-    /// What has not come back.
+    /// What has not returned.
     left: Vec<String>,
     did: DidAll,
     pub(super) outcome: Outcome,
@@ -128,7 +128,7 @@ pub(super) async fn run(setup: &Setup, length: Duration) -> anyhow::Result<Soake
     Ok(Soaked { length, warm, seed: setup.seed, samples, before, after, returned, left, did, outcome })
 }
 
-/// Lets clients come and go for so long, while Redis is away as planned; all of them are gone at the end.
+/// Lets clients come and go for this long, while Redis is away as planned; at the end all of them have left.
 async fn churn(
     session: &mut Session,
     client: &Arc<Client>,
@@ -185,7 +185,7 @@ fn acts(did: &DidAll) -> u64 {
     did.values().map(|did| did.done).sum()
 }
 
-/// A sample once the values are at rest, or when time is up; of the last looks the greatest values.
+/// A sample once the values are at rest, or when time is up; each value is the greatest of the last looks.
 async fn at_rest(looker: &Looker) -> anyhow::Result<Sample> {
     let deadline = Instant::now() + RETURN_PATIENCE;
     let mut looks: Vec<Sample> = Vec::new();
@@ -206,7 +206,7 @@ async fn at_rest(looker: &Looker) -> anyhow::Result<Sample> {
 }
 
 /// Waits until no value is greater than before; returns the values that stay greater. Of each value the least
-/// one seen counts: the load goes on, and what has come back once is not a leak.
+/// one seen counts, because the load continues, and a value that has returned once is not a leak.
 async fn until_returned(looker: &Looker, before: &Sample) -> anyhow::Result<(Sample, Vec<String>)> {
     let deadline = Instant::now() + RETURN_PATIENCE;
     let mut least = looker.look().await?;
@@ -221,7 +221,7 @@ async fn until_returned(looker: &Looker, before: &Sample) -> anyhow::Result<(Sam
 }
 
 impl Soaked {
-    /// Why the result is not good; empty if it is.
+    /// What is wrong with the result; empty if it is good.
     pub(super) fn faults(&self) -> Vec<String> {
         let idle = self.did.iter().filter(|(_, did)| did.done == 0);
         let idle = idle.map(|(name, did)| format!("{name}: none as it should ({})", did.why));

@@ -185,8 +185,7 @@ fn kind_of(key: &str, prefix: &str) -> String {
     else {
         return rest.to_owned();
     };
-    // There are many zones and orders: those of churn have names that are used again, those of the load do
-    // not.
+    // Zones and orders are many: those of churn have names that are used again, those of the load do not.
     let kind = match tag.split_once(':') {
         Some(("zone", name)) if name.starts_with(OF_CHURN) => "churn",
         Some((kind @ ("zone" | "order"), _)) => kind,
@@ -200,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_of_a_kind_that_differ_in_a_name_alone() {
+    fn keys_that_differ_only_in_a_name_are_of_one_kind() {
         for (key, kind) in [
             ("p:{zone:soak-1}:log", "churn:log"),
             ("p:{zone:outage-latest-1}:log", "zone:log"),
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_looks_each_value_is_taken_by_itself() {
+    fn two_samples_are_combined_value_by_value() {
         let look = |gauges: &str, kind: &str, count| {
             let kinds = [(kind.to_owned(), Keys { count, ..Keys::default() })].into();
             let redis = Some(Held { kinds, ..Held::default() });

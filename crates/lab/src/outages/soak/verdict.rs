@@ -1,4 +1,4 @@
-//! Which values must be as they were, and how much more is not a leak.
+//! Which values must return to what they were, and how much growth is not a leak.
 
 use super::sample::{Held, Keys, Sample};
 
@@ -8,13 +8,13 @@ use super::sample::{Held, Keys, Sample};
 pub(super) const GROWTH_BYTES: f64 = 24.0 * MIB;
 /// Subscribers move between gateways all the time, and a connection of the suite's own may be idle or not.
 const SLACK: f64 = 6.0;
-/// So many more elements of a kind of key are no leak: the load goes on, and adds them while a sample is
-/// taken.
+/// This many more elements of a kind of key are not a leak: the load continues, and adds them while a sample
+/// is taken.
 const ELEMENTS_SLACK: u64 = 60;
-/// No new key may last longer than a day, plus what clocks and scripts add.
+/// The longest that a new key may last: a day, plus what clocks and scripts add.
 const LASTS_MAX_MS: u64 = 26 * 3_600_000;
 
-/// Gauges that do not come back by themselves, and what bounds each.
+/// Gauges that do not return by themselves, and what bounds each.
 pub(super) const BOUNDED: &[(&str, &str)] = &[
     ("zonewire_uptime_seconds", "it is a clock"),
     ("process_start_time_seconds", "it does not change"),
@@ -27,8 +27,8 @@ pub(super) const BOUNDED: &[(&str, &str)] = &[
     ("zonewire_replay_bytes", "`channels.replay_bytes_max`"),
 ];
 
-/// Elements of keys that do not come back by themselves, and what bounds them: by how the kind begins and
-/// ends.
+/// Elements of keys that do not return by themselves, and what bounds them, by the beginning and the end of
+/// their kind.
 const BOUNDED_KEYS: &[(&str, &str, &str)] = &[
     ("", ":log", "`storage.retention`: 500 of each, and what is trimmed later"),
     ("zone:", "", "the load goes on to other keys: one for every 5 prices, for `key_age_s`"),
@@ -38,13 +38,13 @@ const BOUNDED_KEYS: &[(&str, &str, &str)] = &[
     ("registry:", ":removed-ages", "10,000 of a registry, each for a day"),
 ];
 
-/// What bounds the elements of a kind of key that does not come back.
+/// What bounds the elements of a kind of key that does not return.
 pub(super) fn bound_of(kind: &str) -> Option<&'static str> {
     let is_of = |(begin, end, _): &&(&str, &str, &str)| kind.starts_with(begin) && kind.ends_with(end);
     BOUNDED_KEYS.iter().find(is_of).map(|(_, _, bound)| *bound)
 }
 
-/// The most entries of a log: those that are kept, and those that are trimmed later.
+/// The most entries of a log, including entries that are trimmed later.
 const LOG_MAX: u64 = 700;
 
 /// The values that have grown, in words; empty if all are as before.
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_is_named_and_what_is_bounded_is_not() {
+    fn unbounded_growth_is_named_and_bounded_growth_is_not() {
         let keys = |count, lasting, elements, longest_ms| Keys { count, elements, lasting, longest_ms };
         let before = sample(&[("a", 10.0), (MEMORY, 1e8)], &[("churn:latest", keys(3, 3, 90, 0))]);
         assert_eq!(left(&before, &before), [""; 0]);

@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 impl Core {
     /// Brings jobs to the primary whenever it serves and there are some. Never ends.
     ///
-    /// Each goes as it stands, also one that is being carried out: its worker keeps its token and what
+    /// Each goes as it stands, also one that is being executed: its worker keeps its token and what
     /// is left of its lease, and everybody can see it from then on, and take it over should this node
     /// die. A job that was begun goes after what was told of it, since whoever claims it next reads
     /// there how far it came.

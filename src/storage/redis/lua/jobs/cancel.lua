@@ -1,8 +1,8 @@
--- Cancels a job. Behind `jobs` and `tidy`. One that waits goes before all that were not cancelled: below 0, still in
--- order, still exact.
+-- Cancels a job. Follows `jobs` and `tidy`. A waiting job that is cancelled goes before all that are not: its score
+-- becomes negative, which keeps the order and stays exact.
 --
 -- KEYS
---   those of `jobs`
+--   as in `jobs`
 -- ARGV
 --   1 id
 -- Answers

@@ -1,24 +1,24 @@
--- Claims jobs for one of the processes that carry them out. Behind `jobs` and `tidy`.
+-- Claims jobs for a process that executes them. Follows `jobs` and `tidy`.
 --
 -- KEYS
---   those of `jobs`
+--   as in `jobs`
 -- ARGV
---   1 how many at the most, 2 lease, 3 kind, 4 who claims, 5 which of their claims this is
---   6 up to which they know what became of them
+--   1 limit, 2 lease, 3 kind, 4 the claiming process, 5 the number of this claim
+--   6 the number up to which the process knows the outcome of its claims
 -- Answers
 --   for each job id, token, run, whether it was cancelled, whether it was committed, when it was queued, the attempt,
---   the run that said it, kind, payload
+--   the run that stated it, kind, payload
 --
--- Jobs of other kinds that are in front are passed over, some hundred at a time; so a call looks at more jobs than it
--- answers with only where workers of several kinds share the queue.
+-- Jobs of other kinds that come first are passed over, some hundred at a time; so only if workers of several kinds
+-- share the queue, a call visits more jobs than it returns.
 --
--- Whoever claims makes one claim after the other. `by:<who>` of meta is their last claim that got jobs, and the tokens
--- of these. Where they do not know of it, its answer was lost: its jobs wait again, as if it had not been. Once an
--- answer was lost, it is also the next claim, whatever that got: so one that comes later than its successor gets
--- nothing.
+-- A process makes one claim after the other. `by:<process>` of meta is its last claim that got jobs, with the tokens of
+-- these jobs. If the process does not know that claim's outcome, the answer was lost: its jobs wait again as if it had
+-- not happened. After a lost answer, `by:<process>` is also set by the next claim, whatever it gets, so a claim that
+-- arrives after its successor gets nothing.
 
 release_due()
--- Once a second is often enough for what is merely kept for too long.
+-- Removing what is too old once a second is often enough.
 local forgets = now - tonumber(held[5] or 0) >= 1000000
 if forgets then forget_over() end
 local limit, lease_ends, kind = tonumber(ARGV[1]), now + tonumber(ARGV[2]), ARGV[3]
@@ -60,7 +60,7 @@ local function gather(key, from, to)
     at, count = at + #page, AT_ONCE
   end
 end
--- Those that were cancelled, and stand below 0, go first; then those whose leases ran out, which are seldom there.
+-- Cancelled jobs, whose scores are negative, go first; then jobs whose leases ran out, which are rare.
 if #redis.call('ZRANGEBYSCORE', leases, '-inf', whole(now), 'LIMIT', 0, 1) == 0 then
   gather(ready, '-inf', '+inf')
 else
@@ -106,7 +106,7 @@ if #page > 0 then
   local claimed_now = redis.call('ZCARD', by_state.c)
   if claimed_now == #page / 10 then added[leases], added[by_state.c] = true, true end
   if not before then
-    -- Processes come and go: of those that claimed nothing for a day, nothing is kept.
+    -- Processes come and go: forget those that have claimed nothing for a day.
     local all = redis.call('HGETALL', meta)
     for i = 1, #all, 2 do
       local to = string.sub(all[i], 1, 3) == 'by:' and string.match(all[i + 1], '(%d+)$')

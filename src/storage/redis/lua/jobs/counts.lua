@@ -1,11 +1,11 @@
--- How many jobs there are in each state. Behind `jobs` and `tidy`.
+-- Counts the jobs in each state. Follows `jobs` and `tidy`.
 --
 -- KEYS
---   those of `jobs`
+--   as in `jobs`
 -- ARGV
 --   none
 -- Answers
---   how many are waiting, delayed, claimed, done and dead
+--   how many jobs are waiting, delayed, claimed, done and dead
 
 tidy()
 local counts = {}

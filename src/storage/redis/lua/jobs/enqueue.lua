@@ -1,10 +1,10 @@
--- Queues a job. Behind `jobs` and `tidy`.
+-- Queues a job. Follows `jobs` and `tidy`.
 --
 -- KEYS
---   those of `jobs`
+--   as in `jobs`
 -- ARGV
 --   1 id, 2 payload, 3 `k` and the idempotency key (or nothing), 4 fingerprint, 5 bound on unfinished jobs
---   6 bound on all jobs, 7 how long they are kept, 8 kind (or nothing)
+--   6 bound on all jobs, 7 how long jobs are kept, 8 kind (or nothing)
 -- Answers
 --   `queued`, `repeated` and the job, `conflict`, or `full`
 
@@ -13,7 +13,7 @@ local unfinished_max, kept_max = tonumber(ARGV[5]), tonumber(ARGV[6])
 local is_news = kept_for ~= tonumber(ARGV[7])
 kept_for = tonumber(ARGV[7])
 if key ~= '' then
-  -- A key of long ago leads nowhere.
+  -- Old keys must not lead to jobs any more.
   forget_over()
   key = string.sub(key, 2)
   local used = redis.call('HGET', keys, key)

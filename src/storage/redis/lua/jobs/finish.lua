@@ -1,10 +1,10 @@
--- Ends a claim. Behind `jobs`.
+-- Ends a run. Follows `jobs`.
 --
 -- KEYS
---   those of `jobs`
+--   as in `jobs`
 -- ARGV
---   1 id, 2 token, 3 the state to go to, 4 the wait for `d`, or the error for `x`
---   5 the attempt that the next run is at (or nothing)
+--   1 id, 2 token, 3 the new state, 4 the wait for `d`, or the error for `x`
+--   5 the attempt of the next run (or nothing)
 -- Answers
 --   `yes`, `cancelled` or `lost`
 

@@ -1,9 +1,9 @@
--- Makes the lease of a claim last, and commits the job. Behind `jobs`.
+-- Extends the lease of a claim, and commits the job. Follows `jobs`.
 --
 -- KEYS
---   those of `jobs`
+--   as in `jobs`
 -- ARGV
---   1 id, 2 token, 3 lease, 4 whether it commits (1 or 0)
+--   1 id, 2 token, 3 lease, 4 whether to commit (1 or 0)
 -- Answers
 --   `yes`, `cancelled` or `lost`
 
@@ -11,7 +11,7 @@ local id = ARGV[1]
 local job = read(id)
 if not holds(job, ARGV[2]) then return 'lost' end
 local lease_ends = math.max(now + tonumber(ARGV[3]), tonumber(redis.call('ZSCORE', leases, id) or 0))
--- The first write adds nothing, and so is not refused. What it says is said again where it is news.
+-- The first write adds nothing, so it is not refused. If the key is new, `answer` sets its expiry again.
 local expires_at = whole(math.floor(math.max(expires, now + WEEK - HOUR) / 1000))
 if redis.call('PEXPIREAT', leases, expires_at) == 0 then added[leases] = true end
 redis.call('ZADD', leases, whole(lease_ends), id)

@@ -1,12 +1,12 @@
--- One job. Behind `jobs` and `tidy`.
+-- Reads one job. Follows `jobs` and `tidy`.
 --
 -- KEYS
---   those of `jobs`
+--   as in `jobs`
 -- ARGV
 --   1 id
 -- Answers
 --   id, state, run, token, whether it was cancelled, whether it was committed, when it was queued, when its state
---   changed, error, the attempt, the run that said it, kind, payload; or nothing
+--   changed, error, the attempt, the run that stated it, kind, payload; or nothing
 
 tidy()
 local page = {}

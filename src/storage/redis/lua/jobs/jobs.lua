@@ -1,10 +1,10 @@
--- Begins each script of jobs: names, and how a job goes from one state to another.
+-- Begins each script of jobs: names, and how a job changes its state.
 --
 -- KEYS
---   1 fixed, 2 parts, 3 keys, 4 ages of keys, 5 ready, 6 delayed, 7 leases, 8 ended, 9 ages, 10 meta
---   11 waiting, 12 delays, 13 claimed, 14 done, 15 dead
+--   1 fixed, 2 parts, 3 keys, 4 ages of keys, 5 ready, 6 delayed, 7 leases, 8 ended, 9 ages, 10 meta, 11 waiting
+--   12 delays, 13 claimed, 14 done, 15 dead
 --
--- All keys expire at the same moment, a week after the last use of any of them, give or take an hour; so they vanish
+-- All keys expire at the same moment, within an hour of a week after the last use of any of them; so they vanish
 -- together, and never while somebody asks for work.
 
 local fixed, parts, keys, key_ages, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[10]
@@ -21,7 +21,7 @@ local expires, last_place, last_token = tonumber(held[1] or 0), tonumber(held[2]
 local kept_for = tonumber(held[4])
 
 local added = {}
--- A key that has held something expires already.
+-- A key that already had content has an expiry.
 local function add(key, score, member)
   redis.call('ZADD', key, whole(score), member)
   if redis.call('ZCARD', key) == 1 then added[key] = true end
@@ -30,7 +30,7 @@ local function set(key, field, value)
   redis.call('HSET', key, field, value)
   if redis.call('HLEN', key) == 1 then added[key] = true end
 end
--- The same for a key that is there, and so expires already.
+-- The same for meta, which has an expiry if it exists.
 local function set_meta(field, value)
   if not held[1] then added[meta] = true end
   redis.call('HSET', meta, field, value)
@@ -65,9 +65,9 @@ local function stored(job)
   local text = {job.state, job.run, job.token, job.cancelled, job.committed, job.changed, job.place, more}
   return table.concat(text, ' ')
 end
--- Of a job that is there.
+-- For an existing job.
 local function write(id, job) redis.call('HSET', parts, id, stored(job)) end
--- Of a new one.
+-- For a new job.
 local function write_first(id, job, jobs)
   write(id, job)
   if jobs == 0 then added[fixed], added[parts], added[ages] = true, true, true end

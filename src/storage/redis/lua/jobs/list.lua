@@ -1,11 +1,11 @@
--- Jobs, the newest first. Behind `jobs` and `tidy`.
+-- Lists jobs, the newest first. Follows `jobs` and `tidy`.
 --
 -- KEYS
---   those of `jobs`
+--   as in `jobs`
 -- ARGV
---   1 state (or nothing), 2 the job before which to begin (or nothing), 3 how many at the most
+--   1 state (or nothing), 2 the job before which to begin (or nothing), 3 limit
 -- Answers
---   for each job what `job` answers
+--   for each job the answer of `job`
 
 tidy()
 local index = by_state[ARGV[1]] or ages

@@ -1,17 +1,16 @@
--- Takes over a job that a node kept while the server was away. Behind `jobs` and `tidy`. Raises the tokens above those
--- that were given out without the server.
+-- Records a job that a node kept while the server was away. Follows `jobs` and `tidy`. Raises the newest token above
+-- tokens that were given out without the server.
 --
 -- KEYS
---   those of `jobs`
+--   as in `jobs`
 -- ARGV
 --   1 id, 2 payload, 3 `k` and the idempotency key (or nothing), 4 fingerprint, 5 state, 6 run, 7 token
---   8 whether it was cancelled, 9 whether it was committed, 10 error
---   11 how long ago it was queued, 12 how long ago its state changed
---   13 how far from now what it is sorted by is, below 0 in the past
---   14 bound on all jobs, 15 how long they are kept, 16 the attempt, 17 the run that said it, 18 kind (or nothing)
+--   8 whether it was cancelled, 9 whether it was committed, 10 error, 11 how long ago it was queued
+--   12 how long ago its state changed, 13 the time by which its state is sorted, relative to now (negative in the past)
+--   14 bound on all jobs, 15 how long jobs are kept, 16 the attempt, 17 the run that stated it, 18 kind (or nothing)
 -- Answers
---   `recorded`, also when it was before; or, where the key leads elsewhere, `taken`, the other job, and whether this
---   one is cancelled for that: it is where the requests were the same and nobody had begun
+--   `recorded`, now or before; or, if the key leads to another job, `taken`, that job, and whether this one is
+--   cancelled because of it, which is so if the requests are the same and this job had not been started
 
 local id, payload, key, fingerprint, state = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local job = {state = state, run = ARGV[6], token = ARGV[7], cancelled = ARGV[8], committed = ARGV[9], error = ARGV[10],

@@ -1,11 +1,11 @@
--- A dead letter is none any more. Behind `jobs` and `tidy`.
+-- Takes a dead letter off the list. Follows `jobs` and `tidy`.
 --
 -- KEYS
---   those of `jobs`
+--   as in `jobs`
 -- ARGV
 --   1 id
 -- Answers
---   whether it was one (1 or 0)
+--   whether it was a dead letter (1 or 0)
 
 tidy()
 local id = ARGV[1]

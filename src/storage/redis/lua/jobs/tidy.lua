@@ -1,5 +1,5 @@
--- Part of the scripts of jobs, behind `jobs`: does what is due by the time alone, some jobs at a time. A job of which a
--- part is missing was lost: the server was allowed to evict keys. What is left of it is removed where it is met.
+-- Part of the scripts of jobs, after `jobs`: performs changes that are due, some jobs at a time. A job of which a part
+-- is missing is lost, because the server was allowed to evict keys; the rest of it is removed when a script finds it.
 
 local function forget_key(key)
   redis.call('HDEL', keys, key)

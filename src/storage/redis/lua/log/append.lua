@@ -1,35 +1,35 @@
--- Appends entries of one producer, and publishes them; where entries go together, `append_together` does. Behind
--- `clock`, `trim`, `rule` and `keys_of_latest`, and a line that says by which command is published (`publish`).
+-- Appends entries of one producer, and publishes them; for entries that expire together, `append_together` does.
+-- Follows `clock`, `trim`, `rule` and `keys_of_latest`, and a line that names the command for publishing (`publish`).
 --
 -- KEYS
 --   1 log, 2 meta, 3 latest, 4 ages, 5 removed, 6 ages of removed
 -- ARGV
---   1 epoch, 2 producer, 3 entries that are kept, 4 bytes, 5 age in ms, 6 how long the epoch is kept in ms
---   7 pub/sub channel, 8 the server's time when this was sent in ms, or nothing where that is not known
---   9 whether the log begins its life with this, where it has none (1 or 0)
---   10 the age of keys in ms, 11 how long removals are remembered in ms, 12 how many
---   from 13, for each entry: seq, prev, time, what it does to the latest entries, fence (or nothing), whether it is
+--   1 epoch, 2 producer, 3 bound on entries, 4 bound on bytes, 5 age in ms, 6 how long the epoch is kept in ms
+--   7 pub/sub channel, 8 the server's time in ms when this was sent (or nothing, if unknown)
+--   9 whether a log without an epoch begins with this one (1 or 0), 10 the age of keys in ms
+--   11 how long removals are remembered in ms, 12 how many
+--   from 13, for each entry: seq, prev, time, effect on the latest entries, fencing token (or nothing), whether it is
 --   terminal (1 or 0), stored form
 -- Answers
 --   `foreign` and the epoch in force (or nothing); or `done` and for each entry its offset, 0 for a duplicate,
---   -(last + 1) for a gap, `closed`, or `fence` and the newest fence
+--   -(last + 1) for a gap, `closed`, or `fence` and the newest fencing token
 --
--- What an entry does to the latest ones is `k` and a key for the latest entry of that key, `r` and a key for one that
--- removes it, `z` for one that removes all, the same in capitals for an entry that is compared by time, as one that
--- waited at its gateway is, or nothing.
+-- The effect on the latest entries is `k` and a key if the entry is the latest of that key, `r` and a key if it removes
+-- that key, `z` if it removes all keys; the same in capitals if the entry is compared by time, as one that waited at
+-- its gateway is; or nothing.
 --
--- What comes a second after it was sent, or later, is marked as late: it may have been given up long since, and its
--- gateway has gone on without it.
+-- An entry that arrives a second or more after it was sent is marked late: its gateway may have given it up long
+-- before, and continued without it.
 --
--- The first write is the XADD, which a server that is out of memory refuses; what follows the first write is not
--- refused, so that a batch is never half applied.
+-- The first write is the XADD, which a server that is out of memory refuses; writes after the first one are not
+-- refused, so no batch is half applied.
 
 local log, meta, latest, ages, removed, removed_ages = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local producer = 'p:' .. ARGV[2]
 local held = redis.call('HMGET', meta, 'e', 's', 'b', producer, 'f', 'c', 'a')
 local begins = not held[1] and ARGV[9] == '1'
 if begins then
-  -- What is left of a life before goes. Where nothing is, the XADD stays the first write.
+  -- Removes what is left of an earlier epoch. If nothing is, the XADD remains the first write.
   if redis.call('EXISTS', unpack(KEYS)) > 0 then redis.call('DEL', unpack(KEYS)) end
   held = {ARGV[1], '0', '0'}
 end
@@ -44,7 +44,7 @@ local results, frame = {'done'}, {}
 local key_age_ms, now_text = tonumber(ARGV[10]), whole(now)
 local is_late = ARGV[8] ~= '' and now - tonumber(ARGV[8]) >= 1000
 local removed_ms, removed_max = tonumber(ARGV[11]), tonumber(ARGV[12])
--- Most zones remember none.
+-- Most zones remember no removals.
 local has_removed = redis.call('EXISTS', removed) == 1
 local has_new, removes = false, false
 for i = 13, #ARGV, 7 do
@@ -107,8 +107,8 @@ redis.call('HSET', meta, unpack(changed))
 if not held[4] and not begins then forget_silent(meta, now, kept_ms) end
 local entries_max, bytes_max = tonumber(ARGV[3]), tonumber(ARGV[4])
 trim(log, now, top, total, entries_max, bytes_max, age_ms)
--- Once a minute is often enough for what is looked at in all keys, or goes by its age alone: who reads the keys
--- leaves out what is over.
+-- Once a minute is often enough to check all keys, and to remove those that expire: readers of the keys skip expired
+-- ones.
 if now - tonumber(held[7] or 0) >= math.min(60000, key_age_ms) then
   redis.call('HSET', meta, 'a', now_text)
   if redis.call('HLEN', latest) ~= redis.call('ZCARD', ages) then
@@ -119,8 +119,8 @@ if now - tonumber(held[7] or 0) >= math.min(60000, key_age_ms) then
   expire_keys(latest, ages, now, key_age_ms, true)
   if has_removed then expire_keys(removed, removed_ages, now, removed_ms, true) end
 end
--- How long the keys are kept is said when less than that is left, and for half the age of entries more; or when
--- one of them is new.
+-- The expiry of the keys is renewed, with half the age of entries on top, when less than that age is left, or when one
+-- of the keys is new.
 local is_due = redis.call('PTTL', log) < age_ms
 local kept = whole(kept_ms + age_ms / 2)
 if is_due then

@@ -1,27 +1,27 @@
--- What `append` does, for a log whose entries go together, as those of an order do: each entry is the latest of its
--- key, removes none, and has no age of its own, so there is less to look at. Behind `clock`, `trim` and `rule`, and a
--- line that says by which command is published (`publish`).
+-- What `append` does, for a log whose entries expire together, as those of an order do: each entry is the latest of its
+-- key, removes none, and has no age of its own, so there is less to check. Follows `clock`, `trim` and `rule`, and a
+-- line that names the command for publishing (`publish`).
 --
 -- KEYS
 --   1 log, 2 meta, 3 latest
 -- ARGV
---   1 epoch, 2 producer, 3 entries that are kept, 4 bytes, 5 age in ms, 6 how long the epoch is kept in ms
---   7 pub/sub channel, 8 the server's time when this was sent in ms, or nothing where that is not known
---   9 whether the log begins its life with this, where it has none (1 or 0)
---   from 10, for each entry: seq, prev, time, `k` and its key (or nothing), fence (or nothing), whether it is terminal
---   (1 or 0), stored form
+--   1 epoch, 2 producer, 3 bound on entries, 4 bound on bytes, 5 age in ms, 6 how long the epoch is kept in ms
+--   7 pub/sub channel, 8 the server's time in ms when this was sent (or nothing, if unknown)
+--   9 whether a log without an epoch begins with this one (1 or 0)
+--   from 10, for each entry: seq, prev, time, `k` and its key (or nothing), fencing token (or nothing), whether it is
+--   terminal (1 or 0), stored form
 -- Answers
---   what `append` answers
+--   as `append`
 --
--- An order is told of several times in a moment: how long its keys are kept is said once a minute, and for a minute
--- more.
+-- An order gets several updates within moments, so the expiry of its keys is renewed once a minute, with a minute on
+-- top.
 
 local log, meta, latest, epoch = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 local producer = 'p:' .. ARGV[2]
 local held = redis.call('HMGET', meta, 'e', 's', 'b', producer, 'f', 'c', 't')
 local begins = not held[1] and ARGV[9] == '1'
 if begins then
-  -- What is left of a life before goes. Where nothing is, the XADD stays the first write.
+  -- Removes what is left of an earlier epoch. If nothing is, the XADD remains the first write.
   if redis.call('EXISTS', log, meta, latest) > 0 then redis.call('DEL', log, meta, latest) end
   held = {epoch, '0', '0'}
 end
@@ -75,7 +75,7 @@ if fence > tonumber(held[5] or 0) then change('f', whole(fence)) end
 if closed then change('c', '1') end
 redis.call('HSET', meta, unpack(changed))
 if not held[4] and not begins then forget_silent(meta, now, kept_ms) end
--- One need not look at entries to know that none is too many.
+-- These counts rule out that there are too many entries, without reading any.
 local entries_max, bytes_max = tonumber(ARGV[3]), tonumber(ARGV[4])
 if top > entries_max or total > bytes_max then trim(log, now, top, total, entries_max, bytes_max, math.huge) end
 local kept = whole(kept_ms + MINUTE)

@@ -1,19 +1,19 @@
--- The keys that have a latest entry. Behind `clock` and `keys_of_latest`.
+-- Lists the keys that have a latest entry. Follows `clock` and `keys_of_latest`.
 --
 -- KEYS
 --   1 latest, 2 ages, 3 meta, 4 removed, 5 ages of removed
 -- ARGV
---   1 the age of keys in ms, or nothing where they have none
---   2 how long removals are remembered in ms, or nothing where these are not wanted
+--   1 the age of keys in ms (or nothing, if they have none)
+--   2 how long removals are remembered in ms (or nothing, if they are not wanted)
 -- Answers
---   the epoch (or nothing), the newest offset, and the keys that have a latest entry then, or a removal that is
---   remembered, in no order; some may be there twice
+--   the epoch (or nothing), the newest offset, and in no order the keys that have a latest entry or a remembered
+--   removal; some may be listed twice
 
 local latest, ages = KEYS[1], KEYS[2]
 if ARGV[1] ~= '' then expire_keys(latest, ages, clock(), tonumber(ARGV[1]), false) end
 local log = redis.call('HMGET', KEYS[3], 'e', 's')
 local answer, keys = {log[1] or '', log[2] or '0'}, nil
--- A gateway of before may have written some that have no age yet.
+-- An older gateway may have written keys without ages.
 if redis.call('HLEN', latest) == redis.call('ZCARD', ages) then
   keys = redis.call('ZRANGE', ages, 0, -1)
 else

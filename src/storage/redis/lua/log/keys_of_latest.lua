@@ -1,14 +1,14 @@
 -- Part of the scripts of logs, behind `clock`.
 --
--- The latest entry of a key is `<its own time>:<when it was appended> <offset> <stored form>`, and `ages` has each
--- key by when it was appended to. A gateway of before writes neither the second time nor `ages`: when that was is not
--- known then, and counts from when it is noticed. Removals that are remembered are kept in the same way, in keys of
--- their own, which a gateway of before does not know: that of a key until the key has an entry again, that of all
--- keys under the empty one. Where a gateway of before gave a key an entry, both are there, and the entry counts.
+-- The latest entry of a key is stored as `<its own time>:<time of the append> <offset> <stored form>`, and `ages` has
+-- each key by the time of its last append. An older gateway writes neither the second time nor `ages`; then the age
+-- counts from when this is noticed. Remembered removals are stored in the same way, in separate keys that an older
+-- gateway does not know: the removal of a key until the key has an entry again, the removal of all keys under the empty
+-- key. If an older gateway gave a removed key an entry, both are there, and the entry counts.
 --
--- `gives_way` tells whether what is held of a key is older than an entry that waited at its gateway, since others may
--- have been appended elsewhere after it was accepted. Of one gateway its sequences tell which is newer; of others
--- their time, and where that is the same their gateways' names.
+-- `gives_way` tells whether what is stored for a key is older than an entry that waited at its gateway, because others
+-- may have been appended elsewhere after that entry was accepted. Within one gateway the sequences decide; between
+-- gateways the times, and at equal times the gateways' ids.
 
 local function gives_way(held, time, producer, seq)
   local at, by, number = string.match(held or '', '^(%-?%d+):?%d* %d+ %S+ (%x+)%-(%d+) ')

@@ -1,13 +1,13 @@
--- The latest entries of some keys.
+-- Reads the latest entries of some keys.
 --
 -- KEYS
 --   1 latest, 2 meta, 3 removed
 -- ARGV
---   1 how many bytes at the most, 2 whether the first one is wanted in any case, 3 whether removals are wanted too
+--   1 bound on bytes, 2 whether the first one is wanted in any case, 3 whether removals are wanted too
 --   from 4, keys
 -- Answers
---   how many of the keys it has looked at, the epoch (or nothing), the newest offset, and the latest entries that
---   these have, or their removals
+--   how many of the keys were checked, the epoch (or nothing), the newest offset, and the latest entries of these keys,
+--   or their removals
 
 local log = redis.call('HMGET', KEYS[2], 'e', 's')
 local answer, bytes, max = {0, log[1] or '', tonumber(log[2] or 0)}, 0, tonumber(ARGV[1])

@@ -1,15 +1,14 @@
--- Says where a log stands, and begins its life where it has none. Behind `clock`.
+-- Reads the state of a log, and gives it an epoch if it has none. Follows `clock`.
 --
 -- KEYS
 --   1 log, 2 meta, 3 latest, 4 ages, 5 removed, 6 ages of removed
 -- ARGV
---   1 the epoch for a log that has none (or nothing, to make none), 2 how long it is kept in ms, 3 producer
---   4 an offset, 5 for how long producers may be silent in ms
+--   1 the epoch for a log that has none (or nothing, to create none), 2 how long it is kept in ms, 3 producer
+--   4 an offset, 5 how long producers may have been silent in ms
 -- Answers
---   the epoch in force, the newest offset, what is kept of the producer (or nothing), the offset and the stored form
---   of the entry at the offset that was given or, if it is not kept, of the newest one (or nothing), then each
---   producer that was not silent for so long, and what is kept of it; nothing at all where there is no epoch and none
---   is made
+--   the epoch in force, the newest offset, the stored state of the producer (or nothing), offset and stored form of the
+--   entry at the given offset or, if that is not kept, of the newest one (or nothing), then each producer that was not
+--   silent for longer, and its stored state; nothing at all if there is no epoch and none is created
 
 local held = redis.call('HMGET', KEYS[2], 'e', 's', 'p:' .. ARGV[3])
 if held[1] then

@@ -1,14 +1,14 @@
--- Reads entries, some at a time, so that large ones beyond the bytes are not looked at. Behind `clock`, `trim` and
--- `together`: of a log that nobody appends to, entries still go by their age.
+-- Reads entries, some at a time, so that large ones beyond the bound on bytes are not read. Follows `clock`, `trim` and
+-- `together`, because entries of a log without appends still expire.
 --
 -- KEYS
 --   1 log, 2 meta
 -- ARGV
---   1 offset, 2 how many at the most, 3 entries that are kept, 4 bytes, 5 age in ms, 6 whether entries go together
---   7 the epoch that the offset is of (or nothing, for any), 8 how many bytes at the most
+--   1 offset, 2 limit, 3 bound on entries, 4 bound on bytes, 5 age in ms, 6 whether entries expire together
+--   7 the epoch of the offset (or nothing, for any), 8 the most bytes to read
 -- Answers
---   epoch (or nothing), newest offset, oldest offset that is kept, whether the log is closed, and where the epoch is
---   that one, offset and stored form of each entry
+--   epoch (or nothing), newest offset, oldest offset that is kept, whether the log is closed and, if the epoch is the
+--   given one, offset and stored form of each entry
 
 local held = redis.call('HMGET', KEYS[2], 'e', 's', 'b', 'c', 't')
 if not held[1] then return {'', 0, 1, 0} end

@@ -1,9 +1,9 @@
--- Puts another epoch in the place of one.
+-- Replaces the epoch of a log.
 --
 -- KEYS
 --   1 meta
 -- ARGV
---   1 expected epoch, 2 minted epoch
+--   1 expected epoch, 2 new epoch
 -- Answers
 --   the epoch in force (or nothing)
 

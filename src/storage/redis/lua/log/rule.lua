@@ -1,12 +1,12 @@
 -- Part of the scripts that append to a log.
 --
--- `verdict` is what is answered for an entry that the log does not take; nothing for one that it takes. `last` is the
--- newest sequence of its producer, and `prev` the one that must be there before it.
+-- `verdict` is the answer for an entry that the log does not accept; nothing for one that it accepts. `last` is the
+-- newest sequence of the entry's producer, and `prev` the sequence that has to precede it.
 --
--- `as_late` is an entry's stored form, marked as late.
+-- `as_late` is the stored form of an entry, marked as late.
 --
--- `forget_silent` removes producers from meta that were silent for so long. A log whose entries have a producer each,
--- as outside updates do, has many: only now and then is a look at all of them worth its cost.
+-- `forget_silent` removes producers from meta that have been silent for `for_ms`. If every entry has its own producer,
+-- as outside updates do, there are many: checking all of them is worth its cost only now and then.
 
 local function verdict(seq, prev, last, given, fence, closed)
   if seq <= last then return 0 end

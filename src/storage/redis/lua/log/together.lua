@@ -1,7 +1,6 @@
 -- Part of the scripts of logs.
 --
--- Where entries go together, they go by the time of the newest, which is `t` of meta; then no entry has an age of
--- its own.
+-- Entries that expire together do so by the time of the newest one, `t` of meta; then no entry has an age of its own.
 
 local function age_of_each(log, now, newest, together, age_ms)
   if not together then return age_ms end

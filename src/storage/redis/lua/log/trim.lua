@@ -1,8 +1,8 @@
--- Part of the scripts of logs, behind `clock`.
+-- Part of the scripts of logs, after `clock`.
 --
--- `trim` removes the oldest entries as soon as a bound is passed and answers the oldest offset that is kept. Since
--- entries carry the bytes before them and the time they were appended at, and offsets are contiguous, the place to
--- cut is found by doubling steps from the oldest: a handful of look-ups, however many entries go.
+-- `trim` removes the oldest entries as soon as a bound is exceeded, and returns the oldest offset that is kept. Each
+-- entry has the number of bytes before it and the time of its append, and offsets are contiguous, so the place to cut
+-- is found by doubling steps from the oldest: with a handful of look-ups, however many entries are removed.
 
 local function trim(log, now, top, total, entries_max, bytes_max, age_ms)
   local function at(offset)

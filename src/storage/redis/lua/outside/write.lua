@@ -1,5 +1,5 @@
--- Writes updates to the list of an order, and publishes them. One that the list holds already is not added again, so
--- this can be repeated.
+-- Appends updates to the list of an order, and publishes them. An update that the list already has is not added again,
+-- so the call can be repeated.
 --
 -- KEYS
 --   1 the list

@@ -1,7 +1,7 @@
--- Deletes a record. Behind `clock` and `prune`.
+-- Deletes a record. Follows `clock` and `prune`.
 --
 -- KEYS
---   those of `prune`
+--   as in `prune`
 -- ARGV
 --   1 key
 -- Answers

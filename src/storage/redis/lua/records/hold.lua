@@ -1,12 +1,12 @@
--- Takes a lease, or makes it last. Behind `clock` and `prune`. Fences are no less than the time, so that they grow also
--- where the last one was lost.
+-- Acquires a lease, or renews it. Follows `clock` and `prune`. Fencing tokens are never below the time, so they grow
+-- even if the last one was lost.
 --
 -- KEYS
---   those of `prune`, 4 the last fence
+--   as in `prune`, 4 the last fencing token
 -- ARGV
 --   1 key, 2 holder, 3 time to live in ms
 -- Answers
---   the fence, or 0 where somebody else holds it
+--   the fencing token, or 0 if another holder has the lease
 
 local ttl, fence, holder = tonumber(ARGV[3]), nil, nil
 local held = live(redis.call('HGET', values, ARGV[1]))

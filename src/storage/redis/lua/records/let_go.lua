@@ -1,7 +1,7 @@
--- Lets go of a lease. Behind `clock` and `prune`.
+-- Releases a lease. Follows `clock` and `prune`.
 --
 -- KEYS
---   those of `hold`
+--   as in `hold`
 -- ARGV
 --   1 key, 2 holder
 -- Answers

@@ -1,9 +1,9 @@
--- Lists records by key. Behind `clock` and `prune`.
+-- Lists records by key. Follows `clock` and `prune`.
 --
 -- KEYS
---   those of `prune`
+--   as in `prune`
 -- ARGV
---   1 where to begin (`-` or `(<key>`), 2 how many at the most
+--   1 where to begin (`-` or `(<key>`), 2 limit
 -- Answers
 --   keys and values in turn
 

@@ -1,4 +1,4 @@
--- Part of the scripts of records and leases, behind `clock`: removes those whose time has run out, some at a time.
+-- Part of the scripts of records and leases, after `clock`: removes expired ones, some at a time.
 --
 -- KEYS
 --   1 values, 2 keys by bytes, 3 keys by expiry

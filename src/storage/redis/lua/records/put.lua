@@ -1,7 +1,7 @@
--- Puts a record. Behind `clock` and `prune`.
+-- Stores a record. Follows `clock` and `prune`.
 --
 -- KEYS
---   those of `prune`
+--   as in `prune`
 -- ARGV
 --   1 key, 2 value, 3 time to live in ms
 -- Answers
