@@ -11,7 +11,7 @@ words! {
         InvalidMessage = "invalid_message",
         /// `type` names no message of this protocol
         UnknownType = "unknown_type",
-        /// the name does not have the form `zone:<zone>`, `order:<uuid>` or `event:<type>`, or its pattern
+        /// the name does not have the form `zone:<zone>`, `order:<uuid>`, `event:<type>` or `registry:<registry>`, or its pattern
         /// is invalid
         InvalidChannel = "invalid_channel",
         /// `unsubscribe`: the connection has no such subscription
