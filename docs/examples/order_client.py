@@ -4,7 +4,8 @@
     python3 order_client.py [--url URL] TOKEN_IN TOKEN_OUT AMOUNT
     python3 order_client.py [--url URL] ORDER_ID
 
-Prints each update as one line of JSON. Exits with 0 if the order was confirmed, else with 1.
+Prints each update as one line of JSON. Exits with 0 if the order was confirmed, else with 1. If the gateway
+requires a token, set ZONEWIRE_TOKEN.
 """
 
 import argparse
@@ -22,7 +23,7 @@ def say(text):
 
 async def run(url, order_id=None, order=None):
     """Follows an existing order, or places one and follows it; returns the exit code."""
-    async with connect(url) as client:  # logs lost connections and retries to stderr
+    async with connect(url, token=os.environ.get("ZONEWIRE_TOKEN")) as client:  # logs lost connections and retries to stderr
         try:
             if order is not None:
                 order_id = await submit_order(client, order)  # placed once, however often it is sent

@@ -32,7 +32,7 @@ def send(job):
     return hashlib.sha256(job.claim["jobId"].encode()).hexdigest()[:16]
 
 
-def carry_out(job, work):
+def execute(job, work):
     order, previous = job.claim["order"], job.claim["previous"]
     if previous and previous["status"] == "submitted":
         price = order["limit"]  # an earlier run sent it; only its outcome has to be found out
@@ -56,7 +56,7 @@ def carry_out(job, work):
 
 if __name__ == "__main__":
     worker.NAME = worker.NAME.replace("worker.py", "power_worker.py")
-    worker.carry_out = carry_out
+    worker.execute = execute
     try:
         worker.main()
     except (Refused, Unavailable) as fault:

@@ -157,7 +157,7 @@ function send(job) {
   return `0x${createHash('sha256').update(job.claim.jobId).digest('hex')}`;
 }
 
-async function carryOut(job) {
+async function execute(job) {
   const { order, previous } = job.claim;
   let dex = 'raydium';
   // If an earlier run got to `submitted`, only the outcome of its transaction is open.
@@ -188,7 +188,7 @@ async function run(claim, claimedAt) {
   say('claimed');
   const job = new Job(claim, claimedAt);
   try {
-    await carryOut(job).then(
+    await execute(job).then(
       () => say('done'),
       async (error) => {
         if (!(error instanceof OrderFault)) throw error;

@@ -5,7 +5,8 @@
 
 Takes one order at a time; run several for more. The venue is simulated: replace `quote` and `send`.
 After SIGTERM or SIGINT it finishes the order at hand and exits with 0; it exits with 1 if the gateway
-refuses it or stays unreachable.
+refuses it or stays unreachable. If the gateway requires a token, set ZONEWIRE_TOKEN; it needs the right
+`work`.
 """
 
 import argparse
@@ -75,6 +76,8 @@ class Gateway:
 
     def post_once(self, path, body):
         headers = {"content-type": "application/json"}
+        if token := os.environ.get("ZONEWIRE_TOKEN"):
+            headers["authorization"] = f"Bearer {token}"
         request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
         try:
             with urllib.request.urlopen(request, timeout=CLAIM_WAIT_MS / 1000 + 10) as response:
@@ -157,7 +160,7 @@ def send(job):
     return "0x" + hashlib.sha256(job.claim["jobId"].encode()).hexdigest()
 
 
-def carry_out(job, work):
+def execute(job, work):
     order, previous = job.claim["order"], job.claim["previous"]
     if previous and previous["status"] == "submitted":
         dex = "raydium"  # an earlier run sent the transaction; only its outcome is open
@@ -190,7 +193,7 @@ def run(gateway, claim, claimed_at, work):
     job = Job(gateway, claim, claimed_at)
     try:
         try:
-            carry_out(job, work)
+            execute(job, work)
             say(f"{name}: done")
         except OrderFault as fault:
             say(f"{name}: {fault}: {end(job, fault)}")

@@ -212,10 +212,13 @@ async fn examples_show_a_token_where_one_is_required() {
     let [paper, external] = configs;
     let gateway = Running::start(paper).await;
     let swap = ["SOL", "USDC", "1.5"];
-    let end = run(examples.command("order-client.mjs", &base(&gateway)).args(swap)).await;
-    assert_eq!((end.code, end.stdout.as_str()), (Some(1), ""), "{end:?}");
+    for client in CLIENTS {
+        let end = run(examples.command(client, &base(&gateway)).args(swap)).await;
+        assert_eq!((end.code, end.stdout.as_str()), (Some(1), ""), "{end:?}");
+    }
     for (mut command, says) in [
-        (examples.command("order-client.mjs", &base(&gateway)), "confirmed"),
+        (examples.command(CLIENTS[0], &base(&gateway)), "confirmed"),
+        (examples.command(CLIENTS[1], &base(&gateway)), "confirmed"),
         (examples.command("orders.sh", &base(&gateway)), "all as expected"),
         (
             examples.newman("orders.postman_collection.json", &base(&gateway)),
@@ -233,11 +236,13 @@ async fn examples_show_a_token_where_one_is_required() {
     gateway.stop().await;
 
     let gateway = Running::start(external).await;
-    let worker = Program::start(worker(&examples, "worker.mjs", &gateway, 1).env("ZONEWIRE_TOKEN", &key));
-    let mut client = examples.command("order-client.mjs", &base(&gateway));
-    let end = run(client.args(swap).env("ZONEWIRE_TOKEN", &key)).await;
-    assert_eq!(end.code, Some(0), "{end:?}");
-    stop(worker).await;
+    for name in WORKERS {
+        let worker = Program::start(worker(&examples, name, &gateway, 1).env("ZONEWIRE_TOKEN", &key));
+        let mut client = examples.command("order-client.mjs", &base(&gateway));
+        let end = run(client.args(swap).env("ZONEWIRE_TOKEN", &key)).await;
+        assert_eq!(end.code, Some(0), "{name}: {end:?}");
+        stop(worker).await;
+    }
     gateway.stop().await;
 }
 
@@ -272,7 +277,7 @@ async fn for_each_worker(test: impl AsyncFn(&Examples, &str, &str)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_carry_orders_out() {
+async fn workers_execute_orders() {
     for_each_worker(async |examples, name, _| {
         let gateway = Running::start(external()).await;
         let worker = Program::start(&mut worker(examples, name, &gateway, 1));
@@ -412,7 +417,7 @@ const TRADE: [&str; 6] =
     ["buy", "WESTERN HUB", "50", "2026-12-01T15:00:00-05:00", "2026-12-01T16:00:00-05:00", "41.25"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_power_trade_is_placed_carried_out_and_followed() {
+async fn a_power_trade_is_placed_executed_and_followed() {
     let Some(examples) = Examples::find() else { return };
     let mut config = external();
     config.orders.schema = POWER.to_owned();

@@ -405,7 +405,7 @@ async fn without_redis_orders_work_as_without_the_setting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn outside_updates_of_an_order_that_is_carried_out_here_are_refused() {
+async fn outside_updates_of_an_order_that_is_executed_here_are_refused() {
     let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.orders.executor = ExecutorChoice::External;

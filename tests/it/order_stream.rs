@@ -78,7 +78,7 @@ everywhere!(
     a_slow_reader_is_closed_and_resumes_without_loss,
     the_last_update_is_written_before_the_close,
     no_update_follows_the_last_one,
-    an_order_carried_out_here_is_followed_to_its_end,
+    an_order_executed_here_is_followed_to_its_end,
     one_connection_follows_many_orders,
     many_orders_and_readers_at_once,
 );
@@ -663,7 +663,7 @@ async fn no_update_follows_the_last_one(place: Place) {
     gateway.stop().await;
 }
 
-async fn an_order_carried_out_here_is_followed_to_its_end(place: Place) {
+async fn an_order_executed_here_is_followed_to_its_end(place: Place) {
     let mut config = place.config();
     config.orders.paper.step_ms = 20;
     config.orders.retry_first_ms = 10;

@@ -81,14 +81,14 @@ macro_rules! on_every_storage {
 }
 
 on_every_storage!(
-    an_order_is_carried_out_and_each_step_is_published,
+    an_order_is_executed_and_each_step_is_published,
     the_same_key_and_order_give_the_same_order,
     orders_are_listed_newest_first_by_status_and_in_pages,
     an_order_that_fails_every_attempt_becomes_a_dead_letter_and_can_be_retried,
     a_full_queue_refuses_and_stores_nothing,
     a_waiting_order_can_be_cancelled,
     an_order_in_progress_can_be_cancelled_before_it_is_submitted,
-    an_outside_worker_carries_out_an_order,
+    an_outside_worker_executes_an_order,
     an_outside_worker_must_follow_the_rules,
     a_silent_worker_loses_its_order_and_its_later_updates_are_refused,
     after_a_failure_a_job_is_claimed_again_with_the_next_attempt,
@@ -101,7 +101,7 @@ on_every_storage!(
     a_completed_order_can_no_longer_be_cancelled,
 );
 
-async fn an_order_is_carried_out_and_each_step_is_published(config: Config) {
+async fn an_order_is_executed_and_each_step_is_published(config: Config) {
     let gateway = Running::start(quick(config)).await;
     let answer = post_json(gateway.address, "/api/orders/execute", &swap()).await;
     assert_eq!(answer.status, 202);
@@ -329,7 +329,7 @@ async fn an_order_in_progress_can_be_cancelled_before_it_is_submitted(config: Co
     gateway.stop().await;
 }
 
-async fn an_outside_worker_carries_out_an_order(config: Config) {
+async fn an_outside_worker_executes_an_order(config: Config) {
     let gateway = Running::start(external(config)).await;
     let address = gateway.address;
     // Without jobs it is answered when its wait is over, and otherwise as soon as there is one.
@@ -826,7 +826,7 @@ async fn jobs_are_offered_outside_only_where_that_is_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_that_could_not_be_carried_out_or_would_be_lost_are_refused() {
+async fn orders_that_could_not_be_executed_or_would_be_lost_are_refused() {
     // Redis is configured, but does not serve.
     let mut away = quick(config());
     away.storage.backend = StorageChoice::Redis;
@@ -875,7 +875,7 @@ fn settings<'a>(redis: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_are_carried_out_by_another_process() {
+async fn orders_are_executed_by_another_process() {
     let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.node.roles = vec![Role::Gateway];

@@ -74,7 +74,7 @@ async fn place_under(gateway: &Running, key: &str) -> Answer {
 // Gateways
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_accepted_in_an_outage_is_carried_out_there_and_known_to_all_afterwards() {
+async fn an_order_accepted_in_an_outage_is_executed_there_and_known_to_all_afterwards() {
     let Some(mut server) = durable().await else { return };
     let config = on(&server, WhenDegraded::Accept);
     let (a, b) = (Running::start(config.clone()).await, Running::start(config).await);

@@ -323,7 +323,7 @@ async fn a_provider_goes_offline_with_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_carried_out_here_are_active_until_they_end() {
+async fn orders_executed_here_are_active_until_they_end() {
     let mut config = config();
     config.orders.paper.step_ms = 200;
     config.orders.paper.failure_rate = 0.0;

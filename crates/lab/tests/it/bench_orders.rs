@@ -101,7 +101,7 @@ async fn orders_placed_all_end_and_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_that_nobody_carries_out_are_unfinished() {
+async fn orders_that_nobody_executes_are_unfinished() {
     let gateway = gateway(&in_memory(&["orders.executor=external", "orders.queue_max=3"])).await;
     let run = async |orders: u64| {
         let url = format!("http://{}", gateway.address);
