@@ -53,9 +53,9 @@ const LATEST_DIVISOR: usize = 2;
 /// Orders whose channels are kept. Each is kept for about a day, so a busy day's would be many.
 const ORDERS_MAX: usize = 100_000;
 
-/// What the channel of an order that ended takes with its newest update, as measured: no more are kept than would
-/// take all that memory may.
-const ORDER_BYTES: usize = 2 << 10;
+/// What the channel of an order that ended takes with its newest update, as measured with all room in maps: no
+/// more are kept than would take all that memory may.
+const ORDER_BYTES: usize = 4 << 10;
 
 /// What a channel takes besides its entries: itself, its names and its places in maps.
 const CHANNEL_BYTES: usize = size_of::<Channel>() + 384;
