@@ -271,7 +271,7 @@ mod tests {
         let (desk, order) = (desk(), OrderId::random());
         let newer = Telling::new(Arc::clone(&desk), order, 8, true);
         newer.tell(update(EntryKind::Routing, 10)).await.unwrap();
-        let older = Telling::new(Arc::clone(&desk), order, 7, true);
+        let older = Telling::new(Arc::clone(&desk), order, 7, false);
         for _ in 0..2 {
             older.tell_soon(update(EntryKind::Routing, 10)).await.unwrap();
         }
