@@ -73,7 +73,9 @@ pub(super) struct Request {
     /// The drafts' own ids, if they have any; otherwise this node numbers them.
     pub(super) ids: Option<Ids>,
     /// The log has no life, as far as whoever gave them knows. Taken at its word once.
-    pub(super) is_first: bool,
+    pub(super) begins: bool,
+    /// They are appended only if the log has no entries; once that is known, this is false.
+    pub(super) is_only_first: bool,
     /// How many of them the log has acknowledged.
     pub(super) accepted: usize,
     pub(super) answer: oneshot::Sender<Result<(), PublishError>>,
@@ -388,11 +390,27 @@ impl Actor {
         minted
     }
 
-    /// Opens the log in its current epoch, or starts it. Returns its epoch.
-    async fn open(&mut self) -> Result<Epoch, StorageError> {
+    /// Opens the log in its current epoch, or starts it. Returns its epoch; `None` if the next request is answered
+    /// with that, since it was to begin the log.
+    async fn open(&mut self) -> Result<Option<Epoch>, StorageError> {
         let minted = self.minted.take().unwrap_or_else(new_epoch);
         let log = self.common.backend.open(&self.channel, self.common.node, &minted).await?;
-        Ok(self.take_up(log))
+        // What this request began itself, without being answered, is no news to it.
+        let sent = self.unanswered.as_ref().and_then(|batch| batch.entries.first());
+        let is_news = log.top > 0 && sent.is_none_or(|first| log.last_seq < first.seq);
+        let epoch = self.take_up(log);
+        Ok((!self.refuses_first(is_news)).then_some(epoch))
+    }
+
+    /// Refuses the next request if it was to begin a log that `has_entries`.
+    fn refuses_first(&mut self, has_entries: bool) -> bool {
+        let Some(next) = self.waiting.front_mut() else { return false };
+        let is_refused = std::mem::take(&mut next.is_only_first) && has_entries;
+        if is_refused {
+            self.unanswered = None;
+            self.give_back(|_none| PublishError::NotFirst);
+        }
+        is_refused
     }
 
     /// Continues with appends in this epoch of the log.
@@ -426,10 +444,13 @@ impl Actor {
             if self.is_to_begin() {
                 return self.begin().await;
             }
-            self.open().await?;
+            if self.open().await?.is_none() {
+                return Ok(());
+            }
         }
         let batch = match self.unanswered.take() {
             Some(batch) => batch,
+            None if self.refuses_first(true) => return Ok(()),
             None => {
                 let chain = self.chain.take().expect("opened before");
                 let batch = self.next_batch(&chain);
@@ -484,7 +505,7 @@ impl Actor {
     fn is_to_begin(&mut self) -> bool {
         // Where late entries go on alone, what is begun would have to, too.
         let is_new = self.unanswered.is_none() && self.lane == Lane::Every;
-        self.waiting.front_mut().is_some_and(|first| std::mem::take(&mut first.is_first)) && is_new
+        self.waiting.front_mut().is_some_and(|first| std::mem::take(&mut first.begins)) && is_new
     }
 
     /// Begins the log's life with the drafts at the front of the queue, and delivers them.
@@ -506,6 +527,10 @@ impl Actor {
             Ok(AppendAnswer::Done(results)) => {
                 observe(&self.common.stats.append_duration, sent.elapsed());
                 self.take_up(OpenLog::begun_as(batch.epoch.clone()));
+                // The rest of it follows its own.
+                if let Some(first) = self.waiting.front_mut() {
+                    first.is_only_first = false;
+                }
                 let taken = taken(&results);
                 let ready = self.on_appended(batch, &results, taken);
                 self.deliver(&ready).await;
@@ -560,7 +585,7 @@ impl Actor {
         // The batch may have taken effect after all, so it keeps its sequences, even if opening the log
         // fails.
         self.unanswered = Some(batch.clone());
-        let epoch = self.open().await?;
+        let Some(epoch) = self.open().await? else { return Ok(()) };
         let mut prev = self.chain.as_ref().map_or(0, |chain| chain.acked);
         for append in &mut batch.entries {
             append.prev = prev;

@@ -46,6 +46,9 @@ pub enum PublishError {
         /// How many were accepted.
         accepted: usize,
     },
+    /// They were to be the log's first entries, and it has others. None of them was accepted.
+    #[error("the log has entries already")]
+    NotFirst,
     /// The gateway is shutting down.
     #[error("the gateway is shutting down")]
     ShuttingDown {
@@ -62,7 +65,7 @@ impl PublishError {
             | Self::Refused { accepted, .. }
             | Self::Gap { accepted }
             | Self::ShuttingDown { accepted } => *accepted,
-            Self::TooManyZones { .. } | Self::TooManyKeys { .. } => 0,
+            Self::TooManyZones { .. } | Self::TooManyKeys { .. } | Self::NotFirst => 0,
         }
     }
 }

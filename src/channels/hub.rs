@@ -62,12 +62,11 @@ struct Terms {
     is_own: bool,
     /// The drafts' own ids.
     ids: Option<Ids>,
-    /// Whether the log has no epoch yet, as far as the caller knows.
-    is_first: bool,
+    first: First,
 }
 
 impl Terms {
-    const USUAL: Self = Self { fence: None, is_own: true, ids: None, is_first: false };
+    const USUAL: Self = Self { fence: None, is_own: true, ids: None, first: First::No };
 }
 
 /// How updates of an order are appended.
@@ -75,9 +74,19 @@ impl Terms {
 pub(crate) struct UpdateTerms {
     /// The fencing token of the lease under which they are published.
     pub(crate) fence: Option<u64>,
-    /// Whether they are the order's first updates, as far as is known: they start its log. If that is wrong, it costs
-    /// one call in vain.
-    pub(crate) is_first: bool,
+    /// Whether they are the order's first updates.
+    pub(crate) first: First,
+}
+
+/// Whether drafts begin their log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    /// It has begun, or that is not known.
+    No,
+    /// It has no epoch yet, as far as the caller knows. If that is wrong, it costs one call in vain.
+    Likely,
+    /// The same; and if the log has entries already, none of the drafts is appended ([`PublishError::NotFirst`]).
+    Only,
 }
 
 /// The most that a page for a reader contains.
@@ -297,9 +306,9 @@ impl Channels {
         &self,
         channel: &ChannelName,
         drafts: Vec<DraftEntry>,
-        UpdateTerms { fence, is_first }: UpdateTerms,
+        UpdateTerms { fence, first }: UpdateTerms,
     ) -> Result<(), PublishError> {
-        self.admit(channel, drafts, Terms { fence, is_first, ..Terms::USUAL }).await
+        self.admit(channel, drafts, Terms { fence, first, ..Terms::USUAL }).await
     }
 
     #[cfg(test)]
@@ -309,7 +318,7 @@ impl Channels {
         drafts: Vec<DraftEntry>,
         fence: Option<u64>,
     ) -> Result<(), PublishError> {
-        self.publish_updates(channel, drafts, UpdateTerms { fence, is_first: false }).await
+        self.publish_updates(channel, drafts, UpdateTerms { fence, first: First::No }).await
     }
 
     async fn admit(
@@ -341,7 +350,7 @@ impl Channels {
         channel: &ChannelName,
         door: Door,
         drafts: Vec<DraftEntry>,
-        Terms { fence, is_own, ids, is_first }: Terms,
+        Terms { fence, is_own, ids, first }: Terms,
     ) -> Result<(), PublishError> {
         let config = &self.0.common.config;
         let stopping = || PublishError::ShuttingDown { accepted: 0 };
@@ -351,7 +360,18 @@ impl Channels {
         let permit =
             Arc::clone(&door.places).acquire_many_owned(places).await.map_err(|_closed| stopping())?;
         let (answer, answered) = oneshot::channel();
-        let request = Request { drafts, fence, is_own, ids, is_first, accepted: 0, answer, _places: permit };
+        let (begins, is_only_first) = (first != First::No, first == First::Only);
+        let request = Request {
+            drafts,
+            fence,
+            is_own,
+            ids,
+            begins,
+            is_only_first,
+            accepted: 0,
+            answer,
+            _places: permit,
+        };
         self.send(channel, door, Command::Publish(request)).await.map_err(|_stopped| stopping())?;
         answered.await.unwrap_or_else(|_dropped| Err(stopping()))
     }

@@ -30,7 +30,7 @@ pub(crate) use actor::Link;
 pub use config::ChannelsConfig;
 pub use error::{JoinError, PublishError};
 pub use hub::Channels;
-pub(crate) use hub::{ChannelsParts, PageSizes, UpdateTerms};
+pub(crate) use hub::{ChannelsParts, First, PageSizes, UpdateTerms};
 #[cfg(test)]
 pub(crate) use live::credits;
 pub(crate) use live::{CREDITS, Delivery, Live, LiveBatch, Moved};

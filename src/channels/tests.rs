@@ -11,8 +11,11 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Channels, ChannelsConfig, ChannelsParts, Delivery, JoinError, Link, Live, PublishError};
-use crate::model::{ChannelName, DraftEntry, EntryKind, EventType, Lane, Marks, NodeId, OrderId};
+use super::{
+    Channels, ChannelsConfig, ChannelsParts, Delivery, First, JoinError, Link, Live, PublishError,
+    UpdateTerms,
+};
+use crate::model::{ChannelName, DraftEntry, EntryKind, EventType, Lane, Marks, NodeId, OrderId, new_epoch};
 use crate::protocol::parse_event;
 use crate::storage::model::{Ages, Faults, Laws, ModelServer, Setup, Trace, Which};
 use crate::storage::{MemoryBackend, MemoryConfig, RecordKind, Refusal, Retention, SharedBackend};
@@ -121,6 +124,35 @@ async fn nothing_follows_a_terminal_update_and_its_publisher_is_told() {
         (3, 3, 0)
     );
     assert_eq!(stats.epoch_changes.get(), 0, "a gap behind a refused update is not a log put back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_only_to_begin_a_log_is_refused_if_the_log_has_entries() {
+    let one = Node::new(ChannelsConfig { append_batch_entries: 2, ..ChannelsConfig::default() });
+    let other = Node::on(Arc::clone(&one.store), ChannelsConfig::default());
+    let channel = order();
+    let publish = async |node: &Node, kinds: &[EntryKind], first: First| {
+        let terms = UpdateTerms { fence: Some(7), first };
+        node.channels.publish_updates(&channel, updates(kinds), terms).await
+    };
+    // One request in several batches is the first one as a whole.
+    publish(&one, &[Routing, Building, Building, Submitted], First::Only).await.unwrap();
+    for node in [&one, &other] {
+        for _ in 0..2 {
+            let refused = publish(node, &[Routing, Submitted], First::Only).await;
+            assert!(matches!(refused, Err(PublishError::NotFirst)), "{refused:?}");
+        }
+        publish(node, &[Submitted], First::Likely).await.unwrap();
+    }
+    publish(&one, &[Confirmed], First::No).await.unwrap();
+    let all = ["routing", "building", "building", "submitted", "submitted", "submitted", "confirmed"];
+    assert_eq!(one.log(&channel).await, all);
+    // A log without entries may be there already.
+    let (store, channel) = (&one.store, order());
+    store.open(&channel, NodeId::random(), &new_epoch()).await.unwrap();
+    let terms = UpdateTerms { fence: None, first: First::Only };
+    other.channels.publish_updates(&channel, updates(&[Routing]), terms).await.unwrap();
+    assert_eq!(one.log(&channel).await, ["routing"]);
 }
 
 #[tokio::test(start_paused = true)]

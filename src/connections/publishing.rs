@@ -47,6 +47,7 @@ impl NotPublished {
             PublishError::Unavailable { .. }
             | PublishError::Refused { .. }
             | PublishError::Gap { .. }
+            | PublishError::NotFirst
             | PublishError::ShuttingDown { .. } => (ErrorCode::NotPublished, error.to_string()),
         };
         Self { code, message, accepted, retry_after_ms: None }

@@ -164,6 +164,7 @@ impl Replaying {
                 }
                 PublishError::Refused { .. }
                 | PublishError::Gap { .. }
+                | PublishError::NotFirst
                 | PublishError::ShuttingDown { .. } => {
                     return Err(format!("line {line}: {error}"));
                 }

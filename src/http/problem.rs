@@ -175,7 +175,9 @@ impl Problem {
 
     pub(crate) fn publish(error: &PublishError) -> Self {
         let code = match error {
-            PublishError::Unavailable { .. } | PublishError::Gap { .. } => ProblemCode::StorageUnavailable,
+            PublishError::Unavailable { .. } | PublishError::Gap { .. } | PublishError::NotFirst => {
+                ProblemCode::StorageUnavailable
+            }
             PublishError::ShuttingDown { .. } => ProblemCode::ShuttingDown,
             PublishError::Refused { refusal: Refusal::Closed, .. } => ProblemCode::AlreadyEnded,
             PublishError::Refused { refusal: Refusal::StaleFence { .. }, .. } => ProblemCode::LeaseLost,

@@ -27,6 +27,8 @@ pub(super) struct Attempts {
     /// The order was submitted in its last attempt, and that run broke off: all that is left is to find out
     /// what became of the submission.
     only_finds_out: bool,
+    /// The order has updates that this run does not know of.
+    is_unknown: bool,
 }
 
 impl Attempts {
@@ -52,7 +54,14 @@ impl Attempts {
             anew: current + u32::from(only_finds_out),
             runs_broken_off: run.saturating_sub(said.said_by).saturating_sub(1),
             only_finds_out,
+            is_unknown: false,
         }
+    }
+
+    /// The order has updates that this run does not know of: which attempt is next is for a run to say that has read
+    /// them.
+    pub(super) fn are_unknown(&mut self) {
+        self.is_unknown = true;
     }
 
     /// The current attempt.
@@ -80,9 +89,9 @@ impl Attempts {
         self.current >= self.max
     }
 
-    /// The attempt of the next run if this run is given back; `None` if the job knows it already.
+    /// The attempt of the next run if this run is given back; `None` if the job or the order's log tells it.
     pub(super) fn given_back(&self) -> Option<u32> {
-        (!self.only_finds_out).then_some(self.current)
+        (!self.only_finds_out && !self.is_unknown).then_some(self.current)
     }
 
     /// Begins the next attempt; false if there is none.

@@ -80,7 +80,8 @@ pub(super) struct Claim {
     /// When the claim was requested.
     pub(super) asked: Instant,
     pub(super) lasts: Duration,
-    /// The order's newest update.
+    /// The order's newest update; of a first run it need not be looked up, since it has none. Should it have one
+    /// nevertheless, nothing that the run reports is appended.
     pub(super) newest: Option<Entry>,
 }
 
@@ -222,6 +223,7 @@ impl Run {
         let (attempt, submits) = (next.attempt, self.submits(&update));
         // From `submitted` on, and once it is confirmed, an order can no longer be cancelled.
         if submits || (next.kind == EntryKind::Confirmed && !self.committed) {
+            self.telling.expect();
             self.commit().await?;
         }
         self.append(update).await?;
@@ -308,7 +310,12 @@ impl Run {
                     Refusal::StaleFence { .. } => RunError::LeaseLost,
                 })
             }
-            Err(error) => Err(RunError::Unavailable(Box::new(error))),
+            Err(error) => {
+                if matches!(error, PublishError::NotFirst) {
+                    self.attempts.are_unknown();
+                }
+                Err(RunError::Unavailable(Box::new(error)))
+            }
         }
     }
 

@@ -1,17 +1,26 @@
 //! Appends a run's updates to the order's log, in order. Most reports are appended while the run continues; those that
-//! arrive during an append go together in the next one.
+//! arrive within a moment, or during an append, go together in the next one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::{self, Instant};
+use tracing::debug;
 
 use super::desk::Desk;
-use crate::channels::PublishError;
+use crate::channels::{First, PublishError};
 use crate::model::{DraftEntry, OrderId};
 
 /// The most updates that wait. A run that reports one more waits until the log has them all.
 const WAITING_MAX: usize = 16;
+
+/// So long a report waits for others to go with; the clock of sleeps has no finer steps.
+const TOGETHER_WITHIN: Duration = Duration::from_millis(1);
+
+/// So long it waits for one that is certain to come, unless something is in its way.
+const EXPECTED_WITHIN: Duration = Duration::from_millis(10);
 
 /// The updates of one run, in order.
 #[derive(Debug)]
@@ -21,6 +30,8 @@ pub(super) struct Telling {
     /// The claim's token, which is the fencing token of the updates.
     token: u64,
     state: Mutex<State>,
+    /// Notified when updates are due at another time.
+    due: Notify,
     /// Notified when no append is in progress any more.
     ended: Notify,
 }
@@ -28,8 +39,11 @@ pub(super) struct Telling {
 #[derive(Debug)]
 struct State {
     waiting: Vec<DraftEntry>,
+    /// When those that wait are to be appended.
+    due: Instant,
     is_under_way: bool,
-    /// Whether the order's log has no update yet, as far as is known.
+    /// Whether the order's log has no update yet, as far as is known. It may have some of a run that the queue has
+    /// forgotten: then nothing of this run is appended.
     is_first: bool,
     /// The error of the last append. Updates that waited for it were dropped, because they would leave a gap.
     failed: Option<PublishError>,
@@ -37,8 +51,10 @@ struct State {
 
 impl Telling {
     pub(super) fn new(desk: Arc<Desk>, order: OrderId, token: u64, is_first: bool) -> Arc<Self> {
-        let state = State { waiting: Vec::new(), is_under_way: false, is_first, failed: None };
-        Arc::new(Self { desk, order, token, state: Mutex::new(state), ended: Notify::new() })
+        let due = Instant::now();
+        let state = State { waiting: Vec::new(), due, is_under_way: false, is_first, failed: None };
+        let (state, due, ended) = (Mutex::new(state), Notify::new(), Notify::new());
+        Arc::new(Self { desk, order, token, state, due, ended })
     }
 
     /// Queues an update, and returns before the log has it, unless many wait already.
@@ -52,6 +68,9 @@ impl Telling {
                 return Err(failed);
             }
             if state.waiting.len() < WAITING_MAX {
+                if state.waiting.is_empty() {
+                    state.due = Instant::now() + TOGETHER_WITHIN;
+                }
                 state.waiting.push(draft);
                 self.set_out(&mut state);
                 return Ok(());
@@ -78,18 +97,27 @@ impl Telling {
             }
         };
         match alone {
-            Some((draft, is_first)) => {
-                self.desk.append(self.order, vec![draft], Some(self.token), is_first).await
-            }
+            Some((draft, is_first)) => self.append(vec![draft], is_first).await,
             None => self.settled().await,
         }
     }
 
-    /// Waits until no append is under way.
+    /// Says that [`tell`](Self::tell) follows in a moment: what waits goes together with that.
+    pub(super) fn expect(&self) {
+        self.set_due(&mut self.state.lock(), Instant::now() + EXPECTED_WITHIN);
+    }
+
+    fn set_due(&self, state: &mut State, due: Instant) {
+        state.due = due;
+        self.due.notify_one();
+    }
+
+    /// Has what waits appended at once, and waits until no append is under way.
     ///
     /// # Errors
     /// An update could not be appended; each error is returned once.
     pub(super) async fn settled(&self) -> Result<(), PublishError> {
+        self.set_due(&mut self.state.lock(), Instant::now());
         loop {
             let ended = self.ended.notified();
             let mut ended = std::pin::pin!(ended);
@@ -114,22 +142,53 @@ impl Telling {
 
     async fn go(self: Arc<Self>) {
         loop {
-            let (drafts, is_first) = {
+            let due = {
                 let mut state = self.state.lock();
-                let drafts = std::mem::take(&mut state.waiting);
-                if drafts.is_empty() {
+                if state.waiting.is_empty() {
                     state.is_under_way = false;
                     break;
                 }
-                (drafts, std::mem::take(&mut state.is_first))
+                if state.due <= Instant::now() {
+                    Ok((std::mem::take(&mut state.waiting), std::mem::take(&mut state.is_first)))
+                } else {
+                    Err(state.due)
+                }
             };
-            if let Err(failed) = self.desk.append(self.order, drafts, Some(self.token), is_first).await {
-                let mut state = self.state.lock();
-                state.failed = Some(failed);
-                state.waiting.clear();
+            match due {
+                Ok((drafts, is_first)) => {
+                    if let Err(failed) = self.append(drafts, is_first).await {
+                        let mut state = self.state.lock();
+                        state.failed = Some(failed);
+                        state.waiting.clear();
+                    }
+                }
+                Err(due) => tokio::select! {
+                    () = self.due.notified() => {}
+                    () = time::sleep_until(due) => {}
+                },
             }
         }
         self.ended.notify_waiters();
+    }
+
+    /// Appends updates. Whether those of a first run are the order's first was not looked up: the log says it, and
+    /// if it has entries, a look at the newest update decides.
+    async fn append(&self, drafts: Vec<DraftEntry>, is_first: bool) -> Result<(), PublishError> {
+        let (order, fence) = (self.order, Some(self.token));
+        if !is_first {
+            return self.desk.append(order, drafts, fence, First::No).await;
+        }
+        let told = self.desk.append(order, drafts.clone(), fence, First::Only).await;
+        if !matches!(told, Err(PublishError::NotFirst)) {
+            return told;
+        }
+        if matches!(self.desk.newest(order).await, Ok(None)) {
+            return self.desk.append(order, drafts, fence, First::No).await;
+        }
+        debug!(%order, "an order of which nothing was known has updates already");
+        // What is told after an error that was not minded is not the first either.
+        self.state.lock().is_first = true;
+        told
     }
 }
 
@@ -177,11 +236,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_waits_goes_with_what_is_expected_to_follow() {
+        let (desk, order) = (desk(), OrderId::random());
+        let telling = Telling::new(Arc::clone(&desk), order, 7, true);
+        telling.tell_soon(update(EntryKind::Building, 70)).await.unwrap();
+        telling.expect();
+        time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(told(&desk, order).await, []);
+        telling.tell(update(EntryKind::Submitted, 75)).await.unwrap();
+        assert_eq!(told(&desk, order).await, [EntryKind::Building, EntryKind::Submitted]);
+        assert_eq!(desk.channels.stats().appends.get(), 1);
+        // What is expected may be late.
+        telling.tell_soon(update(EntryKind::Submitted, 90)).await.unwrap();
+        telling.expect();
+        time::sleep(2 * EXPECTED_WITHIN).await;
+        assert_eq!(told(&desk, order).await.len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_appended_to_an_order_whose_updates_are_not_known() {
+        let (desk, order) = (desk(), OrderId::random());
+        let forgotten = Telling::new(Arc::clone(&desk), order, 7, true);
+        forgotten.tell(update(EntryKind::Submitted, 75)).await.unwrap();
+        let telling = Telling::new(Arc::clone(&desk), order, 8, true);
+        telling.tell_soon(update(EntryKind::Routing, 10)).await.unwrap();
+        for _ in 0..3 {
+            let refused = telling.tell(update(EntryKind::Submitted, 75)).await;
+            assert!(matches!(refused, Err(PublishError::NotFirst)), "{refused:?}");
+        }
+        assert_eq!(told(&desk, order).await, [EntryKind::Submitted]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_refusal_is_returned_once_to_the_next_report() {
         let (desk, order) = (desk(), OrderId::random());
         let newer = Telling::new(Arc::clone(&desk), order, 8, true);
         newer.tell(update(EntryKind::Routing, 10)).await.unwrap();
-        let older = Telling::new(Arc::clone(&desk), order, 7, true);
+        let older = Telling::new(Arc::clone(&desk), order, 7, false);
         for _ in 0..2 {
             older.tell_soon(update(EntryKind::Routing, 10)).await.unwrap();
         }

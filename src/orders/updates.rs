@@ -7,7 +7,7 @@ use tracing::{debug, info};
 
 use super::desk::{Desk, Orders};
 use super::view::is_of_a_worker;
-use crate::channels::{PublishError, UpdateTerms};
+use crate::channels::{First, PublishError, UpdateTerms};
 use crate::model::{ChannelName, DraftEntry, Entry, EntryKind, OrderId};
 use crate::protocol::{OrderUpdate, Standing};
 use crate::storage::{Result as StorageResult, StorageError};
@@ -45,20 +45,19 @@ pub trait OrderWatch: fmt::Debug + Send + Sync {
 }
 
 impl Desk {
-    /// Appends updates of an order, under a lease or without one. `is_first` where nothing was told of it yet, as far
-    /// as is known.
+    /// Appends updates of an order, under a lease or without one.
     pub(super) async fn append(
         &self,
         order: OrderId,
         drafts: Vec<DraftEntry>,
         fence: Option<u64>,
-        is_first: bool,
+        first: First,
     ) -> Result<(), PublishError> {
         let kinds: Vec<EntryKind> = drafts.iter().map(|draft| draft.kind.clone()).collect();
         let channel = ChannelName::order(order);
         let watched = self.watch.as_ref().filter(|_| fence.is_some()).map(|watch| (watch, drafts.clone()));
         // Boxed, since each `async fn` between here and an executor would copy the future.
-        let terms = UpdateTerms { fence, is_first };
+        let terms = UpdateTerms { fence, first };
         let published = Box::pin(self.channels.publish_updates(&channel, drafts, terms)).await;
         let accepted = published.as_ref().map_or_else(PublishError::accepted, |()| kinds.len());
         for kind in kinds.iter().take(accepted) {
@@ -112,7 +111,7 @@ impl Orders {
             }
             Err(error) => return Err(error.into()),
         }
-        let is_first = newest.is_none();
+        let first = if newest.is_none() { First::Likely } else { First::No };
         let mut standing = newest.as_ref().map(Standing::of);
         if standing.as_ref().is_some_and(|standing| standing.kind.is_terminal()) {
             return Err(UpdateError::Ended);
@@ -134,7 +133,7 @@ impl Orders {
             standing = Some(next);
             drafts.push(draft);
         }
-        self.desk().append(order, drafts, None, is_first).await?;
+        self.desk().append(order, drafts, None, first).await?;
         Ok(count)
     }
 }

@@ -127,10 +127,11 @@ impl Worker {
 
     async fn work(self: Arc<Self>, job: ClaimedJob, asked: Instant, watched: Watched) {
         let order = OrderId::from(job.id);
-        let Some(newest) = self.newest(order, asked).await else { return };
+        let newest = if is_new(&job) { Some(None) } else { self.newest(order, asked).await };
+        let Some(newest) = newest else { return };
         let claim = Claim::of(&job, asked, self.desk.config.lease(), newest);
         let run = Run::new(Arc::clone(&self.desk), claim, self.executor.name());
-        self.carry_out(run, &job.payload, watched).await;
+        self.execute(run, &job.payload, watched).await;
     }
 
     /// The order's newest update; `None` if the storage did not answer for as long as the lease certainly
@@ -149,7 +150,7 @@ impl Worker {
         None
     }
 
-    async fn carry_out(&self, mut run: Run, payload: &[u8], watched: Watched) {
+    async fn execute(&self, mut run: Run, payload: &[u8], watched: Watched) {
         let request: OrderRequest = match self.desk.to_be_done(&mut run, payload).await {
             Ok(Some(request)) => request,
             Ok(None) => return,
@@ -221,6 +222,11 @@ impl Worker {
     }
 }
 
+/// Whether nobody can have told of a job's order, if the queue has forgotten nothing: where it has, the log tells.
+fn is_new(job: &ClaimedJob) -> bool {
+    job.run == 1 && job.attempt.number == 0 && !job.committed
+}
+
 /// Waits until no more than `enough` are left, for a moment.
 async fn gather(runs: &mut JoinSet<()>, enough: usize, stop: &CancellationToken) {
     let moment = time::sleep(TOGETHER_WITHIN);
@@ -241,5 +247,80 @@ fn log_panic(ended: &Result<(), tokio::task::JoinError>) {
         // Not a panic of the executor, which only fails the attempt. The lease runs out, and the order is
         // attempted again, as if the process had ended.
         error!(error = %error, "a run of an order panicked; this is a bug");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::channels::First;
+    use crate::model::{ChannelName, EntryKind};
+    use crate::orders::OrdersParts;
+    use crate::protocol::{OrderUpdate, Standing};
+
+    /// Notes how far an order was known to be at the start of each of its runs, and what was sent.
+    #[derive(Debug, Default)]
+    struct Venue {
+        found: Mutex<Vec<Option<EntryKind>>>,
+        sent: Mutex<u32>,
+    }
+
+    #[async_trait]
+    impl OrderExecutor for Venue {
+        fn name(&self) -> &'static str {
+            "paper"
+        }
+
+        async fn execute(
+            &self,
+            _order: &OrderRequest,
+            handle: &mut OrderHandle,
+        ) -> Result<Confirmation, ExecutionError> {
+            let found = handle.previous().map(|standing| standing.kind);
+            self.found.lock().push(found.clone());
+            if found.is_none() {
+                handle.routing(10, "", &[]).await?;
+            }
+            handle.submitted(75, "", &[]).await?;
+            *self.sent.lock() += u32::from(found.is_none());
+            Ok(Confirmation { message: String::new(), fields: Vec::new() })
+        }
+    }
+
+    /// As after the loss of the primary that had the jobs, where its replica had not heard of a claim yet.
+    #[tokio::test(start_paused = true)]
+    async fn an_order_that_a_forgotten_run_submitted_is_not_sent_again() {
+        let orders = OrdersParts::in_memory("paper");
+        let text = r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1,"slippage":0.5}"#;
+        let order = orders.place(&OrderRequest::parse(text).unwrap(), None, None).await.unwrap().order;
+        let desk = orders.desk();
+        let standing = Standing { kind: EntryKind::Submitted, progress: 75, attempt: 1 };
+        let submitted =
+            OrderUpdate::new(standing, chrono::Utc::now(), |payload| payload.push_number("run", 1)).draft;
+        desk.append(order, vec![submitted], Some(1), First::Likely).await.unwrap();
+
+        let (venue, stop) = (Arc::new(Venue::default()), CancellationToken::new());
+        let executor: Arc<dyn OrderExecutor> = Arc::clone(&venue) as _;
+        let mut working = JoinSet::new();
+        working.spawn(Worker::new(&orders, executor).run(stop.clone()));
+        let channel = ChannelName::order(order);
+        let kinds = async || {
+            let page = desk.channels.read_after(&channel, None, 100).await.unwrap();
+            page.entries.into_iter().map(|entry| entry.draft.kind).collect::<Vec<_>>()
+        };
+        let ended = async {
+            while kinds().await.last() != Some(&EntryKind::Confirmed) {
+                time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        time::timeout(Duration::from_secs(20), ended).await.unwrap();
+        stop.cancel();
+        while working.join_next().await.is_some() {}
+        assert_eq!(*venue.found.lock(), [None, Some(EntryKind::Submitted)]);
+        assert_eq!(*venue.sent.lock(), 0);
+        assert_eq!(kinds().await, [EntryKind::Submitted, EntryKind::Submitted, EntryKind::Confirmed]);
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct Book {
     pub(super) core: RwLock<Core>,
     /// Notified when a key waits to be appended.
     pub(super) written: Notify,
+    /// Notified when somebody waits for something to be appended.
+    pub(super) awaited: Notify,
     /// Notified when something was appended.
     pub(super) appended: Notify,
     /// Notified when the log may differ from memory.
@@ -160,6 +162,7 @@ impl Registry {
             Arc::new(Book {
                 core: RwLock::new(Core::new(kind, short_of(node), config.ttl(kind))),
                 written: Notify::new(),
+                awaited: Notify::new(),
                 appended: Notify::new(),
                 doubted: Notify::new(),
                 changed: Notify::new(),

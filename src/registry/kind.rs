@@ -1,6 +1,7 @@
 //! The registries, and how they differ.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::model::ChannelName;
 
@@ -59,6 +60,15 @@ impl RegistryKind {
         match self {
             Self::Providers => Some("lastSeen"),
             Self::ActiveOrders => None,
+        }
+    }
+
+    /// How long after an append the next one waits, for more writes to go with: of a record that is written several
+    /// times meanwhile, only the last one is appended. Each of many orders under way is written at each of its steps.
+    pub(super) const fn rests(self) -> Duration {
+        match self {
+            Self::Providers => Duration::ZERO,
+            Self::ActiveOrders => Duration::from_millis(50),
         }
     }
 

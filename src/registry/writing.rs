@@ -24,7 +24,15 @@ impl Registry {
     pub(super) async fn append_behind(self, kind: RegistryKind, stop: CancellationToken) {
         let book = self.book(kind);
         let (mut failures, mut is_lagging, mut lagging) = (0, false, Seldom::default());
+        let mut rested_at = Instant::now();
         loop {
+            if Instant::now() < rested_at && book.core.read().behind() > 0 {
+                tokio::select! {
+                    () = time::sleep_until(rested_at) => {}
+                    () = book.awaited.notified() => {}
+                    () = stop.cancelled() => {}
+                }
+            }
             let changes = book.core.write().take(AT_ONCE);
             if changes.is_empty() {
                 if is_lagging {
@@ -51,6 +59,7 @@ impl Registry {
             book.appended.notify_waiters();
             let Err(error) = published else {
                 failures = 0;
+                rested_at = Instant::now() + kind.rests();
                 continue;
             };
             failures += 1;
@@ -78,6 +87,7 @@ impl Registry {
             if !book.core.read().is_behind(key) {
                 return;
             }
+            book.awaited.notify_waiters();
             appended.await;
         }
     }
@@ -91,8 +101,80 @@ impl Registry {
                 if book.core.read().behind() == 0 {
                     break;
                 }
+                book.awaited.notify_waiters();
                 appended.await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Handle;
+    use tokio::task::JoinSet;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
+    use crate::fleet::{Fleet, FleetParts};
+    use crate::model::{Lane, NodeId};
+    use crate::registry::{Condition, RegistryConfig, RegistryParts};
+    use crate::storage::{self, StorageChoice, StorageConfig};
+    use crate::support::panics::Vital;
+
+    async fn registry() -> Registry {
+        let (config, node) =
+            (StorageConfig { backend: StorageChoice::Memory, ..Default::default() }, NodeId::random());
+        let opened = storage::open(&config, node, Arc::new(|_| Lane::Latest)).await.unwrap();
+        let (backend, leaving) = (opened.backend, CancellationToken::new());
+        let parts = ChannelsParts {
+            backend: Arc::clone(&backend),
+            node,
+            config: ChannelsConfig::default(),
+            shards: Vec::new(),
+            runtime: Handle::current(),
+            vital: Vital::default(),
+            accepted: None,
+        };
+        let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+        let (storage, executor) = (opened.status_reader, "paper".into());
+        let fleet =
+            Fleet::new(FleetParts { node, backend: Arc::clone(&backend), storage, executor, leaving });
+        Registry::new(RegistryParts {
+            channels,
+            backend,
+            node,
+            fleet,
+            config: RegistryConfig::default(),
+            place: 0,
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_an_order_that_is_written_often_the_last_is_appended_and_nobody_who_waits_is_late() {
+        let (registry, kind, stop) = (registry().await, RegistryKind::ActiveOrders, CancellationToken::new());
+        let mut writing = JoinSet::new();
+        writing.spawn(registry.clone().append_behind(kind, stop.clone()));
+        let put = |state: u32| {
+            let json = format!(r#"{{"state":"{state}"}}"#);
+            registry.put(kind, Some("7"), &json, &Condition::None).unwrap();
+        };
+        let appended = || registry.book(kind).stats.appended.get();
+        put(0);
+        time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(appended(), 1, "the first one goes at once");
+        for state in 1..=10 {
+            put(state);
+            time::sleep(kind.rests() / 20).await;
+        }
+        assert_eq!(appended(), 1);
+        time::sleep(kind.rests()).await;
+        assert_eq!(appended(), 2);
+        put(11);
+        let asked = Instant::now();
+        registry.is_in_log(kind, "7").await;
+        assert!(asked.elapsed() < kind.rests() / 2 && appended() == 3);
+        stop.cancel();
+        while writing.join_next().await.is_some() {}
     }
 }

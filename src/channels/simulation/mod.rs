@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::{Asked, Channels, ChannelsConfig, ChannelsParts, Live, Start, UpdateTerms};
+use super::{Asked, Channels, ChannelsConfig, ChannelsParts, First, Live, Start, UpdateTerms};
 use crate::model::{
     BackendName, BackendState, ChannelKind, ChannelName, ChannelPolicy, DraftEntry, Entry, EntryKind, Lane,
     Marks, NodeId, Position,
@@ -586,7 +586,8 @@ impl World {
     ) {
         // Right or wrong.
         let is_first = numbers.first().is_some_and(|number| number % 2 == 0);
-        let result = node.channels.publish_updates(&channel, drafts, UpdateTerms { fence, is_first }).await;
+        let first = if is_first { First::Likely } else { First::No };
+        let result = node.channels.publish_updates(&channel, drafts, UpdateTerms { fence, first }).await;
         let accepted = match &result {
             Ok(()) => numbers.len(),
             Err(error) => error.accepted(),
