@@ -395,7 +395,7 @@ impl Actor {
     async fn open(&mut self) -> Result<Option<Epoch>, StorageError> {
         let minted = self.minted.take().unwrap_or_else(new_epoch);
         let log = self.common.backend.open(&self.channel, self.common.node, &minted).await?;
-        // What this request began itself, without being answered, is no news to it.
+        // The request may have begun the log itself, without learning so.
         let sent = self.unanswered.as_ref().and_then(|batch| batch.entries.first());
         let is_news = log.top > 0 && sent.is_none_or(|first| log.last_seq < first.seq);
         let epoch = self.take_up(log);
@@ -527,7 +527,7 @@ impl Actor {
             Ok(AppendAnswer::Done(results)) => {
                 observe(&self.common.stats.append_duration, sent.elapsed());
                 self.take_up(OpenLog::begun_as(batch.epoch.clone()));
-                // The rest of it follows its own.
+                // The rest of the request follows its own entries.
                 if let Some(first) = self.waiting.front_mut() {
                     first.is_only_first = false;
                 }

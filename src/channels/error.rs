@@ -46,7 +46,7 @@ pub enum PublishError {
         /// How many were accepted.
         accepted: usize,
     },
-    /// They were to be the log's first entries, and it has others. None of them was accepted.
+    /// They had to be the first entries of the log, and it has others. None of them was accepted.
     #[error("the log has entries already")]
     NotFirst,
     /// The gateway is shutting down.

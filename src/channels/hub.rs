@@ -78,14 +78,15 @@ pub(crate) struct UpdateTerms {
     pub(crate) first: First,
 }
 
-/// Whether drafts begin their log.
+/// Whether drafts are the first entries of their log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum First {
-    /// It has begun, or that is not known.
+    /// The log has begun, or the caller does not know.
     No,
-    /// It has no epoch yet, as far as the caller knows. If that is wrong, it costs one call in vain.
+    /// As far as the caller knows, the log has no epoch yet. If that is wrong, one storage call is wasted.
     Likely,
-    /// The same; and if the log has entries already, none of the drafts is appended ([`PublishError::NotFirst`]).
+    /// As `Likely`, but if the log has entries already, none of the drafts is appended
+    /// ([`PublishError::NotFirst`]).
     Only,
 }
 

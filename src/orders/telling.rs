@@ -16,10 +16,10 @@ use crate::model::{DraftEntry, OrderId};
 /// The most updates that wait. A run that reports one more waits until the log has them all.
 const WAITING_MAX: usize = 16;
 
-/// So long a report waits for others to go with; the clock of sleeps has no finer steps.
+/// How long a report waits for others to be appended with it. Timers have no finer steps.
 const TOGETHER_WITHIN: Duration = Duration::from_millis(1);
 
-/// So long it waits for one that is certain to come, unless something is in its way.
+/// How long a report waits for another one that is certain to come.
 const EXPECTED_WITHIN: Duration = Duration::from_millis(10);
 
 /// The updates of one run, in order.
@@ -102,7 +102,7 @@ impl Telling {
         }
     }
 
-    /// Says that [`tell`](Self::tell) follows in a moment: what waits goes together with that.
+    /// Announces that [`tell`](Self::tell) follows in a moment: waiting reports are appended together with it.
     pub(super) fn expect(&self) {
         self.set_due(&mut self.state.lock(), Instant::now() + EXPECTED_WITHIN);
     }
@@ -112,7 +112,7 @@ impl Telling {
         self.due.notify_one();
     }
 
-    /// Has what waits appended at once, and waits until no append is under way.
+    /// Appends the waiting reports at once, and waits until no append is in progress.
     ///
     /// # Errors
     /// An update could not be appended; each error is returned once.
@@ -186,7 +186,7 @@ impl Telling {
             return self.desk.append(order, drafts, fence, First::No).await;
         }
         debug!(%order, "an order of which nothing was known has updates already");
-        // What is told after an error that was not minded is not the first either.
+        // A report after an ignored error is not the first one either.
         self.state.lock().is_first = true;
         told
     }
@@ -246,7 +246,7 @@ mod tests {
         telling.tell(update(EntryKind::Submitted, 75)).await.unwrap();
         assert_eq!(told(&desk, order).await, [EntryKind::Building, EntryKind::Submitted]);
         assert_eq!(desk.channels.stats().appends.get(), 1);
-        // What is expected may be late.
+        // An expected report may be late.
         telling.tell_soon(update(EntryKind::Submitted, 90)).await.unwrap();
         telling.expect();
         time::sleep(2 * EXPECTED_WITHIN).await;
