@@ -377,17 +377,6 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// at the same time is answered the same.
     async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog>;
 
-    /// Gives the log another epoch and keeps all that it has: entries keep their offsets, producers
-    /// their sequences. But only if its epoch is `expected`. Answers with the epoch in force
-    /// afterwards, if there is one. For a log that is older than it was: what is told of its life
-    /// before must not be taken for what it holds now.
-    async fn renew_epoch(
-        &self,
-        channel: &ChannelName,
-        expected: &Epoch,
-        minted: &Epoch,
-    ) -> Result<Option<Epoch>>;
-
     /// Appends a batch; see the promises above.
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer>;
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::{MovedJob, OpenLog, RecordKind, Recorded, Result, StorageBackend};
-use crate::model::{ChannelName, NodeId};
+use crate::model::{ChannelName, Epoch, NodeId};
 
 /// Why a storage does not serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +150,16 @@ pub(in crate::storage) trait Primary: StorageBackend {
     /// Where the log of a channel stands, as `producer` sees it; `None` where it has no epoch. Makes
     /// nothing. The anchor is the entry at the offset `at` or, if that is not kept, the newest one.
     async fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Result<Option<OpenLog>>;
+
+    /// Gives the log of a channel another epoch, but only if its epoch is `expected`; entries keep their
+    /// offsets, and producers their sequences. Answers with the epoch in force afterwards, if there is one.
+    /// For a log that was set back: positions of its epoch until then name entries that it may not have.
+    async fn renew_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: &Epoch,
+        minted: &Epoch,
+    ) -> Result<Option<Epoch>>;
 
     /// Which channels belong to areas, as it is now.
     fn channels_of(&self, _areas: &[Area]) -> Concerned {

@@ -491,13 +491,6 @@ impl Line {
         is_other || self.tail.has_after(found.last_seq, known.acked)
     }
 
-    /// The log was emptied on purpose: nothing is known of its new life yet.
-    pub(super) fn begin_anew(&mut self) {
-        self.log = LogView::default();
-        self.set_have(Have::Unknown);
-        self.keep_nothing();
-    }
-
     // The mirror
 
     /// The offset after which entries of the log are missing here that others follow.

@@ -76,31 +76,6 @@ impl Log for Switching {
         opened.ok_or_else(|| away("open"))
     }
 
-    async fn renew_epoch(
-        &self,
-        channel: &ChannelName,
-        expected: &Epoch,
-        minted: &Epoch,
-    ) -> Result<Option<Epoch>> {
-        let core = &self.core;
-        match core.ask(core.area_of(channel), core.primary.renew_epoch(channel, expected, minted)).await {
-            Some(Ok(held)) => {
-                let mut state = core.lock();
-                if let Some(line) = state.lines.get_mut(channel)
-                    && !line.is_forked()
-                    && line.is_of(expected)
-                    && held.as_ref() == Some(minted)
-                {
-                    line.begin_anew();
-                }
-                Ok(held)
-            }
-            Some(Err(error)) => Err(error),
-            // A life of this node alone is not older than it was.
-            None => Ok(core.lock().lines.get(channel).and_then(|line| line.epoch().cloned())),
-        }
-    }
-
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         let core = &self.core;
         if batch.producer != core.node {

@@ -102,6 +102,15 @@ impl Primary for Fake {
         self.pass(async { Ok(self.kept.examine(channel, producer, at)) }).await
     }
 
+    async fn renew_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: &Epoch,
+        minted: &Epoch,
+    ) -> Result<Option<Epoch>> {
+        self.pass(async { Ok(self.kept.renew_epoch(channel, expected, minted)) }).await
+    }
+
     async fn record_job(&self, job: &MovedJob) -> Result<Recorded> {
         self.pass(async {
             self.recorded.lock().push(job.clone());
