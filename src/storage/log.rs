@@ -377,16 +377,6 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// the same time get the same answer.
     async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog>;
 
-    /// Replaces the log's epoch if it is `expected`, and keeps everything else: entries keep their offsets,
-    /// producers their sequences. Returns the epoch in force afterwards, if there is one. Called for a log
-    /// that was set back, because positions of its old epoch may name entries that it no longer has.
-    async fn renew_epoch(
-        &self,
-        channel: &ChannelName,
-        expected: &Epoch,
-        minted: &Epoch,
-    ) -> Result<Option<Epoch>>;
-
     /// Appends a batch, as promised above.
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer>;
 

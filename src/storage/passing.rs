@@ -49,15 +49,6 @@ impl<T: PassesOn> Log for T {
         self.pass(self.log_of(channel).open(channel, producer, minted)).await
     }
 
-    async fn renew_epoch(
-        &self,
-        channel: &ChannelName,
-        expected: &Epoch,
-        minted: &Epoch,
-    ) -> Result<Option<Epoch>> {
-        self.pass(self.log_of(channel).renew_epoch(channel, expected, minted)).await
-    }
-
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         self.pass(self.log_of(&batch.channel).append(batch)).await
     }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::{MovedJob, OpenLog, RecordKind, Recorded, Result, StorageBackend};
-use crate::model::{ChannelName, NodeId};
+use crate::model::{ChannelName, Epoch, NodeId};
 
 /// Why a storage does not serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,6 +151,16 @@ pub(in crate::storage) trait Primary: StorageBackend {
     /// The state of a channel's log, as `producer` sees it; `None` if it has no epoch. Creates nothing. The
     /// anchor is the entry at the offset `at` or, if that is not kept, the newest one.
     async fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Result<Option<OpenLog>>;
+
+    /// Replaces the epoch of a channel's log if it is `expected`, and keeps everything else: entries keep their
+    /// offsets, producers their sequences. Returns the epoch in force afterwards, if there is one. Called for a
+    /// log that was set back, because positions of its old epoch may name entries that it no longer has.
+    async fn renew_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: &Epoch,
+        minted: &Epoch,
+    ) -> Result<Option<Epoch>>;
 
     /// The channels that belong to these areas at present.
     fn channels_of(&self, _areas: &[Area]) -> Concerned {

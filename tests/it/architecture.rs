@@ -98,8 +98,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// What the laboratory may use of the gateway: only what clients use, except where it measures a program that
-/// embeds gateways.
-const LAB_MAY_IMPORT: &[&str] = &["cli", "client", "config", "gateway", "model", "registry"];
+/// embeds gateways, or the storage alone.
+const LAB_MAY_IMPORT: &[&str] = &["cli", "client", "config", "gateway", "model", "registry", "storage"];
 
 /// A room and what it imports, with a file that shows each.
 type Imports = BTreeMap<String, BTreeMap<String, String>>;

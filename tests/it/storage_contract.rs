@@ -37,7 +37,6 @@ for_every_backend!(
     reading_the_state_creates_nothing,
     the_state_is_that_of_the_asking_producer,
     following_creates_nothing,
-    a_renewed_log_has_a_new_epoch_and_keeps_its_entries,
     an_entry_is_read_as_it_was_appended,
     each_page_continues_where_the_previous_one_ended,
     reading_removes_nothing,
@@ -1115,21 +1114,4 @@ async fn a_node_without_redis_grants_no_lease(make: Make) {
 async fn a_ping_is_answered(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     store.ping().await.unwrap();
-}
-
-async fn a_renewed_log_has_a_new_epoch_and_keeps_its_entries(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let (known, producer) = (Epoch::random(), Producer::new(&store).await);
-    producer.fill(1..=3).await;
-    let renew = async |expected: &Epoch, minted: &Epoch| {
-        store.renew_epoch(&channel(), expected, minted).await.unwrap()
-    };
-    assert_eq!(renew(&known, &Epoch::random()).await, Some(producer.epoch.clone()), "not what was expected");
-    assert_eq!(renew(&producer.epoch, &known).await, Some(known.clone()));
-    assert_eq!(renew(&producer.epoch, &Epoch::random()).await, Some(known.clone()));
-    let log = store.open(&channel(), producer.id, &Epoch::random()).await.unwrap();
-    assert_eq!((log.epoch, log.top, log.last_seq), (known, 3, 3));
-    assert_eq!(log.producers, [(producer.id, 3)]);
-    let none = store.renew_epoch(&"zone:none".parse().unwrap(), &producer.epoch, &Epoch::random()).await;
-    assert_eq!(none.unwrap(), None);
 }

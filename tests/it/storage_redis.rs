@@ -689,3 +689,26 @@ async fn removals_are_stored_where_older_gateways_do_not_look() {
     Producer::new(&store).await;
     assert_eq!(server.admin(&["EXISTS", "zw:{zone:pjm}:removed", "zw:{zone:pjm}:removed-ages"]).await, "0");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_log_has_a_new_epoch_and_keeps_its_entries() {
+    let Some(server) = redis(&[]).await else { return };
+    let (redis, driver) = connect(&server.config(), &Retention::default()).await;
+    let mut drivers = tokio::task::JoinSet::new();
+    drivers.spawn(driver);
+    let redis = std::sync::Arc::new(redis);
+    let store: SharedBackend = redis.clone();
+    let (known, producer) = (Epoch::random(), Producer::new(&store).await);
+    producer.fill(1..=3).await;
+    let renew = async |expected: &Epoch, minted: &Epoch| {
+        redis.renew_epoch(&channel(), expected, minted).await.unwrap()
+    };
+    assert_eq!(renew(&known, &Epoch::random()).await, Some(producer.epoch.clone()), "not what was expected");
+    assert_eq!(renew(&producer.epoch, &known).await, Some(known.clone()));
+    assert_eq!(renew(&producer.epoch, &Epoch::random()).await, Some(known.clone()));
+    let log = store.open(&channel(), producer.id, &Epoch::random()).await.unwrap();
+    assert_eq!((log.epoch, log.top, log.last_seq), (known, 3, 3));
+    assert_eq!(log.producers, [(producer.id, 3)]);
+    let none = redis.renew_epoch(&"zone:none".parse().unwrap(), &producer.epoch, &Epoch::random()).await;
+    assert_eq!(none.unwrap(), None);
+}

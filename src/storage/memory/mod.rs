@@ -317,6 +317,22 @@ impl MemoryBackend {
         self.shared.state.lock().channels.get(channel).map(|held| held.open(producer, at, &bounds))
     }
 
+    /// Gives a log another epoch, for stand-ins of Redis.
+    #[cfg(test)]
+    pub(super) fn renew_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: &Epoch,
+        minted: &Epoch,
+    ) -> Option<Epoch> {
+        let mut state = self.shared.state.lock();
+        let held = state.channels.get_mut(channel)?;
+        if held.epoch == *expected {
+            held.epoch = minted.clone();
+        }
+        Some(held.epoch.clone())
+    }
+
     /// [`Log::open`], which needs no waiting here.
     pub(super) fn open_now(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> OpenLog {
         let mut state = self.shared.state.lock();
@@ -803,23 +819,6 @@ impl Log for MemoryBackend {
             Some(folder) => folder.open_log(channel, producer, minted).await,
             None => Ok(self.open_now(channel, producer, minted)),
         }
-    }
-
-    async fn renew_epoch(
-        &self,
-        channel: &ChannelName,
-        expected: &Epoch,
-        minted: &Epoch,
-    ) -> Result<Option<Epoch>> {
-        if let Some(folder) = &self.folder {
-            return folder.renew_epoch(channel, expected, minted).await;
-        }
-        let mut state = self.shared.state.lock();
-        let Some(held) = state.channels.get_mut(channel) else { return Ok(None) };
-        if held.epoch == *expected {
-            held.epoch = minted.clone();
-        }
-        Ok(Some(held.epoch.clone()))
     }
 
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {

@@ -64,6 +64,22 @@ struct Names {
 }
 
 impl RedisBackend {
+    /// Replaces the epoch of a channel's log if it is `expected`. Returns the epoch in force afterwards, if there
+    /// is one.
+    pub async fn renew_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: &Epoch,
+        minted: &Epoch,
+    ) -> Result<Option<Epoch>> {
+        let meta = self.keys.channel(channel).meta;
+        let args = vec![Value::from(expected.as_str()), Value::from(minted.as_str())];
+        let held: String = scripts::RENEW
+            .run(&self.commands, "renew_epoch", self.command_timeout, vec![meta.clone()], args)
+            .await?;
+        if held.is_empty() { Ok(None) } else { parse_epoch(&meta, &held).map(Some) }
+    }
+
     /// All latest entries under a key, unprocessed; at most `limit`.
     async fn all_latest(&self, key: &str, limit: usize) -> Result<LatestPage> {
         let answer: std::result::Result<Vec<Value>, _> =
@@ -264,20 +280,6 @@ impl Log for RedisBackend {
     async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
         let opened = self.open_or_find("open", channel, producer, Some(minted), EXACT_MAX).await?;
         opened.ok_or_else(|| corrupt(channel.as_str(), "a log was opened and has no epoch"))
-    }
-
-    async fn renew_epoch(
-        &self,
-        channel: &ChannelName,
-        expected: &Epoch,
-        minted: &Epoch,
-    ) -> Result<Option<Epoch>> {
-        let meta = self.keys.channel(channel).meta;
-        let args = vec![Value::from(expected.as_str()), Value::from(minted.as_str())];
-        let held: String = scripts::RENEW
-            .run(&self.commands, "renew_epoch", self.command_timeout, vec![meta.clone()], args)
-            .await?;
-        if held.is_empty() { Ok(None) } else { parse_epoch(&meta, &held).map(Some) }
     }
 
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {

@@ -75,7 +75,7 @@ use super::{
     Beat, LinkHealth, LogEvent, Lost, MovedJob, OpenLog, Outside, OutsideKeys, PubSubLink, Recorded,
     RedisConfig, Result, Retention, StorageBackend,
 };
-use crate::model::{BackendName, ChannelName, NodeId};
+use crate::model::{BackendName, ChannelName, Epoch, NodeId};
 use beat::{Clocks, Lives};
 use codec::decode_published;
 use commands::Commands;
@@ -272,6 +272,15 @@ impl Primary for RedisBackend {
 
     async fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Result<Option<OpenLog>> {
         self.open_or_find("examine", channel, producer, None, at).await
+    }
+
+    async fn renew_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: &Epoch,
+        minted: &Epoch,
+    ) -> Result<Option<Epoch>> {
+        Self::renew_epoch(self, channel, expected, minted).await
     }
 
     fn channels_of(&self, areas: &[Area]) -> Concerned {

@@ -111,15 +111,6 @@ impl Log for Reopening {
         self.store().await.open(channel, producer, minted).await
     }
 
-    async fn renew_epoch(
-        &self,
-        channel: &ChannelName,
-        expected: &Epoch,
-        minted: &Epoch,
-    ) -> Result<Option<Epoch>> {
-        self.store().await.renew_epoch(channel, expected, minted).await
-    }
-
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         self.store().await.append(batch).await
     }

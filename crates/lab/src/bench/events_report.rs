@@ -1,4 +1,4 @@
-//! The reports of `events` and of `registry`.
+//! The reports of `events`, `registry` and `dead-primary`.
 
 use std::fmt;
 
@@ -153,5 +153,59 @@ impl fmt::Display for RegistryReport {
             "apart         {gateways} gateways for {apart_s:.0} s, {written_apart} writings; the same {converged}, \
              {wrong} wrong"
         )
+    }
+}
+
+/// The results of `dead-primary`.
+#[derive(Debug, Serialize)]
+pub(super) struct DeadPrimaryReport {
+    /// `dead-primary`.
+    pub(super) kind: &'static str,
+    /// Channels of the other primaries, and the requested appends per second to all of them.
+    pub(super) healthy: u32,
+    pub(super) rate_per_s: f64,
+    /// Channels of the primary that failed, and the same of them.
+    pub(super) forked: u32,
+    pub(super) forked_rate_per_s: f64,
+    /// All primaries serve; ...
+    pub(super) before: Stretch,
+    /// ... one does not, and all of its channels are forked; ...
+    pub(super) during: Stretch,
+    /// ... and all of them have been reconciled.
+    pub(super) after: Stretch,
+    /// How long it took to fork all of them.
+    pub(super) forking_s: f64,
+    /// From when the primary went on until everything was in step with the logs again.
+    pub(super) reconciled_s: f64,
+}
+
+/// What was measured while the state of the cluster did not change.
+#[derive(Debug, Serialize)]
+pub(super) struct Stretch {
+    pub(super) appends_per_s: f64,
+    pub(super) others_per_s: f64,
+    /// What an append to a channel of the other primaries took.
+    pub(super) append_us: Option<Percentiles>,
+    /// The same of the primary that failed.
+    pub(super) other_append_us: Option<Percentiles>,
+    /// CPU time of this process; 1 means one core.
+    pub(super) busy_ratio: f64,
+}
+
+impl fmt::Display for DeadPrimaryReport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { healthy, forked, forking_s, reconciled_s, .. } = self;
+        for (what, of) in [("before", &self.before), ("during", &self.during), ("after", &self.after)] {
+            let Stretch { appends_per_s, others_per_s, busy_ratio, .. } = of;
+            writeln!(
+                out,
+                "{what:<13} {appends_per_s:.0}/s to {healthy} healthy channels, {others_per_s:.0}/s to {forked} others, busy \
+                 {:.0} %",
+                busy_ratio * 100.0
+            )?;
+            write_percentiles(out, "  healthy us", of.append_us.as_ref())?;
+            write_percentiles(out, "  others us", of.other_append_us.as_ref())?;
+        }
+        writeln!(out, "forked        in {forking_s:.2} s, reconciled in {reconciled_s:.2} s")
     }
 }

@@ -8,7 +8,7 @@
 //! Two subcommands do know it, `order-updates` and `order-throughput`: they place orders and report on them
 //! over HTTP (`keep_alive`). Others start gateways themselves: `handshakes`, `hostile`, and `events`, which
 //! starts two of them on a Redis. `registry` runs its gateways in its own process, as a program does that
-//! embeds one.
+//! embeds one, and `dead-primary` a storage.
 //!
 //! Every run ends by itself. Only loopback addresses are accepted, unless `--allow-remote` says that the
 //! other machine may be put under load.
@@ -23,6 +23,7 @@ mod connect;
 mod connection;
 pub(crate) mod cpu;
 mod credential;
+mod dead_primary;
 mod event_loop;
 mod events;
 mod events_report;
@@ -71,6 +72,9 @@ enum BenchCommand {
     /// Measure how fast records are read in the gateway's own process, how far the log lags behind writes,
     /// and how soon gateways that were cut off from Redis hold the same.
     Registry(registry::RegistryArgs),
+    /// Append to channels of a Redis Cluster while one of its primaries is dead and many channels of that one
+    /// are forked, in this process; measure what the channels of the other primaries wait.
+    DeadPrimary(dead_primary::DeadPrimaryArgs),
     /// Attack a gateway that is started for it in each way that `docs/SECURITY.md` lists; measure the effect
     /// on another client, and the gateway's memory.
     Hostile(hostile::HostileArgs),
@@ -110,6 +114,10 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         }
         BenchCommand::Registry(args) => {
             let report = registry::run(&args)?;
+            report::emit(&report, args.json.as_deref())
+        }
+        BenchCommand::DeadPrimary(args) => {
+            let report = dead_primary::run(&args)?;
             report::emit(&report, args.json.as_deref())
         }
         BenchCommand::Hostile(args) => {

@@ -67,41 +67,6 @@ impl Folder {
         self.ask("open", Some(channel), plan).await
     }
 
-    pub(in crate::storage::memory) async fn renew_epoch(
-        &self,
-        channel: &ChannelName,
-        expected: &Epoch,
-        minted: &Epoch,
-    ) -> Result<Option<Epoch>> {
-        let (name, expected, minted) = (channel.clone(), expected.clone(), minted.clone());
-        let plan = move |memory: &Shared, reply: Reply<Option<Epoch>>| {
-            let state = memory.state.lock();
-            let held = state.channels.get(&name);
-            let Some(held) = held.filter(|held| held.epoch == expected) else {
-                reply.tell(held.map(|held| held.epoch.clone()));
-                return None;
-            };
-            let row = ChannelRow { epoch: minted.clone(), ..ChannelRow::of(&name, held, &Clock::read()) };
-            let changes = vec![Change::set(&Place::Channel(held.life()), Some(row.encode()))];
-            Some(Planned {
-                changes,
-                then: Box::new(move |memory, written| match written {
-                    Ok(()) => {
-                        let mut state = memory.state.lock();
-                        let held = state.channels.get_mut(&name);
-                        let epoch = held.map(|held| {
-                            held.epoch = minted;
-                            held.epoch.clone()
-                        });
-                        reply.tell(epoch);
-                    }
-                    Err(why) => reply.refuse(why),
-                }),
-            })
-        };
-        self.ask("renew_epoch", Some(channel), plan).await
-    }
-
     pub(in crate::storage::memory) async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         let (channel, batch) = (&batch.channel, batch.clone());
         self.ask("append", Some(channel), move |memory, reply| plan_append(memory, batch, reply)).await

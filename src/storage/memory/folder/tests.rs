@@ -126,7 +126,6 @@ enum Step {
     Append(AppendBatch),
     Put(RecordKind, String, Bytes),
     Delete(RecordKind, String),
-    Renew(ChannelName, Epoch, Epoch),
     Enqueue(NewJob),
     Claim,
     /// Uses the newest claim of this job.
@@ -196,7 +195,7 @@ impl Schedule {
     }
 
     fn step(&mut self) -> Step {
-        match self.pick(16) {
+        match self.pick(15) {
             0..=6 => {
                 let at = self.pick(self.channels.len());
                 let count = 1 + self.pick(5) as u64;
@@ -212,13 +211,7 @@ impl Schedule {
                 Step::Put(RecordKind::Zone, format!("z{}", self.pick(4)), format!("{}", self.pick(99)).into())
             }
             8 => Step::Delete(RecordKind::Zone, format!("z{}", self.pick(4))),
-            9 => {
-                let at = self.pick(self.channels.len());
-                let minted = Epoch::random();
-                let expected = std::mem::replace(&mut self.chains[at].0, minted.clone());
-                Step::Renew(self.channels[at].clone(), expected, minted)
-            }
-            10 | 11 => {
+            9 | 10 => {
                 let id = JobId(uuid::Uuid::new_v4());
                 self.ids.push(id);
                 let idempotency = (self.pick(2) == 0)
@@ -226,8 +219,8 @@ impl Schedule {
                 let kind = (self.pick(3) == 0).then(|| "paper".into());
                 Step::Enqueue(NewJob { id, payload: Bytes::from_static(b"{\"a\":\n1}"), kind, idempotency })
             }
-            12 => Step::Claim,
-            13 => {
+            11 => Step::Claim,
+            12 => {
                 let Some(id) = self.any_claimed() else { return Step::Claim };
                 let ending = match self.pick(4) {
                     0 => Ending::Retry { after: Duration::ZERO, attempt: Some(2) },
@@ -236,7 +229,7 @@ impl Schedule {
                 };
                 Step::Finish(id, ending)
             }
-            14 => match (self.pick(2), self.any_claimed(), self.ids.last()) {
+            13 => match (self.pick(2), self.any_claimed(), self.ids.last()) {
                 (0, Some(id), _) => Step::Commit(id),
                 (_, _, Some(id)) => Step::Cancel(*id),
                 _ => Step::Claim,
@@ -270,13 +263,6 @@ impl Schedule {
             },
             Step::Put(kind, key, value) => store.put(*kind, key, value.clone(), HOUR).await.is_ok(),
             Step::Delete(kind, key) => store.delete(*kind, key).await.is_ok(),
-            Step::Renew(channel, expected, minted) => {
-                let renewed = store.renew_epoch(channel, expected, minted).await;
-                renewed.is_ok_and(|epoch| {
-                    assert_eq!(epoch.as_ref(), Some(minted));
-                    true
-                })
-            }
             Step::Enqueue(job) => store.enqueue(job, &BOUNDS).await.is_ok(),
             Step::Claim => {
                 let Ok(claimed) = store.claim("paper", 2, HOUR).await else { return false };
@@ -367,10 +353,8 @@ impl Schedule {
                     fault.fail_after(None);
                     self.crash().await;
                     // What was in progress is either there or not: each job is checked by itself.
-                    let is_of_jobs = !matches!(
-                        step,
-                        Step::Append(_) | Step::Put(..) | Step::Delete(..) | Step::Renew(..) | Step::Hold(_)
-                    );
+                    let is_of_jobs =
+                        !matches!(step, Step::Append(_) | Step::Put(..) | Step::Delete(..) | Step::Hold(_));
                     is_done |= is_of_jobs && alike(jobs(&self.kept).await) != jobs_before;
                 } else {
                     fault.fail_after(None);

@@ -1,26 +1,43 @@
-//! What former lives of this gateway had accepted and the log does not have: read from the spool at
-//! the start, and sent as theirs. What this life accepts for the same channels is sent after it: until
-//! then they go on alone.
+//! What earlier processes of this gateway had accepted and the log does not have: read from the spool at the
+//! start, and sent under their ids. What this process accepts for the same channels is sent afterwards; until
+//! then these channels are forked.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound::{Excluded, Unbounded};
 
-use super::Core;
-use super::rejoin::SET_ASIDE_AFTER;
-use super::send::Address;
+use super::outbox::{Address, Outbox};
+use super::reconcile::SET_ASIDE_AFTER;
+use super::restless;
 use crate::model::{ChannelName, ChannelPolicy, NodeId, Waiting, new_epoch};
 use crate::storage::outage::spool::Former;
+use crate::storage::primary::Area;
 use crate::storage::{Append, Result};
 use crate::support::backoff::STORAGE_RETRY;
 
 /// How often a log that changes meanwhile is begun with anew.
 const ROUNDS_MAX: usize = 8;
 
-impl Core {
-    /// Sends what is left of former lives, once the primary serves. Ends when the log has it all.
+/// What earlier processes left of each channel, the oldest last. A channel that has nothing left is not in it.
+pub(super) type Formers = BTreeMap<ChannelName, Vec<Former>>;
+
+/// Sorts what was found in the spool.
+pub(super) fn by_channel(mut found: Vec<Former>) -> Formers {
+    let order = |former: &Former| (former.start, former.entries.first().map(|entry| entry.draft.time));
+    found.sort_by_key(|former| Reverse(order(former)));
+    let mut formers = Formers::new();
+    found.into_iter().for_each(|former| formers.entry(former.channel.clone()).or_default().push(former));
+    formers
+}
+
+impl Outbox {
+    /// Sends what earlier processes left, once the primary serves. Ends when the log has it all.
     pub(super) async fn send_formers(&self) {
-        let mut modes = self.modes.subscribe();
-        // Of those that are left, by producer and channel.
+        let breaker = &self.replicas.breaker;
+        let mut modes = breaker.watch();
         let mut failures: HashMap<(NodeId, ChannelName), u32> = HashMap::new();
+        // The others go before a channel that failed: it holds up none of them.
+        let mut failed: Option<ChannelName> = None;
         loop {
             modes.borrow_and_update();
             let next = {
@@ -28,8 +45,9 @@ impl Core {
                 if formers.is_empty() {
                     return;
                 }
-                // Nobody else takes from them. The oldest of those that can be sent: those of a channel are all in one area.
-                formers.iter().rposition(|former| self.has_log(&former.channel)).map(|at| formers[at].clone())
+                let later = formers.range((failed.as_ref().map_or(Unbounded, Excluded), Unbounded));
+                let served = later.chain(&*formers).find(|(channel, _)| breaker.has_log(channel));
+                served.and_then(|(_, left)| left.last().cloned())
             };
             let Some(former) = next else {
                 if modes.changed().await.is_err() {
@@ -39,80 +57,74 @@ impl Core {
             };
             let sent = tokio::select! {
                 biased;
-                () = self.until_away(self.area_of(&former.channel)) => continue,
+                () = breaker.until_away(breaker.area_of(&former.channel)) => continue,
                 sent = self.send_former(&former) => sent,
             };
+            let Former { channel, producer, entries, .. } = former;
             if let Err(error) = sent {
-                let Former { channel, producer, .. } = &former;
-                let failures = failures.entry((*producer, channel.clone())).or_default();
+                let failures = failures.entry((producer, channel.clone())).or_default();
                 *failures = failures.saturating_add(1);
                 tracing::debug!(%channel, %producer, %error, failures, "entries of a former life cannot be sent yet");
                 if *failures >= SET_ASIDE_AFTER {
-                    self.set_aside(channel, &error);
+                    self.replicas.set_aside(&channel, &error);
                 }
-                self.put_off(&former.channel);
+                failed = Some(channel);
                 STORAGE_RETRY.pause(*failures).await;
                 continue;
             }
-            failures.remove(&(former.producer, former.channel.clone()));
-            let last = former.entries.last().map_or(0, |last| last.seq);
-            if let Some(spool) = &self.spool {
-                spool.acknowledged(former.producer, &former.channel, last);
-            }
-            {
-                let mut formers = self.formers.lock();
-                // Others were only looked at meanwhile.
-                if let Some(at) = formers.iter().rposition(|held| held.channel == former.channel) {
-                    formers.remove(at);
-                }
-            }
-            self.no_longer_behind(&former.channel);
-            self.in_order.notify_waiters();
+            self.acknowledged(producer, &channel, entries.last().map_or(0, |last| last.seq));
+            self.sent(&channel);
+            failures.remove(&(producer, channel));
         }
     }
 
-    /// Lets other channels go first: one that cannot be sent holds up no others.
-    fn put_off(&self, channel: &ChannelName) {
-        let mut formers = self.formers.lock();
-        let (mut last, mut first): (Vec<Former>, Vec<Former>) =
-            std::mem::take(&mut *formers).into_iter().partition(|former| former.channel == *channel);
-        last.append(&mut first);
-        *formers = last;
+    /// The log has the oldest that was left of a channel. Once it has all, what this process accepted follows.
+    fn sent(&self, channel: &ChannelName) {
+        let has_all = {
+            let mut formers = self.formers.lock();
+            let left = formers.get_mut(channel).map_or(0, |left| {
+                left.pop();
+                left.len()
+            });
+            left == 0 && formers.remove(channel).is_some()
+        };
+        if has_all {
+            let mut state = self.replicas.lock();
+            if !state.queue.contains(channel) {
+                state.queue.reconciled(channel);
+            }
+            self.replicas.work.notify_one();
+        }
+        self.replicas.in_order.notify_waiters();
     }
 
-    /// A former life's entries of a channel are in the log: once all are, what this life accepted
-    /// follows.
-    fn no_longer_behind(&self, channel: &ChannelName) {
-        let mut state = self.lock();
-        if let Some(left) = state.behind.get_mut(channel) {
-            *left -= 1;
-            if *left == 0 {
-                state.behind.remove(channel);
-                if !state.queue.contains(channel) {
-                    state.is_in_order(channel);
-                }
-            }
-        }
-        drop(state);
-        self.work.notify_one();
+    /// Whether the log has all that earlier processes left for a failure domain, but for channels that were
+    /// set aside.
+    pub(super) fn has_sent_formers(&self, area: Area) -> bool {
+        let state = self.replicas.lock();
+        let formers = self.formers.lock();
+        let mut left = formers.keys().filter(|channel| self.replicas.breaker.area_of(channel) == area);
+        left.all(|channel| state.queue.is_set_aside(channel))
     }
 
     async fn send_former(&self, former: &Former) -> Result<()> {
         let Former { producer, channel, entries, .. } = former;
         for _ in 0..ROUNDS_MAX {
-            let log = self.primary.open(channel, *producer, &new_epoch()).await?;
+            let log = self.replicas.breaker.primary.open(channel, *producer, &new_epoch()).await?;
             let to = Address { channel, epoch: &log.epoch, producer: *producer };
             let waiting = as_missed(channel, entries, log.last_seq);
-            if self.send(to, &waiting, log.last_seq, &self.stats.replayed).await?.is_some() {
+            let replayed = &self.replicas.stats.replayed;
+            if self.send(to, &waiting, log.last_seq, replayed).await?.is_some() {
                 return Ok(());
             }
         }
-        Err(super::log::restless("append"))
+        Err(restless("append"))
     }
 }
 
-/// The entries after a sequence. Those of a channel that is bounded by count, and of which the one before is
-/// not here, were behind more than are kept, and are marked so; others may be behind one that was replaced.
+/// The entries after a sequence. Where the journal bounds a channel by count, an entry whose predecessor is
+/// not here had more before it than is kept, and is marked so; elsewhere the predecessor may have been
+/// replaced.
 fn as_missed(channel: &ChannelName, entries: &[Append], after: u64) -> Vec<Append> {
     let is_counted = ChannelPolicy::of(channel).waiting == Waiting::Counted;
     let mut last = after;

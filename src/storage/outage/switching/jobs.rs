@@ -1,18 +1,18 @@
-//! The jobs role: jobs are the primary's, which all nodes share. While it is away nothing is claimed
-//! or ended that another node may own; what this node takes on then lives here, in a table of its own,
-//! until the primary is back and has it.
+//! The jobs role: jobs are the primary's, which all nodes share. While it is away, nothing is claimed or ended
+//! that another node may own; a job that this node takes on then lives in a table here, until the primary is
+//! back and has it.
 //!
-//! A job lives in one place at a time. Calls about it go there, whoever serves: to the table, or to
-//! the primary, which may be away. On its way from the one to the other it is nowhere: calls wait, and
-//! nobody claims it, until the primary has said that it has it; for a call whose answer was lost may
-//! have taken effect, and then any node may have claimed it.
+//! A job lives in one place at a time. Calls about it go there: to the table, or to the primary, which may be
+//! away. While a job moves from the one to the other it belongs to neither: calls wait, and nobody claims it,
+//! until the primary has said that it has it. A job does not go back to the table when the primary's answer is
+//! lost, since the call may have taken effect, and then any node may have claimed the job.
 
 mod recording;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,8 +23,9 @@ use tokio::sync::Notify;
 use tokio::time::{self, Instant};
 use zonewire_protocol::stats::JobsAloneCounts;
 
-use super::log::away;
-use super::{Core, Switching, until};
+use super::line::Line;
+use super::replicas::Replicas;
+use super::{Switching, away, until};
 use crate::model::{ChannelName, JobId};
 use crate::storage::memory::{JobTable, Now};
 use crate::storage::primary::{Area, Place};
@@ -35,7 +36,7 @@ use crate::storage::{
 use crate::support::counter::Counter;
 use crate::support::recent::Recent;
 
-/// Jobs of the primary of which is remembered how they were seen last.
+/// Jobs of the primary whose last known state is remembered.
 const SEEN_MAX: usize = 10_000;
 const SEEN_BYTES_MAX: usize = 16 << 20;
 
@@ -43,16 +44,17 @@ const SEEN_BYTES_MAX: usize = 16 << 20;
 const KEYS_MAX: usize = 50_000;
 const KEYS_BYTES_MAX: usize = 16 << 20;
 
-/// Nothing is claimed from the primary for so long after it came back. Other nodes came back at about
-/// the same time, and what they told under leases that ran out meanwhile is on its way to the log: who
-/// claims before it is there begins anew what had been told, and refuses it.
+/// Nothing is claimed from the primary for so long after it came back. Other nodes came back at about the same
+/// time, and what they reported under leases that expired meanwhile is on its way to the log. A worker that
+/// claims such an order before would begin it anew, and its fencing token would have those reports refused.
 const CLAIMS_WAIT: Duration = Duration::from_secs(1);
 
-/// How long a call about a job waits that is on its way to the primary, or whose updates are.
+/// How long a call about a job waits while the job, or its updates, are on their way to the primary.
 const ON_ITS_WAY_WITHIN: Duration = Duration::from_secs(1);
 
 /// What is known of jobs besides the primary, and those that it does not have yet.
 pub(super) struct LocalJobs {
+    replicas: Arc<Replicas>,
     state: Mutex<State>,
     /// A job has come to the primary, or is to go there.
     moved: Notify,
@@ -68,24 +70,24 @@ struct State {
     table: JobTable,
     /// Jobs that are on their way to the primary.
     moving: BTreeMap<JobId, MovedJob>,
-    /// The primary's jobs as they were seen last.
+    /// The primary's jobs in their last known state.
     seen: Recent<JobId, JobView>,
     keys: Recent<String, KeyUse>,
-    /// Nothing is claimed from the primary before.
+    /// Nothing is claimed from the primary before then.
     claims_from: Option<Instant>,
 }
 
 /// What became of a request under an idempotency key.
 #[derive(Debug, Clone)]
 enum KeyUse {
-    /// It is this job.
+    /// The request became this job.
     Job { id: JobId, fingerprint: String, since: Instant },
-    /// The primary was asked, and did not say; or it was another request's.
+    /// The primary was asked and did not answer; or the key was that of another request.
     Unsure,
 }
 
-impl Default for LocalJobs {
-    fn default() -> Self {
+impl LocalJobs {
+    pub(super) fn new(replicas: Arc<Replicas>) -> Self {
         let state = State {
             table: JobTable::default(),
             moving: BTreeMap::new(),
@@ -93,17 +95,9 @@ impl Default for LocalJobs {
             keys: Recent::new(KEYS_MAX, KEYS_BYTES_MAX),
             claims_from: None,
         };
-        Self { state: Mutex::new(state), moved: Notify::new(), stats: JobStats::default() }
+        Self { replicas, state: Mutex::new(state), moved: Notify::new(), stats: JobStats::default() }
     }
-}
 
-impl fmt::Debug for LocalJobs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalJobs").field("stats", &self.stats).finish_non_exhaustive()
-    }
-}
-
-impl LocalJobs {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
@@ -127,7 +121,7 @@ impl LocalJobs {
 }
 
 impl State {
-    /// What this node by itself answers to a new job; `None` where it is for the primary to say.
+    /// What this node alone answers to a new job; `None` where only the primary can answer.
     fn answer_here(&mut self, job: &NewJob) -> Option<Enqueued> {
         let moving = self.moving.values().find_map(|moving| {
             if moving.view.id == job.id {
@@ -141,7 +135,7 @@ impl State {
         moving.or_else(|| self.table.repeated(job, Now::read()))
     }
 
-    /// What is known of a request under its key; an error where the primary may know more.
+    /// What is known of a request by its idempotency key; an error where the primary may know more.
     fn known_key(&self, job: &NewJob, bounds: &JobBounds) -> Result<Option<Enqueued>> {
         let Some(asked) = &job.idempotency else { return Ok(None) };
         match self.keys.get(&asked.key) {
@@ -155,6 +149,10 @@ impl State {
         }
     }
 
+    fn key_use(&self, job: &NewJob) -> Option<&KeyUse> {
+        self.keys.get(&job.idempotency.as_ref()?.key)
+    }
+
     /// Notes what a key leads to.
     fn note_key(&mut self, job: &NewJob, leads_to: Option<JobId>) {
         let Some(asked) = &job.idempotency else { return };
@@ -165,13 +163,10 @@ impl State {
         self.keys.insert(asked.key.clone(), used, asked.key.len() + asked.fingerprint.len());
     }
 
-    /// A request is about to be made of the primary: until it answers, what the key leads to is not
-    /// known, unless it was before.
+    /// The primary is about to be asked: until it answers, what the key leads to is not known, unless it was
+    /// before.
     fn ask_for_key(&mut self, job: &NewJob) {
-        let is_known = |asked: &crate::storage::Idempotency| {
-            matches!(self.keys.get(&asked.key), Some(KeyUse::Job { .. }))
-        };
-        if !job.idempotency.as_ref().is_some_and(is_known) {
+        if !matches!(self.key_use(job), Some(KeyUse::Job { .. })) {
             self.note_key(job, None);
         }
     }
@@ -184,17 +179,16 @@ impl State {
                 self.saw(waiting(job));
             }
             Enqueued::Repeated(id) => self.note_key(job, Some(id)),
-            // Under another fingerprint, what is known of the key is right yet.
+            // What is known of the key under another fingerprint is still right.
             Enqueued::Conflict => {
-                let is_other = |asked: &crate::storage::Idempotency| matches!(self.keys.get(&asked.key), Some(KeyUse::Job { fingerprint, .. }) if *fingerprint != asked.fingerprint);
-                if !job.idempotency.as_ref().is_some_and(is_other) {
+                let own = job.idempotency.as_ref().map(|asked| &asked.fingerprint);
+                let used = self.key_use(job);
+                if !matches!(used, Some(KeyUse::Job { fingerprint, .. }) if Some(fingerprint) != own) {
                     self.note_key(job, None);
                 }
             }
             Enqueued::Full => {
-                if let Some(asked) = &job.idempotency
-                    && matches!(self.keys.get(&asked.key), Some(KeyUse::Unsure))
-                {
+                if let (Some(asked), Some(KeyUse::Unsure)) = (&job.idempotency, self.key_use(job)) {
                     self.keys.remove(&asked.key);
                 }
             }
@@ -206,7 +200,7 @@ impl State {
         self.seen.insert(view.id, view, cost);
     }
 
-    /// Something happened to a job of the primary; what it is known as changes with it.
+    /// Something happened to a job of the primary: its last known state changes too.
     fn change(&mut self, id: JobId, change: impl FnOnce(&mut JobView)) {
         if let Some(view) = self.seen.get_mut(&id) {
             change(view);
@@ -261,14 +255,20 @@ fn waiting(job: &NewJob) -> JobView {
     }
 }
 
-impl Core {
-    /// Asks for what is the primary's alone.
-    async fn ask_for_job<R>(&self, op: &'static str, call: impl Future<Output = Result<R>>) -> Result<R> {
-        self.ask(self.area_of_jobs(), call).await.unwrap_or_else(|| Err(away(op)))
+impl LocalJobs {
+    /// The failure domain of all jobs.
+    pub(super) fn area(&self) -> Area {
+        self.replicas.breaker.area_at(Place::Jobs)
     }
 
-    pub(super) fn area_of_jobs(&self) -> Area {
-        self.primary.area_of(Place::Jobs)
+    /// Makes a call that the primary may answer; `None` when it is away.
+    async fn ask<R>(&self, call: impl Future<Output = Result<R>>) -> Option<Result<R>> {
+        self.replicas.breaker.ask(self.area(), call).await
+    }
+
+    /// Makes a call that the primary alone can answer.
+    async fn ask_alone<R>(&self, op: &'static str, call: impl Future<Output = Result<R>>) -> Result<R> {
+        self.ask(call).await.unwrap_or_else(|| Err(away(op)))
     }
 
     /// Makes a call about a job where that lives.
@@ -282,10 +282,10 @@ impl Core {
         let waiting_since = Instant::now();
         loop {
             {
-                let mut state = self.jobs.lock();
+                let mut state = self.lock();
                 let is_moving = state.moving.contains_key(&id);
-                // A node that never had a primary has all jobs there are: what it does not know is unknown.
-                if state.table.has(id) || (!is_moving && self.is_alone()) {
+                // A node that never had a primary has all jobs there are: one that it does not know is unknown.
+                if state.table.has(id) || (!is_moving && self.replicas.breaker.is_alone()) {
                     return Ok(here(&mut state.table, Now::read()));
                 }
                 if !is_moving {
@@ -294,31 +294,33 @@ impl Core {
             }
             let arrived = tokio::select! {
                 biased;
-                () = until(&self.jobs.moved, || !self.jobs.lock().moving.contains_key(&id)) => true,
-                () = self.until_away(self.area_of_jobs()) => false,
+                () = until(&self.moved, || !self.lock().moving.contains_key(&id)) => true,
+                () = self.replicas.breaker.until_away(self.area()) => false,
                 () = time::sleep_until(waiting_since + ON_ITS_WAY_WITHIN) => false,
             };
             if !arrived {
                 return Err(away(op));
             }
         }
-        self.ask_for_job(op, there).await
+        self.ask_alone(op, there).await
     }
 
-    /// Waits until the log has what was told in an outage.
-    async fn until_told(&self, channel: &ChannelName) -> Result<()> {
-        let is_told = || self.lock().lines.get(channel).is_none_or(|line| !line.is_forked());
-        let told = until(&self.in_order, is_told);
+    /// Waits until the log has the updates of an order that were reported in an outage.
+    async fn until_told(&self, order: &ChannelName) -> Result<()> {
+        let is_told = || !self.replicas.is(order, Line::is_forked);
+        let told = until(&self.replicas.in_order, is_told);
         time::timeout(ON_ITS_WAY_WITHIN, told).await.map_err(|_elapsed| away("finish"))
     }
 
-    async fn enqueue_job(&self, job: &NewJob, bounds: &JobBounds, may_keep: bool) -> Result<Enqueued> {
+    /// Queues a job; in an outage here, where that is allowed.
+    async fn enqueue(&self, job: &NewJob, bounds: &JobBounds, may_keep: bool) -> Result<Enqueued> {
+        let breaker = &self.replicas.breaker;
         {
-            let mut state = self.jobs.lock();
+            let mut state = self.lock();
             if let Some(answer) = state.answer_here(job) {
                 return Ok(answer);
             }
-            let (is_primary, is_alone) = (self.is_primary(self.area_of_jobs()), self.is_alone());
+            let (is_primary, is_alone) = (breaker.is_primary(self.area()), breaker.is_alone());
             if is_primary {
                 state.ask_for_key(job);
             } else {
@@ -332,18 +334,17 @@ impl Core {
                 if answer == Enqueued::Queued {
                     state.note_key(job, Some(job.id));
                     drop(state);
-                    let order = ChannelName::order(job.id.into());
-                    self.line(&mut self.lock(), &order).set_placed_here(true);
-                    self.jobs.stats.jobs_taken.add(1);
+                    self.replicas.lock().line(&ChannelName::order(job.id.into())).set_placed_here(true);
+                    self.stats.jobs_taken.add(1);
                     // The primary may have come back meanwhile.
-                    self.jobs.moved.notify_waiters();
+                    self.moved.notify_waiters();
                 }
                 return Ok(answer);
             }
         }
-        // Where the primary goes before it has answered, it may have the job: it is not kept here too.
-        let answer = self.ask_for_job("enqueue", self.primary.enqueue(job, bounds)).await?;
-        self.jobs.lock().enqueued(job, answer);
+        // Where the primary goes away before it has answered, it may have the job, which is not kept here too.
+        let answer = self.ask_alone("enqueue", breaker.primary.enqueue(job, bounds)).await?;
+        self.lock().enqueued(job, answer);
         Ok(answer)
     }
 }
@@ -351,31 +352,31 @@ impl Core {
 #[async_trait]
 impl Jobs for Switching {
     async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
-        self.core.enqueue_job(job, bounds, false).await
+        self.core.jobs.enqueue(job, bounds, false).await
     }
 
     async fn enqueue_here(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
-        self.core.enqueue_job(job, bounds, true).await
+        self.core.jobs.enqueue(job, bounds, true).await
     }
 
     async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
-        let core = &self.core;
+        let (breaker, jobs) = (&self.core.breaker, &self.core.jobs);
         {
-            let mut state = core.jobs.lock();
-            // Who claims must be able to read how far the run before it came, wherever that is.
-            if !core.modes.borrow().is_all_primary() {
+            let mut state = jobs.lock();
+            // A worker must be able to read in the order's log how far the run before it came, wherever that is.
+            if !breaker.modes().is_all_primary() {
                 return Ok(state.table.claim(kind, limit, lease, Now::read()));
             }
             if state.claims_from.is_some_and(|from| Instant::now() < from) {
                 return Ok(Vec::new());
             }
         }
-        let claimed = match core.ask(core.area_of_jobs(), core.primary.claim(kind, limit, lease)).await {
+        let claimed = match jobs.ask(breaker.primary.claim(kind, limit, lease)).await {
             Some(answer) => answer?,
-            // What was claimed by a call whose answer was lost is given back when the primary is back.
+            // Claims whose answers were lost are given back when the primary is back.
             None => Vec::new(),
         };
-        let mut state = core.jobs.lock();
+        let mut state = jobs.lock();
         for job in &claimed {
             let view = JobView {
                 id: job.id,
@@ -398,31 +399,37 @@ impl Jobs for Switching {
     }
 
     async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        let there = self.core.primary.extend(id, token, lease);
-        self.core.where_it_lives("extend", id, |table, now| table.extend(id, token, lease, now), there).await
+        let there = self.core.breaker.primary.extend(id, token, lease);
+        self.core
+            .jobs
+            .where_it_lives("extend", id, |table, now| table.extend(id, token, lease, now), there)
+            .await
     }
 
     async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
         let there = async {
-            // Were this node to die then, nobody could read that the order was submitted.
-            if !self.core.has_log(&ChannelName::order(id.into())) {
+            // Should this node die afterwards, no other could read that the order was submitted.
+            if !self.core.breaker.has_log(&ChannelName::order(id.into())) {
                 return Err(away("commit"));
             }
-            let held = self.core.primary.commit(id, token, lease).await?;
+            let held = self.core.breaker.primary.commit(id, token, lease).await?;
             self.core.jobs.lock().change(id, |view| view.committed |= held == Held::Yes);
             Ok(held)
         };
-        self.core.where_it_lives("commit", id, |table, now| table.commit(id, token, lease, now), there).await
+        self.core
+            .jobs
+            .where_it_lives("commit", id, |table, now| table.commit(id, token, lease, now), there)
+            .await
     }
 
     async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held> {
-        let core = &self.core;
+        let jobs = &self.core.jobs;
         let there = async {
-            // Whoever claims the job next reads in the log how far it came.
-            core.until_told(&ChannelName::order(id.into())).await?;
-            let held = core.primary.finish(id, token, ending).await?;
+            // The next worker reads in the order's log how far this run came.
+            jobs.until_told(&ChannelName::order(id.into())).await?;
+            let held = self.core.breaker.primary.finish(id, token, ending).await?;
             if held == Held::Yes {
-                core.jobs.lock().change(id, |view| {
+                jobs.lock().change(id, |view| {
                     view.changed_at = Utc::now();
                     if let Ending::Retry { attempt: Some(number), .. } = *ending {
                         view.attempt = Attempt { number, said_by: view.run };
@@ -436,22 +443,22 @@ impl Jobs for Switching {
             }
             Ok(held)
         };
-        core.where_it_lives("finish", id, |table, now| table.finish(id, token, ending, now), there).await
+        jobs.where_it_lives("finish", id, |table, now| table.finish(id, token, ending, now), there).await
     }
 
     async fn cancel(&self, id: JobId) -> Result<Cancelling> {
         let there = async {
-            let answer = self.core.primary.cancel(id).await?;
+            let answer = self.core.breaker.primary.cancel(id).await?;
             self.core.jobs.lock().change(id, |view| view.cancelled |= answer == Cancelling::Asked);
             Ok(answer)
         };
-        self.core.where_it_lives("cancel", id, |table, now| table.cancel(id, now), there).await
+        self.core.jobs.where_it_lives("cancel", id, |table, now| table.cancel(id, now), there).await
     }
 
     async fn job(&self, id: JobId) -> Result<Option<JobView>> {
-        let core = &self.core;
+        let (breaker, jobs) = (&self.core.breaker, &self.core.jobs);
         {
-            let mut state = core.jobs.lock();
+            let mut state = jobs.lock();
             if let Some(view) = state.table.job(id, Now::read()) {
                 return Ok(Some(view));
             }
@@ -459,10 +466,10 @@ impl Jobs for Switching {
                 return Ok(Some(moving.view.clone()));
             }
         }
-        match core.ask(core.area_of_jobs(), core.primary.job(id)).await {
+        match jobs.ask(breaker.primary.job(id)).await {
             Some(answer) => {
                 let view = answer?;
-                let mut state = core.jobs.lock();
+                let mut state = jobs.lock();
                 match &view {
                     Some(view) => state.saw(view.clone()),
                     None => state.seen.remove(&id),
@@ -470,35 +477,34 @@ impl Jobs for Switching {
                 drop(state);
                 Ok(view)
             }
-            None if core.is_alone() => Ok(None),
+            None if breaker.is_alone() => Ok(None),
             None => {
-                let seen = core.jobs.lock().seen.get(&id).cloned();
+                let seen = jobs.lock().seen.get(&id).cloned();
                 seen.ok_or(StorageError::Unknown { op: "job" }).map(Some)
             }
         }
     }
 
-    /// While the primary is away: the jobs that live here, and the primary's as they were seen last.
+    /// While the primary is away: the jobs that live here, and the primary's in their last known state.
     async fn list_jobs(
         &self,
         state: Option<JobState>,
         before: Option<JobId>,
         limit: usize,
     ) -> Result<Vec<JobView>> {
-        let core = &self.core;
-        match core.ask(core.area_of_jobs(), core.primary.list_jobs(state, before, limit)).await {
+        let (breaker, jobs) = (&self.core.breaker, &self.core.jobs);
+        match jobs.ask(breaker.primary.list_jobs(state, before, limit)).await {
             Some(answer) => {
                 let views = answer?;
-                let mut known = core.jobs.lock();
+                let mut known = jobs.lock();
                 for view in &views {
                     known.change(view.id, |held| *held = view.clone());
                 }
                 Ok(views)
             }
             None => {
-                let is_alone = core.is_alone();
-                let mut held = core.jobs.lock();
-                if is_alone {
+                let mut held = jobs.lock();
+                if breaker.is_alone() {
                     return Ok(held.table.list(state, before, limit, Now::read()));
                 }
                 let known = held.known();
@@ -512,16 +518,15 @@ impl Jobs for Switching {
     }
 
     async fn settle_dead(&self, id: JobId) -> Result<bool> {
-        let there = self.core.primary.settle_dead(id);
-        self.core.where_it_lives("settle_dead", id, |table, now| table.settle_dead(id, now), there).await
+        let there = self.core.breaker.primary.settle_dead(id);
+        self.core.jobs.where_it_lives("settle_dead", id, |table, now| table.settle_dead(id, now), there).await
     }
 
     /// While the primary is away: of the jobs that are known here.
     async fn job_counts(&self) -> Result<JobCounts> {
-        let core = &self.core;
-        match core.ask(core.area_of_jobs(), core.primary.job_counts()).await {
+        match self.core.jobs.ask(self.core.breaker.primary.job_counts()).await {
             Some(answer) => answer,
-            None => Ok(core.jobs.lock().counts()),
+            None => Ok(self.core.jobs.lock().counts()),
         }
     }
 }

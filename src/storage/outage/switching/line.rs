@@ -1,7 +1,7 @@
-//! One channel on this node: in step with the log, or gone on from it alone.
+//! One channel on this node: in step with its log, or in a fork.
 //!
-//! Three things are told apart, and change each for reasons of its own: how the channel stands to its log
-//! ([`Standing`]), what was seen of that log ([`LogView`]), and what those on this node have who read it
+//! Three things are kept apart, since each changes for reasons of its own: how the channel stands to its log
+//! ([`Standing`]), what this node has seen of that log ([`LogView`]), and what its readers here have
 //! ([`Readers`]).
 
 mod fork;
@@ -27,14 +27,13 @@ use past::{Ended, Past};
 /// The most entries that wait here for one before them; the channel that reads them keeps as many.
 const STASH_MAX: usize = 4_096;
 
-/// The most lives of a channel that have ended and that readers may still be in.
+/// The most ends of epochs that are remembered because readers may still be in these epochs.
 const PAST_MAX: usize = 4;
 
-/// The newest entries of a life of the log whose ids are kept after its end: readers may be that far
-/// behind it.
+/// How many ids of the newest entries of an epoch are kept after its end: readers may be so far behind it.
 const BEHIND_MAX: usize = 512;
 
-/// What this node knows of a channel. Its entries are in the mirror, which is the memory backend.
+/// The local replica of a channel's log. Its entries are in the memory backend.
 #[derive(Debug)]
 pub(super) struct Line {
     name: ChannelName,
@@ -42,14 +41,13 @@ pub(super) struct Line {
     memory: MemoryBackend,
     standing: Standing,
     log: LogView,
-    /// `None`: nobody on this node wants what is appended.
+    /// `None`: the channel is not followed on this node.
     readers: Option<Readers>,
     /// The newest own sequence that was accepted, by the log or in place of it.
     newest: u64,
-    /// Entries that were accepted were refused by the log: readers had them all the same.
+    /// The log refused for good entries that this node had accepted and delivered.
     lost_some: bool,
-    /// What may have to be put back: of this node's own entries, and of those that it appended under ids which
-    /// they have of their own.
+    /// The retransmit buffers: of this node's own entries, and of those with ids of their own that it appended.
     pub(super) tail: Tail,
     pub(super) given: Given,
     past: VecDeque<Past>,
@@ -59,62 +57,61 @@ pub(super) struct Line {
 /// How a channel stands to its log.
 #[derive(Debug)]
 enum Standing {
-    /// As far as is known, what comes of the log follows on what was seen of it.
+    /// As far as is known, the log still has everything that was seen of it.
     InStep,
-    /// It was found to differ from the log: nothing is sent there until it is put in order.
+    /// The replica was found to differ from the log: nothing is sent there until the channel is reconciled.
     Suspect,
-    /// It goes on without the log, until it is put in order.
+    /// The channel goes on without the log, until it is reconciled.
     Forked(Forked),
 }
 
-/// What was seen of the log.
+/// What this node has seen of the log.
 #[derive(Debug)]
 enum LogView {
-    /// No life of it.
+    /// No epoch of it.
     Unseen(Unseen),
-    /// The life that this node is in step with, or went on from.
+    /// The epoch with which this node is in step, or which its fork continues.
     Seen(Seen),
 }
 
-/// Of a log of which no life was seen.
+/// A log of which no epoch was seen.
 #[derive(Debug, Default)]
 struct Unseen {
-    /// It is an order that was placed here in this outage: nobody else knows of it yet, so its log has no
-    /// life.
+    /// The channel is that of an order placed here in this outage: no other node knows of it yet, so its log
+    /// has no epoch.
     placed_here: bool,
-    /// The epoch that this node started the log with, and the newest own sequence that was sent for it. The
-    /// storage need not have answered.
+    /// The epoch with which this node began the log, and the newest own sequence that it sent for that. The
+    /// storage may not have answered.
     begun: Option<(Epoch, u64)>,
-    /// What was told of a log that is being opened, and of which life of it.
+    /// What was published while the log was opened, with its epoch.
     heard: Option<(Epoch, BTreeMap<u64, Entry>)>,
 }
 
-/// A life of the log.
+/// An epoch of the log.
 #[derive(Debug)]
 struct Seen {
     epoch: Epoch,
-    /// The newest own sequence that the log acknowledged in this life.
+    /// The newest own sequence that the log acknowledged in this epoch.
     acked: u64,
     /// The newest own sequence that was sent to the log, whether or not it answered.
     sent: u64,
-    /// The newest offset that was seen of this life.
+    /// The newest offset that was seen in this epoch.
     highest: u64,
-    /// The newest entry that was seen of this life, by which it is told whether the log was set back.
+    /// The newest entry that was seen in this epoch; a log that was set back lacks it, or has another one there.
     anchor: Option<Anchor>,
-    /// The log has other entries at offsets that were seen: it came back older than it was, and was
-    /// appended to since.
+    /// The log has other entries at offsets that were seen: it was set back, and appended to since.
     is_contradicted: bool,
-    /// What is known of producers is all that the log knew; else a reader may have had more of others
-    /// than can be said.
+    /// The newest sequence of every producer is known. If not, a version vector cannot name all that a reader
+    /// has had.
     knows_producers: bool,
-    /// Entries that wait for one before them.
+    /// The reorder buffer: entries that wait for one before them.
     waiting: BTreeMap<u64, Entry>,
 }
 
-/// Somebody on this node wants what is appended.
+/// The channel is followed on this node.
 #[derive(Debug, Default)]
 struct Readers {
-    /// The log has confirmed that it tells.
+    /// Redis has confirmed the subscription.
     are_confirmed: bool,
     have: Have,
 }
@@ -122,12 +119,12 @@ struct Readers {
 /// What readers on this node have of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Have {
-    /// That is not known: it was not looked at since they are here.
+    /// That is not known: the log was not looked at since the first of them came.
     #[default]
     Unknown,
-    /// Nothing: it was found to have no life, so all that it will ever have is new to them.
+    /// Nothing: the log was found to have no epoch, so all that it will ever have is new to them.
     Nothing,
-    /// The mirror has all entries since they are here.
+    /// The replica has all entries since the first of them came.
     All,
 }
 
@@ -146,7 +143,7 @@ impl LogView {
         if let Self::Seen(seen) = self { Some(seen) } else { None }
     }
 
-    /// What was heard of a life before it was taken up.
+    /// What was published in an epoch before the log was opened.
     fn take_heard(&mut self, epoch: &Epoch) -> BTreeMap<u64, Entry> {
         let heard = if let Self::Unseen(unseen) = self { unseen.heard.take() } else { None };
         heard.filter(|(of, _)| of == epoch).map(|(_, entries)| entries).unwrap_or_default()
@@ -200,7 +197,7 @@ impl Line {
         }
     }
 
-    /// The fork that it is in; `None` while it does not go on alone.
+    /// The fork; `None` while the channel is not forked.
     pub(super) fn fork(&self) -> Option<&Forked> {
         if let Standing::Forked(fork) = &self.standing { Some(fork) } else { None }
     }
@@ -218,17 +215,17 @@ impl Line {
         self.fork().is_some_and(|fork| fork.is_closing)
     }
 
-    /// The life of the log that this node is in step with, or went on from; `None`: none was seen.
+    /// The log's epoch with which this node is in step, or which its fork continues; `None`: none was seen.
     pub(super) fn log(&self) -> Option<&Epoch> {
         self.log.seen().map(|seen| &seen.epoch)
     }
 
-    /// Whether that is this one.
+    /// Whether that is this epoch.
     pub(super) fn is_of(&self, epoch: &Epoch) -> bool {
         self.log() == Some(epoch)
     }
 
-    /// The life that this node is in.
+    /// The epoch in which the channel is on this node.
     pub(super) fn epoch(&self) -> Option<&Epoch> {
         self.fork().map(Forked::epoch).or(self.log())
     }
@@ -270,7 +267,7 @@ impl Line {
         self.log().is_none() && is_empty && self.past.is_empty() && self.kept_bytes() == 0
     }
 
-    /// Whether the log has no life, as far as is known here.
+    /// Whether the log has no epoch, as far as is known here.
     pub(super) fn is_unborn(&self) -> bool {
         match &self.log {
             LogView::Unseen(unseen) => unseen.placed_here || self.have() == Some(Have::Nothing),
@@ -284,7 +281,7 @@ impl Line {
         self.log().is_none() && self.fork().map_or(self.is_unborn(), is_unborn)
     }
 
-    /// It is an order that was placed here, or everybody may know of it by now.
+    /// Whether the channel is that of an order placed here of which no other node knows.
     pub(super) fn set_placed_here(&mut self, placed_here: bool) {
         if let LogView::Unseen(unseen) = &mut self.log {
             unseen.placed_here = placed_here;
@@ -297,7 +294,7 @@ impl Line {
         self.has_all() && self.tail.newest().is_some_and(|newest| newest > seen)
     }
 
-    /// Lets go of what need not be put back any more.
+    /// Drops from the retransmit buffers what the log would not keep any more.
     pub(super) fn expire_tail(&mut self) {
         #[cfg(test)]
         if mutant::is(Mutant::ExpiredPutBack) {
@@ -308,22 +305,22 @@ impl Line {
         self.given.expire(age);
     }
 
-    /// What is kept to be put back, in bytes.
+    /// The size of the retransmit buffers, in bytes.
     pub(super) fn kept_bytes(&self) -> usize {
         self.tail.bytes() + self.given.bytes()
     }
 
-    /// Nothing is put back that was kept so far.
+    /// Empties the retransmit buffers.
     pub(super) fn keep_nothing(&mut self) {
         (self.tail, self.given) = (Tail::default(), Given::default());
     }
 
-    /// An own entry that was accepted is refused by the log.
+    /// The log refused an own entry that was accepted.
     pub(super) fn lost_one(&mut self) {
         self.lost_some = true;
     }
 
-    // Those who read it here
+    // Its readers on this node
 
     pub(super) fn is_followed(&self) -> bool {
         self.readers.is_some()
@@ -333,7 +330,7 @@ impl Line {
         self.readers.as_ref().map(|readers| readers.have)
     }
 
-    /// Whether the mirror has all entries since the channel was followed.
+    /// Whether the replica has all entries since the channel was followed.
     fn has_all(&self) -> bool {
         self.have() == Some(Have::All)
     }
@@ -344,7 +341,7 @@ impl Line {
         }
     }
 
-    /// The channel is followed from now on. Whether the log has confirmed that it tells.
+    /// The channel is followed from now on. Whether Redis has confirmed the subscription.
     pub(super) fn follow(&mut self) -> bool {
         self.readers.get_or_insert_default().are_confirmed
     }
@@ -361,17 +358,17 @@ impl Line {
         self.log.drop_waiting();
     }
 
-    // The log as it is seen
+    // What was seen of the log
 
-    /// The log was found to have no life.
+    /// The log was found to have no epoch.
     pub(super) fn found_unborn(&mut self) {
         self.set_have(Have::Nothing);
     }
 
-    /// The log was opened: this is its life, which is new here or the one that was known.
+    /// The log was opened, in an epoch that is new here or that was known.
     pub(super) fn opened(&mut self, found: &OpenLog) {
         let OpenLog { epoch, top, last_seq, producers, anchor } = found;
-        // What came while the log was opened has been told to readers, and will not come again.
+        // What was published while the log was opened has been sent to readers, and does not come again.
         let mut ahead = self.log.take_heard(epoch);
         let has_all = self.has_all();
         if let LogView::Unseen(unseen) = &self.log {
@@ -406,7 +403,7 @@ impl Line {
         self.mirror_each(ahead.split_off(&(top + 1)));
     }
 
-    /// Entries of a log that is being opened.
+    /// Entries were published of a log that is being opened.
     pub(super) fn hear(&mut self, epoch: &Epoch, entries: &[Entry]) {
         let (Some(_), LogView::Unseen(unseen)) = (&self.readers, &mut self.log) else { return };
         let is_usable = |(of, held): &(Epoch, BTreeMap<_, _>)| of == epoch && held.len() <= STASH_MAX;
@@ -415,15 +412,15 @@ impl Line {
         held.extend(entries.iter().map(|entry| (entry.offset, entry.clone())));
     }
 
-    /// This node starts the log with this epoch: own entries up to a sequence are sent for it.
+    /// This node begins the log with this epoch, by sending own entries up to a sequence.
     pub(super) fn beginning(&mut self, epoch: &Epoch, seq: u64) {
         if let LogView::Unseen(unseen) = &mut self.log {
             unseen.begun = Some((epoch.clone(), seq));
         }
     }
 
-    /// Entries were heard of the epoch that this node started the log with: so the start took effect, and readers
-    /// may have been told of it, even if the storage did not answer.
+    /// If entries were published in the epoch with which this node began the log, it did begin, and readers may
+    /// have been told of it, even if the storage did not answer.
     pub(super) fn take_up_begun(&mut self) {
         let LogView::Unseen(Unseen { begun: Some((begun, _)), heard: Some((heard, _)), .. }) = &self.log
         else {
@@ -434,7 +431,7 @@ impl Line {
         }
     }
 
-    /// Own entries up to this sequence are sent to the log. Answers the newest offset that was seen of it.
+    /// Own entries up to this sequence are sent to the log. Returns the newest offset that was seen of it.
     pub(super) fn sending(&mut self, seq: u64) -> u64 {
         let Some(seen) = self.log.seen_mut() else { return 0 };
         seen.sent = seen.sent.max(seq);
@@ -467,15 +464,15 @@ impl Line {
         }
     }
 
-    /// Of others it is not known what they appended so far.
+    /// The newest sequences of other producers are not known.
     pub(super) fn knows_no_others(&mut self) {
         if let Some(seen) = self.log.seen_mut() {
             seen.knows_producers = false;
         }
     }
 
-    /// Whether the log, as it was found in the epoch that was known, has lost something of what was known
-    /// of it before it was asked.
+    /// Whether the log, which was found in the epoch that was known, has lost something that was known of it
+    /// before it was asked.
     pub(super) fn is_set_back(&self, found: &OpenLog, known: &Known) -> bool {
         if self.is_contradicted() || found.top < known.highest {
             return true;
@@ -486,21 +483,14 @@ impl Line {
         };
         #[cfg(test)]
         let is_other = is_other && !mutant::is(Mutant::AnchorNotCompared);
-        // Where that entry is not kept any more, or own ones are behind it. A log forgets who was silent for
-        // a day, and nothing of theirs is young enough then to be put back.
+        // The anchor does not tell where the log does not keep it any more, or where own entries follow it. A
+        // log forgets producers that were silent for a day; their entries are too old then to be kept here.
         is_other || self.tail.has_after(found.last_seq, known.acked)
     }
 
-    /// The log was emptied on purpose: nothing is known of its new life yet.
-    pub(super) fn begin_anew(&mut self) {
-        self.log = LogView::default();
-        self.set_have(Have::Unknown);
-        self.keep_nothing();
-    }
+    // The replica's entries
 
-    // The mirror
-
-    /// The offset after which entries of the log are missing here that others follow.
+    /// The offset after which the replica lacks entries before later ones that have come.
     pub(super) fn hole(&self) -> Option<u64> {
         if !self.has_all() || self.is_forked() {
             return None;
@@ -508,8 +498,8 @@ impl Line {
         self.memory.top(&self.name).filter(|top| *top < self.highest())
     }
 
-    /// Begins the mirror after an offset of the log, as far as this node has come; of what others appended
-    /// before nothing is known.
+    /// Begins the replica after an offset of the log, where this node has come to; nothing is known of what
+    /// others appended before.
     fn mirror_from(&mut self, top: u64) {
         if let Some(seen) = self.log.seen_mut() {
             seen.knows_producers = false;
@@ -517,8 +507,8 @@ impl Line {
         }
     }
 
-    /// A page of the log, whose oldest entry is `first`: where that leaves a hole after what is kept,
-    /// nobody can fill it any more.
+    /// A page of the log, whose oldest entry is `first`: a hole between the replica and that cannot be filled
+    /// any more.
     pub(super) fn mirror_page(&mut self, first: u64, entries: &[Entry]) {
         if self.has_all()
             && let (Some(seen), Some(mirrored)) = (self.log.seen_mut(), self.memory.mirrored(&self.name))
@@ -531,7 +521,7 @@ impl Line {
         self.mirror(entries);
     }
 
-    /// Entries of the log's life that this node is in step with, ascending without holes.
+    /// Entries of the log's epoch with which this node is in step, ascending without holes.
     pub(super) fn mirror(&mut self, entries: &[Entry]) {
         let (Some(seen), Some(first), Some(last)) = (self.log.seen_mut(), entries.first(), entries.last())
         else {
@@ -540,20 +530,20 @@ impl Line {
         seen.highest = seen.highest.max(last.offset);
         let known = entries.iter().rev().find(|entry| entry.id.is_known());
         known.into_iter().for_each(|entry| seen.keep_newest(entry.into()));
-        // The answer to an own append may be lost: a fork knows these as its own all the same, and
-        // has them neither journaled nor acknowledged.
+        // If the answer to an own append was lost, its entries come here first. A fork continues behind them,
+        // although they were neither journaled nor acknowledged.
         for own in entries.iter().filter(|entry| entry.id.producer == self.node) {
             let seq = own.id.seq;
             if !self.tail.has(seq) {
                 let prev = seq.saturating_sub(1);
                 self.tail.keep(Append { seq, prev, draft: own.draft.clone(), fence: None });
             }
-            // A log that has less of this node came back older, whatever others put in their place.
+            // A log that has less of this node was set back, whatever others appended there since.
             seen.acked = seen.acked.max(seq);
         }
         let has_all = self.has_all();
         match self.memory.mirrored(&self.name) {
-            // It was let go with all else that had not been used for long.
+            // Memory dropped the replica, which had not been used for long.
             None => self.mirror_from(first.offset - 1),
             // Nobody on this node reads what is missing.
             Some(mirrored) if first.offset > mirrored.top + 1 && !has_all => {
@@ -572,7 +562,7 @@ impl Line {
             top = self.memory.mirror(&self.name, &seen.epoch, &[next.remove()]);
         }
         if seen.waiting.len() > STASH_MAX {
-            // They are read from the log, and come here then.
+            // They are read from the log instead.
             seen.waiting.clear();
         }
     }
@@ -609,7 +599,7 @@ impl Line {
         self.mirror(&applied);
     }
 
-    /// Begins the mirror anew, if memory let it go because nothing came for long.
+    /// Begins the replica anew, if memory dropped it because nothing came for long.
     pub(super) fn keep_mirror(&mut self) {
         if !self.is_blank() {
             self.make_mirror();
@@ -628,41 +618,41 @@ impl Line {
         }
     }
 
-    /// The newest own sequence that readers here have had.
+    /// The newest own sequence that readers here have been sent.
     fn own_seen(&self) -> u64 {
         let seen = self.memory.last_seq(&self.name, self.node);
         let acked = self.log.seen().map_or(0, |seen| seen.acked);
-        // Where nobody here follows the log, nothing of it has been seen, and nothing is waited for.
+        // Without readers here nothing of the log comes, so what it acknowledged need not come first.
         if self.has_all() { seen } else { seen.max(acked) }
     }
 
-    // How it stands to the log, and what changes that
+    // Standings, and what changes them
 
-    /// It was found to differ from the log.
+    /// The replica was found to differ from the log.
     pub(super) fn doubted(&mut self) {
         match self.standing {
-            // In step => suspect: what is appended next may stand behind other entries than were seen.
+            // In step => suspect: the next append may get an offset behind other entries than were seen.
             Standing::InStep => self.standing = Standing::Suspect,
-            // A fork is compared with the log before it is closed, whatever is found of that now.
+            // A fork is compared with the log before it is closed anyway.
             Standing::Suspect | Standing::Forked(_) => {}
         }
     }
 
-    /// Goes on without the log: first with own entries that it acknowledged and that nobody here has
-    /// seen. `next` is the sequence of the entry that is to follow, where that is known. Not closed before
+    /// Opens a fork. It begins with own entries that the log acknowledged and readers here have not seen; `next`
+    /// is the sequence of the entry that is to follow, where that is known. The fork is not closed before
     /// `rejoin_at`.
     pub(super) fn begin_fork(&mut self, next: Option<u64>, rejoin_at: Instant) {
         match self.standing {
-            // In step, or suspect => forked: what is accepted does not reach the log, or not in time, or
-            // readers wait for what cannot be reached.
+            // In step, or suspect => forked: an append does not reach the log, or not in time, or readers wait
+            // for entries that cannot be reached.
             Standing::InStep | Standing::Suspect => {}
-            // It goes on as it does.
+            // Forked => forked.
             Standing::Forked(_) => return,
         }
         let base = self.base_of_fork();
         let unseen_after = self.own_seen();
         let unseen = self.tail.after(unseen_after);
-        // What is given out next need not follow on what was seen; nothing lies between.
+        // The next sequence may leave out some after those that were seen; no entries have these.
         let seq = match next {
             Some(next) if unseen.is_empty() => unseen_after.max(next.saturating_sub(1)),
             _ => unseen_after,
@@ -682,24 +672,24 @@ impl Line {
             self.append_here(append);
         }
         self.newest = self.newest.max(self.memory.last_seq(&self.name, self.node));
-        // What this node appended goes on behind it, whether or not all of it was seen here.
+        // Own entries follow the newest one that was accepted, whether or not all of them were seen here.
         self.memory.note_seq(&self.name, self.node, self.newest);
     }
 
-    /// The offset after which a fork begins, with the mirror made to end there.
+    /// The offset after which a fork begins; the replica is made to end there.
     fn base_of_fork(&mut self) -> u64 {
         let mirrored = self.memory.mirrored(&self.name).map(|mirrored| mirrored.top);
         match (mirrored, &self.log) {
-            // What is kept is of a life that is over.
+            // The replica is of an epoch that has ended.
             (Some(_), LogView::Unseen(_)) if self.is_unborn() => {
                 self.memory.mirror_from(&self.name, &new_epoch(), 0, &[]);
                 0
             }
             (Some(top), LogView::Unseen(_)) => top,
-            // It is mirrored from the first own entry on.
+            // The replica begins with the first own entry.
             (None, LogView::Unseen(_)) => 0,
             (Some(top), LogView::Seen(seen)) if self.has_all() || top >= seen.highest => top,
-            // What is acknowledged beyond the mirror would be taken for had by readers at its end.
+            // The fork's name would say that readers at its base have had all that was acknowledged.
             (_, LogView::Seen(seen)) => {
                 let highest = seen.highest;
                 self.mirror_from(highest);
@@ -727,8 +717,8 @@ impl Line {
         }
     }
 
-    /// Makes the fork ready for an own entry with this sequence: where there is a hole before it, the
-    /// fork goes on as another leg. Says whether it does.
+    /// Makes the fork ready for an own entry with this sequence: after a hole in the sequences the fork continues
+    /// in another epoch. Whether it does.
     pub(super) fn step_to(&mut self, seq: u64) -> bool {
         let Standing::Forked(fork) = &mut self.standing else { return false };
         let steps = fork.step_to(seq, || self.memory.first(&self.name).unwrap_or(0));
@@ -745,27 +735,27 @@ impl Line {
         }
     }
 
-    /// Any => in step: the log still has no life, and nothing waits for one; the fork, if there was one, was
-    /// empty.
+    /// Any => in step: the log still has no epoch, and no entry waits to begin one; the fork, if there was one,
+    /// was empty.
     pub(super) fn stays_unborn(&mut self) {
         self.standing = Standing::InStep;
         self.set_have(Have::Nothing);
         self.set_confirmed(true);
     }
 
-    /// Any => in step: the log has everything of this node, and is this now; the fork, if there was one, has
-    /// ended.
+    /// Any => in step: the log has everything of this node, and is as `to` says; the fork, if there was one,
+    /// ends.
     pub(super) fn rejoin(&mut self, to: Rejoined) {
         let fork = match std::mem::replace(&mut self.standing, Standing::InStep) {
             Standing::Forked(fork) => Some(fork),
             Standing::InStep | Standing::Suspect => None,
         };
         let is_same = self.is_of(&to.epoch);
-        // It may have gone on alone since it was found out where readers go on.
+        // The channel may have forked since it was determined where readers go on.
         let base_of_fork = fork.as_ref().filter(|_| is_same).map(Forked::base);
         let Rejoined { epoch, base, top, acked, producers, anchor, read, kept, skips } = to;
         let base = base_of_fork.unwrap_or(base);
-        // What a reader of the fork had after its base, where that is the log's yet, is its own alone.
+        // If the log still has the fork's base, readers of the fork have had only own entries after it.
         let others = if base_of_fork.is_some() { Had::default() } else { self.others_had(is_same) };
         let lives = self.ended(fork, is_same);
         if base_of_fork.is_some() {
@@ -774,7 +764,7 @@ impl Line {
             self.memory.mirror_from(&self.name, &epoch, base, &producers);
         }
         if !lives.is_empty() {
-            // What was there before is for all who do not know better where to go on.
+            // Readers whose position says nothing more exact go on at this offset.
             let to = Position { epoch: epoch.clone(), offset: if skips { 0 } else { base } };
             let seam = Seam { to, had: Had::default(), late_to: top, whole: !self.lost_some, skips };
             self.past.push_back(Past { lives, others, node: self.node, seam });
@@ -785,13 +775,13 @@ impl Line {
         self.lost_some = false;
         let mut ahead = self.log.take_heard(&epoch);
         match &mut self.log {
-            // Appends may have gone on while it was looked at.
+            // Appends may have gone on while the log was looked at.
             LogView::Seen(seen) if is_same => {
                 (seen.acked, seen.highest) = (seen.acked.max(acked), seen.highest.max(top));
                 self.newest = self.newest.max(acked);
             }
-            // What the log before had of this node, and nobody here has seen, is not in this one: an append that
-            // was not answered yet is none that was applied.
+            // Own entries that the previous log had and no reader here has seen are not in this one: an append that
+            // was not answered yet does not count as applied.
             log => {
                 *log = LogView::Seen(Seen::new(epoch, acked, top, anchor));
                 self.newest = acked;
@@ -804,7 +794,7 @@ impl Line {
         read.chunks(1_000).for_each(|page| self.mirror_page(first, page));
         self.mirror_each(ahead.split_off(&(top + 1)));
         if !self.has_all() {
-            // Nobody here reads it: it is gone on with from where it is now.
+            // The channel has no readers here: the replica begins where the log ends now.
             self.mirror_from(self.highest());
         }
     }
@@ -816,14 +806,14 @@ impl Line {
         seen.filter(|(producer, _)| *producer != self.node)
             .for_each(|(producer, seq)| had.add(producer, seq));
         if !is_same && self.log.seen().is_some_and(|seen| !seen.knows_producers) {
-            // It cannot be said: they may come again, and that is told.
+            // Which entries they have had is not known: some may come again, and readers are told so.
             had.doubt();
         }
         had
     }
 
-    /// The lives that end as the log is taken up again: that of the log, where it has another one now, and
-    /// those of the fork.
+    /// The epochs that end as the log is taken up again: that of the log, if it has another one now, and those
+    /// of the fork.
     fn ended(&self, fork: Option<Forked>, is_same: bool) -> Vec<Ended> {
         let end = self.memory.mirrored(&self.name).map_or(0, |mirrored| mirrored.top);
         let mut lives = Vec::new();
@@ -843,7 +833,8 @@ impl Line {
     }
 }
 
-/// What is known of a log before it is asked: what comes while it answers is not in its answer.
+/// What is known of a log before it is asked. What is published while it answers is not in its answer, and must
+/// not look like a loss.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     pub(super) log: Option<Epoch>,
@@ -853,7 +844,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Where to look whether the log still has what is known of it.
+    /// The offset at which to look whether the log still has what is known of it.
     pub(super) fn at(&self) -> u64 {
         self.anchor.map_or(u64::MAX, |anchor| anchor.offset)
     }
@@ -863,20 +854,20 @@ impl Known {
 #[derive(Debug)]
 pub(super) struct Rejoined {
     pub(super) epoch: Epoch,
-    /// Readers go on after this offset.
+    /// The offset after which readers go on.
     pub(super) base: u64,
-    /// Entries up to this one were appended while the node was not in step.
+    /// The newest offset that was appended while the node was not in step.
     pub(super) top: u64,
     /// The newest own sequence that the log has.
     pub(super) acked: u64,
     /// The newest sequence of each producer up to the base.
     pub(super) producers: Vec<(NodeId, u64)>,
-    /// An entry that it has.
+    /// An entry that the log has.
     pub(super) anchor: Option<Anchor>,
-    /// The entries after the base, for the mirror.
+    /// The entries after the base, for the replica.
     pub(super) read: Vec<Entry>,
-    /// Own entries that it has by now.
+    /// Own entries that the log has by now, for the retransmit buffer.
     pub(super) kept: Vec<Append>,
-    /// There was something before the base that readers have not had.
+    /// The log has entries before the base that readers have not had.
     pub(super) skips: bool,
 }

@@ -1,8 +1,8 @@
-//! What follows any position that this node, or another one, ever told.
+//! Answers what follows any position that this node, or another one, ever issued.
 
-use super::Core;
 use super::line::{Forked, Line};
-use super::log::restless;
+use super::replicas::Replicas;
+use super::restless;
 use crate::model::{ChannelName, Epoch, Position};
 use crate::storage::{Page, PageLimit, Result, Seam};
 #[cfg(test)]
@@ -16,11 +16,11 @@ enum Source {
     Page(Page),
     /// The log.
     Log,
-    /// The channel is to be forked first: own entries wait to be seen.
+    /// The channel is to be forked first: the log acknowledged own entries that readers have not seen.
     Fork,
 }
 
-impl Core {
+impl Replicas {
     pub(super) async fn read_within(
         &self,
         channel: &ChannelName,
@@ -33,22 +33,22 @@ impl Core {
             match source {
                 Source::Page(page) => return Ok(page),
                 Source::Fork => {
-                    self.fork(&mut self.lock(), channel, None, false);
+                    self.lock().fork(channel, None, false);
                     continue;
                 }
                 Source::Log => {}
             }
             let seen = self.lock().lines.get(channel).map(|line| (line.log().cloned(), line.highest()));
-            // Where the entry at the position is known, it is read too: should the log have been set back, it
-            // may have another one there.
+            // Where the entry at the position is known, it is read too, to find whether the log was set back and
+            // has another one there.
             let known = after.filter(|after| looks_at_known && self.knows_entry_at(channel, after));
             let from = known.map(|after| Position { epoch: after.epoch.clone(), offset: after.offset - 1 });
             let one_more = PageLimit { entries: limit.entries.saturating_add(1), ..limit };
             let read = match &from {
-                Some(from) => self.primary.read_within(channel, Some(from), one_more),
-                None => self.primary.read_within(channel, after, limit),
+                Some(from) => self.breaker.primary.read_within(channel, Some(from), one_more),
+                None => self.breaker.primary.read_within(channel, after, limit),
             };
-            match self.ask(self.area_of(channel), read).await {
+            match self.breaker.ask_log(channel, read).await {
                 None => continue,
                 Some(Err(error)) => return Err(error),
                 Some(Ok(mut page)) if self.took(channel, seen, &page) => {
@@ -57,14 +57,14 @@ impl Core {
                             page.entries.retain(|entry| entry.offset > known.offset);
                             page.entries.truncate(limit.entries);
                             if page.entries.is_empty() && page.top > known.offset && limit.entries > 0 {
-                                // The known one was as much as there is room for.
+                                // The known entry alone was as much as there is room for.
                                 looks_at_known = false;
                                 continue;
                             }
                         }
                         return Ok(page);
                     }
-                    // Somebody has begun it: from here on it is copied, and read once more for that.
+                    // Another node has begun the log: it is replicated from here on, and read again for that.
                     self.find(channel, self.node).await?;
                 }
                 Some(Ok(_)) => self.until_in_order(channel).await,
@@ -75,9 +75,7 @@ impl Core {
 
     /// Whether a channel is followed whose log had no life when it was looked at last.
     fn awaits_birth(&self, channel: &ChannelName) -> bool {
-        let state = self.lock();
-        let line = state.lines.get(channel);
-        line.is_some_and(|line| line.is_followed() && line.epoch().is_none())
+        self.is(channel, |line| line.is_followed() && line.epoch().is_none())
     }
 
     /// Whether the entry at a position is known here, where the channel is in step with the log.
@@ -86,10 +84,9 @@ impl Core {
         if mutant::is(Mutant::EntryBeforeNotRead) {
             return false;
         }
-        let state = self.lock();
-        let line = state.lines.get(channel);
-        let line = line.filter(|line| !line.is_forked() && line.is_of(&at.epoch));
-        at.offset > 0 && line.is_some_and(|line| line.seen_at(at.offset).is_some())
+        let is_known =
+            |line: &Line| !line.is_forked() && line.is_of(&at.epoch) && line.seen_at(at.offset).is_some();
+        at.offset > 0 && self.is(channel, is_known)
     }
 
     /// Looks at a page of the log; false when it shows that this node is not in step with it.
@@ -113,21 +110,18 @@ impl Core {
             let (top, found) = (page.top, &page.epoch);
             tracing::warn!(channel = %channel, top, highest, ?found, "the log is not what it was");
         }
-        self.doubt(&mut state, channel);
+        state.doubt(channel);
         false
     }
 
     fn source(&self, channel: &ChannelName, after: Option<&Position>, limit: PageLimit) -> Source {
-        let is_primary = self.has_log(channel);
+        let (is_primary, is_final) = (self.breaker.has_log(channel), self.breaker.is_alone());
         let mut state = self.lock();
         let Some(line) = state.lines.get_mut(channel).filter(|line| is_primary || line.epoch().is_some())
         else {
-            // Whoever publishes or subscribes begins a life of its own; nothing does that by looking.
-            return if is_primary {
-                Source::Log
-            } else {
-                Source::Page(Page { is_final: self.is_alone(), ..Page::of_no_log() })
-            };
+            // An epoch begins for who publishes or subscribes; reading alone begins none.
+            let none = Page { is_final, ..Page::of_no_log() };
+            return if is_primary { Source::Log } else { Source::Page(none) };
         };
         let is_forked = line.is_forked();
         if !is_forked && !is_primary && line.has_unseen() {
@@ -135,19 +129,17 @@ impl Core {
         }
         if is_forked || !is_primary {
             line.keep_mirror();
+            let page = self.page_here(line, channel, after, limit);
+            return Source::Page(Page { is_final, ..page });
         }
         let of_log = after.is_none_or(|after| line.is_of(&after.epoch));
-        if is_forked || !is_primary {
-            let page = self.page_here(line, channel, after, limit);
-            return Source::Page(Page { is_final: self.is_alone(), ..page });
-        }
         match after.filter(|_| !of_log).and_then(|after| Some((after, line.seam_after(after)?))) {
             Some((after, seam)) => Source::Page(ended(after, seam)),
             None => Source::Log,
         }
     }
 
-    /// A page from what is kept on this node, of what is kept of the log.
+    /// A page of the local replica, which says what of the log it lacks.
     fn page_here(
         &self,
         line: &Line,
@@ -161,7 +153,7 @@ impl Core {
         if mutant::is(Mutant::OutOfReachIsGone) {
             return page;
         }
-        let is_copy = line.log().is_some() && !self.is_alone();
+        let is_copy = line.log().is_some() && !self.breaker.is_alone();
         let out_of_reach = if is_copy { page.first.saturating_sub(1).min(end_of_log) } else { 0 };
         Page { out_of_reach, is_copy, ..page }
     }
@@ -194,7 +186,7 @@ impl Core {
         #[cfg(test)]
         let is_before = |end: u64| is_before(end) || mutant::is(Mutant::ForkBehindReader);
         if let Some((end, next)) = fork.end_of(&after.epoch).filter(|(end, _)| is_before(*end)) {
-            // What is kept of that life has been renamed.
+            // The entries of that epoch are kept in the one after it.
             let renamed = Position { epoch: fork.epoch().clone(), offset: after.offset };
             let mut page = self.memory.read_now_within(channel, Some(&renamed), limit);
             page.entries.retain(|entry| entry.offset <= end);
@@ -215,7 +207,7 @@ impl Core {
     }
 }
 
-/// The end of a life, from where a reader goes on in another one.
+/// The end of an epoch, from where a reader goes on in another one.
 fn ended(after: &Position, seam: Seam) -> Page {
     let Position { epoch, offset } = after.clone();
     Page {

@@ -1,8 +1,9 @@
-//! The records role: written to the primary and kept here besides; while the primary is away, written
-//! here alone, and to the primary when it is back.
+//! The records role: records are written to the primary and kept here besides; while the primary is away, they
+//! are written here alone, and to the primary when it is back.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::rejoin::SET_ASIDE_AFTER;
+use super::reconcile::SET_ASIDE_AFTER;
+use super::replicas::Replicas;
 use super::{Core, Switching};
 use crate::storage::primary::{Area, Place};
 use crate::storage::{Record, RecordKind, Records, Result, StorageError};
@@ -24,20 +26,26 @@ const WAITING_MAX: usize = 100_000;
 
 type Key = (RecordKind, String);
 
+/// Brings to the primary what was done to records while it was away.
+pub(super) struct LocalRecords {
+    replicas: Arc<Replicas>,
+    pub(super) waiting: Waiting,
+    /// The primary serves, and refuses records.
+    are_set_aside: AtomicBool,
+}
+
 /// What was done to records while the primary was away: the newest change of each.
 #[derive(Debug, Default)]
-pub(super) struct LocalRecords {
-    waiting: Mutex<BTreeMap<Key, Numbered>>,
+pub(super) struct Waiting {
+    changes: Mutex<BTreeMap<Key, Numbered>>,
     /// The number of the newest change.
     numbers: AtomicU64,
-    /// The primary serves, and does not take them.
-    are_set_aside: AtomicBool,
     changed: Notify,
     /// Those that went because too many waited.
     pub(super) let_go: Counter,
 }
 
-/// A change, and its place among all: what was begun later counts.
+/// A change, and its place among all: of two changes of a record, the one that was begun later counts.
 #[derive(Debug, Clone)]
 struct Numbered {
     number: u64,
@@ -50,7 +58,7 @@ enum Change {
     Deleted,
 }
 
-impl LocalRecords {
+impl Waiting {
     /// A change begins.
     fn begin(&self, change: Change) -> Numbered {
         Numbered { number: self.numbers.fetch_add(1, Ordering::Relaxed), change }
@@ -58,7 +66,7 @@ impl LocalRecords {
 
     /// Has a change wait, unless one that was begun later does.
     fn note(&self, kind: RecordKind, key: &str, change: Numbered) {
-        let mut waiting = self.waiting.lock();
+        let mut waiting = self.changes.lock();
         let key = (kind, key.to_owned());
         if waiting.get(&key).is_none_or(|held| held.number < change.number) {
             waiting.insert(key, change);
@@ -74,10 +82,10 @@ impl LocalRecords {
         self.changed.notify_one();
     }
 
-    /// The same, where an older change of the record waits, which must not come after it. Says whether
-    /// it does.
+    /// Has a change wait where an older change of the record does, which must not be written after it.
+    /// Whether one does.
     fn note_if_waiting(&self, kind: RecordKind, key: &str, change: &Numbered) -> bool {
-        let mut waiting = self.waiting.lock();
+        let mut waiting = self.changes.lock();
         let held = waiting.get_mut(&(kind, key.to_owned()));
         let Some(held) = held else { return false };
         if held.number < change.number {
@@ -86,53 +94,58 @@ impl LocalRecords {
         true
     }
 
-    /// The change after that of this record, in the order of their keys, of those kinds.
+    /// The change after that of this record, in the order of their keys, among these kinds.
     fn after(&self, key: Option<&Key>, is_of: impl Fn(RecordKind) -> bool) -> Option<(Key, Numbered)> {
-        let waiting = self.waiting.lock();
+        let waiting = self.changes.lock();
         let after = key.map_or(Bound::Unbounded, Bound::Excluded);
         let next = waiting.range((after, Bound::Unbounded)).find(|((kind, _), _)| is_of(*kind));
         next.map(|(key, change)| (key.clone(), change.clone()))
     }
 
-    /// Whether none waits, of those kinds.
+    /// Whether none of these kinds waits.
     pub(super) fn is_empty(&self, is_of: impl Fn(RecordKind) -> bool) -> bool {
         self.after(None, is_of).is_none()
     }
 
     /// The primary has it, unless it was changed again meanwhile.
     fn done(&self, key: &Key, number: u64) {
-        let mut waiting = self.waiting.lock();
+        let mut waiting = self.changes.lock();
         if waiting.get(key).is_some_and(|held| held.number == number) {
             waiting.remove(key);
         }
     }
 }
 
-impl Core {
+impl LocalRecords {
+    pub(super) fn new(replicas: Arc<Replicas>) -> Self {
+        Self { replicas, waiting: Waiting::default(), are_set_aside: AtomicBool::new(false) }
+    }
+
     /// Writes what waits to the primary, whenever there is something and the primary serves. Never
     /// ends.
-    pub(super) async fn keep_records(&self) {
+    pub(super) async fn keep(&self) {
+        let (breaker, waiting) = (&self.replicas.breaker, &self.waiting);
         let mut failures: u32 = 0;
         loop {
-            if self.records.is_empty(|_| true) {
-                self.records.changed.notified().await;
+            if waiting.is_empty(|_| true) {
+                waiting.changed.notified().await;
             }
-            // They are of few kinds: the area of the first is waited for, unless another one serves.
-            let is_served = |kind| self.is_primary(self.area_of_kind(kind));
-            let next = self.records.after(None, is_served).or_else(|| self.records.after(None, |_| true));
+            // Records are of few kinds: the failure domain of the first is waited for, unless another one
+            // serves.
+            let is_served = |kind| breaker.is_primary(self.area_of(kind));
+            let next = waiting.after(None, is_served).or_else(|| waiting.after(None, |_| true));
             let Some(((kind, _), _)) = next else { continue };
-            let area = self.area_of_kind(kind);
-            self.until_primary(area).await;
+            let area = self.area_of(kind);
+            breaker.until_primary(area).await;
             let written = tokio::select! {
                 biased;
-                () = self.until_away(area) => continue,
-                written = self.write_records(area) => written,
+                () = breaker.until_away(area) => continue,
+                written = self.write_all(area) => written,
             };
             match written {
                 Ok(()) => {
                     failures = 0;
-                    self.records.are_set_aside.store(false, Ordering::Release);
-                    self.in_order.notify_waiters();
+                    self.set_aside(false);
                 }
                 Err(error) => {
                     tracing::debug!(error = %error, "records cannot be written yet");
@@ -142,8 +155,7 @@ impl Core {
                             error = error.with_causes(),
                             "redis does not take records; no recovery waits for them"
                         );
-                        self.records.are_set_aside.store(true, Ordering::Release);
-                        self.in_order.notify_waiters();
+                        self.set_aside(true);
                     }
                     STORAGE_RETRY.pause(failures).await;
                 }
@@ -151,23 +163,28 @@ impl Core {
         }
     }
 
-    fn area_of_kind(&self, kind: RecordKind) -> Area {
-        self.primary.area_of(Place::Records(kind))
+    fn set_aside(&self, are_set_aside: bool) {
+        self.are_set_aside.store(are_set_aside, Ordering::Release);
+        self.replicas.in_order.notify_waiters();
     }
 
-    /// Whether no record of an area waits that can be written.
-    pub(super) fn has_written_records(&self, area: Area) -> bool {
-        let is_here = |kind| self.area_of_kind(kind) == area;
-        self.records.are_set_aside.load(Ordering::Acquire) || self.records.is_empty(is_here)
+    fn area_of(&self, kind: RecordKind) -> Area {
+        self.replicas.breaker.area_at(Place::Records(kind))
     }
 
-    /// The same once, for what is in an area. A record that the primary does not take holds up no others.
-    async fn write_records(&self, area: Area) -> Result<()> {
+    /// Whether no record of a failure domain waits that can be written.
+    pub(super) fn are_written(&self, area: Area) -> bool {
+        let is_here = |kind| self.area_of(kind) == area;
+        self.are_set_aside.load(Ordering::Acquire) || self.waiting.is_empty(is_here)
+    }
+
+    /// Writes what waits of a failure domain, once. A record that the primary refuses holds up no others.
+    async fn write_all(&self, area: Area) -> Result<()> {
         let (mut last, mut failed) = (None, Ok(()));
-        let is_here = |kind| self.area_of_kind(kind) == area;
-        while let Some((key, change)) = self.records.after(last.as_ref(), is_here) {
-            match self.write_record(&key, &change.change).await {
-                Ok(()) => self.records.done(&key, change.number),
+        let is_here = |kind| self.area_of(kind) == area;
+        while let Some((key, change)) = self.waiting.after(last.as_ref(), is_here) {
+            match self.write(&key, &change.change).await {
+                Ok(()) => self.waiting.done(&key, change.number),
                 Err(error) if error.is_outage() => return Err(error),
                 Err(error) => failed = Err(error),
             }
@@ -176,22 +193,22 @@ impl Core {
         failed
     }
 
-    async fn write_record(&self, key: &Key, change: &Change) -> Result<()> {
-        let (kind, name) = key;
+    async fn write(&self, key: &Key, change: &Change) -> Result<()> {
+        let ((kind, name), primary) = (key, &self.replicas.breaker.primary);
         match change {
             Change::Put { value, until } => {
                 let left = until.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     return Ok(());
                 }
-                self.primary.put(*kind, name, value.clone(), left).await
+                primary.put(*kind, name, value.clone(), left).await
             }
-            Change::Deleted => self.primary.delete(*kind, name).await.map(|_was_there| ()),
+            Change::Deleted => primary.delete(*kind, name).await.map(|_was_there| ()),
         }
     }
 }
 
-impl Core {
+impl Switching {
     /// Makes a call that the primary alone can answer.
     async fn ask_alone<R>(
         &self,
@@ -199,85 +216,88 @@ impl Core {
         op: &'static str,
         call: impl Future<Output = Result<R>>,
     ) -> Result<R> {
-        let answer = self.ask(self.primary.area_of(place), call).await;
+        let breaker = &self.core.breaker;
+        let answer = breaker.ask(breaker.area_at(place), call).await;
         answer.unwrap_or(Err(StorageError::Unknown { op }))
+    }
+
+    /// Makes a call about records of a kind: of the primary or, where it is away and the kind is kept here,
+    /// of memory.
+    async fn look_up<R>(
+        &self,
+        kind: RecordKind,
+        op: &'static str,
+        there: impl Future<Output = Result<R>>,
+        here: impl Future<Output = Result<R>>,
+    ) -> Result<R> {
+        if kind.is_of_the_moment() {
+            return self.ask_alone(Place::Records(kind), op, there).await;
+        }
+        match self.core.breaker.ask(self.core.records.area_of(kind), there).await {
+            Some(answer) => answer,
+            None => here.await,
+        }
+    }
+
+    /// Changes a record in memory and in the primary, or has the change wait for the primary.
+    async fn change<R>(
+        &self,
+        (kind, key, op): (RecordKind, &str, &'static str),
+        change: Change,
+        there: impl Future<Output = Result<R>>,
+        here: impl Future<Output = Result<R>>,
+    ) -> Result<R> {
+        let waiting = &self.core.records.waiting;
+        if kind.is_of_the_moment() {
+            return self.ask_alone(Place::Records(kind), op, there).await;
+        }
+        let answer = here.await?;
+        let change = waiting.begin(change);
+        if waiting.note_if_waiting(kind, key, &change) {
+            return Ok(answer);
+        }
+        let wait = async {
+            waiting.note(kind, key, change);
+            Ok(answer)
+        };
+        self.look_up(kind, op, there, wait).await
     }
 }
 
 #[async_trait]
 impl Records for Switching {
     async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
-        let core = &self.core;
-        if kind.is_of_the_moment() {
-            let put = core.primary.put(kind, key, value, ttl);
-            return core.ask_alone(Place::Records(kind), "put", put).await;
-        }
-        core.memory.put(kind, key, value.clone(), ttl).await?;
-        let change = core.records.begin(Change::Put { value: value.clone(), until: Instant::now() + ttl });
-        if core.records.note_if_waiting(kind, key, &change) {
-            return Ok(());
-        }
-        match core.ask(core.area_of_kind(kind), core.primary.put(kind, key, value, ttl)).await {
-            Some(answer) => answer,
-            None => {
-                core.records.note(kind, key, change);
-                Ok(())
-            }
-        }
+        let Core { breaker, replicas, .. } = &*self.core;
+        let change = Change::Put { value: value.clone(), until: Instant::now() + ttl };
+        let here = replicas.memory.put(kind, key, value.clone(), ttl);
+        self.change((kind, key, "put"), change, breaker.primary.put(kind, key, value, ttl), here).await
     }
 
     async fn get(&self, kind: RecordKind, key: &str) -> Result<Option<Bytes>> {
-        let core = &self.core;
-        if kind.is_of_the_moment() {
-            return core.ask_alone(Place::Records(kind), "get", core.primary.get(kind, key)).await;
-        }
-        match core.ask(core.area_of_kind(kind), core.primary.get(kind, key)).await {
-            Some(answer) => answer,
-            None => core.memory.get(kind, key).await,
-        }
+        let Core { breaker, replicas, .. } = &*self.core;
+        self.look_up(kind, "get", breaker.primary.get(kind, key), replicas.memory.get(kind, key)).await
     }
 
     async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool> {
-        let core = &self.core;
-        if kind.is_of_the_moment() {
-            return core.ask_alone(Place::Records(kind), "delete", core.primary.delete(kind, key)).await;
-        }
-        let was_here = core.memory.delete(kind, key).await?;
-        let change = core.records.begin(Change::Deleted);
-        if core.records.note_if_waiting(kind, key, &change) {
-            return Ok(was_here);
-        }
-        match core.ask(core.area_of_kind(kind), core.primary.delete(kind, key)).await {
-            Some(answer) => answer,
-            None => {
-                core.records.note(kind, key, change);
-                Ok(was_here)
-            }
-        }
+        let Core { breaker, replicas, .. } = &*self.core;
+        let (there, here) = (breaker.primary.delete(kind, key), replicas.memory.delete(kind, key));
+        self.change((kind, key, "delete"), Change::Deleted, there, here).await
     }
 
+    /// While the primary is away: what this node wrote or heard of; others may have more.
     async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>> {
-        let core = &self.core;
-        if kind.is_of_the_moment() {
-            let list = core.primary.list(kind, after, limit);
-            return core.ask_alone(Place::Records(kind), "list", list).await;
-        }
-        match core.ask(core.area_of_kind(kind), core.primary.list(kind, after, limit)).await {
-            Some(answer) => answer,
-            // What this node wrote or heard of; others may have more.
-            None => core.memory.list(kind, after, limit).await,
-        }
+        let Core { breaker, replicas, .. } = &*self.core;
+        let here = replicas.memory.list(kind, after, limit);
+        self.look_up(kind, "list", breaker.primary.list(kind, after, limit), here).await
     }
 
-    // Nothing of leases is kept here: what a node granted itself, another one might have as well.
+    // No leases are kept here: another node might grant the same one to itself as well.
     async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>> {
-        let core = &self.core;
-        core.ask_alone(Place::Leases, "hold", core.primary.hold(key, holder, ttl)).await
+        self.ask_alone(Place::Leases, "hold", self.core.breaker.primary.hold(key, holder, ttl)).await
     }
 
     async fn let_go(&self, key: &str, holder: &str) -> Result<()> {
-        let core = &self.core;
-        core.ask_alone(Place::Leases, "let_go", core.primary.let_go(key, holder)).await
+        self.ask_alone(Place::Leases, "let_go", self.core.breaker.primary.let_go(key, holder)).await
     }
 }
 
@@ -287,7 +307,7 @@ mod tests {
 
     #[test]
     fn what_was_begun_earlier_does_not_replace_what_was_begun_later() {
-        let (records, kind) = (LocalRecords::default(), RecordKind::Zone);
+        let (records, kind) = (Waiting::default(), RecordKind::Zone);
         let put = |value: &'static str| Change::Put { value: value.into(), until: Instant::now() };
         let (older, newer) = (records.begin(put("older")), records.begin(put("newer")));
         // The primary went while the calls of both were under way.

@@ -5,12 +5,12 @@ use std::sync::Weak;
 use tokio::time::Instant;
 use zonewire_protocol::stats::{LineCounts, Live as _, OutageView};
 
-use super::Core;
+use super::{Core, until};
 use crate::model::ChannelName;
 use crate::storage::disk::DiskState;
 use crate::storage::outage::journal::{JournalCounts, JournalDepth};
 use crate::storage::outage::spool::Spool;
-use crate::storage::primary::{Area, Place};
+use crate::storage::primary::Place;
 use crate::storage::status::Toll;
 use crate::support::counter::Counter;
 
@@ -54,26 +54,21 @@ pub(crate) struct OutageReader(pub(super) Weak<Core>);
 
 impl OutageReader {
     /// Returns once the primary has all that was accepted here, or cannot get it now and nothing of it
-    /// would be lost with this process. For the end of the gateway; how long it may take is the caller's
-    /// to say, who then looks at what is left.
+    /// would be lost with this process. For the end of the gateway, which bounds the time that this may take.
     pub(crate) async fn until_sent(&self) {
         let Some(core) = self.0.upgrade() else { return };
-        let (mut modes, mut areas) = (core.modes.subscribe(), core.primary.areas());
+        let (mut modes, mut areas) = (core.breaker.watch(), core.breaker.primary.areas());
         loop {
-            let in_order = core.in_order.notified();
-            let mut in_order = std::pin::pin!(in_order);
-            in_order.as_mut().enable();
+            // A failure domain whose connection stands again is about to serve.
+            let is_up = areas.borrow_and_update().are_up();
             let (is_alone, is_away) = {
-                let (modes, areas) = (modes.borrow_and_update(), areas.borrow_and_update());
-                // One whose connection stands again is about to serve.
-                (modes.alone(), !(modes.is_any_primary() || areas.are_up()))
+                let modes = modes.borrow_and_update();
+                (modes.alone(), !(modes.is_any_primary() || is_up))
             };
-            if is_alone || ((is_away || core.has_sent_all()) && !core.would_lose()) {
-                return;
-            }
+            let is_done = || is_alone || ((is_away || core.has_sent_all()) && !core.would_lose());
             let is_told = tokio::select! {
                 biased;
-                () = in_order => true,
+                () = until(&core.replicas.in_order, is_done) => return,
                 changed = modes.changed() => changed.is_ok(),
                 changed = areas.changed() => changed.is_ok(),
             };
@@ -85,14 +80,14 @@ impl OutageReader {
 
     /// How the journal's copy on disk does; `None` where there is none.
     pub(crate) fn spool(&self) -> Option<SpoolHealth> {
-        self.0.upgrade()?.spool.as_ref().map(|spool| spool.state().into())
+        self.0.upgrade()?.outbox.spool.as_ref().map(|spool| spool.state().into())
     }
 
-    /// Channels that cannot be put in order while Redis serves all others, and why: some of them.
+    /// Channels that cannot be reconciled while Redis serves all others, and why: some of them.
     pub(crate) fn set_aside(&self) -> Vec<SetAside> {
         let Some(core) = self.0.upgrade() else { return Vec::new() };
-        let state = core.lock();
-        let some = state.set_aside.iter().take(SET_ASIDE_TOLD);
+        let state = core.replicas.lock();
+        let some = state.queue.all_set_aside().take(SET_ASIDE_TOLD);
         some.map(|(channel, reason)| SetAside { channel: channel.clone(), reason: reason.clone() }).collect()
     }
 
@@ -107,21 +102,18 @@ impl OutageReader {
             return OutageView { spool: "off".to_owned(), ..OutageView::default() };
         };
         let jobs_waiting = core.jobs.waiting();
-        let on_disk = core.on_disk();
-        let state = core.lock();
+        let on_disk = core.outbox.on_disk();
+        let state = core.replicas.lock();
         let JournalDepth { entries, bytes, oldest } = state.journal.depth();
         let JournalCounts { thinned, refused_full, aged, order_overflow } = state.journal.counts();
+        let forked = state.lines.values().filter(|line| line.is_forked()).count();
         let since = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let spool = core.spool.as_ref().map(Spool::status);
+        let spool = core.outbox.spool.as_ref().map(Spool::status);
         let health = spool.as_ref().map(|spool| SpoolHealth::from(spool.state.clone()));
         OutageView {
-            channels_alone: if core.is_alone() {
-                0
-            } else {
-                state.lines.values().filter(|line| line.is_forked()).count()
-            },
+            channels_alone: if core.breaker.is_alone() { 0 } else { forked },
             channels_waiting: state.queue.len(),
-            channels_set_aside: state.set_aside.len(),
+            channels_set_aside: state.queue.all_set_aside().len(),
             journal_entries: entries,
             journal_bytes: bytes,
             journal_oldest_ms: oldest.map(since),
@@ -137,10 +129,10 @@ impl OutageReader {
             spool_full: spool.as_ref().map_or(0, |spool| spool.full),
             spool_slow: spool.as_ref().map_or(0, |spool| spool.slow),
             spool_failed: spool.as_ref().map_or(0, |spool| spool.failed),
-            lines: core.stats.read(),
+            lines: core.replicas.stats.read(),
             jobs_waiting,
             jobs: core.jobs.stats.read(),
-            records_let_go: core.records.let_go.get(),
+            records_let_go: core.records.waiting.let_go.get(),
             ..OutageView::default()
         }
     }
@@ -149,8 +141,9 @@ impl OutageReader {
 impl Core {
     /// What outages have cost since the start.
     pub(super) fn toll(&self) -> Toll {
-        let JournalCounts { thinned, refused_full, aged, order_overflow } = self.lock().journal.counts();
-        let LineCounts { replayed, put_back, superseded, lost_logs, .. } = &self.stats;
+        let JournalCounts { thinned, refused_full, aged, order_overflow } =
+            self.replicas.lock().journal.counts();
+        let LineCounts { replayed, put_back, superseded, lost_logs, .. } = &self.replicas.stats;
         Toll {
             replayed: replayed.get(),
             put_back: put_back.get(),
@@ -160,41 +153,29 @@ impl Core {
         }
     }
 
-    /// Whether an area serves, or its connection stands again.
-    fn serves_soon(&self, area: Area) -> bool {
-        let is_up = || self.primary.areas().borrow().part(area).is_some_and(|part| part.health.is_up());
-        self.is_primary(area) || is_up()
-    }
-
-    /// How many of the journal's entries are on disk.
-    fn on_disk(&self) -> usize {
-        let Some(spool) = &self.spool else { return 0 };
-        // Those of former lives are there too, and not in the journal.
-        let formers: usize = self.formers.lock().iter().map(|former| former.entries.len()).sum();
-        spool.entries().saturating_sub(formers)
-    }
-
     /// Whether something that was accepted would be gone with this process.
     fn would_lose(&self) -> bool {
-        let waiting = self.lock().journal.depth().entries;
-        waiting > self.on_disk() || !self.jobs.are_recorded()
+        let waiting = self.replicas.lock().journal.depth().entries;
+        waiting > self.outbox.on_disk() || !self.jobs.are_recorded()
     }
 
-    /// Whether the primary has all that it can get now: what is in an area that is away, it cannot.
+    /// Whether the primary has all that it can get now, which is not what belongs to a failure domain that is
+    /// away.
     fn has_sent_all(&self) -> bool {
-        let can_be_sent = |place: Place<'_>| self.serves_soon(self.primary.area_of(place));
+        let breaker = &self.breaker;
+        let can_be_sent = |place: Place<'_>| breaker.serves_soon(breaker.area_at(place));
         let is_sent = {
-            let state = self.lock();
+            let state = self.replicas.lock();
             // What the log lost may have to be put back.
             let is_awaited = state.queue.all_awaited().any(|name| can_be_sent(Place::Channel(name)));
             let is_due = |channel: &ChannelName| {
                 !state.journal.is_empty(channel) && can_be_sent(Place::Channel(channel))
             };
-            let is_stuck = || !self.modes.borrow().is_all_primary() && !state.queue.all().any(is_due);
+            let is_stuck = || !breaker.modes().is_all_primary() && !state.queue.all().any(is_due);
             !is_awaited && (state.journal.depth().entries == 0 || is_stuck())
         };
         is_sent
             && (self.jobs.are_recorded() || !can_be_sent(Place::Jobs))
-            && self.records.is_empty(|kind| can_be_sent(Place::Records(kind)))
+            && self.records.waiting.is_empty(|kind| can_be_sent(Place::Records(kind)))
     }
 }

@@ -1,4 +1,4 @@
-//! Entries that the log acknowledged to this node, kept to be put back should it lose them.
+//! The retransmit buffers: entries that the log acknowledged to this node, in case it loses them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -37,8 +37,8 @@ impl Tail {
         }
     }
 
-    /// Lets go of what the log would not keep any more: entries of this age, or, where they go
-    /// `together`, all when the newest has it.
+    /// Drops what the log would not keep any more: entries of this age, or, where a channel expires `together`,
+    /// all of them when the newest has this age.
     pub(super) fn expire(&mut self, age: Duration, together: bool) {
         let is_old = |kept: &Kept| kept.since.elapsed() >= age;
         if together {
@@ -73,8 +73,8 @@ impl Tail {
         seq < up_to && self.entries.range(seq + 1..=up_to).next().is_some()
     }
 
-    /// The entries after a sequence, as they are to be put back: the log took them under whatever lease
-    /// they were written.
+    /// The entries after a sequence, as they are appended again: without the fencing tokens under which the log
+    /// took them.
     pub(super) fn after(&self, seq: u64) -> Vec<Append> {
         let later = self.entries.range(seq.saturating_add(1)..);
         later.map(|(_, kept)| Append { fence: None, ..kept.append.clone() }).collect()
@@ -90,8 +90,8 @@ impl Tail {
     }
 }
 
-/// The newest entries of a channel that this node appended under ids which they have of their own, in the order
-/// in which it did.
+/// The newest entries of a channel that this node appended and that have ids of their own, in the order of the
+/// appends.
 #[derive(Debug, Default)]
 pub(super) struct Given {
     entries: VecDeque<(NodeId, Kept)>,
@@ -108,7 +108,7 @@ impl Given {
         }
     }
 
-    /// Lets go of entries of this age, which the log would not keep any more.
+    /// Drops entries of this age, which the log would not keep any more.
     pub(super) fn expire(&mut self, age: Duration) {
         while self.entries.front().is_some_and(|(_, oldest)| oldest.since.elapsed() >= age) {
             self.pop_first();

@@ -5,9 +5,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time;
 
-use super::{Core, State};
+use super::{LocalJobs, State};
 use crate::model::{ChannelName, JobId};
 use crate::storage::outage::switching::line::Line;
+use crate::storage::outage::switching::until;
 use crate::storage::{JobView, MovedJob, Recorded, Result};
 use crate::support::backoff::STORAGE_RETRY;
 
@@ -17,61 +18,62 @@ const AT_ONCE: usize = 16;
 /// Jobs that are looked at for some that can go.
 const LOOKED_AT: usize = 1_000;
 
-/// Between looks while none can go: what they told is being put in order.
+/// Between looks while none can go, because the logs of their orders are being reconciled.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
-impl Core {
+impl LocalJobs {
     /// Brings jobs to the primary whenever it serves and there are some. Never ends.
     ///
     /// Each goes as it stands, also one that is being executed: its worker keeps its token and what
-    /// is left of its lease, and everybody can see it from then on, and take it over should this node
-    /// die. A job that was begun goes after what was told of it, since whoever claims it next reads
-    /// there how far it came.
-    pub(in crate::storage::outage::switching) async fn record_jobs(&self) {
+    /// is left of its lease, and every node can see it from then on, and take it over should this one
+    /// die. A job that was begun goes after its order's updates, since the next worker reads there how far
+    /// it came.
+    pub(in crate::storage::outage::switching) async fn record_all(&self) {
+        let breaker = &self.replicas.breaker;
         let (mut place, mut failures) = (0, 0);
         loop {
-            self.until_primary(self.area_of_jobs()).await;
+            breaker.until_primary(self.area()).await;
             self.settle_claims().await;
-            let changed = self.jobs.moved.notified();
-            let mut changed = std::pin::pin!(changed);
-            changed.as_mut().enable();
-            let going = self.next_to_go(&mut place);
-            if going.is_empty() {
-                let has_some = !self.jobs.are_recorded();
-                tokio::select! {
-                    biased;
-                    () = changed => {}
-                    () = time::sleep(LOOK_EVERY), if has_some => {}
-                    // Only what the primary is not needed for may change while it is away.
-                    () = self.until_away(self.area_of_jobs()) => {}
+            let (mut going, mut has_looked) = (Vec::new(), false);
+            let some_can_go_or_told = || {
+                if !std::mem::replace(&mut has_looked, true) {
+                    going = self.next_to_go(&mut place);
+                    return !going.is_empty();
                 }
+                true
+            };
+            tokio::select! {
+                biased;
+                () = until(&self.moved, some_can_go_or_told) => {}
+                () = time::sleep(LOOK_EVERY), if !self.are_recorded() => {}
+                // Only what needs no primary may change while it is away.
+                () = breaker.until_away(self.area()) => {}
+            }
+            if going.is_empty() {
                 continue;
             }
             let recorded = join_all(going.iter().map(|job| self.record(job))).await;
-            self.jobs.moved.notify_waiters();
-            if self.jobs.are_recorded() {
-                tracing::info!(
-                    recorded = self.jobs.stats.jobs_recorded.get(),
-                    "redis has all jobs of this node"
-                );
-                self.in_order.notify_waiters();
+            self.moved.notify_waiters();
+            if self.are_recorded() {
+                tracing::info!(recorded = self.stats.jobs_recorded.get(), "redis has all jobs of this node");
+                self.replicas.in_order.notify_waiters();
             }
             let Some(error) = recorded.into_iter().find_map(Result::err) else {
                 failures = 0;
                 continue;
             };
             failures += 1;
-            if self.is_primary(self.area_of_jobs()) {
+            if breaker.is_primary(self.area()) {
                 tracing::warn!(error = %error, failures, "jobs that this node took on cannot be recorded yet");
             }
             STORAGE_RETRY.pause(failures).await;
         }
     }
 
-    /// What was claimed by calls whose answers were lost need not wait for its leases to run out.
+    /// Gives back the claims whose answers were lost, before their leases expire.
     async fn settle_claims(&self) {
         let mut failures = 0;
-        while let Some(Err(error)) = self.ask(self.area_of_jobs(), self.primary.settle_claims()).await {
+        while let Some(Err(error)) = self.ask(self.replicas.breaker.primary.settle_claims()).await {
             failures += 1;
             tracing::debug!(error = %error, failures, "what was claimed without an answer is not given back yet");
             STORAGE_RETRY.pause(failures).await;
@@ -81,8 +83,8 @@ impl Core {
     /// The next jobs that can go; from now on they are on their way.
     fn next_to_go(&self, place: &mut u64) -> Vec<MovedJob> {
         let waiting: Vec<(u64, JobId, u32)> = {
-            let mut state = self.jobs.lock();
-            // What is due by the time alone comes first: finished jobs may be too old to be kept.
+            let mut state = self.lock();
+            // Finished jobs may be too old to be kept.
             state.table.tidy(super::Now::read());
             let moving = state.moving.values().map(|job| (*place, job.view.id, job.view.run));
             let mut waiting: Vec<_> = moving.collect();
@@ -90,7 +92,7 @@ impl Core {
             waiting
         };
         let ready: Vec<(u64, JobId)> = {
-            let state = self.lock();
+            let state = self.replicas.lock();
             let is_told = |id: JobId| {
                 let channel = ChannelName::order(id.into());
                 let is_forked = state.lines.get(&channel).is_some_and(Line::is_forked);
@@ -101,23 +103,23 @@ impl Core {
         };
         // The next look goes on behind these, or begins anew.
         *place = if ready.len() == AT_ONCE { ready.last().map_or(0, |(place, _)| *place) } else { 0 };
-        let mut state = self.jobs.lock();
+        let mut state = self.lock();
         ready.into_iter().filter_map(|(_, id)| state.let_go(id)).collect()
     }
 
     async fn record(&self, job: &MovedJob) -> Result<()> {
         let id = job.view.id;
+        let (breaker, stats) = (&self.replicas.breaker, &self.stats);
         let answer = tokio::select! {
             biased;
-            () = self.until_away(self.area_of_jobs()) => return Err(super::away("record_job")),
-            answer = self.primary.record_job(job) => answer,
+            () = breaker.until_away(self.area()) => return Err(super::away("record_job")),
+            answer = breaker.primary.record_job(job) => answer,
         };
-        let stats = &self.jobs.stats;
         let recorded = match answer {
             Ok(recorded) => recorded,
             Err(error) => {
                 stats.job_retries.add(1);
-                self.beat_now(self.area_of_jobs()).notify_one();
+                breaker.beat_now(self.area()).notify_one();
                 return Err(error);
             }
         };
@@ -131,11 +133,11 @@ impl Core {
                 "an idempotency key was used during the outage for this job, and elsewhere for another one"
             );
         }
-        // Whoever claims it from now on may begin its log.
-        if let Some(line) = self.lock().lines.get_mut(&ChannelName::order(id.into())) {
+        // The worker that claims it from now on may begin its log.
+        if let Some(line) = self.replicas.lock().lines.get_mut(&ChannelName::order(id.into())) {
             line.set_placed_here(false);
         }
-        let mut state = self.jobs.lock();
+        let mut state = self.lock();
         state.moving.remove(&id);
         state.saw(view);
         Ok(())
@@ -153,7 +155,7 @@ impl State {
         Some(job)
     }
 
-    /// A job as it is known here; of the primary's, as it was seen last.
+    /// A job that is known here; one of the primary's in its last known state.
     pub(super) fn view(&mut self, id: JobId) -> Option<JobView> {
         let here = self.table.job(id, super::Now::read());
         let moving = || self.moving.get(&id).map(|job| job.view.clone());

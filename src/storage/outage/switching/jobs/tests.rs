@@ -102,6 +102,15 @@ impl Primary for Fake {
         self.pass(async { Ok(self.kept.examine(channel, producer, at)) }).await
     }
 
+    async fn renew_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: &Epoch,
+        minted: &Epoch,
+    ) -> Result<Option<Epoch>> {
+        self.pass(async { Ok(self.kept.renew_epoch(channel, expected, minted)) }).await
+    }
+
     async fn record_job(&self, job: &MovedJob) -> Result<Recorded> {
         self.pass(async {
             self.recorded.lock().push(job.clone());
@@ -191,7 +200,7 @@ impl Node {
     }
 
     fn state(&self) -> BackendState {
-        self.store.core.modes.borrow().0[0].as_ref().unwrap().state
+        self.store.core.breaker.modes().0[0].as_ref().unwrap().state
     }
 
     async fn until(&self, is_degraded: bool) {
@@ -401,10 +410,10 @@ async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
     let batch = |epoch: &Epoch, seq: u64| AppendBatch {
         channel: channel.clone(),
         epoch: epoch.clone(),
-        producer: core.node,
+        producer: core.replicas.node,
         entries: vec![append(seq, 0)],
     };
-    let log = store.open(&channel, core.node, &Epoch::random()).await.unwrap().epoch;
+    let log = store.open(&channel, core.replicas.node, &Epoch::random()).await.unwrap().epoch;
     store.follow(&channel).await.unwrap();
     assert!(matches!(store.append(&batch(&log, 1)).await.unwrap(), AppendAnswer::Done(_)));
     node.fake.set_lost(1, Some(lost()));
@@ -414,7 +423,7 @@ async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
     };
     assert!(matches!(store.append(&batch(&fork, 2)).await.unwrap(), AppendAnswer::Done(_)));
     time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(node.fake.kept.last_seq(&channel, core.node), 1);
+    assert_eq!(node.fake.kept.last_seq(&channel, core.replicas.node), 1);
     // The other primary is given the slots of the one that is away.
     node.fake.channels_in.store(0, Ordering::Relaxed);
     node.fake.areas.send_modify(|areas| {
@@ -422,15 +431,15 @@ async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
         areas.moves += 1;
     });
     node.until(false).await;
-    until(|| core.lock().queue.len() == 0).await;
-    assert_eq!(node.fake.kept.last_seq(&channel, core.node), 2, "what was accepted is there");
-    assert!(!core.lock().lines[&channel].is_forked());
+    until(|| core.replicas.lock().queue.len() == 0).await;
+    assert_eq!(node.fake.kept.last_seq(&channel, core.replicas.node), 2, "what was accepted is there");
+    assert!(!core.replicas.lock().lines[&channel].is_forked());
     // One that comes anew serves at once.
     node.fake.channels_in.store(2, Ordering::Relaxed);
     let new = AreaPart { name: "new".to_owned(), health: LinkHealth { lost: None, losses: 0 } };
     node.fake.areas.send_modify(|areas| areas.parts.push(Some(new)));
     assert!(matches!(store.append(&batch(&log, 3)).await.unwrap(), AppendAnswer::Done(_)));
-    assert_eq!(core.stats.forks.get(), 1);
+    assert_eq!(core.replicas.stats.forks.get(), 1);
     assert!(!store.is_degraded());
 }
 
@@ -451,7 +460,7 @@ async fn what_former_lives_accepted_comes_before_what_this_one_accepts() {
     let lost = Lost { code: "unreachable", reason: "not there yet".to_owned() };
     // The clock of the one before was ahead.
     let node = Node::with(First::Memory(lost), vec![left(oldest, 1, 50), left(older, 2, 20)]).await;
-    let (store, own) = (&node.store, node.store.core.node);
+    let (store, own) = (&node.store, node.store.core.replicas.node);
     let opened = store.open(&name, own, &Epoch::random()).await.unwrap();
     let batch = AppendBatch {
         channel: name.clone(),
@@ -523,7 +532,7 @@ async fn a_record_does_not_overtake_one_that_waits() {
     put("newer").await;
     node.go().await;
     node.come_back().await;
-    until(|| node.store.core.records.is_empty(|_| true)).await;
+    until(|| node.store.core.records.waiting.is_empty(|_| true)).await;
     let kept = node.fake.kept.get(RecordKind::Zone, "zone").await.unwrap();
     assert_eq!(kept, Some(Bytes::from("newer")));
 }
@@ -538,23 +547,30 @@ async fn what_nodes_tell_of_themselves_does_not_wait_for_the_primary() {
     assert!(unknown(store.get(kind, "a").await.map(|_| ())));
     assert!(unknown(store.list(kind, None, 10).await.map(|_| ())), "others may have told more");
     assert!(unknown(store.delete(kind, "a").await.map(|_| ())));
-    assert!(store.core.records.is_empty(|_| true));
+    assert!(store.core.records.waiting.is_empty(|_| true));
     node.come_back().await;
     store.put(kind, "a", Bytes::from("now"), ttl).await.unwrap();
     assert_eq!(store.list(kind, None, 10).await.unwrap().len(), 1);
-    assert!(store.core.memory.list(kind, None, 10).await.unwrap().is_empty(), "nor is it kept here besides");
+    assert!(
+        store.core.replicas.memory.list(kind, None, 10).await.unwrap().is_empty(),
+        "nor is it kept here besides"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_append_is_late_by_what_is_usual() {
     let node = Node::new().await;
     let core = &node.store.core;
-    let deadline = core.ordering_deadline;
-    assert_eq!(core.late_after(), deadline);
-    (0..60).for_each(|_| core.took_so_long(2 * deadline));
-    assert!(core.late_after() > 7 * deadline && core.late_after() <= 8 * deadline, "{:?}", core.late_after());
-    (0..60).for_each(|_| core.took_so_long(deadline / 10));
-    assert_eq!(core.late_after(), deadline, "a storage that is fast again is waited for no longer");
+    let deadline = core.appender.deadline;
+    assert_eq!(core.appender.late_after(), deadline);
+    (0..60).for_each(|_| core.appender.took_so_long(2 * deadline));
+    assert!(
+        core.appender.late_after() > 7 * deadline && core.appender.late_after() <= 8 * deadline,
+        "{:?}",
+        core.appender.late_after()
+    );
+    (0..60).for_each(|_| core.appender.took_so_long(deadline / 10));
+    assert_eq!(core.appender.late_after(), deadline, "a storage that is fast again is waited for no longer");
 }
 
 #[tokio::test(start_paused = true)]
@@ -564,23 +580,23 @@ async fn of_too_many_channels_those_that_rest_are_forgotten_soon() {
     let add = |count: usize| {
         for n in 0..count {
             let name: ChannelName = format!("zone:{n}").parse().unwrap();
-            core.line(&mut core.lock(), &name).used = Instant::now();
+            core.replicas.lock().line(&name).used = Instant::now();
         }
     };
     add(100_000);
     time::sleep(Duration::from_secs(25)).await;
-    assert_eq!(core.lock().lines.len(), 100_000, "as many as that are remembered for an hour");
+    assert_eq!(core.replicas.lock().lines.len(), 100_000, "as many as that are remembered for an hour");
     add(100_001);
-    core.lock().lines.get_mut(&"zone:7".parse().unwrap()).unwrap().follow();
+    core.replicas.lock().lines.get_mut(&"zone:7".parse().unwrap()).unwrap().follow();
     time::sleep(Duration::from_secs(25)).await;
-    let left: Vec<String> = core.lock().lines.keys().map(ToString::to_string).collect();
+    let left: Vec<String> = core.replicas.lock().lines.keys().map(ToString::to_string).collect();
     assert_eq!(left, ["zone:7"], "it is in use");
 }
 
 #[tokio::test(start_paused = true)]
 async fn following_what_nobody_publishes_to_leaves_nothing_behind() {
     let node = Node::new().await;
-    let (store, own) = (&node.store, node.store.core.node);
+    let (store, own) = (&node.store, node.store.core.replicas.node);
     let names: Vec<ChannelName> =
         (0..100).map(|n| if n % 2 == 0 { format!("zone:n{n}").parse().unwrap() } else { order(n) }).collect();
     let follow_all = async || {
@@ -596,9 +612,9 @@ async fn following_what_nobody_publishes_to_leaves_nothing_behind() {
     };
     let is_clean = || {
         let core = &store.core;
-        let kept = names.iter().filter(|name| core.memory.mirrored(name).is_some()).count();
+        let kept = names.iter().filter(|name| core.replicas.memory.mirrored(name).is_some()).count();
         let made = names.iter().filter(|name| node.fake.kept.mirrored(name).is_some()).count();
-        let state = core.lock();
+        let state = core.replicas.lock();
         (state.lines.len(), state.queue.len(), kept, made) == (0, 0, 0, 0)
     };
     follow_all().await;
@@ -610,7 +626,7 @@ async fn following_what_nobody_publishes_to_leaves_nothing_behind() {
     assert!(is_clean(), "left in an outage");
     follow_all().await;
     node.come_back().await;
-    until(|| store.core.is_in_order()).await;
+    until(|| store.core.is_in_order(Area::ONLY)).await;
     unfollow_all().await;
     assert!(is_clean(), "that came in an outage");
 }

@@ -1,4 +1,4 @@
-//! The life in which a channel goes on without the log.
+//! The fork in which a channel goes on without the log: one epoch, or several in a row.
 
 use tokio::time::Instant;
 
@@ -8,26 +8,25 @@ use crate::storage::lives::Fork;
 /// The most legs of a fork that are remembered besides the newest.
 pub(super) const LEGS_MAX: usize = 256;
 
-/// A channel that goes on without the log.
+/// The fork of a channel.
 #[derive(Debug)]
 pub(in crate::storage::outage::switching) struct Forked {
     pub(super) leg: Leg,
-    /// Legs before it, each with its last offset: the first, and as many as may be resumed.
+    /// The legs before that, each with its last offset: the first one, and those that may be resumed.
     pub(super) before: Vec<(Leg, u64)>,
     /// The newest offset.
     pub(super) top: u64,
-    /// The copy that it goes on from does not reach back, and own entries that the log was sent and did not
-    /// answer may be among those that it lacks: readers of the log who come from elsewhere may have had
-    /// them, and are not taken up as if they had not.
+    /// The replica lacks entries of the log, and own entries that the log did not acknowledge may be among these.
+    /// Readers that come from another node may have had them, so they are not taken up as if they had not.
     is_unsure: bool,
-    /// Not to be closed before: not right after it opened.
+    /// The fork is not closed before, so that it is not closed right after it opened.
     pub(in crate::storage::outage::switching) rejoin_at: Instant,
-    /// It is about to be closed: an append waits for that a little.
+    /// The fork is about to be closed: an append waits for that a little.
     pub(super) is_closing: bool,
 }
 
-/// A stretch of a fork in which own sequences have no holes, so that its name tells what was had at
-/// each offset.
+/// A run of a fork in which own sequences have no holes. Sequences follow from offsets then, so the name of the
+/// epoch says what a reader at each offset has had.
 #[derive(Debug, Clone)]
 pub(super) struct Leg {
     pub(super) life: Fork,
@@ -54,12 +53,12 @@ impl Forked {
         self.leg.life.base
     }
 
-    /// The one that it began with.
+    /// The leg with which the fork began.
     pub(super) fn first_leg(&self) -> &Leg {
         self.before.first().map_or(&self.leg, |(leg, _)| leg)
     }
 
-    /// Where a life that this one goes on from has ended, and the one after it.
+    /// Where an epoch that this fork continues has ended, and the epoch after that.
     pub(in crate::storage::outage::switching) fn end_of(&self, epoch: &Epoch) -> Option<(u64, &Epoch)> {
         if self.leg.life.log.as_ref() == Some(epoch) {
             return (!self.is_unsure).then(|| (self.base(), &self.first_leg().epoch));
@@ -69,8 +68,8 @@ impl Forked {
         Some((self.before[at].1, &next.epoch))
     }
 
-    /// Makes it ready for an own entry with this sequence: where there is a hole before it, it goes on as
-    /// another leg. `first` is the oldest offset that is kept. Says whether it does.
+    /// Makes the fork ready for an own entry with this sequence: after a hole it continues in another leg. `first`
+    /// is the oldest offset that is kept. Whether it does.
     pub(super) fn step_to(&mut self, seq: u64, first: impl FnOnce() -> u64) -> bool {
         if self.leg.life.own_at(self.top).checked_add(1) == Some(seq) {
             return false;
@@ -78,7 +77,7 @@ impl Forked {
         let life = Fork { seq: seq.saturating_sub(1), from: self.top, ..self.leg.life.clone() };
         let ended = std::mem::replace(&mut self.leg, Leg::new(life));
         self.before.push((ended, self.top));
-        // Nobody can go on in one of which nothing is kept. The first one tells where the fork began.
+        // A leg of which nothing is kept cannot be resumed. The first one says where the fork began.
         let first = first();
         let is_gone = |(_, end): &&(Leg, u64)| *end + 1 < first;
         let gone = self.before.iter().skip(1).take_while(is_gone).count();

@@ -1,4 +1,4 @@
-//! Lives of a channel that have ended, and where their readers go on.
+//! Epochs of a channel that have ended, and where their readers go on.
 
 use super::fork::Leg;
 use super::{Line, LogView};
@@ -6,33 +6,33 @@ use crate::model::{EntryId, Epoch, NodeId, Position};
 use crate::storage::lives::{Life, had_at};
 use crate::storage::{Had, Seam};
 
-/// Lives that have ended with the log that they belonged to.
+/// Epochs that ended together, as their log was taken up again.
 #[derive(Debug)]
 pub(super) struct Past {
     pub(super) lives: Vec<Ended>,
-    /// What a reader at the end of the last one has had of other nodes.
+    /// What a reader at the end of the last of them has had of other nodes.
     pub(super) others: Had,
     pub(super) node: NodeId,
     pub(super) seam: Seam,
 }
 
-/// A life that has ended.
+/// An epoch that has ended.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) epoch: Epoch,
-    /// Its last offset.
+    /// The last offset.
     pub(super) end: u64,
     /// The node's newest sequence there.
     pub(super) own: u64,
-    /// Where it was a fork.
+    /// For the epoch of a fork.
     pub(super) fork: Option<Leg>,
-    /// Where it was none: the ids of the entries that lead up to the end, for readers who are not there
+    /// For the epoch of a log: the ids of the entries that lead up to its end, for readers who are not there
     /// yet.
     pub(super) last: Vec<EntryId>,
 }
 
 impl Past {
-    /// What a reader has had that has come so far in a life; `None` where that is not known.
+    /// What a reader has had that has come so far in an epoch; `None` where that is not known.
     fn had_at(&self, ended: &Ended, offset: u64) -> Option<Had> {
         let mut had = self.others.clone();
         let Some(fork) = &ended.fork else {
@@ -54,14 +54,14 @@ impl Ended {
         Self { epoch: leg.epoch.clone(), end, own, fork: Some(leg), last: Vec::new() }
     }
 
-    /// What a reader at this offset has had, of what one at the end has had.
+    /// The part that a reader at this offset has had of what one at the end has had.
     fn before(&self, at_end: &Had, offset: u64) -> Option<Had> {
         let behind = usize::try_from(self.end.checked_sub(offset)?).ok()?;
         let lacks = &self.last[self.last.len().checked_sub(behind)?..];
         let mut had = if at_end.is_in_doubt() { Had::unknown() } else { Had::default() };
         for (producer, run) in at_end.iter() {
             let first = lacks.iter().find(|id| id.producer == producer);
-            // A producer's entries come in order: of all before the first that it lacks, none is to come.
+            // A producer's entries come in order: none before the first that the reader lacks is to come.
             had.add(producer, first.map_or(run.newest, |first| first.seq.saturating_sub(1)));
         }
         Some(had)
@@ -69,13 +69,13 @@ impl Ended {
 }
 
 impl Line {
-    /// Where a reader goes on that has had everything up to a position of a life that has ended.
+    /// Where a reader goes on that has had everything up to a position of an epoch that has ended.
     pub(in crate::storage::outage::switching) fn seam_after(&self, after: &Position) -> Option<Seam> {
         self.seam_from_past(after).or_else(|| self.seam_from_name(after))
     }
 
     fn seam_from_past(&self, after: &Position) -> Option<Seam> {
-        // What a reader had besides is in the name that it was told.
+        // What the reader had besides is in the epoch's name.
         let (plain, mut besides, in_fork) = match Life::of(&after.epoch) {
             Some(Life::Fork(fork, had)) => (fork.epoch(), had, true),
             Some(Life::View(log, had)) => (log, had, false),
@@ -86,7 +86,7 @@ impl Line {
         }
         let lives = self.past.iter().rev().flat_map(|past| past.lives.iter().map(move |ended| (past, ended)));
         let (past, ended) = lives.into_iter().find(|(_, ended)| ended.epoch == plain)?;
-        // What a reader had of each producer is not known anywhere.
+        // No node knows what a reader has had of each producer.
         let had = past.had_at(ended, after.offset)?;
         let back = besides.take_back();
         let seam = Seam { had, ..past.seam.clone() };
@@ -98,14 +98,14 @@ impl Line {
         Some(seam)
     }
 
-    /// The position's own name says what was had.
+    /// The name of the position's epoch says what the reader has had.
     fn seam_from_name(&self, after: &Position) -> Option<Seam> {
         Life::of(&after.epoch)?;
         let mut had = had_at(after);
-        // Of any log whatever, no gateway says that something was had.
+        // A gateway that names no log for the way back says that the reader has had nothing of any.
         let back = had.take_back().filter(|back| back.log.is_some() || back.to == 0)?;
         let is_any = back.log.is_none();
-        // Whatever life came of a log that had none, nothing of it was had but what the name says.
+        // The log had no epoch then: whatever it became, readers have had nothing of it but what the name says.
         let epoch =
             back.log.clone().or_else(|| self.log().cloned()).or_else(|| self.unborn_fork().cloned())?;
         let seam = Seam::beginning(epoch).with_back(&after.epoch, Some(back));
@@ -119,7 +119,7 @@ impl Line {
         (is_any || is_known).then_some(seam)
     }
 
-    /// The first life of a fork of a log that had none.
+    /// The first epoch of a fork of a log that had none.
     fn unborn_fork(&self) -> Option<&Epoch> {
         let fork = self.fork().filter(|fork| fork.leg.life.unborn)?;
         Some(&fork.first_leg().epoch)

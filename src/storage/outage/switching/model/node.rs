@@ -14,6 +14,7 @@ use crate::model::{BackendName, BackendState, ChannelName, Epoch, Lane, NodeId};
 use crate::storage::outage::failover::{First, Limits};
 use crate::storage::outage::journal::JournalBounds;
 use crate::storage::outage::switching::{Parts, Switching};
+use crate::storage::primary::Area;
 use crate::storage::{MemoryBackend, MemoryConfig, SharedBackend, StatusReader, StatusWriter, StorageStatus};
 
 /// A node's storage, as its channels hold it, and what is to be known of it besides.
@@ -41,7 +42,7 @@ pub(crate) struct Stand {
 impl Inside {
     /// Entries that wait for the log.
     pub(crate) fn waiting(&self) -> usize {
-        self.0.core.lock().journal.depth().entries
+        self.0.core.replicas.lock().journal.depth().entries
     }
 
     /// What it counted so far.
@@ -51,16 +52,16 @@ impl Inside {
 
     /// The state in which its calls are made, and by what they are answered.
     pub(crate) fn mode(&self) -> (BackendState, BackendName) {
-        let state = self.0.core.modes.borrow().present().next().map(|mode| mode.state);
-        (state.expect("there is one server"), self.0.core.serving())
+        let state = self.0.core.breaker.modes().present().next().map(|mode| mode.state);
+        (state.expect("there is one server"), self.0.core.breaker.serving())
     }
 
     pub(crate) fn is_in_order(&self) -> bool {
-        self.0.core.is_in_order()
+        self.0.core.is_in_order(Area::ONLY)
     }
 
     pub(crate) fn stand(&self, channel: &ChannelName) -> Option<Stand> {
-        let state = self.0.core.lock();
+        let state = self.0.core.replicas.lock();
         let line = state.lines.get(channel)?;
         Some(Stand {
             log: line.log().cloned(),

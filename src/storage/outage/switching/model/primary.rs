@@ -194,6 +194,21 @@ impl Primary for ModelRedis {
         .await
     }
 
+    async fn renew_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: &Epoch,
+        minted: &Epoch,
+    ) -> Result<Option<Epoch>> {
+        let (expected, minted) = (expected.clone(), minted.clone());
+        self.call_about(channel, "renew", true, move |state, channel| {
+            let held = state.data.memory.renew_epoch(channel, &expected, &minted);
+            state.renewed += u64::from(held.as_ref() == Some(&minted));
+            held
+        })
+        .await
+    }
+
     async fn record_job(&self, _job: &MovedJob) -> Result<Recorded> {
         // No order is placed here.
         Ok(Recorded::Yes)
@@ -220,21 +235,6 @@ impl Log for ModelRedis {
         let minted = minted.clone();
         self.call_about(channel, "open", true, move |state, channel| state.open(channel, producer, &minted))
             .await
-    }
-
-    async fn renew_epoch(
-        &self,
-        channel: &ChannelName,
-        expected: &Epoch,
-        minted: &Epoch,
-    ) -> Result<Option<Epoch>> {
-        let (expected, minted) = (expected.clone(), minted.clone());
-        self.call_about(channel, "renew", true, move |state, channel| {
-            let held = now(state.data.memory.renew_epoch(channel, &expected, &minted));
-            state.renewed += u64::from(matches!(&held, Ok(Some(held)) if *held == minted));
-            held
-        })
-        .await?
     }
 
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {

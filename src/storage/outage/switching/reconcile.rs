@@ -1,19 +1,22 @@
-//! Brings a channel back in step with the log: follow it, see what became of it, send what it lacks,
-//! read what others wrote, and close the fork at a moment at which nothing waits.
+//! Reconciles channels: follows the log, finds what became of it, sends what it lacks, reads what other nodes
+//! wrote, and closes the fork at a moment at which nothing waits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{self, Instant};
 
+use super::breaker::Breaker;
+use super::incoming::Incoming;
 use super::line::{Forked, Known, Line, Rejoined};
-use super::send::{Address, BATCH};
+use super::outbox::{Address, BATCH, Outbox};
+use super::replicas::Replicas;
+use super::restless;
 use super::tail::TAIL_MAX;
-use super::{Core, HOLE_WITHIN};
-use crate::model::{ChannelName, ChannelPolicy, Entry, Epoch, NodeId, Position, new_epoch};
-use crate::storage::primary::{Area, Place};
+use crate::model::{ChannelName, ChannelPolicy, Entry, NodeId, Position, new_epoch};
 use crate::storage::{Anchor, Append, LogEvent, OpenLog, Result, StorageError};
 use crate::support::backoff::STORAGE_RETRY;
 #[cfg(test)]
@@ -22,7 +25,7 @@ use crate::support::mutant::{self, Mutant};
 /// A fork is not closed earlier than this after it opened.
 pub(super) const NOT_BEFORE: Duration = Duration::from_millis(200);
 
-/// Channels that are put in order at the same time: enough to hide the round trips, few enough that
+/// Channels that are reconciled at the same time: enough to hide the round trips, few enough that
 /// live appends are not held up by them.
 const AT_ONCE: usize = 8;
 
@@ -32,8 +35,8 @@ const PAGE: usize = 1_000;
 /// How often a channel that keeps changing is begun anew before it is left for a while.
 const ROUNDS_MAX: usize = 16;
 
-/// After so many failures in a row, which take some 10 s, what cannot be brought to the primary is set
-/// aside: no recovery waits for it any more.
+/// After so many failures in a row, which take some 10 s, what cannot be reconciled is set aside: no recovery
+/// waits for it any more.
 pub(super) const SET_ASIDE_AFTER: u32 = 15;
 
 /// How often a channel that is set aside is tried again.
@@ -44,9 +47,9 @@ const CLOSING_AFTER: u32 = 8;
 
 /// How a try ended.
 enum Tried {
-    /// It is in order, or there is nothing to be in step with.
+    /// The channel is in step with its log, or its failure domain went away.
     Done,
-    /// It is not, and is to be tried again then.
+    /// It is to be tried again then.
     Later(Instant),
     Failed(StorageError),
 }
@@ -58,36 +61,31 @@ struct Delay {
     failures: u32,
 }
 
-impl Core {
-    /// Puts channels in order, whenever there are some and the primary serves. Never ends.
-    pub(super) async fn put_in_order(&self) {
+/// Takes channels from the reconcile queue, which is with the replicas.
+pub(super) struct Reconciler {
+    pub(super) breaker: Arc<Breaker>,
+    pub(super) replicas: Arc<Replicas>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) incoming: Arc<Incoming>,
+}
+
+impl Reconciler {
+    /// Reconciles channels, whenever some wait whose failure domain serves. Never ends.
+    pub(super) async fn run(&self) {
         let mut under_way = FuturesUnordered::new();
         let mut working: BTreeSet<ChannelName> = BTreeSet::new();
-        // Those that failed, or whose time has not come: they hold up no others.
+        // The channels that failed, or whose time has not come: they hold up no others.
         let mut delays: BTreeMap<ChannelName, Delay> = BTreeMap::new();
         loop {
             let now = Instant::now();
-            let next_hole = self.look_at_holes(now);
-            let modes = self.modes.borrow().clone();
-            if modes.is_any_primary() {
-                let waiting: Vec<ChannelName> = {
-                    let state = self.lock();
-                    delays.retain(|name, _| state.queue.contains(name));
-                    let is_due = |name: &ChannelName| delays.get(name).is_none_or(|delay| delay.until <= now);
-                    let is_free = |name: &&ChannelName| {
-                        !working.contains(*name) && is_due(name) && !state.behind.contains_key(*name)
-                    };
-                    let free = state.queue.within(|area| modes.is_primary(area)).filter(is_free);
-                    free.take(AT_ONCE.saturating_sub(working.len())).cloned().collect()
-                };
-                for channel in waiting {
-                    working.insert(channel.clone());
-                    under_way.push(self.try_in_order(channel));
-                }
+            let next_hole = self.replicas.look_at_holes(now);
+            for channel in self.due(&mut delays, &working, now) {
+                working.insert(channel.clone());
+                under_way.push(self.try_in_order(channel));
             }
             let later = delays.iter().filter(|(name, delay)| !working.contains(*name) && delay.until > now);
             let later = later.map(|(_, delay)| delay.until).chain(next_hole).min();
-            let more = self.work.notified();
+            let more = self.replicas.work.notified();
             tokio::select! {
                 biased;
                 Some((channel, tried)) = under_way.next() => {
@@ -103,32 +101,25 @@ impl Core {
         }
     }
 
-    /// Has channels put in order of whose log an entry does not come by itself. Answers when the next
-    /// one is to be looked at.
-    fn look_at_holes(&self, now: Instant) -> Option<Instant> {
-        let mut state = self.lock();
-        let super::State { lines, holes, .. } = &mut *state;
-        let mut stuck = Vec::new();
-        holes.retain(|channel, (at, before)| {
-            if *at > now {
-                return true;
-            }
-            let hole = lines.get(channel).and_then(Line::hole);
-            match hole {
-                None => false,
-                Some(after) if after > *before => {
-                    (*at, *before) = (now + HOLE_WITHIN, after);
-                    true
-                }
-                Some(_) => {
-                    stuck.push(channel.clone());
-                    false
-                }
-            }
-        });
-        let next = holes.values().map(|(at, _)| *at).min();
-        stuck.iter().for_each(|channel| self.doubt(&mut state, channel));
-        next
+    /// The channels that are to be tried now.
+    fn due(
+        &self,
+        delays: &mut BTreeMap<ChannelName, Delay>,
+        working: &BTreeSet<ChannelName>,
+        now: Instant,
+    ) -> Vec<ChannelName> {
+        let modes = self.breaker.modes().clone();
+        if !modes.is_any_primary() {
+            return Vec::new();
+        }
+        let state = self.replicas.lock();
+        delays.retain(|name, _| state.queue.contains(name));
+        let is_free = |name: &&ChannelName| {
+            let is_due = delays.get(*name).is_none_or(|delay| delay.until <= now);
+            is_due && !working.contains(*name) && !self.outbox.is_behind(name)
+        };
+        let free = state.queue.within(|area| modes.is_primary(area)).filter(is_free);
+        free.take(AT_ONCE.saturating_sub(working.len())).cloned().collect()
     }
 
     /// When a channel is to be tried again; `None` where it needs not.
@@ -138,13 +129,13 @@ impl Core {
             Tried::Later(until) => Some(Delay { until, failures }),
             Tried::Failed(error) => {
                 let failures = failures + 1;
-                self.stats.rejoin_retries.add(1);
-                self.beat_now(self.area_of(channel)).notify_one();
+                self.replicas.stats.rejoin_retries.add(1);
+                self.breaker.beat_now(self.breaker.area_of(channel)).notify_one();
                 tracing::debug!(channel = %channel, error = %error, failures, "the channel cannot be put in order yet");
                 let wait = if failures < SET_ASIDE_AFTER {
                     STORAGE_RETRY.wait(failures)
                 } else {
-                    self.set_aside(channel, &error);
+                    self.replicas.set_aside(channel, &error);
                     SET_ASIDE_RETRY
                 };
                 Some(Delay { until: Instant::now() + wait, failures })
@@ -152,65 +143,23 @@ impl Core {
         }
     }
 
-    /// A channel cannot be put in order while its area serves: it goes on by itself, is tried again now and
-    /// then, and keeps nothing else from being well.
-    pub(super) fn set_aside(&self, channel: &ChannelName, error: &StorageError) {
-        let why = error.with_causes();
-        {
-            let mut state = self.lock();
-            state.queue.set_aside(channel);
-            if state.set_aside.insert(channel.clone(), why.clone()).is_none() {
-                tracing::error!(%channel, error = why, "the channel cannot be put in order, and is set aside");
-            }
-        }
-        self.in_order.notify_waiters();
-    }
-
-    /// Whether nothing is left to be put in order, where the primary is one.
-    #[cfg(test)]
-    pub(super) fn is_in_order(&self) -> bool {
-        self.is_area_in_order(Area::ONLY)
-    }
-
-    /// Whether nothing is left to be put in order of what is in an area.
-    pub(super) fn is_area_in_order(&self, area: Area) -> bool {
-        let is_recorded = self.primary.area_of(Place::Jobs) != area || self.jobs.are_recorded();
-        is_recorded
-            && self.lock().queue.awaited(area) == 0
-            && self.has_written_records(area)
-            && self.has_sent_formers(area)
-    }
-
-    /// Whether the log has all that former lives left for an area, but for channels that were set aside.
-    fn has_sent_formers(&self, area: Area) -> bool {
-        let left: Vec<ChannelName> = {
-            let formers = self.formers.lock();
-            let channels = formers.iter().map(|former| &former.channel);
-            channels.filter(|channel| self.area_of(channel) == area).cloned().collect()
-        };
-        left.is_empty() || {
-            let state = self.lock();
-            left.iter().all(|channel| state.set_aside.contains_key(channel))
-        }
-    }
-
     /// Tries once, unless the primary is away.
     async fn try_in_order(&self, channel: ChannelName) -> (ChannelName, Tried) {
         let tried = tokio::select! {
             biased;
-            () = self.until_away(self.area_of(&channel)) => Tried::Done,
+            () = self.breaker.until_away(self.breaker.area_of(&channel)) => Tried::Done,
             tried = self.rejoin(&channel) => tried,
         };
-        if let Some(line) = self.lock().lines.get_mut(&channel) {
+        if let Some(line) = self.replicas.lock().lines.get_mut(&channel) {
             line.set_closing(false);
         }
-        self.in_order.notify_waiters();
+        self.replicas.in_order.notify_waiters();
         (channel, tried)
     }
 
     async fn rejoin(&self, channel: &ChannelName) -> Tried {
         let not_before = {
-            let state = self.lock();
+            let state = self.replicas.lock();
             let fork = state.lines.get(channel).and_then(Line::fork);
             fork.map(|fork| fork.rejoin_at).filter(|at| *at > Instant::now())
         };
@@ -220,27 +169,30 @@ impl Core {
         for _ in 0..ROUNDS_MAX {
             match self.try_rejoin(channel).await {
                 Ok(true) => return Tried::Done,
-                // It changed while it was looked at.
+                // The channel changed while its log was looked at.
                 Ok(false) => {}
                 Err(error) => return Tried::Failed(error),
             }
         }
-        Tried::Failed(super::log::restless("rejoin"))
+        Tried::Failed(restless("rejoin"))
     }
 
     /// One look at the log and what follows from it; false when it has to begin anew.
     async fn try_rejoin(&self, channel: &ChannelName) -> Result<bool> {
-        let followed = self.lock().lines.get(channel).is_some_and(Line::is_followed);
+        let (primary, stats) = (&self.breaker.primary, &self.replicas.stats);
+        let followed = self.replicas.is(channel, Line::is_followed);
         if followed {
-            self.primary.follow(channel).await?;
+            primary.follow(channel).await?;
         }
         let Some((known, turn)) = self.known(channel) else {
             if followed {
                 self.unfollow_if_left(channel).await;
             }
-            return Ok(self.let_go(channel));
+            // Nothing is left of a channel that is not known any more.
+            self.replicas.lock().queue.reconciled(channel);
+            return Ok(true);
         };
-        let found = match self.primary.examine(channel, self.node, known.at()).await? {
+        let found = match primary.examine(channel, self.replicas.node, known.at()).await? {
             Some(found) => found,
             None if self.stays_unborn(channel, followed) => {
                 if followed {
@@ -248,7 +200,7 @@ impl Core {
                 }
                 return Ok(true);
             }
-            None => self.primary.open(channel, self.node, &new_epoch()).await?,
+            None => primary.open(channel, self.replicas.node, &new_epoch()).await?,
         };
         let Some(plan) = self.plan(channel, &known, &found) else { return Ok(false) };
         if plan.is_older {
@@ -256,7 +208,7 @@ impl Core {
                 channel = %channel, top = found.top, seen = known.highest, last_seq = found.last_seq, acked = known.acked,
                 "the log was set back; beginning a new epoch"
             );
-            self.primary.renew_epoch(channel, &found.epoch, &new_epoch()).await?;
+            primary.renew_epoch(channel, &found.epoch, &new_epoch()).await?;
             return Ok(false);
         }
         #[cfg(test)]
@@ -265,61 +217,66 @@ impl Core {
         } else {
             plan
         };
-        let to = Address { channel, epoch: &found.epoch, producer: self.node };
-        let put_back = self.send(to, &plan.tail, found.last_seq, &self.stats.put_back).await?;
-        let Some(mut last) = put_back else { return Ok(false) };
+        let to = Address { channel, epoch: &found.epoch, producer: self.replicas.node };
+        let put_back = self.outbox.send(to, &plan.tail, found.last_seq, &stats.put_back).await?;
+        let Some(last) = put_back else { return Ok(false) };
         for (producer, entries) in &plan.given {
             let to = Address { producer: *producer, ..to };
             let had = newest_of(&found, *producer);
-            if self.send(to, entries, had, &self.stats.put_back).await?.is_none() {
+            if self.outbox.send(to, entries, had, &stats.put_back).await?.is_none() {
                 return Ok(false);
             }
         }
+        self.send_and_close(to, &Look { found: &found, plan, followed, turn }, last).await
+    }
+
+    /// Sends the journal behind this node's sequence `last`, reads the log to its end, and closes the fork as
+    /// soon as nothing waits; false when the channel has changed since the log was looked at.
+    async fn send_and_close(&self, to: Address<'_>, look: &Look<'_>, mut last: u64) -> Result<bool> {
+        let Look { plan, followed, turn, .. } = look;
+        let (channel, replicas) = (to.channel, &*self.replicas);
         let mut read = Read { top: plan.base - u64::from(plan.before.is_some()), entries: Vec::new() };
         let mut looks = 0;
         loop {
             looks += 1;
             if looks == CLOSING_AFTER
-                && let Some(line) = self.lock().lines.get_mut(channel)
+                && let Some(line) = replicas.lock().lines.get_mut(channel)
             {
-                // It is published to faster than it can be closed.
+                // Entries come faster than the fork can be closed.
                 line.set_closing(true);
             }
-            // It keeps what is sent until the channel is in order: the log may lose it before.
+            // The journal keeps what is sent until the channel is reconciled: the log may lose it before.
             let fresh = {
-                let mut state = self.lock();
+                let mut state = replicas.lock();
                 state.journal.are_in_log(channel, last);
                 state.journal.after(channel, last, BATCH)
             };
             if !fresh.is_empty() {
-                let sent = self.send(to, &fresh, last, &self.stats.replayed).await?;
+                let sent = self.outbox.send(to, &fresh, last, &replicas.stats.replayed).await?;
                 let Some(newest) = sent else { return Ok(false) };
-                // What was refused waits no longer.
                 last = newest;
                 continue;
             }
-            if !followed && self.lock().lines.get(channel).is_some_and(Line::is_followed) {
-                // By now somebody here wants all of it.
+            if !followed && replicas.is(channel, Line::is_followed) {
+                // Readers have come for whom all of the log is to be read.
                 return Ok(false);
             }
-            if !self.read_on(channel, &found.epoch, followed, &mut read).await? {
+            if !self.read_on(to, *followed, &mut read).await? {
                 return Ok(false);
             }
             if plan.is_contradicted_by(&read.entries) {
-                if let Some(line) = self.lock().lines.get_mut(channel) {
+                if let Some(line) = replicas.lock().lines.get_mut(channel) {
                     line.contradicted();
                 }
                 return Ok(false);
             }
-            if self.lock().queue.turn(channel) > turn {
-                // What was found may be over.
+            if replicas.lock().queue.turn(channel) > *turn {
+                // What was found in the log may not hold any more.
                 return Ok(false);
             }
-            if self.close(channel, &found, &plan, last, &mut read, (followed, turn)) {
-                if let Some(spool) = &self.spool {
-                    spool.acknowledged(self.node, channel, last);
-                }
-                if followed {
+            if self.close(channel, look, last, &mut read) {
+                self.outbox.acknowledged(replicas.node, channel, last);
+                if *followed {
                     self.unfollow_if_left(channel).await;
                 }
                 return Ok(true);
@@ -327,16 +284,17 @@ impl Core {
         }
     }
 
-    /// What is known of the log, before it is asked, and the channel's turn; `None` where the channel is not known any more.
+    /// What is known of the log before it is asked, and the channel's turn in the queue; `None` where the
+    /// channel is not known any more.
     fn known(&self, channel: &ChannelName) -> Option<(Known, u64)> {
-        let state = self.lock();
+        let state = self.replicas.lock();
         Some((state.lines.get(channel)?.known(), state.queue.turn(channel)))
     }
 
-    /// The log has no life: whether the channel is in order for that, because nothing is to be appended.
+    /// The log has no epoch: whether the channel is reconciled with that, because nothing is to be appended.
     fn stays_unborn(&self, channel: &ChannelName, followed: bool) -> bool {
         {
-            let mut state = self.lock();
+            let mut state = self.replicas.lock();
             let is_blank = state.lines.get(channel).is_some_and(Line::is_blank);
             if !is_blank || !state.journal.is_empty(channel) {
                 return false;
@@ -348,17 +306,17 @@ impl Core {
                 line.stays_unborn();
             }
             state.forget_if_blank(channel);
-            state.is_in_order(channel);
+            state.queue.reconciled(channel);
         }
-        self.in_order.notify_waiters();
-        self.tell(LogEvent::Changed(channel.clone()));
+        self.replicas.in_order.notify_waiters();
+        self.incoming.tell(LogEvent::Changed(channel.clone()));
         true
     }
 
-    /// What is to be done about the log as it was found; `None` when the line changed meanwhile.
+    /// What is to be done about the log as it was found; `None` when the replica is of another epoch by now.
     fn plan(&self, channel: &ChannelName, known: &Known, found: &OpenLog) -> Option<Plan> {
-        let log = &known.log;
-        let mut state = self.lock();
+        let (log, memory) = (&known.log, &self.replicas.memory);
+        let mut state = self.replicas.lock();
         let line = state.lines.get_mut(channel)?;
         if line.log() != log.as_ref() {
             return None;
@@ -370,27 +328,26 @@ impl Core {
             if mutant::is(Mutant::ForgottenIsLost) && self.has_forgotten(channel, found) {
                 return Some(Plan { is_older: true, ..Plan::default() });
             }
-            // Of what has ids of its own nothing is appended while the channel waits for this.
+            // No entries with ids of their own are appended while the channel waits to be reconciled.
             let lacks_given = !line.given.after(|producer| newest_of(found, producer)).is_empty();
             if line.is_set_back(found, known) || lacks_given {
                 return Some(Plan { is_older: true, ..Plan::default() });
             }
             let base = line.fork().map(Forked::base);
-            let mirrored = self.memory.mirrored(channel).map_or(found.top, |mirrored| mirrored.top);
+            let mirrored = memory.mirrored(channel).map_or(found.top, |mirrored| mirrored.top);
             let base = base.unwrap_or(mirrored);
-            // What follows is read with the entry before it: another one may be in its place, and what was
-            // seen since behind that.
+            // What follows is read together with the entry before it: the log may have another one in its place.
             let before = line.seen_at(base);
             #[cfg(test)]
             let before = before.filter(|_| !mutant::is(Mutant::RejoinWithoutEntryBefore));
             return Some(Plan { base, before, ..Plan::default() });
         }
         let line = state.lines.get(channel)?;
-        // Of a channel of which nothing was known the copy begins where the log is now, unless nobody else has
-        // been there (this node may have, in a try that broke off); or with all of it, where that is wanted,
-        // and of a log that had no life.
-        let others =
-            found.top > found.last_seq || found.producers.iter().any(|(producer, _)| *producer != self.node);
+        // Where no epoch of the log was known, the replica begins at the end of the log. It begins with all of
+        // the log where no other node has appended to it (this one may have, in a try that broke off), where
+        // readers want the whole log, and where the log had no epoch.
+        let others = found.top > found.last_seq
+            || found.producers.iter().any(|(producer, _)| *producer != self.replicas.node);
         let is_wanted_whole = ChannelPolicy::of(channel).is_wanted_whole || line.has_had_nothing();
         let joins = log.is_none() && !is_wanted_whole && others;
         let base = if joins { found.top } else { 0 };
@@ -401,10 +358,10 @@ impl Core {
         } else {
             line.tail.after(found.last_seq)
         };
-        // Where nothing is young enough to be kept, it has merely expired.
+        // Where all entries of the replica have expired, so have those of the log: it did not lose them.
         let end = line.fork().map_or(u64::MAX, Forked::base);
-        let end = end.min(self.memory.mirrored(channel).map_or(0, |mirrored| mirrored.top));
-        let is_young = !self.memory.last_ids(channel, end, 1).is_empty();
+        let end = end.min(memory.mirrored(channel).map_or(0, |mirrored| mirrored.top));
+        let is_young = !memory.last_ids(channel, end, 1).is_empty();
         #[cfg(test)]
         let is_young = is_young || mutant::is(Mutant::ExpiredIsLost);
         let loses = log.is_some() && is_young;
@@ -417,49 +374,43 @@ impl Core {
     fn has_forgotten(&self, channel: &ChannelName, found: &OpenLog) -> bool {
         let knows =
             |(node, seq): &(_, u64)| found.producers.iter().any(|(known, held)| known == node && held >= seq);
-        self.memory.producers(channel).iter().any(|producer| !knows(producer))
+        self.replicas.memory.producers(channel).iter().any(|producer| !knows(producer))
     }
 
-    /// What this node appended while it had no journal.
+    /// What this node appended to memory while no Redis was configured, so that it was not journaled.
     fn own_entries(&self, channel: &ChannelName, after_seq: u64, before_seq: u64) -> Vec<Append> {
-        let kept = self.memory.read_now(channel, None, usize::MAX).entries;
+        let Replicas { node, memory, .. } = &*self.replicas;
+        let kept = memory.read_now(channel, None, usize::MAX).entries;
         let own = kept.into_iter().filter(|entry| {
-            entry.id.producer == self.node && entry.id.seq > after_seq && entry.id.seq < before_seq
+            entry.id.producer == *node && entry.id.seq > after_seq && entry.id.seq < before_seq
         });
         own.map(|entry| Append { seq: entry.id.seq, prev: 0, draft: entry.draft, fence: None }).collect()
     }
 
-    /// Takes back that the channel is followed, if its last reader left while it was put in order.
+    /// Unfollows the log again, if the last reader of the channel left while that was reconciled.
     async fn unfollow_if_left(&self, channel: &ChannelName) {
-        let is_followed = || self.lock().lines.get(channel).is_some_and(Line::is_followed);
-        if is_followed() {
+        if self.replicas.is(channel, Line::is_followed) {
             return;
         }
-        if let Err(error) = self.primary.unfollow(channel).await {
-            // What comes all the same is let go of.
+        if let Err(error) = self.breaker.primary.unfollow(channel).await {
+            // What is published all the same is ignored.
             tracing::debug!(%channel, %error, "the channel cannot be unfollowed");
         }
-        let mut state = self.lock();
+        let mut state = self.replicas.lock();
         if let Some(line) = state.lines.get_mut(channel).filter(|line| line.is_followed()) {
-            // Whoever came meanwhile may have been unfollowed too.
+            // A reader that came meanwhile may have been unfollowed too.
             line.set_confirmed(false);
-            self.doubt(&mut state, channel);
+            state.doubt(channel);
         }
     }
 
-    /// Reads the log to its end, for the mirror; false when it is another one by now.
-    async fn read_on(
-        &self,
-        channel: &ChannelName,
-        epoch: &Epoch,
-        followed: bool,
-        read: &mut Read,
-    ) -> Result<bool> {
+    /// Reads the log to its end, for the replica; false when it is in another epoch by now.
+    async fn read_on(&self, of: Address<'_>, followed: bool, read: &mut Read) -> Result<bool> {
         loop {
-            let after = Position { epoch: epoch.clone(), offset: read.top };
+            let after = Position { epoch: of.epoch.clone(), offset: read.top };
             let limit = if followed { PAGE } else { 0 };
-            let page = self.primary.read_after(channel, Some(&after), limit).await?;
-            if page.epoch.as_ref() != Some(epoch) || page.top < read.top {
+            let page = self.breaker.primary.read_after(of.channel, Some(&after), limit).await?;
+            if page.epoch.as_ref() != Some(of.epoch) || page.top < read.top {
                 return Ok(false);
             }
             if !followed {
@@ -477,94 +428,83 @@ impl Core {
         }
     }
 
-    /// Closes the fork, unless something was accepted since the journal was looked at.
-    fn close(
-        &self,
-        channel: &ChannelName,
-        found: &OpenLog,
-        plan: &Plan,
-        last: u64,
-        read: &mut Read,
-        (followed, turn): (bool, u64),
-    ) -> bool {
+    /// Closes the fork, unless something was accepted since the journal was looked at. Replica, journal and
+    /// queue change together.
+    fn close(&self, channel: &ChannelName, look: &Look<'_>, last: u64, read: &mut Read) -> bool {
+        let (Look { found, plan, followed, turn }, stats) = (look, &self.replicas.stats);
         {
-            let mut state = self.lock();
-            let is_over = state.queue.turn(channel) > turn;
+            let mut state = self.replicas.lock();
+            let is_over = state.queue.turn(channel) > *turn;
             if is_over || !state.journal.after(channel, last, 1).is_empty() {
                 return false;
             }
             let mut kept = plan.tail.clone();
             kept.extend(state.journal.newest(channel, TAIL_MAX));
             let Some(line) = state.lines.get_mut(channel) else {
-                state.is_in_order(channel);
+                state.queue.reconciled(channel);
                 return true;
             };
             if line.is_followed() && !followed {
                 return false;
             }
             if plan.loses {
-                self.stats.lost_logs.add(1);
+                stats.lost_logs.add(1);
             }
             if line.is_forked() {
-                self.stats.rejoins.add(1);
+                stats.rejoins.add(1);
             }
+            let read_entries = std::mem::take(&mut read.entries);
+            #[cfg(test)]
+            let read_entries =
+                if mutant::is(Mutant::RejoinWithoutReading) { Vec::new() } else { read_entries };
+            let own = vec![(self.replicas.node, last)];
             let to = Rejoined {
                 epoch: found.epoch.clone(),
                 base: plan.base,
                 top: read.top,
                 acked: last,
-                producers: if plan.base == 0 { vec![(self.node, last)] } else { found.producers.clone() },
+                producers: if plan.base == 0 { own } else { found.producers.clone() },
                 anchor: found.anchor,
-                #[cfg(test)]
-                read: if mutant::is(Mutant::RejoinWithoutReading) {
-                    Vec::new()
-                } else {
-                    std::mem::take(&mut read.entries)
-                },
-                #[cfg(not(test))]
-                read: std::mem::take(&mut read.entries),
+                read: read_entries,
                 kept,
                 skips: plan.skips,
             };
             line.rejoin(to);
             state.journal.acknowledged(channel, last);
-            state.is_in_order(channel);
+            state.queue.reconciled(channel);
         }
-        self.in_order.notify_waiters();
-        self.tell(LogEvent::Changed(channel.clone()));
+        self.replicas.in_order.notify_waiters();
+        self.incoming.tell(LogEvent::Changed(channel.clone()));
         true
-    }
-
-    /// A channel that nobody knows any more is in order.
-    fn let_go(&self, channel: &ChannelName) -> bool {
-        self.lock().is_in_order(channel);
-        true
-    }
-
-    /// Tells whoever reads `incoming`; never waits for one who does not keep up.
-    pub(super) fn tell(&self, event: LogEvent) {
-        if self.events.try_send(event).is_err() {
-            self.overrun.notify_one();
-        }
     }
 }
 
-/// What is to be done about the log.
+/// A look at a log.
+struct Look<'a> {
+    found: &'a OpenLog,
+    plan: Plan,
+    /// Readers on this node followed the channel then.
+    followed: bool,
+    /// The channel's turn in the queue then.
+    turn: u64,
+}
+
+/// What is to be done about a log.
 #[derive(Debug, Default)]
 struct Plan {
-    /// It was set back, and is in the same epoch.
+    /// The log was set back, and is in the same epoch.
     is_older: bool,
-    /// Where readers go on.
+    /// The offset after which readers go on.
     base: u64,
-    /// The entry there, where it is known.
+    /// The entry at that offset, where it is known.
     before: Option<Anchor>,
-    /// There is something before it that readers who go on there have not had.
+    /// The log has entries up to that offset that readers who go on there have not had.
     skips: bool,
-    /// Own entries that it had, or never heard of.
+    /// Own entries that the log had, or never heard of.
     tail: Vec<Append>,
-    /// By producer, entries that it had, and that have ids of their own.
+    /// By producer, entries that the log had, and that have ids of their own.
     given: BTreeMap<NodeId, Vec<Append>>,
-    /// It is in place of one that had entries which it should have yet.
+    /// The log came in place of one that had entries which are not too old yet.
     loses: bool,
 }
 
@@ -574,13 +514,14 @@ fn newest_of(found: &OpenLog, producer: NodeId) -> u64 {
 }
 
 impl Plan {
-    /// Whether the log has another entry where readers go on than is known.
+    /// Whether the log has another entry than is known at the offset where readers go on.
     fn is_contradicted_by(&self, entries: &[Entry]) -> bool {
         let at = |offset| entries.iter().find(|entry| entry.offset == offset);
         self.before.is_some_and(|before| at(before.offset).is_some_and(|entry| entry.id != before.id))
     }
 }
 
+/// What has been read of a log so far.
 #[derive(Debug)]
 struct Read {
     top: u64,

@@ -1,0 +1,360 @@
+//! Appends: which way a batch goes, what the log's answer means, and when a channel goes on without the log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{self, Instant};
+
+use super::breaker::Breaker;
+use super::line::Known;
+use super::outbox::Outbox;
+use super::replicas::{Locked, Replicas};
+use super::{LaneOf, away};
+use crate::model::{Epoch, Lane};
+use crate::storage::{AppendAnswer, AppendBatch, Appended, LogState, OpenLog, Result};
+
+/// The part that a new measurement has in the smoothed time of an append.
+const NEWEST_PART: u64 = 8;
+
+/// An append is late when it takes so many times as long as usual, if that is more than the deadline.
+const LATE_FACTOR: u32 = 4;
+
+/// How long an append waits for a fork that is about to be closed: so long, or where appends take
+/// longer, as long as a look at the log may take, up to the most.
+const CLOSED_WITHIN: Duration = Duration::from_millis(100);
+const CLOSED_WITHIN_MAX: Duration = Duration::from_secs(1);
+
+/// Which way a batch goes.
+enum Way {
+    /// Nothing is known of the channel here.
+    Unknown,
+    /// The caller must take up another epoch first.
+    Foreign(Option<Epoch>),
+    /// To the log, which goes at least to `highest`; it is late after so long.
+    Log { highest: u64, late_after: Duration },
+    /// Into the fork, which may be about to be closed.
+    Here { closing: bool },
+}
+
+/// Appends batches to the log, or has them accepted without it.
+pub(super) struct Appender {
+    breaker: Arc<Breaker>,
+    replicas: Arc<Replicas>,
+    outbox: Arc<Outbox>,
+    lanes: LaneOf,
+    /// How long an append on lane `latest` is waited for before its channel goes on without the log.
+    pub(super) deadline: Duration,
+    /// Smoothed time that an append takes, in nanoseconds.
+    usual_ns: AtomicU64,
+}
+
+impl Appender {
+    pub(super) fn new(outbox: &Arc<Outbox>, lanes: LaneOf, deadline: Duration) -> Self {
+        let (outbox, replicas) = (Arc::clone(outbox), Arc::clone(&outbox.replicas));
+        let breaker = Arc::clone(&replicas.breaker);
+        Self { breaker, replicas, outbox, lanes, deadline, usual_ns: AtomicU64::new(0) }
+    }
+
+    pub(super) async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        if batch.producer != self.replicas.node {
+            return self.append_for_another(batch).await;
+        }
+        match self.way(batch) {
+            Way::Unknown => {
+                // To open the log would give it an epoch.
+                let asked = self.breaker.primary.state(&batch.channel, self.replicas.node);
+                match self.breaker.ask_log(&batch.channel, asked).await {
+                    Some(Ok(LogState { epoch: Some(epoch), top, last_seq })) => {
+                        let producers = vec![(self.replicas.node, last_seq)];
+                        let log = OpenLog { epoch, top, last_seq, producers, anchor: None };
+                        if !self.replicas.take_up(&batch.channel, &log, &Known::default()) {
+                            return Ok(AppendAnswer::ForeignEpoch(None));
+                        }
+                        if let Some(line) = self.replicas.lock().lines.get_mut(&batch.channel) {
+                            line.knows_no_others();
+                        }
+                        Box::pin(self.append(batch)).await
+                    }
+                    Some(Ok(_)) | None => Ok(AppendAnswer::ForeignEpoch(None)),
+                    Some(Err(error)) => Err(error),
+                }
+            }
+            Way::Foreign(epoch) => Ok(AppendAnswer::ForeignEpoch(epoch)),
+            Way::Here { closing } => {
+                if closing {
+                    self.until_closed(batch).await;
+                    if let Way::Foreign(epoch) = self.way(batch) {
+                        return Ok(AppendAnswer::ForeignEpoch(epoch));
+                    }
+                }
+                self.outbox.append_here(batch, (self.lanes)(&batch.channel)).await
+            }
+            Way::Log { highest, late_after } => self.append_to_log(batch, highest, late_after).await,
+        }
+    }
+
+    fn way(&self, batch: &AppendBatch) -> Way {
+        let is_primary = self.breaker.has_log(&batch.channel);
+        let mut state = self.replicas.lock();
+        let is_held = self.outbox.is_behind(&batch.channel) || state.is_in_doubt(&batch.channel);
+        let Some(line) = state.lines.get_mut(&batch.channel) else { return Way::Unknown };
+        line.used = Instant::now();
+        if line.epoch().is_none() {
+            return Way::Unknown;
+        }
+        if line.epoch() != Some(&batch.epoch) {
+            return Way::Foreign(line.epoch().cloned());
+        }
+        if line.is_forked() {
+            return Way::Here { closing: line.is_closing() };
+        }
+        if is_primary && !line.is_suspect() && !is_held {
+            let highest = line.sending(newest_seq(batch));
+            return Way::Log { highest, late_after: self.late_after() };
+        }
+        state.fork(&batch.channel, first_seq(batch), false);
+        Way::Foreign(state.epoch_of(&batch.channel))
+    }
+
+    // Entries that begin a log
+
+    pub(super) async fn begin(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        match self.may_begin(batch) {
+            Ok(known) => self.begin_in_log(batch, &known).await,
+            // The log has begun, or a fork begins it without Redis; opening it tells.
+            Err(epoch) => Ok(AppendAnswer::ForeignEpoch(epoch)),
+        }
+    }
+
+    /// What is known of a log that may be begun with these entries: as far as is known here, it has no epoch
+    /// and does not have to be reconciled. If it may not, the epoch in which the channel is here.
+    fn may_begin(&self, batch: &AppendBatch) -> Result<Known, Option<Epoch>> {
+        let channel = &batch.channel;
+        let is_primary = self.breaker.has_log(channel);
+        let mut state = self.replicas.lock();
+        let is_held = self.outbox.is_behind(channel) || state.is_in_doubt(channel);
+        let line = state.line(channel);
+        line.used = Instant::now();
+        let is_new = line.epoch().is_none() && !line.is_suspect() && !is_held;
+        if !is_new || !is_primary || batch.producer != self.replicas.node {
+            return Err(line.epoch().cloned());
+        }
+        line.beginning(&batch.epoch, newest_seq(batch));
+        Ok(line.known())
+    }
+
+    async fn begin_in_log(&self, batch: &AppendBatch, known: &Known) -> Result<AppendAnswer> {
+        let (channel, begun) = (&batch.channel, Instant::now());
+        let Some(answer) = self.breaker.ask_log(channel, self.breaker.primary.begin(batch)).await else {
+            // Whether the call took effect is found when the log is back.
+            return Ok(AppendAnswer::ForeignEpoch(None));
+        };
+        let answer = answer?;
+        if !matches!(answer, AppendAnswer::Done(_)) {
+            return Ok(answer);
+        }
+        if self.replicas.take_up(channel, &OpenLog::begun_as(batch.epoch.clone()), known) {
+            return Ok(self.appended(batch, answer, begun.elapsed(), 0));
+        }
+        // The channel forked meanwhile, or its log is in another epoch.
+        Ok(AppendAnswer::ForeignEpoch(self.replicas.epoch_of(channel)))
+    }
+
+    // This node's own stream
+
+    async fn append_to_log(
+        &self,
+        batch: &AppendBatch,
+        highest: u64,
+        late_after: Duration,
+    ) -> Result<AppendAnswer> {
+        let (lane, area) = ((self.lanes)(&batch.channel), self.breaker.area_of(&batch.channel));
+        let begun = Instant::now();
+        let late = async {
+            match lane {
+                Lane::Latest => time::sleep_until(begun + late_after).await,
+                Lane::Every => std::future::pending().await,
+            }
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = self.breaker.primary.append(batch) => answer,
+            () = self.breaker.until_away(area) => return Ok(self.go_on_alone(batch, false)),
+            () = late => {
+                // The append takes at least so long; a storage that is always slow is waited for longer.
+                self.took_so_long(begun.elapsed());
+                return Ok(self.go_on_alone(batch, true));
+            }
+        };
+        match answer {
+            Ok(answer) => Ok(self.appended(batch, answer, begun.elapsed(), highest)),
+            Err(error) if !error.is_outage() => Err(error),
+            Err(error) if lane == Lane::Latest => {
+                tracing::debug!(channel = %batch.channel, error = %error, "an append failed");
+                self.breaker.beat_now(area).notify_one();
+                Ok(self.go_on_alone(batch, false))
+            }
+            Err(error) => match self.breaker.verdict(area, error).await {
+                None => Ok(self.go_on_alone(batch, false)),
+                Some(error) => Err(error),
+            },
+        }
+    }
+
+    /// The log answered an append, before which it went at least to `highest`.
+    fn appended(
+        &self,
+        batch: &AppendBatch,
+        answer: AppendAnswer,
+        took: Duration,
+        highest: u64,
+    ) -> AppendAnswer {
+        self.took_so_long(took);
+        let mut state = self.replicas.lock();
+        let is_in_doubt = state.is_in_doubt(&batch.channel);
+        let Some(line) = state.lines.get_mut(&batch.channel) else { return answer };
+        if line.epoch() != Some(&batch.epoch) {
+            // The channel is in another epoch by now, in which these entries are appended again or are known.
+            return AppendAnswer::ForeignEpoch(line.epoch().cloned());
+        }
+        match answer {
+            AppendAnswer::Done(results) => {
+                if are_in_place_of_others(&results, highest) {
+                    tracing::warn!(channel = %batch.channel, highest, "the log lost entries, and has others in their place");
+                    line.contradicted();
+                    return lost_log(state, batch);
+                }
+                if is_in_doubt {
+                    // Whether these entries stand behind what was seen is found by reconciling. They are in the
+                    // fork until then, and duplicates when they are sent again.
+                    state.fork(&batch.channel, first_seq(batch), false);
+                    return AppendAnswer::ForeignEpoch(state.epoch_of(&batch.channel));
+                }
+                line.acknowledged(batch, &results);
+                state.mind_hole(&batch.channel);
+                AppendAnswer::Done(results)
+            }
+            AppendAnswer::ForeignEpoch(found) => {
+                tracing::warn!(channel = %batch.channel, ?found, "the log is in another epoch");
+                lost_log(state, batch)
+            }
+        }
+    }
+
+    /// Forks the channel, in which the caller appends what was under way.
+    fn go_on_alone(&self, batch: &AppendBatch, late: bool) -> AppendAnswer {
+        let mut state = self.replicas.lock();
+        if state.lines.get(&batch.channel).is_some_and(|line| line.epoch() == Some(&batch.epoch)) {
+            state.fork(&batch.channel, first_seq(batch), late);
+        }
+        AppendAnswer::ForeignEpoch(state.epoch_of(&batch.channel))
+    }
+
+    // Other streams
+
+    /// Appends of other producers need the log itself.
+    async fn append_for_another(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        let (channel, is_given) = (&batch.channel, is_given(batch));
+        let highest = {
+            let mut state = self.replicas.lock();
+            let is_held = self.outbox.is_behind(channel) || state.is_in_doubt(channel);
+            match state.lines.get_mut(channel) {
+                Some(line) if line.is_forked() => return Err(away("append")),
+                // What the log lost is put back first.
+                Some(line) if is_given && (line.is_suspect() || is_held) => return Err(away("append")),
+                Some(line) if is_given && line.log().is_some_and(|log| *log != batch.epoch) => {
+                    return Ok(AppendAnswer::ForeignEpoch(line.log().cloned()));
+                }
+                Some(line) => {
+                    line.used = Instant::now();
+                    line.highest()
+                }
+                None => 0,
+            }
+        };
+        let answer = self.breaker.ask_log(channel, self.breaker.primary.append(batch)).await;
+        let answer = answer.unwrap_or_else(|| Err(away("append")))?;
+        if is_given { self.gave(batch, answer, highest) } else { Ok(answer) }
+    }
+
+    /// The log answered an append of entries that have ids of their own, before which it went at least to
+    /// `highest`. They are not taken for appended where that is not certain: repeating it does no harm.
+    fn gave(&self, batch: &AppendBatch, answer: AppendAnswer, highest: u64) -> Result<AppendAnswer> {
+        let (channel, mut state) = (&batch.channel, self.replicas.lock());
+        let is_in_doubt = state.is_in_doubt(channel);
+        let line = state.lines.get_mut(channel).filter(|line| line.epoch().is_some());
+        let Some(line) = line else { return Ok(answer) };
+        if is_in_doubt || line.epoch() != Some(&batch.epoch) {
+            return Err(away("append"));
+        }
+        let AppendAnswer::Done(results) = &answer else {
+            state.doubt(channel);
+            return Ok(answer);
+        };
+        if are_in_place_of_others(results, highest) {
+            tracing::warn!(%channel, highest, "the log lost entries, and has others in their place");
+            line.contradicted();
+            state.doubt(channel);
+            return Err(away("append"));
+        }
+        line.acknowledged(batch, results);
+        if let Some(Appended::Gap { last }) = results.iter().find(|one| matches!(one, Appended::Gap { .. }))
+            && line.given.has_after(batch.producer, *last)
+        {
+            // The log lost entries that this node puts back.
+            state.doubt(channel);
+        }
+        state.mind_hole(channel);
+        Ok(answer)
+    }
+
+    // How long an append takes
+
+    pub(super) fn took_so_long(&self, time: Duration) {
+        let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX) / NEWEST_PART;
+        let smoothed = |usual: u64| Some((usual / NEWEST_PART * (NEWEST_PART - 1)).saturating_add(ns));
+        let _usual = self.usual_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, smoothed);
+    }
+
+    fn late_factor_of_usual(&self) -> Duration {
+        Duration::from_nanos(self.usual_ns.load(Ordering::Relaxed)) * LATE_FACTOR
+    }
+
+    /// How long an append is waited for before its channel goes on without the log.
+    pub(super) fn late_after(&self) -> Duration {
+        self.deadline.max(self.late_factor_of_usual())
+    }
+
+    /// Waits a little for a fork that is about to be closed.
+    async fn until_closed(&self, batch: &AppendBatch) {
+        let within = self.late_factor_of_usual().clamp(CLOSED_WITHIN, CLOSED_WITHIN_MAX);
+        self.replicas.until_line(&batch.channel, within, |line| !line.is_closing()).await;
+    }
+}
+
+/// The log is not the one that was known: the channel is reconciled with it, and forked until then.
+fn lost_log(mut state: Locked<'_>, batch: &AppendBatch) -> AppendAnswer {
+    state.doubt(&batch.channel);
+    state.fork(&batch.channel, first_seq(batch), false);
+    AppendAnswer::ForeignEpoch(state.epoch_of(&batch.channel))
+}
+
+/// Whether entries stand at offsets up to `highest`, where the log had others.
+fn are_in_place_of_others(results: &[Appended], highest: u64) -> bool {
+    results.iter().any(|result| matches!(*result, Appended::Applied { offset } if offset <= highest))
+}
+
+/// Whether these entries have ids of their own, under which every process would append them. Entries of other
+/// streams are numbered by the holder of a lease.
+fn is_given(batch: &AppendBatch) -> bool {
+    batch.entries.iter().all(|append| append.fence.is_none())
+}
+
+fn first_seq(batch: &AppendBatch) -> Option<u64> {
+    batch.entries.first().map(|append| append.seq)
+}
+
+fn newest_seq(batch: &AppendBatch) -> u64 {
+    batch.entries.last().map_or(0, |last| last.seq)
+}

@@ -1,0 +1,210 @@
+//! Who serves each failure domain now, Redis or this node alone, and waiting for that to change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time;
+
+use super::until;
+use crate::model::{BackendName, BackendState, ChannelName};
+use crate::storage::outage::failover::First;
+use crate::storage::primary::{Area, Place, Primary};
+use crate::storage::{Lost, Result, StorageError};
+
+/// A call that failed waits this long for the verdict whether its failure domain is away; after it, the
+/// caller is told of the failure.
+const VERDICT_WITHIN: Duration = Duration::from_millis(600);
+
+/// Who serves a failure domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mode {
+    pub(super) state: BackendState,
+    /// Memory serves because no Redis is configured, and none has appeared.
+    pub(super) alone: bool,
+    pub(super) lost: Option<Lost>,
+}
+
+impl Mode {
+    /// The mode of the start.
+    pub(super) fn at(first: &First) -> Self {
+        match first {
+            First::Redis => Self { state: BackendState::Healthy, alone: false, lost: None },
+            First::Alone => Self { state: BackendState::Healthy, alone: true, lost: None },
+            First::Memory(lost) => {
+                Self { state: BackendState::Degraded, alone: false, lost: Some(lost.clone()) }
+            }
+        }
+    }
+
+    /// Whether calls go to the primary.
+    pub(super) fn is_primary(&self) -> bool {
+        !self.alone && self.state != BackendState::Degraded
+    }
+}
+
+/// The modes by failure domain, of which there is at least one. `None`: nothing belongs to it any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Modes(pub(super) Vec<Option<Mode>>);
+
+impl Modes {
+    /// Whether calls about a failure domain go to the primary. To a new one they do: its judge is about to
+    /// look at it.
+    pub(super) fn is_primary(&self, area: Area) -> bool {
+        self.0.get(area.index()).and_then(Option::as_ref).is_none_or(Mode::is_primary)
+    }
+
+    pub(super) fn present(&self) -> impl Iterator<Item = &Mode> {
+        self.0.iter().flatten()
+    }
+
+    /// Whether memory serves because no Redis is configured; then there is one failure domain only.
+    pub(super) fn alone(&self) -> bool {
+        self.present().any(|mode| mode.alone)
+    }
+
+    pub(super) fn is_all_primary(&self) -> bool {
+        self.present().all(Mode::is_primary)
+    }
+
+    pub(super) fn is_any_primary(&self) -> bool {
+        self.present().any(Mode::is_primary)
+    }
+}
+
+/// The circuit breakers, one for each failure domain of the primary. Judges set their modes; calls of the
+/// primary pass through [`ask`](Self::ask).
+pub(super) struct Breaker {
+    pub(super) primary: Arc<dyn Primary>,
+    modes: watch::Sender<Modes>,
+    /// Told when a mode has changed. Calls that wait for a failure domain to go away are woken in the order
+    /// in which they came, which a watch would not do.
+    away: Notify,
+    /// By failure domain: told when a call failed, so that it is probed at once.
+    beat_now: Mutex<Vec<Arc<Notify>>>,
+}
+
+impl Breaker {
+    pub(super) fn new(primary: Arc<dyn Primary>, first: &First) -> Self {
+        let modes = watch::Sender::new(Modes(vec![Some(Mode::at(first))]));
+        Self { primary, modes, away: Notify::new(), beat_now: Mutex::default() }
+    }
+
+    pub(super) fn modes(&self) -> watch::Ref<'_, Modes> {
+        self.modes.borrow()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Modes> {
+        self.modes.subscribe()
+    }
+
+    pub(super) fn set_mode(&self, area: Area, mode: Option<Mode>) {
+        self.modes.send_if_modified(|Modes(held)| {
+            if held.len() <= area.index() {
+                held.resize(area.index() + 1, None);
+            }
+            let changed = held[area.index()] != mode;
+            held[area.index()] = mode;
+            changed
+        });
+        self.away.notify_waiters();
+    }
+
+    pub(super) fn area_of(&self, channel: &ChannelName) -> Area {
+        self.area_at(Place::Channel(channel))
+    }
+
+    pub(super) fn area_at(&self, place: Place<'_>) -> Area {
+        self.primary.area_of(place)
+    }
+
+    /// Whether calls about a failure domain go to the primary.
+    pub(super) fn is_primary(&self, area: Area) -> bool {
+        self.modes().is_primary(area)
+    }
+
+    /// The same of a channel.
+    pub(super) fn has_log(&self, channel: &ChannelName) -> bool {
+        self.is_primary(self.area_of(channel))
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        self.modes().alone()
+    }
+
+    /// Whether all failure domains are healthy.
+    pub(super) fn is_well(&self) -> bool {
+        self.modes().present().all(|mode| mode.state == BackendState::Healthy)
+    }
+
+    pub(super) fn serving(&self) -> BackendName {
+        if self.modes().is_any_primary() { BackendName::Redis } else { BackendName::InMemory }
+    }
+
+    /// Whether a failure domain serves, or its connection stands again.
+    pub(super) fn serves_soon(&self, area: Area) -> bool {
+        let is_up = || self.primary.areas().borrow().part(area).is_some_and(|part| part.health.is_up());
+        self.is_primary(area) || is_up()
+    }
+
+    /// The server of a failure domain, for messages; `None` where there is only one.
+    pub(super) fn name_of(&self, area: Area) -> Option<String> {
+        let areas = self.primary.areas();
+        let name = areas.borrow().part(area)?.name.clone();
+        (!name.is_empty()).then_some(name)
+    }
+
+    /// Returns when calls about a failure domain no longer go to the primary.
+    pub(super) async fn until_away(&self, area: Area) {
+        until(&self.away, || !self.is_primary(area)).await;
+    }
+
+    /// Returns when they do.
+    pub(super) async fn until_primary(&self, area: Area) {
+        let mut modes = self.watch();
+        let _gone = modes.wait_for(|modes| modes.is_primary(area)).await;
+    }
+
+    /// Makes a call of the primary; `None` when its failure domain went away before it answered.
+    pub(super) async fn ask<R>(
+        &self,
+        area: Area,
+        call: impl Future<Output = Result<R>>,
+    ) -> Option<Result<R>> {
+        tokio::select! {
+            biased;
+            () = self.until_away(area) => None,
+            answer = call => match answer {
+                Err(error) if error.is_outage() => self.verdict(area, error).await.map(Err),
+                answer => Some(answer),
+            },
+        }
+    }
+
+    /// The same about a channel.
+    pub(super) async fn ask_log<R>(
+        &self,
+        channel: &ChannelName,
+        call: impl Future<Output = Result<R>>,
+    ) -> Option<Result<R>> {
+        self.ask(self.area_of(channel), call).await
+    }
+
+    /// A call failed: waits until it is known whether its failure domain is away; if it is not, returns the
+    /// error.
+    pub(super) async fn verdict(&self, area: Area, error: StorageError) -> Option<StorageError> {
+        self.beat_now(area).notify_one();
+        let away = time::timeout(VERDICT_WITHIN, self.until_away(area)).await.is_ok();
+        (!away).then_some(error)
+    }
+
+    /// Told when a failure domain is to be probed at once.
+    pub(super) fn beat_now(&self, area: Area) -> Arc<Notify> {
+        let mut all = self.beat_now.lock();
+        if all.len() <= area.index() {
+            all.resize_with(area.index() + 1, Arc::default);
+        }
+        Arc::clone(&all[area.index()])
+    }
+}

@@ -1,0 +1,91 @@
+//! What the primary publishes of followed channels: it updates the local replicas, and is passed on to
+//! whoever reads this storage's own `incoming`.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc};
+
+use super::replicas::Replicas;
+use crate::storage::LogEvent;
+
+/// Events on their way to whoever reads `incoming`.
+const INCOMING_LEN: usize = 1_024;
+
+/// The way of events to whoever reads `incoming`. Nothing waits for a reader that does not keep up: it is told
+/// to read the logs.
+pub(super) struct Incoming {
+    replicas: Arc<Replicas>,
+    events: mpsc::Sender<LogEvent>,
+    /// An event found no room.
+    overrun: Notify,
+}
+
+impl Incoming {
+    pub(super) fn new(replicas: Arc<Replicas>) -> (Self, mpsc::Receiver<LogEvent>) {
+        let (events, incoming) = mpsc::channel(INCOMING_LEN);
+        (Self { replicas, events, overrun: Notify::new() }, incoming)
+    }
+
+    pub(super) fn tell(&self, event: LogEvent) {
+        if self.events.try_send(event).is_err() {
+            self.overrun.notify_one();
+        }
+    }
+
+    /// Passes on what the primary publishes. Ends when the primary does, or whoever reads `incoming`.
+    pub(super) async fn pass_on(&self) {
+        let Some(mut incoming) = self.replicas.breaker.primary.take_incoming() else { return };
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = self.overrun.notified() => {
+                    if self.events.send(LogEvent::Suspect).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                event = incoming.recv() => event,
+            };
+            let Some(event) = event else { return };
+            if let Some(event) = self.taken(event) {
+                self.tell(event);
+            }
+        }
+    }
+
+    /// Updates the replica, and returns what is to be passed on.
+    fn taken(&self, event: LogEvent) -> Option<LogEvent> {
+        let LogEvent::Appended { channel, epoch, entries } = &event else { return Some(event) };
+        if !self.replicas.breaker.has_log(channel) {
+            // What came before these entries is not known: they are read when the channel is reconciled.
+            return None;
+        }
+        let mut state = self.replicas.lock();
+        let is_in_doubt = state.is_in_doubt(channel);
+        let Some(line) = state.lines.get_mut(channel) else { return Some(event) };
+        let is_of_log = line.is_of(epoch);
+        if is_of_log && line.contradicts(entries) {
+            state.doubt(channel);
+            return None;
+        }
+        if line.is_forked() || (is_of_log && is_in_doubt) {
+            // They are read when the fork is closed, or when the log has been looked at.
+            return None;
+        }
+        if is_of_log {
+            // Entries that come late, from before the newest one seen, cannot be told from those that have
+            // taken their places in a log that was set back.
+            let top = self.replicas.memory.top(channel).unwrap_or(0);
+            let known = entries.iter().take_while(|entry| entry.offset <= top).count();
+            line.mirror(&entries[known..]);
+            state.mind_hole(channel);
+            return Some(event);
+        }
+        if line.log().is_none() {
+            line.hear(epoch, entries);
+            return Some(event);
+        }
+        state.doubt(channel);
+        None
+    }
+}

@@ -1,0 +1,170 @@
+//! Takes up a log as it is found, and answers in its place while it is out of reach.
+
+use tokio::time::Instant;
+
+use super::away;
+use super::line::{Known, Line};
+use super::replicas::Replicas;
+use crate::model::{ChannelName, Epoch, NodeId, new_epoch};
+use crate::storage::{Anchor, LatestOf, LatestPage, OpenLog, PageLimit, Result};
+
+impl Replicas {
+    /// What the log answers, unless its failure domain is away or this node goes on without it.
+    pub(super) async fn ask_about_log<T>(
+        &self,
+        channel: &ChannelName,
+        asked: impl Future<Output = Result<T>>,
+    ) -> Option<Result<T>> {
+        let is_here = !self.breaker.has_log(channel) || self.is(channel, Line::is_forked);
+        if is_here { None } else { self.breaker.ask_log(channel, asked).await }
+    }
+
+    /// Copies what is latest in the log, for when that cannot be reached. Others get the lock in between.
+    pub(super) fn mirror_latest(&self, channel: &ChannelName, page: &LatestPage) {
+        const AT_ONCE: usize = 256;
+        for entries in page.entries.chunks(AT_ONCE) {
+            let state = self.lock();
+            // In another epoch these offsets mean something else.
+            let is_another =
+                |line: &Line| line.is_forked() || (page.epoch.is_some() && line.log() != page.epoch.as_ref());
+            if state.lines.get(channel).is_some_and(is_another) {
+                return;
+            }
+            self.memory.mirror_latest(channel, entries);
+        }
+    }
+
+    /// What is latest of what this node keeps.
+    pub(super) fn latest_here(
+        &self,
+        channel: &ChannelName,
+        after: Option<&str>,
+        limit: PageLimit,
+        of: LatestOf,
+    ) -> LatestPage {
+        let mut state = self.lock();
+        let line = state.lines.get_mut(channel);
+        let has_all = self.breaker.is_alone() || line.as_ref().is_some_and(|line| line.has_had_nothing());
+        let epoch = line.and_then(|line| {
+            line.keep_mirror();
+            line.epoch().cloned()
+        });
+        let page = self.memory.latest_now(channel, after, limit, of);
+        LatestPage { epoch, is_copy: !has_all, ..page }
+    }
+
+    pub(super) async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
+        self.open_or_find(channel, producer, None).await
+    }
+
+    /// Takes up a log as it is now. Where it has no epoch, it begins with `minted`, if that is given.
+    pub(super) async fn open_or_find(
+        &self,
+        channel: &ChannelName,
+        producer: NodeId,
+        minted: Option<&Epoch>,
+    ) -> Result<Option<OpenLog>> {
+        let primary = &self.breaker.primary;
+        let asked = async |at: u64, minted: Option<&Epoch>| {
+            // Where no entry of the log is known that is to be looked at, one call does both.
+            if let Some(minted) = minted.filter(|_| at == u64::MAX) {
+                return primary.open(channel, producer, minted).await.map(Some);
+            }
+            match (primary.examine(channel, producer, at).await?, minted) {
+                (Some(log), _) => Ok(Some(log)),
+                (None, Some(minted)) => primary.open(channel, producer, minted).await.map(Some),
+                (None, None) => Ok(None),
+            }
+        };
+        if producer != self.node {
+            let answer = self.breaker.ask_log(channel, asked(u64::MAX, minted)).await;
+            return answer.unwrap_or_else(|| Err(away("open")));
+        }
+        let mut minted = minted.cloned();
+        loop {
+            if let Some(open) = self.open_here(channel, minted.is_some()) {
+                return Ok(open);
+            }
+            let known = self.lock().lines.get(channel).map(Line::known).unwrap_or_default();
+            let answer = self.breaker.ask_log(channel, asked(known.at(), minted.as_ref())).await;
+            // A log that was begun with this epoch may be lost by now: another one begins with another epoch.
+            minted = minted.map(|_| new_epoch());
+            match answer {
+                None => {}
+                Some(Err(error)) => return Err(error),
+                Some(Ok(None)) if self.has_no_log(channel) => return Ok(None),
+                Some(Ok(log)) => {
+                    if log.as_ref().is_some_and(|log| self.take_up(channel, log, &known)) {
+                        return Ok(log);
+                    }
+                    self.until_in_order(channel).await;
+                    let mut state = self.lock();
+                    if state.lines.get(channel).is_some_and(Line::is_suspect) {
+                        state.fork(channel, None, false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The log was found to have no epoch. False where this node was in step with one: the log is then looked
+    /// at again.
+    fn has_no_log(&self, channel: &ChannelName) -> bool {
+        let mut state = self.lock();
+        let Some(line) = state.lines.get_mut(channel) else { return true };
+        if !line.is_forked() && line.log().is_none() {
+            line.found_unborn();
+            return true;
+        }
+        if !line.is_forked() {
+            state.doubt(channel);
+        }
+        false
+    }
+
+    /// How a channel stands whose log is not to be asked. `Some(None)`: it has no epoch, which is no answer
+    /// to a caller that `appends`.
+    fn open_here(&self, channel: &ChannelName, appends: bool) -> Option<Option<OpenLog>> {
+        let is_primary = self.breaker.has_log(channel);
+        let mut state = self.lock();
+        let line = state.line(channel);
+        line.used = Instant::now();
+        if !line.is_forked() {
+            if is_primary {
+                return None;
+            }
+            if line.log().is_none() {
+                if line.is_unborn() && !appends {
+                    // No reader can have been told of anything in it.
+                    return Some(None);
+                }
+                state.fork(channel, None, false);
+            }
+        }
+        let line = state.lines.get_mut(channel)?;
+        line.keep_mirror();
+        let top = self.memory.mirrored(channel).map_or(line.highest(), |mirrored| mirrored.top);
+        let producers = self.memory.recent_producers(channel);
+        let (epoch, last_seq) = (line.epoch()?.clone(), line.newest());
+        let anchor = self.memory.last_ids(channel, top, 1).pop().map(|id| Anchor { offset: top, id });
+        Some(Some(OpenLog { epoch, top, last_seq, producers, anchor }))
+    }
+
+    /// Takes up the log as it was found; false when that is not the log with which this node was in step.
+    /// `known` is what this node knew before it asked.
+    pub(super) fn take_up(&self, channel: &ChannelName, log: &OpenLog, known: &Known) -> bool {
+        let mut state = self.lock();
+        let line = state.line(channel);
+        if line.is_forked() {
+            return false;
+        }
+        line.expire_tail();
+        let is_same = line.log().is_none_or(|known| *known == log.epoch);
+        if is_same && !line.is_set_back(log, known) && !line.is_suspect() {
+            line.opened(log);
+            return true;
+        }
+        state.doubt(channel);
+        false
+    }
+}

@@ -1,0 +1,254 @@
+//! What this node accepted without the log: takes it into a fork, the journal and the spool, and sends it
+//! when the log can be reached.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::time::{self, Instant};
+
+use super::former::{self, Formers};
+use super::replicas::{Replicas, TIDY_EVERY};
+use crate::model::{ChannelName, Epoch, Lane, Marks, NodeId};
+use crate::storage::outage::journal::{Gone, Reserved};
+use crate::storage::outage::spool::{Former, Spool, SpoolError};
+use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, Refusal, Result, StorageError};
+use crate::support::counter::Counter;
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
+
+/// Entries in one append.
+pub(super) const BATCH: usize = 50;
+
+/// What waits for the log, besides the journal, which is with the replicas that it must agree with.
+pub(super) struct Outbox {
+    pub(super) replicas: Arc<Replicas>,
+    /// The journal's copy on disk.
+    pub(super) spool: Option<Spool>,
+    /// No other lock is taken while this one is held.
+    pub(super) formers: Mutex<Formers>,
+}
+
+/// Where entries are sent, and as whose.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Address<'a> {
+    pub(super) channel: &'a ChannelName,
+    pub(super) epoch: &'a Epoch,
+    pub(super) producer: NodeId,
+}
+
+impl Outbox {
+    pub(super) fn new(replicas: Arc<Replicas>, spool: Option<Spool>, formers: Vec<Former>) -> Self {
+        Self { replicas, spool, formers: Mutex::new(former::by_channel(formers)) }
+    }
+
+    /// Whether earlier processes left entries of a channel that the log is to have first.
+    pub(super) fn is_behind(&self, channel: &ChannelName) -> bool {
+        self.formers.lock().contains_key(channel)
+    }
+
+    /// How many of the journal's entries are on disk.
+    pub(super) fn on_disk(&self) -> usize {
+        let Some(spool) = &self.spool else { return 0 };
+        // The spool has those of earlier processes too, and the journal does not.
+        let formers: usize = self.formers.lock().values().flatten().map(|former| former.entries.len()).sum();
+        spool.entries().saturating_sub(formers)
+    }
+
+    /// Accepts entries without the log.
+    pub(super) async fn append_here(&self, batch: &AppendBatch, lane: Lane) -> Result<AppendAnswer> {
+        let (channel, node) = (&batch.channel, self.replicas.node);
+        let (results, fresh, room) = {
+            let mut state = self.replicas.lock();
+            if let Some(line) = state.lines.get_mut(channel) {
+                line.make_mirror();
+            }
+            let Some(results) = self.replicas.memory.judge(batch) else {
+                return Ok(AppendAnswer::ForeignEpoch(None));
+            };
+            let judged = batch.entries.iter().zip(&results);
+            let fresh = judged.filter(|(_, result)| matches!(result, Appended::Applied { .. }));
+            let fresh: Vec<Append> = fresh.map(|(append, _)| append.clone()).collect();
+            if let (Some(first), Some(line)) = (fresh.first(), state.lines.get_mut(channel))
+                && line.step_to(first.seq)
+            {
+                // The fork's name says what readers have had by counting, so a hole in the sequences has
+                // given it another name.
+                return Ok(AppendAnswer::ForeignEpoch(line.epoch().cloned()));
+            }
+            let journals = !self.replicas.breaker.is_alone() && !fresh.is_empty();
+            let room = journals.then(|| state.journal.reserve(channel, lane, &fresh)).transpose();
+            let room = room.map_err(|full| StorageError::Refused { op: "append", cause: Box::new(full) })?;
+            (results, fresh, Room { of: &self.replicas, reserved: room })
+        };
+        if let (Some(spool), true) = (&self.spool, room.reserved.is_some()) {
+            match spool.append(node, channel, &fresh).await {
+                Ok(()) => {}
+                Err(error) if spool.is_required() || error == SpoolError::Full => {
+                    return Err(StorageError::NotDurable { why: error.to_string() });
+                }
+                // The spool has logged it; the journal goes on without its copy.
+                Err(_) => {}
+            }
+        }
+        let seqs = fresh.iter().map(|append| append.seq).collect();
+        match self.accept(batch, lane, fresh, room) {
+            Ok(gone) => {
+                self.forget(gone);
+                Ok(AppendAnswer::Done(results))
+            }
+            Err(epoch) => {
+                // These entries are appended to another epoch now: a crash must not have them sent again.
+                if let Some(spool) = &self.spool {
+                    spool.forget(node, channel, seqs);
+                }
+                Ok(AppendAnswer::ForeignEpoch(epoch))
+            }
+        }
+    }
+
+    /// Takes entries that were judged to fit into the fork and the journal; or returns the epoch of the
+    /// channel, if that has changed since. Returns what the journal let go for them.
+    fn accept(
+        &self,
+        batch: &AppendBatch,
+        lane: Lane,
+        fresh: Vec<Append>,
+        mut room: Room<'_>,
+    ) -> Result<Vec<Gone>, Option<Epoch>> {
+        let mut state = self.replicas.lock();
+        let epoch = state.epoch_of(&batch.channel);
+        if epoch.as_ref() != Some(&batch.epoch) {
+            // To release the room takes the lock.
+            drop(state);
+            return Err(epoch);
+        }
+        let gone = match room.reserved.take() {
+            Some(reserved) => state.journal.commit(reserved, &batch.channel, lane, &fresh, Instant::now()),
+            None => Vec::new(),
+        };
+        if let Some(line) = state.lines.get_mut(&batch.channel) {
+            line.make_mirror();
+            fresh.into_iter().for_each(|append| line.append_here(append));
+        }
+        // Should the fork be about to be closed, these entries are to be sent before.
+        state.enqueue(&batch.channel);
+        Ok(gone)
+    }
+
+    /// The spool lets go of what the journal let go.
+    fn forget(&self, gone: Vec<Gone>) {
+        let Some(spool) = &self.spool else { return };
+        for Gone { channel, seq } in gone {
+            spool.forget(self.replicas.node, &channel, vec![seq]);
+        }
+    }
+
+    /// Forgets what is no longer needed, every now and then.
+    pub(super) async fn tidy(&self) {
+        loop {
+            time::sleep(TIDY_EVERY).await;
+            self.forget(self.replicas.tidy(Instant::now()));
+        }
+    }
+
+    /// Sends a producer's entries, ascending in `seq`, in batches behind `after`, the newest that the log
+    /// has, and marked as late. Returns the producer's newest sequence in the log then; what the log refused
+    /// no longer waits. `None` when the log is in another epoch by now, or was set back: some entries may
+    /// have been applied. Calling it again does no harm.
+    pub(super) async fn send(
+        &self,
+        to: Address<'_>,
+        entries: &[Append],
+        after: u64,
+        applied: &Counter,
+    ) -> Result<Option<u64>> {
+        let (mut last, mut waiting) = (after, entries);
+        while !waiting.is_empty() {
+            let batch = AppendBatch {
+                channel: to.channel.clone(),
+                epoch: to.epoch.clone(),
+                producer: to.producer,
+                entries: chain(&waiting[..waiting.len().min(BATCH)], last),
+            };
+            #[cfg(test)]
+            let batch = if mutant::is(Mutant::ThinnedWithoutPrev)
+                && std::ptr::eq(applied, &self.replicas.stats.replayed)
+            {
+                // As they were accepted, but for what the journal has made of them.
+                AppendBatch { entries: waiting[..waiting.len().min(BATCH)].to_vec(), ..batch }
+            } else {
+                batch
+            };
+            let answer = self.replicas.breaker.primary.append(&batch).await?;
+            let AppendAnswer::Done(results) = answer else { return Ok(None) };
+            for (append, result) in batch.entries.iter().zip(results) {
+                waiting = &waiting[1..];
+                match result {
+                    Appended::Applied { .. } => {
+                        applied.add(1);
+                        last = append.seq;
+                    }
+                    Appended::Duplicate => last = last.max(append.seq),
+                    Appended::Gap { .. } => return Ok(None),
+                    Appended::Refused(refusal) => {
+                        self.refused(to, append.seq, &refusal);
+                        // The entries after it are sent again, behind the one before it.
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(Some(last))
+    }
+
+    /// The log never takes this entry.
+    fn refused(&self, to: Address<'_>, seq: u64, refusal: &Refusal) {
+        let Address { channel, producer, .. } = to;
+        tracing::warn!(%channel, %producer, seq, %refusal, "the log does not take an accepted entry");
+        self.replicas.stats.superseded.add(1);
+        if producer == self.replicas.node {
+            let mut state = self.replicas.lock();
+            // The spool is told below.
+            let _refused = state.journal.refused(channel, seq, Instant::now());
+            if let Some(line) = state.lines.get_mut(channel) {
+                line.lost_one();
+            }
+        }
+        if let Some(spool) = &self.spool {
+            spool.forget(producer, channel, vec![seq]);
+        }
+    }
+
+    /// The log has a producer's entries up to this sequence.
+    pub(super) fn acknowledged(&self, producer: NodeId, channel: &ChannelName, last: u64) {
+        if let Some(spool) = &self.spool {
+            spool.acknowledged(producer, channel, last);
+        }
+    }
+}
+
+/// Room in the journal, which is released when it is dropped unused.
+struct Room<'a> {
+    of: &'a Replicas,
+    reserved: Option<Reserved>,
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        if let Some(reserved) = self.reserved.take() {
+            self.of.lock().journal.release(reserved);
+        }
+    }
+}
+
+/// Entries as a chain behind a sequence.
+fn chain(entries: &[Append], after: u64) -> Vec<Append> {
+    let mut prev = after;
+    let links = entries.iter().map(|append| {
+        let mut link = Append { prev, ..append.clone() };
+        link.draft.marks = Marks { late: true, ..link.draft.marks };
+        prev = append.seq;
+        link
+    });
+    links.collect()
+}

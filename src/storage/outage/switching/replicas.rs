@@ -1,0 +1,360 @@
+//! The local replicas of logs, and what is decided about them together, under one lock: *whatever a fork
+//! accepted is in the journal until the log has it, and a channel whose replica may differ from its log is in the
+//! reconcile queue.* So a fork accepts entries in one step with journal and queue, and is closed in one step with
+//! them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+use tokio::time::{self, Instant};
+
+use super::breaker::Breaker;
+use super::line::Line;
+use super::queue::Queue;
+use super::reconcile::NOT_BEFORE;
+use super::stats::SwitchingStats;
+use super::until;
+use crate::model::{ChannelName, ChannelPolicy, Epoch, NodeId};
+use crate::storage::outage::journal::{Gone, Journal, JournalBounds};
+use crate::storage::primary::Area;
+use crate::storage::{MemoryBackend, StorageError};
+use crate::support::chance::Hashing;
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
+
+/// An entry before one that came is waited for so long before the log is read.
+const HOLE_WITHIN: Duration = Duration::from_millis(100);
+
+/// How long a channel that is being reconciled is waited for.
+const IN_ORDER_WITHIN: Duration = Duration::from_secs(1);
+
+/// Replicas that are remembered; past it, those that nobody needs go at once.
+const LINES_MAX: usize = 100_000;
+
+/// Between looks for replicas that are no longer needed.
+pub(super) const TIDY_EVERY: Duration = Duration::from_secs(10);
+
+/// The local replicas, with the journal and the reconcile queue.
+pub(super) struct Replicas {
+    pub(super) node: NodeId,
+    /// Holds the entries of the replicas.
+    pub(super) memory: MemoryBackend,
+    pub(super) breaker: Arc<Breaker>,
+    state: Mutex<State>,
+    /// Told when the reconciler has something new to do.
+    pub(super) work: Notify,
+    /// Told when something has been reconciled, or a recovery no longer waits for it.
+    pub(super) in_order: Notify,
+    pub(super) stats: SwitchingStats,
+}
+
+pub(super) struct State {
+    pub(super) lines: HashMap<ChannelName, Line, Hashing>,
+    pub(super) journal: Journal,
+    pub(super) queue: Queue,
+    /// Channels of whose log entries came that follow on missing ones: when to look whether these have come,
+    /// and the newest offset before them.
+    holes: BTreeMap<ChannelName, (Instant, u64)>,
+}
+
+/// The replicas while nobody else changes them.
+pub(super) struct Locked<'a> {
+    of: &'a Replicas,
+    state: MutexGuard<'a, State>,
+}
+
+impl Replicas {
+    pub(super) fn new(
+        node: NodeId,
+        memory: MemoryBackend,
+        breaker: Arc<Breaker>,
+        journal: JournalBounds,
+    ) -> Self {
+        let state = State {
+            lines: HashMap::default(),
+            journal: Journal::new(journal),
+            queue: Queue::default(),
+            holes: BTreeMap::new(),
+        };
+        Self {
+            node,
+            memory,
+            breaker,
+            state: Mutex::new(state),
+            work: Notify::new(),
+            in_order: Notify::new(),
+            stats: SwitchingStats::default(),
+        }
+    }
+
+    pub(super) fn lock(&self) -> Locked<'_> {
+        Locked { of: self, state: self.state.lock() }
+    }
+
+    /// Whether this holds of the replica of a channel; false where there is none.
+    pub(super) fn is(&self, channel: &ChannelName, holds: impl FnOnce(&Line) -> bool) -> bool {
+        self.lock().lines.get(channel).is_some_and(holds)
+    }
+
+    /// The epoch in which a channel is on this node.
+    pub(super) fn epoch_of(&self, channel: &ChannelName) -> Option<Epoch> {
+        self.lock().epoch_of(channel)
+    }
+
+    /// Waits a while for a channel to be reconciled.
+    pub(super) async fn until_in_order(&self, channel: &ChannelName) {
+        self.until_line(channel, IN_ORDER_WITHIN, |line| !line.is_suspect()).await;
+    }
+
+    /// Waits until this holds of a replica, at most so long, and only while its failure domain serves.
+    pub(super) async fn until_line(
+        &self,
+        channel: &ChannelName,
+        within: Duration,
+        holds: impl Fn(&Line) -> bool,
+    ) {
+        tokio::select! {
+            biased;
+            () = until(&self.in_order, || self.lock().lines.get(channel).is_none_or(&holds)) => {}
+            () = self.breaker.until_away(self.breaker.area_of(channel)) => {}
+            () = time::sleep(within) => {}
+        }
+    }
+
+    /// Has those replicas reconciled of which this holds, of a failure domain or of all. A recovery of the
+    /// domain waits for them.
+    pub(super) fn look_at(&self, area: Option<Area>, is_due: impl Fn(&Line) -> bool) {
+        let is_one = self.breaker.modes().present().count() < 2;
+        let is_in = |name: &ChannelName| area.is_none_or(|area| is_one || self.breaker.area_of(name) == area);
+        let mut state = self.lock();
+        let lines = state.lines.iter().filter(|(name, line)| is_due(line) && is_in(name));
+        let due: Vec<ChannelName> = lines.map(|(name, _)| name.clone()).collect();
+        due.iter().for_each(|name| state.queue.look_anew(name, |name| self.breaker.area_of(name)));
+        if let Some(area) = area {
+            state.queue.await_all(area);
+        }
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// Has channels reconciled of whose log a missing entry does not come by itself. Returns when the next
+    /// one is to be looked at.
+    pub(super) fn look_at_holes(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.lock();
+        let State { lines, holes, .. } = &mut *state;
+        let mut stuck = Vec::new();
+        holes.retain(|channel, (at, before)| {
+            if *at > now {
+                return true;
+            }
+            match lines.get(channel).and_then(Line::hole) {
+                None => false,
+                Some(after) if after > *before => {
+                    (*at, *before) = (now + HOLE_WITHIN, after);
+                    true
+                }
+                Some(_) => {
+                    stuck.push(channel.clone());
+                    false
+                }
+            }
+        });
+        let next = holes.values().map(|(at, _)| *at).min();
+        stuck.iter().for_each(|channel| state.doubt(channel));
+        next
+    }
+
+    /// A channel cannot be reconciled while its failure domain serves: it goes on in its fork and is retried
+    /// now and then, but no recovery waits for it.
+    pub(super) fn set_aside(&self, channel: &ChannelName, error: &StorageError) {
+        let why = error.with_causes();
+        if self.lock().queue.set_aside(channel, why.clone()) {
+            tracing::error!(%channel, error = why, "the channel cannot be put in order, and is set aside");
+        }
+        self.in_order.notify_waiters();
+    }
+
+    /// Forgets what is no longer needed. Returns what the journal let go of because of its age.
+    pub(super) fn tidy(&self, now: Instant) -> Vec<Gone> {
+        let mut state = self.lock();
+        let gone = state.journal.expire(now);
+        let is_many = state.lines.len() > LINES_MAX;
+        let State { lines, journal, queue, holes } = &mut *state;
+        lines.retain(|name, line| {
+            let kept = if is_many { TIDY_EVERY } else { ChannelPolicy::of(name).remembered_for };
+            let is_fresh = now.duration_since(line.used) < kept;
+            if is_fresh || line.is_followed() || !journal.is_empty(name) {
+                return true;
+            }
+            // A fork whose entries have all expired has nothing to be reconciled.
+            let is_empty = line.is_forked() && self.memory.mirrored(name).is_none();
+            if is_empty {
+                queue.forget(name);
+            }
+            !is_empty && (line.is_needed() || queue.contains(name))
+        });
+        holes.retain(|name, _| lines.contains_key(name));
+        lines.values_mut().for_each(Line::expire_tail);
+        bound_tails(lines, self.memory.put_back_bytes_max());
+        gone
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Locked<'_> {
+    pub(super) fn epoch_of(&self, channel: &ChannelName) -> Option<Epoch> {
+        self.lines.get(channel).and_then(|line| line.epoch().cloned())
+    }
+
+    /// Whether the log of a channel is to be looked at: until then it is not known whether what comes of it
+    /// follows on what was seen.
+    pub(super) fn is_in_doubt(&self, channel: &ChannelName) -> bool {
+        #[cfg(test)]
+        if mutant::is(Mutant::DoubtDisregarded) {
+            return false;
+        }
+        self.queue.contains(channel)
+    }
+
+    /// Forgets a channel of which nothing is known and that nobody here uses: following alone leaves
+    /// nothing behind.
+    pub(super) fn forget_if_blank(&mut self, channel: &ChannelName) {
+        let is_blank = |line: &Line| line.is_blank() && !line.is_followed();
+        if self.lines.get(channel).is_some_and(is_blank) && self.journal.is_empty(channel) {
+            self.lines.remove(channel);
+            self.holes.remove(channel);
+            self.queue.reconciled(channel);
+        }
+    }
+
+    /// The replica of a channel, new where there was none.
+    pub(super) fn line(&mut self, channel: &ChannelName) -> &mut Line {
+        let Replicas { node, memory, .. } = self.of;
+        let new = || Line::new(channel.clone(), *node, memory.clone(), Instant::now());
+        self.state.lines.entry(channel.clone()).or_insert_with(new)
+    }
+
+    /// Has a channel reconciled.
+    pub(super) fn enqueue(&mut self, channel: &ChannelName) {
+        if self.of.breaker.is_alone() {
+            // There is no log to be in step with; when that changes, all channels are looked at.
+            return;
+        }
+        // A channel that waits already is tried when its time has come; an outage may have thousands wait.
+        if self.state.queue.add(channel, |channel| self.of.breaker.area_of(channel)) {
+            self.of.work.notify_one();
+        }
+    }
+
+    /// A channel was found to differ from its log: it is reconciled, and what has been found in the log so far
+    /// does not count.
+    pub(super) fn doubt(&mut self, channel: &ChannelName) {
+        if let Some(line) = self.state.lines.get_mut(channel) {
+            line.doubted();
+        }
+        if !self.of.breaker.is_alone() {
+            self.state.queue.look_anew(channel, |channel| self.of.breaker.area_of(channel));
+            self.of.work.notify_one();
+        }
+    }
+
+    /// Has the log read for entries that the replica lacks, should they not come by themselves.
+    pub(super) fn mind_hole(&mut self, channel: &ChannelName) {
+        let hole = self.state.lines.get(channel).and_then(Line::hole);
+        if let (Some(before), false) = (hole, self.state.holes.contains_key(channel)) {
+            self.state.holes.insert(channel.clone(), (Instant::now() + HOLE_WITHIN, before));
+            self.of.work.notify_one();
+        }
+    }
+
+    /// Has a channel go on without the log, if it does not yet.
+    pub(super) fn fork(&mut self, channel: &ChannelName, next: Option<u64>, late: bool) {
+        let line = self.line(channel);
+        if line.is_forked() {
+            return;
+        }
+        line.take_up_begun();
+        line.keep_mirror();
+        line.begin_fork(next, Instant::now() + NOT_BEFORE);
+        self.of.stats.forks.add(1);
+        if late {
+            self.of.stats.forks_late.add(1);
+        }
+        tracing::debug!(channel = %channel, late, "the channel goes on without the log");
+        self.enqueue(channel);
+    }
+}
+
+/// Bounds all retransmit buffers together: those of the channels that have not been used for longest go first.
+fn bound_tails(lines: &mut HashMap<ChannelName, Line, Hashing>, bytes_max: usize) {
+    let mut total: usize = lines.values().map(Line::kept_bytes).sum();
+    if total <= bytes_max {
+        return;
+    }
+    let mut resting: Vec<(Instant, ChannelName)> =
+        lines.iter().map(|(name, line)| (line.used, name.clone())).collect();
+    resting.sort_unstable();
+    for (_, name) in resting {
+        if total <= bytes_max {
+            return;
+        }
+        if let Some(line) = lines.get_mut(&name) {
+            total -= line.kept_bytes();
+            line.keep_nothing();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::model::DraftEntry;
+    use crate::storage::{Append, MemoryConfig, Retention};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_to_be_put_back_is_bounded_in_all() {
+        let data = Bytes::from(vec![b'x'; 1 << 20]);
+        let (memory, _) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
+        let mut lines = HashMap::default();
+        let max: usize = 50 << 20;
+        let count = (max >> 20) + 20;
+        for n in 0..count {
+            let name: ChannelName = format!("zone:{n:04}").parse().unwrap();
+            let mut line = Line::new(name.clone(), NodeId::random(), memory.clone(), Instant::now());
+            line.tail.keep(Append {
+                seq: 1,
+                prev: 0,
+                draft: DraftEntry::price(0, data.clone()),
+                fence: None,
+            });
+            lines.insert(name, line);
+            time::advance(Duration::from_millis(1)).await;
+        }
+        bound_tails(&mut lines, max);
+        assert!(lines.values().map(|line| line.tail.bytes()).sum::<usize>() <= max);
+        let mut gone: Vec<&ChannelName> =
+            lines.iter().filter(|(_, line)| line.tail.bytes() == 0).map(|(name, _)| name).collect();
+        gone.sort_unstable();
+        assert!((20..25).contains(&gone.len()), "{}", gone.len());
+        assert_eq!(gone[gone.len() - 1].as_str(), format!("zone:{:04}", gone.len() - 1), "the oldest went");
+    }
+}
