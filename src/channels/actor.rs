@@ -27,8 +27,8 @@ use crate::model::{
     new_epoch,
 };
 use crate::storage::{
-    Append, AppendAnswer, AppendBatch, Appended, OpenLog, Refusal, Seam, SharedBackend, StorageError,
-    log_of_fork,
+    Append, AppendAnswer, AppendBatch, Appended, EpochTransition, OpenLog, Refusal, SharedBackend,
+    StorageError, log_of_fork,
 };
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::counter::observe;
@@ -72,7 +72,7 @@ pub(super) struct Request {
     pub(super) is_own: bool,
     /// The drafts' own ids, if they have any; otherwise this node numbers them.
     pub(super) ids: Option<Ids>,
-    /// The log has no life, as far as whoever gave them knows. Taken at its word once.
+    /// As far as the caller knew, the log has no epoch. That is relied upon once.
     pub(super) begins: bool,
     /// They are appended only if the log has no entries; once that is known, this is false.
     pub(super) is_only_first: bool,
@@ -508,7 +508,7 @@ impl Actor {
         self.waiting.front_mut().is_some_and(|first| std::mem::take(&mut first.begins)) && is_new
     }
 
-    /// Begins the log's life with the drafts at the front of the queue, and delivers them.
+    /// Begins the log with the drafts at the front of the queue, and delivers them.
     async fn begin(&mut self) -> Result<(), StorageError> {
         let epoch = self.minted.take().unwrap_or_else(new_epoch);
         let batch = self.next_batch(&Chain { epoch, acked: 0 });
@@ -776,14 +776,24 @@ impl Actor {
                     #[cfg(test)]
                     let offset = if is_missed { page.top } else { offset };
                     let to = Position { epoch, offset };
-                    self.move_to(if was_unborn { Seam::whole(to) } else { Seam::unknown(to) }).await;
+                    self.move_to(if was_unborn {
+                        EpochTransition::whole(to)
+                    } else {
+                        EpochTransition::unknown(to)
+                    })
+                    .await;
                     continue;
                 }
                 None if was_unborn => return Ok(()),
                 None => {
                     let to = Position { epoch: unborn(&self.mint()), offset: 0 };
                     self.chain = None;
-                    self.move_to(if had_nothing { Seam::whole(to) } else { Seam::unknown(to) }).await;
+                    self.move_to(if had_nothing {
+                        EpochTransition::whole(to)
+                    } else {
+                        EpochTransition::unknown(to)
+                    })
+                    .await;
                     return Ok(());
                 }
             }
@@ -812,7 +822,7 @@ impl Actor {
             }
             self.deliver(&ready).await;
             match page.next {
-                Some(seam) if read_to_end => self.move_to(seam).await,
+                Some(transition) if read_to_end => self.move_to(transition).await,
                 _ if read_to_end => return Ok(()),
                 _ => {}
             }
@@ -820,9 +830,9 @@ impl Actor {
     }
 
     /// Continues in the log's next epoch.
-    async fn move_to(&mut self, seam: Seam) {
+    async fn move_to(&mut self, transition: EpochTransition) {
         let Some(merge) = &mut self.merge else { return };
-        let (to, whole) = (&seam.to, seam.whole);
+        let (to, whole) = (&transition.to, transition.whole);
         let from = Position { epoch: merge.epoch().clone(), offset: merge.delivered() };
         debug!(channel = %self.channel, %from, %to, whole, "the log continues in another epoch");
         self.common.stats.epoch_changes.add(1);
@@ -831,12 +841,12 @@ impl Actor {
             Some(epoch) => Merge::unborn(epoch),
             None => Merge::after(to.epoch.clone(), to.offset),
         };
-        self.late_to = seam.late_to;
+        self.late_to = transition.late_to;
         self.tell_of_followers(self.is_followed());
-        let offset = seam.to.offset;
+        let offset = transition.to.offset;
         let moved = |channel: &ChannelName| {
-            let (channel, from, seam) = (channel.clone(), from.clone(), seam.clone());
-            Live::Moved(Arc::new(Moved { channel, from, seam }))
+            let (channel, from, transition) = (channel.clone(), from.clone(), transition.clone());
+            Live::Moved(Arc::new(Moved { channel, from, transition }))
         };
         self.tell_all(&from.epoch, offset, moved).await;
     }

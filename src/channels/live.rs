@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::model::{ChannelName, ChannelPolicy, Entry, EntryId, Epoch, Lane, NodeId, Position};
 use crate::protocol::{FRAME_HEADER_MAX, entry_json, latest_json, text_frame};
-use crate::storage::Seam;
+use crate::storage::EpochTransition;
 
 /// How many messages of one channel may be on their way to one shard, or wait there. Fewer than the shard's
 /// queue holds, so that no channel fills it alone; and as many as a shard writes to a socket at once, in
@@ -89,7 +89,7 @@ pub(crate) struct Moved {
     /// The position that batches of the old epoch reached.
     pub(crate) from: Position,
     /// The epoch transition.
-    pub(crate) seam: Seam,
+    pub(crate) transition: EpochTransition,
 }
 
 /// Entries as WebSocket frames, consecutively in one buffer.

@@ -36,8 +36,8 @@ use super::pages::{EncodedLatest, EncodedPage};
 use super::unborn::{to_be_born, told, unborn};
 use crate::model::{EntryId, Epoch, Position};
 use crate::storage::{
-    Back, Had, Page, Seam, begin_elsewhere, begin_of_fork, had_at, is_fork, log_of_fork, miss_in_fork,
-    told_epoch,
+    EpochTransition, Page, ReturnPoint, VersionVector, begin_elsewhere, begin_of_fork, had_at, is_fork,
+    log_of_fork, miss_in_fork, told_epoch,
 };
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
@@ -70,7 +70,7 @@ pub(crate) struct Reader {
     /// If it would miss something for good, it gets a snapshot instead.
     wants_snapshot: bool,
     /// The version vector: what it has had that may come again in this epoch.
-    had: Had,
+    had: VersionVector,
     /// The epoch that the client knows: `epoch`, with `had` as it was when the client was told.
     told: Option<Epoch>,
     /// Entries up to this offset are delivered as late.
@@ -85,7 +85,7 @@ impl Default for Reader {
             epoch: None,
             unborn: false,
             wants_snapshot: false,
-            had: Had::default(),
+            had: VersionVector::default(),
             told: None,
             late_to: 0,
             phase: Phase::Joining(Box::default()),
@@ -243,7 +243,7 @@ impl Reader {
         let is_live = match &mut self.phase {
             Phase::Ended => return steps,
             Phase::Joining(joining) => {
-                joining.move_to(&moved.seam.to);
+                joining.move_to(&moved.transition.to);
                 false
             }
             Phase::Live => true,
@@ -254,12 +254,12 @@ impl Reader {
         }
         let follows = self.cursor == moved.from.offset;
         if follows {
-            self.cross(&moved.seam, &mut steps);
+            self.cross(&moved.transition, &mut steps);
         }
         // It may have to go back further than others, for what it is owed, or start over with a snapshot.
-        if !follows || self.cursor != moved.seam.to.offset || !matches!(self.phase, Phase::Live) {
+        if !follows || self.cursor != moved.transition.to.offset || !matches!(self.phase, Phase::Live) {
             self.restart(&mut steps);
-            self.joining(|joining| joining.move_to(&moved.seam.to));
+            self.joining(|joining| joining.move_to(&moved.transition.to));
         }
         steps
     }
@@ -310,7 +310,7 @@ impl Reader {
         } else if self.is_unborn() {
             // Another node started the log. The reader has had nothing of it, and wants all of it.
             let log = log_of_fork(epoch);
-            self.cross(&Seam::beginning(log.clone().unwrap_or_else(|| epoch.clone())), &mut steps);
+            self.cross(&EpochTransition::beginning(log.clone().unwrap_or_else(|| epoch.clone())), &mut steps);
             if log.is_some() {
                 // This node is in a fork, perhaps without having all of the log.
                 return (steps, Then::Turn);
@@ -344,8 +344,11 @@ impl Reader {
         let is_over = !self.is_unborn();
         if let Some(to) = self.joining(|joining| joining.to_be_born()).filter(|_| is_over) {
             // The channel's actor has found that too.
-            let seam = Seam::beginning(to);
-            self.cross(&if cursor == 0 { seam } else { Seam::unknown(seam.to) }, steps);
+            let transition = EpochTransition::beginning(to);
+            self.cross(
+                &if cursor == 0 { transition } else { EpochTransition::unknown(transition.to) },
+                steps,
+            );
             if self.wants_snapshot && cursor > 0 {
                 // Pages read from the old log a moment ago would lead back to it.
                 steps.push(Step::Doubt);
@@ -454,8 +457,8 @@ impl Reader {
         if page.closed && !self.is_away() {
             steps.push(Step::Finished);
         }
-        if let Some(seam) = &page.next {
-            self.cross(seam, steps);
+        if let Some(transition) = &page.next {
+            self.cross(transition, steps);
             return Then::Turn;
         }
         if self.is_owed_here() {
@@ -493,7 +496,7 @@ impl Reader {
 
     /// Tells the client where it starts over.
     fn tell_snapshot(&mut self, steps: &mut Steps) {
-        self.had = Had::of_part();
+        self.had = VersionVector::of_part();
         self.late_to = 0;
         let Some(to) = self.place() else { return };
         let old = self.told.replace(to.epoch.clone()).unwrap_or_else(|| to.epoch.clone());
@@ -503,7 +506,7 @@ impl Reader {
     /// The snapshot has been sent, as far as its entries could be reached.
     fn end_snapshot(&mut self, is_whole: bool, steps: &mut Steps) {
         if is_whole {
-            self.had = Had::default();
+            self.had = VersionVector::default();
         }
         let Some(at) = self.place() else { return };
         self.told = Some(at.epoch.clone());
@@ -546,37 +549,37 @@ impl Reader {
     }
 
     /// Follows the log into another epoch, and tells the client.
-    fn cross(&mut self, seam: &Seam, steps: &mut Steps) {
+    fn cross(&mut self, transition: &EpochTransition, steps: &mut Steps) {
         let Some(from) = self.epoch.clone() else { return };
         let from_fork = is_fork(&from);
-        if self.wants_snapshot && self.had.is_part() && !is_fork(&seam.to.epoch) {
+        if self.wants_snapshot && self.had.is_part() && !is_fork(&transition.to.epoch) {
             // What it lacks may be reachable there.
-            self.cursor = seam.to.offset;
-            self.enter(&seam.to.epoch);
+            self.cursor = transition.to.offset;
+            self.enter(&transition.to.epoch);
             return self.take_snapshot(steps);
         }
-        if !from_fork && is_fork(&seam.to.epoch) {
+        if !from_fork && is_fork(&transition.to.epoch) {
             self.had.leave(self.cursor);
         }
-        let (mut seam, back) = (seam.clone(), self.had.take_back());
-        let kept = match (from_fork, is_fork(&seam.to.epoch)) {
+        let (mut transition, back) = (transition.clone(), self.had.take_back());
+        let kept = match (from_fork, is_fork(&transition.to.epoch)) {
             (_, true) => back,
             (true, false) => {
-                if back.as_ref().is_some_and(|back| !back.is_of(&seam.to.epoch)) {
+                if back.as_ref().is_some_and(|back| !back.is_of(&transition.to.epoch)) {
                     self.had.name_nothing();
                 }
-                seam = seam.with_back(&from, back);
+                transition = transition.with_back(&from, back);
                 None
             }
             (false, false) => {
                 if back.as_ref().is_some_and(|back| back.is_away) {
                     self.had.name_nothing();
                 }
-                seam = seam.of_another_log(back, self.cursor);
+                transition = transition.of_another_log(back, self.cursor);
                 None
             }
         };
-        let Seam { to, had, late_to, whole, skips } = &seam;
+        let EpochTransition { to, had, late_to, whole, skips } = &transition;
         self.cursor = to.offset;
         self.late_to = *late_to;
         self.enter(&to.epoch);
@@ -590,7 +593,7 @@ impl Reader {
         let is_ahead = !from_fork && kept.as_ref().is_some_and(|back| back.until > to.offset);
         self.had.set_back(kept);
         #[cfg(test)]
-        let had = if mutant::is(Mutant::NothingWasHad) { &Had::default() } else { had };
+        let had = if mutant::is(Mutant::NothingWasHad) { &VersionVector::default() } else { had };
         self.had.merge(had);
         if !is_fork(&to.epoch) {
             self.had.name_no_more_than_was_had();
@@ -616,9 +619,10 @@ impl Reader {
     fn go_back(&mut self, log: &Epoch, steps: &mut Steps) {
         self.had.leave(self.cursor);
         let back = self.had.take_back();
-        let seam = Seam::whole(Position { epoch: log.clone(), offset: self.cursor }).with_back(log, back);
-        (self.cursor, self.late_to) = (seam.to.offset, seam.late_to);
-        self.had.merge(&seam.had);
+        let transition =
+            EpochTransition::whole(Position { epoch: log.clone(), offset: self.cursor }).with_back(log, back);
+        (self.cursor, self.late_to) = (transition.to.offset, transition.late_to);
+        self.had.merge(&transition.had);
         self.tell_epoch(true, Some(0), steps);
     }
 
@@ -668,20 +672,20 @@ impl Reader {
             return miss_in_fork(&mut self.had, &log, from, offset);
         }
         let back = self.had.take_back();
-        let past = Back { log: Some(log), to: from, after: offset, until: offset, is_away: true };
+        let past = ReturnPoint { log: Some(log), to: from, after: offset, until: offset, is_away: true };
         let past = match back {
             None => past,
             // What it has had before extends over the skipped entries.
             Some(back) if !back.is_away && (back.after..=back.until).contains(&offset) => {
                 self.cursor = back.until;
-                Back { to: from, is_away: true, ..back }
+                ReturnPoint { to: from, is_away: true, ..back }
             }
             // A return point can describe only one missing part, so nothing up to the end of the later part
             // counts as had.
             Some(back) => {
                 self.had.doubt();
                 let end = offset.max(back.until);
-                Back { to: if back.is_away { back.to } else { from }, after: end, until: end, ..past }
+                ReturnPoint { to: if back.is_away { back.to } else { from }, after: end, until: end, ..past }
             }
         };
         self.had.set_back(Some(past));

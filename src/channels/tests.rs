@@ -275,7 +275,7 @@ async fn updates_that_left_the_log_unseen_are_told_of_though_nothing_follows() {
     time::sleep(Duration::from_secs(301)).await;
     channels.doubt(&channel);
     let Some(Live::Moved(moved)) = watching.next().await else { panic!("the log began unseen") };
-    assert_eq!((moved.seam.to.offset, moved.seam.whole), (0, true));
+    assert_eq!((moved.transition.to.offset, moved.transition.whole), (0, true));
     let Some(Live::Skipped { offset, .. }) = watching.next().await else { panic!("not told") };
     assert_eq!(offset, 2);
     assert_eq!(channels.stats().entries_missed.get(), 2);

@@ -7,7 +7,7 @@
 //! `u.<epoch>:0` still says that nothing was had.
 
 use crate::model::{Epoch, Position};
-use crate::storage::{Had, told_epoch};
+use crate::storage::{VersionVector, told_epoch};
 
 const PREFIX: &str = "u.";
 /// Follows the epoch if it is unknown what a reader has had of earlier logs.
@@ -27,10 +27,12 @@ pub(crate) fn unborn_in_doubt(epoch: &Epoch) -> Epoch {
 }
 
 /// The epoch for a reader that has had, or is owed, something in addition.
-pub(crate) fn told(log_epoch: &Epoch, had: &Had) -> Epoch {
+pub(crate) fn told(log_epoch: &Epoch, had: &VersionVector) -> Epoch {
     match to_be_born(log_epoch) {
-        Some(minted) if *had == Had::unknown() => unborn_in_doubt(&minted),
-        Some(minted) if *had == Had::of_part() => format!("{PREFIX}{minted}{PART}").parse().unwrap_or(minted),
+        Some(minted) if *had == VersionVector::unknown() => unborn_in_doubt(&minted),
+        Some(minted) if *had == VersionVector::of_part() => {
+            format!("{PREFIX}{minted}{PART}").parse().unwrap_or(minted)
+        }
         // With producers in the version vector no node can read the result: a reader that resumes with it
         // is told that what it has had is unknown.
         _ => told_epoch(log_epoch, had),
@@ -52,7 +54,9 @@ pub(crate) fn in_log(position: Position) -> Option<Position> {
         // Only the position itself has this information.
         Some(_) if position.epoch.as_str().ends_with(PART) => Some(position),
         Some(_) if position.offset == 0 => Some(position).filter(|_| in_doubt),
-        Some(epoch) if in_doubt => Some(Position { epoch: told_epoch(&epoch, &Had::unknown()), ..position }),
+        Some(epoch) if in_doubt => {
+            Some(Position { epoch: told_epoch(&epoch, &VersionVector::unknown()), ..position })
+        }
         Some(epoch) => Some(Position { epoch, ..position }),
     }
 }
@@ -73,7 +77,7 @@ mod tests {
         assert_eq!(to_be_born(&doubtful), Some(epoch.clone()));
         assert_eq!(in_log(at(&doubtful, 0)), Some(at(&doubtful, 0)));
         assert_eq!(in_log(at(&doubtful, 3)).unwrap().epoch.as_str(), format!("v.{epoch}.d0"));
-        let part = super::told(&told, &Had::of_part());
+        let part = super::told(&told, &VersionVector::of_part());
         assert_eq!(
             (part.as_str(), to_be_born(&part)),
             (format!("u.{epoch}.s").as_str(), Some(epoch.clone()))

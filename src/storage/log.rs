@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::lives::{begin_of_fork, log_of_fork};
-use super::{Back, Had, Result};
+use super::epoch_name::{begin_of_fork, log_of_fork};
+use super::{Result, ReturnPoint, VersionVector};
 use crate::model::{ChannelName, DraftEntry, Entry, EntryId, Epoch, NodeId, Position};
 
 /// How long a log's epoch, top offset and latest entries are kept after its last append, on top of the
@@ -190,7 +190,7 @@ pub struct Page {
     /// Entries in ascending order of offset, without holes. Empty if the epoch is not the requested one.
     pub entries: Vec<Entry>,
     /// The epoch transition at `top`, if this epoch has ended and the transition is known.
-    pub next: Option<Seam>,
+    pub next: Option<EpochTransition>,
 }
 
 /// The most bytes of entries in one page of [`Log::latest`]; a page has at least one entry. Callers may ask
@@ -225,19 +225,19 @@ pub struct LatestPage {
     pub is_copy: bool,
 }
 
-impl Seam {
+impl EpochTransition {
     /// A transition at which nothing is missing and nothing comes again.
     pub fn whole(to: Position) -> Self {
-        Self { to, had: Had::default(), late_to: 0, whole: true, skips: false }
+        Self { to, had: VersionVector::default(), late_to: 0, whole: true, skips: false }
     }
 
     /// A transition of which nothing is known: neither what a reader has had, nor what is missing.
     pub fn unknown(to: Position) -> Self {
-        Self { had: Had::unknown(), whole: false, ..Self::whole(to) }
+        Self { had: VersionVector::unknown(), whole: false, ..Self::whole(to) }
     }
 
     /// The same transition for a reader that comes from a fork and has a return point.
-    pub(crate) fn with_back(mut self, from: &Epoch, back: Option<Back>) -> Self {
+    pub(crate) fn with_back(mut self, from: &Epoch, back: Option<ReturnPoint>) -> Self {
         let Some(back) = back else { return self };
         if back.log.is_some()
             && back.log != log_of_fork(from)
@@ -256,7 +256,7 @@ impl Seam {
             }
             let has_more = back.until > back.to;
             let log = Some(self.to.epoch.clone());
-            self.had.set_back(has_more.then_some(Back { log, is_away: false, ..back }));
+            self.had.set_back(has_more.then_some(ReturnPoint { log, is_away: false, ..back }));
             return self;
         }
         // The log of the return point is gone. What the reader was owed was in that log, so nothing is
@@ -265,7 +265,7 @@ impl Seam {
     }
 
     /// The same transition for a reader at an offset of a log that has ended.
-    pub(crate) fn of_another_log(mut self, back: Option<Back>, offset: u64) -> Self {
+    pub(crate) fn of_another_log(mut self, back: Option<ReturnPoint>, offset: u64) -> Self {
         let Some(back) = back else { return self };
         if back.is_away {
             // Entries that the reader is owed may be of any producer.
@@ -302,11 +302,11 @@ impl Page {
 
 /// An epoch transition: where one epoch of a log ends, and the next one continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seam {
+pub struct EpochTransition {
     /// The last entry of the old epoch is followed by what comes after this position.
     pub to: Position,
     /// What a reader of the old epoch has had that may come after `to`.
-    pub had: Had,
+    pub had: VersionVector,
     /// Entries up to this offset were appended while the reader could not get them, so they are late.
     pub late_to: u64,
     /// Nothing is missing in between, except what `skips` says.

@@ -6,10 +6,9 @@ mod choose;
 mod codec;
 mod config;
 mod disk;
+mod epoch_name;
 mod error;
-mod had;
 mod jobs;
-mod lives;
 mod log;
 mod memory;
 mod outage;
@@ -23,6 +22,7 @@ mod pubsub;
 mod records;
 mod redis;
 mod status;
+mod version_vector;
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,21 +34,20 @@ pub use config::{
     Fsync, JournalConfig, MemoryConfig, OrderRetention, RedisConfig, Retention, SpoolConfig, SpoolFsync,
     StorageChoice, StorageConfig,
 };
+pub use epoch_name::{
+    begin_elsewhere, begin_of_fork, had_at, is_fork, is_fork_of_unknown, lack_own, log_of_fork, miss_in_fork,
+    told_epoch,
+};
 pub use error::{Result, StorageError};
-pub use had::{Back, Had, Run};
 pub use jobs::{
     Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds,
     JobCounts, JobKind, JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob,
 };
 use jobs::{MovedJob, Recorded, Stand};
-pub use lives::{
-    begin_elsewhere, begin_of_fork, had_at, is_fork, is_fork_of_unknown, lack_own, log_of_fork, miss_in_fork,
-    told_epoch,
-};
 pub use log::{
-    Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LATEST_BYTES_MAX, LatestOf,
-    LatestPage, Log, LogEvent, LogState, OpenLog, Page, PageLimit, REMOVED_KEPT_FOR, REMOVED_MAX, Refusal,
-    Seam, UNUSED_EPOCH_KEPT_FOR,
+    Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, EpochTransition, LATEST_BYTES_MAX,
+    LatestOf, LatestPage, Log, LogEvent, LogState, OpenLog, Page, PageLimit, REMOVED_KEPT_FOR, REMOVED_MAX,
+    Refusal, UNUSED_EPOCH_KEPT_FOR,
 };
 pub use memory::{FolderError, MemoryBackend};
 #[cfg(test)]
@@ -62,6 +61,7 @@ pub use records::{Record, RecordKind, Records};
 pub use redis::{ProbeFailure, RedisBackend};
 pub(crate) use status::StateSpell;
 pub use status::{Scope, StatusReader, StatusWriter, StorageStatus};
+pub use version_vector::{ReturnPoint, Run, VersionVector};
 
 use crate::model::{BackendName, ChannelName};
 

@@ -65,23 +65,23 @@ impl Beat {
 /// A failure domain: a part of a storage that fails and recovers as a unit. It is the whole storage, or one
 /// primary of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(in crate::storage) struct Area(u16);
+pub(in crate::storage) struct Domain(u16);
 
-impl Area {
-    /// The only area of a storage without parts.
+impl Domain {
+    /// The only domain of a storage without parts.
     pub(in crate::storage) const ONLY: Self = Self(0);
 
     pub(in crate::storage) fn new(number: u16) -> Self {
         Self(number)
     }
 
-    /// Its index in lists by area.
+    /// Its index in lists by domain.
     pub(in crate::storage) fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// What an area contains.
+/// What a domain contains.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::storage) enum Place<'a> {
     Channel(&'a ChannelName),
@@ -93,35 +93,35 @@ pub(in crate::storage) enum Place<'a> {
     Leases,
 }
 
-/// The areas of a storage, and the health of the connections to each.
+/// The domains of a storage, and the health of the connections to each.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::storage) struct Areas {
-    /// By area, at least one. `None`: nothing belongs to the area any more.
-    pub(in crate::storage) parts: Vec<Option<AreaPart>>,
-    /// How often something moved from one area to another.
+pub(in crate::storage) struct Domains {
+    /// By domain, at least one. `None`: nothing belongs to the domain any more.
+    pub(in crate::storage) parts: Vec<Option<DomainPart>>,
+    /// How often something moved from one domain to another.
     pub(in crate::storage) moves: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::storage) struct AreaPart {
-    /// The area's server, for log lines. Empty if there is only one, and until it is known.
+pub(in crate::storage) struct DomainPart {
+    /// The domain's server, for log lines. Empty if there is only one, and until it is known.
     pub(in crate::storage) name: String,
     pub(in crate::storage) health: LinkHealth,
 }
 
-impl Areas {
-    /// For a storage with one area.
+impl Domains {
+    /// For a storage with one domain.
     pub(in crate::storage) fn one(health: LinkHealth) -> Self {
-        Self { parts: vec![Some(AreaPart { name: String::new(), health })], moves: 0 }
+        Self { parts: vec![Some(DomainPart { name: String::new(), health })], moves: 0 }
     }
 
-    pub(in crate::storage) fn part(&self, area: Area) -> Option<&AreaPart> {
-        self.parts.get(area.index())?.as_ref()
+    pub(in crate::storage) fn part(&self, domain: Domain) -> Option<&DomainPart> {
+        self.parts.get(domain.index())?.as_ref()
     }
 
-    /// The areas that something belongs to.
-    pub(in crate::storage) fn present(&self) -> impl Iterator<Item = (Area, &AreaPart)> {
-        (0..).map(Area::new).zip(&self.parts).filter_map(|(area, part)| Some((area, part.as_ref()?)))
+    /// The domains that something belongs to.
+    pub(in crate::storage) fn present(&self) -> impl Iterator<Item = (Domain, &DomainPart)> {
+        (0..).map(Domain::new).zip(&self.parts).filter_map(|(domain, part)| Some((domain, part.as_ref()?)))
     }
 
     /// Whether the connections to all of them are up.
@@ -133,20 +133,20 @@ impl Areas {
 /// A storage that nodes share, and that may go away and come back.
 #[async_trait]
 pub(in crate::storage) trait Primary: StorageBackend {
-    /// The areas, and their changes.
-    fn areas(&self) -> watch::Receiver<Areas>;
+    /// The domains, and their changes.
+    fn domains(&self) -> watch::Receiver<Domains>;
 
-    /// The area that something belongs to now. Cheap.
-    fn area_of(&self, _place: Place<'_>) -> Area {
-        Area::ONLY
+    /// The domain that something belongs to now. Cheap.
+    fn domain_of(&self, _place: Place<'_>) -> Domain {
+        Domain::ONLY
     }
 
-    /// Probes an area: proves that it answers and accepts writes, and detects whether it lost data. Each loss
+    /// Probes a domain: proves that it answers and accepts writes, and detects whether it lost data. Each loss
     /// is reported once.
     ///
     /// # Errors
-    /// The area cannot be reached, does not answer in time, or accepts no writes; the error says which.
-    async fn beat(&self, area: Area, node: NodeId) -> Result<Beat, Lost>;
+    /// The domain cannot be reached, does not answer in time, or accepts no writes; the error says which.
+    async fn beat(&self, domain: Domain, node: NodeId) -> Result<Beat, Lost>;
 
     /// The state of a channel's log, as `producer` sees it; `None` if it has no epoch. Creates nothing. The
     /// anchor is the entry at the offset `at` or, if that is not kept, the newest one.
@@ -162,8 +162,8 @@ pub(in crate::storage) trait Primary: StorageBackend {
         minted: &Epoch,
     ) -> Result<Option<Epoch>>;
 
-    /// The channels that belong to these areas at present.
-    fn channels_of(&self, _areas: &[Area]) -> Concerned {
+    /// The channels that belong to these domains at present.
+    fn channels_of(&self, _domains: &[Domain]) -> Concerned {
         Concerned::none()
     }
 

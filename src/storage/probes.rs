@@ -1,6 +1,6 @@
 //! Probes of the parsers of positions, and of entries stored in Redis and on disk: see [`crate::probes`].
 
-use super::lives::{Life, begin_of_fork, had_at, is_fork, log_of_fork, told_epoch};
+use super::epoch_name::{EpochName, begin_of_fork, had_at, is_fork, log_of_fork, told_epoch};
 use super::outage::spool;
 use super::{codec, memory};
 use crate::model::{Entry, Epoch, OFFSET_MAX, Position};
@@ -13,7 +13,7 @@ pub(crate) fn positions(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     if let Ok(epoch) = Epoch::of_log(text) {
         assert_eq!(epoch.as_str(), text);
-        assert_eq!(Life::of(&epoch), None, "an epoch of a log names nothing else");
+        assert_eq!(EpochName::of(&epoch), None, "an epoch of a log names nothing else");
     }
     let Ok(position) = text.parse::<Position>() else { return };
     let Position { epoch, offset } = &position;
@@ -27,9 +27,9 @@ pub(crate) fn positions(bytes: &[u8]) {
     let log: Epoch = "0123456789abcdef".parse().expect("plain");
     let told = told_epoch(&log, &had);
     if told.as_str().starts_with("v.") {
-        assert_eq!(Life::of(&told), Some(Life::View(log.clone(), had)), "{told} of {text}");
+        assert_eq!(EpochName::of(&told), Some(EpochName::View(log.clone(), had)), "{told} of {text}");
     }
-    assert_eq!(begin_of_fork(epoch).is_some(), is_fork(epoch) && Life::of(epoch).is_some());
+    assert_eq!(begin_of_fork(epoch).is_some(), is_fork(epoch) && EpochName::of(epoch).is_some());
     assert!(log_of_fork(epoch).is_none_or(|log| Epoch::of_log(log.as_str()).is_ok()));
 }
 

@@ -256,7 +256,7 @@ async fn durable_events_of_others_are_in_the_log_once_whichever_gateway_appends_
         ids.push(next_entry(&mut at_c).await.1["tradeId"].as_u64().unwrap());
     }
     assert_eq!(ids, (1..=150).collect::<Vec<_>>());
-    // Had anything been doubled, it would precede the last event.
+    // VersionVector anything been doubled, it would precede the last event.
     foreign.publish("trade", &envelope(151)).await;
     assert_eq!(next_entry(&mut at_c).await.1["tradeId"], 151);
     for gateway in gateways {

@@ -565,7 +565,7 @@ async fn a_page_that_many_resume_with_is_read_once_even_in_an_outage() {
     let url = node.gateway.url(&format!("/ws/market/pjm?since={since}"));
     let reads = async || node.gateway.stats().await["messages"]["replay_reads"].as_u64().unwrap();
     // An epoch transition is announced to each reader by a page without entries.
-    let come_back = async |expected: u64, seams: usize| {
+    let come_back = async |expected: u64, transitions: usize| {
         let before = reads().await;
         let clients = (0..READERS).map(async |_| {
             let mut client = Client::connect(&url).await;
@@ -576,7 +576,7 @@ async fn a_page_that_many_resume_with_is_read_once_even_in_an_outage() {
         });
         let clients = futures_util::future::join_all(clients).await;
         let more = reads().await - before;
-        let most = seams * READERS + 20;
+        let most = transitions * READERS + 20;
         assert!(more <= most as u64, "{READERS} readers cost {more} reads, instead of {most}");
         drop(clients);
     };

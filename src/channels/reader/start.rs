@@ -4,7 +4,8 @@ use crate::channels::pages::EncodedLatest;
 use crate::channels::unborn::{in_log, told};
 use crate::model::{ChannelName, ChannelPolicy, Epoch, Position};
 use crate::storage::{
-    Back, Had, Page, begin_elsewhere, had_at, is_fork, is_fork_of_unknown, lack_own, miss_in_fork,
+    Page, ReturnPoint, VersionVector, begin_elsewhere, had_at, is_fork, is_fork_of_unknown, lack_own,
+    miss_in_fork,
 };
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
@@ -71,7 +72,7 @@ impl Asked {
 pub(crate) struct StartingPoint {
     /// The epoch of the first entry, and what the client has had, or is owed.
     pub(crate) log_epoch: Epoch,
-    pub(crate) had: Had,
+    pub(crate) had: VersionVector,
     /// The epoch for the client, which contains both.
     pub(crate) epoch: Epoch,
     /// Entries begin after this offset.
@@ -99,7 +100,7 @@ impl StartingPoint {
     pub(crate) fn next(joined_at: Position) -> Self {
         let Position { epoch, offset } = joined_at.clone();
         let log_epoch = epoch.clone();
-        let had = Had::default();
+        let had = VersionVector::default();
         Self {
             log_epoch,
             had,
@@ -125,7 +126,7 @@ impl StartingPoint {
         };
         // The page may have been read a moment ago.
         let top = if joined_at.epoch == log_epoch { offset.max(joined_at.offset) } else { offset };
-        let had = Had::of_part();
+        let had = VersionVector::of_part();
         let epoch = told(&log_epoch, &had);
         let gap = Some(0).filter(|_| is_new && !page.is_copy);
         Self {
@@ -177,20 +178,28 @@ impl StartingPoint {
     }
 
     /// Where the entries begin, how many are gone, and what was had.
-    fn found(log_epoch: &Epoch, position: Option<&Position>, page: &Page) -> (u64, Option<u64>, Had) {
+    fn found(
+        log_epoch: &Epoch,
+        position: Option<&Position>,
+        page: &Page,
+    ) -> (u64, Option<u64>, VersionVector) {
         let oldest = page.first.saturating_sub(1);
         if let Some(position) = position.filter(|position| !is_known(position, page)) {
             let (offset, had) = begin_elsewhere(had_at(position), log_epoch, page);
             return (offset, None, had);
         }
         let after = position.map_or(0, |position| position.offset);
-        let (missing, mut had) = (oldest.saturating_sub(after), Had::default());
+        let (missing, mut had) = (oldest.saturating_sub(after), VersionVector::default());
         if missing > 0 && after < page.out_of_reach {
             let log = Some(log_epoch.clone()).filter(|log_epoch| !is_fork(log_epoch));
             match log {
-                Some(_) => {
-                    had.set_back(Some(Back { log, to: after, after: oldest, until: oldest, is_away: true }))
-                }
+                Some(_) => had.set_back(Some(ReturnPoint {
+                    log,
+                    to: after,
+                    after: oldest,
+                    until: oldest,
+                    is_away: true,
+                })),
                 None => miss_in_fork(&mut had, log_epoch, after, oldest),
             }
             return (oldest, None, had);
@@ -203,7 +212,7 @@ impl StartingPoint {
                 if missing > 0 {
                     lack_own(&mut had, log_epoch, oldest);
                 }
-                had.set_back(Some(Back::to_the_beginning()));
+                had.set_back(Some(ReturnPoint::to_the_beginning()));
                 (after.max(oldest), None, had)
             }
             _ => (after.max(oldest), Some(missing), had),

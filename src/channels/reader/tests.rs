@@ -72,14 +72,14 @@ fn encoded(page: &Page) -> EncodedPage {
     EncodedPage::encode(&channel(), page.clone(), 0)
 }
 
-fn seam(to: Position, had: &[(u128, u64)]) -> Seam {
-    let mut all = Had::default();
+fn transition(to: Position, had: &[(u128, u64)]) -> EpochTransition {
+    let mut all = VersionVector::default();
     had.iter().for_each(|(producer, seq)| all.add(node(*producer), *seq));
-    Seam { had: all, ..Seam::whole(to) }
+    EpochTransition { had: all, ..EpochTransition::whole(to) }
 }
 
-fn moved(from: Position, seam: Seam) -> Moved {
-    Moved { channel: channel(), from, seam }
+fn moved(from: Position, transition: EpochTransition) -> Moved {
+    Moved { channel: channel(), from, transition }
 }
 
 /// A reader that is live after this offset of epoch `e`.
@@ -207,7 +207,7 @@ fn what_went_unseen_is_told_though_nothing_follows() {
 #[test]
 fn what_was_had_is_left_out_until_the_last_of_it_has_come() {
     let mut reader = live_at(6);
-    let steps = reader.on_moved(&moved(at("e", 6), seam(at("f", 4), &[(1, 6)])));
+    let steps = reader.on_moved(&moved(at("e", 6), transition(at("f", 4), &[(1, 6)])));
     assert_eq!(short(&steps), ["view:4 true Some(0)"]);
     let entries = [entry(5, 2, 1), entry(6, 1, 5), entry(7, 2, 2), entry(8, 2, 3)];
     assert!(!reader.is_next(&[batch_of("f", false, &entries)]), "it filters");
@@ -222,7 +222,7 @@ fn what_was_had_is_left_out_until_the_last_of_it_has_come() {
 #[test]
 fn an_epoch_transition_applies_only_at_the_end_of_its_epoch() {
     let mut reader = live_at(4);
-    let to = seam(at("f", 6), &[]);
+    let to = transition(at("f", 6), &[]);
     assert_eq!(short(&reader.on_moved(&moved(at("other", 4), to.clone()))), [""; 0]);
     assert_eq!(short(&reader.on_moved(&moved(at("e", 6), to.clone()))), ["catch up"]);
     reader.on_batch(&batch_of("f", false, &own(7..=7)), ROOM);
@@ -278,7 +278,7 @@ fn a_reader_ahead_of_the_log_waits_for_it() {
 #[test]
 fn pieces_are_late_as_a_whole() {
     let mut reader = live_at(4);
-    let late = Seam { late_to: 7, ..seam(at("f", 4), &[]) };
+    let late = EpochTransition { late_to: 7, ..transition(at("f", 4), &[]) };
     reader.on_moved(&moved(at("e", 4), late));
     let behind = Room { is_behind: true, ..ROOM };
     assert_eq!(short(&reader.on_batch(&batch_of("f", true, &own(5..=5)), ROOM)), ["Piece 5-5"]);
@@ -333,14 +333,14 @@ fn a_log_that_begins_here_is_gone_on_with_without_a_word() {
 #[test]
 fn of_a_log_that_begins_elsewhere_nothing_was_had() {
     let mut reader = unborn_reader();
-    let steps = reader.on_moved(&moved(at("e", 0), seam(at("x", 0), &[])));
+    let steps = reader.on_moved(&moved(at("e", 0), transition(at("x", 0), &[])));
     assert_eq!(short(&steps), ["x:0 true Some(0)"]);
     assert_eq!(short(&reader.on_batch(&batch_of("x", false, &own(1..=1)), ROOM)), ["Live 1-1"]);
 
     // The same for a reader that is not live when it learns of that.
     let mut reader = unborn_reader();
     assert_eq!(short(&reader.on_batch(&batch(2..=2), ROOM)), ["catch up"]);
-    assert!(reader.on_moved(&moved(at("e", 0), seam(at("x", 0), &[]))).is_empty());
+    assert!(reader.on_moved(&moved(at("e", 0), transition(at("x", 0), &[]))).is_empty());
     assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.after.is_none()));
     let page = page("x", 7, 5, own(5..=7));
     let (steps, then) = reader.on_page(&encoded(&page));
@@ -356,7 +356,8 @@ fn a_log_that_is_gone_leaves_its_readers_before_the_next_one() {
         assert!(matches!(reader.turn(), Turn::Read(_)));
         let (steps, then) = reader.on_page(&encoded(&no_log()));
         assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Pause));
-        let next = if whole { Seam::whole(at("u.f", 0)) } else { Seam::unknown(at("u.f", 0)) };
+        let next =
+            if whole { EpochTransition::whole(at("u.f", 0)) } else { EpochTransition::unknown(at("u.f", 0)) };
         assert!(reader.on_moved(&moved(at("e", offset), next)).is_empty());
         assert!(matches!(reader.turn(), Turn::Read(_)));
         let (steps, then) = reader.on_page(&encoded(&no_log()));
@@ -376,7 +377,7 @@ fn fork_of_e() -> String {
 /// A reader that wanted all of `e` when only what follows offset 4 could be read; it is now in the fork.
 fn owed_reader() -> Reader {
     let kept = vec![entry(5, 2, 5), entry(6, 1, 2)];
-    let next = Some(Seam::whole(at(&fork_of_e(), 6)));
+    let next = Some(EpochTransition::whole(at(&fork_of_e(), 6)));
     let page = Page { out_of_reach: 4, next, ..page("e", 6, 5, kept) };
     let mut reader = Reader::default();
     let begun = StartingPoint::in_log(at(&fork_of_e(), 7), None, &page);
@@ -399,7 +400,7 @@ fn what_was_out_of_reach_comes_once_the_log_can_be_read_and_nothing_else_again()
     assert_eq!(short(&steps), ["Piece 7-8"]);
     assert!(matches!(reader.turn(), Turn::Done(_)));
     assert_eq!(short(&reader.on_batch(&batch_of(&fork, false, &[entry(9, 1, 5)]), ROOM)), ["Live 9-9"]);
-    let steps = reader.on_moved(&moved(at(&fork, 9), seam(at("e", 6), &[(1, 5)])));
+    let steps = reader.on_moved(&moved(at(&fork, 9), transition(at("e", 6), &[(1, 5)])));
     assert_eq!(short(&steps), ["view:0 true Some(0)", "catch up"]);
     assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.late_to >= 4));
     // Some of what it is owed is from the node whose fork it was in.
@@ -412,10 +413,10 @@ fn what_was_out_of_reach_comes_once_the_log_can_be_read_and_nothing_else_again()
 #[test]
 fn what_is_owed_of_a_log_that_is_lost_is_told_as_a_loss() {
     let mut reader = owed_reader();
-    let steps = reader.on_moved(&moved(at(&fork_of_e(), 6), seam(at("x", 0), &[(1, 5), (2, 9)])));
+    let steps = reader.on_moved(&moved(at(&fork_of_e(), 6), transition(at("x", 0), &[(1, 5), (2, 9)])));
     assert!(steps.is_empty(), "it was not live");
     let page_of_fork =
-        Page { next: Some(seam(at("x", 0), &[(1, 5), (2, 9)])), ..page(&fork_of_e(), 6, 7, vec![]) };
+        Page { next: Some(transition(at("x", 0), &[(1, 5), (2, 9)])), ..page(&fork_of_e(), 6, 7, vec![]) };
     let (steps, _) = reader.on_page(&encoded(&page_of_fork));
     assert_eq!(short(&steps), ["view:0 false None"]);
     let (steps, _) = reader.on_page(&encoded(&page("x", 2, 1, vec![entry(1, 1, 5), entry(2, 2, 9)])));
@@ -454,7 +455,7 @@ fn an_order_has_not_ended_for_a_reader_that_is_owed_some_of_it() {
     assert!(last.is_last_of_log);
     assert!(!reader.is_next(&[Arc::clone(&last)]));
     assert_eq!(short(&reader.on_batch(&last, ROOM)), ["Live 8-8"]);
-    let steps = reader.on_moved(&moved(at(&fork, 8), seam(at("e", 6), &[(1, 4)])));
+    let steps = reader.on_moved(&moved(at(&fork, 8), transition(at("e", 6), &[(1, 4)])));
     assert_eq!(short(&steps), ["view:0 true Some(0)", "catch up"]);
     assert!(matches!(reader.turn(), Turn::Read(_)));
     let log = [(1, 1), (2, 3), (2, 4), (1, 2), (2, 5), (1, 2), (1, 3), (1, 4)];
@@ -581,7 +582,7 @@ fn a_snapshot_of_a_log_that_does_not_exist_is_empty() {
         (short(&reader.on_latest(&none()).0), reader.on_latest(&none()).1),
         (vec!["doubt".into()], Then::Pause)
     );
-    reader.on_moved(&moved(at("e", 9), Seam::unknown(at("u.f", 0))));
+    reader.on_moved(&moved(at("e", 9), EpochTransition::unknown(at("u.f", 0))));
     assert_eq!(short(&reader.on_latest(&none()).0), ["u.f.s:0 snapshot", "u.f:0 end true"]);
 }
 
@@ -610,7 +611,7 @@ fn what_could_be_reached_of_a_snapshot_is_followed_by_a_whole_one() {
     assert_eq!(short(&reader.on_latest(&part).0), ["Latest 5-6".to_owned(), format!("{fork}.s:7 end false")]);
     assert!(matches!(reader.turn(), Turn::Done(_)));
     assert_eq!(short(&reader.on_batch(&batch_of(&fork, false, &own(8..=8)), ROOM)), ["Live 8-8"]);
-    let steps = reader.on_moved(&moved(at(&fork, 8), seam(at("e", 6), &[(1, 8)])));
+    let steps = reader.on_moved(&moved(at(&fork, 8), transition(at("e", 6), &[(1, 8)])));
     assert_eq!(short(&steps), ["catch up"], "where it begins is to be found");
     assert_eq!(wanted_latest(&mut reader), (None, Some(at("e", 6))));
     let (steps, _) = reader.on_latest(&latest("e", 12, &[3, 12], None));

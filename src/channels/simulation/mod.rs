@@ -37,7 +37,7 @@ use crate::model::{
     Marks, NodeId, Position,
 };
 use crate::storage::model::{Data, Faults, Inside, ModelServer, Setup, Trace, Which};
-use crate::storage::{Had, Page, StatusReader};
+use crate::storage::{Page, StatusReader, VersionVector};
 use crate::support::panics::Vital;
 use crate::support::{chance, mutant};
 use plan::{Act, Anywhere, Plan};
@@ -61,7 +61,7 @@ struct NodeRun {
     subscribers: Mutex<Vec<Arc<Subscriber>>>,
     tasks: Mutex<Vec<AbortHandle>>,
     /// For each producer, the newest sequence that any subscriber here was sent.
-    sent: Mutex<Had>,
+    sent: Mutex<VersionVector>,
     /// Since when Redis does not serve this node.
     away_since: Mutex<Option<Instant>>,
     /// Reports of the state that were wrong.
@@ -169,7 +169,7 @@ enum Kind {
     Fork,
     /// A fork began because an append was late while Redis served.
     LateFork,
-    Rejoin,
+    Reconcile,
     /// Redis lost everything.
     Flush,
     /// Redis was set back to an earlier state.
@@ -786,7 +786,7 @@ impl World {
             (Kind::Degraded, !degraded.is_zero()),
             (Kind::Fork, totals.lines.forks > 0),
             (Kind::LateFork, totals.lines.forks_late > 0),
-            (Kind::Rejoin, totals.lines.rejoins > 0),
+            (Kind::Reconcile, totals.lines.rejoins > 0),
             (Kind::LostLog, totals.lines.lost_logs > 0),
             (Kind::PutBack, totals.lines.put_back > 0),
             (Kind::Thinning, totals.journal_thinned > 0),

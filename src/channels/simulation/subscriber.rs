@@ -18,7 +18,7 @@ use crate::channels::{
     Turn, Way,
 };
 use crate::model::{ChannelName, EntryId, EntryKind, Epoch, Position};
-use crate::storage::Seam;
+use crate::storage::EpochTransition;
 use crate::support::mutant::{self, Mutant};
 
 /// Numbers of one producer are consecutive within a range of this size.
@@ -457,17 +457,17 @@ impl Subscriber {
         let name = self.client.name;
         self.node.server.say(|| format!("  c{name} at {:?} hears {moved:?}", reader.position()));
         let (channel, from) = (moved.channel.clone(), moved.from.clone());
-        let moved = Moved { channel, from, seam: self.seam(&moved.seam) };
+        let moved = Moved { channel, from, transition: self.transition(&moved.transition) };
         let steps = reader.on_moved(&moved);
         self.act(steps);
     }
 
-    fn seam(&self, seam: &Seam) -> Seam {
-        let mut seam = seam.clone();
+    fn transition(&self, transition: &EpochTransition) -> EpochTransition {
+        let mut transition = transition.clone();
         if mutant::is(Mutant::OneHighWaterMark) {
-            seam.had.merge(&self.node.sent.lock());
+            transition.had.merge(&self.node.sent.lock());
         }
-        seam
+        transition
     }
 
     // The reader's decisions. It stays locked, because all of this is one step.
@@ -640,7 +640,7 @@ impl Subscriber {
         let mut page = EncodedPage::clone(&page);
         let name = self.client.name;
         self.node.server.say(|| format!("  c{name} reads after {:?}: {:?}", wanted.after, page.batches));
-        page.head.next = page.head.next.as_ref().map(|seam| self.seam(seam));
+        page.head.next = page.head.next.as_ref().map(|transition| self.transition(transition));
         loop {
             let then = {
                 let mut reader = self.reader.lock();

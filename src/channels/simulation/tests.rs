@@ -78,7 +78,7 @@ const AT_LEAST: [(Kind, u64); 24] = [
     (Kind::Degraded, 7_000),
     (Kind::Fork, 7_000),
     (Kind::LateFork, 100),
-    (Kind::Rejoin, 7_000),
+    (Kind::Reconcile, 7_000),
     (Kind::Flush, 600),
     (Kind::Rollback, 1_400),
     (Kind::Refilled, 60),
@@ -119,7 +119,7 @@ fn runs_one_alone(change: impl Fn(&mut Plan)) -> bool {
 const SEEDS_OF_SNAPSHOTS: u64 = 2_000;
 const AT_LEAST_OF_SNAPSHOTS: [(Kind, u64); 8] = [
     (Kind::Degraded, 6_000),
-    (Kind::Rejoin, 6_000),
+    (Kind::Reconcile, 6_000),
     (Kind::Crash, 140),
     (Kind::Resumed, 6_000),
     (Kind::Snapshot, 9_000),
@@ -130,7 +130,7 @@ const AT_LEAST_OF_SNAPSHOTS: [(Kind, u64); 8] = [
 
 /// The same for schedules in which keys are published and removed at any node.
 const AT_LEAST_OF_REMOVALS: [(Kind, u64); 5] = [
-    (Kind::Rejoin, 6_000),
+    (Kind::Reconcile, 6_000),
     (Kind::PutBack, 200),
     (Kind::Snapshot, 9_000),
     (Kind::SnapshotOfRemoval, 2_000),
@@ -190,7 +190,7 @@ const MISLED_MAX_OF_VIEWS: u64 = 40;
 const AT_LEAST_OF_VIEWS: [(Kind, u64); 6] = [
     (Kind::Degraded, 6_000),
     (Kind::Fork, 6_000),
-    (Kind::Rejoin, 6_000),
+    (Kind::Reconcile, 6_000),
     (Kind::Resumed, 6_000),
     (Kind::Snapshot, 8_000),
     (Kind::Gap, 2_000),

@@ -19,7 +19,7 @@ use super::InteropStats;
 use crate::model::{ChannelName, Entry, Epoch, NodeId, OrderId, Position};
 use crate::protocol::entry_json;
 use crate::storage::{
-    Had, OUTSIDE_WINDOW, OutsideOrders, Page, Result as StorageResult, SharedBackend, StorageError,
+    OUTSIDE_WINDOW, OutsideOrders, Page, Result as StorageResult, SharedBackend, StorageError, VersionVector,
 };
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::seldom::Seldom;
@@ -86,7 +86,7 @@ struct Cursor {
     epoch: Option<Epoch>,
     offset: u64,
     /// Updates that were written from the log's previous epoch, and may come again in this one.
-    had: Had,
+    had: VersionVector,
     used_at: Instant,
 }
 
@@ -180,7 +180,7 @@ impl MirrorWriter {
             self.retry_at = Some(now + STORAGE_RETRY.max);
             return;
         }
-        let start = Cursor { epoch: None, offset: 0, had: Had::default(), used_at: now };
+        let start = Cursor { epoch: None, offset: 0, had: VersionVector::default(), used_at: now };
         let jobs: Vec<(OrderId, Cursor)> = self
             .pending
             .keys()
@@ -254,7 +254,7 @@ async fn write(
         let after = cursor.epoch.clone().map(|epoch| Position { epoch, offset: cursor.offset });
         let page = backend.read_after(&channel, after.as_ref(), PAGE).await?;
         if after.is_some() && page.epoch != cursor.epoch {
-            let had = Had::default();
+            let had = VersionVector::default();
             *cursor = Cursor { epoch: page.epoch, offset: 0, had, used_at: cursor.used_at };
             continue;
         }
@@ -278,9 +278,9 @@ async fn write(
         cursor.had = had;
         cursor.offset = read.unwrap_or(cursor.offset);
         match page.next {
-            Some(seam) if read.is_none_or(|read| read >= page.top) => {
-                let Position { epoch, offset } = seam.to;
-                cursor.had.merge(&seam.had);
+            Some(transition) if read.is_none_or(|read| read >= page.top) => {
+                let Position { epoch, offset } = transition.to;
+                cursor.had.merge(&transition.had);
                 (cursor.epoch, cursor.offset) = (Some(epoch), offset);
             }
             _ if read.is_none() || cursor.offset >= page.top => return Ok(()),
@@ -302,7 +302,7 @@ fn left_unread(page: &Page, offset: u64) -> StorageResult<u64> {
 }
 
 /// This node's entries that were not written before, and the updates that may come again after them.
-fn not_had<'a>(entries: &'a [Entry], node: NodeId, had: &Had) -> (Vec<&'a Entry>, Had) {
+fn not_had<'a>(entries: &'a [Entry], node: NodeId, had: &VersionVector) -> (Vec<&'a Entry>, VersionVector) {
     let mut had = had.clone();
     let new = entries.iter().filter(|entry| !had.came(entry.offset, entry.id) && entry.id.producer == node);
     let new = new.collect();
@@ -350,7 +350,7 @@ mod tests {
             },
         };
         let entries = [entry(1, other, 7), entry(2, own, 3), entry(3, own, 4), entry(4, own, 5)];
-        let mut had = Had::default();
+        let mut had = VersionVector::default();
         had.add(own, 4);
         let (new, left) = not_had(&entries[..2], own, &had);
         assert!(new.is_empty());

@@ -50,7 +50,7 @@ struct Watched {
     /// We are subscribed to its outside updates.
     followed: bool,
     /// Its log, once that has been read.
-    log: Option<Life>,
+    log: Option<LogEpoch>,
     /// The epoch that updates were last appended in.
     last_log: Option<Epoch>,
     merge: Merge<DraftEntry>,
@@ -65,7 +65,7 @@ struct Watched {
 
 /// What a read of an order's log found.
 #[derive(Debug)]
-enum Life {
+enum LogEpoch {
     /// The order has no log yet.
     None,
     Of(Epoch),
@@ -392,14 +392,14 @@ impl Reader {
                     debug!(order = %order, error = %error, "could not unfollow an order");
                 }
             }
-            Done::Opened(Ok(None)) => watched.log = Some(Life::None),
+            Done::Opened(Ok(None)) => watched.log = Some(LogEpoch::None),
             Done::Opened(Ok(Some((epoch, has)))) => {
                 if watched.last_log.as_ref().is_some_and(|last| *last != epoch) {
                     watched.merge.log_is_new();
                 }
                 watched.merge.in_log(has);
                 watched.last_log = Some(epoch.clone());
-                watched.log = Some(Life::Of(epoch));
+                watched.log = Some(LogEpoch::Of(epoch));
             }
             Done::Looked { begun, stretch, list: Ok(list) } => self.take_list(order, begun, stretch, &list),
             Done::Looked { begun, stretch, list: Err(error @ StorageError::Corrupt { .. }) } => {
@@ -527,7 +527,7 @@ impl Watched {
             return Next::Step(Step::Look { stretch: self.merge.begin_look() });
         }
         if let Some((identity, draft, is_after_gap)) = self.merge.next() {
-            let Life::Of(epoch) = log else { return Next::Step(Step::Begin) };
+            let LogEpoch::Of(epoch) = log else { return Next::Step(Step::Begin) };
             let draft = if is_after_gap { after_gap(draft) } else { draft.clone() };
             return Next::Step(Step::Append { epoch: epoch.clone(), identity, draft });
         }

@@ -116,19 +116,19 @@ struct State {
 #[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 struct Keep {
-    /// The number of the channel's life that began last; each has one of its own.
-    last_life: u64,
+    /// The number of the channel's incarnation that began last; each has one of its own.
+    last_incarnation: u64,
     /// Lives that are over.
     gone: Vec<u64>,
     /// Fences up to this one may be given out.
     fences: u64,
 }
 
-/// The same of one life of a channel.
+/// The same of one incarnation of a channel.
 #[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
-struct KeptLife {
-    life: u64,
+struct KeptIncarnation {
+    incarnation: u64,
     policy: &'static ChannelPolicy,
     /// Offsets of entries that are not kept any more.
     gone: Vec<u64>,
@@ -155,7 +155,7 @@ struct Channel {
     fence: u64,
     /// A terminal entry was applied.
     closed: bool,
-    keep: Option<Box<KeptLife>>,
+    keep: Option<Box<KeptIncarnation>>,
 }
 
 #[cfg_attr(test, derive(Clone))]
@@ -526,22 +526,22 @@ impl State {
         self.latest_bytes = self.latest_bytes + channel.latest.bytes() - before;
     }
 
-    /// Begins a channel's life, in place of the one it had.
+    /// Begins a channel's incarnation, in place of the one it had.
     fn begin(&mut self, name: &ChannelName, epoch: &Epoch, shared: &Shared) {
-        let life = self.keep.as_mut().map_or(0, |keep| {
-            keep.last_life += 1;
-            keep.last_life
+        let incarnation = self.keep.as_mut().map_or(0, |keep| {
+            keep.last_incarnation += 1;
+            keep.last_incarnation
         });
-        self.begin_as(name, epoch, shared, life);
+        self.begin_as(name, epoch, shared, incarnation);
     }
 
-    /// The same as a life that has its number.
-    fn begin_as(&mut self, name: &ChannelName, epoch: &Epoch, shared: &Shared, life: u64) {
+    /// The same as an incarnation that has its number.
+    fn begin_as(&mut self, name: &ChannelName, epoch: &Epoch, shared: &Shared, incarnation: u64) {
         self.remove(name);
         let now = Instant::now();
         let mut fresh = Channel::new(epoch.clone(), now);
         if self.keep.is_some() {
-            fresh.begin_keeping(life, ChannelPolicy::of(name));
+            fresh.begin_keeping(incarnation, ChannelPolicy::of(name));
         }
         let due = fresh.next_due(&Bounds::of(&shared.retention, name));
         self.channels.insert(name.clone(), Box::new(fresh));
@@ -563,8 +563,8 @@ impl State {
     fn remove(&mut self, name: &ChannelName) {
         let Some(removed) = self.channels.remove(name) else { return };
         self.due.remove(&removed.due);
-        if let (Some(keep), Some(life)) = (&mut self.keep, removed.keep) {
-            keep.gone.push(life.life);
+        if let (Some(keep), Some(incarnation)) = (&mut self.keep, removed.keep) {
+            keep.gone.push(incarnation.incarnation);
         }
         self.total_bytes -= removed.bytes;
         self.latest_bytes -= removed.latest.bytes();
@@ -655,14 +655,14 @@ impl Channel {
     }
 
     /// From here on it takes note of what it does not keep any more.
-    fn begin_keeping(&mut self, life: u64, policy: &'static ChannelPolicy) {
-        self.keep = Some(Box::new(KeptLife { life, policy, gone: Vec::new() }));
+    fn begin_keeping(&mut self, incarnation: u64, policy: &'static ChannelPolicy) {
+        self.keep = Some(Box::new(KeptIncarnation { incarnation, policy, gone: Vec::new() }));
         self.latest.begin_noting();
     }
 
-    /// The number of its life, where that has one.
-    fn life(&self) -> u64 {
-        self.keep.as_ref().map_or(0, |keep| keep.life)
+    /// The number of its incarnation, where that has one.
+    fn incarnation(&self) -> u64 {
+        self.keep.as_ref().map_or(0, |keep| keep.incarnation)
     }
 
     /// How long it is kept after it was last appended to.

@@ -29,7 +29,7 @@ pub(in crate::storage) enum Signal {
     DataLost(Lost),
     /// The work of the last `StartRecovery` or `Reconcile` is done. Its performer abandons earlier work
     /// before it begins new work, and reports only the last one.
-    Rejoined,
+    Reconciled,
     /// The time of [`Failover::next_tick`] has come.
     Tick,
 }
@@ -172,7 +172,7 @@ impl Failover {
     }
 
     fn arrow(&self, mode: Mode, signal: Signal, now: Instant) -> (Mode, Step) {
-        use Signal::{BeatFailed, BeatOk, DataLost, LinkDown, LinkUp, Rejoined, Tick};
+        use Signal::{BeatFailed, BeatOk, DataLost, LinkDown, LinkUp, Reconciled, Tick};
         match (mode, signal) {
             // Alone => Alone | Recovering
             (Mode::Alone { run }, BeatOk | DataLost(_)) => {
@@ -185,7 +185,7 @@ impl Failover {
             (Mode::Alone { .. }, BeatFailed(_) | LinkDown(_)) => {
                 (Mode::Alone { run: Run::default() }, Step::Stay)
             }
-            (mode @ Mode::Alone { .. }, LinkUp | Rejoined | Tick) => (mode, Step::Stay),
+            (mode @ Mode::Alone { .. }, LinkUp | Reconciled | Tick) => (mode, Step::Stay),
 
             // Healthy => Degraded
             (Mode::Healthy, BeatFailed(lost) | LinkDown(lost)) => {
@@ -194,7 +194,7 @@ impl Failover {
             // Healthy => Recovering
             (Mode::Healthy, DataLost(lost)) => (Mode::Recovering { lost }, Step::Reconcile),
             // Healthy => Healthy
-            (Mode::Healthy, BeatOk | LinkUp | Rejoined | Tick) => (Mode::Healthy, Step::Stay),
+            (Mode::Healthy, BeatOk | LinkUp | Reconciled | Tick) => (Mode::Healthy, Step::Stay),
 
             // Degraded => Degraded | Recovering. The recovery finds out which data are missing.
             (Mode::Degraded { lost, run }, BeatOk | DataLost(_)) => {
@@ -213,10 +213,10 @@ impl Failover {
             (Mode::Degraded { .. }, BeatFailed(lost) | LinkDown(lost)) => {
                 (Mode::Degraded { lost, run: Run::default() }, Step::Stay)
             }
-            (mode @ Mode::Degraded { .. }, LinkUp | Rejoined | Tick) => (mode, Step::Stay),
+            (mode @ Mode::Degraded { .. }, LinkUp | Reconciled | Tick) => (mode, Step::Stay),
 
             // Recovering => Healthy
-            (Mode::Recovering { .. }, Rejoined) => (Mode::Healthy, Step::Recovered),
+            (Mode::Recovering { .. }, Reconciled) => (Mode::Healthy, Step::Recovered),
             // Recovering => Degraded
             (Mode::Recovering { .. }, BeatFailed(lost) | LinkDown(lost)) => {
                 (Mode::Degraded { lost, run: Run::default() }, Step::AbortRecovery)

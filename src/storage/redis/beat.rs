@@ -35,7 +35,7 @@ use super::primaries::slot_of;
 use super::scripts::{Publishing, to_all, to_the_shard};
 use super::{EXACT_MAX, RedisBackend};
 use crate::model::{ChannelName, NodeId};
-use crate::storage::primary::{Area, Place, Primary};
+use crate::storage::primary::{Domain, Place, Primary};
 use crate::storage::{Beat, Lost, Result};
 
 /// How long the id is kept after the last probe, and a node's counter after the node's last probe.
@@ -50,11 +50,11 @@ static BEAT: Publishing = Publishing::new(|| to_all(BEAT_PARTS), || to_the_shard
 /// What a node knows about the data on each server. Locked during a probe, so that probes of one server run
 /// one after the other.
 #[derive(Debug, Default)]
-pub(super) struct Lives(parking_lot::Mutex<HashMap<Area, Arc<Mutex<Option<Known>>>>>);
+pub(super) struct Lives(parking_lot::Mutex<HashMap<Domain, Arc<Mutex<Option<Known>>>>>);
 
 /// The last reading of each server's clock, and when it was requested.
 #[derive(Debug, Default)]
-pub(super) struct Clocks(parking_lot::Mutex<HashMap<Area, (Instant, u64)>>);
+pub(super) struct Clocks(parking_lot::Mutex<HashMap<Domain, (Instant, u64)>>);
 
 #[derive(Debug)]
 struct Known {
@@ -80,15 +80,15 @@ impl RedisBackend {
     /// # Errors
     /// Redis cannot be reached, does not answer in time, or accepts no writes; the error says which.
     pub async fn beat(&self, node: NodeId) -> Result<Beat, Lost> {
-        Primary::beat(self, Area::ONLY, node).await
+        Primary::beat(self, Domain::ONLY, node).await
     }
 
-    /// The same for one area.
-    pub(super) async fn beat_in(&self, area: Area, node: NodeId) -> Result<Beat> {
-        let held = Arc::clone(self.lives.0.lock().entry(area).or_default());
+    /// The same for one domain.
+    pub(super) async fn beat_in(&self, domain: Domain, node: NodeId) -> Result<Beat> {
+        let held = Arc::clone(self.lives.0.lock().entry(domain).or_default());
         let mut guard = held.lock().await;
         let before = guard.as_ref().map(|known| known.key.as_str());
-        let tag = self.tag_in(area, before);
+        let tag = self.tag_in(domain, before);
         let keys = self.keys.life(&tag);
         let unknown = || Known { node, key: keys[0].clone(), life: String::new(), acknowledged: 0, sent: 0 };
         let known = match &mut *guard {
@@ -125,7 +125,7 @@ impl RedisBackend {
         };
         (known.life, known.acknowledged) = (life, held);
         if let Ok(ms) = time.parse() {
-            self.clocks.0.lock().insert(area, (sent, ms));
+            self.clocks.0.lock().insert(domain, (sent, ms));
         }
         self.subscriber.expect(&to_itself);
         Ok(beat)
@@ -133,22 +133,22 @@ impl RedisBackend {
     /// The present time of the clock of the server with a channel, in ms, or slightly later; `None` until
     /// that server has answered a health probe.
     pub(super) fn server_time(&self, channel: &ChannelName) -> Option<u64> {
-        let area = self.area_of(Place::Channel(channel));
-        let (asked, said) = *self.clocks.0.lock().get(&area)?;
+        let domain = self.domain_of(Place::Channel(channel));
+        let (asked, said) = *self.clocks.0.lock().get(&domain)?;
         // The clock was read after the request, so this is never too early, and no entry seems to be sent
         // earlier than it was.
         said.checked_add(u64::try_from(asked.elapsed().as_millis()).ok()?)
     }
 
-    /// The part in braces of the keys that an area's health probes write; all nodes that see the same areas
-    /// use the same. In a cluster it is chosen such that its slot is in the area; as long as the earlier
+    /// The part in braces of the keys that a domain's health probes write; all nodes that see the same domains
+    /// use the same. In a cluster it is chosen such that its slot is in the domain; as long as the earlier
     /// one's slot is, that one is kept.
-    pub(super) fn tag_in(&self, area: Area, before: Option<&str>) -> String {
-        /// More than enough to find a slot of each area.
+    pub(super) fn tag_in(&self, domain: Domain, before: Option<&str>) -> String {
+        /// More than enough to find a slot of each domain.
         const TRIED: usize = 400_000;
         let Some(primaries) = self.commands.primaries() else { return "life".to_owned() };
         let slots = primaries.slots();
-        let lands = |tag: &str| slots.area(slot_of(tag)) == area;
+        let lands = |tag: &str| slots.domain(slot_of(tag)) == domain;
         let tag_of = |key: &str| Some(key.split_once('{')?.1.split_once('}')?.0.to_owned());
         if let Some(tag) = before.and_then(tag_of).filter(|tag| lands(tag)) {
             return tag;

@@ -70,7 +70,7 @@ pub use probe::ProbeFailure;
 pub(super) use probe::probe;
 pub(super) use target::Target;
 
-use super::primary::{Area, AreaPart, Areas, Concerned, Place, Primary};
+use super::primary::{Concerned, Domain, DomainPart, Domains, Place, Primary};
 use super::{
     Beat, LinkHealth, LogEvent, Lost, MovedJob, OpenLog, Outside, OutsideKeys, PubSubLink, Recorded,
     RedisConfig, Result, Retention, StorageBackend,
@@ -81,7 +81,7 @@ use codec::decode_published;
 use commands::Commands;
 use jobs::Claims;
 use link::{Condition, Link, LinkState};
-use primaries::{AreaState, Primaries, slot_of};
+use primaries::{DomainState, Primaries, slot_of};
 use scripts::Words;
 use shards::{Following, Shards};
 use slots::SLOTS;
@@ -126,8 +126,8 @@ pub struct RedisBackend {
     command_timeout: Duration,
     /// The health of all connections together.
     health: watch::Receiver<LinkHealth>,
-    /// The health by area.
-    areas: watch::Receiver<Areas>,
+    /// The health by domain.
+    domains: watch::Receiver<Domains>,
     /// What this node knows about the data of each server.
     lives: Lives,
     /// The last reading of each server's clock.
@@ -159,9 +159,9 @@ impl RedisBackend {
         let messages = LogMessages { publish_prefix: keys.publish_prefix.clone() };
         let begun = LinkState { condition: Condition::Connecting, losses: 0 };
         let first = health_of(&begun, &begun);
-        let (of_areas, areas) = watch::channel(Areas::one(first.clone()));
+        let (of_domains, domains) = watch::channel(Domains::one(first.clone()));
         let (of_all, health) = watch::channel(first);
-        let teller = Teller { of_all, of_areas };
+        let teller = Teller { of_all, of_domains };
         let owned = (target.clone(), config.clone());
         let (commands, subscriber, driver) = match target.is_cluster() {
             true => of_cluster(owned, messages, events, teller),
@@ -181,7 +181,7 @@ impl RedisBackend {
             retention,
             command_timeout,
             health,
-            areas,
+            domains,
             lives: Lives::default(),
             clocks: Clocks::default(),
             claims: Claims::default(),
@@ -231,9 +231,9 @@ impl StorageBackend for RedisBackend {
     }
 
     async fn ping(&self) -> Result<()> {
-        let areas: Vec<Area> = self.areas.borrow().present().map(|(area, _)| area).collect();
-        let pings = areas.into_iter().map(|area| async move {
-            let [_, key, _] = self.keys.life(&self.tag_in(area, None));
+        let domains: Vec<Domain> = self.domains.borrow().present().map(|(domain, _)| domain).collect();
+        let pings = domains.into_iter().map(|domain| async move {
+            let [_, key, _] = self.keys.life(&self.tag_in(domain, None));
             let args = [key.as_str(), "1", "PX", "1000"].map(Value::from).into();
             self.commands.call::<Value>(&key, "SET", args).await
         });
@@ -256,17 +256,17 @@ impl StorageBackend for RedisBackend {
 
 #[async_trait]
 impl Primary for RedisBackend {
-    fn areas(&self) -> watch::Receiver<Areas> {
-        self.areas.clone()
+    fn domains(&self) -> watch::Receiver<Domains> {
+        self.domains.clone()
     }
 
-    fn area_of(&self, place: Place<'_>) -> Area {
-        let Some(primaries) = self.commands.primaries() else { return Area::ONLY };
+    fn domain_of(&self, place: Place<'_>) -> Domain {
+        let Some(primaries) = self.commands.primaries() else { return Domain::ONLY };
         match place {
-            Place::Channel(channel) => primaries.area_of_slot(slot_of_channel(channel)),
-            Place::Jobs => primaries.area_of_slot(slot_of("jobs")),
-            Place::Records(kind) => primaries.area_of_slot(slot_of(kind.as_str())),
-            Place::Leases => primaries.area_of_slot(slot_of("lease")),
+            Place::Channel(channel) => primaries.domain_of_slot(slot_of_channel(channel)),
+            Place::Jobs => primaries.domain_of_slot(slot_of("jobs")),
+            Place::Records(kind) => primaries.domain_of_slot(slot_of(kind.as_str())),
+            Place::Leases => primaries.domain_of_slot(slot_of("lease")),
         }
     }
 
@@ -283,14 +283,14 @@ impl Primary for RedisBackend {
         Self::renew_epoch(self, channel, expected, minted).await
     }
 
-    fn channels_of(&self, areas: &[Area]) -> Concerned {
+    fn channels_of(&self, domains: &[Domain]) -> Concerned {
         let Some(primaries) = self.commands.primaries() else { return Concerned::none() };
         let slots = primaries.slots();
-        Concerned::new(SLOTS, |slot| areas.contains(&slots.area(slot)), slot_of_channel)
+        Concerned::new(SLOTS, |slot| domains.contains(&slots.domain(slot)), slot_of_channel)
     }
 
-    async fn beat(&self, area: Area, node: NodeId) -> Result<Beat, Lost> {
-        self.beat_in(area, node).await.map_err(|error| Lost::from(&ProbeFailure::of_call(&error)))
+    async fn beat(&self, domain: Domain, node: NodeId) -> Result<Beat, Lost> {
+        self.beat_in(domain, node).await.map_err(|error| Lost::from(&ProbeFailure::of_call(&error)))
     }
 
     async fn record_job(&self, job: &MovedJob) -> Result<Recorded> {
@@ -383,7 +383,7 @@ fn of_cluster(
         tokio::select! {
             () = primaries.run() => {}
             () = shards.run(events) => {}
-            () = teller.tell_areas(&primaries, &shards) => {}
+            () = teller.tell_domains(&primaries, &shards) => {}
         }
     };
     (commands, following, driver.boxed())
@@ -392,10 +392,10 @@ fn of_cluster(
 /// Reports the health of connections.
 struct Teller {
     of_all: watch::Sender<LinkHealth>,
-    of_areas: watch::Sender<Areas>,
+    of_domains: watch::Sender<Domains>,
 }
 
-/// What was last reported of an area.
+/// What was last reported of a domain.
 #[derive(Debug, Default)]
 struct Told {
     server: String,
@@ -413,7 +413,7 @@ impl Teller {
     ) {
         loop {
             let now = health_of(&commands.borrow_and_update(), &subscriber.borrow_and_update());
-            self.say(Areas::one(now), 0);
+            self.say(Domains::one(now), 0);
             let changed = tokio::select! {
                 changed = commands.changed() => changed,
                 changed = subscriber.changed() => changed,
@@ -425,18 +425,18 @@ impl Teller {
     }
 
     /// Combines the health of the connections to each primary.
-    async fn tell_areas(self, primaries: &Primaries, shards: &Shards<LogMessages>) {
+    async fn tell_domains(self, primaries: &Primaries, shards: &Shards<LogMessages>) {
         let (mut of_primaries, mut of_shards) = (primaries.changes(), shards.changes());
         let mut told: Vec<Told> = Vec::new();
         let mut losses_of_gone = 0;
         loop {
             of_primaries.borrow_and_update();
             of_shards.borrow_and_update();
-            let (states, moves) = primaries.areas();
+            let (states, moves) = primaries.domains();
             told.resize_with(states.len().max(told.len()), Told::default);
             let mut parts = Vec::with_capacity(states.len());
-            for (area, told) in states.into_iter().zip(&mut told) {
-                let Some(AreaState { server, link }) = area else {
+            for (domain, told) in states.into_iter().zip(&mut told) {
+                let Some(DomainState { server, link }) = domain else {
                     losses_of_gone += std::mem::take(told).losses;
                     parts.push(None);
                     continue;
@@ -455,9 +455,9 @@ impl Teller {
                 told.losses += now.losses.saturating_sub(told.counted);
                 told.counted = now.losses;
                 told.server.clone_from(&name);
-                parts.push(Some(AreaPart { name, health: LinkHealth { losses: told.losses, ..now } }));
+                parts.push(Some(DomainPart { name, health: LinkHealth { losses: told.losses, ..now } }));
             }
-            self.say(Areas { parts, moves }, losses_of_gone);
+            self.say(Domains { parts, moves }, losses_of_gone);
             let changed = tokio::select! {
                 changed = of_primaries.changed() => changed,
                 changed = of_shards.changed() => changed,
@@ -468,12 +468,12 @@ impl Teller {
         }
     }
 
-    /// Reports the health of each area, and of all areas together, including losses of areas that are gone.
-    fn say(&self, areas: Areas, losses_of_gone: u64) {
-        let health = || areas.present().map(|(_, part)| &part.health);
+    /// Reports the health of each domain, and of all domains together, including losses of domains that are gone.
+    fn say(&self, domains: Domains, losses_of_gone: u64) {
+        let health = || domains.present().map(|(_, part)| &part.health);
         let lost = health().find_map(|health| health.lost.clone());
         let losses = losses_of_gone + health().map(|health| health.losses).sum::<u64>();
-        replace(&self.of_areas, areas);
+        replace(&self.of_domains, domains);
         if !replace(&self.of_all, LinkHealth { lost: lost.clone(), losses }) {
             return;
         }

@@ -29,7 +29,7 @@ use super::connect::{self, once};
 use super::link::{Condition, Link, LinkState, Members, connect_client, keep_telling};
 use super::slots::{Owner, SLOTS, Slots};
 use super::target::Target;
-use crate::storage::primary::Area;
+use crate::storage::primary::Domain;
 use crate::storage::{ProbeFailure, RedisConfig};
 
 /// How often the map of slots is looked up. A slot that moves away and back in between is not noticed, but
@@ -56,15 +56,15 @@ pub(super) struct Primaries {
 struct Map {
     routing: Option<ClusterRouting>,
     slots: Slots,
-    /// By area.
+    /// By domain.
     held: Vec<Option<Held>>,
-    /// How often a slot went to another area.
+    /// How often a slot went to another domain.
     moves: u64,
     /// Why the map of slots is unknown.
     failure: Option<ProbeFailure>,
 }
 
-/// A server that has an area.
+/// A server that has a domain.
 struct Held {
     server: Server,
     link: Arc<Link<Client>>,
@@ -72,8 +72,8 @@ struct Held {
     _alive: oneshot::Sender<()>,
 }
 
-/// The state of an area.
-pub(super) struct AreaState {
+/// The state of a domain.
+pub(super) struct DomainState {
     /// `None` if no server has its slots.
     pub(super) server: Option<Server>,
     pub(super) link: LinkState,
@@ -140,12 +140,12 @@ impl Primaries {
 
     // The map
 
-    /// The area of a slot at present.
-    pub(super) fn area_of_slot(&self, slot: u16) -> Area {
-        self.map.lock().slots.area(slot)
+    /// The domain of a slot at present.
+    pub(super) fn domain_of_slot(&self, slot: u16) -> Domain {
+        self.map.lock().slots.domain(slot)
     }
 
-    /// The area of each slot at present.
+    /// The domain of each slot at present.
     pub(super) fn slots(&self) -> Slots {
         self.map.lock().slots.clone()
     }
@@ -163,30 +163,30 @@ impl Primaries {
         held.into_iter().map(|held| held.server.clone()).collect()
     }
 
-    /// The areas, `None` for those that have no slots any more, and how often a slot went to another area.
-    pub(super) fn areas(&self) -> (Vec<Option<AreaState>>, u64) {
+    /// The domains, `None` for those that have no slots any more, and how often a slot went to another domain.
+    pub(super) fn domains(&self) -> (Vec<Option<DomainState>>, u64) {
         let map = self.map.lock();
         if map.routing.is_none() {
             let condition = map.failure.clone().map_or(Condition::Connecting, Condition::Down);
             let link = LinkState { condition, losses: 0 };
-            return (vec![Some(AreaState { server: None, link })], 0);
+            return (vec![Some(DomainState { server: None, link })], 0);
         }
-        let areas = map.slots.owners().iter().enumerate().map(|(at, owner)| {
+        let domains = map.slots.owners().iter().enumerate().map(|(at, owner)| {
             let held = map.held.get(at).and_then(Option::as_ref);
             match (owner, held) {
                 (None, _) => None,
-                (Some(Owner::Server(_)), Some(held)) => Some(AreaState {
+                (Some(Owner::Server(_)), Some(held)) => Some(DomainState {
                     server: Some(held.server.clone()),
                     link: held.link.state().borrow().clone(),
                 }),
                 (Some(_), _) => {
                     let nobody = ProbeFailure::Unreachable("no server has its slots".to_owned());
                     let link = LinkState { condition: Condition::Down(nobody), losses: 0 };
-                    Some(AreaState { server: None, link })
+                    Some(DomainState { server: None, link })
                 }
             }
         });
-        (areas.collect(), map.moves)
+        (domains.collect(), map.moves)
     }
 
     /// Counts changes of the map and of connections.
@@ -204,10 +204,11 @@ impl Primaries {
         let mut changes = self.changes();
         loop {
             changes.borrow_and_update();
-            let down = self.areas().0.into_iter().flatten().find_map(|area| match area.link.condition {
-                Condition::Down(failure) => Some(failure),
-                Condition::Connecting | Condition::Up => None,
-            });
+            let down =
+                self.domains().0.into_iter().flatten().find_map(|domain| match domain.link.condition {
+                    Condition::Down(failure) => Some(failure),
+                    Condition::Connecting | Condition::Up => None,
+                });
             if let Some(failure) = down {
                 return failure;
             }
@@ -239,8 +240,8 @@ impl Primaries {
 
     fn owner(&self, key: &str) -> Result<Arc<Link<Client>>, Error> {
         let map = self.map.lock();
-        let area = map.slots.area(slot_of(key));
-        match map.held.get(area.index()).and_then(Option::as_ref) {
+        let domain = map.slots.domain(slot_of(key));
+        match map.held.get(domain.index()).and_then(Option::as_ref) {
             Some(held) => Ok(Arc::clone(&held.link)),
             None if map.routing.is_none() => {
                 let why = match &map.failure {

@@ -1,18 +1,18 @@
-//! Assigns the slots of a cluster to areas, as the cluster's map changes.
+//! Assigns the slots of a cluster to domains, as the cluster's map changes.
 
 use std::sync::Arc;
 
 use fred::types::config::Server;
 
-use crate::storage::primary::Area;
+use crate::storage::primary::Domain;
 
 /// The number of slots of a cluster.
 pub(super) const SLOTS: usize = 16_384;
 
-/// The most areas; beyond it, the number of an area without slots is reused.
+/// The most domains; beyond it, the number of a domain without slots is reused.
 const AREAS_MAX: usize = 4_096;
 
-/// The owner of an area.
+/// The owner of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Owner {
     Server(Server),
@@ -20,28 +20,28 @@ pub(super) enum Owner {
     Nobody,
 }
 
-/// The area of each slot, and the owner of each area.
+/// The domain of each slot, and the owner of each domain.
 ///
-/// An area keeps its number as long as it has slots, even if another server takes over all of them from one
+/// A domain keeps its number as long as it has slots, even if another server takes over all of them from one
 /// that is gone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Slots {
-    areas: Arc<[u16]>,
-    /// By area; `None`: it has no slots any more.
+    domains: Arc<[u16]>,
+    /// By domain; `None`: it has no slots any more.
     owners: Vec<Option<Owner>>,
 }
 
 impl Slots {
-    /// The area of a slot; the first area while nothing is known.
-    pub(super) fn area(&self, slot: u16) -> Area {
-        Area::new(self.areas.get(usize::from(slot)).copied().unwrap_or(0))
+    /// The domain of a slot; the first domain while nothing is known.
+    pub(super) fn domain(&self, slot: u16) -> Domain {
+        Domain::new(self.domains.get(usize::from(slot)).copied().unwrap_or(0))
     }
 
     pub(super) fn owners(&self) -> &[Option<Owner>] {
         &self.owners
     }
 
-    /// Applies a new map: the server of each slot. Returns whether a slot that had an area before is now in
+    /// Applies a new map: the server of each slot. Returns whether a slot that had a domain before is now in
     /// another one.
     pub(super) fn update(&mut self, servers: &[Option<Server>]) -> bool {
         let mut present: Vec<Owner> = Vec::new();
@@ -59,8 +59,8 @@ impl Slots {
             }));
         }
         let numbers = self.numbers(&present, &of_slot);
-        let areas: Arc<[u16]> = of_slot.iter().map(|at| numbers[*at]).collect();
-        let has_moved = !self.areas.is_empty() && self.areas != areas;
+        let domains: Arc<[u16]> = of_slot.iter().map(|at| numbers[*at]).collect();
+        let has_moved = !self.domains.is_empty() && self.domains != domains;
         for owner in &mut self.owners {
             *owner = None;
         }
@@ -71,11 +71,11 @@ impl Slots {
             }
             self.owners[at] = Some(owner);
         }
-        self.areas = areas;
+        self.domains = domains;
         has_moved
     }
 
-    /// The number of each owner's area.
+    /// The number of each owner's domain.
     fn numbers(&self, present: &[Owner], of_slot: &[usize]) -> Vec<u16> {
         let mut numbers: Vec<Option<usize>> = present
             .iter()
@@ -85,27 +85,27 @@ impl Slots {
             if numbers[at].is_some() || present[at] == Owner::Nobody {
                 continue;
             }
-            // A new server takes over the area of a server that is gone, if most of its slots come from
+            // A new server takes over the domain of a server that is gone, if most of its slots come from
             // there.
             let mut overlaps = vec![0_usize; self.owners.len()];
             for (slot, owner) in of_slot.iter().enumerate() {
                 if *owner == at
-                    && let Some(area) = self.areas.get(slot)
+                    && let Some(domain) = self.domains.get(slot)
                 {
-                    overlaps[usize::from(*area)] += 1;
+                    overlaps[usize::from(*domain)] += 1;
                 }
             }
-            let is_left = |area: &usize| {
-                let is_server = matches!(self.owners[*area], Some(Owner::Server(_)));
-                is_server && !numbers.contains(&Some(*area)) && overlaps[*area] > 0
+            let is_left = |domain: &usize| {
+                let is_server = matches!(self.owners[*domain], Some(Owner::Server(_)));
+                is_server && !numbers.contains(&Some(*domain)) && overlaps[*domain] > 0
             };
-            numbers[at] = (0..self.owners.len()).filter(is_left).max_by_key(|area| overlaps[*area]);
+            numbers[at] = (0..self.owners.len()).filter(is_left).max_by_key(|domain| overlaps[*domain]);
         }
         let mut taken: Vec<usize> = numbers.iter().flatten().copied().collect();
         let numbers = numbers.into_iter().map(|number| {
             let number = number.unwrap_or_else(|| {
                 let next = self.owners.len().max(taken.iter().max().map_or(0, |most| most + 1));
-                let is_free = |area: &usize| self.owners[*area].is_none() && !taken.contains(area);
+                let is_free = |domain: &usize| self.owners[*domain].is_none() && !taken.contains(domain);
                 let number = if next < AREAS_MAX {
                     next
                 } else {
@@ -142,22 +142,22 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_that_takes_over_has_the_same_area() {
+    fn a_replica_that_takes_over_has_the_same_domain() {
         let mut slots = Slots::default();
-        assert_eq!(slots.area(9_000), Area::ONLY);
+        assert_eq!(slots.domain(9_000), Domain::ONLY);
         assert!(!slots.update(&map(&[(10, 5_000), (20, 5_000), (30, 6_384)])));
         assert_eq!(owners(&slots), [10, 20, 30]);
-        assert_eq!(slots.area(9_000), Area::new(1));
-        assert!(!slots.update(&map(&[(10, 5_000), (21, 5_000), (30, 6_384)])), "no slot changed its area");
+        assert_eq!(slots.domain(9_000), Domain::new(1));
+        assert!(!slots.update(&map(&[(10, 5_000), (21, 5_000), (30, 6_384)])), "no slot changed its domain");
         assert_eq!(owners(&slots), [10, 21, 30]);
     }
 
     #[test]
-    fn slots_change_their_area_when_they_go_to_another_primary() {
+    fn slots_change_their_domain_when_they_go_to_another_primary() {
         let mut slots = Slots::default();
         slots.update(&map(&[(10, 8_000), (20, 8_384)]));
         assert!(slots.update(&map(&[(10, 7_999), (20, 8_385)])));
-        assert_eq!(slots.area(7_999), Area::new(1));
+        assert_eq!(slots.domain(7_999), Domain::new(1));
         assert!(slots.update(&map(&[(10, 7_999), (20, 8_000), (30, 385)])), "a primary more");
         assert_eq!(owners(&slots), [10, 20, 30]);
         assert!(slots.update(&map(&[(20, 15_999), (30, 385)])), "one is emptied");
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_without_a_server_are_an_area_of_their_own() {
+    fn slots_without_a_server_are_an_domain_of_their_own() {
         let mut slots = Slots::default();
         slots.update(&map(&[(10, 8_000), (0, 384), (20, 8_000)]));
         assert_eq!(owners(&slots), [10, 0, 20]);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn two_servers_that_replace_one_are_two_areas() {
+    fn two_servers_that_replace_one_are_two_domains() {
         let mut slots = Slots::default();
         slots.update(&map(&[(10, 10_000), (20, 6_384)]));
         assert!(slots.update(&map(&[(30, 4_000), (40, 6_000), (20, 6_384)])));

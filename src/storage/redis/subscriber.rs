@@ -60,27 +60,27 @@ struct Followed(HashMap<String, Follow>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Follow {
     /// A new number each time the channel is followed.
-    life: u64,
+    number: u64,
     /// How many callers wait for the server's answer, or rely on it.
     asking: usize,
     is_confirmed: bool,
 }
 
 impl Followed {
-    /// Follows a channel; `None` if it is confirmed already. A new follow gets the number `life`.
-    fn ask(&mut self, name: &str, life: u64) -> Option<u64> {
-        let new = Follow { life, asking: 0, is_confirmed: false };
+    /// Follows a channel; `None` if it is confirmed already. A new follow gets the number `number`.
+    fn ask(&mut self, name: &str, number: u64) -> Option<u64> {
+        let new = Follow { number, asking: 0, is_confirmed: false };
         let follow = self.0.entry(name.to_owned()).or_insert(new);
         if follow.is_confirmed {
             return None;
         }
         follow.asking += 1;
-        Some(follow.life)
+        Some(follow.number)
     }
 
     /// The server answered the follow with this number.
-    fn answered(&mut self, name: &str, life: u64, is_subscribed: bool) {
-        let Some(follow) = self.0.get_mut(name).filter(|follow| follow.life == life) else { return };
+    fn answered(&mut self, name: &str, number: u64, is_subscribed: bool) {
+        let Some(follow) = self.0.get_mut(name).filter(|follow| follow.number == number) else { return };
         follow.asking = follow.asking.saturating_sub(1);
         follow.is_confirmed |= is_subscribed;
         if !follow.is_confirmed && follow.asking == 0 {
@@ -89,8 +89,8 @@ impl Followed {
     }
 
     /// The follow with this number is subscribed.
-    fn confirm(&mut self, name: &str, life: u64) {
-        if let Some(follow) = self.0.get_mut(name).filter(|follow| follow.life == life) {
+    fn confirm(&mut self, name: &str, number: u64) {
+        if let Some(follow) = self.0.get_mut(name).filter(|follow| follow.number == number) {
             follow.is_confirmed = true;
         }
     }
@@ -98,12 +98,12 @@ impl Followed {
     /// UNSUBSCRIBE was sent for channels that had been unfollowed. A channel that was followed again
     /// meanwhile may have been subscribed before that command, so it counts as a new, unconfirmed follow.
     /// Returns whether there is one.
-    fn unsubscribed(&mut self, names: &[String], mut life: impl FnMut() -> u64) -> bool {
+    fn unsubscribed(&mut self, names: &[String], mut number: impl FnMut() -> u64) -> bool {
         let mut is_due = false;
         for name in names {
             if let Some(follow) = self.0.get_mut(name) {
                 // The callers that followed it were answered, and rely on it.
-                *follow = Follow { life: life(), asking: 1, is_confirmed: false };
+                *follow = Follow { number: number(), asking: 1, is_confirmed: false };
                 is_due = true;
             }
         }
@@ -206,7 +206,7 @@ impl<P: Published> Subscriber<P> {
     pub(super) fn adopt(&self, names: Vec<String>) {
         if !names.is_empty() {
             // Counts as relied on until it is unfollowed, so that no other caller's failure ends it.
-            let adopted = |name| (name, Follow { life: self.token(), asking: 1, is_confirmed: false });
+            let adopted = |name| (name, Follow { number: self.token(), asking: 1, is_confirmed: false });
             self.followed.lock().0.extend(names.into_iter().map(adopted));
             self.due.notify_one();
         }
@@ -227,9 +227,9 @@ impl<P: Published> Subscriber<P> {
 
     pub(super) async fn follow(&self, name: String) -> Result<(), StorageError> {
         let asked = self.followed.lock().ask(&name, self.token());
-        let Some(life) = asked else { return Ok(()) };
+        let Some(number) = asked else { return Ok(()) };
         let answer = self.subscribe(std::slice::from_ref(&name)).await;
-        self.followed.lock().answered(&name, life, answer.is_ok());
+        self.followed.lock().answered(&name, number, answer.is_ok());
         answer.map_err(|error| storage_error("follow", self.command_timeout, &error))
     }
 
@@ -399,7 +399,7 @@ impl<P: Published> Subscriber<P> {
             }
             let due = |follow: &Follow| is_new || !follow.is_confirmed;
             let due = followed.0.iter().filter(|(_, follow)| due(follow));
-            due.map(|(name, follow)| (name.clone(), follow.life)).collect()
+            due.map(|(name, follow)| (name.clone(), follow.number)).collect()
         };
         let names: Vec<String> = asked.iter().map(|(name, _)| name.clone()).collect();
         if names.is_empty() {
@@ -418,7 +418,7 @@ impl<P: Published> Subscriber<P> {
         let left: Vec<String> = {
             let mut followed = self.followed.lock();
             if !is_sharded {
-                asked.iter().for_each(|(name, life)| followed.confirm(name, *life));
+                asked.iter().for_each(|(name, number)| followed.confirm(name, *number));
             }
             names.into_iter().filter(|name| !followed.0.contains_key(name)).collect()
         };

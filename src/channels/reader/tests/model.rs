@@ -23,7 +23,7 @@ enum Act {
     /// The reader does part of a turn.
     Work { limit: usize },
     /// The log continues after the base, with the entries after it in another order, among foreign ones.
-    Rejoin { tail: u64, foreign: u64, late: bool },
+    Reconcile { tail: u64, foreign: u64, late: bool },
     /// The log is gone; perhaps so is all knowledge of it.
     Lose { is_forgotten: bool },
 }
@@ -36,7 +36,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         4 => (1..4usize).prop_map(|count| Act::Arrive { count }),
         5 => (1..6usize).prop_map(|limit| Act::Work { limit }),
         1 => (0..6u64, 0..4u64, any::<bool>())
-            .prop_map(|(tail, foreign, late)| Act::Rejoin { tail, foreign, late }),
+            .prop_map(|(tail, foreign, late)| Act::Reconcile { tail, foreign, late }),
         1 => any::<bool>().prop_map(|is_forgotten| Act::Lose { is_forgotten }),
     ];
     proptest::collection::vec(act, 1..80)
@@ -50,7 +50,7 @@ struct EpochLog {
     entries: Vec<Entry>,
     /// The oldest offset in the log.
     first: u64,
-    next: Option<Seam>,
+    next: Option<EpochTransition>,
     is_forgotten: bool,
 }
 
@@ -119,24 +119,24 @@ impl Channel {
         self.told = epoch_log.top();
     }
 
-    fn move_on(&mut self, epoch_log: EpochLog, seam: Seam) {
+    fn move_on(&mut self, epoch_log: EpochLog, transition: EpochTransition) {
         self.tell(3);
         let ended = self.epoch_log();
         let from = Position { epoch: ended.epoch.clone(), offset: ended.top() };
-        ended.next = Some(seam.clone());
-        self.told = seam.to.offset;
-        self.late_to = seam.late_to;
+        ended.next = Some(transition.clone());
+        self.told = transition.to.offset;
+        self.late_to = transition.late_to;
         self.epoch_logs.push(epoch_log);
-        self.on_its_way.push_back(Live::Moved(Arc::new(moved(from, seam))));
+        self.on_its_way.push_back(Live::Moved(Arc::new(moved(from, transition))));
     }
 
-    fn rejoin(&mut self, tail: u64, foreign: u64, late: bool) {
+    fn reconcile(&mut self, tail: u64, foreign: u64, late: bool) {
         let name = epoch(&format!("e{}", self.epoch_logs.len()));
         let old = self.epoch_log().clone();
         let base = old.top().saturating_sub(tail).max(old.first - 1);
         let mut epoch_log = EpochLog { epoch: name.clone(), next: None, ..old.clone() };
         epoch_log.entries.truncate(usize::try_from(base).unwrap());
-        let mut had = Had::default();
+        let mut had = VersionVector::default();
         let again = old.after(base);
         again.iter().for_each(|entry| had.add(entry.id.producer, entry.id.seq));
         // Foreign entries first, then one producer after the other: a different order than before.
@@ -157,7 +157,7 @@ impl Channel {
         }
         let late_to = if late { epoch_log.top() } else { 0 };
         let to = Position { epoch: name, offset: base };
-        self.move_on(epoch_log, Seam { late_to, had, ..Seam::whole(to) });
+        self.move_on(epoch_log, EpochTransition { late_to, had, ..EpochTransition::whole(to) });
     }
 
     fn lose(&mut self, is_forgotten: bool) {
@@ -165,7 +165,7 @@ impl Channel {
         let epoch_log =
             EpochLog { epoch: name.clone(), entries: vec![], first: 1, next: None, is_forgotten: false };
         let to = Position { epoch: name, offset: 0 };
-        self.move_on(epoch_log, Seam::unknown(to));
+        self.move_on(epoch_log, EpochTransition::unknown(to));
         if is_forgotten {
             self.epoch_logs.iter_mut().rev().skip(1).for_each(|epoch_log| epoch_log.is_forgotten = true);
         }
@@ -310,7 +310,7 @@ fn run(before: Vec<Act>, start_at: Option<u64>, after: Vec<Act>) {
                 }
             }
             Some(Act::Work { limit }) => client.work(&log, limit),
-            Some(Act::Rejoin { tail, foreign, late }) => log.rejoin(tail, foreign, late),
+            Some(Act::Reconcile { tail, foreign, late }) => log.reconcile(tail, foreign, late),
             Some(Act::Lose { is_forgotten }) => log.lose(is_forgotten),
             None => {
                 let joined = Position { epoch: log.epoch_log().epoch.clone(), offset: log.told };

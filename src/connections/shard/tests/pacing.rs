@@ -12,7 +12,7 @@ use super::house::{House, entry, settle, until, zone_channel};
 use crate::channels::{CREDITS, Delivery, Live, LiveBatch, Moved, credits};
 use crate::connections::config::ConnectionsConfig;
 use crate::model::{Epoch, Lane, Position};
-use crate::storage::Seam;
+use crate::storage::EpochTransition;
 
 fn config() -> ConnectionsConfig {
     ConnectionsConfig { outbox_frames_max: 200, messages_per_s: 0, ..ConnectionsConfig::default() }
@@ -101,9 +101,9 @@ async fn what_a_zone_is_told_while_it_is_held_back_keeps_its_order() {
         // Enough that the client lags far, followed by all kinds of messages.
         let mut told: Vec<Live> = (0..4).map(|n| batch(&old, n * 40 + 2, n * 40 + 41)).collect();
         let to = Position { epoch: new.clone(), offset: 161 };
-        let seam = Seam::whole(to);
+        let transition = EpochTransition::whole(to);
         let from = Position { epoch: old.clone(), offset: 161 };
-        told.push(Live::Moved(Arc::new(Moved { channel: channel.clone(), from, seam })));
+        told.push(Live::Moved(Arc::new(Moved { channel: channel.clone(), from, transition })));
         told.extend((0..8).map(|n| batch(&new, n * 4 + 162, n * 4 + 165)));
         // A message of a channel that this shard does not follow must do no harm.
         told.push(Live::Skipped { channel: zone_channel("other"), epoch: new, offset: 3 });

@@ -21,14 +21,14 @@ struct Loading {
     state: State,
     jobs: JobTable,
     /// The channels by number.
-    lives: HashMap<u64, Life>,
+    incarnations: HashMap<u64, Incarnation>,
     /// Rows to delete: damaged ones, and those of unknown channels.
     useless: Vec<Change>,
     found: Found,
     fences: u64,
 }
 
-struct Life {
+struct Incarnation {
     name: ChannelName,
     channel: Channel,
     first: u64,
@@ -50,13 +50,13 @@ pub(super) fn load(
         clock,
         state: State { keep: Some(Keep::default()), ..State::default() },
         jobs: JobTable::default(),
-        lives: HashMap::new(),
+        incarnations: HashMap::new(),
         useless: Vec::new(),
         found: Found { renewed, ..Found::default() },
         fences: 0,
     };
     let bytes = store.each_row(|key, row| loading.take(key, row))?;
-    let Loading { mut state, mut jobs, lives, useless, mut found, mut fences, .. } = loading;
+    let Loading { mut state, mut jobs, incarnations, useless, mut found, mut fences, .. } = loading;
     if renewed.is_some() {
         fences += 2 * FENCES_AT_ONCE;
         jobs.leave_out_tokens(2 * FENCES_AT_ONCE);
@@ -66,14 +66,14 @@ pub(super) fn load(
     jobs.begin_noting();
     found.jobs = jobs.len();
     let memory = Shared::new(retention, config, state, jobs);
-    let mut lives: Vec<(u64, Life)> = lives.into_iter().collect();
-    lives.sort_unstable_by_key(|(life, _)| *life);
+    let mut incarnations: Vec<(u64, Incarnation)> = incarnations.into_iter().collect();
+    incarnations.sort_unstable_by_key(|(incarnation, _)| *incarnation);
     let mut changes = useless;
-    for (life, held) in lives {
+    for (incarnation, held) in incarnations {
         if renewed.is_some() {
-            changes.extend(take_in(&memory, life, held, Some(Epoch::random()), &clock));
+            changes.extend(take_in(&memory, incarnation, held, Some(Epoch::random()), &clock));
         } else {
-            changes.extend(take_in(&memory, life, held, None, &clock));
+            changes.extend(take_in(&memory, incarnation, held, None, &clock));
         }
     }
     memory.sweep(clock.at);
@@ -97,23 +97,26 @@ impl Loading {
     fn take_row(&mut self, place: &Place, row: &[u8]) -> Option<()> {
         let clock = self.clock;
         match place {
-            Place::Channel(life) => {
+            Place::Channel(incarnation) => {
                 let row: ChannelRow = serde_json::from_slice(row).ok()?;
                 let name: ChannelName = row.name.parse().ok()?;
                 let keep = self.state.keep.get_or_insert_default();
-                keep.last_life = keep.last_life.max(*life);
+                keep.last_incarnation = keep.last_incarnation.max(*incarnation);
                 let mut channel = Channel::new(row.epoch, clock.past(row.touched_us));
                 (channel.top, channel.fence, channel.closed) = (row.top, row.fence, row.closed);
-                self.lives.insert(*life, Life { name, channel, first: row.first, before: Vec::new() });
+                self.incarnations.insert(
+                    *incarnation,
+                    Incarnation { name, channel, first: row.first, before: Vec::new() },
+                );
             }
-            Place::Entry(life, offset) => {
-                let held = self.lives.get_mut(life)?;
+            Place::Entry(incarnation, offset) => {
+                let held = self.incarnations.get_mut(incarnation)?;
                 let (appended_us, entry) = decode_entry(*offset, row)?;
                 held.take(entry, appended_us, &clock);
                 self.found.entries += 1;
             }
-            Place::Producer(life, node) => {
-                let held = self.lives.get_mut(life)?;
+            Place::Producer(incarnation, node) => {
+                let held = self.incarnations.get_mut(incarnation)?;
                 let (seq, came_us) = decode_producer(row)?;
                 held.channel.producers.note(*node, seq, clock.past(came_us));
             }
@@ -132,7 +135,7 @@ impl Loading {
     }
 }
 
-impl Life {
+impl Incarnation {
     /// Entries come in order of offset.
     fn take(&mut self, entry: Entry, appended_us: i64, clock: &Clock) {
         let (policy, appended) = (ChannelPolicy::of(&self.name), clock.past(appended_us));
@@ -154,32 +157,38 @@ impl Life {
 
 /// Adds a channel to memory as the rows describe it, within its bounds; returns the changes that its rows
 /// need.
-fn take_in(memory: &Shared, life: u64, held: Life, epoch: Option<Epoch>, clock: &Clock) -> Vec<Change> {
-    let Life { name, mut channel, before, .. } = held;
+fn take_in(
+    memory: &Shared,
+    incarnation: u64,
+    held: Incarnation,
+    epoch: Option<Epoch>,
+    clock: &Clock,
+) -> Vec<Change> {
+    let Incarnation { name, mut channel, before, .. } = held;
     let (policy, bounds) = (ChannelPolicy::of(&name), Bounds::of(&memory.retention, &name));
     let mut changes = Vec::new();
     // The log must be complete up to its top; otherwise none of its entries can be kept.
     if channel.entries.back().is_some_and(|kept| kept.entry.offset != channel.top) {
         let late = channel.entries.drain(..).map(|kept| kept.entry);
         let gone = late.filter(|entry| !channel.latest.holds(entry, policy));
-        changes.extend(gone.map(|entry| Change::set(&Place::Entry(life, entry.offset), None)));
+        changes.extend(gone.map(|entry| Change::set(&Place::Entry(incarnation, entry.offset), None)));
         channel.bytes = 0;
     }
-    channel.begin_keeping(life, policy);
+    channel.begin_keeping(incarnation, policy);
     let useless = before.iter().filter(|entry| !channel.latest.holds(entry, policy));
-    changes.extend(useless.map(|entry| Change::set(&Place::Entry(life, entry.offset), None)));
+    changes.extend(useless.map(|entry| Change::set(&Place::Entry(incarnation, entry.offset), None)));
     let silent = |came| clock.at.duration_since(came) > bounds.age + EPOCH_KEPT_FOR;
     channel.producers.retain(|node, came| {
         let is_kept = !silent(came);
         if !is_kept {
-            changes.push(Change::set(&Place::Producer(life, node), None));
+            changes.push(Change::set(&Place::Producer(incarnation, node), None));
         }
         is_kept
     });
     if let Some(epoch) = epoch {
         channel.epoch = epoch;
         let row = ChannelRow::of(&name, &channel, clock).encode();
-        changes.push(Change::set(&Place::Channel(life), Some(row)));
+        changes.push(Change::set(&Place::Channel(incarnation), Some(row)));
     }
     let mut state = memory.state.lock();
     // A channel has one number; if there were two, the later one wins.
@@ -206,20 +215,20 @@ pub(super) fn collect(memory: &Shared) -> Vec<Change> {
     let clock = Clock::read();
     let mut guard = memory.state.lock();
     let state = &mut *guard;
-    let lives = state.keep.as_mut().map(|keep| std::mem::take(&mut keep.gone)).unwrap_or_default();
-    let mut changes: Vec<Change> = lives.into_iter().map(Change::DropLife).collect();
+    let incarnations = state.keep.as_mut().map(|keep| std::mem::take(&mut keep.gone)).unwrap_or_default();
+    let mut changes: Vec<Change> = incarnations.into_iter().map(Change::DropLife).collect();
     for (name, channel) in &mut state.channels {
         let first = channel.first();
         let left = channel.latest.take_gone().into_iter().filter(|offset| *offset < first);
         let Some(keep) = &mut channel.keep else { continue };
-        let life = keep.life;
+        let incarnation = keep.incarnation;
         let gone: Vec<u64> = std::mem::take(&mut keep.gone).into_iter().chain(left).collect();
         if gone.is_empty() {
             continue;
         }
-        changes.extend(gone.into_iter().map(|offset| Change::set(&Place::Entry(life, offset), None)));
+        changes.extend(gone.into_iter().map(|offset| Change::set(&Place::Entry(incarnation, offset), None)));
         let row = ChannelRow::of(name, channel, &clock).encode();
-        changes.push(Change::set(&Place::Channel(life), Some(row)));
+        changes.push(Change::set(&Place::Channel(incarnation), Some(row)));
     }
     changes
 }
@@ -255,18 +264,19 @@ fn kept_kind(name: &str) -> Option<RecordKind> {
 pub(super) fn current(memory: &Shared, key: &[u8]) -> Option<Change> {
     let (place, clock) = (Place::of(key)?, Clock::read());
     let state = memory.state.lock();
-    let of_life = |life: u64| state.channels.iter().find(|(_, channel)| channel.life() == life);
+    let of_incarnation =
+        |incarnation: u64| state.channels.iter().find(|(_, channel)| channel.incarnation() == incarnation);
     let content = match &place {
-        Place::Channel(life) => {
-            of_life(*life).map(|(name, channel)| ChannelRow::of(name, channel, &clock).encode())
+        Place::Channel(incarnation) => {
+            of_incarnation(*incarnation).map(|(name, channel)| ChannelRow::of(name, channel, &clock).encode())
         }
-        Place::Entry(life, offset) => of_life(*life).and_then(|(_, channel)| {
+        Place::Entry(incarnation, offset) => of_incarnation(*incarnation).and_then(|(_, channel)| {
             let at = offset.checked_sub(channel.first()).and_then(|at| usize::try_from(at).ok());
             let kept = at.and_then(|at| channel.entries.get(at)).map(|kept| (&kept.entry, kept.appended));
             let (entry, appended) = kept.or_else(|| channel.latest.at(*offset))?;
             Some(encode_entry(entry, clock.us(appended)))
         }),
-        Place::Producer(life, node) => of_life(*life).and_then(|(_, channel)| {
+        Place::Producer(incarnation, node) => of_incarnation(*incarnation).and_then(|(_, channel)| {
             channel.producers.get(*node).map(|(seq, came)| encode_producer(seq, clock.us(came)))
         }),
         Place::Record(kind, key) => state
@@ -289,17 +299,17 @@ pub(super) fn all(memory: &Shared) -> Vec<Change> {
     {
         let state = memory.state.lock();
         for (name, channel) in &state.channels {
-            let life = channel.life();
+            let incarnation = channel.incarnation();
             let row = ChannelRow::of(name, channel, &clock).encode();
-            changes.push(Change::set(&Place::Channel(life), Some(row)));
+            changes.push(Change::set(&Place::Channel(incarnation), Some(row)));
             let entries = channel.entries.iter().map(|kept| (&kept.entry, kept.appended));
             for (entry, appended) in channel.latest.all().chain(entries) {
                 let content = encode_entry(entry, clock.us(appended));
-                changes.push(Change::set(&Place::Entry(life, entry.offset), Some(content)));
+                changes.push(Change::set(&Place::Entry(incarnation, entry.offset), Some(content)));
             }
             for (node, seq, came) in channel.producers.iter() {
                 let content = encode_producer(seq, clock.us(came));
-                changes.push(Change::set(&Place::Producer(life, node), Some(content)));
+                changes.push(Change::set(&Place::Producer(incarnation, node), Some(content)));
             }
         }
         let records = state.records.keys();

@@ -39,7 +39,7 @@ impl Folder {
                 return None;
             }
             let clock = Clock::read();
-            let life = memory.state.lock().keep.as_ref().map_or(0, |keep| keep.last_life) + 1;
+            let incarnation = memory.state.lock().keep.as_ref().map_or(0, |keep| keep.last_incarnation) + 1;
             let row = ChannelRow {
                 name: name.as_str().to_owned(),
                 epoch: minted.clone(),
@@ -50,13 +50,13 @@ impl Folder {
                 touched_us: clock.wall_us,
             };
             // Another channel that begins in the same transaction must get another number.
-            memory.state.lock().keep.get_or_insert_default().last_life = life;
-            let changes = vec![Change::set(&Place::Channel(life), Some(row.encode()))];
+            memory.state.lock().keep.get_or_insert_default().last_incarnation = incarnation;
+            let changes = vec![Change::set(&Place::Channel(incarnation), Some(row.encode()))];
             Some(Planned {
                 changes,
                 then: Box::new(move |memory, written| match written {
                     Ok(()) => {
-                        memory.state.lock().begin_as(&name, &minted, memory, life);
+                        memory.state.lock().begin_as(&name, &minted, memory, incarnation);
                         let producers = Vec::new();
                         reply.tell(OpenLog { epoch: minted, top: 0, last_seq: 0, producers, anchor: None });
                     }
@@ -230,7 +230,7 @@ fn plan_append(memory: &Shared, batch: AppendBatch, reply: Reply<AppendAnswer>) 
     // Entries that have already expired must not come back because of this append.
     state.total_bytes -= channel.trim(&Bounds::of(&memory.retention, &batch.channel), clock.at);
     let results = channel.judge(&batch);
-    let life = channel.life();
+    let incarnation = channel.incarnation();
     let mut row = ChannelRow { touched_us: clock.wall_us, ..ChannelRow::of(&batch.channel, channel, &clock) };
     drop(guard);
     let (mut changes, mut last) = (Vec::with_capacity(results.len() + 2), None);
@@ -241,15 +241,15 @@ fn plan_append(memory: &Shared, batch: AppendBatch, reply: Reply<AppendAnswer>) 
         row.closed = append.draft.kind.is_terminal();
         last = Some(append.seq);
         let content = encode_entry(&append.at(batch.producer, offset), clock.wall_us);
-        changes.push(Change::set(&Place::Entry(life, offset), Some(content)));
+        changes.push(Change::set(&Place::Entry(incarnation, offset), Some(content)));
     }
     let Some(last) = last else {
         reply.tell(AppendAnswer::Done(results));
         return None;
     };
-    let producer = Place::Producer(life, batch.producer);
+    let producer = Place::Producer(incarnation, batch.producer);
     changes.push(Change::set(&producer, Some(encode_producer(last, clock.wall_us))));
-    changes.push(Change::set(&Place::Channel(life), Some(row.encode())));
+    changes.push(Change::set(&Place::Channel(incarnation), Some(row.encode())));
     Some(Planned {
         changes,
         then: Box::new(move |memory, written| match written {

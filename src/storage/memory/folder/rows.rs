@@ -18,7 +18,7 @@ use crate::storage::{RecordKind, codec};
 /// The version of the form of all rows. A folder with a later version is not read.
 pub(in crate::storage::memory) const FORM: u32 = 1;
 
-/// What a row describes. A channel is identified by a number, `life`, which is new each time its log begins.
+/// What a row describes. A channel is identified by a number, `incarnation`, which is new each time its log begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage::memory) enum Place {
     /// A channel.
@@ -51,10 +51,12 @@ impl Place {
     /// The key of the row. Channels sort before entries, so that they are known when entries are read.
     pub(in crate::storage::memory) fn key(&self) -> Vec<u8> {
         match self {
-            Self::Channel(life) => [b"c", &life.to_be_bytes()[..]].concat(),
-            Self::Entry(life, offset) => [b"e", &life.to_be_bytes()[..], &offset.to_be_bytes()[..]].concat(),
-            Self::Producer(life, node) => {
-                [b"p", &life.to_be_bytes()[..], &node.0.as_u128().to_be_bytes()[..]].concat()
+            Self::Channel(incarnation) => [b"c", &incarnation.to_be_bytes()[..]].concat(),
+            Self::Entry(incarnation, offset) => {
+                [b"e", &incarnation.to_be_bytes()[..], &offset.to_be_bytes()[..]].concat()
+            }
+            Self::Producer(incarnation, node) => {
+                [b"p", &incarnation.to_be_bytes()[..], &node.0.as_u128().to_be_bytes()[..]].concat()
             }
             Self::Record(kind, key) => [b"r", kind.as_str().as_bytes(), b"\0", key.as_bytes()].concat(),
             Self::Job(id) => [b"j", &id.0.as_u128().to_be_bytes()[..]].concat(),
@@ -71,14 +73,14 @@ impl Place {
         let number = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
         let id = |bytes: &[u8]| Some(Uuid::from_u128(u128::from_be_bytes(bytes.try_into().ok()?)));
         match (kind, rest) {
-            (b'c', life) => Some(Self::Channel(number(life)?)),
+            (b'c', incarnation) => Some(Self::Channel(number(incarnation)?)),
             (b'e', rest) => {
-                let (life, offset) = rest.split_at_checked(8)?;
-                Some(Self::Entry(number(life)?, number(offset)?))
+                let (incarnation, offset) = rest.split_at_checked(8)?;
+                Some(Self::Entry(number(incarnation)?, number(offset)?))
             }
             (b'p', rest) => {
-                let (life, node) = rest.split_at_checked(8)?;
-                Some(Self::Producer(number(life)?, NodeId(id(node)?)))
+                let (incarnation, node) = rest.split_at_checked(8)?;
+                Some(Self::Producer(number(incarnation)?, NodeId(id(node)?)))
             }
             (b'r', rest) => {
                 let (kind, key) = std::str::from_utf8(rest).ok()?.split_once('\0')?;

@@ -87,7 +87,7 @@ impl Overlay {
             Change::Delete(key) => {
                 self.rows.insert(key, None);
             }
-            Change::DropLife(life) => self.dropped.push(life),
+            Change::DropLife(incarnation) => self.dropped.push(incarnation),
         }
     }
 }
@@ -422,13 +422,13 @@ fn write_with(
         if let Some((key, row)) = besides {
             table.insert(key.as_slice(), row.as_slice())?;
         }
-        for life in &overlay.dropped {
-            table.remove(Place::Channel(*life).key().as_slice())?;
+        for incarnation in &overlay.dropped {
+            table.remove(Place::Channel(*incarnation).key().as_slice())?;
             for kind in *b"ep" {
                 let mut from = vec![kind];
-                from.extend_from_slice(&life.to_be_bytes());
+                from.extend_from_slice(&incarnation.to_be_bytes());
                 let mut to = vec![kind];
-                to.extend_from_slice(&life.saturating_add(1).to_be_bytes());
+                to.extend_from_slice(&incarnation.saturating_add(1).to_be_bytes());
                 table.retain_in(from.as_slice()..to.as_slice(), |_, _| false)?;
             }
         }
@@ -455,9 +455,9 @@ pub(super) fn encode(changes: &[Change]) -> Vec<u8> {
                 blob.push(b'-');
                 part(key, &mut blob);
             }
-            Change::DropLife(life) => {
+            Change::DropLife(incarnation) => {
                 blob.push(b'x');
-                blob.extend_from_slice(&life.to_be_bytes());
+                blob.extend_from_slice(&incarnation.to_be_bytes());
             }
         }
     }

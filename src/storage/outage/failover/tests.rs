@@ -57,7 +57,7 @@ impl Driven {
 
     fn recover(&mut self) -> Duration {
         let took = self.until_recovery();
-        assert_eq!(self.on(Signal::Rejoined), Step::Recovered);
+        assert_eq!(self.on(Signal::Reconciled), Step::Recovered);
         took
     }
 }
@@ -103,7 +103,7 @@ fn does_not_recover_before_the_dwell_time_and_two_good_beats() {
     assert_eq!(driven.after(1, Signal::Tick), Step::StartRecovery);
     assert_eq!(driven.state(), BackendState::Recovering);
     assert_eq!(driven.failover.reason(), Some(&lost("unreachable")), "the reason of the outage");
-    assert_eq!(driven.after(10, Signal::Rejoined), Step::Recovered);
+    assert_eq!(driven.after(10, Signal::Reconciled), Step::Recovered);
     assert_eq!((driven.state(), driven.failover.since()), (BackendState::Healthy, driven.now));
     assert_eq!(driven.failover.reason(), None);
 }
@@ -139,7 +139,7 @@ fn a_loss_during_a_recovery_aborts_it() {
         assert_eq!(driven.after(1, signal), Step::AbortRecovery);
         assert_eq!(driven.state(), BackendState::Degraded);
         assert_eq!(driven.failover.reason(), Some(&lost("b")));
-        assert_eq!(driven.on(Signal::Rejoined), Step::Stay, "too late");
+        assert_eq!(driven.on(Signal::Reconciled), Step::Stay, "too late");
         assert_eq!(driven.state(), BackendState::Degraded);
         assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
         assert_eq!(driven.until_recovery(), ms(600), "a recovery that does not hold is a relapse");
@@ -154,7 +154,7 @@ fn lost_data_are_reconciled_without_leaving_redis() {
     assert_eq!(driven.after(5, Signal::DataLost(lost("other"))), Step::Reconcile, "from the beginning");
     assert_eq!(driven.failover.reason(), Some(&lost("other")));
     assert_eq!(driven.on(Signal::BeatOk), Step::Stay);
-    assert_eq!(driven.on(Signal::Rejoined), Step::Recovered);
+    assert_eq!(driven.on(Signal::Reconciled), Step::Recovered);
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn a_redis_that_comes_and_goes_moves_it_at_most_once_in_each_dwell_time() {
         };
         if step == Step::StartRecovery {
             moves += 1;
-            assert_eq!(driven.on(Signal::Rejoined), Step::Recovered);
+            assert_eq!(driven.on(Signal::Reconciled), Step::Recovered);
         }
     }
     // 0.3 and 0.6 s fit between two failures, 1.2 s does not.
@@ -224,7 +224,7 @@ fn signals() -> impl Strategy<Value = Vec<(u64, Signal)>> {
         1 => Just(Signal::LinkDown(lost("link"))),
         2 => Just(Signal::LinkUp),
         1 => Just(Signal::DataLost(lost("data"))),
-        3 => Just(Signal::Rejoined),
+        3 => Just(Signal::Reconciled),
         3 => Just(Signal::Tick),
     ];
     let wait = prop_oneof![3 => 0..10u64, 6 => 50..400u64, 1 => 1_000..70_000u64];
@@ -267,7 +267,7 @@ impl Witness {
                 }
             }
             Signal::LinkUp => self.link_down = false,
-            Signal::Rejoined | Signal::Tick => {}
+            Signal::Reconciled | Signal::Tick => {}
         }
         use BackendState::{Degraded, Healthy, Recovering};
         let allowed = match step {
@@ -277,7 +277,7 @@ impl Witness {
                 (before, after) == (Degraded, Recovering) || (was_alone && after == Recovering)
             }
             Step::AbortRecovery => (before, after) == (Recovering, Degraded),
-            Step::Recovered => (before, after) == (Recovering, Healthy) && *signal == Signal::Rejoined,
+            Step::Recovered => (before, after) == (Recovering, Healthy) && *signal == Signal::Reconciled,
             Step::Reconcile => before != Degraded && after == Recovering,
         };
         assert!(allowed, "{step:?} from {before:?} to {after:?}");
@@ -318,7 +318,7 @@ proptest! {
             beats += 1;
             prop_assert!(beats <= 12, "{:?}", driven.failover);
         }
-        witness.check(&mut driven, &Signal::Rejoined);
+        witness.check(&mut driven, &Signal::Reconciled);
         prop_assert_eq!(driven.state(), BackendState::Healthy);
         prop_assert_eq!(driven.failover.next_tick(), None);
     }
@@ -346,7 +346,7 @@ fn a_recovery_counts_from_the_beginning_of_its_outage() {
     assert_eq!(driven.failover.lost_at(), found);
     assert_eq!(driven.after(100, Signal::DataLost(lost("data_older"))), Step::Reconcile);
     assert_eq!(driven.failover.lost_at(), found, "the recovery continues");
-    assert_eq!(driven.after(100, Signal::Rejoined), Step::Recovered);
+    assert_eq!(driven.after(100, Signal::Reconciled), Step::Recovered);
     assert_eq!(driven.after(5_000, Signal::LinkDown(lost("unreachable"))), Step::Degrade);
     assert_eq!(driven.failover.lost_at(), driven.now);
     let mut alone = Driven::new(First::Alone);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::{self, Instant};
 
 use super::breaker::Breaker;
-use super::line::Known;
 use super::outbox::Outbox;
+use super::replica::Known;
 use super::replicas::{Locked, Replicas};
 use super::{LaneOf, away};
 use crate::model::{Epoch, Lane};
@@ -71,8 +71,8 @@ impl Appender {
                         if !self.replicas.take_up(&batch.channel, &log, &Known::default()) {
                             return Ok(AppendAnswer::ForeignEpoch(None));
                         }
-                        if let Some(line) = self.replicas.lock().lines.get_mut(&batch.channel) {
-                            line.knows_no_others();
+                        if let Some(replica) = self.replicas.lock().replicas.get_mut(&batch.channel) {
+                            replica.knows_no_others();
                         }
                         Box::pin(self.append(batch)).await
                     }
@@ -98,19 +98,19 @@ impl Appender {
         let is_primary = self.breaker.has_log(&batch.channel);
         let mut state = self.replicas.lock();
         let is_held = self.outbox.is_behind(&batch.channel) || state.is_in_doubt(&batch.channel);
-        let Some(line) = state.lines.get_mut(&batch.channel) else { return Way::Unknown };
-        line.used = Instant::now();
-        if line.epoch().is_none() {
+        let Some(replica) = state.replicas.get_mut(&batch.channel) else { return Way::Unknown };
+        replica.used = Instant::now();
+        if replica.epoch().is_none() {
             return Way::Unknown;
         }
-        if line.epoch() != Some(&batch.epoch) {
-            return Way::Foreign(line.epoch().cloned());
+        if replica.epoch() != Some(&batch.epoch) {
+            return Way::Foreign(replica.epoch().cloned());
         }
-        if line.is_forked() {
-            return Way::Here { closing: line.is_closing() };
+        if replica.is_forked() {
+            return Way::Here { closing: replica.is_closing() };
         }
-        if is_primary && !line.is_suspect() && !is_held {
-            let highest = line.sending(newest_seq(batch));
+        if is_primary && !replica.is_suspect() && !is_held {
+            let highest = replica.sending(newest_seq(batch));
             return Way::Log { highest, late_after: self.late_after() };
         }
         state.fork(&batch.channel, first_seq(batch), false);
@@ -134,14 +134,14 @@ impl Appender {
         let is_primary = self.breaker.has_log(channel);
         let mut state = self.replicas.lock();
         let is_held = self.outbox.is_behind(channel) || state.is_in_doubt(channel);
-        let line = state.line(channel);
-        line.used = Instant::now();
-        let is_new = line.epoch().is_none() && !line.is_suspect() && !is_held;
+        let replica = state.replica(channel);
+        replica.used = Instant::now();
+        let is_new = replica.epoch().is_none() && !replica.is_suspect() && !is_held;
         if !is_new || !is_primary || batch.producer != self.replicas.node {
-            return Err(line.epoch().cloned());
+            return Err(replica.epoch().cloned());
         }
-        line.beginning(&batch.epoch, newest_seq(batch));
-        Ok(line.known())
+        replica.beginning(&batch.epoch, newest_seq(batch));
+        Ok(replica.known())
     }
 
     async fn begin_in_log(&self, batch: &AppendBatch, known: &Known) -> Result<AppendAnswer> {
@@ -169,7 +169,7 @@ impl Appender {
         highest: u64,
         late_after: Duration,
     ) -> Result<AppendAnswer> {
-        let (lane, area) = ((self.lanes)(&batch.channel), self.breaker.area_of(&batch.channel));
+        let (lane, domain) = ((self.lanes)(&batch.channel), self.breaker.domain_of(&batch.channel));
         let begun = Instant::now();
         let late = async {
             match lane {
@@ -180,7 +180,7 @@ impl Appender {
         let answer = tokio::select! {
             biased;
             answer = self.breaker.primary.append(batch) => answer,
-            () = self.breaker.until_away(area) => return Ok(self.go_on_alone(batch, false)),
+            () = self.breaker.until_away(domain) => return Ok(self.go_on_alone(batch, false)),
             () = late => {
                 // The append takes at least so long; a storage that is always slow is waited for longer.
                 self.took_so_long(begun.elapsed());
@@ -192,10 +192,10 @@ impl Appender {
             Err(error) if !error.is_outage() => Err(error),
             Err(error) if lane == Lane::Latest => {
                 tracing::debug!(channel = %batch.channel, error = %error, "an append failed");
-                self.breaker.beat_now(area).notify_one();
+                self.breaker.beat_now(domain).notify_one();
                 Ok(self.go_on_alone(batch, false))
             }
-            Err(error) => match self.breaker.verdict(area, error).await {
+            Err(error) => match self.breaker.verdict(domain, error).await {
                 None => Ok(self.go_on_alone(batch, false)),
                 Some(error) => Err(error),
             },
@@ -213,16 +213,16 @@ impl Appender {
         self.took_so_long(took);
         let mut state = self.replicas.lock();
         let is_in_doubt = state.is_in_doubt(&batch.channel);
-        let Some(line) = state.lines.get_mut(&batch.channel) else { return answer };
-        if line.epoch() != Some(&batch.epoch) {
+        let Some(replica) = state.replicas.get_mut(&batch.channel) else { return answer };
+        if replica.epoch() != Some(&batch.epoch) {
             // The channel is in another epoch by now, in which these entries are appended again or are known.
-            return AppendAnswer::ForeignEpoch(line.epoch().cloned());
+            return AppendAnswer::ForeignEpoch(replica.epoch().cloned());
         }
         match answer {
             AppendAnswer::Done(results) => {
                 if are_in_place_of_others(&results, highest) {
                     tracing::warn!(channel = %batch.channel, highest, "the log lost entries, and has others in their place");
-                    line.contradicted();
+                    replica.contradicted();
                     return lost_log(state, batch);
                 }
                 if is_in_doubt {
@@ -231,7 +231,7 @@ impl Appender {
                     state.fork(&batch.channel, first_seq(batch), false);
                     return AppendAnswer::ForeignEpoch(state.epoch_of(&batch.channel));
                 }
-                line.acknowledged(batch, &results);
+                replica.acknowledged(batch, &results);
                 state.mind_hole(&batch.channel);
                 AppendAnswer::Done(results)
             }
@@ -245,7 +245,7 @@ impl Appender {
     /// Forks the channel, in which the caller appends what was under way.
     fn go_on_alone(&self, batch: &AppendBatch, late: bool) -> AppendAnswer {
         let mut state = self.replicas.lock();
-        if state.lines.get(&batch.channel).is_some_and(|line| line.epoch() == Some(&batch.epoch)) {
+        if state.replicas.get(&batch.channel).is_some_and(|replica| replica.epoch() == Some(&batch.epoch)) {
             state.fork(&batch.channel, first_seq(batch), late);
         }
         AppendAnswer::ForeignEpoch(state.epoch_of(&batch.channel))
@@ -259,16 +259,16 @@ impl Appender {
         let highest = {
             let mut state = self.replicas.lock();
             let is_held = self.outbox.is_behind(channel) || state.is_in_doubt(channel);
-            match state.lines.get_mut(channel) {
-                Some(line) if line.is_forked() => return Err(away("append")),
+            match state.replicas.get_mut(channel) {
+                Some(replica) if replica.is_forked() => return Err(away("append")),
                 // What the log lost is put back first.
-                Some(line) if is_given && (line.is_suspect() || is_held) => return Err(away("append")),
-                Some(line) if is_given && line.log().is_some_and(|log| *log != batch.epoch) => {
-                    return Ok(AppendAnswer::ForeignEpoch(line.log().cloned()));
+                Some(replica) if is_given && (replica.is_suspect() || is_held) => return Err(away("append")),
+                Some(replica) if is_given && replica.log().is_some_and(|log| *log != batch.epoch) => {
+                    return Ok(AppendAnswer::ForeignEpoch(replica.log().cloned()));
                 }
-                Some(line) => {
-                    line.used = Instant::now();
-                    line.highest()
+                Some(replica) => {
+                    replica.used = Instant::now();
+                    replica.highest()
                 }
                 None => 0,
             }
@@ -283,9 +283,9 @@ impl Appender {
     fn gave(&self, batch: &AppendBatch, answer: AppendAnswer, highest: u64) -> Result<AppendAnswer> {
         let (channel, mut state) = (&batch.channel, self.replicas.lock());
         let is_in_doubt = state.is_in_doubt(channel);
-        let line = state.lines.get_mut(channel).filter(|line| line.epoch().is_some());
-        let Some(line) = line else { return Ok(answer) };
-        if is_in_doubt || line.epoch() != Some(&batch.epoch) {
+        let replica = state.replicas.get_mut(channel).filter(|replica| replica.epoch().is_some());
+        let Some(replica) = replica else { return Ok(answer) };
+        if is_in_doubt || replica.epoch() != Some(&batch.epoch) {
             return Err(away("append"));
         }
         let AppendAnswer::Done(results) = &answer else {
@@ -294,13 +294,13 @@ impl Appender {
         };
         if are_in_place_of_others(results, highest) {
             tracing::warn!(%channel, highest, "the log lost entries, and has others in their place");
-            line.contradicted();
+            replica.contradicted();
             state.doubt(channel);
             return Err(away("append"));
         }
-        line.acknowledged(batch, results);
+        replica.acknowledged(batch, results);
         if let Some(Appended::Gap { last }) = results.iter().find(|one| matches!(one, Appended::Gap { .. }))
-            && line.given.has_after(batch.producer, *last)
+            && replica.given.has_after(batch.producer, *last)
         {
             // The log lost entries that this node puts back.
             state.doubt(channel);
@@ -329,7 +329,7 @@ impl Appender {
     /// Waits a little for a fork that is about to be closed.
     async fn until_closed(&self, batch: &AppendBatch) {
         let within = self.late_factor_of_usual().clamp(CLOSED_WITHIN, CLOSED_WITHIN_MAX);
-        self.replicas.until_line(&batch.channel, within, |line| !line.is_closing()).await;
+        self.replicas.until_replica(&batch.channel, within, |replica| !replica.is_closing()).await;
     }
 }
 

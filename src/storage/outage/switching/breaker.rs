@@ -10,7 +10,7 @@ use tokio::time;
 use super::until;
 use crate::model::{BackendName, BackendState, ChannelName};
 use crate::storage::outage::failover::First;
-use crate::storage::primary::{Area, Place, Primary};
+use crate::storage::primary::{Domain, Place, Primary};
 use crate::storage::{Lost, Result, StorageError};
 
 /// A call that failed waits this long for the verdict whether its failure domain is away; after it, the
@@ -51,8 +51,8 @@ pub(super) struct Modes(pub(super) Vec<Option<Mode>>);
 impl Modes {
     /// Whether calls about a failure domain go to the primary. To a new one they do: its judge is about to
     /// look at it.
-    pub(super) fn is_primary(&self, area: Area) -> bool {
-        self.0.get(area.index()).and_then(Option::as_ref).is_none_or(Mode::is_primary)
+    pub(super) fn is_primary(&self, domain: Domain) -> bool {
+        self.0.get(domain.index()).and_then(Option::as_ref).is_none_or(Mode::is_primary)
     }
 
     pub(super) fn present(&self) -> impl Iterator<Item = &Mode> {
@@ -99,34 +99,34 @@ impl Breaker {
         self.modes.subscribe()
     }
 
-    pub(super) fn set_mode(&self, area: Area, mode: Option<Mode>) {
+    pub(super) fn set_mode(&self, domain: Domain, mode: Option<Mode>) {
         self.modes.send_if_modified(|Modes(held)| {
-            if held.len() <= area.index() {
-                held.resize(area.index() + 1, None);
+            if held.len() <= domain.index() {
+                held.resize(domain.index() + 1, None);
             }
-            let changed = held[area.index()] != mode;
-            held[area.index()] = mode;
+            let changed = held[domain.index()] != mode;
+            held[domain.index()] = mode;
             changed
         });
         self.away.notify_waiters();
     }
 
-    pub(super) fn area_of(&self, channel: &ChannelName) -> Area {
-        self.area_at(Place::Channel(channel))
+    pub(super) fn domain_of(&self, channel: &ChannelName) -> Domain {
+        self.domain_at(Place::Channel(channel))
     }
 
-    pub(super) fn area_at(&self, place: Place<'_>) -> Area {
-        self.primary.area_of(place)
+    pub(super) fn domain_at(&self, place: Place<'_>) -> Domain {
+        self.primary.domain_of(place)
     }
 
     /// Whether calls about a failure domain go to the primary.
-    pub(super) fn is_primary(&self, area: Area) -> bool {
-        self.modes().is_primary(area)
+    pub(super) fn is_primary(&self, domain: Domain) -> bool {
+        self.modes().is_primary(domain)
     }
 
     /// The same of a channel.
     pub(super) fn has_log(&self, channel: &ChannelName) -> bool {
-        self.is_primary(self.area_of(channel))
+        self.is_primary(self.domain_of(channel))
     }
 
     pub(super) fn is_alone(&self) -> bool {
@@ -143,40 +143,40 @@ impl Breaker {
     }
 
     /// Whether a failure domain serves, or its connection stands again.
-    pub(super) fn serves_soon(&self, area: Area) -> bool {
-        let is_up = || self.primary.areas().borrow().part(area).is_some_and(|part| part.health.is_up());
-        self.is_primary(area) || is_up()
+    pub(super) fn serves_soon(&self, domain: Domain) -> bool {
+        let is_up = || self.primary.domains().borrow().part(domain).is_some_and(|part| part.health.is_up());
+        self.is_primary(domain) || is_up()
     }
 
     /// The server of a failure domain, for messages; `None` where there is only one.
-    pub(super) fn name_of(&self, area: Area) -> Option<String> {
-        let areas = self.primary.areas();
-        let name = areas.borrow().part(area)?.name.clone();
+    pub(super) fn name_of(&self, domain: Domain) -> Option<String> {
+        let domains = self.primary.domains();
+        let name = domains.borrow().part(domain)?.name.clone();
         (!name.is_empty()).then_some(name)
     }
 
     /// Returns when calls about a failure domain no longer go to the primary.
-    pub(super) async fn until_away(&self, area: Area) {
-        until(&self.away, || !self.is_primary(area)).await;
+    pub(super) async fn until_away(&self, domain: Domain) {
+        until(&self.away, || !self.is_primary(domain)).await;
     }
 
     /// Returns when they do.
-    pub(super) async fn until_primary(&self, area: Area) {
+    pub(super) async fn until_primary(&self, domain: Domain) {
         let mut modes = self.watch();
-        let _gone = modes.wait_for(|modes| modes.is_primary(area)).await;
+        let _gone = modes.wait_for(|modes| modes.is_primary(domain)).await;
     }
 
     /// Makes a call of the primary; `None` when its failure domain went away before it answered.
     pub(super) async fn ask<R>(
         &self,
-        area: Area,
+        domain: Domain,
         call: impl Future<Output = Result<R>>,
     ) -> Option<Result<R>> {
         tokio::select! {
             biased;
-            () = self.until_away(area) => None,
+            () = self.until_away(domain) => None,
             answer = call => match answer {
-                Err(error) if error.is_outage() => self.verdict(area, error).await.map(Err),
+                Err(error) if error.is_outage() => self.verdict(domain, error).await.map(Err),
                 answer => Some(answer),
             },
         }
@@ -188,23 +188,23 @@ impl Breaker {
         channel: &ChannelName,
         call: impl Future<Output = Result<R>>,
     ) -> Option<Result<R>> {
-        self.ask(self.area_of(channel), call).await
+        self.ask(self.domain_of(channel), call).await
     }
 
     /// A call failed: waits until it is known whether its failure domain is away; if it is not, returns the
     /// error.
-    pub(super) async fn verdict(&self, area: Area, error: StorageError) -> Option<StorageError> {
-        self.beat_now(area).notify_one();
-        let away = time::timeout(VERDICT_WITHIN, self.until_away(area)).await.is_ok();
+    pub(super) async fn verdict(&self, domain: Domain, error: StorageError) -> Option<StorageError> {
+        self.beat_now(domain).notify_one();
+        let away = time::timeout(VERDICT_WITHIN, self.until_away(domain)).await.is_ok();
         (!away).then_some(error)
     }
 
     /// Told when a failure domain is to be probed at once.
-    pub(super) fn beat_now(&self, area: Area) -> Arc<Notify> {
+    pub(super) fn beat_now(&self, domain: Domain) -> Arc<Notify> {
         let mut all = self.beat_now.lock();
-        if all.len() <= area.index() {
-            all.resize_with(area.index() + 1, Arc::default);
+        if all.len() <= domain.index() {
+            all.resize_with(domain.index() + 1, Arc::default);
         }
-        Arc::clone(&all[area.index()])
+        Arc::clone(&all[domain.index()])
     }
 }

@@ -11,7 +11,7 @@ use super::reconcile::SET_ASIDE_AFTER;
 use super::restless;
 use crate::model::{ChannelName, ChannelPolicy, NodeId, Waiting, new_epoch};
 use crate::storage::outage::spool::Former;
-use crate::storage::primary::Area;
+use crate::storage::primary::Domain;
 use crate::storage::{Append, Result};
 use crate::support::backoff::STORAGE_RETRY;
 
@@ -57,14 +57,14 @@ impl Outbox {
             };
             let sent = tokio::select! {
                 biased;
-                () = breaker.until_away(breaker.area_of(&former.channel)) => continue,
+                () = breaker.until_away(breaker.domain_of(&former.channel)) => continue,
                 sent = self.send_former(&former) => sent,
             };
             let Former { channel, producer, entries, .. } = former;
             if let Err(error) = sent {
                 let failures = failures.entry((producer, channel.clone())).or_default();
                 *failures = failures.saturating_add(1);
-                tracing::debug!(%channel, %producer, %error, failures, "entries of a former life cannot be sent yet");
+                tracing::debug!(%channel, %producer, %error, failures, "entries of an earlier process cannot be sent yet");
                 if *failures >= SET_ASIDE_AFTER {
                     self.replicas.set_aside(&channel, &error);
                 }
@@ -100,10 +100,10 @@ impl Outbox {
 
     /// Whether the log has all that earlier processes left for a failure domain, but for channels that were
     /// set aside.
-    pub(super) fn has_sent_formers(&self, area: Area) -> bool {
+    pub(super) fn has_sent_formers(&self, domain: Domain) -> bool {
         let state = self.replicas.lock();
         let formers = self.formers.lock();
-        let mut left = formers.keys().filter(|channel| self.replicas.breaker.area_of(channel) == area);
+        let mut left = formers.keys().filter(|channel| self.replicas.breaker.domain_of(channel) == domain);
         left.all(|channel| state.queue.is_set_aside(channel))
     }
 

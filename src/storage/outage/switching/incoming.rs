@@ -62,13 +62,13 @@ impl Incoming {
         }
         let mut state = self.replicas.lock();
         let is_in_doubt = state.is_in_doubt(channel);
-        let Some(line) = state.lines.get_mut(channel) else { return Some(event) };
-        let is_of_log = line.is_of(epoch);
-        if is_of_log && line.contradicts(entries) {
+        let Some(replica) = state.replicas.get_mut(channel) else { return Some(event) };
+        let is_of_log = replica.is_of(epoch);
+        if is_of_log && replica.contradicts(entries) {
             state.doubt(channel);
             return None;
         }
-        if line.is_forked() || (is_of_log && is_in_doubt) {
+        if replica.is_forked() || (is_of_log && is_in_doubt) {
             // They are read when the fork is closed, or when the log has been looked at.
             return None;
         }
@@ -77,12 +77,12 @@ impl Incoming {
             // taken their places in a log that was set back.
             let top = self.replicas.memory.top(channel).unwrap_or(0);
             let known = entries.iter().take_while(|entry| entry.offset <= top).count();
-            line.mirror(&entries[known..]);
+            replica.mirror(&entries[known..]);
             state.mind_hole(channel);
             return Some(event);
         }
-        if line.log().is_none() {
-            line.hear(epoch, entries);
+        if replica.log().is_none() {
+            replica.hear(epoch, entries);
             return Some(event);
         }
         state.doubt(channel);

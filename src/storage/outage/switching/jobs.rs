@@ -23,12 +23,12 @@ use tokio::sync::Notify;
 use tokio::time::{self, Instant};
 use zonewire_protocol::stats::JobsAloneCounts;
 
-use super::line::Line;
+use super::replica::Replica;
 use super::replicas::Replicas;
 use super::{Switching, away, until};
 use crate::model::{ChannelName, JobId};
 use crate::storage::memory::{JobTable, Now};
-use crate::storage::primary::{Area, Place};
+use crate::storage::primary::{Domain, Place};
 use crate::storage::{
     Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
     JobState, JobView, Jobs, MovedJob, NewJob, Result, StorageError,
@@ -257,13 +257,13 @@ fn waiting(job: &NewJob) -> JobView {
 
 impl LocalJobs {
     /// The failure domain of all jobs.
-    pub(super) fn area(&self) -> Area {
-        self.replicas.breaker.area_at(Place::Jobs)
+    pub(super) fn domain(&self) -> Domain {
+        self.replicas.breaker.domain_at(Place::Jobs)
     }
 
     /// Makes a call that the primary may answer; `None` when it is away.
     async fn ask<R>(&self, call: impl Future<Output = Result<R>>) -> Option<Result<R>> {
-        self.replicas.breaker.ask(self.area(), call).await
+        self.replicas.breaker.ask(self.domain(), call).await
     }
 
     /// Makes a call that the primary alone can answer.
@@ -295,7 +295,7 @@ impl LocalJobs {
             let arrived = tokio::select! {
                 biased;
                 () = until(&self.moved, || !self.lock().moving.contains_key(&id)) => true,
-                () = self.replicas.breaker.until_away(self.area()) => false,
+                () = self.replicas.breaker.until_away(self.domain()) => false,
                 () = time::sleep_until(waiting_since + ON_ITS_WAY_WITHIN) => false,
             };
             if !arrived {
@@ -307,7 +307,7 @@ impl LocalJobs {
 
     /// Waits until the log has the updates of an order that were reported in an outage.
     async fn until_told(&self, order: &ChannelName) -> Result<()> {
-        let is_told = || !self.replicas.is(order, Line::is_forked);
+        let is_told = || !self.replicas.is(order, Replica::is_forked);
         let told = until(&self.replicas.in_order, is_told);
         time::timeout(ON_ITS_WAY_WITHIN, told).await.map_err(|_elapsed| away("finish"))
     }
@@ -320,7 +320,7 @@ impl LocalJobs {
             if let Some(answer) = state.answer_here(job) {
                 return Ok(answer);
             }
-            let (is_primary, is_alone) = (breaker.is_primary(self.area()), breaker.is_alone());
+            let (is_primary, is_alone) = (breaker.is_primary(self.domain()), breaker.is_alone());
             if is_primary {
                 state.ask_for_key(job);
             } else {
@@ -334,7 +334,7 @@ impl LocalJobs {
                 if answer == Enqueued::Queued {
                     state.note_key(job, Some(job.id));
                     drop(state);
-                    self.replicas.lock().line(&ChannelName::order(job.id.into())).set_placed_here(true);
+                    self.replicas.lock().replica(&ChannelName::order(job.id.into())).set_placed_here(true);
                     self.stats.jobs_taken.add(1);
                     // The primary may have come back meanwhile.
                     self.moved.notify_waiters();

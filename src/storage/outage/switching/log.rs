@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::line::Line;
+use super::replica::Replica;
 use super::{Switching, away};
 use crate::model::{ChannelName, Epoch, NodeId, Position};
 use crate::storage::{
@@ -20,13 +20,13 @@ impl Log for Switching {
         loop {
             {
                 let state = replicas.lock();
-                let line = state.lines.get(channel);
-                let is_here = line.is_some_and(Line::is_forked) || !breaker.has_log(channel);
+                let replica = state.replicas.get(channel);
+                let is_here = replica.is_some_and(Replica::is_forked) || !breaker.has_log(channel);
                 if is_here {
-                    let epoch = line.and_then(|line| line.epoch().cloned());
+                    let epoch = replica.and_then(|replica| replica.epoch().cloned());
                     let top = replicas.memory.mirrored(channel).map_or(0, |mirrored| mirrored.top);
                     let last_seq = if producer == replicas.node {
-                        line.map_or(0, Line::newest)
+                        replica.map_or(0, Replica::newest)
                     } else {
                         replicas.memory.last_seq(channel, producer)
                     };
@@ -70,8 +70,8 @@ impl Log for Switching {
         let is_primary = core.breaker.has_log(channel);
         {
             let mut state = core.replicas.lock();
-            let is_in_log = |line: &Line| line.log().is_some() && !line.is_forked();
-            if is_primary || !state.lines.get(channel).is_some_and(is_in_log) {
+            let is_in_log = |replica: &Replica| replica.log().is_some() && !replica.is_forked();
+            if is_primary || !state.replicas.get(channel).is_some_and(is_in_log) {
                 return;
             }
             state.fork(channel, None, false);
@@ -108,15 +108,15 @@ impl Log for Switching {
 
     async fn follow(&self, channel: &ChannelName) -> Result<()> {
         let (breaker, replicas) = (&self.core.breaker, &self.core.replicas);
-        if replicas.lock().line(channel).follow() {
+        if replicas.lock().replica(channel).follow() {
             return Ok(());
         }
         let answer = breaker.ask_log(channel, breaker.primary.follow(channel)).await;
         let mut state = replicas.lock();
         match answer {
             Some(Ok(())) => {
-                if let Some(line) = state.lines.get_mut(channel) {
-                    line.set_confirmed(true);
+                if let Some(replica) = state.replicas.get_mut(channel) {
+                    replica.set_confirmed(true);
                 }
                 Ok(())
             }
@@ -133,8 +133,8 @@ impl Log for Switching {
         let core = &self.core;
         {
             let mut state = core.replicas.lock();
-            if let Some(line) = state.lines.get_mut(channel) {
-                line.unfollowed();
+            if let Some(replica) = state.replicas.get_mut(channel) {
+                replica.unfollowed();
             }
             state.forget_if_blank(channel);
         }

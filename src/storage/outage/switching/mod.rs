@@ -3,7 +3,7 @@
 //! other epochs, by transitions that say what a reader has had. Its parts, each of which knows only those above it:
 //!
 //! - `breaker`: who serves each failure domain. `monitor` probes the domains and sets their modes.
-//! - `replicas`: the local replicas (`line`, `tail`) with the journal and the reconcile `queue`, under one lock.
+//! - `replicas`: the local replicas (`replica`, `retransmit`) with the journal and the reconcile `queue`, under one lock.
 //!   `open` takes up a log, `read` answers from the log or the replica.
 //! - `outbox`: accepts entries without the log, keeps them on disk, and sends them; also those of earlier
 //!   processes (`former`).
@@ -22,7 +22,6 @@ mod breaker;
 mod former;
 mod incoming;
 mod jobs;
-mod line;
 mod log;
 #[cfg(test)]
 pub(crate) mod model;
@@ -33,9 +32,10 @@ mod queue;
 mod read;
 mod reconcile;
 mod records;
+mod replica;
 mod replicas;
+mod retransmit;
 mod stats;
-mod tail;
 
 use std::fmt;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ use super::failover::{First, Limits};
 use super::journal::JournalBounds;
 use super::spool::{Former, Spool};
 use crate::model::{BackendName, ChannelName, Lane, NodeId};
-use crate::storage::primary::{Area, Place, Primary};
+use crate::storage::primary::{Domain, Place, Primary};
 use crate::storage::{
     LogEvent, MemoryBackend, Outside, OutsideKeys, PubSubLink, Result, StatusWriter, StorageBackend,
     StorageError,
@@ -173,7 +173,7 @@ impl StorageBackend for Switching {
 
     fn is_degraded_for(&self, channel: &ChannelName) -> bool {
         let breaker = &self.core.breaker;
-        let is_away = |place| !breaker.is_primary(breaker.area_at(place));
+        let is_away = |place| !breaker.is_primary(breaker.domain_at(place));
         !breaker.is_alone() && (is_away(Place::Channel(channel)) || is_away(Place::Jobs))
     }
 
@@ -192,11 +192,11 @@ impl StorageBackend for Switching {
 
 impl Core {
     /// Whether nothing of a failure domain is left to be reconciled that its recovery waits for.
-    fn is_in_order(&self, area: Area) -> bool {
-        (self.jobs.area() != area || self.jobs.are_recorded())
-            && self.replicas.lock().queue.awaited(area) == 0
-            && self.records.are_written(area)
-            && self.outbox.has_sent_formers(area)
+    fn is_in_order(&self, domain: Domain) -> bool {
+        (self.jobs.domain() != domain || self.jobs.are_recorded())
+            && self.replicas.lock().queue.awaited(domain) == 0
+            && self.records.are_written(domain)
+            && self.outbox.has_sent_formers(domain)
     }
 }
 

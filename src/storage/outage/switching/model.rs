@@ -96,7 +96,7 @@ pub(crate) enum Trace {
 /// Rules of the server that a mutant leaves out.
 ///
 /// That an append names the epoch is not among them: leaving that out harms nothing while the chain is
-/// looked at. A batch of an epoch that is over, on its way still, is applied to the log's next life only
+/// looked at. A batch of an epoch that is over, on its way still, is applied to the log's next epoch only
 /// where that has all of the producer before it and nothing after: at the place where the producer
 /// would have put it, as the same entry with the same sequence, so that its repetition does nothing.
 #[derive(Debug, Clone, Copy, Default)]
@@ -156,7 +156,7 @@ impl fmt::Debug for ServerState {
 #[derive(Debug)]
 pub(crate) struct Data {
     memory: MemoryBackend,
-    life: u64,
+    data_id: u64,
     counters: BTreeMap<NodeId, u64>,
     /// When a log goes that nobody appends to, with all that is known of it.
     expires: BTreeMap<ChannelName, Instant>,
@@ -165,13 +165,13 @@ pub(crate) struct Data {
 impl Data {
     fn empty(ages: &Ages) -> Self {
         let (memory, _) = MemoryBackend::new(ages.retention(), MemoryConfig::default());
-        Self { memory, life: 0, counters: BTreeMap::new(), expires: BTreeMap::new() }
+        Self { memory, data_id: 0, counters: BTreeMap::new(), expires: BTreeMap::new() }
     }
 
     fn copy(&self) -> Self {
         Self {
             memory: self.memory.copy(),
-            life: self.life,
+            data_id: self.data_id,
             counters: self.counters.clone(),
             expires: self.expires.clone(),
         }

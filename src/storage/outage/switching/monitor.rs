@@ -15,7 +15,7 @@ use super::breaker::Mode;
 use super::{Core, until};
 use crate::model::BackendState;
 use crate::storage::outage::failover::{Failover, First, Limits, Signal, Step};
-use crate::storage::primary::{Area, Areas, Beat, LinkHealth};
+use crate::storage::primary::{Beat, Domain, Domains, LinkHealth};
 use crate::storage::status::{Scope, Served};
 use crate::storage::{Lost, Result, StatusWriter};
 use crate::support::counter::observe;
@@ -36,7 +36,7 @@ pub(super) async fn drive(
 ) {
     let announcer = Announcer { core: Arc::clone(&core), status, well };
     tokio::join!(
-        watch_areas(&core, &announcer, limits, first),
+        watch_domains(&core, &announcer, limits, first),
         core.reconciler.run(),
         core.records.keep(),
         core.outbox.send_formers(),
@@ -47,33 +47,33 @@ pub(super) async fn drive(
 }
 
 /// Keeps a judge for each failure domain of the primary. Ends when the primary does.
-async fn watch_areas(core: &Arc<Core>, announcer: &Announcer, limits: Limits, first: First) {
-    let judge = |area, first: First, is_new| Judge {
+async fn watch_domains(core: &Arc<Core>, announcer: &Announcer, limits: Limits, first: First) {
+    let judge = |domain, first: First, is_new| Judge {
         failover: Failover::new(limits, first, Instant::now()),
-        area,
+        domain,
         is_new,
         core: Arc::clone(core),
         announcer,
         lost_data: false,
     };
     let breaker = &core.breaker;
-    let mut areas = breaker.primary.areas();
+    let mut domains = breaker.primary.domains();
     let mut judges = FuturesUnordered::new();
-    let mut judged: BTreeSet<Area> = BTreeSet::new();
+    let mut judged: BTreeSet<Domain> = BTreeSet::new();
     let (mut moves, mut is_begun) = (0, false);
     // Some failure domain was not healthy since slots last moved.
     let mut is_unwell = false;
     loop {
-        let now = areas.borrow_and_update().clone();
-        for (area, _) in now.present() {
-            if judged.insert(area) {
+        let now = domains.borrow_and_update().clone();
+        for (domain, _) in now.present() {
+            if judged.insert(domain) {
                 // The first ones are as the start found them.
                 let (first, is_new) = (if is_begun { First::Redis } else { first.clone() }, is_begun);
-                breaker.set_mode(area, Some(Mode::at(&first)));
-                let areas = areas.clone();
+                breaker.set_mode(domain, Some(Mode::at(&first)));
+                let domains = domains.clone();
                 judges.push(async move {
-                    judge(area, first, is_new).run(areas).await;
-                    area
+                    judge(domain, first, is_new).run(domains).await;
+                    domain
                 });
             }
         }
@@ -81,26 +81,27 @@ async fn watch_areas(core: &Arc<Core>, announcer: &Announcer, limits: Limits, fi
         is_begun |= now.present().any(|(_, part)| !part.name.is_empty());
         is_unwell |= !breaker.is_well();
         if std::mem::replace(&mut moves, now.moves) != now.moves {
-            core.replicas.lock().queue.rearrange(|channel| breaker.area_of(channel));
+            core.replicas.lock().queue.rearrange(|channel| breaker.domain_of(channel));
             if std::mem::take(&mut is_unwell) {
                 // Channels that forked in one failure domain may be in another one now.
-                core.replicas
-                    .look_at(None, |line| line.is_forked() || line.is_followed() || line.log().is_some());
+                core.replicas.look_at(None, |replica| {
+                    replica.is_forked() || replica.is_followed() || replica.log().is_some()
+                });
             }
         }
         announcer.announce();
         tokio::select! {
             biased;
-            Some(area) = judges.next(), if !judges.is_empty() => {
-                if areas.has_changed().is_err() {
+            Some(domain) = judges.next(), if !judges.is_empty() => {
+                if domains.has_changed().is_err() {
                     return;
                 }
-                judged.remove(&area);
+                judged.remove(&domain);
                 is_unwell |= !breaker.is_well();
-                breaker.set_mode(area, None);
-                core.replicas.lock().queue.await_none(area);
+                breaker.set_mode(domain, None);
+                core.replicas.lock().queue.await_none(domain);
             }
-            changed = areas.changed() => {
+            changed = domains.changed() => {
                 if changed.is_err() {
                     return;
                 }
@@ -112,7 +113,7 @@ async fn watch_areas(core: &Arc<Core>, announcer: &Announcer, limits: Limits, fi
 /// Feeds the state machine of a failure domain and does what it says.
 struct Judge<'a> {
     failover: Failover,
-    area: Area,
+    domain: Domain,
     /// The failure domain came after the start, and may not be connected yet.
     is_new: bool,
     core: Arc<Core>,
@@ -123,22 +124,22 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     /// Runs until nothing belongs to the failure domain any more.
-    async fn run(mut self, mut areas: watch::Receiver<Areas>) {
-        let (core, area) = (Arc::clone(&self.core), self.area);
-        let now = |areas: &mut watch::Receiver<Areas>| -> Option<LinkHealth> {
-            areas.borrow_and_update().part(area).map(|part| part.health.clone())
+    async fn run(mut self, mut domains: watch::Receiver<Domains>) {
+        let (core, domain) = (Arc::clone(&self.core), self.domain);
+        let now = |domains: &mut watch::Receiver<Domains>| -> Option<LinkHealth> {
+            domains.borrow_and_update().part(domain).map(|part| part.health.clone())
         };
-        let Some(mut known) = now(&mut areas) else { return };
+        let Some(mut known) = now(&mut domains) else { return };
         while self.is_new && known.lost.as_ref().is_some_and(|lost| lost.code == "connecting") {
             // Calls wait meanwhile: whether the connection can be made is not known yet.
-            if areas.changed().await.is_err() {
+            if domains.changed().await.is_err() {
                 return;
             }
-            let Some(health) = now(&mut areas) else { return };
+            let Some(health) = now(&mut domains) else { return };
             known = health;
         }
         self.take(known.lost.clone().map_or(Signal::LinkUp, Signal::LinkDown));
-        let beat_now = core.breaker.beat_now(self.area);
+        let beat_now = core.breaker.beat_now(self.domain);
         let mut beat: Option<BoxFuture<'_, Result<Beat, Lost>>> = None;
         let mut beat_at = Instant::now();
         loop {
@@ -147,14 +148,14 @@ impl Judge<'_> {
             let is_recovering = self.failover.state() == BackendState::Recovering;
             tokio::select! {
                 biased;
-                () = until(&core.replicas.in_order, || core.is_in_order(area)), if is_recovering => {
-                    self.take(Signal::Rejoined);
+                () = until(&core.replicas.in_order, || core.is_in_order(domain)), if is_recovering => {
+                    self.take(Signal::Reconciled);
                 }
-                changed = areas.changed() => {
+                changed = domains.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    let Some(health) = now(&mut areas) else { return };
+                    let Some(health) = now(&mut domains) else { return };
                     if health == known {
                         continue;
                     }
@@ -183,7 +184,7 @@ impl Judge<'_> {
                     beat_at = Instant::now() + BEAT_EVERY;
                     let (core, sent) = (&core, Instant::now());
                     let beating = async move {
-                        let answer = core.breaker.primary.beat(area, core.replicas.node).await?;
+                        let answer = core.breaker.primary.beat(domain, core.replicas.node).await?;
                         observe(&core.replicas.stats.redis_round_trip, sent.elapsed());
                         Ok(answer)
                     };
@@ -210,22 +211,22 @@ impl Judge<'_> {
         let lost = self.failover.reason().cloned();
         let mode = Mode { state, alone: self.failover.is_alone(), lost };
         let breaker = &self.core.breaker;
-        if mode.is_primary() && !breaker.is_primary(self.area) {
+        if mode.is_primary() && !breaker.is_primary(self.domain) {
             self.core.jobs.primary_is_back();
         }
-        breaker.set_mode(self.area, Some(mode));
+        breaker.set_mode(self.domain, Some(mode));
         self.announcer.announce();
         if self.failover.is_alone() || state == before {
             return;
         }
         let (code, reason) = self.failover.reason().map_or(("ok", ""), |lost| (lost.code, &*lost.reason));
-        let server = breaker.name_of(self.area);
+        let server = breaker.name_of(self.domain);
         match state {
             BackendState::Degraded => {
                 tracing::warn!(server, code, reason, "redis does not serve; going on in memory");
             }
             BackendState::Recovering => {
-                let channels = self.core.replicas.lock().queue.awaited(self.area);
+                let channels = self.core.replicas.lock().queue.awaited(self.domain);
                 tracing::info!(server, channels, "redis answers again; putting channels in order");
             }
             BackendState::Healthy => {
@@ -244,9 +245,11 @@ impl Judge<'_> {
     fn begin_recovery(&mut self) {
         let lost_data = std::mem::take(&mut self.lost_data);
         let since = self.failover.lost_at().checked_sub(JUST_BEFORE);
-        self.core.replicas.look_at(Some(self.area), |line| {
-            let is_recent = || since.is_none_or(|since| line.used >= since);
-            line.is_forked() || line.is_followed() || (line.log().is_some() && (lost_data || is_recent()))
+        self.core.replicas.look_at(Some(self.domain), |replica| {
+            let is_recent = || since.is_none_or(|since| replica.used >= since);
+            replica.is_forked()
+                || replica.is_followed()
+                || (replica.log().is_some() && (lost_data || is_recent()))
         });
     }
 }
@@ -272,10 +275,10 @@ impl Announcer {
             () => BackendState::Healthy,
         };
         let of = modes.present().count();
-        let concerned: Vec<Area> = (0..)
+        let concerned: Vec<Domain> = (0..)
             .zip(&modes.0)
             .filter(|(_, mode)| mode.as_ref().is_some_and(|mode| mode.state != BackendState::Healthy))
-            .map(|(number, _)| Area::new(number))
+            .map(|(number, _)| Domain::new(number))
             .collect();
         let scope = if concerned.is_empty() || concerned.len() == of {
             Scope::All

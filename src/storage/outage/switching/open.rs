@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::away;
-use super::line::{Known, Line};
+use super::replica::{Known, Replica};
 use super::replicas::Replicas;
 use crate::model::{ChannelName, Epoch, NodeId, new_epoch};
 use crate::storage::{Anchor, LatestOf, LatestPage, OpenLog, PageLimit, Result};
@@ -15,7 +15,7 @@ impl Replicas {
         channel: &ChannelName,
         asked: impl Future<Output = Result<T>>,
     ) -> Option<Result<T>> {
-        let is_here = !self.breaker.has_log(channel) || self.is(channel, Line::is_forked);
+        let is_here = !self.breaker.has_log(channel) || self.is(channel, Replica::is_forked);
         if is_here { None } else { self.breaker.ask_log(channel, asked).await }
     }
 
@@ -25,9 +25,10 @@ impl Replicas {
         for entries in page.entries.chunks(AT_ONCE) {
             let state = self.lock();
             // In another epoch these offsets mean something else.
-            let is_another =
-                |line: &Line| line.is_forked() || (page.epoch.is_some() && line.log() != page.epoch.as_ref());
-            if state.lines.get(channel).is_some_and(is_another) {
+            let is_another = |replica: &Replica| {
+                replica.is_forked() || (page.epoch.is_some() && replica.log() != page.epoch.as_ref())
+            };
+            if state.replicas.get(channel).is_some_and(is_another) {
                 return;
             }
             self.memory.mirror_latest(channel, entries);
@@ -43,11 +44,12 @@ impl Replicas {
         of: LatestOf,
     ) -> LatestPage {
         let mut state = self.lock();
-        let line = state.lines.get_mut(channel);
-        let has_all = self.breaker.is_alone() || line.as_ref().is_some_and(|line| line.has_had_nothing());
-        let epoch = line.and_then(|line| {
-            line.keep_mirror();
-            line.epoch().cloned()
+        let replica = state.replicas.get_mut(channel);
+        let has_all =
+            self.breaker.is_alone() || replica.as_ref().is_some_and(|replica| replica.has_had_nothing());
+        let epoch = replica.and_then(|replica| {
+            replica.keep_mirror();
+            replica.epoch().cloned()
         });
         let page = self.memory.latest_now(channel, after, limit, of);
         LatestPage { epoch, is_copy: !has_all, ..page }
@@ -85,7 +87,7 @@ impl Replicas {
             if let Some(open) = self.open_here(channel, minted.is_some()) {
                 return Ok(open);
             }
-            let known = self.lock().lines.get(channel).map(Line::known).unwrap_or_default();
+            let known = self.lock().replicas.get(channel).map(Replica::known).unwrap_or_default();
             let answer = self.breaker.ask_log(channel, asked(known.at(), minted.as_ref())).await;
             // A log that was begun with this epoch may be lost by now: another one begins with another epoch.
             minted = minted.map(|_| new_epoch());
@@ -99,7 +101,7 @@ impl Replicas {
                     }
                     self.until_in_order(channel).await;
                     let mut state = self.lock();
-                    if state.lines.get(channel).is_some_and(Line::is_suspect) {
+                    if state.replicas.get(channel).is_some_and(Replica::is_suspect) {
                         state.fork(channel, None, false);
                     }
                 }
@@ -111,12 +113,12 @@ impl Replicas {
     /// at again.
     fn has_no_log(&self, channel: &ChannelName) -> bool {
         let mut state = self.lock();
-        let Some(line) = state.lines.get_mut(channel) else { return true };
-        if !line.is_forked() && line.log().is_none() {
-            line.found_unborn();
+        let Some(replica) = state.replicas.get_mut(channel) else { return true };
+        if !replica.is_forked() && replica.log().is_none() {
+            replica.found_unborn();
             return true;
         }
-        if !line.is_forked() {
+        if !replica.is_forked() {
             state.doubt(channel);
         }
         false
@@ -127,25 +129,25 @@ impl Replicas {
     fn open_here(&self, channel: &ChannelName, appends: bool) -> Option<Option<OpenLog>> {
         let is_primary = self.breaker.has_log(channel);
         let mut state = self.lock();
-        let line = state.line(channel);
-        line.used = Instant::now();
-        if !line.is_forked() {
+        let replica = state.replica(channel);
+        replica.used = Instant::now();
+        if !replica.is_forked() {
             if is_primary {
                 return None;
             }
-            if line.log().is_none() {
-                if line.is_unborn() && !appends {
+            if replica.log().is_none() {
+                if replica.is_unborn() && !appends {
                     // No reader can have been told of anything in it.
                     return Some(None);
                 }
                 state.fork(channel, None, false);
             }
         }
-        let line = state.lines.get_mut(channel)?;
-        line.keep_mirror();
-        let top = self.memory.mirrored(channel).map_or(line.highest(), |mirrored| mirrored.top);
+        let replica = state.replicas.get_mut(channel)?;
+        replica.keep_mirror();
+        let top = self.memory.mirrored(channel).map_or(replica.highest(), |mirrored| mirrored.top);
         let producers = self.memory.recent_producers(channel);
-        let (epoch, last_seq) = (line.epoch()?.clone(), line.newest());
+        let (epoch, last_seq) = (replica.epoch()?.clone(), replica.newest());
         let anchor = self.memory.last_ids(channel, top, 1).pop().map(|id| Anchor { offset: top, id });
         Some(Some(OpenLog { epoch, top, last_seq, producers, anchor }))
     }
@@ -154,14 +156,14 @@ impl Replicas {
     /// `known` is what this node knew before it asked.
     pub(super) fn take_up(&self, channel: &ChannelName, log: &OpenLog, known: &Known) -> bool {
         let mut state = self.lock();
-        let line = state.line(channel);
-        if line.is_forked() {
+        let replica = state.replica(channel);
+        if replica.is_forked() {
             return false;
         }
-        line.expire_tail();
-        let is_same = line.log().is_none_or(|known| *known == log.epoch);
-        if is_same && !line.is_set_back(log, known) && !line.is_suspect() {
-            line.opened(log);
+        replica.expire_retransmit();
+        let is_same = replica.log().is_none_or(|known| *known == log.epoch);
+        if is_same && !replica.is_set_back(log, known) && !replica.is_suspect() {
+            replica.opened(log);
             return true;
         }
         state.doubt(channel);

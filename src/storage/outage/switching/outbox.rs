@@ -59,8 +59,8 @@ impl Outbox {
         let (channel, node) = (&batch.channel, self.replicas.node);
         let (results, fresh, room) = {
             let mut state = self.replicas.lock();
-            if let Some(line) = state.lines.get_mut(channel) {
-                line.make_mirror();
+            if let Some(replica) = state.replicas.get_mut(channel) {
+                replica.make_mirror();
             }
             let Some(results) = self.replicas.memory.judge(batch) else {
                 return Ok(AppendAnswer::ForeignEpoch(None));
@@ -68,12 +68,12 @@ impl Outbox {
             let judged = batch.entries.iter().zip(&results);
             let fresh = judged.filter(|(_, result)| matches!(result, Appended::Applied { .. }));
             let fresh: Vec<Append> = fresh.map(|(append, _)| append.clone()).collect();
-            if let (Some(first), Some(line)) = (fresh.first(), state.lines.get_mut(channel))
-                && line.step_to(first.seq)
+            if let (Some(first), Some(replica)) = (fresh.first(), state.replicas.get_mut(channel))
+                && replica.step_to(first.seq)
             {
                 // The fork's name says what readers have had by counting, so a hole in the sequences has
                 // given it another name.
-                return Ok(AppendAnswer::ForeignEpoch(line.epoch().cloned()));
+                return Ok(AppendAnswer::ForeignEpoch(replica.epoch().cloned()));
             }
             let journals = !self.replicas.breaker.is_alone() && !fresh.is_empty();
             let room = journals.then(|| state.journal.reserve(channel, lane, &fresh)).transpose();
@@ -126,9 +126,9 @@ impl Outbox {
             Some(reserved) => state.journal.commit(reserved, &batch.channel, lane, &fresh, Instant::now()),
             None => Vec::new(),
         };
-        if let Some(line) = state.lines.get_mut(&batch.channel) {
-            line.make_mirror();
-            fresh.into_iter().for_each(|append| line.append_here(append));
+        if let Some(replica) = state.replicas.get_mut(&batch.channel) {
+            replica.make_mirror();
+            fresh.into_iter().for_each(|append| replica.append_here(append));
         }
         // Should the fork be about to be closed, these entries are to be sent before.
         state.enqueue(&batch.channel);
@@ -210,8 +210,8 @@ impl Outbox {
             let mut state = self.replicas.lock();
             // The spool is told below.
             let _refused = state.journal.refused(channel, seq, Instant::now());
-            if let Some(line) = state.lines.get_mut(channel) {
-                line.lost_one();
+            if let Some(replica) = state.replicas.get_mut(channel) {
+                replica.lost_one();
             }
         }
         if let Some(spool) = &self.spool {

@@ -1,10 +1,10 @@
 //! Answers what follows any position that this node, or another one, ever issued.
 
-use super::line::{Forked, Line};
+use super::replica::{Forked, Replica};
 use super::replicas::Replicas;
 use super::restless;
 use crate::model::{ChannelName, Epoch, Position};
-use crate::storage::{Page, PageLimit, Result, Seam};
+use crate::storage::{EpochTransition, Page, PageLimit, Result};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 
@@ -38,7 +38,8 @@ impl Replicas {
                 }
                 Source::Log => {}
             }
-            let seen = self.lock().lines.get(channel).map(|line| (line.log().cloned(), line.highest()));
+            let seen =
+                self.lock().replicas.get(channel).map(|replica| (replica.log().cloned(), replica.highest()));
             // Where the entry at the position is known, it is read too, to find whether the log was set back and
             // has another one there.
             let known = after.filter(|after| looks_at_known && self.knows_entry_at(channel, after));
@@ -73,9 +74,9 @@ impl Replicas {
         Err(restless("read_after"))
     }
 
-    /// Whether a channel is followed whose log had no life when it was looked at last.
+    /// Whether a channel is followed whose log had no epoch when it was looked at last.
     fn awaits_birth(&self, channel: &ChannelName) -> bool {
-        self.is(channel, |line| line.is_followed() && line.epoch().is_none())
+        self.is(channel, |replica| replica.is_followed() && replica.epoch().is_none())
     }
 
     /// Whether the entry at a position is known here, where the channel is in step with the log.
@@ -84,29 +85,30 @@ impl Replicas {
         if mutant::is(Mutant::EntryBeforeNotRead) {
             return false;
         }
-        let is_known =
-            |line: &Line| !line.is_forked() && line.is_of(&at.epoch) && line.seen_at(at.offset).is_some();
+        let is_known = |replica: &Replica| {
+            !replica.is_forked() && replica.is_of(&at.epoch) && replica.seen_at(at.offset).is_some()
+        };
         at.offset > 0 && self.is(channel, is_known)
     }
 
     /// Looks at a page of the log; false when it shows that this node is not in step with it.
     fn took(&self, channel: &ChannelName, seen: Option<(Option<Epoch>, u64)>, page: &Page) -> bool {
         let mut state = self.lock();
-        let Some(line) = state.lines.get_mut(channel) else { return true };
-        if line.is_forked() {
+        let Some(replica) = state.replicas.get_mut(channel) else { return true };
+        if replica.is_forked() {
             return false;
         }
-        let Some(log) = line.log() else { return true };
+        let Some(log) = replica.log() else { return true };
         let Some((known, highest)) = seen.filter(|(known, _)| known.as_ref() == Some(log)) else {
             // It changed while the page was on its way.
             return false;
         };
-        let is_as_known = !line.is_contradicted() && page.epoch == known && page.top >= highest;
-        if is_as_known && !line.contradicts(&page.entries) {
-            line.mirror_page(page.first, &page.entries);
+        let is_as_known = !replica.is_contradicted() && page.epoch == known && page.top >= highest;
+        if is_as_known && !replica.contradicts(&page.entries) {
+            replica.mirror_page(page.first, &page.entries);
             return true;
         }
-        if !line.is_suspect() {
+        if !replica.is_suspect() {
             let (top, found) = (page.top, &page.epoch);
             tracing::warn!(channel = %channel, top, highest, ?found, "the log is not what it was");
         }
@@ -117,24 +119,25 @@ impl Replicas {
     fn source(&self, channel: &ChannelName, after: Option<&Position>, limit: PageLimit) -> Source {
         let (is_primary, is_final) = (self.breaker.has_log(channel), self.breaker.is_alone());
         let mut state = self.lock();
-        let Some(line) = state.lines.get_mut(channel).filter(|line| is_primary || line.epoch().is_some())
+        let Some(replica) =
+            state.replicas.get_mut(channel).filter(|replica| is_primary || replica.epoch().is_some())
         else {
             // An epoch begins for who publishes or subscribes; reading alone begins none.
             let none = Page { is_final, ..Page::of_no_log() };
             return if is_primary { Source::Log } else { Source::Page(none) };
         };
-        let is_forked = line.is_forked();
-        if !is_forked && !is_primary && line.has_unseen() {
+        let is_forked = replica.is_forked();
+        if !is_forked && !is_primary && replica.has_unseen() {
             return Source::Fork;
         }
         if is_forked || !is_primary {
-            line.keep_mirror();
-            let page = self.page_here(line, channel, after, limit);
+            replica.keep_mirror();
+            let page = self.page_here(replica, channel, after, limit);
             return Source::Page(Page { is_final, ..page });
         }
-        let of_log = after.is_none_or(|after| line.is_of(&after.epoch));
-        match after.filter(|_| !of_log).and_then(|after| Some((after, line.seam_after(after)?))) {
-            Some((after, seam)) => Source::Page(ended(after, seam)),
+        let of_log = after.is_none_or(|after| replica.is_of(&after.epoch));
+        match after.filter(|_| !of_log).and_then(|after| Some((after, replica.transition_after(after)?))) {
+            Some((after, transition)) => Source::Page(ended(after, transition)),
             None => Source::Log,
         }
     }
@@ -142,43 +145,44 @@ impl Replicas {
     /// A page of the local replica, which says what of the log it lacks.
     fn page_here(
         &self,
-        line: &Line,
+        replica: &Replica,
         channel: &ChannelName,
         after: Option<&Position>,
         limit: PageLimit,
     ) -> Page {
-        let page = self.page_of_mirror(line, channel, after, limit);
-        let end_of_log = line.fork().map_or(page.top, Forked::base);
+        let page = self.page_of_mirror(replica, channel, after, limit);
+        let end_of_log = replica.fork().map_or(page.top, Forked::base);
         #[cfg(test)]
         if mutant::is(Mutant::OutOfReachIsGone) {
             return page;
         }
-        let is_copy = line.log().is_some() && !self.breaker.is_alone();
+        let is_copy = replica.log().is_some() && !self.breaker.is_alone();
         let out_of_reach = if is_copy { page.first.saturating_sub(1).min(end_of_log) } else { 0 };
         Page { out_of_reach, is_copy, ..page }
     }
 
     fn page_of_mirror(
         &self,
-        line: &Line,
+        replica: &Replica,
         channel: &ChannelName,
         after: Option<&Position>,
         limit: PageLimit,
     ) -> Page {
         if self.memory.mirrored(channel).is_none() {
             // Nothing has been accepted in it yet.
-            let here = Page { epoch: line.epoch().cloned(), ..Page::of_no_log() };
+            let here = Page { epoch: replica.epoch().cloned(), ..Page::of_no_log() };
             let is_elsewhere = |after: &&Position| here.epoch.as_ref() != Some(&after.epoch);
-            let seam =
-                after.filter(is_elsewhere).and_then(|after| Some(ended(after, line.seam_after(after)?)));
-            return seam.unwrap_or(here);
+            let transition = after
+                .filter(is_elsewhere)
+                .and_then(|after| Some(ended(after, replica.transition_after(after)?)));
+            return transition.unwrap_or(here);
         }
         let Some(after) = after else { return self.memory.read_now_within(channel, None, limit) };
-        let Some(fork) = line.fork() else {
-            if !line.is_of(&after.epoch)
-                && let Some(seam) = line.seam_after(after)
+        let Some(fork) = replica.fork() else {
+            if !replica.is_of(&after.epoch)
+                && let Some(transition) = replica.transition_after(after)
             {
-                return ended(after, seam);
+                return ended(after, transition);
             }
             return self.memory.read_now_within(channel, Some(after), limit);
         };
@@ -196,19 +200,19 @@ impl Replicas {
             // Readers compare it with where they are.
             #[cfg(test)]
             let end = if mutant::is(Mutant::ForkBehindReader) { end.max(after.offset) } else { end };
-            return Page { epoch, top: end, closed: false, next: Some(Seam::whole(to)), ..page };
+            return Page { epoch, top: end, closed: false, next: Some(EpochTransition::whole(to)), ..page };
         }
         let is_elsewhere = after.epoch != *fork.epoch() && fork.end_of(&after.epoch).is_none();
-        match is_elsewhere.then(|| line.seam_after(after)).flatten() {
+        match is_elsewhere.then(|| replica.transition_after(after)).flatten() {
             // Readers of another node that has gone further than this one's base are told so.
-            Some(seam) if seam.to.offset <= fork.base() => ended(after, seam),
+            Some(transition) if transition.to.offset <= fork.base() => ended(after, transition),
             _ => self.memory.read_now_within(channel, Some(after), limit),
         }
     }
 }
 
 /// The end of an epoch, from where a reader goes on in another one.
-fn ended(after: &Position, seam: Seam) -> Page {
+fn ended(after: &Position, transition: EpochTransition) -> Page {
     let Position { epoch, offset } = after.clone();
     Page {
         epoch: Some(epoch),
@@ -219,6 +223,6 @@ fn ended(after: &Position, seam: Seam) -> Page {
         is_copy: false,
         closed: false,
         entries: Vec::new(),
-        next: Some(seam),
+        next: Some(transition),
     }
 }

@@ -11,11 +11,11 @@ use tokio::time::{self, Instant};
 
 use super::breaker::Breaker;
 use super::incoming::Incoming;
-use super::line::{Forked, Known, Line, Rejoined};
 use super::outbox::{Address, BATCH, Outbox};
+use super::replica::{Forked, Known, Reconciled, Replica};
 use super::replicas::Replicas;
 use super::restless;
-use super::tail::TAIL_MAX;
+use super::retransmit::TAIL_MAX;
 use crate::model::{ChannelName, ChannelPolicy, Entry, NodeId, Position, new_epoch};
 use crate::storage::{Anchor, Append, LogEvent, OpenLog, Result, StorageError};
 use crate::support::backoff::STORAGE_RETRY;
@@ -118,7 +118,7 @@ impl Reconciler {
             let is_due = delays.get(*name).is_none_or(|delay| delay.until <= now);
             is_due && !working.contains(*name) && !self.outbox.is_behind(name)
         };
-        let free = state.queue.within(|area| modes.is_primary(area)).filter(is_free);
+        let free = state.queue.within(|domain| modes.is_primary(domain)).filter(is_free);
         free.take(AT_ONCE.saturating_sub(working.len())).cloned().collect()
     }
 
@@ -130,7 +130,7 @@ impl Reconciler {
             Tried::Failed(error) => {
                 let failures = failures + 1;
                 self.replicas.stats.rejoin_retries.add(1);
-                self.breaker.beat_now(self.breaker.area_of(channel)).notify_one();
+                self.breaker.beat_now(self.breaker.domain_of(channel)).notify_one();
                 tracing::debug!(channel = %channel, error = %error, failures, "the channel cannot be put in order yet");
                 let wait = if failures < SET_ASIDE_AFTER {
                     STORAGE_RETRY.wait(failures)
@@ -147,40 +147,40 @@ impl Reconciler {
     async fn try_in_order(&self, channel: ChannelName) -> (ChannelName, Tried) {
         let tried = tokio::select! {
             biased;
-            () = self.breaker.until_away(self.breaker.area_of(&channel)) => Tried::Done,
-            tried = self.rejoin(&channel) => tried,
+            () = self.breaker.until_away(self.breaker.domain_of(&channel)) => Tried::Done,
+            tried = self.reconcile(&channel) => tried,
         };
-        if let Some(line) = self.replicas.lock().lines.get_mut(&channel) {
-            line.set_closing(false);
+        if let Some(replica) = self.replicas.lock().replicas.get_mut(&channel) {
+            replica.set_closing(false);
         }
         self.replicas.in_order.notify_waiters();
         (channel, tried)
     }
 
-    async fn rejoin(&self, channel: &ChannelName) -> Tried {
+    async fn reconcile(&self, channel: &ChannelName) -> Tried {
         let not_before = {
             let state = self.replicas.lock();
-            let fork = state.lines.get(channel).and_then(Line::fork);
-            fork.map(|fork| fork.rejoin_at).filter(|at| *at > Instant::now())
+            let fork = state.replicas.get(channel).and_then(Replica::fork);
+            fork.map(|fork| fork.reconcile_at).filter(|at| *at > Instant::now())
         };
         if let Some(at) = not_before {
             return Tried::Later(at);
         }
         for _ in 0..ROUNDS_MAX {
-            match self.try_rejoin(channel).await {
+            match self.try_reconcile(channel).await {
                 Ok(true) => return Tried::Done,
                 // The channel changed while its log was looked at.
                 Ok(false) => {}
                 Err(error) => return Tried::Failed(error),
             }
         }
-        Tried::Failed(restless("rejoin"))
+        Tried::Failed(restless("reconcile"))
     }
 
     /// One look at the log and what follows from it; false when it has to begin anew.
-    async fn try_rejoin(&self, channel: &ChannelName) -> Result<bool> {
+    async fn try_reconcile(&self, channel: &ChannelName) -> Result<bool> {
         let (primary, stats) = (&self.breaker.primary, &self.replicas.stats);
-        let followed = self.replicas.is(channel, Line::is_followed);
+        let followed = self.replicas.is(channel, Replica::is_followed);
         if followed {
             primary.follow(channel).await?;
         }
@@ -213,12 +213,12 @@ impl Reconciler {
         }
         #[cfg(test)]
         let plan = if mutant::is(Mutant::TailNotPutBack) {
-            Plan { tail: Vec::new(), given: BTreeMap::new(), ..plan }
+            Plan { retransmit: Vec::new(), given: BTreeMap::new(), ..plan }
         } else {
             plan
         };
         let to = Address { channel, epoch: &found.epoch, producer: self.replicas.node };
-        let put_back = self.outbox.send(to, &plan.tail, found.last_seq, &stats.put_back).await?;
+        let put_back = self.outbox.send(to, &plan.retransmit, found.last_seq, &stats.put_back).await?;
         let Some(last) = put_back else { return Ok(false) };
         for (producer, entries) in &plan.given {
             let to = Address { producer: *producer, ..to };
@@ -240,10 +240,10 @@ impl Reconciler {
         loop {
             looks += 1;
             if looks == CLOSING_AFTER
-                && let Some(line) = replicas.lock().lines.get_mut(channel)
+                && let Some(replica) = replicas.lock().replicas.get_mut(channel)
             {
                 // Entries come faster than the fork can be closed.
-                line.set_closing(true);
+                replica.set_closing(true);
             }
             // The journal keeps what is sent until the channel is reconciled: the log may lose it before.
             let fresh = {
@@ -257,7 +257,7 @@ impl Reconciler {
                 last = newest;
                 continue;
             }
-            if !followed && replicas.is(channel, Line::is_followed) {
+            if !followed && replicas.is(channel, Replica::is_followed) {
                 // Readers have come for whom all of the log is to be read.
                 return Ok(false);
             }
@@ -265,8 +265,8 @@ impl Reconciler {
                 return Ok(false);
             }
             if plan.is_contradicted_by(&read.entries) {
-                if let Some(line) = replicas.lock().lines.get_mut(channel) {
-                    line.contradicted();
+                if let Some(replica) = replicas.lock().replicas.get_mut(channel) {
+                    replica.contradicted();
                 }
                 return Ok(false);
             }
@@ -288,22 +288,22 @@ impl Reconciler {
     /// channel is not known any more.
     fn known(&self, channel: &ChannelName) -> Option<(Known, u64)> {
         let state = self.replicas.lock();
-        Some((state.lines.get(channel)?.known(), state.queue.turn(channel)))
+        Some((state.replicas.get(channel)?.known(), state.queue.turn(channel)))
     }
 
     /// The log has no epoch: whether the channel is reconciled with that, because nothing is to be appended.
     fn stays_unborn(&self, channel: &ChannelName, followed: bool) -> bool {
         {
             let mut state = self.replicas.lock();
-            let is_blank = state.lines.get(channel).is_some_and(Line::is_blank);
+            let is_blank = state.replicas.get(channel).is_some_and(Replica::is_blank);
             if !is_blank || !state.journal.is_empty(channel) {
                 return false;
             }
-            if let Some(line) = state.lines.get_mut(channel) {
-                if line.is_followed() && !followed {
+            if let Some(replica) = state.replicas.get_mut(channel) {
+                if replica.is_followed() && !followed {
                     return false;
                 }
-                line.stays_unborn();
+                replica.stays_unborn();
             }
             state.forget_if_blank(channel);
             state.queue.reconciled(channel);
@@ -317,11 +317,11 @@ impl Reconciler {
     fn plan(&self, channel: &ChannelName, known: &Known, found: &OpenLog) -> Option<Plan> {
         let (log, memory) = (&known.log, &self.replicas.memory);
         let mut state = self.replicas.lock();
-        let line = state.lines.get_mut(channel)?;
-        if line.log() != log.as_ref() {
+        let replica = state.replicas.get_mut(channel)?;
+        if replica.log() != log.as_ref() {
             return None;
         }
-        line.expire_tail();
+        replica.expire_retransmit();
         let is_same = log.as_ref() == Some(&found.epoch);
         if is_same {
             #[cfg(test)]
@@ -329,44 +329,44 @@ impl Reconciler {
                 return Some(Plan { is_older: true, ..Plan::default() });
             }
             // No entries with ids of their own are appended while the channel waits to be reconciled.
-            let lacks_given = !line.given.after(|producer| newest_of(found, producer)).is_empty();
-            if line.is_set_back(found, known) || lacks_given {
+            let lacks_given = !replica.given.after(|producer| newest_of(found, producer)).is_empty();
+            if replica.is_set_back(found, known) || lacks_given {
                 return Some(Plan { is_older: true, ..Plan::default() });
             }
-            let base = line.fork().map(Forked::base);
+            let base = replica.fork().map(Forked::base);
             let mirrored = memory.mirrored(channel).map_or(found.top, |mirrored| mirrored.top);
             let base = base.unwrap_or(mirrored);
             // What follows is read together with the entry before it: the log may have another one in its place.
-            let before = line.seen_at(base);
+            let before = replica.seen_at(base);
             #[cfg(test)]
             let before = before.filter(|_| !mutant::is(Mutant::RejoinWithoutEntryBefore));
             return Some(Plan { base, before, ..Plan::default() });
         }
-        let line = state.lines.get(channel)?;
+        let replica = state.replicas.get(channel)?;
         // Where no epoch of the log was known, the replica begins at the end of the log. It begins with all of
         // the log where no other node has appended to it (this one may have, in a try that broke off), where
         // readers want the whole log, and where the log had no epoch.
         let others = found.top > found.last_seq
             || found.producers.iter().any(|(producer, _)| *producer != self.replicas.node);
-        let is_wanted_whole = ChannelPolicy::of(channel).is_wanted_whole || line.has_had_nothing();
+        let is_wanted_whole = ChannelPolicy::of(channel).is_wanted_whole || replica.has_had_nothing();
         let joins = log.is_none() && !is_wanted_whole && others;
         let base = if joins { found.top } else { 0 };
         let skips = joins && found.top > 0;
-        let tail = if log.is_none() {
+        let retransmit = if log.is_none() {
             let journaled = state.journal.front(channel, 1).first().map_or(u64::MAX, |append| append.seq);
             self.own_entries(channel, found.last_seq, journaled)
         } else {
-            line.tail.after(found.last_seq)
+            replica.retransmit.after(found.last_seq)
         };
         // Where all entries of the replica have expired, so have those of the log: it did not lose them.
-        let end = line.fork().map_or(u64::MAX, Forked::base);
+        let end = replica.fork().map_or(u64::MAX, Forked::base);
         let end = end.min(memory.mirrored(channel).map_or(0, |mirrored| mirrored.top));
         let is_young = !memory.last_ids(channel, end, 1).is_empty();
         #[cfg(test)]
         let is_young = is_young || mutant::is(Mutant::ExpiredIsLost);
         let loses = log.is_some() && is_young;
-        let given = line.given.after(|producer| newest_of(found, producer));
-        Some(Plan { is_older: false, base, before: None, skips, tail, given, loses })
+        let given = replica.given.after(|producer| newest_of(found, producer));
+        Some(Plan { is_older: false, base, before: None, skips, retransmit, given, loses })
     }
 
     /// Whether the log does not know what was seen of some producer.
@@ -389,7 +389,7 @@ impl Reconciler {
 
     /// Unfollows the log again, if the last reader of the channel left while that was reconciled.
     async fn unfollow_if_left(&self, channel: &ChannelName) {
-        if self.replicas.is(channel, Line::is_followed) {
+        if self.replicas.is(channel, Replica::is_followed) {
             return;
         }
         if let Err(error) = self.breaker.primary.unfollow(channel).await {
@@ -397,9 +397,9 @@ impl Reconciler {
             tracing::debug!(%channel, %error, "the channel cannot be unfollowed");
         }
         let mut state = self.replicas.lock();
-        if let Some(line) = state.lines.get_mut(channel).filter(|line| line.is_followed()) {
+        if let Some(replica) = state.replicas.get_mut(channel).filter(|replica| replica.is_followed()) {
             // A reader that came meanwhile may have been unfollowed too.
-            line.set_confirmed(false);
+            replica.set_confirmed(false);
             state.doubt(channel);
         }
     }
@@ -438,19 +438,19 @@ impl Reconciler {
             if is_over || !state.journal.after(channel, last, 1).is_empty() {
                 return false;
             }
-            let mut kept = plan.tail.clone();
+            let mut kept = plan.retransmit.clone();
             kept.extend(state.journal.newest(channel, TAIL_MAX));
-            let Some(line) = state.lines.get_mut(channel) else {
+            let Some(replica) = state.replicas.get_mut(channel) else {
                 state.queue.reconciled(channel);
                 return true;
             };
-            if line.is_followed() && !followed {
+            if replica.is_followed() && !followed {
                 return false;
             }
             if plan.loses {
                 stats.lost_logs.add(1);
             }
-            if line.is_forked() {
+            if replica.is_forked() {
                 stats.rejoins.add(1);
             }
             let read_entries = std::mem::take(&mut read.entries);
@@ -458,7 +458,7 @@ impl Reconciler {
             let read_entries =
                 if mutant::is(Mutant::RejoinWithoutReading) { Vec::new() } else { read_entries };
             let own = vec![(self.replicas.node, last)];
-            let to = Rejoined {
+            let to = Reconciled {
                 epoch: found.epoch.clone(),
                 base: plan.base,
                 top: read.top,
@@ -469,7 +469,7 @@ impl Reconciler {
                 kept,
                 skips: plan.skips,
             };
-            line.rejoin(to);
+            replica.reconcile(to);
             state.journal.acknowledged(channel, last);
             state.queue.reconciled(channel);
         }
@@ -501,7 +501,7 @@ struct Plan {
     /// The log has entries up to that offset that readers who go on there have not had.
     skips: bool,
     /// Own entries that the log had, or never heard of.
-    tail: Vec<Append>,
+    retransmit: Vec<Append>,
     /// By producer, entries that the log had, and that have ids of their own.
     given: BTreeMap<NodeId, Vec<Append>>,
     /// The log came in place of one that had entries which are not too old yet.

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::reconcile::SET_ASIDE_AFTER;
 use super::replicas::Replicas;
 use super::{Core, Switching};
-use crate::storage::primary::{Area, Place};
+use crate::storage::primary::{Domain, Place};
 use crate::storage::{Record, RecordKind, Records, Result, StorageError};
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::counter::Counter;
@@ -132,15 +132,15 @@ impl LocalRecords {
             }
             // Records are of few kinds: the failure domain of the first is waited for, unless another one
             // serves.
-            let is_served = |kind| breaker.is_primary(self.area_of(kind));
+            let is_served = |kind| breaker.is_primary(self.domain_of(kind));
             let next = waiting.after(None, is_served).or_else(|| waiting.after(None, |_| true));
             let Some(((kind, _), _)) = next else { continue };
-            let area = self.area_of(kind);
-            breaker.until_primary(area).await;
+            let domain = self.domain_of(kind);
+            breaker.until_primary(domain).await;
             let written = tokio::select! {
                 biased;
-                () = breaker.until_away(area) => continue,
-                written = self.write_all(area) => written,
+                () = breaker.until_away(domain) => continue,
+                written = self.write_all(domain) => written,
             };
             match written {
                 Ok(()) => {
@@ -168,20 +168,20 @@ impl LocalRecords {
         self.replicas.in_order.notify_waiters();
     }
 
-    fn area_of(&self, kind: RecordKind) -> Area {
-        self.replicas.breaker.area_at(Place::Records(kind))
+    fn domain_of(&self, kind: RecordKind) -> Domain {
+        self.replicas.breaker.domain_at(Place::Records(kind))
     }
 
     /// Whether no record of a failure domain waits that can be written.
-    pub(super) fn are_written(&self, area: Area) -> bool {
-        let is_here = |kind| self.area_of(kind) == area;
+    pub(super) fn are_written(&self, domain: Domain) -> bool {
+        let is_here = |kind| self.domain_of(kind) == domain;
         self.are_set_aside.load(Ordering::Acquire) || self.waiting.is_empty(is_here)
     }
 
     /// Writes what waits of a failure domain, once. A record that the primary refuses holds up no others.
-    async fn write_all(&self, area: Area) -> Result<()> {
+    async fn write_all(&self, domain: Domain) -> Result<()> {
         let (mut last, mut failed) = (None, Ok(()));
-        let is_here = |kind| self.area_of(kind) == area;
+        let is_here = |kind| self.domain_of(kind) == domain;
         while let Some((key, change)) = self.waiting.after(last.as_ref(), is_here) {
             match self.write(&key, &change.change).await {
                 Ok(()) => self.waiting.done(&key, change.number),
@@ -217,7 +217,7 @@ impl Switching {
         call: impl Future<Output = Result<R>>,
     ) -> Result<R> {
         let breaker = &self.core.breaker;
-        let answer = breaker.ask(breaker.area_at(place), call).await;
+        let answer = breaker.ask(breaker.domain_at(place), call).await;
         answer.unwrap_or(Err(StorageError::Unknown { op }))
     }
 
@@ -233,7 +233,7 @@ impl Switching {
         if kind.is_of_the_moment() {
             return self.ask_alone(Place::Records(kind), op, there).await;
         }
-        match self.core.breaker.ask(self.core.records.area_of(kind), there).await {
+        match self.core.breaker.ask(self.core.records.domain_of(kind), there).await {
             Some(answer) => answer,
             None => here.await,
         }

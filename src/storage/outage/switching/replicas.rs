@@ -13,14 +13,14 @@ use tokio::sync::Notify;
 use tokio::time::{self, Instant};
 
 use super::breaker::Breaker;
-use super::line::Line;
 use super::queue::Queue;
 use super::reconcile::NOT_BEFORE;
+use super::replica::Replica;
 use super::stats::SwitchingStats;
 use super::until;
 use crate::model::{ChannelName, ChannelPolicy, Epoch, NodeId};
 use crate::storage::outage::journal::{Gone, Journal, JournalBounds};
-use crate::storage::primary::Area;
+use crate::storage::primary::Domain;
 use crate::storage::{MemoryBackend, StorageError};
 use crate::support::chance::Hashing;
 #[cfg(test)]
@@ -33,7 +33,7 @@ const HOLE_WITHIN: Duration = Duration::from_millis(100);
 const IN_ORDER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Replicas that are remembered; past it, those that nobody needs go at once.
-const LINES_MAX: usize = 100_000;
+const REPLICAS_MAX: usize = 100_000;
 
 /// Between looks for replicas that are no longer needed.
 pub(super) const TIDY_EVERY: Duration = Duration::from_secs(10);
@@ -53,7 +53,7 @@ pub(super) struct Replicas {
 }
 
 pub(super) struct State {
-    pub(super) lines: HashMap<ChannelName, Line, Hashing>,
+    pub(super) replicas: HashMap<ChannelName, Replica, Hashing>,
     pub(super) journal: Journal,
     pub(super) queue: Queue,
     /// Channels of whose log entries came that follow on missing ones: when to look whether these have come,
@@ -75,7 +75,7 @@ impl Replicas {
         journal: JournalBounds,
     ) -> Self {
         let state = State {
-            lines: HashMap::default(),
+            replicas: HashMap::default(),
             journal: Journal::new(journal),
             queue: Queue::default(),
             holes: BTreeMap::new(),
@@ -96,8 +96,8 @@ impl Replicas {
     }
 
     /// Whether this holds of the replica of a channel; false where there is none.
-    pub(super) fn is(&self, channel: &ChannelName, holds: impl FnOnce(&Line) -> bool) -> bool {
-        self.lock().lines.get(channel).is_some_and(holds)
+    pub(super) fn is(&self, channel: &ChannelName, holds: impl FnOnce(&Replica) -> bool) -> bool {
+        self.lock().replicas.get(channel).is_some_and(holds)
     }
 
     /// The epoch in which a channel is on this node.
@@ -107,35 +107,36 @@ impl Replicas {
 
     /// Waits a while for a channel to be reconciled.
     pub(super) async fn until_in_order(&self, channel: &ChannelName) {
-        self.until_line(channel, IN_ORDER_WITHIN, |line| !line.is_suspect()).await;
+        self.until_replica(channel, IN_ORDER_WITHIN, |replica| !replica.is_suspect()).await;
     }
 
     /// Waits until this holds of a replica, at most so long, and only while its failure domain serves.
-    pub(super) async fn until_line(
+    pub(super) async fn until_replica(
         &self,
         channel: &ChannelName,
         within: Duration,
-        holds: impl Fn(&Line) -> bool,
+        holds: impl Fn(&Replica) -> bool,
     ) {
         tokio::select! {
             biased;
-            () = until(&self.in_order, || self.lock().lines.get(channel).is_none_or(&holds)) => {}
-            () = self.breaker.until_away(self.breaker.area_of(channel)) => {}
+            () = until(&self.in_order, || self.lock().replicas.get(channel).is_none_or(&holds)) => {}
+            () = self.breaker.until_away(self.breaker.domain_of(channel)) => {}
             () = time::sleep(within) => {}
         }
     }
 
     /// Has those replicas reconciled of which this holds, of a failure domain or of all. A recovery of the
     /// domain waits for them.
-    pub(super) fn look_at(&self, area: Option<Area>, is_due: impl Fn(&Line) -> bool) {
+    pub(super) fn look_at(&self, domain: Option<Domain>, is_due: impl Fn(&Replica) -> bool) {
         let is_one = self.breaker.modes().present().count() < 2;
-        let is_in = |name: &ChannelName| area.is_none_or(|area| is_one || self.breaker.area_of(name) == area);
+        let is_in =
+            |name: &ChannelName| domain.is_none_or(|domain| is_one || self.breaker.domain_of(name) == domain);
         let mut state = self.lock();
-        let lines = state.lines.iter().filter(|(name, line)| is_due(line) && is_in(name));
-        let due: Vec<ChannelName> = lines.map(|(name, _)| name.clone()).collect();
-        due.iter().for_each(|name| state.queue.look_anew(name, |name| self.breaker.area_of(name)));
-        if let Some(area) = area {
-            state.queue.await_all(area);
+        let replicas = state.replicas.iter().filter(|(name, replica)| is_due(replica) && is_in(name));
+        let due: Vec<ChannelName> = replicas.map(|(name, _)| name.clone()).collect();
+        due.iter().for_each(|name| state.queue.look_anew(name, |name| self.breaker.domain_of(name)));
+        if let Some(domain) = domain {
+            state.queue.await_all(domain);
         }
         drop(state);
         self.work.notify_one();
@@ -145,13 +146,13 @@ impl Replicas {
     /// one is to be looked at.
     pub(super) fn look_at_holes(&self, now: Instant) -> Option<Instant> {
         let mut state = self.lock();
-        let State { lines, holes, .. } = &mut *state;
+        let State { replicas, holes, .. } = &mut *state;
         let mut stuck = Vec::new();
         holes.retain(|channel, (at, before)| {
             if *at > now {
                 return true;
             }
-            match lines.get(channel).and_then(Line::hole) {
+            match replicas.get(channel).and_then(Replica::hole) {
                 None => false,
                 Some(after) if after > *before => {
                     (*at, *before) = (now + HOLE_WITHIN, after);
@@ -182,24 +183,24 @@ impl Replicas {
     pub(super) fn tidy(&self, now: Instant) -> Vec<Gone> {
         let mut state = self.lock();
         let gone = state.journal.expire(now);
-        let is_many = state.lines.len() > LINES_MAX;
-        let State { lines, journal, queue, holes } = &mut *state;
-        lines.retain(|name, line| {
+        let is_many = state.replicas.len() > REPLICAS_MAX;
+        let State { replicas, journal, queue, holes } = &mut *state;
+        replicas.retain(|name, replica| {
             let kept = if is_many { TIDY_EVERY } else { ChannelPolicy::of(name).remembered_for };
-            let is_fresh = now.duration_since(line.used) < kept;
-            if is_fresh || line.is_followed() || !journal.is_empty(name) {
+            let is_fresh = now.duration_since(replica.used) < kept;
+            if is_fresh || replica.is_followed() || !journal.is_empty(name) {
                 return true;
             }
             // A fork whose entries have all expired has nothing to be reconciled.
-            let is_empty = line.is_forked() && self.memory.mirrored(name).is_none();
+            let is_empty = replica.is_forked() && self.memory.mirrored(name).is_none();
             if is_empty {
                 queue.forget(name);
             }
-            !is_empty && (line.is_needed() || queue.contains(name))
+            !is_empty && (replica.is_needed() || queue.contains(name))
         });
-        holes.retain(|name, _| lines.contains_key(name));
-        lines.values_mut().for_each(Line::expire_tail);
-        bound_tails(lines, self.memory.put_back_bytes_max());
+        holes.retain(|name, _| replicas.contains_key(name));
+        replicas.values_mut().for_each(Replica::expire_retransmit);
+        bound_retransmits(replicas, self.memory.put_back_bytes_max());
         gone
     }
 }
@@ -220,7 +221,7 @@ impl DerefMut for Locked<'_> {
 
 impl Locked<'_> {
     pub(super) fn epoch_of(&self, channel: &ChannelName) -> Option<Epoch> {
-        self.lines.get(channel).and_then(|line| line.epoch().cloned())
+        self.replicas.get(channel).and_then(|replica| replica.epoch().cloned())
     }
 
     /// Whether the log of a channel is to be looked at: until then it is not known whether what comes of it
@@ -236,19 +237,19 @@ impl Locked<'_> {
     /// Forgets a channel of which nothing is known and that nobody here uses: following alone leaves
     /// nothing behind.
     pub(super) fn forget_if_blank(&mut self, channel: &ChannelName) {
-        let is_blank = |line: &Line| line.is_blank() && !line.is_followed();
-        if self.lines.get(channel).is_some_and(is_blank) && self.journal.is_empty(channel) {
-            self.lines.remove(channel);
+        let is_blank = |replica: &Replica| replica.is_blank() && !replica.is_followed();
+        if self.replicas.get(channel).is_some_and(is_blank) && self.journal.is_empty(channel) {
+            self.replicas.remove(channel);
             self.holes.remove(channel);
             self.queue.reconciled(channel);
         }
     }
 
     /// The replica of a channel, new where there was none.
-    pub(super) fn line(&mut self, channel: &ChannelName) -> &mut Line {
+    pub(super) fn replica(&mut self, channel: &ChannelName) -> &mut Replica {
         let Replicas { node, memory, .. } = self.of;
-        let new = || Line::new(channel.clone(), *node, memory.clone(), Instant::now());
-        self.state.lines.entry(channel.clone()).or_insert_with(new)
+        let new = || Replica::new(channel.clone(), *node, memory.clone(), Instant::now());
+        self.state.replicas.entry(channel.clone()).or_insert_with(new)
     }
 
     /// Has a channel reconciled.
@@ -258,7 +259,7 @@ impl Locked<'_> {
             return;
         }
         // A channel that waits already is tried when its time has come; an outage may have thousands wait.
-        if self.state.queue.add(channel, |channel| self.of.breaker.area_of(channel)) {
+        if self.state.queue.add(channel, |channel| self.of.breaker.domain_of(channel)) {
             self.of.work.notify_one();
         }
     }
@@ -266,18 +267,18 @@ impl Locked<'_> {
     /// A channel was found to differ from its log: it is reconciled, and what has been found in the log so far
     /// does not count.
     pub(super) fn doubt(&mut self, channel: &ChannelName) {
-        if let Some(line) = self.state.lines.get_mut(channel) {
-            line.doubted();
+        if let Some(replica) = self.state.replicas.get_mut(channel) {
+            replica.doubted();
         }
         if !self.of.breaker.is_alone() {
-            self.state.queue.look_anew(channel, |channel| self.of.breaker.area_of(channel));
+            self.state.queue.look_anew(channel, |channel| self.of.breaker.domain_of(channel));
             self.of.work.notify_one();
         }
     }
 
     /// Has the log read for entries that the replica lacks, should they not come by themselves.
     pub(super) fn mind_hole(&mut self, channel: &ChannelName) {
-        let hole = self.state.lines.get(channel).and_then(Line::hole);
+        let hole = self.state.replicas.get(channel).and_then(Replica::hole);
         if let (Some(before), false) = (hole, self.state.holes.contains_key(channel)) {
             self.state.holes.insert(channel.clone(), (Instant::now() + HOLE_WITHIN, before));
             self.of.work.notify_one();
@@ -286,13 +287,13 @@ impl Locked<'_> {
 
     /// Has a channel go on without the log, if it does not yet.
     pub(super) fn fork(&mut self, channel: &ChannelName, next: Option<u64>, late: bool) {
-        let line = self.line(channel);
-        if line.is_forked() {
+        let replica = self.replica(channel);
+        if replica.is_forked() {
             return;
         }
-        line.take_up_begun();
-        line.keep_mirror();
-        line.begin_fork(next, Instant::now() + NOT_BEFORE);
+        replica.take_up_begun();
+        replica.keep_mirror();
+        replica.begin_fork(next, Instant::now() + NOT_BEFORE);
         self.of.stats.forks.add(1);
         if late {
             self.of.stats.forks_late.add(1);
@@ -303,21 +304,21 @@ impl Locked<'_> {
 }
 
 /// Bounds all retransmit buffers together: those of the channels that have not been used for longest go first.
-fn bound_tails(lines: &mut HashMap<ChannelName, Line, Hashing>, bytes_max: usize) {
-    let mut total: usize = lines.values().map(Line::kept_bytes).sum();
+fn bound_retransmits(replicas: &mut HashMap<ChannelName, Replica, Hashing>, bytes_max: usize) {
+    let mut total: usize = replicas.values().map(Replica::kept_bytes).sum();
     if total <= bytes_max {
         return;
     }
     let mut resting: Vec<(Instant, ChannelName)> =
-        lines.iter().map(|(name, line)| (line.used, name.clone())).collect();
+        replicas.iter().map(|(name, replica)| (replica.used, name.clone())).collect();
     resting.sort_unstable();
     for (_, name) in resting {
         if total <= bytes_max {
             return;
         }
-        if let Some(line) = lines.get_mut(&name) {
-            total -= line.kept_bytes();
-            line.keep_nothing();
+        if let Some(replica) = replicas.get_mut(&name) {
+            total -= replica.kept_bytes();
+            replica.keep_nothing();
         }
     }
 }
@@ -334,25 +335,28 @@ mod tests {
     async fn what_is_kept_to_be_put_back_is_bounded_in_all() {
         let data = Bytes::from(vec![b'x'; 1 << 20]);
         let (memory, _) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
-        let mut lines = HashMap::default();
+        let mut replicas = HashMap::default();
         let max: usize = 50 << 20;
         let count = (max >> 20) + 20;
         for n in 0..count {
             let name: ChannelName = format!("zone:{n:04}").parse().unwrap();
-            let mut line = Line::new(name.clone(), NodeId::random(), memory.clone(), Instant::now());
-            line.tail.keep(Append {
+            let mut replica = Replica::new(name.clone(), NodeId::random(), memory.clone(), Instant::now());
+            replica.retransmit.keep(Append {
                 seq: 1,
                 prev: 0,
                 draft: DraftEntry::price(0, data.clone()),
                 fence: None,
             });
-            lines.insert(name, line);
+            replicas.insert(name, replica);
             time::advance(Duration::from_millis(1)).await;
         }
-        bound_tails(&mut lines, max);
-        assert!(lines.values().map(|line| line.tail.bytes()).sum::<usize>() <= max);
-        let mut gone: Vec<&ChannelName> =
-            lines.iter().filter(|(_, line)| line.tail.bytes() == 0).map(|(name, _)| name).collect();
+        bound_retransmits(&mut replicas, max);
+        assert!(replicas.values().map(|replica| replica.retransmit.bytes()).sum::<usize>() <= max);
+        let mut gone: Vec<&ChannelName> = replicas
+            .iter()
+            .filter(|(_, replica)| replica.retransmit.bytes() == 0)
+            .map(|(name, _)| name)
+            .collect();
         gone.sort_unstable();
         assert!((20..25).contains(&gone.len()), "{}", gone.len());
         assert_eq!(gone[gone.len() - 1].as_str(), format!("zone:{:04}", gone.len() - 1), "the oldest went");

@@ -57,10 +57,10 @@ impl OutageReader {
     /// would be lost with this process. For the end of the gateway, which bounds the time that this may take.
     pub(crate) async fn until_sent(&self) {
         let Some(core) = self.0.upgrade() else { return };
-        let (mut modes, mut areas) = (core.breaker.watch(), core.breaker.primary.areas());
+        let (mut modes, mut domains) = (core.breaker.watch(), core.breaker.primary.domains());
         loop {
             // A failure domain whose connection stands again is about to serve.
-            let is_up = areas.borrow_and_update().are_up();
+            let is_up = domains.borrow_and_update().are_up();
             let (is_alone, is_away) = {
                 let modes = modes.borrow_and_update();
                 (modes.alone(), !(modes.is_any_primary() || is_up))
@@ -70,7 +70,7 @@ impl OutageReader {
                 biased;
                 () = until(&core.replicas.in_order, is_done) => return,
                 changed = modes.changed() => changed.is_ok(),
-                changed = areas.changed() => changed.is_ok(),
+                changed = domains.changed() => changed.is_ok(),
             };
             if !is_told {
                 return;
@@ -106,7 +106,7 @@ impl OutageReader {
         let state = core.replicas.lock();
         let JournalDepth { entries, bytes, oldest } = state.journal.depth();
         let JournalCounts { thinned, refused_full, aged, order_overflow } = state.journal.counts();
-        let forked = state.lines.values().filter(|line| line.is_forked()).count();
+        let forked = state.replicas.values().filter(|replica| replica.is_forked()).count();
         let since = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
         let spool = core.outbox.spool.as_ref().map(Spool::status);
         let health = spool.as_ref().map(|spool| SpoolHealth::from(spool.state.clone()));
@@ -163,7 +163,7 @@ impl Core {
     /// away.
     fn has_sent_all(&self) -> bool {
         let breaker = &self.breaker;
-        let can_be_sent = |place: Place<'_>| breaker.serves_soon(breaker.area_at(place));
+        let can_be_sent = |place: Place<'_>| breaker.serves_soon(breaker.domain_at(place));
         let is_sent = {
             let state = self.replicas.lock();
             // What the log lost may have to be put back.

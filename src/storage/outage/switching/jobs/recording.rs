@@ -7,7 +7,7 @@ use tokio::time;
 
 use super::{LocalJobs, State};
 use crate::model::{ChannelName, JobId};
-use crate::storage::outage::switching::line::Line;
+use crate::storage::outage::switching::replica::Replica;
 use crate::storage::outage::switching::until;
 use crate::storage::{JobView, MovedJob, Recorded, Result};
 use crate::support::backoff::STORAGE_RETRY;
@@ -32,7 +32,7 @@ impl LocalJobs {
         let breaker = &self.replicas.breaker;
         let (mut place, mut failures) = (0, 0);
         loop {
-            breaker.until_primary(self.area()).await;
+            breaker.until_primary(self.domain()).await;
             self.settle_claims().await;
             let (mut going, mut has_looked) = (Vec::new(), false);
             let some_can_go_or_told = || {
@@ -47,7 +47,7 @@ impl LocalJobs {
                 () = until(&self.moved, some_can_go_or_told) => {}
                 () = time::sleep(LOOK_EVERY), if !self.are_recorded() => {}
                 // Only what needs no primary may change while it is away.
-                () = breaker.until_away(self.area()) => {}
+                () = breaker.until_away(self.domain()) => {}
             }
             if going.is_empty() {
                 continue;
@@ -63,7 +63,7 @@ impl LocalJobs {
                 continue;
             };
             failures += 1;
-            if breaker.is_primary(self.area()) {
+            if breaker.is_primary(self.domain()) {
                 tracing::warn!(error = %error, failures, "jobs that this node took on cannot be recorded yet");
             }
             STORAGE_RETRY.pause(failures).await;
@@ -95,7 +95,7 @@ impl LocalJobs {
             let state = self.replicas.lock();
             let is_told = |id: JobId| {
                 let channel = ChannelName::order(id.into());
-                let is_forked = state.lines.get(&channel).is_some_and(Line::is_forked);
+                let is_forked = state.replicas.get(&channel).is_some_and(Replica::is_forked);
                 !is_forked && state.journal.is_empty(&channel)
             };
             let ready = waiting.iter().filter(|(_, id, run)| *run == 0 || is_told(*id));
@@ -112,14 +112,14 @@ impl LocalJobs {
         let (breaker, stats) = (&self.replicas.breaker, &self.stats);
         let answer = tokio::select! {
             biased;
-            () = breaker.until_away(self.area()) => return Err(super::away("record_job")),
+            () = breaker.until_away(self.domain()) => return Err(super::away("record_job")),
             answer = breaker.primary.record_job(job) => answer,
         };
         let recorded = match answer {
             Ok(recorded) => recorded,
             Err(error) => {
                 stats.job_retries.add(1);
-                breaker.beat_now(self.area()).notify_one();
+                breaker.beat_now(self.domain()).notify_one();
                 return Err(error);
             }
         };
@@ -134,8 +134,8 @@ impl LocalJobs {
             );
         }
         // The worker that claims it from now on may begin its log.
-        if let Some(line) = self.replicas.lock().lines.get_mut(&ChannelName::order(id.into())) {
-            line.set_placed_here(false);
+        if let Some(replica) = self.replicas.lock().replicas.get_mut(&ChannelName::order(id.into())) {
+            replica.set_placed_here(false);
         }
         let mut state = self.lock();
         state.moving.remove(&id);

@@ -14,7 +14,7 @@ use crate::storage::outage::failover::{First, Limits};
 use crate::storage::outage::journal::JournalBounds;
 use crate::storage::outage::spool::Former;
 use crate::storage::passing::PassesOn;
-use crate::storage::primary::{Area, AreaPart, Areas, Beat, LinkHealth, Place, Primary};
+use crate::storage::primary::{Beat, Domain, DomainPart, Domains, LinkHealth, Place, Primary};
 use crate::storage::{
     Append, AppendAnswer, AppendBatch, Idempotency, Log, MemoryBackend, MemoryConfig, OpenLog, RecordKind,
     Recorded, Records, Retention, StatusWriter, StorageBackend, StorageConfig, StorageStatus,
@@ -28,21 +28,21 @@ const LEASE: Duration = Duration::from_secs(60);
 struct Fake {
     kept: MemoryBackend,
     /// Where it has several, the first has all jobs and records.
-    areas: watch::Sender<Areas>,
+    domains: watch::Sender<Domains>,
     /// Does what it is asked, and does not say so.
     keeps_silent: AtomicBool,
     /// What is asked while it is silent is to be noticed.
     asked: AtomicUsize,
     recorded: Mutex<Vec<MovedJob>>,
-    /// The area of all channels.
+    /// The domain of all channels.
     channels_in: AtomicU16,
 }
 
 impl Fake {
-    /// Sends an area away, or takes it back.
-    fn set_lost(&self, area: usize, lost: Option<Lost>) {
-        self.areas.send_modify(|areas| {
-            if let Some(part) = &mut areas.parts[area] {
+    /// Sends a domain away, or takes it back.
+    fn set_lost(&self, domain: usize, lost: Option<Lost>) {
+        self.domains.send_modify(|domains| {
+            if let Some(part) = &mut domains.parts[domain] {
                 part.health.losses += u64::from(lost.is_some());
                 part.health.lost = lost;
             }
@@ -59,7 +59,7 @@ impl Fake {
     }
 
     fn is_up(&self) -> bool {
-        self.areas.borrow().part(Area::ONLY).is_some_and(|part| part.health.is_up())
+        self.domains.borrow().part(Domain::ONLY).is_some_and(|part| part.health.is_up())
     }
 }
 
@@ -83,18 +83,18 @@ impl PassesOn for Fake {
 
 #[async_trait]
 impl Primary for Fake {
-    fn areas(&self) -> watch::Receiver<Areas> {
-        self.areas.subscribe()
+    fn domains(&self) -> watch::Receiver<Domains> {
+        self.domains.subscribe()
     }
 
-    fn area_of(&self, place: Place<'_>) -> Area {
+    fn domain_of(&self, place: Place<'_>) -> Domain {
         match place {
-            Place::Channel(_) => Area::new(self.channels_in.load(Ordering::Relaxed)),
-            Place::Jobs | Place::Records(_) | Place::Leases => Area::ONLY,
+            Place::Channel(_) => Domain::new(self.channels_in.load(Ordering::Relaxed)),
+            Place::Jobs | Place::Records(_) | Place::Leases => Domain::ONLY,
         }
     }
 
-    async fn beat(&self, _area: Area, _node: NodeId) -> Result<Beat, Lost> {
+    async fn beat(&self, _domain: Domain, _node: NodeId) -> Result<Beat, Lost> {
         self.is_up().then_some(Beat::Same).ok_or_else(lost)
     }
 
@@ -151,26 +151,26 @@ impl Node {
         Self::on(first, formers, None).await
     }
 
-    /// A primary of which one area has the jobs, and the other the channels.
-    async fn of_two_areas() -> Self {
+    /// A primary of which one domain has the jobs, and the other the channels.
+    async fn of_two_domains() -> Self {
         let health = LinkHealth { lost: None, losses: 0 };
-        let part = |name: &str| Some(AreaPart { name: name.to_owned(), health: health.clone() });
-        let areas = Areas { parts: vec![part("jobs"), part("channels")], moves: 0 };
-        let node = Self::on(First::Redis, Vec::new(), Some(areas)).await;
+        let part = |name: &str| Some(DomainPart { name: name.to_owned(), health: health.clone() });
+        let domains = Domains { parts: vec![part("jobs"), part("channels")], moves: 0 };
+        let node = Self::on(First::Redis, Vec::new(), Some(domains)).await;
         node.fake.channels_in.store(1, Ordering::Relaxed);
         node
     }
 
-    async fn on(first: First, formers: Vec<Former>, areas: Option<Areas>) -> Self {
+    async fn on(first: First, formers: Vec<Former>, domains: Option<Domains>) -> Self {
         let memory = || MemoryBackend::new(Retention::default(), MemoryConfig::default()).0;
         let lost = match &first {
             First::Memory(lost) => Some(lost.clone()),
             First::Redis | First::Alone => None,
         };
-        let areas = areas.unwrap_or_else(|| Areas::one(LinkHealth { lost, losses: 0 }));
+        let domains = domains.unwrap_or_else(|| Domains::one(LinkHealth { lost, losses: 0 }));
         let fake = Arc::new(Fake {
             kept: memory(),
-            areas: watch::Sender::new(areas),
+            domains: watch::Sender::new(domains),
             keeps_silent: AtomicBool::new(false),
             asked: AtomicUsize::new(0),
             recorded: Mutex::default(),
@@ -367,7 +367,7 @@ async fn recovering_lasts_until_the_primary_has_all_jobs() {
     assert_eq!((of_first.view.state, of_first.view.token), (JobState::Claimed, token));
 }
 
-// A primary of several areas
+// A primary of several domains
 
 fn lost() -> Lost {
     Lost { code: "unreachable", reason: "sent away".to_owned() }
@@ -375,7 +375,7 @@ fn lost() -> Lost {
 
 #[tokio::test(start_paused = true)]
 async fn orders_are_begun_only_while_what_is_told_of_them_can_be_read() {
-    let node = Node::of_two_areas().await;
+    let node = Node::of_two_domains().await;
     let store = &node.store;
     for n in 1..=3 {
         node.place(&job(n, None)).await.unwrap();
@@ -404,7 +404,7 @@ async fn orders_are_begun_only_while_what_is_told_of_them_can_be_read() {
 
 #[tokio::test(start_paused = true)]
 async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
-    let node = Node::of_two_areas().await;
+    let node = Node::of_two_domains().await;
     let (store, core) = (&node.store, &node.store.core);
     let channel: ChannelName = "zone:pjm".parse().unwrap();
     let batch = |epoch: &Epoch, seq: u64| AppendBatch {
@@ -419,31 +419,31 @@ async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
     node.fake.set_lost(1, Some(lost()));
     node.until(true).await;
     let AppendAnswer::ForeignEpoch(Some(fork)) = store.append(&batch(&log, 2)).await.unwrap() else {
-        panic!("it goes on in a life of its own");
+        panic!("it continues in an epoch of its own");
     };
     assert!(matches!(store.append(&batch(&fork, 2)).await.unwrap(), AppendAnswer::Done(_)));
     time::sleep(Duration::from_secs(5)).await;
     assert_eq!(node.fake.kept.last_seq(&channel, core.replicas.node), 1);
     // The other primary is given the slots of the one that is away.
     node.fake.channels_in.store(0, Ordering::Relaxed);
-    node.fake.areas.send_modify(|areas| {
-        areas.parts[1] = None;
-        areas.moves += 1;
+    node.fake.domains.send_modify(|domains| {
+        domains.parts[1] = None;
+        domains.moves += 1;
     });
     node.until(false).await;
     until(|| core.replicas.lock().queue.len() == 0).await;
     assert_eq!(node.fake.kept.last_seq(&channel, core.replicas.node), 2, "what was accepted is there");
-    assert!(!core.replicas.lock().lines[&channel].is_forked());
+    assert!(!core.replicas.lock().replicas[&channel].is_forked());
     // One that comes anew serves at once.
     node.fake.channels_in.store(2, Ordering::Relaxed);
-    let new = AreaPart { name: "new".to_owned(), health: LinkHealth { lost: None, losses: 0 } };
-    node.fake.areas.send_modify(|areas| areas.parts.push(Some(new)));
+    let new = DomainPart { name: "new".to_owned(), health: LinkHealth { lost: None, losses: 0 } };
+    node.fake.domains.send_modify(|domains| domains.parts.push(Some(new)));
     assert!(matches!(store.append(&batch(&log, 3)).await.unwrap(), AppendAnswer::Done(_)));
     assert_eq!(core.replicas.stats.forks.get(), 1);
     assert!(!store.is_degraded());
 }
 
-// What former lives of the gateway left
+// What earlier processes of the gateway left
 
 fn append(seq: u64, at_ms: i64) -> Append {
     Append { seq, prev: seq - 1, draft: DraftEntry::price(at_ms, "{}"), fence: None }
@@ -580,16 +580,16 @@ async fn of_too_many_channels_those_that_rest_are_forgotten_soon() {
     let add = |count: usize| {
         for n in 0..count {
             let name: ChannelName = format!("zone:{n}").parse().unwrap();
-            core.replicas.lock().line(&name).used = Instant::now();
+            core.replicas.lock().replica(&name).used = Instant::now();
         }
     };
     add(100_000);
     time::sleep(Duration::from_secs(25)).await;
-    assert_eq!(core.replicas.lock().lines.len(), 100_000, "as many as that are remembered for an hour");
+    assert_eq!(core.replicas.lock().replicas.len(), 100_000, "as many as that are remembered for an hour");
     add(100_001);
-    core.replicas.lock().lines.get_mut(&"zone:7".parse().unwrap()).unwrap().follow();
+    core.replicas.lock().replicas.get_mut(&"zone:7".parse().unwrap()).unwrap().follow();
     time::sleep(Duration::from_secs(25)).await;
-    let left: Vec<String> = core.replicas.lock().lines.keys().map(ToString::to_string).collect();
+    let left: Vec<String> = core.replicas.lock().replicas.keys().map(ToString::to_string).collect();
     assert_eq!(left, ["zone:7"], "it is in use");
 }
 
@@ -615,7 +615,7 @@ async fn following_what_nobody_publishes_to_leaves_nothing_behind() {
         let kept = names.iter().filter(|name| core.replicas.memory.mirrored(name).is_some()).count();
         let made = names.iter().filter(|name| node.fake.kept.mirrored(name).is_some()).count();
         let state = core.replicas.lock();
-        (state.lines.len(), state.queue.len(), kept, made) == (0, 0, 0, 0)
+        (state.replicas.len(), state.queue.len(), kept, made) == (0, 0, 0, 0)
     };
     follow_all().await;
     unfollow_all().await;
@@ -626,7 +626,7 @@ async fn following_what_nobody_publishes_to_leaves_nothing_behind() {
     assert!(is_clean(), "left in an outage");
     follow_all().await;
     node.come_back().await;
-    until(|| store.core.is_in_order(Area::ONLY)).await;
+    until(|| store.core.is_in_order(Domain::ONLY)).await;
     unfollow_all().await;
     assert!(is_clean(), "that came in an outage");
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ModelServer, lost};
 use crate::model::ChannelName;
 use crate::storage::LogEvent;
-use crate::storage::primary::{Areas, LinkHealth};
+use crate::storage::primary::{Domains, LinkHealth};
 
 pub(super) type Execute = Box<dyn FnOnce() + Send>;
 
@@ -30,7 +30,7 @@ pub(super) struct InFlight {
 pub(super) struct Link {
     pub(super) name: usize,
     pub(super) state: Mutex<LinkState>,
-    pub(super) areas: watch::Sender<Areas>,
+    pub(super) domains: watch::Sender<Domains>,
     events: mpsc::Sender<LogEvent>,
     /// Nobody is on this side any more.
     pub(super) crashed: AtomicBool,
@@ -39,13 +39,14 @@ pub(super) struct Link {
 impl Link {
     /// Not connected yet. What is published comes to `events`.
     pub(super) fn new(name: usize, events: mpsc::Sender<LogEvent>) -> Self {
-        let areas = watch::Sender::new(Areas::one(LinkHealth { lost: Some(lost()), losses: 0 }));
-        Self { name, state: Mutex::default(), areas, events, crashed: AtomicBool::new(false) }
+        let domains = watch::Sender::new(Domains::one(LinkHealth { lost: Some(lost()), losses: 0 }));
+        Self { name, state: Mutex::default(), domains, events, crashed: AtomicBool::new(false) }
     }
 
     fn change_health(&self, change: impl Fn(&mut LinkHealth)) {
-        self.areas
-            .send_modify(|areas| areas.parts.iter_mut().flatten().for_each(|part| change(&mut part.health)));
+        self.domains.send_modify(|domains| {
+            domains.parts.iter_mut().flatten().for_each(|part| change(&mut part.health))
+        });
     }
 }
 
@@ -208,7 +209,7 @@ impl ModelServer {
     /// Whether a node can use it now.
     pub(crate) fn serves(&self, name: usize) -> bool {
         let link = self.link(name);
-        let is_connected = link.areas.borrow().are_up();
+        let is_connected = link.domains.borrow().are_up();
         is_connected && self.is_running() && !self.0.state.lock().refuses_writes
     }
 }

@@ -14,7 +14,7 @@ use crate::model::{BackendName, BackendState, ChannelName, Epoch, Lane, NodeId};
 use crate::storage::outage::failover::{First, Limits};
 use crate::storage::outage::journal::JournalBounds;
 use crate::storage::outage::switching::{Parts, Switching};
-use crate::storage::primary::Area;
+use crate::storage::primary::Domain;
 use crate::storage::{MemoryBackend, MemoryConfig, SharedBackend, StatusReader, StatusWriter, StorageStatus};
 
 /// A node's storage, as its channels hold it, and what is to be known of it besides.
@@ -57,18 +57,18 @@ impl Inside {
     }
 
     pub(crate) fn is_in_order(&self) -> bool {
-        self.0.core.is_in_order(Area::ONLY)
+        self.0.core.is_in_order(Domain::ONLY)
     }
 
     pub(crate) fn stand(&self, channel: &ChannelName) -> Option<Stand> {
         let state = self.0.core.replicas.lock();
-        let line = state.lines.get(channel)?;
+        let replica = state.replicas.get(channel)?;
         Some(Stand {
-            log: line.log().cloned(),
-            highest: line.highest(),
-            is_forked: line.is_forked(),
-            is_suspect: line.is_suspect(),
-            is_followed: line.is_followed(),
+            log: replica.log().cloned(),
+            highest: replica.highest(),
+            is_forked: replica.is_forked(),
+            is_suspect: replica.is_suspect(),
+            is_followed: replica.is_followed(),
         })
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{self, Instant};
 use super::link::{Execute, InFlight, Link};
 use super::{ModelServer, ServerState, Trace};
 use crate::model::{BackendName, ChannelName, Epoch, JobId, NodeId, Position};
-use crate::storage::primary::{Area, Areas, Beat, Primary};
+use crate::storage::primary::{Beat, Domain, Domains, Primary};
 use crate::storage::{
     AppendAnswer, AppendBatch, Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts,
     JobState, JobView, Jobs, LatestOf, LatestPage, Log, LogEvent, LogState, Lost, MemoryBackend, MovedJob,
@@ -35,10 +35,10 @@ pub(super) struct ModelRedis {
     known: Mutex<Known>,
 }
 
-/// What a node knows of the life of the data.
+/// What a node knows of the id of the data.
 #[derive(Debug, Default)]
 struct Known {
-    life: u64,
+    data_id: u64,
     acknowledged: u64,
     sent: u64,
 }
@@ -153,37 +153,37 @@ fn now<R>(future: impl Future<Output = Result<R>>) -> Result<R> {
 
 #[async_trait]
 impl Primary for ModelRedis {
-    fn areas(&self) -> watch::Receiver<Areas> {
-        self.link.areas.subscribe()
+    fn domains(&self) -> watch::Receiver<Domains> {
+        self.link.domains.subscribe()
     }
 
-    async fn beat(&self, _area: Area, node: NodeId) -> Result<Beat, Lost> {
+    async fn beat(&self, _domain: Domain, node: NodeId) -> Result<Beat, Lost> {
         let (known, acknowledged, number) = {
             let mut known = self.known.lock();
             known.sent = known.sent.max(known.acknowledged) + 1;
-            (known.life, known.acknowledged, known.sent)
+            (known.data_id, known.acknowledged, known.sent)
         };
-        let (beat, life, held) = self
+        let (beat, data_id, held) = self
             .call("beat", true, move |state, link| {
                 *state.beats.entry(link.name).or_default() += 1;
-                if state.data.life == 0 {
-                    state.data.life = state.rng.random();
+                if state.data.data_id == 0 {
+                    state.data.data_id = state.rng.random();
                 }
                 let held = state.data.counters.get(&node).copied().unwrap_or(0);
                 let beat = match known {
                     0 => Beat::First,
-                    known if known != state.data.life => Beat::Other,
+                    known if known != state.data.data_id => Beat::Other,
                     _ if held < acknowledged => Beat::Older,
                     _ => Beat::Same,
                 };
                 let held = if beat == Beat::Older { held } else { held.max(number) };
                 state.data.counters.insert(node, held);
-                (beat, state.data.life, held)
+                (beat, state.data.data_id, held)
             })
             .await
             .map_err(|error| Lost { code: "unreachable", reason: error.to_string() })?;
         let mut known = self.known.lock();
-        (known.life, known.acknowledged) = (life, held);
+        (known.data_id, known.acknowledged) = (data_id, held);
         Ok(beat)
     }
 

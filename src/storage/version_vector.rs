@@ -7,7 +7,7 @@ use crate::model::{EntryId, Epoch, NodeId};
 /// What a reader has been sent that a log may deliver again. For most readers at most times that is nothing,
 /// and then this takes no more than a pointer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Had(Option<Box<Named>>);
+pub struct VersionVector(Option<Box<Named>>);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Named {
@@ -16,10 +16,10 @@ struct Named {
     producers: Vec<(NodeId, Run)>,
     /// The return point: where the reader has to continue in a log that this node cannot read now, or that
     /// has not been read yet where the reader was.
-    back: Option<Back>,
+    back: Option<ReturnPoint>,
     /// Until this hour it is not known what the reader was sent: any entry from before it may come again.
     doubt_since: Option<u64>,
-    /// The reader's snapshot was incomplete: see [`Had::of_part`].
+    /// The reader's snapshot was incomplete: see [`VersionVector::of_part`].
     is_part: bool,
 }
 
@@ -41,7 +41,7 @@ impl Run {
 /// What a reader has had of a log, by offset: entries up to `to`, and entries after `after` up to `until`. It
 /// is owed the entries between `to` and `after`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Back {
+pub struct ReturnPoint {
     /// The log; `None` for any log, of which the reader has had nothing.
     pub log: Option<Epoch>,
     /// The reader has had everything up to this offset, and continues after it.
@@ -54,7 +54,7 @@ pub struct Back {
     pub is_away: bool,
 }
 
-impl Back {
+impl ReturnPoint {
     /// The reader has had everything up to an offset of a log, and nothing after it.
     pub fn at(log: Epoch, offset: u64) -> Self {
         Self { log: Some(log), to: offset, after: offset, until: offset, is_away: true }
@@ -94,7 +94,7 @@ pub(super) fn hour_now() -> u64 {
     if cfg!(test) { 0 } else { u64::try_from(Utc::now().timestamp()).unwrap_or(0) / 3_600 }
 }
 
-impl Had {
+impl VersionVector {
     /// Nothing is known: any entry may come again.
     pub fn unknown() -> Self {
         let mut had = Self::default();
@@ -210,17 +210,17 @@ impl Had {
     }
 
     /// The return point.
-    pub fn back(&self) -> Option<&Back> {
+    pub fn back(&self) -> Option<&ReturnPoint> {
         self.0.as_deref()?.back.as_ref()
     }
 
     /// Sets the return point.
-    pub fn set_back(&mut self, back: Option<Back>) {
-        self.change(|named| named.back = back.map(Back::joined));
+    pub fn set_back(&mut self, back: Option<ReturnPoint>) {
+        self.change(|named| named.back = back.map(ReturnPoint::joined));
     }
 
     /// Removes the return point and returns it.
-    pub fn take_back(&mut self) -> Option<Back> {
+    pub fn take_back(&mut self) -> Option<ReturnPoint> {
         self.change(|named| named.back.take())
     }
 
@@ -314,7 +314,7 @@ impl Named {
 
     fn came(&mut self, offset: u64, id: EntryId) -> bool {
         let back = self.back.as_ref().filter(|back| !back.is_away);
-        let stood = |back: &Back| (offset > back.after && offset <= back.until, offset >= back.until);
+        let stood = |back: &ReturnPoint| (offset > back.after && offset <= back.until, offset >= back.until);
         let (is_had, is_over) = back.map_or((false, false), stood);
         let is_had = self.came_of(id) || is_had;
         if is_over {
@@ -347,7 +347,7 @@ mod tests {
     #[test]
     fn entries_are_skipped_until_each_has_come_again() {
         let [a, b] = [1, 2].map(|n| NodeId(Uuid::from_u128(n)));
-        let mut had = Had::default();
+        let mut had = VersionVector::default();
         had.add(b, 4);
         had.add(a, 2);
         had.add(b, 3);
@@ -361,10 +361,16 @@ mod tests {
     #[test]
     fn entries_had_by_offset_are_skipped_and_owed_ones_before_them_are_not() {
         let node = NodeId(Uuid::from_u128(1));
-        let mut had = Had::default();
+        let mut had = VersionVector::default();
         had.lacks_up_to(node, 4);
         had.add(node, 9);
-        had.set_back(Some(Back { log: Some(Epoch::random()), to: 2, after: 4, until: 6, is_away: false }));
+        had.set_back(Some(ReturnPoint {
+            log: Some(Epoch::random()),
+            to: 2,
+            after: 4,
+            until: 6,
+            is_away: false,
+        }));
         let mut came = |offset, seq| had.came(offset, EntryId { producer: node, seq });
         assert!(!came(3, 3) && !came(4, 4), "these are owed, whatever producer they are of");
         assert!(came(5, 5) && came(6, 6));
@@ -375,8 +381,8 @@ mod tests {
     #[test]
     fn ranges_that_touch_are_merged() {
         let log = Epoch::random();
-        let mut had = Had::default();
-        had.set_back(Some(Back { log: Some(log.clone()), to: 5, after: 3, until: 8, is_away: true }));
-        assert_eq!(had.back(), Some(&Back::at(log, 8)));
+        let mut had = VersionVector::default();
+        had.set_back(Some(ReturnPoint { log: Some(log.clone()), to: 5, after: 3, until: 8, is_away: true }));
+        assert_eq!(had.back(), Some(&ReturnPoint::at(log, 8)));
     }
 }

@@ -13,7 +13,7 @@ pub(super) const TAIL_MAX: usize = 1_000;
 
 /// The newest own entries of a channel that the log is known to have had, by sequence.
 #[derive(Debug, Default)]
-pub(super) struct Tail {
+pub(super) struct RetransmitBuffer {
     entries: BTreeMap<u64, Kept>,
     /// What they cost.
     bytes: usize,
@@ -25,7 +25,7 @@ struct Kept {
     since: Instant,
 }
 
-impl Tail {
+impl RetransmitBuffer {
     /// Keeps an entry in place of what is kept under its sequence.
     pub(super) fn keep(&mut self, append: Append) {
         self.bytes += append.draft.cost();
@@ -154,7 +154,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_the_log_would_not_keep_is_let_go() {
-        let (mut zone, mut order, age) = (Tail::default(), Tail::default(), Duration::from_secs(60));
+        let (mut zone, mut order, age) =
+            (RetransmitBuffer::default(), RetransmitBuffer::default(), Duration::from_secs(60));
         for seq in [1, 2] {
             zone.keep(append(seq, 1));
             order.keep(append(seq, 1));
@@ -171,17 +172,17 @@ mod tests {
 
     #[test]
     fn the_newest_are_kept_and_their_cost_is_known() {
-        let mut tail = Tail::default();
+        let mut retransmit = RetransmitBuffer::default();
         for seq in 1..=TAIL_MAX as u64 + 5 {
-            tail.keep(append(seq, 10));
+            retransmit.keep(append(seq, 10));
         }
-        tail.keep(append(900, 20));
-        let kept = tail.after(0);
-        assert_eq!((kept.len(), kept[0].seq, tail.newest()), (TAIL_MAX, 6, Some(TAIL_MAX as u64 + 5)));
-        assert_eq!(tail.bytes(), kept.iter().map(|append| append.draft.cost()).sum::<usize>());
-        assert!(tail.has(6) && !tail.has(5) && kept.iter().all(|append| append.fence.is_none()));
-        tail.clear();
-        assert_eq!((tail.bytes(), tail.newest()), (0, None));
+        retransmit.keep(append(900, 20));
+        let kept = retransmit.after(0);
+        assert_eq!((kept.len(), kept[0].seq, retransmit.newest()), (TAIL_MAX, 6, Some(TAIL_MAX as u64 + 5)));
+        assert_eq!(retransmit.bytes(), kept.iter().map(|append| append.draft.cost()).sum::<usize>());
+        assert!(retransmit.has(6) && !retransmit.has(5) && kept.iter().all(|append| append.fence.is_none()));
+        retransmit.clear();
+        assert_eq!((retransmit.bytes(), retransmit.newest()), (0, None));
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use crate::model::Epoch;
-use crate::storage::lives::Fork;
+use crate::storage::epoch_name::Fork;
 
 /// The most legs of a fork that are remembered besides the newest.
 pub(super) const LEGS_MAX: usize = 256;
@@ -20,7 +20,7 @@ pub(in crate::storage::outage::switching) struct Forked {
     /// Readers that come from another node may have had them, so they are not taken up as if they had not.
     is_unsure: bool,
     /// The fork is not closed before, so that it is not closed right after it opened.
-    pub(in crate::storage::outage::switching) rejoin_at: Instant,
+    pub(in crate::storage::outage::switching) reconcile_at: Instant,
     /// The fork is about to be closed: an append waits for that a little.
     pub(super) is_closing: bool,
 }
@@ -29,20 +29,20 @@ pub(in crate::storage::outage::switching) struct Forked {
 /// epoch says what a reader at each offset has had.
 #[derive(Debug, Clone)]
 pub(super) struct Leg {
-    pub(super) life: Fork,
+    pub(super) name: Fork,
     pub(super) epoch: Epoch,
 }
 
 impl Leg {
-    fn new(life: Fork) -> Self {
-        Self { epoch: life.epoch(), life }
+    fn new(name: Fork) -> Self {
+        Self { epoch: name.epoch(), name }
     }
 }
 
 impl Forked {
-    pub(super) fn new(life: Fork, is_unsure: bool, rejoin_at: Instant) -> Self {
-        let top = life.from;
-        Self { leg: Leg::new(life), before: Vec::new(), top, is_unsure, rejoin_at, is_closing: false }
+    pub(super) fn new(name: Fork, is_unsure: bool, reconcile_at: Instant) -> Self {
+        let top = name.from;
+        Self { leg: Leg::new(name), before: Vec::new(), top, is_unsure, reconcile_at, is_closing: false }
     }
 
     pub(in crate::storage::outage::switching) fn epoch(&self) -> &Epoch {
@@ -50,7 +50,7 @@ impl Forked {
     }
 
     pub(in crate::storage::outage::switching) fn base(&self) -> u64 {
-        self.leg.life.base
+        self.leg.name.base
     }
 
     /// The leg with which the fork began.
@@ -60,7 +60,7 @@ impl Forked {
 
     /// Where an epoch that this fork continues has ended, and the epoch after that.
     pub(in crate::storage::outage::switching) fn end_of(&self, epoch: &Epoch) -> Option<(u64, &Epoch)> {
-        if self.leg.life.log.as_ref() == Some(epoch) {
+        if self.leg.name.log.as_ref() == Some(epoch) {
             return (!self.is_unsure).then(|| (self.base(), &self.first_leg().epoch));
         }
         let at = self.before.iter().position(|(leg, _)| leg.epoch == *epoch)?;
@@ -71,11 +71,11 @@ impl Forked {
     /// Makes the fork ready for an own entry with this sequence: after a hole it continues in another leg. `first`
     /// is the oldest offset that is kept. Whether it does.
     pub(super) fn step_to(&mut self, seq: u64, first: impl FnOnce() -> u64) -> bool {
-        if self.leg.life.own_at(self.top).checked_add(1) == Some(seq) {
+        if self.leg.name.own_at(self.top).checked_add(1) == Some(seq) {
             return false;
         }
-        let life = Fork { seq: seq.saturating_sub(1), from: self.top, ..self.leg.life.clone() };
-        let ended = std::mem::replace(&mut self.leg, Leg::new(life));
+        let name = Fork { seq: seq.saturating_sub(1), from: self.top, ..self.leg.name.clone() };
+        let ended = std::mem::replace(&mut self.leg, Leg::new(name));
         self.before.push((ended, self.top));
         // A leg of which nothing is kept cannot be resumed. The first one says where the fork began.
         let first = first();

@@ -3,14 +3,14 @@ use super::*;
 use crate::model::{DraftEntry, EntryId};
 use crate::storage::{MemoryConfig, Retention};
 
-/// A followed line on a node of two, in step with a log that ends at `top`.
+/// A followed replica on a node of two, in step with a log that ends at `top`.
 struct Bench {
     name: ChannelName,
     memory: MemoryBackend,
     node: NodeId,
     other: NodeId,
     log: Epoch,
-    line: Line,
+    replica: Replica,
 }
 
 impl Bench {
@@ -18,14 +18,20 @@ impl Bench {
         let (memory, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
         let name: ChannelName = "zone:a".parse().unwrap();
         let (node, log) = (NodeId::random(), Epoch::random());
-        let mut line = Line::new(name.clone(), node, memory.clone(), Instant::now());
-        line.follow();
-        line.opened(&OpenLog { epoch: log.clone(), top, last_seq: 0, producers: Vec::new(), anchor: None });
-        Self { name, memory, node, other: NodeId::random(), log, line }
+        let mut replica = Replica::new(name.clone(), node, memory.clone(), Instant::now());
+        replica.follow();
+        replica.opened(&OpenLog {
+            epoch: log.clone(),
+            top,
+            last_seq: 0,
+            producers: Vec::new(),
+            anchor: None,
+        });
+        Self { name, memory, node, other: NodeId::random(), log, replica }
     }
 
     fn told(&mut self, entries: &[Entry]) {
-        self.line.mirror(entries);
+        self.replica.mirror(entries);
     }
 
     fn acknowledged(&mut self, seq: u64, offset: u64) {
@@ -36,36 +42,37 @@ impl Bench {
             entries: vec![Append { seq, prev: seq - 1, draft: draft(), fence: None }],
         };
         let results = [Appended::Applied { offset }];
-        self.line.acknowledged(&batch, &results);
+        self.replica.acknowledged(&batch, &results);
     }
 
     /// The log is gone, and another one is in its place.
     fn replaced(&mut self) {
-        let to = Rejoined {
+        let to = Reconciled {
             epoch: Epoch::random(),
             base: 0,
             top: 4,
-            acked: self.line.newest,
+            acked: self.replica.newest,
             producers: Vec::new(),
             anchor: None,
             read: Vec::new(),
             kept: Vec::new(),
             skips: false,
         };
-        self.line.rejoin(to);
+        self.replica.reconcile(to);
     }
 
     /// Entries that wait for one before them.
     fn waiting(&self) -> usize {
-        self.line.log.seen().unwrap().waiting.len()
+        self.replica.log.seen().unwrap().waiting.len()
     }
 
     /// What a reader at this offset of the log that is gone has had of both nodes, this one first.
     fn had_at(&self, offset: u64) -> Option<(u64, u64)> {
         let position = Position { epoch: self.log.clone(), offset };
-        let seam = self.line.seam_after(&position)?;
-        let of =
-            |node| seam.had.iter().find(|(producer, _)| *producer == node).map_or(0, |(_, run)| run.newest);
+        let transition = self.replica.transition_after(&position)?;
+        let of = |node| {
+            transition.had.iter().find(|(producer, _)| *producer == node).map_or(0, |(_, run)| run.newest)
+        };
         Some((of(self.node), of(self.other)))
     }
 }
@@ -109,19 +116,19 @@ async fn what_comes_while_the_log_is_opened_is_kept() {
     let mut bench = Bench::in_step(10);
     let other = bench.other;
     let name: ChannelName = "zone:b".parse().unwrap();
-    let mut line = Line::new(name.clone(), bench.node, bench.memory.clone(), Instant::now());
-    line.follow();
-    line.hear(&bench.log, &[entry(10, other, 1), entry(11, other, 2)]);
-    line.hear(&bench.log, &[entry(13, other, 4)]);
+    let mut replica = Replica::new(name.clone(), bench.node, bench.memory.clone(), Instant::now());
+    replica.follow();
+    replica.hear(&bench.log, &[entry(10, other, 1), entry(11, other, 2)]);
+    replica.hear(&bench.log, &[entry(13, other, 4)]);
     let open =
         OpenLog { epoch: bench.log.clone(), top: 10, last_seq: 0, producers: vec![(other, 1)], anchor: None };
-    line.opened(&open);
+    replica.opened(&open);
     assert_eq!(bench.memory.top(&name), Some(11));
-    assert_eq!(line.hole(), Some(11), "13 waits for 12");
-    bench.line = line;
+    assert_eq!(replica.hole(), Some(11), "13 waits for 12");
+    bench.replica = replica;
     bench.name = name;
     bench.told(&[entry(12, other, 3)]);
-    assert_eq!((bench.memory.top(&bench.name), bench.line.hole()), (Some(13), None));
+    assert_eq!((bench.memory.top(&bench.name), bench.replica.hole()), (Some(13), None));
 }
 
 #[tokio::test]
@@ -130,12 +137,12 @@ async fn another_entry_at_an_offset_that_was_seen_is_noticed() {
     let (own, other) = (bench.node, bench.other);
     let seen = [entry(11, other, 1), entry(12, own, 1)];
     bench.told(&seen);
-    let mut contradicts = |entries: &[Entry]| bench.line.contradicts(entries);
+    let mut contradicts = |entries: &[Entry]| bench.replica.contradicts(entries);
     assert!(!contradicts(&seen) && !contradicts(&seen[..1]) && !contradicts(&[entry(13, other, 2)]));
     assert!(contradicts(&[entry(12, other, 2), entry(13, other, 3)]));
-    assert!(bench.line.is_contradicted());
+    assert!(bench.replica.is_contradicted());
     bench.replaced();
-    assert!(!bench.line.is_contradicted(), "the next life begins anew");
+    assert!(!bench.replica.is_contradicted(), "the next epoch begins anew");
 }
 
 #[tokio::test]
@@ -150,7 +157,7 @@ async fn entries_that_wait_for_one_before_them_are_bounded_and_read_instead() {
     assert_eq!(bench.waiting(), STASH_MAX);
     bench.told(&waiting[STASH_MAX..]);
     assert_eq!(bench.waiting(), 0, "one more, and none waits");
-    assert_eq!(bench.line.hole(), Some(10), "what is missing is to be read");
+    assert_eq!(bench.replica.hole(), Some(10), "what is missing is to be read");
     bench.told(missing);
     bench.told(waiting);
     assert_eq!(bench.memory.top(&bench.name), Some(10 + many.len() as u64));
@@ -167,17 +174,17 @@ async fn a_log_is_set_back_when_the_entry_that_was_seen_last_is_not_there() {
         producers: Vec::new(),
         anchor: anchor.map(|(offset, producer, seq)| Anchor { offset, id: EntryId { producer, seq } }),
     };
-    bench.line.log.seen_mut().unwrap().acked = 1;
-    let known = bench.line.known();
+    bench.replica.log.seen_mut().unwrap().acked = 1;
+    let known = bench.replica.known();
     assert!(
-        !bench.line.is_set_back(&found(10, 0, None), &known),
+        !bench.replica.is_set_back(&found(10, 0, None), &known),
         "of this node nothing is kept that it lacks"
     );
-    assert!(bench.line.is_set_back(&found(9, 1, None), &known));
-    bench.line.mirror(&[entry(11, own, 1), entry(12, other, 7)]);
-    let known = bench.line.known();
+    assert!(bench.replica.is_set_back(&found(9, 1, None), &known));
+    bench.replica.mirror(&[entry(11, own, 1), entry(12, other, 7)]);
+    let known = bench.replica.known();
     assert_eq!(known.at(), 12);
-    let is_set_back = |found: &OpenLog| bench.line.is_set_back(found, &known);
+    let is_set_back = |found: &OpenLog| bench.replica.is_set_back(found, &known);
     assert!(!is_set_back(&found(12, 1, Some((12, other, 7)))));
     assert!(is_set_back(&found(30, 1, Some((12, other, 8)))), "another entry is in its place");
     assert!(is_set_back(&found(11, 1, Some((11, own, 1)))), "it ends before");
@@ -185,14 +192,14 @@ async fn a_log_is_set_back_when_the_entry_that_was_seen_last_is_not_there() {
     for at in [9_000, 12] {
         assert!(is_set_back(&found(9_000, 0, Some((at, other, 7)))), "an own one should be known yet");
     }
-    bench.line.tail.clear();
+    bench.replica.retransmit.clear();
     for at in [9_000, 12] {
         assert!(
-            !bench.line.is_set_back(&found(9_000, 0, Some((at, other, 7))), &known),
+            !bench.replica.is_set_back(&found(9_000, 0, Some((at, other, 7))), &known),
             "it forgets the silent"
         );
     }
-    assert!(!bench.line.is_set_back(&found(10, 0, None), &Known::default()), "nothing is known of it");
+    assert!(!bench.replica.is_set_back(&found(10, 0, None), &Known::default()), "nothing is known of it");
 }
 
 #[tokio::test]
@@ -201,12 +208,12 @@ async fn of_a_fork_with_many_holes_the_beginning_and_the_newest_legs_are_kept() 
     let own = bench.node;
     bench.told(&[entry(11, own, 1)]);
     let now = Instant::now();
-    bench.line.begin_fork(Some(2), now);
+    bench.replica.begin_fork(Some(2), now);
     for seq in (2..).step_by(2).take(LEGS_MAX + 20) {
         let append = Append { seq, prev: seq - 1, draft: draft(), fence: None };
-        bench.line.append_here(append);
+        bench.replica.append_here(append);
     }
-    assert_eq!(bench.line.fork().map(|fork| fork.before.len()), Some(LEGS_MAX));
+    assert_eq!(bench.replica.fork().map(|fork| fork.before.len()), Some(LEGS_MAX));
     bench.replaced();
     assert_eq!(bench.had_at(11), Some((1, 0)), "what was had where the fork began is known");
 }
@@ -217,7 +224,7 @@ async fn positions_that_no_gateway_tells_lead_nowhere() {
     let log = &bench.log;
     let after = |text: String, offset| {
         let position = Position { epoch: text.parse().unwrap(), offset };
-        bench.line.seam_after(&position).map(|seam| seam.to.offset)
+        bench.replica.transition_after(&position).map(|transition| transition.to.offset)
     };
     assert_eq!(after(format!("v.{log}.p.{log}.3-5-7"), 8), Some(3));
     assert_eq!(after("v.x.p.0.0-0-0".to_owned(), 0), Some(0), "nothing of any log was had");

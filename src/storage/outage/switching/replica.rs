@@ -13,11 +13,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tokio::time::Instant;
 
-use super::tail::{Given, Tail};
+use super::retransmit::{Given, RetransmitBuffer};
 use crate::model::{ChannelName, ChannelPolicy, Entry, Epoch, NodeId, Position, new_epoch};
-use crate::storage::lives::Fork;
+use crate::storage::epoch_name::Fork;
 use crate::storage::{
-    Anchor, Append, AppendAnswer, AppendBatch, Appended, Had, MemoryBackend, OpenLog, Seam,
+    Anchor, Append, AppendAnswer, AppendBatch, Appended, EpochTransition, MemoryBackend, OpenLog,
+    VersionVector,
 };
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
@@ -35,7 +36,7 @@ const BEHIND_MAX: usize = 512;
 
 /// The local replica of a channel's log. Its entries are in the memory backend.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct Replica {
     name: ChannelName,
     node: NodeId,
     memory: MemoryBackend,
@@ -48,7 +49,7 @@ pub(super) struct Line {
     /// The log refused for good entries that this node had accepted and delivered.
     lost_some: bool,
     /// The retransmit buffers: of this node's own entries, and of those with ids of their own that it appended.
-    pub(super) tail: Tail,
+    pub(super) retransmit: RetransmitBuffer,
     pub(super) given: Given,
     past: VecDeque<Past>,
     pub(super) used: Instant,
@@ -179,7 +180,7 @@ impl Seen {
     }
 }
 
-impl Line {
+impl Replica {
     pub(super) fn new(name: ChannelName, node: NodeId, memory: MemoryBackend, now: Instant) -> Self {
         Self {
             name,
@@ -190,7 +191,7 @@ impl Line {
             readers: None,
             newest: 0,
             lost_some: false,
-            tail: Tail::default(),
+            retransmit: RetransmitBuffer::default(),
             given: Given::default(),
             past: VecDeque::new(),
             used: now,
@@ -277,7 +278,7 @@ impl Line {
 
     /// Whether readers here have had nothing of the log, whatever it turns out to have.
     pub(super) fn has_had_nothing(&self) -> bool {
-        let is_unborn = |fork: &Forked| fork.leg.life.unborn;
+        let is_unborn = |fork: &Forked| fork.leg.name.unborn;
         self.log().is_none() && self.fork().map_or(self.is_unborn(), is_unborn)
     }
 
@@ -291,28 +292,28 @@ impl Line {
     /// Whether the log acknowledged own entries after the newest that was seen here.
     pub(super) fn has_unseen(&self) -> bool {
         let seen = self.memory.last_seq(&self.name, self.node);
-        self.has_all() && self.tail.newest().is_some_and(|newest| newest > seen)
+        self.has_all() && self.retransmit.newest().is_some_and(|newest| newest > seen)
     }
 
     /// Drops from the retransmit buffers what the log would not keep any more.
-    pub(super) fn expire_tail(&mut self) {
+    pub(super) fn expire_retransmit(&mut self) {
         #[cfg(test)]
         if mutant::is(Mutant::ExpiredPutBack) {
             return;
         }
         let age = self.memory.entry_age(&self.name);
-        self.tail.expire(age, ChannelPolicy::of(&self.name).goes_together);
+        self.retransmit.expire(age, ChannelPolicy::of(&self.name).goes_together);
         self.given.expire(age);
     }
 
     /// The size of the retransmit buffers, in bytes.
     pub(super) fn kept_bytes(&self) -> usize {
-        self.tail.bytes() + self.given.bytes()
+        self.retransmit.bytes() + self.given.bytes()
     }
 
     /// Empties the retransmit buffers.
     pub(super) fn keep_nothing(&mut self) {
-        (self.tail, self.given) = (Tail::default(), Given::default());
+        (self.retransmit, self.given) = (RetransmitBuffer::default(), Given::default());
     }
 
     /// The log refused an own entry that was accepted.
@@ -485,7 +486,7 @@ impl Line {
         let is_other = is_other && !mutant::is(Mutant::AnchorNotCompared);
         // The anchor does not tell where the log does not keep it any more, or where own entries follow it. A
         // log forgets producers that were silent for a day; their entries are too old then to be kept here.
-        is_other || self.tail.has_after(found.last_seq, known.acked)
+        is_other || self.retransmit.has_after(found.last_seq, known.acked)
     }
 
     // The replica's entries
@@ -534,9 +535,9 @@ impl Line {
         // although they were neither journaled nor acknowledged.
         for own in entries.iter().filter(|entry| entry.id.producer == self.node) {
             let seq = own.id.seq;
-            if !self.tail.has(seq) {
+            if !self.retransmit.has(seq) {
                 let prev = seq.saturating_sub(1);
-                self.tail.keep(Append { seq, prev, draft: own.draft.clone(), fence: None });
+                self.retransmit.keep(Append { seq, prev, draft: own.draft.clone(), fence: None });
             }
             // A log that has less of this node was set back, whatever others appended there since.
             seen.acked = seen.acked.max(seq);
@@ -590,7 +591,7 @@ impl Line {
                 self.given.keep(batch.producer, append.clone());
                 continue;
             }
-            self.tail.keep(append.clone());
+            self.retransmit.keep(append.clone());
             if let Some(seen) = self.log.seen_mut() {
                 seen.acked = seen.acked.max(append.seq);
             }
@@ -640,8 +641,8 @@ impl Line {
 
     /// Opens a fork. It begins with own entries that the log acknowledged and readers here have not seen; `next`
     /// is the sequence of the entry that is to follow, where that is known. The fork is not closed before
-    /// `rejoin_at`.
-    pub(super) fn begin_fork(&mut self, next: Option<u64>, rejoin_at: Instant) {
+    /// `reconcile_at`.
+    pub(super) fn begin_fork(&mut self, next: Option<u64>, reconcile_at: Instant) {
         match self.standing {
             // In step, or suspect => forked: an append does not reach the log, or not in time, or readers wait
             // for entries that cannot be reached.
@@ -651,16 +652,16 @@ impl Line {
         }
         let base = self.base_of_fork();
         let unseen_after = self.own_seen();
-        let unseen = self.tail.after(unseen_after);
+        let unseen = self.retransmit.after(unseen_after);
         // The next sequence may leave out some after those that were seen; no entries have these.
         let seq = match next {
             Some(next) if unseen.is_empty() => unseen_after.max(next.saturating_sub(1)),
             _ => unseen_after,
         };
         let (log, unborn) = (self.log().cloned(), self.is_unborn());
-        let life = Fork { log, unborn, base, node: self.node, seq, from: base };
+        let name = Fork { log, unborn, base, node: self.node, seq, from: base };
         let is_unsure = !self.has_all() && self.log.seen().is_some_and(|seen| seen.sent > seen.acked);
-        let fork = Forked::new(life, is_unsure, rejoin_at);
+        let fork = Forked::new(name, is_unsure, reconcile_at);
         self.memory.rename(&self.name, fork.epoch());
         self.standing = Standing::Forked(fork);
         self.log.drop_waiting();
@@ -745,7 +746,7 @@ impl Line {
 
     /// Any => in step: the log has everything of this node, and is as `to` says; the fork, if there was one,
     /// ends.
-    pub(super) fn rejoin(&mut self, to: Rejoined) {
+    pub(super) fn reconcile(&mut self, to: Reconciled) {
         let fork = match std::mem::replace(&mut self.standing, Standing::InStep) {
             Standing::Forked(fork) => Some(fork),
             Standing::InStep | Standing::Suspect => None,
@@ -753,21 +754,27 @@ impl Line {
         let is_same = self.is_of(&to.epoch);
         // The channel may have forked since it was determined where readers go on.
         let base_of_fork = fork.as_ref().filter(|_| is_same).map(Forked::base);
-        let Rejoined { epoch, base, top, acked, producers, anchor, read, kept, skips } = to;
+        let Reconciled { epoch, base, top, acked, producers, anchor, read, kept, skips } = to;
         let base = base_of_fork.unwrap_or(base);
         // If the log still has the fork's base, readers of the fork have had only own entries after it.
-        let others = if base_of_fork.is_some() { Had::default() } else { self.others_had(is_same) };
-        let lives = self.ended(fork, is_same);
+        let others = if base_of_fork.is_some() { VersionVector::default() } else { self.others_had(is_same) };
+        let ended = self.ended(fork, is_same);
         if base_of_fork.is_some() {
             self.memory.rewind(&self.name, &epoch, base);
         } else if !is_same {
             self.memory.mirror_from(&self.name, &epoch, base, &producers);
         }
-        if !lives.is_empty() {
+        if !ended.is_empty() {
             // Readers whose position says nothing more exact go on at this offset.
             let to = Position { epoch: epoch.clone(), offset: if skips { 0 } else { base } };
-            let seam = Seam { to, had: Had::default(), late_to: top, whole: !self.lost_some, skips };
-            self.past.push_back(Past { lives, others, node: self.node, seam });
+            let transition = EpochTransition {
+                to,
+                had: VersionVector::default(),
+                late_to: top,
+                whole: !self.lost_some,
+                skips,
+            };
+            self.past.push_back(Past { epochs: ended, others, node: self.node, transition });
             if self.past.len() > PAST_MAX {
                 self.past.pop_front();
             }
@@ -789,7 +796,7 @@ impl Line {
         }
         self.set_have(Have::All);
         self.set_confirmed(true);
-        kept.into_iter().for_each(|append| self.tail.keep(append));
+        kept.into_iter().for_each(|append| self.retransmit.keep(append));
         let first = read.first().map_or(0, |first| first.offset);
         read.chunks(1_000).for_each(|page| self.mirror_page(first, page));
         self.mirror_each(ahead.split_off(&(top + 1)));
@@ -800,8 +807,8 @@ impl Line {
     }
 
     /// What a reader at the end of the mirror has had of other nodes.
-    fn others_had(&self, is_same: bool) -> Had {
-        let mut had = Had::default();
+    fn others_had(&self, is_same: bool) -> VersionVector {
+        let mut had = VersionVector::default();
         let seen = self.memory.recent_producers(&self.name).into_iter();
         seen.filter(|(producer, _)| *producer != self.node)
             .for_each(|(producer, seq)| had.add(producer, seq));
@@ -816,20 +823,20 @@ impl Line {
     /// of the fork.
     fn ended(&self, fork: Option<Forked>, is_same: bool) -> Vec<Ended> {
         let end = self.memory.mirrored(&self.name).map_or(0, |mirrored| mirrored.top);
-        let mut lives = Vec::new();
+        let mut ended = Vec::new();
         if let Some(log) = self.log().filter(|_| !is_same) {
             let (end, own) = match &fork {
-                Some(fork) => (fork.base(), fork.first_leg().life.own_at(fork.base())),
+                Some(fork) => (fork.base(), fork.first_leg().name.own_at(fork.base())),
                 None => (end, self.own_seen()),
             };
             let last = self.memory.last_ids(&self.name, end, BEHIND_MAX);
-            lives.push(Ended { epoch: log.clone(), end, own, fork: None, last });
+            ended.push(Ended { epoch: log.clone(), end, own, fork: None, last });
         }
         if let Some(Forked { leg, before, .. }) = fork {
-            lives.extend(before.into_iter().map(|(leg, end)| Ended::leg(leg.life.own_at(end), leg, end)));
-            lives.push(Ended::leg(self.newest, leg, end));
+            ended.extend(before.into_iter().map(|(leg, end)| Ended::leg(leg.name.own_at(end), leg, end)));
+            ended.push(Ended::leg(self.newest, leg, end));
         }
-        lives
+        ended
     }
 }
 
@@ -852,7 +859,7 @@ impl Known {
 
 /// The log, as it is when a node is in step with it again.
 #[derive(Debug)]
-pub(super) struct Rejoined {
+pub(super) struct Reconciled {
     pub(super) epoch: Epoch,
     /// The offset after which readers go on.
     pub(super) base: u64,

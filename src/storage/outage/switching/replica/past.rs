@@ -1,19 +1,19 @@
 //! Epochs of a channel that have ended, and where their readers go on.
 
 use super::fork::Leg;
-use super::{Line, LogView};
+use super::{LogView, Replica};
 use crate::model::{EntryId, Epoch, NodeId, Position};
-use crate::storage::lives::{Life, had_at};
-use crate::storage::{Had, Seam};
+use crate::storage::epoch_name::{EpochName, had_at};
+use crate::storage::{EpochTransition, VersionVector};
 
 /// Epochs that ended together, as their log was taken up again.
 #[derive(Debug)]
 pub(super) struct Past {
-    pub(super) lives: Vec<Ended>,
+    pub(super) epochs: Vec<Ended>,
     /// What a reader at the end of the last of them has had of other nodes.
-    pub(super) others: Had,
+    pub(super) others: VersionVector,
     pub(super) node: NodeId,
-    pub(super) seam: Seam,
+    pub(super) transition: EpochTransition,
 }
 
 /// An epoch that has ended.
@@ -33,7 +33,7 @@ pub(super) struct Ended {
 
 impl Past {
     /// What a reader has had that has come so far in an epoch; `None` where that is not known.
-    fn had_at(&self, ended: &Ended, offset: u64) -> Option<Had> {
+    fn had_at(&self, ended: &Ended, offset: u64) -> Option<VersionVector> {
         let mut had = self.others.clone();
         let Some(fork) = &ended.fork else {
             had.add(self.node, ended.own);
@@ -41,7 +41,7 @@ impl Past {
         };
         let own = match offset {
             _ if offset == ended.end => ended.own,
-            _ if (fork.life.from..ended.end).contains(&offset) => fork.life.own_at(offset),
+            _ if (fork.name.from..ended.end).contains(&offset) => fork.name.own_at(offset),
             _ => return None,
         };
         had.add(self.node, own);
@@ -55,10 +55,10 @@ impl Ended {
     }
 
     /// The part that a reader at this offset has had of what one at the end has had.
-    fn before(&self, at_end: &Had, offset: u64) -> Option<Had> {
+    fn before(&self, at_end: &VersionVector, offset: u64) -> Option<VersionVector> {
         let behind = usize::try_from(self.end.checked_sub(offset)?).ok()?;
         let lacks = &self.last[self.last.len().checked_sub(behind)?..];
-        let mut had = if at_end.is_in_doubt() { Had::unknown() } else { Had::default() };
+        let mut had = if at_end.is_in_doubt() { VersionVector::unknown() } else { VersionVector::default() };
         for (producer, run) in at_end.iter() {
             let first = lacks.iter().find(|id| id.producer == producer);
             // A producer's entries come in order: none before the first that the reader lacks is to come.
@@ -68,39 +68,43 @@ impl Ended {
     }
 }
 
-impl Line {
+impl Replica {
     /// Where a reader goes on that has had everything up to a position of an epoch that has ended.
-    pub(in crate::storage::outage::switching) fn seam_after(&self, after: &Position) -> Option<Seam> {
+    pub(in crate::storage::outage::switching) fn transition_after(
+        &self,
+        after: &Position,
+    ) -> Option<EpochTransition> {
         self.seam_from_past(after).or_else(|| self.seam_from_name(after))
     }
 
-    fn seam_from_past(&self, after: &Position) -> Option<Seam> {
+    fn seam_from_past(&self, after: &Position) -> Option<EpochTransition> {
         // What the reader had besides is in the epoch's name.
-        let (plain, mut besides, in_fork) = match Life::of(&after.epoch) {
-            Some(Life::Fork(fork, had)) => (fork.epoch(), had, true),
-            Some(Life::View(log, had)) => (log, had, false),
-            None => (after.epoch.clone(), Had::default(), false),
+        let (plain, mut besides, in_fork) = match EpochName::of(&after.epoch) {
+            Some(EpochName::Fork(fork, had)) => (fork.epoch(), had, true),
+            Some(EpochName::View(log, had)) => (log, had, false),
+            None => (after.epoch.clone(), VersionVector::default(), false),
         };
         if self.is_of(&plain) {
             return None;
         }
-        let lives = self.past.iter().rev().flat_map(|past| past.lives.iter().map(move |ended| (past, ended)));
-        let (past, ended) = lives.into_iter().find(|(_, ended)| ended.epoch == plain)?;
+        let epochs =
+            self.past.iter().rev().flat_map(|past| past.epochs.iter().map(move |ended| (past, ended)));
+        let (past, ended) = epochs.into_iter().find(|(_, ended)| ended.epoch == plain)?;
         // No node knows what a reader has had of each producer.
         let had = past.had_at(ended, after.offset)?;
         let back = besides.take_back();
-        let seam = Seam { had, ..past.seam.clone() };
-        let mut seam = match in_fork {
-            true => seam.with_back(&plain, back),
-            false => seam.of_another_log(back, after.offset),
+        let transition = EpochTransition { had, ..past.transition.clone() };
+        let mut transition = match in_fork {
+            true => transition.with_back(&plain, back),
+            false => transition.of_another_log(back, after.offset),
         };
-        seam.had.merge(&besides);
-        Some(seam)
+        transition.had.merge(&besides);
+        Some(transition)
     }
 
     /// The name of the position's epoch says what the reader has had.
-    fn seam_from_name(&self, after: &Position) -> Option<Seam> {
-        Life::of(&after.epoch)?;
+    fn seam_from_name(&self, after: &Position) -> Option<EpochTransition> {
+        EpochName::of(&after.epoch)?;
         let mut had = had_at(after);
         // A gateway that names no log for the way back says that the reader has had nothing of any.
         let back = had.take_back().filter(|back| back.log.is_some() || back.to == 0)?;
@@ -108,20 +112,20 @@ impl Line {
         // The log had no epoch then: whatever it became, readers have had nothing of it but what the name says.
         let epoch =
             back.log.clone().or_else(|| self.log().cloned()).or_else(|| self.unborn_fork().cloned())?;
-        let seam = Seam::beginning(epoch).with_back(&after.epoch, Some(back));
-        had.merge(&seam.had);
-        let seam = Seam { had, ..seam };
+        let transition = EpochTransition::beginning(epoch).with_back(&after.epoch, Some(back));
+        had.merge(&transition.had);
+        let transition = EpochTransition { had, ..transition };
         // A node that is behind that position cannot say what follows it.
         let is_known = match &self.log {
-            LogView::Seen(seen) => seen.epoch == seam.to.epoch && seam.to.offset <= seen.highest,
+            LogView::Seen(seen) => seen.epoch == transition.to.epoch && transition.to.offset <= seen.highest,
             LogView::Unseen(_) => false,
         };
-        (is_any || is_known).then_some(seam)
+        (is_any || is_known).then_some(transition)
     }
 
     /// The first epoch of a fork of a log that had none.
     fn unborn_fork(&self) -> Option<&Epoch> {
-        let fork = self.fork().filter(|fork| fork.leg.life.unborn)?;
+        let fork = self.fork().filter(|fork| fork.leg.name.unborn)?;
         Some(&fork.first_leg().epoch)
     }
 }

@@ -4,8 +4,8 @@
 //! been sent, the epoch that clients are told encodes what the reader has been sent. Clients treat it as
 //! opaque text; any node can read it, and so continue for a reader that another node served.
 
-use super::had::hour_now;
-use super::{Back, Had, Page, Run};
+use super::version_vector::hour_now;
+use super::{Page, ReturnPoint, Run, VersionVector};
 use crate::model::{Epoch, NodeId, OFFSET_MAX, Position, new_epoch};
 
 /// In the name of a fork, in place of the log's epoch: the log had none; nothing was known of the log.
@@ -23,11 +23,11 @@ const PART: &str = "s";
 
 /// The parsed text of an epoch that is not simply that of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Life {
+pub(super) enum EpochName {
     /// A fork, and what the reader has had besides.
-    Fork(Fork, Had),
+    Fork(Fork, VersionVector),
     /// The epoch of a log, and what the reader has had besides.
-    View(Epoch, Had),
+    View(Epoch, VersionVector),
 }
 
 /// Names a fork segment, in which one node continues a log with the same offsets. Offsets up to `base` are
@@ -51,8 +51,8 @@ pub(super) struct Fork {
 
 impl Fork {
     /// What a reader at this offset of the fork has had after `base`.
-    pub(super) fn had_at(&self, offset: u64) -> Had {
-        let mut had = Had::default();
+    pub(super) fn had_at(&self, offset: u64) -> VersionVector {
+        let mut had = VersionVector::default();
         // Before `from`, offsets alone do not say which entries are the node's own.
         if offset >= self.from && offset > self.base {
             had.add(self.node, self.own_at(offset));
@@ -73,7 +73,7 @@ impl Fork {
     }
 
     /// The same, merged with `besides`; `None` if it cannot be determined.
-    pub(super) fn had(&self, offset: u64, besides: &Had) -> Option<Had> {
+    pub(super) fn had(&self, offset: u64, besides: &VersionVector) -> Option<VersionVector> {
         if self.base < offset && offset < self.from {
             return None;
         }
@@ -83,16 +83,16 @@ impl Fork {
     }
 
     /// The return point of a reader at this offset, unless the epoch's text names one.
-    fn back_at(&self, offset: u64) -> Option<Back> {
+    fn back_at(&self, offset: u64) -> Option<ReturnPoint> {
         match &self.log {
-            Some(log) => Some(Back::at(log.clone(), self.base.min(offset))),
+            Some(log) => Some(ReturnPoint::at(log.clone(), self.base.min(offset))),
             // Whatever epoch the log got, the reader has had nothing of it.
-            None => self.unborn.then(Back::to_the_beginning),
+            None => self.unborn.then(ReturnPoint::to_the_beginning),
         }
     }
 }
 
-impl Life {
+impl EpochName {
     /// Parses an epoch; `None` if it is simply that of a log.
     pub(super) fn of(epoch: &Epoch) -> Option<Self> {
         let mut parts = epoch.as_str().split('.');
@@ -122,38 +122,38 @@ pub fn is_fork(epoch: &Epoch) -> bool {
 
 /// Whether an epoch is that of a fork of a log of which nothing was known, not even that it had no epoch.
 pub fn is_fork_of_unknown(epoch: &Epoch) -> bool {
-    matches!(Life::of(epoch), Some(Life::Fork(Fork { log: None, unborn: false, .. }, _)))
+    matches!(EpochName::of(epoch), Some(EpochName::Fork(Fork { log: None, unborn: false, .. }, _)))
 }
 
 /// The epoch of the log that a fork continues, as the fork's name states it.
 pub fn log_of_fork(epoch: &Epoch) -> Option<Epoch> {
-    match Life::of(epoch)? {
-        Life::Fork(fork, _) => fork.log,
-        Life::View(..) => None,
+    match EpochName::of(epoch)? {
+        EpochName::Fork(fork, _) => fork.log,
+        EpochName::View(..) => None,
     }
 }
 
 /// What the reader of a position has had, in the form that applies in any other log: a return point, and the
 /// entries it has had besides.
-pub fn had_at(position: &Position) -> Had {
+pub fn had_at(position: &Position) -> VersionVector {
     let Position { epoch, offset } = position;
-    match Life::of(epoch) {
+    match EpochName::of(epoch) {
         // No log can have such an epoch, so nobody could use it as a return point.
-        None if Epoch::of_log(epoch.as_str()).is_err() => Had::unknown(),
+        None if Epoch::of_log(epoch.as_str()).is_err() => VersionVector::unknown(),
         None => {
-            let mut had = Had::default();
-            had.set_back(Some(Back::at(epoch.clone(), *offset)));
+            let mut had = VersionVector::default();
+            had.set_back(Some(ReturnPoint::at(epoch.clone(), *offset)));
             had
         }
-        Some(Life::View(log, mut had)) => {
+        Some(EpochName::View(log, mut had)) => {
             had.leave(*offset);
             if had.back().is_none() {
-                had.set_back(Some(Back::at(log, *offset)));
+                had.set_back(Some(ReturnPoint::at(log, *offset)));
             }
             had
         }
-        Some(Life::Fork(fork, besides)) => {
-            let Some(mut had) = fork.had(*offset, &besides) else { return Had::unknown() };
+        Some(EpochName::Fork(fork, besides)) => {
+            let Some(mut had) = fork.had(*offset, &besides) else { return VersionVector::unknown() };
             let back = had.take_back().or_else(|| fork.back_at(*offset));
             had.set_back(back);
             had
@@ -163,19 +163,23 @@ pub fn had_at(position: &Position) -> Had {
 
 /// The offset at which a reader begins in an epoch that does not follow its position, and what it then counts
 /// as having had; `page` is of that epoch.
-pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
+pub fn begin_elsewhere(mut had: VersionVector, epoch: &Epoch, page: &Page) -> (u64, VersionVector) {
     let oldest = page.first.saturating_sub(1);
-    let Some(Life::Fork(fork, _)) = Life::of(life) else {
+    let Some(EpochName::Fork(fork, _)) = EpochName::of(epoch) else {
         if page.is_final {
-            return (oldest, Had::default());
+            return (oldest, VersionVector::default());
         }
-        let is_ahead = |back: &Back| back.log.as_ref() == Some(life) && back.to >= page.top;
+        let is_ahead = |back: &ReturnPoint| back.log.as_ref() == Some(epoch) && back.to >= page.top;
         if page.is_copy && had.back().is_some_and(is_ahead) {
             return (page.top, had);
         }
-        let mut had = Had::unknown();
+        let mut had = VersionVector::unknown();
         if page.out_of_reach > 0 {
-            had.set_back(Some(Back { after: oldest, until: oldest, ..Back::at(life.clone(), 0) }));
+            had.set_back(Some(ReturnPoint {
+                after: oldest,
+                until: oldest,
+                ..ReturnPoint::at(epoch.clone(), 0)
+            }));
         }
         return (oldest, had);
     };
@@ -192,7 +196,7 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
             // Nothing before the fork's beginning counts as had.
             let back = had.take_back().map(|back| {
                 let end = fork.base.max(back.until);
-                Back { after: end, until: end, ..back }
+                ReturnPoint { after: end, until: end, ..back }
             });
             had.set_back(back);
             had.lacks_up_to(fork.node, fork.own_at(oldest));
@@ -209,8 +213,10 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
             had.lacks_up_to(fork.node, fork.own_at(oldest));
             let back = match fork.log {
                 // The reader is owed everything of that log that cannot be read now.
-                Some(log) => Some(Back { after: fork.base, until: fork.base, ..Back::at(log, 0) }),
-                None => (oldest > fork.from).then(Back::to_the_beginning),
+                Some(log) => {
+                    Some(ReturnPoint { after: fork.base, until: fork.base, ..ReturnPoint::at(log, 0) })
+                }
+                None => (oldest > fork.from).then(ReturnPoint::to_the_beginning),
             };
             if had.back().is_none() {
                 had.set_back(back);
@@ -221,27 +227,27 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
 }
 
 /// A reader in a fork skips from `from` to `offset`; the entries in between are kept elsewhere.
-pub fn miss_in_fork(had: &mut Had, life: &Epoch, from: u64, offset: u64) {
-    let Some(Life::Fork(fork, _)) = Life::of(life) else { return };
+pub fn miss_in_fork(had: &mut VersionVector, epoch: &Epoch, from: u64, offset: u64) {
+    let Some(EpochName::Fork(fork, _)) = EpochName::of(epoch) else { return };
     if had.back().is_none()
         && from < fork.base
         && let Some(log) = fork.log.clone()
     {
-        had.set_back(Some(Back { after: fork.base, until: fork.base, ..Back::at(log, from) }));
+        had.set_back(Some(ReturnPoint { after: fork.base, until: fork.base, ..ReturnPoint::at(log, from) }));
     }
     miss_own(had, &fork, offset);
 }
 
 /// A reader begins in a fork after an offset, before which some of the node's own entries have expired. They
 /// still wait for the log, so they do not count as had.
-pub fn lack_own(had: &mut Had, life: &Epoch, offset: u64) {
-    if let Some(Life::Fork(fork, _)) = Life::of(life) {
+pub fn lack_own(had: &mut VersionVector, epoch: &Epoch, offset: u64) {
+    if let Some(EpochName::Fork(fork, _)) = EpochName::of(epoch) {
         had.lacks_up_to(fork.node, fork.own_at(offset));
     }
 }
 
 /// Some of the node's own entries up to an offset may be missing, and nothing says which.
-fn miss_own(had: &mut Had, fork: &Fork, offset: u64) {
+fn miss_own(had: &mut VersionVector, fork: &Fork, offset: u64) {
     had.lacks_up_to(fork.node, fork.own_at(offset));
     had.doubt();
 }
@@ -249,22 +255,22 @@ fn miss_own(had: &mut Had, fork: &Fork, offset: u64) {
 /// The node of a fork, and its newest sequence where the fork began; valid for the first of a node's forks
 /// after the same base.
 pub fn begin_of_fork(epoch: &Epoch) -> Option<(NodeId, u64)> {
-    match Life::of(epoch)? {
-        Life::Fork(fork, _) => Some((fork.node, fork.seq)),
-        Life::View(..) => None,
+    match EpochName::of(epoch)? {
+        EpochName::Fork(fork, _) => Some((fork.node, fork.seq)),
+        EpochName::View(..) => None,
     }
 }
 
-/// The epoch to send to a reader: `life`, plus what the reader has had that may come again in it or in the
+/// The epoch to send to a reader: `epoch`, plus what the reader has had that may come again in it or in the
 /// next one, and what it is owed.
-pub fn told_epoch(life: &Epoch, had: &Had) -> Epoch {
+pub fn told_epoch(epoch: &Epoch, had: &VersionVector) -> Epoch {
     #[cfg(test)]
     let had = &without_a_rule(had);
     if had.is_empty() {
-        return life.clone();
+        return epoch.clone();
     }
-    let mut text = life.to_string();
-    if !is_fork(life) && !text.starts_with("v.") {
+    let mut text = epoch.to_string();
+    if !is_fork(epoch) && !text.starts_with("v.") {
         text.insert_str(0, "v.");
     }
     for (node, Run { after, newest }) in had.iter() {
@@ -273,7 +279,7 @@ pub fn told_epoch(life: &Epoch, had: &Had) -> Epoch {
             text.push_str(&format!("-{after}"));
         }
     }
-    if let Some(Back { log, to, after, until, is_away }) = had.back() {
+    if let Some(ReturnPoint { log, to, after, until, is_away }) = had.back() {
         let (word, log) = (if *is_away { PASSED } else { OWED }, log.as_ref().map_or(UNKNOWN, Epoch::as_str));
         text.push_str(&format!(".{word}.{log}.{to}-{after}-{until}"));
     }
@@ -289,7 +295,7 @@ pub fn told_epoch(life: &Epoch, had: &Had) -> Epoch {
 }
 
 #[cfg(test)]
-fn without_a_rule(had: &Had) -> Had {
+fn without_a_rule(had: &VersionVector) -> VersionVector {
     use crate::support::mutant::{self, Mutant};
     let mut told = had.clone();
     if mutant::is(Mutant::WayBackNotTold) {
@@ -313,8 +319,8 @@ fn is_young(hour: u64) -> bool {
     hour.saturating_add(FOR_H) >= hour_now()
 }
 
-fn had_of<'a>(mut parts: impl Iterator<Item = &'a str>) -> Option<Had> {
-    let mut had = Had::default();
+fn had_of<'a>(mut parts: impl Iterator<Item = &'a str>) -> Option<VersionVector> {
+    let mut had = VersionVector::default();
     while let Some(part) = parts.next() {
         match part {
             OWED | PASSED => {
@@ -323,7 +329,7 @@ fn had_of<'a>(mut parts: impl Iterator<Item = &'a str>) -> Option<Had> {
                 let mut offsets = parts.next()?.split('-').map(str::parse);
                 let mut offset = || offsets.next()?.ok().filter(|offset| *offset <= OFFSET_MAX);
                 let (to, after, until) = (offset()?, offset()?, offset()?);
-                had.set_back(Some(Back { log, to, after, until, is_away: part == PASSED }));
+                had.set_back(Some(ReturnPoint { log, to, after, until, is_away: part == PASSED }));
             }
             PART => had.set_part(),
             doubt if doubt.starts_with(DOUBT) && !doubt.contains('-') => {
@@ -353,8 +359,8 @@ mod tests {
         NodeId(Uuid::from_u128(n))
     }
 
-    fn had(producers: &[(u128, u64)]) -> Had {
-        let mut had = Had::default();
+    fn had(producers: &[(u128, u64)]) -> VersionVector {
+        let mut had = VersionVector::default();
         producers.iter().for_each(|(n, seq)| had.add(node(*n), *seq));
         had
     }
@@ -373,7 +379,7 @@ mod tests {
             let mut had = had(&producers.into_iter().collect::<Vec<_>>());
             let back = owed.map(|(more, until)| (to.saturating_add(more), until));
             let log_of_back = known.then(|| log.clone());
-            had.set_back(back.map(|(after, until)| Back { log: log_of_back, to, after, until, is_away }));
+            had.set_back(back.map(|(after, until)| ReturnPoint { log: log_of_back, to, after, until, is_away }));
             if doubt {
                 had.doubt();
             }
@@ -381,10 +387,10 @@ mod tests {
                 had.set_part();
             }
             let told = told_epoch(&fork.epoch(), &had);
-            prop_assert_eq!(Life::of(&told), Some(Life::Fork(fork, had.clone())));
+            prop_assert_eq!(EpochName::of(&told), Some(EpochName::Fork(fork, had.clone())));
             let told = told_epoch(&log, &had);
-            let read = Life::of(&told);
-            prop_assert_eq!(read, (!had.is_empty()).then_some(Life::View(log, had)));
+            let read = EpochName::of(&told);
+            prop_assert_eq!(read, (!had.is_empty()).then_some(EpochName::View(log, had)));
         }
 
         #[test]
@@ -397,20 +403,20 @@ mod tests {
 
     #[test]
     fn an_epoch_of_a_log_names_nothing_else() {
-        assert_eq!(Life::of(&Epoch::random()), None);
-        assert_eq!(Life::of(&"f.x".parse().unwrap()), None);
+        assert_eq!(EpochName::of(&Epoch::random()), None);
+        assert_eq!(EpochName::of(&"f.x".parse().unwrap()), None);
     }
 
     #[test]
     fn forks_of_a_log_without_epoch_and_of_an_unknown_log_differ() {
         let fork = Fork { log: None, unborn: true, base: 0, node: node(1), seq: 4, from: 0 };
-        let life = |fork: &Fork| Life::of(&fork.epoch());
-        assert_eq!(life(&fork), Some(Life::Fork(fork.clone(), Had::default())));
+        let named = |fork: &Fork| EpochName::of(&fork.epoch());
+        assert_eq!(named(&fork), Some(EpochName::Fork(fork.clone(), VersionVector::default())));
         assert_eq!(fork.had(2, &had(&[(2, 9)])), Some(had(&[(1, 6), (2, 9)])));
-        let at = Position { epoch: told_epoch(&fork.epoch(), &Had::default()), offset: 2 };
-        assert_eq!(had_at(&at).back(), Some(&Back::to_the_beginning()), "it does not say which log");
+        let at = Position { epoch: told_epoch(&fork.epoch(), &VersionVector::default()), offset: 2 };
+        assert_eq!(had_at(&at).back(), Some(&ReturnPoint::to_the_beginning()), "it does not say which log");
         let unknown = Fork { unborn: false, ..fork };
-        assert_eq!(life(&unknown), Some(Life::Fork(unknown.clone(), Had::default())));
+        assert_eq!(named(&unknown), Some(EpochName::Fork(unknown.clone(), VersionVector::default())));
     }
 
     #[test]
@@ -422,7 +428,7 @@ mod tests {
         // be parsed.
         for text in ["x".repeat(33), "0".to_owned()] {
             let made_up = Position { epoch: text.parse().unwrap(), offset: 7 };
-            assert_eq!(had_at(&made_up), Had::unknown(), "{text}");
+            assert_eq!(had_at(&made_up), VersionVector::unknown(), "{text}");
         }
         let of_log = Epoch::of_log(&"x".repeat(32)).unwrap();
         let fork = Fork {
@@ -433,13 +439,13 @@ mod tests {
             seq: u64::MAX,
             from: u64::MAX,
         };
-        assert_eq!(Life::of(&fork.epoch()), Some(Life::Fork(fork, Had::default())));
+        assert_eq!(EpochName::of(&fork.epoch()), Some(EpochName::Fork(fork, VersionVector::default())));
     }
 
     #[test]
     fn too_many_producers_for_an_epoch_give_an_unknown_one() {
         let many: Vec<(u128, u64)> = (0..30).map(|n| (n, 1)).collect();
-        assert_eq!(Life::of(&told_epoch(&Epoch::random(), &had(&many))), None);
+        assert_eq!(EpochName::of(&told_epoch(&Epoch::random(), &had(&many))), None);
     }
 
     #[test]
@@ -450,7 +456,7 @@ mod tests {
         let at = |fork: &Fork, offset| had_at(&Position { epoch: fork.epoch(), offset });
         let goes_on = |to: u64, producers: &[(u128, u64)]| {
             let mut had = had(producers);
-            had.set_back(Some(Back::at(log.clone(), to)));
+            had.set_back(Some(ReturnPoint::at(log.clone(), to)));
             had
         };
         assert_eq!(at(&fork, 7), goes_on(7, &[]));
@@ -458,13 +464,17 @@ mod tests {
         assert_eq!(at(&fork, 13), goes_on(10, &[(1, 7)]));
         let later = Fork { seq: 9, from: 13, ..fork };
         assert_eq!(at(&later, 13), goes_on(10, &[(1, 9)]));
-        assert_eq!(at(&later, 12), Had::unknown(), "offsets before `from` do not say which are its own");
+        assert_eq!(
+            at(&later, 12),
+            VersionVector::unknown(),
+            "offsets before `from` do not say which are its own"
+        );
     }
 
     #[test]
     fn an_incomplete_snapshot_stays_in_the_epoch() {
         let log = Epoch::random();
-        let at = Position { epoch: told_epoch(&log, &Had::of_part()), offset: 8 };
+        let at = Position { epoch: told_epoch(&log, &VersionVector::of_part()), offset: 8 };
         assert_eq!(at.epoch.as_str(), format!("v.{log}.s"));
         assert!(had_at(&at).is_part() && !had_at(&at).is_whole() && !had_at(&at).is_in_doubt());
         let mut had = had_at(&at);
@@ -475,9 +485,10 @@ mod tests {
     #[test]
     fn owed_entries_are_in_the_epoch() {
         let log = Epoch::random();
-        let owed = |to, after, until, is_away| Back { log: Some(log.clone()), to, after, until, is_away };
-        let at = |back: Back, offset| {
-            let mut had = Had::default();
+        let owed =
+            |to, after, until, is_away| ReturnPoint { log: Some(log.clone()), to, after, until, is_away };
+        let at = |back: ReturnPoint, offset| {
+            let mut had = VersionVector::default();
             had.set_back(Some(back));
             had_at(&Position { epoch: told_epoch(&log, &had), offset }).back().cloned().unwrap()
         };
@@ -489,30 +500,30 @@ mod tests {
         );
         assert_eq!(
             at(owed(1, 5, 8, false), 5),
-            Back::at(log.clone(), 8),
+            ReturnPoint::at(log.clone(), 8),
             "the reader has had all that it was owed"
         );
-        assert_eq!(at(owed(1, 5, 8, false), 9), Back::at(log.clone(), 9));
+        assert_eq!(at(owed(1, 5, 8, false), 9), ReturnPoint::at(log.clone(), 9));
     }
 
     #[test]
     fn a_reader_of_an_unrelated_position_begins_where_it_can() {
         let log = Epoch::random();
         let fork = Fork { log: Some(log.clone()), unborn: false, base: 4, node: node(1), seq: 2, from: 4 };
-        let begins = |position: &str, life: &Epoch, first| {
+        let begins = |position: &str, epoch: &Epoch, first| {
             let position: Position = position.parse().unwrap();
-            begin_elsewhere(had_at(&position), life, &Page { first, ..Page::of_no_log() })
+            begin_elsewhere(had_at(&position), epoch, &Page { first, ..Page::of_no_log() })
         };
         let (offset, had) = begins(&format!("{log}:7"), &fork.epoch(), 1);
         assert_eq!(
             (offset, had.back()),
-            (4, Some(&Back::at(log.clone(), 7))),
+            (4, Some(&ReturnPoint::at(log.clone(), 7))),
             "the return point is where it was"
         );
         let (offset, had) = begins("e:7", &fork.epoch(), 3);
-        assert_eq!((offset, had.back()), (2, Some(&Back::at("e".parse().unwrap(), 7))));
+        assert_eq!((offset, had.back()), (2, Some(&ReturnPoint::at("e".parse().unwrap(), 7))));
         assert!(had.is_in_doubt(), "entries of the continued log may come again");
-        assert_eq!(begins("e:7", &log, 3), (2, Had::unknown()));
+        assert_eq!(begins("e:7", &log, 3), (2, VersionVector::unknown()));
         // The oldest entries of the own fork have expired; the log will get them from the journal.
         let [own, other] =
             [1, 2].map(|n| Fork { log: None, unborn: false, base: 0, node: node(n), seq: 3, from: 0 });
