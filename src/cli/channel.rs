@@ -30,16 +30,18 @@ pub(super) fn path(channel: &ChannelName, what: What) -> Result<String, UsageErr
         What::History => "history",
     };
     let subject = channel.subject();
-    match (channel.kind(), channel.as_event()) {
-        (ChannelKind::Zone, _) => Ok(format!("api/zones/{subject}/{end}")),
-        (_, Some((event, None))) => Ok(format!("api/events/{event}/{end}")),
-        (_, Some((event, Some(_)))) => Err(UsageError(format!(
-            "{channel} is a view, and only whole channels are kept: `zonewire {end} event:{event}`"
-        ))),
-        (ChannelKind::Registry, _) => Err(UsageError(format!(
+    match channel.kind() {
+        ChannelKind::Zone => Ok(format!("api/zones/{subject}/{end}")),
+        ChannelKind::Event => match channel.as_event() {
+            Some((event, Some(_))) => Err(UsageError(format!(
+                "{channel} is a view, and only whole channels are kept: `zonewire {end} event:{event}`"
+            ))),
+            _ => Ok(format!("api/events/{subject}/{end}")),
+        },
+        ChannelKind::Registry => Err(UsageError(format!(
             "{channel} is kept by key: `zonewire tail {channel} --snapshot` begins with all its records"
         ))),
-        _ => Err(UsageError(format!(
+        ChannelKind::Order => Err(UsageError(format!(
             "{channel} is an order: `zonewire order show {subject}` shows all its updates"
         ))),
     }

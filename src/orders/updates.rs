@@ -17,7 +17,7 @@ use crate::storage::{Result as StorageResult, StorageError};
 #[non_exhaustive]
 pub enum UpdateError {
     /// The order has a job: only its worker may report on it.
-    #[error("this order is executed by a worker, who alone may tell of it")]
+    #[error("this order is executed by a worker, and only that worker may report on it")]
     HasJob,
     /// The order has had its last update.
     #[error("the order has ended")]
@@ -38,7 +38,7 @@ pub enum UpdateError {
     Unavailable(#[from] StorageError),
 }
 
-/// Is told the progress of the orders that workers execute under leases of this gateway.
+/// Is notified of the progress of the orders that workers execute under leases of this gateway.
 pub trait OrderWatch: fmt::Debug + Send + Sync {
     /// These updates, at least one, are in the order's channel. Must not wait.
     fn told(&self, order: OrderId, updates: &[DraftEntry]);

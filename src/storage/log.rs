@@ -51,7 +51,8 @@ pub struct OpenLog {
     /// The newest sequence of each producer that the log remembers and whose entries may come again if the
     /// log loses them: producers that appended within twice the retention age.
     pub producers: Vec<(NodeId, u64)>,
-    /// The newest entry; `None` if it is no longer kept.
+    /// The newest entry or, in the answer to `examine`, the entry at the offset that was asked for if it is
+    /// kept; `None` if no entry is kept.
     pub anchor: Option<Anchor>,
 }
 

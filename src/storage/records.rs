@@ -40,7 +40,7 @@ impl RecordKind {
 
     /// Whether records of this kind describe only the present moment: they are worthless when late, and on a
     /// node that other nodes cannot reach.
-    pub(super) fn is_of_the_moment(self) -> bool {
+    pub(super) fn is_ephemeral(self) -> bool {
         matches!(self, Self::Node)
     }
 }

@@ -68,7 +68,7 @@ impl Bucket {
         let _held = self.full_at.fetch_update(Ordering::AcqRel, Ordering::Acquire, give);
     }
 
-    /// Whether it equals a new one.
+    /// Whether the bucket is full, like a new one.
     pub(crate) fn is_full(&self, now: Duration) -> bool {
         self.full_at.load(Ordering::Acquire) <= nanoseconds(now)
     }

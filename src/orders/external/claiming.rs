@@ -47,7 +47,7 @@ impl Drop for Claimed {
             return;
         }
         let (held, desk) = (std::mem::take(&mut self.held), Arc::clone(&self.desk));
-        info!(orders = held.len(), "giving back what was claimed for a worker that is gone");
+        info!(orders = held.len(), "giving back orders that were claimed for a worker that is gone");
         let giving_back = async move {
             let runs = held.into_iter().map(|(_, mut run)| {
                 let desk = &desk;

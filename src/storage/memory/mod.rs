@@ -1,4 +1,4 @@
-//! Storage in this process: bounded, ordered at once, and gone when the process is, unless it has a folder on
+//! Storage in this process: bounded, ordered immediately, and lost with the process unless it has a folder on
 //! disk.
 
 mod folder;
@@ -41,33 +41,33 @@ pub(in crate::storage) use job_table::{JobTable, Now};
 use latest::{Latest, level};
 use producers::Producers;
 
-/// How often what has grown too old is removed, also where nobody reads or writes.
+/// How often expired data is removed, also from channels that nobody reads or writes.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// After an overflow, this part of the bound is free again, so that not each call evicts.
+/// After an overflow, one part in this many of the bound is freed, so that not every call evicts.
 const HEADROOM_DIVISOR: usize = 20;
 
-/// The latest entries of keys may take this part of the bound, so that the logs keep the rest.
+/// The latest entries of keys may take one part in this many of the bound; the logs keep the rest.
 const LATEST_DIVISOR: usize = 2;
 
-/// Orders whose channels are kept. Each is kept for about a day, so a busy day's would be many.
+/// The most channels of orders that are kept. Each is kept for about a day, and a busy day has many.
 const ORDERS_MAX: usize = 100_000;
 
-/// What the channel of an order that ended takes with its newest update, as measured with all room in maps: no
-/// more are kept than would take all that memory may.
+/// About what the channel of an order that ended takes, with its newest update and spare room in maps, as
+/// measured: no more channels of orders are kept than fit into the bound.
 const ORDER_BYTES: usize = 4 << 10;
 
-/// What a channel takes besides its entries: itself, its names and its places in maps.
+/// Bytes of a channel without its entries: the struct, its names and its slots in maps.
 const CHANNEL_BYTES: usize = size_of::<Channel>() + 384;
 
-/// Ages beyond this, a century, are this: instants cannot be arbitrarily far away.
+/// Longer ages are reduced to this, a century, because an `Instant` cannot be arbitrarily far away.
 const AGE_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
 /// [`StorageBackend`] in this process. See [`Retention`] and [`MemoryConfig`] for its bounds.
 #[derive(Debug, Clone)]
 pub struct MemoryBackend {
     shared: Arc<Shared>,
-    /// Where what is here survives the process.
+    /// The folder in which the contents survive the process.
     folder: Option<Folder>,
 }
 
@@ -79,11 +79,11 @@ struct Shared {
     orders_max: usize,
     evictions: Evictions,
     state: Mutex<State>,
-    /// Apart from the rest: nothing needs both at once.
+    /// Under a lock of its own, because nothing needs both at once.
     jobs: Mutex<JobTable>,
 }
 
-/// What went because all channels together were past their bound, since the start.
+/// Evictions since the start because all channels together exceeded their bound.
 #[derive(Debug, Default)]
 struct Evictions {
     entries: Counter,
@@ -93,7 +93,7 @@ struct Evictions {
 #[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 struct State {
-    /// Boxed: most are orders that ended, and a map keeps room for up to twice as many as it has.
+    /// Boxed, because most are orders that ended, and a map has slots for up to twice as many as it contains.
     channels: HashMap<ChannelName, Box<Channel>, Hashing>,
     /// Sum of `Channel::bytes`.
     total_bytes: usize,
@@ -101,46 +101,46 @@ struct State {
     latest_bytes: usize,
     /// How many of `channels` are orders'.
     orders: usize,
-    /// Each channel once: by when it is to be looked at, since something may have grown too old.
+    /// Each channel once, by the time at which it is looked at again because something may have expired.
     due: BTreeMap<Due, ChannelName>,
     last_due: u64,
     records: BTreeMap<(&'static str, String), StoredRecord>,
     leases: HashMap<String, Lease, Hashing>,
     /// The fence of the lease that was taken last.
     last_fence: u64,
-    /// Where there is a folder: what it is to be told.
+    /// What the folder has to be told; `None` if there is no folder.
     keep: Option<Keep>,
 }
 
-/// What the folder has to know of channels.
+/// What the folder has to know about channels.
 #[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 struct Keep {
-    /// The number of the channel's incarnation that began last; each has one of its own.
+    /// The number of the newest incarnation of any channel. Each incarnation has its own number.
     last_incarnation: u64,
-    /// Lives that are over.
+    /// The numbers of incarnations that have ended.
     gone: Vec<u64>,
-    /// Fences up to this one may be given out.
+    /// Fences up to this one may be issued.
     fences: u64,
 }
 
-/// The same of one incarnation of a channel.
+/// What the folder has to know of one incarnation of a channel.
 #[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 struct KeptIncarnation {
     incarnation: u64,
     policy: &'static ChannelPolicy,
-    /// Offsets of entries that are not kept any more.
+    /// Offsets of entries that were removed.
     gone: Vec<u64>,
 }
 
-/// A moment, and a number that no other has.
+/// A time, and a number that makes it unique.
 type Due = (Instant, u64);
 
 #[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 struct Channel {
-    /// Where it is in [`State::due`].
+    /// Its key in [`State::due`].
     due: Due,
     epoch: Epoch,
     top: u64,
@@ -181,7 +181,7 @@ struct StoredRecord {
 }
 
 impl MemoryBackend {
-    /// An empty storage, and a future that removes what grows too old; it never ends.
+    /// An empty storage, and a future that removes expired data and never ends.
     pub fn new(retention: Retention, config: MemoryConfig) -> (Self, impl Future<Output = ()> + Send) {
         let shared = Arc::new(Shared::new(retention, &config, State::default(), JobTable::default()));
         let swept = Arc::clone(&shared);
@@ -197,10 +197,10 @@ impl MemoryBackend {
         (Self { shared, folder: None }, sweeping)
     }
 
-    /// A storage with all that its folder has, which keeps itself going.
+    /// A storage with the contents of its folder. It needs no future to be run.
     ///
     /// # Errors
-    /// The folder cannot be used. What is in it is left as it is.
+    /// The folder cannot be used. Its contents are left unchanged.
     pub(crate) async fn open(
         retention: Retention,
         config: MemoryConfig,
@@ -215,8 +215,8 @@ impl MemoryBackend {
         self.folder.as_ref()
     }
 
-    /// Writes what the folder does not have yet, and lets go of its files: nothing more is accepted. Does nothing
-    /// where there is none.
+    /// Writes what the folder does not have yet, and closes its files; from then on nothing is accepted. Does
+    /// nothing without a folder.
     pub async fn close(&self) {
         if let Some(folder) = &self.folder {
             folder.close().await;
@@ -239,7 +239,7 @@ impl Shared {
 }
 
 impl MemoryBackend {
-    /// Another one with the same logs and records as this one has now; jobs are left out.
+    /// A copy with the same logs and records, without jobs.
     #[cfg(test)]
     pub(super) fn copy(&self) -> Self {
         let Shared { retention, total_bytes_max, put_back_bytes_max, orders_max, state, .. } = &*self.shared;
@@ -255,12 +255,13 @@ impl MemoryBackend {
         Self { shared: Arc::new(shared), folder: None }
     }
 
-    /// How much of what this node appended elsewhere is kept besides, in bytes.
+    /// The bound of all retransmit buffers together, in bytes; they are kept in addition to what is stored
+    /// here.
     pub(super) fn put_back_bytes_max(&self) -> usize {
         self.shared.put_back_bytes_max
     }
 
-    /// How full it is.
+    /// How much memory is in use, and the state of the folder.
     pub(crate) fn usage(&self) -> MemoryUsage {
         let Shared { total_bytes_max, evictions, state, .. } = &*self.shared;
         let folder = self.folder.as_ref().map(Folder::status);
@@ -291,7 +292,7 @@ impl MemoryBackend {
         }
     }
 
-    /// Lets go of entries of a channel that are too old, or of all that is known of it; answers which went.
+    /// Drops the entries of a channel that are too old, or the whole channel; returns the dropped entries.
     #[cfg(test)]
     pub(super) fn expire(&self, name: &ChannelName, is_over: bool) -> Vec<Entry> {
         let (now, bounds) = (Instant::now(), Bounds::of(&self.shared.retention, name));
@@ -310,7 +311,7 @@ impl MemoryBackend {
         due.into_iter().filter(|entry| entry.offset < first).collect()
     }
 
-    /// [`Primary::examine`](super::primary::Primary::examine), which needs no waiting here.
+    /// [`Primary::examine`](super::primary::Primary::examine), synchronously.
     #[cfg(test)]
     pub(super) fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Option<OpenLog> {
         let bounds = Bounds::of(&self.shared.retention, channel);
@@ -333,7 +334,7 @@ impl MemoryBackend {
         Some(held.epoch.clone())
     }
 
-    /// [`Log::open`], which needs no waiting here.
+    /// [`Log::open`], synchronously.
     pub(super) fn open_now(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> OpenLog {
         let mut state = self.shared.state.lock();
         if let Some(held) = state.channels.get(channel) {
@@ -343,7 +344,7 @@ impl MemoryBackend {
         OpenLog::begun_as(minted.clone())
     }
 
-    /// [`Log::append`], which needs no waiting here.
+    /// [`Log::append`], synchronously.
     pub(super) fn append_now(&self, batch: &AppendBatch) -> AppendAnswer {
         let now = Instant::now();
         let mut state = self.shared.state.lock();
@@ -354,13 +355,13 @@ impl MemoryBackend {
             return AppendAnswer::ForeignEpoch(Some(channel.epoch.clone()));
         }
         let bounds = Bounds::of(&self.shared.retention, &batch.channel);
-        // What is too old already does not come back because something new comes.
+        // Before the append: where entries expire together, a new one would keep those that are too old.
         state.total_bytes -= channel.trim(&bounds, now);
         let results = state.change(&batch.channel, &self.shared, |channel| channel.append(batch, now));
         AppendAnswer::Done(results.unwrap_or_default())
     }
 
-    /// [`Log::latest_within`], which needs no waiting here.
+    /// [`Log::latest_within`], synchronously.
     pub(super) fn latest_now(
         &self,
         channel: &ChannelName,
@@ -374,12 +375,12 @@ impl MemoryBackend {
         LatestPage { epoch: Some(held.epoch.clone()), top: held.top, ..held.latest.page(after, limit, of) }
     }
 
-    /// [`Log::read_after`], which needs no waiting here.
+    /// [`Log::read_after`], synchronously.
     pub(super) fn read_now(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Page {
         self.read_now_within(channel, after, PageLimit { entries: limit, bytes: usize::MAX })
     }
 
-    /// [`Log::read_within`], which needs no waiting here.
+    /// [`Log::read_within`], synchronously.
     pub(super) fn read_now_within(
         &self,
         channel: &ChannelName,
@@ -397,7 +398,7 @@ impl MemoryBackend {
         let is_of_it = after.is_none_or(|after| after.epoch == held.epoch);
         let most = if is_of_it { limit.entries } else { 0 };
         let offset = after.map_or(0, |after| after.offset);
-        // Offsets are contiguous, so the place of an offset is known without a search.
+        // Offsets are contiguous, so an offset is found without a search.
         let skip = usize::try_from(offset.saturating_add(1).saturating_sub(first))
             .unwrap_or(usize::MAX)
             .min(held.entries.len());
@@ -430,7 +431,7 @@ struct Bounds {
     age: Duration,
     /// See [`ChannelPolicy::goes_together`].
     together: bool,
-    /// How long the latest entry of a key is kept that nobody updates.
+    /// How long the latest entry of a key is kept without an update.
     key_age: Duration,
 }
 
@@ -450,8 +451,8 @@ impl Bounds {
 }
 
 impl Bounds {
-    /// Nobody puts back an entry of a producer that has been silent for so long: entries are put back for
-    /// as long as they are kept, which an outage in between may double.
+    /// How long a producer's entries may come again after its last append: retransmit buffers keep them for
+    /// the retention age, and an outage in between may double that.
     fn producers_silent(&self) -> Duration {
         self.age.saturating_mul(2)
     }
@@ -467,12 +468,12 @@ impl Shared {
 }
 
 impl State {
-    /// What all channels take.
+    /// The memory that all channels take, in bytes.
     fn bytes(&self) -> usize {
         self.total_bytes + self.latest_bytes + self.channels.len() * CHANNEL_BYTES
     }
 
-    /// Removes what has grown too old. Looks only at channels that may have such.
+    /// Removes expired data. Visits only channels that may have some.
     fn sweep(&mut self, retention: &Retention, now: Instant) {
         while let Some(entry) = self.due.first_entry()
             && entry.key().0 <= now
@@ -488,12 +489,13 @@ impl State {
                 self.remove(&name);
             } else {
                 let due = channel.next_due(&bounds).max(now + SWEEP_EVERY);
-                self.look_at(name, due);
+                self.reschedule(name, due);
             }
         }
     }
 
-    /// Does something to a channel, and applies the bounds to what came of it.
+    /// Changes a channel, and then applies the bounds, its own and those of all; `None` if there is no
+    /// channel.
     fn change<R>(
         &mut self,
         name: &ChannelName,
@@ -511,14 +513,14 @@ impl State {
         let is_sooner = due < channel.due.0;
         self.latest_bytes = self.latest_bytes + channel.latest.bytes() - latest_before;
         if is_sooner {
-            self.look_at(name.clone(), due);
+            self.reschedule(name.clone(), due);
         }
         self.total_bytes = self.total_bytes + after - before;
         self.evict(shared.total_bytes_max, &shared.evictions);
         Some(result)
     }
 
-    /// Lets go of the latest entries of keys that nobody has updated for too long.
+    /// Removes the latest entries of keys without an update for too long.
     fn expire_latest(&mut self, name: &ChannelName, retention: &Retention) {
         let Some(channel) = self.channels.get_mut(name) else { return };
         let before = channel.latest.bytes();
@@ -526,7 +528,7 @@ impl State {
         self.latest_bytes = self.latest_bytes + channel.latest.bytes() - before;
     }
 
-    /// Begins a channel's incarnation, in place of the one it had.
+    /// Begins a new incarnation of a channel, in place of the previous one if there is one.
     fn begin(&mut self, name: &ChannelName, epoch: &Epoch, shared: &Shared) {
         let incarnation = self.keep.as_mut().map_or(0, |keep| {
             keep.last_incarnation += 1;
@@ -535,7 +537,7 @@ impl State {
         self.begin_as(name, epoch, shared, incarnation);
     }
 
-    /// The same as an incarnation that has its number.
+    /// The same for an incarnation that has its number already.
     fn begin_as(&mut self, name: &ChannelName, epoch: &Epoch, shared: &Shared, incarnation: u64) {
         self.remove(name);
         let now = Instant::now();
@@ -546,13 +548,13 @@ impl State {
         let due = fresh.next_due(&Bounds::of(&shared.retention, name));
         self.channels.insert(name.clone(), Box::new(fresh));
         self.orders += usize::from(ChannelPolicy::of(name).is_bounded_in_memory);
-        self.look_at(name.clone(), due);
+        self.reschedule(name.clone(), due);
         if self.orders > shared.orders_max {
             self.forget_orders(shared.orders_max);
         }
     }
 
-    fn look_at(&mut self, name: ChannelName, at: Instant) {
+    fn reschedule(&mut self, name: ChannelName, at: Instant) {
         let Some(channel) = self.channels.get_mut(&name) else { return };
         self.due.remove(&channel.due);
         self.last_due += 1;
@@ -571,8 +573,8 @@ impl State {
         self.orders -= usize::from(ChannelPolicy::of(name).is_bounded_in_memory);
     }
 
-    /// Removes channels of orders until they are within their bound with headroom: first those that
-    /// are closed, of these and of the others first those that were not appended to for longest.
+    /// Removes channels of orders until they are within their bound with headroom: closed ones first, and
+    /// among these, as among the others, those that were not appended to for longest.
     fn forget_orders(&mut self, max: usize) {
         let orders = self.channels.iter();
         let orders = orders.filter(|(name, _)| ChannelPolicy::of(name).is_bounded_in_memory);
@@ -591,9 +593,9 @@ impl State {
         }
     }
 
-    /// Removes the oldest entries of all channels until the total is within its bound with headroom;
-    /// before that, where the latest entries of keys take more than their part, those of the channels
-    /// that hold most of them.
+    /// Removes the oldest entries of all channels until the total is within its bound with headroom. Before
+    /// that, if the latest entries of keys take more than their part, removes latest entries of those
+    /// channels that hold most of them.
     fn evict(&mut self, max: usize, evictions: &Evictions) {
         self.evict_latest(max / LATEST_DIVISOR, evictions);
         if self.bytes() <= max {
@@ -610,7 +612,8 @@ impl State {
             && let Some(Reverse((_, at))) = heads.pop()
         {
             let channel = &mut channels[at];
-            // A run at a time, so that a long channel is not looked for as often as it is long.
+            // A sixteenth of the channel at a time, so that a long channel does not go through the heap for
+            // each entry.
             for _ in 0..channel.entries.len().div_ceil(16) {
                 self.total_bytes -= channel.pop_front();
                 evictions.entries.add(1);
@@ -654,23 +657,23 @@ impl Channel {
         }
     }
 
-    /// From here on it takes note of what it does not keep any more.
+    /// From here on it records what it drops, for the folder.
     fn begin_keeping(&mut self, incarnation: u64, policy: &'static ChannelPolicy) {
         self.keep = Some(Box::new(KeptIncarnation { incarnation, policy, gone: Vec::new() }));
         self.latest.begin_noting();
     }
 
-    /// The number of its incarnation, where that has one.
+    /// The number of its incarnation; 0 without a folder.
     fn incarnation(&self) -> u64 {
         self.keep.as_ref().map_or(0, |keep| keep.incarnation)
     }
 
-    /// How long it is kept after it was last appended to.
+    /// How long the channel is kept after its last append.
     fn kept_for(&self, bounds: &Bounds) -> Duration {
         if self.top == 0 { UNUSED_EPOCH_KEPT_FOR } else { bounds.age + EPOCH_KEPT_FOR }
     }
 
-    /// When something in it will have grown too old, if nothing is done to it.
+    /// When something in the channel expires next, unless it changes.
     fn next_due(&self, bounds: &Bounds) -> Instant {
         let first_to_go = if bounds.together { self.entries.back() } else { self.entries.front() };
         let due = match first_to_go {
@@ -693,7 +696,7 @@ impl Channel {
         cost
     }
 
-    /// Applies the bounds; returns what that freed.
+    /// Applies the bounds; returns the bytes that were freed.
     fn trim(&mut self, bounds: &Bounds, now: Instant) -> usize {
         let mut freed = 0;
         while let (Some(oldest), Some(newest)) = (self.entries.front(), self.entries.back()) {
@@ -705,13 +708,13 @@ impl Channel {
             freed += self.pop_front();
         }
         if self.entries.is_empty() {
-            // The channel itself is kept for a day, and room for entries would take more than all else of it.
+            // The channel itself is kept for a day, and unused capacity would be most of its size.
             self.entries = VecDeque::new();
         }
         freed
     }
 
-    /// What becomes of each entry of a batch, in order.
+    /// What an append of this batch would do to each entry, in order. Changes nothing.
     fn judge(&self, batch: &AppendBatch) -> Vec<Appended> {
         let mut last = self.last_seq(batch.producer);
         let (mut top, mut fence, mut closed) = (self.top, self.fence, self.closed);
@@ -765,8 +768,7 @@ impl Channel {
         self.producers.get(producer).map_or(0, |(seq, _)| seq)
     }
 
-    /// By producer the newest sequence, of those of which entries may come again: see
-    /// [`OpenLog::producers`].
+    /// The newest sequence of each producer whose entries may come again: see [`OpenLog::producers`].
     fn recent_producers(&self, bounds: &Bounds) -> Vec<(NodeId, u64)> {
         let silence = bounds.producers_silent();
         #[cfg(test)]
@@ -781,7 +783,8 @@ impl Channel {
         self.entries.front().map_or(self.top + 1, |kept| kept.entry.offset)
     }
 
-    /// How it stands, with the entry at this offset as anchor or, if that is not kept, the newest one.
+    /// The state of its log, for a producer. The anchor is the entry at the offset `at` or, if that is not
+    /// kept, the newest one.
     fn open(&self, producer: NodeId, at: u64, bounds: &Bounds) -> OpenLog {
         let index = at.checked_sub(self.first()).and_then(|index| usize::try_from(index).ok());
         let kept = index.and_then(|index| self.entries.get(index)).or(self.entries.back());
@@ -1030,7 +1033,7 @@ mod tests {
         assert_eq!(wide, (3_000 - wide.len() as u64..3_000).collect::<Vec<_>>(), "the oldest keys went");
         assert_eq!((wide.len() > 15, usage.evicted_latest), (true, 3_000 - wide.len() as u64));
         assert!(usage.evicted_entries > 0, "{usage:?}");
-        // A key that is updated again counts once, and what is mirrored or begins anew counts as well.
+        // A key that is updated again counts once. Mirrored entries and new incarnations count as well.
         price(&store, "zone:wide", std::iter::repeat_n(7, 100), 100).await;
         assert_counted(&store);
         let name: ChannelName = "zone:small".parse().unwrap();

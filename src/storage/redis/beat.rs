@@ -18,8 +18,8 @@
 //! A probe is also a message of the node to itself, on its own pub/sub channel: its arrival proves that
 //! published messages arrive.
 //!
-//! Probes are 200 ms apart. Entries that were acknowledged after the last one, and then lost without the
-//! connection being lost, are not detected here. Appends detect that by the epoch and the producer's chain.
+//! Probes are 200 ms apart. If entries that were acknowledged after the last probe are lost, and the
+//! connection is not, that is not detected here. Appends detect it by the epoch and the producer's chain.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -140,9 +140,9 @@ impl RedisBackend {
         said.checked_add(u64::try_from(asked.elapsed().as_millis()).ok()?)
     }
 
-    /// The part in braces of the keys that a domain's health probes write; all nodes that see the same domains
-    /// use the same. In a cluster it is chosen such that its slot is in the domain; as long as the earlier
-    /// one's slot is, that one is kept.
+    /// The hash tag of the keys that a domain's health probes write, the same on all nodes that see the same
+    /// domains. In a cluster its slot is in the domain; the tag of the key `before` is kept while that is
+    /// true of it.
     pub(super) fn tag_in(&self, domain: Domain, before: Option<&str>) -> String {
         /// More than enough to find a slot of each domain.
         const TRIED: usize = 400_000;

@@ -42,7 +42,7 @@ impl TlsFiles {
     }
 
     fn with(&self, roots: RootCertStore) -> Result<ClientConfig, String> {
-        // It fails if a provider is installed already, which is as good.
+        // Fails if a provider is installed already, which serves as well.
         let _already = rustls::crypto::ring::default_provider().install_default();
         let config = ClientConfig::builder().with_root_certificates(roots);
         match (&self.certificate, &self.key) {

@@ -199,7 +199,7 @@ fn take_in(
     state.total_bytes += bytes;
     state.latest_bytes += latest_bytes;
     state.orders += usize::from(policy.is_bounded_in_memory);
-    state.look_at(name.clone(), due);
+    state.reschedule(name.clone(), due);
     // Applies the bounds.
     state.change(&name, memory, |_| ());
     if state.orders > memory.orders_max {
@@ -216,7 +216,7 @@ pub(super) fn collect(memory: &Shared) -> Vec<Change> {
     let mut guard = memory.state.lock();
     let state = &mut *guard;
     let incarnations = state.keep.as_mut().map(|keep| std::mem::take(&mut keep.gone)).unwrap_or_default();
-    let mut changes: Vec<Change> = incarnations.into_iter().map(Change::DropLife).collect();
+    let mut changes: Vec<Change> = incarnations.into_iter().map(Change::DropIncarnation).collect();
     for (name, channel) in &mut state.channels {
         let first = channel.first();
         let left = channel.latest.take_gone().into_iter().filter(|offset| *offset < first);

@@ -39,7 +39,7 @@ pub(in crate::storage::memory) enum Change {
     Put(Vec<u8>, Vec<u8>),
     Delete(Vec<u8>),
     /// Deletes all rows of a channel.
-    DropLife(u64),
+    DropIncarnation(u64),
 }
 
 impl Change {
@@ -59,7 +59,7 @@ impl Change {
         match self {
             Self::Put(key, row) => key.len() + row.len() + 16,
             Self::Delete(key) => key.len() + 16,
-            Self::DropLife(_) => 16,
+            Self::DropIncarnation(_) => 16,
         }
     }
 }
@@ -87,7 +87,7 @@ impl Overlay {
             Change::Delete(key) => {
                 self.rows.insert(key, None);
             }
-            Change::DropLife(incarnation) => self.dropped.push(incarnation),
+            Change::DropIncarnation(incarnation) => self.dropped.push(incarnation),
         }
     }
 }
@@ -455,7 +455,7 @@ pub(super) fn encode(changes: &[Change]) -> Vec<u8> {
                 blob.push(b'-');
                 part(key, &mut blob);
             }
-            Change::DropLife(incarnation) => {
+            Change::DropIncarnation(incarnation) => {
                 blob.push(b'x');
                 blob.extend_from_slice(&incarnation.to_be_bytes());
             }
@@ -485,7 +485,7 @@ pub(super) fn decode(mut blob: &[u8]) -> Option<Vec<Change>> {
                 Change::Put(key, part(&mut blob)?)
             }
             b'-' => Change::Delete(part(&mut blob)?),
-            b'x' => Change::DropLife(number(&mut blob)?),
+            b'x' => Change::DropIncarnation(number(&mut blob)?),
             _ => return None,
         });
     }

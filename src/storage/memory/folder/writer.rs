@@ -318,7 +318,7 @@ impl Writer {
                     self.suspects.insert(key.clone());
                 }
                 // A dropped channel stays dropped.
-                Change::DropLife(_) => self.overlay.take(change.clone()),
+                Change::DropIncarnation(_) => self.overlay.take(change.clone()),
             }
         }
     }

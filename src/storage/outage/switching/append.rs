@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use tokio::time::{self, Instant};
 
+use super::backlog::Backlog;
 use super::breaker::Breaker;
-use super::outbox::Outbox;
 use super::replica::Known;
 use super::replicas::{Locked, Replicas};
 use super::{LaneOf, away};
 use crate::model::{Epoch, Lane};
 use crate::storage::{AppendAnswer, AppendBatch, Appended, LogState, OpenLog, Result};
 
-/// The part that a new measurement has in the smoothed time of an append.
+/// A new measurement counts for one part in this many of the smoothed time of an append.
 const NEWEST_PART: u64 = 8;
 
-/// An append is late when it takes so many times as long as usual, if that is more than the deadline.
+/// An append is late when it takes longer than the deadline, and longer than this many times the usual time.
 const LATE_FACTOR: u32 = 4;
 
-/// How long an append waits for a fork that is about to be closed: so long, or where appends take
-/// longer, as long as a look at the log may take, up to the most.
+/// The bounds of how long an append waits for a fork that is about to be closed; between them it waits
+/// [`LATE_FACTOR`] times as long as an append usually takes.
 const CLOSED_WITHIN: Duration = Duration::from_millis(100);
 const CLOSED_WITHIN_MAX: Duration = Duration::from_secs(1);
 
@@ -41,7 +41,7 @@ enum Way {
 pub(super) struct Appender {
     breaker: Arc<Breaker>,
     replicas: Arc<Replicas>,
-    outbox: Arc<Outbox>,
+    backlog: Arc<Backlog>,
     lanes: LaneOf,
     /// How long an append on lane `latest` is waited for before its channel goes on without the log.
     pub(super) deadline: Duration,
@@ -50,10 +50,10 @@ pub(super) struct Appender {
 }
 
 impl Appender {
-    pub(super) fn new(outbox: &Arc<Outbox>, lanes: LaneOf, deadline: Duration) -> Self {
-        let (outbox, replicas) = (Arc::clone(outbox), Arc::clone(&outbox.replicas));
+    pub(super) fn new(backlog: &Arc<Backlog>, lanes: LaneOf, deadline: Duration) -> Self {
+        let (backlog, replicas) = (Arc::clone(backlog), Arc::clone(&backlog.replicas));
         let breaker = Arc::clone(&replicas.breaker);
-        Self { breaker, replicas, outbox, lanes, deadline, usual_ns: AtomicU64::new(0) }
+        Self { breaker, replicas, backlog, lanes, deadline, usual_ns: AtomicU64::new(0) }
     }
 
     pub(super) async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
@@ -62,7 +62,7 @@ impl Appender {
         }
         match self.way(batch) {
             Way::Unknown => {
-                // To open the log would give it an epoch.
+                // Not `open`, which would give the log an epoch.
                 let asked = self.breaker.primary.state(&batch.channel, self.replicas.node);
                 match self.breaker.ask_log(&batch.channel, asked).await {
                     Some(Ok(LogState { epoch: Some(epoch), top, last_seq })) => {
@@ -72,7 +72,7 @@ impl Appender {
                             return Ok(AppendAnswer::ForeignEpoch(None));
                         }
                         if let Some(replica) = self.replicas.lock().replicas.get_mut(&batch.channel) {
-                            replica.knows_no_others();
+                            replica.set_others_unknown();
                         }
                         Box::pin(self.append(batch)).await
                     }
@@ -88,7 +88,7 @@ impl Appender {
                         return Ok(AppendAnswer::ForeignEpoch(epoch));
                     }
                 }
-                self.outbox.append_here(batch, (self.lanes)(&batch.channel)).await
+                self.backlog.append_here(batch, (self.lanes)(&batch.channel)).await
             }
             Way::Log { highest, late_after } => self.append_to_log(batch, highest, late_after).await,
         }
@@ -97,7 +97,7 @@ impl Appender {
     fn way(&self, batch: &AppendBatch) -> Way {
         let is_primary = self.breaker.has_log(&batch.channel);
         let mut state = self.replicas.lock();
-        let is_held = self.outbox.is_behind(&batch.channel) || state.is_in_doubt(&batch.channel);
+        let is_held = self.backlog.has_formers(&batch.channel) || state.is_in_doubt(&batch.channel);
         let Some(replica) = state.replicas.get_mut(&batch.channel) else { return Way::Unknown };
         replica.used = Instant::now();
         if replica.epoch().is_none() {
@@ -133,7 +133,7 @@ impl Appender {
         let channel = &batch.channel;
         let is_primary = self.breaker.has_log(channel);
         let mut state = self.replicas.lock();
-        let is_held = self.outbox.is_behind(channel) || state.is_in_doubt(channel);
+        let is_held = self.backlog.has_formers(channel) || state.is_in_doubt(channel);
         let replica = state.replica(channel);
         replica.used = Instant::now();
         let is_new = replica.epoch().is_none() && !replica.is_suspect() && !is_held;
@@ -180,11 +180,11 @@ impl Appender {
         let answer = tokio::select! {
             biased;
             answer = self.breaker.primary.append(batch) => answer,
-            () = self.breaker.until_away(domain) => return Ok(self.go_on_alone(batch, false)),
+            () = self.breaker.until_away(domain) => return Ok(self.fork_and_answer(batch, false)),
             () = late => {
-                // The append takes at least so long; a storage that is always slow is waited for longer.
-                self.took_so_long(begun.elapsed());
-                return Ok(self.go_on_alone(batch, true));
+                // It counts as a measurement, so that a storage that is always slow is waited for longer.
+                self.note_append_time(begun.elapsed());
+                return Ok(self.fork_and_answer(batch, true));
             }
         };
         match answer {
@@ -193,16 +193,16 @@ impl Appender {
             Err(error) if lane == Lane::Latest => {
                 tracing::debug!(channel = %batch.channel, error = %error, "an append failed");
                 self.breaker.beat_now(domain).notify_one();
-                Ok(self.go_on_alone(batch, false))
+                Ok(self.fork_and_answer(batch, false))
             }
             Err(error) => match self.breaker.verdict(domain, error).await {
-                None => Ok(self.go_on_alone(batch, false)),
+                None => Ok(self.fork_and_answer(batch, false)),
                 Some(error) => Err(error),
             },
         }
     }
 
-    /// The log answered an append, before which it went at least to `highest`.
+    /// Handles the log's answer to an append, before which the log went at least to `highest`.
     fn appended(
         &self,
         batch: &AppendBatch,
@@ -210,7 +210,7 @@ impl Appender {
         took: Duration,
         highest: u64,
     ) -> AppendAnswer {
-        self.took_so_long(took);
+        self.note_append_time(took);
         let mut state = self.replicas.lock();
         let is_in_doubt = state.is_in_doubt(&batch.channel);
         let Some(replica) = state.replicas.get_mut(&batch.channel) else { return answer };
@@ -226,8 +226,8 @@ impl Appender {
                     return lost_log(state, batch);
                 }
                 if is_in_doubt {
-                    // Whether these entries stand behind what was seen is found by reconciling. They are in the
-                    // fork until then, and duplicates when they are sent again.
+                    // Reconciling finds whether these entries follow what was seen. Until then they are in a
+                    // fork as well; when they are sent again, the log takes them for duplicates.
                     state.fork(&batch.channel, first_seq(batch), false);
                     return AppendAnswer::ForeignEpoch(state.epoch_of(&batch.channel));
                 }
@@ -242,8 +242,8 @@ impl Appender {
         }
     }
 
-    /// Forks the channel, in which the caller appends what was under way.
-    fn go_on_alone(&self, batch: &AppendBatch, late: bool) -> AppendAnswer {
+    /// Forks the channel; the caller appends in the fork what was under way.
+    fn fork_and_answer(&self, batch: &AppendBatch, late: bool) -> AppendAnswer {
         let mut state = self.replicas.lock();
         if state.replicas.get(&batch.channel).is_some_and(|replica| replica.epoch() == Some(&batch.epoch)) {
             state.fork(&batch.channel, first_seq(batch), late);
@@ -253,12 +253,12 @@ impl Appender {
 
     // Other streams
 
-    /// Appends of other producers need the log itself.
+    /// Appends entries of another producer, which only the log itself can accept.
     async fn append_for_another(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         let (channel, is_given) = (&batch.channel, is_given(batch));
         let highest = {
             let mut state = self.replicas.lock();
-            let is_held = self.outbox.is_behind(channel) || state.is_in_doubt(channel);
+            let is_held = self.backlog.has_formers(channel) || state.is_in_doubt(channel);
             match state.replicas.get_mut(channel) {
                 Some(replica) if replica.is_forked() => return Err(away("append")),
                 // What the log lost is put back first.
@@ -278,8 +278,9 @@ impl Appender {
         if is_given { self.gave(batch, answer, highest) } else { Ok(answer) }
     }
 
-    /// The log answered an append of entries that have ids of their own, before which it went at least to
-    /// `highest`. They are not taken for appended where that is not certain: repeating it does no harm.
+    /// Handles the log's answer to an append of entries that have ids of their own. Before it, the log went
+    /// at least to `highest`. Where it is uncertain that the log keeps them, this is an error, so that the
+    /// caller repeats the append, which does no harm.
     fn gave(&self, batch: &AppendBatch, answer: AppendAnswer, highest: u64) -> Result<AppendAnswer> {
         let (channel, mut state) = (&batch.channel, self.replicas.lock());
         let is_in_doubt = state.is_in_doubt(channel);
@@ -311,7 +312,7 @@ impl Appender {
 
     // How long an append takes
 
-    pub(super) fn took_so_long(&self, time: Duration) {
+    pub(super) fn note_append_time(&self, time: Duration) {
         let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX) / NEWEST_PART;
         let smoothed = |usual: u64| Some((usual / NEWEST_PART * (NEWEST_PART - 1)).saturating_add(ns));
         let _usual = self.usual_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, smoothed);
@@ -345,8 +346,8 @@ fn are_in_place_of_others(results: &[Appended], highest: u64) -> bool {
     results.iter().any(|result| matches!(*result, Appended::Applied { offset } if offset <= highest))
 }
 
-/// Whether these entries have ids of their own, under which every process would append them. Entries of other
-/// streams are numbered by the holder of a lease.
+/// Whether all these entries of another producer have ids of their own (as trades do), the same for every
+/// process. Other entries of another producer carry the fencing token of the lease whose holder numbers them.
 fn is_given(batch: &AppendBatch) -> bool {
     batch.entries.iter().all(|append| append.fence.is_none())
 }

@@ -1,21 +1,21 @@
-//! What earlier processes of this gateway had accepted and the log does not have: read from the spool at the
-//! start, and sent under their ids. What this process accepts for the same channels is sent afterwards; until
-//! then these channels are forked.
+//! Entries that earlier processes of this gateway accepted and that the log does not have: they are read from
+//! the spool at the start, and sent under their own ids. What this process accepts for the same channels is
+//! sent after them; until then these channels are forked.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
 
-use super::outbox::{Address, Outbox};
+use super::backlog::{Address, Backlog};
+use super::error_restless;
 use super::reconcile::SET_ASIDE_AFTER;
-use super::restless;
 use crate::model::{ChannelName, ChannelPolicy, NodeId, Waiting, new_epoch};
 use crate::storage::outage::spool::Former;
 use crate::storage::primary::Domain;
 use crate::storage::{Append, Result};
 use crate::support::backoff::STORAGE_RETRY;
 
-/// How often a log that changes meanwhile is begun with anew.
+/// How often sending begins anew because the log changed meanwhile, before it counts as failed.
 const ROUNDS_MAX: usize = 8;
 
 /// What earlier processes left of each channel, the oldest last. A channel that has nothing left is not in it.
@@ -30,13 +30,13 @@ pub(super) fn by_channel(mut found: Vec<Former>) -> Formers {
     formers
 }
 
-impl Outbox {
+impl Backlog {
     /// Sends what earlier processes left, once the primary serves. Ends when the log has it all.
     pub(super) async fn send_formers(&self) {
         let breaker = &self.replicas.breaker;
         let mut modes = breaker.watch();
         let mut failures: HashMap<(NodeId, ChannelName), u32> = HashMap::new();
-        // The others go before a channel that failed: it holds up none of them.
+        // The channel that failed last: those after it go first, so that it holds up none of them.
         let mut failed: Option<ChannelName> = None;
         loop {
             modes.borrow_and_update();
@@ -78,7 +78,8 @@ impl Outbox {
         }
     }
 
-    /// The log has the oldest that was left of a channel. Once it has all, what this process accepted follows.
+    /// The log has the oldest of what was left of a channel. Once it has all, what this process accepted
+    /// follows.
     fn sent(&self, channel: &ChannelName) {
         let has_all = {
             let mut formers = self.formers.lock();
@@ -90,6 +91,7 @@ impl Outbox {
         };
         if has_all {
             let mut state = self.replicas.lock();
+            // It may have been set aside without being in the queue. It no longer is.
             if !state.queue.contains(channel) {
                 state.queue.reconciled(channel);
             }
@@ -118,7 +120,7 @@ impl Outbox {
                 return Ok(());
             }
         }
-        Err(restless("append"))
+        Err(error_restless("append"))
     }
 }
 

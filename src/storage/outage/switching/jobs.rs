@@ -267,7 +267,7 @@ impl LocalJobs {
     }
 
     /// Makes a call that the primary alone can answer.
-    async fn ask_alone<R>(&self, op: &'static str, call: impl Future<Output = Result<R>>) -> Result<R> {
+    async fn ask_primary<R>(&self, op: &'static str, call: impl Future<Output = Result<R>>) -> Result<R> {
         self.ask(call).await.unwrap_or_else(|| Err(away(op)))
     }
 
@@ -302,12 +302,12 @@ impl LocalJobs {
                 return Err(away(op));
             }
         }
-        self.ask_alone(op, there).await
+        self.ask_primary(op, there).await
     }
 
     /// Waits until the log has the updates of an order that were reported in an outage.
     async fn until_told(&self, order: &ChannelName) -> Result<()> {
-        let is_told = || !self.replicas.is(order, Replica::is_forked);
+        let is_told = || !self.replicas.replica_is(order, Replica::is_forked);
         let told = until(&self.replicas.in_order, is_told);
         time::timeout(ON_ITS_WAY_WITHIN, told).await.map_err(|_elapsed| away("finish"))
     }
@@ -343,7 +343,7 @@ impl LocalJobs {
             }
         }
         // Where the primary goes away before it has answered, it may have the job, which is not kept here too.
-        let answer = self.ask_alone("enqueue", breaker.primary.enqueue(job, bounds)).await?;
+        let answer = self.ask_primary("enqueue", breaker.primary.enqueue(job, bounds)).await?;
         self.lock().enqueued(job, answer);
         Ok(answer)
     }

@@ -1,23 +1,27 @@
-//! The storage that survives an outage: Redis while it serves, this node's memory while it does not, and the
-//! way there and back. Whoever uses it sees no failover: calls go on being answered, and logs go over into
-//! other epochs, by transitions that say what a reader has had. Its parts, each of which knows only those above it:
+//! The storage that survives an outage: it uses Redis while Redis serves, this node's memory while it does
+//! not, and handles the change in both directions. Callers see no failover: calls are still answered, and
+//! logs change their epochs by transitions that say what a reader has had. Each part uses only those above
+//! it, and a few constants of `reconcile`:
 //!
 //! - `breaker`: who serves each failure domain. `monitor` probes the domains and sets their modes.
 //! - `replicas`: the local replicas (`replica`, `retransmit`) with the journal and the reconcile `queue`, under one lock.
 //!   `open` takes up a log, `read` answers from the log or the replica.
-//! - `outbox`: accepts entries without the log, keeps them on disk, and sends them; also those of earlier
+//! - `backlog`: accepts entries without the log, keeps them on disk, and sends them; also those of earlier
 //!   processes (`former`).
 //! - `incoming`: what the primary publishes, on its way to replicas and readers.
 //! - `append`: which way a batch goes. `reconcile`: brings channels back in step with their logs.
-//! - `jobs`, `records`: the other two roles in an outage. `log` is the first.
+//! - `log`, `jobs`, `records`: the three roles.
 //!
 //! Locks are taken in one order: that of the replicas, or of jobs, or of records; then that of what earlier
-//! processes left; then the modes. No lock is held across an await.
+//! processes left; then the modes. The memory storage locks within each of its calls, so its lock comes last.
+//! No lock is held across an await.
 //!
-//! A channel forks by itself, at the first own append that the log does not take in time; a channel to which
-//! this node does not publish stays in step throughout an outage.
+//! A channel forks on its own: when an own append does not reach the log (on lane `latest`: not in time),
+//! when the log has changed its epoch or lost entries, or when readers need what cannot be reached. All other
+//! channels stay in step throughout an outage.
 
 mod append;
+mod backlog;
 mod breaker;
 mod former;
 mod incoming;
@@ -27,7 +31,6 @@ mod log;
 pub(crate) mod model;
 mod monitor;
 mod open;
-mod outbox;
 mod queue;
 mod read;
 mod reconcile;
@@ -56,9 +59,9 @@ use crate::storage::{
     StorageError,
 };
 use append::Appender;
+use backlog::Backlog;
 use breaker::Breaker;
 use incoming::Incoming;
-use outbox::Outbox;
 use reconcile::Reconciler;
 use replicas::Replicas;
 pub(crate) use stats::{OutageReader, SetAside};
@@ -97,7 +100,7 @@ pub(in crate::storage) struct Switching {
 struct Core {
     breaker: Arc<Breaker>,
     replicas: Arc<Replicas>,
-    outbox: Arc<Outbox>,
+    backlog: Arc<Backlog>,
     incoming: Arc<Incoming>,
     appender: Appender,
     reconciler: Reconciler,
@@ -118,22 +121,22 @@ impl Switching {
         let breaker = Arc::new(Breaker::new(parts.primary, &parts.first));
         let replicas = Replicas::new(parts.node, parts.memory, Arc::clone(&breaker), parts.journal);
         let replicas = Arc::new(replicas);
-        let outbox = Arc::new(Outbox::new(Arc::clone(&replicas), parts.spool, parts.formers));
+        let backlog = Arc::new(Backlog::new(Arc::clone(&replicas), parts.spool, parts.formers));
         let (events, incoming) = Incoming::new(Arc::clone(&replicas));
         let events = Arc::new(events);
         let core = Arc::new(Core {
-            appender: Appender::new(&outbox, parts.lanes, parts.ordering_deadline),
+            appender: Appender::new(&backlog, parts.lanes, parts.ordering_deadline),
             reconciler: Reconciler {
                 breaker: Arc::clone(&breaker),
                 replicas: Arc::clone(&replicas),
-                outbox: Arc::clone(&outbox),
+                backlog: Arc::clone(&backlog),
                 incoming: Arc::clone(&events),
             },
             jobs: jobs::LocalJobs::new(Arc::clone(&replicas)),
             records: records::LocalRecords::new(Arc::clone(&replicas)),
             breaker,
             replicas,
-            outbox,
+            backlog,
             incoming: events,
         });
         let driver = monitor::drive(Arc::clone(&core), parts.limits, parts.first, parts.status, parts.well);
@@ -148,7 +151,7 @@ impl Switching {
         (Self { core, incoming: Mutex::new(Some(incoming)), _alive: alive }, Box::pin(driver))
     }
 
-    /// Reads how it fares.
+    /// A reader of the state and the counters of this storage.
     pub(in crate::storage) fn reader(&self) -> OutageReader {
         OutageReader(Arc::downgrade(&self.core))
     }
@@ -191,17 +194,17 @@ impl StorageBackend for Switching {
 }
 
 impl Core {
-    /// Whether nothing of a failure domain is left to be reconciled that its recovery waits for.
+    /// Whether nothing is left that the recovery of a failure domain waits for.
     fn is_in_order(&self, domain: Domain) -> bool {
         (self.jobs.domain() != domain || self.jobs.are_recorded())
             && self.replicas.lock().queue.awaited(domain) == 0
             && self.records.are_written(domain)
-            && self.outbox.has_sent_formers(domain)
+            && self.backlog.has_sent_formers(domain)
     }
 }
 
-/// Returns when something holds, which is checked now and each time that `changed` is told, also if that is
-/// during a check.
+/// Waits until `holds` returns true. It is called now and after each notification of `changed`; one that
+/// comes during a call is not missed.
 async fn until(changed: &Notify, mut holds: impl FnMut() -> bool) {
     loop {
         let told = changed.notified();
@@ -214,12 +217,12 @@ async fn until(changed: &Notify, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// The log changes each time that it is looked at.
-fn restless(op: &'static str) -> StorageError {
+/// The error when the log changed each time that it was looked at.
+fn error_restless(op: &'static str) -> StorageError {
     StorageError::Unreachable { op, cause: "the log changed each time that it was looked at".into() }
 }
 
-/// What needs the log itself cannot be done now.
+/// The error when Redis is away and only the log itself could answer.
 fn away(op: &'static str) -> StorageError {
     StorageError::Unreachable { op, cause: "redis is away, and this cannot be done without it".into() }
 }

@@ -34,8 +34,8 @@ pub(crate) use link::Which;
 use link::{Link, LinkState};
 pub(crate) use node::{Inside, Setup};
 
-/// A producer's first append has those forgotten that were silent for as long as an epoch is kept, where
-/// the log knows more than this.
+/// If a log knows more producers than this, the first append of another one makes it forget those that were
+/// silent for as long as an epoch is kept.
 const PRODUCERS_KEPT: usize = 13;
 
 /// How long the server, and the nodes that use it, keep things.
@@ -67,7 +67,7 @@ impl Default for Ages {
     }
 }
 
-/// How often calls go wrong, of a thousand, and how slow the rest is.
+/// How many calls in a thousand go wrong, and how.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Faults {
     /// Slow by up to a second.
@@ -93,19 +93,19 @@ pub(crate) enum Trace {
     Sum,
 }
 
-/// Rules of the server that a mutant leaves out.
+/// Rules of the server that a test can leave out, to see that this is noticed.
 ///
-/// That an append names the epoch is not among them: leaving that out harms nothing while the chain is
-/// looked at. A batch of an epoch that is over, on its way still, is applied to the log's next epoch only
-/// where that has all of the producer before it and nothing after: at the place where the producer
-/// would have put it, as the same entry with the same sequence, so that its repetition does nothing.
+/// That an append names the epoch is not among them: without it nothing breaks as long as the producer's
+/// chain is checked. A batch that is still on its way when its epoch ends is then applied to the next epoch
+/// only if that one has everything of the producer up to the batch and nothing after it: where the producer
+/// would have put it, as the same entries with the same sequences, so that repeating it does nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Laws {
     pub(crate) no_chain_check: bool,
     pub(crate) append_mints: bool,
-    /// A connection for what is published that is lost alone is not told as lost, nor what was missed.
+    /// If only the connection for subscriptions is lost, neither that nor what was missed is reported.
     pub(crate) subscriber_not_minded: bool,
-    /// A node counts as told of a channel when any node is.
+    /// A node counts as subscribed to a channel as soon as any other node is.
     pub(crate) others_prove_following: bool,
 }
 
@@ -116,7 +116,7 @@ pub(crate) struct ModelServer(Arc<Server>);
 #[derive(Debug)]
 struct Server {
     state: Mutex<ServerState>,
-    /// Cancelled while it executes; else what reaches it waits for that.
+    /// Cancelled while the server runs; while it is stopped, what reaches it waits for that.
     running: Mutex<CancellationToken>,
 }
 
@@ -152,7 +152,7 @@ impl fmt::Debug for ServerState {
     }
 }
 
-/// What the server would lose.
+/// The data that the server can lose.
 #[derive(Debug)]
 pub(crate) struct Data {
     memory: MemoryBackend,
@@ -235,7 +235,7 @@ impl ModelServer {
         self.0.state.lock().refuses_writes = refuses;
     }
 
-    /// Goes on, or stops without a word.
+    /// Lets the server run, or stops it without closing connections.
     pub(crate) fn set_running(&self, running: bool) {
         let mut held = self.0.running.lock();
         if running {
@@ -274,7 +274,7 @@ impl ModelServer {
         self.0.state.lock().data.copy()
     }
 
-    /// It has this from now on. `None`: nothing.
+    /// Replaces all data; `None`: by nothing.
     pub(crate) fn restore(&self, data: Option<&Data>) {
         let mut state = self.0.state.lock();
         let ages = state.ages;
@@ -422,7 +422,7 @@ impl ServerState {
         answer
     }
 
-    /// Whether another node is told of what is appended to a channel.
+    /// Whether another node is subscribed to a channel.
     fn is_heard_elsewhere(&self, link: &Link, channel: &ChannelName) -> bool {
         let hears =
             |state: &LinkState| state.subscriber.as_ref().is_some_and(|it| it.subscribed.contains(channel));

@@ -39,10 +39,10 @@ pub(super) async fn drive(
         watch_domains(&core, &announcer, limits, first),
         core.reconciler.run(),
         core.records.keep(),
-        core.outbox.send_formers(),
+        core.backlog.send_formers(),
         core.jobs.record_all(),
         core.incoming.pass_on(),
-        core.outbox.tidy()
+        core.backlog.tidy()
     );
 }
 
@@ -84,7 +84,7 @@ async fn watch_domains(core: &Arc<Core>, announcer: &Announcer, limits: Limits, 
             core.replicas.lock().queue.rearrange(|channel| breaker.domain_of(channel));
             if std::mem::take(&mut is_unwell) {
                 // Channels that forked in one failure domain may be in another one now.
-                core.replicas.look_at(None, |replica| {
+                core.replicas.enqueue_due(None, |replica| {
                     replica.is_forked() || replica.is_followed() || replica.log().is_some()
                 });
             }
@@ -245,7 +245,7 @@ impl Judge<'_> {
     fn begin_recovery(&mut self) {
         let lost_data = std::mem::take(&mut self.lost_data);
         let since = self.failover.lost_at().checked_sub(JUST_BEFORE);
-        self.core.replicas.look_at(Some(self.domain), |replica| {
+        self.core.replicas.enqueue_due(Some(self.domain), |replica| {
             let is_recent = || since.is_none_or(|since| replica.used >= since);
             replica.is_forked()
                 || replica.is_followed()

@@ -15,7 +15,7 @@ impl Replicas {
         channel: &ChannelName,
         asked: impl Future<Output = Result<T>>,
     ) -> Option<Result<T>> {
-        let is_here = !self.breaker.has_log(channel) || self.is(channel, Replica::is_forked);
+        let is_here = !self.breaker.has_log(channel) || self.replica_is(channel, Replica::is_forked);
         if is_here { None } else { self.breaker.ask_log(channel, asked).await }
     }
 

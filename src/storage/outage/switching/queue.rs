@@ -66,7 +66,7 @@ impl Queue {
     /// A channel has been reconciled.
     pub(super) fn reconciled(&mut self, channel: &ChannelName) {
         if self.forget(channel) {
-            tracing::info!(%channel, "the channel that was set aside is in order again");
+            tracing::info!(%channel, "the channel that was set aside is reconciled");
         }
     }
 

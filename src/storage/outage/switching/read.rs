@@ -1,8 +1,8 @@
 //! Answers what follows any position that this node, or another one, ever issued.
 
+use super::error_restless;
 use super::replica::{Forked, Replica};
 use super::replicas::Replicas;
-use super::restless;
 use crate::model::{ChannelName, Epoch, Position};
 use crate::storage::{EpochTransition, Page, PageLimit, Result};
 #[cfg(test)]
@@ -71,12 +71,12 @@ impl Replicas {
                 Some(Ok(_)) => self.until_in_order(channel).await,
             }
         }
-        Err(restless("read_after"))
+        Err(error_restless("read_after"))
     }
 
     /// Whether a channel is followed whose log had no epoch when it was looked at last.
     fn awaits_birth(&self, channel: &ChannelName) -> bool {
-        self.is(channel, |replica| replica.is_followed() && replica.epoch().is_none())
+        self.replica_is(channel, |replica| replica.is_followed() && replica.epoch().is_none())
     }
 
     /// Whether the entry at a position is known here, where the channel is in step with the log.
@@ -88,7 +88,7 @@ impl Replicas {
         let is_known = |replica: &Replica| {
             !replica.is_forked() && replica.is_of(&at.epoch) && replica.seen_at(at.offset).is_some()
         };
-        at.offset > 0 && self.is(channel, is_known)
+        at.offset > 0 && self.replica_is(channel, is_known)
     }
 
     /// Looks at a page of the log; false when it shows that this node is not in step with it.

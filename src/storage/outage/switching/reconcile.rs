@@ -9,12 +9,12 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{self, Instant};
 
+use super::backlog::{Address, BATCH, Backlog};
 use super::breaker::Breaker;
+use super::error_restless;
 use super::incoming::Incoming;
-use super::outbox::{Address, BATCH, Outbox};
 use super::replica::{Forked, Known, Reconciled, Replica};
 use super::replicas::Replicas;
-use super::restless;
 use super::retransmit::TAIL_MAX;
 use crate::model::{ChannelName, ChannelPolicy, Entry, NodeId, Position, new_epoch};
 use crate::storage::{Anchor, Append, LogEvent, OpenLog, Result, StorageError};
@@ -32,17 +32,17 @@ const AT_ONCE: usize = 8;
 /// Entries in one read.
 const PAGE: usize = 1_000;
 
-/// How often a channel that keeps changing is begun anew before it is left for a while.
+/// How often one try begins anew because the channel changed under it, before it counts as failed.
 const ROUNDS_MAX: usize = 16;
 
-/// After so many failures in a row, which take some 10 s, what cannot be reconciled is set aside: no recovery
-/// waits for it any more.
+/// After this many failures in a row, which take some 10 s, what cannot be sent or reconciled is set aside:
+/// no recovery waits for it any more.
 pub(super) const SET_ASIDE_AFTER: u32 = 15;
 
 /// How often a channel that is set aside is tried again.
 const SET_ASIDE_RETRY: Duration = Duration::from_secs(10);
 
-/// After so many looks at the journal that found something new, appends wait for the fork to close.
+/// After this many rounds in which new entries kept the fork from closing, appends wait for it to close.
 const CLOSING_AFTER: u32 = 8;
 
 /// How a try ended.
@@ -54,18 +54,18 @@ enum Tried {
     Failed(StorageError),
 }
 
-/// When a channel is to be tried again, and how often that failed.
+/// When a channel is to be tried again, and how many tries in a row have failed.
 #[derive(Debug, Clone, Copy)]
 struct Delay {
     until: Instant,
     failures: u32,
 }
 
-/// Takes channels from the reconcile queue, which is with the replicas.
+/// Reconciles the channels in the reconcile queue, which `Replicas` holds.
 pub(super) struct Reconciler {
     pub(super) breaker: Arc<Breaker>,
     pub(super) replicas: Arc<Replicas>,
-    pub(super) outbox: Arc<Outbox>,
+    pub(super) backlog: Arc<Backlog>,
     pub(super) incoming: Arc<Incoming>,
 }
 
@@ -74,14 +74,14 @@ impl Reconciler {
     pub(super) async fn run(&self) {
         let mut under_way = FuturesUnordered::new();
         let mut working: BTreeSet<ChannelName> = BTreeSet::new();
-        // The channels that failed, or whose time has not come: they hold up no others.
+        // Until when a channel that failed, or that is not due yet, is left alone. It holds up no others.
         let mut delays: BTreeMap<ChannelName, Delay> = BTreeMap::new();
         loop {
             let now = Instant::now();
             let next_hole = self.replicas.look_at_holes(now);
             for channel in self.due(&mut delays, &working, now) {
                 working.insert(channel.clone());
-                under_way.push(self.try_in_order(channel));
+                under_way.push(self.try_channel(channel));
             }
             let later = delays.iter().filter(|(name, delay)| !working.contains(*name) && delay.until > now);
             let later = later.map(|(_, delay)| delay.until).chain(next_hole).min();
@@ -116,7 +116,7 @@ impl Reconciler {
         delays.retain(|name, _| state.queue.contains(name));
         let is_free = |name: &&ChannelName| {
             let is_due = delays.get(*name).is_none_or(|delay| delay.until <= now);
-            is_due && !working.contains(*name) && !self.outbox.is_behind(name)
+            is_due && !working.contains(*name) && !self.backlog.has_formers(name)
         };
         let free = state.queue.within(|domain| modes.is_primary(domain)).filter(is_free);
         free.take(AT_ONCE.saturating_sub(working.len())).cloned().collect()
@@ -144,7 +144,7 @@ impl Reconciler {
     }
 
     /// Tries once, unless the primary is away.
-    async fn try_in_order(&self, channel: ChannelName) -> (ChannelName, Tried) {
+    async fn try_channel(&self, channel: ChannelName) -> (ChannelName, Tried) {
         let tried = tokio::select! {
             biased;
             () = self.breaker.until_away(self.breaker.domain_of(&channel)) => Tried::Done,
@@ -174,13 +174,13 @@ impl Reconciler {
                 Err(error) => return Tried::Failed(error),
             }
         }
-        Tried::Failed(restless("reconcile"))
+        Tried::Failed(error_restless("reconcile"))
     }
 
-    /// One look at the log and what follows from it; false when it has to begin anew.
+    /// Looks at the log once, and acts on what it finds; false when that has to begin anew.
     async fn try_reconcile(&self, channel: &ChannelName) -> Result<bool> {
         let (primary, stats) = (&self.breaker.primary, &self.replicas.stats);
-        let followed = self.replicas.is(channel, Replica::is_followed);
+        let followed = self.replicas.replica_is(channel, Replica::is_followed);
         if followed {
             primary.follow(channel).await?;
         }
@@ -218,12 +218,12 @@ impl Reconciler {
             plan
         };
         let to = Address { channel, epoch: &found.epoch, producer: self.replicas.node };
-        let put_back = self.outbox.send(to, &plan.retransmit, found.last_seq, &stats.put_back).await?;
+        let put_back = self.backlog.send(to, &plan.retransmit, found.last_seq, &stats.put_back).await?;
         let Some(last) = put_back else { return Ok(false) };
         for (producer, entries) in &plan.given {
             let to = Address { producer: *producer, ..to };
             let had = newest_of(&found, *producer);
-            if self.outbox.send(to, entries, had, &stats.put_back).await?.is_none() {
+            if self.backlog.send(to, entries, had, &stats.put_back).await?.is_none() {
                 return Ok(false);
             }
         }
@@ -245,20 +245,21 @@ impl Reconciler {
                 // Entries come faster than the fork can be closed.
                 replica.set_closing(true);
             }
-            // The journal keeps what is sent until the channel is reconciled: the log may lose it before.
+            // What is sent stays in the journal until the channel is reconciled: the log may lose it before
+            // that.
             let fresh = {
                 let mut state = replicas.lock();
                 state.journal.are_in_log(channel, last);
                 state.journal.after(channel, last, BATCH)
             };
             if !fresh.is_empty() {
-                let sent = self.outbox.send(to, &fresh, last, &replicas.stats.replayed).await?;
+                let sent = self.backlog.send(to, &fresh, last, &replicas.stats.replayed).await?;
                 let Some(newest) = sent else { return Ok(false) };
                 last = newest;
                 continue;
             }
-            if !followed && replicas.is(channel, Replica::is_followed) {
-                // Readers have come for whom all of the log is to be read.
+            if !followed && replicas.replica_is(channel, Replica::is_followed) {
+                // Readers have joined: begin anew, and read the entries of the log for them.
                 return Ok(false);
             }
             if !self.read_on(to, *followed, &mut read).await? {
@@ -275,7 +276,7 @@ impl Reconciler {
                 return Ok(false);
             }
             if self.close(channel, look, last, &mut read) {
-                self.outbox.acknowledged(replicas.node, channel, last);
+                self.backlog.acknowledged(replicas.node, channel, last);
                 if *followed {
                     self.unfollow_if_left(channel).await;
                 }
@@ -291,7 +292,7 @@ impl Reconciler {
         Some((state.replicas.get(channel)?.known(), state.queue.turn(channel)))
     }
 
-    /// The log has no epoch: whether the channel is reconciled with that, because nothing is to be appended.
+    /// The log has no epoch: marks the channel as reconciled if nothing is to be appended. Whether it did.
     fn stays_unborn(&self, channel: &ChannelName, followed: bool) -> bool {
         {
             let mut state = self.replicas.lock();
@@ -328,7 +329,8 @@ impl Reconciler {
             if mutant::is(Mutant::ForgottenIsLost) && self.has_forgotten(channel, found) {
                 return Some(Plan { is_older: true, ..Plan::default() });
             }
-            // No entries with ids of their own are appended while the channel waits to be reconciled.
+            // Entries with ids of their own are not appended while the channel is queued: those missing were
+            // lost.
             let lacks_given = !replica.given.after(|producer| newest_of(found, producer)).is_empty();
             if replica.is_set_back(found, known) || lacks_given {
                 return Some(Plan { is_older: true, ..Plan::default() });
@@ -336,16 +338,17 @@ impl Reconciler {
             let base = replica.fork().map(Forked::base);
             let mirrored = memory.mirrored(channel).map_or(found.top, |mirrored| mirrored.top);
             let base = base.unwrap_or(mirrored);
-            // What follows is read together with the entry before it: the log may have another one in its place.
+            // The entry at the base is read again with what follows it: the log may have another one in its
+            // place.
             let before = replica.seen_at(base);
             #[cfg(test)]
             let before = before.filter(|_| !mutant::is(Mutant::RejoinWithoutEntryBefore));
             return Some(Plan { base, before, ..Plan::default() });
         }
         let replica = state.replicas.get(channel)?;
-        // Where no epoch of the log was known, the replica begins at the end of the log. It begins with all of
-        // the log where no other node has appended to it (this one may have, in a try that broke off), where
-        // readers want the whole log, and where the log had no epoch.
+        // If no epoch of the log was known, the replica begins at the end of the log; but with all of the log
+        // if no other node has appended to it (this one may have, in a try that broke off), if readers want
+        // the whole log, or if the log had no epoch.
         let others = found.top > found.last_seq
             || found.producers.iter().any(|(producer, _)| *producer != self.replicas.node);
         let is_wanted_whole = ChannelPolicy::of(channel).is_wanted_whole || replica.has_had_nothing();
@@ -358,7 +361,7 @@ impl Reconciler {
         } else {
             replica.retransmit.after(found.last_seq)
         };
-        // Where all entries of the replica have expired, so have those of the log: it did not lose them.
+        // If all entries of the replica have expired, so have those of the log: it did not lose them.
         let end = replica.fork().map_or(u64::MAX, Forked::base);
         let end = end.min(memory.mirrored(channel).map_or(0, |mirrored| mirrored.top));
         let is_young = !memory.last_ids(channel, end, 1).is_empty();
@@ -389,7 +392,7 @@ impl Reconciler {
 
     /// Unfollows the log again, if the last reader of the channel left while that was reconciled.
     async fn unfollow_if_left(&self, channel: &ChannelName) {
-        if self.replicas.is(channel, Replica::is_followed) {
+        if self.replicas.replica_is(channel, Replica::is_followed) {
             return;
         }
         if let Err(error) = self.breaker.primary.unfollow(channel).await {
@@ -404,7 +407,7 @@ impl Reconciler {
         }
     }
 
-    /// Reads the log to its end, for the replica; false when it is in another epoch by now.
+    /// Reads the log to its end, for the replica; false when it has changed its epoch or lost entries.
     async fn read_on(&self, of: Address<'_>, followed: bool, read: &mut Read) -> Result<bool> {
         loop {
             let after = Position { epoch: of.epoch.clone(), offset: read.top };
@@ -428,8 +431,8 @@ impl Reconciler {
         }
     }
 
-    /// Closes the fork, unless something was accepted since the journal was looked at. Replica, journal and
-    /// queue change together.
+    /// Marks the channel as reconciled, and closes its fork if there is one; false if something was accepted
+    /// or has changed since the look at the log. Replica, journal and queue change together.
     fn close(&self, channel: &ChannelName, look: &Look<'_>, last: u64, read: &mut Read) -> bool {
         let (Look { found, plan, followed, turn }, stats) = (look, &self.replicas.stats);
         {
@@ -498,17 +501,17 @@ struct Plan {
     base: u64,
     /// The entry at that offset, where it is known.
     before: Option<Anchor>,
-    /// The log has entries up to that offset that readers who go on there have not had.
+    /// Readers that continue there miss entries that the log has up to that offset.
     skips: bool,
-    /// Own entries that the log had, or never heard of.
+    /// Own entries to append first: those that the log lost, or that were accepted before a Redis appeared.
     retransmit: Vec<Append>,
-    /// By producer, entries that the log had, and that have ids of their own.
+    /// By producer, entries with ids of their own that the log lost.
     given: BTreeMap<NodeId, Vec<Append>>,
-    /// The log came in place of one that had entries which are not too old yet.
+    /// The log replaced one whose entries had not all expired: they were lost.
     loses: bool,
 }
 
-/// The newest sequence that a log has of a producer, of which entries may come again.
+/// The newest sequence of a producer that a log names; 0 if it does not name the producer.
 fn newest_of(found: &OpenLog, producer: NodeId) -> u64 {
     found.producers.iter().find(|(known, _)| *known == producer).map_or(0, |(_, seq)| *seq)
 }

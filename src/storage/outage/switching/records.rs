@@ -1,5 +1,5 @@
-//! The records role: records are written to the primary and kept here besides; while the primary is away, they
-//! are written here alone, and to the primary when it is back.
+//! The records role: records are written to the primary and, in addition, kept here. While the primary is
+//! away they are written here alone, and to the primary when it is back.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -21,7 +21,8 @@ use crate::storage::{Record, RecordKind, Records, Result, StorageError};
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::counter::Counter;
 
-/// Records that wait for the primary. Past it the one with the smallest key goes, counted.
+/// The most records that wait for the primary; beyond it, the one with the smallest key is dropped and
+/// counted.
 const WAITING_MAX: usize = 100_000;
 
 type Key = (RecordKind, String);
@@ -30,7 +31,7 @@ type Key = (RecordKind, String);
 pub(super) struct LocalRecords {
     replicas: Arc<Replicas>,
     pub(super) waiting: Waiting,
-    /// The primary serves, and refuses records.
+    /// The primary serves but refuses records, so no recovery waits for them.
     are_set_aside: AtomicBool,
 }
 
@@ -64,7 +65,7 @@ impl Waiting {
         Numbered { number: self.numbers.fetch_add(1, Ordering::Relaxed), change }
     }
 
-    /// Has a change wait, unless one that was begun later does.
+    /// Adds a change to those that wait, unless a change of its record that was begun later waits.
     fn note(&self, kind: RecordKind, key: &str, change: Numbered) {
         let mut waiting = self.changes.lock();
         let key = (kind, key.to_owned());
@@ -74,7 +75,7 @@ impl Waiting {
         if waiting.len() > WAITING_MAX {
             waiting.pop_first();
             if self.let_go.get() == 0 {
-                tracing::warn!(max = WAITING_MAX, "too many records wait for redis; counting those let go");
+                tracing::warn!(max = WAITING_MAX, "too many records wait for redis; some are dropped");
             }
             self.let_go.add(1);
         }
@@ -82,8 +83,8 @@ impl Waiting {
         self.changed.notify_one();
     }
 
-    /// Has a change wait where an older change of the record does, which must not be written after it.
-    /// Whether one does.
+    /// If a change of the record waits, adds this one in its place, so that the older of the two is not
+    /// written last. Returns whether one waited.
     fn note_if_waiting(&self, kind: RecordKind, key: &str, change: &Numbered) -> bool {
         let mut waiting = self.changes.lock();
         let held = waiting.get_mut(&(kind, key.to_owned()));
@@ -94,7 +95,7 @@ impl Waiting {
         true
     }
 
-    /// The change after that of this record, in the order of their keys, among these kinds.
+    /// The first change after this key, in the order of keys, whose kind is one of these.
     fn after(&self, key: Option<&Key>, is_of: impl Fn(RecordKind) -> bool) -> Option<(Key, Numbered)> {
         let waiting = self.changes.lock();
         let after = key.map_or(Bound::Unbounded, Bound::Excluded);
@@ -107,7 +108,7 @@ impl Waiting {
         self.after(None, is_of).is_none()
     }
 
-    /// The primary has it, unless it was changed again meanwhile.
+    /// The primary has this change, which waits no longer, unless the record was changed again meanwhile.
     fn done(&self, key: &Key, number: u64) {
         let mut waiting = self.changes.lock();
         if waiting.get(key).is_some_and(|held| held.number == number) {
@@ -210,7 +211,7 @@ impl LocalRecords {
 
 impl Switching {
     /// Makes a call that the primary alone can answer.
-    async fn ask_alone<R>(
+    async fn ask_primary<R>(
         &self,
         place: Place<'_>,
         op: &'static str,
@@ -230,8 +231,8 @@ impl Switching {
         there: impl Future<Output = Result<R>>,
         here: impl Future<Output = Result<R>>,
     ) -> Result<R> {
-        if kind.is_of_the_moment() {
-            return self.ask_alone(Place::Records(kind), op, there).await;
+        if kind.is_ephemeral() {
+            return self.ask_primary(Place::Records(kind), op, there).await;
         }
         match self.core.breaker.ask(self.core.records.domain_of(kind), there).await {
             Some(answer) => answer,
@@ -248,8 +249,8 @@ impl Switching {
         here: impl Future<Output = Result<R>>,
     ) -> Result<R> {
         let waiting = &self.core.records.waiting;
-        if kind.is_of_the_moment() {
-            return self.ask_alone(Place::Records(kind), op, there).await;
+        if kind.is_ephemeral() {
+            return self.ask_primary(Place::Records(kind), op, there).await;
         }
         let answer = here.await?;
         let change = waiting.begin(change);
@@ -293,11 +294,11 @@ impl Records for Switching {
 
     // No leases are kept here: another node might grant the same one to itself as well.
     async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>> {
-        self.ask_alone(Place::Leases, "hold", self.core.breaker.primary.hold(key, holder, ttl)).await
+        self.ask_primary(Place::Leases, "hold", self.core.breaker.primary.hold(key, holder, ttl)).await
     }
 
     async fn let_go(&self, key: &str, holder: &str) -> Result<()> {
-        self.ask_alone(Place::Leases, "let_go", self.core.breaker.primary.let_go(key, holder)).await
+        self.ask_primary(Place::Leases, "let_go", self.core.breaker.primary.let_go(key, holder)).await
     }
 }
 

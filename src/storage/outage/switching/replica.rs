@@ -1,8 +1,8 @@
 //! One channel on this node: in step with its log, or in a fork.
 //!
-//! Three things are kept apart, since each changes for reasons of its own: how the channel stands to its log
-//! ([`Standing`]), what this node has seen of that log ([`LogView`]), and what its readers here have
-//! ([`Readers`]).
+//! Three things are kept apart, because each changes for its own reasons: whether the channel is in step with
+//! its log ([`Standing`]), what this node has seen of the log ([`LogView`]), and how much of the log the
+//! channel's readers here have ([`Readers`]).
 
 mod fork;
 mod past;
@@ -25,13 +25,13 @@ use crate::support::mutant::{self, Mutant};
 pub(super) use fork::Forked;
 use past::{Ended, Past};
 
-/// The most entries that wait here for one before them; the channel that reads them keeps as many.
-const STASH_MAX: usize = 4_096;
+/// The most entries in the reorder buffer, as in that of the actor (`channels/merge.rs`).
+const REORDER_MAX: usize = 4_096;
 
 /// The most ends of epochs that are remembered because readers may still be in these epochs.
 const PAST_MAX: usize = 4;
 
-/// How many ids of the newest entries of an epoch are kept after its end: readers may be so far behind it.
+/// How many ids of an epoch's last entries are kept after its end, for readers up to that far behind it.
 const BEHIND_MAX: usize = 512;
 
 /// The local replica of a channel's log. Its entries are in the memory backend.
@@ -46,8 +46,8 @@ pub(super) struct Replica {
     readers: Option<Readers>,
     /// The newest own sequence that was accepted, by the log or in place of it.
     newest: u64,
-    /// The log refused for good entries that this node had accepted and delivered.
-    lost_some: bool,
+    /// The log has refused, for good, entries that this node had accepted and delivered.
+    refused_some: bool,
     /// The retransmit buffers: of this node's own entries, and of those with ids of their own that it appended.
     pub(super) retransmit: RetransmitBuffer,
     pub(super) given: Given,
@@ -55,7 +55,7 @@ pub(super) struct Replica {
     pub(super) used: Instant,
 }
 
-/// How a channel stands to its log.
+/// Whether a channel is in step with its log.
 #[derive(Debug)]
 enum Standing {
     /// As far as is known, the log still has everything that was seen of it.
@@ -190,7 +190,7 @@ impl Replica {
             log: LogView::default(),
             readers: None,
             newest: 0,
-            lost_some: false,
+            refused_some: false,
             retransmit: RetransmitBuffer::default(),
             given: Given::default(),
             past: VecDeque::new(),
@@ -221,7 +221,7 @@ impl Replica {
         self.log.seen().map(|seen| &seen.epoch)
     }
 
-    /// Whether that is this epoch.
+    /// Whether [`log`](Self::log) is this epoch.
     pub(super) fn is_of(&self, epoch: &Epoch) -> bool {
         self.log() == Some(epoch)
     }
@@ -257,7 +257,7 @@ impl Replica {
         seen.map(of).unwrap_or_default()
     }
 
-    /// Whether anything would be lost if it were forgotten.
+    /// Whether it must not be forgotten: it is followed, suspect or forked.
     pub(super) fn is_needed(&self) -> bool {
         !matches!(self.standing, Standing::InStep) || self.is_followed()
     }
@@ -282,14 +282,14 @@ impl Replica {
         self.log().is_none() && self.fork().map_or(self.is_unborn(), is_unborn)
     }
 
-    /// Whether the channel is that of an order placed here of which no other node knows.
+    /// Sets whether the channel is that of an order placed here that no other node knows of.
     pub(super) fn set_placed_here(&mut self, placed_here: bool) {
         if let LogView::Unseen(unseen) = &mut self.log {
             unseen.placed_here = placed_here;
         }
     }
 
-    /// Whether the log acknowledged own entries after the newest that was seen here.
+    /// Whether the log acknowledged own entries that readers here have not been sent.
     pub(super) fn has_unseen(&self) -> bool {
         let seen = self.memory.last_seq(&self.name, self.node);
         self.has_all() && self.retransmit.newest().is_some_and(|newest| newest > seen)
@@ -317,8 +317,8 @@ impl Replica {
     }
 
     /// The log refused an own entry that was accepted.
-    pub(super) fn lost_one(&mut self) {
-        self.lost_some = true;
+    pub(super) fn note_refused(&mut self) {
+        self.refused_some = true;
     }
 
     // Its readers on this node
@@ -342,7 +342,7 @@ impl Replica {
         }
     }
 
-    /// The channel is followed from now on. Whether Redis has confirmed the subscription.
+    /// The channel is followed from now on. Returns whether Redis has confirmed the subscription.
     pub(super) fn follow(&mut self) -> bool {
         self.readers.get_or_insert_default().are_confirmed
     }
@@ -404,10 +404,10 @@ impl Replica {
         self.mirror_each(ahead.split_off(&(top + 1)));
     }
 
-    /// Entries were published of a log that is being opened.
+    /// Keeps entries that are published while their log is being opened.
     pub(super) fn hear(&mut self, epoch: &Epoch, entries: &[Entry]) {
         let (Some(_), LogView::Unseen(unseen)) = (&self.readers, &mut self.log) else { return };
-        let is_usable = |(of, held): &(Epoch, BTreeMap<_, _>)| of == epoch && held.len() <= STASH_MAX;
+        let is_usable = |(of, held): &(Epoch, BTreeMap<_, _>)| of == epoch && held.len() <= REORDER_MAX;
         let heard = unseen.heard.take().filter(is_usable);
         let (_, held) = unseen.heard.insert(heard.unwrap_or_else(|| (epoch.clone(), BTreeMap::new())));
         held.extend(entries.iter().map(|entry| (entry.offset, entry.clone())));
@@ -446,7 +446,7 @@ impl Replica {
         kept.or(anchor.filter(|anchor| anchor.offset == offset))
     }
 
-    /// Whether the log has other entries than were seen at the same offsets; that is noted.
+    /// Whether these entries differ from those that were seen at the same offsets; if so, notes that.
     pub(super) fn contradicts(&mut self, entries: &[Entry]) -> bool {
         let Some(seen) = self.log.seen_mut() else { return false };
         let is_other = |anchor: Anchor| {
@@ -466,14 +466,14 @@ impl Replica {
     }
 
     /// The newest sequences of other producers are not known.
-    pub(super) fn knows_no_others(&mut self) {
+    pub(super) fn set_others_unknown(&mut self) {
         if let Some(seen) = self.log.seen_mut() {
             seen.knows_producers = false;
         }
     }
 
-    /// Whether the log, which was found in the epoch that was known, has lost something that was known of it
-    /// before it was asked.
+    /// Whether the log, which is still in the known epoch, has lost something that this node knew of it
+    /// before it asked.
     pub(super) fn is_set_back(&self, found: &OpenLog, known: &Known) -> bool {
         if self.is_contradicted() || found.top < known.highest {
             return true;
@@ -484,8 +484,8 @@ impl Replica {
         };
         #[cfg(test)]
         let is_other = is_other && !mutant::is(Mutant::AnchorNotCompared);
-        // The anchor does not tell where the log does not keep it any more, or where own entries follow it. A
-        // log forgets producers that were silent for a day; their entries are too old then to be kept here.
+        // The anchor says nothing if the log no longer keeps it, nor about own entries after it. A log
+        // forgets producers that were silent for a day; their entries are too old then to be kept here.
         is_other || self.retransmit.has_after(found.last_seq, known.acked)
     }
 
@@ -499,8 +499,8 @@ impl Replica {
         self.memory.top(&self.name).filter(|top| *top < self.highest())
     }
 
-    /// Begins the replica after an offset of the log, where this node has come to; nothing is known of what
-    /// others appended before.
+    /// Begins the replica anew, after an offset of the log that this node has reached. What others appended
+    /// before is not known.
     fn mirror_from(&mut self, top: u64) {
         if let Some(seen) = self.log.seen_mut() {
             seen.knows_producers = false;
@@ -508,8 +508,8 @@ impl Replica {
         }
     }
 
-    /// A page of the log, whose oldest entry is `first`: a hole between the replica and that cannot be filled
-    /// any more.
+    /// Adds a page of the log. If entries are missing between the replica and `first`, the oldest offset that
+    /// can be read, they cannot come any more, and the replica begins anew at `first`.
     pub(super) fn mirror_page(&mut self, first: u64, entries: &[Entry]) {
         if self.has_all()
             && let (Some(seen), Some(mirrored)) = (self.log.seen_mut(), self.memory.mirrored(&self.name))
@@ -522,7 +522,7 @@ impl Replica {
         self.mirror(entries);
     }
 
-    /// Entries of the log's epoch with which this node is in step, ascending without holes.
+    /// Adds entries, ascending without holes, of the log's epoch with which this node is in step.
     pub(super) fn mirror(&mut self, entries: &[Entry]) {
         let (Some(seen), Some(first), Some(last)) = (self.log.seen_mut(), entries.first(), entries.last())
         else {
@@ -562,18 +562,19 @@ impl Replica {
         while let Some(next) = seen.waiting.first_entry().filter(|next| *next.key() <= top + 1) {
             top = self.memory.mirror(&self.name, &seen.epoch, &[next.remove()]);
         }
-        if seen.waiting.len() > STASH_MAX {
+        if seen.waiting.len() > REORDER_MAX {
             // They are read from the log instead.
             seen.waiting.clear();
         }
     }
 
-    /// The same of entries that may have holes.
+    /// The same for entries that may have holes between them.
     fn mirror_each(&mut self, entries: BTreeMap<u64, Entry>) {
         entries.into_values().for_each(|entry| self.mirror(&[entry]));
     }
 
-    /// The log answered an append of this node, whose own entries or others these are.
+    /// Handles the log's answer to an append of this node: of own entries, or of others that have ids of
+    /// their own.
     pub(super) fn acknowledged(&mut self, batch: &AppendBatch, results: &[Appended]) {
         let mut applied = Vec::new();
         for (append, result) in batch.entries.iter().zip(results) {
@@ -607,7 +608,7 @@ impl Replica {
         }
     }
 
-    /// The same where something is about to be appended to it.
+    /// The same even for a blank channel, because something is about to be appended to it.
     pub(super) fn make_mirror(&mut self) {
         if self.memory.mirrored(&self.name).is_some() {
             return;
@@ -615,12 +616,12 @@ impl Replica {
         let top = self.fork().map_or(self.highest(), |fork| fork.top);
         if let Some(epoch) = self.epoch() {
             self.memory.mirror_from(&self.name, epoch, top, &[(self.node, self.newest)]);
-            self.knows_no_others();
+            self.set_others_unknown();
         }
     }
 
     /// The newest own sequence that readers here have been sent.
-    fn own_seen(&self) -> u64 {
+    fn newest_own_seen(&self) -> u64 {
         let seen = self.memory.last_seq(&self.name, self.node);
         let acked = self.log.seen().map_or(0, |seen| seen.acked);
         // Without readers here nothing of the log comes, so what it acknowledged need not come first.
@@ -632,7 +633,7 @@ impl Replica {
     /// The replica was found to differ from the log.
     pub(super) fn doubted(&mut self) {
         match self.standing {
-            // In step => suspect: the next append may get an offset behind other entries than were seen.
+            // In step => suspect: the next append may get an offset after entries other than those seen.
             Standing::InStep => self.standing = Standing::Suspect,
             // A fork is compared with the log before it is closed anyway.
             Standing::Suspect | Standing::Forked(_) => {}
@@ -651,9 +652,9 @@ impl Replica {
             Standing::Forked(_) => return,
         }
         let base = self.base_of_fork();
-        let unseen_after = self.own_seen();
+        let unseen_after = self.newest_own_seen();
         let unseen = self.retransmit.after(unseen_after);
-        // The next sequence may leave out some after those that were seen; no entries have these.
+        // The next sequence need not follow the newest one seen: no entry has those in between.
         let seq = match next {
             Some(next) if unseen.is_empty() => unseen_after.max(next.saturating_sub(1)),
             _ => unseen_after,
@@ -718,8 +719,8 @@ impl Replica {
         }
     }
 
-    /// Makes the fork ready for an own entry with this sequence: after a hole in the sequences the fork continues
-    /// in another epoch. Whether it does.
+    /// Makes the fork ready for an own entry with this sequence: after a hole in the sequences the fork
+    /// continues in another epoch. Returns whether it does.
     pub(super) fn step_to(&mut self, seq: u64) -> bool {
         let Standing::Forked(fork) = &mut self.standing else { return false };
         let steps = fork.step_to(seq, || self.memory.first(&self.name).unwrap_or(0));
@@ -729,7 +730,7 @@ impl Replica {
         steps
     }
 
-    /// Whether the fork, if it is in one, is about to be closed: an append waits for that a little.
+    /// Sets whether the fork, if there is one, is about to be closed: appends then wait briefly.
     pub(super) fn set_closing(&mut self, is_closing: bool) {
         if let Standing::Forked(fork) = &mut self.standing {
             fork.is_closing = is_closing;
@@ -771,7 +772,7 @@ impl Replica {
                 to,
                 had: VersionVector::default(),
                 late_to: top,
-                whole: !self.lost_some,
+                whole: !self.refused_some,
                 skips,
             };
             self.past.push_back(Past { epochs: ended, others, node: self.node, transition });
@@ -779,7 +780,7 @@ impl Replica {
                 self.past.pop_front();
             }
         }
-        self.lost_some = false;
+        self.refused_some = false;
         let mut ahead = self.log.take_heard(&epoch);
         match &mut self.log {
             // Appends may have gone on while the log was looked at.
@@ -827,7 +828,7 @@ impl Replica {
         if let Some(log) = self.log().filter(|_| !is_same) {
             let (end, own) = match &fork {
                 Some(fork) => (fork.base(), fork.first_leg().name.own_at(fork.base())),
-                None => (end, self.own_seen()),
+                None => (end, self.newest_own_seen()),
             };
             let last = self.memory.last_ids(&self.name, end, BEHIND_MAX);
             ended.push(Ended { epoch: log.clone(), end, own, fork: None, last });

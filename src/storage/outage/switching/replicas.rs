@@ -26,13 +26,13 @@ use crate::support::chance::Hashing;
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 
-/// An entry before one that came is waited for so long before the log is read.
+/// How long a missing entry may take to arrive before its channel is reconciled.
 const HOLE_WITHIN: Duration = Duration::from_millis(100);
 
-/// How long a channel that is being reconciled is waited for.
+/// How long a caller waits for a channel that is being reconciled.
 const IN_ORDER_WITHIN: Duration = Duration::from_secs(1);
 
-/// Replicas that are remembered; past it, those that nobody needs go at once.
+/// Beyond this many replicas, those that nobody needs are dropped after [`TIDY_EVERY`] without use.
 const REPLICAS_MAX: usize = 100_000;
 
 /// Between looks for replicas that are no longer needed.
@@ -45,9 +45,9 @@ pub(super) struct Replicas {
     pub(super) memory: MemoryBackend,
     pub(super) breaker: Arc<Breaker>,
     state: Mutex<State>,
-    /// Told when the reconciler has something new to do.
+    /// Notified when the reconciler has something new to do.
     pub(super) work: Notify,
-    /// Told when something has been reconciled, or a recovery no longer waits for it.
+    /// Notified after each try to reconcile, and whenever a recovery may have less to wait for.
     pub(super) in_order: Notify,
     pub(super) stats: SwitchingStats,
 }
@@ -56,12 +56,12 @@ pub(super) struct State {
     pub(super) replicas: HashMap<ChannelName, Replica, Hashing>,
     pub(super) journal: Journal,
     pub(super) queue: Queue,
-    /// Channels of whose log entries came that follow on missing ones: when to look whether these have come,
-    /// and the newest offset before them.
+    /// The channels with a hole: entries came, but not those right before them. When to look again, and the
+    /// offset after which entries were missing at the last look.
     holes: BTreeMap<ChannelName, (Instant, u64)>,
 }
 
-/// The replicas while nobody else changes them.
+/// The replicas, locked.
 pub(super) struct Locked<'a> {
     of: &'a Replicas,
     state: MutexGuard<'a, State>,
@@ -95,22 +95,23 @@ impl Replicas {
         Locked { of: self, state: self.state.lock() }
     }
 
-    /// Whether this holds of the replica of a channel; false where there is none.
-    pub(super) fn is(&self, channel: &ChannelName, holds: impl FnOnce(&Replica) -> bool) -> bool {
+    /// Whether a channel has a replica of which `holds` is true.
+    pub(super) fn replica_is(&self, channel: &ChannelName, holds: impl FnOnce(&Replica) -> bool) -> bool {
         self.lock().replicas.get(channel).is_some_and(holds)
     }
 
-    /// The epoch in which a channel is on this node.
+    /// The epoch of a channel on this node: that of its fork or, if it is not forked, of its log.
     pub(super) fn epoch_of(&self, channel: &ChannelName) -> Option<Epoch> {
         self.lock().epoch_of(channel)
     }
 
-    /// Waits a while for a channel to be reconciled.
+    /// Waits until a channel is no longer suspect, for at most [`IN_ORDER_WITHIN`].
     pub(super) async fn until_in_order(&self, channel: &ChannelName) {
         self.until_replica(channel, IN_ORDER_WITHIN, |replica| !replica.is_suspect()).await;
     }
 
-    /// Waits until this holds of a replica, at most so long, and only while its failure domain serves.
+    /// Waits until `holds` is true of a channel's replica, or there is none: at most for `within`, and only
+    /// while the channel's failure domain serves.
     pub(super) async fn until_replica(
         &self,
         channel: &ChannelName,
@@ -125,9 +126,9 @@ impl Replicas {
         }
     }
 
-    /// Has those replicas reconciled of which this holds, of a failure domain or of all. A recovery of the
-    /// domain waits for them.
-    pub(super) fn look_at(&self, domain: Option<Domain>, is_due: impl Fn(&Replica) -> bool) {
+    /// Queues the channels whose replicas are due, in one failure domain or in all. If a domain is given, its
+    /// recovery waits for every channel of the domain that is in the queue then.
+    pub(super) fn enqueue_due(&self, domain: Option<Domain>, is_due: impl Fn(&Replica) -> bool) {
         let is_one = self.breaker.modes().present().count() < 2;
         let is_in =
             |name: &ChannelName| domain.is_none_or(|domain| is_one || self.breaker.domain_of(name) == domain);
@@ -142,8 +143,8 @@ impl Replicas {
         self.work.notify_one();
     }
 
-    /// Has channels reconciled of whose log a missing entry does not come by itself. Returns when the next
-    /// one is to be looked at.
+    /// Queues the channels whose missing entries have not come in time. Returns when to look again; `None` if
+    /// no other channel has a hole.
     pub(super) fn look_at_holes(&self, now: Instant) -> Option<Instant> {
         let mut state = self.lock();
         let State { replicas, holes, .. } = &mut *state;
@@ -169,12 +170,12 @@ impl Replicas {
         next
     }
 
-    /// A channel cannot be reconciled while its failure domain serves: it goes on in its fork and is retried
-    /// now and then, but no recovery waits for it.
+    /// Sets aside a channel that cannot be reconciled although its failure domain serves: it is still
+    /// retried, but no recovery waits for it.
     pub(super) fn set_aside(&self, channel: &ChannelName, error: &StorageError) {
         let why = error.with_causes();
         if self.lock().queue.set_aside(channel, why.clone()) {
-            tracing::error!(%channel, error = why, "the channel cannot be put in order, and is set aside");
+            tracing::error!(%channel, error = why, "the channel cannot be reconciled, and is set aside");
         }
         self.in_order.notify_waiters();
     }
@@ -199,6 +200,10 @@ impl Replicas {
             !is_empty && (replica.is_needed() || queue.contains(name))
         });
         holes.retain(|name, _| replicas.contains_key(name));
+        // A burst of orders leaves room in the map that all of them together needed.
+        if replicas.capacity() > 4 * replicas.len().max(256) {
+            replicas.shrink_to(2 * replicas.len());
+        }
         replicas.values_mut().for_each(Replica::expire_retransmit);
         bound_retransmits(replicas, self.memory.put_back_bytes_max());
         gone
@@ -224,8 +229,8 @@ impl Locked<'_> {
         self.replicas.get(channel).and_then(|replica| replica.epoch().cloned())
     }
 
-    /// Whether the log of a channel is to be looked at: until then it is not known whether what comes of it
-    /// follows on what was seen.
+    /// Whether a channel is in the reconcile queue. Until it has been reconciled, it is not known whether new
+    /// entries of its log follow what was seen here.
     pub(super) fn is_in_doubt(&self, channel: &ChannelName) -> bool {
         #[cfg(test)]
         if mutant::is(Mutant::DoubtDisregarded) {
@@ -252,20 +257,20 @@ impl Locked<'_> {
         self.state.replicas.entry(channel.clone()).or_insert_with(new)
     }
 
-    /// Has a channel reconciled.
+    /// Adds a channel to the reconcile queue, unless it is in it.
     pub(super) fn enqueue(&mut self, channel: &ChannelName) {
         if self.of.breaker.is_alone() {
             // There is no log to be in step with; when that changes, all channels are looked at.
             return;
         }
-        // A channel that waits already is tried when its time has come; an outage may have thousands wait.
+        // A channel that was in the queue does not wake the reconciler; an outage may have thousands wait.
         if self.state.queue.add(channel, |channel| self.of.breaker.domain_of(channel)) {
             self.of.work.notify_one();
         }
     }
 
-    /// A channel was found to differ from its log: it is reconciled, and what has been found in the log so far
-    /// does not count.
+    /// A channel was found to differ from its log: queues it with a new turn, so that a look at the log that
+    /// is in progress does not count.
     pub(super) fn doubt(&mut self, channel: &ChannelName) {
         if let Some(replica) = self.state.replicas.get_mut(channel) {
             replica.doubted();
@@ -276,7 +281,7 @@ impl Locked<'_> {
         }
     }
 
-    /// Has the log read for entries that the replica lacks, should they not come by themselves.
+    /// If the replica has a hole, has the channel reconciled unless the missing entries arrive in time.
     pub(super) fn mind_hole(&mut self, channel: &ChannelName) {
         let hole = self.state.replicas.get(channel).and_then(Replica::hole);
         if let (Some(before), false) = (hole, self.state.holes.contains_key(channel)) {
@@ -285,7 +290,8 @@ impl Locked<'_> {
         }
     }
 
-    /// Has a channel go on without the log, if it does not yet.
+    /// Forks a channel, unless it is forked. `next` is the sequence of its next own entry, if known; `late`
+    /// says that an append took too long, for the statistics.
     pub(super) fn fork(&mut self, channel: &ChannelName, next: Option<u64>, late: bool) {
         let replica = self.replica(channel);
         if replica.is_forked() {
@@ -303,7 +309,8 @@ impl Locked<'_> {
     }
 }
 
-/// Bounds all retransmit buffers together: those of the channels that have not been used for longest go first.
+/// Bounds all retransmit buffers together: empties those of the channels that were not used for longest
+/// first.
 fn bound_retransmits(replicas: &mut HashMap<ChannelName, Replica, Hashing>, bytes_max: usize) {
     let mut total: usize = replicas.values().map(Replica::kept_bytes).sum();
     if total <= bytes_max {
@@ -332,7 +339,7 @@ mod tests {
     use crate::storage::{Append, MemoryConfig, Retention};
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_kept_to_be_put_back_is_bounded_in_all() {
+    async fn all_retransmit_buffers_together_are_bounded() {
         let data = Bytes::from(vec![b'x'; 1 << 20]);
         let (memory, _) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
         let mut replicas = HashMap::default();

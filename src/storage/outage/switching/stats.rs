@@ -38,7 +38,7 @@ impl From<DiskState> for SpoolHealth {
     }
 }
 
-/// A channel that cannot be put in order, and why.
+/// A channel that cannot be reconciled, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SetAside {
     pub(crate) channel: ChannelName,
@@ -80,7 +80,7 @@ impl OutageReader {
 
     /// How the journal's copy on disk does; `None` where there is none.
     pub(crate) fn spool(&self) -> Option<SpoolHealth> {
-        self.0.upgrade()?.outbox.spool.as_ref().map(|spool| spool.state().into())
+        self.0.upgrade()?.backlog.spool.as_ref().map(|spool| spool.state().into())
     }
 
     /// Channels that cannot be reconciled while Redis serves all others, and why: some of them.
@@ -102,13 +102,13 @@ impl OutageReader {
             return OutageView { spool: "off".to_owned(), ..OutageView::default() };
         };
         let jobs_waiting = core.jobs.waiting();
-        let on_disk = core.outbox.on_disk();
+        let on_disk = core.backlog.on_disk();
         let state = core.replicas.lock();
         let JournalDepth { entries, bytes, oldest } = state.journal.depth();
         let JournalCounts { thinned, refused_full, aged, order_overflow } = state.journal.counts();
         let forked = state.replicas.values().filter(|replica| replica.is_forked()).count();
         let since = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let spool = core.outbox.spool.as_ref().map(Spool::status);
+        let spool = core.backlog.spool.as_ref().map(Spool::status);
         let health = spool.as_ref().map(|spool| SpoolHealth::from(spool.state.clone()));
         OutageView {
             channels_alone: if core.breaker.is_alone() { 0 } else { forked },
@@ -156,7 +156,7 @@ impl Core {
     /// Whether something that was accepted would be gone with this process.
     fn would_lose(&self) -> bool {
         let waiting = self.replicas.lock().journal.depth().entries;
-        waiting > self.outbox.on_disk() || !self.jobs.are_recorded()
+        waiting > self.backlog.on_disk() || !self.jobs.are_recorded()
     }
 
     /// Whether the primary has all that it can get now, which is not what belongs to a failure domain that is

@@ -563,13 +563,13 @@ async fn an_append_is_late_by_what_is_usual() {
     let core = &node.store.core;
     let deadline = core.appender.deadline;
     assert_eq!(core.appender.late_after(), deadline);
-    (0..60).for_each(|_| core.appender.took_so_long(2 * deadline));
+    (0..60).for_each(|_| core.appender.note_append_time(2 * deadline));
     assert!(
         core.appender.late_after() > 7 * deadline && core.appender.late_after() <= 8 * deadline,
         "{:?}",
         core.appender.late_after()
     );
-    (0..60).for_each(|_| core.appender.took_so_long(deadline / 10));
+    (0..60).for_each(|_| core.appender.note_append_time(deadline / 10));
     assert_eq!(core.appender.late_after(), deadline, "a storage that is fast again is waited for no longer");
 }
 

@@ -12,14 +12,15 @@ pub(super) const LEGS_MAX: usize = 256;
 #[derive(Debug)]
 pub(in crate::storage::outage::switching) struct Forked {
     pub(super) leg: Leg,
-    /// The legs before that, each with its last offset: the first one, and those that may be resumed.
+    /// The earlier legs, each with its last offset: the first one, and those that readers may still resume
+    /// in.
     pub(super) before: Vec<(Leg, u64)>,
     /// The newest offset.
     pub(super) top: u64,
-    /// The replica lacks entries of the log, and own entries that the log did not acknowledge may be among these.
-    /// Readers that come from another node may have had them, so they are not taken up as if they had not.
+    /// The replica lacks entries of the log, perhaps own ones among them whose appends were not answered. A
+    /// reader from another node may have had those, so it is not told that the fork continues its log.
     is_unsure: bool,
-    /// The fork is not closed before, so that it is not closed right after it opened.
+    /// The fork is not closed before this time, so that it is not closed right after it opened.
     pub(in crate::storage::outage::switching) reconcile_at: Instant,
     /// The fork is about to be closed: an append waits for that a little.
     pub(super) is_closing: bool,
@@ -58,7 +59,7 @@ impl Forked {
         self.before.first().map_or(&self.leg, |(leg, _)| leg)
     }
 
-    /// Where an epoch that this fork continues has ended, and the epoch after that.
+    /// The last offset of an epoch that this fork continues, and the epoch that follows it.
     pub(in crate::storage::outage::switching) fn end_of(&self, epoch: &Epoch) -> Option<(u64, &Epoch)> {
         if self.leg.name.log.as_ref() == Some(epoch) {
             return (!self.is_unsure).then(|| (self.base(), &self.first_leg().epoch));
@@ -68,8 +69,8 @@ impl Forked {
         Some((self.before[at].1, &next.epoch))
     }
 
-    /// Makes the fork ready for an own entry with this sequence: after a hole it continues in another leg. `first`
-    /// is the oldest offset that is kept. Whether it does.
+    /// Makes the fork ready for an own entry with this sequence: after a hole it continues in another leg.
+    /// `first` is the oldest offset that is kept. Returns whether it does.
     pub(super) fn step_to(&mut self, seq: u64, first: impl FnOnce() -> u64) -> bool {
         if self.leg.name.own_at(self.top).checked_add(1) == Some(seq) {
             return false;

@@ -74,10 +74,10 @@ impl Replica {
         &self,
         after: &Position,
     ) -> Option<EpochTransition> {
-        self.seam_from_past(after).or_else(|| self.seam_from_name(after))
+        self.transition_from_past(after).or_else(|| self.transition_from_name(after))
     }
 
-    fn seam_from_past(&self, after: &Position) -> Option<EpochTransition> {
+    fn transition_from_past(&self, after: &Position) -> Option<EpochTransition> {
         // What the reader had besides is in the epoch's name.
         let (plain, mut besides, in_fork) = match EpochName::of(&after.epoch) {
             Some(EpochName::Fork(fork, had)) => (fork.epoch(), had, true),
@@ -103,7 +103,7 @@ impl Replica {
     }
 
     /// The name of the position's epoch says what the reader has had.
-    fn seam_from_name(&self, after: &Position) -> Option<EpochTransition> {
+    fn transition_from_name(&self, after: &Position) -> Option<EpochTransition> {
         EpochName::of(&after.epoch)?;
         let mut had = had_at(after);
         // A gateway that names no log for the way back says that the reader has had nothing of any.

@@ -149,13 +149,13 @@ async fn another_entry_at_an_offset_that_was_seen_is_noticed() {
 async fn entries_that_wait_for_one_before_them_are_bounded_and_read_instead() {
     let mut bench = Bench::in_step(10);
     let other = bench.other;
-    let many: Vec<Entry> = (1..=STASH_MAX as u64 + 2).map(|n| entry(10 + n, other, n)).collect();
+    let many: Vec<Entry> = (1..=REORDER_MAX as u64 + 2).map(|n| entry(10 + n, other, n)).collect();
     let (missing, waiting) = many.split_at(1);
-    for entry in &waiting[..STASH_MAX] {
+    for entry in &waiting[..REORDER_MAX] {
         bench.told(std::slice::from_ref(entry));
     }
-    assert_eq!(bench.waiting(), STASH_MAX);
-    bench.told(&waiting[STASH_MAX..]);
+    assert_eq!(bench.waiting(), REORDER_MAX);
+    bench.told(&waiting[REORDER_MAX..]);
     assert_eq!(bench.waiting(), 0, "one more, and none waits");
     assert_eq!(bench.replica.hole(), Some(10), "what is missing is to be read");
     bench.told(missing);

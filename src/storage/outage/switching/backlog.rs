@@ -1,5 +1,5 @@
-//! What this node accepted without the log: takes it into a fork, the journal and the spool, and sends it
-//! when the log can be reached.
+//! Accepts entries without the log, into a fork, the journal and the spool, and sends them when the log can
+//! be reached.
 
 use std::sync::Arc;
 
@@ -19,16 +19,16 @@ use crate::support::mutant::{self, Mutant};
 /// Entries in one append.
 pub(super) const BATCH: usize = 50;
 
-/// What waits for the log, besides the journal, which is with the replicas that it must agree with.
-pub(super) struct Outbox {
+/// What waits for the log, except for the journal, which shares the lock of the replicas.
+pub(super) struct Backlog {
     pub(super) replicas: Arc<Replicas>,
     /// The journal's copy on disk.
     pub(super) spool: Option<Spool>,
-    /// No other lock is taken while this one is held.
+    /// Locked after the replicas and before the modes, which `send_formers` reads while it holds this lock.
     pub(super) formers: Mutex<Formers>,
 }
 
-/// Where entries are sent, and as whose.
+/// Which log entries are sent to, and whose entries they are.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Address<'a> {
     pub(super) channel: &'a ChannelName,
@@ -36,13 +36,13 @@ pub(super) struct Address<'a> {
     pub(super) producer: NodeId,
 }
 
-impl Outbox {
+impl Backlog {
     pub(super) fn new(replicas: Arc<Replicas>, spool: Option<Spool>, formers: Vec<Former>) -> Self {
         Self { replicas, spool, formers: Mutex::new(former::by_channel(formers)) }
     }
 
-    /// Whether earlier processes left entries of a channel that the log is to have first.
-    pub(super) fn is_behind(&self, channel: &ChannelName) -> bool {
+    /// Whether earlier processes left entries of a channel, which have to be sent first.
+    pub(super) fn has_formers(&self, channel: &ChannelName) -> bool {
         self.formers.lock().contains_key(channel)
     }
 
@@ -71,8 +71,8 @@ impl Outbox {
             if let (Some(first), Some(replica)) = (fresh.first(), state.replicas.get_mut(channel))
                 && replica.step_to(first.seq)
             {
-                // The fork's name says what readers have had by counting, so a hole in the sequences has
-                // given it another name.
+                // Sequences in a fork follow from the offsets and the fork's name, so a hole in them has
+                // given the fork another name.
                 return Ok(AppendAnswer::ForeignEpoch(replica.epoch().cloned()));
             }
             let journals = !self.replicas.breaker.is_alone() && !fresh.is_empty();
@@ -97,7 +97,8 @@ impl Outbox {
                 Ok(AppendAnswer::Done(results))
             }
             Err(epoch) => {
-                // These entries are appended to another epoch now: a crash must not have them sent again.
+                // The caller appends these entries in another epoch: after a crash they must not be sent as
+                // well.
                 if let Some(spool) = &self.spool {
                     spool.forget(node, channel, seqs);
                 }
@@ -106,8 +107,8 @@ impl Outbox {
         }
     }
 
-    /// Takes entries that were judged to fit into the fork and the journal; or returns the epoch of the
-    /// channel, if that has changed since. Returns what the journal let go for them.
+    /// Adds entries, which were judged to fit, to the fork and the journal. Returns what the journal dropped
+    /// for them or, as the error, the epoch of the channel if that has changed since.
     fn accept(
         &self,
         batch: &AppendBatch,
@@ -118,7 +119,7 @@ impl Outbox {
         let mut state = self.replicas.lock();
         let epoch = state.epoch_of(&batch.channel);
         if epoch.as_ref() != Some(&batch.epoch) {
-            // To release the room takes the lock.
+            // Dropping the room takes the lock.
             drop(state);
             return Err(epoch);
         }
@@ -130,12 +131,12 @@ impl Outbox {
             replica.make_mirror();
             fresh.into_iter().for_each(|append| replica.append_here(append));
         }
-        // Should the fork be about to be closed, these entries are to be sent before.
+        // If the fork is about to be closed, these entries have to be sent before that.
         state.enqueue(&batch.channel);
         Ok(gone)
     }
 
-    /// The spool lets go of what the journal let go.
+    /// Removes from the spool what the journal dropped.
     fn forget(&self, gone: Vec<Gone>) {
         let Some(spool) = &self.spool else { return };
         for Gone { channel, seq } in gone {
@@ -201,7 +202,7 @@ impl Outbox {
         Ok(Some(last))
     }
 
-    /// The log never takes this entry.
+    /// Drops an entry that the log will never take.
     fn refused(&self, to: Address<'_>, seq: u64, refusal: &Refusal) {
         let Address { channel, producer, .. } = to;
         tracing::warn!(%channel, %producer, seq, %refusal, "the log does not take an accepted entry");
@@ -211,7 +212,7 @@ impl Outbox {
             // The spool is told below.
             let _refused = state.journal.refused(channel, seq, Instant::now());
             if let Some(replica) = state.replicas.get_mut(channel) {
-                replica.lost_one();
+                replica.note_refused();
             }
         }
         if let Some(spool) = &self.spool {
@@ -219,7 +220,7 @@ impl Outbox {
         }
     }
 
-    /// The log has a producer's entries up to this sequence.
+    /// The log has a producer's entries up to this sequence: removes them from the spool.
     pub(super) fn acknowledged(&self, producer: NodeId, channel: &ChannelName, last: u64) {
         if let Some(spool) = &self.spool {
             spool.acknowledged(producer, channel, last);
@@ -241,7 +242,7 @@ impl Drop for Room<'_> {
     }
 }
 
-/// Entries as a chain behind a sequence.
+/// Links entries to each other and to the sequence before them, and marks them as late.
 fn chain(entries: &[Append], after: u64) -> Vec<Append> {
     let mut prev = after;
     let links = entries.iter().map(|append| {
