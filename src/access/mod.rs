@@ -2,7 +2,7 @@
 //! fetched here, and revocations distributed between nodes; nobody who asks `may` waits for either.
 
 mod fetch;
-mod keeper;
+mod key_refresh;
 mod quotas;
 mod revoking;
 

@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::Shared;
-use super::hearing::own_id;
+use super::inbound::own_id;
 use crate::model::{ChannelName, DraftEntry, EntryId, Epoch, EventType, NodeId, Position, new_epoch};
 use crate::storage::{
     Append, AppendAnswer, AppendBatch, Appended, PageLimit, Refusal, Result as StorageResult, SharedBackend,

@@ -10,7 +10,7 @@
 mod config;
 mod envelope;
 mod exchanges;
-mod hearing;
+mod inbound;
 mod intake;
 mod outbox;
 #[cfg(any(test, feature = "probes"))]

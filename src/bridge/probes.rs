@@ -6,7 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::envelope::{Envelope, OwnEvent, Publisher, data_of, write};
-use super::hearing::{Clock, of_gateway, of_other, own_id};
+use super::inbound::{Clock, of_gateway, of_other, own_id};
 use super::relayed::{LeftOut, Way, carry, carry_sequences};
 use crate::model::{EventType, NodeId};
 use crate::protocol::parse_event;

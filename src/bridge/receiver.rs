@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use super::Shared;
 use super::envelope::{Envelope, Mark, Publisher, SEQUENCES};
-use super::hearing::{Clock, missed, of_gateway, of_other};
+use super::inbound::{Clock, missed, of_gateway, of_other};
 use super::intake::Foreign;
 use super::sequences::Came;
 use crate::channels::Channels;

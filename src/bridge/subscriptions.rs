@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use super::Shared;
 use super::envelope::SEQUENCES;
-use super::hearing::missed;
+use super::inbound::missed;
 use crate::channels::Channels;
 use crate::model::{ChannelName, EventType};
 use crate::protocol::SubscriptionMode;

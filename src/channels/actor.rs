@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::ChannelStats;
+use super::accepted::TellAccepted;
 use super::config::ChannelsConfig;
 use super::error::{JoinError, PublishError};
 use super::live::{self, Delivery, Live, LiveBatch, Moved};
 use super::merge::{Merge, Offered};
 use super::pages::Pages;
-use super::told::TellAccepted;
 use super::unborn::{to_be_born, unborn};
 use super::views::Views;
 use super::watched::{FollowedEvents, WatchedOrders};

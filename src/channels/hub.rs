@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::accepted::TellAccepted;
 use super::actor::{Actor, Command, Common, Echo, Ids, Link, Request, Suspicion};
 use super::config::ChannelsConfig;
 use super::error::{JoinError, PublishError};
@@ -22,7 +23,6 @@ use super::keys::Keys;
 use super::live::Delivery;
 use super::pages::{EncodedLatest, EncodedPage, Pages};
 use super::reader::{Asked, Start, StartingPoint, Wanted, WantedLatest};
-use super::told::TellAccepted;
 use super::watched::{FollowedEvents, WatchedOrders};
 use super::{ChannelStats, PageStats};
 use crate::model::{

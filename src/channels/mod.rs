@@ -4,6 +4,7 @@
 //! merges the answers with what other nodes append, and passes the entries in order to each shard, encoded
 //! once.
 
+mod accepted;
 mod actor;
 mod config;
 mod error;
@@ -17,7 +18,6 @@ mod reader;
 mod simulation;
 #[cfg(test)]
 mod tests;
-mod told;
 mod unborn;
 mod views;
 mod watched;
@@ -26,6 +26,7 @@ use zonewire_protocol::stats::{ChannelCounts, PageCounts};
 
 use crate::support::counter::Counter;
 
+pub(crate) use accepted::TellAccepted;
 pub(crate) use actor::Link;
 pub use config::ChannelsConfig;
 pub use error::{JoinError, PublishError};
@@ -38,7 +39,6 @@ pub(crate) use pages::{EncodedLatest, EncodedPage};
 #[cfg(test)]
 pub(crate) use reader::Start;
 pub(crate) use reader::{Asked, Reader, Room, StartingPoint, Step, Steps, Then, Turn, Way};
-pub(crate) use told::TellAccepted;
 pub(crate) use unborn::in_log;
 pub(crate) use watched::WatchedOrders;
 

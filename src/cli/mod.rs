@@ -1,5 +1,6 @@
 //! The command line: parses the arguments, runs the command, and returns the exit code.
 
+mod argument_errors;
 mod channel;
 mod config_args;
 mod config_cmd;
@@ -22,7 +23,6 @@ mod table;
 mod tail;
 mod target;
 mod token;
-mod words;
 mod zones;
 
 use std::error::Error as _;
@@ -161,7 +161,7 @@ pub fn program<T: Parser>(
 /// Plain words for an argument's error, if the error is one of the standard library's parsers.
 fn in_words(error: &clap::Error) -> Option<String> {
     let source = error.source()?;
-    let words = words::of_argument(source)?;
+    let words = argument_errors::of_argument(source)?;
     Some(error.render().to_string().replace(&source.to_string(), &words))
 }
 

@@ -29,6 +29,7 @@ use warp::Reply as _;
 use zonewire_protocol::stats::AcceptCounts;
 
 use self::refusing::{Refused, refuse_announced};
+use super::arrival::{Entrance, Peer, Way};
 use super::caller::Certified;
 use super::config::HttpConfig;
 use super::door::Door;
@@ -40,7 +41,6 @@ use super::problem::{Problem, internal};
 use super::reserve::Reserve;
 use super::tls::Tls;
 use super::upgrade::{Arrival, TooMany};
-use super::way::{Entrance, Peer, Way};
 use crate::access::Principal;
 use crate::connections::{AddressPermit, Limit, Look, Manager, ShardHandle, Socket, Source, TcpPlace};
 use crate::protocol::ProblemCode;
@@ -454,7 +454,7 @@ mod tests {
     use tokio::task::LocalSet;
     use warp::Filter as _;
 
-    use super::super::room::BodyRoom;
+    use super::super::body_budget::BodyRoom;
     use super::super::table::ROUTES;
     use super::*;
     use crate::access::Gate;

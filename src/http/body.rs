@@ -5,8 +5,8 @@ use futures_util::{Stream, StreamExt};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
+use super::body_budget::{BodyRoom, Held};
 use super::problem::Problem;
-use super::room::{BodyRoom, Held};
 use crate::channels::PublishError;
 use crate::protocol::ProblemCode;
 

@@ -21,8 +21,8 @@ use warp::Reply as _;
 use warp::reply::Response;
 
 use super::accepts::wanted;
+use super::body_budget::BodyRoom;
 use super::problem::internal;
-use super::room::BodyRoom;
 
 /// Smaller answers fit into one packet anyway.
 const WORTH_BYTES: u64 = 1 << 10;

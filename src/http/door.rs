@@ -25,7 +25,9 @@ use warp::reject::Rejection;
 use warp::reply::Response;
 use warp::{Filter as _, Reply as _};
 
+use super::arrival::{Peer, Way};
 use super::body::discard;
+use super::body_budget::BodyRoom;
 use super::caller::{self, Caller};
 use super::compress::{self, Compressor};
 use super::config::HttpConfig;
@@ -35,12 +37,10 @@ use super::names::{Known, Names, host_and_port};
 use super::prices::holds_body_back;
 use super::problem::{Problem, Refused, from_rejection};
 use super::refusals::Refusals;
-use super::room::BodyRoom;
 use super::routes::{App, Handler, HeadOnly, Segments};
 use super::safeguards::{self, Safeguards};
 use super::table::{self, Address, Kind, METHODS};
 use super::upgrade::{TooMany, turn_away};
-use super::way::{Peer, Way};
 use crate::access::Gate;
 use crate::protocol::ProblemCode;
 

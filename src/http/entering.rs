@@ -8,9 +8,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::time::{self, Instant};
 
+use super::arrival::Way;
 use super::proxy_header::{self, Read};
 use super::tls::{Tls, TlsFailure};
-use super::way::Way;
 use crate::access::Principal;
 use crate::connections::{Socket, read_first};
 

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use hyper::header::{FORWARDED, HOST, HeaderMap, HeaderName};
 use ipnet::IpNet;
 
+use super::arrival::{Peer, Way};
 use super::config::HttpConfig;
-use super::way::{Peer, Way};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

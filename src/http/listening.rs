@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tracing::warn;
 
-use super::way::Peer;
+use super::arrival::Peer;
 
 /// Connections that the kernel queues until they are accepted.
 const BACKLOG: i32 = 4096;

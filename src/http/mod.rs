@@ -2,7 +2,9 @@
 
 mod accept;
 mod accepts;
+mod arrival;
 mod body;
+mod body_budget;
 mod caller;
 mod compress;
 mod config;
@@ -23,7 +25,6 @@ mod problem;
 mod proxy_header;
 mod refusals;
 mod reserve;
-mod room;
 mod routes;
 mod safeguards;
 mod status;
@@ -32,17 +33,16 @@ mod table;
 mod tests;
 mod tls;
 mod upgrade;
-mod way;
 
 pub(crate) use accept::{AcceptParts, AcceptStats, RESERVE_PLACES, serve};
+pub(crate) use arrival::Entrance;
+pub(crate) use body_budget::BodyRoom;
 pub(crate) use config::ANSWERS_BYTES_LEAST;
 pub use config::{ClientAuth, HttpConfig, OperatorsConfig, ProxyProtocol, TlsConfig};
 pub(crate) use door::Door;
 pub(crate) use exposition::Exposition;
 pub(crate) use listening::{Listener, UnixFile, listen, listen_unix};
 pub(crate) use prices::IntakeStats;
-pub(crate) use room::BodyRoom;
 pub(crate) use routes::App;
 pub(crate) use status::{Sources, metrics_of};
 pub(crate) use tls::Tls;
-pub(crate) use way::Entrance;

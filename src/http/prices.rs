@@ -16,9 +16,9 @@ use warp::reply::Response;
 use zonewire_protocol::stats::IntakeCounts;
 
 use super::body::{Whole, broken_body, discard, not_utf8, read_whole};
+use super::body_budget::BodyRoom;
 use super::config::HttpConfig;
 use super::problem::Problem;
-use super::room::BodyRoom;
 use crate::access::{Quota, Share};
 use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelName, DraftEntry, EventType};

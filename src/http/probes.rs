@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::accepts::wanted;
+use super::arrival::{Peer, Way};
+use super::body_budget::BodyRoom;
 use super::config::HttpConfig;
 use super::forwarded::{Proxies, web_socket_base};
 use super::names::{Known, Names, host_and_port, is_origin};
 use super::prices::{Format, Intake, IntakeStats, Posted};
 use super::proxy_header::{HEADER_LEN_MAX, Read, read};
-use super::room::BodyRoom;
-use super::way::{Peer, Way};
 use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
 use crate::model::{ChannelName, Lane, NodeId};
 use crate::protocol::ProblemCode;

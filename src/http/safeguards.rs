@@ -9,9 +9,9 @@ use hyper::header::{
     STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 
+use super::arrival::Way;
 use super::config::TlsConfig;
 use super::names::host_and_port;
-use super::way::Way;
 
 const OPENER: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const RESOURCE: HeaderName = HeaderName::from_static("cross-origin-resource-policy");

@@ -16,11 +16,11 @@ use tokio_util::task::TaskTracker;
 use warp::http::Response as HttpResponse;
 
 use super::accept::AcceptStats;
+use super::body_budget::BodyRoom;
 use super::config::HttpConfig;
 use super::door::Door;
 use super::prices::IntakeStats;
 use super::refusals::Refusals;
-use super::room::BodyRoom;
 use super::routes::App;
 use super::status::Sources;
 use crate::access::Gate;

@@ -14,9 +14,9 @@ use warp::reject::Rejection;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
+use super::arrival::Way;
 use super::handing_over::HandingOver;
 use super::problem::Problem;
-use super::way::Way;
 use crate::connections::{
     AddressPermit, Admission, Arriving, Guest, Limit, Look, Manager, Opening, ShardHandle, TcpPlace,
 };

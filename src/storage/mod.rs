@@ -14,7 +14,6 @@ mod memory;
 mod outage;
 mod outside;
 mod own_logs;
-mod passing;
 mod primary;
 #[cfg(any(test, feature = "probes"))]
 pub(crate) mod probes;
@@ -23,6 +22,7 @@ mod records;
 mod redis;
 mod status;
 mod version_vector;
+mod wrapper;
 
 use std::fmt;
 use std::sync::Arc;

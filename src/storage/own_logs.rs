@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::passing::PassesOn;
+use super::wrapper::Wrapper;
 use super::{MemoryBackend, Outside, OutsideKeys, PubSubLink, Result, SharedBackend, StorageBackend};
 use crate::model::{BackendName, ChannelName};
 
@@ -31,7 +31,7 @@ impl OwnLogs {
     }
 }
 
-impl PassesOn for OwnLogs {
+impl Wrapper for OwnLogs {
     fn behind(&self) -> &dyn StorageBackend {
         &*self.shared
     }

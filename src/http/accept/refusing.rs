@@ -15,11 +15,11 @@ use tracing::debug;
 
 use super::{AcceptParts, Connected, http, tell_plain};
 use crate::connections::{Limit, ShardHandle};
+use crate::http::arrival::Way;
 use crate::http::door::Door;
 use crate::http::entering::{Entered, Heard, enter, hear};
 use crate::http::reserve::ReservePlace;
 use crate::http::upgrade::TooMany;
-use crate::http::way::Way;
 
 /// How long such a connection may take to send its request, and in total.
 const RESERVE_HEAD: Duration = Duration::from_secs(1);

@@ -15,13 +15,13 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::{App, Caller, Handler, caller, handler, json as reply_json, long_json, segments, with};
+use crate::http::arrival::Way;
 use crate::http::body::{Whole, discard, not_utf8, read_whole};
+use crate::http::body_budget::Held;
 use crate::http::forwarded::web_socket_base;
 use crate::http::prices::{Format, holds_body_back};
 use crate::http::problem::Problem;
-use crate::http::room::Held;
 use crate::http::upgrade::Arrival;
-use crate::http::way::Way;
 use crate::model::{BackendName, BackendState, OrderId};
 use crate::orders::{
     ExecutorChoice, InvalidOrder, Listed, PlaceError, RetryError, UpdateError, WhenDegraded,

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::AcceptStats;
+use super::body_budget::BodyRoom;
 use super::prices::IntakeStats;
 use super::refusals::Refusals;
-use super::room::BodyRoom;
 use super::tls::Tls;
 use crate::access::Gate;
 use crate::bridge::Bridge;

@@ -17,10 +17,10 @@ use warp::Filter as _;
 use super::*;
 use crate::connections::Opening;
 use crate::http::accept::{AcceptParts, serve};
+use crate::http::arrival::Entrance;
 use crate::http::listening::Listener;
 use crate::http::table::ROUTES;
 use crate::http::upgrade::{WebSocketRequest, accept, web_socket};
-use crate::http::way::Entrance;
 use crate::model::BackendName;
 use crate::storage::{StatusWriter, StorageStatus};
 

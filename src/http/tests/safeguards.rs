@@ -1,8 +1,8 @@
 //! The headers for browsers in every answer.
 
 use super::*;
+use crate::http::arrival::{Peer, Way};
 use crate::http::table::Address;
-use crate::http::way::{Peer, Way};
 
 /// Headers that every answer has.
 const ALWAYS: [(&str, &str); 5] = [

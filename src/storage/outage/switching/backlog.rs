@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::time::{self, Instant};
 
-use super::former::{self, Formers};
+use super::earlier_processes::{self, Formers};
 use super::replicas::{Replicas, TIDY_EVERY};
 use crate::model::{ChannelName, Epoch, Lane, Marks, NodeId};
 use crate::storage::outage::journal::{Gone, Reserved};
@@ -38,7 +38,7 @@ pub(super) struct Address<'a> {
 
 impl Backlog {
     pub(super) fn new(replicas: Arc<Replicas>, spool: Option<Spool>, formers: Vec<Former>) -> Self {
-        Self { replicas, spool, formers: Mutex::new(former::by_channel(formers)) }
+        Self { replicas, spool, formers: Mutex::new(earlier_processes::by_channel(formers)) }
     }
 
     /// Whether earlier processes left entries of a channel, which have to be sent first.

@@ -7,7 +7,7 @@
 //! - `replicas`: the local replicas (`replica`, `retransmit`) with the journal and the reconcile `queue`, under one lock.
 //!   `open` takes up a log, `read` answers from the log or the replica.
 //! - `backlog`: accepts entries without the log, keeps them on disk, and sends them; also those of earlier
-//!   processes (`former`).
+//!   processes (`earlier_processes`).
 //! - `incoming`: what the primary publishes, on its way to replicas and readers.
 //! - `append`: which way a batch goes. `reconcile`: brings channels back in step with their logs.
 //! - `log`, `jobs`, `records`: the three roles.
@@ -23,7 +23,7 @@
 mod append;
 mod backlog;
 mod breaker;
-mod former;
+mod earlier_processes;
 mod incoming;
 mod jobs;
 mod log;

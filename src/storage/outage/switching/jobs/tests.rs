@@ -13,8 +13,8 @@ use crate::storage::Lost;
 use crate::storage::outage::failover::{First, Limits};
 use crate::storage::outage::journal::JournalBounds;
 use crate::storage::outage::spool::Former;
-use crate::storage::passing::PassesOn;
 use crate::storage::primary::{Beat, Domain, DomainPart, Domains, LinkHealth, Place, Primary};
+use crate::storage::wrapper::Wrapper;
 use crate::storage::{
     Append, AppendAnswer, AppendBatch, Idempotency, Log, MemoryBackend, MemoryConfig, OpenLog, RecordKind,
     Recorded, Records, Retention, StatusWriter, StorageBackend, StorageConfig, StorageStatus,
@@ -63,7 +63,7 @@ impl Fake {
     }
 }
 
-impl PassesOn for Fake {
+impl Wrapper for Fake {
     fn behind(&self) -> &dyn StorageBackend {
         &self.kept
     }

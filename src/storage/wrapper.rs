@@ -17,7 +17,7 @@ use super::{
 use crate::model::{ChannelName, Epoch, JobId, NodeId, Position};
 
 /// Decides where calls go. Every implementor gets all roles.
-pub(super) trait PassesOn: fmt::Debug + Send + Sync {
+pub(super) trait Wrapper: fmt::Debug + Send + Sync {
     /// The wrapped storage.
     fn behind(&self) -> &dyn StorageBackend;
 
@@ -36,7 +36,7 @@ pub(super) trait PassesOn: fmt::Debug + Send + Sync {
 }
 
 #[async_trait]
-impl<T: PassesOn> Log for T {
+impl<T: Wrapper> Log for T {
     async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
         self.pass(self.log_of(channel).state(channel, producer)).await
     }
@@ -98,7 +98,7 @@ impl<T: PassesOn> Log for T {
 }
 
 #[async_trait]
-impl<T: PassesOn> Records for T {
+impl<T: Wrapper> Records for T {
     async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
         self.pass(self.behind().put(kind, key, value, ttl)).await
     }
@@ -125,7 +125,7 @@ impl<T: PassesOn> Records for T {
 }
 
 #[async_trait]
-impl<T: PassesOn> Jobs for T {
+impl<T: Wrapper> Jobs for T {
     async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
         self.pass(self.behind().enqueue(job, bounds)).await
     }
