@@ -303,6 +303,8 @@ async fn live_events_lost_in_a_cut_are_counted() {
     assert_eq!(missing, 10);
     publish(12).await;
     until_heard(&mut at_b, 12).await;
+    // A message is counted after it was published.
+    relay.until("live_carried", "ticker", 2).await;
     let counts = relay.counts().await;
     assert_eq!(
         (&counts["live_missed"]["ticker"], &counts["live_carried"]["ticker"]),
