@@ -5,14 +5,168 @@ use schemars::transform::{Transform, transform_subschemas};
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    Accepted, BridgeSubscriptions, ClaimRequest, ClientMessage, CloseCode, ConfigView, DeadLetterList,
-    Entries, ErrorCode, ExtendRequest, FailRequest, HealthView, JobOutcome, LeaseHeld, Live, Offer,
-    OrderCancelling, OrderId, OrderList, OrderPlaced, OrderStatus, OrderView, Problem, ProblemCode,
-    RecordList, RecordsSet, RedisView, RegistryStatus, RegistrySync, ReleaseRequest, ReportAccepted, Revoke,
-    RevokedOn, ServerMessage, SetSubscription, Swap, Zone, ZoneList,
-    stats::{ConnectionStory, FleetView, StatsView},
-};
+use crate::shape::*;
+use crate::stats::*;
+use crate::{Live, *};
+
+/// Passes all types that are described to a macro, in the order in which TypeScript declares them.
+macro_rules! all_types {
+    ($each:ident) => {
+        $each![
+            ServerMessage,
+            ClientMessage,
+            ConnectionEstablished,
+            Connection,
+            Subscribed,
+            CaughtUp,
+            Unsubscribed,
+            Resync,
+            SnapshotEnd,
+            Heartbeat,
+            Answer,
+            BackendStateMessage,
+            ErrorMessage,
+            Closing,
+            Authenticated,
+            TokenExpiring,
+            Published,
+            Authentication,
+            EntryMessage,
+            Subscribe,
+            Since,
+            Unsubscribe,
+            Publish,
+            RawEntry,
+            Bare,
+            Auth,
+            Token,
+            Zone,
+            ChannelName,
+            OrderId,
+            Epoch,
+            Position,
+            RequestId,
+            Lane,
+            BackendName,
+            BackendState,
+            Scope,
+            ErrorCode,
+            EndCode,
+            CloseCode,
+            ProblemCode,
+            Problem,
+            FieldFault,
+            Accepted,
+            ZoneList,
+            ZoneView,
+            Entries,
+            OrderStatus,
+            Swap,
+            OrderPlaced,
+            OrderCancelling,
+            OrderView,
+            OrderList,
+            DeadLetterList,
+            DeadLetter,
+            ClaimRequest,
+            Offer,
+            OfferedJob,
+            Previous,
+            ExtendRequest,
+            LeaseHeld,
+            Revoke,
+            RevokedOn,
+            ConfigView,
+            SettingView,
+            RecordList,
+            RecordsSet,
+            RegistryStatus,
+            RegistrySync,
+            RegistrySynced,
+            ReleaseRequest,
+            FailRequest,
+            Failure,
+            ReportAccepted,
+            JobOutcome,
+            Live,
+            StorageView,
+            HealthView,
+            AuthenticationView,
+            TlsHealth,
+            ChannelSetAside,
+            WebSocketView,
+            RedisView,
+            RedisMetrics,
+            SubscriptionMode,
+            SetSubscription,
+            BridgeSubscriptions,
+            BridgeSubscription,
+            BridgeSource,
+            SourceCounts,
+            BridgeView,
+            ExchangeView,
+            FeedView,
+            FleetView,
+            NodesKnown,
+            FleetNode,
+            NodeState,
+            ZoneConnections,
+            DeliveryLag,
+            FleetTotals,
+            StatsView,
+            NodesView,
+            Timing,
+            MemoryUsage,
+            OutageView,
+            ConnectionsView,
+            DurationBucket,
+            MessagesView,
+            DroppedMessages,
+            ChannelsView,
+            RefusedEntries,
+            SkippedEntries,
+            OrdersView,
+            JobsView,
+            InteropCounts,
+            OutsideInvalid,
+            OutsideRefused,
+            RegistriesView,
+            RegistryView,
+            HttpView,
+            TlsView,
+            LimitsView,
+            StateSpell,
+            ConnectionInfo,
+            ConnectionHealth,
+            TransportKind,
+            ConnectionStory,
+            SubscriptionInfo,
+            SubscriptionPhase,
+            PriceUpdate,
+            KeyRemoved,
+            ZoneRemoved,
+            RecordUpdate,
+            OrderUpdate,
+            OrderFailed,
+            Skipped,
+            Missed,
+            MissedEvents,
+            TickerEvent,
+            TradeEvent,
+            OrderbookEvent,
+            CandleEvent,
+            ExchangeEvent,
+            Digits,
+            Ticker,
+            Trade,
+            Orderbook,
+            Candle,
+            Exchange
+        ]
+    };
+}
+
+pub(crate) use all_types;
 
 /// Makes optional fields absent instead of null.
 #[derive(Debug, Clone)]
@@ -31,8 +185,18 @@ impl Transform for AbsentNotNull {
     }
 }
 
+/// Whether this is the type `null`, alone or as a schema.
+fn is_null(value: &Value) -> bool {
+    value == "null" || *value == json!({ "type": "null" })
+}
+
+/// Whether a property may be null.
+pub(crate) fn permits_null(property: &Value) -> bool {
+    let forms = ["type", "anyOf", "oneOf"].into_iter().filter_map(|word| property.get(word)?.as_array());
+    forms.flatten().any(is_null)
+}
+
 fn without_null(property: &mut Value) {
-    let is_null = |value: &Value| value == "null" || *value == json!({ "type": "null" });
     if let Some(types) = property.get_mut("type").and_then(Value::as_array_mut)
         && types.iter().any(is_null)
     {
@@ -63,54 +227,15 @@ fn definitions(settings: SchemaSettings, path: &'static str) -> Map<String, Valu
     });
     let mut generator: SchemaGenerator = settings.into_generator();
     macro_rules! each {
-        ($($type:ty),* $(,)?) => {
+        ($($type:ident),*) => {
             $(generator.subschema_for::<$type>();)*
         };
     }
-    each![
-        ServerMessage,
-        ClientMessage,
-        ErrorCode,
-        CloseCode,
-        ProblemCode,
-        Problem,
-        Accepted,
-        Zone,
-        ZoneList,
-        Entries,
-        Swap,
-        OrderPlaced,
-        OrderCancelling,
-        OrderId,
-        OrderStatus,
-        OrderView,
-        OrderList,
-        DeadLetterList,
-        ClaimRequest,
-        Offer,
-        ExtendRequest,
-        LeaseHeld,
-        ReleaseRequest,
-        FailRequest,
-        ReportAccepted,
-        JobOutcome,
-        Revoke,
-        RevokedOn,
-        RecordList,
-        RecordsSet,
-        RegistryStatus,
-        RegistrySync,
-        ConfigView,
-        Live,
-        HealthView,
-        RedisView,
-        BridgeSubscriptions,
-        SetSubscription,
-        StatsView,
-        FleetView,
-        ConnectionStory,
-    ];
-    generator.take_definitions(true)
+    all_types!(each);
+    let mut all = generator.take_definitions(true);
+    // Its fields are among those of other objects, and no schema refers to it.
+    all.remove("StorageView");
+    all
 }
 
 /// One document of draft 2020-12 with all schemas under `$defs`. As a whole it describes a message from the

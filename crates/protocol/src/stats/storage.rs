@@ -11,8 +11,7 @@ use crate::{BackendName, BackendState, Open, Scope};
 
 /// A state of the storage, from when it began, and what happened meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct StateSpell {
     /// The state.
     pub state: Open<BackendState>,

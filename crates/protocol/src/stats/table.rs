@@ -119,11 +119,10 @@ macro_rules! counts {
         $(#[doc = $about])+
         #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(default)]
-        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(!default))]
-        #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), schemars(!default))]
         $(
             #[serde(bound(deserialize = "N: serde::Deserialize<'de> + Default"))]
-            #[cfg_attr(feature = "ts", ts(concrete($n = u64), bound = "N: ts_rs::TS"))]
+            #[cfg_attr(feature = "schema", ts(concrete($n = u64), bound = "N: ts_rs::TS"))]
         )?
         pub struct $name $(<$n = u64>)? {
             $(
