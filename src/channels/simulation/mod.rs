@@ -19,8 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use chrono::DateTime;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -34,7 +32,7 @@ use uuid::Uuid;
 use super::{Asked, Channels, ChannelsConfig, ChannelsParts, First, Live, Start, UpdateTerms};
 use crate::model::{
     BackendName, BackendState, ChannelKind, ChannelName, ChannelPolicy, DraftEntry, Entry, EntryKind, Lane,
-    Marks, NodeId, Position,
+    NodeId, Position,
 };
 use crate::storage::model::{Data, Faults, Inside, ModelServer, Setup, Trace, Which};
 use crate::storage::{Page, StatusReader, VersionVector};
@@ -435,6 +433,27 @@ impl World {
         *producers
     }
 
+    /// An entry with this number, which is about to be published at a node.
+    fn draft(
+        &self,
+        number: u64,
+        (what, kind, key): (What, EntryKind, usize),
+        channel: &ChannelName,
+        node: &NodeRun,
+    ) -> DraftEntry {
+        let time = {
+            let mut clock = self.clock.lock();
+            *clock += 1;
+            *clock
+        };
+        let (begun, node, name) = (Instant::now(), node.name, key_name(channel, key));
+        let (channel, accepted, excused) = (channel.clone(), None, false);
+        let published = Published { what, channel, node, key, time, begun, accepted, excused };
+        self.published.lock().insert(number, published);
+        let key = (what != What::ZoneRemoval).then_some(name);
+        DraftEntry { key, kind, ..DraftEntry::price(time, format!("{{\"n\":{number}}}")) }
+    }
+
     /// Publishes until it is time to stop.
     async fn produce(self: Arc<Self>, node: Arc<NodeRun>, channel: ChannelName, producer: u64) {
         let mut rng = StdRng::seed_from_u64(self.plan.seed.wrapping_mul(31) + producer);
@@ -481,24 +500,7 @@ impl World {
                 last += 1;
                 // Each key belongs to one node, which determines its order.
                 let key = 10 * node.name + rng.random_range(0..3);
-                let time = {
-                    let mut clock = self.clock.lock();
-                    *clock += 1;
-                    *clock
-                };
-                drafts.push(DraftEntry {
-                    time: DateTime::from_timestamp_millis(time).unwrap(),
-                    kind: kind.clone(),
-                    key: Some(key_name(&channel, key)),
-                    data: Bytes::from(format!("{{\"n\":{last}}}")),
-                    marks: Marks::default(),
-                });
-                let begun = Instant::now();
-                let (channel, name) = (channel.clone(), node.name);
-                let (what, accepted) = (What::Price, None);
-                let entry =
-                    Published { what, channel, node: name, key, time, begun, accepted, excused: false };
-                self.published.lock().insert(last, entry);
+                drafts.push(self.draft(last, (What::Price, kind.clone(), key), &channel, &node));
                 numbers.push(last);
             }
             let fence = (self.plan.fences && is_order).then_some(7);
@@ -537,29 +539,7 @@ impl World {
             let number = numbers.entry(node.name).or_insert_with(|| self.next_producer() * NUMBERS);
             *number += 1;
             let number = *number;
-            let time = {
-                let mut clock = self.clock.lock();
-                *clock += 1;
-                *clock
-            };
-            let draft = DraftEntry {
-                time: DateTime::from_timestamp_millis(time).unwrap(),
-                kind,
-                key: (what != What::ZoneRemoval).then(|| format!("k{key}").into()),
-                data: Bytes::from(format!("{{\"n\":{number}}}")),
-                marks: Marks::default(),
-            };
-            let entry = Published {
-                what,
-                channel: channel.clone(),
-                node: node.name,
-                key,
-                time,
-                begun: Instant::now(),
-                accepted: None,
-                excused: false,
-            };
-            self.published.lock().insert(number, entry);
+            let draft = self.draft(number, (what, kind, key), &channel, &node);
             *self.under_way.lock().entry(node.name).or_insert(0) += 1;
             let publish = Arc::clone(&self).publish(
                 Arc::clone(&node),
