@@ -775,25 +775,14 @@ impl Actor {
                     let is_missed = was_unborn && mutant::is(Mutant::BirthElsewhereMissed);
                     #[cfg(test)]
                     let offset = if is_missed { page.top } else { offset };
-                    let to = Position { epoch, offset };
-                    self.move_to(if was_unborn {
-                        EpochTransition::whole(to)
-                    } else {
-                        EpochTransition::unknown(to)
-                    })
-                    .await;
+                    self.move_to(transition(Position { epoch, offset }, was_unborn)).await;
                     continue;
                 }
                 None if was_unborn => return Ok(()),
                 None => {
                     let to = Position { epoch: unborn(&self.mint()), offset: 0 };
                     self.chain = None;
-                    self.move_to(if had_nothing {
-                        EpochTransition::whole(to)
-                    } else {
-                        EpochTransition::unknown(to)
-                    })
-                    .await;
+                    self.move_to(transition(to, had_nothing)).await;
                     return Ok(());
                 }
             }
@@ -812,13 +801,7 @@ impl Actor {
             if page.first > after.offset + 1 && ready.is_empty() {
                 // If nothing follows, no later entry would show subscribers that these are missing.
                 let offset = merge.delivered();
-                let epoch = after.epoch;
-                let skipped = |channel: &ChannelName| Live::Skipped {
-                    channel: channel.clone(),
-                    epoch: epoch.clone(),
-                    offset,
-                };
-                self.tell_all(&epoch, offset, skipped).await;
+                self.tell_all(&after.epoch, offset, skipped(&after.epoch, offset)).await;
             }
             self.deliver(&ready).await;
             match page.next {
@@ -905,13 +888,9 @@ impl Actor {
                 // Entries that left the log unseen may have belonged to any view, even one that shows
                 // nothing for a long time.
                 let offset = first.offset - 1;
-                let skipped = |channel: &ChannelName| Live::Skipped {
-                    channel: channel.clone(),
-                    epoch: epoch.clone(),
-                    offset,
-                };
                 let caught_up = self.views.catch_up(epoch, self.whole_from, self.passed);
-                let of_views = caught_up.into_iter().chain(self.views.tell_all(offset, skipped));
+                let skipped = self.views.tell_all(offset, skipped(epoch, offset));
+                let of_views = caught_up.into_iter().chain(skipped);
                 told.extend(of_views.map(|(view, message)| (Some(view), message)));
                 self.whole_from = first.offset;
             }
@@ -961,6 +940,17 @@ impl Actor {
 fn taken(results: &[Appended]) -> usize {
     let is_in = |result: &&Appended| matches!(result, Appended::Applied { .. } | Appended::Duplicate);
     results.iter().take_while(is_in).count()
+}
+
+/// The transition to a position of another epoch, before which nothing is missing, or it is unknown what is.
+fn transition(to: Position, is_whole: bool) -> EpochTransition {
+    if is_whole { EpochTransition::whole(to) } else { EpochTransition::unknown(to) }
+}
+
+/// Says that entries up to an offset left the log before this node saw them.
+fn skipped(epoch: &Epoch, offset: u64) -> impl Fn(&ChannelName) -> Live + use<> {
+    let epoch = epoch.clone();
+    move |channel| Live::Skipped { channel: channel.clone(), epoch: epoch.clone(), offset }
 }
 
 fn is_new(result: &Appended) -> bool {

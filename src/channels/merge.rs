@@ -147,26 +147,15 @@ impl Merge {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use chrono::DateTime;
     use proptest::prelude::*;
     use uuid::Uuid;
 
     use super::*;
-    use crate::model::{DraftEntry, EntryId, EntryKind, Marks, NodeId};
+    use crate::model::{DraftEntry, EntryId, NodeId};
 
     fn entry(offset: u64) -> Entry {
-        Entry {
-            offset,
-            id: EntryId { producer: NodeId(Uuid::nil()), seq: offset },
-            draft: DraftEntry {
-                time: DateTime::from_timestamp_millis(0).unwrap(),
-                kind: EntryKind::PriceUpdate,
-                key: None,
-                data: Bytes::from_static(b"{}"),
-                marks: Marks::default(),
-            },
-        }
+        let id = EntryId { producer: NodeId(Uuid::nil()), seq: offset };
+        Entry { offset, id, draft: DraftEntry::price(0, "{}") }
     }
 
     fn offsets(offered: Offered) -> Vec<u64> {

@@ -78,7 +78,7 @@ impl EncodedPage {
                     LiveBatch::encode_view(channel, epoch, Lane::Every, late, covers, &shown)
                 };
                 bytes += batch.frames.len();
-                batch.frames = Bytes::from_owner(Alive::new(batch.frames, alive));
+                batch.frames = counted(batch.frames, alive);
                 batches.push(Arc::new(batch));
             }
         }
@@ -94,15 +94,22 @@ impl EncodedPage {
     fn may_be_kept(&self) -> bool {
         self.head.out_of_reach == 0 || self.head.epoch.as_ref().is_some_and(is_fork)
     }
+}
 
-    /// Whether it was read before something was appended that the reader knows about.
+impl Kept for EncodedPage {
+    type Wanted = Wanted;
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn is_behind(&self, wanted: &Wanted) -> bool {
         let Page { epoch, top, .. } = &self.head;
         wanted.seen.as_ref().is_some_and(|seen| epoch.as_ref() == Some(&seen.epoch) && *top < seen.offset)
     }
 
-    /// Whether it is valid for a reader that asked after it was read: its entries do not change, and either
-    /// more follow, or it reaches as far as the reader knows the log to reach.
+    /// Its entries do not change, and either more follow, or it reaches as far as the reader knows the log
+    /// to reach.
     fn answers(&self, wanted: &Wanted) -> bool {
         let Page { epoch, top, next, .. } = &self.head;
         let is_of_it = wanted.after.as_ref().is_none_or(|after| epoch.as_ref() == Some(&after.epoch));
@@ -157,7 +164,7 @@ impl EncodedLatest {
         let (entries, places): (Vec<&Entry>, Vec<u64>) = shown.unzip();
         let batch = epoch.as_ref().filter(|_| !entries.is_empty()).map(|epoch| {
             let mut batch = LiveBatch::encode_latest(channel, epoch, &entries);
-            batch.frames = Bytes::from_owner(Alive::new(batch.frames, alive));
+            batch.frames = counted(batch.frames, alive);
             Arc::new(batch)
         });
         let bytes = batch.as_ref().map_or(0, |batch| batch.frames.len());
@@ -168,8 +175,15 @@ impl EncodedLatest {
     fn may_be_kept(&self) -> bool {
         self.epoch.as_ref().is_some_and(|epoch| !self.is_copy || is_fork(epoch))
     }
+}
 
-    /// Whether it was read before something that the reader must have.
+impl Kept for EncodedLatest {
+    type Wanted = WantedLatest;
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn is_behind(&self, wanted: &WantedLatest) -> bool {
         wanted
             .at_least
@@ -177,54 +191,39 @@ impl EncodedLatest {
             .is_some_and(|at| self.epoch.as_ref() == Some(&at.epoch) && self.top < at.offset)
     }
 
-    /// Whether it is valid for a reader that asked after it was read.
     fn answers(&self, wanted: &WantedLatest) -> bool {
         let is_of = |at: &Position| self.epoch.as_ref() == Some(&at.epoch);
         wanted.at_least.as_ref().is_none_or(|at| is_of(at) && self.top >= at.offset)
     }
 }
 
-/// Bytes that are counted as long as any part of them is in memory.
-struct Alive {
-    bytes: Bytes,
-    count: Arc<AtomicUsize>,
-}
-
-impl Alive {
-    fn new(bytes: Bytes, count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(bytes.len(), Ordering::Relaxed);
-        Self { bytes, count: Arc::clone(count) }
+/// The same bytes, counted as long as any part of them is in memory.
+fn counted(bytes: Bytes, count: &Arc<AtomicUsize>) -> Bytes {
+    struct Alive {
+        bytes: Bytes,
+        _counted: Reserved,
     }
-}
-
-impl AsRef<[u8]> for Alive {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
+    impl AsRef<[u8]> for Alive {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
     }
-}
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.count.fetch_sub(self.bytes.len(), Ordering::Relaxed);
-    }
+    Bytes::from_owner(Alive { _counted: Reserved::new(bytes.len(), count), bytes })
 }
 
 /// A page that can be cached.
 trait Kept: Send + Sync + 'static {
+    /// What a reader asks for.
+    type Wanted;
+
     /// Its memory in bytes.
     fn bytes(&self) -> usize;
-}
 
-impl Kept for EncodedPage {
-    fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
+    /// Whether it was read before something was appended that the reader knows about.
+    fn is_behind(&self, wanted: &Self::Wanted) -> bool;
 
-impl Kept for EncodedLatest {
-    fn bytes(&self) -> usize {
-        self.bytes
-    }
+    /// Whether it is valid for a reader that asked after it was read.
+    fn answers(&self, wanted: &Self::Wanted) -> bool;
 }
 
 type Answer<P> = Result<Arc<P>, Arc<StorageError>>;
@@ -317,17 +316,7 @@ impl Pages {
         let log = channel.log();
         let which: Which = (channel.clone(), wanted.after.clone(), wanted.late_to);
         let read = || self.clone().read(log.clone(), which.clone(), entries).boxed();
-        let begin = |now| {
-            self.0.logs.lock().find_or_begin(
-                now,
-                self.0.kept_max(),
-                &log,
-                &which,
-                |page| page.answers(wanted),
-                read,
-            )
-        };
-        self.share(begin, |page| page.is_behind(wanted)).await
+        self.share(&self.0.logs, &log, &which, wanted, read).await
     }
 
     /// The page of latest entries that a reader wants.
@@ -340,27 +329,22 @@ impl Pages {
         let log = channel.log();
         let which: WhichLatest = (channel.clone(), wanted.after.clone());
         let read = || self.clone().read_latest(log.clone(), which.clone(), entries).boxed();
-        let begin = |now| {
-            self.0.latest.lock().find_or_begin(
-                now,
-                self.0.kept_max(),
-                &log,
-                &which,
-                |page| page.answers(wanted),
-                read,
-            )
-        };
-        self.share(begin, |page| page.is_behind(wanted)).await
+        self.share(&self.0.latest, &log, &which, wanted, read).await
     }
 
     /// Returns what was read a moment ago; or waits for a read in progress, or for one that begins here.
-    async fn share<P: Kept>(
+    async fn share<K: Clone + Eq + Hash, P: Kept>(
         &self,
-        begin: impl Fn(Instant) -> Result<Arc<P>, (Shared<Reading<P>>, bool)>,
-        is_behind: impl Fn(&P) -> bool,
+        shelf: &Mutex<Shelf<K, P>>,
+        log: &ChannelName,
+        which: &K,
+        wanted: &P::Wanted,
+        read: impl Fn() -> Reading<P>,
     ) -> Answer<P> {
         loop {
-            let (reading, is_mine) = match begin(Instant::now()) {
+            let (now, kept_max) = (Instant::now(), self.0.kept_max());
+            let found = shelf.lock().find_or_begin(now, kept_max, log, which, wanted, &read);
+            let (reading, is_mine) = match found {
                 Ok(page) => {
                     self.0.stats.replay_reads_shared.add(1);
                     return Ok(page);
@@ -373,7 +357,7 @@ impl Pages {
             }
             // The read began before this reader asked, so what was appended in between is missing.
             match answer {
-                Ok(page) if is_behind(&page) => {}
+                Ok(page) if page.is_behind(wanted) => {}
                 answer => {
                     self.0.stats.replay_reads_shared.add(1);
                     return answer;
@@ -478,13 +462,13 @@ impl<K: Clone + Eq + Hash, P: Kept> Shelf<K, P> {
         kept_max: usize,
         channel: &ChannelName,
         which: &K,
-        answers: impl Fn(&P) -> bool,
+        wanted: &P::Wanted,
         read: impl FnOnce() -> Reading<P>,
     ) -> Result<Arc<P>, (Shared<Reading<P>>, bool)> {
         self.expire(now, kept_max);
         let slots = self.channels.entry(channel.clone()).or_default();
         let slot = slots.entry(which.clone()).or_insert(Slot { reading: None, kept: None });
-        let kept = slot.kept.as_ref().filter(|(_, page)| answers(page));
+        let kept = slot.kept.as_ref().filter(|(_, page)| page.answers(wanted));
         if let Some((_, page)) = kept {
             return Ok(Arc::clone(page));
         }

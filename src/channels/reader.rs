@@ -56,9 +56,15 @@ enum Phase {
     Ended,
 }
 
+impl Default for Phase {
+    fn default() -> Self {
+        Self::Joining(Box::default())
+    }
+}
+
 /// A reader of a channel. While it catches up, one task executes its [`turns`](Self::turn); batches and
 /// epoch transitions may arrive at any time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Reader {
     /// The newest offset that it was sent or had before. Meaningful once begun.
     cursor: u64,
@@ -76,21 +82,6 @@ pub(crate) struct Reader {
     /// Entries up to this offset are delivered as late.
     late_to: u64,
     phase: Phase,
-}
-
-impl Default for Reader {
-    fn default() -> Self {
-        Self {
-            cursor: 0,
-            epoch: None,
-            unborn: false,
-            wants_snapshot: false,
-            had: VersionVector::default(),
-            told: None,
-            late_to: 0,
-            phase: Phase::Joining(Box::default()),
-        }
-    }
 }
 
 impl Reader {

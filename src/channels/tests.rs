@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,9 +15,9 @@ use super::{
     Channels, ChannelsConfig, ChannelsParts, Delivery, First, JoinError, Link, Live, PublishError,
     UpdateTerms,
 };
-use crate::model::{ChannelName, DraftEntry, EntryKind, EventType, Lane, Marks, NodeId, OrderId, new_epoch};
+use crate::model::{ChannelName, DraftEntry, EntryKind, EventType, Lane, NodeId, OrderId, new_epoch};
 use crate::protocol::parse_event;
-use crate::storage::model::{Ages, Faults, Laws, ModelServer, Setup, Trace, Which};
+use crate::storage::model::{Ages, Faults, Inside, Laws, ModelServer, Setup, Trace, Which};
 use crate::storage::{MemoryBackend, MemoryConfig, RecordKind, Refusal, Retention, SharedBackend};
 use crate::support::panics::Vital;
 
@@ -36,10 +36,14 @@ impl Node {
 
     /// Another node on the same storage. It learns of others' appends only by reading.
     fn on(store: SharedBackend, config: ChannelsConfig) -> Self {
+        Self::with_id(NodeId::random(), store, config)
+    }
+
+    fn with_id(node: NodeId, store: SharedBackend, config: ChannelsConfig) -> Self {
         let (shard, live) = mpsc::channel(1_024);
         let parts = ChannelsParts {
             backend: Arc::clone(&store),
-            node: NodeId::random(),
+            node,
             config,
             shards: vec![shard],
             runtime: Handle::current(),
@@ -47,6 +51,25 @@ impl Node {
             accepted: None,
         };
         Self { channels: Channels::new(parts, TaskTracker::new(), CancellationToken::new()), live, store }
+    }
+
+    /// A node that shares a model of Redis, and the node's inside; its tasks end with `driver`.
+    fn sharing(
+        server: &ModelServer,
+        name: usize,
+        config: ChannelsConfig,
+        driver: &mut JoinSet<()>,
+    ) -> (Self, Inside) {
+        let setup = Setup {
+            journal_entries: 100_000,
+            order_updates: 10_000,
+            starts_degraded: false,
+            ordering_deadline: Duration::from_secs(10),
+        };
+        let id = NodeId::random();
+        let started = server.start(name, id, setup, Arc::new(|_| Lane::Every));
+        driver.spawn(started.driver);
+        (Self::with_id(id, started.backend, config), started.inside)
     }
 
     /// The kinds of the entries in the log, in order.
@@ -78,14 +101,12 @@ impl Node {
     }
 }
 
+fn model_server() -> ModelServer {
+    ModelServer::new(7, Faults::default(), Laws::default(), Ages::default(), Trace::Off)
+}
+
 fn update(kind: EntryKind) -> DraftEntry {
-    DraftEntry {
-        time: DateTime::from_timestamp_millis(0).unwrap(),
-        kind,
-        key: Some("order".into()),
-        data: Bytes::from_static(b"{}"),
-        marks: Marks::default(),
-    }
+    DraftEntry { kind, key: Some("order".into()), ..DraftEntry::price(0, "{}") }
 }
 
 fn updates(kinds: &[EntryKind]) -> Vec<DraftEntry> {
@@ -283,17 +304,9 @@ async fn updates_that_left_the_log_unseen_are_told_of_though_nothing_follows() {
 
 #[tokio::test(start_paused = true)]
 async fn zones_that_come_at_the_same_time_are_counted() {
-    let server = ModelServer::new(7, Faults::default(), Laws::default(), Ages::default(), Trace::Off);
-    let setup = Setup {
-        journal_entries: 100,
-        order_updates: 10_000,
-        starts_degraded: false,
-        ordering_deadline: Duration::from_secs(10),
-    };
-    let started = server.start(0, NodeId::random(), setup, Arc::new(|_| Lane::Every));
-    let mut driver = tokio::task::JoinSet::new();
-    driver.spawn(started.driver);
-    let node = Node::on(started.backend, ChannelsConfig { zones_max: 3, ..ChannelsConfig::default() });
+    let (server, mut driver) = (model_server(), JoinSet::new());
+    let config = ChannelsConfig { zones_max: 3, ..ChannelsConfig::default() };
+    let (node, _inside) = Node::sharing(&server, 0, config, &mut driver);
     let zones: Vec<ChannelName> = (0..10).map(|n| format!("zone:z{n}").parse().unwrap()).collect();
     // Recording each zone takes a while.
     let publishes = zones.iter().map(|zone| node.channels.publish(zone, updates(&[EntryKind::PriceUpdate])));
@@ -305,28 +318,9 @@ async fn zones_that_come_at_the_same_time_are_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_channel_that_is_published_to_without_a_pause_comes_back_all_the_same() {
-    let server = ModelServer::new(7, Faults::default(), Laws::default(), Ages::default(), Trace::Off);
-    let setup = Setup {
-        journal_entries: 100_000,
-        order_updates: 10_000,
-        starts_degraded: false,
-        ordering_deadline: Duration::from_secs(10),
-    };
-    let id = NodeId::random();
-    let started = server.start(0, id, setup, Arc::new(|_| Lane::Every));
-    let (inside, mut driver) = (started.inside, tokio::task::JoinSet::new());
-    driver.spawn(started.driver);
-    let (shard, _live) = mpsc::channel(1_024);
-    let parts = ChannelsParts {
-        backend: started.backend,
-        node: id,
-        config: ChannelsConfig::default(),
-        shards: vec![shard],
-        runtime: Handle::current(),
-        vital: Vital::default(),
-        accepted: None,
-    };
-    let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+    let (server, mut driver) = (model_server(), JoinSet::new());
+    let (node, inside) = Node::sharing(&server, 0, ChannelsConfig::default(), &mut driver);
+    let channels = &node.channels;
     let zone: ChannelName = "zone:busy".parse().unwrap();
     channels.publish(&zone, updates(&[EntryKind::PriceUpdate])).await.unwrap();
     server.disconnect(0, Which::Both, None);
@@ -365,30 +359,6 @@ fn trade() -> DraftEntry {
 }
 
 impl Node {
-    /// A node that shares a model of Redis; its tasks end with `driver`.
-    fn sharing(server: &ModelServer, name: usize, driver: &mut tokio::task::JoinSet<()>) -> Self {
-        let setup = Setup {
-            journal_entries: 1_000,
-            order_updates: 10_000,
-            starts_degraded: false,
-            ordering_deadline: Duration::from_secs(10),
-        };
-        let (id, (shard, live)) = (NodeId::random(), mpsc::channel(1_024));
-        let started = server.start(name, id, setup, Arc::new(|_| Lane::Every));
-        driver.spawn(started.driver);
-        let store = started.backend;
-        let parts = ChannelsParts {
-            backend: Arc::clone(&store),
-            node: id,
-            config: ChannelsConfig::default(),
-            shards: vec![shard],
-            runtime: Handle::current(),
-            vital: Vital::default(),
-            accepted: None,
-        };
-        Self { channels: Channels::new(parts, TaskTracker::new(), CancellationToken::new()), live, store }
-    }
-
     /// Publishes trades with these numbers, each linked to the previous one.
     async fn give(&self, seqs: std::ops::RangeInclusive<u64>) -> Result<(), PublishError> {
         let drafts = seqs.map(|seq| (trade(), Link { seq, prev: seq - 1 })).collect();
@@ -430,22 +400,17 @@ async fn whoever_appends_what_has_an_id_and_however_often_it_is_there_once() {
     let page = one.store.read_after(&trades(), None, 1_000).await.unwrap();
     assert_eq!(numbers(&page), [1, 2, 3, 4, 5, 6, 7, 8, 11]);
     assert_eq!(page.entries.len(), 12);
-    let first: Vec<(u64, usize)> = {
-        let mut told = Vec::new();
-        for _ in 0..4 {
-            let (first, count, _) = one.batch().await;
-            told.push((first, count));
-        }
-        told
-    };
-    assert_eq!(first, [(1, 2), (3, 2), (5, 1), (6, 1)], "as the log has answered");
+    for expected in [(1, 2), (3, 2), (5, 1), (6, 1)] {
+        let (first, count, _) = one.batch().await;
+        assert_eq!((first, count), expected, "as the log has answered");
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_has_an_id_waits_for_the_log_and_is_there_once_whoever_was_cut_off() {
-    let server = ModelServer::new(7, Faults::default(), Laws::default(), Ages::default(), Trace::Off);
-    let mut driver = tokio::task::JoinSet::new();
-    let [one, other] = [0, 1].map(|name| Node::sharing(&server, name, &mut driver));
+    let (server, mut driver) = (model_server(), JoinSet::new());
+    let [one, other] =
+        [0, 1].map(|name| Node::sharing(&server, name, ChannelsConfig::default(), &mut driver).0);
     one.channels.join(&trades(), 0).await.unwrap();
     one.give_at_last(1..=5).await;
     server.disconnect(0, Which::Both, None);
@@ -467,9 +432,8 @@ async fn what_has_an_id_waits_for_the_log_and_is_there_once_whoever_was_cut_off(
 #[tokio::test(start_paused = true)]
 async fn what_has_an_id_is_put_back_where_the_log_lost_it() {
     for (is_noticed, keeps_some) in [(true, false), (true, true), (false, false), (false, true)] {
-        let server = ModelServer::new(7, Faults::default(), Laws::default(), Ages::default(), Trace::Off);
-        let mut driver = tokio::task::JoinSet::new();
-        let one = Node::sharing(&server, 0, &mut driver);
+        let (server, mut driver) = (model_server(), JoinSet::new());
+        let (one, _inside) = Node::sharing(&server, 0, ChannelsConfig::default(), &mut driver);
         one.give_at_last(1..=60).await;
         let older = server.save();
         one.give_at_last(61..=90).await;

@@ -18,21 +18,19 @@ const PART: &str = ".s";
 
 /// The epoch for readers of a log that does not exist, and will start with `epoch`.
 pub(crate) fn unborn(epoch: &Epoch) -> Epoch {
-    format!("{PREFIX}{epoch}").parse().unwrap_or_else(|_| epoch.clone())
+    marked(epoch, "")
 }
 
-/// The same for a reader of which it is unknown what it has had of earlier logs.
-pub(crate) fn unborn_in_doubt(epoch: &Epoch) -> Epoch {
-    format!("{PREFIX}{epoch}{DOUBT}").parse().unwrap_or_else(|_| epoch.clone())
+/// The same with [`DOUBT`] or [`PART`].
+fn marked(epoch: &Epoch, mark: &str) -> Epoch {
+    format!("{PREFIX}{epoch}{mark}").parse().unwrap_or_else(|_| epoch.clone())
 }
 
 /// The epoch for a reader that has had, or is owed, something in addition.
 pub(crate) fn told(log_epoch: &Epoch, had: &VersionVector) -> Epoch {
     match to_be_born(log_epoch) {
-        Some(minted) if *had == VersionVector::unknown() => unborn_in_doubt(&minted),
-        Some(minted) if *had == VersionVector::of_part() => {
-            format!("{PREFIX}{minted}{PART}").parse().unwrap_or(minted)
-        }
+        Some(minted) if *had == VersionVector::unknown() => marked(&minted, DOUBT),
+        Some(minted) if *had == VersionVector::of_part() => marked(&minted, PART),
         // With producers in the version vector no node can read the result: a reader that resumes with it
         // is told that what it has had is unknown.
         _ => told_epoch(log_epoch, had),
@@ -73,7 +71,7 @@ mod tests {
         let at = |epoch: &Epoch, offset| Position { epoch: epoch.clone(), offset };
         assert_eq!(in_log(at(&told, 0)), None);
         assert_eq!(in_log(at(&told, 3)), Some(at(&epoch, 3)));
-        let doubtful = unborn_in_doubt(&epoch);
+        let doubtful = marked(&epoch, DOUBT);
         assert_eq!(to_be_born(&doubtful), Some(epoch.clone()));
         assert_eq!(in_log(at(&doubtful, 0)), Some(at(&doubtful, 0)));
         assert_eq!(in_log(at(&doubtful, 3)).unwrap().epoch.as_str(), format!("v.{epoch}.d0"));

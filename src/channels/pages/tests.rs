@@ -1,9 +1,8 @@
-use chrono::DateTime;
 use tokio::time;
 use zonewire_protocol::stats::{Live as _, PageCounts};
 
 use super::*;
-use crate::model::{DraftEntry, EntryKind, Epoch, Marks, NodeId};
+use crate::model::{DraftEntry, Epoch, NodeId};
 use crate::storage::{Append, AppendBatch, Log as _, MemoryBackend, MemoryConfig, Retention};
 
 struct Logs {
@@ -29,13 +28,8 @@ impl Logs {
 
     async fn append(&self, seqs: std::ops::RangeInclusive<u64>, bytes: usize) {
         let entries = seqs.map(|seq| {
-            let draft = DraftEntry {
-                time: DateTime::from_timestamp_millis(0).unwrap(),
-                kind: EntryKind::PriceUpdate,
-                key: Some(format!("k{seq:04}").into()),
-                data: format!("{{\"p\":\"{}\"}}", "x".repeat(bytes)).into(),
-                marks: Marks::default(),
-            };
+            let price = DraftEntry::price(0, format!("{{\"p\":\"{}\"}}", "x".repeat(bytes)));
+            let draft = DraftEntry { key: Some(format!("k{seq:04}").into()), ..price };
             Append { seq, prev: seq - 1, draft, fence: None }
         });
         let entries = entries.collect();

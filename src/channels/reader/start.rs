@@ -135,13 +135,11 @@ impl StartingPoint {
             epoch,
             offset,
             gap,
-            joined_at,
             top,
-            closed: false,
-            is_over: false,
             is_resumed: false,
             wants_snapshot: true,
             snapshot: true,
+            ..Self::next(joined_at)
         }
     }
 
@@ -167,13 +165,11 @@ impl StartingPoint {
             epoch,
             offset,
             gap,
-            joined_at,
             top: page.top,
             closed: page.closed,
             is_over: page.next.is_some(),
             is_resumed,
-            wants_snapshot: false,
-            snapshot: false,
+            ..Self::next(joined_at)
         }
     }
 

@@ -4,12 +4,10 @@ mod model;
 
 use std::ops::{Range, RangeInclusive};
 
-use bytes::Bytes;
-use chrono::DateTime;
 use uuid::Uuid;
 
 use super::*;
-use crate::model::{ChannelName, DraftEntry, Entry, EntryId, EntryKind, Lane, Marks, NodeId};
+use crate::model::{ChannelName, DraftEntry, Entry, EntryId, EntryKind, Lane, NodeId};
 use crate::storage::LatestPage;
 
 const ROOM: Room = Room { hold_entries_max: 8, piece_bytes: 4_000, is_behind: false };
@@ -31,14 +29,7 @@ fn node(n: u128) -> NodeId {
 }
 
 fn entry(offset: u64, producer: u128, seq: u64) -> Entry {
-    let draft = DraftEntry {
-        time: DateTime::from_timestamp_millis(0).unwrap(),
-        kind: EntryKind::PriceUpdate,
-        key: None,
-        data: Bytes::from_static(b"{}"),
-        marks: Marks::default(),
-    };
-    Entry { offset, id: EntryId { producer: node(producer), seq }, draft }
+    Entry { offset, id: EntryId { producer: node(producer), seq }, draft: DraftEntry::price(0, "{}") }
 }
 
 /// Entries of producer 1 whose sequences equal their offsets.
