@@ -187,30 +187,15 @@ static LATEST_EVENTS: ChannelPolicy = ChannelPolicy {
 /// `event:<type>` for types of which each event counts: trades, and connections to exchanges.
 static EACH_EVENT: ChannelPolicy = ChannelPolicy { lane: Some(Lane::Every), ..LATEST_EVENTS };
 
-/// `registry:providers`, `registry:active-orders`: records. Two channels, which are permanent.
+/// `registry:providers`, `registry:active-orders`: records. Two channels, which are permanent. In all else, they
+/// are like types whose newest event is enough.
 static REGISTRY: ChannelPolicy = ChannelPolicy {
-    lane: Some(Lane::Latest),
-    requests_per_append: usize::MAX,
-    is_listed: false,
     // The registry bounds them itself.
     keys_are_bounded: false,
-    lingers: true,
     counts_when_published: true,
-    are_few: true,
-    is_wanted_whole: false,
-    has_snapshots: true,
     no_room: |max| (ErrorCode::TooManyZones, format!("there are {max} channels already")),
-    logs_deliveries: false,
-    envelope_bytes: 192,
-    retention: RetentionOf::Channels,
-    goes_together: false,
-    kinds_share_keys: true,
-    latest_by_offset: false,
     latest_by_time: true,
-    has_few_keys: false,
-    is_bounded_in_memory: false,
-    waiting: Waiting::Aged,
-    remembered_for: Duration::from_secs(3_600),
+    ..LATEST_EVENTS
 };
 
 impl ChannelPolicy {

@@ -23,10 +23,10 @@ pub struct InvalidName {
 }
 
 impl InvalidName {
-    pub(crate) fn new(what: &'static str, expected: &'static str, given: &str) -> Self {
+    pub(crate) fn new(what: &'static str, expected: &'static str, found: &str) -> Self {
         // A name from outside may be long or hold control characters; an error must carry neither.
-        let mut shown: String = given.chars().take(NAME_LEN_MAX).flat_map(char::escape_default).collect();
-        if given.chars().nth(NAME_LEN_MAX).is_some() {
+        let mut shown: String = found.chars().take(NAME_LEN_MAX).flat_map(char::escape_default).collect();
+        if found.chars().nth(NAME_LEN_MAX).is_some() {
             shown.push('…');
         }
         Self { what, expected, shown }

@@ -309,9 +309,9 @@ fn alternatives_within(schema: &Value) -> Vec<(&str, &Value)> {
 pub fn asyncapi(version: &str) -> Value {
     let mut schemas = definitions(SchemaSettings::draft07(), "/components/schemas");
     let mut messages = Map::new();
-    let (mut told, mut asked) = (Map::new(), Map::new());
+    let (mut sent, mut received) = (Map::new(), Map::new());
     for (side, name, names) in
-        [("server", "ServerMessage", &mut told), ("client", "ClientMessage", &mut asked)]
+        [("server", "ServerMessage", &mut sent), ("client", "ClientMessage", &mut received)]
     {
         for (kind, payload) in alternatives(&schemas, name) {
             let id = format!("{side}.{kind}");
@@ -327,7 +327,7 @@ pub fn asyncapi(version: &str) -> Value {
     }
     let messages = Value::Object(messages);
     keep_referred(&mut schemas, &messages);
-    let every: Map<String, Value> = told.clone().into_iter().chain(asked.clone()).collect();
+    let every: Map<String, Value> = sent.clone().into_iter().chain(received.clone()).collect();
     let since =
         json!({ "type": "string", "description": "The position to resume from, `<epoch>:<offset>`." });
     let snapshot = json!({ "type": "string", "enum": ["0", "1", "false", "true"], "description": "Begin with the latest entry of each key." });
@@ -357,8 +357,8 @@ pub fn asyncapi(version: &str) -> Value {
         }
         channels.insert(name.to_owned(), channel);
         for (action, ids, summary) in [
-            ("send", &told, "What the gateway sends."),
-            ("receive", &asked, "What clients send to the gateway."),
+            ("send", &sent, "What the gateway sends."),
+            ("receive", &received, "What clients send to the gateway."),
         ] {
             let ids = ids.keys().map(|id| json!({ "$ref": format!("#/channels/{name}/messages/{id}") }));
             let operation = json!({

@@ -109,68 +109,57 @@ pub struct Published {
     pub timestamp: DateTime<Utc>,
 }
 
-/// The first message on every connection that was not opened on an order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
-pub struct ConnectionEstablished {
-    /// Identifies this connection in `/ws/stats` and in logs.
-    pub connection_id: Uuid,
-    /// The zone of `/ws/market/{zone}`; absent on `/ws`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub market_zone: Option<String>,
-    /// Which storage serves.
-    pub storage_backend: Open<BackendName>,
-    /// The state of the storage.
-    pub state: Open<BackendState>,
-    /// The interval between `heartbeat` messages, in milliseconds.
-    pub heartbeat_interval_ms: u64,
-    /// The version of this protocol.
-    pub protocol: u32,
-    /// Whether clients need a token; absent if authentication is off.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub authentication: Option<Open<Authentication>>,
-    /// The subject of the token that came with the request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub subject: Option<String>,
-    /// When that token expires.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_expires_at: Option<DateTime<Utc>>,
-    /// When it was sent.
-    pub timestamp: DateTime<Utc>,
-    /// A greeting for people.
-    pub message: String,
+/// Defines the first message on a connection: what it was opened on, and what every first message says.
+macro_rules! first_message {
+    ($(#[$about:meta])+ $name:ident { $($opened_on:tt)* }) => {
+        $(#[$about])+
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
+        pub struct $name {
+            /// Identifies this connection in `/ws/stats` and in logs.
+            pub connection_id: Uuid,
+            $($opened_on)*
+            /// Which storage serves.
+            pub storage_backend: Open<BackendName>,
+            /// The state of the storage.
+            pub state: Open<BackendState>,
+            /// The interval between `heartbeat` messages, in milliseconds.
+            pub heartbeat_interval_ms: u64,
+            /// The version of this protocol.
+            pub protocol: u32,
+            /// Whether clients need a token; absent if authentication is off.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub authentication: Option<Open<Authentication>>,
+            /// The subject of the token that came with the request.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub subject: Option<String>,
+            /// When that token expires.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub token_expires_at: Option<DateTime<Utc>>,
+            /// When it was sent.
+            pub timestamp: DateTime<Utc>,
+            /// A greeting for people.
+            pub message: String,
+        }
+    };
 }
 
-/// The first message on a connection that was opened on an order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
-pub struct Connection {
-    /// Identifies this connection in `/ws/stats` and in logs.
-    pub connection_id: Uuid,
-    /// The order of `/ws/orders/{orderId}`.
-    #[serde(rename = "orderId")]
-    pub order_id: OrderId,
-    /// Which storage serves.
-    pub storage_backend: Open<BackendName>,
-    /// The state of the storage.
-    pub state: Open<BackendState>,
-    /// The interval between `heartbeat` messages, in milliseconds.
-    pub heartbeat_interval_ms: u64,
-    /// The version of this protocol.
-    pub protocol: u32,
-    /// Whether clients need a token; absent if authentication is off.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub authentication: Option<Open<Authentication>>,
-    /// The subject of the token that came with the request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub subject: Option<String>,
-    /// When that token expires.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_expires_at: Option<DateTime<Utc>>,
-    /// When it was sent.
-    pub timestamp: DateTime<Utc>,
-    /// A greeting for people.
-    pub message: String,
+first_message! {
+    /// The first message on every connection that was not opened on an order.
+    ConnectionEstablished {
+        /// The zone of `/ws/market/{zone}`; absent on `/ws`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub market_zone: Option<String>,
+    }
+}
+
+first_message! {
+    /// The first message on a connection that was opened on an order.
+    Connection {
+        /// The order of `/ws/orders/{orderId}`.
+        #[serde(rename = "orderId")]
+        pub order_id: OrderId,
+    }
 }
 
 /// Entries of a channel follow, starting after `offset`.
@@ -392,7 +381,7 @@ pub struct Unknown {
     pub fields: Fields,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &usize) -> bool {
     *number == 0
 }

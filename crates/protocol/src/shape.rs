@@ -168,7 +168,7 @@ macro_rules! entry {
             }
         }
     };
-    ($(#[$about:meta])+ $name:ident of event { $data:ident }) => {
+    ($($(#[$about:meta])+ $name:ident of event { $data:ident })+) => {$(
         entry! {
             $(#[$about])+
             $name {
@@ -185,7 +185,7 @@ macro_rules! entry {
                 data: $data,
             }
         }
-    };
+    )+};
 }
 
 entry! {
@@ -280,24 +280,16 @@ entry! {
 entry! {
     /// A ticker.
     TickerEvent of event { Ticker }
-}
 
-entry! {
     /// A trade.
     TradeEvent of event { Trade }
-}
 
-entry! {
     /// An order book, or its changes.
     OrderbookEvent of event { Orderbook }
-}
 
-entry! {
     /// A candle.
     CandleEvent of event { Candle }
-}
 
-entry! {
     /// A change in the connection to an exchange.
     ExchangeEvent of event { Exchange }
 }
