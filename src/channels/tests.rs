@@ -294,7 +294,7 @@ async fn updates_that_left_the_log_unseen_are_told_of_though_nothing_follows() {
     // This node does not learn of it, as after a long separation from Redis.
     elsewhere.channels.publish(&channel, updates(&[Routing, Confirmed])).await.unwrap();
     time::sleep(Duration::from_secs(301)).await;
-    channels.doubt(&channel);
+    channels.suspect(&channel);
     let Some(Live::Moved(moved)) = watching.next().await else { panic!("the log began unseen") };
     assert_eq!((moved.transition.to.offset, moved.transition.whole), (0, true));
     let Some(Live::Skipped { offset, .. }) = watching.next().await else { panic!("not told") };
@@ -360,15 +360,15 @@ fn trade() -> DraftEntry {
 
 impl Node {
     /// Publishes trades with these numbers, each linked to the previous one.
-    async fn give(&self, seqs: std::ops::RangeInclusive<u64>) -> Result<(), PublishError> {
+    async fn publish_trades(&self, seqs: std::ops::RangeInclusive<u64>) -> Result<(), PublishError> {
         let drafts = seqs.map(|seq| (trade(), Link { seq, prev: seq - 1 })).collect();
         self.channels.publish_as(&trades(), exchange(), drafts).await
     }
 
     /// Retries until the log has them.
-    async fn give_at_last(&self, seqs: std::ops::RangeInclusive<u64>) {
+    async fn publish_trades_at_last(&self, seqs: std::ops::RangeInclusive<u64>) {
         let begun = time::Instant::now();
-        while let Err(error) = self.give(seqs.clone()).await {
+        while let Err(error) = self.publish_trades(seqs.clone()).await {
             assert!(begun.elapsed() < Duration::from_secs(60), "{error:?}");
             time::sleep(Duration::from_millis(50)).await;
         }
@@ -385,14 +385,14 @@ async fn whoever_appends_what_has_an_id_and_however_often_it_is_there_once() {
     let mut one = Node::new(ChannelsConfig { append_batch_entries: 2, ..ChannelsConfig::default() });
     let other = Node::on(Arc::clone(&one.store), ChannelsConfig::default());
     one.channels.join(&trades(), 0).await.unwrap();
-    one.give(1..=5).await.unwrap();
+    one.publish_trades(1..=5).await.unwrap();
     // This node's own entries follow, in their own chain.
     one.channels.publish(&trades(), vec![trade()]).await.unwrap();
-    other.give(4..=7).await.unwrap();
+    other.publish_trades(4..=7).await.unwrap();
     // Late, and partly repeated.
-    one.give(5..=8).await.unwrap();
+    one.publish_trades(5..=8).await.unwrap();
     one.channels.publish(&trades(), vec![trade(), trade()]).await.unwrap();
-    let gap = one.give(11..=12).await.unwrap_err();
+    let gap = one.publish_trades(11..=12).await.unwrap_err();
     assert!(matches!(gap, PublishError::Gap { accepted: 0 }), "{gap:?}");
     // A publisher that does not know what precedes publishes what it has.
     let unknown = vec![(trade(), Link { seq: 11, prev: 0 })];
@@ -412,17 +412,17 @@ async fn what_has_an_id_waits_for_the_log_and_is_there_once_whoever_was_cut_off(
     let [one, other] =
         [0, 1].map(|name| Node::sharing(&server, name, ChannelsConfig::default(), &mut driver).0);
     one.channels.join(&trades(), 0).await.unwrap();
-    one.give_at_last(1..=5).await;
+    one.publish_trades_at_last(1..=5).await;
     server.disconnect(0, Which::Both, None);
     let own = || vec![trade()];
     // Other entries continue in a fork; these need the log.
     one.channels.publish(&trades(), own()).await.unwrap();
-    let refused = one.give(6..=9).await.unwrap_err();
+    let refused = one.publish_trades(6..=9).await.unwrap_err();
     assert!(matches!(&refused, PublishError::Unavailable { accepted: 0, cause } if cause.is_outage()));
-    other.give_at_last(4..=8).await;
+    other.publish_trades_at_last(4..=8).await;
     one.channels.publish(&trades(), own()).await.unwrap();
     server.connect(0);
-    one.give_at_last(6..=10).await;
+    one.publish_trades_at_last(6..=10).await;
     one.channels.publish(&trades(), own()).await.unwrap();
     let page = server.content(&trades());
     assert_eq!(numbers(&page), (1..=10).collect::<Vec<_>>());
@@ -434,9 +434,9 @@ async fn what_has_an_id_is_put_back_where_the_log_lost_it() {
     for (is_noticed, keeps_some) in [(true, false), (true, true), (false, false), (false, true)] {
         let (server, mut driver) = (model_server(), JoinSet::new());
         let (one, _inside) = Node::sharing(&server, 0, ChannelsConfig::default(), &mut driver);
-        one.give_at_last(1..=60).await;
+        one.publish_trades_at_last(1..=60).await;
         let older = server.save();
-        one.give_at_last(61..=90).await;
+        one.publish_trades_at_last(61..=90).await;
         if is_noticed {
             server.disconnect(0, Which::Both, None);
         }
@@ -445,7 +445,7 @@ async fn what_has_an_id_is_put_back_where_the_log_lost_it() {
             server.connect(0);
         }
         // Nothing of the refused request comes later.
-        one.give_at_last(91..=95).await;
+        one.publish_trades_at_last(91..=95).await;
         let page = server.content(&trades());
         assert_eq!(numbers(&page), (1..=95).collect::<Vec<_>>(), "{is_noticed} {keeps_some}");
     }

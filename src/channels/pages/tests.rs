@@ -92,7 +92,7 @@ async fn a_page_that_was_read_before_is_given_for_as_long_as_it_is_an_answer() {
     logs.pages.forget(&channel());
     logs.get(0, 402).await;
     assert_eq!(logs.counted(), (4, 2), "the log may be another one");
-    time::advance(KEPT_FOR).await;
+    time::advance(CACHED_FOR).await;
     logs.get(0, 402).await;
     assert_eq!(logs.counted(), (5, 2));
 }
@@ -119,10 +119,10 @@ async fn pages_are_bounded_in_bytes_and_small_where_too_many_live() {
     drop(page);
     assert!(logs.pages.bytes() > 0, "it is kept for others");
     // The memory is released in time.
-    let tidied = time::timeout(KEPT_FOR * 2, logs.pages.tidying()).await;
+    let tidied = time::timeout(CACHED_FOR * 2, logs.pages.tidying()).await;
     assert!(tidied.is_err() && logs.pages.bytes() == 0);
-    let shelf = logs.pages.0.logs.lock();
-    assert_eq!((shelf.channels.len(), shelf.kept.len(), shelf.kept_bytes), (0, 0, 0));
+    let cache = logs.pages.0.logs.lock();
+    assert_eq!((cache.channels.len(), cache.cached.len(), cache.cached_bytes), (0, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,6 +152,6 @@ async fn latest_entries_are_read_once_for_all_that_begin_with_them() {
     get(None, None).await;
     assert_eq!(logs.counted().0, 5);
     drop(all);
-    let tidied = time::timeout(KEPT_FOR * 2, logs.pages.tidying()).await;
+    let tidied = time::timeout(CACHED_FOR * 2, logs.pages.tidying()).await;
     assert!(tidied.is_err() && logs.pages.bytes() == 0);
 }

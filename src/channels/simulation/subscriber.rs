@@ -442,7 +442,8 @@ impl Subscriber {
         }
         // Some clients have not read what was sent before.
         let is_behind = batch.first.is_multiple_of(3);
-        let steps = reader.on_batch(batch, room(is_behind));
+        let room = Room { hold_entries_max: HELD_MAX, piece_bytes: PIECE_BYTES, is_behind };
+        let steps = reader.on_batch(batch, room);
         self.act(steps);
     }
 
@@ -505,7 +506,7 @@ impl Subscriber {
                     let subscriber = Arc::clone(self);
                     tokio::spawn(async move { subscriber.catch_up().await });
                 }
-                Step::Doubt => self.node.channels.doubt(self.channel()),
+                Step::Suspect => self.node.channels.suspect(self.channel()),
                 Step::Finished => {}
             }
         }
@@ -655,8 +656,4 @@ impl Subscriber {
             }
         }
     }
-}
-
-fn room(is_behind: bool) -> Room {
-    Room { hold_entries_max: HELD_MAX, piece_bytes: PIECE_BYTES, is_behind }
 }

@@ -102,7 +102,7 @@ const AT_LEAST: [(Kind, u64); 24] = [
 ];
 
 /// Runs and prints a single schedule, if one was requested; returns whether it was.
-fn runs_one_alone(change: impl Fn(&mut Plan)) -> bool {
+fn runs_requested_one(change: impl Fn(&mut Plan)) -> bool {
     let Some(seed) = env("ZONEWIRE_SIM_SEED") else { return false };
     let mut plan = Plan::of(seed);
     change(&mut plan);
@@ -144,7 +144,7 @@ fn all_is_well(seeds: u64, at_least: &[(Kind, u64)], change: impl Fn(&mut Plan) 
 
 /// The same, where readers may be misled in at most this many of 10,000 schedules.
 fn all_but_so_many(seeds: u64, misled_max: u64, at_least: &[(Kind, u64)], change: impl Fn(&mut Plan) + Sync) {
-    if runs_one_alone(&change) {
+    if runs_requested_one(&change) {
         return;
     }
     let seeds = env("ZONEWIRE_SIM_SEEDS").unwrap_or(seeds);
@@ -154,7 +154,7 @@ fn all_but_so_many(seeds: u64, misled_max: u64, at_least: &[(Kind, u64)], change
     println!("accepted {accepted}, refused {refused}, gaps told without a loss {gaps}");
     println!("slowest to settle {settled_ms} ms; {seen:?}");
     let how = "ZONEWIRE_SIM_SEED=<seed> cargo test --lib <this test> -- --nocapture";
-    assert!(failed.is_empty(), "{failed:#?}\nto see one alone: {how}");
+    assert!(failed.is_empty(), "{failed:#?}\nto see a single one: {how}");
     if seeds >= SEEDS_THAT_SAY {
         let times = |kind| seen.get(&kind).copied().unwrap_or(0);
         let of_10_000 = |times: u64| times * 10_000 / seeds;
@@ -217,7 +217,7 @@ fn is_noticed(change: impl Fn(&mut Plan) + Sync) {
 /// The same, by a fault with this text.
 #[track_caller]
 fn is_noticed_by(fault: &str, change: impl Fn(&mut Plan) + Sync) {
-    if runs_one_alone(|plan| {
+    if runs_requested_one(|plan| {
         change(plan);
         (plan.mutant, plan.laws) = (None, Laws::default());
     }) {
@@ -311,7 +311,7 @@ fn with_forgotten_producers_taken_for_lost_a_whole_log_begins_anew() {
 
 #[test]
 fn where_a_log_goes_back_under_readers_they_are_told() {
-    if runs_one_alone(Plan::goes_back_unseen) {
+    if runs_requested_one(Plan::goes_back_unseen) {
         return;
     }
     let failed = run_all(0..800, 10, Plan::goes_back_unseen).failed;
