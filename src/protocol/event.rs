@@ -323,82 +323,47 @@ mod tests {
     #[test]
     fn an_error_says_what_is_wrong() {
         use EventType::{Candle, ExchangeConnected, ExchangeReconnecting, Orderbook, Ticker, Trade};
-        for (event, text, code, part) in [
-            (Ticker, "{", "invalid_json", "not JSON"),
-            (Ticker, "7", "invalid_event", "expected one object"),
-            (Ticker, r#"{"symbol":"B","price":1}"#, "invalid_event", "`exchange` is missing"),
+        let check = |event, text, code, part| {
+            let error = parse(event, text).unwrap_err();
+            assert_eq!(error.code.to_string(), code, "{text}: {error}");
+            assert!(error.detail.contains(part), "{text}: {error}");
+        };
+        for (event, text, part) in [
+            (Ticker, "7", "expected one object"),
+            (Ticker, r#"{"symbol":"B","price":1}"#, "`exchange` is missing"),
+            (Ticker, r#"{"exchange":"Binance","symbol":"B","price":1}"#, "`exchange` must be"),
+            (Ticker, r#"{"exchange":"a","symbol":"B C","price":1}"#, "`symbol` must be"),
+            (Ticker, r#"{"exchange":"a","symbol":"B","bid":1}"#, "`price` is missing"),
+            (Ticker, r#"{"exchange":"a","symbol":"B","price":"x"}"#, "`price` must be a decimal"),
+            (Ticker, r#"{"exchange":"a","symbol":"B","price":"NaN"}"#, "`price` must be"),
+            (Ticker, r#"{"exchange":"a","symbol":"B","price":1,"open":[]}"#, "`open` must be"),
+            (Trade, r#"{"exchange":"a","symbol":"B","price":1}"#, "`size` is missing"),
+            (Trade, r#"{"exchange":"a","symbol":"B","price":1,"size":1,"side":"up"}"#, "`side`"),
+            (Trade, r#"{"exchange":"a","symbol":"B","price":1,"size":1,"tradeId":{}}"#, "`tradeId`"),
+            (Orderbook, r#"{"exchange":"a","symbol":"B","bids":[],"asks":[]}"#, "`kind` is missing"),
             (
-                Ticker,
-                r#"{"exchange":"Binance","symbol":"B","price":1}"#,
-                "invalid_event",
-                "`exchange` must be",
+                Orderbook,
+                r#"{"exchange":"a","symbol":"B","kind":"snapshot","bids":[[1]],"asks":[],"sequence":1}"#,
+                "`bids` must be",
             ),
-            (Ticker, r#"{"exchange":"a","symbol":"B C","price":1}"#, "invalid_event", "`symbol` must be"),
-            (Ticker, r#"{"exchange":"a","symbol":"B","bid":1}"#, "invalid_event", "`price` is missing"),
+            (Candle, r#"{"exchange":"a","symbol":"B"}"#, "`interval` is missing"),
+            (ExchangeConnected, "{}", "`exchange` is missing"),
+            (ExchangeReconnecting, r#"{"exchange":"a","reason":"r","attempt":1}"#, "`delayMs`"),
+        ] {
+            check(event, text, "invalid_event", part);
+        }
+        for (text, code, part) in [
+            ("{", "invalid_json", "not JSON"),
+            (r#"{"exchange":"a","symbol":"B","price":1,"id":1}"#, "reserved_field", "`id`"),
+            (r#"{"exchange":"a","symbol":"B","price":1,"price":1}"#, "duplicate_field", "`price`"),
+            (r#"{"exchange":"a","symbol":"B","price":1,"timestamp":"x"}"#, "invalid_timestamp", "RFC"),
             (
-                Ticker,
-                r#"{"exchange":"a","symbol":"B","price":"x"}"#,
-                "invalid_event",
-                "`price` must be a decimal",
-            ),
-            (Ticker, r#"{"exchange":"a","symbol":"B","price":"NaN"}"#, "invalid_event", "`price` must be"),
-            (
-                Ticker,
-                r#"{"exchange":"a","symbol":"B","price":1,"open":[]}"#,
-                "invalid_event",
-                "`open` must be",
-            ),
-            (Ticker, r#"{"exchange":"a","symbol":"B","price":1,"id":1}"#, "reserved_field", "`id`"),
-            (Ticker, r#"{"exchange":"a","symbol":"B","price":1,"price":1}"#, "duplicate_field", "`price`"),
-            (
-                Ticker,
-                r#"{"exchange":"a","symbol":"B","price":1,"timestamp":"x"}"#,
-                "invalid_timestamp",
-                "RFC",
-            ),
-            (
-                Ticker,
                 r#"{"exchange":"a","symbol":"B","price":1,"timestamp":1800000000}"#,
                 "invalid_timestamp",
                 "ahead",
             ),
-            (Trade, r#"{"exchange":"a","symbol":"B","price":1}"#, "invalid_event", "`size` is missing"),
-            (
-                Trade,
-                r#"{"exchange":"a","symbol":"B","price":1,"size":1,"side":"up"}"#,
-                "invalid_event",
-                "`side`",
-            ),
-            (
-                Trade,
-                r#"{"exchange":"a","symbol":"B","price":1,"size":1,"tradeId":{}}"#,
-                "invalid_event",
-                "`tradeId`",
-            ),
-            (
-                Orderbook,
-                r#"{"exchange":"a","symbol":"B","bids":[],"asks":[]}"#,
-                "invalid_event",
-                "`kind` is missing",
-            ),
-            (
-                Orderbook,
-                r#"{"exchange":"a","symbol":"B","kind":"snapshot","bids":[[1]],"asks":[],"sequence":1}"#,
-                "invalid_event",
-                "`bids` must be",
-            ),
-            (Candle, r#"{"exchange":"a","symbol":"B"}"#, "invalid_event", "`interval` is missing"),
-            (ExchangeConnected, "{}", "invalid_event", "`exchange` is missing"),
-            (
-                ExchangeReconnecting,
-                r#"{"exchange":"a","reason":"r","attempt":1}"#,
-                "invalid_event",
-                "`delayMs`",
-            ),
         ] {
-            let error = parse(event, text).unwrap_err();
-            assert_eq!(error.code.to_string(), code, "{text}: {error}");
-            assert!(error.detail.contains(part), "{text}: {error}");
+            check(Ticker, text, code, part);
         }
         let deep = |n: usize| {
             format!(r#"{{"exchange":"a","symbol":"B","price":1,"n":{}{}}}"#, "[".repeat(n), "]".repeat(n))

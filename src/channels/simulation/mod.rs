@@ -345,6 +345,12 @@ fn is_shown(channel: &ChannelName, entry: &Published) -> bool {
     entry.channel == channel.log() && pattern.flatten().is_none_or(fits)
 }
 
+/// The numbers of entries; `None` if there are none.
+fn numbers_of<'a>(entries: impl Iterator<Item = (&'a u64, &'a Published)>) -> Option<Vec<u64>> {
+    let numbers: Vec<u64> = entries.map(|(number, _)| *number).collect();
+    Some(numbers).filter(|numbers| !numbers.is_empty())
+}
+
 impl World {
     fn start_node(self: &Arc<Self>, name: usize) {
         let id = NodeId(Uuid::from_u128((self.plan.seed as u128) << 64 | (name as u128 + 1)));
@@ -1078,15 +1084,10 @@ impl World {
                 *newest = number.max(*newest);
             }
             let due = published.iter().filter(|(_, entry)| entry.channel == *channel);
-            let missing: Vec<u64> = due
-                .filter(|(number, entry)| {
-                    is_due(**number, entry, &|n| held.contains(&n) || expired.contains(&n))
-                })
-                .map(|(number, _)| *number)
-                .collect();
-            if !missing.is_empty() {
-                faults.push(format!("accepted, and not in the log of {channel}: {missing:?}"));
-            }
+            let missing = numbers_of(due.filter(|(number, entry)| {
+                is_due(**number, entry, &|n| held.contains(&n) || expired.contains(&n))
+            }));
+            faults.extend(missing.map(|all| format!("accepted, and not in the log of {channel}: {all:?}")));
             if channel.kind() == ChannelKind::Order {
                 let wrong_marks = self.wrong_missing_marks(&page, &published, superseded);
                 outcome.seen.extend(page.entries.iter().any(says_missed).then_some(Kind::Missed));
@@ -1119,19 +1120,15 @@ impl World {
             let due = published
                 .iter()
                 .filter(|(_, entry)| is_shown(&client.channel, entry) && has_waited(entry.begun));
-            let missing: Vec<u64> = due
-                .filter(|(number, entry)| is_due(**number, entry, &|n| told.numbers.contains(&n)))
-                .map(|(number, _)| *number)
-                .collect();
-            if !missing.is_empty() {
-                wrong.push(format!("c{} did not get {missing:?}", client.name));
-            }
-            let others = published.iter().filter(|(_, entry)| !is_shown(&client.channel, entry));
-            let others: Vec<u64> =
-                others.map(|(number, _)| *number).filter(|number| told.ever.contains(number)).collect();
-            if !others.is_empty() {
-                wrong.push(format!("c{} got {others:?}, which it does not follow", client.name));
-            }
+            let missing = numbers_of(
+                due.filter(|(number, entry)| is_due(**number, entry, &|n| told.numbers.contains(&n))),
+            );
+            wrong.extend(missing.map(|all| format!("c{} did not get {all:?}", client.name)));
+            let others =
+                numbers_of(published.iter().filter(|(number, entry)| {
+                    !is_shown(&client.channel, entry) && told.ever.contains(number)
+                }));
+            wrong.extend(others.map(|all| format!("c{} got {all:?}, which it does not follow", client.name)));
             // Whatever the reader was told: what the log has in the end was never gone.
             let owed = published.iter().filter(|(number, entry)| {
                 is_shown(&client.channel, entry)
@@ -1139,10 +1136,8 @@ impl World {
                     && in_log.contains(number)
                     && is_due(**number, entry, &|n| told.ever.contains(&n))
             });
-            let owed: Vec<u64> = owed.map(|(number, _)| *number).collect();
-            if !owed.is_empty() {
-                wrong.push(format!("c{} did not get {owed:?}, which the log has", client.name));
-            }
+            let owed = numbers_of(owed);
+            wrong.extend(owed.map(|all| format!("c{} did not get {all:?}, which the log has", client.name)));
             // If readers have a separate node, that node knew the lost entries.
             let is_misled = is_refilled && !wrong.is_empty() && self.plan.readers_on.is_none();
             outcome.seen.extend(is_misled.then_some(Kind::Misled));
