@@ -70,8 +70,8 @@ pub(crate) struct ChannelPolicy {
     pub(crate) is_bounded_in_memory: bool,
 
     // Outages of the storage
-    /// What is dropped first of what waits for the storage.
-    pub(crate) waiting: Waiting,
+    /// What bounds the entries that wait for the storage, and so decides which of them are dropped first.
+    pub(crate) wait_limit: WaitLimit,
     /// How long a gateway keeps its local replica after the last use if nobody needs it, because lost
     /// entries may have to be appended again.
     pub(crate) remembered_for: Duration,
@@ -88,13 +88,13 @@ pub(crate) enum RetentionOf {
 
 /// What bounds the entries that wait for the storage, in addition to the bounds of the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Waiting {
+pub(crate) enum WaitLimit {
     /// Their age (`storage.journal.age_s`). When the journal is full, entries on lane *latest* that a newer
     /// one of their key replaced are dropped earlier, so a missing entry need not be a loss.
-    Aged,
+    Age,
     /// Their number (`storage.retention.orders.updates` of each order): the oldest are dropped, the next
     /// one is marked, and age does not matter.
-    Counted,
+    Count,
 }
 
 /// `zone:<zone>`: the prices of a market area. Few and long-lived.
@@ -121,7 +121,7 @@ static ZONE: ChannelPolicy = ChannelPolicy {
     latest_by_time: false,
     has_few_keys: false,
     is_bounded_in_memory: false,
-    waiting: Waiting::Aged,
+    wait_limit: WaitLimit::Age,
     remembered_for: Duration::from_secs(3_600),
 };
 
@@ -150,7 +150,7 @@ static ORDER: ChannelPolicy = ChannelPolicy {
     latest_by_time: false,
     has_few_keys: true,
     is_bounded_in_memory: true,
-    waiting: Waiting::Counted,
+    wait_limit: WaitLimit::Count,
     remembered_for: Duration::from_secs(300),
 };
 
@@ -180,7 +180,7 @@ static LATEST_EVENTS: ChannelPolicy = ChannelPolicy {
     latest_by_time: false,
     has_few_keys: false,
     is_bounded_in_memory: false,
-    waiting: Waiting::Aged,
+    wait_limit: WaitLimit::Age,
     remembered_for: Duration::from_secs(3_600),
 };
 
