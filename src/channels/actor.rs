@@ -503,7 +503,7 @@ impl Actor {
 
     /// Whether the log is begun with what is appended next.
     fn is_to_begin(&mut self) -> bool {
-        // On lane *latest*, an append that takes too long makes the channel fork, for which `begin` is not made.
+        // On lane *latest*, the channel forks if an append takes too long, which `begin` cannot do.
         let is_new = self.unanswered.is_none() && self.lane == Lane::Every;
         self.waiting.front_mut().is_some_and(|first| std::mem::take(&mut first.begins)) && is_new
     }
@@ -618,8 +618,8 @@ impl Actor {
             Appended::Duplicate | Appended::Gap { .. } | Appended::Refused(_) => None,
         });
         let applied: Vec<Entry> = applied.collect();
-        // Entries of a repeated batch were in the log already; only the log or a notification can tell at which
-        // offsets.
+        // Entries of a repeated batch were in the log already; only the log or a notification can tell at
+        // which offsets.
         self.suspect |= self.merge.is_some() && applied.len() < taken;
         self.offer(&epoch, applied)
     }
@@ -942,7 +942,7 @@ fn taken(results: &[Appended]) -> usize {
     results.iter().take_while(is_in).count()
 }
 
-/// The transition to a position of another epoch, before which nothing is missing, or it is unknown what is.
+/// A transition to another epoch: nothing is missing before the position (`is_whole`), or that is unknown.
 fn transition(to: Position, is_whole: bool) -> EpochTransition {
     if is_whole { EpochTransition::whole(to) } else { EpochTransition::unknown(to) }
 }

@@ -20,8 +20,8 @@ pub(super) enum Offered {
     ForeignEpoch,
 }
 
-/// One channel's order on this node: each offset once, without gaps. Answers of appends, notifications and pages
-/// of the log may be offered in any order and any number of times.
+/// One channel's order on this node: each offset once, without gaps. Answers of appends, notifications and
+/// pages of the log may be offered in any order and any number of times.
 #[derive(Debug)]
 pub(super) struct Merge {
     epoch: Epoch,

@@ -7,8 +7,8 @@
 //! and to the simulation that checks them.
 //!
 //! Promises about what the steps of one reader send between two `resync`:
-//! - Offsets ascend without gaps, except for entries that this reader has received before, and, in a view, for entries
-//!   that it does not show. The batches of a view state which offsets they cover.
+//! - Offsets ascend without gaps, except for entries that this reader has received before, and, in a view, for
+//!   entries that it does not show. The batches of a view state which offsets they cover.
 //! - No entry comes twice, even if a log contains it again after an epoch transition, unless `resync` says that
 //!   it is unknown what the reader has received.
 //! - If something may be missing, `resync` says so before anything that comes after it. What is merely out of

@@ -187,8 +187,8 @@ static LATEST_EVENTS: ChannelPolicy = ChannelPolicy {
 /// `event:<type>` for types of which each event counts: trades, and connections to exchanges.
 static EACH_EVENT: ChannelPolicy = ChannelPolicy { lane: Some(Lane::Every), ..LATEST_EVENTS };
 
-/// `registry:providers`, `registry:active-orders`: records. Two channels, which are permanent. In all else, they
-/// are like types whose newest event is enough.
+/// `registry:providers`, `registry:active-orders`: records. Two channels, which are permanent. They differ from
+/// types whose newest event is enough only in what is stated here.
 static REGISTRY: ChannelPolicy = ChannelPolicy {
     // The registry bounds them itself.
     keys_are_bounded: false,

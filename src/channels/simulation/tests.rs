@@ -233,8 +233,8 @@ fn is_noticed_by(fault: &str, change: impl Fn(&mut Plan) + Sync) {
     assert_eq!(well.faults, Vec::<String>::new(), "schedule {seed} fails in any case");
 }
 
-/// Tests, each of which leaves out a rule, in the given schedules (the usual ones if none are given), and asserts
-/// that the schedules notice; if a text is given, by a fault with that text.
+/// Tests, each of which leaves out a rule, in schedules of a kind or in the usual ones, and asserts that the
+/// schedules notice: with a text, by a fault that contains it.
 macro_rules! noticed {
     ($($name:ident: $mutant:ident $(in $plan:ident)? $(, $fault:literal)?;)+) => {$(
         #[test]
