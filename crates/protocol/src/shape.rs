@@ -65,7 +65,7 @@ pub(crate) enum Entry {
     Missed(Missed),
 }
 
-/// Defines objects. Their names are camelCase, and a field of type `Option` may be absent.
+/// Defines objects: the names of their fields are camelCase in JSON, and a field of type `Option` may be absent.
 macro_rules! objects {
     ($(
         $(#[$about:meta])+
@@ -82,7 +82,8 @@ macro_rules! objects {
 }
 
 /// Defines the message of an entry: the fields that all entries have, those of its class (`of order`,
-/// `of event`), and its own.
+/// `of event`), and its own. The first form, to which the others lead, states what may differ in the common
+/// fields: which ones precede them, and the meanings of `channel`, `offset` and `timestamp`.
 macro_rules! entry {
     (
         $(#[$about:meta])+
