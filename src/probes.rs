@@ -19,11 +19,11 @@ mod several {
     }
 
     pub(super) fn redis_answers(bytes: &[u8]) {
-        crate::storage::probes::redis_answers(bytes, crate::protocol::probes::can_be_told);
+        crate::storage::probes::redis_answers(bytes, crate::protocol::probes::can_be_written);
     }
 
     pub(super) fn stored(bytes: &[u8]) {
-        crate::storage::probes::stored(bytes, crate::protocol::probes::can_be_told);
+        crate::storage::probes::stored(bytes, crate::protocol::probes::can_be_written);
     }
 
     pub(super) fn updates(bytes: &[u8]) {

@@ -100,9 +100,9 @@ pub(crate) struct Link {
     pub(crate) prev: u64,
 }
 
-/// Entries that any node appended, as reported by the storage.
+/// The storage's notification that a node, this one or another, appended entries.
 #[derive(Debug)]
-pub(super) struct Echo {
+pub(super) struct Notification {
     pub(super) epoch: Epoch,
     pub(super) entries: Vec<Entry>,
 }
@@ -143,7 +143,7 @@ pub(super) struct Common {
     /// How many views are followed on this node.
     pub(super) views: AtomicUsize,
     /// Limits log lines about entries that cannot be shown; counts the channels left out.
-    pub(super) unknown_told: Mutex<Seldom>,
+    pub(super) unknown_logged: Mutex<Seldom>,
     pub(super) stop: CancellationToken,
 }
 
@@ -161,7 +161,7 @@ pub(super) struct Actor {
     policy: &'static ChannelPolicy,
     lane: Lane,
     commands: mpsc::Receiver<Command>,
-    echoes: mpsc::Receiver<Echo>,
+    notifications: mpsc::Receiver<Notification>,
     suspicion: Arc<Suspicion>,
 
     chain: Option<Chain>,
@@ -194,7 +194,7 @@ pub(super) struct Actor {
     repair_at: Instant,
 
     /// Whether an entry that cannot be shown was logged.
-    told_unknown: bool,
+    logged_unknown: bool,
     used_at: Instant,
     /// Whether something was published here, so that the actor should linger.
     published: bool,
@@ -205,7 +205,7 @@ impl Actor {
         common: Arc<Common>,
         channel: ChannelName,
         commands: mpsc::Receiver<Command>,
-        echoes: mpsc::Receiver<Echo>,
+        notifications: mpsc::Receiver<Notification>,
         suspicion: Arc<Suspicion>,
     ) -> Self {
         let now = Instant::now();
@@ -218,7 +218,7 @@ impl Actor {
             common,
             channel,
             commands,
-            echoes,
+            notifications,
             suspicion,
             chain: None,
             minted: None,
@@ -236,7 +236,7 @@ impl Actor {
             suspect: false,
             repair_failures: 0,
             repair_at: now,
-            told_unknown: false,
+            logged_unknown: false,
             used_at: now,
             published: false,
         }
@@ -255,7 +255,7 @@ impl Actor {
             let due = self.due();
             tokio::select! {
                 biased;
-                Some(echo) = self.echoes.recv() => self.on_echo(echo).await,
+                Some(notification) = self.notifications.recv() => self.on_notification(notification).await,
                 Some(command) = self.commands.recv() => self.on_command(command).await,
                 () = suspicion.notify.notified() => {}
                 () = time::sleep_until(due) => {}
@@ -330,7 +330,7 @@ impl Actor {
                     self.common.views.fetch_sub(1, Ordering::Relaxed);
                 }
                 if !self.is_followed() {
-                    self.tell_of_followers(false);
+                    self.report_followers(false);
                 }
             }
         }
@@ -341,7 +341,7 @@ impl Actor {
         self.joined.contains(&true) || !self.views.is_empty()
     }
 
-    fn tell_of_followers(&self, are_there: bool) {
+    fn report_followers(&self, are_there: bool) {
         self.common.orders.set(&self.channel, are_there);
         self.common.events.set(&self.channel, are_there);
     }
@@ -355,7 +355,7 @@ impl Actor {
         }
         let position = self.follow().await.map_err(JoinError::Unavailable)?;
         if !self.is_followed() {
-            self.tell_of_followers(true);
+            self.report_followers(true);
         }
         if *channel == self.channel {
             self.joined[shard] = true;
@@ -373,7 +373,7 @@ impl Actor {
             self.merge = Some(match self.common.backend.find(&self.channel, self.common.node).await? {
                 Some(log) => {
                     let top = log.top;
-                    Merge::after(self.take_up(log), top)
+                    Merge::after(self.continue_in(log), top)
                 }
                 None => Merge::unborn(self.mint()),
             });
@@ -398,7 +398,7 @@ impl Actor {
         // The request may have begun the log itself, without learning so.
         let sent = self.unanswered.as_ref().and_then(|batch| batch.entries.first());
         let is_news = log.top > 0 && sent.is_none_or(|first| log.last_seq < first.seq);
-        let epoch = self.take_up(log);
+        let epoch = self.continue_in(log);
         Ok((!self.refuses_first(is_news)).then_some(epoch))
     }
 
@@ -408,13 +408,13 @@ impl Actor {
         let is_refused = std::mem::take(&mut next.is_only_first) && has_entries;
         if is_refused {
             self.unanswered = None;
-            self.give_back(|_none| PublishError::NotFirst);
+            self.fail_next(|_none| PublishError::NotFirst);
         }
         is_refused
     }
 
     /// Continues with appends in this epoch of the log.
-    fn take_up(&mut self, log: OpenLog) -> Epoch {
+    fn continue_in(&mut self, log: OpenLog) -> Epoch {
         let OpenLog { epoch, last_seq, .. } = log;
         self.next_seq = self.next_seq.max(last_seq + 1);
         self.chain = Some(Chain { epoch: epoch.clone(), acked: last_seq });
@@ -470,7 +470,7 @@ impl Actor {
             Err(error) if has_ids => {
                 self.common.stats.storage_retries.add(1);
                 let cause = Arc::new(error);
-                self.give_back(|accepted| PublishError::Unavailable { accepted, cause });
+                self.fail_next(|accepted| PublishError::Unavailable { accepted, cause });
                 Ok(())
             }
             Ok(AppendAnswer::ForeignEpoch(_)) if has_ids => {
@@ -503,7 +503,7 @@ impl Actor {
 
     /// Whether the log is begun with what is appended next.
     fn is_to_begin(&mut self) -> bool {
-        // Where late entries go on alone, what is begun would have to, too.
+        // On lane *latest*, the channel forks if an append takes too long, which `begin` cannot do.
         let is_new = self.unanswered.is_none() && self.lane == Lane::Every;
         self.waiting.front_mut().is_some_and(|first| std::mem::take(&mut first.begins)) && is_new
     }
@@ -526,7 +526,7 @@ impl Actor {
             }
             Ok(AppendAnswer::Done(results)) => {
                 observe(&self.common.stats.append_duration, sent.elapsed());
-                self.take_up(OpenLog::begun_as(batch.epoch.clone()));
+                self.continue_in(OpenLog::begun_as(batch.epoch.clone()));
                 // The rest of the request follows its own entries.
                 if let Some(first) = self.waiting.front_mut() {
                     first.is_only_first = false;
@@ -608,7 +608,7 @@ impl Actor {
         match results.get(taken) {
             Some(Appended::Refused(refusal)) => self.refuse(*refusal),
             // Batches without ids of their own were linked to the chain again before.
-            Some(Appended::Gap { .. }) => self.give_back(|accepted| PublishError::Gap { accepted }),
+            Some(Appended::Gap { .. }) => self.fail_next(|accepted| PublishError::Gap { accepted }),
             _ => {}
         }
         let applied = entries.into_iter().zip(results).filter_map(|(append, result)| match *result {
@@ -618,8 +618,8 @@ impl Actor {
             Appended::Duplicate | Appended::Gap { .. } | Appended::Refused(_) => None,
         });
         let applied: Vec<Entry> = applied.collect();
-        // Entries of a repeated batch were in the log already; only the log or an echo can tell at which
-        // offsets.
+        // Entries of a repeated batch were in the log already; only the log or a notification can tell at
+        // which offsets.
         self.suspect |= self.merge.is_some() && applied.len() < taken;
         self.offer(&epoch, applied)
     }
@@ -666,7 +666,7 @@ impl Actor {
     }
 
     /// Answers the next request; the rest of it is not appended.
-    fn give_back(&mut self, why: impl FnOnce(usize) -> PublishError) {
+    fn fail_next(&mut self, why: impl FnOnce(usize) -> PublishError) {
         if let Some(request) = self.waiting.pop_front() {
             answer(request.answer, Err(why(request.accepted)));
         }
@@ -709,8 +709,8 @@ impl Actor {
 
     // Following
 
-    async fn on_echo(&mut self, echo: Echo) {
-        let ready = self.offer(&echo.epoch, echo.entries);
+    async fn on_notification(&mut self, notification: Notification) {
+        let ready = self.offer(&notification.epoch, notification.entries);
         self.deliver(&ready).await;
     }
 
@@ -775,25 +775,14 @@ impl Actor {
                     let is_missed = was_unborn && mutant::is(Mutant::BirthElsewhereMissed);
                     #[cfg(test)]
                     let offset = if is_missed { page.top } else { offset };
-                    let to = Position { epoch, offset };
-                    self.move_to(if was_unborn {
-                        EpochTransition::whole(to)
-                    } else {
-                        EpochTransition::unknown(to)
-                    })
-                    .await;
+                    self.move_to(transition(Position { epoch, offset }, was_unborn)).await;
                     continue;
                 }
                 None if was_unborn => return Ok(()),
                 None => {
                     let to = Position { epoch: unborn(&self.mint()), offset: 0 };
                     self.chain = None;
-                    self.move_to(if had_nothing {
-                        EpochTransition::whole(to)
-                    } else {
-                        EpochTransition::unknown(to)
-                    })
-                    .await;
+                    self.move_to(transition(to, had_nothing)).await;
                     return Ok(());
                 }
             }
@@ -812,13 +801,7 @@ impl Actor {
             if page.first > after.offset + 1 && ready.is_empty() {
                 // If nothing follows, no later entry would show subscribers that these are missing.
                 let offset = merge.delivered();
-                let epoch = after.epoch;
-                let skipped = |channel: &ChannelName| Live::Skipped {
-                    channel: channel.clone(),
-                    epoch: epoch.clone(),
-                    offset,
-                };
-                self.tell_all(&epoch, offset, skipped).await;
+                self.send_to_all(&after.epoch, offset, skipped(&after.epoch, offset)).await;
             }
             self.deliver(&ready).await;
             match page.next {
@@ -842,13 +825,13 @@ impl Actor {
             None => Merge::after(to.epoch.clone(), to.offset),
         };
         self.late_to = transition.late_to;
-        self.tell_of_followers(self.is_followed());
+        self.report_followers(self.is_followed());
         let offset = transition.to.offset;
         let moved = |channel: &ChannelName| {
             let (channel, from, transition) = (channel.clone(), from.clone(), transition.clone());
             Live::Moved(Arc::new(Moved { channel, from, transition }))
         };
-        self.tell_all(&from.epoch, offset, moved).await;
+        self.send_to_all(&from.epoch, offset, moved).await;
     }
 
     /// Records that the next entry passed on follows this offset, and that everything before is settled.
@@ -867,10 +850,10 @@ impl Actor {
                 WhyUnknown::Form(what) => (&self.common.stats.entries_skipped_by_reason.unreadable, what),
             };
             counter.add(1);
-            if std::mem::replace(&mut self.told_unknown, true) {
+            if std::mem::replace(&mut self.logged_unknown, true) {
                 continue;
             }
-            if let Some(untold) = self.common.unknown_told.lock().may_tell(Instant::now()) {
+            if let Some(untold) = self.common.unknown_logged.lock().may_tell(Instant::now()) {
                 warn!(
                     channel = %self.channel, offset = entry.offset, kind = entry.draft.kind.as_str(), what, untold,
                     "an entry cannot be shown and is skipped, here and wherever it is read; a newer version may \
@@ -883,7 +866,7 @@ impl Actor {
     async fn deliver(&mut self, entries: &[Entry]) {
         let since = Instant::now();
         for (view, batch) in self.encode(entries) {
-            self.tell_shards(view.as_deref(), &batch, since).await;
+            self.send_to_shards(view.as_deref(), &batch, since).await;
         }
     }
 
@@ -895,7 +878,7 @@ impl Actor {
         if is_followed {
             self.common.stats.entries_delivered.add(entries.len() as u64);
         }
-        let (epoch, lane, mut told) = (merge.epoch(), self.lane, Vec::new());
+        let (epoch, lane, mut messages) = (merge.epoch(), self.lane, Vec::new());
         // Skipped offsets separate runs; each batch is contiguous.
         let is_late = |entry: &Entry| entry.offset <= self.late_to || entry.draft.marks.late;
         let runs = entries.chunk_by(|a, b| a.offset + 1 == b.offset && is_late(a) == is_late(b));
@@ -905,44 +888,40 @@ impl Actor {
                 // Entries that left the log unseen may have belonged to any view, even one that shows
                 // nothing for a long time.
                 let offset = first.offset - 1;
-                let skipped = |channel: &ChannelName| Live::Skipped {
-                    channel: channel.clone(),
-                    epoch: epoch.clone(),
-                    offset,
-                };
                 let caught_up = self.views.catch_up(epoch, self.whole_from, self.passed);
-                let of_views = caught_up.into_iter().chain(self.views.tell_all(offset, skipped));
-                told.extend(of_views.map(|(view, message)| (Some(view), message)));
+                let skipped = self.views.for_all(offset, skipped(epoch, offset));
+                let of_views = caught_up.into_iter().chain(skipped);
+                messages.extend(of_views.map(|(view, message)| (Some(view), message)));
                 self.whole_from = first.offset;
             }
             self.passed = last.offset;
             if is_joined {
                 let batch = LiveBatch::encode(&self.channel, epoch, lane, is_late(first), run);
-                told.push((None, Live::Batch(Arc::new(batch))));
+                messages.push((None, Live::Batch(Arc::new(batch))));
             }
             let of_views = self.views.encode(epoch, lane, is_late(first), run, self.whole_from);
-            told.extend(of_views.into_iter().map(|(view, batch)| (Some(view), batch)));
+            messages.extend(of_views.into_iter().map(|(view, batch)| (Some(view), batch)));
         }
-        told
+        messages
     }
 
     /// Sends a message to the shards that follow the channel or a view of it, by that name, after
     /// everything that was passed on in this epoch; the next entries follow `offset`.
-    async fn tell_all(&mut self, epoch: &Epoch, offset: u64, message: impl Fn(&ChannelName) -> Live) {
+    async fn send_to_all(&mut self, epoch: &Epoch, offset: u64, message: impl Fn(&ChannelName) -> Live) {
         let since = Instant::now();
         for (view, batch) in self.views.catch_up(epoch, self.whole_from, self.passed) {
-            self.tell_shards(Some(&view), &batch, since).await;
+            self.send_to_shards(Some(&view), &batch, since).await;
         }
         self.passed_all_to(offset);
         let own = message(&self.channel);
-        self.tell_shards(None, &own, since).await;
-        for (view, message) in self.views.tell_all(offset, message) {
-            self.tell_shards(Some(&view), &message, since).await;
+        self.send_to_shards(None, &own, since).await;
+        for (view, message) in self.views.for_all(offset, message) {
+            self.send_to_shards(Some(&view), &message, since).await;
         }
     }
 
     /// Sends a message to the shards that follow the channel, or this view of it.
-    async fn tell_shards(&mut self, view: Option<&str>, message: &Live, since: Instant) {
+    async fn send_to_shards(&mut self, view: Option<&str>, message: &Live, since: Instant) {
         let shards = match view {
             None => Some((&mut *self.joined, &mut *self.credits)),
             Some(view) => self.views.shards(view),
@@ -961,6 +940,17 @@ impl Actor {
 fn taken(results: &[Appended]) -> usize {
     let is_in = |result: &&Appended| matches!(result, Appended::Applied { .. } | Appended::Duplicate);
     results.iter().take_while(is_in).count()
+}
+
+/// A transition to another epoch: nothing is missing before the position (`is_whole`), or that is unknown.
+fn transition(to: Position, is_whole: bool) -> EpochTransition {
+    if is_whole { EpochTransition::whole(to) } else { EpochTransition::unknown(to) }
+}
+
+/// Says that entries up to an offset left the log before this node saw them.
+fn skipped(epoch: &Epoch, offset: u64) -> impl Fn(&ChannelName) -> Live + use<> {
+    let epoch = epoch.clone();
+    move |channel| Live::Skipped { channel: channel.clone(), epoch: epoch.clone(), offset }
 }
 
 fn is_new(result: &Appended) -> bool {

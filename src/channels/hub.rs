@@ -1,4 +1,4 @@
-//! All channels of this node: finds or starts the actor of each, and passes echoes to it.
+//! All channels of this node: finds or starts the actor of each, and passes it what the storage reports.
 
 mod removal;
 
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -16,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::accepted::TellAccepted;
-use super::actor::{Actor, Command, Common, Echo, Ids, Link, Request, Suspicion};
+use super::actor::{Actor, Command, Common, Ids, Link, Notification, Request, Suspicion};
 use super::config::ChannelsConfig;
 use super::error::{JoinError, PublishError};
 use super::keys::Keys;
@@ -35,8 +36,8 @@ use crate::storage::{
 use crate::support::chance::Hashing;
 use crate::support::panics::Vital;
 
-/// The most echoes that wait for one channel; with more, the log is read instead.
-const ECHOES_MAX: usize = 256;
+/// The most notifications that wait for one channel; with more, the log is read instead.
+const NOTIFICATIONS_MAX: usize = 256;
 
 /// The most commands that wait for one channel. Publishers are limited by entries before they send one.
 const COMMANDS_MAX: usize = 1_024;
@@ -116,7 +117,7 @@ struct Hub {
 /// The channels that have an actor.
 #[derive(Debug, Default)]
 struct Actors {
-    doors: HashMap<ChannelName, Door, Hashing>,
+    queues: HashMap<ChannelName, ActorQueues, Hashing>,
     /// For each kind, how many channels count against the bound on those that subscribers may begin.
     counted: HashMap<ChannelKind, usize>,
 }
@@ -128,21 +129,21 @@ impl Actors {
     }
 
     /// The queues of an actor that still accepts commands.
-    fn open(&self, channel: &ChannelName) -> Option<Door> {
-        self.doors.get(channel).filter(|door| !door.commands.is_closed()).cloned()
+    fn open(&self, channel: &ChannelName) -> Option<ActorQueues> {
+        self.queues.get(channel).filter(|queues| !queues.commands.is_closed()).cloned()
     }
 
-    fn insert(&mut self, channel: &ChannelName, door: Door) {
-        *self.counted(channel) += usize::from(door.counts);
-        if let Some(before) = self.doors.insert(channel.clone(), door) {
+    fn insert(&mut self, channel: &ChannelName, queues: ActorQueues) {
+        *self.counted(channel) += usize::from(queues.counts);
+        if let Some(before) = self.queues.insert(channel.clone(), queues) {
             *self.counted(channel) -= usize::from(before.counts);
         }
     }
 
     /// Removes an actor that has ended.
     fn remove_closed(&mut self, channel: &ChannelName) {
-        if self.doors.get(channel).is_some_and(|door| door.commands.is_closed())
-            && let Some(removed) = self.doors.remove(channel)
+        if self.queues.get(channel).is_some_and(|queues| queues.commands.is_closed())
+            && let Some(removed) = self.queues.remove(channel)
         {
             *self.counted(channel) -= usize::from(removed.counts);
         }
@@ -167,9 +168,9 @@ impl Command {
 
 /// The queues of one actor.
 #[derive(Debug, Clone)]
-struct Door {
+struct ActorQueues {
     commands: mpsc::Sender<Command>,
-    echoes: mpsc::Sender<Echo>,
+    notifications: mpsc::Sender<Notification>,
     suspicion: Arc<Suspicion>,
     /// Permits for entries that wait for the storage.
     places: Arc<Semaphore>,
@@ -208,20 +209,14 @@ impl Channels {
             stats: ChannelStats::default(),
             shards,
             seq_floor: AtomicU64::new(0),
-            unknown_told: Mutex::default(),
+            unknown_logged: Mutex::default(),
             orders: Arc::default(),
             accepted,
             events: FollowedEvents::default(),
             views: AtomicUsize::default(),
             stop,
         };
-        let (tidying, stopped) = (common.pages.tidying(), common.stop.clone());
-        let tidying = async move {
-            tokio::select! {
-                () = tidying => {}
-                () = stopped.cancelled() => {}
-            }
-        };
+        let tidying = common.stop.clone().run_until_cancelled_owned(common.pages.tidying()).map(|_| ());
         tracker.spawn_on(vital.guard("pages", tidying), &runtime);
         let hub = Hub {
             common: Arc::new(common),
@@ -239,21 +234,21 @@ impl Channels {
         while let Some(event) = incoming.recv().await {
             match event {
                 LogEvent::Appended { channel, epoch, entries } => {
-                    let Some(door) = self.0.actors.lock().doors.get(&channel).cloned() else { continue };
+                    let Some(queues) = self.0.actors.lock().queues.get(&channel).cloned() else { continue };
                     if entries.iter().any(|entry| entry.draft.kind == EntryKind::ZoneRemoved) {
                         // Another node may have removed the zone, so its record is written again with its
                         // next price.
                         self.0.zones.lock().remove(&channel);
                     }
-                    if door.echoes.try_send(Echo { epoch, entries }).is_err() {
+                    if queues.notifications.try_send(Notification { epoch, entries }).is_err() {
                         self.0.common.stats.echoes_dropped.add(1);
-                        door.suspicion.raise();
+                        queues.suspicion.raise();
                     }
                 }
-                LogEvent::Changed(channel) => self.doubt(&channel),
+                LogEvent::Changed(channel) => self.suspect(&channel),
                 LogEvent::Suspect => {
                     let actors = self.0.actors.lock();
-                    actors.doors.values().for_each(|door| door.suspicion.raise());
+                    actors.queues.values().for_each(|queues| queues.suspicion.raise());
                 }
             }
         }
@@ -338,28 +333,28 @@ impl Channels {
             self.admit_zone(channel, is_followed).await?;
         }
         // Zones are counted by `admit_zone`; subscriptions to other names must not use up their number.
-        let door = self.door(channel, Need::Publisher);
+        let queues = self.queues(channel, Need::Publisher);
         if policy.keys_are_bounded {
-            self.admit_keys(channel, &door, &drafts).await?;
+            self.admit_keys(channel, &queues, &drafts).await?;
         }
-        self.hand_over(channel, door, drafts, terms).await
+        self.hand_over(channel, queues, drafts, terms).await
     }
 
     /// Appends drafts that were admitted.
     async fn hand_over(
         &self,
         channel: &ChannelName,
-        door: Door,
+        queues: ActorQueues,
         drafts: Vec<DraftEntry>,
         Terms { fence, is_own, ids, first }: Terms,
     ) -> Result<(), PublishError> {
         let config = &self.0.common.config;
         let stopping = || PublishError::ShuttingDown { accepted: 0 };
-        // A request larger than the whole queue takes all permits, and so waits until it is alone.
+        // A request larger than the whole queue takes all permits, and so waits until nothing else is queued.
         let places = drafts.len().min(config.publish_queue_entries);
         let places = u32::try_from(places).unwrap_or(u32::MAX);
         let permit =
-            Arc::clone(&door.places).acquire_many_owned(places).await.map_err(|_closed| stopping())?;
+            Arc::clone(&queues.places).acquire_many_owned(places).await.map_err(|_closed| stopping())?;
         let (answer, answered) = oneshot::channel();
         let (begins, is_only_first) = (first != First::No, first == First::Only);
         let request = Request {
@@ -373,7 +368,7 @@ impl Channels {
             answer,
             _places: permit,
         };
-        self.send(channel, door, Command::Publish(request)).await.map_err(|_stopped| stopping())?;
+        self.send(channel, queues, Command::Publish(request)).await.map_err(|_stopped| stopping())?;
         answered.await.unwrap_or_else(|_dropped| Err(stopping()))
     }
 
@@ -381,30 +376,30 @@ impl Channels {
     /// those that match. Joining again is harmless.
     pub(crate) async fn join(&self, channel: &ChannelName, shard: usize) -> Result<Position, JoinError> {
         let log = channel.log();
-        let door = self.door_if_room(&log).map_err(JoinError::TooManyChannels)?;
+        let queues = self.queues_if_room(&log).map_err(JoinError::TooManyChannels)?;
         let (answer, answered) = oneshot::channel();
         let join = Command::Join { channel: channel.clone(), shard, answer };
-        self.send(&log, door, join).await.map_err(|_stopped| JoinError::ShuttingDown)?;
+        self.send(&log, queues, join).await.map_err(|_stopped| JoinError::ShuttingDown)?;
         answered.await.unwrap_or(Err(JoinError::ShuttingDown))
     }
 
     /// The shard no longer needs the channel. Entries on their way may still arrive.
     pub(crate) async fn leave(&self, channel: &ChannelName, shard: usize) {
-        let door = self.0.actors.lock().doors.get(&channel.log()).cloned();
+        let queues = self.0.actors.lock().queues.get(&channel.log()).cloned();
         // If the actor has ended there is nothing to leave; its successor does not know this shard.
-        if let Some(door) = door
-            && door.commands.send(Command::Leave { channel: channel.clone(), shard }).await.is_err()
+        if let Some(queues) = queues
+            && queues.commands.send(Command::Leave { channel: channel.clone(), shard }).await.is_err()
         {
             debug!(channel = %channel, shard, "left a channel whose actor had just ended");
         }
     }
 
-    /// Makes the channel read its log, because what a reader read there does not fit what it received live.
-    pub(crate) fn doubt(&self, channel: &ChannelName) {
+    /// Makes the channel read its log, because what a reader found there does not fit what it received live.
+    pub(crate) fn suspect(&self, channel: &ChannelName) {
         let log = channel.log();
         self.0.common.pages.forget(&log);
-        if let Some(door) = self.0.actors.lock().doors.get(&log) {
-            door.suspicion.raise();
+        if let Some(queues) = self.0.actors.lock().queues.get(&log) {
+            queues.suspicion.raise();
         }
     }
 
@@ -622,7 +617,7 @@ impl Channels {
     /// How many channels have an actor, without those of registries, which every node always follows.
     pub(crate) fn active(&self) -> usize {
         let actors = self.0.actors.lock();
-        actors.doors.keys().filter(|channel| channel.kind() != ChannelKind::Registry).count()
+        actors.queues.keys().filter(|channel| channel.kind() != ChannelKind::Registry).count()
     }
 
     /// Admits a zone that is published to, unless there are too many. Its record is written again if it may
@@ -660,12 +655,12 @@ impl Channels {
     async fn admit_keys(
         &self,
         channel: &ChannelName,
-        door: &Door,
+        queues: &ActorQueues,
         drafts: &[DraftEntry],
     ) -> Result<(), PublishError> {
         let max = self.0.common.config.keys_per_zone_max;
         loop {
-            let refused = match door.keys.lock().as_mut() {
+            let refused = match queues.keys.lock().as_mut() {
                 None => None,
                 Some(keys) => match keys.admit(drafts, max) {
                     Ok(()) => return Ok(()),
@@ -680,7 +675,7 @@ impl Channels {
             match (self.0.common.backend.keys(channel).await, refused) {
                 (Ok(known), _) => {
                     let known = known.into_iter().filter(|key| is_of_a_price(key));
-                    *door.keys.lock() = Some(Keys::new(known, tokio::time::Instant::now()));
+                    *queues.keys.lock() = Some(Keys::new(known, tokio::time::Instant::now()));
                 }
                 (Err(_), Some((index, _))) => return Err(too_many(index)),
                 // As above: the append reports it if the storage is still away by then.
@@ -693,21 +688,21 @@ impl Channels {
     }
 
     /// The queues of a channel's actor, which is started if necessary.
-    fn door(&self, channel: &ChannelName, need: Need) -> Door {
+    fn queues(&self, channel: &ChannelName, need: Need) -> ActorQueues {
         let mut actors = self.0.actors.lock();
         actors.open(channel).unwrap_or_else(|| self.start(&mut actors, channel, need))
     }
 
     /// The same for a new subscriber; or how many channels there are, if there are too many.
-    fn door_if_room(&self, channel: &ChannelName) -> Result<Door, usize> {
+    fn queues_if_room(&self, channel: &ChannelName) -> Result<ActorQueues, usize> {
         let mut actors = self.0.actors.lock();
-        if let Some(door) = actors.open(channel) {
-            return Ok(door);
+        if let Some(queues) = actors.open(channel) {
+            return Ok(queues);
         }
         let count = *actors.counted(channel);
         // An actor that has just ended, but is still in the map, makes room for its successor.
         let is_bounded = !ChannelPolicy::of(channel).are_few;
-        if is_bounded && count >= self.joined_max() && !actors.doors.contains_key(channel) {
+        if is_bounded && count >= self.joined_max() && !actors.queues.contains_key(channel) {
             return Err(count);
         }
         Ok(self.start(&mut actors, channel, Need::Subscriber))
@@ -719,16 +714,16 @@ impl Channels {
         self.0.common.config.zones_max.saturating_mul(2)
     }
 
-    fn start(&self, actors: &mut Actors, channel: &ChannelName, need: Need) -> Door {
+    fn start(&self, actors: &mut Actors, channel: &ChannelName, need: Need) -> ActorQueues {
         let hub = &self.0;
         let (commands, commands_rx) = mpsc::channel(COMMANDS_MAX);
-        let (echoes, echoes_rx) = mpsc::channel(ECHOES_MAX);
+        let (notifications, notifications_rx) = mpsc::channel(NOTIFICATIONS_MAX);
         let suspicion = Arc::new(Suspicion::default());
         let actor = Actor::new(
             Arc::clone(&hub.common),
             channel.clone(),
             commands_rx,
-            echoes_rx,
+            notifications_rx,
             Arc::clone(&suspicion),
         );
         let (channels, name) = (self.clone(), channel.clone());
@@ -739,9 +734,9 @@ impl Channels {
         hub.tracker.spawn_on(hub.vital.guard("channel", acting), &hub.runtime);
         let places = Arc::new(Semaphore::new(hub.common.config.publish_queue_entries));
         let counts = ChannelPolicy::of(channel).counts_when_published || need == Need::Subscriber;
-        let door = Door { commands, echoes, suspicion, places, keys: Arc::default(), counts };
-        actors.insert(channel, door.clone());
-        door
+        let queues = ActorQueues { commands, notifications, suspicion, places, keys: Arc::default(), counts };
+        actors.insert(channel, queues.clone());
+        queues
     }
 
     /// Called when an actor has ended: late commands go to the next one, unless the node stops.
@@ -756,7 +751,7 @@ impl Channels {
             // A late leave is dropped, because the shard may have joined the successor by then. A shard
             // that gets a message about a channel that it does not follow leaves it.
             if !matches!(command, Command::Leave { .. })
-                && Box::pin(self.send(channel, self.door(channel, command.need()), command)).await.is_err()
+                && Box::pin(self.send(channel, self.queues(channel, command.need()), command)).await.is_err()
             {
                 return;
             }
@@ -764,16 +759,21 @@ impl Channels {
     }
 
     /// Passes a command to the channel's actor, or to its successor if it has just ended.
-    async fn send(&self, channel: &ChannelName, mut door: Door, command: Command) -> Result<(), Stopped> {
+    async fn send(
+        &self,
+        channel: &ChannelName,
+        mut queues: ActorQueues,
+        command: Command,
+    ) -> Result<(), Stopped> {
         loop {
             if self.0.common.stop.is_cancelled() {
                 return Err(Stopped);
             }
-            if let Ok(place) = door.commands.reserve().await {
+            if let Ok(place) = queues.commands.reserve().await {
                 place.send(command);
                 return Ok(());
             }
-            door = self.door(channel, command.need());
+            queues = self.queues(channel, command.need());
         }
     }
 }

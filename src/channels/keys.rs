@@ -51,22 +51,10 @@ impl Keys {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use chrono::DateTime;
-
     use super::*;
-    use crate::model::EntryKind;
-    use crate::model::Marks;
 
     fn drafts(keys: &[&str]) -> Vec<DraftEntry> {
-        let time = DateTime::from_timestamp_millis(0).unwrap();
-        let draft = |key: &&str| DraftEntry {
-            time,
-            kind: EntryKind::PriceUpdate,
-            key: Some((*key).into()),
-            data: Bytes::from_static(b"{}"),
-            marks: Marks::default(),
-        };
+        let draft = |key: &&str| DraftEntry { key: Some((*key).into()), ..DraftEntry::price(0, "{}") };
         keys.iter().map(draft).collect()
     }
 

@@ -129,19 +129,8 @@ impl LiveBatch {
         late: bool,
         entries: &[Entry],
     ) -> Self {
-        let mut batch = Self::write(channel, epoch, entries.iter(), |entry, out| {
-            entry_json(channel, entry, late, out);
-        });
-        batch.is_late = late;
+        let mut batch = Self::encode_each(channel, epoch, lane, late, entries.iter());
         batch.is_last_of_log = entries.last().is_some_and(|entry| entry.draft.kind.is_terminal());
-        batch.keys = match lane {
-            // Late entries may be older than those that wait, and must not replace them.
-            Lane::Latest if !late => {
-                let policy = ChannelPolicy::of(channel);
-                entries.iter().map(|entry| lane_key(policy, entry)).collect()
-            }
-            _ => Box::default(),
-        };
         batch
     }
 
@@ -155,19 +144,28 @@ impl LiveBatch {
         covers: RangeInclusive<u64>,
         entries: &[&Entry],
     ) -> Self {
-        let mut batch = Self::write(view, epoch, entries.iter().copied(), |entry, out| {
-            entry_json(view, entry, late, out);
-        });
+        let mut batch = Self::encode_each(view, epoch, lane, late, entries.iter().copied());
         (batch.first, batch.last) = covers.into_inner();
         batch.offsets = entries.iter().map(|entry| entry.offset).collect();
+        batch
+    }
+
+    fn encode_each<'a>(
+        channel: &ChannelName,
+        epoch: &Epoch,
+        lane: Lane,
+        late: bool,
+        entries: impl ExactSizeIterator<Item = &'a Entry> + Clone,
+    ) -> Self {
+        let mut batch = Self::write(channel, epoch, entries.clone(), |entry, out| {
+            entry_json(channel, entry, late, out);
+        });
         batch.is_late = late;
-        batch.keys = match lane {
-            Lane::Latest if !late => {
-                let policy = ChannelPolicy::of(view);
-                entries.iter().map(|entry| lane_key(policy, entry)).collect()
-            }
-            _ => Box::default(),
-        };
+        // Late entries may be older than those that wait, and must not replace them.
+        if lane == Lane::Latest && !late {
+            let policy = ChannelPolicy::of(channel);
+            batch.keys = entries.map(|entry| lane_key(policy, entry)).collect();
+        }
         batch
     }
 

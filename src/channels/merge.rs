@@ -9,7 +9,7 @@ use crate::model::{Entry, Epoch, Position};
 
 /// The most entries that wait for a missing one before them. With more, they are dropped and read from the
 /// log.
-const STASH_MAX: usize = 4_096;
+const WAITING_MAX: usize = 4_096;
 
 /// The outcome of [`Merge::offer`].
 #[derive(Debug, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub(super) enum Offered {
     ForeignEpoch,
 }
 
-/// One channel's order on this node: each offset once, without gaps. Answers of appends, echoes and pages
-/// of the log may be offered in any order and any number of times.
+/// One channel's order on this node: each offset once, without gaps. Answers of appends, notifications and
+/// pages of the log may be offered in any order and any number of times.
 #[derive(Debug)]
 pub(super) struct Merge {
     epoch: Epoch,
@@ -106,7 +106,7 @@ impl Merge {
                 self.buffer.insert(entry.offset, entry);
             }
         }
-        if self.buffer.len() > STASH_MAX {
+        if self.buffer.len() > WAITING_MAX {
             // The gap stays open: the dropped entries are read from the log.
             self.buffer.clear();
             self.dropped_waiting = true;
@@ -147,26 +147,15 @@ impl Merge {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use chrono::DateTime;
     use proptest::prelude::*;
     use uuid::Uuid;
 
     use super::*;
-    use crate::model::{DraftEntry, EntryId, EntryKind, Marks, NodeId};
+    use crate::model::{DraftEntry, EntryId, NodeId};
 
     fn entry(offset: u64) -> Entry {
-        Entry {
-            offset,
-            id: EntryId { producer: NodeId(Uuid::nil()), seq: offset },
-            draft: DraftEntry {
-                time: DateTime::from_timestamp_millis(0).unwrap(),
-                kind: EntryKind::PriceUpdate,
-                key: None,
-                data: Bytes::from_static(b"{}"),
-                marks: Marks::default(),
-            },
-        }
+        let id = EntryId { producer: NodeId(Uuid::nil()), seq: offset };
+        Entry { offset, id, draft: DraftEntry::price(0, "{}") }
     }
 
     fn offsets(offered: Offered) -> Vec<u64> {
@@ -206,7 +195,7 @@ mod tests {
     fn too_much_waiting_is_let_go_and_left_to_the_log() {
         let epoch = Epoch::random();
         let mut merge = Merge::after(epoch.clone(), 0);
-        merge.offer(&epoch, (2..=STASH_MAX as u64 + 3).map(entry), Instant::now());
+        merge.offer(&epoch, (2..=WAITING_MAX as u64 + 3).map(entry), Instant::now());
         assert!(merge.buffer.is_empty() && merge.hole_since().is_some());
         assert_eq!(offsets(merge.offer(&epoch, [], Instant::now())), [0u64; 0]);
         assert!(merge.hole_since().is_some(), "the hole stays until the log has been read");

@@ -40,8 +40,8 @@ const READS_AT_ONCE: usize = 32;
 
 /// How long a page is cached for others. Of the bytes that all pages may take, a quarter is for cached
 /// pages of logs, and another for those of latest entries.
-const KEPT_FOR: Duration = Duration::from_secs(2);
-const KEPT_PARTS: usize = 4;
+const CACHED_FOR: Duration = Duration::from_secs(2);
+const CACHED_PARTS: usize = 4;
 
 /// A page of a log, encoded for any reader.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ impl EncodedPage {
 
     /// Encodes a page for readers to whom entries up to an offset are late. Its bytes are counted as long
     /// as any part of it is in memory.
-    fn counted(channel: &ChannelName, mut page: Page, late_to: u64, alive: &Arc<AtomicUsize>) -> Self {
+    fn counted(channel: &ChannelName, mut page: Page, late_to: u64, in_memory: &Arc<AtomicUsize>) -> Self {
         let (entries, filter) = (std::mem::take(&mut page.entries), Filter::of(channel));
         let is_late = |entry: &Entry| entry.offset <= late_to || entry.draft.marks.late;
         let mut bytes = 0;
@@ -78,7 +78,7 @@ impl EncodedPage {
                     LiveBatch::encode_view(channel, epoch, Lane::Every, late, covers, &shown)
                 };
                 bytes += batch.frames.len();
-                batch.frames = Bytes::from_owner(Alive::new(batch.frames, alive));
+                batch.frames = counted(batch.frames, in_memory);
                 batches.push(Arc::new(batch));
             }
         }
@@ -91,18 +91,25 @@ impl EncodedPage {
 
     /// Whether the page may be cached. Entries out of reach of a log may become reachable at any moment; a
     /// fork does not change.
-    fn may_be_kept(&self) -> bool {
+    fn may_be_cached(&self) -> bool {
         self.head.out_of_reach == 0 || self.head.epoch.as_ref().is_some_and(is_fork)
     }
+}
 
-    /// Whether it was read before something was appended that the reader knows about.
+impl Cacheable for EncodedPage {
+    type Wanted = Wanted;
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn is_behind(&self, wanted: &Wanted) -> bool {
         let Page { epoch, top, .. } = &self.head;
         wanted.seen.as_ref().is_some_and(|seen| epoch.as_ref() == Some(&seen.epoch) && *top < seen.offset)
     }
 
-    /// Whether it is valid for a reader that asked after it was read: its entries do not change, and either
-    /// more follow, or it reaches as far as the reader knows the log to reach.
+    /// Its entries do not change, and either more follow, or it reaches as far as the reader knows the log
+    /// to reach.
     fn answers(&self, wanted: &Wanted) -> bool {
         let Page { epoch, top, next, .. } = &self.head;
         let is_of_it = wanted.after.as_ref().is_none_or(|after| epoch.as_ref() == Some(&after.epoch));
@@ -141,7 +148,7 @@ impl EncodedLatest {
         Self::counted(channel, page, &Arc::default())
     }
 
-    fn counted(channel: &ChannelName, page: LatestPage, alive: &Arc<AtomicUsize>) -> Self {
+    fn counted(channel: &ChannelName, page: LatestPage, in_memory: &Arc<AtomicUsize>) -> Self {
         let LatestPage { entries, places, next, epoch, top, is_copy } = page;
         // An entry that cannot be shown does not tell which one is the latest. A reader that gets only a
         // part gets another snapshot before any late entry arrives that would have to be compared with a
@@ -157,7 +164,7 @@ impl EncodedLatest {
         let (entries, places): (Vec<&Entry>, Vec<u64>) = shown.unzip();
         let batch = epoch.as_ref().filter(|_| !entries.is_empty()).map(|epoch| {
             let mut batch = LiveBatch::encode_latest(channel, epoch, &entries);
-            batch.frames = Bytes::from_owner(Alive::new(batch.frames, alive));
+            batch.frames = counted(batch.frames, in_memory);
             Arc::new(batch)
         });
         let bytes = batch.as_ref().map_or(0, |batch| batch.frames.len());
@@ -165,11 +172,18 @@ impl EncodedLatest {
     }
 
     /// Whether the page may be cached.
-    fn may_be_kept(&self) -> bool {
+    fn may_be_cached(&self) -> bool {
         self.epoch.as_ref().is_some_and(|epoch| !self.is_copy || is_fork(epoch))
     }
+}
 
-    /// Whether it was read before something that the reader must have.
+impl Cacheable for EncodedLatest {
+    type Wanted = WantedLatest;
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn is_behind(&self, wanted: &WantedLatest) -> bool {
         wanted
             .at_least
@@ -177,54 +191,39 @@ impl EncodedLatest {
             .is_some_and(|at| self.epoch.as_ref() == Some(&at.epoch) && self.top < at.offset)
     }
 
-    /// Whether it is valid for a reader that asked after it was read.
     fn answers(&self, wanted: &WantedLatest) -> bool {
         let is_of = |at: &Position| self.epoch.as_ref() == Some(&at.epoch);
         wanted.at_least.as_ref().is_none_or(|at| is_of(at) && self.top >= at.offset)
     }
 }
 
-/// Bytes that are counted as long as any part of them is in memory.
-struct Alive {
-    bytes: Bytes,
-    count: Arc<AtomicUsize>,
-}
-
-impl Alive {
-    fn new(bytes: Bytes, count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(bytes.len(), Ordering::Relaxed);
-        Self { bytes, count: Arc::clone(count) }
+/// The same bytes, counted as long as any part of them is in memory.
+fn counted(bytes: Bytes, count: &Arc<AtomicUsize>) -> Bytes {
+    struct InMemory {
+        bytes: Bytes,
+        _counted: Reserved,
     }
-}
-
-impl AsRef<[u8]> for Alive {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
+    impl AsRef<[u8]> for InMemory {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
     }
-}
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.count.fetch_sub(self.bytes.len(), Ordering::Relaxed);
-    }
+    Bytes::from_owner(InMemory { _counted: Reserved::new(bytes.len(), count), bytes })
 }
 
 /// A page that can be cached.
-trait Kept: Send + Sync + 'static {
+trait Cacheable: Send + Sync + 'static {
+    /// What a reader asks for.
+    type Wanted;
+
     /// Its memory in bytes.
     fn bytes(&self) -> usize;
-}
 
-impl Kept for EncodedPage {
-    fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
+    /// Whether it was read before something was appended that the reader knows about.
+    fn is_behind(&self, wanted: &Self::Wanted) -> bool;
 
-impl Kept for EncodedLatest {
-    fn bytes(&self) -> usize {
-        self.bytes
-    }
+    /// Whether it is valid for a reader that asked after it was read.
+    fn answers(&self, wanted: &Self::Wanted) -> bool;
 }
 
 type Answer<P> = Result<Arc<P>, Arc<StorageError>>;
@@ -232,10 +231,10 @@ type Reading<P> = BoxFuture<'static, Answer<P>>;
 
 /// Identifies a page of a log: the channel or view, the position that it follows, and the offset up to
 /// which entries are late.
-type Which = (ChannelName, Option<Position>, u64);
+type LogPageKey = (ChannelName, Option<Position>, u64);
 
 /// Identifies a page of latest entries: the channel or view, and the key that it follows.
-type WhichLatest = (ChannelName, Option<String>);
+type LatestPageKey = (ChannelName, Option<String>);
 
 /// The pages of all channels of a node. Cheap to clone.
 #[derive(Clone)]
@@ -246,36 +245,36 @@ struct Inner {
     reads: Semaphore,
     backend: SharedBackend,
     stats: PageStats,
-    logs: Mutex<Shelf<Which, EncodedPage>>,
-    latest: Mutex<Shelf<WhichLatest, EncodedLatest>>,
+    logs: Mutex<PageCache<LogPageKey, EncodedPage>>,
+    latest: Mutex<PageCache<LatestPageKey, EncodedLatest>>,
     /// Bytes of pages in memory or being read.
-    alive: Arc<AtomicUsize>,
+    in_memory: Arc<AtomicUsize>,
     bytes_max: usize,
 }
 
 impl Inner {
     /// How many bytes of pages of either kind are cached.
-    fn kept_max(&self) -> usize {
-        self.bytes_max / KEPT_PARTS
+    fn cached_max(&self) -> usize {
+        self.bytes_max / CACHED_PARTS
     }
 }
 
 /// Pages of one kind that are being read or cached.
-struct Shelf<K, P> {
+struct PageCache<K, P> {
     channels: HashMap<ChannelName, HashMap<K, Slot<P>, Hashing>, Hashing>,
     /// What is cached, the oldest first, and its bytes. Also contains what was replaced or forgotten since.
-    kept: VecDeque<(Instant, ChannelName, K)>,
-    kept_bytes: usize,
+    cached: VecDeque<(Instant, ChannelName, K)>,
+    cached_bytes: usize,
 }
 
 struct Slot<P> {
     reading: Option<WeakShared<Reading<P>>>,
-    kept: Option<(Instant, Arc<P>)>,
+    cached: Option<(Instant, Arc<P>)>,
 }
 
-impl<K, P> Default for Shelf<K, P> {
+impl<K, P> Default for PageCache<K, P> {
     fn default() -> Self {
-        Self { channels: HashMap::default(), kept: VecDeque::new(), kept_bytes: 0 }
+        Self { channels: HashMap::default(), cached: VecDeque::new(), cached_bytes: 0 }
     }
 }
 
@@ -288,9 +287,9 @@ impl fmt::Debug for Pages {
 impl Pages {
     /// When pages take more than `bytes_max`, they become small.
     pub(super) fn new(backend: SharedBackend, bytes_max: usize) -> Self {
-        let (logs, latest, alive) = (Mutex::default(), Mutex::default(), Arc::default());
+        let (logs, latest, stats) = (Mutex::default(), Mutex::default(), PageStats::default());
         let reads = Semaphore::new(READS_AT_ONCE);
-        Self(Arc::new(Inner { reads, backend, stats: PageStats::default(), logs, latest, alive, bytes_max }))
+        Self(Arc::new(Inner { reads, backend, stats, logs, latest, in_memory: Arc::default(), bytes_max }))
     }
 
     pub(super) fn stats(&self) -> &PageStats {
@@ -304,7 +303,7 @@ impl Pages {
 
     /// Bytes of all pages in memory or being read.
     pub(super) fn bytes(&self) -> usize {
-        self.0.alive.load(Ordering::Relaxed)
+        self.0.in_memory.load(Ordering::Relaxed)
     }
 
     /// The page that a reader wants, of at most `entries` entries.
@@ -315,19 +314,9 @@ impl Pages {
         entries: usize,
     ) -> Answer<EncodedPage> {
         let log = channel.log();
-        let which: Which = (channel.clone(), wanted.after.clone(), wanted.late_to);
-        let read = || self.clone().read(log.clone(), which.clone(), entries).boxed();
-        let begin = |now| {
-            self.0.logs.lock().find_or_begin(
-                now,
-                self.0.kept_max(),
-                &log,
-                &which,
-                |page| page.answers(wanted),
-                read,
-            )
-        };
-        self.share(begin, |page| page.is_behind(wanted)).await
+        let key: LogPageKey = (channel.clone(), wanted.after.clone(), wanted.late_to);
+        let read = || self.clone().read(log.clone(), key.clone(), entries).boxed();
+        self.share(&self.0.logs, &log, &key, wanted, read).await
     }
 
     /// The page of latest entries that a reader wants.
@@ -338,29 +327,24 @@ impl Pages {
         entries: usize,
     ) -> Answer<EncodedLatest> {
         let log = channel.log();
-        let which: WhichLatest = (channel.clone(), wanted.after.clone());
-        let read = || self.clone().read_latest(log.clone(), which.clone(), entries).boxed();
-        let begin = |now| {
-            self.0.latest.lock().find_or_begin(
-                now,
-                self.0.kept_max(),
-                &log,
-                &which,
-                |page| page.answers(wanted),
-                read,
-            )
-        };
-        self.share(begin, |page| page.is_behind(wanted)).await
+        let key: LatestPageKey = (channel.clone(), wanted.after.clone());
+        let read = || self.clone().read_latest(log.clone(), key.clone(), entries).boxed();
+        self.share(&self.0.latest, &log, &key, wanted, read).await
     }
 
     /// Returns what was read a moment ago; or waits for a read in progress, or for one that begins here.
-    async fn share<P: Kept>(
+    async fn share<K: Clone + Eq + Hash, P: Cacheable>(
         &self,
-        begin: impl Fn(Instant) -> Result<Arc<P>, (Shared<Reading<P>>, bool)>,
-        is_behind: impl Fn(&P) -> bool,
+        cache: &Mutex<PageCache<K, P>>,
+        log: &ChannelName,
+        key: &K,
+        wanted: &P::Wanted,
+        read: impl Fn() -> Reading<P>,
     ) -> Answer<P> {
         loop {
-            let (reading, is_mine) = match begin(Instant::now()) {
+            let (now, cached_max) = (Instant::now(), self.0.cached_max());
+            let found = cache.lock().find_or_begin(now, cached_max, log, key, wanted, &read);
+            let (reading, is_own) = match found {
                 Ok(page) => {
                     self.0.stats.replay_reads_shared.add(1);
                     return Ok(page);
@@ -368,12 +352,12 @@ impl Pages {
                 Err(reading) => reading,
             };
             let answer = reading.await;
-            if is_mine {
+            if is_own {
                 return answer;
             }
             // The read began before this reader asked, so what was appended in between is missing.
             match answer {
-                Ok(page) if is_behind(&page) => {}
+                Ok(page) if page.is_behind(wanted) => {}
                 answer => {
                     self.0.stats.replay_reads_shared.add(1);
                     return answer;
@@ -386,25 +370,25 @@ impl Pages {
     /// much memory.
     fn reserve(&self) -> (Reserved, bool) {
         let inner = &self.0;
-        let is_too_much = inner.alive.load(Ordering::Relaxed) >= inner.bytes_max;
+        let is_too_much = inner.in_memory.load(Ordering::Relaxed) >= inner.bytes_max;
         if is_too_much {
             self.expire(0);
         }
         let bytes = if is_too_much { SMALL_PAGE_BYTES } else { PAGE_BYTES };
         inner.stats.replay_reads.add(1);
-        (Reserved::new(bytes, &inner.alive), is_too_much)
+        (Reserved::new(bytes, &inner.in_memory), is_too_much)
     }
 
-    async fn read(self, log: ChannelName, which: Which, entries: usize) -> Answer<EncodedPage> {
+    async fn read(self, log: ChannelName, key: LogPageKey, entries: usize) -> Answer<EncodedPage> {
         let inner = &self.0;
         let _place = self.place_to_read().await;
         let (reserved, is_too_much) = self.reserve();
-        let (channel, after, late_to) = &which;
+        let (channel, after, late_to) = &key;
         let limit = PageLimit { entries, bytes: reserved.bytes };
         let page = inner.backend.read_within(&log, after.as_ref(), limit).await.map_err(Arc::new)?;
-        let page = Arc::new(EncodedPage::counted(channel, page, *late_to, &inner.alive));
-        if !is_too_much && !page.batches.is_empty() && page.may_be_kept() {
-            inner.logs.lock().keep(log, which, &page, inner.kept_max());
+        let page = Arc::new(EncodedPage::counted(channel, page, *late_to, &inner.in_memory));
+        if !is_too_much && !page.batches.is_empty() && page.may_be_cached() {
+            inner.logs.lock().cache(log, key, &page, inner.cached_max());
         }
         Ok(page)
     }
@@ -412,14 +396,14 @@ impl Pages {
     async fn read_latest(
         self,
         log: ChannelName,
-        which: WhichLatest,
+        key: LatestPageKey,
         entries: usize,
     ) -> Answer<EncodedLatest> {
         let inner = &self.0;
         let _place = self.place_to_read().await;
         let (reserved, is_too_much) = self.reserve();
         let limit = PageLimit { entries, bytes: reserved.bytes };
-        let (channel, after) = &which;
+        let (channel, after) = &key;
         let prefix = Filter::of(channel).prefix();
         let begin = just_before(&prefix);
         let after = after.as_deref().or(begin.as_deref());
@@ -427,9 +411,9 @@ impl Pages {
         let mut page = page.map_err(Arc::new)?;
         // After the keys that a view shows, nothing of it follows.
         page.next = page.next.filter(|next| next.starts_with(&prefix) || **next < *prefix);
-        let page = Arc::new(EncodedLatest::counted(channel, page, &inner.alive));
-        if !is_too_much && page.may_be_kept() {
-            inner.latest.lock().keep(log, which, &page, inner.kept_max());
+        let page = Arc::new(EncodedLatest::counted(channel, page, &inner.in_memory));
+        if !is_too_much && page.may_be_cached() {
+            inner.latest.lock().cache(log, key, &page, inner.cached_max());
         }
         Ok(page)
     }
@@ -445,10 +429,10 @@ impl Pages {
         let pages = Arc::downgrade(&self.0);
         async move {
             loop {
-                time::sleep(KEPT_FOR / 2).await;
+                time::sleep(CACHED_FOR / 2).await;
                 let Some(pages) = pages.upgrade() else { return };
-                let kept_max = pages.kept_max();
-                Self(pages).expire(kept_max);
+                let cached_max = pages.cached_max();
+                Self(pages).expire(cached_max);
             }
         }
     }
@@ -470,22 +454,22 @@ fn just_before(prefix: &str) -> Option<String> {
     Some(format!("{}{before}\u{7f}", std::str::from_utf8(rest).ok()?))
 }
 
-impl<K: Clone + Eq + Hash, P: Kept> Shelf<K, P> {
+impl<K: Clone + Eq + Hash, P: Cacheable> PageCache<K, P> {
     /// A cached page; or a read in progress, and whether it begins here.
     fn find_or_begin(
         &mut self,
         now: Instant,
-        kept_max: usize,
+        cached_max: usize,
         channel: &ChannelName,
-        which: &K,
-        answers: impl Fn(&P) -> bool,
+        key: &K,
+        wanted: &P::Wanted,
         read: impl FnOnce() -> Reading<P>,
     ) -> Result<Arc<P>, (Shared<Reading<P>>, bool)> {
-        self.expire(now, kept_max);
+        self.expire(now, cached_max);
         let slots = self.channels.entry(channel.clone()).or_default();
-        let slot = slots.entry(which.clone()).or_insert(Slot { reading: None, kept: None });
-        let kept = slot.kept.as_ref().filter(|(_, page)| answers(page));
-        if let Some((_, page)) = kept {
+        let slot = slots.entry(key.clone()).or_insert(Slot { reading: None, cached: None });
+        let cached = slot.cached.as_ref().filter(|(_, page)| page.answers(wanted));
+        if let Some((_, page)) = cached {
             return Ok(Arc::clone(page));
         }
         if let Some(reading) = slot.reading.as_ref().and_then(WeakShared::upgrade)
@@ -496,56 +480,56 @@ impl<K: Clone + Eq + Hash, P: Kept> Shelf<K, P> {
         let reading = read().shared();
         slot.reading = reading.downgrade();
         // If all readers give it up, it expires.
-        self.kept.push_back((now, channel.clone(), which.clone()));
+        self.cached.push_back((now, channel.clone(), key.clone()));
         Err((reading, true))
     }
 
-    fn keep(&mut self, channel: ChannelName, which: K, page: &Arc<P>, kept_max: usize) {
+    fn cache(&mut self, channel: ChannelName, key: K, page: &Arc<P>, cached_max: usize) {
         let now = Instant::now();
         // If the channel was forgotten meanwhile, this page is not cached.
-        let Some(slot) = self.channels.get_mut(&channel).and_then(|slots| slots.get_mut(&which)) else {
+        let Some(slot) = self.channels.get_mut(&channel).and_then(|slots| slots.get_mut(&key)) else {
             return;
         };
-        let before = slot.kept.replace((now, Arc::clone(page)));
-        self.kept_bytes += page.bytes();
-        self.kept_bytes -= before.map_or(0, |(_, page)| page.bytes());
-        self.kept.push_back((now, channel, which));
-        self.expire(now, kept_max);
+        let before = slot.cached.replace((now, Arc::clone(page)));
+        self.cached_bytes += page.bytes();
+        self.cached_bytes -= before.map_or(0, |(_, page)| page.bytes());
+        self.cached.push_back((now, channel, key));
+        self.expire(now, cached_max);
     }
 
     fn forget(&mut self, channel: &ChannelName) {
         let slots = self.channels.remove(channel);
-        let kept = slots.iter().flat_map(HashMap::values).filter_map(|slot| slot.kept.as_ref());
-        self.kept_bytes -= kept.map(|(_, page)| page.bytes()).sum::<usize>();
+        let cached = slots.iter().flat_map(HashMap::values).filter_map(|slot| slot.cached.as_ref());
+        self.cached_bytes -= cached.map(|(_, page)| page.bytes()).sum::<usize>();
     }
 
     /// Removes expired pages, and the oldest ones if there are too many bytes.
     fn expire(&mut self, now: Instant, bytes_max: usize) {
-        while let Some((at, channel, which)) = self.kept.front()
-            && (self.kept_bytes > bytes_max || now.duration_since(*at) >= KEPT_FOR)
+        while let Some((at, channel, key)) = self.cached.front()
+            && (self.cached_bytes > bytes_max || now.duration_since(*at) >= CACHED_FOR)
         {
             let mut is_read = false;
             if let Some(slots) = self.channels.get_mut(channel) {
-                if let Some(slot) = slots.get_mut(which) {
-                    if slot.kept.as_ref().is_some_and(|(kept_at, _)| kept_at == at)
-                        && let Some((_, page)) = slot.kept.take()
+                if let Some(slot) = slots.get_mut(key) {
+                    if slot.cached.as_ref().is_some_and(|(cached_at, _)| cached_at == at)
+                        && let Some((_, page)) = slot.cached.take()
                     {
-                        self.kept_bytes -= page.bytes();
+                        self.cached_bytes -= page.bytes();
                     }
                     is_read = slot.reading.as_ref().is_some_and(|reading| reading.upgrade().is_some());
-                    if slot.kept.is_none() && !is_read {
-                        slots.remove(which);
+                    if slot.cached.is_none() && !is_read {
+                        slots.remove(key);
                     }
                 }
                 if slots.is_empty() {
                     self.channels.remove(channel);
                 }
             }
-            if let Some((_, channel, which)) = self.kept.pop_front()
+            if let Some((_, channel, key)) = self.cached.pop_front()
                 && is_read
             {
                 // Checked again when it has been read, or given up.
-                self.kept.push_back((now, channel, which));
+                self.cached.push_back((now, channel, key));
             }
         }
     }

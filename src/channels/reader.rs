@@ -7,14 +7,14 @@
 //! and to the simulation that checks them.
 //!
 //! Promises about what the steps of one reader send between two `resync`:
-//! - Offsets ascend without gaps, except for entries that this reader has had before, and, in a view, for entries
-//!   that it does not show. The batches of a view state which offsets they cover.
+//! - Offsets ascend without gaps, except for entries that this reader has received before, and, in a view, for
+//!   entries that it does not show. The batches of a view state which offsets they cover.
 //! - No entry comes twice, even if a log contains it again after an epoch transition, unless `resync` says that
-//!   it is unknown what the reader has had.
+//!   it is unknown what the reader has received.
 //! - If something may be missing, `resync` says so before anything that comes after it. What is merely out of
 //!   reach comes after a later `resync`.
 //!
-//! For example, a reader in this node's fork has had entries 1, 2 and 3 of the old log, and `a` of this node
+//! For example, a reader in this node's fork has received entries 1, 2 and 3 of the old log, and `a` of this node
 //! at offset 4. After the outage the log is `[1, 2, 3, b, a]`, in a new epoch. The reader continues after
 //! offset 3 with `a` in its version vector: it gets `b`, and not `a` again.
 //!
@@ -41,7 +41,7 @@ use crate::storage::{
 };
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
-use hold::{Joining, Taking};
+use hold::{Joining, SnapshotProgress};
 pub(crate) use start::{Asked, Start, StartingPoint};
 use step::Runs;
 pub(crate) use step::{Room, Step, Steps, Then, Turn, Wanted, WantedLatest, Way};
@@ -56,11 +56,17 @@ enum Phase {
     Ended,
 }
 
+impl Default for Phase {
+    fn default() -> Self {
+        Self::Joining(Box::default())
+    }
+}
+
 /// A reader of a channel. While it catches up, one task executes its [`turns`](Self::turn); batches and
 /// epoch transitions may arrive at any time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Reader {
-    /// The newest offset that it was sent or had before. Meaningful once begun.
+    /// The newest offset that it was sent, or had received before. Meaningful once begun.
     cursor: u64,
     /// The epoch that `cursor` belongs to; `None` until begun.
     epoch: Option<Epoch>,
@@ -69,28 +75,13 @@ pub(crate) struct Reader {
     unborn: bool,
     /// If it would miss something for good, it gets a snapshot instead.
     wants_snapshot: bool,
-    /// The version vector: what it has had that may come again in this epoch.
+    /// The version vector: what it has received that may come again in this epoch.
     had: VersionVector,
     /// The epoch that the client knows: `epoch`, with `had` as it was when the client was told.
     told: Option<Epoch>,
     /// Entries up to this offset are delivered as late.
     late_to: u64,
     phase: Phase,
-}
-
-impl Default for Reader {
-    fn default() -> Self {
-        Self {
-            cursor: 0,
-            epoch: None,
-            unborn: false,
-            wants_snapshot: false,
-            had: VersionVector::default(),
-            told: None,
-            late_to: 0,
-            phase: Phase::Joining(Box::default()),
-        }
-    }
 }
 
 impl Reader {
@@ -179,7 +170,8 @@ impl Reader {
         self.wants_snapshot = at.wants_snapshot;
         self.joining(|joining| {
             joining.see(&at.joined_at);
-            joining.taking = at.snapshot.then(|| Taking { is_told: true, ..Taking::default() });
+            joining.snapshot =
+                at.snapshot.then(|| SnapshotProgress { is_told: true, ..SnapshotProgress::default() });
         });
         self.told = Some(at.epoch.clone());
         self.had.clone_from(&at.had);
@@ -195,7 +187,7 @@ impl Reader {
     // Live messages
 
     /// Takes a batch, in whatever relation to what was sent before: it may overlap, come while joining,
-    /// leave a gap, or contain entries that the reader has had.
+    /// leave a gap, or contain entries that the reader has received.
     pub(crate) fn on_batch(&mut self, batch: &Arc<LiveBatch>, room: Room) -> Steps {
         let mut steps = Steps::new();
         match &mut self.phase {
@@ -272,11 +264,11 @@ impl Reader {
         let Some(here) = self.position() else { return Turn::Done(Steps::new()) };
         let is_unborn = self.is_unborn();
         let Phase::Joining(joining) = &mut self.phase else { return Turn::Done(Steps::new()) };
-        if let Some(taking) = &joining.taking {
+        if let Some(snapshot) = &joining.snapshot {
             let at_least = (!is_unborn).then_some(here);
-            return Turn::ReadLatest(WantedLatest { after: taking.after.clone(), at_least });
+            return Turn::ReadLatest(WantedLatest { after: snapshot.after.clone(), at_least });
         }
-        if joining.begins_to_look() || joining.leaves_a_gap_after(&here) {
+        if joining.begins_to_read() || joining.leaves_a_gap_after(&here) {
             return self.read_from(here);
         }
         let mut steps = Steps::new();
@@ -308,7 +300,7 @@ impl Reader {
         if self.is_in(epoch) {
             self.unborn = false;
         } else if self.is_unborn() {
-            // Another node started the log. The reader has had nothing of it, and wants all of it.
+            // Another node started the log. The reader has received nothing of it, and wants all of it.
             let log = log_of_fork(epoch);
             self.cross(&EpochTransition::beginning(log.clone().unwrap_or_else(|| epoch.clone())), &mut steps);
             if log.is_some() {
@@ -319,7 +311,7 @@ impl Reader {
             // It is unknown what followed the reader's position, so everything that the present log has is
             // sent.
             self.continue_in_unrelated_epoch(epoch, page, &mut steps);
-            steps.push(Step::Doubt);
+            steps.push(Step::Suspect);
             return (steps, Then::Turn);
         }
         if self.is_owed_here() && !page.is_copy && page.next.is_none() {
@@ -327,7 +319,7 @@ impl Reader {
             return (steps, Then::Turn);
         }
         self.tell_gap(page, &mut steps);
-        if self.joining(|joining| joining.taking.is_some()) {
+        if self.joining(|joining| joining.snapshot.is_some()) {
             return (steps, Then::Turn);
         }
         if let Some(batch) = batches.iter().find(|batch| batch.last() > self.cursor) {
@@ -351,14 +343,14 @@ impl Reader {
             );
             if self.wants_snapshot && cursor > 0 {
                 // Pages read from the old log a moment ago would lead back to it.
-                steps.push(Step::Doubt);
+                steps.push(Step::Suspect);
             }
             return Then::Turn;
         }
         let is_seen = |joining: &mut Joining| here.is_some_and(|epoch| joining.is_ahead_of(&epoch, cursor));
         if is_over || self.joining(is_seen) {
             // The channel has to look at its log.
-            steps.push(Step::Doubt);
+            steps.push(Step::Suspect);
             self.on_no_page();
             return Then::Pause;
         }
@@ -368,40 +360,40 @@ impl Reader {
     /// Takes a page of latest entries that was read because of [`Turn::ReadLatest`].
     pub(crate) fn on_latest(&mut self, page: &EncodedLatest) -> (Steps, Then) {
         let mut steps = Steps::new();
-        let Some(mut taking) = self.joining(|joining| joining.taking.take()) else {
+        let Some(mut snapshot) = self.joining(|joining| joining.snapshot.take()) else {
             return (steps, Then::Turn);
         };
-        let is_first = taking.after.is_none();
+        let is_first = snapshot.after.is_none();
         let is_here = match &page.epoch {
             Some(epoch) => self.is_in(epoch),
             None => self.is_unborn(),
         };
         if is_here && self.cursor > page.top {
             // The log has been set back, so the channel has to look at it.
-            steps.push(Step::Doubt);
-            self.joining(|joining| joining.taking = Some(taking));
+            steps.push(Step::Suspect);
+            self.joining(|joining| joining.snapshot = Some(snapshot));
             return (steps, Then::Pause);
         }
         if !is_here && !is_first {
             // The entries sent so far are from an epoch that is over.
-            self.joining(|joining| joining.taking = Some(Taking::default()));
+            self.joining(|joining| joining.snapshot = Some(SnapshotProgress::default()));
             return (steps, Then::Turn);
         }
         if !is_here {
             let log_epoch = page.epoch.clone().or_else(|| self.joining(|joining| joining.to_be_born()));
             let Some(log_epoch) = log_epoch else {
                 // The channel has to look at its log.
-                steps.push(Step::Doubt);
-                self.joining(|joining| joining.taking = Some(Taking::default()));
+                steps.push(Step::Suspect);
+                self.joining(|joining| joining.snapshot = Some(SnapshotProgress::default()));
                 return (steps, Then::Pause);
             };
             self.enter(&log_epoch);
-            taking.is_told = false;
+            snapshot.is_told = false;
         }
-        if !taking.is_told {
+        if !snapshot.is_told {
             self.cursor = page.top;
             self.tell_snapshot(&mut steps);
-            taking.is_told = true;
+            snapshot.is_told = true;
         }
         #[cfg(test)]
         if mutant::is(Mutant::SnapshotAsAtItsEnd) {
@@ -413,14 +405,14 @@ impl Reader {
             let runs = if !is_first && mutant::is(Mutant::SnapshotOfOnePage) { Runs::new() } else { runs };
             send(batch, runs, Way::Latest, &mut steps);
         }
-        taking.is_part |= page.is_copy;
+        snapshot.is_part |= page.is_copy;
         #[cfg(test)]
-        let _whole = mutant::is(Mutant::PartIsWhole).then(|| taking.is_part = false);
+        let _whole = mutant::is(Mutant::PartIsWhole).then(|| snapshot.is_part = false);
         if page.next.is_some() {
-            taking.after.clone_from(&page.next);
-            self.joining(|joining| joining.taking = Some(taking));
+            snapshot.after.clone_from(&page.next);
+            self.joining(|joining| joining.snapshot = Some(snapshot));
         } else {
-            self.end_snapshot(!taking.is_part, &mut steps);
+            self.end_snapshot(!snapshot.is_part, &mut steps);
         }
         (steps, Then::Turn)
     }
@@ -440,7 +432,7 @@ impl Reader {
 
     /// Nothing could be read: the next turn asks for the same.
     pub(crate) fn on_no_page(&mut self) {
-        self.joining(Joining::looked_in_vain);
+        self.joining(Joining::read_failed);
     }
 
     /// Everything on a page has been sent.
@@ -471,7 +463,7 @@ impl Reader {
         if is_behind {
             // Live entries are ahead of the log that was read. Either the log catches up, or the channel
             // finds that it was set back.
-            steps.push(Step::Doubt);
+            steps.push(Step::Suspect);
             self.on_no_page();
             return Then::Pause;
         }
@@ -483,7 +475,7 @@ impl Reader {
     /// Makes a live reader go through the log again.
     fn restart(&mut self, steps: &mut Steps) {
         if matches!(self.phase, Phase::Live) {
-            self.phase = Phase::Joining(Box::new(Joining::to_look()));
+            self.phase = Phase::Joining(Box::new(Joining::to_read_log()));
             steps.push(Step::CatchUp);
         }
     }
@@ -491,7 +483,7 @@ impl Reader {
     /// Starts over with a snapshot. The first page of it decides at which position.
     fn take_snapshot(&mut self, steps: &mut Steps) {
         self.restart(steps);
-        self.joining(|joining| joining.taking = Some(Taking::default()));
+        self.joining(|joining| joining.snapshot = Some(SnapshotProgress::default()));
     }
 
     /// Tells the client where it starts over.
@@ -522,7 +514,7 @@ impl Reader {
         }
     }
 
-    /// Sends what is after the cursor in a batch, without what the reader has had.
+    /// Sends what is after the cursor in a batch, without what the reader has received.
     fn take_part(&mut self, batch: &Arc<LiveBatch>, way: Way, steps: &mut Steps) {
         let before = batch.count_up_to(self.cursor);
         let is_filtered = self.had.leaves_out();
@@ -536,7 +528,7 @@ impl Reader {
             index += 1;
         }
         if is_filtered && self.had.is_empty() {
-            // Nothing that it has had can come again, so from here on the log's own epoch is enough.
+            // Nothing that it has received can come again, so from here on the log's own epoch is enough.
             runs.push(from..index);
             send(batch, mem::take(&mut runs), way, steps);
             self.cursor = index.checked_sub(1).map_or(self.cursor, |last| batch.offset(last));
@@ -658,7 +650,7 @@ impl Reader {
             None
         } else {
             self.cursor = last_gone;
-            // It is unknown how many of the missing entries the reader has had.
+            // It is unknown how many of the missing entries the reader has received.
             Some(missing).filter(|_| !self.had.leaves_out())
         };
         self.tell_epoch(false, gap, steps);
@@ -675,13 +667,13 @@ impl Reader {
         let past = ReturnPoint { log: Some(log), to: from, after: offset, until: offset, is_away: true };
         let past = match back {
             None => past,
-            // What it has had before extends over the skipped entries.
+            // What it has received before extends over the skipped entries.
             Some(back) if !back.is_away && (back.after..=back.until).contains(&offset) => {
                 self.cursor = back.until;
                 ReturnPoint { to: from, is_away: true, ..back }
             }
             // A return point can describe only one missing part, so nothing up to the end of the later part
-            // counts as had.
+            // counts as received.
             Some(back) => {
                 self.had.doubt();
                 let end = offset.max(back.until);
@@ -701,7 +693,7 @@ impl Reader {
     /// Tells the client the epoch from here on, unless the client knows it and nothing is missing.
     fn tell_epoch(&mut self, recovered: bool, gap: Option<u64>, steps: &mut Steps) {
         let Some(to) = self.place() else { return };
-        // If it is unknown what the reader has had, nothing can be promised.
+        // If it is unknown what the reader has received, nothing can be promised.
         let (is_told, recovered) = (recovered, recovered && self.had.is_whole());
         let gap = gap.filter(|gap| recovered || *gap > 0);
         let old = self.told.replace(to.epoch.clone()).unwrap_or_else(|| to.epoch.clone());

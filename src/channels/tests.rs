@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,9 +15,9 @@ use super::{
     Channels, ChannelsConfig, ChannelsParts, Delivery, First, JoinError, Link, Live, PublishError,
     UpdateTerms,
 };
-use crate::model::{ChannelName, DraftEntry, EntryKind, EventType, Lane, Marks, NodeId, OrderId, new_epoch};
+use crate::model::{ChannelName, DraftEntry, EntryKind, EventType, Lane, NodeId, OrderId, new_epoch};
 use crate::protocol::parse_event;
-use crate::storage::model::{Ages, Faults, Laws, ModelServer, Setup, Trace, Which};
+use crate::storage::model::{Ages, Faults, Inside, Laws, ModelServer, Setup, Trace, Which};
 use crate::storage::{MemoryBackend, MemoryConfig, RecordKind, Refusal, Retention, SharedBackend};
 use crate::support::panics::Vital;
 
@@ -36,10 +36,14 @@ impl Node {
 
     /// Another node on the same storage. It learns of others' appends only by reading.
     fn on(store: SharedBackend, config: ChannelsConfig) -> Self {
+        Self::with_id(NodeId::random(), store, config)
+    }
+
+    fn with_id(node: NodeId, store: SharedBackend, config: ChannelsConfig) -> Self {
         let (shard, live) = mpsc::channel(1_024);
         let parts = ChannelsParts {
             backend: Arc::clone(&store),
-            node: NodeId::random(),
+            node,
             config,
             shards: vec![shard],
             runtime: Handle::current(),
@@ -47,6 +51,25 @@ impl Node {
             accepted: None,
         };
         Self { channels: Channels::new(parts, TaskTracker::new(), CancellationToken::new()), live, store }
+    }
+
+    /// A node that shares a model of Redis, and the node's inside; its tasks end with `driver`.
+    fn sharing(
+        server: &ModelServer,
+        name: usize,
+        config: ChannelsConfig,
+        driver: &mut JoinSet<()>,
+    ) -> (Self, Inside) {
+        let setup = Setup {
+            journal_entries: 100_000,
+            order_updates: 10_000,
+            starts_degraded: false,
+            ordering_deadline: Duration::from_secs(10),
+        };
+        let id = NodeId::random();
+        let started = server.start(name, id, setup, Arc::new(|_| Lane::Every));
+        driver.spawn(started.driver);
+        (Self::with_id(id, started.backend, config), started.inside)
     }
 
     /// The kinds of the entries in the log, in order.
@@ -78,14 +101,12 @@ impl Node {
     }
 }
 
+fn model_server() -> ModelServer {
+    ModelServer::new(7, Faults::default(), Laws::default(), Ages::default(), Trace::Off)
+}
+
 fn update(kind: EntryKind) -> DraftEntry {
-    DraftEntry {
-        time: DateTime::from_timestamp_millis(0).unwrap(),
-        kind,
-        key: Some("order".into()),
-        data: Bytes::from_static(b"{}"),
-        marks: Marks::default(),
-    }
+    DraftEntry { kind, key: Some("order".into()), ..DraftEntry::price(0, "{}") }
 }
 
 fn updates(kinds: &[EntryKind]) -> Vec<DraftEntry> {
@@ -273,7 +294,7 @@ async fn updates_that_left_the_log_unseen_are_told_of_though_nothing_follows() {
     // This node does not learn of it, as after a long separation from Redis.
     elsewhere.channels.publish(&channel, updates(&[Routing, Confirmed])).await.unwrap();
     time::sleep(Duration::from_secs(301)).await;
-    channels.doubt(&channel);
+    channels.suspect(&channel);
     let Some(Live::Moved(moved)) = watching.next().await else { panic!("the log began unseen") };
     assert_eq!((moved.transition.to.offset, moved.transition.whole), (0, true));
     let Some(Live::Skipped { offset, .. }) = watching.next().await else { panic!("not told") };
@@ -283,17 +304,9 @@ async fn updates_that_left_the_log_unseen_are_told_of_though_nothing_follows() {
 
 #[tokio::test(start_paused = true)]
 async fn zones_that_come_at_the_same_time_are_counted() {
-    let server = ModelServer::new(7, Faults::default(), Laws::default(), Ages::default(), Trace::Off);
-    let setup = Setup {
-        journal_entries: 100,
-        order_updates: 10_000,
-        starts_degraded: false,
-        ordering_deadline: Duration::from_secs(10),
-    };
-    let started = server.start(0, NodeId::random(), setup, Arc::new(|_| Lane::Every));
-    let mut driver = tokio::task::JoinSet::new();
-    driver.spawn(started.driver);
-    let node = Node::on(started.backend, ChannelsConfig { zones_max: 3, ..ChannelsConfig::default() });
+    let (server, mut driver) = (model_server(), JoinSet::new());
+    let config = ChannelsConfig { zones_max: 3, ..ChannelsConfig::default() };
+    let (node, _inside) = Node::sharing(&server, 0, config, &mut driver);
     let zones: Vec<ChannelName> = (0..10).map(|n| format!("zone:z{n}").parse().unwrap()).collect();
     // Recording each zone takes a while.
     let publishes = zones.iter().map(|zone| node.channels.publish(zone, updates(&[EntryKind::PriceUpdate])));
@@ -305,28 +318,9 @@ async fn zones_that_come_at_the_same_time_are_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_channel_that_is_published_to_without_a_pause_comes_back_all_the_same() {
-    let server = ModelServer::new(7, Faults::default(), Laws::default(), Ages::default(), Trace::Off);
-    let setup = Setup {
-        journal_entries: 100_000,
-        order_updates: 10_000,
-        starts_degraded: false,
-        ordering_deadline: Duration::from_secs(10),
-    };
-    let id = NodeId::random();
-    let started = server.start(0, id, setup, Arc::new(|_| Lane::Every));
-    let (inside, mut driver) = (started.inside, tokio::task::JoinSet::new());
-    driver.spawn(started.driver);
-    let (shard, _live) = mpsc::channel(1_024);
-    let parts = ChannelsParts {
-        backend: started.backend,
-        node: id,
-        config: ChannelsConfig::default(),
-        shards: vec![shard],
-        runtime: Handle::current(),
-        vital: Vital::default(),
-        accepted: None,
-    };
-    let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+    let (server, mut driver) = (model_server(), JoinSet::new());
+    let (node, inside) = Node::sharing(&server, 0, ChannelsConfig::default(), &mut driver);
+    let channels = &node.channels;
     let zone: ChannelName = "zone:busy".parse().unwrap();
     channels.publish(&zone, updates(&[EntryKind::PriceUpdate])).await.unwrap();
     server.disconnect(0, Which::Both, None);
@@ -365,40 +359,16 @@ fn trade() -> DraftEntry {
 }
 
 impl Node {
-    /// A node that shares a model of Redis; its tasks end with `driver`.
-    fn sharing(server: &ModelServer, name: usize, driver: &mut tokio::task::JoinSet<()>) -> Self {
-        let setup = Setup {
-            journal_entries: 1_000,
-            order_updates: 10_000,
-            starts_degraded: false,
-            ordering_deadline: Duration::from_secs(10),
-        };
-        let (id, (shard, live)) = (NodeId::random(), mpsc::channel(1_024));
-        let started = server.start(name, id, setup, Arc::new(|_| Lane::Every));
-        driver.spawn(started.driver);
-        let store = started.backend;
-        let parts = ChannelsParts {
-            backend: Arc::clone(&store),
-            node: id,
-            config: ChannelsConfig::default(),
-            shards: vec![shard],
-            runtime: Handle::current(),
-            vital: Vital::default(),
-            accepted: None,
-        };
-        Self { channels: Channels::new(parts, TaskTracker::new(), CancellationToken::new()), live, store }
-    }
-
     /// Publishes trades with these numbers, each linked to the previous one.
-    async fn give(&self, seqs: std::ops::RangeInclusive<u64>) -> Result<(), PublishError> {
+    async fn publish_trades(&self, seqs: std::ops::RangeInclusive<u64>) -> Result<(), PublishError> {
         let drafts = seqs.map(|seq| (trade(), Link { seq, prev: seq - 1 })).collect();
         self.channels.publish_as(&trades(), exchange(), drafts).await
     }
 
     /// Retries until the log has them.
-    async fn give_at_last(&self, seqs: std::ops::RangeInclusive<u64>) {
+    async fn publish_trades_at_last(&self, seqs: std::ops::RangeInclusive<u64>) {
         let begun = time::Instant::now();
-        while let Err(error) = self.give(seqs.clone()).await {
+        while let Err(error) = self.publish_trades(seqs.clone()).await {
             assert!(begun.elapsed() < Duration::from_secs(60), "{error:?}");
             time::sleep(Duration::from_millis(50)).await;
         }
@@ -415,14 +385,14 @@ async fn whoever_appends_what_has_an_id_and_however_often_it_is_there_once() {
     let mut one = Node::new(ChannelsConfig { append_batch_entries: 2, ..ChannelsConfig::default() });
     let other = Node::on(Arc::clone(&one.store), ChannelsConfig::default());
     one.channels.join(&trades(), 0).await.unwrap();
-    one.give(1..=5).await.unwrap();
+    one.publish_trades(1..=5).await.unwrap();
     // This node's own entries follow, in their own chain.
     one.channels.publish(&trades(), vec![trade()]).await.unwrap();
-    other.give(4..=7).await.unwrap();
+    other.publish_trades(4..=7).await.unwrap();
     // Late, and partly repeated.
-    one.give(5..=8).await.unwrap();
+    one.publish_trades(5..=8).await.unwrap();
     one.channels.publish(&trades(), vec![trade(), trade()]).await.unwrap();
-    let gap = one.give(11..=12).await.unwrap_err();
+    let gap = one.publish_trades(11..=12).await.unwrap_err();
     assert!(matches!(gap, PublishError::Gap { accepted: 0 }), "{gap:?}");
     // A publisher that does not know what precedes publishes what it has.
     let unknown = vec![(trade(), Link { seq: 11, prev: 0 })];
@@ -430,34 +400,29 @@ async fn whoever_appends_what_has_an_id_and_however_often_it_is_there_once() {
     let page = one.store.read_after(&trades(), None, 1_000).await.unwrap();
     assert_eq!(numbers(&page), [1, 2, 3, 4, 5, 6, 7, 8, 11]);
     assert_eq!(page.entries.len(), 12);
-    let first: Vec<(u64, usize)> = {
-        let mut told = Vec::new();
-        for _ in 0..4 {
-            let (first, count, _) = one.batch().await;
-            told.push((first, count));
-        }
-        told
-    };
-    assert_eq!(first, [(1, 2), (3, 2), (5, 1), (6, 1)], "as the log has answered");
+    for expected in [(1, 2), (3, 2), (5, 1), (6, 1)] {
+        let (first, count, _) = one.batch().await;
+        assert_eq!((first, count), expected, "as the log has answered");
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_has_an_id_waits_for_the_log_and_is_there_once_whoever_was_cut_off() {
-    let server = ModelServer::new(7, Faults::default(), Laws::default(), Ages::default(), Trace::Off);
-    let mut driver = tokio::task::JoinSet::new();
-    let [one, other] = [0, 1].map(|name| Node::sharing(&server, name, &mut driver));
+    let (server, mut driver) = (model_server(), JoinSet::new());
+    let [one, other] =
+        [0, 1].map(|name| Node::sharing(&server, name, ChannelsConfig::default(), &mut driver).0);
     one.channels.join(&trades(), 0).await.unwrap();
-    one.give_at_last(1..=5).await;
+    one.publish_trades_at_last(1..=5).await;
     server.disconnect(0, Which::Both, None);
     let own = || vec![trade()];
     // Other entries continue in a fork; these need the log.
     one.channels.publish(&trades(), own()).await.unwrap();
-    let refused = one.give(6..=9).await.unwrap_err();
+    let refused = one.publish_trades(6..=9).await.unwrap_err();
     assert!(matches!(&refused, PublishError::Unavailable { accepted: 0, cause } if cause.is_outage()));
-    other.give_at_last(4..=8).await;
+    other.publish_trades_at_last(4..=8).await;
     one.channels.publish(&trades(), own()).await.unwrap();
     server.connect(0);
-    one.give_at_last(6..=10).await;
+    one.publish_trades_at_last(6..=10).await;
     one.channels.publish(&trades(), own()).await.unwrap();
     let page = server.content(&trades());
     assert_eq!(numbers(&page), (1..=10).collect::<Vec<_>>());
@@ -467,12 +432,11 @@ async fn what_has_an_id_waits_for_the_log_and_is_there_once_whoever_was_cut_off(
 #[tokio::test(start_paused = true)]
 async fn what_has_an_id_is_put_back_where_the_log_lost_it() {
     for (is_noticed, keeps_some) in [(true, false), (true, true), (false, false), (false, true)] {
-        let server = ModelServer::new(7, Faults::default(), Laws::default(), Ages::default(), Trace::Off);
-        let mut driver = tokio::task::JoinSet::new();
-        let one = Node::sharing(&server, 0, &mut driver);
-        one.give_at_last(1..=60).await;
+        let (server, mut driver) = (model_server(), JoinSet::new());
+        let (one, _inside) = Node::sharing(&server, 0, ChannelsConfig::default(), &mut driver);
+        one.publish_trades_at_last(1..=60).await;
         let older = server.save();
-        one.give_at_last(61..=90).await;
+        one.publish_trades_at_last(61..=90).await;
         if is_noticed {
             server.disconnect(0, Which::Both, None);
         }
@@ -481,7 +445,7 @@ async fn what_has_an_id_is_put_back_where_the_log_lost_it() {
             server.connect(0);
         }
         // Nothing of the refused request comes later.
-        one.give_at_last(91..=95).await;
+        one.publish_trades_at_last(91..=95).await;
         let page = server.content(&trades());
         assert_eq!(numbers(&page), (1..=95).collect::<Vec<_>>(), "{is_noticed} {keeps_some}");
     }

@@ -95,20 +95,17 @@ impl Views {
     /// A shard follows a view, and needs what comes after this offset.
     pub(super) fn join(&mut self, channel: &ChannelName, shard: usize, shards: usize, offset: u64) {
         let Some(pattern) = pattern_of(channel) else { return };
-        if !self.by_pattern.contains_key(pattern) {
-            let view = View {
+        let view = self.by_pattern.entry(pattern.into()).or_insert_with(|| {
+            self.shapes[shape_of(pattern)] += 1;
+            View {
                 channel: channel.clone(),
                 joined: vec![false; shards],
                 credits: vec![None; shards],
                 covered: offset,
                 found: Vec::new(),
-            };
-            self.shapes[shape_of(pattern)] += 1;
-            self.by_pattern.insert(pattern.into(), view);
-        }
-        if let Some(view) = self.by_pattern.get_mut(pattern) {
-            view.joined[shard] = true;
-        }
+            }
+        });
+        view.joined[shard] = true;
     }
 
     /// A shard no longer follows a view. Returns whether no shard does.
@@ -185,13 +182,13 @@ impl Views {
     /// Tells each view how far it covers the log, if it has not been told.
     pub(super) fn catch_up(&mut self, epoch: &Epoch, whole_from: u64, passed: u64) -> Vec<(Arc<str>, Live)> {
         let behind = self.by_pattern.iter_mut().filter(|(_, view)| view.covered < passed);
-        let told = behind.map(|(pattern, view)| {
+        let messages = behind.map(|(pattern, view)| {
             let covers = whole_from.max(view.covered + 1)..=passed;
             let batch = LiveBatch::encode_view(&view.channel, epoch, Lane::Every, false, covers, &[]);
             view.covered = passed;
             (Arc::clone(pattern), Live::Batch(Arc::new(batch)))
         });
-        told.collect()
+        messages.collect()
     }
 
     /// The shards of a view.
@@ -201,16 +198,16 @@ impl Views {
     }
 
     /// A message for all views, each under its name: up to this offset it concerns the log as a whole.
-    pub(super) fn tell_all(
+    pub(super) fn for_all(
         &mut self,
         offset: u64,
         message: impl Fn(&ChannelName) -> Live,
     ) -> Vec<(Arc<str>, Live)> {
-        let told = self.by_pattern.iter_mut().map(|(pattern, view)| {
+        let messages = self.by_pattern.iter_mut().map(|(pattern, view)| {
             view.covered = offset;
             (Arc::clone(pattern), message(&view.channel))
         });
-        told.collect()
+        messages.collect()
     }
 }
 

@@ -66,14 +66,8 @@ impl WatchedOrders {
 }
 
 /// The types of events whose channels or views have subscribers on this node.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct FollowedEvents(watch::Sender<BTreeSet<EventType>>);
-
-impl Default for FollowedEvents {
-    fn default() -> Self {
-        Self(watch::Sender::new(BTreeSet::new()))
-    }
-}
 
 impl FollowedEvents {
     /// Records whether a channel has subscribers.

@@ -181,7 +181,7 @@ impl Subscription {
                     let (subscription, on) = (Rc::clone(self), Rc::clone(shard));
                     shard.spawn_for(&self.connection, async move { subscription.catch_up(&on).await });
                 }
-                Step::Doubt => shard.channels.doubt(&self.channel),
+                Step::Suspect => shard.channels.suspect(&self.channel),
             }
         }
     }
@@ -262,7 +262,8 @@ impl Subscription {
             match found {
                 Ok(found) => {
                     let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + KNOWN_WITHIN);
-                    if found.gap.is_none() && may_know_soon(&mut status, found.is_alone(), give_up_at).await {
+                    if found.gap.is_none() && may_know_soon(&mut status, found.is_forked(), give_up_at).await
+                    {
                         continue;
                     }
                     self.begin(shard, &found, asked, self.take_asked()?.as_ref());

@@ -77,13 +77,7 @@ mod tests {
 
     #[test]
     fn in_a_zone_only_the_same_kind_replaces_and_of_an_order_any() {
-        let draft = |kind| DraftEntry {
-            time: DateTime::UNIX_EPOCH,
-            kind,
-            key: Some("HUB".into()),
-            data: Bytes::from_static(b"{}"),
-            marks: Marks::default(),
-        };
+        let draft = |kind| DraftEntry { kind, key: Some("HUB".into()), ..DraftEntry::price(0, "{}") };
         let (price, quote) =
             (draft(EntryKind::PriceUpdate), draft(EntryKind::named("quote", false).unwrap()));
         let zone = ChannelPolicy::of(&"zone:pjm".parse().unwrap());

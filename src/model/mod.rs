@@ -5,7 +5,7 @@ mod entry;
 mod policy;
 
 pub use entry::{DraftEntry, Entry, Marks};
-pub(crate) use policy::{ChannelPolicy, RetentionOf, Waiting};
+pub(crate) use policy::{ChannelPolicy, RetentionOf, WaitLimit};
 pub(crate) use zonewire_protocol::OFFSET_MAX;
 pub use zonewire_protocol::{
     BackendName, BackendState, ChannelKind, ChannelName, EntryId, EntryKind, Epoch, EventType, InvalidName,

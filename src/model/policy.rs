@@ -70,8 +70,8 @@ pub(crate) struct ChannelPolicy {
     pub(crate) is_bounded_in_memory: bool,
 
     // Outages of the storage
-    /// What is dropped first of what waits for the storage.
-    pub(crate) waiting: Waiting,
+    /// What bounds the entries that wait for the storage, and so decides which of them are dropped first.
+    pub(crate) wait_limit: WaitLimit,
     /// How long a gateway keeps its local replica after the last use if nobody needs it, because lost
     /// entries may have to be appended again.
     pub(crate) remembered_for: Duration,
@@ -88,13 +88,13 @@ pub(crate) enum RetentionOf {
 
 /// What bounds the entries that wait for the storage, in addition to the bounds of the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Waiting {
+pub(crate) enum WaitLimit {
     /// Their age (`storage.journal.age_s`). When the journal is full, entries on lane *latest* that a newer
     /// one of their key replaced are dropped earlier, so a missing entry need not be a loss.
-    Aged,
+    Age,
     /// Their number (`storage.retention.orders.updates` of each order): the oldest are dropped, the next
     /// one is marked, and age does not matter.
-    Counted,
+    Count,
 }
 
 /// `zone:<zone>`: the prices of a market area. Few and long-lived.
@@ -121,7 +121,7 @@ static ZONE: ChannelPolicy = ChannelPolicy {
     latest_by_time: false,
     has_few_keys: false,
     is_bounded_in_memory: false,
-    waiting: Waiting::Aged,
+    wait_limit: WaitLimit::Age,
     remembered_for: Duration::from_secs(3_600),
 };
 
@@ -150,7 +150,7 @@ static ORDER: ChannelPolicy = ChannelPolicy {
     latest_by_time: false,
     has_few_keys: true,
     is_bounded_in_memory: true,
-    waiting: Waiting::Counted,
+    wait_limit: WaitLimit::Count,
     remembered_for: Duration::from_secs(300),
 };
 
@@ -180,37 +180,22 @@ static LATEST_EVENTS: ChannelPolicy = ChannelPolicy {
     latest_by_time: false,
     has_few_keys: false,
     is_bounded_in_memory: false,
-    waiting: Waiting::Aged,
+    wait_limit: WaitLimit::Age,
     remembered_for: Duration::from_secs(3_600),
 };
 
 /// `event:<type>` for types of which each event counts: trades, and connections to exchanges.
 static EACH_EVENT: ChannelPolicy = ChannelPolicy { lane: Some(Lane::Every), ..LATEST_EVENTS };
 
-/// `registry:providers`, `registry:active-orders`: records. Two channels, which are permanent.
+/// `registry:providers`, `registry:active-orders`: records. Two channels, which are permanent. They differ from
+/// types whose newest event is enough only in what is stated here.
 static REGISTRY: ChannelPolicy = ChannelPolicy {
-    lane: Some(Lane::Latest),
-    requests_per_append: usize::MAX,
-    is_listed: false,
     // The registry bounds them itself.
     keys_are_bounded: false,
-    lingers: true,
     counts_when_published: true,
-    are_few: true,
-    is_wanted_whole: false,
-    has_snapshots: true,
     no_room: |max| (ErrorCode::TooManyZones, format!("there are {max} channels already")),
-    logs_deliveries: false,
-    envelope_bytes: 192,
-    retention: RetentionOf::Channels,
-    goes_together: false,
-    kinds_share_keys: true,
-    latest_by_offset: false,
     latest_by_time: true,
-    has_few_keys: false,
-    is_bounded_in_memory: false,
-    waiting: Waiting::Aged,
-    remembered_for: Duration::from_secs(3_600),
+    ..LATEST_EVENTS
 };
 
 impl ChannelPolicy {

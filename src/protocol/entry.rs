@@ -89,8 +89,6 @@ fn names_its_order(data: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use chrono::DateTime;
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -98,18 +96,14 @@ mod tests {
     use crate::model::{DraftEntry, EntryId, EntryKind, Marks, NodeId, OFFSET_MAX};
     use crate::protocol::ServerMessage;
 
+    /// An entry of 2021-01-08T00:00:00.278Z.
+    fn entry(offset: u64, producer: u128, data: &'static str) -> Entry {
+        let id = EntryId { producer: NodeId(Uuid::from_u128(producer)), seq: 9 };
+        Entry { offset, id, draft: DraftEntry::price(1_610_064_000_278, data) }
+    }
+
     fn check(channel: &str, data: &'static str, late: bool, expected: &str) {
-        let entry = Entry {
-            offset: 7,
-            id: EntryId { producer: NodeId(Uuid::nil()), seq: 9 },
-            draft: DraftEntry {
-                time: DateTime::from_timestamp_millis(1_610_064_000_278).unwrap(),
-                kind: EntryKind::PriceUpdate,
-                key: None,
-                data: Bytes::from_static(data.as_bytes()),
-                marks: Marks::default(),
-            },
-        };
+        let entry = entry(7, 0, data);
         let mut out = Vec::new();
         entry_json(&channel.parse().unwrap(), &entry, late, &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), expected);
@@ -142,11 +136,9 @@ mod tests {
                 offset,
                 id: if is_known { id } else { EntryId::UNREADABLE },
                 draft: DraftEntry {
-                    time: DateTime::from_timestamp_millis(ms).unwrap(),
                     kind: EntryKind::named(kind, seq % 2 == 0).unwrap(),
-                    key: None,
-                    data: Bytes::from_static(data.as_bytes()),
                     marks: Marks { late, missed_before },
+                    ..DraftEntry::price(ms, data)
                 },
             };
             let mut out = Vec::new();
@@ -204,17 +196,8 @@ mod tests {
 
     #[test]
     fn an_entry_of_a_snapshot_is_marked() {
-        let entry = Entry {
-            offset: 7,
-            id: EntryId { producer: NodeId(Uuid::nil()), seq: 9 },
-            draft: DraftEntry {
-                time: DateTime::from_timestamp_millis(1_610_064_000_278).unwrap(),
-                kind: EntryKind::PriceUpdate,
-                key: None,
-                data: Bytes::from_static(br#"{"key":"HUB","price":1}"#),
-                marks: Marks { late: true, ..Marks::default() },
-            },
-        };
+        let mut entry = entry(7, 0, r#"{"key":"HUB","price":1}"#);
+        entry.draft.marks.late = true;
         let mut out = Vec::new();
         latest_json(&"zone:pjm".parse().unwrap(), &entry, &mut out);
         assert_eq!(
@@ -229,17 +212,8 @@ mod tests {
 
     #[test]
     fn an_entry_that_cannot_be_shown_is_written_as_skipped() {
-        let mut entry = Entry {
-            offset: 8,
-            id: EntryId { producer: NodeId(Uuid::from_u128(5)), seq: 9 },
-            draft: DraftEntry {
-                time: DateTime::from_timestamp_millis(1_610_064_000_278).unwrap(),
-                kind: EntryKind::named("expired", true).unwrap(),
-                key: None,
-                data: Bytes::from_static(br#"{"bid":1}"#),
-                marks: Marks::default(),
-            },
-        };
+        let mut entry = entry(8, 5, r#"{"bid":1}"#);
+        entry.draft.kind = EntryKind::named("expired", true).unwrap();
         let text = |entry: &Entry| {
             let mut out = Vec::new();
             entry_json(&"zone:pjm".parse().unwrap(), entry, false, &mut out);

@@ -17,9 +17,9 @@ use crate::support::json::json_fault;
 type Wrong = Option<String>;
 
 /// The fields of an event, in the order in which the publisher wrote them.
-struct Given<'a>(Vec<(String, &'a RawValue)>);
+struct EventFields<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'a> Given<'a> {
+impl<'a> EventFields<'a> {
     /// The value of a field; `null` counts as absent.
     fn get(&self, name: &str) -> Option<&'a RawValue> {
         let found = self.0.iter().find(|(field, _)| field == name).map(|(_, value)| *value);
@@ -101,18 +101,18 @@ pub fn parse_event(
     let OrderedFields(fields) = serde_json::from_str(text).map_err(|error| not_json(event, text, &error))?;
     check_readable(text)?;
     check_names(&fields, &RESERVED_FIELDS)?;
-    let given = Given(fields);
-    if let Some(detail) = wrong_in_all(event, &given).or_else(|| wrong_in(event, &given)) {
+    let fields = EventFields(fields);
+    if let Some(detail) = wrong_in_all(event, &fields).or_else(|| wrong_in(event, &fields)) {
         return Err(fault(ProblemCode::InvalidEvent, detail));
     }
-    let time = given.get("timestamp").map_or(Ok(now), read_time)?;
+    let time = fields.get("timestamp").map_or(Ok(now), read_time)?;
     check_ahead(time, now, ahead_max)?;
     let mut data = PayloadWriter::default();
     let is_first = |name: &str| ["exchange", "symbol"].contains(&name);
     for name in ["exchange", "symbol"] {
-        given.get(name).into_iter().for_each(|value| data.push(name, value.get()));
+        fields.get(name).into_iter().for_each(|value| data.push(name, value.get()));
     }
-    let rest = given.0.iter().filter(|(name, _)| !is_first(name) && name != "timestamp");
+    let rest = fields.0.iter().filter(|(name, _)| !is_first(name) && name != "timestamp");
     rest.for_each(|(name, value)| data.push(name, value.get()));
     let data = data.finish();
     let data = std::str::from_utf8(&data).expect("made of texts");
@@ -125,7 +125,7 @@ pub fn parse_event(
         let detail = "arrays and objects in an event are nested at most 31 deep, the event included";
         return Err(fault(ProblemCode::InvalidJson, detail));
     }
-    let (kind, key) = (EntryKind::Event(event), key_of(event, &given));
+    let (kind, key) = (EntryKind::Event(event), key_of(event, &fields));
     Ok(DraftEntry { time, kind, key, data: payload, marks: Marks::default() })
 }
 
@@ -150,67 +150,67 @@ fn not_json(event: EventType, text: &str, error: &serde_json::Error) -> InvalidP
 }
 
 /// What is wrong with the fields that all types have.
-fn wrong_in_all(event: EventType, given: &Given<'_>) -> Wrong {
+fn wrong_in_all(event: EventType, fields: &EventFields<'_>) -> Wrong {
     const EXCHANGE: &str = "a text of 1 to 32 of a-z 0-9 . _ -";
     const SYMBOL: &str = "a text of 1 to 64 of A-Z a-z 0-9 . _ / -, such as BTC-USDT";
-    let of_exchange = given.required_text("exchange", EXCHANGE, is_exchange);
+    let of_exchange = fields.required_text("exchange", EXCHANGE, is_exchange);
     let of_symbol = || match event.is_of_exchange() {
         true => None,
-        false => given.required_text("symbol", SYMBOL, is_symbol),
+        false => fields.required_text("symbol", SYMBOL, is_symbol),
     };
     of_exchange.or_else(of_symbol)
 }
 
 /// What is wrong with the other fields of a type.
-fn wrong_in(event: EventType, given: &Given<'_>) -> Wrong {
+fn wrong_in(event: EventType, fields: &EventFields<'_>) -> Wrong {
     match event {
         EventType::Ticker => {
-            let has = |name| given.get(name).is_some();
+            let has = |name| fields.get(name).is_some();
             let is_quote = has("bid") && has("ask");
             if !has("price") && !is_quote {
                 return Some("`price` is missing: a decimal; or else both `bid` and `ask`".to_owned());
             }
             let names = ["price", "bid", "ask", "bidSize", "askSize"];
-            given
+            fields
                 .decimals(&[], &names)
-                .or_else(|| given.decimals(&[], &["open", "high", "low", "volume", "quoteVolume"]))
+                .or_else(|| fields.decimals(&[], &["open", "high", "low", "volume", "quoteVolume"]))
         }
-        EventType::Trade => given
+        EventType::Trade => fields
             .decimals(&["price", "size"], &[])
-            .or_else(|| given.optional("tradeId", "a text or a whole number", is_text_or_whole))
+            .or_else(|| fields.optional("tradeId", "a text or a whole number", is_text_or_whole))
             .or_else(|| {
-                given.optional("side", "\"buy\" or \"sell\"", |json| matches!(json, "\"buy\"" | "\"sell\""))
+                fields.optional("side", "\"buy\" or \"sell\"", |json| matches!(json, "\"buy\"" | "\"sell\""))
             }),
-        EventType::Orderbook => wrong_in_book(given),
-        EventType::Candle => given
+        EventType::Orderbook => wrong_in_book(fields),
+        EventType::Candle => fields
             .required_text("interval", "a text such as 1m: 1 to 16 of A-Z a-z 0-9", is_interval)
-            .or_else(|| given.required("openTime", super::TIME_EXPECTED, is_time))
-            .or_else(|| given.decimals(&["open", "high", "low", "close", "volume"], &[]))
-            .or_else(|| given.required("closed", "true or false", is_bool))
-            .or_else(|| given.optional("correction", "true or false", is_bool)),
-        EventType::ExchangeConnected => given.optional("reason", "a text", is_text),
-        EventType::ExchangeDisconnected => given.required("reason", "a text", is_text),
-        EventType::ExchangeReconnecting => given
+            .or_else(|| fields.required("openTime", super::TIME_EXPECTED, is_time))
+            .or_else(|| fields.decimals(&["open", "high", "low", "close", "volume"], &[]))
+            .or_else(|| fields.required("closed", "true or false", is_bool))
+            .or_else(|| fields.optional("correction", "true or false", is_bool)),
+        EventType::ExchangeConnected => fields.optional("reason", "a text", is_text),
+        EventType::ExchangeDisconnected => fields.required("reason", "a text", is_text),
+        EventType::ExchangeReconnecting => fields
             .required("reason", "a text", is_text)
-            .or_else(|| given.required("attempt", "a whole number", is_whole))
-            .or_else(|| given.required("delayMs", "a whole number", is_whole)),
-        EventType::ExchangeError => {
-            given.required("reason", "a text", is_text).or_else(|| given.required("code", "a text", is_text))
-        }
+            .or_else(|| fields.required("attempt", "a whole number", is_whole))
+            .or_else(|| fields.required("delayMs", "a whole number", is_whole)),
+        EventType::ExchangeError => fields
+            .required("reason", "a text", is_text)
+            .or_else(|| fields.required("code", "a text", is_text)),
     }
 }
 
-fn wrong_in_book(given: &Given<'_>) -> Wrong {
+fn wrong_in_book(fields: &EventFields<'_>) -> Wrong {
     const LEVELS: &str = "an array of [price, size], each a decimal";
-    let kind = given
+    let kind = fields
         .required("kind", "\"snapshot\" or \"delta\"", |json| matches!(json, "\"snapshot\"" | "\"delta\""));
-    let is_delta = is_delta(given);
-    kind.or_else(|| given.required("bids", LEVELS, is_side_of_book))
-        .or_else(|| given.required("asks", LEVELS, is_side_of_book))
-        .or_else(|| given.required("sequence", "a whole number", is_whole))
+    let is_delta = is_delta(fields);
+    kind.or_else(|| fields.required("bids", LEVELS, is_side_of_book))
+        .or_else(|| fields.required("asks", LEVELS, is_side_of_book))
+        .or_else(|| fields.required("sequence", "a whole number", is_whole))
         .or_else(|| match is_delta {
-            true => given.required("previousSequence", "a whole number, the `sequence` before it", is_whole),
-            false => given.optional("previousSequence", "a whole number", is_whole),
+            true => fields.required("previousSequence", "a whole number, the `sequence` before it", is_whole),
+            false => fields.optional("previousSequence", "a whole number", is_whole),
         })
 }
 
@@ -222,18 +222,18 @@ fn is_text_or_whole(json: &str) -> bool {
     is_text(json) || is_whole(json)
 }
 
-fn is_delta(given: &Given<'_>) -> bool {
-    given.get("kind").is_some_and(|kind| kind.get() == "\"delta\"")
+fn is_delta(fields: &EventFields<'_>) -> bool {
+    fields.get("kind").is_some_and(|kind| kind.get() == "\"delta\"")
 }
 
 /// The key of an event, by which a newer one replaces it and snapshots list it: its segments. A delta of a
 /// book has none, since it replaces nothing.
-fn key_of(event: EventType, given: &Given<'_>) -> Option<Arc<str>> {
-    if event == EventType::Orderbook && is_delta(given) {
+fn key_of(event: EventType, fields: &EventFields<'_>) -> Option<Arc<str>> {
+    if event == EventType::Orderbook && is_delta(fields) {
         return None;
     }
     let segments = ["exchange", "symbol", "interval"].into_iter().take(event.segments());
-    let segments: Option<Vec<String>> = segments.map(|name| given.text(name)).collect();
+    let segments: Option<Vec<String>> = segments.map(|name| fields.text(name)).collect();
     segments.map(|segments| segments.join(":").into())
 }
 
@@ -323,82 +323,47 @@ mod tests {
     #[test]
     fn an_error_says_what_is_wrong() {
         use EventType::{Candle, ExchangeConnected, ExchangeReconnecting, Orderbook, Ticker, Trade};
-        for (event, text, code, part) in [
-            (Ticker, "{", "invalid_json", "not JSON"),
-            (Ticker, "7", "invalid_event", "expected one object"),
-            (Ticker, r#"{"symbol":"B","price":1}"#, "invalid_event", "`exchange` is missing"),
+        let check = |event, text, code, part| {
+            let error = parse(event, text).unwrap_err();
+            assert_eq!(error.code.to_string(), code, "{text}: {error}");
+            assert!(error.detail.contains(part), "{text}: {error}");
+        };
+        for (event, text, part) in [
+            (Ticker, "7", "expected one object"),
+            (Ticker, r#"{"symbol":"B","price":1}"#, "`exchange` is missing"),
+            (Ticker, r#"{"exchange":"Binance","symbol":"B","price":1}"#, "`exchange` must be"),
+            (Ticker, r#"{"exchange":"a","symbol":"B C","price":1}"#, "`symbol` must be"),
+            (Ticker, r#"{"exchange":"a","symbol":"B","bid":1}"#, "`price` is missing"),
+            (Ticker, r#"{"exchange":"a","symbol":"B","price":"x"}"#, "`price` must be a decimal"),
+            (Ticker, r#"{"exchange":"a","symbol":"B","price":"NaN"}"#, "`price` must be"),
+            (Ticker, r#"{"exchange":"a","symbol":"B","price":1,"open":[]}"#, "`open` must be"),
+            (Trade, r#"{"exchange":"a","symbol":"B","price":1}"#, "`size` is missing"),
+            (Trade, r#"{"exchange":"a","symbol":"B","price":1,"size":1,"side":"up"}"#, "`side`"),
+            (Trade, r#"{"exchange":"a","symbol":"B","price":1,"size":1,"tradeId":{}}"#, "`tradeId`"),
+            (Orderbook, r#"{"exchange":"a","symbol":"B","bids":[],"asks":[]}"#, "`kind` is missing"),
             (
-                Ticker,
-                r#"{"exchange":"Binance","symbol":"B","price":1}"#,
-                "invalid_event",
-                "`exchange` must be",
+                Orderbook,
+                r#"{"exchange":"a","symbol":"B","kind":"snapshot","bids":[[1]],"asks":[],"sequence":1}"#,
+                "`bids` must be",
             ),
-            (Ticker, r#"{"exchange":"a","symbol":"B C","price":1}"#, "invalid_event", "`symbol` must be"),
-            (Ticker, r#"{"exchange":"a","symbol":"B","bid":1}"#, "invalid_event", "`price` is missing"),
+            (Candle, r#"{"exchange":"a","symbol":"B"}"#, "`interval` is missing"),
+            (ExchangeConnected, "{}", "`exchange` is missing"),
+            (ExchangeReconnecting, r#"{"exchange":"a","reason":"r","attempt":1}"#, "`delayMs`"),
+        ] {
+            check(event, text, "invalid_event", part);
+        }
+        for (text, code, part) in [
+            ("{", "invalid_json", "not JSON"),
+            (r#"{"exchange":"a","symbol":"B","price":1,"id":1}"#, "reserved_field", "`id`"),
+            (r#"{"exchange":"a","symbol":"B","price":1,"price":1}"#, "duplicate_field", "`price`"),
+            (r#"{"exchange":"a","symbol":"B","price":1,"timestamp":"x"}"#, "invalid_timestamp", "RFC"),
             (
-                Ticker,
-                r#"{"exchange":"a","symbol":"B","price":"x"}"#,
-                "invalid_event",
-                "`price` must be a decimal",
-            ),
-            (Ticker, r#"{"exchange":"a","symbol":"B","price":"NaN"}"#, "invalid_event", "`price` must be"),
-            (
-                Ticker,
-                r#"{"exchange":"a","symbol":"B","price":1,"open":[]}"#,
-                "invalid_event",
-                "`open` must be",
-            ),
-            (Ticker, r#"{"exchange":"a","symbol":"B","price":1,"id":1}"#, "reserved_field", "`id`"),
-            (Ticker, r#"{"exchange":"a","symbol":"B","price":1,"price":1}"#, "duplicate_field", "`price`"),
-            (
-                Ticker,
-                r#"{"exchange":"a","symbol":"B","price":1,"timestamp":"x"}"#,
-                "invalid_timestamp",
-                "RFC",
-            ),
-            (
-                Ticker,
                 r#"{"exchange":"a","symbol":"B","price":1,"timestamp":1800000000}"#,
                 "invalid_timestamp",
                 "ahead",
             ),
-            (Trade, r#"{"exchange":"a","symbol":"B","price":1}"#, "invalid_event", "`size` is missing"),
-            (
-                Trade,
-                r#"{"exchange":"a","symbol":"B","price":1,"size":1,"side":"up"}"#,
-                "invalid_event",
-                "`side`",
-            ),
-            (
-                Trade,
-                r#"{"exchange":"a","symbol":"B","price":1,"size":1,"tradeId":{}}"#,
-                "invalid_event",
-                "`tradeId`",
-            ),
-            (
-                Orderbook,
-                r#"{"exchange":"a","symbol":"B","bids":[],"asks":[]}"#,
-                "invalid_event",
-                "`kind` is missing",
-            ),
-            (
-                Orderbook,
-                r#"{"exchange":"a","symbol":"B","kind":"snapshot","bids":[[1]],"asks":[],"sequence":1}"#,
-                "invalid_event",
-                "`bids` must be",
-            ),
-            (Candle, r#"{"exchange":"a","symbol":"B"}"#, "invalid_event", "`interval` is missing"),
-            (ExchangeConnected, "{}", "invalid_event", "`exchange` is missing"),
-            (
-                ExchangeReconnecting,
-                r#"{"exchange":"a","reason":"r","attempt":1}"#,
-                "invalid_event",
-                "`delayMs`",
-            ),
         ] {
-            let error = parse(event, text).unwrap_err();
-            assert_eq!(error.code.to_string(), code, "{text}: {error}");
-            assert!(error.detail.contains(part), "{text}: {error}");
+            check(Ticker, text, code, part);
         }
         let deep = |n: usize| {
             format!(r#"{{"exchange":"a","symbol":"B","price":1,"n":{}{}}}"#, "[".repeat(n), "]".repeat(n))

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
@@ -13,7 +12,7 @@ use super::{
     Unsubscribe, entry_json, latest_json,
 };
 use crate::model::{
-    ChannelName, DraftEntry, Entry, EntryId, EntryKind, EventType, Marks, NodeId, OrderId, Position,
+    ChannelName, DraftEntry, Entry, EntryId, EntryKind, EventType, NodeId, OrderId, Position,
 };
 
 /// The fixtures whose names begin with `side`, by the rest of their names.
@@ -122,17 +121,9 @@ fn entry(
 
 fn stored(offset: u64, kind: EntryKind, key: &str, data: &'static str) -> Entry {
     let producer = NodeId(Uuid::from_u128(0x67e5_5044_10b1_426f_9247_bb68_0e5f_e0c8));
-    Entry {
-        offset,
-        id: EntryId { producer, seq: 9 },
-        draft: DraftEntry {
-            time: time("2021-01-08T00:00:00.278Z"),
-            kind,
-            key: Some(key.into()),
-            data: Bytes::from_static(data.as_bytes()),
-            marks: Marks::default(),
-        },
-    }
+    let time = time("2021-01-08T00:00:00.278Z");
+    let draft = DraftEntry { time, kind, key: Some(key.into()), ..DraftEntry::price(0, data) };
+    Entry { offset, id: EntryId { producer, seq: 9 }, draft }
 }
 
 /// The messages of the fast writers, and the close messages, whose codes tell clients whether to reconnect.

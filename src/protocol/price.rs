@@ -42,16 +42,16 @@ pub fn parse_price(
     let get = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value);
     check_names(&fields, &RESERVED_FIELDS)?;
     let key = read_key(&fields)?;
-    let given = |name: &str| get(name).filter(|value| value.get() != "null");
-    let is_quote = given("price").is_none() && given("bid").is_some() && given("ask").is_some();
-    if !is_quote && given("price").is_none() {
+    let present = |name: &str| get(name).filter(|value| value.get() != "null");
+    let is_quote = present("price").is_none() && present("bid").is_some() && present("ask").is_some();
+    if !is_quote && present("price").is_none() {
         let detail = "`price` is missing: a finite number; or else both `bid` and `ask`";
         return Err(fault(ProblemCode::InvalidPrice, detail));
     }
     for name in NUMBER_FIELDS {
-        given(name).map_or(Ok(()), |value| check_number(name, value))?;
+        present(name).map_or(Ok(()), |value| check_number(name, value))?;
     }
-    let time = given("timestamp").map_or(Ok(now), read_time)?;
+    let time = present("timestamp").map_or(Ok(now), read_time)?;
     check_ahead(time, now, ahead_max)?;
     Ok(DraftEntry {
         time,

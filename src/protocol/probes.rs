@@ -25,7 +25,7 @@ const ROOM: usize = 6 * 128 + 64;
 const NODE: NodeId = NodeId(Uuid::from_u128(7));
 
 /// Runs a probe on the input itself and, if that is an array, on each element.
-fn alone_and_in_arrays(bytes: &[u8], probe: impl Fn(&str)) {
+fn whole_and_by_element(bytes: &[u8], probe: impl Fn(&str)) {
     let Some(text) = text(bytes) else { return };
     probe(text);
     let mut next = 0;
@@ -67,7 +67,7 @@ fn reads_as(frame: &[u8], entry: &Entry) {
 }
 
 /// Checks that an entry can be written for clients and keeps its offset, whatever the storage had.
-pub(crate) fn can_be_told(entry: &Entry) {
+pub(crate) fn can_be_written(entry: &Entry) {
     for channel in ["zone:pjm", "order:00000000-0000-0000-0000-000000000007", "event:trade"] {
         let channel: ChannelName = channel.parse().expect("a name");
         let mut frame = Vec::new();
@@ -101,7 +101,7 @@ fn is_refused(refused: &InvalidPayload) {
 /// Prices as publishers post them.
 pub(crate) fn prices(bytes: &[u8]) {
     let channel: ChannelName = "zone:pjm".parse().expect("a name");
-    alone_and_in_arrays(bytes, |price| {
+    whole_and_by_element(bytes, |price| {
         let draft = match parse_price(price, NOW, AHEAD_MAX) {
             Ok(draft) => draft,
             Err(refused) => return is_refused(&refused),
@@ -118,7 +118,7 @@ pub(crate) fn prices(bytes: &[u8]) {
 
 /// Events of all types, as publishers post them.
 pub(crate) fn events(bytes: &[u8]) {
-    alone_and_in_arrays(bytes, |event| {
+    whole_and_by_element(bytes, |event| {
         for kind in EventType::ALL {
             let draft = match parse_event(kind, event, NOW, AHEAD_MAX) {
                 Ok(draft) => draft,

@@ -206,10 +206,13 @@ fn wrong(name: &str, expected: &str, found: &RawValue) -> InvalidPayload {
     fault(ProblemCode::InvalidUpdate, format!("`{name}` must be {expected}, not {}", shown(found.get())))
 }
 
+fn missing(name: &str, expected: &str) -> InvalidPayload {
+    fault(ProblemCode::InvalidUpdate, format!("`{name}` is missing: {expected}"))
+}
+
 fn read_kind(value: Option<&RawValue>) -> Result<EntryKind, InvalidPayload> {
     const EXPECTED: &str = "one of `routing`, `building`, `submitted`, `confirmed`, `failed`";
-    let value =
-        value.ok_or_else(|| fault(ProblemCode::InvalidUpdate, format!("`type` is missing: {EXPECTED}")))?;
+    let value = value.ok_or_else(|| missing("type", EXPECTED))?;
     let kind: Option<String> = serde_json::from_str(value.get()).ok();
     let kind = kind.and_then(|kind| kind.parse().ok()).filter(EntryKind::is_stage);
     kind.ok_or_else(|| wrong("type", EXPECTED, value))
@@ -224,8 +227,7 @@ fn read_progress(kind: &EntryKind, value: Option<&RawValue>) -> Result<u8, Inval
         if kind.is_terminal() {
             return Ok(least);
         }
-        let detail = format!("`progress` is missing: in `{}` it is {}", kind.as_str(), expected());
-        return Err(fault(ProblemCode::InvalidUpdate, detail));
+        return Err(missing("progress", &format!("in `{}` it is {}", kind.as_str(), expected())));
     };
     let progress: Option<u8> = serde_json::from_str(value.get()).ok();
     progress
@@ -242,8 +244,7 @@ fn check_error(value: Option<&RawValue>) -> Result<(), InvalidPayload> {
         #[serde(rename = "message")]
         _message: String,
     }
-    let value =
-        value.ok_or_else(|| fault(ProblemCode::InvalidUpdate, format!("`error` is missing: {EXPECTED}")))?;
+    let value = value.ok_or_else(|| missing("error", EXPECTED))?;
     let error: Option<Error> = serde_json::from_str(value.get()).ok();
     match error {
         Some(error) if !error.code.is_empty() => Ok(()),

@@ -1,6 +1,5 @@
 //! Names of channels: a kind, then what the channel belongs to.
 
-use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -10,6 +9,7 @@ use uuid::fmt::Hyphenated;
 use crate::OrderId;
 use crate::event::{EventType, is_pattern, split_type};
 use crate::name::{InvalidName, Zone, is_valid_name};
+use crate::text::text;
 
 const ZONE_PREFIX: &str = "zone:";
 const ORDER_PREFIX: &str = "order:";
@@ -42,7 +42,7 @@ pub enum ChannelKind {
 /// A named, ordered log of entries, such as `zone:pjm`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string"))]
+#[cfg_attr(feature = "schema", derive(ts_rs::TS), ts(type = "string"))]
 pub struct ChannelName(Arc<str>);
 
 impl ChannelName {
@@ -90,11 +90,6 @@ impl ChannelName {
         self.0.strip_prefix(ORDER_PREFIX)?.parse().ok()
     }
 
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// What the channel carries.
     pub fn kind(&self) -> ChannelKind {
         if self.0.starts_with(ORDER_PREFIX) {
@@ -138,45 +133,11 @@ impl FromStr for ChannelName {
     }
 }
 
-impl TryFrom<String> for ChannelName {
-    type Error = InvalidName;
-
-    fn try_from(name: String) -> Result<Self, InvalidName> {
-        name.parse()
-    }
-}
-
-impl From<ChannelName> for String {
-    fn from(name: ChannelName) -> Self {
-        name.0.as_ref().to_owned()
-    }
-}
-
-impl fmt::Display for ChannelName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for ChannelName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ChannelName({})", self.0)
-    }
-}
-
-#[cfg(feature = "schema")]
-impl schemars::JsonSchema for ChannelName {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "ChannelName".into()
-    }
-
-    fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": "string",
-            "description": "The name of a channel: `zone:<zone>`, `order:<uuid>`, `registry:providers`, `registry:active-orders`, or `event:<type>`, optionally followed by a pattern that selects some of its events.",
-            "pattern": "^(zone:[A-Za-z0-9._:-]{1,64}|order:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|registry:(providers|active-orders)|event:(ticker|trade|orderbook|candle|exchange:(connected|disconnected|reconnecting|error))(:[A-Za-z0-9._/*-]{1,64}){0,3})$",
-        })
-    }
+text! {
+    ChannelName,
+    InvalidName,
+    "The name of a channel: `zone:<zone>`, `order:<uuid>`, `registry:providers`, `registry:active-orders`, or `event:<type>`, optionally followed by a pattern that selects some of its events.",
+    "^(zone:[A-Za-z0-9._:-]{1,64}|order:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|registry:(providers|active-orders)|event:(ticker|trade|orderbook|candle|exchange:(connected|disconnected|reconnecting|error))(:[A-Za-z0-9._/*-]{1,64}){0,3})$"
 }
 
 #[cfg(test)]

@@ -10,13 +10,14 @@ use serde_json::value::RawValue;
 
 use crate::fields::read_fields;
 use crate::json::{check_json, json_fault};
+use crate::text::described;
 use crate::{ErrorCode, OrderedFields, Position};
 
 /// A client's name for a request: a string or a number, which the gateway returns exactly as it was
 /// written.
 #[derive(Debug, Clone, Serialize)]
 #[serde(transparent)]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string | number"))]
+#[cfg_attr(feature = "schema", derive(ts_rs::TS), ts(type = "string | number"))]
 pub struct RequestId(Arc<RawValue>);
 
 impl RequestId {
@@ -57,32 +58,21 @@ impl<'de> Deserialize<'de> for RequestId {
     }
 }
 
-#[cfg(feature = "schema")]
-impl schemars::JsonSchema for RequestId {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "RequestId".into()
-    }
-
-    fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": ["string", "number"],
-            "description": "A client's name for a request, at most 128 bytes of JSON; the gateway returns it as it was written.",
-        })
-    }
-}
+described!(RequestId, {
+    "type": ["string", "number"],
+    "description": "A client's name for a request, at most 128 bytes of JSON; the gateway returns it as it was written.",
+});
 
 /// Where to resume a channel, as the client wrote it. Each position is checked separately, so an invalid
 /// one does not affect other channels.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub enum Since {
     /// A valid position; also accepted as a text, `<epoch>:<offset>`.
     At(Position),
     /// Anything that is not a position.
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
-    #[cfg_attr(feature = "ts", ts(type = "string"))]
+    #[cfg_attr(feature = "schema", schemars(with = "String"), ts(type = "string"))]
     Unreadable(Value),
 }
 
@@ -99,8 +89,7 @@ impl<'de> Deserialize<'de> for Since {
 
 /// A request to follow channels. Names are as the client wrote them; each is checked separately.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct Subscribe {
     /// The gateway repeats it in its answers.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,11 +99,11 @@ pub struct Subscribe {
     pub channels: Vec<String>,
     /// Where to resume, by channel name; other channels start with the next entry.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "since")]
-    #[cfg_attr(feature = "ts", ts(as = "Option<BTreeMap<String, Option<Since>>>", optional))]
+    #[cfg_attr(feature = "schema", ts(as = "Option<BTreeMap<String, Option<Since>>>", optional))]
     pub since: BTreeMap<String, Option<Since>>,
     /// Whether zones that are not resumed start with the latest entry of each key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "snapshot")]
-    #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
+    #[cfg_attr(feature = "schema", ts(as = "Option<bool>", optional))]
     pub snapshot: bool,
 }
 
@@ -127,8 +116,7 @@ impl Subscribe {
 
 /// A request to stop following channels.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct Unsubscribe {
     /// The gateway repeats it in its answers.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -141,7 +129,7 @@ pub struct Unsubscribe {
 /// A price or an event as its publisher wrote it: an object.
 #[derive(Debug, Clone, Serialize)]
 #[serde(transparent)]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "Record<string, unknown>"))]
+#[cfg_attr(feature = "schema", derive(ts_rs::TS), ts(type = "Record<string, unknown>"))]
 pub struct RawEntry(Box<RawValue>);
 
 impl RawEntry {
@@ -163,25 +151,15 @@ impl<'de> Deserialize<'de> for RawEntry {
     }
 }
 
-#[cfg(feature = "schema")]
-impl schemars::JsonSchema for RawEntry {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "RawEntry".into()
-    }
-
-    fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": "object",
-            "description": "A price or an event as its publisher wrote it.",
-            "additionalProperties": true,
-        })
-    }
-}
+described!(RawEntry, {
+    "type": "object",
+    "description": "A price or an event as its publisher wrote it.",
+    "additionalProperties": true,
+});
 
 /// Entries to publish to a channel. They are parsed as over HTTP.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct Publish {
     /// The gateway repeats it in its answer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -196,8 +174,7 @@ pub struct Publish {
 
 /// A message without content, such as `ping`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct Bare {
     /// The gateway repeats it in its answer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -207,8 +184,7 @@ pub struct Bare {
 /// A credential: a token or an API key. Never printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(type = "string"))]
 pub struct Token(pub String);
 
 impl std::fmt::Debug for Token {
@@ -219,8 +195,7 @@ impl std::fmt::Debug for Token {
 
 /// Authenticates the client, or replaces its token before that expires.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct Auth {
     /// The gateway repeats it in its answer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -233,8 +208,7 @@ pub struct Auth {
 /// A message from a client. Unknown fields are ignored.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub enum ClientMessage {
     /// Answered for each channel with `subscribed` or `error`.
     Subscribe(Subscribe),
@@ -365,28 +339,21 @@ fn field<'de, T: Deserialize<'de>, D: Deserializer<'de>>(name: &str, from: D) ->
     T::deserialize(from).map_err(|_error| D::Error::custom(must_be(name)))
 }
 
-fn channels<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    field("channels", from)
+macro_rules! fields {
+    ($($name:ident: $type:ty,)+) => {$(
+        fn $name<'de, D: Deserializer<'de>>(from: D) -> Result<$type, D::Error> {
+            field(stringify!($name), from)
+        }
+    )+};
 }
 
-fn since<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Option<Since>>, D::Error> {
-    field("since", from)
-}
-
-fn channel<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    field("channel", from)
-}
-
-fn entries<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RawEntry>, D::Error> {
-    field("entries", from)
-}
-
-fn token<'de, D: Deserializer<'de>>(from: D) -> Result<Token, D::Error> {
-    field("token", from)
-}
-
-fn snapshot<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
-    field("snapshot", from)
+fields! {
+    channels: Vec<String>,
+    since: BTreeMap<String, Option<Since>>,
+    channel: String,
+    entries: Vec<RawEntry>,
+    token: Token,
+    snapshot: bool,
 }
 
 #[cfg(test)]

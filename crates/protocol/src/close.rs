@@ -8,71 +8,51 @@ words! {
     pub enum CloseCode {
         /// the client closed the connection, or the order that it was opened on has ended and everything
         /// was sent
-        Normal = "normal",
+        Normal = "normal" => 1000,
         /// a frame violated RFC 6455
-        ProtocolError = "protocol_error",
+        ProtocolError = "protocol_error" => 1002,
         /// a binary message
-        Unsupported = "unsupported_data",
+        Unsupported = "unsupported_data" => 1003,
         /// never sent: the connection was lost without a close frame
-        Abnormal = "abnormal",
+        Abnormal = "abnormal" => 1006,
         /// a text message was not UTF-8
-        InvalidUtf8 = "invalid_utf8",
+        InvalidUtf8 = "invalid_utf8" => 1007,
         /// a message was larger than 64 KiB, or had more than 256 fragments
-        TooBig = "message_too_big",
+        TooBig = "message_too_big" => 1009,
         /// the gateway is stopping; `retry_after_ms` is spread, so that not all clients reconnect at once
-        ShuttingDown = "shutting_down",
+        ShuttingDown = "shutting_down" => 4000,
         /// the client read too slowly, or had lagged longest while too many connections lagged
-        SlowConsumer = "slow_consumer",
+        SlowConsumer = "slow_consumer" => 4001,
         /// the client was silent for 75 s
-        HeartbeatTimeout = "heartbeat_timeout",
+        HeartbeatTimeout = "heartbeat_timeout" => 4002,
         /// an operator moves the connection: its client reconnects, possibly to another gateway
-        Moved = "moved",
+        Moved = "moved" => 4003,
         /// the client sent too many messages: `retry_after_ms` is when it may send a full burst again; or
         /// it connects too often: `retry_after_ms` is spread; or all connections of its subject, or of its
         /// tenant, together did one of these: `retry_after_ms` is when they may continue
-        RateLimited = "rate_limited",
+        RateLimited = "rate_limited" => 4004,
         /// there is no room for the connection, or for what it was opened on: a limit of the gateway, or of
         /// the client's address, subject or tenant, is reached; `retry_after_ms` is spread
-        TooManyConnections = "too_many_connections",
+        TooManyConnections = "too_many_connections" => 4005,
         /// the token has expired, or the key that signed it was withdrawn: reconnect with a new token
-        TokenExpired = "token_expired",
+        TokenExpired = "token_expired" => 4006,
         /// the token cannot be verified yet, because its issuer's keys are still being fetched: reconnect
         /// with the same one after `retry_after_ms`
-        KeysAwaited = "keys_awaited",
+        KeysAwaited = "keys_awaited" => 4007,
         /// an operator ended the connection
-        Disconnected = "disconnected",
+        Disconnected = "disconnected" => 4500,
         /// no token came in time, or it is invalid, gives no right to the address, or was revoked; only
         /// another token can help
-        Unauthorized = "unauthorized",
+        Unauthorized = "unauthorized" => 4501,
         /// the address is malformed; the `error` before the close says how
-        BadRequest = "bad_request",
+        BadRequest = "bad_request" => 4502,
     }
+
+    /// The number on the wire.
+    pub const fn number(self) -> u16;
 }
 
 impl CloseCode {
-    /// The number on the wire.
-    pub fn number(self) -> u16 {
-        match self {
-            Self::Normal => 1000,
-            Self::ProtocolError => 1002,
-            Self::Unsupported => 1003,
-            Self::Abnormal => 1006,
-            Self::InvalidUtf8 => 1007,
-            Self::TooBig => 1009,
-            Self::ShuttingDown => 4000,
-            Self::SlowConsumer => 4001,
-            Self::HeartbeatTimeout => 4002,
-            Self::Moved => 4003,
-            Self::RateLimited => 4004,
-            Self::TooManyConnections => 4005,
-            Self::TokenExpired => 4006,
-            Self::KeysAwaited => 4007,
-            Self::Disconnected => 4500,
-            Self::Unauthorized => 4501,
-            Self::BadRequest => 4502,
-        }
-    }
-
     /// The reason in the close frame, in `closing` and as a metric's label.
     pub fn reason(self) -> &'static str {
         self.as_str()

@@ -1,59 +1,34 @@
 //! Types of events, and the keys of events.
 
-use std::fmt;
 use std::str::FromStr;
 
 use crate::name::InvalidName;
+use crate::open::words;
 
-/// The type of an event, which concerns the market or the connection to an exchange. Each type has one
-/// channel, `event:<type>`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum EventType {
-    /// `ticker`: the last price of a symbol, or its best bid and ask.
-    Ticker,
-    /// `trade`: one trade.
-    Trade,
-    /// `orderbook`: a whole order book, or its changes.
-    Orderbook,
-    /// `candle`: how a symbol traded in one interval.
-    Candle,
-    /// `exchange:connected`: a feed has connected to an exchange.
-    ExchangeConnected,
-    /// `exchange:disconnected`: the connection to an exchange was lost.
-    ExchangeDisconnected,
-    /// `exchange:reconnecting`: a feed is about to reconnect to an exchange.
-    ExchangeReconnecting,
-    /// `exchange:error`: an exchange reported an error, or did something unexpected.
-    ExchangeError,
+words! {
+    /// The type of an event, which concerns the market or the connection to an exchange. Each type has one
+    /// channel, `event:<type>`.
+    pub enum EventType {
+        /// The last price of a symbol, or its best bid and ask.
+        Ticker = "ticker",
+        /// One trade.
+        Trade = "trade",
+        /// A whole order book, or its changes.
+        Orderbook = "orderbook",
+        /// How a symbol traded in one interval.
+        Candle = "candle",
+        /// A feed has connected to an exchange.
+        ExchangeConnected = "exchange:connected",
+        /// The connection to an exchange was lost.
+        ExchangeDisconnected = "exchange:disconnected",
+        /// A feed is about to reconnect to an exchange.
+        ExchangeReconnecting = "exchange:reconnecting",
+        /// An exchange reported an error, or did something unexpected.
+        ExchangeError = "exchange:error",
+    }
 }
 
 impl EventType {
-    /// All types.
-    pub const ALL: [Self; 8] = [
-        Self::Ticker,
-        Self::Trade,
-        Self::Orderbook,
-        Self::Candle,
-        Self::ExchangeConnected,
-        Self::ExchangeDisconnected,
-        Self::ExchangeReconnecting,
-        Self::ExchangeError,
-    ];
-
-    /// The type's name in addresses, channels and messages.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ticker => "ticker",
-            Self::Trade => "trade",
-            Self::Orderbook => "orderbook",
-            Self::Candle => "candle",
-            Self::ExchangeConnected => "exchange:connected",
-            Self::ExchangeDisconnected => "exchange:disconnected",
-            Self::ExchangeReconnecting => "exchange:reconnecting",
-            Self::ExchangeError => "exchange:error",
-        }
-    }
-
     /// Whether the event concerns the connection to an exchange rather than a symbol.
     pub fn is_of_exchange(self) -> bool {
         use EventType::{ExchangeConnected, ExchangeDisconnected, ExchangeError, ExchangeReconnecting};
@@ -81,12 +56,6 @@ impl FromStr for EventType {
                             exchange:reconnecting or exchange:error";
         let found = Self::ALL.into_iter().find(|event| event.as_str() == name);
         found.ok_or_else(|| InvalidName::new("type of an event", FORM, name))
-    }
-}
-
-impl fmt::Display for EventType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

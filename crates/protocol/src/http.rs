@@ -10,12 +10,14 @@ use serde_json::value::RawValue;
 use crate::open::words;
 use crate::{BackendName, BackendState, ChannelName, EntryMessage, Epoch, Lane, Open, OrderId, Scope};
 
+#[cfg(feature = "schema")]
+type Object = serde_json::Map<String, serde_json::Value>;
+
 // Zones
 
 /// The answer to publishing and to updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct Accepted {
     /// How many entries or updates were accepted.
     pub accepted: u64,
@@ -23,8 +25,7 @@ pub struct Accepted {
 
 /// `GET /api/zones`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct ZoneList {
     /// The zones, ordered by name.
     pub zones: Vec<ZoneView>,
@@ -32,8 +33,7 @@ pub struct ZoneList {
 
 /// A zone that has been published to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct ZoneView {
     /// Its channel.
     pub channel: ChannelName,
@@ -47,8 +47,8 @@ pub struct ZoneView {
 
 /// `GET /api/zones/{zone}/latest` and `/history`: entries in the form of messages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields, concrete(E = EntryMessage)))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
+#[cfg_attr(feature = "schema", ts(optional_fields, concrete(E = EntryMessage)))]
 pub struct Entries<E = EntryMessage> {
     /// The channel.
     pub channel: ChannelName,
@@ -92,34 +92,29 @@ words! {
 /// keep the digits with which they are written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct Swap {
     /// The token to sell, such as `SOL`.
     pub token_in: String,
     /// The token to buy, such as `USDC`.
     pub token_out: String,
     /// How much of `tokenIn` to sell; greater than 0.
-    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
-    #[cfg_attr(feature = "ts", ts(type = "number"))]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"), ts(type = "number"))]
     pub amount: Box<RawValue>,
     /// By how many percent the price may be worse than quoted, 0 to 100. Default 0.5.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
-    #[cfg_attr(feature = "ts", ts(type = "number"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"), ts(type = "number"))]
     pub slippage: Option<Box<RawValue>>,
     /// Any object; stored with the order.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<serde_json::Map<String, serde_json::Value>>"))]
-    #[cfg_attr(feature = "ts", ts(type = "Record<string, unknown>"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Object>"), ts(type = "Record<string, unknown>"))]
     pub metadata: Option<Box<RawValue>>,
 }
 
 /// The answer to an accepted order, which is now in the queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct OrderPlaced {
     /// The job that executes it.
     pub job_id: OrderId,
@@ -139,8 +134,7 @@ pub struct OrderPlaced {
 /// The answer to `POST /api/orders/{orderId}/cancel`: cancelling was requested.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct OrderCancelling {
     /// The order.
     pub order_id: OrderId,
@@ -153,8 +147,8 @@ pub struct OrderCancelling {
 /// What is known about an order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields, concrete(E = EntryMessage)))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
+#[cfg_attr(feature = "schema", ts(optional_fields, concrete(E = EntryMessage)))]
 pub struct OrderView<E = EntryMessage> {
     /// The order's id.
     pub order_id: OrderId,
@@ -164,7 +158,7 @@ pub struct OrderView<E = EntryMessage> {
     /// True while Redis is away: the answer is what this node knows by itself, which may be out of date.
     /// Absent otherwise.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
+    #[cfg_attr(feature = "schema", ts(as = "Option<bool>", optional))]
     pub degraded: bool,
     /// `pending`, or the type of the newest update.
     pub status: String,
@@ -180,8 +174,7 @@ pub struct OrderView<E = EntryMessage> {
     pub cancel_requested: bool,
     /// The order as it was placed; absent if it was not placed here.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<serde_json::Map<String, serde_json::Value>>"))]
-    #[cfg_attr(feature = "ts", ts(type = "Record<string, unknown>"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Object>"), ts(type = "Record<string, unknown>"))]
     pub order: Option<Box<RawValue>>,
     /// When it was placed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -197,8 +190,7 @@ pub struct OrderView<E = EntryMessage> {
     pub epoch: Option<Epoch>,
     /// How many earlier updates the log no longer has; absent in lists.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "gap")]
-    #[cfg_attr(feature = "schema", schemars(schema_with = "gap::schema"))]
-    #[cfg_attr(feature = "ts", ts(type = "number | null"))]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "gap::schema"), ts(type = "number | null"))]
     pub gap: Option<Gap>,
     /// All updates that the log still has, in order and in the form of messages; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -239,8 +231,7 @@ mod gap {
 
 /// `GET /api/orders`: the newest first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(concrete(O = OrderView)))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(concrete(O = OrderView)))]
 pub struct OrderList<O = OrderView> {
     /// The orders.
     pub orders: Vec<O>,
@@ -248,15 +239,14 @@ pub struct OrderList<O = OrderView> {
     pub next: Option<OrderId>,
     /// Redis is away, and the list has only the orders that this node knows by itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
+    #[cfg_attr(feature = "schema", ts(as = "Option<bool>", optional))]
     pub degraded: bool,
 }
 
 /// `GET /api/orders/dead-letters`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct DeadLetterList {
     /// The orders that were tried in vain, the newest first.
     pub dead_letters: Vec<DeadLetter>,
@@ -264,15 +254,14 @@ pub struct DeadLetterList {
     pub next: Option<OrderId>,
     /// Redis is away, and the list has only the orders that this node knows by itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
+    #[cfg_attr(feature = "schema", ts(as = "Option<bool>", optional))]
     pub degraded: bool,
 }
 
 /// An order whose attempts all failed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct DeadLetter {
     /// The order's id.
     pub order_id: OrderId,
@@ -284,8 +273,7 @@ pub struct DeadLetter {
     pub runs: u32,
     /// The order as it was placed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<serde_json::Map<String, serde_json::Value>>"))]
-    #[cfg_attr(feature = "ts", ts(type = "Record<string, unknown>"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Object>"), ts(type = "Record<string, unknown>"))]
     pub order: Option<Box<RawValue>>,
     /// When it was placed.
     pub created_at: String,
@@ -298,8 +286,7 @@ pub struct DeadLetter {
 /// A request for jobs by a worker.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct ClaimRequest {
     /// The worker's name, which appears in the `executor` field of updates.
     pub worker: String,
@@ -316,8 +303,7 @@ pub struct ClaimRequest {
 
 /// The answer to a claim.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(concrete(J = OfferedJob)))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(concrete(J = OfferedJob)))]
 pub struct Offer<J = OfferedJob> {
     /// The claimed jobs; empty if there are none.
     pub jobs: Vec<J>,
@@ -326,8 +312,7 @@ pub struct Offer<J = OfferedJob> {
 /// A job for a worker to execute.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct OfferedJob {
     /// The job's id.
     pub job_id: OrderId,
@@ -344,8 +329,7 @@ pub struct OfferedJob {
     /// How long the lease lasts unless it is extended.
     pub lease_ms: u64,
     /// The order as it was placed.
-    #[cfg_attr(feature = "schema", schemars(with = "serde_json::Map<String, serde_json::Value>"))]
-    #[cfg_attr(feature = "ts", ts(type = "Record<string, unknown>"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Object"), ts(type = "Record<string, unknown>"))]
     pub order: Box<RawValue>,
     /// How far the previous run came; null if it has not reported anything.
     pub previous: Option<Previous>,
@@ -353,8 +337,7 @@ pub struct OfferedJob {
 
 /// How far a run came.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct Previous {
     /// The type of its newest update.
     pub status: String,
@@ -367,8 +350,7 @@ pub struct Previous {
 /// `POST /api/jobs/{jobId}/extend`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct ExtendRequest {
     /// The token of the claim.
     pub token: u64,
@@ -379,8 +361,7 @@ pub struct ExtendRequest {
 
 /// The worker still holds the lease of the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct LeaseHeld {
     /// Always true.
     pub held: bool,
@@ -388,8 +369,7 @@ pub struct LeaseHeld {
 
 /// `POST /api/jobs/{jobId}/release`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct ReleaseRequest {
     /// The token of the claim.
     pub token: u64,
@@ -397,8 +377,7 @@ pub struct ReleaseRequest {
 
 /// `POST /api/jobs/{jobId}/fail`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct FailRequest {
     /// The token of the claim.
     pub token: u64,
@@ -406,14 +385,13 @@ pub struct FailRequest {
     pub error: Failure,
     /// Whether another attempt may succeed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
+    #[cfg_attr(feature = "schema", ts(as = "Option<bool>", optional))]
     pub retry: bool,
 }
 
 /// Why an order failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct Failure {
     /// A short code such as `no_liquidity`.
     pub code: String,
@@ -423,8 +401,7 @@ pub struct Failure {
 
 /// The report was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct ReportAccepted {
     /// Always true.
     pub accepted: bool,
@@ -433,8 +410,7 @@ pub struct ReportAccepted {
 /// What happened to a job that its worker did not complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub enum JobOutcome {
     /// The job is offered to workers again at once.
     Released,
@@ -452,8 +428,7 @@ pub enum JobOutcome {
 
 /// `GET /health/live`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct Live {
     /// `live`.
     pub status: String,
@@ -461,8 +436,7 @@ pub struct Live {
 
 /// The state of the storage, in the form that all endpoints use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct StorageView {
     /// Which storage serves.
     pub storage_backend: Open<BackendName>,
@@ -484,8 +458,7 @@ pub struct StorageView {
 
 /// `GET /health`, `/ws/health` and `/health/ready`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct HealthView {
     /// `healthy`, `degraded`, `recovering` or `stopping`.
     pub status: String,
@@ -506,7 +479,7 @@ pub struct HealthView {
     pub spool_reason: Option<String>,
     /// Some of the channels for which reconciling fails while Redis serves all others, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "ts", ts(as = "Option<Vec<ChannelSetAside>>"))]
+    #[cfg_attr(feature = "schema", ts(as = "Option<Vec<ChannelSetAside>>"))]
     pub channels_set_aside: Vec<ChannelSetAside>,
     /// The id of the process, new at each start.
     pub node: String,
@@ -523,7 +496,7 @@ pub struct HealthView {
     /// The kinds that other nodes on the same storage have: their workers do not execute orders placed
     /// here. Absent if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "ts", ts(as = "Option<Vec<String>>"))]
+    #[cfg_attr(feature = "schema", ts(as = "Option<Vec<String>>"))]
     pub other_executors: Vec<String>,
     /// The state of what the gateway needs to verify tokens; absent if authentication is off.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -537,8 +510,7 @@ pub struct HealthView {
 
 /// The state of the gateway's certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct TlsHealth {
     /// `fresh`, or `stale` if the files now hold something unusable, so that their previous contents stay
     /// in effect; the log says why.
@@ -549,8 +521,7 @@ pub struct TlsHealth {
 
 /// The state of what a gateway needs to verify tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct AuthenticationView {
     /// `known`, or `unknown` if there may be revocations that have not reached this node.
     pub revocations: String,
@@ -560,8 +531,7 @@ pub struct AuthenticationView {
 
 /// A channel for which reconciling fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct ChannelSetAside {
     /// The channel.
     pub channel: ChannelName,
@@ -571,8 +541,7 @@ pub struct ChannelSetAside {
 
 /// Counters of WebSockets since the start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct WebSocketView {
     /// WebSockets open now.
     pub open: u64,
@@ -590,8 +559,7 @@ pub struct WebSocketView {
 
 /// `GET /health/redis`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct RedisView {
     /// `healthy` (also if no Redis is configured), `degraded` (some primaries of a cluster are away, or a
     /// connection of the bridge is) or `unhealthy`.
@@ -612,8 +580,7 @@ pub struct RedisView {
 /// off.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct RedisMetrics {
     /// Whether Redis is connected: for the bridge, or, if that is off, for the storage.
     pub connected: bool,
@@ -644,8 +611,7 @@ words! {
 /// An operator's choice for a type of events, in effect until the process ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct SetSubscription {
     /// The type, such as `ticker`.
     #[serde(rename = "type")]
@@ -656,8 +622,7 @@ pub struct SetSubscription {
 
 /// What this node exchanges with other gateways and processes, with counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct BridgeSubscriptions {
     /// Whether the bridge is on.
     pub enabled: bool,
@@ -671,8 +636,7 @@ pub struct BridgeSubscriptions {
 
 /// How a type of events is exchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct BridgeSubscription {
     /// The type's name.
     #[serde(rename = "type")]
@@ -704,8 +668,7 @@ pub struct BridgeSubscription {
 
 /// A gateway from which events were received.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct BridgeSource {
     /// The id of its node.
     pub source: String,
@@ -715,8 +678,7 @@ pub struct BridgeSource {
 
 /// Counters of one gateway's events of a live type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct SourceCounts {
     /// The number of its newest event that is known here, which counts its events since its start.
     pub published: u64,
@@ -728,8 +690,7 @@ pub struct SourceCounts {
 
 /// The settings in effect, with secrets masked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct ConfigView {
     /// The configuration file, if one was read.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -743,13 +704,12 @@ pub struct ConfigView {
 
 /// One setting.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct SettingView {
     /// The key, such as `http.listen`.
     pub key: String,
     /// Its value; null if it is not set.
-    #[cfg_attr(feature = "ts", ts(type = "unknown"))]
+    #[cfg_attr(feature = "schema", ts(type = "unknown"))]
     pub value: serde_json::Value,
     /// Where the value came from: `default`, a file, an environment variable, a flag, or what reduced it; absent
     /// if that is unknown.
@@ -760,8 +720,7 @@ pub struct SettingView {
 /// What to revoke: exactly one of these fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct Revoke {
     /// The `jti` of a token.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -776,8 +735,7 @@ pub struct Revoke {
 
 /// Where a revocation is known to be in effect.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct RevokedOn {
     /// The nodes that have confirmed it, beginning with the one that was asked.
     pub holds_on: Vec<String>,

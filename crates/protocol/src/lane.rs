@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 /// What happens to a client that reads too slowly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub enum Lane {
     /// A newer entry replaces the waiting one with the same key. For prices, tickers, book snapshots.
     #[default]

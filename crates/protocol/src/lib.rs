@@ -41,10 +41,11 @@ mod registry;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod server;
-#[cfg(any(feature = "schema", feature = "ts"))]
+#[cfg(feature = "schema")]
 mod shape;
 pub mod stats;
-#[cfg(feature = "ts")]
+mod text;
+#[cfg(feature = "schema")]
 pub mod ts;
 
 pub use backend::{BackendName, BackendState};

@@ -1,10 +1,11 @@
 //! Validated names. A name is never a pattern and never a path.
 
-use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use crate::text::text;
 
 /// The longest zone name, in bytes.
 pub const NAME_LEN_MAX: usize = 64;
@@ -22,10 +23,10 @@ pub struct InvalidName {
 }
 
 impl InvalidName {
-    pub(crate) fn new(what: &'static str, expected: &'static str, given: &str) -> Self {
+    pub(crate) fn new(what: &'static str, expected: &'static str, found: &str) -> Self {
         // A name from outside may be long or hold control characters; an error must carry neither.
-        let mut shown: String = given.chars().take(NAME_LEN_MAX).flat_map(char::escape_default).collect();
-        if given.chars().nth(NAME_LEN_MAX).is_some() {
+        let mut shown: String = found.chars().take(NAME_LEN_MAX).flat_map(char::escape_default).collect();
+        if found.chars().nth(NAME_LEN_MAX).is_some() {
             shown.push('…');
         }
         Self { what, expected, shown }
@@ -40,15 +41,8 @@ pub(crate) fn is_valid_name(name: &str) -> bool {
 /// A market area whose prices are streamed, such as `pjm`, `ercot` or `btc-usdt`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string"))]
+#[cfg_attr(feature = "schema", derive(ts_rs::TS), ts(type = "string"))]
 pub struct Zone(Arc<str>);
-
-impl Zone {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
 
 impl FromStr for Zone {
     type Err = InvalidName;
@@ -62,45 +56,11 @@ impl FromStr for Zone {
     }
 }
 
-impl TryFrom<String> for Zone {
-    type Error = InvalidName;
-
-    fn try_from(name: String) -> Result<Self, InvalidName> {
-        name.parse()
-    }
-}
-
-impl From<Zone> for String {
-    fn from(zone: Zone) -> Self {
-        zone.0.as_ref().to_owned()
-    }
-}
-
-impl fmt::Display for Zone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Zone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Zone({})", self.0)
-    }
-}
-
-#[cfg(feature = "schema")]
-impl schemars::JsonSchema for Zone {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Zone".into()
-    }
-
-    fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": "string",
-            "description": "The name of a zone.",
-            "pattern": "^[A-Za-z0-9._:-]{1,64}$",
-        })
-    }
+text! {
+    Zone,
+    InvalidName,
+    "The name of a zone.",
+    "^[A-Za-z0-9._:-]{1,64}$"
 }
 
 #[cfg(test)]

@@ -63,8 +63,34 @@ impl<'de, T: Known> Deserialize<'de> for Open<T> {
 }
 
 /// Defines a set of words: an enum, with the text of each variant, in the order of the tables in
-/// `docs/PROTOCOL.md`, which are generated from the doc comments here.
+/// `docs/PROTOCOL.md`, which are generated from the doc comments here. Where each word has a number too, a
+/// function for it is declared after the enum.
 macro_rules! words {
+    (
+        $(#[$about:meta])*
+        pub enum $name:ident {
+            $($(#[doc = $meaning:literal])+ $variant:ident = $word:literal => $number:literal,)+
+        }
+
+        $(#[$about_number:meta])+
+        pub const fn $number_of:ident(self) -> u16;
+    ) => {
+        $crate::open::words! {
+            $(#[$about])*
+            pub enum $name {
+                $($(#[doc = $meaning])+ $variant = $word,)+
+            }
+        }
+
+        impl $name {
+            $(#[$about_number])+
+            pub const fn $number_of(self) -> u16 {
+                match self {
+                    $(Self::$variant => $number,)+
+                }
+            }
+        }
+    };
     (
         $(#[$about:meta])*
         pub enum $name:ident {
@@ -73,8 +99,7 @@ macro_rules! words {
     ) => {
         $(#[$about])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-        #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
         pub enum $name {
             $($(#[doc = $meaning])+ #[serde(rename = $word)] $variant,)+
         }
@@ -134,7 +159,7 @@ impl<T: schemars::JsonSchema> schemars::JsonSchema for Open<T> {
     }
 }
 
-#[cfg(feature = "ts")]
+#[cfg(feature = "schema")]
 impl<T: ts_rs::TS + 'static> ts_rs::TS for Open<T> {
     type WithoutGenerics = Self;
     type OptionInnerType = Self;

@@ -9,8 +9,7 @@ use uuid::Uuid;
 /// An order's id: a UUID (RFC 9562), written hyphenated in lower case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(type = "string"))]
 pub struct OrderId(pub Uuid);
 
 impl OrderId {
@@ -46,8 +45,7 @@ impl FromStr for OrderId {
 /// A job in the queue. The job that executes an order has the order's UUID, so an order has one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(type = "string"))]
 pub struct JobId(pub Uuid);
 
 impl From<OrderId> for JobId {

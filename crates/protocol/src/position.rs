@@ -8,13 +8,15 @@ use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
+use crate::text::text;
+
 /// The longest epoch, in bytes. Those of logs are short; those of forks contain a version vector.
 const EPOCH_LEN_MAX: usize = 1_024;
 
 /// One incarnation of a channel's log. Opaque to clients: offsets of different epochs cannot be compared.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string"))]
+#[cfg_attr(feature = "schema", derive(ts_rs::TS), ts(type = "string"))]
 pub struct Epoch(Arc<str>);
 
 impl Epoch {
@@ -48,11 +50,6 @@ impl Epoch {
     pub fn of_bits(bits: u64) -> Self {
         Self(format!("{bits:016x}").into())
     }
-
-    /// The epoch as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 impl FromStr for Epoch {
@@ -65,30 +62,11 @@ impl FromStr for Epoch {
     }
 }
 
-impl TryFrom<String> for Epoch {
-    type Error = InvalidPosition;
-
-    fn try_from(text: String) -> Result<Self, InvalidPosition> {
-        text.parse()
-    }
-}
-
-impl From<Epoch> for String {
-    fn from(epoch: Epoch) -> Self {
-        epoch.0.as_ref().to_owned()
-    }
-}
-
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Epoch({})", self.0)
-    }
+text! {
+    Epoch,
+    InvalidPosition,
+    "One incarnation of the log of a channel. Opaque.",
+    "^[A-Za-z0-9._-]{1,1024}$"
 }
 
 /// The greatest offset: whole numbers up to here are exact in JavaScript and in Lua.
@@ -96,8 +74,7 @@ pub const OFFSET_MAX: u64 = (1 << 53) - 1;
 
 /// A point in a channel: just after the entry with this offset. Offset 0 is before the first entry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct Position {
     /// The epoch that `offset` belongs to.
     pub epoch: Epoch,
@@ -134,21 +111,6 @@ fn offset<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.epoch, self.offset)
-    }
-}
-
-#[cfg(feature = "schema")]
-impl schemars::JsonSchema for Epoch {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Epoch".into()
-    }
-
-    fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": "string",
-            "description": "One incarnation of the log of a channel. Opaque.",
-            "pattern": "^[A-Za-z0-9._-]{1,1024}$",
-        })
     }
 }
 

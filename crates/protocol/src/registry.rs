@@ -8,12 +8,11 @@ use crate::{BackendState, Open};
 
 /// `GET /api/providers` and `/api/active-orders`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct RecordList {
     /// The records, as they were written.
     #[cfg_attr(feature = "schema", schemars(schema_with = "objects"))]
-    #[cfg_attr(feature = "ts", ts(type = "Array<Record<string, unknown>>"))]
+    #[cfg_attr(feature = "schema", ts(type = "Array<Record<string, unknown>>"))]
     pub records: Vec<Box<RawValue>>,
     /// The version of each, for `If-Match`.
     pub versions: Vec<String>,
@@ -28,8 +27,7 @@ pub struct RecordList {
 
 /// `PUT` and `DELETE` of `/api/providers` and of `/api/active-orders`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct RecordsSet {
     /// How many records there are now.
     pub records: usize,
@@ -39,8 +37,7 @@ pub struct RecordsSet {
 
 /// `GET /api/registry`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct RegistryStatus {
     /// The node that answers.
     pub node: String,
@@ -52,8 +49,7 @@ pub struct RegistryStatus {
 
 /// `POST /api/registry/sync`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct RegistrySync {
     /// For each registry, what its Redis key held.
     pub synced: Vec<RegistrySynced>,
@@ -61,8 +57,7 @@ pub struct RegistrySync {
 
 /// What the Redis key of a registry held.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct RegistrySynced {
     /// `providers` or `active-orders`.
     pub registry: String,

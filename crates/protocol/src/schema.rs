@@ -5,14 +5,168 @@ use schemars::transform::{Transform, transform_subschemas};
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    Accepted, BridgeSubscriptions, ClaimRequest, ClientMessage, CloseCode, ConfigView, DeadLetterList,
-    Entries, ErrorCode, ExtendRequest, FailRequest, HealthView, JobOutcome, LeaseHeld, Live, Offer,
-    OrderCancelling, OrderId, OrderList, OrderPlaced, OrderStatus, OrderView, Problem, ProblemCode,
-    RecordList, RecordsSet, RedisView, RegistryStatus, RegistrySync, ReleaseRequest, ReportAccepted, Revoke,
-    RevokedOn, ServerMessage, SetSubscription, Swap, Zone, ZoneList,
-    stats::{ConnectionStory, FleetView, StatsView},
-};
+use crate::shape::*;
+use crate::stats::*;
+use crate::{Live, *};
+
+/// Passes all types that are described to a macro, in the order in which TypeScript declares them.
+macro_rules! all_types {
+    ($each:ident) => {
+        $each![
+            ServerMessage,
+            ClientMessage,
+            ConnectionEstablished,
+            Connection,
+            Subscribed,
+            CaughtUp,
+            Unsubscribed,
+            Resync,
+            SnapshotEnd,
+            Heartbeat,
+            Answer,
+            BackendStateMessage,
+            ErrorMessage,
+            Closing,
+            Authenticated,
+            TokenExpiring,
+            Published,
+            Authentication,
+            EntryMessage,
+            Subscribe,
+            Since,
+            Unsubscribe,
+            Publish,
+            RawEntry,
+            Bare,
+            Auth,
+            Token,
+            Zone,
+            ChannelName,
+            OrderId,
+            Epoch,
+            Position,
+            RequestId,
+            Lane,
+            BackendName,
+            BackendState,
+            Scope,
+            ErrorCode,
+            EndCode,
+            CloseCode,
+            ProblemCode,
+            Problem,
+            FieldFault,
+            Accepted,
+            ZoneList,
+            ZoneView,
+            Entries,
+            OrderStatus,
+            Swap,
+            OrderPlaced,
+            OrderCancelling,
+            OrderView,
+            OrderList,
+            DeadLetterList,
+            DeadLetter,
+            ClaimRequest,
+            Offer,
+            OfferedJob,
+            Previous,
+            ExtendRequest,
+            LeaseHeld,
+            Revoke,
+            RevokedOn,
+            ConfigView,
+            SettingView,
+            RecordList,
+            RecordsSet,
+            RegistryStatus,
+            RegistrySync,
+            RegistrySynced,
+            ReleaseRequest,
+            FailRequest,
+            Failure,
+            ReportAccepted,
+            JobOutcome,
+            Live,
+            StorageView,
+            HealthView,
+            AuthenticationView,
+            TlsHealth,
+            ChannelSetAside,
+            WebSocketView,
+            RedisView,
+            RedisMetrics,
+            SubscriptionMode,
+            SetSubscription,
+            BridgeSubscriptions,
+            BridgeSubscription,
+            BridgeSource,
+            SourceCounts,
+            BridgeView,
+            ExchangeView,
+            FeedView,
+            FleetView,
+            NodesKnown,
+            FleetNode,
+            NodeState,
+            ZoneConnections,
+            DeliveryLag,
+            FleetTotals,
+            StatsView,
+            NodesView,
+            Timing,
+            MemoryUsage,
+            OutageView,
+            ConnectionsView,
+            DurationBucket,
+            MessagesView,
+            DroppedMessages,
+            ChannelsView,
+            RefusedEntries,
+            SkippedEntries,
+            OrdersView,
+            JobsView,
+            InteropCounts,
+            OutsideInvalid,
+            OutsideRefused,
+            RegistriesView,
+            RegistryView,
+            HttpView,
+            TlsView,
+            LimitsView,
+            StateSpell,
+            ConnectionInfo,
+            ConnectionHealth,
+            TransportKind,
+            ConnectionStory,
+            SubscriptionInfo,
+            SubscriptionPhase,
+            PriceUpdate,
+            KeyRemoved,
+            ZoneRemoved,
+            RecordUpdate,
+            OrderUpdate,
+            OrderFailed,
+            Skipped,
+            Missed,
+            MissedEvents,
+            TickerEvent,
+            TradeEvent,
+            OrderbookEvent,
+            CandleEvent,
+            ExchangeEvent,
+            Digits,
+            Ticker,
+            Trade,
+            Orderbook,
+            Candle,
+            Exchange
+        ]
+    };
+}
+
+pub(crate) use all_types;
 
 /// Makes optional fields absent instead of null.
 #[derive(Debug, Clone)]
@@ -31,8 +185,18 @@ impl Transform for AbsentNotNull {
     }
 }
 
+/// Whether this is the type `null`, alone or as a schema.
+fn is_null(value: &Value) -> bool {
+    value == "null" || *value == json!({ "type": "null" })
+}
+
+/// Whether a property may be null.
+pub(crate) fn permits_null(property: &Value) -> bool {
+    let forms = ["type", "anyOf", "oneOf"].into_iter().filter_map(|word| property.get(word)?.as_array());
+    forms.flatten().any(is_null)
+}
+
 fn without_null(property: &mut Value) {
-    let is_null = |value: &Value| value == "null" || *value == json!({ "type": "null" });
     if let Some(types) = property.get_mut("type").and_then(Value::as_array_mut)
         && types.iter().any(is_null)
     {
@@ -63,54 +227,15 @@ fn definitions(settings: SchemaSettings, path: &'static str) -> Map<String, Valu
     });
     let mut generator: SchemaGenerator = settings.into_generator();
     macro_rules! each {
-        ($($type:ty),* $(,)?) => {
+        ($($type:ident),*) => {
             $(generator.subschema_for::<$type>();)*
         };
     }
-    each![
-        ServerMessage,
-        ClientMessage,
-        ErrorCode,
-        CloseCode,
-        ProblemCode,
-        Problem,
-        Accepted,
-        Zone,
-        ZoneList,
-        Entries,
-        Swap,
-        OrderPlaced,
-        OrderCancelling,
-        OrderId,
-        OrderStatus,
-        OrderView,
-        OrderList,
-        DeadLetterList,
-        ClaimRequest,
-        Offer,
-        ExtendRequest,
-        LeaseHeld,
-        ReleaseRequest,
-        FailRequest,
-        ReportAccepted,
-        JobOutcome,
-        Revoke,
-        RevokedOn,
-        RecordList,
-        RecordsSet,
-        RegistryStatus,
-        RegistrySync,
-        ConfigView,
-        Live,
-        HealthView,
-        RedisView,
-        BridgeSubscriptions,
-        SetSubscription,
-        StatsView,
-        FleetView,
-        ConnectionStory,
-    ];
-    generator.take_definitions(true)
+    all_types!(each);
+    let mut all = generator.take_definitions(true);
+    // Its fields are among those of other objects, and no schema refers to it.
+    all.remove("StorageView");
+    all
 }
 
 /// One document of draft 2020-12 with all schemas under `$defs`. As a whole it describes a message from the
@@ -184,9 +309,9 @@ fn alternatives_within(schema: &Value) -> Vec<(&str, &Value)> {
 pub fn asyncapi(version: &str) -> Value {
     let mut schemas = definitions(SchemaSettings::draft07(), "/components/schemas");
     let mut messages = Map::new();
-    let (mut told, mut asked) = (Map::new(), Map::new());
+    let (mut sent, mut received) = (Map::new(), Map::new());
     for (side, name, names) in
-        [("server", "ServerMessage", &mut told), ("client", "ClientMessage", &mut asked)]
+        [("server", "ServerMessage", &mut sent), ("client", "ClientMessage", &mut received)]
     {
         for (kind, payload) in alternatives(&schemas, name) {
             let id = format!("{side}.{kind}");
@@ -202,7 +327,7 @@ pub fn asyncapi(version: &str) -> Value {
     }
     let messages = Value::Object(messages);
     keep_referred(&mut schemas, &messages);
-    let every: Map<String, Value> = told.clone().into_iter().chain(asked.clone()).collect();
+    let every: Map<String, Value> = sent.clone().into_iter().chain(received.clone()).collect();
     let since =
         json!({ "type": "string", "description": "The position to resume from, `<epoch>:<offset>`." });
     let snapshot = json!({ "type": "string", "enum": ["0", "1", "false", "true"], "description": "Begin with the latest entry of each key." });
@@ -232,8 +357,8 @@ pub fn asyncapi(version: &str) -> Value {
         }
         channels.insert(name.to_owned(), channel);
         for (action, ids, summary) in [
-            ("send", &told, "What the gateway sends."),
-            ("receive", &asked, "What clients send to the gateway."),
+            ("send", &sent, "What the gateway sends."),
+            ("receive", &received, "What clients send to the gateway."),
         ] {
             let ids = ids.keys().map(|id| json!({ "$ref": format!("#/channels/{name}/messages/{id}") }));
             let operation = json!({

@@ -15,8 +15,7 @@ use crate::{
 /// `tests/fixtures/protocol`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub enum ServerMessage {
     /// The first message on every connection that was not opened on an order.
     ConnectionEstablished(ConnectionEstablished),
@@ -55,8 +54,7 @@ pub enum ServerMessage {
     Entry(EntryMessage),
     /// A message that only newer gateways send.
     #[serde(untagged)]
-    #[cfg_attr(feature = "schema", schemars(skip))]
-    #[cfg_attr(feature = "ts", ts(skip))]
+    #[cfg_attr(feature = "schema", schemars(skip), ts(skip))]
     Unknown(Unknown),
 }
 
@@ -72,8 +70,7 @@ words! {
 
 /// The gateway accepted the client's token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct Authenticated {
     /// The `id` of the request, if it had one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,8 +86,7 @@ pub struct Authenticated {
 
 /// The client's token expires soon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct TokenExpiring {
     /// When it expires. The connection is closed then, unless the client has sent another token.
     pub expires_at: DateTime<Utc>,
@@ -100,8 +96,7 @@ pub struct TokenExpiring {
 
 /// Everything that was to be published is in the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct Published {
     /// The `id` of the request, if it had one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,76 +109,62 @@ pub struct Published {
     pub timestamp: DateTime<Utc>,
 }
 
-/// The first message on every connection that was not opened on an order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
-pub struct ConnectionEstablished {
-    /// Identifies this connection in `/ws/stats` and in logs.
-    pub connection_id: Uuid,
-    /// The zone of `/ws/market/{zone}`; absent on `/ws`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub market_zone: Option<String>,
-    /// Which storage serves.
-    pub storage_backend: Open<BackendName>,
-    /// The state of the storage.
-    pub state: Open<BackendState>,
-    /// The interval between `heartbeat` messages, in milliseconds.
-    pub heartbeat_interval_ms: u64,
-    /// The version of this protocol.
-    pub protocol: u32,
-    /// Whether clients need a token; absent if authentication is off.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub authentication: Option<Open<Authentication>>,
-    /// The subject of the token that came with the request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub subject: Option<String>,
-    /// When that token expires.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_expires_at: Option<DateTime<Utc>>,
-    /// When it was sent.
-    pub timestamp: DateTime<Utc>,
-    /// A greeting for people.
-    pub message: String,
+/// Defines the first message on a connection: what it was opened on, and what every first message says.
+macro_rules! first_message {
+    ($(#[$about:meta])+ $name:ident { $($opened_on:tt)* }) => {
+        $(#[$about])+
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
+        pub struct $name {
+            /// Identifies this connection in `/ws/stats` and in logs.
+            pub connection_id: Uuid,
+            $($opened_on)*
+            /// Which storage serves.
+            pub storage_backend: Open<BackendName>,
+            /// The state of the storage.
+            pub state: Open<BackendState>,
+            /// The interval between `heartbeat` messages, in milliseconds.
+            pub heartbeat_interval_ms: u64,
+            /// The version of this protocol.
+            pub protocol: u32,
+            /// Whether clients need a token; absent if authentication is off.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub authentication: Option<Open<Authentication>>,
+            /// The subject of the token that came with the request.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub subject: Option<String>,
+            /// When that token expires.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub token_expires_at: Option<DateTime<Utc>>,
+            /// When it was sent.
+            pub timestamp: DateTime<Utc>,
+            /// A greeting for people.
+            pub message: String,
+        }
+    };
 }
 
-/// The first message on a connection that was opened on an order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
-pub struct Connection {
-    /// Identifies this connection in `/ws/stats` and in logs.
-    pub connection_id: Uuid,
-    /// The order of `/ws/orders/{orderId}`.
-    #[serde(rename = "orderId")]
-    pub order_id: OrderId,
-    /// Which storage serves.
-    pub storage_backend: Open<BackendName>,
-    /// The state of the storage.
-    pub state: Open<BackendState>,
-    /// The interval between `heartbeat` messages, in milliseconds.
-    pub heartbeat_interval_ms: u64,
-    /// The version of this protocol.
-    pub protocol: u32,
-    /// Whether clients need a token; absent if authentication is off.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub authentication: Option<Open<Authentication>>,
-    /// The subject of the token that came with the request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub subject: Option<String>,
-    /// When that token expires.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_expires_at: Option<DateTime<Utc>>,
-    /// When it was sent.
-    pub timestamp: DateTime<Utc>,
-    /// A greeting for people.
-    pub message: String,
+first_message! {
+    /// The first message on every connection that was not opened on an order.
+    ConnectionEstablished {
+        /// The zone of `/ws/market/{zone}`; absent on `/ws`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub market_zone: Option<String>,
+    }
+}
+
+first_message! {
+    /// The first message on a connection that was opened on an order.
+    Connection {
+        /// The order of `/ws/orders/{orderId}`.
+        #[serde(rename = "orderId")]
+        pub order_id: OrderId,
+    }
 }
 
 /// Entries of a channel follow, starting after `offset`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct Subscribed {
     /// The `id` of the request, if it had one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -210,8 +191,8 @@ pub struct Subscribed {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gap: Option<u64>,
     /// A snapshot comes first: the latest entry of each key.
-    #[serde(default, skip_serializing_if = "is_false")]
-    #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[cfg_attr(feature = "schema", ts(as = "Option<bool>", optional))]
     pub snapshot: bool,
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
@@ -222,8 +203,7 @@ pub struct Subscribed {
 
 /// Everything that the log had when the subscription was made has been sent. Not sent if there was nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct CaughtUp {
     /// The channel.
     pub channel: ChannelName,
@@ -233,8 +213,7 @@ pub struct CaughtUp {
 
 /// No more entries of this channel follow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct Unsubscribed {
     /// The `id` of the request, if it had one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -251,8 +230,7 @@ pub struct Unsubscribed {
 /// The log of a subscription changed its epoch, or entries are missing. Entries of `epoch` follow, starting
 /// after `offset`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct Resync {
     /// The channel.
     pub channel: ChannelName,
@@ -268,8 +246,8 @@ pub struct Resync {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gap: Option<u64>,
     /// A snapshot comes first, in place of what is missing: the latest entry of each key.
-    #[serde(default, skip_serializing_if = "is_false")]
-    #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[cfg_attr(feature = "schema", ts(as = "Option<bool>", optional))]
     pub snapshot: bool,
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
@@ -278,8 +256,7 @@ pub struct Resync {
 /// The snapshot is complete: the latest entries of the keys as of `offset` in `epoch`. Entries follow,
 /// starting after that offset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct SnapshotEnd {
     /// The channel.
     pub channel: ChannelName,
@@ -297,8 +274,7 @@ pub struct SnapshotEnd {
 /// Sent at the announced interval. Browsers hide protocol pings from pages; this lets a page tell a quiet
 /// connection from a dead one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct Heartbeat {
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
@@ -306,8 +282,7 @@ pub struct Heartbeat {
 
 /// The state of the storage changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct BackendStateMessage {
     /// Which storage serves.
     pub storage_backend: Open<BackendName>,
@@ -323,7 +298,7 @@ pub struct BackendStateMessage {
     pub channels: Option<Vec<ChannelName>>,
     /// How many more of its subscriptions are affected.
     #[serde(default, skip_serializing_if = "is_zero")]
-    #[cfg_attr(feature = "ts", ts(as = "Option<usize>", optional))]
+    #[cfg_attr(feature = "schema", ts(as = "Option<usize>", optional))]
     pub more_channels: usize,
     /// Why, for people; absent when healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -334,8 +309,7 @@ pub struct BackendStateMessage {
 
 /// Something that the client asked for was not done. The connection stays open.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct ErrorMessage {
     /// The `id` of the request, if it had one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -362,8 +336,7 @@ pub struct ErrorMessage {
 
 /// The gateway is about to close this connection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct Closing {
     /// The code of the close frame that follows.
     pub code: u16,
@@ -378,8 +351,7 @@ pub struct Closing {
 
 /// The answer to a request without content.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct Answer {
     /// The `id` of the request, if it had one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -409,12 +381,7 @@ pub struct Unknown {
     pub fields: Fields,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]
-fn is_false(word: &bool) -> bool {
-    !*word
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &usize) -> bool {
     *number == 0
 }
@@ -431,50 +398,6 @@ impl ServerMessage {
         })
     }
 
-    /// The known message types, except those of entries.
-    pub const KINDS: [&'static str; 16] = [
-        "connection_established",
-        "connection",
-        "subscribed",
-        "caught_up",
-        "unsubscribed",
-        "resync",
-        "snapshot_end",
-        "heartbeat",
-        "heartbeat_ack",
-        "pong",
-        "backend_state",
-        "error",
-        "closing",
-        "authenticated",
-        "token_expiring",
-        "published",
-    ];
-
-    /// Its `type`.
-    pub fn kind(&self) -> &str {
-        match self {
-            Self::ConnectionEstablished(_) => "connection_established",
-            Self::Connection(_) => "connection",
-            Self::Subscribed(_) => "subscribed",
-            Self::CaughtUp(_) => "caught_up",
-            Self::Unsubscribed(_) => "unsubscribed",
-            Self::Resync(_) => "resync",
-            Self::SnapshotEnd(_) => "snapshot_end",
-            Self::Heartbeat(_) => "heartbeat",
-            Self::HeartbeatAck(_) => "heartbeat_ack",
-            Self::Pong(_) => "pong",
-            Self::BackendState(_) => "backend_state",
-            Self::Error(_) => "error",
-            Self::Closing(_) => "closing",
-            Self::Authenticated(_) => "authenticated",
-            Self::TokenExpiring(_) => "token_expiring",
-            Self::Published(_) => "published",
-            Self::Entry(entry) => &entry.kind,
-            Self::Unknown(unknown) => &unknown.kind,
-        }
-    }
-
     /// Parses a text message.
     ///
     /// # Errors
@@ -488,37 +411,60 @@ impl ServerMessage {
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a struct of plain fields always serialises")
     }
+}
 
-    fn of_fields(fields: Fields) -> Result<Self, serde_json::Error> {
-        let kind: Option<String> = fields.get("type");
-        let kind = kind.ok_or_else(|| serde_json::Error::missing_field("type"))?;
-        Ok(match kind.as_str() {
-            "connection_established" => Self::ConnectionEstablished(fields.read()?),
-            "connection" => Self::Connection(fields.read()?),
-            "subscribed" => Self::Subscribed(fields.read()?),
-            "caught_up" => Self::CaughtUp(fields.read()?),
-            "unsubscribed" => Self::Unsubscribed(fields.read()?),
-            "resync" => Self::Resync(fields.read()?),
-            "snapshot_end" => Self::SnapshotEnd(fields.read()?),
-            "heartbeat" => Self::Heartbeat(fields.read()?),
-            "heartbeat_ack" => Self::HeartbeatAck(fields.read()?),
-            "pong" => Self::Pong(fields.read()?),
-            "backend_state" => Self::BackendState(fields.read()?),
-            "error" => Self::Error(fields.read()?),
-            "closing" => Self::Closing(fields.read()?),
-            "authenticated" => Self::Authenticated(fields.read()?),
-            "token_expiring" => Self::TokenExpiring(fields.read()?),
-            "published" => Self::Published(fields.read()?),
-            known if known == crate::SKIPPED || known.parse::<EntryKind>().is_ok() => {
-                Self::Entry(EntryMessage::of_fields(fields)?)
+/// Names the type of each message, except those of entries.
+macro_rules! kinds {
+    ($($variant:ident = $kind:literal,)+) => {
+        impl ServerMessage {
+            /// The known message types, except those of entries.
+            pub const KINDS: [&'static str; [$($kind),+].len()] = [$($kind),+];
+
+            /// Its `type`.
+            pub fn kind(&self) -> &str {
+                match self {
+                    $(Self::$variant(_) => $kind,)+
+                    Self::Entry(entry) => &entry.kind,
+                    Self::Unknown(unknown) => &unknown.kind,
+                }
             }
-            // A message of an unknown type that has an offset in a channel is an entry.
-            _ => match EntryMessage::of_fields(fields.clone()) {
-                Ok(entry) => Self::Entry(entry),
-                Err(_) => Self::Unknown(Unknown { kind, fields }),
-            },
-        })
-    }
+
+            fn of_fields(fields: Fields) -> Result<Self, serde_json::Error> {
+                let kind: Option<String> = fields.get("type");
+                let kind = kind.ok_or_else(|| serde_json::Error::missing_field("type"))?;
+                Ok(match kind.as_str() {
+                    $($kind => Self::$variant(fields.read()?),)+
+                    known if known == crate::SKIPPED || known.parse::<EntryKind>().is_ok() => {
+                        Self::Entry(EntryMessage::of_fields(fields)?)
+                    }
+                    // A message of an unknown type that has an offset in a channel is an entry.
+                    _ => match EntryMessage::of_fields(fields.clone()) {
+                        Ok(entry) => Self::Entry(entry),
+                        Err(_) => Self::Unknown(Unknown { kind, fields }),
+                    },
+                })
+            }
+        }
+    };
+}
+
+kinds! {
+    ConnectionEstablished = "connection_established",
+    Connection = "connection",
+    Subscribed = "subscribed",
+    CaughtUp = "caught_up",
+    Unsubscribed = "unsubscribed",
+    Resync = "resync",
+    SnapshotEnd = "snapshot_end",
+    Heartbeat = "heartbeat",
+    HeartbeatAck = "heartbeat_ack",
+    Pong = "pong",
+    BackendState = "backend_state",
+    Error = "error",
+    Closing = "closing",
+    Authenticated = "authenticated",
+    TokenExpiring = "token_expiring",
+    Published = "published",
 }
 
 impl<'de> Deserialize<'de> for ServerMessage {

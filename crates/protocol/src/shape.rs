@@ -4,15 +4,18 @@
 #![expect(dead_code, reason = "the fields are only described")]
 
 use chrono::{DateTime, Utc};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::Value;
+use ts_rs::TS;
 
+use crate::schema::permits_null;
 use crate::{ChannelName, Failure, Fields, OrderId};
 
 /// An entry of a channel. Types may be added: receivers still count the offsets of those that they do not
 /// know.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
-#[cfg_attr(feature = "schema", schemars(tag = "type", rename_all = "snake_case"))]
-#[cfg_attr(feature = "ts", ts(tag = "type", rename_all = "snake_case"))]
+#[derive(JsonSchema, TS)]
+#[schemars(tag = "type", rename_all = "snake_case")]
+#[ts(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Entry {
     /// A price in a zone.
     PriceUpdate(PriceUpdate),
@@ -41,20 +44,20 @@ pub(crate) enum Entry {
     /// An event: how a symbol traded in one interval.
     Candle(CandleEvent),
     /// An event: a feed has connected to an exchange.
-    #[cfg_attr(feature = "schema", schemars(rename = "exchange:connected"))]
-    #[cfg_attr(feature = "ts", ts(rename = "exchange:connected"))]
+    #[schemars(rename = "exchange:connected")]
+    #[ts(rename = "exchange:connected")]
     ExchangeConnected(ExchangeEvent),
     /// An event: the connection to an exchange was lost.
-    #[cfg_attr(feature = "schema", schemars(rename = "exchange:disconnected"))]
-    #[cfg_attr(feature = "ts", ts(rename = "exchange:disconnected"))]
+    #[schemars(rename = "exchange:disconnected")]
+    #[ts(rename = "exchange:disconnected")]
     ExchangeDisconnected(ExchangeEvent),
     /// An event: a feed is about to reconnect to an exchange.
-    #[cfg_attr(feature = "schema", schemars(rename = "exchange:reconnecting"))]
-    #[cfg_attr(feature = "ts", ts(rename = "exchange:reconnecting"))]
+    #[schemars(rename = "exchange:reconnecting")]
+    #[ts(rename = "exchange:reconnecting")]
     ExchangeReconnecting(ExchangeEvent),
     /// An event: an exchange reported an error, or did something unexpected.
-    #[cfg_attr(feature = "schema", schemars(rename = "exchange:error"))]
-    #[cfg_attr(feature = "ts", ts(rename = "exchange:error"))]
+    #[schemars(rename = "exchange:error")]
+    #[ts(rename = "exchange:error")]
     ExchangeError(ExchangeEvent),
     /// Replaces an entry that the gateway cannot show.
     Skipped(Skipped),
@@ -62,402 +65,390 @@ pub(crate) enum Entry {
     Missed(Missed),
 }
 
-/// A price. The publisher's own fields follow those described here.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
-pub(crate) struct PriceUpdate {
-    /// The channel.
-    pub(crate) channel: ChannelName,
-    /// Its offset in the log, counted from 1 in each epoch.
-    pub(crate) offset: u64,
-    /// Identifies the entry, in every epoch and on every gateway.
-    pub(crate) id: String,
-    /// The time of the entry itself, to the millisecond.
-    pub(crate) timestamp: DateTime<Utc>,
-    /// The entry waited at its gateway, or arrives after entries that were accepted later.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) late: Option<bool>,
-    /// Earlier entries of the same gateway were dropped and are in no log.
-    #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
-    #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) missed_before: Option<bool>,
-    /// The entry is part of a snapshot: the latest one of its key.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) snapshot: Option<bool>,
-    /// What in the zone the price is for, such as a trading hub.
-    pub(crate) key: String,
-    /// The price; absent in a quote, which has `bid` and `ask`.
-    #[cfg_attr(
-        feature = "schema",
-        schemars(skip_serializing_if = "Option::is_none", schema_with = "number_or_null")
-    )]
-    #[cfg_attr(feature = "ts", ts(optional, type = "number | null"))]
-    pub(crate) price: Option<f64>,
-    /// The highest price that a buyer offers.
-    #[cfg_attr(
-        feature = "schema",
-        schemars(skip_serializing_if = "Option::is_none", schema_with = "number_or_null")
-    )]
-    #[cfg_attr(feature = "ts", ts(optional, type = "number | null"))]
-    pub(crate) bid: Option<f64>,
-    /// The lowest price that a seller asks.
-    #[cfg_attr(
-        feature = "schema",
-        schemars(skip_serializing_if = "Option::is_none", schema_with = "number_or_null")
-    )]
-    #[cfg_attr(feature = "ts", ts(optional, type = "number | null"))]
-    pub(crate) ask: Option<f64>,
-    /// The energy component of the price.
-    #[cfg_attr(
-        feature = "schema",
-        schemars(skip_serializing_if = "Option::is_none", schema_with = "number_or_null")
-    )]
-    #[cfg_attr(feature = "ts", ts(optional, type = "number | null"))]
-    pub(crate) energy: Option<f64>,
-    /// The congestion component of the price.
-    #[cfg_attr(
-        feature = "schema",
-        schemars(skip_serializing_if = "Option::is_none", schema_with = "number_or_null")
-    )]
-    #[cfg_attr(feature = "ts", ts(optional, type = "number | null"))]
-    pub(crate) congestion: Option<f64>,
-    /// The loss component of the price.
-    #[cfg_attr(
-        feature = "schema",
-        schemars(skip_serializing_if = "Option::is_none", schema_with = "number_or_null")
-    )]
-    #[cfg_attr(feature = "ts", ts(optional, type = "number | null"))]
-    pub(crate) loss: Option<f64>,
-    /// The quantity.
-    #[cfg_attr(
-        feature = "schema",
-        schemars(skip_serializing_if = "Option::is_none", schema_with = "number_or_null")
-    )]
-    #[cfg_attr(feature = "ts", ts(optional, type = "number | null"))]
-    pub(crate) quantity: Option<f64>,
-}
-
-/// A key that was removed.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
-pub(crate) struct KeyRemoved {
-    /// The channel.
-    pub(crate) channel: ChannelName,
-    /// Its offset in the log, counted from 1 in each epoch.
-    pub(crate) offset: u64,
-    /// Identifies the entry, in every epoch and on every gateway.
-    pub(crate) id: String,
-    /// The time of the entry itself, to the millisecond.
-    pub(crate) timestamp: DateTime<Utc>,
-    /// The entry waited at its gateway, or arrives after entries that were accepted later.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) late: Option<bool>,
-    /// Earlier entries of the same gateway were dropped and are in no log.
-    #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
-    #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) missed_before: Option<bool>,
-    /// The entry is part of a snapshot: the latest one of its key.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) snapshot: Option<bool>,
-    /// The key.
-    pub(crate) key: String,
-    /// In a registry only: of two entries of a key, the one with the greater version counts. Versions
-    /// compare as text.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) version: Option<String>,
-}
-
-/// A record of a registry, which replaces the previous one of its key.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
-pub(crate) struct RecordUpdate {
-    /// The channel.
-    pub(crate) channel: ChannelName,
-    /// Its offset in the log, counted from 1 in each epoch.
-    pub(crate) offset: u64,
-    /// Identifies the entry, in every epoch and on every gateway.
-    pub(crate) id: String,
-    /// When it was written, by the clock of the gateway that wrote it, or by a faster clock that this
-    /// gateway has seen.
-    pub(crate) timestamp: DateTime<Utc>,
-    /// The entry waited at its gateway, or arrives after entries that were accepted later.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) late: Option<bool>,
-    /// Earlier entries of the same gateway were dropped and are in no log.
-    #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
-    #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) missed_before: Option<bool>,
-    /// The entry is part of a snapshot: the latest one of its key.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) snapshot: Option<bool>,
-    /// The record's `userId` or `orderId`, as text.
-    pub(crate) key: String,
-    /// Of two entries of a key, the one with the greater version counts. Versions compare as text.
-    pub(crate) version: String,
-    /// The record, as it was written.
-    #[cfg_attr(feature = "schema", schemars(schema_with = "any_object"))]
-    #[cfg_attr(feature = "ts", ts(type = "Record<string, unknown>"))]
-    pub(crate) record: Fields,
-}
-
-/// A zone that was removed.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
-pub(crate) struct ZoneRemoved {
-    /// The channel.
-    pub(crate) channel: ChannelName,
-    /// Its offset in the log, counted from 1 in each epoch.
-    pub(crate) offset: u64,
-    /// Identifies the entry, in every epoch and on every gateway.
-    pub(crate) id: String,
-    /// The time of the entry itself, to the millisecond.
-    pub(crate) timestamp: DateTime<Utc>,
-    /// The entry waited at its gateway, or arrives after entries that were accepted later.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) late: Option<bool>,
-    /// Earlier entries of the same gateway were dropped and are in no log.
-    #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
-    #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) missed_before: Option<bool>,
-    /// The entry is part of a snapshot: the latest one of its key.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) snapshot: Option<bool>,
-}
-
-/// An update of an order. Other fields that its worker gave follow those described here.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
-pub(crate) struct OrderUpdate {
-    /// The order whose channel it is.
-    #[cfg_attr(feature = "schema", schemars(rename = "orderId"))]
-    #[cfg_attr(feature = "ts", ts(rename = "orderId"))]
-    pub(crate) order_id: OrderId,
-    /// The channel.
-    pub(crate) channel: ChannelName,
-    /// Its offset in the log, counted from 1 in each epoch.
-    pub(crate) offset: u64,
-    /// Identifies the entry, in every epoch and on every gateway.
-    pub(crate) id: String,
-    /// The time of the entry itself, to the millisecond.
-    pub(crate) timestamp: DateTime<Utc>,
-    /// The entry waited at its gateway, or arrives after entries that were accepted later.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) late: Option<bool>,
-    /// Earlier entries of the same gateway were dropped and are in no log.
-    #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
-    #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) missed_before: Option<bool>,
-    /// How far it is, 0 to 100.
-    pub(crate) progress: f64,
-    /// The number of the attempt, from 1.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) attempt: Option<u32>,
-    /// The most attempts that the order may have.
-    #[cfg_attr(feature = "schema", schemars(rename = "maxAttempts"))]
-    #[cfg_attr(feature = "ts", ts(rename = "maxAttempts"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) max_attempts: Option<u32>,
-    /// How many times a worker has claimed the order.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) run: Option<u32>,
-    /// The worker or executor that executes the order.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) executor: Option<String>,
-    /// A message for people.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) message: Option<String>,
-    /// The exchange that executes it.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) dex: Option<String>,
-    /// The hash of the transaction.
-    #[cfg_attr(feature = "schema", schemars(rename = "txHash"))]
-    #[cfg_attr(feature = "ts", ts(rename = "txHash"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) tx_hash: Option<String>,
-}
-
-/// The last update of an order that was not executed.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
-pub(crate) struct OrderFailed {
-    /// The order whose channel it is.
-    #[cfg_attr(feature = "schema", schemars(rename = "orderId"))]
-    #[cfg_attr(feature = "ts", ts(rename = "orderId"))]
-    pub(crate) order_id: OrderId,
-    /// The channel.
-    pub(crate) channel: ChannelName,
-    /// Its offset in the log, counted from 1 in each epoch.
-    pub(crate) offset: u64,
-    /// Identifies the entry, in every epoch and on every gateway.
-    pub(crate) id: String,
-    /// The time of the entry itself, to the millisecond.
-    pub(crate) timestamp: DateTime<Utc>,
-    /// The entry waited at its gateway, or arrives after entries that were accepted later.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) late: Option<bool>,
-    /// Earlier entries of the same gateway were dropped and are in no log.
-    #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
-    #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) missed_before: Option<bool>,
-    /// How far it is, 0 to 100.
-    pub(crate) progress: f64,
-    /// The number of the attempt, from 1.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) attempt: Option<u32>,
-    /// The most attempts that the order may have.
-    #[cfg_attr(feature = "schema", schemars(rename = "maxAttempts"))]
-    #[cfg_attr(feature = "ts", ts(rename = "maxAttempts"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) max_attempts: Option<u32>,
-    /// How many times a worker has claimed the order.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) run: Option<u32>,
-    /// The worker or executor that executed the order.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) executor: Option<String>,
-    /// A message for people.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) message: Option<String>,
-    /// The exchange that was to execute it.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) dex: Option<String>,
-    /// The hash of the transaction.
-    #[cfg_attr(feature = "schema", schemars(rename = "txHash"))]
-    #[cfg_attr(feature = "ts", ts(rename = "txHash"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) tx_hash: Option<String>,
-    /// The reason.
-    pub(crate) error: Failure,
-}
-
-/// What is known about an entry that the gateway cannot show.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
-pub(crate) struct Skipped {
-    /// The channel.
-    pub(crate) channel: ChannelName,
-    /// The order whose channel it is.
-    #[cfg_attr(feature = "schema", schemars(rename = "orderId"))]
-    #[cfg_attr(feature = "ts", ts(rename = "orderId"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) order_id: Option<OrderId>,
-    /// Its offset in the log.
-    pub(crate) offset: u64,
-    /// Absent if it could not be read.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) id: Option<String>,
-    /// Absent if it could not be read.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) timestamp: Option<DateTime<Utc>>,
-    /// The entry waited at its gateway, or arrives after entries that were accepted later.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) late: Option<bool>,
-    /// Earlier entries of the same gateway were dropped and are in no log.
-    #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
-    #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) missed_before: Option<bool>,
-    /// `unknown_kind` or `unreadable`.
-    pub(crate) reason: String,
-    /// The entry's own type, if that is known.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) kind: Option<String>,
-    /// Whether this is the last entry of its channel.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) terminal: Option<bool>,
-}
-
-/// Reports, in the channel of a live type, that events of other processes did not arrive.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
-pub(crate) struct Missed {
-    /// The channel.
-    pub(crate) channel: ChannelName,
-    /// Its offset in the log, counted from 1 in each epoch.
-    pub(crate) offset: u64,
-    /// Identifies the entry.
-    pub(crate) id: String,
-    /// When the gateway noticed.
-    pub(crate) timestamp: DateTime<Utc>,
-    /// What is missing.
-    pub(crate) data: MissedEvents,
-}
-
-/// What is missing. Without fields: programs that do not number their events may have published some.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
-pub(crate) struct MissedEvents {
-    /// The gateway that published the missing events.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) source: Option<String>,
-    /// How many events are missing.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) count: Option<u64>,
-}
-
-/// The fields that all event messages have, and their own `data`.
-macro_rules! event {
-    ($(#[doc = $docs:literal])* $name:ident, $data:ty) => {
-        $(#[doc = $docs])*
-        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-        #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+/// Defines objects: the names of their fields are camelCase in JSON, and a field of type `Option` may be absent.
+macro_rules! objects {
+    ($(
+        $(#[$about:meta])+
+        $name:ident { $($(#[$about_field:meta])+ $field:ident: $type:ty,)* }
+    )+) => {$(
+        $(#[$about])+
+        #[derive(JsonSchema, TS)]
+        #[schemars(rename_all = "camelCase", transform = options_may_be_absent)]
+        #[ts(rename_all = "camelCase", optional_fields)]
         pub(crate) struct $name {
-            /// The channel: of the type, or the view that was subscribed to.
-            pub(crate) channel: ChannelName,
-            /// Its offset in the log, counted from 1 in each epoch. Offsets that a view does not show are left out.
-            pub(crate) offset: u64,
-            /// Identifies the entry, in every epoch and on every gateway.
-            pub(crate) id: String,
-            /// The time of the entry itself, to the millisecond.
-            pub(crate) timestamp: DateTime<Utc>,
-            /// The entry waited at its gateway, or arrives after entries that were accepted later.
-            #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-            pub(crate) late: Option<bool>,
-            /// Earlier entries of the same gateway were dropped and are in no log.
-            #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
-            #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
-            #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-            pub(crate) missed_before: Option<bool>,
-            /// The entry is part of a snapshot: the latest one of its key.
-            #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-            pub(crate) snapshot: Option<bool>,
-            /// The fields that the publisher gave.
-            pub(crate) data: $data,
+            $($(#[$about_field])+ pub(crate) $field: $type,)*
+        }
+    )+};
+}
+
+/// Defines the message of an entry: the fields that all entries have, those of its class (`of order`,
+/// `of event`), and its own. The first form, to which the others lead, states what may differ in the common
+/// fields: which ones precede them, and the meanings of `channel`, `offset` and `timestamp`.
+macro_rules! entry {
+    (
+        $(#[$about:meta])+
+        $name:ident {
+            first { $($first:tt)* }
+            #[$channel:meta]
+            channel,
+            #[$offset:meta]
+            offset,
+            $(#[$timestamp:meta])+
+            timestamp,
+            $($own:tt)*
+        }
+    ) => {
+        objects! {
+            $(#[$about])+
+            $name {
+                $($first)*
+                #[$channel]
+                channel: ChannelName,
+                #[$offset]
+                offset: u64,
+                /// Identifies the entry, in every epoch and on every gateway.
+                id: String,
+                $(#[$timestamp])+
+                timestamp: DateTime<Utc>,
+                /// The entry waited at its gateway, or arrives after entries that were accepted later.
+                late: Option<bool>,
+                /// Earlier entries of the same gateway were dropped and are in no log.
+                missed_before: Option<bool>,
+                $($own)*
+            }
         }
     };
+    ($(#[$about:meta])+ $name:ident { $($own:tt)* }) => {
+        entry! {
+            $(#[$about])+
+            $name {
+                first {}
+                /// The channel.
+                channel,
+                /// Its offset in the log, counted from 1 in each epoch.
+                offset,
+                /// The time of the entry itself, to the millisecond.
+                timestamp,
+                /// The entry is part of a snapshot: the latest one of its key.
+                snapshot: Option<bool>,
+                $($own)*
+            }
+        }
+    };
+    ($(#[$about:meta])+ $name:ident of order { $($own:tt)* }) => {
+        entry! {
+            $(#[$about])+
+            $name {
+                first {
+                    /// The order whose channel it is.
+                    order_id: OrderId,
+                }
+                /// The channel.
+                channel,
+                /// Its offset in the log, counted from 1 in each epoch.
+                offset,
+                /// The time of the entry itself, to the millisecond.
+                timestamp,
+                /// How far it is, 0 to 100.
+                progress: f64,
+                /// The number of the attempt, from 1.
+                attempt: Option<u32>,
+                /// The most attempts that the order may have.
+                max_attempts: Option<u32>,
+                /// How many times a worker has claimed the order.
+                run: Option<u32>,
+                /// The worker or executor of the order.
+                executor: Option<String>,
+                /// A message for people.
+                message: Option<String>,
+                /// The exchange that was chosen for it.
+                dex: Option<String>,
+                /// The hash of the transaction.
+                tx_hash: Option<String>,
+                $($own)*
+            }
+        }
+    };
+    ($($(#[$about:meta])+ $name:ident of event { $data:ident })+) => {$(
+        entry! {
+            $(#[$about])+
+            $name {
+                first {}
+                /// The channel: of the type, or the view that was subscribed to.
+                channel,
+                /// Its offset in the log, counted from 1 in each epoch. Offsets that a view does not show are left out.
+                offset,
+                /// The time of the entry itself, to the millisecond.
+                timestamp,
+                /// The entry is part of a snapshot: the latest one of its key.
+                snapshot: Option<bool>,
+                /// The fields that the publisher gave.
+                data: $data,
+            }
+        }
+    )+};
 }
 
-event!(
+entry! {
+    /// A price. The publisher's own fields follow those described here.
+    PriceUpdate {
+        /// What in the zone the price is for, such as a trading hub.
+        key: String,
+        /// The price; absent in a quote, which has `bid` and `ask`.
+        #[schemars(schema_with = "number_or_null")]
+        #[ts(optional, type = "number | null")]
+        price: Option<f64>,
+        /// The highest price that a buyer offers.
+        #[schemars(schema_with = "number_or_null")]
+        #[ts(optional, type = "number | null")]
+        bid: Option<f64>,
+        /// The lowest price that a seller asks.
+        #[schemars(schema_with = "number_or_null")]
+        #[ts(optional, type = "number | null")]
+        ask: Option<f64>,
+        /// The energy component of the price.
+        #[schemars(schema_with = "number_or_null")]
+        #[ts(optional, type = "number | null")]
+        energy: Option<f64>,
+        /// The congestion component of the price.
+        #[schemars(schema_with = "number_or_null")]
+        #[ts(optional, type = "number | null")]
+        congestion: Option<f64>,
+        /// The loss component of the price.
+        #[schemars(schema_with = "number_or_null")]
+        #[ts(optional, type = "number | null")]
+        loss: Option<f64>,
+        /// The quantity.
+        #[schemars(schema_with = "number_or_null")]
+        #[ts(optional, type = "number | null")]
+        quantity: Option<f64>,
+    }
+}
+
+entry! {
+    /// A key that was removed.
+    KeyRemoved {
+        /// The key.
+        key: String,
+        /// In a registry only: of two entries of a key, the one with the greater version counts. Versions
+        /// compare as text.
+        version: Option<String>,
+    }
+}
+
+entry! {
+    /// A record of a registry, which replaces the previous one of its key.
+    RecordUpdate {
+        first {}
+        /// The channel.
+        channel,
+        /// Its offset in the log, counted from 1 in each epoch.
+        offset,
+        /// When it was written, by the clock of the gateway that wrote it, or by a faster clock that this
+        /// gateway has seen.
+        timestamp,
+        /// The entry is part of a snapshot: the latest one of its key.
+        snapshot: Option<bool>,
+        /// The record's `userId` or `orderId`, as text.
+        key: String,
+        /// Of two entries of a key, the one with the greater version counts. Versions compare as text.
+        version: String,
+        /// The record, as it was written.
+        #[schemars(schema_with = "any_object")]
+        #[ts(type = "Record<string, unknown>")]
+        record: Fields,
+    }
+}
+
+entry! {
+    /// A zone that was removed.
+    ZoneRemoved {}
+}
+
+entry! {
+    /// An update of an order. Other fields that its worker gave follow those described here.
+    OrderUpdate of order {}
+}
+
+entry! {
+    /// The last update of an order that was not executed.
+    OrderFailed of order {
+        /// The reason.
+        error: Failure,
+    }
+}
+
+entry! {
     /// A ticker.
-    TickerEvent, Ticker
-);
-event!(
+    TickerEvent of event { Ticker }
+
     /// A trade.
-    TradeEvent, Trade
-);
-event!(
+    TradeEvent of event { Trade }
+
     /// An order book, or its changes.
-    OrderbookEvent, Orderbook
-);
-event!(
+    OrderbookEvent of event { Orderbook }
+
     /// A candle.
-    CandleEvent, Candle
-);
-event!(
+    CandleEvent of event { Candle }
+
     /// A change in the connection to an exchange.
-    ExchangeEvent, Exchange
-);
+    ExchangeEvent of event { Exchange }
+}
+
+objects! {
+    /// What is known about an entry that the gateway cannot show.
+    Skipped {
+        /// The channel.
+        channel: ChannelName,
+        /// The order whose channel it is.
+        order_id: Option<OrderId>,
+        /// Its offset in the log.
+        offset: u64,
+        /// Absent if it could not be read.
+        id: Option<String>,
+        /// Absent if it could not be read.
+        timestamp: Option<DateTime<Utc>>,
+        /// The entry waited at its gateway, or arrives after entries that were accepted later.
+        late: Option<bool>,
+        /// Earlier entries of the same gateway were dropped and are in no log.
+        missed_before: Option<bool>,
+        /// `unknown_kind` or `unreadable`.
+        reason: String,
+        /// The entry's own type, if that is known.
+        kind: Option<String>,
+        /// Whether this is the last entry of its channel.
+        terminal: Option<bool>,
+    }
+
+    /// Reports, in the channel of a live type, that events of other processes did not arrive.
+    Missed {
+        /// The channel.
+        channel: ChannelName,
+        /// Its offset in the log, counted from 1 in each epoch.
+        offset: u64,
+        /// Identifies the entry.
+        id: String,
+        /// When the gateway noticed.
+        timestamp: DateTime<Utc>,
+        /// What is missing.
+        data: MissedEvents,
+    }
+
+    /// What is missing. Without fields: programs that do not number their events may have published some.
+    MissedEvents {
+        /// The gateway that published the missing events.
+        source: Option<String>,
+        /// How many events are missing.
+        count: Option<u64>,
+    }
+
+    /// The data of a ticker: a `price`, or a `bid` and an `ask`.
+    Ticker {
+        /// The exchange.
+        exchange: String,
+        /// The symbol, such as `BTC-USDT`.
+        symbol: String,
+        /// The last price.
+        price: Option<Digits>,
+        /// The best bid.
+        bid: Option<Digits>,
+        /// The best ask.
+        ask: Option<Digits>,
+        /// The size of the best bid.
+        bid_size: Option<Digits>,
+        /// The size of the best ask.
+        ask_size: Option<Digits>,
+        /// The first price of the period.
+        open: Option<Digits>,
+        /// The highest price of the period.
+        high: Option<Digits>,
+        /// The lowest price of the period.
+        low: Option<Digits>,
+        /// The quantity traded in the period.
+        volume: Option<Digits>,
+        /// The turnover of the period.
+        quote_volume: Option<Digits>,
+    }
+
+    /// The data of a trade.
+    Trade {
+        /// The exchange.
+        exchange: String,
+        /// The symbol, such as `BTC-USDT`.
+        symbol: String,
+        /// The price.
+        price: Digits,
+        /// The quantity.
+        size: Digits,
+        /// The exchange's id of the trade.
+        trade_id: Option<Digits>,
+        /// The side of the taker: `buy` or `sell`.
+        side: Option<String>,
+    }
+
+    /// The data of a whole order book, or of changes to it: a level of size 0 is removed.
+    Orderbook {
+        /// The exchange.
+        exchange: String,
+        /// The symbol, such as `BTC-USDT`.
+        symbol: String,
+        /// `snapshot` or `delta`.
+        kind: String,
+        /// Price and size of each level.
+        bids: Vec<[Digits; 2]>,
+        /// Price and size of each level.
+        asks: Vec<[Digits; 2]>,
+        /// Counts the changes of the book.
+        sequence: u64,
+        /// In a delta: the `sequence` that it builds on.
+        previous_sequence: Option<u64>,
+    }
+
+    /// The data of a candle.
+    Candle {
+        /// The exchange.
+        exchange: String,
+        /// The symbol, such as `BTC-USDT`.
+        symbol: String,
+        /// The length of the interval, such as `1m`.
+        interval: String,
+        /// The start of the interval.
+        open_time: Digits,
+        /// The first price.
+        open: Digits,
+        /// The highest price.
+        high: Digits,
+        /// The lowest price.
+        low: Digits,
+        /// The last price.
+        close: Digits,
+        /// The quantity traded.
+        volume: Digits,
+        /// Whether the interval is over.
+        closed: bool,
+        /// Whether it corrects a candle that was already closed.
+        correction: Option<bool>,
+    }
+
+    /// The data of a change in the connection to an exchange.
+    Exchange {
+        /// The exchange.
+        exchange: String,
+        /// The reason, for people.
+        reason: Option<String>,
+        /// Only in `exchange:reconnecting`: the number of the attempt.
+        attempt: Option<u64>,
+        /// Only in `exchange:reconnecting`: the delay before the attempt, in milliseconds.
+        delay_ms: Option<u64>,
+        /// Only in `exchange:error`: the kind of error.
+        code: Option<String>,
+    }
+}
 
 /// A decimal in the form in which its publisher wrote it: a number, or a text that contains one.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(untagged))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(untagged))]
+#[derive(JsonSchema, TS)]
+#[schemars(untagged)]
+#[ts(untagged)]
 pub(crate) enum Digits {
     /// A number.
     Number(f64),
@@ -465,175 +456,39 @@ pub(crate) enum Digits {
     Text(String),
 }
 
-/// The data of a ticker: a `price`, or a `bid` and an `ask`.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
-pub(crate) struct Ticker {
-    /// The exchange.
-    pub(crate) exchange: String,
-    /// The symbol, such as `BTC-USDT`.
-    pub(crate) symbol: String,
-    /// The last price.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) price: Option<Digits>,
-    /// The best bid.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) bid: Option<Digits>,
-    /// The best ask.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) ask: Option<Digits>,
-    /// The size of the best bid.
-    #[cfg_attr(feature = "schema", schemars(rename = "bidSize"))]
-    #[cfg_attr(feature = "ts", ts(rename = "bidSize"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) bid_size: Option<Digits>,
-    /// The size of the best ask.
-    #[cfg_attr(feature = "schema", schemars(rename = "askSize"))]
-    #[cfg_attr(feature = "ts", ts(rename = "askSize"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) ask_size: Option<Digits>,
-    /// The first price of the period.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) open: Option<Digits>,
-    /// The highest price of the period.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) high: Option<Digits>,
-    /// The lowest price of the period.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) low: Option<Digits>,
-    /// The quantity traded in the period.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) volume: Option<Digits>,
-    /// The turnover of the period.
-    #[cfg_attr(feature = "schema", schemars(rename = "quoteVolume"))]
-    #[cfg_attr(feature = "ts", ts(rename = "quoteVolume"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) quote_volume: Option<Digits>,
-}
-
-/// The data of a trade.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
-pub(crate) struct Trade {
-    /// The exchange.
-    pub(crate) exchange: String,
-    /// The symbol, such as `BTC-USDT`.
-    pub(crate) symbol: String,
-    /// The price.
-    pub(crate) price: Digits,
-    /// The quantity.
-    pub(crate) size: Digits,
-    /// The exchange's id of the trade.
-    #[cfg_attr(feature = "schema", schemars(rename = "tradeId"))]
-    #[cfg_attr(feature = "ts", ts(rename = "tradeId"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) trade_id: Option<Digits>,
-    /// The side of the taker: `buy` or `sell`.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) side: Option<String>,
-}
-
-/// The data of a whole order book, or of changes to it: a level of size 0 is removed.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
-pub(crate) struct Orderbook {
-    /// The exchange.
-    pub(crate) exchange: String,
-    /// The symbol, such as `BTC-USDT`.
-    pub(crate) symbol: String,
-    /// `snapshot` or `delta`.
-    pub(crate) kind: String,
-    /// Price and size of each level.
-    pub(crate) bids: Vec<[Digits; 2]>,
-    /// Price and size of each level.
-    pub(crate) asks: Vec<[Digits; 2]>,
-    /// Counts the changes of the book.
-    pub(crate) sequence: u64,
-    /// In a delta: the `sequence` that it builds on.
-    #[cfg_attr(feature = "schema", schemars(rename = "previousSequence"))]
-    #[cfg_attr(feature = "ts", ts(rename = "previousSequence"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) previous_sequence: Option<u64>,
-}
-
-/// The data of a candle.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
-pub(crate) struct Candle {
-    /// The exchange.
-    pub(crate) exchange: String,
-    /// The symbol, such as `BTC-USDT`.
-    pub(crate) symbol: String,
-    /// The length of the interval, such as `1m`.
-    pub(crate) interval: String,
-    /// The start of the interval.
-    #[cfg_attr(feature = "schema", schemars(rename = "openTime"))]
-    #[cfg_attr(feature = "ts", ts(rename = "openTime"))]
-    pub(crate) open_time: Digits,
-    /// The first price.
-    pub(crate) open: Digits,
-    /// The highest price.
-    pub(crate) high: Digits,
-    /// The lowest price.
-    pub(crate) low: Digits,
-    /// The last price.
-    pub(crate) close: Digits,
-    /// The quantity traded.
-    pub(crate) volume: Digits,
-    /// Whether the interval is over.
-    pub(crate) closed: bool,
-    /// Whether it corrects a candle that was already closed.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) correction: Option<bool>,
-}
-
-/// The data of a change in the connection to an exchange.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
-pub(crate) struct Exchange {
-    /// The exchange.
-    pub(crate) exchange: String,
-    /// The reason, for people.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) reason: Option<String>,
-    /// Only in `exchange:reconnecting`: the number of the attempt.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) attempt: Option<u64>,
-    /// Only in `exchange:reconnecting`: the delay before the attempt, in milliseconds.
-    #[cfg_attr(feature = "schema", schemars(rename = "delayMs"))]
-    #[cfg_attr(feature = "ts", ts(rename = "delayMs"))]
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) delay_ms: Option<u64>,
-    /// Only in `exchange:error`: the kind of error.
-    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) code: Option<String>,
+/// Removes optional fields from those that are required.
+fn options_may_be_absent(schema: &mut Schema) {
+    let properties = schema.get("properties").cloned().unwrap_or_default();
+    let is_optional = |name: &Value| name.as_str().is_some_and(|name| permits_null(&properties[name]));
+    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|name| !is_optional(name));
+        if required.is_empty() {
+            schema.remove("required");
+        }
+    }
 }
 
 /// A record has whatever fields its writer gave it.
-#[cfg(feature = "schema")]
-fn any_object(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "type": "object", "additionalProperties": true })
+fn any_object(_generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "additionalProperties": true })
 }
 
 /// A number as its publisher wrote it; null counts as absent.
-#[cfg(feature = "schema")]
-fn number_or_null(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "oneOf": [{ "type": "number" }, { "type": "null" }] })
+fn number_or_null(_generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "oneOf": [{ "type": "number" }, { "type": "null" }] })
 }
 
-#[cfg(feature = "schema")]
-impl schemars::JsonSchema for crate::EntryMessage {
+impl JsonSchema for crate::EntryMessage {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         Entry::schema_name()
     }
 
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         Entry::json_schema(generator)
     }
 }
 
-#[cfg(feature = "ts")]
-impl ts_rs::TS for crate::EntryMessage {
+impl TS for crate::EntryMessage {
     type WithoutGenerics = Self;
     type OptionInnerType = Self;
 
@@ -652,29 +507,4 @@ impl ts_rs::TS for crate::EntryMessage {
     fn inline(config: &ts_rs::Config) -> String {
         Entry::inline(config)
     }
-}
-
-#[cfg(feature = "ts")]
-pub(crate) fn declarations(add: &mut dyn FnMut(Option<String>, String), config: &ts_rs::Config) {
-    use ts_rs::TS as _;
-    add(PriceUpdate::docs(), PriceUpdate::decl(config));
-    add(KeyRemoved::docs(), KeyRemoved::decl(config));
-    add(ZoneRemoved::docs(), ZoneRemoved::decl(config));
-    add(RecordUpdate::docs(), RecordUpdate::decl(config));
-    add(OrderUpdate::docs(), OrderUpdate::decl(config));
-    add(OrderFailed::docs(), OrderFailed::decl(config));
-    add(Skipped::docs(), Skipped::decl(config));
-    add(Missed::docs(), Missed::decl(config));
-    add(MissedEvents::docs(), MissedEvents::decl(config));
-    add(TickerEvent::docs(), TickerEvent::decl(config));
-    add(TradeEvent::docs(), TradeEvent::decl(config));
-    add(OrderbookEvent::docs(), OrderbookEvent::decl(config));
-    add(CandleEvent::docs(), CandleEvent::decl(config));
-    add(ExchangeEvent::docs(), ExchangeEvent::decl(config));
-    add(Digits::docs(), Digits::decl(config));
-    add(Ticker::docs(), Ticker::decl(config));
-    add(Trade::docs(), Trade::decl(config));
-    add(Orderbook::docs(), Orderbook::decl(config));
-    add(Candle::docs(), Candle::decl(config));
-    add(Exchange::docs(), Exchange::decl(config));
 }

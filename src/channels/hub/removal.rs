@@ -22,13 +22,13 @@ impl Channels {
         let Ok(at) = keys.binary_search_by(|known| (**known).cmp(key)) else { return Ok(false) };
         let before = at.checked_sub(1).map(|before| &*keys[before]);
         let time = self.time_after(&channel, before, Some(key)).await?;
-        let door = self.door(&channel, Need::Publisher);
+        let queues = self.queues(&channel, Need::Publisher);
         let mut payload = PayloadWriter::default();
         payload.push_text("key", key);
         let removal = draft(time, EntryKind::KeyRemoved, Some(key.into()), payload);
-        self.hand_over(&channel, door.clone(), vec![removal], Terms::USUAL).await?;
+        self.hand_over(&channel, queues.clone(), vec![removal], Terms::USUAL).await?;
         // They are read again when they are needed next.
-        *door.keys.lock() = None;
+        *queues.keys.lock() = None;
         Ok(true)
     }
 
@@ -44,10 +44,10 @@ impl Channels {
             return Ok(false);
         }
         let time = self.time_after(&channel, None, None).await?;
-        let door = self.door(&channel, Need::Publisher);
+        let queues = self.queues(&channel, Need::Publisher);
         let removal = draft(time, EntryKind::ZoneRemoved, None, PayloadWriter::default());
-        self.hand_over(&channel, door.clone(), vec![removal], Terms::USUAL).await?;
-        *door.keys.lock() = None;
+        self.hand_over(&channel, queues.clone(), vec![removal], Terms::USUAL).await?;
+        *queues.keys.lock() = None;
         backend.delete(RecordKind::Zone, zone.as_str()).await.map_err(unavailable)?;
         self.0.zones.lock().remove(&channel);
         // Somebody may have published to it in the meantime.

@@ -1,9 +1,8 @@
-use chrono::DateTime;
 use tokio::time;
 use zonewire_protocol::stats::{Live as _, PageCounts};
 
 use super::*;
-use crate::model::{DraftEntry, EntryKind, Epoch, Marks, NodeId};
+use crate::model::{DraftEntry, Epoch, NodeId};
 use crate::storage::{Append, AppendBatch, Log as _, MemoryBackend, MemoryConfig, Retention};
 
 struct Logs {
@@ -29,13 +28,8 @@ impl Logs {
 
     async fn append(&self, seqs: std::ops::RangeInclusive<u64>, bytes: usize) {
         let entries = seqs.map(|seq| {
-            let draft = DraftEntry {
-                time: DateTime::from_timestamp_millis(0).unwrap(),
-                kind: EntryKind::PriceUpdate,
-                key: Some(format!("k{seq:04}").into()),
-                data: format!("{{\"p\":\"{}\"}}", "x".repeat(bytes)).into(),
-                marks: Marks::default(),
-            };
+            let price = DraftEntry::price(0, format!("{{\"p\":\"{}\"}}", "x".repeat(bytes)));
+            let draft = DraftEntry { key: Some(format!("k{seq:04}").into()), ..price };
             Append { seq, prev: seq - 1, draft, fence: None }
         });
         let entries = entries.collect();
@@ -98,7 +92,7 @@ async fn a_page_that_was_read_before_is_given_for_as_long_as_it_is_an_answer() {
     logs.pages.forget(&channel());
     logs.get(0, 402).await;
     assert_eq!(logs.counted(), (4, 2), "the log may be another one");
-    time::advance(KEPT_FOR).await;
+    time::advance(CACHED_FOR).await;
     logs.get(0, 402).await;
     assert_eq!(logs.counted(), (5, 2));
 }
@@ -125,10 +119,10 @@ async fn pages_are_bounded_in_bytes_and_small_where_too_many_live() {
     drop(page);
     assert!(logs.pages.bytes() > 0, "it is kept for others");
     // The memory is released in time.
-    let tidied = time::timeout(KEPT_FOR * 2, logs.pages.tidying()).await;
+    let tidied = time::timeout(CACHED_FOR * 2, logs.pages.tidying()).await;
     assert!(tidied.is_err() && logs.pages.bytes() == 0);
-    let shelf = logs.pages.0.logs.lock();
-    assert_eq!((shelf.channels.len(), shelf.kept.len(), shelf.kept_bytes), (0, 0, 0));
+    let cache = logs.pages.0.logs.lock();
+    assert_eq!((cache.channels.len(), cache.cached.len(), cache.cached_bytes), (0, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,6 +152,6 @@ async fn latest_entries_are_read_once_for_all_that_begin_with_them() {
     get(None, None).await;
     assert_eq!(logs.counted().0, 5);
     drop(all);
-    let tidied = time::timeout(KEPT_FOR * 2, logs.pages.tidying()).await;
+    let tidied = time::timeout(CACHED_FOR * 2, logs.pages.tidying()).await;
     assert!(tidied.is_err() && logs.pages.bytes() == 0);
 }

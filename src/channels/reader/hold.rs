@@ -19,16 +19,16 @@ pub(super) struct Joining {
     seen_unborn: bool,
     /// Whether the log must be read before the reader goes live, whatever is held, because entries may have
     /// left it.
-    look_again: bool,
+    must_read: bool,
     /// Whether it is being read for that reason.
-    looks: bool,
+    is_reading: bool,
     /// Present while a snapshot is being sent.
-    pub(super) taking: Option<Taking>,
+    pub(super) snapshot: Option<SnapshotProgress>,
 }
 
 /// The progress of a snapshot.
 #[derive(Debug, Default)]
-pub(super) struct Taking {
+pub(super) struct SnapshotProgress {
     /// The last key that was looked at.
     pub(super) after: Option<String>,
     /// Whether the client was told where it starts over.
@@ -39,8 +39,8 @@ pub(super) struct Taking {
 
 impl Joining {
     /// The log must be read first.
-    pub(super) fn to_look() -> Self {
-        Self { look_again: true, ..Self::default() }
+    pub(super) fn to_read_log() -> Self {
+        Self { must_read: true, ..Self::default() }
     }
 
     /// Records the position of the channel's live entries.
@@ -76,13 +76,13 @@ impl Joining {
     pub(super) fn move_to(&mut self, to: &Position) {
         self.drop_all();
         self.see_first(to);
-        self.look_again = true;
+        self.must_read = true;
     }
 
     /// Records that live entries reached this position, and that some before it were never seen.
     pub(super) fn skip_to(&mut self, position: &Position) {
         self.see(position);
-        self.look_again = true;
+        self.must_read = true;
     }
 
     pub(super) fn hold(&mut self, batch: &Arc<LiveBatch>, entries_max: usize) {
@@ -110,14 +110,14 @@ impl Joining {
     }
 
     /// Whether the log must be read before anything else. If so, it counts as being read from here on.
-    pub(super) fn begins_to_look(&mut self) -> bool {
-        self.looks = mem::take(&mut self.look_again);
-        self.looks
+    pub(super) fn begins_to_read(&mut self) -> bool {
+        self.is_reading = mem::take(&mut self.must_read);
+        self.is_reading
     }
 
-    /// The reading that [`begins_to_look`](Self::begins_to_look) asked for failed.
-    pub(super) fn looked_in_vain(&mut self) {
-        self.look_again |= self.looks;
+    /// The reading that [`begins_to_read`](Self::begins_to_read) asked for failed.
+    pub(super) fn read_failed(&mut self) {
+        self.must_read |= self.is_reading;
     }
 
     /// Takes the first batch with something after this position. Earlier batches are dropped.

@@ -29,7 +29,7 @@ impl Start {
             Some(Some(position)) => Self::After(position),
             #[cfg(test)]
             Some(None) if mutant::is(Mutant::UnbornIsNow) => Self::Now,
-            // The log did not exist then, so nothing of it was had.
+            // The log did not exist then, so nothing of it was received.
             Some(None) => Self::Oldest,
             None if ChannelPolicy::of(channel).is_wanted_whole => Self::Oldest,
             None => Self::Now,
@@ -41,7 +41,7 @@ impl Start {
         !matches!(self, Self::Now)
     }
 
-    /// What the client has had; `None` is just before the first entry of the log, in whatever epoch.
+    /// What the client has received; `None` is just before the first entry of the log, in whatever epoch.
     pub(crate) fn had(&self) -> Option<&Position> {
         match self {
             Self::Now | Self::Oldest => None,
@@ -70,14 +70,14 @@ impl Asked {
 /// Where the entries begin for a client, and what it is told about that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StartingPoint {
-    /// The epoch of the first entry, and what the client has had, or is owed.
+    /// The epoch of the first entry, and what the client has received, or is owed.
     pub(crate) log_epoch: Epoch,
     pub(crate) had: VersionVector,
     /// The epoch for the client, which contains both.
     pub(crate) epoch: Epoch,
     /// Entries begin after this offset.
     pub(crate) offset: u64,
-    /// How many entries between what the client has had and `offset` are gone; `None` if that is unknown.
+    /// How many entries between what the client has received and `offset` are gone; `None` if that is unknown.
     pub(crate) gap: Option<u64>,
     /// The channel's position when it was joined.
     pub(crate) joined_at: Position,
@@ -118,7 +118,7 @@ impl StartingPoint {
     }
 
     /// The starting point of a client that gets a snapshot, of which `page` is the first page. `is_new`: it
-    /// has had nothing that it could miss.
+    /// has received nothing that it could miss.
     pub(crate) fn of_snapshot(joined_at: Position, page: &EncodedLatest, is_new: bool) -> Self {
         let Position { epoch: log_epoch, offset } = match &page.epoch {
             Some(epoch) => Position { epoch: epoch.clone(), offset: page.top },
@@ -135,13 +135,11 @@ impl StartingPoint {
             epoch,
             offset,
             gap,
-            joined_at,
             top,
-            closed: false,
-            is_over: false,
             is_resumed: false,
             wants_snapshot: true,
             snapshot: true,
+            ..Self::next(joined_at)
         }
     }
 
@@ -158,7 +156,7 @@ impl StartingPoint {
         let is_resumed = match gap {
             _ if is_part => false,
             Some(gap) => gap == 0,
-            // If it is unknown what was had, nothing need be missing.
+            // If it is unknown what was received, nothing need be missing.
             None => had.is_merely_owed() || (is_known && offset == after),
         };
         Self {
@@ -167,17 +165,15 @@ impl StartingPoint {
             epoch,
             offset,
             gap,
-            joined_at,
             top: page.top,
             closed: page.closed,
             is_over: page.next.is_some(),
             is_resumed,
-            wants_snapshot: false,
-            snapshot: false,
+            ..Self::next(joined_at)
         }
     }
 
-    /// Where the entries begin, how many are gone, and what was had.
+    /// Where the entries begin, how many are gone, and what was received.
     fn found(
         log_epoch: &Epoch,
         position: Option<&Position>,
@@ -220,11 +216,11 @@ impl StartingPoint {
     }
 
     /// Whether its channel is in a fork.
-    pub(crate) fn is_alone(&self) -> bool {
+    pub(crate) fn is_forked(&self) -> bool {
         is_fork(&self.log_epoch)
     }
 
-    /// Whether nothing is missing between what the client has had and what it gets.
+    /// Whether nothing is missing between what the client has received and what it gets.
     pub(crate) fn is_recovered(&self) -> bool {
         self.gap == Some(0)
     }
@@ -239,7 +235,7 @@ impl StartingPoint {
         self.gap.is_none() && self.had.back().is_some_and(|back| back.to < back.after)
     }
 
-    /// Whether the client has had everything that there will ever be.
+    /// Whether the client has received everything that there will ever be.
     pub(crate) fn is_finished(&self) -> bool {
         let is_away = self.had.back().is_some_and(|back| back.is_away);
         self.closed && self.offset >= self.top && !is_away

@@ -11,7 +11,7 @@ use crate::model::{Epoch, Position};
 /// Steps to execute for a reader, in order. All of them before the reader is called again.
 pub(crate) type Steps = SmallVec<[Step; 1]>;
 
-/// Entries of a batch, by index: those that were not had before.
+/// Entries of a batch, by index: those that were not received before.
 pub(crate) type Runs = SmallVec<[Range<usize>; 1]>;
 
 /// A step to execute for a reader.
@@ -50,7 +50,7 @@ pub(crate) enum Step {
     /// The reader is no longer live: begin to execute [`turns`](super::Reader::turn).
     CatchUp,
     /// What was read does not fit what arrives live: the channel has to look at its log.
-    Doubt,
+    Suspect,
 }
 
 /// How entries are sent.
@@ -103,7 +103,7 @@ pub(crate) struct WantedLatest {
 /// The page of the log that a reader wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// What follows this position; `None`: from the oldest entry on, without having had anything.
+    /// What follows this position; `None`: from the oldest entry on, without having received anything.
     pub(crate) after: Option<Position>,
     /// Entries up to this offset are late.
     pub(crate) late_to: u64,

@@ -4,12 +4,10 @@ mod model;
 
 use std::ops::{Range, RangeInclusive};
 
-use bytes::Bytes;
-use chrono::DateTime;
 use uuid::Uuid;
 
 use super::*;
-use crate::model::{ChannelName, DraftEntry, Entry, EntryId, EntryKind, Lane, Marks, NodeId};
+use crate::model::{ChannelName, DraftEntry, Entry, EntryId, EntryKind, Lane, NodeId};
 use crate::storage::LatestPage;
 
 const ROOM: Room = Room { hold_entries_max: 8, piece_bytes: 4_000, is_behind: false };
@@ -31,14 +29,7 @@ fn node(n: u128) -> NodeId {
 }
 
 fn entry(offset: u64, producer: u128, seq: u64) -> Entry {
-    let draft = DraftEntry {
-        time: DateTime::from_timestamp_millis(0).unwrap(),
-        kind: EntryKind::PriceUpdate,
-        key: None,
-        data: Bytes::from_static(b"{}"),
-        marks: Marks::default(),
-    };
-    Entry { offset, id: EntryId { producer: node(producer), seq }, draft }
+    Entry { offset, id: EntryId { producer: node(producer), seq }, draft: DraftEntry::price(0, "{}") }
 }
 
 /// Entries of producer 1 whose sequences equal their offsets.
@@ -105,13 +96,13 @@ fn short(steps: &[Step]) -> Vec<String> {
             }
             Step::Resync { to, snapshot: true, .. } => format!("{to} snapshot"),
             Step::Resync { to, recovered, gap, .. } => {
-                let kind = if to.epoch.as_str().starts_with("v.") { "view" } else { to.epoch.as_str() };
+                let kind = if to.epoch.as_str().starts_with("v.") { "vector" } else { to.epoch.as_str() };
                 format!("{kind}:{} {recovered} {gap:?}", to.offset)
             }
             Step::SnapshotEnd { at, is_whole } => format!("{at} end {is_whole}"),
             Step::Finished => "finished".to_owned(),
             Step::CatchUp => "catch up".to_owned(),
-            Step::Doubt => "doubt".to_owned(),
+            Step::Suspect => "suspect".to_owned(),
         })
         .collect()
 }
@@ -208,7 +199,7 @@ fn what_went_unseen_is_told_though_nothing_follows() {
 fn what_was_had_is_left_out_until_the_last_of_it_has_come() {
     let mut reader = live_at(6);
     let steps = reader.on_moved(&moved(at("e", 6), transition(at("f", 4), &[(1, 6)])));
-    assert_eq!(short(&steps), ["view:4 true Some(0)"]);
+    assert_eq!(short(&steps), ["vector:4 true Some(0)"]);
     let entries = [entry(5, 2, 1), entry(6, 1, 5), entry(7, 2, 2), entry(8, 2, 3)];
     assert!(!reader.is_next(&[batch_of("f", false, &entries)]), "it filters");
     assert!(reader.is_next(&[batch_of("f", false, &entries[..1])]), "nothing of it can have been had");
@@ -242,10 +233,10 @@ fn a_log_that_nobody_knows_the_way_to_is_told_as_a_loss() {
     assert!(matches!(reader.turn(), Turn::Read(_)));
     let none = Page { epoch: None, ..page("f", 0, 1, vec![]) };
     let (steps, then) = reader.on_page(&encoded(&none));
-    assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Pause));
+    assert_eq!((short(&steps), then), (vec!["suspect".into()], Then::Pause));
     assert!(matches!(reader.turn(), Turn::Read(_)), "it has not looked yet");
     let (steps, then) = reader.on_page(&encoded(&page("f", 9, 3, vec![])));
-    assert_eq!((short(&steps), then), (vec!["view:2 false None".into(), "doubt".into()], Then::Turn));
+    assert_eq!((short(&steps), then), (vec!["vector:2 false None".into(), "suspect".into()], Then::Turn));
     assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.after == Some(at("f", 2))));
 }
 
@@ -259,7 +250,7 @@ fn a_reader_ahead_of_the_log_waits_for_it() {
     let behind = page("e", 5, 1, own(5..=5));
     assert_eq!(short(&reader.on_page(&encoded(&behind)).0), ["Piece 5-5"]);
     let (steps, then) = reader.on_page(&encoded(&behind));
-    assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Pause));
+    assert_eq!((short(&steps), then), (vec!["suspect".into()], Then::Pause));
     assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.after == Some(at("e", 5))));
     let (steps, _) = reader.on_page(&encoded(&page("e", 20, 1, own(6..=17))));
     assert_eq!(short(&steps), ["Piece 6-17"]);
@@ -355,7 +346,7 @@ fn a_log_that_is_gone_leaves_its_readers_before_the_next_one() {
         assert_eq!(short(&reader.on_batch(&batch(9..=9), ROOM)), ["catch up"]);
         assert!(matches!(reader.turn(), Turn::Read(_)));
         let (steps, then) = reader.on_page(&encoded(&no_log()));
-        assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Pause));
+        assert_eq!((short(&steps), then), (vec!["suspect".into()], Then::Pause));
         let next =
             if whole { EpochTransition::whole(at("u.f", 0)) } else { EpochTransition::unknown(at("u.f", 0)) };
         assert!(reader.on_moved(&moved(at("e", offset), next)).is_empty());
@@ -401,7 +392,7 @@ fn what_was_out_of_reach_comes_once_the_log_can_be_read_and_nothing_else_again()
     assert!(matches!(reader.turn(), Turn::Done(_)));
     assert_eq!(short(&reader.on_batch(&batch_of(&fork, false, &[entry(9, 1, 5)]), ROOM)), ["Live 9-9"]);
     let steps = reader.on_moved(&moved(at(&fork, 9), transition(at("e", 6), &[(1, 5)])));
-    assert_eq!(short(&steps), ["view:0 true Some(0)", "catch up"]);
+    assert_eq!(short(&steps), ["vector:0 true Some(0)", "catch up"]);
     assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.late_to >= 4));
     // Some of what it is owed is from the node whose fork it was in.
     let log = [(1, 1), (2, 3), (1, 2), (2, 4), (2, 5), (1, 2), (1, 3), (2, 6), (1, 4), (1, 5), (1, 6)];
@@ -418,7 +409,7 @@ fn what_is_owed_of_a_log_that_is_lost_is_told_as_a_loss() {
     let page_of_fork =
         Page { next: Some(transition(at("x", 0), &[(1, 5), (2, 9)])), ..page(&fork_of_e(), 6, 7, vec![]) };
     let (steps, _) = reader.on_page(&encoded(&page_of_fork));
-    assert_eq!(short(&steps), ["view:0 false None"]);
+    assert_eq!(short(&steps), ["vector:0 false None"]);
     let (steps, _) = reader.on_page(&encoded(&page("x", 2, 1, vec![entry(1, 1, 5), entry(2, 2, 9)])));
     assert_eq!(short(&steps), ["Piece 1-2"], "nothing is left out that it may never have had");
 }
@@ -434,7 +425,7 @@ fn what_can_be_reached_again_before_there_was_a_fork_is_gone_back_for() {
     assert_eq!(reader.on_page(&encoded(&page_of_mirror)).1, Then::Pause, "it is not up to date");
     assert!(matches!(reader.turn(), Turn::Read(_)));
     let (steps, then) = reader.on_page(&encoded(&page("e", 6, 1, vec![])));
-    assert_eq!((short(&steps), then), (vec!["view:0 true Some(0)".into()], Then::Turn));
+    assert_eq!((short(&steps), then), (vec!["vector:0 true Some(0)".into()], Then::Turn));
     assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.after == Some(at("e", 0))));
     let (steps, _) = reader.on_page(&encoded(&page("e", 6, 1, own(1..=6))));
     assert_eq!(short(&steps), ["Piece 1-4", "e:6 true Some(0)"]);
@@ -456,7 +447,7 @@ fn an_order_has_not_ended_for_a_reader_that_is_owed_some_of_it() {
     assert!(!reader.is_next(&[Arc::clone(&last)]));
     assert_eq!(short(&reader.on_batch(&last, ROOM)), ["Live 8-8"]);
     let steps = reader.on_moved(&moved(at(&fork, 8), transition(at("e", 6), &[(1, 4)])));
-    assert_eq!(short(&steps), ["view:0 true Some(0)", "catch up"]);
+    assert_eq!(short(&steps), ["vector:0 true Some(0)", "catch up"]);
     assert!(matches!(reader.turn(), Turn::Read(_)));
     let log = [(1, 1), (2, 3), (2, 4), (1, 2), (2, 5), (1, 2), (1, 3), (1, 4)];
     let log = (1..).zip(log).map(|(offset, (producer, seq))| entry(offset, producer, seq)).collect();
@@ -561,7 +552,7 @@ fn a_snapshot_begins_anew_where_the_log_is_another_one() {
 fn a_log_that_is_older_than_a_snapshot_is_not_believed() {
     let mut reader = taking_reader();
     let (steps, then) = reader.on_latest(&latest("e", 8, &[2], None));
-    assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Pause));
+    assert_eq!((short(&steps), then), (vec!["suspect".into()], Then::Pause));
     assert_eq!(wanted_latest(&mut reader).0.as_deref(), Some("b"), "it goes on where it was");
 }
 
@@ -580,7 +571,7 @@ fn a_snapshot_of_a_log_that_does_not_exist_is_empty() {
     assert_eq!(reader.on_latest(&none()).1, Then::Turn);
     assert_eq!(
         (short(&reader.on_latest(&none()).0), reader.on_latest(&none()).1),
-        (vec!["doubt".into()], Then::Pause)
+        (vec!["suspect".into()], Then::Pause)
     );
     reader.on_moved(&moved(at("e", 9), EpochTransition::unknown(at("u.f", 0))));
     assert_eq!(short(&reader.on_latest(&none()).0), ["u.f.s:0 snapshot", "u.f:0 end true"]);
@@ -595,7 +586,7 @@ fn a_snapshot_of_a_log_that_the_channel_knows_nothing_of_is_not_taken_again_from
     assert_eq!(short(&reader.on_latest(&page_of_e).0), ["Latest 1-1", "e:1 end true"]);
     assert!(matches!(reader.turn(), Turn::Read(_)));
     let (steps, then) = reader.on_page(&encoded(&Page { epoch: None, ..page("e", 0, 1, vec![]) }));
-    assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Turn));
+    assert_eq!((short(&steps), then), (vec!["suspect".into()], Then::Turn));
     assert_eq!(wanted_latest(&mut reader).0, None);
 }
 
@@ -634,7 +625,7 @@ fn what_is_gone_is_made_up_for_by_a_snapshot_where_one_is_wanted() {
     assert_eq!(short(&reader.on_skipped(&epoch("e"), 16)), [""; 0]);
     assert!(matches!(reader.turn(), Turn::Read(_)));
     let (steps, then) = reader.on_page(&encoded(&page("f", 9, 3, vec![])));
-    assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Turn));
+    assert_eq!((short(&steps), then), (vec!["suspect".into()], Then::Turn));
     assert_eq!(short(&reader.on_latest(&latest("f", 9, &[9], None)).0)[0], "v.f.s:9 snapshot");
 }
 

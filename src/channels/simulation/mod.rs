@@ -2,7 +2,7 @@
 //! the end, everything accepted must be in the log, and every subscriber must have received all of it, once
 //! and in order, or have been told otherwise.
 //!
-//! `ZONEWIRE_SIM_SEED=<seed> cargo test --lib simulation` runs one schedule alone and prints it;
+//! `ZONEWIRE_SIM_SEED=<seed> cargo test --lib simulation` runs one schedule and prints it;
 //! `ZONEWIRE_SIM_SEEDS=<count>`, with `ZONEWIRE_SIM_FROM=<seed>`, runs other schedules than the default
 //! ones.
 
@@ -19,8 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use chrono::DateTime;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -34,7 +32,7 @@ use uuid::Uuid;
 use super::{Asked, Channels, ChannelsConfig, ChannelsParts, First, Live, Start, UpdateTerms};
 use crate::model::{
     BackendName, BackendState, ChannelKind, ChannelName, ChannelPolicy, DraftEntry, Entry, EntryKind, Lane,
-    Marks, NodeId, Position,
+    NodeId, Position,
 };
 use crate::storage::model::{Data, Faults, Inside, ModelServer, Setup, Trace, Which};
 use crate::storage::{Page, StatusReader, VersionVector};
@@ -47,7 +45,7 @@ use subscriber::{Client, NUMBERS, Places, Subscriber, number};
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);
 
 /// A node must report that it is degraded this long after Redis went away, at the latest.
-const SAID_WITHIN: Duration = Duration::from_millis(1_500);
+const REPORTED_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// A running node.
 struct NodeRun {
@@ -74,7 +72,7 @@ impl NodeRun {
         self.subscribers.lock().iter().filter(|held| held.channel() == channel).cloned().collect()
     }
 
-    fn keep(&self, task: &tokio::task::JoinHandle<()>) {
+    fn track(&self, task: &tokio::task::JoinHandle<()>) {
         self.tasks.lock().push(task.abort_handle());
     }
 
@@ -83,7 +81,7 @@ impl NodeRun {
     }
 
     /// Checks that the reported state is the one that the node acts on.
-    fn look_at_status(&self) {
+    fn check_status(&self) {
         let (said, (state, serves)) = (self.status.get(), self.inside.mode());
         let name = self.name;
         if (said.state, said.backend) != (state, serves) {
@@ -103,7 +101,7 @@ impl NodeRun {
             let now = status.get();
             let name = self.name;
             self.server.say(|| format!("n{name} is {:?}: {}", now.state, now.reason));
-            self.look_at_status();
+            self.check_status();
             let moved = last.state != now.state;
             if moved && now.switches == last.switches {
                 self.untrue.lock().push(format!("n{name} went to {:?} without counting it", now.state));
@@ -189,7 +187,7 @@ enum Kind {
     Expired,
     /// A log expired, with everything known about it.
     ExpiredLog,
-    /// One of a node's two connections was lost alone.
+    /// One of a node's two connections was lost, and the other was not.
     OneConnection,
     /// Prices in the journal were replaced by newer ones of their key.
     Thinning,
@@ -304,11 +302,11 @@ async fn simulate(plan: Plan, trace: Trace) -> Outcome {
     }
     if world.plan.publishes_anywhere.is_some() {
         for channel in zones_of(&world.plan) {
-            tokio::spawn(Arc::clone(&world).produce_anywhere(channel));
+            tokio::spawn(Arc::clone(&world).publish_anywhere(channel));
         }
     }
     for client in &world.clients {
-        tokio::spawn(Arc::clone(&world).live_as(Arc::clone(client)));
+        tokio::spawn(Arc::clone(&world).run_client(Arc::clone(client)));
     }
     world.act().await;
     world.heal();
@@ -345,6 +343,12 @@ fn is_shown(channel: &ChannelName, entry: &Published) -> bool {
         pattern.split(':').zip(name.split(':')).all(|(wanted, found)| wanted == "*" || wanted == found)
     };
     entry.channel == channel.log() && pattern.flatten().is_none_or(fits)
+}
+
+/// The numbers of entries; `None` if there are none.
+fn numbers_of<'a>(entries: impl Iterator<Item = (&'a u64, &'a Published)>) -> Option<Vec<u64>> {
+    let numbers: Vec<u64> = entries.map(|(number, _)| *number).collect();
+    Some(numbers).filter(|numbers| !numbers.is_empty())
 }
 
 impl World {
@@ -390,13 +394,13 @@ impl World {
             untrue: Mutex::default(),
             gone: CancellationToken::new(),
         });
-        node.keep(&tokio::spawn(Arc::clone(&node).watch()));
-        node.keep(&tokio::spawn(started.driver));
+        node.track(&tokio::spawn(Arc::clone(&node).watch()));
+        node.track(&tokio::spawn(started.driver));
         if let Some(incoming) = incoming {
-            node.keep(&tokio::spawn(channels.pass_on(incoming)));
+            node.track(&tokio::spawn(channels.pass_on(incoming)));
         }
         let on = Arc::clone(&node);
-        node.keep(&tokio::spawn(async move {
+        node.track(&tokio::spawn(async move {
             while let Some(delivery) = live.recv().await {
                 match delivery.live {
                     Live::Batch(batch) => {
@@ -419,12 +423,12 @@ impl World {
             {
                 continue;
             }
-            if self.plan.readers_on == Some(name) || self.plan.publishes_anywhere == Some(Anywhere::Alone) {
+            if self.plan.readers_on == Some(name) || self.plan.publishes_anywhere == Some(Anywhere::Only) {
                 continue;
             }
             let number = self.next_producer();
-            let task = tokio::spawn(Arc::clone(self).produce(Arc::clone(&node), channel, number));
-            node.keep(&task);
+            let task = tokio::spawn(Arc::clone(self).publish_from(Arc::clone(&node), channel, number));
+            node.track(&task);
         }
         self.nodes.lock().push(node);
     }
@@ -435,8 +439,29 @@ impl World {
         *producers
     }
 
+    /// An entry with this number, which is about to be published at a node.
+    fn draft(
+        &self,
+        number: u64,
+        (what, kind, key): (What, EntryKind, usize),
+        channel: &ChannelName,
+        node: &NodeRun,
+    ) -> DraftEntry {
+        let time = {
+            let mut clock = self.clock.lock();
+            *clock += 1;
+            *clock
+        };
+        let (begun, node, name) = (Instant::now(), node.name, key_name(channel, key));
+        let (channel, accepted, excused) = (channel.clone(), None, false);
+        let published = Published { what, channel, node, key, time, begun, accepted, excused };
+        self.published.lock().insert(number, published);
+        let key = (what != What::ZoneRemoval).then_some(name);
+        DraftEntry { key, kind, ..DraftEntry::price(time, format!("{{\"n\":{number}}}")) }
+    }
+
     /// Publishes until it is time to stop.
-    async fn produce(self: Arc<Self>, node: Arc<NodeRun>, channel: ChannelName, producer: u64) {
+    async fn publish_from(self: Arc<Self>, node: Arc<NodeRun>, channel: ChannelName, producer: u64) {
         let mut rng = StdRng::seed_from_u64(self.plan.seed.wrapping_mul(31) + producer);
         let mut numbered = producer * NUMBERS;
         let is_order = channel.kind() == ChannelKind::Order;
@@ -444,20 +469,15 @@ impl World {
         let ends_at = ends_at.map(|after| self.began + Duration::from_millis(after));
         let mut has_ended = false;
         let born_at = self.began + Duration::from_millis(self.plan.born_ms);
-        tokio::select! {
-            biased;
-            () = self.stops.cancelled() => {}
-            () = time::sleep_until(born_at) => {}
-        }
+        self.stops.run_until_cancelled(time::sleep_until(born_at)).await;
         while !self.stops.is_cancelled() && !has_ended {
             time::sleep(Duration::from_millis(rng.random_range(1..self.plan.pause_ms))).await;
             if let Some((from, to)) = self.plan.quiet_ms
                 && self.began + Duration::from_millis(from) <= Instant::now()
             {
-                tokio::select! {
-                    biased;
-                    () = self.stops.cancelled() => return,
-                    () = time::sleep_until(self.began + Duration::from_millis(to)) => {}
+                let until = time::sleep_until(self.began + Duration::from_millis(to));
+                if self.stops.run_until_cancelled(until).await.is_none() {
+                    return;
                 }
             }
             has_ended = ends_at.is_some_and(|at| Instant::now() >= at);
@@ -481,24 +501,7 @@ impl World {
                 last += 1;
                 // Each key belongs to one node, which determines its order.
                 let key = 10 * node.name + rng.random_range(0..3);
-                let time = {
-                    let mut clock = self.clock.lock();
-                    *clock += 1;
-                    *clock
-                };
-                drafts.push(DraftEntry {
-                    time: DateTime::from_timestamp_millis(time).unwrap(),
-                    kind: kind.clone(),
-                    key: Some(key_name(&channel, key)),
-                    data: Bytes::from(format!("{{\"n\":{last}}}")),
-                    marks: Marks::default(),
-                });
-                let begun = Instant::now();
-                let (channel, name) = (channel.clone(), node.name);
-                let (what, accepted) = (What::Price, None);
-                let entry =
-                    Published { what, channel, node: name, key, time, begun, accepted, excused: false };
-                self.published.lock().insert(last, entry);
+                drafts.push(self.draft(last, (What::Price, kind.clone(), key), &channel, &node));
                 numbers.push(last);
             }
             let fence = (self.plan.fences && is_order).then_some(7);
@@ -510,17 +513,17 @@ impl World {
                 publish.await;
             } else {
                 let task = tokio::spawn(publish);
-                node.keep(&task);
+                node.track(&task);
             }
         }
     }
 
     /// A publisher behind a load balancer: publishes and removes the same keys at any node, one after the
     /// other.
-    async fn produce_anywhere(self: Arc<Self>, channel: ChannelName) {
+    async fn publish_anywhere(self: Arc<Self>, channel: ChannelName) {
         let mut rng = StdRng::seed_from_u64(self.plan.seed.wrapping_mul(53) + 1);
         let mut numbers: HashMap<usize, u64> = HashMap::new();
-        let removes_all = self.plan.publishes_anywhere == Some(Anywhere::Alone);
+        let removes_all = self.plan.publishes_anywhere == Some(Anywhere::Only);
         while !self.stops.is_cancelled() {
             time::sleep(Duration::from_millis(rng.random_range(1..self.plan.pause_ms / 2))).await;
             let nodes = self.nodes.lock().clone();
@@ -537,29 +540,7 @@ impl World {
             let number = numbers.entry(node.name).or_insert_with(|| self.next_producer() * NUMBERS);
             *number += 1;
             let number = *number;
-            let time = {
-                let mut clock = self.clock.lock();
-                *clock += 1;
-                *clock
-            };
-            let draft = DraftEntry {
-                time: DateTime::from_timestamp_millis(time).unwrap(),
-                kind,
-                key: (what != What::ZoneRemoval).then(|| format!("k{key}").into()),
-                data: Bytes::from(format!("{{\"n\":{number}}}")),
-                marks: Marks::default(),
-            };
-            let entry = Published {
-                what,
-                channel: channel.clone(),
-                node: node.name,
-                key,
-                time,
-                begun: Instant::now(),
-                accepted: None,
-                excused: false,
-            };
-            self.published.lock().insert(number, entry);
+            let draft = self.draft(number, (what, kind, key), &channel, &node);
             *self.under_way.lock().entry(node.name).or_insert(0) += 1;
             let publish = Arc::clone(&self).publish(
                 Arc::clone(&node),
@@ -568,11 +549,7 @@ impl World {
                 vec![number],
                 None,
             );
-            tokio::select! {
-                biased;
-                () = node.gone.cancelled() => {}
-                () = publish => {}
-            }
+            node.gone.run_until_cancelled(publish).await;
         }
     }
 
@@ -594,7 +571,7 @@ impl World {
         };
         let name = node.name;
         self.server.say(|| format!("  n{name} published {numbers:?}: {result:?}"));
-        node.look_at_status();
+        node.check_status();
         let mut published = self.published.lock();
         for (index, number) in numbers.iter().enumerate() {
             published.get_mut(number).unwrap().accepted = Some(index < accepted);
@@ -603,7 +580,7 @@ impl World {
     }
 
     /// A client: connected to some node, then away for a while, then on another node.
-    async fn live_as(self: Arc<Self>, client: Arc<Client>) {
+    async fn run_client(self: Arc<Self>, client: Arc<Client>) {
         let mut rng = StdRng::seed_from_u64(self.plan.seed.wrapping_mul(77) + client.name as u64);
         let stays = client.name < self.plan.steady_clients && !client.takes_snapshots;
         let comes = if stays { 0..300 } else { self.plan.comes_ms.clone() };
@@ -628,11 +605,7 @@ impl World {
             let task = tokio::spawn(Arc::clone(&subscriber).bring_up(asked));
             let stay = if stays { 3_600_000 } else { rng.random_range(50..self.plan.stay_ms) };
             let leaves_at = Instant::now() + Duration::from_millis(stay);
-            tokio::select! {
-                biased;
-                () = node.gone.cancelled() => {}
-                () = self.unless_settling(leaves_at) => {}
-            }
+            node.gone.run_until_cancelled(self.unless_settling(leaves_at)).await;
             subscriber.end();
             task.abort();
             node.subscribers.lock().retain(|held| !Arc::ptr_eq(held, &subscriber));
@@ -651,20 +624,14 @@ impl World {
             let name = client.name;
             self.server.say(|| format!("  c{name} leaves, at {start:?}"));
             let away = rng.random_range(self.plan.away_ms.clone());
-            tokio::select! {
-                biased;
-                () = self.settles.cancelled() => {}
-                () = time::sleep(Duration::from_millis(away)) => {}
-            }
+            self.settles.run_until_cancelled(time::sleep(Duration::from_millis(away))).await;
         }
     }
 
     /// Returns at a time; never if everything is to settle before.
     async fn unless_settling(&self, at: Instant) {
-        tokio::select! {
-            biased;
-            () = self.settles.cancelled() => std::future::pending().await,
-            () = time::sleep_until(at) => {}
+        if self.settles.run_until_cancelled(time::sleep_until(at)).await.is_none() {
+            std::future::pending().await
         }
     }
 
@@ -675,7 +642,7 @@ impl World {
         let mut saved: Option<Data> = None;
         for (at, act) in self.plan.acts.clone() {
             time::sleep_until(began + Duration::from_millis(at)).await;
-            self.is_it_said();
+            self.check_reported();
             self.server.say(|| format!("{act:?}"));
             match act {
                 Act::Disconnect { node, which, later_ms } => {
@@ -708,19 +675,19 @@ impl World {
                 Act::Crash { node } => self.crash(node),
                 Act::StartNode { node } => self.start_node(node),
             }
-            self.is_it_said();
+            self.check_reported();
         }
         time::sleep_until(began + Duration::from_millis(self.plan.ends_ms)).await;
-        self.is_it_said();
+        self.check_reported();
     }
 
     /// Checks that a node without Redis for a while has reported it.
-    fn is_it_said(&self) {
+    fn check_reported(&self) {
         for node in self.nodes.lock().iter().filter(|node| !node.is_gone()) {
             let mut away_since = node.away_since.lock();
             let (name, state) = (node.name, node.status.get().state);
             match *away_since {
-                Some(since) if since.elapsed() >= SAID_WITHIN && state != BackendState::Degraded => {
+                Some(since) if since.elapsed() >= REPORTED_WITHIN && state != BackendState::Degraded => {
                     let text = format!("n{name} says {state:?} after {:?} without Redis", since.elapsed());
                     node.untrue.lock().push(text);
                 }
@@ -908,7 +875,7 @@ impl World {
     }
 
     /// What is wrong with the marks of missing updates in an order.
-    fn is_missing_said(
+    fn wrong_missing_marks(
         &self,
         page: &Page,
         published: &BTreeMap<u64, Published>,
@@ -953,7 +920,7 @@ impl World {
 
     /// What is wrong with the newest values that a client with snapshots knows: they must be those of the
     /// log.
-    fn is_up_to_date(&self, client: &Client, published: &BTreeMap<u64, Published>) -> Vec<String> {
+    fn outdated_values(&self, client: &Client, published: &BTreeMap<u64, Published>) -> Vec<String> {
         let told = client.told.lock();
         let state = told.state(|number| {
             let Published { key, time, what, .. } = published[&number];
@@ -1014,7 +981,7 @@ impl World {
 
     /// What is wrong with the latest entries of keys that were published and removed at any node: the last
     /// action must count.
-    fn is_last_of_each(&self, channel: &ChannelName, published: &BTreeMap<u64, Published>) -> Vec<String> {
+    fn wrong_last_entries(&self, channel: &ChannelName, published: &BTreeMap<u64, Published>) -> Vec<String> {
         let latest = self.server.latest(channel);
         let latest: BTreeSet<u64> = latest.iter().map(|entry| number(&entry.draft.data)).collect();
         let overtaken = self.overtaken(channel, published);
@@ -1117,27 +1084,22 @@ impl World {
                 *newest = number.max(*newest);
             }
             let due = published.iter().filter(|(_, entry)| entry.channel == *channel);
-            let missing: Vec<u64> = due
-                .filter(|(number, entry)| {
-                    is_due(**number, entry, &|n| held.contains(&n) || expired.contains(&n))
-                })
-                .map(|(number, _)| *number)
-                .collect();
-            if !missing.is_empty() {
-                faults.push(format!("accepted, and not in the log of {channel}: {missing:?}"));
-            }
+            let missing = numbers_of(due.filter(|(number, entry)| {
+                is_due(**number, entry, &|n| held.contains(&n) || expired.contains(&n))
+            }));
+            faults.extend(missing.map(|all| format!("accepted, and not in the log of {channel}: {all:?}")));
             if channel.kind() == ChannelKind::Order {
-                let is_said = self.is_missing_said(&page, &published, superseded);
+                let wrong_marks = self.wrong_missing_marks(&page, &published, superseded);
                 outcome.seen.extend(page.entries.iter().any(says_missed).then_some(Kind::Missed));
-                faults.extend(is_said);
+                faults.extend(wrong_marks);
             }
         }
         for channel in zones_of(&self.plan).iter().filter(|_| self.plan.publishes_anywhere.is_some()) {
-            faults.extend(self.is_last_of_each(channel, &published));
+            faults.extend(self.wrong_last_entries(channel, &published));
         }
         for client in &self.clients {
             let mut outdated =
-                if client.takes_snapshots { self.is_up_to_date(client, &published) } else { Vec::new() };
+                if client.takes_snapshots { self.outdated_values(client, &published) } else { Vec::new() };
             let told = client.told.lock();
             // If a log is set back, and others append before the nodes that knew more have looked, a
             // position stands for two entries. A node that never knew the lost ones cannot tell which of
@@ -1158,19 +1120,15 @@ impl World {
             let due = published
                 .iter()
                 .filter(|(_, entry)| is_shown(&client.channel, entry) && has_waited(entry.begun));
-            let missing: Vec<u64> = due
-                .filter(|(number, entry)| is_due(**number, entry, &|n| told.numbers.contains(&n)))
-                .map(|(number, _)| *number)
-                .collect();
-            if !missing.is_empty() {
-                wrong.push(format!("c{} did not get {missing:?}", client.name));
-            }
-            let others = published.iter().filter(|(_, entry)| !is_shown(&client.channel, entry));
-            let others: Vec<u64> =
-                others.map(|(number, _)| *number).filter(|number| told.ever.contains(number)).collect();
-            if !others.is_empty() {
-                wrong.push(format!("c{} got {others:?}, which it does not follow", client.name));
-            }
+            let missing = numbers_of(
+                due.filter(|(number, entry)| is_due(**number, entry, &|n| told.numbers.contains(&n))),
+            );
+            wrong.extend(missing.map(|all| format!("c{} did not get {all:?}", client.name)));
+            let others =
+                numbers_of(published.iter().filter(|(number, entry)| {
+                    !is_shown(&client.channel, entry) && told.ever.contains(number)
+                }));
+            wrong.extend(others.map(|all| format!("c{} got {all:?}, which it does not follow", client.name)));
             // Whatever the reader was told: what the log has in the end was never gone.
             let owed = published.iter().filter(|(number, entry)| {
                 is_shown(&client.channel, entry)
@@ -1178,10 +1136,8 @@ impl World {
                     && in_log.contains(number)
                     && is_due(**number, entry, &|n| told.ever.contains(&n))
             });
-            let owed: Vec<u64> = owed.map(|(number, _)| *number).collect();
-            if !owed.is_empty() {
-                wrong.push(format!("c{} did not get {owed:?}, which the log has", client.name));
-            }
+            let owed = numbers_of(owed);
+            wrong.extend(owed.map(|all| format!("c{} did not get {all:?}, which the log has", client.name)));
             // If readers have a separate node, that node knew the lost entries.
             let is_misled = is_refilled && !wrong.is_empty() && self.plan.readers_on.is_none();
             outcome.seen.extend(is_misled.then_some(Kind::Misled));

@@ -47,8 +47,8 @@ pub(super) enum Act {
 pub(super) enum Anywhere {
     /// In addition to publishers at one node each.
     BesidesOthers,
-    /// Alone, so that it may remove all keys.
-    Alone,
+    /// Instead of others, so that it may remove all keys.
+    Only,
 }
 
 /// A schedule.
@@ -373,8 +373,8 @@ impl Plan {
     /// Zones with snapshots, where somebody publishes and removes keys at any node.
     pub(super) fn has_removals(&mut self) {
         self.has_snapshots();
-        let is_alone = self.seed.is_multiple_of(2);
-        self.publishes_anywhere = Some(if is_alone { Anywhere::Alone } else { Anywhere::BesidesOthers });
+        let is_only = self.seed.is_multiple_of(2);
+        self.publishes_anywhere = Some(if is_only { Anywhere::Only } else { Anywhere::BesidesOthers });
     }
 
     fn without_crashes(&mut self) {

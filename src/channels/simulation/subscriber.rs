@@ -2,6 +2,7 @@
 //! checked as it arrives.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +62,7 @@ pub(super) struct Told {
     /// From `first` on it must get everything that the log has in the end, whatever it was told.
     pub(super) first: Option<Instant>,
     pub(super) ever: HashSet<u64>,
-    had: HashSet<EntryId>,
+    received: HashSet<EntryId>,
     /// Whether the last message says that nothing comes again.
     is_recovered: bool,
     /// Whether something may come after what followed it.
@@ -104,6 +105,11 @@ impl Client {
         self.told.lock().position.as_ref().is_some_and(|position| is_about(&position.epoch, log_epoch))
     }
 
+    /// Notes what should not have happened.
+    fn fault(&self, told: &mut Told, run: &NodeRun, what: fmt::Arguments<'_>) {
+        told.faults.push(format!("{} c{}: {what}", run.server.now_ms(), self.name));
+    }
+
     /// The client is told that the next entry comes after this position, whether nothing is missing, and
     /// how many entries are gone.
     fn at(&self, position: Position, recovered: bool, gap: Option<u64>, run: &NodeRun) {
@@ -113,10 +119,9 @@ impl Client {
             if log.epoch.as_ref().is_some_and(|epoch| is_about(&position.epoch, epoch))
                 && log.first <= kept_to
             {
-                let (at, name, first) = (run.server.now_ms(), self.name, log.first);
-                let text =
-                    format!("{at} c{name}: {gone} up to {position} are not gone: kept from {first} on");
-                self.told.lock().faults.push(text);
+                let first = log.first;
+                let fault = format_args!("{gone} up to {position} are not gone: kept from {first} on");
+                self.fault(&mut self.told.lock(), run, fault);
             }
         }
         let mut told = self.told.lock();
@@ -146,21 +151,21 @@ impl Client {
         told.first = Some(now);
         told.numbers.clear();
         told.ids.clear();
-        told.had.clear();
+        told.received.clear();
         told.newest.clear();
         told.is_owed = false;
     }
 
     fn got_latest(&self, id: EntryId, frame: &[u8], run: &NodeRun) {
-        let (name, number, at) = (self.name, number(frame), run.server.now_ms());
+        let (name, number) = (self.name, number(frame));
         run.server.say(|| format!("  c{name} gets {number} as the latest"));
         let mut told = self.told.lock();
         if !told.is_in_snapshot() {
-            told.faults.push(format!("{at} c{name}: {number} is the latest, and no snapshot was told of"));
+            self.fault(&mut told, run, format_args!("{number} is the latest, and no snapshot was told of"));
         }
-        told.had.insert(id);
+        told.received.insert(id);
         if !told.ids.insert(id) || !told.numbers.insert(number) {
-            told.faults.push(format!("{at} c{name}: {number} came twice ({id}, as the latest)"));
+            self.fault(&mut told, run, format_args!("{number} came twice ({id}, as the latest)"));
         }
         told.heard.push(Heard::Latest { number, id });
     }
@@ -177,20 +182,18 @@ impl Client {
         let is_told = self.is_told_of(epoch);
         let mut told = self.told.lock();
         let told = &mut *told;
-        let at = run.server.now_ms();
         if !is_told {
-            let text =
-                format!("{at} c{name}: {number} is of {epoch}, and it was told of {:?}", told.position);
-            told.faults.push(text);
+            let known = told.position.clone();
+            self.fault(told, run, format_args!("{number} is of {epoch}, and it was told of {known:?}"));
         }
-        // If something was had before, left-out entries have offsets too.
+        // If something was received before, left-out entries have offsets too.
         let is_whole = told.position.as_ref().is_some_and(|position| {
             position.epoch == *epoch || to_be_born(&position.epoch).as_ref() == Some(epoch)
         });
         let last = told.offset;
         let has_all = is_whole && !self.channel.is_view();
         if offset <= last || (has_all && offset != last + 1) {
-            told.faults.push(format!("{at} c{name}: offset {offset} after {last} of {epoch}"));
+            self.fault(told, run, format_args!("offset {offset} after {last} of {epoch}"));
         }
         told.offset = offset;
         // Left-out entries do not move a client's position; they are left out again.
@@ -201,33 +204,30 @@ impl Client {
         let mut places = self.places.lock();
         let held = *places.entries.entry(place).or_insert(id);
         if held != id {
+            let at = run.server.now_ms();
             places.doubles.push(format!("{at} c{name}: {epoch}:{offset} is {id}, and was {held}"));
         }
         drop(places);
         if told.ended && !told.is_owed {
-            let text = format!("{at} c{name}: {number} came after the last update of its order");
-            told.faults.push(text);
+            self.fault(told, run, format_args!("{number} came after the last update of its order"));
         }
         told.ended = is_last_update(frame);
-        let is_had = !told.had.insert(id);
-        if told.is_recovered && is_had {
-            let text =
-                format!("{at} c{name}: {number} came twice, behind `recovered` ({id} at {epoch}:{offset})");
-            told.faults.push(text);
-            return;
+        let is_repeated = !told.received.insert(id);
+        if told.is_recovered && is_repeated {
+            let fault = format_args!("{number} came twice, behind `recovered` ({id} at {epoch}:{offset})");
+            return self.fault(told, run, fault);
         }
         if !told.ids.insert(id) || !told.numbers.insert(number) {
-            told.faults.push(format!("{at} c{name}: {number} came twice ({id} at {epoch}:{offset})"));
-            return;
+            return self.fault(told, run, format_args!("{number} came twice ({id} at {epoch}:{offset})"));
         }
         told.ever.insert(number);
         if self.takes_snapshots {
             if told.is_in_snapshot() {
-                told.faults.push(format!("{at} c{name}: {number} came in the middle of a snapshot"));
+                self.fault(told, run, format_args!("{number} came in the middle of a snapshot"));
             }
             told.heard.push(Heard::Got { number, id, is_late: is_late(frame) });
         }
-        if is_had {
+        if is_repeated {
             // The client drops it, unless it shows latest values.
             told.again += 1;
             return;
@@ -239,11 +239,9 @@ impl Client {
             return;
         }
         let newest = told.newest.entry(number / NUMBERS).or_insert(0);
-        if *newest > number {
-            let text = format!("{at} c{name}: {number} came after {newest}, at {epoch}:{offset}");
-            told.faults.push(text);
-        } else {
-            *newest = number;
+        let before = std::mem::replace(newest, number.max(*newest));
+        if before > number {
+            self.fault(told, run, format_args!("{number} came after {before}, at {epoch}:{offset}"));
         }
     }
 }
@@ -442,7 +440,8 @@ impl Subscriber {
         }
         // Some clients have not read what was sent before.
         let is_behind = batch.first.is_multiple_of(3);
-        let steps = reader.on_batch(batch, room(is_behind));
+        let room = Room { hold_entries_max: HELD_MAX, piece_bytes: PIECE_BYTES, is_behind };
+        let steps = reader.on_batch(batch, room);
         self.act(steps);
     }
 
@@ -505,7 +504,7 @@ impl Subscriber {
                     let subscriber = Arc::clone(self);
                     tokio::spawn(async move { subscriber.catch_up().await });
                 }
-                Step::Doubt => self.node.channels.doubt(self.channel()),
+                Step::Suspect => self.node.channels.suspect(self.channel()),
                 Step::Finished => {}
             }
         }
@@ -655,8 +654,4 @@ impl Subscriber {
             }
         }
     }
-}
-
-fn room(is_behind: bool) -> Room {
-    Room { hold_entries_max: HELD_MAX, piece_bytes: PIECE_BYTES, is_behind }
 }

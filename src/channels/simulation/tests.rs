@@ -102,7 +102,7 @@ const AT_LEAST: [(Kind, u64); 24] = [
 ];
 
 /// Runs and prints a single schedule, if one was requested; returns whether it was.
-fn runs_one_alone(change: impl Fn(&mut Plan)) -> bool {
+fn runs_requested_one(change: impl Fn(&mut Plan)) -> bool {
     let Some(seed) = env("ZONEWIRE_SIM_SEED") else { return false };
     let mut plan = Plan::of(seed);
     change(&mut plan);
@@ -144,7 +144,7 @@ fn all_is_well(seeds: u64, at_least: &[(Kind, u64)], change: impl Fn(&mut Plan) 
 
 /// The same, where readers may be misled in at most this many of 10,000 schedules.
 fn all_but_so_many(seeds: u64, misled_max: u64, at_least: &[(Kind, u64)], change: impl Fn(&mut Plan) + Sync) {
-    if runs_one_alone(&change) {
+    if runs_requested_one(&change) {
         return;
     }
     let seeds = env("ZONEWIRE_SIM_SEEDS").unwrap_or(seeds);
@@ -154,7 +154,7 @@ fn all_but_so_many(seeds: u64, misled_max: u64, at_least: &[(Kind, u64)], change
     println!("accepted {accepted}, refused {refused}, gaps told without a loss {gaps}");
     println!("slowest to settle {settled_ms} ms; {seen:?}");
     let how = "ZONEWIRE_SIM_SEED=<seed> cargo test --lib <this test> -- --nocapture";
-    assert!(failed.is_empty(), "{failed:#?}\nto see one alone: {how}");
+    assert!(failed.is_empty(), "{failed:#?}\nto see a single one: {how}");
     if seeds >= SEEDS_THAT_SAY {
         let times = |kind| seen.get(&kind).copied().unwrap_or(0);
         let of_10_000 = |times: u64| times * 10_000 / seeds;
@@ -217,7 +217,7 @@ fn is_noticed(change: impl Fn(&mut Plan) + Sync) {
 /// The same, by a fault with this text.
 #[track_caller]
 fn is_noticed_by(fault: &str, change: impl Fn(&mut Plan) + Sync) {
-    if runs_one_alone(|plan| {
+    if runs_requested_one(|plan| {
         change(plan);
         (plan.mutant, plan.laws) = (None, Laws::default());
     }) {
@@ -233,30 +233,63 @@ fn is_noticed_by(fault: &str, change: impl Fn(&mut Plan) + Sync) {
     assert_eq!(well.faults, Vec::<String>::new(), "schedule {seed} fails in any case");
 }
 
-#[test]
-fn with_one_view_of_those_that_show_an_entry_something_is_lost() {
-    is_noticed(|plan| {
-        plan.has_views();
-        plan.mutant = Some(Mutant::OneViewOfEach);
-    });
+/// Tests, each of which leaves out a rule, in schedules of a kind or in the usual ones, and asserts that the
+/// schedules notice: with a text, by a fault that contains it.
+macro_rules! noticed {
+    ($($name:ident: $mutant:ident $(in $plan:ident)? $(, $fault:literal)?;)+) => {$(
+        #[test]
+        fn $name() {
+            is_noticed_by(concat!($($fault)?), |plan| {
+                $(plan.$plan();)?
+                plan.mutant = Some(Mutant::$mutant);
+            });
+        }
+    )+};
 }
 
-#[test]
-fn without_a_filter_of_what_is_kept_something_else_comes() {
-    is_noticed_by("which it does not follow", |plan| {
-        plan.has_views();
-        plan.mutant = Some(Mutant::PagesOfViewsNotFiltered);
-    });
-}
-
-#[test]
-fn without_own_entries_in_flight_first_in_a_fork_something_is_lost() {
-    is_noticed(|plan| plan.mutant = Some(Mutant::ForkWithoutInFlight));
-}
-
-#[test]
-fn without_putting_back_what_the_log_lost_something_is_lost() {
-    is_noticed(|plan| plan.mutant = Some(Mutant::TailNotPutBack));
+noticed! {
+    with_one_view_of_those_that_show_an_entry_something_is_lost: OneViewOfEach in has_views;
+    without_a_filter_of_what_is_kept_something_else_comes:
+        PagesOfViewsNotFiltered in has_views, "which it does not follow";
+    without_own_entries_in_flight_first_in_a_fork_something_is_lost: ForkWithoutInFlight;
+    without_putting_back_what_the_log_lost_something_is_lost: TailNotPutBack;
+    without_filtering_what_was_had_something_comes_twice: NothingWasHad;
+    with_one_high_water_mark_for_all_readers_of_a_node_something_is_lost: OneHighWaterMark;
+    without_telling_readers_of_forks_they_do_not_know_where_they_are: ForksNotTold;
+    with_a_fork_that_takes_up_readers_beyond_its_base_something_comes_twice:
+        ForkBehindReader in has_wanderers;
+    without_all_of_a_log_that_began_elsewhere_something_is_lost:
+        BirthElsewhereMissed in has_many_before_birth;
+    with_a_position_before_the_birth_taken_for_none_something_is_lost: UnbornIsNow in has_many_before_birth;
+    without_a_whole_chain_behind_what_was_thinned_nothing_is_put_in_order: ThinnedWithoutPrev;
+    with_what_is_out_of_reach_taken_for_gone_something_is_lost: OutOfReachIsGone in has_wanderers;
+    without_the_way_back_told_something_is_lost_or_comes_twice: WayBackNotTold in has_wanderers;
+    without_doubt_told_something_comes_twice: DoubtNotTold in has_wanderers;
+    without_what_was_not_had_told_something_is_lost: WhatWasNotHadIsNotTold in has_wanderers;
+    with_the_silent_named_too_readers_are_where_nobody_can_say: SilentAreNamed;
+    with_an_expired_log_taken_for_lost_that_is_said: ExpiredIsLost in grows_old, "taken for lost";
+    without_letting_go_of_old_entries_some_come_again_after_their_time: ExpiredPutBack in grows_old;
+    without_comparing_the_newest_entry_a_log_that_went_back_is_taken_for_whole:
+        AnchorNotCompared in goes_back_while_readers_are_away;
+    without_reading_the_entry_before_a_log_that_goes_back_meanwhile_is_taken_for_whole:
+        EntryBeforeNotRead in goes_back_unseen;
+    without_reading_the_entry_before_when_put_in_order_something_is_lost:
+        RejoinWithoutEntryBefore in goes_back_while_put_in_order;
+    with_what_comes_before_the_log_is_looked_at_taken_for_what_follows_something_is_lost:
+        DoubtDisregarded in goes_back_unseen;
+    with_a_snapshot_taken_for_newer_than_it_is_a_key_is_not_up_to_date: SnapshotAsAtItsEnd in has_snapshots;
+    with_one_page_of_a_snapshot_a_key_is_not_up_to_date: SnapshotOfOnePage in has_snapshots, "of key";
+    with_latest_entries_behind_the_position_something_comes_twice:
+        SnapshotBehindPosition in has_snapshots, "twice";
+    with_a_part_of_a_snapshot_taken_for_all_of_it_something_is_lost_or_comes_twice:
+        PartIsWhole in has_snapshots;
+    without_a_part_of_a_snapshot_told_it_stays_one: PartNotTold in has_snapshots, "a part of a snapshot";
+    without_removals_remembered_what_comes_late_brings_keys_back:
+        RemovalsForgotten in has_removals, "of key 90";
+    without_removals_told_in_a_snapshot_what_comes_late_brings_keys_back:
+        RemovalsNotTold in has_removals, "of key 90";
+    with_what_comes_out_of_order_taken_for_new_a_key_is_not_up_to_date:
+        CatchesUpInTime in has_removals, "of key 90";
 }
 
 #[test]
@@ -269,87 +302,6 @@ fn without_reading_what_others_wrote_something_is_lost() {
 }
 
 #[test]
-fn without_filtering_what_was_had_something_comes_twice() {
-    is_noticed(|plan| plan.mutant = Some(Mutant::NothingWasHad));
-}
-
-#[test]
-fn with_one_high_water_mark_for_all_readers_of_a_node_something_is_lost() {
-    is_noticed(|plan| plan.mutant = Some(Mutant::OneHighWaterMark));
-}
-
-#[test]
-fn without_telling_readers_of_forks_they_do_not_know_where_they_are() {
-    is_noticed(|plan| plan.mutant = Some(Mutant::ForksNotTold));
-}
-
-#[test]
-fn with_a_fork_that_takes_up_readers_beyond_its_base_something_comes_twice() {
-    is_noticed(|plan| {
-        plan.has_wanderers();
-        plan.mutant = Some(Mutant::ForkBehindReader);
-    });
-}
-
-#[test]
-fn without_all_of_a_log_that_began_elsewhere_something_is_lost() {
-    is_noticed(|plan| {
-        plan.has_many_before_birth();
-        plan.mutant = Some(Mutant::BirthElsewhereMissed);
-    });
-}
-
-#[test]
-fn with_a_position_before_the_birth_taken_for_none_something_is_lost() {
-    is_noticed(|plan| {
-        plan.has_many_before_birth();
-        plan.mutant = Some(Mutant::UnbornIsNow);
-    });
-}
-
-#[test]
-fn without_a_whole_chain_behind_what_was_thinned_nothing_is_put_in_order() {
-    is_noticed(|plan| plan.mutant = Some(Mutant::ThinnedWithoutPrev));
-}
-
-#[test]
-fn with_what_is_out_of_reach_taken_for_gone_something_is_lost() {
-    is_noticed(|plan| {
-        plan.has_wanderers();
-        plan.mutant = Some(Mutant::OutOfReachIsGone);
-    });
-}
-
-#[test]
-fn without_the_way_back_told_something_is_lost_or_comes_twice() {
-    is_noticed(|plan| {
-        plan.has_wanderers();
-        plan.mutant = Some(Mutant::WayBackNotTold);
-    });
-}
-
-#[test]
-fn without_doubt_told_something_comes_twice() {
-    is_noticed(|plan| {
-        plan.has_wanderers();
-        plan.mutant = Some(Mutant::DoubtNotTold);
-    });
-}
-
-#[test]
-fn without_what_was_not_had_told_something_is_lost() {
-    is_noticed(|plan| {
-        plan.has_wanderers();
-        plan.mutant = Some(Mutant::WhatWasNotHadIsNotTold);
-    });
-}
-
-#[test]
-fn with_the_silent_named_too_readers_are_where_nobody_can_say() {
-    is_noticed(|plan| plan.mutant = Some(Mutant::SilentAreNamed));
-}
-
-#[test]
 fn with_forgotten_producers_taken_for_lost_a_whole_log_begins_anew() {
     is_noticed_by("taken for older", |plan| {
         // More producers than are kept, and fewer than a position can name.
@@ -358,60 +310,12 @@ fn with_forgotten_producers_taken_for_lost_a_whole_log_begins_anew() {
 }
 
 #[test]
-fn with_an_expired_log_taken_for_lost_that_is_said() {
-    is_noticed_by("taken for lost", |plan| {
-        plan.grows_old();
-        plan.mutant = Some(Mutant::ExpiredIsLost);
-    });
-}
-
-#[test]
-fn without_letting_go_of_old_entries_some_come_again_after_their_time() {
-    is_noticed(|plan| {
-        plan.grows_old();
-        plan.mutant = Some(Mutant::ExpiredPutBack);
-    });
-}
-
-#[test]
 fn where_a_log_goes_back_under_readers_they_are_told() {
-    if runs_one_alone(Plan::goes_back_unseen) {
+    if runs_requested_one(Plan::goes_back_unseen) {
         return;
     }
     let failed = run_all(0..800, 10, Plan::goes_back_unseen).failed;
     assert!(failed.is_empty(), "{failed:#?}");
-}
-
-#[test]
-fn without_comparing_the_newest_entry_a_log_that_went_back_is_taken_for_whole() {
-    is_noticed(|plan| {
-        plan.goes_back_while_readers_are_away();
-        plan.mutant = Some(Mutant::AnchorNotCompared);
-    });
-}
-
-#[test]
-fn without_reading_the_entry_before_a_log_that_goes_back_meanwhile_is_taken_for_whole() {
-    is_noticed(|plan| {
-        plan.goes_back_unseen();
-        plan.mutant = Some(Mutant::EntryBeforeNotRead);
-    });
-}
-
-#[test]
-fn without_reading_the_entry_before_when_put_in_order_something_is_lost() {
-    is_noticed(|plan| {
-        plan.goes_back_while_put_in_order();
-        plan.mutant = Some(Mutant::RejoinWithoutEntryBefore);
-    });
-}
-
-#[test]
-fn with_what_comes_before_the_log_is_looked_at_taken_for_what_follows_something_is_lost() {
-    is_noticed(|plan| {
-        plan.goes_back_unseen();
-        plan.mutant = Some(Mutant::DoubtDisregarded);
-    });
 }
 
 #[test]
@@ -435,68 +339,4 @@ fn without_a_look_at_the_chain_something_is_lost() {
 #[test]
 fn with_appends_that_make_an_epoch_something_is_lost() {
     is_noticed(|plan| plan.laws = Laws { append_mints: true, ..Laws::default() });
-}
-
-#[test]
-fn with_a_snapshot_taken_for_newer_than_it_is_a_key_is_not_up_to_date() {
-    is_noticed(|plan| {
-        plan.has_snapshots();
-        plan.mutant = Some(Mutant::SnapshotAsAtItsEnd);
-    });
-}
-
-#[test]
-fn with_one_page_of_a_snapshot_a_key_is_not_up_to_date() {
-    is_noticed_by("of key", |plan| {
-        plan.has_snapshots();
-        plan.mutant = Some(Mutant::SnapshotOfOnePage);
-    });
-}
-
-#[test]
-fn with_latest_entries_behind_the_position_something_comes_twice() {
-    is_noticed_by("twice", |plan| {
-        plan.has_snapshots();
-        plan.mutant = Some(Mutant::SnapshotBehindPosition);
-    });
-}
-
-#[test]
-fn with_a_part_of_a_snapshot_taken_for_all_of_it_something_is_lost_or_comes_twice() {
-    is_noticed(|plan| {
-        plan.has_snapshots();
-        plan.mutant = Some(Mutant::PartIsWhole);
-    });
-}
-
-#[test]
-fn without_a_part_of_a_snapshot_told_it_stays_one() {
-    is_noticed_by("a part of a snapshot", |plan| {
-        plan.has_snapshots();
-        plan.mutant = Some(Mutant::PartNotTold);
-    });
-}
-
-#[test]
-fn without_removals_remembered_what_comes_late_brings_keys_back() {
-    is_noticed_by("of key 90", |plan| {
-        plan.has_removals();
-        plan.mutant = Some(Mutant::RemovalsForgotten);
-    });
-}
-
-#[test]
-fn without_removals_told_in_a_snapshot_what_comes_late_brings_keys_back() {
-    is_noticed_by("of key 90", |plan| {
-        plan.has_removals();
-        plan.mutant = Some(Mutant::RemovalsNotTold);
-    });
-}
-
-#[test]
-fn with_what_comes_out_of_order_taken_for_new_a_key_is_not_up_to_date() {
-    is_noticed_by("of key 90", |plan| {
-        plan.has_removals();
-        plan.mutant = Some(Mutant::CatchesUpInTime);
-    });
 }

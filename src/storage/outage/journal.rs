@@ -21,7 +21,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use crate::model::{ChannelName, ChannelPolicy, Lane, Waiting};
+use crate::model::{ChannelName, ChannelPolicy, Lane, WaitLimit};
 use crate::storage::{Append, EPOCH_KEPT_FOR, JournalConfig, OrderRetention};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
@@ -446,8 +446,8 @@ impl Journal {
     fn replaced_by(&self, channel: &ChannelName, lane: Lane, appends: &[Append]) -> Size {
         let mut replaced = Size::default();
         let Some(line) = self.lines.get(channel).filter(|line| !line.is_promised) else { return replaced };
-        match ChannelPolicy::of(channel).waiting {
-            Waiting::Aged if lane == Lane::Latest => {
+        match ChannelPolicy::of(channel).wait_limit {
+            WaitLimit::Age if lane == Lane::Latest => {
                 let mut newest: HashMap<&Arc<str>, Newest> = HashMap::new();
                 for append in appends {
                     let Some(key) = &append.draft.key else { continue };
@@ -463,8 +463,8 @@ impl Journal {
                     }
                 }
             }
-            Waiting::Aged => {}
-            Waiting::Counted => {
+            WaitLimit::Age => {}
+            WaitLimit::Count => {
                 let over = (line.entries.len() + appends.len()).saturating_sub(self.bounds.order_updates);
                 line.entries.values().take(over).for_each(|held| replaced.add(held.cost));
             }
@@ -474,7 +474,7 @@ impl Journal {
 
     /// Drops the oldest entries beyond the bound of a channel that is bounded by count.
     fn trim(&mut self, channel: &ChannelName, gone: &mut Vec<Gone>) {
-        if ChannelPolicy::of(channel).waiting != Waiting::Counted {
+        if ChannelPolicy::of(channel).wait_limit != WaitLimit::Count {
             return;
         }
         while let Some(line) = self.lines.get(channel)
@@ -521,7 +521,7 @@ impl Journal {
         let line = self.lines.entry(channel.clone()).or_default();
         let mut replaced = None;
         if lane == Lane::Latest
-            && ChannelPolicy::of(channel).waiting == Waiting::Aged
+            && ChannelPolicy::of(channel).wait_limit == WaitLimit::Age
             && let Some(key) = &append.draft.key
         {
             let newest = Newest { seq, time: append.draft.time, cost };
@@ -629,9 +629,9 @@ impl Journal {
     }
 
     fn fronts(&mut self, channel: &ChannelName) -> &mut BTreeSet<(Instant, ChannelName)> {
-        match ChannelPolicy::of(channel).waiting {
-            Waiting::Aged => &mut self.aged_fronts,
-            Waiting::Counted => &mut self.counted_fronts,
+        match ChannelPolicy::of(channel).wait_limit {
+            WaitLimit::Age => &mut self.aged_fronts,
+            WaitLimit::Count => &mut self.counted_fronts,
         }
     }
 }

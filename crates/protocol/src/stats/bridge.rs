@@ -73,8 +73,7 @@ counts! {
 
 /// The connection to an exchange, and what it brought.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct ExchangeView {
     /// What the newest event says about the connection: `connected`, `disconnected` or `reconnecting`;
     /// absent if there is none.

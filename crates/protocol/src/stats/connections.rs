@@ -106,8 +106,7 @@ counts! {
 
 /// Ended connections that lasted longer than the previous bucket's bound, and at most this long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct DurationBucket {
     /// The bucket's bound, in seconds.
     pub up_to_s: u64,
@@ -141,8 +140,7 @@ words! {
 
 /// An open connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct ConnectionInfo {
     /// The id that `connection_established` names.
     pub connection_id: Uuid,
@@ -188,8 +186,7 @@ words! {
 
 /// A subscription of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct SubscriptionInfo {
     /// The channel.
     pub channel: String,
@@ -205,8 +202,7 @@ pub struct SubscriptionInfo {
 
 /// `GET /ws/stats/{connection}`: everything known about an open connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct ConnectionStory {
     /// The fields that lists have too.
     #[serde(flatten)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::table::counts;
 use super::{Metric, Metrics};
+use crate::open::words;
 
 impl Metrics for BTreeMap<String, FeedView> {
     fn tell(&self, to: &mut dyn FnMut(Metric<'_>)) {
@@ -57,27 +58,16 @@ counts! {
     }
 }
 
-/// The state of a feed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FeedState {
-    /// Another process has the lease, or none can get it.
-    Standby,
-    /// It is connecting.
-    Connecting,
-    /// The exchange has acknowledged everything that the feed asked for.
-    Connected,
-    /// It waits before it reconnects.
-    Waiting,
-}
-
-impl FeedState {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Standby => "standby",
-            Self::Connecting => "connecting",
-            Self::Connected => "connected",
-            Self::Waiting => "waiting",
-        }
+words! {
+    /// The state of a feed.
+    pub enum FeedState {
+        /// Another process has the lease, or none can get it.
+        Standby = "standby",
+        /// It is connecting.
+        Connecting = "connecting",
+        /// The exchange has acknowledged everything that the feed asked for.
+        Connected = "connected",
+        /// It waits before it reconnects.
+        Waiting = "waiting",
     }
 }

@@ -33,8 +33,7 @@ words! {
 
 /// `GET /ws/stats?scope=fleet`: the nodes that share the storage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct FleetView {
     /// `fleet`.
     pub scope: String,
@@ -51,8 +50,7 @@ pub struct FleetView {
 
 /// What a node publishes about itself, once a second.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct FleetNode {
     /// Its id, as in its `/ws/stats`; new at each start.
     pub node: String,
@@ -80,8 +78,7 @@ pub struct FleetNode {
 
 /// How many connections of a node are subscribed to a zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct ZoneConnections {
     /// The zone's name.
     pub zone: String,
@@ -92,8 +89,7 @@ pub struct ZoneConnections {
 /// Delivery times in milliseconds, as exactly as the buckets of the histogram permit; null if there were no
 /// entries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct DeliveryLag {
     /// Half of the entries took no longer.
     pub p50: Option<f64>,
@@ -103,8 +99,7 @@ pub struct DeliveryLag {
 
 /// Totals of the listed nodes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS))]
 pub struct FleetTotals {
     /// How many nodes.
     pub nodes: u64,

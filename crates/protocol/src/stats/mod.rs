@@ -37,7 +37,7 @@ pub use self::limits::LimitsView;
 pub use self::orders::{InteropCounts, JobsView, OrderCounts, OrdersView, OutsideInvalid, OutsideRefused};
 pub use self::registry::{RegistriesView, RegistryCounts, RegistryView};
 pub use self::relay::RelayView;
-pub use self::storage::{JobsAloneCounts, LineCounts, MemoryUsage, OutageView, StateSpell};
+pub use self::storage::{JobsWithoutRedisCounts, LineCounts, MemoryUsage, OutageView, StateSpell};
 pub use self::table::{Live, Metric, MetricKind, Metrics, Number};
 pub use self::timing::{TIMING_BOUNDS_US, Timing};
 use crate::StorageView;
@@ -45,8 +45,7 @@ use crate::StorageView;
 /// `GET /ws/stats`: counters since the start, and current sizes. Fields may be added and removed with the
 /// gateway's version; readers treat missing ones as empty.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct StatsView {
     /// The id of the process, new at each start.
     pub node: String,

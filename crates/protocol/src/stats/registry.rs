@@ -8,8 +8,7 @@ use super::{Metric, MetricKind, Metrics, Number, Timing};
 /// The registries of a node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(!default))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), schemars(!default))]
 pub struct RegistriesView {
     /// Online providers.
     pub providers: RegistryView,

@@ -11,8 +11,7 @@ use crate::{BackendName, BackendState, Open, Scope};
 
 /// A state of the storage, from when it began, and what happened meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(optional_fields))]
 pub struct StateSpell {
     /// The state.
     pub state: Open<BackendState>,
@@ -130,7 +129,7 @@ counts! {
         jobs_waiting: usize = gauge("jobs_not_recorded"),
         /// Jobs accepted without Redis.
         #[serde(flatten)]
-        jobs: JobsAloneCounts = of,
+        jobs: JobsWithoutRedisCounts = of,
         /// Small records, such as that a zone exists, dropped because too many waited for Redis.
         records_let_go: u64 = counter("records_let_go"),
     }
@@ -159,7 +158,7 @@ counts! {
     }
 
     /// Jobs accepted without Redis.
-    pub struct JobsAloneCounts<N> {
+    pub struct JobsWithoutRedisCounts<N> {
         /// Jobs that this node accepted without Redis.
         jobs_taken: N = counter("jobs_taken_alone"),
         /// Those of them that Redis has received since.

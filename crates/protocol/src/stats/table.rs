@@ -119,11 +119,10 @@ macro_rules! counts {
         $(#[doc = $about])+
         #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(default)]
-        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(!default))]
-        #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), schemars(!default))]
         $(
             #[serde(bound(deserialize = "N: serde::Deserialize<'de> + Default"))]
-            #[cfg_attr(feature = "ts", ts(concrete($n = u64), bound = "N: ts_rs::TS"))]
+            #[cfg_attr(feature = "schema", ts(concrete($n = u64), bound = "N: ts_rs::TS"))]
         )?
         pub struct $name $(<$n = u64>)? {
             $(
@@ -136,7 +135,7 @@ macro_rules! counts {
         impl $crate::stats::Metrics for $name {
             fn tell(&self, to: &mut dyn FnMut($crate::stats::Metric<'_>)) {
                 $(
-                    $crate::stats::table::told!(
+                    $crate::stats::table::export!(
                         self.$field, concat!($($help),+).trim_ascii(), to
                         $(, $kind $(($metric $($label)*))?)?
                     );
@@ -148,23 +147,23 @@ macro_rules! counts {
     )+};
 }
 
-macro_rules! told {
+macro_rules! export {
     ($field:expr, $help:expr, $to:ident) => {};
     ($field:expr, $help:expr, $to:ident, of) => {
         $crate::stats::Metrics::tell(&$field, $to)
     };
     ($field:expr, $help:expr, $to:ident, $kind:ident ($metric:literal)) => {
-        $crate::stats::table::told!(@ $field, $help, $to, $kind, $metric, _word, None)
+        $crate::stats::table::export!(@ $field, $help, $to, $kind, $metric, _word, None)
     };
     ($field:expr, $help:expr, $to:ident, $kind:ident ($metric:literal, by $label:ident)) => {
-        $crate::stats::table::told!(@ $field, $help, $to, $kind, $metric, word, word.map(|word| (stringify!($label), word)))
+        $crate::stats::table::export!(@ $field, $help, $to, $kind, $metric, word, word.map(|word| (stringify!($label), word)))
     };
     ($field:expr, $help:expr, $to:ident, $kind:ident ($metric:literal, $label:ident = $value:literal)) => {
-        $crate::stats::table::told!(@ $field, $help, $to, $kind, $metric, _word, Some((stringify!($label), $value)))
+        $crate::stats::table::export!(@ $field, $help, $to, $kind, $metric, _word, Some((stringify!($label), $value)))
     };
     (@ $field:expr, $help:expr, $to:ident, $kind:ident, $metric:literal, $word:ident, $label:expr) => {
         $crate::stats::table::Numbers::each(&$field, &mut |$word, number| {
-            let kind = $crate::stats::table::told!($kind);
+            let kind = $crate::stats::table::export!($kind);
             $to($crate::stats::Metric { name: $metric, kind, help: $help, label: $label, number });
         })
     };
@@ -192,4 +191,4 @@ macro_rules! live {
     };
 }
 
-pub(super) use {counts, live, told};
+pub(super) use {counts, export, live};

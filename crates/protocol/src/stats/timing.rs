@@ -13,12 +13,11 @@ pub const TIMING_BOUNDS_US: [u64; 14] =
 
 /// A histogram of durations since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(concrete(N = u64)))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, ts_rs::TS), ts(concrete(N = u64)))]
 pub struct Timing<N = u64> {
     /// How many took longer than the previous bucket's bound and at most as long as this one's: 50, 100,
     /// 250 and 500 µs, 1, 2.5, 5, 10, 25, 50, 100 and 250 ms, 1 and 5 s, or longer.
-    #[cfg_attr(feature = "ts", ts(type = "Array<number>"))]
+    #[cfg_attr(feature = "schema", ts(type = "Array<number>"))]
     pub buckets: [N; TIMING_BOUNDS_US.len() + 1],
     /// The sum of all durations, in microseconds.
     pub sum_us: N,

@@ -230,7 +230,7 @@ impl Client {
                     self.works = true;
                     self.page = None;
                 }
-                Step::Doubt => {}
+                Step::Suspect => {}
                 Step::Finished | Step::SnapshotEnd { .. } => panic!("nothing ends here"),
             }
         }

@@ -9,7 +9,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use super::backlog::{Address, Backlog};
 use super::error_restless;
 use super::reconcile::SET_ASIDE_AFTER;
-use crate::model::{ChannelName, ChannelPolicy, NodeId, Waiting, new_epoch};
+use crate::model::{ChannelName, ChannelPolicy, NodeId, WaitLimit, new_epoch};
 use crate::storage::outage::spool::Former;
 use crate::storage::primary::Domain;
 use crate::storage::{Append, Result};
@@ -128,7 +128,7 @@ impl Backlog {
 /// not here had more before it than is kept, and is marked so; elsewhere the predecessor may have been
 /// replaced.
 fn as_missed(channel: &ChannelName, entries: &[Append], after: u64) -> Vec<Append> {
-    let is_counted = ChannelPolicy::of(channel).waiting == Waiting::Counted;
+    let is_counted = ChannelPolicy::of(channel).wait_limit == WaitLimit::Count;
     let mut last = after;
     let mut waiting: Vec<Append> = entries.iter().filter(|append| append.seq > after).cloned().collect();
     for append in &mut waiting {

@@ -21,7 +21,7 @@ use chrono::Utc;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{self, Instant};
-use zonewire_protocol::stats::JobsAloneCounts;
+use zonewire_protocol::stats::JobsWithoutRedisCounts;
 
 use super::replica::Replica;
 use super::replicas::Replicas;
@@ -62,7 +62,7 @@ pub(super) struct LocalJobs {
 }
 
 /// What became of jobs that this node took on by itself, counted.
-pub(super) type JobStats = JobsAloneCounts<Counter>;
+pub(super) type JobStats = JobsWithoutRedisCounts<Counter>;
 
 #[derive(Debug)]
 struct State {
