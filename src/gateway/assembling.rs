@@ -15,33 +15,28 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::registries::Following;
 use super::threads::{Listening, ListeningOn, Serving, Thread};
 use super::{Gateway, StartError, Stops};
 use crate::access::Gate;
-use crate::bridge::{Bridge, BridgeParts, BridgeWork};
+use crate::bridge::{Bridge, BridgeParts};
 use crate::channels::{CREDITS, Channels, ChannelsParts, Delivery, TellAccepted};
-use crate::config::{Config, Effective, Loaded, Role};
+use crate::config::{Config, Loaded, Role};
 use crate::connections::{self, Manager, ShardSeed};
 use crate::feeds::{
     ExchangeParts, FeedCounters, SIMULATED_EXCHANGE, run_exchange, run_market, run_replay, run_simulated,
 };
 use crate::fleet::{Fleet, FleetParts};
 use crate::http::{
-    self, AcceptParts, AcceptStats, App, BodyRoom, Door, Entrance, HttpConfig, IntakeStats, ProxyProtocol,
-    Sources, Tls, UnixFile,
+    self, AcceptParts, App, BodyRoom, Door, Entrance, HttpConfig, ProxyProtocol, Sources, Tls, UnixFile,
 };
 use crate::model::NodeId;
 use crate::orders::{
-    ExecutorChoice, Interop, InteropParts, InteropStats, InteropWork, OrderExecutor, OrderMirror,
-    OrderSchema, Orders, OrdersParts, Worker,
+    ExecutorChoice, InteropParts, InteropStats, InteropWork, OrderExecutor, OrderMirror, OrderSchema, Orders,
+    OrdersParts, Worker, exchange_updates,
 };
-use crate::protocol::{ConfigView, SettingView};
-use crate::registry::{Registry, RegistryParts, RegistryWork};
-use crate::storage::{
-    self, MemoryBackend, Opened, OutageReader, OwnLogs, SharedBackend, StatusReader, StorageChoice,
-    StorageStatus,
-};
+use crate::protocol::ConfigView;
+use crate::registry::{Registry, RegistryParts};
+use crate::storage::{self, MemoryBackend, Opened, OwnLogs, SharedBackend, StorageChoice, StorageStatus};
 use crate::support::machine;
 use crate::support::panics::Vital;
 
@@ -65,19 +60,52 @@ struct Running {
 }
 
 impl Running {
+    /// Runs a part that ends by itself once it is stopped.
+    fn spawn(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(self.vital.guard(name, part));
+    }
+
     /// Runs a part until it ends, or is stopped.
-    fn part(
+    fn until(
         &self,
-        tracker: &TaskTracker,
         stop: &CancellationToken,
         name: &'static str,
-        work: impl Future<Output: Send> + Send + 'static,
+        part: impl Future<Output: Send> + Send + 'static,
     ) {
         let stop = stop.clone();
-        let part = async move {
-            stop.run_until_cancelled_owned(work).await;
+        self.spawn(name, async move {
+            stop.run_until_cancelled_owned(part).await;
+        });
+    }
+
+    /// Runs the storage. It must not end before it is stopped.
+    fn drive_storage(&self, driver: BoxFuture<'static, ()>, spool_panicked: BoxFuture<'static, ()>) {
+        for (name, driver) in [("storage", driver), ("spool", spool_panicked)] {
+            let (stopped, vital) = (self.stops.storage.clone(), self.vital.clone());
+            let driver = async move {
+                let ended = stopped.clone().run_until_cancelled_owned(driver).await;
+                // When it is stopped, it may end before that is noticed here.
+                if ended.is_some() && !stopped.is_cancelled() {
+                    vital.fail(name);
+                }
+            };
+            self.driving.spawn(self.vital.guard(name, driver));
+        }
+    }
+
+    /// Runs connections for as long as the storage, and the exchange that uses them.
+    fn exchange(
+        &self,
+        names: [&'static str; 2],
+        driver: BoxFuture<'static, ()>,
+        exchange: BoxFuture<'static, ()>,
+    ) {
+        let (stop, [connections, name]) = (self.stops.storage.clone(), names);
+        let driver = async move {
+            stop.run_until_cancelled_owned(driver).await;
         };
-        tracker.spawn(self.vital.guard(name, part));
+        self.driving.spawn(self.vital.guard(connections, driver));
+        self.spawn(name, exchange);
     }
 }
 
@@ -90,9 +118,9 @@ pub(super) async fn assemble(
         0 => thread::available_parallelism().map_or(1, usize::from),
         shards => shards,
     };
-    let needs_redis = fit_worker_alone(&mut loaded);
+    let needs_redis = require_redis_for_worker(&mut loaded);
     fit_open_files(&mut loaded, machine::open_files(), shards);
-    let configured = view(&loaded);
+    let configured = Arc::new(view(&loaded));
     let Loaded { config, .. } = loaded;
     let schema = OrderSchema::load(&config.orders.schema).map_err(StartError::OrderSchema)?;
     let opened = open_storage(&config, node, needs_redis).await?;
@@ -102,16 +130,14 @@ pub(super) async fn assemble(
     let Entrances { address, operators, listening, file } = listen(&config.http, shards)?;
 
     let running = Running::default();
-    drive_storage(&running, driver, spool_panicked);
+    running.drive_storage(driver, spool_panicked);
     // Boxed, because fetching keys over TLS makes it large.
     let gate = Box::pin(Gate::open(&config.auth, &config.limits, node, Arc::clone(&shared)));
     let gate = gate.await.map_err(StartError::Auth)?;
     let tls = Tls::open(&config.http.tls, Arc::clone(&gate)).await.map_err(StartError::Tls)?;
-    let keeping = Arc::clone(&gate).run(running.stops.channels.clone());
-    running.tracker.spawn(running.vital.guard("keys and revocations", keeping));
+    running.spawn("keys and revocations", Arc::clone(&gate).run(running.stops.channels.clone()));
     if let Some(tls) = &tls {
-        let keeping = Arc::clone(tls).keep(running.stops.channels.clone());
-        running.tracker.spawn(running.vital.guard("certificate", keeping));
+        running.spawn("certificate", Arc::clone(tls).keep(running.stops.channels.clone()));
     }
     let (manager, seeds, mut live) = connections::prepare(shards, &config.connections);
     // The registries follow channels as a shard does.
@@ -127,7 +153,8 @@ pub(super) async fn assemble(
     let backend = with_own_logs(&config, shared, &memory);
     let channels = begin_channels(&running, &config, node, &backend, (live, bridge.tell_accepted()));
     if let Some(work) = bridge_work {
-        begin_bridge(&running, work, &channels);
+        let (driver, exchange) = work.split(channels.clone(), running.stops.channels.clone());
+        running.exchange(["connections of the bridge", "bridge"], driver, exchange);
     }
     let kind: Arc<str> = match config.orders.executor {
         ExecutorChoice::Paper => executor.name(),
@@ -155,37 +182,49 @@ pub(super) async fn assemble(
     if let Err(error) = channels.recall_zones().await {
         warn!(error = %error, "could not read the list of zones");
     }
-    let settings = config.orders.clone();
-    let feeding = Arc::clone(&backend);
-    let watch = config.registry.follow_orders.then(|| Arc::new(Following(registry.clone())) as Arc<_>);
-    let channels_of_orders = channels.clone();
-    let parts =
-        OrdersParts { backend, channels: channels_of_orders, config: settings, mirror, watch, kind, schema };
-    let orders = Orders::new(parts);
-
-    let feeds = feed_counters(&config);
-    let served = Served {
+    let orders = Orders::new(OrdersParts {
+        backend: Arc::clone(&backend),
+        channels: channels.clone(),
+        config: config.orders.clone(),
+        mirror,
+        watch: config.registry.follow_orders.then(|| Arc::new(registry.clone()) as Arc<_>),
+        kind,
+        schema,
+    });
+    let sources = Sources {
         node,
-        manager: &manager,
-        channels: &channels,
-        orders: &orders,
-        registry: &registry,
-        fleet: &fleet,
-        status: &status,
-        gate: &gate,
-        configured: Arc::new(configured),
-        feeds: feeds.clone(),
+        started: Instant::now(),
+        manager: manager.clone(),
+        runtime: Handle::current(),
+        channels,
+        orders: orders.clone(),
+        registry: registry.clone(),
+        fleet,
+        storage: status.clone(),
+        memory: memory.clone(),
+        outage: outage.clone(),
+        redis_configured: config.storage.redis.is_configured(),
+        accepts: Arc::default(),
+        intake: Arc::default(),
+        bodies: BodyRoom::new(config.http.bodies_bytes_max),
+        answers: Arc::new(BodyRoom::new(config.http.answers_bytes_max)),
+        refusals: Arc::default(),
+        interop,
+        feeds: feed_counters(&config),
+        bridge,
+        gate,
         tls,
+        leaving: running.stops.leaving.clone(),
     };
-    let counted = (memory.clone(), outage.clone(), interop, bridge);
-    let threads = serve(&running, &config, served, counted, seeds, listening).map_err(StartError::Thread)?;
+    let app = app(&config, configured, sources, running.stops.stopping.clone());
+    let threads = serve(&running, &config, &app, seeds, listening).map_err(StartError::Thread)?;
     let work = TaskTracker::new();
     if config.node.has(Role::Worker) && config.orders.executor == ExecutorChoice::Paper {
         let working = Worker::new(&orders, executor).run(running.stops.stopping.clone());
         work.spawn(running.vital.guard("worker", working));
     }
     if config.node.has(Role::Gateway) {
-        begin_feeds(&running, &config, &channels, &feeding, node, &feeds);
+        begin_feeds(&running, &config, &app.sources, &backend);
     }
     say_ready(&config, node, (address, operators), shards, &begun, &status.get());
     let Running { stops, vital, tracker, .. } = running;
@@ -212,27 +251,19 @@ pub(super) async fn assemble(
     })
 }
 
-/// The settings in effect, with their origins.
+/// The settings in effect, with their origins, and all warnings in one text.
 fn view(loaded: &Loaded) -> ConfigView {
-    let settings = loaded.settings().into_iter();
+    let warnings: Vec<&str> = loaded.warning.iter().chain(&loaded.notices).map(String::as_str).collect();
     ConfigView {
         file: loaded.file.as_ref().map(|file| file.display().to_string()),
-        warning: warnings(&loaded.warning, &loaded.notices),
-        settings: settings
-            .map(|Effective { key, value, origin }| SettingView { key, value, origin })
-            .collect(),
+        warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
+        settings: loaded.settings(),
     }
-}
-
-/// All warnings in one text.
-fn warnings(warning: &Option<String>, notices: &[String]) -> Option<String> {
-    let all: Vec<&str> = warning.iter().chain(notices).map(String::as_str).collect();
-    (!all.is_empty()).then(|| all.join("; "))
 }
 
 /// Requires Redis for a process that is only a worker, which is useless without it; returns whether that is
 /// why Redis is required.
-fn fit_worker_alone(loaded: &mut Loaded) -> bool {
+fn require_redis_for_worker(loaded: &mut Loaded) -> bool {
     let Loaded { config, origins, .. } = loaded;
     if config.node.has(Role::Gateway) {
         return false;
@@ -263,25 +294,6 @@ async fn open_storage(config: &Config, node: NodeId, needs_redis: bool) -> Resul
     })
 }
 
-fn drive_storage(running: &Running, driver: BoxFuture<'static, ()>, spool_panicked: BoxFuture<'static, ()>) {
-    let Running { stops, vital, driving, .. } = running;
-    let (stopped, told) = (stops.storage.clone(), vital.clone());
-    let driver = async move {
-        let ended = stopped.clone().run_until_cancelled_owned(driver).await;
-        // When it is stopped, it may end before that is noticed here.
-        if ended.is_some() && !stopped.is_cancelled() {
-            told.fail("storage");
-        }
-    };
-    driving.spawn(vital.guard("storage", driver));
-    let (stopped, told) = (stops.storage.clone(), vital.clone());
-    driving.spawn(async move {
-        if stopped.run_until_cancelled_owned(spool_panicked).await.is_some() {
-            told.fail("spool");
-        }
-    });
-}
-
 fn begin_channels(
     running: &Running,
     config: &Config,
@@ -302,8 +314,7 @@ fn begin_channels(
     };
     let channels = Channels::new(parts, tracker.clone(), stops.channels.clone());
     if let Some(incoming) = incoming {
-        let passing = channels.clone().pass_on(incoming);
-        running.part(tracker, &stops.channels, "entries from the storage", passing);
+        running.until(&stops.channels, "entries from the storage", channels.clone().pass_on(incoming));
     }
     channels
 }
@@ -315,20 +326,21 @@ fn begin_registry(
     manager: &Manager,
     hears: mpsc::Receiver<Delivery>,
 ) {
-    let Running { stops, tracker, .. } = running;
-    running.part(tracker, &stops.channels, "registries", registry.clone().hear_all(hears));
-    let RegistryWork { parts } = registry.work(Arc::new(manager.clone()), &stops.channels);
-    for (name, part) in parts {
-        running.part(tracker, &stops.channels, name, part);
+    let stop = &running.stops.channels;
+    running.until(stop, "registries", registry.clone().hear_all(hears));
+    for (name, part) in registry.work(Arc::new(manager.clone()), stop) {
+        running.until(stop, name, part);
     }
 }
 
 /// Publishes this node's record as long as others may need it, and reads the records of other nodes.
 fn begin_fleet(running: &Running, fleet: &Fleet, manager: &Manager) {
-    let Running { stops, vital, tracker, .. } = running;
-    let telling = fleet.clone().tell(Arc::new(manager.clone()), stops.channels.clone());
-    tracker.spawn(vital.guard("this node's record in the fleet", telling));
-    running.part(tracker, &stops.channels, "records of other nodes", fleet.clone().keep_up());
+    let stop = &running.stops.channels;
+    running.spawn(
+        "this node's record in the fleet",
+        fleet.clone().tell(Arc::new(manager.clone()), stop.clone()),
+    );
+    running.until(stop, "records of other nodes", fleet.clone().keep_up());
 }
 
 /// With the bridge, the logs of live types are this node's own.
@@ -340,14 +352,6 @@ fn with_own_logs(config: &Config, shared: SharedBackend, memory: &MemoryBackend)
     Arc::new(OwnLogs::new(shared, memory.clone(), Arc::new(move |channel| bridge.is_own_log(channel))))
 }
 
-/// Runs the exchange of events with other gateways and processes.
-fn begin_bridge(running: &Running, work: BridgeWork, channels: &Channels) {
-    let Running { stops, vital, tracker, driving } = running;
-    let (driver, exchange) = work.split(channels.clone(), stops.channels.clone());
-    running.part(driving, &stops.storage, "connections of the bridge", driver);
-    tracker.spawn(vital.guard("bridge", exchange));
-}
-
 /// Runs the exchange of updates with workers that use Redis lists, if it is configured.
 fn begin_interop(
     running: &Running,
@@ -356,18 +360,16 @@ fn begin_interop(
     backend: &SharedBackend,
     channels: &Channels,
 ) -> (OrderMirror, Arc<InteropStats>) {
-    let Running { stops, vital, tracker, driving } = running;
-    let Interop { mirror, stats, work } = Interop::new(InteropParts {
+    let (mirror, stats, work) = exchange_updates(InteropParts {
         config: config.interop.clone(),
         backend: Arc::clone(backend),
         node,
         watched: Arc::clone(channels.watched_orders()),
         update_bytes_max: config.http.line_bytes_max,
-        stop: stops.channels.clone(),
+        stop: running.stops.channels.clone(),
     });
     if let Some(InteropWork { driver, exchange }) = work {
-        running.part(driving, &stops.storage, "connections of outside orders", driver);
-        tracker.spawn(vital.guard("outside orders", exchange));
+        running.exchange(["connections of outside orders", "outside orders"], driver, exchange);
     }
     (mirror, stats)
 }
@@ -417,25 +419,8 @@ fn listen(config: &HttpConfig, shards: usize) -> Result<Entrances, StartError> {
     Ok(Entrances { address, operators, listening, file })
 }
 
-/// What requests need.
-struct Served<'a> {
-    node: NodeId,
-    manager: &'a Manager,
-    channels: &'a Channels,
-    orders: &'a Orders,
-    registry: &'a Registry,
-    fleet: &'a Fleet,
-    status: &'a StatusReader,
-    gate: &'a Arc<Gate>,
-    configured: Arc<ConfigView>,
-    feeds: CountersOfFeeds,
-    tls: Option<Arc<Tls>>,
-}
-
 /// The counters of exchanges' feeds, by name.
-type CountersOfFeeds = BTreeMap<String, Arc<FeedCounters>>;
-
-fn feed_counters(config: &Config) -> CountersOfFeeds {
+fn feed_counters(config: &Config) -> BTreeMap<String, Arc<FeedCounters>> {
     if !config.node.has(Role::Gateway) {
         return BTreeMap::new();
     }
@@ -446,64 +431,46 @@ fn feed_counters(config: &Config) -> CountersOfFeeds {
     all.map(|(name, kind)| (name.to_owned(), FeedCounters::new(kind))).collect()
 }
 
+/// What the routes work with.
+fn app(
+    config: &Config,
+    configured: Arc<ConfigView>,
+    sources: Sources,
+    stopping: CancellationToken,
+) -> Arc<App> {
+    Arc::new(App {
+        config: config.http.clone(),
+        configured,
+        manager: sources.manager.clone(),
+        channels: sources.channels.clone(),
+        orders: sources.orders.clone(),
+        registry: sources.registry.clone(),
+        gate: Arc::clone(&sources.gate),
+        serves: config.node.has(Role::Gateway),
+        works: config.node.has(Role::Worker),
+        sources,
+        stopping,
+    })
+}
+
 /// Starts the serving threads. If one fails to start, the others end.
 fn serve(
     running: &Running,
     config: &Config,
-    served: Served<'_>,
-    (memory, outage, interop, bridge): (MemoryBackend, OutageReader, Arc<InteropStats>, Bridge),
+    app: &Arc<App>,
     seeds: Vec<ShardSeed>,
     listening: Vec<Vec<Listening>>,
 ) -> io::Result<Vec<Thread>> {
     let Running { stops, vital, .. } = running;
-    let Served { node, manager, channels, orders, registry, fleet, status, gate, configured, feeds, tls } =
-        served;
-    let accepts = Arc::new(AcceptStats::default());
-    let sources = Sources {
-        node,
-        started: Instant::now(),
-        manager: manager.clone(),
-        runtime: Handle::current(),
-        channels: channels.clone(),
-        orders: orders.clone(),
-        registry: registry.clone(),
-        fleet: fleet.clone(),
-        storage: status.clone(),
-        memory,
-        outage,
-        redis_configured: config.storage.redis.is_configured(),
-        accepts: Arc::clone(&accepts),
-        intake: Arc::new(IntakeStats::default()),
-        bodies: BodyRoom::new(config.http.bodies_bytes_max),
-        answers: Arc::new(BodyRoom::new(config.http.answers_bytes_max)),
-        refusals: Arc::default(),
-        interop,
-        feeds,
-        bridge,
-        gate: Arc::clone(gate),
-        tls: tls.clone(),
-        leaving: stops.leaving.clone(),
-    };
-    let app = App {
-        config: config.http.clone(),
-        configured,
-        manager: manager.clone(),
-        channels: channels.clone(),
-        orders: orders.clone(),
-        registry: registry.clone(),
-        gate: Arc::clone(gate),
-        serves: config.node.has(Role::Gateway),
-        works: config.node.has(Role::Worker),
-        sources,
-        stopping: stops.stopping.clone(),
-    };
-    let parts = AcceptParts::new(config.http.clone(), manager.clone(), accepts, stops.accepting.clone(), tls);
+    let Sources { accepts, tls, storage, .. } = &app.sources;
+    let (manager, accepts, tls) = (app.manager.clone(), Arc::clone(accepts), tls.clone());
+    let parts = AcceptParts::new(config.http.clone(), manager, accepts, stops.accepting.clone(), tls);
     let serving = Serving {
-        door: Door::to(&Arc::new(app)),
+        door: Door::to(app),
         parts: Arc::new(parts),
-        channels: channels.clone(),
-        status: status.clone(),
-        gate: Arc::clone(gate),
+        channels: app.channels.clone(),
+        status: storage.clone(),
+        gate: Arc::clone(&app.gate),
         vital: vital.clone(),
         cut: stops.cut.clone(),
     };
@@ -515,23 +482,16 @@ fn serve(
     Ok(threads)
 }
 
-fn begin_feeds(
-    running: &Running,
-    config: &Config,
-    channels: &Channels,
-    backend: &SharedBackend,
-    node: NodeId,
-    feeds: &CountersOfFeeds,
-) {
-    let Running { stops, tracker, vital, .. } = running;
+fn begin_feeds(running: &Running, config: &Config, sources: &Sources, backend: &SharedBackend) {
+    let stop = &running.stops.stopping;
+    let Sources { node, channels, feeds, .. } = sources;
     let simulated = &config.feeds.simulated;
     if simulated.enabled {
-        let feed = run_simulated(simulated.clone(), channels.clone());
-        running.part(tracker, &stops.stopping, "simulated prices", feed);
+        running.until(stop, "simulated prices", run_simulated(simulated.clone(), channels.clone()));
         if let Some(counters) = feeds.get(SIMULATED_EXCHANGE) {
             let symbols = simulated.symbols.clone();
             let feed = run_market(symbols, simulated.seed, channels.clone(), Arc::clone(counters));
-            running.part(tracker, &stops.stopping, "a simulated exchange", feed);
+            running.until(stop, "a simulated exchange", feed);
         }
     }
     for exchange in &config.feeds.exchanges {
@@ -540,14 +500,13 @@ fn begin_feeds(
             config: exchange.clone(),
             channels: channels.clone(),
             backend: Arc::clone(backend),
-            node,
+            node: *node,
             counters: Arc::clone(counters),
-            stop: stops.stopping.clone(),
+            stop: stop.clone(),
         };
-        tracker.spawn(vital.guard("the feed of an exchange", run_exchange(parts)));
+        running.spawn("the feed of an exchange", run_exchange(parts));
     }
-    let feed = run_replay(config.feeds.replay.clone(), channels.clone());
-    running.part(tracker, &stops.stopping, "replayed prices", feed);
+    running.until(stop, "replayed prices", run_replay(config.feeds.replay.clone(), channels.clone()));
 }
 
 /// Logs that the gateway is ready, and where; `begun` is the storage's initial state.

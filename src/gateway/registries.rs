@@ -15,14 +15,11 @@ impl OpenConnections for Manager {
     }
 }
 
-/// Orders that are executed here, as active orders.
-#[derive(Debug)]
-pub(super) struct Following(pub(super) Registry);
-
-impl OrderWatch for Following {
+/// Orders that are executed here are active orders.
+impl OrderWatch for Registry {
     fn told(&self, order: OrderId, updates: &[DraftEntry]) {
         if let Some(newest) = updates.last() {
-            self.0.follow_order(order, newest);
+            self.follow_order(order, newest);
         }
     }
 }

@@ -15,7 +15,6 @@ pub(super) mod probes;
 mod read;
 mod reader;
 
-use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -51,16 +50,7 @@ pub(crate) struct InteropParts {
     pub(crate) stop: CancellationToken,
 }
 
-/// The exchange with outside workers.
-pub(crate) struct Interop {
-    /// Is told of the updates that this node has appended.
-    pub(crate) mirror: OrderMirror,
-    pub(crate) stats: Arc<InteropStats>,
-    /// The tasks to run; `None` if the exchange is off.
-    pub(crate) work: Option<InteropWork>,
-}
-
-/// The tasks to run.
+/// The tasks of the exchange.
 pub(crate) struct InteropWork {
     /// Keeps the connection. Must outlive `exchange`; does not end by itself.
     pub(crate) driver: BoxFuture<'static, ()>,
@@ -68,41 +58,33 @@ pub(crate) struct InteropWork {
     pub(crate) exchange: BoxFuture<'static, ()>,
 }
 
-impl fmt::Debug for Interop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Interop").field("works", &self.work.is_some()).finish_non_exhaustive()
+/// Prepares the exchange with outside workers: returns the mirror, which is notified of the updates that this node
+/// has appended, the counters, and the tasks to run, which connect; `None` if the exchange is off.
+pub(crate) fn exchange_updates(parts: InteropParts) -> (OrderMirror, Arc<InteropStats>, Option<InteropWork>) {
+    let InteropParts { config, backend, node, watched, update_bytes_max, stop } = parts;
+    let stats = Arc::<InteropStats>::default();
+    let off = |stats| (OrderMirror::off(), stats, None);
+    if !config.order_channels {
+        return off(stats);
     }
-}
-
-impl Interop {
-    /// Does not connect yet; `work` does.
-    pub(crate) fn new(parts: InteropParts) -> Self {
-        let InteropParts { config, backend, node, watched, update_bytes_max, stop } = parts;
-        let stats = Arc::<InteropStats>::default();
-        let off = |stats| Self { mirror: OrderMirror::off(), stats, work: None };
-        if !config.order_channels {
-            return off(stats);
-        }
-        let Some(Outside { orders: outside, driver }) = backend.outside_orders() else {
-            warn!(
-                storage = backend.name().as_str(),
-                "interop.order_channels has no effect: outside workers are reached through Redis, \
-                 which does not serve"
-            );
-            return off(stats);
-        };
-        let Some(incoming) = outside.take_incoming() else {
-            warn!("interop.order_channels has no effect: somebody else follows the outside workers");
-            return off(stats);
-        };
-        info!("exchanging updates of orders with outside workers");
-        watched.begin();
-        let (mirror, writer) =
-            MirrorWriter::new(Arc::clone(&outside), Arc::clone(&backend), node, Arc::clone(&stats));
-        let reader = Reader::new(outside, backend, Arc::clone(&stats), update_bytes_max);
-        let exchange = async move {
-            tokio::join!(reader.run(incoming, watched, stop.clone()), writer.run(stop));
-        };
-        Self { mirror, stats, work: Some(InteropWork { driver, exchange: Box::pin(exchange) }) }
-    }
+    let Some(Outside { orders: outside, driver }) = backend.outside_orders() else {
+        warn!(
+            storage = backend.name().as_str(),
+            "interop.order_channels has no effect: outside workers are reached through Redis, which does not serve"
+        );
+        return off(stats);
+    };
+    let Some(incoming) = outside.take_incoming() else {
+        warn!("interop.order_channels has no effect: somebody else follows the outside workers");
+        return off(stats);
+    };
+    info!("exchanging updates of orders with outside workers");
+    watched.begin();
+    let (mirror, writer) =
+        MirrorWriter::new(Arc::clone(&outside), Arc::clone(&backend), node, Arc::clone(&stats));
+    let reader = Reader::new(outside, backend, Arc::clone(&stats), update_bytes_max);
+    let exchange = async move {
+        tokio::join!(reader.run(incoming, watched, stop.clone()), writer.run(stop));
+    };
+    (mirror, stats, Some(InteropWork { driver, exchange: Box::pin(exchange) }))
 }

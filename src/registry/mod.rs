@@ -40,7 +40,7 @@ pub(crate) use self::handle::RegistryParts;
 pub use self::handle::{Condition, Registry, RegistryError, Written};
 pub use self::kind::RegistryKind;
 pub use self::legacy::SyncError;
-pub(crate) use self::presence::{OpenConnections, RegistryWork};
+pub(crate) use self::presence::OpenConnections;
 pub use self::query::{Listing, Query};
 pub use self::record::{InvalidRecord, Record};
 

@@ -39,17 +39,8 @@ pub(crate) trait OpenConnections: fmt::Debug + Send + Sync {
 /// By key of a record, the connection of this node that it is bound to.
 pub(super) type Bindings = Mutex<HashMap<Arc<str>, Uuid>>;
 
-/// The tasks of registries.
-pub(crate) struct RegistryWork {
-    /// Their names, and futures that run until told to stop.
-    pub(crate) parts: Vec<(&'static str, BoxFuture<'static, ()>)>,
-}
-
-impl fmt::Debug for RegistryWork {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistryWork").field("parts", &self.parts.len()).finish()
-    }
-}
+/// A task of registries, with its name. Runs until told to stop.
+pub(crate) type RegistryPart = (&'static str, BoxFuture<'static, ()>);
 
 impl Registry {
     /// The tasks of registries. `stop` ends those that append, once all writers are gone.
@@ -57,9 +48,9 @@ impl Registry {
         &self,
         connections: Arc<dyn OpenConnections>,
         stop: &CancellationToken,
-    ) -> RegistryWork {
+    ) -> Vec<RegistryPart> {
         let [providers, orders] = RegistryKind::ALL;
-        let mut parts: Vec<(&'static str, BoxFuture<'static, ()>)> = vec![
+        let mut parts: Vec<RegistryPart> = vec![
             ("registry of providers", Box::pin(self.clone().keep(providers))),
             ("registry of active orders", Box::pin(self.clone().keep(orders))),
             ("writing of providers", Box::pin(self.clone().append_behind(providers, stop.clone()))),
@@ -69,7 +60,7 @@ impl Registry {
         if let Some(legacy) = self.clone().exchange_legacy() {
             parts.push(("Redis keys of registries", legacy));
         }
-        RegistryWork { parts }
+        parts
     }
 
     /// Binds a provider to a connection of this node, which must be open: when it closes, the provider goes
