@@ -18,10 +18,11 @@ const RUNS_PER_ATTEMPT: u32 = 10;
 #[derive(Debug)]
 pub(super) struct Attempts {
     /// The current attempt, counting from 1.
-    current: u32,
-    max: u32,
+    pub(super) current: u32,
+    /// How many attempts there may be.
+    pub(super) max: u32,
     /// The attempt that the next report may begin.
-    anew: u32,
+    pub(super) anew: u32,
     /// How many runs in a row broke off since the last run that ended properly.
     runs_broken_off: u32,
     /// The order was submitted in its last attempt, and that run broke off: all that is left is to find out
@@ -62,21 +63,6 @@ impl Attempts {
     /// them.
     pub(super) fn are_unknown(&mut self) {
         self.is_unknown = true;
-    }
-
-    /// The current attempt.
-    pub(super) fn current(&self) -> u32 {
-        self.current
-    }
-
-    /// How many attempts there may be.
-    pub(super) fn max(&self) -> u32 {
-        self.max
-    }
-
-    /// The attempt that the next report may begin.
-    pub(super) fn anew(&self) -> u32 {
-        self.anew
     }
 
     /// Whether no attempt is left.
@@ -157,7 +143,7 @@ mod tests {
             (3, (2, 2), Some(&building), 2),
         ] {
             let attempts = attempts(run, said, newest);
-            assert_eq!((attempts.current(), attempts.anew()), (current, current), "{run} {said:?}");
+            assert_eq!((attempts.current, attempts.anew), (current, current), "{run} {said:?}");
             assert_eq!(attempts.given_back(), Some(current));
         }
     }
@@ -166,7 +152,7 @@ mod tests {
     fn what_was_submitted_for_the_last_time_is_only_found_out_about() {
         let submitted = told(EntryKind::Submitted, 4, 3);
         let finding_out = attempts(5, (0, 0), Some(&submitted));
-        assert_eq!((finding_out.current(), finding_out.anew(), finding_out.given_back()), (3, 4, None));
+        assert_eq!((finding_out.current, finding_out.anew, finding_out.given_back()), (3, 4, None));
         assert!(finding_out.is_last() && !finding_out.are_used_up());
         // The submitting run ended by saying that there is another attempt; or the run had only been
         // building.
@@ -185,11 +171,11 @@ mod tests {
     fn a_run_may_begin_the_next_attempt_as_long_as_there_is_one() {
         let mut run = attempts(1, (0, 0), None);
         assert_eq!([run.begin_next(), run.begin_next(), run.begin_next()], [true, true, false]);
-        assert_eq!((run.current(), run.anew(), run.end()), (3, 3, 3));
+        assert_eq!((run.current, run.anew, run.end()), (3, 3, 3));
         run.told(3);
-        assert_eq!((run.current(), run.anew()), (3, 4));
+        assert_eq!((run.current, run.anew), (3, 4));
         run.go_on(2);
-        assert_eq!((run.current(), run.anew()), (2, 3));
+        assert_eq!((run.current, run.anew), (2, 3));
         assert_eq!(attempts(2, (4, 1), None).end(), 3, "an order does not fail in one that it may not have");
     }
 }

@@ -25,7 +25,7 @@ impl Desk {
             run.finish(&ending).await?;
             return Ok(None);
         }
-        if run.is_cancelled() {
+        if run.cancelled {
             self.end_cancelled(run).await?;
             return Ok(None);
         }
@@ -37,7 +37,7 @@ impl Desk {
         match serde_json::from_slice(payload) {
             Ok(request) => Ok(Some(request)),
             Err(error) => {
-                error!(order = %run.order(), error = %error, "an order in the queue is not readable");
+                error!(order = %run.order, error = %error, "an order in the queue is not readable");
                 self.end(run, "corrupt", "the order is not readable", true).await?;
                 Ok(None)
             }
@@ -75,13 +75,13 @@ impl Desk {
         message: &str,
         retry: bool,
     ) -> Result<Option<Duration>, RunError> {
-        let attempt = run.attempt();
+        let attempt = run.attempts.current;
         if !retry || run.attempts.is_last() {
             self.end(run, code, message, retry).await?;
             return Ok(None);
         }
         let after = self.config.retry().wait(attempt);
-        debug!(order = %run.order(), code, message, ?after, "an order is tried again");
+        debug!(order = %run.order, code, message, ?after, "an order is tried again");
         match run.finish(&Ending::Retry { after, attempt: Some(attempt + 1) }).await? {
             Held::Yes => {
                 self.stats.retried.add(1);
@@ -103,7 +103,7 @@ impl Desk {
         let ending = Ending::Retry { after: Duration::ZERO, attempt: run.attempts.given_back() };
         match run.finish(&ending).await? {
             Held::Yes => {
-                debug!(order = %run.order(), attempt = run.attempt(), "gave an order back");
+                debug!(order = %run.order, attempt = run.attempts.current, "gave an order back");
                 self.stats.given_back.add(1);
                 self.queued.notify_waiters();
                 Ok(())

@@ -14,7 +14,6 @@ use crate::model::OrderId;
 use crate::storage::Held;
 
 pub use claiming::Claimed;
-pub use reporting::{Outcome, ReportError};
 
 /// What every call about a job must name.
 #[derive(Debug, Clone, Copy)]

@@ -22,7 +22,8 @@ pub(super) struct Lease {
     desk: Arc<Desk>,
     job: JobId,
     token: u64,
-    lasts: Duration,
+    /// The duration that each renewal asks for.
+    pub(super) lasts: Duration,
     state: Mutex<LeaseState>,
 }
 
@@ -52,11 +53,6 @@ impl Lease {
     ) -> Arc<Self> {
         let state = Mutex::new(LeaseState { until: asked + lasts, held: Held::Yes });
         Arc::new(Self { desk, job: order.into(), token, lasts, state })
-    }
-
-    /// The duration that each renewal asks for.
-    pub(super) fn lasts(&self) -> Duration {
-        self.lasts
     }
 
     pub(super) fn state(&self) -> LeaseState {

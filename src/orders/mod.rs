@@ -41,8 +41,8 @@ mod worker;
 
 pub use config::{ExecutorChoice, OrdersConfig, PaperConfig, WhenDegraded};
 pub use desk::{Orders, OrdersParts};
-pub use executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, StepError};
-pub use external::{Claimed, Outcome, ReportError, Ticket};
+pub use executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle};
+pub use external::{Claimed, Ticket};
 pub use interop::{InteropConfig, OrderMirror};
 pub(crate) use interop::{InteropParts, InteropStats, InteropWork, exchange_updates};
 pub use paper::PaperExecutor;

@@ -3,7 +3,7 @@
 use super::desk::Orders;
 use super::view::{self, Listed, OrderView, Shows};
 use crate::access::Owner;
-use crate::model::{ChannelName, JobId, OrderId};
+use crate::model::{ChannelName, Entry, JobId, OrderId};
 use crate::protocol::DeadLetter;
 use crate::storage::{JobCounts, JobState, JobView, Result as StorageResult, StorageError};
 
@@ -96,6 +96,41 @@ impl Orders {
         limit: usize,
         owner: Option<Owner>,
     ) -> StorageResult<Option<Listed<OrderView>>> {
+        // A job that cannot have the status is not read further.
+        let may_be = |job: &JobView| status.is_none_or(|status| may_be(job, status));
+        let show = |job: &JobView, newest: Option<Entry>| {
+            let summary = view::summary(job, newest.as_ref(), self.shows());
+            status.is_none_or(|status| summary.status == status).then_some(summary)
+        };
+        self.page(None, before, limit, owner, may_be, show).await
+    }
+
+    /// Orders whose attempts all failed, the newest first; with an `owner`, only that owner's. `None` if
+    /// `before` is unknown.
+    ///
+    /// # Errors
+    /// The storage did not answer.
+    pub async fn dead_letters(
+        &self,
+        before: Option<OrderId>,
+        limit: usize,
+        owner: Option<Owner>,
+    ) -> StorageResult<Option<Listed<DeadLetter>>> {
+        let show = |job: &JobView, _newest| Some(view::dead_letter(job, self.shows()));
+        self.page(Some(JobState::Dead), before, limit, owner, |_| true, show).await
+    }
+
+    /// A page of the orders whose jobs are in a state. Of jobs that `may_be` listed, `show` decides with the newest
+    /// update; dead letters are shown without it.
+    async fn page<T>(
+        &self,
+        state: Option<JobState>,
+        before: Option<OrderId>,
+        limit: usize,
+        owner: Option<Owner>,
+        may_be: impl Fn(&JobView) -> bool,
+        show: impl Fn(&JobView, Option<Entry>) -> Option<T>,
+    ) -> StorageResult<Option<Listed<T>>> {
         let was_degraded = self.desk().backend.is_degraded();
         let degraded = || was_degraded || self.desk().backend.is_degraded();
         // A list may take hundreds of calls to the storage, so only a few are built at once.
@@ -105,41 +140,33 @@ impl Orders {
         if !self.knows(cursor, owner).await? {
             return Ok(None);
         }
-        let is_listed = |job: &JobView| is_of(job, owner);
-        let (mut scanned, mut bytes) = (0, 0);
+        let (mut scanned, mut looked_at, mut bytes) = (0, 0, 0);
         // The last order that may be named, from which the next page goes on.
         let mut last = cursor;
-        let mut looked_at = 0;
         while scanned < SCANNED_MAX && looked_at < LOOKED_AT_MAX {
-            let mut page = self.desk().backend.list_jobs(None, cursor, SCAN_PAGE).await?;
+            let mut page = self.desk().backend.list_jobs(state, cursor, SCAN_PAGE).await?;
             let full = page.len() == SCAN_PAGE;
             cursor = page.last().map(|job| job.id);
             looked_at += page.len();
-            page.retain(is_listed);
             // Other owners' orders are not read further, and do not count: a list of one owner ends where its
             // orders end.
+            page.retain(|job| is_of(job, owner));
             scanned += page.len();
-            // The calls share one connection, so they are sent together. A job that cannot have the status is
-            // not read further.
+            // The calls share one connection, so they are sent together.
             let newest = page.iter().map(|job| {
-                let is_out = status.is_some_and(|status| !may_be(job, status));
-                async move { if is_out { Ok(None) } else { self.desk().newest(job.id.into()).await } }
+                let is_read = state.is_none() && may_be(job);
+                async move { if is_read { self.desk().newest(job.id.into()).await } else { Ok(None) } }
             });
             let newest = futures_util::future::try_join_all(newest).await?;
             for (job, newest) in page.into_iter().zip(newest) {
                 let before_this = last.replace(job.id);
-                if status.is_some_and(|status| !may_be(&job, status)) {
-                    continue;
+                let Some(shown) = may_be(&job).then(|| show(&job, newest)).flatten() else { continue };
+                bytes += job.payload.len();
+                if found.len() == limit || (bytes > LIST_BYTES_MAX && !found.is_empty()) {
+                    let next = before_this.map(OrderId::from);
+                    return Ok(Some(Listed { found, next, degraded: degraded() }));
                 }
-                let summary = view::summary(&job, newest.as_ref(), self.shows());
-                if status.is_none_or(|status| summary.status == status) {
-                    bytes += job.payload.len();
-                    if found.len() == limit || (bytes > LIST_BYTES_MAX && !found.is_empty()) {
-                        let next = before_this.map(OrderId::from);
-                        return Ok(Some(Listed { found, next, degraded: degraded() }));
-                    }
-                    found.push(summary);
-                }
+                found.push(shown);
             }
             if !full {
                 return Ok(Some(Listed { found, next: None, degraded: degraded() }));
@@ -161,49 +188,6 @@ impl Orders {
     /// The storage did not answer.
     pub async fn is_told_of(&self, order: OrderId) -> StorageResult<bool> {
         Ok(self.desk().newest(order).await?.is_some())
-    }
-
-    /// Orders whose attempts all failed, the newest first; with an `owner`, only that owner's. `None` if
-    /// `before` is unknown.
-    ///
-    /// # Errors
-    /// The storage did not answer.
-    pub async fn dead_letters(
-        &self,
-        before: Option<OrderId>,
-        limit: usize,
-        owner: Option<Owner>,
-    ) -> StorageResult<Option<Listed<DeadLetter>>> {
-        let was_degraded = self.desk().backend.is_degraded();
-        let degraded = || was_degraded || self.desk().backend.is_degraded();
-        let mut cursor = before.map(JobId::from);
-        if !self.knows(cursor, owner).await? {
-            return Ok(None);
-        }
-        // Of a list of one owner, many jobs may be read only to be left out.
-        let _place = self.desk().lists.acquire().await;
-        let (mut found, mut bytes, mut last, mut looked_at) = (Vec::new(), 0, before, 0);
-        while looked_at < LOOKED_AT_MAX {
-            let page = self.desk().backend.list_jobs(Some(JobState::Dead), cursor, limit).await?;
-            let is_last = page.len() < limit;
-            looked_at += page.len();
-            cursor = page.last().map(|job| job.id);
-            for job in page.iter().filter(|job| is_of(job, owner)) {
-                bytes += job.payload.len();
-                if found.len() == limit || (bytes > LIST_BYTES_MAX && !found.is_empty()) {
-                    return Ok(Some(Listed { found, next: last, degraded: degraded() }));
-                }
-                last = Some(job.id.into());
-                found.push(view::dead_letter(job, self.shows()));
-            }
-            if is_last {
-                return Ok(Some(Listed { found, next: None, degraded: degraded() }));
-            }
-            if found.len() == limit {
-                break;
-            }
-        }
-        Ok(Some(Listed { found, next: last, degraded: degraded() }))
     }
 }
 

@@ -16,8 +16,8 @@ use super::lease::{Lease, LeaseState};
 use super::telling::Telling;
 use crate::channels::PublishError;
 use crate::model::{ChannelName, Entry, EntryKind, OrderId};
-use crate::protocol::{OrderUpdate, PayloadWriter, Standing, quoted};
-use crate::storage::{Attempt, ClaimedJob, Ending, Held, Refusal, StorageError};
+use crate::protocol::{InvalidPayload, OrderUpdate, PayloadWriter, Standing, quoted};
+use crate::storage::{ClaimedJob, Ending, Held, Refusal, StorageError};
 
 /// How long the end of a run waits for its earlier reports. After that the end is published all the same; if the
 /// run continues elsewhere, the log refuses earlier reports that arrive after what is published there.
@@ -39,6 +39,9 @@ pub enum RunError {
     /// The order has its last update already.
     #[error("the order has ended")]
     Ended,
+    /// A worker's report has the wrong form; the run may go on.
+    #[error(transparent)]
+    Payload(#[from] InvalidPayload),
     /// The report breaks a rule; the run may go on.
     #[error("{0}")]
     Invalid(String),
@@ -51,14 +54,15 @@ pub enum RunError {
 #[derive(Debug)]
 pub(super) struct Run {
     desk: Arc<Desk>,
-    order: OrderId,
-    run: u32,
+    pub(super) order: OrderId,
+    /// How many times the job has been claimed, including this time.
+    pub(super) run: u32,
     pub(super) attempts: Attempts,
-    executor: String,
+    pub(super) executor: String,
     previous: Option<Entry>,
     standing: Option<Standing>,
-    /// The order was found cancelled, in time, when it was claimed.
-    cancelled: bool,
+    /// The order was cancelled before its point of no return, so it only has to be ended.
+    pub(super) cancelled: bool,
     committed: bool,
     /// The attempt that this run has submitted, under a lease that the storage confirmed.
     submitted: Option<u32>,
@@ -66,40 +70,24 @@ pub(super) struct Run {
     telling: Arc<Telling>,
 }
 
-/// The data of a claim.
-#[derive(Debug)]
-pub(super) struct Claim {
-    pub(super) order: OrderId,
-    pub(super) token: u64,
-    pub(super) run: u32,
-    /// The job was marked as cancelled.
-    pub(super) cancelled: bool,
-    pub(super) committed: bool,
-    /// What the job stores of its attempts.
-    pub(super) attempt: Attempt,
-    /// When the claim was requested.
-    pub(super) asked: Instant,
-    pub(super) lasts: Duration,
-    /// The order's newest update; of a first run it need not be looked up, since it has none. Should it have one
-    /// nevertheless, nothing that the run reports is appended.
-    pub(super) newest: Option<Entry>,
-}
-
-impl Claim {
-    /// For a job that was claimed just now.
-    pub(super) fn of(job: &ClaimedJob, asked: Instant, lasts: Duration, newest: Option<Entry>) -> Self {
-        let ClaimedJob { id, token, run, cancelled, committed, attempt, .. } = *job;
-        Self { order: id.into(), token, run, cancelled, committed, attempt, asked, lasts, newest }
-    }
-}
-
 impl Run {
-    pub(super) fn new(desk: Arc<Desk>, claim: Claim, executor: &str) -> Self {
-        let Claim { order, token, run, cancelled, committed, attempt: said, asked, lasts, newest } = claim;
+    /// The run of a job whose claim was requested at `asked`, and whose lease `lasts` so long from then on.
+    ///
+    /// `newest` is the order's newest update. Of a first run it need not be looked up, since the order has none.
+    /// Should it have one nevertheless, nothing that the run reports is appended.
+    pub(super) fn new(
+        desk: Arc<Desk>,
+        job: &ClaimedJob,
+        (asked, lasts): (Instant, Duration),
+        newest: Option<Entry>,
+        executor: &str,
+    ) -> Self {
+        let ClaimedJob { id, token, run, cancelled, committed, attempt, .. } = *job;
+        let order = OrderId::from(id);
         let standing = newest.as_ref().map(|newest| standing(newest, committed));
-        let attempts =
-            Attempts::of(run, said, newest.as_ref().zip(standing.as_ref()), desk.config.attempts_max);
-        debug!(%order, run, attempt = attempts.current(), executor, "order claimed");
+        let newest_update = newest.as_ref().zip(standing.as_ref());
+        let attempts = Attempts::of(run, attempt, newest_update, desk.config.attempts_max);
+        debug!(%order, run, attempt = attempts.current, executor, "order claimed");
         Self {
             lease: Lease::new(Arc::clone(&desk), order, token, asked, lasts),
             telling: Telling::new(Arc::clone(&desk), order, token, newest.is_none()),
@@ -114,31 +102,6 @@ impl Run {
             committed,
             submitted: None,
         }
-    }
-
-    pub(super) fn order(&self) -> OrderId {
-        self.order
-    }
-
-    pub(super) fn attempt(&self) -> u32 {
-        self.attempts.current()
-    }
-
-    pub(super) fn attempts_max(&self) -> u32 {
-        self.attempts.max()
-    }
-
-    pub(super) fn run(&self) -> u32 {
-        self.run
-    }
-
-    pub(super) fn executor(&self) -> &str {
-        &self.executor
-    }
-
-    /// Whether the order was cancelled in time, so that it only has to be ended.
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.cancelled
     }
 
     /// How far the run before this one came.
@@ -206,7 +169,7 @@ impl Run {
         fields: &[(&str, Value)],
     ) -> Result<(), RunError> {
         let update =
-            self.update(kind, progress, self.attempt(), message, |payload| push_all(payload, fields));
+            self.update(kind, progress, self.attempts.current, message, |payload| push_all(payload, fields));
         if self.submits(&update) {
             return self.tell(update).await;
         }
@@ -248,7 +211,7 @@ impl Run {
     /// Checks that the run goes on, and that this update may follow the newest one.
     async fn may_tell(&self, update: &OrderUpdate) -> Result<(), RunError> {
         self.check().await?;
-        let (next, anew) = (&update.standing, self.attempts.anew());
+        let (next, anew) = (&update.standing, self.attempts.anew);
         let allowed = match &self.standing {
             Some(standing) => standing.allows(next, anew),
             None if next.attempt == anew => Ok(()),
@@ -261,7 +224,7 @@ impl Run {
     /// since, and what was published is in a log that the next holder will read.
     fn is_certain(&self) -> bool {
         let left = self.lease.state().left();
-        let is_fresh = left.is_some_and(|left| left >= self.lease.lasts().mul_f64(FRESH_PART));
+        let is_fresh = left.is_some_and(|left| left >= self.lease.lasts.mul_f64(FRESH_PART));
         is_fresh && !self.desk.backend.is_degraded_for(&ChannelName::order(self.order))
     }
 
@@ -326,7 +289,7 @@ impl Run {
         message: &str,
     ) -> Result<(), RunError> {
         // It belongs to the attempt of the newest update.
-        let attempt = self.standing.as_ref().map_or(self.attempt(), |standing| standing.attempt);
+        let attempt = self.standing.as_ref().map_or(self.attempts.current, |standing| standing.attempt);
         let update = self.update(EntryKind::Confirmed, 100, attempt, message, fields);
         self.tell(update).await?;
         self.desk.stats.confirmed.add(1);
@@ -360,7 +323,7 @@ impl Run {
     ) -> OrderUpdate {
         OrderUpdate::new(Standing { kind, progress, attempt }, Utc::now(), |payload| {
             payload.push_text("message", message);
-            payload.push_number("maxAttempts", self.attempts_max());
+            payload.push_number("maxAttempts", self.attempts.max);
             payload.push_number("run", self.run);
             payload.push_text("executor", &self.executor);
             write(payload);

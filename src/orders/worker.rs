@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::desk::{Desk, Orders};
-use super::executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, StepError};
+use super::executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle};
 use super::request::OrderRequest;
-use super::run::{Claim, Run, RunError, push_all};
+use super::run::{Run, RunError, push_all};
 use crate::model::{Entry, OrderId};
 use crate::storage::{ClaimedJob, Ending, JOBS_PER_CALL_MAX};
 use crate::support::backoff::STORAGE_RETRY;
@@ -64,14 +64,12 @@ impl Worker {
             }
             let free = concurrency - runs.len();
             if free == 0 {
-                tokio::select! {
-                    Some(ended) = runs.join_next() => log_panic(&ended),
-                    () = stop.cancelled() => {}
-                }
+                stop.run_until_cancelled(until_left(&mut runs, concurrency - 1)).await;
                 continue;
             }
             if free * TOGETHER_PART < concurrency {
-                gather(&mut runs, concurrency - concurrency / TOGETHER_PART, &stop).await;
+                let gathered = until_left(&mut runs, concurrency - concurrency / TOGETHER_PART);
+                stop.run_until_cancelled(time::timeout(TOGETHER_WITHIN, gathered)).await;
             }
             let free = concurrency - runs.len();
             let asked = Instant::now();
@@ -111,17 +109,10 @@ impl Worker {
                 }
             }
         }
-        let finished = async {
-            while let Some(ended) = runs.join_next().await {
-                log_panic(&ended)
-            }
-        };
-        if time::timeout(FINISH_WITHIN, finished).await.is_err() {
+        if time::timeout(FINISH_WITHIN, until_left(&mut runs, 0)).await.is_err() {
             info!(orders = runs.len(), "giving back orders under way");
             hurry.cancel();
-            while let Some(ended) = runs.join_next().await {
-                log_panic(&ended);
-            }
+            until_left(&mut runs, 0).await;
         }
     }
 
@@ -129,8 +120,8 @@ impl Worker {
         let order = OrderId::from(job.id);
         let newest = if is_new(&job) { Some(None) } else { self.newest(order, asked).await };
         let Some(newest) = newest else { return };
-        let claim = Claim::of(&job, asked, self.desk.config.lease(), newest);
-        let run = Run::new(Arc::clone(&self.desk), claim, self.executor.name());
+        let lease = (asked, self.desk.config.lease());
+        let run = Run::new(Arc::clone(&self.desk), &job, lease, newest, self.executor.name());
         self.execute(run, &job.payload, watched).await;
     }
 
@@ -168,7 +159,7 @@ impl Worker {
                 return self.desk.note(self.desk.give_back(&mut handle.run).await);
             }
             executed = executing => executed,
-            () = cancelled => Some(Ok(Err(ExecutionError::Stopped(StepError(RunError::Cancelled))))),
+            () = cancelled => Some(Ok(Err(ExecutionError::Stopped(RunError::Cancelled)))),
         };
         let run = &mut handle.run;
         let failed = match executed {
@@ -180,7 +171,7 @@ impl Worker {
                 retry: true,
             },
             None => {
-                error!(order = %run.order(), attempt = run.attempt(), "the executor panicked; this is a bug");
+                error!(order = %run.order, attempt = run.attempts.current, "the executor panicked; this is a bug");
                 let message = "the executor broke off because of a bug".to_owned();
                 ExecutionError::Failed { code: "executor_error", message, retry: true }
             }
@@ -189,7 +180,7 @@ impl Worker {
             ExecutionError::Failed { code, message, retry } => {
                 self.desk.note(self.desk.failed(run, code, &message, retry).await.map(drop));
             }
-            ExecutionError::Stopped(StepError(error)) => self.stopped(run, error).await,
+            ExecutionError::Stopped(error) => self.stopped(run, error).await,
         }
     }
 
@@ -208,14 +199,15 @@ impl Worker {
             RunError::Ended => self.desk.note(run.finish(&Ending::Done).await.map(drop)),
             RunError::LeaseLost => {
                 self.desk.stats.leases_lost.add(1);
-                info!(order = %run.order(), run = run.run(), "lost the lease of an order; somebody else goes on");
+                info!(order = %run.order, run = run.run, "lost the lease of an order; somebody else goes on");
             }
-            RunError::Invalid(message) => {
-                error!(order = %run.order(), error = message, "the executor broke a rule of updates");
+            RunError::Invalid(_) | RunError::Payload(_) => {
+                let message = stopped.to_string();
+                error!(order = %run.order, error = message, "the executor broke a rule of updates");
                 self.desk.note(self.desk.failed(run, "executor_error", &message, false).await.map(drop));
             }
             RunError::Unavailable(error) => {
-                warn!(order = %run.order(), error = %error, "an update could not be told; the order is tried again");
+                warn!(order = %run.order, error = %error, "an update could not be told; the order is tried again");
                 self.desk.note(self.desk.give_back(run).await);
             }
         }
@@ -227,16 +219,12 @@ fn is_new(job: &ClaimedJob) -> bool {
     job.run == 1 && job.attempt.number == 0 && !job.committed
 }
 
-/// Waits until no more than `enough` are left, for a moment.
-async fn gather(runs: &mut JoinSet<()>, enough: usize, stop: &CancellationToken) {
-    let moment = time::sleep(TOGETHER_WITHIN);
-    tokio::pin!(moment);
-    while runs.len() > enough {
-        tokio::select! {
-            Some(ended) = runs.join_next() => log_panic(&ended),
-            () = &mut moment => return,
-            () = stop.cancelled() => return,
-        }
+/// Waits until no more than `count` runs are left.
+async fn until_left(runs: &mut JoinSet<()>, count: usize) {
+    while runs.len() > count
+        && let Some(ended) = runs.join_next().await
+    {
+        log_panic(&ended);
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::model::OrderId;
 use crate::orders::desk::{Desk, Orders};
-use crate::orders::run::{Claim, Run, RunError};
+use crate::orders::run::{Run, RunError};
 use crate::protocol::{ClaimRequest, OfferedJob, Previous, Standing};
 use crate::storage::{ClaimedJob, Ending, Held, Result as StorageResult, StorageError};
 
@@ -163,19 +163,18 @@ impl Orders {
         lease: Duration,
         worker: &str,
     ) -> Result<Option<(OfferedJob, Run)>, RunError> {
-        let (order, token, nth) = (OrderId::from(job.id), job.token, job.run);
+        let order = OrderId::from(job.id);
         let newest = self.desk().newest(order).await?;
-        let claim = Claim::of(&job, asked, lease, newest);
-        let mut run = Run::new(Arc::clone(self.desk()), claim, worker);
+        let mut run = Run::new(Arc::clone(self.desk()), &job, (asked, lease), newest, worker);
         let Some(request) = self.desk().to_be_done(&mut run, &job.payload).await? else { return Ok(None) };
         let left = lease.saturating_sub(asked.elapsed());
         let offered = OfferedJob {
             job_id: order,
             order_id: order,
-            token,
-            run: nth,
-            attempt: run.attempt(),
-            max_attempts: run.attempts_max(),
+            token: job.token,
+            run: run.run,
+            attempt: run.attempts.current,
+            max_attempts: run.attempts.max,
             lease_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             order: request,
             previous: run.previous().map(|Standing { kind, progress, attempt }| Previous {

@@ -52,7 +52,7 @@ impl Cost for DraftEntry {
 pub(super) struct Merge<T> {
     known: HashMap<Uuid, Stretch>,
     waiting: VecDeque<Waiting<T>>,
-    stretch: Stretch,
+    pub(super) stretch: Stretch,
     /// The newest stretch in which the list was read.
     proven: Stretch,
     /// Updates may have been lost before the next one.

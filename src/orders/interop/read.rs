@@ -3,7 +3,6 @@
 //! More is accepted than over HTTP: what happened outside has happened, and is passed on as it is.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -28,26 +27,19 @@ pub(super) enum Read {
 }
 
 /// Why an outside update cannot be passed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Invalid {
+    #[error("not JSON")]
     NotJson,
     /// JSON that some readers of the stream could not parse.
+    #[error("{0}")]
     Unreadable(UnreadableJson),
+    #[error("not a JSON object")]
     NotAnObject,
+    #[error("neither `type` nor `status` names a stage of an order")]
     NoStage,
+    #[error("too large")]
     TooLarge,
-}
-
-impl fmt::Display for Invalid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotJson => f.write_str("not JSON"),
-            Self::Unreadable(unreadable) => unreadable.fmt(f),
-            Self::NotAnObject => f.write_str("not a JSON object"),
-            Self::NoStage => f.write_str("neither `type` nor `status` names a stage of an order"),
-            Self::TooLarge => f.write_str("too large"),
-        }
-    }
 }
 
 /// The identity of an outside update: the hash of its bytes, within its order.

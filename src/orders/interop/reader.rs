@@ -84,10 +84,10 @@ enum Next {
 enum Step {
     Follow,
     Unfollow,
-    /// Read which updates the log has.
-    Open,
-    /// The same, for a log that is to be appended to: it is created if there is none.
-    Begin,
+    /// Read which updates the log has. One that is to be appended to is created if there is none.
+    Open {
+        creates: bool,
+    },
     /// Read the list.
     Look {
         stretch: u64,
@@ -323,13 +323,12 @@ impl Reader {
         if watched.busy || watched.queued {
             return;
         }
-        let now = Instant::now();
-        if self.steps.len() >= STEPS_MAX && watched.has_step(now, self.stopping) {
+        let next = watched.next(Instant::now(), self.stopping);
+        if self.steps.len() >= STEPS_MAX && matches!(next, Next::Step(_)) {
             watched.queued = true;
             self.queue.push_back(order);
             return;
         }
-        let next = watched.next(now, self.stopping);
         let timer = match &next {
             Next::At(at) => Some(*at),
             _ => None,
@@ -343,6 +342,9 @@ impl Reader {
         match next {
             Next::Step(step) => {
                 watched.busy = true;
+                if matches!(step, Step::Look { .. }) {
+                    watched.merge.begin_look();
+                }
                 let running = run_step(Arc::clone(&self.outside), Arc::clone(&self.backend), order, step);
                 self.steps.push(Box::pin(async move { (order, running.await) }));
             }
@@ -496,22 +498,7 @@ impl Watched {
         }
     }
 
-    fn has_step(&self, now: Instant, stopping: bool) -> bool {
-        let is_idle = self.merge.is_empty();
-        now >= self.retry_at
-            && ((!self.wanted && is_idle && self.followed && !stopping)
-                || (self.wanted && !self.followed)
-                || ((self.wanted || !is_idle)
-                    && (self.log.is_none()
-                        || self.is_look_due(now, stopping)
-                        || self.merge.next().is_some())))
-    }
-
-    fn is_look_due(&self, now: Instant, stopping: bool) -> bool {
-        !stopping && self.merge.look_at().is_some_and(|at| at <= now)
-    }
-
-    fn next(&mut self, now: Instant, stopping: bool) -> Next {
+    fn next(&self, now: Instant, stopping: bool) -> Next {
         if !self.wanted && self.merge.is_empty() {
             let unfollow = self.followed && !stopping;
             return if unfollow { Next::Step(Step::Unfollow) } else { Next::Forget };
@@ -522,12 +509,12 @@ impl Watched {
         if self.wanted && !self.followed {
             return Next::Step(Step::Follow);
         }
-        let Some(log) = &self.log else { return Next::Step(Step::Open) };
-        if self.is_look_due(now, stopping) {
-            return Next::Step(Step::Look { stretch: self.merge.begin_look() });
+        let Some(log) = &self.log else { return Next::Step(Step::Open { creates: false }) };
+        if !stopping && self.merge.look_at().is_some_and(|at| at <= now) {
+            return Next::Step(Step::Look { stretch: self.merge.stretch });
         }
         if let Some((identity, draft, is_after_gap)) = self.merge.next() {
-            let LogEpoch::Of(epoch) = log else { return Next::Step(Step::Begin) };
+            let LogEpoch::Of(epoch) = log else { return Next::Step(Step::Open { creates: true }) };
             let draft = if is_after_gap { after_gap(draft) } else { draft.clone() };
             return Next::Step(Step::Append { epoch: epoch.clone(), identity, draft });
         }
@@ -545,8 +532,7 @@ async fn run_step(
     match step {
         Step::Follow => Done::Followed(outside.follow(order).await),
         Step::Unfollow => Done::Unfollowed(outside.unfollow(order).await),
-        Step::Open => Done::Opened(open(&backend, &channel, false).await),
-        Step::Begin => Done::Opened(open(&backend, &channel, true).await),
+        Step::Open { creates } => Done::Opened(open(&backend, &channel, creates).await),
         Step::Look { stretch } => {
             let begun = Instant::now();
             Done::Looked { begun, stretch, list: outside.window(order, LIST_MAX).await }
@@ -572,14 +558,14 @@ async fn run_step(
 async fn open(
     backend: &SharedBackend,
     channel: &ChannelName,
-    begins: bool,
+    creates: bool,
 ) -> StorageResult<Option<(Epoch, Vec<Uuid>)>> {
     let mut has = Vec::new();
     let mut after: Option<Position> = None;
     loop {
         let page = backend.read_after(channel, after.as_ref(), LOG_PAGE).await?;
         let Some(epoch) = page.epoch else {
-            if !begins {
+            if !creates {
                 return Ok(None);
             }
             // Each update is its own producer; none is asked about here.
