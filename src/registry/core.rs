@@ -17,7 +17,8 @@ const OTHERS_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Core {
-    me: u64,
+    /// This node, as versions name it.
+    pub(super) me: u64,
     pub(super) table: Table,
     ttl: Duration,
     /// Keys that wait to be appended, each once and since when; the record is read when it is appended.
@@ -43,11 +44,6 @@ impl Core {
             suspects: HashMap::new(),
             superseded: 0,
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn me(&self) -> u64 {
-        self.me
     }
 
     // Writing

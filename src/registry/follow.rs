@@ -69,7 +69,7 @@ impl Registry {
     pub(super) async fn keep(self, kind: RegistryKind) {
         let book = Arc::clone(self.book(kind));
         let mut failures = 0;
-        while let Err(error) = self.channels().join(&kind.channel(), self.place()).await {
+        while let Err(error) = self.0.parts.channels.join(&kind.channel(), self.0.parts.place).await {
             failures += 1;
             debug!(registry = %kind, error = %error, "cannot follow a registry yet");
             STORAGE_RETRY.pause(failures).await;
@@ -82,7 +82,7 @@ impl Registry {
                 _ = tick.tick() => {}
                 () = book.doubted.notified() => due = due.min(soonest.max(Instant::now() + AGAIN_AFTER)),
             }
-            let is_degraded = self.channels().is_degraded(&kind.channel());
+            let is_degraded = self.0.parts.channels.is_degraded(&kind.channel());
             if was_degraded && !is_degraded {
                 book.set_compared(false);
                 due = Instant::now();
@@ -149,7 +149,7 @@ impl Registry {
         let channel = kind.channel();
         let (mut all, mut after) = (Vec::new(), None);
         loop {
-            let page = self.channels().latest_and_removed(&channel, after.as_deref(), PAGE).await?;
+            let page = self.0.parts.channels.latest_and_removed(&channel, after.as_deref(), PAGE).await?;
             let entries = page.entries.iter();
             all.extend(
                 entries.filter_map(|entry| Change::read(entry.draft.kind.as_str(), &entry.draft.data)),

@@ -43,18 +43,13 @@ pub(crate) struct RegistryParts {
 /// Online providers, and active orders. Cheap to clone, and callable from anywhere: neither reads nor writes
 /// wait.
 #[derive(Debug, Clone)]
-pub struct Registry(Arc<Inner>);
+pub struct Registry(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    channels: Channels,
-    backend: SharedBackend,
-    node: NodeId,
-    fleet: Fleet,
-    config: RegistryConfig,
-    place: usize,
+pub(super) struct Inner {
+    pub(super) parts: RegistryParts,
     books: [Arc<Book>; 2],
-    bindings: Bindings,
+    pub(super) bindings: Bindings,
 }
 
 /// One registry on this node.
@@ -157,10 +152,9 @@ pub enum RegistryError {
 
 impl Registry {
     pub(crate) fn new(parts: RegistryParts) -> Self {
-        let RegistryParts { channels, backend, node, fleet, config, place } = parts;
         let books = RegistryKind::ALL.map(|kind| {
             Arc::new(Book {
-                core: RwLock::new(Core::new(kind, short_of(node), config.ttl(kind))),
+                core: RwLock::new(Core::new(kind, short_of(parts.node), parts.config.ttl(kind))),
                 written: Notify::new(),
                 awaited: Notify::new(),
                 appended: Notify::new(),
@@ -170,41 +164,16 @@ impl Registry {
                 is_compared: AtomicBool::new(false),
             })
         });
-        let bindings = Bindings::default();
-        Self(Arc::new(Inner { channels, backend, node, fleet, config, place, books, bindings }))
+        Self(Arc::new(Inner { parts, books, bindings: Bindings::default() }))
     }
 
     pub(super) fn book(&self, kind: RegistryKind) -> &Arc<Book> {
-        &self.0.books[kind.index()]
-    }
-
-    pub(super) fn channels(&self) -> &Channels {
-        &self.0.channels
-    }
-
-    pub(super) fn backend(&self) -> &SharedBackend {
-        &self.0.backend
-    }
-
-    pub(super) fn node(&self) -> NodeId {
-        self.0.node
-    }
-
-    pub(super) fn fleet(&self) -> &Fleet {
-        &self.0.fleet
-    }
-
-    pub(super) fn place(&self) -> usize {
-        self.0.place
-    }
-
-    pub(super) fn bindings(&self) -> &Bindings {
-        &self.0.bindings
+        &self.0.books[kind as usize]
     }
 
     /// The settings.
     pub fn config(&self) -> &RegistryConfig {
-        &self.0.config
+        &self.0.parts.config
     }
 
     // Reading
@@ -239,7 +208,7 @@ impl Registry {
     /// Whether everything that others wrote is known here: not while Redis is away, nor after that until the
     /// comparison with the log.
     pub fn state(&self, kind: RegistryKind) -> BackendState {
-        if self.channels().is_degraded(&kind.channel()) {
+        if self.0.parts.channels.is_degraded(&kind.channel()) {
             BackendState::Degraded
         } else if self.book(kind).is_compared() {
             BackendState::Healthy
@@ -429,9 +398,7 @@ impl Registry {
     }
 
     fn body(&self, kind: RegistryKind, named: Option<&str>, json: &str) -> Result<Body, InvalidRecord> {
-        let body = Body::read(kind, json, named, self.config().record_bytes_max)?;
-        let Some(field) = kind.seen_field().filter(|field| !Body::has(json, field)) else { return Ok(body) };
-        Ok(body.with(field, &time_json(Utc::now())))
+        Ok(seen(kind, Body::read(kind, json, named, self.config().record_bytes_max)?, json))
     }
 
     fn check_room(&self, core: &Core, more: usize) -> Result<(), RegistryError> {

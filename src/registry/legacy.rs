@@ -46,9 +46,8 @@ impl Registry {
     ///
     /// # Errors
     /// See [`SyncError`].
-    /// See [`SyncError`].
     pub async fn sync(&self, replace: bool) -> Result<Vec<RegistrySynced>, SyncError> {
-        let Some(keys) = self.backend().outside_keys() else { return Err(SyncError::NoRedis) };
+        let Some(keys) = self.0.parts.backend.outside_keys() else { return Err(SyncError::NoRedis) };
         if RegistryKind::ALL.into_iter().any(|kind| self.state(kind) != BackendState::Healthy) {
             return Err(SyncError::Degraded);
         }
@@ -102,7 +101,7 @@ impl Registry {
     /// The task that reads the keys at startup and keeps them up to date, if so configured.
     pub(super) fn exchange_legacy(self) -> Option<BoxFuture<'static, ()>> {
         let (imports, writes) = (self.config().legacy_import, self.config().legacy_write);
-        let keys = self.backend().outside_keys();
+        let keys = self.0.parts.backend.outside_keys();
         let Some(keys) = keys.filter(|_| imports || writes) else {
             if imports || writes {
                 warn!(

@@ -69,11 +69,11 @@ impl Registry {
     /// # Errors
     /// The provider does not exist.
     pub(crate) fn bind(&self, key: &str, connection: Uuid) -> Result<Written, RegistryError> {
-        let me = short_of(self.node());
+        let me = short_of(self.0.parts.node);
         let bound = self.change(KIND, key, &Condition::None, |held| {
             Ok((Body { key: Arc::clone(&held.key), json: held.json.clone() }, Some(me)))
         })?;
-        self.bindings().lock().insert(Arc::clone(&bound.record.key), connection);
+        self.0.bindings.lock().insert(Arc::clone(&bound.record.key), connection);
         Ok(bound)
     }
 
@@ -96,11 +96,11 @@ impl Registry {
         closed: &mut HashMap<Uuid, Instant>,
         grace: Duration,
     ) {
-        let me = short_of(self.node());
+        let me = short_of(self.0.parts.node);
         // A record that was removed, or bound to a connection elsewhere meanwhile, is no longer bound here.
         let bound: HashMap<Arc<str>, Uuid> = {
             let core = self.book(KIND).core.read();
-            let mut bindings = self.bindings().lock();
+            let mut bindings = self.0.bindings.lock();
             bindings.retain(|key, _| core.table.get(key).is_some_and(|record| record.bound_to == Some(me)));
             bindings.clone()
         };
@@ -116,19 +116,19 @@ impl Registry {
         for (key, connection) in bound {
             if closed.get(&connection).is_some_and(|since| now.duration_since(*since) >= grace) {
                 self.go_offline(&key, me);
-                self.bindings().lock().remove(&key);
+                self.0.bindings.lock().remove(&key);
             }
         }
     }
 
     /// Takes providers offline whose node has been missing for the grace period.
     async fn look_at_nodes(&self, gone: &mut HashMap<u64, Instant>, grace: Duration) {
-        let me = short_of(self.node());
+        let me = short_of(self.0.parts.node);
         let nodes: Vec<u64> = self.book(KIND).core.read().table.bound().keys().copied().collect();
         let others: Vec<u64> = nodes.into_iter().filter(|node| *node != me).collect();
         // The list of nodes is unknown while the storage is away, and incomplete for a moment after that.
         let is_known = !others.is_empty() && self.state(KIND) == BackendState::Healthy;
-        let there = if is_known { self.fleet().others().await } else { None };
+        let there = if is_known { self.0.parts.fleet.others().await } else { None };
         let Some(there) = there else { return gone.clear() };
         let there: BTreeSet<u64> = there.into_iter().map(short_of).collect();
         let now = Instant::now();

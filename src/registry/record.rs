@@ -210,6 +210,7 @@ impl Body {
             })?),
             None => None,
         };
+        let mut json = PayloadWriter::default();
         let key = match (own, named) {
             (Some(own), Some(named)) if own != named => {
                 let detail = format!("`{id}` must be that of the address, or be left out");
@@ -218,30 +219,23 @@ impl Body {
             (Some(own), _) => own,
             (None, Some(named)) => {
                 check_key(named)?;
-                let mut json = PayloadWriter::default();
                 json.push_text(id, named);
-                fields.iter().for_each(|(name, value)| json.push(name, value.get()));
-                return Self { key: named.into(), json: json.finish() }.within(bytes_max);
+                named.to_owned()
             }
             (None, None) => {
                 let detail = format!("`{id}` is missing: {ID_EXPECTED}");
                 return Err(invalid(ProblemCode::InvalidRecord, detail));
             }
         };
-        let mut json = PayloadWriter::default();
         fields.iter().for_each(|(name, value)| json.push(name, value.get()));
-        Self { key: key.into(), json: json.finish() }.within(bytes_max)
-    }
-
-    fn within(self, bytes_max: usize) -> Result<Self, InvalidRecord> {
-        if self.json.len() <= bytes_max {
-            return Ok(self);
+        let (key, json) = (key.into(), json.finish());
+        if json.len() > bytes_max {
+            let bytes = json.len();
+            let detail =
+                format!("the record has {bytes} bytes, and may have {bytes_max} (registry.record_bytes_max)");
+            return Err(invalid(ProblemCode::RecordTooLarge, detail));
         }
-        let detail = format!(
-            "the record has {} bytes, and may have {bytes_max} (registry.record_bytes_max)",
-            self.json.len()
-        );
-        Err(invalid(ProblemCode::RecordTooLarge, detail))
+        Ok(Self { key, json })
     }
 
     /// The same body with another value of a field, which must not be the key's field.
