@@ -57,7 +57,7 @@ impl Core {
         now: Instant,
     ) -> Arc<Record> {
         let Body { key, json } = body;
-        let version = self.next_version(&key, wall_ms);
+        let version = Version::next(wall_ms, self.me, self.table.version(&key));
         let record = Arc::new(Record { key: Arc::clone(&key), version, json, bound_to });
         self.take_own(Change { key, version, record: Some(Arc::clone(&record)) }, now);
         record
@@ -66,13 +66,9 @@ impl Core {
     /// Removes a record, if it exists.
     pub(super) fn remove(&mut self, key: &str, wall_ms: u64, now: Instant) -> Option<Arc<Record>> {
         let record = Arc::clone(self.table.get(key)?);
-        let version = self.next_version(key, wall_ms).removal();
+        let version = Version::next(wall_ms, self.me, self.table.version(key)).removal();
         self.take_own(Change { key: Arc::clone(&record.key), version, record: None }, now);
         Some(record)
-    }
-
-    fn next_version(&self, key: &str, wall_ms: u64) -> Version {
-        Version::next(wall_ms, self.me, self.table.version(key))
     }
 
     fn take_own(&mut self, change: Change, now: Instant) {

@@ -31,7 +31,7 @@ const KIND: RegistryKind = RegistryKind::Providers;
 /// The connections of this node.
 #[async_trait]
 pub(crate) trait OpenConnections: fmt::Debug + Send + Sync {
-    /// Those of the given connections that are closed or never existed here. A connection whose state is
+    /// Those of `connections` that are closed or never existed here. A connection whose state is
     /// unknown is left out.
     async fn closed(&self, connections: Vec<Uuid>) -> Vec<Uuid>;
 }
@@ -39,7 +39,7 @@ pub(crate) trait OpenConnections: fmt::Debug + Send + Sync {
 /// By key of a record, the connection of this node that it is bound to.
 pub(super) type Bindings = Mutex<HashMap<Arc<str>, Uuid>>;
 
-/// A task of registries, with its name. Runs until told to stop.
+/// A task of registries, with its name. Runs until it is stopped.
 pub(crate) type RegistryPart = (&'static str, BoxFuture<'static, ()>);
 
 impl Registry {

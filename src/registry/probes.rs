@@ -15,7 +15,7 @@ const RECORD_BYTES_MAX: usize = 16 << 10;
 
 const VERSION: Version = Version { ms: 1_760_000_000_000, node: 7 };
 
-/// A record, then, one per line, merge patches that are applied in turn.
+/// A record, then, one per line, merge patches that are applied one after the other.
 pub(crate) fn records(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     for kind in RegistryKind::ALL {
@@ -38,7 +38,7 @@ pub(crate) fn records(bytes: &[u8]) {
             let found = text_of(&patched);
             assert_eq!(json(found), expected, "{} with {patch}", record.text());
             assert_eq!(patched.key, record.key);
-            record = kept(kind, patched);
+            record = held(kind, patched);
         }
     }
 }
@@ -52,7 +52,7 @@ fn read(kind: RegistryKind, line: &str) -> Option<Arc<Record>> {
         Ok(body) => {
             let again = Body::read(kind, text_of(&body), Some(&body.key), RECORD_BYTES_MAX);
             assert_eq!(again.as_ref(), Ok(&body), "what was taken is taken again");
-            Some(kept(kind, body))
+            Some(held(kind, body))
         }
         Err(invalid) => {
             told(&invalid.detail);
@@ -62,7 +62,7 @@ fn read(kind: RegistryKind, line: &str) -> Option<Arc<Record>> {
 }
 
 /// The record as it is held, after checking that the log and its readers can take it.
-fn kept(kind: RegistryKind, body: Body) -> Arc<Record> {
+fn held(kind: RegistryKind, body: Body) -> Arc<Record> {
     assert!(body.json.len() <= RECORD_BYTES_MAX && (1..=128).contains(&body.key.len()));
     json(text_of(&body));
     let Body { key, json } = body;

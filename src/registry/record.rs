@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::clock::Version;
 use super::kind::RegistryKind;
 use crate::model::{DraftEntry, EntryKind, Marks};
-use crate::protocol::{OrderedFields, PayloadWriter, ProblemCode, check_json};
+use crate::protocol::{InvalidPayload, OrderedFields, PayloadWriter, ProblemCode, check_json};
 use crate::support::json::json_fault;
 
 /// The longest key, in bytes.
@@ -45,15 +45,8 @@ impl Record {
     }
 }
 
-/// Why a text is not a record: what is wrong, and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{detail}")]
-pub struct InvalidRecord {
-    /// The kind of fault.
-    pub code: ProblemCode,
-    /// For people.
-    pub detail: String,
-}
+/// Why a text is not a record.
+pub type InvalidRecord = InvalidPayload;
 
 pub(super) fn invalid(code: ProblemCode, detail: impl Into<String>) -> InvalidRecord {
     InvalidRecord { code, detail: detail.into() }

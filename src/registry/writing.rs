@@ -108,33 +108,21 @@ async fn until_appended(book: &Book, is_so: impl Fn(&Core) -> bool) {
 mod tests {
     use std::sync::Arc;
 
-    use tokio::runtime::Handle;
     use tokio::task::JoinSet;
-    use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
+    use crate::channels::Channels;
     use crate::fleet::{Fleet, FleetParts};
     use crate::model::{Lane, NodeId};
     use crate::registry::{Condition, RegistryConfig, RegistryParts};
     use crate::storage::{self, StorageChoice, StorageConfig};
-    use crate::support::panics::Vital;
 
     async fn registry() -> Registry {
         let (config, node) =
             (StorageConfig { backend: StorageChoice::Memory, ..Default::default() }, NodeId::random());
         let opened = storage::open(&config, node, Arc::new(|_| Lane::Latest)).await.unwrap();
         let (backend, leaving) = (opened.backend, CancellationToken::new());
-        let parts = ChannelsParts {
-            backend: Arc::clone(&backend),
-            node,
-            config: ChannelsConfig::default(),
-            shards: Vec::new(),
-            runtime: Handle::current(),
-            vital: Vital::default(),
-            accepted: None,
-        };
-        let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+        let channels = Channels::without_shards(Arc::clone(&backend), node);
         let (storage, executor) = (opened.status_reader, "paper".into());
         let fleet =
             Fleet::new(FleetParts { node, backend: Arc::clone(&backend), storage, executor, leaving });
