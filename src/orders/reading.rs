@@ -1,7 +1,7 @@
 //! Reading orders: one with all that is known of it, lists, dead letters, counts.
 
 use super::desk::Orders;
-use super::view::{self, Listed, OrderView, Shows};
+use super::view::{self, Listed, OrderView};
 use crate::access::Owner;
 use crate::model::{ChannelName, Entry, JobId, OrderId};
 use crate::protocol::DeadLetter;
@@ -22,16 +22,12 @@ const SCAN_PAGE: usize = 100;
 const LIST_BYTES_MAX: usize = 1 << 20;
 
 impl Orders {
-    fn shows(&self) -> Shows {
-        Shows { attempts_max: self.desk().config.attempts_max, swaps: self.desk().schema.is_swap() }
-    }
-
     /// How many jobs there are in each state, on all nodes.
     ///
     /// # Errors
     /// The storage did not answer.
     pub async fn counts(&self) -> StorageResult<JobCounts> {
-        self.desk().backend.job_counts().await
+        self.desk().parts.backend.job_counts().await
     }
 
     /// All that is known of an order; `None` if it is unknown on every node.
@@ -40,13 +36,13 @@ impl Orders {
     /// The storage did not answer; or it is away, and this node does not know the order.
     pub async fn get(&self, order: OrderId) -> StorageResult<Option<OrderView>> {
         let channel = ChannelName::order(order);
-        if self.desk().backend.is_degraded_for(&channel) {
+        if self.desk().parts.backend.is_degraded_for(&channel) {
             return self.get_from_here(order).await.map(Some);
         }
         let found = tokio::try_join!(
-            self.desk().backend.job(order.into()),
+            self.desk().parts.backend.job(order.into()),
             self.desk().newest(order),
-            self.desk().channels.read_after(&channel, None, usize::MAX),
+            self.desk().parts.channels.read_after(&channel, None, usize::MAX),
         );
         let (job, newest, mut page) = match found {
             // The storage went away meanwhile.
@@ -55,19 +51,20 @@ impl Orders {
         };
         if newest.as_ref().is_some_and(|newest| newest.offset > page.top) {
             // It was appended between the two reads; the newest update must be among the updates.
-            page = self.desk().channels.read_after(&channel, None, usize::MAX).await?;
+            page = self.desk().parts.channels.read_after(&channel, None, usize::MAX).await?;
         }
         if job.is_none() && newest.is_none() {
             // The storage may have gone away meanwhile, so that only this node answered.
-            let is_degraded = self.desk().backend.is_degraded_for(&channel);
+            let is_degraded = self.desk().parts.backend.is_degraded_for(&channel);
             return if is_degraded { Err(StorageError::Unknown { op: "order" }) } else { Ok(None) };
         }
-        Ok(Some(view::whole(order, job, newest, page, self.shows())))
+        Ok(Some(view::whole(order, job, newest, page, self.desk())))
     }
 
-    /// What this node alone knows of an order.
+    /// What this node knows of an order by itself.
     async fn get_from_here(&self, order: OrderId) -> StorageResult<OrderView> {
-        let (job, newest) = tokio::join!(self.desk().backend.job(order.into()), self.desk().newest(order));
+        let (job, newest) =
+            tokio::join!(self.desk().parts.backend.job(order.into()), self.desk().newest(order));
         let (job, newest) = (unless_unknown(job)?, newest?);
         if job.is_none() && newest.is_none() {
             return Err(StorageError::Unknown { op: "order" });
@@ -75,9 +72,9 @@ impl Orders {
         // Read last: reading a channel creates its log on this node, which must not happen for arbitrary
         // names.
         let channel = ChannelName::order(order);
-        let page = self.desk().channels.read_after(&channel, None, usize::MAX).await?;
-        let view = view::whole(order, job, newest, page, self.shows());
-        Ok(OrderView { degraded: self.desk().backend.is_degraded_for(&channel), ..view })
+        let page = self.desk().parts.channels.read_after(&channel, None, usize::MAX).await?;
+        let view = view::whole(order, job, newest, page, self.desk());
+        Ok(OrderView { degraded: self.desk().parts.backend.is_degraded_for(&channel), ..view })
     }
 
     /// Orders, the newest first: those queued before `before`, with a status (`pending`, or the type of the
@@ -99,7 +96,7 @@ impl Orders {
         // A job that cannot have the status is not read further.
         let may_be = |job: &JobView| status.is_none_or(|status| may_be(job, status));
         let show = |job: &JobView, newest: Option<Entry>| {
-            let summary = view::summary(job, newest.as_ref(), self.shows());
+            let summary = view::summary(job.id.into(), Some(job), newest.as_ref(), self.desk());
             status.is_none_or(|status| summary.status == status).then_some(summary)
         };
         self.page(None, before, limit, owner, may_be, show).await
@@ -116,7 +113,7 @@ impl Orders {
         limit: usize,
         owner: Option<Owner>,
     ) -> StorageResult<Option<Listed<DeadLetter>>> {
-        let show = |job: &JobView, _newest| Some(view::dead_letter(job, self.shows()));
+        let show = |job: &JobView, _newest| Some(view::dead_letter(job, self.desk()));
         self.page(Some(JobState::Dead), before, limit, owner, |_| true, show).await
     }
 
@@ -131,8 +128,8 @@ impl Orders {
         may_be: impl Fn(&JobView) -> bool,
         show: impl Fn(&JobView, Option<Entry>) -> Option<T>,
     ) -> StorageResult<Option<Listed<T>>> {
-        let was_degraded = self.desk().backend.is_degraded();
-        let degraded = || was_degraded || self.desk().backend.is_degraded();
+        let was_degraded = self.desk().parts.backend.is_degraded();
+        let degraded = || was_degraded || self.desk().parts.backend.is_degraded();
         // A list may take hundreds of calls to the storage, so only a few are built at once.
         let _place = self.desk().lists.acquire().await;
         let mut found = Vec::new();
@@ -144,7 +141,7 @@ impl Orders {
         // The last order that may be named, from which the next page goes on.
         let mut last = cursor;
         while scanned < SCANNED_MAX && looked_at < LOOKED_AT_MAX {
-            let mut page = self.desk().backend.list_jobs(state, cursor, SCAN_PAGE).await?;
+            let mut page = self.desk().parts.backend.list_jobs(state, cursor, SCAN_PAGE).await?;
             let full = page.len() == SCAN_PAGE;
             cursor = page.last().map(|job| job.id);
             looked_at += page.len();
@@ -177,7 +174,7 @@ impl Orders {
 
     async fn knows(&self, job: Option<JobId>, owner: Option<Owner>) -> StorageResult<bool> {
         match job {
-            Some(job) => Ok(self.desk().backend.job(job).await?.is_some_and(|job| is_of(&job, owner))),
+            Some(job) => Ok(self.desk().parts.backend.job(job).await?.is_some_and(|job| is_of(&job, owner))),
             None => Ok(true),
         }
     }
@@ -191,12 +188,12 @@ impl Orders {
     }
 }
 
-/// Whether an order is the owner's; true for every order if no owner is given.
+/// Whether an order is the owner's; true for every order if `owner` is `None`.
 fn is_of(job: &JobView, owner: Option<Owner>) -> bool {
     owner.is_none_or(|owner| owner.owns(job.id.0))
 }
 
-/// Whether an order may have a status, judged by its job alone. A job lags behind its order's updates if a
+/// Whether an order may have a status, judged by its job only. A job lags behind its order's updates if a
 /// run broke off.
 fn may_be(job: &JobView, status: &str) -> bool {
     match (job.state, status) {

@@ -6,14 +6,14 @@ use std::time::Duration;
 use chrono::Utc;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::watch;
 use tokio::time::{self, Instant};
 use tracing::debug;
 
 use super::attempts::Attempts;
 use super::desk::Desk;
 use super::lease::{Lease, LeaseState};
-use super::telling::Telling;
+use super::reports::Reports;
+use super::updates::may_follow;
 use crate::channels::PublishError;
 use crate::model::{ChannelName, Entry, EntryKind, OrderId};
 use crate::protocol::{InvalidPayload, OrderUpdate, PayloadWriter, Standing, quoted};
@@ -21,7 +21,7 @@ use crate::storage::{ClaimedJob, Ending, Held, Refusal, StorageError};
 
 /// How long the end of a run waits for its earlier reports. After that the end is published all the same; if the
 /// run continues elsewhere, the log refuses earlier reports that arrive after what is published there.
-const TOLD_WITHIN: Duration = Duration::from_secs(1);
+const APPENDED_WITHIN: Duration = Duration::from_secs(1);
 
 /// If so much of a lease is left, it was renewed a moment ago.
 const FRESH_PART: f64 = 0.9;
@@ -66,8 +66,8 @@ pub(super) struct Run {
     committed: bool,
     /// The attempt that this run has submitted, under a lease that the storage confirmed.
     submitted: Option<u32>,
-    lease: Arc<Lease>,
-    telling: Arc<Telling>,
+    pub(super) lease: Arc<Lease>,
+    reports: Arc<Reports>,
 }
 
 impl Run {
@@ -86,11 +86,11 @@ impl Run {
         let order = OrderId::from(id);
         let standing = newest.as_ref().map(|newest| standing(newest, committed));
         let newest_update = newest.as_ref().zip(standing.as_ref());
-        let attempts = Attempts::of(run, attempt, newest_update, desk.config.attempts_max);
+        let attempts = Attempts::of(run, attempt, newest_update, desk.parts.config.attempts_max);
         debug!(%order, run, attempt = attempts.current, executor, "order claimed");
         Self {
             lease: Lease::new(Arc::clone(&desk), order, token, asked, lasts),
-            telling: Telling::new(Arc::clone(&desk), order, token, newest.is_none()),
+            reports: Reports::new(Arc::clone(&desk), order, token, newest.is_none()),
             desk,
             order,
             run,
@@ -130,11 +130,6 @@ impl Run {
         self.previous = None;
     }
 
-    /// See [`Lease::keep`].
-    pub(super) fn keep_lease(&self, cancels: watch::Receiver<()>) -> impl Future<Output = ()> + Send + use<> {
-        Arc::clone(&self.lease).keep(cancels)
-    }
-
     /// Whether the run may go on. If the lease has run out by this process's own clock, waits until the
     /// storage says who has the lease.
     async fn check(&self) -> Result<(), RunError> {
@@ -153,8 +148,8 @@ impl Run {
 
     /// Asks the storage to extend the lease; false, after a pause, if it did not answer.
     async fn try_to_extend(&self, failures: &mut u32) -> bool {
-        let Err(error) = self.lease.extend().await else { return true };
-        let what = "whose an order is cannot be found out yet";
+        let Err(error) = self.lease.extend(false).await else { return true };
+        let what = "a lease cannot be extended yet";
         self.desk.pause_after(self.order, failures, &error, what).await;
         false
     }
@@ -171,22 +166,22 @@ impl Run {
         let update =
             self.update(kind, progress, self.attempts.current, message, |payload| push_all(payload, fields));
         if self.submits(&update) {
-            return self.tell(update).await;
+            return self.publish(update).await;
         }
-        self.may_tell(&update).await?;
+        self.check_next(&update).await?;
         let OrderUpdate { standing, draft } = update;
-        let told = self.telling.tell_soon(draft).await;
-        self.told(standing, told)
+        let appended = self.reports.queue(draft).await;
+        self.note(standing, appended)
     }
 
     /// Publishes an update that may follow the newest one. Waits while the storage is away.
-    pub(super) async fn tell(&mut self, update: OrderUpdate) -> Result<(), RunError> {
-        self.may_tell(&update).await?;
+    pub(super) async fn publish(&mut self, update: OrderUpdate) -> Result<(), RunError> {
+        self.check_next(&update).await?;
         let next = &update.standing;
         let (attempt, submits) = (next.attempt, self.submits(&update));
         // From `submitted` on, and once it is confirmed, an order can no longer be cancelled.
         if submits || (next.kind == EntryKind::Confirmed && !self.committed) {
-            self.telling.expect();
+            self.reports.expect();
             self.commit().await?;
         }
         self.append(update).await?;
@@ -209,23 +204,21 @@ impl Run {
     }
 
     /// Checks that the run goes on, and that this update may follow the newest one.
-    async fn may_tell(&self, update: &OrderUpdate) -> Result<(), RunError> {
+    async fn check_next(&self, update: &OrderUpdate) -> Result<(), RunError> {
         self.check().await?;
-        let (next, anew) = (&update.standing, self.attempts.anew);
-        let allowed = match &self.standing {
-            Some(standing) => standing.allows(next, anew),
-            None if next.attempt == anew => Ok(()),
-            None => Err(format!("the first `attempt` is {anew}; {} was given", next.attempt)),
-        };
+        let allowed = may_follow(self.standing.as_ref(), &update.standing, self.attempts.anew);
         allowed.map_err(RunError::Invalid)
     }
 
     /// Whether the storage confirmed the lease a moment ago and still answers: nobody else can have claimed the job
     /// since, and what was published is in a log that the next holder will read.
     fn is_certain(&self) -> bool {
-        let left = self.lease.state().left();
-        let is_fresh = left.is_some_and(|left| left >= self.lease.lasts.mul_f64(FRESH_PART));
-        is_fresh && !self.desk.backend.is_degraded_for(&ChannelName::order(self.order))
+        let LeaseState { until, held } = self.lease.state();
+        let left = until.saturating_duration_since(Instant::now());
+        let is_fresh = left >= self.lease.lasts.mul_f64(FRESH_PART);
+        held != Held::Lost
+            && is_fresh
+            && !self.desk.parts.backend.is_degraded_for(&ChannelName::order(self.order))
     }
 
     /// Waits until the storage has confirmed the lease.
@@ -239,7 +232,7 @@ impl Run {
     async fn commit(&mut self) -> Result<(), RunError> {
         let mut failures = 0;
         loop {
-            match self.lease.commit().await {
+            match self.lease.extend(true).await {
                 Ok(held) => {
                     self.committed |= held == Held::Yes;
                     return self.check().await;
@@ -255,14 +248,14 @@ impl Run {
 
     async fn append(&mut self, update: OrderUpdate) -> Result<(), RunError> {
         let OrderUpdate { standing, draft } = update;
-        let told = self.telling.tell(draft).await;
-        self.told(standing, told)
+        let appended = self.reports.append(draft).await;
+        self.note(standing, appended)
     }
 
-    fn told(&mut self, standing: Standing, told: Result<(), PublishError>) -> Result<(), RunError> {
-        match told {
+    fn note(&mut self, standing: Standing, appended: Result<(), PublishError>) -> Result<(), RunError> {
+        match appended {
             Ok(()) => {
-                self.attempts.told(standing.attempt);
+                self.attempts.reported(standing.attempt);
                 self.standing = Some(standing);
                 Ok(())
             }
@@ -275,7 +268,7 @@ impl Run {
             }
             Err(error) => {
                 if matches!(error, PublishError::NotFirst) {
-                    self.attempts.are_unknown();
+                    self.attempts.is_unknown = true;
                 }
                 Err(RunError::Unavailable(Box::new(error)))
             }
@@ -283,15 +276,12 @@ impl Run {
     }
 
     /// The order was executed: publishes its last update.
-    pub(super) async fn confirm(
-        &mut self,
-        fields: impl FnOnce(&mut PayloadWriter),
-        message: &str,
-    ) -> Result<(), RunError> {
+    pub(super) async fn confirm(&mut self, fields: &[(&str, Value)], message: &str) -> Result<(), RunError> {
         // It belongs to the attempt of the newest update.
         let attempt = self.standing.as_ref().map_or(self.attempts.current, |standing| standing.attempt);
-        let update = self.update(EntryKind::Confirmed, 100, attempt, message, fields);
-        self.tell(update).await?;
+        let update =
+            self.update(EntryKind::Confirmed, 100, attempt, message, |payload| push_all(payload, fields));
+        self.publish(update).await?;
         self.desk.stats.confirmed.add(1);
         Ok(())
     }
@@ -334,7 +324,7 @@ impl Run {
     pub(super) async fn finish(&self, ending: &Ending) -> Result<Held, RunError> {
         // Whoever claims the job next reads in the log how far it came. What was refused is somebody else's by now,
         // which is what ending it says.
-        let _told = time::timeout(TOLD_WITHIN, self.telling.settled()).await;
+        let _appended = time::timeout(APPENDED_WITHIN, self.reports.settled()).await;
         Ok(self.lease.finish(ending).await?)
     }
 }
@@ -346,7 +336,7 @@ impl From<StorageError> for RunError {
 }
 
 /// Adds an executor's fields.
-pub(super) fn push_all(payload: &mut PayloadWriter, fields: &[(&str, Value)]) {
+fn push_all(payload: &mut PayloadWriter, fields: &[(&str, Value)]) {
     fields.iter().for_each(|(name, value)| payload.push_value(name, value));
 }
 

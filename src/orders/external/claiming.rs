@@ -62,13 +62,6 @@ impl Drop for Claimed {
 /// A claim, counted until it is answered or dropped.
 struct UnderWay(Arc<Desk>);
 
-impl UnderWay {
-    fn new(desk: Arc<Desk>) -> Self {
-        desk.stats.claims_under_way.add(1);
-        Self(desk)
-    }
-}
-
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.stats.claims_under_way.subtract(1);
@@ -82,7 +75,8 @@ impl Orders {
     /// # Errors
     /// The storage did not answer.
     pub async fn claim(&self, request: &ClaimRequest) -> StorageResult<Claimed> {
-        let _under_way = UnderWay::new(Arc::clone(self.desk()));
+        self.stats().claims_under_way.add(1);
+        let _under_way = UnderWay(Arc::clone(self.desk()));
         let wait = Duration::from_millis(request.wait_ms.unwrap_or(0)).min(WAIT_MAX);
         let deadline = Instant::now() + wait;
         let poll = Duration::from_millis(self.config().poll_ms);
@@ -116,7 +110,7 @@ impl Orders {
 
     async fn claim_for(&self, worker: &str, limit: usize, lease: Duration) -> StorageResult<Claimed> {
         let asked = Instant::now();
-        let jobs = self.desk().backend.claim(&self.desk().kind, limit, lease).await?;
+        let jobs = self.desk().parts.backend.claim(&self.desk().parts.kind, limit, lease).await?;
         self.stats().runs.add(jobs.len() as u64);
         for job in &jobs {
             self.desk().note_lease(job.id.into(), job.token, asked + lease);
@@ -144,7 +138,7 @@ impl Orders {
         };
         self.stats().storage_failures.add(1);
         let ending = Ending::Retry { after: Duration::ZERO, attempt: None };
-        match self.desk().backend.finish(id, token, &ending).await {
+        match self.desk().parts.backend.finish(id, token, &ending).await {
             Ok(Held::Yes) => {
                 self.stats().given_back.add(1);
                 warn!(order = %id, error = problem, "a claimed order could not be offered; gave it back");

@@ -64,7 +64,7 @@ impl Orders {
             }
             return Ok(());
         }
-        self.settle(settling, async move { run.tell(update).await }).await
+        self.settle(settling, async move { run.publish(update).await }).await
     }
 
     /// The order was executed.
@@ -82,7 +82,7 @@ impl Orders {
         let update = with_run(&run, fields, Some(EntryKind::Confirmed))?;
         let desk = Arc::clone(self.desk());
         let completing = async move {
-            run.tell(update).await?;
+            run.publish(update).await?;
             desk.stats.confirmed.add(1);
             run.finish(&Ending::Done).await?;
             Ok(())
@@ -170,16 +170,16 @@ impl Orders {
         let Ticket { order, token } = ticket;
         let asked = Instant::now();
         let (job, newest) =
-            tokio::try_join!(self.desk().backend.job(order.into()), self.desk().newest(order))?;
+            tokio::try_join!(self.desk().parts.backend.job(order.into()), self.desk().newest(order))?;
         let job = job.filter(|job| job.token == token).ok_or(RunError::LeaseLost)?;
         let is_claimed = job.state == JobState::Claimed;
         if is_claimed
-            && self.desk().backend.is_degraded_for(&ChannelName::order(order))
+            && self.desk().parts.backend.is_degraded_for(&ChannelName::order(order))
             && !self.desk().is_held(order, token, asked)
         {
             // The job as last seen says nothing about the lease. The lease of a job on this node can be asked
             // for; who has the others by now is unknown.
-            self.desk().backend.extend(order.into(), token, LEASE_MIN).await?;
+            self.desk().parts.backend.extend(order.into(), token, LEASE_MIN).await?;
         }
         let JobView { id, payload, run, cancelled, committed, attempt, kind, enqueued_at, .. } = job;
         let goes_on = newest.as_ref().is_some_and(|newest| run_of(newest) == Some(run));

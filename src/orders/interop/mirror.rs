@@ -23,13 +23,11 @@ use crate::storage::{
 };
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::recent::Recent;
-use crate::support::seldom::Seldom;
+use crate::support::seldom::{Seldom, warn_seldom};
 
-/// The most orders that wait to be written; beyond it, orders are counted and dropped.
+/// The most orders that wait to be written; beyond it, orders are counted and dropped. As many cursors are remembered,
+/// so that those of orders that wait stay; when others are forgotten, the logs of their orders have expired.
 const WAITING_MAX: usize = 65_536;
-/// The most cursors that are remembered: no fewer than orders can wait, so that the cursors of those stay. The logs
-/// of orders whose cursors are forgotten have expired by then.
-const CURSORS_MAX: usize = WAITING_MAX;
 /// Orders written at once.
 const WRITES_MAX: usize = 32;
 /// Entries in one read of the log and in one write: a repeated write must still find its earlier entries in
@@ -42,7 +40,7 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a stopping node waits for appends that are under way.
 const LAST_WAIT: Duration = Duration::from_millis(100);
 
-/// Is told of which orders this node appended updates. Cheap to clone.
+/// Is notified of the orders to which this node appended updates. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct OrderMirror(Option<Arc<Shared>>);
 
@@ -118,7 +116,7 @@ impl MirrorWriter {
             backend,
             node,
             shared: Arc::clone(&shared),
-            cursors: Recent::new(CURSORS_MAX, usize::MAX),
+            cursors: Recent::new(WAITING_MAX, usize::MAX),
             pending: HashMap::new(),
             failures: 0,
             retry_at: None,
@@ -136,12 +134,12 @@ impl MirrorWriter {
                 () = self.shared.notify.notified(), if self.retry_at.is_none() => {}
                 () = time::sleep_until(self.retry_at.unwrap_or_else(Instant::now)), if self.retry_at.is_some() => {}
             }
-            self.take_turn(PATIENCE).await;
+            self.write_pending(PATIENCE).await;
         }
         let deadline = Instant::now() + LAST_PATIENCE;
         loop {
             let waited = time::timeout(LAST_WAIT, self.shared.notify.notified()).await;
-            self.take_turn(LAST_PATIENCE).await;
+            self.write_pending(LAST_PATIENCE).await;
             if (waited.is_err() && self.pending.is_empty()) || Instant::now() >= deadline {
                 break;
             }
@@ -156,7 +154,7 @@ impl MirrorWriter {
     }
 
     /// Writes all waiting orders once.
-    async fn take_turn(&mut self, patience: Duration) {
+    async fn write_pending(&mut self, patience: Duration) {
         let now = Instant::now();
         let orders = std::mem::take(&mut self.shared.waiting.lock().orders);
         for order in orders {
@@ -210,9 +208,7 @@ impl MirrorWriter {
         } else {
             self.shared.stats.retries.add(1);
         }
-        if let Some(untold) = self.of_failures.may_tell(now) {
-            warn!(order = %order, error = %error, given_up, untold, "updates cannot be written for outside consumers");
-        }
+        warn_seldom!(self.of_failures, order = %order, error = %error, given_up, "updates cannot be written for outside consumers");
         given_up
     }
 
