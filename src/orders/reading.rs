@@ -94,12 +94,12 @@ impl Orders {
         owner: Option<Owner>,
     ) -> StorageResult<Option<Listed<OrderView>>> {
         // A job that cannot have the status is not read further.
-        let may_be = |job: &JobView| status.is_none_or(|status| may_be(job, status));
+        let is_candidate = |job: &JobView| status.is_none_or(|status| may_be(job, status));
         let show = |job: &JobView, newest: Option<Entry>| {
             let summary = view::summary(job.id.into(), Some(job), newest.as_ref(), self.desk());
             status.is_none_or(|status| summary.status == status).then_some(summary)
         };
-        self.page(None, before, limit, owner, may_be, show).await
+        self.page(None, before, limit, owner, is_candidate, show).await
     }
 
     /// Orders whose attempts all failed, the newest first; with an `owner`, only that owner's. `None` if
@@ -117,15 +117,15 @@ impl Orders {
         self.page(Some(JobState::Dead), before, limit, owner, |_| true, show).await
     }
 
-    /// A page of the orders whose jobs are in a state. Of jobs that `may_be` listed, `show` decides with the newest
-    /// update; dead letters are shown without it.
+    /// A page of a list of the orders whose jobs are in `state`, or of all. `show` returns what the list shows of a
+    /// candidate, if anything; the newest update is read for it only where `state` is `None`.
     async fn page<T>(
         &self,
         state: Option<JobState>,
         before: Option<OrderId>,
         limit: usize,
         owner: Option<Owner>,
-        may_be: impl Fn(&JobView) -> bool,
+        is_candidate: impl Fn(&JobView) -> bool,
         show: impl Fn(&JobView, Option<Entry>) -> Option<T>,
     ) -> StorageResult<Option<Listed<T>>> {
         let was_degraded = self.desk().parts.backend.is_degraded();
@@ -151,13 +151,13 @@ impl Orders {
             scanned += page.len();
             // The calls share one connection, so they are sent together.
             let newest = page.iter().map(|job| {
-                let is_read = state.is_none() && may_be(job);
+                let is_read = state.is_none() && is_candidate(job);
                 async move { if is_read { self.desk().newest(job.id.into()).await } else { Ok(None) } }
             });
             let newest = futures_util::future::try_join_all(newest).await?;
             for (job, newest) in page.into_iter().zip(newest) {
                 let before_this = last.replace(job.id);
-                let Some(shown) = may_be(&job).then(|| show(&job, newest)).flatten() else { continue };
+                let Some(shown) = is_candidate(&job).then(|| show(&job, newest)).flatten() else { continue };
                 bytes += job.payload.len();
                 if found.len() == limit || (bytes > LIST_BYTES_MAX && !found.is_empty()) {
                     let next = before_this.map(OrderId::from);
