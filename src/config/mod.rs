@@ -22,6 +22,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use settings::Setting;
+use zonewire_protocol::SettingView;
 
 pub use self::default::DEFAULT_TOML;
 pub use self::fault::{ConfigError, Fault};
@@ -177,7 +178,7 @@ impl From<Config> for Loaded {
 
 impl Loaded {
     /// The effective values one by one, with secrets masked.
-    pub fn settings(&self) -> Vec<crate::protocol::SettingView> {
+    pub fn settings(&self) -> Vec<SettingView> {
         show::settings(self)
     }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
+use zonewire_protocol::SettingView;
 
 use super::{Config, Loaded};
-use crate::protocol::SettingView;
 
 /// JSON, because TOML has neither null nor the larger half of the unsigned integers.
 fn sections(config: &Config) -> Map<String, Value> {
