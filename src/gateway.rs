@@ -3,20 +3,18 @@
 //! and `stopping` runs a gateway and stops its parts in order.
 
 mod assembling;
-mod fleet;
-mod registries;
+mod reports;
 mod stopping;
 mod threads;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::config::Loaded;
+use crate::config::{Config, Loaded};
 use crate::connections::Manager;
 use crate::http::UnixFile;
 use crate::orders::{OrderExecutor, Orders, PaperExecutor};
@@ -63,8 +61,9 @@ pub enum StartError {
     OrderSchema(String),
     /// A process that is only a worker cannot use Redis.
     #[error(
-        "a worker alone needs Redis, where others place orders (`node.roles` has no gateway), and Redis cannot \
-         be used: {reason} [{code}]. Start it, correct `storage.redis`, or add `gateway` to `node.roles`"
+        "a process that is only a worker (`node.roles` has no gateway) needs Redis, where others place orders, \
+         and Redis cannot be used: {reason} [{code}]. Start it, correct `storage.redis`, or add `gateway` to \
+         `node.roles`"
     )]
     WorkerNeedsRedis {
         /// A stable code for the kind of failure.
@@ -97,9 +96,7 @@ pub struct Gateway {
     /// The Unix socket's file, removed with the gateway.
     _file: Option<UnixFile>,
     manager: Manager,
-    drain_lead: Duration,
-    drain_window: Duration,
-    close_grace: Duration,
+    config: Config,
     stops: Stops,
     /// Ends the storage when it is no longer needed or the gateway is dropped.
     storage: DropGuard,
@@ -113,7 +110,6 @@ pub struct Gateway {
     /// Its files are closed at the end.
     memory: MemoryBackend,
     status: StatusReader,
-    redis_configured: bool,
     vital: Vital,
     threads: Vec<Thread>,
 }

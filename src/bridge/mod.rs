@@ -52,6 +52,7 @@ use publisher::Publisher;
 use receiver::Receiver;
 use sequences::Known;
 pub(crate) use sequences::{Came, Sequences};
+pub(crate) use stats::{ByType, counts_by_type};
 use stats::{Counts, Standing};
 use subscriptions::{Allowed, Subscriber, Subscriptions};
 

@@ -9,52 +9,65 @@ use crate::support::counter::Counter;
 
 /// A number for each type of events.
 #[derive(Debug, Default)]
-pub(super) struct ByType([Counter; EventType::ALL.len()]);
+pub(crate) struct ByType([Counter; EventType::ALL.len()]);
 
 impl ByType {
+    pub(crate) fn of(&self, event: EventType) -> &Counter {
+        &self.0[event as usize]
+    }
+
     pub(super) fn add(&self, event: EventType) {
         self.add_many(event, 1);
     }
 
     pub(super) fn add_many(&self, event: EventType, count: u64) {
-        self.0[event as usize].add(count);
+        self.of(event).add(count);
     }
 
     pub(super) fn get(&self, event: EventType) -> u64 {
-        self.0[event as usize].get()
+        self.of(event).get()
     }
 
     fn all(&self) -> u64 {
         self.0.iter().map(Counter::get).sum()
     }
 
-    fn read(&self) -> BTreeMap<String, u64> {
-        EventType::ALL.into_iter().map(|event| (event.as_str().to_owned(), self.get(event))).collect()
+    pub(crate) fn read(&self, types: &[EventType]) -> BTreeMap<String, u64> {
+        types.iter().map(|event| (event.as_str().to_owned(), self.of(*event).get())).collect()
     }
 }
 
-/// Counts since the start; [`BridgeView`] describes each.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    pub(super) published: ByType,
-    pub(super) queue_full: ByType,
-    pub(super) redis_away: ByType,
-    pub(super) not_answered: ByType,
-    pub(super) received: ByType,
-    pub(super) missed: ByType,
-    pub(super) invalid: ByType,
-    pub(super) stale: ByType,
-    pub(super) own: ByType,
-    pub(super) left_alone: ByType,
-    pub(super) other_delivery: ByType,
-    pub(super) not_taken: ByType,
-    pub(super) taken_in: ByType,
-    pub(super) taken_in_before: ByType,
-    pub(super) intake_full: ByType,
-    pub(super) lease_lost: ByType,
-    pub(super) gaps: Counter,
-    pub(super) errors: Counter,
-    pub(super) lag: Timing<Counter>,
+/// Declares counters by type of events, and others. `read_by_type` fills the fields of the view that have the names of
+/// counters by type; the other fields are those of `rest`.
+macro_rules! counts_by_type {
+    (
+        $(#[$about:meta])*
+        $name:ident in $view:ident { by type: $($field:ident),+; $($other:ident: $type:ty),+ }
+    ) => {
+        $(#[$about])*
+        #[derive(Debug, Default)]
+        pub(super) struct $name {
+            $(pub(super) $field: $crate::bridge::ByType,)+
+            $(pub(super) $other: $type,)+
+        }
+
+        impl $name {
+            fn read_by_type(&self, types: &[EventType], rest: $view) -> $view {
+                $view { $($field: self.$field.read(types),)+ ..rest }
+            }
+        }
+    };
+}
+
+pub(crate) use counts_by_type;
+
+counts_by_type! {
+    /// Counts since the start; [`BridgeView`] describes each.
+    Counts in BridgeView {
+        by type: published, queue_full, redis_away, not_answered, received, missed, invalid, stale, own, left_alone,
+            other_delivery, not_taken, taken_in, taken_in_before, intake_full, lease_lost;
+        gaps: Counter, errors: Counter, lag: Timing<Counter>
+    }
 }
 
 /// The current state of the connections.
@@ -71,7 +84,7 @@ pub(super) struct Standing {
 impl Counts {
     pub(super) fn read(&self, standing: Standing) -> BridgeView {
         let Standing { connected, losses, waiting, subscriptions, active_subscriptions, takes_in } = standing;
-        BridgeView {
+        let rest = BridgeView {
             connected: u64::from(connected),
             published_events: self.published.all(),
             received_events: self.received.all(),
@@ -80,24 +93,10 @@ impl Counts {
             active_subscriptions,
             takes_in: u64::from(takes_in),
             waiting,
-            published: self.published.read(),
-            queue_full: self.queue_full.read(),
-            redis_away: self.redis_away.read(),
-            not_answered: self.not_answered.read(),
-            received: self.received.read(),
-            missed: self.missed.read(),
-            invalid: self.invalid.read(),
-            stale: self.stale.read(),
-            own: self.own.read(),
-            left_alone: self.left_alone.read(),
-            other_delivery: self.other_delivery.read(),
-            not_taken: self.not_taken.read(),
-            taken_in: self.taken_in.read(),
-            taken_in_before: self.taken_in_before.read(),
-            intake_full: self.intake_full.read(),
-            lease_lost: self.lease_lost.read(),
             gaps: self.gaps.get(),
             lag: self.lag.read(),
-        }
+            ..BridgeView::default()
+        };
+        self.read_by_type(&EventType::ALL, rest)
     }
 }

@@ -197,6 +197,23 @@ pub(crate) struct ChannelsParts {
     pub(crate) accepted: Option<Arc<dyn TellAccepted>>,
 }
 
+#[cfg(test)]
+impl Channels {
+    /// A node's channels with the default settings, which no shard follows.
+    pub(crate) fn without_shards(backend: SharedBackend, node: NodeId) -> Self {
+        let parts = ChannelsParts {
+            backend,
+            node,
+            config: ChannelsConfig::default(),
+            shards: Vec::new(),
+            runtime: Handle::current(),
+            vital: Vital::default(),
+            accepted: None,
+        };
+        Self::new(parts, TaskTracker::new(), CancellationToken::new())
+    }
+}
+
 impl Channels {
     /// Without any channel. `stop` makes the actors end once nothing waits; `tracker` tracks them.
     pub(crate) fn new(parts: ChannelsParts, tracker: TaskTracker, stop: CancellationToken) -> Self {

@@ -22,12 +22,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use settings::Setting;
+use zonewire_protocol::SettingView;
 
 pub use self::default::DEFAULT_TOML;
 pub use self::fault::{ConfigError, Fault};
 pub use self::layers::{Flag, Sources};
 pub use self::node::{NodeConfig, Role};
-pub use self::show::Effective;
 pub use crate::access::{
     Allowances, AuthConfig, CertificateConfig, IssuerConfig, LimitsConfig, Mode as AuthMode, RoleAllowances,
 };
@@ -178,7 +178,7 @@ impl From<Config> for Loaded {
 
 impl Loaded {
     /// The effective values one by one, with secrets masked.
-    pub fn settings(&self) -> Vec<Effective> {
+    pub fn settings(&self) -> Vec<SettingView> {
         show::settings(self)
     }
 

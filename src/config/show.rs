@@ -4,19 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
+use zonewire_protocol::SettingView;
 
 use super::{Config, Loaded};
-
-/// An effective setting.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Effective {
-    /// The key, such as `http.listen`.
-    pub key: String,
-    /// The value; null if it is not set.
-    pub value: Value,
-    /// Where the value came from, if known.
-    pub origin: Option<String>,
-}
 
 /// JSON, because TOML has neither null nor the larger half of the unsigned integers.
 fn sections(config: &Config) -> Map<String, Value> {
@@ -27,7 +17,7 @@ fn sections(config: &Config) -> Map<String, Value> {
 }
 
 /// All settings, with secrets masked.
-pub(super) fn settings(loaded: &Loaded) -> Vec<Effective> {
+pub(super) fn settings(loaded: &Loaded) -> Vec<SettingView> {
     let (mut found, mut defaults) = (Vec::new(), BTreeMap::new());
     each(String::new(), &sections(&Config::default()), &mut |key, value| {
         defaults.insert(key, value.clone());
@@ -36,7 +26,7 @@ pub(super) fn settings(loaded: &Loaded) -> Vec<Effective> {
         let origin = loaded.origins.get(&key).cloned();
         let is_default = defaults.get(&key) == Some(value);
         let origin = origin.or_else(|| is_default.then(|| "default".to_owned()));
-        found.push(Effective { key, value: value.clone(), origin });
+        found.push(SettingView { key, value: value.clone(), origin });
     });
     found
 }

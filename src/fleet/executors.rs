@@ -20,7 +20,7 @@ impl Fleet {
         loop {
             tick.tick().await;
             let listed = self.listed().await;
-            // While the other nodes are unknown, the last result stands.
+            // While the other nodes are unknown, the last result stays.
             if let Ok(found) = &listed.found {
                 let kinds = found.others.iter().map(|node| node.executor.as_str());
                 self.compare(kinds);
@@ -29,7 +29,7 @@ impl Fleet {
     }
 
     fn compare<'a>(&self, kinds: impl Iterator<Item = &'a str>) {
-        let own = self.0.own.lock().executor.clone();
+        let own = &*self.0.parts.executor;
         let others: BTreeSet<String> = kinds.filter(|kind| *kind != own).map(str::to_owned).collect();
         let before = std::mem::replace(&mut *self.0.other_executors.lock(), others.clone());
         if others.is_empty() && !before.is_empty() {

@@ -68,7 +68,7 @@ impl Fleet {
     }
 
     async fn read(&self) -> Result<Found, String> {
-        let storage = self.0.storage.get();
+        let storage = self.0.parts.storage.get();
         if self.is_by_itself() {
             return Err("memory is the storage: other nodes, if there are any, have their own".to_owned());
         }
@@ -98,10 +98,10 @@ impl Fleet {
     }
 
     async fn read_all(&self) -> Result<Found, StorageError> {
-        let own = self.0.node.to_string();
+        let own = self.0.parts.node.to_string();
         let (mut found, mut after) = (Found::default(), None::<String>);
         loop {
-            let page = self.0.backend.list(RecordKind::Node, after.as_deref(), PAGE).await?;
+            let page = self.0.parts.backend.list(RecordKind::Node, after.as_deref(), PAGE).await?;
             after = page.last().filter(|_| page.len() == PAGE).map(|record| record.key.clone());
             for record in page.into_iter().filter(|record| record.key != own) {
                 if found.others.len() + found.unreadable.len() == NODES_MAX {

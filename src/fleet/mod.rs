@@ -1,18 +1,17 @@
 //! The nodes that share a storage. Each writes a record of itself once a second; the record expires, so a
 //! node that dies vanishes from the list, however it died.
 //!
-//! - `telling` writes this node's record.
+//! - `record` writes this node's record.
 //! - `list` reads the records of the others, once for everybody who asks at the same time.
 //! - `executors` compares the executors of the nodes.
 
 mod executors;
 mod list;
-mod telling;
+mod record;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ use zonewire_protocol::stats::{
 };
 
 use self::list::Listed;
-pub(crate) use self::telling::OpenSockets;
+pub(crate) use self::record::OpenSockets;
 use crate::model::{BackendName, BackendState, NodeId};
 use crate::storage::{SharedBackend, StatusReader};
 use crate::support::counter::Counter;
@@ -53,14 +52,12 @@ pub(crate) struct FleetParts {
 }
 
 /// The nodes that share the storage. Cheap to clone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Fleet(Arc<Inner>);
 
+#[derive(Debug)]
 struct Inner {
-    node: NodeId,
-    backend: SharedBackend,
-    storage: StatusReader,
-    leaving: CancellationToken,
+    parts: FleetParts,
     /// The record that this node wrote last.
     own: Mutex<FleetNode>,
     /// The last reading of the others; `None` before the first.
@@ -72,18 +69,11 @@ struct Inner {
     counts: NodesCounts<Counter>,
 }
 
-impl fmt::Debug for Fleet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fleet").field("node", &self.0.node).finish_non_exhaustive()
-    }
-}
-
 impl Fleet {
     pub(crate) fn new(parts: FleetParts) -> Self {
-        let FleetParts { node, backend, storage, executor, leaving } = parts;
         let now = Utc::now();
         let own = FleetNode {
-            node: node.to_string(),
+            node: parts.node.to_string(),
             here: false,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: NodeState::Serving.into(),
@@ -93,13 +83,10 @@ impl Fleet {
             zones: Vec::new(),
             zones_left_out: 0,
             lag_ms: DeliveryLag::default(),
-            executor: executor.as_ref().to_owned(),
+            executor: parts.executor.as_ref().to_owned(),
         };
         Self(Arc::new(Inner {
-            node,
-            backend,
-            storage,
-            leaving,
+            parts,
             own: Mutex::new(own),
             newest: Mutex::default(),
             listing: tokio::sync::Mutex::default(),
@@ -159,10 +146,10 @@ impl Fleet {
 
     /// The state of this node.
     fn state(&self) -> NodeState {
-        if self.0.leaving.is_cancelled() {
+        if self.0.parts.leaving.is_cancelled() {
             return NodeState::Draining;
         }
-        match self.0.storage.get().state {
+        match self.0.parts.storage.get().state {
             BackendState::Healthy => NodeState::Serving,
             BackendState::Degraded | BackendState::Recovering => NodeState::Degraded,
         }
@@ -170,13 +157,13 @@ impl Fleet {
 
     /// Whether some nodes may not have written their records again since Redis was away.
     fn was_away_lately(&self) -> bool {
-        let storage = self.0.storage.get();
+        let storage = self.0.parts.storage.get();
         storage.switches > 0 && storage.age() < GONE_AFTER
     }
 
     /// Whether there is no shared storage.
     fn is_by_itself(&self) -> bool {
-        let storage = self.0.storage.get();
+        let storage = self.0.parts.storage.get();
         (storage.backend, storage.state) == (BackendName::InMemory, BackendState::Healthy)
     }
 }

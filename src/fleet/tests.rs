@@ -10,7 +10,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use zonewire_protocol::stats::{FleetView, NodeState, NodesKnown, Timing};
 
-use super::telling::record;
+use super::record::record;
 use super::{Fleet, FleetParts, GONE_AFTER, NODES_MAX, OpenSockets, RECORD_BYTES_MAX, list};
 use crate::model::{BackendName, BackendState, NodeId};
 use crate::storage::{
@@ -18,32 +18,22 @@ use crate::storage::{
     StorageStatus,
 };
 
+/// Connections by zone; `None` if the shards never answer.
 #[derive(Debug)]
-struct Sockets(Vec<(String, u64)>);
+struct Sockets(Option<Vec<(String, u64)>>);
 
 #[async_trait]
 impl OpenSockets for Sockets {
     fn totals(&self) -> (u64, Timing) {
-        (self.0.iter().map(|(_, count)| count).sum(), Timing::default())
+        let open = self.0.as_ref().map_or(7, |zones| zones.iter().map(|(_, count)| count).sum());
+        (open, Timing::default())
     }
 
     async fn by_zone(&self) -> Vec<(String, u64)> {
-        self.0.clone()
-    }
-}
-
-/// Shards that never answer.
-#[derive(Debug)]
-struct Busy;
-
-#[async_trait]
-impl OpenSockets for Busy {
-    fn totals(&self) -> (u64, Timing) {
-        (7, Timing::default())
-    }
-
-    async fn by_zone(&self) -> Vec<(String, u64)> {
-        std::future::pending().await
+        match &self.0 {
+            Some(zones) => zones.clone(),
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -80,26 +70,22 @@ impl Node {
         Self { fleet, leaving, stop, running: JoinSet::new() }
     }
 
-    fn tell_of(mut self, sockets: impl OpenSockets + 'static) -> Self {
-        self.running.spawn(self.fleet.clone().tell(Arc::new(sockets), self.stop.clone()));
+    fn announce_of(mut self, sockets: Sockets) -> Self {
+        self.running.spawn(self.fleet.clone().announce(Arc::new(sockets), self.stop.clone()));
         self
     }
 
-    fn tell(self) -> Self {
-        self.tell_of(Sockets(vec![("pjm".to_owned(), 2), ("ercot".to_owned(), 0)]))
+    fn announce(self) -> Self {
+        self.announce_of(Sockets(Some(vec![("pjm".to_owned(), 2), ("ercot".to_owned(), 0)])))
     }
 
     fn name(&self) -> String {
-        self.fleet.0.node.to_string()
+        self.fleet.0.parts.node.to_string()
     }
 
     fn lists(&self) -> u64 {
         self.fleet.counts().counts.lists
     }
-}
-
-async fn pass(time: Duration) {
-    time::sleep(time).await;
 }
 
 fn names(view: &FleetView) -> Vec<&str> {
@@ -109,9 +95,9 @@ fn names(view: &FleetView) -> Vec<&str> {
 #[tokio::test(start_paused = true)]
 async fn nodes_are_listed_until_they_stop_or_fall_silent() {
     let (store, (_writer, reader)) = (store(), shared());
-    let node = || Node::on(&store, reader.clone(), "paper").tell();
+    let node = || Node::on(&store, reader.clone(), "paper").announce();
     let (a, mut stopped, mut killed) = (node(), node(), node());
-    pass(Duration::from_millis(10)).await;
+    time::sleep(Duration::from_millis(10)).await;
     let view = a.fleet.view().await;
     assert_eq!((view.nodes_known.clone(), view.note.clone()), (NodesKnown::All.into(), None));
     assert_eq!(
@@ -128,7 +114,7 @@ async fn nodes_are_listed_until_they_stop_or_fall_silent() {
     assert_eq!((view.totals.nodes, view.totals.connections), (3, 6));
 
     stopped.leaving.cancel();
-    pass(Duration::from_millis(1)).await;
+    time::sleep(Duration::from_millis(1)).await;
     let told = store.get(RecordKind::Node, &stopped.name()).await.unwrap().unwrap();
     assert!(std::str::from_utf8(&told).unwrap().contains(r#""state":"draining""#), "before its next second");
     stopped.stop.cancel();
@@ -137,9 +123,9 @@ async fn nodes_are_listed_until_they_stop_or_fall_silent() {
 
     // The other node dies without deleting its record.
     killed.running.shutdown().await;
-    pass(list::KEPT).await;
+    time::sleep(list::KEPT).await;
     assert_eq!(names(&a.fleet.view().await), [a.name(), killed.name()]);
-    pass(Duration::from_secs(4) - list::KEPT).await;
+    time::sleep(Duration::from_secs(4) - list::KEPT).await;
     assert_eq!(names(&a.fleet.view().await), [a.name()]);
     assert!(GONE_AFTER + list::KEPT <= Duration::from_secs(4));
 }
@@ -155,10 +141,10 @@ async fn concurrent_requests_share_one_reading() {
         })
         .collect();
     assert_eq!((asking.join_all().await.len(), a.lists()), (100, 1));
-    pass(list::KEPT / 2).await;
+    time::sleep(list::KEPT / 2).await;
     a.fleet.view().await;
     assert_eq!(a.lists(), 1);
-    pass(list::KEPT).await;
+    time::sleep(list::KEPT).await;
     a.fleet.view().await;
     assert_eq!(a.lists(), 2);
 }
@@ -166,9 +152,9 @@ async fn concurrent_requests_share_one_reading() {
 #[tokio::test(start_paused = true)]
 async fn a_node_whose_shards_are_busy_is_listed() {
     let (store, (_writer, reader)) = (store(), shared());
-    let a = Node::on(&store, reader, "paper").tell_of(Busy);
+    let a = Node::on(&store, reader, "paper").announce_of(Sockets(None));
     for told in 1..5 {
-        pass(Duration::from_secs(1)).await;
+        time::sleep(Duration::from_secs(1)).await;
         assert!(a.fleet.counts().counts.told >= told);
     }
     assert_eq!(a.fleet.view().await.nodes[0].connections, 7);
@@ -193,7 +179,7 @@ async fn of_too_many_nodes_some_are_listed_and_a_note_says_so() {
     // The records of nodes of other builds may hold anything.
     put(name(0), Bytes::from("{}")).await;
     put(name(1), vec![b' '; RECORD_BYTES_MAX + 1].into()).await;
-    pass(list::KEPT).await;
+    time::sleep(list::KEPT).await;
     let view = a.fleet.view().await;
     assert_eq!(view.nodes.len(), NODES_MAX - 2);
     let note = view.note.unwrap();
@@ -204,7 +190,7 @@ async fn of_too_many_nodes_some_are_listed_and_a_note_says_so() {
     for n in NODES_MAX - 1..NODES_MAX + 10 {
         put(name(n), record(&other)).await;
     }
-    pass(list::KEPT).await;
+    time::sleep(list::KEPT).await;
     let view = a.fleet.view().await;
     assert!(view.nodes.len() <= NODES_MAX && view.nodes.iter().any(|node| node.here));
     assert!(view.note.unwrap().starts_with("there are more nodes than the 1024"));
@@ -214,13 +200,14 @@ async fn of_too_many_nodes_some_are_listed_and_a_note_says_so() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_cannot_read_others_lists_itself() {
     let (store, (writer, reader)) = (store(), shared());
-    let (a, b) = (Node::on(&store, reader.clone(), "paper").tell(), Node::on(&store, reader, "paper").tell());
-    pass(Duration::from_millis(10)).await;
+    let (a, b) =
+        (Node::on(&store, reader.clone(), "paper").announce(), Node::on(&store, reader, "paper").announce());
+    time::sleep(Duration::from_millis(10)).await;
     assert_eq!(a.fleet.view().await.nodes.len(), 2);
     assert_eq!(a.fleet.counts().nodes_by_state["serving"], 2);
 
     writer.replace(status(BackendName::InMemory, BackendState::Degraded, "unreachable"));
-    pass(list::KEPT).await;
+    time::sleep(list::KEPT).await;
     let view = a.fleet.view().await;
     assert_eq!((names(&view), view.nodes_known.as_str()), (vec![a.name().as_str()], "this_one"));
     assert_eq!(view.note.unwrap(), "Redis cannot be reached: other nodes are unknown here");
@@ -232,19 +219,19 @@ async fn a_node_that_cannot_read_others_lists_itself() {
     let mut back = status(BackendName::Redis, BackendState::Healthy, "ok");
     back.switches = 2;
     writer.replace(back);
-    pass(list::KEPT).await;
+    time::sleep(list::KEPT).await;
     let view = a.fleet.view().await;
     assert_eq!((view.nodes.len(), view.nodes_known), (2, NodesKnown::All.into()));
     assert!(view.note.unwrap().contains("until a moment ago"));
     assert_eq!(a.fleet.others().await, None, "a node that has not written again need not be gone");
-    pass(GONE_AFTER).await;
+    time::sleep(GONE_AFTER).await;
     assert_eq!(a.fleet.view().await.note, None);
     assert_eq!(a.fleet.others().await.unwrap().len(), 1);
 
     // Without Redis, no record is written.
     writer.replace(status(BackendName::InMemory, BackendState::Healthy, "configured"));
     let told = a.fleet.counts().counts;
-    pass(Duration::from_secs(5)).await;
+    time::sleep(Duration::from_secs(5)).await;
     assert_eq!(a.fleet.counts().counts, told);
     let view = a.fleet.view().await;
     assert_eq!((view.nodes.len(), view.nodes_known), (1, NodesKnown::ThisOne.into()));
@@ -255,17 +242,17 @@ async fn a_node_that_cannot_read_others_lists_itself() {
 #[tokio::test(start_paused = true)]
 async fn executors_of_others_are_known_and_remembered_while_redis_is_away() {
     let (store, (writer, reader)) = (store(), shared());
-    let node = |executor| Node::on(&store, reader.clone(), executor).tell();
+    let node = |executor| Node::on(&store, reader.clone(), executor).announce();
     let (mut a, _same, mut other) = (node("paper"), node("paper"), node("external"));
     a.running.spawn(a.fleet.clone().keep_up());
-    pass(Duration::from_secs(6)).await;
+    time::sleep(Duration::from_secs(6)).await;
     assert_eq!(a.fleet.other_executors(), ["external"]);
     writer.replace(status(BackendName::InMemory, BackendState::Degraded, "unreachable"));
-    pass(Duration::from_secs(6)).await;
+    time::sleep(Duration::from_secs(6)).await;
     assert_eq!(a.fleet.other_executors(), ["external"]);
     writer.replace(status(BackendName::Redis, BackendState::Healthy, "ok"));
     other.running.shutdown().await;
-    pass(Duration::from_secs(11)).await;
+    time::sleep(Duration::from_secs(11)).await;
     assert_eq!(a.fleet.other_executors(), [""; 0]);
 }
 
@@ -273,8 +260,8 @@ async fn executors_of_others_are_known_and_remembered_while_redis_is_away() {
 async fn the_longest_record_can_be_read() {
     let (store, (_writer, reader)) = (store(), shared());
     let zones = (0..10_000_u64).map(|n| (format!("{n:0>64}"), u64::MAX / 20_000)).collect();
-    let a = Node::on(&store, reader.clone(), &"x".repeat(1_024)).tell_of(Sockets(zones));
-    pass(Duration::from_millis(10)).await;
+    let a = Node::on(&store, reader.clone(), &"x".repeat(1_024)).announce_of(Sockets(Some(zones)));
+    time::sleep(Duration::from_millis(10)).await;
     let record = store.get(RecordKind::Node, &a.name()).await.unwrap().unwrap();
     assert!(record.len() <= RECORD_BYTES_MAX, "{}", record.len());
     let b = Node::on(&store, reader, "paper");

@@ -5,7 +5,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
@@ -15,33 +14,28 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::registries::Following;
-use super::threads::{Listening, ListeningOn, Serving, Thread};
+use super::threads::{Listening, Serving, Thread};
 use super::{Gateway, StartError, Stops};
 use crate::access::Gate;
-use crate::bridge::{Bridge, BridgeParts, BridgeWork};
+use crate::bridge::{Bridge, BridgeParts};
 use crate::channels::{CREDITS, Channels, ChannelsParts, Delivery, TellAccepted};
-use crate::config::{Config, Effective, Loaded, Role};
+use crate::config::{Config, Loaded, Role};
 use crate::connections::{self, Manager, ShardSeed};
 use crate::feeds::{
     ExchangeParts, FeedCounters, SIMULATED_EXCHANGE, run_exchange, run_market, run_replay, run_simulated,
 };
 use crate::fleet::{Fleet, FleetParts};
 use crate::http::{
-    self, AcceptParts, AcceptStats, App, BodyRoom, Door, Entrance, HttpConfig, IntakeStats, ProxyProtocol,
-    Sources, Tls, UnixFile,
+    self, AcceptParts, App, BodyRoom, Door, Entrance, HttpConfig, ProxyProtocol, Sources, Tls, UnixFile,
 };
 use crate::model::NodeId;
 use crate::orders::{
-    ExecutorChoice, Interop, InteropParts, InteropStats, InteropWork, OrderExecutor, OrderMirror,
-    OrderSchema, Orders, OrdersParts, Worker,
+    ExecutorChoice, InteropStats, OrderExecutor, OrderMirror, OrderSchema, Orders, OrdersParts, Worker,
+    exchange_updates,
 };
-use crate::protocol::{ConfigView, SettingView};
-use crate::registry::{Registry, RegistryParts, RegistryWork};
-use crate::storage::{
-    self, MemoryBackend, Opened, OutageReader, OwnLogs, SharedBackend, StatusReader, StorageChoice,
-    StorageStatus,
-};
+use crate::protocol::ConfigView;
+use crate::registry::{Registry, RegistryParts};
+use crate::storage::{self, MemoryBackend, Opened, OwnLogs, SharedBackend, StorageChoice, StorageStatus};
 use crate::support::machine;
 use crate::support::panics::Vital;
 
@@ -54,8 +48,9 @@ const FILES_PER_SHARD: usize = 10;
 const REGISTRY_QUEUE: usize = 2 * CREDITS;
 
 /// What parts need in order to run.
-#[derive(Default)]
 struct Running {
+    node: NodeId,
+    config: Config,
     stops: Stops,
     vital: Vital,
     /// Tracks the channels and feeds.
@@ -65,19 +60,198 @@ struct Running {
 }
 
 impl Running {
+    /// Runs a part that ends by itself once it is stopped.
+    fn spawn(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(self.vital.guard(name, part));
+    }
+
     /// Runs a part until it ends, or is stopped.
-    fn part(
+    fn until(
         &self,
-        tracker: &TaskTracker,
         stop: &CancellationToken,
         name: &'static str,
-        work: impl Future<Output: Send> + Send + 'static,
+        part: impl Future<Output: Send> + Send + 'static,
     ) {
         let stop = stop.clone();
-        let part = async move {
-            stop.run_until_cancelled_owned(work).await;
+        self.spawn(name, async move {
+            stop.run_until_cancelled_owned(part).await;
+        });
+    }
+
+    /// Runs the storage. It must not end before it is stopped.
+    fn drive_storage(&self, driver: BoxFuture<'static, ()>, spool_panicked: BoxFuture<'static, ()>) {
+        for (name, driver) in [("storage", driver), ("spool", spool_panicked)] {
+            let (stopped, vital) = (self.stops.storage.clone(), self.vital.clone());
+            let driver = async move {
+                let ended = stopped.clone().run_until_cancelled_owned(driver).await;
+                // When it is stopped, it may end before that is noticed here.
+                if ended.is_some() && !stopped.is_cancelled() {
+                    vital.fail(name);
+                }
+            };
+            self.driving.spawn(self.vital.guard(name, driver));
+        }
+    }
+
+    /// Runs connections for as long as the storage, and the exchange that uses them.
+    fn exchange(
+        &self,
+        names: [&'static str; 2],
+        driver: BoxFuture<'static, ()>,
+        exchange: BoxFuture<'static, ()>,
+    ) {
+        let (stop, [connections, name]) = (self.stops.storage.clone(), names);
+        let driver = async move {
+            stop.run_until_cancelled_owned(driver).await;
         };
-        tracker.spawn(self.vital.guard(name, part));
+        self.driving.spawn(self.vital.guard(connections, driver));
+        self.spawn(name, exchange);
+    }
+
+    /// Runs what access depends on: keys, revocations, and the certificate of TLS, if there is one.
+    async fn begin_access(
+        &self,
+        backend: &SharedBackend,
+    ) -> Result<(Arc<Gate>, Option<Arc<Tls>>), StartError> {
+        let stop = &self.stops.channels;
+        let gate = Gate::open(&self.config.auth, &self.config.limits, self.node, Arc::clone(backend)).await;
+        let gate = gate.map_err(StartError::Auth)?;
+        let tls = Tls::open(&self.config.http.tls, Arc::clone(&gate)).await.map_err(StartError::Tls)?;
+        self.spawn("keys and revocations", Arc::clone(&gate).run(stop.clone()));
+        if let Some(tls) = &tls {
+            self.spawn("certificate", Arc::clone(tls).keep(stop.clone()));
+        }
+        Ok((gate, tls))
+    }
+
+    fn begin_channels(
+        &self,
+        backend: &SharedBackend,
+        shards: Vec<mpsc::Sender<Delivery>>,
+        accepted: Arc<dyn TellAccepted>,
+    ) -> Channels {
+        let incoming = backend.take_incoming();
+        let parts = ChannelsParts {
+            backend: Arc::clone(backend),
+            node: self.node,
+            config: self.config.channels.clone(),
+            shards,
+            runtime: Handle::current(),
+            vital: self.vital.clone(),
+            accepted: Some(accepted),
+        };
+        let channels = Channels::new(parts, self.tracker.clone(), self.stops.channels.clone());
+        if let Some(incoming) = incoming {
+            self.until(&self.stops.channels, "entries from the storage", channels.clone().pass_on(incoming));
+        }
+        channels
+    }
+
+    /// Runs the registries. They end with the channels, to which they write.
+    fn begin_registry(&self, registry: &Registry, manager: &Manager, deliveries: mpsc::Receiver<Delivery>) {
+        let stop = &self.stops.channels;
+        self.until(stop, "registries", registry.clone().hear_all(deliveries));
+        for (name, part) in registry.work(Arc::new(manager.clone()), stop) {
+            self.until(stop, name, part);
+        }
+    }
+
+    /// Publishes this node's record as long as others may need it, and reads the records of other nodes.
+    fn begin_fleet(&self, fleet: &Fleet, manager: &Manager) {
+        let stop = &self.stops.channels;
+        let announcing = fleet.clone().announce(Arc::new(manager.clone()), stop.clone());
+        self.spawn("this node's record in the fleet", announcing);
+        self.until(stop, "records of other nodes", fleet.clone().keep_up());
+    }
+
+    /// Runs the exchange of updates with workers that use Redis lists, if it is configured.
+    fn begin_interop(
+        &self,
+        backend: &SharedBackend,
+        channels: &Channels,
+    ) -> (OrderMirror, Arc<InteropStats>) {
+        let (mirror, stats, work) = exchange_updates(
+            &self.config.interop,
+            backend,
+            self.node,
+            channels.watched_orders(),
+            self.config.http.line_bytes_max,
+            self.stops.channels.clone(),
+        );
+        if let Some([driver, exchange]) = work {
+            self.exchange(["connections of outside orders", "outside orders"], driver, exchange);
+        }
+        (mirror, stats)
+    }
+
+    /// What the routes work with.
+    fn app(&self, configured: Arc<ConfigView>, sources: Sources) -> Arc<App> {
+        Arc::new(App {
+            config: self.config.http.clone(),
+            configured,
+            manager: sources.manager.clone(),
+            channels: sources.channels.clone(),
+            orders: sources.orders.clone(),
+            registry: sources.registry.clone(),
+            gate: Arc::clone(&sources.gate),
+            serves: self.config.node.has(Role::Gateway),
+            works: self.config.node.has(Role::Worker),
+            sources,
+            stopping: self.stops.stopping.clone(),
+        })
+    }
+
+    /// Starts the serving threads. If one fails to start, the others end.
+    fn serve(
+        &self,
+        app: &Arc<App>,
+        seeds: Vec<ShardSeed>,
+        listening: Vec<Vec<(Entrance, Listening)>>,
+    ) -> io::Result<Vec<Thread>> {
+        let Self { config, stops, vital, .. } = self;
+        let Sources { accepts, tls, .. } = &app.sources;
+        let (manager, accepts, tls) = (app.manager.clone(), Arc::clone(accepts), tls.clone());
+        let parts = AcceptParts::new(config.http.clone(), manager, accepts, stops.accepting.clone(), tls);
+        let serving = Serving {
+            door: Door::to(app),
+            parts: Arc::new(parts),
+            app: Arc::clone(app),
+            vital: vital.clone(),
+            cut: stops.cut.clone(),
+        };
+        let cut_unless_started = stops.cut.clone().drop_guard();
+        let threads = seeds.into_iter().zip(listening).enumerate();
+        let threads = threads.map(|(index, (seed, listening))| serving.clone().start(index, seed, listening));
+        let threads = threads.collect::<io::Result<_>>()?;
+        cut_unless_started.disarm();
+        Ok(threads)
+    }
+
+    fn begin_feeds(&self, sources: &Sources, backend: &SharedBackend) {
+        let stop = &self.stops.stopping;
+        let Sources { node, channels, feeds, .. } = sources;
+        let simulated = &self.config.feeds.simulated;
+        if simulated.enabled {
+            self.until(stop, "simulated prices", run_simulated(simulated.clone(), channels.clone()));
+            if let Some(counters) = feeds.get(SIMULATED_EXCHANGE) {
+                let symbols = simulated.symbols.clone();
+                let feed = run_market(symbols, simulated.seed, channels.clone(), Arc::clone(counters));
+                self.until(stop, "a simulated exchange", feed);
+            }
+        }
+        for exchange in &self.config.feeds.exchanges {
+            let Some(counters) = feeds.get(exchange.name()) else { continue };
+            let parts = ExchangeParts {
+                config: exchange.clone(),
+                channels: channels.clone(),
+                backend: Arc::clone(backend),
+                node: *node,
+                counters: Arc::clone(counters),
+                stop: stop.clone(),
+            };
+            self.spawn("the feed of an exchange", run_exchange(parts));
+        }
+        self.until(stop, "replayed prices", run_replay(self.config.feeds.replay.clone(), channels.clone()));
     }
 }
 
@@ -90,9 +264,9 @@ pub(super) async fn assemble(
         0 => thread::available_parallelism().map_or(1, usize::from),
         shards => shards,
     };
-    let needs_redis = fit_worker_alone(&mut loaded);
+    let needs_redis = require_redis_for_worker(&mut loaded);
     fit_open_files(&mut loaded, machine::open_files(), shards);
-    let configured = view(&loaded);
+    let configured = Arc::new(view(&loaded));
     let Loaded { config, .. } = loaded;
     let schema = OrderSchema::load(&config.orders.schema).map_err(StartError::OrderSchema)?;
     let opened = open_storage(&config, node, needs_redis).await?;
@@ -101,22 +275,17 @@ pub(super) async fn assemble(
     let begun = status.get();
     let Entrances { address, operators, listening, file } = listen(&config.http, shards)?;
 
-    let running = Running::default();
-    drive_storage(&running, driver, spool_panicked);
+    let (stops, vital) = (Stops::default(), Vital::default());
+    let (tracker, driving) = (TaskTracker::new(), TaskTracker::new());
+    let running = Running { node, config, stops, vital, tracker, driving };
+    let config = &running.config;
+    running.drive_storage(driver, spool_panicked);
     // Boxed, because fetching keys over TLS makes it large.
-    let gate = Box::pin(Gate::open(&config.auth, &config.limits, node, Arc::clone(&shared)));
-    let gate = gate.await.map_err(StartError::Auth)?;
-    let tls = Tls::open(&config.http.tls, Arc::clone(&gate)).await.map_err(StartError::Tls)?;
-    let keeping = Arc::clone(&gate).run(running.stops.channels.clone());
-    running.tracker.spawn(running.vital.guard("keys and revocations", keeping));
-    if let Some(tls) = &tls {
-        let keeping = Arc::clone(tls).keep(running.stops.channels.clone());
-        running.tracker.spawn(running.vital.guard("certificate", keeping));
-    }
+    let (gate, tls) = Box::pin(running.begin_access(&shared)).await?;
     let (manager, seeds, mut live) = connections::prepare(shards, &config.connections);
     // The registries follow channels as a shard does.
-    let (told, hears) = mpsc::channel(REGISTRY_QUEUE);
-    live.push(told);
+    let (to_registries, deliveries) = mpsc::channel(REGISTRY_QUEUE);
+    live.push(to_registries);
     let (bridge, bridge_work) = Bridge::new(BridgeParts {
         config: config.bridge.clone(),
         backend: Arc::clone(&shared),
@@ -124,10 +293,11 @@ pub(super) async fn assemble(
         node,
         message_bytes_max: config.http.line_bytes_max,
     });
-    let backend = with_own_logs(&config, shared, &memory);
-    let channels = begin_channels(&running, &config, node, &backend, (live, bridge.tell_accepted()));
+    let backend = with_own_logs(config, shared, &memory);
+    let channels = running.begin_channels(&backend, live, bridge.tell_accepted());
     if let Some(work) = bridge_work {
-        begin_bridge(&running, work, &channels);
+        let (driver, exchange) = work.split(channels.clone(), running.stops.channels.clone());
+        running.exchange(["connections of the bridge", "bridge"], driver, exchange);
     }
     let kind: Arc<str> = match config.orders.executor {
         ExecutorChoice::Paper => executor.name(),
@@ -141,7 +311,7 @@ pub(super) async fn assemble(
         executor: Arc::clone(&kind),
         leaving: running.stops.leaving.clone(),
     });
-    begin_fleet(&running, &fleet, &manager);
+    running.begin_fleet(&fleet, &manager);
     let registry = Registry::new(RegistryParts {
         channels: channels.clone(),
         backend: Arc::clone(&backend),
@@ -150,53 +320,63 @@ pub(super) async fn assemble(
         config: config.registry.clone(),
         place: shards,
     });
-    begin_registry(&running, &registry, &manager, hears);
-    let (mirror, interop) = begin_interop(&running, &config, node, &backend, &channels);
+    running.begin_registry(&registry, &manager, deliveries);
+    let (mirror, interop) = running.begin_interop(&backend, &channels);
     if let Err(error) = channels.recall_zones().await {
         warn!(error = %error, "could not read the list of zones");
     }
-    let settings = config.orders.clone();
-    let feeding = Arc::clone(&backend);
-    let watch = config.registry.follow_orders.then(|| Arc::new(Following(registry.clone())) as Arc<_>);
-    let channels_of_orders = channels.clone();
-    let parts =
-        OrdersParts { backend, channels: channels_of_orders, config: settings, mirror, watch, kind, schema };
-    let orders = Orders::new(parts);
-
-    let feeds = feed_counters(&config);
-    let served = Served {
+    let orders = Orders::new(OrdersParts {
+        backend: Arc::clone(&backend),
+        channels: channels.clone(),
+        config: config.orders.clone(),
+        mirror,
+        watch: config.registry.follow_orders.then(|| Arc::new(registry.clone()) as Arc<_>),
+        kind,
+        schema,
+    });
+    let sources = Sources {
         node,
-        manager: &manager,
-        channels: &channels,
-        orders: &orders,
-        registry: &registry,
-        fleet: &fleet,
-        status: &status,
-        gate: &gate,
-        configured: Arc::new(configured),
-        feeds: feeds.clone(),
+        started: Instant::now(),
+        manager: manager.clone(),
+        runtime: Handle::current(),
+        channels,
+        orders: orders.clone(),
+        registry: registry.clone(),
+        fleet,
+        storage: status.clone(),
+        memory: memory.clone(),
+        outage: outage.clone(),
+        redis_configured: config.storage.redis.is_configured(),
+        accepts: Arc::default(),
+        intake: Arc::default(),
+        bodies: BodyRoom::new(config.http.bodies_bytes_max),
+        answers: Arc::new(BodyRoom::new(config.http.answers_bytes_max)),
+        refusals: Arc::default(),
+        interop,
+        feeds: feed_counters(config),
+        bridge,
+        gate,
         tls,
+        leaving: running.stops.leaving.clone(),
     };
-    let counted = (memory.clone(), outage.clone(), interop, bridge);
-    let threads = serve(&running, &config, served, counted, seeds, listening).map_err(StartError::Thread)?;
+    let app = running.app(configured, sources);
+    let threads = running.serve(&app, seeds, listening).map_err(StartError::Thread)?;
     let work = TaskTracker::new();
     if config.node.has(Role::Worker) && config.orders.executor == ExecutorChoice::Paper {
         let working = Worker::new(&orders, executor).run(running.stops.stopping.clone());
         work.spawn(running.vital.guard("worker", working));
     }
     if config.node.has(Role::Gateway) {
-        begin_feeds(&running, &config, &channels, &feeding, node, &feeds);
+        running.begin_feeds(&app.sources, &backend);
     }
-    say_ready(&config, node, (address, operators), shards, &begun, &status.get());
-    let Running { stops, vital, tracker, .. } = running;
+    say_ready(config, node, (address, operators), shards, &begun, &status.get());
+    let Running { config, stops, vital, tracker, .. } = running;
     Ok(Gateway {
         address,
         operators,
         _file: file,
         manager,
-        drain_lead: Duration::from_secs(config.http.drain_lead_s),
-        drain_window: Duration::from_secs(config.http.drain_s),
-        close_grace: Duration::from_millis(config.connections.close_grace_ms),
+        config,
         storage: stops.storage.clone().drop_guard(),
         stops,
         tracker,
@@ -206,33 +386,24 @@ pub(super) async fn assemble(
         outage,
         memory,
         status,
-        redis_configured: config.storage.redis.is_configured(),
         vital,
         threads,
     })
 }
 
-/// The settings in effect, with their origins.
+/// The settings in effect, with their origins, and all warnings in one text.
 fn view(loaded: &Loaded) -> ConfigView {
-    let settings = loaded.settings().into_iter();
+    let warnings: Vec<&str> = loaded.warning.iter().chain(&loaded.notices).map(String::as_str).collect();
     ConfigView {
         file: loaded.file.as_ref().map(|file| file.display().to_string()),
-        warning: warnings(&loaded.warning, &loaded.notices),
-        settings: settings
-            .map(|Effective { key, value, origin }| SettingView { key, value, origin })
-            .collect(),
+        warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
+        settings: loaded.settings(),
     }
-}
-
-/// All warnings in one text.
-fn warnings(warning: &Option<String>, notices: &[String]) -> Option<String> {
-    let all: Vec<&str> = warning.iter().chain(notices).map(String::as_str).collect();
-    (!all.is_empty()).then(|| all.join("; "))
 }
 
 /// Requires Redis for a process that is only a worker, which is useless without it; returns whether that is
 /// why Redis is required.
-fn fit_worker_alone(loaded: &mut Loaded) -> bool {
+fn require_redis_for_worker(loaded: &mut Loaded) -> bool {
     let Loaded { config, origins, .. } = loaded;
     if config.node.has(Role::Gateway) {
         return false;
@@ -263,74 +434,6 @@ async fn open_storage(config: &Config, node: NodeId, needs_redis: bool) -> Resul
     })
 }
 
-fn drive_storage(running: &Running, driver: BoxFuture<'static, ()>, spool_panicked: BoxFuture<'static, ()>) {
-    let Running { stops, vital, driving, .. } = running;
-    let (stopped, told) = (stops.storage.clone(), vital.clone());
-    let driver = async move {
-        let ended = stopped.clone().run_until_cancelled_owned(driver).await;
-        // When it is stopped, it may end before that is noticed here.
-        if ended.is_some() && !stopped.is_cancelled() {
-            told.fail("storage");
-        }
-    };
-    driving.spawn(vital.guard("storage", driver));
-    let (stopped, told) = (stops.storage.clone(), vital.clone());
-    driving.spawn(async move {
-        if stopped.run_until_cancelled_owned(spool_panicked).await.is_some() {
-            told.fail("spool");
-        }
-    });
-}
-
-fn begin_channels(
-    running: &Running,
-    config: &Config,
-    node: NodeId,
-    backend: &SharedBackend,
-    (shards, accepted): (Vec<mpsc::Sender<Delivery>>, Arc<dyn TellAccepted>),
-) -> Channels {
-    let Running { stops, vital, tracker, .. } = running;
-    let incoming = backend.take_incoming();
-    let parts = ChannelsParts {
-        backend: Arc::clone(backend),
-        node,
-        config: config.channels.clone(),
-        shards,
-        runtime: Handle::current(),
-        vital: vital.clone(),
-        accepted: Some(accepted),
-    };
-    let channels = Channels::new(parts, tracker.clone(), stops.channels.clone());
-    if let Some(incoming) = incoming {
-        let passing = channels.clone().pass_on(incoming);
-        running.part(tracker, &stops.channels, "entries from the storage", passing);
-    }
-    channels
-}
-
-/// Runs the registries. They end with the channels, to which they write.
-fn begin_registry(
-    running: &Running,
-    registry: &Registry,
-    manager: &Manager,
-    hears: mpsc::Receiver<Delivery>,
-) {
-    let Running { stops, tracker, .. } = running;
-    running.part(tracker, &stops.channels, "registries", registry.clone().hear_all(hears));
-    let RegistryWork { parts } = registry.work(Arc::new(manager.clone()), &stops.channels);
-    for (name, part) in parts {
-        running.part(tracker, &stops.channels, name, part);
-    }
-}
-
-/// Publishes this node's record as long as others may need it, and reads the records of other nodes.
-fn begin_fleet(running: &Running, fleet: &Fleet, manager: &Manager) {
-    let Running { stops, vital, tracker, .. } = running;
-    let telling = fleet.clone().tell(Arc::new(manager.clone()), stops.channels.clone());
-    tracker.spawn(vital.guard("this node's record in the fleet", telling));
-    running.part(tracker, &stops.channels, "records of other nodes", fleet.clone().keep_up());
-}
-
 /// With the bridge, the logs of live types are this node's own.
 fn with_own_logs(config: &Config, shared: SharedBackend, memory: &MemoryBackend) -> SharedBackend {
     if !config.bridge.enabled {
@@ -340,45 +443,13 @@ fn with_own_logs(config: &Config, shared: SharedBackend, memory: &MemoryBackend)
     Arc::new(OwnLogs::new(shared, memory.clone(), Arc::new(move |channel| bridge.is_own_log(channel))))
 }
 
-/// Runs the exchange of events with other gateways and processes.
-fn begin_bridge(running: &Running, work: BridgeWork, channels: &Channels) {
-    let Running { stops, vital, tracker, driving } = running;
-    let (driver, exchange) = work.split(channels.clone(), stops.channels.clone());
-    running.part(driving, &stops.storage, "connections of the bridge", driver);
-    tracker.spawn(vital.guard("bridge", exchange));
-}
-
-/// Runs the exchange of updates with workers that use Redis lists, if it is configured.
-fn begin_interop(
-    running: &Running,
-    config: &Config,
-    node: NodeId,
-    backend: &SharedBackend,
-    channels: &Channels,
-) -> (OrderMirror, Arc<InteropStats>) {
-    let Running { stops, vital, tracker, driving } = running;
-    let Interop { mirror, stats, work } = Interop::new(InteropParts {
-        config: config.interop.clone(),
-        backend: Arc::clone(backend),
-        node,
-        watched: Arc::clone(channels.watched_orders()),
-        update_bytes_max: config.http.line_bytes_max,
-        stop: stops.channels.clone(),
-    });
-    if let Some(InteropWork { driver, exchange }) = work {
-        running.part(driving, &stops.storage, "connections of outside orders", driver);
-        tracker.spawn(vital.guard("outside orders", exchange));
-    }
-    (mirror, stats)
-}
-
 /// The listeners.
 struct Entrances {
     address: SocketAddr,
     /// The address of the operators' listener.
     operators: Option<SocketAddr>,
     /// By thread.
-    listening: Vec<Vec<Listening>>,
+    listening: Vec<Vec<(Entrance, Listening)>>,
     file: Option<UnixFile>,
 }
 
@@ -387,20 +458,25 @@ fn listen(config: &HttpConfig, shards: usize) -> Result<Entrances, StartError> {
         http::listen(address, shards)
             .map_err(|cause| StartError::Listen { address: address.to_string(), cause })
     };
-    let (listeners, address) = on(config.listen)?;
+    // By thread.
+    let mut listening: Vec<Vec<(Entrance, Listening)>> = Vec::new();
+    listening.resize_with(shards, Vec::new);
+    let mut add = |entrance, listeners: Vec<Listening>| {
+        for (thread, on) in listening.iter_mut().zip(listeners) {
+            thread.push((entrance, on));
+        }
+    };
+    let addressed = |listeners: Vec<_>| listeners.into_iter().map(Listening::Address).collect();
     let is_announced = config.proxy_protocol == ProxyProtocol::Required;
     let entrance = Entrance { is_for_operators: false, speaks_tls: true, is_announced };
-    let of_thread = |on| vec![Listening { entrance, on: ListeningOn::Address(on) }];
-    let mut listening: Vec<Vec<Listening>> = listeners.into_iter().map(of_thread).collect();
+    let (listeners, address) = on(config.listen)?;
+    add(entrance, addressed(listeners));
     let mut operators = None;
     if let Some(address) = config.operators.listen {
         let (listeners, address) = on(address)?;
         operators = Some(address);
-        let entrance =
-            Entrance { is_for_operators: true, speaks_tls: config.operators.tls, is_announced: false };
-        for (thread, on) in listening.iter_mut().zip(listeners) {
-            thread.push(Listening { entrance, on: ListeningOn::Address(on) });
-        }
+        let speaks_tls = config.operators.tls;
+        add(Entrance { is_for_operators: true, speaks_tls, is_announced: false }, addressed(listeners));
     }
     let mut file = None;
     if let Some(path) = &config.unix_socket {
@@ -409,33 +485,14 @@ fn listen(config: &HttpConfig, shards: usize) -> Result<Entrances, StartError> {
             .map_err(|cause| StartError::Listen { address: path.display().to_string(), cause })?;
         file = Some(its_file);
         // Its clients are on this machine, so nobody can listen in.
-        let entrance = Entrance { is_for_operators: false, speaks_tls: false, is_announced };
-        for (thread, on) in listening.iter_mut().zip(listeners) {
-            thread.push(Listening { entrance, on: ListeningOn::File(on) });
-        }
+        let entrance = Entrance { speaks_tls: false, ..entrance };
+        add(entrance, listeners.into_iter().map(Listening::File).collect());
     }
     Ok(Entrances { address, operators, listening, file })
 }
 
-/// What requests need.
-struct Served<'a> {
-    node: NodeId,
-    manager: &'a Manager,
-    channels: &'a Channels,
-    orders: &'a Orders,
-    registry: &'a Registry,
-    fleet: &'a Fleet,
-    status: &'a StatusReader,
-    gate: &'a Arc<Gate>,
-    configured: Arc<ConfigView>,
-    feeds: CountersOfFeeds,
-    tls: Option<Arc<Tls>>,
-}
-
 /// The counters of exchanges' feeds, by name.
-type CountersOfFeeds = BTreeMap<String, Arc<FeedCounters>>;
-
-fn feed_counters(config: &Config) -> CountersOfFeeds {
+fn feed_counters(config: &Config) -> BTreeMap<String, Arc<FeedCounters>> {
     if !config.node.has(Role::Gateway) {
         return BTreeMap::new();
     }
@@ -444,110 +501,6 @@ fn feed_counters(config: &Config) -> CountersOfFeeds {
     let made_up = simulated.enabled && !simulated.symbols.is_empty();
     let all = exchanges.chain(made_up.then_some((SIMULATED_EXCHANGE, SIMULATED_EXCHANGE)));
     all.map(|(name, kind)| (name.to_owned(), FeedCounters::new(kind))).collect()
-}
-
-/// Starts the serving threads. If one fails to start, the others end.
-fn serve(
-    running: &Running,
-    config: &Config,
-    served: Served<'_>,
-    (memory, outage, interop, bridge): (MemoryBackend, OutageReader, Arc<InteropStats>, Bridge),
-    seeds: Vec<ShardSeed>,
-    listening: Vec<Vec<Listening>>,
-) -> io::Result<Vec<Thread>> {
-    let Running { stops, vital, .. } = running;
-    let Served { node, manager, channels, orders, registry, fleet, status, gate, configured, feeds, tls } =
-        served;
-    let accepts = Arc::new(AcceptStats::default());
-    let sources = Sources {
-        node,
-        started: Instant::now(),
-        manager: manager.clone(),
-        runtime: Handle::current(),
-        channels: channels.clone(),
-        orders: orders.clone(),
-        registry: registry.clone(),
-        fleet: fleet.clone(),
-        storage: status.clone(),
-        memory,
-        outage,
-        redis_configured: config.storage.redis.is_configured(),
-        accepts: Arc::clone(&accepts),
-        intake: Arc::new(IntakeStats::default()),
-        bodies: BodyRoom::new(config.http.bodies_bytes_max),
-        answers: Arc::new(BodyRoom::new(config.http.answers_bytes_max)),
-        refusals: Arc::default(),
-        interop,
-        feeds,
-        bridge,
-        gate: Arc::clone(gate),
-        tls: tls.clone(),
-        leaving: stops.leaving.clone(),
-    };
-    let app = App {
-        config: config.http.clone(),
-        configured,
-        manager: manager.clone(),
-        channels: channels.clone(),
-        orders: orders.clone(),
-        registry: registry.clone(),
-        gate: Arc::clone(gate),
-        serves: config.node.has(Role::Gateway),
-        works: config.node.has(Role::Worker),
-        sources,
-        stopping: stops.stopping.clone(),
-    };
-    let parts = AcceptParts::new(config.http.clone(), manager.clone(), accepts, stops.accepting.clone(), tls);
-    let serving = Serving {
-        door: Door::to(&Arc::new(app)),
-        parts: Arc::new(parts),
-        channels: channels.clone(),
-        status: status.clone(),
-        gate: Arc::clone(gate),
-        vital: vital.clone(),
-        cut: stops.cut.clone(),
-    };
-    let cut_unless_started = stops.cut.clone().drop_guard();
-    let threads = seeds.into_iter().zip(listening).enumerate();
-    let threads = threads.map(|(index, (seed, listening))| serving.clone().start(index, seed, listening));
-    let threads = threads.collect::<io::Result<_>>()?;
-    cut_unless_started.disarm();
-    Ok(threads)
-}
-
-fn begin_feeds(
-    running: &Running,
-    config: &Config,
-    channels: &Channels,
-    backend: &SharedBackend,
-    node: NodeId,
-    feeds: &CountersOfFeeds,
-) {
-    let Running { stops, tracker, vital, .. } = running;
-    let simulated = &config.feeds.simulated;
-    if simulated.enabled {
-        let feed = run_simulated(simulated.clone(), channels.clone());
-        running.part(tracker, &stops.stopping, "simulated prices", feed);
-        if let Some(counters) = feeds.get(SIMULATED_EXCHANGE) {
-            let symbols = simulated.symbols.clone();
-            let feed = run_market(symbols, simulated.seed, channels.clone(), Arc::clone(counters));
-            running.part(tracker, &stops.stopping, "a simulated exchange", feed);
-        }
-    }
-    for exchange in &config.feeds.exchanges {
-        let Some(counters) = feeds.get(exchange.name()) else { continue };
-        let parts = ExchangeParts {
-            config: exchange.clone(),
-            channels: channels.clone(),
-            backend: Arc::clone(backend),
-            node,
-            counters: Arc::clone(counters),
-            stop: stops.stopping.clone(),
-        };
-        tracker.spawn(vital.guard("the feed of an exchange", run_exchange(parts)));
-    }
-    let feed = run_replay(config.feeds.replay.clone(), channels.clone());
-    running.part(tracker, &stops.stopping, "replayed prices", feed);
 }
 
 /// Logs that the gateway is ready, and where; `begun` is the storage's initial state.

@@ -35,18 +35,20 @@ impl Gateway {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let mut failed = self.failed_before(shutdown).await;
         self.stops.leaving.cancel();
-        if failed.is_none() && !self.drain_lead.is_zero() {
-            info!(drain_lead_s = self.drain_lead.as_secs(), "no longer ready, but still accepting");
-            failed = self.failed_before(time::sleep(self.drain_lead)).await;
+        let drain_lead_s = self.config.http.drain_lead_s;
+        if failed.is_none() && drain_lead_s > 0 {
+            info!(drain_lead_s, "no longer ready, but still accepting");
+            failed = self.failed_before(time::sleep(Duration::from_secs(drain_lead_s))).await;
         }
+        let drain_window = Duration::from_secs(self.config.http.drain_s);
         let drain_window = match failed {
             Some(part) => {
                 error!(part, "stopping because this part has ended");
-                self.drain_window.min(FAILED_DRAIN)
+                drain_window.min(FAILED_DRAIN)
             }
             None => {
                 info!(connections = self.manager.totals().connections.open, "stopping");
-                self.drain_window
+                drain_window
             }
         };
         let drained_by = self.drain(drain_window).await;
@@ -70,7 +72,8 @@ impl Gateway {
         self.stops.stopping.cancel();
         self.stops.accepting.cancel();
         self.manager.drain(window).await;
-        let deadline = Instant::now() + window + self.close_grace + DRAIN_GRACE;
+        let close_grace = Duration::from_millis(self.config.connections.close_grace_ms);
+        let deadline = Instant::now() + window + close_grace + DRAIN_GRACE;
         let mut cut = false;
         for thread in &mut self.threads {
             // Threads that have ended already were noticed above.
@@ -143,7 +146,7 @@ impl Gateway {
             error!(entries, why, "accepted entries are lost: they are not in a spool");
         }
         // If no Redis is configured, orders end with their gateway by design.
-        let orders = if self.redis_configured { jobs_waiting } else { 0 };
+        let orders = if self.config.storage.redis.is_configured() { jobs_waiting } else { 0 };
         if orders > 0 {
             error!(orders, why, "accepted orders are lost: nobody else knows them");
         }

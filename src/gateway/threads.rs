@@ -12,11 +12,8 @@ use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::access::Gate;
-use crate::channels::Channels;
 use crate::connections::ShardSeed;
-use crate::http::{self, AcceptParts, Door, Entrance, Listener};
-use crate::storage::StatusReader;
+use crate::http::{self, AcceptParts, App, Door, Entrance, Listener};
 use crate::support::panics::Vital;
 
 /// A thread that serves connections.
@@ -32,34 +29,25 @@ pub(super) struct Thread {
 pub(super) struct Serving {
     pub(super) door: Door,
     pub(super) parts: Arc<AcceptParts>,
-    pub(super) channels: Channels,
-    pub(super) status: StatusReader,
-    pub(super) gate: Arc<Gate>,
+    pub(super) app: Arc<App>,
     pub(super) vital: Vital,
     pub(super) cut: CancellationToken,
 }
 
 /// What one thread listens on.
 #[derive(Debug)]
-pub(super) struct Listening {
-    pub(super) entrance: Entrance,
-    pub(super) on: ListeningOn,
-}
-
-#[derive(Debug)]
-pub(super) enum ListeningOn {
+pub(super) enum Listening {
     Address(std::net::TcpListener),
     File(std::os::unix::net::UnixListener),
 }
 
 impl Listening {
     /// Must be called in the thread's runtime.
-    fn listener(self) -> io::Result<(Listener, Entrance)> {
-        let listener = match self.on {
-            ListeningOn::Address(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
-            ListeningOn::File(listener) => Listener::Unix(UnixListener::from_std(listener)?),
-        };
-        Ok((listener, self.entrance))
+    fn listener(self) -> io::Result<Listener> {
+        Ok(match self {
+            Self::Address(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
+            Self::File(listener) => Listener::Unix(UnixListener::from_std(listener)?),
+        })
     }
 }
 
@@ -69,7 +57,7 @@ impl Serving {
         self,
         index: usize,
         seed: ShardSeed,
-        listening: Vec<Listening>,
+        listening: Vec<(Entrance, Listening)>,
     ) -> io::Result<Thread> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (ended, done) = oneshot::channel();
@@ -78,13 +66,15 @@ impl Serving {
             let _ended = ended;
             let connections = LocalSet::new();
             let serving = connections.run_until(async {
-                let listeners = listening.into_iter().map(Listening::listener);
+                let listeners = listening.into_iter().map(|(entrance, on)| Ok((entrance, on.listener()?)));
                 let listeners: Vec<_> = match listeners.collect::<io::Result<_>>() {
                     Ok(listeners) => listeners,
                     Err(error) => return error!(error = %error, "cannot listen on a thread"),
                 };
-                let shard = seed.run(self.channels, self.status, self.gate, &self.vital, self.cut.clone());
-                let accepting = listeners.into_iter().map(|(listener, entrance)| {
+                let (channels, gate) = (self.app.channels.clone(), Arc::clone(&self.app.gate));
+                let status = self.app.sources.storage.clone();
+                let shard = seed.run(channels, status, gate, &self.vital, self.cut.clone());
+                let accepting = listeners.into_iter().map(|(entrance, listener)| {
                     http::serve(listener, entrance, index, self.door.clone(), Arc::clone(&self.parts))
                 });
                 let accepting = self.cut.run_until_cancelled_owned(join_all(accepting));

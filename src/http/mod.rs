@@ -34,7 +34,7 @@ mod tests;
 mod tls;
 mod upgrade;
 
-pub(crate) use accept::{AcceptParts, AcceptStats, RESERVE_PLACES, serve};
+pub(crate) use accept::{AcceptParts, RESERVE_PLACES, serve};
 pub(crate) use arrival::Entrance;
 pub(crate) use body_budget::BodyRoom;
 pub(crate) use config::ANSWERS_BYTES_LEAST;
@@ -42,7 +42,6 @@ pub use config::{ClientAuth, HttpConfig, OperatorsConfig, ProxyProtocol, TlsConf
 pub(crate) use door::Door;
 pub(crate) use exposition::Exposition;
 pub(crate) use listening::{Listener, UnixFile, listen, listen_unix};
-pub(crate) use prices::IntakeStats;
 pub(crate) use routes::App;
 pub(crate) use status::{Sources, metrics_of};
 pub(crate) use tls::Tls;

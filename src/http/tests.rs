@@ -149,7 +149,7 @@ impl Routes {
         let mut driver = tokio::task::JoinSet::new();
         driver.spawn(opened.driver);
         driver.spawn(registry.clone().hear_all(hears));
-        for (_, part) in registry.work(Arc::new(manager), &CancellationToken::new()).parts {
+        for (_, part) in registry.work(Arc::new(manager), &CancellationToken::new()) {
             driver.spawn(part);
         }
         let is_ready = || RegistryKind::ALL.iter().all(|kind| registry.state(*kind) == BackendState::Healthy);

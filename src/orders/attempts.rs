@@ -18,17 +18,19 @@ const RUNS_PER_ATTEMPT: u32 = 10;
 #[derive(Debug)]
 pub(super) struct Attempts {
     /// The current attempt, counting from 1.
-    current: u32,
-    max: u32,
+    pub(super) current: u32,
+    /// How many attempts there may be.
+    pub(super) max: u32,
     /// The attempt that the next report may begin.
-    anew: u32,
+    pub(super) anew: u32,
     /// How many runs in a row broke off since the last run that ended properly.
     runs_broken_off: u32,
     /// The order was submitted in its last attempt, and that run broke off: all that is left is to find out
     /// what became of the submission.
     only_finds_out: bool,
-    /// The order has updates that this run does not know of.
-    is_unknown: bool,
+    /// The order has updates that this run does not know of: only a run that has read them can say which attempt is
+    /// next.
+    pub(super) is_unknown: bool,
 }
 
 impl Attempts {
@@ -36,8 +38,8 @@ impl Attempts {
     /// its standing.
     pub(super) fn of(run: u32, said: Attempt, newest: Option<(&Entry, &Standing)>, max: u32) -> Self {
         // The run that wrote the newest update may have broken off after the last run that ended properly.
-        let told_by = newest.and_then(|(newest, _)| run_of(newest));
-        let is_said = said.number > 0 && told_by.is_none_or(|run| run <= said.said_by);
+        let reported_by = newest.and_then(|(newest, _)| run_of(newest));
+        let is_said = said.number > 0 && reported_by.is_none_or(|run| run <= said.said_by);
         // A submitted order may have been executed: the run that takes it up finds out, and ends the
         // order.
         let is_last = |standing: &Standing| standing.kind == EntryKind::Submitted && standing.attempt >= max;
@@ -58,27 +60,6 @@ impl Attempts {
         }
     }
 
-    /// The order has updates that this run does not know of: which attempt is next is for a run to say that has read
-    /// them.
-    pub(super) fn are_unknown(&mut self) {
-        self.is_unknown = true;
-    }
-
-    /// The current attempt.
-    pub(super) fn current(&self) -> u32 {
-        self.current
-    }
-
-    /// How many attempts there may be.
-    pub(super) fn max(&self) -> u32 {
-        self.max
-    }
-
-    /// The attempt that the next report may begin.
-    pub(super) fn anew(&self) -> u32 {
-        self.anew
-    }
-
     /// Whether no attempt is left.
     pub(super) fn are_used_up(&self) -> bool {
         self.current > self.max || self.runs_broken_off >= self.max.saturating_mul(RUNS_PER_ATTEMPT)
@@ -89,7 +70,7 @@ impl Attempts {
         self.current >= self.max
     }
 
-    /// The attempt of the next run if this run is given back; `None` if the job or the order's log tells it.
+    /// The attempt of the next run if this run is given back; `None` if the job or the order's log determines it.
     pub(super) fn given_back(&self) -> Option<u32> {
         (!self.only_finds_out && !self.is_unknown).then_some(self.current)
     }
@@ -108,7 +89,7 @@ impl Attempts {
     }
 
     /// An update of this attempt was published.
-    pub(super) fn told(&mut self, attempt: u32) {
+    pub(super) fn reported(&mut self, attempt: u32) {
         self.anew = attempt + 1;
     }
 
@@ -127,7 +108,7 @@ mod tests {
     use crate::model::{DraftEntry, EntryId, Marks, NodeId};
 
     /// The newest update, written by a run in an attempt.
-    fn told(kind: EntryKind, run: u32, attempt: u32) -> (Entry, Standing) {
+    fn reported(kind: EntryKind, run: u32, attempt: u32) -> (Entry, Standing) {
         let draft = DraftEntry {
             time: DateTime::UNIX_EPOCH,
             kind: kind.clone(),
@@ -145,8 +126,8 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_is_used_up_by_what_was_told_unless_the_end_of_its_run_said_otherwise() {
-        let building = told(EntryKind::Building, 2, 1);
+    fn an_attempt_is_used_up_by_what_was_reported_unless_the_end_of_its_run_said_otherwise() {
+        let building = reported(EntryKind::Building, 2, 1);
         for (run, said, newest, current) in [
             (1, (0, 0), None, 1),
             (7, (0, 0), None, 1),
@@ -157,25 +138,25 @@ mod tests {
             (3, (2, 2), Some(&building), 2),
         ] {
             let attempts = attempts(run, said, newest);
-            assert_eq!((attempts.current(), attempts.anew()), (current, current), "{run} {said:?}");
+            assert_eq!((attempts.current, attempts.anew), (current, current), "{run} {said:?}");
             assert_eq!(attempts.given_back(), Some(current));
         }
     }
 
     #[test]
     fn what_was_submitted_for_the_last_time_is_only_found_out_about() {
-        let submitted = told(EntryKind::Submitted, 4, 3);
+        let submitted = reported(EntryKind::Submitted, 4, 3);
         let finding_out = attempts(5, (0, 0), Some(&submitted));
-        assert_eq!((finding_out.current(), finding_out.anew(), finding_out.given_back()), (3, 4, None));
+        assert_eq!((finding_out.current, finding_out.anew, finding_out.given_back()), (3, 4, None));
         assert!(finding_out.is_last() && !finding_out.are_used_up());
         // The submitting run ended by saying that there is another attempt; or the run had only been
         // building.
         assert!(attempts(5, (4, 4), Some(&submitted)).are_used_up());
-        assert!(attempts(5, (0, 0), Some(&told(EntryKind::Building, 4, 3))).are_used_up());
+        assert!(attempts(5, (0, 0), Some(&reported(EntryKind::Building, 4, 3))).are_used_up());
     }
 
     #[test]
-    fn runs_that_tell_nothing_do_not_go_on_for_ever() {
+    fn runs_that_report_nothing_do_not_go_on_for_ever() {
         assert!(!attempts(30, (0, 0), None).are_used_up());
         assert!(attempts(31, (0, 0), None).are_used_up());
         assert!(!attempts(31, (1, 1), None).are_used_up(), "run 1 was given back");
@@ -185,11 +166,11 @@ mod tests {
     fn a_run_may_begin_the_next_attempt_as_long_as_there_is_one() {
         let mut run = attempts(1, (0, 0), None);
         assert_eq!([run.begin_next(), run.begin_next(), run.begin_next()], [true, true, false]);
-        assert_eq!((run.current(), run.anew(), run.end()), (3, 3, 3));
-        run.told(3);
-        assert_eq!((run.current(), run.anew()), (3, 4));
+        assert_eq!((run.current, run.anew, run.end()), (3, 3, 3));
+        run.reported(3);
+        assert_eq!((run.current, run.anew), (3, 4));
         run.go_on(2);
-        assert_eq!((run.current(), run.anew()), (2, 3));
+        assert_eq!((run.current, run.anew), (2, 3));
         assert_eq!(attempts(2, (4, 1), None).end(), 3, "an order does not fail in one that it may not have");
     }
 }

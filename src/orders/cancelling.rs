@@ -17,7 +17,7 @@ impl Orders {
     /// # Errors
     /// The storage did not answer.
     pub async fn cancel(&self, order: OrderId) -> StorageResult<Cancelling> {
-        let asked = self.desk().backend.cancel(order.into()).await?;
+        let asked = self.desk().parts.backend.cancel(order.into()).await?;
         if asked == Cancelling::Asked {
             info!(%order, "order asked to be cancelled");
             self.desk().cancels.send_replace(());

@@ -47,7 +47,7 @@ pub struct OrdersParts {
     pub config: OrdersConfig,
     /// Writes updates for external consumers.
     pub mirror: OrderMirror,
-    /// Is told the progress of the orders that are executed here.
+    /// Is notified of the progress of the orders that are executed here.
     pub watch: Option<Arc<dyn OrderWatch>>,
     /// The kind of jobs placed here, which workers of the same kind execute; also the kind that workers
     /// here claim.
@@ -60,25 +60,12 @@ pub struct OrdersParts {
 impl OrdersParts {
     /// Orders of this kind in memory, with the default settings and nothing running.
     pub(super) fn in_memory(kind: &str) -> Orders {
-        use tokio_util::sync::CancellationToken;
-
-        use crate::channels::{ChannelsConfig, ChannelsParts};
         use crate::model::NodeId;
         use crate::storage::MemoryBackend;
-        use crate::support::panics::Vital;
 
         let (backend, _sweeping) = MemoryBackend::new(Default::default(), Default::default());
         let backend: SharedBackend = Arc::new(backend);
-        let parts = ChannelsParts {
-            backend: Arc::clone(&backend),
-            node: NodeId::random(),
-            config: ChannelsConfig::default(),
-            shards: Vec::new(),
-            runtime: Handle::current(),
-            vital: Vital::default(),
-            accepted: None,
-        };
-        let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+        let channels = Channels::without_shards(Arc::clone(&backend), NodeId::random());
         let (config, schema) = (OrdersConfig::default(), OrderSchema::load("swap").expect("is built in"));
         let mirror = OrderMirror::off();
         Orders::new(Self { backend, channels, config, mirror, watch: None, kind: kind.into(), schema })
@@ -88,15 +75,8 @@ impl OrdersParts {
 /// What all parts of this room share.
 #[derive(Debug)]
 pub(super) struct Desk {
-    pub(super) backend: SharedBackend,
-    pub(super) channels: Channels,
-    pub(super) config: OrdersConfig,
+    pub(super) parts: OrdersParts,
     pub(super) stats: OrderStats,
-    pub(super) mirror: OrderMirror,
-    pub(super) watch: Option<Arc<dyn OrderWatch>>,
-    /// The kind of the jobs that are placed and claimed here.
-    pub(super) kind: JobKind,
-    pub(super) schema: OrderSchema,
     /// This process has queued a job.
     pub(super) queued: Notify,
     /// Changes whenever somebody asks this process to cancel an order.
@@ -137,17 +117,9 @@ impl Orders {
     /// Starts with the orders in the storage. Must be called within a runtime; the claims and reports that
     /// must run to their end run there.
     pub fn new(parts: OrdersParts) -> Self {
-        let OrdersParts { backend, channels, config, mirror, watch, kind, schema } = parts;
-        let stats = OrderStats::default();
         Self(Arc::new(Desk {
-            backend,
-            channels,
-            config,
-            stats,
-            mirror,
-            watch,
-            kind,
-            schema,
+            parts,
+            stats: OrderStats::default(),
             queued: Notify::new(),
             cancels: watch::Sender::new(()),
             jobless: Mutex::new(Recent::new(JOBLESS_MAX, usize::MAX)),
@@ -161,7 +133,7 @@ impl Orders {
 
     /// The kind of executor that executes what is placed here.
     pub fn executor(&self) -> &str {
-        &self.0.kind
+        &self.0.parts.kind
     }
 
     /// Waits for the claims and reports that are under way; no new ones may come.
@@ -176,12 +148,12 @@ impl Orders {
 
     /// What an order must look like, as a JSON Schema.
     pub fn schema(&self) -> Bytes {
-        self.0.schema.document()
+        self.0.parts.schema.document()
     }
 
     /// The settings.
     pub fn config(&self) -> &OrdersConfig {
-        &self.0.config
+        &self.0.parts.config
     }
 
     /// The counters of this node.

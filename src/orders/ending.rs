@@ -25,7 +25,7 @@ impl Desk {
             run.finish(&ending).await?;
             return Ok(None);
         }
-        if run.is_cancelled() {
+        if run.cancelled {
             self.end_cancelled(run).await?;
             return Ok(None);
         }
@@ -37,7 +37,7 @@ impl Desk {
         match serde_json::from_slice(payload) {
             Ok(request) => Ok(Some(request)),
             Err(error) => {
-                error!(order = %run.order(), error = %error, "an order in the queue is not readable");
+                error!(order = %run.order, error = %error, "an order in the queue is not readable");
                 self.end(run, "corrupt", "the order is not readable", true).await?;
                 Ok(None)
             }
@@ -52,13 +52,13 @@ impl Desk {
         message: &str,
         is_dead: bool,
     ) -> Result<(), RunError> {
-        let told = run.fail(code, message, is_dead).await;
-        if !matches!(told, Ok(()) | Err(RunError::Ended)) {
-            return told;
+        let published = run.fail(code, message, is_dead).await;
+        if !matches!(published, Ok(()) | Err(RunError::Ended)) {
+            return published;
         }
         let error = format!("{code}: {message}");
         // If another run was quicker with the last update, the job only has to end.
-        let dead = told.is_ok() && is_dead;
+        let dead = published.is_ok() && is_dead;
         self.stats.dead.add(u64::from(dead));
         run.finish(&if dead { Ending::Dead { error } } else { Ending::Done }).await?;
         Ok(())
@@ -75,24 +75,18 @@ impl Desk {
         message: &str,
         retry: bool,
     ) -> Result<Option<Duration>, RunError> {
-        let attempt = run.attempt();
+        let attempt = run.attempts.current;
         if !retry || run.attempts.is_last() {
             self.end(run, code, message, retry).await?;
             return Ok(None);
         }
-        let after = self.config.retry().wait(attempt);
-        debug!(order = %run.order(), code, message, ?after, "an order is tried again");
-        match run.finish(&Ending::Retry { after, attempt: Some(attempt + 1) }).await? {
-            Held::Yes => {
-                self.stats.retried.add(1);
-                Ok(Some(after))
-            }
-            Held::Cancelled => {
-                self.end_cancelled(run).await?;
-                Ok(None)
-            }
-            Held::Lost => Err(RunError::LeaseLost),
+        let after = self.parts.config.retry().wait(attempt);
+        debug!(order = %run.order, code, message, ?after, "an order is tried again");
+        if !self.leave(run, &Ending::Retry { after, attempt: Some(attempt + 1) }).await? {
+            return Ok(None);
         }
+        self.stats.retried.add(1);
+        Ok(Some(after))
     }
 
     /// Gives an order back, so that another worker can go on with it at once, in the same attempt.
@@ -101,14 +95,19 @@ impl Desk {
     /// The order could not be given back, or the lease is lost. Then it runs out.
     pub(super) async fn give_back(&self, run: &mut Run) -> Result<(), RunError> {
         let ending = Ending::Retry { after: Duration::ZERO, attempt: run.attempts.given_back() };
-        match run.finish(&ending).await? {
-            Held::Yes => {
-                debug!(order = %run.order(), attempt = run.attempt(), "gave an order back");
-                self.stats.given_back.add(1);
-                self.queued.notify_waiters();
-                Ok(())
-            }
-            Held::Cancelled => self.end_cancelled(run).await,
+        if self.leave(run, &ending).await? {
+            debug!(order = %run.order, attempt = run.attempts.current, "gave an order back");
+            self.stats.given_back.add(1);
+            self.queued.notify_waiters();
+        }
+        Ok(())
+    }
+
+    /// Leaves an order to another run; false if it was cancelled in time, and has been ended here.
+    async fn leave(&self, run: &mut Run, ending: &Ending) -> Result<bool, RunError> {
+        match run.finish(ending).await? {
+            Held::Yes => Ok(true),
+            Held::Cancelled => self.end_cancelled(run).await.map(|()| false),
             Held::Lost => Err(RunError::LeaseLost),
         }
     }

@@ -62,13 +62,8 @@ pub enum ExecutionError {
     },
     /// A report was refused, and the run has to stop.
     #[error(transparent)]
-    Stopped(#[from] StepError),
+    Stopped(#[from] RunError),
 }
-
-/// A report was not accepted: the run is over.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct StepError(#[from] pub(super) RunError);
 
 /// Through which an executor reports an order's progress.
 ///
@@ -83,18 +78,18 @@ pub struct OrderHandle {
 impl OrderHandle {
     /// The order.
     pub fn order(&self) -> OrderId {
-        self.run.order()
+        self.run.order
     }
 
     /// The current attempt, counting from 1 over all runs. A run that was given back is followed by a run in
     /// the same attempt, which begins anew with `routing` or `submitted`.
     pub fn attempt(&self) -> u32 {
-        self.run.attempt()
+        self.run.attempts.current
     }
 
     /// How many attempts there are.
     pub fn attempts_max(&self) -> u32 {
-        self.run.attempts_max()
+        self.run.attempts.max
     }
 
     /// How far the run before this one came; `None` if the order has no updates yet.
@@ -111,8 +106,8 @@ impl OrderHandle {
         progress: u8,
         message: &str,
         fields: &[(&str, Value)],
-    ) -> Result<(), StepError> {
-        Ok(self.run.report(EntryKind::Routing, progress, message, fields).await?)
+    ) -> Result<(), RunError> {
+        self.run.report(EntryKind::Routing, progress, message, fields).await
     }
 
     /// The transaction is being made; `progress` from 50 to 70.
@@ -124,8 +119,8 @@ impl OrderHandle {
         progress: u8,
         message: &str,
         fields: &[(&str, Value)],
-    ) -> Result<(), StepError> {
-        Ok(self.run.report(EntryKind::Building, progress, message, fields).await?)
+    ) -> Result<(), RunError> {
+        self.run.report(EntryKind::Building, progress, message, fields).await
     }
 
     /// The transaction may be sent once this has answered, and not before: from here on the order
@@ -138,8 +133,8 @@ impl OrderHandle {
         progress: u8,
         message: &str,
         fields: &[(&str, Value)],
-    ) -> Result<(), StepError> {
-        Ok(self.run.report(EntryKind::Submitted, progress, message, fields).await?)
+    ) -> Result<(), RunError> {
+        self.run.report(EntryKind::Submitted, progress, message, fields).await
     }
 
     /// Begins the next attempt within this run, if one is left; its first report is `routing` or `submitted`.

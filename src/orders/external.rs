@@ -14,7 +14,6 @@ use crate::model::OrderId;
 use crate::storage::Held;
 
 pub use claiming::Claimed;
-pub use reporting::{Outcome, ReportError};
 
 /// What every call about a job must name.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +32,7 @@ impl Orders {
     /// [`give_up`](Self::give_up).
     pub async fn extend(&self, ticket: Ticket, lease_ms: Option<u64>) -> Result<(), RunError> {
         let (asked, lease) = (Instant::now(), self.lease(lease_ms));
-        let held = self.desk().backend.extend(ticket.order.into(), ticket.token, lease).await?;
+        let held = self.desk().parts.backend.extend(ticket.order.into(), ticket.token, lease).await?;
         match held {
             Held::Yes => {
                 self.desk().note_lease(ticket.order, ticket.token, asked + lease);

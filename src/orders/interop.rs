@@ -7,22 +7,18 @@
 //! the log takes it once. In the other direction, `mirror` writes what this node accepted to the place where
 //! outside consumers look for it.
 
-mod config;
 mod merge;
 mod mirror;
-#[cfg(any(test, feature = "probes"))]
-pub(super) mod probes;
-mod read;
+pub(super) mod read;
 mod reader;
 
-use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use config::InteropConfig;
 pub use mirror::OrderMirror;
 
 use zonewire_protocol::stats::InteropCounts;
@@ -34,75 +30,59 @@ use crate::support::counter::Counter;
 use mirror::MirrorWriter;
 use reader::Reader;
 
+/// `[interop]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InteropConfig {
+    /// Whether updates of orders are exchanged with workers that use the Redis list
+    /// `order:<id>:updates` and the pub/sub channel `order:<id>`. Default false.
+    pub order_channels: bool,
+}
+
 /// The counters of the exchange.
 pub(crate) type InteropStats = InteropCounts<Counter>;
 
-/// What the exchange with outside workers needs to start.
-#[derive(Debug)]
-pub(crate) struct InteropParts {
-    pub(crate) config: InteropConfig,
-    pub(crate) backend: SharedBackend,
-    pub(crate) node: NodeId,
-    pub(crate) watched: Arc<WatchedOrders>,
-    /// The largest update that is taken.
-    pub(crate) update_bytes_max: usize,
-    /// Ends the exchange once what waits has been appended and written, or after some seconds if it cannot
-    /// be.
-    pub(crate) stop: CancellationToken,
-}
+/// The tasks of the exchange. The first one keeps the connection: it must outlive the second, and does not end by
+/// itself. The second one ends some time after `stop`.
+pub(crate) type InteropWork = [BoxFuture<'static, ()>; 2];
 
-/// The exchange with outside workers.
-pub(crate) struct Interop {
-    /// Is told of the updates that this node has appended.
-    pub(crate) mirror: OrderMirror,
-    pub(crate) stats: Arc<InteropStats>,
-    /// The tasks to run; `None` if the exchange is off.
-    pub(crate) work: Option<InteropWork>,
-}
-
-/// The tasks to run.
-pub(crate) struct InteropWork {
-    /// Keeps the connection. Must outlive `exchange`; does not end by itself.
-    pub(crate) driver: BoxFuture<'static, ()>,
-    /// Ends some time after `stop`.
-    pub(crate) exchange: BoxFuture<'static, ()>,
-}
-
-impl fmt::Debug for Interop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Interop").field("works", &self.work.is_some()).finish_non_exhaustive()
+/// Prepares the exchange with outside workers: returns the mirror, which is notified of the updates that this node
+/// has appended, the counters, and the tasks to run, which connect; `None` if the exchange is off.
+///
+/// Updates larger than `update_bytes_max` are not taken. `stop` ends the exchange once what waits has been appended and
+/// written, or after some seconds if it cannot be.
+pub(crate) fn exchange_updates(
+    config: &InteropConfig,
+    backend: &SharedBackend,
+    node: NodeId,
+    watched: &Arc<WatchedOrders>,
+    update_bytes_max: usize,
+    stop: CancellationToken,
+) -> (OrderMirror, Arc<InteropStats>, Option<InteropWork>) {
+    let stats = Arc::<InteropStats>::default();
+    let off = |stats| (OrderMirror::off(), stats, None);
+    if !config.order_channels {
+        return off(stats);
     }
-}
-
-impl Interop {
-    /// Does not connect yet; `work` does.
-    pub(crate) fn new(parts: InteropParts) -> Self {
-        let InteropParts { config, backend, node, watched, update_bytes_max, stop } = parts;
-        let stats = Arc::<InteropStats>::default();
-        let off = |stats| Self { mirror: OrderMirror::off(), stats, work: None };
-        if !config.order_channels {
-            return off(stats);
-        }
-        let Some(Outside { orders: outside, driver }) = backend.outside_orders() else {
-            warn!(
-                storage = backend.name().as_str(),
-                "interop.order_channels has no effect: outside workers are reached through Redis, \
-                 which does not serve"
-            );
-            return off(stats);
-        };
-        let Some(incoming) = outside.take_incoming() else {
-            warn!("interop.order_channels has no effect: somebody else follows the outside workers");
-            return off(stats);
-        };
-        info!("exchanging updates of orders with outside workers");
-        watched.begin();
-        let (mirror, writer) =
-            MirrorWriter::new(Arc::clone(&outside), Arc::clone(&backend), node, Arc::clone(&stats));
-        let reader = Reader::new(outside, backend, Arc::clone(&stats), update_bytes_max);
-        let exchange = async move {
-            tokio::join!(reader.run(incoming, watched, stop.clone()), writer.run(stop));
-        };
-        Self { mirror, stats, work: Some(InteropWork { driver, exchange: Box::pin(exchange) }) }
-    }
+    let Some(Outside { orders: outside, driver }) = backend.outside_orders() else {
+        warn!(
+            storage = backend.name().as_str(),
+            "interop.order_channels has no effect: outside workers are reached through Redis, which does not serve"
+        );
+        return off(stats);
+    };
+    let Some(incoming) = outside.take_incoming() else {
+        warn!("interop.order_channels has no effect: somebody else follows the outside workers");
+        return off(stats);
+    };
+    info!("exchanging updates of orders with outside workers");
+    watched.begin();
+    let (backend, watched) = (Arc::clone(backend), Arc::clone(watched));
+    let (mirror, writer) =
+        MirrorWriter::new(Arc::clone(&outside), Arc::clone(&backend), node, Arc::clone(&stats));
+    let reader = Reader::new(outside, backend, Arc::clone(&stats), update_bytes_max);
+    let exchange = async move {
+        tokio::join!(reader.run(incoming, watched, stop.clone()), writer.run(stop));
+    };
+    (mirror, stats, Some([driver, Box::pin(exchange)]))
 }

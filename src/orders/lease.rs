@@ -22,7 +22,8 @@ pub(super) struct Lease {
     desk: Arc<Desk>,
     job: JobId,
     token: u64,
-    lasts: Duration,
+    /// The duration that each renewal asks for.
+    pub(super) lasts: Duration,
     state: Mutex<LeaseState>,
 }
 
@@ -32,13 +33,6 @@ pub(super) struct LeaseState {
     pub(super) until: Instant,
     /// The storage's latest answer.
     pub(super) held: Held,
-}
-
-impl LeaseState {
-    /// How long it is certain to last; `None` where it is lost.
-    pub(super) fn left(self) -> Option<Duration> {
-        (self.held != Held::Lost).then(|| self.until.saturating_duration_since(Instant::now()))
-    }
 }
 
 impl Lease {
@@ -54,37 +48,23 @@ impl Lease {
         Arc::new(Self { desk, job: order.into(), token, lasts, state })
     }
 
-    /// The duration that each renewal asks for.
-    pub(super) fn lasts(&self) -> Duration {
-        self.lasts
-    }
-
     pub(super) fn state(&self) -> LeaseState {
         *self.state.lock()
     }
 
-    /// Makes the lease begin anew.
-    pub(super) async fn extend(&self) -> StorageResult<Held> {
-        let asked = Instant::now();
-        let held = self.desk.backend.extend(self.job, self.token, self.lasts).await?;
-        self.renewed(asked, held);
-        Ok(held)
-    }
-
-    /// The same, and the job passes its point of no return.
-    pub(super) async fn commit(&self) -> StorageResult<Held> {
-        let asked = Instant::now();
-        let held = self.desk.backend.commit(self.job, self.token, self.lasts).await?;
-        self.renewed(asked, held);
-        Ok(held)
-    }
-
-    fn renewed(&self, asked: Instant, held: Held) {
+    /// Makes the lease begin anew. If this `commits`, the job also passes its point of no return.
+    pub(super) async fn extend(&self, commits: bool) -> StorageResult<Held> {
+        let (asked, backend) = (Instant::now(), &self.desk.parts.backend);
+        let held = match commits {
+            true => backend.commit(self.job, self.token, self.lasts).await?,
+            false => backend.extend(self.job, self.token, self.lasts).await?,
+        };
         let mut state = self.state.lock();
         state.held = held;
         if held != Held::Lost {
             state.until = state.until.max(asked + self.lasts);
         }
+        Ok(held)
     }
 
     /// Extends the lease well before its end, for as long as this is polled. Ends when the order was
@@ -102,7 +82,7 @@ impl Lease {
                 // The sender lives as long as the desk.
                 _ = cancels.changed() => {}
             }
-            match self.extend().await {
+            match self.extend(false).await {
                 Ok(Held::Yes) => failures = 0,
                 Ok(Held::Cancelled) => return,
                 // The next report returns the error.
@@ -121,7 +101,7 @@ impl Lease {
     pub(super) async fn finish(&self, ending: &Ending) -> StorageResult<Held> {
         let mut failures = 0;
         loop {
-            match self.desk.backend.finish(self.job, self.token, ending).await {
+            match self.desk.parts.backend.finish(self.job, self.token, ending).await {
                 // A call whose answer was lost may be what ended the claim.
                 Ok(Held::Lost) if failures > 0 => return Ok(self.ended_as_ours().await),
                 Ok(held) => return Ok(held),
@@ -139,7 +119,7 @@ impl Lease {
     }
 
     async fn ended_as_ours(&self) -> Held {
-        let job = self.desk.backend.job(self.job).await;
+        let job = self.desk.parts.backend.job(self.job).await;
         match job {
             Ok(Some(job)) if job.token == self.token && job.state != JobState::Claimed => Held::Yes,
             _ => Held::Lost,

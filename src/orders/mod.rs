@@ -7,11 +7,11 @@
 //! What happens to an order, and in which module:
 //!
 //! - it is placed, or a dead letter is placed again: `placing`, with `request` and `schema` for its content;
-//! - it is read, alone or in a list: `reading`, with `view` for how it is shown;
+//! - it is read, singly or in a list: `reading`, with `view` for how it is shown;
 //! - it is cancelled: `cancelling`;
 //! - it is claimed and executed: `worker` with an `executor`, or `external` (`claiming`, `reporting`) by
-//!   workers over HTTP. Either way a claim is a `run`, with its `lease`, its `attempts` and its reports
-//!   (`telling`);
+//!   workers over HTTP. Either way a claim is a `run`, with its `lease`, its `attempts` and its
+//!   `reports`;
 //! - its updates are published: `updates`; `interop` exchanges updates with workers that use Redis lists;
 //! - it ends, or is left to another run: `ending`.
 //!
@@ -31,20 +31,20 @@ mod placing;
 #[cfg(any(test, feature = "probes"))]
 pub(crate) mod probes;
 mod reading;
+mod reports;
 mod request;
 mod run;
 mod schema;
-mod telling;
 mod updates;
 mod view;
 mod worker;
 
 pub use config::{ExecutorChoice, OrdersConfig, PaperConfig, WhenDegraded};
 pub use desk::{Orders, OrdersParts};
-pub use executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, StepError};
-pub use external::{Claimed, Outcome, ReportError, Ticket};
-pub(crate) use interop::{Interop, InteropParts, InteropStats, InteropWork};
+pub use executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle};
+pub use external::{Claimed, Ticket};
 pub use interop::{InteropConfig, OrderMirror};
+pub(crate) use interop::{InteropStats, exchange_updates};
 pub use paper::PaperExecutor;
 pub use placing::{PlaceError, Placed, RetryError};
 pub use request::{InvalidOrder, OrderRequest};

@@ -64,11 +64,20 @@ struct Swap<'a> {
     slippage_percent: Option<f64>,
 }
 
-/// What an order would lead to.
+/// What an order would lead to, as its updates say it.
 #[derive(Debug)]
-enum Deal {
-    Swap { amount: String, token_in: String, token_out: String, percent: f64, best: Quote },
-    Fill { side: Side, quantity: Option<Value>, price: f64, has_limit: bool },
+struct Deal {
+    looking: &'static str,
+    /// The quotes, in words and in fields.
+    found: (String, Fields),
+    /// The fields of the transaction.
+    built: Fields,
+    sent: Fields,
+    no_liquidity: String,
+    /// The code and the message if the price moves too far; `None` if it cannot.
+    moved: Option<(&'static str, String)>,
+    /// The message of the confirmation, the name of its id, and its other fields.
+    done: (String, &'static str, Fields),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,9 +137,23 @@ impl PaperExecutor {
         let Swap { token_in, token_out, slippage, slippage_percent, .. } = swap;
         let percent = slippage_percent.unwrap_or(slippage * 100.0);
         let [one, other] = self.quotes(&token_in, &token_out, amount, &mut random);
-        let amount = swap.amount.get().to_owned();
         let best = if one.amount_out >= other.amount_out { one } else { other };
-        Deal::Swap { amount, token_in, token_out, percent, best }
+        let Quote { dex, fee, price, amount_out } = best;
+        let least = amount_out * (1.0 - percent / 100.0);
+        let quote = json!({ "price": price, "fee": fee, "amountOut": amount_out, "minAmountOut": least });
+        let (chosen, quotes) = (("chosenDex", json!(dex)), ("quotesFetched", json!(EXCHANGES.len())));
+        // As decimal text: the numbers of some readers lose digits.
+        let built = json!({ "dex": dex, "amountOut": amount_out.to_string() });
+        let sent = vec![("dex", json!(dex))];
+        Deal {
+            looking: "Comparing quotes of 2 exchanges",
+            found: (format!("{dex} gives most"), vec![quotes, chosen.clone(), ("quote", quote)]),
+            built: vec![chosen, ("quote", built)],
+            sent: sent.clone(),
+            no_liquidity: format!("no pool has enough {token_out} for this order"),
+            moved: Some(("slippage_exceeded", format!("the price moved by more than {percent} %"))),
+            done: (format!("Swapped {} {token_in} on paper", swap.amount.get()), "txHash", sent),
+        }
     }
 
     fn quotes(&self, token_in: &str, token_out: &str, amount: f64, random: &mut StdRng) -> [Quote; 2] {
@@ -171,8 +194,27 @@ impl PaperExecutor {
                 (price * 100.0).round() / 100.0
             }
         };
-        let quantity = order.field("quantity").and_then(|quantity| serde_json::from_str(quantity.get()).ok());
-        Deal::Fill { side, quantity, price, has_limit: limit.is_some() }
+        let quantity: Option<Value> =
+            order.field("quantity").and_then(|quantity| serde_json::from_str(quantity.get()).ok());
+        let verb = match side {
+            Side::Buy => "Bought",
+            Side::Sell => "Sold",
+            Side::Unnamed => "Filled",
+        };
+        let what = quantity.as_ref().map_or_else(String::new, |quantity| format!(" {quantity}"));
+        let quote = vec![("quote", json!({ "price": price }))];
+        let past_limit = ("limit_not_reached", "the price moved past the limit of this order".to_owned());
+        let result =
+            [("price", json!(price))].into_iter().chain(quantity.map(|quantity| ("quantity", quantity)));
+        Deal {
+            looking: "Looking at the other side of the market",
+            found: (format!("There is a price of {price}"), quote.clone()),
+            built: quote,
+            sent: Vec::new(),
+            no_liquidity: "nobody is on the other side of this order".to_owned(),
+            moved: limit.is_some().then_some(past_limit),
+            done: (format!("{verb}{what} at {price} on paper"), "tradeId", result.collect()),
+        }
     }
 
     /// For an order that an earlier run submitted before it broke off. On paper it always arrived.
@@ -182,7 +224,7 @@ impl PaperExecutor {
         handle: &mut OrderHandle,
         random: &mut StdRng,
     ) -> Result<Confirmation, ExecutionError> {
-        handle.submitted(90, "Looking for what was sent", &deal.sent()).await?;
+        handle.submitted(90, "Looking for what was sent", &deal.sent).await?;
         self.step(random).await;
         Ok(deal.confirmation(random))
     }
@@ -198,95 +240,26 @@ impl PaperExecutor {
 }
 
 impl Deal {
-    fn looking(&self) -> &'static str {
-        match self {
-            Self::Swap { .. } => "Comparing quotes of 2 exchanges",
-            Self::Fill { .. } => "Looking at the other side of the market",
-        }
-    }
-
-    /// The quotes, in words and in fields.
-    fn found(&self) -> (String, Fields) {
-        match self {
-            Self::Swap { best, percent, .. } => {
-                let least = best.amount_out * (1.0 - percent / 100.0);
-                let quote = json!({
-                    "price": best.price, "fee": best.fee, "amountOut": best.amount_out, "minAmountOut": least,
-                });
-                let fields = vec![
-                    ("quotesFetched", json!(EXCHANGES.len())),
-                    ("chosenDex", json!(best.dex)),
-                    ("quote", quote),
-                ];
-                (format!("{} gives most", best.dex), fields)
-            }
-            Self::Fill { price, .. } => {
-                (format!("There is a price of {price}"), vec![("quote", json!({ "price": price }))])
-            }
-        }
-    }
-
-    /// The fields of the transaction.
-    fn built(&self) -> Fields {
-        match self {
-            Self::Swap { best, .. } => {
-                // As decimal text: the numbers of some readers lose digits.
-                let quote = json!({ "dex": best.dex, "amountOut": best.amount_out.to_string() });
-                vec![("chosenDex", json!(best.dex)), ("quote", quote)]
-            }
-            Self::Fill { price, .. } => vec![("quote", json!({ "price": price }))],
-        }
-    }
-
-    fn sent(&self) -> Fields {
-        match self {
-            Self::Swap { best, .. } => vec![("dex", json!(best.dex))],
-            Self::Fill { .. } => Vec::new(),
-        }
-    }
-
     fn no_liquidity(&self) -> ExecutionError {
-        let message = match self {
-            Self::Swap { token_out, .. } => format!("no pool has enough {token_out} for this order"),
-            Self::Fill { .. } => "nobody is on the other side of this order".to_owned(),
-        };
-        ExecutionError::Failed { code: "no_liquidity", message, retry: true }
+        failed("no_liquidity", &self.no_liquidity)
     }
 
+    /// Without a limit, no price is too far; but the other side may be gone.
     fn moved(&self) -> ExecutionError {
-        let (code, message) = match self {
-            Self::Swap { percent, .. } => {
-                ("slippage_exceeded", format!("the price moved by more than {percent} %"))
-            }
-            Self::Fill { has_limit: true, .. } => {
-                ("limit_not_reached", "the price moved past the limit of this order".to_owned())
-            }
-            Self::Fill { .. } => return self.no_liquidity(),
-        };
-        ExecutionError::Failed { code, message, retry: true }
+        self.moved.as_ref().map_or_else(|| self.no_liquidity(), |(code, message)| failed(code, message))
     }
 
     fn confirmation(&self, random: &mut StdRng) -> Confirmation {
         // Half of it is zeros, so that nobody takes it for a real transaction.
         let id = format!("{:064x}", random.random::<u128>());
-        match self {
-            Self::Swap { amount, token_in, best, .. } => Confirmation {
-                message: format!("Swapped {amount} {token_in} on paper"),
-                fields: vec![("txHash", json!(id)), ("dex", json!(best.dex))],
-            },
-            Self::Fill { side, quantity, price, .. } => {
-                let verb = match side {
-                    Side::Buy => "Bought",
-                    Side::Sell => "Sold",
-                    Side::Unnamed => "Filled",
-                };
-                let what = quantity.as_ref().map_or_else(String::new, |quantity| format!(" {quantity}"));
-                let mut fields = vec![("tradeId", json!(id)), ("price", json!(price))];
-                fields.extend(quantity.clone().map(|quantity| ("quantity", quantity)));
-                Confirmation { message: format!("{verb}{what} at {price} on paper"), fields }
-            }
-        }
+        let (message, id_field, result) = &self.done;
+        let fields = [(*id_field, json!(id))].into_iter().chain(result.iter().cloned()).collect();
+        Confirmation { message: message.clone(), fields }
     }
+}
+
+fn failed(code: &'static str, message: &str) -> ExecutionError {
+    ExecutionError::Failed { code, message: message.to_owned(), retry: true }
 }
 
 #[async_trait]
@@ -307,36 +280,32 @@ impl OrderExecutor for PaperExecutor {
         if handle.previous().is_some_and(|previous| previous.kind == EntryKind::Submitted) {
             return self.find_out(&deal, handle, &mut random).await;
         }
-        handle.routing(10, deal.looking(), &[]).await?;
+        handle.routing(10, deal.looking, &[]).await?;
         self.step(&mut random).await;
         if mishap == Some(Mishap::NoLiquidity) {
             return Err(deal.no_liquidity());
         }
-        let (found, fields) = deal.found();
-        handle.routing(30, &found, &fields).await?;
+        let (found, fields) = &deal.found;
+        handle.routing(30, found, fields).await?;
         self.step(&mut random).await;
 
-        handle.building(50, "Building the transaction", &deal.built()).await?;
+        handle.building(50, "Building the transaction", &deal.built).await?;
         self.step(&mut random).await;
         if mishap == Some(Mishap::Moved) {
             return Err(deal.moved());
         }
-        handle.building(70, "The transaction is signed", &deal.built()).await?;
+        handle.building(70, "The transaction is signed", &deal.built).await?;
 
         loop {
-            handle.submitted(75, "Sending the transaction", &deal.sent()).await?;
+            handle.submitted(75, "Sending the transaction", &deal.sent).await?;
             self.step(&mut random).await;
             if mishap != Some(Mishap::Timeout) {
-                handle.submitted(90, "Waiting for the confirmation", &deal.sent()).await?;
+                handle.submitted(90, "Waiting for the confirmation", &deal.sent).await?;
                 self.step(&mut random).await;
                 return Ok(deal.confirmation(&mut random));
             }
             if !handle.next_attempt() {
-                return Err(ExecutionError::Failed {
-                    code: "timeout",
-                    message: "the transaction was not confirmed in time".to_owned(),
-                    retry: true,
-                });
+                return Err(failed("timeout", "the transaction was not confirmed in time"));
             }
             random = self.random_of(handle.order(), handle.attempt());
             // A transaction that was sent can only be confirmed late, or not at all.
@@ -387,23 +356,25 @@ mod tests {
 
     #[test]
     fn what_is_no_swap_is_filled_no_worse_than_its_limit() {
-        let filled = |order: &str| match executor(0.0)
-            .deal(&serde_json::from_str(order).unwrap(), OrderId::random())
-        {
-            Deal::Fill { side, quantity, price, .. } => (side, quantity, price),
-            swap => panic!("{swap:?}"),
+        // What was done, how much of it, and at which price.
+        let filled = |order: &str| {
+            let order = serde_json::from_str(order).unwrap();
+            let (message, _, result) = executor(0.0).deal(&order, OrderId::random()).done;
+            let get = |name| result.iter().find(|(field, _)| *field == name).map(|(_, value)| value.clone());
+            let verb = message.split(' ').next().unwrap_or_default().to_owned();
+            (verb, get("quantity"), get("price").and_then(|price| price.as_f64()).unwrap())
         };
         for limit in [41.25, 0.0, -12.5] {
-            let (side, quantity, price) =
+            let (verb, quantity, price) =
                 filled(&format!(r#"{{"side":"BUY","quantity":50,"limit":{limit}}}"#));
-            assert_eq!((side, quantity), (Side::Buy, Some(json!(50))));
+            assert_eq!((verb.as_str(), quantity), ("Bought", Some(json!(50))));
             assert!(price <= limit && price >= limit - limit.abs() * BETTER_BY - 0.01, "{price} {limit}");
-            let (side, _, price) = filled(&format!(r#"{{"side":"sell","limitPrice":{limit}}}"#));
-            assert_eq!(side, Side::Sell);
+            let (verb, _, price) = filled(&format!(r#"{{"side":"sell","limitPrice":{limit}}}"#));
+            assert_eq!(verb, "Sold");
             assert!(price >= limit && price <= limit + limit.abs() * BETTER_BY + 0.01, "{price} {limit}");
         }
-        let (side, quantity, price) = filled(r#"{"hub":"WESTERN HUB"}"#);
-        assert_eq!((side, quantity), (Side::Unnamed, None));
+        let (verb, quantity, price) = filled(r#"{"hub":"WESTERN HUB"}"#);
+        assert_eq!((verb.as_str(), quantity), ("Filled", None));
         assert!(PRICES.contains(&price) && price == filled(r#"{"hub":"WESTERN HUB"}"#).2);
         let deal = executor(0.0).deal(
             &serde_json::from_str(r#"{"side":"buy","quantity":50.0,"limit":41}"#).unwrap(),

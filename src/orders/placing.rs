@@ -61,7 +61,7 @@ impl Orders {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn read(&self, text: &str) -> Result<OrderRequest, InvalidOrder> {
-        self.desk().schema.read(text)
+        self.desk().parts.schema.read(text)
     }
 
     /// Queues an order for its owner, if it has one. With an idempotency key, the same request with the same
@@ -87,15 +87,15 @@ impl Orders {
             },
             fingerprint: request.fingerprint(),
         });
-        let kind = Some(JobKind::clone(&self.desk().kind));
+        let kind = Some(JobKind::clone(&self.desk().parts.kind));
         let job = NewJob { id: order.into(), payload, kind, idempotency };
-        let bounds = self.desk().config.bounds();
-        // Any node may be asked to place a dead letter again, so the new order must not stay on this node
-        // alone.
-        let may_keep = self.desk().config.when_degraded == WhenDegraded::Accept && !is_retry;
+        let bounds = self.desk().parts.config.bounds();
+        // Any node may be asked to place a dead letter again, so the new order must be where all nodes
+        // see it.
+        let may_keep = self.desk().parts.config.when_degraded == WhenDegraded::Accept && !is_retry;
         let queued = match may_keep {
-            true => self.desk().backend.enqueue_here(&job, &bounds).await,
-            false => self.desk().backend.enqueue(&job, &bounds).await,
+            true => self.desk().parts.backend.enqueue_here(&job, &bounds).await,
+            false => self.desk().parts.backend.enqueue(&job, &bounds).await,
         };
         match queued? {
             Enqueued::Queued => {
@@ -111,7 +111,7 @@ impl Orders {
             Enqueued::Conflict => Err(PlaceError::Conflict),
             Enqueued::Full => {
                 self.desk().stats.refused_full.add(1);
-                Err(PlaceError::Full { max: self.desk().config.queue_max })
+                Err(PlaceError::Full { max: self.desk().parts.config.queue_max })
             }
         }
     }
@@ -123,7 +123,8 @@ impl Orders {
     /// # Errors
     /// See [`RetryError`].
     pub async fn retry_dead_letter(&self, order: OrderId, force: bool) -> Result<Placed, RetryError> {
-        let job: Option<JobView> = self.desk().backend.job(order.into()).await.map_err(PlaceError::from)?;
+        let job: Option<JobView> =
+            self.desk().parts.backend.job(order.into()).await.map_err(PlaceError::from)?;
         let job = job.filter(|job| job.state == JobState::Dead).ok_or(RetryError::Unknown)?;
         let request: OrderRequest =
             serde_json::from_slice(&job.payload).map_err(|_error| RetryError::Unknown)?;
@@ -132,7 +133,7 @@ impl Orders {
         }
         let (key, owner) = (format!("dead-letter:{order}"), Owner::of_order(order.0));
         let placed = self.place(&request.as_retry_of(order), Some(&key), owner).await?;
-        self.desk().backend.settle_dead(order.into()).await.map_err(PlaceError::from)?;
+        self.desk().parts.backend.settle_dead(order.into()).await.map_err(PlaceError::from)?;
         Ok(placed)
     }
 }

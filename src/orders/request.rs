@@ -66,74 +66,42 @@ impl OrderRequest {
         let fields = read_fields(text, EXAMPLE)?;
         let get = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value);
         let mut faults = Vec::new();
-        let mut fault = |field: &str, message: String| {
-            faults.push(FieldFault { field: field.to_owned(), message });
-        };
-        let token = |name: &str, fault: &mut dyn FnMut(&str, String)| -> String {
-            let expected = format!("a token such as SOL: 1 to {TOKEN_LEN_MAX} of A-Z a-z 0-9 . _ : -");
-            let Some(value) = get(name) else {
-                fault(name, format!("is missing: {expected}"));
-                return String::new();
+        let read = |faults: &mut Vec<_>, name, expected: &str, read: &dyn Fn(&str) -> Option<String>| {
+            let problem = match get(name).map(|value| read(value.get())) {
+                Some(Some(good)) => return good,
+                Some(None) => format!("must be {expected}"),
+                None => format!("is missing: {expected}"),
             };
-            let token: Option<String> = serde_json::from_str(value.get()).ok();
-            token.filter(|token| is_token(token)).unwrap_or_else(|| {
-                fault(name, format!("must be {expected}"));
-                String::new()
-            })
+            faults.push(fault(name, problem));
+            String::new()
         };
-        let token_in = token("tokenIn", &mut fault);
-        let token_out = token("tokenOut", &mut fault);
+        let expected = format!("a token such as SOL: 1 to {TOKEN_LEN_MAX} of A-Z a-z 0-9 . _ : -");
+        let token = |json: &str| serde_json::from_str(json).ok().filter(|token: &String| is_token(token));
+        let token_in = read(&mut faults, "tokenIn", &expected, &token);
+        let token_out = read(&mut faults, "tokenOut", &expected, &token);
         if !token_in.is_empty() && token_in == token_out {
-            fault("tokenOut", "must be another token than `tokenIn`".to_owned());
+            faults.push(fault("tokenOut", "must be another token than `tokenIn`"));
         }
-        let number = |name: &str,
-                      expected: &str,
-                      good: fn(f64) -> bool,
-                      fault: &mut dyn FnMut(&str, String)|
-         -> Box<RawValue> {
-            let Some(value) = get(name) else {
-                fault(name, format!("is missing: {expected}"));
-                return RawValue::NULL.to_owned();
-            };
-            // It is stored as text, so it must not be long.
-            let number: Option<f64> = serde_json::from_str(value.get()).ok();
-            let number = number.filter(|_| value.get().len() <= NUMBER_LEN_MAX);
-            if !number.is_some_and(|number| number.is_finite() && good(number)) {
-                fault(name, format!("must be {expected}"));
-            }
-            (*value).to_owned()
-        };
-        let amount = number(
-            "amount",
-            "a number greater than 0, of 64 characters at the most",
-            |amount| amount > 0.0,
-            &mut fault,
-        );
+        let expected = format!("a number greater than 0, of {NUMBER_LEN_MAX} characters at the most");
+        let amount = read(&mut faults, "amount", &expected, &|json| number(json, |amount| amount > 0.0));
         let percent = match get("slippage") {
-            None => RawValue::from_string(SLIPPAGE_PERCENT.to_owned()).expect("a number"),
-            Some(_) => number(
-                "slippage",
-                "a percentage from 0 to 100, such as 0.5",
-                |percent| (0.0..=100.0).contains(&percent),
-                &mut fault,
-            ),
+            None => SLIPPAGE_PERCENT.to_owned(),
+            Some(_) => read(&mut faults, "slippage", "a percentage from 0 to 100, such as 0.5", &|json| {
+                number(json, |percent| (0.0..=100.0).contains(&percent))
+            }),
         };
         let metadata = get("metadata").filter(|value| value.get() != "null");
         if let Some(value) = metadata {
             if !value.get().starts_with('{') {
-                fault("metadata", "must be an object".to_owned());
+                faults.push(fault("metadata", "must be an object"));
             } else if value.get().len() > METADATA_BYTES_MAX {
-                fault("metadata", format!("may have {METADATA_BYTES_MAX} bytes"));
+                faults.push(fault("metadata", format!("may have {METADATA_BYTES_MAX} bytes")));
             }
         }
-        for (name, _) in &fields {
-            if !FIELDS.contains(&name.as_str()) {
-                let fields = FIELDS.join(", ");
-                fault(
-                    &shown_name(name),
-                    format!("is no field of an order ({fields}); what is yours goes into `metadata`"),
-                );
-            }
+        for (name, _) in fields.iter().filter(|(name, _)| !FIELDS.contains(&name.as_str())) {
+            let fields = FIELDS.join(", ");
+            let message = format!("is no field of an order ({fields}); what is yours goes into `metadata`");
+            faults.push(fault(shown_name(name), message));
         }
         faults.extend(twice(&fields));
         faults.truncate(FAULTS_MAX);
@@ -143,9 +111,9 @@ impl OrderRequest {
         let mut order = PayloadWriter::default();
         order.push_text("tokenIn", &token_in);
         order.push_text("tokenOut", &token_out);
-        order.push("amount", amount.get());
-        order.push("slippage", &shifted(percent.get(), -2));
-        order.push("slippagePercent", percent.get());
+        order.push("amount", &amount);
+        order.push("slippage", &shifted(&percent, -2));
+        order.push("slippagePercent", &percent);
         if let Some(metadata) = metadata {
             order.push("metadata", metadata.get());
         }
@@ -229,8 +197,7 @@ pub(super) fn read_fields<'a>(
 ) -> Result<Vec<(String, &'a RawValue)>, InvalidOrder> {
     let OrderedFields(fields) = serde_json::from_str(text).map_err(|error: serde_json::Error| {
         if error.is_data() {
-            let message = format!("expected one object such as {example}");
-            InvalidOrder::Fields(vec![FieldFault { field: String::new(), message }])
+            InvalidOrder::Fields(vec![fault("", format!("expected one object such as {example}"))])
         } else {
             InvalidOrder::Json(json_fault(text, &error))
         }
@@ -239,12 +206,15 @@ pub(super) fn read_fields<'a>(
     Ok(fields)
 }
 
+pub(super) fn fault(field: impl Into<String>, message: impl Into<String>) -> FieldFault {
+    FieldFault { field: field.into(), message: message.into() }
+}
+
 /// A fault for each field whose name occurred before.
 pub(super) fn twice(fields: &[(String, &RawValue)]) -> Vec<FieldFault> {
     let mut names = HashSet::new();
     let repeated = fields.iter().filter(|(name, _)| !names.insert(name.as_str()));
-    let fault = |name: &String| FieldFault { field: shown_name(name), message: "occurs twice".to_owned() };
-    repeated.map(|(name, _)| fault(name)).collect()
+    repeated.map(|(name, _)| fault(shown_name(name), "occurs twice")).collect()
 }
 
 pub(super) fn shown_name(name: &str) -> String {
@@ -259,6 +229,12 @@ fn shifted(number: &str, places: i64) -> String {
     let exponent = exponent.parse::<i64>().unwrap_or(beyond).saturating_add(places);
     let moved: f64 = format!("{digits}e{exponent}").parse().unwrap_or(0.0);
     serde_json::to_string(&moved).expect("a number always serialises")
+}
+
+/// A number as it is written, if it `is_good`. It is stored as text, so it must not be long.
+fn number(json: &str, is_good: fn(f64) -> bool) -> Option<String> {
+    let number: f64 = serde_json::from_str(json).ok()?;
+    (number.is_finite() && is_good(number) && json.len() <= NUMBER_LEN_MAX).then(|| json.to_owned())
 }
 
 fn is_token(token: &str) -> bool {

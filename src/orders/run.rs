@@ -6,22 +6,22 @@ use std::time::Duration;
 use chrono::Utc;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::watch;
 use tokio::time::{self, Instant};
 use tracing::debug;
 
 use super::attempts::Attempts;
 use super::desk::Desk;
 use super::lease::{Lease, LeaseState};
-use super::telling::Telling;
+use super::reports::Reports;
+use super::updates::may_follow;
 use crate::channels::PublishError;
 use crate::model::{ChannelName, Entry, EntryKind, OrderId};
-use crate::protocol::{OrderUpdate, PayloadWriter, Standing, quoted};
-use crate::storage::{Attempt, ClaimedJob, Ending, Held, Refusal, StorageError};
+use crate::protocol::{InvalidPayload, OrderUpdate, PayloadWriter, Standing, quoted};
+use crate::storage::{ClaimedJob, Ending, Held, Refusal, StorageError};
 
 /// How long the end of a run waits for its earlier reports. After that the end is published all the same; if the
 /// run continues elsewhere, the log refuses earlier reports that arrive after what is published there.
-const TOLD_WITHIN: Duration = Duration::from_secs(1);
+const APPENDED_WITHIN: Duration = Duration::from_secs(1);
 
 /// If so much of a lease is left, it was renewed a moment ago.
 const FRESH_PART: f64 = 0.9;
@@ -39,6 +39,9 @@ pub enum RunError {
     /// The order has its last update already.
     #[error("the order has ended")]
     Ended,
+    /// A worker's report has the wrong form; the run may go on.
+    #[error(transparent)]
+    Payload(#[from] InvalidPayload),
     /// The report breaks a rule; the run may go on.
     #[error("{0}")]
     Invalid(String),
@@ -51,58 +54,43 @@ pub enum RunError {
 #[derive(Debug)]
 pub(super) struct Run {
     desk: Arc<Desk>,
-    order: OrderId,
-    run: u32,
+    pub(super) order: OrderId,
+    /// How many times the job has been claimed, including this time.
+    pub(super) run: u32,
     pub(super) attempts: Attempts,
-    executor: String,
+    pub(super) executor: String,
     previous: Option<Entry>,
     standing: Option<Standing>,
-    /// The order was found cancelled, in time, when it was claimed.
-    cancelled: bool,
+    /// The order was cancelled before its point of no return, so it only has to be ended.
+    pub(super) cancelled: bool,
     committed: bool,
     /// The attempt that this run has submitted, under a lease that the storage confirmed.
     submitted: Option<u32>,
-    lease: Arc<Lease>,
-    telling: Arc<Telling>,
-}
-
-/// The data of a claim.
-#[derive(Debug)]
-pub(super) struct Claim {
-    pub(super) order: OrderId,
-    pub(super) token: u64,
-    pub(super) run: u32,
-    /// The job was marked as cancelled.
-    pub(super) cancelled: bool,
-    pub(super) committed: bool,
-    /// What the job stores of its attempts.
-    pub(super) attempt: Attempt,
-    /// When the claim was requested.
-    pub(super) asked: Instant,
-    pub(super) lasts: Duration,
-    /// The order's newest update; of a first run it need not be looked up, since it has none. Should it have one
-    /// nevertheless, nothing that the run reports is appended.
-    pub(super) newest: Option<Entry>,
-}
-
-impl Claim {
-    /// For a job that was claimed just now.
-    pub(super) fn of(job: &ClaimedJob, asked: Instant, lasts: Duration, newest: Option<Entry>) -> Self {
-        let ClaimedJob { id, token, run, cancelled, committed, attempt, .. } = *job;
-        Self { order: id.into(), token, run, cancelled, committed, attempt, asked, lasts, newest }
-    }
+    pub(super) lease: Arc<Lease>,
+    reports: Arc<Reports>,
 }
 
 impl Run {
-    pub(super) fn new(desk: Arc<Desk>, claim: Claim, executor: &str) -> Self {
-        let Claim { order, token, run, cancelled, committed, attempt: said, asked, lasts, newest } = claim;
+    /// The run of a job whose claim was requested at `asked`, and whose lease `lasts` so long from then on.
+    ///
+    /// `newest` is the order's newest update. Of a first run it need not be looked up, since the order has none.
+    /// Should it have one nevertheless, nothing that the run reports is appended.
+    pub(super) fn new(
+        desk: Arc<Desk>,
+        job: &ClaimedJob,
+        (asked, lasts): (Instant, Duration),
+        newest: Option<Entry>,
+        executor: &str,
+    ) -> Self {
+        let ClaimedJob { id, token, run, cancelled, committed, attempt, .. } = *job;
+        let order = OrderId::from(id);
         let standing = newest.as_ref().map(|newest| standing(newest, committed));
-        let attempts =
-            Attempts::of(run, said, newest.as_ref().zip(standing.as_ref()), desk.config.attempts_max);
-        debug!(%order, run, attempt = attempts.current(), executor, "order claimed");
+        let newest_update = newest.as_ref().zip(standing.as_ref());
+        let attempts = Attempts::of(run, attempt, newest_update, desk.parts.config.attempts_max);
+        debug!(%order, run, attempt = attempts.current, executor, "order claimed");
         Self {
             lease: Lease::new(Arc::clone(&desk), order, token, asked, lasts),
-            telling: Telling::new(Arc::clone(&desk), order, token, newest.is_none()),
+            reports: Reports::new(Arc::clone(&desk), order, token, newest.is_none()),
             desk,
             order,
             run,
@@ -114,31 +102,6 @@ impl Run {
             committed,
             submitted: None,
         }
-    }
-
-    pub(super) fn order(&self) -> OrderId {
-        self.order
-    }
-
-    pub(super) fn attempt(&self) -> u32 {
-        self.attempts.current()
-    }
-
-    pub(super) fn attempts_max(&self) -> u32 {
-        self.attempts.max()
-    }
-
-    pub(super) fn run(&self) -> u32 {
-        self.run
-    }
-
-    pub(super) fn executor(&self) -> &str {
-        &self.executor
-    }
-
-    /// Whether the order was cancelled in time, so that it only has to be ended.
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.cancelled
     }
 
     /// How far the run before this one came.
@@ -167,11 +130,6 @@ impl Run {
         self.previous = None;
     }
 
-    /// See [`Lease::keep`].
-    pub(super) fn keep_lease(&self, cancels: watch::Receiver<()>) -> impl Future<Output = ()> + Send + use<> {
-        Arc::clone(&self.lease).keep(cancels)
-    }
-
     /// Whether the run may go on. If the lease has run out by this process's own clock, waits until the
     /// storage says who has the lease.
     async fn check(&self) -> Result<(), RunError> {
@@ -190,8 +148,8 @@ impl Run {
 
     /// Asks the storage to extend the lease; false, after a pause, if it did not answer.
     async fn try_to_extend(&self, failures: &mut u32) -> bool {
-        let Err(error) = self.lease.extend().await else { return true };
-        let what = "whose an order is cannot be found out yet";
+        let Err(error) = self.lease.extend(false).await else { return true };
+        let what = "a lease cannot be extended yet";
         self.desk.pause_after(self.order, failures, &error, what).await;
         false
     }
@@ -206,24 +164,24 @@ impl Run {
         fields: &[(&str, Value)],
     ) -> Result<(), RunError> {
         let update =
-            self.update(kind, progress, self.attempt(), message, |payload| push_all(payload, fields));
+            self.update(kind, progress, self.attempts.current, message, |payload| push_all(payload, fields));
         if self.submits(&update) {
-            return self.tell(update).await;
+            return self.publish(update).await;
         }
-        self.may_tell(&update).await?;
+        self.check_next(&update).await?;
         let OrderUpdate { standing, draft } = update;
-        let told = self.telling.tell_soon(draft).await;
-        self.told(standing, told)
+        let appended = self.reports.queue(draft).await;
+        self.note(standing, appended)
     }
 
     /// Publishes an update that may follow the newest one. Waits while the storage is away.
-    pub(super) async fn tell(&mut self, update: OrderUpdate) -> Result<(), RunError> {
-        self.may_tell(&update).await?;
+    pub(super) async fn publish(&mut self, update: OrderUpdate) -> Result<(), RunError> {
+        self.check_next(&update).await?;
         let next = &update.standing;
         let (attempt, submits) = (next.attempt, self.submits(&update));
         // From `submitted` on, and once it is confirmed, an order can no longer be cancelled.
         if submits || (next.kind == EntryKind::Confirmed && !self.committed) {
-            self.telling.expect();
+            self.reports.expect();
             self.commit().await?;
         }
         self.append(update).await?;
@@ -246,23 +204,21 @@ impl Run {
     }
 
     /// Checks that the run goes on, and that this update may follow the newest one.
-    async fn may_tell(&self, update: &OrderUpdate) -> Result<(), RunError> {
+    async fn check_next(&self, update: &OrderUpdate) -> Result<(), RunError> {
         self.check().await?;
-        let (next, anew) = (&update.standing, self.attempts.anew());
-        let allowed = match &self.standing {
-            Some(standing) => standing.allows(next, anew),
-            None if next.attempt == anew => Ok(()),
-            None => Err(format!("the first `attempt` is {anew}; {} was given", next.attempt)),
-        };
+        let allowed = may_follow(self.standing.as_ref(), &update.standing, self.attempts.anew);
         allowed.map_err(RunError::Invalid)
     }
 
     /// Whether the storage confirmed the lease a moment ago and still answers: nobody else can have claimed the job
     /// since, and what was published is in a log that the next holder will read.
     fn is_certain(&self) -> bool {
-        let left = self.lease.state().left();
-        let is_fresh = left.is_some_and(|left| left >= self.lease.lasts().mul_f64(FRESH_PART));
-        is_fresh && !self.desk.backend.is_degraded_for(&ChannelName::order(self.order))
+        let LeaseState { until, held } = self.lease.state();
+        let left = until.saturating_duration_since(Instant::now());
+        let is_fresh = left >= self.lease.lasts.mul_f64(FRESH_PART);
+        held != Held::Lost
+            && is_fresh
+            && !self.desk.parts.backend.is_degraded_for(&ChannelName::order(self.order))
     }
 
     /// Waits until the storage has confirmed the lease.
@@ -276,7 +232,7 @@ impl Run {
     async fn commit(&mut self) -> Result<(), RunError> {
         let mut failures = 0;
         loop {
-            match self.lease.commit().await {
+            match self.lease.extend(true).await {
                 Ok(held) => {
                     self.committed |= held == Held::Yes;
                     return self.check().await;
@@ -292,14 +248,14 @@ impl Run {
 
     async fn append(&mut self, update: OrderUpdate) -> Result<(), RunError> {
         let OrderUpdate { standing, draft } = update;
-        let told = self.telling.tell(draft).await;
-        self.told(standing, told)
+        let appended = self.reports.append(draft).await;
+        self.note(standing, appended)
     }
 
-    fn told(&mut self, standing: Standing, told: Result<(), PublishError>) -> Result<(), RunError> {
-        match told {
+    fn note(&mut self, standing: Standing, appended: Result<(), PublishError>) -> Result<(), RunError> {
+        match appended {
             Ok(()) => {
-                self.attempts.told(standing.attempt);
+                self.attempts.reported(standing.attempt);
                 self.standing = Some(standing);
                 Ok(())
             }
@@ -312,7 +268,7 @@ impl Run {
             }
             Err(error) => {
                 if matches!(error, PublishError::NotFirst) {
-                    self.attempts.are_unknown();
+                    self.attempts.is_unknown = true;
                 }
                 Err(RunError::Unavailable(Box::new(error)))
             }
@@ -320,15 +276,12 @@ impl Run {
     }
 
     /// The order was executed: publishes its last update.
-    pub(super) async fn confirm(
-        &mut self,
-        fields: impl FnOnce(&mut PayloadWriter),
-        message: &str,
-    ) -> Result<(), RunError> {
+    pub(super) async fn confirm(&mut self, fields: &[(&str, Value)], message: &str) -> Result<(), RunError> {
         // It belongs to the attempt of the newest update.
-        let attempt = self.standing.as_ref().map_or(self.attempt(), |standing| standing.attempt);
-        let update = self.update(EntryKind::Confirmed, 100, attempt, message, fields);
-        self.tell(update).await?;
+        let attempt = self.standing.as_ref().map_or(self.attempts.current, |standing| standing.attempt);
+        let update =
+            self.update(EntryKind::Confirmed, 100, attempt, message, |payload| push_all(payload, fields));
+        self.publish(update).await?;
         self.desk.stats.confirmed.add(1);
         Ok(())
     }
@@ -360,7 +313,7 @@ impl Run {
     ) -> OrderUpdate {
         OrderUpdate::new(Standing { kind, progress, attempt }, Utc::now(), |payload| {
             payload.push_text("message", message);
-            payload.push_number("maxAttempts", self.attempts_max());
+            payload.push_number("maxAttempts", self.attempts.max);
             payload.push_number("run", self.run);
             payload.push_text("executor", &self.executor);
             write(payload);
@@ -371,7 +324,7 @@ impl Run {
     pub(super) async fn finish(&self, ending: &Ending) -> Result<Held, RunError> {
         // Whoever claims the job next reads in the log how far it came. What was refused is somebody else's by now,
         // which is what ending it says.
-        let _told = time::timeout(TOLD_WITHIN, self.telling.settled()).await;
+        let _appended = time::timeout(APPENDED_WITHIN, self.reports.settled()).await;
         Ok(self.lease.finish(ending).await?)
     }
 }
@@ -383,7 +336,7 @@ impl From<StorageError> for RunError {
 }
 
 /// Adds an executor's fields.
-pub(super) fn push_all(payload: &mut PayloadWriter, fields: &[(&str, Value)]) {
+fn push_all(payload: &mut PayloadWriter, fields: &[(&str, Value)]) {
     fields.iter().for_each(|(name, value)| payload.push_value(name, value));
 }
 

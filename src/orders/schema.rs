@@ -7,7 +7,9 @@ use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 
-use super::request::{FAULTS_MAX, InvalidOrder, OrderRequest, RETRY_OF, read_fields, shown_name, twice};
+use super::request::{
+    FAULTS_MAX, InvalidOrder, OrderRequest, RETRY_OF, fault, read_fields, shown_name, twice,
+};
 use crate::protocol::{FieldFault, PayloadWriter};
 use crate::support::json::json_fault;
 
@@ -92,11 +94,10 @@ impl OrderSchema {
         let value: Value =
             serde_json::from_str(text).map_err(|error| InvalidOrder::Json(error.to_string()))?;
         let mut faults: Vec<FieldFault> =
-            validator.iter_errors(&value).take(FAULTS_MAX).flat_map(|error| told(&error)).collect();
+            validator.iter_errors(&value).take(FAULTS_MAX).flat_map(|error| faults_of(&error)).collect();
         faults.extend(twice(&fields));
         if fields.iter().any(|(name, _)| name == RETRY_OF) {
-            let message = "belongs to the gateway; use another name for it".to_owned();
-            faults.push(FieldFault { field: RETRY_OF.to_owned(), message });
+            faults.push(fault(RETRY_OF, "belongs to the gateway; use another name for it"));
         }
         faults.truncate(FAULTS_MAX);
         if !faults.is_empty() {
@@ -109,7 +110,7 @@ impl OrderSchema {
 }
 
 /// The faults behind a schema's error, each with the field's path, such as `period.start` or `legs.0.hub`.
-fn told(error: &ValidationError<'_>) -> Vec<FieldFault> {
+fn faults_of(error: &ValidationError<'_>) -> Vec<FieldFault> {
     let path = error.instance_path().as_str().trim_start_matches('/').replace('/', ".");
     let of = |name: &str| match path.as_str() {
         "" => shown_name(name),
@@ -117,16 +118,15 @@ fn told(error: &ValidationError<'_>) -> Vec<FieldFault> {
     };
     match error.kind() {
         ValidationErrorKind::Required { property: Value::String(name) } => {
-            vec![FieldFault { field: of(name), message: "is missing".to_owned() }]
+            vec![fault(of(name), "is missing")]
         }
         ValidationErrorKind::AdditionalProperties { unexpected }
         | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
-            let message = "is no field of an order".to_owned();
-            unexpected.iter().map(|name| FieldFault { field: of(name), message: message.clone() }).collect()
+            unexpected.iter().map(|name| fault(of(name), "is no field of an order")).collect()
         }
         _ => {
             let message: String = error.to_string().chars().take(MESSAGE_LEN_MAX).collect();
-            vec![FieldFault { field: path, message }]
+            vec![fault(path, message)]
         }
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use tracing::{debug, info};
 
 use super::desk::{Desk, Orders};
-use super::view::is_of_a_worker;
+use super::view::run_of;
 use crate::channels::{First, PublishError, UpdateTerms};
 use crate::model::{ChannelName, DraftEntry, Entry, EntryKind, OrderId};
 use crate::protocol::{OrderUpdate, Standing};
@@ -55,10 +55,11 @@ impl Desk {
     ) -> Result<(), PublishError> {
         let kinds: Vec<EntryKind> = drafts.iter().map(|draft| draft.kind.clone()).collect();
         let channel = ChannelName::order(order);
-        let watched = self.watch.as_ref().filter(|_| fence.is_some()).map(|watch| (watch, drafts.clone()));
+        let watched =
+            self.parts.watch.as_ref().filter(|_| fence.is_some()).map(|watch| (watch, drafts.clone()));
         // Boxed, since each `async fn` between here and an executor would copy the future.
         let terms = UpdateTerms { fence, first };
-        let published = Box::pin(self.channels.publish_updates(&channel, drafts, terms)).await;
+        let published = Box::pin(self.parts.channels.publish_updates(&channel, drafts, terms)).await;
         let accepted = published.as_ref().map_or_else(PublishError::accepted, |()| kinds.len());
         for kind in kinds.iter().take(accepted) {
             // A log line for each order would cost half as much as the rest of its processing.
@@ -76,7 +77,7 @@ impl Desk {
         self.stats.updates.add(accepted as u64);
         // An update that could not be confirmed may have been appended nevertheless.
         if accepted > 0 || matches!(published, Err(PublishError::Unavailable { .. })) {
-            self.mirror.appended(order);
+            self.parts.mirror.appended(order);
         }
         if matches!(published, Err(PublishError::Refused { .. })) {
             self.stats.updates_refused.add(1);
@@ -86,7 +87,17 @@ impl Desk {
 
     /// The newest update of an order, even if its log does not hold it any more.
     pub(super) async fn newest(&self, order: OrderId) -> StorageResult<Option<Entry>> {
-        Ok(self.channels.latest(&ChannelName::order(order), None, 1).await?.entries.pop())
+        Ok(self.parts.channels.latest(&ChannelName::order(order), None, 1).await?.entries.pop())
+    }
+}
+
+/// Whether an update may be the next one of an order, of whose log the newest is in `standing`; see
+/// [`Standing::allows`].
+pub(super) fn may_follow(standing: Option<&Standing>, next: &Standing, anew: u32) -> Result<(), String> {
+    match standing {
+        Some(standing) => standing.allows(next, anew),
+        None if next.attempt == anew => Ok(()),
+        None => Err(format!("the first `attempt` is {anew}; {} was given", next.attempt)),
     }
 }
 
@@ -100,13 +111,14 @@ impl Orders {
     /// # Errors
     /// See [`UpdateError`].
     pub async fn add_updates(&self, order: OrderId, updates: Vec<OrderUpdate>) -> Result<usize, UpdateError> {
-        let (job, newest) = tokio::join!(self.desk().backend.job(order.into()), self.desk().newest(order));
+        let (job, newest) =
+            tokio::join!(self.desk().parts.backend.job(order.into()), self.desk().newest(order));
         let newest = newest?;
         match job {
             Ok(Some(_)) => return Err(UpdateError::HasJob),
             Ok(None) => self.desk().jobless.lock().insert(order, (), 0),
             Err(StorageError::Unknown { .. }) if self.desk().jobless.lock().get(&order).is_some() => {}
-            Err(StorageError::Unknown { .. }) if !newest.as_ref().is_some_and(is_of_a_worker) => {
+            Err(StorageError::Unknown { .. }) if newest.as_ref().and_then(run_of).is_none() => {
                 self.desk().stats.updates_unchecked.add(updates.len() as u64);
             }
             Err(error) => return Err(error.into()),
@@ -118,18 +130,11 @@ impl Orders {
         }
         let count = updates.len();
         let mut drafts = Vec::with_capacity(count);
-        if standing.is_none()
-            && let Some(first) = updates.first()
-            && first.standing.attempt != 1
-        {
-            let problem = format!("the first `attempt` is 1; {} was given", first.standing.attempt);
-            return Err(UpdateError::Invalid { index: 0, problem });
-        }
         // All are checked before any is appended: a fault leaves nothing half done.
         for (index, OrderUpdate { standing: next, draft }) in updates.into_iter().enumerate() {
-            let allowed =
-                standing.as_ref().map_or(Ok(()), |standing| standing.allows(&next, standing.attempt + 1));
-            allowed.map_err(|problem| UpdateError::Invalid { index, problem })?;
+            let anew = standing.as_ref().map_or(1, |standing| standing.attempt + 1);
+            may_follow(standing.as_ref(), &next, anew)
+                .map_err(|problem| UpdateError::Invalid { index, problem })?;
             standing = Some(next);
             drafts.push(draft);
         }

@@ -4,6 +4,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::desk::Desk;
 use super::request::OrderRequest;
 use crate::model::{ChannelName, Entry, OrderId};
 use crate::protocol::{DeadLetter, Gap, Standing, entry_json};
@@ -21,14 +22,6 @@ fn gap_before(page: &Page) -> Gap {
     Gap::Known(page.first.saturating_sub(1))
 }
 
-/// How this node shows orders.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shows {
-    pub(super) attempts_max: u32,
-    /// Orders are swaps.
-    pub(super) swaps: bool,
-}
-
 /// One page of a list.
 #[derive(Debug, Clone)]
 pub struct Listed<T> {
@@ -40,12 +33,13 @@ pub struct Listed<T> {
     pub degraded: bool,
 }
 
-/// An order as lists show it.
-pub(super) fn summary(job: &JobView, newest: Option<&Entry>, shows: Shows) -> OrderView {
-    build(job.id.into(), Some(job), newest, shows)
-}
-
-fn build(order: OrderId, job: Option<&JobView>, newest: Option<&Entry>, shows: Shows) -> OrderView {
+/// An order without its updates, as lists show it.
+pub(super) fn summary(
+    order: OrderId,
+    job: Option<&JobView>,
+    newest: Option<&Entry>,
+    desk: &Desk,
+) -> OrderView {
     let standing = newest.map(Standing::of);
     let changed = job.map(|job| job.changed_at);
     let updated = newest.map(|entry| entry.draft.time).into_iter().chain(changed).max();
@@ -57,10 +51,10 @@ fn build(order: OrderId, job: Option<&JobView>, newest: Option<&Entry>, shows: S
         status: standing.as_ref().map_or("pending", |standing| standing.kind.as_str()).to_owned(),
         progress: standing.as_ref().map_or(0, |standing| standing.progress),
         attempt: standing.as_ref().map_or(u32::from(!waits), |standing| standing.attempt),
-        max_attempts: shows.attempts_max,
+        max_attempts: desk.parts.config.attempts_max,
         run: job.map_or(0, |job| job.run),
         cancel_requested: job.is_some_and(|job| job.cancelled),
-        order: job.and_then(|job| request(job, shows)),
+        order: job.and_then(|job| request(job, desk)),
         created_at: job.map(|job| text(job.enqueued_at)),
         updated_at: updated.map(text),
         last_update: None,
@@ -76,7 +70,7 @@ pub(super) fn whole(
     job: Option<JobView>,
     newest: Option<Entry>,
     page: Page,
-    shows: Shows,
+    desk: &Desk,
 ) -> OrderView {
     let channel = ChannelName::order(order);
     // The page and the newest update were read one after the other: the later one counts.
@@ -87,29 +81,24 @@ pub(super) fn whole(
         gap: Some(gap_before(&page)),
         epoch: page.epoch,
         last_update: newest.as_ref().and_then(|entry| message(&channel, entry)),
-        ..build(order, job.as_ref(), newest.as_ref(), shows)
+        ..summary(order, job.as_ref(), newest.as_ref(), desk)
     }
 }
 
 /// A dead letter as the list of dead letters shows it.
-pub(super) fn dead_letter(job: &JobView, shows: Shows) -> DeadLetter {
+pub(super) fn dead_letter(job: &JobView, desk: &Desk) -> DeadLetter {
     DeadLetter {
         order_id: job.id.into(),
         error: job.error.clone().unwrap_or_default(),
         submitted: job.committed,
         runs: job.run,
-        order: request(job, shows),
+        order: request(job, desk),
         created_at: text(job.enqueued_at),
         failed_at: text(job.changed_at),
     }
 }
 
-/// Whether an update was published by a worker under a claim.
-pub(super) fn is_of_a_worker(update: &Entry) -> bool {
-    run_of(update).is_some()
-}
-
-/// The run that published an update.
+/// The run that published an update; `None` if it was not published under a claim.
 pub(super) fn run_of(update: &Entry) -> Option<u32> {
     #[derive(Deserialize)]
     struct Fields {
@@ -119,9 +108,9 @@ pub(super) fn run_of(update: &Entry) -> Option<u32> {
 }
 
 /// What was ordered, as the client wrote it.
-fn request(job: &JobView, shows: Shows) -> Option<Box<RawValue>> {
+fn request(job: &JobView, desk: &Desk) -> Option<Box<RawValue>> {
     let order: OrderRequest = serde_json::from_slice(&job.payload).ok()?;
-    let order = if shows.swaps { order.shown_as_swap() } else { order };
+    let order = if desk.parts.schema.is_swap() { order.shown_as_swap() } else { order };
     Some(order.as_json().to_owned())
 }
 

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::desk::{Desk, Orders};
-use super::executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, StepError};
+use super::executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle};
 use super::request::OrderRequest;
-use super::run::{Claim, Run, RunError, push_all};
+use super::run::{Run, RunError};
 use crate::model::{Entry, OrderId};
 use crate::storage::{ClaimedJob, Ending, JOBS_PER_CALL_MAX};
 use crate::support::backoff::STORAGE_RETRY;
@@ -33,15 +33,6 @@ pub(crate) struct Worker {
     executor: Arc<dyn OrderExecutor>,
 }
 
-/// What may interrupt a run.
-#[derive(Debug)]
-struct Watched {
-    /// Changes whenever this process is asked to cancel an order; subscribed before the claim.
-    cancels: watch::Receiver<()>,
-    /// The process is about to end.
-    hurry: CancellationToken,
-}
-
 impl Worker {
     /// A worker for the orders that are queued here and elsewhere.
     pub(crate) fn new(orders: &Orders, executor: Arc<dyn OrderExecutor>) -> Self {
@@ -52,8 +43,8 @@ impl Worker {
     /// the queue.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let worker = Arc::new(self);
-        let concurrency = worker.desk.config.concurrency;
-        let poll = Duration::from_millis(worker.desk.config.poll_ms);
+        let concurrency = worker.desk.parts.config.concurrency;
+        let poll = Duration::from_millis(worker.desk.parts.config.poll_ms);
         let hurry = CancellationToken::new();
         let mut runs = JoinSet::new();
         let mut failures = 0;
@@ -64,14 +55,12 @@ impl Worker {
             }
             let free = concurrency - runs.len();
             if free == 0 {
-                tokio::select! {
-                    Some(ended) = runs.join_next() => log_panic(&ended),
-                    () = stop.cancelled() => {}
-                }
+                stop.run_until_cancelled(until_left(&mut runs, concurrency - 1)).await;
                 continue;
             }
             if free * TOGETHER_PART < concurrency {
-                gather(&mut runs, concurrency - concurrency / TOGETHER_PART, &stop).await;
+                let gathered = until_left(&mut runs, concurrency - concurrency / TOGETHER_PART);
+                stop.run_until_cancelled(time::timeout(TOGETHER_WITHIN, gathered)).await;
             }
             let free = concurrency - runs.len();
             let asked = Instant::now();
@@ -79,18 +68,18 @@ impl Worker {
             // next wait at once.
             let queued = worker.desk.queued.notified();
             let cancels = worker.desk.cancels.subscribe();
-            let lease = worker.desk.config.lease();
-            let idle = match worker.desk.backend.claim(&worker.desk.kind, free, lease).await {
+            let lease = worker.desk.parts.config.lease();
+            let idle = match worker.desk.parts.backend.claim(&worker.desk.parts.kind, free, lease).await {
                 Ok(claimed) => {
                     failures = 0;
-                    // There are no more; those that come meanwhile are told, or found a while later.
+                    // There are no more. Of those queued here meanwhile the worker is notified; those queued
+                    // elsewhere are found a while later.
                     let idle = claimed.len() < free.min(JOBS_PER_CALL_MAX);
                     worker.desk.stats.runs.add(claimed.len() as u64);
                     for job in claimed {
-                        // A job that was claimed while the process was told to stop is not begun.
+                        // A job that was claimed while the process was stopping is not begun.
                         let hurry = if stop.is_cancelled() { stop.clone() } else { hurry.clone() };
-                        let watched = Watched { cancels: cancels.clone(), hurry };
-                        runs.spawn(Arc::clone(&worker).work(job, asked, watched));
+                        runs.spawn(Arc::clone(&worker).work(job, asked, cancels.clone(), hurry));
                     }
                     idle.then_some(poll)
                 }
@@ -111,34 +100,35 @@ impl Worker {
                 }
             }
         }
-        let finished = async {
-            while let Some(ended) = runs.join_next().await {
-                log_panic(&ended)
-            }
-        };
-        if time::timeout(FINISH_WITHIN, finished).await.is_err() {
+        if time::timeout(FINISH_WITHIN, until_left(&mut runs, 0)).await.is_err() {
             info!(orders = runs.len(), "giving back orders under way");
             hurry.cancel();
-            while let Some(ended) = runs.join_next().await {
-                log_panic(&ended);
-            }
+            until_left(&mut runs, 0).await;
         }
     }
 
-    async fn work(self: Arc<Self>, job: ClaimedJob, asked: Instant, watched: Watched) {
+    /// Executes a job that was claimed at `asked`. `cancels`, which was subscribed before the claim, changes whenever
+    /// this process is asked to cancel an order; `hurry` says that the process is about to end.
+    async fn work(
+        self: Arc<Self>,
+        job: ClaimedJob,
+        asked: Instant,
+        cancels: watch::Receiver<()>,
+        hurry: CancellationToken,
+    ) {
         let order = OrderId::from(job.id);
         let newest = if is_new(&job) { Some(None) } else { self.newest(order, asked).await };
         let Some(newest) = newest else { return };
-        let claim = Claim::of(&job, asked, self.desk.config.lease(), newest);
-        let run = Run::new(Arc::clone(&self.desk), claim, self.executor.name());
-        self.execute(run, &job.payload, watched).await;
+        let lease = (asked, self.desk.parts.config.lease());
+        let run = Run::new(Arc::clone(&self.desk), &job, lease, newest, self.executor.name());
+        self.execute(run, &job.payload, cancels, hurry).await;
     }
 
     /// The order's newest update; `None` if the storage did not answer for as long as the lease certainly
     /// lasts.
     async fn newest(&self, order: OrderId, asked: Instant) -> Option<Option<Entry>> {
         let mut failures = 0;
-        while asked.elapsed() < self.desk.config.lease() {
+        while asked.elapsed() < self.desk.parts.config.lease() {
             match self.desk.newest(order).await {
                 Ok(newest) => return Some(newest),
                 Err(error) => {
@@ -150,15 +140,20 @@ impl Worker {
         None
     }
 
-    async fn execute(&self, mut run: Run, payload: &[u8], watched: Watched) {
+    async fn execute(
+        &self,
+        mut run: Run,
+        payload: &[u8],
+        cancels: watch::Receiver<()>,
+        hurry: CancellationToken,
+    ) {
         let request: OrderRequest = match self.desk.to_be_done(&mut run, payload).await {
             Ok(Some(request)) => request,
             Ok(None) => return,
             Err(error) => return self.desk.note(Err(error)),
         };
-        let limit = Duration::from_secs(self.desk.config.run_timeout_s);
-        let Watched { cancels, hurry } = watched;
-        let cancelled = run.keep_lease(cancels);
+        let limit = Duration::from_secs(self.desk.parts.config.run_timeout_s);
+        let cancelled = Arc::clone(&run.lease).keep(cancels);
         let mut handle = OrderHandle { run };
         let executing = async { self.executor.execute(&request, &mut handle).await };
         let executing = contain(time::timeout(limit, executing), &self.desk.stats.panics);
@@ -168,7 +163,7 @@ impl Worker {
                 return self.desk.note(self.desk.give_back(&mut handle.run).await);
             }
             executed = executing => executed,
-            () = cancelled => Some(Ok(Err(ExecutionError::Stopped(StepError(RunError::Cancelled))))),
+            () = cancelled => Some(Ok(Err(ExecutionError::Stopped(RunError::Cancelled)))),
         };
         let run = &mut handle.run;
         let failed = match executed {
@@ -180,7 +175,7 @@ impl Worker {
                 retry: true,
             },
             None => {
-                error!(order = %run.order(), attempt = run.attempt(), "the executor panicked; this is a bug");
+                error!(order = %run.order, attempt = run.attempts.current, "the executor panicked; this is a bug");
                 let message = "the executor broke off because of a bug".to_owned();
                 ExecutionError::Failed { code: "executor_error", message, retry: true }
             }
@@ -189,13 +184,13 @@ impl Worker {
             ExecutionError::Failed { code, message, retry } => {
                 self.desk.note(self.desk.failed(run, code, &message, retry).await.map(drop));
             }
-            ExecutionError::Stopped(StepError(error)) => self.stopped(run, error).await,
+            ExecutionError::Stopped(error) => self.stopped(run, error).await,
         }
     }
 
     async fn confirm(&self, run: &mut Run, confirmation: &Confirmation) {
         let Confirmation { message, fields } = confirmation;
-        match run.confirm(|payload| push_all(payload, fields), message).await {
+        match run.confirm(fields, message).await {
             Ok(()) | Err(RunError::Ended) => self.desk.note(run.finish(&Ending::Done).await.map(drop)),
             Err(error) => self.stopped(run, error).await,
         }
@@ -208,35 +203,33 @@ impl Worker {
             RunError::Ended => self.desk.note(run.finish(&Ending::Done).await.map(drop)),
             RunError::LeaseLost => {
                 self.desk.stats.leases_lost.add(1);
-                info!(order = %run.order(), run = run.run(), "lost the lease of an order; somebody else goes on");
+                info!(order = %run.order, run = run.run, "lost the lease of an order; somebody else goes on");
             }
-            RunError::Invalid(message) => {
-                error!(order = %run.order(), error = message, "the executor broke a rule of updates");
+            RunError::Invalid(_) | RunError::Payload(_) => {
+                let message = stopped.to_string();
+                error!(order = %run.order, error = message, "the executor broke a rule of updates");
                 self.desk.note(self.desk.failed(run, "executor_error", &message, false).await.map(drop));
             }
             RunError::Unavailable(error) => {
-                warn!(order = %run.order(), error = %error, "an update could not be told; the order is tried again");
+                warn!(order = %run.order, error = %error, "an update could not be appended; the order is given back");
                 self.desk.note(self.desk.give_back(run).await);
             }
         }
     }
 }
 
-/// Whether nobody can have told of a job's order, if the queue has forgotten nothing: where it has, the log tells.
+/// Whether no run can have reported on a job's order. If the queue has lost what it knew of earlier runs, this is wrong,
+/// and the first report finds that the log has entries.
 fn is_new(job: &ClaimedJob) -> bool {
     job.run == 1 && job.attempt.number == 0 && !job.committed
 }
 
-/// Waits until no more than `enough` are left, for a moment.
-async fn gather(runs: &mut JoinSet<()>, enough: usize, stop: &CancellationToken) {
-    let moment = time::sleep(TOGETHER_WITHIN);
-    tokio::pin!(moment);
-    while runs.len() > enough {
-        tokio::select! {
-            Some(ended) = runs.join_next() => log_panic(&ended),
-            () = &mut moment => return,
-            () = stop.cancelled() => return,
-        }
+/// Waits until no more than `count` runs are left.
+async fn until_left(runs: &mut JoinSet<()>, count: usize) {
+    while runs.len() > count
+        && let Some(ended) = runs.join_next().await
+    {
+        log_panic(&ended);
     }
 }
 
@@ -308,7 +301,7 @@ mod tests {
         working.spawn(Worker::new(&orders, executor).run(stop.clone()));
         let channel = ChannelName::order(order);
         let kinds = async || {
-            let page = desk.channels.read_after(&channel, None, 100).await.unwrap();
+            let page = desk.parts.channels.read_after(&channel, None, 100).await.unwrap();
             page.entries.into_iter().map(|entry| entry.draft.kind).collect::<Vec<_>>()
         };
         let ended = async {

@@ -17,7 +17,8 @@ const OTHERS_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Core {
-    me: u64,
+    /// This node, as versions name it.
+    pub(super) me: u64,
     pub(super) table: Table,
     ttl: Duration,
     /// Keys that wait to be appended, each once and since when; the record is read when it is appended.
@@ -45,11 +46,6 @@ impl Core {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn me(&self) -> u64 {
-        self.me
-    }
-
     // Writing
 
     /// Writes a record, which is visible at once.
@@ -61,7 +57,7 @@ impl Core {
         now: Instant,
     ) -> Arc<Record> {
         let Body { key, json } = body;
-        let version = self.next_version(&key, wall_ms);
+        let version = Version::next(wall_ms, self.me, self.table.version(&key));
         let record = Arc::new(Record { key: Arc::clone(&key), version, json, bound_to });
         self.take_own(Change { key, version, record: Some(Arc::clone(&record)) }, now);
         record
@@ -70,13 +66,9 @@ impl Core {
     /// Removes a record, if it exists.
     pub(super) fn remove(&mut self, key: &str, wall_ms: u64, now: Instant) -> Option<Arc<Record>> {
         let record = Arc::clone(self.table.get(key)?);
-        let version = self.next_version(key, wall_ms).removal();
+        let version = Version::next(wall_ms, self.me, self.table.version(key)).removal();
         self.take_own(Change { key: Arc::clone(&record.key), version, record: None }, now);
         Some(record)
-    }
-
-    fn next_version(&self, key: &str, wall_ms: u64) -> Version {
-        Version::next(wall_ms, self.me, self.table.version(key))
     }
 
     fn take_own(&mut self, change: Change, now: Instant) {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -36,31 +37,28 @@ const PAGE: usize = 1_000;
 
 impl Registry {
     /// Applies what the channels deliver. Waits for nothing else, so that it holds back no channel.
-    pub(crate) async fn hear_all(self, mut told: mpsc::Receiver<Delivery>) {
-        while let Some(delivery) = told.recv().await {
+    pub(crate) async fn hear_all(self, mut deliveries: mpsc::Receiver<Delivery>) {
+        while let Some(delivery) = deliveries.recv().await {
             let Some(kind) = RegistryKind::of_channel(delivery.live.channel()) else { continue };
             let book = self.book(kind);
             match &delivery.live {
                 Live::Batch(batch) => {
                     let changes = changes_of(batch);
                     book.stats.unreadable.add((batch.len() - changes.len()) as u64);
-                    let (now, mut is_doubted) = (Instant::now(), false);
+                    let (now, mut has_older) = (Instant::now(), false);
                     let mut core = book.core.write();
                     for change in changes {
-                        is_doubted |= core.hear(change, now) == Outcome::Older;
+                        has_older |= core.hear(change, now) == Outcome::Older;
                     }
                     let waits = core.behind() > 0;
                     drop(core);
-                    if is_doubted {
-                        book.doubted.notify_one();
+                    if has_older {
+                        book.compare_due.notify_one();
                     }
-                    if waits {
-                        book.written.notify_one();
-                    }
-                    book.changed.notify_one();
+                    book.notify_changed(waits);
                 }
                 // The entries in between are in the log, or their writers still have them.
-                Live::Moved(_) | Live::Skipped { .. } => book.doubted.notify_one(),
+                Live::Moved(_) | Live::Skipped { .. } => book.compare_due.notify_one(),
             }
         }
     }
@@ -69,7 +67,7 @@ impl Registry {
     pub(super) async fn keep(self, kind: RegistryKind) {
         let book = Arc::clone(self.book(kind));
         let mut failures = 0;
-        while let Err(error) = self.channels().join(&kind.channel(), self.place()).await {
+        while let Err(error) = self.0.parts.channels.join(&kind.channel(), self.0.parts.place).await {
             failures += 1;
             debug!(registry = %kind, error = %error, "cannot follow a registry yet");
             STORAGE_RETRY.pause(failures).await;
@@ -80,11 +78,11 @@ impl Registry {
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
-                () = book.doubted.notified() => due = due.min(soonest.max(Instant::now() + AGAIN_AFTER)),
+                () = book.compare_due.notified() => due = due.min(soonest.max(Instant::now() + AGAIN_AFTER)),
             }
-            let is_degraded = self.channels().is_degraded(&kind.channel());
+            let is_degraded = self.0.parts.channels.is_degraded(&kind.channel());
             if was_degraded && !is_degraded {
-                book.set_compared(false);
+                book.is_compared.store(false, Ordering::Release);
                 due = Instant::now();
             }
             was_degraded = is_degraded;
@@ -99,7 +97,7 @@ impl Registry {
                     debug!(registry = %kind, error = %error, "cannot compare a registry with its log");
                 }
             }
-            self.expire(kind, !is_degraded && book.is_compared());
+            self.expire(kind, !is_degraded && book.is_compared.load(Ordering::Acquire));
         }
     }
 
@@ -112,7 +110,7 @@ impl Registry {
         let expired = book.core.write().expire(of_others, now);
         if expired > 0 {
             book.stats.expired.add(expired);
-            book.notify_written();
+            book.notify_changed(true);
         }
     }
 
@@ -134,11 +132,8 @@ impl Registry {
         let (records, waits) = (core.table.len(), core.behind() > 0);
         drop(core);
         book.stats.compared.add(1);
-        if waits {
-            book.written.notify_one();
-        }
-        book.changed.notify_one();
-        if is_whole && !book.set_compared(true) {
+        book.notify_changed(waits);
+        if is_whole && !book.is_compared.swap(true, Ordering::AcqRel) {
             info!(registry = %kind, records, found, "a registry agrees with its log");
         }
         Ok(again)
@@ -149,7 +144,7 @@ impl Registry {
         let channel = kind.channel();
         let (mut all, mut after) = (Vec::new(), None);
         loop {
-            let page = self.channels().latest_and_removed(&channel, after.as_deref(), PAGE).await?;
+            let page = self.0.parts.channels.latest_and_removed(&channel, after.as_deref(), PAGE).await?;
             let entries = page.entries.iter();
             all.extend(
                 entries.filter_map(|entry| Change::read(entry.draft.kind.as_str(), &entry.draft.data)),

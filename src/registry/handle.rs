@@ -21,7 +21,7 @@ use super::writing::LAGS_AFTER;
 use crate::channels::Channels;
 use crate::fleet::Fleet;
 use crate::model::{BackendState, DraftEntry, NodeId, OrderId};
-use crate::protocol::ProblemCode;
+use crate::protocol::{ProblemCode, RecordsSet};
 use crate::storage::SharedBackend;
 
 /// How many keys may wait for the log, as a multiple of the permitted records.
@@ -43,18 +43,13 @@ pub(crate) struct RegistryParts {
 /// Online providers, and active orders. Cheap to clone, and callable from anywhere: neither reads nor writes
 /// wait.
 #[derive(Debug, Clone)]
-pub struct Registry(Arc<Inner>);
+pub struct Registry(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    channels: Channels,
-    backend: SharedBackend,
-    node: NodeId,
-    fleet: Fleet,
-    config: RegistryConfig,
-    place: usize,
+pub(super) struct Inner {
+    pub(super) parts: RegistryParts,
     books: [Arc<Book>; 2],
-    bindings: Bindings,
+    pub(super) bindings: Bindings,
 }
 
 /// One registry on this node.
@@ -67,29 +62,21 @@ pub(super) struct Book {
     pub(super) awaited: Notify,
     /// Notified when something was appended.
     pub(super) appended: Notify,
-    /// Notified when the log may differ from memory.
-    pub(super) doubted: Notify,
+    /// Notified when the log may differ from memory, so that the two have to be compared.
+    pub(super) compare_due: Notify,
     /// Notified when anything changed, for the writer of the legacy key.
     pub(super) changed: Notify,
     pub(super) stats: RegistryStats,
     /// Whether memory was compared with the log since the log was last away.
-    is_compared: AtomicBool,
+    pub(super) is_compared: AtomicBool,
 }
 
 impl Book {
-    /// Whether everything that others wrote is known here.
-    pub(super) fn is_compared(&self) -> bool {
-        self.is_compared.load(Ordering::Acquire)
-    }
-
-    /// Returns the previous value.
-    pub(super) fn set_compared(&self, is_so: bool) -> bool {
-        self.is_compared.swap(is_so, Ordering::AcqRel)
-    }
-
-    /// Notifies those who wait for writes on this node.
-    pub(super) fn notify_written(&self) {
-        self.written.notify_one();
+    /// Notifies those who wait for changes, and for keys to append, if some wait.
+    pub(super) fn notify_changed(&self, some_wait: bool) {
+        if some_wait {
+            self.written.notify_one();
+        }
         self.changed.notify_one();
     }
 }
@@ -152,59 +139,33 @@ pub enum RegistryError {
         "what other gateways wrote meanwhile is not known here, so all records cannot be replaced or removed at \
          once: change single ones, or try again when `GET /api/registry` says `healthy`"
     )]
-    NotAlone,
+    OthersUnknown,
 }
 
 impl Registry {
     pub(crate) fn new(parts: RegistryParts) -> Self {
-        let RegistryParts { channels, backend, node, fleet, config, place } = parts;
         let books = RegistryKind::ALL.map(|kind| {
             Arc::new(Book {
-                core: RwLock::new(Core::new(kind, short_of(node), config.ttl(kind))),
+                core: RwLock::new(Core::new(kind, short_of(parts.node), parts.config.ttl(kind))),
                 written: Notify::new(),
                 awaited: Notify::new(),
                 appended: Notify::new(),
-                doubted: Notify::new(),
+                compare_due: Notify::new(),
                 changed: Notify::new(),
                 stats: RegistryStats::default(),
                 is_compared: AtomicBool::new(false),
             })
         });
-        let bindings = Bindings::default();
-        Self(Arc::new(Inner { channels, backend, node, fleet, config, place, books, bindings }))
+        Self(Arc::new(Inner { parts, books, bindings: Bindings::default() }))
     }
 
     pub(super) fn book(&self, kind: RegistryKind) -> &Arc<Book> {
-        &self.0.books[kind.index()]
-    }
-
-    pub(super) fn channels(&self) -> &Channels {
-        &self.0.channels
-    }
-
-    pub(super) fn backend(&self) -> &SharedBackend {
-        &self.0.backend
-    }
-
-    pub(super) fn node(&self) -> NodeId {
-        self.0.node
-    }
-
-    pub(super) fn fleet(&self) -> &Fleet {
-        &self.0.fleet
-    }
-
-    pub(super) fn place(&self) -> usize {
-        self.0.place
-    }
-
-    pub(super) fn bindings(&self) -> &Bindings {
-        &self.0.bindings
+        &self.0.books[kind as usize]
     }
 
     /// The settings.
     pub fn config(&self) -> &RegistryConfig {
-        &self.0.config
+        &self.0.parts.config
     }
 
     // Reading
@@ -226,22 +187,17 @@ impl Registry {
         Ok(query.of(&self.book(kind).core.read().table))
     }
 
-    /// How many records there are.
-    pub fn len(&self, kind: RegistryKind) -> usize {
-        self.book(kind).core.read().table.len()
-    }
-
-    /// Whether there are none.
+    /// Whether there are no records.
     pub fn is_empty(&self, kind: RegistryKind) -> bool {
-        self.len(kind) == 0
+        self.book(kind).core.read().table.len() == 0
     }
 
     /// Whether everything that others wrote is known here: not while Redis is away, nor after that until the
     /// comparison with the log.
     pub fn state(&self, kind: RegistryKind) -> BackendState {
-        if self.channels().is_degraded(&kind.channel()) {
+        if self.0.parts.channels.is_degraded(&kind.channel()) {
             BackendState::Degraded
-        } else if self.book(kind).is_compared() {
+        } else if self.book(kind).is_compared.load(Ordering::Acquire) {
             BackendState::Healthy
         } else {
             BackendState::Recovering
@@ -271,7 +227,7 @@ impl Registry {
         let record = core.write(body, bound_to, wall_ms(), now);
         drop(core);
         book.stats.written.add(1);
-        book.notify_written();
+        book.notify_changed(true);
         Ok(Written { record, is_new: held.is_none() })
     }
 
@@ -321,7 +277,7 @@ impl Registry {
         let record = core.write(body, bound_to, wall_ms(), now);
         drop(core);
         book.stats.written.add(1);
-        book.notify_written();
+        book.notify_changed(true);
         Ok(Written { record, is_new: false })
     }
 
@@ -342,15 +298,15 @@ impl Registry {
         let removed = core.remove(key, wall_ms(), now).ok_or(RegistryError::Unknown)?;
         drop(core);
         book.stats.removed.add(1);
-        book.notify_written();
+        book.notify_changed(true);
         Ok(removed)
     }
 
-    /// Replaces all records by these.
+    /// Replaces all records by these, or removes all if there are none.
     ///
     /// # Errors
     /// See [`RegistryError`]. In that case nothing has changed.
-    pub fn set_all(&self, kind: RegistryKind, records: &[&str]) -> Result<usize, RegistryError> {
+    pub fn set_all(&self, kind: RegistryKind, records: &[&str]) -> Result<RecordsSet, RegistryError> {
         let mut bodies = Vec::with_capacity(records.len());
         let mut keys = std::collections::HashSet::with_capacity(records.len());
         for (index, json) in records.iter().enumerate() {
@@ -363,7 +319,7 @@ impl Registry {
             bodies.push(body);
         }
         if self.state(kind) != BackendState::Healthy {
-            return Err(RegistryError::NotAlone);
+            return Err(RegistryError::OthersUnknown);
         }
         let max = self.config().records_max;
         if bodies.len() > max {
@@ -371,6 +327,7 @@ impl Registry {
         }
         let (book, now) = (self.book(kind), Instant::now());
         let mut core = book.core.write();
+        let before = core.table.len();
         let others: Vec<Arc<str>> = core.table.records().map(|record| Arc::clone(&record.key)).collect();
         let others: Vec<Arc<str>> = others.into_iter().filter(|key| !keys.contains(key)).collect();
         let waiting = core.behind();
@@ -388,22 +345,8 @@ impl Registry {
         drop(core);
         book.stats.written.add(count as u64);
         book.stats.removed.add(others.len() as u64);
-        book.notify_written();
-        Ok(count)
-    }
-
-    /// Removes all records, and returns how many there were.
-    ///
-    /// # Errors
-    /// See [`RegistryError`].
-    pub fn clear(&self, kind: RegistryKind) -> Result<usize, RegistryError> {
-        let count = self.len(kind);
-        self.set_all(kind, &[]).map(|_none| count)
-    }
-
-    /// The key of a record that has not been accepted yet.
-    pub(super) fn key_in(&self, kind: RegistryKind, json: &str) -> Result<Arc<str>, InvalidRecord> {
-        Ok(Body::read(kind, json, None, self.config().record_bytes_max)?.key)
+        book.notify_changed(true);
+        Ok(RecordsSet { records: count, before })
     }
 
     /// Applies an update of an order that is executed here: the order is active until its last update.
@@ -429,9 +372,7 @@ impl Registry {
     }
 
     fn body(&self, kind: RegistryKind, named: Option<&str>, json: &str) -> Result<Body, InvalidRecord> {
-        let body = Body::read(kind, json, named, self.config().record_bytes_max)?;
-        let Some(field) = kind.seen_field().filter(|field| !Body::has(json, field)) else { return Ok(body) };
-        Ok(body.with(field, &time_json(Utc::now())))
+        Ok(seen(kind, Body::read(kind, json, named, self.config().record_bytes_max)?, json))
     }
 
     fn check_room(&self, core: &Core, more: usize) -> Result<(), RegistryError> {

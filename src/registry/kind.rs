@@ -80,13 +80,6 @@ impl RegistryKind {
         }
     }
 
-    pub(super) const fn index(self) -> usize {
-        match self {
-            Self::Providers => 0,
-            Self::ActiveOrders => 1,
-        }
-    }
-
     /// The registry that a channel belongs to.
     pub(super) fn of_channel(channel: &ChannelName) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.channel_name() == channel.as_str())

@@ -11,11 +11,12 @@ use tracing::{debug, info, warn};
 
 use super::handle::{Condition, Registry, RegistryError};
 use super::kind::RegistryKind;
+use super::record::Body;
 use crate::model::BackendState;
 use crate::protocol::RegistrySynced;
 use crate::storage::{OutsideKeys, Result as StorageResult, StorageError};
 use crate::support::backoff::STORAGE_RETRY;
-use crate::support::seldom::Seldom;
+use crate::support::seldom::{Seldom, warn_seldom};
 
 /// The keys are written at most once in this time.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
@@ -46,9 +47,8 @@ impl Registry {
     ///
     /// # Errors
     /// See [`SyncError`].
-    /// See [`SyncError`].
     pub async fn sync(&self, replace: bool) -> Result<Vec<RegistrySynced>, SyncError> {
-        let Some(keys) = self.backend().outside_keys() else { return Err(SyncError::NoRedis) };
+        let Some(keys) = self.0.parts.backend.outside_keys() else { return Err(SyncError::NoRedis) };
         if RegistryKind::ALL.into_iter().any(|kind| self.state(kind) != BackendState::Healthy) {
             return Err(SyncError::Degraded);
         }
@@ -68,7 +68,7 @@ impl Registry {
         let mut synced = RegistrySynced { registry: kind.as_str().to_owned(), ..RegistrySynced::default() };
         let Some(text) = keys.get(kind.legacy_key()).await? else { return Ok(synced) };
         let Ok(records) = serde_json::from_slice::<Vec<&RawValue>>(&text) else {
-            warn!(key = kind.legacy_key(), "a Redis key holds no JSON array, and is left alone");
+            warn!(key = kind.legacy_key(), "a Redis key holds no JSON array, and is ignored");
             synced.invalid = 1;
             return Ok(synced);
         };
@@ -89,7 +89,7 @@ impl Registry {
 
     /// Returns whether the record was accepted.
     fn take_legacy(&self, kind: RegistryKind, json: &str, replace: bool) -> Result<bool, RegistryError> {
-        let key = self.key_in(kind, json)?;
+        let key = Body::read(kind, json, None, self.config().record_bytes_max)?.key;
         let known = self.book(kind).core.read().table.version(&key);
         let held = self.get(kind, &key);
         // If the keys are also kept up to date, they hold what is known already.
@@ -102,7 +102,7 @@ impl Registry {
     /// The task that reads the keys at startup and keeps them up to date, if so configured.
     pub(super) fn exchange_legacy(self) -> Option<BoxFuture<'static, ()>> {
         let (imports, writes) = (self.config().legacy_import, self.config().legacy_write);
-        let keys = self.backend().outside_keys();
+        let keys = self.0.parts.backend.outside_keys();
         let Some(keys) = keys.filter(|_| imports || writes) else {
             if imports || writes {
                 warn!(
@@ -152,9 +152,7 @@ impl Registry {
                     Err(error) => {
                         failures += 1;
                         book.stats.mirror_failures.add(1);
-                        if let Some(untold) = of_failures.may_tell(time::Instant::now()) {
-                            warn!(key = kind.legacy_key(), error = %error, untold, "a Redis key cannot be written");
-                        }
+                        warn_seldom!(of_failures, key = kind.legacy_key(), error = %error, "a Redis key cannot be written");
                         STORAGE_RETRY.pause(failures).await;
                         continue;
                     }

@@ -2,7 +2,7 @@
 //!
 //! A registry is a channel (`registry:providers`, `registry:active-orders`): a log of whole records and of
 //! removals, each with a version from its record's hybrid logical clock. Of two entries of a key the greater
-//! version wins, whatever their order in the log, so all nodes converge. Reads are served from memory alone.
+//! version wins, whatever their order in the log, so all nodes converge. All reads are served from memory.
 //! A write is visible at once, and is appended in the background.
 //!
 //! - `core`, with its `table`, the versions of `clock` and `record`, decides and performs no I/O; `tests`
@@ -40,7 +40,7 @@ pub(crate) use self::handle::RegistryParts;
 pub use self::handle::{Condition, Registry, RegistryError, Written};
 pub use self::kind::RegistryKind;
 pub use self::legacy::SyncError;
-pub(crate) use self::presence::{OpenConnections, RegistryWork};
+pub(crate) use self::presence::OpenConnections;
 pub use self::query::{Listing, Query};
 pub use self::record::{InvalidRecord, Record};
 

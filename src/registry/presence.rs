@@ -31,7 +31,7 @@ const KIND: RegistryKind = RegistryKind::Providers;
 /// The connections of this node.
 #[async_trait]
 pub(crate) trait OpenConnections: fmt::Debug + Send + Sync {
-    /// Those of the given connections that are closed or never existed here. A connection whose state is
+    /// Those of `connections` that are closed or never existed here. A connection whose state is
     /// unknown is left out.
     async fn closed(&self, connections: Vec<Uuid>) -> Vec<Uuid>;
 }
@@ -39,17 +39,8 @@ pub(crate) trait OpenConnections: fmt::Debug + Send + Sync {
 /// By key of a record, the connection of this node that it is bound to.
 pub(super) type Bindings = Mutex<HashMap<Arc<str>, Uuid>>;
 
-/// The tasks of registries.
-pub(crate) struct RegistryWork {
-    /// Their names, and futures that run until told to stop.
-    pub(crate) parts: Vec<(&'static str, BoxFuture<'static, ()>)>,
-}
-
-impl fmt::Debug for RegistryWork {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistryWork").field("parts", &self.parts.len()).finish()
-    }
-}
+/// A task of registries, with its name. Runs until it is stopped.
+pub(crate) type RegistryPart = (&'static str, BoxFuture<'static, ()>);
 
 impl Registry {
     /// The tasks of registries. `stop` ends those that append, once all writers are gone.
@@ -57,9 +48,9 @@ impl Registry {
         &self,
         connections: Arc<dyn OpenConnections>,
         stop: &CancellationToken,
-    ) -> RegistryWork {
+    ) -> Vec<RegistryPart> {
         let [providers, orders] = RegistryKind::ALL;
-        let mut parts: Vec<(&'static str, BoxFuture<'static, ()>)> = vec![
+        let mut parts: Vec<RegistryPart> = vec![
             ("registry of providers", Box::pin(self.clone().keep(providers))),
             ("registry of active orders", Box::pin(self.clone().keep(orders))),
             ("writing of providers", Box::pin(self.clone().append_behind(providers, stop.clone()))),
@@ -69,7 +60,7 @@ impl Registry {
         if let Some(legacy) = self.clone().exchange_legacy() {
             parts.push(("Redis keys of registries", legacy));
         }
-        RegistryWork { parts }
+        parts
     }
 
     /// Binds a provider to a connection of this node, which must be open: when it closes, the provider goes
@@ -78,11 +69,11 @@ impl Registry {
     /// # Errors
     /// The provider does not exist.
     pub(crate) fn bind(&self, key: &str, connection: Uuid) -> Result<Written, RegistryError> {
-        let me = short_of(self.node());
+        let me = short_of(self.0.parts.node);
         let bound = self.change(KIND, key, &Condition::None, |held| {
             Ok((Body { key: Arc::clone(&held.key), json: held.json.clone() }, Some(me)))
         })?;
-        self.bindings().lock().insert(Arc::clone(&bound.record.key), connection);
+        self.0.bindings.lock().insert(Arc::clone(&bound.record.key), connection);
         Ok(bound)
     }
 
@@ -105,11 +96,11 @@ impl Registry {
         closed: &mut HashMap<Uuid, Instant>,
         grace: Duration,
     ) {
-        let me = short_of(self.node());
+        let me = short_of(self.0.parts.node);
         // A record that was removed, or bound to a connection elsewhere meanwhile, is no longer bound here.
         let bound: HashMap<Arc<str>, Uuid> = {
             let core = self.book(KIND).core.read();
-            let mut bindings = self.bindings().lock();
+            let mut bindings = self.0.bindings.lock();
             bindings.retain(|key, _| core.table.get(key).is_some_and(|record| record.bound_to == Some(me)));
             bindings.clone()
         };
@@ -125,19 +116,19 @@ impl Registry {
         for (key, connection) in bound {
             if closed.get(&connection).is_some_and(|since| now.duration_since(*since) >= grace) {
                 self.go_offline(&key, me);
-                self.bindings().lock().remove(&key);
+                self.0.bindings.lock().remove(&key);
             }
         }
     }
 
     /// Takes providers offline whose node has been missing for the grace period.
     async fn look_at_nodes(&self, gone: &mut HashMap<u64, Instant>, grace: Duration) {
-        let me = short_of(self.node());
+        let me = short_of(self.0.parts.node);
         let nodes: Vec<u64> = self.book(KIND).core.read().table.bound().keys().copied().collect();
         let others: Vec<u64> = nodes.into_iter().filter(|node| *node != me).collect();
         // The list of nodes is unknown while the storage is away, and incomplete for a moment after that.
         let is_known = !others.is_empty() && self.state(KIND) == BackendState::Healthy;
-        let there = if is_known { self.fleet().others().await } else { None };
+        let there = if is_known { self.0.parts.fleet.others().await } else { None };
         let Some(there) = there else { return gone.clear() };
         let there: BTreeSet<u64> = there.into_iter().map(short_of).collect();
         let now = Instant::now();

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::clock::Version;
 use super::kind::RegistryKind;
-use super::record::{Body, Change, InvalidRecord, Record};
-use crate::model::{ChannelName, Entry, EntryId, NodeId};
+use super::record::{Body, Change, Record};
+use crate::model::{Entry, EntryId, NodeId};
 use crate::protocol::{ServerMessage, entry_json};
 use crate::support::probing::{json, text, told};
 
@@ -15,7 +15,7 @@ const RECORD_BYTES_MAX: usize = 16 << 10;
 
 const VERSION: Version = Version { ms: 1_760_000_000_000, node: 7 };
 
-/// A record, then, one per line, merge patches that are applied in turn.
+/// A record, then, one per line, merge patches that are applied one after the other.
 pub(crate) fn records(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     for kind in RegistryKind::ALL {
@@ -25,7 +25,7 @@ pub(crate) fn records(bytes: &[u8]) {
             let patched = match Body::patched(kind, &record, patch, RECORD_BYTES_MAX) {
                 Ok(patched) => patched,
                 Err(invalid) => {
-                    is_refused(&invalid);
+                    told(&invalid.detail);
                     continue;
                 }
             };
@@ -38,7 +38,7 @@ pub(crate) fn records(bytes: &[u8]) {
             let found = text_of(&patched);
             assert_eq!(json(found), expected, "{} with {patch}", record.text());
             assert_eq!(patched.key, record.key);
-            record = kept(kind, patched);
+            record = held(kind, patched);
         }
     }
 }
@@ -47,45 +47,35 @@ fn text_of(body: &Body) -> &str {
     text(&body.json).expect("JSON is text")
 }
 
-fn read(kind: RegistryKind, line: &str) -> Option<Record> {
+fn read(kind: RegistryKind, line: &str) -> Option<Arc<Record>> {
     match Body::read(kind, line, None, RECORD_BYTES_MAX) {
         Ok(body) => {
             let again = Body::read(kind, text_of(&body), Some(&body.key), RECORD_BYTES_MAX);
             assert_eq!(again.as_ref(), Ok(&body), "what was taken is taken again");
-            Some(kept(kind, body))
+            Some(held(kind, body))
         }
         Err(invalid) => {
-            is_refused(&invalid);
+            told(&invalid.detail);
             None
         }
     }
 }
 
 /// The record as it is held, after checking that the log and its readers can take it.
-fn kept(kind: RegistryKind, body: Body) -> Record {
+fn held(kind: RegistryKind, body: Body) -> Arc<Record> {
     assert!(body.json.len() <= RECORD_BYTES_MAX && (1..=128).contains(&body.key.len()));
     json(text_of(&body));
-    let record = Record { key: body.key, version: VERSION, json: body.json, bound_to: Some(9) };
-    let change =
-        Change { key: Arc::clone(&record.key), version: VERSION, record: Some(Arc::new(copy(&record))) };
+    let Body { key, json } = body;
+    let record = Arc::new(Record { key: Arc::clone(&key), version: VERSION, json, bound_to: Some(9) });
+    let change = Change { key, version: VERSION, record: Some(Arc::clone(&record)) };
     let draft = change.draft();
     assert_eq!(Change::read("record_update", &draft.data).as_ref(), Some(&change));
-    let channel: ChannelName = format!("registry:{}", kind.as_str()).parse().expect("a name");
     let id = EntryId { producer: NodeId(uuid::Uuid::from_u128(7)), seq: 1 };
     let mut frame = Vec::new();
-    entry_json(&channel, &Entry { offset: 1, id, draft }, false, &mut frame);
+    entry_json(&kind.channel(), &Entry { offset: 1, id, draft }, false, &mut frame);
     let frame = text(&frame).expect("frames are text");
     assert!(matches!(ServerMessage::read(frame), Ok(ServerMessage::Entry(_))), "{frame}");
     record
-}
-
-fn copy(record: &Record) -> Record {
-    let Record { key, version, json, bound_to } = record;
-    Record { key: Arc::clone(key), version: *version, json: json.clone(), bound_to: *bound_to }
-}
-
-fn is_refused(invalid: &InvalidRecord) {
-    told(&invalid.detail);
 }
 
 /// A merge patch, applied as in the pseudocode of RFC 7396.

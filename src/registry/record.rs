@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::clock::Version;
 use super::kind::RegistryKind;
 use crate::model::{DraftEntry, EntryKind, Marks};
-use crate::protocol::{OrderedFields, PayloadWriter, ProblemCode, check_json};
+use crate::protocol::{InvalidPayload, OrderedFields, PayloadWriter, ProblemCode, check_json};
 use crate::support::json::json_fault;
 
 /// The longest key, in bytes.
@@ -45,15 +45,8 @@ impl Record {
     }
 }
 
-/// Why a text is not a record: what is wrong, and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{detail}")]
-pub struct InvalidRecord {
-    /// The kind of fault.
-    pub code: ProblemCode,
-    /// For people.
-    pub detail: String,
-}
+/// Why a text is not a record.
+pub type InvalidRecord = InvalidPayload;
 
 pub(super) fn invalid(code: ProblemCode, detail: impl Into<String>) -> InvalidRecord {
     InvalidRecord { code, detail: detail.into() }
@@ -210,6 +203,7 @@ impl Body {
             })?),
             None => None,
         };
+        let mut json = PayloadWriter::default();
         let key = match (own, named) {
             (Some(own), Some(named)) if own != named => {
                 let detail = format!("`{id}` must be that of the address, or be left out");
@@ -218,30 +212,23 @@ impl Body {
             (Some(own), _) => own,
             (None, Some(named)) => {
                 check_key(named)?;
-                let mut json = PayloadWriter::default();
                 json.push_text(id, named);
-                fields.iter().for_each(|(name, value)| json.push(name, value.get()));
-                return Self { key: named.into(), json: json.finish() }.within(bytes_max);
+                named.to_owned()
             }
             (None, None) => {
                 let detail = format!("`{id}` is missing: {ID_EXPECTED}");
                 return Err(invalid(ProblemCode::InvalidRecord, detail));
             }
         };
-        let mut json = PayloadWriter::default();
         fields.iter().for_each(|(name, value)| json.push(name, value.get()));
-        Self { key: key.into(), json: json.finish() }.within(bytes_max)
-    }
-
-    fn within(self, bytes_max: usize) -> Result<Self, InvalidRecord> {
-        if self.json.len() <= bytes_max {
-            return Ok(self);
+        let (key, json) = (key.into(), json.finish());
+        if json.len() > bytes_max {
+            let bytes = json.len();
+            let detail =
+                format!("the record has {bytes} bytes, and may have {bytes_max} (registry.record_bytes_max)");
+            return Err(invalid(ProblemCode::RecordTooLarge, detail));
         }
-        let detail = format!(
-            "the record has {} bytes, and may have {bytes_max} (registry.record_bytes_max)",
-            self.json.len()
-        );
-        Err(invalid(ProblemCode::RecordTooLarge, detail))
+        Ok(Self { key, json })
     }
 
     /// The same body with another value of a field, which must not be the key's field.

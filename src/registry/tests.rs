@@ -116,7 +116,7 @@ impl World {
         let count = if self.rng.random_bool(0.2) { changes.len() / 2 } else { changes.len() };
         node.core.appended(count);
         for change in changes.into_iter().take(count) {
-            if node.is_away { node.journal.push(change) } else { self.log.append(change, node.core.me()) }
+            if node.is_away { node.journal.push(change) } else { self.log.append(change, node.core.me) }
         }
     }
 
@@ -150,7 +150,7 @@ impl World {
         self.nodes[at].is_away = false;
         for change in std::mem::take(&mut self.nodes[at].journal) {
             if self.rng.random_bool(0.8) {
-                let by = self.nodes[at].core.me();
+                let by = self.nodes[at].core.me;
                 self.log.append(change, by);
             }
         }
@@ -159,7 +159,7 @@ impl World {
 
     /// A node ends, and with it what only it knew; another one takes its place.
     fn restart(&mut self, at: usize) {
-        let dead = self.nodes[at].core.me();
+        let dead = self.nodes[at].core.me;
         let entries = &self.log.entries;
         let is_in_log = |change: &Change| {
             entries.iter().any(|entry| entry.key == change.key && entry.version == change.version)

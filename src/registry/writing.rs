@@ -1,13 +1,13 @@
 //! Appends writes in the background.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::handle::Registry;
+use super::core::Core;
+use super::handle::{Book, Registry};
 use super::kind::RegistryKind;
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::counter::observe;
@@ -46,7 +46,7 @@ impl Registry {
             }
             let since = book.core.read().behind_since();
             let drafts = changes.iter().map(super::record::Change::draft).collect();
-            let published = self.channels().publish(&kind.channel(), drafts).await;
+            let published = self.0.parts.channels.publish(&kind.channel(), drafts).await;
             let appended = match &published {
                 Ok(()) => changes.len(),
                 Err(error) => error.accepted(),
@@ -81,62 +81,48 @@ impl Registry {
 
     /// Waits until all writes to a key so far are in the log, or in the journal for it.
     pub async fn is_in_log(&self, kind: RegistryKind, key: &str) {
-        let book = Arc::clone(self.book(kind));
-        loop {
-            let appended = book.appended.notified();
-            if !book.core.read().is_behind(key) {
-                return;
-            }
-            book.awaited.notify_waiters();
-            appended.await;
-        }
+        until_appended(self.book(kind), |core| !core.is_behind(key)).await;
     }
 
     /// Waits until nothing waits to be appended.
     pub(crate) async fn flushed(&self) {
         for kind in RegistryKind::ALL {
-            let book = self.book(kind);
-            loop {
-                let appended = book.appended.notified();
-                if book.core.read().behind() == 0 {
-                    break;
-                }
-                book.awaited.notify_waiters();
-                appended.await;
-            }
+            until_appended(self.book(kind), |core| core.behind() == 0).await;
         }
+    }
+}
+
+/// Waits until appends have brought the log so far, without the usual rest between two of them.
+async fn until_appended(book: &Book, is_so: impl Fn(&Core) -> bool) {
+    loop {
+        let appended = book.appended.notified();
+        if is_so(&book.core.read()) {
+            return;
+        }
+        book.awaited.notify_waiters();
+        appended.await;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::runtime::Handle;
+    use std::sync::Arc;
+
     use tokio::task::JoinSet;
-    use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
+    use crate::channels::Channels;
     use crate::fleet::{Fleet, FleetParts};
     use crate::model::{Lane, NodeId};
     use crate::registry::{Condition, RegistryConfig, RegistryParts};
     use crate::storage::{self, StorageChoice, StorageConfig};
-    use crate::support::panics::Vital;
 
     async fn registry() -> Registry {
         let (config, node) =
             (StorageConfig { backend: StorageChoice::Memory, ..Default::default() }, NodeId::random());
         let opened = storage::open(&config, node, Arc::new(|_| Lane::Latest)).await.unwrap();
         let (backend, leaving) = (opened.backend, CancellationToken::new());
-        let parts = ChannelsParts {
-            backend: Arc::clone(&backend),
-            node,
-            config: ChannelsConfig::default(),
-            shards: Vec::new(),
-            runtime: Handle::current(),
-            vital: Vital::default(),
-            accepted: None,
-        };
-        let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+        let channels = Channels::without_shards(Arc::clone(&backend), node);
         let (storage, executor) = (opened.status_reader, "paper".into());
         let fleet =
             Fleet::new(FleetParts { node, backend: Arc::clone(&backend), storage, executor, leaving });

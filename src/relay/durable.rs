@@ -8,7 +8,6 @@
 
 mod target;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Shared, note_failure};
-use crate::model::{ChannelName, Entry, EntryId, Epoch, EventType, Position};
+use crate::model::{ChannelName, Entry, Epoch, EventType, Position};
 use crate::storage::{Log as _, PageLimit, RecordKind, Records as _, Result as StorageResult};
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::seldom::Seldom;
-use target::{Put, Target};
+use target::Target;
 
 /// How many batches of appended entries wait for a type; beyond that, the log is read.
 pub(super) const TAIL_LEN: usize = 64;
@@ -46,20 +45,7 @@ const LATE_AFTER: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Entries that were appended to the source's log, as its Redis announces them.
-#[derive(Debug)]
-pub(super) struct Tail {
-    pub(super) epoch: Epoch,
-    pub(super) entries: Vec<Entry>,
-}
-
-/// What to do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    /// Read on: the log has more.
-    Read,
-    /// Wait until something arrives.
-    Wait,
-}
+pub(super) type Tail = (Epoch, Vec<Entry>);
 
 pub(super) struct Carrier {
     shared: Arc<Shared>,
@@ -75,8 +61,6 @@ pub(super) struct Carrier {
     /// Whether the log is followed and the stored position was looked up.
     is_begun: bool,
     target: Target,
-    /// Entries in the current step that were sent and may be there already: they count once that is certain.
-    sent: HashSet<EntryId>,
     noted: Option<Position>,
     note_at: Instant,
     of_failures: Seldom,
@@ -100,7 +84,6 @@ impl Carrier {
             at: None,
             has_missed: false,
             is_begun: false,
-            sent: HashSet::new(),
             noted: None,
             note_at: Instant::now(),
             of_failures: Seldom::default(),
@@ -118,7 +101,7 @@ impl Carrier {
         tokio::pin!(ended);
         while !stop.is_cancelled() {
             tokio::select! {
-                () = shared.leases.until_ours(self.event) => {}
+                () = shared.leases.until(self.event, true) => {}
                 () = stop.cancelled() => return,
             }
             let carrying = self.carry_while_ours(&stop);
@@ -139,18 +122,15 @@ impl Carrier {
 
     async fn carry_while_ours(&mut self, stop: &CancellationToken) {
         let shared = Arc::clone(&self.shared);
-        let (mut failures, mut next) = (0, Next::Read);
+        let (mut failures, mut is_behind) = (0, true);
         while shared.leases.of(self.event).is_ours() && !stop.is_cancelled() {
-            let done = match next {
-                Next::Read => self.read().await,
-                Next::Wait => self.wait(stop).await,
-            };
-            match done {
-                Ok(then) => (failures, next) = (0, then),
+            let carried = if is_behind { self.read().await } else { self.wait(stop).await };
+            match carried {
+                Ok(has_more) => (failures, is_behind) = (0, has_more),
                 Err(error) => {
                     failures += 1;
                     note_failure(&shared, &mut self.of_failures, self.event, &error);
-                    next = Next::Read;
+                    is_behind = true;
                     tokio::select! {
                         () = STORAGE_RETRY.pause(failures) => {}
                         () = stop.cancelled() => {}
@@ -178,7 +158,6 @@ impl Carrier {
         self.at = noted.and_then(|noted| noted.parse().ok());
         self.noted.clone_from(&self.at);
         self.target.forget();
-        self.sent.clear();
         self.is_begun = true;
         Ok(())
     }
@@ -200,8 +179,8 @@ impl Carrier {
         Ok(())
     }
 
-    /// Carries the next entries of the log.
-    async fn read(&mut self) -> StorageResult<Next> {
+    /// Carries the next entries of the log. Returns whether it may have more.
+    async fn read(&mut self) -> StorageResult<bool> {
         if !self.is_begun {
             self.begin().await?;
         }
@@ -211,11 +190,11 @@ impl Carrier {
             // The log does not exist or was lost: its entries are at the target, or beyond reach.
             self.at = None;
             shared.counts.behind.of(self.event).set(0);
-            return Ok(Next::Wait);
+            return Ok(false);
         };
         if self.at.as_ref().is_some_and(|at| at.epoch != epoch || at.offset > page.top) {
             self.begin_anew("the source's log has a new epoch");
-            return Ok(Next::Read);
+            return Ok(true);
         }
         let gone = page.first.saturating_sub(1);
         if let Some(at) = &self.at
@@ -237,37 +216,33 @@ impl Carrier {
             entry.draft.marks.late |= now - entry.draft.time > LATE_AFTER;
         }
         if !self.carry(entries).await? {
-            return Ok(Next::Read);
+            return Ok(true);
         }
         let offset = self.at.as_ref().map_or(0, |at| at.offset);
         shared.counts.behind.of(self.event).set(page.top.saturating_sub(offset));
         self.note(false).await?;
-        Ok(if offset < page.top && offset > after { Next::Read } else { Next::Wait })
+        Ok(offset < page.top && offset > after)
     }
 
-    /// Carries entries as they are announced; reads both logs now and then.
-    async fn wait(&mut self, stop: &CancellationToken) -> StorageResult<Next> {
+    /// Carries entries as they are announced; looks at the target's log now and then. Returns whether the source's log
+    /// is to be read.
+    async fn wait(&mut self, stop: &CancellationToken) -> StorageResult<bool> {
         let look_at = Instant::now() + LOOK_EVERY;
         loop {
             let is_noted = self.at == self.noted;
             let due = if is_noted { look_at } else { look_at.min(self.note_at) };
-            let (suspect, shared, event) = (Arc::clone(&self.suspect), Arc::clone(&self.shared), self.event);
-            let until_not_ours = async {
-                // Its sender is in `shared`.
-                let mut watched = shared.leases.watch();
-                drop(watched.wait_for(|held| !held[event as usize].is_ours()).await);
-            };
-            let told = tokio::select! {
-                () = stop.cancelled() => return Ok(Next::Wait),
-                () = until_not_ours => return Ok(Next::Wait),
-                () = suspect.notified() => return Ok(Next::Read),
-                told = self.tail.recv() => told,
+            let (suspect, shared) = (Arc::clone(&self.suspect), Arc::clone(&self.shared));
+            let notified = tokio::select! {
+                () = stop.cancelled() => return Ok(false),
+                () = shared.leases.until(self.event, false) => return Ok(false),
+                () = suspect.notified() => return Ok(true),
+                tail = self.tail.recv() => tail,
                 () = time::sleep_until(due) => None,
             };
-            match told {
-                Some(told) => {
-                    if !self.take(told).await? {
-                        return Ok(Next::Read);
+            match notified {
+                Some(tail) => {
+                    if !self.take(tail).await? {
+                        return Ok(true);
                     }
                     self.note(false).await?;
                 }
@@ -275,7 +250,7 @@ impl Carrier {
                     if let Some(why) = self.target.look(&self.shared, false).await? {
                         self.begin_anew(why);
                     }
-                    return Ok(Next::Read);
+                    return Ok(true);
                 }
                 None => self.note(true).await?,
             }
@@ -286,9 +261,9 @@ impl Carrier {
     /// read.
     async fn take(&mut self, first: Tail) -> StorageResult<bool> {
         let Some(at) = self.at.clone() else { return Ok(false) };
-        let (mut entries, mut told) = (Vec::new(), Some(first));
+        let (mut entries, mut next) = (Vec::new(), Some(first));
         let mut last = at.offset;
-        while let Some(Tail { epoch, entries: come }) = told {
+        while let Some((epoch, come)) = next {
             let follows = come.first().is_some_and(|first| first.offset <= last + 1);
             if epoch != at.epoch || !follows {
                 return Ok(false);
@@ -296,7 +271,7 @@ impl Carrier {
             entries.extend(come.into_iter().filter(|entry| entry.offset > last));
             last = entries.last().map_or(last, |entry| entry.offset);
             let has_room = entries.len() < PAGE.entries;
-            told = if has_room { self.tail.try_recv().ok() } else { None };
+            next = if has_room { self.tail.try_recv().ok() } else { None };
         }
         self.carry(entries).await
     }
@@ -306,7 +281,7 @@ impl Carrier {
         info!(event = self.event.as_str(), why, "going through the log from its oldest entry");
         self.shared.counts.begun_anew.of(self.event).add(1);
         (self.at, self.noted) = (None, None);
-        self.sent.clear();
+        self.target.sent.clear();
     }
 
     /// Carries consecutive entries to the target, and moves the position past them. False if the log must be
@@ -323,29 +298,24 @@ impl Carrier {
             first.draft.marks.missed_before = true;
         }
         let shared = Arc::clone(&self.shared);
-        match self.target.put(&shared, &entries, &mut self.sent).await? {
-            Put::Anew { why, by_us } => {
-                counts.carried.of(self.event).add(by_us as u64);
-                self.begin_anew(why);
-                return Ok(false);
-            }
-            Put::There { by_us } => {
-                counts.carried.of(self.event).add(by_us as u64);
-                counts.already_there.of(self.event).add((readable - by_us) as u64);
-                if by_us > 0
-                    && let Some(newest) = newest
-                {
-                    let lag_ms = (Utc::now() - newest).num_milliseconds().max(0);
-                    counts.lag.of(self.event).set(lag_ms.unsigned_abs());
-                }
-            }
+        let (by_us, anew) = self.target.put(&shared, &entries).await?;
+        counts.carried.of(self.event).add(by_us as u64);
+        if let Some(why) = anew {
+            self.begin_anew(why);
+            return Ok(false);
+        }
+        counts.already_there.of(self.event).add((readable - by_us) as u64);
+        if by_us > 0
+            && let Some(newest) = newest
+        {
+            let lag_ms = (Utc::now() - newest).num_milliseconds().max(0);
+            counts.lag.of(self.event).set(lag_ms.unsigned_abs());
         }
         if unreadable > 0 {
             warn!(event = self.event.as_str(), count = unreadable, "unreadable entries are not carried");
             counts.unreadable.of(self.event).add(unreadable as u64);
         }
         self.has_missed &= readable == 0;
-        self.sent.clear();
         if let Some(at) = &mut self.at {
             at.offset = last;
         }

@@ -1,12 +1,11 @@
 //! One of the two fleets, from the relay's point of view.
 
-use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -15,8 +14,8 @@ use crate::bridge::BridgeConfig;
 use crate::config::Config;
 use crate::model::NodeId;
 use crate::storage::{
-    LinkHealth, LogEvent, PubSub, PubSubLink, RecordKind, Records as _, RedisBackend,
-    Result as StorageResult, StorageBackend as _, StorageError,
+    LinkHealth, PubSub, PubSubLink, RecordKind, Records as _, RedisBackend, Result as StorageResult,
+    StorageBackend as _, StorageError,
 };
 
 /// The record that holds a fleet's name.
@@ -29,26 +28,11 @@ const NAMING_FOR: Duration = Duration::from_secs(5);
 /// A name never expires.
 const FOR_GOOD: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Which of the two fleets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    From,
-    To,
-}
-
-impl Role {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::From => "from",
-            Self::To => "to",
-        }
-    }
-}
-
 /// A fleet, and the connections to its Redis.
 #[derive(Debug)]
 pub(super) struct End {
-    role: Role,
+    /// Which of the two: `from` or `to`.
+    name: &'static str,
     /// The fleet's Redis, without a fallback to memory: an entry is carried to a log that all share, or
     /// waits.
     pub(super) backend: RedisBackend,
@@ -62,26 +46,23 @@ pub(super) struct End {
     fleet: Mutex<Option<Uuid>>,
 }
 
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.fleet())
-    }
-}
-
 impl End {
     /// An end, and the future that must run for as long as it is used. Connects nothing yet.
     ///
     /// # Errors
     /// A setting cannot be used.
-    pub(super) fn new(role: Role, config: &Config) -> Result<(Self, BoxFuture<'static, ()>), RelayError> {
-        let unusable = |reason: String| RelayError::Unusable { end: role.as_str(), reason };
+    pub(super) fn new(
+        name: &'static str,
+        config: &Config,
+    ) -> Result<(Self, BoxFuture<'static, ()>), RelayError> {
+        let unusable = |reason: String| RelayError::Unusable { end: name, reason };
         let (backend, driver) = RedisBackend::new(&config.storage.redis, config.storage.retention.clone())
             .map_err(|failure| unusable(failure.to_string()))?;
         let link = backend.pub_sub().ok_or_else(|| unusable("it has no pub/sub".to_owned()))?;
         let PubSubLink { pubsub, driver: of_pubsub } = link;
         let health = backend.link_health();
         let end = Self {
-            role,
+            name,
             backend,
             pubsub,
             bridge: config.bridge.clone(),
@@ -93,7 +74,7 @@ impl End {
             tokio::select! {
                 () = driver => {}
                 () = of_pubsub => {}
-                () = tell_health(role, health) => {}
+                () = log_health(name, health) => {}
             }
         };
         Ok((end, Box::pin(driver)))
@@ -102,11 +83,6 @@ impl End {
     /// The name of the fleet. [`identify`](Self::identify) must have run before anything is carried.
     pub(super) fn fleet(&self) -> Uuid {
         self.fleet.lock().unwrap_or_default()
-    }
-
-    /// The entries appended to followed logs; can be taken once.
-    pub(super) fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
-        crate::storage::Log::take_incoming(&self.backend)
     }
 
     /// Whether all connections are established.
@@ -136,7 +112,7 @@ impl End {
         }
         let before = std::mem::replace(&mut *self.fleet.lock(), found);
         if before.is_some() && before != found {
-            warn!(end = self.role.as_str(), "the name of the fleet has changed");
+            warn!(end = self.name, "the name of the fleet has changed");
         }
         Ok(())
     }
@@ -152,17 +128,17 @@ impl End {
 }
 
 /// Logs when the connections to a Redis are lost, and when they are back. Does not end by itself.
-async fn tell_health(role: Role, mut health: watch::Receiver<LinkHealth>) {
-    let mut told = None;
+async fn log_health(end: &'static str, mut health: watch::Receiver<LinkHealth>) {
+    let mut logged = None;
     loop {
         let now = health.borrow_and_update().lost.as_ref().map(|lost| (lost.code, lost.reason.clone()));
-        let is_first = told.is_none() && matches!(now, Some(("connecting", _)));
-        if !is_first && told.as_ref() != Some(&now) {
+        let is_first = logged.is_none() && matches!(now, Some(("connecting", _)));
+        if !is_first && logged.as_ref() != Some(&now) {
             match &now {
-                None => info!(end = role.as_str(), "redis answers"),
-                Some((code, reason)) => warn!(end = role.as_str(), code, reason, "redis is away"),
+                None => info!(end, "redis answers"),
+                Some((code, reason)) => warn!(end, code, reason, "redis is away"),
             }
-            told = Some(now);
+            logged = Some(now);
         }
         if health.changed().await.is_err() {
             std::future::pending::<()>().await;

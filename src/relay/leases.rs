@@ -38,14 +38,8 @@ impl Held {
 }
 
 /// The state of the leases, by type. Watchers are notified of each attempt to renew.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Leases(watch::Sender<[Held; EventType::ALL.len()]>);
-
-impl Default for Leases {
-    fn default() -> Self {
-        Self(watch::Sender::new(Default::default()))
-    }
-}
 
 impl Leases {
     pub(super) fn of(&self, event: EventType) -> Held {
@@ -56,11 +50,11 @@ impl Leases {
         self.0.subscribe()
     }
 
-    /// Waits until this process is to carry a type.
-    pub(super) async fn until_ours(&self, event: EventType) {
+    /// Waits until this process is to carry a type, or no longer is.
+    pub(super) async fn until(&self, event: EventType, is_ours: bool) {
         // The channel cannot close: `self` has its sender.
         let mut watched = self.watch();
-        drop(watched.wait_for(|held| held[event as usize].is_ours()).await);
+        drop(watched.wait_for(|held| held[event as usize].is_ours() == is_ours).await);
     }
 
     fn note(&self, event: EventType, begun: Instant, answer: &StorageResult<Option<u64>>) {
@@ -71,9 +65,9 @@ impl Leases {
             // A lease that was granted is valid until it expires; whether another relay holds it is unknown.
             Err(_) => held.is_anothers = false,
         }
-        let is_told = (was.is_ours(), was.is_anothers) != (held.is_ours(), held.is_anothers);
+        let has_changed = (was.is_ours(), was.is_anothers) != (held.is_ours(), held.is_anothers);
         self.0.send_modify(|all| all[event as usize] = held);
-        match (is_told, held.is_ours(), held.is_anothers) {
+        match (has_changed, held.is_ours(), held.is_anothers) {
             (true, true, _) => info!(event = event.as_str(), "carrying"),
             (true, _, true) => info!(event = event.as_str(), "another relay carries; waiting"),
             (true, ..) => info!(event = event.as_str(), "nobody is known to carry"),

@@ -1,19 +1,19 @@
 //! Carries live messages from pub/sub to pub/sub, at most once each. Gateways number their events, so the
-//! relay notices which ones did not arrive; at the target the gateways tell their subscribers, as the bridge
+//! relay notices which ones did not arrive; at the target the gateways notify their subscribers, as the bridge
 //! does.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{Shared, note_failure};
 use crate::bridge::relayed::{Carried, CarriedSequences, LeftOut, carry, carry_sequences};
 use crate::bridge::{Came, SEQUENCES, Sequences};
 use crate::model::EventType;
 use crate::storage::{Outgoing, PubSubEvent};
-use crate::support::seldom::Seldom;
+use crate::support::seldom::{Seldom, warn_seldom};
 
 /// How many messages are carried in one step.
 const TOGETHER: usize = 256;
@@ -45,16 +45,11 @@ impl Live {
         }
     }
 
-    /// The types that travel over pub/sub. Events of other types on pub/sub come from foreign programs, and
-    /// gateways append those to the log.
-    fn types(&self) -> Vec<EventType> {
-        let is_live = |event: &EventType| !self.shared.from.bridge.is_durable(*event);
-        self.shared.types.iter().copied().filter(is_live).collect()
-    }
-
     /// Runs until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        let types = self.types();
+        // Events of durable types on pub/sub come from foreign programs, and gateways append those to the log.
+        let is_live = |event: &EventType| !self.shared.from.bridge.is_durable(*event);
+        let types: Vec<EventType> = self.shared.types.iter().copied().filter(is_live).collect();
         let incoming = self.shared.from.pubsub.take_incoming();
         let Some(mut incoming) = incoming.filter(|_| !types.is_empty()) else { return };
         let mut leases = self.shared.leases.watch();
@@ -77,32 +72,27 @@ impl Live {
     async fn subscribe(&mut self, types: &[EventType]) {
         let shared = Arc::clone(&self.shared);
         let (from, prefix) = (&shared.from.pubsub, &shared.from.bridge.prefix);
+        let follow = async |channel: String, is_wanted| {
+            if is_wanted { from.follow(&channel).await } else { from.unfollow(&channel).await }
+        };
         for event in types.iter().copied() {
             let (held, follows) = (shared.leases.of(event), self.follows[event as usize]);
-            let channel = format!("{prefix}{event}");
-            let done = if held.is_ours() && !follows {
-                from.follow(&channel).await
-            } else if held.is_anothers && follows {
-                from.unfollow(&channel).await
-            } else {
+            let is_wanted = held.is_ours() || (follows && !held.is_anothers);
+            if is_wanted == follows {
                 continue;
-            };
-            match done {
-                Ok(()) => {
-                    self.follows[event as usize] = !follows;
-                    self.sequences.begin_anew(event);
-                    self.sequences.follow(event, !follows);
-                }
-                Err(error) => return note_failure(&shared, &mut self.of_failures, event, &error),
             }
+            if let Err(error) = follow(format!("{prefix}{event}"), is_wanted).await {
+                return note_failure(&shared, &mut self.of_failures, event, &error);
+            }
+            self.follows[event as usize] = is_wanted;
+            self.sequences.begin_anew(event);
+            self.sequences.follow(event, is_wanted);
         }
         let is_wanted = self.follows.contains(&true);
         if is_wanted == self.follows_sequences {
             return;
         }
-        let channel = format!("{prefix}{SEQUENCES}");
-        let done = if is_wanted { from.follow(&channel).await } else { from.unfollow(&channel).await };
-        match done {
+        match follow(format!("{prefix}{SEQUENCES}"), is_wanted).await {
             Ok(()) => self.follows_sequences = is_wanted,
             Err(error) => note_failure(&shared, &mut self.of_failures, types[0], &error),
         }
@@ -112,8 +102,8 @@ impl Live {
     async fn carry(&mut self, heard: &mut Vec<PubSubEvent>) {
         let shared = Arc::clone(&self.shared);
         let (mut events, mut messages) = (Vec::new(), Vec::new());
-        for told in heard.drain(..) {
-            let PubSubEvent::Heard { channel, message } = told else {
+        for received in heard.drain(..) {
+            let PubSubEvent::Heard { channel, message } = received else {
                 shared.counts.gaps.add(1);
                 continue;
             };
@@ -188,9 +178,7 @@ impl Live {
             Err(LeftOut::ByLog) => counts.live_by_log.of(event).add(1),
             Err(LeftOut::Invalid(what)) => {
                 counts.live_invalid.of(event).add(1);
-                if let Some(untold) = self.of_invalid.may_tell(Instant::now()) {
-                    warn!(event = event.as_str(), what, untold, "a message is not an event");
-                }
+                warn_seldom!(self.of_invalid, event = event.as_str(), what, "a message is not an event");
             }
         }
         None
@@ -223,8 +211,6 @@ impl Live {
             return;
         }
         self.shared.counts.live_missed.of(event).add(missing);
-        if let Some(untold) = self.of_missed.may_tell(Instant::now()) {
-            warn!(event = event.as_str(), count = missing, untold, "live events did not arrive");
-        }
+        warn_seldom!(self.of_missed, event = event.as_str(), count = missing, "live events did not arrive");
     }
 }

@@ -23,16 +23,16 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::bridge::relayed::Way;
 use crate::config::Config;
-use crate::model::EventType;
-use crate::storage::{LogEvent, Result as StorageResult, StorageError};
+use crate::model::{ChannelName, EventType};
+use crate::storage::{Log as _, LogEvent, Result as StorageResult, StorageError};
 use crate::support::backoff::STORAGE_RETRY;
-use crate::support::seldom::Seldom;
+use crate::support::seldom::{Seldom, warn_seldom};
 use durable::{Carrier, TAIL_LEN, Tail};
-use end::{End, Role};
+use end::End;
 use leases::Leases;
 use live::Live;
 use stats::Counts;
@@ -42,6 +42,10 @@ const IDENTIFY_EVERY: Duration = Duration::from_secs(5);
 
 /// So many attempts to learn the names of the fleets, within about half a second, may find no connection yet.
 const CONNECTING_TRIES: u32 = 3;
+
+/// The options that name the two fleets, and with which errors and logs name them.
+const FROM: &str = "from";
+const TO: &str = "to";
 
 /// What a relay is built from.
 pub(crate) struct RelayParts {
@@ -119,8 +123,8 @@ pub(crate) async fn run(parts: RelayParts, stop: CancellationToken) -> Result<()
         }
         None => None,
     };
-    let (from, from_driver) = End::new(Role::From, &from)?;
-    let (to, to_driver) = End::new(Role::To, &to)?;
+    let (from, from_driver) = End::new(FROM, &from)?;
+    let (to, to_driver) = End::new(TO, &to)?;
     let shared = Arc::new(Shared { from, to, types, leases: Leases::default(), counts: Counts::default() });
     let serving = async {
         match listener {
@@ -137,14 +141,14 @@ pub(crate) async fn run(parts: RelayParts, stop: CancellationToken) -> Result<()
             return Err(RelayError::OneFleet);
         }
         let names: Vec<&str> = shared.types.iter().map(|event| event.as_str()).collect();
-        info!(from = %shared.from, to = %shared.to, types = names.join(","), "relaying events");
+        info!(from = %shared.from.fleet(), to = %shared.to.fleet(), types = names.join(","), "relaying events");
         carry(&shared, &stop).await;
         Ok(())
     };
     tokio::select! {
         result = carrying => result,
-        () = from_driver => Err(RelayError::Ended { end: Role::From.as_str() }),
-        () = to_driver => Err(RelayError::Ended { end: Role::To.as_str() }),
+        () = from_driver => Err(RelayError::Ended { end: FROM }),
+        () = to_driver => Err(RelayError::Ended { end: TO }),
         () = serving => Ok(()),
     }
 }
@@ -157,8 +161,8 @@ async fn identify(shared: &Shared) {
         // At first the connections are still being made.
         let is_failure = failures > CONNECTING_TRIES;
         shared.counts.failures.add(u64::from(is_failure));
-        if is_failure && let Some(untold) = of_failures.may_tell(time::Instant::now()) {
-            warn!(error = error.with_causes(), untold, "waiting for both Redis");
+        if is_failure {
+            warn_seldom!(of_failures, error = error.with_causes(), "waiting for both Redis");
         }
         STORAGE_RETRY.pause(failures).await;
     }
@@ -199,9 +203,7 @@ async fn identify_again(shared: &Shared) {
         time::sleep(IDENTIFY_EVERY).await;
         if let Err(error) = identify_once(shared).await {
             shared.counts.failures.add(1);
-            if let Some(untold) = of_failures.may_tell(time::Instant::now()) {
-                warn!(error = error.with_causes(), untold, "cannot look for the names of the fleets");
-            }
+            warn_seldom!(of_failures, error = error.with_causes(), "cannot look for the names of the fleets");
         }
     }
 }
@@ -215,20 +217,20 @@ struct TailSender {
 
 /// Passes what the source's Redis announces to the carriers; a carrier that is busy reads the log later.
 async fn dispatch(shared: &Shared, tails: [Option<TailSender>; EventType::ALL.len()]) {
-    let Some(mut incoming) = shared.from.take_incoming() else { return };
-    let of = |event: EventType| tails[event as usize].as_ref();
-    while let Some(told) = incoming.recv().await {
-        match told {
+    let Some(mut incoming) = shared.from.backend.take_incoming() else { return };
+    let of = |channel: &ChannelName| {
+        let (event, _) = channel.as_event()?;
+        tails[event as usize].as_ref()
+    };
+    while let Some(announced) = incoming.recv().await {
+        match announced {
             LogEvent::Appended { channel, epoch, entries } => {
-                let Some(tail) = channel.as_event().and_then(|(event, _)| of(event)) else { continue };
-                if tail.sender.try_send(Tail { epoch, entries }).is_err() {
+                let Some(tail) = of(&channel) else { continue };
+                if tail.sender.try_send((epoch, entries)).is_err() {
                     tail.suspect.notify_one();
                 }
             }
-            LogEvent::Changed(channel) => {
-                let tail = channel.as_event().and_then(|(event, _)| of(event));
-                tail.into_iter().for_each(|tail| tail.suspect.notify_one());
-            }
+            LogEvent::Changed(channel) => of(&channel).iter().for_each(|tail| tail.suspect.notify_one()),
             LogEvent::Suspect => tails.iter().flatten().for_each(|tail| tail.suspect.notify_one()),
         }
     }
@@ -237,7 +239,10 @@ async fn dispatch(shared: &Shared, tails: [Option<TailSender>; EventType::ALL.le
 /// Counts and logs a failed call of either Redis.
 fn note_failure(shared: &Shared, of_failures: &mut Seldom, event: EventType, error: &StorageError) {
     shared.counts.failures.add(1);
-    if let Some(untold) = of_failures.may_tell(time::Instant::now()) {
-        warn!(event = event.as_str(), error = error.with_causes(), untold, "events wait to be carried");
-    }
+    warn_seldom!(
+        of_failures,
+        event = event.as_str(),
+        error = error.with_causes(),
+        "events wait to be carried"
+    );
 }

@@ -15,12 +15,12 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time;
-use tracing::{info, warn};
+use tracing::info;
 use zonewire_protocol::stats::RelayView;
 
 use super::{Shared, stats};
 use crate::http::{Exposition, metrics_of};
-use crate::support::seldom::Seldom;
+use crate::support::seldom::{Seldom, warn_seldom};
 
 /// Connections at once; others wait in the kernel.
 const CONNECTIONS_MAX: usize = 16;
@@ -48,9 +48,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             accepted = listener.accept(), if has_room => match accepted {
                 Ok((stream, _)) => connections.push(time::timeout(CONNECTION_FOR, answer(stream, Arc::clone(&shared)))),
                 Err(error) => {
-                    if let Some(untold) = of_failures.may_tell(time::Instant::now()) {
-                        warn!(error = %error, untold, "cannot accept a connection");
-                    }
+                    warn_seldom!(of_failures, error = %error, "cannot accept a connection");
                     time::sleep(REST).await;
                 }
             },

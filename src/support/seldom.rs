@@ -38,6 +38,17 @@ impl Seldom {
     }
 }
 
+/// Writes a warning as [`warn!`](tracing::warn) does, if it is time for it, with how many were suppressed.
+macro_rules! warn_seldom {
+    ($seldom:expr, $($line:tt)+) => {
+        if let Some(untold) = $seldom.may_tell(tokio::time::Instant::now()) {
+            tracing::warn!(untold, $($line)+);
+        }
+    };
+}
+
+pub(crate) use warn_seldom;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ use super::orders::{Posted, order_id, read_json};
 use super::{App, Handler, handler, json as reply_json, segments, with};
 use crate::http::problem::Problem;
 use crate::http::upgrade::Arrival;
-use crate::orders::{Claimed, ExecutorChoice, Outcome, ReportError, RunError, Ticket};
+use crate::orders::{Claimed, ExecutorChoice, RunError, Ticket};
 use crate::protocol::{
     ClaimRequest, ExtendRequest, FailRequest, JobOutcome, LeaseHeld, Offer, OrderedFields, ProblemCode,
     ReportAccepted, check_json,
@@ -220,12 +220,9 @@ async fn give_back(ticket: Ticket, app: &App) -> Result<Response, Problem> {
     Ok(reply_json(StatusCode::OK, &JobOutcome::Released))
 }
 
-fn report(reported: Result<(), ReportError>) -> Result<Response, Problem> {
-    match reported {
-        Ok(()) => Ok(reply_json(StatusCode::OK, &ReportAccepted { accepted: true })),
-        Err(ReportError::Payload(fault)) => Err(Problem::new(fault.code, fault.detail)),
-        Err(ReportError::Run(error)) => Err(run_problem(&error)),
-    }
+fn report(reported: Result<(), RunError>) -> Result<Response, Problem> {
+    reported.map_err(|error| run_problem(&error))?;
+    Ok(reply_json(StatusCode::OK, &ReportAccepted { accepted: true }))
 }
 
 async fn give_up(ticket: Ticket, text: &str, worker: Option<&str>, app: &App) -> Result<Response, Problem> {
@@ -234,14 +231,8 @@ async fn give_up(ticket: Ticket, text: &str, worker: Option<&str>, app: &App) ->
     if !is_worker(&error.code) {
         return Err(invalid("`error.code` must be a word such as no_liquidity"));
     }
-    let ended = app.orders.give_up(ticket, error.code, error.message, retry, worker).await;
-    Ok(match ended.map_err(|error| run_problem(&error))? {
-        Outcome::Retry(after) => {
-            let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-            reply_json(StatusCode::OK, &JobOutcome::Retry { retry_in_ms: after })
-        }
-        Outcome::Failed => reply_json(StatusCode::OK, &JobOutcome::Failed),
-    })
+    let outcome = app.orders.give_up(ticket, error.code, error.message, retry, worker).await;
+    Ok(reply_json(StatusCode::OK, &outcome.map_err(|error| run_problem(&error))?))
 }
 
 fn run_problem(error: &RunError) -> Problem {
@@ -249,6 +240,7 @@ fn run_problem(error: &RunError) -> Problem {
         RunError::LeaseLost => ProblemCode::LeaseLost,
         RunError::Cancelled => ProblemCode::Cancelled,
         RunError::Ended => ProblemCode::AlreadyEnded,
+        RunError::Payload(fault) => fault.code,
         RunError::Invalid(_) => ProblemCode::InvalidUpdate,
         RunError::Unavailable(_) => ProblemCode::StorageUnavailable,
     };

@@ -20,7 +20,7 @@ use super::{App, Handler, handler, json as reply_json, long_json, segments, with
 use crate::http::body::discard;
 use crate::http::problem::Problem;
 use crate::model::BackendState;
-use crate::protocol::{ProblemCode, RecordList, RecordsSet, RegistryStatus, RegistrySync, each_element};
+use crate::protocol::{ProblemCode, RecordList, RegistryStatus, RegistrySync, each_element};
 use crate::registry::{
     Condition, InvalidRecord, Query, Record, RegistryError, RegistryKind, SyncError, Version, Written,
 };
@@ -169,7 +169,7 @@ fn problem(error: RegistryError) -> Problem {
             Problem::new(ProblemCode::PreconditionFailed, format!("{detail} ({now})"))
         }
         RegistryError::Behind { .. } => Problem::new(ProblemCode::RegistryBehind, detail),
-        RegistryError::NotAlone => Problem::new(ProblemCode::StorageDegraded, detail),
+        RegistryError::OthersUnknown => Problem::new(ProblemCode::StorageDegraded, detail),
     }
 }
 
@@ -341,16 +341,14 @@ where
         let code = if error.is_data() { ProblemCode::InvalidRecord } else { ProblemCode::InvalidJson };
         return Err(Problem::new(code, detail));
     }
-    let before = app.registry.len(kind);
-    let records = app.registry.set_all(kind, &records).map_err(problem)?;
-    Ok(says_state(&app, kind, reply_json(StatusCode::OK, &RecordsSet { records, before })))
+    let set = app.registry.set_all(kind, &records).map_err(problem)?;
+    Ok(says_state(&app, kind, reply_json(StatusCode::OK, &set)))
 }
 
 fn clear(app: &Arc<App>, kind: RegistryKind) -> Handler {
     handler(with(app).map(move |app: Arc<App>| {
-        let before = app.registry.clear(kind).map_err(problem)?;
-        let view = RecordsSet { records: 0, before };
-        Ok::<Response, Problem>(says_state(&app, kind, reply_json(StatusCode::OK, &view)))
+        let set = app.registry.set_all(kind, &[]).map_err(problem)?;
+        Ok::<Response, Problem>(says_state(&app, kind, reply_json(StatusCode::OK, &set)))
     }))
 }
 

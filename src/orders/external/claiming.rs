@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::model::OrderId;
 use crate::orders::desk::{Desk, Orders};
-use crate::orders::run::{Claim, Run, RunError};
+use crate::orders::run::{Run, RunError};
 use crate::protocol::{ClaimRequest, OfferedJob, Previous, Standing};
 use crate::storage::{ClaimedJob, Ending, Held, Result as StorageResult, StorageError};
 
@@ -62,13 +62,6 @@ impl Drop for Claimed {
 /// A claim, counted until it is answered or dropped.
 struct UnderWay(Arc<Desk>);
 
-impl UnderWay {
-    fn new(desk: Arc<Desk>) -> Self {
-        desk.stats.claims_under_way.add(1);
-        Self(desk)
-    }
-}
-
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.stats.claims_under_way.subtract(1);
@@ -82,7 +75,8 @@ impl Orders {
     /// # Errors
     /// The storage did not answer.
     pub async fn claim(&self, request: &ClaimRequest) -> StorageResult<Claimed> {
-        let _under_way = UnderWay::new(Arc::clone(self.desk()));
+        self.stats().claims_under_way.add(1);
+        let _under_way = UnderWay(Arc::clone(self.desk()));
         let wait = Duration::from_millis(request.wait_ms.unwrap_or(0)).min(WAIT_MAX);
         let deadline = Instant::now() + wait;
         let poll = Duration::from_millis(self.config().poll_ms);
@@ -116,7 +110,7 @@ impl Orders {
 
     async fn claim_for(&self, worker: &str, limit: usize, lease: Duration) -> StorageResult<Claimed> {
         let asked = Instant::now();
-        let jobs = self.desk().backend.claim(&self.desk().kind, limit, lease).await?;
+        let jobs = self.desk().parts.backend.claim(&self.desk().parts.kind, limit, lease).await?;
         self.stats().runs.add(jobs.len() as u64);
         for job in &jobs {
             self.desk().note_lease(job.id.into(), job.token, asked + lease);
@@ -144,7 +138,7 @@ impl Orders {
         };
         self.stats().storage_failures.add(1);
         let ending = Ending::Retry { after: Duration::ZERO, attempt: None };
-        match self.desk().backend.finish(id, token, &ending).await {
+        match self.desk().parts.backend.finish(id, token, &ending).await {
             Ok(Held::Yes) => {
                 self.stats().given_back.add(1);
                 warn!(order = %id, error = problem, "a claimed order could not be offered; gave it back");
@@ -163,19 +157,18 @@ impl Orders {
         lease: Duration,
         worker: &str,
     ) -> Result<Option<(OfferedJob, Run)>, RunError> {
-        let (order, token, nth) = (OrderId::from(job.id), job.token, job.run);
+        let order = OrderId::from(job.id);
         let newest = self.desk().newest(order).await?;
-        let claim = Claim::of(&job, asked, lease, newest);
-        let mut run = Run::new(Arc::clone(self.desk()), claim, worker);
+        let mut run = Run::new(Arc::clone(self.desk()), &job, (asked, lease), newest, worker);
         let Some(request) = self.desk().to_be_done(&mut run, &job.payload).await? else { return Ok(None) };
         let left = lease.saturating_sub(asked.elapsed());
         let offered = OfferedJob {
             job_id: order,
             order_id: order,
-            token,
-            run: nth,
-            attempt: run.attempt(),
-            max_attempts: run.attempts_max(),
+            token: job.token,
+            run: run.run,
+            attempt: run.attempts.current,
+            max_attempts: run.attempts.max,
             lease_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             order: request,
             previous: run.previous().map(|Standing { kind, progress, attempt }| Previous {

@@ -12,10 +12,10 @@ use tracing::debug;
 use super::Ticket;
 use crate::model::{ChannelName, Entry, EntryKind, OrderId};
 use crate::orders::desk::{Desk, Orders};
-use crate::orders::run::{Claim, Run, RunError};
+use crate::orders::run::{Run, RunError};
 use crate::orders::view::run_of;
-use crate::protocol::{InvalidPayload, OrderUpdate, quoted};
-use crate::storage::{Ending, JobState, JobView, LEASE_MIN};
+use crate::protocol::{InvalidPayload, JobOutcome, OrderUpdate, quoted};
+use crate::storage::{ClaimedJob, Ending, JobState, JobView, LEASE_MIN};
 
 /// How long a report may wait for a storage that is away; then the worker is told to repeat it. After
 /// `submitted` a lease lasts at least this long.
@@ -31,49 +31,28 @@ struct TakenUp {
     newest: Option<Entry>,
 }
 
-/// What becomes of an order that a worker could not execute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is offered again after this time.
-    Retry(Duration),
-    /// The order has ended.
-    Failed,
-}
-
-/// Why a report was not accepted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReportError {
-    /// The report has the wrong form.
-    #[error(transparent)]
-    Payload(#[from] InvalidPayload),
-    /// The run cannot go on, or the report breaks a rule.
-    #[error(transparent)]
-    Run(#[from] RunError),
-}
-
 impl Orders {
     /// Accepts a worker's progress: `routing`, `building` or `submitted`. A repetition of the newest report
     /// is accepted without effect. A report without an attempt belongs to the current one.
     ///
     /// # Errors
-    /// See [`ReportError`].
+    /// See [`RunError`].
     pub async fn progress(
         &self,
         ticket: Ticket,
         fields: &[(String, &RawValue)],
         worker: Option<&str>,
-    ) -> Result<(), ReportError> {
+    ) -> Result<(), RunError> {
         let settling = self.settling(ticket.order)?;
         let TakenUp { mut run, newest } = self.taken_up(ticket, worker).await?;
         let update = with_run(&run, fields, None)?;
         if update.standing.kind.is_terminal() {
             let message = "an order ends with /complete or /fail".to_owned();
-            return Err(RunError::Invalid(message).into());
+            return Err(RunError::Invalid(message));
         }
-        if update.standing.attempt > run.attempts_max() {
-            let message = format!("there are {} attempts; end the order with /fail", run.attempts_max());
-            return Err(RunError::Invalid(message).into());
+        if update.standing.attempt > run.attempts.max {
+            let message = format!("there are {} attempts; end the order with /fail", run.attempts.max);
+            return Err(RunError::Invalid(message));
         }
         let repeats =
             |newest: &Entry| newest.draft.kind == update.draft.kind && newest.draft.data == update.draft.data;
@@ -85,30 +64,30 @@ impl Orders {
             }
             return Ok(());
         }
-        Ok(self.settle(settling, async move { run.tell(update).await }).await?)
+        self.settle(settling, async move { run.publish(update).await }).await
     }
 
     /// The order was executed.
     ///
     /// # Errors
-    /// See [`ReportError`].
+    /// See [`RunError`].
     pub async fn complete(
         &self,
         ticket: Ticket,
         fields: &[(String, &RawValue)],
         worker: Option<&str>,
-    ) -> Result<(), ReportError> {
+    ) -> Result<(), RunError> {
         let settling = self.settling(ticket.order)?;
         let TakenUp { mut run, .. } = self.taken_up(ticket, worker).await?;
         let update = with_run(&run, fields, Some(EntryKind::Confirmed))?;
         let desk = Arc::clone(self.desk());
         let completing = async move {
-            run.tell(update).await?;
+            run.publish(update).await?;
             desk.stats.confirmed.add(1);
             run.finish(&Ending::Done).await?;
             Ok(())
         };
-        Ok(self.settle(settling, completing).await?)
+        self.settle(settling, completing).await
     }
 
     /// The order was not executed; with `retry` it may be attempted again.
@@ -122,19 +101,19 @@ impl Orders {
         message: String,
         retry: bool,
         worker: Option<&str>,
-    ) -> Result<Outcome, RunError> {
+    ) -> Result<JobOutcome, RunError> {
         let settling = self.settling(ticket.order)?;
         let TakenUp { mut run, .. } = self.taken_up_or_cancelled(ticket, worker).await?;
         let desk = Arc::clone(self.desk());
         self.settle(settling, async move {
-            if run.is_cancelled() {
+            if run.cancelled {
                 desk.end_cancelled(&mut run).await?;
-                return Ok(Outcome::Failed);
+                return Ok(JobOutcome::Failed);
             }
-            Ok(match desk.failed(&mut run, &code, &message, retry).await? {
-                Some(after) => Outcome::Retry(after),
-                None => Outcome::Failed,
-            })
+            Ok(desk.failed(&mut run, &code, &message, retry).await?.map_or(JobOutcome::Failed, |after| {
+                let retry_in_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                JobOutcome::Retry { retry_in_ms }
+            }))
         })
         .await
     }
@@ -183,7 +162,7 @@ impl Orders {
     /// [`extend`](Self::extend) prolongs a lease: for how long is the worker's decision.
     async fn taken_up(&self, ticket: Ticket, worker: Option<&str>) -> Result<TakenUp, RunError> {
         let taken_up = self.taken_up_or_cancelled(ticket, worker).await?;
-        if taken_up.run.is_cancelled() { Err(RunError::Cancelled) } else { Ok(taken_up) }
+        if taken_up.run.cancelled { Err(RunError::Cancelled) } else { Ok(taken_up) }
     }
 
     /// The same, also if the order was cancelled.
@@ -191,23 +170,22 @@ impl Orders {
         let Ticket { order, token } = ticket;
         let asked = Instant::now();
         let (job, newest) =
-            tokio::try_join!(self.desk().backend.job(order.into()), self.desk().newest(order))?;
+            tokio::try_join!(self.desk().parts.backend.job(order.into()), self.desk().newest(order))?;
         let job = job.filter(|job| job.token == token).ok_or(RunError::LeaseLost)?;
         let is_claimed = job.state == JobState::Claimed;
         if is_claimed
-            && self.desk().backend.is_degraded_for(&ChannelName::order(order))
+            && self.desk().parts.backend.is_degraded_for(&ChannelName::order(order))
             && !self.desk().is_held(order, token, asked)
         {
             // The job as last seen says nothing about the lease. The lease of a job on this node can be asked
             // for; who has the others by now is unknown.
-            self.desk().backend.extend(order.into(), token, LEASE_MIN).await?;
+            self.desk().parts.backend.extend(order.into(), token, LEASE_MIN).await?;
         }
-        let (run, lasts) = (job.run, LEASE_OF_REPORT);
+        let JobView { id, payload, run, cancelled, committed, attempt, kind, enqueued_at, .. } = job;
         let goes_on = newest.as_ref().is_some_and(|newest| run_of(newest) == Some(run));
-        let JobView { cancelled, committed, attempt, .. } = job;
-        let claim =
-            Claim { order, token, run, cancelled, committed, attempt, asked, lasts, newest: newest.clone() };
-        let mut run = Run::new(Arc::clone(self.desk()), claim, worker.unwrap_or("external"));
+        let job = ClaimedJob { id, payload, token, run, cancelled, committed, attempt, kind, enqueued_at };
+        let (lease, worker) = ((asked, LEASE_OF_REPORT), worker.unwrap_or("external"));
+        let mut run = Run::new(Arc::clone(self.desk()), &job, lease, newest.clone(), worker);
         if let Some(ending) = run.left_over() {
             // The last update was published, but the call was broken off before it ended the job.
             if is_claimed {
@@ -256,10 +234,10 @@ fn with_run(
         added.push(("type", raw(quoted(kind.as_str()))));
     }
     for (name, json) in [
-        ("attempt", run.attempt().to_string()),
-        ("maxAttempts", run.attempts_max().to_string()),
-        ("run", run.run().to_string()),
-        ("executor", quoted(run.executor())),
+        ("attempt", run.attempts.current.to_string()),
+        ("maxAttempts", run.attempts.max.to_string()),
+        ("run", run.run.to_string()),
+        ("executor", quoted(&run.executor)),
     ] {
         if all.iter().all(|(given, _)| given != name) {
             added.push((name, raw(json)));

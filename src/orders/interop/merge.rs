@@ -35,24 +35,12 @@ const KNOWN_MAX: usize = 1_024;
 /// was read in it proves nothing about the time before that stretch.
 type Stretch = u64;
 
-/// How much memory a waiting update takes.
-pub(super) trait Cost {
-    /// In bytes.
-    fn cost(&self) -> usize;
-}
-
-impl Cost for DraftEntry {
-    fn cost(&self) -> usize {
-        DraftEntry::cost(self)
-    }
-}
-
 /// What is known of an order's outside updates. An update is identified by the hash of its bytes.
 #[derive(Debug)]
-pub(super) struct Merge<T> {
+pub(super) struct Merge {
     known: HashMap<Uuid, Stretch>,
-    waiting: VecDeque<Waiting<T>>,
-    stretch: Stretch,
+    waiting: VecDeque<Waiting>,
+    pub(super) stretch: Stretch,
     /// The newest stretch in which the list was read.
     proven: Stretch,
     /// Updates may have been lost before the next one.
@@ -63,9 +51,9 @@ pub(super) struct Merge<T> {
 }
 
 #[derive(Debug)]
-struct Waiting<T> {
+struct Waiting {
     id: Uuid,
-    update: T,
+    update: DraftEntry,
     heard_at: Instant,
     /// It was in the list.
     listed: bool,
@@ -89,9 +77,9 @@ pub(super) enum Heard {
 }
 
 /// An element of the list. `None` if the update is not for the log or is known to the merge.
-pub(super) type Listed<T> = (Uuid, Option<T>);
+pub(super) type Listed = (Uuid, Option<DraftEntry>);
 
-impl<T: Cost> Merge<T> {
+impl Merge {
     /// Knows no updates. The list is due to be read now.
     pub(super) fn new(now: Instant) -> Self {
         Self {
@@ -130,7 +118,7 @@ impl<T: Cost> Merge<T> {
 
     /// Takes a published update; `update` is `None` if it is not for the log. `room` says whether there is
     /// memory for it.
-    pub(super) fn hear(&mut self, id: Uuid, update: Option<T>, room: bool, now: Instant) -> Heard {
+    pub(super) fn hear(&mut self, id: Uuid, update: Option<DraftEntry>, room: bool, now: Instant) -> Heard {
         if self.knows(&id) {
             return Heard::Known;
         }
@@ -156,7 +144,7 @@ impl<T: Cost> Merge<T> {
 
     /// Takes the list, oldest first, as found by a read that began at `begun` in `stretch`. Returns whether
     /// updates before it may be missing.
-    pub(super) fn look(&mut self, list: Vec<Listed<T>>, begun: Instant, stretch: Stretch) -> bool {
+    pub(super) fn look(&mut self, list: Vec<Listed>, begun: Instant, stretch: Stretch) -> bool {
         let gap = self.has_gap(&list);
         self.missed |= gap;
         let listed: HashSet<Uuid> = list.iter().map(|(id, _)| *id).collect();
@@ -185,7 +173,7 @@ impl<T: Cost> Merge<T> {
 
     /// Whether updates may have been pushed out of the list: it is full, and has nothing that was known
     /// before the last interruption.
-    fn has_gap(&self, list: &[Listed<T>]) -> bool {
+    fn has_gap(&self, list: &[Listed]) -> bool {
         let is_proof = |stretch: &Stretch| *stretch <= self.proven;
         list.len() >= OUTSIDE_WINDOW
             && self.known.values().any(is_proof)
@@ -194,7 +182,7 @@ impl<T: Cost> Merge<T> {
 
     /// Puts the waiting updates into the list's order; one that is not in the list keeps its position among
     /// what was heard.
-    fn arrange(&mut self, list: Vec<Listed<T>>, listed: &HashSet<Uuid>, begun: Instant, stretch: Stretch) {
+    fn arrange(&mut self, list: Vec<Listed>, listed: &HashSet<Uuid>, begun: Instant, stretch: Stretch) {
         let place: HashMap<Uuid, usize> =
             self.waiting.iter().enumerate().map(|(place, waiting)| (waiting.id, place)).collect();
         let mut found = HashMap::new();
@@ -228,8 +216,8 @@ impl<T: Cost> Merge<T> {
             };
             self.known.entry(id).or_insert(stretch);
             // An update that was only heard goes first if it was there before this one. At the first look
-            // that cannot be told, and what is in the list counts as older.
-            let goes_first = |held: &Waiting<T>| match place.get(&id) {
+            // that is unknown, and what is in the list counts as older.
+            let goes_first = |held: &Waiting| match place.get(&id) {
                 Some(own) => place.get(&held.id).is_some_and(|place| place < own),
                 None => held.looked,
             };
@@ -252,7 +240,8 @@ impl<T: Cost> Merge<T> {
         looks.min()
     }
 
-    fn look_by(&mut self, at: Instant) {
+    /// The list is due to be read at this time, or sooner.
+    pub(super) fn look_by(&mut self, at: Instant) {
         self.look_at = Some(self.look_at.map_or(at, |due| due.min(at)));
     }
 
@@ -267,19 +256,14 @@ impl<T: Cost> Merge<T> {
         self.stretch
     }
 
-    /// The read failed; the list is due again.
-    pub(super) fn look_failed(&mut self, now: Instant) {
-        self.look_by(now);
-    }
-
     /// The update to be appended next, and whether updates before it may be missing.
-    pub(super) fn next(&self) -> Option<(Uuid, &T, bool)> {
+    pub(super) fn next(&self) -> Option<(Uuid, &DraftEntry, bool)> {
         let first = self.waiting.front()?;
         (first.listed || first.settled).then_some((first.id, &first.update, first.after_gap))
     }
 
     /// The update that [`next`](Self::next) returned was appended, or given up as `lost`.
-    pub(super) fn done(&mut self, lost: bool) -> Option<T> {
+    pub(super) fn done(&mut self, lost: bool) -> Option<DraftEntry> {
         let done = self.waiting.pop_front();
         if lost {
             match self.waiting.front_mut() {

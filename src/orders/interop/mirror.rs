@@ -22,13 +22,12 @@ use crate::storage::{
     OUTSIDE_WINDOW, OutsideOrders, Page, Result as StorageResult, SharedBackend, StorageError, VersionVector,
 };
 use crate::support::backoff::STORAGE_RETRY;
-use crate::support::seldom::Seldom;
+use crate::support::recent::Recent;
+use crate::support::seldom::{Seldom, warn_seldom};
 
-/// The most orders that wait to be written; beyond it, orders are counted and dropped.
+/// The most orders that wait to be written; beyond it, orders are counted and dropped. As many cursors are remembered,
+/// so that those of orders that wait stay; when others are forgotten, the logs of their orders have expired.
 const WAITING_MAX: usize = 65_536;
-/// The most cursors that are remembered; beyond it, the half of them that was unused for longest is
-/// forgotten. The logs of those have expired by then.
-const CURSORS_MAX: usize = 65_536;
 /// Orders written at once.
 const WRITES_MAX: usize = 32;
 /// Entries in one read of the log and in one write: a repeated write must still find its earlier entries in
@@ -41,7 +40,7 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a stopping node waits for appends that are under way.
 const LAST_WAIT: Duration = Duration::from_millis(100);
 
-/// Is told of which orders this node appended updates. Cheap to clone.
+/// Is notified of the orders to which this node appended updates. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct OrderMirror(Option<Arc<Shared>>);
 
@@ -81,20 +80,12 @@ impl OrderMirror {
 }
 
 /// How far an order's updates have been written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Cursor {
     epoch: Option<Epoch>,
     offset: u64,
     /// Updates that were written from the log's previous epoch, and may come again in this one.
     had: VersionVector,
-    used_at: Instant,
-}
-
-/// How far an order was written, even if not all of it could be.
-struct Written {
-    order: OrderId,
-    cursor: Cursor,
-    result: StorageResult<()>,
 }
 
 /// Writes the updates that were appended.
@@ -104,7 +95,7 @@ pub(super) struct MirrorWriter {
     backend: SharedBackend,
     node: NodeId,
     shared: Arc<Shared>,
-    cursors: HashMap<OrderId, Cursor>,
+    cursors: Recent<OrderId, Cursor>,
     /// Orders to be written, and since when.
     pending: HashMap<OrderId, Instant>,
     failures: u32,
@@ -125,7 +116,7 @@ impl MirrorWriter {
             backend,
             node,
             shared: Arc::clone(&shared),
-            cursors: HashMap::new(),
+            cursors: Recent::new(WAITING_MAX, usize::MAX),
             pending: HashMap::new(),
             failures: 0,
             retry_at: None,
@@ -143,12 +134,12 @@ impl MirrorWriter {
                 () = self.shared.notify.notified(), if self.retry_at.is_none() => {}
                 () = time::sleep_until(self.retry_at.unwrap_or_else(Instant::now)), if self.retry_at.is_some() => {}
             }
-            self.take_turn(PATIENCE).await;
+            self.write_pending(PATIENCE).await;
         }
         let deadline = Instant::now() + LAST_PATIENCE;
         loop {
             let waited = time::timeout(LAST_WAIT, self.shared.notify.notified()).await;
-            self.take_turn(LAST_PATIENCE).await;
+            self.write_pending(LAST_PATIENCE).await;
             if (waited.is_err() && self.pending.is_empty()) || Instant::now() >= deadline {
                 break;
             }
@@ -163,7 +154,7 @@ impl MirrorWriter {
     }
 
     /// Writes all waiting orders once.
-    async fn take_turn(&mut self, patience: Duration) {
+    async fn write_pending(&mut self, patience: Duration) {
         let now = Instant::now();
         let orders = std::mem::take(&mut self.shared.waiting.lock().orders);
         for order in orders {
@@ -180,32 +171,26 @@ impl MirrorWriter {
             self.retry_at = Some(now + STORAGE_RETRY.max);
             return;
         }
-        let start = Cursor { epoch: None, offset: 0, had: VersionVector::default(), used_at: now };
-        let jobs: Vec<(OrderId, Cursor)> = self
-            .pending
-            .keys()
-            .map(|order| (*order, self.cursors.get(order).unwrap_or(&start).clone()))
+        let writer = &*self;
+        let jobs: Vec<(OrderId, Cursor)> = (self.pending.keys())
+            .map(|order| (*order, self.cursors.get(order).cloned().unwrap_or_default()))
             .collect();
-        let written: Vec<Written> = {
-            let (outside, backend, stats, node) =
-                (&self.outside, &self.backend, &self.shared.stats, self.node);
-            stream::iter(jobs)
-                .map(|(order, mut cursor)| async move {
-                    let result = write(&**outside, backend, stats, node, order, &mut cursor).await;
-                    Written { order, cursor, result }
-                })
-                .buffer_unordered(WRITES_MAX)
-                .collect()
-                .await
-        };
+        // An order's cursor moves even if not all of its updates could be written.
+        let written: Vec<(OrderId, Cursor, StorageResult<()>)> = stream::iter(jobs)
+            .map(|(order, mut cursor)| async move {
+                let result = writer.write(order, &mut cursor).await;
+                (order, cursor, result)
+            })
+            .buffer_unordered(WRITES_MAX)
+            .collect()
+            .await;
         let mut failed = false;
-        for Written { order, cursor, result } in written {
-            self.cursors.insert(order, Cursor { used_at: now, ..cursor });
+        for (order, cursor, result) in written {
+            self.cursors.insert(order, cursor, 0);
             failed |= !self.is_settled(order, result, patience);
         }
         self.failures = if failed { self.failures + 1 } else { 0 };
         self.retry_at = failed.then(|| Instant::now() + STORAGE_RETRY.wait(self.failures));
-        self.bound_cursors();
     }
 
     /// Whether nothing has to be repeated.
@@ -223,68 +208,48 @@ impl MirrorWriter {
         } else {
             self.shared.stats.retries.add(1);
         }
-        if let Some(untold) = self.of_failures.may_tell(now) {
-            warn!(order = %order, error = %error, given_up, untold, "updates cannot be written for outside consumers");
-        }
+        warn_seldom!(self.of_failures, order = %order, error = %error, given_up, "updates cannot be written for outside consumers");
         given_up
     }
 
-    fn bound_cursors(&mut self) {
-        if self.cursors.len() > CURSORS_MAX {
-            let mut uses: Vec<Instant> = self.cursors.values().map(|cursor| cursor.used_at).collect();
-            uses.sort_unstable();
-            let middle = uses[uses.len() / 2];
-            let pending = &self.pending;
-            self.cursors.retain(|order, cursor| cursor.used_at > middle || pending.contains_key(order));
-        }
-    }
-}
-
-/// Writes what this node appended to an order after the cursor, and advances the cursor.
-async fn write(
-    outside: &dyn OutsideOrders,
-    backend: &SharedBackend,
-    stats: &InteropStats,
-    node: NodeId,
-    order: OrderId,
-    cursor: &mut Cursor,
-) -> StorageResult<()> {
-    let channel = ChannelName::order(order);
-    loop {
-        let after = cursor.epoch.clone().map(|epoch| Position { epoch, offset: cursor.offset });
-        let page = backend.read_after(&channel, after.as_ref(), PAGE).await?;
-        if after.is_some() && page.epoch != cursor.epoch {
-            let had = VersionVector::default();
-            *cursor = Cursor { epoch: page.epoch, offset: 0, had, used_at: cursor.used_at };
-            continue;
-        }
-        stats.mirror_failures.add(left_unread(&page, cursor.offset)?);
-        cursor.epoch = page.epoch;
-        // Stored in the cursor when the write has been answered: until then it may have to be repeated.
-        let (own, had) = not_had(&page.entries, node, &cursor.had);
-        let messages: Vec<Bytes> = own
-            .into_iter()
-            .map(|entry| {
-                let mut json = Vec::new();
-                entry_json(&channel, entry, false, &mut json);
-                json.into()
-            })
-            .collect();
-        if !messages.is_empty() {
-            outside.write(order, &messages).await?;
-            stats.mirrored.add(messages.len() as u64);
-        }
-        let read = page.entries.last().map(|last| last.offset);
-        cursor.had = had;
-        cursor.offset = read.unwrap_or(cursor.offset);
-        match page.next {
-            Some(transition) if read.is_none_or(|read| read >= page.top) => {
-                let Position { epoch, offset } = transition.to;
-                cursor.had.merge(&transition.had);
-                (cursor.epoch, cursor.offset) = (Some(epoch), offset);
+    /// Writes what this node appended to an order after the cursor, and advances the cursor.
+    async fn write(&self, order: OrderId, cursor: &mut Cursor) -> StorageResult<()> {
+        let (channel, stats) = (ChannelName::order(order), &self.shared.stats);
+        loop {
+            let after = cursor.epoch.clone().map(|epoch| Position { epoch, offset: cursor.offset });
+            let page = self.backend.read_after(&channel, after.as_ref(), PAGE).await?;
+            if after.is_some() && page.epoch != cursor.epoch {
+                *cursor = Cursor { epoch: page.epoch, ..Cursor::default() };
+                continue;
             }
-            _ if read.is_none() || cursor.offset >= page.top => return Ok(()),
-            _ => {}
+            stats.mirror_failures.add(left_unread(&page, cursor.offset)?);
+            cursor.epoch = page.epoch;
+            // Stored in the cursor when the write has been answered: until then it may have to be repeated.
+            let (own, had) = not_had(&page.entries, self.node, &cursor.had);
+            let messages: Vec<Bytes> = own
+                .into_iter()
+                .map(|entry| {
+                    let mut json = Vec::new();
+                    entry_json(&channel, entry, false, &mut json);
+                    json.into()
+                })
+                .collect();
+            if !messages.is_empty() {
+                self.outside.write(order, &messages).await?;
+                stats.mirrored.add(messages.len() as u64);
+            }
+            let read = page.entries.last().map(|last| last.offset);
+            cursor.had = had;
+            cursor.offset = read.unwrap_or(cursor.offset);
+            match page.next {
+                Some(transition) if read.is_none_or(|read| read >= page.top) => {
+                    let Position { epoch, offset } = transition.to;
+                    cursor.had.merge(&transition.had);
+                    (cursor.epoch, cursor.offset) = (Some(epoch), offset);
+                }
+                _ if read.is_none() || cursor.offset >= page.top => return Ok(()),
+                _ => {}
+            }
         }
     }
 }

@@ -3,7 +3,6 @@
 //! More is accepted than over HTTP: what happened outside has happened, and is passed on as it is.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -18,7 +17,7 @@ use crate::protocol::{
 
 /// The result of reading an outside update.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub(in crate::orders) enum Read {
     /// An update to be appended.
     Update(DraftEntry),
     /// A gateway wrote it, so it is in a log already.
@@ -28,46 +27,39 @@ pub(super) enum Read {
 }
 
 /// Why an outside update cannot be passed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Invalid {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(in crate::orders) enum Invalid {
+    #[error("not JSON")]
     NotJson,
     /// JSON that some readers of the stream could not parse.
+    #[error("{0}")]
     Unreadable(UnreadableJson),
+    #[error("not a JSON object")]
     NotAnObject,
+    #[error("neither `type` nor `status` names a stage of an order")]
     NoStage,
+    #[error("too large")]
     TooLarge,
 }
 
-impl fmt::Display for Invalid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotJson => f.write_str("not JSON"),
-            Self::Unreadable(unreadable) => unreadable.fmt(f),
-            Self::NotAnObject => f.write_str("not a JSON object"),
-            Self::NoStage => f.write_str("neither `type` nor `status` names a stage of an order"),
-            Self::TooLarge => f.write_str("too large"),
-        }
-    }
-}
-
 /// The identity of an outside update: the hash of its bytes, within its order.
-pub(super) fn identity(order: OrderId, update: &[u8]) -> Uuid {
+pub(in crate::orders) fn identity(order: OrderId, update: &[u8]) -> Uuid {
     Uuid::new_v5(&order.0, update)
 }
 
 /// The producer that appends an update: the same on every node, so that it is appended once.
-pub(super) fn producer(identity: Uuid) -> NodeId {
+pub(in crate::orders) fn producer(identity: Uuid) -> NodeId {
     NodeId(identity)
 }
 
 /// The identity of an update that came from outside; `None` for an update that a gateway accepted itself,
 /// whose producer is random.
-pub(super) fn identity_of(producer: NodeId) -> Option<Uuid> {
+pub(in crate::orders) fn identity_of(producer: NodeId) -> Option<Uuid> {
     (producer.0.get_version_num() == 5).then_some(producer.0)
 }
 
-/// Reads an outside update. `now` is its time if it has none of its own.
-pub(super) fn read(order: OrderId, update: &[u8], bytes_max: usize, now: DateTime<Utc>) -> Read {
+/// Reads an outside update. `now` is its time if it says none.
+pub(in crate::orders) fn read(order: OrderId, update: &[u8], bytes_max: usize, now: DateTime<Utc>) -> Read {
     if update.len() > bytes_max {
         return Read::Invalid(Invalid::TooLarge);
     }
@@ -108,24 +100,24 @@ pub(super) fn read(order: OrderId, update: &[u8], bytes_max: usize, now: DateTim
 }
 
 /// The same entry, with the mark that updates before it may be missing.
-pub(super) fn after_gap(draft: &DraftEntry) -> DraftEntry {
+pub(in crate::orders) fn after_gap(draft: &DraftEntry) -> DraftEntry {
     DraftEntry { marks: Marks { missed_before: true, ..draft.marks }, ..draft.clone() }
 }
 
 /// As most JSON parsers do: of several fields with the same name, the last one counts.
 fn last_of_each(fields: Vec<(String, &RawValue)>) -> Vec<(String, &RawValue)> {
     let mut places: HashMap<String, usize> = HashMap::with_capacity(fields.len());
-    let mut kept: Vec<(String, &RawValue)> = Vec::with_capacity(fields.len());
+    let mut last: Vec<(String, &RawValue)> = Vec::with_capacity(fields.len());
     for (name, value) in fields {
         match places.get(&name) {
-            Some(place) => kept[*place].1 = value,
+            Some(place) => last[*place].1 = value,
             None => {
-                places.insert(name.clone(), kept.len());
-                kept.push((name, value));
+                places.insert(name.clone(), last.len());
+                last.push((name, value));
             }
         }
     }
-    kept
+    last
 }
 
 /// An update that a gateway wrote has its entry's id and channel.

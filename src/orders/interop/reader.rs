@@ -28,7 +28,7 @@ use crate::storage::{
     Result as StorageResult, SharedBackend, StorageError,
 };
 use crate::support::backoff::STORAGE_RETRY;
-use crate::support::seldom::Seldom;
+use crate::support::seldom::{Seldom, warn_seldom};
 
 /// The most orders with a step under way.
 const STEPS_MAX: usize = 32;
@@ -49,11 +49,11 @@ struct Watched {
     wanted: bool,
     /// We are subscribed to its outside updates.
     followed: bool,
-    /// Its log, once that has been read.
-    log: Option<LogEpoch>,
+    /// The epoch of its log, once that has been read; `Some(None)` if the order has no log yet.
+    log: Option<Option<Epoch>>,
     /// The epoch that updates were last appended in.
     last_log: Option<Epoch>,
-    merge: Merge<DraftEntry>,
+    merge: Merge,
     /// A step is under way.
     busy: bool,
     /// It is in the queue for a step.
@@ -61,14 +61,6 @@ struct Watched {
     timer: Option<Instant>,
     failures: u32,
     retry_at: Instant,
-}
-
-/// What a read of an order's log found.
-#[derive(Debug)]
-enum LogEpoch {
-    /// The order has no log yet.
-    None,
-    Of(Epoch),
 }
 
 /// What to do for an order next.
@@ -84,10 +76,10 @@ enum Next {
 enum Step {
     Follow,
     Unfollow,
-    /// Read which updates the log has.
-    Open,
-    /// The same, for a log that is to be appended to: it is created if there is none.
-    Begin,
+    /// Read which updates the log has. One that is to be appended to is created if there is none.
+    Open {
+        creates: bool,
+    },
     /// Read the list.
     Look {
         stretch: u64,
@@ -114,15 +106,13 @@ enum Done {
     HasJob,
 }
 
-type Running = BoxFuture<'static, (OrderId, Done)>;
-
 pub(super) struct Reader {
     outside: Arc<dyn OutsideOrders>,
     backend: SharedBackend,
     stats: Arc<InteropStats>,
     update_bytes_max: usize,
     orders: HashMap<OrderId, Watched>,
-    steps: FuturesUnordered<Running>,
+    steps: FuturesUnordered<BoxFuture<'static, (OrderId, Done)>>,
     /// Orders that wait for a step.
     queue: VecDeque<OrderId>,
     timers: BTreeSet<(Instant, OrderId)>,
@@ -210,14 +200,10 @@ impl Reader {
     /// Appends the waiting updates.
     async fn flush(&mut self) {
         self.stopping = true;
-        let orders: Vec<OrderId> = self.orders.keys().copied().collect();
-        for order in orders {
-            if let Some(watched) = self.orders.get_mut(&order) {
-                watched.wanted = false;
-                watched.merge.settle();
-            }
-            self.advance(order);
-        }
+        self.change_all(|watched| {
+            watched.wanted = false;
+            watched.merge.settle();
+        });
         let flushed = time::timeout(LAST_PATIENCE, async {
             while !self.orders.is_empty() {
                 self.progress().await;
@@ -242,8 +228,7 @@ impl Reader {
             }
             Some(watched) if is_watched && watched.wanted => {
                 // Its log has begun a new epoch.
-                watched.log = None;
-                watched.merge.suspect(now);
+                watched.suspect(now);
             }
             Some(watched) => watched.wanted = is_watched,
         }
@@ -256,16 +241,15 @@ impl Reader {
             OutsideEvent::Suspect => {
                 let now = Instant::now();
                 info!(orders = self.orders.len(), "outside updates may have been missed, reading the lists");
-                let orders: Vec<OrderId> = self.orders.keys().copied().collect();
-                for order in orders {
-                    if let Some(watched) = self.orders.get_mut(&order) {
-                        watched.log = None;
-                        watched.merge.suspect(now);
-                    }
-                    self.advance(order);
-                }
+                self.change_all(|watched| watched.suspect(now));
             }
         }
+    }
+
+    fn change_all(&mut self, change: impl Fn(&mut Watched)) {
+        self.orders.values_mut().for_each(change);
+        let orders: Vec<OrderId> = self.orders.keys().copied().collect();
+        orders.into_iter().for_each(|order| self.advance(order));
     }
 
     fn hear(&mut self, order: OrderId, update: &[u8]) {
@@ -279,9 +263,7 @@ impl Reader {
         let heard = self.change(order, |merge| merge.hear(identity, draft, room, Instant::now()));
         if heard == Some(Heard::Dropped) {
             self.stats.lost.add(1);
-            if let Some(untold) = self.of_lost.may_tell(Instant::now()) {
-                warn!(order = %order, untold, "too many outside updates wait, letting one go");
-            }
+            warn_seldom!(self.of_lost, order = %order, "too many outside updates wait, letting one go");
         }
         self.advance(order);
     }
@@ -300,14 +282,12 @@ impl Reader {
             Invalid::TooLarge => &self.stats.invalid.too_large,
         };
         counter.add(1);
-        if let Some(untold) = self.of_invalid.may_tell(Instant::now()) {
-            warn!(order = %order, %reason, bytes = update.len(), untold, "an outside update cannot be told");
-        }
+        warn_seldom!(self.of_invalid, order = %order, %reason, bytes = update.len(), "an outside update cannot be passed on");
         None
     }
 
     /// Changes the waiting updates of an order, and keeps count of their bytes.
-    fn change<R>(&mut self, order: OrderId, change: impl FnOnce(&mut Merge<DraftEntry>) -> R) -> Option<R> {
+    fn change<R>(&mut self, order: OrderId, change: impl FnOnce(&mut Merge) -> R) -> Option<R> {
         let merge = &mut self.orders.get_mut(&order)?.merge;
         let before = merge.cost();
         let result = change(merge);
@@ -323,13 +303,12 @@ impl Reader {
         if watched.busy || watched.queued {
             return;
         }
-        let now = Instant::now();
-        if self.steps.len() >= STEPS_MAX && watched.has_step(now, self.stopping) {
+        let next = watched.next(Instant::now(), self.stopping);
+        if self.steps.len() >= STEPS_MAX && matches!(next, Next::Step(_)) {
             watched.queued = true;
             self.queue.push_back(order);
             return;
         }
-        let next = watched.next(now, self.stopping);
         let timer = match &next {
             Next::At(at) => Some(*at),
             _ => None,
@@ -343,6 +322,9 @@ impl Reader {
         match next {
             Next::Step(step) => {
                 watched.busy = true;
+                if matches!(step, Step::Look { .. }) {
+                    watched.merge.begin_look();
+                }
                 let running = run_step(Arc::clone(&self.outside), Arc::clone(&self.backend), order, step);
                 self.steps.push(Box::pin(async move { (order, running.await) }));
             }
@@ -383,8 +365,7 @@ impl Reader {
             Done::Followed(Ok(())) => {
                 watched.followed = true;
                 // Updates may have been appended to the log while no client here watched the order.
-                watched.log = None;
-                watched.merge.suspect(now);
+                watched.suspect(now);
             }
             Done::Unfollowed(answer) => {
                 watched.followed = false;
@@ -392,32 +373,29 @@ impl Reader {
                     debug!(order = %order, error = %error, "could not unfollow an order");
                 }
             }
-            Done::Opened(Ok(None)) => watched.log = Some(LogEpoch::None),
+            Done::Opened(Ok(None)) => watched.log = Some(None),
             Done::Opened(Ok(Some((epoch, has)))) => {
                 if watched.last_log.as_ref().is_some_and(|last| *last != epoch) {
                     watched.merge.log_is_new();
                 }
                 watched.merge.in_log(has);
                 watched.last_log = Some(epoch.clone());
-                watched.log = Some(LogEpoch::Of(epoch));
+                watched.log = Some(Some(epoch));
             }
             Done::Looked { begun, stretch, list: Ok(list) } => self.take_list(order, begun, stretch, &list),
             Done::Looked { begun, stretch, list: Err(error @ StorageError::Corrupt { .. }) } => {
                 self.stats.unreadable.add(1);
-                if let Some(untold) = self.of_failures.may_tell(now) {
-                    warn!(order = %order, error = %error, untold, "the list of an order cannot be read");
-                }
+                warn_seldom!(self.of_failures, order = %order, error = %error, "the list of an order cannot be read");
                 self.take_list(order, begun, stretch, &[]);
             }
             Done::Looked { list: Err(error), .. } => {
-                watched.merge.look_failed(now);
+                watched.merge.look_by(now);
                 self.on_failure(order, "window", &error);
             }
             Done::Appended(Ok(AppendAnswer::Done(results))) => self.on_appended(order, results.first()),
             Done::Appended(Ok(AppendAnswer::ForeignEpoch(found))) => {
                 debug!(order = %order, ?found, "the log is in another epoch");
-                watched.log = None;
-                watched.merge.suspect(now);
+                watched.suspect(now);
             }
             Done::HasJob => {
                 self.stats.refused.has_job.add(1);
@@ -425,9 +403,7 @@ impl Reader {
             }
             Done::Appended(Err(error @ StorageError::Corrupt { .. })) => {
                 self.stats.lost.add(1);
-                if let Some(untold) = self.of_lost.may_tell(now) {
-                    warn!(order = %order, error = %error, untold, "the log of an order cannot take an outside update");
-                }
+                warn_seldom!(self.of_lost, order = %order, error = %error, "the log of an order cannot take an outside update");
                 self.change(order, |merge| merge.done(true));
             }
             Done::Followed(Err(error)) => self.on_failure(order, "follow", &error),
@@ -474,9 +450,7 @@ impl Reader {
             watched.failures += 1;
             watched.retry_at = now + STORAGE_RETRY.wait(watched.failures);
         }
-        if let Some(untold) = self.of_failures.may_tell(now) {
-            warn!(order = %order, op, error = %error, kind = error.kind(), untold, "outside updates wait for the storage");
-        }
+        warn_seldom!(self.of_failures, order = %order, op, error = %error, kind = error.kind(), "outside updates wait for the storage");
     }
 }
 
@@ -496,22 +470,13 @@ impl Watched {
         }
     }
 
-    fn has_step(&self, now: Instant, stopping: bool) -> bool {
-        let is_idle = self.merge.is_empty();
-        now >= self.retry_at
-            && ((!self.wanted && is_idle && self.followed && !stopping)
-                || (self.wanted && !self.followed)
-                || ((self.wanted || !is_idle)
-                    && (self.log.is_none()
-                        || self.is_look_due(now, stopping)
-                        || self.merge.next().is_some())))
+    /// Its log and its list are due to be read.
+    fn suspect(&mut self, now: Instant) {
+        self.log = None;
+        self.merge.suspect(now);
     }
 
-    fn is_look_due(&self, now: Instant, stopping: bool) -> bool {
-        !stopping && self.merge.look_at().is_some_and(|at| at <= now)
-    }
-
-    fn next(&mut self, now: Instant, stopping: bool) -> Next {
+    fn next(&self, now: Instant, stopping: bool) -> Next {
         if !self.wanted && self.merge.is_empty() {
             let unfollow = self.followed && !stopping;
             return if unfollow { Next::Step(Step::Unfollow) } else { Next::Forget };
@@ -522,12 +487,12 @@ impl Watched {
         if self.wanted && !self.followed {
             return Next::Step(Step::Follow);
         }
-        let Some(log) = &self.log else { return Next::Step(Step::Open) };
-        if self.is_look_due(now, stopping) {
-            return Next::Step(Step::Look { stretch: self.merge.begin_look() });
+        let Some(log) = &self.log else { return Next::Step(Step::Open { creates: false }) };
+        if !stopping && self.merge.look_at().is_some_and(|at| at <= now) {
+            return Next::Step(Step::Look { stretch: self.merge.stretch });
         }
         if let Some((identity, draft, is_after_gap)) = self.merge.next() {
-            let LogEpoch::Of(epoch) = log else { return Next::Step(Step::Begin) };
+            let Some(epoch) = log else { return Next::Step(Step::Open { creates: true }) };
             let draft = if is_after_gap { after_gap(draft) } else { draft.clone() };
             return Next::Step(Step::Append { epoch: epoch.clone(), identity, draft });
         }
@@ -545,8 +510,7 @@ async fn run_step(
     match step {
         Step::Follow => Done::Followed(outside.follow(order).await),
         Step::Unfollow => Done::Unfollowed(outside.unfollow(order).await),
-        Step::Open => Done::Opened(open(&backend, &channel, false).await),
-        Step::Begin => Done::Opened(open(&backend, &channel, true).await),
+        Step::Open { creates } => Done::Opened(open(&backend, &channel, creates).await),
         Step::Look { stretch } => {
             let begun = Instant::now();
             Done::Looked { begun, stretch, list: outside.window(order, LIST_MAX).await }
@@ -572,14 +536,14 @@ async fn run_step(
 async fn open(
     backend: &SharedBackend,
     channel: &ChannelName,
-    begins: bool,
+    creates: bool,
 ) -> StorageResult<Option<(Epoch, Vec<Uuid>)>> {
     let mut has = Vec::new();
     let mut after: Option<Position> = None;
     loop {
         let page = backend.read_after(channel, after.as_ref(), LOG_PAGE).await?;
         let Some(epoch) = page.epoch else {
-            if !begins {
+            if !creates {
                 return Ok(None);
             }
             // Each update is its own producer; none is asked about here.

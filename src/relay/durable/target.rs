@@ -18,24 +18,6 @@ const APPEND_LEN: usize = 50;
 /// one append at a time over a link of 80 ms would carry only twelve entries a second.
 const UNDER_WAY: usize = 64;
 
-/// The outcome of appending entries.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Put {
-    /// The log has all of them.
-    There {
-        /// How many this process appended, including those whose answer was lost and that a later try found
-        /// there.
-        by_us: usize,
-    },
-    /// The target's log has changed: everything that the source still has must be compared with it.
-    Anew {
-        /// Why, for people.
-        why: &'static str,
-        /// How many were appended before that was noticed.
-        by_us: usize,
-    },
-}
-
 /// What is known of the target's log.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -46,14 +28,16 @@ pub(super) struct Target {
     /// Producers whose newest entry this process appended. Of other producers the log may have more than is
     /// known, since their entries reach it on another way too.
     ours: HashSet<NodeId>,
+    /// Entries of the current step that were sent and may be there already: they count once that is certain.
+    pub(super) sent: HashSet<EntryId>,
     /// Whether calls have failed since the log was last examined.
-    is_doubted: bool,
+    is_suspect: bool,
 }
 
 impl Target {
     pub(super) fn new(channel: ChannelName) -> Self {
-        let (known, ours) = (HashMap::new(), HashSet::new());
-        Self { channel, epoch: None, known, ours, is_doubted: true }
+        let (known, ours, sent) = (HashMap::new(), HashSet::new(), HashSet::new());
+        Self { channel, epoch: None, known, ours, sent, is_suspect: true }
     }
 
     /// Forgets everything that is known.
@@ -61,41 +45,45 @@ impl Target {
         *self = Self::new(self.channel.clone());
     }
 
-    /// Appends entries of the source's log to this one, in order. `sent` has those that an earlier try may
-    /// have appended, and is extended.
+    /// Appends entries of the source's log to this one, in order. Returns how many this process appended, including
+    /// those whose answer was lost and that a later try found there; and, if the log has changed, so that
+    /// everything that the source still has must be compared with it, why, for people. Otherwise the log has all
+    /// of the entries.
     pub(super) async fn put(
         &mut self,
         shared: &Shared,
         entries: &[Entry],
-        sent: &mut HashSet<EntryId>,
-    ) -> StorageResult<Put> {
+    ) -> StorageResult<(usize, Option<&'static str>)> {
         let may_be_there = |target: &Self, entry: &Entry| !target.ours.contains(&entry.id.producer);
         let has_more = self.lacks(entries).any(|entry| may_be_there(self, entry));
-        if (self.is_doubted || has_more)
+        if (self.is_suspect || has_more)
             && let Some(why) = self.look(shared, true).await?
         {
-            return Ok(Put::Anew { why, by_us: 0 });
+            return Ok((0, Some(why)));
         }
         let lacks: Vec<Entry> = self.lacks(entries).cloned().collect();
         let lacking: HashSet<EntryId> = lacks.iter().map(|entry| entry.id).collect();
-        let is_settled = |entry: &&Entry| sent.contains(&entry.id) && !lacking.contains(&entry.id);
+        let is_settled = |entry: &&Entry| self.sent.contains(&entry.id) && !lacking.contains(&entry.id);
         let mut by_us = entries.iter().filter(is_settled).count();
-        let sent_before = sent.clone();
+        let sent_before = self.sent.clone();
         let mut is_first = true;
         let mut batches = self.batches(&lacks).into_iter().peekable();
         while batches.peek().is_some() {
             // The first append is sent alone, so that a server that does not know the script yet learns it.
             let count = if std::mem::take(&mut is_first) && self.ours.is_empty() { 1 } else { UNDER_WAY };
             let together: Vec<AppendBatch> = batches.by_ref().take(count).collect();
-            sent.extend(together.iter().flat_map(ids));
+            self.sent.extend(together.iter().flat_map(|batch| {
+                batch.entries.iter().map(|append| EntryId { producer: batch.producer, seq: append.seq })
+            }));
             let answers = join_all(together.iter().map(|batch| shared.to.backend.append(batch))).await;
             let (applied, anew) = self.note(&together, answers, &sent_before)?;
             by_us += applied;
-            if let Some(why) = anew {
-                return Ok(Put::Anew { why, by_us });
+            if anew.is_some() {
+                return Ok((by_us, anew));
             }
         }
-        Ok(Put::There { by_us })
+        self.sent.clear();
+        Ok((by_us, None))
     }
 
     /// The entries that the log is not known to have.
@@ -177,7 +165,7 @@ impl Target {
         }
         // A gap behind a failed append is no loss: the log is examined, and the append tried again.
         if let Some(error) = failed {
-            self.is_doubted = true;
+            self.is_suspect = true;
             return Err(error);
         }
         if anew.is_some() {
@@ -221,14 +209,10 @@ impl Target {
         self.ours.retain(|producer| {
             producers.get(producer).is_some_and(|newest| had.get(producer) == Some(newest))
         });
-        (self.epoch, self.known, self.is_doubted) = (Some(epoch), producers, false);
+        (self.epoch, self.known, self.is_suspect) = (Some(epoch), producers, false);
         if is_another {
             return Ok(Some("the target's log has a new epoch"));
         }
         Ok(is_set_back.then_some("the target's log lacks entries that it had"))
     }
-}
-
-fn ids(batch: &AppendBatch) -> impl Iterator<Item = EntryId> + use<'_> {
-    batch.entries.iter().map(|append| EntryId { producer: batch.producer, seq: append.seq })
 }

@@ -1,11 +1,17 @@
+use chrono::DateTime;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::{EntryKind, Marks};
 
-impl Cost for u64 {
-    fn cost(&self) -> usize {
-        size_of::<Self>()
-    }
+/// The update with a number.
+fn update(number: u64) -> DraftEntry {
+    let (time, kind, data) = (DateTime::UNIX_EPOCH, EntryKind::Routing, number.to_string().into());
+    DraftEntry { time, kind, key: None, data, marks: Marks::default() }
+}
+
+fn number_of(update: &DraftEntry) -> u64 {
+    std::str::from_utf8(&update.data).unwrap().parse().unwrap()
 }
 
 fn id(number: u64) -> Uuid {
@@ -14,7 +20,7 @@ fn id(number: u64) -> Uuid {
 
 /// A merge with a clock of its own; its updates are numbers.
 struct Reader {
-    merge: Merge<u64>,
+    merge: Merge,
     start: Instant,
     now_ms: u64,
     emitted: Vec<u64>,
@@ -32,23 +38,24 @@ impl Reader {
     }
 
     fn hear(&mut self, number: u64) -> Heard {
-        let heard = self.merge.hear(id(number), Some(number), true, self.now());
+        let heard = self.merge.hear(id(number), Some(update(number)), true, self.now());
         self.emit();
         heard
     }
 
     fn look(&mut self, list: &[u64]) -> bool {
         let stretch = self.merge.begin_look();
-        let listed = list.iter().map(|number| (id(*number), Some(*number))).collect();
+        let listed = list.iter().map(|number| (id(*number), Some(update(*number)))).collect();
         let gap = self.merge.look(listed, self.now(), stretch);
         self.emit();
         gap
     }
 
     fn emit(&mut self) {
-        while let Some((_, number, after_gap)) = self.merge.next() {
-            self.marked.extend(after_gap.then_some(*number));
-            self.emitted.push(*number);
+        while let Some((_, update, after_gap)) = self.merge.next() {
+            let number = number_of(update);
+            self.marked.extend(after_gap.then_some(number));
+            self.emitted.push(number);
             self.merge.done(false);
         }
     }
@@ -194,7 +201,7 @@ fn what_is_not_for_the_log_is_known_and_holds_nothing_up() {
     reader.merge.hear(id(1), None, true, reader.now());
     assert!(!reader.is_due());
     let stretch = reader.merge.begin_look();
-    reader.merge.look(vec![(id(1), None), (id(2), None), (id(3), Some(3))], reader.now(), stretch);
+    reader.merge.look(vec![(id(1), None), (id(2), None), (id(3), Some(update(3)))], reader.now(), stretch);
     reader.emit();
     assert!(reader.merge.knows(&id(2)));
     assert_eq!(reader.emitted, [3]);
@@ -284,7 +291,7 @@ impl World {
             }
         }
         if let Some((list, begun, stretch)) = answered {
-            let listed = list.into_iter().map(|number| (id(number), Some(number))).collect();
+            let listed = list.into_iter().map(|number| (id(number), Some(update(number)))).collect();
             self.reader.merge.look(listed, begun, stretch);
             self.reader.emit();
         }

@@ -24,7 +24,7 @@ const EXPECTED_WITHIN: Duration = Duration::from_millis(10);
 
 /// The updates of one run, in order.
 #[derive(Debug)]
-pub(super) struct Telling {
+pub(super) struct Reports {
     desk: Arc<Desk>,
     order: OrderId,
     /// The claim's token, which is the fencing token of the updates.
@@ -49,7 +49,7 @@ struct State {
     failed: Option<PublishError>,
 }
 
-impl Telling {
+impl Reports {
     pub(super) fn new(desk: Arc<Desk>, order: OrderId, token: u64, is_first: bool) -> Arc<Self> {
         let due = Instant::now();
         let state = State { waiting: Vec::new(), due, is_under_way: false, is_first, failed: None };
@@ -61,7 +61,7 @@ impl Telling {
     ///
     /// # Errors
     /// An earlier update could not be appended; each error is returned once, and this update is dropped.
-    pub(super) async fn tell_soon(self: &Arc<Self>, draft: DraftEntry) -> Result<(), PublishError> {
+    pub(super) async fn queue(self: &Arc<Self>, draft: DraftEntry) -> Result<(), PublishError> {
         {
             let mut state = self.state.lock();
             if let Some(failed) = state.failed.take() {
@@ -72,19 +72,19 @@ impl Telling {
                     state.due = Instant::now() + TOGETHER_WITHIN;
                 }
                 state.waiting.push(draft);
-                self.set_out(&mut state);
+                self.start(&mut state);
                 return Ok(());
             }
         }
-        self.tell(draft).await
+        self.append(draft).await
     }
 
     /// Appends an update after all queued ones, and waits until the log has it.
     ///
     /// # Errors
     /// This update, or one before it, could not be appended.
-    pub(super) async fn tell(self: &Arc<Self>, draft: DraftEntry) -> Result<(), PublishError> {
-        let alone = {
+    pub(super) async fn append(self: &Arc<Self>, draft: DraftEntry) -> Result<(), PublishError> {
+        let at_once = {
             let mut state = self.state.lock();
             if let Some(failed) = state.failed.take() {
                 return Err(failed);
@@ -96,13 +96,13 @@ impl Telling {
                 Some((draft, std::mem::take(&mut state.is_first)))
             }
         };
-        match alone {
-            Some((draft, is_first)) => self.append(vec![draft], is_first).await,
+        match at_once {
+            Some((draft, is_first)) => self.append_all(vec![draft], is_first).await,
             None => self.settled().await,
         }
     }
 
-    /// Announces that [`tell`](Self::tell) follows in a moment: waiting reports are appended together with it.
+    /// Announces that [`append`](Self::append) follows in a moment: waiting reports are appended together with it.
     pub(super) fn expect(&self) {
         self.set_due(&mut self.state.lock(), Instant::now() + EXPECTED_WITHIN);
     }
@@ -132,15 +132,15 @@ impl Telling {
         }
     }
 
-    fn set_out(self: &Arc<Self>, state: &mut State) {
+    fn start(self: &Arc<Self>, state: &mut State) {
         if !std::mem::replace(&mut state.is_under_way, true) {
             // A separate task, because the run may be dropped at any moment, and its reports are appended
             // nevertheless.
-            self.desk.tasks.spawn_on(Arc::clone(self).go(), &self.desk.runtime);
+            self.desk.tasks.spawn_on(Arc::clone(self).run(), &self.desk.runtime);
         }
     }
 
-    async fn go(self: Arc<Self>) {
+    async fn run(self: Arc<Self>) {
         loop {
             let due = {
                 let mut state = self.state.lock();
@@ -156,7 +156,7 @@ impl Telling {
             };
             match due {
                 Ok((drafts, is_first)) => {
-                    if let Err(failed) = self.append(drafts, is_first).await {
+                    if let Err(failed) = self.append_all(drafts, is_first).await {
                         let mut state = self.state.lock();
                         state.failed = Some(failed);
                         state.waiting.clear();
@@ -171,16 +171,16 @@ impl Telling {
         self.ended.notify_waiters();
     }
 
-    /// Appends updates. Whether those of a first run are the order's first was not looked up: the log says it, and
-    /// if it has entries, a look at the newest update decides.
-    async fn append(&self, drafts: Vec<DraftEntry>, is_first: bool) -> Result<(), PublishError> {
+    /// Appends updates. Whether those of a first run are the order's first was not looked up: if the log has entries,
+    /// the newest update decides.
+    async fn append_all(&self, drafts: Vec<DraftEntry>, is_first: bool) -> Result<(), PublishError> {
         let (order, fence) = (self.order, Some(self.token));
         if !is_first {
             return self.desk.append(order, drafts, fence, First::No).await;
         }
-        let told = self.desk.append(order, drafts.clone(), fence, First::Only).await;
-        if !matches!(told, Err(PublishError::NotFirst)) {
-            return told;
+        let appended = self.desk.append(order, drafts.clone(), fence, First::Only).await;
+        if !matches!(appended, Err(PublishError::NotFirst)) {
+            return appended;
         }
         if matches!(self.desk.newest(order).await, Ok(None)) {
             return self.desk.append(order, drafts, fence, First::No).await;
@@ -188,7 +188,7 @@ impl Telling {
         debug!(%order, "an order of which nothing was known has updates already");
         // A report after an ignored error is not the first one either.
         self.state.lock().is_first = true;
-        told
+        appended
     }
 }
 
@@ -209,78 +209,78 @@ mod tests {
         OrderUpdate::new(Standing { kind, progress, attempt: 1 }, Utc::now(), |_| {}).draft
     }
 
-    async fn told(desk: &Desk, order: OrderId) -> Vec<EntryKind> {
-        let page = desk.channels.read_after(&ChannelName::order(order), None, 100).await.unwrap();
+    async fn logged(desk: &Desk, order: OrderId) -> Vec<EntryKind> {
+        let page = desk.parts.channels.read_after(&ChannelName::order(order), None, 100).await.unwrap();
         page.entries.into_iter().map(|entry| entry.draft.kind).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn reports_during_an_append_are_appended_together_in_order() {
         let (desk, order) = (desk(), OrderId::random());
-        let telling = Telling::new(Arc::clone(&desk), order, 7, true);
+        let reports = Reports::new(Arc::clone(&desk), order, 7, true);
         for progress in [10, 30] {
-            telling.tell_soon(update(EntryKind::Routing, progress)).await.unwrap();
+            reports.queue(update(EntryKind::Routing, progress)).await.unwrap();
         }
-        telling.tell(update(EntryKind::Submitted, 75)).await.unwrap();
+        reports.append(update(EntryKind::Submitted, 75)).await.unwrap();
         let all = [EntryKind::Routing, EntryKind::Routing, EntryKind::Submitted];
-        assert_eq!(told(&desk, order).await, all, "`tell` returns when the log has all of them");
-        assert_eq!(desk.channels.stats().appends.get(), 1);
+        assert_eq!(logged(&desk, order).await, all, "`append` returns when the log has all of them");
+        assert_eq!(desk.parts.channels.stats().appends.get(), 1);
         // More than may wait at a time.
         for _ in 0..=WAITING_MAX {
-            telling.tell_soon(update(EntryKind::Submitted, 80)).await.unwrap();
+            reports.queue(update(EntryKind::Submitted, 80)).await.unwrap();
         }
-        drop(telling);
+        drop(reports);
         desk.tasks.close();
         desk.tasks.wait().await;
-        assert_eq!(told(&desk, order).await.len(), 4 + WAITING_MAX, "also after the run was dropped");
+        assert_eq!(logged(&desk, order).await.len(), 4 + WAITING_MAX, "also after the run was dropped");
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_waits_goes_with_what_is_expected_to_follow() {
         let (desk, order) = (desk(), OrderId::random());
-        let telling = Telling::new(Arc::clone(&desk), order, 7, true);
-        telling.tell_soon(update(EntryKind::Building, 70)).await.unwrap();
-        telling.expect();
+        let reports = Reports::new(Arc::clone(&desk), order, 7, true);
+        reports.queue(update(EntryKind::Building, 70)).await.unwrap();
+        reports.expect();
         time::sleep(Duration::from_millis(5)).await;
-        assert_eq!(told(&desk, order).await, []);
-        telling.tell(update(EntryKind::Submitted, 75)).await.unwrap();
-        assert_eq!(told(&desk, order).await, [EntryKind::Building, EntryKind::Submitted]);
-        assert_eq!(desk.channels.stats().appends.get(), 1);
+        assert_eq!(logged(&desk, order).await, []);
+        reports.append(update(EntryKind::Submitted, 75)).await.unwrap();
+        assert_eq!(logged(&desk, order).await, [EntryKind::Building, EntryKind::Submitted]);
+        assert_eq!(desk.parts.channels.stats().appends.get(), 1);
         // An expected report may be late.
-        telling.tell_soon(update(EntryKind::Submitted, 90)).await.unwrap();
-        telling.expect();
+        reports.queue(update(EntryKind::Submitted, 90)).await.unwrap();
+        reports.expect();
         time::sleep(2 * EXPECTED_WITHIN).await;
-        assert_eq!(told(&desk, order).await.len(), 3);
+        assert_eq!(logged(&desk, order).await.len(), 3);
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_appended_to_an_order_whose_updates_are_not_known() {
         let (desk, order) = (desk(), OrderId::random());
-        let forgotten = Telling::new(Arc::clone(&desk), order, 7, true);
-        forgotten.tell(update(EntryKind::Submitted, 75)).await.unwrap();
-        let telling = Telling::new(Arc::clone(&desk), order, 8, true);
-        telling.tell_soon(update(EntryKind::Routing, 10)).await.unwrap();
+        let forgotten = Reports::new(Arc::clone(&desk), order, 7, true);
+        forgotten.append(update(EntryKind::Submitted, 75)).await.unwrap();
+        let reports = Reports::new(Arc::clone(&desk), order, 8, true);
+        reports.queue(update(EntryKind::Routing, 10)).await.unwrap();
         for _ in 0..3 {
-            let refused = telling.tell(update(EntryKind::Submitted, 75)).await;
+            let refused = reports.append(update(EntryKind::Submitted, 75)).await;
             assert!(matches!(refused, Err(PublishError::NotFirst)), "{refused:?}");
         }
-        assert_eq!(told(&desk, order).await, [EntryKind::Submitted]);
+        assert_eq!(logged(&desk, order).await, [EntryKind::Submitted]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_refusal_is_returned_once_to_the_next_report() {
         let (desk, order) = (desk(), OrderId::random());
-        let newer = Telling::new(Arc::clone(&desk), order, 8, true);
-        newer.tell(update(EntryKind::Routing, 10)).await.unwrap();
-        let older = Telling::new(Arc::clone(&desk), order, 7, false);
+        let newer = Reports::new(Arc::clone(&desk), order, 8, true);
+        newer.append(update(EntryKind::Routing, 10)).await.unwrap();
+        let older = Reports::new(Arc::clone(&desk), order, 7, false);
         for _ in 0..2 {
-            older.tell_soon(update(EntryKind::Routing, 10)).await.unwrap();
+            older.queue(update(EntryKind::Routing, 10)).await.unwrap();
         }
-        let refused = older.tell(update(EntryKind::Submitted, 75)).await;
+        let refused = older.append(update(EntryKind::Submitted, 75)).await;
         assert!(matches!(refused, Err(PublishError::Refused { accepted: 0, .. })), "{refused:?}");
         older.settled().await.unwrap();
-        older.tell_soon(update(EntryKind::Routing, 10)).await.unwrap();
+        older.queue(update(EntryKind::Routing, 10)).await.unwrap();
         assert!(older.settled().await.is_err());
-        assert_eq!(told(&desk, order).await, [EntryKind::Routing]);
+        assert_eq!(logged(&desk, order).await, [EntryKind::Routing]);
     }
 }

@@ -18,7 +18,7 @@ use super::{Fleet, GONE_AFTER};
 use crate::storage::RecordKind;
 
 /// How often the record is written.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+const WRITE_EVERY: Duration = Duration::from_secs(1);
 
 /// How long counting connections by zone may take: the record must be written in time.
 const COUNTED_WITHIN: Duration = Duration::from_millis(250);
@@ -41,8 +41,8 @@ pub(crate) trait OpenSockets: fmt::Debug + Send + Sync {
 
 impl Fleet {
     /// Writes this node's record until `stop`, then deletes it.
-    pub(crate) async fn tell(self, sockets: Arc<dyn OpenSockets>, stop: CancellationToken) {
-        let mut tick = time::interval(TELL_EVERY);
+    pub(crate) async fn announce(self, sockets: Arc<dyn OpenSockets>, stop: CancellationToken) {
+        let mut tick = time::interval(WRITE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut before, mut is_leaving) = (VecDeque::new(), false);
         loop {
@@ -50,22 +50,22 @@ impl Fleet {
                 biased;
                 () = stop.cancelled() => break,
                 // A node that is about to stop says so at once.
-                () = self.0.leaving.cancelled(), if !is_leaving => is_leaving = true,
+                () = self.0.parts.leaving.cancelled(), if !is_leaving => is_leaving = true,
                 _ = tick.tick() => {}
             }
-            self.look_at_itself(&*sockets, &mut before).await;
-            self.tell_once().await;
+            self.measure(&*sockets, &mut before).await;
+            self.write_record().await;
         }
         // If the record cannot be deleted, it expires.
-        let key = self.0.node.to_string();
+        let key = self.0.parts.node.to_string();
         if !self.is_by_itself()
-            && let Err(error) = self.0.backend.delete(RecordKind::Node, &key).await
+            && let Err(error) = self.0.parts.backend.delete(RecordKind::Node, &key).await
         {
             debug!(error = %error, "could not delete this node's record; it will expire");
         }
     }
 
-    async fn look_at_itself(&self, sockets: &dyn OpenSockets, before: &mut VecDeque<Timing>) {
+    async fn measure(&self, sockets: &dyn OpenSockets, before: &mut VecDeque<Timing>) {
         let zones = time::timeout(COUNTED_WITHIN, sockets.by_zone()).await.ok();
         let (connections, delivered) = sockets.totals();
         let lag_ms = lag(before, delivered);
@@ -78,12 +78,12 @@ impl Fleet {
         (own.state, own.told_at, own.connections, own.lag_ms) = (state, Utc::now(), connections, lag_ms);
     }
 
-    async fn tell_once(&self) {
+    async fn write_record(&self) {
         if self.is_by_itself() {
             return;
         }
         let own = self.0.own.lock().clone();
-        match self.0.backend.put(RecordKind::Node, &own.node, record(&own), GONE_AFTER).await {
+        match self.0.parts.backend.put(RecordKind::Node, &own.node, record(&own), GONE_AFTER).await {
             Ok(()) => self.0.counts.told.add(1),
             Err(error) => {
                 debug!(error = %error, "could not write this node's record");
@@ -139,10 +139,10 @@ mod tests {
     #[test]
     fn the_largest_zones_are_listed_and_others_counted() {
         let zones = (0..100).map(|n| (format!("z{n:02}"), n)).collect();
-        let (told, left_out) = largest(zones);
+        let (listed, left_out) = largest(zones);
         // A zone without subscribers is not counted.
-        assert_eq!((told.len(), left_out), (ZONES_MAX, 99 - ZONES_MAX as u64));
-        assert_eq!(told[0], ZoneConnections { zone: "z99".to_owned(), connections: 99 });
-        assert_eq!(told[ZONES_MAX - 1].zone, "z36");
+        assert_eq!((listed.len(), left_out), (ZONES_MAX, 99 - ZONES_MAX as u64));
+        assert_eq!(listed[0], ZoneConnections { zone: "z99".to_owned(), connections: 99 });
+        assert_eq!(listed[ZONES_MAX - 1].zone, "z36");
     }
 }
