@@ -17,7 +17,7 @@ use super::telling::Telling;
 use crate::channels::PublishError;
 use crate::model::{ChannelName, Entry, EntryKind, OrderId};
 use crate::protocol::{OrderUpdate, PayloadWriter, Standing, quoted};
-use crate::storage::{Attempt, ClaimedJob, Ending, Held, Refusal, StorageError};
+use crate::storage::{Attempt, Ending, Held, JobView, Refusal, StorageError};
 
 /// How long the end of a run waits for its earlier reports. After that the end is published all the same; if the
 /// run continues elsewhere, the log refuses earlier reports that arrive after what is published there.
@@ -87,8 +87,8 @@ pub(super) struct Claim {
 
 impl Claim {
     /// For a job that was claimed just now.
-    pub(super) fn of(job: &ClaimedJob, asked: Instant, lasts: Duration, newest: Option<Entry>) -> Self {
-        let ClaimedJob { id, token, run, cancelled, committed, attempt, .. } = *job;
+    pub(super) fn of(job: &JobView, asked: Instant, lasts: Duration, newest: Option<Entry>) -> Self {
+        let JobView { id, token, run, cancelled, committed, attempt, .. } = *job;
         Self { order: id.into(), token, run, cancelled, committed, attempt, asked, lasts, newest }
     }
 }

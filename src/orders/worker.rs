@@ -14,7 +14,7 @@ use super::executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, 
 use super::request::OrderRequest;
 use super::run::{Claim, Run, RunError, push_all};
 use crate::model::{Entry, OrderId};
-use crate::storage::{ClaimedJob, Ending, JOBS_PER_CALL_MAX};
+use crate::storage::{Ending, JOBS_PER_CALL_MAX, JobView};
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::panics::contain;
 
@@ -125,7 +125,7 @@ impl Worker {
         }
     }
 
-    async fn work(self: Arc<Self>, job: ClaimedJob, asked: Instant, watched: Watched) {
+    async fn work(self: Arc<Self>, job: JobView, asked: Instant, watched: Watched) {
         let order = OrderId::from(job.id);
         let newest = if is_new(&job) { Some(None) } else { self.newest(order, asked).await };
         let Some(newest) = newest else { return };
@@ -223,7 +223,7 @@ impl Worker {
 }
 
 /// Whether nobody can have told of a job's order, if the queue has forgotten nothing: where it has, the log tells.
-fn is_new(job: &ClaimedJob) -> bool {
+fn is_new(job: &JobView) -> bool {
     job.run == 1 && job.attempt.number == 0 && !job.committed
 }
 

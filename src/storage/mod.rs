@@ -40,8 +40,8 @@ pub use epoch_name::{
 };
 pub use error::{Result, StorageError};
 pub use jobs::{
-    Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds,
-    JobCounts, JobKind, JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob,
+    Attempt, Cancelling, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
+    JobKind, JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob,
 };
 use jobs::{MovedJob, Recorded, Stand};
 pub use log::{
@@ -51,17 +51,18 @@ pub use log::{
 };
 pub use memory::{FolderError, MemoryBackend};
 #[cfg(test)]
-pub(crate) use outage::switching::model;
+pub(crate) use outage::switching::redis_model;
 pub(crate) use outage::switching::{OutageReader, SetAside};
 pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideKeys, OutsideOrders};
 pub(crate) use own_logs::OwnLogs;
-pub use primary::{Beat, Concerned, LinkHealth, Lost};
+pub use primary::{Beat, Concerned, LinkHealth, Lost, Place};
 pub use pubsub::{Outgoing, PubSub, PubSubEvent, PubSubHealth, PubSubLink};
 pub use records::{Record, RecordKind, Records};
 pub use redis::{ProbeFailure, RedisBackend};
 pub(crate) use status::StateSpell;
 pub use status::{Scope, StatusReader, StatusWriter, StorageStatus};
 pub use version_vector::{ReturnPoint, Run, VersionVector};
+pub use wrapper::Wrapper;
 
 use crate::model::{BackendName, ChannelName};
 

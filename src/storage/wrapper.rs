@@ -1,7 +1,8 @@
-//! Wrappers around a storage: a wrapper implements only what it does differently, and passes on everything
-//! else.
+//! Wrappers around a storage: a wrapper decides where each call goes, and implements only what it does
+//! differently.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,51 +11,48 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{
-    AppendAnswer, AppendBatch, Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts,
-    JobState, JobView, Jobs, LatestOf, LatestPage, Log, LogEvent, LogState, NewJob, OpenLog, Page, PageLimit,
-    Record, RecordKind, Records, Result, StorageBackend,
+    AppendAnswer, AppendBatch, Cancelling, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView,
+    Jobs, LatestOf, LatestPage, Log, LogEvent, LogState, NewJob, OpenLog, Page, PageLimit, Place, Record,
+    RecordKind, Records, Result, SharedBackend,
 };
 use crate::model::{ChannelName, Epoch, JobId, NodeId, Position};
 
 /// Decides where calls go. Every implementor gets all roles.
-pub(super) trait Wrapper: fmt::Debug + Send + Sync {
-    /// The wrapped storage.
-    fn behind(&self) -> &dyn StorageBackend;
+pub trait Wrapper: fmt::Debug + Send + Sync {
+    /// A storage, and what has to be held during a call to it.
+    type Target<'a>: Deref<Target = SharedBackend> + Send
+    where
+        Self: 'a;
 
-    /// The storage that has the log of a channel.
-    fn log_of(&self, _channel: &ChannelName) -> &dyn StorageBackend {
-        self.behind()
-    }
+    /// The storage to which a call about `place` goes.
+    fn target<'a>(&'a self, place: Place<'_>) -> impl Future<Output = Self::Target<'a>> + Send;
 
-    /// Makes a call to one of these storages.
-    fn pass<R: Send>(
-        &self,
-        call: impl Future<Output = Result<R>> + Send,
-    ) -> impl Future<Output = Result<R>> + Send {
-        call
+    /// See [`Log::take_incoming`].
+    fn incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
+        None
     }
 }
 
 #[async_trait]
 impl<T: Wrapper> Log for T {
     async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
-        self.pass(self.log_of(channel).state(channel, producer)).await
+        self.target(Place::Channel(channel)).await.state(channel, producer).await
     }
 
     async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
-        self.pass(self.log_of(channel).find(channel, producer)).await
+        self.target(Place::Channel(channel)).await.find(channel, producer).await
     }
 
     async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
-        self.pass(self.log_of(channel).open(channel, producer, minted)).await
+        self.target(Place::Channel(channel)).await.open(channel, producer, minted).await
     }
 
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
-        self.pass(self.log_of(&batch.channel).append(batch)).await
+        self.target(Place::Channel(&batch.channel)).await.append(batch).await
     }
 
     async fn begin(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
-        self.pass(self.log_of(&batch.channel).begin(batch)).await
+        self.target(Place::Channel(&batch.channel)).await.begin(batch).await
     }
 
     async fn read_within(
@@ -63,11 +61,11 @@ impl<T: Wrapper> Log for T {
         after: Option<&Position>,
         limit: PageLimit,
     ) -> Result<Page> {
-        self.pass(self.log_of(channel).read_within(channel, after, limit)).await
+        self.target(Place::Channel(channel)).await.read_within(channel, after, limit).await
     }
 
     async fn fork_for_readers(&self, channel: &ChannelName) {
-        self.log_of(channel).fork_for_readers(channel).await;
+        self.target(Place::Channel(channel)).await.fork_for_readers(channel).await;
     }
 
     async fn latest_within(
@@ -77,85 +75,85 @@ impl<T: Wrapper> Log for T {
         limit: PageLimit,
         of: LatestOf,
     ) -> Result<LatestPage> {
-        self.pass(self.log_of(channel).latest_within(channel, after, limit, of)).await
+        self.target(Place::Channel(channel)).await.latest_within(channel, after, limit, of).await
     }
 
     async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
-        self.pass(self.log_of(channel).keys(channel)).await
+        self.target(Place::Channel(channel)).await.keys(channel).await
     }
 
     async fn follow(&self, channel: &ChannelName) -> Result<()> {
-        self.pass(self.log_of(channel).follow(channel)).await
+        self.target(Place::Channel(channel)).await.follow(channel).await
     }
 
     async fn unfollow(&self, channel: &ChannelName) -> Result<()> {
-        self.pass(self.log_of(channel).unfollow(channel)).await
+        self.target(Place::Channel(channel)).await.unfollow(channel).await
     }
 
     fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
-        self.behind().take_incoming()
+        self.incoming()
     }
 }
 
 #[async_trait]
 impl<T: Wrapper> Records for T {
     async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
-        self.pass(self.behind().put(kind, key, value, ttl)).await
+        self.target(Place::Records(kind)).await.put(kind, key, value, ttl).await
     }
 
     async fn get(&self, kind: RecordKind, key: &str) -> Result<Option<Bytes>> {
-        self.pass(self.behind().get(kind, key)).await
+        self.target(Place::Records(kind)).await.get(kind, key).await
     }
 
     async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool> {
-        self.pass(self.behind().delete(kind, key)).await
+        self.target(Place::Records(kind)).await.delete(kind, key).await
     }
 
     async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>> {
-        self.pass(self.behind().list(kind, after, limit)).await
+        self.target(Place::Records(kind)).await.list(kind, after, limit).await
     }
 
     async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>> {
-        self.pass(self.behind().hold(key, holder, ttl)).await
+        self.target(Place::Leases).await.hold(key, holder, ttl).await
     }
 
     async fn let_go(&self, key: &str, holder: &str) -> Result<()> {
-        self.pass(self.behind().let_go(key, holder)).await
+        self.target(Place::Leases).await.let_go(key, holder).await
     }
 }
 
 #[async_trait]
 impl<T: Wrapper> Jobs for T {
     async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
-        self.pass(self.behind().enqueue(job, bounds)).await
+        self.target(Place::Jobs).await.enqueue(job, bounds).await
     }
 
     async fn enqueue_here(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
-        self.pass(self.behind().enqueue_here(job, bounds)).await
+        self.target(Place::Jobs).await.enqueue_here(job, bounds).await
     }
 
-    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
-        self.pass(self.behind().claim(kind, limit, lease)).await
+    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<JobView>> {
+        self.target(Place::Jobs).await.claim(kind, limit, lease).await
     }
 
     async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        self.pass(self.behind().extend(id, token, lease)).await
+        self.target(Place::Jobs).await.extend(id, token, lease).await
     }
 
     async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        self.pass(self.behind().commit(id, token, lease)).await
+        self.target(Place::Jobs).await.commit(id, token, lease).await
     }
 
     async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held> {
-        self.pass(self.behind().finish(id, token, ending)).await
+        self.target(Place::Jobs).await.finish(id, token, ending).await
     }
 
     async fn cancel(&self, id: JobId) -> Result<Cancelling> {
-        self.pass(self.behind().cancel(id)).await
+        self.target(Place::Jobs).await.cancel(id).await
     }
 
     async fn job(&self, id: JobId) -> Result<Option<JobView>> {
-        self.pass(self.behind().job(id)).await
+        self.target(Place::Jobs).await.job(id).await
     }
 
     async fn list_jobs(
@@ -164,14 +162,14 @@ impl<T: Wrapper> Jobs for T {
         before: Option<JobId>,
         limit: usize,
     ) -> Result<Vec<JobView>> {
-        self.pass(self.behind().list_jobs(state, before, limit)).await
+        self.target(Place::Jobs).await.list_jobs(state, before, limit).await
     }
 
     async fn settle_dead(&self, id: JobId) -> Result<bool> {
-        self.pass(self.behind().settle_dead(id)).await
+        self.target(Place::Jobs).await.settle_dead(id).await
     }
 
     async fn job_counts(&self) -> Result<JobCounts> {
-        self.pass(self.behind().job_counts()).await
+        self.target(Place::Jobs).await.job_counts().await
     }
 }

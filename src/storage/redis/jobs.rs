@@ -18,8 +18,8 @@ use super::scripts::Script;
 use super::{EXACT_MAX, RedisBackend, job_scripts};
 use crate::model::JobId;
 use crate::storage::{
-    Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
-    JobKind, JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Recorded, Result, Stand,
+    Attempt, Cancelling, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts, JobKind, JobState,
+    JobView, Jobs, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Recorded, Result, Stand,
 };
 
 /// The claims of this process. They are made one after the other, so that the server can tell for which of
@@ -44,8 +44,8 @@ impl Default for Claims {
     }
 }
 
-const CLAIMED_FIELDS: usize = 10;
-const VIEW_FIELDS: usize = 13;
+/// The fields of a job in an answer.
+const FIELDS: usize = 13;
 
 impl RedisBackend {
     async fn run_on_jobs<R: FromValue>(
@@ -81,7 +81,7 @@ impl RedisBackend {
         kind: &str,
         limit: usize,
         lease: Duration,
-    ) -> Result<Vec<ClaimedJob>> {
+    ) -> Result<Vec<JobView>> {
         made.last += 1;
         let args = vec![
             text(limit.min(JOBS_PER_CALL_MAX)),
@@ -91,9 +91,7 @@ impl RedisBackend {
             text(made.last),
             text(made.known),
         ];
-        let answer: Vec<Bytes> = self.run_on_jobs(&job_scripts::CLAIM, "claim", args).await?;
-        let jobs = answer.chunks(CLAIMED_FIELDS).map(|fields| claimed(Fields { op: "claim", fields }));
-        let jobs = jobs.collect::<Result<_>>()?;
+        let jobs = self.views(&job_scripts::CLAIM, "claim", args).await?;
         made.known = made.last;
         Ok(jobs)
     }
@@ -156,7 +154,7 @@ impl RedisBackend {
 
     async fn views(&self, script: &Script, op: &'static str, args: Vec<Value>) -> Result<Vec<JobView>> {
         let answer: Vec<Bytes> = self.run_on_jobs(script, op, args).await?;
-        answer.chunks(VIEW_FIELDS).map(|fields| view(Fields { op, fields })).collect()
+        answer.chunks(FIELDS).map(|fields| view(Fields { op, fields })).collect()
     }
 }
 
@@ -186,7 +184,7 @@ impl Jobs for RedisBackend {
         }
     }
 
-    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
+    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<JobView>> {
         if limit == 0 {
             return Ok(Vec::new());
         }
@@ -313,20 +311,6 @@ impl Fields<'_> {
     fn time(&self, at: usize) -> Result<DateTime<Utc>> {
         DateTime::from_timestamp_micros(self.number(at)?).ok_or_else(|| unexpected(self.op))
     }
-}
-
-pub(super) fn claimed(job: Fields<'_>) -> Result<ClaimedJob> {
-    Ok(ClaimedJob {
-        id: job.id(0)?,
-        token: job.number(1)?,
-        run: job.number(2)?,
-        cancelled: job.flag(3)?,
-        committed: job.flag(4)?,
-        enqueued_at: job.time(5)?,
-        attempt: job.attempt(6)?,
-        kind: job.kind(8)?,
-        payload: job.bytes(9)?,
-    })
 }
 
 pub(super) fn view(job: Fields<'_>) -> Result<JobView> {

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use chrono::Utc;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -30,8 +29,8 @@ use crate::model::{ChannelName, JobId};
 use crate::storage::memory::{JobTable, Now};
 use crate::storage::primary::{Domain, Place};
 use crate::storage::{
-    Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
-    JobState, JobView, Jobs, MovedJob, NewJob, Result, StorageError,
+    Attempt, Cancelling, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts, JobState, JobView,
+    Jobs, MovedJob, NewJob, Result, StorageError,
 };
 use crate::support::counter::Counter;
 use crate::support::recent::Recent;
@@ -359,7 +358,7 @@ impl Jobs for Switching {
         self.core.jobs.enqueue(job, bounds, true).await
     }
 
-    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
+    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<JobView>> {
         let (breaker, jobs) = (&self.core.breaker, &self.core.jobs);
         {
             let mut state = jobs.lock();
@@ -377,23 +376,7 @@ impl Jobs for Switching {
             None => Vec::new(),
         };
         let mut state = jobs.lock();
-        for job in &claimed {
-            let view = JobView {
-                id: job.id,
-                payload: Bytes::clone(&job.payload),
-                state: JobState::Claimed,
-                run: job.run,
-                token: job.token,
-                cancelled: job.cancelled,
-                committed: job.committed,
-                attempt: job.attempt,
-                kind: job.kind.clone(),
-                enqueued_at: job.enqueued_at,
-                changed_at: Utc::now(),
-                error: None,
-            };
-            state.saw(view);
-        }
+        claimed.iter().for_each(|job| state.saw(job.clone()));
         drop(state);
         Ok(claimed)
     }

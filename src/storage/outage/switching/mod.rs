@@ -27,14 +27,14 @@ mod earlier_processes;
 mod incoming;
 mod jobs;
 mod log;
-#[cfg(test)]
-pub(crate) mod model;
 mod monitor;
 mod open;
 mod queue;
 mod read;
 mod reconcile;
 mod records;
+#[cfg(test)]
+pub(crate) mod redis_model;
 mod replica;
 mod replicas;
 mod retransmit;
