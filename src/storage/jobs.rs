@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Result;
@@ -127,7 +128,8 @@ pub enum Cancelling {
 }
 
 /// Where a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum JobState {
     /// It waits for a worker.
     Waiting,
@@ -214,6 +216,17 @@ impl Stand {
             Self::Claimed { .. } => JobState::Claimed,
             Self::Done { .. } => JobState::Done,
             Self::Dead { .. } => JobState::Dead,
+        }
+    }
+
+    /// The time by which jobs in that state are sorted.
+    pub(in crate::storage) fn time(&self) -> Instant {
+        match *self {
+            Self::Waiting { since: time }
+            | Self::Delayed { due: time }
+            | Self::Claimed { lease_ends: time }
+            | Self::Done { ended: time }
+            | Self::Dead { ended: time, .. } => time,
         }
     }
 }

@@ -208,6 +208,17 @@ pub enum LatestOf {
     RemovedToo,
 }
 
+/// Which page of the latest entries of a channel is read.
+#[derive(Debug, Clone, Copy)]
+pub struct LatestQuery<'a> {
+    /// It begins after this key; `None`: with the first.
+    pub after: Option<&'a str>,
+    /// At most [`LATEST_BYTES_MAX`] bytes.
+    pub limit: PageLimit,
+    /// Which entries.
+    pub of: LatestOf,
+}
+
 /// A part of the latest entries of a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LatestPage {
@@ -422,10 +433,10 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// fewer if they exceed [`LATEST_BYTES_MAX`].
     async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
         let limit = PageLimit { entries: limit, bytes: LATEST_BYTES_MAX };
-        self.latest_within(channel, after, limit, LatestOf::Keys).await
+        self.latest_within(channel, LatestQuery { after, limit, of: LatestOf::Keys }).await
     }
 
-    /// The same, limited also in bytes (at most [`LATEST_BYTES_MAX`]); a single entry may be larger.
+    /// The same as the query says; a single entry may be larger than its limit.
     ///
     /// The latest entry is the one that was appended last, whatever its own time is. In the channel of a
     /// zone, an entry that is marked late replaces only an older one: by sequence if both have the same
@@ -439,13 +450,7 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// Each key is in at most one page, as it was when that page was read. All pages together, without
     /// entries newer than `top` of the first page, are the state at that `top`, except for keys that changed
     /// after it. That holds while `epoch` is the same in all pages and `top` never decreases.
-    async fn latest_within(
-        &self,
-        channel: &ChannelName,
-        after: Option<&str>,
-        limit: PageLimit,
-        of: LatestOf,
-    ) -> Result<LatestPage>;
+    async fn latest_within(&self, channel: &ChannelName, query: LatestQuery<'_>) -> Result<LatestPage>;
 
     /// The keys that have a latest entry, in byte order.
     async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>>;

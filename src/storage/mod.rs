@@ -30,6 +30,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use choose::{Opened, StartError, open};
+use config::{AGE_MAX, Bounds};
 pub use config::{
     Fsync, JournalConfig, MemoryConfig, OrderRetention, RedisConfig, Retention, SpoolConfig, SpoolFsync,
     StorageChoice, StorageConfig,
@@ -46,8 +47,8 @@ pub use jobs::{
 use jobs::{MovedJob, Recorded, Stand};
 pub use log::{
     Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, EpochTransition, LATEST_BYTES_MAX,
-    LatestOf, LatestPage, Log, LogEvent, LogState, OpenLog, Page, PageLimit, REMOVED_KEPT_FOR, REMOVED_MAX,
-    Refusal, UNUSED_EPOCH_KEPT_FOR,
+    LatestOf, LatestPage, LatestQuery, Log, LogEvent, LogState, OpenLog, Page, PageLimit, REMOVED_KEPT_FOR,
+    REMOVED_MAX, Refusal, UNUSED_EPOCH_KEPT_FOR,
 };
 pub use memory::{FolderError, MemoryBackend};
 #[cfg(test)]

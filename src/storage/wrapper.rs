@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{
     AppendAnswer, AppendBatch, Cancelling, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView,
-    Jobs, LatestOf, LatestPage, Log, LogEvent, LogState, NewJob, OpenLog, Page, PageLimit, Place, Record,
+    Jobs, LatestPage, LatestQuery, Log, LogEvent, LogState, NewJob, OpenLog, Page, PageLimit, Place, Record,
     RecordKind, Records, Result, SharedBackend,
 };
 use crate::model::{ChannelName, Epoch, JobId, NodeId, Position};
@@ -68,14 +68,8 @@ impl<T: Wrapper> Log for T {
         self.target(Place::Channel(channel)).await.fork_for_readers(channel).await;
     }
 
-    async fn latest_within(
-        &self,
-        channel: &ChannelName,
-        after: Option<&str>,
-        limit: PageLimit,
-        of: LatestOf,
-    ) -> Result<LatestPage> {
-        self.target(Place::Channel(channel)).await.latest_within(channel, after, limit, of).await
+    async fn latest_within(&self, channel: &ChannelName, query: LatestQuery<'_>) -> Result<LatestPage> {
+        self.target(Place::Channel(channel)).await.latest_within(channel, query).await
     }
 
     async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {

@@ -14,12 +14,12 @@ use uuid::Uuid;
 
 use super::commands::Priority;
 use super::errors::corrupt;
-use super::scripts::Script;
+use super::scripts::{Script, text};
 use super::{EXACT_MAX, RedisBackend, job_scripts};
 use crate::model::JobId;
 use crate::storage::{
-    Attempt, Cancelling, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts, JobKind, JobState,
-    JobView, Jobs, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Recorded, Result, Stand,
+    Attempt, Cancelling, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
+    JobKind, JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Recorded, Result,
 };
 
 /// The claims of this process. They are made one after the other, so that the server can tell for which of
@@ -57,7 +57,7 @@ impl RedisBackend {
         let mut words = self.keys.jobs.clone();
         words.push_values(&args);
         let (priority, keys) = (Priority::Usual, job_scripts::KEYS.len());
-        script.send(priority, &self.commands, op, self.command_timeout, keys, words).await
+        script.send(priority, &self.commands, op, keys, words).await
     }
 
     async fn hold(
@@ -109,32 +109,24 @@ impl RedisBackend {
     pub(super) async fn record_job(&self, job: &MovedJob) -> Result<Recorded> {
         const OP: &str = "record_job";
         let MovedJob { view, stand, idempotency, bounds } = job;
-        let key = idempotency.as_ref().map(|idempotency| format!("k{}", idempotency.key));
-        let fingerprint = idempotency.as_ref().map(|idempotency| idempotency.fingerprint.clone());
-        let (at, error) = match stand {
-            Stand::Waiting { since } => (*since, ""),
-            Stand::Delayed { due } => (*due, ""),
-            Stand::Claimed { lease_ends } => (*lease_ends, ""),
-            Stand::Done { ended } => (*ended, ""),
-            Stand::Dead { ended, error } => (*ended, error.as_str()),
-        };
+        let (key, fingerprint) = key_and_fingerprint(idempotency.as_ref());
         // The clocks may differ, so times are sent as time elapsed since.
         let wall = Utc::now();
         let ago = |time: DateTime<Utc>| micros((wall - time).to_std().unwrap_or_default());
         let args = vec![
             text(view.id),
             Value::Bytes(view.payload.clone()),
-            Value::from(key.unwrap_or_default()),
-            Value::from(fingerprint.unwrap_or_default()),
+            key,
+            fingerprint,
             Value::from(letter(view.state)),
             text(view.run),
             text(view.token),
             text(u8::from(view.cancelled)),
             text(u8::from(view.committed)),
-            Value::from(error),
+            text(view.error.as_deref().unwrap_or_default()),
             ago(view.enqueued_at),
             ago(view.changed_at),
-            text(micros_from_now(at)),
+            text(micros_from_now(stand.time())),
             text(bounds.kept),
             micros(bounds.kept_for),
             text(view.attempt.number),
@@ -161,13 +153,12 @@ impl RedisBackend {
 #[async_trait]
 impl Jobs for RedisBackend {
     async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
-        let key = job.idempotency.as_ref().map(|idempotency| format!("k{}", idempotency.key));
-        let fingerprint = job.idempotency.as_ref().map(|idempotency| idempotency.fingerprint.clone());
+        let (key, fingerprint) = key_and_fingerprint(job.idempotency.as_ref());
         let args = vec![
             text(job.id),
             Value::Bytes(job.payload.clone()),
-            Value::from(key.unwrap_or_default()),
-            Value::from(fingerprint.unwrap_or_default()),
+            key,
+            fingerprint,
             text(bounds.unfinished),
             text(bounds.kept),
             micros(bounds.kept_for),
@@ -351,13 +342,14 @@ fn unexpected(op: &str) -> crate::storage::StorageError {
     corrupt("{jobs}", format!("the answer to `{op}` has an unknown form"))
 }
 
-fn kind_text(kind: Option<&JobKind>) -> Value {
-    Value::from(kind.map_or("", |kind| &**kind))
+/// The idempotency key, if there is one, behind a letter, because a key may be empty.
+fn key_and_fingerprint(idempotency: Option<&Idempotency>) -> (Value, Value) {
+    let key = idempotency.map(|used| format!("k{}", used.key));
+    (Value::from(key.unwrap_or_default()), text(idempotency.map_or("", |used| &used.fingerprint)))
 }
 
-/// Numbers are sent as text, because fred would send large ones as floats.
-fn text(value: impl ToString) -> Value {
-    Value::from(value.to_string())
+fn kind_text(kind: Option<&JobKind>) -> Value {
+    Value::from(kind.map_or("", |kind| &**kind))
 }
 
 /// Negative for past times.

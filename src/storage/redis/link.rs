@@ -70,7 +70,7 @@ pub(super) enum Condition {
 /// The present client, and how to build another.
 pub(super) struct Link<C: ClientLike> {
     build: Build<C>,
-    command_timeout: Duration,
+    pub(super) command_timeout: Duration,
     live: Mutex<Option<Live<C>>>,
     state: watch::Sender<LinkState>,
     places: Semaphore,
@@ -443,6 +443,26 @@ impl<T> Members<T> {
     }
 }
 
+/// Waits until one of several connections has failed, and returns why. `changes` notifies of their changes.
+pub(super) async fn until_one_failed(
+    mut changes: watch::Receiver<u64>,
+    states: impl Fn() -> Vec<LinkState>,
+) -> ProbeFailure {
+    loop {
+        changes.borrow_and_update();
+        let failed = states().into_iter().find_map(|state| match state.condition {
+            Condition::Down(failure) => Some(failure),
+            Condition::Connecting | Condition::Up => None,
+        });
+        if let Some(failure) = failed {
+            return failure;
+        }
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Calls `tell` at each change of a connection's state, until the connection is gone.
 pub(super) async fn keep_telling(mut state: watch::Receiver<LinkState>, tell: impl Fn()) {
     while state.changed().await.is_ok() {
@@ -451,7 +471,7 @@ pub(super) async fn keep_telling(mut state: watch::Receiver<LinkState>, tell: im
 }
 
 /// Ends one of fred's tasks, and with it the socket.
-pub(super) struct AbortOnDrop(AbortHandle);
+pub(super) struct AbortOnDrop(pub(super) AbortHandle);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

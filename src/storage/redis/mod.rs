@@ -60,7 +60,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fred::error::Error;
 use fred::types::Value;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, try_join_all};
@@ -123,7 +122,6 @@ pub struct RedisBackend {
     incoming: parking_lot::Mutex<Option<mpsc::Receiver<LogEvent>>>,
     keys: Keys,
     retention: Retention,
-    command_timeout: Duration,
     /// The health of all connections together.
     health: watch::Receiver<LinkHealth>,
     /// The health by domain.
@@ -152,7 +150,6 @@ impl RedisBackend {
         retention: Retention,
     ) -> Result<(Self, BoxFuture<'static, ()>), ProbeFailure> {
         let target = Target::from_config(config).map_err(ProbeFailure::InvalidConfig)?;
-        let command_timeout = Duration::from_millis(config.command_timeout_ms);
         let keys = Keys::new(&config.prefix, &target);
         let (events, incoming) = mpsc::channel(INCOMING_LEN);
         let (alive, dropped) = oneshot::channel();
@@ -179,7 +176,6 @@ impl RedisBackend {
             incoming: parking_lot::Mutex::new(Some(incoming)),
             keys,
             retention,
-            command_timeout,
             health,
             domains,
             lives: Lives::default(),
@@ -235,10 +231,9 @@ impl StorageBackend for RedisBackend {
         let pings = domains.into_iter().map(|domain| async move {
             let [_, key, _] = self.keys.life(&self.tag_in(domain, None));
             let args = [key.as_str(), "1", "PX", "1000"].map(Value::from).into();
-            self.commands.call::<Value>(&key, "SET", args).await
+            self.commands.ask::<Value>("ping", &key, "SET", args).await
         });
-        let done: std::result::Result<Vec<Value>, Error> = try_join_all(pings).await;
-        done.map(drop).map_err(|error| errors::storage_error("ping", self.command_timeout, &error))
+        try_join_all(pings).await.map(drop)
     }
 
     fn outside_orders(&self) -> Option<Outside> {
@@ -346,16 +341,15 @@ fn of_one(
 ) -> Connections {
     let command_timeout = Duration::from_millis(of.1.command_timeout_ms);
     let (of_commands, of_subscriber) = (of.clone(), of);
-    let make = Arc::new(move || connect::commands_client(&of_commands.0, &of_commands.1));
+    let make = Arc::new(move || connect::commands_client(&of_commands.0, &of_commands.1, None));
     let link = Arc::new(Link::new(make, command_timeout));
     let commands = Arc::new(Commands::One(Arc::clone(&link)));
-    let make = Arc::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1));
+    let make = Arc::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1, None));
     let subscriber = Arc::new(Subscriber::new(
         Link::behind(commands.ahead(), make, command_timeout),
         Arc::clone(&commands),
         messages,
         Subscribing::Plain,
-        command_timeout,
     ));
     let following = Following::One(Arc::clone(&subscriber));
     let driver = async move {

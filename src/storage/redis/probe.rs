@@ -8,6 +8,7 @@ use tokio::time;
 
 use super::connect::probe_client;
 use super::errors::{Said, sanitize};
+use super::link::AbortOnDrop;
 use super::prove::prove;
 use super::target::Target;
 use crate::storage::{Lost, RedisConfig, StorageError};
@@ -182,16 +183,8 @@ async fn ask(target: &Target, config: &RedisConfig) -> Result<(), ProbeFailure> 
     let client = probe_client(target, config).map_err(|error| ProbeFailure::of(&error))?;
     let task = client.init().await.map_err(|error| ProbeFailure::of(&error))?;
     // If this is dropped mid-call, the connection closes.
-    let _task = AbortOnDrop(task);
+    let _task = AbortOnDrop(task.abort_handle());
     prove(&client, target, &config.prefix).await.map_err(|error| ProbeFailure::of(&error))
-}
-
-struct AbortOnDrop(fred::types::ConnectHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 #[cfg(test)]

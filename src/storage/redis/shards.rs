@@ -21,7 +21,7 @@ use tokio::time;
 use super::commands::Commands;
 use super::connect;
 use super::errors::storage_error;
-use super::link::{Condition, Link, LinkState, Members, keep_telling};
+use super::link::{Condition, Link, LinkState, Members, keep_telling, until_one_failed};
 use super::primaries::Primaries;
 use super::subscriber::{Published, Subscriber, Subscribing};
 use super::target::Target;
@@ -230,23 +230,11 @@ impl<P: Published> Shards<P> {
 
     /// Waits until an attempt to connect to one of the servers has failed.
     pub(super) async fn until_failed(&self) -> ProbeFailure {
-        let mut changes = self.changes();
-        loop {
-            changes.borrow_and_update();
-            let states: Vec<LinkState> = {
-                let map = self.map.lock();
-                map.shards.values().map(|shard| shard.subscriber.state().borrow().clone()).collect()
-            };
-            let failed = states.into_iter().find_map(|state| match state.condition {
-                Condition::Down(failure) => Some(failure),
-                Condition::Connecting | Condition::Up => None,
-            });
-            if let Some(failure) = failed {
-                return failure;
-            }
-            // The sender is in `self`, so this does not fail.
-            let _changed = changes.changed().await;
-        }
+        let states = || {
+            let map = self.map.lock();
+            map.shards.values().map(|shard| shard.subscriber.state().borrow().clone()).collect()
+        };
+        until_one_failed(self.changes(), states).await
     }
 
     /// The state of the connection to a server.
@@ -291,7 +279,7 @@ impl<P: Published> Shards<P> {
         let ahead = self.primaries.state_of(&server);
         let link = Link::behind(
             ahead,
-            Arc::new(move || connect::shard_client(&target, &config, server.clone())),
+            Arc::new(move || connect::subscriber_client(&target, &config, Some(server.clone()))),
             self.command_timeout,
         );
         let subscriber = Arc::new(Subscriber::new(
@@ -299,7 +287,6 @@ impl<P: Published> Shards<P> {
             Arc::new(Commands::Cluster(Arc::clone(&self.primaries))),
             Arc::clone(&self.published),
             Subscribing::Sharded { moved: Arc::clone(&self.moved) },
-            self.command_timeout,
         ));
         Shard { subscriber: Arc::clone(&subscriber), _alive: self.running.add(subscriber) }
     }

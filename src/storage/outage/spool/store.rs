@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
-};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
 use uuid::Uuid;
 
 use super::{Former, SpoolFsync, SpoolOpenError};
 use crate::model::{ChannelName, EntryId, NodeId, WhyUnknown};
-use crate::storage::disk::{self, Disk, builder, is_cut_short, open_file};
+use crate::storage::disk::{self, OpenFault, open_database};
 use crate::storage::{Append, codec};
 
 const FILE: &str = "spool.redb";
@@ -223,7 +221,7 @@ impl Store {
         fs::create_dir_all(dir).map_err(unusable)?;
         let path = dir.join(FILE);
         let is_synced = fsync == SpoolFsync::Always;
-        let database = open_database(&path, is_synced)?;
+        let database = open_database(&path, is_synced).map_err(|error| failed(&path, error))?;
         let mut store = Self { path, database };
         store.adopt_recent(&dir.join(RECENT_FILE))?;
         // After a crash of the machine, a new file is there only if its directory was synced.
@@ -232,7 +230,7 @@ impl Store {
         }
         let (index, formers) = store.read()?;
         if index.is_empty() {
-            store.compact().map_err(|error| unreadable(&store.path, error))?;
+            store.compact().map_err(|error| failed(&store.path, error))?;
         }
         Ok((store, index, formers))
     }
@@ -243,13 +241,14 @@ impl Store {
         if !recent.try_exists().map_err(unusable)? {
             return Ok(());
         }
-        let changes = read_all(&open_database(recent, false)?).map_err(|error| unreadable(recent, error))?;
-        write(&self.database, &changes).map_err(|error| unreadable(&self.path, error))?;
+        let changes = open_database(recent, false).and_then(|recent| read_all(&recent));
+        let changes = changes.map_err(|error| failed(recent, error))?;
+        write(&self.database, &changes).map_err(|error| failed(&self.path, error))?;
         fs::remove_file(recent).map_err(unusable)
     }
 
     fn read(&self) -> Result<(Index, Vec<Former>), SpoolOpenError> {
-        let failed = |error| unreadable(&self.path, error);
+        let failed = |error| failed(&self.path, error);
         let changes = read_all(&self.database).map_err(failed)?;
         let damaged = |problem| SpoolOpenError::Unreadable { file: self.path.clone(), problem };
         let mut found: BTreeMap<LineKey, Former> = BTreeMap::new();
@@ -326,29 +325,13 @@ impl Store {
     }
 }
 
-fn open_database(path: &Path, is_synced: bool) -> Result<Database, SpoolOpenError> {
-    let unusable = |cause| SpoolOpenError::Unusable { dir: path.parent().unwrap_or(path).to_owned(), cause };
-    let file = open_file(path).map_err(unusable)?;
-    let opened = Disk::new(file, is_synced, path).and_then(|disk| builder().create_with_backend(disk));
-    opened.map_err(|error| refused(path, error))
-}
-
-fn refused(path: &Path, error: DatabaseError) -> SpoolOpenError {
-    match error {
-        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-            SpoolOpenError::InUse { file: path.to_owned() }
+fn failed(file: &Path, error: StoreError) -> SpoolOpenError {
+    match error.into() {
+        OpenFault::InUse => SpoolOpenError::InUse { file: file.to_owned() },
+        OpenFault::Io(cause) => {
+            SpoolOpenError::Unusable { dir: file.parent().unwrap_or(file).to_owned(), cause }
         }
-        error => unreadable(path, error.into()),
-    }
-}
-
-fn unreadable(path: &Path, error: StoreError) -> SpoolOpenError {
-    match error {
-        // A fault of the disk says nothing about the content of the file.
-        StoreError::Io(cause) if !is_cut_short(&cause) => {
-            SpoolOpenError::Unusable { dir: path.parent().unwrap_or(path).to_owned(), cause }
-        }
-        error => SpoolOpenError::Unreadable { file: path.to_owned(), problem: error.to_string() },
+        OpenFault::Unreadable(problem) => SpoolOpenError::Unreadable { file: file.to_owned(), problem },
     }
 }
 

@@ -7,26 +7,10 @@ use proptest::prelude::*;
 use super::store::{Index, Op, Store};
 use super::*;
 use crate::model::{DraftEntry, EntryKind};
-use crate::storage::disk::{FULL, Fault, HANGS};
-
-/// If the test machine stalls for a while, that must not look like a disk that hangs.
-const PATIENT: Duration = Duration::from_secs(30);
+use crate::storage::disk::{FULL, Fault, HANGS, PATIENT, eventually};
 
 async fn open(dir: &Path, fsync: SpoolFsync, bytes: u64) -> Result<(Spool, Vec<Former>), SpoolOpenError> {
     Spool::open(dir, SpoolOptions { fsync, bytes, deadline: PATIENT, is_required: true }).await
-}
-
-/// Repeats until there is an answer.
-async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let answered = async {
-        loop {
-            match ask().await {
-                Some(answer) => return answer,
-                None => time::sleep(Duration::from_millis(5)).await,
-            }
-        }
-    };
-    time::timeout(PATIENT, answered).await.expect("it happens in time")
 }
 
 const POLICIES: [SpoolFsync; 2] = [SpoolFsync::Always, SpoolFsync::Never];

@@ -6,7 +6,7 @@ use super::away;
 use super::replica::{Known, Replica};
 use super::replicas::Replicas;
 use crate::model::{ChannelName, Epoch, NodeId, new_epoch};
-use crate::storage::{Anchor, LatestOf, LatestPage, OpenLog, PageLimit, Result};
+use crate::storage::{Anchor, LatestPage, LatestQuery, OpenLog, Result};
 
 impl Replicas {
     /// What the log answers, unless its failure domain is away or this node goes on without it.
@@ -36,13 +36,7 @@ impl Replicas {
     }
 
     /// What is latest of what this node keeps.
-    pub(super) fn latest_here(
-        &self,
-        channel: &ChannelName,
-        after: Option<&str>,
-        limit: PageLimit,
-        of: LatestOf,
-    ) -> LatestPage {
+    pub(super) fn latest_here(&self, channel: &ChannelName, query: LatestQuery<'_>) -> LatestPage {
         let mut state = self.lock();
         let replica = state.replicas.get_mut(channel);
         let has_all =
@@ -51,7 +45,7 @@ impl Replicas {
             replica.keep_mirror();
             replica.epoch().cloned()
         });
-        let page = self.memory.latest_now(channel, after, limit, of);
+        let page = self.memory.latest_now(channel, query);
         LatestPage { epoch, is_copy: !has_all, ..page }
     }
 

@@ -356,7 +356,7 @@ impl Reconciler {
         let base = if joins { found.top } else { 0 };
         let skips = joins && found.top > 0;
         let retransmit = if log.is_none() {
-            let journaled = state.journal.front(channel, 1).first().map_or(u64::MAX, |append| append.seq);
+            let journaled = state.journal.after(channel, 0, 1).first().map_or(u64::MAX, |append| append.seq);
             self.own_entries(channel, found.last_seq, journaled)
         } else {
             replica.retransmit.after(found.last_seq)

@@ -27,8 +27,8 @@ use uuid::Uuid;
 use crate::model::{ChannelName, Entry, EntryId, Epoch, NodeId, Position, new_epoch};
 use crate::storage::Lost;
 use crate::storage::{
-    AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LogEvent, MemoryBackend, MemoryConfig, MovedJob,
-    OpenLog, OrderRetention, Page, PageLimit, Retention,
+    AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LatestOf, LatestQuery, LogEvent, MemoryBackend,
+    MemoryConfig, MovedJob, OpenLog, OrderRetention, Page, PageLimit, Retention,
 };
 pub(crate) use link::Which;
 use link::{Link, LinkState};
@@ -340,13 +340,7 @@ impl ModelServer {
     /// The latest entry of each key of a channel.
     pub(crate) fn latest(&self, channel: &ChannelName) -> Vec<Entry> {
         let limit = PageLimit { entries: usize::MAX, bytes: usize::MAX };
-        self.0
-            .state
-            .lock()
-            .data
-            .memory
-            .latest_now(channel, None, limit, crate::storage::LatestOf::Keys)
-            .entries
+        self.memory().latest_now(channel, LatestQuery { after: None, limit, of: LatestOf::Keys }).entries
     }
 
     /// All entries of a channel, and its epoch.

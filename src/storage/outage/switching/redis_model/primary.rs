@@ -18,7 +18,7 @@ use crate::model::{BackendName, ChannelName, Epoch, JobId, NodeId, Position};
 use crate::storage::primary::{Beat, Domain, Domains, Place, Primary};
 use crate::storage::{
     AppendAnswer, AppendBatch, Cancelling, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView,
-    Jobs, LatestOf, LatestPage, Log, LogEvent, LogState, Lost, MemoryBackend, MovedJob, NewJob, OpenLog,
+    Jobs, LatestPage, LatestQuery, Log, LogEvent, LogState, Lost, MemoryBackend, MovedJob, NewJob, OpenLog,
     Page, PageLimit, Record, RecordKind, Recorded, Records, Result, StorageBackend, StorageError,
 };
 
@@ -296,18 +296,13 @@ impl Log for ModelRedis {
         .await
     }
 
-    async fn latest_within(
-        &self,
-        channel: &ChannelName,
-        after: Option<&str>,
-        limit: PageLimit,
-        of: LatestOf,
-    ) -> Result<LatestPage> {
+    async fn latest_within(&self, channel: &ChannelName, query: LatestQuery<'_>) -> Result<LatestPage> {
+        let LatestQuery { after, limit, of } = query;
         let after = after.map(str::to_owned);
         self.call_about(channel, "latest", false, move |state, channel| {
-            now(state.data.memory.latest_within(channel, after.as_deref(), limit, of))
+            state.data.memory.latest_now(channel, LatestQuery { after: after.as_deref(), limit, of })
         })
-        .await?
+        .await
     }
 
     async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
