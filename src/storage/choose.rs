@@ -127,7 +127,7 @@ pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result
         tracing::info!(reason, "serving from memory");
         let status =
             StorageStatus::new(BackendName::InMemory, BackendState::Healthy, "not_configured", reason);
-        return Ok(begin(redis, Begun { first: First::Alone, status, address }));
+        return Ok(begin(redis, Begun { first: First::Standalone, status, address }));
     }
     tracing::warn!(code = failure.code(), reason, "redis cannot be used, serving from memory");
     let status =
@@ -140,7 +140,7 @@ pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result
 fn with_address(config: &StorageConfig, failure: &ProbeFailure) -> String {
     match super::redis::Target::from_config(&config.redis) {
         Ok(target) => format!("Redis at {target}: {failure}"),
-        Err(_) => failure.reason(),
+        Err(_) => failure.to_string(),
     }
 }
 
@@ -155,7 +155,7 @@ async fn admitted(config: &StorageConfig, patient: bool) -> Result<String, Probe
                 tracing::info!("redis is loading its data, waiting for it");
                 time::sleep(LOADING_RETRY).await;
             }
-            answer => return answer.map(|connected| connected.address),
+            answer => return answer,
         }
     }
 }

@@ -201,10 +201,10 @@ impl<S> Retried<S> {
 /// everything that it owns.
 pub(super) fn start(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<CancellationToken> {
     let panicked = CancellationToken::new();
-    let is_told = panicked.clone();
+    let signal = panicked.clone();
     thread::Builder::new().name(name.to_owned()).spawn(move || {
         if catch_unwind(AssertUnwindSafe(run)).is_err() {
-            is_told.cancel();
+            signal.cancel();
         }
     })?;
     Ok(panicked)
@@ -241,7 +241,7 @@ struct Disk {
     file: FileBackend,
     is_synced: bool,
     /// Whether [`Self::is_half_made`] has already been checked.
-    is_looked_at: AtomicBool,
+    is_checked: AtomicBool,
     #[cfg(test)]
     fault: Fault,
 }
@@ -254,7 +254,7 @@ impl Disk {
         Ok(Self {
             file: FileBackend::new(file)?,
             is_synced,
-            is_looked_at: AtomicBool::new(false),
+            is_checked: AtomicBool::new(false),
             #[cfg(test)]
             fault: Fault::of(path.parent().unwrap_or(path)),
         })
@@ -290,7 +290,7 @@ impl StorageBackend for Disk {
     /// redb calls this first after locking the file, so a file that was left half made is emptied here.
     fn len(&self) -> io::Result<u64> {
         let len = self.file.len()?;
-        if !self.is_looked_at.swap(true, Ordering::Relaxed) && len > 0 && self.is_half_made(len)? {
+        if !self.is_checked.swap(true, Ordering::Relaxed) && len > 0 && self.is_half_made(len)? {
             self.set_len(0)?;
             return Ok(0);
         }

@@ -127,7 +127,7 @@ pub enum Cancelling {
     Unknown,
 }
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
@@ -135,7 +135,7 @@ pub enum JobState {
     Waiting,
     /// It waits until it is due to be tried again.
     Delayed,
-    /// A worker has it, or had it and died.
+    /// A worker claimed it, and has not ended its run; the worker may have died.
     Claimed,
     /// It ended.
     Done,

@@ -27,8 +27,8 @@ pub const REMOVED_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 /// The most removals that are remembered per channel; the oldest are dropped.
 pub const REMOVED_MAX: usize = 10_000;
 
-/// Where a log stands, as one producer sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The state of a log, as one producer sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogState {
     /// The epoch of the log; `None` if it never had one, or was lost.
     pub epoch: Option<Epoch>,
@@ -38,7 +38,7 @@ pub struct LogState {
     pub last_seq: u64,
 }
 
-/// Where a log that has an epoch stands, as one producer sees it.
+/// The state of a log that has an epoch, as one producer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenLog {
     /// The epoch of the log.
@@ -96,7 +96,7 @@ pub struct Append {
 }
 
 impl Append {
-    /// The entry as it stands at an offset of the log.
+    /// The entry at an offset of the log.
     pub(super) fn at(&self, producer: NodeId, offset: u64) -> Entry {
         Entry { offset, id: EntryId { producer, seq: self.seq }, draft: self.draft.clone() }
     }
@@ -377,7 +377,11 @@ pub enum LogEvent {
 #[async_trait]
 pub trait Log: fmt::Debug + Send + Sync {
     /// The state of the log, as `producer` sees it. Creates nothing.
-    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState>;
+    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
+        let found = self.find(channel, producer).await?;
+        let state = |OpenLog { epoch, top, last_seq, .. }| LogState { epoch: Some(epoch), top, last_seq };
+        Ok(found.map(state).unwrap_or_default())
+    }
 
     /// The state of the log, for a `producer` that follows it; `None` if it has no epoch. Creates nothing. If
     /// the log cannot be reached and this node has no replica of it, the answer names the fork that this node

@@ -57,7 +57,7 @@ pub(crate) use outage::switching::{OutageReader, SetAside};
 pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideKeys, OutsideOrders};
 pub(crate) use own_logs::OwnLogs;
 pub use primary::{Beat, Concerned, LinkHealth, Lost, Place};
-pub use pubsub::{Outgoing, PubSub, PubSubEvent, PubSubHealth, PubSubLink};
+pub use pubsub::{Driven, Outgoing, PubSub, PubSubEvent, PubSubHealth, PubSubLink};
 pub use records::{Record, RecordKind, Records};
 pub use redis::{ProbeFailure, RedisBackend};
 pub(crate) use status::StateSpell;

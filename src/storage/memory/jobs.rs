@@ -24,7 +24,7 @@ impl MemoryBackend {
         }
     }
 
-    /// Reads the jobs, as they are on disk.
+    /// The same for reading them as they are on disk.
     async fn looking_at_jobs<T: Send + 'static>(
         &self,
         op: &'static str,

@@ -27,8 +27,8 @@ use super::EPOCH_KEPT_FOR;
 use super::disk::DiskState;
 use super::{
     AGE_MAX, Anchor, AppendAnswer, AppendBatch, Appended, Bounds, LatestPage, LatestQuery, Log, LogEvent,
-    LogState, MemoryConfig, OpenLog, Page, PageLimit, Record, RecordKind, Records, Refusal, Result,
-    Retention, StorageBackend, UNUSED_EPOCH_KEPT_FOR,
+    MemoryConfig, OpenLog, Page, PageLimit, Record, RecordKind, Records, Refusal, Result, Retention,
+    StorageBackend, UNUSED_EPOCH_KEPT_FOR,
 };
 use crate::model::{BackendName, ChannelName, ChannelPolicy, Entry, Epoch, NodeId, Position};
 use crate::support::chance::Hashing;
@@ -108,7 +108,7 @@ struct State {
     leases: HashMap<String, Lease, Hashing>,
     /// The fence of the lease that was taken last.
     last_fence: u64,
-    /// What the folder has to be told; `None` if there is no folder.
+    /// What has yet to be reported to the folder; `None` if there is no folder.
     keep: Option<Keep>,
 }
 
@@ -399,18 +399,8 @@ impl MemoryBackend {
             *index == 0 || bytes <= limit.bytes
         });
         let entries = fits.map(|(_, kept)| kept.entry.clone()).collect();
-        let (epoch, closed) = (Some(held.epoch.clone()), held.closed);
-        Page {
-            epoch,
-            top: held.top,
-            first,
-            out_of_reach: 0,
-            is_final: true,
-            is_copy: false,
-            closed,
-            entries,
-            next: None,
-        }
+        let (epoch, top, closed) = (Some(held.epoch.clone()), held.top, held.closed);
+        Page { epoch, top, first, is_final: true, closed, entries, ..Page::of_no_log() }
     }
 }
 
@@ -587,9 +577,7 @@ impl State {
             }
         }
     }
-}
 
-impl State {
     fn evict_latest(&mut self, max: usize, evictions: &Evictions) {
         if self.latest_bytes <= max {
             return;
@@ -760,16 +748,6 @@ impl Channel {
 
 #[async_trait]
 impl Log for MemoryBackend {
-    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
-        let state = self.shared.state.lock();
-        Ok(match state.channels.get(channel) {
-            None => LogState { epoch: None, top: 0, last_seq: 0 },
-            Some(held) => {
-                LogState { epoch: Some(held.epoch.clone()), top: held.top, last_seq: held.last_seq(producer) }
-            }
-        })
-    }
-
     async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
         Ok(self.shared.examine(channel, producer, u64::MAX))
     }

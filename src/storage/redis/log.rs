@@ -223,7 +223,7 @@ impl Log for RedisBackend {
         let (epoch, top, last): (Option<String>, Option<u64>, Option<String>) =
             self.commands.ask("state", &keys.meta, "HMGET", fields.map(Value::from).into()).await?;
         let Some(epoch) = epoch else {
-            return Ok(LogState { epoch: None, top: 0, last_seq: 0 });
+            return Ok(LogState::default());
         };
         let last_seq = parse_seq(&keys.meta, last.as_deref().unwrap_or_default())?;
         Ok(LogState { epoch: Some(parse_epoch(&keys.meta, &epoch)?), top: top.unwrap_or(0), last_seq })
@@ -400,17 +400,8 @@ pub(super) fn read_page(key: &str, answer: &[Value]) -> Result<Page> {
         [offset, Value::String(stored)] => Ok(decode(offset.as_u64().unwrap_or(0), stored.as_bytes())),
         _ => Err(corrupt(key, "page is cut short")),
     });
-    Ok(Page {
-        epoch,
-        top,
-        first,
-        out_of_reach: 0,
-        is_final: false,
-        is_copy: false,
-        closed: closed.as_u64() == Some(1),
-        entries: entries.collect::<Result<_>>()?,
-        next: None,
-    })
+    let (closed, entries) = (closed.as_u64() == Some(1), entries.collect::<Result<_>>()?);
+    Ok(Page { epoch, top, first, closed, entries, ..Page::of_no_log() })
 }
 
 fn parse_epoch(key: &str, text: &str) -> Result<Epoch> {

@@ -50,7 +50,7 @@ mod prove;
 mod pubsub;
 mod records;
 mod scripts;
-mod shards;
+mod sharded;
 mod slots;
 mod subscriber;
 mod target;
@@ -82,7 +82,7 @@ use jobs::Claims;
 use link::{Condition, Link, LinkState};
 use primaries::{DomainState, Primaries, slot_of};
 use scripts::Words;
-use shards::{Following, Shards};
+use sharded::{Following, ShardedSubscribers};
 use slots::SLOTS;
 use subscriber::{Published, Subscriber, Subscribing};
 
@@ -298,7 +298,7 @@ impl Primary for RedisBackend {
 }
 
 /// Parses what our scripts publish.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct LogMessages {
     publish_prefix: String,
 }
@@ -371,13 +371,13 @@ fn of_cluster(
 ) -> Connections {
     let primaries = Arc::new(Primaries::new(target.clone(), config.clone()));
     let commands = Arc::new(Commands::Cluster(Arc::clone(&primaries)));
-    let shards = Arc::new(Shards::new(target, config, Arc::clone(&primaries), messages));
-    let following = Following::Shards(Arc::clone(&shards));
+    let subscribers = Arc::new(ShardedSubscribers::new(target, config, Arc::clone(&primaries), messages));
+    let following = Following::Sharded(Arc::clone(&subscribers));
     let driver = async move {
         tokio::select! {
             () = primaries.run() => {}
-            () = shards.run(events) => {}
-            () = teller.tell_domains(&primaries, &shards) => {}
+            () = subscribers.run(events) => {}
+            () = teller.tell_domains(&primaries, &subscribers) => {}
         }
     };
     (commands, following, driver.boxed())
@@ -419,13 +419,13 @@ impl Teller {
     }
 
     /// Combines the health of the connections to each primary.
-    async fn tell_domains(self, primaries: &Primaries, shards: &Shards<LogMessages>) {
-        let (mut of_primaries, mut of_shards) = (primaries.changes(), shards.changes());
+    async fn tell_domains(self, primaries: &Primaries, subscribers: &ShardedSubscribers<LogMessages>) {
+        let (mut of_primaries, mut of_subscribers) = (primaries.changes(), subscribers.changes());
         let mut told: Vec<Told> = Vec::new();
         let mut losses_of_gone = 0;
         loop {
             of_primaries.borrow_and_update();
-            of_shards.borrow_and_update();
+            of_subscribers.borrow_and_update();
             let (states, moves) = primaries.domains();
             told.resize_with(states.len().max(told.len()), Told::default);
             let mut parts = Vec::with_capacity(states.len());
@@ -436,7 +436,7 @@ impl Teller {
                     continue;
                 };
                 let subscriber = match &server {
-                    Some(server) => shards.state_of(server),
+                    Some(server) => subscribers.state_of(server),
                     None => LinkState { condition: link.condition.clone(), losses: 0 },
                 };
                 let now = health_of(&link, &subscriber);
@@ -454,7 +454,7 @@ impl Teller {
             self.say(Domains { parts, moves }, losses_of_gone);
             let changed = tokio::select! {
                 changed = of_primaries.changed() => changed,
-                changed = of_shards.changed() => changed,
+                changed = of_subscribers.changed() => changed,
             };
             if changed.is_err() {
                 return;

@@ -34,7 +34,7 @@ fn list(order: OrderId) -> String {
 }
 
 /// Parses messages on the channels of orders.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct OutsideMessages;
 
 impl Published for OutsideMessages {
@@ -69,7 +69,7 @@ impl RedisBackend {
             incoming: parking_lot::Mutex::new(Some(incoming)),
         };
         let driver = async move { subscriber.run(events).await };
-        Outside { orders: Arc::new(orders), driver: Box::pin(driver) }
+        Outside { role: Arc::new(orders), driver: Box::pin(driver) }
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) struct DomainState {
 }
 
 /// Where to send a command next.
-enum Turn {
+enum Route {
     Owner,
     Moved(Arc<Link<Client>>),
     Ask(Arc<Link<Client>>),
@@ -272,21 +272,21 @@ impl Primaries {
         command: &'static str,
         args: Vec<Value>,
     ) -> Result<R, Error> {
-        let mut turn = Turn::Owner;
+        let mut route = Route::Owner;
         let begun = Instant::now();
         loop {
-            let answer = match &turn {
-                Turn::Owner => {
+            let answer = match &route {
+                Route::Owner => {
                     let link = self.owner(key)?;
                     // The server may have got its first slots only now.
                     link.until_tried().await;
                     send_on(&link, priority, command, args.clone()).await
                 }
-                Turn::Moved(link) => {
+                Route::Moved(link) => {
                     link.until_tried().await;
                     send_on(link, priority, command, args.clone()).await
                 }
-                Turn::Ask(link) => {
+                Route::Ask(link) => {
                     link.until_tried().await;
                     send_asking(&link.client()?, command, args.clone()).await
                 }
@@ -300,13 +300,13 @@ impl Primaries {
                 Some(Redirection::Moved(to)) => {
                     self.look_soon();
                     // After two redirections in a row, the servers' maps are not up to date yet.
-                    let link = if matches!(turn, Turn::Moved(_)) { None } else { self.link_to(to) };
-                    (link.map(Turn::Moved), true)
+                    let link = if matches!(route, Route::Moved(_)) { None } else { self.link_to(to) };
+                    (link.map(Route::Moved), true)
                 }
-                Some(Redirection::Ask(to)) => (self.link_to(to).map(Turn::Ask), false),
+                Some(Redirection::Ask(to)) => (self.link_to(to).map(Route::Ask), false),
                 Some(Redirection::TryAgain) => (None, false),
             };
-            turn = match next {
+            route = match next {
                 Some(next) => next,
                 None => {
                     if begun.elapsed() + LOOK_AGAIN_AFTER >= self.command_timeout {
@@ -316,7 +316,7 @@ impl Primaries {
                         self.look_soon();
                     }
                     time::sleep(LOOK_AGAIN_AFTER).await;
-                    Turn::Owner
+                    Route::Owner
                 }
             };
         }

@@ -30,7 +30,7 @@ const HEARD_LEN: usize = 8_192;
 const PIPELINE_LEN: usize = 256;
 
 /// Passes on messages uninterpreted.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Messages;
 
 impl Published for Messages {
@@ -72,7 +72,7 @@ impl RedisBackend {
         let driver = async move {
             tokio::join!(publisher.keep(), subscriber.run(events));
         };
-        PubSubLink { pubsub: Arc::new(pubsub), driver: Box::pin(driver) }
+        PubSubLink { role: Arc::new(pubsub), driver: Box::pin(driver) }
     }
 
     /// A subscriber for channels of other processes, on a further connection.

@@ -144,20 +144,17 @@ const PRUNE: &str = include_str!("lua/records/prune.lua");
 /// A script that publishes: on all nodes of a cluster, or on those with the channel's slot.
 pub(super) struct Publishing {
     to_all: Script,
-    to_the_shard: Script,
+    sharded: Script,
 }
 
 impl Publishing {
     pub(super) fn new(parts: &[&str]) -> Self {
         let with = |command| Script::new(&[&[command], parts].concat());
-        Self {
-            to_all: with("local publish = 'PUBLISH'\n"),
-            to_the_shard: with("local publish = 'SPUBLISH'\n"),
-        }
+        Self { to_all: with("local publish = 'PUBLISH'\n"), sharded: with("local publish = 'SPUBLISH'\n") }
     }
 
     pub(super) fn script(&self, sharded: bool) -> &Script {
-        if sharded { &self.to_the_shard } else { &self.to_all }
+        if sharded { &self.sharded } else { &self.to_all }
     }
 }
 

@@ -121,7 +121,7 @@ struct Proof {
 }
 
 /// Turns messages into events.
-pub(super) trait Published: Send + Sync {
+pub(super) trait Published: Clone + Send + Sync {
     /// The event for followers.
     type Event: Send;
 
@@ -130,18 +130,6 @@ pub(super) trait Published: Send + Sync {
 
     /// The event that says that messages may have been missed.
     fn suspect(&self) -> Self::Event;
-}
-
-impl<P: Published> Published for Arc<P> {
-    type Event = P::Event;
-
-    fn read(&self, channel: &str, content: &[u8]) -> Option<P::Event> {
-        (**self).read(channel, content)
-    }
-
-    fn suspect(&self) -> P::Event {
-        (**self).suspect()
-    }
 }
 
 /// The followed channels, and the connection that is subscribed to them.

@@ -108,29 +108,24 @@ pub(super) struct Store {
     next: u64,
 }
 
-/// What was noticed when the files were opened.
-#[derive(Debug, Default)]
-pub(super) struct Opening {
-    pub(super) aside: Vec<Aside>,
-}
-
 impl Store {
-    /// Opens or creates the files. An unreadable file is set aside, and what can be read of it is used.
-    pub(super) fn open(dir: &Path, fsync: Fsync) -> Result<(Self, Opening), FolderError> {
+    /// Opens or creates the files. An unreadable file is set aside, and what can be read of it is used; returns
+    /// such files too.
+    pub(super) fn open(dir: &Path, fsync: Fsync) -> Result<(Self, Vec<Aside>), FolderError> {
         let unusable = |cause| FolderError::Unusable { dir: dir.to_owned(), cause };
         fs::create_dir_all(dir).map_err(unusable)?;
         let (path, recent_path) = (dir.join(MAIN_FILE), dir.join(RECENT_FILE));
-        let mut opening = Opening::default();
+        let mut aside = Vec::new();
         let is_synced = fsync != Fsync::Never;
         let open = || guarded(|| open_database(&path, is_synced));
         let main = match open() {
             Ok(main) => main,
             Err(error) => {
                 let problem = problem(dir, &path, error)?;
-                let file = put_aside(dir, &path).map_err(unusable)?;
+                let file = set_aside(dir, &path).map_err(unusable)?;
                 let main = open().map_err(|error| broken(dir, &path, error))?;
                 save(&main, dir, &file).map_err(|error| broken(dir, &path, error))?;
-                opening.aside.push(Aside { file, problem });
+                aside.push(Aside { file, problem });
                 main
             }
         };
@@ -140,11 +135,11 @@ impl Store {
             && let Err(error) = read_recent(|| open_database(&recent_path, false), &mut newest)
         {
             let problem = problem(dir, &recent_path, error)?;
-            let file = put_aside(dir, &recent_path).map_err(unusable)?;
+            let file = set_aside(dir, &recent_path).map_err(unusable)?;
             newest = Newest { applied, overlay: Overlay::default() };
             let read = |copy: &Path| read_recent(|| open_damaged(copy), &mut newest);
             reading_a_copy(dir, &file, read).map_err(unusable)?;
-            opening.aside.push(Aside { file, problem });
+            aside.push(Aside { file, problem });
         }
         let Newest { applied: next, overlay } = newest;
         if !overlay.is_empty() {
@@ -159,7 +154,7 @@ impl Store {
         if is_synced {
             File::open(dir).and_then(|dir| dir.sync_all()).map_err(unusable)?;
         }
-        Ok((Self { path, main, recent, next }, opening))
+        Ok((Self { path, main, recent, next }, aside))
     }
 
     /// Passes all rows to `tell`, in order of their keys; a damaged row as `None`. Returns their size in
@@ -298,7 +293,7 @@ fn read_recent(
     })
 }
 
-fn put_aside(dir: &Path, path: &Path) -> io::Result<PathBuf> {
+fn set_aside(dir: &Path, path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let aside = free_name(dir, &format!("{name}.unreadable"))?;
     fs::rename(path, &aside)?;

@@ -12,7 +12,7 @@ use tokio::time::{self, Instant};
 
 use super::load::{all, collect, current, load, tidy};
 use super::rows::{FORM, Place, json};
-use super::store::{Aside, Change, Opening as Files, Overlay, Store, StoreError};
+use super::store::{Aside, Change, Overlay, Store, StoreError};
 use super::{FolderError, Found, Health, Opened, Opening, Planned, Request, Then};
 use crate::model::ChannelName;
 use crate::storage::Fsync;
@@ -117,22 +117,22 @@ impl Writer {
             dir: dir.clone(),
             cause: std::io::Error::other(error.to_string()),
         };
-        let (mut store, files) = Store::open(&dir, fsync)?;
-        let doubt = doubt(&store, &files, &dir).map_err(broken)??;
-        let loaded = load(&store, retention, &config, doubt).map_err(broken)?;
+        let (mut store, aside) = Store::open(&dir, fsync)?;
+        let possible_loss = possible_loss(&store, &aside, &dir).map_err(broken)??;
+        let loaded = load(&store, retention, &config, possible_loss).map_err(broken)?;
         let (memory, mut found, changes, bytes) = loaded;
         store.compact(bytes).map_err(broken)?;
         let mut overlay = Overlay::default();
         changes.into_iter().for_each(|change| overlay.take(change));
         overlay.take(use_of(&store, fsync, false));
-        if doubt.is_some() {
+        if possible_loss.is_some() {
             // The rows must have the new epochs and tokens before anybody uses them.
             all(&memory).into_iter().for_each(|change| overlay.take(change));
         }
         store.checkpoint(&overlay).map_err(broken)?;
         let health = Arc::<Health>::default();
-        health.set_aside.add(files.aside.len() as u64);
-        found.aside = files.aside.iter().map(told).collect();
+        health.set_aside.add(aside.len() as u64);
+        found.aside = aside.iter().map(told).collect();
         let writer = Self {
             dir,
             fsync,
@@ -161,7 +161,7 @@ impl Writer {
                     self.do_what_is_due();
                     None
                 }
-                Work::Request(request) => self.turn(request),
+                Work::Request(request) => self.process(request),
             };
             if close.is_some() {
                 return close;
@@ -202,7 +202,7 @@ impl Writer {
     }
 
     /// Executes plans that have come together, and writes their changes.
-    fn turn(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
+    fn process(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
         let mut group = Group::default();
         let mut next = Some(request);
         while let Some(request) = next.take() {
@@ -343,16 +343,16 @@ impl Writer {
     }
 
     fn put_right(&mut self) -> Result<Store, String> {
-        let (mut store, files) = Store::open(&self.dir, self.fsync).map_err(|error| match error {
+        let (mut store, aside) = Store::open(&self.dir, self.fsync).map_err(|error| match error {
             FolderError::Unusable { cause, .. } => cause.to_string(),
             error => error.to_string(),
         })?;
-        for aside in &files.aside {
+        for aside in &aside {
             self.health.set_aside.add(1);
             tracing::error!(what = told(aside), "everything in memory is written to a new file");
         }
         // Memory still has everything that the files lost.
-        self.is_new |= !files.aside.is_empty();
+        self.is_new |= !aside.is_empty();
         store.probe().map_err(|error| error.to_string())?;
         let now: Vec<Change> = match self.is_new {
             true => all(&self.memory),
@@ -400,9 +400,9 @@ fn boot() -> String {
 }
 
 /// Why something that was answered may be missing from the rows; `None` if nothing can be.
-fn doubt(
+fn possible_loss(
     store: &Store,
-    files: &Files,
+    aside: &[Aside],
     dir: &Path,
 ) -> Result<Result<Option<&'static str>, FolderError>, StoreError> {
     let row = store.row(&Place::Use)?;
@@ -414,7 +414,7 @@ fn doubt(
     {
         return Ok(Err(FolderError::Newer { dir: dir.to_owned(), form }));
     }
-    if !files.aside.is_empty() {
+    if !aside.is_empty() {
         return Ok(Ok(Some("not all of its files could be read")));
     }
     let Some(Use { boot: before, file, always, closed, .. }) = used else {

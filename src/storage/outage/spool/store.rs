@@ -49,14 +49,6 @@ pub(super) enum Change {
     RemoveStart { producer: NodeId },
 }
 
-/// A requested change.
-#[derive(Debug)]
-pub(super) enum Op {
-    Append { line: LineKey, entries: Vec<Append> },
-    Acknowledged { line: LineKey, seq: u64 },
-    Forget { line: LineKey, seqs: Vec<u64> },
-}
-
 // The content of the file, and its size
 
 /// What the file holds, without the content of entries.
@@ -97,21 +89,9 @@ impl Index {
         entries.iter().map(|append| cost(line, append)).sum()
     }
 
-    /// Applies an operation to the index, and adds the changes that the file needs.
-    pub(super) fn apply(&mut self, op: Op, changes: &mut Vec<Change>) {
-        match op {
-            Op::Append { line, entries } => self.append(line, entries, changes),
-            Op::Acknowledged { line, seq } => self.acknowledged(&line, seq, changes),
-            Op::Forget { line, seqs } => {
-                for seq in seqs {
-                    self.forget(&line, seq, changes);
-                }
-                self.tidy(&line);
-            }
-        }
-    }
+    // Each adds the changes that the file needs.
 
-    fn append(&mut self, key: LineKey, entries: Vec<Append>, changes: &mut Vec<Change>) {
+    pub(super) fn append(&mut self, key: LineKey, entries: Vec<Append>, changes: &mut Vec<Change>) {
         if !self.starts.contains_key(&key.0) {
             let start = self.starts.values().max().map_or(1, |newest| newest + 1);
             self.starts.insert(key.0, start);
@@ -135,7 +115,7 @@ impl Index {
         }
     }
 
-    fn acknowledged(&mut self, key: &LineKey, seq: u64, changes: &mut Vec<Change>) {
+    pub(super) fn acknowledged(&mut self, key: &LineKey, seq: u64, changes: &mut Vec<Change>) {
         let Some(line) = self.lines.get_mut(key) else { return };
         while let Some(first) = line.slots.first_entry()
             && *first.key() <= seq
@@ -149,21 +129,24 @@ impl Index {
         self.tidy(key);
     }
 
-    /// Removes an entry that the log does not have; the next one takes over its `prev`.
-    fn forget(&mut self, key: &LineKey, seq: u64, changes: &mut Vec<Change>) {
+    /// Removes entries that the log does not have; the next one after each takes over its `prev`.
+    pub(super) fn forget(&mut self, key: &LineKey, seqs: &[u64], changes: &mut Vec<Change>) {
         let Some(line) = self.lines.get_mut(key) else { return };
-        let Some(gone) = line.slots.remove(&seq) else { return };
-        self.bytes -= gone.bytes;
-        self.entries -= 1;
-        changes.push(Change::RemoveEntry { line: key.clone(), seq });
-        if let Some((&heir_seq, heir)) = line.slots.range_mut(seq..).next() {
-            if gone.prev < heir.prev {
-                heir.prev = gone.prev;
-                changes.push(Change::PutPrev { line: key.clone(), seq: heir_seq, prev: gone.prev });
+        for &seq in seqs {
+            let Some(gone) = line.slots.remove(&seq) else { continue };
+            self.bytes -= gone.bytes;
+            self.entries -= 1;
+            changes.push(Change::RemoveEntry { line: key.clone(), seq });
+            if let Some((&heir_seq, heir)) = line.slots.range_mut(seq..).next() {
+                if gone.prev < heir.prev {
+                    heir.prev = gone.prev;
+                    changes.push(Change::PutPrev { line: key.clone(), seq: heir_seq, prev: gone.prev });
+                }
+            } else {
+                line.legacy = Some(line.legacy.map_or(gone.prev, |prev| prev.min(gone.prev)));
             }
-        } else {
-            line.legacy = Some(line.legacy.map_or(gone.prev, |prev| prev.min(gone.prev)));
         }
+        self.tidy(key);
     }
 
     fn tidy(&mut self, key: &LineKey) {

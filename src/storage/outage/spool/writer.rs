@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{self, Instant};
 
-use super::store::{Change, Index, LineKey, Op, Store, StoreError};
+use super::store::{Change, Index, LineKey, Store, StoreError};
 use super::{
     Answer, Depth, Opened, Request, Settled, Shared, SpoolError, SpoolFsync, SpoolOpenError, SpoolOptions,
 };
@@ -85,7 +85,7 @@ impl Writer {
         loop {
             let close = match self.next().await {
                 Work::End => {
-                    self.turn(None);
+                    self.process(None);
                     return None;
                 }
                 Work::Retry => {
@@ -93,8 +93,8 @@ impl Writer {
                     None
                 }
                 // This also processes requests that have come meanwhile.
-                Work::Settled => self.turn(None),
-                Work::Request(request) => self.turn(Some(request)),
+                Work::Settled => self.process(None),
+                Work::Request(request) => self.process(Some(request)),
             };
             if close.is_some() {
                 return close;
@@ -114,7 +114,7 @@ impl Writer {
     }
 
     /// Processes requests that have come together, and writes them.
-    fn turn(&mut self, request: Option<Request>) -> Option<oneshot::Sender<()>> {
+    fn process(&mut self, request: Option<Request>) -> Option<oneshot::Sender<()>> {
         let mut group = Group::default();
         match request {
             Some(request) => self.take(request, &mut group),
@@ -155,7 +155,7 @@ impl Writer {
         }
         group.bytes += bytes;
         let seqs = entries.iter().map(|append| append.seq).collect();
-        self.index.apply(Op::Append { line: line.clone(), entries }, &mut group.changes);
+        self.index.append(line.clone(), entries, &mut group.changes);
         group.written.push((line, seqs, answer));
     }
 
@@ -166,11 +166,11 @@ impl Writer {
         }
         let Settled { acked, forgotten } = std::mem::take(&mut *self.shared.settled.lock());
         for (line, seq) in acked {
-            self.index.apply(Op::Acknowledged { line: line.clone(), seq }, &mut group.changes);
+            self.index.acknowledged(&line, seq, &mut group.changes);
             group.settled.acknowledged(line, seq);
         }
         for (line, seqs) in forgotten {
-            self.index.apply(Op::Forget { line: line.clone(), seqs: seqs.clone() }, &mut group.changes);
+            self.index.forget(&line, &seqs, &mut group.changes);
             group.settled.forgotten.push((line, seqs));
         }
     }

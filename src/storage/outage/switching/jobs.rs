@@ -60,7 +60,7 @@ pub(super) struct LocalJobs {
     pub(super) stats: JobStats,
 }
 
-/// What became of jobs that this node took on by itself, counted.
+/// What became of jobs that this node accepted without the primary, counted.
 pub(super) type JobStats = JobsAloneCounts<Counter>;
 
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl LocalJobs {
 }
 
 impl State {
-    /// What this node alone answers to a new job; `None` where only the primary can answer.
+    /// What this node answers to a new job by itself; `None` where only the primary can answer.
     fn answer_here(&mut self, job: &NewJob) -> Option<Enqueued> {
         let moving = self.moving.values().find_map(|moving| {
             if moving.view.id == job.id {
@@ -265,7 +265,7 @@ impl LocalJobs {
         self.replicas.breaker.ask(self.domain(), call).await
     }
 
-    /// Makes a call that the primary alone can answer.
+    /// Makes a call that only the primary can answer.
     async fn ask_primary<R>(&self, op: &'static str, call: impl Future<Output = Result<R>>) -> Result<R> {
         self.ask(call).await.unwrap_or_else(|| Err(away(op)))
     }
@@ -284,7 +284,7 @@ impl LocalJobs {
                 let mut state = self.lock();
                 let is_moving = state.moving.contains_key(&id);
                 // A node that never had a primary has all jobs there are: one that it does not know is unknown.
-                if state.table.has(id) || (!is_moving && self.replicas.breaker.is_alone()) {
+                if state.table.has(id) || (!is_moving && self.replicas.breaker.is_standalone()) {
                     return Ok(here(&mut state.table, Now::read()));
                 }
                 if !is_moving {
@@ -305,10 +305,10 @@ impl LocalJobs {
     }
 
     /// Waits until the log has the updates of an order that were reported in an outage.
-    async fn until_told(&self, order: &ChannelName) -> Result<()> {
-        let is_told = || !self.replicas.replica_is(order, Replica::is_forked);
-        let told = until(&self.replicas.in_order, is_told);
-        time::timeout(ON_ITS_WAY_WITHIN, told).await.map_err(|_elapsed| away("finish"))
+    async fn until_in_log(&self, order: &ChannelName) -> Result<()> {
+        let is_in_log = || !self.replicas.replica_is(order, Replica::is_forked);
+        let in_log = until(&self.replicas.in_order, is_in_log);
+        time::timeout(ON_ITS_WAY_WITHIN, in_log).await.map_err(|_elapsed| away("finish"))
     }
 
     /// Queues a job; in an outage here, where that is allowed.
@@ -319,14 +319,14 @@ impl LocalJobs {
             if let Some(answer) = state.answer_here(job) {
                 return Ok(answer);
             }
-            let (is_primary, is_alone) = (breaker.is_primary(self.domain()), breaker.is_alone());
+            let (is_primary, is_standalone) = (breaker.is_primary(self.domain()), breaker.is_standalone());
             if is_primary {
                 state.ask_for_key(job);
             } else {
                 if let Some(answer) = state.known_key(job, bounds)? {
                     return Ok(answer);
                 }
-                if !(may_keep || is_alone) {
+                if !(may_keep || is_standalone) {
                     return Err(away("enqueue"));
                 }
                 let answer = state.table.enqueue(job, bounds, Now::read());
@@ -409,7 +409,7 @@ impl Jobs for Switching {
         let jobs = &self.core.jobs;
         let there = async {
             // The next worker reads in the order's log how far this run came.
-            jobs.until_told(&ChannelName::order(id.into())).await?;
+            jobs.until_in_log(&ChannelName::order(id.into())).await?;
             let held = self.core.breaker.primary.finish(id, token, ending).await?;
             if held == Held::Yes {
                 jobs.lock().change(id, |view| {
@@ -460,7 +460,7 @@ impl Jobs for Switching {
                 drop(state);
                 Ok(view)
             }
-            None if breaker.is_alone() => Ok(None),
+            None if breaker.is_standalone() => Ok(None),
             None => {
                 let seen = jobs.lock().seen.get(&id).cloned();
                 seen.ok_or(StorageError::Unknown { op: "job" }).map(Some)
@@ -487,7 +487,7 @@ impl Jobs for Switching {
             }
             None => {
                 let mut held = jobs.lock();
-                if breaker.is_alone() {
+                if breaker.is_standalone() {
                     return Ok(held.table.list(state, before, limit, Now::read()));
                 }
                 let known = held.known();

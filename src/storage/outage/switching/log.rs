@@ -40,7 +40,7 @@ impl Log for Switching {
     }
 
     async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
-        self.core.replicas.find(channel, producer).await
+        self.core.replicas.open_or_find(channel, producer, None).await
     }
 
     async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
@@ -117,7 +117,7 @@ impl Log for Switching {
             Some(Err(error)) if !error.is_outage() => Err(error),
             // The reconciler follows the log, and has readers told to look at it then.
             Some(Err(_)) | None => {
-                state.doubt(channel);
+                state.suspect(channel);
                 Ok(())
             }
         }

@@ -78,18 +78,18 @@ pub(crate) struct Faults {
     pub(crate) answer_lost: u32,
     /// Executed; never answered.
     pub(crate) answer_hangs: u32,
-    /// What is published comes slowly, by up to a second.
+    /// What is published arrives late, by up to a second.
     pub(crate) event_slow: u32,
-    /// What is published does not come; the follower is told to suspect.
+    /// What is published does not arrive; the follower gets `Suspect` in its place.
     pub(crate) event_lost: u32,
 }
 
-/// What is done with the trace of what happens.
+/// What is done with the trace of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trace {
     Off,
     Print,
-    /// It is summed up in one number, to be compared.
+    /// It is hashed into one number, to be compared.
     Sum,
 }
 

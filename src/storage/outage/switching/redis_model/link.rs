@@ -1,4 +1,4 @@
-//! What is between a node and the server: two connections, each of which may be lost alone.
+//! What is between a node and the server: two connections, each of which may be lost by itself.
 
 use std::collections::BTreeSet;
 use std::fmt;

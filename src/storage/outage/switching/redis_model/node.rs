@@ -30,7 +30,7 @@ pub(crate) struct Started {
 #[derive(Debug, Clone)]
 pub(crate) struct Inside(pub(in crate::storage) Arc<Switching>);
 
-/// How a channel stands on a node.
+/// The state of a channel on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stand {
     pub(crate) log: Option<Epoch>,
@@ -85,7 +85,7 @@ pub(crate) struct Setup {
 }
 
 impl ModelServer {
-    /// The storage of a node that has nothing else to go on with.
+    /// The storage of a node that has no memory to fall back on.
     pub(crate) fn start_bare(&self, name: usize) -> SharedBackend {
         Arc::new(self.client(name, true))
     }

@@ -18,8 +18,8 @@ use crate::model::{BackendName, ChannelName, Epoch, JobId, NodeId, Position};
 use crate::storage::primary::{Beat, Domain, Domains, Place, Primary};
 use crate::storage::{
     AppendAnswer, AppendBatch, Cancelling, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView,
-    Jobs, LatestPage, LatestQuery, Log, LogEvent, LogState, Lost, MemoryBackend, MovedJob, NewJob, OpenLog,
-    Page, PageLimit, Record, RecordKind, Recorded, Records, Result, StorageBackend, StorageError,
+    Jobs, LatestPage, LatestQuery, Log, LogEvent, Lost, MemoryBackend, MovedJob, NewJob, OpenLog, Page,
+    PageLimit, Record, RecordKind, Recorded, Records, Result, StorageBackend, StorageError,
 };
 
 /// After this a call is given up.
@@ -240,13 +240,6 @@ impl Primary for ModelRedis {
 
 #[async_trait]
 impl Log for ModelRedis {
-    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
-        self.call_about(channel, "state", false, move |state, channel| {
-            now(state.data.memory.state(channel, producer))
-        })
-        .await?
-    }
-
     async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
         self.call_about(channel, "find", false, move |state, channel| {
             now(state.data.memory.find(channel, producer))
