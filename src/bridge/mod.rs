@@ -138,7 +138,7 @@ impl Bridge {
             );
         }
         let (pubsub, driver) = match link {
-            Some(PubSubLink { pubsub, driver }) => (Some(pubsub), Some(driver)),
+            Some(PubSubLink { role: pubsub, driver }) => (Some(pubsub), Some(driver)),
             None => (None, None),
         };
         let shared = Arc::new(Shared {

@@ -138,7 +138,7 @@ impl Node {
     fn new(broker: &Arc<Broker>, shared: &MemoryBackend, config: BridgeConfig) -> Self {
         let config = BridgeConfig { enabled: true, ..config };
         let (id, own, stop) = (NodeId::random(), memory(), CancellationToken::new());
-        let link = PubSubLink { pubsub: broker.link(), driver: Box::pin(future::pending()) };
+        let link = PubSubLink { role: broker.link(), driver: Box::pin(future::pending()) };
         let of_logs = config.clone();
         let is_own = Arc::new(move |channel: &ChannelName| of_logs.is_own_log(channel));
         let backend = Arc::new(OwnLogs::new(Arc::new(shared.clone()), own.clone(), is_own));

@@ -30,8 +30,8 @@ use crate::model::{
     ChannelKind, ChannelName, ChannelPolicy, DraftEntry, EntryKind, EventType, NodeId, Position, Zone,
 };
 use crate::storage::{
-    EPOCH_KEPT_FOR, LATEST_BYTES_MAX, LatestOf, LatestPage, LogEvent, Page, PageLimit, RecordKind,
-    Result as StorageResult, SharedBackend, StorageError, is_fork, log_of_fork,
+    EPOCH_KEPT_FOR, LATEST_BYTES_MAX, LatestOf, LatestPage, LatestQuery, LogEvent, Page, PageLimit,
+    RecordKind, Result as StorageResult, SharedBackend, StorageError, is_fork, log_of_fork,
 };
 use crate::support::chance::Hashing;
 use crate::support::panics::Vital;
@@ -570,7 +570,11 @@ impl Channels {
     ) -> StorageResult<LatestPage> {
         let _place = self.0.common.pages.place_to_read().await;
         let limit = PageLimit { entries: limit, bytes: LATEST_BYTES_MAX };
-        self.0.common.backend.latest_within(channel, after, limit, LatestOf::RemovedToo).await
+        self.0
+            .common
+            .backend
+            .latest_within(channel, LatestQuery { after, limit, of: LatestOf::RemovedToo })
+            .await
     }
 
     /// Counts the zones that the storage remembers from before this start.

@@ -25,7 +25,9 @@ use super::live::LiveBatch;
 use super::reader::{Wanted, WantedLatest};
 use super::views::{Filter, range_of, shown};
 use crate::model::{ChannelName, Entry, EntryKind, Epoch, Lane, Position};
-use crate::storage::{LatestOf, LatestPage, Page, PageLimit, SharedBackend, StorageError, is_fork};
+use crate::storage::{
+    LatestOf, LatestPage, LatestQuery, Page, PageLimit, SharedBackend, StorageError, is_fork,
+};
 use crate::support::chance::Hashing;
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
@@ -407,7 +409,8 @@ impl Pages {
         let prefix = Filter::of(channel).prefix();
         let begin = just_before(&prefix);
         let after = after.as_deref().or(begin.as_deref());
-        let page = inner.backend.latest_within(&log, after, limit, LatestOf::RemovedToo).await;
+        let page =
+            inner.backend.latest_within(&log, LatestQuery { after, limit, of: LatestOf::RemovedToo }).await;
         let mut page = page.map_err(Arc::new)?;
         // After the keys that a view shows, nothing of it follows.
         page.next = page.next.filter(|next| next.starts_with(&prefix) || **next < *prefix);

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::model::{ChannelName, DraftEntry, EntryKind, EventType, Lane, NodeId, OrderId, new_epoch};
 use crate::protocol::parse_event;
-use crate::storage::model::{Ages, Faults, Inside, Laws, ModelServer, Setup, Trace, Which};
+use crate::storage::redis_model::{Ages, Faults, Inside, Laws, ModelServer, Setup, Trace, Which};
 use crate::storage::{MemoryBackend, MemoryConfig, RecordKind, Refusal, Retention, SharedBackend};
 use crate::support::panics::Vital;
 

@@ -64,7 +64,7 @@ pub(crate) fn exchange_updates(
     if !config.order_channels {
         return off(stats);
     }
-    let Some(Outside { orders: outside, driver }) = backend.outside_orders() else {
+    let Some(Outside { role: outside, driver }) = backend.outside_orders() else {
         warn!(
             storage = backend.name().as_str(),
             "interop.order_channels has no effect: outside workers are reached through Redis, which does not serve"

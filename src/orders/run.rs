@@ -17,7 +17,7 @@ use super::updates::may_follow;
 use crate::channels::PublishError;
 use crate::model::{ChannelName, Entry, EntryKind, OrderId};
 use crate::protocol::{InvalidPayload, OrderUpdate, PayloadWriter, Standing, quoted};
-use crate::storage::{ClaimedJob, Ending, Held, Refusal, StorageError};
+use crate::storage::{Ending, Held, JobView, Refusal, StorageError};
 
 /// How long the end of a run waits for its earlier reports. After that the end is published all the same; if the
 /// run continues elsewhere, the log refuses earlier reports that arrive after what is published there.
@@ -77,12 +77,12 @@ impl Run {
     /// Should it have one nevertheless, nothing that the run reports is appended.
     pub(super) fn new(
         desk: Arc<Desk>,
-        job: &ClaimedJob,
+        job: &JobView,
         (asked, lasts): (Instant, Duration),
         newest: Option<Entry>,
         executor: &str,
     ) -> Self {
-        let ClaimedJob { id, token, run, cancelled, committed, attempt, .. } = *job;
+        let JobView { id, token, run, cancelled, committed, attempt, .. } = *job;
         let order = OrderId::from(id);
         let standing = newest.as_ref().map(|newest| standing(newest, committed));
         let newest_update = newest.as_ref().zip(standing.as_ref());

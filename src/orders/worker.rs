@@ -14,7 +14,7 @@ use super::executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle};
 use super::request::OrderRequest;
 use super::run::{Run, RunError};
 use crate::model::{Entry, OrderId};
-use crate::storage::{ClaimedJob, Ending, JOBS_PER_CALL_MAX};
+use crate::storage::{Ending, JOBS_PER_CALL_MAX, JobView};
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::panics::contain;
 
@@ -111,7 +111,7 @@ impl Worker {
     /// this process is asked to cancel an order; `hurry` says that the process is about to end.
     async fn work(
         self: Arc<Self>,
-        job: ClaimedJob,
+        job: JobView,
         asked: Instant,
         cancels: watch::Receiver<()>,
         hurry: CancellationToken,
@@ -220,7 +220,7 @@ impl Worker {
 
 /// Whether no run can have reported on a job's order. If the queue has lost what it knew of earlier runs, this is wrong,
 /// and the first report finds that the log has entries.
-fn is_new(job: &ClaimedJob) -> bool {
+fn is_new(job: &JobView) -> bool {
     job.run == 1 && job.attempt.number == 0 && !job.committed
 }
 

@@ -59,7 +59,7 @@ impl End {
         let (backend, driver) = RedisBackend::new(&config.storage.redis, config.storage.retention.clone())
             .map_err(|failure| unusable(failure.to_string()))?;
         let link = backend.pub_sub().ok_or_else(|| unusable("it has no pub/sub".to_owned()))?;
-        let PubSubLink { pubsub, driver: of_pubsub } = link;
+        let PubSubLink { role: pubsub, driver: of_pubsub } = link;
         let health = backend.link_health();
         let end = Self {
             name,

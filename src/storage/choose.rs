@@ -107,7 +107,7 @@ pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result
         }
         Err(failure) => failure,
     };
-    let reason = told(config, &failure);
+    let reason = with_address(config, &failure);
     if required {
         return Err(StartError::RedisRequired { code: failure.code(), reason });
     }
@@ -120,12 +120,14 @@ pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result
     if config.backend == StorageChoice::Auto && !config.redis.is_configured() {
         let reason = match failure {
             ProbeFailure::Unreachable(_) => "no Redis is configured".to_owned(),
-            found => format!("no Redis is configured; the one found is not used: {}", told(config, &found)),
+            found => {
+                format!("no Redis is configured; the one found is not used: {}", with_address(config, &found))
+            }
         };
         tracing::info!(reason, "serving from memory");
         let status =
             StorageStatus::new(BackendName::InMemory, BackendState::Healthy, "not_configured", reason);
-        return Ok(begin(redis, Begun { first: First::Alone, status, address }));
+        return Ok(begin(redis, Begun { first: First::Standalone, status, address }));
     }
     tracing::warn!(code = failure.code(), reason, "redis cannot be used, serving from memory");
     let status =
@@ -135,10 +137,10 @@ pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result
 }
 
 /// The failure, with the address at which it happened.
-fn told(config: &StorageConfig, failure: &ProbeFailure) -> String {
+fn with_address(config: &StorageConfig, failure: &ProbeFailure) -> String {
     match super::redis::Target::from_config(&config.redis) {
         Ok(target) => format!("Redis at {target}: {failure}"),
-        Err(_) => failure.reason(),
+        Err(_) => failure.to_string(),
     }
 }
 
@@ -153,7 +155,7 @@ async fn admitted(config: &StorageConfig, patient: bool) -> Result<String, Probe
                 tracing::info!("redis is loading its data, waiting for it");
                 time::sleep(LOADING_RETRY).await;
             }
-            answer => return answer.map(|connected| connected.address),
+            answer => return answer,
         }
     }
 }
@@ -236,17 +238,8 @@ fn switching(
 
 fn in_memory(config: &StorageConfig, state: BackendState, code: &'static str, reason: String) -> Opened {
     let (backend, driver) = MemoryBackend::new(config.retention.clone(), config.memory.clone());
-    let (status_writer, status_reader) =
-        StatusWriter::new(StorageStatus::new(BackendName::InMemory, state, code, reason));
-    Opened {
-        memory: backend.clone(),
-        outage: OutageReader::default(),
-        backend: Arc::new(backend),
-        status_writer: Arc::new(status_writer),
-        status_reader,
-        driver: Box::pin(driver),
-        spool_panicked: future::pending().boxed(),
-    }
+    let status = StorageStatus::new(BackendName::InMemory, state, code, reason);
+    without_redis(backend, status, |_, _| driver.boxed())
 }
 
 /// Memory that persists its content in a folder.
@@ -259,37 +252,41 @@ async fn in_folder(config: &StorageConfig, dir: &Path, configured: String) -> Re
         tracing::error!(dir = %dir.display(), "memory continues, but may lack something: {found}");
     }
     let reason = format!("{configured}; {found}");
-    let (status_writer, status_reader) = StatusWriter::new(StorageStatus::new(
-        BackendName::InMemory,
-        BackendState::Healthy,
-        "configured",
-        reason.clone(),
-    ));
-    let status_writer = Arc::new(status_writer);
-    let spool_panicked = future::pending().boxed();
-    let driver = match backend.folder() {
-        Some(folder) => tell_how_it_does(folder, Arc::clone(&status_writer), reason).boxed(),
+    let status =
+        StorageStatus::new(BackendName::InMemory, BackendState::Healthy, "configured", reason.clone());
+    Ok(without_redis(backend, status, |backend, writer| match backend.folder() {
+        Some(folder) => report_health(folder, writer, reason).boxed(),
         None => future::pending().boxed(),
-    };
-    Ok(Opened {
+    }))
+}
+
+/// A storage in this process alone.
+fn without_redis(
+    backend: MemoryBackend,
+    status: StorageStatus,
+    driver: impl FnOnce(&MemoryBackend, Arc<StatusWriter>) -> BoxFuture<'static, ()>,
+) -> Opened {
+    let (status_writer, status_reader) = StatusWriter::new(status);
+    let status_writer = Arc::new(status_writer);
+    Opened {
+        driver: driver(&backend, Arc::clone(&status_writer)),
         memory: backend.clone(),
         outage: OutageReader::default(),
         backend: Arc::new(backend),
         status_writer,
         status_reader,
-        driver,
-        spool_panicked,
-    })
+        spool_panicked: future::pending().boxed(),
+    }
 }
 
 /// Keeps the status in step with the health of the folder's disk. Ends when the folder's thread has panicked.
-fn tell_how_it_does(
+fn report_health(
     folder: &Folder,
     status: Arc<StatusWriter>,
     well: String,
 ) -> impl Future<Output = ()> + Send + use<> {
     let (watch, panicked) = (folder.watch(), folder.panicked());
-    let telling = async move {
+    let reporting = async move {
         let mut tick = time::interval(FOLDER_LOOK);
         tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
@@ -313,7 +310,7 @@ fn tell_how_it_does(
     async move {
         tokio::select! {
             () = panicked => {}
-            () = telling => {}
+            () = reporting => {}
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The configuration of the storage.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ChannelPolicy, RetentionOf};
+use super::EPOCH_KEPT_FOR;
+use crate::model::{ChannelName, ChannelPolicy, RetentionOf};
 
 /// Which backend serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -20,7 +22,7 @@ pub enum StorageChoice {
 }
 
 /// `[storage]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StorageConfig {
     /// Which backend serves. Default `auto`.
@@ -35,19 +37,6 @@ pub struct StorageConfig {
     pub retention: Retention,
     /// `[storage.journal]`
     pub journal: JournalConfig,
-}
-
-impl Default for StorageConfig {
-    fn default() -> Self {
-        Self {
-            backend: StorageChoice::Auto,
-            required: false,
-            memory: MemoryConfig::default(),
-            redis: RedisConfig::default(),
-            retention: Retention::default(),
-            journal: JournalConfig::default(),
-        }
-    }
 }
 
 /// `[storage.retention]`: how much of each channel is kept, whichever backend serves. As soon as a bound is
@@ -80,13 +69,47 @@ impl Default for Retention {
     }
 }
 
-impl Retention {
-    /// The number of entries, and their age in seconds, that are kept of each channel of a kind.
-    pub(in crate::storage) fn bounds_of(&self, policy: &ChannelPolicy) -> (usize, u64) {
-        match policy.retention {
-            RetentionOf::Channels => (self.entries, self.age_s),
-            RetentionOf::Orders => (self.orders.updates, self.orders.age_s),
+/// Longer ages are reduced to this, a century, because an `Instant` cannot be arbitrarily far away.
+pub(in crate::storage) const AGE_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+
+/// How much of a channel is kept.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::storage) struct Bounds {
+    pub(in crate::storage) entries: usize,
+    pub(in crate::storage) bytes: usize,
+    pub(in crate::storage) age: Duration,
+    /// See [`ChannelPolicy::goes_together`].
+    pub(in crate::storage) together: bool,
+    /// How long the latest entry of a key is kept without an update.
+    pub(in crate::storage) key_age: Duration,
+}
+
+impl Bounds {
+    pub(in crate::storage) fn of(retention: &Retention, channel: &ChannelName) -> Self {
+        let policy = ChannelPolicy::of(channel);
+        let (entries, age_s) = match policy.retention {
+            RetentionOf::Channels => (retention.entries, retention.age_s),
+            RetentionOf::Orders => (retention.orders.updates, retention.orders.age_s),
+        };
+        let key_age = Duration::from_secs(retention.key_age_s).min(AGE_MAX);
+        Self {
+            entries,
+            bytes: retention.bytes,
+            age: Duration::from_secs(age_s).min(AGE_MAX),
+            together: policy.goes_together,
+            key_age: if policy.goes_together { AGE_MAX } else { key_age },
         }
+    }
+
+    /// How long a log is kept after its last append.
+    pub(in crate::storage) fn kept(&self) -> Duration {
+        self.age + EPOCH_KEPT_FOR
+    }
+
+    /// How long a producer's entries may come again after its last append: retransmit buffers keep them for
+    /// the retention age, and an outage in between may double that.
+    pub(in crate::storage) fn producers_silent(&self) -> Duration {
+        self.age.saturating_mul(2)
     }
 }
 

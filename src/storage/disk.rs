@@ -1,19 +1,27 @@
-//! redb's access to the files of the journal's spool and of the memory's folder, and the health of their
-//! disk.
+//! What the journal's spool and the memory's folder share: a thread that owns redb files, access to these files,
+//! the health of their disk, and reopening them after it failed.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use redb::{
     BackendError, Builder, Database, DatabaseError, StorageBackend, TableDefinition, backends::FileBackend,
 };
-use tokio::time::Instant;
+use tokio::runtime::{self, Runtime};
+use tokio::sync::oneshot;
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::backoff::Backoff;
+use crate::support::seldom::Seldom;
 
 /// redb recognizes its file by the first bytes of a header page that holds no data.
 const MAGIC_BYTES: usize = 9;
@@ -29,7 +37,14 @@ const PROBE: TableDefinition<u8, &[u8]> = TableDefinition::new("probe");
 const PROBE_BYTES: usize = 1 << 20;
 
 /// The fault reported after redb has panicked, as it does on a file that was damaged under it.
-pub(super) const GAVE_UP: &str = "the database panicked";
+const GAVE_UP: &str = "the database panicked";
+
+/// The pauses between attempts on a disk that failed. Each attempt reads the whole file.
+const RETRY: Backoff = Backoff {
+    first: if cfg!(test) { Duration::from_millis(10) } else { Duration::from_millis(500) },
+    max: Duration::from_secs(8),
+    jitter: if cfg!(test) { Duration::ZERO } else { Duration::from_millis(250) },
+};
 
 /// Whether the disk accepts writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,13 +119,109 @@ impl DiskHealth {
         self.0.lock().is_closed = true;
     }
 
-    /// Runs an access to the disk, and lets its duration be seen meanwhile. `None` if the database panicked.
-    pub(super) fn watch<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
+    /// Runs an access to the disk, and lets its duration be seen meanwhile.
+    pub(super) fn watch<T>(&self, act: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
         self.0.lock().busy_since = Some(Instant::now());
-        let done = catch_unwind(AssertUnwindSafe(act));
+        let done = guarded(act);
         self.0.lock().busy_since = None;
-        done.ok()
+        done
     }
+}
+
+/// Calls redb, which may panic on a damaged file.
+pub(super) fn guarded<T>(act: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    let done = catch_unwind(AssertUnwindSafe(act));
+    done.unwrap_or_else(|_panic| Err(redb::Error::Corrupted(GAVE_UP.to_owned())))
+}
+
+/// Files that are closed when their disk fails, and opened again until it works.
+#[derive(Debug)]
+pub(super) struct Retried<S> {
+    health: Arc<DiskHealth>,
+    /// `None` while the disk fails.
+    files: Option<S>,
+    /// Consecutive attempts that failed.
+    failures: u32,
+    retry_at: Instant,
+    of_failures: Seldom,
+}
+
+impl<S> Retried<S> {
+    pub(super) fn new(files: S, health: Arc<DiskHealth>) -> Self {
+        let (retry_at, of_failures) = (Instant::now(), Seldom::default());
+        Self { health, files: Some(files), failures: 0, retry_at, of_failures }
+    }
+
+    /// The open files; `None` while the disk fails.
+    pub(super) fn files(&self) -> Option<&S> {
+        self.files.as_ref()
+    }
+
+    /// When to open the files again; `None` while the disk works.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.files.is_none().then_some(self.retry_at)
+    }
+
+    /// Accesses the files.
+    pub(super) fn attempt<T>(
+        &mut self,
+        act: impl FnOnce(&mut S) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        match &mut self.files {
+            Some(files) => self.health.watch(|| act(files)),
+            None => Err(redb::Error::Corrupted(self.health.fault())),
+        }
+    }
+
+    /// Closes the files.
+    pub(super) fn close(&mut self) {
+        let files = self.files.take();
+        let _panic = catch_unwind(AssertUnwindSafe(|| drop(files)));
+    }
+
+    /// The disk failed: closes the files, and schedules the next attempt to open them. If that may be logged now,
+    /// returns how many failures were not logged before.
+    pub(super) fn fail(&mut self, reason: &str) -> Option<u64> {
+        self.close();
+        self.failures += 1;
+        self.retry_at = Instant::now() + RETRY.wait(self.failures);
+        self.health.set_fault(Some(reason));
+        self.of_failures.may_tell(Instant::now())
+    }
+
+    /// The disk works again. Returns how many attempts had failed.
+    pub(super) fn reopened(&mut self, files: S) -> u32 {
+        self.files = Some(files);
+        self.health.set_fault(None);
+        std::mem::take(&mut self.failures)
+    }
+}
+
+/// Starts the thread that owns the files. The token is cancelled when the thread has panicked, which drops
+/// everything that it owns.
+pub(super) fn start(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<CancellationToken> {
+    let panicked = CancellationToken::new();
+    let signal = panicked.clone();
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            signal.cancel();
+        }
+    })?;
+    Ok(panicked)
+}
+
+/// The runtime of that thread, which needs only its timer: while the thread writes, it has nothing else to do.
+pub(super) fn timer() -> io::Result<Runtime> {
+    runtime::Builder::new_current_thread().enable_time().build()
+}
+
+/// Waits for what the thread found in the files. An error is of kind `TimedOut` if the disk hangs, and `Other` if
+/// redb panicked.
+pub(super) async fn found<T>(answer: oneshot::Receiver<T>, within: Duration) -> io::Result<T> {
+    let hangs = || format!("the disk has not answered within {within:?}");
+    let answer = time::timeout(within, answer).await;
+    let answer = answer.map_err(|_elapsed| io::Error::new(io::ErrorKind::TimedOut, hangs()))?;
+    answer.map_err(|_gone| io::Error::other(GAVE_UP))
 }
 
 /// Verifies that the disk has room for more data.
@@ -126,24 +237,24 @@ pub(super) fn probe(database: &Database) -> Result<(), redb::Error> {
 
 /// A file that redb writes, with or without fsync.
 #[derive(Debug)]
-pub(super) struct Disk {
+struct Disk {
     file: FileBackend,
     is_synced: bool,
     /// Whether [`Self::is_half_made`] has already been checked.
-    is_looked_at: AtomicBool,
+    is_checked: AtomicBool,
     #[cfg(test)]
     fault: Fault,
 }
 
 impl Disk {
     /// `file` is open; `path` is its location.
-    pub(super) fn new(file: File, is_synced: bool, path: &Path) -> Result<Self, DatabaseError> {
+    fn new(file: File, is_synced: bool, path: &Path) -> Result<Self, DatabaseError> {
         #[cfg(not(test))]
         let _ = path;
         Ok(Self {
             file: FileBackend::new(file)?,
             is_synced,
-            is_looked_at: AtomicBool::new(false),
+            is_checked: AtomicBool::new(false),
             #[cfg(test)]
             fault: Fault::of(path.parent().unwrap_or(path)),
         })
@@ -179,7 +290,7 @@ impl StorageBackend for Disk {
     /// redb calls this first after locking the file, so a file that was left half made is emptied here.
     fn len(&self) -> io::Result<u64> {
         let len = self.file.len()?;
-        if !self.is_looked_at.swap(true, Ordering::Relaxed) && len > 0 && self.is_half_made(len)? {
+        if !self.is_checked.swap(true, Ordering::Relaxed) && len > 0 && self.is_half_made(len)? {
             self.set_len(0)?;
             return Ok(0);
         }
@@ -246,8 +357,39 @@ pub(super) fn free_name(dir: &Path, file: &str) -> io::Result<PathBuf> {
     Ok(name)
 }
 
+/// Why a file could not be opened or read.
+pub(super) enum OpenFault {
+    InUse,
+    Io(io::Error),
+    /// Its content is damaged.
+    Unreadable(String),
+}
+
+impl From<redb::Error> for OpenFault {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Self::InUse,
+            // A fault of the disk says nothing about the content of the file.
+            redb::Error::Io(cause) if !is_cut_short(&cause) => Self::Io(cause),
+            error => Self::Unreadable(error.to_string()),
+        }
+    }
+}
+
+/// Opens or creates a database. Checks every page: starts are rare, and a damaged entry must not be sent.
+pub(super) fn open_database(path: &Path, is_synced: bool) -> Result<Database, redb::Error> {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    Ok(builder.create_with_backend(Disk::new(open_file(path)?, is_synced, path)?)?)
+}
+
+/// Opens a database that may be damaged, without checking it.
+pub(super) fn open_damaged(path: &Path) -> Result<Database, redb::Error> {
+    Ok(Builder::new().create_with_backend(Disk::new(open_file(path)?, false, path)?)?)
+}
+
 /// Opens a file, or creates it.
-pub(super) fn open_file(path: &Path) -> io::Result<File> {
+fn open_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     // Its contents may be confidential.
@@ -256,16 +398,19 @@ pub(super) fn open_file(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Checks every page on opening: starts are rare, and a damaged entry must not be sent.
-pub(super) fn builder() -> Builder {
-    let mut builder = Builder::new();
-    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-    builder
+/// Whether the error means that a file is shorter than it should be.
+fn is_cut_short(cause: &io::Error) -> bool {
+    matches!(cause.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
 }
 
-/// Whether the error means that a file is shorter than it should be.
-pub(super) fn is_cut_short(cause: &io::Error) -> bool {
-    matches!(cause.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
+/// If the test machine stalls for a while, that must not look like a disk that hangs.
+#[cfg(test)]
+pub(super) const PATIENT: Duration = Duration::from_secs(30);
+
+/// Repeats until there is an answer.
+#[cfg(test)]
+pub(super) async fn eventually<T>(ask: impl AsyncFnMut() -> Option<T>) -> T {
+    zonewire_kit::eventually("it happens in time", PATIENT, ask).await.unwrap()
 }
 
 /// Faults that tests inject: each lasts while a file with the fault's name exists in the directory.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Result;
@@ -82,30 +83,6 @@ pub enum Enqueued {
     Full,
 }
 
-/// A job that a worker may execute for as long as its lease lasts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimedJob {
-    /// Its id.
-    pub id: JobId,
-    /// What is to be done.
-    pub payload: Bytes,
-    /// Identifies this claim, and is greater than the token of any earlier claim of any job. It is also the
-    /// fencing token of everything appended under the claim.
-    pub token: u64,
-    /// How many times the job has been claimed, including this time.
-    pub run: u32,
-    /// It was cancelled: the worker must end it instead of executing it.
-    pub cancelled: bool,
-    /// An earlier run passed the point of no return, [`commit`](Jobs::commit).
-    pub committed: bool,
-    /// Which attempt it is at.
-    pub attempt: Attempt,
-    /// Which workers may claim it; `None` for any.
-    pub kind: Option<JobKind>,
-    /// When it was queued, by the storage's clock.
-    pub enqueued_at: DateTime<Utc>,
-}
-
 /// Whether a claim still holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {
@@ -150,14 +127,15 @@ pub enum Cancelling {
     Unknown,
 }
 
-/// Where a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// The state of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum JobState {
     /// It waits for a worker.
     Waiting,
     /// It waits until it is due to be tried again.
     Delayed,
-    /// A worker has it, or had it and died.
+    /// A worker claimed it, and has not ended its run; the worker may have died.
     Claimed,
     /// It ended.
     Done,
@@ -170,22 +148,23 @@ impl JobState {
     pub const ALL: [Self; 5] = [Self::Waiting, Self::Delayed, Self::Claimed, Self::Done, Self::Dead];
 }
 
-/// A job as it stands.
+/// A job in its present state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobView {
     /// Its id.
     pub id: JobId,
     /// What is to be done.
     pub payload: Bytes,
-    /// Where it stands.
+    /// Its state.
     pub state: JobState,
-    /// How many times it has been claimed.
+    /// How many times it has been claimed, including the newest claim.
     pub run: u32,
-    /// The token of the newest claim; 0 if there was none.
+    /// Identifies the newest claim, and is greater than the token of any earlier claim of any job; 0 if there was
+    /// none. It is also the fencing token of everything appended under that claim.
     pub token: u64,
-    /// It was cancelled.
+    /// It was cancelled: a worker that has it must end it instead of executing it.
     pub cancelled: bool,
-    /// It has passed its point of no return.
+    /// It has passed its point of no return, [`commit`](Jobs::commit), in this run or an earlier one.
     pub committed: bool,
     /// Which attempt it is at; meaningless once the job is a dead letter.
     pub attempt: Attempt,
@@ -195,7 +174,7 @@ pub struct JobView {
     pub enqueued_at: DateTime<Utc>,
     /// When its state last changed, by the storage's clock.
     pub changed_at: DateTime<Utc>,
-    /// Why it is a dead letter; `None` if it is none.
+    /// Why it is a dead letter; `None` in all other states.
     pub error: Option<String>,
 }
 
@@ -237,6 +216,17 @@ impl Stand {
             Self::Claimed { .. } => JobState::Claimed,
             Self::Done { .. } => JobState::Done,
             Self::Dead { .. } => JobState::Dead,
+        }
+    }
+
+    /// The time by which jobs in that state are sorted.
+    pub(in crate::storage) fn time(&self) -> Instant {
+        match *self {
+            Self::Waiting { since: time }
+            | Self::Delayed { due: time }
+            | Self::Claimed { lease_ends: time }
+            | Self::Done { ended: time }
+            | Self::Dead { ended: time, .. } => time,
         }
     }
 }
@@ -297,8 +287,8 @@ pub trait Jobs: fmt::Debug + Send + Sync {
 
     /// Claims the jobs of a kind, or of no kind, whose turn it is: cancelled ones, those whose lease ran out,
     /// and those that wait or are due again; at most `limit` of them, and at most [`JOBS_PER_CALL_MAX`]. Each
-    /// gets its own token.
-    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>>;
+    /// gets its own token, and is executed for as long as its lease lasts.
+    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<JobView>>;
 
     /// Makes the lease last at least this long from now, also for a cancelled job; a lease that lasts longer
     /// stays as it is.

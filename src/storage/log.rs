@@ -27,8 +27,8 @@ pub const REMOVED_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 /// The most removals that are remembered per channel; the oldest are dropped.
 pub const REMOVED_MAX: usize = 10_000;
 
-/// Where a log stands, as one producer sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The state of a log, as one producer sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogState {
     /// The epoch of the log; `None` if it never had one, or was lost.
     pub epoch: Option<Epoch>,
@@ -38,7 +38,7 @@ pub struct LogState {
     pub last_seq: u64,
 }
 
-/// Where a log that has an epoch stands, as one producer sees it.
+/// The state of a log that has an epoch, as one producer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenLog {
     /// The epoch of the log.
@@ -96,7 +96,7 @@ pub struct Append {
 }
 
 impl Append {
-    /// The entry as it stands at an offset of the log.
+    /// The entry at an offset of the log.
     pub(super) fn at(&self, producer: NodeId, offset: u64) -> Entry {
         Entry { offset, id: EntryId { producer, seq: self.seq }, draft: self.draft.clone() }
     }
@@ -206,6 +206,17 @@ pub enum LatestOf {
     /// Also the removals that are remembered: the removal of a key in the key's place, the removal of all
     /// keys before everything else. For callers that compare late entries with them.
     RemovedToo,
+}
+
+/// Which page of the latest entries of a channel is read.
+#[derive(Debug, Clone, Copy)]
+pub struct LatestQuery<'a> {
+    /// It begins after this key; `None`: with the first.
+    pub after: Option<&'a str>,
+    /// At most [`LATEST_BYTES_MAX`] bytes.
+    pub limit: PageLimit,
+    /// Which entries.
+    pub of: LatestOf,
 }
 
 /// A part of the latest entries of a channel.
@@ -366,7 +377,11 @@ pub enum LogEvent {
 #[async_trait]
 pub trait Log: fmt::Debug + Send + Sync {
     /// The state of the log, as `producer` sees it. Creates nothing.
-    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState>;
+    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
+        let found = self.find(channel, producer).await?;
+        let state = |OpenLog { epoch, top, last_seq, .. }| LogState { epoch: Some(epoch), top, last_seq };
+        Ok(found.map(state).unwrap_or_default())
+    }
 
     /// The state of the log, for a `producer` that follows it; `None` if it has no epoch. Creates nothing. If
     /// the log cannot be reached and this node has no replica of it, the answer names the fork that this node
@@ -422,10 +437,10 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// fewer if they exceed [`LATEST_BYTES_MAX`].
     async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
         let limit = PageLimit { entries: limit, bytes: LATEST_BYTES_MAX };
-        self.latest_within(channel, after, limit, LatestOf::Keys).await
+        self.latest_within(channel, LatestQuery { after, limit, of: LatestOf::Keys }).await
     }
 
-    /// The same, limited also in bytes (at most [`LATEST_BYTES_MAX`]); a single entry may be larger.
+    /// The same as the query says; a single entry may be larger than its limit.
     ///
     /// The latest entry is the one that was appended last, whatever its own time is. In the channel of a
     /// zone, an entry that is marked late replaces only an older one: by sequence if both have the same
@@ -439,13 +454,7 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// Each key is in at most one page, as it was when that page was read. All pages together, without
     /// entries newer than `top` of the first page, are the state at that `top`, except for keys that changed
     /// after it. That holds while `epoch` is the same in all pages and `top` never decreases.
-    async fn latest_within(
-        &self,
-        channel: &ChannelName,
-        after: Option<&str>,
-        limit: PageLimit,
-        of: LatestOf,
-    ) -> Result<LatestPage>;
+    async fn latest_within(&self, channel: &ChannelName, query: LatestQuery<'_>) -> Result<LatestPage>;
 
     /// The keys that have a latest entry, in byte order.
     async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>>;

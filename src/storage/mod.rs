@@ -30,6 +30,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use choose::{Opened, StartError, open};
+use config::{AGE_MAX, Bounds};
 pub use config::{
     Fsync, JournalConfig, MemoryConfig, OrderRetention, RedisConfig, Retention, SpoolConfig, SpoolFsync,
     StorageChoice, StorageConfig,
@@ -40,28 +41,29 @@ pub use epoch_name::{
 };
 pub use error::{Result, StorageError};
 pub use jobs::{
-    Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds,
-    JobCounts, JobKind, JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob,
+    Attempt, Cancelling, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
+    JobKind, JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob,
 };
 use jobs::{MovedJob, Recorded, Stand};
 pub use log::{
     Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, EpochTransition, LATEST_BYTES_MAX,
-    LatestOf, LatestPage, Log, LogEvent, LogState, OpenLog, Page, PageLimit, REMOVED_KEPT_FOR, REMOVED_MAX,
-    Refusal, UNUSED_EPOCH_KEPT_FOR,
+    LatestOf, LatestPage, LatestQuery, Log, LogEvent, LogState, OpenLog, Page, PageLimit, REMOVED_KEPT_FOR,
+    REMOVED_MAX, Refusal, UNUSED_EPOCH_KEPT_FOR,
 };
 pub use memory::{FolderError, MemoryBackend};
 #[cfg(test)]
-pub(crate) use outage::switching::model;
+pub(crate) use outage::switching::redis_model;
 pub(crate) use outage::switching::{OutageReader, SetAside};
 pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideKeys, OutsideOrders};
 pub(crate) use own_logs::OwnLogs;
-pub use primary::{Beat, Concerned, LinkHealth, Lost};
-pub use pubsub::{Outgoing, PubSub, PubSubEvent, PubSubHealth, PubSubLink};
+pub use primary::{Beat, Concerned, LinkHealth, Lost, Place};
+pub use pubsub::{Driven, Outgoing, PubSub, PubSubEvent, PubSubHealth, PubSubLink};
 pub use records::{Record, RecordKind, Records};
 pub use redis::{ProbeFailure, RedisBackend};
 pub(crate) use status::StateSpell;
 pub use status::{Scope, StatusReader, StatusWriter, StorageStatus};
 pub use version_vector::{ReturnPoint, Run, VersionVector};
+pub use wrapper::Wrapper;
 
 use crate::model::{BackendName, ChannelName};
 

@@ -1,15 +1,13 @@
 //! The role of outside orders: updates that other programs keep in their own lists and pub/sub channels.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::Result;
+use super::{Driven, Result};
 use crate::model::OrderId;
 
 /// How many updates of an order these programs keep: `LTRIM -50 -1`.
@@ -73,17 +71,5 @@ pub trait OutsideKeys: fmt::Debug + Send + Sync {
     async fn set(&self, key: &'static str, text: Bytes, ttl: Duration) -> Result<()>;
 }
 
-/// The role, and the future that drives it.
-pub struct Outside {
-    /// The role.
-    pub orders: Arc<dyn OutsideOrders>,
-    /// Must run for as long as `orders` is used; it does not end by itself. Until it has connected, `follow`
-    /// fails as in an outage.
-    pub driver: BoxFuture<'static, ()>,
-}
-
-impl fmt::Debug for Outside {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outside").field("orders", &self.orders).finish_non_exhaustive()
-    }
-}
+/// The role of outside orders.
+pub type Outside = Driven<dyn OutsideOrders>;

@@ -4,9 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::mpsc;
 
-use super::wrapper::Wrapper;
-use super::{MemoryBackend, Outside, OutsideKeys, PubSubLink, Result, SharedBackend, StorageBackend};
+use super::{
+    LogEvent, MemoryBackend, Outside, OutsideKeys, Place, PubSubLink, Result, SharedBackend, StorageBackend,
+    Wrapper,
+};
 use crate::model::{BackendName, ChannelName};
 
 /// Decides whether the log of a channel is local.
@@ -15,7 +18,7 @@ pub(crate) type IsOwn = Arc<dyn Fn(&ChannelName) -> bool + Send + Sync>;
 /// A shared storage, except for the local logs.
 pub(crate) struct OwnLogs {
     shared: SharedBackend,
-    own: MemoryBackend,
+    own: SharedBackend,
     is_own: IsOwn,
 }
 
@@ -27,18 +30,23 @@ impl fmt::Debug for OwnLogs {
 
 impl OwnLogs {
     pub(crate) fn new(shared: SharedBackend, own: MemoryBackend, is_own: IsOwn) -> Self {
-        Self { shared, own, is_own }
+        Self { shared, own: Arc::new(own), is_own }
     }
 }
 
 impl Wrapper for OwnLogs {
-    fn behind(&self) -> &dyn StorageBackend {
-        &*self.shared
+    type Target<'a> = &'a SharedBackend;
+
+    async fn target<'a>(&'a self, place: Place<'_>) -> &'a SharedBackend {
+        match place {
+            Place::Channel(channel) if (self.is_own)(channel) => &self.own,
+            _ => &self.shared,
+        }
     }
 
-    /// Everything in a local log comes from this process.
-    fn log_of(&self, channel: &ChannelName) -> &dyn StorageBackend {
-        if (self.is_own)(channel) { &self.own } else { &*self.shared }
+    /// Local logs send nothing here, because everything in them comes from this process.
+    fn incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
+        self.shared.take_incoming()
     }
 }
 

@@ -81,9 +81,10 @@ impl Domain {
     }
 }
 
-/// What a domain contains.
+/// What a call is about; each belongs to one domain.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::storage) enum Place<'a> {
+pub enum Place<'a> {
+    /// The log of a channel.
     Channel(&'a ChannelName),
     /// All jobs.
     Jobs,

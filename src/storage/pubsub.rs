@@ -75,17 +75,20 @@ pub trait PubSub: fmt::Debug + Send + Sync {
     fn take_incoming(&self) -> Option<mpsc::Receiver<PubSubEvent>>;
 }
 
-/// The pub/sub role, and the future that drives it.
-pub struct PubSubLink {
+/// A role with connections of its own, and the future that maintains these.
+pub struct Driven<R: ?Sized> {
     /// The role.
-    pub pubsub: Arc<dyn PubSub>,
-    /// Must run for as long as `pubsub` is used; it does not end by itself. Until it has connected, calls
-    /// fail as in an outage.
+    pub role: Arc<R>,
+    /// Must run for as long as the role is used; it does not end by itself. Until it has connected, calls fail
+    /// as in an outage.
     pub driver: BoxFuture<'static, ()>,
 }
 
-impl fmt::Debug for PubSubLink {
+/// The pub/sub role.
+pub type PubSubLink = Driven<dyn PubSub>;
+
+impl<R: fmt::Debug + ?Sized> fmt::Debug for Driven<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PubSubLink").field("pubsub", &self.pubsub).finish_non_exhaustive()
+        f.debug_struct("Driven").field("role", &self.role).finish_non_exhaustive()
     }
 }

@@ -302,23 +302,25 @@ impl StatusReader {
 mod tests {
     use super::*;
 
+    fn served(state: BackendState, reason: &str, toll: Toll) -> Served {
+        Served {
+            backend: BackendName::InMemory,
+            state,
+            reason_code: "unreachable",
+            reason: reason.to_owned(),
+            scope: Scope::All,
+            primaries: 1,
+            primaries_away: 1,
+            toll,
+        }
+    }
+
     #[tokio::test]
     async fn a_new_reason_is_stored_and_wakes_nobody() {
         let first = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", String::new());
         let (writer, reader) = StatusWriter::new(first);
         let mut woken = reader.clone();
-        let say = |reason: &str| {
-            writer.set(Served {
-                backend: BackendName::InMemory,
-                state: BackendState::Degraded,
-                reason_code: "unreachable",
-                reason: reason.to_owned(),
-                scope: Scope::All,
-                primaries: 1,
-                primaries_away: 1,
-                toll: Toll::default(),
-            });
-        };
+        let say = |reason| writer.set(served(BackendState::Degraded, reason, Toll::default()));
         say("connection refused");
         assert!(woken.changed().await);
         let since = reader.get().since;
@@ -333,18 +335,7 @@ mod tests {
         let first = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", "well".to_owned());
         let (writer, reader) = StatusWriter::new(first);
         let toll = |replayed, let_go| Toll { replayed, let_go, ..Toll::default() };
-        let turn = |state, reason: &str, toll| {
-            writer.set(Served {
-                backend: BackendName::InMemory,
-                state,
-                reason_code: "unreachable",
-                reason: reason.to_owned(),
-                scope: Scope::All,
-                primaries: 1,
-                primaries_away: 1,
-                toll,
-            });
-        };
+        let turn = |state, reason, toll| writer.set(served(state, reason, toll));
         let advance = |s| tokio::time::advance(Duration::from_secs(s));
         advance(5).await;
         turn(BackendState::Degraded, "refused", toll(0, 0));

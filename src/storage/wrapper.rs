@@ -1,7 +1,8 @@
-//! Wrappers around a storage: a wrapper implements only what it does differently, and passes on everything
-//! else.
+//! Wrappers around a storage: a wrapper decides where each call goes, and implements only what it does
+//! differently.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,168 +11,95 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{
-    AppendAnswer, AppendBatch, Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts,
-    JobState, JobView, Jobs, LatestOf, LatestPage, Log, LogEvent, LogState, NewJob, OpenLog, Page, PageLimit,
-    Record, RecordKind, Records, Result, StorageBackend,
+    AppendAnswer, AppendBatch, Cancelling, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView,
+    Jobs, LatestPage, LatestQuery, Log, LogEvent, LogState, NewJob, OpenLog, Page, PageLimit, Place, Record,
+    RecordKind, Records, Result, SharedBackend,
 };
 use crate::model::{ChannelName, Epoch, JobId, NodeId, Position};
 
 /// Decides where calls go. Every implementor gets all roles.
-pub(super) trait Wrapper: fmt::Debug + Send + Sync {
-    /// The wrapped storage.
-    fn behind(&self) -> &dyn StorageBackend;
+pub trait Wrapper: fmt::Debug + Send + Sync {
+    /// A storage, and what has to be held during a call to it.
+    type Target<'a>: Deref<Target = SharedBackend> + Send
+    where
+        Self: 'a;
 
-    /// The storage that has the log of a channel.
-    fn log_of(&self, _channel: &ChannelName) -> &dyn StorageBackend {
-        self.behind()
-    }
+    /// The storage to which a call about `place` goes.
+    fn target<'a>(&'a self, place: Place<'_>) -> impl Future<Output = Self::Target<'a>> + Send;
 
-    /// Makes a call to one of these storages.
-    fn pass<R: Send>(
-        &self,
-        call: impl Future<Output = Result<R>> + Send,
-    ) -> impl Future<Output = Result<R>> + Send {
-        call
+    /// See [`Log::take_incoming`].
+    fn incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
+        None
     }
 }
 
-#[async_trait]
-impl<T: Wrapper> Log for T {
-    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
-        self.pass(self.log_of(channel).state(channel, producer)).await
-    }
+/// Implements a role: each call goes to the target for its place.
+macro_rules! forward {
+    (
+        $role:ident { $($itself:tt)* }
+        $($place:expr => { $($call:ident($($argument:ident: $type:ty),*) -> $answer:ty;)* })*
+    ) => {
+        #[async_trait]
+        impl<T: Wrapper> $role for T {
+            $($(async fn $call(&self, $($argument: $type),*) -> $answer {
+                self.target($place).await.$call($($argument),*).await
+            })*)*
 
-    async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
-        self.pass(self.log_of(channel).find(channel, producer)).await
-    }
+            $($itself)*
+        }
+    };
+}
 
-    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
-        self.pass(self.log_of(channel).open(channel, producer, minted)).await
+forward! {
+    Log {
+        fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
+            self.incoming()
+        }
     }
-
-    async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
-        self.pass(self.log_of(&batch.channel).append(batch)).await
+    Place::Channel(channel) => {
+        state(channel: &ChannelName, producer: NodeId) -> Result<LogState>;
+        find(channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>>;
+        open(channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog>;
+        read_within(channel: &ChannelName, after: Option<&Position>, limit: PageLimit) -> Result<Page>;
+        fork_for_readers(channel: &ChannelName) -> ();
+        latest_within(channel: &ChannelName, query: LatestQuery<'_>) -> Result<LatestPage>;
+        keys(channel: &ChannelName) -> Result<Vec<Arc<str>>>;
+        follow(channel: &ChannelName) -> Result<()>;
+        unfollow(channel: &ChannelName) -> Result<()>;
     }
-
-    async fn begin(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
-        self.pass(self.log_of(&batch.channel).begin(batch)).await
-    }
-
-    async fn read_within(
-        &self,
-        channel: &ChannelName,
-        after: Option<&Position>,
-        limit: PageLimit,
-    ) -> Result<Page> {
-        self.pass(self.log_of(channel).read_within(channel, after, limit)).await
-    }
-
-    async fn fork_for_readers(&self, channel: &ChannelName) {
-        self.log_of(channel).fork_for_readers(channel).await;
-    }
-
-    async fn latest_within(
-        &self,
-        channel: &ChannelName,
-        after: Option<&str>,
-        limit: PageLimit,
-        of: LatestOf,
-    ) -> Result<LatestPage> {
-        self.pass(self.log_of(channel).latest_within(channel, after, limit, of)).await
-    }
-
-    async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
-        self.pass(self.log_of(channel).keys(channel)).await
-    }
-
-    async fn follow(&self, channel: &ChannelName) -> Result<()> {
-        self.pass(self.log_of(channel).follow(channel)).await
-    }
-
-    async fn unfollow(&self, channel: &ChannelName) -> Result<()> {
-        self.pass(self.log_of(channel).unfollow(channel)).await
-    }
-
-    fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
-        self.behind().take_incoming()
+    Place::Channel(&batch.channel) => {
+        append(batch: &AppendBatch) -> Result<AppendAnswer>;
+        begin(batch: &AppendBatch) -> Result<AppendAnswer>;
     }
 }
 
-#[async_trait]
-impl<T: Wrapper> Records for T {
-    async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
-        self.pass(self.behind().put(kind, key, value, ttl)).await
+forward! {
+    Records {}
+    Place::Records(kind) => {
+        put(kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()>;
+        get(kind: RecordKind, key: &str) -> Result<Option<Bytes>>;
+        delete(kind: RecordKind, key: &str) -> Result<bool>;
+        list(kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>>;
     }
-
-    async fn get(&self, kind: RecordKind, key: &str) -> Result<Option<Bytes>> {
-        self.pass(self.behind().get(kind, key)).await
-    }
-
-    async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool> {
-        self.pass(self.behind().delete(kind, key)).await
-    }
-
-    async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>> {
-        self.pass(self.behind().list(kind, after, limit)).await
-    }
-
-    async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>> {
-        self.pass(self.behind().hold(key, holder, ttl)).await
-    }
-
-    async fn let_go(&self, key: &str, holder: &str) -> Result<()> {
-        self.pass(self.behind().let_go(key, holder)).await
+    Place::Leases => {
+        hold(key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>>;
+        let_go(key: &str, holder: &str) -> Result<()>;
     }
 }
 
-#[async_trait]
-impl<T: Wrapper> Jobs for T {
-    async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
-        self.pass(self.behind().enqueue(job, bounds)).await
-    }
-
-    async fn enqueue_here(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
-        self.pass(self.behind().enqueue_here(job, bounds)).await
-    }
-
-    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
-        self.pass(self.behind().claim(kind, limit, lease)).await
-    }
-
-    async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        self.pass(self.behind().extend(id, token, lease)).await
-    }
-
-    async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        self.pass(self.behind().commit(id, token, lease)).await
-    }
-
-    async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held> {
-        self.pass(self.behind().finish(id, token, ending)).await
-    }
-
-    async fn cancel(&self, id: JobId) -> Result<Cancelling> {
-        self.pass(self.behind().cancel(id)).await
-    }
-
-    async fn job(&self, id: JobId) -> Result<Option<JobView>> {
-        self.pass(self.behind().job(id)).await
-    }
-
-    async fn list_jobs(
-        &self,
-        state: Option<JobState>,
-        before: Option<JobId>,
-        limit: usize,
-    ) -> Result<Vec<JobView>> {
-        self.pass(self.behind().list_jobs(state, before, limit)).await
-    }
-
-    async fn settle_dead(&self, id: JobId) -> Result<bool> {
-        self.pass(self.behind().settle_dead(id)).await
-    }
-
-    async fn job_counts(&self) -> Result<JobCounts> {
-        self.pass(self.behind().job_counts()).await
+forward! {
+    Jobs {}
+    Place::Jobs => {
+        enqueue(job: &NewJob, bounds: &JobBounds) -> Result<Enqueued>;
+        enqueue_here(job: &NewJob, bounds: &JobBounds) -> Result<Enqueued>;
+        claim(kind: &str, limit: usize, lease: Duration) -> Result<Vec<JobView>>;
+        extend(id: JobId, token: u64, lease: Duration) -> Result<Held>;
+        commit(id: JobId, token: u64, lease: Duration) -> Result<Held>;
+        finish(id: JobId, token: u64, ending: &Ending) -> Result<Held>;
+        cancel(id: JobId) -> Result<Cancelling>;
+        job(id: JobId) -> Result<Option<JobView>>;
+        list_jobs(state: Option<JobState>, before: Option<JobId>, limit: usize) -> Result<Vec<JobView>>;
+        settle_dead(id: JobId) -> Result<bool>;
+        job_counts() -> Result<JobCounts>;
     }
 }

@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 use tokio::time;
 use zonewire::model::JobId;
 use zonewire::storage::{
-    Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds,
-    JobCounts, JobState, JobView, NewJob, Retention, SharedBackend, StorageBackend,
+    Attempt, Cancelling, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
+    JobState, JobView, NewJob, Retention, SharedBackend, StorageBackend,
 };
 
 use crate::support::eventually::eventually;
@@ -99,21 +99,21 @@ async fn queue(store: &dyn StorageBackend, payloads: &[&str]) -> Vec<JobId> {
     ids
 }
 
-async fn claim(store: &dyn StorageBackend, limit: usize) -> Vec<ClaimedJob> {
+async fn claim(store: &dyn StorageBackend, limit: usize) -> Vec<JobView> {
     store.claim("paper", limit, LEASE).await.unwrap()
 }
 
 /// Claims the next job; there must be one.
-async fn next(store: &dyn StorageBackend, lease: Duration) -> ClaimedJob {
+async fn next(store: &dyn StorageBackend, lease: Duration) -> JobView {
     store.claim("paper", 1, lease).await.unwrap().pop().expect("a job")
 }
 
 /// Waits until a job can be claimed, and claims it.
-async fn next_eventually(store: &dyn StorageBackend) -> ClaimedJob {
+async fn next_eventually(store: &dyn StorageBackend) -> JobView {
     eventually("a job can be claimed", async || store.claim("paper", 1, LEASE).await.unwrap().pop()).await
 }
 
-async fn finish(store: &dyn StorageBackend, job: &ClaimedJob, ending: Ending) -> Held {
+async fn finish(store: &dyn StorageBackend, job: &JobView, ending: Ending) -> Held {
     store.finish(job.id, job.token, &ending).await.unwrap()
 }
 
@@ -142,7 +142,7 @@ async fn listed(store: &dyn StorageBackend, state: Option<JobState>) -> Vec<JobI
     jobs.into_iter().map(|job| job.id).collect()
 }
 
-fn payloads(jobs: &[ClaimedJob]) -> Vec<&str> {
+fn payloads(jobs: &[JobView]) -> Vec<&str> {
     jobs.iter().map(|job| std::str::from_utf8(&job.payload).unwrap()).collect()
 }
 
@@ -224,7 +224,7 @@ async fn many_claimers_at_once_never_get_the_same_job(make: Make) {
             }
         });
     }
-    let claimed: Vec<ClaimedJob> = claimers.join_all().await.concat();
+    let claimed: Vec<JobView> = claimers.join_all().await.concat();
     let ids: HashSet<JobId> = claimed.iter().map(|job| job.id).collect();
     let tokens: HashSet<u64> = claimed.iter().map(|job| job.token).collect();
     assert_eq!((claimed.len(), ids, tokens.len()), (300, queued, 300));

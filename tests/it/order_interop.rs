@@ -461,7 +461,7 @@ async fn updates_for_outside_consumers_are_written_once_and_in_order() {
     let mut drivers = JoinSet::new();
     drivers.spawn(driver);
     drivers.spawn(outside.driver);
-    let outside_orders = outside.orders;
+    let outside_orders = outside.role;
     let mut incoming = outside_orders.take_incoming().unwrap();
     assert!(outside_orders.take_incoming().is_none());
     let order = OrderId::random();

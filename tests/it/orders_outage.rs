@@ -306,8 +306,8 @@ fn keyed(key: &str, fingerprint: &str) -> NewJob {
 }
 
 /// Claims jobs from all nodes until `count` were claimed; none may be claimed twice.
-async fn claim_all(nodes: &[&SharedBackend], count: usize) -> Vec<zonewire::storage::ClaimedJob> {
-    let mut claimed: Vec<zonewire::storage::ClaimedJob> = Vec::new();
+async fn claim_all(nodes: &[&SharedBackend], count: usize) -> Vec<zonewire::storage::JobView> {
+    let mut claimed: Vec<zonewire::storage::JobView> = Vec::new();
     eventually("all jobs are claimed", async || {
         for node in nodes {
             claimed.extend(node.claim("paper", 10, LEASE).await.unwrap_or_default());

@@ -288,7 +288,7 @@ async fn outside_orders_are_exchanged_in_a_cluster() {
     let Some(cluster) = cluster(0, &[]).await else { return };
     let stores = Stores::at(cluster.config(), Retention::default());
     let store = stores.open().await;
-    let Outside { orders, driver } = store.outside_orders().unwrap();
+    let Outside { role: orders, driver } = store.outside_orders().unwrap();
     stores.spawn(driver);
     let mut incoming = orders.take_incoming().unwrap();
     for n in 0..12 {

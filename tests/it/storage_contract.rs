@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use tokio::time;
 use zonewire::model::{ChannelName, DraftEntry, Entry, EntryKind, Epoch, Marks, NodeId, OrderId, Position};
 use zonewire::storage::{
-    Append, AppendAnswer, Appended, LATEST_BYTES_MAX, LatestOf, LatestPage, LogEvent, LogState,
+    Append, AppendAnswer, Appended, LATEST_BYTES_MAX, LatestOf, LatestPage, LatestQuery, LogEvent, LogState,
     MemoryBackend, MemoryConfig, Page, PageLimit, Record, RecordKind, Retention, SharedBackend,
     StorageBackend, StorageError,
 };
@@ -491,7 +491,8 @@ async fn pages_of_latest_entries_include_the_position_of_the_log_and_offsets(mak
     let Some((_stores, store)) = one(make).await else { return };
     let channel = channel();
     let page = async |after: Option<&str>, entries, bytes| {
-        store.latest_within(&channel, after, PageLimit { entries, bytes }, LatestOf::Keys).await.unwrap()
+        let limit = PageLimit { entries, bytes };
+        store.latest_within(&channel, LatestQuery { after, limit, of: LatestOf::Keys }).await.unwrap()
     };
     assert_eq!(page(None, 5, 1 << 20).await, LatestPage::default(), "there is no log");
     let producer = Producer::new(&store).await;
@@ -576,7 +577,10 @@ async fn a_late_entry_is_compared_with_the_removal_of_its_key(make: Make) {
     };
     let all = async || {
         let limit = PageLimit { entries: 10, bytes: LATEST_BYTES_MAX };
-        let page = store.latest_within(&channel(), None, limit, LatestOf::RemovedToo).await.unwrap();
+        let page = store
+            .latest_within(&channel(), LatestQuery { after: None, limit, of: LatestOf::RemovedToo })
+            .await
+            .unwrap();
         let entries = page.entries.iter().zip(page.places);
         let name = |entry: &Entry| {
             format!("{}{}", entry.draft.key.as_deref().unwrap_or("*"), entry.draft.time.timestamp_millis())
@@ -639,7 +643,10 @@ async fn append_at_random(
         producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
     }
     let limit = PageLimit { entries: 100, bytes: LATEST_BYTES_MAX };
-    let page = store.latest_within(channel, None, limit, LatestOf::RemovedToo).await.unwrap();
+    let page = store
+        .latest_within(channel, LatestQuery { after: None, limit, of: LatestOf::RemovedToo })
+        .await
+        .unwrap();
     (LatestPage { epoch: None, ..page }, store.keys(channel).await.unwrap())
 }
 

@@ -7,8 +7,8 @@ use tokio::time;
 use zonewire::model::{ChannelName, DraftEntry, EntryKind, Epoch, JobId, OrderId};
 use zonewire::storage::{
     Append, AppendAnswer, Appended, Attempt, Ending, Enqueued, Held, Idempotency, JobBounds, JobState,
-    JobView, LATEST_BYTES_MAX, LatestOf, LogEvent, NewJob, PageLimit, RedisConfig, Retention, SharedBackend,
-    StorageError,
+    JobView, LATEST_BYTES_MAX, LatestOf, LatestQuery, LogEvent, NewJob, PageLimit, RedisConfig, Retention,
+    SharedBackend, StorageError,
 };
 use zonewire_kit::redis::DURABLE;
 
@@ -672,7 +672,10 @@ async fn removals_are_stored_where_older_gateways_do_not_look() {
     assert_eq!(server.admin(&["ZCARD", "zw:{zone:pjm}:removed-ages"]).await, "2");
     let all = async || {
         let limit = PageLimit { entries: 10, bytes: LATEST_BYTES_MAX };
-        let page = store.latest_within(&channel(), None, limit, LatestOf::RemovedToo).await.unwrap();
+        let page = store
+            .latest_within(&channel(), LatestQuery { after: None, limit, of: LatestOf::RemovedToo })
+            .await
+            .unwrap();
         offsets(&page.entries)
     };
     assert_eq!(all().await, [2, 3]);

@@ -34,7 +34,7 @@ use crate::model::{
     BackendName, BackendState, ChannelKind, ChannelName, ChannelPolicy, DraftEntry, Entry, EntryKind, Lane,
     NodeId, Position,
 };
-use crate::storage::model::{Data, Faults, Inside, ModelServer, Setup, Trace, Which};
+use crate::storage::redis_model::{Data, Faults, Inside, ModelServer, Setup, Trace, Which};
 use crate::storage::{Page, StatusReader, VersionVector};
 use crate::support::panics::Vital;
 use crate::support::{chance, mutant};

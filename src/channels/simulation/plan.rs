@@ -7,7 +7,7 @@ use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::model::{ChannelKind, ChannelName};
-use crate::storage::model::{Ages, Faults, Laws, Which};
+use crate::storage::redis_model::{Ages, Faults, Laws, Which};
 use crate::support::mutant::Mutant;
 
 /// Something that happens.

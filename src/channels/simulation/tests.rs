@@ -1,7 +1,7 @@
 use std::sync::atomic::AtomicU64;
 
 use super::*;
-use crate::storage::model::Laws;
+use crate::storage::redis_model::Laws;
 use crate::support::mutant::Mutant;
 
 /// The outcome of many schedules.

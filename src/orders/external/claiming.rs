@@ -11,7 +11,7 @@ use crate::model::OrderId;
 use crate::orders::desk::{Desk, Orders};
 use crate::orders::run::{Run, RunError};
 use crate::protocol::{ClaimRequest, OfferedJob, Previous, Standing};
-use crate::storage::{ClaimedJob, Ending, Held, Result as StorageResult, StorageError};
+use crate::storage::{Ending, Held, JobView, Result as StorageResult, StorageError};
 
 /// The most jobs that a worker may claim at once.
 const CLAIMED_MAX: usize = 100;
@@ -124,7 +124,7 @@ impl Orders {
     /// given back; the other jobs of the claim do not wait for it.
     async fn offer(
         &self,
-        job: ClaimedJob,
+        job: JobView,
         asked: Instant,
         lease: Duration,
         worker: &str,
@@ -152,7 +152,7 @@ impl Orders {
 
     async fn try_offer(
         &self,
-        job: ClaimedJob,
+        job: JobView,
         asked: Instant,
         lease: Duration,
         worker: &str,

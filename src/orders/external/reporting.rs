@@ -15,7 +15,7 @@ use crate::orders::desk::{Desk, Orders};
 use crate::orders::run::{Run, RunError};
 use crate::orders::view::run_of;
 use crate::protocol::{InvalidPayload, JobOutcome, OrderUpdate, quoted};
-use crate::storage::{ClaimedJob, Ending, JobState, JobView, LEASE_MIN};
+use crate::storage::{Ending, JobState, JobView, LEASE_MIN};
 
 /// How long a report may wait for a storage that is away; then the worker is told to repeat it. After
 /// `submitted` a lease lasts at least this long.
@@ -181,9 +181,7 @@ impl Orders {
             // for; who has the others by now is unknown.
             self.desk().parts.backend.extend(order.into(), token, LEASE_MIN).await?;
         }
-        let JobView { id, payload, run, cancelled, committed, attempt, kind, enqueued_at, .. } = job;
-        let goes_on = newest.as_ref().is_some_and(|newest| run_of(newest) == Some(run));
-        let job = ClaimedJob { id, payload, token, run, cancelled, committed, attempt, kind, enqueued_at };
+        let goes_on = newest.as_ref().is_some_and(|newest| run_of(newest) == Some(job.run));
         let (lease, worker) = ((asked, LEASE_OF_REPORT), worker.unwrap_or("external"));
         let mut run = Run::new(Arc::clone(self.desk()), &job, lease, newest.clone(), worker);
         if let Some(ending) = run.left_over() {

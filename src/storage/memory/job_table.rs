@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use crate::model::JobId;
 use crate::storage::{
-    Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds,
-    JobCounts, JobKind, JobState, JobView, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Stand,
+    Attempt, Cancelling, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
+    JobKind, JobState, JobView, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Stand,
 };
 use crate::support::chance::Hashing;
 
@@ -275,7 +275,7 @@ impl JobTable {
         limit: usize,
         lease: Duration,
         now: Now,
-    ) -> Vec<ClaimedJob> {
+    ) -> Vec<JobView> {
         self.tidy(now);
         let limit = limit.min(JOBS_PER_CALL_MAX);
         let (of_any, of_kind) = (None, Some(JobKind::from(kind)));
@@ -294,7 +294,7 @@ impl JobTable {
         queues.filter_map(|queue| queue.next(now)).min_by_key(|(rank, _)| *rank).map(|(_, id)| id)
     }
 
-    fn hand_out(&mut self, id: JobId, lease: Duration, now: Now) -> Option<ClaimedJob> {
+    fn hand_out(&mut self, id: JobId, lease: Duration, now: Now) -> Option<JobView> {
         let micros = u64::try_from(now.wall.timestamp_micros()).unwrap_or(0);
         self.last_token = micros.max(self.last_token + 1);
         let token = self.last_token;
@@ -302,17 +302,7 @@ impl JobTable {
         let job = self.jobs.get_mut(&id)?;
         job.token = token;
         job.run = job.run.saturating_add(1);
-        Some(ClaimedJob {
-            id,
-            payload: job.payload.clone(),
-            token,
-            run: job.run,
-            cancelled: job.cancelled,
-            committed: job.committed,
-            attempt: job.attempt,
-            kind: job.kind.clone(),
-            enqueued_at: job.enqueued_at,
-        })
+        Some(job.view(id))
     }
 
     pub(in crate::storage) fn extend(&mut self, id: JobId, token: u64, lease: Duration, now: Now) -> Held {

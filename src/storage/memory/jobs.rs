@@ -8,8 +8,7 @@ use super::MemoryBackend;
 use super::job_table::{JobTable, Now};
 use crate::model::JobId;
 use crate::storage::{
-    Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView, Jobs, NewJob,
-    Result,
+    Cancelling, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView, Jobs, NewJob, Result,
 };
 
 impl MemoryBackend {
@@ -25,7 +24,7 @@ impl MemoryBackend {
         }
     }
 
-    /// Reads the jobs, as they are on disk.
+    /// The same for reading them as they are on disk.
     async fn looking_at_jobs<T: Send + 'static>(
         &self,
         op: &'static str,
@@ -45,7 +44,7 @@ impl Jobs for MemoryBackend {
         self.with_jobs("enqueue", move |table, now| table.enqueue(&job, &bounds, now)).await
     }
 
-    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
+    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<JobView>> {
         let kind = kind.to_owned();
         self.with_jobs("claim", move |table, now| table.claim(&kind, limit, lease, now)).await
     }

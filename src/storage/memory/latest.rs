@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::model::{ChannelPolicy, Entry, EntryKind};
-use crate::storage::{LatestOf, LatestPage, PageLimit, REMOVED_KEPT_FOR, REMOVED_MAX};
+use crate::storage::{LatestOf, LatestPage, LatestQuery, REMOVED_KEPT_FOR, REMOVED_MAX};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 
@@ -93,11 +93,6 @@ impl Latest {
         self.bytes
     }
 
-    #[cfg(test)]
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.by_key.values().chain(self.removed.values()).map(|held| &held.entry)
-    }
-
     fn all_mut(&mut self) -> impl Iterator<Item = &mut Box<Held>> {
         self.by_key.values_mut().chain(self.removed.values_mut())
     }
@@ -139,8 +134,8 @@ impl Latest {
 
     /// The kept entry with this offset, and when it was added.
     pub(super) fn at(&self, offset: u64) -> Option<(&Entry, Instant)> {
-        let found = self.by_key.values().chain(self.removed.values()).find(|held| held.rank == offset);
-        found.map(|held| (&held.entry, held.since))
+        let mut kept = self.by_key.values().chain(self.removed.values());
+        kept.find(|held| held.rank == offset).map(|held| (&held.entry, held.since))
     }
 
     /// All kept entries, each with the time when it was added.
@@ -230,7 +225,8 @@ impl Latest {
     }
 
     /// The first entries after a key, within the limit.
-    pub(super) fn page(&self, after: Option<&str>, limit: PageLimit, of: LatestOf) -> LatestPage {
+    pub(super) fn page(&self, query: LatestQuery<'_>) -> LatestPage {
+        let LatestQuery { after, limit, of } = query;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let (mut page, mut bytes, mut last) = (LatestPage::default(), 0, None);
         let mut latest = self.by_key.range::<str, _>((from, Bound::Unbounded)).peekable();
@@ -324,6 +320,7 @@ mod tests {
 
     use super::*;
     use crate::model::{DraftEntry, EntryId, Marks, NodeId};
+    use crate::storage::PageLimit;
 
     fn zone() -> &'static ChannelPolicy {
         ChannelPolicy::of(&"zone:pjm".parse().unwrap())
@@ -372,8 +369,9 @@ mod tests {
         assert_eq!((latest.removed.len(), latest.removed.contains_key("00001")), (REMOVED_MAX, false));
         assert!(shown(&latest).is_empty() && latest.bytes() > REMOVED_MAX * 100);
         let limit = PageLimit { entries: 3, bytes: usize::MAX };
-        assert_eq!(latest.page(None, limit, LatestOf::Keys).entries.len(), 0);
-        let page = latest.page(None, limit, LatestOf::RemovedToo);
+        let page = |of| latest.page(LatestQuery { after: None, limit, of });
+        assert_eq!(page(LatestOf::Keys).entries.len(), 0);
+        let page = page(LatestOf::RemovedToo);
         assert_eq!((page.places, page.next.as_deref()), (vec![2, 3, 4], Some("00004")));
         assert_eq!(latest.due(Duration::ZERO), Some(start + Duration::from_millis(1) + REMOVED_KEPT_FOR));
         latest.expire(Duration::MAX, start + REMOVED_KEPT_FOR + Duration::from_millis(10));

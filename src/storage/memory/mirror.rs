@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Bounds, Channel, Kept, MemoryBackend};
+use super::{Channel, Kept, MemoryBackend};
 use crate::model::{ChannelName, ChannelPolicy, Entry, EntryId, Epoch, NodeId};
-use crate::storage::{AppendBatch, Appended};
+use crate::storage::{AppendBatch, Appended, Bounds};
 
 /// The state of a local replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl MemoryBackend {
             .iter()
             .filter(|(_, seq)| *seq > 0)
             .for_each(|(node, seq)| fresh.producers.note(*node, *seq, now));
-        fresh.forget_offsets();
+        fresh.latest.forget_offsets();
     }
 
     /// Adds entries of the log, in ascending order of offset without holes. Entries that continue the
@@ -110,7 +110,7 @@ impl MemoryBackend {
         let (policy, now) = (ChannelPolicy::of(name), Instant::now());
         let mut state = self.shared.state.lock();
         state.change(name, &self.shared, |channel| {
-            entries.iter().for_each(|entry| channel.note_latest(entry, policy, now));
+            entries.iter().for_each(|entry| channel.latest.note(entry, policy, now));
         });
     }
 
@@ -137,7 +137,7 @@ impl MemoryBackend {
             (channel.epoch, channel.top) = (epoch.clone(), top);
             let last = channel.entries.back();
             channel.closed |= last.is_some_and(|kept| kept.entry.draft.kind.is_terminal());
-            channel.forget_offsets();
+            channel.latest.forget_offsets();
         });
     }
 
@@ -223,20 +223,10 @@ impl Channel {
     }
 
     fn note(&mut self, entry: &Entry, policy: &ChannelPolicy, now: Instant) {
-        self.note_producer(entry, now);
-        self.note_latest(entry, policy, now);
-    }
-
-    fn note_producer(&mut self, entry: &Entry, now: Instant) {
         if entry.id.is_known() {
             self.producers.note(entry.id.producer, entry.id.seq, now);
         }
-    }
-
-    /// Offsets restart with an epoch, so the remembered ones are zeroed; otherwise the next entry would look
-    /// older.
-    fn forget_offsets(&mut self) {
-        self.latest.forget_offsets();
+        self.latest.note(entry, policy, now);
     }
 
     fn pop_back(&mut self) {

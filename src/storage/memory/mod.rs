@@ -22,18 +22,21 @@ use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 use zonewire_protocol::stats::MemoryUsage;
 
+#[cfg(test)]
+use super::EPOCH_KEPT_FOR;
+use super::disk::DiskState;
 use super::{
-    Anchor, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LatestOf, LatestPage, Log, LogEvent,
-    LogState, MemoryConfig, OpenLog, Page, PageLimit, Record, RecordKind, Records, Refusal, Result,
-    Retention, StorageBackend, UNUSED_EPOCH_KEPT_FOR,
+    AGE_MAX, Anchor, AppendAnswer, AppendBatch, Appended, Bounds, LatestPage, LatestQuery, Log, LogEvent,
+    MemoryConfig, OpenLog, Page, PageLimit, Record, RecordKind, Records, Refusal, Result, Retention,
+    StorageBackend, UNUSED_EPOCH_KEPT_FOR,
 };
-use crate::model::{BackendName, ChannelName, ChannelPolicy, Entry, EntryId, Epoch, NodeId, Position};
+use crate::model::{BackendName, ChannelName, ChannelPolicy, Entry, Epoch, NodeId, Position};
 use crate::support::chance::Hashing;
 use crate::support::counter::Counter;
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 pub use folder::FolderError;
-use folder::FolderStatus;
+use folder::Health;
 #[cfg(any(test, feature = "probes"))]
 pub(in crate::storage) use folder::probes;
 pub(crate) use folder::{Folder, Found};
@@ -59,9 +62,6 @@ const ORDER_BYTES: usize = 4 << 10;
 
 /// Bytes of a channel without its entries: the struct, its names and its slots in maps.
 const CHANNEL_BYTES: usize = size_of::<Channel>() + 384;
-
-/// Longer ages are reduced to this, a century, because an `Instant` cannot be arbitrarily far away.
-const AGE_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
 /// [`StorageBackend`] in this process. See [`Retention`] and [`MemoryConfig`] for its bounds.
 #[derive(Debug, Clone)]
@@ -108,7 +108,7 @@ struct State {
     leases: HashMap<String, Lease, Hashing>,
     /// The fence of the lease that was taken last.
     last_fence: u64,
-    /// What the folder has to be told; `None` if there is no folder.
+    /// What has yet to be reported to the folder; `None` if there is no folder.
     keep: Option<Keep>,
 }
 
@@ -264,10 +264,8 @@ impl MemoryBackend {
     /// How much memory is in use, and the state of the folder.
     pub(crate) fn usage(&self) -> MemoryUsage {
         let Shared { total_bytes_max, evictions, state, .. } = &*self.shared;
-        let folder = self.folder.as_ref().map(Folder::status);
-        let disk = folder.as_ref().map_or("off", |folder| folder.state.as_str()).to_owned();
-        let disk_reason = folder.as_ref().and_then(|folder| folder.state.reason());
-        let count = |of: fn(&FolderStatus) -> u64| folder.as_ref().map_or(0, of);
+        let disk = self.folder.as_ref().map(Folder::state);
+        let count = |of: fn(&Health) -> &Counter| self.folder.as_ref().map_or(0, |it| of(&it.health).get());
         let state = state.lock();
         MemoryUsage {
             bytes: state.bytes(),
@@ -275,12 +273,12 @@ impl MemoryBackend {
             latest_bytes: state.latest_bytes,
             evicted_entries: evictions.entries.get(),
             evicted_latest: evictions.latest.get(),
-            disk,
-            disk_reason,
-            disk_bytes: count(|folder| folder.file_bytes),
-            disk_commits: count(|folder| folder.commits),
-            disk_refused: count(|folder| folder.refused),
-            disk_set_aside: count(|folder| folder.set_aside),
+            disk: disk.as_ref().map_or("off", DiskState::as_str).to_owned(),
+            disk_reason: disk.as_ref().and_then(DiskState::reason),
+            disk_bytes: count(|health| &health.file_bytes),
+            disk_commits: count(|health| &health.commits),
+            disk_refused: count(|health| &health.refused),
+            disk_set_aside: count(|health| &health.set_aside),
         }
     }
 
@@ -314,8 +312,7 @@ impl MemoryBackend {
     /// [`Primary::examine`](super::primary::Primary::examine), synchronously.
     #[cfg(test)]
     pub(super) fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Option<OpenLog> {
-        let bounds = Bounds::of(&self.shared.retention, channel);
-        self.shared.state.lock().channels.get(channel).map(|held| held.open(producer, at, &bounds))
+        self.shared.examine(channel, producer, at)
     }
 
     /// Gives a log another epoch, for stand-ins of Redis.
@@ -362,17 +359,11 @@ impl MemoryBackend {
     }
 
     /// [`Log::latest_within`], synchronously.
-    pub(super) fn latest_now(
-        &self,
-        channel: &ChannelName,
-        after: Option<&str>,
-        limit: PageLimit,
-        of: LatestOf,
-    ) -> LatestPage {
+    pub(super) fn latest_now(&self, channel: &ChannelName, query: LatestQuery<'_>) -> LatestPage {
         let mut state = self.shared.state.lock();
         state.expire_latest(channel, &self.shared.retention);
         let Some(held) = state.channels.get(channel) else { return LatestPage::default() };
-        LatestPage { epoch: Some(held.epoch.clone()), top: held.top, ..held.latest.page(after, limit, of) }
+        LatestPage { epoch: Some(held.epoch.clone()), top: held.top, ..held.latest.page(query) }
     }
 
     /// [`Log::read_after`], synchronously.
@@ -408,57 +399,18 @@ impl MemoryBackend {
             *index == 0 || bytes <= limit.bytes
         });
         let entries = fits.map(|(_, kept)| kept.entry.clone()).collect();
-        let (epoch, closed) = (Some(held.epoch.clone()), held.closed);
-        Page {
-            epoch,
-            top: held.top,
-            first,
-            out_of_reach: 0,
-            is_final: true,
-            is_copy: false,
-            closed,
-            entries,
-            next: None,
-        }
-    }
-}
-
-/// How much of a channel is kept.
-#[derive(Debug, Clone, Copy)]
-struct Bounds {
-    entries: usize,
-    bytes: usize,
-    age: Duration,
-    /// See [`ChannelPolicy::goes_together`].
-    together: bool,
-    /// How long the latest entry of a key is kept without an update.
-    key_age: Duration,
-}
-
-impl Bounds {
-    fn of(retention: &Retention, channel: &ChannelName) -> Self {
-        let policy = ChannelPolicy::of(channel);
-        let (entries, age_s) = retention.bounds_of(policy);
-        let key_age = Duration::from_secs(retention.key_age_s).min(AGE_MAX);
-        Self {
-            entries,
-            bytes: retention.bytes,
-            age: Duration::from_secs(age_s).min(AGE_MAX),
-            together: policy.goes_together,
-            key_age: if policy.goes_together { AGE_MAX } else { key_age },
-        }
-    }
-}
-
-impl Bounds {
-    /// How long a producer's entries may come again after its last append: retransmit buffers keep them for
-    /// the retention age, and an outage in between may double that.
-    fn producers_silent(&self) -> Duration {
-        self.age.saturating_mul(2)
+        let (epoch, top, closed) = (Some(held.epoch.clone()), held.top, held.closed);
+        Page { epoch, top, first, is_final: true, closed, entries, ..Page::of_no_log() }
     }
 }
 
 impl Shared {
+    /// The state of a log, with the entry at an offset or, if that is not kept, the newest one.
+    fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Option<OpenLog> {
+        let bounds = Bounds::of(&self.retention, channel);
+        self.state.lock().channels.get(channel).map(|held| held.open(producer, at, &bounds))
+    }
+
     fn sweep(&self, now: Instant) {
         let mut state = self.state.lock();
         state.sweep(&self.retention, now);
@@ -625,9 +577,7 @@ impl State {
             }
         }
     }
-}
 
-impl State {
     fn evict_latest(&mut self, max: usize, evictions: &Evictions) {
         if self.latest_bytes <= max {
             return;
@@ -672,7 +622,7 @@ impl Channel {
 
     /// How long the channel is kept after its last append.
     fn kept_for(&self, bounds: &Bounds) -> Duration {
-        if self.top == 0 { UNUSED_EPOCH_KEPT_FOR } else { bounds.age + EPOCH_KEPT_FOR }
+        if self.top == 0 { UNUSED_EPOCH_KEPT_FOR } else { bounds.kept() }
     }
 
     /// When something in the channel expires next, unless it changes.
@@ -753,17 +703,12 @@ impl Channel {
             self.closed = append.draft.kind.is_terminal();
             self.producers.note(batch.producer, append.seq, now);
             (self.top, self.touched) = (offset, now);
-            let id = EntryId { producer: batch.producer, seq: append.seq };
-            let entry = Entry { offset, id, draft: append.draft.clone() };
-            self.note_latest(&entry, policy, now);
+            let entry = append.at(batch.producer, offset);
+            self.latest.note(&entry, policy, now);
             self.bytes += entry.draft.cost();
             self.entries.push_back(Kept { entry, appended: now });
         }
         results
-    }
-
-    fn note_latest(&mut self, entry: &Entry, policy: &ChannelPolicy, now: Instant) {
-        self.latest.note(entry, policy, now);
     }
 
     fn last_seq(&self, producer: NodeId) -> u64 {
@@ -803,20 +748,8 @@ impl Channel {
 
 #[async_trait]
 impl Log for MemoryBackend {
-    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
-        let state = self.shared.state.lock();
-        Ok(match state.channels.get(channel) {
-            None => LogState { epoch: None, top: 0, last_seq: 0 },
-            Some(held) => {
-                LogState { epoch: Some(held.epoch.clone()), top: held.top, last_seq: held.last_seq(producer) }
-            }
-        })
-    }
-
     async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
-        let state = self.shared.state.lock();
-        let bounds = Bounds::of(&self.shared.retention, channel);
-        Ok(state.channels.get(channel).map(|held| held.open(producer, u64::MAX, &bounds)))
+        Ok(self.shared.examine(channel, producer, u64::MAX))
     }
 
     async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
@@ -842,14 +775,8 @@ impl Log for MemoryBackend {
         Ok(self.read_now_within(channel, after, limit))
     }
 
-    async fn latest_within(
-        &self,
-        channel: &ChannelName,
-        after: Option<&str>,
-        limit: PageLimit,
-        of: LatestOf,
-    ) -> Result<LatestPage> {
-        Ok(self.latest_now(channel, after, limit, of))
+    async fn latest_within(&self, channel: &ChannelName, query: LatestQuery<'_>) -> Result<LatestPage> {
+        Ok(self.latest_now(channel, query))
     }
 
     async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
@@ -1016,8 +943,8 @@ mod tests {
         let state = store.shared.state.lock();
         let entries = state.channels.values().flat_map(|held| &held.entries);
         let bytes: usize = entries.map(|kept| kept.entry.draft.cost()).sum();
-        let latest = state.channels.values().flat_map(|held| held.latest.entries());
-        let latest: usize = latest.map(|entry| entry.draft.cost() + latest::PLACE_BYTES).sum();
+        let latest = state.channels.values().flat_map(|held| held.latest.all());
+        let latest: usize = latest.map(|(entry, _)| entry.draft.cost() + latest::PLACE_BYTES).sum();
         assert_eq!((state.total_bytes, state.latest_bytes), (bytes, latest));
         assert!(bytes + latest <= store.shared.total_bytes_max, "{bytes} + {latest}");
     }

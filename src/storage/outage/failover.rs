@@ -85,12 +85,12 @@ pub(in crate::storage) enum First {
     Memory(Lost),
     /// Memory serves and that is healthy, because no Redis is configured. A Redis that appears is used; from
     /// then on, losing it counts as a loss.
-    Alone,
+    Standalone,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Mode {
-    Alone { run: Run },
+    Standalone { run: Run },
     Healthy,
     Degraded { lost: Lost, run: Run },
     Recovering { lost: Lost },
@@ -132,7 +132,7 @@ impl Failover {
         let mode = match first {
             First::Redis => Mode::Healthy,
             First::Memory(lost) => Mode::Degraded { lost, run: Run::default() },
-            First::Alone => Mode::Alone { run: Run::default() },
+            First::Standalone => Mode::Standalone { run: Run::default() },
         };
         let dwell = limits.dwell;
         Self { limits, mode, since: now, link_up, dwell, recovered: None, lost_at: now }
@@ -145,7 +145,7 @@ impl Failover {
             Signal::LinkDown(_) => self.link_up = false,
             _ => {}
         }
-        let (before, was_alone) = (self.state(), self.is_alone());
+        let (before, was_standalone) = (self.state(), self.is_standalone());
         let mode = std::mem::replace(&mut self.mode, Mode::Healthy);
         let (mode, step) = self.arrow(mode, signal, now);
         self.mode = mode;
@@ -162,7 +162,7 @@ impl Failover {
         let is_new = match step {
             Step::Degrade | Step::AbortRecovery => true,
             Step::Reconcile => before == BackendState::Healthy,
-            Step::StartRecovery => was_alone,
+            Step::StartRecovery => was_standalone,
             Step::Recovered | Step::Stay => false,
         };
         if is_new {
@@ -174,18 +174,18 @@ impl Failover {
     fn arrow(&self, mode: Mode, signal: Signal, now: Instant) -> (Mode, Step) {
         use Signal::{BeatFailed, BeatOk, DataLost, LinkDown, LinkUp, Reconciled, Tick};
         match (mode, signal) {
-            // Alone => Alone | Recovering
-            (Mode::Alone { run }, BeatOk | DataLost(_)) => {
+            // Standalone => Standalone | Recovering
+            (Mode::Standalone { run }, BeatOk | DataLost(_)) => {
                 let run = self.counted(run, now);
-                if self.is_enough(run, now) { appeared() } else { (Mode::Alone { run }, Step::Stay) }
+                if self.is_enough(run, now) { appeared() } else { (Mode::Standalone { run }, Step::Stay) }
             }
-            // Alone => Recovering
-            (Mode::Alone { run }, Tick) if self.is_enough(run, now) => appeared(),
-            // Alone => Alone
-            (Mode::Alone { .. }, BeatFailed(_) | LinkDown(_)) => {
-                (Mode::Alone { run: Run::default() }, Step::Stay)
+            // Standalone => Recovering
+            (Mode::Standalone { run }, Tick) if self.is_enough(run, now) => appeared(),
+            // Standalone => Standalone
+            (Mode::Standalone { .. }, BeatFailed(_) | LinkDown(_)) => {
+                (Mode::Standalone { run: Run::default() }, Step::Stay)
             }
-            (mode @ Mode::Alone { .. }, LinkUp | Reconciled | Tick) => (mode, Step::Stay),
+            (mode @ Mode::Standalone { .. }, LinkUp | Reconciled | Tick) => (mode, Step::Stay),
 
             // Healthy => Degraded
             (Mode::Healthy, BeatFailed(lost) | LinkDown(lost)) => {
@@ -249,21 +249,21 @@ impl Failover {
     /// The visible state.
     pub(in crate::storage) fn state(&self) -> BackendState {
         match self.mode {
-            Mode::Alone { .. } | Mode::Healthy => BackendState::Healthy,
+            Mode::Standalone { .. } | Mode::Healthy => BackendState::Healthy,
             Mode::Degraded { .. } => BackendState::Degraded,
             Mode::Recovering { .. } => BackendState::Recovering,
         }
     }
 
     /// Whether memory serves because no Redis is configured and none has appeared.
-    pub(in crate::storage) fn is_alone(&self) -> bool {
-        matches!(self.mode, Mode::Alone { .. })
+    pub(in crate::storage) fn is_standalone(&self) -> bool {
+        matches!(self.mode, Mode::Standalone { .. })
     }
 
     /// Why Redis does not serve, or what it recovers from; `None` while healthy.
     pub(in crate::storage) fn reason(&self) -> Option<&Lost> {
         match &self.mode {
-            Mode::Alone { .. } | Mode::Healthy => None,
+            Mode::Standalone { .. } | Mode::Healthy => None,
             Mode::Degraded { lost, .. } | Mode::Recovering { lost } => Some(lost),
         }
     }
@@ -283,7 +283,7 @@ impl Failover {
     /// When to send a [`Signal::Tick`]; `None` while time alone changes nothing.
     pub(in crate::storage) fn next_tick(&self) -> Option<Instant> {
         match &self.mode {
-            Mode::Alone { run } | Mode::Degraded { run, .. } => self.enough_at(*run),
+            Mode::Standalone { run } | Mode::Degraded { run, .. } => self.enough_at(*run),
             Mode::Healthy | Mode::Recovering { .. } => None,
         }
     }

@@ -75,10 +75,10 @@ pub(in crate::storage) struct Pending {
 #[error("the journal of entries that wait for the storage is full")]
 pub(in crate::storage) struct JournalFull;
 
-/// Room that [`Journal::reserve`] set aside. Pass it to [`Journal::commit`] or [`Journal::release`], exactly
+/// Room that [`Journal::reserve`] reserved. Pass it to [`Journal::commit`] or [`Journal::release`], exactly
 /// once.
 #[derive(Debug, PartialEq, Eq)]
-#[must_use = "room that is neither used nor released stays set aside"]
+#[must_use = "room that is neither used nor released stays reserved"]
 pub(in crate::storage) struct Reserved {
     bytes: usize,
     entries: usize,
@@ -310,12 +310,7 @@ impl Journal {
         Ok(self.commit(room, channel, lane, appends, now))
     }
 
-    /// The oldest entries of a channel as they have to be sent; at most `limit`.
-    pub(in crate::storage) fn front(&self, channel: &ChannelName, limit: usize) -> Vec<Append> {
-        self.pending(channel).take(limit).map(|pending| pending.append.clone()).collect()
-    }
-
-    /// The oldest entries of a channel after this sequence; at most `limit`.
+    /// The oldest entries of a channel after this sequence as they have to be sent; at most `limit`.
     pub(in crate::storage) fn after(&self, channel: &ChannelName, seq: u64, limit: usize) -> Vec<Append> {
         let Some(line) = self.lines.get(channel) else { return Vec::new() };
         let later = line.entries.range((Bound::Excluded(seq), Bound::Unbounded));
@@ -349,6 +344,7 @@ impl Journal {
     }
 
     /// All entries of a channel, oldest first.
+    #[cfg(test)]
     pub(in crate::storage) fn pending(&self, channel: &ChannelName) -> impl Iterator<Item = &Pending> {
         let entries = self.lines.get(channel).map(|line| line.entries.values());
         entries.into_iter().flatten().map(|held| &held.pending)

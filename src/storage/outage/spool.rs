@@ -18,12 +18,10 @@ mod tests;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -32,7 +30,7 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{ChannelName, NodeId};
-use crate::storage::disk::{DiskHealth, DiskState};
+use crate::storage::disk::{self, DiskHealth, DiskState};
 use crate::storage::{Append, SpoolConfig, SpoolFsync};
 use crate::support::counter::Counter;
 use crate::support::seldom::Seldom;
@@ -169,7 +167,7 @@ pub(in crate::storage) struct Spool {
 
 #[derive(Debug, Default)]
 struct Shared {
-    health: DiskHealth,
+    health: Arc<DiskHealth>,
     depth: Mutex<Depth>,
     settled: Mutex<Settled>,
     /// Notified when `settled` is not empty.
@@ -235,26 +233,14 @@ impl Spool {
         let (requests, inbox) = mpsc::channel(QUEUE_LEN);
         let (opened, answer) = oneshot::channel();
         let unusable = |cause| SpoolOpenError::Unusable { dir: dir.to_owned(), cause };
-        let panicked = CancellationToken::new();
-        let (path, told) = (dir.to_owned(), panicked.clone());
-        let run = move || {
-            // A panic drops everything that the thread owns.
-            let run = AssertUnwindSafe(|| writer::run(path, options, inbox, opened));
-            if catch_unwind(run).is_err() {
-                told.cancel();
-            }
-        };
-        thread::Builder::new().name("spool".to_owned()).spawn(run).map_err(unusable)?;
-        let gave_up = |_gone| SpoolOpenError::Unreadable {
-            file: dir.to_owned(),
-            problem: "the database panicked".to_owned(),
-        };
-        let late = |_elapsed| {
-            let cause = format!("the disk has not answered within {OPEN_WITHIN:?}");
-            unusable(io::Error::new(io::ErrorKind::TimedOut, cause))
-        };
-        let (shared, formers) =
-            time::timeout(OPEN_WITHIN, answer).await.map_err(late)?.map_err(gave_up)??;
+        let path = dir.to_owned();
+        let panicked = disk::start("spool", move || writer::run(path, options, inbox, opened));
+        let panicked = panicked.map_err(unusable)?;
+        let found = disk::found(answer, OPEN_WITHIN).await.map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => unusable(error),
+            _ => SpoolOpenError::Unreadable { file: dir.to_owned(), problem: error.to_string() },
+        });
+        let (shared, formers) = found??;
         Ok((Self { requests, shared, options, panicked }, formers))
     }
 

@@ -22,7 +22,7 @@
 //! connection is not, that is not detected here. Appends detect it by the epoch and the producer's chain.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use fred::types::Value;
 use tokio::sync::Mutex;
@@ -32,7 +32,7 @@ use uuid::Uuid;
 use super::commands::Priority;
 use super::errors::corrupt;
 use super::primaries::slot_of;
-use super::scripts::{Publishing, to_all, to_the_shard};
+use super::scripts::{Publishing, Words, text};
 use super::{EXACT_MAX, RedisBackend};
 use crate::model::{ChannelName, NodeId};
 use crate::storage::primary::{Domain, Place, Primary};
@@ -43,9 +43,7 @@ const KEPT_FOR_S: u64 = 24 * 3_600;
 /// Counters of nodes that are gone are removed once in this many probes of a node.
 const PRUNE_EVERY: u64 = 512;
 
-const BEAT_PARTS: &[&str] = &[include_str!("lua/beat.lua")];
-
-static BEAT: Publishing = Publishing::new(|| to_all(BEAT_PARTS), || to_the_shard(BEAT_PARTS));
+static BEAT: LazyLock<Publishing> = LazyLock::new(|| Publishing::new(&[include_str!("lua/beat.lua")]));
 
 /// What a node knows about the data on each server. Locked during a probe, so that probes of one server run
 /// one after the other.
@@ -100,19 +98,17 @@ impl RedisBackend {
         let args = vec![
             Value::from(to_itself.as_str()),
             Value::from(known.life.as_str()),
-            Value::from(known.acknowledged.to_string()),
-            Value::from(known.sent.to_string()),
-            Value::from(Uuid::new_v4().simple().to_string()),
-            Value::from(node.to_string()),
-            Value::from(KEPT_FOR_S.to_string()),
-            Value::from(if known.sent % PRUNE_EVERY == 1 { "1" } else { "0" }),
+            text(known.acknowledged),
+            text(known.sent),
+            text(Uuid::new_v4().simple()),
+            text(node),
+            text(KEPT_FOR_S),
+            text(u8::from(known.sent % PRUNE_EVERY == 1)),
         ];
-        let keys = keys.to_vec();
         let sent = Instant::now();
-        let (word, life, held, time): (String, String, String, String) = BEAT
-            .script(self.keys.sharded)
-            .run_with(Priority::Beat, &self.commands, "beat", self.command_timeout, keys, args)
-            .await?;
+        let (script, words) = (BEAT.script(self.keys.sharded), Words::of(&keys, &args));
+        let (word, life, held, time): (String, String, String, String) =
+            script.send(Priority::Beat, &self.commands, "beat", keys.len(), words).await?;
         let beat = match word.as_str() {
             "same" => Some(Beat::Same),
             "first" => Some(Beat::First),
@@ -130,6 +126,7 @@ impl RedisBackend {
         self.subscriber.expect(&to_itself);
         Ok(beat)
     }
+
     /// The present time of the clock of the server with a channel, in ms, or slightly later; `None` until
     /// that server has answered a health probe.
     pub(super) fn server_time(&self, channel: &ChannelName) -> Option<u64> {

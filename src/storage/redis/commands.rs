@@ -1,6 +1,7 @@
 //! Routes commands: to the one server or, in a cluster, to the primary with the key's slot.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fred::clients::{Client, WithOptions};
 use fred::error::Error;
@@ -8,9 +9,10 @@ use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, FromValue, Value};
 use tokio::sync::watch;
 
+use super::errors::storage_error;
 use super::link::{Link, LinkState};
 use super::primaries::Primaries;
-use crate::storage::ProbeFailure;
+use crate::storage::{ProbeFailure, StorageError};
 
 /// Whether a command waits for a place among the calls in progress on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,19 +31,17 @@ pub(super) enum Commands {
 }
 
 impl Commands {
+    /// How long a command may take.
+    pub(super) fn limit(&self) -> Duration {
+        match self {
+            Self::One(link) => link.command_timeout,
+            Self::Cluster(primaries) => primaries.command_timeout,
+        }
+    }
+
     /// Sends a command about a key, at most once. Redirections of a cluster mean that nothing was done, so
     /// they are followed, within the time that a command may take.
     pub(super) async fn call<R: FromValue>(
-        &self,
-        key: &str,
-        command: &'static str,
-        args: Vec<Value>,
-    ) -> Result<R, Error> {
-        self.call_with(Priority::Usual, key, command, args).await
-    }
-
-    /// The same, with a priority.
-    pub(super) async fn call_with<R: FromValue>(
         &self,
         priority: Priority,
         key: &str,
@@ -52,6 +52,18 @@ impl Commands {
             Self::One(link) => send_on(link, priority, command, args).await,
             Self::Cluster(primaries) => primaries.call(priority, key, command, args).await,
         }
+    }
+
+    /// The same for the call `op` of the storage.
+    pub(super) async fn ask<R: FromValue>(
+        &self,
+        op: &'static str,
+        key: &str,
+        command: &'static str,
+        args: Vec<Value>,
+    ) -> Result<R, StorageError> {
+        let answer = self.call(Priority::Usual, key, command, args).await;
+        answer.map_err(|error| storage_error(op, self.limit(), &error))
     }
 
     /// Waits until some connection has failed, and returns why.

@@ -70,53 +70,31 @@ impl Target {
     }
 }
 
-/// A client for commands, unless the target is a cluster.
-pub(super) fn commands_client(target: &Target, config: &RedisConfig) -> Result<Client, Error> {
-    lasting(target, target.server_config(), config)?.build()
-}
-
-/// A client for commands to one node of a cluster.
-pub(super) fn server_client(target: &Target, config: &RedisConfig, server: Server) -> Result<Client, Error> {
-    lasting(target, ServerConfig::Centralized { server }, config)?.build()
-}
-
-/// A client for subscriptions, unless the target is a cluster. It has its own connection, so that published
-/// messages do not wait behind replies.
-pub(super) fn subscriber_client(target: &Target, config: &RedisConfig) -> Result<SubscriberClient, Error> {
-    subscriber(lasting(target, target.server_config(), config)?)
-}
-
-/// A client for subscriptions on one node of a cluster.
-pub(super) fn shard_client(
+/// A client for commands: to one node of a cluster, if it is named, otherwise to the configured server.
+pub(super) fn commands_client(
     target: &Target,
     config: &RedisConfig,
-    server: Server,
-) -> Result<SubscriberClient, Error> {
-    subscriber(lasting(target, ServerConfig::Centralized { server }, config)?)
+    node: Option<Server>,
+) -> Result<Client, Error> {
+    lasting(target, config, node)?.build()
 }
 
-/// A client for subscriptions on any node of a cluster: the `turn`th of the primaries, or of the configured
-/// nodes while no primaries are known.
-pub(super) fn any_node_client(
+/// A client for subscriptions, to the same servers. It has its own connection, so that published messages do not
+/// wait behind replies.
+pub(super) fn subscriber_client(
     target: &Target,
     config: &RedisConfig,
-    primaries: Vec<Server>,
-    turn: usize,
+    node: Option<Server>,
 ) -> Result<SubscriberClient, Error> {
-    let servers = if primaries.is_empty() { target.servers() } else { primaries };
-    let server = servers.get(turn % servers.len().max(1)).cloned();
-    let server = server.ok_or_else(|| Error::new(ErrorKind::Config, "no node is known"))?;
-    subscriber(lasting(target, ServerConfig::Centralized { server }, config)?)
-}
-
-fn subscriber(mut builder: Builder) -> Result<SubscriberClient, Error> {
+    let mut builder = lasting(target, config, node)?;
     builder.with_performance_config(|performance| performance.broadcast_channel_capacity = MESSAGES_LEN);
     builder.build_subscriber_client()
 }
 
 /// A builder for a client that reconnects when its connection closes.
-fn lasting(target: &Target, server: ServerConfig, config: &RedisConfig) -> Result<Builder, Error> {
-    let mut builder = builder(target, server, config)?;
+fn lasting(target: &Target, config: &RedisConfig, node: Option<Server>) -> Result<Builder, Error> {
+    let server = node.map(|server| ServerConfig::Centralized { server });
+    let mut builder = builder(target, server.unwrap_or_else(|| target.server_config()), config)?;
     let (first, longest) = RECONNECT_MS;
     let mut policy = ReconnectPolicy::new_exponential(0, first, longest, 2);
     policy.set_jitter(RECONNECT_JITTER_MS);
@@ -141,23 +119,16 @@ pub(in crate::storage) fn probe_client(target: &Target, config: &RedisConfig) ->
 /// Sends each command at most once, fails at once without a connection, and waits for an answer no longer
 /// than `timeout`.
 pub(super) fn once<C: ClientLike>(client: &C, timeout: Duration) -> WithOptions<C> {
-    client.with_options(&Options {
-        max_attempts: Some(1),
-        fail_fast: true,
-        timeout: Some(timeout),
-        ..Options::default()
-    })
+    client.with_options(&once_within(timeout))
 }
 
 /// The same for commands to one node of a cluster.
 pub(super) fn once_on<C: ClientLike>(client: &C, timeout: Duration, server: Server) -> WithOptions<C> {
-    client.with_options(&Options {
-        max_attempts: Some(1),
-        fail_fast: true,
-        timeout: Some(timeout),
-        cluster_node: Some(server),
-        ..Options::default()
-    })
+    client.with_options(&Options { cluster_node: Some(server), ..once_within(timeout) })
+}
+
+fn once_within(timeout: Duration) -> Options {
+    Options { max_attempts: Some(1), fail_fast: true, timeout: Some(timeout), ..Options::default() }
 }
 
 fn builder(target: &Target, server: ServerConfig, config: &RedisConfig) -> Result<Builder, Error> {

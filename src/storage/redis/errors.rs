@@ -45,7 +45,7 @@ pub(super) fn corrupt(key: &str, what: impl Into<String>) -> StorageError {
 }
 
 /// Whether an error is from Redis: those begin with a word in capitals, such as `OOM` or `ERR`.
-fn is_from_server(details: &str) -> bool {
+pub(super) fn is_from_server(details: &str) -> bool {
     let word = details.split([' ', ':']).next().unwrap_or_default();
     word.len() > 1 && word.bytes().all(|b| b.is_ascii_uppercase())
 }

@@ -14,12 +14,12 @@ use uuid::Uuid;
 
 use super::commands::Priority;
 use super::errors::corrupt;
-use super::scripts::Script;
+use super::scripts::{Script, text};
 use super::{EXACT_MAX, RedisBackend, job_scripts};
 use crate::model::JobId;
 use crate::storage::{
-    Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
-    JobKind, JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Recorded, Result, Stand,
+    Attempt, Cancelling, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
+    JobKind, JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Recorded, Result,
 };
 
 /// The claims of this process. They are made one after the other, so that the server can tell for which of
@@ -44,8 +44,8 @@ impl Default for Claims {
     }
 }
 
-const CLAIMED_FIELDS: usize = 10;
-const VIEW_FIELDS: usize = 13;
+/// The fields of a job in an answer.
+const FIELDS: usize = 13;
 
 impl RedisBackend {
     async fn run_on_jobs<R: FromValue>(
@@ -57,7 +57,7 @@ impl RedisBackend {
         let mut words = self.keys.jobs.clone();
         words.push_values(&args);
         let (priority, keys) = (Priority::Usual, job_scripts::KEYS.len());
-        script.send(priority, &self.commands, op, self.command_timeout, keys, words).await
+        script.send(priority, &self.commands, op, keys, words).await
     }
 
     async fn hold(
@@ -81,7 +81,7 @@ impl RedisBackend {
         kind: &str,
         limit: usize,
         lease: Duration,
-    ) -> Result<Vec<ClaimedJob>> {
+    ) -> Result<Vec<JobView>> {
         made.last += 1;
         let args = vec![
             text(limit.min(JOBS_PER_CALL_MAX)),
@@ -91,9 +91,7 @@ impl RedisBackend {
             text(made.last),
             text(made.known),
         ];
-        let answer: Vec<Bytes> = self.run_on_jobs(&job_scripts::CLAIM, "claim", args).await?;
-        let jobs = answer.chunks(CLAIMED_FIELDS).map(|fields| claimed(Fields { op: "claim", fields }));
-        let jobs = jobs.collect::<Result<_>>()?;
+        let jobs = self.views(&job_scripts::CLAIM, "claim", args).await?;
         made.known = made.last;
         Ok(jobs)
     }
@@ -111,32 +109,24 @@ impl RedisBackend {
     pub(super) async fn record_job(&self, job: &MovedJob) -> Result<Recorded> {
         const OP: &str = "record_job";
         let MovedJob { view, stand, idempotency, bounds } = job;
-        let key = idempotency.as_ref().map(|idempotency| format!("k{}", idempotency.key));
-        let fingerprint = idempotency.as_ref().map(|idempotency| idempotency.fingerprint.clone());
-        let (at, error) = match stand {
-            Stand::Waiting { since } => (*since, ""),
-            Stand::Delayed { due } => (*due, ""),
-            Stand::Claimed { lease_ends } => (*lease_ends, ""),
-            Stand::Done { ended } => (*ended, ""),
-            Stand::Dead { ended, error } => (*ended, error.as_str()),
-        };
+        let (key, fingerprint) = key_and_fingerprint(idempotency.as_ref());
         // The clocks may differ, so times are sent as time elapsed since.
         let wall = Utc::now();
         let ago = |time: DateTime<Utc>| micros((wall - time).to_std().unwrap_or_default());
         let args = vec![
             text(view.id),
             Value::Bytes(view.payload.clone()),
-            Value::from(key.unwrap_or_default()),
-            Value::from(fingerprint.unwrap_or_default()),
+            key,
+            fingerprint,
             Value::from(letter(view.state)),
             text(view.run),
             text(view.token),
             text(u8::from(view.cancelled)),
             text(u8::from(view.committed)),
-            Value::from(error),
+            text(view.error.as_deref().unwrap_or_default()),
             ago(view.enqueued_at),
             ago(view.changed_at),
-            text(micros_from_now(at)),
+            text(micros_from_now(stand.time())),
             text(bounds.kept),
             micros(bounds.kept_for),
             text(view.attempt.number),
@@ -156,20 +146,19 @@ impl RedisBackend {
 
     async fn views(&self, script: &Script, op: &'static str, args: Vec<Value>) -> Result<Vec<JobView>> {
         let answer: Vec<Bytes> = self.run_on_jobs(script, op, args).await?;
-        answer.chunks(VIEW_FIELDS).map(|fields| view(Fields { op, fields })).collect()
+        answer.chunks(FIELDS).map(|fields| view(Fields { op, fields })).collect()
     }
 }
 
 #[async_trait]
 impl Jobs for RedisBackend {
     async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
-        let key = job.idempotency.as_ref().map(|idempotency| format!("k{}", idempotency.key));
-        let fingerprint = job.idempotency.as_ref().map(|idempotency| idempotency.fingerprint.clone());
+        let (key, fingerprint) = key_and_fingerprint(job.idempotency.as_ref());
         let args = vec![
             text(job.id),
             Value::Bytes(job.payload.clone()),
-            Value::from(key.unwrap_or_default()),
-            Value::from(fingerprint.unwrap_or_default()),
+            key,
+            fingerprint,
             text(bounds.unfinished),
             text(bounds.kept),
             micros(bounds.kept_for),
@@ -186,7 +175,7 @@ impl Jobs for RedisBackend {
         }
     }
 
-    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
+    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<JobView>> {
         if limit == 0 {
             return Ok(Vec::new());
         }
@@ -315,20 +304,6 @@ impl Fields<'_> {
     }
 }
 
-pub(super) fn claimed(job: Fields<'_>) -> Result<ClaimedJob> {
-    Ok(ClaimedJob {
-        id: job.id(0)?,
-        token: job.number(1)?,
-        run: job.number(2)?,
-        cancelled: job.flag(3)?,
-        committed: job.flag(4)?,
-        enqueued_at: job.time(5)?,
-        attempt: job.attempt(6)?,
-        kind: job.kind(8)?,
-        payload: job.bytes(9)?,
-    })
-}
-
 pub(super) fn view(job: Fields<'_>) -> Result<JobView> {
     let written = job.text(1)?;
     let state = JobState::ALL.into_iter().find(|state| letter(*state) == written);
@@ -367,13 +342,14 @@ fn unexpected(op: &str) -> crate::storage::StorageError {
     corrupt("{jobs}", format!("the answer to `{op}` has an unknown form"))
 }
 
-fn kind_text(kind: Option<&JobKind>) -> Value {
-    Value::from(kind.map_or("", |kind| &**kind))
+/// The idempotency key, if there is one, behind a letter, because a key may be empty.
+fn key_and_fingerprint(idempotency: Option<&Idempotency>) -> (Value, Value) {
+    let key = idempotency.map(|used| format!("k{}", used.key));
+    (Value::from(key.unwrap_or_default()), text(idempotency.map_or("", |used| &used.fingerprint)))
 }
 
-/// Numbers are sent as text, because fred would send large ones as floats.
-fn text(value: impl ToString) -> Value {
-    Value::from(value.to_string())
+fn kind_text(kind: Option<&JobKind>) -> Value {
+    Value::from(kind.map_or("", |kind| &**kind))
 }
 
 /// Negative for past times.

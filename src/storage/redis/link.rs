@@ -70,18 +70,18 @@ pub(super) enum Condition {
 /// The present client, and how to build another.
 pub(super) struct Link<C: ClientLike> {
     build: Build<C>,
-    command_timeout: Duration,
+    pub(super) command_timeout: Duration,
     live: Mutex<Option<Live<C>>>,
     state: watch::Sender<LinkState>,
     places: Semaphore,
     /// Consecutive attempts that did not lead to a lasting connection.
     failures: AtomicU32,
-    turn: Turn,
+    retry: Retry,
 }
 
 /// When to retry a connection that could not be established, or did not last.
 #[derive(Debug)]
-enum Turn {
+enum Retry {
     /// Soon, because other connections wait for it.
     Ahead,
     /// When the connection ahead of it, if there is one, is established; otherwise rarely.
@@ -107,7 +107,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
     /// A link without a client until [`open`](Self::open) has connected one. Other connections to the same
     /// server should be [behind](Self::behind) it.
     pub(super) fn new(build: Build<C>, command_timeout: Duration) -> Self {
-        Self::in_turn(build, command_timeout, Turn::Ahead)
+        Self::with_retry(build, command_timeout, Retry::Ahead)
     }
 
     /// A link for which another connection to the same server is `ahead`, if that is known.
@@ -116,10 +116,10 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
         build: Build<C>,
         command_timeout: Duration,
     ) -> Self {
-        Self::in_turn(build, command_timeout, Turn::Behind(ahead))
+        Self::with_retry(build, command_timeout, Retry::Behind(ahead))
     }
 
-    fn in_turn(build: Build<C>, command_timeout: Duration, turn: Turn) -> Self {
+    fn with_retry(build: Build<C>, command_timeout: Duration, retry: Retry) -> Self {
         let state = LinkState { condition: Condition::Connecting, losses: 0 };
         Self {
             build,
@@ -128,7 +128,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
             state: watch::Sender::new(state),
             places: Semaphore::new(CALLS_MAX),
             failures: AtomicU32::new(0),
-            turn,
+            retry,
         }
     }
 
@@ -198,7 +198,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
 
     /// Connects a client, however long that takes, and passes it to `first` before anybody else can use it.
     pub(super) async fn open<T>(&self, first: impl Fn(&WithOptions<C>) -> T) -> T {
-        let mut pause = Pause::of(&self.turn);
+        let mut pause = Pause::of(&self.retry);
         loop {
             let failures = self.failures.load(Ordering::Relaxed);
             if failures > 0 {
@@ -233,7 +233,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
     pub(super) async fn lose(&self, failure: ProbeFailure) {
         let Some(live) = self.live.lock().take() else { return };
         let was_up = self.state.borrow().condition == Condition::Up;
-        tracing::debug!(code = failure.code(), reason = failure.reason(), "connection to redis lost");
+        tracing::debug!(code = failure.code(), reason = %failure, "connection to redis lost");
         if was_up && live.since.elapsed() >= STEADY_AFTER {
             self.failures.store(0, Ordering::Relaxed);
         } else {
@@ -329,10 +329,10 @@ struct Pause {
 }
 
 impl Pause {
-    fn of(turn: &Turn) -> Self {
-        let mut pause = match turn {
-            Turn::Ahead => Self { wait: STORAGE_CONNECT, ahead: None },
-            Turn::Behind(ahead) => Self { wait: STORAGE_RETRY, ahead: ahead.clone() },
+    fn of(retry: &Retry) -> Self {
+        let mut pause = match retry {
+            Retry::Ahead => Self { wait: STORAGE_CONNECT, ahead: None },
+            Retry::Behind(ahead) => Self { wait: STORAGE_RETRY, ahead: ahead.clone() },
         };
         pause.begins_anew();
         pause
@@ -443,6 +443,26 @@ impl<T> Members<T> {
     }
 }
 
+/// Waits until one of several connections has failed, and returns why. `changes` notifies of their changes.
+pub(super) async fn until_one_failed(
+    mut changes: watch::Receiver<u64>,
+    states: impl Fn() -> Vec<LinkState>,
+) -> ProbeFailure {
+    loop {
+        changes.borrow_and_update();
+        let failed = states().into_iter().find_map(|state| match state.condition {
+            Condition::Down(failure) => Some(failure),
+            Condition::Connecting | Condition::Up => None,
+        });
+        if let Some(failure) = failed {
+            return failure;
+        }
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Calls `tell` at each change of a connection's state, until the connection is gone.
 pub(super) async fn keep_telling(mut state: watch::Receiver<LinkState>, tell: impl Fn()) {
     while state.changed().await.is_ok() {
@@ -451,7 +471,7 @@ pub(super) async fn keep_telling(mut state: watch::Receiver<LinkState>, tell: im
 }
 
 /// Ends one of fred's tasks, and with it the socket.
-pub(super) struct AbortOnDrop(AbortHandle);
+pub(super) struct AbortOnDrop(pub(super) AbortHandle);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -465,7 +485,7 @@ mod tests {
 
     fn states(condition: Condition) -> (watch::Sender<LinkState>, Pause) {
         let (state, ahead) = watch::channel(LinkState { condition, losses: 0 });
-        (state, Pause::of(&Turn::Behind(Some(ahead))))
+        (state, Pause::of(&Retry::Behind(Some(ahead))))
     }
 
     fn away() -> Condition {
@@ -514,7 +534,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_connection_ahead_is_tried_often_but_never_without_a_pause() {
-        let mut pause = Pause::of(&Turn::Ahead);
+        let mut pause = Pause::of(&Retry::Ahead);
         let shortest = [1, 2, 3, 100].map(|failures| STORAGE_CONNECT.wait_with(failures, 0.0).as_millis());
         assert_eq!(shortest, [50, 100, 200, 200]);
         let taken = length(&mut pause, async {}).await;

@@ -8,53 +8,17 @@ use tokio::sync::mpsc;
 
 use super::codec::{decode, decode_id, decode_latest, encode};
 use super::commands::Priority;
-use super::errors::{corrupt, storage_error};
-use super::scripts::Words;
+use super::errors::corrupt;
+use super::scripts::{Words, milliseconds, text};
 use super::{EXACT_MAX, RedisBackend, scripts};
 use crate::model::{
     ChannelName, ChannelPolicy, DraftEntry, Entry, EntryId, EntryKind, Epoch, NodeId, Position,
 };
 use crate::storage::{
-    Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LatestOf, LatestPage, Log, LogEvent,
-    LogState, OpenLog, Page, PageLimit, REMOVED_KEPT_FOR, REMOVED_MAX, Refusal, Result, Retention,
+    Anchor, Append, AppendAnswer, AppendBatch, Appended, Bounds, LatestOf, LatestPage, LatestQuery, Log,
+    LogEvent, LogState, OpenLog, Page, PageLimit, REMOVED_KEPT_FOR, REMOVED_MAX, Refusal, Result,
     StorageError, UNUSED_EPOCH_KEPT_FOR,
 };
-
-/// How much of a channel is kept, in the units of the scripts.
-struct Bounds {
-    entries: u64,
-    bytes: u64,
-    age_ms: u64,
-    /// See [`ChannelPolicy::goes_together`].
-    together: bool,
-    /// How long the latest entry of a key is kept after the last update of the key.
-    key_age_ms: u64,
-}
-
-impl Bounds {
-    fn of(retention: &Retention, channel: &ChannelName) -> Self {
-        let policy = ChannelPolicy::of(channel);
-        let (entries, age_s) = retention.bounds_of(policy);
-        Self {
-            entries: exact(entries as u64),
-            bytes: exact(retention.bytes as u64),
-            age_ms: age_s.saturating_mul(1_000).min(EXACT_MAX / 4),
-            together: policy.goes_together,
-            key_age_ms: retention.key_age_s.saturating_mul(1_000).min(EXACT_MAX / 4),
-        }
-    }
-
-    /// Nobody puts back entries of a producer that has been silent for this long: entries are put back for as
-    /// long as they are kept, and an outage may double that time.
-    fn producers_silent_ms(&self) -> u64 {
-        self.age_ms.saturating_mul(2)
-    }
-
-    fn kept_ms(&self) -> u64 {
-        let beyond = u64::try_from(EPOCH_KEPT_FOR.as_millis()).unwrap_or(u64::MAX);
-        self.age_ms.saturating_add(beyond)
-    }
-}
 
 /// The keys that have a latest entry, in order, and the state of the log when they were read.
 struct Names {
@@ -74,17 +38,14 @@ impl RedisBackend {
     ) -> Result<Option<Epoch>> {
         let meta = self.keys.channel(channel).meta;
         let args = vec![Value::from(expected.as_str()), Value::from(minted.as_str())];
-        let held: String = scripts::RENEW
-            .run(&self.commands, "renew_epoch", self.command_timeout, vec![meta.clone()], args)
-            .await?;
-        if held.is_empty() { Ok(None) } else { parse_epoch(&meta, &held).map(Some) }
+        let held: String =
+            scripts::RENEW.run(&self.commands, "renew_epoch", vec![meta.clone()], args).await?;
+        epoch_if_any(&meta, &held)
     }
 
     /// All latest entries under a key, unprocessed; at most `limit`.
     async fn all_latest(&self, key: &str, limit: usize) -> Result<LatestPage> {
-        let answer: std::result::Result<Vec<Value>, _> =
-            self.commands.call(key, "HVALS", vec![Value::from(key)]).await;
-        let values = answer.map_err(|error| storage_error("latest", self.command_timeout, &error))?;
+        let values: Vec<Value> = self.commands.ask("latest", key, "HVALS", vec![Value::from(key)]).await?;
         let entries = values.iter().map(|value| {
             let value = value.as_bytes().ok_or_else(|| corrupt(key, "latest entry is no text"))?;
             Ok(decode_latest(value))
@@ -103,16 +64,15 @@ impl RedisBackend {
     async fn names(&self, channel: &ChannelName, of: LatestOf) -> Result<Names> {
         let keys = self.keys.channel(channel);
         let bounds = Bounds::of(&self.retention, channel);
-        let age = if bounds.together { Value::from("") } else { number(bounds.key_age_ms) };
-        let removed_age = if of == LatestOf::Keys { Value::from("") } else { number(removed_ms()) };
+        let age = if bounds.together { text("") } else { text(milliseconds(bounds.key_age)) };
+        let removed_age = if of == LatestOf::Keys { text("") } else { text(milliseconds(REMOVED_KEPT_FOR)) };
         let (meta, keys) =
             (keys.meta.clone(), vec![keys.latest, keys.ages, keys.meta, keys.removed, keys.removed_ages]);
-        let answer: Vec<String> = scripts::KEYS
-            .run(&self.commands, "keys", self.command_timeout, keys, vec![age, removed_age])
-            .await?;
+        let answer: Vec<String> =
+            scripts::KEYS.run(&self.commands, "keys", keys, vec![age, removed_age]).await?;
         let mut answer = answer.into_iter();
         let (epoch, top) = (answer.next().unwrap_or_default(), answer.next().unwrap_or_default());
-        let epoch = if epoch.is_empty() { None } else { Some(parse_epoch(&meta, &epoch)?) };
+        let epoch = epoch_if_any(&meta, &epoch)?;
         let top = top.parse().map_err(|_| corrupt(&meta, "newest offset"))?;
         let mut names: Vec<Arc<str>> = answer.map(Arc::from).collect();
         names.sort_unstable();
@@ -127,9 +87,7 @@ impl RedisBackend {
         key: &str,
         keys: &[String],
         Names { epoch, top, names }: Names,
-        after: Option<&str>,
-        limit: PageLimit,
-        of: LatestOf,
+        LatestQuery { after, limit, of }: LatestQuery<'_>,
     ) -> Result<Option<LatestPage>> {
         /// More than a page of usual prices.
         const KEYS_PER_CALL: usize = 1_000;
@@ -139,12 +97,11 @@ impl RedisBackend {
         while at < names.len() && page.entries.len() < limit.entries {
             let wanted = KEYS_PER_CALL.min(limit.entries - page.entries.len());
             let wanted = &names[at..names.len().min(at + wanted)];
-            let mut args = vec![number((limit.bytes - bytes) as u64), flag(page.entries.is_empty())];
+            let mut args = vec![text((limit.bytes - bytes) as u64), flag(page.entries.is_empty())];
             args.push(flag(of == LatestOf::RemovedToo));
             args.extend(wanted.iter().map(|name| Value::from(&**name)));
-            let answer: Vec<Value> = scripts::LATEST
-                .run(&self.commands, "latest", self.command_timeout, keys.to_vec(), args)
-                .await?;
+            let answer: Vec<Value> =
+                scripts::LATEST.run(&self.commands, "latest", keys.to_vec(), args).await?;
             let [seen, epoch, top, values @ ..] = answer.as_slice() else {
                 return Err(corrupt(key, "the answer to latest is too short"));
             };
@@ -188,11 +145,11 @@ impl RedisBackend {
         let meta = keys.meta.clone();
         let (minted, producer) =
             (Value::from(minted.map_or("", Epoch::as_str)), Value::from(producer.to_string()));
-        let silent_ms = Bounds::of(&self.retention, channel).producers_silent_ms();
-        let args = vec![minted, unused_ms(), producer, number(exact(at)), number(silent_ms)];
+        let silent = Bounds::of(&self.retention, channel).producers_silent();
+        let (unused_ms, silent_ms) = (milliseconds(UNUSED_EPOCH_KEPT_FOR), milliseconds(silent));
+        let args = vec![minted, text(unused_ms), producer, text(exact(at)), text(silent_ms)];
         let keys = keys.of_latest();
-        let answer: Vec<Value> =
-            scripts::OPEN.run(&self.commands, op, self.command_timeout, keys, args).await?;
+        let answer: Vec<Value> = scripts::OPEN.run(&self.commands, op, keys, args).await?;
         if answer.is_empty() { Ok(None) } else { read_open(&meta, &answer).map(Some) }
     }
 
@@ -218,15 +175,16 @@ impl RedisBackend {
         }
         words.push(batch.epoch.as_str());
         words.push(batch.producer);
-        for bound in [bounds.entries, bounds.bytes, bounds.age_ms, bounds.kept_ms()] {
+        let (age_ms, kept_ms) = (milliseconds(bounds.age), milliseconds(bounds.kept()));
+        for bound in [exact(bounds.entries as u64), exact(bounds.bytes as u64), age_ms, kept_ms] {
             words.push(bound);
         }
         words.push(&keys.publish);
         words.push(sent_at);
         words.push(u8::from(begins));
         if !bounds.together {
-            words.push(bounds.key_age_ms);
-            words.push(removed_ms());
+            words.push(milliseconds(bounds.key_age));
+            words.push(milliseconds(REMOVED_KEPT_FOR));
             words.push(REMOVED_MAX);
         }
         let policy = ChannelPolicy::of(&batch.channel);
@@ -251,8 +209,8 @@ impl RedisBackend {
         }
         let (scripts, keys) =
             if bounds.together { (&scripts::APPEND_TOGETHER, 3) } else { (&scripts::APPEND, 6) };
-        let (script, limit) = (scripts.script(self.keys.sharded), self.command_timeout);
-        let answer: Vec<Value> = script.send(Priority::Usual, &self.commands, op, limit, keys, words).await?;
+        let script = scripts.script(self.keys.sharded);
+        let answer: Vec<Value> = script.send(Priority::Usual, &self.commands, op, keys, words).await?;
         read_answer(log, batch, &answer)
     }
 }
@@ -262,12 +220,10 @@ impl Log for RedisBackend {
     async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
         let keys = self.keys.channel(channel);
         let fields = [keys.meta.clone(), "e".to_owned(), "s".to_owned(), format!("p:{producer}")];
-        let answer: std::result::Result<(Option<String>, Option<u64>, Option<String>), _> =
-            self.commands.call(&keys.meta, "HMGET", fields.map(Value::from).into()).await;
-        let (epoch, top, last) =
-            answer.map_err(|error| storage_error("state", self.command_timeout, &error))?;
+        let (epoch, top, last): (Option<String>, Option<u64>, Option<String>) =
+            self.commands.ask("state", &keys.meta, "HMGET", fields.map(Value::from).into()).await?;
         let Some(epoch) = epoch else {
-            return Ok(LogState { epoch: None, top: 0, last_seq: 0 });
+            return Ok(LogState::default());
         };
         let last_seq = parse_seq(&keys.meta, last.as_deref().unwrap_or_default())?;
         Ok(LogState { epoch: Some(parse_epoch(&keys.meta, &epoch)?), top: top.unwrap_or(0), last_seq })
@@ -300,39 +256,32 @@ impl Log for RedisBackend {
         let log = keys.log.clone();
         let bounds = Bounds::of(&self.retention, channel);
         let args = vec![
-            number(exact(after.map_or(0, |after| after.offset))),
-            number((limit.entries as u64).min(u64::from(u32::MAX))),
-            number(bounds.entries),
-            number(bounds.bytes),
-            number(bounds.age_ms),
+            text(exact(after.map_or(0, |after| after.offset))),
+            text((limit.entries as u64).min(u64::from(u32::MAX))),
+            text(exact(bounds.entries as u64)),
+            text(exact(bounds.bytes as u64)),
+            text(milliseconds(bounds.age)),
             flag(bounds.together),
             Value::from(after.map_or("", |after| after.epoch.as_str())),
-            number(exact(limit.bytes as u64)),
+            text(exact(limit.bytes as u64)),
         ];
-        let answer: Vec<Value> = scripts::READ
-            .run(&self.commands, "read_after", self.command_timeout, vec![keys.log, keys.meta], args)
-            .await?;
+        let answer: Vec<Value> =
+            scripts::READ.run(&self.commands, "read_after", vec![keys.log, keys.meta], args).await?;
         read_page(&log, &answer)
     }
 
-    async fn latest_within(
-        &self,
-        channel: &ChannelName,
-        after: Option<&str>,
-        limit: PageLimit,
-        of: LatestOf,
-    ) -> Result<LatestPage> {
+    async fn latest_within(&self, channel: &ChannelName, query: LatestQuery<'_>) -> Result<LatestPage> {
         /// How often reading starts over because the log has changed.
         const LOOKS_MAX: usize = 4;
         let keys = self.keys.channel(channel);
         let (key, keys) = (keys.latest.clone(), vec![keys.latest, keys.meta, keys.removed]);
-        if ChannelPolicy::of(channel).has_few_keys && limit.entries > 0 && after.is_none() {
+        if ChannelPolicy::of(channel).has_few_keys && query.limit.entries > 0 && query.after.is_none() {
             // This is called with each update, so it has to be a single call.
-            return self.all_latest(&key, limit.entries).await;
+            return self.all_latest(&key, query.limit.entries).await;
         }
         for _ in 0..LOOKS_MAX {
-            let found = self.names(channel, of).await?;
-            if let Some(page) = self.latest_of(&key, &keys, found, after, limit, of).await? {
+            let found = self.names(channel, query.of).await?;
+            if let Some(page) = self.latest_of(&key, &keys, found, query).await? {
                 return Ok(page);
             }
         }
@@ -377,15 +326,15 @@ pub(super) fn read_open(key: &str, answer: &[Value]) -> Result<OpenLog> {
     if producers.len() % 2 != 0 {
         return Err(corrupt(key, "the answer to open has half a producer"));
     }
-    let text = |value: &Value| value.as_string().unwrap_or_default();
+    let string = |value: &Value| value.as_string().unwrap_or_default();
     let producers = producers.chunks_exact(2).map(|pair| {
-        let node = text(&pair[0]).parse().map_err(|_| corrupt(key, "not a producer"))?;
-        Ok((node, parse_seq(key, &text(&pair[1]))?))
+        let node = string(&pair[0]).parse().map_err(|_| corrupt(key, "not a producer"))?;
+        Ok((node, parse_seq(key, &string(&pair[1]))?))
     });
     Ok(OpenLog {
-        epoch: parse_epoch(key, &text(epoch))?,
+        epoch: parse_epoch(key, &string(epoch))?,
         top: top.as_u64().ok_or_else(|| corrupt(key, "newest offset"))?,
-        last_seq: parse_seq(key, &text(last))?,
+        last_seq: parse_seq(key, &string(last))?,
         producers: producers.collect::<Result<_>>()?,
         anchor: read_anchor(key, at, newest)?,
     })
@@ -410,8 +359,7 @@ pub(super) fn read_answer(key: &str, batch: &AppendBatch, answer: &[Value]) -> R
     let (word, results) = answer.split_first().ok_or_else(|| corrupt(key, "empty answer"))?;
     if word.as_str().as_deref() == Some("foreign") {
         let epoch = results.first().and_then(Value::as_string).unwrap_or_default();
-        let epoch = if epoch.is_empty() { None } else { Some(parse_epoch(key, &epoch)?) };
-        return Ok(AppendAnswer::ForeignEpoch(epoch));
+        return Ok(AppendAnswer::ForeignEpoch(epoch_if_any(key, &epoch)?));
     }
     // Otherwise the outcome of some entries would be unknown.
     if results.len() != batch.entries.len() {
@@ -443,8 +391,7 @@ pub(super) fn read_page(key: &str, answer: &[Value]) -> Result<Page> {
     let [epoch, top, first, closed, entries @ ..] = answer else {
         return Err(corrupt(key, "page is cut short"));
     };
-    let epoch = epoch.as_string().unwrap_or_default();
-    let epoch = if epoch.is_empty() { None } else { Some(parse_epoch(key, &epoch)?) };
+    let epoch = epoch_if_any(key, &epoch.as_string().unwrap_or_default())?;
     let (Some(top), Some(first)) = (top.as_u64(), first.as_u64()) else {
         return Err(corrupt(key, "page without offsets"));
     };
@@ -453,21 +400,17 @@ pub(super) fn read_page(key: &str, answer: &[Value]) -> Result<Page> {
         [offset, Value::String(stored)] => Ok(decode(offset.as_u64().unwrap_or(0), stored.as_bytes())),
         _ => Err(corrupt(key, "page is cut short")),
     });
-    Ok(Page {
-        epoch,
-        top,
-        first,
-        out_of_reach: 0,
-        is_final: false,
-        is_copy: false,
-        closed: closed.as_u64() == Some(1),
-        entries: entries.collect::<Result<_>>()?,
-        next: None,
-    })
+    let (closed, entries) = (closed.as_u64() == Some(1), entries.collect::<Result<_>>()?);
+    Ok(Page { epoch, top, first, closed, entries, ..Page::of_no_log() })
 }
 
 fn parse_epoch(key: &str, text: &str) -> Result<Epoch> {
     Epoch::of_log(text).map_err(|_| corrupt(key, "not an epoch of a log"))
+}
+
+/// The epoch of a log; `None` for an empty text.
+fn epoch_if_any(key: &str, text: &str) -> Result<Option<Epoch>> {
+    if text.is_empty() { Ok(None) } else { parse_epoch(key, text).map(Some) }
 }
 
 /// The stored state of a producer: its newest sequence, and when it came. Empty for a new producer.
@@ -476,23 +419,10 @@ fn parse_seq(key: &str, text: &str) -> Result<u64> {
     if seq.is_empty() { Ok(0) } else { seq.parse().map_err(|_| corrupt(key, "producer's sequence")) }
 }
 
-fn removed_ms() -> u64 {
-    u64::try_from(REMOVED_KEPT_FOR.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn unused_ms() -> Value {
-    number(u64::try_from(UNUSED_EPOCH_KEPT_FOR.as_millis()).unwrap_or(u64::MAX))
-}
-
 fn flag(value: bool) -> Value {
-    Value::from(if value { "1" } else { "0" })
+    text(u8::from(value))
 }
 
 fn exact(number: u64) -> u64 {
     number.min(EXACT_MAX)
-}
-
-/// Numbers are sent as text, because fred would send large ones as floats.
-fn number(value: u64) -> Value {
-    Value::from(value.to_string())
 }

@@ -50,7 +50,7 @@ mod prove;
 mod pubsub;
 mod records;
 mod scripts;
-mod shards;
+mod sharded;
 mod slots;
 mod subscriber;
 mod target;
@@ -60,7 +60,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fred::error::Error;
 use fred::types::Value;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, try_join_all};
@@ -83,7 +82,7 @@ use jobs::Claims;
 use link::{Condition, Link, LinkState};
 use primaries::{DomainState, Primaries, slot_of};
 use scripts::Words;
-use shards::{Following, Shards};
+use sharded::{Following, ShardedSubscribers};
 use slots::SLOTS;
 use subscriber::{Published, Subscriber, Subscribing};
 
@@ -123,7 +122,6 @@ pub struct RedisBackend {
     incoming: parking_lot::Mutex<Option<mpsc::Receiver<LogEvent>>>,
     keys: Keys,
     retention: Retention,
-    command_timeout: Duration,
     /// The health of all connections together.
     health: watch::Receiver<LinkHealth>,
     /// The health by domain.
@@ -152,7 +150,6 @@ impl RedisBackend {
         retention: Retention,
     ) -> Result<(Self, BoxFuture<'static, ()>), ProbeFailure> {
         let target = Target::from_config(config).map_err(ProbeFailure::InvalidConfig)?;
-        let command_timeout = Duration::from_millis(config.command_timeout_ms);
         let keys = Keys::new(&config.prefix, &target);
         let (events, incoming) = mpsc::channel(INCOMING_LEN);
         let (alive, dropped) = oneshot::channel();
@@ -179,7 +176,6 @@ impl RedisBackend {
             incoming: parking_lot::Mutex::new(Some(incoming)),
             keys,
             retention,
-            command_timeout,
             health,
             domains,
             lives: Lives::default(),
@@ -235,10 +231,9 @@ impl StorageBackend for RedisBackend {
         let pings = domains.into_iter().map(|domain| async move {
             let [_, key, _] = self.keys.life(&self.tag_in(domain, None));
             let args = [key.as_str(), "1", "PX", "1000"].map(Value::from).into();
-            self.commands.call::<Value>(&key, "SET", args).await
+            self.commands.ask::<Value>("ping", &key, "SET", args).await
         });
-        let done: std::result::Result<Vec<Value>, Error> = try_join_all(pings).await;
-        done.map(drop).map_err(|error| errors::storage_error("ping", self.command_timeout, &error))
+        try_join_all(pings).await.map(drop)
     }
 
     fn outside_orders(&self) -> Option<Outside> {
@@ -303,7 +298,7 @@ impl Primary for RedisBackend {
 }
 
 /// Parses what our scripts publish.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct LogMessages {
     publish_prefix: String,
 }
@@ -346,16 +341,15 @@ fn of_one(
 ) -> Connections {
     let command_timeout = Duration::from_millis(of.1.command_timeout_ms);
     let (of_commands, of_subscriber) = (of.clone(), of);
-    let make = Arc::new(move || connect::commands_client(&of_commands.0, &of_commands.1));
+    let make = Arc::new(move || connect::commands_client(&of_commands.0, &of_commands.1, None));
     let link = Arc::new(Link::new(make, command_timeout));
     let commands = Arc::new(Commands::One(Arc::clone(&link)));
-    let make = Arc::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1));
+    let make = Arc::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1, None));
     let subscriber = Arc::new(Subscriber::new(
         Link::behind(commands.ahead(), make, command_timeout),
         Arc::clone(&commands),
         messages,
         Subscribing::Plain,
-        command_timeout,
     ));
     let following = Following::One(Arc::clone(&subscriber));
     let driver = async move {
@@ -377,13 +371,13 @@ fn of_cluster(
 ) -> Connections {
     let primaries = Arc::new(Primaries::new(target.clone(), config.clone()));
     let commands = Arc::new(Commands::Cluster(Arc::clone(&primaries)));
-    let shards = Arc::new(Shards::new(target, config, Arc::clone(&primaries), messages));
-    let following = Following::Shards(Arc::clone(&shards));
+    let subscribers = Arc::new(ShardedSubscribers::new(target, config, Arc::clone(&primaries), messages));
+    let following = Following::Sharded(Arc::clone(&subscribers));
     let driver = async move {
         tokio::select! {
             () = primaries.run() => {}
-            () = shards.run(events) => {}
-            () = teller.tell_domains(&primaries, &shards) => {}
+            () = subscribers.run(events) => {}
+            () = teller.tell_domains(&primaries, &subscribers) => {}
         }
     };
     (commands, following, driver.boxed())
@@ -425,13 +419,13 @@ impl Teller {
     }
 
     /// Combines the health of the connections to each primary.
-    async fn tell_domains(self, primaries: &Primaries, shards: &Shards<LogMessages>) {
-        let (mut of_primaries, mut of_shards) = (primaries.changes(), shards.changes());
+    async fn tell_domains(self, primaries: &Primaries, subscribers: &ShardedSubscribers<LogMessages>) {
+        let (mut of_primaries, mut of_subscribers) = (primaries.changes(), subscribers.changes());
         let mut told: Vec<Told> = Vec::new();
         let mut losses_of_gone = 0;
         loop {
             of_primaries.borrow_and_update();
-            of_shards.borrow_and_update();
+            of_subscribers.borrow_and_update();
             let (states, moves) = primaries.domains();
             told.resize_with(states.len().max(told.len()), Told::default);
             let mut parts = Vec::with_capacity(states.len());
@@ -442,7 +436,7 @@ impl Teller {
                     continue;
                 };
                 let subscriber = match &server {
-                    Some(server) => shards.state_of(server),
+                    Some(server) => subscribers.state_of(server),
                     None => LinkState { condition: link.condition.clone(), losses: 0 },
                 };
                 let now = health_of(&link, &subscriber);
@@ -460,7 +454,7 @@ impl Teller {
             self.say(Domains { parts, moves }, losses_of_gone);
             let changed = tokio::select! {
                 changed = of_primaries.changed() => changed,
-                changed = of_shards.changed() => changed,
+                changed = of_subscribers.changed() => changed,
             };
             if changed.is_err() {
                 return;

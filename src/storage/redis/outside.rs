@@ -13,9 +13,7 @@ use fred::types::Value;
 use tokio::sync::mpsc;
 
 use super::commands::Commands;
-use super::errors::storage_error;
-use super::link::Link;
-use super::subscriber::{Published, Subscriber, Subscribing};
+use super::subscriber::{Published, Subscriber};
 use super::{INCOMING_LEN, RedisBackend, scripts};
 use crate::model::OrderId;
 use crate::storage::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideKeys, OutsideOrders, Result};
@@ -36,7 +34,7 @@ fn list(order: OrderId) -> String {
 }
 
 /// Parses messages on the channels of orders.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct OutsideMessages;
 
 impl Published for OutsideMessages {
@@ -58,30 +56,20 @@ struct RedisOutside {
     commands: Arc<Commands>,
     subscriber: Arc<Subscriber<OutsideMessages>>,
     incoming: parking_lot::Mutex<Option<mpsc::Receiver<OutsideEvent>>>,
-    command_timeout: Duration,
 }
 
 impl RedisBackend {
     /// The role of outside orders, on a further connection that its driver maintains.
     pub(super) fn open_outside(&self) -> Outside {
-        let ahead = self.commands.ahead();
-        let link = Link::behind(ahead, Arc::new(self.subscribers()), self.command_timeout);
-        let subscriber = Arc::new(Subscriber::new(
-            link,
-            Arc::clone(&self.commands),
-            OutsideMessages,
-            Subscribing::Plain,
-            self.command_timeout,
-        ));
+        let subscriber = self.subscriber_to_any(OutsideMessages);
         let (events, incoming) = mpsc::channel(INCOMING_LEN);
         let orders = RedisOutside {
             commands: Arc::clone(&self.commands),
             subscriber: Arc::clone(&subscriber),
             incoming: parking_lot::Mutex::new(Some(incoming)),
-            command_timeout: self.command_timeout,
         };
         let driver = async move { subscriber.run(events).await };
-        Outside { orders: Arc::new(orders), driver: Box::pin(driver) }
+        Outside { role: Arc::new(orders), driver: Box::pin(driver) }
     }
 }
 
@@ -99,8 +87,7 @@ impl OutsideOrders for RedisOutside {
         let newest = i64::try_from(limit).unwrap_or(i64::MAX);
         let (list, from) = (list(order), (-newest).to_string());
         let args = vec![Value::from(list.as_str()), Value::from(from), Value::from("-1")];
-        let answer: std::result::Result<Vec<Bytes>, _> = self.commands.call(&list, "LRANGE", args).await;
-        answer.map_err(|error| storage_error("window", self.command_timeout, &error))
+        self.commands.ask("window", &list, "LRANGE", args).await
     }
 
     async fn write(&self, order: OrderId, updates: &[Bytes]) -> Result<()> {
@@ -113,10 +100,7 @@ impl OutsideOrders for RedisOutside {
             Value::from(KEPT_FOR.as_secs().to_string()),
         ];
         args.extend(updates.iter().cloned().map(Value::Bytes));
-        scripts::WRITE_OUTSIDE
-            .run::<Value>(&self.commands, "write", self.command_timeout, vec![list(order)], args)
-            .await
-            .map(drop)
+        scripts::WRITE_OUTSIDE.run::<Value>(&self.commands, "write", vec![list(order)], args).await.map(drop)
     }
 
     fn take_incoming(&self) -> Option<mpsc::Receiver<OutsideEvent>> {
@@ -126,29 +110,24 @@ impl OutsideOrders for RedisOutside {
 
 /// [`OutsideKeys`] in Redis.
 #[derive(Debug)]
-struct RedisKeys {
-    commands: Arc<Commands>,
-    command_timeout: Duration,
-}
+struct RedisKeys(Arc<Commands>);
 
 impl RedisBackend {
     /// The role of outside keys, on the existing connection.
     pub(super) fn open_outside_keys(&self) -> Arc<dyn OutsideKeys> {
-        Arc::new(RedisKeys { commands: Arc::clone(&self.commands), command_timeout: self.command_timeout })
+        Arc::new(RedisKeys(Arc::clone(&self.commands)))
     }
 }
 
 #[async_trait]
 impl OutsideKeys for RedisKeys {
     async fn get(&self, key: &'static str) -> Result<Option<Bytes>> {
-        let answer = self.commands.call(key, "GET", vec![Value::from(key)]).await;
-        answer.map_err(|error| storage_error("get", self.command_timeout, &error))
+        self.0.ask("get", key, "GET", vec![Value::from(key)]).await
     }
 
     async fn set(&self, key: &'static str, text: Bytes, ttl: Duration) -> Result<()> {
         let ttl = Value::from(ttl.as_secs().max(1).to_string());
         let args = vec![Value::from(key), Value::Bytes(text), Value::from("EX"), ttl];
-        let answer: std::result::Result<Value, _> = self.commands.call(key, "SET", args).await;
-        answer.map(drop).map_err(|error| storage_error("set", self.command_timeout, &error))
+        self.0.ask::<Value>("set", key, "SET", args).await.map(drop)
     }
 }

@@ -26,7 +26,7 @@ use tokio::time::{self, Instant};
 
 use super::commands::{Priority, send, send_on};
 use super::connect::{self, once};
-use super::link::{Condition, Link, LinkState, Members, connect_client, keep_telling};
+use super::link::{Condition, Link, LinkState, Members, connect_client, keep_telling, until_one_failed};
 use super::slots::{Owner, SLOTS, Slots};
 use super::target::Target;
 use crate::storage::primary::Domain;
@@ -43,7 +43,7 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 pub(super) struct Primaries {
     target: Target,
     config: RedisConfig,
-    command_timeout: Duration,
+    pub(super) command_timeout: Duration,
     map: Mutex<Map>,
     /// Counts changes of the map and of connections.
     changes: watch::Sender<u64>,
@@ -80,7 +80,7 @@ pub(super) struct DomainState {
 }
 
 /// Where to send a command next.
-enum Turn {
+enum Route {
     Owner,
     Moved(Arc<Link<Client>>),
     Ask(Arc<Link<Client>>),
@@ -201,20 +201,8 @@ impl Primaries {
 
     /// Waits until some primary has failed, and returns why.
     pub(super) async fn until_failed(&self) -> ProbeFailure {
-        let mut changes = self.changes();
-        loop {
-            changes.borrow_and_update();
-            let down =
-                self.domains().0.into_iter().flatten().find_map(|domain| match domain.link.condition {
-                    Condition::Down(failure) => Some(failure),
-                    Condition::Connecting | Condition::Up => None,
-                });
-            if let Some(failure) = down {
-                return failure;
-            }
-            // The sender is in `self`, so this does not fail.
-            let _gone = changes.changed().await;
-        }
+        let states = || self.domains().0.into_iter().flatten().map(|domain| domain.link).collect();
+        until_one_failed(self.changes(), states).await
     }
 
     pub(super) async fn until_some_up(&self) {
@@ -284,21 +272,21 @@ impl Primaries {
         command: &'static str,
         args: Vec<Value>,
     ) -> Result<R, Error> {
-        let mut turn = Turn::Owner;
+        let mut route = Route::Owner;
         let begun = Instant::now();
         loop {
-            let answer = match &turn {
-                Turn::Owner => {
+            let answer = match &route {
+                Route::Owner => {
                     let link = self.owner(key)?;
                     // The server may have got its first slots only now.
                     link.until_tried().await;
                     send_on(&link, priority, command, args.clone()).await
                 }
-                Turn::Moved(link) => {
+                Route::Moved(link) => {
                     link.until_tried().await;
                     send_on(link, priority, command, args.clone()).await
                 }
-                Turn::Ask(link) => {
+                Route::Ask(link) => {
                     link.until_tried().await;
                     send_asking(&link.client()?, command, args.clone()).await
                 }
@@ -312,13 +300,13 @@ impl Primaries {
                 Some(Redirection::Moved(to)) => {
                     self.look_soon();
                     // After two redirections in a row, the servers' maps are not up to date yet.
-                    let link = if matches!(turn, Turn::Moved(_)) { None } else { self.link_to(to) };
-                    (link.map(Turn::Moved), true)
+                    let link = if matches!(route, Route::Moved(_)) { None } else { self.link_to(to) };
+                    (link.map(Route::Moved), true)
                 }
-                Some(Redirection::Ask(to)) => (self.link_to(to).map(Turn::Ask), false),
+                Some(Redirection::Ask(to)) => (self.link_to(to).map(Route::Ask), false),
                 Some(Redirection::TryAgain) => (None, false),
             };
-            turn = match next {
+            route = match next {
                 Some(next) => next,
                 None => {
                     if begun.elapsed() + LOOK_AGAIN_AFTER >= self.command_timeout {
@@ -328,7 +316,7 @@ impl Primaries {
                         self.look_soon();
                     }
                     time::sleep(LOOK_AGAIN_AFTER).await;
-                    Turn::Owner
+                    Route::Owner
                 }
             };
         }
@@ -404,7 +392,7 @@ impl Primaries {
     /// Asks a server to which there is no connection.
     fn ask_stranger(&self, server: Server) -> BoxFuture<'_, Result<ClusterRouting, Error>> {
         Box::pin(async move {
-            let client = connect::server_client(&self.target, &self.config, server.clone())?;
+            let client = connect::commands_client(&self.target, &self.config, Some(server.clone()))?;
             let _task = connect_client(&client).await?;
             ask(&once(&client, self.command_timeout), &server).await
         })
@@ -449,7 +437,7 @@ impl Primaries {
 
     fn hold(&self, server: Server) -> Held {
         let (target, config, to) = (self.target.clone(), self.config.clone(), server.clone());
-        let make = Arc::new(move || connect::server_client(&target, &config, to.clone()));
+        let make = Arc::new(move || connect::commands_client(&target, &config, Some(to.clone())));
         let link = Arc::new(Link::new(make, self.command_timeout));
         Held { server, link: Arc::clone(&link), _alive: self.kept.add(link) }
     }

@@ -7,7 +7,8 @@ use fred::interfaces::ClientLike;
 use tokio::time;
 
 use super::connect::probe_client;
-use super::errors::{Said, sanitize};
+use super::errors::{Said, is_from_server, sanitize};
+use super::link::AbortOnDrop;
 use super::prove::prove;
 use super::target::Target;
 use crate::storage::{Lost, RedisConfig, StorageError};
@@ -68,11 +69,6 @@ impl ProbeFailure {
         }
     }
 
-    /// For people.
-    pub fn reason(&self) -> String {
-        self.to_string()
-    }
-
     /// Sorts an error of fred.
     pub(super) fn of(error: &Error) -> Self {
         match error.kind() {
@@ -92,9 +88,8 @@ impl ProbeFailure {
 
     /// Sorts an error from asking sentinels, or from the primary that they named.
     fn of_sentinel(text: &str) -> Self {
-        let is_answer = |word: &str| word.len() > 1 && word.bytes().all(|b| b.is_ascii_uppercase());
         match text {
-            _ if is_answer(text.split_whitespace().next().unwrap_or_default()) => Self::of_answer(text),
+            _ if is_from_server(text) => Self::of_answer(text),
             _ if text.starts_with("Missing primary") => {
                 Self::InvalidConfig("the sentinels know no primary of that name".to_owned())
             }
@@ -146,7 +141,7 @@ impl ProbeFailure {
 
 impl From<&ProbeFailure> for Lost {
     fn from(failure: &ProbeFailure) -> Self {
-        Self { code: failure.code(), reason: failure.reason() }
+        Self { code: failure.code(), reason: failure.to_string() }
     }
 }
 
@@ -159,21 +154,15 @@ fn io_text(details: &str) -> String {
     sanitize(message.unwrap_or(details)).to_lowercase()
 }
 
-/// A Redis that can serve.
-#[derive(Debug)]
-pub(in crate::storage) struct Connected {
-    /// Host and port, for people.
-    pub(in crate::storage) address: String,
-}
-
-/// Connects and runs one script that makes every kind of write that we make. Returns within a second.
+/// Connects and runs one script that makes every kind of write that we make. Returns the address for people,
+/// within a second.
 ///
 /// A connection alone proves little: a replica accepts it, and so does a server for a user without write
 /// permission.
-pub(in crate::storage) async fn probe(config: &RedisConfig) -> Result<Connected, ProbeFailure> {
+pub(in crate::storage) async fn probe(config: &RedisConfig) -> Result<String, ProbeFailure> {
     let target = Target::from_config(config).map_err(ProbeFailure::InvalidConfig)?;
     match time::timeout(PROBE_LIMIT, ask(&target, config)).await {
-        Ok(answer) => answer.map(|()| Connected { address: target.to_string() }),
+        Ok(answer) => answer.map(|()| target.to_string()),
         Err(_) => Err(ProbeFailure::NoAnswer),
     }
 }
@@ -182,16 +171,8 @@ async fn ask(target: &Target, config: &RedisConfig) -> Result<(), ProbeFailure> 
     let client = probe_client(target, config).map_err(|error| ProbeFailure::of(&error))?;
     let task = client.init().await.map_err(|error| ProbeFailure::of(&error))?;
     // If this is dropped mid-call, the connection closes.
-    let _task = AbortOnDrop(task);
+    let _task = AbortOnDrop(task.abort_handle());
     prove(&client, target, &config.prefix).await.map_err(|error| ProbeFailure::of(&error))
-}
-
-struct AbortOnDrop(fred::types::ConnectHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 #[cfg(test)]

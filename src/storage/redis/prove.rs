@@ -1,5 +1,7 @@
 //! Proves that a server accepts everything that we do.
 
+use std::sync::LazyLock;
+
 use fred::clients::Client;
 use fred::error::Error;
 use fred::interfaces::{ClientLike, ClusterInterface, LuaInterface, PubsubInterface};
@@ -7,12 +9,10 @@ use fred::types::cluster::ClusterRouting;
 use fred::types::{ClusterHash, CustomCommand, Value};
 
 use super::connect::once_on;
-use super::scripts::{Publishing, to_all, to_the_shard};
+use super::scripts::Publishing;
 use super::target::Target;
 
-const PARTS: &[&str] = &[include_str!("lua/prove.lua")];
-
-static PROVE: Publishing = Publishing::new(|| to_all(PARTS), || to_the_shard(PARTS));
+static PROVE: LazyLock<Publishing> = LazyLock::new(|| Publishing::new(&[include_str!("lua/prove.lua")]));
 
 /// Executes each kind of command that we use, once. A connection alone proves little: a replica accepts it,
 /// and so does a server for a user without write permission.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fred::clients::{Client, SubscriberClient};
+use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike as _;
 use fred::types::config::Server;
@@ -18,7 +18,6 @@ use tokio::sync::mpsc;
 
 use super::errors::storage_error;
 use super::link::{Condition, Link};
-use super::primaries::Primaries;
 use super::subscriber::{Published, Subscriber, Subscribing};
 use super::{RedisBackend, connect};
 use crate::storage::{Outgoing, PubSub, PubSubEvent, PubSubHealth, PubSubLink, Result, StorageError};
@@ -31,7 +30,7 @@ const HEARD_LEN: usize = 8_192;
 const PIPELINE_LEN: usize = 256;
 
 /// Passes on messages uninterpreted.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Messages;
 
 impl Published for Messages {
@@ -58,65 +57,44 @@ struct RedisPubSub {
 impl RedisBackend {
     /// The pub/sub role, on two further connections that its driver maintains.
     pub(super) fn open_pub_sub(&self) -> PubSubLink {
-        let ahead = || self.commands.ahead();
-        let publisher = Link::behind(ahead(), Arc::new(self.publishers()), self.command_timeout);
+        let ((target, config), node) = (self.target.clone(), self.any_node());
+        let publishers = move || connect::commands_client(&target, &config, node()?);
+        let publisher = Link::behind(self.commands.ahead(), Arc::new(publishers), self.commands.limit());
         let publisher = Arc::new(publisher);
-        let subscriber = Arc::new(Subscriber::new(
-            Link::behind(ahead(), Arc::new(self.subscribers()), self.command_timeout),
-            Arc::clone(&self.commands),
-            Messages,
-            Subscribing::Plain,
-            self.command_timeout,
-        ));
+        let subscriber = self.subscriber_to_any(Messages);
         let (events, incoming) = mpsc::channel(HEARD_LEN);
         let pubsub = RedisPubSub {
             publisher: Arc::clone(&publisher),
             subscriber: Arc::clone(&subscriber),
             incoming: parking_lot::Mutex::new(Some(incoming)),
-            command_timeout: self.command_timeout,
+            command_timeout: self.commands.limit(),
         };
         let driver = async move {
             tokio::join!(publisher.keep(), subscriber.run(events));
         };
-        PubSubLink { pubsub: Arc::new(pubsub), driver: Box::pin(driver) }
+        PubSubLink { role: Arc::new(pubsub), driver: Box::pin(driver) }
     }
 
-    /// Builds clients for publishing. PUBLISH reaches the subscribers of all nodes of a cluster, so any node
-    /// will do.
-    fn publishers(&self) -> impl Fn() -> std::result::Result<Client, Error> + Send + Sync + use<> {
-        let ((target, config), known) = (self.target.clone(), self.known_servers());
+    /// A subscriber for channels of other processes, on a further connection.
+    pub(super) fn subscriber_to_any<P: Published>(&self, published: P) -> Arc<Subscriber<P>> {
+        let ((target, config), node) = (self.target.clone(), self.any_node());
+        let build = move || connect::subscriber_client(&target, &config, node()?);
+        let link = Link::behind(self.commands.ahead(), Arc::new(build), self.commands.limit());
+        Arc::new(Subscriber::new(link, Arc::clone(&self.commands), published, Subscribing::Plain))
+    }
+
+    /// Chooses a node of a cluster, the next one each time: a known primary or, while none is known, a configured
+    /// node. `None` if there is a single server. In a cluster, PUBLISH reaches the subscribers of all nodes.
+    fn any_node(&self) -> impl Fn() -> std::result::Result<Option<Server>, Error> + Send + Sync + use<> {
+        let (commands, configured) = (Arc::clone(&self.commands), self.target.0.servers());
+        let turn = AtomicUsize::new(0);
         move || {
-            if !target.is_cluster() {
-                return connect::commands_client(&target, &config);
-            }
-            let (known, turn) = known();
-            let servers = if known.is_empty() { target.servers() } else { known };
+            let Some(primaries) = commands.primaries() else { return Ok(None) };
+            let known = primaries.servers();
+            let servers = if known.is_empty() { &configured } else { &known };
+            let turn = turn.fetch_add(1, Ordering::Relaxed);
             let server = servers.get(turn % servers.len().max(1)).cloned();
-            let server = server.ok_or_else(|| Error::new(ErrorKind::Config, "no node is known"))?;
-            connect::server_client(&target, &config, server)
-        }
-    }
-
-    /// Builds clients for subscribing; in a cluster, to any node.
-    pub(super) fn subscribers(
-        &self,
-    ) -> impl Fn() -> std::result::Result<SubscriberClient, Error> + Send + Sync + use<> {
-        let ((target, config), known) = (self.target.clone(), self.known_servers());
-        move || {
-            if !target.is_cluster() {
-                return connect::subscriber_client(&target, &config);
-            }
-            let (known, turn) = known();
-            connect::any_node_client(&target, &config, known, turn)
-        }
-    }
-
-    /// The known primaries of a cluster, and a number that selects the next one.
-    fn known_servers(&self) -> impl Fn() -> (Vec<Server>, usize) + Send + Sync + use<> {
-        let (commands, turn) = (Arc::clone(&self.commands), AtomicUsize::new(0));
-        move || {
-            let known = commands.primaries().map(Primaries::servers);
-            (known.unwrap_or_default(), turn.fetch_add(1, Ordering::Relaxed))
+            server.map(Some).ok_or_else(|| Error::new(ErrorKind::Config, "no node is known"))
         }
     }
 }

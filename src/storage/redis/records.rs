@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fred::types::{FromValue, Value};
 
+use super::RedisBackend;
 use super::errors::corrupt;
-use super::scripts::{self, Script};
-use super::{EXACT_MAX, RedisBackend};
+use super::scripts::{self, Script, milliseconds, text};
 use crate::storage::{Record, RecordKind, Records, Result};
 
 impl RedisBackend {
@@ -20,7 +20,7 @@ impl RedisBackend {
         kind: RecordKind,
         args: Vec<Value>,
     ) -> Result<R> {
-        script.run(&self.commands, op, self.command_timeout, self.record_keys(kind.as_str()), args).await
+        script.run(&self.commands, op, self.record_keys(kind.as_str()), args).await
     }
 
     async fn run_on_leases<R: FromValue>(
@@ -31,7 +31,7 @@ impl RedisBackend {
     ) -> Result<R> {
         let mut keys = self.record_keys("lease");
         keys.push(format!("{}:fence", keys[0]));
-        script.run(&self.commands, op, self.command_timeout, keys, args).await
+        script.run(&self.commands, op, keys, args).await
     }
 
     fn record_keys(&self, kind: &str) -> Vec<String> {
@@ -40,15 +40,14 @@ impl RedisBackend {
     }
 }
 
-fn milliseconds(ttl: Duration) -> Value {
-    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, EXACT_MAX / 4);
-    Value::from(ttl_ms.to_string())
+fn ttl_ms(ttl: Duration) -> Value {
+    text(milliseconds(ttl).max(1))
 }
 
 #[async_trait]
 impl Records for RedisBackend {
     async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
-        let args = vec![Value::from(key), Value::Bytes(value), milliseconds(ttl)];
+        let args = vec![Value::from(key), Value::Bytes(value), ttl_ms(ttl)];
         self.run_on_kind::<u64>(&scripts::PUT, "put", kind, args).await.map(|_| ())
     }
 
@@ -67,7 +66,7 @@ impl Records for RedisBackend {
         }
         let from = after.map_or_else(|| "-".to_owned(), |key| format!("({key}"));
         let limit = limit.min(1 << 24);
-        let args = vec![Value::from(from), Value::from(limit.to_string())];
+        let args = vec![Value::from(from), text(limit)];
         let answer: Vec<Bytes> = self.run_on_kind(&scripts::LIST, "list", kind, args).await?;
         let records = answer.chunks(2).map(|pair| match pair {
             [key, value] => {
@@ -80,7 +79,7 @@ impl Records for RedisBackend {
     }
 
     async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>> {
-        let args = vec![Value::from(key), Value::from(holder), milliseconds(ttl)];
+        let args = vec![Value::from(key), Value::from(holder), ttl_ms(ttl)];
         let fence: u64 = self.run_on_leases(&scripts::HOLD, "hold", args).await?;
         Ok(Some(fence).filter(|fence| *fence > 0))
     }

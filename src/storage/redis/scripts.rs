@@ -15,6 +15,7 @@ use bytes::Bytes;
 use fred::error::Error;
 use fred::types::{FromValue, Value};
 
+use super::EXACT_MAX;
 use super::commands::{Commands, Priority};
 use super::errors::storage_error;
 use crate::storage::Result;
@@ -43,65 +44,54 @@ impl Script {
         &self.hash
     }
 
-    /// Runs the script by its hash, and sends the text only if the server does not know it (then it has not
-    /// run yet).
+    /// Runs the script.
     pub(super) async fn run<R: FromValue>(
         &self,
         commands: &Commands,
         op: &'static str,
-        limit: Duration,
         keys: Vec<String>,
         args: Vec<Value>,
     ) -> Result<R> {
-        self.run_with(Priority::Usual, commands, op, limit, keys, args).await
+        self.send(Priority::Usual, commands, op, keys.len(), Words::of(&keys, &args)).await
     }
 
-    /// The same, with a priority.
-    pub(super) async fn run_with<R: FromValue>(
-        &self,
-        priority: Priority,
-        commands: &Commands,
-        op: &'static str,
-        limit: Duration,
-        keys: Vec<String>,
-        args: Vec<Value>,
-    ) -> Result<R> {
-        let mut words = Words::default();
-        for key in &keys {
-            words.push(key);
-        }
-        words.push_values(&args);
-        self.send(priority, commands, op, limit, keys.len(), words).await
-    }
-
-    /// The same with words, of which the first `keys` are keys.
+    /// Runs the script with words, of which the first `keys` are keys. It is called by its hash, and its text is
+    /// sent only if the server does not know it (then it has not run yet).
     pub(super) async fn send<R: FromValue>(
         &self,
         priority: Priority,
         commands: &Commands,
         op: &'static str,
-        limit: Duration,
         keys: usize,
-        words: Words,
+        Words { bytes, ends }: Words,
     ) -> Result<R> {
-        let words = words.whole();
-        let of = |script: Value| {
-            let mut all = Vec::with_capacity(2 + words.ends.len());
-            all.extend([script, Value::from(keys.to_string())]);
-            all.extend(words.values());
-            all
+        let bytes = Bytes::from(bytes);
+        let of = |script: Value| -> Vec<Value> {
+            let begins = std::iter::once(0).chain(ends.iter().copied());
+            let words = begins.zip(&ends).map(|(begin, end)| Value::Bytes(bytes.slice(begin..*end)));
+            [script, text(keys)].into_iter().chain(words).collect()
         };
-        let by_hash = of(self.called.clone());
-        let answer = commands.call_with(priority, words.first(), "EVALSHA", by_hash).await;
+        // The first key determines the server.
+        let first = ends.first().and_then(|end| std::str::from_utf8(&bytes[..*end]).ok()).unwrap_or_default();
+        let answer = commands.call(priority, first, "EVALSHA", of(self.called.clone())).await;
         let answer: std::result::Result<R, Error> = match answer {
             Err(error) if error.details().starts_with("NOSCRIPT") => {
-                let by_text = of(Value::from(self.text.as_str()));
-                commands.call_with(priority, words.first(), "EVAL", by_text).await
+                commands.call(priority, first, "EVAL", of(Value::from(self.text.as_str()))).await
             }
             answer => answer,
         };
-        answer.map_err(|error| storage_error(op, limit, &error))
+        answer.map_err(|error| storage_error(op, commands.limit(), &error))
     }
+}
+
+/// Numbers are sent as text, because fred would send large ones as floats.
+pub(super) fn text(value: impl ToString) -> Value {
+    Value::from(value.to_string())
+}
+
+/// A duration as the scripts of logs and records expect it.
+pub(super) fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX).min(EXACT_MAX / 4)
 }
 
 /// The arguments of a call in one piece of memory: there are dozens of them, most of them short.
@@ -115,6 +105,13 @@ pub(super) struct Words {
 impl Words {
     pub(super) fn with_capacity(words: usize, bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(words) }
+    }
+
+    pub(super) fn of(keys: &[String], args: &[Value]) -> Self {
+        let mut words = Self::default();
+        keys.iter().for_each(|key| words.push(key));
+        words.push_values(args);
+        words
     }
 
     pub(super) fn push(&mut self, word: impl fmt::Display) {
@@ -135,29 +132,6 @@ impl Words {
             }
         }
     }
-
-    fn whole(self) -> WholeWords {
-        WholeWords { bytes: self.bytes.into(), ends: self.ends }
-    }
-}
-
-/// Words that can be sent repeatedly.
-struct WholeWords {
-    bytes: Bytes,
-    ends: Vec<usize>,
-}
-
-impl WholeWords {
-    fn values(&self) -> impl Iterator<Item = Value> {
-        let begins = std::iter::once(0).chain(self.ends.iter().copied());
-        begins.zip(&self.ends).map(|(begin, end)| Value::Bytes(self.bytes.slice(begin..*end)))
-    }
-
-    /// The first key, which determines the server.
-    fn first(&self) -> &str {
-        let end = self.ends.first().copied().unwrap_or_default();
-        std::str::from_utf8(&self.bytes[..end]).unwrap_or_default()
-    }
 }
 
 const CLOCK: &str = include_str!("lua/clock.lua");
@@ -169,39 +143,27 @@ const PRUNE: &str = include_str!("lua/records/prune.lua");
 
 /// A script that publishes: on all nodes of a cluster, or on those with the channel's slot.
 pub(super) struct Publishing {
-    to_all: LazyLock<Script>,
-    to_the_shard: LazyLock<Script>,
+    to_all: Script,
+    sharded: Script,
 }
 
 impl Publishing {
-    /// From two functions that pass the same text to [`to_all`] and [`to_the_shard`].
-    pub(super) const fn new(to_all: fn() -> Script, to_the_shard: fn() -> Script) -> Self {
-        Self { to_all: LazyLock::new(to_all), to_the_shard: LazyLock::new(to_the_shard) }
+    pub(super) fn new(parts: &[&str]) -> Self {
+        let with = |command| Script::new(&[&[command], parts].concat());
+        Self { to_all: with("local publish = 'PUBLISH'\n"), sharded: with("local publish = 'SPUBLISH'\n") }
     }
 
     pub(super) fn script(&self, sharded: bool) -> &Script {
-        if sharded { &self.to_the_shard } else { &self.to_all }
+        if sharded { &self.sharded } else { &self.to_all }
     }
 }
 
-/// A script that publishes with `PUBLISH`.
-pub(super) fn to_all(parts: &[&str]) -> Script {
-    Script::new(&[&["local publish = 'PUBLISH'\n"], parts].concat())
-}
+pub(super) static APPEND: LazyLock<Publishing> = LazyLock::new(|| {
+    Publishing::new(&[CLOCK, TRIM, RULE, KEYS_OF_LATEST, include_str!("lua/log/append.lua")])
+});
 
-/// A script that publishes with `SPUBLISH`.
-pub(super) fn to_the_shard(parts: &[&str]) -> Script {
-    Script::new(&[&["local publish = 'SPUBLISH'\n"], parts].concat())
-}
-
-const APPEND_PARTS: &[&str] = &[CLOCK, TRIM, RULE, KEYS_OF_LATEST, include_str!("lua/log/append.lua")];
-const APPEND_TOGETHER_PARTS: &[&str] = &[CLOCK, TRIM, RULE, include_str!("lua/log/append_together.lua")];
-
-pub(super) static APPEND: Publishing =
-    Publishing::new(|| to_all(APPEND_PARTS), || to_the_shard(APPEND_PARTS));
-
-pub(super) static APPEND_TOGETHER: Publishing =
-    Publishing::new(|| to_all(APPEND_TOGETHER_PARTS), || to_the_shard(APPEND_TOGETHER_PARTS));
+pub(super) static APPEND_TOGETHER: LazyLock<Publishing> =
+    LazyLock::new(|| Publishing::new(&[CLOCK, TRIM, RULE, include_str!("lua/log/append_together.lua")]));
 
 pub(super) static RENEW: LazyLock<Script> =
     LazyLock::new(|| Script::new(&[include_str!("lua/log/renew.lua")]));

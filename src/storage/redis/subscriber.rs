@@ -121,7 +121,7 @@ struct Proof {
 }
 
 /// Turns messages into events.
-pub(super) trait Published: Send + Sync {
+pub(super) trait Published: Clone + Send + Sync {
     /// The event for followers.
     type Event: Send;
 
@@ -132,18 +132,6 @@ pub(super) trait Published: Send + Sync {
     fn suspect(&self) -> Self::Event;
 }
 
-impl<P: Published> Published for Arc<P> {
-    type Event = P::Event;
-
-    fn read(&self, channel: &str, content: &[u8]) -> Option<P::Event> {
-        (**self).read(channel, content)
-    }
-
-    fn suspect(&self) -> P::Event {
-        (**self).suspect()
-    }
-}
-
 /// The followed channels, and the connection that is subscribed to them.
 #[derive(Debug)]
 pub(super) struct Subscriber<P> {
@@ -152,7 +140,6 @@ pub(super) struct Subscriber<P> {
     commands: Arc<Commands>,
     published: P,
     subscribing: Subscribing,
-    command_timeout: Duration,
     followed: Mutex<Followed>,
     proof: Mutex<Proof>,
     tokens: AtomicU64,
@@ -174,14 +161,12 @@ impl<P: Published> Subscriber<P> {
         commands: Arc<Commands>,
         published: P,
         subscribing: Subscribing,
-        command_timeout: Duration,
     ) -> Self {
         Self {
             link,
             commands,
             published,
             subscribing,
-            command_timeout,
             followed: Mutex::default(),
             proof: Mutex::default(),
             tokens: AtomicU64::new(0),
@@ -230,13 +215,13 @@ impl<P: Published> Subscriber<P> {
         let Some(number) = asked else { return Ok(()) };
         let answer = self.subscribe(std::slice::from_ref(&name)).await;
         self.followed.lock().answered(&name, number, answer.is_ok());
-        answer.map_err(|error| storage_error("follow", self.command_timeout, &error))
+        answer.map_err(|error| storage_error("follow", self.commands.limit(), &error))
     }
 
     pub(super) async fn unfollow(&self, name: String) -> Result<(), StorageError> {
         self.followed.lock().0.remove(&name);
         let answer = self.unsubscribe(vec![name]).await;
-        match answer.map_err(|error| storage_error("unfollow", self.command_timeout, &error)) {
+        match answer.map_err(|error| storage_error("unfollow", self.commands.limit(), &error)) {
             // A lost connection has no subscriptions.
             Err(StorageError::Unreachable { .. }) => Ok(()),
             answer => answer,
@@ -282,7 +267,7 @@ impl<P: Published> Subscriber<P> {
             return;
         }
         let heard = *proof.heard.get_or_insert_with(Instant::now);
-        if heard.elapsed() >= DEAF_AFTER.max(self.command_timeout) {
+        if heard.elapsed() >= DEAF_AFTER.max(self.commands.limit()) {
             proof.heard = None;
             tracing::warn!("published messages do not arrive, replacing the connection to redis");
             self.deaf.notify_one();

@@ -6,17 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tempfile::TempDir;
-use tokio::sync::{RwLock, RwLockReadGuard, mpsc};
+use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::time::{self, Instant};
-use zonewire::model::{BackendName, ChannelName, Epoch, JobId, Lane, NodeId, Position};
+use zonewire::model::{BackendName, ChannelName, Lane, NodeId};
 use zonewire::storage::{
-    AppendAnswer, AppendBatch, Cancelling, ClaimedJob, Ending, Enqueued, Fsync, Held, JobBounds, JobCounts,
-    JobState, JobView, Jobs, LatestOf, LatestPage, Log, LogEvent, LogState, NewJob, OpenLog, Page, PageLimit,
-    Record, RecordKind, Records, Result, Retention, SharedBackend, StorageBackend, StorageChoice,
-    StorageConfig, open,
+    Fsync, Place, RecordKind, Result, Retention, SharedBackend, StorageBackend, StorageChoice, StorageConfig,
+    Wrapper, open,
 };
 
 use super::client::LIMIT;
@@ -67,10 +64,6 @@ impl Reopening {
             }
         }
     }
-
-    async fn for_records(&self, kind: RecordKind) -> RwLockReadGuard<'_, SharedBackend> {
-        if kind == RecordKind::Zone { self.store().await } else { self.same().await }
-    }
 }
 
 /// Boxed, so that the caller's future can be sent between threads.
@@ -97,132 +90,14 @@ fn opened(dir: PathBuf, retention: &Retention) -> BoxFuture<'static, SharedBacke
     })
 }
 
-#[async_trait]
-impl Log for Reopening {
-    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
-        self.store().await.state(channel, producer).await
-    }
+impl Wrapper for Reopening {
+    type Target<'a> = RwLockReadGuard<'a, SharedBackend>;
 
-    async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
-        self.store().await.find(channel, producer).await
-    }
-
-    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
-        self.store().await.open(channel, producer, minted).await
-    }
-
-    async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
-        self.store().await.append(batch).await
-    }
-
-    async fn read_within(
-        &self,
-        channel: &ChannelName,
-        after: Option<&Position>,
-        limit: PageLimit,
-    ) -> Result<Page> {
-        self.store().await.read_within(channel, after, limit).await
-    }
-
-    async fn latest_within(
-        &self,
-        channel: &ChannelName,
-        after: Option<&str>,
-        limit: PageLimit,
-        of: LatestOf,
-    ) -> Result<LatestPage> {
-        self.store().await.latest_within(channel, after, limit, of).await
-    }
-
-    async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
-        self.store().await.keys(channel).await
-    }
-
-    async fn follow(&self, channel: &ChannelName) -> Result<()> {
-        self.store().await.follow(channel).await
-    }
-
-    async fn unfollow(&self, channel: &ChannelName) -> Result<()> {
-        self.store().await.unfollow(channel).await
-    }
-
-    fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
-        None
-    }
-}
-
-#[async_trait]
-impl Records for Reopening {
-    async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
-        self.for_records(kind).await.put(kind, key, value, ttl).await
-    }
-
-    async fn get(&self, kind: RecordKind, key: &str) -> Result<Option<Bytes>> {
-        self.for_records(kind).await.get(kind, key).await
-    }
-
-    async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool> {
-        self.for_records(kind).await.delete(kind, key).await
-    }
-
-    async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>> {
-        self.for_records(kind).await.list(kind, after, limit).await
-    }
-
-    async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>> {
-        self.same().await.hold(key, holder, ttl).await
-    }
-
-    async fn let_go(&self, key: &str, holder: &str) -> Result<()> {
-        self.same().await.let_go(key, holder).await
-    }
-}
-
-#[async_trait]
-impl Jobs for Reopening {
-    async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
-        self.store().await.enqueue(job, bounds).await
-    }
-
-    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
-        self.store().await.claim(kind, limit, lease).await
-    }
-
-    async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        self.store().await.extend(id, token, lease).await
-    }
-
-    async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        self.store().await.commit(id, token, lease).await
-    }
-
-    async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held> {
-        self.store().await.finish(id, token, ending).await
-    }
-
-    async fn cancel(&self, id: JobId) -> Result<Cancelling> {
-        self.store().await.cancel(id).await
-    }
-
-    async fn job(&self, id: JobId) -> Result<Option<JobView>> {
-        self.store().await.job(id).await
-    }
-
-    async fn list_jobs(
-        &self,
-        state: Option<JobState>,
-        before: Option<JobId>,
-        limit: usize,
-    ) -> Result<Vec<JobView>> {
-        self.store().await.list_jobs(state, before, limit).await
-    }
-
-    async fn settle_dead(&self, id: JobId) -> Result<bool> {
-        self.store().await.settle_dead(id).await
-    }
-
-    async fn job_counts(&self) -> Result<JobCounts> {
-        self.store().await.job_counts().await
+    async fn target<'a>(&'a self, place: Place<'_>) -> RwLockReadGuard<'a, SharedBackend> {
+        match place {
+            Place::Channel(_) | Place::Jobs | Place::Records(RecordKind::Zone) => self.store().await,
+            Place::Records(_) | Place::Leases => self.same().await,
+        }
     }
 }
 

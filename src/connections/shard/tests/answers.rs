@@ -22,7 +22,7 @@ use crate::connections::config::ConnectionsConfig;
 use crate::connections::manager::Listing;
 use crate::connections::shard::Opening;
 use crate::model::{ChannelName, DraftEntry, EntryKind, Marks, NodeId, OrderId};
-use crate::storage::model::{Ages, Faults, Laws, ModelServer, Trace};
+use crate::storage::redis_model::{Ages, Faults, Laws, ModelServer, Trace};
 
 /// A client that collects what it receives.
 struct Asker {

@@ -7,13 +7,13 @@ use super::Found;
 use super::requests::FENCES_AT_ONCE;
 use super::rows::{
     ChannelRow, Clock, Place, decode_entry, decode_producer, decode_record, encode_entry, encode_producer,
-    encode_record, is_kept,
+    encode_record, kept_kind,
 };
 use super::store::{Change, Store, StoreError};
 use crate::model::{ChannelName, ChannelPolicy, Entry, Epoch};
 use crate::storage::memory::job_table::JobTable;
-use crate::storage::memory::{Bounds, Channel, Keep, Kept, Shared, State, StoredRecord};
-use crate::storage::{EPOCH_KEPT_FOR, MemoryConfig, RecordKind, Retention};
+use crate::storage::memory::{Channel, Keep, Kept, Shared, State, StoredRecord};
+use crate::storage::{Bounds, MemoryConfig, Retention};
 
 /// What has been read so far, row by row.
 struct Loading {
@@ -70,11 +70,8 @@ pub(super) fn load(
     incarnations.sort_unstable_by_key(|(incarnation, _)| *incarnation);
     let mut changes = useless;
     for (incarnation, held) in incarnations {
-        if renewed.is_some() {
-            changes.extend(take_in(&memory, incarnation, held, Some(Epoch::random()), &clock));
-        } else {
-            changes.extend(take_in(&memory, incarnation, held, None, &clock));
-        }
+        let epoch = renewed.map(|_why| Epoch::random());
+        changes.extend(take_in(&memory, incarnation, held, epoch, &clock));
     }
     memory.sweep(clock.at);
     found.channels = memory.state.lock().channels.len();
@@ -177,7 +174,7 @@ fn take_in(
     channel.begin_keeping(incarnation, policy);
     let useless = before.iter().filter(|entry| !channel.latest.holds(entry, policy));
     changes.extend(useless.map(|entry| Change::set(&Place::Entry(incarnation, entry.offset), None)));
-    let silent = |came| clock.at.duration_since(came) > bounds.age + EPOCH_KEPT_FOR;
+    let silent = |came| clock.at.duration_since(came) > bounds.kept();
     channel.producers.retain(|node, came| {
         let is_kept = !silent(came);
         if !is_kept {
@@ -248,16 +245,9 @@ pub(super) fn tidy(memory: &Shared) -> Vec<Change> {
     let mut jobs = memory.jobs.lock();
     let before = jobs.table_row();
     jobs.tidy(crate::storage::memory::job_table::Now::read());
-    if let Some((of_jobs, _)) = super::requests::changes_of_jobs(&mut jobs, &before) {
-        changes.extend(of_jobs);
-    }
+    let of_jobs = super::requests::changes_of_jobs(&mut jobs, &before);
+    changes.extend(of_jobs.into_iter().flat_map(|(of_jobs, _)| of_jobs));
     changes
-}
-
-fn kept_kind(name: &str) -> Option<RecordKind> {
-    [RecordKind::Zone, RecordKind::Revocation]
-        .into_iter()
-        .find(|kind| is_kept(*kind) && kind.as_str() == name)
 }
 
 /// What a row should contain according to memory.

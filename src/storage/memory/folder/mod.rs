@@ -25,10 +25,8 @@ mod writer;
 
 use std::fmt;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -38,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::model::ChannelName;
-use crate::storage::disk::{DiskHealth, DiskState};
+use crate::storage::disk::{self, DiskHealth, DiskState};
 use crate::storage::{MemoryConfig, Result, Retention, StorageError};
 use crate::support::counter::Counter;
 use crate::support::seldom::Seldom;
@@ -128,20 +126,6 @@ impl Found {
     }
 }
 
-/// The health of the folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FolderStatus {
-    pub(crate) state: DiskState,
-    /// The length of the files.
-    pub(crate) file_bytes: u64,
-    /// Transactions that somebody waited for.
-    pub(crate) commits: u64,
-    /// Requests that were refused because the disk did not accept them.
-    pub(crate) refused: u64,
-    /// Files that were set aside since the start, and at the start.
-    pub(crate) set_aside: u64,
-}
-
 /// A handle to the folder; cheap to clone. The thread ends when the folder is closed or the last handle is
 /// dropped, after it has written everything that was requested.
 #[derive(Debug, Clone)]
@@ -149,19 +133,24 @@ pub(crate) struct Folder {
     requests: mpsc::Sender<Request>,
     /// The content of memory.
     memory: Arc<Shared>,
-    health: Arc<Health>,
+    pub(super) health: Arc<Health>,
     deadline: Duration,
     /// Cancelled when the thread has panicked.
     panicked: CancellationToken,
 }
 
+/// The health of the folder.
 #[derive(Debug, Default)]
-struct Health {
-    disk: DiskHealth,
-    file_bytes: Counter,
-    commits: Counter,
-    refused: Counter,
-    set_aside: Counter,
+pub(crate) struct Health {
+    disk: Arc<DiskHealth>,
+    /// The length of the files.
+    pub(super) file_bytes: Counter,
+    /// Transactions that somebody waited for.
+    pub(super) commits: Counter,
+    /// Requests that were refused because the disk did not accept them.
+    pub(super) refused: Counter,
+    /// Files that were set aside since the start, and at the start.
+    pub(super) set_aside: Counter,
     of_slow: Mutex<Seldom>,
 }
 
@@ -207,6 +196,21 @@ impl<T> Reply<T> {
     }
 }
 
+impl<T: Send + 'static> Reply<T> {
+    /// Has changes written; `apply` then applies them to memory, and returns the answer.
+    fn once_written(
+        self,
+        changes: Vec<Change>,
+        apply: impl FnOnce(&Shared) -> T + Send + 'static,
+    ) -> Option<Planned> {
+        let then: Then = Box::new(move |memory, written| match written {
+            Ok(()) => self.tell(apply(memory)),
+            Err(why) => self.refuse(why),
+        });
+        Some(Planned { changes, then })
+    }
+}
+
 fn not_durable(why: String) -> StorageError {
     StorageError::NotDurable { why }
 }
@@ -233,22 +237,9 @@ impl Folder {
         let unusable = |cause| FolderError::Unusable { dir: dir.to_owned(), cause };
         let deadline = Duration::from_millis(config.deadline_ms);
         let opening = Opening { dir: dir.to_owned(), retention, config };
-        let panicked = CancellationToken::new();
-        let told = panicked.clone();
-        let run = move || {
-            // A panic drops everything that the thread owns.
-            if catch_unwind(AssertUnwindSafe(|| writer::run(opening, inbox, opened))).is_err() {
-                told.cancel();
-            }
-        };
-        thread::Builder::new().name("memory".to_owned()).spawn(run).map_err(unusable)?;
-        let failed = |kind, problem: String| unusable(io::Error::new(kind, problem));
-        let late = |_elapsed| {
-            failed(io::ErrorKind::TimedOut, format!("the disk has not answered within {OPEN_WITHIN:?}"))
-        };
-        let gave_up = |_gone| failed(io::ErrorKind::Other, "the database panicked".to_owned());
-        let (memory, health, found) =
-            time::timeout(OPEN_WITHIN, answer).await.map_err(late)?.map_err(gave_up)??;
+        let panicked =
+            disk::start("memory", move || writer::run(opening, inbox, opened)).map_err(unusable)?;
+        let (memory, health, found) = disk::found(answer, OPEN_WITHIN).await.map_err(unusable)??;
         let folder = Self { requests, memory: Arc::clone(&memory), health, deadline, panicked };
         Ok((folder, memory, found))
     }
@@ -264,9 +255,9 @@ impl Folder {
         FolderWatch { health, panicked, deadline: self.deadline }
     }
 
-    /// The health of the folder.
-    pub(crate) fn status(&self) -> FolderStatus {
-        self.watch().status()
+    /// Whether the disk accepts writes.
+    pub(super) fn state(&self) -> DiskState {
+        self.watch().state()
     }
 
     /// Writes what is pending, and closes the files.
@@ -304,7 +295,7 @@ impl Folder {
         channel: Option<&ChannelName>,
         plan: impl FnOnce(&Shared, Reply<T>) -> Option<Planned> + Send + 'static,
     ) -> Result<T> {
-        let state = self.watch().state();
+        let state = self.state();
         if matches!(state, DiskState::Stalled(_) | DiskState::Closed) {
             return Err(not_durable(state.reason().unwrap_or_default()));
         }
@@ -353,17 +344,6 @@ impl FolderWatch {
         match self.panicked.is_cancelled() {
             true => DiskState::Closed,
             false => self.health.disk.state(self.deadline),
-        }
-    }
-
-    fn status(&self) -> FolderStatus {
-        let Health { file_bytes, commits, refused, set_aside, .. } = &*self.health;
-        FolderStatus {
-            state: self.state(),
-            file_bytes: file_bytes.get(),
-            commits: commits.get(),
-            refused: refused.get(),
-            set_aside: set_aside.get(),
         }
     }
 }

@@ -10,8 +10,8 @@ use super::store::Change;
 use super::{Folder, Planned, Reply};
 use crate::model::{ChannelName, Epoch, NodeId};
 use crate::storage::memory::job_table::{JobTable, Now, Touched};
-use crate::storage::memory::{AGE_MAX, Bounds, Shared, StoredRecord};
-use crate::storage::{AppendAnswer, AppendBatch, Appended, OpenLog, RecordKind, Result};
+use crate::storage::memory::{Shared, StoredRecord};
+use crate::storage::{AGE_MAX, AppendAnswer, AppendBatch, Appended, Bounds, OpenLog, RecordKind, Result};
 
 /// How many fencing tokens are reserved on disk at a time, so that most need no write.
 pub(super) const FENCES_AT_ONCE: u64 = 1_000;
@@ -24,17 +24,12 @@ impl Folder {
         minted: &Epoch,
     ) -> Result<OpenLog> {
         // Most calls find an open log.
-        let known = move |memory: &Shared, channel: &ChannelName| {
-            let bounds = Bounds::of(&memory.retention, channel);
-            let state = memory.state.lock();
-            state.channels.get(channel).map(|held| held.open(producer, u64::MAX, &bounds))
-        };
-        if let Some(known) = known(&self.memory, channel) {
+        if let Some(known) = self.memory.examine(channel, producer, u64::MAX) {
             return Ok(known);
         }
         let (name, minted) = (channel.clone(), minted.clone());
         let plan = move |memory: &Shared, reply: Reply<OpenLog>| {
-            if let Some(known) = known(memory, &name) {
+            if let Some(known) = memory.examine(&name, producer, u64::MAX) {
                 reply.tell(known);
                 return None;
             }
@@ -52,16 +47,9 @@ impl Folder {
             // Another channel that begins in the same transaction must get another number.
             memory.state.lock().keep.get_or_insert_default().last_incarnation = incarnation;
             let changes = vec![Change::set(&Place::Channel(incarnation), Some(row.encode()))];
-            Some(Planned {
-                changes,
-                then: Box::new(move |memory, written| match written {
-                    Ok(()) => {
-                        memory.state.lock().begin_as(&name, &minted, memory, incarnation);
-                        let producers = Vec::new();
-                        reply.tell(OpenLog { epoch: minted, top: 0, last_seq: 0, producers, anchor: None });
-                    }
-                    Err(why) => reply.refuse(why),
-                }),
+            reply.once_written(changes, move |memory| {
+                memory.state.lock().begin_as(&name, &minted, memory, incarnation);
+                OpenLog::begun_as(minted)
             })
         };
         self.ask("open", Some(channel), plan).await
@@ -85,16 +73,9 @@ impl Folder {
             let expires = clock.at + ttl.min(AGE_MAX);
             let row = encode_record(&value, clock.us(expires), clock.wall_us);
             let changes = vec![Change::set(&Place::Record(kind, key.clone()), Some(row))];
-            Some(Planned {
-                changes,
-                then: Box::new(move |memory, written| match written {
-                    Ok(()) => {
-                        let record = StoredRecord { value, expires };
-                        memory.state.lock().records.insert((kind.as_str(), key), record);
-                        reply.tell(());
-                    }
-                    Err(why) => reply.refuse(why),
-                }),
+            reply.once_written(changes, move |memory| {
+                let record = StoredRecord { value, expires };
+                memory.state.lock().records.insert((kind.as_str(), key), record);
             })
         };
         self.ask("put", None, plan).await
@@ -108,15 +89,9 @@ impl Folder {
         let key = key.to_owned();
         let plan = move |_memory: &Shared, reply: Reply<bool>| {
             let changes = vec![Change::set(&Place::Record(kind, key.clone()), None)];
-            Some(Planned {
-                changes,
-                then: Box::new(move |memory, written| match written {
-                    Ok(()) => {
-                        let removed = memory.state.lock().records.remove(&(kind.as_str(), key));
-                        reply.tell(removed.is_some_and(|record| record.expires > Instant::now()));
-                    }
-                    Err(why) => reply.refuse(why),
-                }),
+            reply.once_written(changes, move |memory| {
+                let removed = memory.state.lock().records.remove(&(kind.as_str(), key));
+                removed.is_some_and(|record| record.expires > Instant::now())
             })
         };
         self.ask("delete", None, plan).await
@@ -140,15 +115,8 @@ impl Folder {
             }
             let until = memory.state.lock().last_fence + FENCES_AT_ONCE;
             let changes = vec![Change::set(&Place::Fences, Some(until.to_string().into_bytes()))];
-            Some(Planned {
-                changes,
-                then: Box::new(move |memory, written| match written {
-                    Ok(()) => {
-                        memory.state.lock().keep.get_or_insert_default().fences = until;
-                        reply.tell(());
-                    }
-                    Err(why) => reply.refuse(why),
-                }),
+            reply.once_written(changes, move |memory| {
+                memory.state.lock().keep.get_or_insert_default().fences = until;
             })
         };
         self.ask("hold", None, plan).await
@@ -250,16 +218,10 @@ fn plan_append(memory: &Shared, batch: AppendBatch, reply: Reply<AppendAnswer>) 
     let producer = Place::Producer(incarnation, batch.producer);
     changes.push(Change::set(&producer, Some(encode_producer(last, clock.wall_us))));
     changes.push(Change::set(&Place::Channel(incarnation), Some(row.encode())));
-    Some(Planned {
-        changes,
-        then: Box::new(move |memory, written| match written {
-            Ok(()) => {
-                let mut state = memory.state.lock();
-                let done = state.change(&batch.channel, memory, |channel| channel.append(&batch, clock.at));
-                // `None`: there were too many orders, and this one was dropped meanwhile.
-                reply.tell(done.map_or(AppendAnswer::ForeignEpoch(None), AppendAnswer::Done));
-            }
-            Err(why) => reply.refuse(why),
-        }),
+    reply.once_written(changes, move |memory| {
+        let mut state = memory.state.lock();
+        let done = state.change(&batch.channel, memory, |channel| channel.append(&batch, clock.at));
+        // `None`: there were too many orders, and this one was dropped meanwhile.
+        done.map_or(AppendAnswer::ForeignEpoch(None), AppendAnswer::Done)
     })
 }

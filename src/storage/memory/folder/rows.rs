@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::super::{AGE_MAX, Channel};
+use super::super::Channel;
 use crate::model::{ChannelName, Entry, Epoch, JobId, NodeId};
-use crate::storage::{RecordKind, codec};
+use crate::storage::{AGE_MAX, RecordKind, codec};
 
 /// The version of the form of all rows. A folder with a later version is not read.
 pub(in crate::storage::memory) const FORM: u32 = 1;
@@ -45,6 +45,11 @@ const KINDS: [RecordKind; 2] = [RecordKind::Zone, RecordKind::Revocation];
 /// Whether records of this kind are kept on disk.
 pub(in crate::storage::memory) fn is_kept(kind: RecordKind) -> bool {
     KINDS.contains(&kind)
+}
+
+/// The kind of that name, if its records are kept on disk.
+pub(super) fn kept_kind(name: &str) -> Option<RecordKind> {
+    KINDS.into_iter().find(|kind| kind.as_str() == name)
 }
 
 impl Place {
@@ -84,8 +89,7 @@ impl Place {
             }
             (b'r', rest) => {
                 let (kind, key) = std::str::from_utf8(rest).ok()?.split_once('\0')?;
-                let kind = KINDS.into_iter().find(|known| known.as_str() == kind)?;
-                Some(Self::Record(kind, key.to_owned()))
+                Some(Self::Record(kept_kind(kind)?, key.to_owned()))
             }
             (b'j', job) => Some(Self::Job(JobId(id(job)?))),
             (b'm', b"j") => Some(Self::Jobs),

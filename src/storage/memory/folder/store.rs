@@ -6,18 +6,17 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
-    TableDefinition,
+    Database, Key, ReadOnlyTable, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
+    TableDefinition, Value,
 };
 
 use super::FolderError;
 use super::rows::{Place, seal, unseal};
 use crate::storage::Fsync;
-use crate::storage::disk::{self, Disk, builder, free_name, is_cut_short, open_file};
+use crate::storage::disk::{self, OpenFault, free_name, guarded, open_damaged, open_database};
 
 pub(super) const MAIN_FILE: &str = "memory.redb";
 pub(super) const RECENT_FILE: &str = "recent.redb";
@@ -109,42 +108,38 @@ pub(super) struct Store {
     next: u64,
 }
 
-/// What was noticed when the files were opened.
-#[derive(Debug, Default)]
-pub(super) struct Opening {
-    pub(super) aside: Vec<Aside>,
-}
-
 impl Store {
-    /// Opens or creates the files. An unreadable file is set aside, and what can be read of it is used.
-    pub(super) fn open(dir: &Path, fsync: Fsync) -> Result<(Self, Opening), FolderError> {
+    /// Opens or creates the files. An unreadable file is set aside, and what can be read of it is used; returns
+    /// such files too.
+    pub(super) fn open(dir: &Path, fsync: Fsync) -> Result<(Self, Vec<Aside>), FolderError> {
         let unusable = |cause| FolderError::Unusable { dir: dir.to_owned(), cause };
         fs::create_dir_all(dir).map_err(unusable)?;
         let (path, recent_path) = (dir.join(MAIN_FILE), dir.join(RECENT_FILE));
-        let mut opening = Opening::default();
+        let mut aside = Vec::new();
         let is_synced = fsync != Fsync::Never;
-        let main = match open_database(&path, is_synced) {
+        let open = || guarded(|| open_database(&path, is_synced));
+        let main = match open() {
             Ok(main) => main,
-            Err(fault) => {
-                let problem = fault.of(dir, &path)?;
-                let file = put_aside(dir, &path).map_err(unusable)?;
-                let main = open_database(&path, is_synced).map_err(|fault| fault.fatal(dir, &path))?;
+            Err(error) => {
+                let problem = problem(dir, &path, error)?;
+                let file = set_aside(dir, &path).map_err(unusable)?;
+                let main = open().map_err(|error| broken(dir, &path, error))?;
                 save(&main, dir, &file).map_err(|error| broken(dir, &path, error))?;
-                opening.aside.push(Aside { file, problem });
+                aside.push(Aside { file, problem });
                 main
             }
         };
         let applied = applied(&main).map_err(|error| broken(dir, &path, error))?;
         let mut newest = Newest { applied, overlay: Overlay::default() };
         if recent_path.try_exists().map_err(unusable)?
-            && let Err(fault) = read_recent(&recent_path, true, &mut newest)
+            && let Err(error) = read_recent(|| open_database(&recent_path, false), &mut newest)
         {
-            let problem = fault.of(dir, &recent_path)?;
-            let file = put_aside(dir, &recent_path).map_err(unusable)?;
+            let problem = problem(dir, &recent_path, error)?;
+            let file = set_aside(dir, &recent_path).map_err(unusable)?;
             newest = Newest { applied, overlay: Overlay::default() };
-            let read = |copy: &Path| read_recent(copy, false, &mut newest);
+            let read = |copy: &Path| read_recent(|| open_damaged(copy), &mut newest);
             reading_a_copy(dir, &file, read).map_err(unusable)?;
-            opening.aside.push(Aside { file, problem });
+            aside.push(Aside { file, problem });
         }
         let Newest { applied: next, overlay } = newest;
         if !overlay.is_empty() {
@@ -153,25 +148,19 @@ impl Store {
         if recent_path.try_exists().map_err(unusable)? {
             fs::remove_file(&recent_path).map_err(unusable)?;
         }
-        let is_each_synced = fsync == Fsync::Always;
-        let recent =
-            open_database(&recent_path, is_each_synced).map_err(|fault| fault.fatal(dir, &recent_path))?;
+        let recent = guarded(|| open_database(&recent_path, fsync == Fsync::Always));
+        let recent = recent.map_err(|error| broken(dir, &recent_path, error))?;
         // After a crash of the machine, a new file is there only if its directory was synced.
         if is_synced {
             File::open(dir).and_then(|dir| dir.sync_all()).map_err(unusable)?;
         }
-        Ok((Self { path, main, recent, next }, opening))
+        Ok((Self { path, main, recent, next }, aside))
     }
 
     /// Passes all rows to `tell`, in order of their keys; a damaged row as `None`. Returns their size in
     /// bytes.
     pub(super) fn each_row(&self, mut tell: impl FnMut(&[u8], Option<&[u8]>)) -> Result<u64, StoreError> {
-        let transaction = self.main.begin_read()?;
-        let table = match transaction.open_table(ROWS) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(0),
-            Err(error) => return Err(error.into()),
-        };
+        let Some(table) = table(&self.main, ROWS)? else { return Ok(0) };
         let mut bytes = 0;
         for item in table.iter()? {
             let (key, row) = item?;
@@ -188,10 +177,9 @@ impl Store {
 
     /// Whether there are any rows.
     pub(super) fn has_rows(&self) -> Result<bool, StoreError> {
-        match self.main.begin_read()?.open_table(ROWS) {
-            Ok(table) => Ok(!table.is_empty()?),
-            Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
-            Err(error) => Err(error.into()),
+        match table(&self.main, ROWS)? {
+            Some(table) => Ok(!table.is_empty()?),
+            None => Ok(false),
         }
     }
 
@@ -247,60 +235,34 @@ impl Store {
 
 // Opening
 
-/// Why a file could not be opened or read.
-enum OpenFault {
-    InUse,
-    Io(io::Error),
-    /// Its content is damaged.
-    Unreadable(String),
-}
-
-impl OpenFault {
-    fn from_store(error: StoreError) -> Self {
-        match error {
-            StoreError::DatabaseAlreadyOpen | StoreError::LockProtocolMismatch => Self::InUse,
-            StoreError::Io(cause) if !is_cut_short(&cause) => Self::Io(cause),
-            error => Self::Unreadable(error.to_string()),
-        }
-    }
-
-    /// The fault of a file that can be set aside; other faults are errors.
-    fn of(self, dir: &Path, file: &Path) -> Result<String, FolderError> {
-        match self {
-            Self::Unreadable(problem) => Ok(problem),
-            fault => Err(fault.fatal(dir, file)),
-        }
-    }
-
-    fn fatal(self, dir: &Path, file: &Path) -> FolderError {
-        match self {
-            Self::InUse => FolderError::InUse { file: file.to_owned() },
-            Self::Io(cause) => FolderError::Unusable { dir: dir.to_owned(), cause },
-            Self::Unreadable(problem) => {
-                let cause = io::Error::new(io::ErrorKind::InvalidData, problem);
-                FolderError::Unusable { dir: dir.to_owned(), cause }
-            }
-        }
+/// What is wrong with a file that can be set aside; other faults are errors.
+fn problem(dir: &Path, file: &Path, error: StoreError) -> Result<String, FolderError> {
+    match error.into() {
+        OpenFault::InUse => Err(FolderError::InUse { file: file.to_owned() }),
+        OpenFault::Io(cause) => Err(FolderError::Unusable { dir: dir.to_owned(), cause }),
+        OpenFault::Unreadable(problem) => Ok(problem),
     }
 }
 
+/// The error for a file that cannot be used and must not be set aside.
 fn broken(dir: &Path, file: &Path, error: StoreError) -> FolderError {
-    OpenFault::from_store(error).fatal(dir, file)
+    let unreadable = |problem| FolderError::Unusable {
+        dir: dir.to_owned(),
+        cause: io::Error::new(io::ErrorKind::InvalidData, problem),
+    };
+    problem(dir, file, error).map_or_else(|error| error, unreadable)
 }
 
-/// Calls redb, which may panic on a damaged file.
-fn guarded<T>(act: impl FnOnce() -> Result<T, StoreError>) -> Result<T, OpenFault> {
-    match catch_unwind(AssertUnwindSafe(act)) {
-        Ok(done) => done.map_err(OpenFault::from_store),
-        Err(_panic) => Err(OpenFault::Unreadable("the database panicked".to_owned())),
+/// A table; `None` if the file has none of that name.
+fn table<K: Key + 'static, V: Value + 'static>(
+    database: &Database,
+    name: TableDefinition<K, V>,
+) -> Result<Option<ReadOnlyTable<K, V>>, StoreError> {
+    match database.begin_read()?.open_table(name) {
+        Ok(table) => Ok(Some(table)),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
     }
-}
-
-fn open_database(path: &Path, is_synced: bool) -> Result<Database, OpenFault> {
-    guarded(|| {
-        let file = open_file(path).map_err(|cause| DatabaseError::Storage(cause.into()))?;
-        Ok(builder().create_with_backend(Disk::new(file, is_synced, path)?)?)
-    })
 }
 
 /// The changes that the rows do not have.
@@ -312,17 +274,14 @@ struct Newest {
 }
 
 /// Reads these changes in order; from a damaged file, those before the damage.
-fn read_recent(path: &Path, is_checked: bool, newest: &mut Newest) -> Result<(), OpenFault> {
+fn read_recent(
+    open: impl FnOnce() -> Result<Database, StoreError>,
+    newest: &mut Newest,
+) -> Result<(), StoreError> {
     guarded(|| {
         let damaged = || StoreError::Corrupted("a group of changes is cut short".to_owned());
-        let file = open_file(path).map_err(|cause| DatabaseError::Storage(cause.into()))?;
-        let builder = if is_checked { builder() } else { redb::Builder::new() };
-        let database = builder.create_with_backend(Disk::new(file, false, path)?)?;
-        let table = match database.begin_read()?.open_table(RECENT) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
+        let database = open()?;
+        let Some(table) = table(&database, RECENT)? else { return Ok(()) };
         for item in table.range(newest.applied.saturating_add(1)..)? {
             let (number, blob) = item?;
             let blob = unseal(&number.value().to_be_bytes(), blob.value()).ok_or_else(damaged)?;
@@ -334,7 +293,7 @@ fn read_recent(path: &Path, is_checked: bool, newest: &mut Newest) -> Result<(),
     })
 }
 
-fn put_aside(dir: &Path, path: &Path) -> io::Result<PathBuf> {
+fn set_aside(dir: &Path, path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let aside = free_name(dir, &format!("{name}.unreadable"))?;
     fs::rename(path, &aside)?;
@@ -345,7 +304,7 @@ fn put_aside(dir: &Path, path: &Path) -> io::Result<PathBuf> {
 fn reading_a_copy(
     dir: &Path,
     aside: &Path,
-    mut read: impl FnMut(&Path) -> Result<(), OpenFault>,
+    read: impl FnOnce(&Path) -> Result<(), StoreError>,
 ) -> io::Result<()> {
     let copy = free_name(dir, "reading.redb")?;
     fs::copy(aside, &copy)?;
@@ -366,8 +325,7 @@ fn save(main: &Database, dir: &Path, aside: &Path) -> Result<(), StoreError> {
 }
 
 fn read_some(copy: &Path, is_backward: bool, overlay: &mut Overlay) -> Result<(), StoreError> {
-    let file = open_file(copy)?;
-    let database = redb::Builder::new().create_with_backend(Disk::new(file, false, copy)?)?;
+    let database = open_damaged(copy)?;
     let table = database.begin_read()?.open_table(ROWS)?;
     let mut rows = table.iter()?;
     while let Some(item) = if is_backward { rows.next_back() } else { rows.next() } {
@@ -386,11 +344,7 @@ fn applied(main: &Database) -> Result<u64, StoreError> {
 }
 
 fn row(main: &Database, place: &Place) -> Result<Option<Vec<u8>>, StoreError> {
-    let table = match main.begin_read()?.open_table(ROWS) {
-        Ok(table) => table,
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(table) = table(main, ROWS)? else { return Ok(None) };
     let key = place.key();
     let row = table.get(key.as_slice())?;
     Ok(row.and_then(|row| unseal(&key, row.value()).map(<[u8]>::to_vec)))

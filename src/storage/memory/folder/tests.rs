@@ -8,16 +8,17 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::store::{MAIN_FILE, RECENT_FILE};
 use super::*;
 use crate::model::{DraftEntry, EntryKind, Epoch, JobId, Marks, NodeId, OrderId};
-use crate::storage::disk::{FULL, Fault, HANGS};
+use crate::storage::disk::{FULL, Fault, HANGS, eventually};
 use crate::storage::memory::MemoryBackend;
 use crate::storage::{
     Append, AppendAnswer, AppendBatch, Appended, Cancelling, Ending, Fsync, Held, Idempotency, JobBounds,
-    JobState, JobView, Jobs, LatestOf, LatestPage, Log, NewJob, Page, PageLimit, Record, RecordKind, Records,
+    JobState, JobView, Jobs, LatestOf, LatestPage, LatestQuery, Log, NewJob, Page, PageLimit, Record,
+    RecordKind, Records,
 };
 
-const PATIENT: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
 const ALL: PageLimit = PageLimit { entries: usize::MAX, bytes: usize::MAX };
+const ALL_LATEST: LatestQuery<'_> = LatestQuery { after: None, limit: ALL, of: LatestOf::RemovedToo };
 
 fn config(fsync: Fsync) -> MemoryConfig {
     // If the test machine stalls for a while, that must not look like a disk that hangs.
@@ -36,17 +37,11 @@ async fn open(dir: &Path) -> (MemoryBackend, Found) {
     open_as(dir, Fsync::Never).await
 }
 
-/// Repeats until there is an answer.
-async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let answered = async {
-        loop {
-            match ask().await {
-                Some(answer) => return answer,
-                None => time::sleep(Duration::from_millis(5)).await,
-            }
-        }
-    };
-    time::timeout(PATIENT, answered).await.expect("it happens in time")
+/// A storage with a new folder.
+async fn fresh() -> (tempfile::TempDir, MemoryBackend) {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path()).await;
+    (dir, store)
 }
 
 /// Drops a storage as the end of a process does: nothing more is written, and the files can be opened.
@@ -67,6 +62,10 @@ fn draft(kind: EntryKind, key: Option<&str>, n: u64, late: bool) -> DraftEntry {
     DraftEntry { kind, key, marks, ..DraftEntry::price(n as i64, format!("{{\"n\":{n}}}")) }
 }
 
+fn new_job() -> NewJob {
+    NewJob { id: JobId(uuid::Uuid::new_v4()), payload: Bytes::new(), kind: None, idempotency: None }
+}
+
 fn price(seq: u64) -> Append {
     let key = format!("k{}", seq % 3);
     Append { seq, prev: seq - 1, draft: draft(EntryKind::PriceUpdate, Some(&key), seq, false), fence: None }
@@ -76,6 +75,14 @@ async fn begin(store: &MemoryBackend, channel: &str, node: NodeId) -> AppendBatc
     let channel = name(channel);
     let epoch = store.open(&channel, node, &Epoch::random()).await.unwrap().epoch;
     AppendBatch { channel, epoch, producer: node, entries: Vec::new() }
+}
+
+/// Appends so many prices to `zone:a`; returns the batch.
+async fn filled(store: &MemoryBackend, count: u64) -> AppendBatch {
+    let entries = (1..=count).map(price).collect();
+    let batch = AppendBatch { entries, ..begin(store, "zone:a", NodeId::random()).await };
+    store.append(&batch).await.unwrap();
+    batch
 }
 
 fn offsets(page: &Page) -> Vec<u64> {
@@ -96,7 +103,7 @@ async fn seen(store: &MemoryBackend, channels: &[ChannelName]) -> Seen {
     let mut logs = Vec::new();
     for channel in channels {
         let page = store.read_now_within(channel, None, ALL);
-        let latest = store.latest_now(channel, None, ALL, LatestOf::RemovedToo);
+        let latest = store.latest_now(channel, ALL_LATEST);
         let mut producers = store.producers(channel);
         producers.sort_unstable();
         logs.push((channel.clone(), page, latest, producers));
@@ -360,7 +367,7 @@ impl Schedule {
                     fault.fail_after(None);
                     self.repairs += 1;
                     eventually(async || {
-                        let state = self.kept.folder().unwrap().status().state;
+                        let state = self.kept.folder().unwrap().state();
                         (state == DiskState::Working).then_some(())
                     })
                     .await;
@@ -398,8 +405,7 @@ async fn acknowledged_changes_survive_crashes_and_faults_of_the_disk() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trimmed_log_takes_no_more_room_than_its_entries() {
-    let dir = tempfile::tempdir().unwrap();
-    let (store, _) = open(dir.path()).await;
+    let (dir, store) = fresh().await;
     let batch = begin(&store, "zone:a", NodeId::random()).await;
     for seq in 1..=500 {
         store.append(&AppendBatch { entries: vec![price(seq)], ..batch.clone() }).await.unwrap();
@@ -417,11 +423,8 @@ async fn a_trimmed_log_takes_no_more_room_than_its_entries() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_drops_what_expired_or_exceeds_the_bounds() {
-    let dir = tempfile::tempdir().unwrap();
-    let (store, _) = open(dir.path()).await;
-    let mut batch = begin(&store, "zone:a", NodeId::random()).await;
-    batch.entries = (1..=10).map(price).collect();
-    store.append(&batch).await.unwrap();
+    let (dir, store) = fresh().await;
+    let batch = filled(&store, 10).await;
     store.put(RecordKind::Zone, "short", Bytes::from_static(b"{}"), Duration::from_millis(1)).await.unwrap();
     store.put(RecordKind::Zone, "long", Bytes::from_static(b"{}"), HOUR).await.unwrap();
     store.put(RecordKind::Node, "me", Bytes::from_static(b"{}"), HOUR).await.unwrap();
@@ -443,8 +446,7 @@ async fn a_start_drops_what_expired_or_exceeds_the_bounds() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_process_is_told_that_the_folder_is_in_use() {
-    let dir = tempfile::tempdir().unwrap();
-    let (_store, _) = open(dir.path()).await;
+    let (dir, _store) = fresh().await;
     let second = MemoryBackend::open(retention(), config(Fsync::Never), dir.path()).await;
     let said = second.map(|_| ()).unwrap_err();
     assert!(matches!(said, FolderError::InUse { .. }), "{said}");
@@ -467,9 +469,7 @@ async fn a_folder_of_a_later_version_is_left_alone() {
 /// A folder with ten entries of a channel, as a crash leaves it.
 async fn ten(dir: &Path) -> AppendBatch {
     let (store, _) = open(dir).await;
-    let mut batch = begin(&store, "zone:a", NodeId::random()).await;
-    batch.entries = (1..=10).map(price).collect();
-    store.append(&batch).await.unwrap();
+    let batch = filled(&store, 10).await;
     store.put(RecordKind::Zone, "a", Bytes::from_static(b"{}"), HOUR).await.unwrap();
     crash(store, dir).await;
     batch
@@ -489,9 +489,7 @@ async fn a_foreign_file_is_put_aside_and_reported() {
         // Memory continues, and the next start finds nothing wrong.
         let page = store.read_now_within(&batch.channel, None, ALL);
         assert_ne!(page.epoch.as_ref(), Some(&batch.epoch));
-        let mut batch = begin(&store, "zone:a", NodeId::random()).await;
-        batch.entries = vec![price(1)];
-        store.append(&batch).await.unwrap();
+        let batch = filled(&store, 1).await;
         crash(store, dir.path()).await;
         let (store, found) = open(dir.path()).await;
         assert!(found.is_whole(), "{found}");
@@ -538,11 +536,8 @@ async fn the_readable_part_of_damaged_files_is_restored() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_continues_in_new_epochs_and_repeats_no_fencing_token() {
-    let dir = tempfile::tempdir().unwrap();
-    let (store, _) = open(dir.path()).await;
-    let mut batch = begin(&store, "zone:a", NodeId::random()).await;
-    batch.entries = (1..=10).map(price).collect();
-    store.append(&batch).await.unwrap();
+    let (dir, store) = fresh().await;
+    let batch = filled(&store, 10).await;
     let fence = store.hold("lease", "me", HOUR).await.unwrap().unwrap();
     store.close().await;
     let copy = tempfile::tempdir().unwrap();
@@ -562,11 +557,8 @@ async fn a_copy_continues_in_new_epochs_and_repeats_no_fencing_token() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_is_reported_and_recovers_by_itself() {
-    let dir = tempfile::tempdir().unwrap();
-    let (store, _) = open(dir.path()).await;
-    let mut batch = begin(&store, "zone:a", NodeId::random()).await;
-    batch.entries = (1..=3).map(price).collect();
-    store.append(&batch).await.unwrap();
+    let (dir, store) = fresh().await;
+    let mut batch = filled(&store, 3).await;
     let fault = Fault::of(dir.path());
     fault.begin(FULL);
     batch.entries = vec![price(4)];
@@ -576,8 +568,7 @@ async fn a_full_disk_refuses_is_reported_and_recovers_by_itself() {
         assert!(refused.to_string().contains("must be on disk first, and the disk fails"), "{refused}");
     }
     let bounds = JobBounds { unfinished: 10, kept: 10, kept_for: HOUR };
-    let new =
-        NewJob { id: JobId(uuid::Uuid::new_v4()), payload: Bytes::new(), kind: None, idempotency: None };
+    let new = new_job();
     assert!(store.enqueue(&new, &bounds).await.is_err());
     assert_eq!(store.job(new.id).await.unwrap(), None, "a refused change is not there");
     let usage = store.usage();
@@ -642,10 +633,8 @@ fn times_outlast_the_process_even_if_the_clock_is_set_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_on_a_job_and_its_token_survive_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let (store, _) = open(dir.path()).await;
-    let new =
-        NewJob { id: JobId(uuid::Uuid::new_v4()), payload: Bytes::new(), kind: None, idempotency: None };
+    let (dir, store) = fresh().await;
+    let new = new_job();
     store.enqueue(&new, &BOUNDS).await.unwrap();
     let claimed = store.claim("paper", 1, HOUR).await.unwrap().pop().unwrap();
     crash(store, dir.path()).await;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +12,13 @@ use tokio::time::{self, Instant};
 
 use super::load::{all, collect, current, load, tidy};
 use super::rows::{FORM, Place, json};
-use super::store::{Aside, Change, Opening as Files, Overlay, Store, StoreError};
+use super::store::{Aside, Change, Overlay, Store, StoreError};
 use super::{FolderError, Found, Health, Opened, Opening, Planned, Request, Then};
 use crate::model::ChannelName;
 use crate::storage::Fsync;
-use crate::storage::disk::GAVE_UP;
+use crate::storage::disk::{self, Retried};
 use crate::storage::memory::Shared;
-use crate::support::backoff::Backoff;
 use crate::support::fault;
-use crate::support::seldom::Seldom;
 
 /// How many bytes of changes one transaction takes; the request that exceeds this is still included.
 const TRANSACTION_BYTES: usize = 4 << 20;
@@ -32,13 +29,6 @@ const OVERLAY_BYTES: usize = 16 << 20;
 /// How often dropped entries are deleted from the rows, and how often there is a checkpoint if no setting
 /// says so.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
-
-/// The pauses between attempts on a disk that failed.
-const RETRY: Backoff = Backoff {
-    first: if cfg!(test) { Duration::from_millis(10) } else { Duration::from_millis(500) },
-    max: Duration::from_secs(8),
-    jitter: if cfg!(test) { Duration::ZERO } else { Duration::from_millis(250) },
-};
 
 /// The process that used the folder last, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,25 +47,19 @@ struct Use {
 /// Opens the files, reads them into memory, reports the result, and serves until the folder is closed.
 pub(super) fn run(opening: Opening, inbox: mpsc::Receiver<Request>, opened: oneshot::Sender<Opened>) {
     let dir = opening.dir.clone();
-    // Only for its timer: while this thread writes, it has nothing else to do.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-        Ok(runtime) => runtime,
-        Err(cause) => {
-            let _gone = opened.send(Err(FolderError::Unusable { dir, cause }));
-            return;
-        }
-    };
-    let (mut writer, found) = match Writer::open(opening, inbox) {
-        Ok(found) => found,
-        Err(error) => {
-            let _gone = opened.send(Err(error));
-            return;
-        }
-    };
+    let timer = disk::timer().map_err(|cause| FolderError::Unusable { dir, cause });
+    let (timer, (mut writer, found)) =
+        match timer.and_then(|timer| Ok((timer, Writer::open(opening, inbox)?))) {
+            Ok(found) => found,
+            Err(error) => {
+                let _gone = opened.send(Err(error));
+                return;
+            }
+        };
     if opened.send(Ok((Arc::clone(&writer.memory), Arc::clone(&writer.health), found))).is_err() {
         return;
     }
-    let done = runtime.block_on(writer.serve());
+    let done = timer.block_on(writer.serve());
     writer.inbox.close();
     writer.end();
     writer.health.disk.closed();
@@ -90,8 +74,7 @@ struct Writer {
     fsync: Fsync,
     /// How long a change may wait for a checkpoint.
     checkpoint_within: Duration,
-    /// `None` while the disk fails.
-    store: Option<Store>,
+    disk: Retried<Store>,
     memory: Arc<Shared>,
     health: Arc<Health>,
     inbox: mpsc::Receiver<Request>,
@@ -104,9 +87,6 @@ struct Writer {
     is_new: bool,
     tidied_at: Instant,
     checkpoint_at: Option<Instant>,
-    failures: u32,
-    retry_at: Instant,
-    of_failures: Seldom,
 }
 
 /// Requests that are written together.
@@ -137,28 +117,27 @@ impl Writer {
             dir: dir.clone(),
             cause: std::io::Error::other(error.to_string()),
         };
-        let (mut store, files) = Store::open(&dir, fsync)?;
-        let doubt = doubt(&store, &files, &dir).map_err(broken)??;
-        let loaded = load(&store, retention, &config, doubt).map_err(broken)?;
+        let (mut store, aside) = Store::open(&dir, fsync)?;
+        let possible_loss = possible_loss(&store, &aside, &dir).map_err(broken)??;
+        let loaded = load(&store, retention, &config, possible_loss).map_err(broken)?;
         let (memory, mut found, changes, bytes) = loaded;
         store.compact(bytes).map_err(broken)?;
         let mut overlay = Overlay::default();
         changes.into_iter().for_each(|change| overlay.take(change));
         overlay.take(use_of(&store, fsync, false));
-        if doubt.is_some() {
+        if possible_loss.is_some() {
             // The rows must have the new epochs and tokens before anybody uses them.
             all(&memory).into_iter().for_each(|change| overlay.take(change));
         }
         store.checkpoint(&overlay).map_err(broken)?;
         let health = Arc::<Health>::default();
-        health.set_aside.add(files.aside.len() as u64);
-        found.aside = files.aside.iter().map(told).collect();
-        let now = Instant::now();
+        health.set_aside.add(aside.len() as u64);
+        found.aside = aside.iter().map(told).collect();
         let writer = Self {
             dir,
             fsync,
             checkpoint_within,
-            store: Some(store),
+            disk: Retried::new(store, Arc::clone(&health.disk)),
             memory,
             health,
             inbox,
@@ -166,11 +145,8 @@ impl Writer {
             overlay: Overlay::default(),
             suspects: BTreeSet::new(),
             is_new: false,
-            tidied_at: now,
+            tidied_at: Instant::now(),
             checkpoint_at: None,
-            failures: 0,
-            retry_at: now,
-            of_failures: Seldom::default(),
         };
         writer.show_size();
         Ok((writer, found))
@@ -185,7 +161,7 @@ impl Writer {
                     self.do_what_is_due();
                     None
                 }
-                Work::Request(request) => self.turn(request),
+                Work::Request(request) => self.process(request),
             };
             if close.is_some() {
                 return close;
@@ -201,11 +177,7 @@ impl Writer {
             return Work::Request(held);
         }
         let tidy_at = self.tidied_at + TIDY_EVERY;
-        let due = match (&self.store, self.checkpoint_at) {
-            (None, _) => self.retry_at.min(tidy_at),
-            (Some(_), Some(at)) => at.min(tidy_at),
-            (Some(_), None) => tidy_at,
-        };
+        let due = self.disk.retry_at().or(self.checkpoint_at).map_or(tidy_at, |at| at.min(tidy_at));
         tokio::select! {
             biased;
             () = time::sleep_until(due) => Work::Due,
@@ -215,7 +187,7 @@ impl Writer {
 
     fn do_what_is_due(&mut self) {
         let now = Instant::now();
-        if self.store.is_none() && now >= self.retry_at {
+        if self.disk.retry_at().is_some_and(|at| now >= at) {
             self.reopen();
         }
         if now >= self.tidied_at + TIDY_EVERY {
@@ -230,7 +202,7 @@ impl Writer {
     }
 
     /// Executes plans that have come together, and writes their changes.
-    fn turn(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
+    fn process(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
         let mut group = Group::default();
         let mut next = Some(request);
         while let Some(request) = next.take() {
@@ -300,10 +272,10 @@ impl Writer {
     }
 
     fn append(&mut self, changes: &[Change]) -> Result<(), String> {
-        if self.store.is_none() {
+        if self.disk.files().is_none() {
             return Err(self.health.disk.fault());
         }
-        self.attempt(|store| store.append(changes)).map_err(|error| {
+        self.disk.attempt(|store| store.append(changes)).map_err(|error| {
             let reason = error.to_string();
             self.fail(&reason);
             reason
@@ -329,11 +301,11 @@ impl Writer {
 
     fn checkpoint(&mut self) {
         self.checkpoint_at = None;
-        if self.store.is_none() || self.overlay.is_empty() {
+        if self.disk.files().is_none() || self.overlay.is_empty() {
             return;
         }
         let overlay = std::mem::take(&mut self.overlay);
-        match self.attempt(|store| store.checkpoint(&overlay)) {
+        match self.disk.attempt(|store| store.checkpoint(&overlay)) {
             Ok(()) => self.show_size(),
             Err(error) => {
                 self.overlay = overlay;
@@ -342,19 +314,9 @@ impl Writer {
         }
     }
 
-    /// Accesses the disk, and lets the duration be seen meanwhile.
-    fn attempt<T>(&mut self, act: impl FnOnce(&mut Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let done = self.store.as_mut().and_then(|store| self.health.disk.watch(|| act(store)));
-        done.unwrap_or_else(|| Err(StoreError::Corrupted(GAVE_UP.to_owned())))
-    }
-
     /// Notes that the disk failed, and schedules the next attempt.
     fn fail(&mut self, reason: &str) {
-        self.let_go();
-        self.failures += 1;
-        self.retry_at = Instant::now() + RETRY.wait(self.failures);
-        self.health.disk.set_fault(Some(reason));
-        if let Some(untold) = self.of_failures.may_tell(Instant::now()) {
+        if let Some(untold) = self.disk.fail(reason) {
             tracing::error!(
                 reason,
                 untold,
@@ -363,23 +325,16 @@ impl Writer {
         }
     }
 
-    fn let_go(&mut self) {
-        let store = self.store.take();
-        let _panic = catch_unwind(AssertUnwindSafe(|| drop(store)));
-    }
-
     /// Tests whether the disk works again, and corrects what is on it.
     fn reopen(&mut self) {
         // `put_right` takes `self`, so this is a handle of its own.
         let health = Arc::clone(&self.health);
-        let opened = health.disk.watch(|| self.put_right());
-        match opened.unwrap_or_else(|| Err(GAVE_UP.to_owned())) {
+        let opened = health.disk.watch(|| Ok(self.put_right()));
+        match opened.unwrap_or_else(|panicked| Err(panicked.to_string())) {
             Ok(store) => {
-                self.store = Some(store);
                 (self.overlay, self.is_new) = (Overlay::default(), false);
                 self.suspects.clear();
-                let tries = std::mem::take(&mut self.failures);
-                self.health.disk.set_fault(None);
+                let tries = self.disk.reopened(store);
                 self.show_size();
                 tracing::info!(tries, "the memory's disk works again");
             }
@@ -388,16 +343,16 @@ impl Writer {
     }
 
     fn put_right(&mut self) -> Result<Store, String> {
-        let (mut store, files) = Store::open(&self.dir, self.fsync).map_err(|error| match error {
+        let (mut store, aside) = Store::open(&self.dir, self.fsync).map_err(|error| match error {
             FolderError::Unusable { cause, .. } => cause.to_string(),
             error => error.to_string(),
         })?;
-        for aside in &files.aside {
+        for aside in &aside {
             self.health.set_aside.add(1);
             tracing::error!(what = told(aside), "everything in memory is written to a new file");
         }
         // Memory still has everything that the files lost.
-        self.is_new |= !files.aside.is_empty();
+        self.is_new |= !aside.is_empty();
         store.probe().map_err(|error| error.to_string())?;
         let now: Vec<Change> = match self.is_new {
             true => all(&self.memory),
@@ -415,15 +370,15 @@ impl Writer {
     /// Writes everything to disk, and closes the files.
     fn end(&mut self) {
         self.write_behind(collect(&self.memory));
-        if let Some(store) = &self.store {
+        if let Some(store) = self.disk.files() {
             self.overlay.take(use_of(store, self.fsync, true));
         }
         self.checkpoint();
-        self.let_go();
+        self.disk.close();
     }
 
     fn show_size(&self) {
-        self.health.file_bytes.set(self.store.as_ref().map_or(0, Store::file_bytes));
+        self.health.file_bytes.set(self.disk.files().map_or(0, Store::file_bytes));
     }
 }
 
@@ -445,9 +400,9 @@ fn boot() -> String {
 }
 
 /// Why something that was answered may be missing from the rows; `None` if nothing can be.
-fn doubt(
+fn possible_loss(
     store: &Store,
-    files: &Files,
+    aside: &[Aside],
     dir: &Path,
 ) -> Result<Result<Option<&'static str>, FolderError>, StoreError> {
     let row = store.row(&Place::Use)?;
@@ -459,7 +414,7 @@ fn doubt(
     {
         return Ok(Err(FolderError::Newer { dir: dir.to_owned(), form }));
     }
-    if !files.aside.is_empty() {
+    if !aside.is_empty() {
         return Ok(Ok(Some("not all of its files could be read")));
     }
     let Some(Use { boot: before, file, always, closed, .. }) = used else {

@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::{Image, Job, JobTable, KeyUse, Touched};
 use crate::model::JobId;
 use crate::storage::memory::folder::{Clock, json};
-use crate::storage::{Attempt, JobBounds, Stand};
+use crate::storage::{Attempt, JobBounds, JobState, Stand};
 
 /// A job, without its payload.
 #[derive(Debug, Serialize, Deserialize)]
 struct JobRow {
     kind: Option<String>,
     place: u64,
-    state: State,
+    state: JobState,
     /// The time that belongs to the state: since when, until when, or at what time.
     time_us: i64,
     error: Option<String>,
@@ -31,16 +31,6 @@ struct JobRow {
     changed_at: DateTime<Utc>,
     key: Option<KeyRow>,
     written_us: i64,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    Waiting,
-    Delayed,
-    Claimed,
-    Done,
-    Dead,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -122,13 +112,8 @@ impl JobTable {
     /// The row of a job; `None` if the job is unknown.
     pub(in crate::storage::memory) fn row(&self, id: JobId, clock: &Clock) -> Option<Vec<u8>> {
         let Image { job, fingerprint } = self.image(id)?;
-        let (state, time, error) = match job.stand {
-            Stand::Waiting { since } => (State::Waiting, since, None),
-            Stand::Delayed { due } => (State::Delayed, due, None),
-            Stand::Claimed { lease_ends } => (State::Claimed, lease_ends, None),
-            Stand::Done { ended } => (State::Done, ended, None),
-            Stand::Dead { ended, error } => (State::Dead, ended, Some(error)),
-        };
+        let (state, time) = (job.stand.state(), job.stand.time());
+        let error = if let Stand::Dead { error, .. } = job.stand { Some(error) } else { None };
         let key = job.key.zip(fingerprint).map(|((key, since), fingerprint)| KeyRow {
             key,
             fingerprint,
@@ -165,11 +150,11 @@ impl JobTable {
         let time = clock.moment(head.time_us, head.written_us);
         let over = time.min(clock.at);
         let stand = match head.state {
-            State::Waiting => Stand::Waiting { since: over },
-            State::Delayed => Stand::Delayed { due: time },
-            State::Claimed => Stand::Claimed { lease_ends: time },
-            State::Done => Stand::Done { ended: over },
-            State::Dead => Stand::Dead { ended: over, error: head.error.unwrap_or_default() },
+            JobState::Waiting => Stand::Waiting { since: over },
+            JobState::Delayed => Stand::Delayed { due: time },
+            JobState::Claimed => Stand::Claimed { lease_ends: time },
+            JobState::Done => Stand::Done { ended: over },
+            JobState::Dead => Stand::Dead { ended: over, error: head.error.unwrap_or_default() },
         };
         let since = |key: &KeyRow| clock.moment(key.since_us, head.written_us).min(clock.at);
         let job = Job {

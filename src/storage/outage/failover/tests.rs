@@ -24,6 +24,13 @@ impl Driven {
         Self { failover: Failover::new(Limits::default(), first, now), now }
     }
 
+    /// Redis does not serve, and its connections are up.
+    fn connected(why: Lost) -> Self {
+        let mut driven = Self::new(First::Memory(why));
+        assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
+        driven
+    }
+
     fn on(&mut self, signal: Signal) -> Step {
         self.failover.on(signal, self.now)
     }
@@ -85,8 +92,7 @@ fn the_newest_reason_is_reported_and_since_stays() {
 
 #[test]
 fn does_not_recover_before_the_dwell_time_and_two_good_beats() {
-    let mut driven = Driven::new(First::Memory(lost("unreachable")));
-    assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
+    let mut driven = Driven::connected(lost("unreachable"));
     assert_eq!(driven.failover.next_tick(), None);
     assert_eq!(driven.on(Signal::BeatOk), Step::Stay);
     // One probe is not enough, however old.
@@ -94,8 +100,7 @@ fn does_not_recover_before_the_dwell_time_and_two_good_beats() {
     assert_eq!(driven.failover.next_tick(), None);
     assert_eq!(driven.on(Signal::BeatOk), Step::StartRecovery, "two, and the dwell time is long over");
 
-    let mut driven = Driven::new(First::Memory(lost("unreachable")));
-    assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
+    let mut driven = Driven::connected(lost("unreachable"));
     assert_eq!(driven.on(Signal::BeatOk), Step::Stay);
     assert_eq!(driven.after(200, Signal::BeatOk), Step::Stay);
     assert_eq!(driven.failover.next_tick(), Some(driven.now + ms(100)));
@@ -110,8 +115,7 @@ fn does_not_recover_before_the_dwell_time_and_two_good_beats() {
 
 #[test]
 fn a_failure_between_good_beats_restarts_the_count() {
-    let mut driven = Driven::new(First::Memory(lost("a")));
-    assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
+    let mut driven = Driven::connected(lost("a"));
     assert_eq!(driven.on(Signal::BeatOk), Step::Stay);
     assert_eq!(driven.after(200, Signal::BeatFailed(lost("b"))), Step::Stay);
     assert_eq!(driven.after(200, Signal::BeatOk), Step::Stay);
@@ -133,8 +137,7 @@ fn beats_prove_nothing_while_a_connection_is_away() {
 #[test]
 fn a_loss_during_a_recovery_aborts_it() {
     for signal in [Signal::BeatFailed(lost("b")), Signal::LinkDown(lost("b"))] {
-        let mut driven = Driven::new(First::Memory(lost("a")));
-        assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
+        let mut driven = Driven::connected(lost("a"));
         driven.until_recovery();
         assert_eq!(driven.after(1, signal), Step::AbortRecovery);
         assert_eq!(driven.state(), BackendState::Degraded);
@@ -159,25 +162,24 @@ fn lost_data_are_reconciled_without_leaving_redis() {
 
 #[test]
 fn lost_data_while_degraded_count_as_a_good_beat() {
-    let mut driven = Driven::new(First::Memory(lost("a")));
-    assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
+    let mut driven = Driven::connected(lost("a"));
     assert_eq!(driven.on(Signal::DataLost(lost("other"))), Step::Stay);
     assert_eq!(driven.after(300, Signal::BeatOk), Step::StartRecovery);
 }
 
 #[test]
-fn alone_is_healthy_until_a_redis_appears() {
-    let mut driven = Driven::new(First::Alone);
+fn standalone_is_healthy_until_a_redis_appears() {
+    let mut driven = Driven::new(First::Standalone);
     for signal in
         [Signal::LinkDown(lost("unreachable")), Signal::BeatFailed(lost("unreachable")), Signal::Tick]
     {
         assert_eq!(driven.after(1_000, signal), Step::Stay);
         assert_eq!((driven.state(), driven.failover.reason()), (BackendState::Healthy, None));
-        assert!(driven.failover.is_alone());
+        assert!(driven.failover.is_standalone());
     }
     assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
     assert_eq!(driven.until_recovery(), ms(300));
-    assert_eq!((driven.state(), driven.failover.is_alone()), (BackendState::Recovering, false));
+    assert_eq!((driven.state(), driven.failover.is_standalone()), (BackendState::Recovering, false));
     assert_eq!(driven.on(Signal::LinkDown(lost("b"))), Step::AbortRecovery);
     assert_eq!(driven.state(), BackendState::Degraded, "Redis has been seen, so losing it counts");
 }
@@ -232,7 +234,7 @@ fn signals() -> impl Strategy<Value = Vec<(u64, Signal)>> {
 }
 
 fn first() -> impl Strategy<Value = First> {
-    prop_oneof![Just(First::Redis), Just(First::Memory(lost("first"))), Just(First::Alone)]
+    prop_oneof![Just(First::Redis), Just(First::Memory(lost("first"))), Just(First::Standalone)]
 }
 
 /// What must hold for any sequence, implemented independently of the machine.
@@ -248,19 +250,19 @@ struct Witness {
 
 impl Witness {
     fn check(&mut self, driven: &mut Driven, signal: &Signal) {
-        let (before, since, was_alone) =
-            (driven.state(), driven.failover.since(), driven.failover.is_alone());
+        let (before, since, was_standalone) =
+            (driven.state(), driven.failover.since(), driven.failover.is_standalone());
         let step = driven.on(signal.clone());
         let (now, after) = (driven.now, driven.state());
         match signal {
             Signal::LinkDown(_) | Signal::BeatFailed(_) => {
                 self.link_down |= matches!(signal, Signal::LinkDown(_));
-                self.outstanding |= !was_alone;
+                self.outstanding |= !was_standalone;
                 self.run = None;
             }
             Signal::DataLost(_) | Signal::BeatOk => {
                 self.outstanding |=
-                    before == BackendState::Healthy && !was_alone && *signal != Signal::BeatOk;
+                    before == BackendState::Healthy && !was_standalone && *signal != Signal::BeatOk;
                 if !self.link_down {
                     let (begun, beats) = self.run.unwrap_or((now, 0));
                     self.run = Some((begun, beats + 1));
@@ -274,7 +276,7 @@ impl Witness {
             Step::Stay => before == after,
             Step::Degrade => (before, after) == (Healthy, Degraded),
             Step::StartRecovery => {
-                (before, after) == (Degraded, Recovering) || (was_alone && after == Recovering)
+                (before, after) == (Degraded, Recovering) || (was_standalone && after == Recovering)
             }
             Step::AbortRecovery => (before, after) == (Recovering, Degraded),
             Step::Recovered => (before, after) == (Recovering, Healthy) && *signal == Signal::Reconciled,
@@ -294,7 +296,7 @@ impl Witness {
             _ => {}
         }
         assert!(!(after == Healthy && self.outstanding), "healthy with a loss outstanding");
-        assert!(!(after != Degraded && self.link_down && !driven.failover.is_alone()), "a link is down");
+        assert!(!(after != Degraded && self.link_down && !driven.failover.is_standalone()), "a link is down");
     }
 }
 
@@ -312,7 +314,7 @@ proptest! {
         // From any state, good probes lead to a recovery, and a recovery to health.
         witness.check(&mut driven, &Signal::LinkUp);
         let mut beats = 0;
-        while driven.state() == BackendState::Degraded || driven.failover.is_alone() {
+        while driven.state() == BackendState::Degraded || driven.failover.is_standalone() {
             driven.now += ms(BEAT_MS);
             witness.check(&mut driven, &Signal::BeatOk);
             beats += 1;
@@ -349,9 +351,9 @@ fn a_recovery_counts_from_the_beginning_of_its_outage() {
     assert_eq!(driven.after(100, Signal::Reconciled), Step::Recovered);
     assert_eq!(driven.after(5_000, Signal::LinkDown(lost("unreachable"))), Step::Degrade);
     assert_eq!(driven.failover.lost_at(), driven.now);
-    let mut alone = Driven::new(First::Alone);
-    alone.now += ms(3_600_000);
-    assert_eq!(alone.on(Signal::LinkUp), Step::Stay);
-    alone.until_recovery();
-    assert_eq!(alone.failover.lost_at(), alone.now);
+    let mut standalone = Driven::new(First::Standalone);
+    standalone.now += ms(3_600_000);
+    assert_eq!(standalone.on(Signal::LinkUp), Step::Stay);
+    standalone.until_recovery();
+    assert_eq!(standalone.failover.lost_at(), standalone.now);
 }

@@ -21,7 +21,7 @@ fn bounds(entries: usize) -> JournalBounds {
 
 /// The log refuses the oldest entry.
 fn drop_front(journal: &mut Journal, channel: &ChannelName, now: Instant) -> Option<Pending> {
-    let first = journal.front(channel, 1).first()?.seq;
+    let first = journal.after(channel, 0, 1).first()?.seq;
     journal.refused(channel, first, now)
 }
 
@@ -35,7 +35,7 @@ async fn entries_wait_in_order_until_the_log_has_them() {
     for seq in 1..=4 {
         assert_eq!(journal.push(&pjm, Lane::Every, &[entry(seq, Some("a"), 0)], now), Ok(vec![]));
     }
-    assert_eq!(journal.front(&pjm, 2), [entry(1, Some("a"), 0), entry(2, Some("a"), 0)]);
+    assert_eq!(journal.after(&pjm, 0, 2), [entry(1, Some("a"), 0), entry(2, Some("a"), 0)]);
     assert_eq!(journal.depth().oldest, Some(now));
     assert_eq!((journal.acknowledged(&pjm, 3), journal.acknowledged(&pjm, 3)), (3, 0));
     assert_eq!((seqs(&journal, &pjm), journal.is_empty(&pjm)), (vec![(3, 4)], false));
@@ -92,34 +92,26 @@ async fn entries_that_the_log_would_not_keep_are_dropped_and_the_next_is_marked(
     let (mut journal, pjm, order) = (Journal::new(bounds(10)), channel("zone:pjm"), channel(ORDER));
     let start = Instant::now();
     let minute = Duration::from_secs(60);
+    let left = |journal: &Journal, channel: &ChannelName| -> Vec<(u64, u64, bool)> {
+        let pending = journal.pending(channel).map(|pending| &pending.append);
+        pending.map(|append| (append.prev, append.seq, append.draft.marks.missed_before)).collect()
+    };
     journal.push(&pjm, Lane::Every, &[entry(1, None, 0), entry(2, None, 0)], start).unwrap();
     journal.push(&pjm, Lane::Every, &[entry(3, None, 0)], start + minute / 2).unwrap();
     journal.push(&order, Lane::Every, &[entry(1, None, 0)], start).unwrap();
     assert_eq!(journal.expire(start + minute - Duration::from_millis(1)), []);
     assert_eq!(journal.expire(start + minute).len(), 2);
-    let left: Vec<_> = journal
-        .pending(&pjm)
-        .map(|p| (p.append.prev, p.append.seq, p.append.draft.marks.missed_before))
-        .collect();
-    assert_eq!(left, [(0, 3, true)]);
+    assert_eq!(left(&journal, &pjm), [(0, 3, true)]);
     assert_eq!(journal.expire(start + minute * 2).len(), 1);
     assert!(journal.is_empty(&pjm) && !journal.is_empty(&order), "orders do not expire here");
     journal.push(&pjm, Lane::Every, &[entry(4, None, 0)], start + minute * 2).unwrap();
-    let left: Vec<_> = journal
-        .pending(&pjm)
-        .map(|p| (p.append.prev, p.append.seq, p.append.draft.marks.missed_before))
-        .collect();
-    assert_eq!(left, [(0, 4, true)]);
+    assert_eq!(left(&journal, &pjm), [(0, 4, true)]);
     assert_eq!(journal.counts().aged, 3);
 
     let gone =
         journal.push(&order, Lane::Every, &[2, 3, 4, 5].map(|seq| entry(seq, None, 0)), start).unwrap();
     assert_eq!(gone.iter().map(|gone| gone.seq).collect::<Vec<_>>(), [1, 2]);
-    let left: Vec<_> = journal
-        .pending(&order)
-        .map(|p| (p.append.prev, p.append.seq, p.append.draft.marks.missed_before))
-        .collect();
-    assert_eq!(left, [(0, 3, true), (3, 4, false), (4, 5, false)]);
+    assert_eq!(left(&journal, &order), [(0, 3, true), (3, 4, false), (4, 5, false)]);
     assert_eq!(journal.counts().order_overflow, 2);
 }
 

@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
-};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
 use uuid::Uuid;
 
 use super::{Former, SpoolFsync, SpoolOpenError};
 use crate::model::{ChannelName, EntryId, NodeId, WhyUnknown};
-use crate::storage::disk::{self, Disk, builder, is_cut_short, open_file};
+use crate::storage::disk::{self, OpenFault, open_database};
 use crate::storage::{Append, codec};
 
 const FILE: &str = "spool.redb";
@@ -49,14 +47,6 @@ pub(super) enum Change {
     PutPrev { line: LineKey, seq: u64, prev: u64 },
     PutStart { producer: NodeId, start: u64 },
     RemoveStart { producer: NodeId },
-}
-
-/// A requested change.
-#[derive(Debug)]
-pub(super) enum Op {
-    Append { line: LineKey, entries: Vec<Append> },
-    Acknowledged { line: LineKey, seq: u64 },
-    Forget { line: LineKey, seqs: Vec<u64> },
 }
 
 // The content of the file, and its size
@@ -99,21 +89,9 @@ impl Index {
         entries.iter().map(|append| cost(line, append)).sum()
     }
 
-    /// Applies an operation to the index, and adds the changes that the file needs.
-    pub(super) fn apply(&mut self, op: Op, changes: &mut Vec<Change>) {
-        match op {
-            Op::Append { line, entries } => self.append(line, entries, changes),
-            Op::Acknowledged { line, seq } => self.acknowledged(&line, seq, changes),
-            Op::Forget { line, seqs } => {
-                for seq in seqs {
-                    self.forget(&line, seq, changes);
-                }
-                self.tidy(&line);
-            }
-        }
-    }
+    // Each adds the changes that the file needs.
 
-    fn append(&mut self, key: LineKey, entries: Vec<Append>, changes: &mut Vec<Change>) {
+    pub(super) fn append(&mut self, key: LineKey, entries: Vec<Append>, changes: &mut Vec<Change>) {
         if !self.starts.contains_key(&key.0) {
             let start = self.starts.values().max().map_or(1, |newest| newest + 1);
             self.starts.insert(key.0, start);
@@ -137,7 +115,7 @@ impl Index {
         }
     }
 
-    fn acknowledged(&mut self, key: &LineKey, seq: u64, changes: &mut Vec<Change>) {
+    pub(super) fn acknowledged(&mut self, key: &LineKey, seq: u64, changes: &mut Vec<Change>) {
         let Some(line) = self.lines.get_mut(key) else { return };
         while let Some(first) = line.slots.first_entry()
             && *first.key() <= seq
@@ -151,21 +129,24 @@ impl Index {
         self.tidy(key);
     }
 
-    /// Removes an entry that the log does not have; the next one takes over its `prev`.
-    fn forget(&mut self, key: &LineKey, seq: u64, changes: &mut Vec<Change>) {
+    /// Removes entries that the log does not have; the next one after each takes over its `prev`.
+    pub(super) fn forget(&mut self, key: &LineKey, seqs: &[u64], changes: &mut Vec<Change>) {
         let Some(line) = self.lines.get_mut(key) else { return };
-        let Some(gone) = line.slots.remove(&seq) else { return };
-        self.bytes -= gone.bytes;
-        self.entries -= 1;
-        changes.push(Change::RemoveEntry { line: key.clone(), seq });
-        if let Some((&heir_seq, heir)) = line.slots.range_mut(seq..).next() {
-            if gone.prev < heir.prev {
-                heir.prev = gone.prev;
-                changes.push(Change::PutPrev { line: key.clone(), seq: heir_seq, prev: gone.prev });
+        for &seq in seqs {
+            let Some(gone) = line.slots.remove(&seq) else { continue };
+            self.bytes -= gone.bytes;
+            self.entries -= 1;
+            changes.push(Change::RemoveEntry { line: key.clone(), seq });
+            if let Some((&heir_seq, heir)) = line.slots.range_mut(seq..).next() {
+                if gone.prev < heir.prev {
+                    heir.prev = gone.prev;
+                    changes.push(Change::PutPrev { line: key.clone(), seq: heir_seq, prev: gone.prev });
+                }
+            } else {
+                line.legacy = Some(line.legacy.map_or(gone.prev, |prev| prev.min(gone.prev)));
             }
-        } else {
-            line.legacy = Some(line.legacy.map_or(gone.prev, |prev| prev.min(gone.prev)));
         }
+        self.tidy(key);
     }
 
     fn tidy(&mut self, key: &LineKey) {
@@ -223,7 +204,7 @@ impl Store {
         fs::create_dir_all(dir).map_err(unusable)?;
         let path = dir.join(FILE);
         let is_synced = fsync == SpoolFsync::Always;
-        let database = open_database(&path, is_synced)?;
+        let database = open_database(&path, is_synced).map_err(|error| failed(&path, error))?;
         let mut store = Self { path, database };
         store.adopt_recent(&dir.join(RECENT_FILE))?;
         // After a crash of the machine, a new file is there only if its directory was synced.
@@ -232,7 +213,7 @@ impl Store {
         }
         let (index, formers) = store.read()?;
         if index.is_empty() {
-            store.compact().map_err(|error| unreadable(&store.path, error))?;
+            store.compact().map_err(|error| failed(&store.path, error))?;
         }
         Ok((store, index, formers))
     }
@@ -243,13 +224,14 @@ impl Store {
         if !recent.try_exists().map_err(unusable)? {
             return Ok(());
         }
-        let changes = read_all(&open_database(recent, false)?).map_err(|error| unreadable(recent, error))?;
-        write(&self.database, &changes).map_err(|error| unreadable(&self.path, error))?;
+        let changes = open_database(recent, false).and_then(|recent| read_all(&recent));
+        let changes = changes.map_err(|error| failed(recent, error))?;
+        write(&self.database, &changes).map_err(|error| failed(&self.path, error))?;
         fs::remove_file(recent).map_err(unusable)
     }
 
     fn read(&self) -> Result<(Index, Vec<Former>), SpoolOpenError> {
-        let failed = |error| unreadable(&self.path, error);
+        let failed = |error| failed(&self.path, error);
         let changes = read_all(&self.database).map_err(failed)?;
         let damaged = |problem| SpoolOpenError::Unreadable { file: self.path.clone(), problem };
         let mut found: BTreeMap<LineKey, Former> = BTreeMap::new();
@@ -326,29 +308,13 @@ impl Store {
     }
 }
 
-fn open_database(path: &Path, is_synced: bool) -> Result<Database, SpoolOpenError> {
-    let unusable = |cause| SpoolOpenError::Unusable { dir: path.parent().unwrap_or(path).to_owned(), cause };
-    let file = open_file(path).map_err(unusable)?;
-    let opened = Disk::new(file, is_synced, path).and_then(|disk| builder().create_with_backend(disk));
-    opened.map_err(|error| refused(path, error))
-}
-
-fn refused(path: &Path, error: DatabaseError) -> SpoolOpenError {
-    match error {
-        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-            SpoolOpenError::InUse { file: path.to_owned() }
+fn failed(file: &Path, error: StoreError) -> SpoolOpenError {
+    match error.into() {
+        OpenFault::InUse => SpoolOpenError::InUse { file: file.to_owned() },
+        OpenFault::Io(cause) => {
+            SpoolOpenError::Unusable { dir: file.parent().unwrap_or(file).to_owned(), cause }
         }
-        error => unreadable(path, error.into()),
-    }
-}
-
-fn unreadable(path: &Path, error: StoreError) -> SpoolOpenError {
-    match error {
-        // A fault of the disk says nothing about the content of the file.
-        StoreError::Io(cause) if !is_cut_short(&cause) => {
-            SpoolOpenError::Unusable { dir: path.parent().unwrap_or(path).to_owned(), cause }
-        }
-        error => SpoolOpenError::Unreadable { file: path.to_owned(), problem: error.to_string() },
+        OpenFault::Unreadable(problem) => SpoolOpenError::Unreadable { file: file.to_owned(), problem },
     }
 }
 

@@ -4,29 +4,20 @@ use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
 
-use super::store::{Index, Op, Store};
+use super::store::{Index, Store};
 use super::*;
 use crate::model::{DraftEntry, EntryKind};
-use crate::storage::disk::{FULL, Fault, HANGS};
-
-/// If the test machine stalls for a while, that must not look like a disk that hangs.
-const PATIENT: Duration = Duration::from_secs(30);
+use crate::storage::disk::{FULL, Fault, HANGS, PATIENT, eventually};
 
 async fn open(dir: &Path, fsync: SpoolFsync, bytes: u64) -> Result<(Spool, Vec<Former>), SpoolOpenError> {
     Spool::open(dir, SpoolOptions { fsync, bytes, deadline: PATIENT, is_required: true }).await
 }
 
-/// Repeats until there is an answer.
-async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let answered = async {
-        loop {
-            match ask().await {
-                Some(answer) => return answer,
-                None => time::sleep(Duration::from_millis(5)).await,
-            }
-        }
-    };
-    time::timeout(PATIENT, answered).await.expect("it happens in time")
+/// A spool in a new directory.
+async fn fresh(fsync: SpoolFsync, bytes: u64) -> (tempfile::TempDir, Spool) {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path(), fsync, bytes).await.unwrap();
+    (dir, spool)
 }
 
 const POLICIES: [SpoolFsync; 2] = [SpoolFsync::Always, SpoolFsync::Never];
@@ -93,8 +84,7 @@ async fn unacknowledged_entries_are_there_after_a_restart() {
 
 #[tokio::test]
 async fn dropping_the_last_handle_writes_pending_requests() {
-    let dir = tempfile::tempdir().unwrap();
-    let (spool, _) = open(dir.path(), SpoolFsync::Always, ROOM).await.unwrap();
+    let (dir, spool) = fresh(SpoolFsync::Always, ROOM).await;
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     spool.append(node, &pjm, &entries(1..=3)).await.unwrap();
     spool.acknowledged(node, &pjm, 2);
@@ -137,10 +127,9 @@ async fn the_successor_of_a_dropped_entry_takes_its_place_in_the_chain() {
 
 #[tokio::test]
 async fn a_full_spool_refuses_until_something_is_acknowledged() {
-    let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     let bytes = Index::cost(&(node, pjm.clone()), &entries(1..=3));
-    let (spool, _) = open(dir.path(), SpoolFsync::Never, bytes).await.unwrap();
+    let (dir, spool) = fresh(SpoolFsync::Never, bytes).await;
     spool.append(node, &pjm, &entries(1..=2)).await.unwrap();
     assert_eq!(spool.append(node, &pjm, &entries(3..=4)).await, Err(SpoolError::Full));
     spool.append(node, &pjm, &entries([3])).await.unwrap();
@@ -155,10 +144,9 @@ async fn a_full_spool_refuses_until_something_is_acknowledged() {
 #[tokio::test]
 async fn room_on_disk_is_used_again_and_given_back() {
     const LARGE: usize = 100_000;
-    let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     let bytes = 20 << 20;
-    let (spool, _) = open(dir.path(), SpoolFsync::Never, bytes).await.unwrap();
+    let (_dir, spool) = fresh(SpoolFsync::Never, bytes).await;
     let (mut seq, mut acked, mut largest) = (0, 0, 0);
     for _ in 0..1000 {
         seq += 1;
@@ -271,9 +259,8 @@ async fn the_second_file_of_an_earlier_version_is_taken_over() {
 #[tokio::test]
 async fn a_failing_disk_is_retried_and_refused_entries_do_not_stay() {
     for fsync in POLICIES {
-        let dir = tempfile::tempdir().unwrap();
         let (node, pjm, spp) = (NodeId::random(), channel("zone:pjm"), channel("zone:spp"));
-        let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
+        let (dir, spool) = fresh(fsync, ROOM).await;
         spool.append(node, &pjm, &entries(1..=3)).await.unwrap();
         let fault = Fault::of(dir.path());
         fault.begin(FULL);
@@ -364,7 +351,7 @@ proptest! {
         let line = (NodeId::random(), order);
         let (store, mut index, _) = Store::open(dir.path(), SpoolFsync::Never).unwrap();
         let mut changes = Vec::new();
-        index.apply(Op::Append { line: line.clone(), entries: sent.clone() }, &mut changes);
+        index.append(line, sent.clone(), &mut changes);
         store.write(&changes).unwrap();
         let (entries, bytes) = (index.entries, index.bytes);
         drop(store);
@@ -376,9 +363,8 @@ proptest! {
 
 #[tokio::test]
 async fn an_entry_whose_data_is_no_object_holds_up_no_other() {
-    let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
-    let (spool, _) = open(dir.path(), SpoolFsync::Never, ROOM).await.unwrap();
+    let (dir, spool) = fresh(SpoolFsync::Never, ROOM).await;
     let mut sent = entries(1..=3);
     sent[1].draft.data = r#"{"n":"#.into();
     spool.append(node, &pjm, &sent).await.unwrap();
@@ -470,8 +456,7 @@ fn a_killed_process_loses_nothing_that_was_answered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn throughput() {
     for fsync in POLICIES {
-        let dir = tempfile::tempdir().unwrap();
-        let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
+        let (_dir, spool) = fresh(fsync, ROOM).await;
         let node = NodeId::random();
         let write = |writer: u64| {
             let spool = spool.clone();

@@ -1,31 +1,20 @@
 //! The spool's thread: it writes what is requested, and retries when the disk fails.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{self, Instant};
 
-use super::store::{Change, Index, LineKey, Op, Store, StoreError};
+use super::store::{Change, Index, LineKey, Store, StoreError};
 use super::{
     Answer, Depth, Opened, Request, Settled, Shared, SpoolError, SpoolFsync, SpoolOpenError, SpoolOptions,
 };
-use crate::storage::disk::GAVE_UP;
-use crate::support::backoff::Backoff;
+use crate::storage::disk::{self, Retried};
 use crate::support::fault;
-use crate::support::seldom::Seldom;
 
 /// How many bytes of entries one transaction takes; the request that exceeds this is still included.
 const TRANSACTION_BYTES: u64 = 4 << 20;
-
-/// The pauses between attempts on a disk that failed. Each attempt reads the whole file.
-const RETRY: Backoff = Backoff {
-    first: Duration::from_millis(500),
-    max: Duration::from_secs(8),
-    jitter: Duration::from_millis(250),
-};
 
 /// Opens the store, reports the result, and serves until the spool is closed.
 pub(super) fn run(
@@ -34,15 +23,9 @@ pub(super) fn run(
     inbox: mpsc::Receiver<Request>,
     opened: oneshot::Sender<Opened>,
 ) {
-    // Only for its timer: while this thread writes, it has nothing else to do.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-        Ok(runtime) => runtime,
-        Err(cause) => {
-            let _gone = opened.send(Err(SpoolOpenError::Unusable { dir, cause }));
-            return;
-        }
-    };
-    let (store, index, formers) = match Store::open(&dir, options.fsync) {
+    let timer = disk::timer().map_err(|cause| SpoolOpenError::Unusable { dir: dir.clone(), cause });
+    let found = timer.and_then(|timer| Ok((timer, Store::open(&dir, options.fsync)?)));
+    let (timer, (store, index, formers)) = match found {
         Ok(found) => found,
         Err(error) => {
             let _gone = opened.send(Err(error));
@@ -50,25 +33,16 @@ pub(super) fn run(
         }
     };
     let shared = Arc::<Shared>::default();
-    let mut writer = Writer {
-        dir,
-        options,
-        store: Some(store),
-        index,
-        inbox,
-        shared: Arc::clone(&shared),
-        failures: 0,
-        retry_at: Instant::now(),
-        of_failures: Seldom::default(),
-    };
+    let disk = Retried::new(store, Arc::clone(&shared.health));
+    let mut writer = Writer { dir, options, disk, index, inbox, shared: Arc::clone(&shared) };
     writer.show_depth();
     if opened.send(Ok((Arc::clone(&shared), formers))).is_err() {
         return;
     }
-    let done = runtime.block_on(writer.serve());
+    let done = timer.block_on(writer.serve());
     writer.inbox.close();
     // Closes the file before anybody is told, so that it can be opened again.
-    writer.let_go();
+    writer.disk.close();
     shared.health.closed();
     drop(writer);
     if let Some(done) = done {
@@ -80,15 +54,10 @@ pub(super) fn run(
 struct Writer {
     dir: PathBuf,
     options: SpoolOptions,
-    /// `None` while the disk fails.
-    store: Option<Store>,
+    disk: Retried<Store>,
     index: Index,
     inbox: mpsc::Receiver<Request>,
     shared: Arc<Shared>,
-    /// Consecutive attempts that failed.
-    failures: u32,
-    retry_at: Instant,
-    of_failures: Seldom,
 }
 
 /// Requests that are written together.
@@ -116,7 +85,7 @@ impl Writer {
         loop {
             let close = match self.next().await {
                 Work::End => {
-                    self.turn(None);
+                    self.process(None);
                     return None;
                 }
                 Work::Retry => {
@@ -124,8 +93,8 @@ impl Writer {
                     None
                 }
                 // This also processes requests that have come meanwhile.
-                Work::Settled => self.turn(None),
-                Work::Request(request) => self.turn(Some(request)),
+                Work::Settled => self.process(None),
+                Work::Request(request) => self.process(Some(request)),
             };
             if close.is_some() {
                 return close;
@@ -135,16 +104,17 @@ impl Writer {
 
     async fn next(&mut self) -> Work {
         let shared = Arc::clone(&self.shared);
+        let retry_at = self.disk.retry_at();
         tokio::select! {
             biased;
-            () = time::sleep_until(self.retry_at), if self.store.is_none() => Work::Retry,
+            () = time::sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => Work::Retry,
             request = self.inbox.recv() => request.map_or(Work::End, Work::Request),
             () = shared.wake.notified() => Work::Settled,
         }
     }
 
     /// Processes requests that have come together, and writes them.
-    fn turn(&mut self, request: Option<Request>) -> Option<oneshot::Sender<()>> {
+    fn process(&mut self, request: Option<Request>) -> Option<oneshot::Sender<()>> {
         let mut group = Group::default();
         match request {
             Some(request) => self.take(request, &mut group),
@@ -176,7 +146,7 @@ impl Writer {
         if answer.is_closed() {
             return;
         }
-        if self.store.is_none() {
+        if self.disk.files().is_none() {
             return tell(answer, Err(SpoolError::Failed { reason: self.shared.health.fault() }));
         }
         let bytes = Index::cost(&line, &entries);
@@ -185,22 +155,22 @@ impl Writer {
         }
         group.bytes += bytes;
         let seqs = entries.iter().map(|append| append.seq).collect();
-        self.index.apply(Op::Append { line: line.clone(), entries }, &mut group.changes);
+        self.index.append(line.clone(), entries, &mut group.changes);
         group.written.push((line, seqs, answer));
     }
 
     /// Processes what no longer needs to be on disk. While the disk fails, it stays in `settled`.
     fn settle(&mut self, group: &mut Group) {
-        if self.store.is_none() {
+        if self.disk.files().is_none() {
             return;
         }
         let Settled { acked, forgotten } = std::mem::take(&mut *self.shared.settled.lock());
         for (line, seq) in acked {
-            self.index.apply(Op::Acknowledged { line: line.clone(), seq }, &mut group.changes);
+            self.index.acknowledged(&line, seq, &mut group.changes);
             group.settled.acknowledged(line, seq);
         }
         for (line, seqs) in forgotten {
-            self.index.apply(Op::Forget { line: line.clone(), seqs: seqs.clone() }, &mut group.changes);
+            self.index.forget(&line, &seqs, &mut group.changes);
             group.settled.forgotten.push((line, seqs));
         }
     }
@@ -221,7 +191,7 @@ impl Writer {
             }
             Ok(true)
         };
-        match self.attempt(write) {
+        match self.disk.attempt(write) {
             Ok(has_written) => {
                 self.shared.commits.add(u64::from(has_written));
                 self.show_depth();
@@ -254,19 +224,9 @@ impl Writer {
         self.shared.wake.notify_one();
     }
 
-    /// Accesses the disk, and lets the duration be seen meanwhile.
-    fn attempt<T>(&mut self, act: impl FnOnce(&mut Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let done = self.store.as_mut().and_then(|store| self.shared.health.watch(|| act(store)));
-        done.unwrap_or_else(|| Err(StoreError::Corrupted(GAVE_UP.to_owned())))
-    }
-
     /// Notes that the disk failed, and schedules the next attempt.
     fn fail(&mut self, reason: &str) {
-        self.let_go();
-        self.failures += 1;
-        self.retry_at = Instant::now() + RETRY.wait(self.failures);
-        self.shared.health.set_fault(Some(reason));
-        if let Some(untold) = self.of_failures.may_tell(Instant::now()) {
+        if let Some(untold) = self.disk.fail(reason) {
             let refused = if self.options.is_required { "refused" } else { "kept in memory only" };
             tracing::error!(
                 reason,
@@ -276,20 +236,13 @@ impl Writer {
         }
     }
 
-    /// Closes the file.
-    fn let_go(&mut self) {
-        let store = self.store.take();
-        let _panic = catch_unwind(AssertUnwindSafe(|| drop(store)));
-    }
-
     /// Tests whether the disk works again. What is on it is kept, except entries that were refused meanwhile.
     fn reopen(&mut self) {
-        let opened = self.shared.health.watch(|| try_again(&self.dir, self.options.fsync));
-        match opened.unwrap_or_else(|| Err(GAVE_UP.to_owned())) {
+        let opened = self.shared.health.watch(|| Ok(try_again(&self.dir, self.options.fsync)));
+        match opened.unwrap_or_else(|panicked| Err(panicked.to_string())) {
             Ok((store, index)) => {
-                (self.store, self.index) = (Some(store), index);
-                let tries = std::mem::take(&mut self.failures);
-                self.shared.health.set_fault(None);
+                self.index = index;
+                let tries = self.disk.reopened(store);
                 self.show_depth();
                 self.shared.wake.notify_one();
                 tracing::info!(tries, "the spool's disk works again");
@@ -300,7 +253,7 @@ impl Writer {
 
     fn show_depth(&self) {
         let Index { entries, bytes, .. } = self.index;
-        let file_bytes = self.store.as_ref().map_or(0, Store::file_bytes);
+        let file_bytes = self.disk.files().map_or(0, Store::file_bytes);
         *self.shared.depth.lock() = Depth { entries, bytes, file_bytes };
     }
 }

@@ -1,4 +1,4 @@
-//! Appends: which way a batch goes, what the log's answer means, and when a channel goes on without the log.
+//! Appends: which way a batch goes, what the log's answer means, and when a channel continues without the log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +43,7 @@ pub(super) struct Appender {
     replicas: Arc<Replicas>,
     backlog: Arc<Backlog>,
     lanes: LaneOf,
-    /// How long an append on lane `latest` is waited for before its channel goes on without the log.
+    /// How long an append on lane `latest` is waited for before its channel continues without the log.
     pub(super) deadline: Duration,
     /// Smoothed time that an append takes, in nanoseconds.
     usual_ns: AtomicU64,
@@ -97,7 +97,7 @@ impl Appender {
     fn way(&self, batch: &AppendBatch) -> Way {
         let is_primary = self.breaker.has_log(&batch.channel);
         let mut state = self.replicas.lock();
-        let is_held = self.backlog.has_formers(&batch.channel) || state.is_in_doubt(&batch.channel);
+        let is_held = self.backlog.has_formers(&batch.channel) || state.is_queued(&batch.channel);
         let Some(replica) = state.replicas.get_mut(&batch.channel) else { return Way::Unknown };
         replica.used = Instant::now();
         if replica.epoch().is_none() {
@@ -133,7 +133,7 @@ impl Appender {
         let channel = &batch.channel;
         let is_primary = self.breaker.has_log(channel);
         let mut state = self.replicas.lock();
-        let is_held = self.backlog.has_formers(channel) || state.is_in_doubt(channel);
+        let is_held = self.backlog.has_formers(channel) || state.is_queued(channel);
         let replica = state.replica(channel);
         replica.used = Instant::now();
         let is_new = replica.epoch().is_none() && !replica.is_suspect() && !is_held;
@@ -212,7 +212,7 @@ impl Appender {
     ) -> AppendAnswer {
         self.note_append_time(took);
         let mut state = self.replicas.lock();
-        let is_in_doubt = state.is_in_doubt(&batch.channel);
+        let is_queued = state.is_queued(&batch.channel);
         let Some(replica) = state.replicas.get_mut(&batch.channel) else { return answer };
         if replica.epoch() != Some(&batch.epoch) {
             // The channel is in another epoch by now, in which these entries are appended again or are known.
@@ -225,7 +225,7 @@ impl Appender {
                     replica.contradicted();
                     return lost_log(state, batch);
                 }
-                if is_in_doubt {
+                if is_queued {
                     // Reconciling finds whether these entries follow what was seen. Until then they are in a
                     // fork as well; when they are sent again, the log takes them for duplicates.
                     state.fork(&batch.channel, first_seq(batch), false);
@@ -255,15 +255,17 @@ impl Appender {
 
     /// Appends entries of another producer, which only the log itself can accept.
     async fn append_for_another(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
-        let (channel, is_given) = (&batch.channel, is_given(batch));
+        let (channel, has_own_ids) = (&batch.channel, has_own_ids(batch));
         let highest = {
             let mut state = self.replicas.lock();
-            let is_held = self.backlog.has_formers(channel) || state.is_in_doubt(channel);
+            let is_held = self.backlog.has_formers(channel) || state.is_queued(channel);
             match state.replicas.get_mut(channel) {
                 Some(replica) if replica.is_forked() => return Err(away("append")),
                 // What the log lost is put back first.
-                Some(replica) if is_given && (replica.is_suspect() || is_held) => return Err(away("append")),
-                Some(replica) if is_given && replica.log().is_some_and(|log| *log != batch.epoch) => {
+                Some(replica) if has_own_ids && (replica.is_suspect() || is_held) => {
+                    return Err(away("append"));
+                }
+                Some(replica) if has_own_ids && replica.log().is_some_and(|log| *log != batch.epoch) => {
                     return Ok(AppendAnswer::ForeignEpoch(replica.log().cloned()));
                 }
                 Some(replica) => {
@@ -275,36 +277,41 @@ impl Appender {
         };
         let answer = self.breaker.ask_log(channel, self.breaker.primary.append(batch)).await;
         let answer = answer.unwrap_or_else(|| Err(away("append")))?;
-        if is_given { self.gave(batch, answer, highest) } else { Ok(answer) }
+        if has_own_ids { self.appended_foreign(batch, answer, highest) } else { Ok(answer) }
     }
 
     /// Handles the log's answer to an append of entries that have ids of their own. Before it, the log went
     /// at least to `highest`. Where it is uncertain that the log keeps them, this is an error, so that the
     /// caller repeats the append, which does no harm.
-    fn gave(&self, batch: &AppendBatch, answer: AppendAnswer, highest: u64) -> Result<AppendAnswer> {
+    fn appended_foreign(
+        &self,
+        batch: &AppendBatch,
+        answer: AppendAnswer,
+        highest: u64,
+    ) -> Result<AppendAnswer> {
         let (channel, mut state) = (&batch.channel, self.replicas.lock());
-        let is_in_doubt = state.is_in_doubt(channel);
+        let is_queued = state.is_queued(channel);
         let replica = state.replicas.get_mut(channel).filter(|replica| replica.epoch().is_some());
         let Some(replica) = replica else { return Ok(answer) };
-        if is_in_doubt || replica.epoch() != Some(&batch.epoch) {
+        if is_queued || replica.epoch() != Some(&batch.epoch) {
             return Err(away("append"));
         }
         let AppendAnswer::Done(results) = &answer else {
-            state.doubt(channel);
+            state.suspect(channel);
             return Ok(answer);
         };
         if are_in_place_of_others(results, highest) {
             tracing::warn!(%channel, highest, "the log lost entries, and has others in their place");
             replica.contradicted();
-            state.doubt(channel);
+            state.suspect(channel);
             return Err(away("append"));
         }
         replica.acknowledged(batch, results);
         if let Some(Appended::Gap { last }) = results.iter().find(|one| matches!(one, Appended::Gap { .. }))
-            && replica.given.has_after(batch.producer, *last)
+            && replica.foreign.has_after(batch.producer, *last)
         {
             // The log lost entries that this node puts back.
-            state.doubt(channel);
+            state.suspect(channel);
         }
         state.mind_hole(channel);
         Ok(answer)
@@ -322,7 +329,7 @@ impl Appender {
         Duration::from_nanos(self.usual_ns.load(Ordering::Relaxed)) * LATE_FACTOR
     }
 
-    /// How long an append is waited for before its channel goes on without the log.
+    /// How long an append is waited for before its channel continues without the log.
     pub(super) fn late_after(&self) -> Duration {
         self.deadline.max(self.late_factor_of_usual())
     }
@@ -336,7 +343,7 @@ impl Appender {
 
 /// The log is not the one that was known: the channel is reconciled with it, and forked until then.
 fn lost_log(mut state: Locked<'_>, batch: &AppendBatch) -> AppendAnswer {
-    state.doubt(&batch.channel);
+    state.suspect(&batch.channel);
     state.fork(&batch.channel, first_seq(batch), false);
     AppendAnswer::ForeignEpoch(state.epoch_of(&batch.channel))
 }
@@ -348,7 +355,7 @@ fn are_in_place_of_others(results: &[Appended], highest: u64) -> bool {
 
 /// Whether all these entries of another producer have ids of their own (as trades do), the same for every
 /// process. Other entries of another producer carry the fencing token of the lease whose holder numbers them.
-fn is_given(batch: &AppendBatch) -> bool {
+fn has_own_ids(batch: &AppendBatch) -> bool {
     batch.entries.iter().all(|append| append.fence.is_none())
 }
 

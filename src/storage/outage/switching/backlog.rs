@@ -75,7 +75,7 @@ impl Backlog {
                 // given the fork another name.
                 return Ok(AppendAnswer::ForeignEpoch(replica.epoch().cloned()));
             }
-            let journals = !self.replicas.breaker.is_alone() && !fresh.is_empty();
+            let journals = !self.replicas.breaker.is_standalone() && !fresh.is_empty();
             let room = journals.then(|| state.journal.reserve(channel, lane, &fresh)).transpose();
             let room = room.map_err(|full| StorageError::Refused { op: "append", cause: Box::new(full) })?;
             (results, fresh, Room { of: &self.replicas, reserved: room })

@@ -1,4 +1,4 @@
-//! Who serves each failure domain now, Redis or this node alone, and waiting for that to change.
+//! Who serves each failure domain now, Redis or this node, and waiting for that to change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::storage::primary::{Domain, Place, Primary};
 use crate::storage::{Lost, Result, StorageError};
 
 /// A call that failed waits this long for the verdict whether its failure domain is away; after it, the
-/// caller is told of the failure.
+/// failure is reported to the caller.
 const VERDICT_WITHIN: Duration = Duration::from_millis(600);
 
 /// Who serves a failure domain.
@@ -22,7 +22,7 @@ const VERDICT_WITHIN: Duration = Duration::from_millis(600);
 pub(super) struct Mode {
     pub(super) state: BackendState,
     /// Memory serves because no Redis is configured, and none has appeared.
-    pub(super) alone: bool,
+    pub(super) is_standalone: bool,
     pub(super) lost: Option<Lost>,
 }
 
@@ -30,17 +30,17 @@ impl Mode {
     /// The mode of the start.
     pub(super) fn at(first: &First) -> Self {
         match first {
-            First::Redis => Self { state: BackendState::Healthy, alone: false, lost: None },
-            First::Alone => Self { state: BackendState::Healthy, alone: true, lost: None },
+            First::Redis => Self { state: BackendState::Healthy, is_standalone: false, lost: None },
+            First::Standalone => Self { state: BackendState::Healthy, is_standalone: true, lost: None },
             First::Memory(lost) => {
-                Self { state: BackendState::Degraded, alone: false, lost: Some(lost.clone()) }
+                Self { state: BackendState::Degraded, is_standalone: false, lost: Some(lost.clone()) }
             }
         }
     }
 
     /// Whether calls go to the primary.
     pub(super) fn is_primary(&self) -> bool {
-        !self.alone && self.state != BackendState::Degraded
+        !self.is_standalone && self.state != BackendState::Degraded
     }
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Modes(pub(super) Vec<Option<Mode>>);
 
 impl Modes {
     /// Whether calls about a failure domain go to the primary. To a new one they do: its judge is about to
-    /// look at it.
+    /// check it.
     pub(super) fn is_primary(&self, domain: Domain) -> bool {
         self.0.get(domain.index()).and_then(Option::as_ref).is_none_or(Mode::is_primary)
     }
@@ -60,8 +60,8 @@ impl Modes {
     }
 
     /// Whether memory serves because no Redis is configured; then there is one failure domain only.
-    pub(super) fn alone(&self) -> bool {
-        self.present().any(|mode| mode.alone)
+    pub(super) fn is_standalone(&self) -> bool {
+        self.present().any(|mode| mode.is_standalone)
     }
 
     pub(super) fn is_all_primary(&self) -> bool {
@@ -78,10 +78,10 @@ impl Modes {
 pub(super) struct Breaker {
     pub(super) primary: Arc<dyn Primary>,
     modes: watch::Sender<Modes>,
-    /// Told when a mode has changed. Calls that wait for a failure domain to go away are woken in the order
+    /// Notified when a mode has changed. Calls that wait for a failure domain to go away are woken in the order
     /// in which they came, which a watch would not do.
     away: Notify,
-    /// By failure domain: told when a call failed, so that it is probed at once.
+    /// By failure domain: notified when a call failed, so that it is probed at once.
     beat_now: Mutex<Vec<Arc<Notify>>>,
 }
 
@@ -129,8 +129,8 @@ impl Breaker {
         self.is_primary(self.domain_of(channel))
     }
 
-    pub(super) fn is_alone(&self) -> bool {
-        self.modes().alone()
+    pub(super) fn is_standalone(&self) -> bool {
+        self.modes().is_standalone()
     }
 
     /// Whether all failure domains are healthy.
@@ -199,7 +199,7 @@ impl Breaker {
         (!away).then_some(error)
     }
 
-    /// Told when a failure domain is to be probed at once.
+    /// Notified when a failure domain is to be probed at once.
     pub(super) fn beat_now(&self, domain: Domain) -> Arc<Notify> {
         let mut all = self.beat_now.lock();
         if all.len() <= domain.index() {

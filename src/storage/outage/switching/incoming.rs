@@ -8,11 +8,11 @@ use tokio::sync::{Notify, mpsc};
 use super::replicas::Replicas;
 use crate::storage::LogEvent;
 
-/// Events on their way to whoever reads `incoming`.
+/// Events that wait for the reader of `incoming`.
 const INCOMING_LEN: usize = 1_024;
 
-/// The way of events to whoever reads `incoming`. Nothing waits for a reader that does not keep up: it is told
-/// to read the logs.
+/// Passes events to the reader of `incoming`. Nothing waits for a reader that does not keep up: it gets
+/// [`LogEvent::Suspect`], and reads the logs.
 pub(super) struct Incoming {
     replicas: Arc<Replicas>,
     events: mpsc::Sender<LogEvent>,
@@ -61,14 +61,14 @@ impl Incoming {
             return None;
         }
         let mut state = self.replicas.lock();
-        let is_in_doubt = state.is_in_doubt(channel);
+        let is_queued = state.is_queued(channel);
         let Some(replica) = state.replicas.get_mut(channel) else { return Some(event) };
         let is_of_log = replica.is_of(epoch);
         if is_of_log && replica.contradicts(entries) {
-            state.doubt(channel);
+            state.suspect(channel);
             return None;
         }
-        if replica.is_forked() || (is_of_log && is_in_doubt) {
+        if replica.is_forked() || (is_of_log && is_queued) {
             // They are read when the fork is closed, or when the log has been looked at.
             return None;
         }
@@ -85,7 +85,7 @@ impl Incoming {
             replica.hear(epoch, entries);
             return Some(event);
         }
-        state.doubt(channel);
+        state.suspect(channel);
         None
     }
 }

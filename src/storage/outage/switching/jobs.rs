@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use chrono::Utc;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -30,8 +29,8 @@ use crate::model::{ChannelName, JobId};
 use crate::storage::memory::{JobTable, Now};
 use crate::storage::primary::{Domain, Place};
 use crate::storage::{
-    Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
-    JobState, JobView, Jobs, MovedJob, NewJob, Result, StorageError,
+    Attempt, Cancelling, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts, JobState, JobView,
+    Jobs, MovedJob, NewJob, Result, StorageError,
 };
 use crate::support::counter::Counter;
 use crate::support::recent::Recent;
@@ -61,7 +60,7 @@ pub(super) struct LocalJobs {
     pub(super) stats: JobStats,
 }
 
-/// What became of jobs that this node took on by itself, counted.
+/// What became of jobs that this node accepted without the primary, counted.
 pub(super) type JobStats = JobsWithoutRedisCounts<Counter>;
 
 #[derive(Debug)]
@@ -121,7 +120,7 @@ impl LocalJobs {
 }
 
 impl State {
-    /// What this node alone answers to a new job; `None` where only the primary can answer.
+    /// What this node answers to a new job by itself; `None` where only the primary can answer.
     fn answer_here(&mut self, job: &NewJob) -> Option<Enqueued> {
         let moving = self.moving.values().find_map(|moving| {
             if moving.view.id == job.id {
@@ -266,7 +265,7 @@ impl LocalJobs {
         self.replicas.breaker.ask(self.domain(), call).await
     }
 
-    /// Makes a call that the primary alone can answer.
+    /// Makes a call that only the primary can answer.
     async fn ask_primary<R>(&self, op: &'static str, call: impl Future<Output = Result<R>>) -> Result<R> {
         self.ask(call).await.unwrap_or_else(|| Err(away(op)))
     }
@@ -285,7 +284,7 @@ impl LocalJobs {
                 let mut state = self.lock();
                 let is_moving = state.moving.contains_key(&id);
                 // A node that never had a primary has all jobs there are: one that it does not know is unknown.
-                if state.table.has(id) || (!is_moving && self.replicas.breaker.is_alone()) {
+                if state.table.has(id) || (!is_moving && self.replicas.breaker.is_standalone()) {
                     return Ok(here(&mut state.table, Now::read()));
                 }
                 if !is_moving {
@@ -306,10 +305,10 @@ impl LocalJobs {
     }
 
     /// Waits until the log has the updates of an order that were reported in an outage.
-    async fn until_told(&self, order: &ChannelName) -> Result<()> {
-        let is_told = || !self.replicas.replica_is(order, Replica::is_forked);
-        let told = until(&self.replicas.in_order, is_told);
-        time::timeout(ON_ITS_WAY_WITHIN, told).await.map_err(|_elapsed| away("finish"))
+    async fn until_in_log(&self, order: &ChannelName) -> Result<()> {
+        let is_in_log = || !self.replicas.replica_is(order, Replica::is_forked);
+        let in_log = until(&self.replicas.in_order, is_in_log);
+        time::timeout(ON_ITS_WAY_WITHIN, in_log).await.map_err(|_elapsed| away("finish"))
     }
 
     /// Queues a job; in an outage here, where that is allowed.
@@ -320,14 +319,14 @@ impl LocalJobs {
             if let Some(answer) = state.answer_here(job) {
                 return Ok(answer);
             }
-            let (is_primary, is_alone) = (breaker.is_primary(self.domain()), breaker.is_alone());
+            let (is_primary, is_standalone) = (breaker.is_primary(self.domain()), breaker.is_standalone());
             if is_primary {
                 state.ask_for_key(job);
             } else {
                 if let Some(answer) = state.known_key(job, bounds)? {
                     return Ok(answer);
                 }
-                if !(may_keep || is_alone) {
+                if !(may_keep || is_standalone) {
                     return Err(away("enqueue"));
                 }
                 let answer = state.table.enqueue(job, bounds, Now::read());
@@ -359,7 +358,7 @@ impl Jobs for Switching {
         self.core.jobs.enqueue(job, bounds, true).await
     }
 
-    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
+    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<JobView>> {
         let (breaker, jobs) = (&self.core.breaker, &self.core.jobs);
         {
             let mut state = jobs.lock();
@@ -377,23 +376,7 @@ impl Jobs for Switching {
             None => Vec::new(),
         };
         let mut state = jobs.lock();
-        for job in &claimed {
-            let view = JobView {
-                id: job.id,
-                payload: Bytes::clone(&job.payload),
-                state: JobState::Claimed,
-                run: job.run,
-                token: job.token,
-                cancelled: job.cancelled,
-                committed: job.committed,
-                attempt: job.attempt,
-                kind: job.kind.clone(),
-                enqueued_at: job.enqueued_at,
-                changed_at: Utc::now(),
-                error: None,
-            };
-            state.saw(view);
-        }
+        claimed.iter().for_each(|job| state.saw(job.clone()));
         drop(state);
         Ok(claimed)
     }
@@ -426,7 +409,7 @@ impl Jobs for Switching {
         let jobs = &self.core.jobs;
         let there = async {
             // The next worker reads in the order's log how far this run came.
-            jobs.until_told(&ChannelName::order(id.into())).await?;
+            jobs.until_in_log(&ChannelName::order(id.into())).await?;
             let held = self.core.breaker.primary.finish(id, token, ending).await?;
             if held == Held::Yes {
                 jobs.lock().change(id, |view| {
@@ -477,7 +460,7 @@ impl Jobs for Switching {
                 drop(state);
                 Ok(view)
             }
-            None if breaker.is_alone() => Ok(None),
+            None if breaker.is_standalone() => Ok(None),
             None => {
                 let seen = jobs.lock().seen.get(&id).cloned();
                 seen.ok_or(StorageError::Unknown { op: "job" }).map(Some)
@@ -504,7 +487,7 @@ impl Jobs for Switching {
             }
             None => {
                 let mut held = jobs.lock();
-                if breaker.is_alone() {
+                if breaker.is_standalone() {
                     return Ok(held.table.list(state, before, limit, Now::read()));
                 }
                 let known = held.known();

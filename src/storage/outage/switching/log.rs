@@ -9,7 +9,7 @@ use super::replica::Replica;
 use super::{Switching, away};
 use crate::model::{ChannelName, Epoch, NodeId, Position};
 use crate::storage::{
-    AppendAnswer, AppendBatch, LatestOf, LatestPage, Log, LogEvent, LogState, OpenLog, Page, PageLimit,
+    AppendAnswer, AppendBatch, LatestPage, LatestQuery, Log, LogEvent, LogState, OpenLog, Page, PageLimit,
     Result,
 };
 
@@ -40,7 +40,7 @@ impl Log for Switching {
     }
 
     async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
-        self.core.replicas.find(channel, producer).await
+        self.core.replicas.open_or_find(channel, producer, None).await
     }
 
     async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
@@ -79,22 +79,16 @@ impl Log for Switching {
         core.incoming.tell(LogEvent::Changed(channel.clone()));
     }
 
-    async fn latest_within(
-        &self,
-        channel: &ChannelName,
-        after: Option<&str>,
-        limit: PageLimit,
-        of: LatestOf,
-    ) -> Result<LatestPage> {
+    async fn latest_within(&self, channel: &ChannelName, query: LatestQuery<'_>) -> Result<LatestPage> {
         let core = &self.core;
-        let asked = core.breaker.primary.latest_within(channel, after, limit, of);
+        let asked = core.breaker.primary.latest_within(channel, query);
         match core.replicas.ask_about_log(channel, asked).await {
             Some(page) => {
                 let page = page?;
                 core.replicas.mirror_latest(channel, &page);
                 Ok(page)
             }
-            None => Ok(core.replicas.latest_here(channel, after, limit, of)),
+            None => Ok(core.replicas.latest_here(channel, query)),
         }
     }
 
@@ -123,7 +117,7 @@ impl Log for Switching {
             Some(Err(error)) if !error.is_outage() => Err(error),
             // The reconciler follows the log, and has readers told to look at it then.
             Some(Err(_)) | None => {
-                state.doubt(channel);
+                state.suspect(channel);
                 Ok(())
             }
         }

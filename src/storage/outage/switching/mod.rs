@@ -27,14 +27,14 @@ mod earlier_processes;
 mod incoming;
 mod jobs;
 mod log;
-#[cfg(test)]
-pub(crate) mod model;
 mod monitor;
 mod open;
 mod queue;
 mod read;
 mod reconcile;
 mod records;
+#[cfg(test)]
+pub(crate) mod redis_model;
 mod replica;
 mod replicas;
 mod retransmit;
@@ -88,7 +88,7 @@ pub(in crate::storage) struct Parts {
     pub(in crate::storage) well: String,
 }
 
-/// [`StorageBackend`] that goes on while the storage it prefers is away.
+/// [`StorageBackend`] that continues to serve while the storage it prefers is away.
 #[derive(Debug)]
 pub(in crate::storage) struct Switching {
     core: Arc<Core>,
@@ -171,13 +171,13 @@ impl StorageBackend for Switching {
 
     fn is_degraded(&self) -> bool {
         let modes = self.core.breaker.modes();
-        !modes.alone() && !modes.is_all_primary()
+        !modes.is_standalone() && !modes.is_all_primary()
     }
 
     fn is_degraded_for(&self, channel: &ChannelName) -> bool {
         let breaker = &self.core.breaker;
         let is_away = |place| !breaker.is_primary(breaker.domain_at(place));
-        !breaker.is_alone() && (is_away(Place::Channel(channel)) || is_away(Place::Jobs))
+        !breaker.is_standalone() && (is_away(Place::Channel(channel)) || is_away(Place::Jobs))
     }
 
     fn outside_orders(&self) -> Option<Outside> {
@@ -207,19 +207,19 @@ impl Core {
 /// comes during a call is not missed.
 async fn until(changed: &Notify, mut holds: impl FnMut() -> bool) {
     loop {
-        let told = changed.notified();
-        let mut told = std::pin::pin!(told);
-        told.as_mut().enable();
+        let notified = changed.notified();
+        let mut notified = std::pin::pin!(notified);
+        notified.as_mut().enable();
         if holds() {
             return;
         }
-        told.await;
+        notified.await;
     }
 }
 
-/// The error when the log changed each time that it was looked at.
+/// The error when the log changed during each attempt to read it.
 fn error_restless(op: &'static str) -> StorageError {
-    StorageError::Unreachable { op, cause: "the log changed each time that it was looked at".into() }
+    StorageError::Unreachable { op, cause: "the log changed during each attempt to read it".into() }
 }
 
 /// The error when Redis is away and only the log itself could answer.

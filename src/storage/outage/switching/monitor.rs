@@ -1,5 +1,5 @@
 //! Whether the primary serves: health probes and connections go into a state machine for each failure domain,
-//! and its steps are carried out and announced.
+//! and its steps are executed and announced.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -110,7 +110,7 @@ async fn watch_domains(core: &Arc<Core>, announcer: &Announcer, limits: Limits, 
     }
 }
 
-/// Feeds the state machine of a failure domain and does what it says.
+/// Feeds the state machine of a failure domain, and executes its steps.
 struct Judge<'a> {
     failover: Failover,
     domain: Domain,
@@ -198,7 +198,7 @@ impl Judge<'_> {
 
     fn take(&mut self, signal: Signal) {
         let now = Instant::now();
-        // A loss is told once, and most often before it is time to recover.
+        // A loss is reported once, and most often before it is time to recover.
         self.lost_data |= matches!(signal, Signal::DataLost(_));
         let before = self.failover.state();
         let step = self.failover.on(signal, now);
@@ -209,14 +209,14 @@ impl Judge<'_> {
         }
         let state = self.failover.state();
         let lost = self.failover.reason().cloned();
-        let mode = Mode { state, alone: self.failover.is_alone(), lost };
+        let mode = Mode { state, is_standalone: self.failover.is_standalone(), lost };
         let breaker = &self.core.breaker;
         if mode.is_primary() && !breaker.is_primary(self.domain) {
             self.core.jobs.primary_is_back();
         }
         breaker.set_mode(self.domain, Some(mode));
         self.announcer.announce();
-        if self.failover.is_alone() || state == before {
+        if self.failover.is_standalone() || state == before {
             return;
         }
         let (code, reason) = self.failover.reason().map_or(("ok", ""), |lost| (lost.code, &*lost.reason));
@@ -265,7 +265,7 @@ impl Announcer {
     fn announce(&self) {
         let core = &self.core;
         let modes = core.breaker.modes().clone();
-        if modes.alone() {
+        if modes.is_standalone() {
             return;
         }
         let is_any = |state| modes.present().any(|mode| mode.state == state);

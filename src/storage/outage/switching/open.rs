@@ -6,7 +6,7 @@ use super::away;
 use super::replica::{Known, Replica};
 use super::replicas::Replicas;
 use crate::model::{ChannelName, Epoch, NodeId, new_epoch};
-use crate::storage::{Anchor, LatestOf, LatestPage, OpenLog, PageLimit, Result};
+use crate::storage::{Anchor, LatestPage, LatestQuery, OpenLog, Result};
 
 impl Replicas {
     /// What the log answers, unless its failure domain is away or this node goes on without it.
@@ -36,27 +36,17 @@ impl Replicas {
     }
 
     /// What is latest of what this node keeps.
-    pub(super) fn latest_here(
-        &self,
-        channel: &ChannelName,
-        after: Option<&str>,
-        limit: PageLimit,
-        of: LatestOf,
-    ) -> LatestPage {
+    pub(super) fn latest_here(&self, channel: &ChannelName, query: LatestQuery<'_>) -> LatestPage {
         let mut state = self.lock();
         let replica = state.replicas.get_mut(channel);
         let has_all =
-            self.breaker.is_alone() || replica.as_ref().is_some_and(|replica| replica.has_had_nothing());
+            self.breaker.is_standalone() || replica.as_ref().is_some_and(|replica| replica.has_had_nothing());
         let epoch = replica.and_then(|replica| {
             replica.keep_mirror();
             replica.epoch().cloned()
         });
-        let page = self.memory.latest_now(channel, after, limit, of);
+        let page = self.memory.latest_now(channel, query);
         LatestPage { epoch, is_copy: !has_all, ..page }
-    }
-
-    pub(super) async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
-        self.open_or_find(channel, producer, None).await
     }
 
     /// Takes up a log as it is now. Where it has no epoch, it begins with `minted`, if that is given.
@@ -119,7 +109,7 @@ impl Replicas {
             return true;
         }
         if !replica.is_forked() {
-            state.doubt(channel);
+            state.suspect(channel);
         }
         false
     }
@@ -166,7 +156,7 @@ impl Replicas {
             replica.opened(log);
             return true;
         }
-        state.doubt(channel);
+        state.suspect(channel);
         false
     }
 }

@@ -6,19 +6,19 @@ use std::collections::BTreeMap;
 use crate::model::ChannelName;
 use crate::storage::primary::Domain;
 
-/// The channels that wait, each once.
+/// The channels that wait to be reconciled, each once.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    domains: Vec<Waiting>,
-    /// The newest turn that was given.
-    turns: u64,
+    domains: Vec<DomainQueue>,
+    /// The number of the newest reason to look at a log anew.
+    looks: u64,
     /// Channels that cannot be reconciled, and why: no recovery waits for them, and they go on being tried.
     set_aside: BTreeMap<ChannelName, String>,
 }
 
 /// The channels of a failure domain.
 #[derive(Debug, Default)]
-struct Waiting {
+struct DomainQueue {
     channels: BTreeMap<ChannelName, Ticket>,
     /// How many of them are awaited.
     awaited: usize,
@@ -29,7 +29,7 @@ struct Waiting {
 struct Ticket {
     /// Another one each time that there is a reason to look at the log anew: a look before that has not seen
     /// it.
-    turn: u64,
+    look: u64,
     /// The recovery that is going on waits for the channel. It does not wait for channels that fork because of
     /// a late append in the meantime.
     is_awaited: bool,
@@ -47,20 +47,20 @@ impl Queue {
 
     /// Has a channel wait, and its log be looked at after this: what has been found in the log does not count.
     pub(super) fn look_anew(&mut self, channel: &ChannelName, domain_of: impl Fn(&ChannelName) -> Domain) {
-        self.turns += 1;
-        let turn = self.turns;
+        self.looks += 1;
+        let look = self.looks;
         match self.ticket_mut(channel) {
-            Some(ticket) => ticket.turn = turn,
+            Some(ticket) => ticket.look = look,
             None => {
-                let fresh = Ticket { turn, is_awaited: false };
+                let fresh = Ticket { look, is_awaited: false };
                 self.domain(domain_of(channel)).channels.insert(channel.clone(), fresh);
             }
         }
     }
 
     /// Grows each time that there is reason to look at the log of a channel anew.
-    pub(super) fn turn(&self, channel: &ChannelName) -> u64 {
-        self.ticket(channel).map_or(0, |ticket| ticket.turn)
+    pub(super) fn look(&self, channel: &ChannelName) -> u64 {
+        self.ticket(channel).map_or(0, |ticket| ticket.look)
     }
 
     /// A channel has been reconciled.
@@ -155,9 +155,9 @@ impl Queue {
         }
     }
 
-    fn domain(&mut self, domain: Domain) -> &mut Waiting {
+    fn domain(&mut self, domain: Domain) -> &mut DomainQueue {
         if self.domains.len() <= domain.index() {
-            self.domains.resize_with(domain.index() + 1, Waiting::default);
+            self.domains.resize_with(domain.index() + 1, DomainQueue::default);
         }
         &mut self.domains[domain.index()]
     }
@@ -184,14 +184,14 @@ mod tests {
         let (mut queue, a) = (Queue::default(), name("zone:a"));
         let domain = |_: &ChannelName| Domain::ONLY;
         assert!(queue.add(&a, domain) && !queue.add(&a, domain));
-        let turn = queue.turn(&a);
+        let look = queue.look(&a);
         queue.add(&a, domain);
-        assert_eq!(queue.turn(&a), turn, "another entry that was accepted is no reason");
+        assert_eq!(queue.look(&a), look, "another entry that was accepted is no reason");
         queue.look_anew(&a, domain);
-        assert!(queue.turn(&a) > turn, "a loss was found while it was looked at");
+        assert!(queue.look(&a) > look, "a loss was found while it was looked at");
         queue.forget(&a);
         queue.look_anew(&a, domain);
-        assert!(queue.contains(&a) && queue.turn(&a) > turn);
+        assert!(queue.contains(&a) && queue.look(&a) > look);
     }
 
     #[test]

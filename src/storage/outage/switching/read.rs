@@ -66,7 +66,7 @@ impl Replicas {
                         return Ok(page);
                     }
                     // Another node has begun the log: it is replicated from here on, and read again for that.
-                    self.find(channel, self.node).await?;
+                    self.open_or_find(channel, self.node, None).await?;
                 }
                 Some(Ok(_)) => self.until_in_order(channel).await,
             }
@@ -112,12 +112,12 @@ impl Replicas {
             let (top, found) = (page.top, &page.epoch);
             tracing::warn!(channel = %channel, top, highest, ?found, "the log is not what it was");
         }
-        state.doubt(channel);
+        state.suspect(channel);
         false
     }
 
     fn source(&self, channel: &ChannelName, after: Option<&Position>, limit: PageLimit) -> Source {
-        let (is_primary, is_final) = (self.breaker.has_log(channel), self.breaker.is_alone());
+        let (is_primary, is_final) = (self.breaker.has_log(channel), self.breaker.is_standalone());
         let mut state = self.lock();
         let Some(replica) =
             state.replicas.get_mut(channel).filter(|replica| is_primary || replica.epoch().is_some())
@@ -156,7 +156,7 @@ impl Replicas {
         if mutant::is(Mutant::OutOfReachIsGone) {
             return page;
         }
-        let is_copy = replica.log().is_some() && !self.breaker.is_alone();
+        let is_copy = replica.log().is_some() && !self.breaker.is_standalone();
         let out_of_reach = if is_copy { page.first.saturating_sub(1).min(end_of_log) } else { 0 };
         Page { out_of_reach, is_copy, ..page }
     }
@@ -213,16 +213,6 @@ impl Replicas {
 
 /// The end of an epoch, from where a reader goes on in another one.
 fn ended(after: &Position, transition: EpochTransition) -> Page {
-    let Position { epoch, offset } = after.clone();
-    Page {
-        epoch: Some(epoch),
-        top: offset,
-        first: offset.saturating_add(1),
-        out_of_reach: 0,
-        is_final: false,
-        is_copy: false,
-        closed: false,
-        entries: Vec::new(),
-        next: Some(transition),
-    }
+    let (epoch, first) = (Some(after.epoch.clone()), after.offset.saturating_add(1));
+    Page { epoch, top: after.offset, first, next: Some(transition), ..Page::of_no_log() }
 }

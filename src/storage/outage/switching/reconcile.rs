@@ -74,7 +74,7 @@ impl Reconciler {
     pub(super) async fn run(&self) {
         let mut under_way = FuturesUnordered::new();
         let mut working: BTreeSet<ChannelName> = BTreeSet::new();
-        // Until when a channel that failed, or that is not due yet, is left alone. It holds up no others.
+        // Until when a channel that failed, or that is not due yet, is not tried. It holds up no others.
         let mut delays: BTreeMap<ChannelName, Delay> = BTreeMap::new();
         loop {
             let now = Instant::now();
@@ -184,7 +184,7 @@ impl Reconciler {
         if followed {
             primary.follow(channel).await?;
         }
-        let Some((known, turn)) = self.known(channel) else {
+        let Some((known, number)) = self.known(channel) else {
             if followed {
                 self.unfollow_if_left(channel).await;
             }
@@ -213,27 +213,27 @@ impl Reconciler {
         }
         #[cfg(test)]
         let plan = if mutant::is(Mutant::TailNotPutBack) {
-            Plan { retransmit: Vec::new(), given: BTreeMap::new(), ..plan }
+            Plan { retransmit: Vec::new(), foreign: BTreeMap::new(), ..plan }
         } else {
             plan
         };
         let to = Address { channel, epoch: &found.epoch, producer: self.replicas.node };
         let put_back = self.backlog.send(to, &plan.retransmit, found.last_seq, &stats.put_back).await?;
         let Some(last) = put_back else { return Ok(false) };
-        for (producer, entries) in &plan.given {
+        for (producer, entries) in &plan.foreign {
             let to = Address { producer: *producer, ..to };
             let had = newest_of(&found, *producer);
             if self.backlog.send(to, entries, had, &stats.put_back).await?.is_none() {
                 return Ok(false);
             }
         }
-        self.send_and_close(to, &Look { found: &found, plan, followed, turn }, last).await
+        self.send_and_close(to, &Look { found: &found, plan, followed, number }, last).await
     }
 
     /// Sends the journal behind this node's sequence `last`, reads the log to its end, and closes the fork as
     /// soon as nothing waits; false when the channel has changed since the log was looked at.
     async fn send_and_close(&self, to: Address<'_>, look: &Look<'_>, mut last: u64) -> Result<bool> {
-        let Look { plan, followed, turn, .. } = look;
+        let Look { plan, followed, number, .. } = look;
         let (channel, replicas) = (to.channel, &*self.replicas);
         let mut read = Read { top: plan.base - u64::from(plan.before.is_some()), entries: Vec::new() };
         let mut looks = 0;
@@ -271,7 +271,7 @@ impl Reconciler {
                 }
                 return Ok(false);
             }
-            if replicas.lock().queue.turn(channel) > *turn {
+            if replicas.lock().queue.look(channel) > *number {
                 // What was found in the log may not hold any more.
                 return Ok(false);
             }
@@ -285,11 +285,11 @@ impl Reconciler {
         }
     }
 
-    /// What is known of the log before it is asked, and the channel's turn in the queue; `None` where the
+    /// What is known of the log before it is asked, and the channel's number in the queue; `None` where the
     /// channel is not known any more.
     fn known(&self, channel: &ChannelName) -> Option<(Known, u64)> {
         let state = self.replicas.lock();
-        Some((state.replicas.get(channel)?.known(), state.queue.turn(channel)))
+        Some((state.replicas.get(channel)?.known(), state.queue.look(channel)))
     }
 
     /// The log has no epoch: marks the channel as reconciled if nothing is to be appended. Whether it did.
@@ -331,8 +331,8 @@ impl Reconciler {
             }
             // Entries with ids of their own are not appended while the channel is queued: those missing were
             // lost.
-            let lacks_given = !replica.given.after(|producer| newest_of(found, producer)).is_empty();
-            if replica.is_set_back(found, known) || lacks_given {
+            let lacks_foreign = !replica.foreign.after(|producer| newest_of(found, producer)).is_empty();
+            if replica.is_set_back(found, known) || lacks_foreign {
                 return Some(Plan { is_older: true, ..Plan::default() });
             }
             let base = replica.fork().map(Forked::base);
@@ -356,7 +356,7 @@ impl Reconciler {
         let base = if joins { found.top } else { 0 };
         let skips = joins && found.top > 0;
         let retransmit = if log.is_none() {
-            let journaled = state.journal.front(channel, 1).first().map_or(u64::MAX, |append| append.seq);
+            let journaled = state.journal.after(channel, 0, 1).first().map_or(u64::MAX, |append| append.seq);
             self.own_entries(channel, found.last_seq, journaled)
         } else {
             replica.retransmit.after(found.last_seq)
@@ -368,8 +368,8 @@ impl Reconciler {
         #[cfg(test)]
         let is_young = is_young || mutant::is(Mutant::ExpiredIsLost);
         let loses = log.is_some() && is_young;
-        let given = replica.given.after(|producer| newest_of(found, producer));
-        Some(Plan { is_older: false, base, before: None, skips, retransmit, given, loses })
+        let foreign = replica.foreign.after(|producer| newest_of(found, producer));
+        Some(Plan { is_older: false, base, before: None, skips, retransmit, foreign, loses })
     }
 
     /// Whether the log does not know what was seen of some producer.
@@ -403,7 +403,7 @@ impl Reconciler {
         if let Some(replica) = state.replicas.get_mut(channel).filter(|replica| replica.is_followed()) {
             // A reader that came meanwhile may have been unfollowed too.
             replica.set_confirmed(false);
-            state.doubt(channel);
+            state.suspect(channel);
         }
     }
 
@@ -434,10 +434,10 @@ impl Reconciler {
     /// Marks the channel as reconciled, and closes its fork if there is one; false if something was accepted
     /// or has changed since the look at the log. Replica, journal and queue change together.
     fn close(&self, channel: &ChannelName, look: &Look<'_>, last: u64, read: &mut Read) -> bool {
-        let (Look { found, plan, followed, turn }, stats) = (look, &self.replicas.stats);
+        let (Look { found, plan, followed, number }, stats) = (look, &self.replicas.stats);
         {
             let mut state = self.replicas.lock();
-            let is_over = state.queue.turn(channel) > *turn;
+            let is_over = state.queue.look(channel) > *number;
             if is_over || !state.journal.after(channel, last, 1).is_empty() {
                 return false;
             }
@@ -488,8 +488,8 @@ struct Look<'a> {
     plan: Plan,
     /// Readers on this node followed the channel then.
     followed: bool,
-    /// The channel's turn in the queue then.
-    turn: u64,
+    /// The channel's number in the queue then: see [`Queue::look`](super::queue::Queue::look).
+    number: u64,
 }
 
 /// What is to be done about a log.
@@ -506,7 +506,7 @@ struct Plan {
     /// Own entries to append first: those that the log lost, or that were accepted before a Redis appeared.
     retransmit: Vec<Append>,
     /// By producer, entries with ids of their own that the log lost.
-    given: BTreeMap<NodeId, Vec<Append>>,
+    foreign: BTreeMap<NodeId, Vec<Append>>,
     /// The log replaced one whose entries had not all expired: they were lost.
     loses: bool,
 }

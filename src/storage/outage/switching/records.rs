@@ -1,5 +1,5 @@
 //! The records role: records are written to the primary and, in addition, kept here. While the primary is
-//! away they are written here alone, and to the primary when it is back.
+//! away they are written here only, and to the primary when it is back.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -30,19 +30,19 @@ type Key = (RecordKind, String);
 /// Brings to the primary what was done to records while it was away.
 pub(super) struct LocalRecords {
     replicas: Arc<Replicas>,
-    pub(super) waiting: Waiting,
+    pub(super) waiting: Pending,
     /// The primary serves but refuses records, so no recovery waits for them.
     are_set_aside: AtomicBool,
 }
 
 /// What was done to records while the primary was away: the newest change of each.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct Pending {
     changes: Mutex<BTreeMap<Key, Numbered>>,
     /// The number of the newest change.
     numbers: AtomicU64,
     changed: Notify,
-    /// Those that went because too many waited.
+    /// Changes that were dropped because too many waited.
     pub(super) let_go: Counter,
 }
 
@@ -59,7 +59,7 @@ enum Change {
     Deleted,
 }
 
-impl Waiting {
+impl Pending {
     /// A change begins.
     fn begin(&self, change: Change) -> Numbered {
         Numbered { number: self.numbers.fetch_add(1, Ordering::Relaxed), change }
@@ -119,7 +119,7 @@ impl Waiting {
 
 impl LocalRecords {
     pub(super) fn new(replicas: Arc<Replicas>) -> Self {
-        Self { replicas, waiting: Waiting::default(), are_set_aside: AtomicBool::new(false) }
+        Self { replicas, waiting: Pending::default(), are_set_aside: AtomicBool::new(false) }
     }
 
     /// Writes what waits to the primary, whenever there is something and the primary serves. Never
@@ -210,7 +210,7 @@ impl LocalRecords {
 }
 
 impl Switching {
-    /// Makes a call that the primary alone can answer.
+    /// Makes a call that only the primary can answer.
     async fn ask_primary<R>(
         &self,
         place: Place<'_>,
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn what_was_begun_earlier_does_not_replace_what_was_begun_later() {
-        let (records, kind) = (Waiting::default(), RecordKind::Zone);
+        let (records, kind) = (Pending::default(), RecordKind::Zone);
         let put = |value: &'static str| Change::Put { value: value.into(), until: Instant::now() };
         let (older, newer) = (records.begin(put("older")), records.begin(put("newer")));
         // The primary went while the calls of both were under way.

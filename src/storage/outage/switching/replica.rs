@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tokio::time::Instant;
 
-use super::retransmit::{Given, RetransmitBuffer};
+use super::retransmit::{ForeignBuffer, RetransmitBuffer};
 use crate::model::{ChannelName, ChannelPolicy, Entry, Epoch, NodeId, Position, new_epoch};
 use crate::storage::epoch_name::Fork;
 use crate::storage::{
@@ -50,7 +50,7 @@ pub(super) struct Replica {
     refused_some: bool,
     /// The retransmit buffers: of this node's own entries, and of those with ids of their own that it appended.
     pub(super) retransmit: RetransmitBuffer,
-    pub(super) given: Given,
+    pub(super) foreign: ForeignBuffer,
     past: VecDeque<Past>,
     pub(super) used: Instant,
 }
@@ -192,7 +192,7 @@ impl Replica {
             newest: 0,
             refused_some: false,
             retransmit: RetransmitBuffer::default(),
-            given: Given::default(),
+            foreign: ForeignBuffer::default(),
             past: VecDeque::new(),
             used: now,
         }
@@ -278,7 +278,7 @@ impl Replica {
 
     /// Whether readers here have had nothing of the log, whatever it turns out to have.
     pub(super) fn has_had_nothing(&self) -> bool {
-        let is_unborn = |fork: &Forked| fork.leg.name.unborn;
+        let is_unborn = |fork: &Forked| fork.segment.name.unborn;
         self.log().is_none() && self.fork().map_or(self.is_unborn(), is_unborn)
     }
 
@@ -303,17 +303,17 @@ impl Replica {
         }
         let age = self.memory.entry_age(&self.name);
         self.retransmit.expire(age, ChannelPolicy::of(&self.name).goes_together);
-        self.given.expire(age);
+        self.foreign.expire(age);
     }
 
     /// The size of the retransmit buffers, in bytes.
     pub(super) fn kept_bytes(&self) -> usize {
-        self.retransmit.bytes() + self.given.bytes()
+        self.retransmit.bytes() + self.foreign.bytes()
     }
 
     /// Empties the retransmit buffers.
     pub(super) fn keep_nothing(&mut self) {
-        (self.retransmit, self.given) = (RetransmitBuffer::default(), Given::default());
+        (self.retransmit, self.foreign) = (RetransmitBuffer::default(), ForeignBuffer::default());
     }
 
     /// The log refused an own entry that was accepted.
@@ -589,7 +589,7 @@ impl Replica {
                 Appended::Gap { .. } | Appended::Refused(_) => break,
             }
             if batch.producer != self.node {
-                self.given.keep(batch.producer, append.clone());
+                self.foreign.keep(batch.producer, append.clone());
                 continue;
             }
             self.retransmit.keep(append.clone());
@@ -631,7 +631,7 @@ impl Replica {
     // Standings, and what changes them
 
     /// The replica was found to differ from the log.
-    pub(super) fn doubted(&mut self) {
+    pub(super) fn suspected(&mut self) {
         match self.standing {
             // In step => suspect: the next append may get an offset after entries other than those seen.
             Standing::InStep => self.standing = Standing::Suspect,
@@ -827,15 +827,19 @@ impl Replica {
         let mut ended = Vec::new();
         if let Some(log) = self.log().filter(|_| !is_same) {
             let (end, own) = match &fork {
-                Some(fork) => (fork.base(), fork.first_leg().name.own_at(fork.base())),
+                Some(fork) => (fork.base(), fork.first_segment().name.own_at(fork.base())),
                 None => (end, self.newest_own_seen()),
             };
             let last = self.memory.last_ids(&self.name, end, BEHIND_MAX);
             ended.push(Ended { epoch: log.clone(), end, own, fork: None, last });
         }
-        if let Some(Forked { leg, before, .. }) = fork {
-            ended.extend(before.into_iter().map(|(leg, end)| Ended::leg(leg.name.own_at(end), leg, end)));
-            ended.push(Ended::leg(self.newest, leg, end));
+        if let Some(Forked { segment, before, .. }) = fork {
+            ended.extend(
+                before
+                    .into_iter()
+                    .map(|(segment, end)| Ended::segment(segment.name.own_at(end), segment, end)),
+            );
+            ended.push(Ended::segment(self.newest, segment, end));
         }
         ended
     }

@@ -166,7 +166,7 @@ impl Replicas {
             }
         });
         let next = holes.values().map(|(at, _)| *at).min();
-        stuck.iter().for_each(|channel| state.doubt(channel));
+        stuck.iter().for_each(|channel| state.suspect(channel));
         next
     }
 
@@ -231,7 +231,7 @@ impl Locked<'_> {
 
     /// Whether a channel is in the reconcile queue. Until it has been reconciled, it is not known whether new
     /// entries of its log follow what was seen here.
-    pub(super) fn is_in_doubt(&self, channel: &ChannelName) -> bool {
+    pub(super) fn is_queued(&self, channel: &ChannelName) -> bool {
         #[cfg(test)]
         if mutant::is(Mutant::DoubtDisregarded) {
             return false;
@@ -259,7 +259,7 @@ impl Locked<'_> {
 
     /// Adds a channel to the reconcile queue, unless it is in it.
     pub(super) fn enqueue(&mut self, channel: &ChannelName) {
-        if self.of.breaker.is_alone() {
+        if self.of.breaker.is_standalone() {
             // There is no log to be in step with; when that changes, all channels are looked at.
             return;
         }
@@ -269,13 +269,13 @@ impl Locked<'_> {
         }
     }
 
-    /// A channel was found to differ from its log: queues it with a new turn, so that a look at the log that
+    /// A channel was found to differ from its log: queues it with a new number, so that a look at the log that
     /// is in progress does not count.
-    pub(super) fn doubt(&mut self, channel: &ChannelName) {
+    pub(super) fn suspect(&mut self, channel: &ChannelName) {
         if let Some(replica) = self.state.replicas.get_mut(channel) {
-            replica.doubted();
+            replica.suspected();
         }
-        if !self.of.breaker.is_alone() {
+        if !self.of.breaker.is_standalone() {
             self.state.queue.look_anew(channel, |channel| self.of.breaker.domain_of(channel));
             self.of.work.notify_one();
         }

@@ -90,16 +90,16 @@ impl RetransmitBuffer {
     }
 }
 
-/// The newest entries of a channel that this node appended and that have ids of their own, in the order of the
-/// appends.
+/// The newest entries of a channel that this node appended and whose ids come from elsewhere (those of trades
+/// from an exchange), in the order of the appends.
 #[derive(Debug, Default)]
-pub(super) struct Given {
+pub(super) struct ForeignBuffer {
     entries: VecDeque<(NodeId, Kept)>,
     /// What they cost.
     bytes: usize,
 }
 
-impl Given {
+impl ForeignBuffer {
     pub(super) fn keep(&mut self, producer: NodeId, append: Append) {
         self.bytes += append.draft.cost();
         self.entries.push_back((producer, Kept { append, since: Instant::now() }));
@@ -186,28 +186,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_given_is_kept_by_age_and_count_and_is_put_back_by_producer() {
+    async fn foreign_entries_are_kept_by_age_and_count_and_put_back_by_producer() {
         let [a, b] = [1, 2].map(|n| NodeId(uuid::Uuid::from_u128(n)));
-        let mut given = Given::default();
+        let mut foreign = ForeignBuffer::default();
         for seq in 1..=4 {
-            given.keep(if seq % 2 == 0 { a } else { b }, append(seq, 5));
+            foreign.keep(if seq % 2 == 0 { a } else { b }, append(seq, 5));
         }
-        given.keep(a, append(4, 5));
+        foreign.keep(a, append(4, 5));
         let seqs = |of: BTreeMap<NodeId, Vec<Append>>| -> Vec<(NodeId, Vec<u64>)> {
             of.into_iter()
                 .map(|(node, held)| (node, held.iter().map(|append| append.seq).collect()))
                 .collect()
         };
-        assert_eq!(seqs(given.after(|_| 0)), [(a, vec![2, 4]), (b, vec![1, 3])]);
-        assert_eq!(seqs(given.after(|node| if node == a { 4 } else { 1 })), [(b, vec![3])]);
+        assert_eq!(seqs(foreign.after(|_| 0)), [(a, vec![2, 4]), (b, vec![1, 3])]);
+        assert_eq!(seqs(foreign.after(|node| if node == a { 4 } else { 1 })), [(b, vec![3])]);
         tokio::time::advance(Duration::from_secs(10)).await;
         for seq in 5..5 + TAIL_MAX as u64 - 1 {
-            given.keep(b, append(seq, 1));
+            foreign.keep(b, append(seq, 1));
         }
-        assert_eq!(seqs(given.after(|node| if node == a { 0 } else { u64::MAX })), [(a, vec![4])]);
-        given.expire(Duration::from_secs(10));
-        assert_eq!(seqs(given.after(|_| 1_000)).len(), 1, "the older one has gone");
-        given.expire(Duration::ZERO);
-        assert!(given.after(|_| 0).is_empty() && given.bytes() == 0);
+        assert_eq!(seqs(foreign.after(|node| if node == a { 0 } else { u64::MAX })), [(a, vec![4])]);
+        foreign.expire(Duration::from_secs(10));
+        assert_eq!(seqs(foreign.after(|_| 1_000)).len(), 1, "the older one has gone");
+        foreign.expire(Duration::ZERO);
+        assert!(foreign.after(|_| 0).is_empty() && foreign.bytes() == 0);
     }
 }

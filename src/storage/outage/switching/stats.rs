@@ -1,4 +1,4 @@
-//! How the switching storage has fared.
+//! The state and the counters of the switching storage.
 
 use std::sync::Weak;
 
@@ -14,10 +14,10 @@ use crate::storage::primary::Place;
 use crate::storage::status::Toll;
 use crate::support::counter::Counter;
 
-/// What becomes of channels that go on without Redis, counted.
+/// What becomes of channels that continue without Redis, counted.
 pub(super) type SwitchingStats = LineCounts<Counter>;
 
-/// How the journal's copy on disk does.
+/// The health of the journal's copy on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SpoolHealth {
     /// `working`, `failed`, `stalled` or `closed`.
@@ -45,10 +45,10 @@ pub(crate) struct SetAside {
     pub(crate) reason: String,
 }
 
-/// Channels that were set aside are told one by one up to this many.
-const SET_ASIDE_TOLD: usize = 20;
+/// The most channels that are set aside and reported by name.
+const SET_ASIDE_NAMED: usize = 20;
 
-/// Reads them. Cheap to clone; says zeros where memory is configured.
+/// Reads the state and the counters. Cheap to clone; all counts are 0 where memory is configured.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OutageReader(pub(super) Weak<Core>);
 
@@ -61,24 +61,24 @@ impl OutageReader {
         loop {
             // A failure domain whose connection stands again is about to serve.
             let is_up = domains.borrow_and_update().are_up();
-            let (is_alone, is_away) = {
+            let (is_standalone, is_away) = {
                 let modes = modes.borrow_and_update();
-                (modes.alone(), !(modes.is_any_primary() || is_up))
+                (modes.is_standalone(), !(modes.is_any_primary() || is_up))
             };
-            let is_done = || is_alone || ((is_away || core.has_sent_all()) && !core.would_lose());
-            let is_told = tokio::select! {
+            let is_done = || is_standalone || ((is_away || core.has_sent_all()) && !core.would_lose());
+            let is_open = tokio::select! {
                 biased;
                 () = until(&core.replicas.in_order, is_done) => return,
                 changed = modes.changed() => changed.is_ok(),
                 changed = domains.changed() => changed.is_ok(),
             };
-            if !is_told {
+            if !is_open {
                 return;
             }
         }
     }
 
-    /// How the journal's copy on disk does; `None` where there is none.
+    /// The health of the journal's copy on disk; `None` where there is none.
     pub(crate) fn spool(&self) -> Option<SpoolHealth> {
         self.0.upgrade()?.backlog.spool.as_ref().map(|spool| spool.state().into())
     }
@@ -87,7 +87,7 @@ impl OutageReader {
     pub(crate) fn set_aside(&self) -> Vec<SetAside> {
         let Some(core) = self.0.upgrade() else { return Vec::new() };
         let state = core.replicas.lock();
-        let some = state.queue.all_set_aside().take(SET_ASIDE_TOLD);
+        let some = state.queue.all_set_aside().take(SET_ASIDE_NAMED);
         some.map(|(channel, reason)| SetAside { channel: channel.clone(), reason: reason.clone() }).collect()
     }
 
@@ -96,7 +96,7 @@ impl OutageReader {
         self.0.upgrade().map(|core| core.toll()).unwrap_or_default()
     }
 
-    /// How it stands now; how long the storage was in each state is not known here.
+    /// The present state; how long the storage was in each state is not known here.
     pub(crate) fn view(&self) -> OutageView {
         let Some(core) = self.0.upgrade() else {
             return OutageView { spool: "off".to_owned(), ..OutageView::default() };
@@ -111,7 +111,7 @@ impl OutageReader {
         let spool = core.backlog.spool.as_ref().map(Spool::status);
         let health = spool.as_ref().map(|spool| SpoolHealth::from(spool.state.clone()));
         OutageView {
-            channels_alone: if core.breaker.is_alone() { 0 } else { forked },
+            channels_alone: if core.breaker.is_standalone() { 0 } else { forked },
             channels_waiting: state.queue.len(),
             channels_set_aside: state.queue.all_set_aside().len(),
             journal_entries: entries,

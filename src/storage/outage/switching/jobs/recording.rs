@@ -35,7 +35,7 @@ impl LocalJobs {
             breaker.until_primary(self.domain()).await;
             self.settle_claims().await;
             let (mut going, mut has_looked) = (Vec::new(), false);
-            let some_can_go_or_told = || {
+            let some_can_go_or_notified = || {
                 if !std::mem::replace(&mut has_looked, true) {
                     going = self.next_to_go(&mut place);
                     return !going.is_empty();
@@ -44,7 +44,7 @@ impl LocalJobs {
             };
             tokio::select! {
                 biased;
-                () = until(&self.moved, some_can_go_or_told) => {}
+                () = until(&self.moved, some_can_go_or_notified) => {}
                 () = time::sleep(LOOK_EVERY), if !self.are_recorded() => {}
                 // Only what needs no primary may change while it is away.
                 () = breaker.until_away(self.domain()) => {}
@@ -93,12 +93,12 @@ impl LocalJobs {
         };
         let ready: Vec<(u64, JobId)> = {
             let state = self.replicas.lock();
-            let is_told = |id: JobId| {
+            let is_in_log = |id: JobId| {
                 let channel = ChannelName::order(id.into());
                 let is_forked = state.replicas.get(&channel).is_some_and(Replica::is_forked);
                 !is_forked && state.journal.is_empty(&channel)
             };
-            let ready = waiting.iter().filter(|(_, id, run)| *run == 0 || is_told(*id));
+            let ready = waiting.iter().filter(|(_, id, run)| *run == 0 || is_in_log(*id));
             ready.map(|(place, id, _)| (*place, *id)).take(AT_ONCE).collect()
         };
         // The next look goes on behind these, or begins anew.

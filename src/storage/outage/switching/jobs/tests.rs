@@ -1,154 +1,32 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::super::Parts;
+use super::super::redis_model::{Ages, Faults, Laws, ModelServer, Setup, Trace, Which};
 use super::*;
 use crate::model::{BackendName, BackendState, DraftEntry, Epoch, Lane, NodeId};
 use crate::storage::Lost;
-use crate::storage::outage::failover::{First, Limits};
-use crate::storage::outage::journal::JournalBounds;
 use crate::storage::outage::spool::Former;
-use crate::storage::primary::{Beat, Domain, DomainPart, Domains, LinkHealth, Place, Primary};
-use crate::storage::wrapper::Wrapper;
+use crate::storage::primary::{Domain, DomainPart, Domains, LinkHealth};
 use crate::storage::{
-    Append, AppendAnswer, AppendBatch, Idempotency, Log, MemoryBackend, MemoryConfig, OpenLog, RecordKind,
-    Recorded, Records, Retention, StatusWriter, StorageBackend, StorageConfig, StorageStatus,
+    Append, AppendAnswer, AppendBatch, Idempotency, Log, RecordKind, Records, StorageBackend,
 };
 
 const BOUNDS: JobBounds = JobBounds { unfinished: 100, kept: 1_000, kept_for: Duration::from_secs(3_600) };
 const LEASE: Duration = Duration::from_secs(60);
 
-/// A storage in memory that can be sent away.
-#[derive(Debug)]
-struct Fake {
-    kept: MemoryBackend,
-    /// Where it has several, the first has all jobs and records.
-    domains: watch::Sender<Domains>,
-    /// Does what it is asked, and does not say so.
-    keeps_silent: AtomicBool,
-    /// What is asked while it is silent is to be noticed.
-    asked: AtomicUsize,
-    recorded: Mutex<Vec<MovedJob>>,
-    /// The domain of all channels.
-    channels_in: AtomicU16,
-}
-
-impl Fake {
-    /// Sends a domain away, or takes it back.
-    fn set_lost(&self, domain: usize, lost: Option<Lost>) {
-        self.domains.send_modify(|domains| {
-            if let Some(part) = &mut domains.parts[domain] {
-                part.health.losses += u64::from(lost.is_some());
-                part.health.lost = lost;
-            }
-        });
-    }
-
-    fn go(&self) {
-        self.set_lost(0, Some(Lost { code: "unreachable", reason: "sent away".to_owned() }));
-    }
-
-    fn come_back(&self) {
-        self.keeps_silent.store(false, Ordering::Relaxed);
-        self.set_lost(0, None);
-    }
-
-    fn is_up(&self) -> bool {
-        self.domains.borrow().part(Domain::ONLY).is_some_and(|part| part.health.is_up())
-    }
-}
-
-impl Wrapper for Fake {
-    fn behind(&self) -> &dyn StorageBackend {
-        &self.kept
-    }
-
-    async fn pass<R: Send>(&self, call: impl Future<Output = Result<R>> + Send) -> Result<R> {
-        if !self.is_up() {
-            return Err(away("fake"));
-        }
-        let answer = call.await;
-        if self.keeps_silent.load(Ordering::Relaxed) {
-            self.asked.fetch_add(1, Ordering::Relaxed);
-            std::future::pending::<()>().await;
-        }
-        answer
-    }
-}
-
-#[async_trait]
-impl Primary for Fake {
-    fn domains(&self) -> watch::Receiver<Domains> {
-        self.domains.subscribe()
-    }
-
-    fn domain_of(&self, place: Place<'_>) -> Domain {
-        match place {
-            Place::Channel(_) => Domain::new(self.channels_in.load(Ordering::Relaxed)),
-            Place::Jobs | Place::Records(_) | Place::Leases => Domain::ONLY,
-        }
-    }
-
-    async fn beat(&self, _domain: Domain, _node: NodeId) -> Result<Beat, Lost> {
-        self.is_up().then_some(Beat::Same).ok_or_else(lost)
-    }
-
-    async fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Result<Option<OpenLog>> {
-        self.pass(async { Ok(self.kept.examine(channel, producer, at)) }).await
-    }
-
-    async fn renew_epoch(
-        &self,
-        channel: &ChannelName,
-        expected: &Epoch,
-        minted: &Epoch,
-    ) -> Result<Option<Epoch>> {
-        self.pass(async { Ok(self.kept.renew_epoch(channel, expected, minted)) }).await
-    }
-
-    async fn record_job(&self, job: &MovedJob) -> Result<Recorded> {
-        self.pass(async {
-            self.recorded.lock().push(job.clone());
-            let MovedJob { view, idempotency, bounds, .. } = job;
-            let (payload, kind) = (view.payload.clone(), view.kind.clone());
-            let new = NewJob { id: view.id, payload, kind, idempotency: idempotency.clone() };
-            self.kept.enqueue(&new, bounds).await?;
-            Ok(Recorded::Yes)
-        })
-        .await
-    }
-}
-
-#[async_trait]
-impl StorageBackend for Fake {
-    fn name(&self) -> BackendName {
-        BackendName::Redis
-    }
-
-    async fn ping(&self) -> Result<()> {
-        self.pass(self.kept.ping()).await
-    }
-}
-
-/// A node on a storage of its own that can be sent away.
+/// A node on a model of Redis.
 struct Node {
-    fake: Arc<Fake>,
+    server: ModelServer,
     store: Arc<Switching>,
     _driver: JoinSet<()>,
 }
 
 impl Node {
     async fn new() -> Self {
-        Self::with(First::Redis, Vec::new()).await
-    }
-
-    async fn with(first: First, formers: Vec<Former>) -> Self {
-        Self::on(first, formers, None).await
+        Self::on(false, Vec::new(), None).await
     }
 
     /// A primary of which one domain has the jobs, and the other the channels.
@@ -156,47 +34,39 @@ impl Node {
         let health = LinkHealth { lost: None, losses: 0 };
         let part = |name: &str| Some(DomainPart { name: name.to_owned(), health: health.clone() });
         let domains = Domains { parts: vec![part("jobs"), part("channels")], moves: 0 };
-        let node = Self::on(First::Redis, Vec::new(), Some(domains)).await;
-        node.fake.channels_in.store(1, Ordering::Relaxed);
+        let node = Self::on(false, Vec::new(), Some(domains)).await;
+        node.server.set_channels_in(0, 1);
         node
     }
 
-    async fn on(first: First, formers: Vec<Former>, domains: Option<Domains>) -> Self {
-        let memory = || MemoryBackend::new(Retention::default(), MemoryConfig::default()).0;
-        let lost = match &first {
-            First::Memory(lost) => Some(lost.clone()),
-            First::Redis | First::Alone => None,
-        };
-        let domains = domains.unwrap_or_else(|| Domains::one(LinkHealth { lost, losses: 0 }));
-        let fake = Arc::new(Fake {
-            kept: memory(),
-            domains: watch::Sender::new(domains),
-            keeps_silent: AtomicBool::new(false),
-            asked: AtomicUsize::new(0),
-            recorded: Mutex::default(),
-            channels_in: AtomicU16::new(0),
-        });
-        let status = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", String::new());
-        let config = StorageConfig::default();
-        let (store, driver) = Switching::new(Parts {
-            node: NodeId::random(),
-            memory: memory(),
-            primary: Arc::clone(&fake) as Arc<dyn Primary>,
-            lanes: Arc::new(|_| Lane::Every),
-            journal: JournalBounds::of(&config.journal, &config.retention.orders),
-            spool: None,
-            formers,
+    async fn on(starts_degraded: bool, formers: Vec<Former>, domains: Option<Domains>) -> Self {
+        let server = ModelServer::new(1, Faults::default(), Laws::default(), Ages::default(), Trace::Off);
+        let setup = Setup {
+            journal_entries: 1_000_000,
+            order_updates: 50,
+            starts_degraded,
             ordering_deadline: Duration::from_millis(50),
-            limits: Limits::default(),
-            first,
-            status: Arc::new(StatusWriter::new(status).0),
-            well: String::new(),
-        });
+        };
+        let lanes = Arc::new(|_: &ChannelName| Lane::Every);
+        let started = server.start_after(formers, 0, NodeId::random(), setup, lanes);
+        if let Some(domains) = domains {
+            server.change_domains(0, |present| *present = domains);
+        }
         let mut running = JoinSet::new();
-        running.spawn(driver);
+        running.spawn(started.driver);
         // It notices what changes once it has begun.
         time::sleep(Duration::from_millis(1)).await;
-        Self { fake, store: Arc::new(store), _driver: running }
+        Self { server, store: started.inside.0, _driver: running }
+    }
+
+    /// Sets why the connections to a domain are lost; `None`: they are not.
+    fn set_lost(&self, domain: usize, lost: Option<Lost>) {
+        self.server.change_domains(0, |domains| {
+            if let Some(part) = &mut domains.parts[domain] {
+                part.health.losses += u64::from(lost.is_some());
+                part.health.lost = lost;
+            }
+        });
     }
 
     fn state(&self) -> BackendState {
@@ -207,13 +77,16 @@ impl Node {
         until(|| self.store.is_degraded() == is_degraded).await;
     }
 
+    /// The primary goes away.
     async fn go(&self) {
-        self.fake.go();
+        self.server.disconnect(0, Which::Both, None);
         self.until(true).await;
     }
 
+    /// The primary comes back, and answers.
     async fn come_back(&self) {
-        self.fake.come_back();
+        self.server.set_silent(false);
+        self.server.connect(0);
         self.until(false).await;
     }
 
@@ -223,7 +96,7 @@ impl Node {
 
     /// What has come to the primary, in order.
     fn recorded(&self) -> Vec<JobId> {
-        self.fake.recorded.lock().iter().map(|job| job.view.id).collect()
+        self.server.recorded().iter().map(|job| job.view.id).collect()
     }
 }
 
@@ -275,8 +148,8 @@ async fn a_job_on_its_way_is_nobodys_until_it_has_arrived() {
     let node = Node::new().await;
     node.go().await;
     node.place(&job(1, Some("key"))).await.unwrap();
-    node.fake.keeps_silent.store(true, Ordering::Relaxed);
-    node.fake.set_lost(0, None);
+    node.server.set_silent(true);
+    node.server.connect(0);
     until(|| node.recorded().len() == 1).await;
     // It may be there, and anybody may have it.
     node.go().await;
@@ -289,16 +162,16 @@ async fn a_job_on_its_way_is_nobodys_until_it_has_arrived() {
     until(|| node.store.core.jobs.are_recorded()).await;
     assert_eq!(node.recorded(), [job(1, None).id; 2], "and is sent again");
     assert_eq!(node.store.cancel(job(1, None).id).await.unwrap(), Cancelling::Asked);
-    assert_eq!(node.fake.kept.job_counts().await.unwrap().waiting, 1);
+    assert_eq!(node.server.memory().job_counts().await.unwrap().waiting, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_the_primary_may_have_is_not_kept_besides() {
     let node = Node::new().await;
-    node.fake.keeps_silent.store(true, Ordering::Relaxed);
+    node.server.set_silent(true);
     let first = job(1, Some("key"));
     let (asked, ()) = tokio::join!(node.place(&first), async {
-        until(|| node.fake.asked.load(Ordering::Relaxed) == 1).await;
+        until(|| node.server.unanswered() == 1).await;
         node.go().await;
     });
     assert!(is_away(&asked), "{asked:?}");
@@ -346,8 +219,8 @@ async fn recovering_lasts_until_the_primary_has_all_jobs() {
         node.place(&job(n, None)).await.unwrap();
     }
     let claimed = node.store.claim("paper", 50, LEASE).await.unwrap();
-    node.fake.keeps_silent.store(true, Ordering::Relaxed);
-    node.fake.set_lost(0, None);
+    node.server.set_silent(true);
+    node.server.connect(0);
     until(|| node.state() == BackendState::Recovering).await;
     // A call about a job that is on its way waits for it, and is told so in the end.
     until(|| !node.recorded().is_empty()).await;
@@ -363,7 +236,7 @@ async fn recovering_lasts_until_the_primary_has_all_jobs() {
     recorded.sort_unstable();
     recorded.dedup();
     assert_eq!(recorded.len(), 100);
-    let of_first = node.fake.recorded.lock().iter().find(|job| job.view.id == moving).cloned().unwrap();
+    let of_first = node.server.recorded().into_iter().find(|job| job.view.id == moving).unwrap();
     assert_eq!((of_first.view.state, of_first.view.token), (JobState::Claimed, token));
 }
 
@@ -381,7 +254,7 @@ async fn orders_are_begun_only_while_what_is_told_of_them_can_be_read() {
         node.place(&job(n, None)).await.unwrap();
     }
     let held = store.claim("paper", 1, LEASE).await.unwrap().remove(0);
-    node.fake.set_lost(1, Some(lost()));
+    node.set_lost(1, Some(lost()));
     node.until(true).await;
     assert!(store.is_degraded_for(&ChannelName::order(held.id.into())));
     assert_eq!(store.name(), BackendName::Redis, "it serves all else");
@@ -390,8 +263,8 @@ async fn orders_are_begun_only_while_what_is_told_of_them_can_be_read() {
     assert!(is_away(&store.commit(held.id, held.token, LEASE).await));
     // The queue itself serves.
     assert_eq!(node.place(&job(4, None)).await.unwrap(), Enqueued::Queued);
-    assert!(node.fake.kept.job(job(4, None).id).await.unwrap().is_some());
-    node.fake.set_lost(1, None);
+    assert!(node.server.memory().job(job(4, None).id).await.unwrap().is_some());
+    node.set_lost(1, None);
     node.until(false).await;
     assert!(
         store.claim("paper", 10, LEASE).await.unwrap().is_empty(),
@@ -416,28 +289,28 @@ async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
     let log = store.open(&channel, core.replicas.node, &Epoch::random()).await.unwrap().epoch;
     store.follow(&channel).await.unwrap();
     assert!(matches!(store.append(&batch(&log, 1)).await.unwrap(), AppendAnswer::Done(_)));
-    node.fake.set_lost(1, Some(lost()));
+    node.set_lost(1, Some(lost()));
     node.until(true).await;
     let AppendAnswer::ForeignEpoch(Some(fork)) = store.append(&batch(&log, 2)).await.unwrap() else {
         panic!("it continues in an epoch of its own");
     };
     assert!(matches!(store.append(&batch(&fork, 2)).await.unwrap(), AppendAnswer::Done(_)));
     time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(node.fake.kept.last_seq(&channel, core.replicas.node), 1);
+    assert_eq!(node.server.memory().last_seq(&channel, core.replicas.node), 1);
     // The other primary is given the slots of the one that is away.
-    node.fake.channels_in.store(0, Ordering::Relaxed);
-    node.fake.domains.send_modify(|domains| {
+    node.server.set_channels_in(0, 0);
+    node.server.change_domains(0, |domains| {
         domains.parts[1] = None;
         domains.moves += 1;
     });
     node.until(false).await;
     until(|| core.replicas.lock().queue.len() == 0).await;
-    assert_eq!(node.fake.kept.last_seq(&channel, core.replicas.node), 2, "what was accepted is there");
+    assert_eq!(node.server.memory().last_seq(&channel, core.replicas.node), 2, "what was accepted is there");
     assert!(!core.replicas.lock().replicas[&channel].is_forked());
     // One that comes anew serves at once.
-    node.fake.channels_in.store(2, Ordering::Relaxed);
+    node.server.set_channels_in(0, 2);
     let new = DomainPart { name: "new".to_owned(), health: LinkHealth { lost: None, losses: 0 } };
-    node.fake.domains.send_modify(|domains| domains.parts.push(Some(new)));
+    node.server.change_domains(0, |domains| domains.parts.push(Some(new)));
     assert!(matches!(store.append(&batch(&log, 3)).await.unwrap(), AppendAnswer::Done(_)));
     assert_eq!(core.replicas.stats.forks.get(), 1);
     assert!(!store.is_degraded());
@@ -457,9 +330,8 @@ async fn what_former_lives_accepted_comes_before_what_this_one_accepts() {
         let entries = vec![append(1, at_ms), append(2, at_ms + 1)];
         Former { producer, channel: name.clone(), start, entries }
     };
-    let lost = Lost { code: "unreachable", reason: "not there yet".to_owned() };
     // The clock of the one before was ahead.
-    let node = Node::with(First::Memory(lost), vec![left(oldest, 1, 50), left(older, 2, 20)]).await;
+    let node = Node::on(true, vec![left(oldest, 1, 50), left(older, 2, 20)], None).await;
     let (store, own) = (&node.store, node.store.core.replicas.node);
     let opened = store.open(&name, own, &Epoch::random()).await.unwrap();
     let batch = AppendBatch {
@@ -472,7 +344,8 @@ async fn what_former_lives_accepted_comes_before_what_this_one_accepts() {
     // Long enough ago to be sent at once.
     time::sleep(Duration::from_secs(1)).await;
     node.come_back().await;
-    let page = node.fake.kept.read_now(&name, None, 100);
+    until(|| store.core.is_in_order(Domain::ONLY)).await;
+    let page = node.server.memory().read_now(&name, None, 100);
     let ids: Vec<(NodeId, u64)> =
         page.entries.iter().map(|entry| (entry.id.producer, entry.id.seq)).collect();
     assert_eq!(ids, [(oldest, 1), (oldest, 2), (older, 1), (older, 2), (own, 1)]);
@@ -488,7 +361,7 @@ async fn the_end_waits_until_the_primary_has_what_would_be_lost() {
     time::timeout(Duration::from_secs(60), reader.until_sent()).await.unwrap_err();
     assert_eq!(reader.view().jobs_waiting, 1, "it is away");
     // Its connection stands again, and it does not serve yet.
-    node.fake.come_back();
+    node.server.connect(0);
     assert!(node.store.is_degraded());
     time::timeout(Duration::from_secs(5), reader.until_sent()).await.unwrap();
     assert_eq!(reader.view().jobs_waiting, 0);
@@ -501,16 +374,16 @@ async fn the_end_waits_also_for_a_primary_that_goes_once_more() {
     let reader = node.store.reader();
     node.go().await;
     node.place(&job(1, None)).await.unwrap();
-    node.fake.keeps_silent.store(true, Ordering::Relaxed);
-    node.fake.set_lost(0, None);
+    node.server.set_silent(true);
+    node.server.connect(0);
     until(|| !node.recorded().is_empty()).await;
     let ended = async { time::timeout(Duration::from_secs(60), reader.until_sent()).await.unwrap() };
     let goes = async {
         time::sleep(Duration::from_millis(10)).await;
         node.go().await;
         assert_eq!(reader.view().jobs_waiting, 1);
-        node.fake.keeps_silent.store(false, Ordering::Relaxed);
-        node.fake.come_back();
+        node.server.set_silent(false);
+        node.server.connect(0);
     };
     tokio::join!(ended, goes);
     assert_eq!(reader.view().jobs_waiting, 0);
@@ -526,14 +399,14 @@ async fn a_record_does_not_overtake_one_that_waits() {
     node.go().await;
     put("older").await;
     // What is written is not answered, so that it waits for longer.
-    node.fake.keeps_silent.store(true, Ordering::Relaxed);
-    node.fake.set_lost(0, None);
+    node.server.set_silent(true);
+    node.server.connect(0);
     node.until(false).await;
     put("newer").await;
     node.go().await;
     node.come_back().await;
     until(|| node.store.core.records.waiting.is_empty(|_| true)).await;
-    let kept = node.fake.kept.get(RecordKind::Zone, "zone").await.unwrap();
+    let kept = node.server.memory().get(RecordKind::Zone, "zone").await.unwrap();
     assert_eq!(kept, Some(Bytes::from("newer")));
 }
 
@@ -613,7 +486,7 @@ async fn following_what_nobody_publishes_to_leaves_nothing_behind() {
     let is_clean = || {
         let core = &store.core;
         let kept = names.iter().filter(|name| core.replicas.memory.mirrored(name).is_some()).count();
-        let made = names.iter().filter(|name| node.fake.kept.mirrored(name).is_some()).count();
+        let made = names.iter().filter(|name| node.server.memory().mirrored(name).is_some()).count();
         let state = core.replicas.lock();
         (state.replicas.len(), state.queue.len(), kept, made) == (0, 0, 0, 0)
     };

@@ -1,6 +1,6 @@
 //! Epochs of a channel that have ended, and where their readers go on.
 
-use super::fork::Leg;
+use super::fork::Segment;
 use super::{LogView, Replica};
 use crate::model::{EntryId, Epoch, NodeId, Position};
 use crate::storage::epoch_name::{EpochName, had_at};
@@ -25,7 +25,7 @@ pub(super) struct Ended {
     /// The node's newest sequence there.
     pub(super) own: u64,
     /// For the epoch of a fork.
-    pub(super) fork: Option<Leg>,
+    pub(super) fork: Option<Segment>,
     /// For the epoch of a log: the ids of the entries that lead up to its end, for readers who are not there
     /// yet.
     pub(super) last: Vec<EntryId>,
@@ -50,8 +50,8 @@ impl Past {
 }
 
 impl Ended {
-    pub(super) fn leg(own: u64, leg: Leg, end: u64) -> Self {
-        Self { epoch: leg.epoch.clone(), end, own, fork: Some(leg), last: Vec::new() }
+    pub(super) fn segment(own: u64, segment: Segment, end: u64) -> Self {
+        Self { epoch: segment.epoch.clone(), end, own, fork: Some(segment), last: Vec::new() }
     }
 
     /// The part that a reader at this offset has had of what one at the end has had.
@@ -125,7 +125,7 @@ impl Replica {
 
     /// The first epoch of a fork of a log that had none.
     fn unborn_fork(&self) -> Option<&Epoch> {
-        let fork = self.fork().filter(|fork| fork.leg.name.unborn)?;
-        Some(&fork.first_leg().epoch)
+        let fork = self.fork().filter(|fork| fork.segment.name.unborn)?;
+        Some(&fork.first_segment().epoch)
     }
 }

@@ -1,4 +1,4 @@
-use super::fork::LEGS_MAX;
+use super::fork::SEGMENTS_MAX;
 use super::*;
 use crate::model::{DraftEntry, EntryId};
 use crate::storage::{MemoryConfig, Retention};
@@ -203,17 +203,17 @@ async fn a_log_is_set_back_when_the_entry_that_was_seen_last_is_not_there() {
 }
 
 #[tokio::test]
-async fn of_a_fork_with_many_holes_the_beginning_and_the_newest_legs_are_kept() {
+async fn of_a_fork_with_many_holes_the_beginning_and_the_newest_segments_are_kept() {
     let mut bench = Bench::in_step(10);
     let own = bench.node;
     bench.told(&[entry(11, own, 1)]);
     let now = Instant::now();
     bench.replica.begin_fork(Some(2), now);
-    for seq in (2..).step_by(2).take(LEGS_MAX + 20) {
+    for seq in (2..).step_by(2).take(SEGMENTS_MAX + 20) {
         let append = Append { seq, prev: seq - 1, draft: draft(), fence: None };
         bench.replica.append_here(append);
     }
-    assert_eq!(bench.replica.fork().map(|fork| fork.before.len()), Some(LEGS_MAX));
+    assert_eq!(bench.replica.fork().map(|fork| fork.before.len()), Some(SEGMENTS_MAX));
     bench.replaced();
     assert_eq!(bench.had_at(11), Some((1, 0)), "what was had where the fork began is known");
 }

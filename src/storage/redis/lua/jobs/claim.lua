@@ -6,8 +6,7 @@
 --   1 limit, 2 lease, 3 kind, 4 the claiming process, 5 the number of this claim
 --   6 the number up to which the process knows the outcome of its claims
 -- Answers
---   for each job id, token, run, whether it was cancelled, whether it was committed, when it was queued, the attempt,
---   the run that stated it, kind, payload
+--   for each job the answer of `job`
 --
 -- Jobs of other kinds that come first are passed over, some hundred at a time; so only if workers of several kinds
 -- share the queue, a call visits more jobs than it returns.
@@ -87,10 +86,7 @@ for i, id in ipairs(ids) do
     append(texts, id, stored(job))
     append(leased, whole(lease_ends), id)
     append(claimed, job.place, id)
-    for _, value in ipairs({id, job.token, job.run, job.cancelled, job.committed, queued,
-        job.attempt, job.said_by, job.kind, payload}) do
-      page[#page + 1] = value
-    end
+    show(page, id, job, queued, payload)
   else
     forget(id)
   end
@@ -104,7 +100,7 @@ if #page > 0 then
   redis.call('ZADD', leases, unpack(leased))
   redis.call('ZADD', by_state.c, unpack(claimed))
   local claimed_now = redis.call('ZCARD', by_state.c)
-  if claimed_now == #page / 10 then added[leases], added[by_state.c] = true, true end
+  if claimed_now == #claimed / 2 then added[leases], added[by_state.c] = true, true end
   if not before then
     -- Processes come and go: forget those that have claimed nothing for a day.
     local all = redis.call('HGETALL', meta)

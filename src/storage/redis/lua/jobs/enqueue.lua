@@ -10,7 +10,6 @@
 
 local id, payload, key, fingerprint = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local unfinished_max, kept_max = tonumber(ARGV[5]), tonumber(ARGV[6])
-local is_news = kept_for ~= tonumber(ARGV[7])
 kept_for = tonumber(ARGV[7])
 if key ~= '' then
   -- Old keys must not lead to jobs any more.
@@ -36,14 +35,5 @@ write_first(id, {state = 'w', run = '0', token = '0', cancelled = '0', committed
   place = whole(place), attempt = '0', said_by = '0', kind = ARGV[8]}, jobs)
 for _, key in ipairs({ready, by_state.w, ages}) do redis.call('ZADD', key, whole(place), id) end
 if waiting == 0 then added[ready], added[by_state.w] = true, true end
-set_meta('place', whole(place))
-if is_news then set_meta('kept_for', whole(kept_for)) end
-if key then
-  set(keys, key, id .. ' ' .. fingerprint)
-  add(key_ages, now, key)
-end
-local excess = math.min(jobs + 1 - kept_max, AT_ONCE)
-if excess > 0 then
-  for _, oldest in ipairs(redis.call('ZRANGE', ended, 0, excess - 1)) do forget(oldest) end
-end
+complete(id, place, key, fingerprint, now, jobs, kept_max)
 return answer({'queued'})

@@ -90,11 +90,13 @@ local function parse_fixed(text)
   return queued, string.sub(text, at, payload_at - 1), string.sub(text, payload_at)
 end
 local function read_fixed(id) return parse_fixed(redis.call('HGET', fixed, id)) end
-local function view(id, page)
-  local job = read(id)
-  local queued, _, payload = read_fixed(id)
-  if not job or not queued then return end
+local function show(page, id, job, queued, payload)
   local values = {id, job.state, job.run, job.token, job.cancelled, job.committed, queued, job.changed, job.error,
     job.attempt, job.said_by, job.kind, payload}
   for _, value in ipairs(values) do page[#page + 1] = value end
+end
+local function view(id, page)
+  local job = read(id)
+  local queued, _, payload = read_fixed(id)
+  if job and queued then show(page, id, job, queued, payload) end
 end

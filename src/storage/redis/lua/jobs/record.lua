@@ -18,7 +18,6 @@ local job = {state = state, run = ARGV[6], token = ARGV[7], cancelled = ARGV[8],
 local queued, kept_max = now - tonumber(ARGV[11]), tonumber(ARGV[14])
 job.changed = whole(now - tonumber(ARGV[12]))
 local score = now + tonumber(ARGV[13])
-local is_news = kept_for ~= tonumber(ARGV[15])
 kept_for = tonumber(ARGV[15])
 tidy()
 local taken_by, is_same
@@ -50,16 +49,7 @@ write_first(id, job, jobs)
 add(sorted_in[job.state], score, id)
 add(by_state[job.state], place, id)
 add(ages, place, id)
-set_meta('place', whole(place))
 if tonumber(job.token) > last_token then set_meta('token', job.token) end
-if is_news then set_meta('kept_for', whole(kept_for)) end
-if key then
-  set(keys, key, id .. ' ' .. fingerprint)
-  add(key_ages, queued, key)
-end
-local excess = math.min(jobs + 1 - kept_max, AT_ONCE)
-if excess > 0 then
-  for _, oldest in ipairs(redis.call('ZRANGE', ended, 0, excess - 1)) do forget(oldest) end
-end
+complete(id, place, key, fingerprint, queued, jobs, kept_max)
 if taken_by then return answer({'taken', taken_by, job.cancelled}) end
 return answer({'recorded'})

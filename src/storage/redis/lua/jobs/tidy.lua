@@ -40,3 +40,17 @@ local function tidy()
   release_due()
   forget_over()
 end
+-- Completes the addition of a job, before which there were `jobs`: notes its place and its idempotency key, if it has
+-- one, and forgets the oldest jobs that ended beyond the bound on all jobs.
+local function complete(id, place, key, fingerprint, queued, jobs, kept_max)
+  set_meta('place', whole(place))
+  if tonumber(held[4]) ~= kept_for then set_meta('kept_for', whole(kept_for)) end
+  if key then
+    set(keys, key, id .. ' ' .. fingerprint)
+    add(key_ages, queued, key)
+  end
+  local excess = math.min(jobs + 1 - kept_max, AT_ONCE)
+  if excess > 0 then
+    for _, oldest in ipairs(redis.call('ZRANGE', ended, 0, excess - 1)) do forget(oldest) end
+  end
+end

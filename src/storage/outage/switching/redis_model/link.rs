@@ -1,9 +1,9 @@
-//! What is between a node and the server: two connections, each of which may be lost alone.
+//! What is between a node and the server: two connections, each of which may be lost by itself.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -31,6 +31,8 @@ pub(super) struct Link {
     pub(super) name: usize,
     pub(super) state: Mutex<LinkState>,
     pub(super) domains: watch::Sender<Domains>,
+    /// The failure domain of all channels; everything else is in the first.
+    pub(super) channels_in: AtomicU16,
     events: mpsc::Sender<LogEvent>,
     /// Nobody is on this side any more.
     pub(super) crashed: AtomicBool,
@@ -40,7 +42,14 @@ impl Link {
     /// Not connected yet. What is published comes to `events`.
     pub(super) fn new(name: usize, events: mpsc::Sender<LogEvent>) -> Self {
         let domains = watch::Sender::new(Domains::one(LinkHealth { lost: Some(lost()), losses: 0 }));
-        Self { name, state: Mutex::default(), domains, events, crashed: AtomicBool::new(false) }
+        Self {
+            name,
+            state: Mutex::default(),
+            domains,
+            channels_in: AtomicU16::new(0),
+            events,
+            crashed: AtomicBool::new(false),
+        }
     }
 
     fn change_health(&self, change: impl Fn(&mut LinkHealth)) {
@@ -69,7 +78,7 @@ pub(super) struct Connection {
     task: AbortHandle,
 }
 
-/// The connection on which it is told what is published.
+/// The connection on which the node receives what is published.
 #[derive(Debug)]
 pub(super) struct Subscriber {
     pub(super) published: mpsc::UnboundedSender<(Instant, LogEvent)>,
@@ -104,6 +113,16 @@ impl ModelServer {
         let state = self.0.state.lock();
         let found = state.links.iter().rev().find(|link| link.name == name);
         Arc::clone(found.expect("it was started"))
+    }
+
+    /// Changes the failure domains as a node sees them. What is in a domain can be asked even if it is lost.
+    pub(in crate::storage) fn change_domains(&self, name: usize, change: impl FnOnce(&mut Domains)) {
+        self.link(name).domains.send_modify(change);
+    }
+
+    /// Moves all channels to a failure domain.
+    pub(in crate::storage) fn set_channels_in(&self, name: usize, domain: u16) {
+        self.link(name).channels_in.store(domain, Ordering::Relaxed);
     }
 
     /// The node's connections break. What was under way is lost, or takes effect this much later.

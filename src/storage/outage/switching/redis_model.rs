@@ -1,6 +1,6 @@
-//! A model of Redis for simulations: one server that several nodes share, with logs as the memory
-//! backend keeps them, and everything that can go wrong between a node and it. What goes wrong, and
-//! when, follows from a seed.
+//! A model of Redis for tests and simulations: one server that several nodes share, with its data in a memory
+//! backend, and everything that can go wrong between a node and it. What goes wrong, and when, follows from a
+//! seed.
 
 #![expect(
     clippy::disallowed_methods,
@@ -27,8 +27,8 @@ use uuid::Uuid;
 use crate::model::{ChannelName, Entry, EntryId, Epoch, NodeId, Position, new_epoch};
 use crate::storage::Lost;
 use crate::storage::{
-    AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LogEvent, MemoryBackend, MemoryConfig, OpenLog,
-    OrderRetention, Page, PageLimit, Retention,
+    AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LatestOf, LatestQuery, LogEvent, MemoryBackend,
+    MemoryConfig, MovedJob, OpenLog, OrderRetention, Page, PageLimit, Retention,
 };
 pub(crate) use link::Which;
 use link::{Link, LinkState};
@@ -78,18 +78,18 @@ pub(crate) struct Faults {
     pub(crate) answer_lost: u32,
     /// Executed; never answered.
     pub(crate) answer_hangs: u32,
-    /// What is published comes slowly, by up to a second.
+    /// What is published arrives late, by up to a second.
     pub(crate) event_slow: u32,
-    /// What is published does not come; the follower is told to suspect.
+    /// What is published does not arrive; the follower gets `Suspect` in its place.
     pub(crate) event_lost: u32,
 }
 
-/// What is done with the trace of what happens.
+/// What is done with the trace of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trace {
     Off,
     Print,
-    /// It is summed up in one number, to be compared.
+    /// It is hashed into one number, to be compared.
     Sum,
 }
 
@@ -127,11 +127,17 @@ struct ServerState {
     laws: Laws,
     ages: Ages,
     refuses_writes: bool,
+    /// Everything is executed, and nothing but health probes is answered.
+    is_silent: bool,
+    /// Calls that were executed and not answered because of that.
+    unanswered: u64,
     links: Vec<Arc<Link>>,
     trace: Trace,
     sum: DefaultHasher,
     began: Instant,
     calls: u64,
+    /// Jobs that nodes kept and then recorded here, each time that they did.
+    recorded: Vec<MovedJob>,
     /// Logs that were found to be older than they had been.
     renewed: u64,
     /// By node, how many beats it has answered.
@@ -201,11 +207,14 @@ impl ModelServer {
             laws,
             ages,
             refuses_writes: false,
+            is_silent: false,
+            unanswered: 0,
             links: Vec::new(),
             trace,
             sum: DefaultHasher::new(),
             began: Instant::now(),
             calls: 0,
+            recorded: Vec::new(),
             renewed: 0,
             beats: BTreeMap::new(),
             places: BTreeMap::new(),
@@ -233,6 +242,26 @@ impl ModelServer {
 
     pub(crate) fn set_refuses_writes(&self, refuses: bool) {
         self.0.state.lock().refuses_writes = refuses;
+    }
+
+    /// Lets the server execute calls without answering them, health probes excepted.
+    pub(crate) fn set_silent(&self, is_silent: bool) {
+        self.0.state.lock().is_silent = is_silent;
+    }
+
+    /// How many calls it executed and did not answer because it was silent.
+    pub(crate) fn unanswered(&self) -> u64 {
+        self.0.state.lock().unanswered
+    }
+
+    /// The jobs that nodes recorded here, in order.
+    pub(in crate::storage) fn recorded(&self) -> Vec<MovedJob> {
+        self.0.state.lock().recorded.clone()
+    }
+
+    /// Its data.
+    pub(in crate::storage) fn memory(&self) -> MemoryBackend {
+        self.0.state.lock().data.memory.clone()
     }
 
     /// Lets the server run, or stops it without closing connections.
@@ -311,13 +340,7 @@ impl ModelServer {
     /// The latest entry of each key of a channel.
     pub(crate) fn latest(&self, channel: &ChannelName) -> Vec<Entry> {
         let limit = PageLimit { entries: usize::MAX, bytes: usize::MAX };
-        self.0
-            .state
-            .lock()
-            .data
-            .memory
-            .latest_now(channel, None, limit, crate::storage::LatestOf::Keys)
-            .entries
+        self.memory().latest_now(channel, LatestQuery { after: None, limit, of: LatestOf::Keys }).entries
     }
 
     /// All entries of a channel, and its epoch.

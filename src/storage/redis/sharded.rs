@@ -21,7 +21,7 @@ use tokio::time;
 use super::commands::Commands;
 use super::connect;
 use super::errors::storage_error;
-use super::link::{Condition, Link, LinkState, Members, keep_telling};
+use super::link::{Condition, Link, LinkState, Members, keep_telling, until_one_failed};
 use super::primaries::Primaries;
 use super::subscriber::{Published, Subscriber, Subscribing};
 use super::target::Target;
@@ -34,14 +34,14 @@ const COMPLETE_EVERY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) enum Following<P: Published> {
     One(Arc<Subscriber<P>>),
-    Shards(Arc<Shards<P>>),
+    Sharded(Arc<ShardedSubscribers<P>>),
 }
 
 impl<P: Published> Following<P> {
     pub(super) fn dropped(&self) -> u64 {
         match self {
             Self::One(subscriber) => subscriber.dropped(),
-            Self::Shards(shards) => shards.dropped(),
+            Self::Sharded(subscribers) => subscribers.dropped(),
         }
     }
 
@@ -49,14 +49,14 @@ impl<P: Published> Following<P> {
     pub(super) async fn until_failed(&self) -> ProbeFailure {
         match self {
             Self::One(subscriber) => subscriber.until_failed().await,
-            Self::Shards(shards) => shards.until_failed().await,
+            Self::Sharded(subscribers) => subscribers.until_failed().await,
         }
     }
 
     pub(super) async fn follow(&self, name: String) -> Result<(), StorageError> {
         match self {
             Self::One(subscriber) => subscriber.follow(name).await,
-            Self::Shards(shards) => shards.follow(name).await,
+            Self::Sharded(subscribers) => subscribers.follow(name).await,
         }
     }
 
@@ -64,8 +64,8 @@ impl<P: Published> Following<P> {
     pub(super) fn expect(&self, name: &str) {
         match self {
             Self::One(subscriber) => subscriber.expect(name),
-            Self::Shards(shards) => {
-                let owner = shards.map.lock().owner(name);
+            Self::Sharded(subscribers) => {
+                let owner = subscribers.map.lock().owner(name);
                 owner.into_iter().for_each(|owner| owner.expect(name));
             }
         }
@@ -74,22 +74,22 @@ impl<P: Published> Following<P> {
     pub(super) async fn unfollow(&self, name: String) -> Result<(), StorageError> {
         match self {
             Self::One(subscriber) => subscriber.unfollow(name).await,
-            Self::Shards(shards) => shards.unfollow(name).await,
+            Self::Sharded(subscribers) => subscribers.unfollow(name).await,
         }
     }
 }
 
 /// A [`Subscriber`] for each primary of a cluster.
-pub(super) struct Shards<P: Published> {
+pub(super) struct ShardedSubscribers<P: Published> {
     target: Target,
     config: RedisConfig,
     primaries: Arc<Primaries>,
-    published: Arc<P>,
+    published: P,
     command_timeout: Duration,
     map: Mutex<Map<P>>,
     /// Notified by subscribers, and when no node has a slot.
     moved: Arc<Notify>,
-    running: Members<Arc<Subscriber<Arc<P>>>>,
+    running: Members<Arc<Subscriber<P>>>,
     /// Drops counted by subscribers that are gone.
     dropped: AtomicU64,
     /// Counts changes of connections.
@@ -98,34 +98,34 @@ pub(super) struct Shards<P: Published> {
 
 struct Map<P: Published> {
     routing: Option<ClusterRouting>,
-    shards: HashMap<Server, Shard<P>>,
+    members: HashMap<Server, Member<P>>,
     /// All followed channels, on whatever server.
     followed: HashSet<String>,
 }
 
-struct Shard<P: Published> {
-    subscriber: Arc<Subscriber<Arc<P>>>,
-    /// Dropped with the shard, which ends its subscriber.
+struct Member<P: Published> {
+    subscriber: Arc<Subscriber<P>>,
+    /// Dropped with the member, which ends its subscriber.
     _alive: oneshot::Sender<()>,
 }
 
-impl<P: Published> fmt::Debug for Shards<P> {
+impl<P: Published> fmt::Debug for ShardedSubscribers<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let servers: Vec<String> = self.map.lock().shards.keys().map(ToString::to_string).collect();
-        f.debug_struct("Shards").field("servers", &servers).finish_non_exhaustive()
+        let servers: Vec<String> = self.map.lock().members.keys().map(ToString::to_string).collect();
+        f.debug_struct("ShardedSubscribers").field("servers", &servers).finish_non_exhaustive()
     }
 }
 
-impl<P: Published> Shards<P> {
+impl<P: Published> ShardedSubscribers<P> {
     /// Has no connections until it runs.
     pub(super) fn new(target: Target, config: RedisConfig, primaries: Arc<Primaries>, published: P) -> Self {
         let command_timeout = Duration::from_millis(config.command_timeout_ms);
-        let map = Map { routing: None, shards: HashMap::new(), followed: HashSet::new() };
+        let map = Map { routing: None, members: HashMap::new(), followed: HashSet::new() };
         Self {
             target,
             config,
             primaries,
-            published: Arc::new(published),
+            published,
             command_timeout,
             map: Mutex::new(map),
             moved: Arc::new(Notify::new()),
@@ -136,7 +136,7 @@ impl<P: Published> Shards<P> {
     }
 
     fn dropped(&self) -> u64 {
-        let now: u64 = self.map.lock().shards.values().map(|shard| shard.subscriber.dropped()).sum();
+        let now: u64 = self.map.lock().members.values().map(|member| member.subscriber.dropped()).sum();
         self.dropped.load(Ordering::Relaxed) + now
     }
 
@@ -160,7 +160,7 @@ impl<P: Published> Shards<P> {
         if is_first {
             let mut map = self.map.lock();
             // Another caller may have followed it successfully meanwhile.
-            if !map.shards.values().any(|shard| shard.subscriber.is_following(&name)) {
+            if !map.members.values().any(|member| member.subscriber.is_following(&name)) {
                 map.followed.remove(&name);
             }
         }
@@ -181,7 +181,7 @@ impl<P: Published> Shards<P> {
         let followers: Vec<_> = {
             let mut map = self.map.lock();
             map.followed.remove(&name);
-            let all = map.shards.values().map(|shard| &shard.subscriber);
+            let all = map.members.values().map(|member| &member.subscriber);
             all.filter(|subscriber| subscriber.is_following(&name)).cloned().collect()
         };
         for subscriber in followers {
@@ -212,7 +212,7 @@ impl<P: Published> Shards<P> {
         }
     }
 
-    async fn run_one(&self, subscriber: Arc<Subscriber<Arc<P>>>, events: mpsc::Sender<P::Event>) {
+    async fn run_one(&self, subscriber: Arc<Subscriber<P>>, events: mpsc::Sender<P::Event>) {
         tokio::select! {
             () = subscriber.run(events) => {}
             () = keep_telling(subscriber.state(), || self.tell()) => {}
@@ -230,31 +230,19 @@ impl<P: Published> Shards<P> {
 
     /// Waits until an attempt to connect to one of the servers has failed.
     pub(super) async fn until_failed(&self) -> ProbeFailure {
-        let mut changes = self.changes();
-        loop {
-            changes.borrow_and_update();
-            let states: Vec<LinkState> = {
-                let map = self.map.lock();
-                map.shards.values().map(|shard| shard.subscriber.state().borrow().clone()).collect()
-            };
-            let failed = states.into_iter().find_map(|state| match state.condition {
-                Condition::Down(failure) => Some(failure),
-                Condition::Connecting | Condition::Up => None,
-            });
-            if let Some(failure) = failed {
-                return failure;
-            }
-            // The sender is in `self`, so this does not fail.
-            let _changed = changes.changed().await;
-        }
+        let states = || {
+            let map = self.map.lock();
+            map.members.values().map(|member| member.subscriber.state().borrow().clone()).collect()
+        };
+        until_one_failed(self.changes(), states).await
     }
 
     /// The state of the connection to a server.
     pub(super) fn state_of(&self, server: &Server) -> LinkState {
         let map = self.map.lock();
-        let shard = map.shards.get(server);
+        let member = map.members.get(server);
         let connecting = LinkState { condition: Condition::Connecting, losses: 0 };
-        shard.map_or(connecting, |shard| shard.subscriber.state().borrow().clone())
+        member.map_or(connecting, |member| member.subscriber.state().borrow().clone())
     }
 
     /// Applies the present map of slots.
@@ -266,42 +254,41 @@ impl<P: Published> Shards<P> {
             let primaries = routing.unique_primary_nodes();
             map.routing = Some(routing);
             for server in &primaries {
-                if !map.shards.contains_key(server) {
-                    map.shards.insert(server.clone(), self.shard(server.clone()));
+                if !map.members.contains_key(server) {
+                    map.members.insert(server.clone(), self.member(server.clone()));
                 }
             }
             map.reroute();
             let gone: Vec<Server> =
-                map.shards.keys().filter(|server| !primaries.contains(server)).cloned().collect();
+                map.members.keys().filter(|server| !primaries.contains(server)).cloned().collect();
             for server in gone {
-                if let Some(shard) = map.shards.remove(&server) {
-                    self.dropped.fetch_add(shard.subscriber.dropped(), Ordering::Relaxed);
+                if let Some(member) = map.members.remove(&server) {
+                    self.dropped.fetch_add(member.subscriber.dropped(), Ordering::Relaxed);
                 }
             }
         }
-        map.shards.values().for_each(|shard| shard.subscriber.complete());
+        map.members.values().for_each(|member| member.subscriber.complete());
         drop(map);
         if has_changed {
             self.tell();
         }
     }
 
-    fn shard(&self, server: Server) -> Shard<P> {
+    fn member(&self, server: Server) -> Member<P> {
         let (target, config) = (self.target.clone(), self.config.clone());
         let ahead = self.primaries.state_of(&server);
         let link = Link::behind(
             ahead,
-            Arc::new(move || connect::shard_client(&target, &config, server.clone())),
+            Arc::new(move || connect::subscriber_client(&target, &config, Some(server.clone()))),
             self.command_timeout,
         );
         let subscriber = Arc::new(Subscriber::new(
             link,
             Arc::new(Commands::Cluster(Arc::clone(&self.primaries))),
-            Arc::clone(&self.published),
+            self.published.clone(),
             Subscribing::Sharded { moved: Arc::clone(&self.moved) },
-            self.command_timeout,
         ));
-        Shard { subscriber: Arc::clone(&subscriber), _alive: self.running.add(subscriber) }
+        Member { subscriber: Arc::clone(&subscriber), _alive: self.running.add(subscriber) }
     }
 }
 
@@ -313,9 +300,9 @@ enum Refused {
 }
 
 impl<P: Published> Map<P> {
-    fn owner(&self, name: &str) -> Option<Arc<Subscriber<Arc<P>>>> {
+    fn owner(&self, name: &str) -> Option<Arc<Subscriber<P>>> {
         let server = self.routing.as_ref()?.get_server(ClusterRouting::hash_key(name.as_bytes()))?;
-        Some(Arc::clone(&self.shards.get(server)?.subscriber))
+        Some(Arc::clone(&self.members.get(server)?.subscriber))
     }
 
     /// Moves followed channels to the servers that now have their slots. Channels without an owner stay where
@@ -325,17 +312,17 @@ impl<P: Published> Map<P> {
         let Some(routing) = &self.routing else { return };
         for name in &self.followed {
             let Some(owner) = routing.get_server(ClusterRouting::hash_key(name.as_bytes())) else { continue };
-            for (server, shard) in &self.shards {
-                match (server == owner, shard.subscriber.is_following(name)) {
+            for (server, member) in &self.members {
+                match (server == owner, member.subscriber.is_following(name)) {
                     (true, false) => adopted.entry(owner).or_default().push(name.clone()),
-                    (false, true) => shard.subscriber.leave(name),
+                    (false, true) => member.subscriber.leave(name),
                     _ => {}
                 }
             }
         }
         for (server, names) in adopted {
-            if let Some(shard) = self.shards.get(server) {
-                shard.subscriber.adopt(names);
+            if let Some(member) = self.members.get(server) {
+                member.subscriber.adopt(names);
             }
         }
     }

@@ -15,12 +15,11 @@ use tokio::time::{self, Instant};
 use super::link::{Execute, InFlight, Link};
 use super::{ModelServer, ServerState, Trace};
 use crate::model::{BackendName, ChannelName, Epoch, JobId, NodeId, Position};
-use crate::storage::primary::{Beat, Domain, Domains, Primary};
+use crate::storage::primary::{Beat, Domain, Domains, Place, Primary};
 use crate::storage::{
-    AppendAnswer, AppendBatch, Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts,
-    JobState, JobView, Jobs, LatestOf, LatestPage, Log, LogEvent, LogState, Lost, MemoryBackend, MovedJob,
-    NewJob, OpenLog, Page, PageLimit, Record, RecordKind, Recorded, Records, Result, StorageBackend,
-    StorageError,
+    AppendAnswer, AppendBatch, Cancelling, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView,
+    Jobs, LatestPage, LatestQuery, Log, LogEvent, Lost, MemoryBackend, MovedJob, NewJob, OpenLog, Page,
+    PageLimit, Record, RecordKind, Recorded, Records, Result, StorageBackend, StorageError,
 };
 
 /// After this a call is given up.
@@ -84,13 +83,16 @@ impl ModelRedis {
                 } else {
                     Ok(act(&mut state, &link))
                 };
+                let is_silent = state.is_silent && op != "beat";
+                state.unanswered += u64::from(is_silent);
+                let loses_answer = if is_silent { Some(true) } else { fate.loses_answer };
                 let is_usual = |result: &Result<R>| format!("{result:?}").contains("Same");
                 if state.trace != Trace::Off && (op != "beat" || !is_usual(&result)) {
-                    state.say(|| format!("n{name} {op} executed: {result:?} {:?}", fate.loses_answer));
+                    state.say(|| format!("n{name} {op} executed: {result:?} {loses_answer:?}"));
                 }
-                match fate.loses_answer {
+                match loses_answer {
                     None => {
-                        // A caller that does not wait any more is none of the server's business.
+                        // The caller may have given up.
                         let _waits = answer.send((Instant::now() + fate.back, result));
                     }
                     Some(false) => {}
@@ -140,8 +142,14 @@ impl ModelRedis {
         .await
     }
 
-    fn memory(&self) -> MemoryBackend {
-        self.server.0.state.lock().data.memory.clone()
+    /// A call that the server's memory answers.
+    async fn ask<R: fmt::Debug + Send + 'static>(
+        &self,
+        op: &'static str,
+        writes: bool,
+        act: impl FnOnce(&MemoryBackend) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        self.call(op, writes, move |state, _| act(&state.data.memory)).await?
     }
 }
 
@@ -209,21 +217,29 @@ impl Primary for ModelRedis {
         .await
     }
 
-    async fn record_job(&self, _job: &MovedJob) -> Result<Recorded> {
-        // No order is placed here.
-        Ok(Recorded::Yes)
+    fn domain_of(&self, place: Place<'_>) -> Domain {
+        match place {
+            Place::Channel(_) => Domain::new(self.link.channels_in.load(Ordering::Relaxed)),
+            Place::Jobs | Place::Records(_) | Place::Leases => Domain::ONLY,
+        }
+    }
+
+    async fn record_job(&self, job: &MovedJob) -> Result<Recorded> {
+        let job = job.clone();
+        self.call("record_job", true, move |state, _| {
+            let MovedJob { view, idempotency, bounds, .. } = &job;
+            let (payload, kind) = (view.payload.clone(), view.kind.clone());
+            let new = NewJob { id: view.id, payload, kind, idempotency: idempotency.clone() };
+            now(state.data.memory.enqueue(&new, bounds))?;
+            state.recorded.push(job);
+            Ok(Recorded::Yes)
+        })
+        .await?
     }
 }
 
 #[async_trait]
 impl Log for ModelRedis {
-    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
-        self.call_about(channel, "state", false, move |state, channel| {
-            now(state.data.memory.state(channel, producer))
-        })
-        .await?
-    }
-
     async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
         self.call_about(channel, "find", false, move |state, channel| {
             now(state.data.memory.find(channel, producer))
@@ -273,18 +289,13 @@ impl Log for ModelRedis {
         .await
     }
 
-    async fn latest_within(
-        &self,
-        channel: &ChannelName,
-        after: Option<&str>,
-        limit: PageLimit,
-        of: LatestOf,
-    ) -> Result<LatestPage> {
+    async fn latest_within(&self, channel: &ChannelName, query: LatestQuery<'_>) -> Result<LatestPage> {
+        let LatestQuery { after, limit, of } = query;
         let after = after.map(str::to_owned);
         self.call_about(channel, "latest", false, move |state, channel| {
-            now(state.data.memory.latest_within(channel, after.as_deref(), limit, of))
+            state.data.memory.latest_now(channel, LatestQuery { after: after.as_deref(), limit, of })
         })
-        .await?
+        .await
     }
 
     async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
@@ -339,65 +350,66 @@ impl Log for ModelRedis {
 impl Records for ModelRedis {
     async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
         let key = key.to_owned();
-        self.call("put", true, move |state, _| now(state.data.memory.put(kind, &key, value, ttl))).await?
+        self.ask("put", true, move |memory| now(memory.put(kind, &key, value, ttl))).await
     }
 
     async fn get(&self, kind: RecordKind, key: &str) -> Result<Option<Bytes>> {
         let key = key.to_owned();
-        self.call("get", false, move |state, _| now(state.data.memory.get(kind, &key))).await?
+        self.ask("get", false, move |memory| now(memory.get(kind, &key))).await
     }
 
     async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool> {
         let key = key.to_owned();
-        self.call("delete", true, move |state, _| now(state.data.memory.delete(kind, &key))).await?
+        self.ask("delete", true, move |memory| now(memory.delete(kind, &key))).await
     }
 
     async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>> {
         let after = after.map(str::to_owned);
-        self.call("list", false, move |state, _| now(state.data.memory.list(kind, after.as_deref(), limit)))
-            .await?
+        self.ask("list", false, move |memory| now(memory.list(kind, after.as_deref(), limit))).await
     }
 
     async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>> {
         let (key, holder) = (key.to_owned(), holder.to_owned());
-        self.call("hold", true, move |state, _| now(state.data.memory.hold(&key, &holder, ttl))).await?
+        self.ask("hold", true, move |memory| now(memory.hold(&key, &holder, ttl))).await
     }
 
     async fn let_go(&self, key: &str, holder: &str) -> Result<()> {
         let (key, holder) = (key.to_owned(), holder.to_owned());
-        self.call("let_go", true, move |state, _| now(state.data.memory.let_go(&key, &holder))).await?
+        self.ask("let_go", true, move |memory| now(memory.let_go(&key, &holder))).await
     }
 }
 
-/// Jobs are not part of what is simulated.
 #[async_trait]
 impl Jobs for ModelRedis {
     async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
-        self.memory().enqueue(job, bounds).await
+        let (job, bounds) = (job.clone(), *bounds);
+        self.ask("enqueue", true, move |memory| now(memory.enqueue(&job, &bounds))).await
     }
 
-    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
-        self.memory().claim(kind, limit, lease).await
+    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<JobView>> {
+        let kind = kind.to_owned();
+        self.ask("claim", true, move |memory| now(memory.claim(&kind, limit, lease))).await
     }
 
     async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        self.memory().extend(id, token, lease).await
+        self.ask("extend", true, move |memory| now(memory.extend(id, token, lease))).await
     }
 
     async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        self.memory().commit(id, token, lease).await
+        self.ask("commit", true, move |memory| now(memory.commit(id, token, lease))).await
     }
 
     async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held> {
-        self.memory().finish(id, token, ending).await
+        let ending = ending.clone();
+        self.ask("finish", true, move |memory| now(memory.finish(id, token, &ending))).await
     }
 
     async fn cancel(&self, id: JobId) -> Result<Cancelling> {
-        self.memory().cancel(id).await
+        self.ask("cancel", true, move |memory| now(memory.cancel(id))).await
     }
 
     async fn job(&self, id: JobId) -> Result<Option<JobView>> {
-        self.memory().job(id).await
+        self.ask("job", false, move |memory| now(memory.job(id))).await
     }
 
     async fn list_jobs(
@@ -406,15 +418,15 @@ impl Jobs for ModelRedis {
         before: Option<JobId>,
         limit: usize,
     ) -> Result<Vec<JobView>> {
-        self.memory().list_jobs(state, before, limit).await
+        self.ask("list_jobs", false, move |memory| now(memory.list_jobs(state, before, limit))).await
     }
 
     async fn settle_dead(&self, id: JobId) -> Result<bool> {
-        self.memory().settle_dead(id).await
+        self.ask("settle_dead", true, move |memory| now(memory.settle_dead(id))).await
     }
 
     async fn job_counts(&self) -> Result<JobCounts> {
-        self.memory().job_counts().await
+        self.ask("job_counts", false, |memory| now(memory.job_counts())).await
     }
 }
 

@@ -13,7 +13,8 @@ use super::{ModelServer, lost};
 use crate::model::{BackendName, BackendState, ChannelName, Epoch, Lane, NodeId};
 use crate::storage::outage::failover::{First, Limits};
 use crate::storage::outage::journal::JournalBounds;
-use crate::storage::outage::switching::{Parts, Switching};
+use crate::storage::outage::spool::Former;
+use crate::storage::outage::switching::{LaneOf, Parts, Switching};
 use crate::storage::primary::Domain;
 use crate::storage::{MemoryBackend, MemoryConfig, SharedBackend, StatusReader, StatusWriter, StorageStatus};
 
@@ -27,9 +28,9 @@ pub(crate) struct Started {
 
 /// A look into a node's storage.
 #[derive(Debug, Clone)]
-pub(crate) struct Inside(Arc<Switching>);
+pub(crate) struct Inside(pub(in crate::storage) Arc<Switching>);
 
-/// How a channel stands on a node.
+/// The state of a channel on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stand {
     pub(crate) log: Option<Epoch>,
@@ -84,7 +85,7 @@ pub(crate) struct Setup {
 }
 
 impl ModelServer {
-    /// The storage of a node that has nothing else to go on with.
+    /// The storage of a node that has no memory to fall back on.
     pub(crate) fn start_bare(&self, name: usize) -> SharedBackend {
         Arc::new(self.client(name, true))
     }
@@ -107,6 +108,18 @@ impl ModelServer {
         setup: Setup,
         lanes: Arc<dyn Fn(&ChannelName) -> Lane + Send + Sync>,
     ) -> Started {
+        self.start_after(Vec::new(), name, node, setup, lanes)
+    }
+
+    /// The same for a node whose earlier processes left entries.
+    pub(in crate::storage) fn start_after(
+        &self,
+        formers: Vec<Former>,
+        name: usize,
+        node: NodeId,
+        setup: Setup,
+        lanes: LaneOf,
+    ) -> Started {
         let first_lost = setup.starts_degraded.then(lost);
         let primary = self.client(name, first_lost.is_none());
         let retention = self.0.state.lock().ages.retention();
@@ -121,7 +134,7 @@ impl ModelServer {
             memory,
             primary: Arc::new(primary),
             lanes,
-            formers: Default::default(),
+            formers,
             spool: None,
             journal: JournalBounds {
                 bytes: 64 << 20,
