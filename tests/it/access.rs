@@ -197,7 +197,6 @@ async fn requests_without_a_valid_token_are_refused() {
     assert_eq!(gateway.get(&format!("/api/zones?access_token={trader}")).await.status, 200);
     let mut client = Client::connect(&gateway.url(&format!("/ws?access_token={trader}"))).await;
     assert_eq!(client.next().await["subject"], "alice");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,7 +243,6 @@ async fn a_token_comes_in_a_header_as_a_protocol_or_in_a_message() {
     client.send(&json!({ "type": "auth", "id": 9, "token": "nonsense" })).await;
     assert_eq!(client.next().await["code"], "invalid_token");
     assert_eq!(subscribe(&mut client, "zone:b").await["type"], "subscribed");
-    gateway.stop().await;
 }
 
 async fn first_of(gateway: &Running, token: &str) -> Value {
@@ -282,7 +280,6 @@ async fn a_connection_with_an_invalid_credential_is_closed_for_good() {
     let error = subscribe(&mut client, "zone:b").await;
     assert_eq!((&error["code"], &error["temporary"]), (&json!("forbidden"), &json!(false)));
     assert_eq!(subscribe(&mut client, "zone:a").await["type"], "subscribed");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,7 +310,6 @@ async fn public_zones_need_no_token() {
     // A connection opened on a private zone needs a credential.
     let mut client = Client::connect(&gateway.url("/ws/market/private")).await;
     assert_eq!(client.until_close().await.1, 4501);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -331,7 +327,6 @@ async fn guessing_tokens_on_a_connection_closes_it() {
     let (before, code, _) = client.until_close().await;
     let refused = before.iter().filter(|message| message["code"] == "invalid_token");
     assert_eq!((refused.count(), code), (3, 4004), "{before:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -371,7 +366,6 @@ async fn a_token_is_renewed_without_a_gap_or_the_connection_ends() {
     );
     publish(&gateway, "a", &publisher).await;
     assert!(renewed.until_pong().await.is_empty());
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -402,7 +396,6 @@ async fn a_key_is_valid_as_long_as_its_file_contains_it() {
     assert_eq!(client.until_close().await.1, 4501);
     publish(&gateway, "a", &key).await.problem(401, "unauthorized");
     assert!(begun.elapsed() < LIMIT);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -425,7 +418,6 @@ async fn sockets_are_closed_when_the_secret_of_their_tokens_is_replaced() {
     assert!(before.last().unwrap()["retry_after_ms"].as_u64() >= Some(1_000), "it may reconnect: {before:?}");
     get(&gateway, "/api/zones", &sign(OTHER_SECRET)).await.problem(401, "unauthorized");
     assert!(!stays.until_pong().await.iter().any(|message| message["type"] == "closing"));
-    gateway.stop().await;
 }
 
 /// Tries everything by which a tenant might find something of another tenant.
@@ -554,7 +546,6 @@ async fn two_tenants_see_nothing_of_each_other() {
     let retried = retried.json()["orderId"].as_str().unwrap().to_owned();
     assert_eq!(get(&gateway, &format!("/api/orders/{retried}"), &acme).await.status, 200);
     get(&gateway, &format!("/api/orders/{retried}"), &other).await.problem(404, "unknown_order");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -584,7 +575,6 @@ async fn lists_of_few_among_many_end_and_name_no_others() {
         after = format!("&after={next}");
     }
     assert_eq!(seen, mine);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -707,7 +697,6 @@ async fn each_message_takes_the_rights_that_it_should() {
             client.next_of_type(answer).await;
         }
     }
-    gateway.stop().await;
 }
 
 /// Answers each request with the current text, and counts the requests.
@@ -800,7 +789,6 @@ async fn an_issuers_new_key_is_fetched_when_a_token_needs_it() {
     }
     eventually("it was asked", async || (told(&none).await.status == 401).then_some(())).await;
     assert!(*asked.borrow() <= before + 2, "{before} {}", *asked.borrow());
-    gateway.stop().await;
 }
 
 /// Public keys of RSA with 2048 bits as a JWK Set.
@@ -890,7 +878,6 @@ async fn an_event_stream_is_authenticated_like_other_requests() {
     let gateway = Running::start(config).await;
     let mut reader = EventReader::open(gateway.address, &format!("{path}&access_token={trader}")).await;
     assert_eq!(reader.next().await["subject"], "alice");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -914,7 +901,6 @@ async fn a_revocation_is_remembered_as_long_as_its_tokens_could_be_valid() {
         metrics.lines().any(|line| line == "zonewire_revocations 1").then_some(())
     })
     .await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -992,7 +978,4 @@ async fn a_revocation_reaches_every_node_and_every_socket() {
         (get(&two, "/api/zones", &bob).await.status == 401).then_some(())
     })
     .await;
-    for node in [one, two, three] {
-        node.stop().await;
-    }
 }

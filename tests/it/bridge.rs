@@ -132,7 +132,6 @@ async fn followers_from_before_redis_are_told_that_events_may_be_missing() {
     let mut foreign = Foreign::connect(&server).await;
     foreign.publish("ticker", &json!({ "type": "ticker", "data": ticker(1), "source": "other" })).await;
     assert_eq!(next_entry(&mut client).await, ("ticker".to_owned(), ticker(1)));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,8 +192,6 @@ async fn live_events_reach_other_gateways_and_those_lost_in_an_outage_are_counte
     let sources = all["sources"].as_array().unwrap();
     let of_a = sources.iter().find(|of| of["source"].as_str().unwrap().replace('-', "") == node).unwrap();
     assert_eq!(of_a["types"]["ticker"], json!({ "published": 12, "received": 2, "missed": 10 }));
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -256,12 +253,9 @@ async fn durable_events_of_others_are_in_the_log_once_whichever_gateway_appends_
         ids.push(next_entry(&mut at_c).await.1["tradeId"].as_u64().unwrap());
     }
     assert_eq!(ids, (1..=150).collect::<Vec<_>>());
-    // VersionVector anything been doubled, it would precede the last event.
+    // Had anything been doubled, it would precede the last event.
     foreign.publish("trade", &envelope(151)).await;
     assert_eq!(next_entry(&mut at_c).await.1["tradeId"], 151);
-    for gateway in gateways {
-        gateway.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,9 +295,6 @@ async fn a_type_that_nobody_follows_is_subscribed_to_only_if_an_operator_asks() 
     let off = Running::start(config()).await;
     set_mode(&off, &json!({ "type": "candle", "mode": "always" })).await.problem(404, "not_found");
     assert_eq!(off.get("/api/bridge/subscriptions").await.json()["enabled"], false);
-    for gateway in [gateway, publisher, off] {
-        gateway.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -370,7 +361,6 @@ async fn health_metrics_and_stats_report_the_state_of_the_bridge() {
         (gateway.get("/health/redis").await.json()["metrics"]["connected"] == false).then_some(())
     })
     .await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -388,8 +378,6 @@ async fn a_cluster_passes_events_on_whichever_node_they_are_published_at() {
         foreign.publish("ticker", &json!({ "data": ticker(price) })).await;
         assert_eq!(next_entry(&mut at_b).await, ("ticker".to_owned(), ticker(price)));
     }
-    a.stop().await;
-    b.stop().await;
 }
 
 /// A Node program that uses one of the two libraries.

@@ -148,7 +148,6 @@ async fn only_a_listed_certificate_identifies_a_client() {
     let counted = &stats["http"]["tls"]["certificates_by_result"];
     assert_eq!(counted["unlisted"], 4, "{counted}");
     assert!(counted["listed"].as_u64().unwrap() >= 8, "{counted}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +170,6 @@ async fn an_invalid_certificate_ends_the_handshake_with_a_reason() {
     }
     let failed = tls_stats(&root, &gateway).await["failed_by_reason"].clone();
     assert_eq!((&failed["certificate"], &failed["no_certificate"]), (&json!(4), &json!(0)), "{failed}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,7 +198,6 @@ async fn a_required_certificate_is_demanded_except_on_the_operators_listener() {
     // A client with an unlisted certificate may complete the handshake, and nothing more.
     let stranger = showing(&certificates, &certificates, "stranger");
     get(&stranger, address, "/api/zones").await.problem(401, "unauthorized");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,7 +219,6 @@ async fn a_proxys_certificate_does_not_identify_its_clients() {
         ask(&mut http, "GET", "/api/orders", &[forwarded], "").await.problem(401, "unauthorized");
     }
     assert_eq!(ask(&mut http, "GET", "/api/orders", &[], "").await.status, 200);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,7 +231,6 @@ async fn a_resumed_session_keeps_its_certificate() {
     let mut again = connect(&alice, gateway.address).await;
     assert_eq!(again.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
     assert_eq!(ask(&mut again, "GET", "/api/orders", &[], "").await.status, 200);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,7 +257,6 @@ async fn orders_are_their_certificates_subjects() {
     certificates.issue("alice-anew", &Issued { subject: "/CN=alice", ..VALID }).unwrap();
     let anew = showing(&certificates, &certificates, "alice-anew");
     assert_eq!(get(&anew, gateway.address, &path).await.status, 200);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -308,7 +302,6 @@ async fn revoking_a_subject_revokes_its_certificates_but_not_later_ones() {
     get(&alice, address, "/api/orders").await.problem(401, "unauthorized");
     others.send(&json!({ "type": "ping", "id": 1 })).await;
     others.next_of_type("pong").await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -333,7 +326,6 @@ async fn a_connection_ends_with_its_certificate() {
     {
         ask(&mut resumed, "GET", "/api/orders", &[], "").await.problem(401, "unauthorized");
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -385,7 +377,6 @@ async fn authorities_are_reloaded_and_a_removed_one_disconnects_its_clients() {
     assert!(said.contains("alert"), "{said}");
     let mut of_bob = Secure::open(&bob, address, "/ws/market/pjm").await;
     of_bob.next_of_type("subscribed").await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -467,5 +458,4 @@ async fn the_command_line_uses_the_configured_authorities_and_certificates() {
     .await;
     assert_eq!(end.code, Some(1), "{end:?}");
     assert!(end.stderr.contains("its certificate is for another host"), "{end:?}");
-    gateway.stop().await;
 }

@@ -103,7 +103,6 @@ async fn messages_of_a_gateway_conform_to_their_schemas() {
     for kind in ["connection", "subscribed", "routing", "building", "submitted", "confirmed"] {
         assert!(kinds.iter().any(|k| k == kind), "{kind}: {kinds:?}");
     }
-    gateway.stop().await;
 }
 
 #[tokio::test]
@@ -174,7 +173,6 @@ async fn bodies_of_a_gateway_conform_to_their_schemas() {
     let again = again.json()["orderId"].as_str().unwrap().to_owned();
     let cancelled = gateway.post_empty(&format!("/api/orders/{again}/cancel")).await;
     schemas.check_body::<protocol::OrderCancelling>("OrderCancelling", 202, &cancelled);
-    gateway.stop().await;
 }
 
 #[tokio::test]
@@ -193,5 +191,4 @@ async fn a_gateway_serves_its_descriptions_with_its_own_address() {
             assert_eq!((answer.status, answer.json()), (200, expected.clone()), "{address}");
         }
     }
-    gateway.stop().await;
 }

@@ -62,7 +62,6 @@ async fn a_stalled_body_is_ended_and_its_earlier_lines_count() {
     assert_eq!((&problem["accepted"], &problem["line"]), (&2.into(), &3.into()), "{problem}");
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.contains("every 1s"), "{detail}");
-    gateway.stop().await;
 }
 
 /// Starts a request that posts prices to `pjm`, and sends this part of its body.
@@ -129,7 +128,6 @@ async fn the_total_of_bodies_being_read_is_bounded_and_released() {
     let accepted = gateway.post("pjm", LINES, lines.as_bytes()).await;
     assert_eq!((accepted.status, &accepted.json()["accepted"]), (200, &3_000.into()), "{accepted:?}");
     held(0).await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +138,7 @@ async fn at_the_limit_of_connections_health_and_metrics_still_answer() {
     config.http.head_timeout_ms = 3_600_000;
     let gateway = Running::start(config).await;
     let address = gateway.address;
-    let web_socket = RawSocket::open(address, "/ws").await;
+    let _web_socket = RawSocket::open(address, "/ws").await;
     let mut idle = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -166,8 +164,6 @@ async fn at_the_limit_of_connections_health_and_metrics_still_answer() {
         get(address, "/api/zones").await.filter(|answer| answer.status == 200)
     })
     .await;
-    drop(web_socket);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,7 +198,6 @@ async fn an_address_that_connects_too_often_is_refused_with_answers_up_to_a_rate
     })
     .await;
     assert!((1..unanswered.1).contains(&unanswered.0), "{unanswered:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,7 +219,6 @@ async fn an_address_has_a_limited_number_of_connections() {
     ask(gateway.address, &wrong).await.unwrap().problem(429, "too_many_connections_from_address");
     drop(held);
     eventually("they are given back", async || is_let_in(gateway.address, &head).await.then_some(())).await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -259,7 +253,6 @@ async fn behind_trusted_proxies_the_forwarded_address_counts() {
     held.clear();
     let again = head("/ws", "198.51.100.1");
     eventually("they are given back", async || is_let_in(address, &again).await.then_some(())).await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,7 +276,6 @@ async fn behind_trusted_proxies_each_client_has_its_own_rate_of_connects() {
         let answer = request(gateway.address, "GET", "/", &[("x-forwarded-for", "198.51.100.3")], b"").await;
         assert_eq!(answer.status, 200);
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

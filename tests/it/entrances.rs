@@ -71,7 +71,6 @@ async fn a_unix_socket_serves_requests_and_is_removed_with_its_gateway() {
     stream.write_all(head.as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut stream).await.unwrap().status, 101);
     assert_eq!(eventually("it is there", async || sources(&gateway).await).await, ["198.51.100.1"]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,7 +88,6 @@ async fn operators_addresses_are_served_on_their_listener() {
         assert_eq!(gateway.get(path).await.status, 200, "{path}");
         assert_eq!(request(operators, "GET", path, &[], b"").await.status, 200, "{path}");
     }
-    gateway.stop().await;
 }
 
 fn announced() -> Config {
@@ -149,7 +147,6 @@ async fn a_client_announced_by_a_proxy_counts_as_if_it_had_connected_itself() {
     held.clear();
     let again = async || (after(gateway.address, V1, third).await?.status == 200).then_some(());
     eventually("they are given back", again).await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,7 +179,6 @@ async fn an_invalid_proxy_header_closes_the_connection_and_is_counted() {
     let gateway = Running::start(config).await;
     assert_eq!(after(gateway.address, b"", health).await.unwrap().status, 200);
     assert_ne!(after(gateway.address, V1, health).await.map(|answer| answer.status), Some(200));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,7 +211,6 @@ async fn haproxy_announces_clients_before_tls_and_before_http() {
         let id = stats["connection_list"][0]["connection_id"].as_str().unwrap();
         let story = ask(&mut other, "GET", &format!("/ws/stats/{id}"), &[], "").await.json();
         assert_eq!(story["source"], "127.0.0.77", "{send}");
-        gateway.stop().await;
     }
 }
 
@@ -258,5 +253,4 @@ async fn plain_sockets_are_unaffected_by_tls() {
     assert_eq!(socket.greeting().await["type"], "connection_established");
     let head = "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
     assert_eq!(ask_unix(&dir.path().join("z.sock"), head).await.status, 200);
-    gateway.stop().await;
 }

@@ -104,7 +104,6 @@ async fn a_stream_carries_the_same_messages_as_a_websocket() {
         all
     };
     assert_eq!(by_channel(told), by_channel(shown));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,7 +146,6 @@ async fn curl_receives_what_the_protocol_document_shows() {
     assert_eq!(both, format!("{},{}", place(pjm), place(other)));
     assert_eq!(last, format!("{}:2,{}", pjm["epoch"].as_str().unwrap(), place(other)));
     assert_eq!((&entry["type"], offset(&entry)), (&json!("price_update"), 2));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,7 +183,6 @@ async fn an_error_names_the_channel_at_fault() {
     answer.problem(405, "method_not_allowed");
     assert!(answer.head.contains("allow: get, head, options"), "{answer:?}");
     assert_eq!(gateway.stats().await["connections"]["total"], 0, "no stream was opened");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,7 +243,6 @@ async fn a_half_closed_stream_continues_and_a_vanished_reader_is_noticed_at_once
     assert_eq!(stats["connections"]["event_streams"], 1);
     gateway.publish("pjm", [price("A", 2)]).await;
     prices(&mut reader, 1).await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,7 +273,6 @@ async fn streams_count_as_connections_and_are_listed_with_them() {
     drop(reader);
     until_stat(&gateway, "/connections/total_disconnections", 1).await;
     assert_eq!(gateway.stats().await["connections"]["event_streams"], 0);
-    gateway.stop().await;
 }
 
 /// Checks a stream that only says that it ends, and when to reconnect.
@@ -306,13 +301,11 @@ async fn a_refusal_has_the_form_that_the_client_accepts() {
         (too_often, 429, "connecting_too_often", 4004, "rate_limited"),
     ] {
         let gateway = Running::start(config).await;
-        let reader = reader_of(gateway.address, "pjm").await;
+        let _reader = reader_of(gateway.address, "pjm").await;
         // A browser takes any other answer for a final failure.
         assert_turned_away(EventReader::open(gateway.address, path).await, code, reason).await;
         let answer = request(gateway.address, "GET", path, &[("accept", "*/*")], b"").await;
         answer.problem(status, problem);
-        drop(reader);
-        gateway.stop().await;
     }
     // Behind a proxy, opening a stream counts as connecting.
     let mut config = config();
@@ -326,7 +319,6 @@ async fn a_refusal_has_the_form_that_the_client_accepts() {
     assert_eq!(request(gateway.address, "GET", "/api/zones", &headers, b"").await.status, 200);
     assert_turned_away(EventReader::open_with(gateway.address, path, &headers).await, 4004, "rate_limited")
         .await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -353,7 +345,6 @@ async fn a_stream_with_room_for_none_of_its_channels_is_asked_to_reconnect() {
     let errors = told.iter().filter(|message| message["code"] == "too_many_zones");
     assert_eq!((errors.count(), &told.last().unwrap()["code"]), (2, &json!(4005)), "{told:?}");
     assert!(last.retry.is_some_and(|ms| (1_000..5_000).contains(&ms)) && last.last_event_id.is_empty());
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -386,7 +377,6 @@ async fn a_slow_reader_on_lane_every_is_closed_and_resumes_without_loss() {
     let mut back = EventReader::resume(gateway.address, path, &slow.last_event_id).await;
     let rest = prices(&mut back, (COUNT - last) as usize).await;
     assert!(rest.iter().map(offset).eq(last + 1..=COUNT), "it continues where it stopped");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -412,7 +402,6 @@ async fn a_slow_reader_on_lane_latest_gets_the_newest_of_each_key() {
     }
     let newest = (COUNT - 4..=COUNT).map(|n| (format!("k{}", n % 5), n));
     assert_eq!(latest, newest.collect());
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -462,7 +451,6 @@ async fn a_stream_of_orders_ends_for_good_with_the_last_order() {
     }
     gateway.publish("pjm", [price("A", 1)]).await;
     prices(&mut reader, 1).await;
-    gateway.stop().await;
 }
 
 /// A client of streams that behaves like a browser: it stores the last id, reconnects with it, and remembers
@@ -579,7 +567,6 @@ async fn the_last_id_resumes_all_channels_wherever_a_stream_is_cut() {
         browser.assert_in_order();
         assert!(browser.opened > 3, "{}", browser.opened);
     }
-    gateway.stop().await;
 }
 
 fn on(server: &RedisServer, port: u16) -> Config {
@@ -646,9 +633,6 @@ async fn an_id_holds_after_a_restart_at_another_gateway_and_through_an_outage() 
     browser.come(b.address).await;
     tell(a.address, &channels, 17..=18).await;
     browser.until(18).await;
-    for gateway in [a, b] {
-        gateway.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -673,5 +657,4 @@ async fn in_memory_a_restart_is_reported_as_a_loss() {
     assert_eq!(prices(&mut back, 1).await[0]["price"], 4);
     let mut back = EventReader::open(gateway.address, &path).await;
     assert_eq!(back.next_of_type("subscribed").await["gap"], 0);
-    gateway.stop().await;
 }

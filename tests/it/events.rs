@@ -101,7 +101,6 @@ async fn events_published_over_http_each_arrive_as_one_object() {
     let stats = gateway.stats().await;
     let counted = ["event_requests", "event_requests_refused", "events_accepted", "prices_accepted"];
     assert_eq!(counted.map(|name| stats["http"][name].as_u64().unwrap()), [4, 0, 6, 0]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +135,6 @@ async fn an_error_says_what_is_wrong_with_an_event() {
     gateway.get("/api/events/tick/latest").await.problem(404, "unknown_event_type");
     gateway.get("/api/events/ticker/history?after=x").await.problem(400, "invalid_position");
     gateway.get("/api/events/ticker/history?limit=0").await.problem(400, "invalid_limit");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +169,6 @@ async fn a_view_shows_what_matches_its_pattern_and_nothing_else() {
     let before = clients[4].0.until_pong().await;
     assert_eq!(before, [] as [Value; 0]);
     assert_eq!(prices(&mut clients[2].0, "event:ticker:binance:*", 1).await, [5]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,7 +226,6 @@ async fn a_view_is_resumed_and_begins_with_a_snapshot_of_what_it_shows() {
         }
     }
     assert_eq!(came, [30, 40, 42]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -253,7 +249,6 @@ async fn a_book_is_published_whole_and_its_deltas_replace_nothing() {
     let latest = gateway.get("/api/events/orderbook/latest").await.json();
     assert_eq!(latest["entries"].as_array().unwrap().len(), 1);
     assert_eq!(latest["entries"][0]["data"]["sequence"], 1);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -296,7 +291,6 @@ async fn a_websocket_of_events_follows_the_channel_in_its_address() {
         assert_eq!((&messages[0]["type"], &messages[0]["code"]), (&json!("error"), &json!(code)), "{query}");
         assert_eq!(close, 4502);
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -349,7 +343,6 @@ async fn publishing_over_a_websocket_is_answered_in_order() {
     let error = client.next().await;
     assert_eq!((&error["code"], &error["accepted"]), (&json!("too_many_keys"), &json!(0)), "{error}");
     assert_eq!(reader.until_pong().await, [] as [Value; 0], "nothing arrived of what was refused");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -376,7 +369,6 @@ async fn the_number_of_views_is_limited() {
         (client.next().await["type"] == "subscribed").then_some(())
     })
     .await;
-    gateway.stop().await;
 }
 
 const SECRET: &str = "a secret of these tests, long enough to be one";
@@ -442,7 +434,6 @@ async fn rights_are_by_type_and_a_view_needs_one_that_covers_it() {
     let said = |kind: &str| [&one, &other].into_iter().find(|said| said["type"] == kind).cloned();
     assert_eq!(said("subscribed").unwrap()["channel"], "event:ticker:binance:*");
     assert_eq!(said("error").unwrap()["channel"], "event:trade:binance:*");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -497,8 +488,6 @@ async fn views_continue_through_an_outage_and_then_get_what_other_nodes_publishe
     let mut kept: Vec<u64> = history["entries"].as_array().unwrap().iter().map(shown).collect();
     kept.sort_unstable();
     assert_eq!(kept, [1, 2, 3, 4, 5, 6, 7, 8]);
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -550,5 +539,4 @@ async fn the_command_line_publishes_and_follows_events() {
         assert_eq!(end.code, Some(64), "{args:?}: {end:?}");
         assert!(end.stderr.contains(part), "{args:?}: {end:?}");
     }
-    gateway.stop().await;
 }

@@ -190,7 +190,6 @@ async fn messages_of_an_exchange_become_events_and_prices() {
             metrics.contains(&format!("zonewire_exchange_connected{{exchange=\"{name}\"}} 1")),
             "{metrics}"
         );
-        gateway.stop().await;
     }
 }
 
@@ -243,7 +242,6 @@ async fn whatever_goes_wrong_no_trade_is_doubled_and_no_book_is_torn() {
         seen.until(|seen| best(seen) == <[_; 2]>::from(exchange.best(10))).await;
         seen.until(|seen| seen.has("exchange:reconnecting") > 0 && seen.has("exchange:disconnected") > 0)
             .await;
-        gateway.stop().await;
     }
 }
 
@@ -260,7 +258,6 @@ async fn an_unreachable_exchange_is_reported_and_reconnected() {
     let connected = seen.has("exchange:connected");
     exchange.set_closed(false);
     seen.until(|seen| seen.has("exchange:connected") > connected).await;
-    gateway.stop().await;
 }
 
 /// A settings file for a gateway on this Redis with a feed of this exchange.
@@ -341,7 +338,6 @@ async fn while_redis_is_away_the_feed_continues_until_its_lease_expires_and_says
     let until = exchange.trades().1 + 5;
     seen.until(|seen| seen.trades.last().is_some_and(|last| *last > until)).await;
     assert_eq!((seen.missing(), seen.missed), (0, 0), "what was missed meanwhile arrived");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -388,7 +384,5 @@ async fn when_only_the_holder_loses_redis_another_takes_over_without_doubling_tr
         let ids = history["entries"].as_array().unwrap().iter().map(|entry| &entry["data"]["tradeId"]);
         let ids: Vec<u64> = ids.map(|id| id.as_str().unwrap().parse().unwrap()).collect();
         assert!(ids.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{ids:?}");
-        first.stop().await;
-        second.stop().await;
     }
 }

@@ -55,7 +55,7 @@ async fn each_node_lists_all_nodes_until_they_end() {
     let Some(server) = redis(&[]).await else { return };
     let (a, mut killed, mut stopped) =
         (process(&server).await, process(&server).await, process(&server).await);
-    let client = Client::connect(&format!("ws://{}/ws/market/pjm", killed.address)).await;
+    let _client = Client::connect(&format!("ws://{}/ws/market/pjm", killed.address)).await;
     for process in [&a, &killed, &stopped] {
         let view = until_nodes(process.address, 3).await;
         let name = name_of(process.address).await;
@@ -94,7 +94,6 @@ async fn each_node_lists_all_nodes_until_they_end() {
         metrics.contains("zonewire_fleet_nodes{state=\"serving\"} 1\n").then_some(())
     })
     .await;
-    drop(client);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,13 +137,12 @@ async fn a_node_without_redis_lists_only_itself_until_redis_is_back() {
     drop(client);
     a.stop().await;
     until_nodes(b.address, 1).await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_cluster_nodes_are_listed_while_the_primary_of_their_records_serves() {
     let Some(mut cluster) = cluster(0, &["--cluster-require-full-coverage", "no"]).await else { return };
-    let (a, b) = (Running::start(on(cluster.config())).await, Running::start(on(cluster.config())).await);
+    let (a, _b) = (Running::start(on(cluster.config())).await, Running::start(on(cluster.config())).await);
     until_nodes(a.address, 2).await;
     let owner = cluster.owner(RECORDS).await.unwrap();
     let zone = &zone_of_each(&cluster).await[(owner + 1) % 3];
@@ -159,9 +157,6 @@ async fn in_a_cluster_nodes_are_listed_while_the_primary_of_their_records_serves
     a.publish(zone, [crate::support::gateway::price("A", 1)]).await;
     cluster.nodes[owner].restart().await.unwrap();
     until_nodes(a.address, 2).await;
-    for gateway in [a, b] {
-        gateway.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,5 +174,4 @@ async fn a_gateway_in_memory_lists_itself() {
     let url = format!("http://{}", gateway.address);
     let shown = run(&mut zonewire(&["stats", "--fleet", "--json", "--url", &url])).await.json_lines();
     assert_eq!(shown[0]["nodes"][0]["here"], true, "{shown:?}");
-    gateway.stop().await;
 }

@@ -117,8 +117,6 @@ async fn stats_add_up() {
     assert_eq!(closed, [("abnormal", 1), ("message_too_big", 1), ("normal", 1)]);
     let durations = connections["durations"].as_array().unwrap();
     assert_eq!(durations.iter().map(|bucket| bucket["connections"].as_u64().unwrap()).sum::<u64>(), 3);
-    drop(one);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,8 +196,6 @@ async fn stats_health_and_metrics_say_the_same() {
         assert!(!health[field].is_null(), "{field}");
     }
     assert_eq!(health["connections"], 1);
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,7 +217,6 @@ async fn health_and_stats_answer_at_each_of_their_addresses() {
     assert_eq!(gateway.get("/health/redis").await.json()["link"], "not_configured");
     let stats = gateway.stats().await;
     assert_eq!(fields(&gateway.get("/api/ws/ws/stats").await.json()), fields(&stats));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -256,7 +251,6 @@ async fn the_history_of_the_storage_is_remembered() {
     let late: u64 = spells.iter().map(|spell| spell["entries_late"].as_u64().unwrap()).sum();
     let replayed = gateway.stats().await["outage"]["replayed"].as_u64().unwrap();
     assert!(late >= 2 && late == replayed, "{late} {replayed} {history}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -316,8 +310,6 @@ async fn connections_are_listed_in_pages_by_zone_and_one_by_one() {
     for none in ["x", "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11"] {
         gateway.get(&format!("/ws/stats/{none}")).await.problem(404, "unknown_connection");
     }
-    drop(clients);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -364,6 +356,4 @@ async fn an_operator_lists_connections_and_closes_them() {
     gateway.delete("/ws/stats/nobody?reconnect=perhaps").await.problem(400, "invalid_query");
     assert_eq!(gateway.manager.list(10).await.len(), 1);
     assert_eq!(clients.get_mut("d").unwrap().0.until_pong().await, [] as [Value; 0], "the others stay");
-    drop(clients);
-    gateway.stop().await;
 }

@@ -296,7 +296,6 @@ async fn check(nodes: &[&Running], name: &str) {
 async fn nothing_is_lost_doubled_or_reordered_on_memory() {
     let gateway = Running::start(prepared(config())).await;
     check(&[&gateway], "memory, one node").await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -308,8 +307,6 @@ async fn nothing_is_lost_doubled_or_reordered_on_redis_with_two_nodes() {
     on_redis.storage.redis = server.patient_config();
     let (a, b) = (Running::start(on_redis.clone()).await, Running::start(on_redis).await);
     check(&[&a, &b], "redis, two nodes").await;
-    a.stop().await;
-    b.stop().await;
 }
 
 /// What a late watcher receives when 50 updates are stored.
@@ -342,5 +339,4 @@ async fn a_late_watcher_gets_the_stored_updates_and_a_gap_for_the_rest() {
         let (rest, code, _) = client.until_close().await;
         assert_eq!((rest[0]["n"].as_u64(), code), (Some(count + 1), 1000), "{rest:?}");
     }
-    gateway.stop().await;
 }

@@ -40,7 +40,6 @@ async fn history_comes_in_pages_of_a_megabyte() {
     let url = base(&gateway);
     let shown = run(&mut zonewire(&["history", "pjm", "-n", "50", "--json", "--url", &url])).await;
     assert_eq!(shown.json_lines().len(), 50, "{}", shown.stderr);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,7 +72,6 @@ async fn answers_that_nobody_reads_have_a_bound_of_their_own() {
         (gateway.get("/api/zones/pjm/history?limit=1000").await.status == 200).then_some(())
     })
     .await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,7 +97,6 @@ async fn a_list_of_large_orders_is_split_into_more_pages() {
     ids.sort();
     ids.dedup();
     assert_eq!((ids.len(), count), (COUNT, COUNT));
-    gateway.stop().await;
 }
 
 /// A connection that catches up on many channels and reads nothing holds one page, and receives everything in
@@ -141,5 +138,4 @@ async fn a_connection_that_reads_nothing_costs_one_page() {
         assert_eq!(price["price"], *newest, "in order");
     }
     assert_eq!(had.len(), ZONES);
-    gateway.stop().await;
 }

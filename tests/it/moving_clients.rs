@@ -79,12 +79,6 @@ async fn two_nodes(server: &RedisServer) -> (Node, Node) {
     (a, b)
 }
 
-async fn stop(nodes: [Node; 2]) {
-    for node in nodes {
-        node.gateway.stop().await;
-    }
-}
-
 /// The progress of update 0; each further one adds its number.
 const FIRST_PROGRESS: u64 = 10;
 
@@ -295,7 +289,6 @@ async fn updates_unseen_by_a_cut_off_gateway_are_no_gap_and_arrive_late() {
     // The gateway cannot say whether the client's first entries came in time; for these it can.
     assert!(client.late.ends_with(&[1, 2, 3]), "{:?}", client.late);
     drop(client);
-    stop([a, b]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -314,7 +307,6 @@ async fn updates_unseen_by_a_cut_off_gateway_arrive_at_the_next_gateway() {
     client.until_whole(7).await;
     assert_eq!(client.again, [0; 0]);
     drop(client);
-    stop([a, b]).await;
 }
 
 /// When the cut-off gateway is first given something that makes its channel fork.
@@ -346,7 +338,6 @@ async fn an_order_that_ends_at_a_cut_off_gateway_is_closed_only_after_the_missin
     let late = words.iter().filter(|word| word["late"] == true).map(number).collect::<Vec<_>>();
     assert_eq!((late, code), (vec![1, 2, 3], 1000), "{words:?}");
     drop(client);
-    stop([a, b]).await;
 }
 
 /// A client that is ahead of a cut-off gateway moves there and back.
@@ -389,7 +380,6 @@ async fn there_and_back(channel: Channel, when: When) {
     witness.until_whole(7).await;
     assert_eq!(witness.again, [0; 0]);
     drop((client, witness));
-    stop([a, b]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -451,7 +441,6 @@ async fn cut_again(again: Again) {
     client.until_whole(8).await;
     assert_eq!(client.again, [0; 0]);
     drop(client);
-    stop([a, b]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -498,7 +487,6 @@ async fn moving_from_a_gateway_that_never_knew_the_zone_loses_nothing() {
     zone.tell(&b, [7]).await;
     client.until_whole(7).await;
     drop(client);
-    stop([a, b]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -531,7 +519,6 @@ async fn a_partly_known_order_is_shown_with_a_gap_of_unknown_size() {
         assert_eq!((numbers(&order), &order["gap"]), (expected, &json!(0)), "{order}");
     }
     drop(client);
-    stop([a, b]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -545,8 +532,6 @@ async fn a_gateway_in_memory_knows_all_of_an_order() {
     let mut client = Client::connect(&gateway.url(&format!("/ws/orders/{id}"))).await;
     let subscribed = client.next_of_type("subscribed").await;
     assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)), "{subscribed}");
-    drop(client);
-    gateway.stop().await;
 }
 
 /// Readers that resume from the same position cost one read per page, whatever state the storage is in.
@@ -574,11 +559,10 @@ async fn a_page_that_many_resume_with_is_read_once_even_in_an_outage() {
             }
             client
         });
-        let clients = futures_util::future::join_all(clients).await;
+        let _clients = futures_util::future::join_all(clients).await;
         let more = reads().await - before;
         let most = transitions * READERS + 20;
         assert!(more <= most as u64, "{READERS} readers cost {more} reads, instead of {most}");
-        drop(clients);
     };
     come_back(1_000, 0).await;
     node.cut().await;
@@ -589,5 +573,4 @@ async fn a_page_that_many_resume_with_is_read_once_even_in_an_outage() {
     node.mend();
     node.until_in_order().await;
     come_back(1_001, 0).await;
-    node.gateway.stop().await;
 }

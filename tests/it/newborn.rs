@@ -69,7 +69,6 @@ async fn a_reader_from_before_the_first_entry_gets_all_without_a_resync() {
     let (_client, subscribed) = resumed(&gateway, "/ws/market/pjm", "u.0123456789abcdef:1").await;
     assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(false), &Value::Null));
     gateway.get("/api/zones/pjm/history?after=u.0123456789abcdef:1").await.problem(410, "foreign_epoch");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,7 +82,6 @@ async fn dropped_entries_of_a_log_that_began_since_are_reported() {
     let (mut client, resumed) = resumed(&gateway, "/ws/market/pjm", &position(&subscribed)).await;
     assert_eq!((&resumed["recovered"], &resumed["gap"], offset(&resumed)), (&json!(false), &json!(2), 2));
     assert_eq!(client.prices(3).await[0]["price"], 3);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,8 +119,6 @@ async fn a_log_that_another_gateway_starts_is_received_from_its_first_entry() {
         assert_eq!((&again["recovered"], &again["gap"]), (&json!(true), &json!(0)), "{again}");
         assert_eq!(watcher.next_of_type("routing").await["offset"], 1);
     }
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +151,6 @@ async fn following_leaves_nothing_in_redis() {
     // Publishing does create keys.
     gateway.publish("fresh-0", [price("A", 1)]).await;
     assert!(!made().await.is_empty());
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,6 +184,4 @@ async fn a_log_that_begins_in_an_outage_continues_at_any_gateway() {
         assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)));
         assert_eq!(client.next_of_type("price_update").await["id"], first["id"]);
     }
-    a.stop().await;
-    b.stop().await;
 }

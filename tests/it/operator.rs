@@ -45,7 +45,6 @@ async fn empty_lists_say_so_and_print_nothing() {
     for args in ["zones --json", "latest pjm --json", "order list --json"] {
         assert_eq!(said(args, &gateway).await, "", "{args}");
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,7 +78,6 @@ async fn zones_latest_and_history_print_tables_and_lines_with_exact_digits() {
     let epoch = gateway.get("/api/zones/ercot/history?limit=1").await.json()["epoch"].clone();
     let after = format!("history ercot --after {}:1490 --json", epoch.as_str().unwrap());
     assert_eq!(ask(&after, &gateway).await.json_lines().len(), 10);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,7 +115,6 @@ async fn latest_and_history_show_events_by_their_market_and_say_what_shows_all_e
         let end = ask(&format!("latest {channel}"), &gateway).await;
         assert!(end.code == Some(64) && end.stderr.contains(hint), "{channel}: {end:?}");
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,7 +146,6 @@ async fn an_order_and_lists_of_orders_are_printed_with_exact_digits() {
     assert_eq!(serde_json::from_str::<Value>(&whole).unwrap()["status"], "routing");
     let unknown = ask(&format!("order show {}", new_order()), &gateway).await;
     assert!(unknown.code == Some(1) && unknown.stderr.contains("(unknown_order)"), "{unknown:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,7 +169,6 @@ async fn health_is_a_sentence_and_stats_are_lines_or_json() {
     let stats = said("stats --json", &gateway).await;
     assert_eq!(serde_json::from_str::<Value>(&stats).unwrap()["connections"]["open"], 1);
     client.close().await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,7 +201,6 @@ async fn tail_begins_with_history_and_continues_without_a_gap() {
     let since = ask(&format!("tail pjm --since {epoch}:4 --count 2"), &gateway).await;
     let offsets: Vec<u64> = since.json_lines().iter().map(|e| e["offset"].as_u64().unwrap()).collect();
     assert_eq!(offsets, [5, 6]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,7 +213,6 @@ async fn tail_begins_with_an_orders_updates_too() {
     let end = ask(&format!("tail order:{order} -n 2 --count 2"), &gateway).await;
     let progress: Vec<Value> = end.json_lines().iter().map(|update| update["progress"].clone()).collect();
     assert_eq!(progress, [20, 30], "{end:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,7 +236,6 @@ async fn tail_says_that_nobody_has_published_yet_and_suggests_a_similar_name() {
         ),
         "{end:?}"
     );
-    gateway.stop().await;
 }
 
 #[tokio::test]

@@ -77,7 +77,6 @@ async fn place_prints_the_id_and_the_same_key_places_once() {
         let refused = order(&wrong, &url).await;
         assert_eq!(refused.code, Some(64), "{wrong:?}: {refused:?}");
     }
-    gateway.stop().await;
 }
 
 #[tokio::test]
@@ -125,7 +124,6 @@ async fn place_and_watch_goes_to_the_end() {
     assert_eq!(later.code, Some(0), "{later:?}");
     check_whole(&later.json_lines(), "confirmed");
     assert_eq!(later.json_lines().len(), lines.len() - 1);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,7 +148,6 @@ async fn watch_reconnects_and_prints_each_update_once() {
     }
     seen.extend(end.json_lines());
     assert_eq!(check_whole(&seen, "confirmed"), ["routing", "building", "building", "confirmed"]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,7 +173,6 @@ async fn watch_says_what_is_missing() {
     assert!(end.stderr.contains("3 entries are missing here"), "{end:?}");
     let said = format!("error: order {order} failed: no pool has enough (no_liquidity)");
     assert!(end.stderr.contains(&said), "{end:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,7 +201,6 @@ async fn an_order_without_a_worker_is_reported_as_waiting_once() {
     let end = watch.ended().await;
     assert_eq!((jobs.as_array().unwrap().len(), end.code), (2, Some(0)), "{end:?}");
     assert!(end.stdout.contains("confirmed") && !end.stdout.contains("has waited"), "{end:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,7 +219,6 @@ async fn an_order_whose_updates_are_no_longer_kept_still_has_its_outcome() {
     let end = run(&mut zonewire(&["order", "watch", &order, "--url", &url])).await;
     assert_eq!((end.code, end.stdout.as_str()), (Some(1), ""), "{end:?}");
     assert!(end.stderr.contains("updates were deleted") && end.stderr.contains("failed: y (x)"), "{end:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,7 +236,6 @@ async fn a_terminal_gets_a_bar() {
     assert!(end.stdout.contains("\u{1b}["), "{end:?}");
     assert!(end.stdout.contains("█"), "{end:?}");
     assert!(end.stdout.lines().last().unwrap().contains("confirmed  100 %  attempt 1 of 3"), "{end:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,7 +272,6 @@ async fn orders_are_listed_the_newest_first_and_in_pages() {
         unknown.stderr.contains("pending, routing, building, submitted, confirmed, failed"),
         "{unknown:?}"
     );
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -304,7 +296,6 @@ async fn an_order_can_be_cancelled_until_it_has_ended() {
     assert!(end.stderr.contains("already_ended"), "{end:?}");
     let end = order(&["cancel", &new_order()], &url).await;
     assert!(end.stderr.contains("unknown_order"), "{end:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -336,7 +327,6 @@ async fn a_dead_letter_is_listed_and_retried() {
     until_status(gateway.address, new, "failed").await;
     let end = order(&["dead-letters", "retry", id], &url).await;
     assert!(end.stderr.contains("unknown_dead_letter"), "{end:?}");
-    gateway.stop().await;
 }
 
 // Situations that no healthy gateway causes

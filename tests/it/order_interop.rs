@@ -162,7 +162,6 @@ async fn an_outside_workers_updates_become_entries() {
     let stats = gateway.stats().await;
     assert_eq!(stats["interop"]["accepted"], 10);
     assert_eq!(stats["interop"]["lost"], 0);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,8 +177,6 @@ async fn updates_that_are_only_published_arrive_too() {
         worker.publish(order, &update("routing", number)).await;
     }
     assert_eq!(numbers(&updates_to(&mut client, 3).await), [1, 2, 3]);
-    drop(client);
-    gateway.stop().await;
 }
 
 /// Waits until a gateway has subscribed.
@@ -247,9 +244,6 @@ async fn subscribers_that_race_workers_miss_nothing_and_get_nothing_twice() {
         assert_eq!((&stats["lost"], &stats["gaps"]), (&json!(0), &json!(0)));
     }
     assert_eq!(sum, ORDERS * 12, "each update is in its log once");
-    for gateway in gateways {
-        gateway.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,9 +263,6 @@ async fn two_gateways_show_the_same_sequence_once() {
     }
     assert_eq!(numbers(&seen[0]), (1..=40).collect::<Vec<_>>());
     assert_eq!(seen[0], seen[1]);
-    drop(clients);
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,8 +288,6 @@ async fn a_redis_that_restarts_in_between_loses_nothing_that_is_in_the_list() {
     worker.leave(order, true, &update("submitted", 10)).await;
     updates.extend(updates_to(&mut client, 10).await);
     assert_eq!(numbers(&updates), [6, 7, 8, 9, 10]);
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -322,8 +311,6 @@ async fn a_redis_that_hangs_loses_nothing_that_is_in_the_list() {
     .await;
     server.thaw().unwrap();
     assert_eq!(numbers(&updates_to(&mut client, 2).await), [2]);
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -356,8 +343,6 @@ async fn garbage_is_counted_and_blocks_nothing() {
     assert_eq!(numbers(&updates_to(&mut client, 1).await), [1]);
     let invalid = gateway.stats().await["interop"]["invalid"].clone();
     assert_eq!(invalid, json!({ "not_json": 4, "not_an_object": 3, "no_stage": 2, "too_large": 1 }));
-    drop((client, other));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -385,8 +370,6 @@ async fn updates_that_left_the_list_unread_are_reported_as_a_gap() {
     assert_eq!(marked.len(), 1);
     assert_eq!(marked[0]["number"], 12);
     assert_eq!(gateway.stats().await["interop"]["gaps"], 1);
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -400,8 +383,6 @@ async fn without_redis_orders_work_as_without_the_setting() {
     assert_eq!(numbers(&updates_to(&mut client, 1).await), [1]);
     let interop = gateway.stats().await["interop"].clone();
     assert_eq!((&interop["followed"], &interop["mirrored"]), (&json!(0), &json!(0)));
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -433,7 +414,6 @@ async fn outside_updates_of_an_order_that_is_executed_here_are_refused() {
     let next = json!({ "type": "building", "progress": 50 });
     let answer = post_json(gateway.address, &path, &next).await;
     answer.problem(422, "invalid_update");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -449,8 +429,6 @@ async fn without_the_setting_nothing_is_read() {
     assert!(client.until_pong().await.is_empty());
     let subscribed = worker.ask(&["PUBSUB", "NUMSUB", &format!("order:{order}")]).await;
     assert_eq!(subscribed.last().unwrap(), "0");
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -519,8 +497,6 @@ async fn nothing_follows_the_last_update() {
     .await;
     assert_eq!((&latest["status"], &latest["lastUpdate"]["number"]), (&json!("confirmed"), &json!(2)));
     assert!(client.until_pong().await.iter().all(|message| message["number"].is_null()));
-    drop(client);
-    gateway.stop().await;
 }
 
 /// Publishes updates of an order without a job, as an outside producer does.
@@ -575,9 +551,6 @@ async fn outside_consumers_receive_the_same_updates_as_sockets() {
     }
     assert_eq!(mirrored, 3);
     drop(clients);
-    for gateway in gateways {
-        gateway.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -604,7 +577,6 @@ async fn outside_consumers_follow_orders_of_our_workers_to_their_end() {
         let written: Vec<Value> = written.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
         assert_eq!(json!(written), ended["updates"]);
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -621,8 +593,6 @@ async fn a_list_that_cannot_be_written_does_not_block_updates() {
     assert_eq!(numbers(&updates_to(&mut client, 1).await), [1]);
     until_stat(&gateway, "/interop/mirror_failures", 1).await;
     eventually("the other one is written", async || (raw.list(other).await.len() == 1).then_some(())).await;
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -680,7 +650,6 @@ async fn a_worker_on_bullmq_and_ioredis_is_followed() {
     }
     let stats = gateway.stats().await["interop"].clone();
     assert_eq!((&stats["accepted"], &stats["lost"], &stats["gaps"]), (&json!(64), &json!(0), &json!(0)));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -701,5 +670,4 @@ async fn a_consumer_on_ioredis_sees_our_orders() {
     let lines = String::from_utf8(output.stdout).unwrap();
     let seen: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(numbers(&seen), [1, 2, 3]);
-    gateway.stop().await;
 }

@@ -260,7 +260,6 @@ async fn a_socket_may_be_connected_before_the_order_exists(place: Place) {
     }
     drop(clients);
     assert_eq!(until_stat(&gateway, "/connections/closed_by_reason/normal", 2).await, 2);
-    gateway.stop().await;
 }
 
 async fn stored_updates_come_first_and_then_new_ones(place: Place) {
@@ -295,11 +294,6 @@ async fn stored_updates_come_first_and_then_new_ones(place: Place) {
     assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "the same for all");
     assert!(seen[0].iter().zip(1..).all(|(update, n)| update["n"] == n));
     assert_eq!(seen[0][6]["error"]["code"], "no_route");
-    drop(clients);
-    if let Some(other) = other {
-        other.stop().await;
-    }
-    gateway.stop().await;
 }
 
 async fn a_connection_stays_a_while_after_the_end(place: Place) {
@@ -335,8 +329,6 @@ async fn a_connection_stays_a_while_after_the_end(place: Place) {
     for client in [&mut early, &mut late, &mut at_end] {
         until_end(client).await;
     }
-    drop((early, late, at_end));
-    goes.stop().await;
 }
 
 async fn a_late_client_receives_an_ended_order(place: Place) {
@@ -369,10 +361,6 @@ async fn a_late_client_receives_an_ended_order(place: Place) {
             until_end(&mut client).await;
         }
     }
-    if let Some(other) = other {
-        other.stop().await;
-    }
-    gateway.stop().await;
 }
 
 async fn updates_beyond_the_window_are_reported_missing(place: Place) {
@@ -400,8 +388,6 @@ async fn updates_beyond_the_window_are_reported_missing(place: Place) {
     assert_gap(&subscribed, 13, 13);
     updates(&mut client, 14..=63).await;
     until_end(&mut client).await;
-    drop(client);
-    gateway.stop().await;
 }
 
 async fn expired_updates_are_reported_missing(place: Place) {
@@ -442,8 +428,6 @@ async fn expired_updates_are_reported_missing(place: Place) {
         updates(client, 3..=4).await;
         until_end(client).await;
     }
-    drop((client, live));
-    gateway.stop().await;
 }
 
 /// Follows an order to its end over any number of connections, and checks that nothing is missing or doubled.
@@ -549,10 +533,6 @@ async fn a_reader_that_reconnects_repeatedly_misses_nothing(place: Place) {
         watcher.assert_ended(43, "confirmed");
         assert_eq!(ids(&watcher.seen), ids(&watchers[0].seen));
     }
-    if let Some(other) = other {
-        other.stop().await;
-    }
-    gateway.stop().await;
 }
 
 /// A configuration with a small outbox and a long log.
@@ -593,8 +573,6 @@ async fn a_slow_reader_is_closed_and_resumes_without_loss(place: Place) {
     watcher.read(&[gateway.url("")], &mut StdRng::seed_from_u64(0), usize::MAX).await;
     watcher.assert_ended(COUNT, "confirmed");
     reading.join_all().await[0].assert_ended(COUNT, "confirmed");
-    drop(slow);
-    gateway.stop().await;
 }
 
 async fn the_last_update_is_written_before_the_close(place: Place) {
@@ -626,7 +604,6 @@ async fn the_last_update_is_written_before_the_close(place: Place) {
             other => panic!("{other:?}"),
         }
     }
-    gateway.stop().await;
 }
 
 async fn no_update_follows_the_last_one(place: Place) {
@@ -657,10 +634,6 @@ async fn no_update_follows_the_last_one(place: Place) {
         updates(&mut client, 1..=1).await;
         until_end(&mut client).await;
     }
-    if let Some(other) = other {
-        other.stop().await;
-    }
-    gateway.stop().await;
 }
 
 async fn an_order_executed_here_is_followed_to_its_end(place: Place) {
@@ -698,10 +671,6 @@ async fn an_order_executed_here_is_followed_to_its_end(place: Place) {
         }
         assert_eq!(seen.pop(), seen.pop(), "the same for both");
     }
-    if let Some(other) = other {
-        other.stop().await;
-    }
-    gateway.stop().await;
 }
 
 async fn one_connection_follows_many_orders(place: Place) {
@@ -781,8 +750,6 @@ async fn one_connection_follows_many_orders(place: Place) {
     assert_eq!((&error["code"], &error["id"]), (&json!("not_subscribed"), &json!(2)));
     gateway.publish("pjm", [price("A", 1)]).await;
     assert_eq!(client.prices(1).await[0]["channel"], "zone:pjm");
-    drop(client);
-    gateway.stop().await;
 }
 
 async fn many_orders_and_readers_at_once(place: Place) {
@@ -845,10 +812,6 @@ async fn many_orders_and_readers_at_once(place: Place) {
         .await;
         assert_eq!(gateway.stats().await["connections"]["open"], 0);
     }
-    if let Some(other) = other {
-        other.stop().await;
-    }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -865,7 +828,6 @@ async fn an_invalid_order_id_is_refused_with_a_reason() {
         }
         assert_eq!(refused(&gateway, &format!("{good}?since=x")).await["code"], "invalid_position");
     }
-    gateway.stop().await;
 }
 
 /// The error of a socket that is closed for good.
@@ -883,8 +845,8 @@ async fn the_number_of_watched_orders_without_updates_is_limited() {
     let gateway = Running::start(config).await;
     let published = new_order();
     publish(&gateway, &published, &updates_of(1, 1, &[])).await;
-    let first = watch(&gateway, &new_order(), None).await;
-    let second = watch(&gateway, &new_order(), None).await;
+    let _first = watch(&gateway, &new_order(), None).await;
+    let _second = watch(&gateway, &new_order(), None).await;
     let order = new_order();
     let mut third = Client::connect(&gateway.url(&path(&order, None))).await;
     third.next_of_type("connection").await;
@@ -899,8 +861,6 @@ async fn the_number_of_watched_orders_without_updates_is_limited() {
     publish(&gateway, &published, &updates_of(2, 0, &["failed"])).await;
     updates(&mut client, 1..=2).await;
     gateway.publish("pjm", [price("A", 1)]).await;
-    drop((first, second, client, third));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -935,8 +895,6 @@ async fn an_order_that_the_storage_lost_is_restored_and_continues() {
     .await;
     // Nothing follows a terminal update, even after it was lost and restored.
     assert_eq!(post(&gateway, &order, &updates_of(5, 1, &[])).await.status, 409);
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -960,6 +918,4 @@ async fn unseen_updates_and_an_unseen_end_are_reported() {
     assert_eq!(resync["old_epoch"], subscribed["epoch"]);
     assert_eq!(format!("u.{}", resync["epoch"].as_str().unwrap()), subscribed["epoch"].as_str().unwrap());
     until_end(&mut client).await;
-    drop(client);
-    gateway.stop().await;
 }

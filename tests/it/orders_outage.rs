@@ -111,8 +111,6 @@ async fn an_order_accepted_in_an_outage_is_executed_there_and_known_to_all_after
     }
     let outage = a.stats().await["outage"].clone();
     assert_eq!((&outage["jobs_taken"], &outage["jobs_recorded"]), (&json!(1), &json!(1)), "{outage}");
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,7 +131,6 @@ async fn by_default_no_order_is_accepted_in_an_outage_and_known_ones_are_shown()
     get(&gateway, &new_order()).await.problem(404, "unknown_order");
     let id = place(gateway.address).await;
     until_status(gateway.address, &id, "confirmed").await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,8 +161,6 @@ async fn an_order_in_progress_continues_and_is_submitted_once_redis_is_back() {
         (jobs["done"] == 1 && jobs["claimed"] == 0).then_some(())
     })
     .await;
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,8 +209,6 @@ async fn outside_updates_are_accepted_in_an_outage() {
         );
     }
     update(b.address, &known, json!({ "type": "confirmed", "progress": 100 })).await;
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,8 +227,6 @@ async fn a_process_with_only_the_worker_role_waits_for_redis_and_continues() {
     until_state(&gateway, "healthy").await;
     let id = place(gateway.address).await;
     until_status(gateway.address, &id, "confirmed").await;
-    worker.stop().await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,7 +234,7 @@ async fn a_gateway_without_a_worker_queues_orders_for_those_with_one() {
     let Some(mut server) = durable().await else { return };
     let mut config = on(&server, WhenDegraded::Accept);
     config.node.roles = vec![Role::Worker];
-    let worker = Running::start(config.clone()).await;
+    let _worker = Running::start(config.clone()).await;
     config.node.roles = vec![Role::Gateway];
     let gateway = Running::start(config).await;
     server.kill().await.unwrap();
@@ -252,8 +243,6 @@ async fn a_gateway_without_a_worker_queues_orders_for_those_with_one() {
     assert_eq!(get_order(gateway.address, &id).await["status"], "pending");
     server.restart().await.unwrap();
     check_whole(until_shown(&gateway, &id, "confirmed").await["updates"].as_array().unwrap(), "confirmed");
-    worker.stop().await;
-    gateway.stop().await;
 }
 
 // The storage
@@ -456,7 +445,6 @@ async fn an_order_with_an_unanswered_claim_does_not_wait_for_its_lease() {
     let updates = order["updates"].as_array().unwrap();
     check_whole(updates, "confirmed");
     assert!(updates.iter().all(|update| update["attempt"] == 1), "no attempt was used up: {order}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -87,7 +87,6 @@ async fn publishing_is_limited_for_a_principal_and_for_a_tenant() {
         assert!(counted(&gateway, &realm, "refused", &limit).await >= 3);
         let metrics = gateway.get("/metrics").await.body;
         assert!(metrics.contains(&format!("zonewire_limited_total{{limit=\"{limit}\"}}")), "{metrics}");
-        gateway.stop().await;
     }
 }
 
@@ -106,7 +105,6 @@ async fn a_body_of_lines_beyond_the_rate_is_read_slowly_and_completely() {
     let answer = request(gateway.address, "POST", path, &headers, lines.join("\n").as_bytes()).await;
     assert_eq!((answer.status, answer.json()["accepted"].as_u64()), (200, Some(900)), "{answer:?}");
     assert!(counted(&gateway, &realm, "refused", "principal.publishes_per_s").await > 0);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,7 +136,6 @@ async fn orders_are_limited_and_a_role_may_have_more() {
         for _ in 0..20 {
             assert_eq!(place(&trader).await.status, 202);
         }
-        gateway.stop().await;
     }
 }
 
@@ -204,7 +201,6 @@ async fn open_connections_and_their_rate_are_limited() {
     };
     assert!(code == 4004 && accepted >= 3, "{code} {accepted}");
     assert!(counted(&gateway, &realm, "refused", "principal.connects_per_s").await > 0);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,7 +226,6 @@ async fn messages_are_limited_over_all_connections_together() {
     assert_eq!(code, 4004);
     assert!(messages["retry_after_ms"].as_u64().unwrap() >= 1_000, "{messages}");
     assert!(counted(&gateway, &realm, "refused", "tenant.messages_per_s").await > 0);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -278,7 +273,6 @@ async fn subscriptions_are_limited_on_all_connections_together_and_unsubscribing
         })
         .await;
         assert!(counted(&gateway, &realm, "refused", &format!("{scope}.subscriptions_max")).await >= 4);
-        gateway.stop().await;
     }
 }
 
@@ -310,7 +304,6 @@ async fn delivery_beyond_the_byte_rate_is_delayed_but_not_lost() {
     }
     assert!(counted(&gateway, &realm, "refused", "principal.bytes_out_per_s").await > 0);
     assert_eq!(limited.until_pong().await, [] as [Value; 0]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -350,7 +343,6 @@ async fn a_dry_run_counts_what_it_lets_through() {
     }
     let stats = ask(&gateway, "GET", "/ws/stats", &realm.of("root", "operator"), None).await.json();
     assert_eq!(stats["limits"]["refused"].as_object().unwrap().values().filter(|n| **n != 0).count(), 0);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -375,7 +367,6 @@ async fn anonymous_clients_have_only_the_limits_of_their_address() {
         }
         clients.push(client);
     }
-    gateway.stop().await;
 }
 
 /// A client that reads nothing of a zone.
@@ -421,7 +412,6 @@ async fn of_lagging_readers_the_one_lagging_for_longest_is_closed() {
     .await;
     let (_, code, _) = first.until_close().await;
     assert_eq!(code, 4001);
-    gateway.stop().await;
 }
 
 /// A lagging reader of a zone of its own, which reads nothing, and its connection id.
@@ -507,8 +497,6 @@ async fn of_a_principals_or_tenants_lagging_readers_the_one_lagging_for_longest_
         let expected = if dry_run { 2 } else { 1 };
         let left = async || (stats().await["limits"]["behind"] == expected).then_some(());
         eventually("one less", left).await;
-        drop(held);
-        gateway.stop().await;
     }
 }
 
@@ -525,5 +513,4 @@ async fn a_request_above_the_burst_is_accepted_when_the_allowance_is_full() {
     assert_eq!(post().await.status, 200);
     let refusal = post().await;
     says_when(&refusal, "rate_limited");
-    gateway.stop().await;
 }

@@ -124,8 +124,6 @@ async fn two_nodes_show_everyone_the_same_order() {
     again.publish("pjm", [price("next", 1)]).await;
     let mut elsewhere = Follower::after("pjm", &follower.position.to_string());
     elsewhere.read(&[b.url("")], 4 * COUNT + 1, &mut Cuts::none()).await;
-    again.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,9 +154,6 @@ async fn a_log_restored_from_older_data_gets_a_new_epoch() {
     assert_eq!(prices.len(), 1, "{prices:?}");
     let history = settled_history(&b).await;
     assert_eq!(history, (1..=11).map(|n| json!(n)).collect::<Vec<_>>());
-    drop(client);
-    a.stop().await;
-    b.stop().await;
 }
 
 /// A zone to which many processes have published in turn, all of which have ended.
@@ -230,7 +225,6 @@ async fn a_log_that_forgets_silent_producers_has_lost_nothing() {
     for gateway in [a, b] {
         let metrics = gateway.get("/metrics").await.body;
         assert!(metrics.contains("zonewire_logs_lost_total 0"), "{metrics}");
-        gateway.stop().await;
     }
 }
 
@@ -262,7 +256,6 @@ async fn a_channel_that_cannot_be_reconciled_is_named_and_does_not_affect_others
         gateway.get("/ws/health").await.json()["channels_set_aside"].is_null().then_some(())
     })
     .await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -296,8 +289,6 @@ async fn a_node_whose_subscriptions_are_refused_says_so_and_reads_the_log_instea
         (b.get("/ws/health").await.json()["state"] == "healthy").then_some(())
     })
     .await;
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -327,8 +318,6 @@ async fn an_abandoned_append_that_is_applied_later_is_marked_late() {
         let late = client.next_of_type("price_update").await;
         assert_eq!((&late["price"], &late["late"]), (&json!(n), &json!(true)), "{late}");
     }
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -359,9 +348,6 @@ async fn a_flushed_log_gets_a_new_epoch_that_all_readers_learn_of() {
         }
     }
     assert!(a.stats().await["channels"]["epoch_changes"].as_u64().unwrap() >= 3);
-    drop(clients);
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -414,8 +400,6 @@ async fn killed_connections_lose_and_double_nothing() {
         check_told(&follower.seen, &told);
         assert_eq!(sorted(&follower.seen), sorted(&followers[0].seen));
     }
-    a.stop().await;
-    b.stop().await;
 }
 
 /// Reads prices until these numbers have arrived, in any order; every change of the epoch must be reported as
@@ -565,8 +549,6 @@ async fn a_redis_restarted_with_its_data_continues_the_same_log() {
     assert_eq!(history["last_offset"], 4);
     let mut follower = Follower::after("pjm", &position(&subscribed));
     follower.read(&[gateway.url("")], 4, &mut Cuts::none()).await;
-    drop((client, waiting));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -609,9 +591,6 @@ async fn a_redis_restarted_empty_is_filled_again() {
         history.sort_by_key(Value::as_u64);
         assert_eq!(history, [1, 2, 3, 4, 100, 101].map(|n| json!(n)));
     }
-    drop(clients);
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -631,8 +610,6 @@ async fn a_hanging_redis_is_reported_and_continued_with() {
     follower.read_to(&[gateway.url("")], "back", &mut Cuts::none()).await;
     let keys: Vec<&Value> = follower.seen.iter().map(|price| &price["key"]).collect();
     assert_eq!(keys, ["A", "meanwhile", "back"]);
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -655,8 +632,6 @@ async fn a_slow_append_does_not_hold_up_its_zone() {
     prices_to(&mut client, &[3]).await;
     assert_eq!(settled_history(&gateway).await, [1, 2, 3].map(|n| json!(n)));
     assert!(gateway.stats().await["outage"]["forks_late"].as_u64().unwrap() >= 1);
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -692,9 +667,6 @@ async fn a_brief_fork_of_a_zone_costs_no_client_its_position() {
     assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)), "{subscribed}");
     b.publish("pjm", [price("A", 4)]).await;
     assert_eq!(client.next_of_type("price_update").await["price"], 4);
-    drop((client, witness));
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -718,7 +690,4 @@ async fn a_redis_that_appears_later_receives_earlier_entries() {
     let mut history = settled_history(&a).await;
     history.sort_by_key(Value::as_u64);
     assert_eq!(history, [1, 2, 3, 4].map(|n| json!(n)));
-    drop(client);
-    a.stop().await;
-    b.stop().await;
 }

@@ -119,7 +119,6 @@ async fn records_are_written_read_and_listed_over_http() {
     assert_eq!(send(at, "DELETE", "/api/providers", &Value::Null, &[]).await.json()["before"], 2);
     let stats = gateway.stats().await;
     assert_eq!(stats["registries"]["providers"]["records"], 0, "{stats}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,7 +169,6 @@ async fn an_error_says_what_is_wrong_with_a_request() {
     send(at, "PATCH", "/api/providers/1", &json!({}), &[("if-match", "x")])
         .await
         .problem(400, "invalid_header");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,7 +194,6 @@ async fn changes_are_streamed_after_a_snapshot() {
     send(at, "DELETE", "/api/providers/1", &Value::Null, &[]).await;
     let removed = client.next_of_type("key_removed").await;
     assert!(removed["key"] == "1" && removed["version"].as_str() > changed["version"].as_str());
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,7 +276,6 @@ async fn two_gateways_hold_the_same_even_after_an_outage_of_redis() {
     let late = Running::start(on(&server)).await;
     healthy(&late).await;
     assert_eq!(listed(&late, "/api/providers?limit=1000", "userId").await, records);
-    late.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -319,7 +315,6 @@ async fn a_provider_goes_offline_with_its_connection() {
     status("online").await;
     killed.kill().await;
     status("offline").await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -340,7 +335,6 @@ async fn orders_executed_here_are_active_until_they_end() {
     };
     count(1).await;
     count(0).await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

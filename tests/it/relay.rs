@@ -203,8 +203,6 @@ async fn durable_events_arrive_once_despite_cut_links_and_a_killed_relay() {
     let metrics = request(relay.address, "GET", "/metrics", &[], b"").await;
     assert!(metrics.body.contains("zonewire_relay_carried_total{type=\"trade\"} 10"), "{metrics:?}");
     relay.stop().await;
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,8 +256,6 @@ async fn relays_in_both_directions_carry_nothing_in_circles() {
     assert_eq!(west.count("live_carried", "ticker").await, 0);
     east.stop().await;
     west.stop().await;
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -311,8 +307,6 @@ async fn live_events_lost_in_a_cut_are_counted() {
         (&json!(10), &json!(2))
     );
     relay.stop().await;
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -341,7 +335,6 @@ async fn another_relay_takes_over_and_refills_a_target_that_lost_its_data() {
     publish_trade(&a, 61).await;
     eventually("it continues", async || (log_len(&there).await == 61).then_some(())).await;
     second.stop().await;
-    a.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,7 +40,6 @@ async fn lines_before_a_bad_line_are_published() {
         (prices(&gateway, "ercot").await, prices(&gateway, "pjm").await),
         (vec![json!(1)], vec![json!(2)])
     );
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,7 +67,6 @@ async fn invalid_lines_may_be_skipped_and_are_counted() {
     assert_eq!(end.stderr.matches("left out line").count(), 20, "{end:?}");
     assert!(end.stderr.contains("left out 30 invalid lines; the first 20 are above"), "{end:?}");
     assert!(end.stderr.ends_with("error: all of its 30 lines are invalid\n"), "{end:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,7 +82,6 @@ async fn a_permanent_refusal_ends_the_replay_and_names_the_line() {
         assert!(end.stderr.starts_with("error: zone pjm: line 3: "), "{end:?}");
         assert!(end.stderr.contains("(too_many_keys)"), "{end:?}");
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,7 +138,6 @@ async fn files_of_many_formats_are_published_correctly() {
         assert!(end.stdout.is_empty() && end.stderr.contains(expected), "{text}: {end:?}");
         assert_eq!(end.code, Some(i32::from(text != "key,price\n")), "{text}: {end:?}");
     }
-    gateway.stop().await;
 }
 
 /// Answers one request after the other with the next of these; with an empty status the connection breaks off

@@ -104,8 +104,6 @@ async fn a_zone_continues_in_order_and_reports_skipped_entries() {
     let metrics = old.get("/metrics").await.body;
     assert!(metrics.contains("zonewire_entries_skipped_total{reason=\"unknown_kind\"} 3"), "{metrics}");
     assert!(metrics.contains("zonewire_entries_skipped_total{reason=\"unreadable\"} 0"), "{metrics}");
-    drop((client, again));
-    old.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,8 +141,6 @@ async fn a_price_whose_data_is_no_json_object_is_skipped() {
     let latest = gateway.get("/api/zones/pjm/latest").await.json();
     assert_eq!(kinds(latest["entries"].as_array().unwrap()), [("price_update", 9), ("price_update", 8)]);
     assert_eq!(until_stat(&gateway, "/channels/entries_skipped_by_reason/unreadable", 6).await, 6);
-    drop((client, again));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,7 +173,6 @@ async fn an_unknown_terminal_update_ends_the_order() {
     let mut late = Client::connect(&old.url(&format!("/ws/orders/{order}"))).await;
     let (told, code, _) = late.until_close().await;
     assert!(told.iter().any(|message| message["terminal"] == true) && code == 1000, "{code}: {told:?}");
-    old.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,8 +201,6 @@ async fn entries_of_unknown_kinds_do_not_prevent_recovery() {
     assert_eq!(client.next_of_type("price_update").await["price"], 3);
     let history = old.get("/api/zones/pjm/history").await.json();
     assert_eq!(history["entries"].as_array().unwrap().len(), 5, "{history}");
-    drop(client);
-    old.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,6 +227,4 @@ async fn garbage_makes_only_its_own_channel_read_the_log() {
         assert_eq!(client.prices(1).await[0]["price"], 2);
     }
     assert_eq!(reads().await, before + 1);
-    drop(clients);
-    old.stop().await;
 }

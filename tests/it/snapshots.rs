@@ -265,7 +265,6 @@ async fn a_snapshot_has_the_latest_of_each_key_and_later_entries_follow() {
         (stats["snapshots"] == 3 && stats["snapshot_entries"] == 9).then_some(())
     })
     .await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -299,7 +298,6 @@ async fn a_snapshot_can_be_requested_by_message_and_concerns_zones() {
     assert_eq!(client.next_of_type("error").await["code"], "invalid_message");
     let mark = json!({ "key": "A", "price": 1, "snapshot": true }).to_string();
     gateway.post("pjm", JSON, mark.as_bytes()).await.problem(422, "reserved_field");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -358,8 +356,6 @@ async fn a_snapshot_of_ten_thousand_keys_is_paged_while_another_gateway_publishe
     }
     let reads = b.stats().await["messages"]["replay_reads"].as_u64().unwrap() - before;
     assert!((10..100).contains(&reads), "{reads} pages were read for 20 clients");
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -396,8 +392,6 @@ async fn an_outage_in_the_middle_of_a_snapshot_leaves_no_gap() {
     let mut board = Board::default();
     board.until_equal(&mut client, &expected).await;
     assert_eq!(board.begun, 1);
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -426,7 +420,6 @@ async fn a_reader_too_slow_for_the_log_gets_another_snapshot() {
     board.take(&told);
     board.until_equal(&mut client, &expected).await;
     assert_eq!(board.begun, 2);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -495,6 +488,4 @@ async fn a_late_older_price_does_not_restore_a_removed_key() {
     let (mut anew, mut of_anew) = (Client::connect(&url_b).await, Board::default());
     of_anew.until_equal(&mut anew, &expected).await;
     assert_eq!(of_anew.last[""]["type"], "zone_removed");
-    a.stop().await;
-    b.stop().await;
 }

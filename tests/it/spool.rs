@@ -243,7 +243,6 @@ async fn the_end_waits_for_a_redis_that_returns_within_the_drain_time() {
     let next = Running::start(config).await;
     let history = next.get("/api/zones/pjm/history").await.json();
     assert_eq!(history["entries"][0]["price"], 1, "{history}");
-    next.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

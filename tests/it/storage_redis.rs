@@ -401,7 +401,6 @@ async fn jobs_and_ends_of_orders_survive_a_restart_of_the_server() {
     assert_eq!(store.extend(running.id, running.token, SECOND).await.unwrap(), Held::Yes);
     let next = store.claim("paper", 1, SECOND).await.unwrap().pop().expect("the waiting one");
     assert!(next.token > running.token, "tokens grow over a restart");
-    drop(store);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -86,7 +86,6 @@ async fn the_first_two_messages_describe_the_connection_and_the_subscription() {
         (&json!("connection_established"), None)
     );
     assert_eq!(client.until_pong().await, [] as [Value; 0]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,7 +138,6 @@ async fn posted_prices_arrive_in_order_with_all_their_fields() {
     let history =
         gateway.get(&format!("/api/zones/pjm/history?after={}", position(&subscribed))).await.json();
     assert_eq!(history["entries"].as_array().unwrap()[1..5], rest, "history says what the stream said");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,8 +151,6 @@ async fn a_stream_of_lines_is_published_as_it_arrives() {
     assert_eq!(client.prices(1).await[0]["price"], 2);
     assert_eq!(lines.finish().await.json(), json!({ "accepted": 3 }));
     assert_eq!(client.prices(1).await[0]["price"], 3, "the last line needs no end");
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,7 +196,6 @@ async fn one_connection_subscribes_to_many_channels_and_unsubscribes() {
     gateway.publish("z4", [price("x", 2)]).await;
     assert_eq!(client.prices(1).await[0]["channel"], "zone:z4");
     assert_eq!(client.until_pong().await, [] as [Value; 0]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,8 +226,6 @@ async fn subscribing_again_restarts_the_subscription_without_doubling() {
     gateway.publish("pjm", [price("A", 4), price("A", 5)]).await;
     assert_eq!(client.prices(2).await.iter().map(offset).collect::<Vec<_>>(), [4, 5], "once each");
     assert_eq!(gateway.stats().await["connections"]["by_zone"]["pjm"], 1);
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,8 +261,6 @@ async fn a_client_learns_when_it_has_caught_up() {
         assert_eq!(before.iter().map(offset).collect::<Vec<_>>(), [39, 40], "{before:?}");
         gateway.publish("pjm", [price("A", 41)]).await;
         assert_eq!(offset(&client.prices(1).await[0]), 41);
-        drop(client);
-        gateway.stop().await;
     }
 }
 
@@ -296,8 +287,6 @@ async fn no_message_exceeds_the_length_in_the_protocol() {
     assert!((65_000..MAX).contains(&text.len()), "{}", text.len());
     let error: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&error["code"], &error["channel"]), (&json!("invalid_channel"), &json!(name)));
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -337,8 +326,6 @@ async fn heartbeats_are_sent_and_answered() {
             other => panic!("{other:?}"),
         }
     }
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -358,8 +345,6 @@ async fn a_silent_client_is_closed() {
     drop(silent);
     until_stat(&gateway, "/connections/closed_by_reason/heartbeat_timeout", 1).await;
     assert_eq!(alive.until_pong().await, [] as [Value; 0]);
-    drop(alive);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -445,7 +430,6 @@ async fn check_resuming(config: Config) {
     }
     let stats = gateway.stats().await;
     assert_eq!((&stats["messages"]["gaps_told"], &stats["messages"]["errors"]), (&json!(0), &json!(0)));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -493,7 +477,6 @@ async fn a_long_replay_is_paged_while_live_prices_arrive() {
         let replayed = stats["messages"]["replayed"].as_u64().unwrap();
         assert!(replayed >= 4 * retained, "{replayed}");
         assert!(stats["messages"]["replays"].as_u64().unwrap() >= 4 * retained.div_ceil(300));
-        gateway.stop().await;
     }
 }
 
@@ -527,8 +510,6 @@ async fn dropped_entries_are_reported_missing() {
         assert_eq!(offset(&client.prices(1).await[0]), 201, "and then live");
     }
     assert_eq!(gateway.stats().await["messages"]["gaps_told"], 2);
-    drop(clients);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -558,7 +539,6 @@ async fn a_position_in_another_epoch_gets_everything_stored() {
     for client in &mut clients {
         assert_eq!(offset(&client.prices(1).await[0]), 61, "and then live");
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -586,8 +566,6 @@ async fn zones_do_not_mix() {
     let zones: Vec<&str> =
         listed["zones"].as_array().unwrap().iter().map(|zone| zone["zone"].as_str().unwrap()).collect();
     assert_eq!(zones, ["PJM", "ercot", "pjm", "pjm:"]);
-    drop((pjm, ercot));
-    gateway.stop().await;
 }
 
 /// A configuration with a small outbox.
@@ -634,7 +612,6 @@ async fn a_slow_reader_on_lane_every_is_closed_and_resumes_without_loss() {
     tasks.join_all().await;
     drop(slow);
     until_stat(&gateway, "/connections/closed_by_reason/slow_consumer", 1).await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -681,8 +658,6 @@ async fn a_slow_reader_on_lane_latest_gets_the_latest_of_each_key() {
         (&stats["connections"]["total_disconnections"], &stats["connections"]["open"]),
         (&json!(1), &json!(1))
     );
-    drop(slow);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -702,6 +677,4 @@ async fn many_connections_get_the_same_entries_in_the_same_order() {
         orders.push(prices.into_iter().map(|price| price["id"].clone()).collect::<Vec<_>>());
     }
     assert!(orders.windows(2).all(|pair| pair[0] == pair[1]));
-    drop(clients);
-    gateway.stop().await;
 }

@@ -73,7 +73,6 @@ async fn requests_sockets_and_streams_work_over_tls() {
     assert!(metrics.contains("zonewire_tls_handshakes_total 3"), "{metrics}");
     let left = metrics.lines().find_map(|line| line.strip_prefix("zonewire_tls_certificate_left_seconds "));
     assert!((86_400.0..=172_800.0).contains(&left.unwrap().parse::<f64>().unwrap()));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +103,6 @@ async fn a_lagging_reader_gets_everything_in_order() {
     }
     slow.send(&json!({ "type": "ping", "id": 7 })).await;
     assert_eq!(slow.next_of_type("pong").await["id"], 7);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,7 +142,6 @@ async fn a_new_certificate_is_used_without_closing_sockets_and_a_bad_one_is_not(
     let line = price("A", 1).to_string();
     ask(&mut http, "POST", "/api/zones/pjm/prices", &[("content-type", LINES)], &line).await;
     assert_eq!(open.next_of_type("price_update").await["offset"], 1);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,7 +162,6 @@ async fn a_replaced_link_to_the_certificates_folder_is_noticed() {
     let of_two = trusting(&[&two]);
     let is_new = async || over(&of_two, TcpStream::connect(gateway.address).await.unwrap()).await.ok();
     eventually("the new one is shown", is_new).await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,7 +176,6 @@ async fn a_session_can_be_resumed() {
     assert_eq!(again.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
     let stats = ask(&mut again, "GET", "/ws/stats", &[], "").await.json();
     assert_eq!(stats["http"]["tls"]["resumed"], 1, "{stats}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,7 +211,6 @@ async fn connections_without_valid_tls_are_answered_or_closed_and_counted() {
     for (reason, count) in [("plain", 1), ("garbage", 2), ("timeout", 1), ("alert", 1)] {
         eventually(reason, async || (failed(reason).await == count).then_some(())).await;
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,7 +48,6 @@ async fn latest_prices_are_paged_by_key() {
     for bad in ["?limit=0", "?limit=10001"] {
         gateway.get(&format!("/api/zones/pjm/latest{bad}")).await.problem(400, "invalid_limit");
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,7 +69,6 @@ async fn an_answer_with_the_latest_prices_is_bounded_in_bytes() {
         after = format!("?after={next}");
     }
     assert_eq!(seen, (0..40).map(|n| format!("K{n:02}")).collect::<Vec<_>>());
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +93,6 @@ async fn a_removal_of_a_key_arrives_in_order_and_a_price_creates_it_again() {
     assert_eq!(latest(&gateway, "").await.0, keyed(&[("A", 4), ("B 1", 5)]));
     let history = gateway.get("/api/zones/pjm/history").await.json();
     assert_eq!(history["entries"].as_array().unwrap().len(), 5, "{history}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,7 +119,6 @@ async fn a_removal_is_newer_than_the_removed_price() {
     assert_eq!((times[0], times[2]), (after(8), after(10)));
     let until = chrono::Utc::now();
     assert!(times[1] > before - chrono::TimeDelta::milliseconds(1) && times[1] <= until, "{}", times[1]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,7 +139,6 @@ async fn a_removed_zone_is_no_longer_listed_and_keeps_its_positions() {
         (latest(&gateway, "").await.0, zones(&gateway).await),
         (keyed(&[("A", 4)]), vec![json!("pjm")])
     );
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,7 +152,6 @@ async fn a_full_zone_accepts_a_new_key_after_a_removal() {
     assert_eq!(gateway.delete("/api/zones/pjm/keys/A").await.status, 204);
     assert_eq!(gateway.post("pjm", JSON, third.as_bytes()).await.status, 200);
     gateway.post("pjm", JSON, price("A", 1).to_string().as_bytes()).await.problem(422, "too_many_keys");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,7 +168,6 @@ async fn a_full_zone_accepts_a_new_key_after_one_expired() {
     })
     .await;
     assert_eq!(latest(&gateway, "").await.0, keyed(&[("B", 2)]));
-    gateway.stop().await;
 }
 
 fn on(server: &RedisServer) -> Config {
@@ -210,8 +203,6 @@ async fn a_removal_at_one_gateway_reaches_the_others() {
     .await;
     assert_eq!(zones(&a).await, [json!("pjm")]);
     assert_eq!(latest(&a, "").await.0, keyed(&[("B", 5)]));
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,8 +231,6 @@ async fn a_removal_made_in_an_outage_holds_afterwards() {
         })
         .await;
     }
-    a.stop().await;
-    b.stop().await;
 }
 
 /// A gateway that replays these lines, and has room for one key.
@@ -265,7 +254,6 @@ async fn a_replay_continues_after_prices_that_can_never_be_accepted() {
     })
     .await;
     assert_eq!(zones(&gateway).await, [json!("ercot"), json!("pjm")]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -282,5 +270,4 @@ async fn times_too_far_apart_for_the_speed_end_only_the_replay() {
     .await;
     gateway.publish("pjm", [price("A", 3)]).await;
     assert_eq!(latest(&gateway, "").await.0, keyed(&[("A", 2)]));
-    gateway.stop().await;
 }

@@ -7,8 +7,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time;
 use zonewire::config::Config;
 use zonewire::connections::Manager;
@@ -32,7 +33,8 @@ pub(crate) fn config() -> Config {
     config
 }
 
-/// A gateway that runs until [`stop`](Self::stop).
+/// A gateway that runs until it is dropped: it must then stop in time and without an error, except for entries
+/// that it could not send in a test that ends without its Redis.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) operators: Option<SocketAddr>,
@@ -59,7 +61,7 @@ impl Running {
         let (shutdown, asked) = oneshot::channel();
         let mut running = JoinSet::new();
         running.spawn(gateway.run(async {
-            // A failing test drops the sender, which also stops the gateway.
+            // A failing test only drops the sender, which stops the gateway too.
             let _dropped = asked.await;
         }));
         Self { address, operators, manager, shutdown: Some(shutdown), running }
@@ -72,9 +74,12 @@ impl Running {
         }
     }
 
-    /// Stops it gracefully; it must end without an error, except for entries that it could not send in a test
-    /// that ends without its Redis.
+    /// Stops it now, for tests that continue without it.
     pub(crate) async fn stop(mut self) {
+        self.end().await;
+    }
+
+    async fn end(&mut self) {
         self.begin_stop();
         let ended = time::timeout(LIMIT, self.running.join_next()).await.expect("the gateway stops in time");
         match ended.unwrap().unwrap() {
@@ -122,6 +127,16 @@ impl Running {
     /// Posts prices, one JSON object each, as lines; all must be accepted.
     pub(crate) async fn publish<T: ToString>(&self, zone: &str, prices: impl IntoIterator<Item = T>) {
         publish(self.address, zone, prices).await;
+    }
+}
+
+impl Drop for Running {
+    /// Where a test has failed, or has stopped the gateway itself, nothing is waited for: a gateway stops by
+    /// itself when the sender is dropped.
+    fn drop(&mut self) {
+        if !self.running.is_empty() && !std::thread::panicking() {
+            task::block_in_place(|| Handle::current().block_on(self.end()));
+        }
     }
 }
 
