@@ -15,9 +15,9 @@ use zonewire::protocol::ClientMessage;
 use zonewire::storage::StorageChoice;
 use zonewire_access::{ApiKey, ApiKeyFile, SigningKey, make_api_key};
 
-use crate::support::client::{Client, LIMIT};
+use crate::support::client::{Client, LIMIT, assert_has};
 use crate::support::events::EventReader;
-use crate::support::eventually::eventually;
+use crate::support::eventually::until;
 use crate::support::gateway::{Answer, JSON, Running, config, price, request};
 use crate::support::orders::swap;
 use crate::support::process::{Process, Signal};
@@ -230,10 +230,7 @@ async fn a_token_comes_in_a_header_as_a_protocol_or_in_a_message() {
     assert_eq!(subscribe(&mut client, "zone:b").await["code"], "forbidden");
     client.send(&json!({ "type": "auth", "id": 7, "token": token })).await;
     let told = client.next().await;
-    assert_eq!(
-        (&told["type"], &told["id"], &told["subject"]),
-        (&json!("authenticated"), &json!(7), &json!("alice"))
-    );
+    assert_has(&told, json!({ "type": "authenticated", "id": 7, "subject": "alice" }));
     assert_eq!(told["expires_at"], first_of(&gateway, &token).await["token_expires_at"]);
     assert_eq!(client.next().await["channel"], "zone:a");
     // Another subject's token is refused, and has no effect.
@@ -360,10 +357,7 @@ async fn a_token_is_renewed_without_a_gap_or_the_connection_ends() {
     renewed.send(&json!({ "type": "auth", "token": fewer })).await;
     assert_eq!(renewed.next().await["type"], "authenticated");
     let ended = renewed.next().await;
-    assert_eq!(
-        (&ended["type"], &ended["channel"], &ended["code"]),
-        (&json!("unsubscribed"), &json!("zone:a"), &json!("forbidden"))
-    );
+    assert_has(&ended, json!({ "type": "unsubscribed", "channel": "zone:a", "code": "forbidden" }));
     publish(&gateway, "a", &publisher).await;
     assert!(renewed.until_pong().await.is_empty());
 }
@@ -387,8 +381,8 @@ async fn a_key_is_valid_as_long_as_its_file_contains_it() {
     assert_eq!(publish(&gateway, "a", &key).await.status, 200);
     // A file that cannot be read has no effect.
     std::fs::write(realm.keys_file(), "[[key]]\n").unwrap();
-    eventually("health says so", async || {
-        (gateway.get("/health").await.json()["authentication"]["keys"] == "stale").then_some(())
+    until("health says so", async || {
+        gateway.get("/health").await.json()["authentication"]["keys"] == "stale"
     })
     .await;
     assert_eq!(publish(&gateway, "a", &key).await.status, 200);
@@ -433,15 +427,15 @@ async fn two_tenants_see_nothing_of_each_other() {
     let operator = realm.of("root", "operator");
     assert_eq!(publish(&gateway, "acme.x", &acme).await.status, 200);
     let order = place(&gateway, &acme).await;
-    eventually("it has failed", async || {
+    until("it has failed", async || {
         let seen = get(&gateway, &format!("/api/orders/{order}"), &acme).await;
         assert_eq!(seen.status, 200, "{seen:?}");
-        (seen.json()["status"] == "failed").then_some(())
+        seen.json()["status"] == "failed"
     })
     .await;
-    eventually("it is a dead letter", async || {
+    until("it is a dead letter", async || {
         let listed = get(&gateway, "/api/orders/dead-letters", &acme).await;
-        listed.body.contains(&order).then_some(())
+        listed.body.contains(&order)
     })
     .await;
 
@@ -775,7 +769,7 @@ async fn an_issuers_new_key_is_fetched_when_a_token_needs_it() {
     assert_eq!((code, reason.as_str(), &before[1]["code"]), (4007, "keys_awaited", &json!("keys_awaited")));
     assert!(before[2]["retry_after_ms"].as_u64() >= Some(1_000), "{before:?}");
 
-    eventually("the new key is fetched", async || (told(&new).await.status == 200).then_some(())).await;
+    until("the new key is fetched", async || told(&new).await.status == 200).await;
     assert_eq!(told(&old).await.status, 200, "both hold");
     there.send(&json!({ "type": "auth", "id": 2, "token": new })).await;
     assert_eq!(there.next().await["type"], "authenticated");
@@ -787,7 +781,7 @@ async fn an_issuers_new_key_is_fetched_when_a_token_needs_it() {
     for n in 0..50 {
         told(&sign("rsa2", &format!("none {n}"))).await.problem(503, "keys_awaited");
     }
-    eventually("it was asked", async || (told(&none).await.status == 401).then_some(())).await;
+    until("it was asked", async || told(&none).await.status == 401).await;
     assert!(*asked.borrow() <= before + 2, "{before} {}", *asked.borrow());
 }
 
@@ -896,9 +890,9 @@ async fn a_revocation_is_remembered_as_long_as_its_tokens_could_be_valid() {
         let answer = ask(&gateway, "POST", "/api/auth/revoke", &operator, Some(&what)).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
-    eventually("that of the key alone is left", async || {
+    until("that of the key alone is left", async || {
         let metrics = gateway.get("/metrics").await.body;
-        metrics.lines().any(|line| line == "zonewire_revocations 1").then_some(())
+        metrics.lines().any(|line| line == "zonewire_revocations 1")
     })
     .await;
 }
@@ -924,9 +918,9 @@ async fn a_revocation_reaches_every_node_and_every_socket() {
     let (mut a, _) = connect(&two, "/ws/market/a", &first).await;
     let (mut b, _) = connect(&two, "/ws/market/a", &second).await;
     let (mut c, _) = connect(&two, "/ws/market/a", &bob).await;
-    eventually("both nodes are known to each other", async || {
+    until("both nodes are known to each other", async || {
         let on = revoke(&one, json!({ "jti": "another" })).await;
-        (on["holds_on"].as_array().unwrap().len() == 2).then_some(())
+        on["holds_on"].as_array().unwrap().len() == 2
     })
     .await;
 
@@ -959,9 +953,9 @@ async fn a_revocation_reaches_every_node_and_every_socket() {
     // Without Redis a revocation takes effect on the node that received it, which says so; on others once
     // Redis is back.
     server.kill().await.unwrap();
-    eventually("both are without Redis", async || {
+    until("both are without Redis", async || {
         let state = async |node: &Running| node.get("/health").await.json()["state"].clone();
-        (state(&one).await == "degraded" && state(&two).await == "degraded").then_some(())
+        state(&one).await == "degraded" && state(&two).await == "degraded"
     })
     .await;
     let on = revoke(&one, json!({ "jti": "3" })).await;
@@ -974,8 +968,5 @@ async fn a_revocation_reaches_every_node_and_every_socket() {
     assert_eq!(two.get("/health").await.json()["authentication"]["revocations"], "unknown");
     server.restart().await.unwrap();
     assert_eq!(c.until_close().await.1, 4501);
-    eventually("it is known at the other node", async || {
-        (get(&two, "/api/zones", &bob).await.status == 401).then_some(())
-    })
-    .await;
+    until("it is known at the other node", async || get(&two, "/api/zones", &bob).await.status == 401).await;
 }

@@ -9,22 +9,19 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::time;
 use zonewire::config::{BridgeRole, Config};
-use zonewire::storage::StorageChoice;
 use zonewire_kit::redis::RedisServer;
 use zonewire_kit::resp::Connection;
 
-use crate::support::client::{Client, LIMIT};
-use crate::support::eventually::eventually;
+use crate::support;
+use crate::support::client::{Client, LIMIT, assert_has};
+use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Answer, JSON, Running, config, request, until_stat};
 use crate::support::process::Process;
 use crate::support::redis::{Configured, cluster, redis};
 use crate::support::tools::NodeScripts;
 
 fn on(redis: &impl Configured) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = redis.config();
+    let mut config = support::redis::on(redis);
     config.bridge.enabled = true;
     config
 }
@@ -72,8 +69,8 @@ async fn follow_what_is_heard(gateway: &Running, channel: &str, event: &str) -> 
 }
 
 async fn until_active(gateway: &Running, event: &str) {
-    eventually(&format!("{event} is subscribed to"), async || {
-        (subscription(gateway, event).await["active"] == true).then_some(())
+    until(&format!("{event} is subscribed to"), async || {
+        subscription(gateway, event).await["active"] == true
     })
     .await;
 }
@@ -275,7 +272,7 @@ async fn a_type_that_nobody_follows_is_subscribed_to_only_if_an_operator_asks() 
     assert!(listeners(&mut foreign, "candle").await);
     assert_eq!(subscription(&gateway, "candle").await["mode"], "always");
     set_mode(&gateway, &json!({ "type": "candle", "mode": "never" })).await;
-    eventually("it is let go", async || (!listeners(&mut foreign, "candle").await).then_some(())).await;
+    until("it is let go", async || !listeners(&mut foreign, "candle").await).await;
 
     for (body, status, code) in [
         (json!({ "type": "candles", "mode": "never" }), 422, "invalid_request"),
@@ -319,10 +316,7 @@ async fn health_metrics_and_stats_report_the_state_of_the_bridge() {
     let health = gateway.get("/health/redis").await;
     assert_eq!(health.status, 200, "{health:?}");
     let health = health.json();
-    assert_eq!(
-        (&health["status"], &health["link"], &health["serving"]),
-        (&json!("healthy"), &json!("up"), &json!(true))
-    );
+    assert_has(&health, json!({ "status": "healthy", "link": "up", "serving": true }));
     let metrics = &health["metrics"];
     let names: Vec<&String> = metrics.as_object().unwrap().keys().collect();
     assert_eq!(
@@ -357,8 +351,8 @@ async fn health_metrics_and_stats_report_the_state_of_the_bridge() {
     })
     .await;
     assert!(health["status"] == "unhealthy" || health["status"] == "degraded", "{health}");
-    eventually("the bridge says so too", async || {
-        (gateway.get("/health/redis").await.json()["metrics"]["connected"] == false).then_some(())
+    until("the bridge says so too", async || {
+        gateway.get("/health/redis").await.json()["metrics"]["connected"] == false
     })
     .await;
 }
@@ -445,12 +439,12 @@ async fn programs_in_node_publish_and_hear_with_either_library_also_after_redis_
     assert!(warning.contains("REDIS_MAX_RETRIES") && warning.contains("REDIS_RETRY_DELAY"), "{warning}");
     let subscribe = json!({ "type": "subscribe", "channels": ["event:ticker", "event:trade"] });
     let until_all_active = async || {
-        eventually("both types are subscribed to", async || {
+        until("both types are subscribed to", async || {
             let all = get("/api/bridge/subscriptions").await;
             let is_active = |of: &Value| {
                 ["ticker", "trade"].iter().all(|name| of["type"] != *name || of["active"] == true)
             };
-            all["types"].as_array().unwrap().iter().all(is_active).then_some(())
+            all["types"].as_array().unwrap().iter().all(is_active)
         })
         .await;
     };
@@ -495,13 +489,9 @@ async fn programs_in_node_publish_and_hear_with_either_library_also_after_redis_
             break;
         }
         server.kill().await.unwrap();
-        eventually("it is noticed", async || {
-            (get("/ws/stats").await["redis"]["connected"] == 0).then_some(())
-        })
-        .await;
+        until("it is noticed", async || get("/ws/stats").await["redis"]["connected"] == 0).await;
         server.restart().await.unwrap();
-        eventually("it is back", async || (get("/health/redis").await["status"] == "healthy").then_some(()))
-            .await;
+        until("it is back", async || get("/health/redis").await["status"] == "healthy").await;
         until_all_active().await;
         assert_eq!(
             next_entry(&mut client).await,

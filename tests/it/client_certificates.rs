@@ -14,12 +14,13 @@ use zonewire_kit::certificates::{Certificates, Issued};
 
 use crate::access::Realm;
 use crate::support::client::LIMIT;
-use crate::support::eventually::eventually;
+use crate::support::eventually::until;
 use crate::support::gateway::{Answer, JSON, LINES, Running, price};
 use crate::support::orders::swap;
 use crate::support::program::{Program, run, zonewire};
+use crate::support::redis::certificates;
 use crate::support::tls::{Secure, ask, connect, over, showing, trusting};
-use crate::tls::{certificates, replace};
+use crate::tls::replace;
 
 const FEED: &str = "URI:spiffe://example.com/feed";
 
@@ -291,12 +292,12 @@ async fn revoking_a_subject_revokes_its_certificates_but_not_later_ones() {
 
     // A certificate issued in the seconds after that is valid.
     let mut number = 0;
-    eventually("one that is issued later holds", async || {
+    until("one that is issued later holds", async || {
         number += 1;
         let name = format!("alice-{number}");
         certificates.issue(&name, &Issued { subject: "/CN=alice", from_s: 0, ..VALID }).unwrap();
         let anew = showing(&certificates, &certificates, &name);
-        (get(&anew, address, "/api/orders").await.status == 200).then_some(())
+        get(&anew, address, "/api/orders").await.status == 200
     })
     .await;
     get(&alice, address, "/api/orders").await.problem(401, "unauthorized");
@@ -347,16 +348,16 @@ async fn authorities_are_reloaded_and_a_removed_one_disconnects_its_clients() {
     // A file without an authority is reported, and the previous ones stay in effect.
     let authority = fs::read_to_string(one.file("ca.pem")).unwrap();
     fs::write(one.file("ca.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
-    eventually("it is told", async || (reloads(&root, "failed").await == 1).then_some(())).await;
+    until("it is told", async || reloads(&root, "failed").await == 1).await;
     assert_eq!(get(&root, address, "/health").await.json()["tls"]["files"], "stale");
     fs::write(one.file("ca.pem"), "").unwrap();
-    eventually("nothing is none either", async || (reloads(&root, "failed").await == 2).then_some(())).await;
+    until("nothing is none either", async || reloads(&root, "failed").await == 2).await;
     assert_eq!(get(&alice, address, "/api/orders").await.status, 200);
 
     // Adding an authority disconnects nobody.
     let both = format!("{authority}{}", fs::read_to_string(two.file("ca.pem")).unwrap());
     fs::write(one.file("ca.pem"), both).unwrap();
-    eventually("both hold", async || (reloads(&root, "good").await == 1).then_some(())).await;
+    until("both hold", async || reloads(&root, "good").await == 1).await;
     let mut of_bob = Secure::open(&bob, address, "/ws/market/pjm").await;
     of_bob.next_of_type("subscribed").await;
     of_alice.send(&json!({ "type": "ping", "id": 1 })).await;
@@ -402,11 +403,11 @@ async fn the_command_line_uses_the_configured_authorities_and_certificates() {
     };
     // The same for https:// and wss://.
     let mut tail = Program::start(&mut command(&["tail", "pjm", "--count", "1"], "feed"));
-    eventually("it follows", async || {
+    until("it follows", async || {
         let end = run(&mut command(&["stats", "--json"], "root")).await;
         assert_eq!(end.code, Some(0), "{end:?}");
         let stats: Value = serde_json::from_str(&end.stdout).unwrap();
-        (stats["connections"]["by_zone"]["pjm"] == 1).then_some(())
+        stats["connections"]["by_zone"]["pjm"] == 1
     })
     .await;
     let end = run(&mut command(&["publish", "pjm", "--key", "A", "--price", "7"], "feed")).await;

@@ -49,7 +49,7 @@ impl Schemas {
 }
 
 /// Reads up to a message of this type, and returns the types of all messages read.
-async fn until(client: &mut Client, schemas: &Schemas, kind: &str) -> Vec<String> {
+async fn types_to(client: &mut Client, schemas: &Schemas, kind: &str) -> Vec<String> {
     let mut kinds = Vec::new();
     while kinds.last().is_none_or(|last| last != kind) {
         match client.came().await {
@@ -72,13 +72,13 @@ async fn messages_of_a_gateway_conform_to_their_schemas() {
     gateway.publish("pjm", [r#"{"key":"A","price":39432.480}"#, quote]).await;
     let mut client = Client::connect(&gateway.url("/ws/market/pjm?snapshot=1")).await;
     assert_eq!(
-        until(&mut client, &schemas, "snapshot_end").await,
+        types_to(&mut client, &schemas, "snapshot_end").await,
         ["connection_established", "subscribed", "price_update", "price_update", "snapshot_end"]
     );
     gateway.publish("pjm", [r#"{"key":"A","price":2,"timestamp":"2021-01-08T00:00:00Z"}"#]).await;
     assert_eq!(gateway.delete("/api/zones/pjm/keys/A").await.status, 204);
     assert_eq!(gateway.delete("/api/zones/pjm").await.status, 204);
-    let kinds = until(&mut client, &schemas, "zone_removed").await;
+    let kinds = types_to(&mut client, &schemas, "zone_removed").await;
     assert!(["price_update", "key_removed"].iter().all(|kind| kinds.iter().any(|k| k == kind)), "{kinds:?}");
     for (message, kind) in [
         (json!({"type": "ping", "id": 1.50}), "pong"),
@@ -92,14 +92,14 @@ async fn messages_of_a_gateway_conform_to_their_schemas() {
         (json!({"type": "unsubscribe", "channels": ["zone:pjm"]}), "unsubscribed"),
     ] {
         client.send(&message).await;
-        until(&mut client, &schemas, kind).await;
+        types_to(&mut client, &schemas, kind).await;
     }
-    until(&mut client, &schemas, "heartbeat").await;
+    types_to(&mut client, &schemas, "heartbeat").await;
     client.close().await;
 
     let order = place(gateway.address).await;
     let mut client = Client::connect(&gateway.url(&format!("/ws/orders/{order}"))).await;
-    let kinds = until(&mut client, &schemas, "closing").await;
+    let kinds = types_to(&mut client, &schemas, "closing").await;
     for kind in ["connection", "subscribed", "routing", "building", "submitted", "confirmed"] {
         assert!(kinds.iter().any(|k| k == kind), "{kind}: {kinds:?}");
     }

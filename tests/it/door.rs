@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time;
 
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Answer, LINES, Lines, Running, config, price, read_answer, request};
 use crate::support::process::{Process, serve_within};
 use crate::support::raw::{RawSocket, upgrade};
@@ -86,8 +86,7 @@ async fn the_total_of_bodies_being_read_is_bounded_and_released() {
     let held = async |bytes: usize| {
         let what = format!("the bodies hold {bytes} bytes");
         let bytes = u64::try_from(bytes).unwrap();
-        eventually(&what, async || (metric(address, "zonewire_body_bytes").await == bytes).then_some(()))
-            .await;
+        until(&what, async || metric(address, "zonewire_body_bytes").await == bytes).await;
     };
     let begun = format!("[{}{}", price("A", 1), " ".repeat(900_000));
     let rest = |of: &str| format!("{}]", " ".repeat(MIB - of.len() - 1));
@@ -180,10 +179,7 @@ async fn an_address_that_connects_too_often_is_refused_with_answers_up_to_a_rate
     .await;
     refused.problem(429, "connecting_too_often");
     assert!(refused.head.contains("retry-after: 1"), "{refused:?}");
-    eventually("one is closed without a word", async || {
-        get(address, "/api/zones").await.is_none().then_some(())
-    })
-    .await;
+    until("one is closed without a word", async || get(address, "/api/zones").await.is_none()).await;
     let health = eventually("health is among what is answered", async || get(address, "/health").await).await;
     assert_eq!(health.status, 200);
     let unanswered = eventually("it can be counted", async || {
@@ -218,7 +214,7 @@ async fn an_address_has_a_limited_number_of_connections() {
     let wrong = head.replacen("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 8", 1);
     ask(gateway.address, &wrong).await.unwrap().problem(429, "too_many_connections_from_address");
     drop(held);
-    eventually("they are given back", async || is_let_in(gateway.address, &head).await.then_some(())).await;
+    until("they are given back", async || is_let_in(gateway.address, &head).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,7 +248,7 @@ async fn behind_trusted_proxies_the_forwarded_address_counts() {
     assert_eq!(answer.status, 200);
     held.clear();
     let again = head("/ws", "198.51.100.1");
-    eventually("they are given back", async || is_let_in(address, &again).await.then_some(())).await;
+    until("they are given back", async || is_let_in(address, &again).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

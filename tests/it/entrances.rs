@@ -12,16 +12,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time;
 use zonewire::config::{Config, ProxyProtocol};
-use zonewire_kit::certificates::Certificates;
 use zonewire_kit::process::Process;
-use zonewire_kit::skip;
 
 use crate::support::client::LIMIT;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, Running, config, read_answer, request};
-use crate::support::program::{command, listens};
+use crate::support::program::{command, installed, listening};
 use crate::support::raw::{RawSocket, upgrade};
-use crate::support::redis::free_port;
+use crate::support::redis::certificates;
 use crate::support::tls::{ask, config_with, over, trusting};
 
 async fn ask_unix(path: &Path, head: &str) -> Answer {
@@ -183,13 +181,7 @@ async fn an_invalid_proxy_header_closes_the_connection_and_is_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn haproxy_announces_clients_before_tls_and_before_http() {
-    let mut version = command("haproxy");
-    version.arg("-v").stdout(Stdio::null()).stderr(Stdio::null());
-    if !version.status().await.is_ok_and(|status| status.success()) || !Certificates::can_be_made() {
-        let skipped: Option<()> = skip("ZONEWIRE_TEST_REQUIRE_PROXIES", "there is no haproxy, or no openssl");
-        return skipped.unwrap_or_default();
-    }
-    let certificates = Certificates::make().unwrap();
+    let (Some(()), Some(certificates)) = (installed("haproxy").await, certificates()) else { return };
     for send in ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c"] {
         let mut config = config_with(&certificates);
         config.http.trusted_proxies = vec!["127.0.0.1".to_owned()];
@@ -216,8 +208,7 @@ async fn haproxy_announces_clients_before_tls_and_before_http() {
 
 /// A HAProxy in TCP mode, on a free port.
 async fn start_haproxy(dir: &Path, gateway: SocketAddr, send: &str) -> (SocketAddr, Process) {
-    for _ in 0..10 {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    listening(|address| {
         let config = format!(
             "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
              listen all\n  bind {address}\n  server one {gateway} {send}\n"
@@ -226,21 +217,14 @@ async fn start_haproxy(dir: &Path, gateway: SocketAddr, send: &str) -> (SocketAd
         let mut haproxy = command("haproxy");
         haproxy.current_dir(dir).args(["-db", "-q", "-f", "haproxy.cfg"]);
         haproxy.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut process = Process::spawn(&mut haproxy).unwrap();
-        if listens(&mut process, address).await {
-            return (address, process);
-        }
-    }
-    panic!("haproxy does not start");
+        haproxy
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_sockets_are_unaffected_by_tls() {
-    if !Certificates::can_be_made() {
-        let skipped: Option<()> = skip("ZONEWIRE_TEST_REQUIRE_PROXIES", "there is no openssl");
-        return skipped.unwrap_or_default();
-    }
-    let certificates = Certificates::make().unwrap();
+    let Some(certificates) = certificates() else { return };
     let dir = tempfile::tempdir().unwrap();
     let mut config = config_with(&certificates);
     config.http.unix_socket = Some(dir.path().join("z.sock"));

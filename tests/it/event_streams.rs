@@ -9,18 +9,17 @@ use tokio::net::TcpStream;
 use tokio::time;
 use zonewire::config::Config;
 use zonewire::model::Lane;
-use zonewire::storage::StorageChoice;
 use zonewire_kit::proxy::{Mode, Proxy};
 use zonewire_kit::redis::RedisServer;
 
 use crate::support::client::{Client, LIMIT, offset};
 use crate::support::events::{Event, EventReader};
-use crate::support::eventually::eventually;
+use crate::support::eventually::until;
 use crate::support::follow::Cuts;
-use crate::support::gateway::{Running, config, price, request, until_stat};
+use crate::support::gateway::{Running, config, price, request, until_stat, until_state};
 use crate::support::orders::{new_order, paper, place, update};
 use crate::support::process::{Process, Signal};
-use crate::support::redis::{Configured, redis};
+use crate::support::redis::{on_prefix, redis};
 
 const STREAM: &str = "/sse?channels=";
 
@@ -570,22 +569,10 @@ async fn the_last_id_resumes_all_channels_wherever_a_stream_is_cut() {
 }
 
 fn on(server: &RedisServer, port: u16) -> Config {
-    let mut config = on_every();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
+    let mut config = on_prefix(server, "events");
+    config.channels.default_lane = Lane::Every;
     config.storage.redis.port = Some(port);
-    config.storage.redis.prefix = "events".to_owned();
     config
-}
-
-async fn until_state(gateway: &Running, state: &str) {
-    eventually(state, async || {
-        let outage = &gateway.stats().await["outage"];
-        let is_so = gateway.get("/ws/health").await.json()["state"] == state;
-        (is_so && (state != "healthy" || outage["channels_waiting"] == 0)).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -615,7 +602,7 @@ async fn an_id_holds_after_a_restart_at_another_gateway_and_through_an_outage() 
 
     // Gateway A is cut off from Redis, and both continue.
     link_a.set(Mode::Refuse);
-    until_state(&a, "degraded").await;
+    until_state(a.address, "degraded").await;
     tell(a.address, &channels, 10..=12).await;
     browser.until(12).await;
     browser.assert_in_order();
@@ -626,7 +613,8 @@ async fn an_id_holds_after_a_restart_at_another_gateway_and_through_an_outage() 
     browser.come(a.address).await;
     tell(a.address, &zones, 15..=16).await;
     link_a.set(Mode::Pass);
-    until_state(&a, "healthy").await;
+    until_state(a.address, "healthy").await;
+    until("all is reconciled", async || a.stats().await["outage"]["channels_waiting"] == 0).await;
     tell(b.address, &channels[1..2], 13..=16).await;
     browser.until(16).await;
     // And once more to the other gateway: nothing is missing, and nothing is repeated.

@@ -4,16 +4,15 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
-use zonewire::config::{AuthMode, Config, IssuerConfig};
-use zonewire::storage::StorageChoice;
+use zonewire::config::{AuthMode, IssuerConfig};
 use zonewire_access::SigningKey;
 
 use crate::support::client::{Client, offset, position};
 use crate::support::events::EventReader;
-use crate::support::eventually::eventually;
-use crate::support::gateway::{Answer, JSON, LINES, Running, config, request};
+use crate::support::eventually::until;
+use crate::support::gateway::{Answer, JSON, LINES, Running, config, request, until_state};
 use crate::support::program::{Program, zonewire};
-use crate::support::redis::{Configured, redis};
+use crate::support::redis::{on_prefix, redis};
 
 fn ticker(exchange: &str, symbol: &str, price: u64) -> Value {
     json!({ "exchange": exchange, "symbol": symbol, "price": price.to_string() })
@@ -33,8 +32,7 @@ async fn publish(gateway: &Running, event: &str, events: &[Value]) {
 
 /// A client of `/ws`, after its first message.
 async fn client(gateway: &Running) -> Client {
-    let mut client = Client::connect(&gateway.url("/ws")).await;
-    client.next_of_type("connection_established").await;
+    let client = gateway.client().await;
     client
 }
 
@@ -364,9 +362,9 @@ async fn the_number_of_views_is_limited() {
     follow(&mut other, "event:ticker", json!({})).await;
     client.send(&json!({ "type": "unsubscribe", "channels": ["event:trade:a:*"] })).await;
     client.next_of_type("unsubscribed").await;
-    eventually("there is room again", async || {
+    until("there is room again", async || {
         client.send(&json!({ "type": "subscribe", "channels": ["event:ticker:b:*"] })).await;
-        (client.next().await["type"] == "subscribed").then_some(())
+        client.next().await["type"] == "subscribed"
     })
     .await;
 }
@@ -439,15 +437,8 @@ async fn rights_are_by_type_and_a_view_needs_one_that_covers_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn views_continue_through_an_outage_and_then_get_what_other_nodes_published() {
     let Some(server) = redis(&[]).await else { return };
-    let on = || -> Config {
-        let mut config = config();
-        config.storage.backend = StorageChoice::Redis;
-        config.storage.required = true;
-        config.storage.redis = server.config();
-        config.storage.redis.prefix = "events".to_owned();
-        config
-    };
-    let (a, b) = (Running::start(on()).await, Running::start(on()).await);
+    let config = on_prefix(&server, "events");
+    let (a, b) = (Running::start(config.clone()).await, Running::start(config).await);
     let view = "event:ticker:binance:*";
     let mut client = client(&a).await;
     follow(&mut client, view, json!({})).await;
@@ -455,10 +446,7 @@ async fn views_continue_through_an_outage_and_then_get_what_other_nodes_publishe
     assert_eq!(shown(&client.next_of_type("ticker").await), 1);
     server.freeze().unwrap();
     for gateway in [&a, &b] {
-        eventually("Redis is away", async || {
-            (gateway.get("/ws/health").await.json()["status"] == "degraded").then_some(())
-        })
-        .await;
+        until_state(gateway.address, "degraded").await;
     }
     publish(&a, "ticker", &[ticker("kraken", "A", 3), ticker("binance", "A", 4)]).await;
     assert_eq!(shown(&client.next_of_type("ticker").await), 4, "it continues at once");
@@ -466,10 +454,7 @@ async fn views_continue_through_an_outage_and_then_get_what_other_nodes_publishe
     server.thaw().unwrap();
     let late = client.next_of_type("ticker").await;
     assert_eq!((shown(&late), &late["late"]), (5, &json!(true)), "{late}");
-    eventually("Redis serves again", async || {
-        (a.get("/ws/health").await.json()["status"] == "healthy").then_some(())
-    })
-    .await;
+    until_state(a.address, "healthy").await;
     publish(&b, "ticker", &[ticker("kraken", "C", 7), ticker("binance", "C", 8)]).await;
     assert_eq!(shown(&client.next_of_type("ticker").await), 8);
     let mut fresh = self::client(&b).await;
@@ -496,8 +481,7 @@ async fn the_command_line_publishes_and_follows_events() {
     let url = format!("http://{}", gateway.address);
     let view = "event:ticker:binance:*";
     let mut tail = Program::start(&mut zonewire(&["tail", view, "--count", "2", "--url", &url]));
-    eventually("it follows", async || (gateway.stats().await["connections"]["open"] == 1).then_some(()))
-        .await;
+    until("it follows", async || gateway.stats().await["connections"]["open"] == 1).await;
     let said = crate::support::program::run(&mut zonewire(&[
         "publish",
         "--event",

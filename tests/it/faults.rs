@@ -5,7 +5,7 @@ use tokio::time;
 
 use crate::support::client::{Came, Client, LIMIT};
 use crate::support::eventually::eventually;
-use crate::support::gateway::{JSON, post, price, publish, request};
+use crate::support::gateway::{JSON, post, price, publish, request, until_state};
 use crate::support::process::{Process, Signal};
 use crate::support::redis::{free_port, redis};
 
@@ -13,14 +13,6 @@ async fn metric(process: &Process, name: &str) -> u64 {
     let text = request(process.address, "GET", "/metrics", &[], b"").await.body;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
-}
-
-async fn until_state(process: &Process, state: &str) {
-    eventually(state, async || {
-        let health = request(process.address, "GET", "/health", &[], b"").await.json();
-        (health["state"] == state).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,11 +26,11 @@ async fn a_log_whose_reader_is_gone_blocks_nothing() {
     client.next_of_type("subscribed").await;
 
     server.kill().await.unwrap();
-    until_state(&process, "degraded").await;
+    until_state(process.address, "degraded").await;
     publish(process.address, "pjm", [price("A", 1)]).await;
     assert_eq!(client.next_of_type("price_update").await["price"], 1);
     server.restart().await.unwrap();
-    until_state(&process, "healthy").await;
+    until_state(process.address, "healthy").await;
     publish(process.address, "pjm", [price("A", 2)]).await;
     assert_eq!(client.next_of_type("price_update").await["price"], 2);
 

@@ -7,8 +7,8 @@ use zonewire::connections::ConnectionHealth;
 use zonewire::protocol::CloseCode;
 use zonewire::storage::StorageChoice;
 
-use crate::support::client::Client;
-use crate::support::eventually::eventually;
+use crate::support::client::{Client, assert_has};
+use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Running, config, price, request, until_stat};
 use crate::support::redis::{Configured, redis};
 
@@ -55,8 +55,7 @@ async fn stats_add_up() {
     let (mut one, _) = gateway.market("pjm").await;
     let (mut two, _) = gateway.market("pjm").await;
     let (three, _) = gateway.market("ercot").await;
-    let mut bare = Client::connect(&gateway.url("/ws")).await;
-    bare.next_of_type("connection_established").await;
+    let mut bare = gateway.client().await;
     gateway.publish("pjm", (1..=10).map(|n| price("A", n))).await;
     one.prices(10).await;
     two.prices(10).await;
@@ -73,10 +72,7 @@ async fn stats_add_up() {
     })
     .await;
     let connections = &stats["connections"];
-    assert_eq!(
-        (&connections["open"], &connections["total"], &connections["total_disconnections"]),
-        (&json!(4), &json!(4), &json!(0))
-    );
+    assert_has(&connections, json!({ "open": 4, "total": 4, "total_disconnections": 0 }));
     assert_eq!(connections["by_zone"], json!({ "ercot": 1, "pjm": 2 }));
     let messages = &stats["messages"];
     assert_eq!((&messages["received"], &messages["errors"]), (&json!(3), &json!(2)));
@@ -85,10 +81,7 @@ async fn stats_add_up() {
     assert_eq!(messages["errors_by_code"]["unknown_type"], 1);
     assert!(messages["bytes_received"].as_u64().unwrap() > 20);
     assert_eq!(stats["channels"]["entries_accepted"], 10);
-    assert_eq!(
-        (&stats["http"]["prices_accepted"], &stats["http"]["price_requests"]),
-        (&json!(10), &json!(1))
-    );
+    assert_has(&stats["http"], json!({ "prices_accepted": 10, "price_requests": 1 }));
     assert_eq!((&stats["storage_backend"], &stats["state"]), (&json!("in-memory"), &json!("healthy")));
     let list = stats["connection_list"].as_array().unwrap();
     assert_eq!(list.len(), 4);
@@ -187,10 +180,7 @@ async fn stats_health_and_metrics_say_the_same() {
 
     let health = gateway.get("/ws/health").await.json();
     assert_eq!(health["status"], "healthy");
-    assert_eq!(
-        (&health["live"], &health["ready"], &health["degraded"]),
-        (&json!(true), &json!(true), &json!(false))
-    );
+    assert_has(&health, json!({ "live": true, "ready": true, "degraded": false }));
     for field in ["storage_backend", "state", "since", "reason_code", "reason", "node", "version"] {
         assert_eq!(health[field], stats[field], "{field}");
         assert!(!health[field].is_null(), "{field}");
@@ -228,7 +218,7 @@ async fn the_history_of_the_storage_is_remembered() {
     let gateway = Running::start(config).await;
     let state = async || gateway.get("/health").await.json()["state"].as_str().unwrap().to_owned();
     let until = async |expected: &str| {
-        eventually(expected, async || (state().await == expected).then_some(())).await;
+        until(expected, async || state().await == expected).await;
     };
     until("healthy").await;
     gateway.publish("a", [price("K", 1)]).await;
@@ -303,10 +293,7 @@ async fn connections_are_listed_in_pages_by_zone_and_one_by_one() {
     assert_eq!((&story["source"], &story["waited_for"]), (&json!("127.0.0.1"), &json!(false)));
     assert_eq!(story["node"], gateway.stats().await["node"]);
     let subscription = &story["subscriptions"][0];
-    assert_eq!(
-        (&subscription["channel"], &subscription["phase"], &subscription["offset"]),
-        (&json!("zone:even"), &json!("live"), &json!(1))
-    );
+    assert_has(&subscription, json!({ "channel": "zone:even", "phase": "live", "offset": 1 }));
     for none in ["x", "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11"] {
         gateway.get(&format!("/ws/stats/{none}")).await.problem(404, "unknown_connection");
     }

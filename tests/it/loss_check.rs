@@ -14,12 +14,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{self, JoinSet};
 use uuid::Uuid;
 use zonewire::config::Config;
-use zonewire::storage::StorageChoice;
 
 use crate::support::client::{Came, Client};
 use crate::support::gateway::{Running, config};
 use crate::support::orders::post_json;
-use crate::support::redis::{Configured, redis};
+use crate::support::redis::{Configured, on, redis};
 
 /// How many orders the run has; without it, a short run.
 const ORDERS: &str = "ZONEWIRE_LOSS_CHECK_ORDERS";
@@ -301,9 +300,7 @@ async fn nothing_is_lost_doubled_or_reordered_on_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_doubled_or_reordered_on_redis_with_two_nodes() {
     let Some(server) = redis(&[]).await else { return };
-    let mut on_redis = prepared(config());
-    on_redis.storage.backend = StorageChoice::Redis;
-    on_redis.storage.required = true;
+    let mut on_redis = prepared(on(&server));
     on_redis.storage.redis = server.patient_config();
     let (a, b) = (Running::start(on_redis.clone()).await, Running::start(on_redis).await);
     check(&[&a, &b], "redis, two nodes").await;

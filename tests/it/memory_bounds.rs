@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Running, config, history, until_stat};
 use crate::support::orders::{base, paper, place_this, swap};
 use crate::support::program::{run, zonewire};
@@ -68,8 +68,8 @@ async fn answers_that_nobody_reads_have_a_bound_of_their_own() {
     let stats = gateway.stats().await;
     assert!(stats["http"]["answer_bytes"].as_u64().unwrap() <= 4 << 20, "{stats}");
     drop(silent);
-    eventually("there is room again", async || {
-        (gateway.get("/api/zones/pjm/history?limit=1000").await.status == 200).then_some(())
+    until("there is room again", async || {
+        gateway.get("/api/zones/pjm/history?limit=1000").await.status == 200
     })
     .await;
 }
@@ -123,11 +123,10 @@ async fn a_connection_that_reads_nothing_costs_one_page() {
     }
     client.send(&json!({ "type": "subscribe", "channels": channels, "since": since })).await;
     until_stat(&gateway, "/messages/replays", 1).await;
-    eventually("what is kept for others has gone", async || {
+    until("what is kept for others has gone", async || {
         let stats = gateway.stats().await;
         let held = stats["messages"]["replay_bytes"].as_u64().unwrap();
-        (held <= 400_000 && stats["messages"]["replay_reads"].as_u64().unwrap() as usize >= ZONES)
-            .then_some(())
+        held <= 400_000 && stats["messages"]["replay_reads"].as_u64().unwrap() as usize >= ZONES
     })
     .await;
     let mut had = std::collections::BTreeMap::<String, u64>::new();

@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-use crate::support::client::{Client, position};
-use crate::support::eventually::eventually;
+use crate::support::client::{Client, assert_has, position};
+use crate::support::eventually::{eventually, until};
 use crate::support::follow::{Cuts, Follower};
 use crate::support::gateway::{Answer, JSON, history, post, price, publish, request};
 use crate::support::orders::{check_whole, get_order, place, post_json, until_ended};
@@ -134,7 +134,7 @@ async fn nothing_acknowledged_is_lost_when_the_gateway_is_killed() {
         }
         unreachable!("it dies before")
     });
-    eventually("some are accepted", async || (history(address, "pjm").await.len() > 30).then_some(())).await;
+    until("some are accepted", async || history(address, "pjm").await.len() > 30).await;
     gateway.kill().await;
     let (accepted, unanswered) = publishing.join_next().await.unwrap().unwrap();
     let gateway = start(&settings).await;
@@ -178,10 +178,7 @@ async fn unreadable_files_are_set_aside_and_reported() {
         assert!(reason.contains("all channels continue in another epoch"), "{reason}");
         assert!(dir.path().join(format!("{file}.unreadable")).exists());
         let stats = get(&gateway, "/ws/stats").await;
-        assert_eq!(
-            (&stats["memory"]["disk"], &stats["memory"]["disk_set_aside"]),
-            (&json!("working"), &json!(1))
-        );
+        assert_has(&stats["memory"], json!({ "disk": "working", "disk_set_aside": 1 }));
         publish(gateway.address, "pjm", [price("HUB", 2)]).await;
         assert_eq!(history(gateway.address, "pjm").await.last().unwrap()["price"], 2);
     }

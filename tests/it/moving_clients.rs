@@ -10,11 +10,11 @@ use zonewire::storage::StorageChoice;
 use zonewire_kit::proxy::{Mode, Proxy};
 use zonewire_kit::redis::RedisServer;
 
-use crate::support::client::{Client, position};
-use crate::support::eventually::eventually;
+use crate::support::client::{Client, assert_has, position};
+use crate::support::eventually::until;
 use crate::support::gateway::{Running, config, price};
 use crate::support::orders::{get_order, new_order, update};
-use crate::support::redis::{Configured, free_port, redis};
+use crate::support::redis::{free_port, on_prefix, redis};
 
 /// A gateway whose link to Redis can be cut.
 struct Node {
@@ -34,8 +34,7 @@ impl Node {
     }
 
     async fn until_state(&self, state: &str) {
-        eventually(&format!("the storage is {state}"), async || (self.state().await == state).then_some(()))
-            .await;
+        until(&format!("the storage is {state}"), async || self.state().await == state).await;
     }
 
     /// Cuts the link, and waits until the gateway has noticed.
@@ -51,23 +50,19 @@ impl Node {
     /// Waits until all that the gateway accepted is in Redis.
     async fn until_in_order(&self) {
         self.until_state("healthy").await;
-        eventually("every channel is reconciled", async || {
+        until("every channel is reconciled", async || {
             let outage = &self.gateway.stats().await["outage"];
-            (outage["channels_waiting"] == 0 && outage["journal_entries"] == 0).then_some(())
+            outage["channels_waiting"] == 0 && outage["journal_entries"] == 0
         })
         .await;
     }
 }
 
 fn through(server: &RedisServer, link: &Proxy) -> Config {
-    let mut config = config();
+    let mut config = on_prefix(server, "moving");
     config.channels.default_lane = Lane::Every;
     config.connections.order_linger_ms = 0;
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
     config.storage.redis.port = Some(link.address.port());
-    config.storage.redis.prefix = "moving".to_owned();
     config
 }
 
@@ -499,11 +494,7 @@ async fn a_partly_known_order_is_shown_with_a_gap_of_unknown_size() {
     let numbers =
         |order: &Value| -> Vec<u64> { order["updates"].as_array().unwrap().iter().map(number).collect() };
     assert_eq!((numbers(&order), order.get("gap")), (vec![4, 5], Some(&Value::Null)), "{order}");
-    assert_eq!(
-        (&order["degraded"], &order["progress"]),
-        (&json!(true), &json!(FIRST_PROGRESS + 5)),
-        "{order}"
-    );
+    assert_has(&order, json!({ "degraded": true, "progress": FIRST_PROGRESS + 5 }));
     // Of this order, `b` knows only what it was sent itself.
     let other = Channel::order();
     other.tell(&a, [1]).await;
@@ -529,8 +520,7 @@ async fn a_gateway_in_memory_knows_all_of_an_order() {
     let gateway = Running::start(config).await;
     let id = new_order();
     update(gateway.address, &id, json!({ "type": "routing", "progress": 11 })).await;
-    let mut client = Client::connect(&gateway.url(&format!("/ws/orders/{id}"))).await;
-    let subscribed = client.next_of_type("subscribed").await;
+    let (_client, subscribed) = gateway.subscribed(&format!("/ws/orders/{id}")).await;
     assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)), "{subscribed}");
 }
 
@@ -543,8 +533,7 @@ async fn a_page_that_many_resume_with_is_read_once_even_in_an_outage() {
     let zone = Channel::Zone("pjm");
     zone.tell(&node, 1..=1_000).await;
     let since = {
-        let mut client = Client::connect(&node.gateway.url("/ws/market/pjm")).await;
-        let subscribed = client.next_of_type("subscribed").await;
+        let (_client, subscribed) = node.gateway.subscribed("/ws/market/pjm").await;
         position(&subscribed).rsplit_once(':').map(|(epoch, _)| format!("{epoch}:0")).unwrap()
     };
     let url = node.gateway.url(&format!("/ws/market/pjm?since={since}"));

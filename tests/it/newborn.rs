@@ -3,21 +3,15 @@
 use serde_json::{Value, json};
 use zonewire::config::Config;
 use zonewire::model::OrderId;
-use zonewire::storage::StorageChoice;
 use zonewire_kit::redis::RedisServer;
 
 use crate::support::client::{Client, offset, position};
 use crate::support::eventually::eventually;
-use crate::support::gateway::{Running, config, price, request};
-use crate::support::redis::{Admin, Configured, redis};
+use crate::support::gateway::{Running, config, price, request, until_state};
+use crate::support::redis::{Admin, on_prefix, redis};
 
 fn on(server: &RedisServer) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
-    config.storage.redis.prefix = "newborn".to_owned();
-    config
+    on_prefix(server, "newborn")
 }
 
 /// Whether a reader's position is in a log that does not exist yet.
@@ -27,14 +21,8 @@ fn is_unborn(subscribed: &Value) -> bool {
 }
 
 async fn resumed(gateway: &Running, path: &str, since: &str) -> (Client, Value) {
-    let mut client = Client::connect(&gateway.url(&format!("{path}?since={since}"))).await;
-    let subscribed = client.next_of_type("subscribed").await;
+    let (client, subscribed) = gateway.subscribed(&format!("{path}?since={since}")).await;
     (client, subscribed)
-}
-
-async fn until_state(gateway: &Running, status: &str) {
-    eventually(status, async || (gateway.get("/ws/health").await.json()["status"] == status).then_some(()))
-        .await;
 }
 
 /// Publishes an update of an order without a job.
@@ -88,14 +76,13 @@ async fn dropped_entries_of_a_log_that_began_since_are_reported() {
 async fn a_log_that_another_gateway_starts_is_received_from_its_first_entry() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
-    until_state(&a, "healthy").await;
-    until_state(&b, "healthy").await;
+    until_state(a.address, "healthy").await;
+    until_state(b.address, "healthy").await;
     let (mut client, subscribed) = a.market("pjm").await;
     assert!(is_unborn(&subscribed), "{subscribed}");
     let order = OrderId::random();
     let path = format!("/ws/orders/{order}");
-    let mut watcher = Client::connect(&a.url(&path)).await;
-    let watched = watcher.next_of_type("subscribed").await;
+    let (mut watcher, watched) = a.subscribed(&path).await;
     assert!(is_unborn(&watched), "{watched}");
 
     b.publish("pjm", [price("A", 1)]).await;
@@ -125,9 +112,8 @@ async fn a_log_that_another_gateway_starts_is_received_from_its_first_entry() {
 async fn following_leaves_nothing_in_redis() {
     let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
-    until_state(&gateway, "healthy").await;
-    let mut client = Client::connect(&gateway.url("/ws")).await;
-    client.next_of_type("connection_established").await;
+    until_state(gateway.address, "healthy").await;
+    let mut client = gateway.client().await;
     let zones = (0..60).map(|n| format!("zone:fresh-{n}"));
     let orders = (0..60).map(|_| format!("order:{}", OrderId::random()));
     let names: Vec<String> = zones.chain(orders).collect();
@@ -157,8 +143,8 @@ async fn following_leaves_nothing_in_redis() {
 async fn a_log_that_begins_in_an_outage_continues_at_any_gateway() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
-    until_state(&a, "healthy").await;
-    until_state(&b, "healthy").await;
+    until_state(a.address, "healthy").await;
+    until_state(b.address, "healthy").await;
     let (mut client, before) = a.market("pjm").await;
     assert!(is_unborn(&before), "{before}");
     server.freeze().unwrap();
@@ -170,8 +156,8 @@ async fn a_log_that_begins_in_an_outage_continues_at_any_gateway() {
     let here = format!("{}:{}", resync["epoch"].as_str().unwrap(), offset(&first));
     client.close().await;
     server.thaw().unwrap();
-    until_state(&a, "healthy").await;
-    until_state(&b, "healthy").await;
+    until_state(a.address, "healthy").await;
+    until_state(b.address, "healthy").await;
 
     for gateway in [&a, &b] {
         let (mut client, subscribed) = resumed(gateway, "/ws/market/pjm", &here).await;

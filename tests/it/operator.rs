@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::support::client::Client;
-use crate::support::eventually::eventually;
+use crate::support::eventually::until;
 use crate::support::gateway::{Running, config, price, until_stat};
 use crate::support::orders::{base, external, new_order, place, post_json, update};
 use crate::support::process::Signal;
-use crate::support::program::{End, Program, run, zonewire};
+use crate::support::program::{End, Program, listening, run, zonewire};
 use crate::support::redis::free_port;
 
 /// `zonewire <args>` against a gateway.
@@ -222,9 +222,9 @@ async fn tail_says_that_nobody_has_published_yet_and_suggests_a_similar_name() {
     let mut tail = tail("tail PJM --count 1", &gateway);
     until_stat(&gateway, "/connections/open", 1).await;
     // It must be connected before anybody publishes, or it would print nothing about that.
-    eventually("the channel is followed", async || {
+    until("the channel is followed", async || {
         let stats = gateway.stats().await;
-        (stats["connections"]["by_zone"]["PJM"] == 1).then_some(())
+        stats["connections"]["by_zone"]["PJM"] == 1
     })
     .await;
     gateway.publish("PJM", [price("A", 1)]).await;
@@ -293,20 +293,15 @@ async fn a_server_that_is_no_gateway_is_described_in_plain_words() {
 async fn the_log_follows_a_connection_and_an_order_by_their_ids() {
     let level =
         ["--set", "log.level=warn,zonewire::connections=debug,zonewire::orders=debug,zonewire::gateway=info"];
-    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let mut command = zonewire(&["serve", "--storage", "memory", "--set", "http.drain_s=0", "--listen"]);
-    let gateway = Program::start(command.arg(address.to_string()).args(level).args([
-        "--set",
-        "orders.paper.step_ms=1",
-        "--set",
-        "orders.paper.failure_rate=0",
-    ]));
-    let mut client = eventually("the gateway answers", async || {
-        let url = format!("ws://{address}/ws/market/pjm");
-        tokio::net::TcpStream::connect(address).await.ok()?;
-        Some(Client::connect(&url).await)
+    let orders = ["--set", "orders.paper.step_ms=1", "--set", "orders.paper.failure_rate=0"];
+    let (address, process) = listening(|address| {
+        let mut command = zonewire(&["serve", "--storage", "memory", "--set", "http.drain_s=0", "--listen"]);
+        command.arg(address.to_string()).args(level).args(orders);
+        command
     })
     .await;
+    let gateway = Program::of(process);
+    let mut client = Client::connect(&format!("ws://{address}/ws/market/pjm")).await;
     let connection = client.next_of_type("connection_established").await["connection_id"].clone();
     client.close().await;
     let order = place(address).await;

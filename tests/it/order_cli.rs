@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use zonewire_kit::proxy::Proxy;
 
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Running, request, until_stat};
 use crate::support::orders::{
     base, check_whole, external, new_order, paper, place, place_this, post_json, swap, until_status, update,
@@ -211,9 +211,9 @@ async fn an_order_whose_updates_are_no_longer_kept_still_has_its_outcome() {
     let url = base(&gateway);
     let order = new_order();
     update(gateway.address, &order, json!({"type": "failed", "error": {"code": "x", "message": "y"}})).await;
-    eventually("the updates are gone", async || {
+    until("the updates are gone", async || {
         let answer = request(gateway.address, "GET", &format!("/api/orders/{order}"), &[], b"").await;
-        (answer.json()["updates"] == json!([])).then_some(())
+        answer.json()["updates"] == json!([])
     })
     .await;
     let end = run(&mut zonewire(&["order", "watch", &order, "--url", &url])).await;

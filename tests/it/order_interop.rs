@@ -8,21 +8,20 @@ use tokio::task::JoinSet;
 use tokio::time;
 use zonewire::config::{Config, ExecutorChoice};
 use zonewire::model::OrderId;
-use zonewire::storage::{OutsideEvent, RedisBackend, Retention, StorageBackend as _, StorageChoice};
+use zonewire::storage::{OutsideEvent, RedisBackend, Retention, StorageBackend as _};
 use zonewire_kit::redis::{DURABLE, RedisServer};
 use zonewire_kit::resp::{Connection, Reply};
 
-use crate::support::client::{Client, LIMIT, offset};
-use crate::support::eventually::eventually;
+use crate::support;
+use crate::support::client::{Client, LIMIT, assert_has, offset};
+use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Running, config, until_stat};
 use crate::support::orders::{get_order, place, post_json, until_ended};
 use crate::support::redis::{Configured, redis};
 use crate::support::tools::NodeScripts;
 
 fn on(server: &RedisServer) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
+    let mut config = support::redis::on(server);
     config.storage.redis = server.patient_config();
     config.interop.order_channels = true;
     config
@@ -139,10 +138,7 @@ async fn an_outside_workers_updates_become_entries() {
         let types: Vec<&str> = updates.iter().map(|update| update["type"].as_str().unwrap()).collect();
         assert_eq!(types, ["routing", "building", "submitted", "confirmed"]);
         assert_eq!(updates[0]["status"], "routing");
-        assert_eq!(
-            (&updates[2]["sourceId"], &updates[2]["timestamp"]),
-            (&json!(7), &json!("2021-01-08T00:00:00.278Z"))
-        );
+        assert_has(&updates[2], json!({ "sourceId": 7, "timestamp": "2021-01-08T00:00:00.278Z" }));
         assert_eq!(worker.list(order).await.len(), 4, "reading removes nothing, and adds nothing");
     }
     // A socket opened on the order ends with it, even a late one.
@@ -182,9 +178,9 @@ async fn updates_that_are_only_published_arrive_too() {
 /// Waits until a gateway has subscribed.
 async fn followed(worker: &mut Raw, order: OrderId) {
     let channel = format!("order:{order}");
-    eventually("a gateway subscribes", async || {
+    until("a gateway subscribes", async || {
         let answer = worker.ask(&["PUBSUB", "NUMSUB", &channel]).await;
-        (answer.last().is_some_and(|count| count != "0")).then_some(())
+        answer.last().is_some_and(|count| count != "0")
     })
     .await;
 }
@@ -305,10 +301,7 @@ async fn a_redis_that_hangs_loses_nothing_that_is_in_the_list() {
     let text = update("building", 2);
     let list = format!("order:{order}:updates");
     worker.0.send(&["RPUSH", &list, &text]).await.unwrap();
-    eventually("the gateway notices", async || {
-        (gateway.get("/ws/health").await.json()["degraded"] == true).then_some(())
-    })
-    .await;
+    until("the gateway notices", async || gateway.get("/ws/health").await.json()["degraded"] == true).await;
     server.thaw().unwrap();
     assert_eq!(numbers(&updates_to(&mut client, 2).await), [2]);
 }
@@ -355,10 +348,7 @@ async fn updates_that_left_the_list_unread_are_reported_as_a_gap() {
     worker.leave(order, true, &update("routing", 1)).await;
     updates_to(&mut client, 1).await;
     client.close().await;
-    eventually("nobody watches it", async || {
-        (gateway.stats().await["interop"]["followed"] == 0).then_some(())
-    })
-    .await;
+    until("nobody watches it", async || gateway.stats().await["interop"]["followed"] == 0).await;
     for number in 2..=61 {
         worker.leave(order, true, &update("building", number)).await;
     }
@@ -397,10 +387,7 @@ async fn outside_updates_of_an_order_that_is_executed_here_are_refused() {
     let mut worker = Raw::connect(&server).await;
     followed(&mut worker, order).await;
     worker.leave(order, true, r#"{"type":"failed","attempt":4294967295}"#).await;
-    eventually("it is refused", async || {
-        (gateway.stats().await["interop"]["refused"]["has_job"] == 1).then_some(())
-    })
-    .await;
+    until("it is refused", async || gateway.stats().await["interop"]["refused"]["has_job"] == 1).await;
     let seen = get_order(gateway.address, &id).await;
     assert_eq!((&seen["status"], &seen["updates"]), (&json!("pending"), &json!([])));
     assert_eq!(client.until_pong().await, [] as [Value; 0]);
@@ -519,7 +506,7 @@ async fn outside_consumers_receive_the_same_updates_as_sockets() {
     let routing = json!({ "type": "routing", "progress": 10, "number": 1 });
     let building = json!({ "type": "building", "progress": 50, "number": 2 });
     tell(&gateways[0], order, &json!([routing, building])).await;
-    eventually("both are written", async || (raw.list(order).await.len() == 2).then_some(())).await;
+    until("both are written", async || raw.list(order).await.len() == 2).await;
     // At another node, and by an outside worker in between.
     raw.leave(order, true, &update("submitted", 3)).await;
     assert_eq!(numbers(&updates_to(&mut clients[0], 3).await), [1, 2, 3]);
@@ -592,7 +579,7 @@ async fn a_list_that_cannot_be_written_does_not_block_updates() {
     }
     assert_eq!(numbers(&updates_to(&mut client, 1).await), [1]);
     until_stat(&gateway, "/interop/mirror_failures", 1).await;
-    eventually("the other one is written", async || (raw.list(other).await.len() == 1).then_some(())).await;
+    until("the other one is written", async || raw.list(other).await.len() == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

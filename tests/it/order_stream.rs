@@ -9,13 +9,12 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 use zonewire::config::Config;
-use zonewire::storage::StorageChoice;
 use zonewire_kit::redis::RedisServer;
 
-use crate::support::client::{Came, Client, is_birth, offset};
-use crate::support::eventually::eventually;
+use crate::support::client::{Came, Client, assert_has, is_birth, offset};
+use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Answer, JSON, Running, config, price, request, until_stat};
-use crate::support::redis::{Admin, Configured, redis};
+use crate::support::redis::{Admin, Configured, on, redis};
 
 const STAGES: [&str; 5] = ["routing", "building", "submitted", "confirmed", "failed"];
 
@@ -25,13 +24,11 @@ struct Place(Option<RedisServer>);
 impl Place {
     /// A configuration that closes connections as soon as their order has ended.
     fn config(&self) -> Config {
-        let mut config = config();
-        config.connections.order_linger_ms = 0;
+        let mut config = self.0.as_ref().map_or_else(config, on);
         if let Some(server) = &self.0 {
-            config.storage.backend = StorageChoice::Redis;
-            config.storage.required = true;
             config.storage.redis = server.patient_config();
         }
+        config.connections.order_linger_ms = 0;
         config
     }
 
@@ -146,19 +143,11 @@ async fn greeted(mut client: Client, order: &str) -> (Client, Value) {
 }
 
 fn assert_whole(subscribed: &Value, offset: u64) {
-    assert_eq!(
-        (&subscribed["offset"], &subscribed["recovered"], &subscribed["gap"]),
-        (&json!(offset), &json!(true), &json!(0)),
-        "{subscribed}"
-    );
+    assert_has(&subscribed, json!({ "offset": offset, "recovered": true, "gap": 0 }));
 }
 
 fn assert_gap(subscribed: &Value, offset: u64, gap: u64) {
-    assert_eq!(
-        (&subscribed["offset"], &subscribed["recovered"], &subscribed["gap"]),
-        (&json!(offset), &json!(false), &json!(gap)),
-        "{subscribed}"
-    );
+    assert_has(&subscribed, json!({ "offset": offset, "recovered": false, "gap": gap }));
 }
 
 /// The next updates, which must have these offsets.
@@ -251,10 +240,7 @@ async fn a_socket_may_be_connected_before_the_order_exists(place: Place) {
     for client in &mut clients {
         let all = updates(client, 1..=4).await;
         assert_eq!(all[0]["progress"], 10);
-        assert_eq!(
-            (&all[3]["type"], &all[3]["progress"], &all[3]["n"]),
-            (&json!("confirmed"), &json!(100), &json!(4))
-        );
+        assert_has(&all[3], json!({ "type": "confirmed", "progress": 100, "n": 4 }));
         assert_eq!(all[3]["channel"], format!("order:{order}"));
         until_end(client).await;
     }
@@ -592,9 +578,9 @@ async fn the_last_update_is_written_before_the_close(place: Place) {
         publish(&gateway, &order, some).await;
     }
     let (mut late, _) = greeted(Client::connect_small(&gateway.url(&path(&order, None))).await, &order).await;
-    eventually("both wait", async || {
+    until("both wait", async || {
         let list = gateway.stats().await["connection_list"].as_array().unwrap().clone();
-        list.iter().all(|info| info["health"] == "behind").then_some(())
+        list.iter().all(|info| info["health"] == "behind")
     })
     .await;
     for client in [&mut live, &mut late] {
@@ -680,8 +666,7 @@ async fn one_connection_follows_many_orders(place: Place) {
     let orders: Vec<String> = std::iter::repeat_with(new_order).take(3).collect();
     publish(&gateway, &orders[0], &updates_of(1, 1, &["building"])).await;
     publish(&gateway, &orders[1], &updates_of(1, 1, &["failed"])).await;
-    let mut client = Client::connect(&gateway.url("/ws")).await;
-    client.next_of_type("connection_established").await;
+    let mut client = gateway.client().await;
     let mut channels: Vec<String> = orders.iter().map(|order| format!("order:{order}")).collect();
     channels.push("zone:pjm".to_owned());
     client.send(&json!({ "type": "subscribe", "id": 1, "channels": channels })).await;
@@ -722,10 +707,7 @@ async fn one_connection_follows_many_orders(place: Place) {
     let written_otherwise = channels[0].to_uppercase().replace("ORDER", "order");
     client.send(&json!({ "type": "unsubscribe", "channels": [written_otherwise] })).await;
     let unsubscribed = client.next().await;
-    assert_eq!(
-        (&unsubscribed["type"], &unsubscribed["channel"]),
-        (&json!("unsubscribed"), &json!(channels[0]))
-    );
+    assert_has(&unsubscribed, json!({ "type": "unsubscribed", "channel": channels[0] }));
     client.send(&json!({ "type": "subscribe", "id": 7, "channels": ["order:1"] })).await;
     let error = client.next().await;
     assert_eq!((&error["code"], &error["id"]), (&json!("invalid_channel"), &json!(7)));
@@ -734,8 +716,7 @@ async fn one_connection_follows_many_orders(place: Place) {
 
     // With other settings, each of these subscriptions ends with its order, and the connection stays open.
     let gateway = place.start().await;
-    let mut client = Client::connect(&gateway.url("/ws")).await;
-    client.next_of_type("connection_established").await;
+    let mut client = gateway.client().await;
     let order = new_order();
     publish(&gateway, &order, &updates_of(1, 1, &["confirmed"])).await;
     let (channel, other) = (format!("order:{order}"), format!("order:{}", new_order()));
@@ -806,10 +787,7 @@ async fn many_orders_and_readers_at_once(place: Place) {
     assert!(by_order.values().all(|seen| seen.iter().all(|one| *one == seen[0])));
     // The nodes release everything; only the storage has anything left.
     for gateway in &gateways {
-        eventually("channels are let go", async || {
-            (gateway.stats().await["channels"]["active"] == 0).then_some(())
-        })
-        .await;
+        until("channels are let go", async || gateway.stats().await["channels"]["active"] == 0).await;
         assert_eq!(gateway.stats().await["connections"]["open"], 0);
     }
 }
@@ -851,10 +829,7 @@ async fn the_number_of_watched_orders_without_updates_is_limited() {
     let mut third = Client::connect(&gateway.url(&path(&order, None))).await;
     third.next_of_type("connection").await;
     let error = third.next().await;
-    assert_eq!(
-        (&error["code"], &error["channel"]),
-        (&json!("too_many_orders"), &json!(format!("order:{order}")))
-    );
+    assert_has(&error, json!({ "code": "too_many_orders", "channel": format!("order:{order}") }));
     // Publishing and delivery do not depend on that limit.
     let (mut client, _) = watch(&gateway, &published, None).await;
     publish(&gateway, &order, &updates_of(1, 1, &["failed"])).await;

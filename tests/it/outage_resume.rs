@@ -2,30 +2,20 @@
 
 use serde_json::Value;
 use zonewire::config::Config;
-use zonewire::storage::StorageChoice;
 use zonewire_kit::redis::RedisServer;
 
 use crate::support::client::{Client, offset};
-use crate::support::eventually::eventually;
-use crate::support::gateway::{Running, config, price};
-use crate::support::redis::{Configured, redis};
+use crate::support::gateway::{Running, price, until_state};
+use crate::support::redis::{on_prefix, redis};
 
 fn on(server: &RedisServer) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
-    config.storage.redis.prefix = "resume".to_owned();
-    config
+    on_prefix(server, "resume")
 }
 
 /// Publishes three prices at one gateway, freezes Redis, and reconnects to another gateway that has noticed,
 /// with the position after the first price.
 async fn come_back(server: &RedisServer, publisher: &Running, to: &Running, zone: &str) -> Client {
-    eventually("Redis serves the publisher", async || {
-        (publisher.get("/ws/health").await.json()["status"] == "healthy").then_some(())
-    })
-    .await;
+    until_state(publisher.address, "healthy").await;
     let (mut client, subscribed) = publisher.market(zone).await;
     publisher.publish(zone, (1..=3).map(|n| price("A", n))).await;
     client.prices(3).await;

@@ -1,7 +1,7 @@
 //! The proxy configurations of `docs/examples/proxies`, run unchanged except for their ports.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -13,17 +13,12 @@ use tokio::task::JoinSet;
 use zonewire_kit::hostile::wire::exchange;
 use zonewire_kit::hostile::{Smuggled, smuggled};
 use zonewire_kit::process::Process;
-use zonewire_kit::skip;
 
 use crate::support::events::EventReader;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, LINES, Lines, Running, config, price, read_answer};
-use crate::support::program::{command, listens};
+use crate::support::program::{command, installed, listening};
 use crate::support::raw::RawSocket;
-use crate::support::redis::free_port;
-
-/// Set in continuous integration, so that a missing program fails instead of skipping.
-const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_PROXIES";
 
 /// A proxy in front of a gateway.
 struct Proxy {
@@ -39,11 +34,7 @@ struct Proxy {
 impl Proxy {
     /// `None`, after printing so, if the program is not installed.
     async fn start(program: &str, file: &str) -> Option<Self> {
-        let mut version = command(program);
-        version.arg("-v").stdout(Stdio::null()).stderr(Stdio::null());
-        if !version.status().await.is_ok_and(|status| status.success()) {
-            return skip(REQUIRE, &format!("there is no {program}"));
-        }
+        installed(program).await?;
         let mut config = config();
         // As the comments in the examples say.
         config.http.trusted_proxies = vec!["127.0.0.1".to_owned()];
@@ -55,25 +46,15 @@ impl Proxy {
         let example = fs::read_to_string(example).unwrap();
         assert!(example.contains("127.0.0.1:8080") && example.contains("8081"));
         let dir = tempfile::tempdir().unwrap();
-        // Another process may take the free port before the proxy does; try another one then.
-        for _ in 0..10 {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let (address, process) = listening(|address| {
             let written = example.replace("127.0.0.1:8080", &gateway.address.to_string());
             let written = written.replace("listen 8081", &format!("listen {address}"));
             let written = written.replace("bind :8081", &format!("bind {address}"));
             fs::write(dir.path().join(file), written).unwrap();
-            let mut process = Process::spawn(&mut run(program, file, dir.path())).unwrap();
-            if listens(&mut process, address).await {
-                return Some(Self {
-                    address,
-                    gateway,
-                    holds_long_lines: program == "haproxy",
-                    _process: process,
-                    _dir: dir,
-                });
-            }
-        }
-        panic!("{program} does not start");
+            run(program, file, dir.path())
+        })
+        .await;
+        Some(Self { address, gateway, holds_long_lines: program == "haproxy", _process: process, _dir: dir })
     }
 
     /// A request to a host name, through the proxy.

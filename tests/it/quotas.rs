@@ -8,7 +8,7 @@ use zonewire::model::Lane;
 use crate::access::{Realm, ask, connect, publish, subscribe};
 use crate::support::client::Client;
 use crate::support::events::EventReader;
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Answer, JSON, LINES, Running, price, request, until_stat};
 use crate::support::orders::swap;
 
@@ -182,9 +182,9 @@ async fn open_connections_and_their_rate_are_limited() {
     // A connection that ends makes room.
     first.close().await;
     drop(second);
-    eventually("there is room again", async || {
+    until("there is room again", async || {
         let (_client, first) = connect(&gateway, "/ws", &alice).await;
-        (first["type"] == "connection_established").then_some(())
+        first["type"] == "connection_established"
     })
     .await;
 
@@ -239,8 +239,7 @@ async fn subscriptions_are_limited_on_all_connections_together_and_unsubscribing
         .await;
         let alice = realm.of_tenant("alice", "acme");
         // This client authenticates after it has connected.
-        let mut one = Client::connect(&gateway.url("/ws")).await;
-        one.next_of_type("connection_established").await;
+        let mut one = gateway.client().await;
         one.send(&json!({ "type": "auth", "token": alice })).await;
         one.next_of_type("authenticated").await;
         let (mut two, _) = connect(&gateway, "/ws/market/acme.a", &alice).await;
@@ -268,8 +267,8 @@ async fn subscriptions_are_limited_on_all_connections_together_and_unsubscribing
         assert_eq!(subscribe(&mut two, "zone:acme.d").await["type"], "subscribed");
         assert_eq!(subscribe(&mut one, "zone:acme.b").await["code"], "too_many_subscriptions");
         drop(two);
-        eventually("a connection that ends gives back", async || {
-            (subscribe(&mut one, "zone:acme.b").await["type"] == "subscribed").then_some(())
+        until("a connection that ends gives back", async || {
+            subscribe(&mut one, "zone:acme.b").await["type"] == "subscribed"
         })
         .await;
         assert!(counted(&gateway, &realm, "refused", &format!("{scope}.subscriptions_max")).await >= 4);
@@ -404,10 +403,10 @@ async fn of_lagging_readers_the_one_lagging_for_longest_is_closed() {
     fill().await;
     until_stat(&gateway, "/limits/refused/connections.behind_per_address_max", 1).await;
     // Its shard closes it at its next check; a reader that has caught up by then may stay.
-    eventually("one is being closed", async || {
+    until("one is being closed", async || {
         let stats = gateway.get("/ws/stats?connections=10").await.json();
         let list = stats["connection_list"].as_array().unwrap();
-        list.iter().any(|connection| connection["health"] == "closing").then_some(())
+        list.iter().any(|connection| connection["health"] == "closing")
     })
     .await;
     let (_, code, _) = first.until_close().await;
@@ -458,14 +457,14 @@ async fn of_a_principals_or_tenants_lagging_readers_the_one_lagging_for_longest_
         for (n, (subject, tenant)) in readers(scope).into_iter().enumerate() {
             let token = realm.of_tenant(subject, tenant);
             held.push(behind(&gateway, &realm, &token, &format!("{tenant}.r{n}")).await);
-            eventually("it is counted", async || {
+            until("it is counted", async || {
                 let limits = stats().await["limits"].clone();
                 let is_counted = match n {
                     0 | 1 => limits["behind"] == n + 1,
                     // One too many for the same principal or tenant.
                     _ => limits[kind][&limit] == 1,
                 };
-                is_counted.then_some(())
+                is_counted
             })
             .await;
         }

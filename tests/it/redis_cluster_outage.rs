@@ -3,25 +3,15 @@
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
-use zonewire::config::Config;
-use zonewire::storage::StorageChoice;
 use zonewire_kit::redis::Cluster;
 
-use crate::support::client::{Client, is_birth};
-use crate::support::eventually::eventually;
-use crate::support::gateway::{LINES, Running, config, post, price};
-use crate::support::redis::{Admin, Configured, cluster, zone_of_each};
+use crate::support::client::{Client, assert_has, is_birth};
+use crate::support::eventually::until;
+use crate::support::gateway::{LINES, Running, post, price};
+use crate::support::redis::{Admin, cluster, on, zone_of_each};
 
 /// Options of a cluster whose other primaries serve while one is away.
 const PARTIAL: [&str; 2] = ["--cluster-require-full-coverage", "no"];
-
-fn on(cluster: &Cluster) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = cluster.config();
-    config
-}
 
 fn meta(zone: &str) -> String {
     format!("zw:{{zone:{zone}}}:meta")
@@ -155,11 +145,7 @@ impl Bench {
                 let told = reader.until_state("degraded").await;
                 let channels = if at == 0 { json!([format!("zone:{}", reader.zone)]) } else { json!([]) };
                 assert_eq!(told["scope"], "some", "{told}");
-                assert_eq!(
-                    (&told["channels"], &told["storage_backend"]),
-                    (&channels, &json!("redis")),
-                    "{told}"
-                );
+                assert_has(&told, json!({ "channels": channels, "storage_backend": "redis" }));
                 assert!(told["reason"].as_str().unwrap().starts_with("Redis "), "{told}");
             }
         }
@@ -258,9 +244,9 @@ async fn check_starts_with_the_others(cluster: &Cluster, bench: &mut Bench) {
     let mut config = on(cluster);
     config.storage.required = false;
     let late = Running::start(config).await;
-    eventually("it has connected to the others", async || {
+    until("it has connected to the others", async || {
         let health = late.get("/ws/health").await.json();
-        (health["scope"] == "some" && health["primaries_away"] == 1).then_some(())
+        health["scope"] == "some" && health["primaries_away"] == 1
     })
     .await;
     bench.posted += 1;
@@ -314,9 +300,9 @@ async fn a_slot_that_moves_under_load_disturbs_nobody() {
                 readers[0].step().await;
             }
         }
-        eventually("it is told where it is now", async || {
+        until("it is told where it is now", async || {
             let names = cluster.nodes[to].list(&["PUBSUB", "SHARDCHANNELS"]).await;
-            names.contains(&format!("zw:{{zone:{zone}}}")).then_some(())
+            names.contains(&format!("zw:{{zone:{zone}}}"))
         })
         .await;
     }

@@ -15,7 +15,7 @@ use zonewire_kit::proxy::{Mode, Proxy};
 use zonewire_kit::redis::{Data, RedisServer};
 use zonewire_kit::resp::Reply;
 
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, until};
 use crate::support::redis::{Admin, Configured, free_port, redis};
 use crate::support::stores::{Producer, channel, offsets};
 
@@ -139,24 +139,24 @@ async fn the_silence_of_a_new_connection_does_not_include_the_outage() {
     node.until_up().await;
     // It subscribes to its own messages, and receives them.
     let since = time::Instant::now();
-    eventually("it has heard itself for a while", async || {
+    until("it has heard itself for a while", async || {
         node.answered_beat().await;
-        (since.elapsed() > Duration::from_millis(500)).then_some(())
+        since.elapsed() > Duration::from_millis(500)
     })
     .await;
     server.kill().await.unwrap();
     node.until_down().await;
     let gone = time::Instant::now();
-    eventually("nothing could be heard for longer than it may hear nothing", async || {
-        (gone.elapsed() > Duration::from_secs(3)).then_some(())
+    until("nothing could be heard for longer than it may hear nothing", async || {
+        gone.elapsed() > Duration::from_secs(3)
     })
     .await;
     server.restart().await.unwrap();
     let losses = node.until_up().await.losses;
     let since = time::Instant::now();
-    eventually("it beats for a while", async || {
+    until("it beats for a while", async || {
         node.answered_beat().await;
-        (since.elapsed() > Duration::from_millis(500)).then_some(())
+        since.elapsed() > Duration::from_millis(500)
     })
     .await;
     assert_eq!(node.health.borrow().losses, losses, "the new connection was closed");

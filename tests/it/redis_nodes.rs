@@ -6,23 +6,18 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use zonewire::config::Config;
-use zonewire::storage::{RedisConfig, StorageChoice};
+use zonewire::storage::RedisConfig;
 use zonewire_kit::proxy::{Mode, Proxy};
 use zonewire_kit::redis::{DURABLE, RedisServer};
 
-use crate::support::client::{Client, offset, position};
-use crate::support::eventually::eventually;
+use crate::support::client::{Client, assert_has, offset, position};
+use crate::support::eventually::{eventually, until};
 use crate::support::follow::{Cuts, Follower};
-use crate::support::gateway::{LINES, Running, config, post, price};
-use crate::support::redis::{Admin, Configured, redis};
+use crate::support::gateway::{LINES, Running, post, price, until_state};
+use crate::support::redis::{Admin, Configured, on_prefix, redis};
 
 fn on(server: &RedisServer) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
-    config.storage.redis.prefix = "nodes".to_owned();
-    config
+    on_prefix(server, "nodes")
 }
 
 /// Of each of a publisher's numbers, whether the gateway acknowledged it.
@@ -207,9 +202,9 @@ async fn a_log_that_forgets_silent_producers_has_lost_nothing() {
 
     // A producer that is silent for a day is forgotten too, while others publish; by then none of its entries
     // are left.
-    eventually("all has grown too old", async || {
+    until("all has grown too old", async || {
         let history = a.get("/api/zones/pjm/history?limit=1000").await.json();
-        history["entries"].as_array().unwrap().is_empty().then_some(())
+        history["entries"].as_array().unwrap().is_empty()
     })
     .await;
     let published = server.list(&["HKEYS", meta]).await;
@@ -252,8 +247,8 @@ async fn a_channel_that_cannot_be_reconciled_is_named_and_does_not_affect_others
     assert_eq!(good.next_of_type("price_update").await["price"], 1);
 
     assert_eq!(server.admin(&["DEL", meta]).await, "1");
-    eventually("it is reconciled too", async || {
-        gateway.get("/ws/health").await.json()["channels_set_aside"].is_null().then_some(())
+    until("it is reconciled too", async || {
+        gateway.get("/ws/health").await.json()["channels_set_aside"].is_null()
     })
     .await;
 }
@@ -276,19 +271,16 @@ async fn a_node_whose_subscriptions_are_refused_says_so_and_reads_the_log_instea
 
     assert_eq!(right("-subscribe").await, "OK");
     server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
-    eventually("it says that it may not subscribe", async || {
+    until("it says that it may not subscribe", async || {
         let health = b.get("/ws/health").await.json();
-        (health["state"] == "degraded" && health["reason_code"] == "no_permission").then_some(())
+        health["state"] == "degraded" && health["reason_code"] == "no_permission"
     })
     .await;
     a.publish("pjm", [price("A", 2)]).await;
     assert_eq!(right("+subscribe").await, "OK");
     let price = client.next_of_type("price_update").await;
     assert_eq!(price["price"], 2, "it reads what it did not hear");
-    eventually("all is well", async || {
-        (b.get("/ws/health").await.json()["state"] == "healthy").then_some(())
-    })
-    .await;
+    until_state(b.address, "healthy").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -300,18 +292,18 @@ async fn an_abandoned_append_that_is_applied_later_is_marked_late() {
     let first = client.next_of_type("price_update").await;
     assert!(first["late"].is_null(), "{first}");
     for n in 2..=4 {
-        eventually("both are well", async || {
+        until("both are well", async || {
             let are_well = [a.get("/ws/health").await.json(), b.get("/ws/health").await.json()];
-            are_well.iter().all(|health| health["state"] == "healthy").then_some(())
+            are_well.iter().all(|health| health["state"] == "healthy")
         })
         .await;
         server.freeze().unwrap();
         // The append is sent, abandoned, and waits in the server's socket while that is frozen.
         a.publish("pjm", [price("A", n)]).await;
         let since = tokio::time::Instant::now();
-        eventually("it has been given up for a while", async || {
+        until("it has been given up for a while", async || {
             let is_away = a.get("/ws/health").await.json()["state"] == "degraded";
-            (is_away && since.elapsed() > std::time::Duration::from_millis(1_500)).then_some(())
+            is_away && since.elapsed() > std::time::Duration::from_millis(1_500)
         })
         .await;
         server.thaw().unwrap();
@@ -424,9 +416,9 @@ async fn prices_to(client: &mut Client, numbers: &[u64]) -> Vec<Value> {
 /// Checks that no channel of the gateway is forked, and that Redis serves.
 async fn check_in_order(gateway: &Running) {
     check_healthy(gateway).await;
-    eventually("every channel is reconciled", async || {
+    until("every channel is reconciled", async || {
         let outage = &gateway.stats().await["outage"];
-        (outage["channels_waiting"] == 0 && outage["journal_entries"] == 0).then_some(())
+        outage["channels_waiting"] == 0 && outage["journal_entries"] == 0
     })
     .await;
 }
@@ -448,10 +440,7 @@ async fn settled_history(gateway: &Running) -> Vec<Value> {
 
 async fn check_degraded(gateway: &Running, client: &mut Client) {
     let told = client.next_of_type("backend_state").await;
-    assert_eq!(
-        (&told["storage_backend"], &told["state"], &told["scope"]),
-        (&json!("in-memory"), &json!("degraded"), &json!("all"))
-    );
+    assert_has(&told, json!({ "storage_backend": "in-memory", "state": "degraded", "scope": "all" }));
     assert!(told["since"].is_string() && told["reason"].is_string(), "{told}");
     let health = gateway.get("/ws/health").await;
     assert_eq!(health.status, 200, "degraded is a fact, not a failure");
@@ -508,9 +497,9 @@ async fn catch_up(gateway: &Running, since: &str) -> (Vec<u64>, String) {
 }
 
 async fn check_healthy(gateway: &Running) {
-    eventually("health says so", async || {
+    until("health says so", async || {
         let health = gateway.get("/ws/health").await.json();
-        (health["status"] == "healthy" && health["degraded"] == false).then_some(())
+        health["status"] == "healthy" && health["degraded"] == false
     })
     .await;
     let redis = gateway.get("/health/redis").await.json();

@@ -14,7 +14,7 @@ use zonewire::storage::{
 use zonewire_kit::certificates::Certificates;
 use zonewire_kit::redis::{Cluster, RedisServer, Sentinels, Several};
 
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, until};
 use crate::support::redis::{
     Admin, Configured, SENTINEL_PASSWORD, certificates, cluster, cluster_of, free_port, patient, redis,
     sentinels,
@@ -141,8 +141,8 @@ async fn in_a_cluster_each_channel_is_announced_by_the_node_that_has_it() {
         store.unfollow(&zone(n)).await.unwrap();
     }
     for node in &cluster.nodes {
-        eventually("nothing is subscribed to any more", async || {
-            node.list(&["PUBSUB", "SHARDCHANNELS"]).await.is_empty().then_some(())
+        until("nothing is subscribed to any more", async || {
+            node.list(&["PUBSUB", "SHARDCHANNELS"]).await.is_empty()
         })
         .await;
     }
@@ -170,9 +170,9 @@ async fn a_subscription_follows_its_slot() {
         .await;
         until_suspect(&mut incoming).await;
         assert_eq!(offsets(&producers[0].read(0, 10).await.entries), (1..=seq).collect::<Vec<_>>());
-        eventually("it is subscribed to where it is now", async || {
+        until("it is subscribed to where it is now", async || {
             let names = cluster.nodes[to].list(&["PUBSUB", "SHARDCHANNELS"]).await;
-            names.contains(&format!("zw:{{{}}}", zones[0])).then_some(())
+            names.contains(&format!("zw:{{{}}}", zones[0]))
         })
         .await;
     }
@@ -264,9 +264,9 @@ async fn check_failover_in_a_cluster(mut cluster: Cluster, config: RedisConfig) 
     .await;
     assert_eq!(offsets(&producers[0].read(0, 10).await.entries), [1, 2]);
     until_suspect(&mut incoming).await;
-    eventually("it is subscribed to there", async || {
+    until("it is subscribed to there", async || {
         let names = cluster.nodes[3].list(&["PUBSUB", "SHARDCHANNELS"]).await;
-        names.contains(&format!("zw:{{{}}}", zones[0])).then_some(())
+        names.contains(&format!("zw:{{{}}}", zones[0]))
     })
     .await;
     for (n, producer) in producers.iter().enumerate() {
@@ -380,8 +380,8 @@ async fn check_failover_by_sentinels(mut sentinels: Sentinels, config: RedisConf
     store.follow(&producer.channel).await.unwrap();
     producer.fill(1..=1).await;
     assert_eq!(next_told(&mut incoming).await.1, [1]);
-    eventually("the replica has it", async || {
-        (sentinels.servers[1].admin(&["EXISTS", "zw:{zone:pjm}:log"]).await == "1").then_some(())
+    until("the replica has it", async || {
+        sentinels.servers[1].admin(&["EXISTS", "zw:{zone:pjm}:log"]).await == "1"
     })
     .await;
     sentinels.servers[0].kill().await.unwrap();

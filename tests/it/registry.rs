@@ -6,20 +6,17 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use zonewire::config::Config;
 use zonewire::registry::{Query, RegistryKind};
-use zonewire::storage::StorageChoice;
 use zonewire_kit::redis::{DURABLE, RedisServer};
 
+use crate::support;
 use crate::support::client::Client;
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Answer, JSON, Running, config, request};
 use crate::support::process::Process;
-use crate::support::redis::{Admin, Configured, redis};
+use crate::support::redis::{Admin, redis};
 
 fn on(server: &RedisServer) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
+    let mut config = support::redis::on(server);
     config.registry.offline_grace_s = 1;
     config
 }
@@ -36,10 +33,10 @@ fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
 }
 
 async fn healthy(gateway: &Running) {
-    eventually("both registries are healthy", async || {
+    until("both registries are healthy", async || {
         let status = gateway.get("/api/registry").await.json();
         let is_healthy = |name: &str| status[name]["state"] == "healthy";
-        (is_healthy("providers") && is_healthy("active_orders")).then_some(())
+        is_healthy("providers") && is_healthy("active_orders")
     })
     .await;
 }
@@ -223,8 +220,8 @@ async fn two_gateways_hold_the_same_even_after_an_outage_of_redis() {
         })
         .await
     };
-    eventually("all records have reached the other gateway", async || {
-        (listed(&b, "/api/providers?limit=1000", "userId").await.len() == 21).then_some(())
+    until("all records have reached the other gateway", async || {
+        listed(&b, "/api/providers?limit=1000", "userId").await.len() == 21
     })
     .await;
     assert_eq!(same("filled on one, read on the other").await.len(), 21);
@@ -237,9 +234,9 @@ async fn two_gateways_hold_the_same_even_after_an_outage_of_redis() {
 
     server.kill().await.unwrap();
     for gateway in [&a, &b] {
-        eventually("it is told", async || {
+        until("it is told", async || {
             let list = gateway.get("/api/providers?limit=1").await.json();
-            (list["state"] == "degraded").then_some(())
+            list["state"] == "degraded"
         })
         .await;
     }
@@ -291,9 +288,9 @@ async fn a_provider_goes_offline_with_its_connection() {
     send(b.address, "PUT", &path, &json!({}), &[]).await.problem(404, "unknown_connection");
     assert_eq!(send(a.address, "PUT", &path, &json!({ "status": "online" }), &[]).await.status, 201);
     let status = async |wanted: &str| {
-        eventually(wanted, async || {
+        until(wanted, async || {
             let answer = b.get("/api/providers/7").await;
-            (answer.status == 200 && answer.json()["status"] == wanted).then_some(())
+            answer.status == 200 && answer.json()["status"] == wanted
         })
         .await;
     };
@@ -328,10 +325,7 @@ async fn orders_executed_here_are_active_until_they_end() {
     let placed = send(gateway.address, "POST", "/api/orders/execute", &swap, &[]).await.json();
     let path = format!("/api/active-orders?orderId={}", placed["orderId"].as_str().unwrap());
     let count = async |wanted: u64| {
-        eventually("an order is under way", async || {
-            (gateway.get(&path).await.json()["total"] == wanted).then_some(())
-        })
-        .await;
+        until("an order is under way", async || gateway.get(&path).await.json()["total"] == wanted).await;
     };
     count(1).await;
     count(0).await;

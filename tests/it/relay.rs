@@ -7,29 +7,25 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::time;
 use zonewire::config::Config;
-use zonewire::storage::StorageChoice;
 use zonewire_kit::process::{Process, Signal};
 use zonewire_kit::proxy::{Mode, Proxy};
 use zonewire_kit::redis::RedisServer;
 use zonewire_kit::resp::Connection;
 
+use crate::support;
 use crate::support::client::{Client, LIMIT};
-use crate::support::eventually::eventually;
-use crate::support::gateway::{JSON, Running, config, request, until_stat};
-use crate::support::program::{run, zonewire};
-use crate::support::redis::{Admin as _, Configured, free_port, redis};
+use crate::support::eventually::until;
+use crate::support::gateway::{JSON, Running, request, until_stat};
+use crate::support::program::{listening, run, zonewire};
+use crate::support::redis::{Admin as _, redis};
 
 /// Half of the time for a request and its answer.
 const ONE_WAY: Duration = Duration::from_millis(40);
 
 fn on(redis: &RedisServer) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = redis.config();
+    let mut config = support::redis::on(redis);
     config.bridge.enabled = true;
     config
 }
@@ -40,7 +36,7 @@ fn url(port: u16) -> String {
 
 /// A link with delay to a server.
 async fn link(server: &RedisServer) -> Proxy {
-    let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port))).await.unwrap();
+    let proxy = Proxy::start(server.target.address).await.unwrap();
     proxy.delay(ONE_WAY);
     proxy
 }
@@ -85,14 +81,15 @@ struct Relay {
 
 impl Relay {
     async fn start(from: u16, to: u16, types: &str) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let (from, to, listen) = (url(from), url(to), address.to_string());
-        let arguments = ["relay", "--from", &from, "--to", &to, "--types", types, "--listen", &listen];
-        let mut command = zonewire(&arguments);
-        command.stdout(Stdio::null()).stderr(Stdio::inherit());
-        let relay = Self { process: Process::spawn(&mut command).unwrap(), address };
-        eventually("the relay listens", async || TcpStream::connect(address).await.ok()).await;
-        relay
+        let (from, to) = (url(from), url(to));
+        let relay = |address: SocketAddr| {
+            let mut command = zonewire(&["relay", "--from", &from, "--to", &to, "--types", types]);
+            command.arg("--listen").arg(address.to_string());
+            command.stdout(Stdio::null()).stderr(Stdio::inherit());
+            command
+        };
+        let (address, process) = listening(relay).await;
+        Self { process, address }
     }
 
     /// The relay's counters.
@@ -105,10 +102,8 @@ impl Relay {
     }
 
     async fn until(&self, name: &str, event: &str, least: u64) {
-        eventually(&format!("{name} of {event} is {least}"), async || {
-            (self.count(name, event).await >= least).then_some(())
-        })
-        .await;
+        until(&format!("{name} of {event} is {least}"), async || self.count(name, event).await >= least)
+            .await;
     }
 
     async fn until_it_carries(&self, event: &str) {
@@ -188,7 +183,7 @@ async fn durable_events_arrive_once_despite_cut_links_and_a_killed_relay() {
     let counts = relay.counts().await;
     let of = |name: &str| counts[name]["trade"].as_u64().unwrap();
     assert_eq!((of("missed"), of("begun_anew"), of("unreadable")), (0, 0, 0), "{counts}");
-    eventually("nothing is behind", async || (relay.count("behind", "trade").await == 0).then_some(())).await;
+    until("nothing is behind", async || relay.count("behind", "trade").await == 0).await;
     assert_eq!(log_len(&there).await, ALL);
 
     // After a restart the relay knows where to continue.
@@ -234,9 +229,9 @@ async fn relays_in_both_directions_carry_nothing_in_circles() {
         (Foreign::connect(&here).await, Foreign::connect(&here).await, Foreign::connect(&there).await);
     at_a.listen().await;
     at_b.listen().await;
-    eventually("both listen", async || {
+    until("both listen", async || {
         let both = [listeners(&here).await, listeners(&there).await];
-        both.iter().all(|count| *count >= 2).then_some(())
+        both.iter().all(|count| *count >= 2)
     })
     .await;
     for price in 1..=20 {
@@ -281,7 +276,7 @@ async fn live_events_lost_in_a_cut_are_counted() {
         assert_eq!(ticker["data"]["price"], price);
     };
     // The relay has subscribed once an event has arrived.
-    eventually("the relay listens", async || (listeners(&here).await > 0).then_some(())).await;
+    until("the relay listens", async || listeners(&here).await > 0).await;
     publish(1).await;
     until_heard(&mut at_b, 1).await;
     from.set(Mode::Refuse);
@@ -331,9 +326,9 @@ async fn another_relay_takes_over_and_refills_a_target_that_lost_its_data() {
 
     there.admin(&["FLUSHALL"]).await;
     second.until("begun_anew", "trade", 1).await;
-    eventually("all trades are back", async || (log_len(&there).await == 60).then_some(())).await;
+    until("all trades are back", async || log_len(&there).await == 60).await;
     publish_trade(&a, 61).await;
-    eventually("it continues", async || (log_len(&there).await == 61).then_some(())).await;
+    until("it continues", async || log_len(&there).await == 61).await;
     second.stop().await;
 }
 

@@ -11,7 +11,7 @@ use tokio::time;
 
 use crate::cli::read_request;
 use crate::support::client::LIMIT;
-use crate::support::eventually::eventually;
+use crate::support::eventually::until;
 use crate::support::gateway::{Running, config};
 use crate::support::orders::base;
 use crate::support::program::{End, run, zonewire};
@@ -193,7 +193,7 @@ async fn lines_are_sent_as_they_are_read_and_possible_repetitions_are_reported()
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(b"key,price\nA,1\n").await.unwrap();
-    eventually("the first line has come", async || (received.lock().unwrap().len() == 1).then_some(())).await;
+    until("the first line has come", async || received.lock().unwrap().len() == 1).await;
     stdin.write_all(b"A,2\n").await.unwrap();
     drop(stdin);
     let output = time::timeout(LIMIT, child.wait_with_output()).await.unwrap().unwrap();

@@ -2,24 +2,20 @@
 //! is imitated by its appends: kinds are open by name, so these are what it would send.
 
 use serde_json::{Value, json};
-use zonewire::config::Config;
 use zonewire::model::{ChannelName, DraftEntry, EntryKind};
-use zonewire::storage::{Append, Retention, StorageChoice};
+use zonewire::storage::{Append, Retention};
 use zonewire_kit::redis::RedisServer;
 
 use crate::support::client::{Client, offset, position};
 use crate::support::eventually::eventually;
-use crate::support::gateway::{Running, config, price, until_stat};
+use crate::support::gateway::{Running, price, until_stat, until_state};
 use crate::support::orders::{new_order, post_json};
-use crate::support::redis::{Admin, Configured, redis};
+use crate::support::redis::{Admin, Configured, on, redis};
 use crate::support::stores::{self, Producer, Stores};
 
 /// A gateway of the older build, which does not know the kind.
 async fn old(server: &RedisServer) -> Running {
-    let mut config: Config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
+    let mut config = on(server);
     config.connections.order_linger_ms = 0;
     Running::start(config).await
 }
@@ -191,10 +187,7 @@ async fn entries_of_unknown_kinds_do_not_prevent_recovery() {
     assert_eq!(entries(&mut client, 1).await[0]["price"], 2);
     server.thaw().unwrap();
     newer.append("quote", "HUB", false).await;
-    eventually("everything is reconciled", async || {
-        (old.get("/ws/health").await.json()["status"] == "healthy").then_some(())
-    })
-    .await;
+    until_state(old.address, "healthy").await;
     let late = client.next_of_type("skipped").await;
     assert_eq!(late["kind"], "quote");
     old.publish("pjm", [price("HUB", 3)]).await;

@@ -8,14 +8,13 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
-use zonewire::storage::StorageChoice;
 
-use crate::support::client::{Client, LIMIT};
-use crate::support::eventually::eventually;
+use crate::support::client::{Client, LIMIT, assert_has};
+use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Lines, Running, config, price, publish, read_answer};
 use crate::support::process::{Process, Signal, serve};
 use crate::support::raw::{RawSocket, upgrade};
-use crate::support::redis::{Configured, redis};
+use crate::support::redis::{on, redis};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_tells_clients_and_ends_with_0() {
@@ -32,10 +31,7 @@ async fn sigterm_tells_clients_and_ends_with_0() {
             let (before, code, reason) = client.until_close().await;
             assert_eq!((code, reason.as_str()), (4000, "shutting_down"));
             let closing = before.last().unwrap();
-            assert_eq!(
-                (&closing["type"], &closing["code"], &closing["reason"]),
-                (&json!("closing"), &json!(4000), &json!("shutting_down"))
-            );
+            assert_has(&closing, json!({ "type": "closing", "code": 4000, "reason": "shutting_down" }));
             // Half a second, plus a share of the drain window.
             let hint = closing["retry_after_ms"].as_u64().unwrap();
             assert!((500..=1_500).contains(&hint), "{hint}");
@@ -73,10 +69,7 @@ async fn new_connections_are_refused_while_old_ones_are_closed() {
     process.signal(Signal::TERM);
     let (_, code) = rude.until_close().await;
     assert_eq!(code, 4000);
-    eventually("nobody listens any more", async || {
-        TcpStream::connect(process.address).await.is_err().then_some(())
-    })
-    .await;
+    until("nobody listens any more", async || TcpStream::connect(process.address).await.is_err()).await;
     assert_eq!(process.ended().await.code(), Some(0), "a client that does not answer is cut off");
 }
 
@@ -125,11 +118,7 @@ async fn everything_accepted_before_the_end_is_in_redis() {
     reader.close().await;
     assert_eq!(process.ended().await.code(), Some(0));
 
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
-    let next = Running::start(config).await;
+    let next = Running::start(on(&server)).await;
     let answer = next.get("/api/zones/pjm/history?limit=1").await;
     let last = &answer.json()["last_offset"];
     assert_eq!(last, accepted, "all that was accepted, and nothing else: {answer:?}");
@@ -149,10 +138,7 @@ async fn an_endless_post_is_answered_at_shutdown_whatever_the_timeouts() {
         reader.prices(2).await;
         gateway.begin_stop();
         // The request delays the end, but new connections are refused at once.
-        eventually("nobody listens any more", async || {
-            TcpStream::connect(gateway.address).await.is_err().then_some(())
-        })
-        .await;
+        until("nobody listens any more", async || TcpStream::connect(gateway.address).await.is_err()).await;
         let problem = lines.answer().await.problem(503, "shutting_down");
         assert_eq!((&problem["accepted"], &problem["line"]), (&json!(2), &json!(3)));
         drop(reader);
@@ -224,10 +210,7 @@ async fn a_gateway_about_to_stop_is_not_ready_but_still_serves() {
     // Then it stops as usual.
     let (_, code, _) = reader.until_close().await;
     assert_eq!(code, 4000);
-    eventually("nobody listens any more", async || {
-        TcpStream::connect(gateway.address).await.is_err().then_some(())
-    })
-    .await;
+    until("nobody listens any more", async || TcpStream::connect(gateway.address).await.is_err()).await;
     reader.close().await;
     gateway.stop().await;
 }

@@ -9,10 +9,10 @@ use tempfile::TempDir;
 use tokio::process::Command as Spawned;
 use zonewire_kit::redis::RedisServer;
 
-use crate::support::eventually::eventually;
-use crate::support::gateway::{Answer, JSON, Running, config, history, price, request};
+use crate::support::eventually::{eventually, until};
+use crate::support::gateway::{Answer, JSON, Running, history, price, request};
 use crate::support::process::{Process, Signal, serve};
-use crate::support::redis::{Configured, free_port, redis};
+use crate::support::redis::{free_port, on, redis};
 
 /// The settings of a gateway with this port for Redis, whether or not that runs yet, and this directory for
 /// the spool.
@@ -111,10 +111,7 @@ async fn a_file_size_limit_counts_as_a_full_disk_and_does_not_kill_the_process()
     if !raised.is_ok_and(|status| status.success()) {
         return;
     }
-    eventually("the spool works again", async || {
-        (health(&gateway).await["spool"] == "working").then_some(())
-    })
-    .await;
+    until("the spool works again", async || health(&gateway).await["spool"] == "working").await;
     assert!(health(&gateway).await["spool_reason"].is_null());
     assert_eq!(post(&gateway, 7_000, 20_000).await.status, 200);
     let accepted: Vec<u64> = (1..=taken).chain([7_000]).collect();
@@ -153,10 +150,7 @@ async fn a_full_disk_is_reported_and_used_again_once_there_is_room() {
     assert!(taken > 0);
     assert!(health(&gateway).await["spool_reason"].as_str().unwrap().contains("No space left"));
     std::fs::remove_file(&ballast).unwrap();
-    eventually("the spool works again", async || {
-        (health(&gateway).await["spool"] == "working").then_some(())
-    })
-    .await;
+    until("the spool works again", async || health(&gateway).await["spool"] == "working").await;
     assert_eq!(post(&gateway, 7_000, 100).await.status, 200);
     let accepted: Vec<u64> = (1..=taken).chain([7_000]).collect();
     crash_and_look(gateway, &spool, &accepted).await;
@@ -215,10 +209,9 @@ async fn with_one_in_memory(server: &mut RedisServer, drain_s: u64) -> Process {
         format!("http.drain_s={drain_s}"),
     ];
     let gateway = start(&settings).await;
-    eventually("Redis serves", async || (health(&gateway).await["status"] == "healthy").then_some(())).await;
+    until("Redis serves", async || health(&gateway).await["status"] == "healthy").await;
     server.kill().await.unwrap();
-    eventually("it is noticed", async || (health(&gateway).await["status"] == "degraded").then_some(()))
-        .await;
+    until("it is noticed", async || health(&gateway).await["status"] == "degraded").await;
     assert_eq!(post(&gateway, 1, 10).await.status, 200);
     gateway
 }
@@ -229,18 +222,11 @@ async fn the_end_waits_for_a_redis_that_returns_within_the_drain_time() {
     let mut gateway = with_one_in_memory(&mut server, 15).await;
     gateway.signal(Signal::TERM);
     // The shutdown is in progress once connections are refused.
-    eventually("it stops", async || {
-        tokio::net::TcpStream::connect(gateway.address).await.is_err().then_some(())
-    })
-    .await;
+    until("it stops", async || tokio::net::TcpStream::connect(gateway.address).await.is_err()).await;
     assert!(gateway.has_ended().is_none(), "it waits");
     server.restart().await.unwrap();
     assert_eq!(gateway.ended().await.code(), Some(0));
-    let mut config = config();
-    config.storage.backend = zonewire::storage::StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
-    let next = Running::start(config).await;
+    let next = Running::start(on(&server)).await;
     let history = next.get("/api/zones/pjm/history").await.json();
     assert_eq!(history["entries"][0]["price"], 1, "{history}");
 }

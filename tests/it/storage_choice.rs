@@ -10,7 +10,7 @@ use tokio::time::{self, Instant};
 use zonewire::model::{BackendName, BackendState, Lane, NodeId};
 use zonewire::storage::{Opened, RedisConfig, StartError, StorageChoice, StorageConfig, StorageStatus, open};
 
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, until};
 use crate::support::redis::{Admin, Configured, free_port, redis};
 use crate::support::stores::{Producer, SECOND};
 
@@ -190,8 +190,8 @@ async fn a_replica_is_read_only() {
     let Some(primary) = redis(&[]).await else { return };
     let of = format!("127.0.0.1 {}", primary.port);
     let Some(replica) = redis(&["--replicaof", &of]).await else { return };
-    eventually("the replica is in step", async || {
-        replica.admin(&["INFO", "replication"]).await.contains("master_link_status:up").then_some(())
+    until("the replica is in step", async || {
+        replica.admin(&["INFO", "replication"]).await.contains("master_link_status:up")
     })
     .await;
     check_degraded(replica.config(), "read_only").await;

@@ -12,7 +12,7 @@ use zonewire::storage::{
 };
 use zonewire_kit::redis::DURABLE;
 
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, until};
 use crate::support::redis::{Admin, Configured, redis};
 use crate::support::stores::{Producer, SECOND, Stores, channel, connect, done, offsets, price};
 
@@ -177,7 +177,7 @@ async fn a_reader_that_does_not_keep_up_learns_of_a_possible_gap_once() {
     let Some(stores) = stores().await else { return };
     let store = stores.open_redis().await;
     let dropped = async |at_least| {
-        eventually("events are dropped", async || (store.events_dropped() >= at_least).then_some(())).await;
+        until("events are dropped", async || store.events_dropped() >= at_least).await;
     };
     let mut incoming = zonewire::storage::Log::take_incoming(&store).unwrap();
     zonewire::storage::Log::follow(&store, &channel()).await.unwrap();
@@ -605,9 +605,9 @@ async fn the_connections_close_and_the_driver_ends_with_the_backend() {
     zonewire::storage::Log::follow(&store, &channel()).await.unwrap();
     drop(store);
     time::timeout(10 * SECOND, drivers.join_next()).await.expect("the driver ends").unwrap().unwrap();
-    eventually("the connections close", async || {
+    until("the connections close", async || {
         let clients = server.admin(&["CLIENT", "LIST"]).await;
-        (clients.lines().count() == 1).then_some(())
+        clients.lines().count() == 1
     })
     .await;
 }
@@ -638,10 +638,10 @@ async fn keys_written_by_older_gateways_age_from_when_they_are_noticed() {
     assert_eq!(offsets(&page.entries), [1, 1]);
     let noticed = time::Instant::now();
     let mut seq = 1;
-    eventually("the one that nobody updates goes", async || {
+    until("the one that nobody updates goes", async || {
         seq += 1;
         producer.fill(seq..=seq).await;
-        (keys().await == ["k"]).then_some(())
+        keys().await == ["k"]
     })
     .await;
     assert!(noticed.elapsed() >= Duration::from_secs(1), "{:?}", noticed.elapsed());

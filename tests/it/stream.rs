@@ -12,8 +12,8 @@ use uuid::Uuid;
 use zonewire::config::Config;
 use zonewire::model::Lane;
 
-use crate::support::client::{Came, Client, offset, position};
-use crate::support::eventually::eventually;
+use crate::support::client::{Came, Client, assert_has, offset, position};
+use crate::support::eventually::until;
 use crate::support::follow::{Cuts, Follower};
 use crate::support::gateway::{JSON, LINES, Lines, Running, config, price, publish, until_stat};
 use crate::support::process::{Process, Signal};
@@ -71,10 +71,7 @@ async fn the_first_two_messages_describe_the_connection_and_the_subscription() {
     assert_eq!(subscribed["type"], "subscribed");
     assert_eq!(subscribed["channel"], "zone:pjm");
     assert!(subscribed["epoch"].as_str().is_some_and(|epoch| !epoch.is_empty()));
-    assert_eq!(
-        (&subscribed["offset"], &subscribed["recovered"], &subscribed["gap"]),
-        (&json!(2), &json!(true), &json!(0))
-    );
+    assert_has(&subscribed, json!({ "offset": 2, "recovered": true, "gap": 0 }));
     assert_eq!(subscribed["top"], 2, "there is nothing to catch up with");
     assert!(is_time(&subscribed["timestamp"]));
 
@@ -156,8 +153,7 @@ async fn a_stream_of_lines_is_published_as_it_arrives() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_subscribes_to_many_channels_and_unsubscribes() {
     let gateway = Running::start(config()).await;
-    let mut client = Client::connect(&gateway.url("/ws")).await;
-    client.next_of_type("connection_established").await;
+    let mut client = gateway.client().await;
     let zones: Vec<String> = (0..20).map(|n| format!("z{n}")).collect();
     let channels: Vec<String> = zones.iter().map(|zone| format!("zone:{zone}")).collect();
     client.send(&json!({ "type": "subscribe", "id": "all", "channels": channels })).await;
@@ -182,15 +178,12 @@ async fn one_connection_subscribes_to_many_channels_and_unsubscribes() {
 
     client.send(&json!({ "type": "unsubscribe", "id": 7, "channels": ["zone:z3", "zone:nowhere"] })).await;
     let unsubscribed = client.next().await;
-    assert_eq!(
-        (&unsubscribed["type"], &unsubscribed["channel"], &unsubscribed["id"]),
-        (&json!("unsubscribed"), &json!("zone:z3"), &json!(7))
-    );
+    assert_has(&unsubscribed, json!({ "type": "unsubscribed", "channel": "zone:z3", "id": 7 }));
     assert!(is_time(&unsubscribed["timestamp"]));
     let error = client.next().await;
-    assert_eq!(
-        (&error["type"], &error["code"], &error["channel"], &error["id"]),
-        (&json!("error"), &json!("not_subscribed"), &json!("zone:nowhere"), &json!(7))
+    assert_has(
+        &error,
+        json!({ "type": "error", "code": "not_subscribed", "channel": "zone:nowhere", "id": 7 }),
     );
     gateway.publish("z3", [price("x", 2)]).await;
     gateway.publish("z4", [price("x", 2)]).await;
@@ -236,8 +229,7 @@ async fn a_client_learns_when_it_has_caught_up() {
         gateway.publish("pjm", (1..=40).map(|n| price("A", n))).await;
         let (_, subscribed) = gateway.market("pjm").await;
         let epoch = subscribed["epoch"].as_str().unwrap();
-        let mut client = Client::connect(&gateway.url(&format!("/ws/market/pjm?since={epoch}:3"))).await;
-        let subscribed = client.next_of_type("subscribed").await;
+        let (mut client, subscribed) = gateway.subscribed(&format!("/ws/market/pjm?since={epoch}:3")).await;
         assert_eq!((&subscribed["offset"], &subscribed["top"]), (&json!(3), &json!(40)));
         let (before, channel) = client.until_caught_up().await;
         assert_eq!(channel, "zone:pjm");
@@ -490,9 +482,8 @@ async fn dropped_entries_are_reported_missing() {
     let epoch = subscribed["epoch"].as_str().unwrap();
     let mut clients = Vec::new();
     for (since, gap) in [(0, 150), (10, 140), (150, 0), (199, 0), (200, 0)] {
-        let mut client =
-            Client::connect(&gateway.url(&format!("/ws/market/pjm?since={epoch}:{since}"))).await;
-        let subscribed = client.next_of_type("subscribed").await;
+        let (mut client, subscribed) =
+            gateway.subscribed(&format!("/ws/market/pjm?since={epoch}:{since}")).await;
         assert_eq!(
             (&subscribed["recovered"], &subscribed["gap"], &subscribed["offset"], &subscribed["epoch"]),
             (&json!(gap == 0), &json!(gap), &json!(since + gap), &json!(epoch)),
@@ -523,8 +514,7 @@ async fn a_position_in_another_epoch_gets_everything_stored() {
     let mut clients = Vec::new();
     for since in ["0123456789abcdef:5".to_owned(), "0123456789abcdef:5000".to_owned(), format!("{epoch}:61")]
     {
-        let mut client = Client::connect(&gateway.url(&format!("/ws/market/pjm?since={since}"))).await;
-        let subscribed = client.next_of_type("subscribed").await;
+        let (mut client, subscribed) = gateway.subscribed(&format!("/ws/market/pjm?since={since}")).await;
         assert_eq!(
             (&subscribed["recovered"], subscribed.get("gap"), &subscribed["offset"]),
             (&json!(false), None, &json!(10)),
@@ -598,10 +588,7 @@ async fn a_slow_reader_on_lane_every_is_closed_and_resumes_without_loss() {
     let (before, code, reason) = slow.until_close().await;
     assert_eq!((code, reason.as_str()), (4001, "slow_consumer"));
     let (closing, prices) = before.split_last().unwrap();
-    assert_eq!(
-        (&closing["type"], &closing["code"], &closing["reason"]),
-        (&json!("closing"), &json!(4001), &json!("slow_consumer"))
-    );
+    assert_has(&closing, json!({ "type": "closing", "code": 4001, "reason": "slow_consumer" }));
     assert!(closing["retry_after_ms"].is_u64() && is_time(&closing["timestamp"]), "{closing}");
     prices.iter().for_each(|price| assert!(follower.take(&price.to_string())));
     assert!(follower.position.offset < COUNT, "it was cut off before the end");
@@ -637,10 +624,10 @@ async fn a_slow_reader_on_lane_latest_gets_the_latest_of_each_key() {
     tasks.join_all().await;
 
     let conflated = until_stat(&gateway, "/messages/conflated", 1).await;
-    eventually("the stopped reader is seen to be behind", async || {
+    until("the stopped reader is seen to be behind", async || {
         let stats = gateway.stats().await;
         let list = stats["connection_list"].as_array().unwrap().clone();
-        list.iter().any(|info| info["health"] == "behind" && info["waiting_messages"] != 0).then_some(())
+        list.iter().any(|info| info["health"] == "behind" && info["waiting_messages"] != 0)
     })
     .await;
     let expected = HashMap::from([("A".to_owned(), COUNT), ("B".into(), COUNT - 2), ("C".into(), COUNT - 1)]);
@@ -654,10 +641,7 @@ async fn a_slow_reader_on_lane_latest_gets_the_latest_of_each_key() {
     assert!(seen.len() as u64 + conflated >= COUNT, "{} and {conflated}", seen.len());
     assert!(seen.len() < COUNT as usize / 2, "{}", seen.len());
     let stats = gateway.stats().await;
-    assert_eq!(
-        (&stats["connections"]["total_disconnections"], &stats["connections"]["open"]),
-        (&json!(1), &json!(1))
-    );
+    assert_has(&stats["connections"], json!({ "total_disconnections": 1, "open": 1 }));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,22 +10,12 @@ use tokio::net::TcpStream;
 use tokio::time;
 use zonewire::gateway::{Gateway, StartError};
 use zonewire_kit::certificates::Certificates;
-use zonewire_kit::skip;
 
 use crate::support::client::LIMIT;
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{LINES, Running, price, request};
+use crate::support::redis::certificates;
 use crate::support::tls::{Secure, ask, config_with, connect, over, trusting};
-
-/// Set in continuous integration, so that a missing program fails instead of skipping; also used for openssl.
-const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_REDIS";
-
-pub(crate) fn certificates() -> Option<Certificates> {
-    if !Certificates::can_be_made() {
-        return skip(REQUIRE, "there is no openssl");
-    }
-    Some(Certificates::make().unwrap())
-}
 
 pub(crate) fn replace(certificates: &Certificates, with: &Path) {
     let name = with.file_name().unwrap().to_str().unwrap();
@@ -121,16 +111,16 @@ async fn a_new_certificate_is_used_without_closing_sockets_and_a_bad_one_is_not(
     // A certificate without its key is reported, and the previous pair stays in effect.
     let key = fs::read(one.file("server.key")).unwrap();
     replace(&one, &two.file("server.pem"));
-    eventually("it is told", async || (reloads("failed").await == 1).then_some(())).await;
+    until("it is told", async || reloads("failed").await == 1).await;
     let mut http = connect(&of_one, gateway.address).await;
     let health = ask(&mut http, "GET", "/health", &[], "").await.json();
     assert_eq!(health["tls"]["files"], "stale");
     fs::write(one.file("server.key"), &key[..key.len() / 2]).unwrap();
-    eventually("half a key too", async || (reloads("failed").await == 2).then_some(())).await;
+    until("half a key too", async || reloads("failed").await == 2).await;
     assert!(over(&of_two, TcpStream::connect(gateway.address).await.unwrap()).await.is_err());
 
     replace(&one, &two.file("server.key"));
-    eventually("it is taken", async || (reloads("good").await == 1).then_some(())).await;
+    until("it is taken", async || reloads("good").await == 1).await;
     connect(&of_two, gateway.address).await;
     // Without an earlier session, in which no certificate is shown.
     let newcomer = TcpStream::connect(gateway.address).await.unwrap();
@@ -206,10 +196,10 @@ async fn connections_without_valid_tls_are_answered_or_closed_and_counted() {
     // The beginning of a valid client message, and no more.
     ends(b"\x16\x03\x01\x00\xf4\x01\x00\x00\xf0\x03\x03").await;
     let stranger = TcpStream::connect(gateway.address).await.unwrap();
-    let Some(others) = self::certificates() else { return };
+    let Some(others) = crate::support::redis::certificates() else { return };
     assert!(over(&trusting(&[&others]), stranger).await.is_err());
     for (reason, count) in [("plain", 1), ("garbage", 2), ("timeout", 1), ("alert", 1)] {
-        eventually(reason, async || (failed(reason).await == count).then_some(())).await;
+        until(reason, async || failed(reason).await == count).await;
     }
 }
 

@@ -236,6 +236,14 @@ pub(crate) fn position(message: &Value) -> String {
     Position::deserialize(message).unwrap_or_else(|error| panic!("{error}: {message}")).to_string()
 }
 
+/// Checks some of a message's fields; `null` stands for a missing one too.
+#[track_caller]
+pub(crate) fn assert_has(message: &Value, expected: Value) {
+    for (field, value) in expected.as_object().unwrap() {
+        assert_eq!(message[field], *value, "{field} of {message}");
+    }
+}
+
 pub(crate) fn offset(message: &Value) -> u64 {
     message["offset"].as_u64().unwrap_or_else(|| panic!("no offset in {message}"))
 }

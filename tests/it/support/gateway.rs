@@ -19,7 +19,7 @@ use zonewire::storage::StorageChoice;
 use zonewire_protocol::{Accepted, Entries};
 
 use super::client::{Client, LIMIT, offset};
-use super::eventually::eventually;
+use super::eventually::{eventually, until};
 
 /// In memory, on a free port, with two shards, and a shutdown without a drain window that waits one second
 /// for clients that a test has left connected.
@@ -91,6 +91,33 @@ impl Running {
     /// The URL of a WebSocket endpoint such as `/ws`.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("ws://{}{path}", self.address)
+    }
+
+    /// A client of a WebSocket endpoint.
+    pub(crate) async fn connect(&self, path: &str) -> Client {
+        Client::connect(&self.url(path)).await
+    }
+
+    /// A client of `/ws`, after its first message.
+    pub(crate) async fn client(&self) -> Client {
+        let mut client = self.connect("/ws").await;
+        client.next_of_type("connection_established").await;
+        client
+    }
+
+    /// A client that follows a channel from now on.
+    pub(crate) async fn follow(&self, channel: &str) -> Client {
+        let mut client = self.client().await;
+        client.send(&serde_json::json!({ "type": "subscribe", "channels": [channel] })).await;
+        client.next_of_type("subscribed").await;
+        client
+    }
+
+    /// A client of a WebSocket endpoint, after `subscribed`, and that.
+    pub(crate) async fn subscribed(&self, path: &str) -> (Client, Value) {
+        let mut client = self.connect(path).await;
+        let subscribed = client.next_of_type("subscribed").await;
+        (client, subscribed)
     }
 
     /// A client of `/ws/market/<zone>`, after its first two messages, and `subscribed`.
@@ -297,9 +324,17 @@ pub(crate) fn price(key: &str, value: u64) -> Value {
     serde_json::json!({ "key": key, "price": value })
 }
 
+/// Waits until the storage of a gateway is in this state.
+pub(crate) async fn until_state(address: SocketAddr, state: &str) {
+    until(&format!("the storage is {state}"), async || {
+        request(address, "GET", "/ws/health", &[], b"").await.json()["state"] == state
+    })
+    .await;
+}
+
 /// Waits until a number in `/ws/stats` (a JSON pointer) is at least this.
 pub(crate) async fn until_stat(gateway: &Running, pointer: &str, at_least: u64) -> u64 {
-    super::eventually::eventually(&format!("{pointer} >= {at_least}"), async || {
+    eventually(&format!("{pointer} >= {at_least}"), async || {
         let value = gateway.stats().await.pointer(pointer).and_then(Value::as_u64);
         value.filter(|value| *value >= at_least)
     })

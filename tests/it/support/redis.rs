@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use zonewire::storage::RedisConfig;
+use zonewire::config::Config;
+use zonewire::storage::{RedisConfig, StorageChoice};
 use zonewire_kit::certificates::Certificates;
 use zonewire_kit::redis::{Cluster, RedisServer, Sentinels, Several};
 use zonewire_kit::skip;
+
+use super::gateway::config;
 
 /// Set in continuous integration, so that a missing server fails instead of skipping.
 const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_REDIS";
@@ -57,8 +60,7 @@ pub(crate) async fn sentinels(down_after: Duration, tls: Option<&Certificates>) 
 /// Makes certificates; `None`, after printing so, if there is no `openssl`.
 pub(crate) fn certificates() -> Option<Certificates> {
     if !Certificates::can_be_made() {
-        println!("skipped: there is no openssl");
-        return None;
+        return skip(REQUIRE, "there is no openssl");
     }
     Some(Certificates::make().unwrap())
 }
@@ -82,6 +84,22 @@ pub(crate) trait Configured {
     fn patient_config(&self) -> RedisConfig {
         patient(self.config())
     }
+}
+
+/// A gateway on this Redis, without which it does not start.
+pub(crate) fn on(redis: &impl Configured) -> Config {
+    let mut config = config();
+    config.storage.backend = StorageChoice::Redis;
+    config.storage.required = true;
+    config.storage.redis = redis.config();
+    config
+}
+
+/// The same with this prefix of its keys.
+pub(crate) fn on_prefix(redis: &impl Configured, prefix: &str) -> Config {
+    let mut config = on(redis);
+    config.storage.redis.prefix = prefix.to_owned();
+    config
 }
 
 impl Configured for RedisServer {

@@ -84,6 +84,57 @@ impl Make {
             Self::Variant => Some(Stores::variant(retention)),
         }
     }
+
+    /// `None` if there is no Redis.
+    pub(crate) async fn fresh(self, retention: Retention) -> Option<Fresh> {
+        let stores = self.stores(retention).await?;
+        let store = stores.open().await;
+        Some(Fresh { stores, store })
+    }
+}
+
+/// An empty storage, and one node's access to it.
+pub(crate) struct Fresh {
+    pub(crate) stores: Stores,
+    pub(crate) store: SharedBackend,
+}
+
+/// What a test of the contract begins with: a storage with the default retention, or only the way to make one.
+pub(crate) trait Beginning: Sized {
+    async fn make(make: Make) -> Option<Self>;
+}
+
+impl Beginning for Fresh {
+    async fn make(make: Make) -> Option<Self> {
+        make.fresh(Retention::default()).await
+    }
+}
+
+/// An empty log on such a storage, and a producer.
+pub(crate) struct Log {
+    pub(crate) producer: Producer,
+    pub(crate) store: SharedBackend,
+    _stores: Stores,
+}
+
+impl Beginning for Log {
+    async fn make(make: Make) -> Option<Self> {
+        let Fresh { stores, store } = Fresh::make(make).await?;
+        Some(Self { producer: Producer::new(&store).await, store, _stores: stores })
+    }
+}
+
+impl Beginning for Make {
+    async fn make(make: Make) -> Option<Self> {
+        Some(make)
+    }
+}
+
+/// Runs a test, if there is the storage that it needs.
+pub(crate) async fn run<T: Beginning, F: Future<Output = ()>>(make: Make, test: impl FnOnce(T) -> F) {
+    if let Some(beginning) = T::make(make).await {
+        test(beginning).await;
+    }
 }
 
 impl Stores {
@@ -277,25 +328,25 @@ macro_rules! for_every_backend {
         mod memory {
             $($(#[$meta])* #[tokio::test]
             async fn $name() {
-                super::$name($crate::support::stores::Make::Memory).await;
+                $crate::support::stores::run($crate::support::stores::Make::Memory, super::$name).await;
             })*
         }
         mod folder {
             $($(#[$meta])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name($crate::support::stores::Make::Folder).await;
+                $crate::support::stores::run($crate::support::stores::Make::Folder, super::$name).await;
             })*
         }
         mod switching {
             $($(#[$meta])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name($crate::support::stores::Make::Switching).await;
+                $crate::support::stores::run($crate::support::stores::Make::Switching, super::$name).await;
             })*
         }
         mod redis {
             $($(#[$meta])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name($crate::support::stores::Make::Redis).await;
+                $crate::support::stores::run($crate::support::stores::Make::Redis, super::$name).await;
             })*
         }
 
@@ -307,7 +358,7 @@ macro_rules! for_every_backend {
                 // Each future is created on a separate stack frame: together they exceed a thread's stack.
                 #[inline(never)]
                 fn boxed() -> LocalBoxFuture<'static, ()> {
-                    Box::pin($name($crate::support::stores::Make::Variant))
+                    Box::pin($crate::support::stores::run($crate::support::stores::Make::Variant, $name))
                 }
                 boxed()
             }),*];
@@ -323,7 +374,7 @@ macro_rules! also_while_redis_is_away {
         mod away {
             $(#[tokio::test]
             async fn $name() {
-                super::$name($crate::support::stores::Make::Away).await;
+                $crate::support::stores::run($crate::support::stores::Make::Away, super::$name).await;
             })*
         }
     };
