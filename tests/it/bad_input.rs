@@ -48,6 +48,7 @@ impl Watched {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_bad_message_is_answered_and_the_connection_stays_open() {
+    const NONE: Value = Value::Null;
     let watched = Watched::start(config()).await;
     let mut client = watched.gateway.client().await;
     let long_id = format!(r#"{{"type":"ping","id":"{}"}}"#, "x".repeat(200));
@@ -55,55 +56,45 @@ async fn each_bad_message_is_answered_and_the_connection_stays_open() {
     let deep = "[".repeat(10_000);
     let closed = format!(r#"{{"type":"ping","n":{}{}}}"#, "[".repeat(40), "]".repeat(40));
     for (text, code, id, channel) in [
-        ("", "invalid_json", Value::Null, Value::Null),
-        ("{", "invalid_json", Value::Null, Value::Null),
-        ("nonsense", "invalid_json", Value::Null, Value::Null),
-        (r#"{"type":"ping"} x"#, "invalid_json", Value::Null, Value::Null),
-        (r#"{"type":"ping","id":NaN}"#, "invalid_json", Value::Null, Value::Null),
-        (&deep, "invalid_json", Value::Null, Value::Null),
-        (&closed, "invalid_json", Value::Null, Value::Null),
-        (r#"{"type":"ping","id":"\ud800"}"#, "invalid_json", Value::Null, Value::Null),
-        ("[]", "invalid_message", Value::Null, Value::Null),
-        ("5", "invalid_message", Value::Null, Value::Null),
-        ("{}", "invalid_message", Value::Null, Value::Null),
-        (r#"{"type":7,"id":1}"#, "invalid_message", json!(1), Value::Null),
-        (r#"{"type":"ping","id":[1]}"#, "invalid_message", Value::Null, Value::Null),
-        (&long_id, "invalid_message", Value::Null, Value::Null),
-        (r#"{"type":"subscribe","id":2}"#, "invalid_message", json!(2), Value::Null),
-        (r#"{"type":"subscribe","channels":"zone:a"}"#, "invalid_message", Value::Null, Value::Null),
-        (
-            r#"{"type":"subscribe","channels":["zone:a"],"since":5}"#,
-            "invalid_message",
-            Value::Null,
-            Value::Null,
-        ),
-        (r#"{"type":"dance","id":"x"}"#, "unknown_type", json!("x"), Value::Null),
+        ("", "invalid_json", NONE, NONE),
+        ("{", "invalid_json", NONE, NONE),
+        ("nonsense", "invalid_json", NONE, NONE),
+        (r#"{"type":"ping"} x"#, "invalid_json", NONE, NONE),
+        (r#"{"type":"ping","id":NaN}"#, "invalid_json", NONE, NONE),
+        (&deep, "invalid_json", NONE, NONE),
+        (&closed, "invalid_json", NONE, NONE),
+        (r#"{"type":"ping","id":"\ud800"}"#, "invalid_json", NONE, NONE),
+        ("[]", "invalid_message", NONE, NONE),
+        ("5", "invalid_message", NONE, NONE),
+        ("{}", "invalid_message", NONE, NONE),
+        (r#"{"type":7,"id":1}"#, "invalid_message", json!(1), NONE),
+        (r#"{"type":"ping","id":[1]}"#, "invalid_message", NONE, NONE),
+        (&long_id, "invalid_message", NONE, NONE),
+        (r#"{"type":"subscribe","id":2}"#, "invalid_message", json!(2), NONE),
+        (r#"{"type":"subscribe","channels":"zone:a"}"#, "invalid_message", NONE, NONE),
+        (r#"{"type":"subscribe","channels":["zone:a"],"since":5}"#, "invalid_message", NONE, NONE),
+        (r#"{"type":"dance","id":"x"}"#, "unknown_type", json!("x"), NONE),
         (r#"{"type":"subscribe","id":3,"channels":["pjm"]}"#, "invalid_channel", json!(3), json!("pjm")),
-        (r#"{"type":"subscribe","channels":["zone:"]}"#, "invalid_channel", Value::Null, json!("zone:")),
-        (
-            r#"{"type":"subscribe","channels":["zone:a b"]}"#,
-            "invalid_channel",
-            Value::Null,
-            json!("zone:a b"),
-        ),
-        (r#"{"type":"subscribe","channels":["zone:*"]}"#, "invalid_channel", Value::Null, json!("zone:*")),
+        (r#"{"type":"subscribe","channels":["zone:"]}"#, "invalid_channel", NONE, json!("zone:")),
+        (r#"{"type":"subscribe","channels":["zone:a b"]}"#, "invalid_channel", NONE, json!("zone:a b")),
+        (r#"{"type":"subscribe","channels":["zone:*"]}"#, "invalid_channel", NONE, json!("zone:*")),
         (
             r#"{"type":"subscribe","channels":["zone:a"],"since":{"zone:a":"x"}}"#,
             "invalid_position",
-            Value::Null,
+            NONE,
             json!("zone:a"),
         ),
         (
             r#"{"type":"subscribe","channels":["zone:a"],"since":{"zone:a":{"epoch":"e","offset":-1}}}"#,
             "invalid_position",
-            Value::Null,
+            NONE,
             json!("zone:a"),
         ),
-        (r#"{"type":"unsubscribe","channels":["zone:a"]}"#, "not_subscribed", Value::Null, json!("zone:a")),
-        (r#"{"type":"unsubscribe","channels":["a"]}"#, "invalid_channel", Value::Null, json!("a")),
-        (r#"{"type":"subscribe","id":4,"channels":[]}"#, "invalid_message", json!(4), Value::Null),
-        (r#"{"type":"unsubscribe","id":5,"channels":[]}"#, "invalid_message", json!(5), Value::Null),
-        (&too_many, "invalid_message", json!(6), Value::Null),
+        (r#"{"type":"unsubscribe","channels":["zone:a"]}"#, "not_subscribed", NONE, json!("zone:a")),
+        (r#"{"type":"unsubscribe","channels":["a"]}"#, "invalid_channel", NONE, json!("a")),
+        (r#"{"type":"subscribe","id":4,"channels":[]}"#, "invalid_message", json!(4), NONE),
+        (r#"{"type":"unsubscribe","id":5,"channels":[]}"#, "invalid_message", json!(5), NONE),
+        (&too_many, "invalid_message", json!(6), NONE),
     ] {
         let pointer = format!("/messages/errors_by_code/{code}");
         let before = watched.count(&pointer).await;
@@ -168,11 +159,7 @@ async fn each_bad_frame_closes_with_its_code() {
         let (texts, number) = socket.until_close().await;
         assert_eq!(number, code, "{what}");
         let closing: Value = serde_json::from_str(texts.last().unwrap()).unwrap();
-        assert_eq!(
-            (&closing["type"], &closing["code"], &closing["reason"]),
-            (&json!("closing"), &json!(code), &json!(reason)),
-            "{what}"
-        );
+        assert_has(&closing, json!({ "type": "closing", "code": code, "reason": reason }));
         assert_eq!(closing.get("retry_after_ms"), None, "coming back with the same would not help");
         drop(socket);
         until_stat(&watched.gateway, &pointer, before + 1).await;
@@ -306,8 +293,7 @@ async fn each_bad_post_gets_its_problem() {
     assert_eq!(history["entries"].as_array().unwrap().len() as u64, accepted, "no more than was said");
 
     for zone in ["a%20b", "%2e%2e%2fx", "z%C3%BCrich", "a*", &"z".repeat(65), "%ff"] {
-        let answer = watched.gateway.post(zone, JSON, good.as_bytes()).await;
-        answer.problem(400, "invalid_name");
+        watched.gateway.post(zone, JSON, good.as_bytes()).await.problem(400, "invalid_name");
         is_refused(&watched, &format!("/ws/market/{zone}"), "invalid_channel").await;
     }
     for query in ["since=nonsense", "since=", "since=a:1&since=a:2", "since=%ff"] {
@@ -505,9 +491,7 @@ async fn connections_beyond_the_limit_are_refused_until_others_close() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_of_one_address_beyond_the_limit_are_refused() {
-    let mut config = config();
-    config.connections.per_loopback_address_max = 12;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.connections.per_loopback_address_max = 12).await;
     let (mut witness, _) = gateway.market("pjm").await;
     let mut held = Vec::new();
     for _ in 0..10 {

@@ -61,7 +61,7 @@ async fn types_to(client: &mut Client, schemas: &Schemas, kind: &str) -> Vec<Str
     kinds
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn messages_of_a_gateway_conform_to_their_schemas() {
     let schemas = Schemas::load();
     let mut config = paper();
@@ -70,7 +70,7 @@ async fn messages_of_a_gateway_conform_to_their_schemas() {
     let gateway = Running::start(config).await;
     let quote = r#"{"symbol":"B","bid":1.10,"ask":1.20e0,"note":{"a":[null]}}"#;
     gateway.publish("pjm", [r#"{"key":"A","price":39432.480}"#, quote]).await;
-    let mut client = Client::connect(&gateway.url("/ws/market/pjm?snapshot=1")).await;
+    let mut client = gateway.connect("/ws/market/pjm?snapshot=1").await;
     assert_eq!(
         types_to(&mut client, &schemas, "snapshot_end").await,
         ["connection_established", "subscribed", "price_update", "price_update", "snapshot_end"]
@@ -98,19 +98,17 @@ async fn messages_of_a_gateway_conform_to_their_schemas() {
     client.close().await;
 
     let order = place(gateway.address).await;
-    let mut client = Client::connect(&gateway.url(&format!("/ws/orders/{order}"))).await;
+    let mut client = gateway.connect(&format!("/ws/orders/{order}")).await;
     let kinds = types_to(&mut client, &schemas, "closing").await;
     for kind in ["connection", "subscribed", "routing", "building", "submitted", "confirmed"] {
         assert!(kinds.iter().any(|k| k == kind), "{kind}: {kinds:?}");
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn bodies_of_a_gateway_conform_to_their_schemas() {
     let schemas = Schemas::load();
-    let mut config = external();
-    config.orders.attempts_max = 1;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(external(), |config| config.orders.attempts_max = 1).await;
     let published = gateway.post("pjm", JSON, br#"[{"key":"A","price":1.5},{"key":"B","price":2}]"#).await;
     schemas.check_body::<protocol::Accepted>("Accepted", 200, &published);
     schemas.check_body::<protocol::ZoneList>("ZoneList", 200, &gateway.get("/api/zones").await);
@@ -133,7 +131,7 @@ async fn bodies_of_a_gateway_conform_to_their_schemas() {
     }
     schemas.check_body::<protocol::RedisView>("RedisView", 200, &gateway.get("/health/redis").await);
     schemas.check_body::<protocol::ConfigView>("ConfigView", 200, &gateway.get("/api/config").await);
-    let mut client = Client::connect(&gateway.url("/ws/market/pjm")).await;
+    let mut client = gateway.connect("/ws/market/pjm").await;
     let id = client.next().await["connection_id"].as_str().unwrap().to_owned();
     let stats = gateway.get("/ws/stats").await;
     schemas.check_body::<protocol::stats::StatsView>("StatsView", 200, &stats);
@@ -175,11 +173,9 @@ async fn bodies_of_a_gateway_conform_to_their_schemas() {
     schemas.check_body::<protocol::OrderCancelling>("OrderCancelling", 202, &cancelled);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_serves_its_descriptions_with_its_own_address() {
-    let mut config = config();
-    config.http.base_path = "/feed".to_owned();
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.http.base_path = "/feed".to_owned()).await;
     for (path, place) in [("openapi.json", "/servers/0/url"), ("asyncapi.json", "/servers/gateway/pathname")]
     {
         let checked_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schema").join(path);

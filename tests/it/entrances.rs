@@ -5,7 +5,6 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::process::Stdio;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -17,7 +16,7 @@ use zonewire_kit::process::Process;
 use crate::support::client::LIMIT;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, Running, config, read_answer, request};
-use crate::support::program::{command, installed, listening};
+use crate::support::program::{installed, listening, proxy};
 use crate::support::raw::{RawSocket, upgrade};
 use crate::support::redis::certificates;
 use crate::support::tls::{ask, config_with, over, trusting};
@@ -73,9 +72,10 @@ async fn a_unix_socket_serves_requests_and_is_removed_with_its_gateway() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_addresses_are_served_on_their_listener() {
-    let mut config = config();
-    config.http.operators.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| {
+        config.http.operators.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    })
+    .await;
     let operators = gateway.operators.unwrap();
     for path in ["/metrics", "/ws/stats", "/api/config", "/api/registry"] {
         gateway.get(path).await.problem(404, "not_found");
@@ -115,9 +115,7 @@ async fn stats(address: SocketAddr) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_announced_by_a_proxy_counts_as_if_it_had_connected_itself() {
-    let mut config = announced();
-    config.connections.per_address_max = 2;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(announced(), |config| config.connections.per_address_max = 2).await;
     let mut held = Vec::new();
     for header in [V1, V2] {
         let mut stream = TcpStream::connect(gateway.address).await.unwrap();
@@ -149,9 +147,7 @@ async fn a_client_announced_by_a_proxy_counts_as_if_it_had_connected_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_proxy_header_closes_the_connection_and_is_counted() {
-    let mut config = announced();
-    config.http.head_timeout_ms = 2_000;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(announced(), |config| config.http.head_timeout_ms = 2_000).await;
     let health = "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
     for garbage in [&b""[..], b"PROXY TCP9 \r\n", b"\r\n\r\n\0\r\nQUIT\n\x31\x11\x00\x0c"] {
         assert!(after(gateway.address, garbage, health).await.is_none(), "{garbage:?}");
@@ -172,9 +168,9 @@ async fn an_invalid_proxy_header_closes_the_connection_and_is_counted() {
     gateway.stop().await;
 
     // From other addresses no header is expected, and none is believed.
-    let mut config = announced();
-    config.http.trusted_proxies = vec!["192.0.2.9".to_owned()];
-    let gateway = Running::start(config).await;
+    let gateway =
+        Running::changed(announced(), |config| config.http.trusted_proxies = vec!["192.0.2.9".to_owned()])
+            .await;
     assert_eq!(after(gateway.address, b"", health).await.unwrap().status, 200);
     assert_ne!(after(gateway.address, V1, health).await.map(|answer| answer.status), Some(200));
 }
@@ -214,10 +210,7 @@ async fn start_haproxy(dir: &Path, gateway: SocketAddr, send: &str) -> (SocketAd
              listen all\n  bind {address}\n  server one {gateway} {send}\n"
         );
         fs::write(dir.join("haproxy.cfg"), config).unwrap();
-        let mut haproxy = command("haproxy");
-        haproxy.current_dir(dir).args(["-db", "-q", "-f", "haproxy.cfg"]);
-        haproxy.stdout(Stdio::null()).stderr(Stdio::null());
-        haproxy
+        proxy("haproxy", "haproxy.cfg", dir)
     })
     .await
 }

@@ -11,7 +11,7 @@ use crate::support::client::{Client, offset, position};
 use crate::support::events::EventReader;
 use crate::support::eventually::until;
 use crate::support::gateway::{Answer, JSON, LINES, Running, config, request, until_state};
-use crate::support::program::{Program, zonewire};
+use crate::support::program::{Program, run, zonewire};
 use crate::support::redis::{on_prefix, redis};
 
 fn ticker(exchange: &str, symbol: &str, price: u64) -> Value {
@@ -103,9 +103,7 @@ async fn events_published_over_http_each_arrive_as_one_object() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_says_what_is_wrong_with_an_event() {
-    let mut config = config();
-    config.channels.keys_per_zone_max = 2;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.channels.keys_per_zone_max = 2).await;
     for (event, kind, body, status, code, part) in [
         ("tick", JSON, "{}", 404, "unknown_event_type", "ticker, trade, orderbook"),
         ("ticker", "text/csv", "a", 415, "unsupported_media_type", "application/json"),
@@ -253,7 +251,7 @@ async fn a_book_is_published_whole_and_its_deltas_replace_nothing() {
 async fn a_websocket_of_events_follows_the_channel_in_its_address() {
     let gateway = Running::start(config()).await;
     let open = async |query: &str| {
-        let mut client = Client::connect(&gateway.url(&format!("/ws/events{query}"))).await;
+        let mut client = gateway.connect(&format!("/ws/events{query}")).await;
         client.next_of_type("connection_established").await;
         client
     };
@@ -284,7 +282,7 @@ async fn a_websocket_of_events_follows_the_channel_in_its_address() {
         ("?exchange=Binance", "invalid_channel"),
         ("?types=ticker&snapshot=2", "invalid_message"),
     ] {
-        let mut client = Client::connect(&gateway.url(&format!("/ws/events{query}"))).await;
+        let mut client = gateway.connect(&format!("/ws/events{query}")).await;
         let (messages, close, _) = client.until_close().await;
         assert_eq!((&messages[0]["type"], &messages[0]["code"]), (&json!("error"), &json!(code)), "{query}");
         assert_eq!(close, 4502);
@@ -293,9 +291,7 @@ async fn a_websocket_of_events_follows_the_channel_in_its_address() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn publishing_over_a_websocket_is_answered_in_order() {
-    let mut config = config();
-    config.channels.keys_per_zone_max = 60;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.channels.keys_per_zone_max = 60).await;
     let mut reader = client(&gateway).await;
     follow(&mut reader, "event:ticker", json!({})).await;
     let mut client = client(&gateway).await;
@@ -345,9 +341,7 @@ async fn publishing_over_a_websocket_is_answered_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_number_of_views_is_limited() {
-    let mut config = config();
-    config.channels.views_max = 2;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.channels.views_max = 2).await;
     let mut client = client(&gateway).await;
     follow(&mut client, "event:ticker:a:*", json!({})).await;
     follow(&mut client, "event:trade:a:*", json!({})).await;
@@ -419,8 +413,7 @@ async fn rights_are_by_type_and_a_view_needs_one_that_covers_it() {
     assert_eq!(ask("POST", "/api/events/trade", &trade.to_string()).await.status, 200);
     ask("POST", "/api/events/ticker", &ticker("a", "B", 1).to_string()).await.problem(403, "forbidden");
     ask("GET", "/api/events/ticker/latest", "").await.problem(403, "forbidden");
-    let none = request(gateway.address, "POST", "/api/events/trade", &[], b"{}").await;
-    none.problem(401, "unauthorized");
+    request(gateway.address, "POST", "/api/events/trade", &[], b"{}").await.problem(401, "unauthorized");
     let mut some = Client::connect_with(
         &gateway.url("/ws/events?types=ticker,trade&exchange=binance"),
         "authorization",
@@ -482,15 +475,10 @@ async fn the_command_line_publishes_and_follows_events() {
     let view = "event:ticker:binance:*";
     let mut tail = Program::start(&mut zonewire(&["tail", view, "--count", "2", "--url", &url]));
     until("it follows", async || gateway.stats().await["connections"]["open"] == 1).await;
-    let said = crate::support::program::run(&mut zonewire(&[
-        "publish",
-        "--event",
-        "ticker",
-        &ticker("binance", "A", 1).to_string(),
-        "--url",
-        &url,
-    ]))
-    .await;
+    let said =
+        run(zonewire(&["publish", "--event", "ticker", "--url", &url])
+            .arg(ticker("binance", "A", 1).to_string()))
+        .await;
     assert_eq!((said.code, said.stdout.as_str()), (Some(0), "{\"accepted\":1}\n"), "{said:?}");
     let mut command = zonewire(&["publish", "--event", "ticker", "-", "--url", &url]);
     let mut feed = command.stdin(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
@@ -501,17 +489,8 @@ async fn the_command_line_publishes_and_follows_events() {
     assert!(feed.wait().await.unwrap().success());
     assert_eq!([shown(&tail.json().await), shown(&tail.json().await)], [1, 3]);
     assert_eq!(tail.ended().await.code, Some(0));
-    let newest = crate::support::program::run(&mut zonewire(&[
-        "tail",
-        "event:ticker",
-        "-n",
-        "2",
-        "--count",
-        "2",
-        "--url",
-        &url,
-    ]))
-    .await;
+    let newest =
+        run(zonewire(&["tail", "event:ticker", "-n", "2"]).args(["--count", "2", "--url", &url])).await;
     assert_eq!(newest.json_lines().iter().map(shown).collect::<Vec<_>>(), [2, 3], "{newest:?}");
     for (args, part) in [
         (&["publish", "--event", "tick", "{}"][..], "ticker, trade"),
@@ -519,7 +498,7 @@ async fn the_command_line_publishes_and_follows_events() {
         (&["publish", "--event", "ticker", "{}", "--price", "1"], "cannot be used with"),
         (&["tail", "event:tick"], "event:"),
     ] {
-        let end = crate::support::program::run(&mut zonewire(args)).await;
+        let end = run(&mut zonewire(args)).await;
         assert_eq!(end.code, Some(64), "{args:?}: {end:?}");
         assert!(end.stderr.contains(part), "{args:?}: {end:?}");
     }

@@ -168,8 +168,7 @@ async fn clients_say_what_is_wrong_with_an_order() {
 async fn the_walk_through_works() {
     let Some(examples) = Examples::find() else { return };
     let gateway = Running::start(paper()).await;
-    let end = run(&mut examples.command("orders.sh", &base(&gateway))).await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    let end = run(&mut examples.command("orders.sh", &base(&gateway))).await.exits(0);
     assert!(end.stdout.ends_with("all as expected\n"), "{end:?}");
 }
 
@@ -177,8 +176,7 @@ async fn the_walk_through_works() {
 async fn the_postman_collection_passes_its_own_tests() {
     let Some(examples) = Examples::find() else { return };
     let gateway = Running::start(paper()).await;
-    let end = run(&mut examples.newman("orders.postman_collection.json", &base(&gateway))).await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    let end = run(&mut examples.newman("orders.postman_collection.json", &base(&gateway))).await.exits(0);
     assert!(end.stdout.contains("✓  confirmed, by stages in order"), "{end:?}");
 }
 
@@ -254,8 +252,7 @@ const FOR_EVER: u32 = 600_000;
 
 async fn stop(worker: Program) {
     worker.signal(Signal::TERM);
-    let end = worker.ended().await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    let end = worker.ended().await.exits(0);
     assert!(end.stdout.ends_with("stopped\n"), "{end:?}");
 }
 
@@ -407,12 +404,9 @@ const TRADE: [&str; 6] =
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_trade_is_placed_executed_and_followed() {
     let Some(examples) = Examples::find() else { return };
-    let mut config = external();
-    config.orders.schema = POWER.to_owned();
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(external(), |config| config.orders.schema = POWER.to_owned()).await;
     let worker = Program::start(&mut worker(&examples, "power_worker.py", &gateway, 1));
-    let end = run(examples.command("power_client.py", &base(&gateway)).args(TRADE)).await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    let end = run(examples.command("power_client.py", &base(&gateway)).args(TRADE)).await.exits(0);
     let seen = end.json_lines();
     check_whole(&seen, "confirmed");
     let last = seen.last().unwrap();
@@ -423,8 +417,7 @@ async fn a_power_trade_is_placed_executed_and_followed() {
 
     let mut wrong = TRADE;
     (wrong[0], wrong[3]) = ("hold", "tomorrow");
-    let end = run(examples.command("power_client.py", &base(&gateway)).args(wrong)).await;
-    assert_eq!(end.code, Some(1), "{end:?}");
+    let end = run(examples.command("power_client.py", &base(&gateway)).args(wrong)).await.exits(1);
     for part in ["invalid_order", "side", "period.start"] {
         assert!(end.stderr.contains(part), "{part}: {end:?}");
     }

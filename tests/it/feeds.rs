@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -187,10 +186,8 @@ async fn messages_of_an_exchange_become_events_and_prices() {
         let price = gateway.get("/api/zones/btc/latest").await.json();
         assert_eq!(price["entries"][0]["key"], format!("{name}:{symbol}"), "{price}");
         let metrics = gateway.get("/metrics").await.body;
-        assert!(
-            metrics.contains(&format!("zonewire_exchange_connected{{exchange=\"{name}\"}} 1")),
-            "{metrics}"
-        );
+        let told = format!("zonewire_exchange_connected{{exchange=\"{name}\"}} 1");
+        assert!(metrics.contains(&told), "{metrics}");
     }
 }
 
@@ -309,9 +306,10 @@ async fn when_the_process_of_a_feed_is_killed_another_takes_over_without_losing_
 async fn while_redis_is_away_the_feed_continues_until_its_lease_expires_and_says_so() {
     let Some(mut server) = redis(&DURABLE).await else { return };
     let exchange = Exchange::start(Speaks::Binance, "BTC-USDT", 0, 4, STEP).await.unwrap();
-    let mut config = feed(&exchange, ExchangeKind::Binance, "BTC-USDT");
-    config.storage = on(&server).storage;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(feed(&exchange, ExchangeKind::Binance, "BTC-USDT"), |config| {
+        config.storage = on(&server).storage
+    })
+    .await;
     let mut seen = Seen::at(&gateway.url("/ws")).await;
     seen.until(|seen| seen.trades.len() > 5).await;
     server.kill().await.unwrap();
@@ -337,7 +335,7 @@ async fn when_only_the_holder_loses_redis_another_takes_over_without_doubling_tr
     let Some(server) = redis(&[]).await else { return };
     let exchange = Exchange::start(Speaks::Binance, "BTC-USDT", 0, 6, STEP).await.unwrap();
     for hole in [Mode::Refuse, Mode::Hole { requests: true, replies: true }] {
-        let proxy = Proxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, server.port))).await.unwrap();
+        let proxy = Proxy::start(server.target.address).await.unwrap();
         let of = |port| {
             let mut config = feed(&exchange, ExchangeKind::Binance, "BTC-USDT");
             config.feeds.exchanges[0].types = vec!["trade".parse().unwrap()];

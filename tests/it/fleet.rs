@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 use tokio::time::{Duration, Instant};
-use zonewire_kit::redis::RedisServer;
 use zonewire_protocol::stats::{FleetView, NodeState, NodesKnown};
 
 use crate::support::client::Client;
 use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Running, config, request, until_stat};
-use crate::support::process::{Process, Signal};
+use crate::support::process::Process;
 use crate::support::program::{run, zonewire};
 use crate::support::redis::{Admin, cluster, on, redis, zone_of_each};
 
@@ -29,12 +28,6 @@ async fn until_nodes(address: SocketAddr, count: u64) -> FleetView {
     .await
 }
 
-async fn process(server: &RedisServer) -> Process {
-    let port = format!("storage.redis.port={}", server.port);
-    let settings = ["storage.backend=redis", "storage.redis.host=127.0.0.1", &port, "http.drain_s=0"];
-    Process::start(&settings).await
-}
-
 async fn name_of(address: SocketAddr) -> String {
     let stats: Value = request(address, "GET", "/ws/stats", &[], b"").await.json();
     stats["node"].as_str().unwrap().to_owned()
@@ -43,8 +36,8 @@ async fn name_of(address: SocketAddr) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_node_lists_all_nodes_until_they_end() {
     let Some(server) = redis(&[]).await else { return };
-    let (a, mut killed, mut stopped) =
-        (process(&server).await, process(&server).await, process(&server).await);
+    let start = async || Process::start_on(&server, &["http.drain_s=0"]).await;
+    let (a, mut killed, mut stopped) = (start().await, start().await, start().await);
     let _client = Client::connect(&format!("ws://{}/ws/market/pjm", killed.address)).await;
     for process in [&a, &killed, &stopped] {
         let view = until_nodes(process.address, 3).await;
@@ -68,8 +61,7 @@ async fn each_node_lists_all_nodes_until_they_end() {
 
     // A node that stops in order says so, and disappears with its process.
     let name = name_of(stopped.address).await;
-    stopped.signal(Signal::TERM);
-    assert!(stopped.ended().await.success());
+    assert!(stopped.terminate().await.success());
     assert_eq!(server.admin(&["HEXISTS", RECORDS, &name]).await, "0");
     until_nodes(a.address, 2).await;
 
@@ -114,7 +106,7 @@ async fn a_node_without_redis_lists_only_itself_until_redis_is_back() {
     until("nothing is to be said any more", async || fleet(a.address).await.note.is_none()).await;
 
     // While it waits for its clients to leave, others see that it is draining.
-    let client = Client::connect(&a.url("/ws/market/pjm")).await;
+    let client = a.connect("/ws/market/pjm").await;
     a.begin_stop();
     until("it drains", async || {
         let view = fleet(b.address).await;

@@ -62,12 +62,12 @@ const SHORT: Duration = Duration::from_secs(4);
 const BOUNDS: JobBounds =
     JobBounds { unfinished: 1_000, kept: 2_000, kept_for: Duration::from_secs(24 * 3_600) };
 
-fn job(payload: &str) -> NewJob {
+pub(crate) fn job(payload: &str) -> NewJob {
     let id = JobId(uuid::Uuid::new_v4());
     NewJob { id, payload: Bytes::copy_from_slice(payload.as_bytes()), kind: None, idempotency: None }
 }
 
-fn keyed(key: &str, fingerprint: &str) -> NewJob {
+pub(crate) fn keyed(key: &str, fingerprint: &str) -> NewJob {
     let idempotency = Idempotency { key: key.to_owned(), fingerprint: fingerprint.to_owned() };
     NewJob { idempotency: Some(idempotency), ..job("keyed") }
 }

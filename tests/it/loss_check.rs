@@ -15,7 +15,7 @@ use tokio::task::{self, JoinSet};
 use uuid::Uuid;
 use zonewire::config::Config;
 
-use crate::support::client::{Came, Client};
+use crate::support::client::{Came, Client, assert_has};
 use crate::support::gateway::{Running, config};
 use crate::support::orders::post_json;
 use crate::support::redis::{Configured, on, redis};
@@ -317,15 +317,12 @@ async fn a_late_watcher_gets_the_stored_updates_and_a_gap_for_the_rest() {
             let routing = json!({ "type": "routing", "progress": 10, "n": n });
             assert_eq!(post_json(gateway.address, &path, &routing).await.status, 200);
         }
-        let mut client = Client::connect(&gateway.url(&format!("/ws/orders/{id}"))).await;
+        let mut client = gateway.connect(&format!("/ws/orders/{id}")).await;
         assert_eq!(client.next().await["type"], "connection");
         let subscribed = client.next().await;
         let gap = count.saturating_sub(50);
-        assert_eq!(
-            (&subscribed["type"], &subscribed["gap"], &subscribed["recovered"], &subscribed["offset"]),
-            (&json!("subscribed"), &json!(gap), &json!(gap == 0), &json!(gap)),
-            "{count}"
-        );
+        let expected = json!({ "type": "subscribed", "gap": gap, "recovered": gap == 0, "offset": gap });
+        assert_has(&subscribed, expected);
         for n in gap + 1..=count {
             assert_eq!(client.next().await["n"].as_u64(), Some(n), "{count}");
         }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::client::Client;
+use crate::support::client::{Client, connect_small};
 use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Running, config, history, until_stat};
 use crate::support::orders::{base, paper, place_this, swap};
@@ -44,18 +44,14 @@ async fn history_comes_in_pages_of_a_megabyte() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_nobody_reads_have_a_bound_of_their_own() {
-    let mut config = config();
-    config.http.answers_bytes_max = 4 << 20;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.http.answers_bytes_max = 4 << 20).await;
     for n in 1..=40 {
         gateway.publish("pjm", [large("A", n)]).await;
     }
     // Each asks for a megabyte and reads nothing.
     let mut silent = Vec::new();
     for _ in 0..8 {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4_096).unwrap();
-        let mut stream = socket.connect(gateway.address).await.unwrap();
+        let mut stream = connect_small(gateway.address).await;
         let request = b"GET /api/zones/pjm/history?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
         tokio::io::AsyncWriteExt::write_all(&mut stream, request).await.unwrap();
         silent.push(stream);

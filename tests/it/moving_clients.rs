@@ -14,7 +14,7 @@ use crate::support::client::{Client, assert_has, position};
 use crate::support::eventually::until;
 use crate::support::gateway::{Running, config, price};
 use crate::support::orders::{get_order, new_order, update};
-use crate::support::redis::{free_port, on_prefix, redis};
+use crate::support::redis::{nowhere, on_prefix, redis};
 
 /// A gateway whose link to Redis can be cut.
 struct Node {
@@ -283,7 +283,6 @@ async fn updates_unseen_by_a_cut_off_gateway_are_no_gap_and_arrive_late() {
     assert_eq!((&client.had[..5], &client.again[..]), (&[4, 5, 1, 2, 3][..], &[][..]));
     // The gateway cannot say whether the client's first entries came in time; for these it can.
     assert!(client.late.ends_with(&[1, 2, 3]), "{:?}", client.late);
-    drop(client);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,7 +300,6 @@ async fn updates_unseen_by_a_cut_off_gateway_arrive_at_the_next_gateway() {
     client.channel.tell(&b, [7]).await;
     client.until_whole(7).await;
     assert_eq!(client.again, [0; 0]);
-    drop(client);
 }
 
 /// When the cut-off gateway is first given something that makes its channel fork.
@@ -321,7 +319,7 @@ async fn an_order_that_ends_at_a_cut_off_gateway_is_closed_only_after_the_missin
     let other = Channel::order();
     other.tell(&b, [1]).await;
     let mut client = behind_a_cut(&a, &b).await;
-    let mut witness = Client::connect(&b.gateway.url(&other.path())).await;
+    let mut witness = b.gateway.connect(&other.path()).await;
     for channel in [&client.channel, &other] {
         let Channel::Order(id) = channel else { panic!("it is an order") };
         update(b.gateway.address, id, ends.clone()).await;
@@ -332,7 +330,6 @@ async fn an_order_that_ends_at_a_cut_off_gateway_is_closed_only_after_the_missin
     let (words, code, _) = client.client.take().unwrap().until_close().await;
     let late = words.iter().filter(|word| word["late"] == true).map(number).collect::<Vec<_>>();
     assert_eq!((late, code), (vec![1, 2, 3], 1000), "{words:?}");
-    drop(client);
 }
 
 /// A client that is ahead of a cut-off gateway moves there and back.
@@ -374,7 +371,6 @@ async fn there_and_back(channel: Channel, when: When) {
     assert!((client.again.is_empty() && !client.in_doubt) || when == When::Then, "{:?}", client.again);
     witness.until_whole(7).await;
     assert_eq!(witness.again, [0; 0]);
-    drop((client, witness));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -435,7 +431,6 @@ async fn cut_again(again: Again) {
     channel.tell(&b, [8]).await;
     client.until_whole(8).await;
     assert_eq!(client.again, [0; 0]);
-    drop(client);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -481,7 +476,6 @@ async fn moving_from_a_gateway_that_never_knew_the_zone_loses_nothing() {
     b.until_in_order().await;
     zone.tell(&b, [7]).await;
     client.until_whole(7).await;
-    drop(client);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -509,14 +503,13 @@ async fn a_partly_known_order_is_shown_with_a_gap_of_unknown_size() {
         let order = get_order(b.gateway.address, id).await;
         assert_eq!((numbers(&order), &order["gap"]), (expected, &json!(0)), "{order}");
     }
-    drop(client);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_in_memory_knows_all_of_an_order() {
     let mut config = config();
     config.storage.backend = StorageChoice::Auto;
-    config.storage.redis.port = Some(free_port());
+    config.storage.redis.port = Some(nowhere());
     let gateway = Running::start(config).await;
     let id = new_order();
     update(gateway.address, &id, json!({ "type": "routing", "progress": 11 })).await;

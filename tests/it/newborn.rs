@@ -7,7 +7,8 @@ use zonewire_kit::redis::RedisServer;
 
 use crate::support::client::{Client, offset, position};
 use crate::support::eventually::eventually;
-use crate::support::gateway::{Running, config, price, request, until_state};
+use crate::support::gateway::{Running, config, price, until_state};
+use crate::support::orders::update;
 use crate::support::redis::{Admin, on_prefix, redis};
 
 fn on(server: &RedisServer) -> Config {
@@ -21,15 +22,7 @@ fn is_unborn(subscribed: &Value) -> bool {
 }
 
 async fn resumed(gateway: &Running, path: &str, since: &str) -> (Client, Value) {
-    let (client, subscribed) = gateway.subscribed(&format!("{path}?since={since}")).await;
-    (client, subscribed)
-}
-
-/// Publishes an update of an order without a job.
-async fn tell(gateway: &Running, order: OrderId, update: &Value) {
-    let (path, json) = (format!("/api/orders/{order}/updates"), [("content-type", "application/json")]);
-    let answer = request(gateway.address, "POST", &path, &json, update.to_string().as_bytes()).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    gateway.subscribed(&format!("{path}?since={since}")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,9 +54,7 @@ async fn a_reader_from_before_the_first_entry_gets_all_without_a_resync() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_entries_of_a_log_that_began_since_are_reported() {
-    let mut config = config();
-    config.storage.retention.entries = 3;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.storage.retention.entries = 3).await;
     let (client, subscribed) = gateway.market("pjm").await;
     client.close().await;
     gateway.publish("pjm", (1..=5).map(|n| price("A", n))).await;
@@ -86,7 +77,7 @@ async fn a_log_that_another_gateway_starts_is_received_from_its_first_entry() {
     assert!(is_unborn(&watched), "{watched}");
 
     b.publish("pjm", [price("A", 1)]).await;
-    tell(&b, order, &json!({ "type": "routing", "progress": 10 })).await;
+    update(b.address, &order.to_string(), json!({ "type": "routing", "progress": 10 })).await;
     let resync = client.next().await;
     assert_eq!((&resync["type"], &resync["old_epoch"]), (&json!("resync"), &subscribed["epoch"]));
     assert_eq!((&resync["recovered"], offset(&resync)), (&json!(true), 0), "{resync}");

@@ -9,7 +9,7 @@ use crate::support::gateway::{Running, config, price, until_stat};
 use crate::support::orders::{base, external, new_order, place, post_json, update};
 use crate::support::process::Signal;
 use crate::support::program::{End, Program, listening, run, zonewire};
-use crate::support::redis::free_port;
+use crate::support::redis::nowhere;
 
 /// `zonewire <args>` against a gateway.
 async fn ask(args: &str, gateway: &Running) -> End {
@@ -158,7 +158,7 @@ async fn health_is_a_sentence_and_stats_are_lines_or_json() {
     let health = said("health --strict --json", &gateway).await;
     assert_eq!(serde_json::from_str::<Value>(&health).unwrap()["status"], "healthy");
 
-    let client = Client::connect(&gateway.url("/ws/market/pjm")).await;
+    let client = gateway.connect("/ws/market/pjm").await;
     until_stat(&gateway, "/connections/open", 1).await;
     let stats = said("stats", &gateway).await;
     for part in
@@ -186,15 +186,12 @@ async fn tail_begins_with_history_and_continues_without_a_gap() {
     assert_eq!(offsets, [3, 4, 5]);
     // Ctrl-C ends it, and it prints how to continue.
     tail.signal(Signal::INT);
-    let end = tail.ended().await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    let end = tail.ended().await.exits(0);
     let epoch = gateway.get("/api/zones/pjm/history?limit=1").await.json()["epoch"].clone();
     let epoch = epoch.as_str().unwrap();
     assert!(end.stderr.contains(&format!("zone:pjm from {epoch}:5 on\n")), "{end:?}");
-    assert!(
-        end.stderr.contains(&format!("zone:pjm was at {epoch}:6; `--since {epoch}:6` resumes there")),
-        "{end:?}"
-    );
+    let told = format!("zone:pjm was at {epoch}:6; `--since {epoch}:6` resumes there");
+    assert!(end.stderr.contains(&told), "{end:?}");
 
     let counted = ask("tail pjm -n 2 --count 2", &gateway).await;
     assert_eq!(counted.json_lines().len(), 2, "{counted:?}");
@@ -230,17 +227,13 @@ async fn tail_says_that_nobody_has_published_yet_and_suggests_a_similar_name() {
     gateway.publish("PJM", [price("A", 1)]).await;
     assert_eq!(tail.json().await["channel"], "zone:PJM");
     let end = tail.ended().await;
-    assert!(
-        end.stderr.contains(
-            "nobody has published to zone PJM yet; there is one called pjm, and case matters; waiting"
-        ),
-        "{end:?}"
-    );
+    let told = "nobody has published to zone PJM yet; there is one called pjm, and case matters; waiting";
+    assert!(end.stderr.contains(told), "{end:?}");
 }
 
 #[tokio::test]
 async fn without_a_gateway_every_command_fails_at_once() {
-    let port = free_port();
+    let port = nowhere();
     let order = new_order();
     let (watch, show) = (format!("order watch {order}"), format!("order show {order}"));
     for args in

@@ -21,10 +21,10 @@ use crate::support::client::assert_has;
 use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Answer, JSON, Running, config, request};
 use crate::support::orders::{
-    check_updates, get_order, place, post_json, swap, types, until_ended, until_status,
+    check_updates, get_order, place, place_under, post_json, swap, types, until_ended, until_status,
 };
 use crate::support::process::{Process, Signal};
-use crate::support::redis::{Configured, free_port, redis};
+use crate::support::redis::{Configured, nowhere, redis};
 
 /// Fast orders that always succeed.
 fn quick(mut config: Config) -> Config {
@@ -46,7 +46,7 @@ fn external(mut config: Config) -> Config {
 fn alone() -> Config {
     let mut config = config();
     config.storage.backend = StorageChoice::Auto;
-    config.storage.redis.port = Some(free_port());
+    config.storage.redis.port = Some(nowhere());
     config
 }
 
@@ -120,15 +120,7 @@ async fn an_order_is_executed_and_each_step_is_published(config: Config) {
         types(&order),
         ["routing", "routing", "building", "building", "submitted", "submitted", "confirmed"]
     );
-    for (name, expected) in [
-        ("progress", json!(100)),
-        ("attempt", json!(1)),
-        ("maxAttempts", json!(3)),
-        ("run", json!(1)),
-        ("gap", json!(0)),
-    ] {
-        assert_eq!(order[name], expected, "{name}");
-    }
+    assert_has(&order, json!({ "progress": 100, "attempt": 1, "maxAttempts": 3, "run": 1, "gap": 0 }));
     assert_eq!(order["order"], swap());
     let updates = order["updates"].as_array().unwrap();
     assert!(updates.iter().all(|update| update["executor"] == "paper" && update["message"].is_string()));
@@ -146,20 +138,16 @@ async fn an_order_is_executed_and_each_step_is_published(config: Config) {
     let last = &updates[6];
     assert_eq!((&last["dex"], last["txHash"].as_str().unwrap().len()), (&json!(dex), 64));
     assert_eq!(&order["lastUpdate"], last);
-    let stats = eventually("the job is done", async || {
-        let stats = gateway.stats().await;
-        (stats["orders"]["jobs"]["done"] == 1).then_some(stats)
+    until("the job is done", async || {
+        let orders = gateway.stats().await["orders"].take();
+        orders["jobs"]["done"] == 1 && orders["placed"] == 1 && orders["confirmed"] == 1
     })
     .await;
-    assert_eq!((&stats["orders"]["placed"], &stats["orders"]["confirmed"]), (&json!(1), &json!(1)));
 }
 
 async fn the_same_key_and_order_give_the_same_order(config: Config) {
     let gateway = Running::start(external(config)).await;
-    let place = async |key: &str, body: &Value| {
-        let headers = [("content-type", JSON), ("idempotency-key", key)];
-        request(gateway.address, "POST", "/api/orders/execute", &headers, body.to_string().as_bytes()).await
-    };
+    let place = async |key: &str, order: &Value| place_under(gateway.address, key, order).await;
     let first = place("a", &swap()).await;
     assert!(first.status == 202 && !first.head.contains("idempotency-replayed"));
     // Many requests at once, with different white space.
@@ -216,9 +204,7 @@ async fn orders_are_listed_newest_first_by_status_and_in_pages(config: Config) {
 }
 
 async fn an_order_that_fails_every_attempt_becomes_a_dead_letter_and_can_be_retried(config: Config) {
-    let mut config = quick(config);
-    config.orders.paper.failure_rate = 1.0;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(quick(config), |config| config.orders.paper.failure_rate = 1.0).await;
     let id = place(gateway.address).await;
     let order = until_status(gateway.address, &id, "failed").await;
     types(&order);
@@ -248,9 +234,7 @@ async fn an_order_that_fails_every_attempt_becomes_a_dead_letter_and_can_be_retr
 }
 
 async fn a_full_queue_refuses_and_stores_nothing(config: Config) {
-    let mut config = external(config);
-    config.orders.queue_max = 2;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(external(config), |config| config.orders.queue_max = 2).await;
     let (first, _second) = (place(gateway.address).await, place(gateway.address).await);
     let refused = post_json(gateway.address, "/api/orders/execute", &swap()).await;
     refused.problem(503, "queue_full");
@@ -270,19 +254,15 @@ async fn a_waiting_order_can_be_cancelled(config: Config) {
     let cancel = format!("/api/orders/{id}/cancel");
     for _ in 0..2 {
         let answer = gateway.post_empty(&cancel).await;
-        assert_eq!(
-            (answer.status, answer.json()),
-            (202, json!({ "success": true, "orderId": id, "status": "cancelling" }))
-        );
+        let said = json!({ "success": true, "orderId": id, "status": "cancelling" });
+        assert_eq!((answer.status, answer.json()), (202, said));
     }
     assert_eq!(get_order(gateway.address, &id).await["cancelRequested"], true);
     // A worker that asks for jobs gets none: the gateway ends the order.
     assert_eq!(claim(gateway.address, json!({ "worker": "w" })).await.len(), 0);
     let order = until_status(gateway.address, &id, "failed").await;
-    assert_eq!(
-        (types(&order), &order["lastUpdate"]["error"]["code"]),
-        (vec!["failed".to_owned()], &json!("cancelled"))
-    );
+    assert_eq!(types(&order), ["failed"]);
+    assert_eq!(order["lastUpdate"]["error"]["code"], "cancelled");
     gateway.post_empty(&cancel).await.problem(409, "already_ended");
     let unknown = "/api/orders/6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11/cancel";
     gateway.post_empty(unknown).await.problem(404, "unknown_order");
@@ -308,10 +288,8 @@ async fn an_order_in_progress_can_be_cancelled_before_it_is_submitted(config: Co
     let failure = json!({ "error": { "code": "stopped", "message": "as told" }, "retry": true });
     assert_eq!(early_job.done("fail", failure).await, json!({ "outcome": "failed" }));
     let order = get_order(gateway.address, &early).await;
-    assert_eq!(
-        (types(&order), &order["lastUpdate"]["error"]["code"]),
-        (vec!["building".to_owned(), "failed".to_owned()], &json!("cancelled"))
-    );
+    assert_eq!(types(&order), ["building", "failed"]);
+    assert_eq!(order["lastUpdate"]["error"]["code"], "cancelled");
 }
 
 async fn an_outside_worker_executes_an_order(config: Config) {
@@ -347,7 +325,7 @@ async fn an_outside_worker_executes_an_order(config: Config) {
     assert_eq!(types(&order), ["routing", "submitted", "confirmed"]);
     let last = &order["lastUpdate"];
     assert_has(
-        &last,
+        last,
         json!({ "txHash": "0xabc", "dex": "orca", "executor": "desk-1", "run": 1, "attempt": 1, "note": 1.1 }),
     );
     assert!(last.get("token").is_none(), "{last}");
@@ -428,14 +406,10 @@ async fn after_a_failure_a_job_is_claimed_again_with_the_next_attempt(config: Co
     let job = next_job(address).await;
     let failure = json!({ "error": { "code": "unknown_token", "message": "no" }, "retry": false });
     assert_eq!(job.done("fail", failure).await["outcome"], "failed");
-    assert_eq!(
-        get_order(address, &other).await["lastUpdate"]["error"],
-        json!({ "code": "unknown_token", "message": "no" })
-    );
-    assert_eq!(
-        gateway.get("/api/orders/dead-letters").await.json()["deadLetters"].as_array().unwrap().len(),
-        1
-    );
+    let error = json!({ "code": "unknown_token", "message": "no" });
+    assert_eq!(get_order(address, &other).await["lastUpdate"]["error"], error);
+    let letters = gateway.get("/api/orders/dead-letters").await.json();
+    assert_eq!(letters["deadLetters"].as_array().unwrap().len(), 1);
 }
 
 async fn anybody_may_publish_updates_of_an_order_without_a_job(config: Config) {
@@ -451,24 +425,15 @@ async fn anybody_may_publish_updates_of_an_order_without_a_job(config: Config) {
     assert_eq!((&wrong["index"], &wrong["accepted"]), (&json!(1), &json!(0)));
     let rest = json!([{ "type": "building", "progress": 50 }, { "type": "confirmed", "txHash": "0x1" }]);
     assert_eq!(post_json(address, &path, &rest).await.json(), json!({ "accepted": 2 }));
-    post_json(address, &path, &json!({ "type": "routing", "progress": 10 }))
-        .await
-        .problem(409, "already_ended");
+    let routing = json!({ "type": "routing", "progress": 10 });
+    post_json(address, &path, &routing).await.problem(409, "already_ended");
     let order = get_order(address, id).await;
     let updates = order["updates"].as_array().unwrap();
-    assert_eq!(
-        updates.iter().map(|update| update["type"].as_str().unwrap()).collect::<Vec<_>>(),
-        ["routing", "building", "confirmed"]
-    );
+    let types: Vec<&Value> = updates.iter().map(|update| &update["type"]).collect();
+    assert_eq!(types, ["routing", "building", "confirmed"]);
     assert_eq!((&order["status"], &updates[0]["desk"]), (&json!("confirmed"), &json!("x")));
-    let placed = place(address).await;
-    post_json(
-        address,
-        &format!("/api/orders/{placed}/updates"),
-        &json!({ "type": "routing", "progress": 10 }),
-    )
-    .await
-    .problem(409, "has_job");
+    let path = format!("/api/orders/{}/updates", place(address).await);
+    post_json(address, &path, &routing).await.problem(409, "has_job");
 }
 
 async fn many_orders_end_once_each(config: Config) {
@@ -494,19 +459,15 @@ async fn many_orders_end_once_each(config: Config) {
 }
 
 async fn an_order_submitted_in_its_last_attempt_is_looked_up(config: Config) {
-    let mut config = external(config);
-    config.orders.attempts_max = 1;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(external(config), |config| config.orders.attempts_max = 1).await;
     let address = gateway.address;
     let id = place(address).await;
     let first = claim(address, json!({ "worker": "a", "leaseMs": 1_000 })).await.remove(0);
     first.report("submitted", 80).await;
     // This worker dies. The next one gets the same attempt, and must not start over.
     let next = until_job(address, "b").await;
-    assert_eq!(
-        (&next["attempt"], &next["run"], &next["previous"]["status"]),
-        (&json!(1), &json!(2), &json!("submitted"))
-    );
+    assert_eq!((&next["attempt"], &next["run"]), (&json!(1), &json!(2)));
+    assert_eq!(next["previous"]["status"], "submitted");
     next.call("progress", json!({ "type": "routing", "progress": 10 })).await.problem(422, "invalid_update");
     let failure = json!({ "error": { "code": "unknown", "message": "not found" }, "retry": true });
     assert_eq!(next.done("fail", failure).await["outcome"], "failed");
@@ -537,9 +498,8 @@ async fn a_run_without_updates_uses_up_an_attempt(config: Config) {
     let failure = json!({ "error": { "code": "x", "message": "y" }, "retry": true });
     assert_eq!(job.done("fail", failure).await["outcome"], "retry");
     let job = until_job(address, "w").await;
-    job.call("progress", json!({ "type": "routing", "progress": 10, "attempt": 1 }))
-        .await
-        .problem(422, "invalid_update");
+    let update = json!({ "type": "routing", "progress": 10, "attempt": 1 });
+    job.call("progress", update).await.problem(422, "invalid_update");
     job.report("routing", 10).await;
     assert_eq!(get_order(address, &id).await["attempt"], 2);
 }
@@ -691,9 +651,8 @@ async fn an_invalid_order_is_refused_field_by_field() {
     let post = async |kind: &str, body: &[u8]| {
         request(gateway.address, "POST", "/api/orders/execute", &[("content-type", kind)], body).await
     };
-    let wrong = post(JSON, br#"{"tokenIn":"S L","amount":-1,"slippage":200,"x":1}"#)
-        .await
-        .problem(422, "invalid_order");
+    let wrong = post(JSON, br#"{"tokenIn":"S L","amount":-1,"slippage":200,"x":1}"#).await;
+    let wrong = wrong.problem(422, "invalid_order");
     let fields: Vec<&str> =
         wrong["errors"].as_array().unwrap().iter().map(|fault| fault["field"].as_str().unwrap()).collect();
     assert_eq!(fields, ["tokenIn", "tokenOut", "amount", "slippage", "x"]);
@@ -764,9 +723,10 @@ async fn an_order_may_be_anything_that_fits_the_schema() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_socket_address_uses_the_clients_host() {
-    let mut config = external(config());
-    config.http.trusted_proxies = vec!["127.0.0.1".to_owned()];
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(external(config()), |config| {
+        config.http.trusted_proxies = vec!["127.0.0.1".to_owned()]
+    })
+    .await;
     let headers =
         [("content-type", JSON), ("x-forwarded-proto", "https"), ("x-forwarded-host", "stream.example.com")];
     let body = swap().to_string();
@@ -778,9 +738,8 @@ async fn the_socket_address_uses_the_clients_host() {
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_are_offered_outside_only_where_that_is_configured() {
     let gateway = Running::start(quick(config())).await;
-    post_json(gateway.address, "/api/jobs/claim", &json!({ "worker": "w" }))
-        .await
-        .problem(409, "not_external");
+    let refused = post_json(gateway.address, "/api/jobs/claim", &json!({ "worker": "w" })).await;
+    refused.problem(409, "not_external");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -788,7 +747,7 @@ async fn orders_that_could_not_be_executed_or_would_be_lost_are_refused() {
     // Redis is configured, but does not serve.
     let mut away = quick(config());
     away.storage.backend = StorageChoice::Redis;
-    away.storage.redis.url = Some(format!("redis://127.0.0.1:{}", free_port()));
+    away.storage.redis.url = Some(format!("redis://127.0.0.1:{}", nowhere()));
     let gateway = Running::start(away.clone()).await;
     post_json(gateway.address, "/api/orders/execute", &swap()).await.problem(503, "storage_degraded");
     gateway.stop().await;
@@ -832,17 +791,24 @@ fn settings<'a>(redis: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     settings
 }
 
+/// A gateway that executes nothing.
+async fn front(server: &RedisServer) -> Running {
+    Running::changed(on(server), |config| config.node.roles = vec![Role::Gateway]).await
+}
+
+/// A process on the same Redis.
+async fn process(server: &RedisServer, more: &[&str]) -> Process {
+    Process::start(&settings(&format!("storage.redis.url=redis://127.0.0.1:{}", server.port), more)).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_are_executed_by_another_process() {
     let Some(server) = redis(&[]).await else { return };
-    let mut config = on(&server);
-    config.node.roles = vec![Role::Gateway];
-    let gateway = Running::start(config).await;
+    let gateway = front(&server).await;
     let waits = place(gateway.address).await;
     assert_eq!(get_order(gateway.address, &waits).await["status"], "pending");
 
-    let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
-    let worker = Process::start(&settings(&redis, &["node.roles=worker", "orders.paper.step_ms=5"])).await;
+    let worker = process(&server, &["node.roles=worker", "orders.paper.step_ms=5"]).await;
     // It serves its health, and nothing else.
     let answer = request(worker.address, "GET", "/health/ready", &[], b"").await;
     assert_eq!(answer.status, 200);
@@ -854,14 +820,11 @@ async fn orders_are_executed_by_another_process() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_ends_once_when_its_worker_is_killed_or_frozen() {
     let Some(server) = redis(&[]).await else { return };
-    let mut config = on(&server);
-    config.node.roles = vec![Role::Gateway];
-    let gateway = Running::start(config).await;
-    let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
+    let gateway = front(&server).await;
     // The lease outlasts a stall of a busy machine, and the steps leave time for the signal.
-    let slow = settings(&redis, &["node.roles=worker", "orders.paper.step_ms=1000", "orders.concurrency=4"]);
+    let slow = ["node.roles=worker", "orders.paper.step_ms=1000", "orders.concurrency=4"];
     for signal in [Signal::KILL, Signal::STOP] {
-        let first = Process::start(&slow).await;
+        let first = process(&server, &slow).await;
         let mut ids = Vec::new();
         for _ in 0..4 {
             ids.push(place(gateway.address).await);
@@ -874,7 +837,7 @@ async fn an_order_ends_once_when_its_worker_is_killed_or_frozen() {
             .await;
         }
         first.signal(signal);
-        let _second = Process::start(&slow).await;
+        let _second = process(&server, &slow).await;
         let mut attempts = Vec::new();
         for id in &ids {
             attempts.push(until_status(gateway.address, id, "confirmed").await["attempt"].as_u64().unwrap());
@@ -904,9 +867,8 @@ async fn an_order_ends_once_when_its_worker_is_killed_or_frozen() {
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_and_their_updates_survive_a_killed_gateway() {
     let Some(server) = redis(&[]).await else { return };
-    let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
-    let all = settings(&redis, &["orders.paper.step_ms=300"]);
-    let gateway = Process::start(&all).await;
+    let all = ["orders.paper.step_ms=300"];
+    let gateway = process(&server, &all).await;
     let mut ids = Vec::new();
     for _ in 0..5 {
         ids.push(place(gateway.address).await);
@@ -919,7 +881,7 @@ async fn orders_and_their_updates_survive_a_killed_gateway() {
     gateway.signal(Signal::KILL);
     drop(gateway);
 
-    let gateway = Process::start(&all).await;
+    let gateway = process(&server, &all).await;
     for id in &ids {
         let order = until_status(gateway.address, id, "confirmed").await;
         types(&order);
@@ -963,36 +925,28 @@ async fn an_outage_in_the_middle_of_an_order_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_stopped_releases_its_orders() {
     let Some(server) = redis(&[]).await else { return };
-    let mut config = on(&server);
-    config.node.roles = vec![Role::Gateway];
-    let gateway = Running::start(config).await;
-    let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
+    let gateway = front(&server).await;
     // Its lease and its steps are long, so another worker can continue in time only if the order is released.
-    let slow = settings(
-        &redis,
-        &[
-            "node.roles=worker",
-            "orders.paper.step_ms=60000",
-            "orders.lease_s=600",
-            "orders.run_timeout_s=600",
-            "orders.attempts_max=1",
-        ],
-    );
-    let mut first = Process::start(&slow).await;
+    let slow = [
+        "node.roles=worker",
+        "orders.paper.step_ms=60000",
+        "orders.lease_s=600",
+        "orders.run_timeout_s=600",
+        "orders.attempts_max=1",
+    ];
+    let mut first = process(&server, &slow).await;
     let id = place(gateway.address).await;
     until_status(gateway.address, &id, "routing").await;
-    first.signal(Signal::TERM);
-    assert!(first.ended().await.success());
+    assert!(first.terminate().await.success());
     // More often than the permitted attempts: being stopped uses up no attempt.
-    let mut next = Process::start(&slow).await;
+    let mut next = process(&server, &slow).await;
     until("it is taken up again", async || {
         let order = get_order(gateway.address, &id).await;
         order["run"] == 2 && order["lastUpdate"]["run"] == 2
     })
     .await;
-    next.signal(Signal::TERM);
-    assert!(next.ended().await.success());
-    let _last = Process::start(&settings(&redis, &["node.roles=worker", "orders.paper.step_ms=5"])).await;
+    assert!(next.terminate().await.success());
+    let _last = process(&server, &["node.roles=worker", "orders.paper.step_ms=5"]).await;
     let order = until_status(gateway.address, &id, "confirmed").await;
     assert_eq!((&order["attempt"], &order["run"]), (&json!(1), &json!(3)));
     check_updates(order["updates"].as_array().unwrap());
@@ -1001,25 +955,20 @@ async fn a_worker_that_is_stopped_releases_its_orders() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_submitted_by_a_killed_worker_is_not_submitted_again() {
     let Some(server) = redis(&[]).await else { return };
-    let mut config = on(&server);
-    config.node.roles = vec![Role::Gateway];
-    let gateway = Running::start(config).await;
-    let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
-    let slow = settings(&redis, &["node.roles=worker", "orders.paper.step_ms=800"]);
-    let first = Process::start(&slow).await;
+    let gateway = front(&server).await;
+    let slow = ["node.roles=worker", "orders.paper.step_ms=800"];
+    let first = process(&server, &slow).await;
     let id = place(gateway.address).await;
     let submitted = until_status(gateway.address, &id, "submitted").await;
     first.signal(Signal::KILL);
     drop(first);
-    let _second = Process::start(&settings(&redis, &["node.roles=worker", "orders.paper.step_ms=5"])).await;
+    let _second = process(&server, &["node.roles=worker", "orders.paper.step_ms=5"]).await;
     let order = until_status(gateway.address, &id, "confirmed").await;
     // The worker looked it up: nothing is routed, built and submitted again.
     let before = submitted["updates"].as_array().unwrap().len();
     let after = types(&order)[before..].to_vec();
-    assert!(
-        after == ["submitted", "confirmed"] || after == ["submitted", "submitted", "confirmed"],
-        "{order}"
-    );
+    let (once, twice) = (["submitted", "confirmed"], ["submitted", "submitted", "confirmed"]);
+    assert!(after == once || after == twice, "{order}");
     let last = &order["lastUpdate"];
     let dex = &submitted["lastUpdate"]["dex"];
     assert_eq!((&last["attempt"], &last["run"], &last["dex"]), (&json!(2), &json!(2), dex));
@@ -1197,10 +1146,8 @@ async fn a_custom_executor_must_follow_the_rules() {
         let order = until_ended(gateway.address, id).await;
         let last = &order["lastUpdate"];
         assert_eq!((&last["error"]["code"], &last["attempts"]), (&json!(code), &json!(attempts)), "{order}");
-        assert_eq!(
-            order["updates"].as_array().unwrap().iter().filter(|update| update["type"] == "failed").count(),
-            1
-        );
+        let updates = order["updates"].as_array().unwrap().iter();
+        assert_eq!(updates.filter(|update| update["type"] == "failed").count(), 1);
     }
     let metrics = gateway.get("/metrics").await.body;
     assert!(metrics.contains("zonewire_panics_total{where=\"order\"} 3"), "{metrics}");

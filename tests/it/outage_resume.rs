@@ -26,7 +26,7 @@ async fn come_back(server: &RedisServer, publisher: &Running, to: &Running, zone
     while witness.next_of_type("backend_state").await["state"] != "degraded" {}
     let epoch = subscribed["epoch"].as_str().unwrap();
     let since = format!("{epoch}:{}", offset(&subscribed) + 1);
-    let mut client = Client::connect(&to.url(&format!("/ws/market/{zone}?since={since}"))).await;
+    let mut client = to.connect(&format!("/ws/market/{zone}?since={since}")).await;
     assert_eq!(client.next().await["state"], "degraded");
     client
 }

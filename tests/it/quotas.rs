@@ -9,7 +9,7 @@ use crate::access::{Realm, ask, connect, publish, subscribe};
 use crate::support::client::Client;
 use crate::support::events::EventReader;
 use crate::support::eventually::{eventually, until};
-use crate::support::gateway::{Answer, JSON, LINES, Running, price, request, until_stat};
+use crate::support::gateway::{Answer, LINES, Running, price, request, until_stat};
 use crate::support::orders::swap;
 
 /// How often a test tries until it is refused: on a slow machine one unit per second is given back meanwhile.
@@ -21,6 +21,11 @@ async fn limited(realm: &Realm, change: impl FnOnce(&mut Config)) -> Running {
     config.limits.burst_s = 3;
     change(&mut config);
     Running::start(config).await
+}
+
+/// Limits each principal, or each tenant.
+fn allow(config: &mut Config, scope: &str, few: Allowances) {
+    if scope == "tenant" { config.limits.tenant = few } else { config.limits.principal = few }
 }
 
 /// Requests until one is refused. Returns how many were not, and the refusal.
@@ -56,7 +61,7 @@ async fn publishing_is_limited_for_a_principal_and_for_a_tenant() {
         let gateway = limited(&realm, |config| {
             config.limits.burst_s = 30;
             let few = Allowances { publishes_per_s: 1, ..Allowances::default() };
-            if scope == "tenant" { config.limits.tenant = few } else { config.limits.principal = few }
+            allow(config, scope, few);
         })
         .await;
         let (alice, bob) = (realm.of_tenant("alice", "acme"), realm.of_tenant("bob", "acme"));
@@ -113,11 +118,7 @@ async fn orders_are_limited_and_a_role_may_have_more() {
     for scope in ["principal", "tenant"] {
         let gateway = limited(&realm, |config| {
             let few = Allowances { orders_per_s: 1, ..Allowances::default() };
-            if scope == "tenant" {
-                config.limits.tenant = few
-            } else {
-                config.limits.principal = few
-            }
+            allow(config, scope, few);
             let role = RoleAllowances { orders_per_s: Some(0), ..RoleAllowances::default() };
             config.limits.roles.insert("trader".to_owned(), role);
         })
@@ -234,7 +235,7 @@ async fn subscriptions_are_limited_on_all_connections_together_and_unsubscribing
     for scope in ["principal", "tenant"] {
         let gateway = limited(&realm, |config| {
             let few = Allowances { subscriptions_max: 3, ..Allowances::default() };
-            if scope == "tenant" { config.limits.tenant = few } else { config.limits.principal = few }
+            allow(config, scope, few);
         })
         .await;
         let alice = realm.of_tenant("alice", "acme");
@@ -359,13 +360,19 @@ async fn anonymous_clients_have_only_the_limits_of_their_address() {
     .await;
     let mut clients = Vec::new();
     for _ in 0..3 {
-        let mut client = Client::connect(&gateway.url("/ws/market/public.a")).await;
+        let mut client = gateway.connect("/ws/market/public.a").await;
         client.next_of_type("subscribed").await;
         for n in 0..10 {
             assert_eq!(subscribe(&mut client, &format!("zone:public.{n}")).await["type"], "subscribed");
         }
         clients.push(client);
     }
+}
+
+/// More than a slow reader's socket takes; with many keys, so that nothing is replaced.
+fn many_keys() -> impl Iterator<Item = Value> {
+    let filling = "x".repeat(4_000);
+    (0..600).map(move |n| json!({ "key": format!("K{n}"), "price": 1, "note": filling }))
 }
 
 /// A client that reads nothing of a zone.
@@ -379,23 +386,10 @@ async fn slow(gateway: &Running) -> Client {
 async fn of_lagging_readers_the_one_lagging_for_longest_is_closed() {
     let mut config = crate::support::gateway::config();
     config.connections.behind_per_address_max = 1;
-    // With many keys, so that nothing is replaced and a reader's own bound is not reached.
+    // A reader's own bound is not reached.
     config.connections.outbox_bytes_max = 64 << 20;
     let gateway = Running::start(config).await;
-    let fill = async || {
-        let filling = "x".repeat(4_000);
-        let prices =
-            (0..600).map(|n| json!({ "key": format!("K{n}"), "price": 1, "note": filling }).to_string());
-        let lines = prices.collect::<Vec<_>>().join("\n");
-        let answer = request(
-            gateway.address,
-            "POST",
-            "/api/zones/a/prices",
-            &[("content-type", LINES)],
-            lines.as_bytes(),
-        );
-        assert_eq!(answer.await.status, 200);
-    };
+    let fill = async || gateway.publish("a", many_keys()).await;
     let mut first = slow(&gateway).await;
     fill().await;
     until_stat(&gateway, "/limits/behind", 1).await;
@@ -422,10 +416,7 @@ async fn behind(gateway: &Running, realm: &Realm, token: &str, zone: &str) -> (C
     assert_eq!(subscribe(&mut client, &format!("zone:{zone}")).await["type"], "subscribed");
     let authorization = format!("Bearer {}", realm.of("root", "operator"));
     let headers = [("authorization", authorization.as_str()), ("content-type", LINES)];
-    // With many keys, so that nothing is replaced.
-    let filling = "x".repeat(4_000);
-    let prices = (0..600).map(|n| json!({ "key": format!("K{n}"), "price": 1, "note": filling }).to_string());
-    let lines = prices.collect::<Vec<_>>().join("\n");
+    let lines = many_keys().map(|price| price.to_string()).collect::<Vec<_>>().join("\n");
     let path = format!("/api/zones/{zone}/prices");
     assert_eq!(request(gateway.address, "POST", &path, &headers, lines.as_bytes()).await.status, 200);
     (client, id)
@@ -441,11 +432,7 @@ async fn of_a_principals_or_tenants_lagging_readers_the_one_lagging_for_longest_
     for (scope, dry_run) in [("principal", false), ("tenant", false), ("principal", true), ("tenant", true)] {
         let gateway = limited(&realm, |config| {
             let few = Allowances { behind_max: 1, ..Allowances::default() };
-            if scope == "tenant" {
-                config.limits.tenant = few
-            } else {
-                config.limits.principal = few
-            }
+            allow(config, scope, few);
             config.limits.dry_run = dry_run;
             config.connections.outbox_bytes_max = 64 << 20;
         })
@@ -503,12 +490,9 @@ async fn of_a_principals_or_tenants_lagging_readers_the_one_lagging_for_longest_
 async fn a_request_above_the_burst_is_accepted_when_the_allowance_is_full() {
     let realm = Realm::new();
     let gateway = limited(&realm, |config| config.limits.principal.publishes_per_s = 1).await;
-    let many: Vec<Value> = (0..50).map(|n| price("K", n)).collect();
-    let authorization = format!("Bearer {}", realm.of_tenant("alice", "acme"));
-    let headers = [("authorization", authorization.as_str()), ("content-type", JSON)];
-    let body = json!(many).to_string();
-    let path = "/api/zones/acme.a/prices";
-    let post = async || request(gateway.address, "POST", path, &headers, body.as_bytes()).await;
+    let many = json!((0..50).map(|n| price("K", n)).collect::<Vec<_>>());
+    let alice = realm.of_tenant("alice", "acme");
+    let post = async || ask(&gateway, "POST", "/api/zones/acme.a/prices", &alice, Some(&many)).await;
     assert_eq!(post().await.status, 200);
     let refusal = post().await;
     says_when(&refusal, "rate_limited");

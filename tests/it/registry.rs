@@ -9,7 +9,7 @@ use zonewire::registry::{Query, RegistryKind};
 use zonewire_kit::redis::{DURABLE, RedisServer};
 
 use crate::support;
-use crate::support::client::Client;
+use crate::support::client::{Client, assert_has};
 use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Answer, JSON, Running, config, request};
 use crate::support::process::Process;
@@ -63,16 +63,12 @@ async fn records_are_written_read_and_listed_over_http() {
     // A conditional change applies to the version that was read, or not at all.
     let away = json!({ "status": "away", "name": null });
     let changed = send(at, "PATCH", "/api/providers/1", &away, &[("if-match", &first)]).await;
-    assert_eq!(
-        (changed.status, &changed.json()["status"], &changed.json()["name"]),
-        (200, &json!("away"), &Value::Null)
-    );
-    send(at, "PATCH", "/api/providers/1", &away, &[("if-match", &first)])
-        .await
-        .problem(412, "precondition_failed");
-    send(at, "PUT", "/api/providers/1", &json!({}), &[("if-none-match", "*")])
-        .await
-        .problem(412, "precondition_failed");
+    assert_eq!(changed.status, 200);
+    assert_has(&changed.json(), json!({ "status": "away", "name": null }));
+    let refused = send(at, "PATCH", "/api/providers/1", &away, &[("if-match", &first)]).await;
+    refused.problem(412, "precondition_failed");
+    let refused = send(at, "PUT", "/api/providers/1", &json!({}), &[("if-none-match", "*")]).await;
+    refused.problem(412, "precondition_failed");
     let merge = [("content-type", "application/merge-patch+json")];
     let patched = request(at, "PATCH", "/api/providers/1", &merge, br#"{"rating":4.50}"#).await;
     assert!(patched.status == 200 && patched.body.contains(r#""rating":4.50"#), "{patched:?}");
@@ -163,9 +159,8 @@ async fn an_error_says_what_is_wrong_with_a_request() {
             answer.problem(status, code);
         }
     }
-    send(at, "PATCH", "/api/providers/1", &json!({}), &[("if-match", "x")])
-        .await
-        .problem(400, "invalid_header");
+    let refused = send(at, "PATCH", "/api/providers/1", &json!({}), &[("if-match", "x")]).await;
+    refused.problem(400, "invalid_header");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,14 +170,12 @@ async fn changes_are_streamed_after_a_snapshot() {
     healthy(&gateway).await;
     let ada = json!({ "userId": 1, "type": "own", "id": 7 });
     send(at, "POST", "/api/providers?written=1", &ada, &[]).await;
-    let mut client = Client::connect(&gateway.url("/ws")).await;
+    let mut client = gateway.connect("/ws").await;
     let subscribe = json!({ "type": "subscribe", "channels": ["registry:providers"], "snapshot": true });
     client.send(&subscribe).await;
     let held = client.next_of_type("record_update").await;
-    assert_eq!(
-        (&held["key"], &held["snapshot"], &held["record"]["id"]),
-        (&json!("1"), &json!(true), &json!(7))
-    );
+    assert_has(&held, json!({ "key": "1", "snapshot": true }));
+    assert_eq!(held["record"]["id"], 7);
     client.next_of_type("snapshot_end").await;
     send(at, "PATCH", "/api/providers/1", &json!({ "status": "away" }), &[]).await;
     let changed = client.next_of_type("record_update").await;
@@ -281,7 +274,7 @@ async fn a_provider_goes_offline_with_its_connection() {
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     healthy(&a).await;
     healthy(&b).await;
-    let mut client = Client::connect(&a.url("/ws")).await;
+    let mut client = a.connect("/ws").await;
     let id =
         client.next_of_type("connection_established").await["connection_id"].as_str().unwrap().to_owned();
     let path = format!("/api/providers/7?connection={id}");
@@ -300,9 +293,7 @@ async fn a_provider_goes_offline_with_its_connection() {
     a.stop().await;
 
     // The same happens if its gateway is killed, which cannot report it.
-    let port = format!("storage.redis.port={}", server.port);
-    let settings = ["storage.backend=redis", "storage.redis.host=127.0.0.1", &port];
-    let mut killed = Process::start(&settings).await;
+    let mut killed = Process::start_on(&server, &[]).await;
     let mut client = Client::connect(&format!("ws://{}/ws", killed.address)).await;
     let id =
         client.next_of_type("connection_established").await["connection_id"].as_str().unwrap().to_owned();

@@ -7,17 +7,17 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time;
 use zonewire::config::Config;
 use zonewire_kit::process::{Process, Signal};
 use zonewire_kit::proxy::{Mode, Proxy};
 use zonewire_kit::redis::RedisServer;
-use zonewire_kit::resp::Connection;
 
 use crate::support;
 use crate::support::client::{Client, LIMIT};
 use crate::support::eventually::until;
-use crate::support::gateway::{JSON, Running, request, until_stat};
+use crate::support::foreign::Foreign;
+use crate::support::gateway::{Running, request, until_stat};
+use crate::support::orders::publish_event;
 use crate::support::program::{listening, run, zonewire};
 use crate::support::redis::{Admin as _, redis};
 
@@ -43,17 +43,11 @@ async fn link(server: &RedisServer) -> Proxy {
 
 async fn publish_trade(gateway: &Running, id: u64) {
     let data = json!({ "exchange": "kraken", "symbol": "BTC/USD", "price": "64250.10", "size": "0.50", "tradeId": id });
-    let (path, headers) = ("/api/events/trade", [("content-type", JSON)]);
-    let answer = request(gateway.address, "POST", path, &headers, data.to_string().as_bytes()).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    publish_event(gateway.address, "trade", &data).await;
 }
 
-/// A client that follows a channel from now on.
-async fn follow(gateway: &Running, channel: &str) -> Client {
-    let mut client = Client::connect(&gateway.url("/ws")).await;
-    client.send(&json!({ "type": "subscribe", "channels": [channel] })).await;
-    client.next_of_type("subscribed").await;
-    client
+fn ticker(price: u64) -> Value {
+    json!({ "exchange": "binance", "symbol": "BTC-USDT", "price": price })
 }
 
 /// The id that the gateway gave the next trade, and the trade's own id.
@@ -116,38 +110,12 @@ impl Relay {
     }
 }
 
-/// A program other than a gateway, which publishes and subscribes directly.
-struct Foreign(Connection);
-
-impl Foreign {
-    async fn connect(server: &RedisServer) -> Self {
-        Self(server.target.open().await.unwrap())
-    }
-
-    async fn publish_ticker(&mut self, price: u64) {
-        let data = json!({ "exchange": "binance", "symbol": "BTC-USDT", "price": price });
-        let envelope = json!({ "type": "ticker", "data": data, "source": "feed-1" }).to_string();
-        self.0.ask(&["PUBLISH", "ws:ticker", &envelope]).await.unwrap();
-    }
-
-    async fn listen(&mut self) {
-        self.0.ask(&["SUBSCRIBE", "ws:ticker"]).await.unwrap();
-    }
-
-    /// The price in the next message, and the whole message.
-    async fn hear(&mut self) -> (u64, Value) {
-        let texts = time::timeout(LIMIT, self.0.next()).await.unwrap().unwrap().texts();
-        let message: Value = serde_json::from_str(&texts[2]).unwrap();
-        (message["data"]["price"].as_u64().unwrap(), message)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn durable_events_arrive_once_despite_cut_links_and_a_killed_relay() {
     const ALL: u64 = 400;
     let (Some(here), Some(there)) = (redis(&[]).await, redis(&[]).await) else { return };
     let (a, b) = (Running::start(on(&here)).await, Running::start(on(&there)).await);
-    let (mut at_a, mut at_b) = (follow(&a, "event:trade").await, follow(&b, "event:trade").await);
+    let (mut at_a, mut at_b) = (a.follow("event:trade").await, b.follow("event:trade").await);
     let (from, to) = (link(&here).await, link(&there).await);
     let mut relay = Relay::start(from.address.port(), to.address.port(), "trade").await;
     relay.until_it_carries("trade").await;
@@ -227,25 +195,26 @@ async fn relays_in_both_directions_carry_nothing_in_circles() {
     // Messages without numbers do not travel in circles either.
     let (mut feed, mut at_a, mut at_b) =
         (Foreign::connect(&here).await, Foreign::connect(&here).await, Foreign::connect(&there).await);
-    at_a.listen().await;
-    at_b.listen().await;
+    at_a.listen("ticker").await;
+    at_b.listen("ticker").await;
     until("both listen", async || {
         let both = [listeners(&here).await, listeners(&there).await];
         both.iter().all(|count| *count >= 2)
     })
     .await;
+    let envelope = |price| json!({ "type": "ticker", "data": ticker(price), "source": "feed-1" });
     for price in 1..=20 {
-        feed.publish_ticker(price).await;
+        feed.publish("ticker", &envelope(price)).await;
     }
     for price in 1..=20 {
-        assert_eq!(at_a.hear().await.0, price);
-        let (heard, message) = at_b.hear().await;
-        assert_eq!((heard, message["source"].as_str()), (price, Some("feed-1")));
+        assert_eq!(at_a.hear().await["data"]["price"], price);
+        let message = at_b.hear().await;
+        assert_eq!((&message["data"]["price"], &message["source"]), (&json!(price), &json!("feed-1")));
         assert_eq!(message["zonewireRelayed"].as_array().unwrap().len(), 1, "{message}");
     }
     west.until("live_passed", "ticker", 20).await;
-    feed.publish_ticker(21).await;
-    assert_eq!(at_a.hear().await.0, 21, "nothing came in between");
+    feed.publish("ticker", &envelope(21)).await;
+    assert_eq!(at_a.hear().await["data"]["price"], 21, "nothing came in between");
     // A message is counted after it was published.
     east.until("live_carried", "ticker", 20).await;
     assert_eq!(west.count("live_carried", "ticker").await, 0);
@@ -260,17 +229,12 @@ async fn live_events_lost_in_a_cut_are_counted() {
     let from = link(&here).await;
     let relay = Relay::start(from.address.port(), there.port, "ticker").await;
     relay.until_it_carries("ticker").await;
-    let mut at_b = follow(&b, "event:ticker").await;
+    let mut at_b = b.follow("event:ticker").await;
     for gateway in [&a, &b] {
         until_stat(gateway, "/redis/connected", 1).await;
     }
     until_stat(&b, "/redis/active_subscriptions", 1).await;
-    let publish = async |price: u64| {
-        let data = json!({ "exchange": "binance", "symbol": "BTC-USDT", "price": price }).to_string();
-        let headers = [("content-type", JSON)];
-        let answer = request(a.address, "POST", "/api/events/ticker", &headers, data.as_bytes()).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-    };
+    let publish = async |price: u64| publish_event(a.address, "ticker", &ticker(price)).await;
     let until_heard = async |client: &mut Client, price: u64| {
         let ticker = client.next_of_type("ticker").await;
         assert_eq!(ticker["data"]["price"], price);
@@ -297,10 +261,8 @@ async fn live_events_lost_in_a_cut_are_counted() {
     // A message is counted after it was published.
     relay.until("live_carried", "ticker", 2).await;
     let counts = relay.counts().await;
-    assert_eq!(
-        (&counts["live_missed"]["ticker"], &counts["live_carried"]["ticker"]),
-        (&json!(10), &json!(2))
-    );
+    assert_eq!(counts["live_missed"]["ticker"], 10);
+    assert_eq!(counts["live_carried"]["ticker"], 2);
     relay.stop().await;
 }
 

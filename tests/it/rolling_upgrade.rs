@@ -144,7 +144,7 @@ async fn an_unknown_terminal_update_ends_the_order() {
     let Some(server) = redis(&[]).await else { return };
     let old = old(&server).await;
     let order = new_order();
-    let mut client = Client::connect(&old.url(&format!("/ws/orders/{order}"))).await;
+    let mut client = old.connect(&format!("/ws/orders/{order}")).await;
     client.next_of_type("subscribed").await;
     let mut newer = Newer::on(&server, &format!("order:{order}")).await;
     newer.append("routing", "order", false).await;
@@ -166,7 +166,7 @@ async fn an_unknown_terminal_update_ends_the_order() {
     let answer = post_json(old.address, &format!("/api/orders/{order}/updates"), &update).await;
     answer.problem(409, "already_ended");
     // Late clients see the same end.
-    let mut late = Client::connect(&old.url(&format!("/ws/orders/{order}"))).await;
+    let mut late = old.connect(&format!("/ws/orders/{order}")).await;
     let (told, code, _) = late.until_close().await;
     assert!(told.iter().any(|message| message["terminal"] == true) && code == 1000, "{code}: {told:?}");
 }

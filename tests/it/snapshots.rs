@@ -187,7 +187,7 @@ async fn a_snapshot_has_the_latest_of_each_key_and_later_entries_follow() {
     let gateway = Running::start(config()).await;
     gateway.publish("pjm", [price("B", 1), price("A", 2), price("B", 3), price("C", 4)]).await;
     assert_eq!(gateway.delete("/api/zones/pjm/keys/C").await.status, 204);
-    let mut client = Client::connect(&gateway.url("/ws/market/pjm?snapshot=1")).await;
+    let mut client = gateway.connect("/ws/market/pjm?snapshot=1").await;
     assert_eq!(client.next().await["type"], "connection_established");
     let subscribed = client.next().await;
     let told = (&subscribed["recovered"], &subscribed["gap"], &subscribed["snapshot"], offset(&subscribed));
@@ -361,7 +361,7 @@ async fn an_outage_in_the_middle_of_a_snapshot_leaves_no_gap() {
     board.until_equal(&mut client, &expected).await;
 
     // A client that left with the partial snapshot gets everything elsewhere.
-    let mut client = Client::connect(&a.url(&format!("/ws/market/pjm?snapshot=1&since={position}"))).await;
+    let mut client = a.connect(&format!("/ws/market/pjm?snapshot=1&since={position}")).await;
     let mut board = Board::default();
     board.until_equal(&mut client, &expected).await;
     assert_eq!(board.begun, 1);

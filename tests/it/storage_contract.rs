@@ -253,12 +253,7 @@ async fn an_entry_is_read_as_it_was_appended(Log { store, producer, .. }: Log) {
         price(1_700_000_000_123, Some("a b\n\"ü"), "{\"s\":\"ü \\n 1 2 3\"}"),
         price(8_000_000_000_000, Some("k"), &format!("{{\"x\":\"{}\"}}", "y".repeat(60_000))),
     ];
-    let entries = drafts.iter().zip(1..).map(|(draft, seq)| Append {
-        seq,
-        prev: seq - 1,
-        draft: draft.clone(),
-        fence: None,
-    });
+    let entries = drafts.iter().cloned().zip(1..).map(|(draft, seq)| next(seq, draft));
     producer.append(entries.collect()).await;
     let read: Vec<_> = producer.read(0, 10).await.entries.into_iter().map(|entry| entry.draft).collect();
     assert_eq!(read, drafts);
@@ -316,7 +311,7 @@ async fn the_oldest_are_dropped_when_they_have_too_many_bytes(make: Make) {
     let producer = Producer::new(&store).await;
     let data = format!("{{\"x\":\"{}\"}}", "y".repeat(1_000));
     for seq in 1..=40 {
-        producer.append(vec![Append { seq, prev: seq - 1, draft: price(0, None, &data), fence: None }]).await;
+        producer.append(vec![next(seq, price(0, None, &data))]).await;
     }
     let page = producer.read(0, 100).await;
     let bytes: usize = page.entries.iter().map(|entry| entry.draft.data.len()).sum();
@@ -381,7 +376,7 @@ async fn the_latest_of_each_key_is_what_was_appended_last(Log { store, producer,
         price(100, Some("d"), "{}"),
     ];
     for (draft, seq) in drafts.into_iter().zip(1..) {
-        producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
+        producer.append(vec![next(seq, draft)]).await;
     }
     assert_eq!(offsets(&latest(&store).await), [3, 5, 7, 9]);
 }
@@ -395,7 +390,7 @@ async fn an_unknown_kind_is_stored_unchanged_and_replaces_no_price(Log { store, 
         DraftEntry { kind: kind("quote"), ..price(300, Some("a"), "{\"n\":4}") },
     ];
     for (draft, seq) in drafts.iter().cloned().zip(1..) {
-        producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
+        producer.append(vec![next(seq, draft)]).await;
     }
     let read: Vec<DraftEntry> =
         producer.read(0, 10).await.entries.into_iter().map(|entry| entry.draft).collect();
@@ -415,12 +410,14 @@ async fn the_latest_entry_outlives_its_log_entry(make: Make) {
     assert_eq!(offsets(&latest(&store).await), [4, 1], "by key");
 }
 
+/// An entry that follows the previous one.
+fn next(seq: u64, draft: DraftEntry) -> Append {
+    Append { seq, prev: seq - 1, draft, fence: None }
+}
+
 /// Prices for these keys in turn, beginning with this sequence.
 fn of_keys(from: u64, keys: &[&str]) -> Vec<Append> {
-    let appends = keys.iter().zip(from..);
-    appends
-        .map(|(key, seq)| Append { seq, prev: seq - 1, draft: price(5, Some(key), "{}"), fence: None })
-        .collect()
+    keys.iter().zip(from..).map(|(key, seq)| next(seq, price(5, Some(key), "{}"))).collect()
 }
 
 async fn names(store: &SharedBackend) -> Vec<String> {
@@ -473,7 +470,7 @@ async fn a_page_of_the_latest_is_bounded_in_bytes(Log { store, producer, .. }: L
     let data = format!("{{\"x\":\"{}\"}}", "y".repeat(60_000));
     for seq in 1..=40 {
         let draft = price(5, Some(&format!("{seq:02}")), &data);
-        producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
+        producer.append(vec![next(seq, draft)]).await;
     }
     let (mut after, mut seen, mut pages) = (None, Vec::new(), 0);
     loop {
@@ -494,7 +491,7 @@ async fn a_removal_replaces_the_latest_entry_of_its_keys_as_a_price_would(Log { 
     let append = async |seq, kind, time_ms, key: Option<&str>, late| {
         let marks = Marks { late, ..Marks::default() };
         let draft = DraftEntry { kind, marks, ..price(time_ms, key, "{}") };
-        let appended = producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
+        let appended = producer.append(vec![next(seq, draft)]).await;
         assert_eq!(appended, [Appended::Applied { offset: seq }]);
     };
     producer.append(of_keys(1, &["a", "b", "c"])).await;
@@ -524,7 +521,7 @@ async fn a_late_entry_is_compared_with_the_removal_of_its_key(Fresh { store, .. 
     let append = async |producer: &Producer, seq, kind, time_ms, key: Option<&str>| {
         let marks = Marks { late: true, ..Marks::default() };
         let draft = DraftEntry { kind, marks, ..price(time_ms, key, "{}") };
-        producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
+        producer.append(vec![next(seq, draft)]).await;
     };
     let all = async || {
         let limit = PageLimit { entries: 10, bytes: LATEST_BYTES_MAX };
@@ -588,7 +585,7 @@ async fn append_at_random(
         let marks = Marks { late: rng.random_range(0..4) > 0, ..Marks::default() };
         let draft = DraftEntry { kind, marks, ..price(rng.random_range(0..12), key, "{}") };
         let producer = Producer { id: ids[who], ..own.clone() };
-        producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
+        producer.append(vec![next(seq, draft)]).await;
     }
     let limit = PageLimit { entries: 100, bytes: LATEST_BYTES_MAX };
     let page = store.latest_within(channel, None, limit, LatestOf::RemovedToo).await.unwrap();

@@ -171,9 +171,8 @@ async fn a_session_can_be_resumed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_without_valid_tls_are_answered_or_closed_and_counted() {
     let Some(certificates) = certificates() else { return };
-    let mut config = config_with(&certificates);
-    config.http.head_timeout_ms = 2_000;
-    let gateway = Running::start(config).await;
+    let gateway =
+        Running::changed(config_with(&certificates), |config| config.http.head_timeout_ms = 2_000).await;
     let connector = trusting(&[&certificates]);
     let failed = async |reason: &str| {
         let mut http = connect(&connector, gateway.address).await;
@@ -213,8 +212,6 @@ async fn a_gateway_does_not_start_with_an_invalid_certificate_pair() {
     assert!(problem.contains("do not belong together"), "{problem}");
     config.http.tls.key_file = Some(two.file("nowhere.key"));
     let refused = Gateway::start(config).await.map(|_| ());
-    assert!(
-        matches!(&refused, Err(StartError::Tls(problem)) if problem.contains("cannot be read")),
-        "{refused:?}"
-    );
+    let Err(StartError::Tls(problem)) = refused else { panic!("{refused:?}") };
+    assert!(problem.contains("cannot be read"), "{problem:?}");
 }

@@ -4,11 +4,9 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use tempfile::TempDir;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::process::Command;
 use zonewire::config::{Config, Sources};
 use zonewire_kit::certificates::{Certificates, Issued};
 use zonewire_kit::process::Process;
@@ -17,7 +15,7 @@ use zonewire_kit::skip;
 use crate::support::client::LIMIT;
 use crate::support::eventually::until;
 use crate::support::gateway::{LINES, Running, config, price};
-use crate::support::program::{command, installed, listening, run, zonewire};
+use crate::support::program::{self, installed, listening, run, zonewire};
 use crate::support::redis::certificates;
 use crate::support::tls::{Secure, ask, connect, over, showing, trusting};
 
@@ -69,21 +67,9 @@ async fn start(program: &str, written: &str, dir: &Path) -> (SocketAddr, Process
         let written = written.replace("listen 443;", &format!("listen {address};"));
         assert!(written.contains(&address.to_string()), "{written}");
         fs::write(dir.join("proxy.conf"), written).unwrap();
-        let mut command = command(program);
-        command.current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null());
-        arguments(program, dir, &mut command);
-        command
+        program::proxy(program, "proxy.conf", dir)
     })
     .await
-}
-
-fn arguments(program: &str, dir: &Path, command: &mut Command) {
-    if program == "haproxy" {
-        command.args(["-db", "-q", "-f", "proxy.conf"]);
-        return;
-    }
-    let globals = "daemon off; master_process off; pid nginx.pid; error_log stderr warn;";
-    command.arg("-p").arg(dir).args(["-e", "stderr", "-c", "proxy.conf", "-g", globals]);
 }
 
 /// A connection through the proxy, from a local address that is not listed as a proxy.
@@ -123,8 +109,7 @@ async fn check(certificates: &Certificates, gateway: Running, proxy: SocketAddr)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gateways_example_is_a_configuration() {
-    let end = run(zonewire(&["config", "check", "--config"]).arg(example("gateway-tls.toml"))).await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    run(zonewire(&["config", "check", "--config"]).arg(example("gateway-tls.toml"))).await.exits(0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -131,10 +131,8 @@ async fn a_removed_zone_is_no_longer_listed_and_keeps_its_positions() {
     gateway.delete("/api/zones/pjm").await.problem(404, "unknown_zone");
     gateway.publish("pjm", [price("A", 2)]).await;
     assert_eq!(next_entry(&mut client).await["offset"], 4);
-    assert_eq!(
-        (latest(&gateway, "").await.0, zones(&gateway).await),
-        (keyed(&[("A", 4)]), vec![json!("pjm")])
-    );
+    assert_eq!(latest(&gateway, "").await.0, keyed(&[("A", 4)]));
+    assert_eq!(zones(&gateway).await, ["pjm"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,9 +191,7 @@ async fn a_removal_at_one_gateway_reaches_the_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_made_in_an_outage_holds_afterwards() {
-    let Some(mut server) = redis(&DURABLE).await else {
-        return;
-    };
+    let Some(mut server) = redis(&DURABLE).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     a.publish("pjm", [price("A", 1), price("B", 1)]).await;
     let (mut client, _) = b.market("pjm").await;

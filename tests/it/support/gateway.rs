@@ -49,6 +49,12 @@ impl Running {
         Self::start_with(config, Arc::new(paper)).await
     }
 
+    /// The same after a change of the settings.
+    pub(crate) async fn changed(mut config: Config, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut config);
+        Self::start(config).await
+    }
+
     pub(crate) async fn start_with(config: Config, executor: Arc<dyn OrderExecutor>) -> Self {
         // A gateway gives up on Redis within a second, which a busy machine may exceed.
         let started = async || match Gateway::start_with(config.clone(), Arc::clone(&executor)).await {
@@ -322,6 +328,18 @@ pub(crate) async fn history(address: SocketAddr, zone: &str) -> Vec<Value> {
 /// A price of `key`.
 pub(crate) fn price(key: &str, value: u64) -> Value {
     serde_json::json!({ "key": key, "price": value })
+}
+
+/// A number in `/metrics`, by its name with labels.
+pub(crate) async fn metric(address: SocketAddr, name: &str) -> u64 {
+    let text = request(address, "GET", "/metrics", &[], b"").await.body;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+}
+
+/// Waits until connections to an address are refused.
+pub(crate) async fn until_closed(address: SocketAddr) {
+    until("nobody listens any more", async || TcpStream::connect(address).await.is_err()).await;
 }
 
 /// Waits until the storage of a gateway is in this state.

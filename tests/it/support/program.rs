@@ -48,6 +48,20 @@ pub(crate) async fn installed(proxy: &str) -> Option<()> {
     if is_there { Some(()) } else { skip(REQUIRE_PROXIES, &format!("there is no {proxy}")) }
 }
 
+/// A proxy in the foreground, with all its files in this directory.
+pub(crate) fn proxy(program: &str, file: &str, dir: &Path) -> Command {
+    let mut command = command(program);
+    command.current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null());
+    if program == "haproxy" {
+        command.args(["-db", "-q", "-f", file]);
+        return command;
+    }
+    // A single process, which is this child.
+    let globals = "daemon off; master_process off; pid nginx.pid; error_log stderr warn;";
+    command.arg("-p").arg(dir).args(["-e", "stderr", "-c", file, "-g", globals]);
+    command
+}
+
 /// Starts a program that listens at an address with a free port. Another process may take the port before it
 /// does; then it is started with another one.
 pub(crate) async fn listening(command: impl Fn(SocketAddr) -> Command) -> (SocketAddr, Process) {
@@ -79,6 +93,13 @@ pub(crate) struct End {
 }
 
 impl End {
+    /// Checks the exit code.
+    #[track_caller]
+    pub(crate) fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        self
+    }
+
     /// Each line of stdout as JSON.
     pub(crate) fn json_lines(&self) -> Vec<Value> {
         self.stdout.lines().map(json).collect()

@@ -1,7 +1,9 @@
 //! Redis servers for tests, in every deployment, and how a gateway is configured to use them.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use tokio::net::TcpSocket;
 use zonewire::config::Config;
 use zonewire::storage::{RedisConfig, StorageChoice};
 use zonewire_kit::certificates::Certificates;
@@ -65,9 +67,18 @@ pub(crate) fn certificates() -> Option<Certificates> {
     Some(Certificates::make().unwrap())
 }
 
-/// A port that nothing listens on.
+/// A port for a program that listens on it soon; until then another process may take it.
 pub(crate) fn free_port() -> u16 {
     zonewire_kit::free_port().unwrap()
+}
+
+/// A port on which nothing listens while this process runs: it stays bound, so nobody else gets it.
+pub(crate) fn nowhere() -> u16 {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    std::mem::forget(socket);
+    port
 }
 
 /// Settings under which a machine that stalls for a second is not an outage.

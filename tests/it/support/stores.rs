@@ -8,18 +8,21 @@ use bytes::Bytes;
 use chrono::DateTime;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
+use tokio::time;
 use zonewire::model::{
     BackendState, ChannelName, DraftEntry, Entry, EntryKind, Epoch, Lane, Marks, NodeId, Position,
 };
 use zonewire::storage::{
-    Append, AppendAnswer, AppendBatch, Appended, MemoryBackend, MemoryConfig, Page, RedisBackend,
+    Append, AppendAnswer, AppendBatch, Appended, LogEvent, MemoryBackend, MemoryConfig, Page, RedisBackend,
     RedisConfig, Retention, SharedBackend, StorageChoice, StorageConfig, open,
 };
 use zonewire_kit::redis::RedisServer;
 
+use super::client::LIMIT;
 use super::eventually::eventually;
-use super::redis::{Configured, free_port, patient, redis};
+use super::redis::{Configured, nowhere, patient, redis};
 use super::reopening::Reopening;
 
 /// A storage on which nodes can be opened.
@@ -151,11 +154,16 @@ impl Stores {
         Some(Self { server: Some(redis(&[]).await?), ..Self::of(retention) })
     }
 
+    /// Its own Redis.
+    pub(crate) fn server(&self) -> &RedisServer {
+        self.server.as_ref().unwrap()
+    }
+
     fn away(retention: Retention) -> Self {
         tokio::time::pause();
         let config = RedisConfig {
             host: Some("127.0.0.1".to_owned()),
-            port: Some(free_port()),
+            port: Some(nowhere()),
             ..RedisConfig::default()
         };
         Self { switches: true, shared: Some(config), ..Self::of(retention) }
@@ -243,6 +251,22 @@ pub(crate) async fn connect(
     retention: &Retention,
 ) -> (RedisBackend, BoxFuture<'static, ()>) {
     eventually("redis lets us in", async || RedisBackend::connect(config, retention.clone()).await.ok()).await
+}
+
+/// The same, and runs the driver as long as the returned set lives.
+pub(crate) async fn connected(config: &RedisConfig, retention: &Retention) -> (SharedBackend, JoinSet<()>) {
+    let (store, driver) = connect(config, retention).await;
+    let mut drivers = JoinSet::new();
+    drivers.spawn(driver);
+    (Arc::new(store), drivers)
+}
+
+pub(crate) async fn next_event(incoming: &mut Receiver<LogEvent>) -> LogEvent {
+    time::timeout(LIMIT, incoming.recv()).await.expect("an event").expect("an open channel")
+}
+
+pub(crate) async fn until_suspect(incoming: &mut Receiver<LogEvent>) {
+    while !matches!(next_event(incoming).await, LogEvent::Suspect) {}
 }
 
 pub(crate) fn channel() -> ChannelName {
