@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 use tokio::time;
 use zonewire::config::Config;
 
-use crate::support::client::{Client, LIMIT};
+use crate::support::client::{LIMIT, assert_has};
+use crate::support::eventually::until;
 use crate::support::gateway::{
     Answer, JSON, LINES, Lines, Running, config, post, price, read_answer, until_stat,
 };
@@ -39,72 +40,61 @@ impl Watched {
         stats.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {pointer} in {stats}"))
     }
 
-    /// Checks that the witness missed nothing, and stops the gateway.
+    /// Checks that the witness missed nothing.
     async fn finish(self) {
         assert!(self.witness.finish().await >= 1);
-        self.gateway.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_bad_message_is_answered_and_the_connection_stays_open() {
+    const NONE: Value = Value::Null;
     let watched = Watched::start(config()).await;
-    let mut client = Client::connect(&watched.gateway.url("/ws")).await;
-    client.next_of_type("connection_established").await;
+    let mut client = watched.gateway.client().await;
     let long_id = format!(r#"{{"type":"ping","id":"{}"}}"#, "x".repeat(200));
     let too_many = json!({ "type": "subscribe", "id": 6, "channels": vec!["zone:a"; 129] }).to_string();
     let deep = "[".repeat(10_000);
     let closed = format!(r#"{{"type":"ping","n":{}{}}}"#, "[".repeat(40), "]".repeat(40));
     for (text, code, id, channel) in [
-        ("", "invalid_json", Value::Null, Value::Null),
-        ("{", "invalid_json", Value::Null, Value::Null),
-        ("nonsense", "invalid_json", Value::Null, Value::Null),
-        (r#"{"type":"ping"} x"#, "invalid_json", Value::Null, Value::Null),
-        (r#"{"type":"ping","id":NaN}"#, "invalid_json", Value::Null, Value::Null),
-        (&deep, "invalid_json", Value::Null, Value::Null),
-        (&closed, "invalid_json", Value::Null, Value::Null),
-        (r#"{"type":"ping","id":"\ud800"}"#, "invalid_json", Value::Null, Value::Null),
-        ("[]", "invalid_message", Value::Null, Value::Null),
-        ("5", "invalid_message", Value::Null, Value::Null),
-        ("{}", "invalid_message", Value::Null, Value::Null),
-        (r#"{"type":7,"id":1}"#, "invalid_message", json!(1), Value::Null),
-        (r#"{"type":"ping","id":[1]}"#, "invalid_message", Value::Null, Value::Null),
-        (&long_id, "invalid_message", Value::Null, Value::Null),
-        (r#"{"type":"subscribe","id":2}"#, "invalid_message", json!(2), Value::Null),
-        (r#"{"type":"subscribe","channels":"zone:a"}"#, "invalid_message", Value::Null, Value::Null),
-        (
-            r#"{"type":"subscribe","channels":["zone:a"],"since":5}"#,
-            "invalid_message",
-            Value::Null,
-            Value::Null,
-        ),
-        (r#"{"type":"dance","id":"x"}"#, "unknown_type", json!("x"), Value::Null),
+        ("", "invalid_json", NONE, NONE),
+        ("{", "invalid_json", NONE, NONE),
+        ("nonsense", "invalid_json", NONE, NONE),
+        (r#"{"type":"ping"} x"#, "invalid_json", NONE, NONE),
+        (r#"{"type":"ping","id":NaN}"#, "invalid_json", NONE, NONE),
+        (&deep, "invalid_json", NONE, NONE),
+        (&closed, "invalid_json", NONE, NONE),
+        (r#"{"type":"ping","id":"\ud800"}"#, "invalid_json", NONE, NONE),
+        ("[]", "invalid_message", NONE, NONE),
+        ("5", "invalid_message", NONE, NONE),
+        ("{}", "invalid_message", NONE, NONE),
+        (r#"{"type":7,"id":1}"#, "invalid_message", json!(1), NONE),
+        (r#"{"type":"ping","id":[1]}"#, "invalid_message", NONE, NONE),
+        (&long_id, "invalid_message", NONE, NONE),
+        (r#"{"type":"subscribe","id":2}"#, "invalid_message", json!(2), NONE),
+        (r#"{"type":"subscribe","channels":"zone:a"}"#, "invalid_message", NONE, NONE),
+        (r#"{"type":"subscribe","channels":["zone:a"],"since":5}"#, "invalid_message", NONE, NONE),
+        (r#"{"type":"dance","id":"x"}"#, "unknown_type", json!("x"), NONE),
         (r#"{"type":"subscribe","id":3,"channels":["pjm"]}"#, "invalid_channel", json!(3), json!("pjm")),
-        (r#"{"type":"subscribe","channels":["zone:"]}"#, "invalid_channel", Value::Null, json!("zone:")),
-        (
-            r#"{"type":"subscribe","channels":["zone:a b"]}"#,
-            "invalid_channel",
-            Value::Null,
-            json!("zone:a b"),
-        ),
-        (r#"{"type":"subscribe","channels":["zone:*"]}"#, "invalid_channel", Value::Null, json!("zone:*")),
+        (r#"{"type":"subscribe","channels":["zone:"]}"#, "invalid_channel", NONE, json!("zone:")),
+        (r#"{"type":"subscribe","channels":["zone:a b"]}"#, "invalid_channel", NONE, json!("zone:a b")),
+        (r#"{"type":"subscribe","channels":["zone:*"]}"#, "invalid_channel", NONE, json!("zone:*")),
         (
             r#"{"type":"subscribe","channels":["zone:a"],"since":{"zone:a":"x"}}"#,
             "invalid_position",
-            Value::Null,
+            NONE,
             json!("zone:a"),
         ),
         (
             r#"{"type":"subscribe","channels":["zone:a"],"since":{"zone:a":{"epoch":"e","offset":-1}}}"#,
             "invalid_position",
-            Value::Null,
+            NONE,
             json!("zone:a"),
         ),
-        (r#"{"type":"unsubscribe","channels":["zone:a"]}"#, "not_subscribed", Value::Null, json!("zone:a")),
-        (r#"{"type":"unsubscribe","channels":["a"]}"#, "invalid_channel", Value::Null, json!("a")),
-        (r#"{"type":"subscribe","id":4,"channels":[]}"#, "invalid_message", json!(4), Value::Null),
-        (r#"{"type":"unsubscribe","id":5,"channels":[]}"#, "invalid_message", json!(5), Value::Null),
-        (&too_many, "invalid_message", json!(6), Value::Null),
+        (r#"{"type":"unsubscribe","channels":["zone:a"]}"#, "not_subscribed", NONE, json!("zone:a")),
+        (r#"{"type":"unsubscribe","channels":["a"]}"#, "invalid_channel", NONE, json!("a")),
+        (r#"{"type":"subscribe","id":4,"channels":[]}"#, "invalid_message", json!(4), NONE),
+        (r#"{"type":"unsubscribe","id":5,"channels":[]}"#, "invalid_message", json!(5), NONE),
+        (&too_many, "invalid_message", json!(6), NONE),
     ] {
         let pointer = format!("/messages/errors_by_code/{code}");
         let before = watched.count(&pointer).await;
@@ -169,11 +159,7 @@ async fn each_bad_frame_closes_with_its_code() {
         let (texts, number) = socket.until_close().await;
         assert_eq!(number, code, "{what}");
         let closing: Value = serde_json::from_str(texts.last().unwrap()).unwrap();
-        assert_eq!(
-            (&closing["type"], &closing["code"], &closing["reason"]),
-            (&json!("closing"), &json!(code), &json!(reason)),
-            "{what}"
-        );
+        assert_has(&closing, json!({ "type": "closing", "code": code, "reason": reason }));
         assert_eq!(closing.get("retry_after_ms"), None, "coming back with the same would not help");
         drop(socket);
         until_stat(&watched.gateway, &pointer, before + 1).await;
@@ -210,8 +196,7 @@ async fn a_flood_of_messages_ends_its_sender_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_subscription_too_many_is_refused() {
     let watched = Watched::start(config()).await;
-    let mut client = Client::connect(&watched.gateway.url("/ws")).await;
-    client.next_of_type("connection_established").await;
+    let mut client = watched.gateway.client().await;
     let channels: Vec<String> = (1..=129).map(|n| format!("zone:z{n}")).collect();
     for some in channels.chunks(100) {
         client.send(&json!({ "type": "subscribe", "id": 1, "channels": some })).await;
@@ -226,10 +211,7 @@ async fn one_subscription_too_many_is_refused() {
         }
     }
     assert_eq!((subscribed, errors.len()), (128, 1));
-    assert_eq!(
-        (&errors[0]["code"], &errors[0]["channel"], &errors[0]["id"]),
-        (&json!("too_many_subscriptions"), &json!("zone:z129"), &json!(1))
-    );
+    assert_has(&errors[0], json!({ "code": "too_many_subscriptions", "channel": "zone:z129", "id": 1 }));
     assert_eq!(watched.count("/messages/errors_by_code/too_many_subscriptions").await, 1);
     // Subscribing again to a channel does not count twice; unsubscribing makes room.
     client.send(&json!({ "type": "subscribe", "channels": ["zone:z1"] })).await;
@@ -311,8 +293,7 @@ async fn each_bad_post_gets_its_problem() {
     assert_eq!(history["entries"].as_array().unwrap().len() as u64, accepted, "no more than was said");
 
     for zone in ["a%20b", "%2e%2e%2fx", "z%C3%BCrich", "a*", &"z".repeat(65), "%ff"] {
-        let answer = watched.gateway.post(zone, JSON, good.as_bytes()).await;
-        answer.problem(400, "invalid_name");
+        watched.gateway.post(zone, JSON, good.as_bytes()).await.problem(400, "invalid_name");
         is_refused(&watched, &format!("/ws/market/{zone}"), "invalid_channel").await;
     }
     for query in ["since=nonsense", "since=", "since=a:1&since=a:2", "since=%ff"] {
@@ -362,8 +343,7 @@ async fn one_zone_or_key_too_many_is_refused() {
     gateway.publish("a", keys(&["A", "B", "C"])).await;
 
     // Twice as many channels as permitted zones may be subscribed to.
-    let mut client = Client::connect(&gateway.url("/ws")).await;
-    client.next_of_type("connection_established").await;
+    let mut client = gateway.client().await;
     client.send(&json!({ "type": "subscribe", "channels": ["zone:c", "zone:d"] })).await;
     for _ in 0..2 {
         assert_eq!(client.next().await["type"], "subscribed");
@@ -511,9 +491,7 @@ async fn connections_beyond_the_limit_are_refused_until_others_close() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_of_one_address_beyond_the_limit_are_refused() {
-    let mut config = config();
-    config.connections.per_loopback_address_max = 12;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.connections.per_loopback_address_max = 12).await;
     let (mut witness, _) = gateway.market("pjm").await;
     let mut held = Vec::new();
     for _ in 0..10 {
@@ -531,9 +509,6 @@ async fn connections_of_one_address_beyond_the_limit_are_refused() {
     let stats = gateway.stats().await;
     assert!(stats["connections"]["refused_by_limit"]["address"].as_u64().unwrap() >= 1);
     assert!(stats["http"]["refused"].as_u64().unwrap() >= 1);
-    drop(held);
-    drop(witness);
-    gateway.stop().await;
 }
 
 async fn publish_when_there_is_room(address: SocketAddr) {
@@ -584,9 +559,6 @@ async fn a_client_that_vanishes_at_any_byte_of_its_upgrade_does_no_harm() {
         drop(stream);
     }
     until_stat(&watched.gateway, "/http/accepted", whole.len() as u64 / 5).await;
-    crate::support::eventually::eventually("only the witness is left", async || {
-        (watched.count("/connections/open").await == 1).then_some(())
-    })
-    .await;
+    until("only the witness is left", async || watched.count("/connections/open").await == 1).await;
     watched.finish().await;
 }

@@ -9,22 +9,19 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::time;
 use zonewire::config::{BridgeRole, Config};
-use zonewire::storage::StorageChoice;
-use zonewire_kit::redis::RedisServer;
-use zonewire_kit::resp::Connection;
 
-use crate::support::client::{Client, LIMIT};
-use crate::support::eventually::eventually;
-use crate::support::gateway::{Answer, JSON, Running, config, request, until_stat};
+use crate::support;
+use crate::support::client::{Client, LIMIT, assert_has};
+use crate::support::eventually::{eventually, until};
+use crate::support::foreign::Foreign;
+use crate::support::gateway::{Answer, Running, config, request, until_stat};
+use crate::support::orders::{post_json, publish_event};
 use crate::support::process::Process;
 use crate::support::redis::{Configured, cluster, redis};
 use crate::support::tools::NodeScripts;
 
 fn on(redis: &impl Configured) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = redis.config();
+    let mut config = support::redis::on(redis);
     config.bridge.enabled = true;
     config
 }
@@ -37,16 +34,8 @@ fn trade(id: u64) -> Value {
     json!({ "exchange": "kraken", "symbol": "BTC/USD", "price": "64250.10", "size": "0.50", "id": id })
 }
 
-async fn publish(gateway: &Running, event: &str, data: &Value) {
-    let path = format!("/api/events/{event}");
-    let body = data.to_string();
-    let answer = request(gateway.address, "POST", &path, &[("content-type", JSON)], body.as_bytes()).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
-}
-
 async fn set_mode(gateway: &Running, body: &Value) -> Answer {
-    let (path, headers) = ("/api/bridge/subscriptions", [("content-type", JSON)]);
-    request(gateway.address, "POST", path, &headers, body.to_string().as_bytes()).await
+    post_json(gateway.address, "/api/bridge/subscriptions", body).await
 }
 
 /// The state of a type's subscription.
@@ -55,25 +44,17 @@ async fn subscription(gateway: &Running, event: &str) -> Value {
     all["types"].as_array().unwrap().iter().find(|of| of["type"] == event).unwrap().clone()
 }
 
-/// A client that follows a channel, once its gateway receives others' events of that type.
-async fn follow(gateway: &Running, channel: &str) -> Client {
-    let mut client = Client::connect(&gateway.url("/ws")).await;
-    client.send(&json!({ "type": "subscribe", "channels": [channel] })).await;
-    client.next_of_type("subscribed").await;
-    client
-}
-
-/// The same for a live type and a client that can miss nothing, because its gateway was subscribed before the
-/// client came. An earlier client would be told that events may be missing.
+/// A client of a live type that can miss nothing, because its gateway was subscribed before the client came. An
+/// earlier client would be told that events may be missing.
 async fn follow_what_is_heard(gateway: &Running, channel: &str, event: &str) -> Client {
-    let _first = follow(gateway, channel).await;
+    let _first = gateway.follow(channel).await;
     until_active(gateway, event).await;
-    follow(gateway, channel).await
+    gateway.follow(channel).await
 }
 
 async fn until_active(gateway: &Running, event: &str) {
-    eventually(&format!("{event} is subscribed to"), async || {
-        (subscription(gateway, event).await["active"] == true).then_some(())
+    until(&format!("{event} is subscribed to"), async || {
+        subscription(gateway, event).await["active"] == true
     })
     .await;
 }
@@ -93,38 +74,12 @@ async fn next_entry(client: &mut Client) -> (String, Value) {
     }
 }
 
-/// A program other than a gateway, which publishes and subscribes directly.
-struct Foreign(Connection);
-
-impl Foreign {
-    async fn connect(server: &RedisServer) -> Self {
-        Self(server.target.open().await.unwrap())
-    }
-
-    async fn publish(&mut self, event: &str, envelope: &Value) {
-        self.0.ask(&["PUBLISH", &format!("ws:{event}"), &envelope.to_string()]).await.unwrap();
-    }
-
-    async fn listen(&mut self, event: &str) {
-        self.0.ask(&["SUBSCRIBE", &format!("ws:{event}")]).await.unwrap();
-    }
-
-    /// The next message.
-    async fn hear(&mut self) -> Value {
-        let texts = time::timeout(LIMIT, self.0.next()).await.unwrap().unwrap().texts();
-        assert_eq!(texts[0], "message", "{texts:?}");
-        serde_json::from_str(&texts[2]).unwrap()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn followers_from_before_redis_are_told_that_events_may_be_missing() {
     let Some(mut server) = redis(&[]).await else { return };
     server.kill().await.unwrap();
-    let mut config = on(&server);
-    config.storage.required = false;
-    let gateway = Running::start(config).await;
-    let mut client = follow(&gateway, "event:ticker").await;
+    let gateway = Running::changed(on(&server), |config| config.storage.required = false).await;
+    let mut client = gateway.follow("event:ticker").await;
     server.restart().await.unwrap();
     until_active(&gateway, "ticker").await;
     assert_eq!(next_entry(&mut client).await, ("missed".to_owned(), json!({})));
@@ -132,7 +87,6 @@ async fn followers_from_before_redis_are_told_that_events_may_be_missing() {
     let mut foreign = Foreign::connect(&server).await;
     foreign.publish("ticker", &json!({ "type": "ticker", "data": ticker(1), "source": "other" })).await;
     assert_eq!(next_entry(&mut client).await, ("ticker".to_owned(), ticker(1)));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,7 +101,7 @@ async fn live_events_reach_other_gateways_and_those_lost_in_an_outage_are_counte
     let (mut foreign, mut listener) = (Foreign::connect(&server).await, Foreign::connect(&server).await);
     listener.listen("ticker").await;
 
-    publish(&a, "ticker", &ticker(1)).await;
+    publish_event(a.address, "ticker", &ticker(1)).await;
     let heard = listener.hear().await;
     let node = a.stats().await["node"].as_str().unwrap().to_owned();
     assert_eq!((&heard["type"], &heard["data"]), (&json!("ticker"), &ticker(1)));
@@ -163,7 +117,7 @@ async fn live_events_reach_other_gateways_and_those_lost_in_an_outage_are_counte
 
     server.kill().await.unwrap();
     for price in 3..=12 {
-        publish(&a, "ticker", &ticker(price)).await;
+        publish_event(a.address, "ticker", &ticker(price)).await;
         assert_eq!(next_entry(&mut at_a).await, ("ticker".to_owned(), ticker(price)), "at once");
     }
     server.restart().await.unwrap();
@@ -181,20 +135,21 @@ async fn live_events_reach_other_gateways_and_those_lost_in_an_outage_are_counte
         }
     }
     assert_eq!((missing, perhaps), (10, 1));
-    publish(&a, "ticker", &ticker(13)).await;
+    publish_event(a.address, "ticker", &ticker(13)).await;
     assert_eq!(next_entry(&mut at_b).await, ("ticker".to_owned(), ticker(13)));
 
-    let stats = b.stats().await;
-    let of = |name: &str| stats["redis"][name]["ticker"].as_u64().unwrap();
-    assert_eq!((of("received"), of("missed"), of("invalid")), (3, 10, 0));
-    let of_a = &a.stats().await["redis"];
-    assert_eq!((of_a["published"]["ticker"].as_u64(), of_a["missed"]["ticker"].as_u64()), (Some(2), Some(0)));
+    // Events are counted after they were published, and after they are in the log.
+    until("all are counted", async || {
+        let (of_a, of_b) = (a.stats().await["redis"].take(), b.stats().await["redis"].take());
+        let of = |stats: &Value, name: &str| stats[name]["ticker"].as_u64().unwrap();
+        let at_b = ["received", "missed", "invalid"].map(|name| of(&of_b, name));
+        at_b == [3, 10, 0] && (of(&of_a, "published"), of(&of_a, "missed")) == (2, 0)
+    })
+    .await;
     let all = b.get("/api/bridge/subscriptions").await.json();
     let sources = all["sources"].as_array().unwrap();
     let of_a = sources.iter().find(|of| of["source"].as_str().unwrap().replace('-', "") == node).unwrap();
     assert_eq!(of_a["types"]["ticker"], json!({ "published": 12, "received": 2, "missed": 10 }));
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,7 +160,7 @@ async fn durable_events_of_others_are_in_the_log_once_whichever_gateway_appends_
         Running::start(on(&server)).await,
         Running::start(on(&server)).await,
     );
-    let mut at_c = follow(&c, "event:trade").await;
+    let mut at_c = c.follow("event:trade").await;
     let holder = async |gateways: &[&Running]| {
         eventually("one takes durable events in", async || {
             let mut holders = Vec::new();
@@ -238,7 +193,7 @@ async fn durable_events_of_others_are_in_the_log_once_whichever_gateway_appends_
     listener.listen("trade").await;
     let mut own = trade(0);
     own.as_object_mut().unwrap().remove("id");
-    publish(&a, "trade", &own).await;
+    publish_event(a.address, "trade", &own).await;
     let heard = listener.hear().await;
     assert_eq!((&heard["data"], heard["zonewire"]["sequence"].is_null()), (&own, true));
     assert_eq!(next_entry(&mut at_c).await, ("trade".to_owned(), own));
@@ -256,12 +211,9 @@ async fn durable_events_of_others_are_in_the_log_once_whichever_gateway_appends_
         ids.push(next_entry(&mut at_c).await.1["tradeId"].as_u64().unwrap());
     }
     assert_eq!(ids, (1..=150).collect::<Vec<_>>());
-    // VersionVector anything been doubled, it would precede the last event.
+    // Had anything been doubled, it would precede the last event.
     foreign.publish("trade", &envelope(151)).await;
     assert_eq!(next_entry(&mut at_c).await.1["tradeId"], 151);
-    for gateway in gateways {
-        gateway.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,7 +233,7 @@ async fn a_type_that_nobody_follows_is_subscribed_to_only_if_an_operator_asks() 
     assert!(listeners(&mut foreign, "candle").await);
     assert_eq!(subscription(&gateway, "candle").await["mode"], "always");
     set_mode(&gateway, &json!({ "type": "candle", "mode": "never" })).await;
-    eventually("it is let go", async || (!listeners(&mut foreign, "candle").await).then_some(())).await;
+    until("it is let go", async || !listeners(&mut foreign, "candle").await).await;
 
     for (body, status, code) in [
         (json!({ "type": "candles", "mode": "never" }), 422, "invalid_request"),
@@ -301,9 +253,6 @@ async fn a_type_that_nobody_follows_is_subscribed_to_only_if_an_operator_asks() 
     let off = Running::start(config()).await;
     set_mode(&off, &json!({ "type": "candle", "mode": "always" })).await.problem(404, "not_found");
     assert_eq!(off.get("/api/bridge/subscriptions").await.json()["enabled"], false);
-    for gateway in [gateway, publisher, off] {
-        gateway.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -311,9 +260,9 @@ async fn health_metrics_and_stats_report_the_state_of_the_bridge() {
     let Some(mut server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     until_connected(&gateway).await;
-    let _client = follow(&gateway, "event:ticker").await;
+    let _client = gateway.follow("event:ticker").await;
     until_active(&gateway, "ticker").await;
-    publish(&gateway, "ticker", &ticker(1)).await;
+    publish_event(gateway.address, "ticker", &ticker(1)).await;
     for (event, data) in [
         ("exchange:connected", json!({ "exchange": "binance", "timestamp": 1_700_000_000 })),
         (
@@ -322,16 +271,13 @@ async fn health_metrics_and_stats_report_the_state_of_the_bridge() {
         ),
         ("exchange:error", json!({ "exchange": "binance", "reason": "r", "code": "c" })),
     ] {
-        publish(&gateway, event, &data).await;
+        publish_event(gateway.address, event, &data).await;
     }
     until_stat(&gateway, "/redis/published_events", 4).await;
     let health = gateway.get("/health/redis").await;
     assert_eq!(health.status, 200, "{health:?}");
     let health = health.json();
-    assert_eq!(
-        (&health["status"], &health["link"], &health["serving"]),
-        (&json!("healthy"), &json!("up"), &json!(true))
-    );
+    assert_has(&health, json!({ "status": "healthy", "link": "up", "serving": true }));
     let metrics = &health["metrics"];
     let names: Vec<&String> = metrics.as_object().unwrap().keys().collect();
     assert_eq!(
@@ -347,10 +293,8 @@ async fn health_metrics_and_stats_report_the_state_of_the_bridge() {
             .unwrap_or_else(|| panic!("{name}"));
         line.rsplit(' ').next().unwrap().to_owned()
     };
-    assert_eq!(
-        (value("redis_connected").as_str(), value("redis_events_published_total").as_str()),
-        ("1", "4")
-    );
+    assert_eq!(value("redis_connected"), "1");
+    assert_eq!(value("redis_events_published_total"), "4");
     for name in ["redis_events_received_total", "redis_errors_total", "redis_subscriptions"] {
         value(name);
     }
@@ -366,11 +310,10 @@ async fn health_metrics_and_stats_report_the_state_of_the_bridge() {
     })
     .await;
     assert!(health["status"] == "unhealthy" || health["status"] == "degraded", "{health}");
-    eventually("the bridge says so too", async || {
-        (gateway.get("/health/redis").await.json()["metrics"]["connected"] == false).then_some(())
+    until("the bridge says so too", async || {
+        gateway.get("/health/redis").await.json()["metrics"]["connected"] == false
     })
     .await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -381,15 +324,13 @@ async fn a_cluster_passes_events_on_whichever_node_they_are_published_at() {
     for gateway in [&a, &b] {
         until_connected(gateway).await;
     }
-    publish(&a, "ticker", &ticker(1)).await;
+    publish_event(a.address, "ticker", &ticker(1)).await;
     assert_eq!(next_entry(&mut at_b).await, ("ticker".to_owned(), ticker(1)));
     for (price, node) in (2..).zip(&cluster.nodes) {
         let mut foreign = Foreign::connect(node).await;
         foreign.publish("ticker", &json!({ "data": ticker(price) })).await;
         assert_eq!(next_entry(&mut at_b).await, ("ticker".to_owned(), ticker(price)));
     }
-    a.stop().await;
-    b.stop().await;
 }
 
 /// A Node program that uses one of the two libraries.
@@ -457,12 +398,12 @@ async fn programs_in_node_publish_and_hear_with_either_library_also_after_redis_
     assert!(warning.contains("REDIS_MAX_RETRIES") && warning.contains("REDIS_RETRY_DELAY"), "{warning}");
     let subscribe = json!({ "type": "subscribe", "channels": ["event:ticker", "event:trade"] });
     let until_all_active = async || {
-        eventually("both types are subscribed to", async || {
+        until("both types are subscribed to", async || {
             let all = get("/api/bridge/subscriptions").await;
             let is_active = |of: &Value| {
                 ["ticker", "trade"].iter().all(|name| of["type"] != *name || of["active"] == true)
             };
-            all["types"].as_array().unwrap().iter().all(is_active).then_some(())
+            all["types"].as_array().unwrap().iter().all(is_active)
         })
         .await;
     };
@@ -492,10 +433,7 @@ async fn programs_in_node_publish_and_hear_with_either_library_also_after_redis_
             let (kind, data) = next_entry(&mut client).await;
             assert_eq!((kind.as_str(), &data["tradeId"]), ("trade", &json!(number)), "{}", bus.library);
             number += 1;
-            let body = ticker(number).to_string();
-            let headers = [("content-type", JSON)];
-            let answer = request(address, "POST", "/api/events/ticker", &headers, body.as_bytes()).await;
-            assert_eq!(answer.status, 200, "{answer:?}");
+            publish_event(address, "ticker", &ticker(number)).await;
             assert_eq!(next_entry(&mut client).await, ("ticker".to_owned(), ticker(number)));
         }
         for bus in &mut buses {
@@ -507,13 +445,9 @@ async fn programs_in_node_publish_and_hear_with_either_library_also_after_redis_
             break;
         }
         server.kill().await.unwrap();
-        eventually("it is noticed", async || {
-            (get("/ws/stats").await["redis"]["connected"] == 0).then_some(())
-        })
-        .await;
+        until("it is noticed", async || get("/ws/stats").await["redis"]["connected"] == 0).await;
         server.restart().await.unwrap();
-        eventually("it is back", async || (get("/health/redis").await["status"] == "healthy").then_some(()))
-            .await;
+        until("it is back", async || get("/health/redis").await["status"] == "healthy").await;
         until_all_active().await;
         assert_eq!(
             next_entry(&mut client).await,
@@ -532,10 +466,7 @@ async fn programs_in_node_publish_and_hear_with_either_library_also_after_redis_
 async fn until_heard(bus: &mut Bus, address: std::net::SocketAddr, client: &mut Client) {
     let deadline = time::Instant::now() + LIMIT;
     for number in 1_000.. {
-        let body = ticker(number).to_string();
-        let headers = [("content-type", JSON)];
-        let answer = request(address, "POST", "/api/events/ticker", &headers, body.as_bytes()).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
+        publish_event(address, "ticker", &ticker(number)).await;
         assert_eq!(next_entry(client).await, ("ticker".to_owned(), ticker(number)));
         let heard = time::timeout(Duration::from_millis(250), bus.output.next_line()).await;
         if heard.is_ok() {

@@ -49,7 +49,7 @@ impl Schemas {
 }
 
 /// Reads up to a message of this type, and returns the types of all messages read.
-async fn until(client: &mut Client, schemas: &Schemas, kind: &str) -> Vec<String> {
+async fn types_to(client: &mut Client, schemas: &Schemas, kind: &str) -> Vec<String> {
     let mut kinds = Vec::new();
     while kinds.last().is_none_or(|last| last != kind) {
         match client.came().await {
@@ -61,7 +61,7 @@ async fn until(client: &mut Client, schemas: &Schemas, kind: &str) -> Vec<String
     kinds
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn messages_of_a_gateway_conform_to_their_schemas() {
     let schemas = Schemas::load();
     let mut config = paper();
@@ -70,15 +70,15 @@ async fn messages_of_a_gateway_conform_to_their_schemas() {
     let gateway = Running::start(config).await;
     let quote = r#"{"symbol":"B","bid":1.10,"ask":1.20e0,"note":{"a":[null]}}"#;
     gateway.publish("pjm", [r#"{"key":"A","price":39432.480}"#, quote]).await;
-    let mut client = Client::connect(&gateway.url("/ws/market/pjm?snapshot=1")).await;
+    let mut client = gateway.connect("/ws/market/pjm?snapshot=1").await;
     assert_eq!(
-        until(&mut client, &schemas, "snapshot_end").await,
+        types_to(&mut client, &schemas, "snapshot_end").await,
         ["connection_established", "subscribed", "price_update", "price_update", "snapshot_end"]
     );
     gateway.publish("pjm", [r#"{"key":"A","price":2,"timestamp":"2021-01-08T00:00:00Z"}"#]).await;
     assert_eq!(gateway.delete("/api/zones/pjm/keys/A").await.status, 204);
     assert_eq!(gateway.delete("/api/zones/pjm").await.status, 204);
-    let kinds = until(&mut client, &schemas, "zone_removed").await;
+    let kinds = types_to(&mut client, &schemas, "zone_removed").await;
     assert!(["price_update", "key_removed"].iter().all(|kind| kinds.iter().any(|k| k == kind)), "{kinds:?}");
     for (message, kind) in [
         (json!({"type": "ping", "id": 1.50}), "pong"),
@@ -92,26 +92,23 @@ async fn messages_of_a_gateway_conform_to_their_schemas() {
         (json!({"type": "unsubscribe", "channels": ["zone:pjm"]}), "unsubscribed"),
     ] {
         client.send(&message).await;
-        until(&mut client, &schemas, kind).await;
+        types_to(&mut client, &schemas, kind).await;
     }
-    until(&mut client, &schemas, "heartbeat").await;
+    types_to(&mut client, &schemas, "heartbeat").await;
     client.close().await;
 
     let order = place(gateway.address).await;
-    let mut client = Client::connect(&gateway.url(&format!("/ws/orders/{order}"))).await;
-    let kinds = until(&mut client, &schemas, "closing").await;
+    let mut client = gateway.connect(&format!("/ws/orders/{order}")).await;
+    let kinds = types_to(&mut client, &schemas, "closing").await;
     for kind in ["connection", "subscribed", "routing", "building", "submitted", "confirmed"] {
         assert!(kinds.iter().any(|k| k == kind), "{kind}: {kinds:?}");
     }
-    gateway.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn bodies_of_a_gateway_conform_to_their_schemas() {
     let schemas = Schemas::load();
-    let mut config = external();
-    config.orders.attempts_max = 1;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(external(), |config| config.orders.attempts_max = 1).await;
     let published = gateway.post("pjm", JSON, br#"[{"key":"A","price":1.5},{"key":"B","price":2}]"#).await;
     schemas.check_body::<protocol::Accepted>("Accepted", 200, &published);
     schemas.check_body::<protocol::ZoneList>("ZoneList", 200, &gateway.get("/api/zones").await);
@@ -134,7 +131,7 @@ async fn bodies_of_a_gateway_conform_to_their_schemas() {
     }
     schemas.check_body::<protocol::RedisView>("RedisView", 200, &gateway.get("/health/redis").await);
     schemas.check_body::<protocol::ConfigView>("ConfigView", 200, &gateway.get("/api/config").await);
-    let mut client = Client::connect(&gateway.url("/ws/market/pjm")).await;
+    let mut client = gateway.connect("/ws/market/pjm").await;
     let id = client.next().await["connection_id"].as_str().unwrap().to_owned();
     let stats = gateway.get("/ws/stats").await;
     schemas.check_body::<protocol::stats::StatsView>("StatsView", 200, &stats);
@@ -174,14 +171,11 @@ async fn bodies_of_a_gateway_conform_to_their_schemas() {
     let again = again.json()["orderId"].as_str().unwrap().to_owned();
     let cancelled = gateway.post_empty(&format!("/api/orders/{again}/cancel")).await;
     schemas.check_body::<protocol::OrderCancelling>("OrderCancelling", 202, &cancelled);
-    gateway.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_serves_its_descriptions_with_its_own_address() {
-    let mut config = config();
-    config.http.base_path = "/feed".to_owned();
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.http.base_path = "/feed".to_owned()).await;
     for (path, place) in [("openapi.json", "/servers/0/url"), ("asyncapi.json", "/servers/gateway/pathname")]
     {
         let checked_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schema").join(path);
@@ -193,5 +187,4 @@ async fn a_gateway_serves_its_descriptions_with_its_own_address() {
             assert_eq!((answer.status, answer.json()), (200, expected.clone()), "{address}");
         }
     }
-    gateway.stop().await;
 }

@@ -5,23 +5,20 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::process::Stdio;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time;
 use zonewire::config::{Config, ProxyProtocol};
-use zonewire_kit::certificates::Certificates;
 use zonewire_kit::process::Process;
-use zonewire_kit::skip;
 
 use crate::support::client::LIMIT;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, Running, config, read_answer, request};
-use crate::support::program::{command, listens};
+use crate::support::program::{installed, listening, proxy};
 use crate::support::raw::{RawSocket, upgrade};
-use crate::support::redis::free_port;
+use crate::support::redis::certificates;
 use crate::support::tls::{ask, config_with, over, trusting};
 
 async fn ask_unix(path: &Path, head: &str) -> Answer {
@@ -71,14 +68,14 @@ async fn a_unix_socket_serves_requests_and_is_removed_with_its_gateway() {
     stream.write_all(head.as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut stream).await.unwrap().status, 101);
     assert_eq!(eventually("it is there", async || sources(&gateway).await).await, ["198.51.100.1"]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_addresses_are_served_on_their_listener() {
-    let mut config = config();
-    config.http.operators.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| {
+        config.http.operators.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    })
+    .await;
     let operators = gateway.operators.unwrap();
     for path in ["/metrics", "/ws/stats", "/api/config", "/api/registry"] {
         gateway.get(path).await.problem(404, "not_found");
@@ -89,7 +86,6 @@ async fn operators_addresses_are_served_on_their_listener() {
         assert_eq!(gateway.get(path).await.status, 200, "{path}");
         assert_eq!(request(operators, "GET", path, &[], b"").await.status, 200, "{path}");
     }
-    gateway.stop().await;
 }
 
 fn announced() -> Config {
@@ -119,9 +115,7 @@ async fn stats(address: SocketAddr) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_announced_by_a_proxy_counts_as_if_it_had_connected_itself() {
-    let mut config = announced();
-    config.connections.per_address_max = 2;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(announced(), |config| config.connections.per_address_max = 2).await;
     let mut held = Vec::new();
     for header in [V1, V2] {
         let mut stream = TcpStream::connect(gateway.address).await.unwrap();
@@ -149,14 +143,11 @@ async fn a_client_announced_by_a_proxy_counts_as_if_it_had_connected_itself() {
     held.clear();
     let again = async || (after(gateway.address, V1, third).await?.status == 200).then_some(());
     eventually("they are given back", again).await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_proxy_header_closes_the_connection_and_is_counted() {
-    let mut config = announced();
-    config.http.head_timeout_ms = 2_000;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(announced(), |config| config.http.head_timeout_ms = 2_000).await;
     let health = "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
     for garbage in [&b""[..], b"PROXY TCP9 \r\n", b"\r\n\r\n\0\r\nQUIT\n\x31\x11\x00\x0c"] {
         assert!(after(gateway.address, garbage, health).await.is_none(), "{garbage:?}");
@@ -177,23 +168,16 @@ async fn an_invalid_proxy_header_closes_the_connection_and_is_counted() {
     gateway.stop().await;
 
     // From other addresses no header is expected, and none is believed.
-    let mut config = announced();
-    config.http.trusted_proxies = vec!["192.0.2.9".to_owned()];
-    let gateway = Running::start(config).await;
+    let gateway =
+        Running::changed(announced(), |config| config.http.trusted_proxies = vec!["192.0.2.9".to_owned()])
+            .await;
     assert_eq!(after(gateway.address, b"", health).await.unwrap().status, 200);
     assert_ne!(after(gateway.address, V1, health).await.map(|answer| answer.status), Some(200));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn haproxy_announces_clients_before_tls_and_before_http() {
-    let mut version = command("haproxy");
-    version.arg("-v").stdout(Stdio::null()).stderr(Stdio::null());
-    if !version.status().await.is_ok_and(|status| status.success()) || !Certificates::can_be_made() {
-        let skipped: Option<()> = skip("ZONEWIRE_TEST_REQUIRE_PROXIES", "there is no haproxy, or no openssl");
-        return skipped.unwrap_or_default();
-    }
-    let certificates = Certificates::make().unwrap();
+    let (Some(()), Some(certificates)) = (installed("haproxy").await, certificates()) else { return };
     for send in ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c"] {
         let mut config = config_with(&certificates);
         config.http.trusted_proxies = vec!["127.0.0.1".to_owned()];
@@ -215,37 +199,25 @@ async fn haproxy_announces_clients_before_tls_and_before_http() {
         let id = stats["connection_list"][0]["connection_id"].as_str().unwrap();
         let story = ask(&mut other, "GET", &format!("/ws/stats/{id}"), &[], "").await.json();
         assert_eq!(story["source"], "127.0.0.77", "{send}");
-        gateway.stop().await;
     }
 }
 
 /// A HAProxy in TCP mode, on a free port.
 async fn start_haproxy(dir: &Path, gateway: SocketAddr, send: &str) -> (SocketAddr, Process) {
-    for _ in 0..10 {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    listening(|address| {
         let config = format!(
             "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
              listen all\n  bind {address}\n  server one {gateway} {send}\n"
         );
         fs::write(dir.join("haproxy.cfg"), config).unwrap();
-        let mut haproxy = command("haproxy");
-        haproxy.current_dir(dir).args(["-db", "-q", "-f", "haproxy.cfg"]);
-        haproxy.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut process = Process::spawn(&mut haproxy).unwrap();
-        if listens(&mut process, address).await {
-            return (address, process);
-        }
-    }
-    panic!("haproxy does not start");
+        proxy("haproxy", "haproxy.cfg", dir)
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_sockets_are_unaffected_by_tls() {
-    if !Certificates::can_be_made() {
-        let skipped: Option<()> = skip("ZONEWIRE_TEST_REQUIRE_PROXIES", "there is no openssl");
-        return skipped.unwrap_or_default();
-    }
-    let certificates = Certificates::make().unwrap();
+    let Some(certificates) = certificates() else { return };
     let dir = tempfile::tempdir().unwrap();
     let mut config = config_with(&certificates);
     config.http.unix_socket = Some(dir.path().join("z.sock"));
@@ -258,5 +230,4 @@ async fn plain_sockets_are_unaffected_by_tls() {
     assert_eq!(socket.greeting().await["type"], "connection_established");
     let head = "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
     assert_eq!(ask_unix(&dir.path().join("z.sock"), head).await.status, 200);
-    gateway.stop().await;
 }

@@ -9,18 +9,17 @@ use tokio::net::TcpStream;
 use tokio::time;
 use zonewire::config::Config;
 use zonewire::model::Lane;
-use zonewire::storage::StorageChoice;
 use zonewire_kit::proxy::{Mode, Proxy};
 use zonewire_kit::redis::RedisServer;
 
-use crate::support::client::{Client, LIMIT, offset};
+use crate::support::client::{LIMIT, offset};
 use crate::support::events::{Event, EventReader};
-use crate::support::eventually::eventually;
+use crate::support::eventually::until;
 use crate::support::follow::Cuts;
-use crate::support::gateway::{Running, config, price, request, until_stat};
+use crate::support::gateway::{Running, config, price, request, until_stat, until_state};
 use crate::support::orders::{new_order, paper, place, update};
 use crate::support::process::{Process, Signal};
-use crate::support::redis::{Configured, redis};
+use crate::support::redis::{on_prefix, redis};
 
 const STREAM: &str = "/sse?channels=";
 
@@ -52,7 +51,7 @@ async fn a_stream_carries_the_same_messages_as_a_websocket() {
     gateway.publish("ercot", [price("A", 1), price("B", 2), price("A", 3)]).await;
     let channels = format!("zone:pjm,order:{order},zone:ercot");
     let mut reader = EventReader::open(gateway.address, &format!("{STREAM}{channels}&snapshot=0,0,1")).await;
-    let mut client = Client::connect(&gateway.url("/ws")).await;
+    let mut client = gateway.connect("/ws").await;
     let subscribe = |names: &[&str], snapshot: bool| json!({ "type": "subscribe", "channels": names, "snapshot": snapshot });
     client.send(&subscribe(&["zone:pjm", &format!("order:{order}")], false)).await;
     client.send(&subscribe(&["zone:ercot"], true)).await;
@@ -104,7 +103,6 @@ async fn a_stream_carries_the_same_messages_as_a_websocket() {
         all
     };
     assert_eq!(by_channel(told), by_channel(shown));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,15 +125,12 @@ async fn curl_receives_what_the_protocol_document_shows() {
     gateway.publish("pjm", [price("A", 2)]).await;
     until("\"price\":2}\n\n", &mut text).await;
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    assert!(
-        head.starts_with("HTTP/1.0 200 OK") && !head.to_lowercase().contains("transfer-encoding"),
-        "{head}"
-    );
+    assert!(head.starts_with("HTTP/1.0 200 OK"), "{head}");
+    assert!(!head.to_lowercase().contains("transfer-encoding"), "{head}");
     let events: Vec<&str> = body.split_terminator("\n\n").collect();
     let [greeting, first, second, entry] = events[..] else { panic!("{events:?}") };
-    assert!(
-        greeting.starts_with("retry: ") && greeting.contains("\ndata: {\"type\":\"connection_established\"")
-    );
+    assert!(greeting.starts_with("retry: "));
+    assert!(greeting.contains("\ndata: {\"type\":\"connection_established\""));
     let id = |event: &str| {
         let (id, data) = event.strip_prefix("id: ").unwrap().split_once('\n').unwrap();
         let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
@@ -147,14 +142,11 @@ async fn curl_receives_what_the_protocol_document_shows() {
     assert_eq!(both, format!("{},{}", place(pjm), place(other)));
     assert_eq!(last, format!("{}:2,{}", pjm["epoch"].as_str().unwrap(), place(other)));
     assert_eq!((&entry["type"], offset(&entry)), (&json!("price_update"), 2));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_names_the_channel_at_fault() {
-    let mut config = config();
-    config.connections.subscriptions_max = 3;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.connections.subscriptions_max = 3).await;
     let e = "0123456789abcdef";
     let long = format!("{}:1", "f".repeat(1_025));
     for (query, header, code, channel) in [
@@ -185,7 +177,6 @@ async fn an_error_names_the_channel_at_fault() {
     answer.problem(405, "method_not_allowed");
     assert!(answer.head.contains("allow: get, head, options"), "{answer:?}");
     assert_eq!(gateway.stats().await["connections"]["total"], 0, "no stream was opened");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,9 +197,8 @@ async fn head_requests_origins_and_bodies_are_handled_as_elsewhere() {
     let before = request(gateway.address, "OPTIONS", path, &asked, b"").await;
     assert_eq!(before.status, 204);
     assert!(before.head.contains("access-control-allow-headers: last-event-id"), "{before:?}");
-    request(gateway.address, "GET", path, &[("origin", "https://evil.example")], b"")
-        .await
-        .problem(403, "origin_not_allowed");
+    let evil = ("origin", "https://evil.example");
+    request(gateway.address, "GET", path, &[evil], b"").await.problem(403, "origin_not_allowed");
     assert_eq!(gateway.stats().await["connections"]["total"], 0, "no stream was opened");
 
     // A page of a listed origin; the body is ignored, and nothing is compressed.
@@ -241,19 +231,15 @@ async fn a_half_closed_stream_continues_and_a_vanished_reader_is_noticed_at_once
     prices(&mut reader, 1).await;
     drop(reader_of(gateway.address, "pjm").await);
     until_stat(&gateway, "/connections/total_disconnections", 1).await;
-    let stats = gateway.stats().await;
-    assert_eq!(stats["connections"]["closed_by_reason"]["abnormal"], 1);
-    assert_eq!(stats["connections"]["event_streams"], 1);
+    until("its place is free", async || gateway.stats().await["connections"]["event_streams"] == 1).await;
+    assert_eq!(gateway.stats().await["connections"]["closed_by_reason"]["abnormal"], 1);
     gateway.publish("pjm", [price("A", 2)]).await;
     prices(&mut reader, 1).await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_count_as_connections_and_are_listed_with_them() {
-    let mut config = config();
-    config.connections.heartbeat_interval_s = 1;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.connections.heartbeat_interval_s = 1).await;
     let mut reader = reader_of(gateway.address, "pjm").await;
     let (_client, _) = gateway.market("pjm").await;
     let stats = gateway.stats().await;
@@ -276,8 +262,7 @@ async fn streams_count_as_connections_and_are_listed_with_them() {
     }
     drop(reader);
     until_stat(&gateway, "/connections/total_disconnections", 1).await;
-    assert_eq!(gateway.stats().await["connections"]["event_streams"], 0);
-    gateway.stop().await;
+    until("its place is free", async || gateway.stats().await["connections"]["event_streams"] == 0).await;
 }
 
 /// Checks a stream that only says that it ends, and when to reconnect.
@@ -306,13 +291,10 @@ async fn a_refusal_has_the_form_that_the_client_accepts() {
         (too_often, 429, "connecting_too_often", 4004, "rate_limited"),
     ] {
         let gateway = Running::start(config).await;
-        let reader = reader_of(gateway.address, "pjm").await;
+        let _reader = reader_of(gateway.address, "pjm").await;
         // A browser takes any other answer for a final failure.
         assert_turned_away(EventReader::open(gateway.address, path).await, code, reason).await;
-        let answer = request(gateway.address, "GET", path, &[("accept", "*/*")], b"").await;
-        answer.problem(status, problem);
-        drop(reader);
-        gateway.stop().await;
+        request(gateway.address, "GET", path, &[("accept", "*/*")], b"").await.problem(status, problem);
     }
     // Behind a proxy, opening a stream counts as connecting.
     let mut config = config();
@@ -326,7 +308,6 @@ async fn a_refusal_has_the_form_that_the_client_accepts() {
     assert_eq!(request(gateway.address, "GET", "/api/zones", &headers, b"").await.status, 200);
     assert_turned_away(EventReader::open_with(gateway.address, path, &headers).await, 4004, "rate_limited")
         .await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -353,15 +334,12 @@ async fn a_stream_with_room_for_none_of_its_channels_is_asked_to_reconnect() {
     let errors = told.iter().filter(|message| message["code"] == "too_many_zones");
     assert_eq!((errors.count(), &told.last().unwrap()["code"]), (2, &json!(4005)), "{told:?}");
     assert!(last.retry.is_some_and(|ms| (1_000..5_000).contains(&ms)) && last.last_event_id.is_empty());
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_on_lane_every_is_closed_and_resumes_without_loss() {
     const COUNT: u64 = 6_000;
-    let mut config = on_every();
-    config.connections.outbox_bytes_max = 64 << 10;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(on_every(), |config| config.connections.outbox_bytes_max = 64 << 10).await;
     let padding = "x".repeat(1_000);
     let mut slow = EventReader::open_small(gateway.address, "/sse?channels=zone:pjm,zone:quiet").await;
     slow.next_of_type("subscribed").await;
@@ -376,17 +354,14 @@ async fn a_slow_reader_on_lane_every_is_closed_and_resumes_without_loss() {
     let entries: Vec<u64> =
         entries.iter().filter(|entry| entry["type"] == "price_update").map(offset).collect();
     let last = entries.len() as u64;
-    assert!(
-        last > 0 && last < COUNT && entries.iter().copied().eq(1..=last),
-        "in order, without a gap: {last}"
-    );
+    assert!((1..COUNT).contains(&last), "{last}");
+    assert!(entries.iter().copied().eq(1..=last), "in order, without a gap: {last}");
     until_stat(&gateway, "/connections/closed_by_reason/slow_consumer", 1).await;
 
     let path = "/sse?channels=zone:pjm,zone:quiet";
     let mut back = EventReader::resume(gateway.address, path, &slow.last_event_id).await;
     let rest = prices(&mut back, (COUNT - last) as usize).await;
     assert!(rest.iter().map(offset).eq(last + 1..=COUNT), "it continues where it stopped");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -412,7 +387,6 @@ async fn a_slow_reader_on_lane_latest_gets_the_newest_of_each_key() {
     }
     let newest = (COUNT - 4..=COUNT).map(|n| (format!("k{}", n % 5), n));
     assert_eq!(latest, newest.collect());
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -436,9 +410,7 @@ async fn a_gateway_that_stops_says_when_to_reconnect() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_of_orders_ends_for_good_with_the_last_order() {
-    let mut config = paper();
-    config.connections.order_linger_ms = 0;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(paper(), |config| config.connections.order_linger_ms = 0).await;
     let orders = [place(gateway.address).await, place(gateway.address).await];
     let path = format!("{STREAM}order:{},order:{}", orders[0], orders[1]);
     let mut reader = EventReader::open(gateway.address, &path).await;
@@ -462,7 +434,6 @@ async fn a_stream_of_orders_ends_for_good_with_the_last_order() {
     }
     gateway.publish("pjm", [price("A", 1)]).await;
     prices(&mut reader, 1).await;
-    gateway.stop().await;
 }
 
 /// A client of streams that behaves like a browser: it stores the last id, reconnects with it, and remembers
@@ -513,11 +484,8 @@ impl Browser {
         } else if ["subscribed", "resync"].contains(&message["type"].as_str().unwrap()) {
             let is_first = self.opened == 1 && message["type"] == "subscribed";
             // In an outage some entries are out of reach, and arrive later.
-            assert!(
-                is_first || message["gap"].as_u64().is_none_or(|gap| gap == 0),
-                "{}",
-                self.words.join("\n")
-            );
+            let is_whole = message["gap"].as_u64().is_none_or(|gap| gap == 0);
+            assert!(is_first || is_whole, "{}", self.words.join("\n"));
         }
         text
     }
@@ -579,32 +547,19 @@ async fn the_last_id_resumes_all_channels_wherever_a_stream_is_cut() {
         browser.assert_in_order();
         assert!(browser.opened > 3, "{}", browser.opened);
     }
-    gateway.stop().await;
 }
 
 fn on(server: &RedisServer, port: u16) -> Config {
-    let mut config = on_every();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
+    let mut config = on_prefix(server, "events");
+    config.channels.default_lane = Lane::Every;
     config.storage.redis.port = Some(port);
-    config.storage.redis.prefix = "events".to_owned();
     config
-}
-
-async fn until_state(gateway: &Running, state: &str) {
-    eventually(state, async || {
-        let outage = &gateway.stats().await["outage"];
-        let is_so = gateway.get("/ws/health").await.json()["state"] == state;
-        (is_so && (state != "healthy" || outage["channels_waiting"] == 0)).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_holds_after_a_restart_at_another_gateway_and_through_an_outage() {
     let Some(server) = redis(&[]).await else { return };
-    let address = SocketAddr::from(([127, 0, 0, 1], server.port));
+    let address = server.target.address;
     let (link_a, link_b) = (Proxy::start(address).await.unwrap(), Proxy::start(address).await.unwrap());
     let a = Running::start(on(&server, link_a.address.port())).await;
     let b = Running::start(on(&server, link_b.address.port())).await;
@@ -628,7 +583,7 @@ async fn an_id_holds_after_a_restart_at_another_gateway_and_through_an_outage() 
 
     // Gateway A is cut off from Redis, and both continue.
     link_a.set(Mode::Refuse);
-    until_state(&a, "degraded").await;
+    until_state(a.address, "degraded").await;
     tell(a.address, &channels, 10..=12).await;
     browser.until(12).await;
     browser.assert_in_order();
@@ -639,16 +594,14 @@ async fn an_id_holds_after_a_restart_at_another_gateway_and_through_an_outage() 
     browser.come(a.address).await;
     tell(a.address, &zones, 15..=16).await;
     link_a.set(Mode::Pass);
-    until_state(&a, "healthy").await;
+    until_state(a.address, "healthy").await;
+    until("all is reconciled", async || a.stats().await["outage"]["channels_waiting"] == 0).await;
     tell(b.address, &channels[1..2], 13..=16).await;
     browser.until(16).await;
     // And once more to the other gateway: nothing is missing, and nothing is repeated.
     browser.come(b.address).await;
     tell(a.address, &channels, 17..=18).await;
     browser.until(18).await;
-    for gateway in [a, b] {
-        gateway.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -673,5 +626,4 @@ async fn in_memory_a_restart_is_reported_as_a_loss() {
     assert_eq!(prices(&mut back, 1).await[0]["price"], 4);
     let mut back = EventReader::open(gateway.address, &path).await;
     assert_eq!(back.next_of_type("subscribed").await["gap"], 0);
-    gateway.stop().await;
 }

@@ -4,16 +4,15 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
-use zonewire::config::{AuthMode, Config, IssuerConfig};
-use zonewire::storage::StorageChoice;
+use zonewire::config::{AuthMode, IssuerConfig};
 use zonewire_access::SigningKey;
 
 use crate::support::client::{Client, offset, position};
 use crate::support::events::EventReader;
-use crate::support::eventually::eventually;
-use crate::support::gateway::{Answer, JSON, LINES, Running, config, request};
-use crate::support::program::{Program, zonewire};
-use crate::support::redis::{Configured, redis};
+use crate::support::eventually::until;
+use crate::support::gateway::{Answer, JSON, LINES, Running, config, request, until_state};
+use crate::support::program::{Program, run, zonewire};
+use crate::support::redis::{on_prefix, redis};
 
 fn ticker(exchange: &str, symbol: &str, price: u64) -> Value {
     json!({ "exchange": exchange, "symbol": symbol, "price": price.to_string() })
@@ -33,8 +32,7 @@ async fn publish(gateway: &Running, event: &str, events: &[Value]) {
 
 /// A client of `/ws`, after its first message.
 async fn client(gateway: &Running) -> Client {
-    let mut client = Client::connect(&gateway.url("/ws")).await;
-    client.next_of_type("connection_established").await;
+    let client = gateway.client().await;
     client
 }
 
@@ -101,14 +99,11 @@ async fn events_published_over_http_each_arrive_as_one_object() {
     let stats = gateway.stats().await;
     let counted = ["event_requests", "event_requests_refused", "events_accepted", "prices_accepted"];
     assert_eq!(counted.map(|name| stats["http"][name].as_u64().unwrap()), [4, 0, 6, 0]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_says_what_is_wrong_with_an_event() {
-    let mut config = config();
-    config.channels.keys_per_zone_max = 2;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.channels.keys_per_zone_max = 2).await;
     for (event, kind, body, status, code, part) in [
         ("tick", JSON, "{}", 404, "unknown_event_type", "ticker, trade, orderbook"),
         ("ticker", "text/csv", "a", 415, "unsupported_media_type", "application/json"),
@@ -136,7 +131,6 @@ async fn an_error_says_what_is_wrong_with_an_event() {
     gateway.get("/api/events/tick/latest").await.problem(404, "unknown_event_type");
     gateway.get("/api/events/ticker/history?after=x").await.problem(400, "invalid_position");
     gateway.get("/api/events/ticker/history?limit=0").await.problem(400, "invalid_limit");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +165,6 @@ async fn a_view_shows_what_matches_its_pattern_and_nothing_else() {
     let before = clients[4].0.until_pong().await;
     assert_eq!(before, [] as [Value; 0]);
     assert_eq!(prices(&mut clients[2].0, "event:ticker:binance:*", 1).await, [5]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,7 +222,6 @@ async fn a_view_is_resumed_and_begins_with_a_snapshot_of_what_it_shows() {
         }
     }
     assert_eq!(came, [30, 40, 42]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -253,14 +245,13 @@ async fn a_book_is_published_whole_and_its_deltas_replace_nothing() {
     let latest = gateway.get("/api/events/orderbook/latest").await.json();
     assert_eq!(latest["entries"].as_array().unwrap().len(), 1);
     assert_eq!(latest["entries"][0]["data"]["sequence"], 1);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_of_events_follows_the_channel_in_its_address() {
     let gateway = Running::start(config()).await;
     let open = async |query: &str| {
-        let mut client = Client::connect(&gateway.url(&format!("/ws/events{query}"))).await;
+        let mut client = gateway.connect(&format!("/ws/events{query}")).await;
         client.next_of_type("connection_established").await;
         client
     };
@@ -291,19 +282,16 @@ async fn a_websocket_of_events_follows_the_channel_in_its_address() {
         ("?exchange=Binance", "invalid_channel"),
         ("?types=ticker&snapshot=2", "invalid_message"),
     ] {
-        let mut client = Client::connect(&gateway.url(&format!("/ws/events{query}"))).await;
+        let mut client = gateway.connect(&format!("/ws/events{query}")).await;
         let (messages, close, _) = client.until_close().await;
         assert_eq!((&messages[0]["type"], &messages[0]["code"]), (&json!("error"), &json!(code)), "{query}");
         assert_eq!(close, 4502);
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn publishing_over_a_websocket_is_answered_in_order() {
-    let mut config = config();
-    config.channels.keys_per_zone_max = 60;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.channels.keys_per_zone_max = 60).await;
     let mut reader = client(&gateway).await;
     follow(&mut reader, "event:ticker", json!({})).await;
     let mut client = client(&gateway).await;
@@ -349,14 +337,11 @@ async fn publishing_over_a_websocket_is_answered_in_order() {
     let error = client.next().await;
     assert_eq!((&error["code"], &error["accepted"]), (&json!("too_many_keys"), &json!(0)), "{error}");
     assert_eq!(reader.until_pong().await, [] as [Value; 0], "nothing arrived of what was refused");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_number_of_views_is_limited() {
-    let mut config = config();
-    config.channels.views_max = 2;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.channels.views_max = 2).await;
     let mut client = client(&gateway).await;
     follow(&mut client, "event:ticker:a:*", json!({})).await;
     follow(&mut client, "event:trade:a:*", json!({})).await;
@@ -371,12 +356,11 @@ async fn the_number_of_views_is_limited() {
     follow(&mut other, "event:ticker", json!({})).await;
     client.send(&json!({ "type": "unsubscribe", "channels": ["event:trade:a:*"] })).await;
     client.next_of_type("unsubscribed").await;
-    eventually("there is room again", async || {
+    until("there is room again", async || {
         client.send(&json!({ "type": "subscribe", "channels": ["event:ticker:b:*"] })).await;
-        (client.next().await["type"] == "subscribed").then_some(())
+        client.next().await["type"] == "subscribed"
     })
     .await;
-    gateway.stop().await;
 }
 
 const SECRET: &str = "a secret of these tests, long enough to be one";
@@ -429,8 +413,7 @@ async fn rights_are_by_type_and_a_view_needs_one_that_covers_it() {
     assert_eq!(ask("POST", "/api/events/trade", &trade.to_string()).await.status, 200);
     ask("POST", "/api/events/ticker", &ticker("a", "B", 1).to_string()).await.problem(403, "forbidden");
     ask("GET", "/api/events/ticker/latest", "").await.problem(403, "forbidden");
-    let none = request(gateway.address, "POST", "/api/events/trade", &[], b"{}").await;
-    none.problem(401, "unauthorized");
+    request(gateway.address, "POST", "/api/events/trade", &[], b"{}").await.problem(401, "unauthorized");
     let mut some = Client::connect_with(
         &gateway.url("/ws/events?types=ticker,trade&exchange=binance"),
         "authorization",
@@ -442,21 +425,13 @@ async fn rights_are_by_type_and_a_view_needs_one_that_covers_it() {
     let said = |kind: &str| [&one, &other].into_iter().find(|said| said["type"] == kind).cloned();
     assert_eq!(said("subscribed").unwrap()["channel"], "event:ticker:binance:*");
     assert_eq!(said("error").unwrap()["channel"], "event:trade:binance:*");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn views_continue_through_an_outage_and_then_get_what_other_nodes_published() {
     let Some(server) = redis(&[]).await else { return };
-    let on = || -> Config {
-        let mut config = config();
-        config.storage.backend = StorageChoice::Redis;
-        config.storage.required = true;
-        config.storage.redis = server.config();
-        config.storage.redis.prefix = "events".to_owned();
-        config
-    };
-    let (a, b) = (Running::start(on()).await, Running::start(on()).await);
+    let config = on_prefix(&server, "events");
+    let (a, b) = (Running::start(config.clone()).await, Running::start(config).await);
     let view = "event:ticker:binance:*";
     let mut client = client(&a).await;
     follow(&mut client, view, json!({})).await;
@@ -464,10 +439,7 @@ async fn views_continue_through_an_outage_and_then_get_what_other_nodes_publishe
     assert_eq!(shown(&client.next_of_type("ticker").await), 1);
     server.freeze().unwrap();
     for gateway in [&a, &b] {
-        eventually("Redis is away", async || {
-            (gateway.get("/ws/health").await.json()["status"] == "degraded").then_some(())
-        })
-        .await;
+        until_state(gateway.address, "degraded").await;
     }
     publish(&a, "ticker", &[ticker("kraken", "A", 3), ticker("binance", "A", 4)]).await;
     assert_eq!(shown(&client.next_of_type("ticker").await), 4, "it continues at once");
@@ -475,10 +447,7 @@ async fn views_continue_through_an_outage_and_then_get_what_other_nodes_publishe
     server.thaw().unwrap();
     let late = client.next_of_type("ticker").await;
     assert_eq!((shown(&late), &late["late"]), (5, &json!(true)), "{late}");
-    eventually("Redis serves again", async || {
-        (a.get("/ws/health").await.json()["status"] == "healthy").then_some(())
-    })
-    .await;
+    until_state(a.address, "healthy").await;
     publish(&b, "ticker", &[ticker("kraken", "C", 7), ticker("binance", "C", 8)]).await;
     assert_eq!(shown(&client.next_of_type("ticker").await), 8);
     let mut fresh = self::client(&b).await;
@@ -497,8 +466,6 @@ async fn views_continue_through_an_outage_and_then_get_what_other_nodes_publishe
     let mut kept: Vec<u64> = history["entries"].as_array().unwrap().iter().map(shown).collect();
     kept.sort_unstable();
     assert_eq!(kept, [1, 2, 3, 4, 5, 6, 7, 8]);
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -507,17 +474,11 @@ async fn the_command_line_publishes_and_follows_events() {
     let url = format!("http://{}", gateway.address);
     let view = "event:ticker:binance:*";
     let mut tail = Program::start(&mut zonewire(&["tail", view, "--count", "2", "--url", &url]));
-    eventually("it follows", async || (gateway.stats().await["connections"]["open"] == 1).then_some(()))
+    until("it follows", async || gateway.stats().await["connections"]["open"] == 1).await;
+    let said =
+        run(zonewire(&["publish", "--event", "ticker", "--url", &url])
+            .arg(ticker("binance", "A", 1).to_string()))
         .await;
-    let said = crate::support::program::run(&mut zonewire(&[
-        "publish",
-        "--event",
-        "ticker",
-        &ticker("binance", "A", 1).to_string(),
-        "--url",
-        &url,
-    ]))
-    .await;
     assert_eq!((said.code, said.stdout.as_str()), (Some(0), "{\"accepted\":1}\n"), "{said:?}");
     let mut command = zonewire(&["publish", "--event", "ticker", "-", "--url", &url]);
     let mut feed = command.stdin(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
@@ -528,17 +489,8 @@ async fn the_command_line_publishes_and_follows_events() {
     assert!(feed.wait().await.unwrap().success());
     assert_eq!([shown(&tail.json().await), shown(&tail.json().await)], [1, 3]);
     assert_eq!(tail.ended().await.code, Some(0));
-    let newest = crate::support::program::run(&mut zonewire(&[
-        "tail",
-        "event:ticker",
-        "-n",
-        "2",
-        "--count",
-        "2",
-        "--url",
-        &url,
-    ]))
-    .await;
+    let newest =
+        run(zonewire(&["tail", "event:ticker", "-n", "2"]).args(["--count", "2", "--url", &url])).await;
     assert_eq!(newest.json_lines().iter().map(shown).collect::<Vec<_>>(), [2, 3], "{newest:?}");
     for (args, part) in [
         (&["publish", "--event", "tick", "{}"][..], "ticker, trade"),
@@ -546,9 +498,8 @@ async fn the_command_line_publishes_and_follows_events() {
         (&["publish", "--event", "ticker", "{}", "--price", "1"], "cannot be used with"),
         (&["tail", "event:tick"], "event:"),
     ] {
-        let end = crate::support::program::run(&mut zonewire(args)).await;
+        let end = run(&mut zonewire(args)).await;
         assert_eq!(end.code, Some(64), "{args:?}: {end:?}");
         assert!(end.stderr.contains(part), "{args:?}: {end:?}");
     }
-    gateway.stop().await;
 }

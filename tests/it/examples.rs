@@ -42,7 +42,6 @@ async fn clients_see_an_order_through() {
         stages.dedup();
         assert_eq!(stages, ["routing", "building", "submitted", "confirmed"], "{client}");
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,7 +79,6 @@ async fn clients_reconnect_after_a_lost_connection_and_miss_nothing() {
             "{client}"
         );
     }
-    gateway.stop().await;
 }
 
 /// One connection to a scripted gateway: it says this, then closes. The client names the order in the
@@ -164,27 +162,22 @@ async fn clients_say_what_is_wrong_with_an_order() {
         assert_eq!(end.code, Some(1), "{client}: {end:?}");
         assert!(end.stderr.contains(said), "{client}: {end:?}");
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_walk_through_works() {
     let Some(examples) = Examples::find() else { return };
     let gateway = Running::start(paper()).await;
-    let end = run(&mut examples.command("orders.sh", &base(&gateway))).await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    let end = run(&mut examples.command("orders.sh", &base(&gateway))).await.exits(0);
     assert!(end.stdout.ends_with("all as expected\n"), "{end:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_postman_collection_passes_its_own_tests() {
     let Some(examples) = Examples::find() else { return };
     let gateway = Running::start(paper()).await;
-    let end = run(&mut examples.newman("orders.postman_collection.json", &base(&gateway))).await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    let end = run(&mut examples.newman("orders.postman_collection.json", &base(&gateway))).await.exits(0);
     assert!(end.stdout.contains("✓  confirmed, by stages in order"), "{end:?}");
-    gateway.stop().await;
 }
 
 // With authentication
@@ -243,7 +236,6 @@ async fn examples_show_a_token_where_one_is_required() {
         assert_eq!(end.code, Some(0), "{name}: {end:?}");
         stop(worker).await;
     }
-    gateway.stop().await;
 }
 
 // Workers
@@ -260,8 +252,7 @@ const FOR_EVER: u32 = 600_000;
 
 async fn stop(worker: Program) {
     worker.signal(Signal::TERM);
-    let end = worker.ended().await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    let end = worker.ended().await.exits(0);
     assert!(end.stdout.ends_with("stopped\n"), "{end:?}");
 }
 
@@ -296,7 +287,6 @@ async fn workers_execute_orders() {
         check_whole(updates(&view), "failed");
         assert_eq!(view["lastUpdate"]["error"]["code"], "too_large");
         stop(worker).await;
-        gateway.stop().await;
     })
     .await;
 }
@@ -315,7 +305,6 @@ async fn a_worker_at_work_is_told_that_its_order_was_cancelled() {
         assert_eq!(view["lastUpdate"]["error"]["code"], "cancelled");
         worker.until("cancelled while it was executed").await;
         stop(worker).await;
-        gateway.stop().await;
     })
     .await;
 }
@@ -336,7 +325,6 @@ async fn a_worker_keeps_its_order_for_longer_than_one_lease() {
             assert!(update["executor"].as_str().unwrap().starts_with(name), "{view}");
         }
         tokio::join!(stop(long), stop(rival));
-        gateway.stop().await;
     })
     .await;
 }
@@ -358,7 +346,6 @@ async fn an_order_whose_worker_is_killed_is_ended_once_by_another() {
             assert_eq!(numbers, [1, 2, 2, 2, 2], "{field}");
         }
         stop(other).await;
-        gateway.stop().await;
     })
     .await;
 }
@@ -380,7 +367,6 @@ async fn a_worker_that_was_away_too_long_drops_its_order_and_goes_on() {
         assert_eq!(after["updates"], view["updates"]);
         check_whole(updates(&after), "confirmed");
         stop(away).await;
-        gateway.stop().await;
     })
     .await;
 }
@@ -404,7 +390,6 @@ async fn a_worker_waits_for_its_gateway_and_gives_up_if_it_is_refused() {
         let order = place(gateway.address).await;
         until_status(gateway.address, &order, "confirmed").await;
         stop(early).await;
-        gateway.stop().await;
     })
     .await;
 }
@@ -419,12 +404,9 @@ const TRADE: [&str; 6] =
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_trade_is_placed_executed_and_followed() {
     let Some(examples) = Examples::find() else { return };
-    let mut config = external();
-    config.orders.schema = POWER.to_owned();
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(external(), |config| config.orders.schema = POWER.to_owned()).await;
     let worker = Program::start(&mut worker(&examples, "power_worker.py", &gateway, 1));
-    let end = run(examples.command("power_client.py", &base(&gateway)).args(TRADE)).await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    let end = run(examples.command("power_client.py", &base(&gateway)).args(TRADE)).await.exits(0);
     let seen = end.json_lines();
     check_whole(&seen, "confirmed");
     let last = seen.last().unwrap();
@@ -435,11 +417,9 @@ async fn a_power_trade_is_placed_executed_and_followed() {
 
     let mut wrong = TRADE;
     (wrong[0], wrong[3]) = ("hold", "tomorrow");
-    let end = run(examples.command("power_client.py", &base(&gateway)).args(wrong)).await;
-    assert_eq!(end.code, Some(1), "{end:?}");
+    let end = run(examples.command("power_client.py", &base(&gateway)).args(wrong)).await.exits(1);
     for part in ["invalid_order", "side", "period.start"] {
         assert!(end.stderr.contains(part), "{part}: {end:?}");
     }
     stop(worker).await;
-    gateway.stop().await;
 }

@@ -3,21 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use zonewire::config::{Config, ExchangeConfig, ExchangeKind};
-use zonewire::storage::StorageChoice;
 use zonewire_kit::exchange::{Exchange, Faults, Speaks};
 use zonewire_kit::proxy::{Mode, Proxy};
 use zonewire_kit::redis::{DURABLE, RedisServer};
 
-use crate::support::client::Client;
-use crate::support::eventually::eventually;
-use crate::support::gateway::{Running, config};
+use crate::support::client::{Client, assert_has};
+use crate::support::eventually::{eventually, until};
+use crate::support::gateway::{Running, config, until_state};
 use crate::support::process::Process;
-use crate::support::redis::redis;
+use crate::support::redis::{on, on_prefix, redis};
 
 const STEP: Duration = Duration::from_millis(15);
 
@@ -140,6 +138,11 @@ impl Seen {
         }
     }
 
+    /// Reads until a trade after this one has arrived.
+    async fn until_after(&mut self, trade: u64) {
+        self.until(|seen| seen.trades.last().is_some_and(|last| *last > trade)).await;
+    }
+
     fn has(&self, kind: &str) -> u64 {
         self.counts.get(kind).copied().unwrap_or(0)
     }
@@ -178,19 +181,13 @@ async fn messages_of_an_exchange_become_events_and_prices() {
         seen.until(|seen| seen.best() == <[_; 2]>::from(exchange.best(100))).await;
         let name = speaks_name(speaks);
         let stats = stats_of(&gateway, name).await;
-        assert_eq!(
-            (&stats["state"], &stats["gaps"], &stats["malformed"]),
-            (&json!("connected"), &json!(0), &json!(0))
-        );
+        assert_has(&stats, json!({ "state": "connected", "gaps": 0, "malformed": 0 }));
         assert!(stats["frames"].as_u64().unwrap() > 30, "{stats}");
         let price = gateway.get("/api/zones/btc/latest").await.json();
         assert_eq!(price["entries"][0]["key"], format!("{name}:{symbol}"), "{price}");
         let metrics = gateway.get("/metrics").await.body;
-        assert!(
-            metrics.contains(&format!("zonewire_exchange_connected{{exchange=\"{name}\"}} 1")),
-            "{metrics}"
-        );
-        gateway.stop().await;
+        let told = format!("zonewire_exchange_connected{{exchange=\"{name}\"}} 1");
+        assert!(metrics.contains(&told), "{metrics}");
     }
 }
 
@@ -211,19 +208,15 @@ async fn whatever_goes_wrong_no_trade_is_doubled_and_no_book_is_torn() {
         let mut seen = Seen::at(&gateway.url("/ws")).await;
         seen.until(|seen| seen.trades.len() > 5 && seen.sequence.is_some()).await;
         // A connection that ends before everything was acknowledged counts as an attempt, not as connected.
-        eventually("it is connected", async || {
-            (stats_of(&gateway, speaks_name(speaks)).await["connected"] == 1).then_some(())
-        })
-        .await;
+        until("it is connected", async || stats_of(&gateway, speaks_name(speaks)).await["connected"] == 1)
+            .await;
         exchange.set_faults(faults);
         // Trades that the exchange makes from now on, however far this test lags behind.
-        let until = exchange.trades().1 + 250;
-        seen.until(|seen| seen.trades.last().is_some_and(|last| *last > until)).await;
+        seen.until_after(exchange.trades().1 + 250).await;
         exchange.set_faults(Faults::default());
         // A connection that is cut now is followed by a good one.
         exchange.cut();
-        let until = exchange.trades().1;
-        seen.until(|seen| seen.trades.last().is_some_and(|last| *last > until)).await;
+        seen.until_after(exchange.trades().1).await;
         let stats = stats_of(&gateway, speaks_name(speaks)).await;
         assert!(stats["malformed"].as_u64().unwrap() > 0 && stats["gaps"].as_u64().unwrap() > 0, "{stats}");
         assert!(stats["reconnects"].as_u64().unwrap() > 0, "{stats}");
@@ -231,8 +224,8 @@ async fn whatever_goes_wrong_no_trade_is_doubled_and_no_book_is_torn() {
         seen.until(|seen| seen.missed >= seen.missing()).await;
         assert_eq!(seen.missing(), seen.missed, "{stats}");
         // They are counted when reported, so these figures may be older than what has arrived here since.
-        eventually("all that is missing is counted", async || {
-            (stats_of(&gateway, speaks_name(speaks)).await["trades_missed"] == seen.missed).then_some(())
+        until("all that is missing is counted", async || {
+            stats_of(&gateway, speaks_name(speaks)).await["trades_missed"] == seen.missed
         })
         .await;
         if speaks == Speaks::Binance {
@@ -243,7 +236,6 @@ async fn whatever_goes_wrong_no_trade_is_doubled_and_no_book_is_torn() {
         seen.until(|seen| best(seen) == <[_; 2]>::from(exchange.best(10))).await;
         seen.until(|seen| seen.has("exchange:reconnecting") > 0 && seen.has("exchange:disconnected") > 0)
             .await;
-        gateway.stop().await;
     }
 }
 
@@ -260,7 +252,6 @@ async fn an_unreachable_exchange_is_reported_and_reconnected() {
     let connected = seen.has("exchange:connected");
     exchange.set_closed(false);
     seen.until(|seen| seen.has("exchange:connected") > connected).await;
-    gateway.stop().await;
 }
 
 /// A settings file for a gateway on this Redis with a feed of this exchange.
@@ -287,8 +278,7 @@ async fn when_the_process_of_a_feed_is_killed_another_takes_over_without_losing_
     let file = settings(&server, &exchange);
     let with_file = [("ZONEWIRE_CONFIG", file.path().to_str().unwrap())];
     let mut first = Process::start_with(&[], &with_file).await;
-    eventually("the first one has the feed", async || (state(&first).await == "connected").then_some(()))
-        .await;
+    until("the first one has the feed", async || state(&first).await == "connected").await;
     let mut second = Process::start_with(&[], &with_file).await;
     let mut seen = Seen::at(&second.url("/ws")).await;
     seen.until(|seen| seen.trades.len() > 20).await;
@@ -296,9 +286,8 @@ async fn when_the_process_of_a_feed_is_killed_another_takes_over_without_losing_
     assert_eq!(exchange.connections(), 1);
 
     first.kill().await;
-    eventually("the second one has it", async || (state(&second).await == "connected").then_some(())).await;
-    let told = exchange.trades().1;
-    seen.until(|seen| seen.trades.last().is_some_and(|last| *last > told)).await;
+    until("the second one has it", async || state(&second).await == "connected").await;
+    seen.until_after(exchange.trades().1).await;
     assert_eq!((seen.missing(), seen.missed), (0, 0));
     assert_eq!(exchange.connections(), 2);
 
@@ -308,9 +297,8 @@ async fn when_the_process_of_a_feed_is_killed_another_takes_over_without_losing_
     seen.until(|seen| seen.trades.len() > 5).await;
     second.signal(crate::support::process::Signal::TERM);
     assert!(second.ended().await.success());
-    eventually("the third one has it", async || (state(&third).await == "connected").then_some(())).await;
-    let told = exchange.trades().1;
-    seen.until(|seen| seen.trades.last().is_some_and(|last| *last > told)).await;
+    until("the third one has it", async || state(&third).await == "connected").await;
+    seen.until_after(exchange.trades().1).await;
     assert_eq!((seen.missing(), seen.missed), (0, 0));
 }
 
@@ -318,10 +306,10 @@ async fn when_the_process_of_a_feed_is_killed_another_takes_over_without_losing_
 async fn while_redis_is_away_the_feed_continues_until_its_lease_expires_and_says_so() {
     let Some(mut server) = redis(&DURABLE).await else { return };
     let exchange = Exchange::start(Speaks::Binance, "BTC-USDT", 0, 4, STEP).await.unwrap();
-    let mut config = feed(&exchange, ExchangeKind::Binance, "BTC-USDT");
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.redis = crate::support::redis::Configured::config(&server);
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(feed(&exchange, ExchangeKind::Binance, "BTC-USDT"), |config| {
+        config.storage = on(&server).storage
+    })
+    .await;
     let mut seen = Seen::at(&gateway.url("/ws")).await;
     seen.until(|seen| seen.trades.len() > 5).await;
     server.kill().await.unwrap();
@@ -338,10 +326,8 @@ async fn while_redis_is_away_the_feed_continues_until_its_lease_expires_and_says
     let stats = stats_of(&gateway, "binance").await;
     assert_eq!((&stats["state"], &stats["leases_lost"]), (&json!("standby"), &json!(1)), "{stats}");
     server.restart().await.unwrap();
-    let until = exchange.trades().1 + 5;
-    seen.until(|seen| seen.trades.last().is_some_and(|last| *last > until)).await;
+    seen.until_after(exchange.trades().1 + 5).await;
     assert_eq!((seen.missing(), seen.missed), (0, 0), "what was missed meanwhile arrived");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -349,14 +335,12 @@ async fn when_only_the_holder_loses_redis_another_takes_over_without_doubling_tr
     let Some(server) = redis(&[]).await else { return };
     let exchange = Exchange::start(Speaks::Binance, "BTC-USDT", 0, 6, STEP).await.unwrap();
     for hole in [Mode::Refuse, Mode::Hole { requests: true, replies: true }] {
-        let proxy = Proxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, server.port))).await.unwrap();
+        let proxy = Proxy::start(server.target.address).await.unwrap();
         let of = |port| {
             let mut config = feed(&exchange, ExchangeKind::Binance, "BTC-USDT");
             config.feeds.exchanges[0].types = vec!["trade".parse().unwrap()];
-            config.storage.backend = StorageChoice::Redis;
-            config.storage.redis = crate::support::redis::Configured::config(&server);
+            config.storage = on_prefix(&server, &format!("feeds-{}", proxy.address.port())).storage;
             config.storage.redis.port = Some(port);
-            config.storage.redis.prefix = format!("feeds-{}", proxy.address.port());
             config
         };
         let first = Running::start(of(proxy.address.port())).await;
@@ -371,24 +355,18 @@ async fn when_only_the_holder_loses_redis_another_takes_over_without_doubling_tr
         }
         proxy.set(hole);
         eventually("the second one has it", async || is_connected(&second).await).await;
-        let until = exchange.trades().1 + 20;
-        seen[1].until(|seen| seen.trades.last().is_some_and(|last| *last > until)).await;
+        seen[1].until_after(exchange.trades().1 + 20).await;
         proxy.set(Mode::Pass);
         // What the first process had received from the exchange reaches the log later, and is there already.
-        eventually("the first one has Redis again", async || {
-            (first.get("/ws/health").await.json()["status"] == "healthy").then_some(())
-        })
-        .await;
-        let until = exchange.trades().1 + 20;
+        until_state(first.address, "healthy").await;
+        let last = exchange.trades().1 + 20;
         for seen in &mut seen {
-            seen.until(|seen| seen.trades.last().is_some_and(|last| *last > until)).await;
+            seen.until_after(last).await;
             assert_eq!((seen.missing(), seen.missed), (0, 0));
         }
         let history = second.get("/api/events/trade/history?limit=1000").await.json();
         let ids = history["entries"].as_array().unwrap().iter().map(|entry| &entry["data"]["tradeId"]);
         let ids: Vec<u64> = ids.map(|id| id.as_str().unwrap().parse().unwrap()).collect();
         assert!(ids.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{ids:?}");
-        first.stop().await;
-        second.stop().await;
     }
 }

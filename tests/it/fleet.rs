@@ -4,27 +4,16 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 use tokio::time::{Duration, Instant};
-use zonewire::config::Config;
-use zonewire::storage::{RedisConfig, StorageChoice};
-use zonewire_kit::redis::RedisServer;
 use zonewire_protocol::stats::{FleetView, NodeState, NodesKnown};
 
 use crate::support::client::Client;
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Running, config, request, until_stat};
-use crate::support::process::{Process, Signal};
+use crate::support::process::Process;
 use crate::support::program::{run, zonewire};
-use crate::support::redis::{Admin, Configured, cluster, redis, zone_of_each};
+use crate::support::redis::{Admin, cluster, on, redis, zone_of_each};
 
 const RECORDS: &str = "zw:r:{node}";
-
-fn on(redis: RedisConfig) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = redis;
-    config
-}
 
 async fn fleet(address: SocketAddr) -> FleetView {
     request(address, "GET", "/ws/stats?scope=fleet", &[], b"").await.read()
@@ -39,12 +28,6 @@ async fn until_nodes(address: SocketAddr, count: u64) -> FleetView {
     .await
 }
 
-async fn process(server: &RedisServer) -> Process {
-    let port = format!("storage.redis.port={}", server.port);
-    let settings = ["storage.backend=redis", "storage.redis.host=127.0.0.1", &port, "http.drain_s=0"];
-    Process::start(&settings).await
-}
-
 async fn name_of(address: SocketAddr) -> String {
     let stats: Value = request(address, "GET", "/ws/stats", &[], b"").await.json();
     stats["node"].as_str().unwrap().to_owned()
@@ -53,9 +36,9 @@ async fn name_of(address: SocketAddr) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_node_lists_all_nodes_until_they_end() {
     let Some(server) = redis(&[]).await else { return };
-    let (a, mut killed, mut stopped) =
-        (process(&server).await, process(&server).await, process(&server).await);
-    let client = Client::connect(&format!("ws://{}/ws/market/pjm", killed.address)).await;
+    let start = async || Process::start_on(&server, &["http.drain_s=0"]).await;
+    let (a, mut killed, mut stopped) = (start().await, start().await, start().await);
+    let _client = Client::connect(&format!("ws://{}/ws/market/pjm", killed.address)).await;
     for process in [&a, &killed, &stopped] {
         let view = until_nodes(process.address, 3).await;
         let name = name_of(process.address).await;
@@ -78,8 +61,7 @@ async fn each_node_lists_all_nodes_until_they_end() {
 
     // A node that stops in order says so, and disappears with its process.
     let name = name_of(stopped.address).await;
-    stopped.signal(Signal::TERM);
-    assert!(stopped.ended().await.success());
+    assert!(stopped.terminate().await.success());
     assert_eq!(server.admin(&["HEXISTS", RECORDS, &name]).await, "0");
     until_nodes(a.address, 2).await;
 
@@ -89,21 +71,20 @@ async fn each_node_lists_all_nodes_until_they_end() {
     until_nodes(a.address, 1).await;
     // The promise is five seconds; the rest is for a busy machine.
     assert!(killed_at.elapsed() < Duration::from_secs(10), "{:?}", killed_at.elapsed());
-    eventually("metrics know, too", async || {
+    until("metrics know, too", async || {
         let metrics = request(a.address, "GET", "/metrics", &[], b"").await.body;
-        metrics.contains("zonewire_fleet_nodes{state=\"serving\"} 1\n").then_some(())
+        metrics.contains("zonewire_fleet_nodes{state=\"serving\"} 1\n")
     })
     .await;
-    drop(client);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_redis_lists_only_itself_until_redis_is_back() {
     let Some(mut server) = redis(&[]).await else { return };
-    let mut patient = on(server.config());
+    let mut patient = on(&server);
     // Its clients may take their time to leave.
     patient.connections.close_grace_ms = 20_000;
-    let (mut a, b) = (Running::start(patient).await, Running::start(on(server.config())).await);
+    let (mut a, b) = (Running::start(patient).await, Running::start(on(&server)).await);
     until_nodes(a.address, 2).await;
     server.kill().await.unwrap();
     let view = eventually("it is said", async || {
@@ -122,29 +103,25 @@ async fn a_node_without_redis_lists_only_itself_until_redis_is_back() {
     for gateway in [&a, &b] {
         until_nodes(gateway.address, 2).await;
     }
-    eventually("nothing is to be said any more", async || {
-        fleet(a.address).await.note.is_none().then_some(())
-    })
-    .await;
+    until("nothing is to be said any more", async || fleet(a.address).await.note.is_none()).await;
 
     // While it waits for its clients to leave, others see that it is draining.
-    let client = Client::connect(&a.url("/ws/market/pjm")).await;
+    let client = a.connect("/ws/market/pjm").await;
     a.begin_stop();
-    eventually("it drains", async || {
+    until("it drains", async || {
         let view = fleet(b.address).await;
-        view.nodes.iter().any(|node| node.state.is(NodeState::Draining)).then_some(())
+        view.nodes.iter().any(|node| node.state.is(NodeState::Draining))
     })
     .await;
     drop(client);
     a.stop().await;
     until_nodes(b.address, 1).await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_cluster_nodes_are_listed_while_the_primary_of_their_records_serves() {
     let Some(mut cluster) = cluster(0, &["--cluster-require-full-coverage", "no"]).await else { return };
-    let (a, b) = (Running::start(on(cluster.config())).await, Running::start(on(cluster.config())).await);
+    let (a, _b) = (Running::start(on(&cluster)).await, Running::start(on(&cluster)).await);
     until_nodes(a.address, 2).await;
     let owner = cluster.owner(RECORDS).await.unwrap();
     let zone = &zone_of_each(&cluster).await[(owner + 1) % 3];
@@ -159,9 +136,6 @@ async fn in_a_cluster_nodes_are_listed_while_the_primary_of_their_records_serves
     a.publish(zone, [crate::support::gateway::price("A", 1)]).await;
     cluster.nodes[owner].restart().await.unwrap();
     until_nodes(a.address, 2).await;
-    for gateway in [a, b] {
-        gateway.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,5 +153,4 @@ async fn a_gateway_in_memory_lists_itself() {
     let url = format!("http://{}", gateway.address);
     let shown = run(&mut zonewire(&["stats", "--fleet", "--json", "--url", &url])).await.json_lines();
     assert_eq!(shown[0]["nodes"][0]["here"], true, "{shown:?}");
-    gateway.stop().await;
 }

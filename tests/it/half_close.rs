@@ -70,7 +70,6 @@ async fn a_client_that_closes_its_sending_side_gets_its_answer() {
             ask(address, &broken).await.problem(400, "broken_body");
         }
         assert_eq!(gateway.get("/api/zones/lines/history").await.json()["last_offset"], 30);
-        gateway.stop().await;
     }
 }
 
@@ -98,7 +97,6 @@ async fn a_half_closed_worker_gets_waiting_jobs_at_once_and_does_not_wait_for_mo
     let answer =
         ask(gateway.address, &post(&path, JSON, &json!({ "token": claimed[0]["token"] }).to_string())).await;
     assert_eq!((answer.status, answer.json()), (200, json!({ "held": true })));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,5 +120,4 @@ async fn a_job_claimed_for_a_vanished_worker_is_given_back() {
     }
     let next = jobs(&ask(address, &wish("next", 30_000)).await);
     assert_eq!((&next[0]["jobId"], &next[0]["attempt"]), (&json!(id), &json!(1)));
-    gateway.stop().await;
 }

@@ -7,18 +7,18 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::time;
 use zonewire::storage::StorageChoice;
 use zonewire_kit::hostile::{ATTACKS, Attack, NAMES, SETTINGS, Target};
 use zonewire_kit::process::Signal;
 
 use crate::support::client::LIMIT;
-use crate::support::eventually::eventually;
+use crate::support::eventually::until;
 use crate::support::gateway::{Running, price, publish, request};
 use crate::support::orders::external;
 use crate::support::process::{Process, serve};
-use crate::support::redis::{Admin, Configured, free_port, redis};
+use crate::support::program::listening;
+use crate::support::redis::{Admin, Configured, redis};
 use crate::support::witness::Witness;
 
 /// How many connections are opened, or messages sent, by attacks that repeat an action.
@@ -66,11 +66,8 @@ async fn no_attack_costs_another_client_a_price_or_exceeds_the_memory_bound() {
             Err(error) => wrong.push(format!("{error:#}")),
         }
         let health = request(address, "GET", "/health", &[], b"").await;
-        assert_eq!(
-            (health.status, &health.json()["state"]),
-            (200, &json!("healthy")),
-            "{attack:?}: {health:?}"
-        );
+        assert_eq!(health.status, 200, "{attack:?}: {health:?}");
+        assert_eq!(health.json()["state"], "healthy", "{attack:?}");
         let metrics = metrics(address).await;
         assert_eq!(sum(&metrics, "zonewire_panics_total"), 0, "{attack:?}");
         let grown = sum(&metrics, "process_resident_memory_bytes").saturating_sub(before);
@@ -81,11 +78,10 @@ async fn no_attack_costs_another_client_a_price_or_exceeds_the_memory_bound() {
     for (name, left) in
         [("zonewire_connections", 1), ("zonewire_body_bytes", 0), ("zonewire_answer_bytes", 0)]
     {
-        eventually(name, async || (sum(&metrics(address).await, name) == left).then_some(())).await;
+        until(name, async || sum(&metrics(address).await, name) == left).await;
     }
     assert!(witness.finish().await > 1);
-    process.signal(Signal::TERM);
-    assert!(process.ended().await.success());
+    assert!(process.terminate().await.success());
 }
 
 /// The words of a command in the output of `MONITOR`: quoted, with escapes.
@@ -157,13 +153,15 @@ async fn in_redis_no_name_becomes_a_pattern_or_code_or_a_key_outside_the_prefix(
 async fn a_line_of_the_log_is_an_event_whatever_clients_send() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let settings = ["storage.backend=memory", "http.drain_s=0", "log.format=text", "log.level=trace"];
     let settings = settings.iter().chain(&SETTINGS).map(|setting| format!("--set={setting}"));
-    let mut command = serve(&[format!("--listen={address}")].into_iter().chain(settings).collect::<Vec<_>>());
-    command.stdout(Stdio::null()).stderr(File::create(&path).unwrap());
-    let mut process = zonewire_kit::process::Process::spawn(&mut command).unwrap();
-    eventually("the gateway listens", async || tokio::net::TcpStream::connect(address).await.ok()).await;
+    let settings: Vec<String> = settings.collect();
+    let (address, mut process) = listening(|address| {
+        let mut command = serve(&[&[format!("--listen={address}")][..], &settings].concat());
+        command.stdout(Stdio::null()).stderr(File::create(&path).unwrap());
+        command
+    })
+    .await;
     let target = Target { address, many: 10 };
     for name in ["names", "foreign pages", "smuggling", "wrong frames", "large heads", "auth"] {
         attack(name).round(&target).await.unwrap_or_else(|error| panic!("{error:#}"));

@@ -9,11 +9,11 @@ use tokio::time;
 use zonewire::model::JobId;
 use zonewire::storage::{
     Attempt, Cancelling, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
-    JobState, JobView, NewJob, Retention, SharedBackend, StorageBackend,
+    JobState, JobView, NewJob, StorageBackend,
 };
 
-use crate::support::eventually::eventually;
-use crate::support::stores::{Make, SECOND, Stores, for_every_backend};
+use crate::support::eventually::{eventually, until};
+use crate::support::stores::{Fresh, SECOND, for_every_backend};
 
 for_every_backend!(
     a_job_is_claimed_as_it_was_queued,
@@ -62,18 +62,12 @@ const SHORT: Duration = Duration::from_secs(4);
 const BOUNDS: JobBounds =
     JobBounds { unfinished: 1_000, kept: 2_000, kept_for: Duration::from_secs(24 * 3_600) };
 
-async fn one(make: Make) -> Option<(Stores, SharedBackend)> {
-    let stores = make.stores(Retention::default()).await?;
-    let store = stores.open().await;
-    Some((stores, store))
-}
-
-fn job(payload: &str) -> NewJob {
+pub(crate) fn job(payload: &str) -> NewJob {
     let id = JobId(uuid::Uuid::new_v4());
     NewJob { id, payload: Bytes::copy_from_slice(payload.as_bytes()), kind: None, idempotency: None }
 }
 
-fn keyed(key: &str, fingerprint: &str) -> NewJob {
+pub(crate) fn keyed(key: &str, fingerprint: &str) -> NewJob {
     let idempotency = Idempotency { key: key.to_owned(), fingerprint: fingerprint.to_owned() };
     NewJob { idempotency: Some(idempotency), ..job("keyed") }
 }
@@ -146,8 +140,7 @@ fn payloads(jobs: &[JobView]) -> Vec<&str> {
     jobs.iter().map(|job| std::str::from_utf8(&job.payload).unwrap()).collect()
 }
 
-async fn a_job_is_claimed_as_it_was_queued(make: Make) {
-    let Some((stores, store)) = one(make).await else { return };
+async fn a_job_is_claimed_as_it_was_queued(Fresh { stores, store }: Fresh) {
     let before = chrono::Utc::now() - SECOND;
     let all_bytes: Vec<u8> = (0..=255).collect();
     let odd = [Bytes::new(), Bytes::from_static(b" 1 - \n2"), all_bytes.into(), vec![b'x'; 60_000].into()];
@@ -172,8 +165,7 @@ async fn a_job_is_claimed_as_it_was_queued(make: Make) {
     assert_eq!(store.job(job("").id).await.unwrap(), None);
 }
 
-async fn jobs_are_claimed_in_the_order_in_which_they_were_queued(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn jobs_are_claimed_in_the_order_in_which_they_were_queued(Fresh { store, .. }: Fresh) {
     let names: Vec<String> = (0..50).map(|n| n.to_string()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     queue(&*store, &names).await;
@@ -184,8 +176,7 @@ async fn jobs_are_claimed_in_the_order_in_which_they_were_queued(make: Make) {
     assert_eq!(payloads(&claimed), names);
 }
 
-async fn a_claim_takes_no_more_than_its_limit(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_claim_takes_no_more_than_its_limit(Fresh { store, .. }: Fresh) {
     queue(&*store, &["a", "b", "c", "d", "e"]).await;
     assert_eq!(claim(&*store, 0).await, []);
     assert_eq!(payloads(&claim(&*store, 2).await), ["a", "b"]);
@@ -193,8 +184,7 @@ async fn a_claim_takes_no_more_than_its_limit(make: Make) {
     assert_eq!(claim(&*store, 10).await, []);
 }
 
-async fn no_call_claims_or_lists_more_than_a_thousand(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn no_call_claims_or_lists_more_than_a_thousand(Fresh { store, .. }: Fresh) {
     let bounds = JobBounds { unfinished: 2_000, ..BOUNDS };
     for _ in 0..1_001 {
         assert_eq!(store.enqueue(&job(""), &bounds).await.unwrap(), Enqueued::Queued);
@@ -204,8 +194,7 @@ async fn no_call_claims_or_lists_more_than_a_thousand(make: Make) {
     assert_eq!(claim(&*store, usize::MAX).await.len(), 1);
 }
 
-async fn many_claimers_at_once_never_get_the_same_job(make: Make) {
-    let Some((stores, store)) = one(make).await else { return };
+async fn many_claimers_at_once_never_get_the_same_job(Fresh { stores, store }: Fresh) {
     let mut queued = HashSet::new();
     for n in 0..300 {
         queued.extend(queue(&*store, &[&n.to_string()]).await);
@@ -230,8 +219,7 @@ async fn many_claimers_at_once_never_get_the_same_job(make: Make) {
     assert_eq!((claimed.len(), ids, tokens.len()), (300, queued, 300));
 }
 
-async fn tokens_grow_from_claim_to_claim(make: Make) {
-    let Some((stores, store)) = one(make).await else { return };
+async fn tokens_grow_from_claim_to_claim(Fresh { stores, store }: Fresh) {
     let other = stores.open().await;
     let mut last = 0;
     for round in 0..20 {
@@ -247,8 +235,7 @@ async fn tokens_grow_from_claim_to_claim(make: Make) {
     assert!(last > micros - 3_600_000_000, "also over data that are lost: tokens follow the clock");
 }
 
-async fn a_job_is_claimed_again_only_after_its_lease_has_expired(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_job_is_claimed_again_only_after_its_lease_has_expired(Fresh { store, .. }: Fresh) {
     queue(&*store, &["a"]).await;
     let begun = time::Instant::now();
     let first = next(&*store, SHORT).await;
@@ -259,8 +246,7 @@ async fn a_job_is_claimed_again_only_after_its_lease_has_expired(make: Make) {
     assert!(second.token > first.token);
 }
 
-async fn extending_prolongs_a_lease(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn extending_prolongs_a_lease(Fresh { store, .. }: Fresh) {
     let ids = queue(&*store, &["a", "b"]).await;
     let kept = next(&*store, SHORT).await;
     let left = next(&*store, SHORT).await;
@@ -276,8 +262,7 @@ async fn extending_prolongs_a_lease(make: Make) {
     assert_eq!(claim(&*store, 1).await, []);
 }
 
-async fn an_expired_lease_is_valid_until_another_worker_claims_the_job(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn an_expired_lease_is_valid_until_another_worker_claims_the_job(Fresh { store, .. }: Fresh) {
     queue(&*store, &["a", "b"]).await;
     let [a, b] = store.claim("paper", 2, Duration::ZERO).await.unwrap().try_into().unwrap();
     assert_eq!(store.extend(b.id, b.token, LEASE).await.unwrap(), Held::Yes);
@@ -290,8 +275,7 @@ async fn an_expired_lease_is_valid_until_another_worker_claims_the_job(make: Mak
     assert_eq!(claim(&*store, 1).await, []);
 }
 
-async fn calls_with_an_old_token_have_no_effect(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn calls_with_an_old_token_have_no_effect(Fresh { store, .. }: Fresh) {
     let id = queue(&*store, &["a"]).await[0];
     let old = next(&*store, Duration::ZERO).await;
     let new = next_eventually(&*store).await;
@@ -310,8 +294,7 @@ async fn calls_with_an_old_token_have_no_effect(make: Make) {
     assert_eq!(finish(&*store, &new, Ending::Done).await, Held::Yes);
 }
 
-async fn after_the_end_of_a_run_its_token_is_lost(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn after_the_end_of_a_run_its_token_is_lost(Fresh { store, .. }: Fresh) {
     for ending in [Ending::Done, dead(), retry(LEASE)] {
         queue(&*store, &["a"]).await;
         let job = next(&*store, LEASE).await;
@@ -326,8 +309,7 @@ async fn after_the_end_of_a_run_its_token_is_lost(make: Make) {
     assert_eq!(store.finish(unknown.id, 1, &Ending::Done).await.unwrap(), Held::Lost);
 }
 
-async fn a_retry_is_claimed_again_after_its_delay(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_retry_is_claimed_again_after_its_delay(Fresh { store, .. }: Fresh) {
     let id = queue(&*store, &["a"]).await[0];
     let first = next(&*store, LEASE).await;
     assert_eq!(store.commit(id, first.token, LEASE).await.unwrap(), Held::Yes);
@@ -347,8 +329,7 @@ async fn a_retry_is_claimed_again_after_its_delay(make: Make) {
     assert_eq!(counts(&*store).await, JobCounts { waiting: 1, ..JobCounts::default() });
 }
 
-async fn a_retry_is_queued_by_the_time_at_which_it_is_due(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_retry_is_queued_by_the_time_at_which_it_is_due(Fresh { store, .. }: Fresh) {
     queue(&*store, &["first"]).await;
     let first = next(&*store, LEASE).await;
     queue(&*store, &["before"]).await;
@@ -358,8 +339,7 @@ async fn a_retry_is_queued_by_the_time_at_which_it_is_due(make: Make) {
     assert_eq!(payloads(&claim(&*store, 10).await), ["before", "first", "after"]);
 }
 
-async fn jobs_whose_worker_died_are_claimed_before_waiting_ones(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn jobs_whose_worker_died_are_claimed_before_waiting_ones(Fresh { store, .. }: Fresh) {
     queue(&*store, &["a", "b", "c"]).await;
     let died = store.claim("paper", 2, Duration::from_millis(20)).await.unwrap();
     assert_eq!(payloads(&died), ["a", "b"]);
@@ -370,8 +350,7 @@ async fn jobs_whose_worker_died_are_claimed_before_waiting_ones(make: Make) {
     assert_eq!(again.iter().map(|job| job.run).collect::<Vec<_>>(), [2, 2, 1]);
 }
 
-async fn a_dead_letter_is_listed_until_it_is_settled(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_dead_letter_is_listed_until_it_is_settled(Fresh { store, .. }: Fresh) {
     let ids = queue(&*store, &["a", "b", "c"]).await;
     for job in claim(&*store, 2).await {
         assert_eq!(finish(&*store, &job, dead()).await, Held::Yes);
@@ -390,8 +369,7 @@ async fn a_dead_letter_is_listed_until_it_is_settled(make: Make) {
     assert_eq!(counts(&*store).await, JobCounts { claimed: 1, done: 1, dead: 1, ..JobCounts::default() });
 }
 
-async fn a_cancelled_waiting_job_is_claimed_before_all_others(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_cancelled_waiting_job_is_claimed_before_all_others(Fresh { store, .. }: Fresh) {
     let ids = queue(&*store, &["a", "b", "c", "d", "e"]).await;
     store.claim("paper", 1, Duration::from_millis(20)).await.unwrap();
     pass(60).await;
@@ -406,8 +384,7 @@ async fn a_cancelled_waiting_job_is_claimed_before_all_others(make: Make) {
     assert_eq!(flags, [true, true, false, false, false]);
 }
 
-async fn a_cancelled_delayed_job_is_claimed_at_once(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_cancelled_delayed_job_is_claimed_at_once(Fresh { store, .. }: Fresh) {
     let id = queue(&*store, &["a"]).await[0];
     let first = next(&*store, LEASE).await;
     finish(&*store, &first, retry(LEASE)).await;
@@ -420,8 +397,7 @@ async fn a_cancelled_delayed_job_is_claimed_at_once(make: Make) {
     assert!(view(&*store, id).await.cancelled);
 }
 
-async fn the_worker_of_a_job_learns_that_it_was_cancelled(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn the_worker_of_a_job_learns_that_it_was_cancelled(Fresh { store, .. }: Fresh) {
     let id = queue(&*store, &["a"]).await[0];
     let job = next(&*store, LEASE).await;
     assert_eq!(store.extend(id, job.token, LEASE).await.unwrap(), Held::Yes);
@@ -436,8 +412,7 @@ async fn the_worker_of_a_job_learns_that_it_was_cancelled(make: Make) {
     assert_eq!(view(&*store, id).await.state, JobState::Dead);
 }
 
-async fn a_cancelled_job_that_is_claimed_again_is_marked(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_cancelled_job_that_is_claimed_again_is_marked(Fresh { store, .. }: Fresh) {
     let id = queue(&*store, &["a"]).await[0];
     let first = next(&*store, Duration::ZERO).await;
     assert_eq!(cancel(&*store, id).await, Cancelling::Asked);
@@ -446,8 +421,7 @@ async fn a_cancelled_job_that_is_claimed_again_is_marked(make: Make) {
     assert_eq!(finish(&*store, &second, Ending::Done).await, Held::Yes);
 }
 
-async fn a_job_past_its_point_of_no_return_cannot_be_cancelled(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_job_past_its_point_of_no_return_cannot_be_cancelled(Fresh { store, .. }: Fresh) {
     let id = queue(&*store, &["a"]).await[0];
     let job = next(&*store, Duration::ZERO).await;
     assert_eq!(store.commit(id, job.token, LEASE).await.unwrap(), Held::Yes);
@@ -463,8 +437,7 @@ async fn a_job_past_its_point_of_no_return_cannot_be_cancelled(make: Make) {
     assert_eq!(view(&*store, id).await.state, JobState::Delayed);
 }
 
-async fn a_cancelled_job_cannot_pass_its_point_of_no_return(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_cancelled_job_cannot_pass_its_point_of_no_return(Fresh { store, .. }: Fresh) {
     let id = queue(&*store, &["a"]).await[0];
     let job = next(&*store, LEASE).await;
     assert_eq!(cancel(&*store, id).await, Cancelling::Asked);
@@ -472,8 +445,7 @@ async fn a_cancelled_job_cannot_pass_its_point_of_no_return(make: Make) {
     assert!(!view(&*store, id).await.committed);
 }
 
-async fn an_ended_or_unknown_job_cannot_be_cancelled(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn an_ended_or_unknown_job_cannot_be_cancelled(Fresh { store, .. }: Fresh) {
     let ids = queue(&*store, &["a", "b"]).await;
     let jobs = claim(&*store, 2).await;
     finish(&*store, &jobs[0], Ending::Done).await;
@@ -485,8 +457,7 @@ async fn an_ended_or_unknown_job_cannot_be_cancelled(make: Make) {
     assert_eq!(cancel(&*store, job("").id).await, Cancelling::Unknown);
 }
 
-async fn a_full_queue_refuses_and_stores_nothing(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_full_queue_refuses_and_stores_nothing(Fresh { store, .. }: Fresh) {
     let bounds = JobBounds { unfinished: 3, ..BOUNDS };
     for _ in 0..3 {
         assert_eq!(store.enqueue(&job("x"), &bounds).await.unwrap(), Enqueued::Queued);
@@ -502,8 +473,7 @@ async fn a_full_queue_refuses_and_stores_nothing(make: Make) {
     assert_eq!(store.enqueue(&refused, &bounds).await.unwrap(), Enqueued::Queued, "its key was not used");
 }
 
-async fn a_repeated_request_gets_its_job_even_if_the_queue_is_full(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_repeated_request_gets_its_job_even_if_the_queue_is_full(Fresh { store, .. }: Fresh) {
     let bounds = JobBounds { unfinished: 1, ..BOUNDS };
     let first = keyed("key", "same");
     assert_eq!(store.enqueue(&first, &bounds).await.unwrap(), Enqueued::Queued);
@@ -517,8 +487,7 @@ async fn a_repeated_request_gets_its_job_even_if_the_queue_is_full(make: Make) {
     assert_eq!(store.enqueue(&again, &bounds).await.unwrap(), Enqueued::Repeated(first.id));
 }
 
-async fn a_key_used_for_another_request_is_a_conflict(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_key_used_for_another_request_is_a_conflict(Fresh { store, .. }: Fresh) {
     let bounds = JobBounds { unfinished: 1, ..BOUNDS };
     assert_eq!(store.enqueue(&keyed("key", "one"), &bounds).await.unwrap(), Enqueued::Queued);
     let other = keyed("key", "another");
@@ -527,8 +496,7 @@ async fn a_key_used_for_another_request_is_a_conflict(make: Make) {
     assert_eq!(enqueue(&*store, &keyed("key ", "one")).await, Enqueued::Queued, "another key");
 }
 
-async fn the_same_id_is_queued_once(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn the_same_id_is_queued_once(Fresh { store, .. }: Fresh) {
     let job = job("a");
     assert_eq!(enqueue(&*store, &job).await, Enqueued::Queued);
     assert_eq!(enqueue(&*store, &job).await, Enqueued::Repeated(job.id));
@@ -539,8 +507,7 @@ async fn the_same_id_is_queued_once(make: Make) {
     assert_eq!((claim(&*store, 1).await, listed(&*store, None).await), (vec![], vec![job.id]));
 }
 
-async fn a_key_is_forgotten_after_its_time(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_key_is_forgotten_after_its_time(Fresh { store, .. }: Fresh) {
     let bounds = JobBounds { kept_for: SECOND, ..BOUNDS };
     let first = keyed("key", "same");
     assert_eq!(store.enqueue(&first, &bounds).await.unwrap(), Enqueued::Queued);
@@ -564,8 +531,7 @@ async fn a_key_is_forgotten_after_its_time(make: Make) {
     );
 }
 
-async fn lists_go_from_the_newest_in_pages(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn lists_go_from_the_newest_in_pages(Fresh { store, .. }: Fresh) {
     let mut ids = queue(&*store, &["a", "b", "c", "d", "e", "f", "g"]).await;
     ids.reverse();
     // A job's state does not affect its position in the list.
@@ -590,8 +556,7 @@ async fn lists_go_from_the_newest_in_pages(make: Make) {
     assert_eq!(from_the_newest.len(), 7, "an unknown cursor starts from the beginning");
 }
 
-async fn lists_show_one_state(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn lists_show_one_state(Fresh { store, .. }: Fresh) {
     let ids = queue(&*store, &["a", "b", "c", "d", "e", "f"]).await;
     let claimed = claim(&*store, 5).await;
     finish(&*store, &claimed[0], Ending::Done).await;
@@ -616,8 +581,7 @@ async fn lists_show_one_state(make: Make) {
     assert_eq!(done.iter().map(|job| job.id).collect::<Vec<_>>(), [ids[0]]);
 }
 
-async fn jobs_are_counted_by_state(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn jobs_are_counted_by_state(Fresh { store, .. }: Fresh) {
     assert_eq!(counts(&*store).await, JobCounts::default());
     queue(&*store, &["a"; 15]).await;
     let claimed = claim(&*store, 14).await;
@@ -633,8 +597,7 @@ async fn jobs_are_counted_by_state(make: Make) {
     assert_eq!(counts(&*store).await, expected);
 }
 
-async fn the_oldest_finished_jobs_are_dropped_beyond_the_bound(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn the_oldest_finished_jobs_are_dropped_beyond_the_bound(Fresh { store, .. }: Fresh) {
     let bounds = JobBounds { kept: 4, ..BOUNDS };
     let first = keyed("key", "same");
     let mut ids = vec![first.id];
@@ -657,8 +620,7 @@ async fn the_oldest_finished_jobs_are_dropped_beyond_the_bound(make: Make) {
     assert_eq!(enqueue(&*store, &keyed("key", "other")).await, Enqueued::Queued, "its key went with it");
 }
 
-async fn unfinished_jobs_are_never_dropped(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn unfinished_jobs_are_never_dropped(Fresh { store, .. }: Fresh) {
     let bounds = JobBounds { kept: 0, kept_for: Duration::ZERO, ..BOUNDS };
     for _ in 0..10 {
         assert_eq!(store.enqueue(&job("x"), &bounds).await.unwrap(), Enqueued::Queued);
@@ -666,8 +628,7 @@ async fn unfinished_jobs_are_never_dropped(make: Make) {
     assert_eq!(claim(&*store, 100).await.len(), 10);
 }
 
-async fn finished_jobs_are_dropped_after_their_time(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn finished_jobs_are_dropped_after_their_time(Fresh { store, .. }: Fresh) {
     let bounds = JobBounds { kept_for: SECOND, ..BOUNDS };
     let mut ids = vec![];
     for _ in 0..4 {
@@ -681,15 +642,14 @@ async fn finished_jobs_are_dropped_after_their_time(make: Make) {
     finish(&*store, &claimed[1], dead()).await;
     let known = listed(&*store, None).await.len();
     assert!(known == 4 || begun.elapsed() >= SECOND);
-    eventually("finished jobs go", async || (listed(&*store, None).await.len() == 2).then_some(())).await;
+    until("finished jobs go", async || listed(&*store, None).await.len() == 2).await;
     assert!(begun.elapsed() >= SECOND);
     assert_eq!((store.job(ids[0]).await.unwrap(), store.job(ids[1]).await.unwrap()), (None, None));
     assert_eq!(counts(&*store).await, JobCounts { waiting: 1, claimed: 1, ..JobCounts::default() });
     assert_eq!(cancel(&*store, ids[0]).await, Cancelling::Unknown);
 }
 
-async fn a_call_dropped_midway_takes_effect_completely_or_not_at_all(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_call_dropped_midway_takes_effect_completely_or_not_at_all(Fresh { store, .. }: Fresh) {
     for round in 0..40u64 {
         let limit = Duration::from_micros(round * 30);
         let job = job("x");
@@ -708,8 +668,7 @@ async fn a_call_dropped_midway_takes_effect_completely_or_not_at_all(make: Make)
     }
 }
 
-async fn leases_of_any_length_are_accepted(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn leases_of_any_length_are_accepted(Fresh { store, .. }: Fresh) {
     let id = queue(&*store, &["a"]).await[0];
     let claimed = store.claim("paper", 5, Duration::ZERO).await.unwrap();
     assert_eq!(claimed.len(), 1, "a job is claimed once by one call");
@@ -723,8 +682,7 @@ async fn leases_of_any_length_are_accepted(make: Make) {
     assert_eq!(listed(&*store, None).await.len(), 2);
 }
 
-async fn a_job_of_a_kind_is_for_workers_of_that_kind(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_job_of_a_kind_is_for_workers_of_that_kind(Fresh { store, .. }: Fresh) {
     let of = |kind: Option<&str>, payload: &str| NewJob { kind: kind.map(Into::into), ..job(payload) };
     let mut ids = vec![];
     // Many jobs of another kind are queued before them.
@@ -754,8 +712,7 @@ async fn a_job_of_a_kind_is_for_workers_of_that_kind(make: Make) {
     assert_eq!(store.claim("a", 600, LEASE).await.unwrap().len(), 599);
 }
 
-async fn the_end_of_a_run_determines_the_next_attempt(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn the_end_of_a_run_determines_the_next_attempt(Fresh { store, .. }: Fresh) {
     let id = queue(&*store, &["a"]).await[0];
     let attempt = |number, said_by| Attempt { number, said_by };
     let again = |attempt| Ending::Retry { after: Duration::ZERO, attempt };

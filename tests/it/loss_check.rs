@@ -14,12 +14,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{self, JoinSet};
 use uuid::Uuid;
 use zonewire::config::Config;
-use zonewire::storage::StorageChoice;
 
-use crate::support::client::{Came, Client};
+use crate::support::client::{Came, Client, assert_has};
 use crate::support::gateway::{Running, config};
 use crate::support::orders::post_json;
-use crate::support::redis::{Configured, redis};
+use crate::support::redis::{Configured, on, redis};
 
 /// How many orders the run has; without it, a short run.
 const ORDERS: &str = "ZONEWIRE_LOSS_CHECK_ORDERS";
@@ -296,20 +295,15 @@ async fn check(nodes: &[&Running], name: &str) {
 async fn nothing_is_lost_doubled_or_reordered_on_memory() {
     let gateway = Running::start(prepared(config())).await;
     check(&[&gateway], "memory, one node").await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_doubled_or_reordered_on_redis_with_two_nodes() {
     let Some(server) = redis(&[]).await else { return };
-    let mut on_redis = prepared(config());
-    on_redis.storage.backend = StorageChoice::Redis;
-    on_redis.storage.required = true;
+    let mut on_redis = prepared(on(&server));
     on_redis.storage.redis = server.patient_config();
     let (a, b) = (Running::start(on_redis.clone()).await, Running::start(on_redis).await);
     check(&[&a, &b], "redis, two nodes").await;
-    a.stop().await;
-    b.stop().await;
 }
 
 /// What a late watcher receives when 50 updates are stored.
@@ -323,15 +317,12 @@ async fn a_late_watcher_gets_the_stored_updates_and_a_gap_for_the_rest() {
             let routing = json!({ "type": "routing", "progress": 10, "n": n });
             assert_eq!(post_json(gateway.address, &path, &routing).await.status, 200);
         }
-        let mut client = Client::connect(&gateway.url(&format!("/ws/orders/{id}"))).await;
+        let mut client = gateway.connect(&format!("/ws/orders/{id}")).await;
         assert_eq!(client.next().await["type"], "connection");
         let subscribed = client.next().await;
         let gap = count.saturating_sub(50);
-        assert_eq!(
-            (&subscribed["type"], &subscribed["gap"], &subscribed["recovered"], &subscribed["offset"]),
-            (&json!("subscribed"), &json!(gap), &json!(gap == 0), &json!(gap)),
-            "{count}"
-        );
+        let expected = json!({ "type": "subscribed", "gap": gap, "recovered": gap == 0, "offset": gap });
+        assert_has(&subscribed, expected);
         for n in gap + 1..=count {
             assert_eq!(client.next().await["n"].as_u64(), Some(n), "{count}");
         }
@@ -342,5 +333,4 @@ async fn a_late_watcher_gets_the_stored_updates_and_a_gap_for_the_rest() {
         let (rest, code, _) = client.until_close().await;
         assert_eq!((rest[0]["n"].as_u64(), code), (Some(count + 1), 1000), "{rest:?}");
     }
-    gateway.stop().await;
 }

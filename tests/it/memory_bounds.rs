@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::client::Client;
-use crate::support::eventually::eventually;
+use crate::support::client::{Client, connect_small};
+use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Running, config, history, until_stat};
 use crate::support::orders::{base, paper, place_this, swap};
 use crate::support::program::{run, zonewire};
@@ -40,23 +40,18 @@ async fn history_comes_in_pages_of_a_megabyte() {
     let url = base(&gateway);
     let shown = run(&mut zonewire(&["history", "pjm", "-n", "50", "--json", "--url", &url])).await;
     assert_eq!(shown.json_lines().len(), 50, "{}", shown.stderr);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_nobody_reads_have_a_bound_of_their_own() {
-    let mut config = config();
-    config.http.answers_bytes_max = 4 << 20;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.http.answers_bytes_max = 4 << 20).await;
     for n in 1..=40 {
         gateway.publish("pjm", [large("A", n)]).await;
     }
     // Each asks for a megabyte and reads nothing.
     let mut silent = Vec::new();
     for _ in 0..8 {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4_096).unwrap();
-        let mut stream = socket.connect(gateway.address).await.unwrap();
+        let mut stream = connect_small(gateway.address).await;
         let request = b"GET /api/zones/pjm/history?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
         tokio::io::AsyncWriteExt::write_all(&mut stream, request).await.unwrap();
         silent.push(stream);
@@ -69,11 +64,10 @@ async fn answers_that_nobody_reads_have_a_bound_of_their_own() {
     let stats = gateway.stats().await;
     assert!(stats["http"]["answer_bytes"].as_u64().unwrap() <= 4 << 20, "{stats}");
     drop(silent);
-    eventually("there is room again", async || {
-        (gateway.get("/api/zones/pjm/history?limit=1000").await.status == 200).then_some(())
+    until("there is room again", async || {
+        gateway.get("/api/zones/pjm/history?limit=1000").await.status == 200
     })
     .await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,7 +93,6 @@ async fn a_list_of_large_orders_is_split_into_more_pages() {
     ids.sort();
     ids.dedup();
     assert_eq!((ids.len(), count), (COUNT, COUNT));
-    gateway.stop().await;
 }
 
 /// A connection that catches up on many channels and reads nothing holds one page, and receives everything in
@@ -126,11 +119,10 @@ async fn a_connection_that_reads_nothing_costs_one_page() {
     }
     client.send(&json!({ "type": "subscribe", "channels": channels, "since": since })).await;
     until_stat(&gateway, "/messages/replays", 1).await;
-    eventually("what is kept for others has gone", async || {
+    until("what is kept for others has gone", async || {
         let stats = gateway.stats().await;
         let held = stats["messages"]["replay_bytes"].as_u64().unwrap();
-        (held <= 400_000 && stats["messages"]["replay_reads"].as_u64().unwrap() as usize >= ZONES)
-            .then_some(())
+        held <= 400_000 && stats["messages"]["replay_reads"].as_u64().unwrap() as usize >= ZONES
     })
     .await;
     let mut had = std::collections::BTreeMap::<String, u64>::new();
@@ -141,5 +133,4 @@ async fn a_connection_that_reads_nothing_costs_one_page() {
         assert_eq!(price["price"], *newest, "in order");
     }
     assert_eq!(had.len(), ZONES);
-    gateway.stop().await;
 }

@@ -10,11 +10,11 @@ use zonewire::storage::StorageChoice;
 use zonewire_kit::proxy::{Mode, Proxy};
 use zonewire_kit::redis::RedisServer;
 
-use crate::support::client::{Client, position};
-use crate::support::eventually::eventually;
+use crate::support::client::{Client, assert_has, position};
+use crate::support::eventually::until;
 use crate::support::gateway::{Running, config, price};
 use crate::support::orders::{get_order, new_order, update};
-use crate::support::redis::{Configured, free_port, redis};
+use crate::support::redis::{nowhere, on_prefix, redis};
 
 /// A gateway whose link to Redis can be cut.
 struct Node {
@@ -34,8 +34,7 @@ impl Node {
     }
 
     async fn until_state(&self, state: &str) {
-        eventually(&format!("the storage is {state}"), async || (self.state().await == state).then_some(()))
-            .await;
+        until(&format!("the storage is {state}"), async || self.state().await == state).await;
     }
 
     /// Cuts the link, and waits until the gateway has noticed.
@@ -51,23 +50,19 @@ impl Node {
     /// Waits until all that the gateway accepted is in Redis.
     async fn until_in_order(&self) {
         self.until_state("healthy").await;
-        eventually("every channel is reconciled", async || {
+        until("every channel is reconciled", async || {
             let outage = &self.gateway.stats().await["outage"];
-            (outage["channels_waiting"] == 0 && outage["journal_entries"] == 0).then_some(())
+            outage["channels_waiting"] == 0 && outage["journal_entries"] == 0
         })
         .await;
     }
 }
 
 fn through(server: &RedisServer, link: &Proxy) -> Config {
-    let mut config = config();
+    let mut config = on_prefix(server, "moving");
     config.channels.default_lane = Lane::Every;
     config.connections.order_linger_ms = 0;
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
     config.storage.redis.port = Some(link.address.port());
-    config.storage.redis.prefix = "moving".to_owned();
     config
 }
 
@@ -77,12 +72,6 @@ async fn two_nodes(server: &RedisServer) -> (Node, Node) {
         node.until_state("healthy").await;
     }
     (a, b)
-}
-
-async fn stop(nodes: [Node; 2]) {
-    for node in nodes {
-        node.gateway.stop().await;
-    }
 }
 
 /// The progress of update 0; each further one adds its number.
@@ -294,8 +283,6 @@ async fn updates_unseen_by_a_cut_off_gateway_are_no_gap_and_arrive_late() {
     assert_eq!((&client.had[..5], &client.again[..]), (&[4, 5, 1, 2, 3][..], &[][..]));
     // The gateway cannot say whether the client's first entries came in time; for these it can.
     assert!(client.late.ends_with(&[1, 2, 3]), "{:?}", client.late);
-    drop(client);
-    stop([a, b]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,8 +300,6 @@ async fn updates_unseen_by_a_cut_off_gateway_arrive_at_the_next_gateway() {
     client.channel.tell(&b, [7]).await;
     client.until_whole(7).await;
     assert_eq!(client.again, [0; 0]);
-    drop(client);
-    stop([a, b]).await;
 }
 
 /// When the cut-off gateway is first given something that makes its channel fork.
@@ -334,7 +319,7 @@ async fn an_order_that_ends_at_a_cut_off_gateway_is_closed_only_after_the_missin
     let other = Channel::order();
     other.tell(&b, [1]).await;
     let mut client = behind_a_cut(&a, &b).await;
-    let mut witness = Client::connect(&b.gateway.url(&other.path())).await;
+    let mut witness = b.gateway.connect(&other.path()).await;
     for channel in [&client.channel, &other] {
         let Channel::Order(id) = channel else { panic!("it is an order") };
         update(b.gateway.address, id, ends.clone()).await;
@@ -345,8 +330,6 @@ async fn an_order_that_ends_at_a_cut_off_gateway_is_closed_only_after_the_missin
     let (words, code, _) = client.client.take().unwrap().until_close().await;
     let late = words.iter().filter(|word| word["late"] == true).map(number).collect::<Vec<_>>();
     assert_eq!((late, code), (vec![1, 2, 3], 1000), "{words:?}");
-    drop(client);
-    stop([a, b]).await;
 }
 
 /// A client that is ahead of a cut-off gateway moves there and back.
@@ -388,8 +371,6 @@ async fn there_and_back(channel: Channel, when: When) {
     assert!((client.again.is_empty() && !client.in_doubt) || when == When::Then, "{:?}", client.again);
     witness.until_whole(7).await;
     assert_eq!(witness.again, [0; 0]);
-    drop((client, witness));
-    stop([a, b]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -450,8 +431,6 @@ async fn cut_again(again: Again) {
     channel.tell(&b, [8]).await;
     client.until_whole(8).await;
     assert_eq!(client.again, [0; 0]);
-    drop(client);
-    stop([a, b]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -497,8 +476,6 @@ async fn moving_from_a_gateway_that_never_knew_the_zone_loses_nothing() {
     b.until_in_order().await;
     zone.tell(&b, [7]).await;
     client.until_whole(7).await;
-    drop(client);
-    stop([a, b]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -511,11 +488,7 @@ async fn a_partly_known_order_is_shown_with_a_gap_of_unknown_size() {
     let numbers =
         |order: &Value| -> Vec<u64> { order["updates"].as_array().unwrap().iter().map(number).collect() };
     assert_eq!((numbers(&order), order.get("gap")), (vec![4, 5], Some(&Value::Null)), "{order}");
-    assert_eq!(
-        (&order["degraded"], &order["progress"]),
-        (&json!(true), &json!(FIRST_PROGRESS + 5)),
-        "{order}"
-    );
+    assert_has(&order, json!({ "degraded": true, "progress": FIRST_PROGRESS + 5 }));
     // Of this order, `b` knows only what it was sent itself.
     let other = Channel::order();
     other.tell(&a, [1]).await;
@@ -530,23 +503,18 @@ async fn a_partly_known_order_is_shown_with_a_gap_of_unknown_size() {
         let order = get_order(b.gateway.address, id).await;
         assert_eq!((numbers(&order), &order["gap"]), (expected, &json!(0)), "{order}");
     }
-    drop(client);
-    stop([a, b]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_in_memory_knows_all_of_an_order() {
     let mut config = config();
     config.storage.backend = StorageChoice::Auto;
-    config.storage.redis.port = Some(free_port());
+    config.storage.redis.port = Some(nowhere());
     let gateway = Running::start(config).await;
     let id = new_order();
     update(gateway.address, &id, json!({ "type": "routing", "progress": 11 })).await;
-    let mut client = Client::connect(&gateway.url(&format!("/ws/orders/{id}"))).await;
-    let subscribed = client.next_of_type("subscribed").await;
+    let (_client, subscribed) = gateway.subscribed(&format!("/ws/orders/{id}")).await;
     assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)), "{subscribed}");
-    drop(client);
-    gateway.stop().await;
 }
 
 /// Readers that resume from the same position cost one read per page, whatever state the storage is in.
@@ -558,8 +526,7 @@ async fn a_page_that_many_resume_with_is_read_once_even_in_an_outage() {
     let zone = Channel::Zone("pjm");
     zone.tell(&node, 1..=1_000).await;
     let since = {
-        let mut client = Client::connect(&node.gateway.url("/ws/market/pjm")).await;
-        let subscribed = client.next_of_type("subscribed").await;
+        let (_client, subscribed) = node.gateway.subscribed("/ws/market/pjm").await;
         position(&subscribed).rsplit_once(':').map(|(epoch, _)| format!("{epoch}:0")).unwrap()
     };
     let url = node.gateway.url(&format!("/ws/market/pjm?since={since}"));
@@ -574,11 +541,10 @@ async fn a_page_that_many_resume_with_is_read_once_even_in_an_outage() {
             }
             client
         });
-        let clients = futures_util::future::join_all(clients).await;
+        let _clients = futures_util::future::join_all(clients).await;
         let more = reads().await - before;
         let most = transitions * READERS + 20;
         assert!(more <= most as u64, "{READERS} readers cost {more} reads, instead of {most}");
-        drop(clients);
     };
     come_back(1_000, 0).await;
     node.cut().await;
@@ -589,5 +555,4 @@ async fn a_page_that_many_resume_with_is_read_once_even_in_an_outage() {
     node.mend();
     node.until_in_order().await;
     come_back(1_001, 0).await;
-    node.gateway.stop().await;
 }

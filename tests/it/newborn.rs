@@ -3,21 +3,16 @@
 use serde_json::{Value, json};
 use zonewire::config::Config;
 use zonewire::model::OrderId;
-use zonewire::storage::StorageChoice;
 use zonewire_kit::redis::RedisServer;
 
 use crate::support::client::{Client, offset, position};
 use crate::support::eventually::eventually;
-use crate::support::gateway::{Running, config, price, request};
-use crate::support::redis::{Admin, Configured, redis};
+use crate::support::gateway::{Running, config, price, until_state};
+use crate::support::orders::update;
+use crate::support::redis::{Admin, on_prefix, redis};
 
 fn on(server: &RedisServer) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
-    config.storage.redis.prefix = "newborn".to_owned();
-    config
+    on_prefix(server, "newborn")
 }
 
 /// Whether a reader's position is in a log that does not exist yet.
@@ -27,21 +22,7 @@ fn is_unborn(subscribed: &Value) -> bool {
 }
 
 async fn resumed(gateway: &Running, path: &str, since: &str) -> (Client, Value) {
-    let mut client = Client::connect(&gateway.url(&format!("{path}?since={since}"))).await;
-    let subscribed = client.next_of_type("subscribed").await;
-    (client, subscribed)
-}
-
-async fn until_state(gateway: &Running, status: &str) {
-    eventually(status, async || (gateway.get("/ws/health").await.json()["status"] == status).then_some(()))
-        .await;
-}
-
-/// Publishes an update of an order without a job.
-async fn tell(gateway: &Running, order: OrderId, update: &Value) {
-    let (path, json) = (format!("/api/orders/{order}/updates"), [("content-type", "application/json")]);
-    let answer = request(gateway.address, "POST", &path, &json, update.to_string().as_bytes()).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    gateway.subscribed(&format!("{path}?since={since}")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,39 +50,34 @@ async fn a_reader_from_before_the_first_entry_gets_all_without_a_resync() {
     let (_client, subscribed) = resumed(&gateway, "/ws/market/pjm", "u.0123456789abcdef:1").await;
     assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(false), &Value::Null));
     gateway.get("/api/zones/pjm/history?after=u.0123456789abcdef:1").await.problem(410, "foreign_epoch");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_entries_of_a_log_that_began_since_are_reported() {
-    let mut config = config();
-    config.storage.retention.entries = 3;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.storage.retention.entries = 3).await;
     let (client, subscribed) = gateway.market("pjm").await;
     client.close().await;
     gateway.publish("pjm", (1..=5).map(|n| price("A", n))).await;
     let (mut client, resumed) = resumed(&gateway, "/ws/market/pjm", &position(&subscribed)).await;
     assert_eq!((&resumed["recovered"], &resumed["gap"], offset(&resumed)), (&json!(false), &json!(2), 2));
     assert_eq!(client.prices(3).await[0]["price"], 3);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_another_gateway_starts_is_received_from_its_first_entry() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
-    until_state(&a, "healthy").await;
-    until_state(&b, "healthy").await;
+    until_state(a.address, "healthy").await;
+    until_state(b.address, "healthy").await;
     let (mut client, subscribed) = a.market("pjm").await;
     assert!(is_unborn(&subscribed), "{subscribed}");
     let order = OrderId::random();
     let path = format!("/ws/orders/{order}");
-    let mut watcher = Client::connect(&a.url(&path)).await;
-    let watched = watcher.next_of_type("subscribed").await;
+    let (mut watcher, watched) = a.subscribed(&path).await;
     assert!(is_unborn(&watched), "{watched}");
 
     b.publish("pjm", [price("A", 1)]).await;
-    tell(&b, order, &json!({ "type": "routing", "progress": 10 })).await;
+    update(b.address, &order.to_string(), json!({ "type": "routing", "progress": 10 })).await;
     let resync = client.next().await;
     assert_eq!((&resync["type"], &resync["old_epoch"]), (&json!("resync"), &subscribed["epoch"]));
     assert_eq!((&resync["recovered"], offset(&resync)), (&json!(true), 0), "{resync}");
@@ -121,17 +97,14 @@ async fn a_log_that_another_gateway_starts_is_received_from_its_first_entry() {
         assert_eq!((&again["recovered"], &again["gap"]), (&json!(true), &json!(0)), "{again}");
         assert_eq!(watcher.next_of_type("routing").await["offset"], 1);
     }
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn following_leaves_nothing_in_redis() {
     let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
-    until_state(&gateway, "healthy").await;
-    let mut client = Client::connect(&gateway.url("/ws")).await;
-    client.next_of_type("connection_established").await;
+    until_state(gateway.address, "healthy").await;
+    let mut client = gateway.client().await;
     let zones = (0..60).map(|n| format!("zone:fresh-{n}"));
     let orders = (0..60).map(|_| format!("order:{}", OrderId::random()));
     let names: Vec<String> = zones.chain(orders).collect();
@@ -155,15 +128,14 @@ async fn following_leaves_nothing_in_redis() {
     // Publishing does create keys.
     gateway.publish("fresh-0", [price("A", 1)]).await;
     assert!(!made().await.is_empty());
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_begins_in_an_outage_continues_at_any_gateway() {
     let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
-    until_state(&a, "healthy").await;
-    until_state(&b, "healthy").await;
+    until_state(a.address, "healthy").await;
+    until_state(b.address, "healthy").await;
     let (mut client, before) = a.market("pjm").await;
     assert!(is_unborn(&before), "{before}");
     server.freeze().unwrap();
@@ -175,8 +147,8 @@ async fn a_log_that_begins_in_an_outage_continues_at_any_gateway() {
     let here = format!("{}:{}", resync["epoch"].as_str().unwrap(), offset(&first));
     client.close().await;
     server.thaw().unwrap();
-    until_state(&a, "healthy").await;
-    until_state(&b, "healthy").await;
+    until_state(a.address, "healthy").await;
+    until_state(b.address, "healthy").await;
 
     for gateway in [&a, &b] {
         let (mut client, subscribed) = resumed(gateway, "/ws/market/pjm", &here).await;
@@ -189,6 +161,4 @@ async fn a_log_that_begins_in_an_outage_continues_at_any_gateway() {
         assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)));
         assert_eq!(client.next_of_type("price_update").await["id"], first["id"]);
     }
-    a.stop().await;
-    b.stop().await;
 }

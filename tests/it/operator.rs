@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::support::client::Client;
-use crate::support::eventually::eventually;
+use crate::support::eventually::until;
 use crate::support::gateway::{Running, config, price, until_stat};
 use crate::support::orders::{base, external, new_order, place, post_json, update};
 use crate::support::process::Signal;
-use crate::support::program::{End, Program, run, zonewire};
-use crate::support::redis::free_port;
+use crate::support::program::{End, Program, listening, run, zonewire};
+use crate::support::redis::nowhere;
 
 /// `zonewire <args>` against a gateway.
 async fn ask(args: &str, gateway: &Running) -> End {
@@ -45,7 +45,6 @@ async fn empty_lists_say_so_and_print_nothing() {
     for args in ["zones --json", "latest pjm --json", "order list --json"] {
         assert_eq!(said(args, &gateway).await, "", "{args}");
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,7 +78,6 @@ async fn zones_latest_and_history_print_tables_and_lines_with_exact_digits() {
     let epoch = gateway.get("/api/zones/ercot/history?limit=1").await.json()["epoch"].clone();
     let after = format!("history ercot --after {}:1490 --json", epoch.as_str().unwrap());
     assert_eq!(ask(&after, &gateway).await.json_lines().len(), 10);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,7 +115,6 @@ async fn latest_and_history_show_events_by_their_market_and_say_what_shows_all_e
         let end = ask(&format!("latest {channel}"), &gateway).await;
         assert!(end.code == Some(64) && end.stderr.contains(hint), "{channel}: {end:?}");
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,7 +146,6 @@ async fn an_order_and_lists_of_orders_are_printed_with_exact_digits() {
     assert_eq!(serde_json::from_str::<Value>(&whole).unwrap()["status"], "routing");
     let unknown = ask(&format!("order show {}", new_order()), &gateway).await;
     assert!(unknown.code == Some(1) && unknown.stderr.contains("(unknown_order)"), "{unknown:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,7 +158,7 @@ async fn health_is_a_sentence_and_stats_are_lines_or_json() {
     let health = said("health --strict --json", &gateway).await;
     assert_eq!(serde_json::from_str::<Value>(&health).unwrap()["status"], "healthy");
 
-    let client = Client::connect(&gateway.url("/ws/market/pjm")).await;
+    let client = gateway.connect("/ws/market/pjm").await;
     until_stat(&gateway, "/connections/open", 1).await;
     let stats = said("stats", &gateway).await;
     for part in
@@ -173,7 +169,6 @@ async fn health_is_a_sentence_and_stats_are_lines_or_json() {
     let stats = said("stats --json", &gateway).await;
     assert_eq!(serde_json::from_str::<Value>(&stats).unwrap()["connections"]["open"], 1);
     client.close().await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,22 +186,18 @@ async fn tail_begins_with_history_and_continues_without_a_gap() {
     assert_eq!(offsets, [3, 4, 5]);
     // Ctrl-C ends it, and it prints how to continue.
     tail.signal(Signal::INT);
-    let end = tail.ended().await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    let end = tail.ended().await.exits(0);
     let epoch = gateway.get("/api/zones/pjm/history?limit=1").await.json()["epoch"].clone();
     let epoch = epoch.as_str().unwrap();
     assert!(end.stderr.contains(&format!("zone:pjm from {epoch}:5 on\n")), "{end:?}");
-    assert!(
-        end.stderr.contains(&format!("zone:pjm was at {epoch}:6; `--since {epoch}:6` resumes there")),
-        "{end:?}"
-    );
+    let told = format!("zone:pjm was at {epoch}:6; `--since {epoch}:6` resumes there");
+    assert!(end.stderr.contains(&told), "{end:?}");
 
     let counted = ask("tail pjm -n 2 --count 2", &gateway).await;
     assert_eq!(counted.json_lines().len(), 2, "{counted:?}");
     let since = ask(&format!("tail pjm --since {epoch}:4 --count 2"), &gateway).await;
     let offsets: Vec<u64> = since.json_lines().iter().map(|e| e["offset"].as_u64().unwrap()).collect();
     assert_eq!(offsets, [5, 6]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,7 +210,6 @@ async fn tail_begins_with_an_orders_updates_too() {
     let end = ask(&format!("tail order:{order} -n 2 --count 2"), &gateway).await;
     let progress: Vec<Value> = end.json_lines().iter().map(|update| update["progress"].clone()).collect();
     assert_eq!(progress, [20, 30], "{end:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,26 +219,21 @@ async fn tail_says_that_nobody_has_published_yet_and_suggests_a_similar_name() {
     let mut tail = tail("tail PJM --count 1", &gateway);
     until_stat(&gateway, "/connections/open", 1).await;
     // It must be connected before anybody publishes, or it would print nothing about that.
-    eventually("the channel is followed", async || {
+    until("the channel is followed", async || {
         let stats = gateway.stats().await;
-        (stats["connections"]["by_zone"]["PJM"] == 1).then_some(())
+        stats["connections"]["by_zone"]["PJM"] == 1
     })
     .await;
     gateway.publish("PJM", [price("A", 1)]).await;
     assert_eq!(tail.json().await["channel"], "zone:PJM");
     let end = tail.ended().await;
-    assert!(
-        end.stderr.contains(
-            "nobody has published to zone PJM yet; there is one called pjm, and case matters; waiting"
-        ),
-        "{end:?}"
-    );
-    gateway.stop().await;
+    let told = "nobody has published to zone PJM yet; there is one called pjm, and case matters; waiting";
+    assert!(end.stderr.contains(told), "{end:?}");
 }
 
 #[tokio::test]
 async fn without_a_gateway_every_command_fails_at_once() {
-    let port = free_port();
+    let port = nowhere();
     let order = new_order();
     let (watch, show) = (format!("order watch {order}"), format!("order show {order}"));
     for args in
@@ -301,20 +286,15 @@ async fn a_server_that_is_no_gateway_is_described_in_plain_words() {
 async fn the_log_follows_a_connection_and_an_order_by_their_ids() {
     let level =
         ["--set", "log.level=warn,zonewire::connections=debug,zonewire::orders=debug,zonewire::gateway=info"];
-    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let mut command = zonewire(&["serve", "--storage", "memory", "--set", "http.drain_s=0", "--listen"]);
-    let gateway = Program::start(command.arg(address.to_string()).args(level).args([
-        "--set",
-        "orders.paper.step_ms=1",
-        "--set",
-        "orders.paper.failure_rate=0",
-    ]));
-    let mut client = eventually("the gateway answers", async || {
-        let url = format!("ws://{address}/ws/market/pjm");
-        tokio::net::TcpStream::connect(address).await.ok()?;
-        Some(Client::connect(&url).await)
+    let orders = ["--set", "orders.paper.step_ms=1", "--set", "orders.paper.failure_rate=0"];
+    let (address, process) = listening(|address| {
+        let mut command = zonewire(&["serve", "--storage", "memory", "--set", "http.drain_s=0", "--listen"]);
+        command.arg(address.to_string()).args(level).args(orders);
+        command
     })
     .await;
+    let gateway = Program::of(process);
+    let mut client = Client::connect(&format!("ws://{address}/ws/market/pjm")).await;
     let connection = client.next_of_type("connection_established").await["connection_id"].clone();
     client.close().await;
     let order = place(address).await;

@@ -4,18 +4,18 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use zonewire_kit::proxy::Proxy;
 
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Running, request, until_stat};
 use crate::support::orders::{
     base, check_whole, external, new_order, paper, place, place_this, post_json, swap, until_status, update,
 };
 use crate::support::program::{End, Program, command, run, zonewire};
-use crate::support::redis::free_port;
+use crate::support::redis::nowhere;
+use crate::support::scripted::{Reply, Request, answer};
 use crate::support::tools::Examples;
 
 /// `zonewire order <args>` against a gateway.
@@ -50,11 +50,9 @@ async fn place_prints_the_id_and_the_same_key_places_once() {
     let raw = request(gateway.address, "GET", &format!("/api/orders/{id}"), &[], b"").await.body;
     assert!(raw.contains(r#""amount":1.50,"slippage":0.5"#), "{raw}");
 
-    let conflict = order(&["place", "SOL", "USDC", "2", "--idempotency-key", "k"], &url).await;
-    assert_eq!(conflict.code, Some(1));
+    let conflict = order(&["place", "SOL", "USDC", "2", "--idempotency-key", "k"], &url).await.exits(1);
     assert!(conflict.stderr.contains("idempotency_conflict"), "{conflict:?}");
-    let invalid = order(&["place", "SOL", "SOL", "-2", "--slippage", "300"], &url).await;
-    assert_eq!(invalid.code, Some(1));
+    let invalid = order(&["place", "SOL", "SOL", "-2", "--slippage", "300"], &url).await.exits(1);
     for part in ["amount: ", "slippage: ", "tokenOut: ", "(invalid_order)"] {
         assert!(invalid.stderr.contains(part), "{invalid:?}");
     }
@@ -63,8 +61,7 @@ async fn place_prints_the_id_and_the_same_key_places_once() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("order.json");
     std::fs::write(&file, r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":7.250}"#).unwrap();
-    let placed = order(&["place", "--order", file.to_str().unwrap()], &url).await;
-    assert_eq!(placed.code, Some(0), "{placed:?}");
+    let placed = order(&["place", "--order", file.to_str().unwrap()], &url).await.exits(0);
     let path = format!("/api/orders/{}", placed.stdout.trim_end());
     let raw = request(gateway.address, "GET", &path, &[], b"").await.body;
     assert!(raw.contains(r#""amount":7.250,"slippage":0.5"#), "{raw}");
@@ -77,7 +74,6 @@ async fn place_prints_the_id_and_the_same_key_places_once() {
         let refused = order(&wrong, &url).await;
         assert_eq!(refused.code, Some(64), "{wrong:?}: {refused:?}");
     }
-    gateway.stop().await;
 }
 
 #[tokio::test]
@@ -98,7 +94,7 @@ async fn an_invalid_order_is_bad_usage() {
 
 #[tokio::test]
 async fn a_missing_gateway_is_reported_at_once() {
-    let port = free_port();
+    let port = nowhere();
     for args in [&["place", "SOL", "USDC", "1"][..], &["list"], &["cancel", &new_order()], &["dead-letters"]]
     {
         let end = order(args, &format!("http://127.0.0.1:{port}")).await;
@@ -112,8 +108,7 @@ async fn a_missing_gateway_is_reported_at_once() {
 async fn place_and_watch_goes_to_the_end() {
     let gateway = Running::start(paper()).await;
     let url = base(&gateway);
-    let end = order(&["place", "SOL", "USDC", "1.5", "--watch"], &url).await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    let end = order(&["place", "SOL", "USDC", "1.5", "--watch"], &url).await.exits(0);
     let lines: Vec<&str> = end.stdout.lines().collect();
     assert_eq!(lines[0].len(), 36, "{end:?}");
     assert!(lines[1].contains("  routing     10 %  attempt 1 of 3  "), "{end:?}");
@@ -121,11 +116,9 @@ async fn place_and_watch_goes_to_the_end() {
     assert!(lines.last().unwrap().contains("txHash="), "{end:?}");
 
     // A later watcher gets all of it.
-    let later = run(&mut zonewire(&["order", "watch", lines[0], "--json", "--url", &url])).await;
-    assert_eq!(later.code, Some(0), "{later:?}");
+    let later = run(&mut zonewire(&["order", "watch", lines[0], "--json", "--url", &url])).await.exits(0);
     check_whole(&later.json_lines(), "confirmed");
     assert_eq!(later.json_lines().len(), lines.len() - 1);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,21 +136,17 @@ async fn watch_reconnects_and_prints_each_update_once() {
     update(gateway.address, &order, step("building", 70)).await;
     seen.push(watch.json().await);
     update(gateway.address, &order, json!({"type": "confirmed", "attempt": 1})).await;
-    let end = watch.ended().await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    let end = watch.ended().await.exits(0);
     for part in ["is not known yet; waiting for it", "trying again in", "(attempt 1 of 5)"] {
         assert!(end.stderr.contains(part), "{part:?}: {end:?}");
     }
     seen.extend(end.json_lines());
     assert_eq!(check_whole(&seen, "confirmed"), ["routing", "building", "building", "confirmed"]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_says_what_is_missing() {
-    let mut config = paper();
-    config.storage.retention.orders.updates = 2;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(paper(), |config| config.storage.retention.orders.updates = 2).await;
     let proxy = Proxy::start(gateway.address).await.unwrap();
     let order = new_order();
     update(gateway.address, &order, step("routing", 10)).await;
@@ -171,12 +160,10 @@ async fn watch_says_what_is_missing() {
     assert_eq!(watch.json().await["progress"], 15);
     let error = json!({"code": "no_liquidity", "message": "no pool has enough"});
     update(gateway.address, &order, json!({"type": "failed", "attempt": 1, "error": error})).await;
-    let end = watch.ended().await;
-    assert_eq!(end.code, Some(1), "{end:?}");
+    let end = watch.ended().await.exits(1);
     assert!(end.stderr.contains("3 entries are missing here"), "{end:?}");
     let said = format!("error: order {order} failed: no pool has enough (no_liquidity)");
     assert!(end.stderr.contains(&said), "{end:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,26 +192,22 @@ async fn an_order_without_a_worker_is_reported_as_waiting_once() {
     let end = watch.ended().await;
     assert_eq!((jobs.as_array().unwrap().len(), end.code), (2, Some(0)), "{end:?}");
     assert!(end.stdout.contains("confirmed") && !end.stdout.contains("has waited"), "{end:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_whose_updates_are_no_longer_kept_still_has_its_outcome() {
-    let mut config = paper();
-    config.storage.retention.orders.age_s = 1;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(paper(), |config| config.storage.retention.orders.age_s = 1).await;
     let url = base(&gateway);
     let order = new_order();
     update(gateway.address, &order, json!({"type": "failed", "error": {"code": "x", "message": "y"}})).await;
-    eventually("the updates are gone", async || {
+    until("the updates are gone", async || {
         let answer = request(gateway.address, "GET", &format!("/api/orders/{order}"), &[], b"").await;
-        (answer.json()["updates"] == json!([])).then_some(())
+        answer.json()["updates"] == json!([])
     })
     .await;
     let end = run(&mut zonewire(&["order", "watch", &order, "--url", &url])).await;
     assert_eq!((end.code, end.stdout.as_str()), (Some(1), ""), "{end:?}");
     assert!(end.stderr.contains("updates were deleted") && end.stderr.contains("failed: y (x)"), "{end:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,13 +219,11 @@ async fn a_terminal_gets_a_bar() {
     let mut command = command(examples.python());
     command.env("TERM", "xterm").args(["-c", code, env!("CARGO_BIN_EXE_zonewire")]);
     command.args(["order", "place", "SOL", "USDC", "1.5", "--watch", "--url", &base(&gateway)]);
-    let end = run(&mut command).await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    let end = run(&mut command).await.exits(0);
     // The bar overwrites itself, and is replaced by the updates in the end.
     assert!(end.stdout.contains("\u{1b}["), "{end:?}");
     assert!(end.stdout.contains("█"), "{end:?}");
     assert!(end.stdout.lines().last().unwrap().contains("confirmed  100 %  attempt 1 of 3"), "{end:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -273,13 +254,9 @@ async fn orders_are_listed_the_newest_first_and_in_pages() {
     let lines: Vec<&str> = rest.stdout.lines().collect();
     assert!(lines.len() == 2 && lines[1].starts_with(&placed[2]), "{rest:?}");
     assert_eq!(order(&["list", "--status", "failed"], &url).await.stdout, "");
-    let unknown = order(&["list", "--status", "lost"], &url).await;
-    assert_eq!(unknown.code, Some(64));
-    assert!(
-        unknown.stderr.contains("pending, routing, building, submitted, confirmed, failed"),
-        "{unknown:?}"
-    );
-    gateway.stop().await;
+    let unknown = order(&["list", "--status", "lost"], &url).await.exits(64);
+    let known = "pending, routing, building, submitted, confirmed, failed";
+    assert!(unknown.stderr.contains(known), "{unknown:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,16 +272,13 @@ async fn an_order_can_be_cancelled_until_it_has_ended() {
     // A worker that asks for jobs makes the gateway end it.
     let claimed = post_json(gateway.address, "/api/jobs/claim", &json!({"worker": "w"})).await;
     assert_eq!(claimed.json(), json!({"jobs": []}));
-    let end = order(&["watch", &id], &url).await;
-    assert_eq!(end.code, Some(1), "{end:?}");
+    let end = order(&["watch", &id], &url).await.exits(1);
     // The reason is printed once.
     assert_eq!((end.stdout + &end.stderr).matches("(cancelled)").count(), 1);
-    let end = order(&["cancel", &id], &url).await;
-    assert_eq!(end.code, Some(1), "{end:?}");
+    let end = order(&["cancel", &id], &url).await.exits(1);
     assert!(end.stderr.contains("already_ended"), "{end:?}");
     let end = order(&["cancel", &new_order()], &url).await;
     assert!(end.stderr.contains("unknown_order"), "{end:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -314,12 +288,10 @@ async fn a_dead_letter_is_listed_and_retried() {
     config.orders.attempts_max = 1;
     let gateway = Running::start(config).await;
     let url = base(&gateway);
-    let end = order(&["place", "SOL", "USDC", "1.5", "--watch"], &url).await;
-    assert_eq!(end.code, Some(1), "{end:?}");
+    let end = order(&["place", "SOL", "USDC", "1.5", "--watch"], &url).await.exits(1);
     let id = end.stdout.lines().next().unwrap();
     let letters = eventually("it is a dead letter", async || {
-        let end = order(&["dead-letters"], &url).await;
-        assert_eq!(end.code, Some(0), "{end:?}");
+        let end = order(&["dead-letters"], &url).await.exits(0);
         (!end.stdout.is_empty()).then_some(end.stdout)
     })
     .await;
@@ -329,26 +301,18 @@ async fn a_dead_letter_is_listed_and_retried() {
     assert_eq!(json.json_lines()[0]["orderId"], id, "{json:?}");
 
     // It may have been submitted before it failed, depending on its id.
-    let end = order(&["dead-letters", "retry", "--force", id], &url).await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    let end = order(&["dead-letters", "retry", "--force", id], &url).await.exits(0);
     let new = end.stdout.trim_end();
     assert_ne!(new, id);
     until_status(gateway.address, new, "failed").await;
     let end = order(&["dead-letters", "retry", id], &url).await;
     assert!(end.stderr.contains("unknown_dead_letter"), "{end:?}");
-    gateway.stop().await;
 }
 
 // Situations that no healthy gateway causes
 
-/// The answer of a scripted gateway, or none.
-type Reply = Option<(&'static str, &'static str, &'static str)>;
-
-/// The idempotency key and the body of a request.
-type Sent = (String, String);
-
-/// Answers one request after the other: status, additional header, body.
-async fn scripted(replies: Vec<Reply>) -> (String, Arc<Mutex<Vec<Sent>>>, JoinSet<()>) {
+/// Answers one request after the other.
+async fn scripted(replies: Vec<Reply<'static>>) -> (String, Arc<Mutex<Vec<Request>>>, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let sent = Arc::new(Mutex::new(Vec::new()));
@@ -363,29 +327,6 @@ async fn scripted(replies: Vec<Reply>) -> (String, Arc<Mutex<Vec<Sent>>>, JoinSe
     (url, sent, running)
 }
 
-async fn answer(stream: TcpStream, reply: Reply) -> Sent {
-    let mut stream = BufReader::new(stream);
-    let (mut key, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line).await.unwrap();
-        match line.trim().split_once(": ") {
-            Some(("idempotency-key", value)) => value.clone_into(&mut key),
-            Some(("content-length", value)) => length = value.parse().unwrap(),
-            _ if line.trim().is_empty() => break,
-            _ => {}
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.unwrap();
-    if let Some((status, header, answer)) = reply {
-        let head = format!("HTTP/1.1 {status}\r\n{header}connection: close\r\n");
-        let reply = format!("{head}content-length: {}\r\n\r\n{answer}", answer.len());
-        stream.write_all(reply.as_bytes()).await.unwrap();
-    }
-    (key, String::from_utf8(body).unwrap())
-}
-
 const FULL: Reply =
     Some(("503 Service Unavailable", "retry-after: 1\r\n", r#"{"code":"queue_full","detail":"full"}"#));
 const ACCEPTED: Reply = Some((
@@ -398,20 +339,19 @@ const ACCEPTED: Reply = Some((
 async fn an_order_is_sent_again_with_the_same_key_until_it_is_answered() {
     let broken: Reply = Some(("202 Accepted", "", r#"{"success":true,"#));
     let (url, sent, _running) = scripted(vec![None, FULL, ACCEPTED]).await;
-    let end = order(&["place", "SOL", "USDC", "1.5"], &url).await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    let end = order(&["place", "SOL", "USDC", "1.5"], &url).await.exits(0);
     assert_eq!(end.stdout, "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11\n");
     assert!(end.stderr.contains("full (queue_full); trying again in 1.0 s"), "{end:?}");
     {
         let sent = sent.lock().unwrap();
         assert_eq!(sent.len(), 3);
-        assert!(sent[0].0.len() == 36 && sent.iter().all(|request| *request == sent[0]), "{sent:?}");
+        assert_eq!(sent[0].idempotency_key.len(), 36, "{sent:?}");
+        assert!(sent.iter().all(|request| *request == sent[0]), "{sent:?}");
     }
     // An answer that cannot be read is an answer nevertheless.
     let (url, sent, _running) = scripted(vec![broken]).await;
-    let end = order(&["place", "SOL", "USDC", "1.5", "--idempotency-key", "mine"], &url).await;
-    assert_eq!(end.code, Some(1), "{end:?}");
-    assert_eq!(sent.lock().unwrap()[0].0, "mine");
+    order(&["place", "SOL", "USDC", "1.5", "--idempotency-key", "mine"], &url).await.exits(1);
+    assert_eq!(sent.lock().unwrap()[0].idempotency_key, "mine");
 }
 
 #[tokio::test]
@@ -422,8 +362,7 @@ async fn a_refused_order_is_not_sent_again() {
         r#"{"code":"invalid_order","detail":"no","errors":[{"field":"amount","message":"too much"}]}"#,
     ));
     let (url, sent, _running) = scripted(vec![refused]).await;
-    let end = order(&["place", "SOL", "USDC", "1.5"], &url).await;
-    assert_eq!(end.code, Some(1));
+    let end = order(&["place", "SOL", "USDC", "1.5"], &url).await.exits(1);
     assert!(end.stderr.contains("no; amount: too much (invalid_order)"), "{end:?}");
     assert_eq!(sent.lock().unwrap().len(), 1);
 }

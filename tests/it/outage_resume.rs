@@ -2,30 +2,20 @@
 
 use serde_json::Value;
 use zonewire::config::Config;
-use zonewire::storage::StorageChoice;
 use zonewire_kit::redis::RedisServer;
 
 use crate::support::client::{Client, offset};
-use crate::support::eventually::eventually;
-use crate::support::gateway::{Running, config, price};
-use crate::support::redis::{Configured, redis};
+use crate::support::gateway::{Running, price, until_state};
+use crate::support::redis::{on_prefix, redis};
 
 fn on(server: &RedisServer) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
-    config.storage.redis.prefix = "resume".to_owned();
-    config
+    on_prefix(server, "resume")
 }
 
 /// Publishes three prices at one gateway, freezes Redis, and reconnects to another gateway that has noticed,
 /// with the position after the first price.
 async fn come_back(server: &RedisServer, publisher: &Running, to: &Running, zone: &str) -> Client {
-    eventually("Redis serves the publisher", async || {
-        (publisher.get("/ws/health").await.json()["status"] == "healthy").then_some(())
-    })
-    .await;
+    until_state(publisher.address, "healthy").await;
     let (mut client, subscribed) = publisher.market(zone).await;
     publisher.publish(zone, (1..=3).map(|n| price("A", n))).await;
     client.prices(3).await;
@@ -36,7 +26,7 @@ async fn come_back(server: &RedisServer, publisher: &Running, to: &Running, zone
     while witness.next_of_type("backend_state").await["state"] != "degraded" {}
     let epoch = subscribed["epoch"].as_str().unwrap();
     let since = format!("{epoch}:{}", offset(&subscribed) + 1);
-    let mut client = Client::connect(&to.url(&format!("/ws/market/{zone}?since={since}"))).await;
+    let mut client = to.connect(&format!("/ws/market/{zone}?since={since}")).await;
     assert_eq!(client.next().await["state"], "degraded");
     client
 }
@@ -62,8 +52,6 @@ async fn a_position_is_resumed_if_redis_returns_within_moments() {
             return b.stop().await;
         }
         assert_eq!(subscribed["gap"], Value::Null, "{subscribed}");
-        drop(client);
-        b.stop().await;
     }
     panic!("a short outage always costs a client its position");
 }
@@ -79,7 +67,4 @@ async fn a_client_does_not_wait_for_a_redis_that_stays_away() {
     b.publish("pjm", [price("A", 4)]).await;
     assert_eq!(client.next_of_type("price_update").await["price"], 4, "it is live meanwhile");
     server.thaw().unwrap();
-    drop(client);
-    a.stop().await;
-    b.stop().await;
 }

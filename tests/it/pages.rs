@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::support::gateway::{Answer, JSON, Running, config, price, read_answer, request};
-use crate::support::process::{Process, Signal};
+use crate::support::process::Process;
 
 /// The answer to a request with these header lines.
 async fn ask(address: SocketAddr, method: &str, path: &str, lines: &[(&str, &str)]) -> Answer {
@@ -58,8 +58,7 @@ async fn a_page_whose_host_name_was_rebound_to_this_machine_gets_nothing() {
     ] {
         assert!(metrics.contains(&format!("zonewire_{line}\n")), "{metrics}");
     }
-    process.signal(Signal::TERM);
-    process.ended().await;
+    process.terminate().await;
     let log = process.log().await;
     let said = |message: &str| -> Value {
         let line = log.iter().find(|line| line.contains(message)).unwrap_or_else(|| panic!("{log:#?}"));
@@ -106,16 +105,14 @@ async fn forwarding_headers_count_only_from_trusted_proxies() {
             assert_eq!(upgrade(gateway.address, lines).await, status, "{lines:?}");
         }
     }
-    for gateway in [trusting, named, plain] {
-        gateway.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_a_listed_origin_publishes_and_reads() {
-    let mut config = config();
-    config.http.origins = vec!["https://desk.example".to_owned(), "capacitor://localhost".to_owned()];
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| {
+        config.http.origins = vec!["https://desk.example".to_owned(), "capacitor://localhost".to_owned()]
+    })
+    .await;
     for origin in ["https://desk.example", "capacitor://localhost"] {
         let headers = [("origin", origin), ("content-type", JSON)];
         let body = price("A", 1).to_string();
@@ -130,5 +127,4 @@ async fn a_page_of_a_listed_origin_publishes_and_reads() {
     let headers = [("origin", "https://evil.example")];
     let path = "/api/orders/6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11/cancel";
     request(gateway.address, "POST", path, &headers, b"").await.problem(403, "origin_not_allowed");
-    gateway.stop().await;
 }

@@ -1,29 +1,22 @@
 //! The proxy configurations of `docs/examples/proxies`, run unchanged except for their ports.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
 
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio::process::Command;
 use tokio::task::JoinSet;
 use zonewire_kit::hostile::wire::exchange;
 use zonewire_kit::hostile::{Smuggled, smuggled};
 use zonewire_kit::process::Process;
-use zonewire_kit::skip;
 
 use crate::support::events::EventReader;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, LINES, Lines, Running, config, price, read_answer};
-use crate::support::program::{command, listens};
+use crate::support::program::{self, installed, listening};
 use crate::support::raw::RawSocket;
-use crate::support::redis::free_port;
-
-/// Set in continuous integration, so that a missing program fails instead of skipping.
-const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_PROXIES";
 
 /// A proxy in front of a gateway.
 struct Proxy {
@@ -39,11 +32,7 @@ struct Proxy {
 impl Proxy {
     /// `None`, after printing so, if the program is not installed.
     async fn start(program: &str, file: &str) -> Option<Self> {
-        let mut version = command(program);
-        version.arg("-v").stdout(Stdio::null()).stderr(Stdio::null());
-        if !version.status().await.is_ok_and(|status| status.success()) {
-            return skip(REQUIRE, &format!("there is no {program}"));
-        }
+        installed(program).await?;
         let mut config = config();
         // As the comments in the examples say.
         config.http.trusted_proxies = vec!["127.0.0.1".to_owned()];
@@ -55,25 +44,15 @@ impl Proxy {
         let example = fs::read_to_string(example).unwrap();
         assert!(example.contains("127.0.0.1:8080") && example.contains("8081"));
         let dir = tempfile::tempdir().unwrap();
-        // Another process may take the free port before the proxy does; try another one then.
-        for _ in 0..10 {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let (address, process) = listening(|address| {
             let written = example.replace("127.0.0.1:8080", &gateway.address.to_string());
             let written = written.replace("listen 8081", &format!("listen {address}"));
             let written = written.replace("bind :8081", &format!("bind {address}"));
-            fs::write(dir.path().join(file), written).unwrap();
-            let mut process = Process::spawn(&mut run(program, file, dir.path())).unwrap();
-            if listens(&mut process, address).await {
-                return Some(Self {
-                    address,
-                    gateway,
-                    holds_long_lines: program == "haproxy",
-                    _process: process,
-                    _dir: dir,
-                });
-            }
-        }
-        panic!("{program} does not start");
+            fs::write(dir.path().join(file), adapted(program, written)).unwrap();
+            program::proxy(program, file, dir.path())
+        })
+        .await;
+        Some(Self { address, gateway, holds_long_lines: program == "haproxy", _process: process, _dir: dir })
     }
 
     /// A request to a host name, through the proxy.
@@ -98,23 +77,14 @@ impl Proxy {
     }
 }
 
-/// The program in the foreground, with all its files in a separate directory.
-fn run(program: &str, file: &str, dir: &Path) -> Command {
-    let mut command = command(program);
-    command.current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null());
+/// The example's configuration, with nginx's files in its own directory too.
+fn adapted(program: &str, config: String) -> String {
     if program == "haproxy" {
-        command.args(["-db", "-q", "-f", file]);
-        return command;
+        return config;
     }
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let temporary = temporary.map(|kind| format!("{kind}_temp_path {kind};\n")).concat();
-    let config = fs::read_to_string(dir.join(file)).unwrap();
-    let config = config.replace("http {\n", &format!("http {{\naccess_log off;\n{temporary}"));
-    fs::write(dir.join(file), config).unwrap();
-    // A single process, which is this child.
-    let globals = "daemon off; master_process off; pid nginx.pid; error_log stderr warn;";
-    command.arg("-p").arg(dir).args(["-e", "stderr", "-c", file, "-g", globals]);
-    command
+    config.replace("http {\n", &format!("http {{\naccess_log off;\n{temporary}"))
 }
 
 async fn check(proxy: Proxy) {
@@ -198,7 +168,6 @@ async fn check(proxy: Proxy) {
     let slash = proxy.ask("www.example.com", "GET", "/prices", &[], "").await;
     let to_page = slash.head.lines().any(|line| line == "location: /prices/");
     assert!(slash.status == 307 && to_page, "{slash:?}");
-    proxy.gateway.stop().await;
 }
 
 /// The row of [`smuggled`] with a line longer than the buffers of proxies.
@@ -227,11 +196,7 @@ async fn check_smuggling(proxy: &Proxy) {
             let path = format!("/api/zones/innocent-{n}/latest");
             let answer = proxy.ask("stream.example.com", "GET", &path, &[], "").await;
             let own = format!("zone:innocent-{n}");
-            assert_eq!(
-                (answer.status, answer.json()["channel"].as_str()),
-                (200, Some(own.as_str())),
-                "{what}"
-            );
+            assert_eq!((answer.status, &answer.json()["channel"]), (200, &json!(own)), "{what}");
         }
         assert_eq!(accepted().await - before, told, "{what}: {answered}");
         told_all += told;

@@ -8,8 +8,8 @@ use zonewire::model::Lane;
 use crate::access::{Realm, ask, connect, publish, subscribe};
 use crate::support::client::Client;
 use crate::support::events::EventReader;
-use crate::support::eventually::eventually;
-use crate::support::gateway::{Answer, JSON, LINES, Running, price, request, until_stat};
+use crate::support::eventually::{eventually, until};
+use crate::support::gateway::{Answer, LINES, Running, price, request, until_stat};
 use crate::support::orders::swap;
 
 /// How often a test tries until it is refused: on a slow machine one unit per second is given back meanwhile.
@@ -21,6 +21,11 @@ async fn limited(realm: &Realm, change: impl FnOnce(&mut Config)) -> Running {
     config.limits.burst_s = 3;
     change(&mut config);
     Running::start(config).await
+}
+
+/// Limits each principal, or each tenant.
+fn allow(config: &mut Config, scope: &str, few: Allowances) {
+    if scope == "tenant" { config.limits.tenant = few } else { config.limits.principal = few }
 }
 
 /// Requests until one is refused. Returns how many were not, and the refusal.
@@ -56,7 +61,7 @@ async fn publishing_is_limited_for_a_principal_and_for_a_tenant() {
         let gateway = limited(&realm, |config| {
             config.limits.burst_s = 30;
             let few = Allowances { publishes_per_s: 1, ..Allowances::default() };
-            if scope == "tenant" { config.limits.tenant = few } else { config.limits.principal = few }
+            allow(config, scope, few);
         })
         .await;
         let (alice, bob) = (realm.of_tenant("alice", "acme"), realm.of_tenant("bob", "acme"));
@@ -87,7 +92,6 @@ async fn publishing_is_limited_for_a_principal_and_for_a_tenant() {
         assert!(counted(&gateway, &realm, "refused", &limit).await >= 3);
         let metrics = gateway.get("/metrics").await.body;
         assert!(metrics.contains(&format!("zonewire_limited_total{{limit=\"{limit}\"}}")), "{metrics}");
-        gateway.stop().await;
     }
 }
 
@@ -106,7 +110,6 @@ async fn a_body_of_lines_beyond_the_rate_is_read_slowly_and_completely() {
     let answer = request(gateway.address, "POST", path, &headers, lines.join("\n").as_bytes()).await;
     assert_eq!((answer.status, answer.json()["accepted"].as_u64()), (200, Some(900)), "{answer:?}");
     assert!(counted(&gateway, &realm, "refused", "principal.publishes_per_s").await > 0);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,11 +118,7 @@ async fn orders_are_limited_and_a_role_may_have_more() {
     for scope in ["principal", "tenant"] {
         let gateway = limited(&realm, |config| {
             let few = Allowances { orders_per_s: 1, ..Allowances::default() };
-            if scope == "tenant" {
-                config.limits.tenant = few
-            } else {
-                config.limits.principal = few
-            }
+            allow(config, scope, few);
             let role = RoleAllowances { orders_per_s: Some(0), ..RoleAllowances::default() };
             config.limits.roles.insert("trader".to_owned(), role);
         })
@@ -138,7 +137,6 @@ async fn orders_are_limited_and_a_role_may_have_more() {
         for _ in 0..20 {
             assert_eq!(place(&trader).await.status, 202);
         }
-        gateway.stop().await;
     }
 }
 
@@ -185,9 +183,9 @@ async fn open_connections_and_their_rate_are_limited() {
     // A connection that ends makes room.
     first.close().await;
     drop(second);
-    eventually("there is room again", async || {
+    until("there is room again", async || {
         let (_client, first) = connect(&gateway, "/ws", &alice).await;
-        (first["type"] == "connection_established").then_some(())
+        first["type"] == "connection_established"
     })
     .await;
 
@@ -204,7 +202,6 @@ async fn open_connections_and_their_rate_are_limited() {
     };
     assert!(code == 4004 && accepted >= 3, "{code} {accepted}");
     assert!(counted(&gateway, &realm, "refused", "principal.connects_per_s").await > 0);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,7 +227,6 @@ async fn messages_are_limited_over_all_connections_together() {
     assert_eq!(code, 4004);
     assert!(messages["retry_after_ms"].as_u64().unwrap() >= 1_000, "{messages}");
     assert!(counted(&gateway, &realm, "refused", "tenant.messages_per_s").await > 0);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,13 +235,12 @@ async fn subscriptions_are_limited_on_all_connections_together_and_unsubscribing
     for scope in ["principal", "tenant"] {
         let gateway = limited(&realm, |config| {
             let few = Allowances { subscriptions_max: 3, ..Allowances::default() };
-            if scope == "tenant" { config.limits.tenant = few } else { config.limits.principal = few }
+            allow(config, scope, few);
         })
         .await;
         let alice = realm.of_tenant("alice", "acme");
         // This client authenticates after it has connected.
-        let mut one = Client::connect(&gateway.url("/ws")).await;
-        one.next_of_type("connection_established").await;
+        let mut one = gateway.client().await;
         one.send(&json!({ "type": "auth", "token": alice })).await;
         one.next_of_type("authenticated").await;
         let (mut two, _) = connect(&gateway, "/ws/market/acme.a", &alice).await;
@@ -273,12 +268,11 @@ async fn subscriptions_are_limited_on_all_connections_together_and_unsubscribing
         assert_eq!(subscribe(&mut two, "zone:acme.d").await["type"], "subscribed");
         assert_eq!(subscribe(&mut one, "zone:acme.b").await["code"], "too_many_subscriptions");
         drop(two);
-        eventually("a connection that ends gives back", async || {
-            (subscribe(&mut one, "zone:acme.b").await["type"] == "subscribed").then_some(())
+        until("a connection that ends gives back", async || {
+            subscribe(&mut one, "zone:acme.b").await["type"] == "subscribed"
         })
         .await;
         assert!(counted(&gateway, &realm, "refused", &format!("{scope}.subscriptions_max")).await >= 4);
-        gateway.stop().await;
     }
 }
 
@@ -310,7 +304,6 @@ async fn delivery_beyond_the_byte_rate_is_delayed_but_not_lost() {
     }
     assert!(counted(&gateway, &realm, "refused", "principal.bytes_out_per_s").await > 0);
     assert_eq!(limited.until_pong().await, [] as [Value; 0]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -350,7 +343,6 @@ async fn a_dry_run_counts_what_it_lets_through() {
     }
     let stats = ask(&gateway, "GET", "/ws/stats", &realm.of("root", "operator"), None).await.json();
     assert_eq!(stats["limits"]["refused"].as_object().unwrap().values().filter(|n| **n != 0).count(), 0);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -368,14 +360,19 @@ async fn anonymous_clients_have_only_the_limits_of_their_address() {
     .await;
     let mut clients = Vec::new();
     for _ in 0..3 {
-        let mut client = Client::connect(&gateway.url("/ws/market/public.a")).await;
+        let mut client = gateway.connect("/ws/market/public.a").await;
         client.next_of_type("subscribed").await;
         for n in 0..10 {
             assert_eq!(subscribe(&mut client, &format!("zone:public.{n}")).await["type"], "subscribed");
         }
         clients.push(client);
     }
-    gateway.stop().await;
+}
+
+/// More than a slow reader's socket takes; with many keys, so that nothing is replaced.
+fn many_keys() -> impl Iterator<Item = Value> {
+    let filling = "x".repeat(4_000);
+    (0..600).map(move |n| json!({ "key": format!("K{n}"), "price": 1, "note": filling }))
 }
 
 /// A client that reads nothing of a zone.
@@ -389,23 +386,10 @@ async fn slow(gateway: &Running) -> Client {
 async fn of_lagging_readers_the_one_lagging_for_longest_is_closed() {
     let mut config = crate::support::gateway::config();
     config.connections.behind_per_address_max = 1;
-    // With many keys, so that nothing is replaced and a reader's own bound is not reached.
+    // A reader's own bound is not reached.
     config.connections.outbox_bytes_max = 64 << 20;
     let gateway = Running::start(config).await;
-    let fill = async || {
-        let filling = "x".repeat(4_000);
-        let prices =
-            (0..600).map(|n| json!({ "key": format!("K{n}"), "price": 1, "note": filling }).to_string());
-        let lines = prices.collect::<Vec<_>>().join("\n");
-        let answer = request(
-            gateway.address,
-            "POST",
-            "/api/zones/a/prices",
-            &[("content-type", LINES)],
-            lines.as_bytes(),
-        );
-        assert_eq!(answer.await.status, 200);
-    };
+    let fill = async || gateway.publish("a", many_keys()).await;
     let mut first = slow(&gateway).await;
     fill().await;
     until_stat(&gateway, "/limits/behind", 1).await;
@@ -413,15 +397,14 @@ async fn of_lagging_readers_the_one_lagging_for_longest_is_closed() {
     fill().await;
     until_stat(&gateway, "/limits/refused/connections.behind_per_address_max", 1).await;
     // Its shard closes it at its next check; a reader that has caught up by then may stay.
-    eventually("one is being closed", async || {
+    until("one is being closed", async || {
         let stats = gateway.get("/ws/stats?connections=10").await.json();
         let list = stats["connection_list"].as_array().unwrap();
-        list.iter().any(|connection| connection["health"] == "closing").then_some(())
+        list.iter().any(|connection| connection["health"] == "closing")
     })
     .await;
     let (_, code, _) = first.until_close().await;
     assert_eq!(code, 4001);
-    gateway.stop().await;
 }
 
 /// A lagging reader of a zone of its own, which reads nothing, and its connection id.
@@ -433,10 +416,7 @@ async fn behind(gateway: &Running, realm: &Realm, token: &str, zone: &str) -> (C
     assert_eq!(subscribe(&mut client, &format!("zone:{zone}")).await["type"], "subscribed");
     let authorization = format!("Bearer {}", realm.of("root", "operator"));
     let headers = [("authorization", authorization.as_str()), ("content-type", LINES)];
-    // With many keys, so that nothing is replaced.
-    let filling = "x".repeat(4_000);
-    let prices = (0..600).map(|n| json!({ "key": format!("K{n}"), "price": 1, "note": filling }).to_string());
-    let lines = prices.collect::<Vec<_>>().join("\n");
+    let lines = many_keys().map(|price| price.to_string()).collect::<Vec<_>>().join("\n");
     let path = format!("/api/zones/{zone}/prices");
     assert_eq!(request(gateway.address, "POST", &path, &headers, lines.as_bytes()).await.status, 200);
     (client, id)
@@ -452,11 +432,7 @@ async fn of_a_principals_or_tenants_lagging_readers_the_one_lagging_for_longest_
     for (scope, dry_run) in [("principal", false), ("tenant", false), ("principal", true), ("tenant", true)] {
         let gateway = limited(&realm, |config| {
             let few = Allowances { behind_max: 1, ..Allowances::default() };
-            if scope == "tenant" {
-                config.limits.tenant = few
-            } else {
-                config.limits.principal = few
-            }
+            allow(config, scope, few);
             config.limits.dry_run = dry_run;
             config.connections.outbox_bytes_max = 64 << 20;
         })
@@ -468,14 +444,14 @@ async fn of_a_principals_or_tenants_lagging_readers_the_one_lagging_for_longest_
         for (n, (subject, tenant)) in readers(scope).into_iter().enumerate() {
             let token = realm.of_tenant(subject, tenant);
             held.push(behind(&gateway, &realm, &token, &format!("{tenant}.r{n}")).await);
-            eventually("it is counted", async || {
+            until("it is counted", async || {
                 let limits = stats().await["limits"].clone();
                 let is_counted = match n {
                     0 | 1 => limits["behind"] == n + 1,
                     // One too many for the same principal or tenant.
                     _ => limits[kind][&limit] == 1,
                 };
-                is_counted.then_some(())
+                is_counted
             })
             .await;
         }
@@ -507,8 +483,6 @@ async fn of_a_principals_or_tenants_lagging_readers_the_one_lagging_for_longest_
         let expected = if dry_run { 2 } else { 1 };
         let left = async || (stats().await["limits"]["behind"] == expected).then_some(());
         eventually("one less", left).await;
-        drop(held);
-        gateway.stop().await;
     }
 }
 
@@ -516,14 +490,10 @@ async fn of_a_principals_or_tenants_lagging_readers_the_one_lagging_for_longest_
 async fn a_request_above_the_burst_is_accepted_when_the_allowance_is_full() {
     let realm = Realm::new();
     let gateway = limited(&realm, |config| config.limits.principal.publishes_per_s = 1).await;
-    let many: Vec<Value> = (0..50).map(|n| price("K", n)).collect();
-    let authorization = format!("Bearer {}", realm.of_tenant("alice", "acme"));
-    let headers = [("authorization", authorization.as_str()), ("content-type", JSON)];
-    let body = json!(many).to_string();
-    let path = "/api/zones/acme.a/prices";
-    let post = async || request(gateway.address, "POST", path, &headers, body.as_bytes()).await;
+    let many = json!((0..50).map(|n| price("K", n)).collect::<Vec<_>>());
+    let alice = realm.of_tenant("alice", "acme");
+    let post = async || ask(&gateway, "POST", "/api/zones/acme.a/prices", &alice, Some(&many)).await;
     assert_eq!(post().await.status, 200);
     let refusal = post().await;
     says_when(&refusal, "rate_limited");
-    gateway.stop().await;
 }

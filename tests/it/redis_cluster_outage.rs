@@ -3,25 +3,15 @@
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
-use zonewire::config::Config;
-use zonewire::storage::StorageChoice;
 use zonewire_kit::redis::Cluster;
 
-use crate::support::client::{Client, is_birth};
-use crate::support::eventually::eventually;
-use crate::support::gateway::{LINES, Running, config, post, price};
-use crate::support::redis::{Admin, Configured, cluster, zone_of_each};
+use crate::support::client::{Client, assert_has, is_birth};
+use crate::support::eventually::until;
+use crate::support::gateway::{LINES, Running, post, price};
+use crate::support::redis::{Admin, cluster, on, zone_of_each};
 
 /// Options of a cluster whose other primaries serve while one is away.
 const PARTIAL: [&str; 2] = ["--cluster-require-full-coverage", "no"];
-
-fn on(cluster: &Cluster) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = cluster.config();
-    config
-}
 
 fn meta(zone: &str) -> String {
     format!("zw:{{zone:{zone}}}:meta")
@@ -101,10 +91,10 @@ impl Reader {
 
 /// Two gateways, and at each of them a reader of one zone of each primary.
 struct Bench {
+    /// By gateway, then by zone. They leave before the gateways stop.
+    readers: Vec<Vec<Reader>>,
     gateways: [Running; 2],
     zones: [String; 3],
-    /// By gateway, then by zone.
-    readers: Vec<Vec<Reader>>,
     /// The number of the last price posted at each gateway.
     posted: u64,
 }
@@ -155,33 +145,20 @@ impl Bench {
                 let told = reader.until_state("degraded").await;
                 let channels = if at == 0 { json!([format!("zone:{}", reader.zone)]) } else { json!([]) };
                 assert_eq!(told["scope"], "some", "{told}");
-                assert_eq!(
-                    (&told["channels"], &told["storage_backend"]),
-                    (&channels, &json!("redis")),
-                    "{told}"
-                );
+                assert_has(&told, json!({ "channels": channels, "storage_backend": "redis" }));
                 assert!(told["reason"].as_str().unwrap().starts_with("Redis "), "{told}");
             }
         }
         for gateway in &self.gateways {
             let health = gateway.get("/ws/health").await.json();
-            for (field, expected) in [
-                ("status", json!("degraded")),
-                ("scope", json!("some")),
-                ("primaries", json!(3)),
-                ("primaries_away", json!(1)),
-                ("ready", json!(true)),
-            ] {
-                assert_eq!(health[field], expected, "{field}: {health}");
-            }
+            assert_has(&health, json!({ "status": "degraded", "scope": "some", "ready": true }));
+            assert_has(&health, json!({ "primaries": 3, "primaries_away": 1 }));
             assert!(health["reason"].as_str().unwrap().starts_with("1 of 3 primaries"), "{health}");
             assert_eq!(gateway.stats().await["scope"], "some");
             let redis = gateway.get("/health/redis").await;
             let told = redis.json();
-            assert_eq!(
-                (redis.status, &told["status"], &told["link"]),
-                (503, &json!("degraded"), &json!("partial"))
-            );
+            assert_eq!(redis.status, 503);
+            assert_has(&told, json!({ "status": "degraded", "link": "partial" }));
             let metrics = gateway.get("/metrics").await.body;
             assert!(metrics.contains("zonewire_storage_primaries_away 1"), "{metrics}");
         }
@@ -218,16 +195,11 @@ impl Bench {
             readers.iter().for_each(|reader| reader.check_order_of_each(2));
         }
         for gateway in &self.gateways {
-            let stats = gateway.stats().await;
-            assert_eq!(stats["outage"]["channels_alone"], 0, "{}", stats["outage"]);
-            assert_eq!(stats["outage"]["forks"], 1, "{}", stats["outage"]);
-        }
-    }
-
-    async fn stop(self) {
-        drop(self.readers);
-        for gateway in self.gateways {
-            gateway.stop().await;
+            // Readers are told before it is counted.
+            until("no channel is alone", async || gateway.stats().await["outage"]["channels_alone"] == 0)
+                .await;
+            let outage = gateway.stats().await["outage"].take();
+            assert_eq!(outage["forks"], 1, "{outage}");
         }
     }
 }
@@ -258,17 +230,14 @@ async fn a_killed_primary_interrupts_only_its_own_channels_until_its_replica_ser
         assert!(readers[0].had.iter().all(|had| log.contains(had)), "{log:?}");
     }
     assert_eq!(log, history(&bench.gateways[1], &bench.zones[0]).await);
-    bench.stop().await;
 }
 
 /// Checks that a gateway started while a primary is away serves the zones of the others.
 async fn check_starts_with_the_others(cluster: &Cluster, bench: &mut Bench) {
-    let mut config = on(cluster);
-    config.storage.required = false;
-    let late = Running::start(config).await;
-    eventually("it has connected to the others", async || {
+    let late = Running::changed(on(cluster), |config| config.storage.required = false).await;
+    until("it has connected to the others", async || {
         let health = late.get("/ws/health").await.json();
-        (health["scope"] == "some" && health["primaries_away"] == 1).then_some(())
+        health["scope"] == "some" && health["primaries_away"] == 1
     })
     .await;
     bench.posted += 1;
@@ -277,7 +246,6 @@ async fn check_starts_with_the_others(cluster: &Cluster, bench: &mut Bench) {
     for readers in &mut bench.readers {
         readers[1].until(&posted).await;
     }
-    late.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -291,7 +259,6 @@ async fn a_hanging_primary_delays_only_its_own_channels() {
     let posted = bench.check_partial().await;
     cluster.nodes[0].thaw().unwrap();
     bench.check_back(&posted).await;
-    bench.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -324,9 +291,9 @@ async fn a_slot_that_moves_under_load_disturbs_nobody() {
                 readers[0].step().await;
             }
         }
-        eventually("it is told where it is now", async || {
+        until("it is told where it is now", async || {
             let names = cluster.nodes[to].list(&["PUBSUB", "SHARDCHANNELS"]).await;
-            names.contains(&format!("zw:{{zone:{zone}}}")).then_some(())
+            names.contains(&format!("zw:{{zone:{zone}}}"))
         })
         .await;
     }
@@ -342,5 +309,4 @@ async fn a_slot_that_moves_under_load_disturbs_nobody() {
         assert_eq!((&stats["outage"]["forks"], &stats["state"]), (&json!(0), &json!("healthy")));
     }
     bench.check_served(0).await;
-    bench.stop().await;
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time;
 use zonewire::model::NodeId;
@@ -15,9 +15,9 @@ use zonewire_kit::proxy::{Mode, Proxy};
 use zonewire_kit::redis::{Data, RedisServer};
 use zonewire_kit::resp::Reply;
 
-use crate::support::eventually::eventually;
-use crate::support::redis::{Admin, Configured, free_port, redis};
-use crate::support::stores::{Producer, channel, offsets};
+use crate::support::eventually::{eventually, until};
+use crate::support::redis::{Admin, Configured, nowhere, redis};
+use crate::support::stores::{Producer, channel, next_event, offsets};
 
 /// Far more than anything here takes, even on a machine that stalls for a while.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,6 +37,19 @@ impl Node {
         running.spawn(driver);
         let health = backend.link_health();
         Self { backend: backend.into(), health, id: NodeId::random(), _driver: running }
+    }
+
+    async fn connected_to(server: &RedisServer) -> Self {
+        let mut node = Self::new(&server.config());
+        node.until_up().await;
+        node
+    }
+
+    /// The same after its first health probe.
+    async fn known_to(server: &RedisServer) -> Self {
+        let node = Self::connected_to(server).await;
+        assert_eq!(node.answered_beat().await, Beat::First);
+        node
     }
 
     async fn until(&mut self, what: &str, is: impl FnMut(&LinkHealth) -> bool) -> LinkHealth {
@@ -75,10 +88,6 @@ fn local(port: u16) -> RedisConfig {
     RedisConfig { host: Some("127.0.0.1".to_owned()), port: Some(port), ..RedisConfig::default() }
 }
 
-async fn next(incoming: &mut mpsc::Receiver<LogEvent>) -> LogEvent {
-    time::timeout(PATIENCE, incoming.recv()).await.expect("an event").expect("an open channel")
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_created_before_redis_connects_by_itself() {
     let proxy = Proxy::to_nowhere().await.unwrap();
@@ -110,15 +119,14 @@ async fn an_invalid_configuration_is_refused_without_connecting() {
     let failure = RedisBackend::new(&config, Retention::default()).err().unwrap();
     assert_eq!(failure.code(), "invalid_config");
     assert!(!failure.to_string().contains("hunter2"));
-    let failure = RedisBackend::connect(&local(free_port()), Retention::default()).await.err().unwrap();
+    let failure = RedisBackend::connect(&local(nowhere()), Retention::default()).await.err().unwrap();
     assert_eq!(failure.code(), "unreachable", "and a caller that waits is told why it cannot connect");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_server_is_noticed_and_a_restarted_one_reconnected() {
     let Some(mut server) = redis(&[]).await else { return };
-    let mut node = Node::new(&server.config());
-    node.until_up().await;
+    let mut node = Node::connected_to(&server).await;
     for round in 0..3 {
         let losses = node.health.borrow().losses;
         server.kill().await.unwrap();
@@ -135,28 +143,27 @@ async fn a_killed_server_is_noticed_and_a_restarted_one_reconnected() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_silence_of_a_new_connection_does_not_include_the_outage() {
     let Some(mut server) = redis(&[]).await else { return };
-    let mut node = Node::new(&server.config());
-    node.until_up().await;
+    let mut node = Node::connected_to(&server).await;
     // It subscribes to its own messages, and receives them.
     let since = time::Instant::now();
-    eventually("it has heard itself for a while", async || {
+    until("it has heard itself for a while", async || {
         node.answered_beat().await;
-        (since.elapsed() > Duration::from_millis(500)).then_some(())
+        since.elapsed() > Duration::from_millis(500)
     })
     .await;
     server.kill().await.unwrap();
     node.until_down().await;
     let gone = time::Instant::now();
-    eventually("nothing could be heard for longer than it may hear nothing", async || {
-        (gone.elapsed() > Duration::from_secs(3)).then_some(())
+    until("nothing could be heard for longer than it may hear nothing", async || {
+        gone.elapsed() > Duration::from_secs(3)
     })
     .await;
     server.restart().await.unwrap();
     let losses = node.until_up().await.losses;
     let since = time::Instant::now();
-    eventually("it beats for a while", async || {
+    until("it beats for a while", async || {
         node.answered_beat().await;
-        (since.elapsed() > Duration::from_millis(500)).then_some(())
+        since.elapsed() > Duration::from_millis(500)
     })
     .await;
     assert_eq!(node.health.borrow().losses, losses, "the new connection was closed");
@@ -185,8 +192,7 @@ async fn a_cut_connection_is_noticed_both_busy_and_idle() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn losing_either_connection_counts_and_subscriptions_are_restored_before_it_is_up() {
     let Some(server) = redis(&[]).await else { return };
-    let mut node = Node::new(&server.config());
-    node.until_up().await;
+    let mut node = Node::connected_to(&server).await;
     let mut incoming = node.backend.take_incoming().unwrap();
     node.backend.follow(&channel()).await.unwrap();
     let other = Node::new(&server.config());
@@ -207,7 +213,7 @@ async fn losing_either_connection_counts_and_subscriptions_are_restored_before_i
         eventually("the producer is back", async || shared.ping().await.ok()).await;
         producer.fill(round..=round).await;
         loop {
-            if let LogEvent::Appended { entries, .. } = next(&mut incoming).await {
+            if let LogEvent::Appended { entries, .. } = next_event(&mut incoming).await {
                 assert_eq!(offsets(&entries), [round]);
                 break;
             }
@@ -218,8 +224,7 @@ async fn losing_either_connection_counts_and_subscriptions_are_restored_before_i
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_stops_answering_is_noticed_and_reconnected() {
     let Some(server) = redis(&[]).await else { return };
-    let mut node = Node::new(&server.config());
-    node.until_up().await;
+    let mut node = Node::connected_to(&server).await;
     server.freeze().unwrap();
     assert_eq!(node.until_down().await.code, "no_answer");
     // From here on calls do not wait for an answer.
@@ -256,9 +261,7 @@ async fn flushed_data_are_reported_by_the_next_health_probe_only() {
 /// A server that is restarted from a snapshot that lacks so many of the node's health probes.
 async fn restored(beats: usize) -> Option<(RedisServer, Node)> {
     let mut server = redis(&["--dbfilename", "snapshot.rdb"]).await?;
-    let mut node = Node::new(&server.config());
-    node.until_up().await;
-    assert_eq!(node.answered_beat().await, Beat::First);
+    let mut node = Node::known_to(&server).await;
     assert_eq!(server.admin(&["SAVE"]).await, "OK");
     for _ in 0..beats {
         assert_eq!(node.answered_beat().await, Beat::Same);
@@ -344,9 +347,7 @@ async fn a_loss_is_reported_once_even_if_the_first_reports_were_cut_off() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unanswered_health_probe_that_ran_is_no_loss() {
     let Some(server) = redis(&[]).await else { return };
-    let mut node = Node::new(&server.config());
-    node.until_up().await;
-    assert_eq!(node.answered_beat().await, Beat::First);
+    let mut node = Node::known_to(&server).await;
     let losses = node.health.borrow().losses;
     server.freeze().unwrap();
     node.beat().await.unwrap_err();
@@ -360,9 +361,7 @@ async fn an_unanswered_health_probe_that_ran_is_no_loss() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_node_reports_no_loss() {
     let Some(server) = redis(&[]).await else { return };
-    let mut node = Node::new(&server.config());
-    node.until_up().await;
-    assert_eq!(node.answered_beat().await, Beat::First);
+    let mut node = Node::known_to(&server).await;
     let mut again = Node { id: node.id, ..Node::new(&server.config()) };
     again.until_up().await;
     assert_eq!(again.answered_beat().await, Beat::First);
@@ -374,9 +373,7 @@ async fn a_new_node_reports_no_loss() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_refuses_writes_is_reported_with_the_reason() {
     let Some(server) = redis(&[]).await else { return };
-    let mut node = Node::new(&server.config());
-    node.until_up().await;
-    assert_eq!(node.answered_beat().await, Beat::First);
+    let node = Node::known_to(&server).await;
 
     server.admin(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
     node.until_beat_fails_as("out_of_memory").await;
@@ -391,7 +388,7 @@ async fn a_server_that_refuses_writes_is_reported_with_the_reason() {
 
     // As a replica without a primary it accepts connections, but no writes.
     server.admin(&["CONFIG", "SET", "replica-serve-stale-data", "yes"]).await;
-    server.admin(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]).await;
+    server.admin(&["REPLICAOF", "127.0.0.1", &nowhere().to_string()]).await;
     node.until_beat_fails_as("read_only").await;
     server.admin(&["REPLICAOF", "NO", "ONE"]).await;
     assert_eq!(node.answered_beat().await, Beat::Same);
@@ -403,9 +400,7 @@ async fn a_server_that_loads_its_data_is_not_up_yet() {
     let slowly = ["--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024"];
     let options = [&["--dbfilename", "snapshot.rdb"], &slowly[..]].concat();
     let Some(mut server) = redis(&options).await else { return };
-    let mut node = Node::new(&server.config());
-    node.until_up().await;
-    assert_eq!(node.answered_beat().await, Beat::First);
+    let mut node = Node::known_to(&server).await;
     server.admin(&["EVAL", "for n = 1, 200 do redis.call('SET', n, string.rep(n, 100)) end", "0"]).await;
     assert_eq!(server.admin(&["SAVE"]).await, "OK");
     server.kill().await.unwrap();
@@ -429,8 +424,7 @@ async fn wrong_and_missing_passwords_are_reported() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_of_health_probes_expire_and_dead_nodes_are_forgotten() {
     let Some(server) = redis(&[]).await else { return };
-    let mut node = Node::new(&server.config());
-    node.until_up().await;
+    let node = Node::connected_to(&server).await;
     server.admin(&["HSET", "zw:{life}", "n:gone", "7 1000", "n:broken", "x"]).await;
     assert_eq!(node.answered_beat().await, Beat::First);
     assert_eq!(server.admin(&["HLEN", "zw:{life}"]).await, "2", "the life, and this node");

@@ -6,23 +6,18 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use zonewire::config::Config;
-use zonewire::storage::{RedisConfig, StorageChoice};
+use zonewire::storage::RedisConfig;
 use zonewire_kit::proxy::{Mode, Proxy};
 use zonewire_kit::redis::{DURABLE, RedisServer};
 
-use crate::support::client::{Client, offset, position};
-use crate::support::eventually::eventually;
+use crate::support::client::{Client, assert_has, offset, position};
+use crate::support::eventually::{eventually, until};
 use crate::support::follow::{Cuts, Follower};
-use crate::support::gateway::{LINES, Running, config, post, price};
-use crate::support::redis::{Admin, Configured, redis};
+use crate::support::gateway::{LINES, Running, post, price, until_state};
+use crate::support::redis::{Admin, Configured, on_prefix, redis};
 
 fn on(server: &RedisServer) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
-    config.storage.redis.prefix = "nodes".to_owned();
-    config
+    on_prefix(server, "nodes")
 }
 
 /// Of each of a publisher's numbers, whether the gateway acknowledged it.
@@ -124,8 +119,6 @@ async fn two_nodes_show_everyone_the_same_order() {
     again.publish("pjm", [price("next", 1)]).await;
     let mut elsewhere = Follower::after("pjm", &follower.position.to_string());
     elsewhere.read(&[b.url("")], 4 * COUNT + 1, &mut Cuts::none()).await;
-    again.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,9 +149,6 @@ async fn a_log_restored_from_older_data_gets_a_new_epoch() {
     assert_eq!(prices.len(), 1, "{prices:?}");
     let history = settled_history(&b).await;
     assert_eq!(history, (1..=11).map(|n| json!(n)).collect::<Vec<_>>());
-    drop(client);
-    a.stop().await;
-    b.stop().await;
 }
 
 /// A zone to which many processes have published in turn, all of which have ended.
@@ -212,9 +202,9 @@ async fn a_log_that_forgets_silent_producers_has_lost_nothing() {
 
     // A producer that is silent for a day is forgotten too, while others publish; by then none of its entries
     // are left.
-    eventually("all has grown too old", async || {
+    until("all has grown too old", async || {
         let history = a.get("/api/zones/pjm/history?limit=1000").await.json();
-        history["entries"].as_array().unwrap().is_empty().then_some(())
+        history["entries"].as_array().unwrap().is_empty()
     })
     .await;
     let published = server.list(&["HKEYS", meta]).await;
@@ -230,7 +220,6 @@ async fn a_log_that_forgets_silent_producers_has_lost_nothing() {
     for gateway in [a, b] {
         let metrics = gateway.get("/metrics").await.body;
         assert!(metrics.contains("zonewire_logs_lost_total 0"), "{metrics}");
-        gateway.stop().await;
     }
 }
 
@@ -258,11 +247,10 @@ async fn a_channel_that_cannot_be_reconciled_is_named_and_does_not_affect_others
     assert_eq!(good.next_of_type("price_update").await["price"], 1);
 
     assert_eq!(server.admin(&["DEL", meta]).await, "1");
-    eventually("it is reconciled too", async || {
-        gateway.get("/ws/health").await.json()["channels_set_aside"].is_null().then_some(())
+    until("it is reconciled too", async || {
+        gateway.get("/ws/health").await.json()["channels_set_aside"].is_null()
     })
     .await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,21 +271,16 @@ async fn a_node_whose_subscriptions_are_refused_says_so_and_reads_the_log_instea
 
     assert_eq!(right("-subscribe").await, "OK");
     server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
-    eventually("it says that it may not subscribe", async || {
+    until("it says that it may not subscribe", async || {
         let health = b.get("/ws/health").await.json();
-        (health["state"] == "degraded" && health["reason_code"] == "no_permission").then_some(())
+        health["state"] == "degraded" && health["reason_code"] == "no_permission"
     })
     .await;
     a.publish("pjm", [price("A", 2)]).await;
     assert_eq!(right("+subscribe").await, "OK");
     let price = client.next_of_type("price_update").await;
     assert_eq!(price["price"], 2, "it reads what it did not hear");
-    eventually("all is well", async || {
-        (b.get("/ws/health").await.json()["state"] == "healthy").then_some(())
-    })
-    .await;
-    a.stop().await;
-    b.stop().await;
+    until_state(b.address, "healthy").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -309,26 +292,24 @@ async fn an_abandoned_append_that_is_applied_later_is_marked_late() {
     let first = client.next_of_type("price_update").await;
     assert!(first["late"].is_null(), "{first}");
     for n in 2..=4 {
-        eventually("both are well", async || {
+        until("both are well", async || {
             let are_well = [a.get("/ws/health").await.json(), b.get("/ws/health").await.json()];
-            are_well.iter().all(|health| health["state"] == "healthy").then_some(())
+            are_well.iter().all(|health| health["state"] == "healthy")
         })
         .await;
         server.freeze().unwrap();
         // The append is sent, abandoned, and waits in the server's socket while that is frozen.
         a.publish("pjm", [price("A", n)]).await;
         let since = tokio::time::Instant::now();
-        eventually("it has been given up for a while", async || {
+        until("it has been given up for a while", async || {
             let is_away = a.get("/ws/health").await.json()["state"] == "degraded";
-            (is_away && since.elapsed() > std::time::Duration::from_millis(1_500)).then_some(())
+            is_away && since.elapsed() > std::time::Duration::from_millis(1_500)
         })
         .await;
         server.thaw().unwrap();
         let late = client.next_of_type("price_update").await;
         assert_eq!((&late["price"], &late["late"]), (&json!(n), &json!(true)), "{late}");
     }
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -359,9 +340,6 @@ async fn a_flushed_log_gets_a_new_epoch_that_all_readers_learn_of() {
         }
     }
     assert!(a.stats().await["channels"]["epoch_changes"].as_u64().unwrap() >= 3);
-    drop(clients);
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -414,8 +392,6 @@ async fn killed_connections_lose_and_double_nothing() {
         check_told(&follower.seen, &told);
         assert_eq!(sorted(&follower.seen), sorted(&followers[0].seen));
     }
-    a.stop().await;
-    b.stop().await;
 }
 
 /// Reads prices until these numbers have arrived, in any order; every change of the epoch must be reported as
@@ -440,9 +416,9 @@ async fn prices_to(client: &mut Client, numbers: &[u64]) -> Vec<Value> {
 /// Checks that no channel of the gateway is forked, and that Redis serves.
 async fn check_in_order(gateway: &Running) {
     check_healthy(gateway).await;
-    eventually("every channel is reconciled", async || {
+    until("every channel is reconciled", async || {
         let outage = &gateway.stats().await["outage"];
-        (outage["channels_waiting"] == 0 && outage["journal_entries"] == 0).then_some(())
+        outage["channels_waiting"] == 0 && outage["journal_entries"] == 0
     })
     .await;
 }
@@ -464,30 +440,18 @@ async fn settled_history(gateway: &Running) -> Vec<Value> {
 
 async fn check_degraded(gateway: &Running, client: &mut Client) {
     let told = client.next_of_type("backend_state").await;
-    assert_eq!(
-        (&told["storage_backend"], &told["state"], &told["scope"]),
-        (&json!("in-memory"), &json!("degraded"), &json!("all"))
-    );
+    assert_has(&told, json!({ "storage_backend": "in-memory", "state": "degraded", "scope": "all" }));
     assert!(told["since"].is_string() && told["reason"].is_string(), "{told}");
     let health = gateway.get("/ws/health").await;
     assert_eq!(health.status, 200, "degraded is a fact, not a failure");
     let health = health.json();
-    for (field, expected) in [
-        ("status", json!("degraded")),
-        ("storage_backend", json!("in-memory")),
-        ("degraded", json!(true)),
-        ("ready", json!(true)),
-        ("live", json!(true)),
-    ] {
-        assert_eq!(health[field], expected, "{field}");
-    }
+    assert_has(&health, json!({ "status": "degraded", "storage_backend": "in-memory" }));
+    assert_has(&health, json!({ "degraded": true, "ready": true, "live": true }));
     assert_eq!(health["since"], told["since"], "the same truth everywhere");
     assert_eq!(gateway.get("/health/ready").await.status, 200);
     let redis = gateway.get("/health/redis").await;
-    assert_eq!(
-        (redis.status, &redis.json()["status"], &redis.json()["link"]),
-        (503, &json!("unhealthy"), &json!("down"))
-    );
+    assert_eq!(redis.status, 503);
+    assert_has(&redis.json(), json!({ "status": "unhealthy", "link": "down" }));
     let metrics = gateway.get("/metrics").await.body;
     assert!(metrics.contains("zonewire_storage_state{state=\"degraded\"} 1"), "{metrics}");
     // The reason may be reported again in other words.
@@ -504,7 +468,7 @@ async fn check_degraded(gateway: &Running, client: &mut Client) {
 
 /// Resumes `pjm` until it has caught up. Returns the prices received and the new position.
 async fn catch_up(gateway: &Running, since: &str) -> (Vec<u64>, String) {
-    let mut client = Client::connect(&gateway.url(&format!("/ws/market/pjm?since={since}"))).await;
+    let mut client = gateway.connect(&format!("/ws/market/pjm?since={since}")).await;
     let (messages, channel) = client.until_caught_up().await;
     assert_eq!(channel, "zone:pjm");
     let (mut numbers, mut epoch, mut offset) = (Vec::new(), Value::Null, 0);
@@ -524,9 +488,9 @@ async fn catch_up(gateway: &Running, since: &str) -> (Vec<u64>, String) {
 }
 
 async fn check_healthy(gateway: &Running) {
-    eventually("health says so", async || {
+    until("health says so", async || {
         let health = gateway.get("/ws/health").await.json();
-        (health["status"] == "healthy" && health["degraded"] == false).then_some(())
+        health["status"] == "healthy" && health["degraded"] == false
     })
     .await;
     let redis = gateway.get("/health/redis").await.json();
@@ -546,7 +510,7 @@ async fn a_redis_restarted_with_its_data_continues_the_same_log() {
     assert_eq!(numbers, [1, 2, 100]);
 
     // A subscription to a channel that is not followed yet is made at once.
-    let mut waiting = Client::connect(&gateway.url("/ws/market/other")).await;
+    let mut waiting = gateway.connect("/ws/market/other").await;
     assert_eq!(waiting.next().await["state"], "degraded");
     assert_eq!(waiting.next().await["type"], "subscribed");
     gateway.publish("other", [price("B", 7)]).await;
@@ -565,8 +529,6 @@ async fn a_redis_restarted_with_its_data_continues_the_same_log() {
     assert_eq!(history["last_offset"], 4);
     let mut follower = Follower::after("pjm", &position(&subscribed));
     follower.read(&[gateway.url("")], 4, &mut Cuts::none()).await;
-    drop((client, waiting));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -600,18 +562,13 @@ async fn a_redis_restarted_empty_is_filled_again() {
         keys
     };
     assert_eq!(keys(prices_to(of_a, &[101, 3, 4]).await, "other"), ["also", "back", "other"]);
-    assert_eq!(
-        keys(prices_to(of_b, &[100, 101, 3, 4]).await, "meanwhile"),
-        ["also", "back", "meanwhile", "other"]
-    );
+    let had = keys(prices_to(of_b, &[100, 101, 3, 4]).await, "meanwhile");
+    assert_eq!(had, ["also", "back", "meanwhile", "other"]);
     for gateway in [&a, &b] {
         let mut history = settled_history(gateway).await;
         history.sort_by_key(Value::as_u64);
         assert_eq!(history, [1, 2, 3, 4, 100, 101].map(|n| json!(n)));
     }
-    drop(clients);
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -631,8 +588,6 @@ async fn a_hanging_redis_is_reported_and_continued_with() {
     follower.read_to(&[gateway.url("")], "back", &mut Cuts::none()).await;
     let keys: Vec<&Value> = follower.seen.iter().map(|price| &price["key"]).collect();
     assert_eq!(keys, ["A", "meanwhile", "back"]);
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -655,14 +610,12 @@ async fn a_slow_append_does_not_hold_up_its_zone() {
     prices_to(&mut client, &[3]).await;
     assert_eq!(settled_history(&gateway).await, [1, 2, 3].map(|n| json!(n)));
     assert!(gateway.stats().await["outage"]["forks_late"].as_u64().unwrap() >= 1);
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_brief_fork_of_a_zone_costs_no_client_its_position() {
     let Some(server) = redis(&[]).await else { return };
-    let link = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port))).await.unwrap();
+    let link = Proxy::start(server.target.address).await.unwrap();
     let mut config = on(&server);
     config.storage.redis = RedisConfig { prefix: "nodes".to_owned(), ..server.patient_config() };
     let a = Running::start(config.clone()).await;
@@ -682,7 +635,7 @@ async fn a_brief_fork_of_a_zone_costs_no_client_its_position() {
     a.publish("pjm", [price("A", 3)]).await;
     prices_to(&mut client, &[3]).await;
     let since = format!("{}:{}", subscribed["epoch"].as_str().unwrap(), offset(&subscribed) + 2);
-    let mut client = Client::connect(&b.url(&format!("/ws/market/pjm?since={since}"))).await;
+    let mut client = b.connect(&format!("/ws/market/pjm?since={since}")).await;
     assert_eq!(client.next().await["state"], "healthy");
     for _ in 0..10 {
         assert_eq!(client.until_pong().await, [] as [Value; 0], "nothing is said before it is known");
@@ -692,9 +645,6 @@ async fn a_brief_fork_of_a_zone_costs_no_client_its_position() {
     assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)), "{subscribed}");
     b.publish("pjm", [price("A", 4)]).await;
     assert_eq!(client.next_of_type("price_update").await["price"], 4);
-    drop((client, witness));
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -718,7 +668,4 @@ async fn a_redis_that_appears_later_receives_earlier_entries() {
     let mut history = settled_history(&a).await;
     history.sort_by_key(Value::as_u64);
     assert_eq!(history, [1, 2, 3, 4].map(|n| json!(n)));
-    drop(client);
-    a.stop().await;
-    b.stop().await;
 }

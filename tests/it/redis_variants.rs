@@ -14,12 +14,14 @@ use zonewire::storage::{
 use zonewire_kit::certificates::Certificates;
 use zonewire_kit::redis::{Cluster, RedisServer, Sentinels, Several};
 
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, until};
 use crate::support::redis::{
     Admin, Configured, SENTINEL_PASSWORD, certificates, cluster, cluster_of, free_port, patient, redis,
     sentinels,
 };
-use crate::support::stores::{Producer, SECOND, Stores, connect, offsets, sharing};
+use crate::support::stores::{
+    Producer, SECOND, Stores, connect, next_event, offsets, sharing, until_suspect,
+};
 use crate::{jobs_contract, storage_contract, storage_orders, support};
 
 /// The contract that every backend must fulfil.
@@ -67,18 +69,10 @@ async fn check_refused(redis: RedisConfig, expected: &str) -> String {
     .await
 }
 
-async fn next(incoming: &mut Receiver<LogEvent>) -> LogEvent {
-    time::timeout(20 * SECOND, incoming.recv()).await.expect("an event").expect("an open channel")
-}
-
-async fn until_suspect(incoming: &mut Receiver<LogEvent>) {
-    while !matches!(next(incoming).await, LogEvent::Suspect) {}
-}
-
 /// The channel of the next announced entries, ignoring possible gaps.
 async fn next_told(incoming: &mut Receiver<LogEvent>) -> (ChannelName, Vec<u64>) {
     loop {
-        if let LogEvent::Appended { channel, entries, .. } = next(incoming).await {
+        if let LogEvent::Appended { channel, entries, .. } = next_event(incoming).await {
             return (channel, offsets(&entries));
         }
     }
@@ -93,6 +87,21 @@ fn zone(n: usize) -> ChannelName {
 /// A zone of each of three primaries.
 async fn zone_of_each(cluster: &Cluster) -> [ChannelName; 3] {
     support::redis::zone_of_each(cluster).await.map(|zone| format!("zone:{zone}").parse().unwrap())
+}
+
+/// The same zones, each followed by one node, with its producer at another.
+async fn followed_zones(
+    cluster: &Cluster,
+    store: &SharedBackend,
+    other: &SharedBackend,
+) -> ([ChannelName; 3], Vec<Producer>) {
+    let zones = zone_of_each(cluster).await;
+    let mut producers = Vec::new();
+    for zone in &zones {
+        store.follow(zone).await.unwrap();
+        producers.push(Producer::on(other, zone.clone()).await);
+    }
+    (zones, producers)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,7 +128,7 @@ async fn in_a_cluster_each_channel_is_announced_by_the_node_that_has_it() {
         store.follow(&producer.channel).await.unwrap();
         producer.fill(1..=1).await;
         loop {
-            match next(&mut incoming).await {
+            match next_event(&mut incoming).await {
                 LogEvent::Appended { channel, .. } if channel == producer.channel => break,
                 // After a suspicion without cause.
                 LogEvent::Appended { .. } => assert!(doubts > 0),
@@ -141,8 +150,8 @@ async fn in_a_cluster_each_channel_is_announced_by_the_node_that_has_it() {
         store.unfollow(&zone(n)).await.unwrap();
     }
     for node in &cluster.nodes {
-        eventually("nothing is subscribed to any more", async || {
-            node.list(&["PUBSUB", "SHARDCHANNELS"]).await.is_empty().then_some(())
+        until("nothing is subscribed to any more", async || {
+            node.list(&["PUBSUB", "SHARDCHANNELS"]).await.is_empty()
         })
         .await;
     }
@@ -154,12 +163,7 @@ async fn a_subscription_follows_its_slot() {
     let stores = Stores::at(cluster.config(), Retention::default());
     let (store, other) = (stores.open().await, stores.open().await);
     let mut incoming = store.take_incoming().unwrap();
-    let zones = zone_of_each(&cluster).await;
-    let mut producers = Vec::new();
-    for zone in &zones {
-        store.follow(zone).await.unwrap();
-        producers.push(Producer::on(&other, zone.clone()).await);
-    }
+    let (zones, producers) = followed_zones(&cluster, &store, &other).await;
     for (round, (from, to)) in [(0, 1), (1, 2), (2, 0)].into_iter().enumerate() {
         cluster.move_slot(&format!("zw:{{{}}}:meta", zones[0]), from, to).await.unwrap();
         let seq = round as u64 + 1;
@@ -170,9 +174,9 @@ async fn a_subscription_follows_its_slot() {
         .await;
         until_suspect(&mut incoming).await;
         assert_eq!(offsets(&producers[0].read(0, 10).await.entries), (1..=seq).collect::<Vec<_>>());
-        eventually("it is subscribed to where it is now", async || {
+        until("it is subscribed to where it is now", async || {
             let names = cluster.nodes[to].list(&["PUBSUB", "SHARDCHANNELS"]).await;
-            names.contains(&format!("zw:{{{}}}", zones[0])).then_some(())
+            names.contains(&format!("zw:{{{}}}", zones[0]))
         })
         .await;
     }
@@ -234,12 +238,7 @@ async fn check_failover_in_a_cluster(mut cluster: Cluster, config: RedisConfig) 
     let stores = Stores::at(config, Retention::default());
     let (store, other) = (stores.open().await, stores.open().await);
     let mut incoming = store.take_incoming().unwrap();
-    let zones = zone_of_each(&cluster).await;
-    let mut producers = Vec::new();
-    for zone in &zones {
-        store.follow(zone).await.unwrap();
-        producers.push(Producer::on(&other, zone.clone()).await);
-    }
+    let (zones, producers) = followed_zones(&cluster, &store, &other).await;
     producers[0].fill(1..=1).await;
     assert_eq!(next_told(&mut incoming).await, (zones[0].clone(), vec![1]));
     let replicated = async |node: usize, field: &str| -> Option<u64> {
@@ -264,9 +263,9 @@ async fn check_failover_in_a_cluster(mut cluster: Cluster, config: RedisConfig) 
     .await;
     assert_eq!(offsets(&producers[0].read(0, 10).await.entries), [1, 2]);
     until_suspect(&mut incoming).await;
-    eventually("it is subscribed to there", async || {
+    until("it is subscribed to there", async || {
         let names = cluster.nodes[3].list(&["PUBSUB", "SHARDCHANNELS"]).await;
-        names.contains(&format!("zw:{{{}}}", zones[0])).then_some(())
+        names.contains(&format!("zw:{{{}}}", zones[0]))
     })
     .await;
     for (n, producer) in producers.iter().enumerate() {
@@ -316,9 +315,7 @@ async fn outside_orders_are_exchanged_in_a_cluster() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hanging_primary_blocks_no_other_and_is_used_again() {
-    let Some(cluster) = cluster(0, &["--cluster-require-full-coverage", "no"]).await else {
-        return;
-    };
+    let Some(cluster) = cluster(0, &["--cluster-require-full-coverage", "no"]).await else { return };
     let (store, driver) = connect(&cluster.config(), &Retention::default()).await;
     let mut drivers = tokio::task::JoinSet::new();
     drivers.spawn(driver);
@@ -380,8 +377,8 @@ async fn check_failover_by_sentinels(mut sentinels: Sentinels, config: RedisConf
     store.follow(&producer.channel).await.unwrap();
     producer.fill(1..=1).await;
     assert_eq!(next_told(&mut incoming).await.1, [1]);
-    eventually("the replica has it", async || {
-        (sentinels.servers[1].admin(&["EXISTS", "zw:{zone:pjm}:log"]).await == "1").then_some(())
+    until("the replica has it", async || {
+        sentinels.servers[1].admin(&["EXISTS", "zw:{zone:pjm}:log"]).await == "1"
     })
     .await;
     sentinels.servers[0].kill().await.unwrap();

@@ -6,20 +6,17 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use zonewire::config::Config;
 use zonewire::registry::{Query, RegistryKind};
-use zonewire::storage::StorageChoice;
 use zonewire_kit::redis::{DURABLE, RedisServer};
 
-use crate::support::client::Client;
-use crate::support::eventually::eventually;
+use crate::support;
+use crate::support::client::{Client, assert_has};
+use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{Answer, JSON, Running, config, request};
 use crate::support::process::Process;
-use crate::support::redis::{Admin, Configured, redis};
+use crate::support::redis::{Admin, redis};
 
 fn on(server: &RedisServer) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
+    let mut config = support::redis::on(server);
     config.registry.offline_grace_s = 1;
     config
 }
@@ -36,10 +33,10 @@ fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
 }
 
 async fn healthy(gateway: &Running) {
-    eventually("both registries are healthy", async || {
+    until("both registries are healthy", async || {
         let status = gateway.get("/api/registry").await.json();
         let is_healthy = |name: &str| status[name]["state"] == "healthy";
-        (is_healthy("providers") && is_healthy("active_orders")).then_some(())
+        is_healthy("providers") && is_healthy("active_orders")
     })
     .await;
 }
@@ -66,16 +63,12 @@ async fn records_are_written_read_and_listed_over_http() {
     // A conditional change applies to the version that was read, or not at all.
     let away = json!({ "status": "away", "name": null });
     let changed = send(at, "PATCH", "/api/providers/1", &away, &[("if-match", &first)]).await;
-    assert_eq!(
-        (changed.status, &changed.json()["status"], &changed.json()["name"]),
-        (200, &json!("away"), &Value::Null)
-    );
-    send(at, "PATCH", "/api/providers/1", &away, &[("if-match", &first)])
-        .await
-        .problem(412, "precondition_failed");
-    send(at, "PUT", "/api/providers/1", &json!({}), &[("if-none-match", "*")])
-        .await
-        .problem(412, "precondition_failed");
+    assert_eq!(changed.status, 200);
+    assert_has(&changed.json(), json!({ "status": "away", "name": null }));
+    let refused = send(at, "PATCH", "/api/providers/1", &away, &[("if-match", &first)]).await;
+    refused.problem(412, "precondition_failed");
+    let refused = send(at, "PUT", "/api/providers/1", &json!({}), &[("if-none-match", "*")]).await;
+    refused.problem(412, "precondition_failed");
     let merge = [("content-type", "application/merge-patch+json")];
     let patched = request(at, "PATCH", "/api/providers/1", &merge, br#"{"rating":4.50}"#).await;
     assert!(patched.status == 200 && patched.body.contains(r#""rating":4.50"#), "{patched:?}");
@@ -119,7 +112,6 @@ async fn records_are_written_read_and_listed_over_http() {
     assert_eq!(send(at, "DELETE", "/api/providers", &Value::Null, &[]).await.json()["before"], 2);
     let stats = gateway.stats().await;
     assert_eq!(stats["registries"]["providers"]["records"], 0, "{stats}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,10 +159,8 @@ async fn an_error_says_what_is_wrong_with_a_request() {
             answer.problem(status, code);
         }
     }
-    send(at, "PATCH", "/api/providers/1", &json!({}), &[("if-match", "x")])
-        .await
-        .problem(400, "invalid_header");
-    gateway.stop().await;
+    let refused = send(at, "PATCH", "/api/providers/1", &json!({}), &[("if-match", "x")]).await;
+    refused.problem(400, "invalid_header");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,14 +170,12 @@ async fn changes_are_streamed_after_a_snapshot() {
     healthy(&gateway).await;
     let ada = json!({ "userId": 1, "type": "own", "id": 7 });
     send(at, "POST", "/api/providers?written=1", &ada, &[]).await;
-    let mut client = Client::connect(&gateway.url("/ws")).await;
+    let mut client = gateway.connect("/ws").await;
     let subscribe = json!({ "type": "subscribe", "channels": ["registry:providers"], "snapshot": true });
     client.send(&subscribe).await;
     let held = client.next_of_type("record_update").await;
-    assert_eq!(
-        (&held["key"], &held["snapshot"], &held["record"]["id"]),
-        (&json!("1"), &json!(true), &json!(7))
-    );
+    assert_has(&held, json!({ "key": "1", "snapshot": true }));
+    assert_eq!(held["record"]["id"], 7);
     client.next_of_type("snapshot_end").await;
     send(at, "PATCH", "/api/providers/1", &json!({ "status": "away" }), &[]).await;
     let changed = client.next_of_type("record_update").await;
@@ -196,7 +184,6 @@ async fn changes_are_streamed_after_a_snapshot() {
     send(at, "DELETE", "/api/providers/1", &Value::Null, &[]).await;
     let removed = client.next_of_type("key_removed").await;
     assert!(removed["key"] == "1" && removed["version"].as_str() > changed["version"].as_str());
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,8 +213,8 @@ async fn two_gateways_hold_the_same_even_after_an_outage_of_redis() {
         })
         .await
     };
-    eventually("all records have reached the other gateway", async || {
-        (listed(&b, "/api/providers?limit=1000", "userId").await.len() == 21).then_some(())
+    until("all records have reached the other gateway", async || {
+        listed(&b, "/api/providers?limit=1000", "userId").await.len() == 21
     })
     .await;
     assert_eq!(same("filled on one, read on the other").await.len(), 21);
@@ -240,9 +227,9 @@ async fn two_gateways_hold_the_same_even_after_an_outage_of_redis() {
 
     server.kill().await.unwrap();
     for gateway in [&a, &b] {
-        eventually("it is told", async || {
+        until("it is told", async || {
             let list = gateway.get("/api/providers?limit=1").await.json();
-            (list["state"] == "degraded").then_some(())
+            list["state"] == "degraded"
         })
         .await;
     }
@@ -279,7 +266,6 @@ async fn two_gateways_hold_the_same_even_after_an_outage_of_redis() {
     let late = Running::start(on(&server)).await;
     healthy(&late).await;
     assert_eq!(listed(&late, "/api/providers?limit=1000", "userId").await, records);
-    late.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,16 +274,16 @@ async fn a_provider_goes_offline_with_its_connection() {
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     healthy(&a).await;
     healthy(&b).await;
-    let mut client = Client::connect(&a.url("/ws")).await;
+    let mut client = a.connect("/ws").await;
     let id =
         client.next_of_type("connection_established").await["connection_id"].as_str().unwrap().to_owned();
     let path = format!("/api/providers/7?connection={id}");
     send(b.address, "PUT", &path, &json!({}), &[]).await.problem(404, "unknown_connection");
     assert_eq!(send(a.address, "PUT", &path, &json!({ "status": "online" }), &[]).await.status, 201);
     let status = async |wanted: &str| {
-        eventually(wanted, async || {
+        until(wanted, async || {
             let answer = b.get("/api/providers/7").await;
-            (answer.status == 200 && answer.json()["status"] == wanted).then_some(())
+            answer.status == 200 && answer.json()["status"] == wanted
         })
         .await;
     };
@@ -307,9 +293,7 @@ async fn a_provider_goes_offline_with_its_connection() {
     a.stop().await;
 
     // The same happens if its gateway is killed, which cannot report it.
-    let port = format!("storage.redis.port={}", server.port);
-    let settings = ["storage.backend=redis", "storage.redis.host=127.0.0.1", &port];
-    let mut killed = Process::start(&settings).await;
+    let mut killed = Process::start_on(&server, &[]).await;
     let mut client = Client::connect(&format!("ws://{}/ws", killed.address)).await;
     let id =
         client.next_of_type("connection_established").await["connection_id"].as_str().unwrap().to_owned();
@@ -319,7 +303,6 @@ async fn a_provider_goes_offline_with_its_connection() {
     status("online").await;
     killed.kill().await;
     status("offline").await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -333,14 +316,10 @@ async fn orders_executed_here_are_active_until_they_end() {
     let placed = send(gateway.address, "POST", "/api/orders/execute", &swap, &[]).await.json();
     let path = format!("/api/active-orders?orderId={}", placed["orderId"].as_str().unwrap());
     let count = async |wanted: u64| {
-        eventually("an order is under way", async || {
-            (gateway.get(&path).await.json()["total"] == wanted).then_some(())
-        })
-        .await;
+        until("an order is under way", async || gateway.get(&path).await.json()["total"] == wanted).await;
     };
     count(1).await;
     count(0).await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,29 +7,25 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio::time;
 use zonewire::config::Config;
-use zonewire::storage::StorageChoice;
 use zonewire_kit::process::{Process, Signal};
 use zonewire_kit::proxy::{Mode, Proxy};
 use zonewire_kit::redis::RedisServer;
-use zonewire_kit::resp::Connection;
 
+use crate::support;
 use crate::support::client::{Client, LIMIT};
-use crate::support::eventually::eventually;
-use crate::support::gateway::{JSON, Running, config, request, until_stat};
-use crate::support::program::{run, zonewire};
-use crate::support::redis::{Admin as _, Configured, free_port, redis};
+use crate::support::eventually::until;
+use crate::support::foreign::Foreign;
+use crate::support::gateway::{Running, request, until_stat};
+use crate::support::orders::publish_event;
+use crate::support::program::{listening, run, zonewire};
+use crate::support::redis::{Admin as _, redis};
 
 /// Half of the time for a request and its answer.
 const ONE_WAY: Duration = Duration::from_millis(40);
 
 fn on(redis: &RedisServer) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = redis.config();
+    let mut config = support::redis::on(redis);
     config.bridge.enabled = true;
     config
 }
@@ -40,24 +36,18 @@ fn url(port: u16) -> String {
 
 /// A link with delay to a server.
 async fn link(server: &RedisServer) -> Proxy {
-    let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port))).await.unwrap();
+    let proxy = Proxy::start(server.target.address).await.unwrap();
     proxy.delay(ONE_WAY);
     proxy
 }
 
 async fn publish_trade(gateway: &Running, id: u64) {
     let data = json!({ "exchange": "kraken", "symbol": "BTC/USD", "price": "64250.10", "size": "0.50", "tradeId": id });
-    let (path, headers) = ("/api/events/trade", [("content-type", JSON)]);
-    let answer = request(gateway.address, "POST", path, &headers, data.to_string().as_bytes()).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    publish_event(gateway.address, "trade", &data).await;
 }
 
-/// A client that follows a channel from now on.
-async fn follow(gateway: &Running, channel: &str) -> Client {
-    let mut client = Client::connect(&gateway.url("/ws")).await;
-    client.send(&json!({ "type": "subscribe", "channels": [channel] })).await;
-    client.next_of_type("subscribed").await;
-    client
+fn ticker(price: u64) -> Value {
+    json!({ "exchange": "binance", "symbol": "BTC-USDT", "price": price })
 }
 
 /// The id that the gateway gave the next trade, and the trade's own id.
@@ -85,14 +75,15 @@ struct Relay {
 
 impl Relay {
     async fn start(from: u16, to: u16, types: &str) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let (from, to, listen) = (url(from), url(to), address.to_string());
-        let arguments = ["relay", "--from", &from, "--to", &to, "--types", types, "--listen", &listen];
-        let mut command = zonewire(&arguments);
-        command.stdout(Stdio::null()).stderr(Stdio::inherit());
-        let relay = Self { process: Process::spawn(&mut command).unwrap(), address };
-        eventually("the relay listens", async || TcpStream::connect(address).await.ok()).await;
-        relay
+        let (from, to) = (url(from), url(to));
+        let relay = |address: SocketAddr| {
+            let mut command = zonewire(&["relay", "--from", &from, "--to", &to, "--types", types]);
+            command.arg("--listen").arg(address.to_string());
+            command.stdout(Stdio::null()).stderr(Stdio::inherit());
+            command
+        };
+        let (address, process) = listening(relay).await;
+        Self { process, address }
     }
 
     /// The relay's counters.
@@ -105,10 +96,8 @@ impl Relay {
     }
 
     async fn until(&self, name: &str, event: &str, least: u64) {
-        eventually(&format!("{name} of {event} is {least}"), async || {
-            (self.count(name, event).await >= least).then_some(())
-        })
-        .await;
+        until(&format!("{name} of {event} is {least}"), async || self.count(name, event).await >= least)
+            .await;
     }
 
     async fn until_it_carries(&self, event: &str) {
@@ -121,38 +110,12 @@ impl Relay {
     }
 }
 
-/// A program other than a gateway, which publishes and subscribes directly.
-struct Foreign(Connection);
-
-impl Foreign {
-    async fn connect(server: &RedisServer) -> Self {
-        Self(server.target.open().await.unwrap())
-    }
-
-    async fn publish_ticker(&mut self, price: u64) {
-        let data = json!({ "exchange": "binance", "symbol": "BTC-USDT", "price": price });
-        let envelope = json!({ "type": "ticker", "data": data, "source": "feed-1" }).to_string();
-        self.0.ask(&["PUBLISH", "ws:ticker", &envelope]).await.unwrap();
-    }
-
-    async fn listen(&mut self) {
-        self.0.ask(&["SUBSCRIBE", "ws:ticker"]).await.unwrap();
-    }
-
-    /// The price in the next message, and the whole message.
-    async fn hear(&mut self) -> (u64, Value) {
-        let texts = time::timeout(LIMIT, self.0.next()).await.unwrap().unwrap().texts();
-        let message: Value = serde_json::from_str(&texts[2]).unwrap();
-        (message["data"]["price"].as_u64().unwrap(), message)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn durable_events_arrive_once_despite_cut_links_and_a_killed_relay() {
     const ALL: u64 = 400;
     let (Some(here), Some(there)) = (redis(&[]).await, redis(&[]).await) else { return };
     let (a, b) = (Running::start(on(&here)).await, Running::start(on(&there)).await);
-    let (mut at_a, mut at_b) = (follow(&a, "event:trade").await, follow(&b, "event:trade").await);
+    let (mut at_a, mut at_b) = (a.follow("event:trade").await, b.follow("event:trade").await);
     let (from, to) = (link(&here).await, link(&there).await);
     let mut relay = Relay::start(from.address.port(), to.address.port(), "trade").await;
     relay.until_it_carries("trade").await;
@@ -188,7 +151,7 @@ async fn durable_events_arrive_once_despite_cut_links_and_a_killed_relay() {
     let counts = relay.counts().await;
     let of = |name: &str| counts[name]["trade"].as_u64().unwrap();
     assert_eq!((of("missed"), of("begun_anew"), of("unreadable")), (0, 0, 0), "{counts}");
-    eventually("nothing is behind", async || (relay.count("behind", "trade").await == 0).then_some(())).await;
+    until("nothing is behind", async || relay.count("behind", "trade").await == 0).await;
     assert_eq!(log_len(&there).await, ALL);
 
     // After a restart the relay knows where to continue.
@@ -203,8 +166,6 @@ async fn durable_events_arrive_once_despite_cut_links_and_a_killed_relay() {
     let metrics = request(relay.address, "GET", "/metrics", &[], b"").await;
     assert!(metrics.body.contains("zonewire_relay_carried_total{type=\"trade\"} 10"), "{metrics:?}");
     relay.stop().await;
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,32 +195,31 @@ async fn relays_in_both_directions_carry_nothing_in_circles() {
     // Messages without numbers do not travel in circles either.
     let (mut feed, mut at_a, mut at_b) =
         (Foreign::connect(&here).await, Foreign::connect(&here).await, Foreign::connect(&there).await);
-    at_a.listen().await;
-    at_b.listen().await;
-    eventually("both listen", async || {
+    at_a.listen("ticker").await;
+    at_b.listen("ticker").await;
+    until("both listen", async || {
         let both = [listeners(&here).await, listeners(&there).await];
-        both.iter().all(|count| *count >= 2).then_some(())
+        both.iter().all(|count| *count >= 2)
     })
     .await;
+    let envelope = |price| json!({ "type": "ticker", "data": ticker(price), "source": "feed-1" });
     for price in 1..=20 {
-        feed.publish_ticker(price).await;
+        feed.publish("ticker", &envelope(price)).await;
     }
     for price in 1..=20 {
-        assert_eq!(at_a.hear().await.0, price);
-        let (heard, message) = at_b.hear().await;
-        assert_eq!((heard, message["source"].as_str()), (price, Some("feed-1")));
+        assert_eq!(at_a.hear().await["data"]["price"], price);
+        let message = at_b.hear().await;
+        assert_eq!((&message["data"]["price"], &message["source"]), (&json!(price), &json!("feed-1")));
         assert_eq!(message["zonewireRelayed"].as_array().unwrap().len(), 1, "{message}");
     }
     west.until("live_passed", "ticker", 20).await;
-    feed.publish_ticker(21).await;
-    assert_eq!(at_a.hear().await.0, 21, "nothing came in between");
+    feed.publish("ticker", &envelope(21)).await;
+    assert_eq!(at_a.hear().await["data"]["price"], 21, "nothing came in between");
     // A message is counted after it was published.
     east.until("live_carried", "ticker", 20).await;
     assert_eq!(west.count("live_carried", "ticker").await, 0);
     east.stop().await;
     west.stop().await;
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,23 +229,18 @@ async fn live_events_lost_in_a_cut_are_counted() {
     let from = link(&here).await;
     let relay = Relay::start(from.address.port(), there.port, "ticker").await;
     relay.until_it_carries("ticker").await;
-    let mut at_b = follow(&b, "event:ticker").await;
+    let mut at_b = b.follow("event:ticker").await;
     for gateway in [&a, &b] {
         until_stat(gateway, "/redis/connected", 1).await;
     }
     until_stat(&b, "/redis/active_subscriptions", 1).await;
-    let publish = async |price: u64| {
-        let data = json!({ "exchange": "binance", "symbol": "BTC-USDT", "price": price }).to_string();
-        let headers = [("content-type", JSON)];
-        let answer = request(a.address, "POST", "/api/events/ticker", &headers, data.as_bytes()).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-    };
+    let publish = async |price: u64| publish_event(a.address, "ticker", &ticker(price)).await;
     let until_heard = async |client: &mut Client, price: u64| {
         let ticker = client.next_of_type("ticker").await;
         assert_eq!(ticker["data"]["price"], price);
     };
     // The relay has subscribed once an event has arrived.
-    eventually("the relay listens", async || (listeners(&here).await > 0).then_some(())).await;
+    until("the relay listens", async || listeners(&here).await > 0).await;
     publish(1).await;
     until_heard(&mut at_b, 1).await;
     from.set(Mode::Refuse);
@@ -306,13 +261,9 @@ async fn live_events_lost_in_a_cut_are_counted() {
     // A message is counted after it was published.
     relay.until("live_carried", "ticker", 2).await;
     let counts = relay.counts().await;
-    assert_eq!(
-        (&counts["live_missed"]["ticker"], &counts["live_carried"]["ticker"]),
-        (&json!(10), &json!(2))
-    );
+    assert_eq!(counts["live_missed"]["ticker"], 10);
+    assert_eq!(counts["live_carried"]["ticker"], 2);
     relay.stop().await;
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -337,11 +288,10 @@ async fn another_relay_takes_over_and_refills_a_target_that_lost_its_data() {
 
     there.admin(&["FLUSHALL"]).await;
     second.until("begun_anew", "trade", 1).await;
-    eventually("all trades are back", async || (log_len(&there).await == 60).then_some(())).await;
+    until("all trades are back", async || log_len(&there).await == 60).await;
     publish_trade(&a, 61).await;
-    eventually("it continues", async || (log_len(&there).await == 61).then_some(())).await;
+    until("it continues", async || log_len(&there).await == 61).await;
     second.stop().await;
-    a.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,5 +29,4 @@ async fn a_page_that_many_clients_resume_with_is_read_once() {
     // A page is read again for clients that come seconds later.
     assert!((3..=30).contains(&read), "{read} reads of 3 pages for {CLIENTS} clients");
     assert_eq!(messages["replayed"], CLIENTS * PRICES);
-    gateway.stop().await;
 }

@@ -3,18 +3,18 @@
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time;
 
-use crate::cli::read_request;
 use crate::support::client::LIMIT;
-use crate::support::eventually::eventually;
+use crate::support::eventually::until;
 use crate::support::gateway::{Running, config};
 use crate::support::orders::base;
 use crate::support::program::{End, run, zonewire};
+use crate::support::scripted::answer;
 
 /// Runs `zonewire replay` on this text.
 async fn replay(text: &str, suffix: &str, args: &[&str], url: &str) -> End {
@@ -36,11 +36,8 @@ async fn lines_before_a_bad_line_are_published() {
     let end = replay(text, ".csv", &[], &base(&gateway)).await;
     assert_eq!((end.code, end.stdout.as_str()), (Some(1), "ercot: 1 accepted\npjm: 1 accepted\n"), "{end:?}");
     assert_eq!(end.stderr, "error: line 4: price \"much\" is not a number\n");
-    assert_eq!(
-        (prices(&gateway, "ercot").await, prices(&gateway, "pjm").await),
-        (vec![json!(1)], vec![json!(2)])
-    );
-    gateway.stop().await;
+    assert_eq!(prices(&gateway, "ercot").await, [1]);
+    assert_eq!(prices(&gateway, "pjm").await, [2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,14 +65,11 @@ async fn invalid_lines_may_be_skipped_and_are_counted() {
     assert_eq!(end.stderr.matches("left out line").count(), 20, "{end:?}");
     assert!(end.stderr.contains("left out 30 invalid lines; the first 20 are above"), "{end:?}");
     assert!(end.stderr.ends_with("error: all of its 30 lines are invalid\n"), "{end:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permanent_refusal_ends_the_replay_and_names_the_line() {
-    let mut config = config();
-    config.channels.keys_per_zone_max = 1;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.channels.keys_per_zone_max = 1).await;
     // The next line would be due in a year.
     let text = "zone,key,price,time\npjm,A,1,2021-01-01\npjm,B,2,2021-01-01\npjm,A,3,2022-01-01\n";
     for args in [&[][..], &["--skip-invalid"]] {
@@ -84,7 +78,6 @@ async fn a_permanent_refusal_ends_the_replay_and_names_the_line() {
         assert!(end.stderr.starts_with("error: zone pjm: line 3: "), "{end:?}");
         assert!(end.stderr.contains("(too_many_keys)"), "{end:?}");
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,12 +114,7 @@ async fn files_of_many_formats_are_published_correctly() {
         ),
     ] {
         let end = replay(text, suffix, &[&["--zone", zone], args].concat(), &base(&gateway)).await;
-        assert_eq!(
-            (end.code, end.stdout),
-            (Some(0), format!("{zone}: 1 accepted\n")),
-            "{zone}: {}",
-            end.stderr
-        );
+        assert_eq!(end.exits(0).stdout, format!("{zone}: 1 accepted\n"));
         let history = gateway.get(&format!("/api/zones/{zone}/history")).await.body;
         assert!(history.contains(expected), "{zone}: {history}");
     }
@@ -141,7 +129,6 @@ async fn files_of_many_formats_are_published_correctly() {
         assert!(end.stdout.is_empty() && end.stderr.contains(expected), "{text}: {end:?}");
         assert_eq!(end.code, Some(i32::from(text != "key,price\n")), "{text}: {end:?}");
     }
-    gateway.stop().await;
 }
 
 /// Answers one request after the other with the next of these; with an empty status the connection breaks off
@@ -155,14 +142,14 @@ async fn scripted(
     let log = Arc::clone(&received);
     let mut server = JoinSet::new();
     server.spawn(async move {
-        for (status, body) in answers {
+        for &(status, body) in answers {
             let (stream, _) = listener.accept().await.unwrap();
             if status.is_empty() {
                 drop(stream);
                 continue;
             }
-            let (_, _, sent) = read_request(stream, status, body).await;
-            log.lock().unwrap().push(sent);
+            let request = answer(stream, Some((status, "", body))).await;
+            log.lock().unwrap().push(request.body);
         }
     });
     (url, received, server)
@@ -177,10 +164,9 @@ async fn a_busy_or_restarting_gateway_gets_each_line_once() {
     .await;
     let end = replay("key,price\nA,1\nA,2\nA,3\n", ".csv", &["--zone", "pjm"], &url).await;
     assert_eq!((end.code, end.stdout.as_str()), (Some(0), "pjm: 3 accepted\n"), "{end:?}");
-    assert!(
-        end.stderr.contains("it stops (shutting_down)") && end.stderr.contains("trying again in"),
-        "{end:?}"
-    );
+    for told in ["it stops (shutting_down)", "trying again in"] {
+        assert!(end.stderr.contains(told), "{end:?}");
+    }
     assert!(!end.stderr.contains("twice"), "{end:?}");
     let line = |n: u8| format!("{{\"key\":\"A\",\"price\":{n}}}\n");
     let sent: String = received.lock().unwrap().concat();
@@ -197,7 +183,7 @@ async fn lines_are_sent_as_they_are_read_and_possible_repetitions_are_reported()
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(b"key,price\nA,1\n").await.unwrap();
-    eventually("the first line has come", async || (received.lock().unwrap().len() == 1).then_some(())).await;
+    until("the first line has come", async || received.lock().unwrap().len() == 1).await;
     stdin.write_all(b"A,2\n").await.unwrap();
     drop(stdin);
     let output = time::timeout(LIMIT, child.wait_with_output()).await.unwrap().unwrap();

@@ -2,24 +2,20 @@
 //! is imitated by its appends: kinds are open by name, so these are what it would send.
 
 use serde_json::{Value, json};
-use zonewire::config::Config;
 use zonewire::model::{ChannelName, DraftEntry, EntryKind};
-use zonewire::storage::{Append, Retention, StorageChoice};
+use zonewire::storage::{Append, Retention};
 use zonewire_kit::redis::RedisServer;
 
 use crate::support::client::{Client, offset, position};
 use crate::support::eventually::eventually;
-use crate::support::gateway::{Running, config, price, until_stat};
+use crate::support::gateway::{Running, price, until_stat, until_state};
 use crate::support::orders::{new_order, post_json};
-use crate::support::redis::{Admin, Configured, redis};
+use crate::support::redis::{Admin, Configured, on, redis};
 use crate::support::stores::{self, Producer, Stores};
 
 /// A gateway of the older build, which does not know the kind.
 async fn old(server: &RedisServer) -> Running {
-    let mut config: Config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
+    let mut config = on(server);
     config.connections.order_linger_ms = 0;
     Running::start(config).await
 }
@@ -104,8 +100,6 @@ async fn a_zone_continues_in_order_and_reports_skipped_entries() {
     let metrics = old.get("/metrics").await.body;
     assert!(metrics.contains("zonewire_entries_skipped_total{reason=\"unknown_kind\"} 3"), "{metrics}");
     assert!(metrics.contains("zonewire_entries_skipped_total{reason=\"unreadable\"} 0"), "{metrics}");
-    drop((client, again));
-    old.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,8 +137,6 @@ async fn a_price_whose_data_is_no_json_object_is_skipped() {
     let latest = gateway.get("/api/zones/pjm/latest").await.json();
     assert_eq!(kinds(latest["entries"].as_array().unwrap()), [("price_update", 9), ("price_update", 8)]);
     assert_eq!(until_stat(&gateway, "/channels/entries_skipped_by_reason/unreadable", 6).await, 6);
-    drop((client, again));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,7 +144,7 @@ async fn an_unknown_terminal_update_ends_the_order() {
     let Some(server) = redis(&[]).await else { return };
     let old = old(&server).await;
     let order = new_order();
-    let mut client = Client::connect(&old.url(&format!("/ws/orders/{order}"))).await;
+    let mut client = old.connect(&format!("/ws/orders/{order}")).await;
     client.next_of_type("subscribed").await;
     let mut newer = Newer::on(&server, &format!("order:{order}")).await;
     newer.append("routing", "order", false).await;
@@ -174,10 +166,9 @@ async fn an_unknown_terminal_update_ends_the_order() {
     let answer = post_json(old.address, &format!("/api/orders/{order}/updates"), &update).await;
     answer.problem(409, "already_ended");
     // Late clients see the same end.
-    let mut late = Client::connect(&old.url(&format!("/ws/orders/{order}"))).await;
+    let mut late = old.connect(&format!("/ws/orders/{order}")).await;
     let (told, code, _) = late.until_close().await;
     assert!(told.iter().any(|message| message["terminal"] == true) && code == 1000, "{code}: {told:?}");
-    old.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,18 +187,13 @@ async fn entries_of_unknown_kinds_do_not_prevent_recovery() {
     assert_eq!(entries(&mut client, 1).await[0]["price"], 2);
     server.thaw().unwrap();
     newer.append("quote", "HUB", false).await;
-    eventually("everything is reconciled", async || {
-        (old.get("/ws/health").await.json()["status"] == "healthy").then_some(())
-    })
-    .await;
+    until_state(old.address, "healthy").await;
     let late = client.next_of_type("skipped").await;
     assert_eq!(late["kind"], "quote");
     old.publish("pjm", [price("HUB", 3)]).await;
     assert_eq!(client.next_of_type("price_update").await["price"], 3);
     let history = old.get("/api/zones/pjm/history").await.json();
     assert_eq!(history["entries"].as_array().unwrap().len(), 5, "{history}");
-    drop(client);
-    old.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,6 +220,4 @@ async fn garbage_makes_only_its_own_channel_read_the_log() {
         assert_eq!(client.prices(1).await[0]["price"], 2);
     }
     assert_eq!(reads().await, before + 1);
-    drop(clients);
-    old.stop().await;
 }

@@ -8,14 +8,13 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
-use zonewire::storage::StorageChoice;
 
-use crate::support::client::{Client, LIMIT};
+use crate::support::client::{Client, LIMIT, assert_has};
 use crate::support::eventually::eventually;
-use crate::support::gateway::{Lines, Running, config, price, publish, read_answer};
+use crate::support::gateway::{Lines, Running, config, price, publish, read_answer, until_closed};
 use crate::support::process::{Process, Signal, serve};
 use crate::support::raw::{RawSocket, upgrade};
-use crate::support::redis::{Configured, redis};
+use crate::support::redis::{on, redis};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_tells_clients_and_ends_with_0() {
@@ -32,10 +31,7 @@ async fn sigterm_tells_clients_and_ends_with_0() {
             let (before, code, reason) = client.until_close().await;
             assert_eq!((code, reason.as_str()), (4000, "shutting_down"));
             let closing = before.last().unwrap();
-            assert_eq!(
-                (&closing["type"], &closing["code"], &closing["reason"]),
-                (&json!("closing"), &json!(4000), &json!("shutting_down"))
-            );
+            assert_has(&closing, json!({ "type": "closing", "code": 4000, "reason": "shutting_down" }));
             // Half a second, plus a share of the drain window.
             let hint = closing["retry_after_ms"].as_u64().unwrap();
             assert!((500..=1_500).contains(&hint), "{hint}");
@@ -73,10 +69,7 @@ async fn new_connections_are_refused_while_old_ones_are_closed() {
     process.signal(Signal::TERM);
     let (_, code) = rude.until_close().await;
     assert_eq!(code, 4000);
-    eventually("nobody listens any more", async || {
-        TcpStream::connect(process.address).await.is_err().then_some(())
-    })
-    .await;
+    until_closed(process.address).await;
     assert_eq!(process.ended().await.code(), Some(0), "a client that does not answer is cut off");
 }
 
@@ -88,19 +81,13 @@ async fn a_second_signal_ends_the_process_at_once() {
     process.signal(Signal::TERM);
     // By then the process has received the first signal; two at once would count as one.
     rude.until_close().await;
-    process.signal(Signal::TERM);
-    assert_eq!(process.ended().await.code(), Some(130));
+    assert_eq!(process.terminate().await.code(), Some(130));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_accepted_before_the_end_is_in_redis() {
     let Some(server) = redis(&[]).await else { return };
-    let redis = [
-        "storage.backend=redis",
-        "storage.redis.host=127.0.0.1",
-        &format!("storage.redis.port={}", server.port),
-    ];
-    let mut process = Process::start(&[&redis[..], &["http.drain_s=0"]].concat()).await;
+    let mut process = Process::start_on(&server, &["http.drain_s=0"]).await;
     let mut reader = Client::connect(&process.url("/ws/market/pjm")).await;
     reader.next_of_type("subscribed").await;
     // Endless lines, as fast as possible.
@@ -125,11 +112,7 @@ async fn everything_accepted_before_the_end_is_in_redis() {
     reader.close().await;
     assert_eq!(process.ended().await.code(), Some(0));
 
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
-    let next = Running::start(config).await;
+    let next = Running::start(on(&server)).await;
     let answer = next.get("/api/zones/pjm/history?limit=1").await;
     let last = &answer.json()["last_offset"];
     assert_eq!(last, accepted, "all that was accepted, and nothing else: {answer:?}");
@@ -149,10 +132,7 @@ async fn an_endless_post_is_answered_at_shutdown_whatever_the_timeouts() {
         reader.prices(2).await;
         gateway.begin_stop();
         // The request delays the end, but new connections are refused at once.
-        eventually("nobody listens any more", async || {
-            TcpStream::connect(gateway.address).await.is_err().then_some(())
-        })
-        .await;
+        until_closed(gateway.address).await;
         let problem = lines.answer().await.problem(503, "shutting_down");
         assert_eq!((&problem["accepted"], &problem["line"]), (&json!(2), &json!(3)));
         drop(reader);
@@ -184,9 +164,7 @@ async fn an_upgrade_in_progress_does_not_delay_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_gateway_is_not_ready() {
-    let mut config = config();
-    config.connections.close_grace_ms = 10_000;
-    let mut gateway = Running::start(config).await;
+    let mut gateway = Running::changed(config(), |config| config.connections.close_grace_ms = 10_000).await;
     // A connection from before the stop with half a request, and one that keeps the gateway from ending.
     let mut rude = RawSocket::open(gateway.address, "/ws").await;
     let mut open = TcpStream::connect(gateway.address).await.unwrap();
@@ -206,9 +184,7 @@ async fn a_stopping_gateway_is_not_ready() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_about_to_stop_is_not_ready_but_still_serves() {
-    let mut config = config();
-    config.http.drain_lead_s = 4;
-    let mut gateway = Running::start(config).await;
+    let mut gateway = Running::changed(config(), |config| config.http.drain_lead_s = 4).await;
     let (mut reader, _) = gateway.market("pjm").await;
     gateway.begin_stop();
     // Each request on a new connection: the gateway still accepts.
@@ -224,10 +200,7 @@ async fn a_gateway_about_to_stop_is_not_ready_but_still_serves() {
     // Then it stops as usual.
     let (_, code, _) = reader.until_close().await;
     assert_eq!(code, 4000);
-    eventually("nobody listens any more", async || {
-        TcpStream::connect(gateway.address).await.is_err().then_some(())
-    })
-    .await;
+    until_closed(gateway.address).await;
     reader.close().await;
     gateway.stop().await;
 }

@@ -7,15 +7,12 @@ use std::ops::Bound;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use zonewire::config::Config;
-use zonewire::storage::StorageChoice;
 use zonewire_kit::proxy::{Mode, Proxy};
-use zonewire_kit::redis::RedisServer;
 
-use crate::support::client::{Client, offset, position};
-use crate::support::eventually::eventually;
-use crate::support::gateway::{JSON, Running, config, price, publish};
-use crate::support::redis::{Configured, redis};
+use crate::support::client::{Client, assert_has, offset, position};
+use crate::support::eventually::until;
+use crate::support::gateway::{JSON, Running, config, price, publish, until_state};
+use crate::support::redis::{on_prefix, redis};
 
 /// The last entry of each key as a client of the protocol maintains it, and its position. With each message
 /// it checks that nothing is repeated except what may be.
@@ -166,22 +163,6 @@ fn is_newer(entry: &Value, held: &Value) -> bool {
     }
 }
 
-fn on(server: &RedisServer, prefix: &str) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
-    config.storage.redis.prefix = prefix.to_owned();
-    config
-}
-
-async fn until_state(gateway: &Running, state: &str) {
-    eventually(&format!("the storage is {state}"), async || {
-        (gateway.get("/ws/health").await.json()["state"] == state).then_some(())
-    })
-    .await;
-}
-
 /// Publishes a price for each key.
 async fn fill(gateway: &Running, keys: usize, value: u64, filler: usize) -> BTreeMap<String, u64> {
     let filler = "x".repeat(filler);
@@ -206,27 +187,19 @@ async fn a_snapshot_has_the_latest_of_each_key_and_later_entries_follow() {
     let gateway = Running::start(config()).await;
     gateway.publish("pjm", [price("B", 1), price("A", 2), price("B", 3), price("C", 4)]).await;
     assert_eq!(gateway.delete("/api/zones/pjm/keys/C").await.status, 204);
-    let mut client = Client::connect(&gateway.url("/ws/market/pjm?snapshot=1")).await;
+    let mut client = gateway.connect("/ws/market/pjm?snapshot=1").await;
     assert_eq!(client.next().await["type"], "connection_established");
     let subscribed = client.next().await;
     let told = (&subscribed["recovered"], &subscribed["gap"], &subscribed["snapshot"], offset(&subscribed));
     assert_eq!(told, (&json!(true), &json!(0), &json!(true), 5), "{subscribed}");
     for (key, value, at) in [("A", 2, 2), ("B", 3, 3)] {
         let latest = client.next().await;
-        assert_eq!(
-            (&latest["type"], &latest["snapshot"]),
-            (&json!("price_update"), &json!(true)),
-            "{latest}"
-        );
+        assert_has(&latest, json!({ "type": "price_update", "snapshot": true }));
         assert_eq!((&latest["key"], &latest["price"], offset(&latest)), (&json!(key), &json!(value), at));
     }
     // Late entries are compared with a removal too.
     let removed = client.next().await;
-    assert_eq!(
-        (&removed["type"], &removed["snapshot"], &removed["key"], offset(&removed)),
-        (&json!("key_removed"), &json!(true), &json!("C"), 5),
-        "{removed}"
-    );
+    assert_has(&removed, json!({ "type": "key_removed", "snapshot": true, "key": "C", "offset": 5 }));
     let end = client.next().await;
     assert_eq!((&end["type"], &end["recovered"], offset(&end)), (&json!("snapshot_end"), &json!(true), 5));
     assert_ne!(end["epoch"], subscribed["epoch"], "what it has had is said by its position");
@@ -260,20 +233,18 @@ async fn a_snapshot_has_the_latest_of_each_key_and_later_entries_follow() {
     assert_eq!(client.next_of_type("subscribed").await["snapshot"], true);
 
     // The last one may still be on its way.
-    eventually("three snapshots of three entries are counted", async || {
+    until("three snapshots of three entries are counted", async || {
         let stats = gateway.stats().await["messages"].take();
-        (stats["snapshots"] == 3 && stats["snapshot_entries"] == 9).then_some(())
+        stats["snapshots"] == 3 && stats["snapshot_entries"] == 9
     })
     .await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_can_be_requested_by_message_and_concerns_zones() {
     let gateway = Running::start(config()).await;
     gateway.publish("pjm", [price("A", 1)]).await;
-    let mut client = Client::connect(&gateway.url("/ws")).await;
-    client.next_of_type("connection_established").await;
+    let mut client = gateway.client().await;
     let order = "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
     client.send(&json!({ "type": "subscribe", "id": 1, "channels": ["zone:pjm", "zone:new", order], "snapshot": true })).await;
     let (mut snapshots, mut ends) = (HashSet::new(), HashSet::new());
@@ -299,15 +270,15 @@ async fn a_snapshot_can_be_requested_by_message_and_concerns_zones() {
     assert_eq!(client.next_of_type("error").await["code"], "invalid_message");
     let mark = json!({ "key": "A", "price": 1, "snapshot": true }).to_string();
     gateway.post("pjm", JSON, mark.as_bytes()).await.problem(422, "reserved_field");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_of_ten_thousand_keys_is_paged_while_another_gateway_publishes() {
     let Some(server) = redis(&[]).await else { return };
-    let (a, b) = (Running::start(on(&server, "snap")).await, Running::start(on(&server, "snap")).await);
-    until_state(&a, "healthy").await;
-    until_state(&b, "healthy").await;
+    let (a, b) =
+        (Running::start(on_prefix(&server, "snap")).await, Running::start(on_prefix(&server, "snap")).await);
+    until_state(a.address, "healthy").await;
+    until_state(b.address, "healthy").await;
     let mut expected = fill(&a, 10_000, 0, 10).await;
     // Clients come while prices are published; the log no longer has every key, but each has a latest price.
     let mut publishing = JoinSet::<()>::new();
@@ -358,22 +329,20 @@ async fn a_snapshot_of_ten_thousand_keys_is_paged_while_another_gateway_publishe
     }
     let reads = b.stats().await["messages"]["replay_reads"].as_u64().unwrap() - before;
     assert!((10..100).contains(&reads), "{reads} pages were read for 20 clients");
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_in_the_middle_of_a_snapshot_leaves_no_gap() {
     let Some(server) = redis(&[]).await else { return };
     let link = Proxy::start(server.target.address).await.unwrap();
-    let mut cut_off = on(&server, "cut");
+    let mut cut_off = on_prefix(&server, "cut");
     cut_off.storage.redis.port = Some(link.address.port());
-    let (a, b) = (Running::start(on(&server, "cut")).await, Running::start(cut_off).await);
-    until_state(&b, "healthy").await;
+    let (a, b) = (Running::start(on_prefix(&server, "cut")).await, Running::start(cut_off).await);
+    until_state(b.address, "healthy").await;
     let mut expected = fill(&a, 3_000, 0, 3_000).await;
     let (mut client, mut board) = slow_client(&b).await;
     link.set(Mode::Refuse);
-    until_state(&b, "degraded").await;
+    until_state(b.address, "degraded").await;
     // Both continue: one with the log, the other in a fork.
     a.publish("pjm", [price("K00001", 10), price("ofA", 11)]).await;
     b.publish("pjm", [price("K00002", 20), price("ofB", 21)]).await;
@@ -392,12 +361,10 @@ async fn an_outage_in_the_middle_of_a_snapshot_leaves_no_gap() {
     board.until_equal(&mut client, &expected).await;
 
     // A client that left with the partial snapshot gets everything elsewhere.
-    let mut client = Client::connect(&a.url(&format!("/ws/market/pjm?snapshot=1&since={position}"))).await;
+    let mut client = a.connect(&format!("/ws/market/pjm?snapshot=1&since={position}")).await;
     let mut board = Board::default();
     board.until_equal(&mut client, &expected).await;
     assert_eq!(board.begun, 1);
-    a.stop().await;
-    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -426,18 +393,17 @@ async fn a_reader_too_slow_for_the_log_gets_another_snapshot() {
     board.take(&told);
     board.until_equal(&mut client, &expected).await;
     assert_eq!(board.begun, 2);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_older_price_does_not_restore_a_removed_key() {
     let Some(server) = redis(&[]).await else { return };
     let link = Proxy::start(server.target.address).await.unwrap();
-    let mut cut_off = on(&server, "gone");
+    let mut cut_off = on_prefix(&server, "gone");
     cut_off.storage.redis.port = Some(link.address.port());
-    let (a, b) = (Running::start(on(&server, "gone")).await, Running::start(cut_off).await);
-    until_state(&a, "healthy").await;
-    until_state(&b, "healthy").await;
+    let (a, b) = (Running::start(on_prefix(&server, "gone")).await, Running::start(cut_off).await);
+    until_state(a.address, "healthy").await;
+    until_state(b.address, "healthy").await;
     let keys = ["K", "L", "M", "N"];
     a.publish("pjm", keys.iter().map(|key| price(key, 1))).await;
     let (url_a, url_b) = (a.url("/ws/market/pjm?snapshot=1"), b.url("/ws/market/pjm?snapshot=1"));
@@ -448,7 +414,7 @@ async fn a_late_older_price_does_not_restore_a_removed_key() {
     of_b.until_equal(&mut at_b, &expected).await;
 
     link.set(Mode::Refuse);
-    until_state(&b, "degraded").await;
+    until_state(b.address, "degraded").await;
     // B has prices from before A's removals, and one from after them.
     b.publish("pjm", ["K", "M"].map(|key| price(key, 2))).await;
     assert_eq!(a.delete("/api/zones/pjm/keys/K").await.status, 204);
@@ -461,7 +427,7 @@ async fn a_late_older_price_does_not_restore_a_removed_key() {
     let (mut late, mut of_late) = (Client::connect(&url_a).await, Board::default());
     of_late.until_whole(&mut late).await;
     link.set(Mode::Pass);
-    until_state(&b, "healthy").await;
+    until_state(b.address, "healthy").await;
     expected = BTreeMap::from([("L".to_owned(), 3), ("M".to_owned(), 2)]);
     for (client, board) in [(&mut at_a, &mut of_a), (&mut at_b, &mut of_b), (&mut late, &mut of_late)] {
         board.until_equal(client, &expected).await;
@@ -482,12 +448,12 @@ async fn a_late_older_price_does_not_restore_a_removed_key() {
 
     // A removal of the whole zone, of which the cut-off gateway has a price from before and one from after.
     link.set(Mode::Refuse);
-    until_state(&b, "degraded").await;
+    until_state(b.address, "degraded").await;
     b.publish("pjm", [price("M", 6)]).await;
     assert_eq!(a.delete("/api/zones/pjm").await.status, 204);
     b.publish("pjm", [price("new", 7)]).await;
     link.set(Mode::Pass);
-    until_state(&b, "healthy").await;
+    until_state(b.address, "healthy").await;
     let expected = BTreeMap::from([("new".to_owned(), 7)]);
     for (client, board) in [(&mut at_a, &mut of_a), (&mut at_b, &mut of_b), (&mut late, &mut of_late)] {
         board.until_equal(client, &expected).await;
@@ -495,6 +461,4 @@ async fn a_late_older_price_does_not_restore_a_removed_key() {
     let (mut anew, mut of_anew) = (Client::connect(&url_b).await, Board::default());
     of_anew.until_equal(&mut anew, &expected).await;
     assert_eq!(of_anew.last[""]["type"], "zone_removed");
-    a.stop().await;
-    b.stop().await;
 }

@@ -9,10 +9,10 @@ use tempfile::TempDir;
 use tokio::process::Command as Spawned;
 use zonewire_kit::redis::RedisServer;
 
-use crate::support::eventually::eventually;
-use crate::support::gateway::{Answer, JSON, Running, config, history, price, request};
+use crate::support::eventually::{eventually, until};
+use crate::support::gateway::{Answer, JSON, Running, history, metric, price, request, until_closed};
 use crate::support::process::{Process, Signal, serve};
-use crate::support::redis::{Configured, free_port, redis};
+use crate::support::redis::{nowhere, on, redis};
 
 /// The settings of a gateway with this port for Redis, whether or not that runs yet, and this directory for
 /// the spool.
@@ -28,10 +28,6 @@ fn settings(port: u16, dir: &Path) -> Vec<String> {
         "http.drain_s=0".to_owned(),
         "http.shards=1".to_owned(),
     ]
-}
-
-async fn start(settings: &[String]) -> Process {
-    Process::start(&settings.iter().map(String::as_str).collect::<Vec<_>>()).await
 }
 
 /// Posts a price with this many additional bytes.
@@ -62,13 +58,10 @@ async fn fill(gateway: &Process) -> u64 {
 
 /// The prices that a gateway with this spool sends to a Redis that runs now.
 async fn accepted_before(server: &RedisServer, dir: &Path) -> Vec<u64> {
-    let next = start(&settings(server.port, dir)).await;
-    eventually("all waiting entries are in Redis", async || {
+    let next = Process::start(&settings(server.port, dir)).await;
+    until("all waiting entries are in Redis", async || {
         let stats = request(next.address, "GET", "/ws/stats", &[], b"").await.json();
-        if stats["state"] != "healthy" || stats["outage"]["spool_entries"] != 0 {
-            return None;
-        }
-        Some(())
+        stats["state"] == "healthy" && stats["outage"]["spool_entries"] == 0
     })
     .await;
     let prices = history(next.address, "pjm").await;
@@ -90,7 +83,7 @@ async fn crash_and_look(mut gateway: Process, dir: &Path, accepted: &[u64]) {
 async fn a_file_size_limit_counts_as_a_full_disk_and_does_not_kill_the_process() {
     let dir = TempDir::new().unwrap();
     let args: Vec<String> =
-        settings(free_port(), &dir.path().join("spool")).iter().map(|set| format!("--set={set}")).collect();
+        settings(nowhere(), &dir.path().join("spool")).iter().map(|set| format!("--set={set}")).collect();
     let gateway = Process::start_command(limited(&args)).await;
     let taken = fill(&gateway).await;
     assert!(taken > 0);
@@ -111,10 +104,7 @@ async fn a_file_size_limit_counts_as_a_full_disk_and_does_not_kill_the_process()
     if !raised.is_ok_and(|status| status.success()) {
         return;
     }
-    eventually("the spool works again", async || {
-        (health(&gateway).await["spool"] == "working").then_some(())
-    })
-    .await;
+    until("the spool works again", async || health(&gateway).await["spool"] == "working").await;
     assert!(health(&gateway).await["spool_reason"].is_null());
     assert_eq!(post(&gateway, 7_000, 20_000).await.status, 200);
     let accepted: Vec<u64> = (1..=taken).chain([7_000]).collect();
@@ -148,15 +138,12 @@ async fn a_full_disk_is_reported_and_used_again_once_there_is_room() {
     let ballast = dir.path().join("ballast");
     std::fs::write(&ballast, vec![0; 2 << 20]).unwrap();
     let spool = dir.path().join("spool");
-    let gateway = start(&settings(free_port(), &spool)).await;
+    let gateway = Process::start(&settings(nowhere(), &spool)).await;
     let taken = fill(&gateway).await;
     assert!(taken > 0);
     assert!(health(&gateway).await["spool_reason"].as_str().unwrap().contains("No space left"));
     std::fs::remove_file(&ballast).unwrap();
-    eventually("the spool works again", async || {
-        (health(&gateway).await["spool"] == "working").then_some(())
-    })
-    .await;
+    until("the spool works again", async || health(&gateway).await["spool"] == "working").await;
     assert_eq!(post(&gateway, 7_000, 100).await.status, 200);
     let accepted: Vec<u64> = (1..=taken).chain([7_000]).collect();
     crash_and_look(gateway, &spool, &accepted).await;
@@ -173,7 +160,7 @@ impl Drop for Unmount<'_> {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_required_spool_prices_are_accepted_and_the_risk_is_reported() {
     let dir = TempDir::new().unwrap();
-    let mut settings = settings(free_port(), dir.path());
+    let mut settings = settings(nowhere(), dir.path());
     settings.push("storage.journal.spool.required=false".to_owned());
     let args: Vec<String> = settings.iter().map(|set| format!("--set={set}")).collect();
     let mut gateway = Process::start_command(limited(&args)).await;
@@ -181,44 +168,33 @@ async fn without_a_required_spool_prices_are_accepted_and_the_risk_is_reported()
         assert_eq!(post(&gateway, value, 20_000).await.status, 200);
     }
     assert_eq!(health(&gateway).await["spool"], "failed");
-    let metrics = request(gateway.address, "GET", "/metrics", &[], b"").await.body;
-    let at_risk = metrics.lines().find_map(|line| line.strip_prefix("zonewire_journal_in_memory_only "));
-    assert!(at_risk.unwrap().parse::<u64>().unwrap() > 0, "{metrics}");
-    gateway.signal(Signal::TERM);
-    assert_eq!(gateway.ended().await.code(), Some(74), "entries that were only in memory are lost");
+    assert!(metric(gateway.address, "zonewire_journal_in_memory_only").await > 0);
+    assert_eq!(gateway.terminate().await.code(), Some(74), "entries that were only in memory are lost");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_spool_refuses_new_entries() {
     let dir = TempDir::new().unwrap();
-    let mut settings = settings(free_port(), dir.path());
+    let mut settings = settings(nowhere(), dir.path());
     settings.push("storage.journal.spool.bytes=3000".to_owned());
-    let mut gateway = start(&settings).await;
+    let mut gateway = Process::start(&settings).await;
     assert_eq!(post(&gateway, 1, 2_000).await.status, 200);
     let problem = post(&gateway, 2, 2_000).await.problem(503, "storage_unavailable");
     assert!(problem["detail"].as_str().unwrap().ends_with("the spool is full"), "{problem}");
     assert_eq!(post(&gateway, 3, 10).await.status, 200, "there is room for less");
     let health = health(&gateway).await;
     assert_eq!((&health["spool"], &health["spool_reason"]), (&json!("working"), &Value::Null));
-    gateway.signal(Signal::TERM);
-    assert_eq!(gateway.ended().await.code(), Some(0), "both entries wait on disk");
+    assert_eq!(gateway.terminate().await.code(), Some(0), "both entries wait on disk");
 }
 
 // The end of a gateway with entries that Redis does not have
 
 /// A gateway without a spool that has accepted a price which Redis does not have.
 async fn with_one_in_memory(server: &mut RedisServer, drain_s: u64) -> Process {
-    let settings = [
-        "storage.backend=redis".to_owned(),
-        "storage.redis.host=127.0.0.1".to_owned(),
-        format!("storage.redis.port={}", server.port),
-        format!("http.drain_s={drain_s}"),
-    ];
-    let gateway = start(&settings).await;
-    eventually("Redis serves", async || (health(&gateway).await["status"] == "healthy").then_some(())).await;
+    let gateway = Process::start_on(server, &[&format!("http.drain_s={drain_s}")]).await;
+    until("Redis serves", async || health(&gateway).await["status"] == "healthy").await;
     server.kill().await.unwrap();
-    eventually("it is noticed", async || (health(&gateway).await["status"] == "degraded").then_some(()))
-        .await;
+    until("it is noticed", async || health(&gateway).await["status"] == "degraded").await;
     assert_eq!(post(&gateway, 1, 10).await.status, 200);
     gateway
 }
@@ -229,27 +205,18 @@ async fn the_end_waits_for_a_redis_that_returns_within_the_drain_time() {
     let mut gateway = with_one_in_memory(&mut server, 15).await;
     gateway.signal(Signal::TERM);
     // The shutdown is in progress once connections are refused.
-    eventually("it stops", async || {
-        tokio::net::TcpStream::connect(gateway.address).await.is_err().then_some(())
-    })
-    .await;
+    until_closed(gateway.address).await;
     assert!(gateway.has_ended().is_none(), "it waits");
     server.restart().await.unwrap();
     assert_eq!(gateway.ended().await.code(), Some(0));
-    let mut config = config();
-    config.storage.backend = zonewire::storage::StorageChoice::Redis;
-    config.storage.required = true;
-    config.storage.redis = server.config();
-    let next = Running::start(config).await;
+    let next = Running::start(on(&server)).await;
     let history = next.get("/api/zones/pjm/history").await.json();
     assert_eq!(history["entries"][0]["price"], 1, "{history}");
-    next.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn losing_accepted_entries_at_the_end_is_reported_by_the_exit_code() {
     let Some(mut server) = redis(&[]).await else { return };
     let mut gateway = with_one_in_memory(&mut server, 0).await;
-    gateway.signal(Signal::TERM);
-    assert_eq!(gateway.ended().await.code(), Some(74));
+    assert_eq!(gateway.terminate().await.code(), Some(74));
 }

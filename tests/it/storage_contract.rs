@@ -17,10 +17,10 @@ use zonewire::storage::{
     StorageBackend, StorageError,
 };
 
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, until};
 use crate::support::redis::Admin;
 use crate::support::stores::{
-    Make, Producer, SECOND, Stores, also_while_redis_is_away, channel, done, for_every_backend, link,
+    Fresh, Log, Make, Producer, SECOND, also_while_redis_is_away, channel, done, for_every_backend, link,
     offsets, price, producer_of,
 };
 
@@ -103,16 +103,6 @@ also_while_redis_is_away!(
     a_ping_is_answered,
 );
 
-async fn one(make: Make) -> Option<(Stores, SharedBackend)> {
-    with(make, Retention::default()).await
-}
-
-async fn with(make: Make, retention: Retention) -> Option<(Stores, SharedBackend)> {
-    let stores = make.stores(retention).await?;
-    let store = stores.open().await;
-    Some((stores, store))
-}
-
 /// The latest entry of each key, by key.
 async fn latest(store: &SharedBackend) -> Vec<Entry> {
     let page = store.latest(&channel(), None, 1_000).await.unwrap();
@@ -120,8 +110,7 @@ async fn latest(store: &SharedBackend) -> Vec<Entry> {
     page.entries
 }
 
-async fn offsets_count_from_1_without_holes_in_one_order_for_all(make: Make) {
-    let Some((stores, store)) = one(make).await else { return };
+async fn offsets_count_from_1_without_holes_in_one_order_for_all(Fresh { stores, store }: Fresh) {
     let (a, b) = (Producer::new(&store).await, Producer::new(&stores.open().await).await);
     a.fill(1..=50).await;
     b.fill(1..=1).await;
@@ -133,9 +122,7 @@ async fn offsets_count_from_1_without_holes_in_one_order_for_all(make: Make) {
     assert_eq!(b.read(0, 100).await, page);
 }
 
-async fn a_repeated_append_does_nothing(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn a_repeated_append_does_nothing(Log { store, producer, .. }: Log) {
     producer.fill(1..=3).await;
     let before = producer.read(0, 10).await;
     let again = done(store.append(&producer.chain(1..=3)).await.unwrap());
@@ -145,9 +132,7 @@ async fn a_repeated_append_does_nothing(make: Make) {
     assert_eq!(producer.read(0, 3).await.entries, before.entries);
 }
 
-async fn an_entry_after_a_missing_one_is_a_gap_and_is_not_applied(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn an_entry_after_a_missing_one_is_a_gap_and_is_not_applied(Log { producer, .. }: Log) {
     assert_eq!(producer.append(vec![link(1, 2)]).await, [Appended::Gap { last: 0 }]);
     producer.fill(1..=2).await;
     let results = producer.append(vec![link(5, 6), link(6, 7)]).await;
@@ -155,9 +140,7 @@ async fn an_entry_after_a_missing_one_is_a_gap_and_is_not_applied(make: Make) {
     assert_eq!(producer.read(0, 10).await.top, 2);
 }
 
-async fn a_chain_with_dropped_entries_is_applied(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn a_chain_with_dropped_entries_is_applied(Log { producer, .. }: Log) {
     producer.fill(1..=2).await;
     // 3 and 4 were dropped, and 5 took over the `prev` of 3; 9 refers to an entry before the newest applied
     // one.
@@ -166,9 +149,7 @@ async fn a_chain_with_dropped_entries_is_applied(make: Make) {
     assert_eq!(producer.append(vec![link(2, 4)]).await, [Appended::Duplicate]);
 }
 
-async fn the_entries_of_a_batch_that_fit_the_chain_are_applied_consecutively(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn the_entries_of_a_batch_that_fit_the_chain_are_applied_consecutively(Log { producer, .. }: Log) {
     let results = producer.append(vec![link(0, 1), link(3, 4), link(1, 5), link(5, 6)]).await;
     let applied = |offset| Appended::Applied { offset };
     assert_eq!(results, [applied(1), Appended::Gap { last: 1 }, applied(2), applied(3)]);
@@ -176,15 +157,12 @@ async fn the_entries_of_a_batch_that_fit_the_chain_are_applied_consecutively(mak
     assert_eq!(seqs, [1, 5, 6]);
 }
 
-async fn an_empty_batch_does_nothing(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn an_empty_batch_does_nothing(Log { producer, .. }: Log) {
     assert_eq!(producer.append(vec![]).await, []);
     assert_eq!(producer.read(0, 10).await.top, 0);
 }
 
-async fn an_append_never_creates_an_epoch(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn an_append_never_creates_an_epoch(Fresh { store, .. }: Fresh) {
     let producer = Producer {
         store: Arc::clone(&store),
         channel: channel(),
@@ -196,8 +174,7 @@ async fn an_append_never_creates_an_epoch(make: Make) {
     assert_eq!(store.state(&channel(), producer.id).await.unwrap().epoch, None);
 }
 
-async fn a_log_is_begun_once_with_its_first_entries(make: Make) {
-    let Some((stores, store)) = one(make).await else { return };
+async fn a_log_is_begun_once_with_its_first_entries(Fresh { stores, store }: Fresh) {
     let other = stores.open().await;
     let (id, other_id) = (producer_of(&store), producer_of(&other));
     for channel in [channel(), ChannelName::order(OrderId::random())] {
@@ -220,9 +197,7 @@ async fn a_log_is_begun_once_with_its_first_entries(make: Make) {
     opened.fill(1..=1).await;
 }
 
-async fn an_append_in_another_epoch_does_nothing(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn an_append_in_another_epoch_does_nothing(Log { store, producer, .. }: Log) {
     producer.fill(1..=1).await;
     let stranger = Producer { epoch: Epoch::random(), ..producer.clone() };
     let answer = store.append(&stranger.chain(2..=3)).await.unwrap();
@@ -230,8 +205,7 @@ async fn an_append_in_another_epoch_does_nothing(make: Make) {
     assert_eq!(producer.read(0, 10).await.top, 1);
 }
 
-async fn reading_the_state_creates_nothing(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn reading_the_state_creates_nothing(Fresh { store, .. }: Fresh) {
     for _ in 0..2 {
         let state = store.state(&channel(), NodeId::random()).await.unwrap();
         assert_eq!(state, LogState { epoch: None, top: 0, last_seq: 0 });
@@ -242,8 +216,7 @@ async fn reading_the_state_creates_nothing(make: Make) {
     }
 }
 
-async fn the_state_is_that_of_the_asking_producer(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn the_state_is_that_of_the_asking_producer(Fresh { store, .. }: Fresh) {
     let (a, b) = (Producer::new(&store).await, Producer::new(&store).await);
     a.fill(1..=3).await;
     b.append(vec![link(0, 40)]).await;
@@ -254,8 +227,7 @@ async fn the_state_is_that_of_the_asking_producer(make: Make) {
     assert_eq!(seen_by(NodeId::random()).await, state(0));
 }
 
-async fn following_creates_nothing(make: Make) {
-    let Some((stores, store)) = one(make).await else { return };
+async fn following_creates_nothing(Fresh { stores, store }: Fresh) {
     let (id, other) = (producer_of(&store), stores.open().await);
     for name in [channel(), ChannelName::order(OrderId::random())] {
         store.follow(&name).await.unwrap();
@@ -274,21 +246,14 @@ async fn following_creates_nothing(make: Make) {
     }
 }
 
-async fn an_entry_is_read_as_it_was_appended(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn an_entry_is_read_as_it_was_appended(Log { store, producer, .. }: Log) {
     let drafts = [
         price(0, None, "{}"),
         price(-1, Some(""), "{\"p\":1}"),
         price(1_700_000_000_123, Some("a b\n\"ü"), "{\"s\":\"ü \\n 1 2 3\"}"),
         price(8_000_000_000_000, Some("k"), &format!("{{\"x\":\"{}\"}}", "y".repeat(60_000))),
     ];
-    let entries = drafts.iter().zip(1..).map(|(draft, seq)| Append {
-        seq,
-        prev: seq - 1,
-        draft: draft.clone(),
-        fence: None,
-    });
+    let entries = drafts.iter().cloned().zip(1..).map(|(draft, seq)| next(seq, draft));
     producer.append(entries.collect()).await;
     let read: Vec<_> = producer.read(0, 10).await.entries.into_iter().map(|entry| entry.draft).collect();
     assert_eq!(read, drafts);
@@ -296,9 +261,7 @@ async fn an_entry_is_read_as_it_was_appended(make: Make) {
     assert_eq!(latest, drafts[1..]);
 }
 
-async fn each_page_continues_where_the_previous_one_ended(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn each_page_continues_where_the_previous_one_ended(Log { producer, .. }: Log) {
     producer.fill(1..=7).await;
     let mut seen = vec![];
     loop {
@@ -314,17 +277,13 @@ async fn each_page_continues_where_the_previous_one_ended(make: Make) {
     assert_eq!(producer.read(0, 0).await.entries, []);
 }
 
-async fn reading_removes_nothing(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn reading_removes_nothing(Log { producer, .. }: Log) {
     producer.fill(1..=3).await;
     assert_eq!(producer.read(1, 10).await, producer.read(1, 10).await);
     assert_eq!(producer.read(0, 10).await.entries.len(), 3);
 }
 
-async fn a_position_at_or_beyond_the_top_reads_nothing(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn a_position_at_or_beyond_the_top_reads_nothing(Log { producer, .. }: Log) {
     producer.fill(1..=3).await;
     for offset in [3, 4, 1 << 53, u64::MAX] {
         let page = producer.read(offset, 10).await;
@@ -334,7 +293,7 @@ async fn a_position_at_or_beyond_the_top_reads_nothing(make: Make) {
 
 async fn the_oldest_are_dropped_when_there_are_too_many(make: Make) {
     let retention = Retention { entries: 5, ..Retention::default() };
-    let Some((_stores, store)) = with(make, retention).await else { return };
+    let Some(Fresh { stores: _stores, store }) = make.fresh(retention).await else { return };
     let producer = Producer::new(&store).await;
     for (from, to) in [(1, 3), (4, 6), (7, 7), (8, 57)] {
         producer.fill(from..=to).await;
@@ -348,11 +307,11 @@ async fn the_oldest_are_dropped_when_there_are_too_many(make: Make) {
 
 async fn the_oldest_are_dropped_when_they_have_too_many_bytes(make: Make) {
     let retention = Retention { bytes: 10_000, ..Retention::default() };
-    let Some((_stores, store)) = with(make, retention).await else { return };
+    let Some(Fresh { stores: _stores, store }) = make.fresh(retention).await else { return };
     let producer = Producer::new(&store).await;
     let data = format!("{{\"x\":\"{}\"}}", "y".repeat(1_000));
     for seq in 1..=40 {
-        producer.append(vec![Append { seq, prev: seq - 1, draft: price(0, None, &data), fence: None }]).await;
+        producer.append(vec![next(seq, price(0, None, &data))]).await;
     }
     let page = producer.read(0, 100).await;
     let bytes: usize = page.entries.iter().map(|entry| entry.draft.data.len()).sum();
@@ -363,7 +322,7 @@ async fn the_oldest_are_dropped_when_they_have_too_many_bytes(make: Make) {
 
 async fn the_oldest_are_dropped_when_they_are_too_old(make: Make) {
     let retention = Retention { age_s: 1, ..Retention::default() };
-    let Some((_stores, store)) = with(make, retention).await else { return };
+    let Some(Fresh { stores: _stores, store }) = make.fresh(retention).await else { return };
     let producer = Producer::new(&store).await;
     producer.fill(1..=3).await;
     let page = eventually("entries go by age", async || {
@@ -374,17 +333,17 @@ async fn the_oldest_are_dropped_when_they_are_too_old(make: Make) {
     assert_eq!(store.state(&channel(), producer.id).await.unwrap().last_seq, 3, "the producer stays known");
     // A stalled machine may need a second between the two; then the next round shows it.
     let mut seq = 3;
-    eventually("a new entry is kept", async || {
+    until("a new entry is kept", async || {
         seq += 1;
         producer.fill(seq..=seq).await;
-        offsets(&producer.read(seq - 1, 10).await.entries).eq(&[seq]).then_some(())
+        offsets(&producer.read(seq - 1, 10).await.entries).eq(&[seq])
     })
     .await;
 }
 
 async fn entries_expire_even_if_newer_ones_remain(make: Make) {
     let retention = Retention { age_s: 1, ..Retention::default() };
-    let Some((_stores, store)) = with(make, retention).await else { return };
+    let Some(Fresh { stores: _stores, store }) = make.fresh(retention).await else { return };
     let producer = Producer::new(&store).await;
     producer.fill(1..=20).await;
     let mut seq = 20;
@@ -398,9 +357,7 @@ async fn entries_expire_even_if_newer_ones_remain(make: Make) {
     assert!(!page.entries.is_empty());
 }
 
-async fn the_latest_of_each_key_is_what_was_appended_last(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn the_latest_of_each_key_is_what_was_appended_last(Log { store, producer, .. }: Log) {
     let late = |time_ms, key| {
         let draft = price(time_ms, Some(key), "{}");
         DraftEntry { marks: Marks { late: true, ..draft.marks }, ..draft }
@@ -419,14 +376,12 @@ async fn the_latest_of_each_key_is_what_was_appended_last(make: Make) {
         price(100, Some("d"), "{}"),
     ];
     for (draft, seq) in drafts.into_iter().zip(1..) {
-        producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
+        producer.append(vec![next(seq, draft)]).await;
     }
     assert_eq!(offsets(&latest(&store).await), [3, 5, 7, 9]);
 }
 
-async fn an_unknown_kind_is_stored_unchanged_and_replaces_no_price(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn an_unknown_kind_is_stored_unchanged_and_replaces_no_price(Log { store, producer, .. }: Log) {
     let kind = |name| EntryKind::named(name, false).unwrap();
     let drafts = [
         price(100, Some("a"), "{\"n\":1}"),
@@ -435,7 +390,7 @@ async fn an_unknown_kind_is_stored_unchanged_and_replaces_no_price(make: Make) {
         DraftEntry { kind: kind("quote"), ..price(300, Some("a"), "{\"n\":4}") },
     ];
     for (draft, seq) in drafts.iter().cloned().zip(1..) {
-        producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
+        producer.append(vec![next(seq, draft)]).await;
     }
     let read: Vec<DraftEntry> =
         producer.read(0, 10).await.entries.into_iter().map(|entry| entry.draft).collect();
@@ -445,31 +400,31 @@ async fn an_unknown_kind_is_stored_unchanged_and_replaces_no_price(make: Make) {
 
 async fn the_latest_entry_outlives_its_log_entry(make: Make) {
     let retention = Retention { entries: 2, age_s: 1, ..Retention::default() };
-    let Some((_stores, store)) = with(make, retention).await else { return };
+    let Some(Fresh { stores: _stores, store }) = make.fresh(retention).await else { return };
     let producer = Producer::new(&store).await;
     producer.append(vec![Append { seq: 1, prev: 0, draft: price(1, Some("old"), "{}"), fence: None }]).await;
     producer.fill(2..=4).await;
     assert!(producer.read(0, 10).await.first >= 3);
     assert_eq!(offsets(&latest(&store).await), [4, 1], "by key");
-    eventually("the log empties", async || producer.read(0, 10).await.entries.is_empty().then_some(())).await;
+    until("the log empties", async || producer.read(0, 10).await.entries.is_empty()).await;
     assert_eq!(offsets(&latest(&store).await), [4, 1], "by key");
+}
+
+/// An entry that follows the previous one.
+fn next(seq: u64, draft: DraftEntry) -> Append {
+    Append { seq, prev: seq - 1, draft, fence: None }
 }
 
 /// Prices for these keys in turn, beginning with this sequence.
 fn of_keys(from: u64, keys: &[&str]) -> Vec<Append> {
-    let appends = keys.iter().zip(from..);
-    appends
-        .map(|(key, seq)| Append { seq, prev: seq - 1, draft: price(5, Some(key), "{}"), fence: None })
-        .collect()
+    keys.iter().zip(from..).map(|(key, seq)| next(seq, price(5, Some(key), "{}"))).collect()
 }
 
 async fn names(store: &SharedBackend) -> Vec<String> {
     store.keys(&channel()).await.unwrap().iter().map(ToString::to_string).collect()
 }
 
-async fn latest_entries_are_paged_by_key(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn latest_entries_are_paged_by_key(Log { store, producer, .. }: Log) {
     assert_eq!(store.keys(&channel()).await.unwrap(), []);
     producer.append(of_keys(1, &["e", "d", "c", "b", "a", "\u{e9}"])).await;
     assert_eq!(names(&store).await, ["a", "b", "c", "d", "e", "\u{e9}"]);
@@ -487,8 +442,7 @@ async fn latest_entries_are_paged_by_key(make: Make) {
     assert_eq!(page(None, 6).await, (vec![7, 4, 3, 8, 1, 6], None));
 }
 
-async fn pages_of_latest_entries_include_the_position_of_the_log_and_offsets(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn pages_of_latest_entries_include_the_position_of_the_log_and_offsets(Fresh { store, .. }: Fresh) {
     let channel = channel();
     let page = async |after: Option<&str>, entries, bytes| {
         let limit = PageLimit { entries, bytes };
@@ -513,13 +467,11 @@ async fn pages_of_latest_entries_include_the_position_of_the_log_and_offsets(mak
     assert_eq!((past.epoch.as_ref(), past.top, past.entries.len()), (Some(&producer.epoch), 5, 0));
 }
 
-async fn a_page_of_the_latest_is_bounded_in_bytes(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn a_page_of_the_latest_is_bounded_in_bytes(Log { store, producer, .. }: Log) {
     let data = format!("{{\"x\":\"{}\"}}", "y".repeat(60_000));
     for seq in 1..=40 {
         let draft = price(5, Some(&format!("{seq:02}")), &data);
-        producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
+        producer.append(vec![next(seq, draft)]).await;
     }
     let (mut after, mut seen, mut pages) = (None, Vec::new(), 0);
     loop {
@@ -536,13 +488,11 @@ async fn a_page_of_the_latest_is_bounded_in_bytes(make: Make) {
     assert_eq!((seen, pages), ((1..=40).collect(), 3));
 }
 
-async fn a_removal_replaces_the_latest_entry_of_its_keys_as_a_price_would(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn a_removal_replaces_the_latest_entry_of_its_keys_as_a_price_would(Log { store, producer, .. }: Log) {
     let append = async |seq, kind, time_ms, key: Option<&str>, late| {
         let marks = Marks { late, ..Marks::default() };
         let draft = DraftEntry { kind, marks, ..price(time_ms, key, "{}") };
-        let appended = producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
+        let appended = producer.append(vec![next(seq, draft)]).await;
         assert_eq!(appended, [Appended::Applied { offset: seq }]);
     };
     producer.append(of_keys(1, &["a", "b", "c"])).await;
@@ -565,15 +515,14 @@ async fn a_removal_replaces_the_latest_entry_of_its_keys_as_a_price_would(make: 
     assert_eq!(producer.read(0, 20).await.entries.len(), 12, "the log keeps what it has");
 }
 
-async fn a_late_entry_is_compared_with_the_removal_of_its_key(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_late_entry_is_compared_with_the_removal_of_its_key(Fresh { store, .. }: Fresh) {
     let own = Producer::new(&store).await;
     // Its id is the smaller one, so at equal times the other producer's entries are newer.
     let other = Producer { id: NodeId("0".repeat(32).parse().unwrap()), ..own.clone() };
     let append = async |producer: &Producer, seq, kind, time_ms, key: Option<&str>| {
         let marks = Marks { late: true, ..Marks::default() };
         let draft = DraftEntry { kind, marks, ..price(time_ms, key, "{}") };
-        producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
+        producer.append(vec![next(seq, draft)]).await;
     };
     let all = async || {
         let limit = PageLimit { entries: 10, bytes: LATEST_BYTES_MAX };
@@ -640,7 +589,7 @@ async fn append_at_random(
         let marks = Marks { late: rng.random_range(0..4) > 0, ..Marks::default() };
         let draft = DraftEntry { kind, marks, ..price(rng.random_range(0..12), key, "{}") };
         let producer = Producer { id: ids[who], ..own.clone() };
-        producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
+        producer.append(vec![next(seq, draft)]).await;
     }
     let limit = PageLimit { entries: 100, bytes: LATEST_BYTES_MAX };
     let page = store
@@ -650,8 +599,7 @@ async fn append_at_random(
     (LatestPage { epoch: None, ..page }, store.keys(channel).await.unwrap())
 }
 
-async fn the_last_entry_of_each_key_is_the_same_as_in_memory(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn the_last_entry_of_each_key_is_the_same_as_in_memory(Fresh { store, .. }: Fresh) {
     let (memory, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
     let memory: SharedBackend = Arc::new(memory);
     for seed in 0..60 {
@@ -668,23 +616,21 @@ async fn the_last_entry_of_each_key_is_the_same_as_in_memory(make: Make) {
 
 async fn a_key_that_nobody_updates_expires(make: Make) {
     let retention = Retention { key_age_s: 1, ..Retention::default() };
-    let Some((_stores, store)) = with(make, retention).await else { return };
+    let Some(Fresh { stores: _stores, store }) = make.fresh(retention).await else { return };
     let producer = Producer::new(&store).await;
     producer.append(of_keys(1, &["old", "used"])).await;
     let mut seq = 2;
-    eventually("the old key goes while the other is used", async || {
+    until("the old key goes while the other is used", async || {
         seq += 1;
         producer.append(of_keys(seq, &["used"])).await;
-        (names(&store).await == ["used"] && offsets(&latest(&store).await) == [seq]).then_some(())
+        names(&store).await == ["used"] && offsets(&latest(&store).await) == [seq]
     })
     .await;
-    eventually("the other goes when nobody uses it", async || names(&store).await.is_empty().then_some(()))
-        .await;
+    until("the other goes when nobody uses it", async || names(&store).await.is_empty()).await;
     assert_eq!(latest(&store).await, []);
 }
 
-async fn channels_do_not_see_each_other(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn channels_do_not_see_each_other(Fresh { store, .. }: Fresh) {
     let a = Producer::on(&store, "zone:a".parse().unwrap()).await;
     let b = Producer::on(&store, "zone:a:log".parse().unwrap()).await;
     a.fill(1..=3).await;
@@ -694,8 +640,7 @@ async fn channels_do_not_see_each_other(make: Make) {
     assert_eq!(latest, LatestPage { epoch: Some(b.epoch.clone()), ..LatestPage::default() });
 }
 
-async fn entries_of_followed_channels_are_announced(make: Make) {
-    let Some((stores, store)) = one(make).await else { return };
+async fn entries_of_followed_channels_are_announced(Fresh { stores, store }: Fresh) {
     let Some(mut incoming) = store.take_incoming() else { return };
     let other = stores.open().await;
     let (own, foreign) = (Producer::new(&store).await, Producer::new(&other).await);
@@ -727,15 +672,12 @@ async fn entries_of_followed_channels_are_announced(make: Make) {
     assert!(matches!(next, LogEvent::Appended { channel, .. } if channel == marker.channel));
 }
 
-async fn there_is_one_receiver(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn there_is_one_receiver(Fresh { store, .. }: Fresh) {
     let _first = store.take_incoming();
     assert!(store.take_incoming().is_none());
 }
 
-async fn an_append_dropped_midway_is_applied_completely_or_not_at_all(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn an_append_dropped_midway_is_applied_completely_or_not_at_all(Log { store, producer, .. }: Log) {
     let mut seq = 0;
     for round in 0..60u64 {
         let batch = producer.chain(seq + 1..=seq + 5);
@@ -822,9 +764,8 @@ async fn append_all(producer: Producer, count: u64) {
     }
 }
 
-async fn concurrent_producers_yield_one_order_without_holes(make: Make) {
+async fn concurrent_producers_yield_one_order_without_holes(Fresh { stores, store }: Fresh) {
     const EACH: u64 = 1_500;
-    let Some((stores, store)) = one(make).await else { return };
     if stores.switches {
         // Cut off, each node forks; `redis_nodes` tests what is promised then.
         return;
@@ -898,8 +839,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec((0usize..3, batch), 1..16)
 }
 
-async fn the_chain_rule_agrees_with_the_model(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn the_chain_rule_agrees_with_the_model(Fresh { store, .. }: Fresh) {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     for case in 0..40 {
         let plan = steps().new_tree(&mut runner).unwrap().current();
@@ -922,8 +862,9 @@ async fn the_chain_rule_agrees_with_the_model(make: Make) {
     }
 }
 
-async fn entries_appended_by_several_under_one_producer_are_stored_once_in_order(make: Make) {
-    let Some((stores, store)) = one(make).await else { return };
+async fn entries_appended_by_several_under_one_producer_are_stored_once_in_order(
+    Fresh { stores, store }: Fresh,
+) {
     let whose = NodeId::random();
     let of = async |store: &SharedBackend| Producer { id: whose, ..Producer::new(store).await };
     let (a, b) = (of(&store).await, of(&stores.open().await).await);
@@ -957,8 +898,7 @@ async fn get(store: &dyn StorageBackend, key: &str) -> Option<Bytes> {
     store.get(RecordKind::Zone, key).await.unwrap()
 }
 
-async fn a_record_reads_back_as_it_was_written(make: Make) {
-    let Some((stores, store)) = one(make).await else { return };
+async fn a_record_reads_back_as_it_was_written(Fresh { stores, store }: Fresh) {
     let other = stores.open().await;
     let all_bytes: Vec<u8> = (0..=255).collect();
     for (key, value) in [("a", b"".as_slice()), ("b c\nü", &all_bytes), ("", b"1 2 3")] {
@@ -968,36 +908,32 @@ async fn a_record_reads_back_as_it_was_written(make: Make) {
     assert_eq!(get(&*store, "unknown").await, None);
 }
 
-async fn a_put_replaces_the_whole_value(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_put_replaces_the_whole_value(Fresh { store, .. }: Fresh) {
     put(&*store, "a", b"long value", HOUR).await;
     put(&*store, "a", b"short", HOUR).await;
     assert_eq!(get(&*store, "a").await.as_deref(), Some(b"short".as_slice()));
     assert_eq!(store.list(RecordKind::Zone, None, 10).await.unwrap().len(), 1);
 }
 
-async fn a_record_expires(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_record_expires(Fresh { store, .. }: Fresh) {
     put(&*store, "stays", b"1", HOUR).await;
     put(&*store, "goes", b"1", 2 * SECOND).await;
     assert!(get(&*store, "goes").await.is_some());
-    eventually("the record goes", async || get(&*store, "goes").await.is_none().then_some(())).await;
+    until("the record goes", async || get(&*store, "goes").await.is_none()).await;
     assert!(!store.delete(RecordKind::Zone, "goes").await.unwrap());
     assert!(get(&*store, "stays").await.is_some());
 }
 
-async fn a_put_restarts_the_time_to_live(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_put_restarts_the_time_to_live(Fresh { store, .. }: Fresh) {
     put(&*store, "shorter", b"1", HOUR).await;
     put(&*store, "longer", b"1", Duration::from_millis(200)).await;
     put(&*store, "shorter", b"1", Duration::from_millis(300)).await;
     put(&*store, "longer", b"1", HOUR).await;
-    eventually("the shorter one goes", async || get(&*store, "shorter").await.is_none().then_some(())).await;
+    until("the shorter one goes", async || get(&*store, "shorter").await.is_none()).await;
     assert!(get(&*store, "longer").await.is_some());
 }
 
-async fn deleting_says_whether_there_was_one(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn deleting_says_whether_there_was_one(Fresh { store, .. }: Fresh) {
     put(&*store, "a", b"1", HOUR).await;
     assert!(store.delete(RecordKind::Zone, "a").await.unwrap());
     assert!(!store.delete(RecordKind::Zone, "a").await.unwrap());
@@ -1005,8 +941,7 @@ async fn deleting_says_whether_there_was_one(make: Make) {
     assert_eq!(store.list(RecordKind::Zone, None, 10).await.unwrap(), []);
 }
 
-async fn records_are_listed_by_key_in_pages(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn records_are_listed_by_key_in_pages(Fresh { store, .. }: Fresh) {
     for key in ["b", "a", "B", "ab", "ü", "a:1"] {
         put(&*store, key, key.as_bytes(), HOUR).await;
     }
@@ -1026,8 +961,7 @@ async fn records_are_listed_by_key_in_pages(make: Make) {
     assert_eq!(store.list(RecordKind::Zone, None, 0).await.unwrap(), []);
 }
 
-async fn expired_records_are_not_listed(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn expired_records_are_not_listed(Fresh { store, .. }: Fresh) {
     for n in 0..250 {
         put(&*store, &format!("goes-{n:03}"), b"1", Duration::from_millis(300)).await;
     }
@@ -1044,8 +978,7 @@ async fn hold(store: &dyn StorageBackend, key: &str, holder: &str, ttl: Duration
     store.hold(key, holder, ttl).await.unwrap()
 }
 
-async fn a_lease_has_one_holder_until_it_expires_or_is_released(make: Make) {
-    let Some((stores, store)) = one(make).await else { return };
+async fn a_lease_has_one_holder_until_it_expires_or_is_released(Fresh { stores, store }: Fresh) {
     let other = stores.open().await;
     let first = hold(&*store, "feed", "a b", HOUR).await.unwrap();
     assert_eq!(hold(&*other, "feed", "b", HOUR).await, None);
@@ -1063,8 +996,7 @@ async fn a_lease_has_one_holder_until_it_expires_or_is_released(make: Make) {
     assert_eq!(store.list(RecordKind::Zone, None, 10).await.unwrap(), []);
 }
 
-async fn a_renewed_lease_keeps_its_fencing_token(make: Make) {
-    let Some((stores, store)) = one(make).await else { return };
+async fn a_renewed_lease_keeps_its_fencing_token(Fresh { stores, store }: Fresh) {
     let other = stores.open().await;
     let first = hold(&*store, "feed", "a", Duration::from_millis(700)).await.unwrap();
     assert_eq!(hold(&*store, "feed", "a", HOUR).await, Some(first));
@@ -1079,8 +1011,7 @@ async fn a_renewed_lease_keeps_its_fencing_token(make: Make) {
     eventually("it runs out", async || hold(&*other, "feed", "b", HOUR).await).await;
 }
 
-async fn fencing_tokens_always_grow(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn fencing_tokens_always_grow(Fresh { store, .. }: Fresh) {
     let mut last = 0;
     for (n, key) in ["a", "b", "a", "c", "b"].into_iter().enumerate() {
         let ttl = if n % 2 == 0 { HOUR } else { Duration::from_millis(1) };
@@ -1097,8 +1028,7 @@ async fn fencing_tokens_always_grow(make: Make) {
     assert!(again > last);
 }
 
-async fn of_many_contenders_for_a_lease_one_gets_it(make: Make) {
-    let Some((stores, store)) = one(make).await else { return };
+async fn of_many_contenders_for_a_lease_one_gets_it(Fresh { stores, store }: Fresh) {
     let other = stores.open().await;
     let holders: Vec<String> = (0..20).map(|n| format!("holder {n}")).collect();
     let tries = holders.iter().enumerate().map(|(n, holder)| {
@@ -1109,8 +1039,7 @@ async fn of_many_contenders_for_a_lease_one_gets_it(make: Make) {
     assert_eq!(got.iter().flatten().count(), 1, "{got:?}");
 }
 
-async fn a_node_without_redis_grants_no_lease(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_node_without_redis_grants_no_lease(Fresh { store, .. }: Fresh) {
     for holder in ["a", "b"] {
         let error = store.hold("feed", holder, HOUR).await.unwrap_err();
         assert!(matches!(error, StorageError::Unknown { .. }), "{error}");
@@ -1118,7 +1047,6 @@ async fn a_node_without_redis_grants_no_lease(make: Make) {
     }
 }
 
-async fn a_ping_is_answered(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_ping_is_answered(Fresh { store, .. }: Fresh) {
     store.ping().await.unwrap();
 }

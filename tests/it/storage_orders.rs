@@ -9,9 +9,9 @@ use zonewire::storage::{
     Anchor, Append, Appended, LogEvent, OpenLog, OrderRetention, Refusal, Retention, SharedBackend,
 };
 
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, until};
 use crate::support::stores::{
-    Make, Producer, SECOND, Stores, also_while_redis_is_away, channel, done, for_every_backend, link,
+    Fresh, Log, Make, Producer, SECOND, also_while_redis_is_away, channel, done, for_every_backend, link,
     offsets, price,
 };
 
@@ -41,16 +41,6 @@ also_while_redis_is_away!(
     the_updates_of_an_order_expire_together,
     the_latest_update_of_an_order_is_the_one_with_the_highest_offset,
 );
-
-async fn with(make: Make, orders: OrderRetention) -> Option<(Stores, SharedBackend)> {
-    let stores = make.stores(Retention { orders, ..Retention::default() }).await?;
-    let store = stores.open().await;
-    Some((stores, store))
-}
-
-async fn one(make: Make) -> Option<(Stores, SharedBackend)> {
-    with(make, OrderRetention::default()).await
-}
 
 async fn order(store: &SharedBackend) -> Producer {
     Producer::on(store, ChannelName::order(OrderId::random())).await
@@ -83,8 +73,7 @@ const fn applied(offset: u64) -> Appended {
 
 const CLOSED: Appended = Appended::Refused(Refusal::Closed);
 
-async fn a_terminal_update_closes_the_log(make: Make) {
-    let Some((stores, store)) = one(make).await else { return };
+async fn a_terminal_update_closes_the_log(Fresh { stores, store }: Fresh) {
     // Also a kind that only a newer build knows, which is marked as terminal.
     for kind in [EntryKind::Confirmed, EntryKind::Failed, EntryKind::named("expired", true).unwrap()] {
         let producer = order(&store).await;
@@ -109,8 +98,7 @@ async fn a_terminal_update_closes_the_log(make: Make) {
     }
 }
 
-async fn a_repeated_terminal_update_is_a_duplicate(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_repeated_terminal_update_is_a_duplicate(Fresh { store, .. }: Fresh) {
     let producer = order(&store).await;
     let batch = producer.batch(vec![routing(1), step(2, EntryKind::Failed, Some(3))]);
     assert_eq!(done(store.append(&batch).await.unwrap()), [applied(1), applied(2)]);
@@ -118,8 +106,7 @@ async fn a_repeated_terminal_update_is_a_duplicate(make: Make) {
     assert_eq!(producer.read(0, 10).await.top, 2);
 }
 
-async fn entries_after_a_terminal_update_in_a_batch_are_refused(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn entries_after_a_terminal_update_in_a_batch_are_refused(Fresh { store, .. }: Fresh) {
     let producer = order(&store).await;
     let mut entries = vec![routing(1), confirmed(2), routing(3), routing(4)];
     entries.push(Append { prev: 2, ..confirmed(5) });
@@ -129,8 +116,7 @@ async fn entries_after_a_terminal_update_in_a_batch_are_refused(make: Make) {
     assert_eq!((page.top, page.closed), (2, true));
 }
 
-async fn a_stale_fencing_token_is_refused(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_stale_fencing_token_is_refused(Fresh { store, .. }: Fresh) {
     let producer = order(&store).await;
     let big = 1 << 53;
     let fences = [
@@ -156,8 +142,7 @@ async fn a_stale_fencing_token_is_refused(make: Make) {
     assert!(!fresh.read(0, 10).await.closed, "a refused terminal update ends nothing");
 }
 
-async fn a_worker_that_lost_its_job_cannot_end_the_order(make: Make) {
-    let Some((stores, store)) = one(make).await else { return };
+async fn a_worker_that_lost_its_job_cannot_end_the_order(Fresh { stores, store }: Fresh) {
     let bounds = zonewire::storage::JobBounds { unfinished: 9, kept: 9, kept_for: 3_600 * SECOND };
     let id = OrderId::random();
     let job =
@@ -187,8 +172,7 @@ async fn a_worker_that_lost_its_job_cannot_end_the_order(make: Make) {
     );
 }
 
-async fn a_refused_entry_does_not_change_the_chain(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn a_refused_entry_does_not_change_the_chain(Fresh { store, .. }: Fresh) {
     let producer = order(&store).await;
     let other = Producer { id: NodeId::random(), ..producer.clone() };
     producer.append(vec![step(1, EntryKind::Routing, Some(5))]).await;
@@ -199,8 +183,7 @@ async fn a_refused_entry_does_not_change_the_chain(make: Make) {
     assert_eq!(other.append(vec![routing(1), routing(2)]).await, [applied(2), applied(3)]);
 }
 
-async fn duplicates_and_gaps_take_precedence_over_refusals(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn duplicates_and_gaps_take_precedence_over_refusals(Fresh { store, .. }: Fresh) {
     let producer = order(&store).await;
     producer.append(vec![step(1, EntryKind::Routing, Some(5)), routing(2)]).await;
     assert_eq!(producer.append(vec![step(1, EntryKind::Routing, Some(4))]).await, [Appended::Duplicate]);
@@ -214,8 +197,7 @@ async fn duplicates_and_gaps_take_precedence_over_refusals(make: Make) {
     assert_eq!(producer.append(vec![step(4, EntryKind::Routing, Some(4))]).await, [CLOSED], "closed first");
 }
 
-async fn refused_entries_are_not_announced(make: Make) {
-    let Some((stores, store)) = one(make).await else { return };
+async fn refused_entries_are_not_announced(Fresh { stores, store }: Fresh) {
     let Some(mut incoming) = store.take_incoming() else { return };
     let producer = order(&stores.open().await).await;
     store.follow(&producer.channel).await.unwrap();
@@ -233,17 +215,14 @@ async fn refused_entries_are_not_announced(make: Make) {
     assert_eq!(told[1].draft.kind, EntryKind::Confirmed);
 }
 
-async fn a_price_log_is_never_closed_and_checks_fencing_tokens_too(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = Producer::new(&store).await;
+async fn a_price_log_is_never_closed_and_checks_fencing_tokens_too(Log { producer, .. }: Log) {
     producer.append(vec![Append { fence: Some(2), ..link(0, 1) }]).await;
     assert_eq!(producer.append(vec![Append { fence: Some(1), ..link(1, 2) }]).await, [stale(1, 2)]);
     producer.fill(2..=3).await;
     assert!(!producer.read(0, 10).await.closed);
 }
 
-async fn an_order_keeps_its_newest_updates(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn an_order_keeps_its_newest_updates(Fresh { store, .. }: Fresh) {
     for count in [49, 50, 51, 60] {
         let one_by_one = order(&store).await;
         for seq in 1..=count {
@@ -261,8 +240,9 @@ async fn an_order_keeps_its_newest_updates(make: Make) {
 }
 
 async fn the_updates_of_an_order_expire_together(make: Make) {
-    let retention = OrderRetention { age_s: 2, ..OrderRetention::default() };
-    let Some((_stores, store)) = with(make, retention).await else { return };
+    let orders = OrderRetention { age_s: 2, ..OrderRetention::default() };
+    let retention = Retention { orders, ..Retention::default() };
+    let Some(Fresh { stores: _stores, store }) = make.fresh(retention).await else { return };
     let producer = order(&store).await;
     let step_of_time = Duration::from_millis(1_200);
     producer.append(vec![routing(1)]).await;
@@ -295,8 +275,9 @@ async fn the_updates_of_an_order_expire_together(make: Make) {
 }
 
 async fn expired_updates_do_not_return_with_the_next_update(make: Make) {
-    let retention = OrderRetention { age_s: 1, ..OrderRetention::default() };
-    let Some((_stores, store)) = with(make, retention).await else { return };
+    let orders = OrderRetention { age_s: 1, ..OrderRetention::default() };
+    let retention = Retention { orders, ..Retention::default() };
+    let Some(Fresh { stores: _stores, store }) = make.fresh(retention).await else { return };
     let producer = order(&store).await;
     producer.append(vec![routing(1), routing(2)]).await;
     time::sleep(SECOND + Duration::from_millis(5)).await;
@@ -305,8 +286,7 @@ async fn expired_updates_do_not_return_with_the_next_update(make: Make) {
     assert_eq!((page.top, page.entries.first().map_or(3, |entry| entry.offset)), (3, 3));
 }
 
-async fn the_latest_update_of_an_order_is_the_one_with_the_highest_offset(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn the_latest_update_of_an_order_is_the_one_with_the_highest_offset(Fresh { store, .. }: Fresh) {
     let producer = order(&store).await;
     for (seq, time_ms) in [(1, 500), (2, 100), (3, -7)] {
         let draft = DraftEntry { kind: EntryKind::Routing, ..price(time_ms, Some("order"), "{}") };
@@ -318,17 +298,17 @@ async fn the_latest_update_of_an_order_is_the_one_with_the_highest_offset(make: 
 
 async fn zones_and_orders_have_separate_bounds(make: Make) {
     let orders = OrderRetention { updates: 3, age_s: 1 };
-    let Some((_stores, store)) = with(make, orders).await else { return };
+    let retention = Retention { orders, ..Retention::default() };
+    let Some(Fresh { stores: _stores, store }) = make.fresh(retention).await else { return };
     let (zone, order) = (Producer::new(&store).await, order(&store).await);
     zone.fill(1..=10).await;
     order.append((1..=10).map(routing).collect()).await;
     assert!(order.read(0, 100).await.entries.len() <= 3);
-    eventually("the order's go", async || order.read(0, 10).await.entries.is_empty().then_some(())).await;
+    until("the order's go", async || order.read(0, 10).await.entries.is_empty()).await;
     assert_eq!(zone.read(0, 100).await.entries.len(), 10);
 }
 
-async fn opening_a_log_creates_its_epoch_once(make: Make) {
-    let Some((stores, store)) = one(make).await else { return };
+async fn opening_a_log_creates_its_epoch_once(Fresh { stores, store }: Fresh) {
     let other = stores.open().await;
     let node = NodeId::random();
     for name in [channel(), ChannelName::order(OrderId::random())] {
@@ -342,8 +322,7 @@ async fn opening_a_log_creates_its_epoch_once(make: Make) {
     }
 }
 
-async fn opening_a_log_returns_its_state(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
+async fn opening_a_log_returns_its_state(Fresh { store, .. }: Fresh) {
     let producer = order(&store).await;
     producer.append(vec![routing(1), Append { prev: 1, ..confirmed(40) }]).await;
     let log = |last_seq| {

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use zonewire::config::Config;
 use zonewire::model::Lane;
 
-use crate::support::client::{Came, Client, offset, position};
-use crate::support::eventually::eventually;
+use crate::support::client::{Came, Client, assert_has, field_names, offset, position};
+use crate::support::eventually::until;
 use crate::support::follow::{Cuts, Follower};
 use crate::support::gateway::{JSON, LINES, Lines, Running, config, price, publish, until_stat};
 use crate::support::process::{Process, Signal};
@@ -21,10 +21,6 @@ use crate::support::raw::RawSocket;
 
 fn is_time(value: &Value) -> bool {
     value.as_str().is_some_and(|text| DateTime::parse_from_rfc3339(text).is_ok())
-}
-
-fn field_names(message: &Value) -> Vec<&str> {
-    message.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
 fn every() -> Config {
@@ -37,21 +33,11 @@ fn every() -> Config {
 async fn the_first_two_messages_describe_the_connection_and_the_subscription() {
     let gateway = Running::start(config()).await;
     gateway.publish("pjm", [price("A", 1), price("A", 2)]).await;
-    let mut client = Client::connect(&gateway.url("/ws/market/pjm")).await;
+    let mut client = gateway.connect("/ws/market/pjm").await;
     let established = client.next().await;
     assert_eq!(
-        field_names(&established),
-        [
-            "connection_id",
-            "heartbeat_interval_ms",
-            "market_zone",
-            "message",
-            "protocol",
-            "state",
-            "storage_backend",
-            "timestamp",
-            "type"
-        ]
+        field_names(&established).join(" "),
+        "connection_id heartbeat_interval_ms market_zone message protocol state storage_backend timestamp type"
     );
     assert_eq!(established["type"], "connection_established");
     assert!(established["connection_id"].as_str().unwrap().parse::<Uuid>().is_ok());
@@ -64,29 +50,20 @@ async fn the_first_two_messages_describe_the_connection_and_the_subscription() {
     assert!(is_time(&established["timestamp"]));
 
     let subscribed = client.next().await;
-    assert_eq!(
-        field_names(&subscribed),
-        ["channel", "epoch", "gap", "offset", "recovered", "timestamp", "top", "type"]
-    );
+    assert_eq!(field_names(&subscribed).join(" "), "channel epoch gap offset recovered timestamp top type");
     assert_eq!(subscribed["type"], "subscribed");
     assert_eq!(subscribed["channel"], "zone:pjm");
     assert!(subscribed["epoch"].as_str().is_some_and(|epoch| !epoch.is_empty()));
-    assert_eq!(
-        (&subscribed["offset"], &subscribed["recovered"], &subscribed["gap"]),
-        (&json!(2), &json!(true), &json!(0))
-    );
+    assert_has(&subscribed, json!({ "offset": 2, "recovered": true, "gap": 0 }));
     assert_eq!(subscribed["top"], 2, "there is nothing to catch up with");
     assert!(is_time(&subscribed["timestamp"]));
 
     // On `/ws` there is no zone, and nothing arrives without a request.
-    let mut client = Client::connect(&gateway.url("/ws")).await;
+    let mut client = gateway.connect("/ws").await;
     let established = client.next().await;
-    assert_eq!(
-        (&established["type"], established.get("market_zone")),
-        (&json!("connection_established"), None)
-    );
+    assert_eq!(established["type"], "connection_established");
+    assert_eq!(established.get("market_zone"), None);
     assert_eq!(client.until_pong().await, [] as [Value; 0]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,10 +94,8 @@ async fn posted_prices_arrive_in_order_with_all_their_fields() {
     }
     let rest = client.prices(4).await;
     assert_eq!(rest.iter().map(offset).collect::<Vec<_>>(), [2, 3, 4, 5]);
-    assert_eq!(
-        rest.iter().map(|message| message["price"].to_string()).collect::<Vec<_>>(),
-        ["1", "2.5", "3", "4"]
-    );
+    let shown: Vec<String> = rest.iter().map(|message| message["price"].to_string()).collect();
+    assert_eq!(shown, ["1", "2.5", "3", "4"]);
     assert_eq!((&rest[0]["note"], &rest[1]["bid"]), (&json!("x \" y"), &Value::Null));
     assert_eq!((&rest[1]["key"], &rest[3]["deep"]), (&json!("BTC/USDT"), &json!({ "a": [1, 2] })));
     let quote = r#"{"key":"Q","price":null,"bid":19.50,"ask":19.7}"#;
@@ -139,7 +114,6 @@ async fn posted_prices_arrive_in_order_with_all_their_fields() {
     let history =
         gateway.get(&format!("/api/zones/pjm/history?after={}", position(&subscribed))).await.json();
     assert_eq!(history["entries"].as_array().unwrap()[1..5], rest, "history says what the stream said");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,15 +127,12 @@ async fn a_stream_of_lines_is_published_as_it_arrives() {
     assert_eq!(client.prices(1).await[0]["price"], 2);
     assert_eq!(lines.finish().await.json(), json!({ "accepted": 3 }));
     assert_eq!(client.prices(1).await[0]["price"], 3, "the last line needs no end");
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_subscribes_to_many_channels_and_unsubscribes() {
     let gateway = Running::start(config()).await;
-    let mut client = Client::connect(&gateway.url("/ws")).await;
-    client.next_of_type("connection_established").await;
+    let mut client = gateway.client().await;
     let zones: Vec<String> = (0..20).map(|n| format!("z{n}")).collect();
     let channels: Vec<String> = zones.iter().map(|zone| format!("zone:{zone}")).collect();
     client.send(&json!({ "type": "subscribe", "id": "all", "channels": channels })).await;
@@ -186,21 +157,17 @@ async fn one_connection_subscribes_to_many_channels_and_unsubscribes() {
 
     client.send(&json!({ "type": "unsubscribe", "id": 7, "channels": ["zone:z3", "zone:nowhere"] })).await;
     let unsubscribed = client.next().await;
-    assert_eq!(
-        (&unsubscribed["type"], &unsubscribed["channel"], &unsubscribed["id"]),
-        (&json!("unsubscribed"), &json!("zone:z3"), &json!(7))
-    );
+    assert_has(&unsubscribed, json!({ "type": "unsubscribed", "channel": "zone:z3", "id": 7 }));
     assert!(is_time(&unsubscribed["timestamp"]));
     let error = client.next().await;
-    assert_eq!(
-        (&error["type"], &error["code"], &error["channel"], &error["id"]),
-        (&json!("error"), &json!("not_subscribed"), &json!("zone:nowhere"), &json!(7))
+    assert_has(
+        &error,
+        json!({ "type": "error", "code": "not_subscribed", "channel": "zone:nowhere", "id": 7 }),
     );
     gateway.publish("z3", [price("x", 2)]).await;
     gateway.publish("z4", [price("x", 2)]).await;
     assert_eq!(client.prices(1).await[0]["channel"], "zone:z4");
     assert_eq!(client.until_pong().await, [] as [Value; 0]);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,8 +198,6 @@ async fn subscribing_again_restarts_the_subscription_without_doubling() {
     gateway.publish("pjm", [price("A", 4), price("A", 5)]).await;
     assert_eq!(client.prices(2).await.iter().map(offset).collect::<Vec<_>>(), [4, 5], "once each");
     assert_eq!(gateway.stats().await["connections"]["by_zone"]["pjm"], 1);
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,8 +208,7 @@ async fn a_client_learns_when_it_has_caught_up() {
         gateway.publish("pjm", (1..=40).map(|n| price("A", n))).await;
         let (_, subscribed) = gateway.market("pjm").await;
         let epoch = subscribed["epoch"].as_str().unwrap();
-        let mut client = Client::connect(&gateway.url(&format!("/ws/market/pjm?since={epoch}:3"))).await;
-        let subscribed = client.next_of_type("subscribed").await;
+        let (mut client, subscribed) = gateway.subscribed(&format!("/ws/market/pjm?since={epoch}:3")).await;
         assert_eq!((&subscribed["offset"], &subscribed["top"]), (&json!(3), &json!(40)));
         let (before, channel) = client.until_caught_up().await;
         assert_eq!(channel, "zone:pjm");
@@ -268,8 +232,6 @@ async fn a_client_learns_when_it_has_caught_up() {
         assert_eq!(before.iter().map(offset).collect::<Vec<_>>(), [39, 40], "{before:?}");
         gateway.publish("pjm", [price("A", 41)]).await;
         assert_eq!(offset(&client.prices(1).await[0]), 41);
-        drop(client);
-        gateway.stop().await;
     }
 }
 
@@ -296,16 +258,12 @@ async fn no_message_exceeds_the_length_in_the_protocol() {
     assert!((65_000..MAX).contains(&text.len()), "{}", text.len());
     let error: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&error["code"], &error["channel"]), (&json!("invalid_channel"), &json!(name)));
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_are_sent_and_answered() {
-    let mut config = config();
-    config.connections.heartbeat_interval_s = 1;
-    let gateway = Running::start(config).await;
-    let mut client = Client::connect(&gateway.url("/ws")).await;
+    let gateway = Running::changed(config(), |config| config.connections.heartbeat_interval_s = 1).await;
+    let mut client = gateway.connect("/ws").await;
     assert_eq!(client.next().await["heartbeat_interval_ms"], 1_000);
     for (message, answer) in [
         (json!({ "type": "heartbeat", "id": 5 }), json!({ "type": "heartbeat_ack", "id": 5 })),
@@ -337,8 +295,6 @@ async fn heartbeats_are_sent_and_answered() {
             other => panic!("{other:?}"),
         }
     }
-    drop(client);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -358,8 +314,6 @@ async fn a_silent_client_is_closed() {
     drop(silent);
     until_stat(&gateway, "/connections/closed_by_reason/heartbeat_timeout", 1).await;
     assert_eq!(alive.until_pong().await, [] as [Value; 0]);
-    drop(alive);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -445,7 +399,6 @@ async fn check_resuming(config: Config) {
     }
     let stats = gateway.stats().await;
     assert_eq!((&stats["messages"]["gaps_told"], &stats["messages"]["errors"]), (&json!(0), &json!(0)));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -493,33 +446,24 @@ async fn a_long_replay_is_paged_while_live_prices_arrive() {
         let replayed = stats["messages"]["replayed"].as_u64().unwrap();
         assert!(replayed >= 4 * retained, "{replayed}");
         assert!(stats["messages"]["replays"].as_u64().unwrap() >= 4 * retained.div_ceil(300));
-        gateway.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_entries_are_reported_missing() {
-    let mut config = config();
-    config.storage.retention.entries = 50;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.storage.retention.entries = 50).await;
     gateway.publish("pjm", (1..=200).map(|n| numbered(0, n))).await;
     let (_, subscribed) = gateway.market("pjm").await;
     let epoch = subscribed["epoch"].as_str().unwrap();
     let mut clients = Vec::new();
     for (since, gap) in [(0, 150), (10, 140), (150, 0), (199, 0), (200, 0)] {
-        let mut client =
-            Client::connect(&gateway.url(&format!("/ws/market/pjm?since={epoch}:{since}"))).await;
-        let subscribed = client.next_of_type("subscribed").await;
-        assert_eq!(
-            (&subscribed["recovered"], &subscribed["gap"], &subscribed["offset"], &subscribed["epoch"]),
-            (&json!(gap == 0), &json!(gap), &json!(since + gap), &json!(epoch)),
-            "since {since}"
-        );
+        let (mut client, subscribed) =
+            gateway.subscribed(&format!("/ws/market/pjm?since={epoch}:{since}")).await;
+        let expected = json!({ "recovered": gap == 0, "gap": gap, "offset": since + gap, "epoch": epoch });
+        assert_has(&subscribed, expected);
         let replayed = client.prices((200 - since - gap) as usize).await;
-        assert_eq!(
-            replayed.iter().map(offset).collect::<Vec<_>>(),
-            (since + gap + 1..=200).collect::<Vec<_>>()
-        );
+        let offsets: Vec<u64> = replayed.iter().map(offset).collect();
+        assert_eq!(offsets, (since + gap + 1..=200).collect::<Vec<_>>());
         clients.push(client);
     }
     gateway.publish("pjm", [price("A", 201)]).await;
@@ -527,29 +471,20 @@ async fn dropped_entries_are_reported_missing() {
         assert_eq!(offset(&client.prices(1).await[0]), 201, "and then live");
     }
     assert_eq!(gateway.stats().await["messages"]["gaps_told"], 2);
-    drop(clients);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_in_another_epoch_gets_everything_stored() {
-    let mut config = config();
-    config.storage.retention.entries = 50;
-    let gateway = Running::start(config).await;
+    let gateway = Running::changed(config(), |config| config.storage.retention.entries = 50).await;
     gateway.publish("pjm", (1..=60).map(|n| numbered(0, n))).await;
     let (_, subscribed) = gateway.market("pjm").await;
     let epoch = subscribed["epoch"].as_str().unwrap();
     let mut clients = Vec::new();
     for since in ["0123456789abcdef:5".to_owned(), "0123456789abcdef:5000".to_owned(), format!("{epoch}:61")]
     {
-        let mut client = Client::connect(&gateway.url(&format!("/ws/market/pjm?since={since}"))).await;
-        let subscribed = client.next_of_type("subscribed").await;
-        assert_eq!(
-            (&subscribed["recovered"], subscribed.get("gap"), &subscribed["offset"]),
-            (&json!(false), None, &json!(10)),
-            "{since}"
-        );
-        assert_eq!(subscribed["epoch"], epoch);
+        let (mut client, subscribed) = gateway.subscribed(&format!("/ws/market/pjm?since={since}")).await;
+        assert_has(&subscribed, json!({ "recovered": false, "offset": 10, "epoch": epoch }));
+        assert_eq!(subscribed.get("gap"), None, "{since}");
         let replayed = client.prices(50).await;
         assert_eq!(replayed.iter().map(offset).collect::<Vec<_>>(), (11..=60).collect::<Vec<_>>());
         clients.push(client);
@@ -558,7 +493,6 @@ async fn a_position_in_another_epoch_gets_everything_stored() {
     for client in &mut clients {
         assert_eq!(offset(&client.prices(1).await[0]), 61, "and then live");
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -586,8 +520,6 @@ async fn zones_do_not_mix() {
     let zones: Vec<&str> =
         listed["zones"].as_array().unwrap().iter().map(|zone| zone["zone"].as_str().unwrap()).collect();
     assert_eq!(zones, ["PJM", "ercot", "pjm", "pjm:"]);
-    drop((pjm, ercot));
-    gateway.stop().await;
 }
 
 /// A configuration with a small outbox.
@@ -620,10 +552,7 @@ async fn a_slow_reader_on_lane_every_is_closed_and_resumes_without_loss() {
     let (before, code, reason) = slow.until_close().await;
     assert_eq!((code, reason.as_str()), (4001, "slow_consumer"));
     let (closing, prices) = before.split_last().unwrap();
-    assert_eq!(
-        (&closing["type"], &closing["code"], &closing["reason"]),
-        (&json!("closing"), &json!(4001), &json!("slow_consumer"))
-    );
+    assert_has(closing, json!({ "type": "closing", "code": 4001, "reason": "slow_consumer" }));
     assert!(closing["retry_after_ms"].is_u64() && is_time(&closing["timestamp"]), "{closing}");
     prices.iter().for_each(|price| assert!(follower.take(&price.to_string())));
     assert!(follower.position.offset < COUNT, "it was cut off before the end");
@@ -634,7 +563,6 @@ async fn a_slow_reader_on_lane_every_is_closed_and_resumes_without_loss() {
     tasks.join_all().await;
     drop(slow);
     until_stat(&gateway, "/connections/closed_by_reason/slow_consumer", 1).await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -660,10 +588,10 @@ async fn a_slow_reader_on_lane_latest_gets_the_latest_of_each_key() {
     tasks.join_all().await;
 
     let conflated = until_stat(&gateway, "/messages/conflated", 1).await;
-    eventually("the stopped reader is seen to be behind", async || {
+    until("the stopped reader is seen to be behind", async || {
         let stats = gateway.stats().await;
         let list = stats["connection_list"].as_array().unwrap().clone();
-        list.iter().any(|info| info["health"] == "behind" && info["waiting_messages"] != 0).then_some(())
+        list.iter().any(|info| info["health"] == "behind" && info["waiting_messages"] != 0)
     })
     .await;
     let expected = HashMap::from([("A".to_owned(), COUNT), ("B".into(), COUNT - 2), ("C".into(), COUNT - 1)]);
@@ -676,13 +604,9 @@ async fn a_slow_reader_on_lane_latest_gets_the_latest_of_each_key() {
     assert!(seen.windows(2).all(|pair| offset(&pair[0]) < offset(&pair[1])), "order never goes back");
     assert!(seen.len() as u64 + conflated >= COUNT, "{} and {conflated}", seen.len());
     assert!(seen.len() < COUNT as usize / 2, "{}", seen.len());
-    let stats = gateway.stats().await;
-    assert_eq!(
-        (&stats["connections"]["total_disconnections"], &stats["connections"]["open"]),
-        (&json!(1), &json!(1))
-    );
-    drop(slow);
-    gateway.stop().await;
+    // The other reader has left.
+    until_stat(&gateway, "/connections/total_disconnections", 1).await;
+    assert_has(&gateway.stats().await["connections"], json!({ "total_disconnections": 1, "open": 1 }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -702,6 +626,4 @@ async fn many_connections_get_the_same_entries_in_the_same_order() {
         orders.push(prices.into_iter().map(|price| price["id"].clone()).collect::<Vec<_>>());
     }
     assert!(orders.windows(2).all(|pair| pair[0] == pair[1]));
-    drop(clients);
-    gateway.stop().await;
 }

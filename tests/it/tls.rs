@@ -10,22 +10,12 @@ use tokio::net::TcpStream;
 use tokio::time;
 use zonewire::gateway::{Gateway, StartError};
 use zonewire_kit::certificates::Certificates;
-use zonewire_kit::skip;
 
 use crate::support::client::LIMIT;
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, until};
 use crate::support::gateway::{LINES, Running, price, request};
+use crate::support::redis::certificates;
 use crate::support::tls::{Secure, ask, config_with, connect, over, trusting};
-
-/// Set in continuous integration, so that a missing program fails instead of skipping; also used for openssl.
-const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_REDIS";
-
-pub(crate) fn certificates() -> Option<Certificates> {
-    if !Certificates::can_be_made() {
-        return skip(REQUIRE, "there is no openssl");
-    }
-    Some(Certificates::make().unwrap())
-}
 
 pub(crate) fn replace(certificates: &Certificates, with: &Path) {
     let name = with.file_name().unwrap().to_str().unwrap();
@@ -73,7 +63,6 @@ async fn requests_sockets_and_streams_work_over_tls() {
     assert!(metrics.contains("zonewire_tls_handshakes_total 3"), "{metrics}");
     let left = metrics.lines().find_map(|line| line.strip_prefix("zonewire_tls_certificate_left_seconds "));
     assert!((86_400.0..=172_800.0).contains(&left.unwrap().parse::<f64>().unwrap()));
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +93,6 @@ async fn a_lagging_reader_gets_everything_in_order() {
     }
     slow.send(&json!({ "type": "ping", "id": 7 })).await;
     assert_eq!(slow.next_of_type("pong").await["id"], 7);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,16 +111,16 @@ async fn a_new_certificate_is_used_without_closing_sockets_and_a_bad_one_is_not(
     // A certificate without its key is reported, and the previous pair stays in effect.
     let key = fs::read(one.file("server.key")).unwrap();
     replace(&one, &two.file("server.pem"));
-    eventually("it is told", async || (reloads("failed").await == 1).then_some(())).await;
+    until("it is told", async || reloads("failed").await == 1).await;
     let mut http = connect(&of_one, gateway.address).await;
     let health = ask(&mut http, "GET", "/health", &[], "").await.json();
     assert_eq!(health["tls"]["files"], "stale");
     fs::write(one.file("server.key"), &key[..key.len() / 2]).unwrap();
-    eventually("half a key too", async || (reloads("failed").await == 2).then_some(())).await;
+    until("half a key too", async || reloads("failed").await == 2).await;
     assert!(over(&of_two, TcpStream::connect(gateway.address).await.unwrap()).await.is_err());
 
     replace(&one, &two.file("server.key"));
-    eventually("it is taken", async || (reloads("good").await == 1).then_some(())).await;
+    until("it is taken", async || reloads("good").await == 1).await;
     connect(&of_two, gateway.address).await;
     // Without an earlier session, in which no certificate is shown.
     let newcomer = TcpStream::connect(gateway.address).await.unwrap();
@@ -144,7 +132,6 @@ async fn a_new_certificate_is_used_without_closing_sockets_and_a_bad_one_is_not(
     let line = price("A", 1).to_string();
     ask(&mut http, "POST", "/api/zones/pjm/prices", &[("content-type", LINES)], &line).await;
     assert_eq!(open.next_of_type("price_update").await["offset"], 1);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,7 +152,6 @@ async fn a_replaced_link_to_the_certificates_folder_is_noticed() {
     let of_two = trusting(&[&two]);
     let is_new = async || over(&of_two, TcpStream::connect(gateway.address).await.unwrap()).await.ok();
     eventually("the new one is shown", is_new).await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,15 +166,13 @@ async fn a_session_can_be_resumed() {
     assert_eq!(again.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
     let stats = ask(&mut again, "GET", "/ws/stats", &[], "").await.json();
     assert_eq!(stats["http"]["tls"]["resumed"], 1, "{stats}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_without_valid_tls_are_answered_or_closed_and_counted() {
     let Some(certificates) = certificates() else { return };
-    let mut config = config_with(&certificates);
-    config.http.head_timeout_ms = 2_000;
-    let gateway = Running::start(config).await;
+    let gateway =
+        Running::changed(config_with(&certificates), |config| config.http.head_timeout_ms = 2_000).await;
     let connector = trusting(&[&certificates]);
     let failed = async |reason: &str| {
         let mut http = connect(&connector, gateway.address).await;
@@ -211,12 +195,11 @@ async fn connections_without_valid_tls_are_answered_or_closed_and_counted() {
     // The beginning of a valid client message, and no more.
     ends(b"\x16\x03\x01\x00\xf4\x01\x00\x00\xf0\x03\x03").await;
     let stranger = TcpStream::connect(gateway.address).await.unwrap();
-    let Some(others) = self::certificates() else { return };
+    let Some(others) = crate::support::redis::certificates() else { return };
     assert!(over(&trusting(&[&others]), stranger).await.is_err());
     for (reason, count) in [("plain", 1), ("garbage", 2), ("timeout", 1), ("alert", 1)] {
-        eventually(reason, async || (failed(reason).await == count).then_some(())).await;
+        until(reason, async || failed(reason).await == count).await;
     }
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,8 +212,6 @@ async fn a_gateway_does_not_start_with_an_invalid_certificate_pair() {
     assert!(problem.contains("do not belong together"), "{problem}");
     config.http.tls.key_file = Some(two.file("nowhere.key"));
     let refused = Gateway::start(config).await.map(|_| ());
-    assert!(
-        matches!(&refused, Err(StartError::Tls(problem)) if problem.contains("cannot be read")),
-        "{refused:?}"
-    );
+    let Err(StartError::Tls(problem)) = refused else { panic!("{refused:?}") };
+    assert!(problem.contains("cannot be read"), "{problem:?}");
 }

@@ -2,29 +2,25 @@
 //! files.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use tempfile::TempDir;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::process::Command;
 use zonewire::config::{Config, Sources};
 use zonewire_kit::certificates::{Certificates, Issued};
 use zonewire_kit::process::Process;
 use zonewire_kit::skip;
 
 use crate::support::client::LIMIT;
-use crate::support::eventually::eventually;
+use crate::support::eventually::until;
 use crate::support::gateway::{LINES, Running, config, price};
-use crate::support::program::{command, listens, run, zonewire};
-use crate::support::redis::free_port;
+use crate::support::program::{self, installed, listening, run, zonewire};
+use crate::support::redis::certificates;
 use crate::support::tls::{Secure, ask, connect, over, showing, trusting};
-use crate::tls::certificates;
 
-/// Set in continuous integration, so that a missing program fails instead of skipping.
-const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_PROXIES";
-/// The same for nginx's stream module, which is a separate package.
+/// Set in continuous integration, so that a missing module fails instead of skipping: nginx's stream module is
+/// a separate package.
 const REQUIRE_STREAM: &str = "ZONEWIRE_TEST_REQUIRE_NGINX_STREAM";
 /// A folder with nginx's modules, if not the usual one.
 const MODULES: &str = "ZONEWIRE_TEST_NGINX_MODULES";
@@ -66,30 +62,14 @@ async fn gateway(certificates: &Certificates, dir: &Path) -> Running {
 
 /// Starts a proxy with its example, and waits until it reaches this gateway.
 async fn start(program: &str, written: &str, dir: &Path) -> (SocketAddr, Process) {
-    for _ in 0..10 {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    listening(|address| {
         let written = written.replace("bind :443\n", &format!("bind {address}\n"));
         let written = written.replace("listen 443;", &format!("listen {address};"));
         assert!(written.contains(&address.to_string()), "{written}");
         fs::write(dir.join("proxy.conf"), written).unwrap();
-        let mut command = command(program);
-        command.current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null());
-        arguments(program, dir, &mut command);
-        let mut process = Process::spawn(&mut command).unwrap();
-        if listens(&mut process, address).await {
-            return (address, process);
-        }
-    }
-    panic!("{program} does not start");
-}
-
-fn arguments(program: &str, dir: &Path, command: &mut Command) {
-    if program == "haproxy" {
-        command.args(["-db", "-q", "-f", "proxy.conf"]);
-        return;
-    }
-    let globals = "daemon off; master_process off; pid nginx.pid; error_log stderr warn;";
-    command.arg("-p").arg(dir).args(["-e", "stderr", "-c", "proxy.conf", "-g", globals]);
+        program::proxy(program, "proxy.conf", dir)
+    })
+    .await
 }
 
 /// A connection through the proxy, from a local address that is not listed as a proxy.
@@ -125,27 +105,16 @@ async fn check(certificates: &Certificates, gateway: Running, proxy: SocketAddr)
         let _gone = stranger.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
         assert!(stranger.read(&mut [0; 16]).await.is_err(), "no certificate, no answer");
     }
-    gateway.stop().await;
-}
-
-async fn is_installed(program: &str) -> bool {
-    let mut version = command(program);
-    version.arg("-v").stdout(Stdio::null()).stderr(Stdio::null());
-    version.status().await.is_ok_and(|status| status.success())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gateways_example_is_a_configuration() {
-    let end = run(zonewire(&["config", "check", "--config"]).arg(example("gateway-tls.toml"))).await;
-    assert_eq!(end.code, Some(0), "{end:?}");
+    run(zonewire(&["config", "check", "--config"]).arg(example("gateway-tls.toml"))).await.exits(0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn client_certificates_work_through_haproxy_in_tcp_mode() {
-    if !is_installed("haproxy").await {
-        let skipped: Option<()> = skip(REQUIRE, "there is no haproxy");
-        return skipped.unwrap_or_default();
-    }
+    let Some(()) = installed("haproxy").await else { return };
     let Some(certificates) = certificates() else { return };
     let dir = TempDir::new().unwrap();
     let gateway = gateway(&certificates, dir.path()).await;
@@ -163,9 +132,9 @@ async fn client_certificates_work_through_haproxy_in_tcp_mode() {
         line.unwrap().parse::<u64>().unwrap()
     };
     let (begin, mut asked) = (accepted().await, 0);
-    eventually("it has checked often enough", async || {
+    until("it has checked often enough", async || {
         asked += 1;
-        (accepted().await >= begin + asked + 4).then_some(())
+        accepted().await >= begin + asked + 4
     })
     .await;
     check(&certificates, gateway, proxy).await;
@@ -173,10 +142,7 @@ async fn client_certificates_work_through_haproxy_in_tcp_mode() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn client_certificates_work_through_nginx_in_tcp_mode() {
-    if !is_installed("nginx").await {
-        let skipped: Option<()> = skip(REQUIRE, "there is no nginx");
-        return skipped.unwrap_or_default();
-    }
+    let Some(()) = installed("nginx").await else { return };
     let modules =
         std::env::var_os(MODULES).map_or_else(|| PathBuf::from("/usr/lib/nginx/modules"), PathBuf::from);
     let module = modules.join("ngx_stream_module.so");

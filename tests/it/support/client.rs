@@ -5,6 +5,7 @@
 //! with the names in PROTOCOL.md: otherwise a field renamed in the types, which both sides share, would go
 //! unnoticed.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -51,6 +52,13 @@ pub(crate) fn raw(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// A socket whose kernel buffers hardly anything that has not been read.
+pub(crate) async fn connect_small(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
 /// What arrived.
 #[derive(Debug)]
 pub(crate) enum Came {
@@ -73,9 +81,7 @@ impl Client {
     /// A client whose kernel buffers hardly anything that it has not read.
     pub(crate) async fn connect_small(url: &str) -> Self {
         let host = url.strip_prefix("ws://").unwrap().split('/').next().unwrap();
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4_096).unwrap();
-        Self::over(socket.connect(host.parse().unwrap()).await.unwrap(), url).await
+        Self::over(connect_small(host.parse().unwrap()).await, url).await
     }
 
     async fn over(stream: TcpStream, url: &str) -> Self {
@@ -234,6 +240,18 @@ impl Client {
 /// The position of a `subscribed` or `resync`, for `since`.
 pub(crate) fn position(message: &Value) -> String {
     Position::deserialize(message).unwrap_or_else(|error| panic!("{error}: {message}")).to_string()
+}
+
+/// Checks some of a message's fields; `null` stands for a missing one too.
+#[track_caller]
+pub(crate) fn assert_has(message: &Value, expected: Value) {
+    for (field, value) in expected.as_object().unwrap() {
+        assert_eq!(message[field], *value, "{field} of {message}");
+    }
+}
+
+pub(crate) fn field_names(message: &Value) -> Vec<&str> {
+    message.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
 pub(crate) fn offset(message: &Value) -> u64 {

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time;
 
-use super::client::LIMIT;
+use super::client::{LIMIT, connect_small};
 use super::gateway::Answer;
 
 /// How a body ends.
@@ -72,9 +72,7 @@ impl EventReader {
 
     /// A reader whose kernel buffers hardly anything that it has not read.
     pub(crate) async fn open_small(address: SocketAddr, path: &str) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4_096).unwrap();
-        let stream = socket.connect(address).await.unwrap();
+        let stream = connect_small(address).await;
         let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
         Self::ask(stream, &head).await.unwrap_or_else(|answer| panic!("{answer:?}"))
     }

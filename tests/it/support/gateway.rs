@@ -7,8 +7,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time;
 use zonewire::config::Config;
 use zonewire::connections::Manager;
@@ -18,7 +19,7 @@ use zonewire::storage::StorageChoice;
 use zonewire_protocol::{Accepted, Entries};
 
 use super::client::{Client, LIMIT, offset};
-use super::eventually::eventually;
+use super::eventually::{eventually, until};
 
 /// In memory, on a free port, with two shards, and a shutdown without a drain window that waits one second
 /// for clients that a test has left connected.
@@ -32,7 +33,8 @@ pub(crate) fn config() -> Config {
     config
 }
 
-/// A gateway that runs until [`stop`](Self::stop).
+/// A gateway that runs until it is dropped: it must then stop in time and without an error, except for entries
+/// that it could not send in a test that ends without its Redis.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) operators: Option<SocketAddr>,
@@ -47,6 +49,12 @@ impl Running {
         Self::start_with(config, Arc::new(paper)).await
     }
 
+    /// The same after a change of the settings.
+    pub(crate) async fn changed(mut config: Config, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut config);
+        Self::start(config).await
+    }
+
     pub(crate) async fn start_with(config: Config, executor: Arc<dyn OrderExecutor>) -> Self {
         // A gateway gives up on Redis within a second, which a busy machine may exceed.
         let started = async || match Gateway::start_with(config.clone(), Arc::clone(&executor)).await {
@@ -59,7 +67,7 @@ impl Running {
         let (shutdown, asked) = oneshot::channel();
         let mut running = JoinSet::new();
         running.spawn(gateway.run(async {
-            // A failing test drops the sender, which also stops the gateway.
+            // A failing test only drops the sender, which stops the gateway too.
             let _dropped = asked.await;
         }));
         Self { address, operators, manager, shutdown: Some(shutdown), running }
@@ -72,9 +80,12 @@ impl Running {
         }
     }
 
-    /// Stops it gracefully; it must end without an error, except for entries that it could not send in a test
-    /// that ends without its Redis.
+    /// Stops it now, for tests that continue without it.
     pub(crate) async fn stop(mut self) {
+        self.end().await;
+    }
+
+    async fn end(&mut self) {
         self.begin_stop();
         let ended = time::timeout(LIMIT, self.running.join_next()).await.expect("the gateway stops in time");
         match ended.unwrap().unwrap() {
@@ -86,6 +97,33 @@ impl Running {
     /// The URL of a WebSocket endpoint such as `/ws`.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("ws://{}{path}", self.address)
+    }
+
+    /// A client of a WebSocket endpoint.
+    pub(crate) async fn connect(&self, path: &str) -> Client {
+        Client::connect(&self.url(path)).await
+    }
+
+    /// A client of `/ws`, after its first message.
+    pub(crate) async fn client(&self) -> Client {
+        let mut client = self.connect("/ws").await;
+        client.next_of_type("connection_established").await;
+        client
+    }
+
+    /// A client that follows a channel from now on.
+    pub(crate) async fn follow(&self, channel: &str) -> Client {
+        let mut client = self.client().await;
+        client.send(&serde_json::json!({ "type": "subscribe", "channels": [channel] })).await;
+        client.next_of_type("subscribed").await;
+        client
+    }
+
+    /// A client of a WebSocket endpoint, after `subscribed`, and that.
+    pub(crate) async fn subscribed(&self, path: &str) -> (Client, Value) {
+        let mut client = self.connect(path).await;
+        let subscribed = client.next_of_type("subscribed").await;
+        (client, subscribed)
     }
 
     /// A client of `/ws/market/<zone>`, after its first two messages, and `subscribed`.
@@ -122,6 +160,16 @@ impl Running {
     /// Posts prices, one JSON object each, as lines; all must be accepted.
     pub(crate) async fn publish<T: ToString>(&self, zone: &str, prices: impl IntoIterator<Item = T>) {
         publish(self.address, zone, prices).await;
+    }
+}
+
+impl Drop for Running {
+    /// Where a test has failed, or has stopped the gateway itself, nothing is waited for: a gateway stops by
+    /// itself when the sender is dropped.
+    fn drop(&mut self) {
+        if !self.running.is_empty() && !std::thread::panicking() {
+            task::block_in_place(|| Handle::current().block_on(self.end()));
+        }
     }
 }
 
@@ -282,9 +330,29 @@ pub(crate) fn price(key: &str, value: u64) -> Value {
     serde_json::json!({ "key": key, "price": value })
 }
 
+/// A number in `/metrics`, by its name with labels.
+pub(crate) async fn metric(address: SocketAddr, name: &str) -> u64 {
+    let text = request(address, "GET", "/metrics", &[], b"").await.body;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+}
+
+/// Waits until connections to an address are refused.
+pub(crate) async fn until_closed(address: SocketAddr) {
+    until("nobody listens any more", async || TcpStream::connect(address).await.is_err()).await;
+}
+
+/// Waits until the storage of a gateway is in this state.
+pub(crate) async fn until_state(address: SocketAddr, state: &str) {
+    until(&format!("the storage is {state}"), async || {
+        request(address, "GET", "/ws/health", &[], b"").await.json()["state"] == state
+    })
+    .await;
+}
+
 /// Waits until a number in `/ws/stats` (a JSON pointer) is at least this.
 pub(crate) async fn until_stat(gateway: &Running, pointer: &str, at_least: u64) -> u64 {
-    super::eventually::eventually(&format!("{pointer} >= {at_least}"), async || {
+    eventually(&format!("{pointer} >= {at_least}"), async || {
         let value = gateway.stats().await.pointer(pointer).and_then(Value::as_u64);
         value.filter(|value| *value >= at_least)
     })

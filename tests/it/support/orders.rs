@@ -46,6 +46,18 @@ pub(crate) async fn post_json(address: SocketAddr, path: &str, body: &Value) -> 
     request(address, "POST", path, &[("content-type", JSON)], body.to_string().as_bytes()).await
 }
 
+/// Publishes an event, which must be accepted.
+pub(crate) async fn publish_event(address: SocketAddr, event: &str, data: &Value) {
+    let answer = post_json(address, &format!("/api/events/{event}"), data).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+/// Posts an order with an idempotency key.
+pub(crate) async fn place_under(address: SocketAddr, key: &str, order: &Value) -> Answer {
+    let headers = [("content-type", JSON), ("idempotency-key", key)];
+    request(address, "POST", "/api/orders/execute", &headers, order.to_string().as_bytes()).await
+}
+
 /// Places an order, which must be accepted.
 pub(crate) async fn place(address: SocketAddr) -> String {
     place_this(address, &swap()).await

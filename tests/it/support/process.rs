@@ -4,6 +4,7 @@ use std::process::ExitStatus;
 
 use tokio::process::Command;
 use zonewire_kit::process::{Gateway, Log};
+use zonewire_kit::redis::RedisServer;
 
 use super::client::LIMIT;
 
@@ -16,9 +17,9 @@ pub(crate) fn serve(args: &[String]) -> Command {
 }
 
 /// Arguments with which it logs its address.
-fn args(settings: &[&str]) -> Vec<String> {
+fn args(settings: &[impl AsRef<str>]) -> Vec<String> {
     let mut args = vec!["--listen=127.0.0.1:0".to_owned(), "--set=log.format=json".to_owned()];
-    args.extend(settings.iter().map(|setting| format!("--set={setting}")));
+    args.extend(settings.iter().map(|setting| format!("--set={}", setting.as_ref())));
     args
 }
 
@@ -43,8 +44,15 @@ impl std::ops::Deref for Process {
 }
 
 impl Process {
-    pub(crate) async fn start(settings: &[&str]) -> Self {
-        Self::start_with(settings, &[]).await
+    pub(crate) async fn start(settings: &[impl AsRef<str>]) -> Self {
+        Self::start_command(serve(&args(settings))).await
+    }
+
+    /// A process on this Redis.
+    pub(crate) async fn start_on(server: &RedisServer, more: &[&str]) -> Self {
+        let port = format!("storage.redis.port={}", server.port);
+        let on_it = ["storage.backend=redis", "storage.redis.host=127.0.0.1", &port];
+        Self::start(&[&on_it[..], more].concat()).await
     }
 
     /// The same with environment variables.
@@ -87,6 +95,12 @@ impl Process {
 
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         self.0.process.ended(2 * LIMIT).await.unwrap()
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.ended().await
     }
 
     /// What it wrote to stderr after it was ready, once it has ended.

@@ -1,6 +1,6 @@
 //! Other programs that tests run, with time limits.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -11,9 +11,14 @@ use tokio::process::{ChildStdout, Command};
 use tokio::task::JoinSet;
 use tokio::time;
 use zonewire_kit::process::{Process, Signal};
+use zonewire_kit::skip;
 
 use super::client::LIMIT;
 use super::eventually::eventually;
+use super::redis::free_port;
+
+/// Set in continuous integration, so that a missing proxy fails instead of skipping.
+const REQUIRE_PROXIES: &str = "ZONEWIRE_TEST_REQUIRE_PROXIES";
 
 /// A program without the settings of this environment, which ends with its test.
 pub(crate) fn command(program: impl AsRef<Path>) -> Command {
@@ -25,7 +30,7 @@ pub(crate) fn command(program: impl AsRef<Path>) -> Command {
 }
 
 /// Waits until a program listens at an address, or has ended; returns which.
-pub(crate) async fn listens(process: &mut Process, address: SocketAddr) -> bool {
+async fn listens(process: &mut Process, address: SocketAddr) -> bool {
     eventually("the program listens, or ends", async || {
         if process.has_ended().unwrap().is_some() {
             return Some(false);
@@ -33,6 +38,41 @@ pub(crate) async fn listens(process: &mut Process, address: SocketAddr) -> bool 
         TcpStream::connect(address).await.is_ok().then_some(true)
     })
     .await
+}
+
+/// `None`, after printing so, if a proxy is not installed.
+pub(crate) async fn installed(proxy: &str) -> Option<()> {
+    let mut version = command(proxy);
+    version.arg("-v").stdout(Stdio::null()).stderr(Stdio::null());
+    let is_there = version.status().await.is_ok_and(|status| status.success());
+    if is_there { Some(()) } else { skip(REQUIRE_PROXIES, &format!("there is no {proxy}")) }
+}
+
+/// A proxy in the foreground, with all its files in this directory.
+pub(crate) fn proxy(program: &str, file: &str, dir: &Path) -> Command {
+    let mut command = command(program);
+    command.current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null());
+    if program == "haproxy" {
+        command.args(["-db", "-q", "-f", file]);
+        return command;
+    }
+    // A single process, which is this child.
+    let globals = "daemon off; master_process off; pid nginx.pid; error_log stderr warn;";
+    command.arg("-p").arg(dir).args(["-e", "stderr", "-c", file, "-g", globals]);
+    command
+}
+
+/// Starts a program that listens at an address with a free port. Another process may take the port before it
+/// does; then it is started with another one.
+pub(crate) async fn listening(command: impl Fn(SocketAddr) -> Command) -> (SocketAddr, Process) {
+    for _ in 0..10 {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let mut process = Process::spawn(&mut command(address)).unwrap();
+        if listens(&mut process, address).await {
+            return (address, process);
+        }
+    }
+    panic!("it never listens");
 }
 
 /// The program under test.
@@ -53,6 +93,13 @@ pub(crate) struct End {
 }
 
 impl End {
+    /// Checks the exit code.
+    #[track_caller]
+    pub(crate) fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        self
+    }
+
     /// Each line of stdout as JSON.
     pub(crate) fn json_lines(&self) -> Vec<Value> {
         self.stdout.lines().map(json).collect()
@@ -73,7 +120,11 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut process = Process::spawn(command).unwrap();
+        Self::of(Process::spawn(command).unwrap())
+    }
+
+    /// A process whose output has not been read yet.
+    pub(crate) fn of(mut process: Process) -> Self {
         let stdout = BufReader::new(process.stdout().unwrap()).lines();
         let mut pipe = process.stderr().unwrap();
         let mut stderr = JoinSet::new();

@@ -1,11 +1,16 @@
 //! Redis servers for tests, in every deployment, and how a gateway is configured to use them.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use zonewire::storage::RedisConfig;
+use tokio::net::TcpSocket;
+use zonewire::config::Config;
+use zonewire::storage::{RedisConfig, StorageChoice};
 use zonewire_kit::certificates::Certificates;
 use zonewire_kit::redis::{Cluster, RedisServer, Sentinels, Several};
 use zonewire_kit::skip;
+
+use super::gateway::config;
 
 /// Set in continuous integration, so that a missing server fails instead of skipping.
 const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_REDIS";
@@ -57,15 +62,23 @@ pub(crate) async fn sentinels(down_after: Duration, tls: Option<&Certificates>) 
 /// Makes certificates; `None`, after printing so, if there is no `openssl`.
 pub(crate) fn certificates() -> Option<Certificates> {
     if !Certificates::can_be_made() {
-        println!("skipped: there is no openssl");
-        return None;
+        return skip(REQUIRE, "there is no openssl");
     }
     Some(Certificates::make().unwrap())
 }
 
-/// A port that nothing listens on.
+/// A port for a program that listens on it soon; until then another process may take it.
 pub(crate) fn free_port() -> u16 {
     zonewire_kit::free_port().unwrap()
+}
+
+/// A port on which nothing listens while this process runs: it stays bound, so nobody else gets it.
+pub(crate) fn nowhere() -> u16 {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    std::mem::forget(socket);
+    port
 }
 
 /// Settings under which a machine that stalls for a second is not an outage.
@@ -82,6 +95,22 @@ pub(crate) trait Configured {
     fn patient_config(&self) -> RedisConfig {
         patient(self.config())
     }
+}
+
+/// A gateway on this Redis, without which it does not start.
+pub(crate) fn on(redis: &impl Configured) -> Config {
+    let mut config = config();
+    config.storage.backend = StorageChoice::Redis;
+    config.storage.required = true;
+    config.storage.redis = redis.config();
+    config
+}
+
+/// The same with this prefix of its keys.
+pub(crate) fn on_prefix(redis: &impl Configured, prefix: &str) -> Config {
+    let mut config = on(redis);
+    config.storage.redis.prefix = prefix.to_owned();
+    config
 }
 
 impl Configured for RedisServer {

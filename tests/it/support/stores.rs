@@ -8,18 +8,21 @@ use bytes::Bytes;
 use chrono::DateTime;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
+use tokio::time;
 use zonewire::model::{
     BackendState, ChannelName, DraftEntry, Entry, EntryKind, Epoch, Lane, Marks, NodeId, Position,
 };
 use zonewire::storage::{
-    Append, AppendAnswer, AppendBatch, Appended, MemoryBackend, MemoryConfig, Page, RedisBackend,
+    Append, AppendAnswer, AppendBatch, Appended, LogEvent, MemoryBackend, MemoryConfig, Page, RedisBackend,
     RedisConfig, Retention, SharedBackend, StorageChoice, StorageConfig, open,
 };
 use zonewire_kit::redis::RedisServer;
 
+use super::client::LIMIT;
 use super::eventually::eventually;
-use super::redis::{Configured, free_port, patient, redis};
+use super::redis::{Configured, nowhere, patient, redis};
 use super::reopening::Reopening;
 
 /// A storage on which nodes can be opened.
@@ -84,6 +87,57 @@ impl Make {
             Self::Variant => Some(Stores::variant(retention)),
         }
     }
+
+    /// `None` if there is no Redis.
+    pub(crate) async fn fresh(self, retention: Retention) -> Option<Fresh> {
+        let stores = self.stores(retention).await?;
+        let store = stores.open().await;
+        Some(Fresh { stores, store })
+    }
+}
+
+/// An empty storage, and one node's access to it.
+pub(crate) struct Fresh {
+    pub(crate) stores: Stores,
+    pub(crate) store: SharedBackend,
+}
+
+/// What a test of the contract begins with: a storage with the default retention, or only the way to make one.
+pub(crate) trait Beginning: Sized {
+    async fn make(make: Make) -> Option<Self>;
+}
+
+impl Beginning for Fresh {
+    async fn make(make: Make) -> Option<Self> {
+        make.fresh(Retention::default()).await
+    }
+}
+
+/// An empty log on such a storage, and a producer.
+pub(crate) struct Log {
+    pub(crate) producer: Producer,
+    pub(crate) store: SharedBackend,
+    _stores: Stores,
+}
+
+impl Beginning for Log {
+    async fn make(make: Make) -> Option<Self> {
+        let Fresh { stores, store } = Fresh::make(make).await?;
+        Some(Self { producer: Producer::new(&store).await, store, _stores: stores })
+    }
+}
+
+impl Beginning for Make {
+    async fn make(make: Make) -> Option<Self> {
+        Some(make)
+    }
+}
+
+/// Runs a test, if there is the storage that it needs.
+pub(crate) async fn run<T: Beginning, F: Future<Output = ()>>(make: Make, test: impl FnOnce(T) -> F) {
+    if let Some(beginning) = T::make(make).await {
+        test(beginning).await;
+    }
 }
 
 impl Stores {
@@ -100,11 +154,16 @@ impl Stores {
         Some(Self { server: Some(redis(&[]).await?), ..Self::of(retention) })
     }
 
+    /// Its own Redis.
+    pub(crate) fn server(&self) -> &RedisServer {
+        self.server.as_ref().unwrap()
+    }
+
     fn away(retention: Retention) -> Self {
         tokio::time::pause();
         let config = RedisConfig {
             host: Some("127.0.0.1".to_owned()),
-            port: Some(free_port()),
+            port: Some(nowhere()),
             ..RedisConfig::default()
         };
         Self { switches: true, shared: Some(config), ..Self::of(retention) }
@@ -194,6 +253,22 @@ pub(crate) async fn connect(
     eventually("redis lets us in", async || RedisBackend::connect(config, retention.clone()).await.ok()).await
 }
 
+/// The same, and runs the driver as long as the returned set lives.
+pub(crate) async fn connected(config: &RedisConfig, retention: &Retention) -> (SharedBackend, JoinSet<()>) {
+    let (store, driver) = connect(config, retention).await;
+    let mut drivers = JoinSet::new();
+    drivers.spawn(driver);
+    (Arc::new(store), drivers)
+}
+
+pub(crate) async fn next_event(incoming: &mut Receiver<LogEvent>) -> LogEvent {
+    time::timeout(LIMIT, incoming.recv()).await.expect("an event").expect("an open channel")
+}
+
+pub(crate) async fn until_suspect(incoming: &mut Receiver<LogEvent>) {
+    while !matches!(next_event(incoming).await, LogEvent::Suspect) {}
+}
+
 pub(crate) fn channel() -> ChannelName {
     "zone:pjm".parse().unwrap()
 }
@@ -277,25 +352,25 @@ macro_rules! for_every_backend {
         mod memory {
             $($(#[$meta])* #[tokio::test]
             async fn $name() {
-                super::$name($crate::support::stores::Make::Memory).await;
+                $crate::support::stores::run($crate::support::stores::Make::Memory, super::$name).await;
             })*
         }
         mod folder {
             $($(#[$meta])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name($crate::support::stores::Make::Folder).await;
+                $crate::support::stores::run($crate::support::stores::Make::Folder, super::$name).await;
             })*
         }
         mod switching {
             $($(#[$meta])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name($crate::support::stores::Make::Switching).await;
+                $crate::support::stores::run($crate::support::stores::Make::Switching, super::$name).await;
             })*
         }
         mod redis {
             $($(#[$meta])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name($crate::support::stores::Make::Redis).await;
+                $crate::support::stores::run($crate::support::stores::Make::Redis, super::$name).await;
             })*
         }
 
@@ -307,7 +382,7 @@ macro_rules! for_every_backend {
                 // Each future is created on a separate stack frame: together they exceed a thread's stack.
                 #[inline(never)]
                 fn boxed() -> LocalBoxFuture<'static, ()> {
-                    Box::pin($name($crate::support::stores::Make::Variant))
+                    Box::pin($crate::support::stores::run($crate::support::stores::Make::Variant, $name))
                 }
                 boxed()
             }),*];
@@ -323,7 +398,7 @@ macro_rules! also_while_redis_is_away {
         mod away {
             $(#[tokio::test]
             async fn $name() {
-                super::$name($crate::support::stores::Make::Away).await;
+                $crate::support::stores::run($crate::support::stores::Make::Away, super::$name).await;
             })*
         }
     };

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::Message;
 use zonewire::config::Config;
 use zonewire_kit::certificates::Certificates;
 
-use super::client::{LIMIT, raw};
+use super::client::{LIMIT, connect_small, raw};
 use super::gateway::{Answer, config, read_answer};
 
 /// A gateway's settings with one of these certificates.
@@ -99,9 +99,7 @@ impl Secure {
 
     /// A client whose kernel buffers hardly anything that it has not read.
     pub(crate) async fn open_small(connector: &TlsConnector, address: SocketAddr, path: &str) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4_096).unwrap();
-        let stream = socket.connect(address).await.unwrap();
+        let stream = connect_small(address).await;
         Self::on(over(connector, stream).await.unwrap(), path).await
     }
 

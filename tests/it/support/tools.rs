@@ -19,6 +19,19 @@ const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_TOOLS";
 /// The directory with the Node packages for the scripts of `tests/interop`.
 const MODULES: &str = "ZONEWIRE_TEST_NODE_MODULES_INTEROP";
 
+/// A copy of a folder's files, in which Node finds its packages: it resolves imports relative to the file.
+fn with_modules(folder: &str, modules: &Path) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap() {
+        let path = file.unwrap().path();
+        if path.is_file() {
+            fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    symlink(modules, dir.path().join("node_modules")).unwrap();
+    dir
+}
+
 /// The scripts of `tests/interop`, in a folder where they find their packages.
 pub(crate) struct NodeScripts(TempDir);
 
@@ -31,17 +44,7 @@ impl NodeScripts {
             let why = format!("{MODULES} names no directory with bullmq and redis; scripts/test does it");
             return skip(REQUIRE, &why);
         };
-        let scripts = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
-        for file in fs::read_dir(source).unwrap() {
-            let path = file.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "mjs") {
-                fs::copy(&path, scripts.path().join(path.file_name().unwrap())).unwrap();
-            }
-        }
-        // Node resolves imports relative to the file.
-        symlink(modules, scripts.path().join("node_modules")).unwrap();
-        Some(Self(scripts))
+        Some(Self(with_modules("tests/interop", &modules)))
     }
 
     /// A script without input, whose output is read.
@@ -74,17 +77,7 @@ impl Examples {
                 return skip(REQUIRE, &format!("there is no {}", needed.display()));
             }
         }
-        let dir = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples");
-        for file in fs::read_dir(source).unwrap() {
-            let path = file.unwrap().path();
-            if path.is_file() {
-                fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
-            }
-        }
-        // Node resolves imports relative to the file.
-        symlink(modules, dir.path().join("node_modules")).unwrap();
-        Some(Self { dir, python })
+        Some(Self { dir: with_modules("docs/examples", &modules), python })
     }
 
     /// An example, run by the program for its language, with the gateway's URL in its environment.
