@@ -12,6 +12,7 @@ use super::{
     clock::Clock,
     target::{self, Endpoint, PublishTarget, Token},
 };
+use crate::node::{Start, find};
 
 /// The credential of a run.
 #[derive(Debug, Args)]
@@ -28,6 +29,75 @@ impl TokenArgs {
     }
 }
 
+/// How the client opens its connections.
+#[derive(Debug, Args)]
+pub(super) struct OpenArgs {
+    /// Handshakes in progress at once.
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    pub(super) open_concurrency: usize,
+    /// After how many seconds an unanswered handshake has failed.
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    handshake_timeout: f64,
+    /// Event loop threads of the client.
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    pub(super) threads: usize,
+}
+
+impl OpenArgs {
+    /// A plan that expects nothing of the server's messages.
+    pub(super) fn plan(&self, purpose: Purpose, clock: &Clock) -> ClientPlan {
+        ClientPlan {
+            purpose,
+            open_concurrency: self.open_concurrency,
+            handshake_timeout_s: self.handshake_timeout,
+            started_ns: clock.now_ns(),
+            ..ClientPlan::default()
+        }
+    }
+}
+
+/// The waiting times of a run in which all subscribers must receive what is published.
+#[derive(Debug, Args)]
+pub(super) struct WaitArgs {
+    /// How many seconds opening all connections may take.
+    #[arg(long, default_value_t = 60.0, value_parser = seconds)]
+    pub(super) open_timeout: f64,
+    /// Seconds of pause between opening and publishing.
+    #[arg(long, default_value_t = 0.5, value_parser = seconds)]
+    pub(super) settle: f64,
+    /// How many seconds to wait without arrivals after the last publish.
+    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    pub(super) drain: f64,
+}
+
+/// The gateways that a subcommand starts.
+#[derive(Debug, Args)]
+pub(super) struct NodeArgs {
+    /// The gateway's program [default: `zonewire` beside this one, or else on the PATH]
+    #[arg(long, value_name = "FILE")]
+    gateway: Option<PathBuf>,
+    /// The only core for gateways, set with `taskset`; run this program, and so all else that it starts, on
+    /// another one [default: any]
+    #[arg(long, value_name = "CORE")]
+    gateway_core: Option<usize>,
+    /// A setting of the gateways; repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+impl NodeArgs {
+    /// How such a gateway is started, with these settings unless the arguments override them.
+    pub(super) async fn start(&self, settings: &[&str]) -> anyhow::Result<Start> {
+        let settings = settings.iter().copied().map(str::to_owned);
+        Ok(Start {
+            program: find(self.gateway.as_deref()).await?,
+            settings: settings.chain(self.settings.iter().cloned()).collect(),
+            core: self.gateway_core,
+            ..Start::default()
+        })
+    }
+}
+
 /// The arguments of the subcommands that work with any server.
 #[derive(Debug, Args)]
 pub(super) struct CommonArgs {
@@ -37,12 +107,8 @@ pub(super) struct CommonArgs {
     /// How many channels the n in braces counts through from 0; connections take them in turn.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) channels: u32,
-    /// Handshakes in progress at once.
-    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
-    pub(super) open_concurrency: usize,
-    /// After how many seconds an unanswered handshake has failed.
-    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
-    handshake_timeout: f64,
+    #[command(flatten)]
+    pub(super) open: OpenArgs,
     #[command(flatten)]
     token: TokenArgs,
     /// A header line added to each handshake, e.g. `Origin: https://desk.example`; repeatable.
@@ -51,18 +117,12 @@ pub(super) struct CommonArgs {
     /// A text frame that each client sends once it is open; an n in braces stands for the channel number.
     #[arg(long, value_name = "TEXT")]
     send_on_open: Option<String>,
-    /// Event loop threads of the client.
-    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
-    pub(super) threads: usize,
     /// The server's process id, to measure its CPU time and memory.
     #[arg(long, value_name = "PID")]
     pub(super) server_pid: Option<u32>,
     /// Accept addresses that are not loopback. Only for machines that you may put under load.
     #[arg(long)]
     pub(super) allow_remote: bool,
-    /// Write the report as JSON to FILE, or to standard output with `-`.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
 }
 
 impl CommonArgs {
@@ -93,16 +153,7 @@ impl CommonArgs {
     }
 
     pub(super) fn client_plan(&self, purpose: Purpose, clock: &Clock) -> ClientPlan {
-        ClientPlan {
-            purpose,
-            open_concurrency: self.open_concurrency,
-            handshake_timeout_s: self.handshake_timeout,
-            headers: self.headers.clone(),
-            expect_subscribed: false,
-            own_messages: false,
-            started_ns: clock.now_ns(),
-            arrivals_max: 0,
-        }
+        ClientPlan { headers: self.headers.clone(), ..self.open.plan(purpose, clock) }
     }
 }
 
@@ -120,9 +171,6 @@ pub(super) struct GatewayArgs {
     /// Accept addresses that are not loopback. Only for machines that you may put under load.
     #[arg(long)]
     allow_remote: bool,
-    /// Write the report as JSON to FILE, or to standard output with `-`.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
 }
 
 impl GatewayArgs {

@@ -6,13 +6,11 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use chrono::Utc;
 use clap::ValueEnum;
 use serde::Serialize;
-use zonewire_access::{
-    ApiKey, ApiKeyFile, AuthConfig, Claims, IssuerConfig, SigningKey, make_api_key, make_secret,
-    make_token_id,
-};
+use zonewire_access::{AuthConfig, IssuerConfig, SigningKey, make_secret};
+
+use crate::identity::{self, api_key};
 
 /// The issuer of the tokens of a run.
 const ISSUER: &str = "zonewire-bench";
@@ -105,17 +103,7 @@ impl Credential {
             Kind::Rs256 => by_pair(RSA),
             Kind::Eddsa => by_pair(ED),
             Kind::Key => {
-                let (shown, kept) = make_api_key(ApiKey {
-                    name: String::new(),
-                    sha256: String::new(),
-                    subject: "alice".to_owned(),
-                    roles: vec![ROLE.to_owned()],
-                    rights: Vec::new(),
-                    tenant: None,
-                    created_at: Utc::now().timestamp(),
-                    expires_at: None,
-                });
-                let verifying = ApiKeyFile { keys: vec![kept] }.to_toml();
+                let (shown, verifying) = api_key("alice", &[ROLE], &[]);
                 Ok(Self { shown, verifying, issuer: None, is_secret: false })
             }
         }
@@ -159,16 +147,5 @@ impl Credential {
 }
 
 fn token(key: &SigningKey) -> anyhow::Result<String> {
-    let now = Utc::now().timestamp();
-    let claims = Claims {
-        iss: ISSUER.to_owned(),
-        aud: "zonewire".to_owned(),
-        sub: "alice".to_owned(),
-        iat: now,
-        exp: now + LIFETIME_S,
-        jti: make_token_id(),
-        roles: vec![ROLE.to_owned()],
-        ..Claims::default()
-    };
-    key.sign(&claims, None).map_err(|problem| anyhow!(problem))
+    Ok(identity::token(key, ISSUER, "alice", ROLE, LIFETIME_S)?.0)
 }

@@ -5,7 +5,7 @@
 //! at first in Redis, then, while that primary does not answer, in forks, and once more after all of them have
 //! been reconciled.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use chrono::Utc;
@@ -57,9 +57,6 @@ pub(super) struct DeadPrimaryArgs {
     /// For how many seconds to measure before the failure, during it, and after it
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     duration: f64,
-    /// Write the report as JSON to FILE, or to standard output with `-`.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
 }
 
 /// Runs the measurement.
@@ -118,7 +115,6 @@ async fn measure(args: &DeadPrimaryArgs) -> anyhow::Result<DeadPrimaryReport> {
     background.shutdown().await;
     cluster.kill().await?;
     Ok(DeadPrimaryReport {
-        kind: "dead-primary",
         healthy: args.healthy,
         rate_per_s: args.rate,
         forked: args.forked,

@@ -7,13 +7,12 @@ use serde::Serialize;
 use super::{
     events::Delivery,
     report::{NsEach, Percentiles, write_percentiles},
+    sequence::SequenceCounts,
 };
 
 /// The results of `events`.
 #[derive(Debug, Serialize)]
 pub(super) struct EventsReport {
-    /// `events`.
-    pub(super) kind: &'static str,
     pub(super) payload_bytes: usize,
     pub(super) kinds: Vec<EventsOf>,
 }
@@ -40,11 +39,8 @@ pub(super) struct EventsRun {
     pub(super) deliveries_per_s: f64,
     /// From the last publish, once answered, to the last arrival.
     pub(super) behind_s: f64,
-    /// Over the whole run, including the warm-up.
-    pub(super) received: u64,
-    pub(super) lost: u64,
-    pub(super) doubled: u64,
-    pub(super) reordered: u64,
+    #[serde(flatten)]
+    pub(super) sequences: SequenceCounts,
     /// The longest delay of a publish.
     pub(super) publish_late_us_max: f64,
     /// From just before an event was written to the first gateway until it was read at the second one's
@@ -77,9 +73,8 @@ impl fmt::Display for EventsReport {
 }
 
 fn write_run(out: &mut fmt::Formatter<'_>, delivery: Delivery, what: &str, run: &EventsRun) -> fmt::Result {
-    let EventsRun {
-        rate_per_s, published_per_s, deliveries_per_s, behind_s, lost, doubled, reordered, ..
-    } = run;
+    let EventsRun { rate_per_s, published_per_s, deliveries_per_s, behind_s, .. } = run;
+    let SequenceCounts { lost, doubled, reordered, .. } = run.sequences;
     writeln!(
         out,
         "{:<13} {what} {rate_per_s:.0}/s: published {published_per_s:.0}/s, came {deliveries_per_s:.0}/s, the last \
@@ -102,8 +97,6 @@ fn write_run(out: &mut fmt::Formatter<'_>, delivery: Delivery, what: &str, run: 
 /// The results of `registry`.
 #[derive(Debug, Serialize)]
 pub(super) struct RegistryReport {
-    /// `registry`.
-    pub(super) kind: &'static str,
     /// How many records there are.
     pub(super) records: usize,
     /// Reads in this process, by one thread.
@@ -159,8 +152,6 @@ impl fmt::Display for RegistryReport {
 /// The results of `dead-primary`.
 #[derive(Debug, Serialize)]
 pub(super) struct DeadPrimaryReport {
-    /// `dead-primary`.
-    pub(super) kind: &'static str,
     /// Channels of the other primaries, and the requested appends per second to all of them.
     pub(super) healthy: u32,
     pub(super) rate_per_s: f64,

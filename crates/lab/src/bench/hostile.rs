@@ -7,7 +7,6 @@
 
 use std::{
     fmt,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -36,13 +35,13 @@ use zonewire_kit::hostile::{ATTACKS, Attack, SETTINGS, Target};
 
 use super::{
     clock::{Clock, nanos},
-    common::{rate, seconds},
+    common::{NodeArgs, rate, seconds},
     cpu,
     keep_alive::KeepAlive,
     report::Percentiles,
     target::{self, Endpoint},
 };
-use crate::node::{Node, Start, find};
+use crate::node::Node;
 
 /// The zone of the well-behaved client.
 const ZONE: &str = "healthy";
@@ -73,25 +72,13 @@ pub(super) struct HostileArgs {
     /// Prices per second that the client follows
     #[arg(long, default_value_t = 200.0, value_parser = rate)]
     rate: f64,
-    /// The gateway's program [default: `zonewire` beside this one, or else on the PATH]
-    #[arg(long, value_name = "FILE")]
-    gateway: Option<PathBuf>,
-    /// The only core for the gateway, set with `taskset`; run this program on another one [default: any]
-    #[arg(long, value_name = "CORE")]
-    gateway_core: Option<usize>,
-    /// A setting of the gateway; repeatable
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    settings: Vec<String>,
-    /// Write the report as JSON to FILE, or to standard output with `-`.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
+    #[command(flatten)]
+    nodes: NodeArgs,
 }
 
 /// The results of `hostile`.
 #[derive(Debug, Serialize)]
 pub(super) struct HostileReport {
-    /// `hostile`.
-    kind: &'static str,
     duration_s: f64,
     many: u64,
     rate_per_s: f64,
@@ -143,17 +130,9 @@ pub(super) fn run(args: &HostileArgs) -> anyhow::Result<HostileReport> {
     );
     cpu::ensure_open_files(usize::try_from(args.many.min(MANY_TOGETHER_MAX))?, None)?;
     block_on(async {
-        let start = Start {
-            program: find(args.gateway.as_deref()).await?,
-            index: 0,
-            redis_url: None,
-            config: None,
-            token: None,
-            settings: settings(args),
-            core: args.gateway_core,
-            log: None,
-            clock: None,
-        };
+        // No price may be replaced by a newer one, since each of them is checked.
+        let settings = [&SETTINGS[..], &["channels.default_lane=every"]].concat();
+        let start = args.nodes.start(&settings).await?;
         let mut node = Node::start(start).await?;
         let report = measure(args, &mut node, &attacks).await?;
         node.kill().await?;
@@ -169,12 +148,6 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Attack>> {
         found.ok_or_else(|| anyhow!("there is no attack `{name}`; there are: {}", all()))
     };
     if names.is_empty() { Ok(ATTACKS.iter().collect()) } else { names.iter().map(find).collect() }
-}
-
-/// No price may be replaced by a newer one, since each of them is checked.
-fn settings(args: &HostileArgs) -> Vec<String> {
-    let own = SETTINGS.into_iter().chain(["channels.default_lane=every"]).map(str::to_owned);
-    own.chain(args.settings.iter().cloned()).collect()
 }
 
 async fn measure(
@@ -198,7 +171,6 @@ async fn measure(
     }
     let (published, received) = healthy.finish().await?;
     Ok(HostileReport {
-        kind: "hostile",
         duration_s: args.duration,
         many: args.many,
         rate_per_s: args.rate,

@@ -43,7 +43,7 @@ pub(super) fn run(args: &IdleArgs) -> anyhow::Result<IdleReport> {
     let rss_before_bytes = pid.map(cpu::rss_bytes).transpose()?;
     let cpu_before = pid.map(CpuTime::of).transpose()?;
     let plan = common.client_plan(Purpose::Hold, &clock);
-    let client = Client::start(seats, &plan, common.threads, clock)?;
+    let client = Client::start(seats, &plan, common.open.threads, clock)?;
     while client.progress.opened.load(Relaxed) as usize + client.progress.failed.load(Relaxed)
         < args.connections
         && clock.seconds_since(plan.started_ns) < args.open_timeout
@@ -67,10 +67,9 @@ pub(super) fn run(args: &IdleArgs) -> anyhow::Result<IdleReport> {
         ..ServerMemory::default()
     };
     Ok(IdleReport {
-        kind: "idle",
         urls: common.urls.clone(),
         connections: args.connections,
-        open_concurrency: common.open_concurrency,
+        open_concurrency: common.open.open_concurrency,
         opened,
         failed: tally.failed(),
         open_s,

@@ -1,16 +1,14 @@
 //! The reports of the subcommands about orders.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use serde::Serialize;
 
-use super::report::{Percentiles, ServerCpu, ServerMemory, write_counts, write_memory, write_percentiles};
+use super::report::{Delivered, Percentiles, write_busy, write_percentiles};
 
 /// The results of `order-updates`.
 #[derive(Debug, Serialize)]
 pub(super) struct OrderUpdatesReport {
-    /// `order-updates`.
-    pub(super) kind: &'static str,
     /// The addresses of the sockets, as given.
     pub(super) urls: Vec<String>,
     /// Where updates were posted.
@@ -22,57 +20,25 @@ pub(super) struct OrderUpdatesReport {
     /// The requested updates per second.
     pub(super) rate_per_s: f64,
     pub(super) payload_bytes: usize,
-    /// From the first connect until every socket was subscribed.
-    pub(super) open_s: f64,
     /// Updates that were posted and accepted in the measured part.
     pub(super) updates: u64,
     pub(super) updates_per_s: f64,
     /// The longest delay of a post. More than tens of milliseconds mean that answers took longer than the
     /// interval between two updates of a connection.
     pub(super) post_late_us_max: f64,
-    /// From the end of the warm-up to the last arrival.
-    pub(super) window_s: f64,
-    /// Updates that arrived in the window.
-    pub(super) deliveries: u64,
-    /// Updates of the whole run, including the warm-up, that arrived, ...
-    pub(super) received: u64,
-    /// ... and that were accepted.
-    pub(super) expected: u64,
-    /// Accepted, but never arrived.
-    pub(super) lost: u64,
-    /// Arrived more than once.
-    pub(super) doubled: u64,
-    /// Arrived after a later one of the same order.
-    pub(super) reordered: u64,
-    /// Updates sent before this run began.
-    pub(super) stale: u64,
-    /// Frames without an update: greeting, subscription, heartbeat.
-    pub(super) other_frames: u64,
-    /// Connections that sent something that is not a frame.
-    pub(super) broken_frames: u64,
-    /// Connections that the server ended; 1006 means without a close frame.
-    pub(super) closed_by_code: BTreeMap<u16, u64>,
-    /// From just before the request was written to the arrival on the socket.
-    pub(super) latency_us: Option<Percentiles>,
+    #[serde(flatten)]
+    pub(super) delivered: Delivered,
     /// From the answer to the arrival; zero if the arrival was first.
     pub(super) after_answer_us: Option<Percentiles>,
     /// The share of updates that arrived before their answer.
     pub(super) before_answer_ratio: Option<f64>,
     /// From just before the request was written to its answer.
     pub(super) answer_us: Option<Percentiles>,
-    #[serde(flatten)]
-    pub(super) server: ServerCpu,
-    #[serde(flatten)]
-    pub(super) memory: ServerMemory,
-    /// CPU time of this process, which has two busy threads, relative to the window.
-    pub(super) client_busy_ratio: f64,
 }
 
 /// The results of `order-throughput`.
 #[derive(Debug, Serialize)]
 pub(super) struct OrderThroughputReport {
-    /// `order-throughput`.
-    pub(super) kind: &'static str,
     /// The gateways, as given.
     pub(super) urls: Vec<String>,
     pub(super) orders: u64,
@@ -116,36 +82,20 @@ pub(super) struct Stage {
 
 impl fmt::Display for OrderUpdatesReport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(out, "orders        {}, each with a socket, open in {:.2} s", self.orders, self.open_s)?;
-        let Self { updates, updates_per_s, connections, post_late_us_max, .. } = self;
+        let Self { orders, updates, updates_per_s, connections, post_late_us_max, delivered, .. } = self;
+        writeln!(out, "orders        {orders}, each with a socket, open in {:.2} s", delivered.open_s)?;
         writeln!(
             out,
-            "posted        {updates} updates, {updates_per_s:.1}/s, over {connections} connections, late by {post_late_us_max:.0} us at most"
+            "posted        {updates} updates, {updates_per_s:.1}/s, over {connections} connections, late by \
+             {post_late_us_max:.0} us at most"
         )?;
-        let Self { received, lost, doubled, reordered, stale, broken_frames, .. } = self;
-        writeln!(
-            out,
-            "checked       {received} arrived, {lost} lost, {doubled} doubled, {reordered} reordered, {stale} stale, {broken_frames} broken"
-        )?;
-        write_counts(out, "closed", &self.closed_by_code)?;
-        write_percentiles(out, "latency us", self.latency_us.as_ref())?;
+        delivered.fmt(out)?;
         write_percentiles(out, "answer us", self.answer_us.as_ref())?;
         write_percentiles(out, "after it us", self.after_answer_us.as_ref())?;
-        if let Some(ratio) = self.before_answer_ratio {
-            writeln!(out, "before it     {:.1} % of the updates", ratio * 100.0)?;
+        match self.before_answer_ratio {
+            Some(ratio) => writeln!(out, "before it     {:.1} % of the updates", ratio * 100.0),
+            None => Ok(()),
         }
-        let cpu = &self.server;
-        if let (Some(user), Some(system), Some(busy)) =
-            (cpu.server_user_us_per_delivery, cpu.server_system_us_per_delivery, cpu.server_busy_ratio)
-        {
-            writeln!(
-                out,
-                "server cpu    {user:.1} us user + {system:.1} us system per update, busy {:.0} %",
-                busy * 100.0
-            )?;
-        }
-        write_memory(out, &self.memory)?;
-        writeln!(out, "client cpu    busy {:.0} %", self.client_busy_ratio * 100.0)
     }
 }
 
@@ -169,6 +119,6 @@ impl fmt::Display for OrderThroughputReport {
         if let (Some(each), Some(busy)) = (self.server_cpu_us_per_order, self.server_busy_ratio) {
             writeln!(out, "server cpu    {each:.1} us per order, busy {:.0} %", busy * 100.0)?;
         }
-        writeln!(out, "client cpu    busy {:.0} %", self.client_busy_ratio * 100.0)
+        write_busy(out, self.client_busy_ratio)
     }
 }

@@ -93,7 +93,6 @@ pub(super) fn run(args: &OrderThroughputArgs) -> anyhow::Result<OrderThroughputR
         let since = |of: fn(&OrderCounts) -> u64| of(&seen.counts).saturating_sub(of(&before));
         let stage = |count: u64, window_s: f64| Stage { count, per_s: count as f64 / window_s.max(1e-9) };
         Ok(OrderThroughputReport {
-            kind: "order-throughput",
             urls: common.urls.clone(),
             orders: args.orders,
             connections: width,

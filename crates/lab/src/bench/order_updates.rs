@@ -9,7 +9,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    thread,
     time::Duration,
 };
 
@@ -21,16 +20,16 @@ use tokio::{task::JoinSet, time};
 use uuid::Uuid;
 
 use super::{
-    client::{Client, ClientPlan, Progress, Purpose, Seat, histogram},
-    clock::{self, Clock, nanos},
-    common::{GatewayArgs, at_least_one, rate, seconds},
+    client::{ClientPlan, Seat, histogram},
+    clock::{Clock, nanos},
+    common::{GatewayArgs, WaitArgs, at_least_one, rate, seconds},
     cpu,
     keep_alive::{KeepAlive, connect_all},
     order_reports::OrderUpdatesReport,
     payload::write_update,
-    report::{Percentiles, ServerCpu, ServerMemory},
+    report::Percentiles,
     target::Endpoint,
-    watch::{Reading, drain, ready},
+    watch::{Reading, Subscribers, drain},
 };
 use zonewire::client::block_on;
 
@@ -66,15 +65,8 @@ pub(super) struct OrderUpdatesArgs {
     /// Handshakes under way at once.
     #[arg(long, default_value_t = 64, value_parser = at_least_one)]
     open_concurrency: usize,
-    /// How many seconds opening all connections may take.
-    #[arg(long, default_value_t = 60.0, value_parser = seconds)]
-    open_timeout: f64,
-    /// Seconds of pause between opening and posting.
-    #[arg(long, default_value_t = 0.5, value_parser = seconds)]
-    settle: f64,
-    /// How many seconds to wait without arrivals after the last answer.
-    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
-    drain: f64,
+    #[command(flatten)]
+    waits: WaitArgs,
 }
 
 /// What to post, and when.
@@ -121,68 +113,35 @@ pub(super) fn run(args: &OrderUpdatesArgs) -> anyhow::Result<OrderUpdatesReport>
     });
 
     let clock = Clock::start();
-    let rss_before_bytes = common.server_pid.map(cpu::rss_bytes).transpose()?;
     let plan = ClientPlan {
-        purpose: Purpose::Hold,
         open_concurrency: args.open_concurrency,
-        handshake_timeout_s: args.open_timeout,
-        headers: Vec::new(),
+        handshake_timeout_s: args.waits.open_timeout,
         expect_subscribed: true,
         own_messages: true,
         started_ns: clock.now_ns(),
         arrivals_max: UPDATES_MAX as usize,
+        ..ClientPlan::default()
     };
-    let client = Client::start(seats.collect(), &plan, 1, clock)?;
-    let client = ready(client, args.orders, args.open_timeout, &clock)?;
-    let open_s = clock.seconds_since(plan.started_ns);
-    thread::sleep(Duration::from_secs_f64(args.settle));
-    let rss_open_bytes = common.server_pid.map(cpu::rss_bytes).transpose()?;
-
-    let (start, posted) = post_and_drain(args, &bases, &orders, &client, clock)?;
-    let end = Reading::take(&client.progress, common.server_pid, &clock)?;
-    let rss_end_bytes = common.server_pid.map(cpu::rss_bytes).transpose()?;
-    let last_ns = client.progress.last_delivery_ns.load(Relaxed);
-    let tally = client.finish()?;
-
-    let counts = tally.sequences(Some(&posted.by_order));
-    let window_s = clock::seconds(last_ns.max(start.at_ns) - start.at_ns);
-    // The readings enclose the window, so they include all CPU time spent on it.
-    let read_s = clock::seconds(end.at_ns - start.at_ns);
-    let deliveries = end.deliveries - start.deliveries;
-    let cpu = start.server.zip(end.server).map(|(start, end)| end.since(start));
-    let memory = ServerMemory { rss_before_bytes, rss_open_bytes, rss_end_bytes, ..ServerMemory::default() };
+    let subscribers = Subscribers::open(seats.collect(), &plan, 1, &args.waits, common.server_pid, clock)?;
+    let (start, posted) = post_and_drain(args, &bases, &orders, &subscribers, clock)?;
+    let expected = posted.by_order.iter().sum();
+    let (delivered, tally) = subscribers.finish(&start, Some(&posted.by_order), Some(expected))?;
     let compared = compare(&posted.answered, &tally.arrivals);
     let updates = posted.answered.len() as u64;
     Ok(OrderUpdatesReport {
-        kind: "order-updates",
         urls: common.urls.clone(),
         post_urls: if args.post_urls.is_empty() { common.urls.clone() } else { args.post_urls.clone() },
         orders: args.orders,
         connections: args.connections.min(args.orders),
         rate_per_s: args.rate,
         payload_bytes: args.payload_bytes as usize,
-        open_s,
         updates,
         updates_per_s: updates as f64 / args.duration.max(1e-9),
         post_late_us_max: posted.late_ns_max as f64 / 1e3,
-        window_s,
-        deliveries,
-        received: counts.received,
-        expected: posted.by_order.iter().sum(),
-        lost: counts.lost,
-        doubled: counts.doubled,
-        reordered: counts.reordered,
-        stale: tally.stale,
-        other_frames: tally.other_frames,
-        broken_frames: tally.broken_frames,
-        closed_by_code: tally.closed_by_code,
-        latency_us: Percentiles::of(&tally.latency_ns),
+        delivered,
         after_answer_us: Percentiles::of(&compared.after_answer_ns),
         before_answer_ratio: compared.before_answer_ratio,
         answer_us: Percentiles::of(&compared.answer_ns),
-        server: cpu.map(|cpu| ServerCpu::of(cpu, window_s, deliveries)).unwrap_or_default(),
-        memory: memory.per_connection(args.orders as u64),
-        client_busy_ratio: end.own.since(start.own).total_s() / read_s.max(1e-9),
     })
 }
 
@@ -192,10 +151,10 @@ fn post_and_drain(
     args: &OrderUpdatesArgs,
     bases: &[Endpoint],
     orders: &Arc<[Uuid]>,
-    client: &Client,
+    subscribers: &Subscribers,
     clock: Clock,
 ) -> anyhow::Result<(Reading, Posted)> {
-    let Progress { measure_from_ns, .. } = &*client.progress;
+    let client = &subscribers.client;
     let measured = block_on(async {
         let lanes = connect_all(bases, args.connections.min(args.orders), clock).await?;
         let started_ns = clock.now_ns();
@@ -207,17 +166,17 @@ fn post_and_drain(
             measured_from_ns: started_ns + nanos(args.warmup),
             ends_ns: started_ns + nanos(args.warmup + args.duration),
         };
-        measure_from_ns.store(plan.measured_from_ns, Relaxed);
+        client.progress.measure_from_ns.store(plan.measured_from_ns, Relaxed);
         let reading = async {
             // Without a warm-up the reading must come first, or it would miss the first updates.
             if args.warmup > 0.0 {
                 time::sleep(Duration::from_secs_f64(args.warmup)).await;
             }
-            Reading::take(&client.progress, args.common.server_pid, &clock)
+            subscribers.reading()
         };
         tokio::try_join!(reading, post(lanes, plan, clock))
     })?;
-    drain(client, measured.1.by_order.iter().sum(), args.drain, &clock)?;
+    drain(client, measured.1.by_order.iter().sum(), args.waits.drain, &clock)?;
     Ok(measured)
 }
 

@@ -4,7 +4,7 @@
 //! measured until the log has them. Then three gateways are cut off from Redis, written to, and connected
 //! again.
 
-use std::{collections::BTreeMap, hint::black_box, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
@@ -27,14 +27,11 @@ use super::{
     common::{rate, seconds},
     cpu::CpuTime,
     events_report::RegistryReport,
-    handshakes::median,
     report::{NsEach, Percentiles},
 };
 
 /// The registry that is measured.
 const KIND: RegistryKind = RegistryKind::Providers;
-/// The number of parts of the reads, of which the median counts.
-const PARTS: u32 = 20;
 /// How long a gateway may take to become current.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The interval between groups of updates.
@@ -69,9 +66,6 @@ pub(super) struct RegistryArgs {
     /// For how many seconds three gateways are without Redis
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     apart: f64,
-    /// Write the report as JSON to FILE, or to standard output with `-`.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
 }
 
 /// Runs the measurement.
@@ -82,7 +76,6 @@ pub(super) fn run(args: &RegistryArgs) -> anyhow::Result<RegistryReport> {
         let updates = measure_updates(args).await?;
         let apart = measure_apart(args).await?;
         Ok(RegistryReport {
-            kind: "registry",
             records: args.records as usize,
             reads,
             updates_asked_per_s: args.rate,
@@ -191,27 +184,14 @@ async fn measure_reads(args: &RegistryArgs) -> anyhow::Result<Vec<NsEach>> {
     };
     let ask = |query: &Query| drop(black_box(registry.list(KIND, black_box(query))));
     let reads = vec![
-        time_each("a record by its key", args.reads, || {
+        NsEach::time("a record by its key", args.reads, || {
             drop(black_box(registry.get(KIND, black_box(next()))))
         }),
-        time_each("100 records of one status", args.reads / 100, || ask(&indexed)),
-        time_each("the same, sorted by a field", args.reads / 1_000, || ask(&sorted)),
+        NsEach::time("100 records of one status", args.reads / 100, || ask(&indexed)),
+        NsEach::time("the same, sorted by a field", args.reads / 1_000, || ask(&sorted)),
     ];
     own.end().await?;
     Ok(reads)
-}
-
-fn time_each(what: &'static str, rounds: u32, mut act: impl FnMut()) -> NsEach {
-    let (clock, rounds) = (Clock::start(), rounds.div_ceil(PARTS).max(1));
-    let mut parts: Vec<f64> = (0..PARTS)
-        .map(|_| {
-            let begun_ns = clock.now_ns();
-            (0..rounds).for_each(|_| act());
-            clock.now_ns().saturating_sub(begun_ns) as f64 / f64::from(rounds)
-        })
-        .collect();
-    let ns = median(&mut parts).unwrap_or(0.0);
-    NsEach { what, ns, ns_least: parts[0], ns_most: parts[parts.len() - 1] }
 }
 
 // ===== updates =====

@@ -8,14 +8,13 @@ use anyhow::Context;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{cpu::CpuTime, credential::Kind, publisher::Published};
+use super::{clock::Clock, cpu::CpuTime, credential::Kind, sequence::SequenceCounts};
+use crate::figures::Spread;
 
 /// The results of `fanout`.
 #[derive(Debug, Serialize)]
 pub(super) struct FanoutReport {
-    /// `fanout`.
-    pub(super) kind: &'static str,
-    /// The subscribers' URLs, as given.
+    /// The subscribers' URLs, as they were passed.
     pub(super) urls: Vec<String>,
     pub(super) channels: u32,
     /// All connections, including the stalled ones.
@@ -27,8 +26,6 @@ pub(super) struct FanoutReport {
     /// Length of a published line.
     pub(super) payload_bytes: usize,
     pub(super) keys: u64,
-    /// From the first connect until every subscriber was ready.
-    pub(super) open_s: f64,
     /// Messages published in the measured part; null if somebody else published.
     pub(super) messages: Option<u64>,
     pub(super) published_per_s: Option<f64>,
@@ -37,6 +34,15 @@ pub(super) struct FanoutReport {
     pub(super) publish_late_us_max: Option<f64>,
     /// The status of the server's answer to each `POST`.
     pub(super) publish_status: Vec<u16>,
+    #[serde(flatten)]
+    pub(super) delivered: Delivered,
+}
+
+/// What the subscribers of a run received, and what that cost.
+#[derive(Debug, Serialize)]
+pub(super) struct Delivered {
+    /// From the first connect until every subscriber was ready.
+    pub(super) open_s: f64,
     /// From the end of the warm-up to the last delivery.
     pub(super) window_s: f64,
     /// Messages received in the window, over all subscribers.
@@ -44,32 +50,26 @@ pub(super) struct FanoutReport {
     pub(super) deliveries_per_s: f64,
     /// The average size of a frame with a message, including header and envelope.
     pub(super) frame_bytes: f64,
-    /// Messages of the whole run, including the warm-up, that were received, ...
-    pub(super) received: u64,
-    /// ... and that had to be: published messages times reading subscribers.
+    #[serde(flatten)]
+    pub(super) sequences: SequenceCounts,
+    /// How many had to be received: published messages times reading subscribers.
     pub(super) expected: Option<u64>,
-    /// Never received. In a lane that conflates, these are messages that were replaced.
-    pub(super) lost: u64,
-    /// Received more than once.
-    pub(super) doubled: u64,
-    /// Received after a later one.
-    pub(super) reordered: u64,
     /// Messages sent before this run began.
     pub(super) stale: u64,
-    /// Frames without a message: welcome, heartbeat.
+    /// Frames without a message: welcome, subscription, heartbeat.
     pub(super) other_frames: u64,
     pub(super) pings: u64,
     /// Connections that sent something that is not a frame.
     pub(super) broken_frames: u64,
     /// Connections that the server ended; 1006 means without a close frame.
     pub(super) closed_by_code: BTreeMap<u16, u64>,
-    /// Receive time minus send time.
+    /// From just before a message was written until it was received.
     pub(super) latency_us: Option<Percentiles>,
     #[serde(flatten)]
     pub(super) server: ServerCpu,
     #[serde(flatten)]
     pub(super) memory: ServerMemory,
-    /// CPU time of this process relative to the window. Near one per loop thread, or near the share of a core
+    /// CPU time of this process relative to the window. Near one per busy thread, or near the share of a core
     /// that it gets, the client is the bottleneck, and the figures say little about the server.
     pub(super) client_busy_ratio: f64,
 }
@@ -77,8 +77,6 @@ pub(super) struct FanoutReport {
 /// The results of `idle`.
 #[derive(Debug, Serialize)]
 pub(super) struct IdleReport {
-    /// `idle`.
-    pub(super) kind: &'static str,
     pub(super) urls: Vec<String>,
     pub(super) connections: usize,
     pub(super) open_concurrency: usize,
@@ -102,8 +100,6 @@ pub(super) struct IdleReport {
 /// The results of `connect`.
 #[derive(Debug, Serialize)]
 pub(super) struct ConnectReport {
-    /// `connect`.
-    pub(super) kind: &'static str,
     pub(super) urls: Vec<String>,
     pub(super) open_concurrency: usize,
     pub(super) duration_s: f64,
@@ -120,8 +116,6 @@ pub(super) struct ConnectReport {
 /// The results of `handshakes`.
 #[derive(Debug, Serialize)]
 pub(super) struct HandshakesReport {
-    /// `handshakes`.
-    pub(super) kind: &'static str,
     /// Whether the gateway had verified the tokens before.
     pub(super) again: bool,
     /// How many rounds there were.
@@ -152,8 +146,6 @@ pub(super) struct HandshakesOfKind {
 /// The results of `access`.
 #[derive(Debug, Serialize)]
 pub(super) struct AccessReport {
-    /// `access`.
-    pub(super) kind: &'static str,
     pub(super) questions: u32,
     /// Identifying a client, by its credential.
     pub(super) authenticate: Vec<NsEach>,
@@ -208,12 +200,23 @@ pub(super) struct ServerMemory {
 }
 
 /// Prints the report, and writes it as JSON if requested.
-pub(super) fn emit(report: &(impl Serialize + fmt::Display), json: Option<&Path>) -> anyhow::Result<()> {
+pub(super) fn emit(
+    kind: &'static str,
+    report: &(impl Serialize + fmt::Display),
+    json: Option<&Path>,
+) -> anyhow::Result<()> {
+    /// A report with the subcommand that made it.
+    #[derive(Serialize)]
+    struct Named<'a, R> {
+        kind: &'static str,
+        #[serde(flatten)]
+        report: &'a R,
+    }
+    let text = || serde_json::to_string_pretty(&Named { kind, report });
     match json {
-        Some(path) if path == Path::new("-") => println!("{}", serde_json::to_string_pretty(report)?),
+        Some(path) if path == Path::new("-") => println!("{}", text()?),
         Some(path) => {
-            let text = serde_json::to_string_pretty(report)? + "\n";
-            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            fs::write(path, text()? + "\n").with_context(|| format!("cannot write {}", path.display()))?;
             print!("{report}");
         }
         None => print!("{report}"),
@@ -235,6 +238,23 @@ impl Percentiles {
             p999: at(0.999),
             max: us(histogram.max()),
         })
+    }
+}
+
+impl NsEach {
+    /// The number of parts of a measurement.
+    const PARTS: u32 = 20;
+
+    /// Does something for so many rounds at least.
+    pub(super) fn time(what: &'static str, rounds: u32, mut act: impl FnMut()) -> Self {
+        let (clock, rounds) = (Clock::start(), rounds.div_ceil(Self::PARTS).max(1));
+        let parts = (0..Self::PARTS).map(|_| {
+            let begun_ns = clock.now_ns();
+            (0..rounds).for_each(|_| act());
+            clock.now_ns().saturating_sub(begun_ns) as f64 / f64::from(rounds)
+        });
+        let Spread { least, median, most } = Spread::of(parts).unwrap_or_default();
+        Self { what, ns: median, ns_least: least, ns_most: most }
     }
 }
 
@@ -265,17 +285,6 @@ impl ServerMemory {
     }
 }
 
-impl FanoutReport {
-    /// Fills in the publisher's results.
-    pub(super) fn set_published(&mut self, published: &Published) {
-        self.messages = Some(published.measured);
-        self.published_per_s =
-            (published.measured_s > 0.0).then(|| published.measured as f64 / published.measured_s);
-        self.publish_late_us_max = self.rate_per_s.map(|_| published.late_ns_max as f64 / 1e3);
-        self.publish_status = published.answers.iter().map(|answer| answer.status).collect();
-    }
-}
-
 impl HandshakesReport {
     /// Adds what each kind costs beyond none, if that was measured.
     pub(super) fn compared(mut self) -> Self {
@@ -293,23 +302,28 @@ impl HandshakesReport {
 
 impl fmt::Display for FanoutReport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            out,
-            "subscribers   {} ({} stalled), open in {:.2} s",
-            self.subscribers, self.stalled, self.open_s
-        )?;
+        let Self { subscribers, stalled, delivered, .. } = self;
+        let open_s = delivered.open_s;
+        writeln!(out, "subscribers   {subscribers} ({stalled} stalled), open in {open_s:.2} s")?;
         if let (Some(messages), Some(rate)) = (self.messages, self.published_per_s) {
             writeln!(out, "published     {messages} messages, {rate:.1}/s")?;
         }
-        let Self { deliveries, deliveries_per_s, window_s, frame_bytes, .. } = self;
+        delivered.fmt(out)
+    }
+}
+
+impl fmt::Display for Delivered {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { deliveries, deliveries_per_s, window_s, frame_bytes, stale, broken_frames, .. } = self;
         writeln!(
             out,
             "deliveries    {deliveries} in {window_s:.2} s, {deliveries_per_s:.0}/s, {frame_bytes:.0} bytes each"
         )?;
-        let Self { lost, doubled, reordered, stale, broken_frames, .. } = self;
+        let SequenceCounts { received, lost, doubled, reordered } = self.sequences;
         writeln!(
             out,
-            "checked       {lost} lost, {doubled} doubled, {reordered} reordered, {stale} stale, {broken_frames} broken"
+            "checked       {received} received, {lost} lost, {doubled} doubled, {reordered} reordered, {stale} stale, \
+             {broken_frames} broken"
         )?;
         writeln!(out, "other         {} frames, {} pings", self.other_frames, self.pings)?;
         write_counts(out, "closed", &self.closed_by_code)?;
@@ -326,7 +340,7 @@ impl fmt::Display for FanoutReport {
             )?;
         }
         write_memory(out, &self.memory)?;
-        writeln!(out, "client cpu    busy {:.0} %", self.client_busy_ratio * 100.0)
+        write_busy(out, self.client_busy_ratio)
     }
 }
 
@@ -357,7 +371,7 @@ impl fmt::Display for ConnectReport {
         if let Some(each) = self.server_cpu_us_per_connection {
             writeln!(out, "server cpu    {each:.1} us per connection")?;
         }
-        writeln!(out, "client cpu    busy {:.0} %", self.client_busy_ratio * 100.0)
+        write_busy(out, self.client_busy_ratio)
     }
 }
 
@@ -422,7 +436,11 @@ pub(super) fn write_percentiles(
     writeln!(out, "{name:<13} p50 {p50:.0}  p90 {p90:.0}  p99 {p99:.0}  p99.9 {p999:.0}  max {max:.0}")
 }
 
-pub(super) fn write_memory(out: &mut fmt::Formatter<'_>, memory: &ServerMemory) -> fmt::Result {
+pub(super) fn write_busy(out: &mut fmt::Formatter<'_>, client_busy_ratio: f64) -> fmt::Result {
+    writeln!(out, "client cpu    busy {:.0} %", client_busy_ratio * 100.0)
+}
+
+fn write_memory(out: &mut fmt::Formatter<'_>, memory: &ServerMemory) -> fmt::Result {
     let mib = |bytes: Option<u64>| {
         bytes.map_or("-".to_owned(), |bytes| format!("{:.1}", bytes as f64 / 1_048_576.0))
     };
