@@ -64,6 +64,13 @@ impl<T> Examples<T> {
     }
 }
 
+impl Examples {
+    /// The same cases, each with the name of what it is about.
+    pub(crate) fn of(&self, name: &str) -> Self {
+        Self(self.0.iter().map(|case| format!("{name}: {case}")).collect())
+    }
+}
+
 impl<T> Default for Examples<T> {
     fn default() -> Self {
         Self(Vec::new())

@@ -12,7 +12,7 @@ use zonewire::cli::Hidden;
 use zonewire::client::{BaseUrl, Http};
 use zonewire_kit::clock::WallClock;
 use zonewire_kit::eventually;
-use zonewire_kit::process::{Gateway, Process};
+use zonewire_kit::process::Gateway;
 use zonewire_protocol::stats::StatsView;
 use zonewire_protocol::{BridgeSubscriptions, HealthView};
 
@@ -54,13 +54,20 @@ async fn ask<T: DeserializeOwned>(
     Ok(serde_json::from_slice(&answer)?)
 }
 
+/// The sum over the samples of a metric, or one of them if its labels are named too; `None` if there are none.
+pub(crate) fn metric(text: &str, name: &str) -> Option<f64> {
+    let samples = text.lines().filter_map(|line| line.strip_prefix(name));
+    let values = samples.filter(|rest| rest.starts_with([' ', '{'])).map(|rest| rest.rsplit(' ').next());
+    values.map(|value| value?.parse::<f64>().ok()).reduce(|sum, value| Some(sum? + value?)).flatten()
+}
+
 /// A gateway.
 #[derive(Debug)]
 pub(crate) struct Node {
     /// Its address.
     pub(crate) base: BaseUrl,
-    gateway: Gateway,
-    start: Start,
+    pub(crate) gateway: Gateway,
+    pub(crate) start: Start,
 }
 
 /// How a gateway is started.
@@ -140,16 +147,6 @@ impl Node {
         self.gateway.process.id().context("the gateway has ended")
     }
 
-    /// Its process.
-    pub(crate) fn process(&self) -> &Process {
-        &self.gateway.process
-    }
-
-    /// Its wall clock, if it has a separate one.
-    pub(crate) fn clock(&self) -> Option<&WallClock> {
-        self.start.clock.as_ref()
-    }
-
     /// Its health.
     pub(crate) async fn health(&self) -> anyhow::Result<HealthView> {
         health(&self.base, &self.base.http()?, ANSWER_PATIENCE).await
@@ -178,5 +175,19 @@ impl Node {
             Some(status) => bail!("gateway {} ended by itself: {status}", self.start.index),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_of_a_metric_are_summed() {
+        let text =
+            "# TYPE a counter\na_total{reason=\"x\"} 2\na_total{reason=\"y\"} 3\na_total_else 7\nb 1\n";
+        let metric = |name| metric(text, name);
+        assert_eq!((metric("a_total"), metric("b"), metric("c")), (Some(5.0), Some(1.0), None));
+        assert_eq!(metric("a_total{reason=\"y\"}"), Some(3.0));
     }
 }

@@ -7,7 +7,7 @@ use std::{hint::black_box, path::Path, sync::Arc};
 
 use anyhow::{Context, anyhow};
 use chrono::Utc;
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 use uuid::Uuid;
 use zonewire_access::{Access, Action, AuthConfig, Given, Principal, Resource, may};
 
@@ -17,7 +17,6 @@ use super::{
 };
 use crate::identity::api_key;
 
-/// Arguments of `bench access`.
 #[derive(Debug, Args)]
 pub(super) struct AccessArgs {
     /// How many permission questions to ask; a hundredth as many identifications are made
@@ -25,16 +24,15 @@ pub(super) struct AccessArgs {
     questions: u32,
 }
 
-/// Runs the measurement.
 pub(super) fn run(args: &AccessArgs) -> anyhow::Result<AccessReport> {
     let mut who = Vec::new();
-    let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::None);
+    let kinds = Kind::value_variants().iter().copied().filter(|kind| *kind != Kind::None);
     let kinds = kinds.map(|kind| (kind, kind.as_str(), false));
     for (kind, name, again) in kinds.chain([(Kind::Hs256, "a token that was verified before", true)]) {
         let credential = Credential::of(kind)?;
         let access = knowing(credential.settings(Path::new("unread"), again), &credential.verifying)?;
-        access.authenticate(&credential.shown).context(name)?;
-        let ask = move || drop(black_box(access.authenticate(black_box(&credential.shown))));
+        access.authenticate(&credential.presented).context(name)?;
+        let ask = move || drop(black_box(access.authenticate(black_box(&credential.presented))));
         who.push(NsEach::time(name, args.questions / 100, ask));
     }
 

@@ -23,6 +23,7 @@ use super::{
     sequence::{SequenceChecker, SequenceCounts},
     target::Endpoint,
 };
+use crate::figures::add_counts;
 
 /// A connection to be opened, and its purpose.
 #[derive(Debug, Clone)]
@@ -164,12 +165,8 @@ impl Tally {
     pub(super) fn add(&mut self, other: Self) -> anyhow::Result<()> {
         self.latency_ns.add(&other.latency_ns)?;
         self.handshake_ns.add(&other.handshake_ns)?;
-        for (reason, count) in other.failures {
-            *self.failures.entry(reason).or_default() += count;
-        }
-        for (code, count) in other.closed_by_code {
-            *self.closed_by_code.entry(code).or_default() += count;
-        }
+        add_counts(&mut self.failures, &other.failures);
+        add_counts(&mut self.closed_by_code, &other.closed_by_code);
         self.broken_frames += other.broken_frames;
         self.other_frames += other.other_frames;
         self.stale += other.stale;

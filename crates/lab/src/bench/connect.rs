@@ -13,7 +13,6 @@ use super::{
     report::{ConnectReport, Percentiles},
 };
 
-/// Arguments of `bench connect`.
 #[derive(Debug, Args)]
 pub(super) struct ConnectArgs {
     #[command(flatten)]
@@ -23,10 +22,10 @@ pub(super) struct ConnectArgs {
     duration: f64,
 }
 
-/// Runs the measurement. Failed handshakes are a result, not an error.
+/// Failed handshakes are a result, not an error.
 pub(super) fn run(args: &ConnectArgs) -> anyhow::Result<ConnectReport> {
     let common = &args.common;
-    let pid = common.server_pid;
+    let pid = common.server.server_pid;
     cpu::ensure_open_files(common.open.open_concurrency, pid)?;
     let seats = common.seats(common.open.open_concurrency, 0)?;
 

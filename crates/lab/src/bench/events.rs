@@ -7,7 +7,7 @@
 use std::{sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use anyhow::{Context, anyhow};
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 use zonewire_kit::{redis::RedisServer, resp::Reply};
 
 use super::{
@@ -15,12 +15,11 @@ use super::{
     clock::{self, Clock, nanos},
     common::{NodeArgs, WaitArgs, rate, seconds},
     cpu::CpuTime,
-    events_report::{EventsOf, EventsReport, EventsRun},
     payload::write_event,
     publisher::{PublishPlan, Publisher},
-    report::Delivered,
+    report::{Delivered, EventsOf, EventsReport, EventsRun},
     target,
-    watch::{Subscribers, drain},
+    watch::Subscribers,
 };
 use crate::node::{Node, Start};
 
@@ -40,7 +39,6 @@ const STEP: f64 = 1.5;
 /// The greatest rate that is tried.
 const RATE_MAX: f64 = 400_000.0;
 
-/// Arguments of `bench events`.
 #[derive(Debug, Args)]
 pub(super) struct EventsArgs {
     /// How events travel from one gateway to the other [default: both, one after the other]
@@ -82,7 +80,7 @@ pub(super) enum Delivery {
 }
 
 impl Delivery {
-    pub(super) fn as_str(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
             Self::Durable => "durable",
@@ -98,16 +96,16 @@ impl Delivery {
     }
 }
 
-/// Runs the measurement. Lost events are a result, not an error.
+/// Lost events are a result, not an error.
 pub(super) fn run(args: &EventsArgs) -> anyhow::Result<EventsReport> {
     // Reads the gateways' logs meanwhile.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let all = [Delivery::Live, Delivery::Durable];
-    let deliveries = if args.deliver.is_empty() { all.to_vec() } else { args.deliver.clone() };
+    let deliveries =
+        if args.deliver.is_empty() { Delivery::value_variants() } else { args.deliver.as_slice() };
     let start = runtime.block_on(args.nodes.start(&["bridge.enabled=true", "storage.required=true"]))?;
     let mut kinds = Vec::new();
-    for delivery in deliveries {
-        let turn = |rate: f64, warmup_s: f64, duration_s: f64| {
+    for &delivery in deliveries {
+        let measure = |rate: f64, warmup_s: f64, duration_s: f64| {
             let plan = PublishPlan {
                 rate: Some(rate),
                 payload_len: args.payload_bytes as usize,
@@ -126,11 +124,11 @@ pub(super) fn run(args: &EventsArgs) -> anyhow::Result<EventsReport> {
         };
         let mut at_rates = Vec::new();
         for rate in &args.rates {
-            at_rates.push(turn(*rate, args.warmup, args.duration)?);
+            at_rates.push(measure(*rate, args.warmup, args.duration)?);
         }
         let (mut sustained, mut first_beyond, mut rate) = (None, None, args.from);
         while !args.no_limit && first_beyond.is_none() && rate <= RATE_MAX {
-            let run = turn(rate, args.step / 4.0, args.step)?;
+            let run = measure(rate, args.step / 4.0, args.step)?;
             match is_sustained(&run) {
                 true => sustained = Some(run),
                 false => first_beyond = Some(run),
@@ -210,7 +208,7 @@ impl Pair {
         let (before, start) = (self.cpu().await?, subscribers.reading()?);
         let published = publishing.end()?;
         let published_ns = clock.now_ns();
-        drain(&subscribers.client, published.by_channel.iter().sum(), WAITS.drain, &clock)?;
+        subscribers.drain(published.by_channel.iter().sum(), WAITS.drain)?;
         let after = self.cpu().await?;
         let last_ns = progress.last_delivery_ns.load(Relaxed);
         let (delivered, _tally) = subscribers.finish(&start, Some(&published.by_channel), None)?;

@@ -14,7 +14,7 @@ use super::{
     publisher::{PublishPlan, Published, Publisher},
     report::FanoutReport,
     target::PublishTarget,
-    watch::{Reading, Subscribers, drain},
+    watch::{Reading, Subscribers},
 };
 
 /// The length of the measured part if neither a duration nor a number of messages is given.
@@ -23,7 +23,6 @@ const DURATION_S: f64 = 10.0;
 /// Its maximum if only a number of messages is given.
 const DURATION_S_MAX: f64 = 300.0;
 
-/// Arguments of `bench fanout`.
 #[derive(Debug, Args)]
 pub(super) struct FanoutArgs {
     #[command(flatten)]
@@ -56,7 +55,7 @@ pub(super) struct FanoutArgs {
     /// Length of a published line.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     payload_bytes: u32,
-    /// How many keys the messages of a channel use, in turn.
+    /// How many keys the messages of a channel use, one after the other.
     #[arg(long, default_value_t = 1)]
     keys: u64,
     /// A subscriber is ready only after a frame with `"type":"subscribed"`.
@@ -66,11 +65,10 @@ pub(super) struct FanoutArgs {
     waits: WaitArgs,
 }
 
-/// Runs the measurement.
 pub(super) fn run(args: &FanoutArgs) -> anyhow::Result<FanoutReport> {
     let common = &args.common;
     ensure!(args.stalled < args.subscribers, "--stalled must leave a subscriber that reads");
-    cpu::ensure_open_files(args.subscribers, common.server_pid)?;
+    cpu::ensure_open_files(args.subscribers, common.server.server_pid)?;
     let seats = common.seats(args.subscribers, args.stalled)?;
     let mut readers = vec![0; common.channels as usize];
     seats.iter().filter(|seat| !seat.stalled).for_each(|seat| readers[seat.channel] += 1);
@@ -82,7 +80,7 @@ pub(super) fn run(args: &FanoutArgs) -> anyhow::Result<FanoutReport> {
         own_messages: target != PublishTarget::None,
         ..common.client_plan(Purpose::Hold, &clock)
     };
-    let pid = common.server_pid;
+    let pid = common.server.server_pid;
     let subscribers = Subscribers::open(seats, &plan, common.open.threads, &args.waits, pid, clock)?;
     // Connect only now, since a server may cut an idle POST.
     let publisher = Publisher::connect(&target, clock)?;
@@ -117,8 +115,8 @@ fn publish_and_drain(
     subscribers: &Subscribers,
     clock: &Clock,
 ) -> anyhow::Result<(Reading, Option<Published>)> {
-    let client = &subscribers.client;
-    client.progress.measure_from_ns.store(clock.now_ns() + nanos(args.warmup), Relaxed);
+    let progress = &subscribers.client.progress;
+    progress.measure_from_ns.store(clock.now_ns() + nanos(args.warmup), Relaxed);
     let plan = args.publish_plan();
     let duration = Duration::from_secs_f64(plan.duration_s);
     // Without a warm-up the reading must come first, or it would miss the first messages.
@@ -136,7 +134,7 @@ fn publish_and_drain(
         return Ok((start, None));
     };
     let published = publishing.end()?;
-    drain(client, expected(readers, &published.by_channel), args.waits.drain, clock)?;
+    subscribers.drain(expected(readers, &published.by_channel), args.waits.drain)?;
     Ok((start, Some(published)))
 }
 

@@ -1,13 +1,13 @@
 //! `bench handshakes`: what it costs a gateway to identify its clients.
 //!
-//! Connections are opened and closed as fast as possible, with each kind of credential in turn, against
+//! Connections are opened and closed as fast as possible, with each kind of credential, one after the other, against
 //! gateways that this program starts with matching settings. Each kind gets a fresh gateway in each round, so
 //! that drift of the machine affects all kinds alike.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 use zonewire::client::{block_on, text_of};
 
 use super::{
@@ -21,19 +21,18 @@ use super::{
     target::{self, Token},
 };
 use crate::figures::Spread;
-use crate::node::{Node, Start};
+use crate::node::{Node, Start, metric};
 use zonewire_kit::dir::TempDir;
 
 /// How long a gateway may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Arguments of `bench handshakes`.
 #[derive(Debug, Args)]
 pub(super) struct HandshakesArgs {
-    /// Which credentials clients show [default: each kind in turn]
+    /// Which credentials clients present [default: each kind, one after the other]
     #[arg(long = "show", value_enum, value_delimiter = ',', value_name = "KIND")]
     kinds: Vec<Kind>,
-    /// Show tokens that the gateway has verified before, as clients that reconnect do; otherwise it verifies
+    /// Present tokens that the gateway has verified before, as clients that reconnect do; otherwise it verifies
     /// each as if it were new
     #[arg(long)]
     again: bool,
@@ -56,26 +55,26 @@ pub(super) struct HandshakesArgs {
 }
 
 /// The result of one kind in one round.
-struct Turn {
+struct Measured {
     churned: Churned,
     tally: Tally,
 }
 
-/// Runs the measurement. Failed handshakes are a result; a credential that the gateway refuses is an error.
+/// Failed handshakes are a result; a credential that the gateway refuses is an error.
 pub(super) fn run(args: &HandshakesArgs) -> anyhow::Result<HandshakesReport> {
     cpu::ensure_open_files(args.open.open_concurrency, None)?;
-    let kinds = if args.kinds.is_empty() { Kind::ALL.to_vec() } else { args.kinds.clone() };
-    let turns = block_on(async {
+    let kinds = if args.kinds.is_empty() { Kind::value_variants().to_vec() } else { args.kinds.clone() };
+    let measured = block_on(async {
         let start = args.nodes.start(&[]).await?;
-        let mut turns: Vec<Vec<Turn>> = kinds.iter().map(|_| Vec::new()).collect();
+        let mut measured: Vec<Vec<Measured>> = kinds.iter().map(|_| Vec::new()).collect();
         for _ in 0..args.rounds {
-            for (kind, turns) in kinds.iter().zip(&mut turns) {
-                turns.push(take_turn(args, &start, *kind).await?);
+            for (kind, of_it) in kinds.iter().zip(&mut measured) {
+                of_it.push(measure_kind(args, &start, *kind).await?);
             }
         }
-        Ok(turns)
+        Ok(measured)
     })?;
-    let kinds = kinds.into_iter().zip(turns).map(|(kind, turns)| of_kind(kind, turns));
+    let kinds = kinds.into_iter().zip(measured).map(|(kind, rounds)| of_kind(kind, rounds));
     Ok(HandshakesReport {
         again: args.again,
         rounds: args.rounds,
@@ -86,21 +85,21 @@ pub(super) fn run(args: &HandshakesArgs) -> anyhow::Result<HandshakesReport> {
     .compared())
 }
 
-async fn take_turn(args: &HandshakesArgs, start: &Start, kind: Kind) -> anyhow::Result<Turn> {
+async fn measure_kind(args: &HandshakesArgs, start: &Start, kind: Kind) -> anyhow::Result<Measured> {
     let (credential, directory) = (Credential::of(kind)?, TempDir::new()?);
     let config = Some(credential.write_into(directory.path(), args.again)?);
     let start = Start { config, ..start.clone() };
     let mut node = Node::start(start).await.with_context(|| format!("with {}", kind.as_str()))?;
-    let turn = measure(args, &node, &credential).await;
+    let measured = measure(args, &node, &credential).await;
     node.check()?;
     node.kill().await?;
-    turn.with_context(|| format!("with {}", kind.as_str()))
+    measured.with_context(|| format!("with {}", kind.as_str()))
 }
 
-async fn measure(args: &HandshakesArgs, node: &Node, credential: &Credential) -> anyhow::Result<Turn> {
+async fn measure(args: &HandshakesArgs, node: &Node, credential: &Credential) -> anyhow::Result<Measured> {
     let pid = Some(node.pid()?);
     let url = format!("{}{}", node.base, args.path).replacen("http://", "ws://", 1);
-    let endpoint = Arc::new(target::websocket(&url, false)?.shown(&Token::new(&credential.shown)?));
+    let endpoint = Arc::new(target::websocket(&url, false)?.with_token(&Token::new(&credential.presented)?));
     let seat = Seat { endpoint, channel: 0, stalled: false, hello: None };
     let seats = vec![seat; args.open.open_concurrency];
     let clock = Clock::start();
@@ -110,34 +109,27 @@ async fn measure(args: &HandshakesArgs, node: &Node, credential: &Credential) ->
     let (churned, tally) = churn(begin()?, pid, args.duration, &clock)?;
     // A refused token is reported over the WebSocket, after the handshake.
     let opened = warm.opened + churned.opened;
-    let (held, refused) = tokens(node).await?;
-    let expected = if credential.shown.is_empty() { 0 } else { opened };
+    let (accepted, refused) = tokens(node).await?;
+    let expected = if credential.presented.is_empty() { 0 } else { opened };
     ensure!(
-        refused == 0 && held >= expected && (expected > 0 || held == 0),
-        "of {opened} connections {held} showed a valid token, and {refused} an invalid one"
+        refused == 0 && accepted >= expected && (expected > 0 || accepted == 0),
+        "of {opened} connections {accepted} presented a valid token, and {refused} an invalid one"
     );
-    Ok(Turn { churned, tally })
+    Ok(Measured { churned, tally })
 }
 
 /// How many tokens and keys the gateway accepted and refused, by its metrics.
 async fn tokens(node: &Node) -> anyhow::Result<(u64, u64)> {
     let asked = node.base.http()?.get(node.base.endpoint("metrics")).timeout(PATIENCE).send();
     let text = text_of(asked.await, &node.base).await?;
-    Ok((sum(&text, "zonewire_tokens_accepted_total"), sum(&text, "zonewire_tokens_refused_total")))
+    let sum = |name| metric(&text, name).unwrap_or(0.0) as u64;
+    Ok((sum("zonewire_tokens_accepted_total"), sum("zonewire_tokens_refused_total")))
 }
 
-/// The sum over all samples of a metric.
-fn sum(text: &str, metric: &str) -> u64 {
-    let samples = text.lines().filter_map(|line| line.strip_prefix(metric));
-    let values =
-        samples.filter(|rest| rest.starts_with([' ', '{'])).filter_map(|rest| rest.rsplit(' ').next());
-    values.filter_map(|value| value.parse::<u64>().ok()).sum()
-}
-
-fn of_kind(kind: Kind, turns: Vec<Turn>) -> anyhow::Result<HandshakesOfKind> {
+fn of_kind(kind: Kind, rounds: Vec<Measured>) -> anyhow::Result<HandshakesOfKind> {
     let (mut all, mut opened) = (Tally::new(), 0);
     let (mut per_s, mut per_cpu_s, mut client) = (Vec::new(), Vec::new(), Vec::new());
-    for Turn { churned, tally } in turns {
+    for Measured { churned, tally } in rounds {
         opened += churned.opened;
         per_s.push(churned.opened as f64 / churned.duration_s.max(1e-9));
         per_cpu_s
@@ -162,16 +154,4 @@ fn of_kind(kind: Kind, turns: Vec<Turn>) -> anyhow::Result<HandshakesOfKind> {
 
 fn median(values: Vec<f64>) -> Option<f64> {
     Spread::of(values).map(|spread| spread.median)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn samples_of_a_metric_are_summed() {
-        let text =
-            "# TYPE a counter\na_total{reason=\"x\"} 2\na_total{reason=\"y\"} 3\na_total_else 7\nb 1\n";
-        assert_eq!((sum(text, "a_total"), sum(text, "b"), sum(text, "c")), (5, 1, 0));
-    }
 }

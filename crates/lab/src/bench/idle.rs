@@ -11,12 +11,9 @@ use super::{
     common::{CommonArgs, at_least_one, seconds},
     cpu::{self, CpuTime},
     report::{IdleReport, Percentiles, ServerMemory},
+    watch::LOOK,
 };
 
-/// How often the main thread reads the counters.
-const LOOK: Duration = Duration::from_millis(5);
-
-/// Arguments of `bench idle`.
 #[derive(Debug, Args)]
 pub(super) struct IdleArgs {
     #[command(flatten)]
@@ -32,10 +29,10 @@ pub(super) struct IdleArgs {
     open_timeout: f64,
 }
 
-/// Runs the measurement. Failed handshakes are a result, not an error.
+/// Failed handshakes are a result, not an error.
 pub(super) fn run(args: &IdleArgs) -> anyhow::Result<IdleReport> {
     let common = &args.common;
-    let pid = common.server_pid;
+    let pid = common.server.server_pid;
     cpu::ensure_open_files(args.connections, pid)?;
     let seats = common.seats(args.connections, 0)?;
 

@@ -30,7 +30,6 @@ mod credential;
 mod dead_primary;
 mod event_loop;
 mod events;
-mod events_report;
 mod fanout;
 mod frame;
 mod handshake;
@@ -38,7 +37,6 @@ mod handshakes;
 mod hostile;
 mod idle;
 mod keep_alive;
-mod order_reports;
 mod order_throughput;
 mod order_updates;
 mod payload;
@@ -68,7 +66,7 @@ enum BenchCommand {
     Idle(idle::IdleArgs),
     /// Open and close connections over and over.
     Connect(connect::ConnectArgs),
-    /// The same with each kind of token in turn, against gateways started for it; measure what it costs to
+    /// The same with each kind of token, against gateways started for it; measure what it costs to
     /// identify a client.
     Handshakes(handshakes::HandshakesArgs),
     /// Measure how long it takes, in this process, to identify a client and to decide what it may do.

@@ -25,18 +25,16 @@ use super::{
     common::{GatewayArgs, WaitArgs, at_least_one, rate, seconds},
     cpu,
     keep_alive::{KeepAlive, connect_all},
-    order_reports::OrderUpdatesReport,
     payload::write_update,
-    report::Percentiles,
+    report::{OrderUpdatesReport, Percentiles},
     target::Endpoint,
-    watch::{Reading, Subscribers, drain},
+    watch::{Reading, Subscribers},
 };
 use zonewire::client::block_on;
 
 /// The most updates of a run; each takes 48 bytes here.
 const UPDATES_MAX: f64 = 10_000_000.0;
 
-/// Arguments of `bench order-updates`.
 #[derive(Debug, Args)]
 pub(super) struct OrderUpdatesArgs {
     #[command(flatten)]
@@ -92,12 +90,12 @@ struct Posted {
     late_ns_max: u64,
 }
 
-/// Runs the measurement. An update that is not accepted ends it.
+/// An update that is not accepted ends it.
 pub(super) fn run(args: &OrderUpdatesArgs) -> anyhow::Result<OrderUpdatesReport> {
     let common = &args.common;
     let total = args.rate * (args.warmup + args.duration);
     ensure!(total <= UPDATES_MAX, "{total:.0} updates are more than a run may have, {UPDATES_MAX:.0}");
-    cpu::ensure_open_files(args.orders + args.connections, common.server_pid)?;
+    cpu::ensure_open_files(args.orders + args.connections, common.server.server_pid)?;
     let sockets = common.gateways()?;
     let bases = match args.post_urls.is_empty() {
         true => sockets.clone(),
@@ -122,7 +120,8 @@ pub(super) fn run(args: &OrderUpdatesArgs) -> anyhow::Result<OrderUpdatesReport>
         arrivals_max: UPDATES_MAX as usize,
         ..ClientPlan::default()
     };
-    let subscribers = Subscribers::open(seats.collect(), &plan, 1, &args.waits, common.server_pid, clock)?;
+    let subscribers =
+        Subscribers::open(seats.collect(), &plan, 1, &args.waits, common.server.server_pid, clock)?;
     let (start, posted) = post_and_drain(args, &bases, &orders, &subscribers, clock)?;
     let expected = posted.by_order.iter().sum();
     let (delivered, tally) = subscribers.finish(&start, Some(&posted.by_order), Some(expected))?;
@@ -154,9 +153,9 @@ fn post_and_drain(
     subscribers: &Subscribers,
     clock: Clock,
 ) -> anyhow::Result<(Reading, Posted)> {
-    let client = &subscribers.client;
+    let progress = &subscribers.client.progress;
     let measured = block_on(async {
-        let lanes = connect_all(bases, args.connections.min(args.orders), clock).await?;
+        let connections = connect_all(bases, args.connections.min(args.orders), clock).await?;
         let started_ns = clock.now_ns();
         let plan = PostPlan {
             orders: Arc::clone(orders),
@@ -166,7 +165,7 @@ fn post_and_drain(
             measured_from_ns: started_ns + nanos(args.warmup),
             ends_ns: started_ns + nanos(args.warmup + args.duration),
         };
-        client.progress.measure_from_ns.store(plan.measured_from_ns, Relaxed);
+        progress.measure_from_ns.store(plan.measured_from_ns, Relaxed);
         let reading = async {
             // Without a warm-up the reading must come first, or it would miss the first updates.
             if args.warmup > 0.0 {
@@ -174,23 +173,23 @@ fn post_and_drain(
             }
             subscribers.reading()
         };
-        tokio::try_join!(reading, post(lanes, plan, clock))
+        tokio::try_join!(reading, post(connections, plan, clock))
     })?;
-    drain(client, measured.1.by_order.iter().sum(), args.waits.drain, &clock)?;
+    subscribers.drain(measured.1.by_order.iter().sum(), args.waits.drain)?;
     Ok(measured)
 }
 
 /// Posts over all connections at once.
-async fn post(lanes: Vec<KeepAlive>, plan: PostPlan, clock: Clock) -> anyhow::Result<Posted> {
-    let width = lanes.len();
+async fn post(connections: Vec<KeepAlive>, plan: PostPlan, clock: Clock) -> anyhow::Result<Posted> {
+    let width = connections.len();
     let mut all = Posted { by_order: vec![0; plan.orders.len()], ..Posted::default() };
     let last_sent_ns = Arc::new(AtomicU64::new(0));
     let mut posting = JoinSet::new();
-    for (place, connection) in lanes.into_iter().enumerate() {
+    for (place, connection) in connections.into_iter().enumerate() {
         let (plan, last_sent_ns) = (plan.clone(), Arc::clone(&last_sent_ns));
         posting.spawn(async move {
-            let lane = Lane { connection, place, width, plan, last_sent_ns, clock };
-            anyhow::Ok((place, lane.post().await?))
+            let poster = Poster { connection, place, width, plan, last_sent_ns, clock };
+            anyhow::Ok((place, poster.post().await?))
         });
     }
     while let Some(posted) = posting.join_next().await {
@@ -206,17 +205,17 @@ async fn post(lanes: Vec<KeepAlive>, plan: PostPlan, clock: Clock) -> anyhow::Re
 
 /// One connection and its orders: every `width`th from `place` on.
 #[derive(Debug)]
-struct Lane {
+struct Poster {
     connection: KeepAlive,
     place: usize,
     width: usize,
     plan: PostPlan,
-    /// Shared by all lanes, so that the send time identifies an update.
+    /// Shared by all connections, so that the send time identifies an update.
     last_sent_ns: Arc<AtomicU64>,
     clock: Clock,
 }
 
-impl Lane {
+impl Poster {
     async fn post(mut self) -> anyhow::Result<Posted> {
         let PostPlan { orders, rate, payload_len, started_ns, measured_from_ns, ends_ns } = self.plan.clone();
         let own: Vec<usize> = (self.place..orders.len()).step_by(self.width).collect();
@@ -252,7 +251,7 @@ impl Lane {
         }
     }
 
-    /// The time, but later than any previous one. All lanes run on one thread.
+    /// The time, but later than any previous one. All connections run on one thread.
     fn stamp(&self) -> u64 {
         let now_ns = self.clock.now_ns().max(self.last_sent_ns.load(Relaxed) + 1);
         self.last_sent_ns.store(now_ns, Relaxed);

@@ -3,10 +3,10 @@
 
 use std::{sync::atomic::Ordering::Relaxed, thread, time::Duration};
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 
 use super::{
-    client::{Client, ClientPlan, Progress, Seat, Tally},
+    client::{Client, ClientPlan, Seat, Tally},
     clock::{Clock, seconds},
     common::WaitArgs,
     cpu::{CpuTime, rss_bytes},
@@ -14,7 +14,7 @@ use super::{
 };
 
 /// How often it reads them.
-const LOOK: Duration = Duration::from_millis(5);
+pub(super) const LOOK: Duration = Duration::from_millis(5);
 
 /// A reading of everything that is compared between the start and the end of the window.
 #[derive(Debug)]
@@ -24,18 +24,6 @@ pub(super) struct Reading {
     pub(super) bytes: u64,
     pub(super) server: Option<CpuTime>,
     pub(super) own: CpuTime,
-}
-
-impl Reading {
-    pub(super) fn take(progress: &Progress, server_pid: Option<u32>, clock: &Clock) -> anyhow::Result<Self> {
-        Ok(Self {
-            at_ns: clock.now_ns(),
-            deliveries: progress.deliveries.load(Relaxed),
-            bytes: progress.delivered_bytes.load(Relaxed),
-            server: server_pid.map(CpuTime::of).transpose()?,
-            own: CpuTime::own()?,
-        })
-    }
 }
 
 /// The subscribers of a run, all of them open and ready.
@@ -61,7 +49,13 @@ impl Subscribers {
     ) -> anyhow::Result<Self> {
         let (count, rss_before_bytes) = (seats.len(), server_pid.map(rss_bytes).transpose()?);
         let client = Client::start(seats, plan, threads, clock)?;
-        let client = ready(client, count, waits.open_timeout, &clock)?;
+        if let Err(error) = wait_until_ready(&client, count, waits.open_timeout, &clock) {
+            let failures = client.finish()?.failures;
+            return Err(match failures.is_empty() {
+                true => error,
+                false => error.context(format!("handshakes failed: {failures:?}")),
+            });
+        }
         let open_s = clock.seconds_since(plan.started_ns);
         thread::sleep(Duration::from_secs_f64(waits.settle));
         let rss_open_bytes = server_pid.map(rss_bytes).transpose()?;
@@ -70,7 +64,30 @@ impl Subscribers {
     }
 
     pub(super) fn reading(&self) -> anyhow::Result<Reading> {
-        Reading::take(&self.client.progress, self.server_pid, &self.clock)
+        let progress = &self.client.progress;
+        Ok(Reading {
+            at_ns: self.clock.now_ns(),
+            deliveries: progress.deliveries.load(Relaxed),
+            bytes: progress.delivered_bytes.load(Relaxed),
+            server: self.server_pid.map(CpuTime::of).transpose()?,
+            own: CpuTime::own()?,
+        })
+    }
+
+    /// Waits for `total` deliveries, or until there was no new one for `patience_s`.
+    pub(super) fn drain(&self, total: u64, patience_s: f64) -> anyhow::Result<()> {
+        let deliveries = || self.client.progress.deliveries.load(Relaxed);
+        let (mut seen, mut since_ns) = (deliveries(), self.clock.now_ns());
+        while seen < total {
+            ensure!(!self.client.has_died(), "a client loop ended early");
+            thread::sleep(LOOK);
+            if deliveries() > seen {
+                (seen, since_ns) = (deliveries(), self.clock.now_ns());
+            } else if self.clock.seconds_since(since_ns) >= patience_s {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Ends them all. The window began with the reading `start`; `published` has the number of messages of
@@ -116,21 +133,7 @@ impl Subscribers {
     }
 }
 
-/// Returns the client once all its `subscribers` are ready, or an error that says why they are not.
-pub(super) fn ready(
-    client: Client,
-    subscribers: usize,
-    timeout_s: f64,
-    clock: &Clock,
-) -> anyhow::Result<Client> {
-    let Err(error) = wait_until_ready(&client, subscribers, timeout_s, clock) else { return Ok(client) };
-    let failures = client.finish()?.failures;
-    match failures.is_empty() {
-        true => Err(error),
-        false => Err(error.context(format!("handshakes failed: {failures:?}"))),
-    }
-}
-
+/// Waits until all subscribers are ready.
 fn wait_until_ready(
     client: &Client,
     subscribers: usize,
@@ -141,9 +144,7 @@ fn wait_until_ready(
     loop {
         let ready = client.progress.ready.load(Relaxed);
         let failed = client.progress.failed.load(Relaxed);
-        if failed > 0 {
-            bail!("{failed} of {subscribers} subscribers could not be opened");
-        }
+        ensure!(failed == 0, "{failed} of {subscribers} subscribers could not be opened");
         if ready >= subscribers {
             return Ok(());
         }
@@ -154,21 +155,4 @@ fn wait_until_ready(
         );
         thread::sleep(LOOK);
     }
-}
-
-/// Waits for `total` deliveries, or until there was no new one for `patience_s`.
-pub(super) fn drain(client: &Client, total: u64, patience_s: f64, clock: &Clock) -> anyhow::Result<()> {
-    let mut seen = client.progress.deliveries.load(Relaxed);
-    let mut since_ns = clock.now_ns();
-    while seen < total {
-        ensure!(!client.has_died(), "a client loop ended early");
-        thread::sleep(LOOK);
-        let now = client.progress.deliveries.load(Relaxed);
-        if now > seen {
-            (seen, since_ns) = (now, clock.now_ns());
-        } else if clock.seconds_since(since_ns) >= patience_s {
-            break;
-        }
-    }
-    Ok(())
 }
