@@ -8,6 +8,8 @@ use tokio::time;
 use zonewire::client::BaseUrl;
 use zonewire_kit::exchange::{Exchange, Faults, Speaks};
 
+use crate::node::metric;
+
 const EXAMPLES: &str = "\
 Examples:
   zonewire-exchange --speaks binance
@@ -133,7 +135,9 @@ async fn measure(gateway: &BaseUrl, exchange: &str) -> anyhow::Result<()> {
         };
         let metrics = answer.text().await?;
         let frames = format!("zonewire_exchange_frames_total{{exchange=\"{exchange}\"}}");
-        let now = (value(&metrics, "process_cpu_seconds_total")?, value(&metrics, &frames)?);
+        let value =
+            |name: &str| metric(&metrics, name).with_context(|| format!("the gateway has no metric {name}"));
+        let now = (value("process_cpu_seconds_total")?, value(&frames)?);
         if let Some((cpu_s, frames)) = before.replace(now) {
             let (cpu_s, frames) = (now.0 - cpu_s, now.1 - frames);
             let ms = cpu_s * 1e6 / frames.max(1.0);
@@ -141,10 +145,4 @@ async fn measure(gateway: &BaseUrl, exchange: &str) -> anyhow::Result<()> {
         }
         time::sleep(Duration::from_secs(5)).await;
     }
-}
-
-fn value(metrics: &str, series: &str) -> anyhow::Result<f64> {
-    let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    let value = line.with_context(|| format!("the gateway has no metric {series}"))?;
-    value.parse().with_context(|| format!("{series} is no number"))
 }

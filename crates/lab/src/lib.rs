@@ -6,5 +6,7 @@
 
 pub mod bench;
 pub mod exchange;
+mod figures;
+mod identity;
 mod node;
 pub mod outages;

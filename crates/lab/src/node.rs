@@ -6,13 +6,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use serde::de::DeserializeOwned;
 use tokio::process::Command;
 use zonewire::cli::Hidden;
 use zonewire::client::{BaseUrl, Http};
 use zonewire_kit::clock::WallClock;
-use zonewire_kit::process::{Gateway, Process};
-use zonewire_protocol::HealthView;
+use zonewire_kit::eventually;
+use zonewire_kit::process::Gateway;
 use zonewire_protocol::stats::StatsView;
+use zonewire_protocol::{BridgeSubscriptions, HealthView};
 
 /// How long a gateway may take to report its health.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
@@ -39,9 +41,24 @@ pub(crate) async fn find(named: Option<&Path>) -> anyhow::Result<PathBuf> {
 
 /// A gateway's health; fails if it does not answer within this time.
 pub(crate) async fn health(base: &BaseUrl, http: &Http, within: Duration) -> anyhow::Result<HealthView> {
-    let response = http.get(base.endpoint("ws/health")).timeout(within).send();
-    let response = response.await.context("a gateway did not report its health")?.bytes().await?;
-    serde_json::from_slice(&response).context("a gateway did not report its health")
+    ask(base, http, "ws/health", within).await.context("a gateway did not report its health")
+}
+
+async fn ask<T: DeserializeOwned>(
+    base: &BaseUrl,
+    http: &Http,
+    path: &str,
+    within: Duration,
+) -> anyhow::Result<T> {
+    let answer = http.get(base.endpoint(path)).timeout(within).send().await?.bytes().await?;
+    Ok(serde_json::from_slice(&answer)?)
+}
+
+/// The sum over the samples of a metric, or one of them if its labels are named too; `None` if there are none.
+pub(crate) fn metric(text: &str, name: &str) -> Option<f64> {
+    let samples = text.lines().filter_map(|line| line.strip_prefix(name));
+    let values = samples.filter(|rest| rest.starts_with([' ', '{'])).map(|rest| rest.rsplit(' ').next());
+    values.map(|value| value?.parse::<f64>().ok()).reduce(|sum, value| Some(sum? + value?)).flatten()
 }
 
 /// A gateway.
@@ -49,12 +66,12 @@ pub(crate) async fn health(base: &BaseUrl, http: &Http, within: Duration) -> any
 pub(crate) struct Node {
     /// Its address.
     pub(crate) base: BaseUrl,
-    gateway: Gateway,
-    start: Start,
+    pub(crate) gateway: Gateway,
+    pub(crate) start: Start,
 }
 
 /// How a gateway is started.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Start {
     /// The gateway's program.
     pub(crate) program: PathBuf,
@@ -130,16 +147,6 @@ impl Node {
         self.gateway.process.id().context("the gateway has ended")
     }
 
-    /// Its process.
-    pub(crate) fn process(&self) -> &Process {
-        &self.gateway.process
-    }
-
-    /// Its wall clock, if it has a separate one.
-    pub(crate) fn clock(&self) -> Option<&WallClock> {
-        self.start.clock.as_ref()
-    }
-
     /// Its health.
     pub(crate) async fn health(&self) -> anyhow::Result<HealthView> {
         health(&self.base, &self.base.http()?, ANSWER_PATIENCE).await
@@ -147,9 +154,19 @@ impl Node {
 
     /// Its statistics.
     pub(crate) async fn stats(&self) -> anyhow::Result<StatsView> {
-        let asked = self.base.http()?.get(self.base.endpoint("ws/stats")).timeout(ANSWER_PATIENCE).send();
-        let answer = asked.await.context("a gateway did not report its statistics")?.bytes().await?;
-        serde_json::from_slice(&answer).context("a gateway did not report its statistics")
+        let stats = ask(&self.base, &self.base.http()?, "ws/stats", ANSWER_PATIENCE).await;
+        stats.context("a gateway did not report its statistics")
+    }
+
+    /// Waits until it receives live events of this type from other gateways.
+    pub(crate) async fn until_bridged(&self, event: &str, patience: Duration) -> anyhow::Result<()> {
+        let http = self.base.http()?;
+        eventually("live events are subscribed to", patience, async || {
+            let path = "api/bridge/subscriptions";
+            let bridged: BridgeSubscriptions = ask(&self.base, &http, path, patience).await.ok()?;
+            bridged.types.iter().any(|of| of.event == event && of.active).then_some(())
+        })
+        .await
     }
 
     /// Fails if it has ended by itself.
@@ -158,5 +175,19 @@ impl Node {
             Some(status) => bail!("gateway {} ended by itself: {status}", self.start.index),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_of_a_metric_are_summed() {
+        let text =
+            "# TYPE a counter\na_total{reason=\"x\"} 2\na_total{reason=\"y\"} 3\na_total_else 7\nb 1\n";
+        let metric = |name| metric(text, name);
+        assert_eq!((metric("a_total"), metric("b"), metric("c")), (Some(5.0), Some(1.0), None));
+        assert_eq!(metric("a_total{reason=\"y\"}"), Some(3.0));
     }
 }

@@ -3,66 +3,37 @@
 //! A gateway identifies a client once per handshake and request, and decides once per subscription. This
 //! measures both alone.
 
-use std::{
-    hint::black_box,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{hint::black_box, path::Path, sync::Arc};
 
 use anyhow::{Context, anyhow};
 use chrono::Utc;
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 use uuid::Uuid;
-use zonewire_access::{
-    Access, Action, ApiKey, ApiKeyFile, AuthConfig, Given, Principal, Resource, make_api_key, may,
-};
+use zonewire_access::{Access, Action, AuthConfig, Given, Principal, Resource, may};
 
 use super::{
-    clock::Clock,
     credential::{Credential, Kind},
-    handshakes::median,
     report::{AccessReport, NsEach},
 };
+use crate::identity::api_key;
 
-/// The number of parts of a measurement, of which the median counts.
-const PARTS: u32 = 20;
-
-/// Arguments of `bench access`.
 #[derive(Debug, Args)]
 pub(super) struct AccessArgs {
     /// How many permission questions to ask; a hundredth as many identifications are made
     #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u32).range(2_000..=1_000_000_000))]
     questions: u32,
-    /// Write the report as JSON to FILE, or to standard output with `-`.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
 }
 
-/// Runs the measurement.
 pub(super) fn run(args: &AccessArgs) -> anyhow::Result<AccessReport> {
-    let clock = Clock::start();
-    let each = |name: &'static str, rounds: u32, mut act: Box<dyn FnMut()>| {
-        let rounds = rounds.div_ceil(PARTS);
-        let mut parts: Vec<f64> = (0..PARTS)
-            .map(|_| {
-                let begun_ns = clock.now_ns();
-                (0..rounds).for_each(|_| act());
-                clock.now_ns().saturating_sub(begun_ns) as f64 / f64::from(rounds)
-            })
-            .collect();
-        let median = median(&mut parts).unwrap_or(0.0);
-        NsEach { what: name, ns: median, ns_least: parts[0], ns_most: parts[parts.len() - 1] }
-    };
-
     let mut who = Vec::new();
-    let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::None);
+    let kinds = Kind::value_variants().iter().copied().filter(|kind| *kind != Kind::None);
     let kinds = kinds.map(|kind| (kind, kind.as_str(), false));
     for (kind, name, again) in kinds.chain([(Kind::Hs256, "a token that was verified before", true)]) {
         let credential = Credential::of(kind)?;
         let access = knowing(credential.settings(Path::new("unread"), again), &credential.verifying)?;
-        access.authenticate(&credential.shown).context(name)?;
-        let ask = move || drop(black_box(access.authenticate(black_box(&credential.shown))));
-        who.push(each(name, args.questions / 100, Box::new(ask)));
+        access.authenticate(&credential.presented).context(name)?;
+        let ask = move || drop(black_box(access.authenticate(black_box(&credential.presented))));
+        who.push(NsEach::time(name, args.questions / 100, ask));
     }
 
     let (zone, other) = ("zone:pjm", "zone:elsewhere");
@@ -83,9 +54,9 @@ pub(super) fn run(args: &AccessArgs) -> anyhow::Result<AccessReport> {
             let resource = Resource::Channel(black_box(&channel));
             let _answer = black_box(may(black_box(&principal), Action::Subscribe, resource));
         };
-        what.push(each(name, args.questions, Box::new(ask)));
+        what.push(NsEach::time(name, args.questions, ask));
     }
-    Ok(AccessReport { kind: "access", questions: args.questions, authenticate: who, may_subscribe: what })
+    Ok(AccessReport { questions: args.questions, authenticate: who, may_subscribe: what })
 }
 
 /// An access state that has loaded this text from the only key source in its settings.
@@ -102,16 +73,7 @@ fn knowing(settings: AuthConfig, text: &str) -> anyhow::Result<Access> {
 
 /// A principal with these rights.
 fn somebody(rights: &[String]) -> anyhow::Result<Arc<Principal>> {
-    let (key, kept) = make_api_key(ApiKey {
-        name: String::new(),
-        sha256: String::new(),
-        subject: "alice".to_owned(),
-        roles: Vec::new(),
-        rights: rights.to_vec(),
-        tenant: None,
-        created_at: Utc::now().timestamp(),
-        expires_at: None,
-    });
+    let (key, file) = api_key("alice", &[], rights);
     let settings = AuthConfig { keys_file: Some("unread".into()), ..AuthConfig::default() };
-    Ok(knowing(settings, &ApiKeyFile { keys: vec![kept] }.to_toml())?.authenticate(&key)?)
+    Ok(knowing(settings, &file)?.authenticate(&key)?)
 }

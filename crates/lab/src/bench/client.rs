@@ -23,6 +23,7 @@ use super::{
     sequence::{SequenceChecker, SequenceCounts},
     target::Endpoint,
 };
+use crate::figures::add_counts;
 
 /// A connection to be opened, and its purpose.
 #[derive(Debug, Clone)]
@@ -36,16 +37,17 @@ pub(super) struct Seat {
 }
 
 /// What a loop does with its seats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// Open each once, then read until told to stop.
+    #[default]
     Hold,
     /// Close each as soon as it is open and open it again, until told to stop.
     Churn,
 }
 
 /// The settings that the loops share.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct ClientPlan {
     pub(super) purpose: Purpose,
     /// How many handshakes each loop has in progress at once.
@@ -163,12 +165,8 @@ impl Tally {
     pub(super) fn add(&mut self, other: Self) -> anyhow::Result<()> {
         self.latency_ns.add(&other.latency_ns)?;
         self.handshake_ns.add(&other.handshake_ns)?;
-        for (reason, count) in other.failures {
-            *self.failures.entry(reason).or_default() += count;
-        }
-        for (code, count) in other.closed_by_code {
-            *self.closed_by_code.entry(code).or_default() += count;
-        }
+        add_counts(&mut self.failures, &other.failures);
+        add_counts(&mut self.closed_by_code, &other.closed_by_code);
         self.broken_frames += other.broken_frames;
         self.other_frames += other.other_frames;
         self.stale += other.stale;
@@ -180,15 +178,11 @@ impl Tally {
 
     /// The sum over all subscribers, given how many messages were published to each channel.
     pub(super) fn sequences(&self, published: Option<&[u64]>) -> SequenceCounts {
-        self.subscribers.iter().fold(SequenceCounts::default(), |sum, (channel, checker)| {
-            let counts = checker.finish(published.map(|by_channel| by_channel[*channel]));
-            SequenceCounts {
-                received: sum.received + counts.received,
-                lost: sum.lost + counts.lost,
-                doubled: sum.doubled + counts.doubled,
-                reordered: sum.reordered + counts.reordered,
-            }
-        })
+        let mut sum = SequenceCounts::default();
+        for (channel, checker) in &self.subscribers {
+            sum += checker.finish(published.map(|by_channel| by_channel[*channel]));
+        }
+        sum
     }
 
     pub(super) fn failed(&self) -> u64 {
@@ -238,14 +232,12 @@ mod tests {
         let seat =
             Seat { endpoint: Arc::new(endpoint), channel: 0, stalled: false, hello: Some("hello".into()) };
         let plan = ClientPlan {
-            purpose: Purpose::Hold,
             open_concurrency: 1,
             handshake_timeout_s: 10.0,
-            headers: Vec::new(),
             expect_subscribed: true,
             own_messages: true,
             started_ns: 1000,
-            arrivals_max: 0,
+            ..ClientPlan::default()
         };
         Client::start(vec![seat; seats], &plan, 1, clock).unwrap()
     }

@@ -12,19 +12,95 @@ use super::{
     clock::Clock,
     target::{self, Endpoint, PublishTarget, Token},
 };
+use crate::node::{Start, find};
 
-/// The credential of a run.
+/// The server, as it is reached and measured.
 #[derive(Debug, Args)]
-pub(super) struct TokenArgs {
+pub(super) struct ServerArgs {
     /// A token or an API key to show at each handshake and request; better given as ZONEWIRE_TOKEN, since
     /// other users can see flags.
     #[arg(long, value_name = "TOKEN", env = "ZONEWIRE_TOKEN", hide_env = true, hide_env_values = true)]
     token: Option<Hidden>,
+    /// The server's process id, to measure its CPU time and memory.
+    #[arg(long, value_name = "PID")]
+    pub(super) server_pid: Option<u32>,
+    /// Accept addresses that are not loopback. Only for machines that you may put under load.
+    #[arg(long)]
+    allow_remote: bool,
 }
 
-impl TokenArgs {
-    pub(super) fn token(&self) -> anyhow::Result<Token> {
+impl ServerArgs {
+    fn token(&self) -> anyhow::Result<Token> {
         Token::new(self.token.as_ref().map_or("", Hidden::text))
+    }
+}
+
+/// How the client opens its connections.
+#[derive(Debug, Args)]
+pub(super) struct OpenArgs {
+    /// Handshakes in progress at once.
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    pub(super) open_concurrency: usize,
+    /// After how many seconds an unanswered handshake has failed.
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    handshake_timeout: f64,
+    /// Event loop threads of the client.
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    pub(super) threads: usize,
+}
+
+impl OpenArgs {
+    /// A plan that expects nothing of the server's messages.
+    pub(super) fn plan(&self, purpose: Purpose, clock: &Clock) -> ClientPlan {
+        ClientPlan {
+            purpose,
+            open_concurrency: self.open_concurrency,
+            handshake_timeout_s: self.handshake_timeout,
+            started_ns: clock.now_ns(),
+            ..ClientPlan::default()
+        }
+    }
+}
+
+/// The waiting times of a run in which all subscribers must receive what is published.
+#[derive(Debug, Args)]
+pub(super) struct WaitArgs {
+    /// How many seconds opening all connections may take.
+    #[arg(long, default_value_t = 60.0, value_parser = seconds)]
+    pub(super) open_timeout: f64,
+    /// Seconds of pause between opening and publishing.
+    #[arg(long, default_value_t = 0.5, value_parser = seconds)]
+    pub(super) settle: f64,
+    /// How many seconds to wait without arrivals after the last publish.
+    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    pub(super) drain: f64,
+}
+
+/// The gateways that a subcommand starts.
+#[derive(Debug, Args)]
+pub(super) struct NodeArgs {
+    /// The gateway's program [default: `zonewire` beside this one, or else on the PATH]
+    #[arg(long, value_name = "FILE")]
+    gateway: Option<PathBuf>,
+    /// The only core for gateways, set with `taskset`; run this program, and so all else that it starts, on
+    /// another one [default: any]
+    #[arg(long, value_name = "CORE")]
+    gateway_core: Option<usize>,
+    /// A setting of the gateways; repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+impl NodeArgs {
+    /// How such a gateway is started, with these settings unless the arguments override them.
+    pub(super) async fn start(&self, settings: &[&str]) -> anyhow::Result<Start> {
+        let settings = settings.iter().copied().map(str::to_owned);
+        Ok(Start {
+            program: find(self.gateway.as_deref()).await?,
+            settings: settings.chain(self.settings.iter().cloned()).collect(),
+            core: self.gateway_core,
+            ..Start::default()
+        })
     }
 }
 
@@ -34,48 +110,33 @@ pub(super) struct CommonArgs {
     /// Where to connect: ws://host:port/path; repeatable. An n in braces stands for the channel number.
     #[arg(long = "url", required = true, value_name = "URL")]
     pub(super) urls: Vec<String>,
-    /// How many channels the n in braces counts through from 0; connections take them in turn.
+    /// How many channels the n in braces counts through from 0; connections take them one after the other.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) channels: u32,
-    /// Handshakes in progress at once.
-    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
-    pub(super) open_concurrency: usize,
-    /// After how many seconds an unanswered handshake has failed.
-    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
-    handshake_timeout: f64,
     #[command(flatten)]
-    token: TokenArgs,
+    pub(super) open: OpenArgs,
+    #[command(flatten)]
+    pub(super) server: ServerArgs,
     /// A header line added to each handshake, e.g. `Origin: https://desk.example`; repeatable.
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
     /// A text frame that each client sends once it is open; an n in braces stands for the channel number.
     #[arg(long, value_name = "TEXT")]
     send_on_open: Option<String>,
-    /// Event loop threads of the client.
-    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
-    pub(super) threads: usize,
-    /// The server's process id, to measure its CPU time and memory.
-    #[arg(long, value_name = "PID")]
-    pub(super) server_pid: Option<u32>,
-    /// Accept addresses that are not loopback. Only for machines that you may put under load.
-    #[arg(long)]
-    pub(super) allow_remote: bool,
-    /// Write the report as JSON to FILE, or to standard output with `-`.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
 }
 
 impl CommonArgs {
     /// The seats, spread round robin over the URLs and channels; the last `stalled` ones do not read.
     pub(super) fn seats(&self, count: usize, stalled: usize) -> anyhow::Result<Vec<Seat>> {
-        let (mut places, token) = (Vec::new(), self.token.token()?);
+        let (mut places, token) = (Vec::new(), self.server.token()?);
         for channel in 0..self.channels {
             for url in &self.urls {
-                let endpoint = target::websocket(&target::for_channel(url, channel), self.allow_remote)?;
+                let endpoint =
+                    target::websocket(&target::for_channel(url, channel), self.server.allow_remote)?;
                 let hello =
                     self.send_on_open.as_deref().map(|text| target::for_channel(text, channel).into());
                 places.push(Seat {
-                    endpoint: Arc::new(endpoint.shown(&token)),
+                    endpoint: Arc::new(endpoint.with_token(&token)),
                     channel: channel as usize,
                     stalled: false,
                     hello,
@@ -89,40 +150,22 @@ impl CommonArgs {
 
     /// The target to which the publisher sends its lines.
     pub(super) fn publish_target(&self, text: &str) -> anyhow::Result<PublishTarget> {
-        Ok(target::publish(text, self.channels, self.allow_remote)?.shown(&self.token.token()?))
+        Ok(target::publish(text, self.channels, self.server.allow_remote)?.with_token(&self.server.token()?))
     }
 
     pub(super) fn client_plan(&self, purpose: Purpose, clock: &Clock) -> ClientPlan {
-        ClientPlan {
-            purpose,
-            open_concurrency: self.open_concurrency,
-            handshake_timeout_s: self.handshake_timeout,
-            headers: self.headers.clone(),
-            expect_subscribed: false,
-            own_messages: false,
-            started_ns: clock.now_ns(),
-            arrivals_max: 0,
-        }
+        ClientPlan { headers: self.headers.clone(), ..self.open.plan(purpose, clock) }
     }
 }
 
 /// The arguments of the subcommands about orders: they know the gateway's paths, and need only its address.
 #[derive(Debug, Args)]
 pub(super) struct GatewayArgs {
-    /// The gateway's address: http://host:port; repeatable for several gateways, which take turns.
+    /// The gateway's address: http://host:port; repeatable for several gateways, among which connections are spread.
     #[arg(long = "url", required = true, value_name = "URL")]
     pub(super) urls: Vec<String>,
     #[command(flatten)]
-    token: TokenArgs,
-    /// The gateway's process id, to measure its CPU time and memory.
-    #[arg(long, value_name = "PID")]
-    pub(super) server_pid: Option<u32>,
-    /// Accept addresses that are not loopback. Only for machines that you may put under load.
-    #[arg(long)]
-    allow_remote: bool,
-    /// Write the report as JSON to FILE, or to standard output with `-`.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
+    pub(super) server: ServerArgs,
 }
 
 impl GatewayArgs {
@@ -131,8 +174,10 @@ impl GatewayArgs {
     }
 
     pub(super) fn resolve(&self, urls: &[String]) -> anyhow::Result<Vec<Endpoint>> {
-        let token = self.token.token()?;
-        urls.iter().map(|url| Ok(target::gateway(url, self.allow_remote)?.shown(&token))).collect()
+        let token = self.server.token()?;
+        urls.iter()
+            .map(|url| Ok(target::gateway(url, self.server.allow_remote)?.with_token(&token)))
+            .collect()
     }
 }
 

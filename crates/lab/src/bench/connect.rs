@@ -13,7 +13,6 @@ use super::{
     report::{ConnectReport, Percentiles},
 };
 
-/// Arguments of `bench connect`.
 #[derive(Debug, Args)]
 pub(super) struct ConnectArgs {
     #[command(flatten)]
@@ -23,23 +22,22 @@ pub(super) struct ConnectArgs {
     duration: f64,
 }
 
-/// Runs the measurement. Failed handshakes are a result, not an error.
+/// Failed handshakes are a result, not an error.
 pub(super) fn run(args: &ConnectArgs) -> anyhow::Result<ConnectReport> {
     let common = &args.common;
-    let pid = common.server_pid;
-    cpu::ensure_open_files(common.open_concurrency, pid)?;
-    let seats = common.seats(common.open_concurrency, 0)?;
+    let pid = common.server.server_pid;
+    cpu::ensure_open_files(common.open.open_concurrency, pid)?;
+    let seats = common.seats(common.open.open_concurrency, 0)?;
 
     let clock = Clock::start();
     let plan = common.client_plan(Purpose::Churn, &clock);
-    let client = Client::start(seats, &plan, common.threads, clock)?;
+    let client = Client::start(seats, &plan, common.open.threads, clock)?;
     let (churned, tally) = churn(client, pid, args.duration, &clock)?;
     let Churned { opened, duration_s, server_cpu_s: cpu_s, own_cpu_s: own_s } = churned;
 
     Ok(ConnectReport {
-        kind: "connect",
         urls: common.urls.clone(),
-        open_concurrency: common.open_concurrency,
+        open_concurrency: common.open.open_concurrency,
         duration_s,
         opened,
         failed: tally.failed(),

@@ -72,11 +72,8 @@ pub(super) struct Meter {
     pub(super) round: Round,
     /// Messages sent before this do not count in the latency.
     pub(super) measure_from_ns: u64,
+    pub(super) plan: ClientPlan,
     scanner: Scanner,
-    started_ns: u64,
-    own_messages: bool,
-    expect_subscribed: bool,
-    arrivals_max: usize,
 }
 
 /// The counts of one round of the loop, which go to the main thread at its end.
@@ -145,7 +142,7 @@ impl Connection {
         }
         self.flush().map_err(|_| End::Closed(1006))?;
         // A stalled one never reads its subscription.
-        if !meter.expect_subscribed || seat.stalled {
+        if !meter.plan.expect_subscribed || seat.stalled {
             self.set_ready(meter);
         }
         let kept = mem::take(&mut self.carry);
@@ -226,18 +223,9 @@ impl Connection {
 }
 
 impl Meter {
-    pub(super) fn new(clock: Clock, plan: &ClientPlan) -> Self {
-        Self {
-            clock,
-            tally: Tally::new(),
-            round: Round::default(),
-            measure_from_ns: u64::MAX,
-            scanner: Scanner::new(),
-            started_ns: plan.started_ns,
-            own_messages: plan.own_messages,
-            expect_subscribed: plan.expect_subscribed,
-            arrivals_max: plan.arrivals_max,
-        }
+    pub(super) fn new(clock: Clock, plan: ClientPlan) -> Self {
+        let (tally, round, scanner) = (Tally::new(), Round::default(), Scanner::new());
+        Self { clock, tally, round, measure_from_ns: u64::MAX, plan, scanner }
     }
 
     /// Counts the messages in a frame; false if there are none.
@@ -246,15 +234,15 @@ impl Meter {
         let mut found = false;
         for (seq, sent_ns) in self.scanner.messages(text) {
             found = true;
-            if self.own_messages && sent_ns < self.started_ns {
+            if self.plan.own_messages && sent_ns < self.plan.started_ns {
                 self.tally.stale += 1;
                 continue;
             }
             checker.see(seq);
             self.round.deliveries += 1;
-            if self.own_messages && sent_ns >= self.measure_from_ns {
+            if self.plan.own_messages && sent_ns >= self.measure_from_ns {
                 self.tally.latency_ns.saturating_record(now_ns.saturating_sub(sent_ns));
-                if self.tally.arrivals.len() < self.arrivals_max {
+                if self.tally.arrivals.len() < self.plan.arrivals_max {
                     self.tally.arrivals.push((sent_ns, now_ns));
                 }
             }

@@ -6,13 +6,11 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use chrono::Utc;
 use clap::ValueEnum;
 use serde::Serialize;
-use zonewire_access::{
-    ApiKey, ApiKeyFile, AuthConfig, Claims, IssuerConfig, SigningKey, make_api_key, make_secret,
-    make_token_id,
-};
+use zonewire_access::{AuthConfig, IssuerConfig, SigningKey, make_secret};
+
+use crate::identity::{self, api_key};
 
 /// The issuer of the tokens of a run.
 const ISSUER: &str = "zonewire-bench";
@@ -57,9 +55,6 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 6] =
-        [Self::None, Self::Hs256, Self::Es256, Self::Rs256, Self::Eddsa, Self::Key];
-
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -75,7 +70,7 @@ impl Kind {
 /// A credential, and what a gateway verifies it with.
 pub(super) struct Credential {
     /// The credential; empty for none. Not to be printed.
-    pub(super) shown: String,
+    pub(super) presented: String,
     /// What the gateway verifies with: the contents of the only file that its settings name.
     pub(super) verifying: String,
     issuer: Option<IssuerConfig>,
@@ -88,41 +83,31 @@ impl Credential {
         let issuer = IssuerConfig { issuer: ISSUER.to_owned(), ..IssuerConfig::default() };
         let by_pair = |[private, public]: [&str; 2]| {
             let key = SigningKey::of_pem(private).map_err(|problem| anyhow!(problem))?;
-            let (shown, issuer) = (token(&key)?, Some(issuer.clone()));
-            anyhow::Ok(Self { shown, verifying: public.to_owned(), issuer, is_secret: false })
+            let (presented, issuer) = (token(&key)?, Some(issuer.clone()));
+            anyhow::Ok(Self { presented, verifying: public.to_owned(), issuer, is_secret: false })
         };
         match kind {
             Kind::None => {
-                let (shown, verifying) = (String::new(), String::new());
-                Ok(Self { shown, verifying, issuer: None, is_secret: false })
+                let (presented, verifying) = (String::new(), String::new());
+                Ok(Self { presented, verifying, issuer: None, is_secret: false })
             }
             Kind::Hs256 => {
                 let secret = make_secret();
-                let shown = token(&SigningKey::of_secret(&secret)?)?;
-                Ok(Self { shown, verifying: secret, issuer: Some(issuer), is_secret: true })
+                let presented = token(&SigningKey::of_secret(&secret)?)?;
+                Ok(Self { presented, verifying: secret, issuer: Some(issuer), is_secret: true })
             }
             Kind::Es256 => by_pair(EC),
             Kind::Rs256 => by_pair(RSA),
             Kind::Eddsa => by_pair(ED),
             Kind::Key => {
-                let (shown, kept) = make_api_key(ApiKey {
-                    name: String::new(),
-                    sha256: String::new(),
-                    subject: "alice".to_owned(),
-                    roles: vec![ROLE.to_owned()],
-                    rights: Vec::new(),
-                    tenant: None,
-                    created_at: Utc::now().timestamp(),
-                    expires_at: None,
-                });
-                let verifying = ApiKeyFile { keys: vec![kept] }.to_toml();
-                Ok(Self { shown, verifying, issuer: None, is_secret: false })
+                let (presented, verifying) = api_key("alice", &[ROLE], &[]);
+                Ok(Self { presented, verifying, issuer: None, is_secret: false })
             }
         }
     }
 
     /// The settings of a gateway that verifies with this file. It does not remember verified tokens, unless
-    /// they are to be shown `again`.
+    /// they are to be presented `again`.
     pub(super) fn settings(&self, file: &Path, again: bool) -> AuthConfig {
         let mut settings = AuthConfig::default();
         if !again {
@@ -137,7 +122,7 @@ impl Credential {
                 }
                 settings.issuers = vec![issuer];
             }
-            None => settings.keys_file = (!self.shown.is_empty()).then(|| file.to_owned()),
+            None => settings.keys_file = (!self.presented.is_empty()).then(|| file.to_owned()),
         }
         settings
     }
@@ -159,16 +144,5 @@ impl Credential {
 }
 
 fn token(key: &SigningKey) -> anyhow::Result<String> {
-    let now = Utc::now().timestamp();
-    let claims = Claims {
-        iss: ISSUER.to_owned(),
-        aud: "zonewire".to_owned(),
-        sub: "alice".to_owned(),
-        iat: now,
-        exp: now + LIFETIME_S,
-        jti: make_token_id(),
-        roles: vec![ROLE.to_owned()],
-        ..Claims::default()
-    };
-    key.sign(&claims, None).map_err(|problem| anyhow!(problem))
+    Ok(identity::token(key, ISSUER, "alice", ROLE, LIFETIME_S)?.0)
 }

@@ -5,7 +5,7 @@
 //! at first in Redis, then, while that primary does not answer, in forks, and once more after all of them have
 //! been reconciled.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use chrono::Utc;
@@ -26,8 +26,7 @@ use super::{
     clock::{Clock, nanos},
     common::{rate, seconds},
     cpu::CpuTime,
-    events_report::{DeadPrimaryReport, Stretch},
-    report::Percentiles,
+    report::{DeadPrimaryReport, Percentiles, Stretch},
 };
 
 /// Tasks that append to the channels of one side, each to a share of them, one append at a time.
@@ -39,7 +38,6 @@ const DATA: &str = r#"{"key":"bench","price":41.25,"unit":"USD/MWh","source":"be
 /// How often an append is tried, because the log went over into another epoch or did not answer.
 const ROUNDS_MAX: u32 = 20;
 
-/// Arguments of `bench dead-primary`.
 #[derive(Debug, Args)]
 pub(super) struct DeadPrimaryArgs {
     /// Channels of the primary that fails
@@ -57,12 +55,8 @@ pub(super) struct DeadPrimaryArgs {
     /// For how many seconds to measure before the failure, during it, and after it
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     duration: f64,
-    /// Write the report as JSON to FILE, or to standard output with `-`.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
 }
 
-/// Runs the measurement.
 pub(super) fn run(args: &DeadPrimaryArgs) -> anyhow::Result<DeadPrimaryReport> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(measure(args))
@@ -118,7 +112,6 @@ async fn measure(args: &DeadPrimaryArgs) -> anyhow::Result<DeadPrimaryReport> {
     background.shutdown().await;
     cluster.kill().await?;
     Ok(DeadPrimaryReport {
-        kind: "dead-primary",
         healthy: args.healthy,
         rate_per_s: args.rate,
         forked: args.forked,
@@ -210,7 +203,7 @@ impl Writers {
         self.write(None).await.map(drop)
     }
 
-    /// Appends to them in turn, at this rate. Returns how long each append took.
+    /// Appends to one after the other, at this rate. Returns how long each append took.
     async fn at_rate(&mut self, rate: f64, duration_s: f64) -> anyhow::Result<Histogram<u64>> {
         let writers = self.shares.iter().filter(|share| !share.is_empty()).count();
         let period_ns = nanos(writers as f64 / rate).max(1);
@@ -260,17 +253,17 @@ impl Pace {
         clock: Clock,
         place: usize,
     ) -> anyhow::Result<Histogram<u64>> {
-        let (mut took, begun_ns, mut ended_ns, mut turn) = (histogram(), clock.now_ns(), 0, 0);
+        let (mut took, begun_ns, mut ended_ns, mut next) = (histogram(), clock.now_ns(), 0, 0);
         let mut due_ns = begun_ns + self.period_ns * place as u64 / WRITERS as u64;
         while due_ns < begun_ns + self.duration_ns && !channels.is_empty() {
             time::sleep(Duration::from_nanos(due_ns.saturating_sub(clock.now_ns()))).await;
             // An append that comes late because the one before it took long has waited since it was due.
             let from_ns = if ended_ns > due_ns { due_ns } else { clock.now_ns() };
             let count = channels.len();
-            channels[turn % count].append(backend, node).await?;
+            channels[next % count].append(backend, node).await?;
             ended_ns = clock.now_ns();
             took.saturating_record((ended_ns - from_ns).max(1));
-            (due_ns, turn) = (due_ns + self.period_ns, turn + 1);
+            (due_ns, next) = (due_ns + self.period_ns, next + 1);
         }
         Ok(took)
     }

@@ -30,7 +30,6 @@ const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 #[derive(Debug)]
 pub(super) struct EventLoop {
     poll: Poll,
-    plan: ClientPlan,
     seats: Vec<Seat>,
     /// By seat.
     connections: Vec<Option<Connection>>,
@@ -66,9 +65,8 @@ impl EventLoop {
             under_way: VecDeque::new(),
             under_way_count: 0,
             buffer: ReadBuffer::new(),
-            meter: Meter::new(clock, &plan),
+            meter: Meter::new(clock, plan),
             seats,
-            plan,
             progress,
         })
     }
@@ -150,7 +148,7 @@ impl EventLoop {
     fn on_open(&mut self, seat: usize) {
         self.under_way_count -= 1;
         self.progress.opened.fetch_add(1, Relaxed);
-        if self.plan.purpose == Purpose::Churn {
+        if self.meter.plan.purpose == Purpose::Churn {
             self.say_goodbye(seat);
             return self.waiting.push_back(seat);
         }
@@ -186,7 +184,7 @@ impl EventLoop {
 
 impl EventLoop {
     fn open_waiting(&mut self) {
-        while self.under_way_count < self.plan.open_concurrency
+        while self.under_way_count < self.meter.plan.open_concurrency
             && let Some(seat) = self.waiting.pop_front()
         {
             let now_ns = self.meter.clock.now_ns();
@@ -203,13 +201,13 @@ impl EventLoop {
 
     fn open(&self, seat: usize, now_ns: u64) -> io::Result<Connection> {
         let Seat { endpoint, stalled, .. } = &self.seats[seat];
-        let mut connection = Connection::begin(endpoint, &self.plan.headers, *stalled, now_ns)?;
+        let mut connection = Connection::begin(endpoint, &self.meter.plan.headers, *stalled, now_ns)?;
         self.poll.registry().register(&mut connection.stream, Token(seat), INTEREST)?;
         Ok(connection)
     }
 
     fn expire_handshakes(&mut self) {
-        let oldest_ns = self.meter.clock.now_ns().saturating_sub(nanos(self.plan.handshake_timeout_s));
+        let oldest_ns = self.meter.clock.now_ns().saturating_sub(nanos(self.meter.plan.handshake_timeout_s));
         while let Some((seat, began_ns)) = self.under_way.front().copied() {
             let opening = self.connections[seat].as_ref().is_some_and(|connection| {
                 connection.began_ns == began_ns && matches!(connection.stage, Stage::Opening(_))
@@ -239,7 +237,7 @@ impl EventLoop {
     fn fail(&mut self, seat: usize, reason: String) {
         *self.meter.tally.failures.entry(reason).or_default() += 1;
         self.progress.failed.fetch_add(1, Relaxed);
-        if self.plan.purpose == Purpose::Churn {
+        if self.meter.plan.purpose == Purpose::Churn {
             self.waiting.push_back(seat);
         }
     }

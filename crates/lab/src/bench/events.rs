@@ -4,33 +4,29 @@
 //! request, and one WebSocket at the second gateway follows their type: live types travel over pub/sub,
 //! durable ones through the log.
 
-use std::{path::PathBuf, sync::Arc, sync::atomic::Ordering::Relaxed, thread, time::Duration};
+use std::{sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use anyhow::{Context, anyhow};
-use clap::Args;
-use zonewire_kit::{eventually, redis::RedisServer, resp::Reply};
-use zonewire_protocol::BridgeSubscriptions;
+use clap::{Args, ValueEnum as _};
+use zonewire_kit::{redis::RedisServer, resp::Reply};
 
 use super::{
-    client::{Client, ClientPlan, Progress, Purpose, Seat},
+    client::{ClientPlan, Seat},
     clock::{self, Clock, nanos},
-    common::seconds,
+    common::{NodeArgs, WaitArgs, rate, seconds},
     cpu::CpuTime,
-    events_report::{EventsOf, EventsReport, EventsRun},
     payload::write_event,
     publisher::{PublishPlan, Publisher},
-    report::Percentiles,
+    report::{Delivered, EventsOf, EventsReport, EventsRun},
     target,
-    watch::{drain, ready},
+    watch::Subscribers,
 };
-use crate::node::{Node, Start, find};
+use crate::node::{Node, Start};
 
 /// How long a gateway or Redis may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long opening the connections may take.
-const OPEN_S: f64 = 30.0;
-/// How long to wait without arrivals after the last event.
-const DRAIN_S: f64 = 3.0;
+/// How long opening the connection may take, and the wait without arrivals after the last event.
+const WAITS: WaitArgs = WaitArgs { open_timeout: 30.0, settle: 0.0, drain: 3.0 };
 /// There are so many symbols that no event is replaced by a newer one of its symbol, as long as the client
 /// keeps up.
 const SYMBOLS: u64 = 5_000;
@@ -43,14 +39,13 @@ const STEP: f64 = 1.5;
 /// The greatest rate that is tried.
 const RATE_MAX: f64 = 400_000.0;
 
-/// Arguments of `bench events`.
 #[derive(Debug, Args)]
 pub(super) struct EventsArgs {
     /// How events travel from one gateway to the other [default: both, one after the other]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "HOW")]
     deliver: Vec<Delivery>,
     /// Events per second at which to measure the lag
-    #[arg(long = "rate", value_delimiter = ',', default_values_t = [1_000.0, 5_000.0], value_parser = super::common::rate)]
+    #[arg(long = "rate", value_delimiter = ',', default_values_t = [1_000.0, 5_000.0], value_parser = rate)]
     rates: Vec<f64>,
     /// Seconds that are measured at each rate
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
@@ -65,23 +60,13 @@ pub(super) struct EventsArgs {
     #[arg(long, default_value_t = 4.0, value_parser = seconds)]
     step: f64,
     /// Events per second at which the search begins; each further rate is half as much again
-    #[arg(long, default_value_t = 10_000.0, value_parser = super::common::rate)]
+    #[arg(long, default_value_t = 10_000.0, value_parser = rate)]
     from: f64,
     /// Length of a published event
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     payload_bytes: u32,
-    /// The gateway's program [default: `zonewire` beside this one, or else on the PATH]
-    #[arg(long, value_name = "FILE")]
-    gateway: Option<PathBuf>,
-    /// The only core for both gateways, set with `taskset`; run this program, and so Redis, on another one
-    #[arg(long, value_name = "CORE")]
-    gateway_core: Option<usize>,
-    /// A setting of the gateways; repeatable
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    settings: Vec<String>,
-    /// Write the report as JSON to FILE, or to standard output with `-`.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
+    #[command(flatten)]
+    nodes: NodeArgs,
 }
 
 /// How events travel from one gateway to the other.
@@ -95,7 +80,7 @@ pub(super) enum Delivery {
 }
 
 impl Delivery {
-    pub(super) fn as_str(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
             Self::Durable => "durable",
@@ -111,16 +96,16 @@ impl Delivery {
     }
 }
 
-/// Runs the measurement. Lost events are a result, not an error.
+/// Lost events are a result, not an error.
 pub(super) fn run(args: &EventsArgs) -> anyhow::Result<EventsReport> {
     // Reads the gateways' logs meanwhile.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let all = [Delivery::Live, Delivery::Durable];
-    let deliveries = if args.deliver.is_empty() { all.to_vec() } else { args.deliver.clone() };
-    let program = runtime.block_on(find(args.gateway.as_deref()))?;
+    let deliveries =
+        if args.deliver.is_empty() { Delivery::value_variants() } else { args.deliver.as_slice() };
+    let start = runtime.block_on(args.nodes.start(&["bridge.enabled=true", "storage.required=true"]))?;
     let mut kinds = Vec::new();
-    for delivery in deliveries {
-        let turn = |rate: f64, warmup_s: f64, duration_s: f64| {
+    for &delivery in deliveries {
+        let measure = |rate: f64, warmup_s: f64, duration_s: f64| {
             let plan = PublishPlan {
                 rate: Some(rate),
                 payload_len: args.payload_bytes as usize,
@@ -131,7 +116,7 @@ pub(super) fn run(args: &EventsArgs) -> anyhow::Result<EventsReport> {
                 write: write_event,
             };
             runtime.block_on(async {
-                let pair = Pair::start(args, program.clone(), delivery).await?;
+                let pair = Pair::start(&start, delivery).await?;
                 let measured = pair.measure(&plan).await;
                 pair.end().await?;
                 measured.with_context(|| format!("{} events at {rate} a second", delivery.as_str()))
@@ -139,11 +124,11 @@ pub(super) fn run(args: &EventsArgs) -> anyhow::Result<EventsReport> {
         };
         let mut at_rates = Vec::new();
         for rate in &args.rates {
-            at_rates.push(turn(*rate, args.warmup, args.duration)?);
+            at_rates.push(measure(*rate, args.warmup, args.duration)?);
         }
         let (mut sustained, mut first_beyond, mut rate) = (None, None, args.from);
         while !args.no_limit && first_beyond.is_none() && rate <= RATE_MAX {
-            let run = turn(rate, args.step / 4.0, args.step)?;
+            let run = measure(rate, args.step / 4.0, args.step)?;
             match is_sustained(&run) {
                 true => sustained = Some(run),
                 false => first_beyond = Some(run),
@@ -152,11 +137,13 @@ pub(super) fn run(args: &EventsArgs) -> anyhow::Result<EventsReport> {
         }
         kinds.push(EventsOf { delivery, at_rates, sustained, first_beyond });
     }
-    Ok(EventsReport { kind: "events", payload_bytes: args.payload_bytes as usize, kinds })
+    Ok(EventsReport { payload_bytes: args.payload_bytes as usize, kinds })
 }
 
 fn is_sustained(run: &EventsRun) -> bool {
-    run.lost == 0 && run.published_per_s >= PUBLISHED_MIN * run.rate_per_s && run.behind_s <= BEHIND_S_MAX
+    run.sequences.lost == 0
+        && run.published_per_s >= PUBLISHED_MIN * run.rate_per_s
+        && run.behind_s <= BEHIND_S_MAX
 }
 
 /// Two gateways with a Redis of their own.
@@ -172,27 +159,13 @@ struct Cpu {
     publisher: f64,
     subscriber: f64,
     redis: f64,
-    own: f64,
 }
 
 impl Pair {
-    async fn start(args: &EventsArgs, program: PathBuf, delivery: Delivery) -> anyhow::Result<Self> {
+    async fn start(start: &Start, delivery: Delivery) -> anyhow::Result<Self> {
         let redis = RedisServer::start(&[]).await.context("cannot start a Redis")?;
-        let start = |index| Start {
-            program: program.clone(),
-            index,
-            redis_url: Some(format!("redis://127.0.0.1:{}", redis.port)),
-            config: None,
-            token: None,
-            settings: ["bridge.enabled=true", "storage.required=true"]
-                .map(str::to_owned)
-                .into_iter()
-                .chain(args.settings.iter().cloned())
-                .collect(),
-            core: args.gateway_core,
-            log: None,
-            clock: None,
-        };
+        let redis_url = Some(format!("redis://127.0.0.1:{}", redis.port));
+        let start = |index| Start { index, redis_url: redis_url.clone(), ..start.clone() };
         let (publisher, subscriber) = (Node::start(start(0)).await?, Node::start(start(1)).await?);
         Ok(Self { delivery, publisher, subscriber, redis })
     }
@@ -212,75 +185,49 @@ impl Pair {
             target::websocket(&self.subscriber.base.socket(&format!("ws/events?types={event}")), false)?;
         let seat = Seat { endpoint: Arc::new(socket), channel: 0, stalled: false, hello: None };
         let client = ClientPlan {
-            purpose: Purpose::Hold,
             open_concurrency: 1,
-            handshake_timeout_s: OPEN_S,
-            headers: Vec::new(),
+            handshake_timeout_s: WAITS.open_timeout,
             expect_subscribed: true,
             own_messages: true,
             started_ns: clock.now_ns(),
-            arrivals_max: 0,
+            ..ClientPlan::default()
         };
-        let client = ready(Client::start(vec![seat], &client, 1, clock)?, 1, OPEN_S, &clock)?;
-        self.until_bridged().await?;
+        let subscribers = Subscribers::open(vec![seat], &client, 1, &WAITS, None, clock)?;
+        if self.delivery == Delivery::Live {
+            // Durable events travel through the log.
+            self.subscriber.until_bridged(event, PATIENCE).await?;
+        }
         let url = self.publisher.base.endpoint(&format!("api/events/{event}"));
         let publisher = Publisher::connect(&target::publish(&url, 1, false)?, clock)?;
         let publisher = publisher.context("nobody publishes")?;
 
-        let Progress { measure_from_ns, .. } = &*client.progress;
-        measure_from_ns.store(clock.now_ns() + nanos(plan.warmup_s), Relaxed);
-        let plan_of_thread = plan.clone();
-        let publishing = thread::Builder::new()
-            .name("bench-publisher".to_owned())
-            .spawn(move || publisher.run(&plan_of_thread))
-            .context("cannot start the publisher")?;
+        let progress = &subscribers.client.progress;
+        progress.measure_from_ns.store(clock.now_ns() + nanos(plan.warmup_s), Relaxed);
+        let publishing = publisher.start(plan.clone())?;
         tokio::time::sleep(Duration::from_secs_f64(plan.warmup_s)).await;
-        let before = self.cpu().await?;
-        let (deliveries_before, began_ns) = (client.progress.deliveries.load(Relaxed), clock.now_ns());
-        let published = publishing.join().map_err(|_| anyhow!("the publisher panicked"))??;
+        let (before, start) = (self.cpu().await?, subscribers.reading()?);
+        let published = publishing.end()?;
         let published_ns = clock.now_ns();
-        drain(&client, published.by_channel.iter().sum(), DRAIN_S, &clock)?;
+        subscribers.drain(published.by_channel.iter().sum(), WAITS.drain)?;
         let after = self.cpu().await?;
-        let ended_ns = clock.now_ns();
-        let last_ns = client.progress.last_delivery_ns.load(Relaxed);
-        let deliveries = client.progress.deliveries.load(Relaxed) - deliveries_before;
-        let tally = client.finish()?;
+        let last_ns = progress.last_delivery_ns.load(Relaxed);
+        let (delivered, _tally) = subscribers.finish(&start, Some(&published.by_channel), None)?;
 
-        let sequences = tally.sequences(Some(&published.by_channel));
-        let window_s = clock::seconds(last_ns.saturating_sub(began_ns)).max(1e-9);
+        let Delivered { deliveries, deliveries_per_s, sequences, client_busy_ratio, .. } = delivered;
         let each = |cpu_s: f64| if deliveries > 0 { Some(cpu_s * 1e6 / deliveries as f64) } else { None };
         Ok(EventsRun {
             rate_per_s: plan.rate.unwrap_or_default(),
-            published_per_s: published.measured as f64 / published.measured_s.max(1e-9),
-            deliveries_per_s: deliveries as f64 / window_s,
+            published_per_s: published.per_s().unwrap_or_default(),
+            deliveries_per_s,
             behind_s: clock::seconds(last_ns.saturating_sub(published_ns)),
-            received: sequences.received,
-            lost: sequences.lost,
-            doubled: sequences.doubled,
-            reordered: sequences.reordered,
-            publish_late_us_max: published.late_ns_max as f64 / 1e3,
-            lag_us: Percentiles::of(&tally.latency_ns),
+            sequences,
+            publish_late_us_max: published.late_us_max(),
+            lag_us: delivered.latency_us,
             publisher_cpu_us_per_event: each(after.publisher - before.publisher),
             subscriber_cpu_us_per_event: each(after.subscriber - before.subscriber),
             redis_cpu_us_per_event: each(after.redis - before.redis),
-            client_busy_ratio: (after.own - before.own) / clock::seconds(ended_ns - began_ns).max(1e-9),
+            client_busy_ratio,
         })
-    }
-
-    /// Waits until the second gateway receives the first one's live events; durable ones travel through the
-    /// log.
-    async fn until_bridged(&self) -> anyhow::Result<()> {
-        if self.delivery == Delivery::Durable {
-            return Ok(());
-        }
-        let (http, event) = (self.subscriber.base.http()?, self.delivery.event());
-        let url = self.subscriber.base.endpoint("api/bridge/subscriptions");
-        eventually("events are subscribed to", PATIENCE, async || {
-            let answer = http.get(&url).timeout(PATIENCE).send().await.ok()?;
-            let said: BridgeSubscriptions = serde_json::from_slice(&answer.bytes().await.ok()?).ok()?;
-            said.types.iter().any(|of| of.event == event && of.active).then_some(())
-        })
-        .await
     }
 
     async fn cpu(&self) -> anyhow::Result<Cpu> {
@@ -289,7 +236,6 @@ impl Pair {
             publisher: of(&self.publisher)?,
             subscriber: of(&self.subscriber)?,
             redis: redis_cpu_s(&self.redis).await?,
-            own: CpuTime::own()?.total_s(),
         })
     }
 }
@@ -311,6 +257,7 @@ fn used_cpu_s(info: &str) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::sequence::SequenceCounts;
 
     #[test]
     fn the_cpu_time_of_redis_is_read_without_its_children() {
@@ -323,7 +270,7 @@ mod tests {
         let run = |lost, published_per_s, behind_s| EventsRun {
             rate_per_s: 1_000.0,
             published_per_s,
-            lost,
+            sequences: SequenceCounts { lost, ..SequenceCounts::default() },
             behind_s,
             ..EventsRun::default()
         };

@@ -2,19 +2,19 @@
 
 use std::{sync::atomic::Ordering::Relaxed, thread, time::Duration};
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::ensure;
 use clap::Args;
 
 use super::{
-    client::{Client, ClientPlan, Progress, Purpose},
-    clock::{self, Clock, nanos},
-    common::{CommonArgs, at_least_one, rate, seconds},
+    client::{ClientPlan, Purpose},
+    clock::{Clock, nanos},
+    common::{CommonArgs, WaitArgs, at_least_one, rate, seconds},
     cpu,
     payload::write_line,
     publisher::{PublishPlan, Published, Publisher},
-    report::{FanoutReport, Percentiles, ServerCpu, ServerMemory},
+    report::FanoutReport,
     target::PublishTarget,
-    watch::{Reading, drain, ready},
+    watch::{Reading, Subscribers},
 };
 
 /// The length of the measured part if neither a duration nor a number of messages is given.
@@ -23,7 +23,6 @@ const DURATION_S: f64 = 10.0;
 /// Its maximum if only a number of messages is given.
 const DURATION_S_MAX: f64 = 300.0;
 
-/// Arguments of `bench fanout`.
 #[derive(Debug, Args)]
 pub(super) struct FanoutArgs {
     #[command(flatten)]
@@ -56,64 +55,42 @@ pub(super) struct FanoutArgs {
     /// Length of a published line.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     payload_bytes: u32,
-    /// How many keys the messages of a channel use, in turn.
+    /// How many keys the messages of a channel use, one after the other.
     #[arg(long, default_value_t = 1)]
     keys: u64,
     /// A subscriber is ready only after a frame with `"type":"subscribed"`.
     #[arg(long)]
     expect_subscribed: bool,
-    /// How many seconds opening all connections may take.
-    #[arg(long, default_value_t = 60.0, value_parser = seconds)]
-    open_timeout: f64,
-    /// Seconds of pause between opening and publishing.
-    #[arg(long, default_value_t = 0.5, value_parser = seconds)]
-    settle: f64,
-    /// How many seconds to wait without arrivals after the last publish.
-    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
-    drain: f64,
+    #[command(flatten)]
+    waits: WaitArgs,
 }
 
-/// Runs the measurement.
 pub(super) fn run(args: &FanoutArgs) -> anyhow::Result<FanoutReport> {
     let common = &args.common;
     ensure!(args.stalled < args.subscribers, "--stalled must leave a subscriber that reads");
-    cpu::ensure_open_files(args.subscribers, common.server_pid)?;
+    cpu::ensure_open_files(args.subscribers, common.server.server_pid)?;
     let seats = common.seats(args.subscribers, args.stalled)?;
     let mut readers = vec![0; common.channels as usize];
     seats.iter().filter(|seat| !seat.stalled).for_each(|seat| readers[seat.channel] += 1);
     let target = common.publish_target(&args.publish)?;
 
     let clock = Clock::start();
-    let rss_before_bytes = common.server_pid.map(cpu::rss_bytes).transpose()?;
     let plan = ClientPlan {
         expect_subscribed: args.expect_subscribed,
         own_messages: target != PublishTarget::None,
         ..common.client_plan(Purpose::Hold, &clock)
     };
-    let client = Client::start(seats, &plan, common.threads, clock)?;
-    let client = ready(client, args.subscribers, args.open_timeout, &clock)?;
-    let open_s = clock.seconds_since(plan.started_ns);
-    thread::sleep(Duration::from_secs_f64(args.settle));
-    let rss_open_bytes = common.server_pid.map(cpu::rss_bytes).transpose()?;
-
+    let pid = common.server.server_pid;
+    let subscribers = Subscribers::open(seats, &plan, common.open.threads, &args.waits, pid, clock)?;
     // Connect only now, since a server may cut an idle POST.
     let publisher = Publisher::connect(&target, clock)?;
-    let (start, published) = publish_and_drain(args, publisher, &readers, &client, &clock)?;
-    let end = Reading::take(&client.progress, common.server_pid, &clock)?;
-    let rss_end_bytes = common.server_pid.map(cpu::rss_bytes).transpose()?;
-    let last_ns = client.progress.last_delivery_ns.load(Relaxed);
-    let tally = client.finish()?;
-
-    let by_channel = published.as_ref().map(|published| published.by_channel.as_slice());
-    let sequences = tally.sequences(by_channel);
-    let deliveries = end.deliveries - start.deliveries;
-    let window_s = clock::seconds(last_ns.max(start.at_ns) - start.at_ns);
-    // The readings enclose the window, so they include all CPU time spent on it.
-    let read_s = clock::seconds(end.at_ns - start.at_ns);
-    let cpu = start.server.zip(end.server).map(|(start, end)| end.since(start));
-    let memory = ServerMemory { rss_before_bytes, rss_open_bytes, rss_end_bytes, ..ServerMemory::default() };
-    let mut report = FanoutReport {
-        kind: "fanout",
+    let (start, published) = publish_and_drain(args, publisher, &readers, &subscribers, &clock)?;
+    let published = published.as_ref();
+    let by_channel = published.map(|published| published.by_channel.as_slice());
+    let expected = by_channel.map(|by_channel| expected(&readers, by_channel));
+    let (delivered, _tally) = subscribers.finish(&start, by_channel, expected)?;
+    let statuses = |published: &Published| published.answers.iter().map(|answer| answer.status).collect();
+    Ok(FanoutReport {
         urls: common.urls.clone(),
         channels: common.channels,
         subscribers: args.subscribers,
@@ -121,34 +98,12 @@ pub(super) fn run(args: &FanoutArgs) -> anyhow::Result<FanoutReport> {
         rate_per_s: (!args.flat_out).then_some(args.rate),
         payload_bytes: args.payload_bytes as usize,
         keys: args.keys,
-        open_s,
-        messages: None,
-        published_per_s: None,
-        publish_late_us_max: None,
-        publish_status: Vec::new(),
-        window_s,
-        deliveries,
-        deliveries_per_s: if window_s > 0.0 { deliveries as f64 / window_s } else { 0.0 },
-        frame_bytes: if deliveries > 0 { (end.bytes - start.bytes) as f64 / deliveries as f64 } else { 0.0 },
-        received: sequences.received,
-        expected: by_channel.map(|by_channel| expected(&readers, by_channel)),
-        lost: sequences.lost,
-        doubled: sequences.doubled,
-        reordered: sequences.reordered,
-        stale: tally.stale,
-        other_frames: tally.other_frames,
-        pings: tally.pings,
-        broken_frames: tally.broken_frames,
-        closed_by_code: tally.closed_by_code.clone(),
-        latency_us: Percentiles::of(&tally.latency_ns),
-        server: cpu.map(|cpu| ServerCpu::of(cpu, window_s, deliveries)).unwrap_or_default(),
-        memory: memory.per_connection(args.subscribers as u64),
-        client_busy_ratio: end.own.since(start.own).total_s() / read_s.max(1e-9),
-    };
-    if let Some(published) = &published {
-        report.set_published(published);
-    }
-    Ok(report)
+        messages: published.map(|published| published.measured),
+        published_per_s: published.and_then(Published::per_s),
+        publish_late_us_max: published.filter(|_| !args.flat_out).map(Published::late_us_max),
+        publish_status: published.map(statuses).unwrap_or_default(),
+        delivered,
+    })
 }
 
 /// Publishes, or waits while somebody else does, then waits for the remaining messages. Returns the reading
@@ -157,41 +112,29 @@ fn publish_and_drain(
     args: &FanoutArgs,
     publisher: Option<Publisher>,
     readers: &[u64],
-    client: &Client,
+    subscribers: &Subscribers,
     clock: &Clock,
 ) -> anyhow::Result<(Reading, Option<Published>)> {
-    let Progress { measure_from_ns, .. } = &*client.progress;
-    measure_from_ns.store(clock.now_ns() + nanos(args.warmup), Relaxed);
+    let progress = &subscribers.client.progress;
+    progress.measure_from_ns.store(clock.now_ns() + nanos(args.warmup), Relaxed);
     let plan = args.publish_plan();
+    let duration = Duration::from_secs_f64(plan.duration_s);
     // Without a warm-up the reading must come first, or it would miss the first messages.
-    let early = match args.warmup > 0.0 {
-        true => None,
-        false => Some(Reading::take(&client.progress, args.common.server_pid, clock)?),
-    };
-    let duration_s = plan.duration_s;
-    let publishing = match publisher {
-        Some(publisher) => Some(
-            thread::Builder::new()
-                .name("bench-publisher".to_owned())
-                .spawn(move || publisher.run(&plan))
-                .context("cannot start the publisher")?,
-        ),
-        None => None,
-    };
+    let early = if args.warmup > 0.0 { None } else { Some(subscribers.reading()?) };
+    let publishing = publisher.map(|publisher| publisher.start(plan)).transpose()?;
     let start = match early {
         Some(reading) => reading,
         None => {
             thread::sleep(Duration::from_secs_f64(args.warmup));
-            Reading::take(&client.progress, args.common.server_pid, clock)?
+            subscribers.reading()?
         }
     };
     let Some(publishing) = publishing else {
-        thread::sleep(Duration::from_secs_f64(duration_s));
+        thread::sleep(duration);
         return Ok((start, None));
     };
-    let published = publishing.join().map_err(|_| anyhow!("the publisher panicked"))??;
-    let total = expected(readers, &published.by_channel);
-    drain(client, total, args.drain, clock)?;
+    let published = publishing.end()?;
+    subscribers.drain(expected(readers, &published.by_channel), args.waits.drain)?;
     Ok((start, Some(published)))
 }
 

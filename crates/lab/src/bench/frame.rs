@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use tungstenite::protocol::frame::FrameHeader;
+
 /// The longest frame that is accepted from a server.
 const FRAME_LEN_MAX: usize = 16 * 1024 * 1024;
 
@@ -70,20 +72,9 @@ pub(super) fn next_frame(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, Fra
 
 /// Appends a masked final frame, as a client must send it.
 pub(super) fn write_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
-    out.push(0x80 | opcode);
-    match payload.len() {
-        len @ 0..=125 => out.push(0x80 | len as u8),
-        len @ 126..=0xFFFF => {
-            out.push(0x80 | 126);
-            out.extend_from_slice(&(len as u16).to_be_bytes());
-        }
-        len => {
-            out.push(0x80 | 127);
-            out.extend_from_slice(&(len as u64).to_be_bytes());
-        }
-    }
     let mask: [u8; 4] = rand::random();
-    out.extend_from_slice(&mask);
+    let header = FrameHeader { opcode: opcode.into(), mask: Some(mask), ..FrameHeader::default() };
+    header.format(payload.len() as u64, out).expect("writing to a vector cannot fail");
     out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
@@ -139,21 +130,12 @@ pub(super) fn keep(carry: &mut Vec<u8>, rest: &[u8]) {
 mod tests {
     use super::*;
 
-    fn server_frame(first: u8, payload: &[u8]) -> Vec<u8> {
-        let mut out = vec![first];
-        match payload.len() {
-            len @ 0..=125 => out.push(len as u8),
-            len @ 126..=0xFFFF => {
-                out.push(126);
-                out.extend((len as u16).to_be_bytes());
-            }
-            len => {
-                out.push(127);
-                out.extend((len as u64).to_be_bytes());
-            }
-        }
-        out.extend_from_slice(payload);
-        out
+    /// A final frame of a server.
+    fn server_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let header = FrameHeader { opcode: opcode.into(), ..FrameHeader::default() };
+        header.format(payload.len() as u64, &mut out).unwrap();
+        [out, payload.to_vec()].concat()
     }
 
     /// A source that returns the given pieces, one per read.
@@ -194,8 +176,7 @@ mod tests {
             (TEXT, vec![b'l'; 66_000]),
             (CLOSE, 4001u16.to_be_bytes().to_vec()),
         ];
-        let wire =
-            expected.iter().flat_map(|(opcode, payload)| server_frame(0x80 | opcode, payload)).collect();
+        let wire = expected.iter().flat_map(|(opcode, payload)| server_frame(*opcode, payload)).collect();
         (wire, expected)
     }
 
@@ -216,7 +197,7 @@ mod tests {
 
     #[test]
     fn frames_come_through_a_byte_at_a_time() {
-        let wire = [server_frame(0x81, &[b'a'; 130]), server_frame(0x81, b"b")].concat();
+        let wire = [server_frame(TEXT, &[b'a'; 130]), server_frame(TEXT, b"b")].concat();
         let bytes: Vec<&[u8]> = wire.chunks(1).collect();
         assert_eq!(parse_in_pieces(&bytes), [(TEXT, vec![b'a'; 130]), (TEXT, b"b".to_vec())]);
     }

@@ -1,42 +1,38 @@
 //! `bench handshakes`: what it costs a gateway to identify its clients.
 //!
-//! Connections are opened and closed as fast as possible, with each kind of credential in turn, against
+//! Connections are opened and closed as fast as possible, with each kind of credential, one after the other, against
 //! gateways that this program starts with matching settings. Each kind gets a fresh gateway in each round, so
 //! that drift of the machine affects all kinds alike.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 use zonewire::client::{block_on, text_of};
 
 use super::{
-    client::{Client, ClientPlan, Purpose, Seat, Tally},
+    client::{Client, Purpose, Seat, Tally},
     clock::Clock,
-    common::{at_least_one, seconds},
+    common::{NodeArgs, OpenArgs, seconds},
     connect::{Churned, churn},
     cpu,
     credential::{Credential, Kind},
     report::{HandshakesOfKind, HandshakesReport, Percentiles},
     target::{self, Token},
 };
-use crate::node::{Node, Start, find};
+use crate::figures::Spread;
+use crate::node::{Node, Start, metric};
 use zonewire_kit::dir::TempDir;
 
 /// How long a gateway may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Arguments of `bench handshakes`.
 #[derive(Debug, Args)]
 pub(super) struct HandshakesArgs {
-    /// Which credentials clients show [default: each kind in turn]
+    /// Which credentials clients present [default: each kind, one after the other]
     #[arg(long = "show", value_enum, value_delimiter = ',', value_name = "KIND")]
     kinds: Vec<Kind>,
-    /// Show tokens that the gateway has verified before, as clients that reconnect do; otherwise it verifies
+    /// Present tokens that the gateway has verified before, as clients that reconnect do; otherwise it verifies
     /// each as if it were new
     #[arg(long)]
     again: bool,
@@ -49,136 +45,91 @@ pub(super) struct HandshakesArgs {
     /// Seconds of it before that
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     warmup: f64,
-    /// Handshakes in progress at once
-    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
-    open_concurrency: usize,
-    /// After how many seconds an unanswered handshake has failed
-    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
-    handshake_timeout: f64,
-    /// Event loop threads of the client
-    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
-    threads: usize,
+    #[command(flatten)]
+    open: OpenArgs,
     /// The path that clients connect to
     #[arg(long, default_value = "/ws", value_name = "PATH")]
     path: String,
-    /// The gateway's program [default: `zonewire` beside this one, or else on the PATH]
-    #[arg(long, value_name = "FILE")]
-    gateway: Option<PathBuf>,
-    /// The only core for gateways, set with `taskset`; run this program on another one [default: any]
-    #[arg(long, value_name = "CORE")]
-    gateway_core: Option<usize>,
-    /// A setting of the gateways; repeatable
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    settings: Vec<String>,
-    /// Write the report as JSON to FILE, or to standard output with `-`.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
+    #[command(flatten)]
+    nodes: NodeArgs,
 }
 
 /// The result of one kind in one round.
-struct Turn {
+struct Measured {
     churned: Churned,
     tally: Tally,
 }
 
-/// Runs the measurement. Failed handshakes are a result; a credential that the gateway refuses is an error.
+/// Failed handshakes are a result; a credential that the gateway refuses is an error.
 pub(super) fn run(args: &HandshakesArgs) -> anyhow::Result<HandshakesReport> {
-    cpu::ensure_open_files(args.open_concurrency, None)?;
-    let kinds = if args.kinds.is_empty() { Kind::ALL.to_vec() } else { args.kinds.clone() };
-    let turns = block_on(async {
-        let program = find(args.gateway.as_deref()).await?;
-        let mut turns: Vec<Vec<Turn>> = kinds.iter().map(|_| Vec::new()).collect();
+    cpu::ensure_open_files(args.open.open_concurrency, None)?;
+    let kinds = if args.kinds.is_empty() { Kind::value_variants().to_vec() } else { args.kinds.clone() };
+    let measured = block_on(async {
+        let start = args.nodes.start(&[]).await?;
+        let mut measured: Vec<Vec<Measured>> = kinds.iter().map(|_| Vec::new()).collect();
         for _ in 0..args.rounds {
-            for (kind, turns) in kinds.iter().zip(&mut turns) {
-                turns.push(take_turn(args, &program, *kind).await?);
+            for (kind, of_it) in kinds.iter().zip(&mut measured) {
+                of_it.push(measure_kind(args, &start, *kind).await?);
             }
         }
-        Ok(turns)
+        Ok(measured)
     })?;
-    let kinds = kinds.into_iter().zip(turns).map(|(kind, turns)| of_kind(kind, turns));
+    let kinds = kinds.into_iter().zip(measured).map(|(kind, rounds)| of_kind(kind, rounds));
     Ok(HandshakesReport {
-        kind: "handshakes",
         again: args.again,
         rounds: args.rounds,
         duration_s: args.duration,
-        open_concurrency: args.open_concurrency,
+        open_concurrency: args.open.open_concurrency,
         kinds: kinds.collect::<anyhow::Result<_>>()?,
     }
     .compared())
 }
 
-async fn take_turn(args: &HandshakesArgs, program: &Path, kind: Kind) -> anyhow::Result<Turn> {
+async fn measure_kind(args: &HandshakesArgs, start: &Start, kind: Kind) -> anyhow::Result<Measured> {
     let (credential, directory) = (Credential::of(kind)?, TempDir::new()?);
-    let start = Start {
-        program: program.to_owned(),
-        index: 0,
-        redis_url: None,
-        config: Some(credential.write_into(directory.path(), args.again)?),
-        token: None,
-        settings: args.settings.clone(),
-        core: args.gateway_core,
-        log: None,
-        clock: None,
-    };
+    let config = Some(credential.write_into(directory.path(), args.again)?);
+    let start = Start { config, ..start.clone() };
     let mut node = Node::start(start).await.with_context(|| format!("with {}", kind.as_str()))?;
-    let turn = measure(args, &node, &credential).await;
+    let measured = measure(args, &node, &credential).await;
     node.check()?;
     node.kill().await?;
-    turn.with_context(|| format!("with {}", kind.as_str()))
+    measured.with_context(|| format!("with {}", kind.as_str()))
 }
 
-async fn measure(args: &HandshakesArgs, node: &Node, credential: &Credential) -> anyhow::Result<Turn> {
+async fn measure(args: &HandshakesArgs, node: &Node, credential: &Credential) -> anyhow::Result<Measured> {
     let pid = Some(node.pid()?);
     let url = format!("{}{}", node.base, args.path).replacen("http://", "ws://", 1);
-    let endpoint = Arc::new(target::websocket(&url, false)?.shown(&Token::new(&credential.shown)?));
+    let endpoint = Arc::new(target::websocket(&url, false)?.with_token(&Token::new(&credential.presented)?));
     let seat = Seat { endpoint, channel: 0, stalled: false, hello: None };
-    let seats = vec![seat; args.open_concurrency];
+    let seats = vec![seat; args.open.open_concurrency];
     let clock = Clock::start();
-    let begin = || {
-        let plan = ClientPlan {
-            purpose: Purpose::Churn,
-            open_concurrency: args.open_concurrency,
-            handshake_timeout_s: args.handshake_timeout,
-            headers: Vec::new(),
-            expect_subscribed: false,
-            own_messages: false,
-            started_ns: clock.now_ns(),
-            arrivals_max: 0,
-        };
-        Client::start(seats.clone(), &plan, args.threads, clock)
-    };
+    let begin =
+        || Client::start(seats.clone(), &args.open.plan(Purpose::Churn, &clock), args.open.threads, clock);
     let (warm, _tally) = churn(begin()?, pid, args.warmup, &clock)?;
     let (churned, tally) = churn(begin()?, pid, args.duration, &clock)?;
     // A refused token is reported over the WebSocket, after the handshake.
     let opened = warm.opened + churned.opened;
-    let (held, refused) = tokens(node).await?;
-    let expected = if credential.shown.is_empty() { 0 } else { opened };
+    let (accepted, refused) = tokens(node).await?;
+    let expected = if credential.presented.is_empty() { 0 } else { opened };
     ensure!(
-        refused == 0 && held >= expected && (expected > 0 || held == 0),
-        "of {opened} connections {held} showed a valid token, and {refused} an invalid one"
+        refused == 0 && accepted >= expected && (expected > 0 || accepted == 0),
+        "of {opened} connections {accepted} presented a valid token, and {refused} an invalid one"
     );
-    Ok(Turn { churned, tally })
+    Ok(Measured { churned, tally })
 }
 
 /// How many tokens and keys the gateway accepted and refused, by its metrics.
 async fn tokens(node: &Node) -> anyhow::Result<(u64, u64)> {
     let asked = node.base.http()?.get(node.base.endpoint("metrics")).timeout(PATIENCE).send();
     let text = text_of(asked.await, &node.base).await?;
-    Ok((sum(&text, "zonewire_tokens_accepted_total"), sum(&text, "zonewire_tokens_refused_total")))
+    let sum = |name| metric(&text, name).unwrap_or(0.0) as u64;
+    Ok((sum("zonewire_tokens_accepted_total"), sum("zonewire_tokens_refused_total")))
 }
 
-/// The sum over all samples of a metric.
-fn sum(text: &str, metric: &str) -> u64 {
-    let samples = text.lines().filter_map(|line| line.strip_prefix(metric));
-    let values =
-        samples.filter(|rest| rest.starts_with([' ', '{'])).filter_map(|rest| rest.rsplit(' ').next());
-    values.filter_map(|value| value.parse::<u64>().ok()).sum()
-}
-
-fn of_kind(kind: Kind, turns: Vec<Turn>) -> anyhow::Result<HandshakesOfKind> {
+fn of_kind(kind: Kind, rounds: Vec<Measured>) -> anyhow::Result<HandshakesOfKind> {
     let (mut all, mut opened) = (Tally::new(), 0);
     let (mut per_s, mut per_cpu_s, mut client) = (Vec::new(), Vec::new(), Vec::new());
-    for Turn { churned, tally } in turns {
+    for Measured { churned, tally } in rounds {
         opened += churned.opened;
         per_s.push(churned.opened as f64 / churned.duration_s.max(1e-9));
         per_cpu_s
@@ -186,47 +137,21 @@ fn of_kind(kind: Kind, turns: Vec<Turn>) -> anyhow::Result<HandshakesOfKind> {
         client.push(churned.own_cpu_s / churned.duration_s.max(1e-9));
         all.add(tally)?;
     }
-    let handshakes_per_cpu_s = median(&mut per_cpu_s);
+    let handshakes_per_cpu_s = median(per_cpu_s);
     Ok(HandshakesOfKind {
         shown: kind,
         opened,
         failed: all.failed(),
         failures_by_reason: all.failures,
-        handshakes_per_s: median(&mut per_s).unwrap_or(0.0),
+        handshakes_per_s: median(per_s).unwrap_or(0.0),
         handshakes_per_cpu_s,
         server_cpu_us_per_handshake: handshakes_per_cpu_s.map(|per_s| 1e6 / per_s),
         more_than_none_us: None,
         handshake_us: Percentiles::of(&all.handshake_ns),
-        client_busy_ratio: median(&mut client).unwrap_or(0.0),
+        client_busy_ratio: median(client).unwrap_or(0.0),
     })
 }
 
-/// The median; `None` of no values.
-pub(super) fn median(values: &mut [f64]) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() % 2 {
-        _ if values.is_empty() => None,
-        1 => Some(values[middle]),
-        _ => Some((values[middle - 1] + values[middle]) / 2.0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_median_lies_in_the_middle() {
-        assert_eq!(median(&mut []), None);
-        assert_eq!(median(&mut [3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(&mut [4.0, 1.0]), Some(2.5));
-    }
-
-    #[test]
-    fn samples_of_a_metric_are_summed() {
-        let text =
-            "# TYPE a counter\na_total{reason=\"x\"} 2\na_total{reason=\"y\"} 3\na_total_else 7\nb 1\n";
-        assert_eq!((sum(text, "a_total"), sum(text, "b"), sum(text, "c")), (5, 1, 0));
-    }
+fn median(values: Vec<f64>) -> Option<f64> {
+    Spread::of(values).map(|spread| spread.median)
 }

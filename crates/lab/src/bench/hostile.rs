@@ -6,8 +6,6 @@
 //! its own.
 
 use std::{
-    fmt,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -36,13 +34,13 @@ use zonewire_kit::hostile::{ATTACKS, Attack, SETTINGS, Target};
 
 use super::{
     clock::{Clock, nanos},
-    common::{rate, seconds},
+    common::{NodeArgs, rate, seconds},
     cpu,
     keep_alive::KeepAlive,
     report::Percentiles,
     target::{self, Endpoint},
 };
-use crate::node::{Node, Start, find};
+use crate::node::Node;
 
 /// The zone of the well-behaved client.
 const ZONE: &str = "healthy";
@@ -55,43 +53,29 @@ const MANY_MAX: u64 = 200_000;
 /// More at once would need more memory or open files than most machines have. This does not apply to the
 /// attack whose connections come one after the other.
 const MANY_TOGETHER_MAX: u64 = 10_000;
-const IN_TURN: &str = "half handshakes";
+const ONE_BY_ONE: &str = "half handshakes";
 
-/// Arguments of `bench hostile`.
 #[derive(Debug, Args)]
 pub(super) struct HostileArgs {
-    /// Only these attacks [default: each in turn]
+    /// Only these attacks [default: all, one after the other]
     #[arg(long = "attack", value_delimiter = ',', value_name = "NAME")]
     attacks: Vec<String>,
     /// Seconds of each attack, extended to the end of its round, and of the phase without an attack before
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     duration: f64,
     /// How many connections a round opens, or messages it sends, if it repeats an action; at most 10,000, and
-    /// for `half handshakes` alone 200,000
+    /// for `half handshakes` only 200,000
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=MANY_MAX))]
     many: u64,
     /// Prices per second that the client follows
     #[arg(long, default_value_t = 200.0, value_parser = rate)]
     rate: f64,
-    /// The gateway's program [default: `zonewire` beside this one, or else on the PATH]
-    #[arg(long, value_name = "FILE")]
-    gateway: Option<PathBuf>,
-    /// The only core for the gateway, set with `taskset`; run this program on another one [default: any]
-    #[arg(long, value_name = "CORE")]
-    gateway_core: Option<usize>,
-    /// A setting of the gateway; repeatable
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    settings: Vec<String>,
-    /// Write the report as JSON to FILE, or to standard output with `-`.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
+    #[command(flatten)]
+    nodes: NodeArgs,
 }
 
-/// The results of `hostile`.
 #[derive(Debug, Serialize)]
 pub(super) struct HostileReport {
-    /// `hostile`.
-    kind: &'static str,
     duration_s: f64,
     many: u64,
     rate_per_s: f64,
@@ -136,24 +120,16 @@ struct Attacked {
 /// A price was lost, doubled or out of order; the gateway ended; or an attack does not exist.
 pub(super) fn run(args: &HostileArgs) -> anyhow::Result<HostileReport> {
     let attacks = chosen(&args.attacks)?;
-    let is_in_turn = attacks.iter().all(|attack| attack.name == IN_TURN);
+    let are_one_by_one = attacks.iter().all(|attack| attack.name == ONE_BY_ONE);
     ensure!(
-        is_in_turn || args.many <= MANY_TOGETHER_MAX,
-        "more than {MANY_TOGETHER_MAX} are for `--attack \"{IN_TURN}\"` alone"
+        are_one_by_one || args.many <= MANY_TOGETHER_MAX,
+        "more than {MANY_TOGETHER_MAX} are for `--attack \"{ONE_BY_ONE}\"` only"
     );
     cpu::ensure_open_files(usize::try_from(args.many.min(MANY_TOGETHER_MAX))?, None)?;
     block_on(async {
-        let start = Start {
-            program: find(args.gateway.as_deref()).await?,
-            index: 0,
-            redis_url: None,
-            config: None,
-            token: None,
-            settings: settings(args),
-            core: args.gateway_core,
-            log: None,
-            clock: None,
-        };
+        // No price may be replaced by a newer one, since each of them is checked.
+        let settings = [&SETTINGS[..], &["channels.default_lane=every"]].concat();
+        let start = args.nodes.start(&settings).await?;
         let mut node = Node::start(start).await?;
         let report = measure(args, &mut node, &attacks).await?;
         node.kill().await?;
@@ -171,12 +147,6 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Attack>> {
     if names.is_empty() { Ok(ATTACKS.iter().collect()) } else { names.iter().map(find).collect() }
 }
 
-/// No price may be replaced by a newer one, since each of them is checked.
-fn settings(args: &HostileArgs) -> Vec<String> {
-    let own = SETTINGS.into_iter().chain(["channels.default_lane=every"]).map(str::to_owned);
-    own.chain(args.settings.iter().cloned()).collect()
-}
-
 async fn measure(
     args: &HostileArgs,
     node: &mut Node,
@@ -192,13 +162,12 @@ async fn measure(
     for &attack in attacks {
         let rss_before_bytes = cpu::rss_bytes(pid)?;
         let attacker = thread::spawn(move || block_on(rounds(attack, target, duration)));
-        let (phase, told) = healthy.phase(node, attacker).await?;
-        let (rounds, cases, wrong) = told?;
+        let (phase, result) = healthy.phase(node, attacker).await?;
+        let (rounds, cases, wrong) = result?;
         attacked.push(Attacked { name: attack.name, rounds, cases, wrong, phase, rss_before_bytes });
     }
     let (published, received) = healthy.finish().await?;
     Ok(HostileReport {
-        kind: "hostile",
         duration_s: args.duration,
         many: args.many,
         rate_per_s: args.rate,
@@ -269,23 +238,23 @@ impl Healthy {
             node.check()?;
             rss_peak_bytes = rss_peak_bytes.max(cpu::rss_bytes(pid)?);
             if let Some(ended) = self.tasks.try_join_next() {
-                let had = ended.context("the healthy client panicked")??;
-                bail!("the healthy client ended after {had} prices");
+                let count = ended.context("the healthy client panicked")??;
+                bail!("the healthy client ended after {count} prices");
             }
         }
         let latency_us = Percentiles::of(&self.latency.lock());
-        let told = act.join().map_err(|_panic| anyhow!("an attacker panicked"))?;
-        Ok((Phase { seconds: self.clock.seconds_since(began_ns), latency_us, rss_peak_bytes }, told))
+        let result = act.join().map_err(|_panic| anyhow!("an attacker panicked"))?;
+        Ok((Phase { seconds: self.clock.seconds_since(began_ns), latency_us, rss_peak_bytes }, result))
     }
 
     /// How many prices were published and how many arrived; these must be equal.
     async fn finish(mut self) -> anyhow::Result<(u64, u64)> {
         self.stop.cancel();
-        let mut had = Vec::new();
+        let mut counts = Vec::new();
         while let Some(ended) = self.tasks.join_next().await {
-            had.push(ended.context("the healthy client panicked")??);
+            counts.push(ended.context("the healthy client panicked")??);
         }
-        let [one, other] = had[..] else { bail!("the healthy client did not end") };
+        let [one, other] = counts[..] else { bail!("the healthy client did not end") };
         ensure!(one == other, "{} prices were published, and {} arrived", one.max(other), one.min(other));
         Ok((one, other))
     }
@@ -322,7 +291,7 @@ async fn follow(
     clock: Clock,
     latency: Arc<Mutex<Histogram<u64>>>,
 ) -> anyhow::Result<u64> {
-    let mut had = 0;
+    let mut received = 0;
     loop {
         let message = time::timeout(PATIENCE, socket.next()).await.context("no price arrived")?;
         let text = match message.context("the healthy client's connection ended")?? {
@@ -330,18 +299,18 @@ async fn follow(
             Message::Close(frame) => bail!("the healthy client was closed: {frame:?}"),
             _ => continue,
         };
-        let told: Value = serde_json::from_str(&text).context("a message that is no JSON")?;
-        match told["type"].as_str() {
+        let price: Value = serde_json::from_str(&text).context("a message that is no JSON")?;
+        match price["type"].as_str() {
             Some("price_update") => {}
             Some("error" | "resync" | "missed") => bail!("the healthy client received: {text}"),
             _ => continue,
         }
-        ensure!(told["price"] == had + 1, "after price {had} arrived {text}");
-        had += 1;
-        let due_ns = told["due_ns"].as_u64().context("a price without its time")?;
+        ensure!(price["price"] == received + 1, "after price {received} arrived {text}");
+        received += 1;
+        let due_ns = price["due_ns"].as_u64().context("a price without its time")?;
         latency.lock().record(clock.now_ns().saturating_sub(due_ns))?;
-        if told["last"] == true {
-            return Ok(had);
+        if price["last"] == true {
+            return Ok(received);
         }
     }
 }
@@ -352,35 +321,6 @@ impl HostileReport {
         let wrong: Vec<&str> = self.attacks.iter().filter_map(|attacked| attacked.wrong.as_deref()).collect();
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
         Ok(())
-    }
-}
-
-impl fmt::Display for HostileReport {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        writeln!(out, "{:<20} {:>9} {:>9} {:>9} {:>9}  MiB", "", "cases", "p50 us", "p99 us", "max us")?;
-        let mut row = |name: &str, cases: u64, phase: &Phase, before: u64| {
-            let (p50, p99, max) =
-                phase.latency_us.as_ref().map_or((0.0, 0.0, 0.0), |of| (of.p50, of.p99, of.max));
-            let (before, peak) = (mib(before), mib(phase.rss_peak_bytes));
-            writeln!(
-                out,
-                "{name:<20} {cases:>9} {p50:>9.0} {p99:>9.0} {max:>9.0}  {before:.1}, at most {peak:.1}"
-            )
-        };
-        row("(peace)", 0, &self.peace, self.rss_before_bytes)?;
-        for of in &self.attacks {
-            row(of.name, of.cases, &of.phase, of.rss_before_bytes)?;
-        }
-        for wrong in self.attacks.iter().filter_map(|of| of.wrong.as_ref()) {
-            writeln!(out, "wrong: {wrong}")?;
-        }
-        let (before, end) = (mib(self.rss_before_bytes), mib(self.rss_end_bytes));
-        let (published, received) = (self.published, self.received);
-        writeln!(
-            out,
-            "{received} of {published} prices arrived in order; memory {before:.1} MiB, {end:.1} after all"
-        )
     }
 }
 

@@ -11,12 +11,9 @@ use super::{
     common::{CommonArgs, at_least_one, seconds},
     cpu::{self, CpuTime},
     report::{IdleReport, Percentiles, ServerMemory},
+    watch::LOOK,
 };
 
-/// How often the main thread reads the counters.
-const LOOK: Duration = Duration::from_millis(5);
-
-/// Arguments of `bench idle`.
 #[derive(Debug, Args)]
 pub(super) struct IdleArgs {
     #[command(flatten)]
@@ -32,10 +29,10 @@ pub(super) struct IdleArgs {
     open_timeout: f64,
 }
 
-/// Runs the measurement. Failed handshakes are a result, not an error.
+/// Failed handshakes are a result, not an error.
 pub(super) fn run(args: &IdleArgs) -> anyhow::Result<IdleReport> {
     let common = &args.common;
-    let pid = common.server_pid;
+    let pid = common.server.server_pid;
     cpu::ensure_open_files(args.connections, pid)?;
     let seats = common.seats(args.connections, 0)?;
 
@@ -43,7 +40,7 @@ pub(super) fn run(args: &IdleArgs) -> anyhow::Result<IdleReport> {
     let rss_before_bytes = pid.map(cpu::rss_bytes).transpose()?;
     let cpu_before = pid.map(CpuTime::of).transpose()?;
     let plan = common.client_plan(Purpose::Hold, &clock);
-    let client = Client::start(seats, &plan, common.threads, clock)?;
+    let client = Client::start(seats, &plan, common.open.threads, clock)?;
     while client.progress.opened.load(Relaxed) as usize + client.progress.failed.load(Relaxed)
         < args.connections
         && clock.seconds_since(plan.started_ns) < args.open_timeout
@@ -67,10 +64,9 @@ pub(super) fn run(args: &IdleArgs) -> anyhow::Result<IdleReport> {
         ..ServerMemory::default()
     };
     Ok(IdleReport {
-        kind: "idle",
         urls: common.urls.clone(),
         connections: args.connections,
-        open_concurrency: common.open_concurrency,
+        open_concurrency: common.open.open_concurrency,
         opened,
         failed: tally.failed(),
         open_s,

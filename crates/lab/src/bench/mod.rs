@@ -13,7 +13,11 @@
 //! Every run ends by itself. Only loopback addresses are accepted, unless `--allow-remote` says that the
 //! other machine may be put under load.
 
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand};
+
+use self::report::emit;
 
 mod access;
 mod client;
@@ -26,7 +30,6 @@ mod credential;
 mod dead_primary;
 mod event_loop;
 mod events;
-mod events_report;
 mod fanout;
 mod frame;
 mod handshake;
@@ -34,7 +37,6 @@ mod handshakes;
 mod hostile;
 mod idle;
 mod keep_alive;
-mod order_reports;
 mod order_throughput;
 mod order_updates;
 mod payload;
@@ -51,6 +53,9 @@ mod watch;
 pub struct BenchArgs {
     #[command(subcommand)]
     command: BenchCommand,
+    /// Write the report as JSON to FILE, or to standard output with `-`.
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -61,7 +66,7 @@ enum BenchCommand {
     Idle(idle::IdleArgs),
     /// Open and close connections over and over.
     Connect(connect::ConnectArgs),
-    /// The same with each kind of token in turn, against gateways started for it; measure what it costs to
+    /// The same with each kind of token, against gateways started for it; measure what it costs to
     /// identify a client.
     Handshakes(handshakes::HandshakesArgs),
     /// Measure how long it takes, in this process, to identify a client and to decide what it may do.
@@ -86,53 +91,24 @@ enum BenchCommand {
 }
 
 /// Runs one measurement to its end and prints its report.
-pub fn run(args: BenchArgs) -> anyhow::Result<()> {
-    match args.command {
-        BenchCommand::Fanout(args) => {
-            let report = fanout::run(&args)?;
-            report::emit(&report, args.common.json.as_deref())
-        }
-        BenchCommand::Idle(args) => {
-            let report = idle::run(&args)?;
-            report::emit(&report, args.common.json.as_deref())
-        }
-        BenchCommand::Connect(args) => {
-            let report = connect::run(&args)?;
-            report::emit(&report, args.common.json.as_deref())
-        }
-        BenchCommand::Handshakes(args) => {
-            let report = handshakes::run(&args)?;
-            report::emit(&report, args.json.as_deref())
-        }
-        BenchCommand::Access(args) => {
-            let report = access::run(&args)?;
-            report::emit(&report, args.json.as_deref())
-        }
-        BenchCommand::Events(args) => {
-            let report = events::run(&args)?;
-            report::emit(&report, args.json.as_deref())
-        }
-        BenchCommand::Registry(args) => {
-            let report = registry::run(&args)?;
-            report::emit(&report, args.json.as_deref())
-        }
-        BenchCommand::DeadPrimary(args) => {
-            let report = dead_primary::run(&args)?;
-            report::emit(&report, args.json.as_deref())
-        }
+pub fn run(BenchArgs { command, json }: BenchArgs) -> anyhow::Result<()> {
+    let json = json.as_deref();
+    match command {
+        BenchCommand::Fanout(args) => emit("fanout", &fanout::run(&args)?, json),
+        BenchCommand::Idle(args) => emit("idle", &idle::run(&args)?, json),
+        BenchCommand::Connect(args) => emit("connect", &connect::run(&args)?, json),
+        BenchCommand::Handshakes(args) => emit("handshakes", &handshakes::run(&args)?, json),
+        BenchCommand::Access(args) => emit("access", &access::run(&args)?, json),
+        BenchCommand::Events(args) => emit("events", &events::run(&args)?, json),
+        BenchCommand::Registry(args) => emit("registry", &registry::run(&args)?, json),
+        BenchCommand::DeadPrimary(args) => emit("dead-primary", &dead_primary::run(&args)?, json),
         BenchCommand::Hostile(args) => {
             let report = hostile::run(&args)?;
-            report::emit(&report, args.json.as_deref())?;
+            emit("hostile", &report, json)?;
             report.verdict()
         }
-        BenchCommand::OrderUpdates(args) => {
-            let report = order_updates::run(&args)?;
-            report::emit(&report, args.common.json.as_deref())
-        }
-        BenchCommand::OrderThroughput(args) => {
-            let report = order_throughput::run(&args)?;
-            report::emit(&report, args.common.json.as_deref())
-        }
+        BenchCommand::OrderUpdates(args) => emit("order-updates", &order_updates::run(&args)?, json),
+        BenchCommand::OrderThroughput(args) => emit("order-throughput", &order_throughput::run(&args)?, json),
     }
 }
 

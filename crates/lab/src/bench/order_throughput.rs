@@ -20,12 +20,11 @@ use zonewire_protocol::stats::{OrderCounts, StatsView};
 
 use super::{
     client::histogram,
-    clock::{self, Clock},
+    clock::Clock,
     common::{GatewayArgs, at_least_one, seconds},
     cpu::{self, CpuTime},
     keep_alive::{KeepAlive, connect_all},
-    order_reports::{OrderThroughputReport, Stage},
-    report::Percentiles,
+    report::{OrderThroughputReport, Percentiles, Stage},
 };
 use zonewire::client::block_on;
 
@@ -35,7 +34,6 @@ const ASK_EVERY: Duration = Duration::from_millis(10);
 /// The body of every order.
 const ORDER: &str = r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1.5,"slippage":1}"#;
 
-/// Arguments of `bench order-throughput`.
 #[derive(Debug, Args)]
 pub(super) struct OrderThroughputArgs {
     #[command(flatten)]
@@ -51,49 +49,46 @@ pub(super) struct OrderThroughputArgs {
     timeout: f64,
 }
 
-/// The last reading.
-#[derive(Debug)]
-struct Seen {
-    /// Summed over the gateways.
-    counts: OrderCounts,
-    at_ns: u64,
-    /// How many requests for `/ws/stats` were made.
-    asked: u64,
-}
-
-/// Runs the measurement. Orders that did not end are a result; a refused order is an error.
+/// Orders that did not end are a result; a refused order is an error.
 pub(super) fn run(args: &OrderThroughputArgs) -> anyhow::Result<OrderThroughputReport> {
     let common = &args.common;
     let width = args.connections.min(usize::try_from(args.orders).unwrap_or(usize::MAX));
-    cpu::ensure_open_files(width, common.server_pid)?;
+    cpu::ensure_open_files(width, common.server.server_pid)?;
     let bases = common.gateways()?;
     let clock = Clock::start();
     block_on(async {
-        let mut desks = connect_all(&bases, bases.len(), clock).await?;
-        let lanes = connect_all(&bases, width, clock).await?;
-        let before = counts(&mut desks).await?;
-        let server_before = common.server_pid.map(CpuTime::of).transpose()?;
+        let mut stats_connections = connect_all(&bases, bases.len(), clock).await?;
+        let connections = connect_all(&bases, width, clock).await?;
+        let before = counts(&mut stats_connections).await?;
+        let server_before = common.server.server_pid.map(CpuTime::of).transpose()?;
         let own_before = CpuTime::own()?;
 
         let started_ns = clock.now_ns();
         let limit = Duration::from_secs_f64(args.timeout);
-        let answer_ns = time::timeout(limit, place(lanes, args.orders, clock))
+        let answer_ns = time::timeout(limit, place(connections, args.orders, clock))
             .await
             .with_context(|| format!("not all orders were accepted within {} s", args.timeout))??;
         let placed_s = clock.seconds_since(started_ns);
-        let ended_by = |counts: &OrderCounts| ended(counts).saturating_sub(ended(&before)) >= args.orders;
-        let seen = until(&mut desks, ended_by, started_ns, args.timeout, clock).await?;
-        let whole_s = clock::seconds(seen.at_ns - started_ns);
+        let mut asked = 0;
+        let (seen, whole_s) = loop {
+            asked += 1;
+            let seen = counts(&mut stats_connections).await?;
+            let whole_s = clock.seconds_since(started_ns);
+            let has_all = ended(&seen).saturating_sub(ended(&before)) >= args.orders;
+            if has_all || whole_s >= args.timeout {
+                break (seen, whole_s);
+            }
+            time::sleep(ASK_EVERY).await;
+        };
 
-        let server = common.server_pid.map(CpuTime::of).transpose()?;
+        let server = common.server.server_pid.map(CpuTime::of).transpose()?;
         let server_s = server_before.zip(server).map(|(before, after)| after.since(before).total_s());
         // The readings enclose the window, so they include all CPU time spent on it.
         let read_s = clock.seconds_since(started_ns);
         let own_s = CpuTime::own()?.since(own_before).total_s();
-        let since = |of: fn(&OrderCounts) -> u64| of(&seen.counts).saturating_sub(of(&before));
+        let since = |of: fn(&OrderCounts) -> u64| of(&seen).saturating_sub(of(&before));
         let stage = |count: u64, window_s: f64| Stage { count, per_s: count as f64 / window_s.max(1e-9) };
         Ok(OrderThroughputReport {
-            kind: "order-throughput",
             urls: common.urls.clone(),
             orders: args.orders,
             connections: width,
@@ -109,7 +104,7 @@ pub(super) fn run(args: &OrderThroughputArgs) -> anyhow::Result<OrderThroughputR
             retried: since(|counts| counts.retried),
             unfinished: args.orders.saturating_sub(since(ended)),
             answer_us: Percentiles::of(&answer_ns),
-            stats_asked: seen.asked,
+            stats_asked: asked,
             server_cpu_s: server_s,
             server_cpu_us_per_order: server_s.map(|server_s| server_s * 1e6 / args.orders as f64),
             server_busy_ratio: server_s.map(|server_s| server_s / read_s.max(1e-9)),
@@ -119,16 +114,16 @@ pub(super) fn run(args: &OrderThroughputArgs) -> anyhow::Result<OrderThroughputR
 }
 
 /// Places `orders` over all connections at once. Returns how long each answer took.
-async fn place(lanes: Vec<KeepAlive>, orders: u64, clock: Clock) -> anyhow::Result<Histogram<u64>> {
+async fn place(connections: Vec<KeepAlive>, orders: u64, clock: Clock) -> anyhow::Result<Histogram<u64>> {
     let begun = Arc::new(AtomicU64::new(0));
     let mut placing = JoinSet::new();
-    for mut lane in lanes {
+    for mut connection in connections {
         let begun = Arc::clone(&begun);
         placing.spawn(async move {
             let mut answer_ns = histogram();
             while begun.fetch_add(1, Relaxed) < orders {
                 let sent_ns = clock.now_ns();
-                let answered = lane.post("/api/orders/execute", ORDER, StatusCode::ACCEPTED).await?;
+                let answered = connection.post("/api/orders/execute", ORDER, StatusCode::ACCEPTED).await?;
                 answer_ns.saturating_record(answered.at_ns.saturating_sub(sent_ns));
             }
             anyhow::Ok(answer_ns)
@@ -141,30 +136,11 @@ async fn place(lanes: Vec<KeepAlive>, orders: u64, clock: Clock) -> anyhow::Resu
     Ok(all)
 }
 
-/// Reads the counters until `enough`, or for `limit_s` since the start.
-async fn until(
-    desks: &mut [KeepAlive],
-    enough: impl Fn(&OrderCounts) -> bool,
-    started_ns: u64,
-    limit_s: f64,
-    clock: Clock,
-) -> anyhow::Result<Seen> {
-    let mut asked = 0;
-    loop {
-        asked += 1;
-        let counts = counts(desks).await?;
-        let at_ns = clock.now_ns();
-        if enough(&counts) || clock.seconds_since(started_ns) >= limit_s {
-            return Ok(Seen { counts, at_ns, asked });
-        }
-        time::sleep(ASK_EVERY).await;
-    }
-}
-
-async fn counts(desks: &mut [KeepAlive]) -> anyhow::Result<OrderCounts> {
+/// The counters, summed over the gateways.
+async fn counts(stats_connections: &mut [KeepAlive]) -> anyhow::Result<OrderCounts> {
     let mut sum = OrderCounts::default();
-    for desk in desks {
-        let answered = desk.get("/ws/stats").await?;
+    for connection in stats_connections {
+        let answered = connection.get("/ws/stats").await?;
         let stats: StatsView = serde_json::from_slice(&answered.body).context("/ws/stats is not readable")?;
         sum += stats.orders.counts;
     }

@@ -9,7 +9,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    thread,
     time::Duration,
 };
 
@@ -21,23 +20,21 @@ use tokio::{task::JoinSet, time};
 use uuid::Uuid;
 
 use super::{
-    client::{Client, ClientPlan, Progress, Purpose, Seat, histogram},
-    clock::{self, Clock, nanos},
-    common::{GatewayArgs, at_least_one, rate, seconds},
+    client::{ClientPlan, Seat, histogram},
+    clock::{Clock, nanos},
+    common::{GatewayArgs, WaitArgs, at_least_one, rate, seconds},
     cpu,
     keep_alive::{KeepAlive, connect_all},
-    order_reports::OrderUpdatesReport,
     payload::write_update,
-    report::{Percentiles, ServerCpu, ServerMemory},
+    report::{OrderUpdatesReport, Percentiles},
     target::Endpoint,
-    watch::{Reading, drain, ready},
+    watch::{Reading, Subscribers},
 };
 use zonewire::client::block_on;
 
 /// The most updates of a run; each takes 48 bytes here.
 const UPDATES_MAX: f64 = 10_000_000.0;
 
-/// Arguments of `bench order-updates`.
 #[derive(Debug, Args)]
 pub(super) struct OrderUpdatesArgs {
     #[command(flatten)]
@@ -66,15 +63,8 @@ pub(super) struct OrderUpdatesArgs {
     /// Handshakes under way at once.
     #[arg(long, default_value_t = 64, value_parser = at_least_one)]
     open_concurrency: usize,
-    /// How many seconds opening all connections may take.
-    #[arg(long, default_value_t = 60.0, value_parser = seconds)]
-    open_timeout: f64,
-    /// Seconds of pause between opening and posting.
-    #[arg(long, default_value_t = 0.5, value_parser = seconds)]
-    settle: f64,
-    /// How many seconds to wait without arrivals after the last answer.
-    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
-    drain: f64,
+    #[command(flatten)]
+    waits: WaitArgs,
 }
 
 /// What to post, and when.
@@ -100,12 +90,12 @@ struct Posted {
     late_ns_max: u64,
 }
 
-/// Runs the measurement. An update that is not accepted ends it.
+/// An update that is not accepted ends it.
 pub(super) fn run(args: &OrderUpdatesArgs) -> anyhow::Result<OrderUpdatesReport> {
     let common = &args.common;
     let total = args.rate * (args.warmup + args.duration);
     ensure!(total <= UPDATES_MAX, "{total:.0} updates are more than a run may have, {UPDATES_MAX:.0}");
-    cpu::ensure_open_files(args.orders + args.connections, common.server_pid)?;
+    cpu::ensure_open_files(args.orders + args.connections, common.server.server_pid)?;
     let sockets = common.gateways()?;
     let bases = match args.post_urls.is_empty() {
         true => sockets.clone(),
@@ -121,68 +111,36 @@ pub(super) fn run(args: &OrderUpdatesArgs) -> anyhow::Result<OrderUpdatesReport>
     });
 
     let clock = Clock::start();
-    let rss_before_bytes = common.server_pid.map(cpu::rss_bytes).transpose()?;
     let plan = ClientPlan {
-        purpose: Purpose::Hold,
         open_concurrency: args.open_concurrency,
-        handshake_timeout_s: args.open_timeout,
-        headers: Vec::new(),
+        handshake_timeout_s: args.waits.open_timeout,
         expect_subscribed: true,
         own_messages: true,
         started_ns: clock.now_ns(),
         arrivals_max: UPDATES_MAX as usize,
+        ..ClientPlan::default()
     };
-    let client = Client::start(seats.collect(), &plan, 1, clock)?;
-    let client = ready(client, args.orders, args.open_timeout, &clock)?;
-    let open_s = clock.seconds_since(plan.started_ns);
-    thread::sleep(Duration::from_secs_f64(args.settle));
-    let rss_open_bytes = common.server_pid.map(cpu::rss_bytes).transpose()?;
-
-    let (start, posted) = post_and_drain(args, &bases, &orders, &client, clock)?;
-    let end = Reading::take(&client.progress, common.server_pid, &clock)?;
-    let rss_end_bytes = common.server_pid.map(cpu::rss_bytes).transpose()?;
-    let last_ns = client.progress.last_delivery_ns.load(Relaxed);
-    let tally = client.finish()?;
-
-    let counts = tally.sequences(Some(&posted.by_order));
-    let window_s = clock::seconds(last_ns.max(start.at_ns) - start.at_ns);
-    // The readings enclose the window, so they include all CPU time spent on it.
-    let read_s = clock::seconds(end.at_ns - start.at_ns);
-    let deliveries = end.deliveries - start.deliveries;
-    let cpu = start.server.zip(end.server).map(|(start, end)| end.since(start));
-    let memory = ServerMemory { rss_before_bytes, rss_open_bytes, rss_end_bytes, ..ServerMemory::default() };
+    let subscribers =
+        Subscribers::open(seats.collect(), &plan, 1, &args.waits, common.server.server_pid, clock)?;
+    let (start, posted) = post_and_drain(args, &bases, &orders, &subscribers, clock)?;
+    let expected = posted.by_order.iter().sum();
+    let (delivered, tally) = subscribers.finish(&start, Some(&posted.by_order), Some(expected))?;
     let compared = compare(&posted.answered, &tally.arrivals);
     let updates = posted.answered.len() as u64;
     Ok(OrderUpdatesReport {
-        kind: "order-updates",
         urls: common.urls.clone(),
         post_urls: if args.post_urls.is_empty() { common.urls.clone() } else { args.post_urls.clone() },
         orders: args.orders,
         connections: args.connections.min(args.orders),
         rate_per_s: args.rate,
         payload_bytes: args.payload_bytes as usize,
-        open_s,
         updates,
         updates_per_s: updates as f64 / args.duration.max(1e-9),
         post_late_us_max: posted.late_ns_max as f64 / 1e3,
-        window_s,
-        deliveries,
-        received: counts.received,
-        expected: posted.by_order.iter().sum(),
-        lost: counts.lost,
-        doubled: counts.doubled,
-        reordered: counts.reordered,
-        stale: tally.stale,
-        other_frames: tally.other_frames,
-        broken_frames: tally.broken_frames,
-        closed_by_code: tally.closed_by_code,
-        latency_us: Percentiles::of(&tally.latency_ns),
+        delivered,
         after_answer_us: Percentiles::of(&compared.after_answer_ns),
         before_answer_ratio: compared.before_answer_ratio,
         answer_us: Percentiles::of(&compared.answer_ns),
-        server: cpu.map(|cpu| ServerCpu::of(cpu, window_s, deliveries)).unwrap_or_default(),
-        memory: memory.per_connection(args.orders as u64),
-        client_busy_ratio: end.own.since(start.own).total_s() / read_s.max(1e-9),
     })
 }
 
@@ -192,12 +150,12 @@ fn post_and_drain(
     args: &OrderUpdatesArgs,
     bases: &[Endpoint],
     orders: &Arc<[Uuid]>,
-    client: &Client,
+    subscribers: &Subscribers,
     clock: Clock,
 ) -> anyhow::Result<(Reading, Posted)> {
-    let Progress { measure_from_ns, .. } = &*client.progress;
+    let progress = &subscribers.client.progress;
     let measured = block_on(async {
-        let lanes = connect_all(bases, args.connections.min(args.orders), clock).await?;
+        let connections = connect_all(bases, args.connections.min(args.orders), clock).await?;
         let started_ns = clock.now_ns();
         let plan = PostPlan {
             orders: Arc::clone(orders),
@@ -207,31 +165,31 @@ fn post_and_drain(
             measured_from_ns: started_ns + nanos(args.warmup),
             ends_ns: started_ns + nanos(args.warmup + args.duration),
         };
-        measure_from_ns.store(plan.measured_from_ns, Relaxed);
+        progress.measure_from_ns.store(plan.measured_from_ns, Relaxed);
         let reading = async {
             // Without a warm-up the reading must come first, or it would miss the first updates.
             if args.warmup > 0.0 {
                 time::sleep(Duration::from_secs_f64(args.warmup)).await;
             }
-            Reading::take(&client.progress, args.common.server_pid, &clock)
+            subscribers.reading()
         };
-        tokio::try_join!(reading, post(lanes, plan, clock))
+        tokio::try_join!(reading, post(connections, plan, clock))
     })?;
-    drain(client, measured.1.by_order.iter().sum(), args.drain, &clock)?;
+    subscribers.drain(measured.1.by_order.iter().sum(), args.waits.drain)?;
     Ok(measured)
 }
 
 /// Posts over all connections at once.
-async fn post(lanes: Vec<KeepAlive>, plan: PostPlan, clock: Clock) -> anyhow::Result<Posted> {
-    let width = lanes.len();
+async fn post(connections: Vec<KeepAlive>, plan: PostPlan, clock: Clock) -> anyhow::Result<Posted> {
+    let width = connections.len();
     let mut all = Posted { by_order: vec![0; plan.orders.len()], ..Posted::default() };
     let last_sent_ns = Arc::new(AtomicU64::new(0));
     let mut posting = JoinSet::new();
-    for (place, connection) in lanes.into_iter().enumerate() {
+    for (place, connection) in connections.into_iter().enumerate() {
         let (plan, last_sent_ns) = (plan.clone(), Arc::clone(&last_sent_ns));
         posting.spawn(async move {
-            let lane = Lane { connection, place, width, plan, last_sent_ns, clock };
-            anyhow::Ok((place, lane.post().await?))
+            let poster = Poster { connection, place, width, plan, last_sent_ns, clock };
+            anyhow::Ok((place, poster.post().await?))
         });
     }
     while let Some(posted) = posting.join_next().await {
@@ -247,17 +205,17 @@ async fn post(lanes: Vec<KeepAlive>, plan: PostPlan, clock: Clock) -> anyhow::Re
 
 /// One connection and its orders: every `width`th from `place` on.
 #[derive(Debug)]
-struct Lane {
+struct Poster {
     connection: KeepAlive,
     place: usize,
     width: usize,
     plan: PostPlan,
-    /// Shared by all lanes, so that the send time identifies an update.
+    /// Shared by all connections, so that the send time identifies an update.
     last_sent_ns: Arc<AtomicU64>,
     clock: Clock,
 }
 
-impl Lane {
+impl Poster {
     async fn post(mut self) -> anyhow::Result<Posted> {
         let PostPlan { orders, rate, payload_len, started_ns, measured_from_ns, ends_ns } = self.plan.clone();
         let own: Vec<usize> = (self.place..orders.len()).step_by(self.width).collect();
@@ -293,7 +251,7 @@ impl Lane {
         }
     }
 
-    /// The time, but later than any previous one. All lanes run on one thread.
+    /// The time, but later than any previous one. All connections run on one thread.
     fn stamp(&self) -> u64 {
         let now_ns = self.clock.now_ns().max(self.last_sent_ns.load(Relaxed) + 1);
         self.last_sent_ns.store(now_ns, Relaxed);

@@ -1,43 +1,36 @@
 //! Writes the published lines, and finds their numbers in what a server sends.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use memchr::memmem::Finder;
 
 /// Writes `{"key":..,"price":1.5,"seq":..,"sent_ns":..,"pad":".."}` without a newline, padded to exactly
-/// `len` bytes; longer only if the fields alone are.
+/// `len` bytes; longer only if the fields themselves are.
 pub(super) fn write_line(out: &mut String, key: &str, seq: u64, sent_ns: u64, len: usize) {
-    let start = out.len();
-    write!(out, r#"{{"key":"{key}","price":1.5,"seq":{seq},"sent_ns":{sent_ns},"pad":""#)
-        .expect("writing to a string cannot fail");
-    fill(out, start + len);
+    write_padded(out, format_args!(r#"{{"key":"{key}","price":1.5"#), seq, sent_ns, len);
 }
 
 /// Writes an event, valid as a ticker and as a trade, with the same two numbers and padding.
 pub(super) fn write_event(out: &mut String, symbol: &str, seq: u64, sent_ns: u64, len: usize) {
-    let start = out.len();
     let symbol = symbol.to_ascii_uppercase();
-    let head = format!(r#"{{"exchange":"bench","symbol":"{symbol}","price":1.5,"size":1"#);
-    write!(out, r#"{head},"seq":{seq},"sent_ns":{sent_ns},"pad":""#)
-        .expect("writing to a string cannot fail");
-    fill(out, start + len);
+    let head = format_args!(r#"{{"exchange":"bench","symbol":"{symbol}","price":1.5,"size":1"#);
+    write_padded(out, head, seq, sent_ns, len);
 }
 
 /// Writes an order's update with the same two numbers and padding. It may be repeated, since an order may
 /// report `routing` any number of times.
 pub(super) fn write_update(out: &mut String, seq: u64, sent_ns: u64, len: usize) {
-    let start = out.len();
-    let head = r#"{"type":"routing","progress":10,"message":"bench""#;
-    write!(out, r#"{head},"seq":{seq},"sent_ns":{sent_ns},"pad":""#)
-        .expect("writing to a string cannot fail");
-    fill(out, start + len);
+    let head = format_args!(r#"{{"type":"routing","progress":10,"message":"bench""#);
+    write_padded(out, head, seq, sent_ns, len);
 }
 
-/// Ends an object with an open text so that `out` has the length `end`.
-fn fill(out: &mut String, end: usize) {
-    let tail = r#""}"#;
-    let fill = end.saturating_sub(out.len() + tail.len());
-    out.extend(std::iter::repeat_n('x', fill));
+/// Completes an object with the numbers and a padding.
+fn write_padded(out: &mut String, head: fmt::Arguments<'_>, seq: u64, sent_ns: u64, len: usize) {
+    let (end, tail) = (out.len() + len, r#""}"#);
+    write!(out, r#"{head},"seq":{seq},"sent_ns":{sent_ns},"pad":""#)
+        .expect("writing to a string cannot fail");
+    let padding = end.saturating_sub(out.len() + tail.len());
+    out.extend(std::iter::repeat_n('x', padding));
     out.push_str(tail);
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
 use super::{
     clock::{Clock, nanos, seconds},
@@ -77,6 +77,27 @@ pub(super) struct Publisher {
     clock: Clock,
 }
 
+/// A publisher that runs.
+#[derive(Debug)]
+pub(super) struct Publishing(thread::JoinHandle<anyhow::Result<Published>>);
+
+impl Publishing {
+    /// Waits for the end of the plan.
+    pub(super) fn end(self) -> anyhow::Result<Published> {
+        self.0.join().map_err(|_| anyhow!("the publisher panicked"))?
+    }
+}
+
+impl Published {
+    pub(super) fn per_s(&self) -> Option<f64> {
+        (self.measured_s > 0.0).then(|| self.measured as f64 / self.measured_s)
+    }
+
+    pub(super) fn late_us_max(&self) -> f64 {
+        self.late_ns_max as f64 / 1e3
+    }
+}
+
 impl Publisher {
     /// Connects, so that a wrong address fails before anything is measured. `None` if somebody else
     /// publishes.
@@ -87,6 +108,12 @@ impl Publisher {
             PublishTarget::Http(endpoints) => endpoints.iter().map(Pipe::post).collect::<Result<_, _>>()?,
         };
         Ok(Some(Self { pipes, clock }))
+    }
+
+    /// Publishes on a thread of its own.
+    pub(super) fn start(self, plan: PublishPlan) -> anyhow::Result<Publishing> {
+        let named = thread::Builder::new().name("bench-publisher".to_owned());
+        Ok(Publishing(named.spawn(move || self.run(&plan)).context("cannot start the publisher")?))
     }
 
     /// Publishes to the end of the plan and closes the connections. Sequence numbers count from zero in each
@@ -181,12 +208,12 @@ impl Pipe {
     /// Adds the answer with which a server refuses a `POST` before closing it.
     fn explain(&mut self, error: io::Error) -> anyhow::Error {
         if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-            return anyhow::anyhow!("the server accepted nothing for {} s", PATIENCE.as_secs());
+            return anyhow!("the server accepted nothing for {} s", PATIENCE.as_secs());
         }
         match self {
             Self::Post(stream) => match read_answer(stream) {
                 Ok(answer) => {
-                    anyhow::anyhow!("the POST was cut with status {}: {}", answer.status, answer.body)
+                    anyhow!("the POST was cut with status {}: {}", answer.status, answer.body)
                 }
                 Err(_) => anyhow::Error::new(error).context("the POST was cut without an answer"),
             },

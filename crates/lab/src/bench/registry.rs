@@ -4,7 +4,7 @@
 //! measured until the log has them. Then three gateways are cut off from Redis, written to, and connected
 //! again.
 
-use std::{collections::BTreeMap, hint::black_box, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
@@ -26,15 +26,11 @@ use super::{
     clock::{self, Clock},
     common::{rate, seconds},
     cpu::CpuTime,
-    events_report::RegistryReport,
-    handshakes::median,
-    report::{NsEach, Percentiles},
+    report::{Apart, NsEach, Percentiles, RegistryReport, Updates},
 };
 
 /// The registry that is measured.
 const KIND: RegistryKind = RegistryKind::Providers;
-/// The number of parts of the reads, of which the median counts.
-const PARTS: u32 = 20;
 /// How long a gateway may take to become current.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The interval between groups of updates.
@@ -48,7 +44,6 @@ const GATEWAYS: usize = 3;
 /// Writes per second at each of them meanwhile.
 const APART_PER_S: f64 = 100.0;
 
-/// Arguments of `bench registry`.
 #[derive(Debug, Args)]
 pub(super) struct RegistryArgs {
     /// How many records there are
@@ -69,12 +64,8 @@ pub(super) struct RegistryArgs {
     /// For how many seconds three gateways are without Redis
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     apart: f64,
-    /// Write the report as JSON to FILE, or to standard output with `-`.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
 }
 
-/// Runs the measurement.
 pub(super) fn run(args: &RegistryArgs) -> anyhow::Result<RegistryReport> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -82,31 +73,25 @@ pub(super) fn run(args: &RegistryArgs) -> anyhow::Result<RegistryReport> {
         let updates = measure_updates(args).await?;
         let apart = measure_apart(args).await?;
         Ok(RegistryReport {
-            kind: "registry",
             records: args.records as usize,
             reads,
             updates_asked_per_s: args.rate,
-            updates_per_s: updates.per_s,
-            behind_us: updates.behind_us,
-            appended: updates.appended,
-            cpu_us_per_update: updates.cpu_us,
+            updates,
             gateways: GATEWAYS,
             apart_s: args.apart,
-            written_apart: apart.written,
-            converged_ms: apart.converged_ms,
-            wrong: apart.wrong,
+            apart,
         })
     })
 }
 
 /// A gateway in this process.
-struct Own {
+struct Embedded {
     registry: Registry,
     stop: oneshot::Sender<()>,
     running: JoinSet<anyhow::Result<()>>,
 }
 
-impl Own {
+impl Embedded {
     async fn start(redis_url: Option<String>) -> anyhow::Result<Self> {
         let mut config = Config::default();
         config.http.listen = ([127, 0, 0, 1], 0).into();
@@ -122,15 +107,15 @@ impl Own {
         let mut running = JoinSet::new();
         running.spawn(async move {
             // If the sender is dropped, the gateway stops too.
-            let told = async { drop(stopped.await) };
-            gateway.run(told).await.map_err(anyhow::Error::from)
+            let stopped = async { drop(stopped.await) };
+            gateway.run(stopped).await.map_err(anyhow::Error::from)
         });
-        let own = Self { registry, stop, running };
+        let embedded = Self { registry, stop, running };
         eventually("the registry is healthy", PATIENCE, async || {
-            (own.registry.view(KIND).state == "healthy").then_some(())
+            (embedded.registry.view(KIND).state == "healthy").then_some(())
         })
         .await?;
-        Ok(own)
+        Ok(embedded)
     }
 
     /// Waits until nothing waits for the log.
@@ -172,8 +157,8 @@ fn fill(registry: &Registry, args: &RegistryArgs) -> anyhow::Result<()> {
 // ===== reads =====
 
 async fn measure_reads(args: &RegistryArgs) -> anyhow::Result<Vec<NsEach>> {
-    let own = Own::start(None).await?;
-    fill(&own.registry, args)?;
+    let embedded = Embedded::start(None).await?;
+    fill(&embedded.registry, args)?;
     let keys: Vec<String> = (0..u64::from(args.records)).map(key).collect();
     let of_one = |sort| Query {
         filter: vec![("status".to_owned(), "online".to_owned())],
@@ -182,7 +167,7 @@ async fn measure_reads(args: &RegistryArgs) -> anyhow::Result<Vec<NsEach>> {
         limit: 100,
     };
     let (indexed, sorted) = (of_one(None), of_one(Some(("n".to_owned(), true))));
-    let registry = &own.registry;
+    let registry = &embedded.registry;
     let mut at = 0;
     let mut next = || {
         // In an order different from the table's.
@@ -191,46 +176,25 @@ async fn measure_reads(args: &RegistryArgs) -> anyhow::Result<Vec<NsEach>> {
     };
     let ask = |query: &Query| drop(black_box(registry.list(KIND, black_box(query))));
     let reads = vec![
-        time_each("a record by its key", args.reads, || {
+        NsEach::time("a record by its key", args.reads, || {
             drop(black_box(registry.get(KIND, black_box(next()))))
         }),
-        time_each("100 records of one status", args.reads / 100, || ask(&indexed)),
-        time_each("the same, sorted by a field", args.reads / 1_000, || ask(&sorted)),
+        NsEach::time("100 records of one status", args.reads / 100, || ask(&indexed)),
+        NsEach::time("the same, sorted by a field", args.reads / 1_000, || ask(&sorted)),
     ];
-    own.end().await?;
+    embedded.end().await?;
     Ok(reads)
-}
-
-fn time_each(what: &'static str, rounds: u32, mut act: impl FnMut()) -> NsEach {
-    let (clock, rounds) = (Clock::start(), rounds.div_ceil(PARTS).max(1));
-    let mut parts: Vec<f64> = (0..PARTS)
-        .map(|_| {
-            let begun_ns = clock.now_ns();
-            (0..rounds).for_each(|_| act());
-            clock.now_ns().saturating_sub(begun_ns) as f64 / f64::from(rounds)
-        })
-        .collect();
-    let ns = median(&mut parts).unwrap_or(0.0);
-    NsEach { what, ns, ns_least: parts[0], ns_most: parts[parts.len() - 1] }
 }
 
 // ===== updates =====
 
-/// The results of updates at a rate.
-struct Updates {
-    per_s: f64,
-    behind_us: Option<Percentiles>,
-    appended: u64,
-    cpu_us: f64,
-}
-
 async fn measure_updates(args: &RegistryArgs) -> anyhow::Result<Updates> {
     let mut redis = RedisServer::start(&[]).await.context("cannot start a Redis")?;
-    let own = Own::start(Some(format!("redis://127.0.0.1:{}", redis.port))).await?;
-    fill(&own.registry, args)?;
-    own.until_written().await?;
+    let embedded = Embedded::start(Some(format!("redis://127.0.0.1:{}", redis.port))).await?;
+    fill(&embedded.registry, args)?;
+    embedded.until_written().await?;
     let (clock, mut behind, mut looks) = (Clock::start(), histogram(), JoinSet::new());
-    let appended = || own.registry.view(KIND).counts.appended;
+    let appended = || embedded.registry.view(KIND).counts.appended;
     let (appended_before, cpu_before) = (appended(), CpuTime::own()?);
     let (begun_ns, mut made) = (clock.now_ns(), 0_u64);
     let mut ticks = time::interval(GROUP);
@@ -244,9 +208,9 @@ async fn measure_updates(args: &RegistryArgs) -> anyhow::Result<Updates> {
             let key = key(made % u64::from(args.records));
             let text = record(&key, made, args.record_bytes as usize);
             let written_ns = clock.now_ns();
-            own.registry.put(KIND, Some(&key), &text, &Condition::None)?;
+            embedded.registry.put(KIND, Some(&key), &text, &Condition::None)?;
             if made.is_multiple_of(LOOKED_AT) {
-                let registry = own.registry.clone();
+                let registry = embedded.registry.clone();
                 looks.spawn(async move {
                     registry.is_in_log(KIND, &key).await;
                     clock.now_ns() - written_ns
@@ -255,30 +219,23 @@ async fn measure_updates(args: &RegistryArgs) -> anyhow::Result<Updates> {
         }
     }
     let made_s = clock.seconds_since(begun_ns);
-    own.until_written().await?;
+    embedded.until_written().await?;
     while let Some(took_ns) = looks.join_next().await {
         behind.saturating_record(took_ns.context("a look panicked")?.max(1));
     }
     let cpu_s = CpuTime::own()?.since(cpu_before).total_s();
     let appended = appended() - appended_before;
-    own.end().await?;
+    embedded.end().await?;
     redis.kill().await?;
     Ok(Updates {
-        per_s: made as f64 / made_s.max(1e-9),
+        updates_per_s: made as f64 / made_s.max(1e-9),
         behind_us: Percentiles::of(&behind),
         appended,
-        cpu_us: cpu_s * 1e6 / made.max(1) as f64,
+        cpu_us_per_update: cpu_s * 1e6 / made.max(1) as f64,
     })
 }
 
 // ===== apart =====
-
-/// The results of gateways that were cut off.
-struct Apart {
-    written: usize,
-    converged_ms: Option<f64>,
-    wrong: usize,
-}
 
 /// The records of a gateway: the version and text of each.
 fn held(registry: &Registry) -> anyhow::Result<BTreeMap<Arc<str>, (String, Bytes)>> {
@@ -289,18 +246,18 @@ fn held(registry: &Registry) -> anyhow::Result<BTreeMap<Arc<str>, (String, Bytes
     Ok(listed.records.iter().map(of).collect())
 }
 
-fn are_equal(gateways: &[Own]) -> anyhow::Result<bool> {
+fn are_equal(gateways: &[Embedded]) -> anyhow::Result<bool> {
     let mut all = Vec::new();
-    for own in gateways {
-        if own.registry.view(KIND).state != "healthy" {
+    for embedded in gateways {
+        if embedded.registry.view(KIND).state != "healthy" {
             return Ok(false);
         }
-        all.push(held(&own.registry)?);
+        all.push(held(&embedded.registry)?);
     }
     Ok(all.windows(2).all(|two| two[0] == two[1]))
 }
 
-async fn until_equal(gateways: &[Own], clock: &Clock) -> anyhow::Result<Option<u64>> {
+async fn until_equal(gateways: &[Embedded], clock: &Clock) -> anyhow::Result<Option<u64>> {
     let begun_ns = clock.now_ns();
     while clock.seconds_since(begun_ns) < PATIENCE.as_secs_f64() {
         if are_equal(gateways)? {
@@ -316,7 +273,7 @@ async fn measure_apart(args: &RegistryArgs) -> anyhow::Result<Apart> {
     let proxy = Proxy::start(redis.target.address).await?;
     let mut gateways = Vec::new();
     for _ in 0..GATEWAYS {
-        gateways.push(Own::start(Some(redis.target.through(proxy.address))).await?);
+        gateways.push(Embedded::start(Some(redis.target.through(proxy.address))).await?);
     }
     fill(&gateways[0].registry, args)?;
     let clock = Clock::start();
@@ -327,13 +284,13 @@ async fn measure_apart(args: &RegistryArgs) -> anyhow::Result<Apart> {
     let mut ticks = time::interval(Duration::from_secs_f64(1.0 / APART_PER_S));
     while clock.seconds_since(begun_ns) < args.apart {
         ticks.tick().await;
-        for (place, own) in gateways.iter().enumerate() {
+        for (place, embedded) in gateways.iter().enumerate() {
             written += 1;
             // Each record is written at all gateways, some ticks apart.
             let n = written as u64;
             let key = key((n / GATEWAYS as u64 + 7 * place as u64) % u64::from(args.records.min(500)));
             match n % 10 {
-                0 => match own.registry.remove(KIND, &key, &Condition::None) {
+                0 => match embedded.registry.remove(KIND, &key, &Condition::None) {
                     Ok(_removed) => drop(last.insert(key, None)),
                     // It was removed here before, and there is nothing to report.
                     Err(RegistryError::Unknown) => {}
@@ -341,27 +298,27 @@ async fn measure_apart(args: &RegistryArgs) -> anyhow::Result<Apart> {
                 },
                 _ => {
                     let text = record(&key, n, args.record_bytes as usize);
-                    own.registry.put(KIND, Some(&key), &text, &Condition::None)?;
+                    embedded.registry.put(KIND, Some(&key), &text, &Condition::None)?;
                     last.insert(key, Some(n));
                 }
             }
         }
     }
-    let is_apart = gateways.iter().all(|own| own.registry.view(KIND).state == "degraded");
+    let is_apart = gateways.iter().all(|embedded| embedded.registry.view(KIND).state == "degraded");
     ensure!(is_apart, "a gateway without Redis claims to know what the others wrote");
     let back_ns = clock.now_ns();
     proxy.set(Mode::Pass);
     let converged_ns = until_equal(&gateways, &clock).await?;
     let mut wrong = 0;
-    for own in &gateways {
-        wrong += wrong_in(&own.registry, &last);
+    for embedded in &gateways {
+        wrong += wrong_in(&embedded.registry, &last);
     }
-    for own in gateways {
-        own.end().await?;
+    for embedded in gateways {
+        embedded.end().await?;
     }
     redis.kill().await?;
     Ok(Apart {
-        written,
+        written_apart: written,
         converged_ms: converged_ns.map(|at_ns| clock::seconds(at_ns - back_ns) * 1e3),
         wrong,
     })

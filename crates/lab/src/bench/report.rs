@@ -2,20 +2,19 @@
 //!
 //! A figure that was not measured is `null`, never zero.
 
-use std::{collections::BTreeMap, fmt, fs, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use anyhow::Context;
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use serde_json::ser::Formatter;
 
-use super::{cpu::CpuTime, credential::Kind, publisher::Published};
+use super::{clock::Clock, cpu::CpuTime, credential::Kind, events::Delivery, sequence::SequenceCounts};
+use crate::figures::Spread;
 
-/// The results of `fanout`.
 #[derive(Debug, Serialize)]
 pub(super) struct FanoutReport {
-    /// `fanout`.
-    pub(super) kind: &'static str,
-    /// The subscribers' URLs, as given.
+    /// The subscribers' URLs, as they were passed.
     pub(super) urls: Vec<String>,
     pub(super) channels: u32,
     /// All connections, including the stalled ones.
@@ -27,8 +26,6 @@ pub(super) struct FanoutReport {
     /// Length of a published line.
     pub(super) payload_bytes: usize,
     pub(super) keys: u64,
-    /// From the first connect until every subscriber was ready.
-    pub(super) open_s: f64,
     /// Messages published in the measured part; null if somebody else published.
     pub(super) messages: Option<u64>,
     pub(super) published_per_s: Option<f64>,
@@ -37,6 +34,15 @@ pub(super) struct FanoutReport {
     pub(super) publish_late_us_max: Option<f64>,
     /// The status of the server's answer to each `POST`.
     pub(super) publish_status: Vec<u16>,
+    #[serde(flatten)]
+    pub(super) delivered: Delivered,
+}
+
+/// What the subscribers of a run received, and what that cost.
+#[derive(Debug, Serialize)]
+pub(super) struct Delivered {
+    /// From the first connect until every subscriber was ready.
+    pub(super) open_s: f64,
     /// From the end of the warm-up to the last delivery.
     pub(super) window_s: f64,
     /// Messages received in the window, over all subscribers.
@@ -44,41 +50,32 @@ pub(super) struct FanoutReport {
     pub(super) deliveries_per_s: f64,
     /// The average size of a frame with a message, including header and envelope.
     pub(super) frame_bytes: f64,
-    /// Messages of the whole run, including the warm-up, that were received, ...
-    pub(super) received: u64,
-    /// ... and that had to be: published messages times reading subscribers.
+    #[serde(flatten)]
+    pub(super) sequences: SequenceCounts,
+    /// How many had to be received: published messages times reading subscribers.
     pub(super) expected: Option<u64>,
-    /// Never received. In a lane that conflates, these are messages that were replaced.
-    pub(super) lost: u64,
-    /// Received more than once.
-    pub(super) doubled: u64,
-    /// Received after a later one.
-    pub(super) reordered: u64,
     /// Messages sent before this run began.
     pub(super) stale: u64,
-    /// Frames without a message: welcome, heartbeat.
+    /// Frames without a message: welcome, subscription, heartbeat.
     pub(super) other_frames: u64,
     pub(super) pings: u64,
     /// Connections that sent something that is not a frame.
     pub(super) broken_frames: u64,
     /// Connections that the server ended; 1006 means without a close frame.
     pub(super) closed_by_code: BTreeMap<u16, u64>,
-    /// Receive time minus send time.
+    /// From just before a message was written until it was received.
     pub(super) latency_us: Option<Percentiles>,
     #[serde(flatten)]
     pub(super) server: ServerCpu,
     #[serde(flatten)]
     pub(super) memory: ServerMemory,
-    /// CPU time of this process relative to the window. Near one per loop thread, or near the share of a core
+    /// CPU time of this process relative to the window. Near one per busy thread, or near the share of a core
     /// that it gets, the client is the bottleneck, and the figures say little about the server.
     pub(super) client_busy_ratio: f64,
 }
 
-/// The results of `idle`.
 #[derive(Debug, Serialize)]
 pub(super) struct IdleReport {
-    /// `idle`.
-    pub(super) kind: &'static str,
     pub(super) urls: Vec<String>,
     pub(super) connections: usize,
     pub(super) open_concurrency: usize,
@@ -99,11 +96,8 @@ pub(super) struct IdleReport {
     pub(super) server_cpu_s: Option<f64>,
 }
 
-/// The results of `connect`.
 #[derive(Debug, Serialize)]
 pub(super) struct ConnectReport {
-    /// `connect`.
-    pub(super) kind: &'static str,
     pub(super) urls: Vec<String>,
     pub(super) open_concurrency: usize,
     pub(super) duration_s: f64,
@@ -117,11 +111,8 @@ pub(super) struct ConnectReport {
     pub(super) client_busy_ratio: f64,
 }
 
-/// The results of `handshakes`.
 #[derive(Debug, Serialize)]
 pub(super) struct HandshakesReport {
-    /// `handshakes`.
-    pub(super) kind: &'static str,
     /// Whether the gateway had verified the tokens before.
     pub(super) again: bool,
     /// How many rounds there were.
@@ -149,16 +140,204 @@ pub(super) struct HandshakesOfKind {
     pub(super) client_busy_ratio: f64,
 }
 
-/// The results of `access`.
 #[derive(Debug, Serialize)]
 pub(super) struct AccessReport {
-    /// `access`.
-    pub(super) kind: &'static str,
     pub(super) questions: u32,
     /// Identifying a client, by its credential.
     pub(super) authenticate: Vec<NsEach>,
     /// Deciding whether a principal may subscribe.
     pub(super) may_subscribe: Vec<NsEach>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct EventsReport {
+    pub(super) payload_bytes: usize,
+    pub(super) kinds: Vec<EventsOf>,
+}
+
+/// The results of one kind of delivery.
+#[derive(Debug, Serialize)]
+pub(super) struct EventsOf {
+    pub(super) delivery: Delivery,
+    /// At each requested rate.
+    pub(super) at_rates: Vec<EventsRun>,
+    /// The greatest rate tried at which nothing was lost or delayed.
+    pub(super) sustained: Option<EventsRun>,
+    /// The first rate at which something was; null if that was not searched for, or not found.
+    pub(super) first_beyond: Option<EventsRun>,
+}
+
+/// The results at one rate.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct EventsRun {
+    /// The requested rate.
+    pub(super) rate_per_s: f64,
+    pub(super) published_per_s: f64,
+    /// From the end of the warm-up to the last arrival.
+    pub(super) deliveries_per_s: f64,
+    /// From the last publish, once answered, to the last arrival.
+    pub(super) behind_s: f64,
+    #[serde(flatten)]
+    pub(super) sequences: SequenceCounts,
+    /// The longest delay of a publish.
+    pub(super) publish_late_us_max: f64,
+    /// From just before an event was written to the first gateway until it was read at the second one's
+    /// socket.
+    pub(super) lag_us: Option<Percentiles>,
+    /// CPU time of the first gateway, ...
+    pub(super) publisher_cpu_us_per_event: Option<f64>,
+    /// ... of the second one, ...
+    pub(super) subscriber_cpu_us_per_event: Option<f64>,
+    /// ... and of Redis, by its own account.
+    pub(super) redis_cpu_us_per_event: Option<f64>,
+    pub(super) client_busy_ratio: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct RegistryReport {
+    /// How many records there are.
+    pub(super) records: usize,
+    /// Reads in this process, by one thread.
+    pub(super) reads: Vec<NsEach>,
+    /// The requested updates per second.
+    pub(super) updates_asked_per_s: f64,
+    #[serde(flatten)]
+    pub(super) updates: Updates,
+    /// How many gateways were cut off from Redis.
+    pub(super) gateways: usize,
+    /// For how long.
+    pub(super) apart_s: f64,
+    #[serde(flatten)]
+    pub(super) apart: Apart,
+}
+
+/// The results of updates at a rate.
+#[derive(Debug, Serialize)]
+pub(super) struct Updates {
+    /// The actual ones.
+    pub(super) updates_per_s: f64,
+    /// From an update until the log has the record.
+    pub(super) behind_us: Option<Percentiles>,
+    /// How many entries these updates became.
+    pub(super) appended: u64,
+    /// CPU time of this process, which includes the gateway, per update.
+    pub(super) cpu_us_per_update: f64,
+}
+
+/// The results of gateways that were cut off.
+#[derive(Debug, Serialize)]
+pub(super) struct Apart {
+    /// How many writes they accepted meanwhile.
+    pub(super) written_apart: usize,
+    /// From when Redis could be reached again until all gateways held the same; null if they never did.
+    pub(super) converged_ms: Option<f64>,
+    /// How many records then differed from the last write.
+    pub(super) wrong: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct DeadPrimaryReport {
+    /// Channels of the other primaries, and the requested appends per second to all of them.
+    pub(super) healthy: u32,
+    pub(super) rate_per_s: f64,
+    /// Channels of the primary that failed, and the same of them.
+    pub(super) forked: u32,
+    pub(super) forked_rate_per_s: f64,
+    /// All primaries serve; ...
+    pub(super) before: Stretch,
+    /// ... one does not, and all of its channels are forked; ...
+    pub(super) during: Stretch,
+    /// ... and all of them have been reconciled.
+    pub(super) after: Stretch,
+    /// How long it took to fork all of them.
+    pub(super) forking_s: f64,
+    /// From when the primary went on until everything was in step with the logs again.
+    pub(super) reconciled_s: f64,
+}
+
+/// What was measured while the state of the cluster did not change.
+#[derive(Debug, Serialize)]
+pub(super) struct Stretch {
+    pub(super) appends_per_s: f64,
+    pub(super) others_per_s: f64,
+    /// What an append to a channel of the other primaries took.
+    pub(super) append_us: Option<Percentiles>,
+    /// The same of the primary that failed.
+    pub(super) other_append_us: Option<Percentiles>,
+    /// CPU time of this process; 1 means one core.
+    pub(super) busy_ratio: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct OrderUpdatesReport {
+    /// The addresses of the sockets, as given.
+    pub(super) urls: Vec<String>,
+    /// Where updates were posted.
+    pub(super) post_urls: Vec<String>,
+    /// Each order has one socket.
+    pub(super) orders: usize,
+    /// HTTP connections that posted.
+    pub(super) connections: usize,
+    /// The requested updates per second.
+    pub(super) rate_per_s: f64,
+    pub(super) payload_bytes: usize,
+    /// Updates that were posted and accepted in the measured part.
+    pub(super) updates: u64,
+    pub(super) updates_per_s: f64,
+    /// The longest delay of a post. More than tens of milliseconds mean that answers took longer than the
+    /// interval between two updates of a connection.
+    pub(super) post_late_us_max: f64,
+    #[serde(flatten)]
+    pub(super) delivered: Delivered,
+    /// From the answer to the arrival; zero if the arrival was first.
+    pub(super) after_answer_us: Option<Percentiles>,
+    /// The share of updates that arrived before their answer.
+    pub(super) before_answer_ratio: Option<f64>,
+    /// From just before the request was written to its answer.
+    pub(super) answer_us: Option<Percentiles>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct OrderThroughputReport {
+    /// The gateways, as given.
+    pub(super) urls: Vec<String>,
+    pub(super) orders: u64,
+    /// HTTP connections that placed them.
+    pub(super) connections: usize,
+    /// From the first request until the last order was accepted.
+    pub(super) placed_s: f64,
+    /// From the first request until all orders were seen to have ended.
+    pub(super) window_s: f64,
+    /// Ended orders over the whole window.
+    pub(super) orders_per_s: f64,
+    /// Accepted, over the time of placing.
+    pub(super) placed: Stage,
+    /// Claims by workers; more than orders if some were retried.
+    pub(super) runs: Stage,
+    /// Updates written.
+    pub(super) updates: Stage,
+    pub(super) ended: Stage,
+    pub(super) confirmed: u64,
+    pub(super) failed: u64,
+    pub(super) retried: u64,
+    /// Orders that had not ended when the time was over.
+    pub(super) unfinished: u64,
+    /// From just before an order was sent until it was accepted.
+    pub(super) answer_us: Option<Percentiles>,
+    /// How often the gateways' counters were read after the last order was accepted.
+    pub(super) stats_asked: u64,
+    pub(super) server_cpu_s: Option<f64>,
+    pub(super) server_cpu_us_per_order: Option<f64>,
+    /// 1 means one core.
+    pub(super) server_busy_ratio: Option<f64>,
+    pub(super) client_busy_ratio: f64,
+}
+
+/// How many orders passed a stage, and how fast.
+#[derive(Debug, Serialize)]
+pub(super) struct Stage {
+    pub(super) count: u64,
+    pub(super) per_s: f64,
 }
 
 /// How long an action took in nanoseconds: the median of twenty parts, the least and the greatest.
@@ -207,18 +386,99 @@ pub(super) struct ServerMemory {
     pub(super) rss_bytes_per_connection: Option<f64>,
 }
 
-/// Prints the report, and writes it as JSON if requested.
-pub(super) fn emit(report: &(impl Serialize + fmt::Display), json: Option<&Path>) -> anyhow::Result<()> {
-    match json {
-        Some(path) if path == Path::new("-") => println!("{}", serde_json::to_string_pretty(report)?),
-        Some(path) => {
-            let text = serde_json::to_string_pretty(report)? + "\n";
-            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-            print!("{report}");
-        }
-        None => print!("{report}"),
+/// Prints the report, or writes it as JSON too.
+pub(super) fn emit(kind: &'static str, report: &impl Serialize, json: Option<&Path>) -> anyhow::Result<()> {
+    /// A report with the subcommand that made it.
+    #[derive(Serialize)]
+    struct Named<'a, R> {
+        kind: &'static str,
+        #[serde(flatten)]
+        report: &'a R,
     }
+    let named = Named { kind, report };
+    if json == Some(Path::new("-")) {
+        println!("{}", serde_json::to_string_pretty(&named)?);
+        return Ok(());
+    }
+    if let Some(path) = json {
+        let text = serde_json::to_string_pretty(&named)? + "\n";
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    println!("{}", for_people(&named)?);
     Ok(())
+}
+
+/// The report with a line for each field and for each item of a list; figures that were not measured are `-`.
+fn for_people(report: &impl Serialize) -> anyhow::Result<String> {
+    let mut text = Vec::new();
+    report.serialize(&mut serde_json::Serializer::with_formatter(&mut text, Lines::default()))?;
+    Ok(String::from_utf8(text)?.trim_start().to_owned())
+}
+
+/// How deep in the report it is.
+#[derive(Default)]
+struct Lines {
+    depth: usize,
+}
+
+impl Lines {
+    fn new_line<W: ?Sized + io::Write>(&self, out: &mut W) -> io::Result<()> {
+        write!(out, "\n{:width$}", "", width = 2 * (self.depth - 1))
+    }
+}
+
+impl Formatter for Lines {
+    fn write_null<W: ?Sized + io::Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b"-")
+    }
+
+    fn write_f64<W: ?Sized + io::Write>(&mut self, out: &mut W, value: f64) -> io::Result<()> {
+        write!(out, "{value:.2}")
+    }
+
+    fn begin_string<W: ?Sized + io::Write>(&mut self, _out: &mut W) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn end_string<W: ?Sized + io::Write>(&mut self, _out: &mut W) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn begin_array<W: ?Sized + io::Write>(&mut self, _out: &mut W) -> io::Result<()> {
+        self.depth += 1;
+        Ok(())
+    }
+
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, out: &mut W, _first: bool) -> io::Result<()> {
+        self.new_line(out)
+    }
+
+    fn end_array<W: ?Sized + io::Write>(&mut self, _out: &mut W) -> io::Result<()> {
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn begin_object<W: ?Sized + io::Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.depth += 1;
+        if self.depth > 1 { out.write_all(b"(") } else { Ok(()) }
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        match self.depth {
+            1 => self.new_line(out),
+            _ if first => Ok(()),
+            _ => out.write_all(b", "),
+        }
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b" ")
+    }
+
+    fn end_object<W: ?Sized + io::Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.depth -= 1;
+        if self.depth > 0 { out.write_all(b")") } else { Ok(()) }
+    }
 }
 
 impl Percentiles {
@@ -235,6 +495,23 @@ impl Percentiles {
             p999: at(0.999),
             max: us(histogram.max()),
         })
+    }
+}
+
+impl NsEach {
+    /// The number of parts of a measurement.
+    const PARTS: u32 = 20;
+
+    /// Does something for so many rounds at least.
+    pub(super) fn time(what: &'static str, rounds: u32, mut act: impl FnMut()) -> Self {
+        let (clock, rounds) = (Clock::start(), rounds.div_ceil(Self::PARTS).max(1));
+        let parts = (0..Self::PARTS).map(|_| {
+            let begun_ns = clock.now_ns();
+            (0..rounds).for_each(|_| act());
+            clock.now_ns().saturating_sub(begun_ns) as f64 / f64::from(rounds)
+        });
+        let Spread { least, median, most } = Spread::of(parts).unwrap_or_default();
+        Self { what, ns: median, ns_least: least, ns_most: most }
     }
 }
 
@@ -265,17 +542,6 @@ impl ServerMemory {
     }
 }
 
-impl FanoutReport {
-    /// Fills in the publisher's results.
-    pub(super) fn set_published(&mut self, published: &Published) {
-        self.messages = Some(published.measured);
-        self.published_per_s =
-            (published.measured_s > 0.0).then(|| published.measured as f64 / published.measured_s);
-        self.publish_late_us_max = self.rate_per_s.map(|_| published.late_ns_max as f64 / 1e3);
-        self.publish_status = published.answers.iter().map(|answer| answer.status).collect();
-    }
-}
-
 impl HandshakesReport {
     /// Adds what each kind costs beyond none, if that was measured.
     pub(super) fn compared(mut self) -> Self {
@@ -289,156 +555,40 @@ impl HandshakesReport {
     }
 }
 
-// ===== text =====
-
-impl fmt::Display for FanoutReport {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            out,
-            "subscribers   {} ({} stalled), open in {:.2} s",
-            self.subscribers, self.stalled, self.open_s
-        )?;
-        if let (Some(messages), Some(rate)) = (self.messages, self.published_per_s) {
-            writeln!(out, "published     {messages} messages, {rate:.1}/s")?;
-        }
-        let Self { deliveries, deliveries_per_s, window_s, frame_bytes, .. } = self;
-        writeln!(
-            out,
-            "deliveries    {deliveries} in {window_s:.2} s, {deliveries_per_s:.0}/s, {frame_bytes:.0} bytes each"
-        )?;
-        let Self { lost, doubled, reordered, stale, broken_frames, .. } = self;
-        writeln!(
-            out,
-            "checked       {lost} lost, {doubled} doubled, {reordered} reordered, {stale} stale, {broken_frames} broken"
-        )?;
-        writeln!(out, "other         {} frames, {} pings", self.other_frames, self.pings)?;
-        write_counts(out, "closed", &self.closed_by_code)?;
-        write_percentiles(out, "latency us", self.latency_us.as_ref())?;
-        let cpu = &self.server;
-        if let (Some(user), Some(system), Some(busy)) =
-            (cpu.server_user_us_per_delivery, cpu.server_system_us_per_delivery, cpu.server_busy_ratio)
-        {
-            writeln!(
-                out,
-                "server cpu    {user:.2} us user + {system:.2} us system per delivery, {:.0}/cpu-s, busy {:.0} %",
-                cpu.deliveries_per_cpu_s.unwrap_or(0.0),
-                busy * 100.0
-            )?;
-        }
-        write_memory(out, &self.memory)?;
-        writeln!(out, "client cpu    busy {:.0} %", self.client_busy_ratio * 100.0)
-    }
-}
-
-impl fmt::Display for IdleReport {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            out,
-            "connections   {} of {} open in {:.2} s, {:.0}/s, {} at a time",
-            self.opened, self.connections, self.open_s, self.connections_per_s, self.open_concurrency
-        )?;
-        writeln!(out, "held          {} after settling, {} other frames", self.held, self.other_frames)?;
-        write_counts(out, "failed", &self.failures_by_reason)?;
-        write_counts(out, "closed", &self.closed_by_code)?;
-        write_percentiles(out, "handshake us", self.handshake_us.as_ref())?;
-        write_memory(out, &self.memory)
-    }
-}
-
-impl fmt::Display for ConnectReport {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            out,
-            "connections   {} opened and closed in {:.2} s, {:.0}/s, {} at a time",
-            self.opened, self.duration_s, self.connections_per_s, self.open_concurrency
-        )?;
-        write_counts(out, "failed", &self.failures_by_reason)?;
-        write_percentiles(out, "handshake us", self.handshake_us.as_ref())?;
-        if let Some(each) = self.server_cpu_us_per_connection {
-            writeln!(out, "server cpu    {each:.1} us per connection")?;
-        }
-        writeln!(out, "client cpu    busy {:.0} %", self.client_busy_ratio * 100.0)
-    }
-}
-
-impl fmt::Display for HandshakesReport {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { again, rounds, duration_s, open_concurrency, .. } = self;
-        let come = if *again { "verified before" } else { "not verified before" };
-        writeln!(
-            out,
-            "turns         {rounds} of {duration_s} s for each kind, {open_concurrency} at a time, tokens {come}"
-        )?;
-        for of in &self.kinds {
-            let figure = |value: Option<f64>, digits: usize| {
-                value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
-            };
-            let more = of.more_than_none_us.map(|us| format!(" ({us:+.1})")).unwrap_or_default();
-            writeln!(
-                out,
-                "{:<13} {}/cpu-s, {} us each{more}, {:.0}/s, client busy {:.0} %",
-                of.shown.as_str(),
-                figure(of.handshakes_per_cpu_s, 0),
-                figure(of.server_cpu_us_per_handshake, 1),
-                of.handshakes_per_s,
-                of.client_busy_ratio * 100.0
-            )?;
-            write_counts(out, "  failed", &of.failures_by_reason)?;
-            write_percentiles(out, "  us", of.handshake_us.as_ref())?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for AccessReport {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (question, answers) in [("who shows", &self.authenticate), ("may subscribe", &self.may_subscribe)]
-        {
-            for NsEach { what, ns, ns_least, ns_most } in answers {
-                writeln!(out, "{question:<13} {ns:>10.1} ns ({ns_least:.1} to {ns_most:.1})  {what}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-pub(super) fn write_counts<K: fmt::Display>(
-    out: &mut fmt::Formatter<'_>,
-    name: &str,
-    counts: &BTreeMap<K, u64>,
-) -> fmt::Result {
-    for (what, count) in counts {
-        writeln!(out, "{name:<13} {count} by {what}")?;
-    }
-    Ok(())
-}
-
-pub(super) fn write_percentiles(
-    out: &mut fmt::Formatter<'_>,
-    name: &str,
-    values: Option<&Percentiles>,
-) -> fmt::Result {
-    let Some(Percentiles { p50, p90, p99, p999, max, .. }) = values else { return Ok(()) };
-    writeln!(out, "{name:<13} p50 {p50:.0}  p90 {p90:.0}  p99 {p99:.0}  p99.9 {p999:.0}  max {max:.0}")
-}
-
-pub(super) fn write_memory(out: &mut fmt::Formatter<'_>, memory: &ServerMemory) -> fmt::Result {
-    let mib = |bytes: Option<u64>| {
-        bytes.map_or("-".to_owned(), |bytes| format!("{:.1}", bytes as f64 / 1_048_576.0))
-    };
-    let Some(each) = memory.rss_bytes_per_connection else { return Ok(()) };
-    writeln!(
-        out,
-        "server memory {} MiB before, {} open, {} at the end, {each:.0} bytes per connection",
-        mib(memory.rss_before_bytes),
-        mib(memory.rss_open_bytes),
-        mib(memory.rss_end_bytes)
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn people_get_a_line_for_each_field_and_each_item() {
+        #[derive(Serialize)]
+        struct Report {
+            urls: [&'static str; 1],
+            rate_per_s: f64,
+            server_cpu_s: Option<f64>,
+            answers: Vec<Stage>,
+            ended: Stage,
+        }
+        let ended = || Stage { count: 5, per_s: 0.25 };
+        let report = Report {
+            urls: ["ws://a/b"],
+            rate_per_s: 20.0,
+            server_cpu_s: None,
+            answers: vec![ended(), ended()],
+            ended: ended(),
+        };
+        let expected = [
+            "urls ",
+            "  ws://a/b",
+            "rate_per_s 20.00",
+            "server_cpu_s -",
+            "answers ",
+            "  (count 5, per_s 0.25)",
+            "  (count 5, per_s 0.25)",
+            "ended (count 5, per_s 0.25)",
+        ];
+        assert_eq!(for_people(&report).unwrap(), expected.join("\n"));
+    }
 
     #[test]
     fn cpu_per_delivery_is_split() {

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
+use crate::figures::sums;
+
 /// How many gaps are remembered per subscriber. Beyond that the oldest are forgotten, and a message that
 /// arrives late for one of them counts as both reordered and lost.
 const GAPS_MAX: usize = 4096;
@@ -17,14 +21,19 @@ pub(super) struct SequenceChecker {
     counts: SequenceCounts,
 }
 
-/// The results.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What subscribers received during a whole run, including the warm-up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct SequenceCounts {
     pub(super) received: u64,
+    /// Never received. In a lane that conflates, these are messages that were replaced.
     pub(super) lost: u64,
+    /// Received more than once.
     pub(super) doubled: u64,
+    /// Received after a later one.
     pub(super) reordered: u64,
 }
+
+sums!(SequenceCounts: received, lost, doubled, reordered);
 
 impl SequenceChecker {
     /// Expects zero first, so that losing the first message is noticed.

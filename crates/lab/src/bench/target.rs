@@ -111,7 +111,7 @@ pub(super) fn publish(text: &str, channels: u32, allow_remote: bool) -> anyhow::
 
 impl PublishTarget {
     /// The same target with a credential; lines over TCP have none.
-    pub(super) fn shown(mut self, token: &Token) -> Self {
+    pub(super) fn with_token(mut self, token: &Token) -> Self {
         if let Self::Http(endpoints) = &mut self {
             endpoints.iter_mut().for_each(|endpoint| endpoint.token = token.clone());
         }
@@ -121,7 +121,7 @@ impl PublishTarget {
 
 impl Endpoint {
     /// The same endpoint with a credential.
-    pub(super) fn shown(self, token: &Token) -> Self {
+    pub(super) fn with_token(self, token: &Token) -> Self {
         Self { token: token.clone(), ..self }
     }
 
@@ -211,9 +211,9 @@ mod tests {
     fn a_token_goes_into_the_head_and_is_not_printed() {
         let endpoint = websocket("ws://127.0.0.1:1/ws", false).unwrap();
         assert_eq!(endpoint.token.line(), "");
-        let shown = endpoint.shown(&Token::new(" abc.def\n").unwrap());
-        assert_eq!(shown.token.line(), "Authorization: Bearer abc.def\r\n");
-        assert!(!format!("{shown:?}").contains("abc"), "{shown:?}");
+        let with_token = endpoint.with_token(&Token::new(" abc.def\n").unwrap());
+        assert_eq!(with_token.token.line(), "Authorization: Bearer abc.def\r\n");
+        assert!(!format!("{with_token:?}").contains("abc"), "{with_token:?}");
         assert!(Token::new("a\r\nb").is_err());
         assert_eq!(Token::new("").unwrap().bearer(), None);
     }

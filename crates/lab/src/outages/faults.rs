@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::outcome::Limits;
+use super::outcome::{Limit, POLL_MS};
 use zonewire_kit::proxy::Mode;
 use zonewire_kit::redis::Data;
 
@@ -13,11 +13,12 @@ pub(super) struct Fault {
     /// What happens, for people.
     pub(super) about: &'static str,
     pub(super) kind: Kind,
-    /// Which nodes have no Redis meanwhile.
-    pub(super) reach: Reach,
+    /// It harms node 0 alone.
+    pub(super) is_at_one: bool,
     pub(super) hold: Duration,
-    /// What `/ws/health` must say meanwhile.
-    pub(super) truth: Truth,
+    /// Redis does not serve meanwhile: a gateway that says `healthy` is wrong. Otherwise Redis may or may not
+    /// serve at a given moment.
+    pub(super) is_down: bool,
     /// How soon it must be noticed; `None` if nothing is promised.
     pub(super) notice: Option<Duration>,
 }
@@ -60,21 +61,6 @@ pub(super) enum Kind {
     RedisClock,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
-    All,
-    /// Node 0.
-    One,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Truth {
-    /// Redis does not serve: a gateway that says `healthy` is wrong.
-    Down,
-    /// Redis may or may not serve at a given moment.
-    Either,
-}
-
 /// How soon a closed connection must be noticed.
 const CLOSED: Option<Duration> = Some(Duration::from_millis(50));
 /// How soon it must be noticed that nothing answers, or that nothing can be written.
@@ -94,7 +80,7 @@ const UNTRUE: Duration = Duration::from_millis(1_500);
 
 const fn fault(name: &'static str, about: &'static str, kind: Kind, hold_ms: u64) -> Fault {
     let hold = Duration::from_millis(hold_ms);
-    Fault { name, about, kind, reach: Reach::All, hold, truth: Truth::Down, notice: None }
+    Fault { name, about, kind, is_at_one: false, hold, is_down: true, notice: None }
 }
 
 impl Fault {
@@ -103,11 +89,11 @@ impl Fault {
     }
 
     const fn at_one(self) -> Self {
-        Self { reach: Reach::One, ..self }
+        Self { is_at_one: true, ..self }
     }
 
     const fn unsure(self) -> Self {
-        Self { truth: Truth::Either, ..self }
+        Self { is_down: false, ..self }
     }
 
     /// Whether it needs a Redis that may be harmed.
@@ -149,23 +135,30 @@ impl Fault {
     }
 
     /// The limits on times; `ordering_deadline` is that of the gateways.
-    pub(super) fn limits(&self, ordering_deadline: Duration) -> Limits {
+    pub(super) fn limits(&self, ordering_deadline: Duration) -> [Limit; 7] {
         // For the sockets of a gateway that is frozen or restarted, no times are promised.
-        let is_gateway_there = !self.stops_node(0);
-        Limits {
-            notice: self.notice,
-            later_latest: Some(ordering_deadline + LATER),
-            later_every: Some(LATER_EVERY),
-            catch_up: is_gateway_there.then_some(CATCH_UP),
-            untrue: Some(UNTRUE),
-            take_over: Some(TAKE_OVER),
-            equal: is_gateway_there.then_some(EQUAL),
-        }
+        let if_it_is_there = |most| Some(most).filter(|_| !self.stops_node(0));
+        let limit = |what, most, of| Limit { what, most, slack_ms: 0.0, of };
+        let polled = |what, most, of| Limit { what, most, slack_ms: POLL_MS, of };
+        [
+            polled("noticed after", self.notice, |run| run.noticed_ms),
+            limit("prices (latest) later by", Some(ordering_deadline + LATER), |run| run.later_latest_ms),
+            limit("prices (every) and orders later by", Some(LATER_EVERY), |run| run.later_every_ms),
+            limit("caught up after", if_it_is_there(CATCH_UP), |run| run.caught_up_ms),
+            polled("feed taken over after", Some(TAKE_OVER), |run| run.taken_over_ms),
+            polled("the same records after", if_it_is_there(EQUAL), |run| run.equal_ms),
+            polled("untruly healthy for", Some(UNTRUE), |run| Some(run.falsely_healthy_ms)),
+        ]
     }
 
     /// Whether a node has no Redis, or is frozen, during the fault.
     pub(super) fn reaches(&self, node: usize) -> bool {
-        self.reach == Reach::All || node == 0
+        !self.is_at_one || node == 0
+    }
+
+    /// Whether Redis certainly does not serve a node during the fault.
+    pub(super) fn takes_redis_from(&self, node: usize) -> bool {
+        self.is_down && self.reaches(node)
     }
 
     /// Whether a node itself does not run meanwhile.

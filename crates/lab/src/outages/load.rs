@@ -57,7 +57,7 @@ const TRADES_EVERY: Duration = Duration::from_millis(10);
 
 /// The fields of an entry that matter here.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Told {
+pub(super) struct EntryFields {
     by: Option<usize>,
     n: Option<u64>,
     symbol: Option<String>,
@@ -70,7 +70,7 @@ impl Channel {
     /// An order whose updates are posted at these nodes.
     pub(super) fn order(nodes: Vec<usize>) -> Self {
         let order = OrderId::random();
-        Self { name: ChannelName::order(order), lane: Lane::Order, nodes, what: What::Order(order) }
+        Self { name: ChannelName::order(order), lane: Lane::Orders, nodes, what: What::Order(order) }
     }
 
     /// A zone, published to at all nodes.
@@ -88,7 +88,7 @@ impl Channel {
     pub(super) fn feed(first: u64) -> anyhow::Result<Self> {
         let name = format!("event:{}:{FEED}:{SYMBOL}", EventType::Trade);
         let name = name.parse().map_err(|error| anyhow::anyhow!("{name} is no channel: {error}"))?;
-        Ok(Self { name, lane: Lane::Trade, nodes: vec![0], what: What::Feed { first } })
+        Ok(Self { name, lane: Lane::Trades, nodes: vec![0], what: What::Feed { first } })
     }
 
     pub(super) fn as_event(&self) -> Option<EventType> {
@@ -101,29 +101,29 @@ impl Channel {
 
     /// The node that an entry was posted at, and its number there; `None` if the load did not publish it.
     pub(super) fn number(&self, fields: &Fields) -> Option<(usize, u64)> {
-        let told: Told = match self.as_event() {
+        let fields: EntryFields = match self.as_event() {
             Some(_) => fields.get("data")?,
             None => fields.read().ok()?,
         };
-        self.number_told(&told)
+        self.number_of(&fields)
     }
 
     /// The same, from parsed fields.
-    pub(super) fn number_told(&self, told: &Told) -> Option<(usize, u64)> {
+    pub(super) fn number_of(&self, fields: &EntryFields) -> Option<(usize, u64)> {
         match self.what {
             What::Feed { first } => {
-                let is_its_own = told.exchange.as_deref() == Some(FEED);
-                let trade: u64 = told.trade.as_deref().filter(|_| is_its_own)?.parse().ok()?;
+                let is_its_own = fields.exchange.as_deref() == Some(FEED);
+                let trade: u64 = fields.trade.as_deref().filter(|_| is_its_own)?.parse().ok()?;
                 Some((0, trade.checked_sub(first)? + 1))
             }
-            _ => Some((told.by?, told.n?)),
+            _ => Some((fields.by?, fields.n?)),
         }
     }
 
     /// The key of an entry: the node that posts to it, and its number.
     pub(super) fn key(&self, fields: &Fields) -> Option<(usize, u64)> {
         let key = match self.as_event() {
-            Some(_) => fields.get::<Told>("data")?.symbol?.strip_prefix(KEY_PREFIX)?.to_owned(),
+            Some(_) => fields.get::<EntryFields>("data")?.symbol?.strip_prefix(KEY_PREFIX)?.to_owned(),
             None => fields.get::<String>("key")?,
         };
         let (by, run) = key.split_once('.')?;
@@ -148,7 +148,7 @@ impl Channel {
     /// is followed at the first alone: the second knows only the updates posted there, until a client watches
     /// the order there.
     pub(super) fn is_followed_at(&self, node: usize) -> bool {
-        self.lane != Lane::Order || self.nodes.len() == 1 || self.nodes.first() == Some(&node)
+        self.lane != Lane::Orders || self.nodes.len() == 1 || self.nodes.first() == Some(&node)
     }
 
     fn url(&self, base: &BaseUrl) -> String {
@@ -207,9 +207,8 @@ impl Producer {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let url = self.channel.url(&self.base);
         for n in 1.. {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => {}
+            if stop.run_until_cancelled(ticks.tick()).await.is_none() {
+                return;
             }
             let body = self.channel.body(self.node, n).to_string();
             let request = self.http.post(&url).header(CONTENT_TYPE, "application/json").body(body);
@@ -271,11 +270,7 @@ pub(super) async fn note_trades(
     let mut ticks = time::interval(TRADES_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked = None;
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let (first, last) = exchange.trades();
         let (now, is_owed) = (Instant::now(), looked.is_some() && has_begun());
         let count = usize::try_from((last + 1).saturating_sub(first)).unwrap_or(usize::MAX);

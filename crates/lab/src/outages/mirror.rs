@@ -7,9 +7,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::witness::{Lane, Post, key_run, wanted};
-
-/// How many odd messages and stale keys are named.
-const EXAMPLES_MAX: usize = 5;
+use crate::figures::{Examples, sums};
 
 /// The node that posts to a key, and the key's number there.
 pub(super) type Key = (usize, u64);
@@ -29,8 +27,8 @@ pub(super) struct Mirror {
     may_come_again: bool,
     was_placed: bool,
     counted: Counted,
-    /// The first few forbidden messages.
-    odd: Vec<String>,
+    /// Forbidden messages.
+    odd: Examples,
 }
 
 /// The last entry of a key.
@@ -93,9 +91,12 @@ pub(super) struct Mirrored {
     pub(super) stale: u64,
     /// Subscribers without a whole snapshot.
     pub(super) left_in_part: u64,
-    /// The first few stale keys or odd messages, in words.
-    pub(super) examples: Vec<String>,
+    /// Stale keys or odd messages, in words.
+    pub(super) examples: Examples,
 }
+
+sums!(Counted: begun, whole, in_part, odd);
+sums!(Mirrored: subscribers, counted, keys, stale, left_in_part, examples);
 
 impl Mirror {
     /// `subscribed` or `resync` came; with `snapshot`, nothing that was known before counts any more.
@@ -157,9 +158,7 @@ impl Mirror {
 
     fn note(&mut self, what: String) {
         self.counted.odd += 1;
-        if self.odd.len() < EXAMPLES_MAX {
-            self.odd.push(what);
-        }
+        self.odd.note(|| what);
     }
 
     /// Compares what it knows by now with what each node posted, and with the removals, some of which are not
@@ -190,18 +189,15 @@ impl Mirror {
                     continue;
                 }
                 judged.stale += 1;
-                if judged.examples.len() < EXAMPLES_MAX {
+                judged.examples.note(|| {
                     let name = |n: Option<u64>| n.map_or("its removal".to_owned(), |n| n.to_string());
                     let known = match held {
                         Some(held) => format!("{} since {} ms", name(held.n), held.at.elapsed().as_millis()),
                         None => "nothing".to_owned(),
                     };
-                    judged.examples.push(format!(
-                        "of key {by}.{} it knows {known}, and {} was accepted last",
-                        key.1,
-                        name(expected)
-                    ));
-                }
+                    let run = key.1;
+                    format!("of key {by}.{run} it knows {known}, and {} was accepted last", name(expected))
+                });
             }
         }
         judged
@@ -214,20 +210,6 @@ fn is_all_accepted(posts: &[Post], run: u64) -> bool {
 }
 
 impl Mirrored {
-    /// Adds the findings of another subscriber, of the channel with this name.
-    pub(super) fn add(&mut self, name: &str, other: &Self) {
-        self.subscribers += other.subscribers;
-        self.counted.begun += other.counted.begun;
-        self.counted.whole += other.counted.whole;
-        self.counted.in_part += other.counted.in_part;
-        self.counted.odd += other.counted.odd;
-        self.keys += other.keys;
-        self.stale += other.stale;
-        self.left_in_part += other.left_in_part;
-        let room = EXAMPLES_MAX.saturating_sub(self.examples.len());
-        self.examples.extend(other.examples.iter().take(room).map(|example| format!("{name}: {example}")));
-    }
-
     /// Whether every key is up to date.
     pub(super) fn is_complete(&self) -> bool {
         self.stale == 0 && self.left_in_part == 0

@@ -4,12 +4,12 @@
 //! Producers post numbered entries at every gateway, and subscribers at every gateway watch all of them; some
 //! subscribers move from gateway to gateway (`load`, `watch`). The fault begins and ends (`faults`, `world`,
 //! `node`, and the kit). What each subscriber saw and was told is compared with what was accepted and with
-//! what the logs hold at the end (`record`, `witness`, `read`, `kept`, `timeline`, `outcome`).
+//! what the logs hold at the end (`record`, `witness`, `read`, `logs`, `timeline`, `outcome`).
 
 mod document;
 mod faults;
-mod kept;
 mod load;
+mod logs;
 mod mirror;
 mod outcome;
 mod poll;
@@ -26,10 +26,12 @@ mod witness;
 mod world;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use clap::builder::RangedU64ValueParser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time;
 use uuid::Uuid;
@@ -99,21 +101,8 @@ pub struct OutageArgs {
     /// and its worst value
     #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100), conflicts_with = "random")]
     repeat: u32,
-    /// Gateways
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
-    nodes: u8,
-    /// Orders, most of them watched at every gateway
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    orders: u16,
-    /// Zones, on the lanes `latest` and `every` in turn
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(2..=100))]
-    zones: u16,
-    /// Prices per second and zone
-    #[arg(long, default_value_t = 10.0, value_parser = parse_rate)]
-    rate: f64,
-    /// Updates per second and order; a log holds 50 of an order, and a fault lasts up to a minute
-    #[arg(long, default_value_t = 0.5, value_parser = parse_rate)]
-    order_rate: f64,
+    #[command(flatten)]
+    load: LoadArgs,
     /// A Redis of yours, instead of one of its own; better given as OUTAGE_CHECK_REDIS_URL, since
     /// others can see flags
     #[arg(long, value_name = "URL", env = "OUTAGE_CHECK_REDIS_URL", hide_env_values = true)]
@@ -128,12 +117,36 @@ pub struct OutageArgs {
     /// The table, between the markers of a document
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+}
+
+/// The deployment, and what is published in it.
+#[derive(Debug, Clone, clap::Args)]
+struct LoadArgs {
+    /// Gateways
+    #[arg(long, default_value_t = 3, value_parser = from_to(1..=8))]
+    nodes: usize,
+    /// Orders, most of them watched at every gateway
+    #[arg(long, default_value_t = 50, value_parser = from_to(1..=1000))]
+    orders: usize,
+    /// Zones, on the lanes `latest` and `every` in turn
+    #[arg(long, default_value_t = 7, value_parser = from_to(2..=100))]
+    zones: usize,
+    /// Prices per second and zone
+    #[arg(long, default_value_t = 10.0, value_parser = parse_rate)]
+    rate: f64,
+    /// Updates per second and order; a log holds 50 of an order, and a fault lasts up to a minute
+    #[arg(long, default_value_t = 0.5, value_parser = parse_rate)]
+    order_rate: f64,
     /// Where to write the gateways' logs [default: nowhere]
     #[arg(long, value_name = "DIR")]
     logs: Option<PathBuf>,
     /// Overrides a setting of the gateways, as for `serve`; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
+}
+
+fn from_to(range: RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(range)
 }
 
 /// The longest time that can be asked for: all that was seen stays in memory to the end.
@@ -182,6 +195,12 @@ pub fn run(args: OutageArgs) -> anyhow::Result<()> {
 async fn run_or_interrupt(args: OutageArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    let stopped = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
     let faults = chosen(&args)?;
     let redis = match &args.redis {
         Some(url) => {
@@ -197,39 +216,31 @@ async fn run_or_interrupt(args: OutageArgs) -> anyhow::Result<()> {
     if args.redis.is_some() {
         eprintln!("{}: {}", why_not(&args), not_possible(&args).join(", "));
     }
-    if let Some(dir) = &args.logs {
+    if let Some(dir) = &args.load.logs {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
     let setup = Setup {
         gateway: node::find(args.gateway.as_deref()).await?,
-        nodes: usize::from(args.nodes),
-        orders: usize::from(args.orders),
-        zones: usize::from(args.zones),
-        rate: args.rate,
-        order_rate: args.order_rate,
+        load: args.load.clone(),
         redis,
         prefix: format!("outage-check-{}", Uuid::new_v4().simple()),
-        logs: args.logs.clone(),
-        settings: args.settings.clone(),
         seed: args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000)),
         access: None,
     };
     if let Some(length) = args.soak {
         return tokio::select! {
-            soaked = soak::run(&setup, length) => tell_soaked(&args, &soaked?),
-            _ = terminate.recv() => Err(Stopped.into()),
-            _ = interrupt.recv() => Err(Stopped.into()),
+            soaked = soak::run(&setup, length) => print_soaked(&args, &soaked?),
+            () = stopped => Err(Stopped.into()),
         };
     }
     let ran: anyhow::Result<Report> = tokio::select! {
         report = run_all(&args, &setup, &faults) => Ok(report),
-        _ = terminate.recv() => Err(Stopped.into()),
-        _ = interrupt.recv() => Err(Stopped.into()),
+        () = stopped => Err(Stopped.into()),
     };
     // The gateways are gone by now, so their keys can be removed.
     let cleaned = clean_up(&setup).await;
     let report = ran?;
-    tell(&args, &report)?;
+    print_report(&args, &report)?;
     cleaned?;
     match (report.failed.is_empty(), report.is_good()) {
         (_, true) => Ok(()),
@@ -296,9 +307,9 @@ async fn run_all(args: &OutageArgs, setup: &Setup, faults: &[Fault]) -> Report {
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         machine: machine(),
-        nodes: setup.nodes,
-        orders: setup.orders,
-        zones: setup.zones,
+        nodes: setup.load.nodes,
+        orders: setup.load.orders,
+        zones: setup.load.zones,
         seed: setup.seed,
         outcomes: Vec::new(),
         too_late: BTreeMap::new(),
@@ -336,7 +347,7 @@ fn note(report: &mut Report, name: &str, run: u32, outcome: anyhow::Result<Outco
                 false => format!("NOT GOOD: {}", outcome.broken.join(", ")),
             };
             eprintln!("  {verdict}");
-            tell_examples(&outcome);
+            print_examples(&outcome);
             report.outcomes.push(Outcome { run, ..outcome });
         }
         Err(error) => {
@@ -348,9 +359,9 @@ fn note(report: &mut Report, name: &str, run: u32, outcome: anyhow::Result<Outco
     }
 }
 
-fn tell_examples(outcome: &Outcome) {
+fn print_examples(outcome: &Outcome) {
     let kinds = [
-        ("lost", &outcome.lost_examples),
+        ("lost", &outcome.lost_examples[..]),
         ("doubled or reordered", &outcome.odd_examples),
         ("a record", &outcome.records.examples),
         ("not so", &outcome.false_examples),
@@ -379,7 +390,7 @@ async fn clean_up(setup: &Setup) -> anyhow::Result<()> {
     bail!("keys that begin with {} come back in Redis", setup.prefix)
 }
 
-fn tell(args: &OutageArgs, report: &Report) -> anyhow::Result<()> {
+fn print_report(args: &OutageArgs, report: &Report) -> anyhow::Result<()> {
     let json = || serde_json::to_string_pretty(report).context("cannot write the results as JSON");
     match &args.json {
         Some(path) if path.as_os_str() == "-" => println!("{}", json()?),
@@ -397,9 +408,9 @@ fn tell(args: &OutageArgs, report: &Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tell_soaked(args: &OutageArgs, soaked: &soak::Soaked) -> anyhow::Result<()> {
+fn print_soaked(args: &OutageArgs, soaked: &soak::Soaked) -> anyhow::Result<()> {
     print!("{}", soaked.text());
-    tell_examples(&soaked.outcome);
+    print_examples(&soaked.outcome);
     if let Some(path) = &args.markdown {
         write_between_markers(path, "soak", &soaked.markdown())?;
     }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use zonewire::client::{Http, StatusCode};
 
-use super::kept::Kept;
-use super::load::{Channel, Told};
+use super::load::{Channel, EntryFields};
+use super::logs::Log;
 use super::witness::Lane;
 use zonewire::client::BaseUrl;
 use zonewire::model::EventType;
@@ -37,10 +38,10 @@ struct Entry {
     #[serde(default)]
     id: String,
     /// The fields of an event.
-    data: Option<Told>,
+    data: Option<EntryFields>,
     /// The fields of any other entry.
     #[serde(flatten)]
-    told: Told,
+    own: EntryFields,
     #[serde(default, rename = "missedBefore")]
     missed_before: bool,
 }
@@ -61,13 +62,13 @@ struct History {
 }
 
 /// The whole log of a channel, as a gateway shows it. Live types have no shared log.
-pub(super) async fn log(
+pub(super) async fn read_log(
     channel: &Channel,
     base: &BaseUrl,
     http: &Http,
     bounds: Bounds,
-) -> anyhow::Result<Kept> {
-    let mut kept = Kept::default();
+) -> anyhow::Result<Log> {
+    let mut log = Log::default();
     let (count, bound) = match (channel.as_order(), channel.as_zone()) {
         (Some(order), _) => {
             let view: Option<OrderView> = get(http, &base.endpoint(&format!("api/orders/{order}"))).await?;
@@ -75,27 +76,27 @@ pub(super) async fn log(
                 bail!("the gateway shows what it knows by itself");
             }
             let updates = view.map(|view| view.updates).unwrap_or_default();
-            (take(&mut kept, channel, updates), bounds.updates)
+            (take(&mut log, channel, updates), bounds.updates)
         }
         (None, Some(zone)) => {
             let path = format!("api/zones/{zone}/history");
-            (read_history(&mut kept, channel, &path, base, http).await?, bounds.entries)
+            (read_history(&mut log, channel, &path, base, http).await?, bounds.entries)
         }
-        (None, None) if channel.lane == Lane::Live => return Ok(kept),
+        (None, None) if channel.lane == Lane::Live => return Ok(log),
         (None, None) => {
             let event = channel.as_event().with_context(|| format!("{} has no log", channel.name))?;
             let path = format!("api/events/{event}/history");
-            (read_history(&mut kept, channel, &path, base, http).await?, bounds.entries)
+            (read_history(&mut log, channel, &path, base, http).await?, bounds.entries)
         }
     };
-    let by_age = bounds.by_age || (channel.lane == Lane::Order && bounds.updates_by_age);
-    kept.is_full = count >= bound || by_age;
-    Ok(kept)
+    let by_age = bounds.by_age || (channel.lane == Lane::Orders && bounds.updates_by_age);
+    log.is_full = count >= bound || by_age;
+    Ok(log)
 }
 
 /// Reads page by page, from the oldest entry on; returns how many entries there are, whoever published them.
 async fn read_history(
-    kept: &mut Kept,
+    log: &mut Log,
     channel: &Channel,
     path: &str,
     base: &BaseUrl,
@@ -112,19 +113,19 @@ async fn read_history(
         let page = format!("{url}?limit={PAGE_ENTRIES}&after={epoch}:{after}");
         let page: History = get(http, &page).await?.context("the channel is gone")?;
         let Some(newest) = page.entries.last().map(|entry| entry.offset) else { break };
-        count += take(kept, channel, page.entries);
+        count += take(log, channel, page.entries);
         after = newest;
     }
     Ok(count)
 }
 
 /// Takes the entries that the load published; returns how many entries there were.
-fn take(kept: &mut Kept, channel: &Channel, entries: Vec<Entry>) -> usize {
+fn take(log: &mut Log, channel: &Channel, entries: Vec<Entry>) -> usize {
     let count = entries.len();
     for entry in entries {
-        let told = entry.data.as_ref().unwrap_or(&entry.told);
-        if let Some((by, n)) = channel.number_told(told) {
-            kept.entry(&entry.id, by, n, entry.missed_before);
+        let fields = entry.data.as_ref().unwrap_or(&entry.own);
+        if let Some((by, n)) = channel.number_of(fields) {
+            log.entry(&entry.id, by, n, entry.missed_before);
         }
     }
     count
@@ -132,21 +133,10 @@ fn take(kept: &mut Kept, channel: &Channel, entries: Vec<Entry>) -> usize {
 
 /// The fencing tokens of the gateways that announced to have the feed, in the order of their announcements.
 pub(super) async fn fences(base: &BaseUrl, http: &Http) -> anyhow::Result<Vec<u64>> {
-    #[derive(Debug, Deserialize)]
-    struct Connected {
-        data: Fence,
-    }
-    #[derive(Debug, Deserialize)]
-    struct Fence {
-        fence: u64,
-    }
-    #[derive(Debug, Deserialize)]
-    struct All {
-        entries: Vec<Connected>,
-    }
     let path = format!("api/events/{}/history?limit={PAGE_ENTRIES}", EventType::ExchangeConnected);
-    let all: Option<All> = get(http, &base.endpoint(&path)).await?;
-    Ok(all.map(|all| all.entries.into_iter().map(|said| said.data.fence).collect()).unwrap_or_default())
+    let all: Value = get(http, &base.endpoint(&path)).await?.unwrap_or_default();
+    let entries = all["entries"].as_array().into_iter().flatten();
+    Ok(entries.filter_map(|entry| entry["data"]["fence"].as_u64()).collect())
 }
 
 /// The resource; `None` on 404.

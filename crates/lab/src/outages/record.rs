@@ -9,13 +9,15 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::faults::Fault;
-use super::kept::{JudgedLog, Kept};
 use super::load::{Channel, Posted};
+use super::logs::{JudgedLog, Log};
 use super::mirror::{Key, Mirrored};
 use super::outcome::{Outcome, Tally, ms};
-use super::timeline::{Down, Said};
+use super::registries::Course;
+use super::timeline::{Down, HealthHistory};
 use super::watch::Seen;
 use super::witness::{Judged, Lane, Post, Witness};
+use crate::figures::add_counts;
 
 /// How many of the faulty entries are named.
 const EXAMPLES_MAX: usize = 10;
@@ -32,12 +34,10 @@ pub(super) struct Record {
     /// Subscribers that begin with snapshots.
     pub(super) mirrors: Vec<Subscriber>,
     /// By channel, its log at the end; `None` until it is read, or if it cannot be.
-    pub(super) kept: Vec<Option<Kept>>,
-    /// Gateways that are killed: other gateways may have received only some of their live events, without
-    /// being told.
-    pub(super) killed: BTreeSet<usize>,
+    pub(super) logs: Vec<Option<Log>>,
+    pub(super) course: Course,
     /// By node.
-    pub(super) said: Vec<Arc<Mutex<Said>>>,
+    pub(super) health: Vec<Arc<Mutex<HealthHistory>>>,
     /// How late the suite itself was at most.
     pub(super) pace: Arc<Mutex<Duration>>,
     /// When everything was up.
@@ -77,7 +77,7 @@ pub(super) struct Times {
 
 impl Times {
     /// A moment in the form that people look for: after the beginning of a fault, and by the clock.
-    fn say(&self, at: Instant) -> String {
+    fn describe(&self, at: Instant) -> String {
         let clock = (Utc::now() - at.elapsed()).format("%T%.3f");
         let after = self.marks.iter().rev().find(|(begun, _)| *begun <= at);
         match after.or(self.marks.first()) {
@@ -94,11 +94,10 @@ impl Times {
 
 impl Record {
     /// What is wrong by now, by lane.
-    pub(super) fn judge_lanes(&self, before: Option<Instant>) -> BTreeMap<&'static str, Judged> {
-        let mut lanes: BTreeMap<&str, Judged> = Lane::ALL.map(|lane| (lane.name(), Judged::default())).into();
-        for (subscriber, judged) in self.judge_each(before) {
-            let lane = self.channels[subscriber.place].lane;
-            lanes.entry(lane.name()).or_default().add(&judged);
+    pub(super) fn judge_lanes(&self) -> BTreeMap<Lane, Judged> {
+        let mut lanes: BTreeMap<Lane, Judged> = Lane::ALL.map(|lane| (lane, Judged::default())).into();
+        for (subscriber, judged) in self.judge_each() {
+            *lanes.entry(self.channels[subscriber.place].lane).or_default() += judged;
         }
         lanes
     }
@@ -107,9 +106,10 @@ impl Record {
     pub(super) fn judge_mirrors(&self) -> Mirrored {
         let (posts, mut judged) = (self.posts(), Mirrored::default());
         for Subscriber { place, seen, .. } in &self.mirrors {
-            let name = self.channels[*place].name.as_str();
             if let Some(mirror) = &seen.lock().mirror {
-                judged.add(name, &mirror.judge(&as_slices(&posts[*place]), &self.removed(*place)));
+                let of_it = mirror.judge(&as_slices(&posts[*place]), &self.removed(*place));
+                let examples = of_it.examples.of(self.channels[*place].name.as_str());
+                judged += Mirrored { examples, ..of_it };
             }
         }
         judged
@@ -135,13 +135,9 @@ impl Record {
     }
 
     /// What is wrong by now with what each subscriber saw.
-    fn judge_each(&self, before: Option<Instant>) -> Vec<(&Subscriber, Judged)> {
+    fn judge_each(&self) -> Vec<(&Subscriber, Judged)> {
         let posts = self.posts();
-        let judge = |subscriber: &Subscriber| {
-            // How soon a moving subscriber gets the entries that it missed depends on its moves.
-            let before = before.filter(|_| subscriber.stays_at.is_some());
-            self.judge_one(subscriber.place, &subscriber.seen.lock().witness, &posts, before)
-        };
+        let judge = |of: &Subscriber| self.judge_one(of.place, &of.seen.lock().witness, &posts);
         self.seen.iter().map(|subscriber| (subscriber, judge(subscriber))).collect()
     }
 
@@ -151,17 +147,30 @@ impl Record {
         place: usize,
         witness: &Witness,
         posts: &[Vec<(usize, Vec<Post>)>],
-        before: Option<Instant>,
     ) -> Judged {
         let lane = self.channels[place].lane;
         let mut posts = as_slices(&posts[place]);
-        posts.retain(|(by, _)| lane != Lane::Live || !self.killed.contains(by));
-        witness.judge(lane, &posts, self.kept_of(place), before)
+        // Of a gateway that was killed, others may have received only some live events, without being told.
+        posts.retain(|(by, _)| lane != Lane::Live || !self.course.killed.contains(by));
+        witness.judge(lane, &posts, self.log_of(place))
+    }
+
+    /// When the last of the entries that had been accepted by some moment came to a subscriber that stays: how
+    /// soon one that moves gets what it missed depends on its moves. Live events are not sent later, and a feed
+    /// asks the exchange again for its trades: neither counts.
+    fn caught_up(&self, by_then: Instant) -> Option<Instant> {
+        let posts = self.posts();
+        let counts = |of: &&Subscriber| {
+            let lane = self.channels[of.place].lane;
+            of.stays_at.is_some() && !matches!(lane, Lane::Live | Lane::Trades)
+        };
+        let came = |of: &Subscriber| of.seen.lock().witness.caught_up(&as_slices(&posts[of.place]), by_then);
+        self.seen.iter().filter(counts).filter_map(came).max()
     }
 
     /// Whether each subscriber that stays has had so many trades that are owed to it and were made after `since`.
     pub(super) fn have_trades_come(&self, since: Instant, count: usize) -> bool {
-        let mut trades = self.posted.iter().filter(|(place, ..)| self.channels[*place].lane == Lane::Trade);
+        let mut trades = self.posted.iter().filter(|(place, ..)| self.channels[*place].lane == Lane::Trades);
         trades.all(|(place, by, posted)| {
             let is_owed = |post: &Post| post.accepted.is_some() && post.sent >= since;
             let numbered = (1..).zip(posted.lock().posts.clone());
@@ -174,35 +183,34 @@ impl Record {
         })
     }
 
-    fn kept_of(&self, place: usize) -> Option<&Kept> {
-        self.kept.get(place)?.as_ref()
+    fn log_of(&self, place: usize) -> Option<&Log> {
+        self.logs.get(place)?.as_ref()
     }
 
     /// What is wrong with the logs of a lane; a log that was not read is not judged here.
     fn judge_logs(&self, lane: Lane) -> JudgedLog {
         let (posts, mut judged) = (self.posts(), JudgedLog::default());
         for (place, channel) in self.channels.iter().enumerate() {
-            let Some(kept) = self.kept_of(place).filter(|_| channel.lane == lane) else { continue };
+            let Some(log) = self.log_of(place).filter(|_| channel.lane == lane) else { continue };
             let (mut told_at, mut said_missed) = (None, BTreeSet::new());
             for subscriber in self.seen.iter().filter(|subscriber| subscriber.place == place) {
                 let seen = subscriber.seen.lock();
                 told_at = told_at.max(seen.witness.told_at());
-                said_missed.extend(seen.witness.said_missed());
+                said_missed.extend(&seen.witness.missed_before);
             }
-            let mut log = kept.judge(&as_slices(&posts[place]), told_at, &said_missed);
-            log.odd.iter_mut().for_each(|odd| *odd = format!("{}: {odd}", channel.name));
-            judged.add(&log);
+            let found = log.judge(&as_slices(&posts[place]), told_at, &said_missed);
+            judged += JudgedLog { odd: found.odd.of(channel.name.as_str()), ..found };
         }
         judged
     }
 
     /// The whole outcome of these faults, except for new subscribers and memory, which the caller adds.
     pub(super) fn judge(&self, faults: &[Fault], times: &Times, recovered: bool) -> Outcome {
-        let judged = self.judge_lanes(Some(times.back));
+        let judged = self.judge_lanes();
         let reached: Vec<usize> =
-            (0..self.said.len()).filter(|node| faults.iter().any(|fault| fault.reaches(*node))).collect();
+            (0..self.health.len()).filter(|node| faults.iter().any(|fault| fault.reaches(*node))).collect();
         let after = |from: Instant, at: Instant| ms(at.saturating_duration_since(from));
-        let noticed = reached.iter().map(|node| self.said[*node].lock().noticed_after(times.begun));
+        let noticed = reached.iter().map(|node| self.health[*node].lock().noticed_after(times.begun));
         let noticed = noticed.collect::<Option<Vec<_>>>().and_then(|noticed| noticed.into_iter().max());
         let stayed =
             |subscriber: &&Subscriber| subscriber.stays_at.is_some_and(|node| reached.contains(&node));
@@ -210,39 +218,32 @@ impl Record {
             let seen = subscriber.seen.lock();
             seen.states.iter().find(|(at, state)| *at >= times.begun && state != "healthy").map(|(at, _)| *at)
         });
-        let healthy_at = self.said.iter().filter_map(|said| said.lock().recovered_after(times.begun)).max();
-        // Live events are not sent later, and a feed asks the exchange again for its trades.
-        let kept = [Lane::Order, Lane::Every, Lane::Latest, Lane::Event].map(Lane::name);
-        let caught_up = kept.iter().filter_map(|lane| judged.get(lane)?.caught_up).max();
-        let worst = |of: &dyn Fn(usize, &Said) -> Duration| {
-            let each = self.said.iter().enumerate().map(|(node, said)| of(node, &said.lock()));
+        let healthy_at = self.health.iter().filter_map(|said| said.lock().recovered_after(times.begun)).max();
+        let worst = |of: &dyn Fn(usize, &HealthHistory) -> Duration| {
+            let each = self.health.iter().enumerate().map(|(node, said)| of(node, &said.lock()));
             each.max().map_or(0.0, ms)
         };
-        let running = (0..self.said.len()).filter(|node| !faults.iter().any(|fault| fault.stops_node(*node)));
+        let running =
+            (0..self.health.len()).filter(|node| !faults.iter().any(|fault| fault.stops_node(*node)));
         let mut outcome = Outcome {
             faults: faults.len() as u64,
-            orders: self.tally(Lane::Order, &judged),
-            every: self.tally(Lane::Every, &judged),
-            latest: self.tally(Lane::Latest, &judged),
-            events: self.tally(Lane::Event, &judged),
-            live: self.tally(Lane::Live, &judged),
-            trades: self.tally(Lane::Trade, &judged),
-            later_trades_ms: self.later(faults, times, &[Lane::Trade]),
+            tallies: judged.into_iter().map(|(lane, judged)| (lane, self.tally(lane, judged))).collect(),
+            later_trades_ms: self.later(faults, times, &[Lane::Trades]),
             later_latest_ms: self.later(faults, times, &[Lane::Latest]),
-            later_every_ms: self.later(faults, times, &[Lane::Every, Lane::Order]),
+            later_every_ms: self.later(faults, times, &[Lane::Every, Lane::Orders]),
             noticed_ms: noticed.map(|at| after(times.begun, at)),
             socket_told_ms: told.max().map(|at| after(times.begun, at)),
             recovered,
             recovered_ms: healthy_at.map(|at| after(times.back, at)),
-            caught_up_ms: caught_up.map(|at| after(times.back, at)),
+            caught_up_ms: self.caught_up(times.back).map(|at| after(times.back, at)),
             falsely_healthy_ms: worst(&|node, said| said.falsely_healthy(&times.downs[node])),
             falsely_degraded_ms: worst(&|_, said| {
                 said.falsely_degraded(self.start, times.begun, times.back, times.end)
             }),
-            health_unanswered: running.map(|node| self.said[node].lock().unanswered()).sum(),
+            health_unanswered: running.map(|node| self.health[node].lock().unanswered).sum(),
             subscribers: (self.seen.len() + self.mirrors.len()) as u64,
             snapshots: self.judge_mirrors(),
-            logs_unread: self.channels.len().saturating_sub(self.kept.iter().flatten().count()) as u64,
+            logs_unread: self.channels.len().saturating_sub(self.logs.iter().flatten().count()) as u64,
             suite_late_ms: ms(*self.pace.lock()),
             lost_examples: self.lost_examples(times),
             odd_examples: self.odd_examples(),
@@ -253,8 +254,7 @@ impl Record {
         outcome
     }
 
-    fn tally(&self, lane: Lane, judged: &BTreeMap<&str, Judged>) -> Tally {
-        let judged = judged.get(lane.name()).cloned().unwrap_or_default();
+    fn tally(&self, lane: Lane, judged: Judged) -> Tally {
         // A live type has no shared log.
         let log = if lane == Lane::Live { JudgedLog::default() } else { self.judge_logs(lane) };
         let mut tally = Tally { judged, log, ..Tally::default() };
@@ -262,9 +262,7 @@ impl Record {
             let posted = posted.lock();
             tally.posted += posted.posts.len() as u64;
             tally.accepted += posted.posts.iter().filter(|post| post.accepted.is_some()).count() as u64;
-            for (code, count) in &posted.refused {
-                *tally.refused.entry(code.clone()).or_default() += count;
-            }
+            add_counts(&mut tally.refused, &posted.refused);
         }
         tally
     }
@@ -297,9 +295,7 @@ impl Record {
     fn count_cuts(&self, faults: &[Fault], outcome: &mut Outcome) {
         for subscriber in self.seen.iter().chain(&self.mirrors) {
             let seen = subscriber.seen.lock();
-            for (code, count) in &seen.errors {
-                *outcome.errors.entry(code.clone()).or_default() += count;
-            }
+            add_counts(&mut outcome.errors, &seen.errors);
             for ((node, why), count) in &seen.cuts {
                 if faults.iter().any(|fault| fault.cuts_sockets_of(*node)) {
                     outcome.cut_by_the_fault += count;
@@ -314,9 +310,9 @@ impl Record {
     /// Some of the lost entries, for people who look for the reason.
     fn lost_examples(&self, times: &Times) -> Vec<String> {
         let (posts, mut examples) = (self.posts(), Vec::new());
-        for (subscriber, judged) in self.judge_each(None) {
+        for (subscriber, judged) in self.judge_each() {
             let place = subscriber.place;
-            for (by, n) in judged.examples.into_iter().take(EXAMPLES_EACH) {
+            for &(by, n) in judged.examples.iter().take(EXAMPLES_EACH) {
                 if examples.len() == EXAMPLES_MAX {
                     return examples;
                 }
@@ -329,15 +325,15 @@ impl Record {
                 let others = self.seen.iter().filter(|other| other.place == place);
                 let mut ids = others.filter_map(|other| other.seen.lock().witness.id_of(by, n));
                 let id = ids.next().unwrap_or_else(|| "which came to nobody".to_owned());
-                let kept = match self.kept_of(place) {
-                    Some(kept) if kept.has(by, n) => "is in the log",
+                let whether = match self.log_of(place) {
+                    Some(log) if log.has(by, n) => "is in the log",
                     Some(_) => "is in no log",
                     None => "is in a log that could not be read",
                 };
                 examples.push(format!(
-                    "{}: number {n} of gateway {by} ({id}), accepted {}, {kept} and did not come to {} ({})",
+                    "{}: number {n} of gateway {by} ({id}), accepted {}, {whether} and did not come to {} ({})",
                     self.channels[place].name,
-                    times.say(*accepted),
+                    times.describe(*accepted),
                     subscriber.name(),
                     subscriber.seen.lock().witness.story(*sent)
                 ));
@@ -349,23 +345,23 @@ impl Record {
     /// Some of the untrue statements of gateways or logs.
     fn false_examples(&self) -> Vec<String> {
         let mut examples = Vec::new();
-        for (subscriber, judged) in self.judge_each(None) {
+        for (subscriber, judged) in self.judge_each() {
             let (name, whom) = (&self.channels[subscriber.place].name, subscriber.name());
-            examples.extend(judged.false_words.iter().map(|word| format!("{name}: {word}, to {whom}")));
+            examples.extend(judged.false_statements.iter().map(|what| format!("{name}: {what}, to {whom}")));
         }
         let with_logs = Lane::ALL.into_iter().filter(|lane| *lane != Lane::Live);
-        examples.extend(with_logs.flat_map(|lane| self.judge_logs(lane).odd));
+        with_logs.for_each(|lane| examples.extend_from_slice(&self.judge_logs(lane).odd));
         examples.truncate(EXAMPLES_MAX);
         examples
     }
 
     /// Some of the entries that came twice, or behind a later one.
     pub(super) fn odd_examples(&self) -> Vec<String> {
-        let odd = self.judge_each(None).into_iter().flat_map(|(subscriber, judged)| {
+        let odd = self.judge_each().into_iter().flat_map(|(subscriber, judged)| {
             let (name, whom) = (&self.channels[subscriber.place].name, subscriber.name());
             let say = |what: &String| format!("{name}: {what}, at {whom}");
             let seen = subscriber.seen.lock();
-            seen.witness.odd().iter().chain(&judged.odd).take(EXAMPLES_EACH).map(say).collect::<Vec<_>>()
+            seen.witness.odd.iter().chain(judged.odd.iter()).take(EXAMPLES_EACH).map(say).collect::<Vec<_>>()
         });
         odd.take(EXAMPLES_MAX).collect()
     }
@@ -379,6 +375,21 @@ fn as_slices(posts: &[(usize, Vec<Post>)]) -> Vec<(usize, &[Post])> {
 mod tests {
     use super::*;
 
+    /// A session with one channel, posted to at one gateway.
+    fn record(start: Instant, channel: Channel, posted: Arc<Mutex<Posted>>, seen: Vec<Subscriber>) -> Record {
+        Record {
+            channels: vec![channel],
+            posted: vec![(0, 0, posted)],
+            seen,
+            mirrors: Vec::new(),
+            logs: Vec::new(),
+            course: Course::default(),
+            health: Vec::new(),
+            pace: Arc::default(),
+            start,
+        }
+    }
+
     #[test]
     fn moments_are_told_from_what_began_before_them() {
         let begun = Instant::now();
@@ -390,7 +401,7 @@ mod tests {
             (120, "20 ms after 1/2 cut began, at "),
             (300, "0 ms after 2/2 frozen began, at "),
         ] {
-            let moment = times.say(after(ms));
+            let moment = times.describe(after(ms));
             assert!(moment.starts_with(said), "{moment}");
         }
     }
@@ -406,18 +417,9 @@ mod tests {
             posted.lock().posts.push(Post { sent: after(sent), accepted });
         }
         let of = |stays_at| Subscriber { place: 0, stays_at, seen: Arc::default() };
-        let record = Record {
-            channels: vec![Channel::feed(1).unwrap()],
-            posted: vec![(0, 0, posted)],
-            // What comes to one that moves is not waited for.
-            seen: vec![of(Some(0)), of(Some(1)), of(None)],
-            mirrors: Vec::new(),
-            kept: Vec::new(),
-            killed: BTreeSet::new(),
-            said: Vec::new(),
-            pace: Arc::default(),
-            start,
-        };
+        // What comes to one that moves is not waited for.
+        let seen = vec![of(Some(0)), of(Some(1)), of(None)];
+        let record = record(start, Channel::feed(1).unwrap(), posted, seen);
         let come = |to: usize, n| {
             record.seen[to].seen.lock().witness.entry(after(400), &format!("a-{n}"), 0, n, false);
             [1, 2].map(|count| record.have_trades_come(after(100), count))
@@ -444,22 +446,10 @@ mod tests {
         }
         let moving = Arc::<Mutex<Seen>>::default();
         moving.lock().witness.entry(after(900), "a-4", 0, 4, false);
-        let record = Record {
-            channels: vec![channel],
-            posted: vec![(0, 0, posted)],
-            // A subscriber at the other gateway does not matter, nor one that moves.
-            seen: vec![
-                Subscriber { place: 0, stays_at: Some(0), seen: Arc::clone(&seen) },
-                Subscriber { place: 0, stays_at: Some(1), seen: Arc::default() },
-                Subscriber { place: 0, stays_at: None, seen: moving },
-            ],
-            mirrors: Vec::new(),
-            kept: Vec::new(),
-            killed: BTreeSet::new(),
-            said: Vec::new(),
-            pace: Arc::default(),
-            start,
-        };
+        // A subscriber at the other gateway does not matter, nor one that moves.
+        let seen = [(Some(0), seen), (Some(1), Arc::default()), (None, moving)];
+        let seen = seen.map(|(stays_at, seen)| Subscriber { place: 0, stays_at, seen });
+        let record = record(start, channel, posted, seen.into());
         let times =
             Times { begun: after(100), back: start, end: start, downs: Vec::new(), marks: Vec::new() };
         assert_eq!(record.later(&[], &times, &[Lane::Latest]), Some(68.0));

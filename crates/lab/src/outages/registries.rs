@@ -15,6 +15,8 @@ use zonewire::client::header::CONTENT_TYPE;
 use zonewire::client::{BaseUrl, Http, StatusCode};
 use zonewire_protocol::{BackendState, RecordList};
 
+use crate::figures::Examples;
+
 /// How often each gateway is written to.
 const WRITE_EVERY: Duration = Duration::from_millis(40);
 /// How long one write may take: one that waits for the log is answered sooner.
@@ -38,8 +40,6 @@ const APART: Duration = Duration::from_millis(20);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long they are compared before the suite gives up.
 const EQUAL_WITHIN: Duration = Duration::from_secs(30);
-/// How many faulty records are named.
-const EXAMPLES_MAX: usize = 5;
 
 /// One write.
 #[derive(Debug, Clone)]
@@ -77,9 +77,8 @@ impl Writer {
         let mut ticks = time::interval(WRITE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for n in 1.. {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => {}
+            if stop.run_until_cancelled(ticks.tick()).await.is_none() {
+                return;
             }
             let is_shared = n % SHARED_EVERY == 0;
             // The write's number among those of its kind, and among those of its record.
@@ -97,9 +96,9 @@ impl Writer {
     }
 
     async fn write(&self, key: String, n: u64, is_removal: bool) {
-        let waited = n.is_multiple_of(2);
-        let wish = if waited { "?written=1" } else { "" };
-        let url = self.base.endpoint(&format!("api/providers/{key}{wish}"));
+        let write = Write { waited: n.is_multiple_of(2), ..Write::new(key, self.node, n, is_removal) };
+        let wish = if write.waited { "?written=1" } else { "" };
+        let url = self.base.endpoint(&format!("api/providers/{}{wish}", write.key));
         let request = match is_removal {
             true => self.http.delete(url),
             false => {
@@ -109,18 +108,7 @@ impl Writer {
         };
         let at = {
             let mut written = self.written.lock();
-            let (by, sent) = (self.node, Instant::now());
-            written.push(Write {
-                key,
-                by,
-                n,
-                is_removal,
-                sent,
-                ended: None,
-                accepted: false,
-                was_nothing: false,
-                waited,
-            });
+            written.push(write);
             written.len() - 1
         };
         let answered = request.timeout(ANSWER_TIMEOUT).send().await;
@@ -235,8 +223,8 @@ pub(super) struct JudgedRecords {
     pub(super) lost: u64,
     /// Records that some gateway holds though they were removed last.
     pub(super) came_back: u64,
-    /// The first few of these, in words.
-    pub(super) examples: Vec<String>,
+    /// Records that are unequal or lost, or came back, in words.
+    pub(super) examples: Examples,
 }
 
 /// What happened to the gateways and their clocks.
@@ -249,6 +237,12 @@ pub(super) struct Course {
 }
 
 impl Write {
+    /// A write that is sent now.
+    fn new(key: String, by: usize, n: u64, is_removal: bool) -> Self {
+        let (sent, ended, accepted, was_nothing, waited) = (Instant::now(), None, false, false, false);
+        Self { key, by, n, is_removal, sent, ended, accepted, was_nothing, waited }
+    }
+
     /// Whether it is certain that all must have this write, unless a later one counts.
     fn is_certain(&self, course: &Course) -> bool {
         self.accepted && (self.waited || !course.killed.contains(&self.by))
@@ -262,6 +256,11 @@ impl Write {
             false => !course.clocks_apart && other.sent > ended + APART,
         };
         is_later && other.is_certain(course)
+    }
+
+    fn describe(&self) -> String {
+        let what = if self.is_removal { "its removal" } else { "what was written" };
+        format!("{what} as number {} at gateway {}", self.n, self.by)
     }
 }
 
@@ -283,7 +282,7 @@ pub(super) fn judge(writes: &[Write], held: &[Held], course: &Course) -> JudgedR
         judged.records += u64::from(each.iter().any(Option::is_some));
         if each.windows(2).any(|two| two[0] != two[1]) {
             judged.unequal += 1;
-            judged.note(format!("{key} is not the same everywhere: {each:?}"));
+            judged.examples.note(|| format!("{key} is not the same everywhere: {each:?}"));
         }
         let may_count = |write: &&&Write| !writes.iter().any(|other| write.gives_way_to(other, course));
         let last: Vec<&&Write> = writes.iter().filter(may_count).collect();
@@ -302,26 +301,11 @@ pub(super) fn judge(writes: &[Write], held: &[Held], course: &Course) -> JudgedR
         judged.lost += u64::from(is_lost);
         judged.came_back += u64::from(is_back);
         if is_lost || is_back {
-            let expected: Vec<String> = last.iter().map(|write| write.say()).collect();
-            judged.note(format!("{key} is {each:?}, and should be {}", expected.join(" or ")));
+            let expected: Vec<String> = last.iter().map(|write| write.describe()).collect();
+            judged.examples.note(|| format!("{key} is {each:?}, and should be {}", expected.join(" or ")));
         }
     }
     judged
-}
-
-impl Write {
-    fn say(&self) -> String {
-        let what = if self.is_removal { "its removal" } else { "what was written" };
-        format!("{what} as number {} at gateway {}", self.n, self.by)
-    }
-}
-
-impl JudgedRecords {
-    fn note(&mut self, what: String) {
-        if self.examples.len() < EXAMPLES_MAX {
-            self.examples.push(what);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -334,18 +318,8 @@ mod tests {
         fn write(&mut self, by: usize, n: u64, at_ms: u64, is_removal: bool) -> &mut Write {
             let sent = self.0 + Duration::from_millis(at_ms);
             let ended = Some(sent + Duration::from_millis(1));
-            let key = "own-0-1".to_owned();
-            let write = Write {
-                key,
-                by,
-                n,
-                is_removal,
-                sent,
-                ended,
-                accepted: true,
-                was_nothing: false,
-                waited: false,
-            };
+            let write = Write::new("own-0-1".to_owned(), by, n, is_removal);
+            let write = Write { sent, ended, accepted: true, ..write };
             self.1.push(write);
             self.1.last_mut().unwrap()
         }

@@ -6,7 +6,9 @@ use std::fs;
 
 use serde::Serialize;
 
-use super::outcome::{Limits, Outcome, Spread, Tally};
+use super::outcome::{Limit, Outcome, Tally};
+use super::witness::Lane;
+use crate::figures::Spread;
 
 /// The results of one run of the suite.
 #[derive(Debug, Serialize)]
@@ -35,9 +37,9 @@ impl Report {
     }
 
     /// Judges the times of a fault's runs; returns what took too long.
-    pub(super) fn judge_time(&mut self, fault: &str, limits: &Limits) -> Vec<String> {
+    pub(super) fn judge_time(&mut self, fault: &str, limits: &[Limit]) -> Vec<String> {
         let runs: Vec<&Outcome> = self.outcomes.iter().filter(|outcome| outcome.fault == fault).collect();
-        let late = limits.exceeded(&runs);
+        let late: Vec<String> = limits.iter().filter_map(|limit| limit.exceeded(&runs)).collect();
         if !late.is_empty() {
             self.too_late.insert(fault.to_owned(), late.clone());
         }
@@ -85,62 +87,27 @@ impl Report {
     }
 
     fn other_cells(&self) -> Vec<Vec<String>> {
-        const HEAD: [&str; 18] = [
-            "fault",
-            "accepted",
-            "refused",
-            "delivered",
-            "lost",
-            "told",
-            "doubled",
-            "reordered",
-            "false words",
-            "trades later, ms",
-            "taken over, ms",
-            "written",
-            "not written",
-            "records",
-            "unequal",
-            "records lost",
-            "came back",
-            "the same, ms",
-        ];
-        let mut rows: Vec<Vec<String>> = vec![HEAD.iter().map(|name| (*name).to_owned()).collect()];
-        rows.extend(self.outcomes.chunk_by(|one, other| one.fault == other.fault).map(other_row));
-        rows
+        table(self.outcomes.chunk_by(|one, other| one.fault == other.fault).map(other_row))
     }
 
     fn cells(&self) -> Vec<Vec<String>> {
-        const HEAD: [&str; 24] = [
-            "fault",
-            "held, s",
-            "accepted",
-            "refused",
-            "delivered",
-            "lost",
-            "lost anew",
-            "told",
-            "doubled",
-            "reordered",
-            "moved",
-            "resumed",
-            "gaps",
-            "again",
-            "false words",
-            "snapshots",
-            "stale",
-            "later, ms",
-            "noticed, ms",
-            "recovered, ms",
-            "caught up, ms",
-            "untrue, ms",
-            "cut",
-            "memory, MiB",
-        ];
-        let mut rows: Vec<Vec<String>> = vec![HEAD.iter().map(|name| (*name).to_owned()).collect()];
-        rows.extend(self.outcomes.chunk_by(|one, other| one.fault == other.fault).map(row));
-        rows
+        table(self.outcomes.chunk_by(|one, other| one.fault == other.fault).map(row))
     }
+}
+
+/// A row of a table: each cell with the head of its column.
+pub(super) type Row<const N: usize> = [(&'static str, String); N];
+
+/// The cells of a table, heads first; none if there are no rows.
+pub(super) fn table<const N: usize>(rows: impl Iterator<Item = Row<N>>) -> Vec<Vec<String>> {
+    let mut cells = Vec::new();
+    for row in rows {
+        if cells.is_empty() {
+            cells.push(row.iter().map(|(head, _)| (*head).to_owned()).collect());
+        }
+        cells.push(row.into_iter().map(|(_, cell)| cell).collect());
+    }
+    cells
 }
 
 /// A table of a document.
@@ -157,16 +124,12 @@ pub(super) fn as_markdown(rows: &[Vec<String>]) -> String {
     out
 }
 
-/// A count of durable events, of live ones, and of trades of the exchange, over all runs.
-fn three_others(runs: &[Outcome], of: impl Fn(&Tally) -> u64) -> String {
-    let sum = |kind: fn(&Outcome) -> &Tally| runs.iter().map(|run| of(kind(run))).sum::<u64>();
-    slashed([sum(|run| &run.events), sum(|run| &run.live), sum(|run| &run.trades)])
-}
-
-fn slashed(values: [u64; 3]) -> String {
-    match values == [0; 3] {
+/// A count of three kinds of entries, over all runs.
+fn three(runs: &[Outcome], lanes: [Lane; 3], of: impl Fn(&Tally) -> u64) -> String {
+    let sums = lanes.map(|lane| runs.iter().filter_map(|run| run.tallies.get(&lane)).map(&of).sum::<u64>());
+    match sums == [0; 3] {
         true => "0".to_owned(),
-        false => values.map(|value| value.to_string()).join("/"),
+        false => sums.map(|sum| sum.to_string()).join("/"),
     }
 }
 
@@ -174,9 +137,9 @@ fn slashed(values: [u64; 3]) -> String {
 fn figure(runs: &[Outcome], of: &dyn Fn(&Outcome) -> Option<f64>) -> String {
     match Spread::of(runs.iter().filter_map(of)) {
         None => "-".to_owned(),
-        Some(Spread { median, worst }) => {
-            let (median, worst) = (format!("{median:.0}"), format!("{worst:.0}"));
-            if worst == median { median } else { format!("{median} ({worst})") }
+        Some(Spread { median, most, .. }) => {
+            let (median, most) = (format!("{median:.0}"), format!("{most:.0}"));
+            if most == median { median } else { format!("{median} ({most})") }
         }
     }
 }
@@ -187,79 +150,74 @@ fn named(runs: &[Outcome]) -> String {
 }
 
 /// The runs of one fault: counts of events, records and the feed.
-fn other_row(runs: &[Outcome]) -> Vec<String> {
+fn other_row(runs: &[Outcome]) -> Row<18> {
     let count = |of: fn(&Outcome) -> u64| runs.iter().map(of).sum::<u64>().to_string();
-    vec![
-        named(runs),
-        three_others(runs, |tally| tally.accepted),
-        three_others(runs, Tally::refused),
-        three_others(runs, |tally| tally.judged.delivered),
-        three_others(runs, |tally| tally.judged.lost),
-        three_others(runs, |tally| tally.judged.told),
-        three_others(runs, |tally| tally.judged.doubled),
-        three_others(runs, |tally| tally.judged.reordered),
-        three_others(runs, Tally::false_words),
-        figure(runs, &|run| run.later_trades_ms),
-        figure(runs, &|run| run.taken_over_ms),
-        count(|run| run.records.written),
-        count(|run| run.records.refused),
-        count(|run| run.records.records),
-        count(|run| run.records.unequal),
-        count(|run| run.records.lost),
-        count(|run| run.records.came_back),
-        figure(runs, &|run| run.equal_ms),
+    let three = |of: fn(&Tally) -> u64| three(runs, [Lane::Events, Lane::Live, Lane::Trades], of);
+    [
+        ("fault", named(runs)),
+        ("accepted", three(|tally| tally.accepted)),
+        ("refused", three(Tally::refused)),
+        ("delivered", three(|tally| tally.judged.delivered)),
+        ("lost", three(|tally| tally.judged.lost)),
+        ("told", three(|tally| tally.judged.told)),
+        ("doubled", three(|tally| tally.judged.doubled)),
+        ("reordered", three(|tally| tally.judged.reordered)),
+        ("false words", three(Tally::false_statements)),
+        ("trades later, ms", figure(runs, &|run| run.later_trades_ms)),
+        ("taken over, ms", figure(runs, &|run| run.taken_over_ms)),
+        ("written", count(|run| run.records.written)),
+        ("not written", count(|run| run.records.refused)),
+        ("records", count(|run| run.records.records)),
+        ("unequal", count(|run| run.records.unequal)),
+        ("records lost", count(|run| run.records.lost)),
+        ("came back", count(|run| run.records.came_back)),
+        ("the same, ms", figure(runs, &|run| run.equal_ms)),
     ]
 }
 
-/// A count of orders, of prices on `every`, and of prices on `latest`, over all runs.
-fn three(runs: &[Outcome], of: impl Fn(&Tally) -> u64) -> String {
-    let sum = |kind: fn(&Outcome) -> &Tally| runs.iter().map(|run| of(kind(run))).sum::<u64>();
-    slashed([sum(|run| &run.orders), sum(|run| &run.every), sum(|run| &run.latest)])
-}
-
 /// The runs of one fault: sums of the counts, and of each figure the median with the worst behind it.
-fn row(runs: &[Outcome]) -> Vec<String> {
+fn row(runs: &[Outcome]) -> Row<24> {
     let figure = |of: &dyn Fn(&Outcome) -> Option<f64>| figure(runs, of);
     let mib = |of: fn(&Outcome) -> Option<u64>| figure(&|run| Some(of(run)? as f64 / 1_048_576.0));
     let count = |of: fn(&Outcome) -> u64| runs.iter().map(of).sum::<u64>().to_string();
+    let three = |of: fn(&Tally) -> u64| three(runs, [Lane::Orders, Lane::Every, Lane::Latest], of);
+    let two = |one: String, other: String| format!("{one} / {other}");
     let recovered = match runs.iter().all(|run| run.recovered) {
         true => figure(&|run| run.recovered_ms),
         false => "never".to_owned(),
     };
     let held = Spread::of(runs.iter().map(|run| run.held_s)).map_or(0.0, |held| held.median);
-    vec![
-        named(runs),
-        format!("{held:.0}"),
-        three(runs, |tally| tally.accepted),
-        three(runs, Tally::refused),
-        three(runs, |tally| tally.judged.delivered),
-        three(runs, |tally| tally.judged.lost),
-        count(|run| run.read_anew.lost),
-        three(runs, |tally| tally.judged.told),
-        three(runs, |tally| tally.judged.doubled),
-        three(runs, |tally| tally.judged.reordered),
-        three(runs, |tally| tally.judged.moved),
-        three(runs, |tally| tally.judged.resumed),
-        three(runs, |tally| tally.judged.gaps),
-        three(runs, |tally| tally.judged.again),
-        three(runs, Tally::false_words),
-        format!(
-            "{} / {}",
-            count(|run| run.snapshots.counted.whole),
-            count(|run| run.snapshots.counted.in_part)
+    let whole = count(|run| run.snapshots.counted.whole);
+    let later_every = figure(&|run| run.later_every_ms);
+    let falsely_degraded = figure(&|run| Some(run.falsely_degraded_ms));
+    [
+        ("fault", named(runs)),
+        ("held, s", format!("{held:.0}")),
+        ("accepted", three(|tally| tally.accepted)),
+        ("refused", three(Tally::refused)),
+        ("delivered", three(|tally| tally.judged.delivered)),
+        ("lost", three(|tally| tally.judged.lost)),
+        ("lost anew", count(|run| run.read_anew.lost)),
+        ("told", three(|tally| tally.judged.told)),
+        ("doubled", three(|tally| tally.judged.doubled)),
+        ("reordered", three(|tally| tally.judged.reordered)),
+        ("moved", three(|tally| tally.judged.moved)),
+        ("resumed", three(|tally| tally.judged.resumed)),
+        ("gaps", three(|tally| tally.judged.gaps)),
+        ("again", three(|tally| tally.judged.again)),
+        ("false words", three(Tally::false_statements)),
+        ("snapshots", two(whole, count(|run| run.snapshots.counted.in_part))),
+        ("stale", count(|run| run.snapshots.stale + run.snapshots.counted.odd)),
+        ("later, ms", two(figure(&|run| run.later_latest_ms), later_every)),
+        ("noticed, ms", two(figure(&|run| run.noticed_ms), figure(&|run| run.socket_told_ms))),
+        ("recovered, ms", recovered),
+        ("caught up, ms", figure(&|run| run.caught_up_ms)),
+        ("untrue, ms", two(figure(&|run| Some(run.falsely_healthy_ms)), falsely_degraded)),
+        ("cut", count(|run| run.sockets_cut)),
+        (
+            "memory, MiB",
+            format!("{} > {}", mib(|run| run.memory_before_bytes), mib(|run| run.memory_after_bytes)),
         ),
-        count(|run| run.snapshots.stale + run.snapshots.counted.odd),
-        format!("{} / {}", figure(&|run| run.later_latest_ms), figure(&|run| run.later_every_ms)),
-        format!("{} / {}", figure(&|run| run.noticed_ms), figure(&|run| run.socket_told_ms)),
-        recovered,
-        figure(&|run| run.caught_up_ms),
-        format!(
-            "{} / {}",
-            figure(&|run| Some(run.falsely_healthy_ms)),
-            figure(&|run| Some(run.falsely_degraded_ms))
-        ),
-        count(|run| run.sockets_cut),
-        format!("{} > {}", mib(|run| run.memory_before_bytes), mib(|run| run.memory_after_bytes)),
     ]
 }
 
@@ -304,12 +262,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::outages::outcome::tests::good;
+    use crate::outages::outcome::tests::{good, limits};
 
     fn report() -> Report {
         let mut bad = good();
         bad.fault = "flushed".to_owned();
-        bad.orders.judged.lost = 2;
+        bad.of(Lane::Orders).judged.lost = 2;
         bad.find_broken();
         Report {
             version: "1",
@@ -347,7 +305,7 @@ mod tests {
         assert_eq!(table.lines().count(), 5, "{table}");
         assert!(table.contains("cut, 3 runs") && table.contains("20 (90)") && table.contains("27/27/27"));
         assert!(report.is_good());
-        let limits = Limits { notice: Some(Duration::ZERO), ..Limits::default() };
+        let limits = limits(|what| (what == "noticed after").then_some(Duration::ZERO));
         assert_eq!(report.judge_time("cut", &limits), [""; 0], "the polls lie that far apart");
         report.outcomes[0].noticed_ms = Some(400.0);
         report.outcomes[1].noticed_ms = Some(500.0);

@@ -45,13 +45,13 @@ mod tests {
     #[test]
     fn a_plan_is_made_of_its_seed_alone() {
         let faults: Vec<Fault> = FAULTS.iter().copied().filter(Fault::is_for_random).collect();
-        let told = |seed| -> Vec<(Duration, &str, Duration)> {
+        let planned_by = |seed| -> Vec<(Duration, &str, Duration)> {
             let plan = plan(seed, Duration::from_secs(600), &faults);
             plan.iter().map(|step| (step.pause, step.fault.name, step.fault.hold)).collect()
         };
-        assert_eq!(told(7), told(7));
-        assert_ne!(told(7), told(8));
-        let total: Duration = told(7).iter().map(|(pause, _, hold)| *pause + *hold).sum();
+        assert_eq!(planned_by(7), planned_by(7));
+        assert_ne!(planned_by(7), planned_by(8));
+        let total: Duration = planned_by(7).iter().map(|(pause, _, hold)| *pause + *hold).sum();
         assert!(total <= Duration::from_secs(600) && total > Duration::from_secs(500), "{total:?}");
         assert!(plan(7, Duration::from_secs(600), &[]).is_empty());
     }

@@ -1,6 +1,5 @@
 //! One deployment under load: brought up, harmed, watched until it has recovered, and judged.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -15,9 +14,10 @@ use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::faults::{Fault, Kind, Truth};
-use super::kept::Kept;
+use super::LoadArgs;
+use super::faults::{Fault, Kind};
 use super::load::{self, Channel, FEED, Producer, SYMBOL};
+use super::logs::Log;
 use super::mirror::Mirror;
 use super::outcome::{Outcome, ms};
 use super::poll;
@@ -25,12 +25,12 @@ use super::read::{self, Bounds};
 use super::record::{Record, Subscriber, Times};
 use super::registries::{self, Course, Write, Writer};
 use super::schedule::Planned;
-use super::timeline::{Down, Said};
+use super::timeline::{Down, HealthHistory};
 use super::watch::{Moves, Seen, Watcher};
 use super::witness::{Judged, Lane, Witness};
 use super::world::{Redis, World, has_feed};
 use crate::bench::cpu::rss_bytes;
-use crate::node::{Node, Start};
+use crate::node::{Node, Start, health};
 use zonewire::cli::Hidden;
 use zonewire::client::BaseUrl;
 use zonewire::config::Config;
@@ -41,7 +41,7 @@ use zonewire_kit::eventually;
 use zonewire_kit::exchange::{Exchange, Speaks};
 use zonewire_kit::proxy::Proxy;
 use zonewire_kit::resp::Target;
-use zonewire_protocol::BridgeSubscriptions;
+use zonewire_protocol::BackendState;
 
 /// How long all goes well before the fault.
 const WARM: Duration = Duration::from_secs(3);
@@ -65,7 +65,7 @@ const STARTS_MAX: u32 = 4;
 const NOTICEABLE: Duration = Duration::from_secs(2);
 /// The setting that decides how much later prices on `latest` may come.
 const ORDERING_DEADLINE: &str = "storage.redis.ordering_deadline_ms";
-/// The settings that decide how much of a log is kept.
+/// The settings that decide how much of a log is retained.
 const ENTRIES: &str = "storage.retention.entries";
 const UPDATES: &str = "storage.retention.orders.updates";
 const UPDATES_AGE: &str = "storage.retention.orders.age_s";
@@ -91,20 +91,11 @@ const RATE_AT_TWO: f64 = 2.0 / 3.0;
 pub(super) struct Setup {
     /// The gateway to check.
     pub(super) gateway: PathBuf,
-    pub(super) nodes: usize,
-    pub(super) orders: usize,
-    pub(super) zones: usize,
-    /// Prices per second and zone, of all nodes together.
-    pub(super) rate: f64,
-    /// Updates per second and order.
-    pub(super) order_rate: f64,
+    pub(super) load: LoadArgs,
     /// A Redis that the suite did not start, if one is to be used.
     pub(super) redis: Option<Target>,
     /// The prefix of the keys.
     pub(super) prefix: String,
-    pub(super) logs: Option<PathBuf>,
-    /// `KEY=VALUE`, which override the suite's own.
-    pub(super) settings: Vec<String>,
     /// Decides when and where subscribers move.
     pub(super) seed: u64,
     /// `None` if gateways do not authenticate.
@@ -120,10 +111,10 @@ impl Setup {
 
     /// How much of a log the gateways keep.
     fn bounds(&self) -> Bounds {
-        let kept = Config::default().storage.retention;
+        let retention = Config::default().storage.retention;
         Bounds {
-            entries: self.set(ENTRIES).unwrap_or(kept.entries),
-            updates: self.set(UPDATES).unwrap_or(kept.orders.updates),
+            entries: self.set(ENTRIES).unwrap_or(retention.entries),
+            updates: self.set(UPDATES).unwrap_or(retention.orders.updates),
             by_age: false,
             updates_by_age: self.set::<u64>(UPDATES_AGE).is_some(),
         }
@@ -131,7 +122,8 @@ impl Setup {
 
     /// The value of a setting; one that cannot be parsed is refused by the gateways.
     fn set<T: FromStr>(&self, key: &str) -> Option<T> {
-        let set = self.settings.iter().filter_map(|setting| setting.strip_prefix(key)?.strip_prefix('='));
+        let set =
+            self.load.settings.iter().filter_map(|setting| setting.strip_prefix(key)?.strip_prefix('='));
         set.filter_map(|value| value.parse().ok()).next_back()
     }
 }
@@ -177,7 +169,7 @@ pub(super) struct Session {
     /// The fault has begun.
     fault_begun: CancellationToken,
     /// Subscribers do not move any more.
-    rest: CancellationToken,
+    stop_moving: CancellationToken,
     stop_watching: CancellationToken,
     watching: JoinSet<()>,
     bounds: Bounds,
@@ -187,7 +179,6 @@ pub(super) struct Session {
     written: Vec<Arc<Mutex<Vec<Write>>>>,
     /// Some records are not written any more.
     records_rest: CancellationToken,
-    course: Course,
     /// Where gateways keep copies of their journals; dropped after them.
     _spool: Option<TempDir>,
 }
@@ -216,10 +207,8 @@ pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome>
     session.records_rest.cancel();
     session.world.end(fault).await?;
     let back = Instant::now();
-    let down = |node| {
-        (fault.truth == Truth::Down && fault.reaches(node)).then_some(Down { from: down_from, to: ending })
-    };
-    let downs = (0..setup.nodes).map(|node| down(node).into_iter().collect()).collect();
+    let down = |node| fault.takes_redis_from(node).then_some(Down { from: down_from, to: ending });
+    let downs = (0..setup.load.nodes).map(|node| down(node).into_iter().collect()).collect();
     let bases = session.bases();
     let (recovered, equal) = tokio::join!(session.recover(back), registries::until_equal(bases));
     let recovered = recovered?;
@@ -237,7 +226,7 @@ pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome>
         // The gateways said so when the sockets connected; what they say later is that Redis appears.
         outcome.socket_told_ms = None;
     }
-    if fault.truth == Truth::Down && fault.hold >= NOTICEABLE && outcome.noticed_ms.is_none() {
+    if fault.takes_redis_from(0) && fault.hold >= NOTICEABLE && outcome.noticed_ms.is_none() {
         outcome.broken.push("not every gateway said that Redis does not serve".to_owned());
     }
     Ok(outcome)
@@ -249,7 +238,7 @@ pub(super) async fn random(setup: &Setup, plan: &[Planned]) -> anyhow::Result<Ou
     time::sleep(WARM).await;
     let before = session.memory();
     *session.record.pace.lock() = Duration::ZERO;
-    let (begun, mut past) = (Instant::now(), Past::of(setup.nodes));
+    let (begun, mut past) = (Instant::now(), Past::of(setup.load.nodes));
     session.go_through(plan, &mut past).await?;
     let mut outcome = session.end_of(plan, past, begun, Instant::now(), before).await?;
     outcome.fault = "random".to_owned();
@@ -271,7 +260,7 @@ impl Session {
         let mut channels = channels(setup)?;
         channels.push(Channel::feed(exchange.trades().0)?);
         let spool = if spools { Some(TempDir::new()?) } else { None };
-        for index in 0..setup.nodes {
+        for index in 0..setup.load.nodes {
             let proxy = match world.redis.target() {
                 Some(target) => Some(Proxy::start(target.address).await?),
                 None => None,
@@ -290,14 +279,18 @@ impl Session {
                 config: setup.access.as_ref().map(|access| access.config.clone()),
                 token: setup.access.as_ref().map(|access| access.token.clone()),
                 settings,
-                core: None,
-                log: setup.logs.as_ref().map(|dir| dir.join(format!("{name}-{index}.log"))),
+                log: setup.load.logs.as_ref().map(|dir| dir.join(format!("{name}-{index}.log"))),
                 clock: if is_of_clock { Some(WallClock::right()?) } else { None },
+                ..Start::default()
             };
             world.proxies.extend(proxy);
             let node = start_healthy(start, is_absent).await?;
             if index == 0 && !is_absent {
-                until_it_has_the_feed(&node).await?;
+                // The owner of the feed must be known.
+                eventually("the first gateway has the feed", READY_PATIENCE, async || {
+                    has_feed(&node).await.unwrap_or(false).then_some(())
+                })
+                .await?;
             }
             world.nodes.push(node);
         }
@@ -306,9 +299,14 @@ impl Session {
             posted: Vec::new(),
             seen: Vec::new(),
             mirrors: Vec::new(),
-            kept: Vec::new(),
-            killed: BTreeSet::new(),
-            said: world.nodes.iter().map(|_| Arc::default()).collect(),
+            logs: Vec::new(),
+            course: Course {
+                clocks_apart: is_of_clock,
+                killed: (0..setup.load.nodes)
+                    .filter(|node| fault.is_some_and(|fault| fault.cuts_sockets_of(*node)))
+                    .collect(),
+            },
+            health: world.nodes.iter().map(|_| Arc::default()).collect(),
             pace: Arc::default(),
             start: Instant::now(),
         };
@@ -318,7 +316,7 @@ impl Session {
             stop_load: CancellationToken::new(),
             load: JoinSet::new(),
             fault_begun: CancellationToken::new(),
-            rest: CancellationToken::new(),
+            stop_moving: CancellationToken::new(),
             stop_watching: CancellationToken::new(),
             watching: JoinSet::new(),
             bounds: Bounds {
@@ -328,21 +326,17 @@ impl Session {
             exchange: Arc::new(exchange),
             written: Vec::new(),
             records_rest: CancellationToken::new(),
-            course: Course {
-                clocks_apart: is_of_clock,
-                killed: fault
-                    .map(|fault| (0..setup.nodes).filter(|node| fault.cuts_sockets_of(*node)).collect())
-                    .unwrap_or_default(),
-            },
             _spool: spool,
         };
-        session.record.killed = session.course.killed.clone();
+        let late_within = fault.map_or(LATE_WITHIN, |fault| fault.hold.min(LATE_WITHIN));
         session.watch()?;
-        session.watch_snapshots(setup.seed, fault.map_or(LATE_WITHIN, |fault| fault.hold));
-        session.watch_on_the_move(setup.seed, fault.map_or(LATE_WITHIN, |fault| fault.hold));
+        session.watch_snapshots(setup.seed, late_within);
+        session.watch_on_the_move(setup.seed, late_within);
         session.until_subscribed().await?;
         if !is_absent {
-            session.until_bridged().await?;
+            for node in &session.world.nodes {
+                node.until_bridged(EventType::Ticker.as_str(), READY_PATIENCE).await?;
+            }
         }
         session.record.start = Instant::now();
         session.start_load(setup)?;
@@ -365,7 +359,7 @@ impl Session {
             self.world.end(fault).await?;
             self.world.check_nodes()?;
             for (node, downs) in past.downs.iter_mut().enumerate() {
-                if fault.truth == Truth::Down && fault.reaches(node) {
+                if fault.takes_redis_from(node) {
                     downs.push(Down { from, to });
                 }
             }
@@ -399,20 +393,17 @@ impl Session {
 
     /// Subscribes to each channel at each node, and begins to poll the nodes' health.
     fn watch(&mut self) -> anyhow::Result<()> {
-        let bases = self.bases();
-        for (node, process) in self.world.nodes.iter().enumerate() {
-            let (base, stop) = (&process.base, &self.stop_watching);
-            let said = Arc::clone(&self.record.said[node]);
-            self.watching.spawn(poll::health(base.clone(), base.http()?, said, stop.clone()));
-            for (place, channel) in self.record.channels.iter().enumerate() {
-                if !channel.is_followed_at(node) {
-                    continue;
+        let channels = self.record.channels.clone();
+        for (node, said) in self.record.health.iter().enumerate() {
+            let (base, said) = (&self.world.nodes[node].base, Arc::clone(said));
+            self.watching.spawn(poll::health(base.clone(), base.http()?, said, self.stop_watching.clone()));
+        }
+        for node in 0..self.world.nodes.len() {
+            for (place, channel) in channels.iter().enumerate() {
+                if channel.is_followed_at(node) {
+                    let subscriber = self.subscribe(place, node, None, Seen::default());
+                    self.record.seen.push(subscriber);
                 }
-                let seen = Arc::default();
-                self.record.seen.push(Subscriber { place, stays_at: Some(node), seen: Arc::clone(&seen) });
-                let (channel, bases) = (channel.clone(), bases.clone());
-                let watcher = Watcher { channel, bases, node, moves: None, seen };
-                self.watching.spawn(watcher.run(stop.clone()));
             }
         }
         self.watching.spawn(poll::pace(Arc::clone(&self.record.pace), self.stop_watching.clone()));
@@ -423,14 +414,35 @@ impl Session {
         self.world.nodes.iter().map(|node| node.base.clone()).collect()
     }
 
+    /// A subscriber of a channel that begins at this node, modulo the number of nodes.
+    fn watcher(&self, place: usize, node: usize, moves: Option<Moves>, seen: &Arc<Mutex<Seen>>) -> Watcher {
+        let (channel, bases) = (self.record.channels[place].clone(), self.bases());
+        Watcher { channel, node: node % bases.len(), bases, moves, seen: Arc::clone(seen) }
+    }
+
+    /// Starts such a subscriber.
+    fn subscribe(&mut self, place: usize, node: usize, moves: Option<Moves>, seen: Seen) -> Subscriber {
+        let (seen, stays_at) = (Arc::new(Mutex::new(seen)), moves.is_none().then_some(node));
+        let watcher = self.watcher(place, node, moves, &seen);
+        self.watching.spawn(watcher.run(self.stop_watching.clone()));
+        Subscriber { place, stays_at, seen }
+    }
+
+    /// How a subscriber moves; one that comes late begins so long after the beginning of the fault at most.
+    fn moves(&self, seed: u64, late_within: Option<Duration>) -> Option<Moves> {
+        Some(Moves {
+            random: StdRng::seed_from_u64(seed),
+            begins: late_within.map(|within| (self.fault_begun.clone(), within)),
+            stop_moving: self.stop_moving.clone(),
+        })
+    }
+
     /// Starts the subscribers that move: for each zone one from the start and one that comes during the
     /// fault, for each order one of the two. They begin at another gateway than the order's own, or at the
     /// second of its two.
     fn watch_on_the_move(&mut self, seed: u64, within: Duration) {
-        let bases = self.bases();
-        let within = within.min(LATE_WITHIN);
-        for (place, channel) in self.record.channels.iter().enumerate() {
-            let is_order = channel.lane == Lane::Order;
+        for (place, channel) in self.record.channels.clone().into_iter().enumerate() {
+            let is_order = channel.lane == Lane::Orders;
             // For a live type each gateway has its own log: a subscriber that moves would begin anew there.
             if channel.lane == Lane::Live {
                 continue;
@@ -439,29 +451,18 @@ impl Session {
                 if is_order && (place % ORDERS_EACH == 0) == is_late {
                     continue;
                 }
-                let seen = Arc::<Mutex<Seen>>::default();
+                let mut seen = Seen::default();
                 if is_late && !is_order {
-                    seen.lock().witness = Witness::of_latecomer();
+                    seen.witness = Witness::of_latecomer();
                 }
                 let number = self.record.seen.len();
                 let node = match channel.nodes[..] {
                     [_, second] if is_order => second,
                     _ => channel.nodes.first().copied().unwrap_or(0) + 1 + number % 2,
                 };
-                let moves = Moves {
-                    random: StdRng::seed_from_u64(seed.wrapping_add(number as u64)),
-                    begins: is_late.then(|| (self.fault_begun.clone(), within)),
-                    rest: self.rest.clone(),
-                };
-                let watcher = Watcher {
-                    channel: channel.clone(),
-                    bases: bases.clone(),
-                    node: node % bases.len(),
-                    moves: Some(moves),
-                    seen: Arc::clone(&seen),
-                };
-                self.watching.spawn(watcher.run(self.stop_watching.clone()));
-                self.record.seen.push(Subscriber { place, stays_at: None, seen });
+                let moves = self.moves(seed.wrapping_add(number as u64), is_late.then_some(within));
+                let subscriber = self.subscribe(place, node, moves, seen);
+                self.record.seen.push(subscriber);
             }
         }
     }
@@ -469,67 +470,39 @@ impl Session {
     /// Starts the subscribers of zones and of durable events that begin with snapshots and move: for each
     /// channel one from the start, and some that come during the fault.
     fn watch_snapshots(&mut self, seed: u64, within: Duration) {
-        let bases = self.bases();
-        let has_keys = |channel: &Channel| channel.as_zone().is_some() || channel.lane == Lane::Event;
-        let channels = self.record.channels.iter().enumerate().filter(|(_, channel)| has_keys(channel));
-        for (place, channel) in channels {
+        let has_keys = |channel: &Channel| channel.as_zone().is_some() || channel.lane == Lane::Events;
+        let places = 0..self.record.channels.len();
+        for place in places.filter(|place| has_keys(&self.record.channels[*place])).collect::<Vec<_>>() {
             for late in 0..=LATE_SNAPSHOTS {
                 let number = self.record.mirrors.len();
                 let seen = Seen { mirror: Some(Mirror::default()), ..Seen::default() };
-                let seen = Arc::new(Mutex::new(seen));
-                let begins = (late > 0).then(|| (self.fault_begun.clone(), within.min(LATE_WITHIN)));
                 // A seed of their own, so that the moves of all others stay the same.
-                let random = StdRng::seed_from_u64(seed.wrapping_add(1_000_000 + number as u64));
-                let moves = Some(Moves { random, begins, rest: self.rest.clone() });
-                let (channel, bases, node) = (channel.clone(), bases.clone(), number % bases.len());
-                let watcher = Watcher { channel, bases, node, moves, seen: Arc::clone(&seen) };
-                self.watching.spawn(watcher.run(self.stop_watching.clone()));
-                self.record.mirrors.push(Subscriber { place, stays_at: None, seen });
+                let seed = seed.wrapping_add(1_000_000 + number as u64);
+                let moves = self.moves(seed, (late > 0).then_some(within));
+                let subscriber = self.subscribe(place, number, moves, seen);
+                self.record.mirrors.push(subscriber);
             }
         }
     }
 
     async fn until_subscribed(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + READY_PATIENCE;
-        loop {
-            let stays = self.record.seen.iter().filter(|subscriber| subscriber.stays_at.is_some());
-            let missing = stays.filter(|subscriber| !subscriber.seen.lock().was_subscribed).count();
-            if missing == 0 {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                bail!("{missing} sockets were not subscribed within {READY_PATIENCE:?}");
-            }
-            time::sleep(LOOK_EVERY).await;
-        }
-    }
-
-    /// Waits until each gateway receives the live events of the others.
-    async fn until_bridged(&self) -> anyhow::Result<()> {
-        let live = EventType::Ticker.to_string();
-        for node in &self.world.nodes {
-            let http = node.base.http()?;
-            let url = node.base.endpoint("api/bridge/subscriptions");
-            eventually("live events are subscribed to", READY_PATIENCE, async || {
-                let answer = http.get(&url).timeout(READY_PATIENCE).send().await.ok()?;
-                let said: BridgeSubscriptions = serde_json::from_slice(&answer.bytes().await.ok()?).ok()?;
-                said.types.iter().any(|of| of.event == live && of.active).then_some(())
-            })
-            .await?;
-        }
-        Ok(())
+        eventually("all that stay are subscribed", READY_PATIENCE, async || {
+            let mut stay = self.record.seen.iter().filter(|subscriber| subscriber.stays_at.is_some());
+            stay.all(|subscriber| subscriber.seen.lock().was_subscribed).then_some(())
+        })
+        .await
     }
 
     /// Starts noting the exchange's trades, and writing records.
     fn start_others(&mut self) -> anyhow::Result<()> {
-        let trades = self.record.channels.iter().position(|channel| channel.lane == Lane::Trade);
+        let trades = self.record.channels.iter().position(|channel| channel.lane == Lane::Trades);
         if let Some(place) = trades {
             let posted = Arc::default();
             self.record.posted.push((place, 0, Arc::clone(&posted)));
             let of_trades = |subscriber: &&Subscriber| subscriber.place == place;
             let seen: Vec<_> =
                 self.record.seen.iter().filter(of_trades).map(|of| Arc::clone(&of.seen)).collect();
-            let has_begun = move || seen.iter().any(|seen| seen.lock().witness.has_any());
+            let has_begun = move || seen.iter().any(|seen| !seen.lock().witness.first_seen.is_empty());
             let exchange = Arc::clone(&self.exchange);
             self.load.spawn(load::note_trades(exchange, has_begun, posted, self.stop_load.clone()));
         }
@@ -550,15 +523,15 @@ impl Session {
                 self.record.channels.iter().enumerate().filter(|(_, channel)| channel.nodes.contains(&node));
             let here: Vec<_> = here.collect();
             for (number, (place, channel)) in here.iter().enumerate() {
-                if channel.lane == Lane::Trade {
+                if channel.lane == Lane::Trades {
                     continue;
                 }
-                let is_at_two = channel.lane == Lane::Order && channel.nodes.len() > 1;
+                let is_at_two = channel.lane == Lane::Orders && channel.nodes.len() > 1;
                 let is_second = is_at_two && channel.nodes.first() != Some(&node);
                 let per_s = match channel.lane {
-                    Lane::Order if is_at_two => setup.order_rate * RATE_AT_TWO,
-                    Lane::Order => setup.order_rate,
-                    _ => setup.rate / channel.nodes.len() as f64,
+                    Lane::Orders if is_at_two => setup.load.order_rate * RATE_AT_TWO,
+                    Lane::Orders => setup.load.order_rate,
+                    _ => setup.load.rate / channel.nodes.len() as f64,
                 };
                 let every = Duration::from_secs_f64(1.0 / per_s);
                 let at = number as f64 / here.len() as f64;
@@ -594,9 +567,10 @@ impl Session {
             time::sleep(LOOK_EVERY).await;
             self.world.check_nodes()?;
             let now = Instant::now();
-            let is_healthy =
-                |said: &Arc<Mutex<Said>>| now - back > STEADY && said.lock().is_healthy_since(now - STEADY);
-            let is_healthy = self.record.said.iter().all(is_healthy);
+            let is_healthy = |said: &Arc<Mutex<HealthHistory>>| {
+                now - back > STEADY && said.lock().is_healthy_since(now - STEADY)
+            };
+            let is_healthy = self.record.health.iter().all(is_healthy);
             let has_trades = self.record.have_trades_come(back, TRADES_SINCE);
             if (is_healthy && has_trades && now > back + AFTER) || now > deadline {
                 return Ok(Recovered { is_healthy, has_trades, end: now });
@@ -608,11 +582,11 @@ impl Session {
     async fn end_load(&mut self) {
         self.stop_load.cancel();
         while self.load.join_next().await.is_some() {}
-        self.rest.cancel();
+        self.stop_moving.cancel();
         // The logs tell the entries that must still come from those that need not.
-        self.record.kept = self.read_logs().await;
+        self.record.logs = self.read_logs().await;
         settled(
-            || (self.record.judge_lanes(None), self.record.judge_mirrors()),
+            || (self.record.judge_lanes(), self.record.judge_mirrors()),
             |(judged, mirrored)| {
                 let delivered: u64 = judged.values().map(|judged| judged.delivered).sum();
                 let is_complete = judged.values().all(Judged::is_complete) && mirrored.is_complete();
@@ -620,18 +594,18 @@ impl Session {
             },
         )
         .await;
-        self.record.kept = self.read_logs().await;
+        self.record.logs = self.read_logs().await;
     }
 
     /// The logs of all channels, as shown by a gateway that says it is healthy.
-    async fn read_logs(&self) -> Vec<Option<Kept>> {
-        let is_healthy = |node: &usize| self.record.said[*node].lock().state() == Some("healthy");
+    async fn read_logs(&self) -> Vec<Option<Log>> {
+        let is_healthy = |node: &usize| self.record.health[*node].lock().state() == Some("healthy");
         let node = (0..self.world.nodes.len()).find(is_healthy).unwrap_or(0);
         let base = &self.world.nodes[node].base;
         let Ok(http) = base.http() else { return Vec::new() };
         let mut logs = Vec::new();
         for channel in &self.record.channels {
-            let log = read::log(channel, base, &http, self.bounds).await;
+            let log = read::read_log(channel, base, &http, self.bounds).await;
             if let Err(error) = &log {
                 eprintln!("    the log of {} could not be read: {error:#}", channel.name);
             }
@@ -646,22 +620,19 @@ impl Session {
         let (stop, mut reading) = (CancellationToken::new(), JoinSet::new());
         let mut readers = Vec::new();
         for (place, channel) in self.record.channels.iter().enumerate() {
-            if channel.lane != Lane::Order {
+            if channel.lane != Lane::Orders {
                 continue;
             }
-            let bases = self.bases();
-            let node = (channel.nodes.first().copied().unwrap_or(0) + 1) % bases.len();
-            let seen = Arc::<Mutex<Seen>>::default();
-            readers.push((place, Arc::clone(&seen)));
-            let watcher = Watcher { channel: channel.clone(), bases, node, moves: None, seen };
-            reading.spawn(watcher.run(stop.clone()));
+            let (node, seen) = (channel.nodes.first().copied().unwrap_or(0) + 1, Arc::default());
+            reading.spawn(self.watcher(place, node, None, &seen).run(stop.clone()));
+            readers.push((place, seen));
         }
         // The load has ended.
         let posts = self.record.posts();
         let judge = || {
             let mut judged = Judged::default();
             for (place, seen) in &readers {
-                judged.add(&self.record.judge_one(*place, &seen.lock().witness, &posts, None));
+                judged += self.record.judge_one(*place, &seen.lock().witness, &posts);
             }
             judged
         };
@@ -671,22 +642,9 @@ impl Session {
         judged
     }
 
-    /// What is wrong with the records that all gateways hold in the end.
-    async fn judge_records(&self) -> anyhow::Result<registries::JudgedRecords> {
-        let writes: Vec<Write> = self.written.iter().flat_map(|written| written.lock().clone()).collect();
-        let held = registries::settled(&self.bases(), SETTLE).await?;
-        Ok(registries::judge(&writes, &held, &self.course))
-    }
-
-    /// The fencing tokens that were announced with `exchange:connected`.
-    async fn read_fences(&self) -> anyhow::Result<Vec<u64>> {
-        let node = self.world.nodes.first().context("there is no gateway")?;
-        read::fences(&node.base, &node.base.http()?).await
-    }
-
     /// Resident memory, by node; `None` for nodes that do not run.
     pub(super) fn memory(&self) -> Vec<Option<u64>> {
-        self.world.nodes.iter().map(|node| rss_bytes(node.process().id()?).ok()).collect()
+        self.world.nodes.iter().map(|node| rss_bytes(node.gateway.process.id()?).ok()).collect()
     }
 
     /// Ends the load and the deployment, and returns the outcome of these faults; `before` is the memory
@@ -702,9 +660,12 @@ impl Session {
         let read_anew = self.read_anew().await;
         let judged = self.record.judge(faults, times, recovered.is_healthy);
         let mut outcome = Outcome { read_anew, trades_stopped: !recovered.has_trades, ..judged };
-        outcome.records = self.judge_records().await?;
+        let writes: Vec<Write> = self.written.iter().flat_map(|written| written.lock().clone()).collect();
+        let held = registries::settled(&self.bases(), SETTLE).await?;
+        outcome.records = registries::judge(&writes, &held, &self.record.course);
         if faults.iter().any(|fault| fault.kind == Kind::KillFeed) {
-            outcome.fences = self.read_fences().await?;
+            let node = self.world.nodes.first().context("there is no gateway")?;
+            outcome.fences = read::fences(&node.base, &node.base.http()?).await?;
         }
         let memory = before.into_iter().zip(self.memory());
         let grown = memory.filter_map(|(before, after)| Some((before?, after?)));
@@ -712,19 +673,15 @@ impl Session {
             (outcome.memory_before_bytes, outcome.memory_after_bytes) = (Some(before), Some(after));
         }
         outcome.find_broken();
-        self.close().await?;
-        Ok(outcome)
-    }
-
-    /// Ends everything, gateways before Redis.
-    async fn close(mut self) -> anyhow::Result<()> {
+        // Everything ends, gateways before Redis.
         self.world.check_nodes()?;
         self.stop_watching.cancel();
         while self.watching.join_next().await.is_some() {}
         for node in &mut self.world.nodes {
             node.kill().await?;
         }
-        self.world.redis.kill().await
+        self.world.redis.kill().await?;
+        Ok(outcome)
     }
 }
 
@@ -751,18 +708,19 @@ async fn settled<T>(judge: impl Fn() -> T, how_far: impl Fn(&T) -> (bool, u64)) 
 /// at all nodes.
 fn channels(setup: &Setup) -> anyhow::Result<Vec<Channel>> {
     let nodes = |order: usize| {
-        let first = order % setup.nodes;
-        let is_at_two = setup.nodes > 1 && order % ORDERS_AT_TWO == ORDERS_AT_TWO - 1;
-        if is_at_two { vec![first, (first + 1) % setup.nodes] } else { vec![first] }
+        let first = order % setup.load.nodes;
+        let is_at_two = setup.load.nodes > 1 && order % ORDERS_AT_TWO == ORDERS_AT_TWO - 1;
+        if is_at_two { vec![first, (first + 1) % setup.load.nodes] } else { vec![first] }
     };
-    let mut channels: Vec<Channel> = (0..setup.orders).map(|order| Channel::order(nodes(order))).collect();
-    for zone in 0..setup.zones {
-        let lane = if zone % 2 == 0 { Lane::Latest } else { Lane::Every };
-        let zone: Zone = format!("outage-{}-{zone}", lane.name()).parse().context("a bad name of a zone")?;
-        channels.push(Channel::zone(zone, lane, setup.nodes));
+    let mut channels: Vec<Channel> =
+        (0..setup.load.orders).map(|order| Channel::order(nodes(order))).collect();
+    for zone in 0..setup.load.zones {
+        let (lane, name) = if zone % 2 == 0 { (Lane::Latest, "latest") } else { (Lane::Every, "every") };
+        let zone: Zone = format!("outage-{name}-{zone}").parse().context("a bad name of a zone")?;
+        channels.push(Channel::zone(zone, lane, setup.load.nodes));
     }
-    channels.push(Channel::event(EventType::Trade, Lane::Event, setup.nodes));
-    channels.push(Channel::event(EventType::Ticker, Lane::Live, setup.nodes));
+    channels.push(Channel::event(EventType::Trade, Lane::Events, setup.load.nodes));
+    channels.push(Channel::event(EventType::Ticker, Lane::Live, setup.load.nodes));
     Ok(channels)
 }
 
@@ -775,13 +733,13 @@ fn settings(setup: &Setup, channels: &[Channel]) -> Vec<String> {
         // On a shared Redis nobody else is to hear it.
         format!("bridge.prefix={}:", setup.prefix),
     ];
-    if setup.logs.is_some() {
+    if setup.load.logs.is_some() {
         // This level shows what became of each entry.
         settings.push("log.level=info,zonewire::storage=debug,zonewire::channels=debug".to_owned());
     }
     let every = channels.iter().filter(|channel| channel.lane == Lane::Every);
     settings.extend(every.map(|channel| format!("channels.lanes.{}=every", channel.name.subject())));
-    settings.extend(setup.settings.iter().cloned());
+    settings.extend(setup.load.settings.iter().cloned());
     settings
 }
 
@@ -792,14 +750,6 @@ fn feed(exchange: &Exchange) -> String {
         "feeds.exchanges=[{{kind=\"{FEED}\",url=\"{url}\",api_url=\"{api_url}\",symbols=[\"{SYMBOL}\"],\
          types=[\"trade\"]}}]"
     )
-}
-
-/// Waits until the first gateway has the feed, so that its owner is known.
-async fn until_it_has_the_feed(node: &Node) -> anyhow::Result<()> {
-    eventually("the first gateway has the feed", READY_PATIENCE, async || {
-        has_feed(node).await.ok().filter(|has_it| *has_it).map(|_| ())
-    })
-    .await
 }
 
 /// Starts a gateway repeatedly until it finds Redis; only once if there is none.
@@ -815,23 +765,12 @@ async fn start_healthy(start: Start, is_absent: bool) -> anyhow::Result<Node> {
 }
 
 async fn is_healthy_soon(node: &Node) -> anyhow::Result<bool> {
-    let (http, said, stop) =
-        (node.base.http()?, Arc::new(Mutex::new(Said::default())), CancellationToken::new());
-    let mut asking = JoinSet::new();
-    asking.spawn(poll::health(node.base.clone(), http, Arc::clone(&said), stop.clone()));
-    let deadline = Instant::now() + READY_PATIENCE / STARTS_MAX;
-    let is_healthy = loop {
-        if said.lock().state() == Some("healthy") {
-            break true;
-        }
-        if Instant::now() > deadline {
-            break false;
-        }
-        time::sleep(LOOK_EVERY).await;
-    };
-    stop.cancel();
-    while asking.join_next().await.is_some() {}
-    Ok(is_healthy)
+    let (http, within) = (node.base.http()?, READY_PATIENCE / STARTS_MAX);
+    let healthy = eventually("a gateway is healthy", within, async || {
+        let health = health(&node.base, &http, within).await.ok()?;
+        health.storage.state.is(BackendState::Healthy).then_some(())
+    });
+    Ok(healthy.await.is_ok())
 }
 
 #[cfg(test)]
@@ -839,20 +778,17 @@ mod tests {
     use super::*;
 
     fn setup(settings: &[&str]) -> Setup {
-        Setup {
-            gateway: PathBuf::new(),
+        let load = LoadArgs {
             nodes: 3,
             orders: 8,
             zones: 2,
             rate: 1.0,
             order_rate: 1.0,
-            redis: None,
-            prefix: "test".to_owned(),
             logs: None,
             settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
-            seed: 7,
-            access: None,
-        }
+        };
+        let (gateway, prefix) = (PathBuf::new(), "test".to_owned());
+        Setup { gateway, load, redis: None, prefix, seed: 7, access: None }
     }
 
     #[test]
@@ -879,7 +815,8 @@ mod tests {
         let followed: Vec<bool> = (0..3).map(|node| channels[3].is_followed_at(node)).collect();
         assert_eq!(followed, [true, false, false]);
         assert!((0..3).all(|node| channels[2].is_followed_at(node) && channels[8].is_followed_at(node)));
-        let alone = Setup { nodes: 1, ..setup(&[]) };
+        let mut alone = setup(&[]);
+        alone.load.nodes = 1;
         assert!(super::channels(&alone).unwrap()[..8].iter().all(|channel| channel.nodes == [0]));
     }
 }

@@ -6,9 +6,10 @@ use tokio::time::Instant;
 
 /// `/ws/health`'s `state` over time.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub(super) struct HealthHistory {
     spans: Vec<Span>,
-    unanswered: u64,
+    /// How often there was no answer.
+    pub(super) unanswered: u64,
 }
 
 /// The same answer several times in a row.
@@ -29,23 +30,13 @@ pub(super) struct Down {
     pub(super) to: Instant,
 }
 
-impl Said {
+impl HealthHistory {
     /// Takes an answer: when it was requested, when it came, what it said.
     pub(super) fn answered(&mut self, asked: Instant, came: Instant, state: &str) {
         match self.spans.last_mut() {
             Some(span) if span.state == state => span.to = asked.max(span.to),
             _ => self.spans.push(Span { state: state.to_owned(), from: came, to: came }),
         }
-    }
-
-    /// A request had no answer.
-    pub(super) fn failed(&mut self) {
-        self.unanswered += 1;
-    }
-
-    /// How often there was no answer.
-    pub(super) fn unanswered(&self) -> u64 {
-        self.unanswered
     }
 
     /// The newest answer.
@@ -121,8 +112,8 @@ mod tests {
     use super::*;
 
     /// Healthy up to `lost` ms, degraded up to `back`, healthy up to 1000; asked each 10 ms.
-    fn said(start: Instant, lost: u64, back: u64) -> Said {
-        let mut said = Said::default();
+    fn said(start: Instant, lost: u64, back: u64) -> HealthHistory {
+        let mut said = HealthHistory::default();
         for ms in (0..=1000).step_by(10) {
             let state = if (lost..back).contains(&ms) { "degraded" } else { "healthy" };
             said.answered(at(start, ms), at(start, ms + 1), state);
@@ -163,7 +154,7 @@ mod tests {
     fn degraded_where_nothing_is_wrong_is_untrue() {
         let start = Instant::now();
         let moment = |ms| at(start, ms);
-        let untrue = |said: &Said, fault, back| {
+        let untrue = |said: &HealthHistory, fault, back| {
             said.falsely_degraded(start, moment(fault), moment(back), moment(1000))
         };
         assert_eq!(untrue(&said(start, 300, 600), 250, 500), Duration::ZERO);
@@ -181,11 +172,11 @@ mod tests {
     #[test]
     fn answers_that_fail_count_for_neither_side() {
         let start = Instant::now();
-        let mut said = Said::default();
+        let mut said = HealthHistory::default();
         said.answered(start, at(start, 1), "healthy");
-        said.failed();
+        said.unanswered += 1;
         said.answered(at(start, 900), at(start, 901), "degraded");
         let down = Down { from: at(start, 100), to: at(start, 900) };
-        assert_eq!((said.falsely_healthy(&[down]), said.unanswered()), (Duration::ZERO, 1));
+        assert_eq!((said.falsely_healthy(&[down]), said.unanswered), (Duration::ZERO, 1));
     }
 }

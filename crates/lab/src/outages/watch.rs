@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::load::Channel;
 use super::mirror::{Came, Mirror};
-use super::witness::{Witness, Word};
+use super::witness::{Statement, Witness};
 use zonewire::client::BaseUrl;
 use zonewire::client::follow::{self, Door, Follow, Until};
 use zonewire_protocol::{Epoch, ServerMessage};
@@ -65,7 +65,7 @@ pub(super) struct Moves {
     /// It begins at some time within so long after this; `None` if it is there from the start.
     pub(super) begins: Option<(CancellationToken, Duration)>,
     /// From here on it stays where it is.
-    pub(super) rest: CancellationToken,
+    pub(super) stop_moving: CancellationToken,
 }
 
 /// How a connection ended.
@@ -85,10 +85,7 @@ struct Missed {
 impl Watcher {
     /// Watches until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = self.watch() => {}
-        }
+        let _cancelled = stop.run_until_cancelled(self.watch()).await;
     }
 
     async fn watch(&mut self) {
@@ -105,10 +102,10 @@ impl Watcher {
                 .moves
                 .as_mut()
                 .map(|moves| Instant::now() + Duration::from_millis(moves.random.random_range(STAY_MS)));
-            let rest = self.moves.as_ref().map(|moves| &moves.rest);
+            let stop_moving = self.moves.as_ref().map(|moves| &moves.stop_moving);
             let end = tokio::select! {
                 end = self.connection(door, &mut follow) => End::Cut(end),
-                () = until(leave_at, rest) => End::Left,
+                () = until(leave_at, stop_moving) => End::Left,
             };
             let was_subscribed = std::mem::take(&mut self.seen.lock().is_subscribed);
             match end {
@@ -200,7 +197,7 @@ impl Watcher {
         if let Some(mirror) = &mut seen.mirror {
             mirror.tell(at, &message, &self.channel);
         }
-        let placed = |is_subscribed, recovered, gap, epoch: &Epoch, offset| Word {
+        let placed = |is_subscribed, recovered, gap, epoch: &Epoch, offset| Statement {
             at,
             is_subscribed,
             recovered,
@@ -259,10 +256,10 @@ impl Mirror {
 
 /// Waits until it is time to leave; forever if there is no such time, or if the subscriber stays from then
 /// on.
-async fn until(leave_at: Option<Instant>, rest: Option<&CancellationToken>) {
+async fn until(leave_at: Option<Instant>, stop_moving: Option<&CancellationToken>) {
     if let Some(leave_at) = leave_at {
         time::sleep_until(leave_at).await;
-        if !rest.is_some_and(CancellationToken::is_cancelled) {
+        if !stop_moving.is_some_and(CancellationToken::is_cancelled) {
             return;
         }
     }

@@ -239,7 +239,7 @@ impl World {
                 let ms = fault.hold.as_millis().to_string();
                 self.run(&["CLIENT", "PAUSE", &ms, "ALL"]).await
             }
-            Kind::FreezeGateway => self.node()?.process().freeze(),
+            Kind::FreezeGateway => self.node()?.gateway.process.freeze(),
             Kind::KillGateway | Kind::KillFeed => self.node()?.kill().await,
             Kind::GatewayClock | Kind::RedisClock => self.set_clock(fault, AN_HOUR_S).await,
             Kind::Failover => self.redis.lose_primary().await,
@@ -330,7 +330,7 @@ impl World {
             }
             Kind::ReadOnly => self.run(&["REPLICAOF", "NO", "ONE"]).await?,
             Kind::OutOfMemory => self.run(&["CONFIG", "SET", "maxmemory", "0"]).await?,
-            Kind::FreezeGateway => self.node()?.process().thaw()?,
+            Kind::FreezeGateway => self.node()?.gateway.process.thaw()?,
             Kind::KillGateway | Kind::KillFeed => self.node()?.restart().await?,
             Kind::GatewayClock | Kind::RedisClock => self.set_clock(fault, 0).await?,
             Kind::Failover => self.redis.bring_back_primary()?,
@@ -366,7 +366,8 @@ impl World {
     /// Sets the fault's clock this many seconds ahead, and waits until it runs so.
     async fn set_clock(&mut self, fault: &Fault, ahead_s: i32) -> anyhow::Result<()> {
         let is_of_redis = fault.kind == Kind::RedisClock;
-        let clock = if is_of_redis { self.redis.own()?.clock.as_ref() } else { self.node()?.clock() };
+        let clock =
+            if is_of_redis { self.redis.own()?.clock.as_ref() } else { self.node()?.start.clock.as_ref() };
         clock.context("it has no clock of its own")?.set(ahead_s)?;
         wait_until("the clock goes as it was set", async || {
             let now_s = match is_of_redis {

@@ -1,30 +1,10 @@
 //! Small runs of the measurements of access: they must end, and report what they should.
 
-use std::process::Stdio;
-use std::time::Duration;
-
 use serde_json::{Value, json};
-use tokio::process::Command;
-use tokio::time;
 use zonewire_access::{ApiKey, ApiKeyFile, make_api_key};
 use zonewire_kit::dir::TempDir;
 
-use crate::support::gateway;
-
-/// Longer than any measurement here.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Runs a measurement with a token, or without one, and reads its report.
-async fn bench(arguments: &str, token: &str) -> Result<Value, String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_zonewire-bench"));
-    command.args(arguments.split_whitespace()).args(["--json", "-"]);
-    command.env_clear().env("ZONEWIRE_TOKEN", token).kill_on_drop(true).stdin(Stdio::null());
-    let output = time::timeout(PATIENCE, command.output()).await.expect("the run ends").unwrap();
-    match output.status.success() {
-        true => Ok(serde_json::from_slice(&output.stdout).unwrap()),
-        false => Err(String::from_utf8(output.stderr).unwrap()),
-    }
-}
+use crate::support::{bench, gateway};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_kind_of_credential_is_measured_in_each_round() {

@@ -1,29 +1,9 @@
 //! Small runs of the measurements of orders: they must end, and find nothing wrong.
 
-use std::process::Stdio;
-use std::time::Duration;
-
 use serde_json::{Value, json};
-use tokio::process::Command;
-use tokio::time;
 use zonewire_kit::redis::RedisServer;
 
-use crate::support::{gateway, has_redis};
-
-/// Longer than any measurement here.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Runs a measurement and reads its report.
-async fn bench(arguments: &str) -> Result<Value, String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_zonewire-bench"));
-    command.args(arguments.split_whitespace()).args(["--json", "-"]);
-    command.env_clear().kill_on_drop(true).stdin(Stdio::null());
-    let output = time::timeout(PATIENCE, command.output()).await.expect("the run ends").unwrap();
-    match output.status.success() {
-        true => Ok(serde_json::from_slice(&output.stdout).unwrap()),
-        false => Err(String::from_utf8(output.stderr).unwrap()),
-    }
-}
+use crate::support::{bench, gateway, has_redis};
 
 /// Settings under which a machine that stands still for a second is not an outage.
 fn on(server: &RedisServer) -> Vec<String> {
@@ -56,7 +36,7 @@ async fn updates_posted_to_one_gateway_arrive_on_sockets_of_another() {
          --duration 1 --warmup 0.2 --settle 0",
         here.address, there.address
     );
-    check_updates(&bench(&arguments).await.unwrap());
+    check_updates(&bench(&arguments, "").await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +46,7 @@ async fn updates_in_memory_arrive_once_each() {
         "order-updates --url http://{} --orders 5 --rate 100 --duration 1 --warmup 0 --settle 0",
         gateway.address
     );
-    check_updates(&bench(&arguments).await.unwrap());
+    check_updates(&bench(&arguments, "").await.unwrap());
 }
 
 #[track_caller]
@@ -88,9 +68,9 @@ async fn orders_placed_all_end_and_are_counted() {
     let gateway = gateway(&in_memory(&QUICK)).await;
     // An earlier order is not counted.
     let first = format!("order-throughput --url http://{} --orders 1 --connections 1", gateway.address);
-    assert_eq!(bench(&first).await.unwrap()["confirmed"], 1);
+    assert_eq!(bench(&first, "").await.unwrap()["confirmed"], 1);
     let arguments = format!("order-throughput --url http://{} --orders 40 --connections 4", gateway.address);
-    let report = bench(&arguments).await.unwrap();
+    let report = bench(&arguments, "").await.unwrap();
     for (name, expected) in [("confirmed", 40), ("failed", 0), ("retried", 0), ("unfinished", 0)] {
         assert_eq!(report[name], expected, "{name} in {report}");
     }
@@ -105,7 +85,7 @@ async fn orders_that_nobody_executes_are_unfinished() {
     let gateway = gateway(&in_memory(&["orders.executor=external", "orders.queue_max=3"])).await;
     let run = async |orders: u64| {
         let url = format!("http://{}", gateway.address);
-        bench(&format!("order-throughput --url {url} --orders {orders} --timeout 3")).await
+        bench(&format!("order-throughput --url {url} --orders {orders} --timeout 3"), "").await
     };
     let report = run(2).await.unwrap();
     assert_eq!((&report["unfinished"], &report["orders_per_s"]), (&json!(2), &json!(0.0)), "{report}");

@@ -43,33 +43,30 @@ const HALVES: usize = 40;
 
 type Done<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
 
-/// An act, which fails if its result is not the required one.
-struct Act {
-    name: &'static str,
-    run: for<'a> fn(&'a Client, u64) -> Done<'a>,
-}
+/// An act with its name, which fails if its result is not the required one.
+type Act = (&'static str, for<'a> fn(&'a Client, u64) -> Done<'a>);
 
 const ACTS: &[Act] = &[
-    Act { name: "sockets that subscribe, unsubscribe and leave", run: |c, n| Box::pin(c.come_and_go(n)) },
-    Act { name: "sockets of one zone, with a snapshot", run: |c, n| Box::pin(c.one_zone(n)) },
-    Act { name: "sockets that are dropped amid what they are sent", run: |c, n| Box::pin(c.drop_amid(n)) },
-    Act { name: "tokens renewed on the open socket", run: |c, n| Box::pin(c.renew(n)) },
-    Act { name: "tokens that expire", run: |c, n| Box::pin(c.expire(n)) },
-    Act { name: "tokens revoked", run: |c, n| Box::pin(c.revoke(n)) },
-    Act { name: "sockets with no token, or a wrong one", run: |c, n| Box::pin(c.show_nothing(n)) },
-    Act { name: "streams of events", run: |c, n| Box::pin(c.stream(n)) },
-    Act { name: "requests", run: |c, n| Box::pin(c.request(n)) },
-    Act { name: "orders followed to their end", run: |c, n| Box::pin(c.order(n)) },
-    Act { name: "orders cancelled", run: |c, n| Box::pin(c.cancel(n)) },
-    Act { name: "records bound to a socket, and removed", run: |c, n| Box::pin(c.records(n)) },
-    Act { name: "events, and a view of them", run: |c, n| Box::pin(c.events(n)) },
-    Act { name: "limits met", run: |c, n| Box::pin(c.limits(n)) },
-    Act { name: "handshakes that break off", run: |c, n| Box::pin(c.half(n)) },
+    ("sockets that subscribe, unsubscribe and leave", |c, n| Box::pin(c.come_and_go(n))),
+    ("sockets of one zone, with a snapshot", |c, n| Box::pin(c.one_zone(n))),
+    ("sockets that are dropped amid what they are sent", |c, n| Box::pin(c.drop_amid(n))),
+    ("tokens renewed on the open socket", |c, n| Box::pin(c.renew(n))),
+    ("tokens that expire", |c, n| Box::pin(c.expire(n))),
+    ("tokens revoked", |c, n| Box::pin(c.revoke(n))),
+    ("sockets with no token, or a wrong one", |c, n| Box::pin(c.show_nothing(n))),
+    ("streams of events", |c, n| Box::pin(c.stream(n))),
+    ("requests", |c, n| Box::pin(c.request(n))),
+    ("orders followed to their end", |c, n| Box::pin(c.order(n))),
+    ("orders cancelled", |c, n| Box::pin(c.cancel(n))),
+    ("records bound to a socket, and removed", |c, n| Box::pin(c.records(n))),
+    ("events, and a view of them", |c, n| Box::pin(c.events(n))),
+    ("limits met", |c, n| Box::pin(c.limits(n))),
+    ("handshakes that break off", |c, n| Box::pin(c.half(n))),
 ];
 
 /// How often an act was done, and how often it had the required result.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Did {
+pub(super) struct ActResults {
     pub(super) done: u64,
     /// Some must fail in an outage.
     pub(super) failed: u64,
@@ -78,7 +75,7 @@ pub(super) struct Did {
 }
 
 /// By the name of the act.
-pub(super) type DidAll = BTreeMap<&'static str, Did>;
+pub(super) type ResultsByAct = BTreeMap<&'static str, ActResults>;
 
 /// A gateway and its clients.
 #[derive(Debug)]
@@ -89,7 +86,7 @@ pub(super) struct Client {
     /// With the operator's token.
     operators: BaseUrl,
     realm: Realm,
-    did: Mutex<DidAll>,
+    results: Mutex<ResultsByAct>,
     next: AtomicU64,
 }
 
@@ -99,16 +96,16 @@ impl Client {
         let text = operators.to_string();
         let base = text.parse().map_err(|error: String| anyhow!(error))?;
         let address = text.trim_start_matches("http://").parse().context("a gateway at an odd address")?;
-        let did = ACTS.iter().map(|act| (act.name, Did::default())).collect();
+        let results = ACTS.iter().map(|(name, _)| (*name, ActResults::default())).collect();
         let (operators, next) = (operators.clone(), AtomicU64::new(0));
-        Ok(Arc::new(Self { base, address, operators, realm, did: Mutex::new(did), next }))
+        Ok(Arc::new(Self { base, address, operators, realm, results: Mutex::new(results), next }))
     }
 
-    pub(super) fn did(&self) -> DidAll {
-        self.did.lock().clone()
+    pub(super) fn results(&self) -> ResultsByAct {
+        self.results.lock().clone()
     }
 
-    /// Does the acts in turn until `stop`.
+    /// Does one act after the other until `stop`.
     pub(super) fn begin(self: &Arc<Self>, stop: &CancellationToken) -> JoinSet<()> {
         let mut workers = JoinSet::new();
         for _ in 0..WORKERS {
@@ -126,16 +123,16 @@ impl Client {
     async fn act(&self) {
         let n = self.next.fetch_add(1, Relaxed);
         let (count, round) = (ACTS.len() as u64, n / ACTS.len() as u64);
-        let act = &ACTS[(n % count) as usize];
-        let done = time::timeout(PATIENCE, (act.run)(self, round)).await;
+        let (name, run) = ACTS[(n % count) as usize];
+        let done = time::timeout(PATIENCE, run(self, round)).await;
         let done = done.map_err(anyhow::Error::from).flatten();
-        let mut did = self.did.lock();
-        let did = did.entry(act.name).or_default();
+        let mut results = self.results.lock();
+        let of_act = results.entry(name).or_default();
         match done {
-            Ok(()) => did.done += 1,
+            Ok(()) => of_act.done += 1,
             Err(error) => {
-                did.failed += 1;
-                did.why = format!("{error:#}");
+                of_act.failed += 1;
+                of_act.why = format!("{error:#}");
             }
         }
     }
@@ -465,11 +462,11 @@ impl Line {
                 ensure!(!message.is_close(), "closed before `{kind}`: {message:?}");
                 continue;
             };
-            let told: Value = serde_json::from_str(&text)?;
-            match told["type"].as_str() {
-                Some(came) if came == kind => return Ok(told),
+            let message: Value = serde_json::from_str(&text)?;
+            match message["type"].as_str() {
+                Some(came) if came == kind => return Ok(message),
                 // A temporary error is followed by an answer.
-                Some("error") if told["temporary"] != true => bail!("{text}"),
+                Some("error") if message["temporary"] != true => bail!("{text}"),
                 _ => {}
             }
         }

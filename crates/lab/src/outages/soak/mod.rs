@@ -23,14 +23,15 @@ use tokio::task::JoinSet;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::LoadArgs;
 use super::faults::{self, Fault};
 use super::outcome::Outcome;
-use super::report::{as_markdown, lay_out, machine};
+use super::report::{as_markdown, lay_out, machine, table};
 use super::schedule::Planned;
 use super::session::{Past, Session, Setup};
-use churn::{Client, DidAll};
+use churn::{Client, ResultsByAct};
 use realm::Realm;
-use sample::{Keys, Looker, Sample};
+use sample::{Keys, Sample, Sampler};
 use verdict::{BOUNDED, KEPT, MEMORY, MIB, bound_of, left};
 
 /// The most orders and zones: the subject here is churn.
@@ -73,25 +74,25 @@ pub(super) struct Soaked {
     returned: Duration,
     /// What has not returned.
     left: Vec<String>,
-    did: DidAll,
+    results: ResultsByAct,
     pub(super) outcome: Outcome,
 }
 
 /// Runs a soak.
 pub(super) async fn run(setup: &Setup, length: Duration) -> anyhow::Result<Soaked> {
     let realm = Realm::new()?;
-    let setup = Setup {
+    let load = LoadArgs {
         nodes: 1,
-        orders: setup.orders.min(ORDERS_MAX),
-        zones: setup.zones.min(ZONES_MAX),
-        access: Some(realm.access()),
-        settings: [vec![LOGS.to_owned(), ORDERS.to_owned()], setup.settings.clone()].concat(),
-        ..setup.clone()
+        orders: setup.load.orders.min(ORDERS_MAX),
+        zones: setup.load.zones.min(ZONES_MAX),
+        settings: [vec![LOGS.to_owned(), ORDERS.to_owned()], setup.load.settings.clone()].concat(),
+        ..setup.load.clone()
     };
+    let setup = Setup { load, access: Some(realm.access()), ..setup.clone() };
     let mut session = Session::open(&setup, None).await?;
     let node = session.world.nodes.first().context("there is no gateway")?;
     let target = session.world.redis.target().context("there is no Redis")?;
-    let looker = Looker {
+    let sampler = Sampler {
         base: node.base.clone(),
         http: node.base.http()?,
         pid: node.pid()?,
@@ -99,33 +100,33 @@ pub(super) async fn run(setup: &Setup, length: Duration) -> anyhow::Result<Soake
         prefix: setup.prefix.clone(),
     };
     let client = Client::new(&node.base, realm)?;
-    let mut past = Past::of(setup.nodes);
+    let mut past = Past::of(setup.load.nodes);
 
     let warm = (length / WARM_SHARE).clamp(WARM[0], WARM[1]);
     eprintln!("  warming up for {} s", warm.as_secs());
     client.begin_all().await?;
     churn(&mut session, &client, &plan(setup.seed, warm)?, &mut past, warm).await?;
-    let before = at_rest(&looker).await?;
+    let before = at_rest(&sampler).await?;
     let (memory, begun) = (session.memory(), Instant::now());
 
     eprintln!("  for {} s", length.as_secs());
     let plan = plan(setup.seed.wrapping_add(1), length)?;
-    let samples = Arc::new(Mutex::new(vec![(Duration::ZERO, before.clone(), acts(&client.did()))]));
+    let samples = Arc::new(Mutex::new(vec![(Duration::ZERO, before.clone(), acts(&client.results()))]));
     let (stop, mut sampling) = (CancellationToken::new(), JoinSet::new());
-    sampling.spawn(keep_looking(looker.clone(), Arc::clone(&client), Arc::clone(&samples), stop.clone()));
+    sampling.spawn(keep_sampling(sampler.clone(), Arc::clone(&client), Arc::clone(&samples), stop.clone()));
     let churned = churn(&mut session, &client, &plan, &mut past, length).await;
     stop.cancel();
     while sampling.join_next().await.is_some() {}
     churned?;
 
     let back = Instant::now();
-    let (after, left) = until_returned(&looker, &before).await?;
+    let (after, left) = until_returned(&sampler, &before).await?;
     let returned = back.elapsed();
     let samples = std::mem::take(&mut *samples.lock());
     let mut outcome = session.end_of(&plan, past, begun, back, memory).await?;
     outcome.fault = "soak".to_owned();
-    let did = client.did();
-    Ok(Soaked { length, warm, seed: setup.seed, samples, before, after, returned, left, did, outcome })
+    let results = client.results();
+    Ok(Soaked { length, warm, seed: setup.seed, samples, before, after, returned, left, results, outcome })
 }
 
 /// Lets clients come and go for this long, while Redis is away as planned; at the end all of them have left.
@@ -164,8 +165,8 @@ fn plan(seed: u64, length: Duration) -> anyhow::Result<Vec<Planned>> {
         .collect()
 }
 
-async fn keep_looking(
-    looker: Looker,
+async fn keep_sampling(
+    sampler: Sampler,
     client: Arc<Client>,
     samples: Arc<Mutex<Vec<(Duration, Sample, u64)>>>,
     stop: CancellationToken,
@@ -174,23 +175,23 @@ async fn keep_looking(
     let mut ticks = time::interval_at(begun + SAMPLE_EVERY, SAMPLE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        match looker.look().await {
-            Ok(sample) => samples.lock().push((begun.elapsed(), sample, acts(&client.did()))),
+        match sampler.sample().await {
+            Ok(sample) => samples.lock().push((begun.elapsed(), sample, acts(&client.results()))),
             Err(error) => eprintln!("    no sample: {error:#}"),
         }
     }
 }
 
-fn acts(did: &DidAll) -> u64 {
-    did.values().map(|did| did.done).sum()
+fn acts(results: &ResultsByAct) -> u64 {
+    results.values().map(|of_act| of_act.done).sum()
 }
 
 /// A sample once the values are at rest, or when time is up; each value is the greatest of the last looks.
-async fn at_rest(looker: &Looker) -> anyhow::Result<Sample> {
+async fn at_rest(sampler: &Sampler) -> anyhow::Result<Sample> {
     let deadline = Instant::now() + RETURN_PATIENCE;
     let mut looks: Vec<Sample> = Vec::new();
     loop {
-        looks.push(looker.look().await?);
+        looks.push(sampler.sample().await?);
         let recent = &looks[looks.len().saturating_sub(LOOKS)..];
         let greatest = recent.iter().skip(1).fold(recent[0].clone(), Sample::greatest);
         let restless: Vec<String> = recent.iter().flat_map(|look| left(look, &greatest)).collect();
@@ -207,38 +208,38 @@ async fn at_rest(looker: &Looker) -> anyhow::Result<Sample> {
 
 /// Waits until no value is greater than before; returns the values that stay greater. Of each value the least
 /// one seen counts, because the load continues, and a value that has returned once is not a leak.
-async fn until_returned(looker: &Looker, before: &Sample) -> anyhow::Result<(Sample, Vec<String>)> {
+async fn until_returned(sampler: &Sampler, before: &Sample) -> anyhow::Result<(Sample, Vec<String>)> {
     let deadline = Instant::now() + RETURN_PATIENCE;
-    let mut least = looker.look().await?;
+    let mut least = sampler.sample().await?;
     loop {
         let left = left(before, &least);
         if left.is_empty() || Instant::now() > deadline {
             return Ok((least, left));
         }
         time::sleep(LOOK_EVERY).await;
-        least = least.least(&looker.look().await?);
+        least = least.least(&sampler.sample().await?);
     }
 }
 
 impl Soaked {
     /// What is wrong with the result; empty if it is good.
     pub(super) fn faults(&self) -> Vec<String> {
-        let idle = self.did.iter().filter(|(_, did)| did.done == 0);
-        let idle = idle.map(|(name, did)| format!("{name}: none as it should ({})", did.why));
+        let idle = self.results.iter().filter(|(_, of_act)| of_act.done == 0);
+        let idle = idle.map(|(name, of_act)| format!("{name}: none as it should ({})", of_act.why));
         self.left.iter().chain(&self.outcome.broken).cloned().chain(idle).collect()
     }
 
     /// For a terminal.
     pub(super) fn text(&self) -> String {
-        let others = self.did.iter().filter(|(_, did)| did.failed > 0);
+        let others = self.results.iter().filter(|(_, of_act)| of_act.failed > 0);
         let others: String = others
-            .map(|(name, did)| format!("{name}: {} otherwise, such as {}\n", did.failed, did.why))
+            .map(|(name, of_act)| format!("{name}: {} otherwise, such as {}\n", of_act.failed, of_act.why))
             .collect();
         format!(
             "{}\n{}\n{}\n{others}{}\n",
-            lay_out(&self.course()),
-            lay_out(&self.holdings()),
-            lay_out(&self.doings()),
+            lay_out(&self.samples_table()),
+            lay_out(&self.growth_table()),
+            lay_out(&self.acts_table()),
             self.verdict()
         )
     }
@@ -255,17 +256,17 @@ impl Soaked {
             self.seed,
             self.verdict()
         );
-        out += &as_markdown(&self.course());
+        out += &as_markdown(&self.samples_table());
         out.push('\n');
-        out += &as_markdown(&self.holdings());
+        out += &as_markdown(&self.growth_table());
         out.push('\n');
-        out += &as_markdown(&self.doings());
+        out += &as_markdown(&self.acts_table());
         out.trim_end().to_owned()
     }
 
     fn verdict(&self) -> String {
         let faults = self.faults();
-        let came = self.outcome.tallies().iter().fold((0, 0), |(accepted, delivered), tally| {
+        let came = self.outcome.tallies.values().fold((0, 0), |(accepted, delivered), tally| {
             (accepted + tally.accepted, delivered + tally.judged.delivered)
         });
         match faults.is_empty() {
@@ -282,46 +283,34 @@ impl Soaked {
     }
 
     /// The samples, minute by minute.
-    fn course(&self) -> Vec<Vec<String>> {
-        let head = [
-            "minute",
-            "memory, MiB",
-            "of it replicas of logs",
-            "descriptors",
-            "tasks",
-            "connections",
-            "channels",
-            "Redis keys",
-            "Redis, MiB",
-            "done",
-        ];
-        let row = |name: String, sample: &Sample, done: String| {
-            let mib = |bytes: f64| format!("{:.1}", bytes / MIB);
-            let of_redis =
-                |told: &dyn Fn(&sample::Held) -> String| sample.redis.as_ref().map_or("-".to_owned(), told);
-            vec![
-                name,
-                mib(sample.gauge(MEMORY)),
-                mib(sample.gauge(KEPT)),
-                sample.gauge("process_open_fds").to_string(),
-                sample.gauge("zonewire_tasks").to_string(),
-                sample.gauge("zonewire_connections").to_string(),
-                sample.gauge("zonewire_channels_active").to_string(),
-                of_redis(&|held| held.kinds.values().map(|keys| keys.count).sum::<u64>().to_string()),
-                of_redis(&|held| mib(held.bytes as f64)),
-                done,
+    fn samples_table(&self) -> Vec<Vec<String>> {
+        let mib = |bytes: f64| format!("{:.1}", bytes / MIB);
+        let row = |minute: String, sample: &Sample, done: u64| {
+            let gauge = |name: &str| sample.gauge(name).to_string();
+            let of_redis = |of: fn(&sample::Held) -> String| sample.redis.as_ref().map_or("-".to_owned(), of);
+            let count =
+                |held: &sample::Held| held.kinds.values().map(|keys| keys.count).sum::<u64>().to_string();
+            [
+                ("minute", minute),
+                ("memory, MiB", mib(sample.gauge(MEMORY))),
+                ("of it replicas of logs", mib(sample.gauge(KEPT))),
+                ("descriptors", gauge("process_open_fds")),
+                ("tasks", gauge("zonewire_tasks")),
+                ("connections", gauge("zonewire_connections")),
+                ("channels", gauge("zonewire_channels_active")),
+                ("Redis keys", of_redis(count)),
+                ("Redis, MiB", of_redis(|held| format!("{:.1}", held.bytes as f64 / MIB))),
+                ("done", done.to_string()),
             ]
         };
-        let mut rows = vec![head.map(str::to_owned).to_vec()];
-        for (at, sample, done) in &self.samples {
-            rows.push(row(format!("{:.0}", at.as_secs_f64() / 60.0), sample, done.to_string()));
-        }
-        rows.push(row("after".to_owned(), &self.after, acts(&self.did).to_string()));
-        rows
+        let samples = self.samples.iter();
+        let samples =
+            samples.map(|(at, sample, done)| row(format!("{:.0}", at.as_secs_f64() / 60.0), sample, *done));
+        table(samples.chain([row("after".to_owned(), &self.after, acts(&self.results))]))
     }
 
     /// The values that have grown, and are bounded: kinds of keys, and gauges.
-    fn holdings(&self) -> Vec<Vec<String>> {
+    fn growth_table(&self) -> Vec<Vec<String>> {
         let head = ["more than before", "before", "after", "what bounds it"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         let (none, nothing) = (Keys::default(), sample::Held::default());
@@ -349,10 +338,10 @@ impl Soaked {
         rows
     }
 
-    fn doings(&self) -> Vec<Vec<String>> {
+    fn acts_table(&self) -> Vec<Vec<String>> {
         let mut rows = vec![["done", "as it should", "otherwise"].map(str::to_owned).to_vec()];
-        for (name, did) in &self.did {
-            rows.push(vec![(*name).to_owned(), did.done.to_string(), did.failed.to_string()]);
+        for (name, of_act) in &self.results {
+            rows.push(vec![(*name).to_owned(), of_act.done.to_string(), of_act.failed.to_string()]);
         }
         rows
     }

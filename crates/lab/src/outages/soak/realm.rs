@@ -4,13 +4,13 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, anyhow};
-use chrono::Utc;
+use anyhow::Context as _;
 use serde_json::json;
 use zonewire::cli::Hidden;
-use zonewire_access::{ApiKey, ApiKeyFile, Claims, SigningKey, make_api_key, make_secret, make_token_id};
+use zonewire_access::{SigningKey, make_secret};
 use zonewire_kit::dir::TempDir;
 
+use crate::identity::{self, api_key};
 use crate::outages::session::Access;
 
 const ISSUER: &str = "soak";
@@ -29,22 +29,13 @@ impl Realm {
     pub(super) fn new() -> anyhow::Result<Self> {
         let dir = TempDir::new()?;
         let secret = make_secret();
-        let (operator, kept) = make_api_key(ApiKey {
-            name: String::new(),
-            sha256: String::new(),
-            subject: "suite".to_owned(),
-            roles: vec!["operator".to_owned()],
-            rights: Vec::new(),
-            tenant: None,
-            created_at: Utc::now().timestamp(),
-            expires_at: None,
-        });
+        let (operator, keys) = api_key("suite", &["operator"], &[]);
         let write = |name: &str, text: &str| {
             let path = dir.path().join(name);
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
         };
         write("secret", &secret)?;
-        write("keys.toml", &ApiKeyFile { keys: vec![kept] }.to_toml())?;
+        write("keys.toml", &keys)?;
         write("zonewire.toml", &settings(dir.path()))?;
         let operator = operator.parse().unwrap_or_else(|never| match never {});
         Ok(Self { key: SigningKey::of_secret(&secret)?, dir, operator })
@@ -57,18 +48,7 @@ impl Realm {
 
     /// A guest's token, and the token's id.
     pub(super) fn token(&self, subject: &str, lifetime_s: i64) -> anyhow::Result<(String, String)> {
-        let (now, jti) = (Utc::now().timestamp(), make_token_id());
-        let claims = Claims {
-            iss: ISSUER.to_owned(),
-            aud: "zonewire".to_owned(),
-            sub: subject.to_owned(),
-            iat: now,
-            exp: now + lifetime_s.min(LIFETIME_MAX_S),
-            jti: jti.clone(),
-            roles: vec!["guest".to_owned()],
-            ..Claims::default()
-        };
-        Ok((self.key.sign(&claims, None).map_err(|problem| anyhow!(problem))?, jti))
+        identity::token(&self.key, ISSUER, subject, "guest", lifetime_s.min(LIFETIME_MAX_S))
     }
 }
 

@@ -22,7 +22,7 @@ return {n and redis.call(n, k) or 1, redis.call('PTTL', k)}";
 
 /// Where samples are taken.
 #[derive(Debug, Clone)]
-pub(super) struct Looker {
+pub(super) struct Sampler {
     pub(super) base: BaseUrl,
     pub(super) http: Http,
     pub(super) pid: u32,
@@ -77,8 +77,8 @@ impl Held {
     }
 }
 
-impl Looker {
-    pub(super) async fn look(&self) -> anyhow::Result<Sample> {
+impl Sampler {
+    pub(super) async fn sample(&self) -> anyhow::Result<Sample> {
         let asked = self.http.get(self.base.endpoint("metrics")).timeout(PATIENCE).send().await;
         let text = asked.context("the gateway did not say how it is")?.text().await?;
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).context("no gateway runs")?;
@@ -146,10 +146,13 @@ impl Sample {
 
     /// The sum of a gauge's values, whatever their labels.
     pub(super) fn gauge(&self, name: &str) -> f64 {
-        let of_name =
-            |told: &str| told.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'));
-        self.gauges.iter().filter(|(told, _)| of_name(told)).map(|(_, value)| value).sum()
+        self.gauges.iter().filter(|(series, _)| is_of(series, name)).map(|(_, value)| value).sum()
     }
+}
+
+/// Whether a series, with its labels, is of a metric.
+pub(super) fn is_of(series: &str, metric: &str) -> bool {
+    series.strip_prefix(metric).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
 }
 
 /// A number from Redis' `INFO`.

@@ -1,6 +1,6 @@
 //! Which values must return to what they were, and how much growth is not a leak.
 
-use super::sample::{Held, Keys, Sample};
+use super::sample::{Held, Keys, Sample, is_of};
 
 /// Memory is not returned to the byte: allocators keep some after a peak, and registries remember removals
 /// for a day (see [`BOUNDED`]). What the gateway says it keeps in its replicas of logs comes on top: the load
@@ -58,7 +58,7 @@ pub(super) fn left(before: &Sample, after: &Sample) -> Vec<String> {
         left.push(format!("{all:.1} MiB of memory more, of which replicas of logs explain {kept:.1}"));
     }
     for (name, now) in &after.gauges {
-        let is_bounded = BOUNDED.iter().any(|(of, _)| name.strip_prefix(of).is_some_and(ends));
+        let is_bounded = BOUNDED.iter().any(|(of, _)| is_of(name, of));
         let was = before.gauges.get(name).copied().unwrap_or(0.0);
         if !is_bounded && *now > was + SLACK.max(was / 20.0) {
             left.push(format!("{name} is {now}, and was {was}"));
@@ -93,10 +93,6 @@ pub(super) const MEMORY: &str = "process_resident_memory_bytes";
 /// What the gateway counts of entries and channels in memory; bounded by `storage.memory.total_bytes`.
 pub(super) const KEPT: &str = "zonewire_memory_bytes";
 pub(super) const MIB: f64 = 1_048_576.0;
-
-fn ends(rest: &str) -> bool {
-    rest.is_empty() || rest.starts_with('{')
-}
 
 fn keys_left(before: &Held, after: &Held) -> Vec<String> {
     let mut left = Vec::new();

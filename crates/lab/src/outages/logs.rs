@@ -6,10 +6,11 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::witness::Post;
+use crate::figures::{Examples, sums};
 
 /// The log of a channel, read after the load has ended.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct Log {
     /// In the log's order: the node that an entry was posted at, and its number there.
     in_order: Vec<(usize, u64)>,
     /// The same, and whether each entry has `missedBefore`.
@@ -35,15 +36,14 @@ pub(super) struct JudgedLog {
     pub(super) reordered: u64,
     /// Accepted entries older than all that a full log still has: they are not judged.
     pub(super) outgrown: u64,
-    /// The first few faulty entries, in words.
+    /// Faulty entries, in words.
     #[serde(skip)]
-    pub(super) odd: Vec<String>,
+    pub(super) odd: Examples,
 }
 
-/// How many are named.
-const EXAMPLES_MAX: usize = 5;
+sums!(JudgedLog: missing, unsaid, falsely_missed, doubled, reordered, outgrown, odd);
 
-impl Kept {
+impl Log {
     /// The next entry of the log.
     pub(super) fn entry(&mut self, id: &str, by: usize, n: u64, missed_before: bool) {
         let is_new_id = self.ids.insert(id.to_owned());
@@ -82,7 +82,9 @@ impl Kept {
                     next.is_some_and(|((by, n), missed)| *missed || said_missed.contains(&(*by, *n)));
                 if !is_said && told_at.is_none_or(|at| at <= post.sent) {
                     judged.unsaid += 1;
-                    judged.note(format!("number {n} of gateway {by} is in no log, and nobody said so"));
+                    judged
+                        .odd
+                        .note(|| format!("number {n} of gateway {by} is in no log, and nobody said so"));
                 }
             }
             let mut highest = 0;
@@ -94,7 +96,7 @@ impl Kept {
             for (_, n) in self.in_order.iter().filter(|(of, n)| of == by && is_accepted(*n)) {
                 if *n < highest {
                     judged.reordered += 1;
-                    judged.note(format!("number {n} of gateway {by} is in the log behind {highest}"));
+                    judged.odd.note(|| format!("number {n} of gateway {by} is in the log behind {highest}"));
                 }
                 highest = highest.max(*n);
             }
@@ -106,7 +108,7 @@ impl Kept {
             let is_whole = before.unwrap_or(0) + 1 == n && !(self.is_full && before.is_none());
             if is_whole {
                 judged.falsely_missed += 1;
-                judged.note(format!("number {n} of gateway {by} says missedBefore, and nothing is"));
+                judged.odd.note(|| format!("number {n} of gateway {by} says missedBefore, and nothing is"));
             }
         }
         judged
@@ -118,79 +120,48 @@ impl Kept {
     }
 }
 
-impl JudgedLog {
-    /// Adds the findings of another log.
-    pub(super) fn add(&mut self, other: &Self) {
-        self.missing += other.missing;
-        self.unsaid += other.unsaid;
-        self.falsely_missed += other.falsely_missed;
-        self.doubled += other.doubled;
-        self.reordered += other.reordered;
-        self.outgrown += other.outgrown;
-        other.odd.iter().for_each(|odd| self.note(odd.clone()));
-    }
-
-    fn note(&mut self, what: String) {
-        if self.odd.len() < EXAMPLES_MAX {
-            self.odd.push(what);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    const COUNT: u64 = 20;
-
-    fn ms(start: Instant, ms: u64) -> Instant {
-        start + Duration::from_millis(ms)
-    }
-
-    /// `COUNT` accepted posts, one each 10 ms.
-    fn posts(start: Instant) -> Vec<Post> {
-        let post = |n| Post { sent: ms(start, n * 10), accepted: Some(ms(start, n * 10 + 1)) };
-        (1..=COUNT).map(post).collect()
-    }
+    use crate::outages::witness::tests::{COUNT, ms, posts};
 
     /// A log of these numbers, of which `marked` have `missedBefore`.
-    fn log(numbers: impl IntoIterator<Item = u64>, marked: &[u64]) -> Kept {
-        let mut kept = Kept::default();
+    fn log_of(numbers: impl IntoIterator<Item = u64>, marked: &[u64]) -> Log {
+        let mut log = Log::default();
         for n in numbers {
-            kept.entry(&format!("a-{n}"), 0, n, marked.contains(&n));
+            log.entry(&format!("a-{n}"), 0, n, marked.contains(&n));
         }
-        kept
+        log
     }
 
     /// (missing, unsaid, falsely missed, doubled, reordered)
-    fn wrong(kept: &Kept, posts: &[Post], told_at: Option<Instant>) -> (u64, u64, u64, u64, u64) {
-        let judged = kept.judge(&[(0, posts)], told_at, &BTreeSet::new());
+    fn wrong(log: &Log, posts: &[Post], told_at: Option<Instant>) -> (u64, u64, u64, u64, u64) {
+        let judged = log.judge(&[(0, posts)], told_at, &BTreeSet::new());
         (judged.missing, judged.unsaid, judged.falsely_missed, judged.doubled, judged.reordered)
     }
 
     #[test]
     fn a_whole_log_is_good_and_a_doubled_or_reordered_one_is_not() {
-        let start = Instant::now();
-        let posts = posts(start);
-        assert_eq!(wrong(&log(1..=COUNT, &[]), &posts, None), (0, 0, 0, 0, 0));
-        let mut kept = log(1..=COUNT, &[]);
-        kept.entry("a-3", 0, 3, false);
-        kept.entry("b-1", 0, 4, false);
-        assert_eq!(wrong(&kept, &posts, None), (0, 0, 0, 2, 0));
-        assert_eq!(wrong(&log([1, 3, 2].into_iter().chain(4..=COUNT), &[]), &posts, None), (0, 0, 0, 0, 1));
+        let (_, posts) = posts();
+        assert_eq!(wrong(&log_of(1..=COUNT, &[]), &posts, None), (0, 0, 0, 0, 0));
+        let mut log = log_of(1..=COUNT, &[]);
+        log.entry("a-3", 0, 3, false);
+        log.entry("b-1", 0, 4, false);
+        assert_eq!(wrong(&log, &posts, None), (0, 0, 0, 2, 0));
+        assert_eq!(
+            wrong(&log_of([1, 3, 2].into_iter().chain(4..=COUNT), &[]), &posts, None),
+            (0, 0, 0, 0, 1)
+        );
     }
 
     #[test]
     fn what_no_log_has_must_be_said_by_the_next_or_to_somebody() {
-        let start = Instant::now();
-        let posts = posts(start);
-        let without = |marked: &[u64]| log((1..=COUNT).filter(|n| !(5..=7).contains(n)), marked);
+        let (start, posts) = posts();
+        let without = |marked: &[u64]| log_of((1..=COUNT).filter(|n| !(5..=7).contains(n)), marked);
         assert_eq!(wrong(&without(&[]), &posts, None), (3, 3, 0, 0, 0));
         assert_eq!(wrong(&without(&[8]), &posts, None), (3, 0, 0, 0, 0));
         // No later entry can announce the loss of the last one.
-        assert_eq!(wrong(&log(1..COUNT, &[]), &posts, None), (1, 1, 0, 0, 0));
+        assert_eq!(wrong(&log_of(1..COUNT, &[]), &posts, None), (1, 1, 0, 0, 0));
         // A subscriber was told; that covers what had been sent by then.
         assert_eq!(wrong(&without(&[]), &posts, Some(ms(start, 65))), (3, 1, 0, 0, 0));
         assert_eq!(wrong(&without(&[]), &posts, Some(ms(start, 300))), (3, 0, 0, 0, 0));
@@ -206,39 +177,36 @@ mod tests {
 
     #[test]
     fn missed_before_is_false_where_nothing_before_is_missing() {
-        let start = Instant::now();
-        let posts = posts(start);
-        assert_eq!(wrong(&log(1..=COUNT, &[8]), &posts, None), (0, 0, 1, 0, 0));
-        assert_eq!(wrong(&log(1..=COUNT, &[1]), &posts, None), (0, 0, 1, 0, 0));
-        let without = |marked: &[u64]| log((1..=COUNT).filter(|n| *n != 5), marked);
+        let (_, posts) = posts();
+        assert_eq!(wrong(&log_of(1..=COUNT, &[8]), &posts, None), (0, 0, 1, 0, 0));
+        assert_eq!(wrong(&log_of(1..=COUNT, &[1]), &posts, None), (0, 0, 1, 0, 0));
+        let without = |marked: &[u64]| log_of((1..=COUNT).filter(|n| *n != 5), marked);
         assert_eq!(wrong(&without(&[6]), &posts, None), (1, 0, 0, 0, 0));
         assert_eq!(wrong(&without(&[7]), &posts, None), (1, 1, 1, 0, 0), "not right before it");
         let said = BTreeSet::from([(0, 9)]);
-        assert_eq!(log(1..=COUNT, &[]).judge(&[(0, &posts)], None, &said).falsely_missed, 1);
+        assert_eq!(log_of(1..=COUNT, &[]).judge(&[(0, &posts)], None, &said).falsely_missed, 1);
     }
 
     #[test]
     fn what_a_full_log_has_outgrown_is_told_apart() {
-        let start = Instant::now();
-        let posts = posts(start);
-        let kept = Kept { is_full: true, ..log(11..=COUNT, &[11]) };
-        let judged = kept.judge(&[(0, &posts)], None, &BTreeSet::new());
+        let (_, posts) = posts();
+        let log = Log { is_full: true, ..log_of(11..=COUNT, &[11]) };
+        let judged = log.judge(&[(0, &posts)], None, &BTreeSet::new());
         assert_eq!((judged.outgrown, judged.missing, judged.falsely_missed), (10, 0, 0));
         // Within a full log nothing may be missing.
-        let kept = Kept { is_full: true, ..log((11..=COUNT).filter(|n| *n != 15), &[]) };
-        assert_eq!(wrong(&kept, &posts, None), (1, 1, 0, 0, 0));
+        let log = Log { is_full: true, ..log_of((11..=COUNT).filter(|n| *n != 15), &[]) };
+        assert_eq!(wrong(&log, &posts, None), (1, 1, 0, 0, 0));
     }
 
     #[test]
     fn gateways_are_judged_apart() {
-        let start = Instant::now();
-        let posts = posts(start);
-        let mut kept = Kept::default();
+        let (_, posts) = posts();
+        let mut log = Log::default();
         for n in (1..=COUNT).rev() {
-            kept.entry(&format!("a-{n}"), 0, COUNT + 1 - n, false);
-            kept.entry(&format!("b-{n}"), 1, COUNT + 1 - n, false);
+            log.entry(&format!("a-{n}"), 0, COUNT + 1 - n, false);
+            log.entry(&format!("b-{n}"), 1, COUNT + 1 - n, false);
         }
-        let judged = kept.judge(&[(0, &posts), (1, &posts)], None, &BTreeSet::new());
+        let judged = log.judge(&[(0, &posts), (1, &posts)], None, &BTreeSet::new());
         assert_eq!(judged, JudgedLog::default());
     }
 }
