@@ -70,29 +70,13 @@ counts_by_type! {
     }
 }
 
-/// The current state of the connections.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Standing {
-    pub(super) connected: bool,
-    pub(super) losses: u64,
-    pub(super) waiting: usize,
-    pub(super) subscriptions: usize,
-    pub(super) active_subscriptions: usize,
-    pub(super) takes_in: bool,
-}
-
 impl Counts {
-    pub(super) fn read(&self, standing: Standing) -> BridgeView {
-        let Standing { connected, losses, waiting, subscriptions, active_subscriptions, takes_in } = standing;
+    /// The counters. The fields about the connections are left at 0.
+    pub(super) fn read(&self) -> BridgeView {
         let rest = BridgeView {
-            connected: u64::from(connected),
             published_events: self.published.all(),
             received_events: self.received.all(),
-            errors: self.errors.get() + losses,
-            subscriptions,
-            active_subscriptions,
-            takes_in: u64::from(takes_in),
-            waiting,
+            errors: self.errors.get(),
             gaps: self.gaps.get(),
             lag: self.lag.read(),
             ..BridgeView::default()

@@ -1,7 +1,7 @@
 //! Follows a client's frames ahead of the WebSocket library, for two faults that the library reports too
 //! late or not at all. It does not count fragments, which may be empty, so a message of many of them need
 //! never end. And it checks the UTF-8 of a frame only once that is complete, although a client that sends
-//! invalid UTF-8 should be told at the first invalid byte (RFC 6455, section 8.1).
+//! invalid UTF-8 should get the error at the first invalid byte (RFC 6455, section 8.1).
 
 /// The most fragments of one message. Clients split long messages into pieces of kilobytes, if at all.
 pub(super) const FRAGMENTS_MAX: u32 = 256;
@@ -67,7 +67,7 @@ enum Part {
 }
 
 /// Follows the frames of one client, in whatever pieces they arrive.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Fragments {
     /// The length of the payload; within the payload, how much is missing.
     length: u64,
@@ -91,19 +91,7 @@ pub(super) struct Fragments {
 impl Fragments {
     /// For messages with fewer than `max` fragments in addition to the last one.
     pub(super) fn fewer_than(max: u32) -> Self {
-        Self {
-            length: 0,
-            part: Part::default(),
-            is_masked: false,
-            is_control: false,
-            is_plain: true,
-            count: 0,
-            max,
-            is_text: false,
-            mask: [0; 4],
-            text: Text::default(),
-            wrong: None,
-        }
+        Self { max, ..Self::default() }
     }
 
     /// The first fault in the bytes so far.

@@ -2,7 +2,6 @@
 //! transport; plain sockets pay nothing for it.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::Shutdown;
 use std::task::{Context, Poll, Waker, ready};
@@ -24,7 +23,7 @@ pub(crate) struct Tls {
     session: ServerConnection,
     /// Whether there may be decrypted bytes that were not read.
     has_more: bool,
-    /// Whether the other side was told that nothing more is written.
+    /// Whether the end of our side was announced.
     is_ending: bool,
 }
 
@@ -62,7 +61,7 @@ impl Tls {
     pub(crate) fn read_more(&mut self, stream: &TcpStream) -> io::Result<usize> {
         let read = self.session.read_tls(&mut Now(stream))?;
         if let Err(error) = self.session.process_new_packets() {
-            // The alert tells the other side why; it may be unable to read it.
+            // The alert names the reason; the other side may be unable to read it.
             let _untold = self.flush(stream);
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
@@ -213,12 +212,6 @@ impl TlsStream {
         // If the other side has gone already, there is nothing to do; what is not sent now is sent at the
         // next poll.
         let _gone = self.tls.borrow_mut().end_writing(&self.stream);
-    }
-}
-
-impl fmt::Debug for TlsStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsStream").field("stream", &self.stream).finish_non_exhaustive()
     }
 }
 

@@ -296,8 +296,8 @@ pub(super) async fn assemble(
     let backend = with_own_logs(config, shared, &memory);
     let channels = running.begin_channels(&backend, live, bridge.tell_accepted());
     if let Some(work) = bridge_work {
-        let (driver, exchange) = work.split(channels.clone(), running.stops.channels.clone());
-        running.exchange(["connections of the bridge", "bridge"], driver, exchange);
+        let exchange = work.exchange.run(channels.clone(), running.stops.channels.clone());
+        running.exchange(["connections of the bridge", "bridge"], work.driver, exchange);
     }
     let kind: Arc<str> = match config.orders.executor {
         ExecutorChoice::Paper => executor.name(),

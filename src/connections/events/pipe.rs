@@ -1,7 +1,6 @@
 //! Carries frames from a connection, which writes them as to a socket, to the body of an answer, which
 //! sends events.
 
-use std::fmt;
 use std::io;
 use std::mem;
 use std::pin::Pin;
@@ -14,7 +13,7 @@ use futures_util::Stream;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::telling::Telling;
+use super::converter::Converter;
 use crate::connections::socket::Look;
 
 /// The most bytes in a pipe: as much as a socket accepts beyond what is sent. Thus lag shows in the
@@ -56,7 +55,7 @@ pub(crate) struct EventPipe {
 /// The answer's end, which yields events.
 pub(crate) struct EventStream {
     pipe: Arc<Mutex<Pipe>>,
-    telling: Telling,
+    converter: Converter,
     look: Look,
     /// Completes when the client's machine reports that it sends no more.
     watch: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
@@ -64,11 +63,18 @@ pub(crate) struct EventStream {
     is_asked: bool,
 }
 
-pub(super) fn both_ends(telling: Telling, look: Look) -> (EventPipe, EventStream) {
+fn wake(waiting: &mut Option<Waker>) {
+    if let Some(waiting) = waiting.take() {
+        waiting.wake();
+    }
+}
+
+pub(super) fn both_ends(converter: Converter, look: Look) -> (EventPipe, EventStream) {
     let pipe = Arc::<Mutex<Pipe>>::default();
     let sent_all = look.clone();
     let watch = Box::pin(async move { sent_all.sends_no_more().await });
-    let stream = EventStream { pipe: Arc::clone(&pipe), telling, look: look.clone(), watch, is_asked: false };
+    let stream =
+        EventStream { pipe: Arc::clone(&pipe), converter, look: look.clone(), watch, is_asked: false };
     (EventPipe { pipe, look }, stream)
 }
 
@@ -89,9 +95,7 @@ impl EventPipe {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         pipe.untaken_since.get_or_insert_with(Instant::now);
-        if let Some(reader) = pipe.reader.take() {
-            reader.wake();
-        }
+        wake(&mut pipe.reader);
         Ok(taken)
     }
 
@@ -140,9 +144,7 @@ impl Drop for EventPipe {
             // A client that reads nothing would keep the answer from ending.
             self.look.hang_up();
         }
-        if let Some(reader) = pipe.reader.take() {
-            reader.wake();
-        }
+        wake(&mut pipe.reader);
     }
 }
 
@@ -151,14 +153,12 @@ impl Drop for EventStream {
         let mut pipe = self.pipe.lock();
         pipe.is_gone = true;
         pipe.waiting = Vec::new();
-        if let Some(writer) = pipe.writer.take() {
-            writer.wake();
-        }
+        wake(&mut pipe.writer);
     }
 }
 
 impl EventStream {
-    /// Moves waiting frames to `telling`; returns whether more may follow.
+    /// Moves waiting frames to `converter`; returns whether more may follow.
     fn poll_take(&mut self, cx: &Context<'_>) -> Poll<bool> {
         let mut pipe = self.pipe.lock();
         pipe.is_begun = true;
@@ -169,12 +169,10 @@ impl EventStream {
             pipe.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        self.telling.take(&mut pipe.waiting);
+        self.converter.take(&mut pipe.waiting);
         pipe.untaken_since = None;
-        if mem::take(&mut pipe.wants_room)
-            && let Some(writer) = pipe.writer.take()
-        {
-            writer.wake();
+        if mem::take(&mut pipe.wants_room) {
+            wake(&mut pipe.writer);
         }
         Poll::Ready(true)
     }
@@ -188,11 +186,11 @@ impl Stream for EventStream {
         // complete.
         let broken = || Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
         loop {
-            let events = self.telling.tell(PART_BYTES);
+            let events = self.converter.convert(PART_BYTES);
             if !events.is_empty() {
                 return Poll::Ready(Some(Ok(events.into())));
             }
-            if self.telling.has_ended() {
+            if self.converter.has_ended() {
                 return Poll::Ready(None);
             }
             match self.poll_take(cx) {
@@ -208,17 +206,5 @@ impl Stream for EventStream {
             self.watch = Box::pin(async move { kept.is_gone().await });
             return Poll::Ready(Some(Ok(Bytes::from_static(ARE_YOU_THERE))));
         }
-    }
-}
-
-impl fmt::Debug for EventPipe {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventPipe").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for EventStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventStream").finish_non_exhaustive()
     }
 }

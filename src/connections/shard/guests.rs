@@ -1,6 +1,7 @@
 //! Authentication of clients: admitting them, checking them again when something changes, and closing them.
 //! Nothing here waits.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,36 +9,14 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tracing::debug;
 
-use super::{Opening, Shard, spread_ms, spread_retry_ms};
-use crate::access::{Denied, Kind, Principal, Refused, Standing, now_s};
+use super::{Opening, Refusal, Shard, spread_ms, spread_retry_ms};
+use crate::access::{Action, Denied, Kind, Principal, Refused, Standing, now_s};
 use crate::connections::connection::Connection;
 use crate::connections::events::Wanted;
 use crate::connections::limits::Limit;
-use crate::model::ChannelName;
-use crate::protocol::{
-    Auth, Authenticated, Authentication, CloseCode, EndCode, ErrorCode, Open, ServerMessage, TokenExpiring,
-};
-
-/// What the first message of a connection says about its client.
-#[derive(Default)]
-pub(super) struct Introduction {
-    pub(super) authentication: Option<Open<Authentication>>,
-    pub(super) subject: Option<String>,
-    pub(super) token_expires_at: Option<DateTime<Utc>>,
-}
+use crate::protocol::{Auth, Authenticated, CloseCode, EndCode, ErrorCode, ServerMessage, TokenExpiring};
 
 impl Shard {
-    pub(super) fn introduction(&self, connection: &Connection) -> Introduction {
-        let Some(principal) = connection.principal() else { return Introduction::default() };
-        let is_optional = self.gate.is_optional();
-        let authentication = if is_optional { Authentication::Optional } else { Authentication::Required };
-        Introduction {
-            authentication: Some(authentication.into()),
-            subject: principal.subject().map(str::to_owned),
-            token_expires_at: principal.expires_at().and_then(time),
-        }
-    }
-
     /// Checks an admitted client again after its upgrade; returns its current principal, and what the
     /// connection is opened for then.
     pub(super) fn checked_again(
@@ -58,76 +37,74 @@ impl Shard {
     }
 
     /// What a connection was opened for, if its client has the right to it now. A client that has not
-    /// authenticated gets some time to do so; any other is told that it lacks the right, and closed.
-    pub(super) fn let_in(&self, connection: &Connection, opening: Opening) -> Option<Opening> {
+    /// authenticated gets some time to do so; any other gets an error, and is closed.
+    pub(super) fn authorize(&self, connection: &Connection, opening: Opening) -> Option<Opening> {
         let Some(principal) = connection.principal() else { return Some(opening) };
-        let channel = match &opening {
-            Opening::Market { zone, .. } => ChannelName::zone(zone),
-            Opening::Order { order, .. } => ChannelName::order(*order),
+        match &opening {
             // The rights were checked when the stream was opened.
             Opening::Channels(_) => return Some(opening),
             Opening::Several(wanted) => {
                 // It waits if a token might give access to any of them; other refusals are sent when the
                 // subscriptions are made.
-                let lacks =
-                    |wanted: &Wanted| connection.may_read(&wanted.channel) == Err(Denied::Unauthenticated);
-                if wanted.iter().any(lacks) {
-                    connection.wait_for_guest(self.must_show_by(connection), Some(opening));
-                    return None;
+                let lacks = |wanted: &Wanted| {
+                    connection.may(Action::Subscribe, &wanted.channel) == Err(Denied::Unauthenticated)
+                };
+                if !wanted.iter().any(lacks) {
+                    return Some(opening);
                 }
-                return Some(opening);
             }
             _ => {
-                if !principal.is_authenticated() && !self.gate.is_optional() {
-                    connection.wait_for_guest(self.must_show_by(connection), None);
+                let Some(channel) = opening.channel() else {
+                    if !principal.is_authenticated() && !self.gate.is_optional() {
+                        connection.await_authentication(self.authentication_deadline(connection), None);
+                    }
+                    return Some(opening);
+                };
+                match connection.may(Action::Subscribe, &channel) {
+                    Ok(()) => return Some(opening),
+                    Err(Denied::Unauthenticated) => {}
+                    Err(denied) => {
+                        self.send_error(connection, None, Some(channel.as_str()), denied);
+                        self.close(connection, CloseCode::Unauthorized);
+                        return None;
+                    }
                 }
-                return Some(opening);
-            }
-        };
-        match connection.may_read(&channel) {
-            Ok(()) => Some(opening),
-            Err(Denied::Unauthenticated) => {
-                connection.wait_for_guest(self.must_show_by(connection), Some(opening));
-                None
-            }
-            Err(denied) => {
-                let (code, message) = (ErrorCode::Forbidden, denied.to_string());
-                self.send_error(connection, None, code, &message, Some(channel.as_str()));
-                self.close(connection, CloseCode::Unauthorized);
-                None
             }
         }
+        connection.await_authentication(self.authentication_deadline(connection), Some(opening));
+        None
     }
 
-    fn must_show_by(&self, connection: &Connection) -> u32 {
+    fn authentication_deadline(&self, connection: &Connection) -> u32 {
         connection.tick_after(Duration::from_secs(self.gate.config().within_s))
     }
 
     /// Authenticates a client, for the first time or again. If a later attempt fails, the client keeps its
     /// principal.
     pub(super) fn on_auth(self: &Rc<Self>, connection: &Rc<Connection>, auth: &Auth) {
-        let refuse = |message: &str| {
-            self.send_error(connection, auth.id.as_ref(), ErrorCode::InvalidToken, message, None);
+        let id = auth.id.as_ref();
+        let refuse = |message: Cow<'static, str>| {
+            self.send_error(connection, id, None, (ErrorCode::InvalidToken, message));
         };
         let Some(before) = connection.principal() else {
-            return refuse("authentication is off at this gateway");
+            return refuse("authentication is off at this gateway".into());
         };
         match self.gate.authenticate(&auth.token.0) {
             Err(refused) => {
-                self.say_refused(connection, refused);
+                debug!(conn.id = %connection.id, reason = refused.as_str(), "a client sent an invalid token");
                 let Some(after_s) = refused.after_s() else {
-                    refuse(&refused.to_string());
-                    if connection.waits_for_guest() {
+                    refuse(refused.to_string().into());
+                    if connection.awaits_authentication() {
                         self.close(connection, CloseCode::Unauthorized);
                     }
                     return;
                 };
                 let after_ms = u64::from(after_s) * 1_000;
-                let (id, code, message) = (auth.id.as_ref(), ErrorCode::KeysAwaited, refused.to_string());
-                self.send_error_for_now(connection, id, code, &message, None, Some(after_ms));
+                let refusal = Refusal::from((ErrorCode::KeysAwaited, refused.to_string()));
+                self.send_error(connection, id, None, Refusal { retry_after_ms: Some(after_ms), ..refusal });
                 // A client that has not authenticated otherwise is closed, and reconnects when the keys are
                 // there.
-                if connection.waits_for_guest() {
+                if connection.awaits_authentication() {
                     self.close_for(connection, CloseCode::KeysAwaited, after_ms + spread_ms());
                 }
             }
@@ -139,7 +116,7 @@ impl Shard {
                     }
                     _ => "this is another subject's token; open another connection for it",
                 };
-                refuse(what);
+                refuse(what.into());
             }
             Ok(principal) => {
                 if connection.seat().is_none()
@@ -154,13 +131,13 @@ impl Shard {
                     }
                 }
                 let authenticated = ServerMessage::Authenticated(Authenticated {
-                    id: auth.id.clone(),
+                    id: id.cloned(),
                     subject: principal.subject().unwrap_or_default().to_owned(),
                     expires_at: principal.expires_at().and_then(time),
                     timestamp: Utc::now(),
                 });
                 connection.send_message(&authenticated, self.limits);
-                let waiting = connection.take_waiting();
+                let waiting = connection.take_opening();
                 self.change(connection, principal);
                 if let Some(opening) = waiting {
                     self.begin(connection, opening);
@@ -169,24 +146,17 @@ impl Shard {
         }
     }
 
-    fn say_refused(&self, connection: &Connection, refused: Refused) {
-        debug!(conn.id = %connection.id, reason = refused.as_str(), "a client sent an invalid token");
-    }
-
     /// Gives a client other rights: subscriptions to which it has no right any more end.
     fn change(self: &Rc<Self>, connection: &Rc<Connection>, principal: Arc<Principal>) {
         connection.authenticated_as(principal, now_s());
         let subscriptions: Vec<_> = connection.subscriptions.borrow().iter().cloned().collect();
         for subscription in subscriptions {
             let channel = &subscription.channel;
-            let Err(denied) = connection.may_read(channel) else { continue };
+            let Err(denied) = connection.may(Action::Subscribe, channel) else { continue };
             let unanswered = subscription.take_asked();
             self.unsubscribe(&subscription);
             match unanswered {
-                Some(id) => {
-                    let (code, message) = (ErrorCode::Forbidden, denied.to_string());
-                    self.send_error(connection, id.as_ref(), code, &message, Some(channel.as_str()));
-                }
+                Some(id) => self.send_error(connection, id.as_ref(), Some(channel.as_str()), denied),
                 None => self.say_unsubscribed(connection, channel, None, Some(EndCode::Forbidden)),
             }
             // The connection ends with its order.
@@ -198,9 +168,9 @@ impl Shard {
     }
 
     /// Checks one client: whether it has authenticated in time, and whether its credential is still valid.
-    pub(super) fn look_at_guest(&self, connection: &Connection, now_s: i64) {
+    pub(super) fn check_client(&self, connection: &Connection, now_s: i64) {
         let Some(principal) = connection.principal().filter(|_| connection.is_open()) else { return };
-        if connection.is_guest_too_late() {
+        if connection.is_authentication_overdue() {
             self.close(connection, CloseCode::Unauthorized);
         } else if principal.has_expired(now_s) {
             self.close(connection, CloseCode::TokenExpired);
@@ -211,7 +181,7 @@ impl Shard {
     }
 
     /// Checks all clients whenever keys have changed or something was revoked. Runs for ever.
-    pub(super) async fn look_at_guests(self: &Rc<Self>) {
+    pub(super) async fn check_clients(self: &Rc<Self>) {
         let mut news = self.gate.news();
         while news.changed().await.is_ok() {
             self.each_connection(|_, connection| {

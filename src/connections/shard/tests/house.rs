@@ -14,7 +14,7 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task;
+use tokio::task::{self, LocalSet};
 use tokio::time;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -27,7 +27,7 @@ use crate::channels::{Channels, ChannelsConfig, ChannelsParts, Delivery};
 use crate::connections::behind::Behind;
 use crate::connections::config::ConnectionsConfig;
 use crate::connections::events::{self, EventStream, Wanted};
-use crate::connections::limits::Source;
+use crate::connections::limits::{Admission, Source};
 use crate::connections::manager::Manager;
 use crate::connections::shard::{Opening, Shard};
 use crate::connections::socket::Socket;
@@ -39,6 +39,12 @@ use crate::storage::{
     MemoryBackend, MemoryConfig, Retention, SharedBackend, StatusReader, StatusWriter, StorageStatus,
 };
 use crate::support::panics::Vital;
+
+/// Runs a test in a house.
+pub(super) async fn in_house(config: ConnectionsConfig, test: impl AsyncFnOnce(House)) {
+    let in_house = async { test(House::new(config).await).await };
+    LocalSet::new().run_until(in_house).await;
+}
 
 /// The size of a socket's kernel buffers, of which the kernel makes a few times as much.
 const SOCKET_BYTES: usize = 4_096;
@@ -127,25 +133,38 @@ impl House {
         if is_small {
             SockRef::from(&server).set_send_buffer_size(SOCKET_BYTES).unwrap();
         }
-        let tcp = self.manager.admit_tcp(Some(Source::of([127, 0, 0, 1].into()))).unwrap();
-        let admission = self.manager.admit(Arc::new(tcp), None).unwrap();
-        self.shard.adopt(Transport::Tcp(server), Bytes::new(), opening, principal.map(Into::into), admission);
+        self.shard.adopt(
+            Transport::Tcp(server),
+            Bytes::new(),
+            opening,
+            principal.map(Into::into),
+            self.admission(),
+        );
         let config = WebSocketConfig::default().read_buffer_size(1_024);
         Guest(WebSocketStream::from_raw_socket(client, Role::Client, Some(config)).await)
+    }
+
+    fn admission(&self) -> Admission {
+        let limits = self.manager.limits();
+        let tcp = limits.admit_tcp(Some(Source::of([127, 0, 0, 1].into()))).unwrap();
+        limits.admit(Arc::new(tcp), None).unwrap()
+    }
+
+    /// How many messages were dropped because a client was too slow.
+    pub(super) fn cut(&self) -> u64 {
+        self.shard.stats.messages.dropped_by_reason.slow_consumer.get()
     }
 
     /// An event stream of these channels, and the socket that would carry it.
     pub(super) async fn stream(&self, wanted: &[Wanted]) -> (EventStream, TcpStream) {
         let client = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = self.listener.accept().await.unwrap();
-        let tcp = self.manager.admit_tcp(Some(Source::of([127, 0, 0, 1].into()))).unwrap();
-        let admission = self.manager.admit(Arc::new(tcp), None).unwrap();
         let socket = Socket::new(server);
         let (pipe, events) = events::stream(wanted, socket.look());
         // Kept for as long as the test runs.
         self.sockets.borrow_mut().push(socket);
         let opening = Opening::Channels(wanted.to_vec());
-        self.shard.adopt(Transport::Events(Box::new(pipe)), Bytes::new(), opening, None, admission);
+        self.shard.adopt(Transport::Events(Box::new(pipe)), Bytes::new(), opening, None, self.admission());
         (events, client)
     }
 
