@@ -474,7 +474,7 @@ fn serve(
         redis_configured: config.storage.redis.is_configured(),
         accepts: Arc::clone(&accepts),
         intake: Arc::new(IntakeStats::default()),
-        bodies: BodyRoom::new(config.http.bodies_bytes_max),
+        bodies: Arc::new(BodyRoom::new(config.http.bodies_bytes_max)),
         answers: Arc::new(BodyRoom::new(config.http.answers_bytes_max)),
         refusals: Arc::default(),
         interop,

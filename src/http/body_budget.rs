@@ -39,8 +39,8 @@ impl BodyRoom {
     }
 
     /// Begins a request body, which has nothing reserved yet.
-    pub(super) fn enter(&self) -> Held<'_> {
-        Held { room: self, bytes: 0 }
+    pub(super) fn enter(self: &Arc<Self>) -> Held {
+        Held { room: Arc::clone(self), bytes: 0 }
     }
 
     /// Reserves memory for the body of an answer until the client has read it. If nothing else is in use,
@@ -96,12 +96,12 @@ impl Drop for Answer {
 
 /// The memory reserved for one body; released on drop.
 #[derive(Debug)]
-pub(super) struct Held<'a> {
-    room: &'a BodyRoom,
+pub(super) struct Held {
+    room: Arc<BodyRoom>,
     bytes: usize,
 }
 
-impl Held<'_> {
+impl Held {
     /// Changes the reservation to this many bytes.
     ///
     /// # Errors
@@ -113,7 +113,7 @@ impl Held<'_> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
         self.room.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn what_one_body_holds_another_one_cannot_until_it_is_given_back() {
-        let room = BodyRoom::new(100);
+        let room = Arc::new(BodyRoom::new(100));
         let (mut one, mut other) = (room.enter(), room.enter());
         one.set(60).unwrap();
         other.set(40).unwrap();

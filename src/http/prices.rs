@@ -2,10 +2,11 @@
 //! of any length.
 
 use std::future;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut as _, BytesMut};
 use chrono::{DateTime, Utc};
 use futures_util::{Stream, StreamExt};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap};
@@ -120,7 +121,7 @@ pub(crate) struct Intake<'a> {
     pub(crate) channels: &'a Channels,
     pub(crate) config: &'a HttpConfig,
     pub(crate) stats: &'a IntakeStats,
-    pub(crate) room: &'a BodyRoom,
+    pub(crate) room: &'a Arc<BodyRoom>,
     pub(crate) posted: Posted,
     pub(crate) channel: ChannelName,
     /// The limits of the publisher, if it has any.
@@ -130,18 +131,14 @@ pub(crate) struct Intake<'a> {
 }
 
 /// Answers a request that posts prices or events. If it is refused, its body is read and dropped first.
-pub(crate) async fn answer_post<S, B>(
+pub(crate) async fn answer_post(
     posted: Posted,
     intake: Result<(Intake<'_>, Format), Problem>,
     stats: &IntakeStats,
     stopping: &CancellationToken,
     headers: &HeaderMap,
-    body: S,
-) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Response, Problem> {
     let [requests, refused, _] = posted.counters(stats);
     requests.add(1);
     tokio::pin!(body);
@@ -164,11 +161,10 @@ where
 }
 
 impl Intake<'_> {
-    async fn take_json<S, B>(&self, body: &mut S) -> Result<u64, Problem>
-    where
-        S: Stream<Item = Result<B, warp::Error>> + Unpin,
-        B: Buf,
-    {
+    async fn take_json(
+        &self,
+        body: &mut (impl Stream<Item = Result<impl Buf, warp::Error>> + Unpin),
+    ) -> Result<u64, Problem> {
         let max = self.config.body_bytes_max;
         let more = "send more as application/x-ndjson";
         // The memory stays reserved until the whole request is done.
@@ -240,11 +236,10 @@ impl Intake<'_> {
         published
     }
 
-    pub(super) async fn take_lines<S, B>(&self, body: &mut S) -> Result<u64, Problem>
-    where
-        S: Stream<Item = Result<B, warp::Error>> + Unpin,
-        B: Buf,
-    {
+    pub(super) async fn take_lines(
+        &self,
+        body: &mut (impl Stream<Item = Result<impl Buf, warp::Error>> + Unpin),
+    ) -> Result<u64, Problem> {
         let mut lines = Lines { accepted: 0, line: 0, first_line: 1, drafts: Vec::new(), bytes: 0 };
         let (mut rest, mut held) = (BytesMut::new(), self.room.enter());
         let idle_max = Duration::from_secs(self.config.body_idle_s);
@@ -264,21 +259,15 @@ impl Intake<'_> {
             let Some(chunk) = chunk else { break };
             let waiting = lines.bytes + rest.len();
             let chunk = chunk.map_err(|_error| broken_body());
-            let mut chunk =
-                match chunk.and_then(|chunk| held.set(waiting + chunk.remaining()).map(|()| chunk)) {
-                    Ok(chunk) => chunk,
-                    Err(problem) => {
-                        // The complete lines before it are valid.
-                        self.flush(&mut lines).await?;
-                        return Err(problem.accepted(lines.accepted).at_line(lines.line + 1));
-                    }
-                };
-            while chunk.has_remaining() {
-                let part = chunk.chunk();
-                rest.extend_from_slice(part);
-                let len = part.len();
-                chunk.advance(len);
-            }
+            let chunk = match chunk.and_then(|chunk| held.set(waiting + chunk.remaining()).map(|()| chunk)) {
+                Ok(chunk) => chunk,
+                Err(problem) => {
+                    // The complete lines before it are valid.
+                    self.flush(&mut lines).await?;
+                    return Err(problem.accepted(lines.accepted).at_line(lines.line + 1));
+                }
+            };
+            rest.put(chunk);
             while let Some(end) = memchr::memchr(b'\n', &rest) {
                 let line = rest.split_to(end + 1);
                 lines.bytes += line.len();

@@ -142,7 +142,7 @@ async fn post(pieces: Vec<Bytes>) -> (Posting, Vec<Bytes>) {
     let channels = Channels::new(parts, TaskTracker::new(), stopping.clone());
     let config = HttpConfig { line_bytes_max: 200, ..HttpConfig::default() };
     let channel: ChannelName = "zone:pjm".parse().expect("a name");
-    let room = BodyRoom::new(1 << 20);
+    let room = Arc::new(BodyRoom::new(1 << 20));
     let intake = Intake {
         channels: &channels,
         config: &config,

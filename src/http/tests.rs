@@ -123,7 +123,7 @@ impl Routes {
             redis_configured: false,
             accepts: Arc::new(AcceptStats::default()),
             intake: Arc::new(IntakeStats::default()),
-            bodies: BodyRoom::new(bodies_bytes_max),
+            bodies: Arc::new(BodyRoom::new(bodies_bytes_max)),
             answers: Arc::new(BodyRoom::new(64 << 20)),
             refusals: Arc::clone(&refusals),
             interop: Arc::default(),

@@ -2,18 +2,13 @@
 
 use std::sync::Arc;
 
-use bytes::Buf;
-use futures_util::Stream;
 use hyper::StatusCode;
-use hyper::header::HeaderMap;
 use warp::Filter;
 use warp::reply::Response;
 
-use super::orders::read_json;
-use super::{App, Caller, Handler, caller, handler, json as reply_json};
+use super::{App, Caller, Handler, PostedJson, caller, handler, json, json_body, with};
 use crate::access::{Named, RevokeError};
 use crate::http::problem::Problem;
-use crate::http::routes::with;
 use crate::protocol::{ProblemCode, Revoke, check_json};
 use crate::support::json::json_fault;
 
@@ -22,21 +17,10 @@ const NAME_LEN_MAX: usize = 256;
 
 /// `POST /api/auth/revoke`
 pub(in crate::http) fn revoke(app: &Arc<App>) -> Handler {
-    let sent = warp::header::headers_cloned().and(warp::body::stream());
-    handler(with(app).and(caller()).and(sent).then(post_revoke))
+    handler(with(app).and(caller()).and(json_body(app)).then(post_revoke))
 }
 
-async fn post_revoke<S, B>(
-    app: Arc<App>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: S,
-) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let text = read_json(&headers, body, app.config.line_bytes_max, &app).await?;
+async fn post_revoke(app: Arc<App>, caller: Caller, text: PostedJson) -> Result<Response, Problem> {
     if !app.gate.is_on() {
         let detail = "authentication is off (auth.mode), so there is nothing to revoke";
         return Err(Problem::new(ProblemCode::NotFound, detail));
@@ -47,7 +31,7 @@ where
         RevokeError::TooMany(_) => Problem::new(ProblemCode::Busy, error.to_string()),
         RevokeError::Storage(_) => Problem::new(ProblemCode::StorageUnavailable, error.to_string()),
     })?;
-    Ok(reply_json(StatusCode::OK, &revoked))
+    Ok(json(StatusCode::OK, &revoked))
 }
 
 fn wish(text: &str) -> Result<(Named, String), Problem> {

@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::Buf;
-use futures_util::Stream;
 use hyper::StatusCode;
-use hyper::header::HeaderMap;
 use warp::Filter;
 use warp::reply::Response;
 
-use super::orders::read_json;
-use super::{App, Handler, handler, json, with};
+use super::{App, Handler, PostedJson, handler, json, json_body, with};
 use crate::http::problem::Problem;
 use crate::model::EventType;
 use crate::protocol::{ProblemCode, SetSubscription, check_json};
@@ -23,16 +19,10 @@ pub(in crate::http) fn subscriptions(app: &Arc<App>) -> Handler {
 
 /// `POST /api/bridge/subscriptions`
 pub(in crate::http) fn set(app: &Arc<App>) -> Handler {
-    let sent = warp::header::headers_cloned().and(warp::body::stream());
-    handler(with(app).and(sent).then(post_subscription))
+    handler(with(app).and(json_body(app)).then(post_subscription))
 }
 
-async fn post_subscription<S, B>(app: Arc<App>, headers: HeaderMap, body: S) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let text = read_json(&headers, body, app.config.line_bytes_max, &app).await?;
+async fn post_subscription(app: Arc<App>, text: PostedJson) -> Result<Response, Problem> {
     let bridge = &app.sources.bridge;
     if !bridge.is_on() {
         let detail = "this gateway exchanges no events with other processes: bridge.enabled is false, or no \

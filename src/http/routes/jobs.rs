@@ -2,33 +2,28 @@
 
 use std::sync::Arc;
 
-use bytes::Buf;
-use futures_util::Stream;
 use hyper::StatusCode;
-use hyper::header::HeaderMap;
 use serde_json::value::RawValue;
 use warp::Filter;
 use warp::reply::Response;
 
-use super::orders::{Posted, order_id, read_json};
-use super::{App, Handler, handler, json as reply_json, segments, with};
+use super::orders::order_id;
+use super::{App, Handler, PostedJson, handler, json, json_body, parse, segments, with};
 use crate::http::problem::Problem;
 use crate::http::upgrade::Arrival;
 use crate::orders::{Claimed, ExecutorChoice, Outcome, ReportError, RunError, Ticket};
 use crate::protocol::{
     ClaimRequest, ExtendRequest, FailRequest, JobOutcome, LeaseHeld, Offer, OrderedFields, ProblemCode,
-    ReportAccepted, check_json,
+    ReportAccepted,
 };
 use crate::storage::StorageError;
-use crate::support::json::json_fault;
 
 /// The longest name of a worker, in bytes.
 const WORKER_LEN_MAX: usize = 64;
 
 /// `POST /api/jobs/claim`
 pub(in crate::http) fn claim(app: &Arc<App>) -> Handler {
-    let sent = warp::header::headers_cloned().and(warp::body::stream());
-    handler(with(app).and(sent).and(warp::ext::optional()).then(offer))
+    handler(with(app).and(json_body(app)).and(warp::ext::optional()).then(offer))
 }
 
 /// `POST /api/jobs/{job}/extend`
@@ -67,25 +62,19 @@ enum Call {
 }
 
 fn about(app: &Arc<App>, call: Call) -> Handler {
-    let sent = warp::header::headers_cloned().and(warp::body::stream());
     let call = warp::any().map(move || call);
-    handler(with(app).and(call).and(segments()).and(sent).then(respond))
+    handler(with(app).and(call).and(segments()).and(json_body(app)).then(respond))
 }
 
-async fn respond<S, B>(
+async fn respond(
     app: Arc<App>,
     call: Call,
     [job]: [String; 1],
-    headers: HeaderMap,
-    body: S,
-) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let text = read(&headers, body, &app).await?;
+    text: PostedJson,
+) -> Result<Response, Problem> {
+    check_external(&app)?;
     let order = order_id(&job)?;
-    let OrderedFields(fields) = serde_json::from_str(&text).map_err(|error| bad_body(&text, &error))?;
+    let OrderedFields(fields) = parse(&text)?;
     let ticket = Ticket { order, token: token(&fields)? };
     match call {
         Call::Extend => hold(ticket, &text, &app).await,
@@ -96,28 +85,13 @@ where
     }
 }
 
-/// The JSON that a worker sends, if orders are executed by outside workers.
-async fn read<'a, S, B>(headers: &HeaderMap, body: S, app: &'a App) -> Result<Posted<'a>, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let text = read_json(headers, body, app.config.line_bytes_max, app).await?;
-    if app.orders.config().executor != ExecutorChoice::External {
-        let detail = "orders are executed by the gateway's own workers; for outside workers, set orders.executor = \"external\"";
-        return Err(Problem::new(ProblemCode::NotExternal, detail));
+/// Whether orders are executed by outside workers.
+fn check_external(app: &App) -> Result<(), Problem> {
+    if app.orders.config().executor == ExecutorChoice::External {
+        return Ok(());
     }
-    check_json(&text).map_err(|unreadable| Problem::new(ProblemCode::InvalidJson, unreadable.to_string()))?;
-    Ok(text)
-}
-
-fn bad_body(text: &str, error: &serde_json::Error) -> Problem {
-    let fault = json_fault(text, error);
-    if error.is_data() {
-        Problem::new(ProblemCode::InvalidRequest, fault)
-    } else {
-        Problem::new(ProblemCode::InvalidJson, format!("not JSON: {fault}"))
-    }
+    let detail = "orders are executed by the gateway's own workers; for outside workers, set orders.executor = \"external\"";
+    Err(Problem::new(ProblemCode::NotExternal, detail))
 }
 
 fn invalid(detail: impl Into<String>) -> Problem {
@@ -149,18 +123,9 @@ fn is_worker(name: &str) -> bool {
     (1..=WORKER_LEN_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
-async fn offer<S, B>(
-    app: Arc<App>,
-    headers: HeaderMap,
-    body: S,
-    arrival: Option<Arrival>,
-) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let text = read(&headers, body, &app).await?;
-    let request: ClaimRequest = serde_json::from_str(&text).map_err(|error| bad_body(&text, &error))?;
+async fn offer(app: Arc<App>, text: PostedJson, arrival: Option<Arrival>) -> Result<Response, Problem> {
+    check_external(&app)?;
+    let request: ClaimRequest = parse(&text)?;
     if !is_worker(&request.worker) {
         return Err(invalid(WORKER_EXPECTED));
     }
@@ -174,7 +139,7 @@ where
             claimed.map_err(|error| Problem::storage(&error))?
         }
     };
-    let response = reply_json(StatusCode::OK, &Offer { jobs: claimed.jobs() });
+    let response = json(StatusCode::OK, &Offer { jobs: claimed.jobs() });
     match arrival {
         Some(Arrival { look, handing_over, .. }) if look.has_sent_all() => {
             handing_over.begin(claimed, &look);
@@ -210,27 +175,26 @@ async fn claim_while_it_waits(
 }
 
 async fn hold(ticket: Ticket, text: &str, app: &App) -> Result<Response, Problem> {
-    let request: ExtendRequest = serde_json::from_str(text).map_err(|error| bad_body(text, &error))?;
+    let request: ExtendRequest = parse(text)?;
     app.orders.extend(ticket, request.lease_ms).await.map_err(|error| run_problem(&error))?;
-    Ok(reply_json(StatusCode::OK, &LeaseHeld { held: true }))
+    Ok(json(StatusCode::OK, &LeaseHeld { held: true }))
 }
 
 async fn give_back(ticket: Ticket, app: &App) -> Result<Response, Problem> {
     app.orders.release(ticket).await.map_err(|error| run_problem(&error))?;
-    Ok(reply_json(StatusCode::OK, &JobOutcome::Released))
+    Ok(json(StatusCode::OK, &JobOutcome::Released))
 }
 
 fn report(reported: Result<(), ReportError>) -> Result<Response, Problem> {
     match reported {
-        Ok(()) => Ok(reply_json(StatusCode::OK, &ReportAccepted { accepted: true })),
+        Ok(()) => Ok(json(StatusCode::OK, &ReportAccepted { accepted: true })),
         Err(ReportError::Payload(fault)) => Err(Problem::new(fault.code, fault.detail)),
         Err(ReportError::Run(error)) => Err(run_problem(&error)),
     }
 }
 
 async fn give_up(ticket: Ticket, text: &str, worker: Option<&str>, app: &App) -> Result<Response, Problem> {
-    let FailRequest { error, retry, .. } =
-        serde_json::from_str(text).map_err(|error| bad_body(text, &error))?;
+    let FailRequest { error, retry, .. } = parse(text)?;
     if !is_worker(&error.code) {
         return Err(invalid("`error.code` must be a word such as no_liquidity"));
     }
@@ -238,9 +202,9 @@ async fn give_up(ticket: Ticket, text: &str, worker: Option<&str>, app: &App) ->
     Ok(match ended.map_err(|error| run_problem(&error))? {
         Outcome::Retry(after) => {
             let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-            reply_json(StatusCode::OK, &JobOutcome::Retry { retry_in_ms: after })
+            json(StatusCode::OK, &JobOutcome::Retry { retry_in_ms: after })
         }
-        Outcome::Failed => reply_json(StatusCode::OK, &JobOutcome::Failed),
+        Outcome::Failed => json(StatusCode::OK, &JobOutcome::Failed),
     })
 }
 

@@ -1,11 +1,8 @@
 //! `/api/orders`: placing and reading orders.
 
-use std::ops::Deref;
 use std::sync::Arc;
 
-use bytes::Buf;
 use chrono::Utc;
-use futures_util::Stream;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::Deserialize;
@@ -14,12 +11,12 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::{App, Caller, Handler, caller, handler, json as reply_json, long_json, segments, with};
+use super::{
+    App, Caller, Handler, PostedJson, caller, handler, json, json_body, json_body_of, limit, long_json,
+    segments, sent, with,
+};
 use crate::http::arrival::Way;
-use crate::http::body::{Whole, discard, not_utf8, read_whole};
-use crate::http::body_budget::Held;
 use crate::http::forwarded::web_socket_base;
-use crate::http::prices::{Format, holds_body_back};
 use crate::http::problem::Problem;
 use crate::http::upgrade::Arrival;
 use crate::model::{BackendName, BackendState, OrderId};
@@ -47,63 +44,6 @@ pub(super) fn order_id(segment: &str) -> Result<OrderId, Problem> {
     })
 }
 
-/// A posted text, and the memory that is reserved for it while this exists.
-pub(super) struct Posted<'a> {
-    text: String,
-    _held: Held<'a>,
-}
-
-impl Deref for Posted<'_> {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.text
-    }
-}
-
-/// The text of a JSON body of at most `max` bytes. If it is refused, the rest is read and dropped first.
-pub(super) async fn read_json<'a, S, B>(
-    headers: &HeaderMap,
-    body: S,
-    max: usize,
-    app: &'a App,
-) -> Result<Posted<'a>, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    tokio::pin!(body);
-    if let Err(problem) = check_json_is_sent(headers) {
-        if !holds_body_back(headers) {
-            discard(&mut body, &app.stopping).await;
-        }
-        return Err(problem);
-    }
-    let reading = async {
-        let room = &app.sources.bodies;
-        let Whole { bytes, held } =
-            read_whole(&mut body, max, "send less at once", room, &app.stopping).await?;
-        let text = String::from_utf8(bytes.into()).map_err(|_error| not_utf8())?;
-        Ok(Posted { text, _held: held })
-    };
-    let read = reading.await;
-    if read.is_err() {
-        discard(&mut body, &app.stopping).await;
-    }
-    read
-}
-
-fn check_json_is_sent(headers: &HeaderMap) -> Result<(), Problem> {
-    match Format::of(headers) {
-        Ok(Format::Json) => Ok(()),
-        Err(problem) if problem.code == ProblemCode::UnsupportedContentEncoding => Err(problem),
-        _ => {
-            let detail = "expected `Content-Type: application/json`, in UTF-8";
-            Err(Problem::unsupported_media_type(detail, "application/json"))
-        }
-    }
-}
-
 // Placing
 
 /// What the addresses in an answer are derived from.
@@ -121,15 +61,10 @@ fn asked() -> BoxedFilter<(Asked,)> {
 
 /// `POST /api/orders/execute`
 pub(in crate::http) fn execute(app: &Arc<App>) -> Handler {
-    handler(with(app).and(caller()).and(asked()).and(warp::body::stream()).then(place))
+    handler(with(app).and(caller()).and(asked()).and(json_body(app)).then(place))
 }
 
-async fn place<S, B>(app: Arc<App>, caller: Caller, asked: Asked, body: S) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let text = read_json(&asked.headers, body, app.config.line_bytes_max, &app).await?;
+async fn place(app: Arc<App>, caller: Caller, asked: Asked, text: PostedJson) -> Result<Response, Problem> {
     let key = idempotency_key(&asked.headers)?;
     check_open(&app)?;
     let request = app.orders.read(&text).map_err(|error| match error {
@@ -164,7 +99,7 @@ fn accepted(order: OrderId, retry_of: Option<OrderId>, repeated: bool, asked: &A
         success: true,
         ws_url: format!("{base}/api/orders/status/{order}"),
     };
-    let mut response = reply_json(StatusCode::ACCEPTED, &body);
+    let mut response = json(StatusCode::ACCEPTED, &body);
     if repeated {
         response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
     }
@@ -194,14 +129,7 @@ struct ListQuery {
 
 impl ListQuery {
     fn limit(&self) -> Result<usize, Problem> {
-        match self.limit {
-            None => Ok(LISTED),
-            Some(limit) if (1..=LISTED_MAX).contains(&limit) => Ok(limit),
-            Some(_) => {
-                let detail = format!("`limit` must be 1 to {LISTED_MAX}");
-                Err(Problem::new(ProblemCode::InvalidLimit, detail))
-            }
-        }
+        limit(self.limit, LISTED, LISTED_MAX)
     }
 
     fn after(&self) -> Result<Option<OrderId>, Problem> {
@@ -272,20 +200,21 @@ async fn cancel_order(app: Arc<App>, [id]: [String; 1]) -> Result<Response, Prob
         Cancelling::Asked => {
             let status = "cancelling".to_owned();
             let body = OrderCancelling { order_id: order, status, success: true };
-            Ok(reply_json(StatusCode::ACCEPTED, &body))
+            Ok(json(StatusCode::ACCEPTED, &body))
         }
         Cancelling::TooLate => {
             conflict(ProblemCode::TooLate, "the order has been submitted, and can no longer be cancelled")
         }
         Cancelling::Ended => conflict(ProblemCode::AlreadyEnded, "the order has ended"),
-        Cancelling::Unknown if told_of(order, &app).await? => {
+        Cancelling::Unknown if is_reported(order, &app).await? => {
             conflict(ProblemCode::NoJob, "this order is executed elsewhere, and must be cancelled there")
         }
         Cancelling::Unknown => Err(Problem::unknown_order(Some(order))),
     }
 }
 
-async fn told_of(order: OrderId, app: &App) -> Result<bool, Problem> {
+/// Whether an outside program reports on an order.
+async fn is_reported(order: OrderId, app: &App) -> Result<bool, Problem> {
     app.orders.is_told_of(order).await.map_err(|error| Problem::storage(&error))
 }
 
@@ -293,21 +222,11 @@ async fn told_of(order: OrderId, app: &App) -> Result<bool, Problem> {
 
 /// `POST /api/orders/{id}/updates`
 pub(in crate::http) fn update(app: &Arc<App>) -> Handler {
-    let sent = warp::header::headers_cloned().and(warp::body::stream());
-    handler(with(app).and(segments()).and(sent).then(post_updates))
+    let text = json_body_of(app, app.config.body_bytes_max, sent());
+    handler(with(app).and(segments()).and(text).then(post_updates))
 }
 
-async fn post_updates<S, B>(
-    app: Arc<App>,
-    [id]: [String; 1],
-    headers: HeaderMap,
-    body: S,
-) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let text = read_json(&headers, body, app.config.body_bytes_max, &app).await?;
+async fn post_updates(app: Arc<App>, [id]: [String; 1], text: PostedJson) -> Result<Response, Problem> {
     let text: &str = &text;
     let order = order_id(&id)?;
     let now = Utc::now();
@@ -343,7 +262,7 @@ where
         UpdateError::Publish(error) => Problem::publish(error).accepted(error.accepted() as u64),
         UpdateError::Unavailable(error) => Problem::storage(error),
     })?;
-    Ok(reply_json(StatusCode::OK, &Accepted { accepted: accepted as u64 }))
+    Ok(json(StatusCode::OK, &Accepted { accepted: accepted as u64 }))
 }
 
 // Dead letters

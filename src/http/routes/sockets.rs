@@ -8,7 +8,7 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::zones::decoded;
+use super::entries::decoded;
 use super::{App, Caller, Handler, caller, handler, segments, with};
 use crate::connections::{Opening, Wanted};
 use crate::http::problem::Problem;

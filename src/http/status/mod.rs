@@ -49,7 +49,7 @@ pub(crate) struct Sources {
     pub(crate) redis_configured: bool,
     pub(crate) accepts: Arc<AcceptStats>,
     pub(crate) intake: Arc<IntakeStats>,
-    pub(crate) bodies: BodyRoom,
+    pub(crate) bodies: Arc<BodyRoom>,
     /// The memory for answers that clients have not read yet.
     pub(crate) answers: Arc<BodyRoom>,
     pub(crate) refusals: Arc<Refusals>,
