@@ -6,11 +6,10 @@ use hyper::StatusCode;
 use warp::Filter;
 use warp::reply::Response;
 
-use super::{App, Caller, Handler, PostedJson, caller, handler, json, json_body, with};
+use super::{App, Caller, Handler, PostedJson, caller, handler, json, json_body, parse, with};
 use crate::access::{Named, RevokeError};
 use crate::http::problem::Problem;
-use crate::protocol::{ProblemCode, Revoke, check_json};
-use crate::support::json::json_fault;
+use crate::protocol::{ProblemCode, Revoke};
 
 /// The longest name of what is revoked, in bytes.
 const NAME_LEN_MAX: usize = 256;
@@ -36,9 +35,7 @@ async fn post_revoke(app: Arc<App>, caller: Caller, text: PostedJson) -> Result<
 
 fn wish(text: &str) -> Result<(Named, String), Problem> {
     let invalid = |detail: String| Problem::new(ProblemCode::InvalidRequest, detail);
-    check_json(text).map_err(|unreadable| Problem::new(ProblemCode::InvalidJson, unreadable.to_string()))?;
-    let Revoke { jti, key, subject } =
-        serde_json::from_str(text).map_err(|error| invalid(json_fault(text, &error)))?;
+    let Revoke { jti, key, subject } = parse(text)?;
     let (what, name) = match (jti, key, subject) {
         (Some(name), None, None) => (Named::Token, name),
         (None, Some(name), None) => (Named::Key, name),

@@ -6,11 +6,10 @@ use hyper::StatusCode;
 use warp::Filter;
 use warp::reply::Response;
 
-use super::{App, Handler, PostedJson, handler, json, json_body, with};
+use super::{App, Handler, PostedJson, handler, json, json_body, parse, with};
 use crate::http::problem::Problem;
 use crate::model::EventType;
-use crate::protocol::{ProblemCode, SetSubscription, check_json};
-use crate::support::json::json_fault;
+use crate::protocol::{ProblemCode, SetSubscription};
 
 /// `GET /api/bridge/subscriptions`
 pub(in crate::http) fn subscriptions(app: &Arc<App>) -> Handler {
@@ -30,9 +29,7 @@ async fn post_subscription(app: Arc<App>, text: PostedJson) -> Result<Response, 
         return Err(Problem::new(ProblemCode::NotFound, detail));
     }
     let invalid = |detail: String| Problem::new(ProblemCode::InvalidRequest, detail);
-    check_json(&text).map_err(|unreadable| Problem::new(ProblemCode::InvalidJson, unreadable.to_string()))?;
-    let SetSubscription { event, mode } =
-        serde_json::from_str(&text).map_err(|error| invalid(json_fault(&text, &error)))?;
+    let SetSubscription { event, mode } = parse(&text)?;
     let event: EventType = event.parse().map_err(|error| invalid(format!("`type`: {error}")))?;
     if !bridge.set_mode(event, mode) {
         let detail = format!(

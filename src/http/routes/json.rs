@@ -134,3 +134,26 @@ pub(super) fn of_json(body: Bytes) -> Response {
 fn bytes_of(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("an answer always serialises")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Revoke;
+
+    #[test]
+    fn what_is_not_json_differs_from_json_of_another_form() {
+        let deep = "[".repeat(40);
+        for (text, status, code) in [
+            ("", 400, ProblemCode::InvalidJson),
+            ("{", 400, ProblemCode::InvalidJson),
+            ("{}x", 400, ProblemCode::InvalidJson),
+            (&deep, 400, ProblemCode::InvalidJson),
+            ("[]", 422, ProblemCode::InvalidRequest),
+            (r#"{"jti":5}"#, 422, ProblemCode::InvalidRequest),
+        ] {
+            let problem = parse::<Revoke>(text).unwrap_err();
+            assert_eq!((problem.status.as_u16(), problem.code), (status, code), "{text}");
+        }
+        assert!(parse::<Revoke>(r#"{"jti":"a"}"#).is_ok());
+    }
+}
