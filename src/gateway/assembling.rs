@@ -28,7 +28,7 @@ use crate::feeds::{
 };
 use crate::fleet::{Fleet, FleetParts};
 use crate::http::{
-    self, AcceptParts, AcceptStats, App, BodyRoom, Door, Entrance, HttpConfig, IntakeStats, ProxyProtocol,
+    self, AcceptParts, AcceptStats, App, BodyBudget, Door, Entrance, HttpConfig, IntakeStats, ProxyProtocol,
     Sources, Tls, UnixFile,
 };
 use crate::model::NodeId;
@@ -474,8 +474,8 @@ fn serve(
         redis_configured: config.storage.redis.is_configured(),
         accepts: Arc::clone(&accepts),
         intake: Arc::new(IntakeStats::default()),
-        bodies: Arc::new(BodyRoom::new(config.http.bodies_bytes_max)),
-        answers: Arc::new(BodyRoom::new(config.http.answers_bytes_max)),
+        bodies: Arc::new(BodyBudget::new(config.http.bodies_bytes_max)),
+        answers: Arc::new(BodyBudget::new(config.http.answers_bytes_max)),
         refusals: Arc::default(),
         interop,
         feeds,

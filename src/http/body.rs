@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::body_budget::{BodyRoom, Held};
+use super::body_budget::{BodyBudget, Held};
 use super::problem::Problem;
 use crate::channels::PublishError;
 use crate::protocol::ProblemCode;
@@ -35,10 +35,10 @@ pub(super) async fn read_whole(
     body: &mut (impl Stream<Item = Result<impl Buf, warp::Error>> + Unpin),
     max: usize,
     more: &str,
-    room: &Arc<BodyRoom>,
+    budget: &Arc<BodyBudget>,
     stopping: &CancellationToken,
 ) -> Result<Whole, Problem> {
-    let (mut bytes, mut held) = (BytesMut::new(), room.enter());
+    let (mut bytes, mut held) = (BytesMut::new(), budget.enter());
     let deadline = time::Instant::now() + JSON_WITHIN;
     loop {
         let chunk = tokio::select! {

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use warp::Filter;
-use warp::reply::Response;
 
-use super::{App, Caller, Handler, PostedJson, caller, handler, json, json_body, parse, with};
+use super::{App, Caller, Handler, Text, caller, handler, json, json_body, parse, with};
 use crate::access::{Named, RevokeError};
 use crate::http::problem::Problem;
 use crate::protocol::{ProblemCode, Revoke};
@@ -16,21 +15,20 @@ const NAME_LEN_MAX: usize = 256;
 
 /// `POST /api/auth/revoke`
 pub(in crate::http) fn revoke(app: &Arc<App>) -> Handler {
-    handler(with(app).and(caller()).and(json_body(app)).then(post_revoke))
-}
-
-async fn post_revoke(app: Arc<App>, caller: Caller, text: PostedJson) -> Result<Response, Problem> {
-    if !app.gate.is_on() {
-        let detail = "authentication is off (auth.mode), so there is nothing to revoke";
-        return Err(Problem::new(ProblemCode::NotFound, detail));
-    }
-    let (what, name) = wish(&text)?;
-    let by = caller.principal()?.subject().unwrap_or_default();
-    let revoked = app.gate.revoke(what, &name, by).await.map_err(|error| match error {
-        RevokeError::TooMany(_) => Problem::new(ProblemCode::Busy, error.to_string()),
-        RevokeError::Storage(_) => Problem::new(ProblemCode::StorageUnavailable, error.to_string()),
-    })?;
-    Ok(json(StatusCode::OK, &revoked))
+    let asked = with(app).and(caller()).and(json_body(app));
+    handler(asked.then(|app: Arc<App>, caller: Caller, text: Text| async move {
+        if !app.gate.is_on() {
+            let detail = "authentication is off (auth.mode), so there is nothing to revoke";
+            return Err(Problem::new(ProblemCode::NotFound, detail));
+        }
+        let (what, name) = wish(&text)?;
+        let by = caller.principal()?.subject().unwrap_or_default();
+        let revoked = app.gate.revoke(what, &name, by).await.map_err(|error| match error {
+            RevokeError::TooMany(_) => Problem::new(ProblemCode::Busy, error.to_string()),
+            RevokeError::Storage(_) => Problem::new(ProblemCode::StorageUnavailable, error.to_string()),
+        })?;
+        Ok(json(StatusCode::OK, &revoked))
+    }))
 }
 
 fn wish(text: &str) -> Result<(Named, String), Problem> {

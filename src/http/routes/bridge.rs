@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use warp::Filter;
-use warp::reply::Response;
 
-use super::{App, Handler, PostedJson, handler, json, json_body, parse, with};
+use super::{App, Handler, Text, handler, json, json_body, parse, with};
 use crate::http::problem::Problem;
 use crate::model::EventType;
 use crate::protocol::{ProblemCode, SetSubscription};
@@ -18,24 +17,22 @@ pub(in crate::http) fn subscriptions(app: &Arc<App>) -> Handler {
 
 /// `POST /api/bridge/subscriptions`
 pub(in crate::http) fn set(app: &Arc<App>) -> Handler {
-    handler(with(app).and(json_body(app)).then(post_subscription))
-}
-
-async fn post_subscription(app: Arc<App>, text: PostedJson) -> Result<Response, Problem> {
-    let bridge = &app.sources.bridge;
-    if !bridge.is_on() {
-        let detail = "this gateway exchanges no events with other processes: bridge.enabled is false, or no \
-                      Redis is used";
-        return Err(Problem::new(ProblemCode::NotFound, detail));
-    }
-    let invalid = |detail: String| Problem::new(ProblemCode::InvalidRequest, detail);
-    let SetSubscription { event, mode } = parse(&text)?;
-    let event: EventType = event.parse().map_err(|error| invalid(format!("`type`: {error}")))?;
-    if !bridge.set_mode(event, mode) {
-        let detail = format!(
-            "this gateway is not configured to subscribe to `{event}`: see bridge.role and bridge.subscribe in its settings"
-        );
-        return Err(invalid(detail));
-    }
-    Ok(json(StatusCode::OK, &bridge.subscriptions()))
+    handler(with(app).and(json_body(app)).then(|app: Arc<App>, text: Text| async move {
+        let bridge = &app.sources.bridge;
+        if !bridge.is_on() {
+            let detail = "this gateway exchanges no events with other processes: bridge.enabled is false, or no \
+                          Redis is used";
+            return Err(Problem::new(ProblemCode::NotFound, detail));
+        }
+        let invalid = |detail: String| Problem::new(ProblemCode::InvalidRequest, detail);
+        let SetSubscription { event, mode } = parse(&text)?;
+        let event: EventType = event.parse().map_err(|error| invalid(format!("`type`: {error}")))?;
+        if !bridge.set_mode(event, mode) {
+            let detail = format!(
+                "this gateway is not configured to subscribe to `{event}`: see bridge.role and bridge.subscribe in its settings"
+            );
+            return Err(invalid(detail));
+        }
+        Ok(json(StatusCode::OK, &bridge.subscriptions()))
+    }))
 }

@@ -65,7 +65,7 @@ async fn post(
             channels: &app.channels,
             config: &app.config,
             stats,
-            room: &app.sources.bodies,
+            budget: &app.sources.bodies,
             posted,
             channel: channel?,
             share: app.gate.share(caller.principal()?),

@@ -8,7 +8,7 @@ use warp::Filter;
 use warp::reply::Response;
 
 use super::orders::order_id;
-use super::{App, Handler, PostedJson, handler, json, json_body, parse, segments, with};
+use super::{App, Handler, Text, handler, json, json_body, parse, segments, with};
 use crate::http::problem::Problem;
 use crate::http::upgrade::Arrival;
 use crate::orders::{Claimed, ExecutorChoice, Outcome, ReportError, RunError, Ticket};
@@ -62,27 +62,20 @@ enum Call {
 }
 
 fn about(app: &Arc<App>, call: Call) -> Handler {
-    let call = warp::any().map(move || call);
-    handler(with(app).and(call).and(segments()).and(json_body(app)).then(respond))
-}
-
-async fn respond(
-    app: Arc<App>,
-    call: Call,
-    [job]: [String; 1],
-    text: PostedJson,
-) -> Result<Response, Problem> {
-    check_external(&app)?;
-    let order = order_id(&job)?;
-    let OrderedFields(fields) = parse(&text)?;
-    let ticket = Ticket { order, token: token(&fields)? };
-    match call {
-        Call::Extend => hold(ticket, &text, &app).await,
-        Call::Progress => report(app.orders.progress(ticket, &fields, worker(&fields)?.as_deref()).await),
-        Call::Complete => report(app.orders.complete(ticket, &fields, worker(&fields)?.as_deref()).await),
-        Call::Release => give_back(ticket, &app).await,
-        Call::Fail => give_up(ticket, &text, worker(&fields)?.as_deref(), &app).await,
-    }
+    let asked = with(app).and(segments()).and(json_body(app));
+    handler(asked.then(move |app: Arc<App>, [job]: [String; 1], text: Text| async move {
+        check_external(&app)?;
+        let order = order_id(&job)?;
+        let OrderedFields(fields) = parse(&text)?;
+        let ticket = Ticket { order, token: token(&fields)? };
+        match call {
+            Call::Extend => hold(ticket, &text, &app).await,
+            Call::Progress => report(app.orders.progress(ticket, &fields, worker(&fields)?.as_deref()).await),
+            Call::Complete => report(app.orders.complete(ticket, &fields, worker(&fields)?.as_deref()).await),
+            Call::Release => give_back(ticket, &app).await,
+            Call::Fail => give_up(ticket, &text, worker(&fields)?.as_deref(), &app).await,
+        }
+    }))
 }
 
 /// Whether orders are executed by outside workers.
@@ -123,7 +116,7 @@ fn is_worker(name: &str) -> bool {
     (1..=WORKER_LEN_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
-async fn offer(app: Arc<App>, text: PostedJson, arrival: Option<Arrival>) -> Result<Response, Problem> {
+async fn offer(app: Arc<App>, text: Text, arrival: Option<Arrival>) -> Result<Response, Problem> {
     check_external(&app)?;
     let request: ClaimRequest = parse(&text)?;
     if !is_worker(&request.worker) {
@@ -131,10 +124,7 @@ async fn offer(app: Arc<App>, text: PostedJson, arrival: Option<Arrival>) -> Res
     }
     let claimed = tokio::select! {
         biased;
-        () = app.stopping.cancelled() => {
-            let detail = "the gateway is shutting down";
-            return Err(Problem::new(ProblemCode::ShuttingDown, detail));
-        }
+        () = app.stopping.cancelled() => return Err(Problem::shutting_down()),
         claimed = claim_while_it_waits(&request, arrival.as_ref(), &app) => {
             claimed.map_err(|error| Problem::storage(&error))?
         }
@@ -188,7 +178,7 @@ async fn give_back(ticket: Ticket, app: &App) -> Result<Response, Problem> {
 fn report(reported: Result<(), ReportError>) -> Result<Response, Problem> {
     match reported {
         Ok(()) => Ok(json(StatusCode::OK, &ReportAccepted { accepted: true })),
-        Err(ReportError::Payload(fault)) => Err(Problem::new(fault.code, fault.detail)),
+        Err(ReportError::Payload(fault)) => Err(fault.into()),
         Err(ReportError::Run(error)) => Err(run_problem(&error)),
     }
 }

@@ -21,12 +21,12 @@ use crate::protocol::{ProblemCode, check_json};
 use crate::support::json::json_fault;
 
 /// A posted text, and the memory that is reserved for it while this exists.
-pub(super) struct PostedJson {
+pub(super) struct Text {
     text: String,
     _held: Held,
 }
 
-impl Deref for PostedJson {
+impl Deref for Text {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -35,9 +35,7 @@ impl Deref for PostedJson {
 }
 
 /// The text of a JSON body, which is no longer than a line may be. It is read before the handler runs.
-pub(super) fn json_body(
-    app: &Arc<App>,
-) -> impl Filter<Extract = (PostedJson,), Error = Rejection> + Clone + use<> {
+pub(super) fn json_body(app: &Arc<App>) -> impl Filter<Extract = (Text,), Error = Rejection> + Clone + use<> {
     json_body_of(app, app.config.line_bytes_max, sent())
 }
 
@@ -46,7 +44,7 @@ pub(super) fn json_body_of<F, S, B>(
     app: &Arc<App>,
     max: usize,
     sent: F,
-) -> impl Filter<Extract = (PostedJson,), Error = Rejection> + Clone + use<F, S, B>
+) -> impl Filter<Extract = (Text,), Error = Rejection> + Clone + use<F, S, B>
 where
     F: Filter<Extract = (HeaderMap, S), Error = Rejection> + Clone + Send + Sync + 'static,
     S: Stream<Item = Result<B, warp::Error>> + Send,
@@ -63,7 +61,7 @@ async fn read(
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
     max: usize,
     app: &App,
-) -> Result<PostedJson, Problem> {
+) -> Result<Text, Problem> {
     tokio::pin!(body);
     if let Err(problem) = check_json_is_sent(headers) {
         if !holds_body_back(headers) {
@@ -72,11 +70,11 @@ async fn read(
         return Err(problem);
     }
     let reading = async {
-        let room = &app.sources.bodies;
+        let budget = &app.sources.bodies;
         let Whole { bytes, held } =
-            read_whole(&mut body, max, "send less at once", room, &app.stopping).await?;
+            read_whole(&mut body, max, "send less at once", budget, &app.stopping).await?;
         let text = String::from_utf8(bytes.into()).map_err(|_error| not_utf8())?;
-        Ok(PostedJson { text, _held: held })
+        Ok(Text { text, _held: held })
     };
     let read = reading.await;
     if read.is_err() {

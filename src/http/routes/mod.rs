@@ -29,7 +29,7 @@ use warp::reject::Rejection;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-use self::json::{PostedJson, json, json_body, json_body_of, long_json, of_json, parse};
+use self::json::{Text, json, json_body, json_body_of, long_json, of_json, parse};
 use super::caller::Caller;
 use super::config::HttpConfig;
 use super::problem::{Problem, internal};

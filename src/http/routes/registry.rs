@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Buf;
-use futures_util::Stream;
 use hyper::StatusCode;
 use hyper::header::{
     CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, LOCATION,
@@ -18,8 +16,8 @@ use warp::{Filter, Reply};
 
 use super::entries::named;
 use super::{
-    App, Handler, PostedJson, handler, json, json_body, json_body_of, limit, long_json, of_json, segments,
-    sent, with,
+    App, Handler, Text, handler, json, json_body, json_body_of, limit, long_json, of_json, segments, sent,
+    with,
 };
 use crate::http::body::discard;
 use crate::http::problem::Problem;
@@ -43,42 +41,18 @@ const WRITTEN_WITHIN: time::Duration = time::Duration::from_secs(5);
 /// The media type of a merge patch (RFC 7396).
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
-/// Routes of both registries: for each kind, its handlers.
-macro_rules! of_each {
-    ($($name:ident)+) => {
-        pub(in crate::http) mod providers {
-            $(pub(in crate::http) fn $name(app: &super::Arc<super::App>) -> super::Handler {
-                super::$name(app, super::RegistryKind::Providers)
-            })+
-        }
-        pub(in crate::http) mod active_orders {
-            $(pub(in crate::http) fn $name(app: &super::Arc<super::App>) -> super::Handler {
-                super::$name(app, super::RegistryKind::ActiveOrders)
-            })+
-        }
-    };
-}
-
-of_each!(list add set_all clear get put patch remove renew);
-
 // Requests
 
-/// The query of a request, as pairs.
-fn query() -> impl Filter<Extract = (Vec<(String, String)>,), Error = std::convert::Infallible> + Clone {
+/// A query, as pairs.
+type Pairs = Vec<(String, String)>;
+
+fn query() -> impl Filter<Extract = (Pairs,), Error = std::convert::Infallible> + Clone {
     warp::query::raw().or(warp::any().map(String::new)).unify().map(|raw: String| {
         url::form_urlencoded::parse(raw.as_bytes())
             .into_owned()
             .filter(|(name, _)| name != "access_token")
             .collect()
     })
-}
-
-/// The gateway's state, and the kind of registry.
-fn with_kind(
-    app: &Arc<App>,
-    kind: RegistryKind,
-) -> impl Filter<Extract = (Arc<App>, RegistryKind), Error = std::convert::Infallible> + Clone + use<> {
-    with(app).and(warp::any().map(move || kind))
 }
 
 fn invalid_query(detail: impl Into<String>) -> Problem {
@@ -246,11 +220,11 @@ async fn until_written(app: &App, kind: RegistryKind, wish: &Wish, key: &str) ->
 
 // Lists
 
-fn list(app: &Arc<App>, kind: RegistryKind) -> Handler {
-    handler(with_kind(app, kind).and(query()).map(get_list))
+pub(in crate::http) fn list(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    handler(with(app).and(query()).map(move |app: Arc<App>, pairs| get_list(&app, kind, pairs)))
 }
 
-fn get_list(app: Arc<App>, kind: RegistryKind, pairs: Vec<(String, String)>) -> Result<Response, Problem> {
+fn get_list(app: &App, kind: RegistryKind, pairs: Pairs) -> Result<Response, Problem> {
     let mut query = Query { limit: LISTED, ..Query::default() };
     for (name, value) in pairs {
         match name.as_str() {
@@ -280,54 +254,44 @@ fn get_list(app: Arc<App>, kind: RegistryKind, pairs: Vec<(String, String)>) -> 
         next: listing.next,
         state: app.registry.state(kind).into(),
     };
-    Ok(says_state(&app, kind, long_json(&app, &view)?))
+    Ok(says_state(app, kind, long_json(app, &view)?))
 }
 
-fn add(app: &Arc<App>, kind: RegistryKind) -> Handler {
-    let asked = warp::header::headers_cloned().and(query()).and(json_body(app));
-    handler(with_kind(app, kind).and(asked).then(post_one))
+pub(in crate::http) fn add(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    let asked = with(app).and(warp::header::headers_cloned()).and(query()).and(json_body(app));
+    handler(asked.then(move |app: Arc<App>, headers: HeaderMap, query: Pairs, text: Text| async move {
+        let wish = wish(&app, kind, &headers, &query).await?;
+        let added = app.registry.put(kind, None, &text, &Condition::Absent).map_err(|error| match error {
+            RegistryError::Changed { .. } => {
+                let detail = "there is a record with this key already: `PUT` replaces it, `PATCH` changes it";
+                Problem::new(ProblemCode::RecordExists, detail)
+            }
+            error => problem(error),
+        })?;
+        written(&app, kind, &wish, added).await
+    }))
 }
 
-async fn post_one(
-    app: Arc<App>,
-    kind: RegistryKind,
-    headers: HeaderMap,
-    query: Vec<(String, String)>,
-    text: PostedJson,
-) -> Result<Response, Problem> {
-    let wish = wish(&app, kind, &headers, &query).await?;
-    let added = app.registry.put(kind, None, &text, &Condition::Absent).map_err(|error| match error {
-        RegistryError::Changed { .. } => {
-            let detail = "there is a record with this key already: `PUT` replaces it, `PATCH` changes it";
-            Problem::new(ProblemCode::RecordExists, detail)
+pub(in crate::http) fn set_all(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    let asked = with(app).and(json_body_of(app, app.config.body_bytes_max, sent()));
+    handler(asked.then(move |app: Arc<App>, text: Text| async move {
+        let mut records: Vec<&str> = Vec::new();
+        let read = each_element(&text, |_, element| {
+            records.push(element.get());
+            Ok::<(), std::convert::Infallible>(())
+        });
+        if let Err(error) = read {
+            let detail = format!("expected a JSON array of records: {}", json_fault(&text, &error));
+            let code = if error.is_data() { ProblemCode::InvalidRecord } else { ProblemCode::InvalidJson };
+            return Err(Problem::new(code, detail));
         }
-        error => problem(error),
-    })?;
-    written(&app, kind, &wish, added).await
+        let before = app.registry.len(kind);
+        let records = app.registry.set_all(kind, &records).map_err(problem)?;
+        Ok(says_state(&app, kind, json(StatusCode::OK, &RecordsSet { records, before })))
+    }))
 }
 
-fn set_all(app: &Arc<App>, kind: RegistryKind) -> Handler {
-    let text = json_body_of(app, app.config.body_bytes_max, sent());
-    handler(with_kind(app, kind).and(text).then(put_all))
-}
-
-async fn put_all(app: Arc<App>, kind: RegistryKind, text: PostedJson) -> Result<Response, Problem> {
-    let mut records: Vec<&str> = Vec::new();
-    let read = each_element(&text, |_, element| {
-        records.push(element.get());
-        Ok::<(), std::convert::Infallible>(())
-    });
-    if let Err(error) = read {
-        let detail = format!("expected a JSON array of records: {}", json_fault(&text, &error));
-        let code = if error.is_data() { ProblemCode::InvalidRecord } else { ProblemCode::InvalidJson };
-        return Err(Problem::new(code, detail));
-    }
-    let before = app.registry.len(kind);
-    let records = app.registry.set_all(kind, &records).map_err(problem)?;
-    Ok(says_state(&app, kind, json(StatusCode::OK, &RecordsSet { records, before })))
-}
-
-fn clear(app: &Arc<App>, kind: RegistryKind) -> Handler {
+pub(in crate::http) fn clear(app: &Arc<App>, kind: RegistryKind) -> Handler {
     handler(with(app).map(move |app: Arc<App>| {
         let before = app.registry.clear(kind).map_err(problem)?;
         let view = RecordsSet { records: 0, before };
@@ -337,7 +301,7 @@ fn clear(app: &Arc<App>, kind: RegistryKind) -> Handler {
 
 // Single records
 
-fn get(app: &Arc<App>, kind: RegistryKind) -> Handler {
+pub(in crate::http) fn get(app: &Arc<App>, kind: RegistryKind) -> Handler {
     handler(with(app).and(segments()).map(move |app: Arc<App>, [key]: [String; 1]| {
         let record = app.registry.get(kind, &named::<String>(&key)?);
         let record = record.ok_or_else(|| problem_here(&app, kind, RegistryError::Unknown))?;
@@ -352,11 +316,11 @@ enum How {
     Patch,
 }
 
-fn put(app: &Arc<App>, kind: RegistryKind) -> Handler {
+pub(in crate::http) fn put(app: &Arc<App>, kind: RegistryKind) -> Handler {
     write(app, kind, How::Put, json_body(app))
 }
 
-fn patch(app: &Arc<App>, kind: RegistryKind) -> Handler {
+pub(in crate::http) fn patch(app: &Arc<App>, kind: RegistryKind) -> Handler {
     let sent = sent().map(|headers, body| (merge_patch_as_json(headers), body)).untuple_one();
     write(app, kind, How::Patch, json_body_of(app, app.config.line_bytes_max, sent))
 }
@@ -371,68 +335,47 @@ fn merge_patch_as_json(mut headers: HeaderMap) -> HeaderMap {
 
 fn write<T>(app: &Arc<App>, kind: RegistryKind, how: How, text: T) -> Handler
 where
-    T: Filter<Extract = (PostedJson,), Error = Rejection> + Clone + Send + Sync + 'static,
+    T: Filter<Extract = (Text,), Error = Rejection> + Clone + Send + Sync + 'static,
 {
-    let asked = segments().and(warp::header::headers_cloned()).and(query()).and(text);
-    let how = warp::any().map(move || how);
-    handler(with_kind(app, kind).and(how).and(asked).then(write_one))
+    let asked = with(app).and(segments()).and(warp::header::headers_cloned()).and(query()).and(text);
+    handler(asked.then(
+        move |app: Arc<App>, [key]: [String; 1], headers: HeaderMap, query: Pairs, text: Text| async move {
+            let (key, wish) = (named::<String>(&key)?, wish(&app, kind, &headers, &query).await?);
+            let done = match how {
+                How::Put => app.registry.put(kind, Some(&key), &text, &wish.condition),
+                How::Patch => app.registry.patch(kind, &key, &text, &wish.condition),
+            };
+            let done = done.map_err(|error| problem_here(&app, kind, error))?;
+            written(&app, kind, &wish, done).await
+        },
+    ))
 }
 
-async fn write_one(
-    app: Arc<App>,
-    kind: RegistryKind,
-    how: How,
-    [key]: [String; 1],
-    headers: HeaderMap,
-    query: Vec<(String, String)>,
-    text: PostedJson,
-) -> Result<Response, Problem> {
-    let (key, wish) = (named::<String>(&key)?, wish(&app, kind, &headers, &query).await?);
-    let done = match how {
-        How::Put => app.registry.put(kind, Some(&key), &text, &wish.condition),
-        How::Patch => app.registry.patch(kind, &key, &text, &wish.condition),
-    };
-    let done = done.map_err(|error| problem_here(&app, kind, error))?;
-    written(&app, kind, &wish, done).await
+pub(in crate::http) fn remove(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    let asked = with(app).and(segments()).and(warp::header::headers_cloned()).and(query());
+    handler(asked.then(
+        move |app: Arc<App>, [key]: [String; 1], headers: HeaderMap, query: Pairs| async move {
+            // Removals take no `connection`, so the kind only matters for that error.
+            let (key, wish) =
+                (named::<String>(&key)?, Wish::of(RegistryKind::ActiveOrders, &headers, &query)?);
+            app.registry
+                .remove(kind, &key, &wish.condition)
+                .map_err(|error| problem_here(&app, kind, error))?;
+            until_written(&app, kind, &wish, &key).await?;
+            Ok::<_, Problem>(says_state(&app, kind, StatusCode::NO_CONTENT.into_response()))
+        },
+    ))
 }
 
-fn remove(app: &Arc<App>, kind: RegistryKind) -> Handler {
-    let asked = segments().and(warp::header::headers_cloned()).and(query());
-    handler(with_kind(app, kind).and(asked).then(delete_one))
-}
-
-async fn delete_one(
-    app: Arc<App>,
-    kind: RegistryKind,
-    [key]: [String; 1],
-    headers: HeaderMap,
-    query: Vec<(String, String)>,
-) -> Result<Response, Problem> {
-    // Removals take no `connection`, so the kind only matters for that error.
-    let (key, wish) = (named::<String>(&key)?, Wish::of(RegistryKind::ActiveOrders, &headers, &query)?);
-    app.registry.remove(kind, &key, &wish.condition).map_err(|error| problem_here(&app, kind, error))?;
-    until_written(&app, kind, &wish, &key).await?;
-    Ok(says_state(&app, kind, StatusCode::NO_CONTENT.into_response()))
-}
-
-fn renew(app: &Arc<App>, kind: RegistryKind) -> Handler {
-    let sent = warp::header::headers_cloned().and(query()).and(warp::body::stream());
-    handler(with_kind(app, kind).and(segments()).and(sent).then(post_heartbeat))
-}
-
-async fn post_heartbeat(
-    app: Arc<App>,
-    kind: RegistryKind,
-    [key]: [String; 1],
-    headers: HeaderMap,
-    query: Vec<(String, String)>,
-    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Response, Problem> {
-    tokio::pin!(body);
-    discard(&mut body, &app.stopping).await;
-    let (key, wish) = (named::<String>(&key)?, wish(&app, kind, &headers, &query).await?);
-    let renewed = app.registry.renew(kind, &key).map_err(|error| problem_here(&app, kind, error))?;
-    written(&app, kind, &wish, renewed).await
+pub(in crate::http) fn renew(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    let asked = with(app).and(segments()).and(query()).and(sent());
+    handler(asked.then(move |app: Arc<App>, [key]: [String; 1], query: Pairs, headers, body| async move {
+        tokio::pin!(body);
+        discard(&mut body, &app.stopping).await;
+        let (key, wish) = (named::<String>(&key)?, wish(&app, kind, &headers, &query).await?);
+        let renewed = app.registry.renew(kind, &key).map_err(|error| problem_here(&app, kind, error))?;
+        written(&app, kind, &wish, renewed).await
+    }))
 }
 
 // All registries
@@ -449,31 +392,25 @@ pub(in crate::http) fn status(app: &Arc<App>) -> Handler {
 /// `POST /api/registry/sync?replace=`
 pub(in crate::http) fn sync(app: &Arc<App>) -> Handler {
     let asked = with(app).and(query()).and(warp::body::stream());
-    handler(asked.then(post_sync))
-}
-
-async fn post_sync(
-    app: Arc<App>,
-    query: Vec<(String, String)>,
-    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Response, Problem> {
-    tokio::pin!(body);
-    discard(&mut body, &app.stopping).await;
-    let mut replaces = false;
-    for (name, value) in query {
-        match (name.as_str(), value.as_str()) {
-            ("replace", "1" | "true") => replaces = true,
-            ("replace", "0" | "false") => {}
-            _ => return Err(invalid_query(format!("{name:?} is not known here: expected `replace=1`"))),
+    handler(asked.then(|app: Arc<App>, query: Pairs, body| async move {
+        tokio::pin!(body);
+        discard(&mut body, &app.stopping).await;
+        let mut replaces = false;
+        for (name, value) in query {
+            match (name.as_str(), value.as_str()) {
+                ("replace", "1" | "true") => replaces = true,
+                ("replace", "0" | "false") => {}
+                _ => return Err(invalid_query(format!("{name:?} is not known here: expected `replace=1`"))),
+            }
         }
-    }
-    let synced = app.registry.sync(replaces).await.map_err(|error| {
-        let code = match error {
-            SyncError::NoRedis => ProblemCode::NotFound,
-            SyncError::Degraded => ProblemCode::StorageDegraded,
-            SyncError::Unavailable(_) => ProblemCode::StorageUnavailable,
-        };
-        Problem::new(code, error.to_string())
-    })?;
-    Ok(json(StatusCode::OK, &RegistrySync { synced }))
+        let synced = app.registry.sync(replaces).await.map_err(|error| {
+            let code = match error {
+                SyncError::NoRedis => ProblemCode::NotFound,
+                SyncError::Degraded => ProblemCode::StorageDegraded,
+                SyncError::Unavailable(_) => ProblemCode::StorageUnavailable,
+            };
+            Problem::new(code, error.to_string())
+        })?;
+        Ok(json(StatusCode::OK, &RegistrySync { synced }))
+    }))
 }

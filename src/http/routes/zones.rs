@@ -37,42 +37,36 @@ pub(in crate::http) fn history(app: &Arc<App>) -> Handler {
 
 /// `GET /api/zones`
 pub(in crate::http) fn list(app: &Arc<App>) -> Handler {
-    handler(with(app).and(caller()).then(list_zones))
-}
-
-async fn list_zones(app: Arc<App>, caller: Caller) -> Result<Response, Problem> {
-    fault::point(|| "request".to_owned());
-    let zones = app.channels.zones().await.map_err(|error| Problem::storage(&error))?;
-    let views = zones.into_iter().filter(|zone| caller.may_know(zone)).map(|zone| {
-        let channel = ChannelName::zone(&zone);
-        let lane = app.channels.config().lane(&channel);
-        let stream = format!("{}/ws/market/{zone}", app.config.base_path);
-        ZoneView { zone: zone.to_string(), channel, lane, stream }
-    });
-    long_json(&app, &ZoneList { zones: views.collect() })
+    handler(with(app).and(caller()).then(|app: Arc<App>, caller: Caller| async move {
+        fault::point(|| "request".to_owned());
+        let zones = app.channels.zones().await.map_err(|error| Problem::storage(&error))?;
+        let views = zones.into_iter().filter(|zone| caller.may_know(zone)).map(|zone| {
+            let channel = ChannelName::zone(&zone);
+            let lane = app.channels.config().lane(&channel);
+            let stream = format!("{}/ws/market/{zone}", app.config.base_path);
+            ZoneView { zone: zone.to_string(), channel, lane, stream }
+        });
+        long_json(&app, &ZoneList { zones: views.collect() })
+    }))
 }
 
 /// `DELETE /api/zones/{zone}/keys/{key}`
 pub(in crate::http) fn remove_key(app: &Arc<App>) -> Handler {
-    handler(with(app).and(segments()).then(delete_key))
-}
-
-async fn delete_key(app: Arc<App>, [zone, key]: [String; 2]) -> Result<Response, Problem> {
-    let zone = named::<Zone>(&zone)?;
-    let key = named::<String>(&key)?;
-    let detail = || format!("the zone {zone} has no price for this key");
-    removed(app.channels.remove_key(&zone, &key).await, &zone, ProblemCode::UnknownKey, detail, &app)
+    handler(with(app).and(segments()).then(|app: Arc<App>, [zone, key]: [String; 2]| async move {
+        let zone = named::<Zone>(&zone)?;
+        let key = named::<String>(&key)?;
+        let detail = || format!("the zone {zone} has no price for this key");
+        removed(app.channels.remove_key(&zone, &key).await, &zone, ProblemCode::UnknownKey, detail, &app)
+    }))
 }
 
 /// `DELETE /api/zones/{zone}`
 pub(in crate::http) fn remove(app: &Arc<App>) -> Handler {
-    handler(with(app).and(segments()).then(delete_zone))
-}
-
-async fn delete_zone(app: Arc<App>, [zone]: [String; 1]) -> Result<Response, Problem> {
-    let zone = named::<Zone>(&zone)?;
-    let detail = || format!("nobody has published to the zone {zone}, or it was removed");
-    removed(app.channels.remove_zone(&zone).await, &zone, ProblemCode::UnknownZone, detail, &app)
+    handler(with(app).and(segments()).then(|app: Arc<App>, [zone]: [String; 1]| async move {
+        let zone = named::<Zone>(&zone)?;
+        let detail = || format!("nobody has published to the zone {zone}, or it was removed");
+        removed(app.channels.remove_zone(&zone).await, &zone, ProblemCode::UnknownZone, detail, &app)
+    }))
 }
 
 fn removed(
