@@ -23,9 +23,9 @@ const SETTLED_AFTER: Duration = Duration::from_millis(300);
 const SETTLED_LOOKS: u32 = 10;
 
 /// The content of a source: its text, and for how many seconds it may be cached if the answer says so.
-pub(super) type Gave = Result<(String, Option<i64>), String>;
+pub(super) type SourceText = Result<(String, Option<i64>), String>;
 
-pub(super) async fn ask(due: &Due) -> Gave {
+pub(super) async fn ask(due: &Due) -> SourceText {
     match &due.place {
         Place::File(path) => Ok((read_settled(path).await?, None)),
         Place::Url(url) => fetch(url).await,
@@ -60,7 +60,7 @@ async fn read(path: &Path) -> Result<String, String> {
 }
 
 /// Redirects count as failures: only the settings may say where keys come from.
-async fn fetch(url: &Url) -> Gave {
+async fn fetch(url: &Url) -> SourceText {
     let base: BaseUrl = url.as_str().parse()?;
     let http = base.http().map_err(|error| format!("{error:#}"))?;
     let request = http.get(url.as_str()).header(ACCEPT, "application/jwk-set+json, application/json");
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     /// What a server with this answer yields.
-    async fn given(answer: String) -> Gave {
+    async fn answered(answer: String) -> SourceText {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("http://{}/keys", server.local_addr().unwrap())).unwrap();
         let answering = async {
@@ -111,9 +111,9 @@ mod tests {
             let _broken = stream.shutdown().await;
             String::from_utf8_lossy(&asked[..length]).into_owned()
         };
-        let (gave, asked) = tokio::join!(fetch(&url), answering);
+        let (read, asked) = tokio::join!(fetch(&url), answering);
         assert!(asked.starts_with("GET /keys HTTP/1.1\r\n"), "{asked}");
-        gave
+        read
     }
 
     fn whole(head: &str, body: &str) -> String {
@@ -122,18 +122,18 @@ mod tests {
 
     #[tokio::test]
     async fn what_an_address_gives_is_taken_with_its_age() {
-        assert_eq!(given(whole("200 OK", "{}")).await, Ok(("{}".to_owned(), None)));
+        assert_eq!(answered(whole("200 OK", "{}")).await, Ok(("{}".to_owned(), None)));
         let aged = whole("200 OK\r\ncache-control: public, max-age=600", "{}");
-        assert_eq!(given(aged).await, Ok(("{}".to_owned(), Some(600))));
+        assert_eq!(answered(aged).await, Ok(("{}".to_owned(), Some(600))));
         let fresh = whole("200 OK\r\ncache-control: no-store", "{}");
-        assert_eq!(given(fresh).await, Ok(("{}".to_owned(), Some(0))));
+        assert_eq!(answered(fresh).await, Ok(("{}".to_owned(), Some(0))));
     }
 
     #[tokio::test]
     async fn a_redirect_is_not_followed() {
         for to in ["http://169.254.169.254/latest/meta-data", "http://127.0.0.1:1/", "/elsewhere"] {
-            let gave = given(whole(&format!("302 Found\r\nlocation: {to}"), "")).await;
-            assert!(gave.as_ref().is_err_and(|problem| problem.contains("redirect")), "{gave:?}");
+            let read = answered(whole(&format!("302 Found\r\nlocation: {to}"), "")).await;
+            assert!(read.as_ref().is_err_and(|problem| problem.contains("redirect")), "{read:?}");
         }
     }
 
@@ -168,7 +168,7 @@ mod tests {
             (unbounded, "too long"),
             ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{".to_owned(), "broke"),
         ] {
-            let problem = given(answer).await.unwrap_err();
+            let problem = answered(answer).await.unwrap_err();
             assert!(problem.contains(expected) && !problem.contains("secret"), "{expected}: {problem}");
         }
     }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use zonewire_access::{Due, Given, Place};
 
-use super::fetch::{self, Gave};
+use super::fetch::{self, SourceText};
 use super::{Gate, now_s};
 
 /// How often the sources that are due are looked up.
@@ -35,13 +35,13 @@ impl Gate {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => asking.extend(self.access.due(now_s()).into_iter().map(ask)),
-                Some((due, gave)) = asking.next(), if !asking.is_empty() => self.take(&due, gave),
+                Some((due, read)) = asking.next(), if !asking.is_empty() => self.take(&due, read),
             }
         }
     }
 
-    fn take(&self, due: &Due, gave: Gave) {
-        match self.access.given(due, gave, now_s()) {
+    fn take(&self, due: &Due, read: SourceText) {
+        match self.access.given(due, read, now_s()) {
             Given::Same => {}
             Given::News => {
                 info!(place = %due.place, "keys have changed");
@@ -58,24 +58,24 @@ impl Gate {
     pub(super) async fn read_files(&self) -> Result<(), String> {
         let due = self.access.due(now_s()).into_iter();
         let (files, others): (Vec<Due>, Vec<Due>) = due.partition(|due| matches!(due.place, Place::File(_)));
-        for (due, gave) in join_all(files.into_iter().map(ask)).await {
-            if let Given::Problem { problem, .. } = self.access.given(&due, gave, now_s()) {
+        for (due, read) in join_all(files.into_iter().map(ask)).await {
+            if let Given::Problem { problem, .. } = self.access.given(&due, read, now_s()) {
                 return Err(format!("{}: {problem}", due.place));
             }
         }
         // Addresses may be unreachable without keeping the gateway from starting; usually they answer, so
         // they are read now too.
-        for (due, gave) in join_all(others.into_iter().map(ask)).await {
-            self.take(&due, gave);
+        for (due, read) in join_all(others.into_iter().map(ask)).await {
+            self.take(&due, read);
         }
         Ok(())
     }
 }
 
-fn ask(due: Due) -> BoxFuture<'static, (Due, Gave)> {
+fn ask(due: Due) -> BoxFuture<'static, (Due, SourceText)> {
     let asking = async move {
-        let gave = fetch::ask(&due).await;
-        (due, gave)
+        let read = fetch::ask(&due).await;
+        (due, read)
     };
     asking.boxed()
 }

@@ -7,6 +7,7 @@ mod quotas;
 mod revoking;
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -53,6 +54,15 @@ pub(crate) struct GateHealth {
     pub(crate) problems: Vec<(String, String)>,
 }
 
+/// What needs neither counting nor distributing is asked of the state itself.
+impl Deref for Gate {
+    type Target = Access;
+
+    fn deref(&self) -> &Access {
+        &self.access
+    }
+}
+
 impl Gate {
     /// Reads the files of keys. Addresses are read by [`run`](Self::run) too.
     ///
@@ -88,32 +98,16 @@ impl Gate {
     /// A gate with authentication off.
     #[cfg(test)]
     pub(crate) async fn off() -> Arc<Self> {
+        Self::in_memory(&AuthConfig::default()).await
+    }
+
+    /// A gate whose revocations are in memory.
+    #[cfg(test)]
+    pub(crate) async fn in_memory(config: &AuthConfig) -> Arc<Self> {
         use crate::storage::{MemoryBackend, MemoryConfig, Retention};
         let (store, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
-        let opened =
-            Self::open(&AuthConfig::default(), &LimitsConfig::default(), NodeId::random(), Arc::new(store))
-                .await;
+        let opened = Self::open(config, &LimitsConfig::default(), NodeId::random(), Arc::new(store)).await;
         opened.unwrap_or_else(|problem| panic!("{problem}"))
-    }
-
-    /// Whether authentication is on.
-    pub(crate) fn is_on(&self) -> bool {
-        self.access.is_on()
-    }
-
-    /// Whether some actions are permitted without a credential.
-    pub(crate) fn is_optional(&self) -> bool {
-        self.access.is_optional()
-    }
-
-    /// The settings.
-    pub(crate) fn config(&self) -> &AuthConfig {
-        self.access.config()
-    }
-
-    /// The principal of clients without a credential; with authentication off, of all clients.
-    pub(crate) fn nobody(&self) -> Arc<Principal> {
-        self.access.nobody()
     }
 
     /// The principal of a token or an API key. Answers from memory.
@@ -148,11 +142,6 @@ impl Gate {
         self.access.still_certified(principal).inspect_err(|refused| self.count_refused(*refused))
     }
 
-    /// The current generation of the authorities that verify certificates.
-    pub(crate) fn authorities(&self) -> u32 {
-        self.access.authorities()
-    }
-
     /// Records that an authority was removed, so that clients with certificates are checked again. Returns
     /// the new generation.
     pub(crate) fn withdraw_authorities(&self) -> u32 {
@@ -171,11 +160,6 @@ impl Gate {
         &self.quotas
     }
 
-    /// What has changed for an authenticated principal since it was admitted.
-    pub(crate) fn standing(&self, principal: &Principal) -> Standing {
-        self.access.standing(principal)
-    }
-
     /// Changes whenever admitted clients have to be checked again.
     pub(crate) fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
@@ -189,11 +173,6 @@ impl Gate {
     pub(crate) fn counts(&self) -> (u64, Vec<(&'static str, u64)>) {
         let refused = Refused::ALL.iter().zip(&self.refused);
         (self.accepted.get(), refused.map(|(reason, count)| (reason.as_str(), count.get())).collect())
-    }
-
-    /// The number of revocations in effect.
-    pub(crate) fn revocations(&self) -> usize {
-        self.access.revocations()
     }
 
     /// The condition of authentication.

@@ -239,14 +239,9 @@ fn number_of(value: Option<Bytes>) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use zonewire_access::{AuthConfig, Certificate, CertificateConfig, Refused};
 
     use super::*;
-    use crate::access::LimitsConfig;
-    use crate::model::NodeId;
-    use crate::storage::{MemoryBackend, MemoryConfig, Retention};
 
     #[tokio::test(start_paused = true)]
     async fn a_subject_with_a_certificate_stays_revoked_for_longer_than_any_token_lasts() {
@@ -256,9 +251,7 @@ mod tests {
             certificates: vec![CertificateConfig { name: name.clone(), ..CertificateConfig::default() }],
             ..AuthConfig::default()
         };
-        let (store, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
-        let gate =
-            Gate::open(&auth, &LimitsConfig::default(), NodeId::random(), Arc::new(store)).await.unwrap();
+        let gate = Gate::in_memory(&auth).await;
         let now = now_s();
         let shown = Certificate {
             names: vec![name],

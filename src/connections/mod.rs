@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use behind::Behind;
 pub use config::ConnectionsConfig;
-pub(crate) use events::{EventStream, Resume, Wanted, closing as closing_events, stream as event_stream};
+pub(crate) use events::{Resume, Wanted, closing as closing_events, stream as event_stream};
 pub(crate) use limits::{AddressPermit, Admission, Limit, Source, TcpPlace};
 pub use manager::Manager;
 pub(crate) use manager::{Listing, Overview, ShardHandle};

@@ -26,7 +26,7 @@ use crate::feeds::{
 };
 use crate::fleet::{Fleet, FleetParts};
 use crate::http::{
-    self, AcceptParts, App, BodyRoom, Door, Entrance, HttpConfig, ProxyProtocol, Sources, Tls, UnixFile,
+    self, AcceptParts, App, BodyBudget, Door, Entrance, HttpConfig, ProxyProtocol, Sources, Tls, UnixFile,
 };
 use crate::model::NodeId;
 use crate::orders::{
@@ -349,8 +349,8 @@ pub(super) async fn assemble(
         redis_configured: config.storage.redis.is_configured(),
         accepts: Arc::default(),
         intake: Arc::default(),
-        bodies: BodyRoom::new(config.http.bodies_bytes_max),
-        answers: Arc::new(BodyRoom::new(config.http.answers_bytes_max)),
+        bodies: Arc::new(BodyBudget::new(config.http.bodies_bytes_max)),
+        answers: Arc::new(BodyBudget::new(config.http.answers_bytes_max)),
         refusals: Arc::default(),
         interop,
         feeds: feed_counters(config),

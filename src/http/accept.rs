@@ -33,7 +33,7 @@ use super::arrival::{Entrance, Peer, Way};
 use super::caller::Certified;
 use super::config::HttpConfig;
 use super::door::Door;
-use super::entering::{Entered, Heard, ProxyFault, Unheard, enter, hear};
+use super::entering::{Entered, NothingReceived, ProxyFault, Received, enter, receive_first};
 use super::forwarded::Proxies;
 use super::handing_over::HandingOver;
 use super::listening::Listener;
@@ -136,9 +136,9 @@ impl AcceptParts {
     }
 
     /// Counts a connection that sent nothing which could be answered.
-    fn count_unheard(&self, unheard: Unheard, peer: Peer) {
+    fn count_nothing_received(&self, nothing: NothingReceived, peer: Peer) {
         self.stats.bad_requests.add(1);
-        if let Unheard::NoHeader(fault) = unheard {
+        if let NothingReceived::NoProxyHeader(fault) = nothing {
             let count = match fault {
                 ProxyFault::Garbage => &self.stats.proxy_garbage,
                 ProxyFault::Timeout => &self.stats.proxy_timeout,
@@ -212,12 +212,6 @@ impl Connected {
             look: look.clone(),
             handing_over: handing_over.clone(),
         })
-    }
-
-    /// What is needed to answer a request that a limit refuses.
-    fn too_many(&self, limit: Limit, parts: &AcceptParts) -> TooMany {
-        let (manager, tcp) = (parts.manager.clone(), Some(Arc::clone(&self.tcp)));
-        TooMany { limit, manager, shard: self.shard.clone(), tcp }
     }
 }
 
@@ -307,13 +301,13 @@ async fn serve_one(stream: TcpStream, mut connected: Connected, door: Door, part
     let head_timeout = Duration::from_millis(parts.config.head_timeout_ms);
     let until = Instant::now() + head_timeout;
     // A silent client must not hold a permit of the gate.
-    let heard = tokio::select! {
-        heard = hear(&stream, connected.is_announced, until) => heard,
-        () = parts.stop.cancelled() => Err(Unheard::Silent),
+    let received = tokio::select! {
+        received = receive_first(&stream, connected.is_announced, until) => received,
+        () = parts.stop.cancelled() => Err(NothingReceived::Silent),
     };
-    let Heard { source, first } = match heard {
-        Ok(heard) => heard,
-        Err(unheard) => return parts.count_unheard(unheard, connected.way.peer),
+    let Received { source, first } = match received {
+        Ok(received) => received,
+        Err(nothing) => return parts.count_nothing_received(nothing, connected.way.peer),
     };
     if let Some(source) = source
         && let Err(limit) = connected.announce(source, &parts)
@@ -331,8 +325,8 @@ async fn serve_one(stream: TcpStream, mut connected: Connected, door: Door, part
     };
     let served = match entered {
         Err(_counted) => return,
-        Ok(Entered::Plain(socket)) => place.during(tell_plain(socket, head_timeout)).await,
-        Ok(Entered::Rightly(socket, certified)) => {
+        Ok(Entered::PlainHttp(socket)) => place.during(answer_plain(socket, head_timeout)).await,
+        Ok(Entered::Http(socket, certified)) => {
             serve_http(socket, certified, connected, door, &parts, place).await
         }
     };
@@ -393,7 +387,11 @@ async fn serve_http(
         let (arrival, too_many) = match connected.arrival(&request, connects, &look, &handed, &asked) {
             Ok(arrival) => (Some(arrival), None),
             Err(limit) => {
-                (None, (!door.is_probe(&request, Some(&way))).then(|| connected.too_many(limit, &asked)))
+                let too_many = || {
+                    let Connected { shard, tcp, .. } = connected.clone();
+                    TooMany { limit, manager: asked.manager.clone(), shard, tcp: Some(tcp) }
+                };
+                (None, (!door.is_probe(&request, Some(&way))).then(too_many))
             }
         };
         if let Some(arrival) = arrival.clone() {
@@ -439,7 +437,7 @@ async fn serve_http(
 }
 
 /// Answers a plain HTTP request on a port that speaks TLS.
-async fn tell_plain(socket: Socket, head_timeout: Duration) -> hyper::Result<()> {
+async fn answer_plain(socket: Socket, head_timeout: Duration) -> hyper::Result<()> {
     let service = service_fn(|_request: Request<Incoming>| async {
         let detail = "this port speaks TLS: use https:// or wss://";
         Ok::<_, Infallible>(Problem::new(ProblemCode::TlsRequired, detail).into_response())
@@ -454,10 +452,7 @@ mod tests {
     use tokio::task::LocalSet;
     use warp::Filter as _;
 
-    use super::super::body_budget::BodyRoom;
-    use super::super::table::ROUTES;
     use super::*;
-    use crate::access::Gate;
     use crate::connections::{self, ConnectionsConfig};
 
     /// Yields to other tasks until the condition holds.
@@ -476,15 +471,7 @@ mod tests {
         let (manager, _seeds, _live) = connections::prepare(1, &ConnectionsConfig::default());
         let (stats, stop) = (Arc::new(AcceptStats::default()), CancellationToken::new());
         let routes = warp::any().map(|| StatusCode::NO_CONTENT.into_response()).boxed();
-        let door = Door::new(
-            vec![routes; ROUTES.len()],
-            Gate::off().await,
-            &config,
-            true,
-            Arc::default(),
-            Arc::new(BodyRoom::new(1)),
-            stop.clone(),
-        );
+        let door = Door::to_one(routes, &config, stop.clone()).await;
         let parts = Arc::new(AcceptParts::new(config, manager, Arc::clone(&stats), stop.clone(), None));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

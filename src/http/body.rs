@@ -1,11 +1,13 @@
 //! Reads request bodies, bounded in size and time.
 
-use bytes::{Buf, BytesMut};
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut as _, BytesMut};
 use futures_util::{Stream, StreamExt};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::body_budget::{BodyRoom, Held};
+use super::body_budget::{BodyBudget, Held};
 use super::problem::Problem;
 use crate::channels::PublishError;
 use crate::protocol::ProblemCode;
@@ -23,24 +25,20 @@ const DISCARD_FOR_AT_STOP: time::Duration = time::Duration::from_millis(250);
 
 /// A complete body, and the memory that is reserved for it while this exists.
 #[derive(Debug)]
-pub(super) struct Whole<'a> {
+pub(super) struct Whole {
     pub(super) bytes: BytesMut,
-    pub(super) held: Held<'a>,
+    pub(super) held: Held,
 }
 
 /// Reads a body of at most `max` bytes; `more` advises the sender of a larger one.
-pub(super) async fn read_whole<'a, S, B>(
-    body: &mut S,
+pub(super) async fn read_whole(
+    body: &mut (impl Stream<Item = Result<impl Buf, warp::Error>> + Unpin),
     max: usize,
     more: &str,
-    room: &'a BodyRoom,
+    budget: &Arc<BodyBudget>,
     stopping: &CancellationToken,
-) -> Result<Whole<'a>, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>> + Unpin,
-    B: Buf,
-{
-    let (mut bytes, mut held) = (BytesMut::new(), room.enter());
+) -> Result<Whole, Problem> {
+    let (mut bytes, mut held) = (BytesMut::new(), budget.enter());
     let deadline = time::Instant::now() + JSON_WITHIN;
     loop {
         let chunk = tokio::select! {
@@ -53,18 +51,13 @@ where
             }
         };
         let Some(chunk) = chunk else { return Ok(Whole { bytes, held }) };
-        let mut chunk = chunk.map_err(|_error| broken_body())?;
+        let chunk = chunk.map_err(|_error| broken_body())?;
         if bytes.len() + chunk.remaining() > max {
             let detail = format!("a JSON body may have at most {max} bytes; {more}");
             return Err(Problem::new(ProblemCode::BodyTooLarge, detail));
         }
         held.set(bytes.len() + chunk.remaining())?;
-        while chunk.has_remaining() {
-            let part = chunk.chunk();
-            bytes.extend_from_slice(part);
-            let len = part.len();
-            chunk.advance(len);
-        }
+        bytes.put(chunk);
     }
 }
 
@@ -76,11 +69,10 @@ pub(super) fn not_utf8() -> Problem {
     Problem::new(ProblemCode::InvalidUtf8, "the text is not UTF-8")
 }
 
-pub(super) async fn discard<S, B, E>(body: &mut S, stopping: &CancellationToken)
-where
-    S: Stream<Item = Result<B, E>> + Unpin,
-    B: Buf,
-{
+pub(super) async fn discard<E>(
+    body: &mut (impl Stream<Item = Result<impl Buf, E>> + Unpin),
+    stopping: &CancellationToken,
+) {
     let mut dropped = 0;
     let dropping = async {
         while let Some(Ok(chunk)) = body.next().await {

@@ -12,13 +12,13 @@ use crate::support::counter::Counter;
 
 /// The memory that all bodies share.
 #[derive(Debug)]
-pub(crate) struct BodyRoom {
+pub(crate) struct BodyBudget {
     bytes_max: usize,
     bytes: AtomicUsize,
     refused: Counter,
 }
 
-impl BodyRoom {
+impl BodyBudget {
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self { bytes_max, bytes: AtomicUsize::new(0), refused: Counter::default() }
     }
@@ -39,8 +39,8 @@ impl BodyRoom {
     }
 
     /// Begins a request body, which has nothing reserved yet.
-    pub(super) fn enter(&self) -> Held<'_> {
-        Held { room: self, bytes: 0 }
+    pub(super) fn enter(self: &Arc<Self>) -> Held {
+        Held { budget: Arc::clone(self), bytes: 0 }
     }
 
     /// Reserves memory for the body of an answer until the client has read it. If nothing else is in use,
@@ -49,19 +49,19 @@ impl BodyRoom {
     /// # Errors
     /// There is not enough left.
     pub(super) fn hold(self: &Arc<Self>, body: Vec<u8>) -> Result<Bytes, Problem> {
-        let is_alone =
+        let is_only_one =
             self.bytes.compare_exchange(0, body.len(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if !is_alone {
+        if !is_only_one {
             self.change(0, body.len())?;
         }
-        Ok(Bytes::from_owner(Answer { body, room: Arc::clone(self) }))
+        Ok(Bytes::from_owner(Answer { body, budget: Arc::clone(self) }))
     }
 
     /// Reserves memory for the compressed form of an answer, in place of the answer: it is smaller, so it
     /// fits.
     pub(super) fn hold_smaller(self: &Arc<Self>, body: Vec<u8>) -> Bytes {
         self.bytes.fetch_add(body.len(), Ordering::Relaxed);
-        Bytes::from_owner(Answer { body, room: Arc::clone(self) })
+        Bytes::from_owner(Answer { body, budget: Arc::clone(self) })
     }
 
     fn change(&self, before: usize, bytes: usize) -> Result<(), Problem> {
@@ -79,7 +79,7 @@ impl BodyRoom {
 /// The body of an answer, with its reservation.
 struct Answer {
     body: Vec<u8>,
-    room: Arc<BodyRoom>,
+    budget: Arc<BodyBudget>,
 }
 
 impl AsRef<[u8]> for Answer {
@@ -90,32 +90,32 @@ impl AsRef<[u8]> for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.room.bytes.fetch_sub(self.body.len(), Ordering::Relaxed);
+        self.budget.bytes.fetch_sub(self.body.len(), Ordering::Relaxed);
     }
 }
 
 /// The memory reserved for one body; released on drop.
 #[derive(Debug)]
-pub(super) struct Held<'a> {
-    room: &'a BodyRoom,
+pub(super) struct Held {
+    budget: Arc<BodyBudget>,
     bytes: usize,
 }
 
-impl Held<'_> {
+impl Held {
     /// Changes the reservation to this many bytes.
     ///
     /// # Errors
     /// There is not enough left; the reservation is unchanged.
     pub(super) fn set(&mut self, bytes: usize) -> Result<(), Problem> {
-        self.room.change(self.bytes, bytes)?;
+        self.budget.change(self.bytes, bytes)?;
         self.bytes = bytes;
         Ok(())
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
-        self.room.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -125,33 +125,33 @@ mod tests {
 
     #[test]
     fn what_one_body_holds_another_one_cannot_until_it_is_given_back() {
-        let room = BodyRoom::new(100);
-        let (mut one, mut other) = (room.enter(), room.enter());
+        let budget = Arc::new(BodyBudget::new(100));
+        let (mut one, mut other) = (budget.enter(), budget.enter());
         one.set(60).unwrap();
         other.set(40).unwrap();
         let problem = other.set(41).unwrap_err();
-        assert_eq!((problem.status.as_u16(), problem.code, room.refused()), (503, ProblemCode::Busy, 1));
-        assert_eq!(room.bytes(), 100, "what was held is still held");
+        assert_eq!((problem.status.as_u16(), problem.code, budget.refused()), (503, ProblemCode::Busy, 1));
+        assert_eq!(budget.bytes(), 100, "what was held is still held");
         one.set(10).unwrap();
         other.set(90).unwrap();
-        assert_eq!(room.bytes(), 100);
+        assert_eq!(budget.bytes(), 100);
         drop(other);
-        assert_eq!(room.bytes(), 10);
+        assert_eq!(budget.bytes(), 10);
         drop(one);
-        assert_eq!((room.bytes(), room.refused()), (0, 1));
+        assert_eq!((budget.bytes(), budget.refused()), (0, 1));
     }
 
     #[test]
     fn an_answer_is_held_for_as_long_as_any_of_it_waits() {
-        let room = Arc::new(BodyRoom::new(100));
-        let mut body = room.hold(vec![b'x'; 80]).unwrap();
+        let budget = Arc::new(BodyBudget::new(100));
+        let mut body = budget.hold(vec![b'x'; 80]).unwrap();
         let rest = body.split_off(70);
-        assert_eq!(room.hold(vec![b'x'; 21]).unwrap_err().code, ProblemCode::Busy);
+        assert_eq!(budget.hold(vec![b'x'; 21]).unwrap_err().code, ProblemCode::Busy);
         drop(body);
-        assert_eq!(room.bytes(), 80, "its end has not been taken");
+        assert_eq!(budget.bytes(), 80, "its end has not been taken");
         drop(rest);
-        assert_eq!((room.bytes(), room.hold(vec![b'x'; 21]).unwrap().len()), (0, 21));
-        let longer = room.hold(vec![b'x'; 200]).unwrap();
-        assert_eq!((longer.len(), room.hold(vec![b'x']).unwrap_err().code), (200, ProblemCode::Busy));
+        assert_eq!((budget.bytes(), budget.hold(vec![b'x'; 21]).unwrap().len()), (0, 21));
+        let longer = budget.hold(vec![b'x'; 200]).unwrap();
+        assert_eq!((longer.len(), budget.hold(vec![b'x']).unwrap_err().code), (200, ProblemCode::Busy));
     }
 }

@@ -55,11 +55,12 @@ impl Caller {
             return Err(Problem::unauthorized(Refused::Expired.to_string(), true));
         }
         if channels.is_empty() {
-            has_some_right(principal).map_err(|denied| told(denied, None))?;
+            has_some_right(principal).map_err(|denied| denied_problem(denied, None))?;
         }
         for channel in channels {
             let asked = may(principal, Action::Subscribe, Resource::Channel(channel.as_str()));
-            asked.map_err(|denied| told(denied, channel.as_order()).of_channel(channel.as_str()))?;
+            asked
+                .map_err(|denied| denied_problem(denied, channel.as_order()).of_channel(channel.as_str()))?;
         }
         Ok(Arc::clone(principal))
     }
@@ -111,25 +112,24 @@ pub(super) fn admit<B>(
 
 /// Whether a principal may use a route. Malformed names are left to the handler.
 fn check(caller: &Principal, route: &Route, segments: &[String]) -> Result<(), Denied> {
-    let named = || percent_decode_str(segments.first().map_or("", String::as_str)).decode_utf8();
+    let segment = segments.first().map_or("", String::as_str);
+    let name = percent_decode_str(segment).decode_utf8().unwrap_or_default();
+    let may_use = |action, channel: Option<ChannelName>| match channel {
+        Some(channel) => may(caller, action, Resource::Channel(channel.as_str())),
+        None => has_some_right(caller),
+    };
     match route.needs {
         Needs::Nothing | Needs::EachChannel => Ok(()),
         Needs::Channel(action, channel) => may(caller, action, Resource::Channel(channel)),
         Needs::Gateway(action) => may(caller, action, Resource::Gateway),
         Needs::Anything => has_some_right(caller),
-        Needs::Zone(action) => match named().ok().and_then(|name| name.parse::<Zone>().ok()) {
-            Some(zone) => may(caller, action, Resource::Channel(ChannelName::zone(&zone).as_str())),
-            None => has_some_right(caller),
-        },
-        Needs::Event(action) => match named().ok().and_then(|name| name.parse::<EventType>().ok()) {
-            Some(event) => may(caller, action, Resource::Channel(ChannelName::event(event).as_str())),
-            None => has_some_right(caller),
-        },
+        Needs::Zone(action) => {
+            may_use(action, name.parse::<Zone>().ok().map(|zone| ChannelName::zone(&zone)))
+        }
+        Needs::Event(action) => may_use(action, name.parse::<EventType>().ok().map(ChannelName::event)),
         // Parsed as handlers do it: without decoding.
-        Needs::Order(action) => match segments.first().and_then(|name| name.parse::<OrderId>().ok()) {
-            Some(order) if action.is_of_channels() => {
-                may(caller, action, Resource::Channel(ChannelName::order(order).as_str()))
-            }
+        Needs::Order(action) => match segment.parse::<OrderId>().ok() {
+            order if action.is_of_channels() => may_use(action, order.map(ChannelName::order)),
             Some(order) => may(caller, action, Resource::Order(order.0)),
             None => has_some_right(caller),
         },
@@ -147,11 +147,11 @@ fn problem(denied: Denied, route: &Route, segments: &[String]) -> Problem {
     if denied == Denied::Unknown && route.unknown != ProblemCode::UnknownOrder {
         return Problem::unknown_dead_letter();
     }
-    told(denied, segments.first().and_then(|name| name.parse::<OrderId>().ok()))
+    denied_problem(denied, segments.first().and_then(|name| name.parse::<OrderId>().ok()))
 }
 
 /// The problem for a denied request, which may concern an order.
-fn told(denied: Denied, order: Option<OrderId>) -> Problem {
+fn denied_problem(denied: Denied, order: Option<OrderId>) -> Problem {
     match denied {
         Denied::Unauthenticated => Problem::unauthorized(denied.to_string(), false),
         Denied::Forbidden => Problem::new(ProblemCode::Forbidden, denied.to_string()),

@@ -21,7 +21,7 @@ use warp::Reply as _;
 use warp::reply::Response;
 
 use super::accepts::wanted;
-use super::body_budget::BodyRoom;
+use super::body_budget::BodyBudget;
 use super::problem::internal;
 
 /// Smaller answers fit into one packet anyway.
@@ -42,7 +42,7 @@ const TEXTS: [&str; 4] =
 pub(super) struct Compressor {
     places: Semaphore,
     /// A compressed answer counts here until its client has read it.
-    room: Arc<BodyRoom>,
+    budget: Arc<BodyBudget>,
 }
 
 /// Whether a client accepts gzip explicitly.
@@ -51,8 +51,8 @@ pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
 }
 
 impl Compressor {
-    pub(super) fn new(room: Arc<BodyRoom>) -> Self {
-        Self { places: Semaphore::new(AT_ONCE), room }
+    pub(super) fn new(budget: Arc<BodyBudget>) -> Self {
+        Self { places: Semaphore::new(AT_ONCE), budget }
     }
 
     /// Compresses the answer if that is worth it.
@@ -78,7 +78,7 @@ impl Compressor {
             Ok(bytes) => {
                 head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
                 head.headers.remove(CONTENT_LENGTH);
-                self.room.hold_smaller(bytes)
+                self.budget.hold_smaller(bytes)
             }
             Err(error) => {
                 error!(error = %error, "could not compress an answer");

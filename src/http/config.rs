@@ -162,7 +162,8 @@ fn is_base_path(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn keys(change: impl FnOnce(&mut HttpConfig)) -> Vec<String> {
+    /// The keys of the invalid settings after a change.
+    pub(super) fn keys(change: impl FnOnce(&mut HttpConfig)) -> Vec<String> {
         let mut config = HttpConfig::default();
         change(&mut config);
         config.check().into_iter().map(|finding| finding.key).collect()

@@ -7,14 +7,14 @@
 mod openapi;
 
 /// The description of a route.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Description {
     pub(super) summary: &'static str,
     /// Query parameters, each with an explanation.
     pub(super) query: &'static [(&'static str, &'static str)],
     pub(super) body: Body,
     pub(super) answer: Answer,
-    /// The statuses of the route's own problems.
+    /// The statuses of the route's own problems, besides those of every route that takes a body.
     pub(super) problems: &'static [u16],
 }
 
@@ -107,5 +107,3 @@ pub(super) const WRITE_PROVIDER: &[(&str, &str)] = &[
         "The `connection_id` of an open WebSocket of this gateway; the provider goes offline when it closes.",
     ),
 ];
-pub(super) const RECORD: &[u16] = &[400, 404, 408, 412, 413, 415, 422];
-pub(super) const JOB: &[u16] = &[400, 404, 408, 409, 413, 415, 422];

@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::future::ready;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use warp::{Filter as _, Reply as _};
 
 use super::arrival::{Peer, Way};
 use super::body::discard;
-use super::body_budget::BodyRoom;
+use super::body_budget::BodyBudget;
 use super::caller::{self, Caller};
 use super::compress::{self, Compressor};
 use super::config::HttpConfig;
@@ -122,13 +123,13 @@ impl Door {
         )
     }
 
-    pub(super) fn new(
+    fn new(
         handlers: Vec<Handler>,
         gate: Arc<Gate>,
         config: &HttpConfig,
         serves: bool,
         refusals: Arc<Refusals>,
-        answers: Arc<BodyRoom>,
+        answers: Arc<BodyBudget>,
         stopping: CancellationToken,
     ) -> Self {
         let (names, proxies, base_path) = (Names::of(config), Proxies::of(config), config.base_path.clone());
@@ -146,6 +147,14 @@ impl Door {
             compressor,
             stopping,
         }))
+    }
+
+    /// A door behind which one handler answers at all addresses, without authentication.
+    #[cfg(test)]
+    pub(super) async fn to_one(handler: Handler, config: &HttpConfig, stopping: CancellationToken) -> Self {
+        let handlers = vec![handler; table::ROUTES.len()];
+        let (gate, answers) = (Gate::off().await, Arc::new(BodyBudget::new(1)));
+        Self::new(handlers, gate, config, true, Arc::default(), answers, stopping)
     }
 
     /// Removes the base path from a request if it is there; a proxy may have removed it already.
@@ -222,8 +231,8 @@ impl Door {
         }
         // A page cannot read the answer that begins a WebSocket.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            safeguards::tell(response.headers_mut(), hsts);
-            self.tell_pages(response.headers_mut(), &from);
+            safeguards::add(response.headers_mut(), hsts);
+            self.add_cors(response.headers_mut(), &from);
         }
         self.0.compressor.compress(response, takes_gzip).await
     }
@@ -246,6 +255,8 @@ impl Door {
         }
         request.extensions_mut().insert(segments);
         request.extensions_mut().insert(caller);
+        let or_problem =
+            |rejection: Rejection| ready(Ok::<_, Infallible>(from_rejection(&rejection).into_response()));
         let handler = self.0.handlers[place].clone().recover(or_problem).unify();
         let answered = TowerToHyperService::new(warp::service(handler)).call(request).await;
         answered.unwrap_or_else(|never| match never {})
@@ -286,7 +297,7 @@ impl Door {
         if is_options {
             let mut response = allowed(address.allow());
             if from.is_allowed {
-                tell_before(response.headers_mut(), request.headers(), &address);
+                add_preflight(response.headers_mut(), request.headers(), &address);
             }
             return Ok(Next::Answer(response));
         }
@@ -317,7 +328,7 @@ impl Door {
     fn find(&self, path: &str, way: Option<&Way>) -> Option<Address> {
         let is_elsewhere = self.0.has_operators && way.is_some_and(|way| !way.is_for_operators);
         let is_here = |address: &Address| {
-            (self.0.serves || matches!(address.kind(), Kind::Probe | Kind::Told))
+            (self.0.serves || matches!(address.kind(), Kind::Probe | Kind::Operator))
                 && !(is_elsewhere && address.is_for_operators())
         };
         table::find(path).filter(is_here)
@@ -337,7 +348,7 @@ impl Door {
         if self.0.names.host(host_and_port(host).0) != Known::No || is_named_by_proxy() {
             return Ok(());
         }
-        self.0.refusals.tell_host(host, from.peer());
+        self.0.refusals.log_host(host, from.peer());
         let detail = "this gateway is not known by the name in `Host`, and answers only to names that it knows; \
                       list the name in http.hosts, or set http.public_url";
         Err(Problem::new(ProblemCode::UnknownHost, detail))
@@ -352,7 +363,7 @@ impl Door {
         if from.is_allowed || is_probe {
             return Ok(());
         }
-        self.0.refusals.tell_origin(origin, host, from.peer());
+        self.0.refusals.log_origin(origin, host, from.peer());
         let detail = "pages of this origin may not use the gateway; list it in http.origins, or, where it is \
                       the gateway's own behind a proxy, set http.public_url";
         Err(Problem::new(ProblemCode::OriginNotAllowed, detail))
@@ -370,7 +381,7 @@ impl Door {
 
     /// Permits pages of other origins that may use the gateway to read its answers (CORS, in the Fetch
     /// standard).
-    fn tell_pages(&self, headers: &mut HeaderMap, from: &From) {
+    fn add_cors(&self, headers: &mut HeaderMap, from: &From) {
         if self.0.names.allow_all_origins() {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         } else {
@@ -380,11 +391,6 @@ impl Door {
         }
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
     }
-}
-
-/// The answer if a handler's filter rejected the request.
-async fn or_problem(rejection: Rejection) -> Result<Response, Infallible> {
-    Ok(from_rejection(&rejection).into_response())
 }
 
 /// Whether a request is for another host, or from a page that may not use the gateway.
@@ -404,7 +410,7 @@ fn allowed(allow: HeaderValue) -> Response {
 }
 
 /// Answers the preflight request of a browser.
-fn tell_before(headers: &mut HeaderMap, asked: &HeaderMap, address: &Address) {
+fn add_preflight(headers: &mut HeaderMap, asked: &HeaderMap, address: &Address) {
     if !asked.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
         return;
     }

@@ -19,7 +19,7 @@ const HANDSHAKE: u8 = 0x16;
 
 /// The first bytes of a connection.
 #[derive(Debug)]
-pub(super) struct Heard {
+pub(super) struct Received {
     /// The client's address, if a proxy announced it.
     pub(super) source: Option<SocketAddr>,
     pub(super) first: Bytes,
@@ -27,11 +27,11 @@ pub(super) struct Heard {
 
 /// Why a connection came to nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unheard {
+pub(super) enum NothingReceived {
     /// Nothing arrived, or not everything in time.
     Silent,
     /// A trusted proxy did not begin with the required header, or did not complete it.
-    NoHeader(ProxyFault),
+    NoProxyHeader(ProxyFault),
 }
 
 /// What is wrong with a PROXY header.
@@ -55,25 +55,30 @@ impl ProxyFault {
 
 /// Waits for the client's first bytes, and before that for its proxy's header if there must be one
 /// (`is_announced`).
-pub(super) async fn hear(stream: &TcpStream, is_announced: bool, until: Instant) -> Result<Heard, Unheard> {
-    let silent = |_elapsed| Unheard::Silent;
+pub(super) async fn receive_first(
+    stream: &TcpStream,
+    is_announced: bool,
+    until: Instant,
+) -> Result<Received, NothingReceived> {
+    let first = async || {
+        let first = time::timeout_at(until, read_first(stream)).await;
+        first.ok().and_then(Result::ok).filter(|first| !first.is_empty()).ok_or(NothingReceived::Silent)
+    };
     if !is_announced {
-        let first = time::timeout_at(until, read_first(stream)).await.map_err(silent)?;
-        let first = first.ok().filter(|first| !first.is_empty()).ok_or(Unheard::Silent)?;
-        return Ok(Heard { source: None, first });
+        return Ok(Received { source: None, first: first().await? });
     }
     let announced = time::timeout_at(until, announced(stream)).await;
-    let mut heard =
-        announced.map_err(|_elapsed| Unheard::NoHeader(ProxyFault::Timeout))?.map_err(Unheard::NoHeader)?;
-    if heard.first.is_empty() {
-        let first = time::timeout_at(until, read_first(stream)).await.map_err(silent)?;
-        heard.first = first.ok().filter(|first| !first.is_empty()).ok_or(Unheard::Silent)?;
+    let mut received = announced
+        .map_err(|_elapsed| NothingReceived::NoProxyHeader(ProxyFault::Timeout))?
+        .map_err(NothingReceived::NoProxyHeader)?;
+    if received.first.is_empty() {
+        received.first = first().await?;
     }
-    Ok(heard)
+    Ok(received)
 }
 
 /// Reads a proxy's header, and what arrives with it.
-async fn announced(stream: &TcpStream) -> Result<Heard, ProxyFault> {
+async fn announced(stream: &TcpStream) -> Result<Received, ProxyFault> {
     let mut all = BytesMut::new();
     loop {
         let more = read_first(stream).await.ok().filter(|more| !more.is_empty());
@@ -81,7 +86,7 @@ async fn announced(stream: &TcpStream) -> Result<Heard, ProxyFault> {
         match proxy_header::read(&all) {
             Read::Part => {}
             Read::Whole { len, source } => {
-                return Ok(Heard { source, first: all.freeze().slice(len..) });
+                return Ok(Received { source, first: all.freeze().slice(len..) });
             }
             Read::Garbage => return Err(ProxyFault::Garbage),
         }
@@ -92,9 +97,9 @@ async fn announced(stream: &TcpStream) -> Result<Heard, ProxyFault> {
 #[derive(Debug)]
 pub(super) enum Entered {
     /// As intended; with the principal of the client's certificate, if it showed a listed one.
-    Rightly(Socket, Option<Arc<Principal>>),
+    Http(Socket, Option<Arc<Principal>>),
     /// Plain HTTP on a port that speaks TLS, which is answered with an explanation.
-    Plain(Socket),
+    PlainHttp(Socket),
 }
 
 /// Does the TLS handshake on ports that speak TLS. Failures are counted.
@@ -105,16 +110,16 @@ pub(super) async fn enter(
     way: &Way,
     until: Instant,
 ) -> Result<Entered, TlsFailure> {
-    let Some(tls) = tls else { return Ok(Entered::Rightly(Socket::begun(stream, first), None)) };
+    let Some(tls) = tls else { return Ok(Entered::Http(Socket::begun(stream, first), None)) };
     if first.first() != Some(&HANDSHAKE) {
         let is_text = first.first().is_some_and(u8::is_ascii_uppercase);
         let failure = if is_text { TlsFailure::Plain } else { TlsFailure::Garbage };
         tls.count_failure(failure, &way.peer);
-        return if is_text { Ok(Entered::Plain(Socket::begun(stream, first))) } else { Err(failure) };
+        return if is_text { Ok(Entered::PlainHttp(Socket::begun(stream, first))) } else { Err(failure) };
     }
     let welcomed = time::timeout_at(until, tls.welcome(&stream, &first, way)).await;
     match welcomed.unwrap_or(Err(TlsFailure::Timeout)) {
-        Ok((session, certified)) => Ok(Entered::Rightly(Socket::with_tls(stream, session), certified)),
+        Ok((session, certified)) => Ok(Entered::Http(Socket::with_tls(stream, session), certified)),
         Err(failure) => {
             tls.count_failure(failure, &way.peer);
             Err(failure)

@@ -8,8 +8,8 @@ use warp::reply::Response;
 use super::accepts::wanted;
 use super::problem::Problem;
 use super::upgrade::Arrival;
-use crate::connections::{self, Arriving, EventStream, Guest, Limit, Manager, Opening, Wanted};
-use crate::protocol::{CloseCode, ProblemCode};
+use crate::connections::{self, Arriving, Guest, Limit, Manager, Opening, Wanted};
+use crate::protocol::CloseCode;
 
 const EVENT_STREAM: &str = "text/event-stream";
 
@@ -32,10 +32,6 @@ fn with_head(mut response: Response) -> Response {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
-}
-
-fn telling(events: EventStream) -> Response {
-    with_head(warp::reply::stream(events).into_response())
 }
 
 /// Reports in a stream that there is no room, to a client that asks for events: browsers treat any other
@@ -66,10 +62,10 @@ pub(super) async fn open(
     let (pipe, events) = connections::event_stream(&wanted, look);
     let opening = Opening::Channels(wanted);
     if shard.adopt(Arriving::Events(pipe), opening, guest, admission).await {
-        return Ok(telling(events));
+        return Ok(with_head(warp::reply::stream(events).into_response()));
     }
     if is_asked_for(headers) {
         return Ok(not_now(CloseCode::ShuttingDown, connections::spread_retry_ms()));
     }
-    Err(Problem::new(ProblemCode::ShuttingDown, "the gateway is shutting down"))
+    Err(Problem::shutting_down())
 }

@@ -198,17 +198,21 @@ mod tests {
         Peer::Net(SocketAddr::new(peer.parse().unwrap(), 4_711))
     }
 
-    fn base(peer: &str, trusted: &[&str], headers: &[(&'static str, &'static str)]) -> String {
+    fn map_of(headers: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        map
+    }
+
+    fn base(peer: &str, trusted: &[&str], headers: &[(&str, &str)]) -> String {
         let config = HttpConfig {
             trusted_proxies: trusted.iter().map(|&proxy| proxy.to_owned()).collect(),
             ..HttpConfig::default()
         };
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(*name, HeaderValue::from_static(value));
-        }
         let way = Way { peer: at(peer), is_for_operators: false, is_secure: false };
-        web_socket_base(&config, Some(way), &map)
+        web_socket_base(&config, Some(way), &map_of(headers))
     }
 
     #[test]
@@ -250,8 +254,7 @@ mod tests {
             (&[], "ws://127.0.0.1:8080"),
         ];
         for (headers, expected) in cases {
-            let headers: Vec<(&'static str, &'static str)> = headers.to_vec();
-            assert_eq!(base("127.0.0.1", &trusted, &headers), expected);
+            assert_eq!(base("127.0.0.1", &trusted, headers), expected);
         }
     }
 
@@ -293,12 +296,7 @@ mod tests {
             ("10.0.0.7", &[("forwarded", r#"for=198.51.100.1, for="127.0.0.1"#)], "10.0.0.7"),
         ];
         for (peer, headers, expected) in cases {
-            let mut map = HeaderMap::new();
-            for (name, value) in headers {
-                let name = HeaderName::try_from(*name).unwrap();
-                map.append(name, HeaderValue::from_str(value).unwrap());
-            }
-            let client = proxies.client(at(peer), &map);
+            let client = proxies.client(at(peer), &map_of(headers));
             assert_eq!(client, expected.parse::<IpAddr>().unwrap(), "{peer} {headers:?}");
         }
     }

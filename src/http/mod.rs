@@ -36,7 +36,7 @@ mod upgrade;
 
 pub(crate) use accept::{AcceptParts, RESERVE_PLACES, serve};
 pub(crate) use arrival::Entrance;
-pub(crate) use body_budget::BodyRoom;
+pub(crate) use body_budget::BodyBudget;
 pub(crate) use config::ANSWERS_BYTES_LEAST;
 pub use config::{ClientAuth, HttpConfig, OperatorsConfig, ProxyProtocol, TlsConfig};
 pub(crate) use door::Door;

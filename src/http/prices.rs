@@ -2,10 +2,11 @@
 //! of any length.
 
 use std::future;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut as _, BytesMut};
 use chrono::{DateTime, Utc};
 use futures_util::{Stream, StreamExt};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap};
@@ -16,7 +17,7 @@ use warp::reply::Response;
 use zonewire_protocol::stats::IntakeCounts;
 
 use super::body::{Whole, broken_body, discard, not_utf8, read_whole};
-use super::body_budget::BodyRoom;
+use super::body_budget::BodyBudget;
 use super::config::HttpConfig;
 use super::problem::Problem;
 use crate::access::{Quota, Share};
@@ -120,7 +121,7 @@ pub(crate) struct Intake<'a> {
     pub(crate) channels: &'a Channels,
     pub(crate) config: &'a HttpConfig,
     pub(crate) stats: &'a IntakeStats,
-    pub(crate) room: &'a BodyRoom,
+    pub(crate) budget: &'a Arc<BodyBudget>,
     pub(crate) posted: Posted,
     pub(crate) channel: ChannelName,
     /// The limits of the publisher, if it has any.
@@ -130,18 +131,14 @@ pub(crate) struct Intake<'a> {
 }
 
 /// Answers a request that posts prices or events. If it is refused, its body is read and dropped first.
-pub(crate) async fn answer_post<S, B>(
+pub(crate) async fn answer_post(
     posted: Posted,
     intake: Result<(Intake<'_>, Format), Problem>,
     stats: &IntakeStats,
     stopping: &CancellationToken,
     headers: &HeaderMap,
-    body: S,
-) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Response, Problem> {
     let [requests, refused, _] = posted.counters(stats);
     requests.add(1);
     tokio::pin!(body);
@@ -164,15 +161,14 @@ where
 }
 
 impl Intake<'_> {
-    async fn take_json<S, B>(&self, body: &mut S) -> Result<u64, Problem>
-    where
-        S: Stream<Item = Result<B, warp::Error>> + Unpin,
-        B: Buf,
-    {
+    async fn take_json(
+        &self,
+        body: &mut (impl Stream<Item = Result<impl Buf, warp::Error>> + Unpin),
+    ) -> Result<u64, Problem> {
         let max = self.config.body_bytes_max;
         let more = "send more as application/x-ndjson";
         // The memory stays reserved until the whole request is done.
-        let Whole { bytes, mut held } = read_whole(body, max, more, self.room, self.stopping).await?;
+        let Whole { bytes, mut held } = read_whole(body, max, more, self.budget, self.stopping).await?;
         let text = std::str::from_utf8(&bytes).map_err(|_error| not_utf8())?;
         let (now, ahead_max) = (Utc::now(), self.ahead_max());
         let drafts = if text.trim_start().starts_with('[') {
@@ -181,14 +177,13 @@ impl Intake<'_> {
             let (mut drafts, mut taken) = (Vec::new(), bytes.len());
             let read = each_element(text, |index, element| {
                 let draft = self.check_size(element.get()).and_then(|()| {
-                    self.posted
-                        .parse(element.get(), now, ahead_max)
-                        .map_err(|fault| Problem::new(fault.code, fault.detail).of_a_part())
+                    let draft = self.posted.parse(element.get(), now, ahead_max);
+                    draft.map_err(|fault| Problem::from(fault).of_a_part())
                 });
                 let draft = draft.map_err(|problem| problem.at_index(index))?;
                 taken += draft.cost();
                 drafts.push(draft);
-                if !self.room.is_large_enough_for(taken) {
+                if !self.budget.is_large_enough_for(taken) {
                     // Repeating the request could not help, so this is not 503.
                     let detail = format!(
                         "parsed, this array takes more memory than all bodies together may take; {more}"
@@ -204,8 +199,7 @@ impl Intake<'_> {
             drafts
         } else {
             self.check_size(text)?;
-            let draft = self.posted.parse(text, now, ahead_max);
-            vec![draft.map_err(|fault| Problem::new(fault.code, fault.detail))?]
+            vec![self.posted.parse(text, now, ahead_max)?]
         };
         let count = drafts.len() as u64;
         if let Some(share) = &self.share {
@@ -240,13 +234,12 @@ impl Intake<'_> {
         published
     }
 
-    pub(super) async fn take_lines<S, B>(&self, body: &mut S) -> Result<u64, Problem>
-    where
-        S: Stream<Item = Result<B, warp::Error>> + Unpin,
-        B: Buf,
-    {
+    pub(super) async fn take_lines(
+        &self,
+        body: &mut (impl Stream<Item = Result<impl Buf, warp::Error>> + Unpin),
+    ) -> Result<u64, Problem> {
         let mut lines = Lines { accepted: 0, line: 0, first_line: 1, drafts: Vec::new(), bytes: 0 };
-        let (mut rest, mut held) = (BytesMut::new(), self.room.enter());
+        let (mut rest, mut held) = (BytesMut::new(), self.budget.enter());
         let idle_max = Duration::from_secs(self.config.body_idle_s);
         loop {
             // Lines that have already arrived are published together: one call of the log costs much more
@@ -264,21 +257,15 @@ impl Intake<'_> {
             let Some(chunk) = chunk else { break };
             let waiting = lines.bytes + rest.len();
             let chunk = chunk.map_err(|_error| broken_body());
-            let mut chunk =
-                match chunk.and_then(|chunk| held.set(waiting + chunk.remaining()).map(|()| chunk)) {
-                    Ok(chunk) => chunk,
-                    Err(problem) => {
-                        // The complete lines before it are valid.
-                        self.flush(&mut lines).await?;
-                        return Err(problem.accepted(lines.accepted).at_line(lines.line + 1));
-                    }
-                };
-            while chunk.has_remaining() {
-                let part = chunk.chunk();
-                rest.extend_from_slice(part);
-                let len = part.len();
-                chunk.advance(len);
-            }
+            let chunk = match chunk.and_then(|chunk| held.set(waiting + chunk.remaining()).map(|()| chunk)) {
+                Ok(chunk) => chunk,
+                Err(problem) => {
+                    // The complete lines before it are valid.
+                    self.flush(&mut lines).await?;
+                    return Err(problem.accepted(lines.accepted).at_line(lines.line + 1));
+                }
+            };
+            rest.put(chunk);
             while let Some(end) = memchr::memchr(b'\n', &rest) {
                 let line = rest.split_to(end + 1);
                 lines.bytes += line.len();
@@ -321,29 +308,29 @@ impl Intake<'_> {
 
     async fn take_line(&self, line: &[u8], lines: &mut Lines) -> Result<(), Problem> {
         lines.line += 1;
-        let fault = if line.len() > self.config.line_bytes_max {
+        if line.len() > self.config.line_bytes_max {
             lines.line -= 1;
             self.flush(lines).await?;
             return Err(self.too_long(lines));
-        } else if line.trim_ascii().is_empty() {
+        }
+        if line.trim_ascii().is_empty() {
             // Blank lines are counted, so that line numbers match the file, but contain no entry.
             self.flush(lines).await?;
             lines.first_line = lines.line + 1;
             return Ok(());
-        } else {
-            match std::str::from_utf8(line) {
-                Err(_) => not_utf8(),
-                Ok(text) => match self.posted.parse(text, Utc::now(), self.ahead_max()) {
-                    Err(fault) => Problem::new(fault.code, fault.detail).of_a_part(),
-                    Ok(draft) => {
-                        lines.drafts.push(draft);
-                        if lines.drafts.len() >= LINES_PER_PUBLISH {
-                            self.flush(lines).await?;
-                        }
-                        return Ok(());
+        }
+        let fault = match std::str::from_utf8(line) {
+            Err(_) => not_utf8(),
+            Ok(text) => match self.posted.parse(text, Utc::now(), self.ahead_max()) {
+                Err(fault) => Problem::from(fault).of_a_part(),
+                Ok(draft) => {
+                    lines.drafts.push(draft);
+                    if lines.drafts.len() >= LINES_PER_PUBLISH {
+                        self.flush(lines).await?;
                     }
-                },
-            }
+                    return Ok(());
+                }
+            },
         };
         // The lines before the faulty one are valid, and are published.
         let line = lines.line;

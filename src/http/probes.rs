@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::accepts::wanted;
 use super::arrival::{Peer, Way};
-use super::body_budget::BodyRoom;
+use super::body_budget::BodyBudget;
 use super::config::HttpConfig;
 use super::forwarded::{Proxies, web_socket_base};
 use super::names::{Known, Names, host_and_port, is_origin};
@@ -116,7 +116,7 @@ pub(crate) fn headers(bytes: &[u8]) {
     assert!(base.starts_with("ws://") || base.starts_with("wss://"), "{base}");
     told(&base);
     if let Err(problem) = Format::of(&headers) {
-        told(problem.told.detail.as_deref().unwrap_or_default());
+        told(problem.body.detail.as_deref().unwrap_or_default());
     }
 }
 
@@ -142,12 +142,12 @@ async fn post(pieces: Vec<Bytes>) -> (Posting, Vec<Bytes>) {
     let channels = Channels::new(parts, TaskTracker::new(), stopping.clone());
     let config = HttpConfig { line_bytes_max: 200, ..HttpConfig::default() };
     let channel: ChannelName = "zone:pjm".parse().expect("a name");
-    let room = BodyRoom::new(1 << 20);
+    let budget = Arc::new(BodyBudget::new(1 << 20));
     let intake = Intake {
         channels: &channels,
         config: &config,
         stats: &IntakeStats::default(),
-        room: &room,
+        budget: &budget,
         posted: Posted::Price,
         channel: channel.clone(),
         share: None,
@@ -156,8 +156,8 @@ async fn post(pieces: Vec<Bytes>) -> (Posting, Vec<Bytes>) {
     let mut body = stream::iter(pieces.into_iter().map(Ok::<_, warp::Error>));
     let posted = intake.take_lines(&mut body).await;
     let posted = posted.map_err(|problem| {
-        told(problem.told.detail.as_deref().unwrap_or_default());
-        (problem.code, problem.told.accepted, problem.told.line)
+        told(problem.body.detail.as_deref().unwrap_or_default());
+        (problem.code, problem.body.accepted, problem.body.line)
     });
     let page = channels.newest(&channel, 10_000).await.expect("memory answers");
     stopping.cancel();

@@ -15,7 +15,7 @@ use crate::channels::PublishError;
 use crate::connections::Limit;
 use crate::model::OrderId;
 use crate::orders::RetryError;
-use crate::protocol::{self, FieldFault, ProblemCode};
+use crate::protocol::{self, FieldFault, InvalidPayload, ProblemCode};
 use crate::storage::{Refusal, StorageError};
 
 /// After how many seconds to retry, unless the problem itself says.
@@ -26,8 +26,8 @@ const RETRY_AFTER_S: &str = "1";
 pub(crate) struct Problem {
     pub(crate) status: StatusCode,
     pub(crate) code: ProblemCode,
-    /// The rest of the body.
-    pub(super) told: Box<protocol::Problem>,
+    /// The rest of the body of the answer.
+    pub(super) body: Box<protocol::Problem>,
     /// A header that says what would be right.
     header: Option<Box<(HeaderName, HeaderValue)>>,
 }
@@ -39,8 +39,13 @@ pub(super) struct Refused(pub(super) ProblemCode);
 impl Problem {
     pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let told = protocol::Problem { detail: Some(detail.into()), ..protocol::Problem::default() };
-        Self { status, code, told: Box::new(told), header: None }
+        let body = protocol::Problem { detail: Some(detail.into()), ..protocol::Problem::default() };
+        Self { status, code, body: Box::new(body), header: None }
+    }
+
+    /// With a header that says what would be right.
+    fn with(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self { header: Some(Box::new((name, value))), ..self }
     }
 
     /// The problem concerns a part of the body, which as a whole could be parsed.
@@ -51,21 +56,20 @@ impl Problem {
     /// The address does not accept the method; it accepts these.
     pub(super) fn method_not_allowed(allow: HeaderValue) -> Self {
         let detail = format!("this address accepts {}", allow.to_str().unwrap_or("other methods"));
-        let problem = Self::new(ProblemCode::MethodNotAllowed, detail);
-        Self { header: Some(Box::new((ALLOW, allow))), ..problem }
+        Self::new(ProblemCode::MethodNotAllowed, detail).with(ALLOW, allow)
     }
 
     /// The body has a media type that is not accepted; these are.
     pub(super) fn unsupported_media_type(detail: &'static str, accepted: &'static str) -> Self {
         let problem = Self::new(ProblemCode::UnsupportedMediaType, detail);
-        Self { header: Some(Box::new((ACCEPT, HeaderValue::from_static(accepted)))), ..problem }
+        problem.with(ACCEPT, HeaderValue::from_static(accepted))
     }
 
     /// The body is compressed, which is not supported.
     pub(super) fn unsupported_coding() -> Self {
         let detail = "a body with a `Content-Encoding` is not accepted; send it uncompressed";
         let problem = Self::new(ProblemCode::UnsupportedContentEncoding, detail);
-        Self { header: Some(Box::new((ACCEPT_ENCODING, HeaderValue::from_static("identity")))), ..problem }
+        problem.with(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
     }
 
     /// Closes the connection: an intermediary may have seen another end of the body, so nothing after it
@@ -73,7 +77,7 @@ impl Problem {
     pub(super) fn unknown_transfer_coding() -> Self {
         let detail = "`Transfer-Encoding` may be `chunked`, once, and nothing else";
         let problem = Self::new(ProblemCode::NotImplemented, detail);
-        Self { header: Some(Box::new((CONNECTION, HeaderValue::from_static("close")))), ..problem }
+        problem.with(CONNECTION, HeaderValue::from_static("close"))
     }
 
     /// A token is missing or invalid; if invalid, `error` says so to programs (RFC 6750, section 3).
@@ -84,38 +88,41 @@ impl Problem {
             r#"Bearer realm="zonewire""#
         };
         let problem = Self::new(ProblemCode::Unauthorized, detail);
-        Self { header: Some(Box::new((WWW_AUTHENTICATE, HeaderValue::from_static(asked)))), ..problem }
+        problem.with(WWW_AUTHENTICATE, HeaderValue::from_static(asked))
     }
 
     /// The token cannot be verified before this many seconds have passed.
     pub(super) fn keys_awaited(detail: impl Into<String>, after_s: u32) -> Self {
-        let problem = Self::new(ProblemCode::KeysAwaited, detail);
-        Self { header: Some(Box::new((RETRY_AFTER, HeaderValue::from(after_s)))), ..problem }
+        Self::new(ProblemCode::KeysAwaited, detail).with(RETRY_AFTER, HeaderValue::from(after_s))
+    }
+
+    pub(super) fn shutting_down() -> Self {
+        Self::new(ProblemCode::ShuttingDown, "the gateway is shutting down")
     }
 
     pub(crate) fn accepted(mut self, accepted: u64) -> Self {
-        self.told.accepted = Some(accepted);
+        self.body.accepted = Some(accepted);
         self
     }
 
     pub(crate) fn at_line(mut self, line: u64) -> Self {
-        self.told.line = Some(line);
+        self.body.line = Some(line);
         self
     }
 
     pub(crate) fn at_index(mut self, index: usize) -> Self {
-        self.told.index = Some(index);
+        self.body.index = Some(index);
         self
     }
 
     /// The problem concerns one of several channels, named as the client wrote it.
     pub(super) fn of_channel(mut self, channel: &str) -> Self {
-        self.told.channel = Some(channel.to_owned());
+        self.body.channel = Some(channel.to_owned());
         self
     }
 
     pub(crate) fn fields(mut self, errors: Vec<FieldFault>) -> Self {
-        self.told.errors = errors;
+        self.body.errors = errors;
         self
     }
 
@@ -169,8 +176,8 @@ impl Problem {
         };
         let mut problem = Self::new(code, over.to_string());
         let after_ms = over.wait_ms();
-        problem.told.retry_after_ms = Some(after_ms);
-        Self { header: Some(Box::new((RETRY_AFTER, HeaderValue::from(after_ms.div_ceil(1_000))))), ..problem }
+        problem.body.retry_after_ms = Some(after_ms);
+        problem.with(RETRY_AFTER, HeaderValue::from(after_ms.div_ceil(1_000)))
     }
 
     pub(crate) fn publish(error: &PublishError) -> Self {
@@ -197,16 +204,22 @@ impl Problem {
 
 impl Reject for Problem {}
 
+impl From<InvalidPayload> for Problem {
+    fn from(InvalidPayload { code, detail }: InvalidPayload) -> Self {
+        Self::new(code, detail)
+    }
+}
+
 impl Reply for Problem {
     fn into_response(self) -> warp::reply::Response {
-        let told = protocol::Problem {
+        let body = protocol::Problem {
             kind: Some("about:blank".to_owned()),
             title: Some(self.status.canonical_reason().unwrap_or("Error").to_owned()),
             status: Some(self.status.as_u16()),
             code: Some(self.code.into()),
-            ..*self.told
+            ..*self.body
         };
-        let body = serde_json::to_vec(&told).expect("a struct of plain fields always serialises");
+        let body = serde_json::to_vec(&body).expect("a struct of plain fields always serialises");
         let mut response = Response::new(Bytes::from(body)).into_response();
         *response.status_mut() = self.status;
         let headers = response.headers_mut();

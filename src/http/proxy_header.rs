@@ -93,17 +93,11 @@ fn v2(bytes: &[u8]) -> Read {
     let source = match (command, family) {
         // The proxy's own connection, whatever the rest says.
         (0, _) => None,
-        (_, 0x11) => {
-            let Some(ip) = addresses.get(..12).and_then(|all| <[u8; 4]>::try_from(&all[..4]).ok()) else {
-                return Read::Garbage;
-            };
-            Some(SocketAddr::new(Ipv4Addr::from(ip).into(), port(8)))
+        (_, 0x11) if addresses.len() >= 12 => {
+            addresses.first_chunk::<4>().map(|ip| SocketAddr::new((*ip).into(), port(8)))
         }
-        (_, 0x21) => {
-            let Some(ip) = addresses.get(..36).and_then(|all| <[u8; 16]>::try_from(&all[..16]).ok()) else {
-                return Read::Garbage;
-            };
-            Some(SocketAddr::new(Ipv6Addr::from(ip).into(), port(32)))
+        (_, 0x21) if addresses.len() >= 36 => {
+            addresses.first_chunk::<16>().map(|ip| SocketAddr::new((*ip).into(), port(32)))
         }
         // The client is unknown to the proxy, or reached it by something other than TCP.
         (_, 0x00 | 0x12 | 0x22 | 0x31 | 0x32) => None,

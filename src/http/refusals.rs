@@ -36,7 +36,7 @@ impl Refusals {
     }
 
     /// A request for a host that the gateway does not serve.
-    pub(super) fn tell_host(&self, host: &str, peer: Option<IpAddr>) {
+    pub(super) fn log_host(&self, host: &str, peer: Option<IpAddr>) {
         if let Some(untold) = self.hosts.lock().may_tell(Instant::now()) {
             let (refused, host, peer) = (untold + 1, cut(host), peer.map(|peer| peer.to_string()));
             let setting = "http.hosts, or http.public_url";
@@ -45,7 +45,7 @@ impl Refusals {
     }
 
     /// A request from a page that may not use the gateway.
-    pub(super) fn tell_origin(&self, origin: &str, host: Option<&str>, peer: Option<IpAddr>) {
+    pub(super) fn log_origin(&self, origin: &str, host: Option<&str>, peer: Option<IpAddr>) {
         if let Some(untold) = self.origins.lock().may_tell(Instant::now()) {
             let (refused, origin, host) = (untold + 1, cut(origin), host.map(cut));
             let peer = peer.map(|peer| peer.to_string());

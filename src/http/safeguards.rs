@@ -47,7 +47,7 @@ impl Safeguards {
 
 /// Adds the headers that are missing. Pages of other origins that may use the gateway get permission
 /// through CORS, which the resource policy does not affect.
-pub(super) fn tell(headers: &mut HeaderMap, transport: Option<HeaderValue>) {
+pub(super) fn add(headers: &mut HeaderMap, transport: Option<HeaderValue>) {
     headers.entry(CONTENT_SECURITY_POLICY).or_insert(NOTHING);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use warp::http::Response as HttpResponse;
 
 use super::accept::AcceptStats;
-use super::body_budget::BodyRoom;
+use super::body_budget::BodyBudget;
 use super::config::HttpConfig;
 use super::door::Door;
 use super::prices::IntakeStats;
@@ -123,8 +123,8 @@ impl Routes {
             redis_configured: false,
             accepts: Arc::new(AcceptStats::default()),
             intake: Arc::new(IntakeStats::default()),
-            bodies: BodyRoom::new(bodies_bytes_max),
-            answers: Arc::new(BodyRoom::new(64 << 20)),
+            bodies: Arc::new(BodyBudget::new(bodies_bytes_max)),
+            answers: Arc::new(BodyBudget::new(64 << 20)),
             refusals: Arc::clone(&refusals),
             interop: Arc::default(),
             feeds: [("binance".to_owned(), FeedCounters::new("binance"))].into(),
@@ -186,8 +186,16 @@ impl Routes {
     }
 }
 
+fn text_of(answer: &Answer) -> &str {
+    std::str::from_utf8(answer.body()).unwrap()
+}
+
 fn body_of(answer: &Answer) -> Value {
     serde_json::from_slice(answer.body()).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+}
+
+fn offsets(page: &Value) -> Vec<u64> {
+    page["entries"].as_array().unwrap().iter().map(|entry| entry["offset"].as_u64().unwrap()).collect()
 }
 
 fn check_problem(answer: &Answer, status: u16, code: &str) {
@@ -251,13 +259,13 @@ async fn stats_and_metrics_count_what_was_posted() {
         assert_eq!(stats["channels"]["entries_accepted"], 2);
     }
     let metrics = routes.get("/metrics").await;
-    let text = std::str::from_utf8(metrics.body()).unwrap();
+    let text = text_of(&metrics);
     assert!(text.contains("zonewire_prices_accepted_total 2\n"), "{text}");
     check_classic(text);
     assert_eq!(metrics.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     let open = Request::get("/metrics").header("accept", "application/openmetrics-text;version=1.0.0");
     let metrics = routes.send(open, "").await;
-    let text = std::str::from_utf8(metrics.body()).unwrap();
+    let text = text_of(&metrics);
     assert!(text.contains("zonewire_prices_accepted_total 2\n") && text.ends_with("# EOF\n"), "{text}");
     assert_eq!(
         metrics.headers()["content-type"],
@@ -327,7 +335,7 @@ fn check_classic(text: &str) {
 async fn operations_lists_each_metric() {
     const HEAD: &str = "| metric | type | what |\n| --- | --- | --- |\n";
     let metrics = Routes::new().await.get("/metrics").await;
-    let text = std::str::from_utf8(metrics.body()).unwrap();
+    let text = text_of(&metrics);
     let (mut rows, mut lines) = (String::new(), text.lines().peekable());
     while let Some(line) = lines.next() {
         let (name, help) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')).expect(line);
@@ -362,23 +370,14 @@ async fn zones_latest_and_history_show_what_was_posted() {
     assert_eq!(zones, json!({ "zones": [pjm] }));
 
     let latest = routes.get("/api/zones/pjm/latest").await;
-    assert!(std::str::from_utf8(latest.body()).unwrap().contains(r#""price":3.50"#), "digits are kept");
-    let mut offsets: Vec<u64> = body_of(&latest)["entries"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|e| e["offset"].as_u64().unwrap())
-        .collect();
-    offsets.sort_unstable();
-    assert_eq!(offsets, [5, 6]);
+    assert!(text_of(&latest).contains(r#""price":3.50"#), "digits are kept");
+    let mut latest = offsets(&body_of(&latest));
+    latest.sort_unstable();
+    assert_eq!(latest, [5, 6]);
 
     let history = body_of(&routes.get("/api/zones/pjm/history").await);
     assert_eq!((&history["first_offset"], &history["last_offset"]), (&json!(1), &json!(6)));
-    let entries = history["entries"].as_array().unwrap();
-    assert_eq!(
-        entries.iter().map(|entry| entry["offset"].as_u64().unwrap()).collect::<Vec<_>>(),
-        [1, 2, 3, 4, 5, 6]
-    );
+    assert_eq!(offsets(&history), [1, 2, 3, 4, 5, 6]);
     let epoch = history["epoch"].as_str().unwrap();
     for (query, expected) in [
         ("limit=2".to_owned(), &[5, 6][..]),
@@ -386,9 +385,7 @@ async fn zones_latest_and_history_show_what_was_posted() {
         (format!("after={epoch}:6"), &[]),
     ] {
         let history = body_of(&routes.get(&format!("/api/zones/pjm/history?{query}")).await);
-        let entries = history["entries"].as_array().unwrap();
-        let offsets: Vec<u64> = entries.iter().map(|entry| entry["offset"].as_u64().unwrap()).collect();
-        assert_eq!(offsets, expected, "{query}");
+        assert_eq!(offsets(&history), expected, "{query}");
     }
     for (query, status, code) in [
         ("limit=0", 400, "invalid_limit"),
@@ -412,7 +409,7 @@ async fn the_page_and_what_it_names_are_there() {
     assert_eq!(page.status(), 200);
     assert!(page.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
     assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
-    let html = std::str::from_utf8(page.body()).unwrap();
+    let html = text_of(&page);
     let script = html.split("src=\".").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
     let script = routes.get(script).await;
     assert_eq!(script.headers()["content-type"], "text/javascript; charset=utf-8");
@@ -489,7 +486,7 @@ async fn whatever_has_a_body_needs_room_for_it() {
     routes_of_more.publish(r#"[{"key":"A","price":1},{"key":"A","price":2}]"#, 2).await;
 
     let metrics = routes.get("/metrics").await;
-    let metrics = std::str::from_utf8(metrics.body()).unwrap();
+    let metrics = text_of(&metrics);
     for line in ["zonewire_requests_refused_total{reason=\"busy\"} 6", "zonewire_body_bytes 0"] {
         assert!(metrics.contains(line), "{metrics}");
     }

@@ -5,6 +5,7 @@ mod files;
 mod handshake;
 mod verifying;
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,15 +113,16 @@ impl Tls {
             return Ok(None);
         }
         let tickets = Tickets::new()?;
-        let files = Files::read(config).await?;
-        let loaded = files.load()?;
+        let files = Files::read(config).await;
+        let digest = digest_of(&files);
+        let loaded = files?.load()?;
         let current = Current {
             servers: Servers::new(&loaded, &tickets),
             tickets,
             number: gate.authorities(),
             authorities: loaded.authorities,
             expires_at: loaded.expires_at,
-            digest: files.digest(),
+            digest,
             problem: None,
         };
         let tls = Self {
@@ -137,7 +139,7 @@ impl Tls {
             reloads: Counter::default(),
             failed_reloads: Counter::default(),
         };
-        tls.tell_certificate("speaks TLS");
+        tls.log_certificate("speaks TLS");
         Ok(Some(Arc::new(tls)))
     }
 
@@ -215,7 +217,7 @@ impl Tls {
         match again.and_then(|files| files.load()).and_then(|loaded| self.take(loaded, digest)) {
             Ok(()) => {
                 self.reloads.add(1);
-                self.tell_certificate("loaded a new certificate");
+                self.log_certificate("loaded a new certificate");
             }
             Err(problem) => {
                 warn!(problem, "could not use the new certificate; the previous one stays in effect");
@@ -249,7 +251,7 @@ impl Tls {
         self.gate.standing(principal) == Standing::Holds && !principal.has_expired(now_s())
     }
 
-    fn tell_certificate(&self, what: &str) {
+    fn log_certificate(&self, what: &str) {
         let expires_at = self.current.lock().expires_at;
         let expires = chrono::DateTime::from_timestamp(expires_at, 0).map(|at| at.to_rfc3339());
         if left(expires_at) > 0 {
@@ -303,15 +305,9 @@ fn left(expires_at: i64) -> i64 {
 
 /// A digest of the content, or of the reason why it could not be read.
 fn digest_of(read: &Result<Files, String>) -> u64 {
-    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-    match read {
-        Ok(files) => files.digest(),
-        Err(problem) => {
-            let mut hasher = DefaultHasher::new();
-            problem.hash(&mut hasher);
-            hasher.finish()
-        }
-    }
+    let mut hasher = DefaultHasher::new();
+    read.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn server(loaded: &ServerConfig, tickets: &Arc<dyn ProducesTickets>) -> Arc<ServerConfig> {

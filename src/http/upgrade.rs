@@ -167,8 +167,7 @@ async fn hand_over(
     admission: Admission,
 ) -> Result<Response, Problem> {
     if !shard.adopt(Arriving::Upgrade(upgrade), opening, guest, admission).await {
-        let detail = "the gateway is shutting down";
-        return Err(Problem::new(ProblemCode::ShuttingDown, detail));
+        return Err(Problem::shutting_down());
     }
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let headers = response.headers_mut();

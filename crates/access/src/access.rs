@@ -16,9 +16,9 @@ use crate::crypto::install;
 use crate::keys::{Key, read_public, read_secret};
 use crate::principal::{Kind, Principal, Shown, SignedWith};
 use crate::revoked::{Revocation, Revocations, Revoked};
-use crate::rights::{RIGHTS_MAX, Right, Rights};
-use crate::settings::{AuthConfig, Place, ROLES, Wrong};
-use crate::source::{Gives, Source, Sources};
+use crate::rights::{RIGHTS_MAX, Right, Rights, granted, parsed};
+use crate::settings::{AuthConfig, IssuerConfig, Place, ROLES, Wrong};
+use crate::source::{Contents, Source, Sources};
 use crate::verified::{Verified, digest};
 
 /// The longest token, in bytes.
@@ -59,11 +59,7 @@ impl fmt::Debug for Access {
 
 /// An issuer of tokens.
 struct Issuer {
-    name: String,
-    roles_claim: String,
-    rights_claim: String,
-    tenant_claim: String,
-    tenant: Option<String>,
+    config: IssuerConfig,
     /// One validation for each algorithm.
     validations: Vec<Validation>,
     keys: RwLock<Arc<[Key]>>,
@@ -231,8 +227,8 @@ pub struct SourceHealth {
 }
 
 /// The bits of those tracked roles that are among `roles`.
-pub(crate) fn marks<'a>(marking: &[String], roles: impl Iterator<Item = &'a str> + Clone) -> u16 {
-    let has = |wanted: &String| roles.clone().any(|role| role == wanted);
+pub(crate) fn marks(marking: &[String], roles: &[impl AsRef<str>]) -> u16 {
+    let has = |wanted: &String| roles.iter().any(|role| role.as_ref() == wanted);
     marking.iter().enumerate().fold(0, |marks, (place, wanted)| marks | (u16::from(has(wanted)) << place))
 }
 
@@ -247,31 +243,21 @@ impl Access {
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        let parsed =
-            |rights: &[String]| -> Vec<Right> { rights.iter().filter_map(|r| r.parse().ok()).collect() };
-        let mut roles: BTreeMap<String, Vec<Right>> = BTreeMap::new();
-        for (name, rights) in ROLES {
-            roles.insert(name.to_owned(), rights.iter().filter_map(|right| right.parse().ok()).collect());
-        }
-        for (name, rights) in &config.roles {
-            roles.insert(name.clone(), parsed(rights));
-        }
+        let mut roles = BTreeMap::from(ROLES.map(|(name, rights)| (name.to_owned(), parsed(rights))));
+        roles.extend(config.roles.iter().map(|(name, rights)| (name.clone(), parsed(rights))));
         let mut sources = Vec::new();
         for (index, issuer) in config.issuers.iter().enumerate() {
             for place in &issuer.keys {
                 let place = Place::of(place).map_err(|problem| vec![("issuers".to_owned(), problem)])?;
-                sources.push(Source::new(Gives::Public(index), place));
+                sources.push(Source::new(Contents::Public(index), place));
             }
             let secrets = issuer.secret_files.iter().cloned().map(Place::File);
-            sources.extend(secrets.map(|place| Source::new(Gives::Secret(index), place)));
+            sources.extend(secrets.map(|place| Source::new(Contents::Secret(index), place)));
         }
-        sources.extend(config.keys_file.clone().map(|file| Source::new(Gives::ApiKeys, Place::File(file))));
+        sources
+            .extend(config.keys_file.clone().map(|file| Source::new(Contents::ApiKeys, Place::File(file))));
         let issuers = config.issuers.iter().map(|issuer| Issuer {
-            name: issuer.issuer.clone(),
-            roles_claim: issuer.roles_claim.clone(),
-            rights_claim: issuer.rights_claim.clone(),
-            tenant_claim: issuer.tenant_claim.clone(),
-            tenant: issuer.tenant.clone(),
+            config: issuer.clone(),
             validations: ALGORITHMS
                 .map(|algorithm| validation(algorithm, &issuer.issuer, &issuer.audience, config.leeway_s))
                 .into(),
@@ -415,8 +401,11 @@ impl Access {
         // The unverified issuer selects the keys; verifying the signature with them then proves it.
         let Said { iss } =
             jsonwebtoken::dangerous::insecure_decode_claims(token).map_err(|_error| Refused::Claims)?;
-        let issuer =
-            self.issuers.iter().position(|issuer| issuer.name == iss).ok_or(Refused::UnknownIssuer)?;
+        let issuer = self
+            .issuers
+            .iter()
+            .position(|issuer| issuer.config.issuer == iss)
+            .ok_or(Refused::UnknownIssuer)?;
         let of_issuer = &self.issuers[issuer];
         let keys = Arc::clone(&of_issuer.keys.read());
         let name = header.kid.as_deref();
@@ -481,6 +470,7 @@ impl Access {
             Some(Value::String(id)) if (1..=TOKEN_ID_LEN_MAX).contains(&id.len()) => Some(id.as_str()),
             Some(_) => return Err(Refused::Claims),
         };
+        let issuer = &issuer.config;
         let tenant = match &issuer.tenant {
             Some(tenant) => Some(tenant.as_str()),
             None => match claim(claims, &issuer.tenant_claim) {
@@ -492,23 +482,20 @@ impl Access {
             },
         };
         let roles = words(claim(claims, &issuer.roles_claim));
-        let marks = marks(&self.marking, roles.iter().copied());
-        let of_roles = roles.into_iter().filter_map(|role| self.roles.get(role)).flatten();
         let own = words(claim(claims, &issuer.rights_claim));
-        let own: Vec<Right> = own.into_iter().filter_map(|right| right.parse().ok()).collect();
         let principal = Principal::new(
             &Shown {
                 kind: Kind::Token,
-                issuer: &issuer.name,
+                issuer: &issuer.issuer,
                 tenant,
                 subject,
                 credential: token_id,
                 issued_at,
                 expires_at: Some(expires_at),
             },
-            of_roles.chain(&own),
+            &granted(&self.roles, &roles, &own),
         );
-        Ok(principal.marked(marks).with_rights(|rights| self.shared(rights)))
+        Ok(principal.marked(marks(&self.marking, &roles)).with_rights(|rights| self.shared(rights)))
     }
 
     /// Deduplicates equal sets of rights: many principals have those of one role.
@@ -558,32 +545,32 @@ impl Access {
 
     /// Takes the outcome of reading a source: its text, and for how many seconds that may be cached if the
     /// answer says so; or why there is none.
-    pub fn given(&self, due: &Due, gave: Result<(String, Option<i64>), String>, now: i64) -> Given {
+    pub fn given(&self, due: &Due, read: Result<(String, Option<i64>), String>, now: i64) -> Given {
         let sources = &mut self.sources.lock().list;
-        let (gives, held) = match sources.get(due.index) {
-            Some(source) => (source.gives, source.text.clone()),
+        let (contents, held) = match sources.get(due.index) {
+            Some(source) => (source.contents, source.text.clone()),
             None => return Given::Same,
         };
-        let taken = gave.and_then(|(text, max_age)| {
+        let parsed = read.and_then(|(text, max_age)| {
             let is_same = held.as_deref() == Some(text.as_str());
-            let news = if is_same { None } else { Some(self.read(gives, &text)?) };
-            Ok((text, max_age, news))
+            let changed = if is_same { None } else { Some(self.parse(contents, &text)?) };
+            Ok((text, max_age, changed))
         });
         let source = &mut sources[due.index];
-        match taken {
-            Ok((text, max_age, news)) => {
+        match parsed {
+            Ok((text, max_age, changed)) => {
                 source.succeeded(text.into(), max_age, now);
-                let mut is_news = news.is_some();
-                match news {
+                let mut has_changed = changed.is_some();
+                match changed {
                     Some(Text::Keys(keys)) => source.take_keys(keys, now),
                     Some(Text::ApiKeys(keys)) => *self.api_keys.write() = keys,
                     None => {}
                 }
-                is_news |= source.forget_gone(now);
-                if !is_news {
+                has_changed |= source.forget_gone(now);
+                if !has_changed {
                     return Given::Same;
                 }
-                self.take_over(gives, sources);
+                self.take_over(contents, sources);
                 Given::News
             }
             Err(problem) => {
@@ -593,13 +580,13 @@ impl Access {
         }
     }
 
-    fn read(&self, gives: Gives, text: &str) -> Result<Text, String> {
-        match gives {
-            Gives::Public(_) => read_public(text).map(Text::Keys).map_err(|error| error.to_string()),
-            Gives::Secret(_) => {
+    fn parse(&self, contents: Contents, text: &str) -> Result<Text, String> {
+        match contents {
+            Contents::Public(_) => read_public(text).map(Text::Keys).map_err(|error| error.to_string()),
+            Contents::Secret(_) => {
                 read_secret(text).map(|key| Text::Keys(vec![key])).map_err(|error| error.to_string())
             }
-            Gives::ApiKeys => {
+            Contents::ApiKeys => {
                 let file = ApiKeyFile::read(text)?;
                 let unknown =
                     file.keys.iter().flat_map(|key| &key.roles).find(|role| self.role(role).is_none());
@@ -612,12 +599,12 @@ impl Access {
     }
 
     /// Puts the keys that an issuer's sources have into effect.
-    fn take_over(&self, gives: Gives, sources: &[Source]) {
-        let Some(issuer) = gives.issuer() else { return };
-        let of_issuer = sources.iter().filter(|source| source.gives.issuer() == Some(issuer));
+    fn take_over(&self, contents: Contents, sources: &[Source]) {
+        let Some(issuer) = contents.issuer() else { return };
+        let of_issuer = sources.iter().filter(|source| source.contents.issuer() == Some(issuer));
         let keys: Vec<Key> = of_issuer.flat_map(|source| source.keys.iter().cloned()).collect();
         *self.issuers[issuer].keys.write() = keys.into();
-        let held = sources.iter().filter_map(|source| Some((place_of(source.gives.issuer()?), source)));
+        let held = sources.iter().filter_map(|source| Some((place_of(source.contents.issuer()?), source)));
         let held = held.flat_map(|(issuer, source)| source.held().map(move |key| SignedWith { issuer, key }));
         *self.held.write() = held.collect();
     }
@@ -758,11 +745,10 @@ mod tests {
 
     use super::*;
     use crate::mint::SigningKey;
-    use crate::settings::IssuerConfig;
 
     const SECRET: &str = "a secret of the tests, long enough to be one";
 
-    fn gives(access: &Access, text: &str, now: i64) -> Given {
+    fn update(access: &Access, text: &str, now: i64) -> Given {
         let due = access.due(now).remove(0);
         access.given(&due, Ok((text.to_owned(), None)), now)
     }
@@ -775,7 +761,7 @@ mod tests {
         let access =
             Access::new(AuthConfig { issuers, leeway_s: 5, ..AuthConfig::default() }).expect("settings");
         let begin = now();
-        assert_eq!(gives(&access, SECRET, begin), Given::News);
+        assert_eq!(update(&access, SECRET, begin), Given::News);
         let claims = json!({"iss": issuer, "aud": "zonewire", "sub": "alice", "exp": begin + 60});
         let key = SigningKey::of_secret(SECRET).expect("a key");
         let token = key.sign(&claims, None).expect("signed");
@@ -793,7 +779,7 @@ mod tests {
         assert_eq!(access.of_token(&changed, begin).err(), Some(Refused::Signature));
 
         let other = "another secret of the tests, as long as that";
-        assert_eq!(gives(&access, other, begin + 3_600), Given::News);
+        assert_eq!(update(&access, other, begin + 3_600), Given::News);
         assert_eq!(access.of_token(&token, begin).err(), Some(Refused::Signature));
     }
 }

@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq as _;
 use crate::access::marks;
 use crate::crypto::random;
 use crate::principal::{Kind, Principal, Shown, credential_hash};
-use crate::rights::Right;
+use crate::rights::{Right, granted};
 
 /// The prefix of every key. After it come the key's name, `_`, and the secret.
 pub const KEY_PREFIX: &str = "zwk_";
@@ -24,7 +24,7 @@ const NOBODYS: &str = "000000000000000000000000000000000000000000000000000000000
 pub const API_KEYS_MAX: usize = 10_000;
 
 /// A key as it is stored: `[[key]]` in the file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKey {
     /// The key's name, in clear text in the key itself.
@@ -111,14 +111,14 @@ fn is_name(name: &str) -> bool {
     (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
-/// Makes a key. Returns the key, for its holder, and its stored form: `kept` with its name and digest
+/// Makes a key. Returns the key, for its holder, and its stored form: `stored` with its name and digest
 /// replaced.
-pub fn make_api_key(mut kept: ApiKey) -> (String, ApiKey) {
+pub fn make_api_key(mut stored: ApiKey) -> (String, ApiKey) {
     let name: String = random::<6>().iter().map(|byte| format!("{byte:02x}")).collect();
     let key = format!("{KEY_PREFIX}{name}_{}", URL_SAFE_NO_PAD.encode(random::<32>()));
-    kept.sha256 = digest(&key);
-    kept.name = name;
-    (key, kept)
+    stored.sha256 = digest(&key);
+    stored.name = name;
+    (key, stored)
 }
 
 /// The digest of a key, in hexadecimal digits.
@@ -150,9 +150,6 @@ impl ApiKeys {
     pub(crate) fn of(file: &ApiKeyFile, roles: &BTreeMap<String, Vec<Right>>, marking: &[String]) -> Self {
         let mut keys = Self::default();
         for key in &file.keys {
-            let of_roles = key.roles.iter().filter_map(|role| roles.get(role)).flatten().cloned();
-            let own = key.rights.iter().filter_map(|right| right.parse().ok());
-            let rights: Vec<Right> = of_roles.chain(own).collect();
             let principal = Principal::new(
                 &Shown {
                     kind: Kind::Key,
@@ -164,9 +161,9 @@ impl ApiKeys {
                     issued_at: Some(key.created_at),
                     expires_at: key.expires_at,
                 },
-                &rights,
+                &granted(roles, &key.roles, &key.rights),
             );
-            let principal = Arc::new(principal.marked(marks(marking, key.roles.iter().map(String::as_str))));
+            let principal = Arc::new(principal.marked(marks(marking, &key.roles)));
             keys.by_credential.insert(credential_hash(&key.name), Arc::clone(&principal));
             let known = Known { sha256: key.sha256.to_ascii_lowercase(), principal };
             keys.by_name.insert(key.name.clone(), known);
@@ -178,8 +175,8 @@ impl ApiKeys {
     pub(crate) fn find(&self, key: &str) -> Option<Arc<Principal>> {
         let shown = digest(key);
         let known = name_of(key).and_then(|name| self.by_name.get(name));
-        let kept = known.map_or(NOBODYS, |known| known.sha256.as_str());
-        let is_right = bool::from(kept.as_bytes().ct_eq(shown.as_bytes()));
+        let stored = known.map_or(NOBODYS, |known| known.sha256.as_str());
+        let is_right = bool::from(stored.as_bytes().ct_eq(shown.as_bytes()));
         known.filter(|_| is_right).map(|known| Arc::clone(&known.principal))
     }
 
@@ -202,22 +199,19 @@ mod tests {
 
     fn blank() -> ApiKey {
         ApiKey {
-            name: String::new(),
-            sha256: String::new(),
             subject: "feed".to_owned(),
             roles: vec!["publisher".to_owned(), "unheard of".to_owned()],
             rights: vec!["subscribe:zone:x".to_owned()],
-            tenant: None,
             created_at: 5,
-            expires_at: None,
+            ..ApiKey::default()
         }
     }
 
     #[test]
     fn a_key_is_known_by_its_digest_and_nothing_else() {
-        let (key, kept) = make_api_key(blank());
-        let (_other, other_kept) = make_api_key(blank());
-        let file = ApiKeyFile { keys: vec![kept.clone(), other_kept.clone()] };
+        let (key, stored) = make_api_key(blank());
+        let (_other, other_stored) = make_api_key(blank());
+        let file = ApiKeyFile { keys: vec![stored.clone(), other_stored.clone()] };
         let text = file.to_toml();
         assert!(!text.contains(&key[17..]), "{text}");
         let read = ApiKeyFile::read(&text).unwrap();
@@ -229,8 +223,9 @@ mod tests {
         assert_eq!(may(&found, Action::Publish, Resource::Channel("zone:a")), Ok(()));
         assert_eq!(may(&found, Action::Subscribe, Resource::Channel("zone:x")), Ok(()));
         assert!(may(&found, Action::Subscribe, Resource::Channel("zone:a")).is_err());
-        let swapped = key.replace(&kept.name, &other_kept.name);
-        for wrong in ["", "zwk_", "zwk__", &key[..key.len() - 1], &format!("{key}x"), &swapped, &kept.sha256]
+        let swapped = key.replace(&stored.name, &other_stored.name);
+        for wrong in
+            ["", "zwk_", "zwk__", &key[..key.len() - 1], &format!("{key}x"), &swapped, &stored.sha256]
         {
             assert!(keys.find(wrong).is_none(), "{wrong}");
         }
@@ -261,9 +256,9 @@ mod tests {
 
     #[test]
     fn a_file_says_what_is_wrong_with_it() {
-        let (_, kept) = make_api_key(blank());
+        let (_, stored) = make_api_key(blank());
         let with = |change: &dyn Fn(&mut ApiKey)| {
-            let mut key = kept.clone();
+            let mut key = stored.clone();
             change(&mut key);
             ApiKeyFile::read(&ApiKeyFile { keys: vec![key] }.to_toml())
         };
@@ -272,7 +267,7 @@ mod tests {
         assert!(with(&|key| key.name = "A_b".to_owned()).unwrap_err().contains("name"));
         assert!(with(&|key| key.subject.clear()).unwrap_err().contains("subject"));
         assert!(with(&|key| key.rights = vec!["x".to_owned()]).unwrap_err().contains("is not a right"));
-        let twice = ApiKeyFile { keys: vec![kept.clone(), kept] };
+        let twice = ApiKeyFile { keys: vec![stored.clone(), stored] };
         assert!(ApiKeyFile::read(&twice.to_toml()).unwrap_err().contains("this name"));
         let unreadable = ApiKeyFile::read("[[key]]\nsecret = \"hush hush\"\n").unwrap_err();
         assert!(unreadable.starts_with("line ") && !unreadable.contains("hush"), "{unreadable}");

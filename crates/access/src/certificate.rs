@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::access::marks;
 use crate::keys::KeyNumber;
 use crate::principal::{Kind, Principal, Shown, SignedWith};
-use crate::rights::Right;
+use crate::rights::{Right, granted};
 use crate::settings::CertificateConfig;
 
 /// The relevant parts of a verified certificate.
@@ -41,9 +41,6 @@ impl Certificates {
         marking: &[String],
     ) -> Self {
         let listed = config.iter().map(|certificate| {
-            let of_roles = certificate.roles.iter().filter_map(|role| roles.get(role)).flatten().cloned();
-            let own = certificate.rights.iter().filter_map(|right| right.parse().ok());
-            let rights: Vec<Right> = of_roles.chain(own).collect();
             let principal = Principal::new(
                 &Shown {
                     kind: Kind::Certificate,
@@ -56,9 +53,9 @@ impl Certificates {
                     issued_at: None,
                     expires_at: None,
                 },
-                &rights,
+                &granted(roles, &certificate.roles, &certificate.rights),
             );
-            principal.marked(marks(marking, certificate.roles.iter().map(String::as_str)))
+            principal.marked(marks(marking, &certificate.roles))
         });
         let names = config.iter().enumerate().map(|(place, listed)| (listed.name.clone(), place));
         Self { listed: listed.collect(), by_name: names.collect(), authorities: AtomicU32::new(1) }

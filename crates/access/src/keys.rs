@@ -248,21 +248,25 @@ fn of_jwk(jwk: &Jwk) -> Option<Key> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+
     use super::*;
+
+    fn der_of(pem: &str) -> Vec<u8> {
+        let body: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
+        STANDARD.decode(body).unwrap()
+    }
 
     #[test]
     fn a_key_has_the_same_number_in_every_form() {
-        use base64::Engine as _;
-        use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
         let pem = include_str!("../tests/keys/ec.pub.pem");
-        let body: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
-        let der = STANDARD.decode(body).unwrap();
+        let der = der_of(pem);
         let (x, y) = der[der.len() - 64..].split_at(32);
         let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
         let ec = serde_json::json!({ "kty": "EC", "crv": "P-256", "kid": "a", "x": x, "y": y });
         let pem_rsa = include_str!("../tests/keys/rsa1.pub.pem");
-        let body: String = pem_rsa.lines().filter(|line| !line.starts_with("---")).collect();
-        let der = STANDARD.decode(body).unwrap();
+        let der = der_of(pem_rsa);
         let n = URL_SAFE_NO_PAD.encode(&der[der.len() - 5 - 256..der.len() - 5]);
         let rsa = serde_json::json!({ "kty": "RSA", "n": n, "e": "AQAB" });
         let jwks = serde_json::json!({ "keys": [ec, rsa] }).to_string();
@@ -275,8 +279,6 @@ mod tests {
 
     #[test]
     fn a_key_of_an_elliptic_curve_is_of_the_curve_that_it_names() {
-        use base64::Engine as _;
-        use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
         let number = |len: usize| URL_SAFE_NO_PAD.encode(vec![7; len]);
         let of = |kty: &str, curve: &str, len: usize| {
             let mut key = serde_json::json!({ "kty": kty, "crv": curve, "kid": "a", "x": number(len) });
@@ -299,9 +301,7 @@ mod tests {
             assert!(of(kty, curve, len).is_err(), "{kty} {curve} {len}");
         }
         // The same in X.509: what is shorter by a byte, with the lengths around it as they are to be.
-        let pem = include_str!("../tests/keys/ed.pub.pem");
-        let body: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
-        let mut der = STANDARD.decode(body).unwrap();
+        let mut der = der_of(include_str!("../tests/keys/ed.pub.pem"));
         assert!(of_spki(&der).is_some());
         assert_eq!((der[1], der[10]), (42, 33));
         (der[1], der[10]) = (41, 32);

@@ -98,17 +98,13 @@ impl Principal {
     pub(crate) fn new<'r>(shown: &Shown<'_>, rights: impl IntoIterator<Item = &'r Right>) -> Self {
         let rights = rights.into_iter().filter_map(|right| right.of(shown.subject, shown.tenant));
         Self {
-            kind: shown.kind,
-            issuer: 0,
-            key: KeyNumber::NONE,
-            marks: 0,
             subject: shown.subject.into(),
             owner: Owner::of(shown.issuer, shown.tenant, shown.subject),
             tenant: shown.tenant.map_or(0, tenant_hash),
-            rights: Arc::new(Rights::new(rights)),
             credential: shown.credential.map_or(0, credential_hash),
             issued_at: shown.issued_at.unwrap_or(i64::MIN),
             expires_at: shown.expires_at.unwrap_or(i64::MAX),
+            ..Self::nobody(shown.kind, Rights::new(rights))
         }
     }
 

@@ -1,5 +1,6 @@
 //! Rights, as roles and claims write them: `subscribe:zone:pjm.*`, `order`, `admin`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -163,6 +164,21 @@ impl Right {
         let covers = || channel.starts_with(EVENT) && is_whole_type(&self.pattern, channel);
         self.action == action && (matches(&self.pattern, channel) || covers())
     }
+}
+
+/// Parses rights; texts that are none are left out.
+pub(crate) fn parsed(texts: &[impl AsRef<str>]) -> Vec<Right> {
+    texts.iter().filter_map(|text| text.as_ref().parse().ok()).collect()
+}
+
+/// The rights of roles, and further ones.
+pub(crate) fn granted(
+    known: &BTreeMap<String, Vec<Right>>,
+    roles: &[impl AsRef<str>],
+    own: &[impl AsRef<str>],
+) -> Vec<Right> {
+    let of_roles = roles.iter().filter_map(|role| known.get(role.as_ref())).flatten().cloned();
+    of_roles.chain(parsed(own)).collect()
 }
 
 /// All rights of a principal.

@@ -192,22 +192,22 @@ impl AuthConfig {
             format!("expected at most {VERIFIED_MAX}, found {}", self.verified_max)
         });
         for text in &self.anonymous {
-            let right = text.parse::<Right>();
-            let problem = right.as_ref().err().map(ToString::to_string);
-            require("anonymous", right.is_ok(), &|| problem.clone().unwrap_or_default());
-            let may_be_anonymous =
-                right.as_ref().is_ok_and(|right| right.action() == Action::Subscribe && !text.contains('{'));
-            require("anonymous", right.is_err() || may_be_anonymous, &|| {
-                format!("expected only subscribe:<channel>, without placeholders; found {text:?}")
-            });
+            match text.parse::<Right>() {
+                Err(error) => require("anonymous", false, &|| error.to_string()),
+                Ok(right) => {
+                    let is_good = right.action() == Action::Subscribe && !text.contains('{');
+                    require("anonymous", is_good, &|| {
+                        format!("expected only subscribe:<channel>, without placeholders; found {text:?}")
+                    });
+                }
+            }
         }
         for (name, rights) in &self.roles {
             require("roles", is_word(name), &|| format!("{name:?} is not a valid name for a role"));
             for text in rights {
-                let right = text.parse::<Right>();
-                require("roles", right.is_ok(), &|| {
-                    format!("{name}: {}", right.as_ref().err().map(ToString::to_string).unwrap_or_default())
-                });
+                if let Err(error) = text.parse::<Right>() {
+                    require("roles", false, &|| format!("{name}: {error}"));
+                }
             }
         }
         require("issuers", self.issuers.len() <= SOURCES_MAX, &|| {

@@ -35,7 +35,7 @@ const GONE_FOR_S: i64 = 10;
 
 /// What a source contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gives {
+pub(crate) enum Contents {
     /// Public keys of an issuer.
     Public(usize),
     /// A secret of an issuer.
@@ -44,7 +44,7 @@ pub(crate) enum Gives {
     ApiKeys,
 }
 
-impl Gives {
+impl Contents {
     /// The issuer whose tokens its keys verify; `None` for API keys.
     pub(crate) fn issuer(self) -> Option<usize> {
         match self {
@@ -101,7 +101,7 @@ impl Sources {
             self.named.clear();
         }
         let named = *self.named.entry(digest).or_insert(Named { round: self.round, at: now });
-        let places = self.list.iter_mut().filter(|source| source.gives == Gives::Public(issuer));
+        let places = self.list.iter_mut().filter(|source| source.contents == Contents::Public(issuer));
         places.filter_map(|source| source.want(named.round, now)).max()
     }
 }
@@ -109,7 +109,7 @@ impl Sources {
 /// A source of keys and its condition.
 #[derive(Debug)]
 pub(crate) struct Source {
-    pub(crate) gives: Gives,
+    pub(crate) contents: Contents,
     pub(crate) place: Place,
     due: i64,
     asked: i64,
@@ -131,9 +131,9 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(crate) fn new(gives: Gives, place: Place) -> Self {
+    pub(crate) fn new(contents: Contents, place: Place) -> Self {
         Self {
-            gives,
+            contents,
             place,
             due: i64::MIN,
             asked: i64::MIN,
@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     fn of_url() -> Source {
-        Source::new(Gives::Public(0), Place::of("https://id.example/keys").unwrap())
+        Source::new(Contents::Public(0), Place::of("https://id.example/keys").unwrap())
     }
 
     impl Source {
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(held(&source), 1);
         assert!(!source.begins(4_000), "fresh for long");
 
-        let mut file = Source::new(Gives::Public(0), Place::of("keys.pem").unwrap());
+        let mut file = Source::new(Contents::Public(0), Place::of("keys.pem").unwrap());
         given(&mut file, &[one, two], 0);
         given(&mut file, &[two], 1);
         assert_eq!(held(&file), 1);
@@ -362,7 +362,7 @@ mod tests {
             }
         }
         assert!(asked <= 20, "{asked}");
-        let mut files = Sources::new(vec![Source::new(Gives::Public(0), Place::of("keys.pem").unwrap())]);
+        let mut files = Sources::new(vec![Source::new(Contents::Public(0), Place::of("keys.pem").unwrap())]);
         files.begin_due(0);
         files.list[0].succeeded("a".into(), None, 0);
         assert_eq!(files.want(0, Some("x"), 0), Some(2));

@@ -18,14 +18,10 @@ use support::*;
 
 fn api_key(roles: &[&str]) -> (String, ApiKey) {
     make_api_key(ApiKey {
-        name: String::new(),
-        sha256: String::new(),
         subject: "feed".to_owned(),
         roles: roles.iter().map(|role| (*role).to_owned()).collect(),
-        rights: Vec::new(),
-        tenant: None,
         created_at: now() - 10,
-        expires_at: None,
+        ..ApiKey::default()
     })
 }
 
@@ -38,16 +34,6 @@ fn access_with_keys(keys: &[&ApiKey]) -> Access {
 
 fn file(keys: &[&ApiKey]) -> String {
     ApiKeyFile { keys: keys.iter().map(|key| (*key).clone()).collect() }.to_toml()
-}
-
-/// The outcome of a text of keys at an issuer's only source.
-fn given(public: bool, text: &str) -> Given {
-    let config = AuthConfig {
-        issuers: vec![issuer(usize::from(public), usize::from(!public))],
-        ..AuthConfig::default()
-    };
-    let access = Access::new(config).expect("a valid configuration");
-    access.given(&access.due(0)[0], Ok((text.to_owned(), None)), 0)
 }
 
 #[test]

@@ -1,15 +1,13 @@
 //! Certificates as they arrive after TLS has verified them.
-#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
 
 use zonewire_access::{
     Access, Action, ApiKey, ApiKeyFile, AuthConfig, Certificate, CertificateConfig, Given, Kind, Refused,
     Resource, Revocation, Revoked, Standing, make_api_key, may,
 };
 
-fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    i64::try_from(since.as_secs()).unwrap()
-}
+use support::now;
 
 fn listed(name: &str, change: impl FnOnce(&mut CertificateConfig)) -> CertificateConfig {
     let mut listed = CertificateConfig {
@@ -80,14 +78,10 @@ fn an_order_is_its_subjects_whether_that_comes_by_certificate_or_by_api_key() {
     let access =
         Access::new(AuthConfig { keys_file: Some("unread".into()), ..config(certificates) }).unwrap();
     let (key, kept) = make_api_key(ApiKey {
-        name: String::new(),
-        sha256: String::new(),
         subject: "desk".to_owned(),
         roles: vec!["trader".to_owned()],
-        rights: Vec::new(),
-        tenant: None,
         created_at: now() - 10,
-        expires_at: None,
+        ..ApiKey::default()
     });
     let due = access.due(now()).remove(0);
     let file = ApiKeyFile { keys: vec![kept] }.to_toml();

@@ -72,13 +72,8 @@ impl Account {
     }
 }
 
-/// A value with an account.
-pub(super) trait Remembered {
-    fn account(&self) -> &Account;
-}
-
-impl Remembered for Account {
-    fn account(&self) -> &Account {
+impl AsRef<Account> for Account {
+    fn as_ref(&self) -> &Account {
         self
     }
 }
@@ -98,13 +93,13 @@ struct Known<T> {
     tidied: Option<Duration>,
 }
 
-impl<T: Remembered> Default for Accounts<T> {
+impl<T: AsRef<Account>> Default for Accounts<T> {
     fn default() -> Self {
         Self::of(ACCOUNTS_MAX)
     }
 }
 
-impl<T: Remembered> Accounts<T> {
+impl<T: AsRef<Account>> Accounts<T> {
     pub(super) fn of(max: usize) -> Self {
         Self { max, others: Arc::default(), known: Mutex::new(Known { all: HashMap::new(), tidied: None }) }
     }
@@ -132,11 +127,11 @@ impl<T: Remembered> Accounts<T> {
     }
 }
 
-impl<T: Remembered> Known<T> {
+impl<T: AsRef<Account>> Known<T> {
     /// Drops the entries that nobody holds and whose account equals a new one.
     fn tidy(&mut self, now: Duration) {
         if self.tidied.is_none_or(|tidied| now.saturating_sub(tidied) >= TIDY_EVERY) {
-            self.all.retain(|_, one| Arc::strong_count(one) > 1 || !one.account().is_as_new(now));
+            self.all.retain(|_, one| Arc::strong_count(one) > 1 || !(**one).as_ref().is_as_new(now));
             self.tidied = Some(now);
         }
     }

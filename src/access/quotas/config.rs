@@ -27,91 +27,66 @@ settings! {
     }
 }
 
-/// Limits of one principal or tenant. 0 is unlimited, and the default of each.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Allowances {
-    /// WebSockets and event streams that it may open, per second on average.
-    pub connects_per_s: u32,
-    /// WebSockets and event streams that it may have open at once.
-    pub connections_max: u32,
-    /// Messages that it may send over its WebSockets, per second on average; each channel that it
-    /// subscribes to counts as one.
-    pub messages_per_s: u32,
-    /// Subscriptions that it may have on all its connections together.
-    pub subscriptions_max: u32,
-    /// Entries that it may publish over HTTP and WebSockets, per second on average.
-    pub publishes_per_s: u32,
-    /// Orders that it may place, per second on average.
-    pub orders_per_s: u32,
-    /// Bytes that it is sent over WebSockets and event streams, per second on average.
-    pub bytes_out_per_s: u32,
-    /// Connections that may lag at once, because their clients read more slowly than entries arrive.
-    pub behind_max: u32,
+/// Defines the settings that limit the quotas, with the quota of each.
+macro_rules! allowances {
+    ($($(#[doc = $meaning:literal])+ $setting:ident: $quota:ident,)+) => {
+        /// Limits of one principal or tenant. 0 is unlimited, and the default of each.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Allowances {
+            $($(#[doc = $meaning])+ pub $setting: u32,)+
+        }
+
+        /// The same limits; those that are unset do not count.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct RoleAllowances {
+            $($(#[doc = $meaning])+ #[serde(skip_serializing_if = "Option::is_none")] pub $setting: Option<u32>,)+
+        }
+
+        impl Allowances {
+            fn of(&self, quota: Quota) -> u32 {
+                match quota { $(Quota::$quota => self.$setting,)+ }
+            }
+        }
+
+        impl RoleAllowances {
+            fn of(&self, quota: Quota) -> Option<u32> {
+                match quota { $(Quota::$quota => self.$setting,)+ }
+            }
+        }
+
+        impl Quota {
+            /// The last part of the setting's key.
+            pub(super) fn setting(self) -> &'static str {
+                match self { $(Self::$quota => stringify!($setting),)+ }
+            }
+        }
+    };
 }
 
-/// The same limits; those that are unset do not count.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RoleAllowances {
-    /// See [`Allowances::connects_per_s`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connects_per_s: Option<u32>,
-    /// See [`Allowances::connections_max`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connections_max: Option<u32>,
-    /// See [`Allowances::messages_per_s`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub messages_per_s: Option<u32>,
-    /// See [`Allowances::subscriptions_max`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub subscriptions_max: Option<u32>,
-    /// See [`Allowances::publishes_per_s`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub publishes_per_s: Option<u32>,
-    /// See [`Allowances::orders_per_s`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub orders_per_s: Option<u32>,
-    /// See [`Allowances::bytes_out_per_s`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes_out_per_s: Option<u32>,
-    /// See [`Allowances::behind_max`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub behind_max: Option<u32>,
+allowances! {
+    /// WebSockets and event streams that it may open, per second on average.
+    connects_per_s: Connects,
+    /// WebSockets and event streams that it may have open at once.
+    connections_max: Connections,
+    /// Messages that it may send over its WebSockets, per second on average; each channel that it
+    /// subscribes to counts as one.
+    messages_per_s: Messages,
+    /// Subscriptions that it may have on all its connections together.
+    subscriptions_max: Subscriptions,
+    /// Entries that it may publish over HTTP and WebSockets, per second on average.
+    publishes_per_s: Publishes,
+    /// Orders that it may place, per second on average.
+    orders_per_s: Orders,
+    /// Bytes that it is sent over WebSockets and event streams, per second on average.
+    bytes_out_per_s: BytesOut,
+    /// Connections that may lag at once, because their clients read more slowly than entries arrive.
+    behind_max: Behind,
 }
 
 /// With less, heartbeats would not reach a client in time.
 const BYTES_OUT_MIN: u32 = 4_096;
-
-impl Allowances {
-    fn of(&self, quota: Quota) -> u32 {
-        match quota {
-            Quota::Connects => self.connects_per_s,
-            Quota::Connections => self.connections_max,
-            Quota::Messages => self.messages_per_s,
-            Quota::Subscriptions => self.subscriptions_max,
-            Quota::Publishes => self.publishes_per_s,
-            Quota::Orders => self.orders_per_s,
-            Quota::BytesOut => self.bytes_out_per_s,
-            Quota::Behind => self.behind_max,
-        }
-    }
-}
-
-impl RoleAllowances {
-    fn of(&self, quota: Quota) -> Option<u32> {
-        match quota {
-            Quota::Connects => self.connects_per_s,
-            Quota::Connections => self.connections_max,
-            Quota::Messages => self.messages_per_s,
-            Quota::Subscriptions => self.subscriptions_max,
-            Quota::Publishes => self.publishes_per_s,
-            Quota::Orders => self.orders_per_s,
-            Quota::BytesOut => self.bytes_out_per_s,
-            Quota::Behind => self.behind_max,
-        }
-    }
-}
 
 impl LimitsConfig {
     /// Whether anything is limited.

@@ -63,20 +63,6 @@ impl Quota {
 
     /// How many of them are per second.
     const RATES: usize = 5;
-
-    /// The last part of the setting's key.
-    fn setting(self) -> &'static str {
-        match self {
-            Self::Connects => "connects_per_s",
-            Self::Messages => "messages_per_s",
-            Self::Publishes => "publishes_per_s",
-            Self::Orders => "orders_per_s",
-            Self::BytesOut => "bytes_out_per_s",
-            Self::Connections => "connections_max",
-            Self::Subscriptions => "subscriptions_max",
-            Self::Behind => "behind_max",
-        }
-    }
 }
 
 /// What a limit applies to.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use zonewire_access::Principal;
 
-use super::accounts::{Account, Remembered};
+use super::accounts::Account;
 use super::{AGAIN_AFTER, Limits, Over, Quota, Scope};
 
 /// A tracked principal, with its accounts: one for all of its connections and requests.
@@ -42,8 +42,8 @@ impl Holder {
     }
 }
 
-impl Remembered for Holder {
-    fn account(&self) -> &Account {
+impl AsRef<Account> for Holder {
+    fn as_ref(&self) -> &Account {
         &self.own
     }
 }

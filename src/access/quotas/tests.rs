@@ -177,14 +177,9 @@ async fn bytes_are_owed_and_paid() {
 #[tokio::test(start_paused = true)]
 async fn a_key_that_gets_another_tenant_counts_for_that_one_and_has_what_it_had() {
     let (shown, mut kept) = zonewire_access::make_api_key(zonewire_access::ApiKey {
-        name: String::new(),
-        sha256: String::new(),
         subject: "desk".to_owned(),
-        roles: Vec::new(),
-        rights: Vec::new(),
         tenant: Some("acme".to_owned()),
-        created_at: 0,
-        expires_at: None,
+        ..zonewire_access::ApiKey::default()
     });
     let auth = zonewire_access::AuthConfig { keys_file: Some("unread".into()), ..Default::default() };
     let access = zonewire_access::Access::new(auth).unwrap();

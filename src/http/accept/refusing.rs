@@ -13,11 +13,11 @@ use tokio::net::TcpStream;
 use tokio::time::{self, Instant};
 use tracing::debug;
 
-use super::{AcceptParts, Connected, http, tell_plain};
+use super::{AcceptParts, Connected, answer_plain, http};
 use crate::connections::{Limit, ShardHandle};
 use crate::http::arrival::Way;
 use crate::http::door::Door;
-use crate::http::entering::{Entered, Heard, enter, hear};
+use crate::http::entering::{Entered, Received, enter, receive_first};
 use crate::http::reserve::ReservePlace;
 use crate::http::upgrade::TooMany;
 
@@ -42,24 +42,27 @@ impl Refused {
         door: Door,
         parts: Arc<AcceptParts>,
     ) {
-        let lost = self.place.lost.clone();
         let until = Instant::now() + RESERVE_HOLD;
-        let (parts, asked) = (Arc::clone(&parts), parts);
-        let serving = async move {
-            let heard = hear(&stream, is_announced, Instant::now() + RESERVE_HEAD).await;
-            let Ok(Heard { first, .. }) = heard else { return };
-            self.serve_heard(stream, first, door, asked, until).await;
+        let serving = async {
+            let received = receive_first(&stream, is_announced, Instant::now() + RESERVE_HEAD).await;
+            let Ok(Received { first, .. }) = received else { return };
+            self.serve_received(stream, first, door, Arc::clone(&parts), until).await;
         };
-        // However the request ends, the connection is closed.
+        self.bounded(serving, until, &parts).await;
+    }
+
+    /// Ends serving when the time is up, the place is displaced, or the gateway stops. However the request
+    /// ends, the connection is closed.
+    async fn bounded(&self, serving: impl Future<Output = ()>, until: Instant, parts: &AcceptParts) {
         tokio::select! {
             () = serving => {}
-            () = lost.cancelled() => {}
+            () = self.place.lost.cancelled() => {}
             () = time::sleep_until(until) => {}
             () = parts.stop.cancelled() => {}
         }
     }
 
-    async fn serve_heard(
+    async fn serve_received(
         &self,
         stream: TcpStream,
         first: Bytes,
@@ -90,9 +93,9 @@ impl Refused {
         let entered = enter(stream, first, parts.tls(&way), &way, until).await;
         let served = match entered {
             Err(_counted) => return,
-            Ok(Entered::Plain(socket)) => tell_plain(socket, RESERVE_HEAD).await,
+            Ok(Entered::PlainHttp(socket)) => answer_plain(socket, RESERVE_HEAD).await,
             // The client's certificate does not matter, because the connection is refused anyway.
-            Ok(Entered::Rightly(socket, _certified)) => {
+            Ok(Entered::Http(socket, _certified)) => {
                 let mut http = http(RESERVE_HEAD);
                 let socket = TokioIo::new(socket);
                 http.keep_alive(false).serve_connection(socket, service).with_upgrades().await
@@ -120,11 +123,7 @@ pub(super) async fn refuse_announced(
     }
     let place = parts.reserve.take();
     let refused = Refused { way: connected.way, limit, place, shard: connected.shard.clone() };
-    let (lost, until) = (refused.place.lost.clone(), Instant::now() + RESERVE_HOLD);
-    tokio::select! {
-        () = refused.serve_heard(stream, first, door, Arc::clone(&parts), until) => {}
-        () = lost.cancelled() => {}
-        () = time::sleep_until(until) => {}
-        () = parts.stop.cancelled() => {}
-    }
+    let until = Instant::now() + RESERVE_HOLD;
+    let serving = refused.serve_received(stream, first, door, Arc::clone(&parts), until);
+    refused.bounded(serving, until, &parts).await;
 }

@@ -35,7 +35,7 @@ settings! {
 }
 
 /// Whether clients must show a certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientAuth {
     /// They may show one.
@@ -128,13 +128,8 @@ impl HttpConfig {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::keys;
     use super::*;
-
-    fn keys(change: impl FnOnce(&mut HttpConfig)) -> Vec<String> {
-        let mut config = HttpConfig::default();
-        change(&mut config);
-        config.check().into_iter().map(|finding| finding.key).collect()
-    }
 
     #[test]
     fn what_does_not_go_together_is_told() {

@@ -13,11 +13,10 @@ fn of_schema(name: &str) -> Value {
 }
 
 fn body(body: Body) -> Option<Value> {
-    let json = |schema: Value| json!({ "application/json": { "schema": schema } });
     let one_or_many = |schema: Value| json!({ "oneOf": [schema, { "type": "array", "items": schema }] });
-    let content = match body {
+    let asked = match body {
         Body::None => return None,
-        Body::Json(name) => json(of_schema(name)),
+        Body::Json(name) => content(of_schema(name)),
         Body::Prices => json!({
             "application/json": { "schema": one_or_many(of_schema("Price")) },
             "application/x-ndjson": { "schema": { "type": "string", "description": "A price in each line." } },
@@ -30,17 +29,25 @@ fn body(body: Body) -> Option<Value> {
             "schema": { "anyOf": [of_schema("Swap"), { "type": "object", "description": "An order as `orders.schema` describes it." }] },
             "example": { "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5, "slippage": 0.5 },
         } }),
-        Body::Updates => json(one_or_many(of_schema("UpdateRequest"))),
-        Body::Report => json(of_schema("Report")),
-        Body::Record => json(json!({ "type": "object" })),
-        Body::Records => json(json!({ "type": "array", "items": { "type": "object" } })),
+        Body::Updates => content(one_or_many(of_schema("UpdateRequest"))),
+        Body::Report => content(of_schema("Report")),
+        Body::Record => content(json!({ "type": "object" })),
+        Body::Records => content(json!({ "type": "array", "items": { "type": "object" } })),
     };
-    Some(json!({ "required": true, "content": content }))
+    Some(json!({ "required": true, "content": asked }))
+}
+
+fn content(schema: Value) -> Value {
+    json!({ "application/json": { "schema": schema } })
 }
 
 /// The schemas of bodies that the gateway parses field by field, to say what is wrong with each.
 fn read_by_hand() -> [(&'static str, Value); 4] {
     let number = json!({ "type": ["number", "null"] });
+    let timestamp = json!({
+        "type": ["string", "number", "null"],
+        "description": "RFC 3339, or seconds, milliseconds, microseconds or nanoseconds since 1970.",
+    });
     [
         (
             "Price",
@@ -52,10 +59,7 @@ fn read_by_hand() -> [(&'static str, Value); 4] {
                     "congestion": number, "loss": number, "quantity": number,
                     "key": { "type": "string" }, "node": { "type": "string" }, "hub": { "type": "string" },
                     "symbol": { "type": "string" }, "location": { "type": "string" },
-                    "timestamp": {
-                        "type": ["string", "number", "null"],
-                        "description": "RFC 3339, or seconds, milliseconds, microseconds or nanoseconds since 1970.",
-                    },
+                    "timestamp": timestamp,
                 },
                 "anyOf": [{ "required": ["price"] }, { "required": ["bid", "ask"] }],
             }),
@@ -68,10 +72,7 @@ fn read_by_hand() -> [(&'static str, Value); 4] {
                 "properties": {
                     "exchange": { "type": "string" },
                     "symbol": { "type": "string" },
-                    "timestamp": {
-                        "type": ["string", "number", "null"],
-                        "description": "RFC 3339, or seconds, milliseconds, microseconds or nanoseconds since 1970.",
-                    },
+                    "timestamp": timestamp,
                 },
                 "required": ["exchange"],
             }),
@@ -111,22 +112,16 @@ fn read_by_hand() -> [(&'static str, Value); 4] {
     ]
 }
 
-fn answers(answer: Answer, problems: &[u16], kind: Kind) -> Value {
-    let json = |schema: Value| json!({ "application/json": { "schema": schema } });
+fn answers(answer: Answer, problems: &[u16], takes_body: bool, kind: Kind) -> Value {
+    let done = |content: Value| json!({ "description": "Done.", "content": content });
     let (status, good) = match answer {
-        Answer::Json(status, name) => {
-            (status, json!({ "description": "Done.", "content": json(of_schema(name)) }))
-        }
+        Answer::Json(status, name) => (status, done(content(of_schema(name)))),
         Answer::Either(status, names) => {
             let any: Vec<Value> = names.iter().map(|name| of_schema(name)).collect();
-            (status, json!({ "description": "Done.", "content": json(json!({ "anyOf": any })) }))
+            (status, done(content(json!({ "anyOf": any }))))
         }
-        Answer::Object(status) => {
-            (status, json!({ "description": "Done.", "content": json(json!({ "type": "object" })) }))
-        }
-        Answer::Text(kind) => {
-            (200, json!({ "description": "Done.", "content": { kind: { "schema": { "type": "string" } } } }))
-        }
+        Answer::Object(status) => (status, done(content(json!({ "type": "object" })))),
+        Answer::Text(kind) => (200, done(json!({ kind: { "schema": { "type": "string" } } }))),
         Answer::Events => {
             let events = json!({ "schema": { "type": "string", "description": "The messages of a WebSocket, each the data of an event: see /asyncapi.json." } });
             (
@@ -143,12 +138,13 @@ fn answers(answer: Answer, problems: &[u16], kind: Kind) -> Value {
     let problem = json!({ "$ref": "#/components/responses/Problem" });
     let of_all: &[u16] = match kind {
         Kind::Probe => &[],
-        Kind::Told => &[403, 421],
+        Kind::Operator => &[403, 421],
         Kind::Client => &[403, 421, 429, 503],
         Kind::WebSocket => &[403, 421, 426, 429, 503],
         Kind::Events => &[403, 421, 429, 503],
     };
-    for status in problems.iter().chain(of_all) {
+    let of_bodies: &[u16] = if takes_body { &[400, 408, 413, 415, 422] } else { &[] };
+    for status in problems.iter().chain(of_bodies).chain(of_all) {
         answers.insert(status.to_string(), problem.clone());
     }
     if kind == Kind::Events {
@@ -160,7 +156,7 @@ fn answers(answer: Answer, problems: &[u16], kind: Kind) -> Value {
     {
         answers.insert(
             "503".to_owned(),
-            json!({ "description": "It is not.", "content": json(of_schema(name)) }),
+            json!({ "description": "It is not.", "content": content(of_schema(name)) }),
         );
     }
     Value::Object(answers)
@@ -193,7 +189,7 @@ fn parameters(pattern: &str, query: &[(&str, &str)]) -> Vec<Value> {
 
 fn openapi() -> Value {
     let mut paths = Map::new();
-    for route in ROUTES {
+    for route in ROUTES.iter() {
         let (method, pattern) = (route.method, route.pattern);
         let Description { summary, query, body: asked, answer: answered, problems } = &route.description;
         let words = pattern.split(['/', '.', '-']).map(|word| word.trim_matches(['{', '}']));
@@ -211,11 +207,12 @@ fn openapi() -> Value {
                 "description": "Like `since`, over which it takes precedence; sent by browsers.",
             }));
         }
+        let body = body(*asked);
         let mut operation = json!({
             "operationId": format!("{}_{}", method.to_lowercase(), words.join("_")).trim_end_matches('_'),
             "summary": summary,
             "parameters": parameters,
-            "responses": answers(*answered, problems, route.kind),
+            "responses": answers(*answered, problems, body.is_some(), route.kind),
         });
         if route.needs == Needs::Nothing {
             operation["security"] = json!([]);
@@ -224,7 +221,7 @@ fn openapi() -> Value {
                 operation["responses"][status] = json!({ "$ref": "#/components/responses/Problem" });
             }
         }
-        if let Some(body) = body(*asked) {
+        if let Some(body) = body {
             operation["requestBody"] = body;
         }
         let path = paths.entry(pattern).or_insert_with(|| json!({}));

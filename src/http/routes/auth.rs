@@ -2,59 +2,38 @@
 
 use std::sync::Arc;
 
-use bytes::Buf;
-use futures_util::Stream;
 use hyper::StatusCode;
-use hyper::header::HeaderMap;
 use warp::Filter;
-use warp::reply::Response;
 
-use super::orders::read_json;
-use super::{App, Caller, Handler, caller, handler, json as reply_json};
+use super::{App, Caller, Handler, Text, caller, handler, json, json_body, parse, with};
 use crate::access::{Named, RevokeError};
 use crate::http::problem::Problem;
-use crate::http::routes::with;
-use crate::protocol::{ProblemCode, Revoke, check_json};
-use crate::support::json::json_fault;
+use crate::protocol::{ProblemCode, Revoke};
 
 /// The longest name of what is revoked, in bytes.
 const NAME_LEN_MAX: usize = 256;
 
 /// `POST /api/auth/revoke`
 pub(in crate::http) fn revoke(app: &Arc<App>) -> Handler {
-    let sent = warp::header::headers_cloned().and(warp::body::stream());
-    handler(with(app).and(caller()).and(sent).then(post_revoke))
-}
-
-async fn post_revoke<S, B>(
-    app: Arc<App>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: S,
-) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let text = read_json(&headers, body, app.config.line_bytes_max, &app).await?;
-    if !app.gate.is_on() {
-        let detail = "authentication is off (auth.mode), so there is nothing to revoke";
-        return Err(Problem::new(ProblemCode::NotFound, detail));
-    }
-    let (what, name) = wish(&text)?;
-    let by = caller.principal()?.subject().unwrap_or_default();
-    let revoked = app.gate.revoke(what, &name, by).await.map_err(|error| match error {
-        RevokeError::TooMany(_) => Problem::new(ProblemCode::Busy, error.to_string()),
-        RevokeError::Storage(_) => Problem::new(ProblemCode::StorageUnavailable, error.to_string()),
-    })?;
-    Ok(reply_json(StatusCode::OK, &revoked))
+    let asked = with(app).and(caller()).and(json_body(app));
+    handler(asked.then(|app: Arc<App>, caller: Caller, text: Text| async move {
+        if !app.gate.is_on() {
+            let detail = "authentication is off (auth.mode), so there is nothing to revoke";
+            return Err(Problem::new(ProblemCode::NotFound, detail));
+        }
+        let (what, name) = wish(&text)?;
+        let by = caller.principal()?.subject().unwrap_or_default();
+        let revoked = app.gate.revoke(what, &name, by).await.map_err(|error| match error {
+            RevokeError::TooMany(_) => Problem::new(ProblemCode::Busy, error.to_string()),
+            RevokeError::Storage(_) => Problem::new(ProblemCode::StorageUnavailable, error.to_string()),
+        })?;
+        Ok(json(StatusCode::OK, &revoked))
+    }))
 }
 
 fn wish(text: &str) -> Result<(Named, String), Problem> {
     let invalid = |detail: String| Problem::new(ProblemCode::InvalidRequest, detail);
-    check_json(text).map_err(|unreadable| Problem::new(ProblemCode::InvalidJson, unreadable.to_string()))?;
-    let Revoke { jti, key, subject } =
-        serde_json::from_str(text).map_err(|error| invalid(json_fault(text, &error)))?;
+    let Revoke { jti, key, subject } = parse(text)?;
     let (what, name) = match (jti, key, subject) {
         (Some(name), None, None) => (Named::Token, name),
         (None, Some(name), None) => (Named::Key, name),

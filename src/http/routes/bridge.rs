@@ -2,19 +2,13 @@
 
 use std::sync::Arc;
 
-use bytes::Buf;
-use futures_util::Stream;
 use hyper::StatusCode;
-use hyper::header::HeaderMap;
 use warp::Filter;
-use warp::reply::Response;
 
-use super::orders::read_json;
-use super::{App, Handler, handler, json, with};
+use super::{App, Handler, Text, handler, json, json_body, parse, with};
 use crate::http::problem::Problem;
 use crate::model::EventType;
-use crate::protocol::{ProblemCode, SetSubscription, check_json};
-use crate::support::json::json_fault;
+use crate::protocol::{ProblemCode, SetSubscription};
 
 /// `GET /api/bridge/subscriptions`
 pub(in crate::http) fn subscriptions(app: &Arc<App>) -> Handler {
@@ -23,32 +17,22 @@ pub(in crate::http) fn subscriptions(app: &Arc<App>) -> Handler {
 
 /// `POST /api/bridge/subscriptions`
 pub(in crate::http) fn set(app: &Arc<App>) -> Handler {
-    let sent = warp::header::headers_cloned().and(warp::body::stream());
-    handler(with(app).and(sent).then(post_subscription))
-}
-
-async fn post_subscription<S, B>(app: Arc<App>, headers: HeaderMap, body: S) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let text = read_json(&headers, body, app.config.line_bytes_max, &app).await?;
-    let bridge = &app.sources.bridge;
-    if !bridge.is_on() {
-        let detail = "this gateway exchanges no events with other processes: bridge.enabled is false, or no \
-                      Redis is used";
-        return Err(Problem::new(ProblemCode::NotFound, detail));
-    }
-    let invalid = |detail: String| Problem::new(ProblemCode::InvalidRequest, detail);
-    check_json(&text).map_err(|unreadable| Problem::new(ProblemCode::InvalidJson, unreadable.to_string()))?;
-    let SetSubscription { event, mode } =
-        serde_json::from_str(&text).map_err(|error| invalid(json_fault(&text, &error)))?;
-    let event: EventType = event.parse().map_err(|error| invalid(format!("`type`: {error}")))?;
-    if !bridge.set_mode(event, mode) {
-        let detail = format!(
-            "this gateway is not configured to subscribe to `{event}`: see bridge.role and bridge.subscribe in its settings"
-        );
-        return Err(invalid(detail));
-    }
-    Ok(json(StatusCode::OK, &bridge.subscriptions()))
+    handler(with(app).and(json_body(app)).then(|app: Arc<App>, text: Text| async move {
+        let bridge = &app.sources.bridge;
+        if !bridge.is_on() {
+            let detail = "this gateway exchanges no events with other processes: bridge.enabled is false, or no \
+                          Redis is used";
+            return Err(Problem::new(ProblemCode::NotFound, detail));
+        }
+        let invalid = |detail: String| Problem::new(ProblemCode::InvalidRequest, detail);
+        let SetSubscription { event, mode } = parse(&text)?;
+        let event: EventType = event.parse().map_err(|error| invalid(format!("`type`: {error}")))?;
+        if !bridge.set_mode(event, mode) {
+            let detail = format!(
+                "this gateway is not configured to subscribe to `{event}`: see bridge.role and bridge.subscribe in its settings"
+            );
+            return Err(invalid(detail));
+        }
+        Ok(json(StatusCode::OK, &bridge.subscriptions()))
+    }))
 }

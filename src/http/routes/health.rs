@@ -35,7 +35,7 @@ pub(in crate::http) fn live(_app: &Arc<App>) -> Handler {
 pub(in crate::http) fn ready(app: &Arc<App>) -> Handler {
     handler(with(app).map(|app: Arc<App>| {
         let health = app.sources.health();
-        json(if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &health)
+        json(if_well(health.ready), &health)
     }))
 }
 
@@ -43,9 +43,12 @@ pub(in crate::http) fn ready(app: &Arc<App>) -> Handler {
 pub(in crate::http) fn redis(app: &Arc<App>) -> Handler {
     handler(with(app).map(|app: Arc<App>| {
         let redis = app.sources.redis();
-        let is_whole = redis.status == "healthy";
-        json(if is_whole { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &redis)
+        json(if_well(redis.status == "healthy"), &redis)
     }))
+}
+
+fn if_well(is_well: bool) -> StatusCode {
+    if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 #[derive(Debug, Deserialize)]
@@ -80,15 +83,13 @@ async fn tell_stats(app: Arc<App>, asked: Asked) -> Result<Response, Problem> {
 
 /// `GET /ws/stats/{connection}`
 pub(in crate::http) fn connection(app: &Arc<App>) -> Handler {
-    handler(with(app).and(segments()).then(tell_connection))
-}
-
-async fn tell_connection(app: Arc<App>, [id]: [String; 1]) -> Result<Response, Problem> {
-    let story = match id.parse::<Uuid>() {
-        Ok(id) => app.sources.connection(id).await,
-        Err(_) => None,
-    };
-    story.map(|story| json(StatusCode::OK, &story)).ok_or_else(unknown_connection)
+    handler(with(app).and(segments()).then(|app: Arc<App>, [id]: [String; 1]| async move {
+        let story = match id.parse::<Uuid>() {
+            Ok(id) => app.sources.connection(id).await,
+            Err(_) => None,
+        };
+        story.map(|story| json(StatusCode::OK, &story)).ok_or_else(unknown_connection)
+    }))
 }
 
 fn unknown_connection() -> Problem {
@@ -104,38 +105,33 @@ struct HowToEnd {
 
 /// `DELETE /ws/stats/{connection}?reconnect=`
 pub(in crate::http) fn disconnect(app: &Arc<App>) -> Handler {
-    handler(with(app).and(segments()).and(warp::query()).and(caller()).then(end_connection))
-}
-
-async fn end_connection(
-    app: Arc<App>,
-    [id]: [String; 1],
-    HowToEnd { reconnect }: HowToEnd,
-    caller: Caller,
-) -> Result<Response, Problem> {
-    let id = id.parse::<Uuid>().map_err(|_error| unknown_connection())?;
-    let code = if reconnect { CloseCode::Moved } else { CloseCode::Disconnected };
-    if !app.manager.disconnect(id, code).await {
-        return Err(unknown_connection());
-    }
-    let by = caller.principal()?;
-    info!(conn.id = %id, code = code.reason(), by = by.subject(), "an operator closed a connection");
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let asked = with(app).and(segments()).and(warp::query()).and(caller());
+    handler(asked.then(
+        |app: Arc<App>, [id]: [String; 1], HowToEnd { reconnect }: HowToEnd, caller: Caller| async move {
+            let id = id.parse::<Uuid>().map_err(|_error| unknown_connection())?;
+            let code = if reconnect { CloseCode::Moved } else { CloseCode::Disconnected };
+            if !app.manager.disconnect(id, code).await {
+                return Err(unknown_connection());
+            }
+            let by = caller.principal()?;
+            info!(conn.id = %id, code = code.reason(), by = by.subject(), "an operator closed a connection");
+            Ok(StatusCode::NO_CONTENT.into_response())
+        },
+    ))
 }
 
 /// `GET /metrics`
 pub(in crate::http) fn metrics(app: &Arc<App>) -> Handler {
-    handler(with(app).and(warp::header::headers_cloned()).then(tell_metrics))
-}
-
-async fn tell_metrics(app: Arc<App>, headers: HeaderMap) -> Result<Response, Problem> {
-    let format = Exposition::asked_for(&headers);
-    let text = app.sources.metrics().await;
-    let text = text.map_err(|error| Problem::new(ProblemCode::Internal, error.to_string()))?;
-    let mut response = format.of(text).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, format.content_type());
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(VARY, HeaderValue::from_static("accept"));
-    Ok(response)
+    let asked = with(app).and(warp::header::headers_cloned());
+    handler(asked.then(|app: Arc<App>, headers: HeaderMap| async move {
+        let format = Exposition::asked_for(&headers);
+        let text = app.sources.metrics().await;
+        let text = text.map_err(|error| Problem::new(ProblemCode::Internal, error.to_string()))?;
+        let mut response = format.of(text).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, format.content_type());
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(VARY, HeaderValue::from_static("accept"));
+        Ok::<_, Problem>(response)
+    }))
 }

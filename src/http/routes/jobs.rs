@@ -2,33 +2,28 @@
 
 use std::sync::Arc;
 
-use bytes::Buf;
-use futures_util::Stream;
 use hyper::StatusCode;
-use hyper::header::HeaderMap;
 use serde_json::value::RawValue;
 use warp::Filter;
 use warp::reply::Response;
 
-use super::orders::{Posted, order_id, read_json};
-use super::{App, Handler, handler, json as reply_json, segments, with};
+use super::orders::order_id;
+use super::{App, Handler, Text, handler, json, json_body, parse, segments, with};
 use crate::http::problem::Problem;
 use crate::http::upgrade::Arrival;
 use crate::orders::{Claimed, ExecutorChoice, RunError, Ticket};
 use crate::protocol::{
     ClaimRequest, ExtendRequest, FailRequest, JobOutcome, LeaseHeld, Offer, OrderedFields, ProblemCode,
-    ReportAccepted, check_json,
+    ReportAccepted,
 };
 use crate::storage::StorageError;
-use crate::support::json::json_fault;
 
 /// The longest name of a worker, in bytes.
 const WORKER_LEN_MAX: usize = 64;
 
 /// `POST /api/jobs/claim`
 pub(in crate::http) fn claim(app: &Arc<App>) -> Handler {
-    let sent = warp::header::headers_cloned().and(warp::body::stream());
-    handler(with(app).and(sent).and(warp::ext::optional()).then(offer))
+    handler(with(app).and(json_body(app)).and(warp::ext::optional()).then(offer))
 }
 
 /// `POST /api/jobs/{job}/extend`
@@ -67,57 +62,29 @@ enum Call {
 }
 
 fn about(app: &Arc<App>, call: Call) -> Handler {
-    let sent = warp::header::headers_cloned().and(warp::body::stream());
-    let call = warp::any().map(move || call);
-    handler(with(app).and(call).and(segments()).and(sent).then(respond))
+    let asked = with(app).and(segments()).and(json_body(app));
+    handler(asked.then(move |app: Arc<App>, [job]: [String; 1], text: Text| async move {
+        check_external(&app)?;
+        let order = order_id(&job)?;
+        let OrderedFields(fields) = parse(&text)?;
+        let ticket = Ticket { order, token: token(&fields)? };
+        match call {
+            Call::Extend => hold(ticket, &text, &app).await,
+            Call::Progress => report(app.orders.progress(ticket, &fields, worker(&fields)?.as_deref()).await),
+            Call::Complete => report(app.orders.complete(ticket, &fields, worker(&fields)?.as_deref()).await),
+            Call::Release => give_back(ticket, &app).await,
+            Call::Fail => give_up(ticket, &text, worker(&fields)?.as_deref(), &app).await,
+        }
+    }))
 }
 
-async fn respond<S, B>(
-    app: Arc<App>,
-    call: Call,
-    [job]: [String; 1],
-    headers: HeaderMap,
-    body: S,
-) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let text = read(&headers, body, &app).await?;
-    let order = order_id(&job)?;
-    let OrderedFields(fields) = serde_json::from_str(&text).map_err(|error| bad_body(&text, &error))?;
-    let ticket = Ticket { order, token: token(&fields)? };
-    match call {
-        Call::Extend => hold(ticket, &text, &app).await,
-        Call::Progress => report(app.orders.progress(ticket, &fields, worker(&fields)?.as_deref()).await),
-        Call::Complete => report(app.orders.complete(ticket, &fields, worker(&fields)?.as_deref()).await),
-        Call::Release => give_back(ticket, &app).await,
-        Call::Fail => give_up(ticket, &text, worker(&fields)?.as_deref(), &app).await,
+/// Whether orders are executed by outside workers.
+fn check_external(app: &App) -> Result<(), Problem> {
+    if app.orders.config().executor == ExecutorChoice::External {
+        return Ok(());
     }
-}
-
-/// The JSON that a worker sends, if orders are executed by outside workers.
-async fn read<'a, S, B>(headers: &HeaderMap, body: S, app: &'a App) -> Result<Posted<'a>, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let text = read_json(headers, body, app.config.line_bytes_max, app).await?;
-    if app.orders.config().executor != ExecutorChoice::External {
-        let detail = "orders are executed by the gateway's own workers; for outside workers, set orders.executor = \"external\"";
-        return Err(Problem::new(ProblemCode::NotExternal, detail));
-    }
-    check_json(&text).map_err(|unreadable| Problem::new(ProblemCode::InvalidJson, unreadable.to_string()))?;
-    Ok(text)
-}
-
-fn bad_body(text: &str, error: &serde_json::Error) -> Problem {
-    let fault = json_fault(text, error);
-    if error.is_data() {
-        Problem::new(ProblemCode::InvalidRequest, fault)
-    } else {
-        Problem::new(ProblemCode::InvalidJson, format!("not JSON: {fault}"))
-    }
+    let detail = "orders are executed by the gateway's own workers; for outside workers, set orders.executor = \"external\"";
+    Err(Problem::new(ProblemCode::NotExternal, detail))
 }
 
 fn invalid(detail: impl Into<String>) -> Problem {
@@ -149,32 +116,20 @@ fn is_worker(name: &str) -> bool {
     (1..=WORKER_LEN_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
-async fn offer<S, B>(
-    app: Arc<App>,
-    headers: HeaderMap,
-    body: S,
-    arrival: Option<Arrival>,
-) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let text = read(&headers, body, &app).await?;
-    let request: ClaimRequest = serde_json::from_str(&text).map_err(|error| bad_body(&text, &error))?;
+async fn offer(app: Arc<App>, text: Text, arrival: Option<Arrival>) -> Result<Response, Problem> {
+    check_external(&app)?;
+    let request: ClaimRequest = parse(&text)?;
     if !is_worker(&request.worker) {
         return Err(invalid(WORKER_EXPECTED));
     }
     let claimed = tokio::select! {
         biased;
-        () = app.stopping.cancelled() => {
-            let detail = "the gateway is shutting down";
-            return Err(Problem::new(ProblemCode::ShuttingDown, detail));
-        }
+        () = app.stopping.cancelled() => return Err(Problem::shutting_down()),
         claimed = claim_while_it_waits(&request, arrival.as_ref(), &app) => {
             claimed.map_err(|error| Problem::storage(&error))?
         }
     };
-    let response = reply_json(StatusCode::OK, &Offer { jobs: claimed.jobs() });
+    let response = json(StatusCode::OK, &Offer { jobs: claimed.jobs() });
     match arrival {
         Some(Arrival { look, handing_over, .. }) if look.has_sent_all() => {
             handing_over.begin(claimed, &look);
@@ -210,29 +165,28 @@ async fn claim_while_it_waits(
 }
 
 async fn hold(ticket: Ticket, text: &str, app: &App) -> Result<Response, Problem> {
-    let request: ExtendRequest = serde_json::from_str(text).map_err(|error| bad_body(text, &error))?;
+    let request: ExtendRequest = parse(text)?;
     app.orders.extend(ticket, request.lease_ms).await.map_err(|error| run_problem(&error))?;
-    Ok(reply_json(StatusCode::OK, &LeaseHeld { held: true }))
+    Ok(json(StatusCode::OK, &LeaseHeld { held: true }))
 }
 
 async fn give_back(ticket: Ticket, app: &App) -> Result<Response, Problem> {
     app.orders.release(ticket).await.map_err(|error| run_problem(&error))?;
-    Ok(reply_json(StatusCode::OK, &JobOutcome::Released))
+    Ok(json(StatusCode::OK, &JobOutcome::Released))
 }
 
 fn report(reported: Result<(), RunError>) -> Result<Response, Problem> {
     reported.map_err(|error| run_problem(&error))?;
-    Ok(reply_json(StatusCode::OK, &ReportAccepted { accepted: true }))
+    Ok(json(StatusCode::OK, &ReportAccepted { accepted: true }))
 }
 
 async fn give_up(ticket: Ticket, text: &str, worker: Option<&str>, app: &App) -> Result<Response, Problem> {
-    let FailRequest { error, retry, .. } =
-        serde_json::from_str(text).map_err(|error| bad_body(text, &error))?;
+    let FailRequest { error, retry, .. } = parse(text)?;
     if !is_worker(&error.code) {
         return Err(invalid("`error.code` must be a word such as no_liquidity"));
     }
     let outcome = app.orders.give_up(ticket, error.code, error.message, retry, worker).await;
-    Ok(reply_json(StatusCode::OK, &outcome.map_err(|error| run_problem(&error))?))
+    Ok(json(StatusCode::OK, &outcome.map_err(|error| run_problem(&error))?))
 }
 
 fn run_problem(error: &RunError) -> Problem {

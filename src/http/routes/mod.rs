@@ -4,10 +4,12 @@
 pub(super) mod auth;
 pub(super) mod bridge;
 pub(super) mod config;
+mod entries;
 pub(super) mod event_types;
 pub(super) mod events;
 pub(super) mod health;
 pub(super) mod jobs;
+mod json;
 pub(super) mod orders;
 pub(super) mod page;
 pub(super) mod registry;
@@ -18,15 +20,16 @@ use std::convert::Infallible;
 use std::future;
 use std::sync::Arc;
 
-use hyper::StatusCode;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use serde::Serialize;
+use bytes::Buf;
+use futures_util::Stream;
+use hyper::header::HeaderMap;
 use tokio_util::sync::CancellationToken;
 use warp::filters::BoxedFilter;
 use warp::reject::Rejection;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
+use self::json::{Text, json, json_body, json_body_of, long_json, of_json, parse};
 use super::caller::Caller;
 use super::config::HttpConfig;
 use super::problem::{Problem, internal};
@@ -35,7 +38,7 @@ use crate::access::{Gate, Principal, Share};
 use crate::channels::Channels;
 use crate::connections::{Guest, Limit, Manager};
 use crate::orders::Orders;
-use crate::protocol::ConfigView;
+use crate::protocol::{ConfigView, ProblemCode};
 use crate::registry::Registry;
 
 /// The state that the routes work with.
@@ -97,6 +100,13 @@ fn caller() -> impl Filter<Extract = (Caller,), Error = Rejection> + Clone {
     warp::ext::get::<Caller>()
 }
 
+/// The headers and the body of a request.
+fn sent()
+-> impl Filter<Extract = (HeaderMap, impl Stream<Item = Result<impl Buf, warp::Error>>), Error = Rejection> + Clone
+{
+    warp::header::headers_cloned().and(warp::body::stream())
+}
+
 /// The segments of a path, not decoded.
 fn segments<const N: usize>() -> impl Filter<Extract = ([String; N],), Error = Rejection> + Clone {
     warp::ext::get::<Segments>().and_then(|Segments(segments)| {
@@ -105,18 +115,11 @@ fn segments<const N: usize>() -> impl Filter<Extract = ([String; N],), Error = R
     })
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response {
-    let mut response = warp::reply::with_status(warp::reply::json(value), status).into_response();
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-/// A JSON answer that may be long. Its memory counts until the client has read it.
-fn long_json(app: &App, value: &impl Serialize) -> Result<Response, Problem> {
-    let body = serde_json::to_vec(value).expect("an answer always serialises");
-    let body = app.sources.answers.hold(body)?;
-    let mut response = Response::new(body.into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+/// How many items to return: as many as were asked for, or `usual`.
+fn limit(asked: Option<usize>, usual: usize, max: usize) -> Result<usize, Problem> {
+    let limit = asked.unwrap_or(usual);
+    if (1..=max).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Problem::new(ProblemCode::InvalidLimit, format!("`limit` must be 1 to {max}")))
 }

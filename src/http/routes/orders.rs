@@ -1,25 +1,22 @@
 //! `/api/orders`: placing and reading orders.
 
-use std::ops::Deref;
 use std::sync::Arc;
 
-use bytes::Buf;
 use chrono::Utc;
-use futures_util::Stream;
 use hyper::StatusCode;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::{App, Caller, Handler, caller, handler, json as reply_json, long_json, segments, with};
+use super::{
+    App, Caller, Handler, Text, caller, handler, json, json_body, json_body_of, limit, long_json, of_json,
+    segments, sent, with,
+};
 use crate::http::arrival::Way;
-use crate::http::body::{Whole, discard, not_utf8, read_whole};
-use crate::http::body_budget::Held;
 use crate::http::forwarded::web_socket_base;
-use crate::http::prices::{Format, holds_body_back};
 use crate::http::problem::Problem;
 use crate::http::upgrade::Arrival;
 use crate::model::{BackendName, BackendState, OrderId};
@@ -27,8 +24,7 @@ use crate::orders::{
     ExecutorChoice, InvalidOrder, Listed, PlaceError, RetryError, UpdateError, WhenDegraded,
 };
 use crate::protocol::{
-    Accepted, DeadLetterList, InvalidPayload, OrderCancelling, OrderList, OrderPlaced, OrderStatus,
-    OrderUpdate, ProblemCode,
+    Accepted, DeadLetterList, OrderCancelling, OrderList, OrderPlaced, OrderStatus, OrderUpdate, ProblemCode,
 };
 use crate::storage::Cancelling;
 use crate::support::json::json_fault;
@@ -45,63 +41,6 @@ pub(super) fn order_id(segment: &str) -> Result<OrderId, Problem> {
     segment.parse().map_err(|error: crate::model::InvalidOrderId| {
         Problem::new(ProblemCode::InvalidOrderId, error.to_string())
     })
-}
-
-/// A posted text, and the memory that is reserved for it while this exists.
-pub(super) struct Posted<'a> {
-    text: String,
-    _held: Held<'a>,
-}
-
-impl Deref for Posted<'_> {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.text
-    }
-}
-
-/// The text of a JSON body of at most `max` bytes. If it is refused, the rest is read and dropped first.
-pub(super) async fn read_json<'a, S, B>(
-    headers: &HeaderMap,
-    body: S,
-    max: usize,
-    app: &'a App,
-) -> Result<Posted<'a>, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    tokio::pin!(body);
-    if let Err(problem) = check_json_is_sent(headers) {
-        if !holds_body_back(headers) {
-            discard(&mut body, &app.stopping).await;
-        }
-        return Err(problem);
-    }
-    let reading = async {
-        let room = &app.sources.bodies;
-        let Whole { bytes, held } =
-            read_whole(&mut body, max, "send less at once", room, &app.stopping).await?;
-        let text = String::from_utf8(bytes.into()).map_err(|_error| not_utf8())?;
-        Ok(Posted { text, _held: held })
-    };
-    let read = reading.await;
-    if read.is_err() {
-        discard(&mut body, &app.stopping).await;
-    }
-    read
-}
-
-fn check_json_is_sent(headers: &HeaderMap) -> Result<(), Problem> {
-    match Format::of(headers) {
-        Ok(Format::Json) => Ok(()),
-        Err(problem) if problem.code == ProblemCode::UnsupportedContentEncoding => Err(problem),
-        _ => {
-            let detail = "expected `Content-Type: application/json`, in UTF-8";
-            Err(Problem::unsupported_media_type(detail, "application/json"))
-        }
-    }
 }
 
 // Placing
@@ -121,28 +60,22 @@ fn asked() -> BoxedFilter<(Asked,)> {
 
 /// `POST /api/orders/execute`
 pub(in crate::http) fn execute(app: &Arc<App>) -> Handler {
-    handler(with(app).and(caller()).and(asked()).and(warp::body::stream()).then(place))
-}
-
-async fn place<S, B>(app: Arc<App>, caller: Caller, asked: Asked, body: S) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let text = read_json(&asked.headers, body, app.config.line_bytes_max, &app).await?;
-    let key = idempotency_key(&asked.headers)?;
-    check_open(&app)?;
-    let request = app.orders.read(&text).map_err(|error| match error {
-        InvalidOrder::Json(_) => Problem::new(ProblemCode::InvalidJson, error.to_string()),
-        InvalidOrder::Fields(ref faults) => {
-            let faults = faults.clone();
-            Problem::new(ProblemCode::InvalidOrder, error.to_string()).fields(faults)
-        }
-    })?;
-    let owner = caller.principal()?.owner();
-    let placed = app.orders.place(&request, key.as_deref(), owner).await;
-    let placed = placed.map_err(|error| place_problem(&error))?;
-    Ok(accepted(placed.order, None, placed.repeated, &asked, &app))
+    let asked = with(app).and(caller()).and(asked()).and(json_body(app));
+    handler(asked.then(|app: Arc<App>, caller: Caller, asked: Asked, text: Text| async move {
+        let key = idempotency_key(&asked.headers)?;
+        check_open(&app)?;
+        let request = app.orders.read(&text).map_err(|error| match error {
+            InvalidOrder::Json(_) => Problem::new(ProblemCode::InvalidJson, error.to_string()),
+            InvalidOrder::Fields(ref faults) => {
+                let faults = faults.clone();
+                Problem::new(ProblemCode::InvalidOrder, error.to_string()).fields(faults)
+            }
+        })?;
+        let owner = caller.principal()?.owner();
+        let placed = app.orders.place(&request, key.as_deref(), owner).await;
+        let placed = placed.map_err(|error| place_problem(&error))?;
+        Ok::<_, Problem>(accepted(placed.order, None, placed.repeated, &asked, &app))
+    }))
 }
 
 fn place_problem(error: &PlaceError) -> Problem {
@@ -164,7 +97,7 @@ fn accepted(order: OrderId, retry_of: Option<OrderId>, repeated: bool, asked: &A
         success: true,
         ws_url: format!("{base}/api/orders/status/{order}"),
     };
-    let mut response = reply_json(StatusCode::ACCEPTED, &body);
+    let mut response = json(StatusCode::ACCEPTED, &body);
     if repeated {
         response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
     }
@@ -192,23 +125,6 @@ struct ListQuery {
     after: Option<String>,
 }
 
-impl ListQuery {
-    fn limit(&self) -> Result<usize, Problem> {
-        match self.limit {
-            None => Ok(LISTED),
-            Some(limit) if (1..=LISTED_MAX).contains(&limit) => Ok(limit),
-            Some(_) => {
-                let detail = format!("`limit` must be 1 to {LISTED_MAX}");
-                Err(Problem::new(ProblemCode::InvalidLimit, detail))
-            }
-        }
-    }
-
-    fn after(&self) -> Result<Option<OrderId>, Problem> {
-        self.after.as_deref().map(order_id).transpose()
-    }
-}
-
 /// A page cannot begin after an unknown order: it would be the first page again, for ever.
 fn unknown_cursor(after: Option<OrderId>) -> Problem {
     let after = after.map(|after| after.to_string()).unwrap_or_default();
@@ -220,10 +136,8 @@ fn unknown_cursor(after: Option<OrderId>) -> Problem {
 /// `GET /api/orders/schema`: what an order must look like here. It does not change while the process runs.
 pub(in crate::http) fn schema(app: &Arc<App>) -> Handler {
     handler(with(app).map(|app: Arc<App>| {
-        let mut response = Response::new(app.orders.schema().into());
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        let mut response = of_json(app.orders.schema());
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         response
     }))
 }
@@ -241,7 +155,8 @@ async fn list_orders(app: Arc<App>, caller: Caller, query: ListQuery) -> Result<
         let detail = format!("`status` must be one of {known}");
         return Err(Problem::new(ProblemCode::InvalidStatus, detail));
     }
-    let (limit, after) = (query.limit()?, query.after()?);
+    let limit = limit(query.limit, LISTED, LISTED_MAX)?;
+    let after = query.after.as_deref().map(order_id).transpose()?;
     let listed = app.orders.list(query.status.as_deref(), after, limit, caller.sees_orders_of()?).await;
     let Listed { found: orders, next, degraded } =
         listed.map_err(|error| Problem::storage(&error))?.ok_or_else(|| unknown_cursor(after))?;
@@ -250,42 +165,39 @@ async fn list_orders(app: Arc<App>, caller: Caller, query: ListQuery) -> Result<
 
 /// `GET /api/orders/{id}`
 pub(in crate::http) fn get(app: &Arc<App>) -> Handler {
-    handler(with(app).and(segments()).then(get_order))
-}
-
-async fn get_order(app: Arc<App>, [id]: [String; 1]) -> Result<Response, Problem> {
-    let order = order_id(&id)?;
-    let found = app.orders.get(order).await.map_err(|error| Problem::storage(&error))?;
-    let view = found.ok_or_else(|| Problem::unknown_order(Some(order)))?;
-    long_json(&app, &view)
+    handler(with(app).and(segments()).then(|app: Arc<App>, [id]: [String; 1]| async move {
+        let order = order_id(&id)?;
+        let found = app.orders.get(order).await.map_err(|error| Problem::storage(&error))?;
+        let view = found.ok_or_else(|| Problem::unknown_order(Some(order)))?;
+        long_json(&app, &view)
+    }))
 }
 
 /// `POST /api/orders/{id}/cancel`
 pub(in crate::http) fn cancel(app: &Arc<App>) -> Handler {
-    handler(with(app).and(segments()).then(cancel_order))
+    handler(with(app).and(segments()).then(|app: Arc<App>, [id]: [String; 1]| async move {
+        let order = order_id(&id)?;
+        let conflict = |code, detail: &str| Err(Problem::new(code, detail));
+        match app.orders.cancel(order).await.map_err(|error| Problem::storage(&error))? {
+            Cancelling::Asked => {
+                let status = "cancelling".to_owned();
+                let body = OrderCancelling { order_id: order, status, success: true };
+                Ok(json(StatusCode::ACCEPTED, &body))
+            }
+            Cancelling::TooLate => {
+                conflict(ProblemCode::TooLate, "the order has been submitted, and can no longer be cancelled")
+            }
+            Cancelling::Ended => conflict(ProblemCode::AlreadyEnded, "the order has ended"),
+            Cancelling::Unknown if is_reported(order, &app).await? => {
+                conflict(ProblemCode::NoJob, "this order is executed elsewhere, and must be cancelled there")
+            }
+            Cancelling::Unknown => Err(Problem::unknown_order(Some(order))),
+        }
+    }))
 }
 
-async fn cancel_order(app: Arc<App>, [id]: [String; 1]) -> Result<Response, Problem> {
-    let order = order_id(&id)?;
-    let conflict = |code, detail: &str| Err(Problem::new(code, detail));
-    match app.orders.cancel(order).await.map_err(|error| Problem::storage(&error))? {
-        Cancelling::Asked => {
-            let status = "cancelling".to_owned();
-            let body = OrderCancelling { order_id: order, status, success: true };
-            Ok(reply_json(StatusCode::ACCEPTED, &body))
-        }
-        Cancelling::TooLate => {
-            conflict(ProblemCode::TooLate, "the order has been submitted, and can no longer be cancelled")
-        }
-        Cancelling::Ended => conflict(ProblemCode::AlreadyEnded, "the order has ended"),
-        Cancelling::Unknown if told_of(order, &app).await? => {
-            conflict(ProblemCode::NoJob, "this order is executed elsewhere, and must be cancelled there")
-        }
-        Cancelling::Unknown => Err(Problem::unknown_order(Some(order))),
-    }
-}
-
-async fn told_of(order: OrderId, app: &App) -> Result<bool, Problem> {
+/// Whether an outside program reports on an order.
+async fn is_reported(order: OrderId, app: &App) -> Result<bool, Problem> {
     app.orders.is_told_of(order).await.map_err(|error| Problem::storage(&error))
 }
 
@@ -293,25 +205,14 @@ async fn told_of(order: OrderId, app: &App) -> Result<bool, Problem> {
 
 /// `POST /api/orders/{id}/updates`
 pub(in crate::http) fn update(app: &Arc<App>) -> Handler {
-    let sent = warp::header::headers_cloned().and(warp::body::stream());
-    handler(with(app).and(segments()).and(sent).then(post_updates))
+    let text = json_body_of(app, app.config.body_bytes_max, sent());
+    handler(with(app).and(segments()).and(text).then(post_updates))
 }
 
-async fn post_updates<S, B>(
-    app: Arc<App>,
-    [id]: [String; 1],
-    headers: HeaderMap,
-    body: S,
-) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let text = read_json(&headers, body, app.config.body_bytes_max, &app).await?;
+async fn post_updates(app: Arc<App>, [id]: [String; 1], text: Text) -> Result<Response, Problem> {
     let text: &str = &text;
     let order = order_id(&id)?;
     let now = Utc::now();
-    let problem = |fault: InvalidPayload| Problem::new(fault.code, fault.detail);
     let sized = |update: &str| {
         let max = app.config.line_bytes_max;
         if update.len() <= max {
@@ -326,12 +227,12 @@ where
         })?;
         let parsed = elements.iter().enumerate().map(|(index, element)| {
             sized(element.get()).map_err(|problem| problem.at_index(index))?;
-            OrderUpdate::parse(element.get(), now).map_err(|fault| problem(fault).at_index(index))
+            OrderUpdate::parse(element.get(), now).map_err(|fault| Problem::from(fault).at_index(index))
         });
         parsed.collect::<Result<Vec<_>, _>>()?
     } else {
         sized(text)?;
-        vec![OrderUpdate::parse(text, now).map_err(problem)?]
+        vec![OrderUpdate::parse(text, now)?]
     };
     let accepted = app.orders.add_updates(order, updates).await.map_err(|error| match &error {
         UpdateError::HasJob => Problem::new(ProblemCode::HasJob, error.to_string()),
@@ -343,22 +244,22 @@ where
         UpdateError::Publish(error) => Problem::publish(error).accepted(error.accepted() as u64),
         UpdateError::Unavailable(error) => Problem::storage(error),
     })?;
-    Ok(reply_json(StatusCode::OK, &Accepted { accepted: accepted as u64 }))
+    Ok(json(StatusCode::OK, &Accepted { accepted: accepted as u64 }))
 }
 
 // Dead letters
 
 /// `GET /api/orders/dead-letters?limit=&after=`
 pub(in crate::http) fn dead_letters(app: &Arc<App>) -> Handler {
-    handler(with(app).and(caller()).and(warp::query()).then(list_dead_letters))
-}
-
-async fn list_dead_letters(app: Arc<App>, caller: Caller, query: ListQuery) -> Result<Response, Problem> {
-    let (limit, after) = (query.limit()?, query.after()?);
-    let listed = app.orders.dead_letters(after, limit, caller.sees_orders_of()?).await;
-    let Listed { found: dead_letters, next, degraded } =
-        listed.map_err(|error| Problem::storage(&error))?.ok_or_else(|| unknown_cursor(after))?;
-    long_json(&app, &DeadLetterList { dead_letters, next, degraded })
+    let asked = with(app).and(caller()).and(warp::query());
+    handler(asked.then(|app: Arc<App>, caller: Caller, query: ListQuery| async move {
+        let limit = limit(query.limit, LISTED, LISTED_MAX)?;
+        let after = query.after.as_deref().map(order_id).transpose()?;
+        let listed = app.orders.dead_letters(after, limit, caller.sees_orders_of()?).await;
+        let Listed { found: dead_letters, next, degraded } =
+            listed.map_err(|error| Problem::storage(&error))?.ok_or_else(|| unknown_cursor(after))?;
+        long_json(&app, &DeadLetterList { dead_letters, next, degraded })
+    }))
 }
 
 #[derive(Debug, Deserialize)]
@@ -369,23 +270,17 @@ struct RetryQuery {
 
 /// `POST /api/orders/dead-letters/{id}/retry?force=`
 pub(in crate::http) fn retry(app: &Arc<App>) -> Handler {
-    handler(with(app).and(segments()).and(warp::query()).and(asked()).then(retry_dead_letter))
-}
-
-async fn retry_dead_letter(
-    app: Arc<App>,
-    [id]: [String; 1],
-    query: RetryQuery,
-    asked: Asked,
-) -> Result<Response, Problem> {
-    let order = order_id(&id)?;
-    check_open(&app)?;
-    let placed = app.orders.retry_dead_letter(order, query.force).await.map_err(|error| match error {
-        RetryError::Unknown => Problem::unknown_dead_letter(),
-        RetryError::MayBeSubmitted => Problem::new(ProblemCode::MayBeSubmitted, error.to_string()),
-        RetryError::Place(ref error) => place_problem(error),
-    })?;
-    Ok(accepted(placed.order, Some(order), placed.repeated, &asked, &app))
+    let asked = with(app).and(segments()).and(warp::query()).and(asked());
+    handler(asked.then(|app: Arc<App>, [id]: [String; 1], query: RetryQuery, asked: Asked| async move {
+        let order = order_id(&id)?;
+        check_open(&app)?;
+        let placed = app.orders.retry_dead_letter(order, query.force).await.map_err(|error| match error {
+            RetryError::Unknown => Problem::unknown_dead_letter(),
+            RetryError::MayBeSubmitted => Problem::new(ProblemCode::MayBeSubmitted, error.to_string()),
+            RetryError::Place(ref error) => place_problem(error),
+        })?;
+        Ok::<_, Problem>(accepted(placed.order, Some(order), placed.repeated, &asked, &app))
+    }))
 }
 
 /// Whether an order accepted now would be executed, and would survive this process as configured.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
 use serde_json::Value;
+use warp::Filter;
 use warp::reply::Response;
-use warp::{Filter, Reply};
 
-use super::{App, Handler, handler, segments};
+use super::{App, Handler, handler, of_json, segments};
 use crate::http::page;
 use crate::http::problem::Problem;
 use crate::protocol::ProblemCode;
@@ -53,12 +53,9 @@ fn document(text: &'static str, place: &str, app: &Arc<App>) -> Handler {
         *found = Value::from(if path.is_empty() { "/" } else { path });
     }
     let document = Bytes::from(document.to_string());
-    handler(warp::any().map(move || of(document.clone(), "application/json", "public, max-age=300")))
-}
-
-fn of(body: Bytes, kind: &'static str, caching: &'static str) -> Response {
-    let mut response = warp::http::Response::new(body).into_response();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(caching));
-    response
+    handler(warp::any().map(move || {
+        let mut response = of_json(document.clone());
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+        response
+    }))
 }

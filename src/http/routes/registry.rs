@@ -2,21 +2,23 @@
 
 use std::sync::Arc;
 
-use bytes::Buf;
-use futures_util::Stream;
 use hyper::StatusCode;
 use hyper::header::{
     CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, LOCATION,
 };
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::value::RawValue;
 use tokio::time;
 use uuid::Uuid;
+use warp::reject::Rejection;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-use super::orders::read_json;
-use super::{App, Handler, handler, json as reply_json, long_json, segments, with};
+use super::entries::named;
+use super::{
+    App, Handler, Text, handler, json, json_body, json_body_of, limit, long_json, of_json, segments, sent,
+    with,
+};
 use crate::http::body::discard;
 use crate::http::problem::Problem;
 use crate::model::BackendState;
@@ -39,42 +41,18 @@ const WRITTEN_WITHIN: time::Duration = time::Duration::from_secs(5);
 /// The media type of a merge patch (RFC 7396).
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
-/// Routes of both registries: for each kind, its handlers.
-macro_rules! of_each {
-    ($($name:ident)+) => {
-        pub(in crate::http) mod providers {
-            $(pub(in crate::http) fn $name(app: &super::Arc<super::App>) -> super::Handler {
-                super::$name(app, super::RegistryKind::Providers)
-            })+
-        }
-        pub(in crate::http) mod active_orders {
-            $(pub(in crate::http) fn $name(app: &super::Arc<super::App>) -> super::Handler {
-                super::$name(app, super::RegistryKind::ActiveOrders)
-            })+
-        }
-    };
-}
-
-of_each!(list add set_all clear get put patch remove renew);
-
 // Requests
 
-/// The query of a request, as pairs.
-fn query() -> impl Filter<Extract = (Vec<(String, String)>,), Error = std::convert::Infallible> + Clone {
+/// A query, as pairs.
+type Pairs = Vec<(String, String)>;
+
+fn query() -> impl Filter<Extract = (Pairs,), Error = std::convert::Infallible> + Clone {
     warp::query::raw().or(warp::any().map(String::new)).unify().map(|raw: String| {
         url::form_urlencoded::parse(raw.as_bytes())
             .into_owned()
             .filter(|(name, _)| name != "access_token")
             .collect()
     })
-}
-
-/// The gateway's state, and the kind of registry.
-fn with_kind(
-    app: &Arc<App>,
-    kind: RegistryKind,
-) -> impl Filter<Extract = (Arc<App>, RegistryKind), Error = std::convert::Infallible> + Clone + use<> {
-    with(app).and(warp::any().map(move || kind))
 }
 
 fn invalid_query(detail: impl Into<String>) -> Problem {
@@ -117,6 +95,23 @@ impl Wish {
     }
 }
 
+/// How to write a record. It may be bound to an open connection of this node only.
+async fn wish(
+    app: &App,
+    kind: RegistryKind,
+    headers: &HeaderMap,
+    query: &[(String, String)],
+) -> Result<Wish, Problem> {
+    let wish = Wish::of(kind, headers, query)?;
+    if let Some(id) = wish.connection
+        && !app.manager.closed(vec![id]).await.is_empty()
+    {
+        let detail = "this node has no open connection with this id; ask the gateway that the WebSocket is connected to";
+        return Err(Problem::new(ProblemCode::UnknownConnection, detail));
+    }
+    Ok(wish)
+}
+
 /// `If-Match` and `If-None-Match` (RFC 9110, section 13.1).
 fn condition(headers: &HeaderMap) -> Result<Condition, Problem> {
     let wrong = |detail: &str| Problem::new(ProblemCode::InvalidHeader, detail);
@@ -145,12 +140,6 @@ fn condition(headers: &HeaderMap) -> Result<Condition, Problem> {
     Ok(if versions.is_empty() { Condition::None } else { Condition::Versions(versions) })
 }
 
-fn key_of(segment: &str) -> Result<String, Problem> {
-    let key = percent_decode_str(segment).decode_utf8();
-    key.map(|key| key.into_owned())
-        .map_err(|_| Problem::new(ProblemCode::InvalidName, "the key in the address is not UTF-8"))
-}
-
 // Answers
 
 fn invalid(InvalidRecord { code, detail }: InvalidRecord) -> Problem {
@@ -173,14 +162,15 @@ fn problem(error: RegistryError) -> Problem {
     }
 }
 
-/// The problem for a record that is unknown here but may be known to other nodes.
-fn unknown(app: &App, kind: RegistryKind) -> Problem {
-    match app.registry.state(kind) {
-        BackendState::Healthy => problem(RegistryError::Unknown),
-        _ => {
+/// The problem with the record that a request names. While this node cannot see all records, one that is
+/// unknown here may be known to others.
+fn problem_here(app: &App, kind: RegistryKind, error: RegistryError) -> Problem {
+    match error {
+        RegistryError::Unknown if app.registry.state(kind) != BackendState::Healthy => {
             let detail = "this node knows no such record, but cannot see all records of other nodes at the moment; they may know it";
             Problem::new(ProblemCode::UnknownWhileDegraded, detail)
         }
+        error => problem(error),
     }
 }
 
@@ -195,12 +185,9 @@ fn etag(version: Version) -> HeaderValue {
 }
 
 fn one(app: &App, kind: RegistryKind, status: StatusCode, record: &Record) -> Result<Response, Problem> {
-    let body = app.sources.answers.hold(record.json.to_vec())?;
-    let mut response = Response::new(body.into());
+    let mut response = of_json(app.sources.answers.hold(record.json.to_vec())?);
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(hyper::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(ETAG, etag(record.version));
     if status == StatusCode::CREATED {
         let key = utf8_percent_encode(&record.key, NON_ALPHANUMERIC);
@@ -231,33 +218,17 @@ async fn until_written(app: &App, kind: RegistryKind, wish: &Wish, key: &str) ->
     Ok(())
 }
 
-/// A record may be bound to an open connection of this node.
-async fn check_connection(app: &App, wish: &Wish) -> Result<(), Problem> {
-    let Some(id) = wish.connection else { return Ok(()) };
-    if app.manager.closed(vec![id]).await.is_empty() {
-        return Ok(());
-    }
-    let detail =
-        "this node has no open connection with this id; ask the gateway that the WebSocket is connected to";
-    Err(Problem::new(ProblemCode::UnknownConnection, detail))
-}
-
 // Lists
 
-fn list(app: &Arc<App>, kind: RegistryKind) -> Handler {
-    handler(with_kind(app, kind).and(query()).map(get_list))
+pub(in crate::http) fn list(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    handler(with(app).and(query()).map(move |app: Arc<App>, pairs| get_list(&app, kind, pairs)))
 }
 
-fn get_list(app: Arc<App>, kind: RegistryKind, pairs: Vec<(String, String)>) -> Result<Response, Problem> {
+fn get_list(app: &App, kind: RegistryKind, pairs: Pairs) -> Result<Response, Problem> {
     let mut query = Query { limit: LISTED, ..Query::default() };
     for (name, value) in pairs {
         match name.as_str() {
-            "limit" => {
-                let limit = value.parse().ok().filter(|limit| (1..=LISTED_MAX).contains(limit));
-                query.limit = limit.ok_or_else(|| {
-                    Problem::new(ProblemCode::InvalidLimit, format!("`limit` must be 1 to {LISTED_MAX}"))
-                })?;
-            }
+            "limit" => query.limit = limit(Some(value.parse().unwrap_or(0)), LISTED, LISTED_MAX)?,
             "after" => query.after = Some(value),
             "sort" => {
                 let (field, is_descending) = match value.strip_prefix('-') {
@@ -283,80 +254,55 @@ fn get_list(app: Arc<App>, kind: RegistryKind, pairs: Vec<(String, String)>) -> 
         next: listing.next,
         state: app.registry.state(kind).into(),
     };
-    Ok(says_state(&app, kind, long_json(&app, &view)?))
+    Ok(says_state(app, kind, long_json(app, &view)?))
 }
 
-fn add(app: &Arc<App>, kind: RegistryKind) -> Handler {
-    let sent = warp::header::headers_cloned().and(query()).and(warp::body::stream());
-    handler(with_kind(app, kind).and(sent).then(post_one))
+pub(in crate::http) fn add(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    let asked = with(app).and(warp::header::headers_cloned()).and(query()).and(json_body(app));
+    handler(asked.then(move |app: Arc<App>, headers: HeaderMap, query: Pairs, text: Text| async move {
+        let wish = wish(&app, kind, &headers, &query).await?;
+        let added = app.registry.put(kind, None, &text, &Condition::Absent).map_err(|error| match error {
+            RegistryError::Changed { .. } => {
+                let detail = "there is a record with this key already: `PUT` replaces it, `PATCH` changes it";
+                Problem::new(ProblemCode::RecordExists, detail)
+            }
+            error => problem(error),
+        })?;
+        written(&app, kind, &wish, added).await
+    }))
 }
 
-async fn post_one<S, B>(
-    app: Arc<App>,
-    kind: RegistryKind,
-    headers: HeaderMap,
-    query: Vec<(String, String)>,
-    body: S,
-) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let text = read_json(&headers, body, app.config.line_bytes_max, &app).await?;
-    let wish = Wish::of(kind, &headers, &query)?;
-    check_connection(&app, &wish).await?;
-    let added = app.registry.put(kind, None, &text, &Condition::Absent).map_err(|error| match error {
-        RegistryError::Changed { .. } => {
-            let detail = "there is a record with this key already: `PUT` replaces it, `PATCH` changes it";
-            Problem::new(ProblemCode::RecordExists, detail)
+pub(in crate::http) fn set_all(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    let asked = with(app).and(json_body_of(app, app.config.body_bytes_max, sent()));
+    handler(asked.then(move |app: Arc<App>, text: Text| async move {
+        let mut records: Vec<&str> = Vec::new();
+        let read = each_element(&text, |_, element| {
+            records.push(element.get());
+            Ok::<(), std::convert::Infallible>(())
+        });
+        if let Err(error) = read {
+            let detail = format!("expected a JSON array of records: {}", json_fault(&text, &error));
+            let code = if error.is_data() { ProblemCode::InvalidRecord } else { ProblemCode::InvalidJson };
+            return Err(Problem::new(code, detail));
         }
-        error => problem(error),
-    })?;
-    written(&app, kind, &wish, added).await
+        let set = app.registry.set_all(kind, &records).map_err(problem)?;
+        Ok(says_state(&app, kind, json(StatusCode::OK, &set)))
+    }))
 }
 
-fn set_all(app: &Arc<App>, kind: RegistryKind) -> Handler {
-    let sent = warp::header::headers_cloned().and(warp::body::stream());
-    handler(with_kind(app, kind).and(sent).then(put_all))
-}
-
-async fn put_all<S, B>(
-    app: Arc<App>,
-    kind: RegistryKind,
-    headers: HeaderMap,
-    body: S,
-) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let text = read_json(&headers, body, app.config.body_bytes_max, &app).await?;
-    let mut records: Vec<&str> = Vec::new();
-    let read = each_element(&text, |_, element| {
-        records.push(element.get());
-        Ok::<(), std::convert::Infallible>(())
-    });
-    if let Err(error) = read {
-        let detail = format!("expected a JSON array of records: {}", json_fault(&text, &error));
-        let code = if error.is_data() { ProblemCode::InvalidRecord } else { ProblemCode::InvalidJson };
-        return Err(Problem::new(code, detail));
-    }
-    let set = app.registry.set_all(kind, &records).map_err(problem)?;
-    Ok(says_state(&app, kind, reply_json(StatusCode::OK, &set)))
-}
-
-fn clear(app: &Arc<App>, kind: RegistryKind) -> Handler {
+pub(in crate::http) fn clear(app: &Arc<App>, kind: RegistryKind) -> Handler {
     handler(with(app).map(move |app: Arc<App>| {
         let set = app.registry.set_all(kind, &[]).map_err(problem)?;
-        Ok::<Response, Problem>(says_state(&app, kind, reply_json(StatusCode::OK, &set)))
+        Ok::<Response, Problem>(says_state(&app, kind, json(StatusCode::OK, &set)))
     }))
 }
 
 // Single records
 
-fn get(app: &Arc<App>, kind: RegistryKind) -> Handler {
+pub(in crate::http) fn get(app: &Arc<App>, kind: RegistryKind) -> Handler {
     handler(with(app).and(segments()).map(move |app: Arc<App>, [key]: [String; 1]| {
-        let record = app.registry.get(kind, &key_of(&key)?).ok_or_else(|| unknown(&app, kind))?;
+        let record = app.registry.get(kind, &named::<String>(&key)?);
+        let record = record.ok_or_else(|| problem_here(&app, kind, RegistryError::Unknown))?;
         one(&app, kind, StatusCode::OK, &record)
     }))
 }
@@ -368,101 +314,66 @@ enum How {
     Patch,
 }
 
-fn put(app: &Arc<App>, kind: RegistryKind) -> Handler {
-    write(app, kind, How::Put)
+pub(in crate::http) fn put(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    write(app, kind, How::Put, json_body(app))
 }
 
-fn patch(app: &Arc<App>, kind: RegistryKind) -> Handler {
-    write(app, kind, How::Patch)
+pub(in crate::http) fn patch(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    let sent = sent().map(|headers, body| (merge_patch_as_json(headers), body)).untuple_one();
+    write(app, kind, How::Patch, json_body_of(app, app.config.line_bytes_max, sent))
 }
 
-fn write(app: &Arc<App>, kind: RegistryKind, how: How) -> Handler {
-    let sent = warp::header::headers_cloned().and(query()).and(warp::body::stream());
-    let how = warp::any().map(move || how);
-    handler(with_kind(app, kind).and(how).and(segments()).and(sent).then(write_one))
-}
-
-async fn write_one<S, B>(
-    app: Arc<App>,
-    kind: RegistryKind,
-    how: How,
-    [key]: [String; 1],
-    mut headers: HeaderMap,
-    query: Vec<(String, String)>,
-    body: S,
-) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let is_patch = headers.get(CONTENT_TYPE).is_some_and(|kind| {
-        kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim() == MERGE_PATCH
-    });
-    if is_patch && matches!(how, How::Patch) {
+fn merge_patch_as_json(mut headers: HeaderMap) -> HeaderMap {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if kind.split(';').next().is_some_and(|kind| kind.trim() == MERGE_PATCH) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    let text = read_json(&headers, body, app.config.line_bytes_max, &app).await?;
-    let (key, wish) = (key_of(&key)?, Wish::of(kind, &headers, &query)?);
-    check_connection(&app, &wish).await?;
-    let done = match how {
-        How::Put => app.registry.put(kind, Some(&key), &text, &wish.condition),
-        How::Patch => app.registry.patch(kind, &key, &text, &wish.condition),
-    };
-    let done = done.map_err(|error| match error {
-        RegistryError::Unknown => unknown(&app, kind),
-        error => problem(error),
-    })?;
-    written(&app, kind, &wish, done).await
+    headers
 }
 
-fn remove(app: &Arc<App>, kind: RegistryKind) -> Handler {
-    let asked = segments().and(warp::header::headers_cloned()).and(query());
-    handler(with_kind(app, kind).and(asked).then(delete_one))
-}
-
-async fn delete_one(
-    app: Arc<App>,
-    kind: RegistryKind,
-    [key]: [String; 1],
-    headers: HeaderMap,
-    query: Vec<(String, String)>,
-) -> Result<Response, Problem> {
-    // Removals take no `connection`, so the kind only matters for that error.
-    let (key, wish) = (key_of(&key)?, Wish::of(RegistryKind::ActiveOrders, &headers, &query)?);
-    app.registry.remove(kind, &key, &wish.condition).map_err(|error| match error {
-        RegistryError::Unknown => unknown(&app, kind),
-        error => problem(error),
-    })?;
-    until_written(&app, kind, &wish, &key).await?;
-    Ok(says_state(&app, kind, StatusCode::NO_CONTENT.into_response()))
-}
-
-fn renew(app: &Arc<App>, kind: RegistryKind) -> Handler {
-    let sent = warp::header::headers_cloned().and(query()).and(warp::body::stream());
-    handler(with_kind(app, kind).and(segments()).and(sent).then(post_heartbeat))
-}
-
-async fn post_heartbeat<S, B>(
-    app: Arc<App>,
-    kind: RegistryKind,
-    [key]: [String; 1],
-    headers: HeaderMap,
-    query: Vec<(String, String)>,
-    body: S,
-) -> Result<Response, Problem>
+fn write<T>(app: &Arc<App>, kind: RegistryKind, how: How, text: T) -> Handler
 where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
+    T: Filter<Extract = (Text,), Error = Rejection> + Clone + Send + Sync + 'static,
 {
-    tokio::pin!(body);
-    discard(&mut body, &app.stopping).await;
-    let (key, wish) = (key_of(&key)?, Wish::of(kind, &headers, &query)?);
-    check_connection(&app, &wish).await?;
-    let renewed = app.registry.renew(kind, &key).map_err(|error| match error {
-        RegistryError::Unknown => unknown(&app, kind),
-        error => problem(error),
-    })?;
-    written(&app, kind, &wish, renewed).await
+    let asked = with(app).and(segments()).and(warp::header::headers_cloned()).and(query()).and(text);
+    handler(asked.then(
+        move |app: Arc<App>, [key]: [String; 1], headers: HeaderMap, query: Pairs, text: Text| async move {
+            let (key, wish) = (named::<String>(&key)?, wish(&app, kind, &headers, &query).await?);
+            let done = match how {
+                How::Put => app.registry.put(kind, Some(&key), &text, &wish.condition),
+                How::Patch => app.registry.patch(kind, &key, &text, &wish.condition),
+            };
+            let done = done.map_err(|error| problem_here(&app, kind, error))?;
+            written(&app, kind, &wish, done).await
+        },
+    ))
+}
+
+pub(in crate::http) fn remove(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    let asked = with(app).and(segments()).and(warp::header::headers_cloned()).and(query());
+    handler(asked.then(
+        move |app: Arc<App>, [key]: [String; 1], headers: HeaderMap, query: Pairs| async move {
+            // Removals take no `connection`, so the kind only matters for that error.
+            let (key, wish) =
+                (named::<String>(&key)?, Wish::of(RegistryKind::ActiveOrders, &headers, &query)?);
+            app.registry
+                .remove(kind, &key, &wish.condition)
+                .map_err(|error| problem_here(&app, kind, error))?;
+            until_written(&app, kind, &wish, &key).await?;
+            Ok::<_, Problem>(says_state(&app, kind, StatusCode::NO_CONTENT.into_response()))
+        },
+    ))
+}
+
+pub(in crate::http) fn renew(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    let asked = with(app).and(segments()).and(query()).and(sent());
+    handler(asked.then(move |app: Arc<App>, [key]: [String; 1], query: Pairs, headers, body| async move {
+        tokio::pin!(body);
+        discard(&mut body, &app.stopping).await;
+        let (key, wish) = (named::<String>(&key)?, wish(&app, kind, &headers, &query).await?);
+        let renewed = app.registry.renew(kind, &key).map_err(|error| problem_here(&app, kind, error))?;
+        written(&app, kind, &wish, renewed).await
+    }))
 }
 
 // All registries
@@ -472,38 +383,32 @@ pub(in crate::http) fn status(app: &Arc<App>) -> Handler {
     handler(with(app).map(|app: Arc<App>| {
         let [providers, active_orders] = RegistryKind::ALL.map(|kind| app.registry.view(kind));
         let node = app.sources.node.to_string();
-        reply_json(StatusCode::OK, &RegistryStatus { node, providers, active_orders })
+        json(StatusCode::OK, &RegistryStatus { node, providers, active_orders })
     }))
 }
 
 /// `POST /api/registry/sync?replace=`
 pub(in crate::http) fn sync(app: &Arc<App>) -> Handler {
     let asked = with(app).and(query()).and(warp::body::stream());
-    handler(asked.then(post_sync))
-}
-
-async fn post_sync<S, B>(app: Arc<App>, query: Vec<(String, String)>, body: S) -> Result<Response, Problem>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    tokio::pin!(body);
-    discard(&mut body, &app.stopping).await;
-    let mut replaces = false;
-    for (name, value) in query {
-        match (name.as_str(), value.as_str()) {
-            ("replace", "1" | "true") => replaces = true,
-            ("replace", "0" | "false") => {}
-            _ => return Err(invalid_query(format!("{name:?} is not known here: expected `replace=1`"))),
+    handler(asked.then(|app: Arc<App>, query: Pairs, body| async move {
+        tokio::pin!(body);
+        discard(&mut body, &app.stopping).await;
+        let mut replaces = false;
+        for (name, value) in query {
+            match (name.as_str(), value.as_str()) {
+                ("replace", "1" | "true") => replaces = true,
+                ("replace", "0" | "false") => {}
+                _ => return Err(invalid_query(format!("{name:?} is not known here: expected `replace=1`"))),
+            }
         }
-    }
-    let synced = app.registry.sync(replaces).await.map_err(|error| {
-        let code = match error {
-            SyncError::NoRedis => ProblemCode::NotFound,
-            SyncError::Degraded => ProblemCode::StorageDegraded,
-            SyncError::Unavailable(_) => ProblemCode::StorageUnavailable,
-        };
-        Problem::new(code, error.to_string())
-    })?;
-    Ok(reply_json(StatusCode::OK, &RegistrySync { synced }))
+        let synced = app.registry.sync(replaces).await.map_err(|error| {
+            let code = match error {
+                SyncError::NoRedis => ProblemCode::NotFound,
+                SyncError::Degraded => ProblemCode::StorageDegraded,
+                SyncError::Unavailable(_) => ProblemCode::StorageUnavailable,
+            };
+            Problem::new(code, error.to_string())
+        })?;
+        Ok(json(StatusCode::OK, &RegistrySync { synced }))
+    }))
 }

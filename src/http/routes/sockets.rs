@@ -1,14 +1,16 @@
 //! The WebSockets: without subscriptions, for a zone, for events, for an order.
 
+use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::zones::decoded;
+use super::entries::decoded;
 use super::{App, Caller, Handler, caller, handler, segments, with};
 use crate::connections::{Opening, Wanted};
 use crate::http::problem::Problem;
@@ -27,12 +29,13 @@ struct Since {
 }
 
 /// Parses the query; `None` if it is malformed.
-fn since() -> BoxedFilter<(Option<Since>,)> {
-    warp::query().map(Some).or(warp::any().map(|| None)).unify().boxed()
+fn query<T: DeserializeOwned + Send + 'static>()
+-> impl Filter<Extract = (Option<T>,), Error = Infallible> + Clone {
+    warp::query().map(Some).or(warp::any().map(|| None)).unify()
 }
 
 /// Where to resume, if anywhere, and whether to begin with a snapshot.
-fn asked(query: Option<Since>) -> Result<(Option<Position>, bool), BadAddress> {
+fn resume(query: Option<Since>) -> Result<(Option<Position>, bool), BadAddress> {
     let Some(Since { since, snapshot }) = query else {
         let message = "the query must have the form ?since=<epoch>:<offset>";
         return Err(BadAddress(ErrorCode::InvalidPosition, message.to_owned()));
@@ -51,12 +54,16 @@ fn says_snapshot(said: Option<&str>) -> Result<bool, BadAddress> {
     }
 }
 
-/// Opens a WebSocket, if only to report that its address is malformed.
+/// Opens a WebSocket as its address says, if only to report that the address is malformed.
+fn socket(app: &Arc<App>, opening: BoxedFilter<(Result<Opening, BadAddress>,)>) -> Handler {
+    handler(with(app).and(caller()).and(opening).and(web_socket()).then(open))
+}
+
 async fn open(
-    request: WebSocketRequest,
-    app: &App,
+    app: Arc<App>,
     caller: Caller,
     opening: Result<Opening, BadAddress>,
+    request: WebSocketRequest,
 ) -> Result<Response, Problem> {
     let opening = opening.unwrap_or_else(|BadAddress(code, message)| Opening::BadAddress { code, message });
     let (opening, guest) = match caller.0 {
@@ -68,29 +75,17 @@ async fn open(
 
 /// `GET /ws`
 pub(in crate::http) fn any(app: &Arc<App>) -> Handler {
-    handler(with(app).and(caller()).and(web_socket()).then(open_any))
-}
-
-async fn open_any(app: Arc<App>, caller: Caller, request: WebSocketRequest) -> Result<Response, Problem> {
-    open(request, &app, caller, Ok(Opening::Nothing)).await
+    socket(app, warp::any().map(|| Ok(Opening::Nothing)).boxed())
 }
 
 /// `GET /ws/market/{zone}?since=<epoch>:<offset>&snapshot=1`
 pub(in crate::http) fn market(app: &Arc<App>) -> Handler {
-    handler(with(app).and(caller()).and(segments()).and(since()).and(web_socket()).then(open_market))
-}
-
-async fn open_market(
-    app: Arc<App>,
-    caller: Caller,
-    [zone]: [String; 1],
-    query: Option<Since>,
-    request: WebSocketRequest,
-) -> Result<Response, Problem> {
-    let opening = decoded::<Zone>(&zone)
-        .map_err(|error| BadAddress(ErrorCode::InvalidChannel, error))
-        .and_then(|zone| asked(query).map(|(since, snapshot)| Opening::Market { zone, since, snapshot }));
-    open(request, &app, caller, opening).await
+    let opening = segments().and(query()).map(|[zone]: [String; 1], query: Option<Since>| {
+        let zone = decoded::<Zone>(&zone).map_err(|error| BadAddress(ErrorCode::InvalidChannel, error))?;
+        let (since, snapshot) = resume(query)?;
+        Ok(Opening::Market { zone, since, snapshot })
+    });
+    socket(app, opening.boxed())
 }
 
 #[derive(Debug, Deserialize)]
@@ -103,19 +98,8 @@ struct WhichEvents {
 
 /// `GET /ws/events?types=ticker,trade&exchange=binance&symbol=BTC-USDT&snapshot=1`
 pub(in crate::http) fn events(app: &Arc<App>) -> Handler {
-    let filter = warp::query().map(Some).or(warp::any().map(|| None)).unify();
-    handler(with(app).and(caller()).and(filter).and(web_socket()).then(open_events))
-}
-
-async fn open_events(
-    app: Arc<App>,
-    caller: Caller,
-    filter: Option<WhichEvents>,
-    request: WebSocketRequest,
-) -> Result<Response, Problem> {
     let max = app.manager.limits().subscriptions_max();
-    let opening = wanted_events(filter, max).map(Opening::Several);
-    open(request, &app, caller, opening).await
+    socket(app, query().map(move |filter| wanted_events(filter, max).map(Opening::Several)).boxed())
 }
 
 /// The channels of events, or views of them, that a filter selects.
@@ -167,19 +151,10 @@ fn wanted_events(filter: Option<WhichEvents>, max: usize) -> Result<Vec<Wanted>,
 /// `GET /ws/orders/{orderId}?since=<epoch>:<offset>`, also at `/api/orders/status/{orderId}`: subscribed to
 /// one order from the start.
 pub(in crate::http) fn order(app: &Arc<App>) -> Handler {
-    handler(with(app).and(caller()).and(segments()).and(since()).and(web_socket()).then(open_order))
-}
-
-async fn open_order(
-    app: Arc<App>,
-    caller: Caller,
-    [order]: [String; 1],
-    query: Option<Since>,
-    request: WebSocketRequest,
-) -> Result<Response, Problem> {
-    let opening = order
-        .parse()
-        .map_err(|error: InvalidOrderId| BadAddress(ErrorCode::InvalidChannel, error.to_string()))
-        .and_then(|order| asked(query).map(|(since, _)| Opening::Order { order, since }));
-    open(request, &app, caller, opening).await
+    let opening = segments().and(query()).map(|[order]: [String; 1], query: Option<Since>| {
+        let invalid = |error: InvalidOrderId| BadAddress(ErrorCode::InvalidChannel, error.to_string());
+        let (order, (since, _)) = (order.parse().map_err(invalid)?, resume(query)?);
+        Ok(Opening::Order { order, since })
+    });
+    socket(app, opening.boxed())
 }

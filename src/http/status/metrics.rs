@@ -62,13 +62,8 @@ fn tell_more(stats: &StatsView, to: &mut dyn FnMut(Metric<'_>)) {
         gauge("storage_state", help, Some(("state", state.as_str())), is(stats.storage.state.is(state)));
     }
     for backend in [BackendName::Redis, BackendName::InMemory] {
-        let label = Some(("backend", backend.as_str()));
-        gauge(
-            "storage_backend",
-            "1 for the storage that serves",
-            label,
-            is(stats.storage.storage_backend.is(backend)),
-        );
+        let (help, label) = ("1 for the storage that serves", Some(("backend", backend.as_str())));
+        gauge("storage_backend", help, label, is(stats.storage.storage_backend.is(backend)));
     }
     let (all, away) = (stats.storage.primaries as u64, stats.storage.primaries_away as u64);
     let help = "Servers that share the channels (the primaries of a cluster, or 1)";
@@ -95,33 +90,19 @@ fn tell_more(stats: &StatsView, to: &mut dyn FnMut(Metric<'_>)) {
 /// `/proc`.
 fn tell_process(to: &mut dyn FnMut(Metric<'_>)) {
     let Some(process) = machine::process() else { return };
+    let mut tell = |name, kind, help, number| to(Metric { name, kind, help, label: None, number });
     let (counter, gauge) = (MetricKind::Counter, MetricKind::Gauge);
-    for (name, kind, help, number) in [
-        ("process_cpu_seconds", counter, "CPU time of this process", Number::Real(process.cpu_s)),
-        (
-            "process_resident_memory_bytes",
-            gauge,
-            "Resident memory of this process",
-            Number::Count(process.resident_bytes),
-        ),
-        (
-            "process_open_fds",
-            gauge,
-            "Open file descriptors of this process, including sockets",
-            Number::Count(process.open_files),
-        ),
-        (
-            "process_start_time_seconds",
-            gauge,
-            "Start time of this process, since 1970",
-            Number::Real(process.started_s),
-        ),
-    ] {
-        to(Metric { name, kind, help, label: None, number });
-    }
+    let number = Number::Real(process.cpu_s);
+    tell("process_cpu_seconds", counter, "CPU time of this process", number);
+    let number = Number::Count(process.resident_bytes);
+    tell("process_resident_memory_bytes", gauge, "Resident memory of this process", number);
+    let help = "Open file descriptors of this process, including sockets";
+    tell("process_open_fds", gauge, help, Number::Count(process.open_files));
+    let help = "Start time of this process, since 1970";
+    tell("process_start_time_seconds", gauge, help, Number::Real(process.started_s));
     if let Some(files) = machine::open_files() {
-        let (name, help) = ("process_max_fds", "The most file descriptors that this process may open");
-        to(Metric { name, kind: gauge, help, label: None, number: Number::Count(files as u64) });
+        let help = "The most file descriptors that this process may open";
+        tell("process_max_fds", gauge, help, Number::Count(files as u64));
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::AcceptStats;
-use super::body_budget::BodyRoom;
+use super::body_budget::BodyBudget;
 use super::prices::IntakeStats;
 use super::refusals::Refusals;
 use super::tls::Tls;
@@ -49,9 +49,9 @@ pub(crate) struct Sources {
     pub(crate) redis_configured: bool,
     pub(crate) accepts: Arc<AcceptStats>,
     pub(crate) intake: Arc<IntakeStats>,
-    pub(crate) bodies: BodyRoom,
+    pub(crate) bodies: Arc<BodyBudget>,
     /// The memory for answers that clients have not read yet.
-    pub(crate) answers: Arc<BodyRoom>,
+    pub(crate) answers: Arc<BodyBudget>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) interop: Arc<InteropStats>,
     /// By name.

@@ -19,7 +19,6 @@ use crate::connections::Opening;
 use crate::http::accept::{AcceptParts, serve};
 use crate::http::arrival::Entrance;
 use crate::http::listening::Listener;
-use crate::http::table::ROUTES;
 use crate::http::upgrade::{WebSocketRequest, accept, web_socket};
 use crate::model::BackendName;
 use crate::storage::{StatusWriter, StorageStatus};
@@ -84,16 +83,7 @@ async fn with_echo(act: impl AsyncFnOnce(&str)) {
         .boxed();
     let gate = Gate::off().await;
     let http = HttpConfig::default();
-    let answers = Arc::new(BodyRoom::new(1));
-    let door = Door::new(
-        vec![echo; ROUTES.len()],
-        Arc::clone(&gate),
-        &http,
-        true,
-        Arc::default(),
-        answers,
-        stop.clone(),
-    );
+    let door = Door::to_one(echo, &http, stop.clone()).await;
     let parts = Arc::new(AcceptParts::new(http, manager, Arc::default(), stop.clone(), None));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("ws://{}/ws", listener.local_addr().unwrap());

@@ -1,6 +1,5 @@
 //! The files of the certificate and its key, and of the authorities of client certificates.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use crate::http::config::{ClientAuth, TlsConfig};
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The content of the files.
+#[derive(Hash)]
 pub(super) struct Files {
     certificate: Vec<u8>,
     key: Vec<u8>,
@@ -51,24 +51,13 @@ impl Files {
         })
     }
 
-    /// A digest of the content, to detect changes.
-    pub(super) fn digest(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.certificate.hash(&mut hasher);
-        self.key.hash(&mut hasher);
-        self.client_ca.hash(&mut hasher);
-        hasher.finish()
-    }
-
     /// Parses the content.
     ///
     /// # Errors
     /// The files are not a certificate and a key, or these do not belong together; the text contains
     /// nothing of the key.
     pub(super) fn load(&self) -> Result<Loaded, String> {
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&self.certificate)
-            .collect::<Result<_, _>>()
-            .map_err(|error| format!("`http.tls.cert_file` is not PEM: {error}"))?;
+        let chain = certificates("http.tls.cert_file", &self.certificate)?;
         let Some(first) = chain.first() else {
             return Err("`http.tls.cert_file` holds no certificate; expected a chain in PEM".to_owned());
         };
@@ -99,9 +88,7 @@ impl Files {
 
     fn authorities(&self) -> Result<Vec<CertificateDer<'static>>, String> {
         let Some(text) = &self.client_ca else { return Ok(Vec::new()) };
-        let found: Vec<_> = CertificateDer::pem_slice_iter(text)
-            .collect::<Result<_, _>>()
-            .map_err(|error| format!("`http.tls.client_ca_file` is not PEM: {error}"))?;
+        let found = certificates("http.tls.client_ca_file", text)?;
         if found.is_empty() {
             return Err(
                 "`http.tls.client_ca_file` holds no certificate; expected authorities in PEM".to_owned()
@@ -109,6 +96,11 @@ impl Files {
         }
         Ok(found)
     }
+}
+
+fn certificates(setting: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read: Result<_, _> = CertificateDer::pem_slice_iter(pem).collect();
+    read.map_err(|error| format!("`{setting}` is not PEM: {error}"))
 }
 
 fn verifier(

@@ -39,6 +39,13 @@ pub fn access_with(public: &[&str], secrets: &[&str]) -> Access {
     given_all(access, &[public, secrets].concat())
 }
 
+/// The outcome of a text of keys at an issuer's only source.
+pub fn given(public: bool, text: &str) -> Given {
+    let issuers = vec![issuer(usize::from(public), usize::from(!public))];
+    let access = Access::new(AuthConfig { issuers, ..AuthConfig::default() }).unwrap();
+    access.given(&access.due(0)[0], Ok((text.to_owned(), None)), 0)
+}
+
 pub fn given_all(access: Access, texts: &[&str]) -> Access {
     let due = access.due(now());
     assert_eq!(due.len(), texts.len());
@@ -68,18 +75,10 @@ pub fn hs256(secret: &str, claims: &Value) -> String {
     SigningKey::of_secret(secret).unwrap().sign(claims, None).unwrap()
 }
 
-/// Signed with a secret that no honest issuer has, or with bytes that are not valid claims.
-pub fn hs256_of_bytes(secret: &[u8], claims: &Value) -> String {
-    hs256_raw(secret, &claims.to_string())
-}
-
-pub fn hs256_of_text(secret: &str, claims: &str) -> String {
-    hs256_raw(secret.as_bytes(), claims)
-}
-
-fn hs256_raw(secret: &[u8], claims: &str) -> String {
+/// Signed with a secret that no honest issuer has, or with a text that is not valid claims.
+pub fn hs256_of_text(secret: impl AsRef<[u8]>, claims: &str) -> String {
     let signed = format!("{}.{}", base64(&json!({"alg": "HS256"})), URL_SAFE_NO_PAD.encode(claims));
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), signed.as_bytes());
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_ref()), signed.as_bytes());
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref()))
 }
 
