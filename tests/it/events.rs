@@ -30,12 +30,6 @@ async fn publish(gateway: &Running, event: &str, events: &[Value]) {
     assert_eq!((answer.status, &answer.json()["accepted"]), (200, &json!(events.len())), "{answer:?}");
 }
 
-/// A client of `/ws`, after its first message.
-async fn client(gateway: &Running) -> Client {
-    let client = gateway.client().await;
-    client
-}
-
 /// Subscribes, and returns `subscribed`.
 async fn follow(client: &mut Client, channel: &str, more: Value) -> Value {
     let mut wish = json!({ "type": "subscribe", "channels": [channel] });
@@ -67,7 +61,7 @@ async fn prices(client: &mut Client, channel: &str, count: usize) -> Vec<u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_published_over_http_each_arrive_as_one_object() {
     let gateway = Running::start(config()).await;
-    let mut client = client(&gateway).await;
+    let mut client = gateway.client().await;
     follow(&mut client, "event:trade", json!({})).await;
     let trade = r#"{"symbol":"BTC-USDT","exchange":"binance","price":64250.10,"size":"0.50","tradeId":7,"side":"buy","timestamp":"2026-11-21T03:40:47.388Z","extra":{"a":[1.50]}}"#;
     let one = post(&gateway, "trade", JSON, trade).await;
@@ -84,7 +78,7 @@ async fn events_published_over_http_each_arrive_as_one_object() {
         assert_eq!(offset(&client.next().await), expected);
     }
     // Types with a colon can be written as they are in addresses.
-    let mut others = self::client(&gateway).await;
+    let mut others = gateway.client().await;
     follow(&mut others, "event:exchange:error", json!({})).await;
     let error = json!({ "exchange": "kraken", "reason": "odd", "code": "EService" });
     publish(&gateway, "exchange:error", std::slice::from_ref(&error)).await;
@@ -144,7 +138,7 @@ async fn a_view_shows_what_matches_its_pattern_and_nothing_else() {
         ("event:ticker:*:BTC-USDT", &[1, 3]),
         ("event:ticker:coinbase:*", &[]),
     ] {
-        let mut client = client(&gateway).await;
+        let mut client = gateway.client().await;
         follow(&mut client, channel, json!({})).await;
         clients.push((client, channel, expected));
     }
@@ -171,21 +165,21 @@ async fn a_view_shows_what_matches_its_pattern_and_nothing_else() {
 async fn a_view_is_resumed_and_begins_with_a_snapshot_of_what_it_shows() {
     let gateway = Running::start(config()).await;
     let view = "event:ticker:binance:*";
-    let mut client = client(&gateway).await;
+    let mut client = gateway.client().await;
     follow(&mut client, view, json!({})).await;
     let all: Vec<Value> = (1..=40)
         .map(|n| ticker(if n % 10 == 0 { "binance" } else { "kraken" }, ["A", "B"][n as usize % 20 / 10], n))
         .collect();
     publish(&gateway, "ticker", &all[..20]).await;
     assert_eq!(prices(&mut client, view, 2).await, [10, 20]);
-    let mut away = self::client(&gateway).await;
+    let mut away = gateway.client().await;
     let subscribed = follow(&mut away, view, json!({})).await;
     let since = position(&subscribed);
     away.close().await;
     publish(&gateway, "ticker", &all[20..]).await;
     assert_eq!(prices(&mut client, view, 2).await, [30, 40]);
 
-    let mut back = self::client(&gateway).await;
+    let mut back = gateway.client().await;
     let subscribed = follow(&mut back, view, json!({ "since": { view: since } })).await;
     assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)), "{subscribed}");
     assert_eq!(subscribed["top"], 40);
@@ -193,7 +187,7 @@ async fn a_view_is_resumed_and_begins_with_a_snapshot_of_what_it_shows() {
     let (before, channel) = back.until_caught_up().await;
     assert_eq!((before.len(), channel.as_str()), (0, view));
 
-    let mut fresh = self::client(&gateway).await;
+    let mut fresh = gateway.client().await;
     let subscribed = follow(&mut fresh, view, json!({ "snapshot": true })).await;
     assert_eq!(subscribed["snapshot"], true);
     let mut keys = Vec::new();
@@ -227,7 +221,7 @@ async fn a_view_is_resumed_and_begins_with_a_snapshot_of_what_it_shows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_book_is_published_whole_and_its_deltas_replace_nothing() {
     let gateway = Running::start(config()).await;
-    let mut client = client(&gateway).await;
+    let mut client = gateway.client().await;
     follow(&mut client, "event:orderbook:a:B", json!({})).await;
     let book = |kind: &str, sequence: u64| {
         let mut book = json!({
@@ -292,9 +286,9 @@ async fn a_websocket_of_events_follows_the_channel_in_its_address() {
 #[tokio::test(flavor = "multi_thread")]
 async fn publishing_over_a_websocket_is_answered_in_order() {
     let gateway = Running::changed(config(), |config| config.channels.keys_per_zone_max = 60).await;
-    let mut reader = client(&gateway).await;
+    let mut reader = gateway.client().await;
     follow(&mut reader, "event:ticker", json!({})).await;
-    let mut client = client(&gateway).await;
+    let mut client = gateway.client().await;
     // More at once than may wait.
     for n in 1..=50 {
         let events = json!([ticker("a", &format!("S{n}"), n), ticker("a", &format!("S{n}"), n)]);
@@ -342,7 +336,7 @@ async fn publishing_over_a_websocket_is_answered_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_number_of_views_is_limited() {
     let gateway = Running::changed(config(), |config| config.channels.views_max = 2).await;
-    let mut client = client(&gateway).await;
+    let mut client = gateway.client().await;
     follow(&mut client, "event:ticker:a:*", json!({})).await;
     follow(&mut client, "event:trade:a:*", json!({})).await;
     let stats = gateway.stats().await;
@@ -351,7 +345,7 @@ async fn the_number_of_views_is_limited() {
     let error = client.next().await;
     assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("too_many_views")), "{error}");
     // A view that others follow, or a whole channel, is not an additional view.
-    let mut other = self::client(&gateway).await;
+    let mut other = gateway.client().await;
     follow(&mut other, "event:ticker:a:*", json!({})).await;
     follow(&mut other, "event:ticker", json!({})).await;
     client.send(&json!({ "type": "unsubscribe", "channels": ["event:trade:a:*"] })).await;
@@ -433,7 +427,7 @@ async fn views_continue_through_an_outage_and_then_get_what_other_nodes_publishe
     let config = on_prefix(&server, "events");
     let (a, b) = (Running::start(config.clone()).await, Running::start(config).await);
     let view = "event:ticker:binance:*";
-    let mut client = client(&a).await;
+    let mut client = a.client().await;
     follow(&mut client, view, json!({})).await;
     publish(&b, "ticker", &[ticker("binance", "A", 1), ticker("kraken", "A", 2)]).await;
     assert_eq!(shown(&client.next_of_type("ticker").await), 1);
@@ -450,7 +444,7 @@ async fn views_continue_through_an_outage_and_then_get_what_other_nodes_publishe
     until_state(a.address, "healthy").await;
     publish(&b, "ticker", &[ticker("kraken", "C", 7), ticker("binance", "C", 8)]).await;
     assert_eq!(shown(&client.next_of_type("ticker").await), 8);
-    let mut fresh = self::client(&b).await;
+    let mut fresh = b.client().await;
     follow(&mut fresh, view, json!({ "snapshot": true })).await;
     let mut latest = Vec::new();
     loop {

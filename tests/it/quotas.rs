@@ -446,12 +446,11 @@ async fn of_a_principals_or_tenants_lagging_readers_the_one_lagging_for_longest_
             held.push(behind(&gateway, &realm, &token, &format!("{tenant}.r{n}")).await);
             until("it is counted", async || {
                 let limits = stats().await["limits"].clone();
-                let is_counted = match n {
+                match n {
                     0 | 1 => limits["behind"] == n + 1,
                     // One too many for the same principal or tenant.
                     _ => limits[kind][&limit] == 1,
-                };
-                is_counted
+                }
             })
             .await;
         }

@@ -31,7 +31,7 @@ async fn sigterm_tells_clients_and_ends_with_0() {
             let (before, code, reason) = client.until_close().await;
             assert_eq!((code, reason.as_str()), (4000, "shutting_down"));
             let closing = before.last().unwrap();
-            assert_has(&closing, json!({ "type": "closing", "code": 4000, "reason": "shutting_down" }));
+            assert_has(closing, json!({ "type": "closing", "code": 4000, "reason": "shutting_down" }));
             // Half a second, plus a share of the drain window.
             let hint = closing["retry_after_ms"].as_u64().unwrap();
             assert!((500..=1_500).contains(&hint), "{hint}");
