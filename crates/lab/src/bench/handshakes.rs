@@ -1,6 +1,6 @@
 //! `bench handshakes`: what it costs a gateway to identify its clients.
 //!
-//! Connections are opened and closed as fast as possible, with each kind of credential, one after the other, against
+//! Connections are opened and closed as fast as possible, with one kind of credential after the other, against
 //! gateways that this program starts with matching settings. Each kind gets a fresh gateway in each round, so
 //! that drift of the machine affects all kinds alike.
 
@@ -32,8 +32,8 @@ pub(super) struct HandshakesArgs {
     /// Which credentials clients present [default: each kind, one after the other]
     #[arg(long = "show", value_enum, value_delimiter = ',', value_name = "KIND")]
     kinds: Vec<Kind>,
-    /// Present tokens that the gateway has verified before, as clients that reconnect do; otherwise it verifies
-    /// each as if it were new
+    /// Present tokens that the gateway has verified before, as clients that reconnect do; otherwise it
+    /// verifies each as if it were new
     #[arg(long)]
     again: bool,
     /// How many rounds to measure

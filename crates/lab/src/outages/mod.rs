@@ -128,7 +128,7 @@ struct LoadArgs {
     /// Orders, most of them watched at every gateway
     #[arg(long, default_value_t = 50, value_parser = from_to(1..=1000))]
     orders: usize,
-    /// Zones, on the lanes `latest` and `every` in turn
+    /// Zones, on the lanes `latest` and `every` alternately
     #[arg(long, default_value_t = 7, value_parser = from_to(2..=100))]
     zones: usize,
     /// Prices per second and zone
