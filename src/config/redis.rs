@@ -44,7 +44,8 @@ pub(super) fn settle(settings: &mut Vec<Setting>, faults: &mut Vec<Fault>) {
             || is_one_of(&KINDS)
             || (!parts.sentinel && is_one_of(&OF_SENTINELS))
             || (!parts.tls && is_one_of(&TLS_FILES));
-        !is_one_of(&["host", "port"]) && !(setting.rank < url_rank && is_replaced_below)
+        let is_replaced = is_one_of(&["host", "port"]) || (setting.rank < url_rank && is_replaced_below);
+        !is_replaced
     });
 }
 
