@@ -4,43 +4,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{ChannelName, EventType};
 use crate::support::checks::{Checks, Finding};
+use crate::support::settings;
 
 /// The longest prefix, in bytes.
 const PREFIX_LEN_MAX: usize = 64;
 
-/// `[bridge]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct BridgeConfig {
-    /// Whether to exchange events with other gateways and programs over Redis pub/sub. Also
-    /// `ENABLE_REDIS_SCALING`. Default false.
-    pub enabled: bool,
-    /// The prefix of pub/sub channel names; the event type follows it. Also `REDIS_KEY_PREFIX`. Default
-    /// `ws:`.
-    pub prefix: String,
-    /// What this process does: `publish`, `subscribe`, or both (`hybrid`). Also `REDIS_ENABLE_PUBLISHING` and
-    /// `REDIS_ENABLE_SUBSCRIPTION`. Default `hybrid`.
-    pub role: BridgeRole,
-    /// The event types that gateways exchange through the log in Redis; all others go over pub/sub alone.
-    /// Must be the same on all gateways. Default `trade`, `orderbook` and `exchange:*`.
-    pub durable: Vec<BridgedType>,
-    /// The types that are published. Default all.
-    pub publish: Vec<BridgedType>,
-    /// The types that this process subscribes to when somebody here follows them. Default all.
-    pub subscribe: Vec<BridgedType>,
-}
-
-impl Default for BridgeConfig {
-    fn default() -> Self {
-        use BridgedType::{Exchange, Orderbook, Trade};
-        Self {
-            enabled: false,
-            prefix: "ws:".to_owned(),
-            role: BridgeRole::Hybrid,
-            durable: vec![Trade, Orderbook, Exchange],
-            publish: BridgedType::ALL.to_vec(),
-            subscribe: BridgedType::ALL.to_vec(),
-        }
+settings! {
+    /// `[bridge]`
+    #[derive(Debug)]
+    pub struct BridgeConfig {
+        /// Whether to exchange events with other gateways and programs over Redis pub/sub. Also
+        /// `ENABLE_REDIS_SCALING`. Default false.
+        pub enabled: bool = false,
+        /// The prefix of pub/sub channel names; the event type follows it. Also `REDIS_KEY_PREFIX`. Default
+        /// `ws:`.
+        pub prefix: String = "ws:".to_owned(),
+        /// What this process does: `publish`, `subscribe`, or both (`hybrid`). Also `REDIS_ENABLE_PUBLISHING`
+        /// and `REDIS_ENABLE_SUBSCRIPTION`. Default `hybrid`.
+        pub role: BridgeRole = BridgeRole::Hybrid,
+        /// The event types that gateways exchange through the log in Redis; all others go over pub/sub alone.
+        /// Must be the same on all gateways. Default `trade`, `orderbook` and `exchange:*`.
+        pub durable: Vec<BridgedType> = vec![BridgedType::Trade, BridgedType::Orderbook, BridgedType::Exchange],
+        /// The types that are published. Default all.
+        pub publish: Vec<BridgedType> = BridgedType::ALL.to_vec(),
+        /// The types that this process subscribes to when somebody here follows them. Default all.
+        pub subscribe: Vec<BridgedType> = BridgedType::ALL.to_vec(),
     }
 }
 

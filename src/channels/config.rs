@@ -3,69 +3,50 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::model::{ChannelName, ChannelPolicy, Lane, Zone};
-use crate::support::checks::{Checks, Finding};
+use crate::support::checks::Finding;
+use crate::support::settings;
 
-/// `[channels]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ChannelsConfig {
-    /// The lane of zones that are not in `lanes`: `latest` or `every`. Default `latest`.
-    pub default_lane: Lane,
-    /// Zones in all; publishing to a further one is refused. Subscribers may ask for twice as many, and for
-    /// as many orders without a publication. Limited to a share of the memory: 20 KiB each, a 32nd in all.
-    /// Default 10,000.
-    pub zones_max: usize,
-    /// Memory for pages of logs that wait for readers or are cached for others, in bytes. Beyond it,
-    /// readers that catch up get pages of 16 KiB. A 16th of the memory, if that is less. Default
-    /// 134,217,728 (128 MiB).
-    pub replay_bytes_max: usize,
-    /// The most keys of a zone, or of a type of events. Default 10,000.
-    pub keys_per_zone_max: usize,
-    /// The most views of events (`event:ticker:binance:*`) that clients may follow at once; a view counts
-    /// once, however many follow it. Default 10,000.
-    pub views_max: usize,
-    /// How far in the future the time of a price may be, in seconds; a price further ahead is refused.
-    /// Day-ahead prices need two days. Default 172,800.
-    pub ahead_max_s: u64,
-    /// Entries of a channel that may wait for the storage; when it is full, publishers wait. Default 4,096.
-    pub publish_queue_entries: usize,
-    /// The most entries in one append to the storage. Default 50.
-    pub append_batch_entries: usize,
-    /// How long a failing append is repeated before its publisher gets 503, in milliseconds. 0 answers at
-    /// once. Default 2,000.
-    pub publish_patience_ms: u64,
-    /// How long to wait for a missing offset before the log is read, in milliseconds. 0 reads at once.
-    /// Default 20.
-    pub hole_timeout_ms: u64,
-    /// After how long without subscribers and publishers a channel's actor ends, in seconds. Default 60.
-    pub idle_after_s: u64,
-    /// `[channels.lanes]`: the lane of each zone that differs from `default_lane`.
-    pub lanes: BTreeMap<Zone, Lane>,
-    /// `[channels.zone_ahead_max_s]`: `ahead_max_s` of each zone that needs another one, such as a zone of
-    /// forward prices.
-    pub zone_ahead_max_s: BTreeMap<Zone, u64>,
-}
-
-impl Default for ChannelsConfig {
-    fn default() -> Self {
-        Self {
-            default_lane: Lane::Latest,
-            zones_max: 10_000,
-            replay_bytes_max: 128 << 20,
-            keys_per_zone_max: 10_000,
-            views_max: 10_000,
-            ahead_max_s: 172_800,
-            publish_queue_entries: 4_096,
-            append_batch_entries: 50,
-            publish_patience_ms: 2_000,
-            hole_timeout_ms: 20,
-            idle_after_s: 60,
-            lanes: BTreeMap::new(),
-            zone_ahead_max_s: BTreeMap::new(),
-        }
+settings! {
+    /// `[channels]`
+    #[derive(Debug)]
+    pub struct ChannelsConfig in "channels" {
+        /// The lane of zones that are not in `lanes`: `latest` or `every`. Default `latest`.
+        pub default_lane: Lane = Lane::Latest,
+        /// Zones in all; publishing to a further one is refused. Subscribers may ask for twice as many, and
+        /// for as many orders without a publication. Limited to a share of the memory: 20 KiB each, a 32nd in
+        /// all. Default 10,000.
+        pub zones_max: usize [1..] = 10_000,
+        /// Memory for pages of logs that wait for readers or are cached for others, in bytes. Beyond it,
+        /// readers that catch up get pages of 16 KiB. A 16th of the memory, if that is less. Default
+        /// 134,217,728 (128 MiB).
+        pub replay_bytes_max: usize [1..] = 128 << 20,
+        /// The most keys of a zone, or of a type of events. Default 10,000.
+        pub keys_per_zone_max: usize [1..] = 10_000,
+        /// The most views of events (`event:ticker:binance:*`) that clients may follow at once; a view counts
+        /// once, however many follow it. Default 10,000.
+        pub views_max: usize [1..] = 10_000,
+        /// How far in the future the time of a price may be, in seconds; a price further ahead is refused.
+        /// Day-ahead prices need two days. Default 172,800.
+        pub ahead_max_s: u64 = 172_800,
+        /// Entries of a channel that may wait for the storage; when it is full, publishers wait. Default
+        /// 4,096.
+        pub publish_queue_entries: usize [1..] = 4_096,
+        /// The most entries in one append to the storage. Default 50.
+        pub append_batch_entries: usize [1..] = 50,
+        /// How long a failing append is repeated before its publisher gets 503, in milliseconds. 0 answers at
+        /// once. Default 2,000.
+        pub publish_patience_ms: u64 = 2_000,
+        /// How long to wait for a missing offset before the log is read, in milliseconds. 0 reads at once.
+        /// Default 20.
+        pub hole_timeout_ms: u64 = 20,
+        /// After how long without subscribers and publishers a channel's actor ends, in seconds. Default 60.
+        pub idle_after_s: u64 [1..] = 60,
+        /// `[channels.lanes]`: the lane of each zone that differs from `default_lane`.
+        pub lanes: BTreeMap<Zone, Lane>,
+        /// `[channels.zone_ahead_max_s]`: `ahead_max_s` of each zone that needs another one, such as a zone
+        /// of forward prices.
+        pub zone_ahead_max_s: BTreeMap<Zone, u64>,
     }
 }
 
@@ -89,14 +70,7 @@ impl ChannelsConfig {
 
     /// The invalid settings.
     pub(crate) fn check(&self) -> Vec<Finding> {
-        let mut checks = Checks::of("channels");
-        checks.at_least_1("zones_max", self.zones_max);
-        checks.at_least_1("replay_bytes_max", self.replay_bytes_max);
-        checks.at_least_1("keys_per_zone_max", self.keys_per_zone_max);
-        checks.at_least_1("views_max", self.views_max);
-        checks.at_least_1("publish_queue_entries", self.publish_queue_entries);
-        checks.at_least_1("append_batch_entries", self.append_batch_entries);
-        checks.at_least_1("idle_after_s", self.idle_after_s);
+        let mut checks = self.check_ranges();
         checks.require(
             "append_batch_entries",
             self.append_batch_entries <= self.publish_queue_entries,

@@ -38,7 +38,7 @@ pub(super) fn take(environment: &Environment, settings: &mut Vec<Setting>) -> Ve
             origin: format!("environment {several} {}", variables.join(", ")),
         });
     };
-    if let Some(prefix) = given(environment, PREFIX) {
+    if let Some(prefix) = value_of(environment, PREFIX) {
         if is_prefix(prefix) {
             set("prefix", prefix.into(), &[PREFIX]);
         } else {
@@ -46,7 +46,7 @@ pub(super) fn take(environment: &Environment, settings: &mut Vec<Setting>) -> Ve
         }
     }
     let mut read = |variable: &str| {
-        let text = given(environment, variable)?;
+        let text = value_of(environment, variable)?;
         let read = boolean(text);
         if read.is_none() {
             notices.push(format!("{variable} is ignored: expected true or false"));
@@ -68,7 +68,7 @@ pub(super) fn take(environment: &Environment, settings: &mut Vec<Setting>) -> Ve
         }
     }
     for (variable, why) in MEANINGLESS {
-        if given(environment, variable).is_some() {
+        if value_of(environment, variable).is_some() {
             notices.push(format!("{variable} is ignored: {why}"));
         }
     }
@@ -81,14 +81,14 @@ pub(super) fn take(environment: &Environment, settings: &mut Vec<Setting>) -> Ve
 
 /// The variables that would configure the bridge, if it is off.
 pub(super) fn without_effect(environment: &Environment, config: &Config) -> Option<String> {
-    let is_off = given(environment, SCALING).and_then(boolean) == Some(false);
+    let is_off = value_of(environment, SCALING).and_then(boolean) == Some(false);
     if config.bridge.enabled || is_off {
         return None;
     }
     let is_yes =
-        |variable: &&str| given(environment, variable).is_some_and(|text| boolean(text) == Some(true));
+        |variable: &&str| value_of(environment, variable).is_some_and(|text| boolean(text) == Some(true));
     let mut said: Vec<&str> = [PUBLISHING, SUBSCRIPTION].into_iter().filter(is_yes).collect();
-    said.extend(given(environment, PREFIX).map(|_| PREFIX));
+    said.extend(value_of(environment, PREFIX).map(|_| PREFIX));
     let several = if said.len() == 1 { "has" } else { "have" };
     (!said.is_empty()).then(|| {
         format!(
@@ -99,7 +99,7 @@ pub(super) fn without_effect(environment: &Environment, config: &Config) -> Opti
     })
 }
 
-fn given<'a>(environment: &'a Environment, variable: &str) -> Option<&'a str> {
+fn value_of<'a>(environment: &'a Environment, variable: &str) -> Option<&'a str> {
     environment.get(variable).map(String::as_str).filter(|value| !value.is_empty())
 }
 
@@ -113,11 +113,11 @@ fn boolean(text: &str) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use crate::config::tests::environment as variables;
     use crate::config::{BridgeRole, Config, Loaded, Sources};
 
     fn load(environment: &[(&str, &str)]) -> Loaded {
-        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Config::load(&Sources { environment: environment.collect(), ..Sources::default() }).unwrap()
+        Config::load(&Sources { environment: variables(environment), ..Sources::default() }).unwrap()
     }
 
     #[test]

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
+use super::show::each_setting;
 use super::{AuthConfig, AuthMode, Config};
 use crate::storage::{StorageChoice, StorageConfig};
 use crate::support::checks::{Checks, Finding};
@@ -24,46 +23,42 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         config.bridge.check(),
         config.log.check(),
         check_auth(&config.auth),
+        check_times(config),
+        check_together(config),
     ];
-    let mut found = rooms.concat();
-    if let Ok(values) = serde_json::to_value(config) {
-        check_times("", &values, &mut found);
-    }
-    found.extend(check_together(config));
-    found
+    rooms.concat()
 }
 
 fn check_storage(storage: &StorageConfig) -> Vec<Finding> {
+    let StorageConfig { memory, redis, retention, journal, .. } = storage;
     let mut checks = Checks::of("storage");
+    checks.add(memory.check_ranges());
+    checks.add(retention.check_ranges());
+    checks.add(retention.orders.check_ranges());
+    checks.add(journal.check_ranges());
+    checks.add(journal.spool.check_ranges());
+    checks.add(redis.check_ranges());
     checks.require("required", !storage.required || storage.backend == StorageChoice::Redis, || {
         "goes only with storage.backend = \"redis\": set that, or leave this out".to_owned()
     });
-    checks.at_least_1("memory.total_bytes", storage.memory.total_bytes);
-    checks.at_least_1("memory.put_back_bytes", storage.memory.put_back_bytes);
-    check_memory(storage, &mut checks);
-    checks.at_least_1("retention.entries", storage.retention.entries);
-    checks.at_least_1("retention.bytes", storage.retention.bytes);
-    checks.at_least_1("retention.age_s", storage.retention.age_s);
-    checks.at_least_1("retention.orders.updates", storage.retention.orders.updates);
-    checks.at_least_1("retention.orders.age_s", storage.retention.orders.age_s);
-    checks.require("retention.bytes", storage.retention.bytes <= storage.memory.total_bytes, || {
+    checks.require("retention.bytes", retention.bytes <= memory.total_bytes, || {
         format!(
             "expected at most storage.memory.total_bytes ({}), found {}",
-            storage.memory.total_bytes, storage.retention.bytes
+            memory.total_bytes, retention.bytes
         )
     });
-    let journal = &storage.journal;
-    checks.at_least_1("journal.bytes", journal.bytes);
-    checks.at_least_1("journal.entries", journal.entries);
-    checks.at_least_1("journal.spool.bytes", journal.spool.bytes);
-    checks.at_least_1("journal.spool.deadline_ms", journal.spool.deadline_ms);
-    let has_name = journal.spool.data_dir.as_ref().is_none_or(|dir| !dir.as_os_str().is_empty());
-    checks.require("journal.spool.data_dir", has_name, || {
-        "expected a directory, found nothing; leave it out for no spool".to_owned()
-    });
-    let redis = &storage.redis;
-    checks.at_least_1("redis.connect_timeout_ms", redis.connect_timeout_ms);
-    checks.at_least_1("redis.command_timeout_ms", redis.command_timeout_ms);
+    if let Some(dir) = &memory.data_dir {
+        check_directory(&mut checks, "memory.data_dir", dir, "to keep nothing");
+        // Memory that replaces Redis in an outage is reconciled with it, and Redis has what has to survive.
+        checks.require("memory.data_dir", storage.backend == StorageChoice::Memory, || {
+            "goes only with storage.backend = \"memory\" (--storage memory): set that, or leave this out; \
+             where Redis may serve, storage.journal.spool.data_dir keeps what Redis does not have yet"
+                .to_owned()
+        });
+    }
+    if let Some(dir) = &journal.spool.data_dir {
+        check_directory(&mut checks, "journal.spool.data_dir", dir, "for no spool");
+    }
     let has_host =
         redis.host.as_ref().is_none_or(|host| !host.trim().is_empty() && !host.contains(['/', '@', ' ']));
     checks.require("redis.host", has_host, || {
@@ -73,10 +68,6 @@ fn check_storage(storage: &StorageConfig) -> Vec<Finding> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
     checks.require("redis.prefix", !redis.prefix.is_empty() && redis.prefix.chars().all(is_plain), || {
         format!("expected at least one of A-Z a-z 0-9 . _ : -, found {:?}", redis.prefix)
-    });
-    let taken = journal.spool.data_dir.as_ref().and_then(|dir| taken_by_a_file(dir));
-    checks.require("journal.spool.data_dir", taken.is_none(), || {
-        format!("expected a directory; {} is not one", taken.unwrap_or_default())
     });
     let mut found = checks.finish();
     if found.iter().all(|found| !found.key.starts_with("storage.redis.")) {
@@ -89,22 +80,12 @@ fn check_storage(storage: &StorageConfig) -> Vec<Finding> {
     found
 }
 
-fn check_memory(storage: &StorageConfig, checks: &mut Checks) {
-    let memory = &storage.memory;
-    checks.at_least_1("memory.fsync_interval_ms", memory.fsync_interval_ms);
-    checks.at_least_1("memory.deadline_ms", memory.deadline_ms);
-    let Some(dir) = &memory.data_dir else { return };
-    checks.require("memory.data_dir", !dir.as_os_str().is_empty(), || {
-        "expected a directory, found nothing; leave it out to keep nothing".to_owned()
-    });
-    // Memory that replaces Redis in an outage is reconciled with it, and Redis has what has to survive.
-    checks.require("memory.data_dir", storage.backend == StorageChoice::Memory, || {
-        "goes only with storage.backend = \"memory\" (--storage memory): set that, or leave this out; where \
-         Redis may serve, storage.journal.spool.data_dir keeps what Redis does not have yet"
-            .to_owned()
+fn check_directory(checks: &mut Checks, key: &str, dir: &Path, without: &str) {
+    checks.require(key, !dir.as_os_str().is_empty(), || {
+        format!("expected a directory, found nothing; leave it out {without}")
     });
     let taken = taken_by_a_file(dir);
-    checks.require("memory.data_dir", taken.is_none(), || {
+    checks.require(key, taken.is_none(), || {
         format!("expected a directory; {} is not one", taken.unwrap_or_default())
     });
 }
@@ -139,24 +120,18 @@ fn taken_by_a_file(dir: &Path) -> Option<String> {
 }
 
 /// No time may be longer than a year, because adding it to an instant must not overflow the clock.
-fn check_times(key: &str, value: &Value, found: &mut Vec<Finding>) {
+fn check_times(config: &Config) -> Vec<Finding> {
     const YEAR_S: u64 = 366 * 24 * 3600;
-    if let Value::Object(table) = value {
-        for (name, value) in table {
-            let dot = if key.is_empty() { "" } else { "." };
-            check_times(&format!("{key}{dot}{name}"), value, found);
+    let mut found = Vec::new();
+    each_setting(config, &mut |key, value| {
+        let max = if key.ends_with("_ms") { YEAR_S * 1_000 } else { YEAR_S };
+        let is_time = key.ends_with("_ms") || (key.ends_with("_s") && !key.ends_with("_per_s"));
+        if let Some(time) = value.as_u64().filter(|time| is_time && *time > max) {
+            let problem = format!("expected at most {max} (a year), found {time}");
+            found.push(Finding { key: key.to_owned(), problem });
         }
-        return;
-    }
-    let max = if key.ends_with("_ms") { YEAR_S * 1_000 } else { YEAR_S };
-    let is_time = key.ends_with("_ms") || (key.ends_with("_s") && !key.ends_with("_per_s"));
-    if let Some(time) = value.as_u64()
-        && is_time
-        && time > max
-    {
-        let problem = format!("expected at most {max} (a year), found {time}");
-        found.push(Finding { key: key.to_owned(), problem });
-    }
+    });
+    found
 }
 
 /// Checks that concern more than one room.
@@ -168,25 +143,20 @@ fn check_together(config: &Config) -> Vec<Finding> {
             "expected at least http.line_bytes_max ({line}), so that every entry can be sent; found {held}"
         )
     });
-    let mut found = checks.finish();
-    found.extend(check_certificates(config));
-    found
-}
-
-/// Client certificates concern TLS, authentication, and the pages that may use the gateway.
-fn check_certificates(config: &Config) -> Vec<Finding> {
-    let mut checks = Checks::of("auth");
+    // Client certificates concern TLS, authentication, and the pages that may use the gateway.
+    let mut auth = Checks::of("auth");
     let (is_any, http) = (!config.auth.certificates.is_empty(), &config.http);
-    checks.require("certificates", !is_any || http.tls.client_ca_file.is_some(), || {
+    auth.require("certificates", !is_any || http.tls.client_ca_file.is_some(), || {
         "no client could show a certificate: name the authorities that sign them in http.tls.client_ca_file"
             .to_owned()
     });
     // A browser sends its certificate with the requests of any page, as it does with cookies.
     let is_open = http.origins.iter().any(|origin| origin == "*" || origin == "null");
-    checks.require("certificates", !is_any || !is_open, || {
+    auth.require("certificates", !is_any || !is_open, || {
         "cannot be combined with \"*\" or \"null\" in http.origins: any page could act with the certificate of whoever \
          looks at it; list the origins of your own pages"
             .to_owned()
     });
+    checks.add(auth);
     checks.finish()
 }

@@ -12,6 +12,10 @@ mod tests {
     use crate::config::settings::known_keys;
     use crate::config::{Config, DEFAULT_TOML};
 
+    /// Tables whose keys are chosen by users.
+    const OPEN: [&str; 5] =
+        ["channels.lanes", "channels.zone_ahead_max_s", "feeds.replay.rename", "auth.roles", "limits.roles"];
+
     /// A key as the file explains it.
     #[derive(Debug, PartialEq)]
     struct Entry {
@@ -53,15 +57,7 @@ mod tests {
         let mentioned: Vec<String> =
             entries.iter().map(|entry| format!("{}.{}", entry.section, entry.key)).collect();
         for key in known_keys() {
-            let is_open = [
-                "channels.lanes",
-                "channels.zone_ahead_max_s",
-                "feeds.replay.rename",
-                "auth.roles",
-                "limits.roles",
-            ]
-            .contains(&key.as_str());
-            let is_there = if is_open {
+            let is_there = if OPEN.contains(&key.as_str()) {
                 mentioned.iter().any(|mentioned| mentioned.starts_with(&format!("{key}.")))
             } else {
                 mentioned.contains(&key)
@@ -97,14 +93,7 @@ mod tests {
                 section = Some(entry.section.clone());
             }
             let Entry { section, key, value, doc } = entry;
-            let is_open = matches!(
-                section.as_str(),
-                "channels.lanes"
-                    | "channels.zone_ahead_max_s"
-                    | "feeds.replay.rename"
-                    | "auth.roles"
-                    | "limits.roles"
-            );
+            let is_open = OPEN.contains(&section.as_str());
             let (key, value) =
                 if is_open { ("*name*".to_owned(), "none".to_owned()) } else { (format!("`{key}`"), value) };
             let value = if matches!(value.as_str(), "unset" | "none") { value } else { format!("`{value}`") };

@@ -16,8 +16,8 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn general(problem: String) -> Self {
-        Self { key: String::new(), origin: String::new(), problem, hint: None }
+    pub(super) fn new(key: impl Into<String>, origin: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { key: key.into(), origin: origin.into(), problem: problem.into(), hint: None }
     }
 }
 
@@ -29,10 +29,7 @@ impl fmt::Display for Fault {
             (key, origin) => write!(f, "{key} ({origin}): ")?,
         }
         f.write_str(&self.problem)?;
-        match &self.hint {
-            Some(hint) => write!(f, "; {hint}"),
-            None => Ok(()),
-        }
+        self.hint.iter().try_for_each(|hint| write!(f, "; {hint}"))
     }
 }
 
@@ -49,18 +46,10 @@ pub struct ConfigError {
     pub faults: Vec<Fault>,
 }
 
-impl ConfigError {
-    pub(super) fn new(faults: Vec<Fault>) -> Self {
-        Self { faults }
-    }
-}
-
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.faults.len() {
-            1 => f.write_str("the configuration has 1 fault:")?,
-            count => write!(f, "the configuration has {count} faults:")?,
-        }
+        let count = self.faults.len();
+        write!(f, "the configuration has {count} fault{}:", if count == 1 { "" } else { "s" })?;
         self.faults.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
     }
 }

@@ -52,7 +52,7 @@ pub(super) enum Rank {
     Flag,
 }
 
-/// A setting given on the command line.
+/// A setting on the command line.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Flag {
     /// The flag as typed, such as `--listen`.
@@ -110,7 +110,7 @@ impl Sources {
     }
 }
 
-/// All settings as given, in ascending rank, and the file that was read.
+/// All settings as they were read, in ascending rank, and the file that was read.
 pub(super) fn collect(sources: &Sources, faults: &mut Vec<Fault>) -> (Option<PathBuf>, Vec<Setting>) {
     let mut settings = Vec::new();
     let file = sources.file.clone().map(|path| (path, "--config".to_owned())).or_else(|| {
@@ -141,8 +141,7 @@ pub(super) fn of_environment(environment: &BTreeMap<String, String>) -> impl Ite
 fn read_file(path: &Path, named_by: &str) -> Result<Vec<Setting>, Fault> {
     let origin = format!("file {}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| {
-        let problem = format!("cannot be read ({error}); it was named by {named_by}");
-        Fault { key: String::new(), origin: origin.clone(), problem, hint: None }
+        Fault::new("", &origin, format!("cannot be read ({error}); it was named by {named_by}"))
     })?;
     of_file(&text, &origin)
 }
@@ -155,7 +154,7 @@ pub(super) fn of_file(text: &str, origin: &str) -> Result<Vec<Setting>, Fault> {
 }
 
 fn read_toml(text: &str, origin: &str) -> Result<Dict, Fault> {
-    let fault = |problem| Fault { key: String::new(), origin: origin.to_owned(), problem, hint: None };
+    let fault = |problem| Fault::new("", origin, problem);
     let table: toml::Table = toml::from_str(text).map_err(|error| {
         // The error's `Display` would quote the line, which may contain a secret.
         let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or(""));

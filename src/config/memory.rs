@@ -27,99 +27,48 @@ struct Share {
     unit: usize,
     least: fn(&Config) -> usize,
     value: fn(&mut Config) -> &mut usize,
+    /// Whether it counts in the sum of all bounds.
+    counts: bool,
 }
 
 const TOTAL: &str = "storage.memory.total_bytes";
 const RETENTION: &str = "storage.retention.bytes";
 
+macro_rules! shares {
+    ($($section:ident$(.$name:ident)+: 1 / $of:literal in $unit:expr, least $least:expr, $counts:expr;)+) => {
+        [$(Share {
+            key: concat!(stringify!($section), $(".", stringify!($name)),+),
+            of: $of,
+            unit: $unit,
+            least: $least,
+            value: |config| &mut config.$section$(.$name)+,
+            counts: $counts,
+        }),+]
+    };
+}
+
 /// The shares. Together they are nine tenths, without the outboxes, whose size depends on how slow clients
-/// are; the rest is for the process itself and for what is in transit.
-const SHARES: [Share; 11] = [
-    Share {
-        key: TOTAL,
-        of: 4,
-        unit: 1,
-        least: |_| 1 << 20,
-        value: |config| &mut config.storage.memory.total_bytes,
-    },
-    Share {
-        key: "storage.journal.bytes",
-        of: 8,
-        unit: 1,
-        least: |_| 1 << 20,
-        value: |config| &mut config.storage.journal.bytes,
-    },
-    Share {
-        key: "storage.memory.put_back_bytes",
-        of: 16,
-        unit: 1,
-        least: |_| 1 << 20,
-        value: |config| &mut config.storage.memory.put_back_bytes,
-    },
-    Share {
-        key: "connections.max",
-        of: 12,
-        unit: CONNECTION_BYTES,
-        least: |_| 64,
-        value: |config| &mut config.connections.max,
-    },
-    Share {
-        key: "orders.queue_max",
-        of: 32,
-        unit: ORDER_BYTES,
-        least: |_| 64,
-        value: |config| &mut config.orders.queue_max,
-    },
-    Share {
-        key: "orders.kept_max",
-        of: 16,
-        unit: ORDER_BYTES,
-        least: |config| config.orders.queue_max,
-        value: |config| &mut config.orders.kept_max,
-    },
-    Share {
-        key: "connections.outbox_bytes_max",
-        of: 256,
-        unit: 1,
-        // Every entry must fit.
-        least: |config| config.http.line_bytes_max,
-        value: |config| &mut config.connections.outbox_bytes_max,
-    },
-    Share {
-        key: "http.bodies_bytes_max",
-        of: 32,
-        unit: 1,
-        least: |config| config.http.bodies_bytes_least(),
-        value: |config| &mut config.http.bodies_bytes_max,
-    },
-    Share {
-        key: "http.answers_bytes_max",
-        of: 32,
-        unit: 1,
-        least: |_| ANSWERS_BYTES_LEAST,
-        value: |config| &mut config.http.answers_bytes_max,
-    },
-    Share {
-        key: "channels.replay_bytes_max",
-        of: 16,
-        unit: 1,
-        least: |_| 1 << 20,
-        value: |config| &mut config.channels.replay_bytes_max,
-    },
-    Share {
-        key: "channels.zones_max",
-        of: 32,
-        unit: ZONE_BYTES,
-        least: |_| 64,
-        value: |config| &mut config.channels.zones_max,
-    },
-];
+/// are; the rest is for the process itself and for what is in transit. Orders in the queue count among
+/// those that are kept, and every entry must fit into an outbox.
+const SHARES: [Share; 11] = shares! {
+    storage.memory.total_bytes: 1 / 4 in 1, least |_| 1 << 20, true;
+    storage.journal.bytes: 1 / 8 in 1, least |_| 1 << 20, true;
+    storage.memory.put_back_bytes: 1 / 16 in 1, least |_| 1 << 20, true;
+    connections.max: 1 / 12 in CONNECTION_BYTES, least |_| 64, true;
+    orders.queue_max: 1 / 32 in ORDER_BYTES, least |_| 64, false;
+    orders.kept_max: 1 / 16 in ORDER_BYTES, least |config| config.orders.queue_max, true;
+    connections.outbox_bytes_max: 1 / 256 in 1, least |config| config.http.line_bytes_max, false;
+    http.answers_bytes_max: 1 / 32 in 1, least |_| ANSWERS_BYTES_LEAST, true;
+    http.bodies_bytes_max: 1 / 32 in 1, least |config| config.http.bodies_bytes_least(), true;
+    channels.replay_bytes_max: 1 / 16 in 1, least |_| 1 << 20, true;
+    channels.zones_max: 1 / 32 in ZONE_BYTES, least |_| 64, true;
+};
 
 /// Lowers the defaults that exceed their share of this memory, and records why. Configured values are not
 /// changed.
 pub(super) fn fit(config: &mut Config, origins: &mut BTreeMap<String, String>, memory: u64) {
     let is_set = [TOTAL, RETENTION].map(|key| origins.contains_key(key));
-    for Share { key, of, unit, least, value } in SHARES {
+    for Share { key, of, unit, least, value, .. } in SHARES {
         if origins.contains_key(key) {
             continue;
         }
@@ -150,23 +99,16 @@ pub(super) fn fit(config: &mut Config, origins: &mut BTreeMap<String, String>, m
 
 /// A warning if all bounds together exceed this memory.
 pub(super) fn warning(config: &Config, memory: u64) -> Option<String> {
-    let storage = &config.storage;
-    let parts = [
-        ("storage.memory.total_bytes", storage.memory.total_bytes),
-        ("storage.journal.bytes", storage.journal.bytes),
-        ("storage.memory.put_back_bytes", storage.memory.put_back_bytes),
-        ("connections.max", config.connections.max.saturating_mul(CONNECTION_BYTES)),
-        ("orders.kept_max", config.orders.kept_max.saturating_mul(ORDER_BYTES)),
-        ("http.answers_bytes_max", config.http.answers_bytes_max),
-        ("http.bodies_bytes_max", config.http.bodies_bytes_max),
-        ("channels.replay_bytes_max", config.channels.replay_bytes_max),
-        ("channels.zones_max", config.channels.zones_max.saturating_mul(ZONE_BYTES)),
-    ];
+    let mut config = config.clone();
+    let shares = SHARES.iter().filter(|share| share.counts);
+    let parts: Vec<(&str, usize)> =
+        shares.map(|share| (share.key, (share.value)(&mut config).saturating_mul(share.unit))).collect();
     let all = parts.iter().fold(BASE_BYTES, |all, (_, bytes)| all.saturating_add(*bytes));
     if u64::try_from(all).is_ok_and(|all| all <= memory) {
         return None;
     }
-    let parts = parts.map(|(key, bytes)| format!("{key} {} MiB", bytes >> 20)).join(", ");
+    let parts: Vec<String> = parts.iter().map(|(key, bytes)| format!("{key} {} MiB", bytes >> 20)).collect();
+    let parts = parts.join(", ");
     Some(format!(
         "the bounds add up to {} MiB, but there are {} MiB of memory: {parts}; lower the configured values, or \
          leave them out for a share of the memory",
@@ -178,17 +120,13 @@ pub(super) fn warning(config: &Config, memory: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Flag, Loaded, Sources};
+    use crate::config::tests::flag;
+    use crate::config::{Loaded, Sources};
 
     const MIB: u64 = 1 << 20;
 
     fn load(memory: u64, set: &[(&str, &str)]) -> Loaded {
-        let flag = |(key, value): &(&str, &str)| Flag {
-            name: "--set".to_owned(),
-            key: (*key).to_owned(),
-            value: (*value).to_owned(),
-        };
-        let flags = set.iter().map(flag).collect();
+        let flags = set.iter().map(|(key, value)| flag("--set", key, value)).collect();
         Config::load(&Sources { memory: Some(memory), flags, ..Sources::default() }).unwrap()
     }
 

@@ -119,7 +119,7 @@ impl Config {
         Self::of(sources, file, settings, faults)
     }
 
-    /// Validates settings as given, in addition to the faults found so far.
+    /// Validates settings as they were read, in addition to the faults found so far.
     fn of(
         sources: &Sources,
         file: Option<PathBuf>,
@@ -135,8 +135,8 @@ impl Config {
             Ok(config) => config,
             Err(error) => {
                 // Each setting is valid alone, so two of them contradict each other.
-                faults.push(Fault::general(error.to_string()));
-                return Err(ConfigError::new(faults));
+                faults.push(Fault::new("", "", error.to_string()));
+                return Err(ConfigError { faults });
             }
         };
         redis::complete(&mut config.storage.redis, &mut origins);
@@ -148,11 +148,11 @@ impl Config {
         for finding in checks::check(&config) {
             if faults[..mistyped].iter().all(|fault: &Fault| fault.key != finding.key) {
                 let origin = origins.get(&finding.key).cloned().unwrap_or_else(|| "default".to_owned());
-                faults.push(Fault { key: finding.key, origin, problem: finding.problem, hint: None });
+                faults.push(Fault::new(finding.key, origin, finding.problem));
             }
         }
         if !faults.is_empty() {
-            return Err(ConfigError::new(faults));
+            return Err(ConfigError { faults });
         }
         let warning = sources.memory.and_then(|memory| memory::warning(&config, memory));
         notices.extend(bridge::without_effect(&sources.environment, &config));

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::storage::StorageChoice;
 use crate::support::checks::{Checks, Finding};
+use crate::support::settings;
 
 /// A role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,18 +16,13 @@ pub enum Role {
     Worker,
 }
 
-/// `[node]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct NodeConfig {
-    /// The roles of this process: `gateway`, `worker`, or both. A process that is not a gateway still
-    /// answers health, stats and metrics, and does not start without Redis. Default both.
-    pub roles: Vec<Role>,
-}
-
-impl Default for NodeConfig {
-    fn default() -> Self {
-        Self { roles: vec![Role::Gateway, Role::Worker] }
+settings! {
+    /// `[node]`
+    #[derive(Debug)]
+    pub struct NodeConfig {
+        /// The roles of this process: `gateway`, `worker`, or both. A process that is not a gateway still
+        /// answers health, stats and metrics, and does not start without Redis. Default both.
+        pub roles: Vec<Role> = vec![Role::Gateway, Role::Worker],
     }
 }
 

@@ -24,9 +24,8 @@ pub(super) fn settle(settings: &mut Vec<Setting>, faults: &mut Vec<Fault>) {
     let (url_rank, parts) = (url.rank, Parts::of(url));
     if let Some(host) = last(settings, "host") {
         if host.rank == url_rank && url_rank != Rank::SharedVariable {
-            let problem = "storage.redis.url is set as well, and names a host: set one of the two".to_owned();
-            let (key, origin) = (host.key(), host.origin.clone());
-            faults.push(Fault { key, origin, problem, hint: None });
+            let problem = "storage.redis.url is set as well, and names a host: set one of the two";
+            faults.push(Fault::new(host.key(), &host.origin, problem));
         }
         if host.rank > url_rank {
             settings.retain(|setting| !is(setting, "url"));
@@ -34,21 +33,18 @@ pub(super) fn settle(settings: &mut Vec<Setting>, faults: &mut Vec<Fault>) {
         }
     }
     if let Some(port) = last(settings, "port").filter(|port| port.rank > url_rank) {
-        let problem =
-            "belongs to storage.redis.host, but storage.redis.url is set: put the port there".to_owned();
-        let (key, origin) = (port.key(), port.origin.clone());
-        faults.push(Fault { key, origin, problem, hint: None });
+        let problem = "belongs to storage.redis.host, but storage.redis.url is set: put the port there";
+        faults.push(Fault::new(port.key(), &port.origin, problem));
     }
     settings.retain(|setting| {
-        let is_outranked = setting.rank < url_rank;
-        let is_replaced = is(setting, "host")
-            || is(setting, "port")
-            || (is_outranked && is(setting, "username") && parts.username)
-            || (is_outranked && is(setting, "password") && parts.password)
-            || (is_outranked && is(setting, "db") && parts.db)
-            || (is_outranked && KINDS.iter().any(|name| is(setting, name)))
-            || (is_outranked && !parts.sentinel && OF_SENTINELS.iter().any(|name| is(setting, name)))
-            || (is_outranked && !parts.tls && TLS_FILES.iter().any(|name| is(setting, name)));
+        let is_one_of = |names: &[&str]| names.iter().any(|name| is(setting, name));
+        let is_replaced_below = (parts.username && is(setting, "username"))
+            || (parts.password && is(setting, "password"))
+            || (parts.db && is(setting, "db"))
+            || is_one_of(&KINDS)
+            || (!parts.sentinel && is_one_of(&OF_SENTINELS))
+            || (!parts.tls && is_one_of(&TLS_FILES));
+        let is_replaced = is_one_of(&["host", "port"]) || (setting.rank < url_rank && is_replaced_below);
         !is_replaced
     });
 }
@@ -94,7 +90,8 @@ fn masked_parameter(pair: &str) -> String {
     }
 }
 
-/// What a URL contains besides host and port.
+/// What a URL contains besides host and port; nothing if it is not valid.
+#[derive(Default)]
 struct Parts {
     username: bool,
     password: bool,
@@ -105,15 +102,13 @@ struct Parts {
 
 impl Parts {
     fn of(url: &Setting) -> Self {
-        match url.value.as_str().and_then(|text| Url::parse(text).ok()) {
-            Some(url) => Self {
-                username: !url.username().is_empty(),
-                password: url.password().is_some(),
-                db: url.path().len() > 1,
-                tls: url.scheme().starts_with("rediss"),
-                sentinel: url.scheme().ends_with("-sentinel"),
-            },
-            None => Self { username: false, password: false, db: false, tls: false, sentinel: false },
+        let Some(Ok(url)) = url.value.as_str().map(Url::parse) else { return Self::default() };
+        Self {
+            username: !url.username().is_empty(),
+            password: url.password().is_some(),
+            db: url.path().len() > 1,
+            tls: url.scheme().starts_with("rediss"),
+            sentinel: url.scheme().ends_with("-sentinel"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Single settings: turns what was given into a value of the right type, or a fault that says what would be
+//! Single settings: turns what was read into a value of the right type, or a fault that says what would be
 //! right.
 
 use figment::error::{Actual, Kind};
@@ -8,6 +8,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::Config;
 use super::fault::Fault;
 use super::layers::Rank;
+use super::show::each_setting;
 
 /// figment's errors are large.
 type BoxedError = Box<figment::Error>;
@@ -42,7 +43,7 @@ fn instead_of(gone: &str) -> Option<String> {
 pub(super) const SECRETS: [&str; 3] =
     ["storage.redis.url", "storage.redis.password", "storage.redis.sentinel_password"];
 
-/// One setting as given.
+/// One setting as it was read.
 #[derive(Debug, Clone)]
 pub(super) struct Setting {
     pub(super) rank: Rank,
@@ -166,21 +167,8 @@ pub(super) fn extract(settings: Vec<Setting>) -> Result<Config, BoxedError> {
 
 /// All keys. A table with free keys is one key.
 pub(super) fn known_keys() -> Vec<String> {
-    fn walk(path: &str, value: &Value, keys: &mut Vec<String>) {
-        match value.as_dict() {
-            Some(dict) if !dict.is_empty() => {
-                for (name, value) in dict {
-                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                    walk(&path, value, keys);
-                }
-            }
-            _ => keys.push(path.to_owned()),
-        }
-    }
     let mut keys = Vec::new();
-    if let Ok(defaults) = Value::serialize(Config::default()) {
-        walk("", &defaults, &mut keys);
-    }
+    each_setting(&Config::default(), &mut |key, _| keys.push(key.to_owned()));
     keys
 }
 

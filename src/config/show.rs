@@ -29,26 +29,35 @@ fn sections(config: &Config) -> Map<String, Value> {
 /// All settings, with secrets masked.
 pub(super) fn settings(loaded: &Loaded) -> Vec<Effective> {
     let (mut found, mut defaults) = (Vec::new(), BTreeMap::new());
-    each(String::new(), &sections(&Config::default()), &mut |key, value| {
-        defaults.insert(key, value.clone());
+    each_setting(&Config::default(), &mut |key, value| {
+        defaults.insert(key.to_owned(), value.clone());
     });
-    each(String::new(), &sections(&loaded.config.masked()), &mut |key, value| {
-        let origin = loaded.origins.get(&key).cloned();
-        let is_default = defaults.get(&key) == Some(value);
-        let origin = origin.or_else(|| is_default.then(|| "default".to_owned()));
-        found.push(Effective { key, value: value.clone(), origin });
+    each_setting(&loaded.config.masked(), &mut |key, value| {
+        if !value.is_object() {
+            let is_default = defaults.get(key) == Some(value);
+            let origin = loaded.origins.get(key).cloned();
+            let origin = origin.or_else(|| is_default.then(|| "default".to_owned()));
+            found.push(Effective { key: key.to_owned(), value: value.clone(), origin });
+        }
     });
     found
 }
 
-fn each(path: String, section: &Map<String, Value>, to: &mut dyn FnMut(String, &Value)) {
-    for (name, value) in section {
-        let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+/// Passes on the key and the value of each setting. A table is its settings, except for an empty one with
+/// free keys, which is passed on itself.
+pub(super) fn each_setting(config: &Config, to: &mut dyn FnMut(&str, &Value)) {
+    fn walk(key: &str, value: &Value, to: &mut dyn FnMut(&str, &Value)) {
         match value {
-            Value::Object(inner) => each(key, inner, to),
+            Value::Object(table) if !table.is_empty() => {
+                for (name, value) in table {
+                    let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                    walk(&key, value, to);
+                }
+            }
             value => to(key, value),
         }
     }
+    walk("", &Value::Object(sections(config)), to);
 }
 
 /// TOML with the origin of each value that is not a default. The configuration must already be masked.

@@ -4,11 +4,11 @@ use super::*;
 use crate::model::Lane;
 use crate::storage::StorageChoice;
 
-fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(super) fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
     variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-fn flag(name: &str, key: &str, value: &str) -> Flag {
+pub(super) fn flag(name: &str, key: &str, value: &str) -> Flag {
     Flag { name: name.to_owned(), key: key.to_owned(), value: value.to_owned() }
 }
 

@@ -13,6 +13,7 @@ use super::replay::time::{TimeFormat, TimeZone};
 use super::simulated::ZONES;
 use crate::model::Zone;
 use crate::support::checks::{Checks, Finding};
+use crate::support::settings;
 
 /// `[feeds]`
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -26,92 +27,65 @@ pub struct FeedsConfig {
     pub exchanges: Vec<ExchangeConfig>,
 }
 
-/// `[feeds.simulated]`: simulated prices of the North American power markets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SimulatedConfig {
-    /// Whether the simulation runs. Default false; `zonewire demo` turns it on.
-    pub enabled: bool,
-    /// The same seed gives the same prices. Default 1.
-    pub seed: u64,
-    /// How often every hub gets a price, in milliseconds. Each step is five minutes of the
-    /// simulated market. Default 1,000.
-    pub interval_ms: u64,
-    /// Which of pjm, ercot, caiso, miso, nyiso, isone, spp. Empty: all. Default all.
-    pub zones: Vec<Zone>,
-    /// Symbols, as BASE-QUOTE, of the simulated exchange `simulated`, each with a book and trades. Default
-    /// none; `zonewire demo` has BTC-USDT.
-    pub symbols: Vec<String>,
-}
-
-impl Default for SimulatedConfig {
-    fn default() -> Self {
-        Self { enabled: false, seed: 1, interval_ms: 1_000, zones: Vec::new(), symbols: Vec::new() }
+settings! {
+    /// `[feeds.simulated]`: simulated prices of the North American power markets.
+    #[derive(Debug)]
+    pub struct SimulatedConfig in "feeds.simulated" {
+        /// Whether the simulation runs. Default false; `zonewire demo` turns it on.
+        pub enabled: bool = false,
+        /// The same seed gives the same prices. Default 1.
+        pub seed: u64 = 1,
+        /// How often every hub gets a price, in milliseconds. Each step is five minutes of the
+        /// simulated market. Default 1,000.
+        pub interval_ms: u64 [1..] = 1_000,
+        /// Which of pjm, ercot, caiso, miso, nyiso, isone, spp. Empty: all. Default all.
+        pub zones: Vec<Zone>,
+        /// Symbols, as BASE-QUOTE, of the simulated exchange `simulated`, each with a book and trades.
+        /// Default none; `zonewire demo` has BTC-USDT.
+        pub symbols: Vec<String>,
     }
 }
 
-/// `[feeds.replay]`: prices from a CSV or NDJSON file, published once, from its beginning.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ReplayConfig {
-    /// The file. Unset: nothing is replayed.
-    pub file: Option<PathBuf>,
-    /// How many times faster than the file's times to replay, from 0.001 to 1,000,000. Default 1.
-    pub speed: f64,
-    /// Replay as fast as possible, ignoring the times. Default false.
-    pub flat_out: bool,
-    /// The zone of all prices, instead of a column.
-    pub zone: Option<Zone>,
-    /// The column that names the zone. Unset: found by its name.
-    pub zone_column: Option<String>,
-    /// The hub, node or symbol of all prices, instead of a column.
-    pub key: Option<String>,
-    /// The columns that name the hub, node or symbol, joined with `/`. Empty: one found by its name.
-    pub key_columns: Vec<String>,
-    /// The column that holds the price. Unset: found by its name; if there is none, bid and ask serve
-    /// instead.
-    pub price_column: Option<String>,
-    /// The column that holds the bid. Unset: the one of that name.
-    pub bid_column: Option<String>,
-    /// The column that holds the ask. Unset: the one of that name.
-    pub ask_column: Option<String>,
-    /// The column that holds the time. Unset: found by its name.
-    pub time_column: Option<String>,
-    /// The format of the times, as for `strptime`. Unset: RFC 3339, numbers since 1970, and similar forms.
-    pub time_format: Option<TimeFormat>,
-    /// The time zone of times that do not state their own. Default UTC.
-    pub time_zone: TimeZone,
-    /// The delimiter of the columns of a CSV file. Unset: a comma.
-    pub delimiter: Option<Delimiter>,
-    /// Publish prices with the current time instead of the file's. Default false.
-    pub now: bool,
-    /// Count and skip invalid lines instead of ending the replay. Default false.
-    pub skip_invalid: bool,
-    /// `[feeds.replay.rename]`: new names of columns, as `old = "new"`.
-    pub rename: BTreeMap<String, String>,
-}
-
-impl Default for ReplayConfig {
-    fn default() -> Self {
-        Self {
-            file: None,
-            speed: 1.0,
-            flat_out: false,
-            zone: None,
-            zone_column: None,
-            key: None,
-            key_columns: Vec::new(),
-            price_column: None,
-            bid_column: None,
-            ask_column: None,
-            time_column: None,
-            time_format: None,
-            time_zone: TimeZone::default(),
-            delimiter: None,
-            now: false,
-            skip_invalid: false,
-            rename: BTreeMap::new(),
-        }
+settings! {
+    /// `[feeds.replay]`: prices from a CSV or NDJSON file, published once, from its beginning.
+    #[derive(Debug)]
+    pub struct ReplayConfig {
+        /// The file. Unset: nothing is replayed.
+        pub file: Option<PathBuf>,
+        /// How many times faster than the file's times to replay, from 0.001 to 1,000,000. Default 1.
+        pub speed: f64 = 1.0,
+        /// Replay as fast as possible, ignoring the times. Default false.
+        pub flat_out: bool = false,
+        /// The zone of all prices, instead of a column.
+        pub zone: Option<Zone>,
+        /// The column that names the zone. Unset: found by its name.
+        pub zone_column: Option<String>,
+        /// The hub, node or symbol of all prices, instead of a column.
+        pub key: Option<String>,
+        /// The columns that name the hub, node or symbol, joined with `/`. Empty: one found by its name.
+        pub key_columns: Vec<String>,
+        /// The column that holds the price. Unset: found by its name; if there is none, bid and ask serve
+        /// instead.
+        pub price_column: Option<String>,
+        /// The column that holds the bid. Unset: the one of that name.
+        pub bid_column: Option<String>,
+        /// The column that holds the ask. Unset: the one of that name.
+        pub ask_column: Option<String>,
+        /// The column that holds the time. Unset: found by its name.
+        pub time_column: Option<String>,
+        /// The format of the times, as for `strptime`. Unset: RFC 3339, numbers since 1970, and similar
+        /// forms.
+        pub time_format: Option<TimeFormat>,
+        /// The time zone of times that do not state their own. Default UTC.
+        pub time_zone: TimeZone,
+        /// The delimiter of the columns of a CSV file. Unset: a comma.
+        pub delimiter: Option<Delimiter>,
+        /// Publish prices with the current time instead of the file's. Default false.
+        pub now: bool = false,
+        /// Count and skip invalid lines instead of ending the replay. Default false.
+        pub skip_invalid: bool = false,
+        /// `[feeds.replay.rename]`: new names of columns, as `old = "new"`.
+        pub rename: BTreeMap<String, String>,
     }
 }
 
@@ -123,8 +97,7 @@ impl FeedsConfig {
 
     /// The settings that cannot be used.
     pub(crate) fn check(&self) -> Vec<Finding> {
-        let mut simulated = Checks::of("feeds.simulated");
-        simulated.at_least_1("interval_ms", self.simulated.interval_ms);
+        let mut simulated = self.simulated.check_ranges();
         for zone in &self.simulated.zones {
             simulated.require("zones", ZONES.contains(&zone.as_str()), || {
                 format!("expected some of {}; found {zone}", ZONES.join(", "))

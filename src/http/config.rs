@@ -6,110 +6,83 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 
 pub(in crate::http) use self::entrances::UNIX;
 pub use self::entrances::{ClientAuth, OperatorsConfig, ProxyProtocol, TlsConfig};
 use super::names::{is_host, is_origin, is_web_origin};
 use super::table;
-use crate::support::checks::{Checks, Finding};
+use crate::support::checks::Finding;
+use crate::support::settings;
 
 /// Enough for a page of 1 MiB, as JSON. A longer answer is possible while there is no other one.
 pub(crate) const ANSWERS_BYTES_LEAST: usize = 2 << 20;
 
-/// `[http]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HttpConfig {
-    /// Address and port to listen on; port 0 takes any free one. Anything but loopback needs
-    /// authentication, or `auth.mode = "off"`. Default `127.0.0.1:8080`.
-    pub listen: SocketAddr,
-    /// How long a client may take to send the head of a request, in milliseconds. Default 10,000.
-    pub head_timeout_ms: u64,
-    /// The largest JSON body, in bytes. An NDJSON body is not limited as a whole. Default 1 MiB
-    /// (1,048,576).
-    pub body_bytes_max: usize,
-    /// Memory for the bodies of all requests that are being read, in bytes; of an NDJSON body, only what
-    /// has not been published yet counts. At least `body_bytes_max`, and 64 KiB more than `line_bytes_max`.
-    /// Default 256 MiB (268,435,456), or a share of the memory.
-    pub bodies_bytes_max: usize,
-    /// Memory for answers that clients have not read yet, in bytes: lists, `/latest` and `/history`. Beyond
-    /// it, such a request is answered with 503 `busy`. A 32nd of the machine's memory, if that is less. At
-    /// least 2 MiB. Default 67,108,864 (64 MiB).
-    pub answers_bytes_max: usize,
-    /// The longest line of an NDJSON body, in bytes. Default 65,536.
-    pub line_bytes_max: usize,
-    /// The longest pause in an NDJSON body, in seconds. Default 60.
-    pub body_idle_s: u64,
-    /// Connections that may be in their HTTP phase at once; further ones wait to be accepted. Default 256.
-    pub handshake_gate: usize,
-    /// Refused connections that are told why, per second; others are closed without an answer. 0 = all are
-    /// told. Default 100.
-    pub refusals_per_s: u32,
-    /// Browser origins whose pages may use the gateway, in addition to its own, such as
-    /// `https://desk.example.com`, or `capacitor://localhost` for a packaged app. `*` permits all. Default
-    /// none.
-    pub origins: Vec<String>,
-    /// Hosts that the gateway serves (in `Host`), in addition to loopback names, addresses and the host of
-    /// `public_url`, such as `stream.example.com`. `*` serves all. Default none.
-    pub hosts: Vec<String>,
-    /// Addresses of proxies whose `Forwarded` and `X-Forwarded-*` headers are trusted, such as `10.0.0.7` or
-    /// `10.0.0.0/8`. The client address in these headers counts against the limits on addresses, in place of
-    /// the proxy's. `unix` stands for clients of `unix_socket`. Default none.
-    pub trusted_proxies: Vec<String>,
-    /// Whether connections of `trusted_proxies` begin with a PROXY protocol header (version 1 or 2), which
-    /// names the client: `off` or `required`. Connections of others never do. Default `off`.
-    pub proxy_protocol: ProxyProtocol,
-    /// A Unix socket to listen on in addition to `listen`, such as `/run/zonewire.sock`. Its clients count
-    /// as loopback. Default none.
-    pub unix_socket: Option<PathBuf>,
-    /// Who may connect to it: its permission bits, in octal. Default `0660`.
-    pub unix_socket_mode: String,
-    /// The gateway's own address as clients see it, such as `https://stream.example.com`. Unset: derived
-    /// from each request.
-    pub public_url: Option<String>,
-    /// The path under which a proxy serves the gateway, such as `/prices`; requests with it and without it
-    /// are answered. Default none.
-    pub base_path: String,
-    /// Threads that serve connections. 0 = one per core. Default 0.
-    pub shards: usize,
-    /// How long `/health/ready` reports that the gateway is not ready, while it still works as usual, before it
-    /// stops accepting, in seconds; for load balancers, which check now and then. Default 0.
-    pub drain_lead_s: u64,
-    /// Over how long connections are closed at shutdown, in seconds. 0 = at once. Default 10.
-    pub drain_s: u64,
-    /// `[http.tls]`
-    pub tls: TlsConfig,
-    /// `[http.operators]`
-    pub operators: OperatorsConfig,
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
-            head_timeout_ms: 10_000,
-            body_bytes_max: 1 << 20,
-            bodies_bytes_max: 256 << 20,
-            answers_bytes_max: 64 << 20,
-            line_bytes_max: 64 << 10,
-            body_idle_s: 60,
-            handshake_gate: 256,
-            refusals_per_s: 100,
-            origins: Vec::new(),
-            hosts: Vec::new(),
-            trusted_proxies: Vec::new(),
-            proxy_protocol: ProxyProtocol::Off,
-            unix_socket: None,
-            unix_socket_mode: "0660".to_owned(),
-            public_url: None,
-            base_path: String::new(),
-            shards: 0,
-            drain_lead_s: 0,
-            drain_s: 10,
-            tls: TlsConfig::default(),
-            operators: OperatorsConfig::default(),
-        }
+settings! {
+    /// `[http]`
+    #[derive(Debug)]
+    pub struct HttpConfig in "http" {
+        /// Address and port to listen on; port 0 takes any free one. Anything but loopback needs
+        /// authentication, or `auth.mode = "off"`. Default `127.0.0.1:8080`.
+        pub listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+        /// How long a client may take to send the head of a request, in milliseconds. Default 10,000.
+        pub head_timeout_ms: u64 [1..] = 10_000,
+        /// The largest JSON body, in bytes. An NDJSON body is not limited as a whole. Default 1 MiB
+        /// (1,048,576).
+        pub body_bytes_max: usize [1..] = 1 << 20,
+        /// Memory for the bodies of all requests that are being read, in bytes; of an NDJSON body, only what
+        /// has not been published yet counts. At least `body_bytes_max`, and 64 KiB more than
+        /// `line_bytes_max`. Default 256 MiB (268,435,456), or a share of the memory.
+        pub bodies_bytes_max: usize = 256 << 20,
+        /// Memory for answers that clients have not read yet, in bytes: lists, `/latest` and `/history`.
+        /// Beyond it, such a request is answered with 503 `busy`. A 32nd of the machine's memory, if that is
+        /// less. At least 2 MiB. Default 67,108,864 (64 MiB).
+        pub answers_bytes_max: usize = 64 << 20,
+        /// The longest line of an NDJSON body, in bytes. Default 65,536.
+        pub line_bytes_max: usize [1..] = 64 << 10,
+        /// The longest pause in an NDJSON body, in seconds. Default 60.
+        pub body_idle_s: u64 [1..] = 60,
+        /// Connections that may be in their HTTP phase at once; further ones wait to be accepted. Default
+        /// 256.
+        pub handshake_gate: usize [1..] = 256,
+        /// Refused connections that are told why, per second; others are closed without an answer. 0 = all
+        /// are told. Default 100.
+        pub refusals_per_s: u32 = 100,
+        /// Browser origins whose pages may use the gateway, in addition to its own, such as
+        /// `https://desk.example.com`, or `capacitor://localhost` for a packaged app. `*` permits all.
+        /// Default none.
+        pub origins: Vec<String>,
+        /// Hosts that the gateway serves (in `Host`), in addition to loopback names, addresses and the host
+        /// of `public_url`, such as `stream.example.com`. `*` serves all. Default none.
+        pub hosts: Vec<String>,
+        /// Addresses of proxies whose `Forwarded` and `X-Forwarded-*` headers are trusted, such as `10.0.0.7`
+        /// or `10.0.0.0/8`. The client address in these headers counts against the limits on addresses, in
+        /// place of the proxy's. `unix` stands for clients of `unix_socket`. Default none.
+        pub trusted_proxies: Vec<String>,
+        /// Whether connections of `trusted_proxies` begin with a PROXY protocol header (version 1 or 2),
+        /// which names the client: `off` or `required`. Connections of others never do. Default `off`.
+        pub proxy_protocol: ProxyProtocol = ProxyProtocol::Off,
+        /// A Unix socket to listen on in addition to `listen`, such as `/run/zonewire.sock`. Its clients
+        /// count as loopback. Default none.
+        pub unix_socket: Option<PathBuf>,
+        /// Who may connect to it: its permission bits, in octal. Default `0660`.
+        pub unix_socket_mode: String = "0660".to_owned(),
+        /// The gateway's own address as clients see it, such as `https://stream.example.com`. Unset: derived
+        /// from each request.
+        pub public_url: Option<String>,
+        /// The path under which a proxy serves the gateway, such as `/prices`; requests with it and without
+        /// it are answered. Default none.
+        pub base_path: String,
+        /// Threads that serve connections. 0 = one per core. Default 0.
+        pub shards: usize [..=SHARDS_MAX] = 0,
+        /// How long `/health/ready` reports that the gateway is not ready, while it still works as usual,
+        /// before it stops accepting, in seconds; for load balancers, which check now and then. Default 0.
+        pub drain_lead_s: u64 = 0,
+        /// Over how long connections are closed at shutdown, in seconds. 0 = at once. Default 10.
+        pub drain_s: u64 = 10,
+        /// `[http.tls]`
+        pub tls: TlsConfig,
+        /// `[http.operators]`
+        pub operators: OperatorsConfig,
     }
 }
 
@@ -122,10 +95,7 @@ const SHARDS_MAX: usize = 1_024;
 impl HttpConfig {
     /// The invalid settings.
     pub(crate) fn check(&self) -> Vec<Finding> {
-        let mut checks = Checks::of("http");
-        checks.at_least_1("head_timeout_ms", self.head_timeout_ms);
-        checks.at_least_1("body_bytes_max", self.body_bytes_max);
-        checks.at_least_1("line_bytes_max", self.line_bytes_max);
+        let mut checks = self.check_ranges();
         checks.require("answers_bytes_max", self.answers_bytes_max >= ANSWERS_BYTES_LEAST, || {
             format!("{} is less than one answer may take, {ANSWERS_BYTES_LEAST}", self.answers_bytes_max)
         });
@@ -135,11 +105,6 @@ impl HttpConfig {
                 "expected room for the largest permitted body and line, {least} or more; found {}",
                 self.bodies_bytes_max
             )
-        });
-        checks.at_least_1("body_idle_s", self.body_idle_s);
-        checks.at_least_1("handshake_gate", self.handshake_gate);
-        checks.require("shards", self.shards <= SHARDS_MAX, || {
-            format!("expected at most {SHARDS_MAX}, found {}", self.shards)
         });
         let mut check_list = |key, list: &[String], is_good: fn(&str) -> bool, expected| {
             for entry in list {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::schema::{OrderSchema, SWAP};
 use crate::storage::JobBounds;
 use crate::support::backoff::Backoff;
-use crate::support::checks::{Checks, Finding};
+use crate::support::checks::Finding;
+use crate::support::settings;
 
 /// Who executes orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -31,77 +32,52 @@ pub enum WhenDegraded {
     Accept,
 }
 
-/// `[orders]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OrdersConfig {
-    /// Who executes orders. Default `paper`.
-    pub executor: ExecutorChoice,
-    /// What an order looks like: `swap`, or the path of a JSON Schema file. Default `swap`.
-    pub schema: String,
-    /// What becomes of new orders while Redis is configured and memory serves. Default `reject`.
-    pub when_degraded: WhenDegraded,
-    /// Orders that this process works on at once. Default 8.
-    pub concurrency: usize,
-    /// How long a worker holds an order without a sign of life, in seconds. Default 30.
-    pub lease_s: u64,
-    /// How long one run of an order may take before it counts as failed, in seconds. Default 120.
-    pub run_timeout_s: u64,
-    /// How many times an order is tried. Default 3.
-    pub attempts_max: u32,
-    /// The wait before the second try, in milliseconds; it doubles from try to try. Default 1,000.
-    pub retry_first_ms: u64,
-    /// The longest wait before a try, in milliseconds. Default 30,000.
-    pub retry_max_ms: u64,
-    /// How often an idle worker looks for orders that came in elsewhere, in milliseconds. Default 100.
-    pub poll_ms: u64,
-    /// Orders that are not finished; one more is answered with 503. Default 10,000.
-    pub queue_max: usize,
-    /// Orders that are remembered, finished ones included. The oldest finished ones go first.
-    /// Default 100,000.
-    pub kept_max: usize,
-    /// How long finished orders and idempotency keys are remembered, in seconds. Default 86,400.
-    pub kept_s: u64,
-    /// `[orders.paper]`
-    pub paper: PaperConfig,
-}
-
-impl Default for OrdersConfig {
-    fn default() -> Self {
-        Self {
-            executor: ExecutorChoice::Paper,
-            schema: SWAP.to_owned(),
-            when_degraded: WhenDegraded::Reject,
-            concurrency: 8,
-            lease_s: 30,
-            run_timeout_s: 120,
-            attempts_max: 3,
-            retry_first_ms: 1_000,
-            retry_max_ms: 30_000,
-            poll_ms: 100,
-            queue_max: 10_000,
-            kept_max: 100_000,
-            kept_s: 86_400,
-            paper: PaperConfig::default(),
-        }
+settings! {
+    /// `[orders]`
+    #[derive(Debug)]
+    pub struct OrdersConfig in "orders" {
+        /// Who executes orders. Default `paper`.
+        pub executor: ExecutorChoice = ExecutorChoice::Paper,
+        /// What an order looks like: `swap`, or the path of a JSON Schema file. Default `swap`.
+        pub schema: String = SWAP.to_owned(),
+        /// What becomes of new orders while Redis is configured and memory serves. Default `reject`.
+        pub when_degraded: WhenDegraded = WhenDegraded::Reject,
+        /// Orders that this process works on at once. Default 8.
+        pub concurrency: usize [1..] = 8,
+        /// How long a worker holds an order without a sign of life, in seconds. Default 30.
+        pub lease_s: u64 [1..=LEASE_MAX.as_secs()] = 30,
+        /// How long one run of an order may take before it counts as failed, in seconds. Default 120.
+        pub run_timeout_s: u64 [1..] = 120,
+        /// How many times an order is tried. Default 3.
+        pub attempts_max: u32 [1..] = 3,
+        /// The wait before the second try, in milliseconds; it doubles from try to try. Default 1,000.
+        pub retry_first_ms: u64 [1..] = 1_000,
+        /// The longest wait before a try, in milliseconds. Default 30,000.
+        pub retry_max_ms: u64 = 30_000,
+        /// How often an idle worker looks for orders that came in elsewhere, in milliseconds. Default 100.
+        pub poll_ms: u64 [1..] = 100,
+        /// Orders that are not finished; one more is answered with 503. Default 10,000.
+        pub queue_max: usize [1..] = 10_000,
+        /// Orders that are remembered, finished ones included. The oldest finished ones go first.
+        /// Default 100,000.
+        pub kept_max: usize = 100_000,
+        /// How long finished orders and idempotency keys are remembered, in seconds. Default 86,400.
+        pub kept_s: u64 [1..] = 86_400,
+        /// `[orders.paper]`
+        pub paper: PaperConfig,
     }
 }
 
-/// `[orders.paper]`: the built-in simulation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PaperConfig {
-    /// The same seed gives the same order the same fate. Default 1.
-    pub seed: u64,
-    /// Which part of the attempts fails, 0 to 1. Default 0.05.
-    pub failure_rate: f64,
-    /// How long each of its steps takes on average, in milliseconds. Default 250.
-    pub step_ms: u64,
-}
-
-impl Default for PaperConfig {
-    fn default() -> Self {
-        Self { seed: 1, failure_rate: 0.05, step_ms: 250 }
+settings! {
+    /// `[orders.paper]`: the built-in simulation.
+    #[derive(Debug)]
+    pub struct PaperConfig in "orders.paper" {
+        /// The same seed gives the same order the same fate. Default 1.
+        pub seed: u64 = 1,
+        /// Which part of the attempts fails, 0 to 1. Default 0.05.
+        pub failure_rate: f64 [0.0..=1.0] = 0.05,
+        /// How long each of its steps takes on average, in milliseconds. Default 250.
+        pub step_ms: u64 = 250,
     }
 }
 
@@ -132,20 +108,9 @@ impl OrdersConfig {
 
     /// What cannot be used.
     pub(crate) fn check(&self) -> Vec<Finding> {
-        let mut checks = Checks::of("orders");
+        let mut checks = self.check_ranges();
         let schema = OrderSchema::load(&self.schema);
         checks.require("schema", schema.is_ok(), || schema.err().unwrap_or_default());
-        checks.at_least_1("concurrency", self.concurrency);
-        checks.at_least_1("lease_s", self.lease_s);
-        checks.at_least_1("run_timeout_s", self.run_timeout_s);
-        checks.at_least_1("attempts_max", self.attempts_max);
-        checks.at_least_1("retry_first_ms", self.retry_first_ms);
-        checks.at_least_1("poll_ms", self.poll_ms);
-        checks.at_least_1("queue_max", self.queue_max);
-        checks.at_least_1("kept_s", self.kept_s);
-        checks.require("lease_s", self.lease() <= LEASE_MAX, || {
-            format!("expected at most {}, found {}", LEASE_MAX.as_secs(), self.lease_s)
-        });
         checks.require("retry_max_ms", self.retry_max_ms >= self.retry_first_ms, || {
             format!(
                 "expected at least orders.retry_first_ms ({}), found {}",
@@ -155,9 +120,7 @@ impl OrdersConfig {
         checks.require("kept_max", self.kept_max >= self.queue_max, || {
             format!("expected at least orders.queue_max ({}), found {}", self.queue_max, self.kept_max)
         });
-        checks.require("paper.failure_rate", (0.0..=1.0).contains(&self.paper.failure_rate), || {
-            format!("expected 0 to 1, found {}", self.paper.failure_rate)
-        });
+        checks.add(self.paper.check_ranges());
         checks.finish()
     }
 }

@@ -2,51 +2,37 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::kind::RegistryKind;
 use crate::storage::REMOVED_KEPT_FOR;
-use crate::support::checks::{Checks, Finding};
+use crate::support::checks::Finding;
+use crate::support::settings;
 
 /// The longest record that fits into an entry.
 const RECORD_BYTES_MAX: usize = 60 << 10;
 
-/// `[registry]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RegistryConfig {
-    /// After how many seconds a provider that nobody writes or renews expires. Default 3,600.
-    pub providers_ttl_s: u64,
-    /// The same for an active order. Default 3,600.
-    pub active_orders_ttl_s: u64,
-    /// How many records each registry may have; further ones are refused. Default 10,000.
-    pub records_max: usize,
-    /// The largest record in bytes. Default 16,384.
-    pub record_bytes_max: usize,
-    /// How many seconds a provider stays online after its connection closed or its node disappeared. Default
-    /// 10.
-    pub offline_grace_s: u64,
-    /// Whether orders that this gateway executes appear in `active-orders` until they end. Default `true`.
-    pub follow_orders: bool,
-    /// Whether to read the Redis keys `socket:onlineProviders` and `socket:activeOrders` at startup. Default
-    /// `false`.
-    pub legacy_import: bool,
-    /// Whether to keep these keys up to date. Default `false`.
-    pub legacy_write: bool,
-}
-
-impl Default for RegistryConfig {
-    fn default() -> Self {
-        Self {
-            providers_ttl_s: 3_600,
-            active_orders_ttl_s: 3_600,
-            records_max: 10_000,
-            record_bytes_max: 16 << 10,
-            offline_grace_s: 10,
-            follow_orders: true,
-            legacy_import: false,
-            legacy_write: false,
-        }
+settings! {
+    /// `[registry]`
+    #[derive(Debug)]
+    pub struct RegistryConfig in "registry" {
+        /// After how many seconds a provider that nobody writes or renews expires. Default 3,600.
+        pub providers_ttl_s: u64 = 3_600,
+        /// The same for an active order. Default 3,600.
+        pub active_orders_ttl_s: u64 = 3_600,
+        /// How many records each registry may have; further ones are refused. Default 10,000.
+        pub records_max: usize [1..] = 10_000,
+        /// The largest record in bytes. Default 16,384.
+        pub record_bytes_max: usize [64..=RECORD_BYTES_MAX] = 16 << 10,
+        /// How many seconds a provider stays online after its connection closed or its node disappeared.
+        /// Default 10.
+        pub offline_grace_s: u64 = 10,
+        /// Whether orders that this gateway executes appear in `active-orders` until they end. Default
+        /// `true`.
+        pub follow_orders: bool = true,
+        /// Whether to read the Redis keys `socket:onlineProviders` and `socket:activeOrders` at startup.
+        /// Default `false`.
+        pub legacy_import: bool = false,
+        /// Whether to keep these keys up to date. Default `false`.
+        pub legacy_write: bool = false,
     }
 }
 
@@ -60,7 +46,7 @@ impl RegistryConfig {
 
     /// The settings that cannot be used.
     pub(crate) fn check(&self) -> Vec<Finding> {
-        let mut checks = Checks::of("registry");
+        let mut checks = self.check_ranges();
         // A removal must be remembered for longer than the removed record could reappear.
         let ttl_max = REMOVED_KEPT_FOR.as_secs() / 2;
         for (key, ttl) in
@@ -70,11 +56,6 @@ impl RegistryConfig {
                 format!("expected 1 to {ttl_max} (half of what removals are remembered for), found {ttl}")
             });
         }
-        checks.at_least_1("records_max", self.records_max);
-        let bytes = self.record_bytes_max;
-        checks.require("record_bytes_max", (64..=RECORD_BYTES_MAX).contains(&bytes), || {
-            format!("expected 64 to {RECORD_BYTES_MAX}, found {bytes}")
-        });
         checks.finish()
     }
 }

@@ -1,5 +1,8 @@
 //! Collects everything that a room finds wrong in its settings, not only the first fault.
 
+use std::fmt::{Debug, Display};
+use std::ops::{Bound, RangeBounds};
+
 /// A setting whose value has the right type but is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
@@ -29,9 +32,27 @@ impl Checks {
         }
     }
 
-    /// Requires at least 1, for bounds that would let nothing through if they were 0.
-    pub(crate) fn at_least_1<T: PartialEq + From<u8>>(&mut self, key: &str, value: T) {
-        self.require(key, value != T::from(0), || "expected 1 or more, found 0".to_owned());
+    /// Requires a value within a range.
+    pub(crate) fn in_range<T: PartialOrd + Display + Debug>(
+        &mut self,
+        key: &str,
+        range: impl RangeBounds<T>,
+        value: T,
+    ) {
+        self.require(key, range.contains(&value), || {
+            let expected = match (range.start_bound(), range.end_bound()) {
+                (Bound::Included(least), Bound::Included(most)) => format!("{least} to {most}"),
+                (Bound::Included(least), Bound::Unbounded) => format!("{least} or more"),
+                (Bound::Unbounded, Bound::Included(most)) => format!("at most {most}"),
+                bounds => format!("a value within {bounds:?}"),
+            };
+            format!("expected {expected}, found {value}")
+        });
+    }
+
+    /// Adds the findings of another section.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.found.extend(other.found);
     }
 
     /// Everything that was found.
@@ -47,10 +68,19 @@ mod tests {
     #[test]
     fn every_problem_is_noted_with_its_full_key() {
         let mut checks = Checks::of("http");
-        checks.at_least_1("a", 0_u64);
-        checks.at_least_1("b", 1_usize);
+        checks.in_range("a", 1.., 0_u64);
+        checks.in_range("b", 1.., 1_usize);
         checks.require("c", false, || "wrong".to_owned());
-        let keys: Vec<String> = checks.finish().into_iter().map(|finding| finding.key).collect();
-        assert_eq!(keys, ["http.a", "http.c"]);
+        checks.in_range("d", 0.0..=1.0, f64::NAN);
+        checks.in_range("e", ..=4, 5);
+        let found: Vec<String> =
+            checks.finish().iter().map(|found| format!("{}: {}", found.key, found.problem)).collect();
+        let expected = [
+            "http.a: expected 1 or more, found 0",
+            "http.c: wrong",
+            "http.d: expected 0 to 1, found NaN",
+            "http.e: expected at most 4, found 5",
+        ];
+        assert_eq!(found, expected);
     }
 }

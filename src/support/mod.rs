@@ -15,6 +15,8 @@ pub(crate) mod probing;
 pub(crate) mod rate;
 pub(crate) mod recent;
 pub(crate) mod seldom;
+mod settings;
 pub(crate) mod telemetry;
 
+pub(crate) use settings::settings;
 pub(crate) use zonewire_protocol::json;

@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::checks::{Checks, Finding};
+use super::settings;
 
 /// How long the end of the process waits until the log is written.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
@@ -39,20 +40,15 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[log]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LogConfig {
-    /// The format of lines: `text` or `json`. Default `text`.
-    pub format: LogFormat,
-    /// What is logged: `error`, `warn`, `info`, `debug`, `trace` or `off`, or directives by module such as
-    /// `info,zonewire::storage=debug`. Default `info`.
-    pub level: String,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self { format: LogFormat::Text, level: "info".to_owned() }
+settings! {
+    /// `[log]`
+    #[derive(Debug)]
+    pub struct LogConfig {
+        /// The format of lines: `text` or `json`. Default `text`.
+        pub format: LogFormat = LogFormat::Text,
+        /// What is logged: `error`, `warn`, `info`, `debug`, `trace` or `off`, or directives by module such
+        /// as `info,zonewire::storage=debug`. Default `info`.
+        pub level: String = "info".to_owned(),
     }
 }
 

@@ -6,34 +6,24 @@ use serde::{Deserialize, Serialize};
 use zonewire_access::MARKS_MAX;
 
 use super::{Quota, Scope};
-use crate::support::checks::{Checks, Finding};
+use crate::support::checks::Finding;
+use crate::support::settings;
 
-/// `[limits]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitsConfig {
-    /// Only count what would be refused or delayed, and log it. Default false.
-    pub dry_run: bool,
-    /// How many seconds' worth of a quota per second may be used at once. Default 5.
-    pub burst_s: u32,
-    /// The limits of a principal: a subject within its issuer and tenant, or an API key.
-    pub principal: Allowances,
-    /// The limits of all principals of a tenant together.
-    pub tenant: Allowances,
-    /// Different limits for principals with a role, by its name; with several roles, the largest number
-    /// counts. At most 16 roles. Default none.
-    pub roles: BTreeMap<String, RoleAllowances>,
-}
-
-impl Default for LimitsConfig {
-    fn default() -> Self {
-        Self {
-            dry_run: false,
-            burst_s: 5,
-            principal: Allowances::default(),
-            tenant: Allowances::default(),
-            roles: BTreeMap::new(),
-        }
+settings! {
+    /// `[limits]`
+    #[derive(Debug)]
+    pub struct LimitsConfig in "limits" {
+        /// Only count what would be refused or delayed, and log it. Default false.
+        pub dry_run: bool = false,
+        /// How many seconds' worth of a quota per second may be used at once. Default 5.
+        pub burst_s: u32 [1..=3_600] = 5,
+        /// The limits of a principal: a subject within its issuer and tenant, or an API key.
+        pub principal: Allowances,
+        /// The limits of all principals of a tenant together.
+        pub tenant: Allowances,
+        /// Different limits for principals with a role, by its name; with several roles, the largest number
+        /// counts. At most 16 roles. Default none.
+        pub roles: BTreeMap<String, RoleAllowances>,
     }
 }
 
@@ -155,11 +145,7 @@ impl LimitsConfig {
 
     /// The invalid settings.
     pub(crate) fn check(&self) -> Vec<Finding> {
-        let mut checks = Checks::of("limits");
-        checks.at_least_1("burst_s", self.burst_s);
-        checks.require("burst_s", self.burst_s <= 3_600, || {
-            format!("expected at most 3,600, found {}", self.burst_s)
-        });
+        let mut checks = self.check_ranges();
         checks.require("roles", self.roles.len() <= MARKS_MAX, || {
             format!("expected at most {MARKS_MAX} roles, found {}", self.roles.len())
         });

@@ -12,57 +12,41 @@ use super::super::replay::time::{TimeFormat, TimeZone};
 use super::super::replay::{Delimiter, ReplayOptions};
 use crate::model::{EventType, Zone};
 use crate::support::checks::{Checks, Finding};
+use crate::support::settings;
 
 /// How many streams Binance allows on one connection.
 const BINANCE_STREAMS_MAX: usize = 1_024;
 
-/// `[[feeds.exchanges]]`: an exchange whose public data are published, or a source of rows.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ExchangeConfig {
-    /// The exchange's name in events, in lower case. Unset: the kind. Of several processes on one Redis, only
-    /// one at a time runs the feed with a given name.
-    pub name: String,
-    /// The exchange's protocol.
-    pub kind: ExchangeKind,
-    /// The address. Unset: the public address in the exchange's documentation.
-    pub url: Option<String>,
-    /// The address for requests, for Binance. Unset: the public address in its documentation.
-    pub api_url: Option<String>,
-    /// The symbols to subscribe to, as `BASE-QUOTE`.
-    pub symbols: Vec<String>,
-    /// Some of `ticker`, `trade`, `orderbook` and `candle`. Default the first three.
-    #[serde(with = "types")]
-    pub types: Vec<EventType>,
-    /// The length of candles. Coinbase has `5m` only. Default `5m`.
-    pub interval: Interval,
-    /// How many levels each side of a book's snapshot has; for Kraken one of 10, 25, 100, 500 and 1,000.
-    /// Default 100.
-    pub depth: usize,
-    /// After how many seconds of silence a stream is requested again; if that is not acknowledged, the
-    /// connection is restarted. Default 60.
-    pub silence_s: u64,
-    /// Symbols whose prices are also published to a zone.
-    pub zones: BTreeMap<String, Zone>,
-    /// The meaning of rows, for the kinds `http` and `websocket`.
-    pub rows: Option<RowsConfig>,
-}
-
-impl Default for ExchangeConfig {
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            kind: ExchangeKind::Binance,
-            url: None,
-            api_url: None,
-            symbols: Vec::new(),
-            types: vec![EventType::Ticker, EventType::Trade, EventType::Orderbook],
-            interval: Interval(5),
-            depth: 100,
-            silence_s: 60,
-            zones: BTreeMap::new(),
-            rows: None,
-        }
+settings! {
+    /// `[[feeds.exchanges]]`: an exchange whose public data are published, or a source of rows.
+    #[derive(Debug)]
+    pub struct ExchangeConfig {
+        /// The exchange's name in events, in lower case. Unset: the kind. Of several processes on one Redis,
+        /// only one at a time runs the feed with a given name.
+        pub name: String,
+        /// The exchange's protocol.
+        pub kind: ExchangeKind = ExchangeKind::Binance,
+        /// The address. Unset: the public address in the exchange's documentation.
+        pub url: Option<String>,
+        /// The address for requests, for Binance. Unset: the public address in its documentation.
+        pub api_url: Option<String>,
+        /// The symbols to subscribe to, as `BASE-QUOTE`.
+        pub symbols: Vec<String>,
+        /// Some of `ticker`, `trade`, `orderbook` and `candle`. Default the first three.
+        #[serde(with = "types")]
+        pub types: Vec<EventType> = vec![EventType::Ticker, EventType::Trade, EventType::Orderbook],
+        /// The length of candles. Coinbase has `5m` only. Default `5m`.
+        pub interval: Interval = Interval(5),
+        /// How many levels each side of a book's snapshot has; for Kraken one of 10, 25, 100, 500 and 1,000.
+        /// Default 100.
+        pub depth: usize = 100,
+        /// After how many seconds of silence a stream is requested again; if that is not acknowledged, the
+        /// connection is restarted. Default 60.
+        pub silence_s: u64 = 60,
+        /// Symbols whose prices are also published to a zone.
+        pub zones: BTreeMap<String, Zone>,
+        /// The meaning of rows, for the kinds `http` and `websocket`.
+        pub rows: Option<RowsConfig>,
     }
 }
 

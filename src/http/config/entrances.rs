@@ -7,29 +7,31 @@ use serde::{Deserialize, Serialize};
 
 use super::HttpConfig;
 use crate::support::checks::Checks;
+use crate::support::settings;
 
 /// The entry of `http.trusted_proxies` that stands for the Unix socket.
 pub(in crate::http) const UNIX: &str = "unix";
 
-/// `[http.tls]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TlsConfig {
-    /// The certificate in PEM, followed by the intermediate certificates up to an authority that clients
-    /// trust. With it and `key_file`, the gateway speaks TLS. Reloaded when it changes. Default none.
-    pub cert_file: Option<PathBuf>,
-    /// The certificate's private key, in PEM. Reloaded when it changes. Default none.
-    pub key_file: Option<PathBuf>,
-    /// For how long browsers remember that the gateway's name speaks only TLS, in seconds
-    /// (`Strict-Transport-Security`, only in answers over TLS, and not for `localhost`). 0 = the header is
-    /// not sent. Default 15,552,000 (180 days).
-    pub hsts_s: u64,
-    /// The authorities of client certificates, in PEM. With it, clients are asked for a certificate.
-    /// Reloaded when it changes. Default none.
-    pub client_ca_file: Option<PathBuf>,
-    /// Whether clients without a certificate are served: `optional` or `required`. On the operators'
-    /// listener it is always `optional`. Default `optional`.
-    pub client_auth: ClientAuth,
+settings! {
+    /// `[http.tls]`
+    #[derive(Debug)]
+    pub struct TlsConfig {
+        /// The certificate in PEM, followed by the intermediate certificates up to an authority that clients
+        /// trust. With it and `key_file`, the gateway speaks TLS. Reloaded when it changes. Default none.
+        pub cert_file: Option<PathBuf>,
+        /// The certificate's private key, in PEM. Reloaded when it changes. Default none.
+        pub key_file: Option<PathBuf>,
+        /// For how long browsers remember that the gateway's name speaks only TLS, in seconds
+        /// (`Strict-Transport-Security`, only in answers over TLS, and not for `localhost`). 0 = the header
+        /// is not sent. Default 15,552,000 (180 days).
+        pub hsts_s: u64 = 15_552_000,
+        /// The authorities of client certificates, in PEM. With it, clients are asked for a certificate.
+        /// Reloaded when it changes. Default none.
+        pub client_ca_file: Option<PathBuf>,
+        /// Whether clients without a certificate are served: `optional` or `required`. On the operators'
+        /// listener it is always `optional`. Default `optional`.
+        pub client_auth: ClientAuth = ClientAuth::Optional,
+    }
 }
 
 /// Whether clients must show a certificate.
@@ -43,18 +45,6 @@ pub enum ClientAuth {
     Required,
 }
 
-impl Default for TlsConfig {
-    fn default() -> Self {
-        Self {
-            cert_file: None,
-            key_file: None,
-            hsts_s: 15_552_000,
-            client_ca_file: None,
-            client_auth: ClientAuth::Optional,
-        }
-    }
-}
-
 impl TlsConfig {
     /// Whether the gateway speaks TLS.
     pub(crate) fn is_on(&self) -> bool {
@@ -62,21 +52,16 @@ impl TlsConfig {
     }
 }
 
-/// `[http.operators]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OperatorsConfig {
-    /// Address and port of a listener for operators. If it is set, addresses for operators (`/metrics`,
-    /// `/ws/stats`, `/api/config` and others) exist only there. Anything but loopback needs authentication,
-    /// as for `http.listen`. Default none.
-    pub listen: Option<SocketAddr>,
-    /// Whether this listener speaks TLS if `http.tls` is set. Default true.
-    pub tls: bool,
-}
-
-impl Default for OperatorsConfig {
-    fn default() -> Self {
-        Self { listen: None, tls: true }
+settings! {
+    /// `[http.operators]`
+    #[derive(Debug)]
+    pub struct OperatorsConfig {
+        /// Address and port of a listener for operators. If it is set, addresses for operators (`/metrics`,
+        /// `/ws/stats`, `/api/config` and others) exist only there. Anything but loopback needs
+        /// authentication, as for `http.listen`. Default none.
+        pub listen: Option<SocketAddr>,
+        /// Whether this listener speaks TLS if `http.tls` is set. Default true.
+        pub tls: bool = true,
     }
 }
 
