@@ -1,6 +1,8 @@
 //! The envelope of published events: `{type, data, timestamp, source}`, the form that programs write which do
 //! not know this gateway, plus the fields that gateways add for each other.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Deserialize;
@@ -102,11 +104,8 @@ impl<'a> Envelope<'a> {
 
     /// The newest number of each type, if the message announces numbers.
     pub(super) fn sequences(&self) -> Vec<(EventType, u64)> {
-        #[derive(Deserialize)]
-        struct Said(std::collections::BTreeMap<String, u64>);
-        let said: Option<Said> = serde_json::from_str(self.data.get()).ok();
-        let said = said.map(|Said(said)| said).unwrap_or_default();
-        said.into_iter().filter_map(|(event, number)| Some((event.parse().ok()?, number))).collect()
+        let numbers: BTreeMap<String, u64> = serde_json::from_str(self.data.get()).unwrap_or_default();
+        numbers.into_iter().filter_map(|(event, number)| Some((event.parse().ok()?, number))).collect()
     }
 }
 

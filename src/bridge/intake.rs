@@ -8,6 +8,7 @@
 //! without an id is appended at most once.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,6 +82,13 @@ struct Chain {
     is_fenced: bool,
 }
 
+impl Chain {
+    fn add(&mut self, id: String) {
+        let cost = id.len();
+        self.ids.insert(id, (), cost);
+    }
+}
+
 pub(super) struct Intake {
     shared: Arc<Shared>,
     backend: SharedBackend,
@@ -91,9 +99,9 @@ pub(super) struct Intake {
     chains: [Option<Chain>; EventType::ALL.len()],
     /// By type, the epoch and the newest sequence that was used in it. No sequence is used twice, even if the
     /// log lost its newest entries.
-    given: [Option<(Epoch, u64)>; EventType::ALL.len()],
+    used: [Option<(Epoch, u64)>; EventType::ALL.len()],
     /// The batch that was sent last and not answered: the log may or may not have it.
-    doubted: Option<AppendBatch>,
+    unanswered: Option<AppendBatch>,
     failures: u32,
     retry_at: Instant,
     of_failures: Seldom,
@@ -116,8 +124,8 @@ impl Intake {
             renew_at: now,
             waiting: VecDeque::new(),
             chains: Default::default(),
-            given: Default::default(),
-            doubted: None,
+            used: Default::default(),
+            unanswered: None,
             failures: 0,
             retry_at: now,
             of_failures: Seldom::default(),
@@ -146,9 +154,7 @@ impl Intake {
             }
         }
         let deadline = Instant::now() + LAST_PATIENCE;
-        while let Ok(foreign) = self.queue.try_recv() {
-            self.waiting.push_back(foreign);
-        }
+        self.take_queued();
         while !self.waiting.is_empty() && self.lease.is_some() && Instant::now() < deadline {
             time::sleep_until(self.retry_at.min(deadline)).await;
             self.append_or_retry().await;
@@ -158,6 +164,10 @@ impl Intake {
         {
             debug!(error = %error, "could not release the lease; it will expire");
         }
+    }
+
+    fn take_queued(&mut self) {
+        self.waiting.extend(iter::from_fn(|| self.queue.try_recv().ok()));
     }
 
     fn holder(&self) -> String {
@@ -194,10 +204,8 @@ impl Intake {
         }
         info!(why, "no longer appending durable events of other processes");
         self.shared.subscriptions.set_takes_in(false);
-        self.doubted = None;
-        while let Ok(foreign) = self.queue.try_recv() {
-            self.waiting.push_back(foreign);
-        }
+        self.unanswered = None;
+        self.take_queued();
         for foreign in self.waiting.drain(..) {
             self.shared.counts.lease_lost.add(foreign.event);
         }
@@ -233,9 +241,9 @@ impl Intake {
         let (Some(batch), ids) = self.next_batch(event, &channel, lease.fence) else { return Ok(()) };
         let count = batch.entries.len();
         let last = batch.entries.last().map_or(0, |last| last.seq);
-        self.given[event as usize] = Some((batch.epoch.clone(), last));
+        self.used[event as usize] = Some((batch.epoch.clone(), last));
         // Until the log answers, it is unknown whether it has the batch.
-        self.doubted = Some(batch.clone());
+        self.unanswered = Some(batch.clone());
         let answer = self.backend.append(&batch).await;
         let results = match answer {
             Ok(AppendAnswer::Done(results)) => results,
@@ -255,16 +263,13 @@ impl Intake {
         {
             chain.last = last;
             chain.is_fenced = true;
-            ids.into_iter().for_each(|id| {
-                let cost = id.len();
-                chain.ids.insert(id, (), cost);
-            });
-            self.doubted = None;
+            ids.into_iter().for_each(|id| chain.add(id));
+            self.unanswered = None;
         } else {
             // Another gateway appended, or the log has a new epoch: read the log again.
             self.chains[event as usize] = None;
             if applied > 0 {
-                self.doubted = None;
+                self.unanswered = None;
             }
         }
         Ok(())
@@ -279,8 +284,8 @@ impl Intake {
     ) -> (Option<AppendBatch>, Vec<String>) {
         let Some(chain) = &self.chains[event as usize] else { return (None, Vec::new()) };
         let most = if chain.is_fenced { APPEND_LEN } else { 1 };
-        let given = self.given[event as usize].as_ref().filter(|(epoch, _)| *epoch == chain.epoch);
-        let first = given.map_or(0, |(_, last)| *last).max(chain.last) + 1;
+        let used = self.used[event as usize].as_ref().filter(|(epoch, _)| *epoch == chain.epoch);
+        let first = used.map_or(0, |(_, last)| *last).max(chain.last) + 1;
         let (mut entries, mut ids, mut place) = (Vec::new(), Vec::new(), 0);
         while entries.len() < most
             && let Some(foreign) = self.waiting.get(place).filter(|foreign| foreign.event == event)
@@ -317,7 +322,7 @@ impl Intake {
             ids: Recent::new(IDS_MAX, IDS_BYTES_MAX),
             is_fenced: false,
         };
-        let mut had: Vec<(EntryId, Bytes)> = Vec::new();
+        let mut found: Vec<(EntryId, Bytes)> = Vec::new();
         let mut after = Position { epoch: log.epoch, offset: state.top.saturating_sub(IDS_MAX as u64) };
         while after.offset < state.top {
             let page = self.backend.read_within(channel, Some(&after), PAGE).await?;
@@ -327,26 +332,23 @@ impl Intake {
             let Some(last) = page.entries.last().map(|last| last.offset) else { break };
             after.offset = last;
             for entry in page.entries {
-                if let Some(id) = own_id(&entry.draft) {
-                    let cost = id.len();
-                    chain.ids.insert(id, (), cost);
-                }
-                had.push((entry.id, entry.draft.data));
+                own_id(&entry.draft).into_iter().for_each(|id| chain.add(id));
+                found.push((entry.id, entry.draft.data));
             }
         }
-        self.settle_doubt(event, channel, &had);
+        self.settle_unanswered(event, channel, &found);
         Ok(chain)
     }
 
     /// Finds out, from the log's newest entries, whether the unanswered batch was applied.
-    fn settle_doubt(&mut self, event: EventType, channel: &ChannelName, had: &[(EntryId, Bytes)]) {
-        let Some(doubted) = self.doubted.take_if(|batch| batch.channel == *channel) else { return };
+    fn settle_unanswered(&mut self, event: EventType, channel: &ChannelName, found: &[(EntryId, Bytes)]) {
+        let Some(unanswered) = self.unanswered.take_if(|batch| batch.channel == *channel) else { return };
         let is_in = |append: &&Append| {
-            let id = EntryId { producer: doubted.producer, seq: append.seq };
-            had.iter().any(|(known, data)| *known == id && *data == append.draft.data)
+            let id = EntryId { producer: unanswered.producer, seq: append.seq };
+            found.iter().any(|(known, data)| *known == id && *data == append.draft.data)
         };
         // A batch is applied as a whole, and its events are the first that wait.
-        let applied = doubted.entries.iter().take_while(is_in).count();
+        let applied = unanswered.entries.iter().take_while(is_in).count();
         self.waiting.drain(..applied.min(self.waiting.len()));
         self.shared.counts.taken_in.add_many(event, applied as u64);
     }
@@ -380,11 +382,15 @@ mod tests {
         intake
     }
 
+    fn trade(id: Option<u64>) -> DraftEntry {
+        let mut text = json!({ "exchange": "x", "symbol": "A-B", "price": 1, "size": 1 });
+        id.inspect(|id| text["tradeId"] = json!(id));
+        parse_event(TRADE, &text.to_string(), Utc::now(), Duration::MAX).unwrap()
+    }
+
     fn hear(intake: &mut Intake, ids: impl IntoIterator<Item = u64>) {
         for id in ids {
-            let text = json!({ "exchange": "x", "symbol": "A-B", "price": 1, "size": 1, "tradeId": id });
-            let draft = parse_event(TRADE, &text.to_string(), Utc::now(), Duration::MAX).unwrap();
-            intake.waiting.push_back(Foreign { event: TRADE, draft });
+            intake.waiting.push_back(Foreign { event: TRADE, draft: trade(Some(id)) });
         }
     }
 
@@ -437,19 +443,19 @@ mod tests {
         hear(&mut intake, 2..=5);
         // Two of them have no id by which they could be recognized.
         for foreign in intake.waiting.iter_mut().take(2) {
-            let text = json!({ "exchange": "x", "symbol": "A-B", "price": 1, "size": 1 });
-            foreign.draft = parse_event(TRADE, &text.to_string(), Utc::now(), Duration::MAX).unwrap();
+            foreign.draft = trade(None);
         }
         let (batch, _) = intake.next_batch(TRADE, &ChannelName::event(TRADE), 1);
         // The batch was applied, but its answer was lost.
         store.append(batch.as_ref().unwrap()).await.unwrap();
-        (intake.doubted, intake.chains[TRADE as usize]) = (batch, None);
+        (intake.unanswered, intake.chains[TRADE as usize]) = (batch, None);
         hear(&mut intake, [6]);
         append_all(&mut intake).await;
         assert_eq!(ids(&store).await, [1, 4, 5, 6]);
         let page = store.read_after(&ChannelName::event(TRADE), None, 100).await.unwrap();
         assert_eq!(page.entries.len(), 6);
     }
+
     #[tokio::test(start_paused = true)]
     async fn entries_of_two_epochs_never_have_the_same_id() {
         let (first, _sweeping) = MemoryBackend::new(Default::default(), Default::default());

@@ -25,7 +25,6 @@ mod subscriptions;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::{self, BoxFuture};
@@ -44,7 +43,7 @@ use crate::model::{DraftEntry, EventType, NodeId};
 use crate::protocol::{
     BridgeSource, BridgeSubscription, BridgeSubscriptions, SourceCounts, SubscriptionMode,
 };
-use crate::storage::{PubSub, PubSubLink, SharedBackend};
+use crate::storage::{PubSub, PubSubHealth, PubSubLink, SharedBackend};
 use exchanges::Exchanges;
 use intake::Intake;
 use outbox::Outbox;
@@ -52,7 +51,7 @@ use publisher::Publisher;
 use receiver::Receiver;
 use sequences::Known;
 pub(crate) use sequences::{Came, Sequences};
-use stats::{Counts, Standing};
+use stats::Counts;
 use subscriptions::{Allowed, Subscriber, Subscriptions};
 
 /// A handle to the bridge. Cheap to clone.
@@ -87,23 +86,18 @@ pub(crate) struct BridgeParts {
     pub(crate) message_bytes_max: usize,
 }
 
-/// The futures that must run.
+/// What must run.
 pub(crate) struct BridgeWork {
     /// Maintains the connections. Must outlive `exchange`; does not end by itself.
     pub(crate) driver: BoxFuture<'static, ()>,
-    exchange: Exchange,
+    pub(crate) exchange: Exchange,
 }
 
-struct Exchange {
+/// Publishes, subscribes and receives.
+pub(crate) struct Exchange {
     shared: Arc<Shared>,
     pubsub: Arc<dyn PubSub>,
     backend: SharedBackend,
-}
-
-impl fmt::Debug for BridgeWork {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BridgeWork").finish_non_exhaustive()
-    }
 }
 
 impl Shared {
@@ -112,8 +106,18 @@ impl Shared {
         format!("{}{name}", self.config.prefix)
     }
 
-    fn allowed(&self, event: EventType) -> Allowed {
-        Allowed { subscribes: self.config.subscribes(event), is_durable: self.config.is_durable(event) }
+    /// The types that are to be subscribed to now.
+    fn due(&self) -> Vec<EventType> {
+        let allowed = |event| Allowed {
+            subscribes: self.config.subscribes(event),
+            is_durable: self.config.is_durable(event),
+        };
+        self.subscriptions.due(allowed, Instant::now())
+    }
+
+    /// The state of the connections; without any, neither publishes nor receives.
+    fn health(&self) -> PubSubHealth {
+        self.pubsub.as_ref().map(|pubsub| pubsub.health()).unwrap_or_default()
     }
 }
 
@@ -136,16 +140,13 @@ impl Bridge {
                 "bridge.enabled has no effect: it needs Redis, which is not used"
             );
         }
-        let (pubsub, driver) = match link {
-            Some(PubSubLink { pubsub, driver }) => (Some(pubsub), Some(driver)),
-            None => (None, None),
-        };
+        let (pubsub, driver) = link.map(|PubSubLink { pubsub, driver }| (pubsub, driver)).unzip();
         let shared = Arc::new(Shared {
             config,
             node,
             message_bytes_max,
             pubsub,
-            outbox: Outbox::new(),
+            outbox: Outbox::default(),
             counts: Counts::default(),
             sequences: parking_lot::Mutex::default(),
             subscriptions: Subscriptions::new(),
@@ -189,24 +190,26 @@ impl Bridge {
 
     /// Whether both connections are established.
     pub(crate) fn is_connected(&self) -> bool {
-        let health = self.0.pubsub.as_ref().map(|pubsub| pubsub.health());
-        health.is_some_and(|health| health.publishes && health.hears)
+        let health = self.0.health();
+        health.publishes && health.hears
     }
 
     /// All counters and gauges.
     pub(crate) fn read(&self) -> BridgeView {
-        let Shared { counts, subscriptions, pubsub, outbox, .. } = &*self.0;
-        let health = pubsub.as_ref().map(|pubsub| pubsub.health()).unwrap_or_default();
+        let Shared { counts, subscriptions, outbox, .. } = &*self.0;
+        let health = self.0.health();
         let is_subscribed = |event: &EventType| subscriptions.of(*event).is_subscribed;
         let active = EventType::ALL.iter().filter(|event| is_subscribed(event)).count();
-        counts.read(Standing {
-            connected: health.publishes && health.hears,
-            losses: health.losses,
+        let counts = counts.read();
+        BridgeView {
+            connected: u64::from(health.publishes && health.hears),
+            errors: counts.errors + health.losses,
             waiting: outbox.len(),
-            subscriptions: subscriptions.due(|event| self.0.allowed(event), Instant::now()).len(),
+            subscriptions: self.0.due().len(),
             active_subscriptions: if health.hears { active } else { 0 },
-            takes_in: subscriptions.takes_in(),
-        })
+            takes_in: u64::from(subscriptions.takes_in()),
+            ..counts
+        }
     }
 
     /// How many events of each exchange this node accepted or received, by type.
@@ -218,8 +221,7 @@ impl Bridge {
     pub(crate) fn subscriptions(&self) -> BridgeSubscriptions {
         let Shared { config, subscriptions, pubsub, counts, .. } = &*self.0;
         let is_on = pubsub.is_some();
-        let due = subscriptions.due(|event| self.0.allowed(event), Instant::now());
-        let hears = pubsub.as_ref().is_some_and(|pubsub| pubsub.health().hears);
+        let (due, hears) = (self.0.due(), self.0.health().hears);
         let of_type = |event: EventType| {
             let wanted = subscriptions.of(event);
             BridgeSubscription {
@@ -256,19 +258,6 @@ fn source(id: NodeId, known: &[Known; EventType::ALL.len()]) -> BridgeSource {
     BridgeSource { source: id.0.as_hyphenated().to_string(), types: heard.collect() }
 }
 
-impl BridgeWork {
-    /// The first future maintains the connections. The second ends some time after `stop`, once accepted live
-    /// events are published and received ones appended.
-    pub(crate) fn split(
-        self,
-        channels: Channels,
-        stop: CancellationToken,
-    ) -> (BoxFuture<'static, ()>, BoxFuture<'static, ()>) {
-        let Self { driver, exchange } = self;
-        (driver, Box::pin(exchange.run(channels, stop)))
-    }
-}
-
 /// Records what somebody on this node follows, for as long as there are channels.
 async fn note_followed(shared: &Shared, mut followed: watch::Receiver<BTreeSet<EventType>>) {
     loop {
@@ -286,7 +275,8 @@ async fn note_followed(shared: &Shared, mut followed: watch::Receiver<BTreeSet<E
 }
 
 impl Exchange {
-    async fn run(self, channels: Channels, stop: CancellationToken) {
+    /// Ends some time after `stop`, once accepted live events are published and received ones appended.
+    pub(crate) async fn run(self, channels: Channels, stop: CancellationToken) {
         let Self { shared, pubsub, backend } = self;
         let role = shared.config.role;
         let publishing = async {

@@ -19,7 +19,7 @@ pub(super) const EVENTS_MAX: usize = 16_384;
 pub(super) const BYTES_MAX: usize = 32 << 20;
 
 /// Events that wait to be published, in the order in which they were accepted.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Outbox {
     state: Mutex<State>,
     notify: Notify,
@@ -30,16 +30,12 @@ struct State {
     events: VecDeque<OwnEvent>,
     bytes: usize,
     /// By type, the number of the newest live event that was put in.
-    given: [u64; EventType::ALL.len()],
+    last_in: [u64; EventType::ALL.len()],
     /// By type, the number of the newest live event that was taken out or dropped.
-    taken: [u64; EventType::ALL.len()],
+    last_out: [u64; EventType::ALL.len()],
 }
 
 impl Outbox {
-    pub(super) fn new() -> Self {
-        Self { state: Mutex::default(), notify: Notify::new() }
-    }
-
     /// Puts in the events that are to be published. Live events are numbered here, before any can be dropped,
     /// so that listeners notice the drop.
     pub(super) fn put(&self, config: &BridgeConfig, counts: &Counts, entries: &[DraftEntry]) {
@@ -51,8 +47,8 @@ impl Outbox {
                 continue;
             }
             let sequence = (!config.is_durable(event)).then(|| {
-                state.given[event as usize] += 1;
-                state.given[event as usize]
+                state.last_in[event as usize] += 1;
+                state.last_in[event as usize]
             });
             let (time, payload) = (draft.time, draft.data.clone());
             state.bytes += payload.len();
@@ -85,7 +81,7 @@ impl Outbox {
 
     /// By type, the number of the newest live event that was taken out or dropped.
     pub(super) fn sequences(&self) -> [u64; EventType::ALL.len()] {
-        self.state.lock().taken
+        self.state.lock().last_out
     }
 
     pub(super) fn len(&self) -> usize {
@@ -98,7 +94,7 @@ impl State {
         let event = self.events.pop_front()?;
         self.bytes -= event.payload.len();
         if let Some(sequence) = event.sequence {
-            self.taken[event.event as usize] = sequence;
+            self.last_out[event.event as usize] = sequence;
         }
         Some(event)
     }
@@ -124,7 +120,7 @@ mod tests {
 
     #[test]
     fn past_the_bound_the_oldest_events_are_dropped_with_their_numbers() {
-        let (outbox, config, counts) = (Outbox::new(), BridgeConfig::default(), Counts::default());
+        let (outbox, config, counts) = (Outbox::default(), BridgeConfig::default(), Counts::default());
         let ticker = draft(EventType::Ticker, 10);
         outbox.put(&config, &counts, &vec![ticker; EVENTS_MAX + 3]);
         assert_eq!((outbox.len(), counts.queue_full.get(EventType::Ticker)), (EVENTS_MAX, 3));
@@ -138,7 +134,7 @@ mod tests {
 
     #[test]
     fn durable_events_have_no_number_and_unpublished_types_do_not_wait() {
-        let (outbox, counts) = (Outbox::new(), Counts::default());
+        let (outbox, counts) = (Outbox::default(), Counts::default());
         let config = BridgeConfig { publish: vec![BridgedType::Trade], ..BridgeConfig::default() };
         outbox.put(&config, &counts, &[draft(EventType::Ticker, 1), draft(EventType::Trade, 1)]);
         let taken = outbox.take(9);

@@ -180,7 +180,7 @@ impl Subscriber {
             self.hears_sequences = self.has_worked(followed);
         }
         let shared = Arc::clone(&self.shared);
-        let due = shared.subscriptions.due(|event| shared.allowed(event), Instant::now());
+        let due = shared.due();
         let mut is_settled = self.hears_sequences;
         for event in EventType::ALL {
             let (is_due, is_subscribed) =

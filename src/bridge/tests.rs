@@ -161,8 +161,7 @@ impl Node {
         };
         let channels = Channels::new(parts, TaskTracker::new(), stop.clone());
         let mut running = JoinSet::new();
-        let (_driver, exchange) = work.unwrap().split(channels.clone(), stop.clone());
-        running.spawn(exchange);
+        running.spawn(work.unwrap().exchange.run(channels.clone(), stop.clone()));
         Self { id, bridge, channels, own, shared: shared.clone(), stop, running, _live: live }
     }
 

@@ -343,9 +343,9 @@ fn with_own_logs(config: &Config, shared: SharedBackend, memory: &MemoryBackend)
 /// Runs the exchange of events with other gateways and processes.
 fn begin_bridge(running: &Running, work: BridgeWork, channels: &Channels) {
     let Running { stops, vital, tracker, driving } = running;
-    let (driver, exchange) = work.split(channels.clone(), stops.channels.clone());
+    let BridgeWork { driver, exchange } = work;
     running.part(driving, &stops.storage, "connections of the bridge", driver);
-    tracker.spawn(vital.guard("bridge", exchange));
+    tracker.spawn(vital.guard("bridge", exchange.run(channels.clone(), stops.channels.clone())));
 }
 
 /// Runs the exchange of updates with workers that use Redis lists, if it is configured.
