@@ -40,12 +40,39 @@ struct Bound {
 /// The lagging connections of all shards.
 #[derive(Debug)]
 pub(super) struct Behind {
-    max: usize,
-    per_address_max: usize,
+    all: Setting,
+    per_address: Setting,
     state: Mutex<State>,
-    /// For each of the two settings here: connections closed, connections that a dry run would have closed,
-    /// and the limiter of the log line.
-    told: [(Counter, Counter, Mutex<Seldom>); 2],
+}
+
+/// A bound that is set here, and not for a principal or a tenant.
+#[derive(Debug)]
+struct Setting {
+    name: &'static str,
+    /// 0 is unlimited.
+    max: usize,
+    closed: Counter,
+    /// Connections that a dry run would have closed.
+    dry_run: Counter,
+    line: Mutex<Seldom>,
+}
+
+impl Setting {
+    fn new(name: &'static str, max: usize) -> Self {
+        let (closed, dry_run, line) = Default::default();
+        Self { name, max, closed, dry_run, line }
+    }
+
+    /// Counts that the bound was exceeded; returns whether a connection is closed for it.
+    fn exceeded(&self, source: Option<Source>, dry_run: bool) -> bool {
+        let counter = if dry_run { &self.dry_run } else { &self.closed };
+        counter.add(1);
+        if let Some(untold) = self.line.lock().may_tell(Instant::now()) {
+            let (times, source) = (untold + 1, source.map(|source| source.to_string()));
+            warn!(times, setting = self.name, source, dry_run, "too many connections lag");
+        }
+        !dry_run
+    }
 }
 
 #[derive(Debug, Default)]
@@ -69,16 +96,15 @@ pub(crate) struct BehindCounts {
 impl Behind {
     pub(super) fn new(config: &ConnectionsConfig) -> Arc<Self> {
         Arc::new(Self {
-            max: config.behind_max,
-            per_address_max: config.behind_per_address_max,
+            all: Setting::new("connections.behind_max", config.behind_max),
+            per_address: Setting::new("connections.behind_per_address_max", config.behind_per_address_max),
             state: Mutex::default(),
-            told: Default::default(),
         })
     }
 
     /// Whether anything is bounded.
     pub(super) fn is_on(&self, quotas: &Quotas) -> bool {
-        self.max > 0 || self.per_address_max > 0 || quotas.bounds_behind()
+        self.all.max > 0 || self.per_address.max > 0 || quotas.bounds_behind()
     }
 
     /// Counts a connection that has lagged for a while, until the returned value is dropped.
@@ -95,10 +121,8 @@ impl Behind {
                 With::Account(scope, _) => {
                     reader.seat().is_some_and(|seat| seat.share().has_too_many_behind(scope))
                 }
-                With::All => self.tell(0, "connections.behind_max", None, quotas.is_dry_run()),
-                With::Source(source) => {
-                    self.tell(1, "connections.behind_per_address_max", Some(source), quotas.is_dry_run())
-                }
+                With::All => self.all.exceeded(None, quotas.is_dry_run()),
+                With::Source(source) => self.per_address.exceeded(Some(source), quotas.is_dry_run()),
             };
             if is_closed {
                 self.state.lock().let_oldest_go(bound);
@@ -114,9 +138,9 @@ impl Behind {
                 bounds.push(Bound { with, max });
             }
         };
-        add(With::All, self.max);
+        add(With::All, self.all.max);
         if let Some(source) = reader.source() {
-            add(With::Source(source), self.per_address_max);
+            add(With::Source(source), self.per_address.max);
         }
         if let Some(seat) = reader.seat() {
             seat.share()
@@ -126,31 +150,12 @@ impl Behind {
         bounds
     }
 
-    /// Counts that a bound was exceeded; returns whether a connection is closed for it.
-    fn tell(&self, place: usize, setting: &str, source: Option<Source>, dry_run: bool) -> bool {
-        let (closed, counted, line) = &self.told[place];
-        if dry_run {
-            counted.add(1)
-        } else {
-            closed.add(1)
-        }
-        if let Some(untold) = line.lock().may_tell(Instant::now()) {
-            let (times, source) = (untold + 1, source.map(|source| source.to_string()));
-            warn!(times, setting, source, dry_run, "too many connections lag");
-        }
-        !dry_run
-    }
-
     pub(super) fn counts(&self) -> BehindCounts {
         let mut counts =
             BehindCounts { connections: self.state.lock().readers.len(), ..BehindCounts::default() };
-        let settings = ["connections.behind_max", "connections.behind_per_address_max"];
-        let is_set = [self.max > 0, self.per_address_max > 0];
-        for ((setting, _), (closed, counted, _)) in
-            settings.into_iter().zip(is_set).zip(&self.told).filter(|((_, is_set), _)| *is_set)
-        {
-            counts.refused.push((setting.to_owned(), closed.get()));
-            counts.dry_run.push((setting.to_owned(), counted.get()));
+        for setting in [&self.all, &self.per_address].into_iter().filter(|setting| setting.max > 0) {
+            counts.refused.push((setting.name.to_owned(), setting.closed.get()));
+            counts.dry_run.push((setting.name.to_owned(), setting.dry_run.get()));
         }
         counts
     }

@@ -30,7 +30,7 @@ use super::{ConnectionHealth, ConnectionInfo, ConnectionStory, Guest};
 use crate::access::{Principal, now_s};
 use crate::model::ChannelName;
 use crate::protocol::{CloseCode, ServerMessage, close_frame, text_frame};
-use allowance::Bucket;
+use crate::support::rate::Bucket;
 use guest::Waiting;
 use quota::{Counted, HeldBack};
 pub(super) use task::yield_to_other_tasks;
@@ -152,7 +152,6 @@ impl Connection {
         id: Uuid,
         admission: Admission,
         stats: Arc<ShardStats>,
-        burst: u32,
         order: Option<ChannelName>,
         guest: Option<Guest>,
     ) -> Self {
@@ -184,8 +183,8 @@ impl Connection {
             stats,
             last_heard: Cell::new(0),
             received: Cell::new(0),
-            messages: Bucket::full(burst),
-            leaves: Bucket::full(burst),
+            messages: Bucket::default(),
+            leaves: Bucket::default(),
             subscriptions: RefCell::default(),
             state: Cell::new(State::Open),
             pacing: PacingCell::default(),

@@ -67,7 +67,7 @@ enum Part {
 }
 
 /// Follows the frames of one client, in whatever pieces they arrive.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Fragments {
     /// The length of the payload; within the payload, how much is missing.
     length: u64,
@@ -91,19 +91,7 @@ pub(super) struct Fragments {
 impl Fragments {
     /// For messages with fewer than `max` fragments in addition to the last one.
     pub(super) fn fewer_than(max: u32) -> Self {
-        Self {
-            length: 0,
-            part: Part::default(),
-            is_masked: false,
-            is_control: false,
-            is_plain: true,
-            count: 0,
-            max,
-            is_text: false,
-            mask: [0; 4],
-            text: Text::default(),
-            wrong: None,
-        }
+        Self { max, ..Self::default() }
     }
 
     /// The first fault in the bytes so far.

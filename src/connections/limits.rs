@@ -114,7 +114,7 @@ const TURNED_AWAY_MAX: usize = 64;
 
 /// The limits, and the current counts.
 #[derive(Debug)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     config: ConnectionsConfig,
     web_sockets: AtomicUsize,
     turned_away: AtomicUsize,
@@ -140,7 +140,7 @@ impl Limits {
     }
 
     /// The most subscriptions of a connection.
-    pub(super) fn subscriptions_max(&self) -> usize {
+    pub(crate) fn subscriptions_max(&self) -> usize {
         self.config.subscriptions_max
     }
 
@@ -167,7 +167,10 @@ impl Limits {
     }
 
     /// Counts a TCP connection until the place is dropped: in all, and for its source if that is known yet.
-    pub(super) fn admit_tcp(self: &Arc<Self>, source: Option<Source>) -> Result<TcpPlace, Limit> {
+    ///
+    /// # Errors
+    /// There are as many as allowed.
+    pub(crate) fn admit_tcp(self: &Arc<Self>, source: Option<Source>) -> Result<TcpPlace, Limit> {
         if let Some(source) = source {
             self.count(source)?;
         }
@@ -185,7 +188,10 @@ impl Limits {
     }
 
     /// Counts that a source connects.
-    pub(super) fn admit_connect(&self, source: Source) -> Result<(), Limit> {
+    ///
+    /// # Errors
+    /// It connects more often than allowed.
+    pub(crate) fn admit_connect(&self, source: Source) -> Result<(), Limit> {
         let rates = if source.is_loopback() { &self.loopback_rates } else { &self.rates };
         if rates.allows(source, Instant::now()) {
             Ok(())
@@ -195,7 +201,10 @@ impl Limits {
     }
 
     /// Counts a connection of a source until the permit is dropped.
-    pub(super) fn admit_address(self: &Arc<Self>, source: Source) -> Result<AddressPermit, Limit> {
+    ///
+    /// # Errors
+    /// It has as many as allowed.
+    pub(crate) fn admit_address(self: &Arc<Self>, source: Source) -> Result<AddressPermit, Limit> {
         self.count(source)?;
         Ok(AddressPermit { limits: Arc::clone(self), source })
     }
@@ -226,7 +235,10 @@ impl Limits {
     }
 
     /// Counts a WebSocket, with the permits that it depends on, until the admission is dropped.
-    pub(super) fn admit(
+    ///
+    /// # Errors
+    /// There are as many as allowed.
+    pub(crate) fn admit(
         &self,
         tcp: Arc<TcpPlace>,
         forwarded: Option<Arc<AddressPermit>>,
@@ -242,7 +254,7 @@ impl Limits {
 
     /// Admits a refused WebSocket for a moment, so that its client can be told; `None` if too many are
     /// being told already, or there is no room for its TCP connection.
-    pub(super) fn admit_beyond(
+    pub(crate) fn admit_beyond(
         self: &Arc<Self>,
         tcp: Option<Arc<TcpPlace>>,
         forwarded: Option<Arc<AddressPermit>>,

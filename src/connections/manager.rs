@@ -1,19 +1,18 @@
 //! The handle to all shards: admits, hands over, lists, disconnects and counts connections.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time;
+use tokio::time::{self, Instant};
 use tracing::warn;
 use uuid::Uuid;
 
 use super::behind::{Behind, BehindCounts};
 use super::config::ConnectionsConfig;
-use super::limits::{AddressPermit, Admission, Limit, Limits, Source, TcpPlace};
+use super::limits::{Admission, Limit, Limits};
 use super::shard::{Arriving, Command, Opening};
 use super::stats::{ShardStats, Totals};
 use super::{ConnectionInfo, ConnectionStory, Guest};
@@ -24,9 +23,10 @@ use crate::protocol::CloseCode;
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// The handle to all connections of this node. Cheap to clone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Manager(Arc<Inner>);
 
+#[derive(Debug)]
 struct Inner {
     shards: Vec<ShardHandle>,
     limits: Arc<Limits>,
@@ -34,16 +34,10 @@ struct Inner {
 }
 
 /// The handle to one shard.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct ShardHandle {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) stats: Arc<ShardStats>,
-}
-
-impl fmt::Debug for Manager {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Manager").field("shards", &self.0.shards.len()).finish_non_exhaustive()
-    }
 }
 
 impl ShardHandle {
@@ -51,11 +45,33 @@ impl ShardHandle {
     pub(crate) fn counted<F: Future>(&self, task: F) -> impl Future<Output = F::Output> + use<F> {
         self.stats.served.track_future(task)
     }
-}
 
-impl fmt::Debug for ShardHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShardHandle").finish_non_exhaustive()
+    /// Hands over a connection; for a WebSocket, after its upgrade response was sent. `guest` is `None` if
+    /// authentication is off. Returns false if the shard has ended.
+    pub(crate) async fn adopt(
+        &self,
+        arriving: Arriving,
+        opening: Opening,
+        guest: Option<Guest>,
+        admission: Admission,
+    ) -> bool {
+        self.commands.send(Command::Adopt { arriving, opening, guest, admission }).await.is_ok()
+    }
+
+    /// The shard's answer to a command; `None` if the shard has ended.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(command(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// The same; `None` also if the answer does not come in time.
+    async fn ask_until<T>(
+        &self,
+        deadline: Instant,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Option<T> {
+        time::timeout_at(deadline, self.ask(command)).await.ok().flatten()
     }
 }
 
@@ -102,63 +118,15 @@ impl Manager {
         self.0.shards.iter().map(|shard| shard.stats.tasks.len() + shard.stats.served.len()).sum()
     }
 
-    /// The most subscriptions of a connection.
-    pub(crate) fn subscriptions_max(&self) -> usize {
-        self.0.limits.subscriptions_max()
-    }
-
-    /// Counts a TCP connection until the place is dropped.
-    ///
-    /// # Errors
-    /// There are as many as allowed.
-    pub(crate) fn admit_tcp(&self, source: Option<Source>) -> Result<TcpPlace, Limit> {
-        self.0.limits.admit_tcp(source)
-    }
-
-    /// Counts that a source connects.
-    ///
-    /// # Errors
-    /// It connects more often than allowed.
-    pub(crate) fn admit_connect(&self, source: Source) -> Result<(), Limit> {
-        self.0.limits.admit_connect(source)
-    }
-
-    /// Counts a connection of a source until the permit is dropped.
-    ///
-    /// # Errors
-    /// It has as many as allowed.
-    pub(crate) fn admit_address(&self, source: Source) -> Result<AddressPermit, Limit> {
-        self.0.limits.admit_address(source)
-    }
-
-    /// Counts a WebSocket until the admission is dropped.
-    ///
-    /// # Errors
-    /// There are as many as allowed.
-    pub(crate) fn admit(
-        &self,
-        tcp: Arc<TcpPlace>,
-        forwarded: Option<Arc<AddressPermit>>,
-    ) -> Result<Admission, Limit> {
-        self.0.limits.admit(tcp, forwarded)
-    }
-
-    /// Admits a refused WebSocket for a moment, so that its client can be told; `None` if too many are
-    /// being told already, or there is no room for its TCP connection.
-    pub(crate) fn admit_beyond(
-        &self,
-        tcp: Option<Arc<TcpPlace>>,
-        forwarded: Option<Arc<AddressPermit>>,
-    ) -> Option<Admission> {
-        self.0.limits.admit_beyond(tcp, forwarded)
+    /// Admits connections.
+    pub(crate) fn limits(&self) -> &Arc<Limits> {
+        &self.0.limits
     }
 
     /// Closes a connection with a code; returns whether it was found.
     pub async fn disconnect(&self, id: Uuid, code: CloseCode) -> bool {
         for shard in &self.0.shards {
-            let (answer, answered) = oneshot::channel();
-            let sent = shard.commands.send(Command::Disconnect { id, code, answer }).await.is_ok();
-            if sent && answered.await.unwrap_or(false) {
+            if shard.ask(|answer| Command::Disconnect { id, code, answer }).await == Some(true) {
                 return true;
             }
         }
@@ -173,13 +141,10 @@ impl Manager {
     /// Everything known about a connection; `None` if there is none with this id, or its shard does not
     /// answer in time.
     pub(crate) async fn story(&self, id: Uuid) -> Option<ConnectionStory> {
-        let deadline = time::Instant::now() + ANSWER_WITHIN;
+        let deadline = Instant::now() + ANSWER_WITHIN;
         for shard in &self.0.shards {
-            let (answer, answered) = oneshot::channel();
-            let sent = time::timeout_at(deadline, shard.commands.send(Command::Look { id, answer })).await;
-            if sent.is_ok_and(|sent| sent.is_ok())
-                && let Ok(Ok(Some(story))) = time::timeout_at(deadline, answered).await
-            {
+            let asked = shard.ask_until(deadline, |answer| Command::Look { id, answer });
+            if let Some(Some(story)) = asked.await {
                 return Some(*story);
             }
         }
@@ -188,16 +153,12 @@ impl Manager {
 
     /// Which of these connections are not open on this node. If a shard does not answer in time, none.
     pub(crate) async fn closed(&self, connections: Vec<Uuid>) -> Vec<Uuid> {
-        let deadline = time::Instant::now() + ANSWER_WITHIN;
+        let deadline = Instant::now() + ANSWER_WITHIN;
         let (asked, mut open) = (Arc::new(HashSet::from_iter(connections)), HashSet::new());
         for shard in &self.0.shards {
-            let (answer, answered) = oneshot::channel();
-            let among = Command::Among { asked: Arc::clone(&asked), answer };
-            let sent = time::timeout_at(deadline, shard.commands.send(among)).await;
-            match time::timeout_at(deadline, answered).await {
-                Ok(Ok(here)) if sent.is_ok_and(|sent| sent.is_ok()) => open.extend(here),
-                _ => return Vec::new(),
-            }
+            let among = |answer| Command::Among { asked: Arc::clone(&asked), answer };
+            let Some(here) = shard.ask_until(deadline, among).await else { return Vec::new() };
+            open.extend(here);
         }
         asked.iter().filter(|id| !open.contains(*id)).copied().collect()
     }
@@ -207,11 +168,8 @@ impl Manager {
     pub(crate) async fn by_zone(&self) -> BTreeMap<String, u64> {
         let mut by_zone = BTreeMap::new();
         for shard in &self.0.shards {
-            let (answer, answered) = oneshot::channel();
-            if shard.commands.send(Command::ByZone { answer }).await.is_err() {
-                continue;
-            }
-            for (channel, count) in answered.await.unwrap_or_default() {
+            let asked = shard.ask(|answer| Command::ByZone { answer }).await;
+            for (channel, count) in asked.unwrap_or_default() {
                 *by_zone.entry(channel.subject().to_owned()).or_default() += count as u64;
             }
         }
@@ -232,28 +190,19 @@ impl Manager {
         let refused = Limit::ALL.map(|limit| (limit.as_str().to_owned(), self.0.limits.refused(limit)));
         overview.totals.connections.refused_by_limit = refused.into();
         let Some(list) = list else { return overview };
-        let deadline = time::Instant::now() + ANSWER_WITHIN;
-        let mut answers = Vec::new();
-        for shard in &self.0.shards {
-            let (answer, answered) = oneshot::channel();
-            let inspect = Command::Inspect { listing: list.clone(), answer };
-            let asked = time::timeout_at(deadline, shard.commands.send(inspect)).await;
-            answers.push(asked.is_ok_and(|sent| sent.is_ok()).then_some(answered));
-        }
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        let inspect = |answer| Command::Inspect { listing: list.clone(), answer };
+        let asked = self.0.shards.iter().map(|shard| shard.ask_until(deadline, inspect));
         let mut has_more = false;
-        for answered in answers {
-            let inspection = match answered {
-                Some(answered) => time::timeout_at(deadline, answered).await.ok().and_then(Result::ok),
-                None => None,
-            };
+        for inspection in join_all(asked).await {
             let Some(inspection) = inspection else {
                 overview.silent_shards += 1;
                 continue;
             };
-            let told = &mut overview.totals.connections;
-            told.longest_open_s = told.longest_open_s.max(inspection.longest_open.as_secs());
+            let totals = &mut overview.totals.connections;
+            totals.longest_open_s = totals.longest_open_s.max(inspection.longest_open.as_secs());
             for (channel, count) in inspection.by_zone {
-                *told.by_zone.entry(channel.subject().to_owned()).or_default() += count;
+                *totals.by_zone.entry(channel.subject().to_owned()).or_default() += count;
             }
             has_more |= inspection.has_more;
             overview.connections.extend(inspection.connections);
@@ -274,28 +223,14 @@ impl Manager {
     /// Tells every shard to close its connections over a time, and then to end. Does not wait for a shard
     /// that accepts no commands.
     pub(crate) async fn drain(&self, window: Duration) {
-        let told = self.0.shards.iter().enumerate().map(async |(shard, handle)| {
+        let commanded = self.0.shards.iter().enumerate().map(async |(shard, handle)| {
             let sending = handle.commands.send(Command::Drain { window });
             // If nobody receives the command, the shard has ended already.
             if time::timeout(ANSWER_WITHIN, sending).await.is_err() {
                 warn!(shard, "a shard accepts no commands and could not be told to close its connections");
             }
         });
-        join_all(told).await;
-    }
-}
-
-impl ShardHandle {
-    /// Hands over a connection; for a WebSocket, after its upgrade response was sent. `guest` is `None` if
-    /// authentication is off.
-    pub(crate) async fn adopt(
-        &self,
-        arriving: Arriving,
-        opening: Opening,
-        guest: Option<Guest>,
-        admission: Admission,
-    ) -> bool {
-        self.commands.send(Command::Adopt { arriving, opening, guest, admission }).await.is_ok()
+        join_all(commanded).await;
     }
 }
 
@@ -316,7 +251,7 @@ mod tests {
             let behind = Behind::new(&config);
             Manager::new(vec![stuck, ended], config, behind)
         };
-        let begun = time::Instant::now();
+        let begun = Instant::now();
         let overview = manager.stats(Some(Listing { max: 10, ..Listing::default() })).await;
         assert_eq!((overview.silent_shards, begun.elapsed()), (2, ANSWER_WITHIN));
         assert!(overview.connections.is_empty() && overview.totals.connections.by_zone.is_empty());
@@ -325,7 +260,7 @@ mod tests {
         assert_eq!(manager.story(Uuid::new_v4()).await, None);
 
         // The queue is full by now, and draining does not wait for it.
-        let begun = time::Instant::now();
+        let begun = Instant::now();
         manager.drain(Duration::from_secs(60)).await;
         assert_eq!(begun.elapsed(), ANSWER_WITHIN);
     }

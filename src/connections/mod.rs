@@ -25,7 +25,6 @@ mod subscription;
 mod tls;
 mod transport;
 
-use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -47,7 +46,6 @@ use crate::access::{Gate, Principal, Seat};
 use crate::channels::{CREDITS, Channels, Delivery};
 use crate::storage::StatusReader;
 use crate::support::panics::Vital;
-use manager::ShardHandle as Handle;
 use shard::{Shard, ShardQueues};
 use stats::ShardStats;
 
@@ -82,12 +80,6 @@ pub(crate) struct ShardSeed {
     behind: Arc<Behind>,
 }
 
-impl fmt::Debug for ShardSeed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShardSeed").field("index", &self.index).finish_non_exhaustive()
-    }
-}
-
 impl ShardSeed {
     /// Runs the shard on this thread, which must be in a `LocalSet`, until it is drained or stopped.
     pub(crate) async fn run(
@@ -115,7 +107,7 @@ pub(crate) fn prepare(
         let (live_sender, live) = mpsc::channel(LIVE_QUEUE);
         let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let stats = Arc::new(ShardStats::default());
-        handles.push(Handle { commands: command_sender, stats: Arc::clone(&stats) });
+        handles.push(ShardHandle { commands: command_sender, stats: Arc::clone(&stats) });
         let queues = ShardQueues { live, commands };
         let behind = Arc::clone(&behind);
         seeds.push(ShardSeed { index, config: config.clone(), queues, stats, behind });

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use chrono::Utc;
 
 use super::connection::Connection;
-use super::shard::Shard;
+use super::shard::{Refusal, Shard};
 use crate::access::Quota;
 use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelKind, ChannelName, DraftEntry};
@@ -22,36 +22,20 @@ use crate::protocol::{
 /// many, its socket is not read.
 const WAITING_MAX: usize = 16;
 
-/// Why a message was not published completely.
-pub(super) struct NotPublished {
-    pub(super) code: ErrorCode,
-    pub(super) message: String,
-    /// How many entries, from the first one on, the log has.
-    pub(super) accepted: u64,
-    /// When the same may be sent again, in milliseconds.
-    pub(super) retry_after_ms: Option<u64>,
-}
-
-impl NotPublished {
-    fn nothing(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), accepted: 0, retry_after_ms: None }
-    }
-
-    fn of(error: &PublishError) -> Self {
-        let accepted = error.accepted() as u64;
-        let (code, message) = match error {
-            PublishError::TooManyZones { .. } => (ErrorCode::TooManyZones, error.to_string()),
-            PublishError::TooManyKeys { index, .. } => {
-                (ErrorCode::TooManyKeys, format!("the entry at index {index}: {error}"))
-            }
-            PublishError::Unavailable { .. }
-            | PublishError::Refused { .. }
-            | PublishError::Gap { .. }
-            | PublishError::NotFirst
-            | PublishError::ShuttingDown { .. } => (ErrorCode::NotPublished, error.to_string()),
-        };
-        Self { code, message, accepted, retry_after_ms: None }
-    }
+/// Why the log did not accept all entries of a message.
+fn refusal_of(error: &PublishError) -> Refusal {
+    let (code, message) = match error {
+        PublishError::TooManyZones { .. } => (ErrorCode::TooManyZones, error.to_string()),
+        PublishError::TooManyKeys { index, .. } => {
+            (ErrorCode::TooManyKeys, format!("the entry at index {index}: {error}"))
+        }
+        PublishError::Unavailable { .. }
+        | PublishError::Refused { .. }
+        | PublishError::Gap { .. }
+        | PublishError::NotFirst
+        | PublishError::ShuttingDown { .. } => (ErrorCode::NotPublished, error.to_string()),
+    };
+    Refusal { accepted: Some(error.accepted() as u64), ..(code, message).into() }
 }
 
 /// A message to publish or refuse in order.
@@ -59,7 +43,7 @@ pub(super) struct Publishing {
     id: Option<RequestId>,
     /// The channel's name for answers.
     channel: String,
-    what: Result<(ChannelName, Vec<DraftEntry>), NotPublished>,
+    what: Result<(ChannelName, Vec<DraftEntry>), Refusal>,
 }
 
 impl Publishing {
@@ -78,7 +62,7 @@ impl Publishing {
         let named = channel.parse::<ChannelName>();
         let channel = named.as_ref().map_or(channel, ToString::to_string);
         let what = named
-            .map_err(|error| NotPublished::nothing(ErrorCode::InvalidChannel, error.to_string()))
+            .map_err(|error| (ErrorCode::InvalidChannel, error.to_string()).into())
             .and_then(|named| read(&named, &entries, connection, channels).map(|drafts| (named, drafts)));
         Ok(Self { id, channel, what })
     }
@@ -90,8 +74,8 @@ fn read(
     entries: &[RawEntry],
     connection: &Connection,
     channels: &Channels,
-) -> Result<Vec<DraftEntry>, NotPublished> {
-    let refuse = |message: String| Err(NotPublished::nothing(ErrorCode::InvalidChannel, message));
+) -> Result<Vec<DraftEntry>, Refusal> {
+    let refuse = |message: String| Err((ErrorCode::InvalidChannel, message).into());
     let event = match (channel.kind(), channel.as_event()) {
         (ChannelKind::Zone, _) => None,
         (ChannelKind::Event, Some((event, None))) => Some(event),
@@ -105,9 +89,7 @@ fn read(
             return refuse("records are written over HTTP: /api/providers, /api/active-orders".to_owned());
         }
     };
-    connection
-        .may_publish(channel)
-        .map_err(|denied| NotPublished::nothing(ErrorCode::Forbidden, denied.to_string()))?;
+    connection.may_publish(channel)?;
     let (now, ahead_max) = (Utc::now(), channels.config().ahead_max(channel));
     let drafts = entries.iter().enumerate().map(|(index, entry)| {
         let draft = match event {
@@ -115,15 +97,12 @@ fn read(
             None => parse_price(entry.as_json(), now, ahead_max),
         };
         draft.map_err(|fault| {
-            let message = format!("the entry at index {index}: {}", fault.detail);
-            NotPublished::nothing(ErrorCode::InvalidEntry, message)
+            (ErrorCode::InvalidEntry, format!("the entry at index {index}: {}", fault.detail))
         })
     });
     let drafts: Vec<DraftEntry> = drafts.collect::<Result<_, _>>()?;
-    connection.take(Quota::Publishes, drafts.len() as u64).map_err(|over| {
-        let refusal = NotPublished::nothing(ErrorCode::NotPublished, over.to_string());
-        NotPublished { retry_after_ms: Some(over.wait_ms()), ..refusal }
-    })?;
+    let taken = connection.take(Quota::Publishes, drafts.len() as u64);
+    taken.map_err(|over| Refusal::over(ErrorCode::NotPublished, over))?;
     Ok(drafts)
 }
 
@@ -173,8 +152,7 @@ impl Publisher {
                         connection.send_message(&published, shard.limits);
                     }
                     Err(error) => {
-                        let refusal = NotPublished::of(&error);
-                        shard.send_not_published(connection, id.as_ref(), channel.as_str(), &refusal);
+                        shard.send_error(connection, id.as_ref(), Some(channel.as_str()), refusal_of(&error));
                     }
                 }
                 self.under_way = None;
@@ -183,7 +161,10 @@ impl Publisher {
             let next = if connection.is_open() { self.waiting.pop_front() } else { None };
             let Some(Publishing { id, channel, what }) = next else { return };
             match what {
-                Err(refusal) => shard.send_not_published(connection, id.as_ref(), &channel, &refusal),
+                Err(refusal) => {
+                    let refusal = Refusal { accepted: Some(0), ..refusal };
+                    shard.send_error(connection, id.as_ref(), Some(&channel), refusal);
+                }
                 Ok((channel, drafts)) => {
                     let (channels, to, count) =
                         (shard.channels.clone(), channel.clone(), drafts.len() as u64);

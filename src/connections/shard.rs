@@ -54,7 +54,7 @@ use crate::support::panics::{Vital, contain, contain_now};
 use fan_out::Followed;
 use guests::Introduction;
 use held_back::HeldBack;
-pub(super) use requests::{Heard, Request};
+pub(super) use requests::{Heard, Refusal, Request};
 
 /// The longest time between two sweeps, which look for silent clients and unanswered closes. Each sweep
 /// also sends heartbeats to a part of the connections.
@@ -106,8 +106,18 @@ pub(crate) enum Opening {
     Echo,
 }
 
+impl Opening {
+    /// The channel of the zone or the order that the connection is opened on.
+    fn channel(&self) -> Option<ChannelName> {
+        match self {
+            Self::Market { zone, .. } => Some(ChannelName::zone(zone)),
+            Self::Order { order, .. } => Some(ChannelName::order(*order)),
+            _ => None,
+        }
+    }
+}
+
 /// A connection that a shard takes over.
-#[derive(Debug)]
 pub(crate) enum Arriving {
     /// A WebSocket, once its upgrade response has been sent.
     Upgrade(OnUpgrade),
@@ -276,9 +286,7 @@ impl Shard {
         }
         queues.commands.close();
         fan_out.abort();
-        for (_, connection) in self.connections.borrow().iter() {
-            connection.end(CloseCode::ShuttingDown);
-        }
+        self.connections.borrow().iter().for_each(|(_, connection)| connection.end(CloseCode::ShuttingDown));
         self.stats.tasks.close();
         self.stats.tasks.wait().await;
     }
@@ -347,45 +355,34 @@ impl Shard {
                 });
             }
             Command::Disconnect { id, code, answer } => {
-                let connections = self.connections.borrow();
-                let found = connections.iter().find(|(_, connection)| connection.id == id);
-                if let Some((_, connection)) = found {
-                    self.close(connection, code);
-                }
-                if answer.send(found.is_some()).is_err() {
-                    debug!("the caller no longer waits for the outcome of a disconnect");
-                }
+                let found = self.find(id);
+                found.iter().for_each(|connection| self.close(connection, code));
+                reply(answer, found.is_some(), "the outcome of a disconnect");
             }
             Command::Inspect { listing, answer } => {
                 let shard = Rc::clone(self);
                 self.spawn(async move {
-                    if answer.send(shard.inspect(&listing).await).is_err() {
-                        debug!("the caller no longer waits for an inspection");
-                    }
+                    reply(answer, shard.inspect(&listing).await, "an inspection");
                 });
             }
-            Command::ByZone { answer } => {
-                if answer.send(self.by_zone()).is_err() {
-                    debug!("the caller no longer waits for the subscribers of zones");
-                }
-            }
+            Command::ByZone { answer } => reply(answer, self.by_zone(), "the subscribers of zones"),
             Command::Look { id, answer } => {
-                let connections = self.connections.borrow();
-                let found = connections.iter().find(|(_, connection)| connection.id == id);
-                let story = found.map(|(_, connection)| connection.story(self.heartbeat_interval()));
-                if answer.send(story.map(Box::new)).is_err() {
-                    debug!("the caller no longer waits for a connection's details");
-                }
+                let story = self.find(id).map(|connection| connection.story(self.heartbeat_interval()));
+                reply(answer, story.map(Box::new), "a connection's details");
             }
             Command::Among { asked, answer } => {
                 let connections = self.connections.borrow();
                 let ids = connections.iter().map(|(_, connection)| connection.id);
-                if answer.send(ids.filter(|id| asked.contains(id)).collect()).is_err() {
-                    debug!("the caller no longer waits for the list of connections here");
-                }
+                let here = ids.filter(|id| asked.contains(id)).collect();
+                reply(answer, here, "the list of connections here");
             }
             Command::Drain { window } => self.drain(window),
         }
+    }
+
+    fn find(&self, id: Uuid) -> Option<Rc<Connection>> {
+        let connections = self.connections.borrow();
+        connections.iter().find(|(_, connection)| connection.id == id).map(|(_, found)| Rc::clone(found))
     }
 
     /// Takes over a connection. `guest` is `None` if authentication is off.
@@ -397,27 +394,23 @@ impl Shard {
         guest: Option<Guest>,
         admission: Admission,
     ) {
-        let (stats, burst) = (Arc::clone(&self.stats), self.config.messages_burst);
         // Rights may have changed during the upgrade, and only registered connections were told.
         let (guest, opening) = match guest {
-            Some(Guest { principal, seat }) => {
-                let (principal, opening) = self.checked_again(principal, opening);
-                (Some(Guest { principal, seat }), opening)
+            Some(guest) => {
+                let (principal, opening) = self.checked_again(guest.principal, opening);
+                (Some(Guest { principal, ..guest }), opening)
             }
             None => (None, opening),
         };
-        let (order, zone) = match &opening {
-            Opening::Order { order, .. } => (Some(ChannelName::order(*order)), None),
-            Opening::Market { zone, .. } => (None, Some(zone.as_str())),
-            _ => (None, None),
-        };
-        let source = admission.source().map(tracing::field::display);
-        let opened_on = order.as_ref().map(ChannelName::subject).or(zone);
+        let (source, channel) = (admission.source().map(tracing::field::display), opening.channel());
+        let opened_on = channel.as_ref().map(ChannelName::subject);
         let id = Uuid::new_v4();
         debug!(conn.id = %id, source, opened_on, shard = self.index, "connection opened");
         #[cfg(test)]
         let echoes = matches!(opening, Opening::Echo);
-        let connection = Connection::new(stream, id, admission, stats, burst, order, guest);
+        let (stats, order) =
+            (Arc::clone(&self.stats), channel.filter(|channel| channel.as_order().is_some()));
+        let connection = Connection::new(stream, id, admission, stats, order, guest);
         #[cfg(test)]
         let connection = if echoes { connection.that_echoes() } else { connection };
         let connection = Rc::new(connection);
@@ -448,14 +441,9 @@ impl Shard {
     /// Sends the first message, and makes the subscription that the connection was opened for, or closes
     /// it.
     fn greet(self: &Rc<Self>, connection: &Rc<Connection>, opening: Opening) {
-        let channel = match &opening {
-            Opening::Nothing | Opening::Several(_) | Opening::Channels(_) => None,
-            #[cfg(test)]
-            Opening::Echo => None,
-            Opening::Market { zone, .. } => Some(ChannelName::zone(zone)),
-            Opening::Order { order, .. } => Some(ChannelName::order(*order)),
+        match &opening {
             Opening::Unauthorized(refused) => {
-                self.send_error(connection, None, ErrorCode::InvalidToken, &refused.to_string(), None);
+                self.send_error(connection, None, None, (ErrorCode::InvalidToken, refused.to_string()));
                 return match refused {
                     // The certificate may still be valid.
                     Refused::AuthorityWithdrawn => {
@@ -465,65 +453,72 @@ impl Shard {
                 };
             }
             Opening::BadAddress { code, message } => {
-                self.send_error(connection, None, *code, message, None);
+                self.send_error(connection, None, None, (*code, message.clone()));
                 return self.close(connection, CloseCode::BadRequest);
             }
             Opening::TurnedAway(limit) => {
                 return self.close_for(connection, limit.close_code(), limit.retry_after_ms());
             }
-        };
+            _ => {}
+        }
         if connection.echoes() {
             return;
         }
-        connection.send_message(&self.greeting(connection, channel.as_ref()), self.limits);
+        connection.send_message(&self.greeting(connection, opening.channel().as_ref()), self.limits);
         self.begin(connection, opening);
     }
 
     /// Makes the subscription that a connection was opened for, if its client has the right to it.
     fn begin(self: &Rc<Self>, connection: &Rc<Connection>, opening: Opening) {
         let Some(opening) = self.let_in(connection, opening) else { return };
-        let (channel, since, snapshot) = match opening {
-            Opening::Market { zone, since, snapshot } => (ChannelName::zone(&zone), since, snapshot),
-            Opening::Order { order, since } => (ChannelName::order(order), since, false),
-            Opening::Channels(wanted) => return self.begin_stream(connection, wanted),
+        let wanted = match opening {
+            Opening::Market { zone, since, snapshot } => {
+                Wanted { channel: ChannelName::zone(&zone), since, snapshot }
+            }
+            Opening::Order { order, since } => {
+                Wanted { channel: ChannelName::order(order), since, snapshot: false }
+            }
             Opening::Several(wanted) => return self.begin_several(connection, wanted),
+            // The client's rights were checked when the stream was opened.
+            Opening::Channels(wanted) => {
+                let is_for_some = !wanted.is_empty();
+                for wanted in wanted {
+                    self.begin_one(connection, wanted);
+                }
+                if is_for_some {
+                    self.end_if_bare(connection, CloseCode::TooManyConnections);
+                }
+                return;
+            }
             _ => return,
         };
-        if !self.has_room_for(connection, &channel) {
-            return self.close_for(connection, CloseCode::TooManyConnections, spread_retry_ms());
+        if !self.begin_one(connection, wanted) {
+            self.close_for(connection, CloseCode::TooManyConnections, spread_retry_ms());
+        }
+    }
+
+    /// Makes a subscription, unless the client's principal has too many, which the client is told; returns
+    /// whether it was made.
+    fn begin_one(self: &Rc<Self>, connection: &Rc<Connection>, wanted: Wanted) -> bool {
+        let Wanted { channel, since, snapshot } = wanted;
+        if let Err(over) = connection.hold_subscription() {
+            self.send_error(connection, None, Some(channel.as_str()), Refusal::too_many_subscriptions(over));
+            return false;
         }
         let asked = Asked::of(&channel, since, snapshot);
         self.subscribe(connection, channel, asked, None);
+        true
     }
 
     /// Makes subscriptions, each if its client has the right to it.
     fn begin_several(self: &Rc<Self>, connection: &Rc<Connection>, wanted: Vec<Wanted>) {
-        for Wanted { channel, since, snapshot } in wanted {
-            match connection.may_read(&channel) {
-                Ok(()) if !self.has_room_for(connection, &channel) => {}
+        for wanted in wanted {
+            match connection.may_read(&wanted.channel) {
                 Ok(()) => {
-                    let asked = Asked::of(&channel, since, snapshot);
-                    self.subscribe(connection, channel, asked, None);
+                    self.begin_one(connection, wanted);
                 }
-                Err(denied) => {
-                    let (code, message) = (ErrorCode::Forbidden, denied.to_string());
-                    self.send_error(connection, None, code, &message, Some(channel.as_str()));
-                }
+                Err(denied) => self.send_error(connection, None, Some(wanted.channel.as_str()), denied),
             }
-        }
-    }
-
-    /// Makes the subscriptions of an event stream. The client's rights were checked when it was opened.
-    fn begin_stream(self: &Rc<Self>, connection: &Rc<Connection>, wanted: Vec<Wanted>) {
-        let is_for_some = !wanted.is_empty();
-        for Wanted { channel, since, snapshot } in wanted {
-            if self.has_room_for(connection, &channel) {
-                let asked = Asked::of(&channel, since, snapshot);
-                self.subscribe(connection, channel, asked, None);
-            }
-        }
-        if is_for_some {
-            self.end_if_bare(connection, CloseCode::TooManyConnections);
         }
     }
 
@@ -813,6 +808,13 @@ impl Drop for Upgrading {
         if self.0.draining.get().is_some() {
             self.0.gone.notify_one();
         }
+    }
+}
+
+/// Sends a caller its answer.
+fn reply<T>(answer: oneshot::Sender<T>, value: T, what: &str) {
+    if answer.send(value).is_err() {
+        debug!("the caller no longer waits for {what}");
     }
 }
 

@@ -252,7 +252,7 @@ impl Subscription {
                 // Trying again is right: if the node really stops, this connection is closed soon.
                 Err(JoinError::ShuttingDown) => {
                     failures += 1;
-                    self.pause(failures).await;
+                    STORAGE_RETRY.pause(failures).await;
                     continue;
                 }
             };
@@ -280,12 +280,12 @@ impl Subscription {
                 }
             }
             failures += 1;
-            self.pause(failures).await;
+            STORAGE_RETRY.pause(failures).await;
         }
     }
 
     fn refuse(&self, shard: &Shard, id: Option<&RequestId>, code: ErrorCode, message: &str) {
-        shard.send_error(&self.connection, id, code, message, Some(self.channel.as_str()));
+        shard.send_error(&self.connection, id, Some(self.channel.as_str()), (code, message.to_owned()));
     }
 
     /// Where the entries begin for a client with this request.
@@ -375,7 +375,7 @@ impl Subscription {
                 failures = 0;
             } else if !self.is_over() {
                 failures += 1;
-                self.pause(failures).await;
+                STORAGE_RETRY.pause(failures).await;
             }
         }
     }
@@ -424,11 +424,6 @@ impl Subscription {
                 Then::Pause => return false,
             }
         }
-    }
-
-    /// Waits before the next try.
-    async fn pause(&self, failures: u32) {
-        STORAGE_RETRY.pause(failures).await;
     }
 }
 

@@ -2,7 +2,6 @@
 //! transport; plain sockets pay nothing for it.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::Shutdown;
 use std::task::{Context, Poll, Waker, ready};
@@ -213,12 +212,6 @@ impl TlsStream {
         // If the other side has gone already, there is nothing to do; what is not sent now is sent at the
         // next poll.
         let _gone = self.tls.borrow_mut().end_writing(&self.stream);
-    }
-}
-
-impl fmt::Debug for TlsStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsStream").field("stream", &self.stream).finish_non_exhaustive()
     }
 }
 

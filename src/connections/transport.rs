@@ -12,7 +12,6 @@ use super::socket::read_now;
 use super::tls::TlsStream;
 
 /// What a connection reads from and writes to without waiting: a socket, or something like one.
-#[derive(Debug)]
 pub(super) enum Transport {
     /// A socket.
     Tcp(TcpStream),
@@ -94,9 +93,6 @@ impl Transport {
 
     /// The pipe of an event stream.
     pub(super) fn events(&self) -> Option<&EventPipe> {
-        match self {
-            Self::Tcp(_) | Self::Tls(_) => None,
-            Self::Events(pipe) => Some(pipe),
-        }
+        if let Self::Events(pipe) = self { Some(pipe) } else { None }
     }
 }

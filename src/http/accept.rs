@@ -118,9 +118,9 @@ impl AcceptParts {
         let is_trusted = self.proxies.trust_peer(peer);
         let source = Some(Source::of(peer.ip())).filter(|_| !is_trusted);
         if let Some(source) = source {
-            self.manager.admit_connect(source)?;
+            self.manager.limits().admit_connect(source)?;
         }
-        let tcp = Arc::new(self.manager.admit_tcp(source)?);
+        let tcp = Arc::new(self.manager.limits().admit_tcp(source)?);
         let way = self.way(peer, entrance);
         let is_announced = entrance.is_announced && is_trusted;
         Ok(Connected { way, is_announced, shard: self.manager.shard(shard).clone(), tcp, announced: None })
@@ -178,8 +178,8 @@ impl Connected {
         // from.
         if !parts.proxies.trust(source.ip()) {
             let source = Source::of(source.ip());
-            parts.manager.admit_connect(source)?;
-            self.announced = Some(Arc::new(parts.manager.admit_address(source)?));
+            parts.manager.limits().admit_connect(source)?;
+            self.announced = Some(Arc::new(parts.manager.limits().admit_address(source)?));
         }
         Ok(())
     }
@@ -200,9 +200,9 @@ impl Connected {
         } else {
             let source = Source::of(parts.proxies.client(self.way.peer, request.headers()));
             if connects {
-                parts.manager.admit_connect(source)?;
+                parts.manager.limits().admit_connect(source)?;
             }
-            Some(Arc::new(parts.manager.admit_address(source)?))
+            Some(Arc::new(parts.manager.limits().admit_address(source)?))
         };
         Ok(Arrival {
             way: self.way,

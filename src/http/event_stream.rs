@@ -58,7 +58,7 @@ pub(super) async fn open(
     guest: Result<Option<Guest>, Limit>,
 ) -> Result<Response, Problem> {
     let Arrival { shard, tcp, forwarded, look, .. } = arrival;
-    let admitted = guest.and_then(|guest| Ok((manager.admit(tcp, forwarded)?, guest)));
+    let admitted = guest.and_then(|guest| Ok((manager.limits().admit(tcp, forwarded)?, guest)));
     let (admission, guest) = match admitted {
         Ok(admitted) => admitted,
         Err(limit) => return turn_away(headers, limit).ok_or_else(|| Problem::limit(limit)),

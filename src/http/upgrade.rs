@@ -120,11 +120,12 @@ pub(crate) async fn accept(
 ) -> Result<Response, Problem> {
     let WebSocketRequest { response, upgrade, arrival } = request;
     let Arrival { shard, tcp, forwarded, .. } = arrival;
-    let admitted = guest.and_then(|guest| Ok((manager.admit(Arc::clone(&tcp), forwarded.clone())?, guest)));
+    let admitted =
+        guest.and_then(|guest| Ok((manager.limits().admit(Arc::clone(&tcp), forwarded.clone())?, guest)));
     let (admission, opening, guest) = match admitted {
         Ok((admission, guest)) => (admission, opening, guest),
         Err(limit) => {
-            let beyond = manager.admit_beyond(Some(tcp), forwarded);
+            let beyond = manager.limits().admit_beyond(Some(tcp), forwarded);
             (beyond.ok_or_else(|| Problem::limit(limit))?, Opening::TurnedAway(limit), None)
         }
     };
@@ -149,7 +150,7 @@ pub(crate) async fn turn_away<B>(mut request: Request<B>, too_many: TooMany) -> 
         return Problem::limit(limit).into_response();
     };
     // The remaining room is for health checks.
-    let admission = if limit == Limit::Tcp { None } else { manager.admit_beyond(tcp, None) };
+    let admission = if limit == Limit::Tcp { None } else { manager.limits().admit_beyond(tcp, None) };
     let Some(admission) = admission else {
         return Problem::limit(limit).into_response();
     };

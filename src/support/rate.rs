@@ -17,10 +17,10 @@ const TIDY_EVERY: Duration = Duration::from_secs(1);
 /// How fast a [`Bucket`] fills, and how much it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
-    /// At least 1.
+    /// Tokens a second. At least 1.
     pub(crate) per_s: u32,
-    /// For how many seconds of that rate there is room. At least 1.
-    pub(crate) burst_s: u32,
+    /// The most tokens. At least 1.
+    pub(crate) burst: u64,
 }
 
 /// A token bucket in one number, as in GCRA: the time at which it will be full. Any thread takes from it
@@ -82,7 +82,7 @@ impl Rate {
     }
 
     fn room(self) -> u64 {
-        u64::from(self.burst_s.max(1)) * 1_000_000_000
+        self.cost(self.burst.max(1))
     }
 }
 
@@ -90,64 +90,55 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A token bucket for each key, which holds `burst` tokens and gains `per_s` a second (stored as in GCRA,
-/// as the time at which the bucket will be full). Keys beyond the limit share a bucket, so that many that
-/// come once cost no further memory.
+/// A token bucket for each key. Keys beyond the limit share a bucket, so that many that come once cost no
+/// further memory.
 #[derive(Debug)]
 pub(crate) struct Rates<K> {
-    /// The time in which one token accumulates; zero lets everything through.
-    each: Duration,
-    burst: u32,
+    /// 0 tokens a second let everything through.
+    rate: Rate,
+    began: Instant,
     keys_max: usize,
     state: Mutex<State<K>>,
 }
 
 #[derive(Debug)]
 struct State<K> {
-    full_at: HashMap<K, Instant>,
+    buckets: HashMap<K, Bucket>,
     /// The bucket of the keys that are not tracked.
-    others_full_at: Option<Instant>,
-    tidied: Option<Instant>,
+    others: Bucket,
+    tidied: Option<Duration>,
 }
 
 impl<K: Eq + Hash> Rates<K> {
     /// `per_s` of 0 lets everything through.
     pub(crate) fn new(per_s: u32, burst: u32) -> Self {
-        let each = Duration::from_secs(1).checked_div(per_s).unwrap_or_default();
-        let state = State { full_at: HashMap::new(), others_full_at: None, tidied: None };
-        Self { each, burst: burst.max(1), keys_max: KEYS_MAX, state: Mutex::new(state) }
+        let rate = Rate { per_s, burst: burst.into() };
+        let state = State { buckets: HashMap::new(), others: Bucket::default(), tidied: None };
+        Self { rate, began: Instant::now(), keys_max: KEYS_MAX, state: Mutex::new(state) }
     }
 
     /// Takes one of a key's tokens; returns whether there was one.
     pub(crate) fn allows(&self, key: K, now: Instant) -> bool {
-        if self.each.is_zero() {
+        if self.rate.per_s == 0 {
             return true;
         }
+        let now = now.saturating_duration_since(self.began);
         let mut state = self.state.lock();
-        let is_known = state.full_at.contains_key(&key);
-        if !is_known && state.full_at.len() >= self.keys_max {
+        let is_known = state.buckets.contains_key(&key);
+        if !is_known && state.buckets.len() >= self.keys_max {
             state.tidy(now);
         }
-        let has_room = is_known || state.full_at.len() < self.keys_max;
-        let held = if has_room { state.full_at.get(&key).copied() } else { state.others_full_at };
-        let full_at = held.unwrap_or(now).max(now) + self.each;
-        if full_at.duration_since(now) > self.each * self.burst {
-            return false;
-        }
-        if has_room {
-            state.full_at.insert(key, full_at);
-        } else {
-            state.others_full_at = Some(full_at);
-        }
-        true
+        let has_room = is_known || state.buckets.len() < self.keys_max;
+        let bucket = if has_room { state.buckets.entry(key).or_default() } else { &mut state.others };
+        bucket.take(1, self.rate, now).is_ok()
     }
 }
 
 impl<K: Eq + Hash> State<K> {
     /// Drops the keys whose buckets are full.
-    fn tidy(&mut self, now: Instant) {
-        if self.tidied.is_none_or(|tidied| now.duration_since(tidied) >= TIDY_EVERY) {
-            self.full_at.retain(|_, full_at| *full_at > now);
+    fn tidy(&mut self, now: Duration) {
+        if self.tidied.is_none_or(|tidied| now.saturating_sub(tidied) >= TIDY_EVERY) {
+            self.buckets.retain(|_, bucket| !bucket.is_full(now));
             self.tidied = Some(now);
         }
     }
@@ -173,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_bucket_gives_what_it_holds_and_then_what_it_gets() {
-        let (bucket, rate) = (Bucket::default(), Rate { per_s: 10, burst_s: 2 });
+        let (bucket, rate) = (Bucket::default(), Rate { per_s: 10, burst: 20 });
         let at = Duration::from_millis;
         let passed = |ms| (0..50).filter(|_| bucket.take(1, rate, at(ms)).is_ok()).count();
         assert_eq!((passed(0), passed(99), passed(100), passed(350)), (20, 0, 1, 2));
@@ -185,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_is_more_than_a_bucket_holds_waits_for_all_of_it_and_is_paid_for_later() {
-        let (bucket, rate) = (Bucket::default(), Rate { per_s: 10, burst_s: 1 });
+        let (bucket, rate) = (Bucket::default(), Rate { per_s: 10, burst: 10 });
         let at = Duration::from_millis;
         assert_eq!(bucket.take(1, rate, at(0)), Ok(()));
         assert_eq!(bucket.take(50, rate, at(0)), Err(at(100)));
@@ -199,14 +190,14 @@ mod tests {
 
     #[test]
     fn keys_that_are_one_too_many_share_a_bucket() {
-        let start = Instant::now();
         let rates = Rates { keys_max: 3, ..Rates::new(1, 2) };
+        let start = Instant::now();
         assert!((0..3).all(|key| rates.allows(key, start)));
         let others = (3..100).filter(|key| rates.allows(*key, start)).count();
         assert_eq!(others, 2);
-        assert!(rates.allows(0, start), "who is remembered has a bucket alone");
+        assert!(rates.allows(0, start), "a tracked key does not share its bucket");
         let later = start + Duration::from_secs(2);
         assert!(rates.allows(100, later), "buckets that are full again are forgotten");
-        assert_eq!(rates.state.lock().full_at.len(), 1);
+        assert_eq!(rates.state.lock().buckets.len(), 1);
     }
 }

@@ -149,8 +149,7 @@ mod tests {
     #[test]
     fn accounts_that_are_one_too_many_are_one() {
         let same = |account| account;
-        let (accounts, rate, now) =
-            (Accounts::<Account>::of(2), Rate { per_s: 1, burst_s: 1 }, Duration::ZERO);
+        let (accounts, rate, now) = (Accounts::<Account>::of(2), Rate { per_s: 1, burst: 1 }, Duration::ZERO);
         let take = |of, now| accounts.get(of, now, same).take(Quota::Orders, 1, rate, now).is_ok();
         assert!(take(1, now));
         let held = accounts.get(2, now, same);

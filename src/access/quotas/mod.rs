@@ -220,7 +220,7 @@ impl Limits {
 
     fn rate(&self, scope: Scope, quota: Quota, roles: u16) -> Option<Rate> {
         let per_s = self.config.max(scope, quota, roles)?;
-        Some(Rate { per_s, burst_s: self.config.burst_s })
+        Some(Rate { per_s, burst: u64::from(per_s) * u64::from(self.config.burst_s.max(1)) })
     }
 
     /// Counts that a limit was reached, and logs it now and then. `None` if limits are only counted.

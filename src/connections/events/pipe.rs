@@ -1,7 +1,6 @@
 //! Carries frames from a connection, which writes them as to a socket, to the body of an answer, which
 //! sends events.
 
-use std::fmt;
 use std::io;
 use std::mem;
 use std::pin::Pin;
@@ -64,6 +63,12 @@ pub(crate) struct EventStream {
     is_asked: bool,
 }
 
+fn wake(waiting: &mut Option<Waker>) {
+    if let Some(waiting) = waiting.take() {
+        waiting.wake();
+    }
+}
+
 pub(super) fn both_ends(telling: Telling, look: Look) -> (EventPipe, EventStream) {
     let pipe = Arc::<Mutex<Pipe>>::default();
     let sent_all = look.clone();
@@ -89,9 +94,7 @@ impl EventPipe {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         pipe.untaken_since.get_or_insert_with(Instant::now);
-        if let Some(reader) = pipe.reader.take() {
-            reader.wake();
-        }
+        wake(&mut pipe.reader);
         Ok(taken)
     }
 
@@ -140,9 +143,7 @@ impl Drop for EventPipe {
             // A client that reads nothing would keep the answer from ending.
             self.look.hang_up();
         }
-        if let Some(reader) = pipe.reader.take() {
-            reader.wake();
-        }
+        wake(&mut pipe.reader);
     }
 }
 
@@ -151,9 +152,7 @@ impl Drop for EventStream {
         let mut pipe = self.pipe.lock();
         pipe.is_gone = true;
         pipe.waiting = Vec::new();
-        if let Some(writer) = pipe.writer.take() {
-            writer.wake();
-        }
+        wake(&mut pipe.writer);
     }
 }
 
@@ -171,10 +170,8 @@ impl EventStream {
         }
         self.telling.take(&mut pipe.waiting);
         pipe.untaken_since = None;
-        if mem::take(&mut pipe.wants_room)
-            && let Some(writer) = pipe.writer.take()
-        {
-            writer.wake();
+        if mem::take(&mut pipe.wants_room) {
+            wake(&mut pipe.writer);
         }
         Poll::Ready(true)
     }
@@ -208,17 +205,5 @@ impl Stream for EventStream {
             self.watch = Box::pin(async move { kept.is_gone().await });
             return Poll::Ready(Some(Ok(Bytes::from_static(ARE_YOU_THERE))));
         }
-    }
-}
-
-impl fmt::Debug for EventPipe {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventPipe").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for EventStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventStream").finish_non_exhaustive()
     }
 }

@@ -1,6 +1,7 @@
 //! Authentication of clients: admitting them, checking them again when something changes, and closing them.
 //! Nothing here waits.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +9,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tracing::debug;
 
-use super::{Opening, Shard, spread_ms, spread_retry_ms};
+use super::{Opening, Refusal, Shard, spread_ms, spread_retry_ms};
 use crate::access::{Denied, Kind, Principal, Refused, Standing, now_s};
 use crate::connections::connection::Connection;
 use crate::connections::events::Wanted;
 use crate::connections::limits::Limit;
-use crate::model::ChannelName;
 use crate::protocol::{
     Auth, Authenticated, Authentication, CloseCode, EndCode, ErrorCode, Open, ServerMessage, TokenExpiring,
 };
@@ -61,9 +61,7 @@ impl Shard {
     /// authenticated gets some time to do so; any other is told that it lacks the right, and closed.
     pub(super) fn let_in(&self, connection: &Connection, opening: Opening) -> Option<Opening> {
         let Some(principal) = connection.principal() else { return Some(opening) };
-        let channel = match &opening {
-            Opening::Market { zone, .. } => ChannelName::zone(zone),
-            Opening::Order { order, .. } => ChannelName::order(*order),
+        match &opening {
             // The rights were checked when the stream was opened.
             Opening::Channels(_) => return Some(opening),
             Opening::Several(wanted) => {
@@ -71,32 +69,30 @@ impl Shard {
                 // subscriptions are made.
                 let lacks =
                     |wanted: &Wanted| connection.may_read(&wanted.channel) == Err(Denied::Unauthenticated);
-                if wanted.iter().any(lacks) {
-                    connection.wait_for_guest(self.must_show_by(connection), Some(opening));
-                    return None;
+                if !wanted.iter().any(lacks) {
+                    return Some(opening);
                 }
-                return Some(opening);
             }
             _ => {
-                if !principal.is_authenticated() && !self.gate.is_optional() {
-                    connection.wait_for_guest(self.must_show_by(connection), None);
+                let Some(channel) = opening.channel() else {
+                    if !principal.is_authenticated() && !self.gate.is_optional() {
+                        connection.wait_for_guest(self.must_show_by(connection), None);
+                    }
+                    return Some(opening);
+                };
+                match connection.may_read(&channel) {
+                    Ok(()) => return Some(opening),
+                    Err(Denied::Unauthenticated) => {}
+                    Err(denied) => {
+                        self.send_error(connection, None, Some(channel.as_str()), denied);
+                        self.close(connection, CloseCode::Unauthorized);
+                        return None;
+                    }
                 }
-                return Some(opening);
-            }
-        };
-        match connection.may_read(&channel) {
-            Ok(()) => Some(opening),
-            Err(Denied::Unauthenticated) => {
-                connection.wait_for_guest(self.must_show_by(connection), Some(opening));
-                None
-            }
-            Err(denied) => {
-                let (code, message) = (ErrorCode::Forbidden, denied.to_string());
-                self.send_error(connection, None, code, &message, Some(channel.as_str()));
-                self.close(connection, CloseCode::Unauthorized);
-                None
             }
         }
+        connection.wait_for_guest(self.must_show_by(connection), Some(opening));
+        None
     }
 
     fn must_show_by(&self, connection: &Connection) -> u32 {
@@ -106,25 +102,26 @@ impl Shard {
     /// Authenticates a client, for the first time or again. If a later attempt fails, the client keeps its
     /// principal.
     pub(super) fn on_auth(self: &Rc<Self>, connection: &Rc<Connection>, auth: &Auth) {
-        let refuse = |message: &str| {
-            self.send_error(connection, auth.id.as_ref(), ErrorCode::InvalidToken, message, None);
+        let id = auth.id.as_ref();
+        let refuse = |message: Cow<'static, str>| {
+            self.send_error(connection, id, None, (ErrorCode::InvalidToken, message));
         };
         let Some(before) = connection.principal() else {
-            return refuse("authentication is off at this gateway");
+            return refuse("authentication is off at this gateway".into());
         };
         match self.gate.authenticate(&auth.token.0) {
             Err(refused) => {
-                self.say_refused(connection, refused);
+                debug!(conn.id = %connection.id, reason = refused.as_str(), "a client sent an invalid token");
                 let Some(after_s) = refused.after_s() else {
-                    refuse(&refused.to_string());
+                    refuse(refused.to_string().into());
                     if connection.waits_for_guest() {
                         self.close(connection, CloseCode::Unauthorized);
                     }
                     return;
                 };
                 let after_ms = u64::from(after_s) * 1_000;
-                let (id, code, message) = (auth.id.as_ref(), ErrorCode::KeysAwaited, refused.to_string());
-                self.send_error_for_now(connection, id, code, &message, None, Some(after_ms));
+                let refusal = Refusal::from((ErrorCode::KeysAwaited, refused.to_string()));
+                self.send_error(connection, id, None, Refusal { retry_after_ms: Some(after_ms), ..refusal });
                 // A client that has not authenticated otherwise is closed, and reconnects when the keys are
                 // there.
                 if connection.waits_for_guest() {
@@ -139,7 +136,7 @@ impl Shard {
                     }
                     _ => "this is another subject's token; open another connection for it",
                 };
-                refuse(what);
+                refuse(what.into());
             }
             Ok(principal) => {
                 if connection.seat().is_none()
@@ -154,7 +151,7 @@ impl Shard {
                     }
                 }
                 let authenticated = ServerMessage::Authenticated(Authenticated {
-                    id: auth.id.clone(),
+                    id: id.cloned(),
                     subject: principal.subject().unwrap_or_default().to_owned(),
                     expires_at: principal.expires_at().and_then(time),
                     timestamp: Utc::now(),
@@ -169,10 +166,6 @@ impl Shard {
         }
     }
 
-    fn say_refused(&self, connection: &Connection, refused: Refused) {
-        debug!(conn.id = %connection.id, reason = refused.as_str(), "a client sent an invalid token");
-    }
-
     /// Gives a client other rights: subscriptions to which it has no right any more end.
     fn change(self: &Rc<Self>, connection: &Rc<Connection>, principal: Arc<Principal>) {
         connection.authenticated_as(principal, now_s());
@@ -183,10 +176,7 @@ impl Shard {
             let unanswered = subscription.take_asked();
             self.unsubscribe(&subscription);
             match unanswered {
-                Some(id) => {
-                    let (code, message) = (ErrorCode::Forbidden, denied.to_string());
-                    self.send_error(connection, id.as_ref(), code, &message, Some(channel.as_str()));
-                }
+                Some(id) => self.send_error(connection, id.as_ref(), Some(channel.as_str()), denied),
                 None => self.say_unsubscribed(connection, channel, None, Some(EndCode::Forbidden)),
             }
             // The connection ends with its order.

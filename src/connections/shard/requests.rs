@@ -10,10 +10,10 @@ use chrono::Utc;
 use tokio::time::Instant;
 
 use super::{Followed, Shard};
-use crate::access::Over;
+use crate::access::{Denied, Over};
 use crate::channels::Asked;
 use crate::connections::connection::Connection;
-use crate::connections::publishing::{NotPublished, Publishing};
+use crate::connections::publishing::Publishing;
 use crate::connections::subscription::Subscription;
 use crate::model::{ChannelName, InvalidName};
 use crate::protocol::{
@@ -60,22 +60,37 @@ struct Named {
     channel: Result<ChannelName, InvalidName>,
 }
 
-/// Why a channel of a request was refused.
-struct Refusal {
-    code: ErrorCode,
-    message: Cow<'static, str>,
-    retry_after_ms: Option<u64>,
+/// Why something that a client asked for was refused.
+pub(in crate::connections) struct Refusal {
+    pub(in crate::connections) code: ErrorCode,
+    pub(in crate::connections) message: Cow<'static, str>,
+    /// When the client may try again, in milliseconds.
+    pub(in crate::connections) retry_after_ms: Option<u64>,
+    /// Of a `publish`: how many entries, from the first one on, the log has.
+    pub(in crate::connections) accepted: Option<u64>,
 }
 
 impl Refusal {
-    fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), retry_after_ms: None }
+    pub(in crate::connections) fn over(code: ErrorCode, over: Over) -> Self {
+        Self { retry_after_ms: Some(over.wait_ms()), ..(code, over.to_string()).into() }
     }
 
     /// The principal, or its tenant, has as many subscriptions as allowed.
-    fn over(over: Over) -> Self {
-        let retry_after_ms = Some(over.wait_ms());
-        Self { retry_after_ms, ..Self::new(ErrorCode::TooManySubscriptions, over.to_string()) }
+    pub(super) fn too_many_subscriptions(over: Over) -> Self {
+        Self::over(ErrorCode::TooManySubscriptions, over)
+    }
+}
+
+/// A code, and a text for people.
+impl<M: Into<Cow<'static, str>>> From<(ErrorCode, M)> for Refusal {
+    fn from((code, message): (ErrorCode, M)) -> Self {
+        Self { code, message: message.into(), retry_after_ms: None, accepted: None }
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        (ErrorCode::Forbidden, denied.to_string()).into()
     }
 }
 
@@ -136,7 +151,7 @@ impl Shard {
         match self.understand(connection, message) {
             Ok(heard) => heard,
             Err(InvalidMessage { id, code, message }) => {
-                self.send_error(connection, id.as_ref(), code, &message, None);
+                self.send_error(connection, id.as_ref(), None, (code, message));
                 Heard::All
             }
         }
@@ -192,7 +207,7 @@ impl Shard {
             let pays = std::mem::replace(&mut request.has_begun, true);
             let channel = || {
                 let channel = named.channel.as_ref();
-                channel.map_err(|error| Refusal::new(ErrorCode::InvalidChannel, error.to_string()))
+                channel.map_err(|error| Refusal::from((ErrorCode::InvalidChannel, error.to_string())))
             };
             let id = request.id.as_ref();
             let done = match &request.wish {
@@ -207,9 +222,8 @@ impl Shard {
                     channel().and_then(|channel| self.on_unsubscribe(connection, channel, id))
                 }
             };
-            if let Err(Refusal { code, message, retry_after_ms }) = done {
-                let channel = Some(named.shown());
-                self.send_error_for_now(connection, id, code, &message, channel, retry_after_ms);
+            if let Err(refusal) = done {
+                self.send_error(connection, id, Some(named.shown()), refusal);
             }
         }
         true
@@ -228,12 +242,10 @@ impl Shard {
             Some(Since::At(position)) => Asked::of(channel, Some(position.clone()), snapshot),
             Some(Since::Unreadable(_)) => {
                 let message = r#"`since` must have the form {"<channel>":{"epoch":"…","offset":0}}, the epoch of the last `subscribed`, `resync` or `snapshot_end` and the offset of the last entry"#;
-                return Err(Refusal::new(ErrorCode::InvalidPosition, message));
+                return Err((ErrorCode::InvalidPosition, message).into());
             }
         };
-        connection
-            .may_read(channel)
-            .map_err(|denied| Refusal::new(ErrorCode::Forbidden, denied.to_string()))?;
+        connection.may_read(channel)?;
         if let Some(known) = connection.subscription(channel) {
             // A repeated request starts anew, at the position that it names.
             self.supersede(&known);
@@ -242,9 +254,9 @@ impl Shard {
                 "a connection may have at most {} subscriptions; unsubscribe from one, or open another connection",
                 self.config.subscriptions_max
             );
-            return Err(Refusal::new(ErrorCode::TooManySubscriptions, message));
+            return Err((ErrorCode::TooManySubscriptions, message).into());
         } else if let Err(over) = connection.hold_subscription() {
-            return Err(Refusal::over(over));
+            return Err(Refusal::too_many_subscriptions(over));
         }
         self.subscribe(connection, channel.clone(), asked, id.cloned());
         Ok(())
@@ -255,19 +267,10 @@ impl Shard {
     fn supersede(self: &Rc<Self>, subscription: &Rc<Subscription>) {
         if let Some(asked) = subscription.take_asked() {
             let message = "a later request for this channel came before this one was answered";
-            let channel = Some(subscription.channel.as_str());
-            let (connection, code) = (&subscription.connection, ErrorCode::Superseded);
-            self.send_error(connection, asked.as_ref(), code, message, channel);
+            let (connection, channel) = (&subscription.connection, Some(subscription.channel.as_str()));
+            self.send_error(connection, asked.as_ref(), channel, (ErrorCode::Superseded, message));
         }
         self.detach(subscription);
-    }
-
-    /// Counts one more subscription of a connection's principal; if that exceeds a limit, tells its client.
-    pub(super) fn has_room_for(&self, connection: &Connection, channel: &ChannelName) -> bool {
-        let Err(over) = connection.hold_subscription() else { return true };
-        let (code, message, after) = (ErrorCode::TooManySubscriptions, over.to_string(), over.wait_ms());
-        self.send_error_for_now(connection, None, code, &message, Some(channel.as_str()), Some(after));
-        false
     }
 
     /// Makes a subscription that has been counted.
@@ -297,7 +300,7 @@ impl Shard {
     ) -> Result<(), Refusal> {
         let Some(subscription) = connection.subscription(channel) else {
             let message = "this connection is not subscribed to this channel";
-            return Err(Refusal::new(ErrorCode::NotSubscribed, message));
+            return Err((ErrorCode::NotSubscribed, message).into());
         };
         self.supersede(&subscription);
         connection.release_subscription();
@@ -379,53 +382,18 @@ impl Shard {
         &self,
         connection: &Connection,
         id: Option<&RequestId>,
-        code: ErrorCode,
-        message: &str,
         channel: Option<&str>,
+        refusal: impl Into<Refusal>,
     ) {
-        self.send_error_for_now(connection, id, code, message, channel, None);
-    }
-
-    /// Answers a `publish`, of which the first `accepted` entries are in the log.
-    pub(in crate::connections) fn send_not_published(
-        &self,
-        connection: &Connection,
-        id: Option<&RequestId>,
-        channel: &str,
-        refusal: &NotPublished,
-    ) {
-        self.stats.count_error(refusal.code);
-        let error = ServerMessage::Error(ErrorMessage {
-            id: id.cloned(),
-            code: refusal.code.into(),
-            temporary: false,
-            retry_after_ms: refusal.retry_after_ms,
-            accepted: Some(refusal.accepted),
-            message: refusal.message.clone(),
-            channel: Some(channel.to_owned()),
-            timestamp: Utc::now(),
-        });
-        connection.send_message(&error, self.limits);
-    }
-
-    /// Sends an error with a retry delay, in milliseconds.
-    pub(super) fn send_error_for_now(
-        &self,
-        connection: &Connection,
-        id: Option<&RequestId>,
-        code: ErrorCode,
-        message: &str,
-        channel: Option<&str>,
-        retry_after_ms: Option<u64>,
-    ) {
+        let Refusal { code, message, retry_after_ms, accepted } = refusal.into();
         self.stats.count_error(code);
         let error = ServerMessage::Error(ErrorMessage {
             id: id.cloned(),
             code: code.into(),
             temporary: code.is_temporary(),
             retry_after_ms,
-            accepted: None,
-            message: message.to_owned(),
+            accepted,
+            message: message.into_owned(),
             channel: channel.map(str::to_owned),
             timestamp: Utc::now(),
         });

@@ -43,7 +43,7 @@ async fn open(
     arrival: Option<Arrival>,
     head_only: Option<HeadOnly>,
 ) -> Result<Response, Problem> {
-    let channels = channels(query.channels.as_deref(), app.manager.subscriptions_max())?;
+    let channels = channels(query.channels.as_deref(), app.manager.limits().subscriptions_max())?;
     let principal = caller.may_follow(&channels)?;
     let since = since(&headers, query.since.as_deref())?;
     let Resume::After(since) = since else {

@@ -113,7 +113,7 @@ async fn open_events(
     filter: Option<WhichEvents>,
     request: WebSocketRequest,
 ) -> Result<Response, Problem> {
-    let max = app.manager.subscriptions_max();
+    let max = app.manager.limits().subscriptions_max();
     let opening = wanted_events(filter, max).map(Opening::Several);
     open(request, &app, caller, opening).await
 }

@@ -27,7 +27,7 @@ use crate::channels::{Channels, ChannelsConfig, ChannelsParts, Delivery};
 use crate::connections::behind::Behind;
 use crate::connections::config::ConnectionsConfig;
 use crate::connections::events::{self, EventStream, Wanted};
-use crate::connections::limits::Source;
+use crate::connections::limits::{Admission, Source};
 use crate::connections::manager::Manager;
 use crate::connections::shard::{Opening, Shard};
 use crate::connections::socket::Socket;
@@ -127,25 +127,33 @@ impl House {
         if is_small {
             SockRef::from(&server).set_send_buffer_size(SOCKET_BYTES).unwrap();
         }
-        let tcp = self.manager.admit_tcp(Some(Source::of([127, 0, 0, 1].into()))).unwrap();
-        let admission = self.manager.admit(Arc::new(tcp), None).unwrap();
-        self.shard.adopt(Transport::Tcp(server), Bytes::new(), opening, principal.map(Into::into), admission);
+        self.shard.adopt(
+            Transport::Tcp(server),
+            Bytes::new(),
+            opening,
+            principal.map(Into::into),
+            self.admission(),
+        );
         let config = WebSocketConfig::default().read_buffer_size(1_024);
         Guest(WebSocketStream::from_raw_socket(client, Role::Client, Some(config)).await)
+    }
+
+    fn admission(&self) -> Admission {
+        let limits = self.manager.limits();
+        let tcp = limits.admit_tcp(Some(Source::of([127, 0, 0, 1].into()))).unwrap();
+        limits.admit(Arc::new(tcp), None).unwrap()
     }
 
     /// An event stream of these channels, and the socket that would carry it.
     pub(super) async fn stream(&self, wanted: &[Wanted]) -> (EventStream, TcpStream) {
         let client = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = self.listener.accept().await.unwrap();
-        let tcp = self.manager.admit_tcp(Some(Source::of([127, 0, 0, 1].into()))).unwrap();
-        let admission = self.manager.admit(Arc::new(tcp), None).unwrap();
         let socket = Socket::new(server);
         let (pipe, events) = events::stream(wanted, socket.look());
         // Kept for as long as the test runs.
         self.sockets.borrow_mut().push(socket);
         let opening = Opening::Channels(wanted.to_vec());
-        self.shard.adopt(Transport::Events(Box::new(pipe)), Bytes::new(), opening, None, admission);
+        self.shard.adopt(Transport::Events(Box::new(pipe)), Bytes::new(), opening, None, self.admission());
         (events, client)
     }
 
