@@ -10,7 +10,8 @@ use super::envelope::Envelope;
 use crate::model::{DraftEntry, EntryKind, EventType, Marks, NodeId};
 use crate::protocol::{OrderedFields, PayloadWriter, parse_event, quoted};
 
-/// The field of a durable event in which another process's name for itself and its id for the event are kept.
+/// The field of a durable event in which another process's name for itself and its id for the event are
+/// stored.
 pub(super) const ORIGIN: &str = "origin";
 
 /// What is known about time, apart from the message's own timestamp.
@@ -31,7 +32,7 @@ pub(super) fn of_gateway(
 }
 
 /// The event of another process's message. The process's `id` of a trade becomes its `tradeId`; a durable
-/// event also keeps its id in [`ORIGIN`].
+/// event also stores its id in [`ORIGIN`].
 pub(super) fn of_other(
     event: EventType,
     is_durable: bool,
@@ -71,7 +72,7 @@ fn is_id(value: &RawValue) -> bool {
     value.get().starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit())
 }
 
-/// Parses an event. The envelope's time is used if the event has none of its own.
+/// Parses an event. The envelope's time is used if the event has no time.
 fn parse(
     event: EventType,
     text: &str,
@@ -113,8 +114,8 @@ pub(super) fn own_id(draft: &DraftEntry) -> Option<String> {
     Some(format!("t{key}\0{}", trade_id.get()))
 }
 
-/// The entry that tells followers of a live channel that events did not arrive: a number of them from a given
-/// gateway, or, with `None`, possibly some from processes that do not number theirs.
+/// The entry that reports to followers of a live channel that events did not arrive: a number of them from
+/// one gateway, or, with `None`, possibly some from processes that do not number theirs.
 pub(super) fn missed(of: Option<(NodeId, u64)>, now: DateTime<Utc>) -> DraftEntry {
     let mut data = PayloadWriter::default();
     if let Some((source, count)) = of {

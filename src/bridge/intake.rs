@@ -1,7 +1,7 @@
 //! Appends durable events of other processes to the logs that all gateways share.
 //!
 //! Every gateway could receive such an event, so exactly one appends it: the holder of the lease. An event
-//! that has an id of its own is appended once, even if the lease passes to another gateway meanwhile. Two
+//! that carries an id is appended once, even if the lease passes to another gateway meanwhile. Two
 //! rules ensure that: all gateways append foreign events under one producer, so a holder whose chain is not
 //! the log's newest is refused and reads the log again; and the first append under a new lease holds a single
 //! event, after which the log refuses everything under earlier leases, by their fencing tokens. An event
@@ -100,7 +100,7 @@ pub(super) struct Intake {
     /// By type, the epoch and the newest sequence that was used in it. No sequence is used twice, even if the
     /// log lost its newest entries.
     used: [Option<(Epoch, u64)>; EventType::ALL.len()],
-    /// The batch that was sent last and not answered: the log may or may not have it.
+    /// The last batch, if the storage did not answer: the log may or may not have it.
     unanswered: Option<AppendBatch>,
     failures: u32,
     retry_at: Instant,

@@ -19,10 +19,10 @@ const TOGETHER: usize = 256;
 
 /// How often the newest numbers are announced if they have changed. Within this time other gateways know what
 /// they missed.
-const SAID_EVERY: Duration = Duration::from_secs(1);
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
 
 /// After how many ticks they are announced if they have not changed: for those who have just subscribed.
-const SAID_ANYHOW: u32 = 5;
+const ANNOUNCE_AFTER: u32 = 5;
 
 /// How long waiting events are still published when the node stops.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ pub(super) struct Publisher {
     /// By type: the pub/sub channel.
     channels: [Arc<str>; EventType::ALL.len()],
     of_sequences: Arc<str>,
-    said: [u64; EventType::ALL.len()],
+    announced: [u64; EventType::ALL.len()],
     /// Ticks since the last announcement.
     silent_for: u32,
     of_failures: Seldom,
@@ -46,30 +46,30 @@ impl Publisher {
             of_sequences: shared.channel(SEQUENCES).into(),
             shared,
             pubsub,
-            said: [0; EventType::ALL.len()],
-            silent_for: SAID_ANYHOW,
+            announced: [0; EventType::ALL.len()],
+            silent_for: ANNOUNCE_AFTER,
             of_failures: Seldom::default(),
         }
     }
 
     /// Runs until `stop`, then until nothing waits, or for one more second.
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        let mut tick = time::interval(SAID_EVERY);
+        let mut tick = time::interval(ANNOUNCE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let shared = Arc::clone(&self.shared);
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = shared.outbox.until_filled() => self.publish().await,
-                _ = tick.tick() => self.say().await,
+                _ = tick.tick() => self.announce().await,
             }
         }
         let deadline = Instant::now() + LAST_PATIENCE;
         while self.shared.outbox.len() > 0 && Instant::now() < deadline {
             self.publish().await;
         }
-        self.silent_for = SAID_ANYHOW;
-        self.say().await;
+        self.silent_for = ANNOUNCE_AFTER;
+        self.announce().await;
     }
 
     /// Publishes the oldest waiting events. Events that cannot be published now are dropped: later they would
@@ -106,10 +106,10 @@ impl Publisher {
     }
 
     /// Announces the newest numbers if they have changed, or were not announced for some time.
-    async fn say(&mut self) {
+    async fn announce(&mut self) {
         let sequences = self.shared.outbox.sequences();
         self.silent_for = self.silent_for.saturating_add(1);
-        let is_due = sequences != self.said || self.silent_for >= SAID_ANYHOW;
+        let is_due = sequences != self.announced || self.silent_for >= ANNOUNCE_AFTER;
         if !is_due || !self.pubsub.health().publishes {
             return;
         }
@@ -120,7 +120,7 @@ impl Publisher {
         let message = envelope::write_sequences(self.shared.node, live, Utc::now());
         let message = Outgoing { channel: Arc::clone(&self.of_sequences), message };
         if self.pubsub.publish(&[message]).await.iter().all(Result::is_ok) {
-            (self.said, self.silent_for) = (sequences, 0);
+            (self.announced, self.silent_for) = (sequences, 0);
         }
     }
 }

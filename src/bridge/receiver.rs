@@ -94,7 +94,7 @@ impl Receiver {
     }
 
     /// Messages may have been missed. Gateways' numbers will show how many of theirs; for other processes,
-    /// followers are told that some may be missing.
+    /// followers are notified that some may be missing.
     fn suspect(&mut self, batches: &mut Batches) {
         self.shared.counts.gaps.add(1);
         for event in EventType::ALL {

@@ -88,8 +88,8 @@ pub(crate) fn carry_sequences(
     Ok(CarriedSequences { message: passed_on(message, way, Some(&said))?, source, sequences })
 }
 
-/// The message with `from` added to the fleets that it has passed, and with `data` in place of its own if
-/// given.
+/// The message with `from` added to the fleets that it has passed, and with `data`, if there is
+/// one, in place of its own.
 fn passed_on(message: &[u8], Way { from, to }: Way, data: Option<&RawValue>) -> Result<Bytes, LeftOut> {
     let invalid = |error: serde_json::Error| LeftOut::Invalid(error.to_string());
     let OrderedFields(fields) = serde_json::from_slice(message).map_err(invalid)?;

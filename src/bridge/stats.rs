@@ -46,7 +46,7 @@ macro_rules! counts {
         }
 
         impl Counts {
-            /// The counters. What the view says about the connections is left empty.
+            /// The counters. The fields about the connections are left at 0.
             pub(super) fn read(&self) -> BridgeView {
                 BridgeView {
                     published_events: self.published.all(),

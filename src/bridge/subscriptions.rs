@@ -217,19 +217,19 @@ impl Subscriber {
         is_settled
     }
 
-    /// Tells followers of a live type who came before the subscription existed, such as when Redis was away
-    /// from the start, that events may be missing; nobody knows how many.
+    /// Notifies followers of a live type who came before the subscription existed, such as when Redis was
+    /// away from the start, that events may be missing; nobody knows how many.
     async fn tell_late(&self, event: EventType) {
         self.shared.counts.gaps.add(1);
         let told = self.channels.take_in(&ChannelName::event(event), vec![missed(None, Utc::now())]).await;
         if let Err(error) = told {
-            debug!(event = event.as_str(), error = %error, "followers could not be told that events may be missing");
+            debug!(event = event.as_str(), error = %error, "followers could not be notified that events may be missing");
         }
     }
 
     fn has_worked(&mut self, done: crate::storage::Result<()>) -> bool {
         let Err(error) = done else { return true };
-        // Without a connection this is not an error of its own.
+        // Without a connection, its loss is the error, and was counted.
         if self.pubsub.health().hears {
             self.shared.counts.errors.add(1);
             if let Some(untold) = self.of_failures.may_tell(Instant::now()) {

@@ -1,4 +1,5 @@
-//! Whether values are valid, alone and together. Rooms check their own settings; the rest is checked here.
+//! Whether values are valid, each by itself and together. Rooms check their own settings; the rest is checked
+//! here.
 
 use std::path::Path;
 

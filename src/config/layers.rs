@@ -161,11 +161,8 @@ fn read_toml(text: &str, origin: &str) -> Result<Dict, Fault> {
         let line = before.matches('\n').count() + 1;
         fault(format!("line {line} is not TOML: {}", error.message().replace('\n', ", ")))
     })?;
-    match Value::serialize(table) {
-        Ok(Value::Dict(_, dict)) => Ok(dict),
-        Ok(_) => Ok(Dict::new()),
-        Err(error) => Err(fault(error.to_string())),
-    }
+    let value = Value::serialize(table).map_err(|error| fault(error.to_string()))?;
+    Ok(value.into_dict().unwrap_or_default())
 }
 
 fn flatten(path: &mut Vec<String>, table: &Dict, origin: &str, settings: &mut Vec<Setting>) {

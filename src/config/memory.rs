@@ -80,7 +80,8 @@ pub(super) fn fit(config: &mut Config, origins: &mut BTreeMap<String, String>, m
             origins.insert(key.to_owned(), format!("a share of {} MiB of memory", memory >> 20));
         }
     }
-    // One channel may not keep more than all together; the value that was set determines the other one.
+    // One channel may not retain more than all of them together; the value that was set determines the other
+    // one.
     let (total, retention) = (&mut config.storage.memory.total_bytes, &mut config.storage.retention.bytes);
     if *retention > *total {
         match is_set {

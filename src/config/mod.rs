@@ -1,8 +1,8 @@
 //! One validated [`Config`] from defaults, a file, the environment and flags.
 //!
 //! In two steps: settings are collected with their origin ([`Sources`], `settings`), and then become a
-//! [`Config`] whose values are valid, alone and together. All faults on the way are collected, so that they
-//! can be reported together. Each room owns its part of the configuration.
+//! [`Config`] whose values are valid, each by itself and together. All faults on the way are collected, so
+//! that they can be reported together. Each room owns its part of the configuration.
 
 mod bridge;
 mod checks;
@@ -134,7 +134,7 @@ impl Config {
         let mut config = match settings::extract(good) {
             Ok(config) => config,
             Err(error) => {
-                // Each setting is valid alone, so two of them contradict each other.
+                // Each setting is valid by itself, so two of them contradict each other.
                 faults.push(Fault::new("", "", error.to_string()));
                 return Err(ConfigError { faults });
             }

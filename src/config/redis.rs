@@ -49,7 +49,7 @@ pub(super) fn settle(settings: &mut Vec<Setting>, faults: &mut Vec<Fault>) {
     });
 }
 
-/// A port alone means a Redis on this machine.
+/// A port without a host means a Redis on this machine.
 pub(super) fn complete(redis: &mut RedisConfig, origins: &mut BTreeMap<String, String>) {
     if redis.url.is_none() && redis.host.is_none() && redis.port.is_some() {
         redis.host = Some("127.0.0.1".to_owned());

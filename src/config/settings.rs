@@ -58,7 +58,7 @@ impl Setting {
         self.path.join(".")
     }
 
-    /// This setting alone, as a tree.
+    /// A tree with only this setting.
     fn tree(&self, value: &Value) -> Dict {
         let mut inner = value.clone();
         for name in self.path.iter().skip(1).rev() {

@@ -44,9 +44,7 @@ settings! {
         /// Default none; `zonewire demo` has BTC-USDT.
         pub symbols: Vec<String>,
     }
-}
 
-settings! {
     /// `[feeds.replay]`: prices from a CSV or NDJSON file, published once, from its beginning.
     #[derive(Debug)]
     pub struct ReplayConfig {
@@ -126,8 +124,8 @@ impl FeedsConfig {
                 format!("expected BASE-QUOTE such as BTC-USDT; found {symbol:?}")
             });
         }
+        simulated.add(replay);
         let mut found = simulated.finish();
-        found.extend(replay.finish());
         found.extend(exchanges::check(&self.exchanges));
         found
     }

@@ -66,9 +66,7 @@ settings! {
         /// `[orders.paper]`
         pub paper: PaperConfig,
     }
-}
 
-settings! {
     /// `[orders.paper]`: the built-in simulation.
     #[derive(Debug)]
     pub struct PaperConfig in "orders.paper" {

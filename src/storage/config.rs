@@ -37,9 +37,7 @@ settings! {
         /// `[storage.journal]`
         pub journal: JournalConfig,
     }
-}
 
-settings! {
     /// `[storage.retention]`: how much of each channel is kept, whichever backend serves. As soon as a bound
     /// is exceeded, the oldest entries are removed.
     #[derive(Debug)]
@@ -78,9 +76,7 @@ settings! {
         /// Time since the newest update was appended, in seconds. Default 300.
         pub age_s: u64 [1..] = 300,
     }
-}
 
-settings! {
     /// `[storage.memory]`
     #[derive(Debug)]
     pub struct MemoryConfig in "storage.memory" {
@@ -104,9 +100,7 @@ settings! {
         /// How long the disk may take to store what is published, in milliseconds. Default 1,000.
         pub deadline_ms: u64 [1..] = 1_000,
     }
-}
 
-settings! {
     /// `[storage.redis]`
     pub struct RedisConfig in "storage.redis" {
         /// Address, as `redis://[user:password@]host[:port][/db]`,
@@ -207,9 +201,7 @@ settings! {
         /// `[storage.journal.spool]`
         pub spool: SpoolConfig,
     }
-}
 
-settings! {
     /// `[storage.journal.spool]`: the journal's write-ahead log on disk, so that nothing accepted is lost if
     /// the gateway crashes during an outage.
     #[derive(Debug)]

@@ -59,7 +59,7 @@ impl Backoff {
         self.wait_with(attempt, chance::fraction())
     }
 
-    /// The same with a given random number in `0.0..1.0`.
+    /// The same with this random number in `0.0..1.0`.
     pub(crate) fn wait_with(&self, attempt: u32, random: f64) -> Duration {
         let doublings = attempt.saturating_sub(1).min(32);
         let base = self.first.saturating_mul(2u32.saturating_pow(doublings)).min(self.max);

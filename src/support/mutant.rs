@@ -8,19 +8,19 @@ pub(crate) enum Mutant {
     /// A fork does not begin with the node's own entries that the log acknowledged and nobody here has
     /// seen.
     ForkWithoutInFlight,
-    /// A log that lost a node's entries is not given them again.
+    /// Entries that a log lost are not appended to it again by their node.
     TailNotPutBack,
     /// A fork is closed without following the log and reading what others wrote.
     RejoinWithoutReading,
     /// A reader's version vector is lost at an epoch transition.
     NothingWasHad,
-    /// A reader counts as having had what any reader on its node has had.
+    /// A reader counts as having been sent what any reader on its node was sent.
     OneHighWaterMark,
-    /// A reader that enters a fork is not told.
+    /// A reader that enters a fork is not notified.
     ForksNotTold,
     /// A fork treats readers beyond its base as if they were at the base.
     ForkBehindReader,
-    /// Readers of a log that did not exist count as having had what another node started it with.
+    /// Readers of a log that did not exist count as having been sent what another node started it with.
     BirthElsewhereMissed,
     /// A position in a log that did not exist counts as no position.
     UnbornIsNow,
@@ -30,11 +30,11 @@ pub(crate) enum Mutant {
     ThinnedWithoutPrev,
     /// What cannot be reached counts as gone.
     OutOfReachIsGone,
-    /// The client is not told its return point.
+    /// The client is not sent its return point.
     WayBackNotTold,
-    /// The client is not told that it is unknown what it has had.
+    /// The client is not notified that it is unknown what it has received.
     DoubtNotTold,
-    /// The client is not told which earlier entries of a producer it has not had.
+    /// The client's position does not name which earlier entries of a producer it has not received.
     WhatWasNotHadIsNotTold,
     /// Version vectors also name producers that have been silent for so long that nothing of theirs can
     /// come again.
@@ -61,13 +61,13 @@ pub(crate) enum Mutant {
     SnapshotBehindPosition,
     /// A partial snapshot counts as complete.
     PartIsWhole,
-    /// The client is not told that a snapshot is partial.
+    /// The client is not notified that a snapshot is partial.
     PartNotTold,
     /// A removal removes keys, but is not remembered.
     RemovalsForgotten,
     /// A snapshot contains no removals.
     RemovalsNotTold,
-    /// A reader that has had entries elsewhere is not told that those that it catches up with are late.
+    /// Entries are not marked late for a reader that catches up with them after it received others elsewhere.
     CatchesUpInTime,
     /// Of the views that show an entry, only the first one found gets it.
     OneViewOfEach,

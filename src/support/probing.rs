@@ -8,7 +8,7 @@ use super::json::check_json;
 /// The time in probes, so that their findings can be reproduced.
 pub(crate) const NOW: DateTime<Utc> = DateTime::from_timestamp_nanos(1_760_000_000_000_000_000);
 
-/// The bytes as text; parsers of text are given nothing else.
+/// The bytes as text; parsers of text get nothing else.
 pub(crate) fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }

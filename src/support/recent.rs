@@ -12,12 +12,12 @@ pub(crate) struct Recent<K, V> {
     cost: usize,
     /// Grows with each insertion.
     last: u64,
-    values: HashMap<K, Kept<V>>,
+    values: HashMap<K, Cached<V>>,
     by_age: BTreeMap<u64, K>,
 }
 
 #[derive(Debug)]
-struct Kept<V> {
+struct Cached<V> {
     nth: u64,
     cost: usize,
     value: V,
@@ -35,7 +35,7 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
         self.last += 1;
         self.cost += cost;
         self.by_age.insert(self.last, key.clone());
-        self.values.insert(key, Kept { nth: self.last, cost, value });
+        self.values.insert(key, Cached { nth: self.last, cost, value });
         while (self.values.len() > self.len_max || self.cost > self.cost_max)
             && let Some((_, oldest)) = self.by_age.first_key_value()
         {
@@ -48,7 +48,7 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.values.get(key).map(|kept| &kept.value)
+        self.values.get(key).map(|cached| &cached.value)
     }
 
     /// Age and cost stay the same.
@@ -56,14 +56,14 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.values.get_mut(key).map(|kept| &mut kept.value)
+        self.values.get_mut(key).map(|cached| &mut cached.value)
     }
 
     pub(crate) fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q)
     where
         K: Borrow<Q>,
     {
-        if let Some(Kept { nth, cost, .. }) = self.values.remove(key) {
+        if let Some(Cached { nth, cost, .. }) = self.values.remove(key) {
             self.by_age.remove(&nth);
             self.cost -= cost;
         }
@@ -71,7 +71,7 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
 
     /// All values, in no particular order.
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
-        self.values.values().map(|kept| &kept.value)
+        self.values.values().map(|cached| &cached.value)
     }
 }
 
