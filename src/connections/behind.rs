@@ -250,15 +250,11 @@ impl SeenBehind {
             self.forget(connection.id);
             return false;
         }
-        let seen = match self.0.entry(connection.id) {
-            std::collections::hash_map::Entry::Vacant(new) => {
-                new.insert(Seen { since: now, place: None });
-                return false;
-            }
-            std::collections::hash_map::Entry::Occupied(seen) => seen.into_mut(),
+        let Some(Seen { since, place }) = self.0.get_mut(&connection.id) else {
+            self.0.insert(connection.id, Seen { since: now, place: None });
+            return false;
         };
-        let since = seen.since;
-        seen.place.get_or_insert_with(|| behind.count(connection, since, quotas)).is_too_many()
+        place.get_or_insert_with(|| behind.count(connection, *since, quotas)).is_too_many()
     }
 
     /// The connection no longer lags, or is gone.

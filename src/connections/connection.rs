@@ -31,8 +31,8 @@ use crate::access::{Principal, now_s};
 use crate::model::ChannelName;
 use crate::protocol::{CloseCode, ServerMessage, close_frame, text_frame};
 use crate::support::rate::Bucket;
-use guest::Waiting;
-use quota::{Counted, HeldBack};
+use guest::Unauthenticated;
+use quota::{Counted, Throttle};
 pub(super) use task::yield_to_other_tasks;
 
 /// The precision in which a connection remembers when it last heard from its client; 13 years fit.
@@ -66,8 +66,8 @@ pub(super) struct Connection {
     pub(super) pacing: PacingCell,
     /// Its client's principal, if authentication is on.
     principal: Cell<Option<Arc<Principal>>>,
-    /// When to announce that its token expires, in seconds since 1970; the maximum: never.
-    tell_at: Cell<u32>,
+    /// When to notify its client that its token expires, in seconds since 1970; the maximum: never.
+    notify_at: Cell<u32>,
     /// What not every connection needs.
     particulars: Option<Box<Particulars>>,
     /// Counts this connection in the limits until it is dropped.
@@ -80,7 +80,7 @@ struct Particulars {
     /// Its use of the limits of its principal and tenant.
     counted: Counted,
     rarities: OnceCell<Box<Rarities>>,
-    /// Whether it echoes what it receives.
+    /// Whether it sends back what it receives.
     #[cfg(test)]
     echoes: bool,
 }
@@ -91,8 +91,8 @@ struct Rarities {
     /// The order that it was opened on, and ends with.
     order: Option<ChannelName>,
     /// Present if its client has not authenticated when it connects.
-    waiting: Option<Waiting>,
-    held_back: HeldBack,
+    unauthenticated: Option<Unauthenticated>,
+    throttle: Throttle,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -158,14 +158,14 @@ impl Connection {
         let (principal, seat) = guest.map(|guest| (guest.principal, guest.seat)).unzip();
         let seat = seat.flatten();
         let is_stranger = principal.as_ref().is_some_and(|principal| !principal.is_authenticated());
-        let waiting = is_stranger.then(Waiting::default);
+        let unauthenticated = is_stranger.then(Unauthenticated::default);
         let is_rare = order.is_some() || is_stranger;
-        let rarities = is_rare.then(|| Box::new(Rarities { order, waiting, ..Rarities::default() }));
+        let rarities = is_rare.then(|| Box::new(Rarities { order, unauthenticated, ..Rarities::default() }));
         let has_some = is_rare || seat.is_some();
-        let tell_at = principal.as_ref().map_or(u32::MAX, |principal| guest::tell_at(principal, now_s()));
+        let notify_at = principal.as_ref().map_or(u32::MAX, |principal| guest::notify_at(principal, now_s()));
         Self {
             principal: Cell::new(principal),
-            tell_at: Cell::new(tell_at),
+            notify_at: Cell::new(notify_at),
             particulars: has_some.then(|| {
                 Box::new(Particulars {
                     counted: Counted::of(seat),
@@ -179,7 +179,7 @@ impl Connection {
             outbox: RefCell::default(),
             waker: Cell::default(),
             drained: Notify::new(),
-            opened: nanoseconds(stats.began.elapsed()),
+            opened: nanoseconds(stats.began.0.elapsed()),
             stats,
             last_heard: Cell::new(0),
             received: Cell::new(0),
@@ -192,14 +192,14 @@ impl Connection {
         }
     }
 
-    /// Makes it echo what it receives.
+    /// Makes it send back what it receives.
     #[cfg(test)]
     pub(super) fn that_echoes(mut self) -> Self {
         self.particulars = Some(Box::new(Particulars { echoes: true, ..Particulars::default() }));
         self
     }
 
-    /// Whether it echoes what it receives, which only tests do.
+    /// Whether it sends back what it receives, which is so in tests only.
     pub(super) fn echoes(&self) -> bool {
         #[cfg(test)]
         return self.particulars.as_ref().is_some_and(|particulars| particulars.echoes);
@@ -228,7 +228,7 @@ impl Connection {
 
     /// When it was opened.
     pub(super) fn opened(&self) -> Instant {
-        self.stats.began + Duration::from_nanos(self.opened)
+        self.stats.began.0 + Duration::from_nanos(self.opened)
     }
 
     /// When the order that it was opened on was completely sent.
@@ -257,13 +257,13 @@ impl Connection {
         now.duration_since(self.opened()).saturating_sub(TICK * self.last_heard.get())
     }
 
-    /// Excludes a period in which the client could not be heard from its silence.
+    /// Does not count a period as silence in which the gateway could not read from the client.
     pub(super) fn excuse(&self, unheard: Duration) {
         if let Some(pipe) = self.stream.events() {
             return pipe.excuse();
         }
         let ticks = u32::try_from(unheard.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
-        // If reading from it is delayed, it counts as heard until then.
+        // While reading is delayed, `last_heard` lies in the future, and stays there.
         let heard = self.last_heard.get();
         self.last_heard.set(heard.max(heard.saturating_add(ticks).min(self.ticks())));
     }
@@ -414,14 +414,13 @@ impl Connection {
             waiting_messages: outbox.as_ref().map_or(0, |outbox| outbox.messages()),
             waiting_bytes: outbox.as_ref().map_or(0, |outbox| outbox.bytes()),
             transport: if self.is_stream() { TransportKind::Events } else { TransportKind::WebSocket }.into(),
-            subject: self.principal().and_then(|principal| principal.subject().map(str::to_owned)),
+            subject: self.subject(),
         }
     }
 
     /// Everything that this shard knows about it.
     pub(super) fn story(&self, heartbeat: Duration) -> ConnectionStory {
         let now = Instant::now();
-        let principal = self.principal();
         let lasted = chrono::TimeDelta::from_std(now.duration_since(self.opened())).unwrap_or_default();
         let closing = match self.state.get() {
             State::Open => None,
@@ -434,10 +433,10 @@ impl Connection {
             connected_at: chrono::Utc::now() - lasted,
             source: self.admission.source().map(|source| source.to_string()),
             opened_on: self.order().map(ToString::to_string),
-            token_expires_at: principal
-                .as_ref()
-                .and_then(|principal| chrono::DateTime::from_timestamp(principal.expires_at()?, 0)),
-            rights: principal.map(|principal| principal.rights().iter().map(ToString::to_string).collect()),
+            token_expires_at: self.token_expires_at(),
+            rights: self
+                .principal()
+                .map(|principal| principal.rights().iter().map(ToString::to_string).collect()),
             waited_for: self.pacing.get() == Pacing::Pressed,
             closing,
             subscriptions: self.subscriptions.borrow().iter().map(|held| held.info()).collect(),

@@ -1,7 +1,7 @@
 //! Follows a client's frames ahead of the WebSocket library, for two faults that the library reports too
 //! late or not at all. It does not count fragments, which may be empty, so a message of many of them need
 //! never end. And it checks the UTF-8 of a frame only once that is complete, although a client that sends
-//! invalid UTF-8 should be told at the first invalid byte (RFC 6455, section 8.1).
+//! invalid UTF-8 should get the error at the first invalid byte (RFC 6455, section 8.1).
 
 /// The most fragments of one message. Clients split long messages into pieces of kilobytes, if at all.
 pub(super) const FRAGMENTS_MAX: u32 = 256;

@@ -14,7 +14,7 @@ use crate::protocol::CloseCode;
 const READ_BUFFER: usize = 128;
 
 /// Something that a client sent.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Inbound {
     /// A whole text message.
     Text(Utf8Bytes),

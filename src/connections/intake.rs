@@ -9,8 +9,6 @@ use tokio::time::{self, Sleep};
 use tracing::debug;
 
 use super::connection::{Connection, yield_to_other_tasks};
-#[cfg(test)]
-use super::echo;
 use super::fragments::FRAGMENTS_MAX;
 use super::inbound::{FrameReader, Inbound};
 use super::publishing::Publisher;
@@ -18,6 +16,7 @@ use super::shard::{Heard, Request, Shard};
 use crate::protocol::CloseCode;
 
 /// Processes what one client sends.
+#[derive(Default)]
 pub(super) struct Intake {
     /// Present while a message is incomplete.
     reader: Option<Box<FrameReader>>,
@@ -28,7 +27,7 @@ pub(super) struct Intake {
     publisher: Option<Box<Publisher>>,
 }
 
-/// What keeps a client waiting. While it exists, the client's socket is not read.
+/// Why a client has to wait. While it exists, the client's socket is not read.
 struct Backlog {
     /// A request with unprocessed channels.
     request: Option<Request>,
@@ -39,10 +38,6 @@ struct Backlog {
 }
 
 impl Intake {
-    pub(super) fn new() -> Self {
-        Self { reader: None, is_deaf: false, backlog: None, publisher: None }
-    }
-
     pub(super) fn is_deaf(&self) -> bool {
         self.is_deaf
     }
@@ -81,7 +76,7 @@ impl Intake {
                 Some(Inbound::Alive) => self.is_deaf = !connection.allowed_alive(shard),
                 #[cfg(test)]
                 Some(message @ (Inbound::Text(_) | Inbound::Binary(_))) if connection.echoes() => {
-                    echo::answer(connection, shard, message);
+                    echo(connection, shard, message);
                 }
                 Some(Inbound::Binary(content)) => {
                     debug!(conn.id = %connection.id, bytes = content.len(), "a client sent a binary message");
@@ -182,4 +177,20 @@ impl Backlog {
         self.rest = connection.rest(shard).map(|rest| Box::pin(time::sleep(rest)));
         self.rest.is_none()
     }
+}
+
+/// Sends a message back, as test suites for WebSockets expect; its frames take the usual path.
+#[cfg(test)]
+fn echo(connection: &Rc<Connection>, shard: &Rc<Shard>, message: Inbound) {
+    use tungstenite::protocol::frame::Frame;
+    use tungstenite::protocol::frame::coding::{Data, OpCode};
+
+    let (kind, content) = match message {
+        Inbound::Text(text) => (Data::Text, text.into()),
+        Inbound::Binary(bytes) => (Data::Binary, bytes),
+        other => panic!("nothing to send back: {other:?}"),
+    };
+    let mut frame = Vec::new();
+    Frame::message(content, OpCode::Data(kind), true).format(&mut frame).unwrap();
+    connection.send(frame.into(), None, shard.limits);
 }

@@ -109,7 +109,7 @@ impl Limit {
     }
 }
 
-/// The most WebSockets beyond the limits that are told so at once.
+/// The most refused WebSockets that are open at once, each for as long as it takes to send the reason.
 const TURNED_AWAY_MAX: usize = 64;
 
 /// The limits, and the current counts.
@@ -252,8 +252,8 @@ impl Limits {
         Ok(Admission { tcp, forwarded })
     }
 
-    /// Admits a refused WebSocket for a moment, so that its client can be told; `None` if too many are
-    /// being told already, or there is no room for its TCP connection.
+    /// Admits a refused WebSocket for a moment, so that its client learns the reason; `None` if too many are
+    /// admitted so already, or there is no room for its TCP connection.
     pub(crate) fn admit_beyond(
         self: &Arc<Self>,
         tcp: Option<Arc<TcpPlace>>,

@@ -220,14 +220,14 @@ impl Manager {
         Totals::sum(self.0.shards.iter().map(|shard| shard.stats.as_ref()))
     }
 
-    /// Tells every shard to close its connections over a time, and then to end. Does not wait for a shard
+    /// Asks every shard to close its connections over a time, and then to end. Does not wait for a shard
     /// that accepts no commands.
     pub(crate) async fn drain(&self, window: Duration) {
         let commanded = self.0.shards.iter().enumerate().map(async |(shard, handle)| {
             let sending = handle.commands.send(Command::Drain { window });
             // If nobody receives the command, the shard has ended already.
             if time::timeout(ANSWER_WITHIN, sending).await.is_err() {
-                warn!(shard, "a shard accepts no commands and could not be told to close its connections");
+                warn!(shard, "a shard accepts no commands, so it was not asked to close its connections");
             }
         });
         join_all(commanded).await;

@@ -6,8 +6,6 @@
 mod behind;
 mod config;
 mod connection;
-#[cfg(test)]
-mod echo;
 mod events;
 mod fragments;
 mod inbound;
@@ -46,7 +44,7 @@ use crate::access::{Gate, Principal, Seat};
 use crate::channels::{CREDITS, Channels, Delivery};
 use crate::storage::StatusReader;
 use crate::support::panics::Vital;
-use shard::{Shard, ShardQueues};
+use shard::{Command, Shard};
 use stats::ShardStats;
 
 /// Batches on their way to one shard; when there are more, publishers wait. No single channel can fill it.
@@ -75,7 +73,8 @@ impl From<Arc<Principal>> for Guest {
 pub(crate) struct ShardSeed {
     index: usize,
     config: ConnectionsConfig,
-    queues: ShardQueues,
+    live: mpsc::Receiver<Delivery>,
+    commands: mpsc::Receiver<Command>,
     stats: Arc<ShardStats>,
     behind: Arc<Behind>,
 }
@@ -90,9 +89,9 @@ impl ShardSeed {
         vital: &Vital,
         stop: CancellationToken,
     ) {
-        let Self { index, config, queues, stats, behind } = self;
+        let Self { index, config, live, commands, stats, behind } = self;
         let shard = Shard::new(index, config, channels, stats, status, gate, behind);
-        shard.run(queues, vital, stop).await;
+        shard.run(live, commands, vital, stop).await;
     }
 }
 
@@ -108,9 +107,8 @@ pub(crate) fn prepare(
         let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let stats = Arc::new(ShardStats::default());
         handles.push(ShardHandle { commands: command_sender, stats: Arc::clone(&stats) });
-        let queues = ShardQueues { live, commands };
         let behind = Arc::clone(&behind);
-        seeds.push(ShardSeed { index, config: config.clone(), queues, stats, behind });
+        seeds.push(ShardSeed { index, config: config.clone(), live, commands, stats, behind });
         live_senders.push(live_sender);
     }
     (Manager::new(handles, config.clone(), behind), seeds, live_senders)

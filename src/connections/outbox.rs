@@ -35,7 +35,7 @@ pub(super) struct OutboxLimits {
 pub(super) struct Overflow;
 
 #[derive(Debug)]
-struct Waiting {
+struct Queued {
     bytes: Bytes,
     /// Messages in `bytes`; several, if entries are replayed in one piece.
     messages: usize,
@@ -43,7 +43,7 @@ struct Waiting {
     is_piece: bool,
 }
 
-impl Waiting {
+impl Queued {
     fn piece_bytes(&self) -> usize {
         if self.is_piece { self.bytes.len() } else { 0 }
     }
@@ -55,8 +55,8 @@ impl Waiting {
 /// reads is still sent once in each generation.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    sealed: VecDeque<Waiting>,
-    open: VecDeque<Option<Waiting>>,
+    sealed: VecDeque<Queued>,
+    open: VecDeque<Option<Queued>>,
     /// The index in `open` of the frame with this key.
     places: HashMap<Replaces, usize>,
     /// How many of `open` are `None`.
@@ -72,15 +72,15 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Begins with the rest of a frame that the kernel accepted in part.
     pub(super) fn with_rest(rest: Bytes) -> Self {
-        Self::begun_with(Waiting { bytes: rest, messages: 1, replaces: None, is_piece: false })
+        Self::begun_with(Queued { bytes: rest, messages: 1, replaces: None, is_piece: false })
     }
 
     /// Begins with the rest of a piece of several messages that the kernel accepted in part.
     pub(super) fn with_rest_of(rest: Bytes, messages: usize) -> Self {
-        Self::begun_with(Waiting { bytes: rest, messages, replaces: None, is_piece: true })
+        Self::begun_with(Queued { bytes: rest, messages, replaces: None, is_piece: true })
     }
 
-    fn begun_with(first: Waiting) -> Self {
+    fn begun_with(first: Queued) -> Self {
         Self {
             bytes: first.bytes.len(),
             piece_bytes: first.piece_bytes(),
@@ -104,7 +104,7 @@ impl Outbox {
     /// Messages that wait.
     pub(super) fn messages(&self) -> usize {
         let open = self.open.iter().flatten();
-        self.sealed.iter().chain(open).map(|waiting| waiting.messages).sum()
+        self.sealed.iter().chain(open).map(|queued| queued.messages).sum()
     }
 
     /// Adds a frame; returns whether it replaced an older one.
@@ -115,7 +115,7 @@ impl Outbox {
         limits: OutboxLimits,
     ) -> Result<bool, Overflow> {
         let replaced = replaces.as_ref().is_some_and(|key| self.remove(key));
-        self.add(Waiting { bytes: frame, messages: 1, replaces, is_piece: false });
+        self.add(Queued { bytes: frame, messages: 1, replaces, is_piece: false });
         if self.bytes - self.piece_bytes > limits.bytes || self.unreplaceable > limits.frames {
             Err(Overflow)
         } else {
@@ -125,19 +125,19 @@ impl Outbox {
 
     /// Adds several messages in one piece, whose size the caller bounds.
     pub(super) fn push_piece(&mut self, frames: Bytes, messages: usize) {
-        self.add(Waiting { bytes: frames, messages, replaces: None, is_piece: true });
+        self.add(Queued { bytes: frames, messages, replaces: None, is_piece: true });
     }
 
-    fn add(&mut self, waiting: Waiting) {
-        self.bytes += waiting.bytes.len();
-        self.piece_bytes += waiting.piece_bytes();
-        match &waiting.replaces {
+    fn add(&mut self, queued: Queued) {
+        self.bytes += queued.bytes.len();
+        self.piece_bytes += queued.piece_bytes();
+        match &queued.replaces {
             Some(key) => {
                 self.places.insert(key.clone(), self.open.len());
             }
             None => self.unreplaceable += 1,
         }
-        self.open.push_back(Some(waiting));
+        self.open.push_back(Some(queued));
     }
 
     fn remove(&mut self, key: &Replaces) -> bool {
@@ -152,8 +152,8 @@ impl Outbox {
             self.open.retain(Option::is_some);
             self.removed = 0;
             self.places.clear();
-            for (place, waiting) in self.open.iter().flatten().enumerate() {
-                if let Some(key) = &waiting.replaces {
+            for (place, queued) in self.open.iter().flatten().enumerate() {
+                if let Some(key) = &queued.replaces {
                     self.places.insert(key.clone(), place);
                 }
             }
@@ -197,8 +197,8 @@ impl Outbox {
             }
             let mut slices = [IoSlice::new(&[]); IO_SLICES];
             let mut count = 0;
-            for (slice, waiting) in slices.iter_mut().zip(&self.sealed) {
-                *slice = IoSlice::new(&waiting.bytes);
+            for (slice, queued) in slices.iter_mut().zip(&self.sealed) {
+                *slice = IoSlice::new(&queued.bytes);
                 count += 1;
             }
             match write(&slices[..count]) {

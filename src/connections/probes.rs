@@ -6,7 +6,6 @@ use tungstenite::protocol::frame::{Frame, FrameHeader};
 
 use super::fragments::FRAGMENTS_MAX;
 use super::inbound::{FrameReader, Inbound};
-use crate::protocol::CloseCode;
 use crate::support::probing::cuts;
 
 pub(crate) use super::events::probes::resumes;
@@ -14,30 +13,15 @@ pub(crate) use super::events::probes::resumes;
 /// The longest message; short, so that some messages are too long.
 const MESSAGE_BYTES_MAX: usize = 1_000;
 
-/// What was received.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Heard {
-    Message(OpCode, Vec<u8>),
-    Alive,
-    Closed { has_failed: bool },
-    Broken(CloseCode),
-}
-
 /// What the pieces yield, and the answers; with a new reader whenever one would do, as connections have it.
-fn hear(pieces: &[&[u8]], is_renewed: bool) -> (Vec<Heard>, Vec<u8>) {
+fn hear(pieces: &[&[u8]], is_renewed: bool) -> (Vec<Inbound>, Vec<u8>) {
     let new = || FrameReader::new(MESSAGE_BYTES_MAX, FRAGMENTS_MAX);
     let (mut reader, mut heard, mut output) = (new(), Vec::new(), Vec::new());
     for piece in pieces {
         let mut input = *piece;
         while let Some(inbound) = reader.next(&mut input, &mut output) {
-            heard.push(match inbound {
-                Inbound::Text(text) => Heard::Message(OpCode::Data(Data::Text), text.as_bytes().to_vec()),
-                Inbound::Binary(bytes) => Heard::Message(OpCode::Data(Data::Binary), bytes.to_vec()),
-                Inbound::Alive => Heard::Alive,
-                Inbound::Closed { has_failed } => Heard::Closed { has_failed },
-                Inbound::Broken(code) => Heard::Broken(code),
-            });
-            if matches!(heard.last(), Some(Heard::Closed { .. } | Heard::Broken(_))) {
+            heard.push(inbound);
+            if matches!(heard.last(), Some(Inbound::Closed { .. } | Inbound::Broken(_))) {
                 return (heard, output);
             }
         }
@@ -63,15 +47,19 @@ pub(crate) fn frames(bytes: &[u8]) {
     let mut again = Vec::new();
     let mut messages = Vec::new();
     for message in heard {
-        let Heard::Message(opcode, payload) = &message else { continue };
+        let (data, payload) = match &message {
+            Inbound::Text(text) => (Data::Text, text.clone().into()),
+            Inbound::Binary(bytes) => (Data::Binary, bytes.clone()),
+            _ => continue,
+        };
         assert!(payload.len() <= MESSAGE_BYTES_MAX);
         let header = FrameHeader {
             is_final: true,
-            opcode: *opcode,
+            opcode: OpCode::Data(data),
             mask: Some([7, 0, 255, 9]),
             ..FrameHeader::default()
         };
-        let frame = Frame::from_payload(header, payload.clone().into());
+        let frame = Frame::from_payload(header, payload);
         frame.format(&mut again).expect("memory takes what is written");
         messages.push(message);
     }

@@ -10,7 +10,7 @@ use chrono::Utc;
 
 use super::connection::Connection;
 use super::shard::{Refusal, Shard};
-use crate::access::Quota;
+use crate::access::{Action, Quota};
 use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelKind, ChannelName, DraftEntry};
 use crate::protocol::{
@@ -89,7 +89,7 @@ fn read(
             return refuse("records are written over HTTP: /api/providers, /api/active-orders".to_owned());
         }
     };
-    connection.may_publish(channel)?;
+    connection.may(Action::Publish, channel)?;
     let (now, ahead_max) = (Utc::now(), channels.config().ahead_max(channel));
     let drafts = entries.iter().enumerate().map(|(index, entry)| {
         let draft = match event {

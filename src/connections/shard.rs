@@ -2,10 +2,10 @@
 
 mod fan_out;
 mod guests;
-mod held_back;
 mod requests;
 #[cfg(test)]
 mod tests;
+mod throttled;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -41,20 +41,19 @@ use super::stats::ShardStats;
 use super::subscription::Subscription;
 use super::transport::Transport;
 use super::{ConnectionInfo, ConnectionStory, Guest};
-use crate::access::{Gate, Refused, now_s};
+use crate::access::{Action, Gate, Refused, now_s};
 use crate::channels::{Asked, Channels, Delivery};
 use crate::model::{ChannelName, OrderId, Position, Zone};
 use crate::protocol::{
-    self, BackendStateMessage, CloseCode, Connection as ConnectionMessage, ConnectionEstablished, ErrorCode,
-    Heartbeat, PROTOCOL_VERSION, ServerMessage, ping_frame, text_frame,
+    self, Authentication, BackendStateMessage, CloseCode, Connection as ConnectionMessage,
+    ConnectionEstablished, ErrorCode, Heartbeat, PROTOCOL_VERSION, ServerMessage, ping_frame, text_frame,
 };
 use crate::storage::{Scope, StatusReader, StorageStatus};
 use crate::support::chance::Hashing;
 use crate::support::panics::{Vital, contain, contain_now};
 use fan_out::Followed;
-use guests::Introduction;
-use held_back::HeldBack;
 pub(super) use requests::{Heard, Refusal, Request};
+use throttled::Throttled;
 
 /// The longest time between two sweeps, which look for silent clients and unanswered closes. Each sweep
 /// also sends heartbeats to a part of the connections.
@@ -95,13 +94,13 @@ pub(crate) enum Opening {
     /// The channels of an event stream. Its client cannot subscribe to more, so it ends when no
     /// subscription is left.
     Channels(Vec<Wanted>),
-    /// The address is malformed: the client is told so, and must not reconnect.
+    /// The address is malformed: the client is sent an error, and must not reconnect.
     BadAddress { code: ErrorCode, message: String },
-    /// The credential is invalid: the client is told so, and the connection is closed.
+    /// The credential is invalid: the client is sent an error, and the connection is closed.
     Unauthorized(Refused),
     /// A limit refuses the connection: it is closed, and the client may reconnect later.
     TurnedAway(Limit),
-    /// For tests: the connection echoes what it receives, and nothing else.
+    /// For tests: the connection sends back what it receives, and nothing else.
     #[cfg(test)]
     Echo,
 }
@@ -169,11 +168,11 @@ pub(super) struct Shard {
     followed: RefCell<HashMap<ChannelName, Rc<Followed>, Hashing>>,
     /// For each connection that replays, the permit that one subscription at a time holds.
     replaying: RefCell<HashMap<Uuid, Arc<Semaphore>>>,
-    /// The storage's state, as the clients here were last told.
-    told: RefCell<StorageStatus>,
+    /// The storage's state that was last sent to the clients here.
+    sent_status: RefCell<StorageStatus>,
     /// Notifies paced channels that a connection is no longer waited for.
     eased: Notify,
-    held_back: HeldBack,
+    throttled: Throttled,
     /// Whether there may be finished subscriptions.
     pub(super) has_finished: Cell<bool>,
     draining: Cell<Option<Duration>>,
@@ -200,12 +199,6 @@ impl Drop for ReplayPlace {
     }
 }
 
-/// The queues that a shard's thread reads.
-pub(super) struct ShardQueues {
-    pub(super) live: mpsc::Receiver<Delivery>,
-    pub(super) commands: mpsc::Receiver<Command>,
-}
-
 impl Shard {
     pub(super) fn new(
         index: usize,
@@ -222,7 +215,7 @@ impl Shard {
             config,
             channels,
             stats,
-            told: RefCell::new(status.get()),
+            sent_status: RefCell::new(status.get()),
             status,
             is_behind_bounded: behind.is_on(gate.quotas()),
             behind,
@@ -232,7 +225,7 @@ impl Shard {
             followed: RefCell::default(),
             replaying: RefCell::default(),
             eased: Notify::new(),
-            held_back: HeldBack::default(),
+            throttled: Throttled::default(),
             has_finished: Cell::new(false),
             draining: Cell::new(None),
             upgrading: Cell::new(0),
@@ -241,19 +234,25 @@ impl Shard {
     }
 
     /// Serves until it has been drained, or until `stop`. Must run on a `LocalSet`.
-    pub(super) async fn run(self: Rc<Self>, mut queues: ShardQueues, vital: &Vital, stop: CancellationToken) {
+    pub(super) async fn run(
+        self: Rc<Self>,
+        mut live: mpsc::Receiver<Delivery>,
+        mut commands: mpsc::Receiver<Command>,
+        vital: &Vital,
+        stop: CancellationToken,
+    ) {
         let on = Rc::clone(&self);
         // On its own task, so that neither waits until the other yields.
-        let fan_out = async move { on.fan_out_all(&mut queues.live).await };
+        let fan_out = async move { on.fan_out_all(&mut live).await };
         let fan_out = task::spawn_local(vital.guard("fan-out", fan_out));
         let period = (self.heartbeat_interval() / SWEEPS_MIN).min(SWEEP_MAX);
         let sweeps =
             usize::try_from(self.heartbeat_interval().as_millis() / period.as_millis()).unwrap_or(usize::MAX);
         let mut sweep = time::interval(period);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut telling = pin!(self.tell_changes());
-        let mut looking = pin!(self.look_at_guests());
-        let mut releasing = pin!(self.held_back.release_all());
+        let mut sending = pin!(self.send_status_changes());
+        let mut checking = pin!(self.check_clients());
+        let mut releasing = pin!(self.throttled.release_all());
         let mut swept_at = Instant::now();
         // The first heartbeats come half an interval after the start, not amid the greetings.
         let mut step = sweeps / 2;
@@ -262,12 +261,12 @@ impl Shard {
             let drained = self.draining.get().is_some()
                 && self.connections.borrow().is_empty()
                 && self.upgrading.get() == 0
-                && queues.commands.is_empty();
+                && commands.is_empty();
             if drained {
                 break;
             }
             tokio::select! {
-                command = queues.commands.recv() => match command {
+                command = commands.recv() => match command {
                     Some(command) => self.on_command(command, &stop),
                     None => break,
                 },
@@ -277,14 +276,14 @@ impl Shard {
                     self.sweep(step, sweeps, late).await;
                     step = (step + 1) % sweeps;
                 }
-                () = &mut telling => {}
-                () = &mut looking => {}
+                () = &mut sending => {}
+                () = &mut checking => {}
                 () = &mut releasing => {}
                 () = self.gone.notified() => {}
                 () = stop.cancelled() => break,
             }
         }
-        queues.commands.close();
+        commands.close();
         fan_out.abort();
         self.connections.borrow().iter().for_each(|(_, connection)| connection.end(CloseCode::ShuttingDown));
         self.stats.tasks.close();
@@ -380,6 +379,10 @@ impl Shard {
         }
     }
 
+    fn present(&self) -> Vec<Weak<Connection>> {
+        self.connections.borrow().iter().map(|(_, connection)| Rc::downgrade(connection)).collect()
+    }
+
     fn find(&self, id: Uuid) -> Option<Rc<Connection>> {
         let connections = self.connections.borrow();
         connections.iter().find(|(_, connection)| connection.id == id).map(|(_, found)| Rc::clone(found))
@@ -394,7 +397,7 @@ impl Shard {
         guest: Option<Guest>,
         admission: Admission,
     ) {
-        // Rights may have changed during the upgrade, and only registered connections were told.
+        // Rights may have changed during the upgrade, and only registered connections were checked then.
         let (guest, opening) = match guest {
             Some(guest) => {
                 let (principal, opening) = self.checked_again(guest.principal, opening);
@@ -406,18 +409,16 @@ impl Shard {
         let opened_on = channel.as_ref().map(ChannelName::subject);
         let id = Uuid::new_v4();
         debug!(conn.id = %id, source, opened_on, shard = self.index, "connection opened");
-        #[cfg(test)]
-        let echoes = matches!(opening, Opening::Echo);
         let (stats, order) =
             (Arc::clone(&self.stats), channel.filter(|channel| channel.as_order().is_some()));
         let connection = Connection::new(stream, id, admission, stats, order, guest);
         #[cfg(test)]
-        let connection = if echoes { connection.that_echoes() } else { connection };
+        let connection = if matches!(opening, Opening::Echo) { connection.that_echoes() } else { connection };
         let connection = Rc::new(connection);
         let slot = self.connections.borrow_mut().insert(Rc::clone(&connection));
         self.stats.opened.add(1);
         self.stats.streams_opened.add(u64::from(connection.is_stream()));
-        let mut intake = Intake::new();
+        let mut intake = Intake::default();
         let begin = || {
             self.greet(&connection, opening);
             if let Some(window) = self.draining.get() {
@@ -470,7 +471,7 @@ impl Shard {
 
     /// Makes the subscription that a connection was opened for, if its client has the right to it.
     fn begin(self: &Rc<Self>, connection: &Rc<Connection>, opening: Opening) {
-        let Some(opening) = self.let_in(connection, opening) else { return };
+        let Some(opening) = self.authorize(connection, opening) else { return };
         let wanted = match opening {
             Opening::Market { zone, since, snapshot } => {
                 Wanted { channel: ChannelName::zone(&zone), since, snapshot }
@@ -497,8 +498,7 @@ impl Shard {
         }
     }
 
-    /// Makes a subscription, unless the client's principal has too many, which the client is told; returns
-    /// whether it was made.
+    /// Makes a subscription and returns true, or sends an error because the principal has too many.
     fn begin_one(self: &Rc<Self>, connection: &Rc<Connection>, wanted: Wanted) -> bool {
         let Wanted { channel, since, snapshot } = wanted;
         if let Err(over) = connection.hold_subscription() {
@@ -513,7 +513,7 @@ impl Shard {
     /// Makes subscriptions, each if its client has the right to it.
     fn begin_several(self: &Rc<Self>, connection: &Rc<Connection>, wanted: Vec<Wanted>) {
         for wanted in wanted {
-            match connection.may_read(&wanted.channel) {
+            match connection.may(Action::Subscribe, &wanted.channel) {
                 Ok(()) => {
                     self.begin_one(connection, wanted);
                 }
@@ -531,9 +531,13 @@ impl Shard {
 
     /// The first message of a connection, which was opened on a channel or on none.
     fn greeting(&self, connection: &Connection, channel: Option<&ChannelName>) -> ServerMessage {
-        let status = self.told.borrow();
+        let status = self.sent_status.borrow();
         let connection_id = connection.id;
-        let Introduction { authentication, subject, token_expires_at } = self.introduction(connection);
+        let authentication = connection.principal().map(|_| match self.gate.is_optional() {
+            true => Authentication::Optional.into(),
+            false => Authentication::Required.into(),
+        });
+        let (subject, token_expires_at) = (connection.subject(), connection.token_expires_at());
         let (storage_backend, state) = (status.backend.into(), status.state.into());
         let heartbeat_interval_ms = self.config.heartbeat_interval_s * 1_000;
         let (protocol, timestamp) = (PROTOCOL_VERSION, Utc::now());
@@ -714,7 +718,7 @@ impl Shard {
             }
             connection.end_if_overdue();
             self.close_if_finished(connection, now);
-            self.look_at_guest(connection, now_s);
+            self.check_client(connection, now_s);
             if has_finished {
                 self.end_finished(connection, now);
             }
@@ -737,25 +741,24 @@ impl Shard {
         .await;
     }
 
-    /// Tells all connections whenever the storage's state changes. Never returns.
-    async fn tell_changes(&self) {
+    /// Sends the storage's state to all connections whenever it changes. Never returns.
+    async fn send_status_changes(&self) {
         let mut status = self.status.clone();
         while status.changed().await {
-            self.tell_state().await;
+            self.send_status().await;
         }
         future::pending().await
     }
 
-    /// Tells each connection once. Connections that are added meanwhile have been greeted with the new
-    /// state.
-    async fn tell_state(&self) {
+    /// Sends the state to each connection once. Connections that are added meanwhile have been greeted with
+    /// the new state.
+    async fn send_status(&self) {
         let status = self.status.get();
-        if *self.told.borrow() == status {
+        if *self.sent_status.borrow() == status {
             return;
         }
-        self.told.replace(status.clone());
-        let there: Vec<Weak<Connection>> =
-            self.connections.borrow().iter().map(|(_, connection)| Rc::downgrade(connection)).collect();
+        self.sent_status.replace(status.clone());
+        let there = self.present();
         let to_all = backend_state(&status, None);
         for some in there.chunks(TURN_WRITES) {
             for connection in some.iter().filter_map(Weak::upgrade) {
@@ -775,8 +778,7 @@ impl Shard {
     /// Closes all connections, each at its own moment within the window.
     fn drain(self: &Rc<Self>, window: Duration) {
         self.draining.set(Some(window));
-        let connections: Vec<Weak<Connection>> =
-            self.connections.borrow().iter().map(|(_, connection)| Rc::downgrade(connection)).collect();
+        let connections = self.present();
         let count = u32::try_from(connections.len()).unwrap_or(u32::MAX);
         let grace = self.close_grace();
         // Not tracked: if all connections leave by themselves, there is nothing to wait for.

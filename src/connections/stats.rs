@@ -13,10 +13,10 @@ use crate::support::counter::Counter;
 const DURATION_BUCKETS_S: [u64; 8] = [1, 10, 60, 600, 3_600, 21_600, 86_400, 604_800];
 
 /// Counters of one shard since the start. Written by its thread, read by any.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ShardStats {
     /// When the shard began.
-    pub(super) began: Instant,
+    pub(super) began: Began,
     pub(crate) opened: Counter,
     /// Event streams among them.
     pub(crate) streams_opened: Counter,
@@ -34,21 +34,13 @@ pub(crate) struct ShardStats {
     pub(super) served: TaskTracker,
 }
 
-impl Default for ShardStats {
+/// The time at which this was made.
+#[derive(Debug)]
+pub(super) struct Began(pub(super) Instant);
+
+impl Default for Began {
     fn default() -> Self {
-        Self {
-            began: Instant::now(),
-            opened: Counter::default(),
-            streams_opened: Counter::default(),
-            streams_ended: Counter::default(),
-            closed: Default::default(),
-            messages: MessageCounts::default(),
-            errors: Default::default(),
-            durations: Default::default(),
-            duration_ms_sum: Counter::default(),
-            tasks: TaskTracker::new(),
-            served: TaskTracker::new(),
-        }
+        Self(Instant::now())
     }
 }
 

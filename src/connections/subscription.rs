@@ -29,7 +29,7 @@ use crate::support::counter::observe;
 /// An outage younger than this may be over in a moment.
 const YOUNG: Duration = Duration::from_millis(1_500);
 
-/// How often a channel is checked that is alone in its fork while the storage serves: it will soon be
+/// How often a channel is checked that is still in a fork although the storage serves: it will soon be
 /// reconciled.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -240,20 +240,16 @@ impl Subscription {
             }
             let joined = shard.channels.join(&self.channel, shard.index).await;
             let found = match joined {
-                Ok(position) => self.starting_point(shard, position, asked).await,
-                Err(JoinError::Unavailable(error)) => Err(Arc::new(error)),
+                Ok(position) => self.starting_point(shard, position, asked).await.map_err(Some),
+                Err(JoinError::Unavailable(error)) => Err(Some(Arc::new(error))),
+                // Trying again is right: if the node really stops, this connection is closed soon.
+                Err(JoinError::ShuttingDown) => Err(None),
                 Err(JoinError::TooManyChannels(max)) => {
                     let (code, message) = (ChannelPolicy::of(&self.channel).no_room)(max);
                     self.refuse(shard, self.take_asked()?.as_ref(), code, &message);
                     shard.unsubscribe(self);
                     shard.end_if_bare(&self.connection, CloseCode::TooManyConnections);
                     return None;
-                }
-                // Trying again is right: if the node really stops, this connection is closed soon.
-                Err(JoinError::ShuttingDown) => {
-                    failures += 1;
-                    STORAGE_RETRY.pause(failures).await;
-                    continue;
                 }
             };
             if self.is_over() {
@@ -268,7 +264,8 @@ impl Subscription {
                     self.begin(shard, &found, asked, self.take_asked()?.as_ref());
                     return Some(found);
                 }
-                Err(error) => {
+                Err(None) => {}
+                Err(Some(error)) => {
                     debug!(conn.id = %self.connection.id, channel = %self.channel, error = %error, "cannot subscribe yet");
                     if failures == 0 {
                         let message =
@@ -299,7 +296,7 @@ impl Subscription {
         shard.channels.starting_point(&self.channel, joined, asked, sizes).await
     }
 
-    /// Sends `subscribed`, and tells the reader where the entries begin.
+    /// Sends `subscribed`, and sets where the entries begin for the reader.
     fn begin(&self, shard: &Shard, at: &StartingPoint, asked: &Asked, id: Option<&RequestId>) {
         if !at.is_recovered() {
             shard.stats.messages.gaps_told.add(1);

@@ -23,7 +23,7 @@ pub(crate) struct Tls {
     session: ServerConnection,
     /// Whether there may be decrypted bytes that were not read.
     has_more: bool,
-    /// Whether the other side was told that nothing more is written.
+    /// Whether the end of our side was announced.
     is_ending: bool,
 }
 
@@ -61,7 +61,7 @@ impl Tls {
     pub(crate) fn read_more(&mut self, stream: &TcpStream) -> io::Result<usize> {
         let read = self.session.read_tls(&mut Now(stream))?;
         if let Err(error) = self.session.process_new_packets() {
-            // The alert tells the other side why; it may be unable to read it.
+            // The alert names the reason; the other side may be unable to read it.
             let _untold = self.flush(stream);
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }

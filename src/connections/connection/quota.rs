@@ -27,9 +27,9 @@ pub(super) struct Counted {
     written: Cell<u32>,
 }
 
-/// The state of a client that was sent more than allowed.
+/// The state of a connection whose principal was sent more than allowed.
 #[derive(Default)]
-pub(super) struct HeldBack {
+pub(super) struct Throttle {
     /// When it may be written to again.
     until: Cell<Option<Instant>>,
     /// Whether the shard has it in its list.
@@ -47,8 +47,8 @@ impl Connection {
         self.particulars.as_ref().map(|particulars| &particulars.counted)
     }
 
-    fn held_back(&self) -> Option<&HeldBack> {
-        self.rarities().map(|rarities| &rarities.held_back)
+    fn throttle(&self) -> Option<&Throttle> {
+        self.rarities().map(|rarities| &rarities.throttle)
     }
 
     /// The seat of its principal; `None` without limits, or if the client has not authenticated.
@@ -94,8 +94,8 @@ impl Connection {
 
     /// Until when nothing is written, because its principal was sent more than allowed. Meanwhile it lags,
     /// like a slow client's connection.
-    pub(in crate::connections) fn held_back_until(&self) -> Option<Instant> {
-        let until = self.held_back()?.until.get()?;
+    pub(in crate::connections) fn throttled_until(&self) -> Option<Instant> {
+        let until = self.throttle()?.until.get()?;
         (self.is_open() && Instant::now() < until).then_some(until)
     }
 
@@ -109,7 +109,7 @@ impl Connection {
         if !seat.share().is_limited(Quota::BytesOut) {
             return Ok(None);
         }
-        if self.held_back_until().is_some() {
+        if self.throttled_until().is_some() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(self.particulars.as_deref())
@@ -131,26 +131,26 @@ impl Connection {
         Ok(written)
     }
 
-    /// Whether it waits until it may be written to again; the shard wakes it then.
-    pub(super) fn waits_to_be_released(self: &Rc<Self>, shard: &Shard) -> bool {
-        if self.held_back_until().is_none() {
+    /// Whether it must not be written to now; then the shard wakes it when it may.
+    pub(super) fn is_throttled(self: &Rc<Self>, shard: &Shard) -> bool {
+        if self.throttled_until().is_none() {
             return false;
         }
-        let Some(held_back) = self.held_back() else { return false };
-        if !held_back.is_listed.replace(true) {
-            shard.release_later(self);
+        let Some(throttle) = self.throttle() else { return false };
+        if !throttle.is_listed.replace(true) {
+            shard.unthrottle_later(self);
         }
         true
     }
 
     /// Continues with what waits, if the time has come; returns whether it has.
     pub(in crate::connections) fn release(&self) -> bool {
-        if self.held_back_until().is_some() {
+        if self.throttled_until().is_some() {
             return false;
         }
-        if let Some(held_back) = self.held_back() {
-            held_back.until.set(None);
-            held_back.is_listed.set(false);
+        if let Some(throttle) = self.throttle() {
+            throttle.until.set(None);
+            throttle.is_listed.set(false);
         }
         self.wake();
         true
@@ -167,7 +167,7 @@ impl Particulars {
         before.set(0);
         let wait = seat.share().charge(Quota::BytesOut, written.into());
         if !wait.is_zero() {
-            self.rarities.get_or_init(Box::default).held_back.until.set(Some(Instant::now() + wait));
+            self.rarities.get_or_init(Box::default).throttle.until.set(Some(Instant::now() + wait));
         }
     }
 }

@@ -155,10 +155,9 @@ impl Connection {
                 true
             }
             Err(Overflow) => {
-                // A client over its limit on bytes would be held back again if it reconnected sooner.
-                let held_back = self.held_back_until().map(|until| until.duration_since(Instant::now()));
-                let after_ms =
-                    held_back.map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+                // A client over its limit on bytes would be throttled again if it reconnected sooner.
+                let wait = self.throttled_until().map(|until| until.duration_since(Instant::now()));
+                let after_ms = wait.map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
                 self.close(CloseCode::SlowConsumer, after_ms, CLOSE_GRACE_SLOW);
                 false
             }

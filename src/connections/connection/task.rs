@@ -39,6 +39,10 @@ impl Connection {
         code
     }
 
+    fn ended(&self) -> Option<CloseCode> {
+        if let State::Ended(code) = self.state.get() { Some(code) } else { None }
+    }
+
     fn poll(
         self: &Rc<Self>,
         cx: &mut Context<'_>,
@@ -51,24 +55,24 @@ impl Connection {
             return Poll::Ready(self.code_or(CloseCode::Abnormal));
         }
         if intake.is_deaf() && self.has_sent_all() && !self.is_open() {
-            // Its close frame can no longer be read. Ending our side tells the client that everything was
-            // sent, and it closes its side in turn.
+            // Its close frame can no longer be read. The end of our side shows the client that everything was
+            // sent, and then it closes its side.
             self.stream.end_writing();
         }
         if matches!(self.state.get(), State::Closing { peer_closed: true, .. }) && self.has_sent_all() {
             return Poll::Ready(self.code_or(CloseCode::Normal));
         }
-        if let State::Ended(code) = self.state.get() {
+        if let Some(code) = self.ended() {
             return Poll::Ready(code);
         }
         for _ in 0..READS_PER_TURN {
             // Also what arrived with the previous read.
             intake.poll_publisher(cx, self, shard);
-            // While it is kept waiting it is not read: what it sends stays in its socket.
+            // While there is a backlog, the socket is not read: what the client sends stays in it.
             if intake.poll_backlog(cx, self, shard).is_pending() {
                 return Poll::Pending;
             }
-            if let State::Ended(code) = self.state.get() {
+            if let Some(code) = self.ended() {
                 return Poll::Ready(code);
             }
             match self.stream.poll_read_ready(cx) {
@@ -87,10 +91,7 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
                 Err(_) => Some(self.code_or(CloseCode::Abnormal)),
             });
-            if let Some(code) = ended {
-                return Poll::Ready(code);
-            }
-            if let State::Ended(code) = self.state.get() {
+            if let Some(code) = ended.or_else(|| self.ended()) {
                 return Poll::Ready(code);
             }
         }
@@ -105,7 +106,7 @@ impl Connection {
             flushed?;
         }
         loop {
-            if self.is_behind() && self.waits_to_be_released(shard) {
+            if self.is_behind() && self.is_throttled(shard) {
                 return Ok(());
             }
             let mut slot = self.outbox.borrow_mut();

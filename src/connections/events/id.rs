@@ -8,8 +8,8 @@ use crate::model::{ChannelName, InvalidPosition, Position};
 /// sends this.
 pub(super) const FINAL: &str = "final";
 
-/// Replaces a position for which there is no space: a position in no log. A client that resumes there is
-/// told that what it missed is unknown, and gets everything that the log has.
+/// Replaces a position for which there is no space: a position in no log. A client that resumes there
+/// learns that what it missed is unknown, and gets everything that the log has.
 const LOST: &str = "lost:0";
 
 /// The longest id. It comes back in a request header, which proxies limit to 8 KiB.
@@ -18,7 +18,7 @@ const ID_BYTES_MAX: usize = 6 << 10;
 /// What a client asks for when it reconnects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Resume {
-    /// It was told not to reconnect.
+    /// Nothing: it reconnects although its stream ended for good.
     Not,
     /// The position in each channel, in the order of the address; `None` if none was announced yet.
     After(Vec<Option<Position>>),

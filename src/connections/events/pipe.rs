@@ -13,7 +13,7 @@ use futures_util::Stream;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::telling::Telling;
+use super::converter::Converter;
 use crate::connections::socket::Look;
 
 /// The most bytes in a pipe: as much as a socket accepts beyond what is sent. Thus lag shows in the
@@ -55,7 +55,7 @@ pub(crate) struct EventPipe {
 /// The answer's end, which yields events.
 pub(crate) struct EventStream {
     pipe: Arc<Mutex<Pipe>>,
-    telling: Telling,
+    converter: Converter,
     look: Look,
     /// Completes when the client's machine reports that it sends no more.
     watch: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
@@ -69,11 +69,12 @@ fn wake(waiting: &mut Option<Waker>) {
     }
 }
 
-pub(super) fn both_ends(telling: Telling, look: Look) -> (EventPipe, EventStream) {
+pub(super) fn both_ends(converter: Converter, look: Look) -> (EventPipe, EventStream) {
     let pipe = Arc::<Mutex<Pipe>>::default();
     let sent_all = look.clone();
     let watch = Box::pin(async move { sent_all.sends_no_more().await });
-    let stream = EventStream { pipe: Arc::clone(&pipe), telling, look: look.clone(), watch, is_asked: false };
+    let stream =
+        EventStream { pipe: Arc::clone(&pipe), converter, look: look.clone(), watch, is_asked: false };
     (EventPipe { pipe, look }, stream)
 }
 
@@ -157,7 +158,7 @@ impl Drop for EventStream {
 }
 
 impl EventStream {
-    /// Moves waiting frames to `telling`; returns whether more may follow.
+    /// Moves waiting frames to `converter`; returns whether more may follow.
     fn poll_take(&mut self, cx: &Context<'_>) -> Poll<bool> {
         let mut pipe = self.pipe.lock();
         pipe.is_begun = true;
@@ -168,7 +169,7 @@ impl EventStream {
             pipe.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        self.telling.take(&mut pipe.waiting);
+        self.converter.take(&mut pipe.waiting);
         pipe.untaken_since = None;
         if mem::take(&mut pipe.wants_room) {
             wake(&mut pipe.writer);
@@ -185,11 +186,11 @@ impl Stream for EventStream {
         // complete.
         let broken = || Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
         loop {
-            let events = self.telling.tell(PART_BYTES);
+            let events = self.converter.convert(PART_BYTES);
             if !events.is_empty() {
                 return Poll::Ready(Some(Ok(events.into())));
             }
-            if self.telling.has_ended() {
+            if self.converter.has_ended() {
                 return Poll::Ready(None);
             }
             match self.poll_take(cx) {

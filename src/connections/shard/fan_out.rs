@@ -50,7 +50,7 @@ struct Paced {
     /// Connections on lane *every* that lag far.
     pressed: Vec<Rc<Connection>>,
     /// What arrived for the channel meanwhile, in order. Bounded by the channel's credits.
-    held: VecDeque<Delivery>,
+    queued: VecDeque<Delivery>,
 }
 
 impl Followed {
@@ -59,15 +59,12 @@ impl Followed {
         Rc::new(Self { policy, subscriptions: RefCell::default(), paced: RefCell::default() })
     }
 
-    /// Queues a message if the channel is paced; returns it if not.
-    fn hold(&self, delivery: Delivery) -> Option<Delivery> {
-        match &mut *self.paced.borrow_mut() {
-            Some(paced) => {
-                paced.held.push_back(delivery);
-                None
-            }
-            None => Some(delivery),
-        }
+    /// If the channel is paced, moves the next message to its own queue; returns whether it is paced.
+    fn queue_next(&self, queue: &mut VecDeque<Delivery>) -> bool {
+        let mut paced = self.paced.borrow_mut();
+        let Some(paced) = &mut *paced else { return false };
+        paced.queued.extend(queue.pop_front());
+        true
     }
 
     fn is_paced(&self) -> bool {
@@ -75,9 +72,9 @@ impl Followed {
     }
 
     /// What to send next of the queued messages; none if the channel is no longer paced.
-    fn next_held(&self, frames_max: usize) -> Option<Next> {
+    fn next_queued(&self, frames_max: usize) -> Option<Next> {
         let mut paced = self.paced.borrow_mut();
-        let next = paced.as_mut().and_then(|paced| Next::of(&mut paced.held, frames_max));
+        let next = paced.as_mut().and_then(|paced| Next::of(&mut paced.queued, frames_max));
         if next.is_none() {
             *paced = None;
         }
@@ -106,8 +103,7 @@ struct NewlyPaced {
 
 /// What a channel's subscribers are sent in one step.
 enum Next {
-    /// Contiguous batches; whether any entry in them is late; and since when this node has had the first
-    /// one.
+    /// Contiguous batches; whether any entry in them is late; and when this node received the first one.
     Batches {
         batches: Vec<Arc<LiveBatch>>,
         any_late: bool,
@@ -156,7 +152,7 @@ impl Shard {
         // Both make progress, however much there is to do for either.
         tokio::select! {
             () = self.fan_out_taken(live, &paced) => {}
-            () = self.hold_back_all(&paced) => {}
+            () = self.pace_all(&paced) => {}
         }
     }
 
@@ -177,15 +173,15 @@ impl Shard {
     }
 
     /// Runs for ever.
-    async fn hold_back_all(self: &Rc<Self>, paced: &NewlyPaced) {
-        let mut held_back = FuturesUnordered::new();
+    async fn pace_all(self: &Rc<Self>, paced: &NewlyPaced) {
+        let mut pacing = FuturesUnordered::new();
         loop {
             tokio::select! {
                 () = paced.told.notified() => {
                     let new = mem::take(&mut *paced.channels.borrow_mut());
-                    held_back.extend(new.into_iter().map(|channel| Rc::clone(self).hold_back(channel)));
+                    pacing.extend(new.into_iter().map(|channel| Rc::clone(self).pace(channel)));
                 }
-                Some(()) = held_back.next() => {}
+                Some(()) = pacing.next() => {}
             }
         }
     }
@@ -199,11 +195,10 @@ impl Shard {
                 queue.pop_front();
                 continue;
             };
-            if followed.is_paced() {
-                queue.pop_front().and_then(|delivery| followed.hold(delivery));
+            fault::point(|| format!("fan-out {}", first.live.channel()));
+            if followed.queue_next(queue) {
                 continue;
             }
-            fault::point(|| format!("fan-out {}", first.live.channel()));
             if let Some(next) = Next::of(queue, self.frames_at_once()) {
                 self.give(&followed, next).await;
             }
@@ -216,10 +211,10 @@ impl Shard {
 
     /// Waits for a channel's slow clients, and then sends what was queued meanwhile, until nothing is left
     /// and nobody is waited for.
-    async fn hold_back(self: Rc<Self>, followed: Rc<Followed>) {
+    async fn pace(self: Rc<Self>, followed: Rc<Followed>) {
         loop {
             self.until_eased(&followed).await;
-            let Some(next) = followed.next_held(self.frames_at_once()) else { return };
+            let Some(next) = followed.next_queued(self.frames_at_once()) else { return };
             self.give(&followed, next).await;
         }
     }
@@ -291,7 +286,7 @@ impl Shard {
         }
         // Lane *latest* needs no pacing, because newer entries replace those that wait. Nor does a client
         // that is over its limit on bytes.
-        if last.key(0).is_none() && connection.is_behind() && connection.held_back_until().is_none() {
+        if last.key(0).is_none() && connection.is_behind() && connection.throttled_until().is_none() {
             self.press(followed, connection);
         }
     }

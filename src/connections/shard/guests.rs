@@ -10,34 +10,13 @@ use chrono::{DateTime, Utc};
 use tracing::debug;
 
 use super::{Opening, Refusal, Shard, spread_ms, spread_retry_ms};
-use crate::access::{Denied, Kind, Principal, Refused, Standing, now_s};
+use crate::access::{Action, Denied, Kind, Principal, Refused, Standing, now_s};
 use crate::connections::connection::Connection;
 use crate::connections::events::Wanted;
 use crate::connections::limits::Limit;
-use crate::protocol::{
-    Auth, Authenticated, Authentication, CloseCode, EndCode, ErrorCode, Open, ServerMessage, TokenExpiring,
-};
-
-/// What the first message of a connection says about its client.
-#[derive(Default)]
-pub(super) struct Introduction {
-    pub(super) authentication: Option<Open<Authentication>>,
-    pub(super) subject: Option<String>,
-    pub(super) token_expires_at: Option<DateTime<Utc>>,
-}
+use crate::protocol::{Auth, Authenticated, CloseCode, EndCode, ErrorCode, ServerMessage, TokenExpiring};
 
 impl Shard {
-    pub(super) fn introduction(&self, connection: &Connection) -> Introduction {
-        let Some(principal) = connection.principal() else { return Introduction::default() };
-        let is_optional = self.gate.is_optional();
-        let authentication = if is_optional { Authentication::Optional } else { Authentication::Required };
-        Introduction {
-            authentication: Some(authentication.into()),
-            subject: principal.subject().map(str::to_owned),
-            token_expires_at: principal.expires_at().and_then(time),
-        }
-    }
-
     /// Checks an admitted client again after its upgrade; returns its current principal, and what the
     /// connection is opened for then.
     pub(super) fn checked_again(
@@ -58,8 +37,8 @@ impl Shard {
     }
 
     /// What a connection was opened for, if its client has the right to it now. A client that has not
-    /// authenticated gets some time to do so; any other is told that it lacks the right, and closed.
-    pub(super) fn let_in(&self, connection: &Connection, opening: Opening) -> Option<Opening> {
+    /// authenticated gets some time to do so; any other gets an error, and is closed.
+    pub(super) fn authorize(&self, connection: &Connection, opening: Opening) -> Option<Opening> {
         let Some(principal) = connection.principal() else { return Some(opening) };
         match &opening {
             // The rights were checked when the stream was opened.
@@ -67,8 +46,9 @@ impl Shard {
             Opening::Several(wanted) => {
                 // It waits if a token might give access to any of them; other refusals are sent when the
                 // subscriptions are made.
-                let lacks =
-                    |wanted: &Wanted| connection.may_read(&wanted.channel) == Err(Denied::Unauthenticated);
+                let lacks = |wanted: &Wanted| {
+                    connection.may(Action::Subscribe, &wanted.channel) == Err(Denied::Unauthenticated)
+                };
                 if !wanted.iter().any(lacks) {
                     return Some(opening);
                 }
@@ -76,11 +56,11 @@ impl Shard {
             _ => {
                 let Some(channel) = opening.channel() else {
                     if !principal.is_authenticated() && !self.gate.is_optional() {
-                        connection.wait_for_guest(self.must_show_by(connection), None);
+                        connection.await_authentication(self.authentication_deadline(connection), None);
                     }
                     return Some(opening);
                 };
-                match connection.may_read(&channel) {
+                match connection.may(Action::Subscribe, &channel) {
                     Ok(()) => return Some(opening),
                     Err(Denied::Unauthenticated) => {}
                     Err(denied) => {
@@ -91,11 +71,11 @@ impl Shard {
                 }
             }
         }
-        connection.wait_for_guest(self.must_show_by(connection), Some(opening));
+        connection.await_authentication(self.authentication_deadline(connection), Some(opening));
         None
     }
 
-    fn must_show_by(&self, connection: &Connection) -> u32 {
+    fn authentication_deadline(&self, connection: &Connection) -> u32 {
         connection.tick_after(Duration::from_secs(self.gate.config().within_s))
     }
 
@@ -114,7 +94,7 @@ impl Shard {
                 debug!(conn.id = %connection.id, reason = refused.as_str(), "a client sent an invalid token");
                 let Some(after_s) = refused.after_s() else {
                     refuse(refused.to_string().into());
-                    if connection.waits_for_guest() {
+                    if connection.awaits_authentication() {
                         self.close(connection, CloseCode::Unauthorized);
                     }
                     return;
@@ -124,7 +104,7 @@ impl Shard {
                 self.send_error(connection, id, None, Refusal { retry_after_ms: Some(after_ms), ..refusal });
                 // A client that has not authenticated otherwise is closed, and reconnects when the keys are
                 // there.
-                if connection.waits_for_guest() {
+                if connection.awaits_authentication() {
                     self.close_for(connection, CloseCode::KeysAwaited, after_ms + spread_ms());
                 }
             }
@@ -157,7 +137,7 @@ impl Shard {
                     timestamp: Utc::now(),
                 });
                 connection.send_message(&authenticated, self.limits);
-                let waiting = connection.take_waiting();
+                let waiting = connection.take_opening();
                 self.change(connection, principal);
                 if let Some(opening) = waiting {
                     self.begin(connection, opening);
@@ -172,7 +152,7 @@ impl Shard {
         let subscriptions: Vec<_> = connection.subscriptions.borrow().iter().cloned().collect();
         for subscription in subscriptions {
             let channel = &subscription.channel;
-            let Err(denied) = connection.may_read(channel) else { continue };
+            let Err(denied) = connection.may(Action::Subscribe, channel) else { continue };
             let unanswered = subscription.take_asked();
             self.unsubscribe(&subscription);
             match unanswered {
@@ -188,9 +168,9 @@ impl Shard {
     }
 
     /// Checks one client: whether it has authenticated in time, and whether its credential is still valid.
-    pub(super) fn look_at_guest(&self, connection: &Connection, now_s: i64) {
+    pub(super) fn check_client(&self, connection: &Connection, now_s: i64) {
         let Some(principal) = connection.principal().filter(|_| connection.is_open()) else { return };
-        if connection.is_guest_too_late() {
+        if connection.is_authentication_overdue() {
             self.close(connection, CloseCode::Unauthorized);
         } else if principal.has_expired(now_s) {
             self.close(connection, CloseCode::TokenExpired);
@@ -201,7 +181,7 @@ impl Shard {
     }
 
     /// Checks all clients whenever keys have changed or something was revoked. Runs for ever.
-    pub(super) async fn look_at_guests(self: &Rc<Self>) {
+    pub(super) async fn check_clients(self: &Rc<Self>) {
         let mut news = self.gate.news();
         while news.changed().await.is_ok() {
             self.each_connection(|_, connection| {

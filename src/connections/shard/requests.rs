@@ -10,7 +10,7 @@ use chrono::Utc;
 use tokio::time::Instant;
 
 use super::{Followed, Shard};
-use crate::access::{Denied, Over};
+use crate::access::{Action, Denied, Over};
 use crate::channels::Asked;
 use crate::connections::connection::Connection;
 use crate::connections::publishing::Publishing;
@@ -108,7 +108,8 @@ impl Request {
             let message = format!("`channels` must name 1 to {max} channels, but names {count}");
             return Err(InvalidMessage { id, code: ErrorCode::InvalidMessage, message });
         }
-        let mut names: Vec<Named> = names.into_iter().map(Named::new).collect();
+        let mut names: Vec<Named> =
+            names.into_iter().map(|written| Named { channel: written.parse(), written }).collect();
         let mut seen = HashSet::new();
         // However often and in whatever spelling a channel is named, it is requested once.
         let is_new: Vec<bool> = names.iter().map(|named| seen.insert(named.shown())).collect();
@@ -119,10 +120,6 @@ impl Request {
 }
 
 impl Named {
-    fn new(written: String) -> Self {
-        Self { channel: written.parse(), written }
-    }
-
     /// The channel's name for answers.
     fn shown(&self) -> &str {
         self.channel.as_ref().map_or(&self.written, ChannelName::as_str)
@@ -245,7 +242,7 @@ impl Shard {
                 return Err((ErrorCode::InvalidPosition, message).into());
             }
         };
-        connection.may_read(channel)?;
+        connection.may(Action::Subscribe, channel)?;
         if let Some(known) = connection.subscription(channel) {
             // A repeated request starts anew, at the position that it names.
             self.supersede(&known);

@@ -17,7 +17,7 @@ use tokio::time::{self, Instant};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::house::{Guest, House, settle};
+use super::house::{Guest, House, in_house, settle};
 use crate::connections::config::ConnectionsConfig;
 use crate::connections::manager::Listing;
 use crate::connections::shard::Opening;
@@ -76,8 +76,7 @@ impl Asker {
 
 #[tokio::test(start_paused = true)]
 async fn a_channel_is_answered_once_however_often_it_is_named_and_overtaken() {
-    let test = async {
-        let house = House::new(ConnectionsConfig::default()).await;
+    in_house(ConnectionsConfig::default(), async |house| {
         let mut asker = Asker::new(&house).await;
         let order = OrderId::random().to_string();
         let names = ["zone:a".to_owned(), format!("order:{order}"), "x".repeat(300)];
@@ -123,14 +122,13 @@ async fn a_channel_is_answered_once_however_often_it_is_named_and_overtaken() {
             assert_eq!(asker.answers(id), [expected], "{id}");
         }
         assert!(asker.came.borrow().iter().all(|message| message["temporary"] != true));
-    };
-    LocalSet::new().run_until(test).await;
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_gateway_ends_what_follows_an_order_that_has_ended_and_says_so() {
-    let test = async {
-        let house = House::new(ConnectionsConfig::default()).await;
+    in_house(ConnectionsConfig::default(), async |house| {
         let mut asker = Asker::new(&house).await;
         let channel = ChannelName::order(OrderId::random());
         let update = |kind| DraftEntry {
@@ -177,8 +175,8 @@ async fn the_gateway_ends_what_follows_an_order_that_has_ended_and_says_so() {
         assert_eq!(kinds(&asker)[4..], all);
         let inspection = house.shard.inspect(&Listing { max: 10, ..Listing::default() }).await;
         assert_eq!(inspection.connections[0].channels, ["zone:a"]);
-    };
-    LocalSet::new().run_until(test).await;
+    })
+    .await;
 }
 
 /// The channels that random requests name.

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use tokio::task::LocalSet;
 use tokio::time;
 
-use super::house::{Guest, House, in_time, settle, until};
+use super::house::{Guest, House, in_house, in_time, settle, until};
 use crate::connections::config::ConnectionsConfig;
 use crate::connections::shard::Opening;
 
@@ -36,8 +35,7 @@ async fn until_pong(guest: &mut Guest) -> Vec<Value> {
 
 #[tokio::test(start_paused = true)]
 async fn to_unsubscribe_from_many_names_slows_its_client_and_nobody_else() {
-    let test = async {
-        let house = House::new(ConnectionsConfig::default()).await;
+    in_house(ConnectionsConfig::default(), async |house| {
         let (mut greedy, mut other) = (bare(&house).await, bare(&house).await);
         greedy.send(&json!({ "type": "subscribe", "channels": names(20) })).await;
         for _ in 0..20 {
@@ -55,15 +53,8 @@ async fn to_unsubscribe_from_many_names_slows_its_client_and_nobody_else() {
         assert_eq!(until_pong(&mut other).await, [] as [Value; 0]);
         // A message is processed at once; the next one when the client has paid: for 1,280 channels, 200 of
         // them at once and 50 per second.
-        let mut before = Vec::new();
         let begun = time::Instant::now();
-        loop {
-            let message = in_time(greedy.next()).await;
-            if message["type"] == "pong" {
-                break;
-            }
-            before.push(message);
-        }
+        let before = in_time(until_pong(&mut greedy)).await;
         let (took, least) = (begun.elapsed(), Duration::from_millis(21_500));
         assert!((least..least + Duration::from_millis(500)).contains(&took), "{took:?}");
         let count =
@@ -71,14 +62,13 @@ async fn to_unsubscribe_from_many_names_slows_its_client_and_nobody_else() {
         assert_eq!((before.len(), count("type", "unsubscribed")), (1_280, 20));
         assert_eq!((count("code", "invalid_channel"), count("code", "not_subscribed")), (800, 460));
         assert!(before.iter().all(|message| message["id"] == 7));
-    };
-    LocalSet::new().run_until(test).await;
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_number_of_unsubscribes_closes_a_connection_or_is_lost() {
-    let test = async {
-        let house = House::new(ConnectionsConfig::default()).await;
+    in_house(ConnectionsConfig::default(), async |house| {
         let mut guest = bare(&house).await;
         guest.send(&json!({ "type": "subscribe", "channels": names(128) })).await;
         for _ in 0..128 {
@@ -98,16 +88,15 @@ async fn no_number_of_unsubscribes_closes_a_connection_or_is_lost() {
         for _ in 0..20 {
             assert_eq!(in_time(guest.next()).await["type"], "pong");
         }
-    };
-    LocalSet::new().run_until(test).await;
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_long_list_ends_with_its_connection() {
-    let test = async {
-        let config =
-            ConnectionsConfig { messages_per_s: 0, subscriptions_max: 5_000, ..ConnectionsConfig::default() };
-        let house = House::new(config).await;
+    let config =
+        ConnectionsConfig { messages_per_s: 0, subscriptions_max: 5_000, ..ConnectionsConfig::default() };
+    in_house(config, async |house| {
         let mut guest = bare(&house).await;
         // More than one step; it is closed before the second.
         let channels: Vec<String> = (0..5_000).map(|n| format!("{n}")).collect();
@@ -119,14 +108,13 @@ async fn a_long_list_ends_with_its_connection() {
         settle().await;
         let made = house.shard.stats.totals_of_errors();
         assert!(made < 1_000, "{made}");
-    };
-    LocalSet::new().run_until(test).await;
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_is_kept_waiting_can_still_be_closed() {
-    let test = async {
-        let house = House::new(ConnectionsConfig::default()).await;
+    in_house(ConnectionsConfig::default(), async |house| {
         let mut guest = bare(&house).await;
         let channels: Vec<String> = (0..128).map(|n| format!("{n}")).collect();
         for _ in 0..10 {
@@ -141,6 +129,6 @@ async fn a_connection_that_is_kept_waiting_can_still_be_closed() {
         // Its close frame is read although it has not paid.
         assert!(guest.0.next().await.is_none_or(|end| end.is_err()));
         until("it has ended", || house.shard.stats.closed() == 1).await;
-    };
-    LocalSet::new().run_until(test).await;
+    })
+    .await;
 }

@@ -14,7 +14,7 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task;
+use tokio::task::{self, LocalSet};
 use tokio::time;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -39,6 +39,12 @@ use crate::storage::{
     MemoryBackend, MemoryConfig, Retention, SharedBackend, StatusReader, StatusWriter, StorageStatus,
 };
 use crate::support::panics::Vital;
+
+/// Runs a test in a house.
+pub(super) async fn in_house(config: ConnectionsConfig, test: impl AsyncFnOnce(House)) {
+    let in_house = async { test(House::new(config).await).await };
+    LocalSet::new().run_until(in_house).await;
+}
 
 /// The size of a socket's kernel buffers, of which the kernel makes a few times as much.
 const SOCKET_BYTES: usize = 4_096;
@@ -142,6 +148,11 @@ impl House {
         let limits = self.manager.limits();
         let tcp = limits.admit_tcp(Some(Source::of([127, 0, 0, 1].into()))).unwrap();
         limits.admit(Arc::new(tcp), None).unwrap()
+    }
+
+    /// How many messages were dropped because a client was too slow.
+    pub(super) fn cut(&self) -> u64 {
+        self.shard.stats.messages.dropped_by_reason.slow_consumer.get()
     }
 
     /// An event stream of these channels, and the socket that would carry it.

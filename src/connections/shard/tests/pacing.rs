@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::task::{self, LocalSet};
+use tokio::task;
 use tokio::time::{self, Instant};
 
-use super::house::{House, entry, settle, until, zone_channel};
+use super::house::{House, entry, in_house, settle, until, zone_channel};
 use crate::channels::{CREDITS, Delivery, Live, LiveBatch, Moved, credits};
 use crate::connections::config::ConnectionsConfig;
 use crate::model::{Epoch, Lane, Position};
@@ -27,8 +27,7 @@ async fn until_paced(house: &House, times: u64) {
 #[tokio::test(start_paused = true)]
 async fn a_silent_reader_holds_up_its_own_zone_for_its_share_of_a_second_and_no_other() {
     const COUNT: u64 = 600;
-    let test = async {
-        let house = House::new(config()).await;
+    in_house(config(), async |house| {
         let (mut silent, _) = house.small_subscriber("busy").await;
         let (mut fast, _) = house.subscriber("busy").await;
         let (mut calm, _) = house.subscriber("calm").await;
@@ -56,16 +55,15 @@ async fn a_silent_reader_holds_up_its_own_zone_for_its_share_of_a_second_and_no_
         assert_eq!(closing["reason"], "slow_consumer");
         assert!(prices.iter().zip(1..).all(|(price, n)| price["offset"] == n), "in order, none left out");
         // Every entry for it was sent or counted as dropped.
-        let cut = house.shard.stats.messages.dropped_by_reason.slow_consumer.get();
+        let cut = house.cut();
         assert!(cut > 100 && prices.len() as u64 + cut <= COUNT, "{} and {cut}", prices.len());
-    };
-    LocalSet::new().run_until(test).await;
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_of_two_zones_is_waited_for_by_both() {
-    let test = async {
-        let house = House::new(config()).await;
+    in_house(config(), async |house| {
         let (mut silent, _) = house.small_subscriber("a").await;
         silent.send(&json!({ "type": "subscribe", "channels": ["zone:b"] })).await;
         assert_eq!(silent.next().await["type"], "subscribed");
@@ -78,16 +76,15 @@ async fn a_reader_of_two_zones_is_waited_for_by_both() {
         settle().await;
         assert_eq!((*a.borrow(), *b.borrow()), held);
         time::advance(Duration::from_millis(3)).await;
-        until("it is cut", || house.shard.stats.messages.dropped_by_reason.slow_consumer.get() > 0).await;
+        until("it is cut", || house.cut() > 0).await;
         assert_eq!(silent.until_close().await.1, 4001);
-    };
-    LocalSet::new().run_until(test).await;
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_zone_is_told_while_it_is_held_back_keeps_its_order() {
-    let test = async {
-        let house = House::new(config()).await;
+    in_house(config(), async |house| {
         // Starts the log, so that its epoch is known.
         let first = house.publish("busy", 1);
         until("the log has begun", || *first.borrow() == 1).await;
@@ -122,6 +119,6 @@ async fn what_a_zone_is_told_while_it_is_held_back_keeps_its_order() {
         settle().await;
         let followed = house.shard.followed_by(&channel).unwrap();
         assert_eq!(Rc::strong_count(&followed), 2, "nothing of the waiting stays behind");
-    };
-    LocalSet::new().run_until(test).await;
+    })
+    .await;
 }

@@ -4,10 +4,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::poll;
-use tokio::task::{self, LocalSet};
+use tokio::task;
 use tokio::time;
 
-use super::house::{House, healthy, settle, until};
+use super::house::{healthy, in_house, settle, until};
 use crate::connections::config::ConnectionsConfig;
 use crate::connections::shard::{CHANNELS_NAMED, Opening, TURN_WRITES};
 use crate::model::{BackendState, ChannelName};
@@ -25,8 +25,7 @@ fn degraded() -> StorageStatus {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_the_storage_is_told_to_each_once_with_turns_for_others() {
-    let test = async {
-        let house = House::new(config()).await;
+    in_house(config(), async |house| {
         let mut guests = Vec::new();
         for _ in 0..TURN_WRITES * 2 + 10 {
             let mut guest = house.connect(Opening::Nothing).await;
@@ -34,7 +33,7 @@ async fn a_change_of_the_storage_is_told_to_each_once_with_turns_for_others() {
             guests.push(guest);
         }
         house.status.replace(degraded());
-        let mut telling = Box::pin(house.shard.tell_state());
+        let mut telling = Box::pin(house.shard.send_status());
         let mut turns = 1;
         assert_eq!(poll!(&mut telling), Poll::Pending);
         // Between two steps one client arrives, and two leave: one that was told, and one that was not.
@@ -49,7 +48,7 @@ async fn a_change_of_the_storage_is_told_to_each_once_with_turns_for_others() {
         assert_eq!(late.next().await["state"], "degraded");
         guests.push(late);
         house.status.replace(healthy());
-        house.shard.tell_state().await;
+        house.shard.send_status().await;
         let last = guests.len() - 1;
         for (place, guest) in guests.iter_mut().enumerate() {
             if place != last {
@@ -59,18 +58,17 @@ async fn a_change_of_the_storage_is_told_to_each_once_with_turns_for_others() {
             assert_eq!((&message["type"], &message["state"]), (&"backend_state".into(), &"healthy".into()));
         }
         // Nothing is sent when nothing has changed.
-        house.shard.tell_state().await;
+        house.shard.send_status().await;
         let sent = house.shard.stats.messages.sent.get();
         settle().await;
         assert_eq!(house.shard.stats.messages.sent.get(), sent);
-    };
-    LocalSet::new().run_until(test).await;
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_change_that_concerns_many_subscriptions_names_a_hundred() {
-    let test = async {
-        let house = House::new(config()).await;
+    in_house(config(), async |house| {
         let names: Vec<String> = (0..CHANNELS_NAMED + 23).map(|n| format!("zone:z{n}")).collect();
         let mut guest = house.connect(Opening::Nothing).await;
         guest.send(&serde_json::json!({ "type": "subscribe", "channels": names })).await;
@@ -82,7 +80,7 @@ async fn a_change_that_concerns_many_subscriptions_names_a_hundred() {
         let mut status = degraded();
         status.scope = Scope::Some(Concerned::all());
         house.status.replace(status);
-        house.shard.tell_state().await;
+        house.shard.send_status().await;
         let told = guest.next().await;
         assert_eq!((&told["scope"], &told["more_channels"]), (&"some".into(), &23.into()));
         let named: Vec<ChannelName> = serde_json::from_value(told["channels"].clone()).unwrap();
@@ -90,14 +88,13 @@ async fn a_change_that_concerns_many_subscriptions_names_a_hundred() {
         assert!(named.iter().all(|channel| names.contains(&channel.to_string())));
         let told = bare.next().await;
         assert_eq!((&told["channels"], told.get("more_channels")), (&serde_json::json!([]), None));
-    };
-    LocalSet::new().run_until(test).await;
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn time_in_which_the_gateway_stood_still_is_not_its_clients_silence() {
-    let test = async {
-        let house = House::new(config()).await;
+    in_house(config(), async |house| {
         // The client reads nothing, and so answers no ping.
         let mut guest = house.connect(Opening::Nothing).await;
         let stood_still = Duration::from_secs(80);
@@ -115,14 +112,13 @@ async fn time_in_which_the_gateway_stood_still_is_not_its_clients_silence() {
             (kinds, code),
             (vec!["connection_established", "heartbeat", "heartbeat", "closing"], 4002)
         );
-    };
-    LocalSet::new().run_until(test).await;
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_is_spread_over_its_window() {
-    let test = async {
-        let house = House::new(config()).await;
+    in_house(config(), async |house| {
         let mut closes = Vec::new();
         for _ in 0..10 {
             let mut guest = house.connect(Opening::Nothing).await;
@@ -142,6 +138,6 @@ async fn a_drain_is_spread_over_its_window() {
         for close in closes {
             close.await.unwrap();
         }
-    };
-    LocalSet::new().run_until(test).await;
+    })
+    .await;
 }

@@ -1,4 +1,5 @@
-//! Connections that are not written to for a while, because their principals were sent as much as allowed.
+//! Throttled connections: they are not written to for a while, because their principals were sent as much as
+//! allowed.
 
 use std::cell::RefCell;
 use std::mem;
@@ -14,14 +15,14 @@ use crate::connections::connection::Connection;
 /// How often it is checked whose time has come.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Those connections of a shard that have something to send.
+/// The throttled connections of a shard that have something to send.
 #[derive(Default)]
-pub(super) struct HeldBack {
+pub(super) struct Throttled {
     connections: RefCell<Vec<Weak<Connection>>>,
     has_some: Notify,
 }
 
-impl HeldBack {
+impl Throttled {
     /// Wakes each connection when its time has come. Runs for ever.
     pub(super) async fn release_all(&self) {
         loop {
@@ -29,9 +30,9 @@ impl HeldBack {
                 self.has_some.notified().await;
             }
             time::sleep(LOOK_EVERY).await;
-            let held = mem::take(&mut *self.connections.borrow_mut());
-            let is_held = |held: &Weak<Connection>| held.upgrade().is_some_and(|held| !held.release());
-            let still: Vec<_> = held.into_iter().filter(is_held).collect();
+            let all = mem::take(&mut *self.connections.borrow_mut());
+            let is_still = |one: &Weak<Connection>| one.upgrade().is_some_and(|one| !one.release());
+            let still: Vec<_> = all.into_iter().filter(is_still).collect();
             self.connections.borrow_mut().extend(still);
         }
     }
@@ -39,8 +40,8 @@ impl HeldBack {
 
 impl Shard {
     /// Wakes a connection when it may be written to again.
-    pub(in crate::connections) fn release_later(&self, connection: &Rc<Connection>) {
-        self.held_back.connections.borrow_mut().push(Rc::downgrade(connection));
-        self.held_back.has_some.notify_one();
+    pub(in crate::connections) fn unthrottle_later(&self, connection: &Rc<Connection>) {
+        self.throttled.connections.borrow_mut().push(Rc::downgrade(connection));
+        self.throttled.has_some.notify_one();
     }
 }

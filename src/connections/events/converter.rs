@@ -11,9 +11,9 @@ use super::id::{FINAL, id_of};
 use crate::model::{ChannelKind, ChannelName, Position};
 use crate::protocol::{CloseCode, Frame, first_frame};
 
-/// The converter. Frames may arrive in any pieces.
+/// Converts the frames of one stream, which may arrive in any pieces.
 #[derive(Debug)]
-pub(super) struct Telling {
+pub(super) struct Converter {
     /// The channels of the stream, and the client's position in each.
     places: Vec<(ChannelName, Option<Position>)>,
     /// The retry delay to announce with the next event.
@@ -44,7 +44,7 @@ struct Closing {
     retry_after_ms: Option<u64>,
 }
 
-impl Telling {
+impl Converter {
     pub(super) fn new(places: Vec<(ChannelName, Option<Position>)>, retry_ms: u64) -> Self {
         Self { places, retry_ms: Some(retry_ms), frames: Vec::new(), has_ended: false }
     }
@@ -60,7 +60,7 @@ impl Telling {
 
     /// Converts what was taken to events, until they have this many bytes. Returns nothing if more frames
     /// are needed, or if the stream has ended.
-    pub(super) fn tell(&mut self, bytes: usize) -> Vec<u8> {
+    pub(super) fn convert(&mut self, bytes: usize) -> Vec<u8> {
         let (mut out, frames, mut from) = (Vec::new(), mem::take(&mut self.frames), 0);
         while out.len() < bytes
             && !self.has_ended
@@ -68,7 +68,7 @@ impl Telling {
         {
             from += len;
             match frame {
-                Frame::Text(message) => self.tell_message(message, &mut out),
+                Frame::Text(message) => self.convert_message(message, &mut out),
                 // A comment, which keeps proxies from considering the stream dead.
                 Frame::Ping => out.extend_from_slice(b":\n"),
                 Frame::Close => self.has_ended = true,
@@ -89,13 +89,13 @@ impl Telling {
         self.has_ended
     }
 
-    fn tell_message(&mut self, message: &[u8], out: &mut Vec<u8>) {
+    fn convert_message(&mut self, message: &[u8], out: &mut Vec<u8>) {
         let mut id = None;
         // The gateway writes nothing else.
         if let Ok(read) = serde_json::from_slice::<Message<'_>>(message) {
             if read.kind == "closing" {
-                id = self.tell_end(message);
-            } else if self.goes_on(&read, message) {
+                id = self.convert_end(message);
+            } else if self.track(&read, message) {
                 id = Some(id_of(&self.places));
             }
         }
@@ -109,7 +109,7 @@ impl Telling {
     }
 
     /// Tracks positions as a client does; returns whether the client's position changed.
-    fn goes_on(&mut self, read: &Message<'_>, message: &[u8]) -> bool {
+    fn track(&mut self, read: &Message<'_>, message: &[u8]) -> bool {
         let Some(name) = &read.channel else { return false };
         let mut places = self.places.iter_mut();
         let Some((channel, place)) = places.find(|(channel, _)| channel.as_str() == name) else {
@@ -131,7 +131,7 @@ impl Telling {
     }
 
     /// Notes the retry delay; returns the id of an end after which the client must not reconnect.
-    fn tell_end(&mut self, message: &[u8]) -> Option<String> {
+    fn convert_end(&mut self, message: &[u8]) -> Option<String> {
         let Closing { code, retry_after_ms } = serde_json::from_slice(message).ok()?;
         if !CloseCode::may_reconnect(code) {
             return Some(FINAL.to_owned());
@@ -141,11 +141,11 @@ impl Telling {
     }
 }
 
-/// An event whose only content is the stream's end.
-pub(super) fn last_words(closing: &[u8]) -> Vec<u8> {
-    let (mut telling, mut out) = (Telling::new(Vec::new(), 0), Vec::new());
-    telling.retry_ms = None;
-    telling.tell_message(closing, &mut out);
+/// The only event of a stream that ends at once.
+pub(super) fn only_event(closing: &[u8]) -> Vec<u8> {
+    let (mut converter, mut out) = (Converter::new(Vec::new(), 0), Vec::new());
+    converter.retry_ms = None;
+    converter.convert_message(closing, &mut out);
     out
 }
 
@@ -168,9 +168,9 @@ mod tests {
     use super::*;
     use crate::protocol::{close_frame, ping_frame, text_frame};
 
-    fn telling(channels: &[&str]) -> Telling {
+    fn converter(channels: &[&str]) -> Converter {
         let places = channels.iter().map(|channel| (channel.parse().unwrap(), None));
-        Telling { retry_ms: None, ..Telling::new(places.collect(), 0) }
+        Converter { retry_ms: None, ..Converter::new(places.collect(), 0) }
     }
 
     fn frames(messages: &[serde_json::Value]) -> Vec<u8> {
@@ -180,10 +180,10 @@ mod tests {
     }
 
     /// The ids of the events of these messages, `-` for none.
-    fn ids(telling: &mut Telling, messages: &[serde_json::Value]) -> Vec<String> {
+    fn ids(converter: &mut Converter, messages: &[serde_json::Value]) -> Vec<String> {
         let of_one = |message: &serde_json::Value| {
-            telling.take(&mut frames(std::slice::from_ref(message)));
-            let event = String::from_utf8(telling.tell(1)).unwrap();
+            converter.take(&mut frames(std::slice::from_ref(message)));
+            let event = String::from_utf8(converter.convert(1)).unwrap();
             let data = format!("data: {message}\n\n");
             let before = event.strip_suffix(&data).unwrap_or_else(|| panic!("{event:?} ends in {data:?}"));
             let id = before.strip_prefix("id: ").and_then(|id| id.strip_suffix('\n'));
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn an_id_stands_for_the_positions_of_all_channels_and_is_there_where_one_has_changed() {
         let order = "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
-        let mut telling = telling(&["zone:a", order]);
+        let mut converter = converter(&["zone:a", order]);
         let mut own = entry("price_update", "zone:a", 7);
         // A publisher's own fields, which mean nothing here.
         (own["epoch"], own["code"]) = (json!(5), json!({}));
@@ -212,7 +212,7 @@ mod tests {
         let mut outside = entry("routing", order, 2);
         outside["snapshot"] = json!(true);
         let told = ids(
-            &mut telling,
+            &mut converter,
             &[
                 json!({ "type": "connection_established" }),
                 entry("price_update", "zone:a", 1),
@@ -266,7 +266,7 @@ mod tests {
             (4006, Some(1_000)),
             (4999, None),
         ]
-        .map(|(code, retry)| ids(&mut telling(&["zone:a"]), &[closing(code, retry)]).remove(0));
+        .map(|(code, retry)| ids(&mut converter(&["zone:a"]), &[closing(code, retry)]).remove(0));
         assert_eq!(told, ["final", "final", "retry: 2500\n", "-", "retry: 1000\n", "final"]);
         let told = super::super::closing(CloseCode::TooManyConnections, 1_234);
         let told = String::from_utf8(told).unwrap();
@@ -275,9 +275,9 @@ mod tests {
 
     #[test]
     fn the_first_event_says_how_long_to_wait_where_the_stream_ends_without_a_word() {
-        let mut telling = Telling::new(Vec::new(), 1_500);
-        telling.take(&mut frames(&[json!({ "type": "a" }), json!({ "type": "b" })]));
-        let told = String::from_utf8(telling.tell(usize::MAX)).unwrap();
+        let mut converter = Converter::new(Vec::new(), 1_500);
+        converter.take(&mut frames(&[json!({ "type": "a" }), json!({ "type": "b" })]));
+        let told = String::from_utf8(converter.convert(usize::MAX)).unwrap();
         assert_eq!(told, "retry: 1500\ndata: {\"type\":\"a\"}\n\ndata: {\"type\":\"b\"}\n\n");
     }
 
@@ -285,9 +285,9 @@ mod tests {
     fn what_spans_lines_spans_lines_of_data() {
         let mut frame = Vec::new();
         text_frame(b"{\"type\":\"x\",\r\n\"n\":1}", &mut frame);
-        let mut telling = telling(&[]);
-        telling.take(&mut frame);
-        assert_eq!(telling.tell(1), b"data: {\"type\":\"x\",\ndata: \ndata: \"n\":1}\n\n");
+        let mut converter = converter(&[]);
+        converter.take(&mut frame);
+        assert_eq!(converter.convert(1), b"data: {\"type\":\"x\",\ndata: \ndata: \"n\":1}\n\n");
     }
 
     #[test]
@@ -296,10 +296,10 @@ mod tests {
         ping_frame(&mut all);
         close_frame(CloseCode::Normal, &mut all);
         text_frame(b"{}", &mut all);
-        let mut telling = telling(&[]);
-        telling.take(&mut all);
-        assert_eq!((telling.tell(usize::MAX), telling.has_ended()), (b":\n".to_vec(), true));
-        assert_eq!(telling.tell(usize::MAX), b"");
+        let mut converter = converter(&[]);
+        converter.take(&mut all);
+        assert_eq!((converter.convert(usize::MAX), converter.has_ended()), (b":\n".to_vec(), true));
+        assert_eq!(converter.convert(usize::MAX), b"");
     }
 
     proptest! {
@@ -317,19 +317,19 @@ mod tests {
             let mut all = frames(&[at("subscribed", "zone:a", "e", 0)]);
             all.extend(frames(&messages));
             close_frame(CloseCode::Normal, &mut all);
-            let mut whole = telling(&["zone:a"]);
+            let mut whole = converter(&["zone:a"]);
             whole.take(&mut all.clone());
-            let expected = whole.tell(usize::MAX);
+            let expected = whole.convert(usize::MAX);
 
             let (mut cuts, mut from, mut told) = (cuts, 0, Vec::new());
             cuts.sort_unstable();
-            let mut telling = telling(&["zone:a"]);
+            let mut converter = converter(&["zone:a"]);
             for cut in cuts.into_iter().chain([all.len()]) {
                 let cut = cut.clamp(from, all.len());
-                telling.take(&mut all[from..cut].to_vec());
+                converter.take(&mut all[from..cut].to_vec());
                 from = cut;
                 loop {
-                    let some = telling.tell(bytes);
+                    let some = converter.convert(bytes);
                     if some.is_empty() {
                         break;
                     }
@@ -337,7 +337,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(told, expected);
-            prop_assert!(telling.has_ended() && telling.frames.is_empty());
+            prop_assert!(converter.has_ended() && converter.frames.is_empty());
         }
     }
 }
