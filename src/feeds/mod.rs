@@ -2,6 +2,24 @@
 //!
 //! A feed only yields; its driver decides when to ask and where the prices go.
 
+/// Reads and writes a type in settings as text, in the form of its `FromStr` and `Display`.
+macro_rules! text_in_settings {
+    ($type:ty) => {
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    };
+}
+
 mod config;
 mod exchanges;
 mod pace;
@@ -25,7 +43,7 @@ pub(crate) use run::{run_replay, run_simulated};
 pub(crate) use simulated::Simulated;
 
 /// A price that a feed yields.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct FeedPrice {
     /// The zone that it belongs to.
     pub(crate) zone: Zone,

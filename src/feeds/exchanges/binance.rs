@@ -11,10 +11,12 @@ use serde_json::value::RawValue;
 use tokio::time::{Duration, Instant};
 
 use super::book::{Level, Sides};
-use super::candles::{Candle, Told};
+use super::candles::{Candle, CandleEvent};
 use super::decimal::Decimal;
 use super::desk::{Desk, Trade};
-use super::{ExchangeConfig, Feed, Malformed, Moment, Resume, Step, Trouble, open_time, parse, time_json};
+use super::{
+    ExchangeConfig, Feed, Malformed, Moment, Resume, Step, Trouble, open_time, parse, refused, time_json,
+};
 use crate::model::EventType;
 
 /// The exchange allows five messages a second, pongs included.
@@ -60,12 +62,9 @@ pub(crate) struct Binance {
 
 #[derive(Deserialize)]
 struct Message<'a> {
-    #[serde(borrow)]
     data: Option<&'a RawValue>,
     id: Option<u64>,
-    #[serde(borrow)]
     error: Option<&'a RawValue>,
-    #[serde(borrow)]
     code: Option<&'a RawValue>,
     e: Option<&'a str>,
 }
@@ -80,25 +79,15 @@ struct Kind<'a> {
 struct TickerFrame<'a> {
     E: u64,
     s: &'a str,
-    #[serde(borrow)]
     c: Decimal<'a>,
-    #[serde(borrow)]
     b: Option<Decimal<'a>>,
-    #[serde(borrow)]
     B: Option<Decimal<'a>>,
-    #[serde(borrow)]
     a: Option<Decimal<'a>>,
-    #[serde(borrow)]
     A: Option<Decimal<'a>>,
-    #[serde(borrow)]
     o: Option<Decimal<'a>>,
-    #[serde(borrow)]
     h: Option<Decimal<'a>>,
-    #[serde(borrow)]
     l: Option<Decimal<'a>>,
-    #[serde(borrow)]
     v: Option<Decimal<'a>>,
-    #[serde(borrow)]
     q: Option<Decimal<'a>>,
 }
 
@@ -107,9 +96,7 @@ struct TickerFrame<'a> {
 struct TradeFrame<'a> {
     s: &'a str,
     t: u64,
-    #[serde(borrow)]
     p: Decimal<'a>,
-    #[serde(borrow)]
     q: Decimal<'a>,
     T: u64,
     /// Whether the buyer's order was in the book first.
@@ -125,9 +112,7 @@ struct DepthFrame<'a> {
     u: u64,
     /// The last number of the previous change, on the markets that state it.
     pu: Option<u64>,
-    #[serde(borrow)]
     b: Vec<Level<'a>>,
-    #[serde(borrow)]
     a: Vec<Level<'a>>,
 }
 
@@ -136,7 +121,6 @@ struct DepthFrame<'a> {
 struct CandleFrame<'a> {
     E: u64,
     s: &'a str,
-    #[serde(borrow)]
     k: CandleFields<'a>,
 }
 
@@ -144,15 +128,10 @@ struct CandleFrame<'a> {
 struct CandleFields<'a> {
     t: i64,
     i: &'a str,
-    #[serde(borrow)]
     o: Decimal<'a>,
-    #[serde(borrow)]
     c: Decimal<'a>,
-    #[serde(borrow)]
     h: Decimal<'a>,
-    #[serde(borrow)]
     l: Decimal<'a>,
-    #[serde(borrow)]
     v: Decimal<'a>,
     x: bool,
 }
@@ -163,7 +142,6 @@ struct DepthAnswer<'a> {
     last_update_id: u64,
     #[serde(borrow)]
     bids: Vec<Level<'a>>,
-    #[serde(borrow)]
     asks: Vec<Level<'a>>,
 }
 
@@ -173,7 +151,6 @@ struct TradeAnswer<'a> {
     id: u64,
     #[serde(borrow)]
     price: Decimal<'a>,
-    #[serde(borrow)]
     qty: Decimal<'a>,
     time: u64,
     is_buyer_maker: bool,
@@ -253,11 +230,8 @@ impl Binance {
         steps: &mut Vec<Step>,
     ) -> Result<(), Malformed> {
         let streams = self.asked.remove(&id).ok_or("it answers what was not asked")?;
-        if message.error.is_some() || message.code.is_some() {
-            let refused = message.error.or(message.code).map_or("", RawValue::get);
-            let refused: String = refused.chars().take(200).collect();
-            steps.push(Step::Trouble(Trouble::Refused(format!("a subscription was refused: {refused}"))));
-            steps.push(Step::Reconnect("a subscription was refused".to_owned()));
+        if let Some(why) = message.error.or(message.code) {
+            refused("a subscription was refused", why.get(), steps);
             return Ok(());
         }
         for (symbol, kind) in streams {
@@ -279,7 +253,7 @@ impl Binance {
                 steps.push(Step::Reconnect("the exchange's server shuts down".to_owned()));
                 Ok(())
             }
-            _ => Err("its type was not asked for".to_owned()),
+            _ => Err("its type was not requested".to_owned()),
         }
     }
 
@@ -298,15 +272,13 @@ impl Binance {
             ("volume", frame.v),
             ("quoteVolume", frame.q),
         ];
-        self.desk.ticker(symbol, &time_json(frame.E)?, &fields, steps)?;
-        self.desk.streams.heard(symbol, EventType::Ticker, at.now);
-        Ok(())
+        self.desk.tickers(&[(symbol, time_json(frame.E)?, fields)], at, steps)
     }
 
     fn trade(&mut self, text: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
         let frame: TradeFrame<'_> = parse(text)?;
         let symbol = self.desk.symbol(frame.s)?;
-        let trade = trade(frame.p, frame.q, frame.m, frame.T)?;
+        let trade = Trade::new(frame.p, frame.q, !frame.m, time_json(frame.T)?);
         self.desk.streams.heard(symbol, EventType::Trade, at.now);
         if self.desk.trades(symbol, [(frame.t, trade)], steps) {
             self.ask(Wanted::Trades(symbol), steps);
@@ -359,13 +331,12 @@ impl Binance {
         let CandleFrame { E: time, s, k } = parse(text)?;
         let symbol = self.desk.symbol(s)?;
         if k.i != self.desk.interval.to_string() {
-            return Err("its interval was not asked for".to_owned());
+            return Err("its interval was not requested".to_owned());
         }
         let (time, open_time) = (time_json(time)?, open_time(chrono::DateTime::from_timestamp_millis(k.t))?);
-        let [open, high, low, close, volume] = [k.o, k.h, k.l, k.c, k.v].map(|value| value.text().to_owned());
-        let candle = Candle { open_time, open, high, low, close, volume };
-        let told = Told { candle, is_closed: k.x, is_correction: false };
-        self.desk.candle(symbol, &told, &time, steps);
+        let candle = Candle::new(open_time, [k.o, k.h, k.l, k.c, k.v]);
+        let event = CandleEvent { candle, is_closed: k.x, is_correction: false };
+        self.desk.candle(symbol, &event, &time, steps);
         self.desk.streams.heard(symbol, EventType::Candle, at.now);
         Ok(())
     }
@@ -409,32 +380,20 @@ impl Binance {
 
     fn fill_trades(&mut self, symbol: usize, text: &str, steps: &mut Vec<Step>) -> Result<(), Malformed> {
         let answer: Vec<TradeAnswer<'_>> = parse(text)?;
-        let trades = answer
-            .iter()
-            .map(|given| Ok((given.id, trade(given.price, given.qty, given.is_buyer_maker, given.time)?)));
+        let trades = answer.iter().map(|TradeAnswer { id, price, qty, time, is_buyer_maker }| {
+            Ok((*id, Trade::new(*price, *qty, !is_buyer_maker, time_json(*time)?)))
+        });
         let trades = trades.collect::<Result<Vec<_>, Malformed>>()?;
         self.desk.trades(symbol, trades, steps);
         self.failed[symbol] = 0;
-        // What is missing still is older than what the exchange gives.
+        // Trades that are still missing are older than those that the exchange provides.
         self.desk.give_up_trades(symbol, steps);
         Ok(())
     }
 }
 
-fn trade(
-    price: Decimal<'_>,
-    size: Decimal<'_>,
-    buyer_was_first: bool,
-    time: u64,
-) -> Result<Trade, Malformed> {
-    let (price, size) = (price.text().to_owned(), size.text().to_owned());
-    Ok(Trade { price, size, is_buy: !buyer_was_first, time: time_json(time)? })
-}
-
 impl Feed for Binance {
     fn connected(&mut self, at: Moment, steps: &mut Vec<Step>) {
-        self.begun = at.now;
-        self.desk.begin(at.now);
         let types = self.desk.types.clone();
         let all: Vec<_> = (0..self.desk.symbols.len())
             .flat_map(|symbol| types.iter().map(move |kind| (symbol, *kind)))
@@ -490,6 +449,5 @@ impl Feed for Binance {
         let due: Vec<Wanted> =
             self.again.extract_if(.., |(when, _)| *when <= at.now).map(|(_, w)| w).collect();
         due.into_iter().for_each(|wanted| self.ask(wanted, steps));
-        self.desk.snapshots_due(at, steps);
     }
 }

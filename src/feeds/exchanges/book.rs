@@ -1,4 +1,4 @@
-//! A symbol's order book, rebuilt from the exchange's messages, so that a snapshot of it can be given at any
+//! A symbol's order book, rebuilt from the exchange's messages, so that a snapshot of it can be published at any
 //! time.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant};
 
 use super::decimal::Decimal;
 
-/// How many levels of each side are kept; beyond that the worst are dropped.
+/// How many levels each side retains; beyond that the worst are dropped.
 const LEVELS_MAX: usize = 5_000;
 
 /// How often a changing book is published as a snapshot, for late subscribers.
@@ -37,8 +37,9 @@ pub(super) struct Book {
     /// The number of the last change; `None` until there is a snapshot.
     sequence: Option<u64>,
     /// The last number that [`next_number`](Self::next_number) returned.
-    given: u64,
-    told: Option<Instant>,
+    last_number: u64,
+    /// When it was last published as a snapshot.
+    published: Option<Instant>,
 }
 
 impl Book {
@@ -46,7 +47,7 @@ impl Book {
     pub(super) fn begin(&mut self, sides: &Sides<'_>, sequence: u64, depth: usize, now: Instant) {
         (self.bids, self.asks) = (Side::new(), Side::new());
         self.set(sides, depth);
-        (self.sequence, self.told) = (Some(sequence), Some(now));
+        (self.sequence, self.published) = (Some(sequence), Some(now));
     }
 
     /// Marks the book as incomplete: further changes cannot be applied.
@@ -59,15 +60,15 @@ impl Book {
         self.sequence
     }
 
-    /// A number for a change, if the exchange numbers none: greater than all before it, even those of an
+    /// A number for a change of an exchange that does not number them: greater than all before it, even those of an
     /// earlier process, unless the clock was set back.
     pub(super) fn next_number(&mut self, now: DateTime<Utc>) -> u64 {
         let least = u64::try_from(now.timestamp_millis()).unwrap_or(0).saturating_mul(1_000);
-        self.given = if self.given == 0 { least } else { self.given + 1 };
-        self.given
+        self.last_number = if self.last_number == 0 { least } else { self.last_number + 1 };
+        self.last_number
     }
 
-    /// Applies changes, and keeps at most `depth` levels of each side.
+    /// Applies changes, and then drops all but the best `depth` levels of each side.
     pub(super) fn apply(&mut self, sides: &Sides<'_>, sequence: u64, depth: usize) {
         self.set(sides, depth);
         self.sequence = Some(sequence);
@@ -104,9 +105,9 @@ impl Book {
     /// Whether a snapshot of a complete book is due; if so, it counts as published.
     pub(super) fn is_due(&mut self, now: Instant) -> bool {
         let is_due = self.sequence.is_some()
-            && self.told.is_none_or(|told| now.saturating_duration_since(told) >= SNAPSHOT_EVERY);
+            && self.published.is_none_or(|at| now.saturating_duration_since(at) >= SNAPSHOT_EVERY);
         if is_due {
-            self.told = Some(now);
+            self.published = Some(now);
         }
         is_due
     }

@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::decimal::Decimal;
+
 /// How long after its end a candle stays open: the last trades may still arrive.
 const GRACE: TimeDelta = TimeDelta::seconds(2);
 
@@ -9,16 +11,20 @@ const GRACE: TimeDelta = TimeDelta::seconds(2);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Candle {
     pub(super) open_time: DateTime<Utc>,
-    pub(super) open: String,
-    pub(super) high: String,
-    pub(super) low: String,
-    pub(super) close: String,
-    pub(super) volume: String,
+    /// Open, high, low, close and volume.
+    pub(super) values: [String; 5],
+}
+
+impl Candle {
+    /// `values` are open, high, low, close and volume.
+    pub(super) fn new(open_time: DateTime<Utc>, values: [Decimal<'_>; 5]) -> Self {
+        Self { open_time, values: values.map(|value| value.text().to_owned()) }
+    }
 }
 
 /// A candle that is to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct CandleEvent {
     pub(super) candle: Candle,
     pub(super) is_closed: bool,
     /// Whether it corrects one that was published as closed.
@@ -35,8 +41,13 @@ pub(super) struct Candles {
 
 impl Candles {
     /// Takes a candle as the exchange now has it.
-    pub(super) fn offer(&mut self, candle: Candle, length: TimeDelta, now: DateTime<Utc>) -> Vec<Told> {
-        let mut told = Vec::new();
+    pub(super) fn offer(
+        &mut self,
+        candle: Candle,
+        length: TimeDelta,
+        now: DateTime<Utc>,
+    ) -> Vec<CandleEvent> {
+        let mut events = Vec::new();
         // A candle that begins after now had a wrong time, and must not hide those that come before it. (Where this
         // machine's clock is behind, that is all candles; they come in order, so nothing is forgotten then.)
         let is_wrong = |known: &mut Candle| known.open_time > now && known.open_time > candle.open_time;
@@ -46,38 +57,38 @@ impl Candles {
             // An even older candle was published, and is no longer of interest.
             if candle.open_time == closed.open_time && *closed != candle {
                 *closed = candle.clone();
-                told.push(Told { candle, is_closed: true, is_correction: true });
+                events.push(CandleEvent { candle, is_closed: true, is_correction: true });
             }
-            return told;
+            return events;
         }
         match self.current.take() {
             // A later candle shows that this one is over.
-            Some(before) if before.open_time < candle.open_time => told.push(self.close(before)),
+            Some(before) if before.open_time < candle.open_time => events.push(self.close(before)),
             Some(before) if before.open_time > candle.open_time => {
                 self.current = Some(before);
-                return told;
+                return events;
             }
             _ => {}
         }
         if now >= candle.open_time + length + GRACE {
-            told.push(self.close(candle));
+            events.push(self.close(candle));
         } else {
-            told.push(Told { candle: candle.clone(), is_closed: false, is_correction: false });
+            events.push(CandleEvent { candle: candle.clone(), is_closed: false, is_correction: false });
             self.current = Some(candle);
         }
-        told
+        events
     }
 
     /// Closes the current candle if its time is over.
-    pub(super) fn tick(&mut self, length: TimeDelta, now: DateTime<Utc>) -> Option<Told> {
+    pub(super) fn tick(&mut self, length: TimeDelta, now: DateTime<Utc>) -> Option<CandleEvent> {
         let is_over = |candle: &mut Candle| now >= candle.open_time + length + GRACE;
         let candle = self.current.take_if(is_over)?;
         Some(self.close(candle))
     }
 
-    fn close(&mut self, candle: Candle) -> Told {
+    fn close(&mut self, candle: Candle) -> CandleEvent {
         self.closed = Some(candle.clone());
-        Told { candle, is_closed: true, is_correction: false }
+        CandleEvent { candle, is_closed: true, is_correction: false }
     }
 }
 
@@ -87,8 +98,7 @@ mod tests {
 
     fn candle(minute: u32, close: &str) -> Candle {
         let open_time = DateTime::UNIX_EPOCH + TimeDelta::minutes(minute.into());
-        let [open, high, low, volume] = ["1", "3", "1", "10"].map(str::to_owned);
-        Candle { open_time, open, high, low, close: close.to_owned(), volume }
+        Candle { open_time, values: ["1", "3", "1", close, "10"].map(str::to_owned) }
     }
 
     fn at(minute: u32, second: u32) -> DateTime<Utc> {
@@ -97,8 +107,12 @@ mod tests {
 
     const MINUTE: TimeDelta = TimeDelta::minutes(1);
 
-    fn words(told: &[Told]) -> Vec<(&str, bool, bool)> {
-        told.iter().map(|told| (told.candle.close.as_str(), told.is_closed, told.is_correction)).collect()
+    /// The closing price of each, and whether it is closed, and a correction.
+    fn words(events: &[CandleEvent]) -> Vec<(&str, bool, bool)> {
+        let words = events
+            .iter()
+            .map(|event| (event.candle.values[3].as_str(), event.is_closed, event.is_correction));
+        words.collect()
     }
 
     #[test]

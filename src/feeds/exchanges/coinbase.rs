@@ -12,11 +12,12 @@ use serde_json::value::RawValue;
 use tokio::time::Duration;
 
 use super::book::Sides;
-use super::candles::{Candle, Candles};
+use super::candles::Candle;
 use super::decimal::Decimal;
 use super::desk::{Desk, Trade};
 use super::{
     ExchangeConfig, Feed, Malformed, Moment, Resume, STREAMED, Step, Trouble, milliseconds, open_time, parse,
+    refused,
 };
 use crate::model::EventType;
 
@@ -25,7 +26,6 @@ const SEND_EVERY: Duration = Duration::from_millis(150);
 
 pub(crate) struct Coinbase {
     desk: Desk,
-    candles: Vec<Candles>,
     /// The number of the last message.
     number: Option<u64>,
 }
@@ -35,11 +35,9 @@ struct Message<'a> {
     channel: Option<&'a str>,
     timestamp: Option<DateTime<Utc>>,
     sequence_num: Option<u64>,
-    #[serde(borrow)]
     events: Option<&'a RawValue>,
     #[serde(rename = "type")]
     kind: Option<&'a str>,
-    #[serde(borrow)]
     message: Option<Cow<'a, str>>,
 }
 
@@ -58,21 +56,13 @@ struct Tickers<'a> {
 #[derive(Deserialize)]
 struct TickerData<'a> {
     product_id: &'a str,
-    #[serde(borrow)]
     price: Option<Decimal<'a>>,
-    #[serde(borrow)]
     volume_24_h: Option<Decimal<'a>>,
-    #[serde(borrow)]
     low_24_h: Option<Decimal<'a>>,
-    #[serde(borrow)]
     high_24_h: Option<Decimal<'a>>,
-    #[serde(borrow)]
     best_bid: Option<Decimal<'a>>,
-    #[serde(borrow)]
     best_bid_quantity: Option<Decimal<'a>>,
-    #[serde(borrow)]
     best_ask: Option<Decimal<'a>>,
-    #[serde(borrow)]
     best_ask_quantity: Option<Decimal<'a>>,
 }
 
@@ -86,9 +76,7 @@ struct TradesEvent<'a> {
 struct TradeData<'a> {
     trade_id: &'a str,
     product_id: &'a str,
-    #[serde(borrow)]
     price: Decimal<'a>,
-    #[serde(borrow)]
     size: Decimal<'a>,
     side: &'a str,
     time: DateTime<Utc>,
@@ -99,16 +87,13 @@ struct BookEvent<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     product_id: &'a str,
-    #[serde(borrow)]
     updates: Vec<LevelData<'a>>,
 }
 
 #[derive(Deserialize)]
 struct LevelData<'a> {
     side: &'a str,
-    #[serde(borrow)]
     price_level: Decimal<'a>,
-    #[serde(borrow)]
     new_quantity: Decimal<'a>,
 }
 
@@ -122,15 +107,10 @@ struct CandlesEvent<'a> {
 struct CandleData<'a> {
     start: &'a str,
     product_id: &'a str,
-    #[serde(borrow)]
     open: Decimal<'a>,
-    #[serde(borrow)]
     high: Decimal<'a>,
-    #[serde(borrow)]
     low: Decimal<'a>,
-    #[serde(borrow)]
     close: Decimal<'a>,
-    #[serde(borrow)]
     volume: Decimal<'a>,
 }
 
@@ -143,16 +123,10 @@ fn channel_of(kind: EventType) -> &'static str {
     }
 }
 
-fn kind_of(channel: &str) -> Option<EventType> {
-    STREAMED.into_iter().find(|kind| channel_of(*kind) == channel)
-}
-
 impl Coinbase {
     pub(crate) fn new(config: &ExchangeConfig, resume: &Resume, at: Moment) -> Self {
         let theirs = |base: &str, quote: &str| format!("{base}-{quote}");
-        let desk = Desk::new(config, resume, theirs, SEND_EVERY, at);
-        let candles = desk.symbols.iter().map(|_| Candles::default()).collect();
-        Self { desk, candles, number: None }
+        Self { desk: Desk::new(config, resume, theirs, SEND_EVERY, at), number: None }
     }
 
     fn subscribe(&mut self, kind: EventType, symbols: &[usize], at: Moment, steps: &mut Vec<Step>) {
@@ -170,7 +144,7 @@ impl Coinbase {
         let events: Vec<Subscriptions<'_>> = parse(events)?;
         let mut subscribed = Vec::new();
         for (channel, products) in events.iter().flat_map(|event| &event.subscriptions) {
-            let Some(kind) = kind_of(channel) else { continue };
+            let Some(kind) = STREAMED.into_iter().find(|kind| channel_of(*kind) == channel) else { continue };
             for product in products.iter().flatten() {
                 subscribed.push((self.desk.symbol(product)?, kind));
             }
@@ -189,9 +163,8 @@ impl Coinbase {
         steps: &mut Vec<Step>,
     ) -> Result<(), Malformed> {
         let events: Vec<Tickers<'_>> = parse(events)?;
-        let (mut told, mut heard) = (Vec::new(), Vec::new());
+        let mut tickers = Vec::new();
         for data in events.iter().flat_map(|event| &event.tickers) {
-            let symbol = self.desk.symbol(data.product_id)?;
             let fields = [
                 ("price", data.price),
                 ("bid", data.best_bid),
@@ -202,39 +175,27 @@ impl Coinbase {
                 ("low", data.low_24_h),
                 ("volume", data.volume_24_h),
             ];
-            self.desk.ticker(symbol, time, &fields, &mut told)?;
-            heard.push(symbol);
+            tickers.push((self.desk.symbol(data.product_id)?, time, fields));
         }
-        steps.append(&mut told);
-        heard.into_iter().for_each(|symbol| self.desk.streams.heard(symbol, EventType::Ticker, at.now));
-        Ok(())
+        self.desk.tickers(&tickers, at, steps)
     }
 
     fn trades(&mut self, events: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
         let events: Vec<TradesEvent<'_>> = parse(events)?;
-        let mut by_symbol = vec![Vec::new(); self.desk.symbols.len()];
+        let mut trades = Vec::new();
         for data in events.iter().flat_map(|event| &event.trades) {
             let symbol = self.desk.symbol(data.product_id)?;
-            let id: u64 = data.trade_id.parse().map_err(|_| "the number of a trade is none".to_owned())?;
+            let id: u64 =
+                data.trade_id.parse().map_err(|_| "the id of a trade is not a number".to_owned())?;
             // The exchange states the side of the resting order; the taker did the opposite.
             let is_buy = match data.side {
                 "BUY" => false,
                 "SELL" => true,
                 _ => return Err("its side is neither BUY nor SELL".to_owned()),
             };
-            let (price, size) = (data.price.text().to_owned(), data.size.text().to_owned());
-            let time = milliseconds(data.time)?;
-            by_symbol[symbol].push((id, Trade { price, size, is_buy, time }));
+            trades.push((symbol, id, Trade::new(data.price, data.size, is_buy, milliseconds(data.time)?)));
         }
-        for (symbol, trades) in by_symbol.into_iter().enumerate() {
-            if trades.is_empty() {
-                continue;
-            }
-            self.desk.streams.heard(symbol, EventType::Trade, at.now);
-            if self.desk.trades(symbol, trades, steps) {
-                self.desk.give_up_trades(symbol, steps);
-            }
-        }
+        self.desk.all_trades(trades, at, steps);
         Ok(())
     }
 
@@ -290,22 +251,13 @@ impl Coinbase {
         for data in events.iter().flat_map(|event| &event.candles) {
             let symbol = self.desk.symbol(data.product_id)?;
             let start = data.start.parse().ok().and_then(|start| DateTime::from_timestamp(start, 0));
-            let open_time = open_time(start)?;
-            let [open, high, low, close, volume] = [data.open, data.high, data.low, data.close, data.volume]
-                .map(|value| value.text().to_owned());
-            candles.push((symbol, Candle { open_time, open, high, low, close, volume }));
+            let values = [data.open, data.high, data.low, data.close, data.volume];
+            candles.push((symbol, Candle::new(open_time(start)?, values)));
         }
-        // A snapshot has hundreds of candles, the newest first.
+        // A snapshot begins with the newest.
         candles.sort_by_key(|(_, candle)| candle.open_time);
-        let length = self.desk.interval.length();
         for (symbol, candle) in candles {
-            self.desk.streams.heard(symbol, EventType::Candle, at.now);
-            if at.utc.signed_duration_since(candle.open_time) > length * 2 {
-                continue;
-            }
-            for told in self.candles[symbol].offer(candle, length, at.utc) {
-                self.desk.candle(symbol, &told, time, steps);
-            }
+            self.desk.offer_candle(symbol, candle, time, at, steps);
         }
         Ok(())
     }
@@ -327,8 +279,6 @@ impl Coinbase {
 
 impl Feed for Coinbase {
     fn connected(&mut self, at: Moment, steps: &mut Vec<Step>) {
-        self.desk.begin(at.now);
-        self.number = None;
         // Without heartbeats a quiet market would look like a dead connection.
         self.desk.send(r#"{"type":"subscribe","channel":"heartbeats"}"#.to_owned(), at.now, steps);
         let all: Vec<usize> = (0..self.desk.symbols.len()).collect();
@@ -340,9 +290,7 @@ impl Feed for Coinbase {
     fn frame(&mut self, text: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
         let message: Message<'_> = parse(text)?;
         if message.kind == Some("error") {
-            let refused: String = message.message.as_deref().unwrap_or_default().chars().take(200).collect();
-            steps.push(Step::Trouble(Trouble::Refused(format!("the exchange says: {refused}"))));
-            steps.push(Step::Reconnect("a subscription was refused".to_owned()));
+            refused("the exchange says", message.message.as_deref().unwrap_or_default(), steps);
             return Ok(());
         }
         let number = message.sequence_num.ok_or("it has no number")?;
@@ -358,7 +306,7 @@ impl Feed for Coinbase {
             "market_trades" => self.trades(events, at, steps),
             "l2_data" => self.books(events, &time, at, steps),
             "candles" => self.candles(events, &time, at, steps),
-            _ => Err("its channel was not asked for".to_owned()),
+            _ => Err("its channel was not requested".to_owned()),
         };
         // A message that was not understood counts as missing.
         if taken.is_ok() {
@@ -367,26 +315,9 @@ impl Feed for Coinbase {
         taken
     }
 
-    fn fetched(
-        &mut self,
-        _id: u64,
-        _answer: Result<&str, String>,
-        _at: Moment,
-        _steps: &mut Vec<Step>,
-    ) -> Result<(), Malformed> {
-        Ok(())
-    }
-
     fn tick(&mut self, at: Moment, steps: &mut Vec<Step>) {
         for (symbol, kind) in self.desk.tick(at, steps) {
             self.subscribe(kind, &[symbol], at, steps);
         }
-        let length = self.desk.interval.length();
-        for symbol in 0..self.candles.len() {
-            if let Some(told) = self.candles[symbol].tick(length, at.utc) {
-                self.desk.candle(symbol, &told, &at.utc.timestamp_millis().to_string(), steps);
-            }
-        }
-        self.desk.snapshots_due(at, steps);
     }
 }

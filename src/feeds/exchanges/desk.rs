@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use tokio::time::{Duration, Instant};
 
 use super::book::{Book, Sides};
-use super::candles::Told;
+use super::candles::{Candle, CandleEvent, Candles};
 use super::decimal::Decimal;
 use super::streams::{Overdue, Streams};
 use super::trades::Trades;
@@ -23,20 +23,28 @@ pub(super) struct Symbol {
     zone: Option<Zone>,
     pub(super) book: Book,
     pub(super) trades: Trades<Trade>,
+    candles: Candles,
 }
 
 /// A trade that is to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trade {
-    pub(super) price: String,
-    pub(super) size: String,
-    pub(super) is_buy: bool,
+    price: String,
+    size: String,
+    is_buy: bool,
     /// Milliseconds since 1970, or a text; as JSON.
-    pub(super) time: String,
+    time: String,
 }
 
-/// The fields of a ticker: names and numbers.
-pub(super) type Fields<'a> = [(&'static str, Option<Decimal<'a>>)];
+impl Trade {
+    /// `time` is JSON.
+    pub(super) fn new(price: Decimal<'_>, size: Decimal<'_>, is_buy: bool, time: String) -> Self {
+        Self { price: price.text().to_owned(), size: size.text().to_owned(), is_buy, time }
+    }
+}
+
+/// A field of a ticker: its name and number.
+pub(super) type Field<'a> = (&'static str, Option<Decimal<'a>>);
 
 #[derive(Debug)]
 pub(super) struct Desk {
@@ -46,7 +54,6 @@ pub(super) struct Desk {
     pub(super) types: Vec<EventType>,
     pub(super) interval: Interval,
     pub(super) depth: usize,
-    silence: Duration,
     pub(super) streams: Streams,
     outgoing: VecDeque<String>,
     /// The least time between two messages.
@@ -71,6 +78,7 @@ impl Desk {
                 zone: config.zones.get(name).cloned(),
                 book: Book::default(),
                 trades: Trades::after(resume.get(name).copied()),
+                candles: Candles::default(),
             }
         });
         let silence = Duration::from_secs(config.silence_s);
@@ -81,7 +89,6 @@ impl Desk {
             types: config.types.clone(),
             interval: config.interval,
             depth: config.depth,
-            silence,
             streams: Streams::asked(config.symbols.len(), &config.types, silence, at.now),
             outgoing: VecDeque::new(),
             send_every,
@@ -93,11 +100,6 @@ impl Desk {
     pub(super) fn simulated(mut self) -> Self {
         self.is_simulated = true;
         self
-    }
-
-    /// The connection is established: from now on all streams wait to be acknowledged.
-    pub(super) fn begin(&mut self, now: Instant) {
-        self.streams = Streams::asked(self.symbols.len(), &self.types, self.silence, now);
     }
 
     /// The symbol to which the exchange's name belongs.
@@ -120,10 +122,20 @@ impl Desk {
         }
     }
 
-    /// Sends messages that are due, and returns the streams that are silent. If a stream was not acknowledged
-    /// in time, the connection is restarted.
+    /// Sends messages that are due, closes candles whose time is over, and emits snapshots of books that have
+    /// been changing for a while, for late subscribers. Returns the streams that are silent. If a stream was not
+    /// acknowledged in time, the connection is restarted.
     pub(super) fn tick(&mut self, at: Moment, steps: &mut Vec<Step>) -> Vec<(usize, EventType)> {
         self.flush(at.now, steps);
+        let time = || at.utc.timestamp_millis().to_string();
+        for symbol in 0..self.symbols.len() {
+            if let Some(closed) = self.symbols[symbol].candles.tick(self.interval.length(), at.utc) {
+                self.candle(symbol, &closed, &time(), steps);
+            }
+            if self.symbols[symbol].book.is_due(at.now) {
+                self.snapshot(symbol, &time(), steps);
+            }
+        }
         match self.streams.overdue(at.now) {
             Some(Overdue::Silent(silent)) => silent,
             Some(Overdue::Unacknowledged { symbol, kind }) => {
@@ -154,12 +166,29 @@ impl Desk {
         json
     }
 
+    /// Emits the tickers of a frame, each of a symbol, at a time (as JSON); or none if one lacks a price.
+    pub(super) fn tickers<'a, const N: usize>(
+        &mut self,
+        tickers: &[(usize, impl AsRef<str>, [Field<'a>; N])],
+        at: Moment,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), Malformed> {
+        let before = steps.len();
+        for (symbol, time, fields) in tickers {
+            self.ticker(*symbol, time.as_ref(), fields, steps).inspect_err(|_| steps.truncate(before))?;
+        }
+        for (symbol, ..) in tickers {
+            self.streams.heard(*symbol, EventType::Ticker, at.now);
+        }
+        Ok(())
+    }
+
     /// Emits a ticker, and with it the price of the symbol's zone.
-    pub(super) fn ticker(
+    fn ticker(
         &self,
         symbol: usize,
         time: &str,
-        fields: &Fields<'_>,
+        fields: &[Field<'_>],
         steps: &mut Vec<Step>,
     ) -> Result<(), Malformed> {
         let get = |name: &str| fields.iter().find(|(field, _)| *field == name).and_then(|(_, value)| *value);
@@ -182,7 +211,7 @@ impl Desk {
     }
 
     /// Emits the price of a zone: its numbers are JSON numbers with the exchange's digits.
-    fn price(&self, zone: &Zone, symbol: usize, time: &str, prices: &Fields<'_>, steps: &mut Vec<Step>) {
+    fn price(&self, zone: &Zone, symbol: usize, time: &str, prices: &[Field<'_>], steps: &mut Vec<Step>) {
         let Self { exchange, symbols, .. } = self;
         let symbol = &symbols[symbol].name;
         let mut json = format!(
@@ -209,8 +238,22 @@ impl Desk {
         steps: &mut Vec<Step>,
     ) -> bool {
         let taken = self.symbols[symbol].trades.offer(trades);
-        self.tell_trades(symbol, taken.ready, steps);
+        self.emit_trades(symbol, taken.ready, steps);
         taken.is_gap
+    }
+
+    /// Takes the trades of a frame, and gives up on missing ones, which cannot be requested.
+    pub(super) fn all_trades(&mut self, trades: Vec<(usize, u64, Trade)>, at: Moment, steps: &mut Vec<Step>) {
+        let mut by_symbol = vec![Vec::new(); self.symbols.len()];
+        for (symbol, id, trade) in trades {
+            by_symbol[symbol].push((id, trade));
+        }
+        for (symbol, trades) in by_symbol.into_iter().enumerate().filter(|(_, trades)| !trades.is_empty()) {
+            self.streams.heard(symbol, EventType::Trade, at.now);
+            if self.trades(symbol, trades, steps) {
+                self.give_up_trades(symbol, steps);
+            }
+        }
     }
 
     /// Gives up on missing trades, which the exchange no longer has.
@@ -218,15 +261,15 @@ impl Desk {
         let (count, ready) = self.symbols[symbol].trades.give_up();
         if count > 0 {
             let reason = format!(
-                "{count} trades of {} were missed, and the exchange does not give them again",
+                "{count} trades of {} were missed, and the exchange does not provide them any more",
                 self.symbols[symbol].name
             );
             steps.push(Step::Trouble(Trouble::TradesMissed { count, reason }));
         }
-        self.tell_trades(symbol, ready, steps);
+        self.emit_trades(symbol, ready, steps);
     }
 
-    fn tell_trades(&self, symbol: usize, trades: Vec<(u64, Trade)>, steps: &mut Vec<Step>) {
+    fn emit_trades(&self, symbol: usize, trades: Vec<(u64, Trade)>, steps: &mut Vec<Step>) {
         // Without a ticker stream, the newest trade provides the price of the zone.
         if let (Some(zone), false, Some((_, last))) =
             (&self.symbols[symbol].zone, self.types.contains(&EventType::Ticker), trades.last())
@@ -236,9 +279,9 @@ impl Desk {
         for (id, Trade { price, size, is_buy, time }) in trades {
             let side = if is_buy { "buy" } else { "sell" };
             let mut json = self.head(symbol, &time);
-            let written =
+            // Writing to a String cannot fail.
+            let _written =
                 write!(json, r#","tradeId":"{id}","price":"{price}","size":"{size}","side":"{side}"}}"#);
-            debug_assert!(written.is_ok(), "writing to a String cannot fail");
             let trade = Some((self.symbols[symbol].name.clone(), id));
             steps.push(Step::Event(FeedEvent { kind: EventType::Trade, json, trade }));
         }
@@ -249,8 +292,7 @@ impl Desk {
         let book = &self.symbols[symbol].book;
         let Some(sequence) = book.sequence() else { return };
         let mut json = self.head(symbol, time);
-        let written = write!(json, r#","kind":"snapshot","sequence":{sequence}"#);
-        debug_assert!(written.is_ok(), "writing to a String cannot fail");
+        let _written = write!(json, r#","kind":"snapshot","sequence":{sequence}"#);
         let (bids, asks) = book.best(self.depth);
         push_levels(&mut json, "bids", bids.into_iter());
         push_levels(&mut json, "asks", asks.into_iter());
@@ -271,36 +313,44 @@ impl Desk {
         let Some(before) = book.sequence() else { return };
         book.apply(sides, sequence, depth);
         let mut json = self.head(symbol, time);
-        let written = write!(json, r#","kind":"delta","sequence":{sequence},"previousSequence":{before}"#);
-        debug_assert!(written.is_ok(), "writing to a String cannot fail");
+        let _written = write!(json, r#","kind":"delta","sequence":{sequence},"previousSequence":{before}"#);
         push_levels(&mut json, "bids", sides.bids.iter().map(|(price, size)| (price.text(), size.text())));
         push_levels(&mut json, "asks", sides.asks.iter().map(|(price, size)| (price.text(), size.text())));
         json.push('}');
         steps.push(event(EventType::Orderbook, json));
     }
 
-    /// Emits snapshots of books that have been changing for a while, for late subscribers.
-    pub(super) fn snapshots_due(&mut self, at: Moment, steps: &mut Vec<Step>) {
-        for symbol in 0..self.symbols.len() {
-            if self.symbols[symbol].book.is_due(at.now) {
-                self.snapshot(symbol, &at.utc.timestamp_millis().to_string(), steps);
+    /// Takes a candle of an exchange that does not say when it is closed, and emits it if it is news.
+    pub(super) fn offer_candle(
+        &mut self,
+        symbol: usize,
+        candle: Candle,
+        time: &str,
+        at: Moment,
+        steps: &mut Vec<Step>,
+    ) {
+        self.streams.heard(symbol, EventType::Candle, at.now);
+        let length = self.interval.length();
+        // A subscription begins with hundreds of candles; only the last closed one and the open one are new.
+        if at.utc.signed_duration_since(candle.open_time) <= length * 2 {
+            for event in self.symbols[symbol].candles.offer(candle, length, at.utc) {
+                self.candle(symbol, &event, time, steps);
             }
         }
     }
 
     /// Emits a candle.
-    pub(super) fn candle(&self, symbol: usize, told: &Told, time: &str, steps: &mut Vec<Step>) {
-        let Told { candle, is_closed, is_correction } = told;
+    pub(super) fn candle(
+        &self,
+        symbol: usize,
+        CandleEvent { candle, is_closed, is_correction }: &CandleEvent,
+        time: &str,
+        steps: &mut Vec<Step>,
+    ) {
         let mut json = self.head(symbol, time);
         push(&mut json, "interval", &format!("\"{}\"", self.interval));
         push(&mut json, "openTime", &candle.open_time.timestamp_millis().to_string());
-        for (name, value) in [
-            ("open", &candle.open),
-            ("high", &candle.high),
-            ("low", &candle.low),
-            ("close", &candle.close),
-            ("volume", &candle.volume),
-        ] {
+        for (name, value) in ["open", "high", "low", "close", "volume"].iter().zip(&candle.values) {
             push(&mut json, name, &format!("\"{value}\""));
         }
         push(&mut json, "closed", if *is_closed { "true" } else { "false" });
@@ -317,25 +367,13 @@ fn event(kind: EventType, json: String) -> Step {
 }
 
 fn push(json: &mut String, name: &str, value: &str) {
-    json.push_str(",\"");
-    json.push_str(name);
-    json.push_str("\":");
-    json.push_str(value);
+    json.extend([",\"", name, "\":", value]);
 }
 
 fn push_levels<'a>(json: &mut String, name: &str, levels: impl Iterator<Item = (&'a str, &'a str)>) {
-    json.push_str(",\"");
-    json.push_str(name);
-    json.push_str("\":[");
+    push(json, name, "[");
     for (n, (price, size)) in levels.enumerate() {
-        if n > 0 {
-            json.push(',');
-        }
-        json.push_str("[\"");
-        json.push_str(price);
-        json.push_str("\",\"");
-        json.push_str(size);
-        json.push_str("\"]");
+        json.extend([if n > 0 { "," } else { "" }, "[\"", price, "\",\"", size, "\"]"]);
     }
     json.push(']');
 }

@@ -4,16 +4,20 @@
 //! differs shows that a change is missing. A trade stream begins with the latest trades, which include those
 //! missed during a pause. The exchange does not say when a candle is closed.
 
+use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::{Duration, Instant};
 
 use super::book::{Book, Level, Sides};
-use super::candles::{Candle, Candles};
+use super::candles::Candle;
 use super::decimal::Decimal;
 use super::desk::{Desk, Trade};
 use super::{
     ExchangeConfig, Feed, Malformed, Moment, Resume, STREAMED, Step, Trouble, milliseconds, open_time, parse,
+    refused,
 };
 use crate::model::EventType;
 
@@ -28,7 +32,6 @@ const CHECKED: usize = 10;
 
 pub(crate) struct Kraken {
     desk: Desk,
-    candles: Vec<Candles>,
     /// Books to request again, and when.
     again: Vec<(Instant, usize)>,
     next_id: u64,
@@ -39,13 +42,10 @@ struct Message<'a> {
     channel: Option<&'a str>,
     #[serde(rename = "type")]
     kind: Option<&'a str>,
-    #[serde(borrow)]
     data: Option<&'a RawValue>,
     method: Option<&'a str>,
     success: Option<bool>,
-    #[serde(borrow)]
     result: Option<&'a RawValue>,
-    #[serde(borrow)]
     error: Option<&'a RawValue>,
 }
 
@@ -53,7 +53,7 @@ struct Message<'a> {
 struct Subscribed<'a> {
     channel: &'a str,
     #[serde(borrow)]
-    symbol: std::borrow::Cow<'a, str>,
+    symbol: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -64,74 +64,56 @@ struct Status<'a> {
 #[derive(Deserialize)]
 struct TickerData<'a> {
     #[serde(borrow)]
-    symbol: std::borrow::Cow<'a, str>,
-    #[serde(borrow)]
+    symbol: Cow<'a, str>,
     bid: Option<Decimal<'a>>,
-    #[serde(borrow)]
     bid_qty: Option<Decimal<'a>>,
-    #[serde(borrow)]
     ask: Option<Decimal<'a>>,
-    #[serde(borrow)]
     ask_qty: Option<Decimal<'a>>,
-    #[serde(borrow)]
     last: Option<Decimal<'a>>,
-    #[serde(borrow)]
     volume: Option<Decimal<'a>>,
-    #[serde(borrow)]
     low: Option<Decimal<'a>>,
-    #[serde(borrow)]
     high: Option<Decimal<'a>>,
-    timestamp: Option<chrono::DateTime<chrono::Utc>>,
+    timestamp: Option<DateTime<Utc>>,
 }
 
 #[derive(Deserialize)]
 struct TradeData<'a> {
     #[serde(borrow)]
-    symbol: std::borrow::Cow<'a, str>,
+    symbol: Cow<'a, str>,
     side: &'a str,
-    #[serde(borrow)]
     price: Decimal<'a>,
-    #[serde(borrow)]
     qty: Decimal<'a>,
     trade_id: u64,
-    timestamp: chrono::DateTime<chrono::Utc>,
+    timestamp: DateTime<Utc>,
 }
 
 #[derive(Deserialize)]
 struct LevelData<'a> {
     #[serde(borrow)]
     price: Decimal<'a>,
-    #[serde(borrow)]
     qty: Decimal<'a>,
 }
 
 #[derive(Deserialize)]
 struct BookData<'a> {
     #[serde(borrow)]
-    symbol: std::borrow::Cow<'a, str>,
-    #[serde(borrow)]
+    symbol: Cow<'a, str>,
     bids: Vec<LevelData<'a>>,
-    #[serde(borrow)]
     asks: Vec<LevelData<'a>>,
     checksum: u32,
-    timestamp: Option<chrono::DateTime<chrono::Utc>>,
+    timestamp: Option<DateTime<Utc>>,
 }
 
 #[derive(Deserialize)]
 struct CandleData<'a> {
     #[serde(borrow)]
-    symbol: std::borrow::Cow<'a, str>,
+    symbol: Cow<'a, str>,
     interval: u32,
-    interval_begin: chrono::DateTime<chrono::Utc>,
-    #[serde(borrow)]
+    interval_begin: DateTime<Utc>,
     open: Decimal<'a>,
-    #[serde(borrow)]
     high: Decimal<'a>,
-    #[serde(borrow)]
     low: Decimal<'a>,
-    #[serde(borrow)]
     close: Decimal<'a>,
-    #[serde(borrow)]
     volume: Decimal<'a>,
 }
 
@@ -142,10 +124,6 @@ fn channel_of(kind: EventType) -> &'static str {
         EventType::Candle => "ohlc",
         _ => "ticker",
     }
-}
-
-fn kind_of(channel: &str) -> Option<EventType> {
-    STREAMED.into_iter().find(|kind| channel_of(*kind) == channel)
 }
 
 fn levels(data: Vec<LevelData<'_>>) -> Vec<Level<'_>> {
@@ -170,9 +148,7 @@ fn checksum(book: &Book) -> u32 {
 impl Kraken {
     pub(crate) fn new(config: &ExchangeConfig, resume: &Resume, at: Moment) -> Self {
         let theirs = |base: &str, quote: &str| format!("{base}/{quote}");
-        let desk = Desk::new(config, resume, theirs, SEND_EVERY, at);
-        let candles = desk.symbols.iter().map(|_| Candles::default()).collect();
-        Self { desk, candles, again: Vec::new(), next_id: 1 }
+        Self { desk: Desk::new(config, resume, theirs, SEND_EVERY, at), again: Vec::new(), next_id: 1 }
     }
 
     fn request(
@@ -220,17 +196,16 @@ impl Kraken {
             return Ok(());
         }
         if message.success != Some(true) {
-            let refused: String = message.error.map_or("", RawValue::get).chars().take(200).collect();
+            let why = message.error.map_or("", RawValue::get);
             // An existing subscription continues.
-            if refused.contains("Already subscribed") {
-                return Ok(());
+            if !why.contains("Already subscribed") {
+                refused("a subscription was refused", why, steps);
             }
-            steps.push(Step::Trouble(Trouble::Refused(format!("a subscription was refused: {refused}"))));
-            steps.push(Step::Reconnect("a subscription was refused".to_owned()));
             return Ok(());
         }
         let subscribed: Subscribed<'_> = parse(message.result.ok_or("it has no result")?.get())?;
-        let kind = kind_of(subscribed.channel).ok_or("its channel was not asked for")?;
+        let kind = STREAMED.into_iter().find(|kind| channel_of(*kind) == subscribed.channel);
+        let kind = kind.ok_or("its channel was not requested")?;
         let symbol = self.desk.symbol(&subscribed.symbol)?;
         self.desk.acknowledged(symbol, kind, at, steps);
         Ok(())
@@ -252,15 +227,14 @@ impl Kraken {
                 }
                 Ok(())
             }
-            _ => Err("its channel was not asked for".to_owned()),
+            _ => Err("its channel was not requested".to_owned()),
         }
     }
 
     fn tickers(&mut self, data: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
         let data: Vec<TickerData<'_>> = parse(data)?;
-        let (mut told, mut heard) = (Vec::new(), Vec::new());
+        let mut tickers = Vec::with_capacity(data.len());
         for data in &data {
-            let symbol = self.desk.symbol(&data.symbol)?;
             let fields = [
                 ("price", data.last),
                 ("bid", data.bid),
@@ -271,17 +245,15 @@ impl Kraken {
                 ("low", data.low),
                 ("volume", data.volume),
             ];
-            self.desk.ticker(symbol, &milliseconds(data.timestamp.unwrap_or(at.utc))?, &fields, &mut told)?;
-            heard.push(symbol);
+            let time = milliseconds(data.timestamp.unwrap_or(at.utc))?;
+            tickers.push((self.desk.symbol(&data.symbol)?, time, fields));
         }
-        steps.append(&mut told);
-        heard.into_iter().for_each(|symbol| self.desk.streams.heard(symbol, EventType::Ticker, at.now));
-        Ok(())
+        self.desk.tickers(&tickers, at, steps)
     }
 
     fn trades(&mut self, data: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
         let data: Vec<TradeData<'_>> = parse(data)?;
-        let mut by_symbol = vec![Vec::new(); self.desk.symbols.len()];
+        let mut trades = Vec::with_capacity(data.len());
         for data in data {
             let symbol = self.desk.symbol(&data.symbol)?;
             let is_buy = match data.side {
@@ -289,19 +261,10 @@ impl Kraken {
                 "sell" => false,
                 _ => return Err("its side is neither buy nor sell".to_owned()),
             };
-            let (price, size) = (data.price.text().to_owned(), data.qty.text().to_owned());
-            let time = milliseconds(data.timestamp)?;
-            by_symbol[symbol].push((data.trade_id, Trade { price, size, is_buy, time }));
+            let trade = Trade::new(data.price, data.qty, is_buy, milliseconds(data.timestamp)?);
+            trades.push((symbol, data.trade_id, trade));
         }
-        for (symbol, trades) in by_symbol.into_iter().enumerate() {
-            if trades.is_empty() {
-                continue;
-            }
-            self.desk.streams.heard(symbol, EventType::Trade, at.now);
-            if self.desk.trades(symbol, trades, steps) {
-                self.desk.give_up_trades(symbol, steps);
-            }
-        }
+        self.desk.all_trades(trades, at, steps);
         Ok(())
     }
 
@@ -350,27 +313,18 @@ impl Kraken {
 
     fn candles(&mut self, data: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
         let data: Vec<CandleData<'_>> = parse(data)?;
-        let of = |data: &CandleData<'_>| {
-            Ok((self.desk.symbol(&data.symbol)?, open_time(Some(data.interval_begin))?))
-        };
-        let places = data.iter().map(of).collect::<Result<Vec<_>, Malformed>>()?;
-        if data.iter().any(|data| data.interval != self.desk.interval.minutes()) {
-            return Err("its interval was not asked for".to_owned());
+        let mut candles = Vec::with_capacity(data.len());
+        for data in &data {
+            if data.interval != self.desk.interval.minutes() {
+                return Err("its interval was not requested".to_owned());
+            }
+            let open_time = open_time(Some(data.interval_begin))?;
+            let values = [data.open, data.high, data.low, data.close, data.volume];
+            candles.push((self.desk.symbol(&data.symbol)?, Candle::new(open_time, values)));
         }
-        // A snapshot has hundreds of candles; only the last closed one and the open one are new.
-        let length = self.desk.interval.length();
         let now = at.utc.timestamp_millis().to_string();
-        for (data, (symbol, open_time)) in data.iter().zip(places) {
-            self.desk.streams.heard(symbol, EventType::Candle, at.now);
-            if at.utc.signed_duration_since(open_time) > length * 2 {
-                continue;
-            }
-            let [open, high, low, close, volume] = [data.open, data.high, data.low, data.close, data.volume]
-                .map(|value| value.text().to_owned());
-            let candle = Candle { open_time, open, high, low, close, volume };
-            for told in self.candles[symbol].offer(candle, length, at.utc) {
-                self.desk.candle(symbol, &told, &now, steps);
-            }
+        for (symbol, candle) in candles {
+            self.desk.offer_candle(symbol, candle, &now, at, steps);
         }
         Ok(())
     }
@@ -378,7 +332,6 @@ impl Kraken {
 
 impl Feed for Kraken {
     fn connected(&mut self, at: Moment, steps: &mut Vec<Step>) {
-        self.desk.begin(at.now);
         let all: Vec<usize> = (0..self.desk.symbols.len()).collect();
         for kind in self.desk.types.clone() {
             self.subscribe(kind, &all, at, steps);
@@ -395,16 +348,6 @@ impl Feed for Kraken {
         }
     }
 
-    fn fetched(
-        &mut self,
-        _id: u64,
-        _answer: Result<&str, String>,
-        _at: Moment,
-        _steps: &mut Vec<Step>,
-    ) -> Result<(), Malformed> {
-        Ok(())
-    }
-
     fn tick(&mut self, at: Moment, steps: &mut Vec<Step>) {
         for (symbol, kind) in self.desk.tick(at, steps) {
             self.begin_again(kind, symbol, at, steps);
@@ -414,13 +357,6 @@ impl Feed for Kraken {
         for symbol in due {
             self.begin_again(EventType::Orderbook, symbol, at, steps);
         }
-        let length = self.desk.interval.length();
-        for symbol in 0..self.candles.len() {
-            if let Some(told) = self.candles[symbol].tick(length, at.utc) {
-                self.desk.candle(symbol, &told, &at.utc.timestamp_millis().to_string(), steps);
-            }
-        }
-        self.desk.snapshots_due(at, steps);
     }
 }
 

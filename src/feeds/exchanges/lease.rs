@@ -6,8 +6,6 @@
 //! holder may take it first, so that its knowledge of the last trades is not lost, and what it accepted
 //! meanwhile reaches the log before another process reads there.
 
-use std::sync::Arc;
-
 use parking_lot::Mutex;
 use tokio::time::{self, Duration, Instant};
 use tracing::{info, warn};
@@ -23,7 +21,7 @@ const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// How often waiting processes try to take it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// How much longer processes wait that did not hold it before an outage.
+/// How much longer than the previous holder other processes wait after an outage.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// How long releasing it at the end may take.
@@ -60,9 +58,9 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(backend: SharedBackend, feed: &str, node: NodeId) -> Arc<Self> {
+    pub(super) fn new(backend: SharedBackend, feed: &str, node: NodeId) -> Self {
         let (key, holder) = (format!("feed:{feed}"), node.to_string());
-        Arc::new(Self { backend, key, holder, held: Mutex::new(None) })
+        Self { backend, key, holder, held: Mutex::new(None) }
     }
 
     /// Whether this process holds it now.
@@ -73,16 +71,14 @@ impl Lease {
     /// Waits until this process holds it, and returns the fencing token.
     pub(super) async fn take(&self) -> u64 {
         let was_here = self.held.lock().take().is_some();
-        let (mut was_away, mut back, mut is_told) = (false, None, false);
+        let (mut was_away, mut back, mut is_logged) = (false, None, false);
         loop {
             let asked = Instant::now();
             if self.backend.is_degraded() {
                 (was_away, back) = (true, None);
-                if !std::mem::replace(&mut is_told, true) {
-                    warn!(
-                        lease = self.key,
-                        "no feed can be taken over while the shared storage is away; waiting"
-                    );
+                if !std::mem::replace(&mut is_logged, true) {
+                    let lease = &self.key;
+                    warn!(lease, "no feed can be taken over while the shared storage is away; waiting");
                 }
             } else if !was_away || was_here || asked >= *back.get_or_insert(asked) + SETTLE {
                 match self.backend.hold(&self.key, &self.holder, LASTS).await {
@@ -91,17 +87,14 @@ impl Lease {
                         info!(lease = self.key, fence, "this process has the feed");
                         return fence;
                     }
-                    Ok(None) if !std::mem::replace(&mut is_told, true) => {
+                    Ok(None) if !std::mem::replace(&mut is_logged, true) => {
                         info!(lease = self.key, "another process has the feed; waiting");
                     }
                     Ok(None) => {}
                     Err(error) => {
                         was_away = true;
-                        warn!(
-                            lease = self.key,
-                            error = error.with_causes(),
-                            "cannot take the lease of a feed yet; trying again"
-                        );
+                        let (lease, error) = (&self.key, error.with_causes());
+                        warn!(lease, error, "cannot take the lease of a feed yet; trying again");
                     }
                 }
             }
@@ -112,7 +105,7 @@ impl Lease {
     /// Renews it until it is lost. When a renewal fails, `shaky` is called once with the remaining time, and
     /// with `None` after the next success.
     pub(super) async fn keep(&self, shaky: impl Fn(Option<Duration>)) -> Lost {
-        let mut is_told = false;
+        let mut is_shaky = false;
         loop {
             let Some((until, fence)) = *self.held.lock() else { return Lost::RanOut };
             time::sleep_until(until.min(Instant::now() + RENEW_EVERY)).await;
@@ -122,14 +115,14 @@ impl Lease {
                 _ if Instant::now() >= until => return Lost::RanOut,
                 Ok(Ok(Some(same))) if same == fence => {
                     *self.held.lock() = Some((asked + LASTS, fence));
-                    if std::mem::take(&mut is_told) {
+                    if std::mem::take(&mut is_shaky) {
                         shaky(None);
                     }
                 }
-                // In between another process held it, or nobody did.
+                // Meanwhile another process held it, or nobody did.
                 Ok(Ok(_)) => return Lost::Taken,
                 Ok(Err(_)) | Err(_) => {
-                    if !std::mem::replace(&mut is_told, true) {
+                    if !std::mem::replace(&mut is_shaky, true) {
                         shaky(Some(until.saturating_duration_since(Instant::now())));
                     }
                 }
@@ -150,6 +143,8 @@ impl Lease {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::storage::{MemoryBackend, MemoryConfig, Retention};
 

@@ -74,7 +74,8 @@ pub(crate) async fn run_market(
                 }
             }
         }
-        let _told = publisher.publish(batch, &mut Resume::new()).await;
+        // A failure is logged and counted.
+        let _published = publisher.publish(batch).await;
     }
 }
 

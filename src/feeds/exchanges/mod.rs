@@ -15,6 +15,7 @@ mod desk;
 mod kraken;
 mod lease;
 mod market;
+mod pending;
 #[cfg(any(test, feature = "probes"))]
 pub(super) mod probes;
 mod rows;
@@ -24,7 +25,6 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod trades;
-mod untold;
 
 use std::collections::HashMap;
 
@@ -32,6 +32,10 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use self::binance::Binance;
+use self::coinbase::Coinbase;
+use self::kraken::Kraken;
+use self::rows::Rows;
 use crate::model::{EventType, Zone};
 use crate::protocol::time_of_number;
 
@@ -106,15 +110,16 @@ impl Trouble {
     }
 
     pub(crate) fn reason(&self) -> &str {
-        let (Self::Malformed(reason) | Self::Gap(reason) | Self::Refused(reason)) = self else {
-            let Self::TradesMissed { reason, .. } = self else { return "" };
-            return reason;
-        };
-        reason
+        match self {
+            Self::Malformed(reason)
+            | Self::Gap(reason)
+            | Self::TradesMissed { reason, .. }
+            | Self::Refused(reason) => reason,
+        }
     }
 }
 
-/// By symbol, the number of the last trade that was published or waits for the log.
+/// By symbol, the number of the last trade that this process published, or that waits for the log.
 pub(crate) type Resume = HashMap<String, u64>;
 
 /// The types of events that exchanges stream.
@@ -129,7 +134,14 @@ fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Malformed> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
-const NO_TIME: &str = "its time is none that a gateway takes";
+/// The exchange refused a subscription, in its own words `why`: the connection ends.
+fn refused(what: &str, why: &str, steps: &mut Vec<Step>) {
+    let why: String = why.chars().take(200).collect();
+    steps.push(Step::Trouble(Trouble::Refused(format!("{what}: {why}"))));
+    steps.push(Step::Reconnect("a subscription was refused".to_owned()));
+}
+
+const NO_TIME: &str = "a gateway would not accept its time";
 
 /// A time as the exchange writes it: a number since 1970, which events repeat unchanged.
 fn time_json(number: u64) -> Result<String, Malformed> {
@@ -160,15 +172,27 @@ pub(crate) trait Feed: Send {
     /// A frame arrived.
     fn frame(&mut self, text: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed>;
 
-    /// A request was answered, or failed.
+    /// A request was answered, or failed. An adapter that requests nothing ignores it.
     fn fetched(
         &mut self,
-        id: u64,
-        answer: Result<&str, String>,
-        at: Moment,
-        steps: &mut Vec<Step>,
-    ) -> Result<(), Malformed>;
+        _id: u64,
+        _answer: Result<&str, String>,
+        _at: Moment,
+        _steps: &mut Vec<Step>,
+    ) -> Result<(), Malformed> {
+        Ok(())
+    }
 
     /// Called several times a second.
     fn tick(&mut self, at: Moment, steps: &mut Vec<Step>);
+}
+
+/// The adapter for a new connection.
+fn adapter(config: &ExchangeConfig, resume: &Resume, at: Moment) -> Box<dyn Feed> {
+    match config.kind {
+        ExchangeKind::Binance => Box::new(Binance::new(config, resume, at)),
+        ExchangeKind::Coinbase => Box::new(Coinbase::new(config, resume, at)),
+        ExchangeKind::Kraken => Box::new(Kraken::new(config, resume, at)),
+        ExchangeKind::Http | ExchangeKind::Websocket => Box::new(Rows::new(config, at)),
+    }
 }

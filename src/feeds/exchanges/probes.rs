@@ -6,11 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use chrono::TimeDelta;
 use tokio::time::{Duration, Instant};
 
-use super::binance::Binance;
-use super::coinbase::Coinbase;
-use super::kraken::Kraken;
-use super::rows::Rows;
-use super::{ExchangeConfig, Feed, FeedEvent, Moment, Resume, Step, Trouble};
+use super::{ExchangeConfig, FeedEvent, Moment, Resume, Step, Trouble, adapter};
 use crate::model::EventType;
 use crate::protocol::{parse_event, parse_price};
 use crate::support::json::check_json;
@@ -26,29 +22,28 @@ fn config(toml: &str) -> ExchangeConfig {
     toml::from_str(toml).expect("settings")
 }
 
-fn of_pairs(kind: &str, quote: &str) -> ExchangeConfig {
-    config(&format!(
+/// A conversation about two symbols.
+fn of_pairs(bytes: &[u8], kind: &str, quote: &str) {
+    let config = config(&format!(
         "kind = '{kind}'\nsymbols = ['BTC-{quote}', 'ETH-{quote}']\n\
          types = ['ticker', 'trade', 'orderbook', 'candle']\ndepth = 10\nzones = {{ BTC-{quote} = 'btc' }}"
-    ))
+    ));
+    converse(bytes, &config, true);
 }
 
 /// Binance's frames and answers.
 pub(crate) fn binance(bytes: &[u8]) {
-    let config = of_pairs("binance", "USDT");
-    converse(bytes, |at| Box::new(Binance::new(&config, &Resume::new(), at)), true);
+    of_pairs(bytes, "binance", "USDT");
 }
 
 /// Frames of Coinbase.
 pub(crate) fn coinbase(bytes: &[u8]) {
-    let config = of_pairs("coinbase", "USD");
-    converse(bytes, |at| Box::new(Coinbase::new(&config, &Resume::new(), at)), true);
+    of_pairs(bytes, "coinbase", "USD");
 }
 
 /// Frames of Kraken.
 pub(crate) fn kraken(bytes: &[u8]) {
-    let config = of_pairs("kraken", "USD");
-    converse(bytes, |at| Box::new(Kraken::new(&config, &Resume::new(), at)), true);
+    of_pairs(bytes, "kraken", "USD");
 }
 
 /// Documents of any source: CSV and JSON.
@@ -60,27 +55,27 @@ pub(crate) fn documents(bytes: &[u8]) {
     let streamed = config(
         "kind = 'websocket'\nname = 'iso'\nurl = 'ws://example.com/'\nrows = { zone_column = 'zone' }",
     );
-    converse(bytes, |at| Box::new(Rows::new(&streamed, at)), false);
-    converse(bytes, |at| Box::new(Rows::new(&polled, at)), false);
+    converse(bytes, &streamed, false);
+    converse(bytes, &polled, false);
     // A document of several lines.
     let Some(text) = text(bytes) else { return };
     let at = Moment { now: Instant::now(), utc: NOW };
-    let (mut feed, mut heard) = (Rows::new(&streamed, at), Heard::default());
+    let (mut feed, mut heard) = (adapter(&streamed, &Resume::new(), at), Heard::default());
     let mut steps = Vec::new();
     let taken = feed.frame(text, at, &mut steps);
     let _is_over = heard.take(steps, taken, text.len(), false);
 }
 
-/// Runs a conversation with an adapter. If `is_strict`, every event must be acceptable to a gateway;
+/// Runs a conversation with the adapter of an exchange. If `is_strict`, every event must be acceptable to a gateway;
 /// otherwise the adapter passes on what rows say, and a gateway may refuse that.
-fn converse(bytes: &[u8], adapter: impl FnOnce(Moment) -> Box<dyn Feed>, is_strict: bool) {
+fn converse(bytes: &[u8], config: &ExchangeConfig, is_strict: bool) {
     let Some(text) = text(bytes) else { return };
     let (begun, mut after) = (Instant::now(), Duration::ZERO);
     let at = |after: Duration| Moment {
         now: begun + after,
         utc: NOW + TimeDelta::from_std(after).expect("hours"),
     };
-    let mut feed = adapter(at(after));
+    let mut feed = adapter(config, &Resume::new(), at(after));
     let mut heard = Heard::default();
     let mut steps = Vec::new();
     feed.connected(at(after), &mut steps);
@@ -88,13 +83,11 @@ fn converse(bytes: &[u8], adapter: impl FnOnce(Moment) -> Box<dyn Feed>, is_stri
     for line in text.lines().take(200) {
         let mut steps = Vec::new();
         let taken = match line.chars().next() {
-            Some(ANSWER) => match heard.asked.pop_front() {
-                Some(id) => feed.fetched(id, Ok(&line[1..]), at(after), &mut steps),
-                None => Ok(()),
-            },
-            Some(FAILURE) => match heard.asked.pop_front() {
+            Some(c @ (ANSWER | FAILURE)) => match heard.asked.pop_front() {
                 Some(id) => {
-                    feed.fetched(id, Err("a request was answered with 500".to_owned()), at(after), &mut steps)
+                    let failure = || "a request was answered with 500".to_owned();
+                    let answer = (c == ANSWER).then(|| &line[1..]).ok_or_else(failure);
+                    feed.fetched(id, answer, at(after), &mut steps)
                 }
                 None => Ok(()),
             },
@@ -133,14 +126,14 @@ impl Heard {
             let is_given_up = |step: &Step| matches!(step, Step::Trouble(Trouble::TradesMissed { .. }));
             let gives_up = steps.iter().any(is_given_up);
             // An unreadable answer still shows that its source is reachable.
-            let is_told = |step: &Step| match step {
+            let is_used = |step: &Step| match step {
                 Step::Event(event) => !(gives_up && event.kind == EventType::Trade),
                 Step::Price { .. } => true,
                 Step::Ready => is_strict,
                 _ => false,
             };
             assert!(
-                !steps.iter().any(is_told),
+                !steps.iter().any(is_used),
                 "a part of a malformed frame ({malformed}) was used: {steps:?}"
             );
         }

@@ -9,7 +9,7 @@ use tokio::time::{Duration, Instant};
 
 use super::super::FeedPrice;
 use super::super::replay::{Replay, ReplayError, ReplayOptions};
-use super::{ExchangeConfig, ExchangeKind, Feed, Malformed, Moment, RowsConfig, Step, Trouble};
+use super::{ExchangeConfig, ExchangeKind, Feed, Malformed, Moment, RowsConfig, Step, Trouble, parse};
 
 /// After how many consecutive failed answers the connection counts as lost.
 const FAILURES_MAX: u32 = 3;
@@ -18,7 +18,7 @@ const FAILURES_MAX: u32 = 3;
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(10);
 
 /// How many malformed rows of a document are reported one by one.
-const TOLD_MAX: usize = 5;
+const REPORTED_MAX: usize = 5;
 
 pub(crate) struct Rows {
     /// The address to poll; `None` if messages arrive by themselves.
@@ -29,8 +29,8 @@ pub(crate) struct Rows {
     is_asked: bool,
     failures: u32,
     is_ready: bool,
-    /// The rows of the last document: those that the next one repeats are not published again.
-    before: HashSet<(crate::model::Zone, String)>,
+    /// The rows of the last document, if it was polled: those that the next one repeats are not published again.
+    before: HashSet<FeedPrice>,
 }
 
 impl Rows {
@@ -82,31 +82,22 @@ impl Rows {
 
     fn take(&mut self, text: &str, steps: &mut Vec<Step>) -> Result<(), Malformed> {
         let (prices, wrong) = self.read(text)?;
-        let more = wrong.len().saturating_sub(TOLD_MAX);
-        let told = wrong.into_iter().take(TOLD_MAX);
-        steps.extend(told.map(|problem| Step::Trouble(Trouble::Malformed(problem))));
-        if more > 0 {
-            steps.push(Step::Trouble(Trouble::Malformed(format!("{more} more rows are malformed"))));
-        }
-        let is_polled = self.url.is_some();
-        let mut now = HashSet::new();
-        for FeedPrice { zone, json } in prices {
-            let is_news = !is_polled || !self.before.contains(&(zone.clone(), json.clone()));
-            if is_polled {
-                now.insert((zone.clone(), json.clone()));
-            }
-            if is_news {
-                steps.push(Step::Price { zone, json });
-            }
-        }
-        self.before = now;
+        let more = wrong.len().saturating_sub(REPORTED_MAX);
+        let more = (more > 0).then(|| format!("{more} more rows are malformed"));
+        let reported = wrong.into_iter().take(REPORTED_MAX).chain(more);
+        steps.extend(reported.map(|problem| Step::Trouble(Trouble::Malformed(problem))));
+        let now: HashSet<FeedPrice> =
+            if self.url.is_some() { prices.iter().cloned().collect() } else { HashSet::new() };
+        let before = std::mem::replace(&mut self.before, now);
+        let news = prices.into_iter().filter(|price| !before.contains(price));
+        steps.extend(news.map(|FeedPrice { zone, json }| Step::Price { zone, json }));
         Ok(())
     }
 }
 
 /// The rows of a document, one per line, with their digits unchanged.
 fn json_lines(text: &str, at: &str) -> Result<String, Malformed> {
-    let mut found: &RawValue = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let mut found: &RawValue = parse(text)?;
     for token in at.split('/').skip(1) {
         let token = token.replace("~1", "/").replace("~0", "~");
         found = inner(found, &token).ok_or_else(|| format!("there is nothing at {at}"))?;

@@ -12,14 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use zonewire_protocol::stats::{FeedCounts, FeedState, FeedView, Live as _};
 
-use super::binance::Binance;
-use super::coinbase::Coinbase;
-use super::kraken::Kraken;
 use super::lease::{Lease, Lost};
-use super::rows::Rows;
+use super::pending::{self, PendingTrades};
 use super::session::{Came, Session, reconnects};
-use super::untold::{self, Untold};
-use super::{ExchangeConfig, ExchangeKind, Feed, FeedEvent, Moment, Resume, Step, Trouble};
+use super::{ExchangeConfig, ExchangeKind, Feed, FeedEvent, Moment, Resume, Step, Trouble, adapter};
 use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelName, DraftEntry, EventType, NodeId, Zone};
 use crate::protocol::{parse_event, parse_price};
@@ -35,7 +31,7 @@ const FRAMES_AT_ONCE: usize = 256;
 const GOOD_AFTER: Duration = Duration::from_secs(60);
 
 /// How often problems are published as events; all of them are counted.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+const PROBLEM_EVERY: Duration = Duration::from_secs(1);
 
 /// How many of the newest trades are read to find the last number of each symbol.
 const TRADES_READ: usize = 10_000;
@@ -69,11 +65,11 @@ impl FeedCounters {
         *self.lease.lock() = problem.map(|problem| (problem, false));
     }
 
-    /// The problem with the lease, if it has not been published yet.
-    fn untold(&self) -> Option<String> {
+    /// The problem with the lease, if it has not been published as an event yet.
+    fn unpublished_problem(&self) -> Option<String> {
         let mut lease = self.lease.lock();
-        let (problem, is_told) = lease.as_mut()?;
-        (!std::mem::replace(is_told, true)).then(|| problem.clone())
+        let (problem, is_published) = lease.as_mut()?;
+        (!std::mem::replace(is_published, true)).then(|| problem.clone())
     }
 
     pub(super) fn is(&self, state: FeedState, reason: impl Into<String>) {
@@ -107,64 +103,35 @@ pub(crate) struct ExchangeParts {
     pub(crate) stop: CancellationToken,
 }
 
-/// Runs until told to stop; then releases the lease, so that another process can take over at once.
+/// Runs until `stop` is cancelled; then releases the lease, so that another process can take over at once.
 pub(crate) async fn run_exchange(parts: ExchangeParts) {
     let ExchangeParts { config, channels, backend, node, counters, stop } = parts;
     let lease = Lease::new(backend, config.name(), node);
-    let mut runner = Runner {
-        publisher: Publisher::new(config.name().to_owned(), channels, Arc::clone(&counters)),
-        config,
-        lease: Arc::clone(&lease),
-        resume: Resume::new(),
-    };
-    stop.run_until_cancelled_owned(runner.run()).await;
-    lease.let_go().await;
-}
-
-struct Runner {
-    config: ExchangeConfig,
-    lease: Arc<Lease>,
-    publisher: Publisher,
-    /// What this process published last.
-    resume: Resume,
-}
-
-impl Runner {
-    async fn run(&mut self) {
-        let lease = Arc::clone(&self.lease);
-        let counters = Arc::clone(&self.publisher.counters);
+    let mut publisher = Publisher::new(config.name().to_owned(), channels, Arc::clone(&counters));
+    let running = async {
         loop {
             counters.is(FeedState::Standby, "it waits for its lease");
             let fence = lease.take().await;
-            let name = self.config.name().to_owned();
-            let keep = lease.keep(|left| counters.lease_is_shaky(left));
-            let lost = {
-                let connections =
-                    connections(&self.config, &lease, &mut self.publisher, &mut self.resume, fence);
-                tokio::select! {
-                    biased;
-                    lost = keep => lost,
-                    () = connections => Lost::RanOut,
-                }
+            let lost = tokio::select! {
+                biased;
+                lost = lease.keep(|left| counters.lease_is_shaky(left)) => lost,
+                () = connections(&config, &lease, &mut publisher, fence) => Lost::RanOut,
             };
-            warn!(exchange = name, fence, reason = lost.reason(), "this process no longer runs the feed");
+            let (exchange, reason) = (config.name(), lost.reason());
+            warn!(exchange, fence, reason, "this process no longer runs the feed");
             counters.counts.leases_lost.add(1);
             counters.lease_is_shaky(None);
-            counters.is(FeedState::Standby, lost.reason());
-            self.publisher.error("lease", lost.reason()).await;
-            self.publisher.state(EventType::ExchangeDisconnected, lost.reason(), &[]).await;
+            counters.is(FeedState::Standby, reason);
+            publisher.error("lease", reason).await;
+            publisher.state(EventType::ExchangeDisconnected, reason, &[]).await;
         }
-    }
+    };
+    stop.run_until_cancelled_owned(running).await;
+    lease.let_go().await;
 }
 
 /// Makes one connection after the other, until the lease is lost.
-async fn connections(
-    config: &ExchangeConfig,
-    lease: &Lease,
-    publisher: &mut Publisher,
-    resume: &mut Resume,
-    fence: u64,
-) {
+async fn connections(config: &ExchangeConfig, lease: &Lease, publisher: &mut Publisher, fence: u64) {
     let mut attempt = 0;
     // Another process may have published since.
     let mut is_looked_up = false;
@@ -172,12 +139,12 @@ async fn connections(
         let begun = Instant::now();
         publisher.counters.is(FeedState::Connecting, "connecting");
         // Trades that wait for the log are appended even while the exchange is away.
-        if let Err(ended) = publisher.publish(Batch::default(), resume).await {
+        if let Err(ended) = publisher.publish(Batch::default()).await {
             is_looked_up &= ended.is_known;
         }
-        let reason = match publisher.look_up(&config.symbols, &mut is_looked_up, resume).await {
+        let reason = match publisher.look_up(&config.symbols, &mut is_looked_up).await {
             Ok(()) => {
-                let ended = connection(config, lease, publisher, resume, fence).await;
+                let ended = connection(config, lease, publisher, fence).await;
                 is_looked_up &= ended.is_known;
                 ended.reason
             }
@@ -205,42 +172,36 @@ pub(super) struct Ended {
     is_known: bool,
 }
 
-async fn connection(
-    config: &ExchangeConfig,
-    lease: &Lease,
-    publisher: &mut Publisher,
-    resume: &mut Resume,
-    fence: u64,
-) -> Ended {
+impl Ended {
+    fn known(reason: String) -> Self {
+        Self { reason, is_known: true }
+    }
+}
+
+async fn connection(config: &ExchangeConfig, lease: &Lease, publisher: &mut Publisher, fence: u64) -> Ended {
     let is_polled = config.kind == ExchangeKind::Http;
     let mut session = match Session::open((!is_polled).then(|| config.url())).await {
         Ok(session) => session,
-        Err(reason) => return Ended { reason, is_known: true },
+        Err(reason) => return Ended::known(reason),
     };
     let at = Moment::read();
-    let mut feed: Box<dyn Feed> = match config.kind {
-        ExchangeKind::Binance => Box::new(Binance::new(config, resume, at)),
-        ExchangeKind::Coinbase => Box::new(Coinbase::new(config, resume, at)),
-        ExchangeKind::Kraken => Box::new(Kraken::new(config, resume, at)),
-        ExchangeKind::Http | ExchangeKind::Websocket => Box::new(Rows::new(config, at)),
-    };
+    let mut feed = adapter(config, &publisher.resume, at);
     let mut steps = Vec::new();
     feed.connected(at, &mut steps);
     let mut is_ready = false;
     let ended = loop {
         let reason = reconnects(&steps).map(str::to_owned);
         if !lease.is_held() {
-            break Ended { reason: "the lease ran out".to_owned(), is_known: true };
+            break Ended::known("the lease ran out".to_owned());
         }
-        match publisher.perform(std::mem::take(&mut steps), &mut session, resume, &mut is_ready, fence).await
-        {
-            Ok(()) => {}
-            Err(ended) => break ended,
+        let steps_now = std::mem::take(&mut steps);
+        if let Err(ended) = publisher.perform(steps_now, &mut session, &mut is_ready, fence).await {
+            break ended;
         }
         if let Some(reason) = reason {
-            break Ended { reason, is_known: true };
+            break Ended::known(reason);
         }
-        if let Some(problem) = publisher.counters.untold() {
+        if let Some(problem) = publisher.counters.unpublished_problem() {
             publisher.error("lease", &problem).await;
         }
         // Frames that have arrived already are processed together.
@@ -268,19 +229,22 @@ async fn connection(
 pub(super) struct Publisher {
     exchange: String,
     channels: Channels,
-    pub(super) counters: Arc<FeedCounters>,
-    untold: Untold,
-    told: Seldom,
+    counters: Arc<FeedCounters>,
+    pending: PendingTrades,
+    resume: Resume,
+    /// When problems may be published as events.
+    problems: Seldom,
 }
 
 impl Publisher {
     pub(super) fn new(exchange: String, channels: Channels, counters: Arc<FeedCounters>) -> Self {
-        let untold = Untold::new(exchange.clone());
-        Self { exchange, channels, counters, untold, told: Seldom::every(TELL_EVERY) }
+        let pending = PendingTrades::new(exchange.clone());
+        let problems = Seldom::every(PROBLEM_EVERY);
+        Self { exchange, channels, counters, pending, resume: Resume::new(), problems }
     }
 
     /// Passes what arrived to the adapter.
-    pub(super) fn understand(&self, feed: &mut dyn Feed, came: Came, steps: &mut Vec<Step>) {
+    fn understand(&self, feed: &mut dyn Feed, came: Came, steps: &mut Vec<Step>) {
         let at = Moment::read();
         let understood = match came {
             Came::Frame(text) => {
@@ -310,7 +274,6 @@ impl Publisher {
         &mut self,
         steps: Vec<Step>,
         session: &mut Session,
-        resume: &mut Resume,
         is_ready: &mut bool,
         fence: u64,
     ) -> Result<(), Ended> {
@@ -320,8 +283,7 @@ impl Publisher {
                 Step::Event(event) => self.add_event(&mut batch, event),
                 Step::Price { zone, json } => self.add_price(&mut batch, &zone, &json),
                 Step::Send(text) => {
-                    let sent = session.send(text).await;
-                    sent.map_err(|reason| Ended { reason, is_known: true })?;
+                    session.send(text).await.map_err(Ended::known)?;
                 }
                 Step::Fetch { id, url } => session.fetch(id, url),
                 Step::Ready => becomes_ready = true,
@@ -335,7 +297,7 @@ impl Publisher {
             info!(exchange = self.exchange, fence, "a feed is connected");
             self.state(EventType::ExchangeConnected, "", &[("fence", fence)]).await;
         }
-        self.publish(batch, resume).await?;
+        self.publish(batch).await?;
         for trouble in troubles {
             self.trouble(&trouble).await;
         }
@@ -346,7 +308,7 @@ impl Publisher {
         let FeedEvent { kind, json, trade } = event;
         let channel = ChannelName::event(kind);
         match parse_event(kind, &json, Utc::now(), self.channels.config().ahead_max(&channel)) {
-            Ok(draft) => match trade.and_then(|(symbol, id)| Some((symbol, id, untold::sequence(id)?))) {
+            Ok(draft) => match trade.and_then(|(symbol, id)| Some((symbol, id, pending::sequence(id)?))) {
                 Some((symbol, id, seq)) => batch.trades.push(Numbered { symbol, id, seq, draft }),
                 None => batch.add(channel, draft),
             },
@@ -370,22 +332,22 @@ impl Publisher {
 
     /// Publishes a batch. If something is not accepted, the connection ends: the next one starts with a
     /// snapshot of each book and the missing trades.
-    pub(super) async fn publish(&mut self, batch: Batch, resume: &mut Resume) -> Result<(), Ended> {
+    pub(super) async fn publish(&mut self, batch: Batch) -> Result<(), Ended> {
         for Numbered { symbol, id, seq, draft } in batch.trades {
-            resume.insert(symbol.clone(), id);
-            self.untold.push(symbol, seq, draft);
+            self.resume.insert(symbol.clone(), id);
+            self.pending.push(symbol, seq, draft);
         }
         self.publish_under_own_ids(batch.channels).await?;
-        let (appended, answer) = self.untold.append(&self.channels).await;
-        self.counters.counts.events.add(appended.told as u64);
+        let (appended, answer) = self.pending.append(&self.channels).await;
+        self.counters.counts.events.add(appended.accepted as u64);
         self.counters.counts.unpublished.add(appended.left_out as u64);
         let reason = match answer {
-            Ok(()) if !self.untold.is_full() => return Ok(()),
+            Ok(()) if !self.pending.is_full() => return Ok(()),
             Ok(()) => "too many trades wait for the log".to_owned(),
             Err(error) => format!("trades were not accepted: {error}"),
         };
         warn!(exchange = self.exchange, reason, "trades of an exchange will be requested again");
-        self.counters.counts.unpublished.add(self.untold.give_up(resume) as u64);
+        self.counters.counts.unpublished.add(self.pending.give_up(&mut self.resume) as u64);
         Err(Ended { reason, is_known: false })
     }
 
@@ -428,7 +390,7 @@ impl Publisher {
         }
         // Missed trades are reported in any case.
         let is_loss = matches!(trouble, Trouble::TradesMissed { .. });
-        if self.told.may_tell(Instant::now()).is_some() || is_loss {
+        if self.problems.may_tell(Instant::now()).is_some() || is_loss {
             self.error(trouble.code(), trouble.reason()).await;
         }
     }
@@ -436,7 +398,7 @@ impl Publisher {
     async fn error(&self, code: &str, reason: &str) {
         warn!(exchange = self.exchange, code, reason, "problem with an exchange");
         let json = serde_json::json!({"exchange": self.exchange, "code": code, "reason": reason});
-        self.tell(EventType::ExchangeError, json).await;
+        self.publish_event(EventType::ExchangeError, &json).await;
     }
 
     /// Publishes the state of the connection to the exchange.
@@ -448,10 +410,10 @@ impl Publisher {
         for (name, number) in more {
             json[*name] = (*number).into();
         }
-        self.tell(kind, json).await;
+        self.publish_event(kind, &json).await;
     }
 
-    async fn tell(&self, kind: EventType, json: serde_json::Value) {
+    async fn publish_event(&self, kind: EventType, json: &serde_json::Value) {
         let mut batch = Batch::default();
         self.add_event(&mut batch, FeedEvent { kind, json: json.to_string(), trade: None });
         // Whether it was accepted shows in the log and in the counters.
@@ -460,12 +422,7 @@ impl Publisher {
 
     /// Reads the numbers of the last trades from the log if they are unknown: another process may have
     /// published some.
-    async fn look_up(
-        &self,
-        symbols: &[String],
-        is_known: &mut bool,
-        resume: &mut Resume,
-    ) -> Result<(), String> {
+    async fn look_up(&mut self, symbols: &[String], is_known: &mut bool) -> Result<(), String> {
         #[derive(Deserialize)]
         struct Data {
             data: TradeData,
@@ -484,11 +441,10 @@ impl Publisher {
         let unread = |error: StorageError| format!("the last trades cannot be read: {error}");
         for symbol in symbols {
             // The log remembers a producer's newest sequence for longer than the trade itself.
-            let producer = untold::producer(&self.exchange, symbol);
+            let producer = pending::producer(&self.exchange, symbol);
             let last = self.channels.newest_of(&channel, producer).await.map_err(unread)?;
             if let Some(last) = last.checked_sub(1) {
-                let held = resume.entry(symbol.clone()).or_insert(last);
-                *held = last.max(*held);
+                self.saw(symbol.clone(), last);
             }
         }
         // If each gateway has a log of its own, other gateways' trades are there as received events.
@@ -497,12 +453,17 @@ impl Publisher {
             let Ok(Data { data }) = serde_json::from_slice(&entry.draft.data) else { continue };
             let id = data.trade_id.and_then(|id| id.parse::<u64>().ok());
             if let (true, Some(id)) = (data.exchange == self.exchange, id) {
-                let last = resume.entry(data.symbol).or_insert(id);
-                *last = id.max(*last);
+                self.saw(data.symbol, id);
             }
         }
         *is_known = true;
         Ok(())
+    }
+
+    /// A trade is in the log.
+    fn saw(&mut self, symbol: String, id: u64) {
+        let last = self.resume.entry(symbol).or_insert(id);
+        *last = id.max(*last);
     }
 }
 

@@ -1,8 +1,6 @@
 //! One connection to an exchange: a socket, requests, and a clock. Their results go to the adapter, and its
 //! steps to the publisher.
 
-use std::collections::HashMap;
-
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
@@ -39,6 +37,7 @@ pub(super) enum Came {
         id: u64,
         answer: Result<String, String>,
     },
+    /// A tenth of a second has passed.
     Tick,
     /// The connection has ended.
     End(String),
@@ -49,8 +48,8 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 pub(super) struct Session {
     socket: Option<Socket>,
     requests: FuturesUnordered<BoxFuture<'static, Came>>,
-    /// Kept-open connections for requests, by scheme and host.
-    clients: HashMap<String, Http>,
+    /// Made by the first request: all requests of a connection go to one server.
+    http: Option<Http>,
     ticks: Interval,
     heard: Instant,
     is_asked: bool,
@@ -68,7 +67,7 @@ impl Session {
         Ok(Self {
             socket,
             requests: FuturesUnordered::new(),
-            clients: HashMap::new(),
+            http: None,
             ticks,
             heard: Instant::now(),
             is_asked: false,
@@ -160,27 +159,17 @@ impl Session {
 
     /// Starts a request; [`next`](Self::next) returns its answer.
     pub(super) fn fetch(&mut self, id: u64, url: String) {
-        let http = match self.client(&url) {
-            Ok(http) => http,
-            Err(reason) => {
-                let answer = Came::Answer { id, answer: Err(reason) };
-                self.requests.push(async move { answer }.boxed());
-                return;
-            }
-        };
-        let asking = async move { Came::Answer { id, answer: fetch(&http, &url).await } };
-        self.requests.push(asking.boxed());
+        let http = self.http(&url);
+        let answer = async move { fetch(&http?, &url).await };
+        self.requests.push(answer.map(move |answer| Came::Answer { id, answer }).boxed());
     }
 
-    fn client(&mut self, url: &str) -> Result<Http, String> {
-        let origin: String = url.split('/').take(3).collect::<Vec<_>>().join("/");
-        if let Some(http) = self.clients.get(&origin) {
+    fn http(&mut self, url: &str) -> Result<Http, String> {
+        if let Some(http) = &self.http {
             return Ok(http.clone());
         }
-        let base: BaseUrl = origin.parse()?;
-        let http = base.http().map_err(|error| format!("{error:#}"))?;
-        self.clients.insert(origin, http.clone());
-        Ok(http)
+        let http = url.parse::<BaseUrl>()?.http().map_err(|error| format!("{error:#}"))?;
+        Ok(self.http.insert(http).clone())
     }
 }
 

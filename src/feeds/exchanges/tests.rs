@@ -7,11 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
 
-use super::binance::Binance;
-use super::coinbase::Coinbase;
-use super::kraken::Kraken;
 use super::market::Market;
-use super::rows::Rows;
 use super::*;
 use crate::protocol::{ProblemCode, parse_event, parse_price};
 
@@ -33,13 +29,7 @@ impl Tried {
         let resume: Resume = resume.iter().map(|(symbol, id)| ((*symbol).to_owned(), *id)).collect();
         let begun = Instant::now();
         let at = Moment { now: begun, utc: BEGUN };
-        let feed: Box<dyn Feed> = match config.kind {
-            ExchangeKind::Binance => Box::new(Binance::new(config, &resume, at)),
-            ExchangeKind::Coinbase => Box::new(Coinbase::new(config, &resume, at)),
-            ExchangeKind::Kraken => Box::new(Kraken::new(config, &resume, at)),
-            ExchangeKind::Http | ExchangeKind::Websocket => Box::new(Rows::new(config, at)),
-        };
-        let mut tried = Self { feed, begun, after: Duration::ZERO };
+        let mut tried = Self { feed: adapter(config, &resume, at), begun, after: Duration::ZERO };
         let mut steps = Vec::new();
         tried.feed.connected(at, &mut steps);
         (tried, steps)
@@ -50,73 +40,82 @@ impl Tried {
         Moment { now: self.begun + self.after, utc }
     }
 
-    fn frame(&mut self, frame: &Value) -> Vec<Step> {
-        let mut steps = Vec::new();
-        let at = self.at();
-        self.feed.frame(&frame.to_string(), at, &mut steps).unwrap();
+    /// Passes a text to the adapter, well-formed or not.
+    fn hear(&mut self, text: &str) -> (Vec<Step>, Result<(), Malformed>) {
+        let (at, mut steps) = (self.at(), Vec::new());
+        let understood = self.feed.frame(text, at, &mut steps);
+        (steps, understood)
+    }
+
+    fn text(&mut self, text: &str) -> Vec<Step> {
+        let (steps, understood) = self.hear(text);
+        understood.unwrap();
         steps
+    }
+
+    fn frame(&mut self, frame: &Value) -> Vec<Step> {
+        self.text(&frame.to_string())
     }
 
     fn malformed(&mut self, text: &str) -> String {
-        let mut steps = Vec::new();
-        let at = self.at();
-        let problem = self.feed.frame(text, at, &mut steps).unwrap_err();
+        let (steps, understood) = self.hear(text);
         assert_eq!(steps, [], "half of a frame was taken: {text}");
-        problem
+        understood.unwrap_err()
+    }
+
+    /// Answers a request, or lets it fail.
+    fn answer(&mut self, id: u64, answer: Result<&str, &str>) -> (Vec<Step>, Result<(), Malformed>) {
+        let (at, mut steps) = (self.at(), Vec::new());
+        let understood = self.feed.fetched(id, answer.map_err(str::to_owned), at, &mut steps);
+        (steps, understood)
+    }
+
+    fn answered(&mut self, id: u64, answer: Result<&str, &str>) -> Vec<Step> {
+        let (steps, understood) = self.answer(id, answer);
+        understood.unwrap();
+        steps
     }
 
     fn fetched(&mut self, id: u64, answer: &Value) -> Vec<Step> {
-        let mut steps = Vec::new();
-        let at = self.at();
-        self.feed.fetched(id, Ok(&answer.to_string()), at, &mut steps).unwrap();
-        steps
+        self.answered(id, Ok(&answer.to_string()))
     }
 
     fn tick(&mut self, after: Duration) -> Vec<Step> {
         self.after += after;
-        let mut steps = Vec::new();
-        let at = self.at();
+        let (at, mut steps) = (self.at(), Vec::new());
         self.feed.tick(at, &mut steps);
         steps
     }
 }
 
+/// What `pick` finds in each step.
+fn all<'a, T>(steps: &'a [Step], pick: impl FnMut(&'a Step) -> Option<T>) -> Vec<T> {
+    steps.iter().filter_map(pick).collect()
+}
+
 fn sent(steps: &[Step]) -> Vec<Value> {
-    let texts = steps.iter().filter_map(|step| match step {
-        Step::Send(text) => Some(serde_json::from_str(text).unwrap()),
-        _ => None,
-    });
-    texts.collect()
+    all(
+        steps,
+        |step| if let Step::Send(text) = step { Some(serde_json::from_str(text).unwrap()) } else { None },
+    )
 }
 
 fn asked(steps: &[Step]) -> Vec<(u64, String)> {
-    let requests = steps.iter().filter_map(|step| match step {
-        Step::Fetch { id, url } => Some((*id, url.clone())),
-        _ => None,
-    });
-    requests.collect()
+    all(steps, |step| if let Step::Fetch { id, url } = step { Some((*id, url.clone())) } else { None })
 }
 
 /// The events, each checked to be acceptable to a gateway, with its time in milliseconds.
 fn events(steps: &[Step]) -> Vec<(&'static str, i64, Value)> {
-    let events = steps.iter().filter_map(|step| match step {
-        Step::Event(event) => Some(event),
-        _ => None,
-    });
-    let taken = events.map(|FeedEvent { kind, json, .. }| {
+    all(steps, |step| {
+        let Step::Event(FeedEvent { kind, json, .. }) = step else { return None };
         let draft = parse_event(*kind, json, BEGUN, Duration::MAX).unwrap_or_else(|e| panic!("{json}: {e}"));
         let value: Value = serde_json::from_slice(&draft.data).unwrap();
-        (kind.as_str(), draft.time.timestamp_millis(), value["data"].clone())
-    });
-    taken.collect()
+        Some((kind.as_str(), draft.time.timestamp_millis(), value["data"].clone()))
+    })
 }
 
 fn troubles(steps: &[Step]) -> Vec<&str> {
-    let codes = steps.iter().filter_map(|step| match step {
-        Step::Trouble(trouble) => Some(trouble.code()),
-        _ => None,
-    });
-    codes.collect()
+    all(steps, |step| if let Step::Trouble(trouble) = step { Some(trouble.code()) } else { None })
 }
 
 fn binance() -> ExchangeConfig {
@@ -307,10 +306,7 @@ fn missing_trades_of_binance_are_requested() {
     // Without an answer, the waiting trades are published after some attempts.
     let mut steps = tried.frame(&binance_trade(20));
     for _ in 0..3 {
-        let (id, _) = asked(&steps)[0].clone();
-        steps.clear();
-        let at = tried.at();
-        tried.feed.fetched(id, Err("no answer".to_owned()), at, &mut steps).unwrap();
+        steps = tried.answered(asked(&steps)[0].0, Err("no answer"));
         if ids(&steps).is_empty() {
             steps = tried.tick(Duration::from_secs(2));
         }
@@ -351,10 +347,7 @@ fn kraken_is_subscribed_to_and_its_tickers_keep_their_digits() {
     let text = r#"{"channel":"ticker","type":"snapshot","data":[{"symbol":"BTC/USD","bid":105944.20,"bid_qty":2.50,
         "ask":105944.30,"ask_qty":3.2,"last":105899.40,"volume":163.28908096,"vwap":105904.39279,"low":104711.00,
         "high":106613.10,"change":250.00,"change_pct":0.24,"timestamp":"2022-12-25T09:30:59.123456Z"}]}"#;
-    let mut steps = vec![];
-    let at = tried.at();
-    tried.feed.frame(text, at, &mut steps).unwrap();
-    let (_, time, data) = events(&steps)[0].clone();
+    let (_, time, data) = events(&tried.text(text))[0].clone();
     assert_eq!(
         (time, &data["bid"], &data["bidSize"]),
         (1_671_960_659_123, &json!("105944.20"), &json!("2.50"))
@@ -387,31 +380,25 @@ fn kraken_book(kind: &str, bids: &str, asks: &str, checksum: u32) -> String {
 #[test]
 fn a_book_of_kraken_is_checked_by_its_checksum() {
     let (mut tried, _) = Tried::new(&kraken("['orderbook']"), &[]);
-    let frame = |tried: &mut Tried, text: &str| {
-        let mut steps = vec![];
-        let at = tried.at();
-        tried.feed.frame(text, at, &mut steps).unwrap();
-        steps
-    };
     let level = |price: &str, qty: &str| format!(r#"[{{"price":{price},"qty":{qty}}}]"#);
     let first = crc("1059443013610594420136");
     let book = kraken_book("snapshot", &level("105944.20", "0.136"), &level("105944.30", "0.136"), first);
-    let told = events(&frame(&mut tried, &book));
+    let told = events(&tried.text(&book));
     assert_eq!(told[0].2["bids"], json!([["105944.20", "0.136"]]));
     let sequence = told[0].2["sequence"].as_u64().unwrap();
     let second = crc("1059443013610594420250");
-    let told = events(&frame(&mut tried, &kraken_book("update", &level("105944.20", "0.250"), "[]", second)));
+    let told = events(&tried.text(&kraken_book("update", &level("105944.20", "0.250"), "[]", second)));
     assert_eq!(told[0].2["previousSequence"], sequence);
     assert_eq!((&told[0].2["kind"], &told[0].2["bids"]), (&json!("delta"), &json!([["105944.20", "0.250"]])));
     // A change is missing: later ones are not published until there is a snapshot.
-    let steps = frame(&mut tried, &kraken_book("update", "[]", &level("105944.30", "1"), 7));
+    let steps = tried.text(&kraken_book("update", "[]", &level("105944.30", "1"), 7));
     assert_eq!((troubles(&steps), events(&steps).len()), (vec!["gap"], 0));
-    assert_eq!(frame(&mut tried, &kraken_book("update", "[]", "[]", second)), []);
+    assert_eq!(tried.text(&kraken_book("update", "[]", "[]", second)), []);
     let mut steps = tried.tick(Duration::from_secs(1));
     steps.extend(tried.tick(Duration::from_millis(100)));
     let methods: Vec<_> = sent(&steps).iter().map(|message| message["method"].clone()).collect();
     assert_eq!(methods, ["unsubscribe", "subscribe"]);
-    let told = events(&frame(&mut tried, &book));
+    let told = events(&tried.text(&book));
     assert!(told[0].2["sequence"].as_u64().unwrap() > sequence);
 }
 
@@ -583,16 +570,13 @@ fn rows(text: &str) -> ExchangeConfig {
 }
 
 fn prices(steps: &[Step]) -> Vec<(String, String)> {
-    let prices = steps.iter().filter_map(|step| match step {
-        Step::Price { zone, json } => {
-            // A row may have an invalid key, which the intake of prices refuses and counts.
-            let refused = parse_price(json, BEGUN, Duration::MAX).err();
-            assert!(refused.is_none_or(|error| error.code == ProblemCode::InvalidKey), "{json}");
-            Some((zone.to_string(), json.clone()))
-        }
-        _ => None,
-    });
-    prices.collect()
+    all(steps, |step| {
+        let Step::Price { zone, json } = step else { return None };
+        // A row may have an invalid key, which the intake of prices refuses and counts.
+        let refused = parse_price(json, BEGUN, Duration::MAX).err();
+        assert!(refused.is_none_or(|error| error.code == ProblemCode::InvalidKey), "{json}");
+        Some((zone.to_string(), json.clone()))
+    })
 }
 
 #[test]
@@ -602,34 +586,23 @@ fn rows_of_csv_are_prices_and_repeated_rows_are_skipped() {
     );
     let (mut tried, steps) = Tried::new(&config, &[]);
     assert_eq!(asked(&steps), [(0, "http://example.com/lmp".to_owned())]);
-    let answer = |tried: &mut Tried, text: &str| {
-        let mut steps = vec![];
-        let at = tried.at();
-        let understood = tried.feed.fetched(0, Ok(text), at, &mut steps);
-        (steps, understood)
-    };
-    let head = "pnode_name,total_lmp_rt,at\n";
-    let (steps, _) = answer(
-        &mut tried,
-        &format!("{head}WESTERN HUB,31.50,2025-10-09T08:00:00Z\nX,oops,2025-10-09T08:00:00Z\n"),
-    );
+    let answer = |rows: &str| format!("pnode_name,total_lmp_rt,at\n{rows}");
+    let (steps, _) =
+        tried.answer(0, Ok(&answer("WESTERN HUB,31.50,2025-10-09T08:00:00Z\nX,oops,2025-10-09T08:00:00Z\n")));
     assert_eq!((steps[0].clone(), troubles(&steps)), (Step::Ready, vec!["malformed"]));
     assert_eq!(prices(&steps).len(), 1);
     assert!(prices(&steps)[0].1.contains("31.50"), "{steps:?}");
     assert_eq!(tried.tick(Duration::from_secs(299)), []);
     assert_eq!(asked(&tried.tick(Duration::from_secs(1))).len(), 1);
-    let (steps, _) = answer(
-        &mut tried,
-        &format!("{head}WESTERN HUB,31.50,2025-10-09T08:00:00Z\nWESTERN HUB,32.00,2025-10-09T08:05:00Z\n"),
+    let (steps, _) = tried.answer(
+        0,
+        Ok(&answer("WESTERN HUB,31.50,2025-10-09T08:00:00Z\nWESTERN HUB,32.00,2025-10-09T08:05:00Z\n")),
     );
     assert_eq!(prices(&steps).len(), 1, "one is new");
-    for (n, expected) in [(1, "refused"), (2, "refused")] {
-        let mut steps = vec![];
-        let at = tried.at();
-        tried.feed.fetched(0, Err("a request was answered with 500".to_owned()), at, &mut steps).unwrap();
-        assert_eq!(troubles(&steps), [expected], "{n}");
+    for n in [1, 2] {
+        assert_eq!(troubles(&tried.answered(0, Err("a request was answered with 500"))), ["refused"], "{n}");
     }
-    let (steps, understood) = answer(&mut tried, "nothing,known\n1,2\n");
+    let (steps, understood) = tried.answer(0, Ok("nothing,known\n1,2\n"));
     assert!(steps.is_empty() && understood.is_err(), "{understood:?}");
 }
 
@@ -640,14 +613,10 @@ fn rows_of_json_are_found_by_a_pointer() {
     let (mut tried, _) = Tried::new(&config, &[]);
     let text = "{\"data\": {\"items\": [\n{\"market\": \"pjm\", \"hub\": \"A\",\n \"lmp\": 31.50},\n\
                 {\"market\": \"spp\", \"hub\": \"B\", \"lmp\": \"7.0\"}]}}";
-    let mut steps = vec![];
-    let at = tried.at();
-    tried.feed.fetched(0, Ok(text), at, &mut steps).unwrap();
-    let found = prices(&steps);
+    let found = prices(&tried.answered(0, Ok(text)));
     assert_eq!(found.iter().map(|(zone, _)| zone.as_str()).collect::<Vec<_>>(), ["pjm", "spp"]);
     assert!(found[0].1.contains("31.50"), "{found:?}");
-    let mut steps = vec![];
-    assert!(tried.feed.fetched(0, Ok("{\"data\":[]}"), at, &mut steps).unwrap_err().contains("/data/items"));
+    assert!(tried.answer(0, Ok("{\"data\":[]}")).1.unwrap_err().contains("/data/items"));
     // Each message of a WebSocket is new.
     let config = ExchangeConfig {
         kind: ExchangeKind::Websocket,
@@ -720,11 +689,9 @@ fn the_greatest_number_does_not_overflow() {
 fn survives(config: &ExchangeConfig, frames: &[String]) {
     let (mut tried, _) = Tried::new(config, &[]);
     for frame in frames {
-        let mut steps = Vec::new();
-        let at = tried.at();
-        let _malformed = tried.feed.frame(frame, at, &mut steps);
+        let (mut steps, _) = tried.hear(frame);
         for (id, _) in asked(&steps) {
-            let _malformed = tried.feed.fetched(id, Ok(frame), at, &mut steps);
+            steps.extend(tried.answer(id, Ok(frame)).0);
         }
         events(&steps);
         prices(&steps);
@@ -791,12 +758,10 @@ proptest! {
                 if is_lost || !frame.contains("depthUpdate") {
                     continue;
                 }
-                let at = tried.at();
-                tried.feed.frame(&frame, at, &mut steps).unwrap();
+                steps.extend(tried.text(&frame));
             }
             for (id, url) in asked(&steps) {
-                let at = tried.at();
-                tried.feed.fetched(id, Ok(&market.answer(&url)), at, &mut steps).unwrap();
+                steps.extend(tried.answered(id, Ok(&market.answer(&url))));
             }
             told.extend(events(&steps));
             steps = tried.tick(Duration::from_millis(600));

@@ -1,6 +1,6 @@
-//! Trades on their way to the log. A trade's id is made of exchange, symbol and number, so the log has it
+//! Trades on their way to the log. A trade's id is made of exchange, symbol and number, so the log stores it
 //! once, whichever process appends it and however often. Only the shared log can ensure that: while it cannot
-//! be reached, trades wait here and are published nowhere.
+//! be reached, trades wait here and are not published.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -47,7 +47,7 @@ struct Waiting {
 
 /// The waiting trades of a symbol.
 #[derive(Debug)]
-struct Pending {
+struct OfSymbol {
     producer: NodeId,
     /// The newest sequence that the log accepted from this process; 0 if none is known.
     last: u64,
@@ -58,31 +58,32 @@ struct Pending {
 }
 
 #[derive(Debug)]
-pub(super) struct Untold {
+pub(super) struct PendingTrades {
     exchange: String,
     channel: ChannelName,
-    pending: BTreeMap<String, Pending>,
+    symbols: BTreeMap<String, OfSymbol>,
     retry_at: Instant,
 }
 
 /// The result of an attempt.
 #[derive(Debug, Default)]
 pub(super) struct Appended {
-    pub(super) told: usize,
+    /// How many the log accepted.
+    pub(super) accepted: usize,
     /// How many were permanently left out.
     pub(super) left_out: usize,
 }
 
-impl Untold {
+impl PendingTrades {
     pub(super) fn new(exchange: String) -> Self {
         let channel = ChannelName::event(EventType::Trade);
-        Self { exchange, channel, pending: BTreeMap::new(), retry_at: Instant::now() }
+        Self { exchange, channel, symbols: BTreeMap::new(), retry_at: Instant::now() }
     }
 
     /// Adds a trade, which must follow all that were added before.
     pub(super) fn push(&mut self, symbol: String, seq: u64, draft: DraftEntry) {
         let exchange = &self.exchange;
-        let queue = self.pending.entry(symbol).or_insert_with_key(|symbol| Pending {
+        let queue = self.symbols.entry(symbol).or_insert_with_key(|symbol| OfSymbol {
             producer: producer(exchange, symbol),
             last: 0,
             is_gap: false,
@@ -92,7 +93,7 @@ impl Untold {
     }
 
     fn len(&self) -> usize {
-        self.pending.values().map(|queue| queue.waiting.len()).sum()
+        self.symbols.values().map(|queue| queue.waiting.len()).sum()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -103,7 +104,7 @@ impl Untold {
     /// were.
     pub(super) fn give_up(&mut self, resume: &mut Resume) -> usize {
         let count = self.len();
-        for (symbol, queue) in &mut self.pending {
+        for (symbol, queue) in &mut self.symbols {
             if let Some(first) = queue.waiting.front() {
                 // The number of the previous trade.
                 match first.seq.checked_sub(2) {
@@ -125,19 +126,19 @@ impl Untold {
         if Instant::now() < self.retry_at {
             return (done, Ok(()));
         }
-        for (symbol, queue) in &mut self.pending {
+        for (symbol, queue) in &mut self.symbols {
             while !queue.waiting.is_empty() {
                 let batch = queue.next();
                 let answer = channels.publish_as(&self.channel, queue.producer, batch).await;
                 let error = match answer {
                     Ok(()) => {
-                        done.told += queue.took(AT_ONCE);
+                        done.accepted += queue.took(AT_ONCE);
                         queue.is_gap = false;
                         continue;
                     }
                     Err(error) => error,
                 };
-                done.told += queue.took(error.accepted());
+                done.accepted += queue.took(error.accepted());
                 match error {
                     PublishError::TooManyKeys { .. } => {
                         warn!(exchange = self.exchange, symbol, %error, "trades of an exchange were left out");
@@ -169,7 +170,7 @@ impl Untold {
     }
 }
 
-impl Pending {
+impl OfSymbol {
     /// The trades to append next.
     fn next(&self) -> Vec<(DraftEntry, Link)> {
         let mut prev = self.last;
