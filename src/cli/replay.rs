@@ -13,10 +13,8 @@ use tokio::time::{self, Duration, Instant};
 use self::zones::{Skipped, Zones};
 use super::print;
 use crate::cli::target::TargetArgs;
-use crate::config::{Delimiter, TimeFormat, TimeZone};
-use crate::feeds::replay::{FileFormat, Replay, ReplayError, ReplayOptions, ReplayPrice};
+use crate::feeds::replay::{Replay, ReplayError, ReplayOptions, ReplayPrice};
 use crate::feeds::{Pace, Pacer, SPEED_EXPECTED, is_speed};
-use crate::model::Zone;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -39,50 +37,8 @@ stored twice, which is reported. If the gateway refuses a line permanently, the 
 pub(crate) struct ReplayArgs {
     /// A CSV file with a header, or NDJSON (one object per line); `-` is standard input
     file: PathBuf,
-    /// The zone of all prices
-    #[arg(long, value_name = "NAME", conflicts_with = "zone_column")]
-    zone: Option<Zone>,
-    /// The column that names the zone
-    #[arg(long, value_name = "COLUMN")]
-    zone_column: Option<String>,
-    /// The hub, node or symbol of all prices
-    #[arg(long, value_name = "NAME", conflicts_with = "key_column")]
-    key: Option<String>,
-    /// The column that names the hub, node or symbol; several columns are joined with `/` in the given
-    /// order
-    #[arg(long, value_name = "COLUMN")]
-    key_column: Vec<String>,
-    /// The column that holds the price
-    #[arg(long, value_name = "COLUMN")]
-    price_column: Option<String>,
-    /// The column that holds the bid; a line with bid and ask needs no price
-    #[arg(long, value_name = "COLUMN")]
-    bid_column: Option<String>,
-    /// The column that holds the ask
-    #[arg(long, value_name = "COLUMN")]
-    ask_column: Option<String>,
-    /// The column that holds the time
-    #[arg(long, value_name = "COLUMN")]
-    time_column: Option<String>,
-    /// The format of times in strptime's notation, such as '%m/%d/%Y %H:%M'
-    #[arg(long, value_name = "FORM")]
-    time_format: Option<TimeFormat>,
-    /// The time zone of times without one of their own, such as America/New_York or -05:00
-    ///
-    /// When clocks are set back, an hour occurs twice: its times count as the first one until they would go
-    /// backwards, and then as the second.
-    #[arg(long, value_name = "ZONE", default_value_t, hide_default_value = true)]
-    time_zone: TimeZone,
-    /// Rename a column; `type`, `channel`, `offset`, `id`, `late`, `missedBefore` and `snapshot` must be
-    /// renamed
-    #[arg(long, value_name = "OLD=NEW", value_parser = rename)]
-    rename: Vec<(String, String)>,
-    /// The file's format [default: by its name and first byte]
-    #[arg(long, value_enum, hide_possible_values = true, value_name = "csv|ndjson")]
-    format: Option<FileFormat>,
-    /// The character between the columns of a CSV file, such as ';' or tab [default: a comma]
-    #[arg(long, value_name = "CHARACTER")]
-    delimiter: Option<Delimiter>,
+    #[command(flatten)]
+    options: ReplayOptions,
     /// Skip invalid lines; the first 20 are reported, and all are counted
     #[arg(long)]
     skip_invalid: bool,
@@ -105,22 +61,7 @@ const READ_AHEAD: usize = 256;
 
 /// Publishes the file, and prints how many prices each zone accepted.
 pub(crate) async fn run(args: ReplayArgs) -> anyhow::Result<()> {
-    let options = ReplayOptions {
-        format: args.format,
-        zone: args.zone,
-        zone_column: args.zone_column,
-        key: args.key,
-        key_columns: args.key_column,
-        price_column: args.price_column,
-        bid_column: args.bid_column,
-        ask_column: args.ask_column,
-        time_column: args.time_column,
-        time_format: args.time_format,
-        time_zone: args.time_zone,
-        delimiter: args.delimiter,
-        now: args.now.then_some(args.speed),
-        rename: args.rename,
-    };
+    let options = ReplayOptions { now: args.now.then_some(args.speed), ..args.options };
     let (replay, length) = open(&args.file, options)?;
     let bar = progress(length);
     let skipped = Skipped::new(args.skip_invalid, bar.clone());
@@ -235,13 +176,6 @@ fn progress(length: Option<u64>) -> ProgressBar {
     }
     // The templates are valid; if one were not, the library's default would do.
     if let Ok(style) = ProgressStyle::with_template(form) { bar.with_style(style) } else { bar }
-}
-
-fn rename(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((old, new)) if !old.is_empty() && !new.is_empty() => Ok((old.to_owned(), new.to_owned())),
-        _ => Err("expected OLD=NEW, such as id=trade_id".to_owned()),
-    }
 }
 
 fn speed(text: &str) -> Result<f64, String> {

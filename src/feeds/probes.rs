@@ -1,42 +1,38 @@
 //! Probes of the parsers of replayed files, and of the frames of exchanges: see [`crate::probes`].
 
-use std::io::{self, Read};
+use std::collections::VecDeque;
+use std::io::{self, Cursor, Read};
 
-use super::replay::{FileFormat, Replay, ReplayError, ReplayOptions, ReplayPrice};
+use super::replay::{FileFormat, Replay, ReplayOptions, ReplayPrice};
 use crate::protocol::OrderedFields;
 use crate::support::json::check_json;
 use crate::support::probing::{cuts, json};
 
 pub(crate) use super::exchanges::probes::{binance, coinbase, documents, kraken};
 
-/// A reader that returns the input in the given pieces.
-struct Pieces(std::vec::IntoIter<Vec<u8>>);
+/// A reader that returns the input piece by piece.
+struct Pieces(VecDeque<Cursor<Vec<u8>>>);
 
 impl Read for Pieces {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut piece = self.0.next().unwrap_or_default();
-        let taken = piece.len().min(buffer.len());
-        buffer[..taken].copy_from_slice(&piece[..taken]);
-        if taken < piece.len() {
-            piece.drain(..taken);
-            let rest: Vec<Vec<u8>> = std::iter::once(piece).chain(self.0.by_ref()).collect();
-            self.0 = rest.into_iter();
+        while let Some(piece) = self.0.front_mut() {
+            match piece.read(buffer)? {
+                0 => self.0.pop_front(),
+                read => return Ok(read),
+            };
         }
-        Ok(taken)
+        Ok(0)
     }
 }
 
 /// The results of a file: prices, and problems of lines or of the whole file.
 fn replayed(pieces: &[&[u8]], options: &ReplayOptions) -> Vec<Result<ReplayPrice, String>> {
-    let pieces: Vec<Vec<u8>> =
-        pieces.iter().filter(|piece| !piece.is_empty()).map(|piece| piece.to_vec()).collect();
-    let input = Box::new(Pieces(pieces.into_iter()));
+    let input = Box::new(Pieces(pieces.iter().map(|piece| Cursor::new(piece.to_vec())).collect()));
     let replay = match Replay::read("the file".to_owned(), input, options.clone()) {
         Ok(replay) => replay,
         Err(error) => return vec![Err(error.to_string())],
     };
-    let told = |row: Result<ReplayPrice, ReplayError>| row.map_err(|error| error.to_string());
-    replay.map(told).collect()
+    replay.map(|row| row.map_err(|error| error.to_string())).collect()
 }
 
 /// Checks that a price is an object that says what its line does.

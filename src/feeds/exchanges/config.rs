@@ -10,6 +10,7 @@ use url::Url;
 
 use super::super::replay::time::{TimeFormat, TimeZone};
 use super::super::replay::{Delimiter, ReplayOptions};
+use super::STREAMED;
 use crate::model::{EventType, Zone};
 use crate::support::checks::{Checks, Finding};
 
@@ -128,9 +129,10 @@ impl ExchangeKind {
 }
 
 /// The length of a candle in whole minutes, such as `1m` or `1h`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval(u32);
+
+text_in_settings!(Interval);
 
 impl Interval {
     /// The lengths that exchanges offer, in minutes.
@@ -172,20 +174,6 @@ impl FromStr for Interval {
             let names = Self::ALL.map(|(name, _)| name).join(", ");
             format!("expected one of {names}; found {text:?}")
         })
-    }
-}
-
-impl TryFrom<String> for Interval {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Interval> for String {
-    fn from(interval: Interval) -> Self {
-        interval.to_string()
     }
 }
 
@@ -236,7 +224,7 @@ impl RowsConfig {
             time_format: self.time_format.clone(),
             time_zone: self.time_zone,
             delimiter: self.delimiter,
-            rename: self.rename.iter().map(|(old, new)| (old.clone(), new.clone())).collect(),
+            rename: self.rename.clone().into_iter().collect(),
             ..ReplayOptions::default()
         }
     }
@@ -331,10 +319,7 @@ impl ExchangeConfig {
         if let Some(other) = self.zones.keys().find(|symbol| !self.symbols.contains(symbol)) {
             found.push(("zones", format!("{other} is not among `symbols`")));
         }
-        let is_own = |kind: &EventType| {
-            matches!(kind, EventType::Ticker | EventType::Trade | EventType::Orderbook | EventType::Candle)
-        };
-        if self.types.is_empty() || !self.types.iter().all(is_own) {
+        if self.types.is_empty() || !self.types.iter().all(|kind| STREAMED.contains(kind)) {
             found.push(("types", "expected some of ticker, trade, orderbook, candle".to_owned()));
         }
         let streams = self.symbols.len() * self.types.len();

@@ -1,4 +1,4 @@
-//! Counts the bytes read, and stops a record that never ends.
+//! Stops reading a record that never ends.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -7,51 +7,39 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The longest record, in bytes. Without it, a stray quote in a CSV file would swallow the rest.
 pub(super) const RECORD_BYTES_MAX: u64 = 1 << 20;
 
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    total: AtomicU64,
-    at_record: AtomicU64,
-}
-
-/// A reader that counts.
+/// A reader that counts the bytes of the current record.
 #[derive(Debug)]
 pub(super) struct Metered<R> {
     inner: R,
-    counts: Arc<Counts>,
+    of_record: Arc<AtomicU64>,
 }
 
-/// The counts of a [`Metered`].
+/// The count of a [`Metered`].
 #[derive(Debug)]
-pub(super) struct ReadMeter(Arc<Counts>);
+pub(super) struct ReadMeter(Arc<AtomicU64>);
 
 impl<R: Read> Metered<R> {
     pub(super) fn new(inner: R) -> (Self, ReadMeter) {
-        let counts = Arc::new(Counts::default());
-        (Self { inner, counts: Arc::clone(&counts) }, ReadMeter(counts))
+        let of_record = Arc::new(AtomicU64::new(0));
+        (Self { inner, of_record: Arc::clone(&of_record) }, ReadMeter(of_record))
     }
 }
 
 impl ReadMeter {
-    fn total(&self) -> u64 {
-        self.0.total.load(Ordering::Relaxed)
-    }
-
     /// Starts counting a record. Readers read ahead, so the bound is not exact.
     pub(super) fn begin_record(&self) {
-        self.0.at_record.store(self.total(), Ordering::Relaxed);
+        self.0.store(0, Ordering::Relaxed);
     }
 }
 
 impl<R: Read> Read for Metered<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let counts = &self.counts;
-        let total = counts.total.load(Ordering::Relaxed);
-        if total - counts.at_record.load(Ordering::Relaxed) > RECORD_BYTES_MAX {
+        if self.of_record.load(Ordering::Relaxed) > RECORD_BYTES_MAX {
             let problem = format!("a record is longer than {RECORD_BYTES_MAX} bytes: is a quote not closed?");
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
         }
         let length = self.inner.read(buffer)?;
-        counts.total.store(total + length as u64, Ordering::Relaxed);
+        self.of_record.fetch_add(length as u64, Ordering::Relaxed);
         Ok(length)
     }
 }

@@ -12,7 +12,6 @@ use std::path::Path;
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 
 use self::columns::Columns;
 use self::input::{Metered, ReadMeter};
@@ -33,8 +32,7 @@ pub(crate) enum FileFormat {
 }
 
 /// The delimiter of the columns of a CSV file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delimiter(u8);
 
 impl Delimiter {
@@ -63,57 +61,72 @@ impl fmt::Display for Delimiter {
     }
 }
 
-impl TryFrom<String> for Delimiter {
-    type Error = &'static str;
+text_in_settings!(Delimiter);
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Delimiter> for String {
-    fn from(delimiter: Delimiter) -> Self {
-        delimiter.to_string()
-    }
-}
-
-/// The use of columns; what is not given is found by the columns' names.
-#[derive(Debug, Clone, Default)]
+/// How to read a file; they are flags of `zonewire replay`. Columns that no option names are found by their
+/// names.
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ReplayOptions {
-    /// The format of the file; if not given, found by its name and first byte.
-    pub(crate) format: Option<FileFormat>,
-    /// The zone of all prices, instead of a column.
+    /// The zone of all prices
+    #[arg(long, value_name = "NAME", conflicts_with = "zone_column")]
     pub(crate) zone: Option<Zone>,
-    /// The column that names the zone.
+    /// The column that names the zone
+    #[arg(long, value_name = "COLUMN")]
     pub(crate) zone_column: Option<String>,
-    /// The hub, node or symbol of all prices, instead of a column.
+    /// The hub, node or symbol of all prices
+    #[arg(long, value_name = "NAME", conflicts_with = "key_columns")]
     pub(crate) key: Option<String>,
-    /// The columns that name the hub, node or symbol together.
+    /// The column that names the hub, node or symbol; several columns are joined with `/` in the given
+    /// order
+    #[arg(long = "key-column", value_name = "COLUMN")]
     pub(crate) key_columns: Vec<String>,
-    /// The column that holds the price.
+    /// The column that holds the price
+    #[arg(long, value_name = "COLUMN")]
     pub(crate) price_column: Option<String>,
-    /// The columns that hold a quote.
+    /// The column that holds the bid; a line with bid and ask needs no price
+    #[arg(long, value_name = "COLUMN")]
     pub(crate) bid_column: Option<String>,
+    /// The column that holds the ask
+    #[arg(long, value_name = "COLUMN")]
     pub(crate) ask_column: Option<String>,
-    /// The column that holds the time.
+    /// The column that holds the time
+    #[arg(long, value_name = "COLUMN")]
     pub(crate) time_column: Option<String>,
-    /// The format of the times; if not given, the common ones are recognized.
+    /// The format of times in strptime's notation, such as '%m/%d/%Y %H:%M'
+    #[arg(long, value_name = "FORM")]
     pub(crate) time_format: Option<TimeFormat>,
-    /// The time zone of times that do not state their own.
+    /// The time zone of times without one of their own, such as America/New_York or -05:00
+    ///
+    /// When clocks are set back, an hour occurs twice: its times count as the first one until they would go
+    /// backwards, and then as the second.
+    #[arg(long, value_name = "ZONE", default_value_t, hide_default_value = true)]
     pub(crate) time_zone: TimeZone,
-    /// The delimiter of the columns of a CSV file; a comma if not given.
-    pub(crate) delimiter: Option<Delimiter>,
-    /// If given, times are shifted so that the first one becomes the moment at which it is read, and the
-    /// others follow so many times faster than in the file.
-    pub(crate) now: Option<f64>,
-    /// New names of columns in the payload: old, new.
+    /// Rename a column; `type`, `channel`, `offset`, `id`, `late`, `missedBefore` and `snapshot` must be
+    /// renamed
+    #[arg(long, value_name = "OLD=NEW", value_parser = rename)]
     pub(crate) rename: Vec<(String, String)>,
+    /// The file's format [default: by its name and first byte]
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "csv|ndjson")]
+    pub(crate) format: Option<FileFormat>,
+    /// The character between the columns of a CSV file, such as ';' or tab [default: a comma]
+    #[arg(long, value_name = "CHARACTER")]
+    pub(crate) delimiter: Option<Delimiter>,
+    /// If set, times are shifted so that the first one becomes the moment at which it is read, and the
+    /// others follow so many times faster than in the file.
+    #[arg(skip)]
+    pub(crate) now: Option<f64>,
+}
+
+fn rename(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((old, new)) if !old.is_empty() && !new.is_empty() => Ok((old.to_owned(), new.to_owned())),
+        _ => Err("expected OLD=NEW, such as id=trade_id".to_owned()),
+    }
 }
 
 impl From<&ReplayConfig> for ReplayOptions {
     fn from(config: &ReplayConfig) -> Self {
         Self {
-            format: None,
             zone: config.zone.clone(),
             zone_column: config.zone_column.clone(),
             key: config.key.clone(),
@@ -126,7 +139,8 @@ impl From<&ReplayConfig> for ReplayOptions {
             time_zone: config.time_zone,
             delimiter: config.delimiter,
             now: config.now.then_some(config.speed),
-            rename: config.rename.iter().map(|(old, new)| (old.clone(), new.clone())).collect(),
+            rename: config.rename.clone().into_iter().collect(),
+            ..Self::default()
         }
     }
 }

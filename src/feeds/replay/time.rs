@@ -6,16 +6,16 @@ use std::str::FromStr;
 use chrono::format::{Item, Parsed, StrftimeItems, parse};
 use chrono::{DateTime, FixedOffset, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, TimeZone as _, Utc};
 use chrono_tz::Tz;
-use serde::{Deserialize, Serialize};
 
 use crate::protocol::{TIME_EXPECTED, time_of_number, time_of_text};
 
 const LOCAL_FORMATS: [&str; 3] = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M"];
 
 /// The format of a file's times, as for `strptime`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimeFormat(String);
+
+text_in_settings!(TimeFormat);
 
 impl FromStr for TimeFormat {
     type Err = String;
@@ -29,22 +29,14 @@ impl FromStr for TimeFormat {
         let example = DateTime::from_timestamp_millis(1_610_064_000_278).unwrap_or_default();
         match format.read(&example.format(text).to_string()) {
             Some(_) => Ok(format),
-            None => Err(format!("{FORM}; this one does not hold a whole date")),
+            None => Err(format!("{FORM}; this one does not contain a whole date")),
         }
     }
 }
 
-impl TryFrom<String> for TimeFormat {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<TimeFormat> for String {
-    fn from(format: TimeFormat) -> Self {
-        format.0
+impl fmt::Display for TimeFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -73,8 +65,7 @@ impl TimeFormat {
 }
 
 /// The time zone of times that do not state their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeZone {
     /// A named one, such as `America/New_York`.
     Named(Tz),
@@ -109,19 +100,7 @@ impl fmt::Display for TimeZone {
     }
 }
 
-impl TryFrom<String> for TimeZone {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<TimeZone> for String {
-    fn from(zone: TimeZone) -> Self {
-        zone.to_string()
-    }
-}
+text_in_settings!(TimeZone);
 
 impl TimeZone {
     fn instants(self, local: &NaiveDateTime) -> LocalResult<DateTime<Utc>> {
@@ -196,7 +175,7 @@ impl Times {
     fn unreadable(&self, text: &str) -> String {
         let text = super::payload::shown(text);
         match &self.format {
-            Some(TimeFormat(format)) => format!("{text} is not a time in the form {format}"),
+            Some(format) => format!("{text} is not a time in the form {format}"),
             None => format!(
                 "{text} is not a time that can be read: expected {TIME_EXPECTED}; or, in {}, \
                  2021-01-08 00:00:00 or 2021-01-08; for any other form say --time-format, such as \
