@@ -15,7 +15,7 @@ impl FromStr for Channel {
     fn from_str(text: &str) -> Result<Self, String> {
         match (text.parse::<ChannelName>(), text.parse::<Zone>()) {
             (Ok(channel), _) => Ok(Self(channel)),
-            // It is meant for events; a zone of such a name is told by its channel.
+            // Events are meant; a zone of such a name can be given as its channel, `zone:event:…`.
             (Err(error), _) if text.starts_with("event:") => Err(error.to_string()),
             (Err(_), Ok(zone)) => Ok(Self(ChannelName::zone(&zone))),
             (Err(error), Err(_)) => Err(error.to_string()),
@@ -23,37 +23,25 @@ impl FromStr for Channel {
     }
 }
 
-/// Where a gateway shows what a channel holds; fails where it shows that of its log, or otherwise.
-pub(super) fn path(channel: &ChannelName, what: What) -> Result<String, UsageError> {
-    let end = match what {
-        What::Latest => "latest",
-        What::History => "history",
-    };
+/// The address of a channel's `latest` entries or of its `history`, as `what` says; fails for channels that
+/// have none, with a hint to another command.
+pub(super) fn path(channel: &ChannelName, what: &str) -> Result<String, UsageError> {
     let subject = channel.subject();
     match channel.kind() {
-        ChannelKind::Zone => Ok(format!("api/zones/{subject}/{end}")),
+        ChannelKind::Zone => Ok(format!("api/zones/{subject}/{what}")),
         ChannelKind::Event => match channel.as_event() {
             Some((event, Some(_))) => Err(UsageError(format!(
-                "{channel} is a view, and only whole channels are kept: `zonewire {end} event:{event}`"
+                "{channel} is a view, and only whole channels are stored: `zonewire {what} event:{event}`"
             ))),
-            _ => Ok(format!("api/events/{subject}/{end}")),
+            _ => Ok(format!("api/events/{subject}/{what}")),
         },
         ChannelKind::Registry => Err(UsageError(format!(
-            "{channel} is kept by key: `zonewire tail {channel} --snapshot` begins with all its records"
+            "{channel} is stored by key: `zonewire tail {channel} --snapshot` begins with all its records"
         ))),
         ChannelKind::Order => Err(UsageError(format!(
             "{channel} is an order: `zonewire order show {subject}` shows all its updates"
         ))),
     }
-}
-
-/// What is shown of a channel.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum What {
-    /// The latest entry of each key.
-    Latest,
-    /// Entries of the log.
-    History,
 }
 
 #[cfg(test)]
@@ -71,7 +59,7 @@ mod tests {
 
     #[test]
     fn zones_and_types_of_events_are_shown_and_of_all_else_it_is_said_what_does() {
-        let path_of = |text: &str| path(&text.parse::<Channel>().unwrap().0, What::History);
+        let path_of = |text: &str| path(&text.parse::<Channel>().unwrap().0, "history");
         assert_eq!(path_of("pjm").unwrap(), "api/zones/pjm/history");
         assert_eq!(path_of("event:ticker").unwrap(), "api/events/ticker/history");
         assert_eq!(path_of("event:exchange:error").unwrap(), "api/events/exchange:error/history");

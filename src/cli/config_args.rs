@@ -91,9 +91,9 @@ impl FromStr for Assignment {
 }
 
 impl Assignment {
-    /// Key and value.
-    pub(crate) fn parts(&self) -> (&str, &str) {
-        (&self.key, &self.value)
+    /// It as the flag `name`.
+    pub(super) fn flag(&self, name: &str) -> Flag {
+        flag(name, &self.key, &self.value)
     }
 }
 
@@ -101,6 +101,11 @@ impl fmt::Debug for Assignment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}=…", self.key)
     }
+}
+
+/// The setting `key`, given by the flag `name`.
+pub(super) fn flag(name: &str, key: &str, value: &str) -> Flag {
+    Flag { name: name.to_owned(), key: key.to_owned(), value: value.to_owned() }
 }
 
 impl ConfigArgs {
@@ -112,13 +117,8 @@ impl ConfigArgs {
     }
 
     fn flags(&self, more: Vec<Flag>) -> Vec<Flag> {
-        let flag = |name: &str, key: &str, value: &str| Flag {
-            name: name.to_owned(),
-            key: key.to_owned(),
-            value: value.to_owned(),
-        };
         // `--set` comes first: of two flags for the same setting the dedicated one wins.
-        let mut flags: Vec<Flag> = self.set.iter().map(|set| flag("--set", &set.key, &set.value)).collect();
+        let mut flags: Vec<Flag> = self.set.iter().map(|set| set.flag("--set")).collect();
         flags.extend(self.listen.iter().map(|value| flag("--listen", "http.listen", value)));
         flags.extend(self.storage.iter().map(|value| flag("--storage", "storage.backend", value)));
         flags.extend(self.redis_url.iter().map(|value| flag("--redis-url", "storage.redis.url", &value.0)));

@@ -1,6 +1,5 @@
 //! Exit codes; documented in `docs/CONFIG.md` and in the help.
 
-use std::fmt;
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
@@ -21,40 +20,19 @@ pub const LOST: u8 = 74;
 pub const INTERRUPTED: u8 = 130;
 
 /// Invalid arguments that are only detected when the command uses them.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct UsageError(pub String);
 
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for UsageError {}
-
 /// A second signal ended a graceful shutdown.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by a second signal; connections were cut")]
 pub(crate) struct Interrupted;
 
-impl fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("stopped by a second signal; connections were cut")
-    }
-}
-
-impl std::error::Error for Interrupted {}
-
 /// A signal ended a command that has nothing to finish.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by a signal")]
 pub struct Stopped;
-
-impl fmt::Display for Stopped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("stopped by a signal")
-    }
-}
-
-impl std::error::Error for Stopped {}
 
 /// The code for how a command ended.
 pub(crate) fn code(result: &anyhow::Result<()>) -> u8 {

@@ -9,11 +9,10 @@ use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
 use zonewire_access::{ApiKey, ApiKeyFile, make_api_key};
 
-use super::config_args::ConfigArgs;
 use super::exit::UsageError;
 use super::holder::HolderArgs;
-use super::print;
 use super::table::Table;
+use super::{print, token};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -69,9 +68,7 @@ impl FileArgs {
         if let Some(file) = &self.file {
             return Ok(file.clone());
         }
-        let config = ConfigArgs { config: self.config.clone(), ..ConfigArgs::default() };
-        let configured = config.load(Vec::new())?.config.auth.keys_file;
-        configured.ok_or_else(|| {
+        token::auth(self.config.as_ref())?.keys_file.ok_or_else(|| {
             UsageError("name the file: --file, or auth.keys_file in --config".to_owned()).into()
         })
     }

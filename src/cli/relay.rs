@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use tokio_util::sync::CancellationToken;
 
-use super::config_args::{Assignment, Hidden};
+use super::config_args::{Assignment, Hidden, flag};
 use super::exit::{Interrupted, UsageError};
-use super::serve::Signals;
+use super::serve::with_signals;
 use crate::config::{Config, Flag, Sources};
 use crate::model::EventType;
 use crate::relay::{self, RelayError, RelayParts};
@@ -75,17 +74,9 @@ fn types(word: &str) -> Result<Types, String> {
 impl RelayArgs {
     /// Loads the settings of one of the two fleets.
     fn load(&self, name: &str, url: &Hidden, sets: &[Assignment]) -> anyhow::Result<crate::config::Loaded> {
-        let set = |name: &str, set: &Assignment| {
-            let (key, value) = set.parts();
-            Flag { name: name.to_owned(), key: key.to_owned(), value: value.to_owned() }
-        };
-        let mut flags: Vec<Flag> = self.set.iter().map(|both| set("--set", both)).collect();
-        flags.extend(sets.iter().map(|one| set(&format!("--set-{name}"), one)));
-        flags.push(Flag {
-            name: format!("--{name}"),
-            key: "storage.redis.url".to_owned(),
-            value: url.text().to_owned(),
-        });
+        let mut flags: Vec<Flag> = self.set.iter().map(|set| set.flag("--set")).collect();
+        flags.extend(sets.iter().map(|set| set.flag(&format!("--set-{name}"))));
+        flags.push(flag(&format!("--{name}"), "storage.redis.url", url.text()));
         let (environment, memory) = (Sources::environment_of_process(), Sources::memory_of_process());
         Ok(Config::load(&Sources { file: self.config.clone(), environment, flags, memory })?)
     }
@@ -103,25 +94,15 @@ pub(super) fn run(args: RelayArgs) -> anyhow::Result<()> {
     types.sort_unstable();
     types.dedup();
     let parts = RelayParts { from: from.config, to: to.config, types, listen: args.listen };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.context("cannot start the runtime")?;
-    let result = runtime.block_on(async {
-        let mut signals = Signals::listen()?;
-        let stop = CancellationToken::new();
-        let force = async {
-            signals.next().await;
-            stop.cancel();
-            signals.next().await;
-        };
+    let result = with_signals(|stop, force| async {
         tokio::select! {
-            ended = relay::run(parts, stop.clone()) => match ended {
+            ended = relay::run(parts, stop) => match ended {
                 Err(error @ (RelayError::OneFleet | RelayError::Unusable { .. })) => Err(UsageError(error.to_string()).into()),
                 ended => Ok(ended?),
             },
             () = force => Err(Interrupted.into()),
         }
     });
-    runtime.shutdown_background();
     drop(log);
     result
 }

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::pin::Pin;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::config_args::ConfigArgs;
+use super::config_args::{ConfigArgs, flag};
 use super::exit::Interrupted;
-use crate::config::{Flag, Loaded};
+use crate::config::Loaded;
 use crate::gateway::Gateway;
 use crate::support::telemetry;
 
@@ -61,27 +62,19 @@ pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<()> {
 
 /// Runs the gateway with the simulated feed.
 pub(crate) fn demo(args: DemoArgs) -> anyhow::Result<()> {
-    let flag = |name: &str, key: &str, value: String| Flag {
-        name: name.to_owned(),
-        key: format!("feeds.simulated.{key}"),
-        value,
-    };
     let mut flags = vec![
-        flag("demo", "enabled", "true".to_owned()),
-        flag("demo", "symbols", "[\"BTC-USDT\"]".to_owned()),
+        flag("demo", "feeds.simulated.enabled", "true"),
+        flag("demo", "feeds.simulated.symbols", "[\"BTC-USDT\"]"),
     ];
-    flags.extend(args.seed.map(|seed| flag("--seed", "seed", seed.to_string())));
-    flags.extend(args.interval_ms.map(|interval| flag("--interval-ms", "interval_ms", interval.to_string())));
+    flags.extend(args.seed.map(|seed| flag("--seed", "feeds.simulated.seed", &seed.to_string())));
+    let interval = args.interval_ms.map(|interval| interval.to_string());
+    flags.extend(interval.map(|ms| flag("--interval-ms", "feeds.simulated.interval_ms", &ms)));
     let loaded = args.config.load(flags.clone())?;
     if names_a_storage(&loaded.origins) {
         return start(loaded);
     }
     // Made-up prices, and orders that are only simulated, must not mix with other programs' data.
-    flags.push(Flag {
-        name: "demo".to_owned(),
-        key: "storage.backend".to_owned(),
-        value: "memory".to_owned(),
-    });
+    flags.push(flag("demo", "storage.backend", "memory"));
     start(args.config.load(flags)?)
 }
 
@@ -115,12 +108,22 @@ fn start(loaded: Loaded) -> anyhow::Result<()> {
     for notice in notices {
         tracing::warn!("{notice}");
     }
+    let result = with_signals(|stop, force| run(loaded, stop.cancelled_owned(), force));
+    drop(log);
+    result
+}
+
+/// Runs something on all cores. The first signal cancels the token that it gets, and a second one completes the
+/// future.
+pub(super) fn with_signals<F: Future<Output = anyhow::Result<()>>>(
+    run: impl FnOnce(CancellationToken, Pin<Box<dyn Future<Output = ()>>>) -> F,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
     let result = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let begin = CancellationToken::new();
-        let shutdown = begin.clone().cancelled_owned();
+        let stop = begin.clone();
         // The first signal is consumed before the shutdown becomes visible: if a second signal arrived
         // before that, the two would count as one.
         let force = async move {
@@ -128,11 +131,10 @@ fn start(loaded: Loaded) -> anyhow::Result<()> {
             begin.cancel();
             signals.next().await;
         };
-        run(loaded, shutdown, force).await
+        run(stop, Box::pin(force)).await
     });
     // Blocking work that still runs, such as a read of a file, is not worth waiting for.
     runtime.shutdown_background();
-    drop(log);
     result
 }
 
@@ -161,14 +163,14 @@ pub(crate) async fn run(
 const SIGXFSZ: i32 = 25;
 
 /// SIGTERM and SIGINT.
-pub(super) struct Signals {
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
     _file_size: Signal,
 }
 
 impl Signals {
-    pub(super) fn listen() -> io::Result<Self> {
+    fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -176,7 +178,7 @@ impl Signals {
         })
     }
 
-    pub(super) async fn next(&mut self) {
+    async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

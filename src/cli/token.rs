@@ -104,7 +104,8 @@ fn usage(problem: impl Into<String>) -> anyhow::Error {
     UsageError(problem.into()).into()
 }
 
-fn auth(config: Option<&PathBuf>) -> anyhow::Result<AuthConfig> {
+/// The `[auth]` settings of a configuration.
+pub(super) fn auth(config: Option<&PathBuf>) -> anyhow::Result<AuthConfig> {
     let args = ConfigArgs { config: config.cloned(), ..ConfigArgs::default() };
     Ok(args.load(Vec::new())?.config.auth)
 }

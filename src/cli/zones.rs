@@ -5,7 +5,7 @@ use anyhow::bail;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::channel::{Channel, What, path};
+use super::channel::{Channel, path};
 use super::print;
 use super::table::{Fields, Table};
 use crate::cli::target::TargetArgs;
@@ -218,7 +218,7 @@ pub(crate) async fn list(args: ZonesArgs) -> anyhow::Result<()> {
 /// Shows the latest entries of a channel, from all pages.
 pub(crate) async fn latest(args: LatestArgs) -> anyhow::Result<()> {
     let (base, Channel(channel)) = (&args.target.base()?, &args.channel);
-    let path = path(channel, What::Latest)?;
+    let path = path(channel, "latest")?;
     let http = base.http()?;
     let (mut entries, mut after) = (Vec::new(), None);
     loop {
@@ -229,7 +229,7 @@ pub(crate) async fn latest(args: LatestArgs) -> anyhow::Result<()> {
             break;
         }
         if page.next == after {
-            bail!("the gateway at {base} gives the same page again and again");
+            bail!("the gateway at {base} returns the same page again and again");
         }
         after = page.next;
     }
@@ -249,7 +249,7 @@ pub(crate) async fn latest(args: LatestArgs) -> anyhow::Result<()> {
 /// Shows entries of a channel's log.
 pub(crate) async fn history(args: HistoryArgs) -> anyhow::Result<()> {
     let (base, Channel(channel)) = (&args.target.base()?, &args.channel);
-    let path = path(channel, What::History)?;
+    let path = path(channel, "history")?;
     let http = base.http()?;
     let number = args.number.unwrap_or(SHOWN);
     let history = read(&http, base, &path, number, args.after).await?;
@@ -288,7 +288,7 @@ fn row(entry: &RawValue, with_offset: bool) -> Option<Vec<String>> {
         row.push(said.rest(shown));
     };
     match fields.event() {
-        // What its channel says already, and what it is about, is not told twice.
+        // The type is known from the channel, and exchange and symbol form the key: neither is repeated.
         Some(data) => {
             let about = EVENT_KEY.map(|name| data.cell(name));
             let about: Vec<String> = about.into_iter().filter(|part| !part.is_empty()).collect();

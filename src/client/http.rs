@@ -1,6 +1,5 @@
 //! HTTP/1.1 requests, through the proxies that the environment names.
 
-use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -231,14 +230,15 @@ async fn within<T>(deadline: Option<Instant>, done: impl Future<Output = T>) -> 
 }
 
 /// Why there was no answer.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{}", super::words::of_request(self))]
 pub enum SendError {
     /// The request is invalid.
-    Address(Fault),
+    Address(#[source] Fault),
     /// No connection could be made, so nothing was sent.
-    Connect(Fault),
+    Connect(#[source] Fault),
     /// The connection ended before the answer did.
-    Broken(Fault),
+    Broken(#[source] Fault),
     /// The answer took too long.
     Timeout,
     /// The answer is longer than permitted.
@@ -257,21 +257,6 @@ impl SendError {
     /// Whether nothing was sent.
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Address(_) | Self::Connect(_))
-    }
-}
-
-impl fmt::Display for SendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&super::words::of_request(self))
-    }
-}
-
-impl std::error::Error for SendError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Address(error) | Self::Connect(error) | Self::Broken(error) => Some(&**error),
-            Self::Timeout | Self::TooLong => None,
-        }
     }
 }
 

@@ -158,7 +158,8 @@ pub fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::
 }
 
 /// The gateway answered with an error.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{base} answered {status}: {problem}")]
 pub struct Refused {
     base: BaseUrl,
     /// The status of the answer.
@@ -185,16 +186,9 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} answered {}: {}", self.base, self.status, self.problem)
-    }
-}
-
-impl std::error::Error for Refused {}
-
 /// There was no answer.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{}", self.words())]
 pub struct NoAnswer {
     base: BaseUrl,
     /// Whether nothing was sent.
@@ -202,22 +196,17 @@ pub struct NoAnswer {
     why: String,
 }
 
-impl fmt::Display for NoAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl NoAnswer {
+    fn words(&self) -> String {
         let Self { base, is_absent, why } = self;
         match is_absent {
-            true => write!(
-                f,
-                "no gateway answers at {base} ({why}); is one running? (`zonewire demo` starts one)"
-            ),
-            false => write!(f, "the request to {base} failed: {why}"),
+            true => {
+                format!("no gateway answers at {base} ({why}); is one running? (`zonewire demo` starts one)")
+            }
+            false => format!("the request to {base} failed: {why}"),
         }
     }
-}
 
-impl std::error::Error for NoAnswer {}
-
-impl NoAnswer {
     /// No gateway answered at the address; `why` is a fragment of a sentence.
     pub fn absent(base: &BaseUrl, why: String) -> Self {
         Self { base: base.clone(), is_absent: true, why }

@@ -1,10 +1,9 @@
 //! `order dead-letters`: orders that failed permanently.
 
-use super::{page, print_placed, what};
+use super::{PageArgs, print_placed, what};
 use crate::cli::print;
-use crate::cli::table::Table;
 use crate::cli::target::TargetArgs;
-use crate::client::{self, ANSWER_TIMEOUT, text_of};
+use crate::client::{ANSWER_TIMEOUT, text_of};
 use crate::model::OrderId;
 use crate::protocol::DeadLetter;
 
@@ -22,28 +21,13 @@ pub(super) struct DeadLettersArgs {
     #[command(subcommand)]
     command: Option<DeadLettersCommand>,
     #[command(flatten)]
-    list: DeadLettersList,
+    list: PageArgs,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum DeadLettersCommand {
     /// Place a failed order again, as a new order
     Retry(RetryArgs),
-}
-
-#[derive(Debug, clap::Args)]
-struct DeadLettersList {
-    /// How many at most
-    #[arg(long, value_name = "N")]
-    limit: Option<u32>,
-    /// Only orders placed before this one; the end of a page prints the value for the next one
-    #[arg(long, value_name = "ORDER_ID")]
-    after: Option<OrderId>,
-    /// One JSON object per line
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    target: TargetArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,13 +46,14 @@ struct RetryArgs {
 }
 
 pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
+    let header = ["ORDER", "FAILED (UTC)", "WHAT", "WHY", ""];
     match args.command {
         Some(DeadLettersCommand::Retry(args)) => retry(args).await,
-        None => list(args.list).await,
+        None => args.list.print("api/orders/dead-letters", None, header, "no dead letters", row).await,
     }
 }
 
-/// Sent once: if an answer is lost, a second request would be told that the order is no dead letter any
+/// Sent once: if the answer is lost, a second request would be refused, since the order is no dead letter any
 /// more.
 async fn retry(args: RetryArgs) -> anyhow::Result<()> {
     let base = &args.target.base()?;
@@ -79,29 +64,7 @@ async fn retry(args: RetryArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn list(args: DeadLettersList) -> anyhow::Result<()> {
-    let base = &args.target.base()?;
-    let query = [
-        ("limit", args.limit.map(|limit| limit.to_string())),
-        ("after", args.after.map(|order| order.to_string())),
-    ];
-    let (letters, next) = page(&base.http()?, base, "api/orders/dead-letters", &query).await?;
-    if args.json {
-        letters.iter().try_for_each(|letter| print::line(letter.get()))?;
-    } else {
-        let mut table = Table::new(&["ORDER", "FAILED (UTC)", "WHAT", "WHY", ""]);
-        for letter in &letters {
-            table.row(row(&client::read(letter.get(), "a dead letter")?));
-        }
-        table.print("no dead letters")?;
-    }
-    if let Some(next) = next {
-        print::say(&format!("there are more: --after {next}"));
-    }
-    Ok(())
-}
-
-fn row(letter: &DeadLetter) -> [String; 5] {
+fn row(letter: DeadLetter) -> [String; 5] {
     let submitted = if letter.submitted { "(submitted)" } else { "" };
     [
         letter.order_id.to_string(),

@@ -7,15 +7,15 @@ mod show;
 mod waiting;
 mod watch;
 
-use crate::client::Http;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::print;
-use super::table::Fields;
+use super::table::{Fields, Table};
 use crate::cli::target::TargetArgs;
-use crate::client::{self, ANSWER_TIMEOUT, BaseUrl, text_of};
+use crate::client::{self, ANSWER_TIMEOUT, text_of};
 use crate::model::OrderId;
 use crate::protocol::{OrderCancelling, OrderPlaced, OrderView};
 
@@ -47,12 +47,12 @@ enum OrderCommand {
     Watch(watch::WatchArgs),
     /// Show one order and its updates
     #[command(after_help = show::EXAMPLES)]
-    Show(show::ShowArgs),
+    Show(OneOrderArgs),
     /// List orders, the newest first
     List(list::ListArgs),
     /// Ask for an order to be cancelled
     #[command(after_help = CANCEL_EXAMPLES)]
-    Cancel(CancelArgs),
+    Cancel(OneOrderArgs),
     /// List orders that failed permanently, or place one of them again
     #[command(after_help = dead_letters::EXAMPLES)]
     DeadLetters(dead_letters::DeadLettersArgs),
@@ -65,8 +65,9 @@ Example:
 `order watch` shows when the order has ended: it fails with the code `cancelled`. An order whose \
 transaction was submitted can no longer be cancelled.";
 
+/// Arguments of `order show` and `order cancel`.
 #[derive(Debug, clap::Args)]
-struct CancelArgs {
+struct OneOrderArgs {
     /// The order
     #[arg(value_name = "ORDER_ID")]
     order: OrderId,
@@ -89,7 +90,7 @@ pub(crate) async fn run(args: OrderArgs) -> anyhow::Result<()> {
     }
 }
 
-async fn cancel(args: CancelArgs) -> anyhow::Result<()> {
+async fn cancel(args: OneOrderArgs) -> anyhow::Result<()> {
     let base = &args.target.base()?;
     let sent = base.http()?.post(base.endpoint(&format!("api/orders/{}/cancel", args.order)));
     let text = text_of(sent.timeout(ANSWER_TIMEOUT).send().await, base).await?;
@@ -116,24 +117,63 @@ fn print_placed(text: &str, is_json: bool) -> anyhow::Result<OrderId> {
 /// An order as the gateway shows it.
 type View = OrderView<Value>;
 
-/// Gets a page of a list: its items as raw JSON, and where the next page begins.
-async fn page(
-    http: &Http,
-    base: &BaseUrl,
-    path: &str,
-    query: &[(&str, Option<String>)],
-) -> anyhow::Result<(Vec<Box<RawValue>>, Option<String>)> {
-    /// The fields that the page of every list has.
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Page {
-        #[serde(alias = "deadLetters")]
-        orders: Vec<Box<RawValue>>,
-        next: Option<String>,
+/// The part of a list of orders to show, and its form.
+#[derive(Debug, clap::Args)]
+struct PageArgs {
+    /// How many at most
+    #[arg(long, value_name = "N")]
+    limit: Option<u32>,
+    /// Only orders placed before this one; the end of a page prints the value for the next one
+    #[arg(long, value_name = "ORDER_ID")]
+    after: Option<OrderId>,
+    /// One JSON object per line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+impl PageArgs {
+    /// Prints a page of the list at `path`, as JSON or as a table with a `row` for each order; of an empty list,
+    /// `nothing`.
+    async fn print<T: DeserializeOwned>(
+        self,
+        path: &str,
+        status: Option<String>,
+        header: [&'static str; 5],
+        nothing: &str,
+        row: fn(T) -> [String; 5],
+    ) -> anyhow::Result<()> {
+        /// The fields that the page of every list has.
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Page {
+            #[serde(alias = "deadLetters")]
+            orders: Vec<Box<RawValue>>,
+            next: Option<String>,
+        }
+        let base = &self.target.base()?;
+        let query = [
+            ("status", status),
+            ("limit", self.limit.map(|limit| limit.to_string())),
+            ("after", self.after.map(|order| order.to_string())),
+        ];
+        let text = client::get(&base.http()?, base, path, &query).await?;
+        let Page { orders, next } = client::read(&text, "a list of orders")?;
+        if self.json {
+            orders.iter().try_for_each(|order| print::line(order.get()))?;
+        } else {
+            let mut table = Table::new(&header);
+            for order in &orders {
+                table.row(row(client::read(order.get(), "a list of orders")?));
+            }
+            table.print(if next.is_some() { "none on this page" } else { nothing })?;
+        }
+        if let Some(next) = next {
+            print::say(&format!("there are more: --after {next}"));
+        }
+        Ok(())
     }
-    let text = client::get(http, base, path, query).await?;
-    let Page { orders, next } = client::read(&text, "a list of orders")?;
-    Ok((orders, next))
 }
 
 /// How many characters of an order that is not a swap a list shows.

@@ -1,11 +1,9 @@
 //! `order show`: one order and its updates.
 
 use super::watch::Update;
-use super::{View, what};
+use super::{OneOrderArgs, View, what};
 use crate::cli::print;
-use crate::cli::target::TargetArgs;
 use crate::client;
-use crate::model::OrderId;
 use crate::protocol::Gap;
 
 pub(super) const EXAMPLES: &str = "\
@@ -13,20 +11,7 @@ Examples:
   zonewire order show 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11
   zonewire order show 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11 --json | jq .status";
 
-/// Arguments of `order show`.
-#[derive(Debug, clap::Args)]
-pub(super) struct ShowArgs {
-    /// The order
-    #[arg(value_name = "ORDER_ID")]
-    order: OrderId,
-    /// Print the gateway's answer as JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    target: TargetArgs,
-}
-
-pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
+pub(super) async fn run(args: OneOrderArgs) -> anyhow::Result<()> {
     let base = &args.target.base()?;
     let text = client::get(&base.http()?, base, &format!("api/orders/{}", args.order), &[]).await?;
     if args.json {

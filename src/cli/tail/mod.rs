@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use self::render::Columns;
-use super::channel::{Channel, What, path};
+use super::channel::{Channel, path};
 use super::exit::UsageError;
 use super::{print, zones};
 use crate::cli::target::TargetArgs;
@@ -137,7 +137,7 @@ async fn begin_with(
             let history = zones::read(&http, base, &path, number, None).await;
             history.map(|history| (history.end(), history.entries))
         };
-        let read = match (channel.as_event(), path(channel, What::History)) {
+        let read = match (channel.as_event(), path(channel, "history")) {
             (_, Ok(path)) => history(path).await,
             (Some((event, _)), Err(_)) => {
                 print::say(&format!("{channel}: -n works only for whole channels, such as event:{event}"));

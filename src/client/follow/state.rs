@@ -1,6 +1,6 @@
 //! What a follower knows and decides. No I/O: messages and ends of connections go in, steps come out.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::protocol::{
     Subscribed, Unsubscribed,
 };
 use crate::support::backoff::RECONNECT;
+use crate::support::recent::Recent;
 
 /// A connection must have lasted this long to reset the count of attempts.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
@@ -81,38 +82,19 @@ pub struct Follow {
 }
 
 /// The progress of one channel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Progress {
     position: Option<Position>,
     /// Whether it is not requested again, because it was refused or has ended.
     is_over: bool,
     /// Whether entries may come again: the latest message about the position had `"recovered":false`.
     may_come_again: bool,
-    ids: RecentIds,
+    /// The ids of the newest entries.
+    ids: Recent<Arc<str>, ()>,
 }
 
-/// Remembers the newest ids.
-#[derive(Debug, Default)]
-struct RecentIds {
-    order: VecDeque<Arc<str>>,
-    known: HashSet<Arc<str>>,
-}
-
-impl RecentIds {
-    /// Adds an id; returns whether it is new.
-    fn insert(&mut self, id: &str) -> bool {
-        let id: Arc<str> = id.into();
-        if !self.known.insert(Arc::clone(&id)) {
-            return false;
-        }
-        self.order.push_back(id);
-        if self.order.len() > IDS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
-    }
+fn no_ids() -> Recent<Arc<str>, ()> {
+    Recent::new(IDS_MAX, IDS_MAX)
 }
 
 impl Follow {
@@ -123,7 +105,7 @@ impl Follow {
         until: Until,
         tries: Option<u32>,
     ) -> Self {
-        let progress = |position| Progress { position, ..Progress::default() };
+        let progress = |position| Progress { position, is_over: false, may_come_again: false, ids: no_ids() };
         Self {
             channels: channels.into_iter().map(|(name, position)| (name, progress(position))).collect(),
             takes_snapshots: false,
@@ -336,7 +318,7 @@ impl Follow {
         recovered: bool,
     ) -> Vec<Step> {
         let Some(progress) = self.at(channel, position, recovered) else { return Vec::new() };
-        progress.ids = RecentIds::default();
+        progress.ids = no_ids();
         let missed = format!("{channel}: entries are missing here; the latest of each key follow");
         if recovered { Vec::new() } else { vec![Step::Say(missed)] }
     }
@@ -353,11 +335,14 @@ impl Follow {
         if let (Some(position), false) = (&mut progress.position, entry.snapshot) {
             position.offset = entry.offset;
         }
-        if let Some(id) = &entry.id
-            && !progress.ids.insert(id)
-            && progress.may_come_again
-        {
-            return Vec::new();
+        if let Some(id) = &entry.id {
+            let is_repeated = progress.ids.get(&**id).is_some();
+            if is_repeated && progress.may_come_again {
+                return Vec::new();
+            }
+            if !is_repeated {
+                progress.ids.insert((**id).into(), (), 1);
+            }
         }
         let is_enough = match &mut self.until {
             Until::Forever => false,
@@ -536,7 +521,7 @@ mod tests {
         }
         assert_eq!(follow.message(&entry("zone:a", 1, "x-2")), []);
         let ids = &follow.channels[&"zone:a".parse().unwrap()].ids;
-        assert_eq!((ids.order.len(), ids.known.len()), (IDS_MAX, IDS_MAX));
+        assert_eq!(ids.values().count(), IDS_MAX);
     }
 
     #[test]
