@@ -23,8 +23,8 @@ const READ_AHEAD: usize = 256;
 /// Publishes the simulated prices until dropped. Prices that are not accepted are dropped and logged: newer
 /// ones will follow.
 pub(crate) async fn run_simulated(config: SimulatedConfig, channels: Channels) {
-    let mut feed = Simulated::new(config.seed, Duration::from_millis(config.interval_ms)).only(&config.zones);
-    let mut ticks = time::interval(feed.interval());
+    let mut feed = Simulated::new(config.seed).only(&config.zones);
+    let mut ticks = time::interval(Duration::from_millis(config.interval_ms));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
@@ -79,7 +79,7 @@ pub(crate) async fn run_replay(config: ReplayConfig, channels: Channels) {
     });
     let pace = if config.flat_out { Pace::FlatOut } else { Pace::Times(config.speed) };
     let invalid = Invalid { skips, count: 0 };
-    let mut replaying = Replaying { channels, published: 0, left_out: 0, invalid, told: HashSet::new() };
+    let mut replaying = Replaying { channels, published: 0, left_out: 0, invalid, logged: HashSet::new() };
     let sent = replaying.send(prices, pace).await;
     let read = reader.await.unwrap_or_else(|error| Err(error.to_string()));
     let Replaying { published, mut left_out, invalid, .. } = replaying;
@@ -99,14 +99,14 @@ struct Invalid {
 
 impl Invalid {
     /// How many are logged; further ones are only counted.
-    const SAID: u64 = 20;
+    const LOGGED_MAX: u64 = 20;
 
     fn line(&mut self, problem: String) -> Result<(), String> {
         if !self.skips {
             return Err(problem);
         }
         self.count += 1;
-        if self.count <= Self::SAID {
+        if self.count <= Self::LOGGED_MAX {
             warn!(problem, "skipped a line of a replayed file");
         }
         Ok(())
@@ -121,8 +121,8 @@ struct Replaying {
     left_out: u64,
     /// Prices that no gateway would accept.
     invalid: Invalid,
-    /// The zones for which that was logged.
-    told: HashSet<ChannelName>,
+    /// The zones for which it was logged that prices are left out.
+    logged: HashSet<ChannelName>,
 }
 
 impl Replaying {
@@ -157,7 +157,7 @@ impl Replaying {
                 }
                 PublishError::TooManyKeys { .. } | PublishError::TooManyZones { .. } => {
                     self.left_out += 1;
-                    if self.told.insert(channel.clone()) {
+                    if self.logged.insert(channel.clone()) {
                         warn!(%channel, line, %error, "leaving out prices of a replayed file");
                     }
                     return Ok(());

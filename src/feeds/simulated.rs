@@ -5,7 +5,6 @@
 //! and losses in proportion to the energy price.
 
 use std::f64::consts::TAU;
-use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use rand::rngs::StdRng;
@@ -123,15 +122,14 @@ struct Payload<'a> {
 #[derive(Debug)]
 pub(crate) struct Simulated {
     states: Vec<State>,
-    interval: Duration,
     step: u64,
 }
 
 impl Simulated {
     /// All zones, at midnight.
-    pub(crate) fn new(seed: u64, interval: Duration) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let states = MARKETS.iter().enumerate().map(|(index, market)| State::new(market, seed, index as u64));
-        Self { states: states.collect(), interval, step: 0 }
+        Self { states: states.collect(), step: 0 }
     }
 
     /// Restricts the feed to these zones; an empty list means all. The prices of a zone do not depend on the
@@ -142,11 +140,6 @@ impl Simulated {
             self.states.retain(|state| zones.contains(&state.zone));
         }
         self
-    }
-
-    /// How long to wait between batches.
-    pub(crate) fn interval(&self) -> Duration {
-        self.interval
     }
 
     /// The prices of the next step: a five-minute price (`market` is `RT5M`) of every hub, and at
@@ -291,26 +284,22 @@ mod tests {
         parsed.collect()
     }
 
-    fn simulated(seed: u64) -> Simulated {
-        Simulated::new(seed, Duration::from_secs(1))
-    }
-
     #[test]
     fn a_seed_gives_the_same_prices_whatever_the_clock_says() {
-        assert_eq!(prices(simulated(7), 50, 0), prices(simulated(7), 50, 987_654));
-        assert_ne!(prices(simulated(7), 50, 0), prices(simulated(8), 50, 0));
+        assert_eq!(prices(Simulated::new(7), 50, 0), prices(Simulated::new(7), 50, 987_654));
+        assert_ne!(prices(Simulated::new(7), 50, 0), prices(Simulated::new(8), 50, 0));
     }
 
     #[test]
     fn a_zone_does_not_depend_on_the_others() {
         let spp = "spp".parse().unwrap();
-        let all = prices(simulated(3), 30, 0).into_iter().filter(|(zone, _)| zone == "spp");
-        assert_eq!(all.collect::<Vec<_>>(), prices(simulated(3).only(&[spp]), 30, 0));
+        let all = prices(Simulated::new(3), 30, 0).into_iter().filter(|(zone, _)| zone == "spp");
+        assert_eq!(all.collect::<Vec<_>>(), prices(Simulated::new(3).only(&[spp]), 30, 0));
     }
 
     #[test]
     fn every_price_is_the_sum_of_its_parts_in_cents() {
-        for (zone, price) in prices(simulated(1), 300, 0) {
+        for (zone, price) in prices(Simulated::new(1), 300, 0) {
             let part = |name: &str| (price[name].as_f64().unwrap() * 100.0).round() as i64;
             assert_eq!(part("price"), part("energy") + part("congestion") + part("loss"), "{zone} {price}");
             assert!((part("price") as f64 - price["price"].as_f64().unwrap() * 100.0).abs() < 1e-6);
@@ -322,7 +311,7 @@ mod tests {
         let mut negative = BTreeSet::new();
         let mut zones = BTreeSet::new();
         for seed in 0..3 {
-            for (zone, price) in prices(simulated(seed), 3 * STEPS_PER_DAY as i64, 0) {
+            for (zone, price) in prices(Simulated::new(seed), 3 * STEPS_PER_DAY as i64, 0) {
                 let value = price["price"].as_f64().unwrap();
                 assert!((-60.0..6_000.0).contains(&value), "{zone} {price}");
                 zones.insert(zone.clone());
@@ -337,11 +326,11 @@ mod tests {
 
     #[test]
     fn day_ahead_prices_come_once_an_hour_under_a_key_of_their_own() {
-        let mut feed = simulated(1);
+        let mut feed = Simulated::new(1);
         let sizes: Vec<usize> = (0..13).map(|step| feed.next_batch(at(step)).len()).collect();
         let hubs: usize = MARKETS.iter().map(|market| market.hubs.len()).sum();
         assert_eq!((sizes[0], sizes[1], sizes[12]), (2 * hubs, hubs, 2 * hubs));
-        let first = simulated(1).next_batch(at(0)).remove(0);
+        let first = Simulated::new(1).next_batch(at(0)).remove(0);
         let expected = r#"{"key":"WESTERN HUB","price":"#;
         assert!(first.json.starts_with(expected), "{}", first.json);
         let end = r#""simulated":true,"timestamp":"2023-11-14T22:13:20.000Z"}"#;

@@ -59,7 +59,6 @@ struct Shared {
     happenings: broadcast::Sender<Arc<Happening>>,
     faults: Mutex<Faults>,
     connections: AtomicU64,
-    requests: AtomicU64,
     /// Incremented to cut all connections.
     cut: watch::Sender<u64>,
     /// While true, new connections are refused.
@@ -102,7 +101,6 @@ impl Exchange {
             happenings,
             faults: Mutex::new(Faults::default()),
             connections: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
             cut: watch::Sender::new(0),
             closed: watch::Sender::new(false),
         });
@@ -145,11 +143,6 @@ impl Exchange {
     /// How many connections there have been.
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::Relaxed)
-    }
-
-    /// How many requests there have been.
-    pub fn requests(&self) -> u64 {
-        self.shared.requests.load(Ordering::Relaxed)
     }
 
     /// The best levels of the book: bids and asks, as text.
@@ -199,7 +192,6 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>, random: StdRng) -> an
     let head = String::from_utf8_lossy(&head[..length]).into_owned();
     let path = head.split(' ').nth(1).unwrap_or_default();
     if path.starts_with("/api/") {
-        shared.requests.fetch_add(1, Ordering::Relaxed);
         let body = shared.market.lock().answer(path);
         stream.read_exact(&mut vec![0; length]).await?;
         let answer = format!(
@@ -219,8 +211,7 @@ async fn converse(stream: TcpStream, shared: &Shared, mut random: StdRng) -> any
     let mut speech = Speech::new(shared.speaks);
     let mut happenings = shared.happenings.subscribe();
     let mut swapped: Option<String> = None;
-    let greeting = speech.greeting();
-    for frame in greeting {
+    for frame in speech.greeting() {
         socket.send(Message::text(frame)).await?;
     }
     loop {

@@ -80,7 +80,7 @@ pub(crate) async fn run(
                 }
             }
             // Probably a wrong address, rather than a gateway that will be there in a moment.
-            Err(Lost { is_absent: true, why, .. }) if !follow.is_known() => {
+            Err(Lost { is_absent: true, why, .. }) if !follow.is_known => {
                 return Err(NoAnswer::absent(base, why).into());
             }
             Err(lost) => lost,
@@ -88,7 +88,7 @@ pub(crate) async fn run(
         match follow.lost(lost.code, Instant::now(), rand::random()) {
             Next::Wait { attempt, wait } => {
                 let (why, seconds) = (lost.why, wait.as_secs_f64());
-                let of = follow.tries().map(|tries| format!(" of {tries}")).unwrap_or_default();
+                let of = follow.tries.map(|tries| format!(" of {tries}")).unwrap_or_default();
                 output.say(&format!("{why}; trying again in {seconds:.1} s (attempt {attempt}{of})"));
                 time::sleep(wait).await;
             }

@@ -69,10 +69,10 @@ pub struct Follow {
     takes_snapshots: bool,
     until: Until,
     /// How many attempts in a row to make; `None`: no limit.
-    tries: Option<u32>,
+    pub(super) tries: Option<u32>,
     attempt: u32,
     /// Whether a gateway has answered at least once.
-    is_known: bool,
+    pub(super) is_known: bool,
     connected_at: Option<Instant>,
     last_heard: Option<Instant>,
     heartbeat: Duration,
@@ -124,14 +124,6 @@ impl Follow {
     /// Records that the gateway exists, so that it is worth waiting for.
     pub fn was_there(&mut self) {
         self.is_known = true;
-    }
-
-    pub(super) fn is_known(&self) -> bool {
-        self.is_known
-    }
-
-    pub(super) fn tries(&self) -> Option<u32> {
-        self.tries
     }
 
     /// Each channel that is followed, with its position.

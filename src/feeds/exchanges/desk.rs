@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant};
 use super::book::{Book, Sides};
 use super::candles::{Candle, CandleEvent, Candles};
 use super::decimal::Decimal;
-use super::streams::{Overdue, Streams};
+use super::streams::Streams;
 use super::trades::Trades;
 use super::{ExchangeConfig, FeedEvent, Interval, Malformed, Moment, Resume, Step, Trouble};
 use crate::model::{EventType, Zone};
@@ -136,15 +136,11 @@ impl Desk {
                 self.snapshot(symbol, &time(), steps);
             }
         }
-        match self.streams.overdue(at.now) {
-            Some(Overdue::Silent(silent)) => silent,
-            Some(Overdue::Unacknowledged { symbol, kind }) => {
-                let symbol = &self.symbols[symbol].name;
-                steps.push(Step::Reconnect(format!("{kind} of {symbol} was not acknowledged")));
-                Vec::new()
-            }
-            None => Vec::new(),
-        }
+        self.streams.silent(at.now).unwrap_or_else(|(symbol, kind)| {
+            let symbol = &self.symbols[symbol].name;
+            steps.push(Step::Reconnect(format!("{kind} of {symbol} was not acknowledged")));
+            Vec::new()
+        })
     }
 
     /// The exchange acknowledged a stream. When all are acknowledged, the feed becomes ready, once.

@@ -17,15 +17,6 @@ struct Stream {
     heard: Instant,
 }
 
-/// What is overdue.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Overdue {
-    /// A subscription was not acknowledged.
-    Unacknowledged { symbol: usize, kind: EventType },
-    /// These streams have been silent for too long.
-    Silent(Vec<(usize, EventType)>),
-}
-
 #[derive(Debug)]
 pub(super) struct Streams {
     all: Vec<Stream>,
@@ -67,13 +58,17 @@ impl Streams {
         is_ready && !std::mem::replace(&mut self.is_ready, true)
     }
 
-    /// What is overdue. Silent streams are reported again only after another period of silence.
-    pub(super) fn overdue(&mut self, now: Instant) -> Option<Overdue> {
+    /// The symbols and types of the streams that have been silent for too long. They are reported again only
+    /// after another period of silence.
+    ///
+    /// # Errors
+    /// A stream was not acknowledged in time: its symbol and type.
+    pub(super) fn silent(&mut self, now: Instant) -> Result<Vec<(usize, EventType)>, (usize, EventType)> {
         let since = |moment: Instant| now.saturating_duration_since(moment);
         let unacknowledged =
             self.all.iter().find(|stream| stream.asked.is_some_and(|asked| since(asked) > ACK_WITHIN));
         if let Some(Stream { symbol, kind, .. }) = unacknowledged {
-            return Some(Overdue::Unacknowledged { symbol: *symbol, kind: *kind });
+            return Err((*symbol, *kind));
         }
         let mut silent = Vec::new();
         for stream in &mut self.all {
@@ -82,6 +77,6 @@ impl Streams {
                 silent.push((stream.symbol, stream.kind));
             }
         }
-        (!silent.is_empty()).then_some(Overdue::Silent(silent))
+        Ok(silent)
     }
 }

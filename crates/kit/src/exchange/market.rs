@@ -1,8 +1,8 @@
 //! The market of the stand-in: a book and trades, simulated from a seed.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use chrono::Utc;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
@@ -78,8 +78,7 @@ fn size(units: u64) -> String {
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(0)
+    u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0)
 }
 
 impl Market {

@@ -1,7 +1,6 @@
 //! JSON that is too deep, too long or too wide, in every request that takes JSON.
 
 use anyhow::{Context as _, ensure};
-use tokio::io::AsyncWriteExt as _;
 
 use super::Target;
 use super::wire::{Socket, ask, masked, request, upgrade};
@@ -78,8 +77,8 @@ async fn messages(target: &Target, shapes: &[(&str, String)]) -> anyhow::Result<
             ensure!(code == 1009, "{what}, as a message: closed with {code}");
             continue;
         }
-        let sent = [masked(0x81, text.as_bytes()), masked(0x81, br#"{"type":"ping","id":7}"#)].concat();
-        socket.stream.write_all(&sent).await.context("a message could not be sent")?;
+        socket.send(text.as_bytes()).await?;
+        socket.send(br#"{"type":"ping","id":7}"#).await?;
         let error = socket.text_with("\"error\"").await.with_context(|| (*what).to_owned())?;
         ensure!(error.contains("invalid_") && error.len() < 1_024, "{what}, as a message: {error}");
         socket.text_with("\"pong\"").await.with_context(|| format!("after {what}"))?;

@@ -77,20 +77,14 @@ pub(super) async fn large(target: &Target) -> anyhow::Result<u64> {
     let many = |count: usize, len: usize| -> String {
         (0..count).map(|n| format!("X-{n}: {}\r\n", "x".repeat(len))).collect()
     };
-    let fits =
-        format!("GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{}\r\n", many(80, 10));
+    let with = |headers: &str| format!("GET /health/live HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
+    let fits = with(&format!("Connection: close\r\n{}", many(80, 10)));
     let (status, answer) = ask(target.address, fits.as_bytes()).await?;
     ensure!(status == 200, "a head that fits: {answer}");
     let bombs = [
-        (
-            "10,000 headers",
-            format!("GET /health/live HTTP/1.1\r\nHost: localhost\r\n{}\r\n", many(10_000, 1)),
-        ),
-        ("1 MiB", format!("GET /health/live HTTP/1.1\r\nHost: localhost\r\n{}\r\n", many(1, 1 << 20))),
-        (
-            "100 of 10 KiB",
-            format!("GET /health/live HTTP/1.1\r\nHost: localhost\r\n{}\r\n", many(100, 10 << 10)),
-        ),
+        ("10,000 headers", with(&many(10_000, 1))),
+        ("1 MiB", with(&many(1, 1 << 20))),
+        ("100 of 10 KiB", with(&many(100, 10 << 10))),
         ("a target", format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(1 << 20))),
         ("a method", format!("{} / HTTP/1.1\r\nHost: localhost\r\n\r\n", "X".repeat(1 << 20))),
         ("no end of a line", "x".repeat(1 << 20)),

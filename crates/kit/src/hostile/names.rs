@@ -1,13 +1,12 @@
 //! Names that are patterns, paths, protocol lines or code to some other program, in every request that takes
 //! a name.
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
-use tokio::io::AsyncWriteExt as _;
 
 use super::Target;
-use super::wire::{Socket, ask, exchange, masked, request, statuses, upgrade};
+use super::wire::{Socket, ask, exchange, request, statuses, upgrade};
 
 /// Such names. Each contains the word `hostile`, by which it can be found.
 pub const NAMES: [&str; 24] = [
@@ -179,14 +178,9 @@ async fn messages(target: &Target, name: &str) -> anyhow::Result<u64> {
     ];
     let mut socket = Socket::open(target.address, &upgrade("/ws")).await?;
     for message in &messages {
-        let sent = masked(0x81, message.to_string().as_bytes());
-        socket.stream.write_all(&sent).await.context("a message could not be sent")?;
+        socket.send(message.to_string().as_bytes()).await?;
     }
-    socket
-        .stream
-        .write_all(&masked(0x81, br#"{"type":"ping","id":7}"#))
-        .await
-        .context("a ping could not be sent")?;
+    socket.send(br#"{"type":"ping","id":7}"#).await?;
     while let Some((opcode, payload)) = socket.frame().await? {
         let text = String::from_utf8_lossy(&payload);
         ensure!(!has_injected(&text), "messages with {name:?}: {text}");

@@ -53,6 +53,12 @@ pub fn frame_header(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     }
 }
 
+/// Removes the first frame of a server from these bytes, if it is complete: its opcode and payload.
+fn take_frame(unread: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+    let (opcode, header, len) = frame_header(unread)?;
+    (unread.len() >= header + len).then(|| (opcode, unread.drain(..header + len).skip(header).collect()))
+}
+
 /// A request with a body, the last one of its connection. `head` is the method and the target.
 pub fn request(head: &str, kind: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
@@ -135,6 +141,11 @@ impl Socket {
         Ok(socket)
     }
 
+    /// Sends a text message.
+    pub(super) async fn send(&mut self, text: &[u8]) -> anyhow::Result<()> {
+        self.stream.write_all(&masked(0x81, text)).await.context("a message could not be sent")
+    }
+
     /// Reads more, and returns false at the end of the connection.
     async fn read_more(&mut self) -> anyhow::Result<bool> {
         let read = time::timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await;
@@ -144,11 +155,8 @@ impl Socket {
     /// The opcode and payload of the next frame; `None` at the end.
     pub(super) async fn frame(&mut self) -> anyhow::Result<Option<(u8, Vec<u8>)>> {
         loop {
-            if let Some((opcode, header, len)) = frame_header(&self.unread)
-                && self.unread.len() >= header + len
-            {
-                let frame: Vec<u8> = self.unread.drain(..header + len).collect();
-                return Ok(Some((opcode, frame[header..].to_vec())));
+            if let Some(frame) = take_frame(&mut self.unread) {
+                return Ok(Some(frame));
             }
             if !self.read_more().await? {
                 return Ok(None);
@@ -178,11 +186,8 @@ impl Socket {
         let reading = async {
             let mut texts = 0;
             loop {
-                while let Some((opcode, header, len)) = frame_header(&unread)
-                    && unread.len() >= header + len
-                {
-                    let frame: Vec<u8> = unread.drain(..header + len).collect();
-                    match (opcode, &frame[header..]) {
+                while let Some((opcode, payload)) = take_frame(&mut unread) {
+                    match (opcode, &payload[..]) {
                         (1, _) => texts += 1,
                         (8, [high, low, ..]) => return Ok((u16::from_be_bytes([*high, *low]), texts)),
                         _ => {}
