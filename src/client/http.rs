@@ -50,17 +50,16 @@ pub struct Http {
 }
 
 impl Http {
-    /// `honours_proxies` says whether HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY are used, and
-    /// `speaks_tls` whether any request will need TLS, and with what.
+    /// `speaks_tls` says whether any request will need TLS, and with what.
     ///
     /// # Errors
     ///
     /// The certificates that this machine trusts cannot be read.
-    pub(super) fn new(honours_proxies: bool, speaks_tls: SpeaksTls) -> io::Result<Self> {
-        Self::through(honours_proxies.then(Matcher::from_env), speaks_tls)
-    }
-
-    fn through(proxies: Option<Matcher>, speaks_tls: SpeaksTls) -> io::Result<Self> {
+    pub(super) fn new(
+        proxies: Option<Matcher>,
+        speaks_tls: SpeaksTls,
+        authorization: Option<HeaderValue>,
+    ) -> io::Result<Self> {
         let proxies = proxies.map(Arc::new);
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -81,12 +80,7 @@ impl Http {
         };
         let connector = tls.https_or_http().enable_http1().wrap_connector(way);
         let client = legacy::Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { client, proxies, authorization: None })
-    }
-
-    /// The same, with a credential.
-    pub(super) fn authorized(self, authorization: Option<HeaderValue>) -> Self {
-        Self { authorization, ..self }
+        Ok(Self { client, proxies, authorization })
     }
 
     /// Begins a GET.
@@ -352,37 +346,38 @@ mod tests {
         let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://user:word@{}", proxy.local_addr().unwrap());
         let proxies = Matcher::builder().http(address.clone()).https(address).no("10.0.0.0/8").build();
-        let http = Http::through(Some(proxies), SpeaksTls::Never).unwrap();
-        let told = async {
+        let http = Http::new(Some(proxies), SpeaksTls::Never, None).unwrap();
+        let received = async {
             let (mut stream, _) = proxy.accept().await.unwrap();
             let (reading, mut writing) = stream.split();
-            let (mut lines, mut told) = (BufReader::new(reading).lines(), String::new());
+            let (mut lines, mut received) = (BufReader::new(reading).lines(), String::new());
             while let Some(line) = lines.next_line().await.unwrap().filter(|line| !line.is_empty()) {
-                told += &line.to_lowercase();
-                told.push('\n');
+                received += &line.to_lowercase();
+                received.push('\n');
             }
             writing.write_all(answer.as_bytes()).await.unwrap();
-            told
+            received
         };
         let sent = async { http.get(url).timeout(Duration::from_secs(10)).send().await?.text().await };
-        tokio::join!(told, sent)
+        tokio::join!(received, sent)
     }
 
     #[tokio::test]
     async fn a_proxy_carries_what_is_not_secret() {
         let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
-        let (told, came) = asked("http://gateway.example/health?x=1", answer).await;
-        assert!(told.starts_with("get http://gateway.example/health?x=1 http/1.1\n"), "{told}");
-        assert!(told.contains("\nproxy-authorization: basic dxnlcjp3b3jk\n"), "{told}");
+        let (received, came) = asked("http://gateway.example/health?x=1", answer).await;
+        assert!(received.starts_with("get http://gateway.example/health?x=1 http/1.1\n"), "{received}");
+        assert!(received.contains("\nproxy-authorization: basic dxnlcjp3b3jk\n"), "{received}");
         assert_eq!(came.unwrap(), "hi");
     }
 
     #[tokio::test]
     async fn a_proxy_is_a_tunnel_for_what_is() {
         drop(rustls::crypto::ring::default_provider().install_default());
-        let (told, came) = asked("https://gateway.example/health", "HTTP/1.1 403 Forbidden\r\n\r\n").await;
-        assert!(told.starts_with("connect gateway.example:443 http/1.1\n"), "{told}");
-        assert!(told.contains("\nproxy-authorization: basic dxnlcjp3b3jk\n"), "{told}");
+        let (received, came) =
+            asked("https://gateway.example/health", "HTTP/1.1 403 Forbidden\r\n\r\n").await;
+        assert!(received.starts_with("connect gateway.example:443 http/1.1\n"), "{received}");
+        assert!(received.contains("\nproxy-authorization: basic dxnlcjp3b3jk\n"), "{received}");
         assert!(came.unwrap_err().is_absent(), "nothing was sent to the gateway itself");
     }
 
@@ -390,7 +385,7 @@ mod tests {
     async fn an_answer_that_does_not_come_is_no_absence() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let http = Http::through(None, SpeaksTls::Never).unwrap();
+        let http = Http::new(None, SpeaksTls::Never, None).unwrap();
         let sent = http.get(&url).timeout(Duration::from_millis(1)).send().await.unwrap_err();
         assert!(matches!(sent, SendError::Timeout), "{sent:?}");
         drop(listener);
@@ -401,8 +396,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_address_is_said() {
-        let sent =
-            Http::through(None, SpeaksTls::Never).unwrap().get("no address at all").send().await.unwrap_err();
+        let http = Http::new(None, SpeaksTls::Never, None).unwrap();
+        let sent = http.get("no address at all").send().await.unwrap_err();
         assert!(matches!(sent, SendError::Address(_)), "{sent:?}");
     }
 }

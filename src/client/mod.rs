@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use hyper::header::{HeaderValue, RETRY_AFTER};
 pub use hyper::{StatusCode, header};
+use hyper_util::client::proxy::matcher::Matcher;
 use serde::Deserialize;
 use url::{Host, Url};
 
@@ -127,8 +128,8 @@ impl BaseUrl {
         format!("{scheme}{}{path}", &self.url[url::Position::AfterScheme..])
     }
 
-    /// An HTTP client for this gateway. Proxies from the environment are used, except for this machine's
-    /// own addresses.
+    /// An HTTP client for this gateway. The proxies of HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY are used,
+    /// except for this machine's own addresses.
     pub fn http(&self) -> anyhow::Result<Http> {
         let is_here = match self.url.host() {
             Some(Host::Domain(name)) => name == "localhost",
@@ -141,9 +142,8 @@ impl BaseUrl {
             Some(TlsTerms(config)) => SpeaksTls::With(Arc::clone(config)),
             None => SpeaksTls::Usually,
         };
-        let http = Http::new(!is_here, speaks_tls);
-        let http = http.context("cannot read the certificates that this machine trusts")?;
-        Ok(http.authorized(self.authorization.clone()))
+        let http = Http::new((!is_here).then(Matcher::from_env), speaks_tls, self.authorization.clone());
+        http.context("cannot read the certificates that this machine trusts")
     }
 }
 

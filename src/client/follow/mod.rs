@@ -14,7 +14,6 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as FrameC
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
-use self::state::Next;
 pub use self::state::{Follow, Step, Until};
 use super::{BaseUrl, CONNECT_TIMEOUT, NoAnswer, TlsTerms, header, words};
 use crate::model::{ChannelName, OrderId, Position};
@@ -29,7 +28,7 @@ pub enum Door {
     Order(OrderId),
 }
 
-/// Where entries go, and what the user should be told.
+/// Where entries and messages for the user go.
 pub(crate) trait Output {
     /// An entry's message, as received; without repeated entries where the protocol says to drop them.
     fn entry(&mut self, text: &str) -> io::Result<()>;
@@ -86,16 +85,14 @@ pub(crate) async fn run(
             Err(lost) => lost,
         };
         match follow.lost(lost.code, Instant::now(), rand::random()) {
-            Next::Wait { attempt, wait } => {
+            Some((attempt, wait)) => {
                 let (why, seconds) = (lost.why, wait.as_secs_f64());
                 let of = follow.tries.map(|tries| format!(" of {tries}")).unwrap_or_default();
                 output.say(&format!("{why}; trying again in {seconds:.1} s (attempt {attempt}{of})"));
                 time::sleep(wait).await;
             }
-            Next::GiveUp if lost.code == Some(CloseCode::Normal.number()) => {
-                return Ok(Ended::Closed(lost.why));
-            }
-            Next::GiveUp => bail!("{}; giving up", lost.why),
+            None if lost.code == Some(CloseCode::Normal.number()) => return Ok(Ended::Closed(lost.why)),
+            None => bail!("{}; giving up", lost.why),
         }
     }
 }

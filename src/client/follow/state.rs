@@ -40,7 +40,7 @@ pub enum Until {
 pub enum Step {
     /// Print the message, which is an entry.
     Print,
-    /// Tell the user something.
+    /// A message for the user.
     Say(String),
     /// Entries of a channel follow, from a position on.
     Placed(ChannelName, Position),
@@ -50,15 +50,6 @@ pub enum Step {
     Over(String),
     /// Nothing is left to wait for.
     Fail(String),
-}
-
-/// What to do about a lost connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Connect again after a delay.
-    Wait { attempt: u32, wait: Duration },
-    /// Give up: the attempts are used up, or the gateway said not to reconnect.
-    GiveUp,
 }
 
 /// The state of following some channels, across connections.
@@ -98,8 +89,8 @@ fn no_ids() -> Recent<Arc<str>, ()> {
 }
 
 impl Follow {
-    /// Begins with the position at which to resume each channel. A lost connection is retried this many
-    /// times in a row, or without limit.
+    /// Begins with the position at which to resume each channel. A lost connection is retried `tries` times in
+    /// a row, or without limit.
     pub fn new(
         channels: impl IntoIterator<Item = (ChannelName, Option<Position>)>,
         until: Until,
@@ -183,7 +174,8 @@ impl Follow {
     /// What to do about a text message.
     pub fn message(&mut self, text: &str) -> Vec<Step> {
         let Ok(message) = ServerMessage::read(text) else {
-            return vec![Step::Say(format!("not a message of this protocol: {}", head(text)))];
+            let head: String = text.chars().take(80).collect();
+            return vec![Step::Say(format!("not a message of this protocol: {head}"))];
         };
         match message {
             ServerMessage::ConnectionEstablished(established) => {
@@ -194,8 +186,8 @@ impl Follow {
                 self.beats_every(established.heartbeat_interval_ms);
                 self.backend(&established.storage_backend, &established.state, None)
             }
-            ServerMessage::BackendState(told) => {
-                self.backend(&told.storage_backend, &told.state, told.reason.as_deref())
+            ServerMessage::BackendState(change) => {
+                self.backend(&change.storage_backend, &change.state, change.reason.as_deref())
             }
             ServerMessage::Subscribed(Subscribed {
                 channel,
@@ -242,8 +234,10 @@ impl Follow {
         }
     }
 
-    /// Records that a connection was lost or could not be made. `random` is in `0.0..1.0`.
-    pub(super) fn lost(&mut self, code: Option<u16>, now: Instant, random: f64) -> Next {
+    /// Records that a connection was lost or could not be made. Returns the number of the next attempt and the
+    /// delay before it; `None` if the attempts are used up, or the gateway said not to reconnect. `random` is in
+    /// `0.0..1.0`.
+    pub(super) fn lost(&mut self, code: Option<u16>, now: Instant, random: f64) -> Option<(u32, Duration)> {
         if let Some(since) = self.connected_at.take()
             && now - since >= STABLE_AFTER
         {
@@ -253,10 +247,10 @@ impl Follow {
         if self.tries.is_some_and(|tries| self.attempt > tries)
             || code.is_some_and(|code| !CloseCode::may_reconnect(code))
         {
-            return Next::GiveUp;
+            return None;
         }
         let wait = RECONNECT.wait_with(self.attempt, random).max(std::mem::take(&mut self.retry_after));
-        Next::Wait { attempt: self.attempt, wait }
+        Some((self.attempt, wait))
     }
 
     /// The state of the storage; reported when it changes.
@@ -380,10 +374,6 @@ impl Follow {
     }
 }
 
-fn head(text: &str) -> String {
-    text.chars().take(80).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -427,11 +417,8 @@ mod tests {
         format!(r#"{{"type":"price_update","channel":"{channel}","offset":{offset},"id":"{id}"}}"#)
     }
 
-    fn wait_ms(next: Next) -> u128 {
-        match next {
-            Next::Wait { wait, .. } => wait.as_millis(),
-            Next::GiveUp => panic!("gave up"),
-        }
+    fn wait_ms(next: Option<(u32, Duration)>) -> u128 {
+        next.expect("another attempt").1.as_millis()
     }
 
     #[test]
@@ -481,24 +468,24 @@ mod tests {
         let mut follow = follow(Until::Forever).with_snapshots();
         let asked: Value = serde_json::from_str(&follow.subscribe()).unwrap();
         assert_eq!(asked["snapshot"], true);
-        let told = |kind: &str, epoch: &str, offset: u64, recovered: bool, snapshot: bool| {
+        let sends = |kind: &str, epoch: &str, offset: u64, recovered: bool, snapshot: bool| {
             sent(
                 json!({"type": kind, "channel": "zone:a", "old_epoch": "e", "epoch": epoch, "offset": offset, "recovered": recovered, "snapshot": snapshot}),
             )
         };
         let latest = |offset: u64, id: &str| entry("zone:a", offset, id).replace('}', ",\"snapshot\":true}");
         let at = |follow: &Follow| follow.position(&"zone:a".parse().unwrap()).unwrap().to_string();
-        assert_eq!(follow.message(&told("subscribed", "v.e.s", 9, true, true)), []);
+        assert_eq!(follow.message(&sends("subscribed", "v.e.s", 9, true, true)), []);
         assert_eq!(follow.message(&latest(4, "x-4")), [Step::Print]);
         assert_eq!(at(&follow), "v.e.s:9");
-        assert_eq!(follow.message(&told("snapshot_end", "e", 9, true, false)), []);
+        assert_eq!(follow.message(&sends("snapshot_end", "e", 9, true, false)), []);
         assert_eq!(follow.message(&entry("zone:a", 10, "x-10")), [Step::Print]);
         assert_eq!(at(&follow), "e:10");
         // Entries from before the snapshot are shown again.
-        assert!(matches!(follow.message(&told("resync", "v.f.s", 12, false, true))[..], [Step::Say(_)]));
+        assert!(matches!(follow.message(&sends("resync", "v.f.s", 12, false, true))[..], [Step::Say(_)]));
         assert_eq!(follow.message(&latest(10, "x-10")), [Step::Print]);
         assert!(matches!(
-            follow.message(&told("snapshot_end", "v.f.s", 12, false, false))[..],
+            follow.message(&sends("snapshot_end", "v.f.s", 12, false, false))[..],
             [Step::Say(_)]
         ));
         assert_eq!(at(&follow), "v.f.s:12");
@@ -558,7 +545,7 @@ mod tests {
         let (mut follow, now) = (follow(Until::Forever), Instant::now());
         let waits: Vec<u128> = (0..5).map(|_| wait_ms(follow.lost(None, now, 0.5))).collect();
         assert_eq!(waits, [1_500, 2_500, 4_500, 8_500, 16_500]);
-        assert_eq!(follow.lost(None, now, 0.5), Next::GiveUp);
+        assert_eq!(follow.lost(None, now, 0.5), None);
     }
 
     #[test]
@@ -568,7 +555,7 @@ mod tests {
         for _ in 0..1_000 {
             assert!(wait_ms(follow.lost(None, now, 0.0)) <= 16_000);
         }
-        assert_eq!(follow.lost(Some(4500), now, 0.0), Next::GiveUp);
+        assert_eq!(follow.lost(Some(4500), now, 0.0), None);
     }
 
     #[test]
@@ -602,7 +589,7 @@ mod tests {
         for (code, back) in
             [(4000, true), (4001, true), (4004, true), (1006, true), (1000, false), (4502, false)]
         {
-            assert_eq!(follow(Until::Forever).lost(Some(code), now, 0.0) != Next::GiveUp, back, "{code}");
+            assert_eq!(follow(Until::Forever).lost(Some(code), now, 0.0).is_some(), back, "{code}");
         }
         let mut follow = follow(Until::Forever);
         follow.connected(now);
