@@ -148,7 +148,7 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "subscribing",
-        sends: "`subscribe` and `unsubscribe` in turn, as fast as they are taken",
+        sends: "`subscribe` and `unsubscribe` alternately, as fast as they are taken",
         expects: "4004",
         round: |target| Box::pin(storms::subscribing(target)),
     },

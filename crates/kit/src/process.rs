@@ -21,7 +21,7 @@ pub use rustix::process::Signal;
 
 /// How long a gateway may take to become ready.
 const START_PATIENCE: Duration = Duration::from_secs(30);
-/// How many of the last lines of a log are kept.
+/// How many of the last lines of a log are retained.
 const LINES_MAX: usize = 10_000;
 /// How many of them an error shows if a gateway does not become ready.
 const LINES_TOLD: usize = 20;
@@ -106,7 +106,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// Starts a gateway by a command that logs in JSON, and waits until it is ready. Its log is appended to
-    /// `log_to`, if given.
+    /// `log_to`, if set.
     pub async fn start(command: Command, log_to: Option<&Path>) -> anyhow::Result<Self> {
         let (mut gateway, mut log) = Self::start_unread(command, log_to).await?;
         gateway.log.spawn(async move {

@@ -337,7 +337,7 @@ mod tests {
     }
 
     /// Sends a byte, and returns the answer.
-    async fn told(stream: &mut TcpStream, byte: u8) -> Option<u8> {
+    async fn ask(stream: &mut TcpStream, byte: u8) -> Option<u8> {
         stream.write_all(&[byte]).await.unwrap();
         answer(stream).await
     }
@@ -350,13 +350,13 @@ mod tests {
     async fn connections_pass_or_are_refused() {
         let (proxy, _server, _) = echo().await;
         let mut stream = connect(&proxy).await;
-        assert_eq!(told(&mut stream, 1).await, Some(2));
+        assert_eq!(ask(&mut stream, 1).await, Some(2));
         proxy.set(Mode::Refuse);
         assert_eq!(answer(&mut stream).await, None);
         assert_eq!(answer(&mut connect(&proxy).await).await, None);
         proxy.set(Mode::Pass);
         let mut stream = connect(&proxy).await;
-        assert_eq!(told(&mut stream, 5).await, Some(6));
+        assert_eq!(ask(&mut stream, 5).await, Some(6));
     }
 
     #[tokio::test]
@@ -378,18 +378,18 @@ mod tests {
     async fn a_cut_resets_existing_connections_and_not_later_ones() {
         let (proxy, _server, _) = echo().await;
         let mut stream = connect(&proxy).await;
-        assert_eq!(told(&mut stream, 1).await, Some(2));
+        assert_eq!(ask(&mut stream, 1).await, Some(2));
         proxy.cut();
         assert_eq!(answer(&mut stream).await, None);
         let mut stream = connect(&proxy).await;
-        assert_eq!(told(&mut stream, 5).await, Some(6));
+        assert_eq!(ask(&mut stream, 5).await, Some(6));
     }
 
     #[tokio::test]
     async fn a_reply_is_lost_once_with_all_connections() {
         let (proxy, _server, mut heard) = echo().await;
         let (mut stream, mut other) = (connect(&proxy).await, connect(&proxy).await);
-        assert_eq!(told(&mut other, 1).await, Some(2));
+        assert_eq!(ask(&mut other, 1).await, Some(2));
         proxy.lose_reply(&[8]);
         stream.write_all(&[5]).await.unwrap();
         assert_eq!((answer(&mut stream).await, proxy.has_lost_reply()), (Some(6), false));
@@ -423,7 +423,7 @@ mod tests {
         {
             let (proxy, _server, mut heard) = echo().await;
             let mut stream = connect(&proxy).await;
-            assert_eq!(told(&mut stream, 1).await, Some(2));
+            assert_eq!(ask(&mut stream, 1).await, Some(2));
             proxy.set(hole);
             stream.write_all(&[3]).await.unwrap();
             if hole == (Mode::Hole { requests: false, replies: true }) {
@@ -442,7 +442,7 @@ mod tests {
         let (proxy, _server, mut heard) = echo().await;
         proxy.set(Mode::CutReplies { after: Duration::ZERO });
         let mut stream = connect(&proxy).await;
-        assert_eq!(told(&mut stream, 1).await, None);
+        assert_eq!(ask(&mut stream, 1).await, None);
         heard.wait_for(|heard| *heard == 1).await.unwrap();
     }
 

@@ -42,7 +42,6 @@ impl Speech {
         }
     }
 
-    /// Answers a message.
     pub(super) fn asked(&mut self, text: &str, market: &Market) -> Vec<String> {
         let asked: Value = serde_json::from_str(text).unwrap_or_default();
         match self.speaks {
@@ -211,26 +210,13 @@ impl Speech {
             "book" => {
                 let depth = asked["params"]["depth"].as_u64().unwrap_or(10);
                 let (bids, asks) = market.best(usize::try_from(depth).unwrap_or(10));
-                frames.push(kraken_book(
-                    "snapshot",
-                    &symbol,
-                    &bids,
-                    &asks,
-                    market.checksum(),
-                    1_760_000_000_000,
-                ));
+                let checksum = market.checksum();
+                frames.push(kraken_book("snapshot", &symbol, &bids, &asks, checksum, 1_760_000_000_000));
             }
             "trade" => {
-                let last: Vec<String> = market
-                    .trades
-                    .iter()
-                    .rev()
-                    .take(LAST_TRADES)
-                    .rev()
-                    .map(|trade| kraken_trade(trade, &symbol))
-                    .collect();
-                frames
-                    .push(format!(r#"{{"channel":"trade","type":"snapshot","data":[{}]}}"#, last.join(",")));
+                let last = market.trades.iter().rev().take(LAST_TRADES).rev();
+                let last = last.map(|trade| kraken_trade(trade, &symbol)).collect::<Vec<_>>().join(",");
+                frames.push(format!(r#"{{"channel":"trade","type":"snapshot","data":[{last}]}}"#));
             }
             _ => {}
         }

@@ -30,8 +30,8 @@ fn shapes() -> [(&'static str, String); 7] {
 }
 
 pub(super) async fn round(target: &Target) -> anyhow::Result<u64> {
-    let kept = "/api/providers/hostile";
-    for path in [kept, "/api/active-orders/hostile"] {
+    let provider = "/api/providers/hostile";
+    for path in [provider, "/api/active-orders/hostile"] {
         let put = request(&format!("PUT {path}"), JSON, br#"{"note":"as it was"}"#);
         let (status, answer) = ask(target.address, &put).await?;
         ensure!([200, 201].contains(&status), "{answer}");
@@ -62,7 +62,7 @@ pub(super) async fn round(target: &Target) -> anyhow::Result<u64> {
             ensure!(answer.len() < 4_096, "{place}, {what}: an answer of {} bytes", answer.len());
         }
     }
-    let (_status, answer) = ask(target.address, &request(&format!("GET {kept}"), "", b"")).await?;
+    let (_status, answer) = ask(target.address, &request(&format!("GET {provider}"), "", b"")).await?;
     ensure!(answer.contains(r#""note":"as it was""#), "a record changed: {answer}");
     messages(target, &shapes).await?;
     Ok((places.len() as u64 + 1) * shapes.len() as u64)

@@ -46,7 +46,6 @@ pub(super) async fn slow(target: &Target) -> anyhow::Result<u64> {
     .await
 }
 
-/// Sends nothing at all.
 pub(super) async fn silent(target: &Target) -> anyhow::Result<u64> {
     each(target, |stream| async move {
         let came = until_end(stream).await?;
