@@ -1,6 +1,6 @@
 //! Drives feeds: asks for prices when they are due, and publishes them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(crate) async fn run_simulated(config: SimulatedConfig, channels: Channels) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let mut batch: Vec<(ChannelName, Vec<DraftEntry>)> = Vec::new();
+        let mut batch: BTreeMap<ChannelName, Vec<DraftEntry>> = BTreeMap::new();
         for price in feed.next_batch(Utc::now()) {
             let channel = ChannelName::zone(&price.zone);
             let draft = match read(&price, &channels) {
@@ -38,10 +38,7 @@ pub(crate) async fn run_simulated(config: SimulatedConfig, channels: Channels) {
                     continue;
                 }
             };
-            match batch.last_mut() {
-                Some((last, drafts)) if *last == channel => drafts.push(draft),
-                _ => batch.push((channel, vec![draft])),
-            }
+            batch.entry(channel).or_default().push(draft);
         }
         for (channel, drafts) in batch {
             if let Err(error) = channels.publish(&channel, drafts).await {

@@ -14,7 +14,6 @@ use serde::Serialize;
 use super::FeedPrice;
 use crate::model::Zone;
 
-/// The available zones.
 pub(crate) const ZONES: [&str; 7] = ["pjm", "ercot", "caiso", "miso", "nyiso", "isone", "spp"];
 
 /// Steps of five minutes in an hour, and in a day.

@@ -182,7 +182,7 @@ impl Coinbase {
 
     fn trades(&mut self, events: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
         let events: Vec<TradesEvent<'_>> = parse(events)?;
-        let mut trades = Vec::new();
+        let mut by_symbol = vec![Vec::new(); self.desk.symbols.len()];
         for data in events.iter().flat_map(|event| &event.trades) {
             let symbol = self.desk.symbol(data.product_id)?;
             let id: u64 =
@@ -193,9 +193,10 @@ impl Coinbase {
                 "SELL" => true,
                 _ => return Err("its side is neither BUY nor SELL".to_owned()),
             };
-            trades.push((symbol, id, Trade::new(data.price, data.size, is_buy, milliseconds(data.time)?)));
+            let trade = Trade::new(data.price, data.size, is_buy, milliseconds(data.time)?);
+            by_symbol[symbol].push((id, trade));
         }
-        self.desk.all_trades(trades, at, steps);
+        self.desk.all_trades(by_symbol, at, steps);
         Ok(())
     }
 

@@ -163,9 +163,9 @@ impl Desk {
     }
 
     /// Emits the tickers of a frame, each of a symbol, at a time (as JSON); or none if one lacks a price.
-    pub(super) fn tickers<'a, const N: usize>(
+    pub(super) fn tickers<const N: usize>(
         &mut self,
-        tickers: &[(usize, impl AsRef<str>, [Field<'a>; N])],
+        tickers: &[(usize, impl AsRef<str>, [Field<'_>; N])],
         at: Moment,
         steps: &mut Vec<Step>,
     ) -> Result<(), Malformed> {
@@ -238,12 +238,14 @@ impl Desk {
         taken.is_gap
     }
 
-    /// Takes the trades of a frame, and gives up on missing ones, which cannot be requested.
-    pub(super) fn all_trades(&mut self, trades: Vec<(usize, u64, Trade)>, at: Moment, steps: &mut Vec<Step>) {
-        let mut by_symbol = vec![Vec::new(); self.symbols.len()];
-        for (symbol, id, trade) in trades {
-            by_symbol[symbol].push((id, trade));
-        }
+    /// Takes the trades of a frame, those of each symbol at its index, and gives up on missing ones, which cannot
+    /// be requested.
+    pub(super) fn all_trades(
+        &mut self,
+        by_symbol: Vec<Vec<(u64, Trade)>>,
+        at: Moment,
+        steps: &mut Vec<Step>,
+    ) {
         for (symbol, trades) in by_symbol.into_iter().enumerate().filter(|(_, trades)| !trades.is_empty()) {
             self.streams.heard(symbol, EventType::Trade, at.now);
             if self.trades(symbol, trades, steps) {
@@ -335,7 +337,6 @@ impl Desk {
         }
     }
 
-    /// Emits a candle.
     pub(super) fn candle(
         &self,
         symbol: usize,

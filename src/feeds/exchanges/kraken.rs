@@ -253,7 +253,7 @@ impl Kraken {
 
     fn trades(&mut self, data: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
         let data: Vec<TradeData<'_>> = parse(data)?;
-        let mut trades = Vec::with_capacity(data.len());
+        let mut by_symbol = vec![Vec::new(); self.desk.symbols.len()];
         for data in data {
             let symbol = self.desk.symbol(&data.symbol)?;
             let is_buy = match data.side {
@@ -262,9 +262,9 @@ impl Kraken {
                 _ => return Err("its side is neither buy nor sell".to_owned()),
             };
             let trade = Trade::new(data.price, data.qty, is_buy, milliseconds(data.timestamp)?);
-            trades.push((symbol, data.trade_id, trade));
+            by_symbol[symbol].push((data.trade_id, trade));
         }
-        self.desk.all_trades(trades, at, steps);
+        self.desk.all_trades(by_symbol, at, steps);
         Ok(())
     }
 

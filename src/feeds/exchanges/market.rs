@@ -159,7 +159,6 @@ impl Market {
         frames
     }
 
-    /// The answer to a request.
     pub(super) fn answer(&self, url: &str) -> String {
         let symbol = self.symbols.iter().find(|symbol| url.contains(&format!("symbol={}&", symbol.name)));
         match symbol {

@@ -152,7 +152,7 @@ impl PendingTrades {
                         );
                         (queue.last, queue.is_gap) = (0, false);
                     }
-                    // The node first appends again what it had appended here before.
+                    // The node first appends again what the log lost.
                     PublishError::Gap { .. } => {
                         queue.is_gap = true;
                         self.retry_at = Instant::now() + RETRY_AFTER;
@@ -171,7 +171,6 @@ impl PendingTrades {
 }
 
 impl OfSymbol {
-    /// The trades to append next.
     fn next(&self) -> Vec<(DraftEntry, Link)> {
         let mut prev = self.last;
         let batch = self.waiting.iter().take(AT_ONCE).map(|Waiting { seq, draft, since }| {

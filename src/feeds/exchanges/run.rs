@@ -134,20 +134,14 @@ pub(crate) async fn run_exchange(parts: ExchangeParts) {
 async fn connections(config: &ExchangeConfig, lease: &Lease, publisher: &mut Publisher, fence: u64) {
     let mut attempt = 0;
     // Another process may have published since.
-    let mut is_looked_up = false;
+    publisher.is_looked_up = false;
     while lease.is_held() {
         let begun = Instant::now();
         publisher.counters.is(FeedState::Connecting, "connecting");
         // Trades that wait for the log are appended even while the exchange is away.
-        if let Err(ended) = publisher.publish(Batch::default()).await {
-            is_looked_up &= ended.is_known;
-        }
-        let reason = match publisher.look_up(&config.symbols, &mut is_looked_up).await {
-            Ok(()) => {
-                let ended = connection(config, lease, publisher, fence).await;
-                is_looked_up &= ended.is_known;
-                ended.reason
-            }
+        let _published = publisher.publish(Batch::default()).await;
+        let reason = match publisher.look_up(&config.symbols).await {
+            Ok(()) => connection(config, lease, publisher, fence).await,
             Err(reason) => reason,
         };
         if !lease.is_held() {
@@ -165,24 +159,12 @@ async fn connections(config: &ExchangeConfig, lease: &Lease, publisher: &mut Pub
     }
 }
 
-/// Why a connection ended.
-pub(super) struct Ended {
-    reason: String,
-    /// Whether the last published trades are known, and need not be looked up.
-    is_known: bool,
-}
-
-impl Ended {
-    fn known(reason: String) -> Self {
-        Self { reason, is_known: true }
-    }
-}
-
-async fn connection(config: &ExchangeConfig, lease: &Lease, publisher: &mut Publisher, fence: u64) -> Ended {
+/// Runs one connection, and returns why it ended.
+async fn connection(config: &ExchangeConfig, lease: &Lease, publisher: &mut Publisher, fence: u64) -> String {
     let is_polled = config.kind == ExchangeKind::Http;
     let mut session = match Session::open((!is_polled).then(|| config.url())).await {
         Ok(session) => session,
-        Err(reason) => return Ended::known(reason),
+        Err(reason) => return reason,
     };
     let at = Moment::read();
     let mut feed = adapter(config, &publisher.resume, at);
@@ -192,14 +174,14 @@ async fn connection(config: &ExchangeConfig, lease: &Lease, publisher: &mut Publ
     let ended = loop {
         let reason = reconnects(&steps).map(str::to_owned);
         if !lease.is_held() {
-            break Ended::known("the lease ran out".to_owned());
+            break "the lease ran out".to_owned();
         }
         let steps_now = std::mem::take(&mut steps);
         if let Err(ended) = publisher.perform(steps_now, &mut session, &mut is_ready, fence).await {
             break ended;
         }
         if let Some(reason) = reason {
-            break Ended::known(reason);
+            break reason;
         }
         if let Some(problem) = publisher.counters.unpublished_problem() {
             publisher.error("lease", &problem).await;
@@ -220,18 +202,19 @@ async fn connection(config: &ExchangeConfig, lease: &Lease, publisher: &mut Publ
         }
     };
     if is_ready {
-        publisher.state(EventType::ExchangeDisconnected, &ended.reason, &[]).await;
+        publisher.state(EventType::ExchangeDisconnected, &ended, &[]).await;
     }
     ended
 }
 
-/// Publishes and counts.
 pub(super) struct Publisher {
     exchange: String,
     channels: Channels,
     counters: Arc<FeedCounters>,
     pending: PendingTrades,
     resume: Resume,
+    /// Whether `resume` is up to date; otherwise it is looked up in the log.
+    is_looked_up: bool,
     /// When problems may be published as events.
     problems: Seldom,
 }
@@ -240,7 +223,7 @@ impl Publisher {
     pub(super) fn new(exchange: String, channels: Channels, counters: Arc<FeedCounters>) -> Self {
         let pending = PendingTrades::new(exchange.clone());
         let problems = Seldom::every(PROBLEM_EVERY);
-        Self { exchange, channels, counters, pending, resume: Resume::new(), problems }
+        Self { exchange, channels, counters, pending, resume: Resume::new(), is_looked_up: false, problems }
     }
 
     /// Passes what arrived to the adapter.
@@ -276,15 +259,13 @@ impl Publisher {
         session: &mut Session,
         is_ready: &mut bool,
         fence: u64,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), String> {
         let (mut batch, mut troubles, mut becomes_ready) = (Batch::default(), Vec::new(), false);
         for step in steps {
             match step {
                 Step::Event(event) => self.add_event(&mut batch, event),
                 Step::Price { zone, json } => self.add_price(&mut batch, &zone, &json),
-                Step::Send(text) => {
-                    session.send(text).await.map_err(Ended::known)?;
-                }
+                Step::Send(text) => session.send(text).await?,
                 Step::Fetch { id, url } => session.fetch(id, url),
                 Step::Ready => becomes_ready = true,
                 Step::Trouble(trouble) => troubles.push(trouble),
@@ -332,12 +313,12 @@ impl Publisher {
 
     /// Publishes a batch. If something is not accepted, the connection ends: the next one starts with a
     /// snapshot of each book and the missing trades.
-    pub(super) async fn publish(&mut self, batch: Batch) -> Result<(), Ended> {
+    pub(super) async fn publish(&mut self, batch: Batch) -> Result<(), String> {
         for Numbered { symbol, id, seq, draft } in batch.trades {
             self.resume.insert(symbol.clone(), id);
             self.pending.push(symbol, seq, draft);
         }
-        self.publish_under_own_ids(batch.channels).await?;
+        self.publish_under_own_ids(batch.channels).await.inspect_err(|_| self.is_looked_up = false)?;
         let (appended, answer) = self.pending.append(&self.channels).await;
         self.counters.counts.events.add(appended.accepted as u64);
         self.counters.counts.unpublished.add(appended.left_out as u64);
@@ -348,14 +329,15 @@ impl Publisher {
         };
         warn!(exchange = self.exchange, reason, "trades of an exchange will be requested again");
         self.counters.counts.unpublished.add(self.pending.give_up(&mut self.resume) as u64);
-        Err(Ended { reason, is_known: false })
+        self.is_looked_up = false;
+        Err(reason)
     }
 
     /// Publishes entries that get ids of this gateway.
     async fn publish_under_own_ids(
         &self,
         channels: BTreeMap<ChannelName, Vec<DraftEntry>>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), String> {
         for (channel, drafts) in channels {
             let count = drafts.len() as u64;
             match self.channels.publish(&channel, drafts).await {
@@ -370,10 +352,7 @@ impl Publisher {
                     self.counters.counts.events.add(error.accepted() as u64);
                     self.counters.counts.unpublished.add(count - error.accepted() as u64);
                     warn!(exchange = self.exchange, %channel, %error, "events of an exchange were not accepted");
-                    return Err(Ended {
-                        reason: format!("events were not accepted: {error}"),
-                        is_known: false,
-                    });
+                    return Err(format!("events were not accepted: {error}"));
                 }
             }
         }
@@ -422,7 +401,7 @@ impl Publisher {
 
     /// Reads the numbers of the last trades from the log if they are unknown: another process may have
     /// published some.
-    async fn look_up(&mut self, symbols: &[String], is_known: &mut bool) -> Result<(), String> {
+    async fn look_up(&mut self, symbols: &[String]) -> Result<(), String> {
         #[derive(Deserialize)]
         struct Data {
             data: TradeData,
@@ -434,7 +413,7 @@ impl Publisher {
             symbol: String,
             trade_id: Option<String>,
         }
-        if *is_known {
+        if self.is_looked_up {
             return Ok(());
         }
         let channel = ChannelName::event(EventType::Trade);
@@ -456,7 +435,7 @@ impl Publisher {
                 self.saw(data.symbol, id);
             }
         }
-        *is_known = true;
+        self.is_looked_up = true;
         Ok(())
     }
 

@@ -144,7 +144,6 @@ impl Session {
         Came::Tick
     }
 
-    /// Sends a message.
     pub(super) async fn send(&mut self, text: String) -> Result<(), String> {
         self.send_message(Message::Text(text.into())).await
     }

@@ -42,7 +42,6 @@ impl Streams {
         self.of(symbol, kind).for_each(|stream| stream.asked = Some(now));
     }
 
-    /// The exchange acknowledged a stream.
     pub(super) fn acknowledged(&mut self, symbol: usize, kind: EventType, now: Instant) {
         self.of(symbol, kind).for_each(|stream| (stream.asked, stream.heard) = (None, now));
     }

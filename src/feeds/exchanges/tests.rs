@@ -255,16 +255,16 @@ fn a_book_of_binance_begins_with_a_snapshot_that_held_changes_follow() {
     let book = json!({
         "lastUpdateId": 160, "bids": [["0.0024", "10"], ["0.00235", "2"]], "asks": [["0.0026", "100"]],
     });
-    let told = events(&tried.fetched(id, &book));
-    let of = |n: usize| &told[n].2;
-    assert_eq!(told.len(), 3, "the first change is older than the snapshot");
+    let seen = events(&tried.fetched(id, &book));
+    let of = |n: usize| &seen[n].2;
+    assert_eq!(seen.len(), 3, "the first change is older than the snapshot");
     assert_eq!((&of(0)["kind"], &of(0)["sequence"]), (&json!("snapshot"), &json!(160)));
     assert_eq!(of(0)["bids"], json!([["0.0024", "10"], ["0.00235", "2"]]));
     assert_eq!((&of(1)["sequence"], &of(1)["previousSequence"]), (&json!(162), &json!(160)));
     assert_eq!((&of(2)["sequence"], &of(2)["previousSequence"]), (&json!(163), &json!(162)));
     // Snapshots are published from time to time, for late subscribers.
-    let told = events(&tried.tick(Duration::from_secs(11)));
-    assert_eq!(told[0].2["bids"], json!([["0.00235", "2"], ["0.0023", "7"], ["0.0022", "1"]]));
+    let seen = events(&tried.tick(Duration::from_secs(11)));
+    assert_eq!(seen[0].2["bids"], json!([["0.00235", "2"], ["0.0023", "7"], ["0.0022", "1"]]));
 }
 
 #[test]
@@ -279,10 +279,10 @@ fn a_gap_in_a_book_of_binance_leads_to_a_new_snapshot() {
     let old = json!({"lastUpdateId": 161, "bids": [], "asks": []});
     assert_eq!(tried.fetched(id, &old), []);
     let (id, _) = asked(&tried.tick(Duration::from_secs(1)))[0].clone();
-    let told =
+    let seen =
         events(&tried.fetched(id, &json!({"lastUpdateId": 168, "bids": [["0.0024", "9"]], "asks": []})));
     let sequences: Vec<_> =
-        told.iter().map(|(.., data)| (data["kind"].clone(), data["sequence"].clone())).collect();
+        seen.iter().map(|(.., data)| (data["kind"].clone(), data["sequence"].clone())).collect();
     assert_eq!(sequences, [(json!("snapshot"), json!(168)), (json!("delta"), json!(169))]);
 }
 
@@ -383,13 +383,13 @@ fn a_book_of_kraken_is_checked_by_its_checksum() {
     let level = |price: &str, qty: &str| format!(r#"[{{"price":{price},"qty":{qty}}}]"#);
     let first = crc("1059443013610594420136");
     let book = kraken_book("snapshot", &level("105944.20", "0.136"), &level("105944.30", "0.136"), first);
-    let told = events(&tried.text(&book));
-    assert_eq!(told[0].2["bids"], json!([["105944.20", "0.136"]]));
-    let sequence = told[0].2["sequence"].as_u64().unwrap();
+    let seen = events(&tried.text(&book));
+    assert_eq!(seen[0].2["bids"], json!([["105944.20", "0.136"]]));
+    let sequence = seen[0].2["sequence"].as_u64().unwrap();
     let second = crc("1059443013610594420250");
-    let told = events(&tried.text(&kraken_book("update", &level("105944.20", "0.250"), "[]", second)));
-    assert_eq!(told[0].2["previousSequence"], sequence);
-    assert_eq!((&told[0].2["kind"], &told[0].2["bids"]), (&json!("delta"), &json!([["105944.20", "0.250"]])));
+    let seen = events(&tried.text(&kraken_book("update", &level("105944.20", "0.250"), "[]", second)));
+    assert_eq!(seen[0].2["previousSequence"], sequence);
+    assert_eq!((&seen[0].2["kind"], &seen[0].2["bids"]), (&json!("delta"), &json!([["105944.20", "0.250"]])));
     // A change is missing: later ones are not published until there is a snapshot.
     let steps = tried.text(&kraken_book("update", "[]", &level("105944.30", "1"), 7));
     assert_eq!((troubles(&steps), events(&steps).len()), (vec!["gap"], 0));
@@ -398,8 +398,8 @@ fn a_book_of_kraken_is_checked_by_its_checksum() {
     steps.extend(tried.tick(Duration::from_millis(100)));
     let methods: Vec<_> = sent(&steps).iter().map(|message| message["method"].clone()).collect();
     assert_eq!(methods, ["unsubscribe", "subscribe"]);
-    let told = events(&tried.text(&book));
-    assert!(told[0].2["sequence"].as_u64().unwrap() > sequence);
+    let seen = events(&tried.text(&book));
+    assert!(seen[0].2["sequence"].as_u64().unwrap() > sequence);
 }
 
 #[test]
@@ -490,12 +490,12 @@ fn books_trades_and_tickers_of_coinbase() {
     ]}]);
     let change = json!([{"type": "update", "product_id": "BTC-USD", "updates": [level("offer", "68901.00", "0.00000000")]}]);
     assert_eq!(tried.frame(&coinbase_frame("l2_data", 0, &change)), [], "there is no book yet");
-    let told = events(&tried.frame(&coinbase_frame("l2_data", 1, &book)));
-    assert_eq!(told[0].2["bids"], json!([["68900.00", "1.50000000"], ["68899.50", "0.75000000"]]));
-    assert_eq!(told[0].2["asks"], json!([["68901.00", "0.50000000"]]));
+    let seen = events(&tried.frame(&coinbase_frame("l2_data", 1, &book)));
+    assert_eq!(seen[0].2["bids"], json!([["68900.00", "1.50000000"], ["68899.50", "0.75000000"]]));
+    assert_eq!(seen[0].2["asks"], json!([["68901.00", "0.50000000"]]));
     let change = events(&tried.frame(&coinbase_frame("l2_data", 2, &change)));
     assert_eq!(change[0].2["asks"], json!([["68901.00", "0.00000000"]]));
-    assert_eq!(change[0].2["previousSequence"], told[0].2["sequence"]);
+    assert_eq!(change[0].2["previousSequence"], seen[0].2["sequence"]);
 
     let trade = |id: &str, side: &str| {
         json!({
@@ -506,9 +506,9 @@ fn books_trades_and_tickers_of_coinbase() {
     // The newest trade comes first, and the side is that of the resting order.
     let trades =
         json!([{"type": "update", "trades": [trade("995098701", "SELL"), trade("995098700", "BUY")]}]);
-    let told = events(&tried.frame(&coinbase_frame("market_trades", 3, &trades)));
+    let seen = events(&tried.frame(&coinbase_frame("market_trades", 3, &trades)));
     let sides: Vec<_> =
-        told.iter().map(|(.., data)| (data["tradeId"].clone(), data["side"].clone())).collect();
+        seen.iter().map(|(.., data)| (data["tradeId"].clone(), data["side"].clone())).collect();
     assert_eq!(sides, [(json!("995098700"), json!("sell")), (json!("995098701"), json!("buy"))]);
 
     let ticker = json!([{"type": "snapshot", "tickers": [{
@@ -516,15 +516,15 @@ fn books_trades_and_tickers_of_coinbase() {
         "low_24_h": "67500.00", "high_24_h": "69200.00", "price_percent_chg_24_h": "1.85",
         "best_bid": "68900.00", "best_bid_quantity": "1.5", "best_ask": "68901.00", "best_ask_quantity": "0.5",
     }]}]);
-    let told = events(&tried.frame(&coinbase_frame("ticker", 4, &ticker)));
-    assert_eq!((&told[0].2["price"], &told[0].2["bid"]), (&json!("68900.50"), &json!("68900.00")));
+    let seen = events(&tried.frame(&coinbase_frame("ticker", 4, &ticker)));
+    assert_eq!((&seen[0].2["price"], &seen[0].2["bid"]), (&json!("68900.50"), &json!("68900.00")));
     let start = (BEGUN.timestamp() / 300 * 300).to_string();
     let candle = json!([{"type": "update", "candles": [{
         "start": start, "high": "68950.00", "low": "68850.00", "open": "68900.00", "close": "68920.50",
         "volume": "42.15000000", "product_id": "BTC-USD",
     }]}]);
-    let told = events(&tried.frame(&coinbase_frame("candles", 5, &candle)));
-    assert_eq!((&told[0].2["interval"], &told[0].2["close"]), (&json!("5m"), &json!("68920.50")));
+    let seen = events(&tried.frame(&coinbase_frame("candles", 5, &candle)));
+    assert_eq!((&seen[0].2["interval"], &seen[0].2["close"]), (&json!("5m"), &json!("68920.50")));
 }
 
 #[test]
@@ -751,7 +751,7 @@ proptest! {
         let config = config("symbols = ['BTC-USDT']\ntypes = ['orderbook']");
         let (mut tried, _) = Tried::new(&config, &[]);
         let mut market = Market::new(&config.symbols, 3, BEGUN);
-        let mut told = Vec::new();
+        let mut seen = Vec::new();
         let mut steps = tried.frame(&json!({"result": null, "id": 1}));
         for is_lost in lost {
             for frame in market.frames(BEGUN) {
@@ -763,11 +763,11 @@ proptest! {
             for (id, url) in asked(&steps) {
                 steps.extend(tried.answered(id, Ok(&market.answer(&url))));
             }
-            told.extend(events(&steps));
+            seen.extend(events(&steps));
             steps = tried.tick(Duration::from_millis(600));
         }
         let mut sequence = None;
-        for (.., data) in told {
+        for (.., data) in seen {
             if data["kind"] == "delta" {
                 prop_assert_eq!(data["previousSequence"].as_u64(), sequence);
             }

@@ -97,27 +97,23 @@ impl Columns {
             let renamed = options.rename.iter().find(|(old, _)| old == name).map(|(_, new)| new);
             let place = keys.iter().position(|key| *key == index);
             let index = Some(index);
+            let quote = (index == bid).then_some("bid").or((index == ask).then_some("ask"));
+            let part_of = |name: &str| PARTS.into_iter().find(|part| part.eq_ignore_ascii_case(name));
             if index == zone {
                 Role::Zone
             } else if index == price {
-                let also = PARTS.into_iter().find(|part| part.eq_ignore_ascii_case(name));
-                Role::Price {
-                    also: also.or((index == bid).then_some("bid")).or((index == ask).then_some("ask")),
-                }
+                Role::Price { also: part_of(name).or(quote) }
             } else if index == time {
                 Role::Time
             } else if let Some(place) = place {
                 // The joined key cannot be split again, so its parts are also stored separately.
                 let also = (keys.len() > 1).then(|| renamed.unwrap_or(name).clone());
                 Role::Key { place, also }
-            } else if index == bid {
-                Role::Part("bid".to_owned())
-            } else if index == ask {
-                Role::Part("ask".to_owned())
             } else {
-                match PARTS.into_iter().find(|part| part.eq_ignore_ascii_case(renamed.unwrap_or(name))) {
+                let name = renamed.unwrap_or(name);
+                match quote.or(part_of(name)) {
                     Some(part) => Role::Part(part.to_owned()),
-                    None => Role::Extra(renamed.unwrap_or(name).clone()),
+                    None => Role::Extra(name.clone()),
                 }
             }
         };

@@ -150,21 +150,14 @@ impl From<&ReplayConfig> for ReplayOptions {
 pub(crate) enum ReplayError {
     /// The file cannot be opened or read.
     #[error("cannot read {name}: {cause}")]
-    Io {
-        /// The file.
-        name: String,
-        /// The system's error.
-        cause: io::Error,
-    },
+    Io { name: String, cause: io::Error },
     /// The columns do not say what is needed.
     #[error("{0}")]
     Columns(String),
-    /// A line is invalid.
     #[error("line {line}: {problem}")]
     Line {
         /// Its number, from 1, the header included.
         line: u64,
-        /// What is wrong with it.
         problem: String,
     },
 }
@@ -207,7 +200,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const HEAD_LEN: usize = 512;
 
 /// Reads the beginning of a file, up to the byte that shows its format. A pipe may yield its first byte
-/// alone, long before the next.
+/// long before the second one.
 fn read_head(input: &mut impl Read) -> io::Result<Vec<u8>> {
     let (mut head, mut length) = ([0; HEAD_LEN], 0);
     let shows = |head: &[u8]| {
@@ -231,12 +224,6 @@ fn without_marks(mut head: &[u8]) -> &[u8] {
         head = rest;
     }
     head
-}
-
-impl fmt::Debug for Replay {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replay").field("name", &self.name).finish_non_exhaustive()
-    }
 }
 
 impl Replay {

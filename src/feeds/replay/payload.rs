@@ -68,7 +68,6 @@ impl PayloadWriter {
         &self.options
     }
 
-    /// Writes one line.
     pub(super) fn write<'a>(
         &mut self,
         line: u64,
