@@ -91,7 +91,7 @@ impl FromStr for Assignment {
 }
 
 impl Assignment {
-    /// It as the flag `name`.
+    /// This setting, as set by the flag `name`.
     pub(super) fn flag(&self, name: &str) -> Flag {
         flag(name, &self.key, &self.value)
     }
@@ -103,7 +103,7 @@ impl fmt::Debug for Assignment {
     }
 }
 
-/// The setting `key`, given by the flag `name`.
+/// The setting `key`, set by the flag `name`.
 pub(super) fn flag(name: &str, key: &str, value: &str) -> Flag {
     Flag { name: name.to_owned(), key: key.to_owned(), value: value.to_owned() }
 }

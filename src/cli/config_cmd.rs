@@ -19,7 +19,6 @@ pub(crate) enum ConfigCommand {
     Init(InitArgs),
 }
 
-/// Runs one of them.
 pub(crate) fn run(command: ConfigCommand) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match command {

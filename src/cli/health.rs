@@ -16,7 +16,6 @@ Examples:
 The exit code is 0 when the gateway is ready for traffic (a degraded gateway is), and 1 when it is \
 not ready or does not answer. With --strict it is also 1 when the gateway is degraded.";
 
-/// Arguments of `health`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct HealthArgs {
     /// Fail if the gateway is degraded, too

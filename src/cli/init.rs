@@ -13,7 +13,6 @@ use zonewire_access::{ApiKey, make_api_key, make_secret};
 use super::exit::UsageError;
 use super::{key, print};
 
-/// Arguments of `config init`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InitArgs {
     /// The directory to write to; it is created if it does not exist
@@ -47,7 +46,7 @@ pub(crate) fn run(args: &InitArgs) -> anyhow::Result<()> {
     }
     let [config, secret, keys] = there;
     write_new(&secret, &format!("{}\n", make_secret()))?;
-    let (operator, kept) = make_api_key(ApiKey {
+    let (operator, record) = make_api_key(ApiKey {
         name: String::new(),
         sha256: String::new(),
         subject: "operator".to_owned(),
@@ -57,7 +56,7 @@ pub(crate) fn run(args: &InitArgs) -> anyhow::Result<()> {
         created_at: Utc::now().timestamp(),
         expires_at: None,
     });
-    key::add(&keys, &kept)?;
+    key::add(&keys, &record)?;
     write_new(&config, &text(args.listen, &anonymous, &secret, &keys))?;
     print::line(&operator)?;
     let config = config.display();

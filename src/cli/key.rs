@@ -23,7 +23,6 @@ Examples:
 A key is printed once, and only its digest is stored. To revoke a key, remove it from the file: within two \
 seconds it is no longer accepted. `zonewire token revoke --key NAME` revokes it on all nodes.";
 
-/// Arguments of `key`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum KeyCommand {
     /// Make a key, add it to the file, and print it once
@@ -43,7 +42,6 @@ pub(crate) struct FileArgs {
     config: Option<PathBuf>,
 }
 
-/// Arguments of `key make`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct MakeArgs {
     #[command(flatten)]
@@ -55,7 +53,6 @@ pub(crate) struct MakeArgs {
     days: Option<u32>,
 }
 
-/// Runs one of the commands.
 pub(crate) fn run(command: KeyCommand) -> anyhow::Result<()> {
     match command {
         KeyCommand::Make(args) => make(args),
@@ -80,7 +77,7 @@ fn make(args: MakeArgs) -> anyhow::Result<()> {
     }
     let path = args.file.path()?;
     let now = Utc::now().timestamp();
-    let (key, kept) = make_api_key(ApiKey {
+    let (key, record) = make_api_key(ApiKey {
         name: String::new(),
         sha256: String::new(),
         rights: args.holder.rights(),
@@ -90,12 +87,12 @@ fn make(args: MakeArgs) -> anyhow::Result<()> {
         created_at: now,
         expires_at: args.days.map(|days| now + i64::from(days) * 86_400),
     });
-    add(&path, &kept)?;
+    add(&path, &record)?;
     print::line(&key)?;
     print::say(&format!(
         "key {} of {} is in {}; the key itself is not stored, and is not shown again",
-        kept.name,
-        print::harmless(&kept.subject),
+        record.name,
+        print::harmless(&record.subject),
         path.display()
     ));
     Ok(())
@@ -103,11 +100,11 @@ fn make(args: MakeArgs) -> anyhow::Result<()> {
 
 /// Appends a key to a file, which is created if it does not exist. The key is written with one call, so
 /// that a gateway that reads the file meanwhile finds either the whole key or none of it.
-pub(super) fn add(path: &Path, kept: &ApiKey) -> anyhow::Result<()> {
+pub(super) fn add(path: &Path, record: &ApiKey) -> anyhow::Result<()> {
     let before = read(path)?;
     let begin =
         if before.is_empty() { "# API keys of a gateway; `zonewire key make` adds to it.\n" } else { "" };
-    let text = format!("{begin}\n{}", ApiKeyFile { keys: vec![kept.clone()] }.to_toml());
+    let text = format!("{begin}\n{}", ApiKeyFile { keys: vec![record.clone()] }.to_toml());
     ApiKeyFile::read(&format!("{before}{text}"))
         .map_err(|problem| UsageError(format!("{}: {problem}", path.display())))?;
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);

@@ -148,7 +148,7 @@ pub fn program<T: Parser>(
         Ok(arguments) => exit::report(&run(arguments)),
         Err(error) => {
             let code = if error.use_stderr() { exit::USAGE } else { exit::CLEAN };
-            // If printing the error fails, nobody can be told.
+            // If printing the error fails, nobody can be informed.
             match in_words(&error) {
                 Some(text) => drop(io::Write::write_all(&mut io::stderr(), text.as_bytes())),
                 None => drop(error.print()),

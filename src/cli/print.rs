@@ -12,9 +12,9 @@ pub(super) fn line(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Tells the user, on stderr, something besides the requested output.
+/// Writes a line to stderr, for the user, besides the requested output.
 pub(super) fn say(text: &str) {
-    // If stderr cannot be written, nobody can be told.
+    // If stderr cannot be written, nobody can be informed.
     drop(writeln!(io::stderr(), "{text}"));
 }
 

@@ -32,7 +32,6 @@ zonewire publish [OPTIONS] <ZONE> --key <KEY> --price <PRICE>
        zonewire publish [OPTIONS] <ZONE> <JSON|->
        zonewire publish [OPTIONS] --event <TYPE> <JSON|->";
 
-/// Arguments of `publish`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PublishArgs {
     /// The zone; with --event this argument is the JSON
@@ -100,7 +99,7 @@ fn standard_input() -> io::Result<tokio::fs::File> {
     Ok(tokio::fs::File::from_std(std::fs::File::from(handle)))
 }
 
-/// A price that is given by flags.
+/// A price in flags.
 #[derive(Serialize)]
 struct Price {
     key: String,

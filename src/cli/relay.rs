@@ -24,7 +24,6 @@ Durable events are delivered once and live ones at most once. No event returns t
 that relays may run in both directions and in rings. Of several relays for one direction, one is active at \
 a time. SIGTERM or Ctrl-C ends it gracefully; a second one at once.";
 
-/// Arguments of `relay`.
 #[derive(Debug, clap::Args)]
 pub(super) struct RelayArgs {
     /// The Redis to read events from; if it has a password, better set as ZONEWIRE_RELAY_FROM

@@ -32,7 +32,6 @@ The first invalid line ends the command, after all lines before it are published
 unreachable or busy, the command retries for up to a minute; prices whose answer was lost may then be \
 stored twice, which is reported. If the gateway refuses a line permanently, the exit code is 1.";
 
-/// Arguments of `replay`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReplayArgs {
     /// A CSV file with a header, or NDJSON (one object per line); `-` is standard input
@@ -67,10 +66,9 @@ pub(crate) async fn run(args: ReplayArgs) -> anyhow::Result<()> {
     let skipped = Skipped::new(args.skip_invalid, bar.clone());
     let mut zones = Zones::new(args.target.base()?, skipped.clone())?;
     let pace = if args.flat_out { Pace::FlatOut } else { Pace::Times(args.speed) };
-    let mut file = File { lines: read(replay), skipped: skipped.clone(), sent: 0 };
     // If the file or the gateway fails, no more lines are read, but those already read are still sent,
     // so that the report is correct.
-    let sent = file.send(pace, &mut zones, |sent, at, time| {
+    let sent = send(read(replay), &skipped, pace, &mut zones, |sent, at, time| {
         bar.set_position(at);
         bar.set_message(time.map_or(format!("{sent} prices"), |time| format!("{sent} prices, at {time}")));
     });
@@ -91,52 +89,43 @@ pub(crate) async fn run(args: ReplayArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A file that is being published.
-struct File {
-    lines: mpsc::Receiver<Result<ReplayPrice, ReplayError>>,
-    skipped: Skipped,
-    sent: u64,
-}
-
-impl File {
-    /// Sends each price when it is due. `shows` gets the number of sent prices, the position in the file,
-    /// and the newest time.
-    async fn send(
-        &mut self,
-        pace: Pace,
-        zones: &mut Zones,
-        shows: impl Fn(u64, u64, Option<String>),
-    ) -> anyhow::Result<()> {
-        let mut pacer = Pacer::new(pace);
-        let start = Instant::now();
-        loop {
-            let price = tokio::select! {
-                // A zone has failed for good.
-                () = zones.failed() => return Ok(()),
-                line = self.lines.recv() => match line {
-                    None => return Ok(()),
-                    Some(Ok(price)) => price,
-                    Some(Err(ReplayError::Line { line, problem })) => {
-                        self.skipped.line(line, &problem)?;
-                        continue;
-                    }
-                    Some(Err(error)) => return Err(error.into()),
-                },
-            };
-            let ReplayPrice { line, at, time, price } = price;
-            let due = start.checked_add(pacer.due(time)).context("the file's times are too far apart")?;
-            if due > Instant::now() || self.sent.is_multiple_of(256) {
-                shows(self.sent, at, time.map(|time| time.format("%F %T UTC").to_string()));
-            }
-            if due > Instant::now() {
-                tokio::select! {
-                    () = zones.failed() => return Ok(()),
-                    () = time::sleep_until(due) => {}
+/// Sends each price when it is due. `shows` gets the number of sent prices, the position in the file, and the
+/// newest time.
+async fn send(
+    mut lines: mpsc::Receiver<Result<ReplayPrice, ReplayError>>,
+    skipped: &Skipped,
+    pace: Pace,
+    zones: &mut Zones,
+    shows: impl Fn(u64, u64, Option<String>),
+) -> anyhow::Result<()> {
+    let (mut pacer, start, mut sent) = (Pacer::new(pace), Instant::now(), 0_u64);
+    loop {
+        let price = tokio::select! {
+            // A zone has failed for good.
+            () = zones.failed() => return Ok(()),
+            line = lines.recv() => match line {
+                None => return Ok(()),
+                Some(Ok(price)) => price,
+                Some(Err(ReplayError::Line { line, problem })) => {
+                    skipped.line(line, &problem)?;
+                    continue;
                 }
-            }
-            zones.push(price.zone, line, price.json).await?;
-            self.sent += 1;
+                Some(Err(error)) => return Err(error.into()),
+            },
+        };
+        let ReplayPrice { line, at, time, price } = price;
+        let due = start.checked_add(pacer.due(time)).context("the file's times are too far apart")?;
+        if due > Instant::now() || sent.is_multiple_of(256) {
+            shows(sent, at, time.map(|time| time.format("%F %T UTC").to_string()));
         }
+        if due > Instant::now() {
+            tokio::select! {
+                () = zones.failed() => return Ok(()),
+                () = time::sleep_until(due) => {}
+            }
+        }
+        zones.push(price.zone, line, price.json).await?;
+        sent += 1;
     }
 }
 

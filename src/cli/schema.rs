@@ -11,7 +11,6 @@ Examples:
 
 A running gateway serves the last two at /openapi.json and /asyncapi.json.";
 
-/// Arguments of `schema`.
 #[derive(Debug, clap::Args)]
 pub(super) struct SchemaArgs {
     /// The format

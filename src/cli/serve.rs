@@ -35,14 +35,12 @@ The demo stores everything in its own memory unless a setting of `storage` is gi
 in a file or as ZONEWIRE_STORAGE__…; REDIS_URL and similar variables are ignored. Its prices are marked \
 `simulated`.";
 
-/// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
 }
 
-/// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
     /// The same seed gives the same prices [default: 1]
@@ -55,7 +53,6 @@ pub(crate) struct DemoArgs {
     config: ConfigArgs,
 }
 
-/// Runs the gateway.
 pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<()> {
     start(args.config.load(Vec::new())?)
 }
@@ -162,7 +159,6 @@ pub(crate) async fn run(
 /// on Linux and BSD.
 const SIGXFSZ: i32 = 25;
 
-/// SIGTERM and SIGINT.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use zonewire_protocol::stats::{FleetView, StatsView};
+use zonewire_protocol::stats::{FleetView, JobsView, StatsView};
 
 use super::{fleet, print};
 use crate::cli::target::TargetArgs;
@@ -17,7 +17,6 @@ Examples:
 With --json all that the gateway counts, and some of its open connections. With --fleet the nodes that share
 its storage, each with its subscribers by zone and how long entries took to them of late.";
 
-/// Arguments of `stats`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatsArgs {
     /// Show the nodes that share the gateway's storage, a row for each
@@ -51,64 +50,43 @@ pub(crate) async fn run(args: StatsArgs) -> anyhow::Result<()> {
 /// What an operator looks at first, one line per area.
 fn lines(stats: &StatsView) -> Vec<String> {
     let StatsView { storage, memory, outage, connections, messages, channels, orders, .. } = stats;
-    let (refused, dropped) = (&channels.counts.entries_refused_by_reason, &messages.counts.dropped_by_reason);
-    let jobs = orders.jobs.as_ref().map(|jobs| {
+    let (version, node) = (print::harmless(&stats.version), print::harmless(&stats.node));
+    let up = print::duration(stats.uptime_s);
+    let backend = print::harmless(storage.storage_backend.as_str());
+    let (state, reason) = (print::harmless(storage.state.as_str()), print::harmless(&storage.reason));
+    let since = storage.since.format("%Y-%m-%d %H:%M:%S");
+    let (open, total) = (connections.open, connections.total);
+    let refused: u64 = connections.refused_by_limit.values().sum();
+    let (sent, received, replaced) =
+        (messages.counts.sent, messages.counts.received, messages.counts.conflated);
+    let dropped = &messages.counts.dropped_by_reason;
+    let (dropped, errors) = (dropped.slow_consumer + dropped.connection_ended, messages.errors);
+    let (entries, executor) = (&channels.counts, print::harmless(&orders.executor));
+    let (accepted, delivered, missed) =
+        (entries.entries_accepted, entries.entries_delivered, entries.entries_missed);
+    let not_accepted = &entries.entries_refused_by_reason;
+    let not_accepted = not_accepted.stale_lease + not_accepted.order_ended;
+    let (placed, confirmed, failed) = (orders.counts.placed, orders.counts.confirmed, orders.counts.failed);
+    let jobs = orders.jobs.as_ref().map(|JobsView { waiting, delayed, claimed, done, dead, .. }| {
         format!(
-            "on all gateways {} waiting, {} delayed, {} under way, {} done, {} dead letters",
-            jobs.waiting, jobs.delayed, jobs.claimed, jobs.done, jobs.dead
+            "on all gateways {waiting} waiting, {delayed} delayed, {claimed} under way, {done} done, {dead} dead letters"
         )
     });
     let mut lines = vec![
-        line(
-            "gateway",
-            &format!(
-                "version {}, up {}, node {}",
-                print::harmless(&stats.version),
-                print::duration(stats.uptime_s),
-                print::harmless(&stats.node)
-            ),
-        ),
-        line(
-            "storage",
-            &format!(
-                "{}, {} since {} UTC: {}",
-                print::harmless(storage.storage_backend.as_str()),
-                print::harmless(storage.state.as_str()),
-                storage.since.format("%Y-%m-%d %H:%M:%S"),
-                print::harmless(&storage.reason)
-            ),
-        ),
-        line(
-            "connections",
-            &format!(
-                "{} open, {} since the start, {} refused",
-                connections.open,
-                connections.total,
-                connections.refused_by_limit.values().sum::<u64>()
-            ),
-        ),
+        line("gateway", &format!("version {version}, up {up}, node {node}")),
+        line("storage", &format!("{backend}, {state} since {since} UTC: {reason}")),
+        line("connections", &format!("{open} open, {total} since the start, {refused} refused")),
         line("  by zone", &some_of(&connections.by_zone)),
         line("  closed", &some_of(&connections.closed_by_reason)),
         line(
             "messages",
             &format!(
-                "{} sent, {} received, {} replaced by newer ones, {} dropped, {} errors",
-                messages.counts.sent,
-                messages.counts.received,
-                messages.counts.conflated,
-                dropped.slow_consumer + dropped.connection_ended,
-                messages.errors
+                "{sent} sent, {received} received, {replaced} replaced by newer ones, {dropped} dropped, {errors} errors"
             ),
         ),
         line(
             "entries",
-            &format!(
-                "{} accepted, {} refused, {} delivered, {} missed",
-                channels.counts.entries_accepted,
-                refused.stale_lease + refused.order_ended,
-                channels.counts.entries_delivered,
-                channels.counts.entries_missed
-            ),
+            &format!("{accepted} accepted, {not_accepted} refused, {delivered} delivered, {missed} missed"),
         ),
         line(
             "journal",
@@ -116,13 +94,7 @@ fn lines(stats: &StatsView) -> Vec<String> {
         ),
         line(
             "orders",
-            &format!(
-                "{} placed here, {} confirmed, {} failed; executed by {}",
-                orders.counts.placed,
-                orders.counts.confirmed,
-                orders.counts.failed,
-                print::harmless(&orders.executor)
-            ),
+            &format!("{placed} placed here, {confirmed} confirmed, {failed} failed; executed by {executor}"),
         ),
         line("  jobs", jobs.as_deref().unwrap_or("their number is not known")),
         line("memory", &format!("{} of {} bytes for logs", memory.bytes, memory.bytes_max)),

@@ -26,7 +26,6 @@ Examples:
   zonewire token mint --config zonewire.toml --subject alice --role viewer | zonewire token inspect
   zonewire token revoke --subject alice";
 
-/// Arguments of `token`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum TokenCommand {
     /// Make a token and print it
@@ -37,7 +36,6 @@ pub(crate) enum TokenCommand {
     Revoke(RevokeArgs),
 }
 
-/// Arguments of `token mint`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct MintArgs {
     #[command(flatten)]
@@ -65,7 +63,6 @@ pub(crate) struct MintArgs {
     audience: Option<String>,
 }
 
-/// Arguments of `token inspect`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
     /// The configuration of a gateway: also reports whether that gateway would accept the token, using only
@@ -74,7 +71,6 @@ pub(crate) struct InspectArgs {
     config: Option<PathBuf>,
 }
 
-/// Arguments of `token revoke`.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(false))]
 pub(crate) struct RevokeArgs {
@@ -91,7 +87,6 @@ pub(crate) struct RevokeArgs {
     target: TargetArgs,
 }
 
-/// Runs one of the commands.
 pub(crate) fn run(command: TokenCommand) -> anyhow::Result<()> {
     match command {
         TokenCommand::Mint(args) => mint(args),

@@ -33,7 +33,6 @@ Examples:
 Entries go to stdout, the oldest first. The range of stored entries, and the position after the last one \
 shown, for `tail --since`, go to stderr.";
 
-/// Arguments of `zones`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ZonesArgs {
     /// One JSON object per line
@@ -43,7 +42,6 @@ pub(crate) struct ZonesArgs {
     target: TargetArgs,
 }
 
-/// Arguments of `latest`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LatestArgs {
     /// A zone, or a channel, such as `zone:pjm` (`pjm` means the same) or `event:ticker`
@@ -55,7 +53,6 @@ pub(crate) struct LatestArgs {
     target: TargetArgs,
 }
 
-/// Arguments of `history`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct HistoryArgs {
     /// A zone, or a channel, such as `zone:pjm` (`pjm` means the same) or `event:ticker`
@@ -199,7 +196,6 @@ pub(super) async fn read(
     Ok(whole)
 }
 
-/// Lists the zones.
 pub(crate) async fn list(args: ZonesArgs) -> anyhow::Result<()> {
     let base = &args.target.base()?;
     let text = client::get(&base.http()?, base, "api/zones", &[]).await?;

@@ -14,7 +14,6 @@ Examples:
 
 `retry` places the order again, as a new one, whose id it prints: an order that ended stays ended.";
 
-/// Arguments of `order dead-letters`.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct DeadLettersArgs {

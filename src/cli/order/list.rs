@@ -4,7 +4,6 @@ use super::{PageArgs, View, what};
 use crate::cli::print;
 use crate::protocol::OrderStatus;
 
-/// Arguments of `order list`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
     /// Only orders that are pending, routing, building, submitted, confirmed or failed

@@ -30,7 +30,6 @@ Examples:
 The exit code of `watch` and `place --watch` is 0 when the order was confirmed, and 1 when it failed or \
 could not be followed to its end.";
 
-/// Arguments of `order`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct OrderArgs {
     #[command(subcommand)]
@@ -78,7 +77,6 @@ struct OneOrderArgs {
     target: TargetArgs,
 }
 
-/// Runs one of the commands.
 pub(crate) async fn run(args: OrderArgs) -> anyhow::Result<()> {
     match args.command {
         OrderCommand::Place(args) => place::run(args).await,

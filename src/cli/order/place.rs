@@ -33,7 +33,6 @@ The request has an Idempotency-Key, a random one if none is given, so that sendi
 place the order twice. It is sent again for up to half a minute when an answer is lost or the gateway \
 is busy.";
 
-/// Arguments of `order place`.
 #[derive(Debug, clap::Args)]
 pub(super) struct PlaceArgs {
     /// The token to sell, such as SOL

@@ -27,7 +27,6 @@ a row, and resumes where it was; missing updates are reported. If no worker take
 3 s, what the gateway knows about that is printed. The exit code is 0 when the order was confirmed, \
 and 1 when it failed or could not be followed to its end. The order need not exist yet.";
 
-/// Arguments of `order watch`.
 #[derive(Debug, clap::Args)]
 pub(super) struct WatchArgs {
     /// The order

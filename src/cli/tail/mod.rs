@@ -34,7 +34,6 @@ Entries go to stdout, everything else to stderr, including the position of each 
 runs until Ctrl-C: after a lost connection it reconnects and resumes where it was; missing entries \
 are reported.";
 
-/// Arguments of `tail`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TailArgs {
     /// Channels, such as `zone:pjm` (`pjm` means the same) or `event:ticker:binance:*`
@@ -99,7 +98,7 @@ pub(crate) async fn run(args: TailArgs) -> anyhow::Result<()> {
     }
     let ended = tokio::select! {
         ended = follow::run(base, Door::Open, &mut follow, &mut printer) => Some(ended),
-        // Ctrl-C is the normal end when no count is given.
+        // Ctrl-C is the normal end without `--count`.
         Ok(()) = tokio::signal::ctrl_c() => None,
     };
     // A log without entries has no position to resume from.
@@ -216,7 +215,6 @@ fn follow_of(args: &TailArgs) -> anyhow::Result<Follow> {
     Ok(if args.snapshot { follow.with_snapshots() } else { follow })
 }
 
-/// Writes entries to stdout.
 struct Printer {
     base: BaseUrl,
     columns: Option<Columns>,
