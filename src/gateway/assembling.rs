@@ -297,7 +297,7 @@ pub(super) async fn assemble(
     let channels = running.begin_channels(&backend, live, bridge.tell_accepted());
     if let Some(work) = bridge_work {
         let exchange = work.exchange.run(channels.clone(), running.stops.channels.clone());
-        running.exchange(["connections of the bridge", "bridge"], work.driver, exchange);
+        running.exchange(["connections of the bridge", "bridge"], work.driver, Box::pin(exchange));
     }
     let kind: Arc<str> = match config.orders.executor {
         ExecutorChoice::Paper => executor.name(),

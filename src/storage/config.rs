@@ -58,6 +58,50 @@ settings! {
     }
 }
 
+/// Longer ages are reduced to this, a century, because an `Instant` cannot be arbitrarily far away.
+pub(in crate::storage) const AGE_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+
+/// How much of a channel is kept.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::storage) struct Bounds {
+    pub(in crate::storage) entries: usize,
+    pub(in crate::storage) bytes: usize,
+    pub(in crate::storage) age: Duration,
+    /// See [`ChannelPolicy::goes_together`].
+    pub(in crate::storage) together: bool,
+    /// How long the latest entry of a key is kept without an update.
+    pub(in crate::storage) key_age: Duration,
+}
+
+impl Bounds {
+    pub(in crate::storage) fn of(retention: &Retention, channel: &ChannelName) -> Self {
+        let policy = ChannelPolicy::of(channel);
+        let (entries, age_s) = match policy.retention {
+            RetentionOf::Channels => (retention.entries, retention.age_s),
+            RetentionOf::Orders => (retention.orders.updates, retention.orders.age_s),
+        };
+        let key_age = Duration::from_secs(retention.key_age_s).min(AGE_MAX);
+        Self {
+            entries,
+            bytes: retention.bytes,
+            age: Duration::from_secs(age_s).min(AGE_MAX),
+            together: policy.goes_together,
+            key_age: if policy.goes_together { AGE_MAX } else { key_age },
+        }
+    }
+
+    /// How long a log is kept after its last append.
+    pub(in crate::storage) fn kept(&self) -> Duration {
+        self.age + EPOCH_KEPT_FOR
+    }
+
+    /// How long a producer's entries may come again after its last append: retransmit buffers keep them for
+    /// the retention age, and an outage in between may double that.
+    pub(in crate::storage) fn producers_silent(&self) -> Duration {
+        self.age.saturating_mul(2)
+    }
+}
+
 settings! {
     /// `[storage.retention.orders]`: how many updates of each order are kept. All updates of an order expire
     /// together, `age_s` after the newest of them.

@@ -15,7 +15,7 @@ use crate::orders::desk::{Desk, Orders};
 use crate::orders::run::{Run, RunError};
 use crate::orders::view::run_of;
 use crate::protocol::{InvalidPayload, JobOutcome, OrderUpdate, quoted};
-use crate::storage::{Ending, JobState, JobView, LEASE_MIN};
+use crate::storage::{Ending, JobState, LEASE_MIN};
 
 /// How long a report may wait for a storage that is away; then the worker is told to repeat it. After
 /// `submitted` a lease lasts at least this long.
