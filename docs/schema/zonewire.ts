@@ -3587,7 +3587,7 @@ maxAttempts?: number,
  */
 run?: number, 
 /**
- * The worker or executor that executes the order.
+ * The worker or executor of the order.
  */
 executor?: string, 
 /**
@@ -3595,7 +3595,7 @@ executor?: string,
  */
 message?: string, 
 /**
- * The exchange that executes it.
+ * The exchange that was chosen for it.
  */
 dex?: string, 
 /**
@@ -3652,7 +3652,7 @@ maxAttempts?: number,
  */
 run?: number, 
 /**
- * The worker or executor that executed the order.
+ * The worker or executor of the order.
  */
 executor?: string, 
 /**
@@ -3660,7 +3660,7 @@ executor?: string,
  */
 message?: string, 
 /**
- * The exchange that was to execute it.
+ * The exchange that was chosen for it.
  */
 dex?: string, 
 /**

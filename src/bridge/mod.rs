@@ -51,8 +51,8 @@ use publisher::Publisher;
 use receiver::Receiver;
 use sequences::Known;
 pub(crate) use sequences::{Came, Sequences};
-pub(crate) use stats::{ByType, counts_by_type};
 use stats::Counts;
+pub(crate) use stats::{ByType, counts_by_type};
 use subscriptions::{Allowed, Subscriber, Subscriptions};
 
 /// A handle to the bridge. Cheap to clone.

@@ -1093,9 +1093,9 @@ class OrderUpdate(TypedDict):
     channel: ChannelName
     """The channel."""
     dex: NotRequired[str]
-    """The exchange that executes it."""
+    """The exchange that was chosen for it."""
     executor: NotRequired[str]
-    """The worker or executor that executes the order."""
+    """The worker or executor of the order."""
     id: str
     """Identifies the entry, in every epoch and on every gateway."""
     late: NotRequired[bool]
@@ -1138,11 +1138,11 @@ class OrderFailed(TypedDict):
     channel: ChannelName
     """The channel."""
     dex: NotRequired[str]
-    """The exchange that was to execute it."""
+    """The exchange that was chosen for it."""
     error: Failure
     """The reason."""
     executor: NotRequired[str]
-    """The worker or executor that executed the order."""
+    """The worker or executor of the order."""
     id: str
     """Identifies the entry, in every epoch and on every gateway."""
     late: NotRequired[bool]
