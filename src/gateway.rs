@@ -7,6 +7,7 @@ mod reports;
 mod stopping;
 mod threads;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -89,7 +90,6 @@ pub enum StartError {
 }
 
 /// A gateway that accepts connections.
-#[derive(Debug)]
 pub struct Gateway {
     address: SocketAddr,
     operators: Option<SocketAddr>,
@@ -112,6 +112,18 @@ pub struct Gateway {
     status: StatusReader,
     vital: Vital,
     threads: Vec<Thread>,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The configuration may contain secrets, such as those in the addresses of feeds.
+        let Self { address, operators, manager, .. } = self;
+        f.debug_struct("Gateway")
+            .field("address", address)
+            .field("operators", operators)
+            .field("manager", manager)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The signals that stop the parts, in the order in which they are given.

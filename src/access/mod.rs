@@ -54,7 +54,8 @@ pub(crate) struct GateHealth {
     pub(crate) problems: Vec<(String, String)>,
 }
 
-/// What needs neither counting nor distributing is asked of the state itself.
+/// What needs neither counting nor distributing is asked of the state itself. A method below that has the name of
+/// one of [`Access`] counts or distributes as well: removing it would not break its callers, only that.
 impl Deref for Gate {
     type Target = Access;
 

@@ -84,3 +84,17 @@ impl Counts {
         self.read_by_type(&EventType::ALL, rest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The compiler does not notice a map of the view for which there is no counter.
+    #[test]
+    fn every_map_of_the_view_has_its_counter() {
+        let view = serde_json::to_value(Counts::default().read()).unwrap();
+        for (name, value) in view.as_object().unwrap() {
+            assert!(value.as_object().is_none_or(|map| !map.is_empty()), "{name} is never read");
+        }
+    }
+}

@@ -426,15 +426,15 @@ impl Subscription {
 }
 
 /// Whether a storage that does not know a position may know it soon: when an outage is young, during
-/// recovery, or when only this channel has not been reconciled. Waits until a further try makes sense, but
-/// not past `give_up_at`, when this is false.
-async fn may_know_soon(status: &mut StatusReader, is_alone: bool, give_up_at: Instant) -> bool {
+/// recovery, or when only this channel is still in a fork. Waits until a further try makes sense, but not
+/// past `give_up_at`, when this is false.
+async fn may_know_soon(status: &mut StatusReader, is_forked: bool, give_up_at: Instant) -> bool {
     let now = status.get();
     let rest = give_up_at.saturating_duration_since(Instant::now());
     let wait = match now.state {
         BackendState::Degraded => YOUNG.saturating_sub(now.age()).min(rest),
         BackendState::Recovering => rest,
-        BackendState::Healthy if is_alone => LOOK_EVERY.min(rest),
+        BackendState::Healthy if is_forked => LOOK_EVERY.min(rest),
         BackendState::Healthy => Duration::ZERO,
     };
     if wait.is_zero() {

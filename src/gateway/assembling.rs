@@ -78,7 +78,8 @@ impl Running {
         });
     }
 
-    /// Runs the storage. It must not end before it is stopped.
+    /// Runs the storage, and watches the spool's thread (`spool_panicked` ends only when that has panicked).
+    /// Neither may end before the storage is stopped.
     fn drive_storage(&self, driver: BoxFuture<'static, ()>, spool_panicked: BoxFuture<'static, ()>) {
         for (name, driver) in [("storage", driver), ("spool", spool_panicked)] {
             let (stopped, vital) = (self.stops.storage.clone(), self.vital.clone());
@@ -93,7 +94,8 @@ impl Running {
         }
     }
 
-    /// Runs connections for as long as the storage, and the exchange that uses them.
+    /// Runs connections for as long as the storage, and the exchange that uses them, which ends by itself some
+    /// time after it is stopped. `names` are those of the connections and of the exchange.
     fn exchange(
         &self,
         names: [&'static str; 2],

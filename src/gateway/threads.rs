@@ -34,7 +34,7 @@ pub(super) struct Serving {
     pub(super) cut: CancellationToken,
 }
 
-/// What one thread listens on.
+/// A listener of a thread, not yet registered with the thread's runtime.
 #[derive(Debug)]
 pub(super) enum Listening {
     Address(std::net::TcpListener),

@@ -189,7 +189,8 @@ impl Route {
         self
     }
 
-    /// The statuses of its own problems, in addition to those of all addresses of this kind.
+    /// The statuses of its own problems, in addition to those of all addresses of this kind, and of all routes
+    /// that take a body.
     const fn or(mut self, problems: &'static [u16]) -> Self {
         self.description.problems = problems;
         self

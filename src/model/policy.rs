@@ -187,13 +187,15 @@ static LATEST_EVENTS: ChannelPolicy = ChannelPolicy {
 /// `event:<type>` for types of which each event counts: trades, and connections to exchanges.
 static EACH_EVENT: ChannelPolicy = ChannelPolicy { lane: Some(Lane::Every), ..LATEST_EVENTS };
 
-/// `registry:providers`, `registry:active-orders`: records. Two channels, which are permanent. They differ from
-/// types whose newest event is enough only in what is stated here.
+/// `registry:providers`, `registry:active-orders`: records. Two channels, which are permanent. What is not
+/// stated here is as for types whose newest event is enough.
 static REGISTRY: ChannelPolicy = ChannelPolicy {
     // The registry bounds them itself.
     keys_are_bounded: false,
     counts_when_published: true,
     no_room: |max| (ErrorCode::TooManyZones, format!("there are {max} channels already")),
+    // A removal replaces the record of its key.
+    kinds_share_keys: true,
     latest_by_time: true,
     ..LATEST_EVENTS
 };

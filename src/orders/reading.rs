@@ -15,7 +15,7 @@ const SCANNED_MAX: usize = 1_000;
 /// where the owner's orders end.
 const LOOKED_AT_MAX: usize = 200_000;
 
-/// Jobs read at once for a list.
+/// Jobs read at once for a list that is filtered, or whose updates are read.
 const SCAN_PAGE: usize = 100;
 
 /// A page of a list ends before its orders take more bytes than this; it has at least one order.
@@ -140,9 +140,11 @@ impl Orders {
         let (mut scanned, mut looked_at, mut bytes) = (0, 0, 0);
         // The last order that may be named, from which the next page goes on.
         let mut last = cursor;
+        // Without a filter, one more than is shown says whether there are more.
+        let at_once = if state.is_some() && owner.is_none() { limit + 1 } else { SCAN_PAGE };
         while scanned < SCANNED_MAX && looked_at < LOOKED_AT_MAX {
-            let mut page = self.desk().parts.backend.list_jobs(state, cursor, SCAN_PAGE).await?;
-            let full = page.len() == SCAN_PAGE;
+            let mut page = self.desk().parts.backend.list_jobs(state, cursor, at_once).await?;
+            let full = page.len() == at_once;
             cursor = page.last().map(|job| job.id);
             looked_at += page.len();
             // Other owners' orders are not read further, and do not count: a list of one owner ends where its
@@ -167,6 +169,10 @@ impl Orders {
             }
             if !full {
                 return Ok(Some(Listed { found, next: None, degraded: degraded() }));
+            }
+            // Whether an owner has more dead letters may take the whole list to find out: the next page does.
+            if state.is_some() && found.len() == limit {
+                break;
             }
         }
         Ok(Some(Listed { found, next: last.map(OrderId::from), degraded: degraded() }))

@@ -91,8 +91,8 @@ impl Desk {
     }
 }
 
-/// Whether an update may be the next one of an order, of whose log the newest is in `standing`; see
-/// [`Standing::allows`].
+/// Whether `next` may be an order's next update after the one in `standing`, or its first one if there is
+/// none. `anew` is the attempt that may begin; see [`Standing::allows`].
 pub(super) fn may_follow(standing: Option<&Standing>, next: &Standing, anew: u32) -> Result<(), String> {
     match standing {
         Some(standing) => standing.allows(next, anew),

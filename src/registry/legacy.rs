@@ -68,7 +68,7 @@ impl Registry {
         let mut synced = RegistrySynced { registry: kind.as_str().to_owned(), ..RegistrySynced::default() };
         let Some(text) = keys.get(kind.legacy_key()).await? else { return Ok(synced) };
         let Ok(records) = serde_json::from_slice::<Vec<&RawValue>>(&text) else {
-            warn!(key = kind.legacy_key(), "a Redis key holds no JSON array, and is ignored");
+            warn!(key = kind.legacy_key(), "a Redis key holds no JSON array, and is not read");
             synced.invalid = 1;
             return Ok(synced);
         };

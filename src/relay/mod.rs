@@ -43,7 +43,7 @@ const IDENTIFY_EVERY: Duration = Duration::from_secs(5);
 /// So many attempts to learn the names of the fleets, within about half a second, may find no connection yet.
 const CONNECTING_TRIES: u32 = 3;
 
-/// The options that name the two fleets, and with which errors and logs name them.
+/// What the options, the errors and the logs call the two fleets.
 const FROM: &str = "from";
 const TO: &str = "to";
 

@@ -37,7 +37,7 @@ const PROBE: TableDefinition<u8, &[u8]> = TableDefinition::new("probe");
 const PROBE_BYTES: usize = 1 << 20;
 
 /// The fault reported after redb has panicked, as it does on a file that was damaged under it.
-const GAVE_UP: &str = "the database panicked";
+pub(super) const GAVE_UP: &str = "the database panicked";
 
 /// The pauses between attempts on a disk that failed. Each attempt reads the whole file.
 const RETRY: Backoff = Backoff {
@@ -371,6 +371,7 @@ impl From<redb::Error> for OpenFault {
             redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Self::InUse,
             // A fault of the disk says nothing about the content of the file.
             redb::Error::Io(cause) if !is_cut_short(&cause) => Self::Io(cause),
+            redb::Error::Corrupted(problem) if problem == GAVE_UP => Self::Unreadable(problem),
             error => Self::Unreadable(error.to_string()),
         }
     }

@@ -287,7 +287,7 @@ pub trait Jobs: fmt::Debug + Send + Sync {
 
     /// Claims the jobs of a kind, or of no kind, whose turn it is: cancelled ones, those whose lease ran out,
     /// and those that wait or are due again; at most `limit` of them, and at most [`JOBS_PER_CALL_MAX`]. Each
-    /// gets its own token, and is executed for as long as its lease lasts.
+    /// gets its own token, and the worker may execute it for as long as its lease lasts.
     async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<JobView>>;
 
     /// Makes the lease last at least this long from now, also for a cancelled job; a lease that lasts longer

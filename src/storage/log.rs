@@ -213,7 +213,7 @@ pub enum LatestOf {
 pub struct LatestQuery<'a> {
     /// It begins after this key; `None`: with the first.
     pub after: Option<&'a str>,
-    /// At most [`LATEST_BYTES_MAX`] bytes.
+    /// The most entries and bytes of the page. More than [`LATEST_BYTES_MAX`] bytes must not be asked for.
     pub limit: PageLimit,
     /// Which entries.
     pub of: LatestOf,
@@ -440,7 +440,8 @@ pub trait Log: fmt::Debug + Send + Sync {
         self.latest_within(channel, LatestQuery { after, limit, of: LatestOf::Keys }).await
     }
 
-    /// The same as the query says; a single entry may be larger than its limit.
+    /// The page of the latest entries that the query asks for, limited also in bytes; a page of a single entry
+    /// may exceed that limit.
     ///
     /// The latest entry is the one that was appended last, whatever its own time is. In the channel of a
     /// zone, an entry that is marked late replaces only an older one: by sequence if both have the same

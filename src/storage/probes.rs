@@ -33,12 +33,12 @@ pub(crate) fn positions(bytes: &[u8]) {
     assert!(log_of_fork(epoch).is_none_or(|log| Epoch::of_log(log.as_str()).is_ok()));
 }
 
-/// Stored entries. `can_be_told` is called with each decoded entry and panics if it cannot be sent.
-pub(crate) fn stored(bytes: &[u8], can_be_told: impl Fn(&Entry)) {
+/// Stored entries. `can_be_written` is called with each decoded entry and panics if it cannot be sent.
+pub(crate) fn stored(bytes: &[u8], can_be_written: impl Fn(&Entry)) {
     let entry = codec::decode(9, bytes);
     assert_eq!(entry.offset, 9);
     assert!(entry.draft.data.len() <= bytes.len());
-    can_be_told(&entry);
+    can_be_written(&entry);
     if entry.draft.kind.unknown().is_none() {
         let again = codec::encode(entry.id, &entry.draft);
         assert_eq!(codec::decode(9, &again), entry);
@@ -46,5 +46,5 @@ pub(crate) fn stored(bytes: &[u8], can_be_told: impl Fn(&Entry)) {
     }
     spool::probes::appends(bytes);
     memory::probes::rows(bytes);
-    super::redis::probes::batches(bytes, can_be_told);
+    super::redis::probes::batches(bytes, can_be_written);
 }

@@ -17,7 +17,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(1);
 /// How fast a [`Bucket`] fills, and how much it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
-    /// Tokens a second. At least 1.
+    /// Tokens a second. At least 1, except in [`Rates`].
     pub(crate) per_s: u32,
     /// The most tokens. At least 1.
     pub(crate) burst: u64,
@@ -90,8 +90,8 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A token bucket for each key. Keys beyond the limit share a bucket, so that many that come once cost no
-/// further memory.
+/// A token bucket for each key, which holds `burst` tokens and gains `per_s` a second. Keys beyond the limit
+/// share a bucket, so that many that come once cost no further memory.
 #[derive(Debug)]
 pub(crate) struct Rates<K> {
     /// 0 tokens a second let everything through.

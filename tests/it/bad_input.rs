@@ -159,7 +159,8 @@ async fn each_bad_frame_closes_with_its_code() {
         let (texts, number) = socket.until_close().await;
         assert_eq!(number, code, "{what}");
         let closing: Value = serde_json::from_str(texts.last().unwrap()).unwrap();
-        assert_has(&closing, json!({ "type": "closing", "code": code, "reason": reason }));
+        let announced = (&closing["type"], &closing["code"], &closing["reason"]);
+        assert_eq!(announced, (&json!("closing"), &json!(code), &json!(reason)), "{what}");
         assert_eq!(closing.get("retry_after_ms"), None, "coming back with the same would not help");
         drop(socket);
         until_stat(&watched.gateway, &pointer, before + 1).await;

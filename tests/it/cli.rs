@@ -75,7 +75,6 @@ async fn all_faults_are_printed_at_once() {
 
 #[tokio::test]
 async fn no_gateway_is_1_and_says_what_to_do() {
-    // A port that was free a moment ago.
     let port = nowhere();
     for command in ["health", "publish pjm --key A --price 1"] {
         let End { code, stderr, .. } =

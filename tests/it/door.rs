@@ -271,18 +271,19 @@ async fn health_answers_while_descriptors_are_exhausted() {
     let process = Process::start_command(serve_within("ulimit -n 200", &settings)).await;
     let address = process.address;
     let mut held = Vec::new();
-    for _ in 0..300 {
-        held.push(TcpStream::connect(address).await.unwrap());
-    }
-    eventually("no more are let in", async || {
-        get(address, "/api/zones").await.filter(|answer| answer.status == 503)
+    until("no more are let in", async || {
+        for _ in 0..10 {
+            held.push(TcpStream::connect(address).await.unwrap());
+        }
+        get(address, "/api/zones").await.is_some_and(|answer| answer.status == 503)
     })
     .await;
     assert_told(address).await;
 
-    // Now leave no descriptor free: connections take all below this limit.
+    // Now leave no descriptor free: connections take all below this limit, except for those that the threads
+    // opened at their start and keep in reserve. They have them still, since none was needed so far.
     let held_files = usize::try_from(metric(address, "zonewire_tcp_connections").await).unwrap();
-    let failed_before = metric(address, "zonewire_tcp_accept_failures_total").await;
+    assert_eq!(metric(address, "zonewire_tcp_accept_failures_total").await, 0);
     process.limit_files(held_files - 10).await;
     for path in TOLD {
         let answered = eventually(path, async || {
@@ -291,7 +292,7 @@ async fn health_answers_while_descriptors_are_exhausted() {
         assert_eq!(answered.await.status, 200, "{path}");
     }
     let failures = metric(address, "zonewire_tcp_accept_failures_total").await;
-    assert!(failures > failed_before, "{failed_before} {failures}");
+    assert!(failures > 0);
 
     drop(held);
     eventually("there is room again", async || {

@@ -322,6 +322,7 @@ async fn a_late_watcher_gets_the_stored_updates_and_a_gap_for_the_rest() {
         let subscribed = client.next().await;
         let gap = count.saturating_sub(50);
         let expected = json!({ "type": "subscribed", "gap": gap, "recovered": gap == 0, "offset": gap });
+        println!("{count} updates");
         assert_has(&subscribed, expected);
         for n in gap + 1..=count {
             assert_eq!(client.next().await["n"].as_u64(), Some(n), "{count}");

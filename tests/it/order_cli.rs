@@ -350,8 +350,8 @@ async fn an_order_is_sent_again_with_the_same_key_until_it_is_answered() {
     }
     // An answer that cannot be read is an answer nevertheless.
     let (url, sent, _running) = scripted(vec![broken]).await;
-    order(&["place", "SOL", "USDC", "1.5", "--idempotency-key", "mine"], &url).await.exits(1);
-    assert_eq!(sent.lock().unwrap()[0].idempotency_key, "mine");
+    order(&["place", "SOL", "USDC", "1.5", "--idempotency-key", "Mine"], &url).await.exits(1);
+    assert_eq!(sent.lock().unwrap()[0].idempotency_key, "Mine");
 }
 
 #[tokio::test]

@@ -86,6 +86,7 @@ on_every_storage!(
     the_same_key_and_order_give_the_same_order,
     orders_are_listed_newest_first_by_status_and_in_pages,
     an_order_that_fails_every_attempt_becomes_a_dead_letter_and_can_be_retried,
+    dead_letters_are_listed_in_pages,
     a_full_queue_refuses_and_stores_nothing,
     a_waiting_order_can_be_cancelled,
     an_order_in_progress_can_be_cancelled_before_it_is_submitted,
@@ -231,6 +232,29 @@ async fn an_order_that_fails_every_attempt_becomes_a_dead_letter_and_can_be_retr
     let order = until_ended(gateway.address, &new).await;
     assert_eq!(order["order"]["retryOf"], json!(id));
     assert_eq!(types(&get_order(gateway.address, &id).await).last().unwrap(), "failed");
+}
+
+async fn dead_letters_are_listed_in_pages(config: Config) {
+    let gateway = Running::changed(quick(config), |config| {
+        (config.orders.paper.failure_rate, config.orders.attempts_max) = (1.0, 1);
+    })
+    .await;
+    let list = async |query: &str| {
+        let letters = gateway.get(&format!("/api/orders/dead-letters{query}")).await.json();
+        let ids = letters["deadLetters"].as_array().unwrap().iter().map(|letter| letter["orderId"].clone());
+        (ids.collect::<Vec<_>>(), letters["next"].clone())
+    };
+    for count in 1..=3 {
+        place(gateway.address).await;
+        until("it is a dead letter", async || list("").await.0.len() == count).await;
+    }
+    let (all, next) = list("").await;
+    assert_eq!(next, Value::Null);
+    let (first, next) = list("?limit=2").await;
+    assert_eq!((&first[..], &next), (&all[..2], &all[1]));
+    let (rest, next) = list(&format!("?limit=2&after={}", next.as_str().unwrap())).await;
+    assert_eq!((&rest[..], next), (&all[2..], Value::Null));
+    assert_eq!(list("?limit=3").await, (all, Value::Null), "a last page that is full");
 }
 
 async fn a_full_queue_refuses_and_stores_nothing(config: Config) {

@@ -493,7 +493,7 @@ impl Access {
                 issued_at,
                 expires_at: Some(expires_at),
             },
-            &granted(&self.roles, &roles, &own),
+            granted(&self.roles, &roles, &own),
         );
         Ok(principal.marked(marks(&self.marking, &roles)).with_rights(|rights| self.shared(rights)))
     }

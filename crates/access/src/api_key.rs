@@ -161,7 +161,7 @@ impl ApiKeys {
                     issued_at: Some(key.created_at),
                     expires_at: key.expires_at,
                 },
-                &granted(roles, &key.roles, &key.rights),
+                granted(roles, &key.roles, &key.rights),
             );
             let principal = Arc::new(principal.marked(marks(marking, &key.roles)));
             keys.by_credential.insert(credential_hash(&key.name), Arc::clone(&principal));

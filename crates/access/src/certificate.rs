@@ -53,7 +53,7 @@ impl Certificates {
                     issued_at: None,
                     expires_at: None,
                 },
-                &granted(roles, &certificate.roles, &certificate.rights),
+                granted(roles, &certificate.roles, &certificate.rights),
             );
             principal.marked(marks(marking, &certificate.roles))
         });

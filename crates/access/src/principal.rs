@@ -1,5 +1,6 @@
 //! Principals, and the one question that every entrance asks: [`may`].
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use uuid::{Uuid, Variant};
@@ -95,7 +96,7 @@ impl Principal {
         }
     }
 
-    pub(crate) fn new<'r>(shown: &Shown<'_>, rights: impl IntoIterator<Item = &'r Right>) -> Self {
+    pub(crate) fn new<'r>(shown: &Shown<'_>, rights: impl IntoIterator<Item = Cow<'r, Right>>) -> Self {
         let rights = rights.into_iter().filter_map(|right| right.of(shown.subject, shown.tenant));
         Self {
             subject: shown.subject.into(),
@@ -346,7 +347,7 @@ mod tests {
             expires_at: None,
         };
         let rights: Vec<Right> = rights.iter().map(|right| right.parse().unwrap()).collect();
-        Principal::new(&shown, &rights)
+        Principal::new(&shown, rights.into_iter().map(Cow::Owned))
     }
 
     #[test]

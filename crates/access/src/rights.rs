@@ -1,5 +1,6 @@
 //! Rights, as roles and claims write them: `subscribe:zone:pjm.*`, `order`, `admin`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -172,13 +173,13 @@ pub(crate) fn parsed(texts: &[impl AsRef<str>]) -> Vec<Right> {
 }
 
 /// The rights of roles, and further ones.
-pub(crate) fn granted(
-    known: &BTreeMap<String, Vec<Right>>,
-    roles: &[impl AsRef<str>],
-    own: &[impl AsRef<str>],
-) -> Vec<Right> {
-    let of_roles = roles.iter().filter_map(|role| known.get(role.as_ref())).flatten().cloned();
-    of_roles.chain(parsed(own)).collect()
+pub(crate) fn granted<'k>(
+    known: &'k BTreeMap<String, Vec<Right>>,
+    roles: &'k [impl AsRef<str>],
+    own: &'k [impl AsRef<str>],
+) -> impl Iterator<Item = Cow<'k, Right>> {
+    let of_roles = roles.iter().filter_map(|role| known.get(role.as_ref())).flatten();
+    of_roles.map(Cow::Borrowed).chain(parsed(own).into_iter().map(Cow::Owned))
 }
 
 /// All rights of a principal.

@@ -56,9 +56,14 @@ pub(crate) struct Examples<T = String>(Vec<T>);
 impl<T> Examples<T> {
     const MAX: usize = 5;
 
+    /// Whether there is room for a case.
+    pub(crate) fn has_room(&self) -> bool {
+        self.0.len() < Self::MAX
+    }
+
     /// Adds a case, if there is room.
     pub(crate) fn note(&mut self, case: impl FnOnce() -> T) {
-        if self.0.len() < Self::MAX {
+        if self.has_room() {
             self.0.push(case());
         }
     }

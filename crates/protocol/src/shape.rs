@@ -157,7 +157,7 @@ macro_rules! entry {
                 max_attempts: Option<u32>,
                 /// How many times a worker has claimed the order.
                 run: Option<u32>,
-                /// The worker or executor of the order.
+                /// The worker or executor that executes the order, or executed it.
                 executor: Option<String>,
                 /// A message for people.
                 message: Option<String>,

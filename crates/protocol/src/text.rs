@@ -1,4 +1,4 @@
-//! What types have in common whose values are valid texts.
+//! What types have in common whose values are valid texts, and the JSON Schema of types that state it themselves.
 
 /// Gives a type `X(Arc<str>)` that has `FromStr` what else it needs: it is shown as it is, read from and
 /// written as a string, and described by a pattern.

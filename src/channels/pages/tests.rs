@@ -117,7 +117,7 @@ async fn pages_are_bounded_in_bytes_and_small_where_too_many_live() {
     let page = logs.get(0, 120).await;
     assert_eq!(offsets(&page), (1, 4), "there is room again");
     drop(page);
-    assert!(logs.pages.bytes() > 0, "it is kept for others");
+    assert!(logs.pages.bytes() > 0, "it is cached for others");
     // The memory is released in time.
     let tidied = time::timeout(CACHED_FOR * 2, logs.pages.tidying()).await;
     assert!(tidied.is_err() && logs.pages.bytes() == 0);

@@ -549,7 +549,12 @@ impl World {
                 vec![number],
                 None,
             );
-            node.gone.run_until_cancelled(publish).await;
+            // The crash comes first: an answer of the same moment would be counted for a node that is gone.
+            tokio::select! {
+                biased;
+                () = node.gone.cancelled() => {}
+                () = publish => {}
+            }
         }
     }
 
@@ -630,8 +635,10 @@ impl World {
 
     /// Returns at a time; never if everything is to settle before.
     async fn unless_settling(&self, at: Instant) {
-        if self.settles.run_until_cancelled(time::sleep_until(at)).await.is_none() {
-            std::future::pending().await
+        tokio::select! {
+            biased;
+            () = self.settles.cancelled() => std::future::pending().await,
+            () = time::sleep_until(at) => {}
         }
     }
 

@@ -132,8 +132,8 @@ struct PageArgs {
 }
 
 impl PageArgs {
-    /// Prints a page of the list at `path`, as JSON or as a table with a `row` for each order; of an empty list,
-    /// `nothing`.
+    /// Prints a page of the list at `path`, as JSON or as a table with a `row` for each order. If it is empty, it
+    /// says so: `nothing` if no page follows.
     async fn print<T: DeserializeOwned>(
         self,
         path: &str,
@@ -163,7 +163,7 @@ impl PageArgs {
         } else {
             let mut table = Table::new(&header);
             for order in &orders {
-                table.row(row(client::read(order.get(), "a list of orders")?));
+                table.row(row(client::read(order.get(), "an order of a list")?));
             }
             table.print(if next.is_some() { "none on this page" } else { nothing })?;
         }

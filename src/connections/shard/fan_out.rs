@@ -195,7 +195,9 @@ impl Shard {
                 queue.pop_front();
                 continue;
             };
-            fault::point(|| format!("fan-out {}", first.live.channel()));
+            if !followed.is_paced() {
+                fault::point(|| format!("fan-out {}", first.live.channel()));
+            }
             if followed.queue_next(queue) {
                 continue;
             }

@@ -119,7 +119,7 @@ impl Trouble {
     }
 }
 
-/// By symbol, the number of the last trade that this process published, or that waits for the log.
+/// By symbol, the number of the last trade that any process is known to have published, or that waits for the log.
 pub(crate) type Resume = HashMap<String, u64>;
 
 /// The types of events that exchanges stream.

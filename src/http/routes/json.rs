@@ -20,8 +20,9 @@ use crate::http::problem::Problem;
 use crate::protocol::{ProblemCode, check_json};
 use crate::support::json::json_fault;
 
-/// A posted text, and the memory that is reserved for it while this exists.
+/// A posted text with its headers, and the memory that is reserved for it while this exists.
 pub(super) struct Text {
+    pub(super) headers: HeaderMap,
     text: String,
     _held: Held,
 }
@@ -51,20 +52,20 @@ where
     B: Buf + Send,
 {
     with(app).and(sent).and_then(move |app: Arc<App>, headers: HeaderMap, body| async move {
-        read(&headers, body, max, &app).await.map_err(Rejection::from)
+        read(headers, body, max, &app).await.map_err(Rejection::from)
     })
 }
 
 /// Reads a JSON body. If it is refused, the rest is read and dropped first.
 async fn read(
-    headers: &HeaderMap,
+    headers: HeaderMap,
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
     max: usize,
     app: &App,
 ) -> Result<Text, Problem> {
     tokio::pin!(body);
-    if let Err(problem) = check_json_is_sent(headers) {
-        if !holds_body_back(headers) {
+    if let Err(problem) = check_json_is_sent(&headers) {
+        if !holds_body_back(&headers) {
             discard(&mut body, &app.stopping).await;
         }
         return Err(problem);
@@ -74,7 +75,7 @@ async fn read(
         let Whole { bytes, held } =
             read_whole(&mut body, max, "send less at once", budget, &app.stopping).await?;
         let text = String::from_utf8(bytes.into()).map_err(|_error| not_utf8())?;
-        Ok(Text { text, _held: held })
+        Ok(Text { headers, text, _held: held })
     };
     let read = reading.await;
     if read.is_err() {

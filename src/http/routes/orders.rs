@@ -60,8 +60,10 @@ fn asked() -> BoxedFilter<(Asked,)> {
 
 /// `POST /api/orders/execute`
 pub(in crate::http) fn execute(app: &Arc<App>) -> Handler {
-    let asked = with(app).and(caller()).and(asked()).and(json_body(app));
-    handler(asked.then(|app: Arc<App>, caller: Caller, asked: Asked, text: Text| async move {
+    let sent = with(app).and(caller()).and(warp::ext::optional::<Arrival>()).and(json_body(app));
+    handler(sent.then(|app: Arc<App>, caller: Caller, arrival: Option<Arrival>, mut text: Text| async move {
+        let headers = std::mem::take(&mut text.headers);
+        let asked = Asked { headers, way: arrival.map(|arrival| arrival.way) };
         let key = idempotency_key(&asked.headers)?;
         check_open(&app)?;
         let request = app.orders.read(&text).map_err(|error| match error {

@@ -258,9 +258,9 @@ fn get_list(app: &App, kind: RegistryKind, pairs: Pairs) -> Result<Response, Pro
 }
 
 pub(in crate::http) fn add(app: &Arc<App>, kind: RegistryKind) -> Handler {
-    let asked = with(app).and(warp::header::headers_cloned()).and(query()).and(json_body(app));
-    handler(asked.then(move |app: Arc<App>, headers: HeaderMap, query: Pairs, text: Text| async move {
-        let wish = wish(&app, kind, &headers, &query).await?;
+    let asked = with(app).and(query()).and(json_body(app));
+    handler(asked.then(move |app: Arc<App>, query: Pairs, text: Text| async move {
+        let wish = wish(&app, kind, &text.headers, &query).await?;
         let added = app.registry.put(kind, None, &text, &Condition::Absent).map_err(|error| match error {
             RegistryError::Changed { .. } => {
                 let detail = "there is a record with this key already: `PUT` replaces it, `PATCH` changes it";
@@ -335,18 +335,16 @@ fn write<T>(app: &Arc<App>, kind: RegistryKind, how: How, text: T) -> Handler
 where
     T: Filter<Extract = (Text,), Error = Rejection> + Clone + Send + Sync + 'static,
 {
-    let asked = with(app).and(segments()).and(warp::header::headers_cloned()).and(query()).and(text);
-    handler(asked.then(
-        move |app: Arc<App>, [key]: [String; 1], headers: HeaderMap, query: Pairs, text: Text| async move {
-            let (key, wish) = (named::<String>(&key)?, wish(&app, kind, &headers, &query).await?);
-            let done = match how {
-                How::Put => app.registry.put(kind, Some(&key), &text, &wish.condition),
-                How::Patch => app.registry.patch(kind, &key, &text, &wish.condition),
-            };
-            let done = done.map_err(|error| problem_here(&app, kind, error))?;
-            written(&app, kind, &wish, done).await
-        },
-    ))
+    let asked = with(app).and(segments()).and(query()).and(text);
+    handler(asked.then(move |app: Arc<App>, [key]: [String; 1], query: Pairs, text: Text| async move {
+        let (key, wish) = (named::<String>(&key)?, wish(&app, kind, &text.headers, &query).await?);
+        let done = match how {
+            How::Put => app.registry.put(kind, Some(&key), &text, &wish.condition),
+            How::Patch => app.registry.patch(kind, &key, &text, &wish.condition),
+        };
+        let done = done.map_err(|error| problem_here(&app, kind, error))?;
+        written(&app, kind, &wish, done).await
+    }))
 }
 
 pub(in crate::http) fn remove(app: &Arc<App>, kind: RegistryKind) -> Handler {

@@ -16,8 +16,9 @@ const SECRET: &str = "a secret of this test, long enough to be one";
 const CALLERS: [&str; 8] =
     ["anonymous", "nothing", "viewer", "trader", "publisher", "worker", "operator", "tenant"];
 
-/// The methods of an address, and their answer for each caller, in this order: `+` is admitted, `1` is 401, `3` is 403, `4` is 404, as if it
-/// did not exist. The order in the address belongs to nobody.
+/// Methods, their address, and the answer of each of them to each caller, in the order of [`CALLERS`]: `+` is
+/// admitted, `1` is 401, `3` is 403, `4` is 404, as if it did not exist. The order in the address belongs to
+/// nobody.
 const DOORS: &[(&str, &str, &str)] = &[
     ("GET", "/", "++++++++"),
     ("GET", "/mark.svg", "++++++++"),

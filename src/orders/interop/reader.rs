@@ -320,10 +320,10 @@ impl Reader {
             self.timers.extend(timer.map(|at| (at, order)));
         }
         match next {
-            Next::Step(step) => {
+            Next::Step(mut step) => {
                 watched.busy = true;
-                if matches!(step, Step::Look { .. }) {
-                    watched.merge.begin_look();
+                if let Step::Look { stretch } = &mut step {
+                    *stretch = watched.merge.begin_look();
                 }
                 let running = run_step(Arc::clone(&self.outside), Arc::clone(&self.backend), order, step);
                 self.steps.push(Box::pin(async move { (order, running.await) }));

@@ -24,7 +24,7 @@ impl MemoryBackend {
         }
     }
 
-    /// The same for reading them as they are on disk.
+    /// Reads the jobs, as they are on disk.
     async fn looking_at_jobs<T: Send + 'static>(
         &self,
         op: &'static str,

@@ -27,8 +27,8 @@ use super::EPOCH_KEPT_FOR;
 use super::disk::DiskState;
 use super::{
     AGE_MAX, Anchor, AppendAnswer, AppendBatch, Appended, Bounds, LatestPage, LatestQuery, Log, LogEvent,
-    MemoryConfig, OpenLog, Page, PageLimit, Record, RecordKind, Records, Refusal, Result, Retention,
-    StorageBackend, UNUSED_EPOCH_KEPT_FOR,
+    LogState, MemoryConfig, OpenLog, Page, PageLimit, Record, RecordKind, Records, Refusal, Result,
+    Retention, StorageBackend, UNUSED_EPOCH_KEPT_FOR,
 };
 use crate::model::{BackendName, ChannelName, ChannelPolicy, Entry, Epoch, NodeId, Position};
 use crate::support::chance::Hashing;
@@ -748,6 +748,16 @@ impl Channel {
 
 #[async_trait]
 impl Log for MemoryBackend {
+    /// Without the list of producers, which can be long.
+    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
+        let state = self.shared.state.lock();
+        Ok(state.channels.get(channel).map_or_else(LogState::default, |held| LogState {
+            epoch: Some(held.epoch.clone()),
+            top: held.top,
+            last_seq: held.last_seq(producer),
+        }))
+    }
+
     async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
         Ok(self.shared.examine(channel, producer, u64::MAX))
     }

@@ -14,14 +14,14 @@ use crate::storage::{Append, AppendAnswer, AppendBatch, Appended};
 use crate::support::probing::text;
 
 /// Batches that other gateways publish, and latest entries of keys.
-pub(in crate::storage) fn batches(bytes: &[u8], can_be_told: impl Fn(&Entry)) {
-    can_be_told(&decode_latest(bytes));
+pub(in crate::storage) fn batches(bytes: &[u8], can_be_written: impl Fn(&Entry)) {
+    can_be_written(&decode_latest(bytes));
     let Ok((epoch, entries)) = decode_published(bytes) else { return };
     assert!(Epoch::of_log(epoch.as_str()).is_ok());
     assert!(entries.len() <= bytes.len() / 2, "{} entries in {} bytes", entries.len(), bytes.len());
     let offsets: Vec<u64> = entries.iter().map(|entry| entry.offset).collect();
     assert!(offsets.windows(2).all(|pair| pair[0] + 1 == pair[1]), "without a hole: {offsets:?}");
-    entries.iter().for_each(can_be_told);
+    entries.iter().for_each(can_be_written);
 }
 
 /// An answer of Redis, given as JSON. Texts become either of the two types that the client uses, except
@@ -57,7 +57,7 @@ fn batch() -> AppendBatch {
 }
 
 /// Answers of scripts, given as JSON.
-pub(crate) fn redis_answers(bytes: &[u8], can_be_told: impl Fn(&Entry)) {
+pub(crate) fn redis_answers(bytes: &[u8], can_be_written: impl Fn(&Entry)) {
     let Some(Ok(Json::Array(items))) = text(bytes).map(serde_json::from_str::<Json>) else { return };
     let (batch, mut told) = (batch(), Vec::new());
     for are_bytes in [false, true] {
@@ -71,7 +71,7 @@ pub(crate) fn redis_answers(bytes: &[u8], can_be_told: impl Fn(&Entry)) {
         let page = read_page("log", &answer).ok();
         if let Some(page) = &page {
             assert!(page.entries.len() * 2 == answer.len() - 4, "each entry is there");
-            page.entries.iter().for_each(&can_be_told);
+            page.entries.iter().for_each(&can_be_written);
         }
         let open = read_open("log", &answer).ok();
         if let Some(open) = &open {

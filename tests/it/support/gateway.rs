@@ -34,7 +34,8 @@ pub(crate) fn config() -> Config {
 }
 
 /// A gateway that runs until it is dropped: it must then stop in time and without an error, except for entries
-/// that it could not send in a test that ends without its Redis.
+/// that it could not send in a test that ends without its Redis. Clients that a test makes after it are gone by
+/// then; only [`stop`](Self::stop) meets connected ones.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) operators: Option<SocketAddr>,
@@ -67,7 +68,7 @@ impl Running {
         let (shutdown, asked) = oneshot::channel();
         let mut running = JoinSet::new();
         running.spawn(gateway.run(async {
-            // A failing test only drops the sender, which stops the gateway too.
+            // A failing test drops the sender, and aborts this.
             let _dropped = asked.await;
         }));
         Self { address, operators, manager, shutdown: Some(shutdown), running }
@@ -164,8 +165,8 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// Where a test has failed, or has stopped the gateway itself, nothing is waited for: a gateway stops by
-    /// itself when the sender is dropped.
+    /// Where a test has failed, or has stopped the gateway itself, nothing is waited for: the set aborts a gateway
+    /// that still runs.
     fn drop(&mut self) {
         if !self.running.is_empty() && !std::thread::panicking() {
             task::block_in_place(|| Handle::current().block_on(self.end()));

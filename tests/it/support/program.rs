@@ -176,10 +176,7 @@ impl Program {
     async fn end(&mut self) -> End {
         let end = async {
             let mut stdout = String::new();
-            while let Some(line) = self.stdout.next_line().await.unwrap() {
-                stdout += &line;
-                stdout.push('\n');
-            }
+            self.stdout.get_mut().read_to_string(&mut stdout).await.unwrap();
             let code = self.process.ended(LIMIT).await.unwrap().code();
             let stderr = self.stderr.join_next().await.unwrap().unwrap();
             End { code, stdout, stderr }

@@ -12,7 +12,7 @@ use zonewire_kit::skip;
 
 use super::gateway::config;
 
-/// Set in continuous integration, so that a missing server fails instead of skipping.
+/// Set in continuous integration, so that a missing server fails instead of skipping; also used for openssl.
 const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_REDIS";
 /// The password that sentinels require.
 pub(crate) const SENTINEL_PASSWORD: &str = "sentinel word";

@@ -54,10 +54,9 @@ pub(crate) async fn answer(stream: TcpStream, reply: Reply<'_>) -> Request {
         lines.push(line.trim().to_owned());
     }
     let header = |name: &str| {
-        let prefix = format!("{name}: ");
-        let found =
-            lines.iter().find_map(|line| line.to_lowercase().strip_prefix(&prefix).map(str::to_owned));
-        found.unwrap_or_default()
+        let mut headers = lines.iter().filter_map(|line| line.split_once(": "));
+        let found = headers.find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.to_owned()).unwrap_or_default()
     };
     let mut body = Vec::new();
     if header("transfer-encoding") == "chunked" {

@@ -386,7 +386,7 @@ pub(super) struct ServerMemory {
     pub(super) rss_bytes_per_connection: Option<f64>,
 }
 
-/// Prints the report, or writes it as JSON too.
+/// Prints the report for people, and writes it as JSON to this file; with `-` it prints only JSON.
 pub(super) fn emit(kind: &'static str, report: &impl Serialize, json: Option<&Path>) -> anyhow::Result<()> {
     /// A report with the subcommand that made it.
     #[derive(Serialize)]

@@ -131,7 +131,7 @@ struct LoadArgs {
     /// Zones, on the lanes `latest` and `every` alternately
     #[arg(long, default_value_t = 7, value_parser = from_to(2..=100))]
     zones: usize,
-    /// Prices per second and zone
+    /// Prices per second and zone, of all gateways together
     #[arg(long, default_value_t = 10.0, value_parser = parse_rate)]
     rate: f64,
     /// Updates per second and order; a log holds 50 of an order, and a fault lasts up to a minute

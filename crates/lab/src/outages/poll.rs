@@ -14,7 +14,7 @@ use crate::node;
 /// How often a gateway is asked for its health.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// How long it may take to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the suite checks its own pace.
 const BEAT: Duration = Duration::from_millis(20);
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use zonewire::client::{Http, StatusCode};
 
 use super::load::{Channel, EntryFields};
@@ -131,12 +130,26 @@ fn take(log: &mut Log, channel: &Channel, entries: Vec<Entry>) -> usize {
     count
 }
 
+#[derive(Debug, Deserialize)]
+struct Announcements {
+    entries: Vec<Announcement>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Announcement {
+    data: Fence,
+}
+
+#[derive(Debug, Deserialize)]
+struct Fence {
+    fence: u64,
+}
+
 /// The fencing tokens of the gateways that announced to have the feed, in the order of their announcements.
 pub(super) async fn fences(base: &BaseUrl, http: &Http) -> anyhow::Result<Vec<u64>> {
     let path = format!("api/events/{}/history?limit={PAGE_ENTRIES}", EventType::ExchangeConnected);
-    let all: Value = get(http, &base.endpoint(&path)).await?.unwrap_or_default();
-    let entries = all["entries"].as_array().into_iter().flatten();
-    Ok(entries.filter_map(|entry| entry["data"]["fence"].as_u64()).collect())
+    let all: Option<Announcements> = get(http, &base.endpoint(&path)).await?;
+    Ok(all.map(|all| all.entries.into_iter().map(|entry| entry.data.fence).collect()).unwrap_or_default())
 }
 
 /// The resource; `None` on 404.

@@ -66,8 +66,10 @@ impl Report {
         // Writing to a string cannot fail.
         let _written = writeln!(out, "Version {version}, {setup}. {machine}\n");
         out += &as_markdown(&self.cells());
-        let _written = writeln!(out, "\nEvents, records and the feed, in the same runs:\n");
-        out += &as_markdown(&self.other_cells());
+        if !self.outcomes.is_empty() {
+            let _written = writeln!(out, "\nEvents, records and the feed, in the same runs:\n");
+            out += &as_markdown(&self.other_cells());
+        }
         let notes: Vec<String> = self.notes().iter().map(|note| format!("- {note}")).collect();
         if !notes.is_empty() {
             let _written = writeln!(out, "\n{}", notes.join("\n"));

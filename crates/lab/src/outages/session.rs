@@ -212,11 +212,9 @@ pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome>
     let bases = session.bases();
     let (recovered, equal) = tokio::join!(session.recover(back), registries::until_equal(bases));
     let recovered = recovered?;
-    let taken_over = session.world.taken_over;
     let marks = vec![(begun, "the fault".to_owned()), (ending, "its end".to_owned())];
     let times = Times { begun, back, end: recovered.end, downs, marks };
     let mut outcome = session.conclude(&[*fault], &times, &recovered, before).await?;
-    outcome.taken_over_ms = taken_over.map(|at| ms(at - begun));
     outcome.equal_ms = equal.map(|at| ms(at.saturating_duration_since(back)));
     outcome.fault = fault.name.to_owned();
     outcome.about = fault.about.to_owned();
@@ -486,11 +484,14 @@ impl Session {
     }
 
     async fn until_subscribed(&self) -> anyhow::Result<()> {
-        eventually("all that stay are subscribed", READY_PATIENCE, async || {
-            let mut stay = self.record.seen.iter().filter(|subscriber| subscriber.stays_at.is_some());
-            stay.all(|subscriber| subscriber.seen.lock().was_subscribed).then_some(())
-        })
-        .await
+        let missing = || {
+            let stay = self.record.seen.iter().filter(|subscriber| subscriber.stays_at.is_some());
+            stay.filter(|subscriber| !subscriber.seen.lock().was_subscribed).count()
+        };
+        let subscribed = eventually("all that stay are subscribed", READY_PATIENCE, async || {
+            (missing() == 0).then_some(())
+        });
+        subscribed.await.with_context(|| format!("{} sockets were not subscribed", missing()))
     }
 
     /// Starts noting the exchange's trades, and writing records.
@@ -664,6 +665,7 @@ impl Session {
         let held = registries::settled(&self.bases(), SETTLE).await?;
         outcome.records = registries::judge(&writes, &held, &self.record.course);
         if faults.iter().any(|fault| fault.kind == Kind::KillFeed) {
+            outcome.taken_over_ms = self.world.taken_over.map(|at| ms(at - times.begun));
             let node = self.world.nodes.first().context("there is no gateway")?;
             outcome.fences = read::fences(&node.base, &node.base.http()?).await?;
         }
@@ -767,7 +769,7 @@ async fn start_healthy(start: Start, is_absent: bool) -> anyhow::Result<Node> {
 async fn is_healthy_soon(node: &Node) -> anyhow::Result<bool> {
     let (http, within) = (node.base.http()?, READY_PATIENCE / STARTS_MAX);
     let healthy = eventually("a gateway is healthy", within, async || {
-        let health = health(&node.base, &http, within).await.ok()?;
+        let health = health(&node.base, &http, poll::ANSWER_TIMEOUT).await.ok()?;
         health.storage.state.is(BackendState::Healthy).then_some(())
     });
     Ok(healthy.await.is_ok())

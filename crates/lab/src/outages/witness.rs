@@ -269,7 +269,7 @@ pub(super) struct Judged {
 sums!(Judged: expected, delivered, lost, told, moved, resumed, gaps, falsely_gone, doubled, reordered, again,
     unaccepted, late, left_out, examples, false_statements, odd);
 
-/// How many statements are quoted with an error, besides the one before it.
+/// How many statements are quoted with an error, besides the one before it where that is not among them.
 const STORY_MAX: usize = 6;
 
 impl Witness {
@@ -355,6 +355,9 @@ impl Witness {
 
     /// Notes an odd arrival; `first` is when the entry had come before.
     fn note_odd(&mut self, first: Instant, at: Instant, what: &str) {
+        if !self.odd.has_room() {
+            return;
+        }
         let (after, count) = ((at - first).as_millis(), self.statements.len());
         let story = self.last_statements(first, count);
         self.odd.note(|| format!("{what}, {after} ms after the first ({story})"));

@@ -62,6 +62,12 @@ async fn to_unsubscribe_from_many_names_slows_its_client_and_nobody_else() {
         assert_eq!((before.len(), count("type", "unsubscribed")), (1_280, 20));
         assert_eq!((count("code", "invalid_channel"), count("code", "not_subscribed")), (800, 460));
         assert!(before.iter().all(|message| message["id"] == 7));
+        // What was paid is not paid again with the next request.
+        let begun = time::Instant::now();
+        greedy.send(&json!({ "type": "subscribe", "channels": ["zone:later"] })).await;
+        greedy.send(&json!({ "type": "ping" })).await;
+        in_time(until_pong(&mut greedy)).await;
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     })
     .await;
 }

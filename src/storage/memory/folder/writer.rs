@@ -330,7 +330,7 @@ impl Writer {
         // `put_right` takes `self`, so this is a handle of its own.
         let health = Arc::clone(&self.health);
         let opened = health.disk.watch(|| Ok(self.put_right()));
-        match opened.unwrap_or_else(|panicked| Err(panicked.to_string())) {
+        match opened.unwrap_or_else(|_panicked| Err(disk::GAVE_UP.to_owned())) {
             Ok(store) => {
                 (self.overlay, self.is_new) = (Overlay::default(), false);
                 self.suspects.clear();

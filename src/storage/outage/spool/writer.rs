@@ -239,7 +239,7 @@ impl Writer {
     /// Tests whether the disk works again. What is on it is kept, except entries that were refused meanwhile.
     fn reopen(&mut self) {
         let opened = self.shared.health.watch(|| Ok(try_again(&self.dir, self.options.fsync)));
-        match opened.unwrap_or_else(|panicked| Err(panicked.to_string())) {
+        match opened.unwrap_or_else(|_panicked| Err(disk::GAVE_UP.to_owned())) {
             Ok((store, index)) => {
                 self.index = index;
                 let tries = self.disk.reopened(store);
