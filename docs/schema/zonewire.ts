@@ -3587,7 +3587,7 @@ maxAttempts?: number,
  */
 run?: number, 
 /**
- * The worker or executor of the order.
+ * The worker or executor that executes the order, or executed it.
  */
 executor?: string, 
 /**
@@ -3652,7 +3652,7 @@ maxAttempts?: number,
  */
 run?: number, 
 /**
- * The worker or executor of the order.
+ * The worker or executor that executes the order, or executed it.
  */
 executor?: string, 
 /**

@@ -1095,7 +1095,7 @@ class OrderUpdate(TypedDict):
     dex: NotRequired[str]
     """The exchange that was chosen for it."""
     executor: NotRequired[str]
-    """The worker or executor of the order."""
+    """The worker or executor that executes the order, or executed it."""
     id: str
     """Identifies the entry, in every epoch and on every gateway."""
     late: NotRequired[bool]
@@ -1142,7 +1142,7 @@ class OrderFailed(TypedDict):
     error: Failure
     """The reason."""
     executor: NotRequired[str]
-    """The worker or executor of the order."""
+    """The worker or executor that executes the order, or executed it."""
     id: str
     """Identifies the entry, in every epoch and on every gateway."""
     late: NotRequired[bool]
