@@ -126,16 +126,16 @@ impl fmt::Debug for Gateway {
     }
 }
 
-/// The signals that stop the parts, in the order in which they are given.
+/// The tokens that stop the parts, in the order in which they are cancelled.
 #[derive(Debug, Clone, Default)]
 struct Stops {
     /// Makes `/health/ready` report not ready.
     leaving: CancellationToken,
-    /// Stops feeds and endless requests.
+    /// Stops feeds, the worker, and requests that may never end.
     stopping: CancellationToken,
     /// Stops accepting.
     accepting: CancellationToken,
-    /// Cuts what is left after the drain.
+    /// Cuts the connections that are still open after the drain.
     cut: CancellationToken,
     /// Ends channels once nothing waits.
     channels: CancellationToken,

@@ -54,7 +54,7 @@ impl Gate {
         }
     }
 
-    /// Reads all files once; at the start, an unreadable file is a configuration error.
+    /// Reads all sources once, at the start. An unreadable file is a configuration error.
     pub(super) async fn read_files(&self) -> Result<(), String> {
         let due = self.access.due(now_s()).into_iter();
         let (files, others): (Vec<Due>, Vec<Due>) = due.partition(|due| matches!(due.place, Place::File(_)));
@@ -63,8 +63,7 @@ impl Gate {
                 return Err(format!("{}: {problem}", due.place));
             }
         }
-        // Addresses may be unreachable without keeping the gateway from starting; usually they answer, so
-        // they are read now too.
+        // An unreachable address must not keep the gateway from starting: it is tried again later.
         for (due, read) in join_all(others.into_iter().map(ask)).await {
             self.take(&due, read);
         }

@@ -54,8 +54,9 @@ pub(crate) struct GateHealth {
     pub(crate) problems: Vec<(String, String)>,
 }
 
-/// What needs neither counting nor distributing is asked of the state itself. A method below that has the name of
-/// one of [`Access`] counts or distributes as well: removing it would not break its callers, only that.
+/// Gives access to the methods of [`Access`] that need no counting and no distribution to other nodes. A
+/// method of `Gate` with the same name as one of `Access` shadows it to add these. If it were removed, its
+/// callers would still compile, but would bypass them.
 impl Deref for Gate {
     type Target = Access;
 
@@ -65,7 +66,7 @@ impl Deref for Gate {
 }
 
 impl Gate {
-    /// Reads the files of keys. Addresses are read by [`run`](Self::run) too.
+    /// Reads all sources of keys, and the revocations, once; [`run`](Self::run) keeps them up to date.
     ///
     /// # Errors
     /// A setting or a file is invalid; in words.

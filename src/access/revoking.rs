@@ -36,7 +36,7 @@ const KEY_REVOKED_S: i64 = 10 * 366 * 24 * 3600;
 /// Records read in one call.
 const PAGE: usize = 1_000;
 
-/// The key, among those of nodes, of the number of the newest revocation.
+/// The key of the record with the number of the newest revocation, beside the records of the nodes.
 const NEWEST: &str = "newest";
 
 /// What this node knows about revocations made elsewhere.
@@ -86,8 +86,8 @@ impl Gate {
         let at = now_s();
         let lifetime = self.config().lifetime_max_s.saturating_add(self.config().leeway_s);
         let lifetime = i64::try_from(lifetime).unwrap_or(i64::MAX);
-        // API keys and certificates do not expire by themselves, so the revocation of their subject must
-        // last.
+        // API keys and certificates may be valid for much longer than tokens, so the revocation of their
+        // subject must last.
         let is_long = match named {
             Named::Token => false,
             Named::Key => true,

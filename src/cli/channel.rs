@@ -5,7 +5,7 @@ use std::str::FromStr;
 use super::exit::UsageError;
 use crate::model::{ChannelKind, ChannelName, Zone};
 
-/// A channel, or a zone and then its channel.
+/// A channel, named as such (`zone:pjm`) or by its zone (`pjm`).
 #[derive(Debug, Clone)]
 pub(super) struct Channel(pub(super) ChannelName);
 

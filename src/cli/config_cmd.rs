@@ -35,7 +35,7 @@ pub(crate) fn run(command: ConfigCommand) -> anyhow::Result<()> {
         }
         ConfigCommand::Show(args) => out.write_all(args.load(Vec::new())?.show().as_bytes())?,
         ConfigCommand::Init(args) => {
-            // It prints by itself.
+            // `init` writes to stdout by itself.
             drop(out);
             return init::run(&args);
         }

@@ -110,8 +110,8 @@ fn start(loaded: Loaded) -> anyhow::Result<()> {
     result
 }
 
-/// Runs something on all cores. The first signal cancels the token that it gets, and a second one completes the
-/// future.
+/// Runs something on all cores. It gets a token, which the first signal cancels, and a future, which the
+/// second signal completes. It must poll that future, which also handles the first signal.
 pub(super) fn with_signals<F: Future<Output = anyhow::Result<()>>>(
     run: impl FnOnce(CancellationToken, Pin<Box<dyn Future<Output = ()>>>) -> F,
 ) -> anyhow::Result<()> {

@@ -152,7 +152,7 @@ pub(super) fn nothing_in(channel: &ChannelName, names: &[String]) -> String {
     format!("nobody has published to zone {zone} yet{}", hint.unwrap_or_default())
 }
 
-/// As [`nothing_in`], which asks the gateway for the names of zones.
+/// The message of [`nothing_in`], with the names of zones from the gateway.
 async fn nothing_there(http: &Http, base: &BaseUrl, channel: &ChannelName) -> anyhow::Result<String> {
     let names = match channel.kind() {
         ChannelKind::Zone => names(http, base).await?,

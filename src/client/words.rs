@@ -47,7 +47,7 @@ fn of_causes(error: &(dyn Error + 'static)) -> Option<String> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>() {
-            // A wrapped error is not reported as the source.
+            // The `source` of an `io::Error` skips the error that it wraps.
             let wrapped = io.get_ref().and_then(|wrapped| of_causes(wrapped));
             if let Some(words) = wrapped.or_else(|| of_io(io)) {
                 return Some(words);
@@ -97,7 +97,7 @@ fn of_tls(error: &rustls::Error) -> String {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 "its certificate is not valid yet"
             }
-            // The latter if an authority of the same name is trusted.
+            // It is `BadSignature` if an authority of the same name is trusted.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 "its certificate is from an authority that is not trusted here"
             }

@@ -21,7 +21,7 @@ const BASE_BYTES: usize = 16 << 20;
 /// A default that is limited to a share of the memory.
 struct Share {
     key: &'static str,
-    /// It gets this fraction: one byte of so many.
+    /// Its share, as a divisor: 4 stands for a quarter of the memory.
     of: u64,
     /// The bytes that one of its units takes.
     unit: usize,
@@ -47,9 +47,9 @@ macro_rules! shares {
     };
 }
 
-/// The shares. Together they are nine tenths, without the outboxes, whose size depends on how slow clients
-/// are; the rest is for the process itself and for what is in transit. Orders in the queue count among
-/// those that are kept, and every entry must fit into an outbox.
+/// The shares. Those that count are about three quarters together; the rest is for the process itself and for
+/// what is in transit. Outboxes do not count, because their size depends on how slow clients are, nor do
+/// orders in the queue, which are among those that are kept. Every entry must fit into an outbox.
 const SHARES: [Share; 11] = shares! {
     storage.memory.total_bytes: 1 / 4 in 1, least |_| 1 << 20, true;
     storage.journal.bytes: 1 / 8 in 1, least |_| 1 << 20, true;

@@ -1,8 +1,8 @@
 //! One validated [`Config`] from defaults, a file, the environment and flags.
 //!
-//! In two steps: settings are collected with their origin ([`Sources`], `settings`), and then become a
-//! [`Config`] whose values are valid, each by itself and together. All faults on the way are collected, so
-//! that they can be reported together. Each room owns its part of the configuration.
+//! Loading takes two steps: settings are collected with their origin ([`Sources`], `settings`), and then
+//! become a [`Config`] whose values are valid, each by itself and together. All faults on the way are
+//! collected, so that they can be reported together. Each room owns its part of the configuration.
 
 mod bridge;
 mod checks;
@@ -143,7 +143,7 @@ impl Config {
         if let Some(memory) = sources.memory {
             memory::fit(&mut config, &mut origins, memory);
         }
-        // A setting of the wrong type has its default here, and its fault has been recorded.
+        // Settings of the wrong type have their defaults here; their own faults have been recorded already.
         let mistyped = faults.len();
         for finding in checks::check(&config) {
             if faults[..mistyped].iter().all(|fault: &Fault| fault.key != finding.key) {

@@ -87,7 +87,7 @@ impl Setting {
         };
         match self.fits(&parsed) {
             Ok(()) => Ok(parsed),
-            // `9o` was never a number, so the fault is about the text; `-9` was one.
+            // The fault is about what was parsed: `-9` is a number out of range, but `9o` is a text.
             Err(error) if parsed.as_str().is_none() => Err(error),
             Err(_) => Err(as_text),
         }

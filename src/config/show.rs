@@ -33,8 +33,8 @@ pub(super) fn settings(loaded: &Loaded) -> Vec<SettingView> {
     found
 }
 
-/// Passes on the key and the value of each setting. A table is its settings, except for an empty one with
-/// free keys, which is passed on itself.
+/// Calls `to` with the key and the value of each setting. For a table, it does so with each setting in it,
+/// and for an empty one, whose keys users choose, with the table itself.
 pub(super) fn each_setting(config: &Config, to: &mut dyn FnMut(&str, &Value)) {
     fn walk(key: &str, value: &Value, to: &mut dyn FnMut(&str, &Value)) {
         match value {

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 pub(crate) enum Pace {
     /// As fast as possible.
     FlatOut,
-    /// By the file's times, so many times faster (more than 0).
+    /// By the file's times, accelerated by this factor (more than 0).
     Times(f64),
 }
 

@@ -153,7 +153,7 @@ impl Simulated {
                 batch.push(state.price(hub, energy, hub.congestion, "RT5M", &timestamp));
             }
             if self.step.is_multiple_of(STEPS_PER_HOUR) {
-                // Day-ahead prices know neither spikes nor the day's congestion.
+                // Day-ahead prices have no spikes or other deviations, and half of the spell's congestion.
                 let energy = state.shape(self.step).clamp(state.market.floor, state.market.cap);
                 for hub in &state.hubs {
                     batch.push(state.price(hub, energy, hub.congestion_target * 0.5, "DAM", &timestamp));

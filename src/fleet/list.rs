@@ -37,7 +37,7 @@ pub(super) struct Found {
 }
 
 impl Fleet {
-    /// The other nodes, read no longer than [`KEPT`] ago.
+    /// The other nodes, as requested after this call or at most [`KEPT`] before it.
     pub(super) async fn listed(&self) -> Arc<Listed> {
         let asked_at = Instant::now();
         let known = || self.0.newest.lock().clone();

@@ -28,9 +28,9 @@ use crate::model::{BackendName, BackendState, NodeId};
 use crate::storage::{SharedBackend, StatusReader};
 use crate::support::counter::Counter;
 
-/// How long after its last record a node counts as gone, by the storage's clock. With [`list::KEPT`] that
-/// makes four seconds of the promised five, the fifth being reserve for slow readers; a node that fails to
-/// write twice in a row still counts as present.
+/// How long after its last record a node counts as gone, by the storage's clock. With [`list::KEPT`], a dead
+/// node is listed for at most four seconds; five are promised (docs/PROTOCOL.md), the fifth being reserve for
+/// slow readers. A node that fails to write twice in a row still counts as present.
 const GONE_AFTER: Duration = Duration::from_millis(3_500);
 
 /// The most nodes that are listed.

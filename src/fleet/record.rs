@@ -23,7 +23,7 @@ const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// How long counting connections by zone may take: the record must be written in time.
 const COUNTED_WITHIN: Duration = Duration::from_millis(250);
 
-/// The lag in a record is that of the last so many periods.
+/// The lag in a record covers this many of the latest periods between writes.
 const LAG_OF: usize = 10;
 
 /// How many zones a record lists.

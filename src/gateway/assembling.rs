@@ -55,7 +55,7 @@ struct Running {
     vital: Vital,
     /// Tracks the channels and feeds.
     tracker: TaskTracker,
-    /// Tracks the storage's tasks, so that what the channels flush at the end still gets there.
+    /// Tracks the storage's tasks, which outlive the channels, so that these can flush into the storage.
     driving: TaskTracker,
 }
 
@@ -85,7 +85,7 @@ impl Running {
             let (stopped, vital) = (self.stops.storage.clone(), self.vital.clone());
             let driver = async move {
                 let ended = stopped.clone().run_until_cancelled_owned(driver).await;
-                // When it is stopped, it may end before that is noticed here.
+                // A driver that ends because it was stopped may do so before this task notices the stop.
                 if ended.is_some() && !stopped.is_cancelled() {
                     vital.fail(name);
                 }
@@ -94,8 +94,9 @@ impl Running {
         }
     }
 
-    /// Runs connections for as long as the storage, and the exchange that uses them, which ends by itself some
-    /// time after it is stopped. `names` are those of the connections and of the exchange.
+    /// Runs an exchange with other programs, and the connections to Redis that it uses (`driver`). The
+    /// exchange ends by itself after it is stopped; the connections last as long as the storage. `names` are
+    /// those of the connections and of the exchange.
     fn exchange(
         &self,
         names: [&'static str; 2],
@@ -514,7 +515,8 @@ fn say_ready(
     begun: &StorageStatus,
     storage: &StorageStatus,
 ) {
-    // Meanwhile the reason may have become that it is connecting.
+    // If the state has not changed since, its first reason is the more useful one: by now it may only say
+    // that the gateway is connecting.
     let reason = if storage.state == begun.state { &begun.reason } else { &storage.reason };
     let operators = operators.map(tracing::field::display);
     let unix_socket = config.http.unix_socket.as_ref().map(|path| tracing::field::display(path.display()));

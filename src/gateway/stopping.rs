@@ -10,7 +10,7 @@ use super::threads::Thread;
 use super::{Gateway, RunError};
 use crate::model::BackendName;
 
-/// How long after the drain window and the close grace the rest is cut.
+/// How long after the drain window and the close grace connections that are still open are cut.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
 /// How often it is checked whether a thread has ended.
@@ -19,7 +19,8 @@ const THREAD_POLL: Duration = Duration::from_millis(5);
 /// How long a worker may take to finish its orders or give them back, counted from the end of the drain.
 const WORK_WITHIN: Duration = Duration::from_secs(8);
 
-/// How long appends in progress may take at shutdown, and so may what waits for Redis while Redis serves.
+/// How long appends in progress may take at shutdown. What waits for Redis has the same time, or until the
+/// drain ends, if that is later.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 
 /// The longest drain of a gateway in which a part has failed.
@@ -66,8 +67,8 @@ impl Gateway {
         }
     }
 
-    /// Stops accepting, closes all connections, and cuts those that do not close in time. Returns the end
-    /// of the time that they had.
+    /// Stops accepting, closes all connections, and cuts those that do not close in time. Returns the
+    /// deadline that they had.
     async fn drain(&mut self, window: Duration) -> Instant {
         self.stops.stopping.cancel();
         self.stops.accepting.cancel();
@@ -76,8 +77,8 @@ impl Gateway {
         let deadline = Instant::now() + window + close_grace + DRAIN_GRACE;
         let mut cut = false;
         for thread in &mut self.threads {
-            // Threads that have ended already were noticed above.
-            if !thread.handle.is_finished() && time::timeout_at(deadline, &mut thread.done).await.is_err() {
+            // `failed_before` may have received from a thread that has ended; receiving again would panic.
+            if !thread.done.is_terminated() && time::timeout_at(deadline, &mut thread.done).await.is_err() {
                 cut = true;
             }
         }
@@ -96,7 +97,7 @@ impl Gateway {
         self.work.close();
         let worked = async {
             tokio::join!(self.work.wait(), self.orders.settled());
-            // This includes what these wrote.
+            // Only now, to include the records that the worker and the reports wrote.
             self.registry.flushed().await;
         };
         if time::timeout(WORK_WITHIN, worked).await.is_err() {

@@ -20,7 +20,7 @@ use crate::support::panics::Vital;
 #[derive(Debug)]
 pub(super) struct Thread {
     pub(super) handle: thread::JoinHandle<()>,
-    /// Dropped when the thread ends.
+    /// Completes when the thread ends, because that drops the sender.
     pub(super) done: oneshot::Receiver<()>,
 }
 

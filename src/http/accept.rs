@@ -52,7 +52,8 @@ use crate::support::seldom::Seldom;
 /// The longest request head that hyper buffers.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// The longest time that a connection holds a permit of the gate, so that slow clients hold up nobody.
+/// The longest time that a connection holds a permit of `http.handshake_gate`: slow ones must not delay
+/// others.
 const GATE_HOLD: Duration = Duration::from_millis(250);
 
 /// How long accepting pauses when the process has no file descriptors left.
@@ -184,9 +185,9 @@ impl Connected {
         Ok(())
     }
 
-    /// What is known when a request arrives. For a request that a proxy passes on, it also checks the
-    /// limits of the request's sender: requests in progress count as its connections, and a request that
-    /// opens a stream (`connects`) counts as connecting.
+    /// Collects what is known about a request. If a proxy passes the request on, its sender's limits are
+    /// checked: each of the sender's requests in progress counts as one of its connections, and a request
+    /// that opens a stream (`connects`) counts as connecting.
     fn arrival<B>(
         &self,
         request: &Request<B>,
@@ -336,7 +337,7 @@ async fn serve_one(stream: TcpStream, mut connected: Connected, door: Door, part
     }
 }
 
-/// A permit of the gate, which is released after a while, whatever its holder does.
+/// A permit of `http.handshake_gate`, which is released after `GATE_HOLD`, whatever its holder does.
 struct GatePlace {
     place: Option<OwnedSemaphorePermit>,
     until: Instant,

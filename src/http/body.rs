@@ -20,7 +20,7 @@ const JSON_WITHIN: time::Duration = time::Duration::from_secs(30);
 const DISCARD_BYTES_MAX: usize = 16 << 20;
 const DISCARD_FOR: time::Duration = time::Duration::from_secs(2);
 
-/// The limit on that time while the gateway stops, well within the time that connections then have.
+/// As `DISCARD_FOR`, but while the gateway stops: well within the time that connections then have.
 const DISCARD_FOR_AT_STOP: time::Duration = time::Duration::from_millis(250);
 
 /// A complete body, and the memory that is reserved for it while this exists.

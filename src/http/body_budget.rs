@@ -57,8 +57,8 @@ impl BodyBudget {
         Ok(Bytes::from_owner(Answer { body, budget: Arc::clone(self) }))
     }
 
-    /// Reserves memory for the compressed form of an answer, in place of the answer: it is smaller, so it
-    /// fits.
+    /// Reserves memory for the compressed form of an answer without checking the limit, because it soon
+    /// replaces the answer, which is larger.
     pub(super) fn hold_smaller(self: &Arc<Self>, body: Vec<u8>) -> Bytes {
         self.bytes.fetch_add(body.len(), Ordering::Relaxed);
         Bytes::from_owner(Answer { body, budget: Arc::clone(self) })

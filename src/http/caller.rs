@@ -50,7 +50,7 @@ impl Caller {
             Ok(principal) => principal,
             Err(refused) => return Err(Problem::unauthorized(refused.to_string(), true)),
         };
-        // No leeway for clocks here: the stream would end at once, and be reopened at once.
+        // The leeway for clocks is not granted, because the stream would end at once and be reopened.
         if principal.has_expired(now_s()) {
             return Err(Problem::unauthorized(Refused::Expired.to_string(), true));
         }

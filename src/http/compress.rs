@@ -1,8 +1,8 @@
 //! gzip for answers that are worth compressing, to clients that accept it.
 //!
 //! The thread that answers also serves WebSockets, so it compresses in small parts and yields between them.
-//! An answer exists as a whole before, and compressing only makes it smaller. The number of answers that
-//! are compressed at once is limited; others are sent uncompressed.
+//! Answers are in memory as a whole anyway, so they are compressed as a whole. The number of answers that are
+//! compressed at once is limited; others are sent uncompressed.
 
 use std::io::{self, Write as _};
 use std::sync::Arc;

@@ -334,8 +334,8 @@ impl Door {
         table::find(path).filter(is_here)
     }
 
-    /// Only requests for this gateway are answered. A trusted proxy on another machine may forward any
-    /// host; one on this machine cannot be told from a browser.
+    /// Only requests for this gateway are answered. A trusted proxy may forward any host, unless it connects
+    /// over loopback, where it cannot be distinguished from a browser.
     fn check_host(&self, host: Option<&str>, from: &From) -> Result<(), Problem> {
         let Some(host) = host else { return Ok(()) };
         let is_named_by_proxy = || {
@@ -369,7 +369,7 @@ impl Door {
         Err(Problem::new(ProblemCode::OriginNotAllowed, detail))
     }
 
-    /// The page's links are relative, so its path must end in a slash.
+    /// Redirects to the page's path with a slash at its end, because the page's links are relative.
     fn to_page(&self, query: Option<&str>) -> Response {
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
         let mut response = StatusCode::TEMPORARY_REDIRECT.into_response();
@@ -416,7 +416,7 @@ fn add_preflight(headers: &mut HeaderMap, asked: &HeaderMap, address: &Address) 
     }
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, address.allow());
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_AGE_S));
-    // Headers that the gateway does not know do no harm.
+    // All requested headers are permitted: those that the gateway does not know do no harm.
     if let Some(names) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
     }

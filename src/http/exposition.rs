@@ -14,7 +14,8 @@ pub(crate) enum Exposition {
 }
 
 impl Exposition {
-    /// OpenMetrics if it is requested by name, and nothing else is preferred; Prometheus requests it so.
+    /// OpenMetrics if `Accept` gives it, or `application/*`, at least the weight of plain text, as Prometheus
+    /// does.
     pub(crate) fn asked_for(headers: &HeaderMap) -> Self {
         let open = wanted(headers, &ACCEPT, &["application/openmetrics-text", "application/*"]);
         let classic = wanted(headers, &ACCEPT, &["text/plain", "text/*", "*/*"]);

@@ -9,12 +9,12 @@ use tokio::time;
 use crate::connections::{Kept, Look};
 use crate::orders::Claimed;
 
-/// How long a machine may take to report that the receiver of what was sent is gone.
+/// How long a worker's machine may take to report that the process that should receive the answer is gone.
 const SAID_WITHIN: Duration = Duration::from_secs(1);
 
-/// The claims of one connection whose answers are being sent to a worker that has sent nothing since: it
-/// waits for its answer, or is gone. It is gone if the answer cannot be sent or is rejected; then the
-/// claimed jobs are given back.
+/// The claims of one connection whose worker has closed its sending side: it waits for its answer, or is
+/// gone. It is gone if the answer cannot be sent, or if its machine rejects it; then the claimed jobs go back
+/// to the queue.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HandingOver(Arc<Mutex<Vec<(Claimed, Kept)>>>);
 

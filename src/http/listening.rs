@@ -18,7 +18,7 @@ use super::arrival::Peer;
 /// Connections that the kernel queues until they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// A peer that vanishes silently is noticed after about this time.
+/// After how much idle time the kernel begins to probe whether the peer is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// If a peer acknowledges nothing for this long, the kernel closes the connection.

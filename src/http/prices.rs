@@ -242,8 +242,8 @@ impl Intake<'_> {
         let (mut rest, mut held) = (BytesMut::new(), self.budget.enter());
         let idle_max = Duration::from_secs(self.config.body_idle_s);
         loop {
-            // Lines that have already arrived are published together: one call of the log costs much more
-            // than a further line in it, and a fast sender's body arrives in chunks of one line each.
+            // Lines that have already arrived are published together: an append costs much more than one
+            // more line in it, and a fast sender's body arrives in chunks of one line each.
             let chunk = if lines.drafts.is_empty() {
                 self.next_part(body, idle_max, &lines).await?
             } else if let Some(chunk) = next_of_what_is_there(body).await {
@@ -281,7 +281,8 @@ impl Intake<'_> {
         Ok(lines.accepted)
     }
 
-    /// Waits for the next chunk of a streamed body, when no parsed line waits.
+    /// Waits for the next chunk of a streamed body. All parsed lines must have been published, so that a
+    /// problem is reported at the line after them.
     async fn next_part<S, B>(
         &self,
         body: &mut S,

@@ -19,7 +19,7 @@ use crate::access::{Action, Quota};
 use crate::protocol::ProblemCode;
 use crate::registry::RegistryKind;
 
-/// Of one node, or of all.
+/// The schemas of statistics: those of one node, or of all nodes.
 const STATS: &[&str] = &["StatsView", "FleetView"];
 
 /// The methods that the gateway knows; others are answered with 501.
@@ -28,7 +28,7 @@ pub(super) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "D
 /// Who uses an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Health checks, by whatever name they use.
+    /// Health checks, at any of the paths where tools look for them.
     Probe,
     /// Operators. Like those of health checks, these addresses exist in a process that only executes
     /// orders.
@@ -48,11 +48,11 @@ pub(super) enum Needs {
     Nothing,
     /// A right to the gateway as a whole.
     Gateway(Action),
-    /// A right to the zone in the first segment.
+    /// A right to the zone that the first braces of the pattern match.
     Zone(Action),
-    /// A right to the type of events in the first segment.
+    /// A right to the type of events that the first braces match.
     Event(Action),
-    /// A right to the order in the first segment, or, for actions on channels, to the order's channel.
+    /// A right to the order that the first braces match, or, for actions on channels, to its channel.
     Order(Action),
     /// A right to this channel.
     Channel(Action, &'static str),

@@ -79,9 +79,9 @@ struct Servers {
     operators: Arc<ServerConfig>,
 }
 
-/// Make and open session tickets; unchanged when the certificate changes. A resumed session has the client
-/// certificate of the original one, or none, and it is not verified again. Therefore each kind of listener
-/// accepts only its own tickets, and new authorities get new ones.
+/// What makes and opens session tickets. It stays when the certificate changes. A resumed session has the
+/// client certificate of the original one, or none, and it is not verified again. Therefore each kind of
+/// listener accepts only its own tickets, and the removal of an authority invalidates all of them.
 #[derive(Debug, Clone)]
 struct Tickets {
     public: Arc<dyn ProducesTickets>,

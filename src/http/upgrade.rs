@@ -149,7 +149,7 @@ pub(crate) async fn turn_away<B>(mut request: Request<B>, too_many: TooMany) -> 
     let Ok(response) = check(request.method(), request.headers()) else {
         return Problem::limit(limit).into_response();
     };
-    // The remaining room is for health checks.
+    // Beyond the limit on TCP connections, the few reserved places are for health checks, not for WebSockets.
     let admission = if limit == Limit::Tcp { None } else { manager.limits().admit_beyond(tcp, None) };
     let Some(admission) = admission else {
         return Problem::limit(limit).into_response();

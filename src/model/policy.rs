@@ -14,8 +14,8 @@ pub(crate) struct ChannelPolicy {
     /// The lane; `None` if `channels.lanes` and `channels.default_lane` decide.
     pub(crate) lane: Option<Lane>,
     /// How many requests to publish one append may combine. 1 if the log may refuse an entry for good
-    /// (because of its lease, or because the log has ended), since a refused entry must not be a link in
-    /// another request's chain.
+    /// (because of its fencing token, or because the log has ended): in an append, each entry names the one
+    /// before it (`prev`), so a refused entry would break the chain for the requests after it.
     pub(crate) requests_per_append: usize,
     /// Whether channels are listed by name: each has a record, `channels.zones_max` bounds their number,
     /// and statistics show each.

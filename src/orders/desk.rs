@@ -1,5 +1,5 @@
-//! What all parts of this room share: the desk, and [`Orders`], the handle that other rooms have. What can be
-//! asked of orders is in the file about that step of an order (see the room's documentation).
+//! What all parts of this room share: the desk, and [`Orders`], the handle for other rooms. The methods of
+//! `Orders` are in the files of the steps that they belong to (see the room's documentation).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl OrdersParts {
 pub(super) struct Desk {
     pub(super) parts: OrdersParts,
     pub(super) stats: OrderStats,
-    /// This process has queued a job.
+    /// Notified when a job may be ready here: one was queued, given back or cancelled.
     pub(super) queued: Notify,
     /// Changes whenever somebody asks this process to cancel an order.
     pub(super) cancels: watch::Sender<()>,
@@ -93,12 +93,12 @@ pub(super) struct Desk {
     pub(super) lists: Semaphore,
     /// Claims and reports that must run to their end even if their requests are dropped.
     pub(super) tasks: TaskTracker,
-    /// Where those run: the runtimes of requests end before the storage does.
+    /// The runtime of these tasks: the runtimes of requests end before the storage does.
     pub(super) runtime: Handle,
 }
 
 impl Desk {
-    /// After a failed storage operation on an order: counts it, and waits before the next try.
+    /// Counts a failed storage operation on an order, and pauses before the caller tries again.
     pub(super) async fn pause_after(
         &self,
         order: OrderId,

@@ -11,8 +11,8 @@ use super::run::{Run, RunError};
 use crate::storage::{Ending, Held};
 
 impl Desk {
-    /// The request of a claimed job; `None` if the order was cancelled, corrupt or out of attempts, and has
-    /// been ended here.
+    /// The request of a claimed job. `None` if the order has its last update already, was cancelled, is
+    /// unreadable or is out of attempts; its job has then been ended here.
     ///
     /// # Errors
     /// The order could not be ended; its lease runs out, and another claim ends it.
@@ -92,7 +92,7 @@ impl Desk {
     /// Gives an order back, so that another worker can go on with it at once, in the same attempt.
     ///
     /// # Errors
-    /// The order could not be given back, or the lease is lost. Then it runs out.
+    /// The order could not be given back, so its lease runs out; or the lease is lost.
     pub(super) async fn give_back(&self, run: &mut Run) -> Result<(), RunError> {
         let ending = Ending::Retry { after: Duration::ZERO, attempt: run.attempts.given_back() };
         if self.leave(run, &ending).await? {

@@ -68,7 +68,7 @@ pub enum ExecutionError {
 /// Through which an executor reports an order's progress.
 ///
 /// A report of a step that can be undone does not wait for the log: it is appended while the executor continues,
-/// together with the reports that follow meanwhile, and an error of it is returned to the next report. The first
+/// together with the reports that follow meanwhile, and its error is returned by the next report. The first
 /// report of [`submitted`](Self::submitted) of an attempt waits until the log has it and all before it.
 #[derive(Debug)]
 pub struct OrderHandle {

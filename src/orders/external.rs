@@ -25,7 +25,7 @@ pub struct Ticket {
 }
 
 impl Orders {
-    /// A worker's sign of life: its lease begins anew.
+    /// Renews a worker's lease, counted from now.
     ///
     /// # Errors
     /// The lease is lost, or the order was cancelled: then the worker ends it with

@@ -13,7 +13,7 @@ use crate::model::{JobId, OrderId};
 use crate::storage::{Ending, Held, JobState, Result as StorageResult};
 use crate::support::backoff::STORAGE_RETRY;
 
-/// How often ending a claim is tried; after that its lease runs out.
+/// How often ending a claim is tried again; after that its lease runs out.
 const FINISH_TRIES: u32 = 20;
 
 /// A claim's lease.
@@ -29,7 +29,7 @@ pub(super) struct Lease {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LeaseState {
-    /// Counted on the monotonic clock, from before the call that asked for the lease.
+    /// When it ends, by the monotonic clock, counted from before the call that asked for it.
     pub(super) until: Instant,
     /// The storage's latest answer.
     pub(super) held: Held,
@@ -52,7 +52,8 @@ impl Lease {
         *self.state.lock()
     }
 
-    /// Makes the lease begin anew. If this `commits`, the job also passes its point of no return.
+    /// Makes the lease last at least `self.lasts` from now. If this `commits`, the job passes its point of no
+    /// return.
     pub(super) async fn extend(&self, commits: bool) -> StorageResult<Held> {
         let (asked, backend) = (Instant::now(), &self.desk.parts.backend);
         let held = match commits {
@@ -67,9 +68,9 @@ impl Lease {
         Ok(held)
     }
 
-    /// Extends the lease well before its end, for as long as this is polled. Ends when the order was
-    /// cancelled, which always is before its point of no return. `cancels` changes whenever this process is
-    /// asked to cancel an order; a change that was not seen yet is looked into.
+    /// Extends the lease well before its end, for as long as this is polled. Returns when the order was
+    /// cancelled, which is possible only before its point of no return. `cancels` changes whenever this
+    /// process is asked to cancel an order; a change before the first poll counts too.
     pub(super) async fn keep(self: Arc<Self>, mut cancels: watch::Receiver<()>) {
         let mut failures = 0;
         loop {
@@ -96,8 +97,8 @@ impl Lease {
         }
     }
 
-    /// Ends the claim in the queue. Repeated for some seconds while the storage is away: the order's updates
-    /// are published by then, and a worker that claims the job after all sees them.
+    /// Ends the claim in the queue, and tries for some seconds while the storage is away. If that fails,
+    /// nothing is lost: the updates are published, and the next worker to claim the job reads them.
     pub(super) async fn finish(&self, ending: &Ending) -> StorageResult<Held> {
         let mut failures = 0;
         loop {

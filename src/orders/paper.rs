@@ -127,7 +127,7 @@ impl PaperExecutor {
         })
     }
 
-    /// The same for every attempt, so that a run that finds out names what the run before it chose.
+    /// Depends on the order, not the attempt: a run that finds out must name what the submitting run chose.
     fn deal(&self, order: &OrderRequest, id: OrderId) -> Deal {
         let mut random = self.random_of(id, 0);
         let swap: Option<Swap<'_>> = serde_json::from_str(order.as_json().get()).ok();
@@ -170,7 +170,7 @@ impl PaperExecutor {
         })
     }
 
-    /// The market's price is near the order's limit if it has one, and else what its product costs.
+    /// The deal of any other order: near its limit or, without one, at the price of its product.
     fn fill(&self, order: &OrderRequest, random: &mut StdRng) -> Deal {
         let side = match order.text("side").map(|side| side.to_lowercase()).as_deref() {
             Some("buy" | "bid") => Side::Buy,
@@ -244,7 +244,7 @@ impl Deal {
         failed("no_liquidity", &self.no_liquidity)
     }
 
-    /// Without a limit, no price is too far; but the other side may be gone.
+    /// An order without a limit accepts any price, so it fails for lack of a counterparty instead.
     fn moved(&self) -> ExecutionError {
         self.moved.as_ref().map_or_else(|| self.no_liquidity(), |(code, message)| failed(code, message))
     }

@@ -15,7 +15,7 @@ use crate::storage::{Enqueued, Idempotency, JobKind, JobState, JobView, NewJob, 
 pub struct Placed {
     /// The order's id.
     pub order: OrderId,
-    /// The same request was placed before, as this order.
+    /// Whether the same request was placed before, as this order.
     pub repeated: bool,
 }
 
@@ -79,7 +79,7 @@ impl Orders {
         let (random, is_retry) = (OrderId::random(), request.retry_of().is_some());
         let order = owner.map_or(random, |owner| OrderId(owner.name(random.0)));
         let idempotency = key.map(|key| Idempotency {
-            // Our own keys must not collide with a client's, nor the keys of two clients.
+            // Keys of the gateway, of an owner and of other clients must not collide.
             key: match owner {
                 _ if is_retry => key.to_owned(),
                 Some(owner) => format!("of:{owner}:{key}"),

@@ -11,8 +11,8 @@ use crate::storage::{JobCounts, JobState, JobView, Result as StorageResult, Stor
 /// short and still have a next page.
 const SCANNED_MAX: usize = 1_000;
 
-/// The most orders that are passed over for a list of one owner: more than are kept, so that such a list ends
-/// where the owner's orders end.
+/// The most orders that are examined for a list of one owner: more than the storage keeps, so that such a
+/// list ends where the owner's orders end.
 const LOOKED_AT_MAX: usize = 200_000;
 
 /// Jobs read at once for a list that is filtered, or whose updates are read.
@@ -209,7 +209,7 @@ fn may_be(job: &JobView, status: &str) -> bool {
     }
 }
 
-/// What is unknown here may exist nevertheless: counts as absent.
+/// Treats `Unknown` as absent: the storage may know the order, but this node does not.
 fn unless_unknown<T>(found: StorageResult<Option<T>>) -> StorageResult<Option<T>> {
     match found {
         Err(StorageError::Unknown { .. }) => Ok(None),

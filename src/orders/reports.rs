@@ -30,7 +30,7 @@ pub(super) struct Reports {
     /// The claim's token, which is the fencing token of the updates.
     token: u64,
     state: Mutex<State>,
-    /// Notified when updates are due at another time.
+    /// Notified when the updates that wait are due at another time than before.
     due: Notify,
     /// Notified when no append is in progress any more.
     ended: Notify,
@@ -171,8 +171,8 @@ impl Reports {
         self.ended.notify_waiters();
     }
 
-    /// Appends updates. Whether those of a first run are the order's first was not looked up: if the log has entries,
-    /// the newest update decides.
+    /// Appends updates. The log of a first run's order may not have been read, so its first append requires
+    /// an empty log. If the log is not empty, they are appended only if the order has no newest update.
     async fn append_all(&self, drafts: Vec<DraftEntry>, is_first: bool) -> Result<(), PublishError> {
         let (order, fence) = (self.order, Some(self.token));
         if !is_first {
@@ -186,7 +186,7 @@ impl Reports {
             return self.desk.append(order, drafts, fence, First::No).await;
         }
         debug!(%order, "an order of which nothing was known has updates already");
-        // A report after an ignored error is not the first one either.
+        // Later reports must be refused too, should the executor ignore this error.
         self.state.lock().is_first = true;
         appended
     }

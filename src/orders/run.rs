@@ -23,7 +23,7 @@ use crate::storage::{Ending, Held, JobView, Refusal, StorageError};
 /// run continues elsewhere, the log refuses earlier reports that arrive after what is published there.
 const APPENDED_WITHIN: Duration = Duration::from_secs(1);
 
-/// If so much of a lease is left, it was renewed a moment ago.
+/// A lease of which this part is left counts as renewed a moment ago.
 const FRESH_PART: f64 = 0.9;
 
 /// Why a run cannot go on, or a report was not accepted.
@@ -122,7 +122,7 @@ impl Run {
         Some(if dead_letter { Ending::Dead { error: message } } else { Ending::Done })
     }
 
-    /// For a later call of a run that has published an update already: its attempt goes on.
+    /// Continues the attempt of a run that published an update in an earlier call (of an external worker).
     pub(super) fn go_on(&mut self) {
         if let Some(standing) = &self.standing {
             self.attempts.go_on(standing.attempt);
@@ -154,8 +154,9 @@ impl Run {
         false
     }
 
-    /// Publishes a step that the executor has reached. Returns before the log has it, unless something depends on
-    /// it: that the order may be submitted. An error of a step that was not waited for is returned to the next one.
+    /// Publishes a step that the executor has reached. Returns before the log has it, except for a
+    /// `submitted` that permits sending the order. The next report returns the error of one that was not
+    /// waited for.
     pub(super) async fn report(
         &mut self,
         kind: EntryKind,
@@ -322,8 +323,8 @@ impl Run {
 
     /// Ends the run in the queue. See [`Lease::finish`].
     pub(super) async fn finish(&self, ending: &Ending) -> Result<Held, RunError> {
-        // Whoever claims the job next reads in the log how far it came. What was refused is somebody else's by now,
-        // which is what ending it says.
+        // The next worker to claim the job reads in the log how far the order came, so the reports go first.
+        // Their errors are ignored: if the lease is lost, ending the claim says so too.
         let _appended = time::timeout(APPENDED_WITHIN, self.reports.settled()).await;
         Ok(self.lease.finish(ending).await?)
     }

@@ -104,9 +104,9 @@ pub(super) fn may_follow(standing: Option<&Standing>, next: &Standing, anew: u32
 impl Orders {
     /// Appends updates of an order that nobody here executes.
     ///
-    /// While the storage is away, this includes an order whose job is not known here: nobody can claim its
-    /// job meanwhile, so no worker reports on it, except one that had claimed it before the outage; the
-    /// updates of that worker are marked.
+    /// While the storage is away, this includes an order whose job is not known here: nobody can claim such a
+    /// job meanwhile, so only a worker that claimed it before the outage can report on it. That worker's
+    /// updates name their run, so an order is refused if its newest update names one.
     ///
     /// # Errors
     /// See [`UpdateError`].

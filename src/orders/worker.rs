@@ -72,8 +72,8 @@ impl Worker {
             let idle = match worker.desk.parts.backend.claim(&worker.desk.parts.kind, free, lease).await {
                 Ok(claimed) => {
                     failures = 0;
-                    // There are no more. Of those queued here meanwhile the worker is notified; those queued
-                    // elsewhere are found a while later.
+                    // If fewer were claimed than possible, the queue is empty. The worker is notified of
+                    // orders that are queued here, and finds those that are queued elsewhere when it polls.
                     let idle = claimed.len() < free.min(JOBS_PER_CALL_MAX);
                     worker.desk.stats.runs.add(claimed.len() as u64);
                     for job in claimed {

@@ -14,7 +14,7 @@ use crate::support::json::json_fault;
 /// The key of every update of an order, which makes the newest one the channel's latest entry.
 pub const ORDER_KEY: &str = "order";
 
-/// Fields that the envelope owns. (`type` is given: it is the update's stage.)
+/// Fields of the envelope, which an update may not have. (It must have `type`, which is its stage.)
 const RESERVED: [&str; 5] = ["channel", "offset", "id", "late", MISSED_BEFORE];
 
 /// Attempts beyond this number count as this one.
@@ -59,9 +59,9 @@ impl Standing {
         }
     }
 
-    /// Whether `next` may follow `self`: progress never decreases, except to `failed`; the attempt `anew`,
-    /// which may be the current one, begins with `routing` or `submitted`; nothing follows `confirmed` and
-    /// `failed`.
+    /// Whether `next` may follow `self`. Nothing follows `confirmed` and `failed`, and `failed` may follow
+    /// all other stages. Within an attempt, progress never decreases. Only the attempt `anew`, which may be
+    /// the current one, may start over, with `routing` or `submitted`.
     ///
     /// # Errors
     /// A description of what is wrong, for people.

@@ -28,7 +28,7 @@ impl Version {
         Self { ms: ms.next_multiple_of(2), node }
     }
 
-    /// The version that removes exactly this one, whoever does so. A later write is greater than it.
+    /// The version that removes exactly this one, the same on every node. Any later write is greater.
     pub(super) fn removal(self) -> Self {
         Self { ms: self.ms | 1, ..self }
     }

@@ -11,8 +11,8 @@ use super::kind::RegistryKind;
 use super::record::{Body, Change, Record};
 use super::table::{Outcome, Table};
 
-/// Other nodes let a record expire so much later than its writer, so that one node appends the removal, not
-/// all of them.
+/// How much later than its writer other nodes let a record expire, so that usually only the writer appends
+/// the removal.
 const OTHERS_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct Core {
     is_waiting: HashSet<Arc<str>>,
     /// The keys in the append in progress.
     under_way: Vec<(Arc<str>, Instant)>,
-    /// Records of other writers of which the log had an older version at the last comparison.
+    /// Records of other writers of which an older version was found in the log, once so far.
     suspects: HashMap<Arc<str>, Version>,
     /// Entries of others that lost to a greater version known here.
     pub(super) superseded: u64,

@@ -36,7 +36,7 @@ pub(crate) struct RegistryParts {
     /// The list of nodes.
     pub(crate) fleet: Fleet,
     pub(crate) config: RegistryConfig,
-    /// The index of registries among those that channels deliver to.
+    /// The index of the registries among the receivers that channels deliver to.
     pub(crate) place: usize,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Book {
     pub(super) core: RwLock<Core>,
     /// Notified when a key waits to be appended.
     pub(super) written: Notify,
-    /// Notified when somebody waits for something to be appended.
+    /// Notified when somebody waits for an append, which is then made without the usual rest.
     pub(super) awaited: Notify,
     /// Notified when something was appended.
     pub(super) appended: Notify,
@@ -72,7 +72,7 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Notifies those who wait for changes, and for keys to append, if some wait.
+    /// Notifies the writer of the legacy key and, if keys wait to be appended, the task that appends.
     pub(super) fn notify_changed(&self, some_wait: bool) {
         if some_wait {
             self.written.notify_one();
@@ -192,8 +192,8 @@ impl Registry {
         self.book(kind).core.read().table.len() == 0
     }
 
-    /// Whether everything that others wrote is known here: not while Redis is away, nor after that until the
-    /// comparison with the log.
+    /// `Healthy` if everything that others wrote is known here: not while Redis is away, nor after that until
+    /// memory has been compared with the log.
     pub fn state(&self, kind: RegistryKind) -> BackendState {
         if self.0.parts.channels.is_degraded(&kind.channel()) {
             BackendState::Degraded
@@ -406,7 +406,7 @@ impl Registry {
     }
 }
 
-/// Writing a provider sets its time of being seen, unless the writer gives one.
+/// Writing a provider sets its `lastSeen`, unless the writer states one.
 fn seen(kind: RegistryKind, body: Body, written: &str) -> Body {
     match kind.seen_field() {
         Some(field) if !Body::has(written, field) => body.with(field, &time_json(Utc::now())),

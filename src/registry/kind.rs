@@ -26,7 +26,7 @@ impl RegistryKind {
         }
     }
 
-    /// The channel of its records.
+    /// The name of the channel of its records.
     pub const fn channel_name(self) -> &'static str {
         match self {
             Self::Providers => "registry:providers",
@@ -34,7 +34,7 @@ impl RegistryKind {
         }
     }
 
-    /// The channel name of its records.
+    /// The same as a [`ChannelName`].
     pub(crate) fn channel(self) -> ChannelName {
         self.channel_name().parse().expect("the names of registries are names of channels")
     }
@@ -63,8 +63,8 @@ impl RegistryKind {
         }
     }
 
-    /// How long after an append the next one waits, for more writes to go with: of a record that is written several
-    /// times meanwhile, only the last one is appended. Each of many orders under way is written at each of its steps.
+    /// How long the task that appends rests after each append, so that more writes go together: of several
+    /// writes of a record, only the last is appended. An active order is written at each of its steps.
     pub(super) const fn rests(self) -> Duration {
         match self {
             Self::Providers => Duration::ZERO,

@@ -43,7 +43,7 @@ pub(super) type Bindings = Mutex<HashMap<Arc<str>, Uuid>>;
 pub(crate) type RegistryPart = (&'static str, BoxFuture<'static, ()>);
 
 impl Registry {
-    /// The tasks of registries. `stop` ends those that append, once all writers are gone.
+    /// The tasks of registries. `stop`, to be cancelled when nothing writes any more, ends those that append.
     pub(crate) fn work(
         &self,
         connections: Arc<dyn OpenConnections>,

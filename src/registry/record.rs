@@ -17,7 +17,7 @@ use crate::support::json::json_fault;
 /// The longest key, in bytes.
 const KEY_LEN_MAX: usize = 128;
 
-/// What is expected of a record's own name.
+/// What is expected of a record's key, for error messages.
 const ID_EXPECTED: &str = "a text of 1 to 128 bytes without control characters, or a whole number";
 
 /// A record as it is held, and the parts of it that concern the gateway.
@@ -257,7 +257,7 @@ impl Body {
         Self::of_fields(kind, &fields, Some(&record.key), bytes_max)
     }
 
-    /// Whether the record itself has a field.
+    /// Whether a JSON object has a field, not counting nested ones.
     pub(super) fn has(text: &str, field: &str) -> bool {
         fields_of(text).iter().any(|(name, _)| name == field)
     }

@@ -104,7 +104,7 @@ impl Table {
         live.or_else(|| self.gone.get(key).map(|gone| gone.version))
     }
 
-    /// The same as a change that can be appended.
+    /// The record or removal that is known of a key, as a change that can be appended.
     pub(super) fn change(&self, key: &Arc<str>) -> Option<Change> {
         let key = Arc::clone(key);
         if let Some(held) = self.live.get(&key) {

@@ -16,11 +16,11 @@ use crate::support::seldom::Seldom;
 /// Records in one request to the channel.
 const AT_ONCE: usize = 500;
 
-/// Writes that have waited for so long are reported.
+/// Writes that have waited for this long are reported.
 pub(super) const LAGS_AFTER: Duration = Duration::from_secs(5);
 
 impl Registry {
-    /// Appends the writes to a registry until `stop`; the channels take care of what is queued then.
+    /// Appends the writes to a registry until `stop`, and then what still waits, unless an append fails.
     pub(super) async fn append_behind(self, kind: RegistryKind, stop: CancellationToken) {
         let book = self.book(kind);
         let (mut failures, mut is_lagging, mut lagging) = (0, false, Seldom::default());
@@ -92,7 +92,7 @@ impl Registry {
     }
 }
 
-/// Waits until appends have brought the log so far, without the usual rest between two of them.
+/// Waits until `is_so` holds, and lets the task that appends skip its rests meanwhile.
 async fn until_appended(book: &Book, is_so: impl Fn(&Core) -> bool) {
     loop {
         let appended = book.appended.notified();

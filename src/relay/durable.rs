@@ -1,10 +1,10 @@
 //! Carries one type of events from log to log.
 //!
 //! An entry is appended under its own id: its producer, and that producer's sequence. A log applies each
-//! sequence of a producer once, so an entry that the target already has is a mere duplicate, be it that it
-//! was accepted there, that it came another way, that another relay carried it, or that only the answer was
-//! lost. The target's log itself says how far each producer is, and no separate memory of that can go wrong:
-//! the position that is stored at the target only saves reading what is known to be there.
+//! sequence of a producer once, so appending an entry that the target already has changes nothing, whether it
+//! was accepted there, came another way, was carried by another relay, or an answer was lost. The target's
+//! log itself shows how far each producer is, so correctness depends on no other record: the position that is
+//! stored at the target only saves reading what was carried before.
 
 mod target;
 
@@ -31,14 +31,14 @@ pub(super) const TAIL_LEN: usize = 64;
 /// The limit of one read of the log, and of the notified entries that are carried together.
 const PAGE: PageLimit = PageLimit { entries: 500, bytes: 1 << 20 };
 
-/// How often both logs are read if no notification arrives.
+/// How often both logs are examined in any case: announcements may have been lost.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// How often the position is stored at the target, and for how long.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 const NOTED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// An entry that is older than this when it is carried is marked `late`.
+/// An entry that is older than this when it is read from the log is marked `late`; announced ones are not.
 const LATE_AFTER: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
 
 /// How long the work in progress may take when the process stops.
@@ -56,7 +56,7 @@ pub(super) struct Carrier {
     suspect: Arc<Notify>,
     /// How far the source's log was carried; `None` if it is to be read from its oldest entry.
     at: Option<Position>,
-    /// Whether entries were gone before the one that is carried next.
+    /// Whether entries before the next one left the source's log before they were carried.
     has_missed: bool,
     /// Whether the log is followed and the stored position was looked up.
     is_begun: bool,
@@ -139,7 +139,7 @@ impl Carrier {
             }
         }
         if shared.leases.of(self.event).is_anothers {
-            // The relay that carries now knows the position better.
+            // The relay that carries now stores its position, which `begin` looks up.
             self.is_begun = false;
             self.shared.counts.behind.of(self.event).set(0);
             if let Err(error) = shared.from.backend.unfollow(&self.channel).await {
@@ -206,13 +206,13 @@ impl Carrier {
             self.has_missed = true;
         }
         let after = self.at.as_ref().map_or(gone, |at| at.offset.max(gone));
-        // From here on they are not counted again.
+        // The position is past the missing entries now, so a retry does not count them again.
         self.at = Some(Position { epoch, offset: after });
         shared.counts.behind.of(self.event).set(page.top - after);
         let mut entries = page.entries;
         let now = Utc::now();
         for entry in &mut entries {
-            // Its key may have something newer at the target by now.
+            // The target may have a newer entry of the same key by now.
             entry.draft.marks.late |= now - entry.draft.time > LATE_AFTER;
         }
         if !self.carry(entries).await? {
@@ -257,7 +257,7 @@ impl Carrier {
         }
     }
 
-    /// Carries announced entries, with those that have accumulated behind them. False if the log must be
+    /// Carries announced entries, together with those that are queued after them. False if the log must be
     /// read.
     async fn take(&mut self, first: Tail) -> StorageResult<bool> {
         let Some(at) = self.at.clone() else { return Ok(false) };
@@ -276,7 +276,7 @@ impl Carrier {
         self.carry(entries).await
     }
 
-    /// Goes through the log from its oldest entry; what the target has is not appended again.
+    /// Makes the next read begin with the log's oldest entry. What the target has is not appended again.
     fn begin_anew(&mut self, why: &'static str) {
         info!(event = self.event.as_str(), why, "going through the log from its oldest entry");
         self.shared.counts.begun_anew.of(self.event).add(1);

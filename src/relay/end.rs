@@ -47,7 +47,7 @@ pub(super) struct End {
 }
 
 impl End {
-    /// An end, and the future that must run for as long as it is used. Connects nothing yet.
+    /// An end, and the future that must run while the end is in use; nothing connects before that.
     ///
     /// # Errors
     /// A setting cannot be used.

@@ -1,6 +1,6 @@
 //! Decides which of several relays with the same source and target carries a type: the one with the lease,
-//! which is stored in the target's Redis. This saves work, and avoids duplicates of events that nobody
-//! numbers. That no log gets an entry twice does not depend on it.
+//! which is stored in the target's Redis. This saves work, and avoids duplicates of live events that have no
+//! numbers. No log depends on it: a log takes each entry once in any case.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! Carries live messages from pub/sub to pub/sub, at most once each. Gateways number their events, so the
-//! relay notices which ones did not arrive; at the target the gateways notify their subscribers, as the bridge
-//! does.
+//! Carries live messages from pub/sub to pub/sub, at most once each. Gateways number their events and
+//! announce their newest numbers. Both are carried, so the relay counts what did not arrive, and gateways at
+//! the target notify their subscribers of it, as for events of the bridge.
 
 use std::sync::Arc;
 

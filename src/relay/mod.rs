@@ -40,7 +40,7 @@ use stats::Counts;
 /// How often to check that the fleets still have their names: one that lost its data gets its name again.
 const IDENTIFY_EVERY: Duration = Duration::from_secs(5);
 
-/// So many attempts to learn the names of the fleets, within about half a second, may find no connection yet.
+/// How many failed lookups of the fleets' names are not reported: connecting may take half a second.
 const CONNECTING_TRIES: u32 = 3;
 
 /// What the options, the errors and the logs call the two fleets.
@@ -215,7 +215,7 @@ struct TailSender {
     suspect: Arc<Notify>,
 }
 
-/// Passes what the source's Redis announces to the carriers; a carrier that is busy reads the log later.
+/// Passes what the source's Redis announces to the carriers. One whose queue is full reads the log instead.
 async fn dispatch(shared: &Shared, tails: [Option<TailSender>; EventType::ALL.len()]) {
     let Some(mut incoming) = shared.from.backend.take_incoming() else { return };
     let of = |channel: &ChannelName| {

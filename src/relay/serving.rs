@@ -56,7 +56,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Serves one connection. Its errors are nobody's concern but the client's.
+/// Serves one connection. Its errors concern only the client, so they are ignored.
 async fn answer(stream: TcpStream, shared: Arc<Shared>) {
     let service = service_fn(move |request: Request<_>| {
         let response = respond(&request, &shared);

@@ -19,10 +19,10 @@ pub(crate) const STORAGE_RETRY: Backoff = Backoff {
     jitter: Duration::from_millis(50),
 };
 
-/// Between attempts of the one connection on which all others to a Redis depend. They are shorter than
-/// those of [`STORAGE_RETRY`], because the whole gateway waits for this connection, and bounded, because it is the
-/// only one that tries: three to five attempts a second. The jitter keeps the gateways of a fleet from
-/// connecting at once.
+/// Between attempts to open the one connection on which all others to a Redis depend. These waits are shorter
+/// than those of [`STORAGE_RETRY`], because the whole gateway waits for this connection, and they can be,
+/// because nothing else tries to connect: it makes three to five attempts a second. The jitter keeps the
+/// gateways of a fleet from connecting at once.
 pub(crate) const STORAGE_CONNECT: Backoff = Backoff {
     first: Duration::from_millis(50),
     max: Duration::from_millis(200),

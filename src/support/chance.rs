@@ -5,7 +5,7 @@
 /// Clients choose some of the keys, so it is seeded at random to prevent chosen collisions.
 #[cfg(not(test))]
 pub(crate) type Hashing = ahash::RandomState;
-/// The same order in each run.
+/// Not seeded in tests, so that the order is the same in each run.
 #[cfg(test)]
 pub(crate) type Hashing = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 

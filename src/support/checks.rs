@@ -20,7 +20,7 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    /// Begins with a section, such as `http` or `storage.redis`.
+    /// No findings yet, for a section such as `http` or `storage.redis`.
     pub(crate) fn of(section: &'static str) -> Self {
         Self { section, found: Vec::new() }
     }

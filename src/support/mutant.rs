@@ -28,7 +28,7 @@ pub(crate) enum Mutant {
     /// mechanisms ensure the right link, each of which is enough: the journal passes `prev` on, and what is
     /// sent from it is linked again. This leaves out both.
     ThinnedWithoutPrev,
-    /// What cannot be reached counts as gone.
+    /// Entries that can be read only once Redis is back count as gone.
     OutOfReachIsGone,
     /// The client is not sent its return point.
     WayBackNotTold,
@@ -51,9 +51,9 @@ pub(crate) enum Mutant {
     EntryBeforeNotRead,
     /// The same check is left out when a channel is reconciled.
     RejoinWithoutEntryBefore,
-    /// Messages from a log that has yet to be checked count as what follows.
+    /// New entries of a log that waits to be reconciled count as following what was seen of it before.
     DoubtDisregarded,
-    /// A snapshot counts as of its last page, not its first.
+    /// A snapshot's position is that of its last page, not of its first.
     SnapshotAsAtItsEnd,
     /// Only the first page of a snapshot is sent.
     SnapshotOfOnePage,

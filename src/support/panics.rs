@@ -37,7 +37,7 @@ pub(crate) fn contain_now<T>(work: impl FnOnce() -> T, panics: &Counter) -> Opti
     ended
 }
 
-/// Knows whether an essential part of the gateway has panicked.
+/// Records which essential part of the gateway has failed first: it panicked, or ended by itself.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Vital(Arc<Parts>);
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// The most keys that are tracked.
 const KEYS_MAX: usize = 65_536;
 
-/// How often keys that no longer matter are dropped.
+/// How often, at most, keys whose buckets are full are dropped to make room.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
 /// How fast a [`Bucket`] fills, and how much it holds.

@@ -51,7 +51,7 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
         self.values.get(key).map(|cached| &cached.value)
     }
 
-    /// Age and cost stay the same.
+    /// The value under a key, to be changed in place; its age and its cost stay the same.
     pub(crate) fn get_mut<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: Borrow<Q>,

@@ -22,12 +22,12 @@ impl Default for Seldom {
 }
 
 impl Seldom {
-    /// With this interval between repetitions.
+    /// Permits a line at most once in this interval.
     pub(crate) fn every(every: Duration) -> Self {
         Self { every, told_at: None, untold: 0 }
     }
 
-    /// If the line may be written now: how many times it was suppressed since the last time.
+    /// Returns, if the line may be written now, how often it was suppressed since it was last written.
     pub(crate) fn may_tell(&mut self, now: Instant) -> Option<u64> {
         if self.told_at.is_some_and(|at| now < at + self.every) {
             self.untold += 1;

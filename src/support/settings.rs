@@ -1,8 +1,9 @@
 //! Declares settings as tables: the meaning, name, type, range and default of each.
 
-/// Declares structs of settings. In brackets after its type, a setting may have the range of its valid
-/// values, and after `=` its default; otherwise that of its type applies. `check_ranges` exists where the
-/// section is named after `in`. `Debug` is left to each struct, because some settings are secrets.
+/// Declares structs of settings, such as `pub line_bytes_max: usize [1..] = 64 << 10,`. The range of the
+/// valid values and the default may be left out; the default is then that of the type. Ranges require that
+/// the struct names its section after `in`, for which `check_ranges` is generated. `Debug` is left to each
+/// struct, because some settings are secrets.
 macro_rules! settings {
     ($(
         $(#[$about:meta])+

@@ -119,7 +119,7 @@ pub(crate) fn init(config: &LogConfig) -> Result<Log, TelemetryError> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
-        // Otherwise it would report on stderr that stderr fails, and panic.
+        // Otherwise the library reports with `eprintln!` that stderr fails, which panics.
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal());
     match config.format {

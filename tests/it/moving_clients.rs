@@ -225,8 +225,10 @@ impl Traveller {
         }
     }
 
-    async fn until_told(&mut self, state: &str) {
-        while self.state.as_deref() != Some(state) {
+    /// Reads until it was told that Redis answers again. A recovery that was over before the connection's thread
+    /// looked is not told.
+    async fn until_told_of_recovery(&mut self) {
+        while !matches!(self.state.as_deref(), Some("recovering" | "healthy")) {
             self.take_next().await;
         }
     }
@@ -413,9 +415,9 @@ async fn cut_again(again: Again) {
     let channel = client.channel.clone();
     b.mend();
     match again {
-        Again::Recovering => client.until_told("recovering").await,
+        Again::Recovering => client.until_told_of_recovery().await,
         Again::Unanswered => {
-            client.until_told("recovering").await;
+            client.until_told_of_recovery().await;
             b.link.set(Mode::Hole { requests: false, replies: true });
         }
         Again::AtOnce => {}

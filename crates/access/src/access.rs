@@ -421,7 +421,7 @@ impl Access {
             let awaited = if may_be_new { self.wanted(issuer, name, now) } else { None };
             return Err(awaited.unwrap_or(Refused::Algorithm));
         }
-        // A key without a name may be the right one; a key with a different name is not.
+        // If key or token has no name (`kid`), the key may be the right one; if the names differ, it is not.
         let is_named = |key: &&Key| match (key.id.as_deref(), name) {
             (Some(of_key), Some(said)) => of_key == said,
             _ => true,
@@ -446,7 +446,8 @@ impl Access {
         Err(refused)
     }
 
-    /// Requests the keys of an issuer, because a token names an unknown one.
+    /// Schedules a read of an issuer's sources, because a token names a key that they do not have. `None` if
+    /// they have been read since the key was first named.
     fn wanted(&self, issuer: usize, name: Option<&str>, now: i64) -> Option<Refused> {
         let after_s = self.sources.lock().want(issuer, name, now)?;
         Some(Refused::KeysAwaited { after_s })
@@ -527,7 +528,7 @@ impl Access {
         match self.api_keys.read().of_credential(principal.credential()) {
             None => Standing::Revoked,
             Some(now) if **now == *principal => Standing::Holds,
-            // The name now belongs to another subject.
+            // The file now lists another subject, or another tenant, under the key's name.
             Some(now) if !now.is_same_as(principal) => Standing::Revoked,
             Some(now) => Standing::Changed(Arc::clone(now)),
         }
@@ -688,7 +689,7 @@ impl Issuer {
     }
 }
 
-/// The index of an issuer in the settings, of which there are few.
+/// The index of an issuer in the settings; it fits, because there are at most `SOURCES_MAX` issuers.
 fn place_of(issuer: usize) -> u8 {
     u8::try_from(issuer).unwrap_or(u8::MAX)
 }

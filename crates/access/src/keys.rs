@@ -47,7 +47,7 @@ pub(crate) struct Key {
 pub(crate) struct KeyNumber(u32);
 
 impl KeyNumber {
-    /// For what is not signed.
+    /// For principals whose credential is not signed, such as API keys.
     pub(crate) const NONE: Self = Self(0);
 
     /// For the authorities that verify certificates, which have generations.
@@ -116,7 +116,7 @@ pub(crate) fn read_secret(text: &str) -> Result<Key, KeysError> {
 /// The bytes of a secret, for HS256.
 pub(crate) fn secret_bytes(text: &str) -> Result<&[u8], KeysError> {
     let secret = text.trim();
-    // Tokens can be forged where an RSA public key is accepted as a secret.
+    // If a public key were accepted as a secret, everybody who knows it could forge tokens.
     if secret.starts_with("-----BEGIN") || secret.starts_with('{') {
         return Err(KeysError::NotASecret);
     }

@@ -118,7 +118,7 @@ impl Principal {
         Self { issuer, key, ..self }
     }
 
-    /// The same, valid from one second until another.
+    /// The same, issued at one time, and no longer valid from another on.
     pub(crate) fn valid(self, issued_at: i64, expires_at: i64) -> Self {
         Self { issued_at, expires_at, ..self }
     }
@@ -229,7 +229,7 @@ pub enum Resource<'a> {
     Channel(&'a str),
     /// An order, by id.
     Order(Uuid),
-    /// The gateway itself: for what concerns everybody, or does not exist yet.
+    /// The gateway itself: for actions that concern everybody, and for placing an order, which has no id yet.
     Gateway,
 }
 

@@ -15,7 +15,7 @@ pub const REVOCATIONS_MAX: usize = 100_000;
 pub enum Revoked {
     /// One token, by its `jti`, or one API key, by its name.
     Credential,
-    /// Everything issued to a subject until then.
+    /// Everything issued to a subject up to the time of the revocation.
     Subject,
 }
 
@@ -33,7 +33,7 @@ pub struct Revocation {
 }
 
 impl Revocation {
-    /// Its key in the storage: 17 characters without special meaning.
+    /// Its key in the storage: the kind, `c` or `s`, and a digest of the name in 16 hexadecimal digits.
     pub fn key(&self) -> String {
         match self.what {
             Revoked::Credential => format!("c{:016x}", credential_hash(&self.name)),

@@ -54,7 +54,7 @@ pub const RIGHTS_MAX: usize = 64;
 /// A right: an action and, for actions on channels, the channels.
 ///
 /// A pattern is the name of a channel in which `*` stands for any characters, or none, and `{tenant}` and
-/// `{subject}` for those of the token.
+/// `{subject}` for those of the principal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Right {
     action: Action,
@@ -159,8 +159,8 @@ impl Right {
         Some(Self { action: self.action, pattern: pattern.into() })
     }
 
-    /// The `*` in a view of events (`event:ticker:*:BTC-USDT`) is covered by a `*` here only. A right to
-    /// all events of a type covers every view of them.
+    /// A `*` in the name of a view (`event:ticker:*:BTC-USDT`) matches only a `*` of the pattern. A right to
+    /// all events of a type (`event:ticker`) covers every view of them.
     fn allows(&self, action: Action, channel: &str) -> bool {
         let covers = || channel.starts_with(EVENT) && is_whole_type(&self.pattern, channel);
         self.action == action && (matches(&self.pattern, channel) || covers())
@@ -213,7 +213,8 @@ impl Rights {
     }
 }
 
-/// Whether a pattern is the name of the channel that another one is a view of.
+/// Whether a pattern is the name of the channel that `view` shows a part of, as `event:ticker` is for the
+/// view `event:ticker:binance:*`.
 fn is_whole_type(pattern: &str, view: &str) -> bool {
     // Types about exchanges have two segments, so `event:exchange` is not a type.
     let is_one = pattern.starts_with(EVENT) && pattern != "event:exchange";

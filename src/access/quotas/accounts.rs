@@ -1,4 +1,5 @@
-//! The accounts on which the use of principals and tenants is counted, each kept as long as it matters.
+//! The accounts on which the use of principals and tenants is counted. Each exists at least until nothing
+//! uses it and its quotas are as in a new one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::support::rate::{Bucket, Rate};
 /// The most accounts of principals, and of tenants.
 const ACCOUNTS_MAX: usize = 65_536;
 
-/// How often accounts that no longer matter are dropped.
+/// How often, at most, unused accounts are dropped to make room.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
 /// The account of one principal or tenant. Any thread may update it without waiting.
@@ -78,8 +79,8 @@ impl AsRef<Account> for Account {
     }
 }
 
-/// All principals, or all tenants, that currently matter. Those beyond the limit share one account, so that
-/// many that come once cost no further memory.
+/// The principals, or the tenants, that are tracked. Those beyond the limit share one account, so that many
+/// that come once cost no further memory.
 #[derive(Debug)]
 pub(super) struct Accounts<T> {
     max: usize,

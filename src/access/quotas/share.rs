@@ -31,8 +31,8 @@ impl Holder {
         Self { limits, own, tenant, name: principal.subject().unwrap_or_default().into() }
     }
 
-    /// Whether it counts for the principal's tenant: the file of API keys may have given a key another
-    /// tenant.
+    /// Whether its tenant is still that of the principal: the file of API keys may since have given the key
+    /// another one.
     pub(super) fn is_of_tenant_of(&self, principal: &Principal) -> bool {
         self.tenant.as_ref().map(|(tenant, _)| *tenant) == principal.tenant()
     }
@@ -170,7 +170,7 @@ impl Share {
         })
     }
 
-    /// Counts that too many lag; returns whether one is to be closed.
+    /// Counts that too many connections lag; returns whether one must be closed, never so in a dry run.
     pub(crate) fn has_too_many_behind(&self, scope: Scope) -> bool {
         self.refuse(scope, Quota::Behind).is_some()
     }
@@ -191,7 +191,7 @@ impl Share {
 pub(crate) struct Seat(Share);
 
 impl Seat {
-    /// The rest of its principal's share.
+    /// Its principal's share, to count other quotas on.
     pub(crate) fn share(&self) -> &Share {
         &self.0
     }

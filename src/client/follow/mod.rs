@@ -34,7 +34,7 @@ pub(crate) trait Output {
     fn entry(&mut self, text: &str) -> io::Result<()>;
     /// A message for the user.
     fn say(&mut self, text: &str);
-    /// Entries of a channel follow, from a position on.
+    /// Called when the entries of a channel after a position are about to arrive.
     async fn placed(&mut self, _channel: &ChannelName, _position: &Position) {}
 }
 
@@ -125,7 +125,7 @@ pub async fn connect(base: &BaseUrl, url: &str) -> Result<Socket, Lost> {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(SocketError::Http(response))) => {
             let status = response.status();
-            // A refusal that will not change with time counts as one of the final codes.
+            // A refusal that time will not change counts like a close code after which nobody may reconnect.
             let is_final = status.is_client_error() && !matches!(status.as_u16(), 408 | 425 | 429);
             let code = is_final.then_some(CloseCode::Disconnected.number());
             Err(Lost { code, is_absent: false, why: format!("the gateway answered {status}") })

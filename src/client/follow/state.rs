@@ -42,13 +42,13 @@ pub enum Step {
     Print,
     /// A message for the user.
     Say(String),
-    /// Entries of a channel follow, from a position on.
+    /// The entries of a channel after a position are about to arrive.
     Placed(ChannelName, Position),
     /// Enough entries have arrived.
     Done,
     /// The gateway ended everything that was followed, for this reason.
     Over(String),
-    /// Nothing is left to wait for.
+    /// The gateway refused the last channel that was followed, for this reason.
     Fail(String),
 }
 
@@ -89,8 +89,8 @@ fn no_ids() -> Recent<Arc<str>, ()> {
 }
 
 impl Follow {
-    /// Begins with the position at which to resume each channel. A lost connection is retried `tries` times in
-    /// a row, or without limit.
+    /// A follower of these channels, each from its position if it has one. A lost connection is retried
+    /// `tries` times in a row, or without limit.
     pub fn new(
         channels: impl IntoIterator<Item = (ChannelName, Option<Position>)>,
         until: Until,
@@ -270,7 +270,7 @@ impl Follow {
         vec![step]
     }
 
-    /// Entries follow from another position on; `None` for a channel that is not followed.
+    /// Records that the entries after a position follow; `None` for a channel that is not followed.
     fn at(&mut self, channel: &ChannelName, position: Position, recovered: bool) -> Option<&mut Progress> {
         let progress = self.channels.get_mut(channel)?;
         progress.position = Some(position);
@@ -296,7 +296,7 @@ impl Follow {
         missing.map(Step::Say).into_iter().chain([Step::Placed(channel, position)]).collect()
     }
 
-    /// The channel starts over with a snapshot.
+    /// Records that a channel starts over with a snapshot, whose entries do not count as repeated.
     fn begins_with_snapshot(
         &mut self,
         channel: &ChannelName,
@@ -353,7 +353,7 @@ impl Follow {
         }
     }
 
-    /// The gateway has ended a subscription; only if it names a reason.
+    /// Stops following a channel that the gateway has ended. Without a code, this only answers `unsubscribe`.
     fn ended(&mut self, end: &Unsubscribed) -> Vec<Step> {
         let Some(code) = &end.code else { return Vec::new() };
         let text = format!("{}: ended by the gateway ({code})", end.channel);

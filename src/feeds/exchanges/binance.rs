@@ -31,10 +31,10 @@ const LIFE_MAX: Duration = Duration::from_secs(23 * 3_600 + 1_800);
 /// How long after a failed request it is repeated.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// How often missing trades are requested; until then later trades wait.
+/// After how many failed requests in a row missing trades are given up; until then later trades wait.
 const TRIES_MAX: u32 = 3;
 
-/// How many changes of a book may wait for its snapshot; beyond that the book starts over.
+/// How many changes of a book may wait for its snapshot; beyond that they are dropped, and newer ones wait.
 const HELD_MAX: usize = 2_000;
 
 /// The subject of a request, with the symbol's index.
@@ -308,7 +308,7 @@ impl Binance {
         if frame.u <= sequence {
             return Ok(());
         }
-        // What begins the book may lie across its snapshot; after that each follows the one before.
+        // The first change may overlap the snapshot; every other one begins where the one before it ends.
         let follows = match frame.pu {
             Some(before) => before == sequence || (frame.U <= sequence + 1),
             None => frame.U <= sequence + 1,
@@ -341,7 +341,7 @@ impl Binance {
         Ok(())
     }
 
-    /// A request was of no use: it is made again after a while, unless too much waits for it.
+    /// Repeats a failed request after a while. Missing trades are given up after [`TRIES_MAX`] failures.
     fn failed(&mut self, wanted: Wanted, at: Moment, steps: &mut Vec<Step>) {
         if let Wanted::Trades(symbol) = wanted {
             self.failed[symbol] += 1;
@@ -354,7 +354,7 @@ impl Binance {
         self.again.push((at.now + ASK_AGAIN_AFTER, wanted));
     }
 
-    /// The snapshot of a book is there: what was held follows it.
+    /// Begins a book with its snapshot, and applies the changes that waited for it.
     fn begin_book(
         &mut self,
         symbol: usize,
@@ -363,7 +363,7 @@ impl Binance {
         steps: &mut Vec<Step>,
     ) -> Result<(), Malformed> {
         let answer: DepthAnswer<'_> = parse(text)?;
-        // A snapshot older than what is held cannot be followed by it.
+        // If changes are missing between the snapshot and the first that waits, a newer snapshot is needed.
         let first = self.held[symbol].front().and_then(|text| parse::<DepthFrame<'_>>(text).ok());
         if first.is_some_and(|first| first.U > answer.last_update_id.saturating_add(1)) {
             self.again.push((at.now + ASK_AGAIN_AFTER / 4, Wanted::Book(symbol)));

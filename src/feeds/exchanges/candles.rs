@@ -48,13 +48,14 @@ impl Candles {
         now: DateTime<Utc>,
     ) -> Vec<CandleEvent> {
         let mut events = Vec::new();
-        // A candle that begins after now had a wrong time, and must not hide those that come before it. (Where this
-        // machine's clock is behind, that is all candles; they come in order, so nothing is forgotten then.)
+        // A candle that begins in the future has a wrong time. It is dropped when an earlier one arrives,
+        // which it would hide. (If this machine's clock is behind, all candles begin in the future, but they
+        // arrive in order, so none is dropped.)
         let is_wrong = |known: &mut Candle| known.open_time > now && known.open_time > candle.open_time;
         self.closed.take_if(is_wrong);
         self.current.take_if(is_wrong);
         if let Some(closed) = self.closed.as_mut().filter(|closed| candle.open_time <= closed.open_time) {
-            // An even older candle was published, and is no longer of interest.
+            // A candle older than the last closed one is ignored.
             if candle.open_time == closed.open_time && *closed != candle {
                 *closed = candle.clone();
                 events.push(CandleEvent { candle, is_closed: true, is_correction: true });

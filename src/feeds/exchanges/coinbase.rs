@@ -139,7 +139,7 @@ impl Coinbase {
         symbols.iter().for_each(|symbol| self.desk.streams.ask(*symbol, kind, at.now));
     }
 
-    /// The list names everything that is subscribed to.
+    /// Each such message lists all subscriptions, and thereby acknowledges them.
     fn subscriptions(&mut self, events: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
         let events: Vec<Subscriptions<'_>> = parse(events)?;
         let mut subscribed = Vec::new();
@@ -255,7 +255,7 @@ impl Coinbase {
             let values = [data.open, data.high, data.low, data.close, data.volume];
             candles.push((symbol, Candle::new(open_time(start)?, values)));
         }
-        // A snapshot begins with the newest.
+        // A snapshot lists the newest candle first.
         candles.sort_by_key(|(_, candle)| candle.open_time);
         for (symbol, candle) in candles {
             self.desk.offer_candle(symbol, candle, time, at, steps);

@@ -45,7 +45,7 @@ impl<'a> Decimal<'a> {
         let value = match shift {
             _ if value == 0 => 0,
             0.. => value.checked_mul(10_i128.checked_pow(shift.unsigned_abs())?)?,
-            // Otherwise two prices that differ in a later digit would be taken for the same.
+            // Digits beyond the scale are refused: prices that differ only there would count as equal.
             _ => {
                 let unit = 10_i128.checked_pow(shift.unsigned_abs())?;
                 (value % unit == 0).then_some(value / unit)?

@@ -162,7 +162,7 @@ impl Desk {
         json
     }
 
-    /// Emits the tickers of a frame, each of a symbol, at a time (as JSON); or none if one lacks a price.
+    /// Emits a frame's tickers, each with its symbol's index and its time as JSON; none if one lacks a price.
     pub(super) fn tickers<const N: usize>(
         &mut self,
         tickers: &[(usize, impl AsRef<str>, [Field<'_>; N])],

@@ -1,4 +1,4 @@
-//! Ensures by a lease that exactly one of several processes on a storage runs a feed.
+//! Ensures by a lease that at most one of several processes on a storage runs a feed.
 //!
 //! The holder renews the lease every second, and publishes only until it expires by the holder's own
 //! monotonic clock, counted from before each call. While the shared storage is away, nobody can renew or take

@@ -439,7 +439,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// A trade is in the log.
+    /// Notes that the log has a trade.
     fn saw(&mut self, symbol: String, id: u64) {
         let last = self.resume.entry(symbol).or_insert(id);
         *last = id.max(*last);

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The longest record, in bytes. Without it, a stray quote in a CSV file would swallow the rest.
+/// The longest record, in bytes. Without this bound, a stray quote in a CSV file would swallow the rest.
 pub(super) const RECORD_BYTES_MAX: u64 = 1 << 20;
 
 /// A reader that counts the bytes of the current record.

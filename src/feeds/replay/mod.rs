@@ -188,7 +188,7 @@ pub(crate) struct Replay {
 
 enum Lines {
     Csv { reader: csv::Reader<Input>, record: csv::StringRecord, columns: Columns },
-    // Columns may differ from line to line; their uses are found once for each run of equal names.
+    // Columns may differ from line to line; their uses are found anew when the names change.
     Ndjson { reader: BufReader<Input>, line: u64, read: u64, known: Option<(Vec<String>, Columns)> },
 }
 

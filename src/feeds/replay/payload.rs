@@ -167,7 +167,7 @@ impl PayloadWriter {
     fn shifted(&mut self, time: DateTime<Utc>) -> DateTime<Utc> {
         let Some(speed) = self.options.now else { return time };
         let (first, begin) = *self.shift.get_or_insert_with(|| (time, Utc::now()));
-        // The time of a file that spans too many years for a clock stands still.
+        // A time too far from the first one to be expressed is replaced by the start of the replay.
         let since = (time - first).as_seconds_f64() / speed;
         let since = chrono::TimeDelta::try_milliseconds((since * 1_000.0) as i64).unwrap_or_default();
         begin.checked_add_signed(since).unwrap_or(begin)

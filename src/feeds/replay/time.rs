@@ -140,7 +140,7 @@ impl Times {
     /// would go back.
     ///
     /// # Errors
-    /// What would be right.
+    /// A description of the expected form.
     pub(super) fn read(&mut self, text: &str) -> Result<DateTime<Utc>, String> {
         let local = match self.written(text) {
             Some(Written::Instant(time)) => return Ok(time),

@@ -51,8 +51,8 @@ impl Refused {
         self.bounded(serving, until, &parts).await;
     }
 
-    /// Ends serving when the time is up, the place is displaced, or the gateway stops. However the request
-    /// ends, the connection is closed.
+    /// Serves until the time is up, a newer connection takes the place, or the gateway stops. However the
+    /// request ends, the connection is closed.
     async fn bounded(&self, serving: impl Future<Output = ()>, until: Instant, parts: &AcceptParts) {
         tokio::select! {
             () = serving => {}

@@ -127,7 +127,8 @@ struct ListQuery {
     after: Option<String>,
 }
 
-/// A page cannot begin after an unknown order: it would be the first page again, for ever.
+/// No page can begin after an unknown order. The first page in its place would make a client that reads all
+/// pages begin again for ever.
 fn unknown_cursor(after: Option<OrderId>) -> Problem {
     let after = after.map(|after| after.to_string()).unwrap_or_default();
     let detail =

@@ -351,7 +351,7 @@ pub(in crate::http) fn remove(app: &Arc<App>, kind: RegistryKind) -> Handler {
     let asked = with(app).and(segments()).and(warp::header::headers_cloned()).and(query());
     handler(asked.then(
         move |app: Arc<App>, [key]: [String; 1], headers: HeaderMap, query: Pairs| async move {
-            // Removals take no `connection`, so the kind only matters for that error.
+            // Removals take no `connection`; neither do active orders, so the query is checked as theirs.
             let (key, wish) =
                 (named::<String>(&key)?, Wish::of(RegistryKind::ActiveOrders, &headers, &query)?);
             app.registry

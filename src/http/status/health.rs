@@ -78,7 +78,7 @@ impl Sources {
         }
     }
 
-    /// The counters of the bridge; if it is off, whether the storage's Redis is connected.
+    /// The counters of the bridge. If it is off, `connected` says whether Redis serves as the storage.
     pub(super) fn bridged(&self) -> BridgeView {
         let counts = self.bridge.read();
         if self.bridge.is_on() {

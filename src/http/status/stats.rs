@@ -37,8 +37,8 @@ const STATES: [(EventType, &str); 3] = [
 const JOBS_WITHIN: Duration = Duration::from_millis(250);
 
 impl Sources {
-    /// Reads all counters; with `list`, also what the shards must be asked for, and the connections that it
-    /// selects.
+    /// Reads all counters. With `list`, it also asks the shards, which know the selected connections, and
+    /// reads the state of the exchanges.
     pub(crate) async fn stats(&self, list: Option<Listing>) -> StatsView {
         let list_wanted = list.is_some();
         let exchanges = async { if list_wanted { self.exchanges().await } else { BTreeMap::new() } };

@@ -120,8 +120,8 @@ impl Orders {
         Ok(Claimed { held, desk: Arc::clone(self.desk()) })
     }
 
-    /// Prepares a job's offer. Ends the orders that no worker needs to see. A job that cannot be offered is
-    /// given back; the other jobs of the claim do not wait for it.
+    /// Prepares a job's offer. An order that is not to be executed (cancelled, unreadable, out of attempts)
+    /// is ended. A job that cannot be offered is given back; the other jobs of the claim do not wait for it.
     async fn offer(
         &self,
         job: JobView,

@@ -25,7 +25,7 @@ const REPORT_WITHIN: Duration = Duration::from_secs(10);
 /// ago is long enough for the next report.
 const LEASE_OF_REPORT: Duration = Duration::from_secs(12);
 
-/// The job of a call.
+/// The run that a call reports on, and the order's newest update.
 struct TakenUp {
     run: Run,
     newest: Option<Entry>,
@@ -67,7 +67,7 @@ impl Orders {
         self.settle(settling, async move { run.publish(update).await }).await
     }
 
-    /// The order was executed.
+    /// Ends an order that was executed.
     ///
     /// # Errors
     /// See [`RunError`].
@@ -90,7 +90,7 @@ impl Orders {
         self.settle(settling, completing).await
     }
 
-    /// The order was not executed; with `retry` it may be attempted again.
+    /// Ends an attempt in which the order was not executed; with `retry`, another attempt may follow.
     ///
     /// # Errors
     /// The lease is lost, or the storage does not answer.
@@ -118,8 +118,7 @@ impl Orders {
         .await
     }
 
-    /// The worker does not go on with the order, which has no fault: another worker may have it at once, in
-    /// the same attempt.
+    /// Gives an order back without using up the attempt: another worker may claim it at once.
     ///
     /// # Errors
     /// The lease is lost, or the storage does not answer.
@@ -130,7 +129,7 @@ impl Orders {
         self.settle(settling, async move { desk.give_back(&mut run).await }).await
     }
 
-    /// Marks an order as having a report under way; reports run one after the other.
+    /// Marks an order as having a report under way; an error if it has one already.
     fn settling(&self, order: OrderId) -> Result<Settling, RunError> {
         if !self.desk().settling.lock().insert(order) {
             return Err(RunError::Unavailable("another report of this order is still on its way".into()));
@@ -158,8 +157,9 @@ impl Orders {
         }
     }
 
-    /// The run of a call, if the worker still has the job and it was not cancelled in time. Only
-    /// [`extend`](Self::extend) prolongs a lease: for how long is the worker's decision.
+    /// The run of a call, if the worker still has the job and it was not cancelled in time. How long the
+    /// lease lasts, the worker decides with [`extend`](Self::extend); a report prolongs it only if it cannot
+    /// be undone.
     async fn taken_up(&self, ticket: Ticket, worker: Option<&str>) -> Result<TakenUp, RunError> {
         let taken_up = self.taken_up_or_cancelled(ticket, worker).await?;
         if taken_up.run.cancelled { Err(RunError::Cancelled) } else { Ok(taken_up) }
@@ -177,8 +177,8 @@ impl Orders {
             && self.desk().parts.backend.is_degraded_for(&ChannelName::order(order))
             && !self.desk().is_held(order, token, asked)
         {
-            // The job as last seen says nothing about the lease. The lease of a job on this node can be asked
-            // for; who has the others by now is unknown.
+            // The job as last seen says nothing about its lease. If the job is on this node, its lease can be
+            // extended; if not, this fails, since another worker may have the job by now.
             self.desk().parts.backend.extend(order.into(), token, LEASE_MIN).await?;
         }
         let goes_on = newest.as_ref().is_some_and(|newest| run_of(newest) == Some(job.run));
@@ -219,7 +219,7 @@ fn with_run(
     fields: &[(String, &RawValue)],
     kind: Option<EntryKind>,
 ) -> Result<OrderUpdate, InvalidPayload> {
-    // The run, the number of attempts and how an order ends are not the worker's to say.
+    // Only the gateway may set the run, the number of attempts and how an order ends.
     let is_ours = |name: &str| {
         ["token", "run", "maxAttempts", "deadLetter"].contains(&name)
             || (kind.is_some() && ["type", "progress"].contains(&name))

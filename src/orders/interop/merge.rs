@@ -31,8 +31,9 @@ pub(super) const WAITING_MAX: usize = 256;
 /// again, the log recognises it.
 const KNOWN_MAX: usize = 1_024;
 
-/// Numbers the stretches in which we heard without interruption. What is learnt in a stretch before the list
-/// was read in it proves nothing about the time before that stretch.
+/// Numbers the stretches of time in which pub/sub was heard without interruption. What is first seen in
+/// stretch 3 says nothing about what was missed between stretches 2 and 3, until the list has been read in
+/// stretch 3.
 type Stretch = u64;
 
 /// What is known of an order's outside updates. An update is identified by the hash of its bytes.
@@ -153,7 +154,7 @@ impl Merge {
             waiting.looked = true;
             waiting.settled |= begun >= waiting.heard_at + HOLD;
         }
-        // Only the first look of a stretch has to be repeated; the second builds on it.
+        // The first look of a stretch is repeated once; see `look_again_at`.
         let first = self.proven < stretch;
         self.proven = self.proven.max(stretch);
         if self.known.len() > KNOWN_MAX {
@@ -215,8 +216,9 @@ impl Merge {
                 }
             };
             self.known.entry(id).or_insert(stretch);
-            // An update that was only heard goes first if it was there before this one. At the first look
-            // that is unknown, and what is in the list counts as older.
+            // An update that is not in the list goes first if it waited before this one. If this one did not
+            // wait, the other goes first only if an earlier look lacked it too; otherwise what is in the list
+            // counts as older.
             let goes_first = |held: &Waiting| match place.get(&id) {
                 Some(own) => place.get(&held.id).is_some_and(|place| place < own),
                 None => held.looked,
@@ -250,7 +252,7 @@ impl Merge {
         self.look_at.into_iter().chain(self.look_again_at).min()
     }
 
-    /// A read of the list begins. The stretch in which it does is to be passed to [`look`](Self::look).
+    /// Begins a read of the list, and returns the stretch to pass to [`look`](Self::look).
     pub(super) fn begin_look(&mut self) -> Stretch {
         self.look_at = None;
         self.stretch
@@ -274,7 +276,7 @@ impl Merge {
         done.map(|done| done.update)
     }
 
-    /// The list is not waited for any more: updates go in the order in which they were heard.
+    /// Stops waiting for the list: updates are appended in the order in which they were heard.
     pub(super) fn settle(&mut self) {
         self.waiting.iter_mut().for_each(|waiting| waiting.settled = true);
     }

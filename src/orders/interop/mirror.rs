@@ -1,7 +1,7 @@
 //! Writes our own updates to the place where outside consumers look for them.
 //!
-//! The updates are read from the log: only there do they have offsets, and only there is an append whose
-//! answer was lost. A caller that appends merely names the order.
+//! The updates are read from the log: only the log has their offsets, and only it shows whether an append
+//! whose answer was lost took place. Callers that append just name the order.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -25,8 +25,9 @@ use crate::support::backoff::STORAGE_RETRY;
 use crate::support::recent::Recent;
 use crate::support::seldom::{Seldom, warn_seldom};
 
-/// The most orders that wait to be written; beyond it, orders are counted and dropped. As many cursors are remembered,
-/// so that those of orders that wait stay; when others are forgotten, the logs of their orders have expired.
+/// The most orders that wait to be written; beyond it, orders are counted and dropped. As many cursors are
+/// remembered, so that no waiting order loses its own; by the time another is forgotten, its order's log has
+/// expired.
 const WAITING_MAX: usize = 65_536;
 /// Orders written at once.
 const WRITES_MAX: usize = 32;
@@ -165,8 +166,8 @@ impl MirrorWriter {
             self.pending.entry(order).or_insert(now);
         }
         if self.backend.is_degraded() && !self.pending.is_empty() {
-            // Outside consumers are as far away as the log. The time for repetitions begins when both are
-            // back.
+            // Outside consumers use the same Redis as the log, so neither can be reached. The time for
+            // repetitions begins when Redis is back.
             self.pending.values_mut().for_each(|since| *since = now);
             self.retry_at = Some(now + STORAGE_RETRY.max);
             return;
@@ -193,7 +194,7 @@ impl MirrorWriter {
         self.retry_at = failed.then(|| Instant::now() + STORAGE_RETRY.wait(self.failures));
     }
 
-    /// Whether nothing has to be repeated.
+    /// Whether the write of an order need not be repeated: it succeeded, or is given up.
     fn is_settled(&mut self, order: OrderId, result: StorageResult<()>, patience: Duration) -> bool {
         let Err(error) = result else {
             self.pending.remove(&order);

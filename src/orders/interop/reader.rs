@@ -76,7 +76,7 @@ enum Next {
 enum Step {
     Follow,
     Unfollow,
-    /// Read which updates the log has. One that is to be appended to is created if there is none.
+    /// Read which updates the log has. A missing log is created if an update is to be appended.
     Open {
         creates: bool,
     },
@@ -433,7 +433,7 @@ impl Reader {
             Some(Appended::Duplicate) => self.stats.duplicates.add(1),
             Some(Appended::Refused(Refusal::Closed)) => self.stats.refused.closed.add(1),
             Some(Appended::Refused(Refusal::StaleFence { .. })) => self.stats.refused.stale_fence.add(1),
-            // The first entry of a producer has none before it.
+            // A gap cannot occur: each update is the first entry of its own producer.
             Some(Appended::Gap { .. }) | None => {
                 lost = true;
                 self.stats.lost.add(1);
@@ -546,7 +546,7 @@ async fn open(
             if !creates {
                 return Ok(None);
             }
-            // Each update is its own producer; none is asked about here.
+            // `open` also looks a producer up, which is of no use here: each update has its own.
             let nobody = NodeId(Uuid::nil());
             let log = backend.open(channel, nobody, &Epoch::random()).await?;
             if log.top == 0 {

@@ -25,10 +25,11 @@ pub(super) struct Target {
     epoch: Option<Epoch>,
     /// The newest sequence of each producer that the log certainly has.
     known: HashMap<NodeId, u64>,
-    /// Producers whose newest entry this process appended. Of other producers the log may have more than is
-    /// known, since their entries reach it on another way too.
+    /// Producers whose newest entry this process appended. Entries of other producers may also reach the log
+    /// another way, so it may have more of them than is known.
     ours: HashSet<NodeId>,
-    /// Entries of the current step that were sent and may be there already: they count once that is certain.
+    /// Entries that were sent since the last complete [`put`](Self::put). After a failed call, those that
+    /// turn out to be in the log count as carried.
     pub(super) sent: HashSet<EntryId>,
     /// Whether calls have failed since the log was last examined.
     is_suspect: bool,
@@ -45,10 +46,10 @@ impl Target {
         *self = Self::new(self.channel.clone());
     }
 
-    /// Appends entries of the source's log to this one, in order. Returns how many this process appended, including
-    /// those whose answer was lost and that a later try found there; and, if the log has changed, so that
-    /// everything that the source still has must be compared with it, why, for people. Otherwise the log has all
-    /// of the entries.
+    /// Appends entries of the source's log to this one, in order. Returns how many of them this process
+    /// appended, including those whose answer was lost and that a later call found in the log. If this log
+    /// has changed, so that everything that the source still has must be compared with it, also returns the
+    /// reason, for people; without a reason, the log has all of the entries.
     pub(super) async fn put(
         &mut self,
         shared: &Shared,
@@ -117,8 +118,8 @@ impl Target {
         batches
     }
 
-    /// Evaluates answers: how many entries were applied, by these calls or earlier ones, and why everything
-    /// must be compared, if so.
+    /// Evaluates answers. Returns how many entries were applied, by these calls or earlier ones, and the
+    /// reason if everything must be compared.
     fn note(
         &mut self,
         batches: &[AppendBatch],
@@ -174,8 +175,8 @@ impl Target {
         Ok((applied, anew))
     }
 
-    /// Asks the log how far each producer is; if `opens`, a log without an epoch gets one. Says why
-    /// everything must be compared, if the log lacks what it is known to have had.
+    /// Asks the log how far each producer is; with `opens`, a missing log is created. Returns the reason if
+    /// everything must be compared: the log is gone, is another one, or lacks entries that it had.
     pub(super) async fn look(&mut self, shared: &Shared, opens: bool) -> StorageResult<Option<&'static str>> {
         let to = &shared.to;
         let found = if opens {

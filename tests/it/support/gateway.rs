@@ -1,6 +1,7 @@
 //! A gateway in this process, and small HTTP requests to it.
 
 use std::net::SocketAddr;
+use std::panic;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -169,7 +170,13 @@ impl Drop for Running {
     /// that still runs.
     fn drop(&mut self) {
         if !self.running.is_empty() && !std::thread::panicking() {
-            task::block_in_place(|| Handle::current().block_on(self.end()));
+            let runtime = Handle::current();
+            // On a thread of its own: to wait here would take a wakeup that came meanwhile from the test, which may
+            // be polling other futures beside the one that ended.
+            let end = || std::thread::scope(|scope| scope.spawn(|| runtime.block_on(self.end())).join());
+            if let Err(panicked) = task::block_in_place(end) {
+                panic::resume_unwind(panicked);
+            }
         }
     }
 }
