@@ -1,6 +1,6 @@
-//! The composition root: turns a [`Config`](crate::config::Config) into a running gateway. The only place
-//! that knows every room: `assembling` creates the parts and connects them, `threads` serve connections,
-//! and `stopping` runs a gateway and stops its parts in order.
+//! The composition root: turns a [`Config`] into a running gateway. The only place that knows every room:
+//! `assembling` creates the parts and connects them, `threads` serve connections, and `stopping` runs a gateway
+//! and stops its parts in order.
 
 mod assembling;
 mod reports;
