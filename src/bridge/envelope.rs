@@ -1,5 +1,5 @@
-//! The envelope of published events: `{type, data, timestamp, source}`, the form that programs write which do
-//! not know this gateway, plus the fields that gateways add for each other.
+//! The envelope of published events: `{type, data, timestamp, source}`, which is also what programs write
+//! that do not know this gateway, plus the fields that gateways add for each other.
 
 use std::collections::BTreeMap;
 

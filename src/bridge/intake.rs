@@ -54,7 +54,7 @@ const PAGE: PageLimit = PageLimit { entries: 1_000, bytes: 1 << 20 };
 /// How long waiting events are still appended when the node stops.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// From this the producers of foreign events are derived, one for each type and epoch.
+/// The namespace from which the producers of foreign events are derived, one for each type and epoch.
 const CHAIN: Uuid = Uuid::from_u128(0x5f0c_52d1_9b5e_4f0e_9d0a_6b1f_52c3_7a11);
 
 /// An event of another process.
@@ -195,8 +195,8 @@ impl Intake {
         }
     }
 
-    /// Another gateway holds the lease, or soon will. Waiting events are dropped: the new holder receives
-    /// events itself.
+    /// Gives up the lease, which another gateway holds or soon will hold. Waiting events are dropped, because
+    /// the new holder receives events itself.
     fn lose(&mut self, why: &'static str) {
         self.lease = None;
         if !self.shared.subscriptions.takes_in() {

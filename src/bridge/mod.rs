@@ -87,7 +87,7 @@ pub(crate) struct BridgeParts {
     pub(crate) message_bytes_max: usize,
 }
 
-/// What must run.
+/// The tasks of the bridge, which the caller has to run.
 pub(crate) struct BridgeWork {
     /// Maintains the connections. Must outlive `exchange`; does not end by itself.
     pub(crate) driver: BoxFuture<'static, ()>,
@@ -116,7 +116,7 @@ impl Shared {
         self.subscriptions.due(allowed, Instant::now())
     }
 
-    /// The state of the connections; without any, neither publishes nor receives.
+    /// The state of the connections. If the bridge is off, they are never established.
     fn health(&self) -> PubSubHealth {
         self.pubsub.as_ref().map(|pubsub| pubsub.health()).unwrap_or_default()
     }
@@ -132,7 +132,7 @@ impl TellAccepted for Shared {
 }
 
 impl Bridge {
-    /// Connects nothing yet: the work does, if there is any.
+    /// Creates the bridge and, if it is on and Redis is used, the work that connects it.
     pub(crate) fn new(parts: BridgeParts) -> (Self, Option<BridgeWork>) {
         let BridgeParts { config, backend, link, node, message_bytes_max } = parts;
         if config.enabled && link.is_none() {
@@ -276,7 +276,8 @@ async fn note_followed(shared: &Shared, mut followed: watch::Receiver<BTreeSet<E
 }
 
 impl Exchange {
-    /// Ends some time after `stop`, once accepted live events are published and received ones appended.
+    /// Ends soon after `stop`: once events in the outbox are published and those in the intake appended, or
+    /// the time for that is over.
     pub(crate) async fn run(self, channels: Channels, stop: CancellationToken) {
         let Self { shared, pubsub, backend } = self;
         let role = shared.config.role;

@@ -13,8 +13,8 @@ use crate::model::{EventType, NodeId};
 /// How many gateways are remembered; beyond that, the one that has been silent for longest is forgotten.
 const SOURCES_MAX: usize = 1_024;
 
-/// A gateway that has been silent for so long is forgotten: gateways announce their numbers every few
-/// seconds.
+/// When `SOURCES_MAX` is reached, all gateways are forgotten that have been silent for so long: they would
+/// have announced their numbers every few seconds.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 /// An event's place in the order of its gateway's events.
@@ -77,8 +77,8 @@ impl Sequences {
         missed
     }
 
-    /// Events of a type are received from now on, or nobody follows the type any more, in which case nothing
-    /// published meanwhile counts as missed.
+    /// Sets whether events of a type are received. While they are not, announced numbers do not show events
+    /// to be missed.
     pub(crate) fn follow(&mut self, event: EventType, follows: bool) {
         self.follows[event as usize] = follows;
     }

@@ -229,7 +229,7 @@ impl Subscriber {
 
     fn has_worked(&mut self, done: crate::storage::Result<()>) -> bool {
         let Err(error) = done else { return true };
-        // Without a connection this is only a consequence; losses of connections are counted by themselves.
+        // Without a connection every call fails; the loss of the connection is counted separately.
         if self.pubsub.health().hears {
             self.shared.counts.errors.add(1);
             if let Some(untold) = self.of_failures.may_tell(Instant::now()) {

@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::model::DraftEntry;
 
-/// Notified of entries when the log of their channel has them, or the journal does: of those that
-/// publishers sent to this node, each once, and in order within each channel. Must not wait.
+/// Is notified of the entries that publishers sent to this node, once their log has them, or the journal
+/// does: of each entry once, in order within a channel. Must not wait.
 pub(crate) trait TellAccepted: fmt::Debug + Send + Sync {
     /// These entries were accepted.
     fn accepted(&self, entries: &[DraftEntry]);

@@ -1,5 +1,5 @@
-//! One channel on this node: appends what is published here, and puts the entries of all nodes in order.
-//! Does one thing at a time, so the order needs no locks.
+//! The actor of one channel: appends what is published on this node, and puts the entries of all nodes in
+//! order. It does one thing at a time, so the order needs no locks.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub(super) enum Command {
     },
 }
 
-/// Drafts that wait for the storage, in the order in which they were accepted for it.
+/// A publisher's drafts that wait to be appended, in order.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) drafts: Vec<DraftEntry>,
@@ -72,9 +72,10 @@ pub(super) struct Request {
     pub(super) is_own: bool,
     /// The drafts' own ids, if they have any; otherwise this node numbers them.
     pub(super) ids: Option<Ids>,
-    /// As far as the caller knew, the log has no epoch. That is relied upon once.
+    /// The log had no epoch, as far as the caller knew. Only one attempt relies on that, because it may be
+    /// wrong.
     pub(super) begins: bool,
-    /// They are appended only if the log has no entries; once that is known, this is false.
+    /// The drafts are appended only if the log has no entries. Set to false once that has been found.
     pub(super) is_only_first: bool,
     /// How many of them the log has acknowledged.
     pub(super) accepted: usize,
@@ -107,7 +108,7 @@ pub(super) struct Notification {
     pub(super) entries: Vec<Entry>,
 }
 
-/// Gets an actor's attention without its queues.
+/// Makes an actor read its log. Unlike a queue, it always has room.
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
     raised: AtomicBool,
@@ -133,8 +134,8 @@ pub(super) struct Common {
     /// The queues of the shards. They are bounded, and so are each channel's credits; when there is no
     /// room, the actor waits, and so, in the end, does the publisher.
     pub(super) shards: Vec<mpsc::Sender<Delivery>>,
-    /// No sequence of this node is used twice, even if an actor ends and another one starts for its
-    /// channel.
+    /// The lowest sequence for a new actor: above those of all actors that have ended, so that no sequence of
+    /// this node is used twice in a channel.
     pub(super) seq_floor: AtomicU64,
     pub(super) orders: Arc<WatchedOrders>,
     /// Notified of what this node accepted.
@@ -184,8 +185,9 @@ pub(super) struct Actor {
     late_to: u64,
     joined: Vec<bool>,
     views: Views,
-    /// The newest offset passed to the shards, and from which offset on none was missing.
+    /// The newest offset passed to the shards.
     passed: u64,
+    /// No offset from this one to `passed` was left out.
     whole_from: u64,
     /// For each shard, once it was sent a message: the credits for messages on their way to it.
     credits: Vec<Option<Arc<Semaphore>>>,
@@ -346,7 +348,8 @@ impl Actor {
         self.common.events.set(&self.channel, are_there);
     }
 
-    /// After this, the shard gets all entries after the position in the answer.
+    /// Makes a shard follow the channel or a view of it: it gets all entries after the position in the
+    /// answer.
     async fn join(&mut self, channel: &ChannelName, shard: usize) -> Result<Position, JoinError> {
         let is_new_view = *channel != self.channel && !self.views.holds(channel);
         let views_max = self.common.config.views_max;
@@ -390,12 +393,12 @@ impl Actor {
         minted
     }
 
-    /// Opens the log in its current epoch, or starts it. Returns its epoch; `None` if the next request is answered
-    /// with that, since it was to begin the log.
+    /// Opens the log in its current epoch, or starts it, and returns the epoch; `None` if the next request
+    /// was refused because it had to begin the log, and the log has entries of others.
     async fn open(&mut self) -> Result<Option<Epoch>, StorageError> {
         let minted = self.minted.take().unwrap_or_else(new_epoch);
         let log = self.common.backend.open(&self.channel, self.common.node, &minted).await?;
-        // The request may have begun the log itself, without learning so.
+        // The entries may be the request's own, from an attempt whose answer was lost.
         let sent = self.unanswered.as_ref().and_then(|batch| batch.entries.first());
         let is_news = log.top > 0 && sent.is_none_or(|first| log.last_seq < first.seq);
         let epoch = self.continue_in(log);
@@ -466,7 +469,8 @@ impl Actor {
             observe(&self.common.stats.append_duration, sent.elapsed());
         }
         match answer {
-            // The caller retries, because other requests must not wait for one that needs the log itself.
+            // Drafts with their own ids need the log itself, which may be away for long. The caller retries
+            // them, so that other requests need not wait.
             Err(error) if has_ids => {
                 self.common.stats.storage_retries.add(1);
                 let cause = Arc::new(error);
@@ -516,7 +520,7 @@ impl Actor {
         let sent = Instant::now();
         match self.common.backend.begin(&batch).await {
             Err(error) => {
-                // It may have taken effect, which opening the log tells.
+                // The log may have been begun nevertheless; opening it will show that.
                 self.unanswered = Some(batch);
                 Err(error)
             }
@@ -527,7 +531,8 @@ impl Actor {
             Ok(AppendAnswer::Done(results)) => {
                 observe(&self.common.stats.append_duration, sent.elapsed());
                 self.continue_in(OpenLog::begun_as(batch.epoch.clone()));
-                // The rest of the request follows its own entries.
+                // The log now has the request's own first entries, which must not cause the rest to be
+                // refused.
                 if let Some(first) = self.waiting.front_mut() {
                     first.is_only_first = false;
                 }
@@ -688,9 +693,9 @@ impl Actor {
         );
         // An append under a lease is not abandoned during an outage: it is repeated for as long as that
         // takes, so each update is in the log once, and the log refuses it if the lease has moved to
-        // another worker by then. Other requests are answered with an error. If such a batch takes effect
-        // after all, the next one's `prev` permits either; if it arrives after the next one, the log drops
-        // it as a duplicate.
+        // another worker by then. Other requests are answered with an error. If their batch takes effect
+        // after all, the next one's `prev` permits that; if it arrives after the next one, the log drops it
+        // as a duplicate.
         let keeps = |request: &Request| request.fence.is_some() && error.is_outage();
         // The unanswered batch belongs to the first request.
         if !self.waiting.front().is_some_and(keeps) {
@@ -769,7 +774,7 @@ impl Actor {
                     // begin in the log.
                     let log = log_of_fork(&epoch).filter(|_| was_unborn);
                     let epoch = log.unwrap_or(epoch);
-                    // Everything in it may be new here.
+                    // Any entry of the new epoch may be new here, so begin with its oldest one.
                     let offset = if was_unborn { 0 } else { page.first - 1 };
                     #[cfg(test)]
                     let is_missed = was_unborn && mutant::is(Mutant::BirthElsewhereMissed);
@@ -834,7 +839,8 @@ impl Actor {
         self.send_to_all(&from.epoch, offset, moved).await;
     }
 
-    /// Records that the next entry passed on follows this offset, and that everything before is settled.
+    /// Records that the next entry follows this offset, and that batches of views need not cover anything
+    /// before it.
     fn passed_all_to(&mut self, offset: u64) {
         (self.passed, self.whole_from) = (offset, offset + 1);
     }
@@ -905,8 +911,8 @@ impl Actor {
         messages
     }
 
-    /// Sends a message to the shards that follow the channel or a view of it, by that name, after
-    /// everything that was passed on in this epoch; the next entries follow `offset`.
+    /// Sends a message about the log as a whole to the shards that follow the channel or a view of it, under
+    /// that name. Views are first told how far they cover the old part; the next entries follow `offset`.
     async fn send_to_all(&mut self, epoch: &Epoch, offset: u64, message: impl Fn(&ChannelName) -> Live) {
         let since = Instant::now();
         for (view, batch) in self.views.catch_up(epoch, self.whole_from, self.passed) {

@@ -77,7 +77,7 @@ pub enum JoinError {
     /// The storage did not answer; a retry makes sense.
     #[error("the storage does not answer at the moment")]
     Unavailable(#[source] StorageError),
-    /// Subscribers have begun as many channels of its kind as allowed.
+    /// Subscribers have begun as many channels of its kind, or follow as many views, as allowed.
     #[error("there are {0} channels of this kind already")]
     TooManyChannels(usize),
     /// The gateway is shutting down.

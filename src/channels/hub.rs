@@ -45,7 +45,7 @@ const COMMANDS_MAX: usize = 1_024;
 /// The TTL of a zone's record, long enough to outlive its log.
 const ZONE_RECORD_TTL: Duration = EPOCH_KEPT_FOR.saturating_mul(2);
 
-/// How often latest entries are read again when Redis comes and goes meanwhile.
+/// How many times a page of latest entries is read if Redis comes and goes meanwhile.
 const LOOKS_MAX: usize = 4;
 
 /// Zones read from the storage in one call.
@@ -281,7 +281,8 @@ impl Channels {
         self.admit(channel, drafts, Terms::USUAL).await
     }
 
-    /// Appends what another process published, and what others receive from that process too.
+    /// Appends what another process published. It is not reported to [`TellAccepted`], because other nodes
+    /// receive it from that process themselves.
     pub(crate) async fn take_in(
         &self,
         channel: &ChannelName,
@@ -291,9 +292,9 @@ impl Channels {
     }
 
     /// Appends drafts that have their own ids: those of one producer, in ascending order, each with the id
-    /// that must precede it in the log. Whoever appends an entry, and however often, the log has it once,
-    /// and none after a later one of that producer. Only the log itself accepts them, never a fork, and
-    /// each call tries once: the caller retries.
+    /// that must precede it in the log. However many nodes append an entry, and however often, the log has it
+    /// once, and never after a later one of its producer. Only the log itself accepts such entries, never a
+    /// fork, and each call tries once: the caller retries.
     ///
     /// # Errors
     /// See [`PublishError`]. Entries that were not accepted may be in the log nevertheless.
@@ -349,7 +350,8 @@ impl Channels {
             let is_followed = self.0.actors.lock().open(channel).is_some();
             self.admit_zone(channel, is_followed).await?;
         }
-        // Zones are counted by `admit_zone`; subscriptions to other names must not use up their number.
+        // Not bounded by the number of channels, which subscribers could use up; `admit_zone` bounds the
+        // zones.
         let queues = self.queues(channel, Need::Publisher);
         if policy.keys_are_bounded {
             self.admit_keys(channel, &queues, &drafts).await?;
@@ -389,8 +391,8 @@ impl Channels {
         answered.await.unwrap_or_else(|_dropped| Err(stopping()))
     }
 
-    /// After the answer, the shard gets all entries of the channel after the position in it; for a view,
-    /// those that match. Joining again is harmless.
+    /// Makes a shard follow a channel: after the answer, it gets all entries after the position in it; for a
+    /// view, those that match. Joining again is harmless.
     pub(crate) async fn join(&self, channel: &ChannelName, shard: usize) -> Result<Position, JoinError> {
         let log = channel.log();
         let queues = self.queues_if_room(&log).map_err(JoinError::TooManyChannels)?;
@@ -400,7 +402,7 @@ impl Channels {
         answered.await.unwrap_or(Err(JoinError::ShuttingDown))
     }
 
-    /// The shard no longer needs the channel. Entries on their way may still arrive.
+    /// Makes a shard stop following a channel. Entries on their way may still arrive.
     pub(crate) async fn leave(&self, channel: &ChannelName, shard: usize) {
         let queues = self.0.actors.lock().queues.get(&channel.log()).cloned();
         // If the actor has ended there is nothing to leave; its successor does not know this shard.
@@ -457,7 +459,8 @@ impl Channels {
         // begun.
         let pages = &self.0.common.pages;
         let mut page = pages.get(channel, &wanted, page_entries).await?;
-        // A fork has only a part of its log, so reading begins in the fork's own part.
+        // A fork has only a part of its log, so a client without a position begins before the log's first entry:
+        // that is where its reader returns for the part that is out of reach.
         if wanted.after.is_none()
             && page.head.out_of_reach > 0
             && let Some(log) = page.head.epoch.as_ref().and_then(log_of_fork)
@@ -484,8 +487,8 @@ impl Channels {
         if !is_waited_for || next.is_some() || epoch.as_ref().is_none_or(is_fork) {
             return Ok(page);
         }
-        // A reader that continues past unreachable entries has to come back, which the end of a fork makes
-        // it do.
+        // A reader that continues past unreachable entries has to come back for them. The end of a fork sends
+        // it back, so the channel forks.
         self.0.common.backend.fork_for_readers(&channel.log()).await;
         self.0.common.pages.get(channel, wanted, entries).await
     }
@@ -503,8 +506,8 @@ impl Channels {
             if !page.is_copy || page.epoch.as_ref().is_none_or(is_fork) {
                 return Ok(page);
             }
-            // A reader that gets only a part has to come back for the rest, which the end of a fork makes
-            // it do.
+            // A reader that gets only a part has to come back for the rest. The end of a fork sends it back,
+            // so the channel forks.
             self.0.common.backend.fork_for_readers(&channel.log()).await;
         }
         let cause = "the log became reachable and unreachable at each attempt to read it".into();
@@ -699,7 +702,7 @@ impl Channels {
                     *queues.keys.lock() = Some(Keys::new(known, tokio::time::Instant::now()));
                 }
                 (Err(_), Some((index, _))) => return Err(too_many(index)),
-                // As above: the append reports it if the storage is still away by then.
+                // As in `admit_zone`: if the storage is still away, the append reports that.
                 (Err(error), None) => {
                     warn!(channel = %channel, error = %error, "could not read the keys of a zone");
                     return Ok(());
@@ -714,7 +717,8 @@ impl Channels {
         actors.open(channel).unwrap_or_else(|| self.start(&mut actors, channel, need))
     }
 
-    /// The same for a new subscriber; or how many channels there are, if there are too many.
+    /// Like [`queues`](Self::queues), for a new subscriber; or how many channels of its kind there are, if
+    /// these are too many.
     fn queues_if_room(&self, channel: &ChannelName) -> Result<ActorQueues, usize> {
         let mut actors = self.0.actors.lock();
         if let Some(queues) = actors.open(channel) {
@@ -729,8 +733,8 @@ impl Channels {
         Ok(self.start(&mut actors, channel, Need::Subscriber))
     }
 
-    /// Subscribers may ask for zones that nobody publishes, so there may be twice as many channels as
-    /// zones; and for as many orders that nothing is published to on this node.
+    /// The most channels of one kind that subscribers may begin: twice as many as zones, because subscribers
+    /// may ask for zones that nobody publishes to.
     fn joined_max(&self) -> usize {
         self.0.common.config.zones_max.saturating_mul(2)
     }
@@ -831,7 +835,7 @@ impl Drop for ZonePlace<'_> {
             return;
         }
         let mut zones = self.zones.lock();
-        // Another publisher's record stays.
+        // If another publisher has recorded the zone since, that record stays.
         if zones.get(self.channel) == Some(&self.at) {
             match self.before {
                 Some(before) => zones.insert(self.channel.clone(), before),

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use crate::model::DraftEntry;
 
-/// The shortest time before they are read again from the storage, where some may have gone.
+/// A draft is refused only if the keys were read this recently; otherwise they are read again, because some
+/// may be gone.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The keys of a zone as the storage had them, and those that were added since.

@@ -62,7 +62,8 @@ impl Merge {
         self.unborn = false;
     }
 
-    /// The position just after the newest entry that was ready, in the form for readers.
+    /// The position of the newest entry that was ready; while the log does not exist, with the epoch for
+    /// readers ([`unborn`]).
     pub(super) fn position(&self) -> Position {
         let epoch = if self.unborn { unborn(&self.epoch) } else { self.epoch.clone() };
         Position { epoch, offset: self.delivered() }

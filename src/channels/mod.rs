@@ -1,8 +1,8 @@
-//! The ordered view of each channel on this node: publish, follow, repair, and pass on to the shards.
+//! The channels of this node: each appends what is published here, follows its log, fills gaps, and delivers
+//! entries in order to the shards.
 //!
-//! Each channel in use has one actor, which does one thing at a time: it appends what is published here,
-//! merges the answers with what other nodes append, and passes the entries in order to each shard, encoded
-//! once.
+//! Each channel in use has one actor, which does one thing at a time: it appends what is published here, puts
+//! the results in order with what other nodes append, and passes the entries to each shard, encoded once.
 
 mod accepted;
 mod actor;

@@ -91,8 +91,8 @@ impl EncodedPage {
         self.batches.last().map(|batch| batch.last())
     }
 
-    /// Whether the page may be cached. Entries out of reach of a log may become reachable at any moment; a
-    /// fork does not change.
+    /// Whether the page may be cached. Entries of a log that are out of reach may become reachable at any
+    /// moment; those of a fork do not.
     fn may_be_cached(&self) -> bool {
         self.head.out_of_reach == 0 || self.head.epoch.as_ref().is_some_and(is_fork)
     }
@@ -110,8 +110,8 @@ impl Cacheable for EncodedPage {
         wanted.seen.as_ref().is_some_and(|seen| epoch.as_ref() == Some(&seen.epoch) && *top < seen.offset)
     }
 
-    /// Its entries do not change, and either more follow, or it reaches as far as the reader knows the log
-    /// to reach.
+    /// The entries of a page do not change. The page is valid if more entries follow it, or if it reaches as
+    /// far as the reader has seen the log reach.
     fn answers(&self, wanted: &Wanted) -> bool {
         let Page { epoch, top, next, .. } = &self.head;
         let is_of_it = wanted.after.as_ref().is_none_or(|after| epoch.as_ref() == Some(&after.epoch));
@@ -357,7 +357,7 @@ impl Pages {
             if is_own {
                 return answer;
             }
-            // The read began before this reader asked, so what was appended in between is missing.
+            // The read began before this reader asked, so it may lack what was appended in between.
             match answer {
                 Ok(page) if page.is_behind(wanted) => {}
                 answer => {
@@ -368,8 +368,8 @@ impl Pages {
         }
     }
 
-    /// The size of the page to read, whose bytes count while it is being read; and whether pages take too
-    /// much memory.
+    /// Reserves memory for a page to read, a small one if pages take too much memory; also returns whether
+    /// they do. The bytes count while the page is being read.
     fn reserve(&self) -> (Reserved, bool) {
         let inner = &self.0;
         let is_too_much = inner.in_memory.load(Ordering::Relaxed) >= inner.bytes_max;
@@ -412,7 +412,7 @@ impl Pages {
         let page =
             inner.backend.latest_within(&log, LatestQuery { after, limit, of: LatestOf::RemovedToo }).await;
         let mut page = page.map_err(Arc::new)?;
-        // After the keys that a view shows, nothing of it follows.
+        // The keys that a view may show are contiguous; after them, the view has no more.
         page.next = page.next.filter(|next| next.starts_with(&prefix) || **next < *prefix);
         let page = Arc::new(EncodedLatest::counted(channel, page, &inner.in_memory));
         if !is_too_much && page.may_be_cached() {
@@ -427,7 +427,8 @@ impl Pages {
         self.0.latest.lock().expire(now, bytes_max);
     }
 
-    /// Removes expired pages, even if nobody asks any more. Ends with the pages.
+    /// Removes expired pages even if no reader asks any more. Completes when all handles to the pages are
+    /// dropped.
     pub(super) fn tidying(&self) -> impl Future<Output = ()> + Send + use<> {
         let pages = Arc::downgrade(&self.0);
         async move {
@@ -482,7 +483,7 @@ impl<K: Clone + Eq + Hash, P: Cacheable> PageCache<K, P> {
         }
         let reading = read().shared();
         slot.reading = reading.downgrade();
-        // If all readers give it up, it expires.
+        // Makes the slot expire even if all readers give up the read.
         self.cached.push_back((now, channel.clone(), key.clone()));
         Err((reading, true))
     }

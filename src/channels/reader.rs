@@ -90,8 +90,9 @@ impl Reader {
     /// nothing.
     pub(crate) fn is_next(&self, batches: &[Arc<LiveBatch>]) -> bool {
         let Some(first) = batches.first() else { return false };
-        // The version vector may name producers whose entries never come again, so it may never become
-        // empty. Only batches with entries of the producers that it names need a closer look.
+        // Some entry may have to be skipped: by offset before a return point's end, or by producer. Other
+        // batches are sent whole although the version vector names something: it may name producers whose
+        // entries never come again, so it may never become empty.
         let brings_what_was_had = || {
             let mut producers = batches.iter().flat_map(|batch| batch.producers());
             self.had.back().is_some_and(|back| !back.is_away)
@@ -119,8 +120,8 @@ impl Reader {
         matches!(self.phase, Phase::Ended)
     }
 
-    /// Its position in the log's own terms; `None` until begun. While the log does not exist, the epoch is
-    /// what it may start with.
+    /// Its position in the log, without the version vector; `None` until begun. While the log does not exist,
+    /// the epoch is the one that it may start with.
     pub(crate) fn position(&self) -> Option<Position> {
         Some(Position { epoch: self.epoch.clone()?, offset: self.cursor })
     }
@@ -164,7 +165,8 @@ impl Reader {
         }
     }
 
-    /// Sets where the entries begin, which is also told to the client. Its turns come next.
+    /// Sets where the entries begin, as `subscribed` tells the client. To be called before the first
+    /// [`turn`](Self::turn).
     pub(crate) fn begin(&mut self, at: &StartingPoint) {
         self.cursor = at.offset;
         self.wants_snapshot = at.wants_snapshot;
@@ -248,7 +250,8 @@ impl Reader {
         if follows {
             self.cross(&moved.transition, &mut steps);
         }
-        // It may have to go back further than others, for what it is owed, or start over with a snapshot.
+        // The reader has not reached the end of the old epoch, or has to go back further than others for what
+        // it is owed, or starts over with a snapshot.
         if !follows || self.cursor != moved.transition.to.offset || !matches!(self.phase, Phase::Live) {
             self.restart(&mut steps);
             self.joining(|joining| joining.move_to(&moved.transition.to));
@@ -335,21 +338,21 @@ impl Reader {
         let (cursor, here) = (self.cursor, self.epoch.clone());
         let is_over = !self.is_unborn();
         if let Some(to) = self.joining(|joining| joining.to_be_born()).filter(|_| is_over) {
-            // The channel's actor has found that too.
+            // The channel's actor has found the same, and has chosen the epoch of a new log.
             let transition = EpochTransition::beginning(to);
             self.cross(
                 &if cursor == 0 { transition } else { EpochTransition::unknown(transition.to) },
                 steps,
             );
             if self.wants_snapshot && cursor > 0 {
-                // Pages read from the old log a moment ago would lead back to it.
+                // Drops cached pages of the old log; the snapshot would begin with one of them otherwise.
                 steps.push(Step::Suspect);
             }
             return Then::Turn;
         }
         let is_seen = |joining: &mut Joining| here.is_some_and(|epoch| joining.is_ahead_of(&epoch, cursor));
         if is_over || self.joining(is_seen) {
-            // The channel has to look at its log.
+            // The log is gone, or live entries are ahead of it: the channel's actor has to read it.
             steps.push(Step::Suspect);
             self.on_no_page();
             return Then::Pause;
@@ -369,7 +372,7 @@ impl Reader {
             None => self.is_unborn(),
         };
         if is_here && self.cursor > page.top {
-            // The log has been set back, so the channel has to look at it.
+            // The log has been set back, so the channel's actor has to read it.
             steps.push(Step::Suspect);
             self.joining(|joining| joining.snapshot = Some(snapshot));
             return (steps, Then::Pause);
@@ -382,7 +385,7 @@ impl Reader {
         if !is_here {
             let log_epoch = page.epoch.clone().or_else(|| self.joining(|joining| joining.to_be_born()));
             let Some(log_epoch) = log_epoch else {
-                // The channel has to look at its log.
+                // The log is gone, and the channel's actor has to notice that.
                 steps.push(Step::Suspect);
                 self.joining(|joining| joining.snapshot = Some(SnapshotProgress::default()));
                 return (steps, Then::Pause);
@@ -461,8 +464,8 @@ impl Reader {
         let is_behind =
             self.joining(|joining| joining.is_ahead_of(epoch, cursor) && !joining.can_merge(epoch, cursor));
         if is_behind {
-            // Live entries are ahead of the log that was read. Either the log catches up, or the channel
-            // finds that it was set back.
+            // Live entries are ahead of the log as it was read. Either the log catches up, or the channel's
+            // actor finds that the log was set back.
             steps.push(Step::Suspect);
             self.on_no_page();
             return Then::Pause;
@@ -472,7 +475,7 @@ impl Reader {
 
     // Continuing
 
-    /// Makes a live reader go through the log again.
+    /// Makes a live reader catch up from the log again.
     fn restart(&mut self, steps: &mut Steps) {
         if matches!(self.phase, Phase::Live) {
             self.phase = Phase::Joining(Box::new(Joining::to_read_log()));
@@ -495,7 +498,7 @@ impl Reader {
         steps.push(Step::Resync { old, to, recovered: false, gap: None, snapshot: true });
     }
 
-    /// The snapshot has been sent, as far as its entries could be reached.
+    /// Ends a snapshot of which everything that can be reached has been sent.
     fn end_snapshot(&mut self, is_whole: bool, steps: &mut Steps) {
         if is_whole {
             self.had = VersionVector::default();
@@ -505,8 +508,8 @@ impl Reader {
         steps.push(Step::SnapshotEnd { at, is_whole });
     }
 
-    /// Takes a batch that overlaps with what comes next or begins there, and the end of the log if the
-    /// batch has it.
+    /// Sends the new part of a batch that begins at or before the next offset, and finishes if the batch ends
+    /// the log, unless the reader is owed entries.
     fn take(&mut self, batch: &Arc<LiveBatch>, way: Way, steps: &mut Steps) {
         self.take_part(batch, way, steps);
         if batch.is_last_of_log && !self.is_away() {
@@ -597,12 +600,13 @@ impl Reader {
         self.tell_epoch(whole, whole.then_some(0), steps);
     }
 
-    /// Whether it has to go back to a log for entries there, even if the current log ends.
+    /// Whether it has yet to go back to a log for entries that it could not read there. Until then, the end
+    /// of the present log is not its end.
     fn is_away(&self) -> bool {
         self.had.back().is_some_and(|back| back.is_away)
     }
 
-    /// Whether it is in the log of which something before could not be reached.
+    /// Whether it is in a log, not in a fork, after entries of it that it could not read and is owed.
     fn is_owed_here(&self) -> bool {
         self.is_away() && !self.epoch.as_ref().is_some_and(is_fork)
     }
@@ -641,7 +645,8 @@ impl Reader {
         }
         let in_fork = self.epoch.as_ref().is_some_and(is_fork) && !page.is_final;
         if self.wants_snapshot && (in_fork || self.cursor >= page.out_of_reach) {
-            // Pages that were read before would lead here again.
+            // Requires a page of latest entries at least as new as this page; an older one could lead to the
+            // same gap.
             self.cursor = page.top;
             return self.take_snapshot(steps);
         }
@@ -667,7 +672,8 @@ impl Reader {
         let past = ReturnPoint { log: Some(log), to: from, after: offset, until: offset, is_away: true };
         let past = match back {
             None => past,
-            // What it has received before extends over the skipped entries.
+            // The skipped entries end in a part that the reader has received, so it continues after that
+            // part.
             Some(back) if !back.is_away && (back.after..=back.until).contains(&offset) => {
                 self.cursor = back.until;
                 ReturnPoint { to: from, is_away: true, ..back }
@@ -683,7 +689,7 @@ impl Reader {
         self.had.set_back(Some(past));
     }
 
-    /// Its position, as the client is told.
+    /// Its position in the form that clients are told: the epoch contains the version vector.
     fn place(&self) -> Option<Position> {
         let Position { epoch, offset } = self.position()?;
         let log_epoch = if self.is_unborn() { unborn(&epoch) } else { epoch };

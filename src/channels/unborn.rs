@@ -26,7 +26,8 @@ fn marked(epoch: &Epoch, mark: &str) -> Epoch {
     format!("{PREFIX}{epoch}{mark}").parse().unwrap_or_else(|_| epoch.clone())
 }
 
-/// The epoch for a reader that has received, or is owed, something in addition.
+/// The epoch as a reader is told it, with what the reader has received, or is owed, besides the entries up to
+/// its offset.
 pub(crate) fn told(log_epoch: &Epoch, had: &VersionVector) -> Epoch {
     match to_be_born(log_epoch) {
         Some(minted) if *had == VersionVector::unknown() => marked(&minted, UNKNOWN),

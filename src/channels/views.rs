@@ -72,7 +72,7 @@ struct View {
     found: Vec<usize>,
 }
 
-/// Where a message goes: for each shard, whether it does, and its credits.
+/// For each shard, whether it follows the channel or view, and its credits.
 pub(super) type Shards<'a> = (&'a mut [bool], &'a mut [Option<Arc<Semaphore>>]);
 
 /// All views of one channel that somebody on this node follows.
@@ -92,7 +92,7 @@ impl Views {
         pattern_of(channel).is_some_and(|pattern| self.by_pattern.contains_key(pattern))
     }
 
-    /// A shard follows a view, and needs what comes after this offset.
+    /// Makes a shard follow a view. A new view covers the log from after this offset.
     pub(super) fn join(&mut self, channel: &ChannelName, shard: usize, shards: usize, offset: u64) {
         let Some(pattern) = pattern_of(channel) else { return };
         let view = self.by_pattern.entry(pattern.into()).or_insert_with(|| {
@@ -179,7 +179,8 @@ impl Views {
         }
     }
 
-    /// Tells each view how far it covers the log, if it has not been told.
+    /// For each view that was not told so yet: an empty batch which says that the view covers the log up to
+    /// `passed`.
     pub(super) fn catch_up(&mut self, epoch: &Epoch, whole_from: u64, passed: u64) -> Vec<(Arc<str>, Live)> {
         let behind = self.by_pattern.iter_mut().filter(|(_, view)| view.covered < passed);
         let messages = behind.map(|(pattern, view)| {
@@ -197,7 +198,8 @@ impl Views {
         Some((&mut view.joined, &mut view.credits))
     }
 
-    /// A message for all views, each under its name: up to this offset it concerns the log as a whole.
+    /// The message for each view, under the view's name. It concerns the log as a whole, so each view then
+    /// covers the log up to `offset`.
     pub(super) fn for_all(
         &mut self,
         offset: u64,

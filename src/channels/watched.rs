@@ -24,7 +24,7 @@ struct State {
 }
 
 impl WatchedOrders {
-    /// From here on changes wait until they are taken.
+    /// Starts to record changes; earlier ones are not recorded, because nobody would take them.
     pub(crate) fn begin(&self) {
         self.state.lock().is_read = true;
     }
@@ -46,7 +46,7 @@ impl WatchedOrders {
     }
 
     /// Waits for changes and takes them: for each order that changed, whether it is watched now. For one
-    /// caller. If dropped while it waits, it has taken nothing.
+    /// caller. Cancel safe: if the future is dropped, no change is lost.
     pub(crate) async fn changes(&self) -> HashMap<OrderId, bool> {
         loop {
             let notified = self.notify.notified();

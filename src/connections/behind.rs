@@ -45,7 +45,7 @@ pub(super) struct Behind {
     state: Mutex<State>,
 }
 
-/// A bound that is set here, and not for a principal or a tenant.
+/// A bound from the settings of connections, as opposed to those of a principal or a tenant.
 #[derive(Debug)]
 struct Setting {
     name: &'static str,
@@ -84,7 +84,7 @@ struct State {
     too_many: HashSet<Uuid>,
 }
 
-/// What statistics report about it.
+/// What statistics report about lagging connections.
 #[derive(Debug, Default)]
 pub(crate) struct BehindCounts {
     pub(crate) connections: usize,

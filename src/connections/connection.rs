@@ -90,7 +90,7 @@ struct Particulars {
 struct Rarities {
     /// The order that it was opened on, and ends with.
     order: Option<ChannelName>,
-    /// Present if its client has not authenticated when it connects.
+    /// Present if its client had not authenticated when it connected.
     unauthenticated: Option<Unauthenticated>,
     throttle: Throttle,
 }
@@ -122,7 +122,8 @@ pub(super) enum Pacing {
     GivenUp(u32),
 }
 
-/// A [`Pacing`] in half the space; no tick has these values.
+/// A [`Pacing`] in half the space. The least and the greatest value stand for no tick; ticks are clamped to
+/// those between.
 #[derive(Default)]
 pub(super) struct PacingCell(Cell<u32>);
 

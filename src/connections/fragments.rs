@@ -78,7 +78,7 @@ pub(super) struct Fragments {
     is_plain: bool,
     /// The fragments so far of a message that has not ended.
     count: u32,
-    /// The message must have fewer than this.
+    /// A message must have fewer fragments than this, in addition to the last one.
     max: u32,
     /// Whether that message is text.
     is_text: bool,

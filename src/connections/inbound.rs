@@ -10,7 +10,7 @@ use tungstenite::{Error, Message, Utf8Bytes};
 use super::fragments::{Fragments, Wrong};
 use crate::protocol::CloseCode;
 
-/// Grows for larger messages.
+/// The initial size of the read buffer, in bytes; it grows for larger messages.
 const READ_BUFFER: usize = 128;
 
 /// Something that a client sent.
@@ -74,7 +74,7 @@ impl FrameReader {
                 }
             }
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
-            // Only `Pipe` produces this error, and only for this.
+            // Only `Pipe` produces this error, and only for text that is not UTF-8.
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 Some(Inbound::Broken(CloseCode::InvalidUtf8))
             }

@@ -31,7 +31,7 @@ pub(super) struct Intake {
 struct Backlog {
     /// A request with unprocessed channels.
     request: Option<Request>,
-    /// Until the client has paid for what it asked for.
+    /// The time for which the client is not read, after it has unsubscribed from too many channels.
     rest: Option<Pin<Box<Sleep>>>,
     /// What was read after the request.
     unread: Vec<u8>,
@@ -139,7 +139,8 @@ impl Intake {
     ) -> Poll<()> {
         while let Some(backlog) = &mut self.backlog {
             if !connection.is_open() {
-                // The rest of the request is dropped. Its close frame may be in what was read.
+                // Drops the rest of the request, but not `unread`, which may contain the client's close
+                // frame.
                 (backlog.request, backlog.rest) = (None, None);
             }
             if connection.is_open() && self.publisher.as_ref().is_some_and(|publisher| publisher.is_full()) {
@@ -167,7 +168,7 @@ impl Intake {
 }
 
 impl Backlog {
-    /// Does one step of the request; returns whether it is done and paid for.
+    /// Does one step of the request; returns whether the request is done and the client may be read again.
     fn go_on(&mut self, connection: &Rc<Connection>, shard: &Rc<Shard>) -> bool {
         let Some(request) = &mut self.request else { return true };
         if shard.go_on(connection, request) {

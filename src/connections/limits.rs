@@ -1,5 +1,5 @@
-//! Limits on anonymous clients: TCP connections and WebSockets in all, those of one source, and how often
-//! it connects.
+//! Limits on all clients, whoever they are: TCP connections and WebSockets in all, those of one source, and
+//! how often it connects.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -252,8 +252,8 @@ impl Limits {
         Ok(Admission { tcp, forwarded })
     }
 
-    /// Admits a refused WebSocket for a moment, so that its client learns the reason; `None` if too many are
-    /// admitted so already, or there is no room for its TCP connection.
+    /// Admits a refused WebSocket for a moment, so that its client learns the reason; `None` if too many
+    /// refused ones are open already, or there is no room for its TCP connection.
     pub(crate) fn admit_beyond(
         self: &Arc<Self>,
         tcp: Option<Arc<TcpPlace>>,
@@ -283,7 +283,7 @@ pub(crate) struct TcpPlace {
 }
 
 impl TcpPlace {
-    /// Whether its source is known and counts it.
+    /// Whether its source is known, so that it counts for that source.
     pub(crate) fn has_source(&self) -> bool {
         self.source.is_some()
     }

@@ -72,7 +72,7 @@ impl ShardHandle {
         answered.await.ok()
     }
 
-    /// The same; `None` also if the answer does not come in time.
+    /// Like [`ask`](Self::ask), but also `None` if the answer does not come in time.
     async fn ask_until<T>(
         &self,
         deadline: Instant,
@@ -170,8 +170,8 @@ impl Manager {
         asked.iter().filter(|id| !open.contains(*id)).copied().collect()
     }
 
-    /// Subscribers by zone. A shard that has ended counts as none. Has no timeout, so the caller may drop
-    /// it.
+    /// Subscribers by zone. A shard that has ended counts as none. Has no timeout: the caller sets one, by
+    /// dropping the future.
     pub(crate) async fn by_zone(&self) -> BTreeMap<String, u64> {
         let mut by_zone = BTreeMap::new();
         for shard in &self.0.shards {

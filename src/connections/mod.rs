@@ -47,7 +47,8 @@ use crate::support::panics::Vital;
 use shard::{Command, Shard};
 use stats::ShardStats;
 
-/// Batches on their way to one shard; when there are more, publishers wait. No single channel can fill it.
+/// The most messages on their way to one shard; beyond that, publishers wait. A channel has fewer credits, so
+/// none can fill the queue alone.
 const LIVE_QUEUE: usize = 128;
 const _: () = assert!(CREDITS < LIVE_QUEUE);
 

@@ -137,7 +137,7 @@ impl Publisher {
         self.waiting.push_back(publishing);
     }
 
-    /// Publishes until the log is busy, or nothing is left.
+    /// Publishes until an append has to be waited for, or nothing is left.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, connection: &Rc<Connection>, shard: &Rc<Shard>) {
         loop {
             if let Some(UnderWay { id, channel, count, done }) = &mut self.under_way {

@@ -192,7 +192,7 @@ impl Drop for ReplayPlace {
     fn drop(&mut self) {
         self.permit = None;
         let mut replaying = self.shard.replaying.borrow_mut();
-        // A waiting subscription holds a reference too.
+        // Another subscription that waits for the permit holds a reference to the semaphore, too.
         if replaying.get(&self.connection).is_some_and(|places| Arc::strong_count(places) == 1) {
             replaying.remove(&self.connection);
         }
@@ -242,7 +242,7 @@ impl Shard {
         stop: CancellationToken,
     ) {
         let on = Rc::clone(&self);
-        // On its own task, so that neither waits until the other yields.
+        // On a task of its own, so that the fan-out and the commands need not wait for each other to yield.
         let fan_out = async move { on.fan_out_all(&mut live).await };
         let fan_out = task::spawn_local(vital.guard("fan-out", fan_out));
         let period = (self.heartbeat_interval() / SWEEPS_MIN).min(SWEEP_MAX);

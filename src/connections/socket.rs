@@ -19,8 +19,8 @@ use super::transport::Transport;
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: Arc<TcpStream>,
-    /// What was read from it before, and comes first; empty if there is a TLS session, which has received
-    /// it.
+    /// Bytes that were read from the socket before, and are returned first. Empty if there is a TLS session,
+    /// which has received them.
     first: Bytes,
     tls: Option<Box<Tls>>,
 }

@@ -108,7 +108,7 @@ impl Subscription {
         self.finished_at.set(None);
     }
 
-    /// The log has ended, and everything that it still has was sent.
+    /// Marks the subscription as finished: the log has ended, and everything that it still has was sent.
     pub(super) fn finish(&self, shard: &Shard) {
         self.finished_at.set(Some(self.finished_at.get().unwrap_or_else(Instant::now)));
         shard.has_finished.set(true);

@@ -8,8 +8,9 @@ use super::version_vector::hour_now;
 use super::{Page, ReturnPoint, Run, VersionVector};
 use crate::model::{Epoch, NodeId, OFFSET_MAX, Position, new_epoch};
 
-/// In the name of a fork, in place of the log's epoch: the log had none; nothing was known of the log.
+/// In the name of a fork, in place of the log's epoch: the log had none.
 const UNBORN: &str = "u";
+/// The same, if nothing was known of the log, not even whether it had an epoch.
 const UNKNOWN: &str = Epoch::OF_NO_LOG;
 
 /// In the text of an epoch, besides producers: the reader is reading the entries of a log that it is owed.
@@ -18,7 +19,7 @@ const OWED: &str = "o";
 const PASSED: &str = "p";
 /// It is not known what the reader has been sent.
 const DOUBT: &str = "d";
-/// Its snapshot was incomplete.
+/// The reader's snapshot was incomplete.
 const PART: &str = "s";
 
 /// The parsed text of an epoch that is not simply that of a log.

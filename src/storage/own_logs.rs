@@ -44,7 +44,7 @@ impl Wrapper for OwnLogs {
         }
     }
 
-    /// Local logs send nothing here, because everything in them comes from this process.
+    /// Local logs send nothing here, because only this process appends to them.
     fn incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
         self.shared.take_incoming()
     }
@@ -64,8 +64,8 @@ impl StorageBackend for OwnLogs {
         self.shared.is_degraded()
     }
 
-    /// Local logs contain what other nodes send too, and while the shared storage is away nothing comes from
-    /// them.
+    /// Local logs also contain what other nodes send through the shared storage, and that does not arrive
+    /// while the storage is away.
     fn is_degraded_for(&self, channel: &ChannelName) -> bool {
         if (self.is_own)(channel) { self.shared.is_degraded() } else { self.shared.is_degraded_for(channel) }
     }

@@ -165,7 +165,7 @@ impl VersionVector {
         self.doubt_since().is_some()
     }
 
-    /// The hour before which it is not known, since 1970.
+    /// The hour (since 1970) before which it is not known what the reader was sent.
     pub fn doubt_since(&self) -> Option<u64> {
         self.0.as_deref()?.doubt_since
     }

@@ -27,7 +27,7 @@ impl Channels {
         payload.push_text("key", key);
         let removal = draft(time, EntryKind::KeyRemoved, Some(key.into()), payload);
         self.hand_over(&channel, queues.clone(), vec![removal], Terms::USUAL).await?;
-        // They are read again when they are needed next.
+        // The keys are read again from the storage when they are needed next.
         *queues.keys.lock() = None;
         Ok(true)
     }

@@ -15,12 +15,13 @@ pub(super) struct Joining {
     held_entries: usize,
     /// The newest position that arrived live, whether held or not.
     seen: Option<Position>,
-    /// Whether the log did not exist then, so that `seen` is in the epoch that it may start with.
+    /// Whether the log did not exist when `seen` was recorded, so that `seen` is in the epoch that the log
+    /// may start with.
     seen_unborn: bool,
     /// Whether the log must be read before the reader goes live, whatever is held, because entries may have
     /// left it.
     must_read: bool,
-    /// Whether it is being read for that reason.
+    /// Whether the log is being read because of `must_read`, which is set again if that fails.
     is_reading: bool,
     /// Present while a snapshot is being sent.
     pub(super) snapshot: Option<SnapshotProgress>,
@@ -29,7 +30,7 @@ pub(super) struct Joining {
 /// The progress of a snapshot.
 #[derive(Debug, Default)]
 pub(super) struct SnapshotProgress {
-    /// The last key that was looked at.
+    /// The key that the next page follows; `None` for the first page.
     pub(super) after: Option<String>,
     /// Whether the client was told where it starts over.
     pub(super) is_told: bool,

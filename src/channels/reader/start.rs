@@ -70,8 +70,9 @@ impl Asked {
 /// Where the entries begin for a client, and what it is told about that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StartingPoint {
-    /// The epoch of the first entry, and what the client has received, or is owed.
+    /// The epoch of the log in which the entries begin.
     pub(crate) log_epoch: Epoch,
+    /// What the client has received besides the entries up to `offset`, or is owed.
     pub(crate) had: VersionVector,
     /// The epoch for the client, which contains both.
     pub(crate) epoch: Epoch,
@@ -124,7 +125,7 @@ impl StartingPoint {
             Some(epoch) => Position { epoch: epoch.clone(), offset: page.top },
             None => joined_at.clone(),
         };
-        // The page may have been read a moment ago.
+        // A cached page may be older than the join.
         let top = if joined_at.epoch == log_epoch { offset.max(joined_at.offset) } else { offset };
         let had = VersionVector::of_part();
         let epoch = told(&log_epoch, &had);
@@ -156,7 +157,7 @@ impl StartingPoint {
         let is_resumed = match gap {
             _ if is_part => false,
             Some(gap) => gap == 0,
-            // If it is unknown what was received, nothing need be missing.
+            // That the number of missing entries is unknown does not mean that any is missing for good.
             None => had.is_merely_owed() || (is_known && offset == after),
         };
         Self {
@@ -201,9 +202,11 @@ impl StartingPoint {
             return (oldest, None, had);
         }
         match position {
-            // Its epoch stays as it is, and says so.
+            // The client keeps the epoch of its position, which says that what it has received is unknown or
+            // incomplete. So the gap is unknown too.
             Some(position) if !had_at(position).is_whole() => (after.max(oldest), None, had),
-            // Whatever the log turns out to contain is wanted.
+            // This node knows nothing of the log, and the client wants all of it: it goes back to the
+            // beginning as soon as the log can be read.
             None if !page.is_final && is_fork_of_unknown(log_epoch) => {
                 if missing > 0 {
                     lack_own(&mut had, log_epoch, oldest);

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use crate::channels::live::LiveBatch;
 use crate::model::{Epoch, Position};
 
-/// Steps to execute for a reader, in order. All of them before the reader is called again.
+/// Steps to execute for a reader, in order. The caller executes all of them before it calls the reader again.
 pub(crate) type Steps = SmallVec<[Step; 1]>;
 
 /// Entries of a batch, by index: those that were not received before.
@@ -49,7 +49,7 @@ pub(crate) enum Step {
     Finished,
     /// The reader is no longer live: begin to execute [`turns`](super::Reader::turn).
     CatchUp,
-    /// What was read does not fit what arrives live: the channel has to look at its log.
+    /// What was read does not fit what arrives live: the channel's actor has to read the log.
     Suspect,
 }
 

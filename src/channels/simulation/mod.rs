@@ -174,7 +174,7 @@ enum Kind {
     Rollback,
     /// Lost offsets of a log were given to other entries before anybody noticed.
     Refilled,
-    /// Because of that, a reader was told that nothing is missing, and that was wrong.
+    /// Because offsets were refilled, a reader was wrongly told that nothing is missing.
     Misled,
     /// A node found its log lost.
     LostLog,
@@ -197,7 +197,7 @@ enum Kind {
     Resumed,
     /// A reader came before the log existed.
     Unborn,
-    /// It resumed from there on another connection.
+    /// A reader that came before the log existed resumed on another connection.
     ResumedUnborn,
     /// A reader was told that something may be missing.
     Gap,
@@ -566,7 +566,7 @@ impl World {
         numbers: Vec<u64>,
         fence: Option<u64>,
     ) {
-        // Right or wrong.
+        // This hint may be wrong, which must do no harm.
         let is_first = numbers.first().is_some_and(|number| number % 2 == 0);
         let first = if is_first { First::Likely } else { First::No };
         let result = node.channels.publish_updates(&channel, drafts, UpdateTerms { fence, first }).await;

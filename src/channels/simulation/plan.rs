@@ -313,7 +313,7 @@ impl Plan {
                 (lost_at, lost_at + rng.random_range(200..900))
             }
             _ => {
-                // It is reconciling the channel.
+                // The readers' node is still reconciling the channel when the log is set back.
                 let connects_at = lost_at + 20;
                 let lost_again_at = connects_at + rng.random_range(250..900);
                 self.acts = vec![(lost_at, breaks), (connects_at, Act::Connect { node: 0 })];

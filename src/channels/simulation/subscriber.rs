@@ -234,7 +234,7 @@ impl Client {
         }
         let is_going_back = told.position.as_ref().is_some_and(|at| at.epoch.as_str().contains(".o."));
         if told.is_owed && (is_late(frame) || is_going_back) {
-            // It may be after what came while it was out of reach.
+            // The entry was out of reach for a while, so it may come behind entries that follow it.
             told.late += 1;
             return;
         }

@@ -42,7 +42,7 @@ impl Connection {
         DateTime::from_timestamp(self.principal()?.expires_at()?, 0)
     }
 
-    /// Its client has authenticated, or has other rights.
+    /// Sets the principal of a client that has authenticated, or whose rights have changed.
     pub(in crate::connections) fn authenticated_as(&self, principal: Arc<Principal>, now: i64) {
         self.notify_at.set(notify_at(&principal, now));
         self.has_roles_of(&principal);
@@ -56,8 +56,8 @@ impl Connection {
         self.rarities()?.unauthenticated.as_ref()
     }
 
-    /// Requires its client to authenticate until a tick; after that, what the connection was opened for
-    /// continues.
+    /// Gives its client until this tick to authenticate. Keeps what the connection was opened for, to be
+    /// continued once the client has authenticated.
     pub(in crate::connections) fn await_authentication(&self, until: u32, opening: Option<Opening>) {
         if let Some(unauthenticated) = self.unauthenticated() {
             unauthenticated.until.set(Some(until));

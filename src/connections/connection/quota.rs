@@ -32,7 +32,7 @@ pub(super) struct Counted {
 pub(super) struct Throttle {
     /// When it may be written to again.
     until: Cell<Option<Instant>>,
-    /// Whether the shard has it in its list.
+    /// Whether it is in the shard's list of throttled connections.
     is_listed: Cell<bool>,
 }
 
@@ -56,7 +56,7 @@ impl Connection {
         self.counted()?.seat.get()
     }
 
-    /// From now on it counts for a principal, with its present subscriptions.
+    /// Counts the connection, and its present subscriptions, for a principal from now on.
     pub(in crate::connections) fn take_seat(&self, seat: Seat) {
         // Subscriptions from before authentication stay, even if they are too many.
         let _too_many = self.subscriptions.borrow().iter().try_for_each(|_| seat.subscribe());
@@ -143,7 +143,7 @@ impl Connection {
         true
     }
 
-    /// Continues with what waits, if the time has come; returns whether it has.
+    /// If the time has come, ends the throttling and wakes the task; returns whether it has.
     pub(in crate::connections) fn release(&self) -> bool {
         if self.throttled_until().is_some() {
             return false;

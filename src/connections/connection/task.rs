@@ -55,8 +55,8 @@ impl Connection {
             return Poll::Ready(self.code_or(CloseCode::Abnormal));
         }
         if intake.is_deaf() && self.has_sent_all() && !self.is_open() {
-            // Its close frame can no longer be read. The end of our side shows the client that everything was
-            // sent, and then it closes its side.
+            // Input is ignored, so the client's close frame will not be noticed. The end of our side shows
+            // the client that everything was sent, and then it closes its side.
             self.stream.end_writing();
         }
         if matches!(self.state.get(), State::Closing { peer_closed: true, .. }) && self.has_sent_all() {
@@ -66,7 +66,7 @@ impl Connection {
             return Poll::Ready(code);
         }
         for _ in 0..READS_PER_TURN {
-            // Also what arrived with the previous read.
+            // Begins to publish what arrived with the previous read, too.
             intake.poll_publisher(cx, self, shard);
             // While there is a backlog, the socket is not read: what the client sends stays in it.
             if intake.poll_backlog(cx, self, shard).is_pending() {
@@ -96,7 +96,7 @@ impl Connection {
             }
         }
         intake.poll_publisher(cx, self, shard);
-        // It sends more than its share.
+        // The client sends more than its share of the thread.
         yield_to_other_tasks(cx);
         Poll::Pending
     }

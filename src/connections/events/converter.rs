@@ -91,7 +91,7 @@ impl Converter {
 
     fn convert_message(&mut self, message: &[u8], out: &mut Vec<u8>) {
         let mut id = None;
-        // The gateway writes nothing else.
+        // Always succeeds, because all text frames of the gateway are such messages.
         if let Ok(read) = serde_json::from_slice::<Message<'_>>(message) {
             if read.kind == "closing" {
                 id = self.convert_end(message);

@@ -129,7 +129,7 @@ impl EventPipe {
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// Restarts that time, when the delay was not the client's fault.
+    /// Restarts the time of [`untaken_for`](Self::untaken_for), because the delay was not the client's fault.
     pub(in crate::connections) fn excuse(&self) {
         let mut pipe = self.pipe.lock();
         pipe.untaken_since = pipe.untaken_since.map(|_| Instant::now());

@@ -190,7 +190,7 @@ impl Shard {
     async fn fan_out(self: &Rc<Self>, queue: &mut VecDeque<Delivery>) -> Option<Rc<Followed>> {
         while let Some(first) = queue.front() {
             let Some(followed) = self.followed_by(first.live.channel()) else {
-                // A leave of this shard arrived too late at the actor.
+                // This shard's leave has not reached the actor yet, or was dropped.
                 self.leave(first.live.channel());
                 queue.pop_front();
                 continue;
@@ -221,7 +221,8 @@ impl Shard {
         }
     }
 
-    /// Sending more at once could overrun a client before its lag is seen.
+    /// The most frames sent to each client in one step. More could overrun a client before its lag is
+    /// noticed.
     fn frames_at_once(&self) -> usize {
         self.config.outbox_frames_max / 4
     }

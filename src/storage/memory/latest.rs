@@ -88,7 +88,7 @@ fn key_of(entry: &Entry, policy: &ChannelPolicy) -> Option<(Arc<str>, bool)> {
 }
 
 impl Latest {
-    /// The memory that they take.
+    /// The memory that all kept entries take.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -217,7 +217,7 @@ impl Latest {
         }
     }
 
-    /// When the first of them may expire.
+    /// When the first kept entry may expire.
     pub(super) fn due(&self, age: Duration) -> Option<Instant> {
         let latest = self.oldest.map(|oldest| oldest + age);
         let removed = self.oldest_removed.map(|oldest| oldest + REMOVED_KEPT_FOR);

@@ -122,7 +122,7 @@ pub(in crate::storage) struct Failover {
     dwell: Duration,
     /// When a recovery last succeeded.
     recovered: Option<Instant>,
-    /// When Redis was last left, found to have lost data while it served, or discovered.
+    /// When the gateway last left Redis, discovered it, or found that it had lost data while it served.
     lost_at: Instant,
 }
 
@@ -268,8 +268,8 @@ impl Failover {
         }
     }
 
-    /// When the outage began from which the present or last recovery is: Redis was left, found to have lost
-    /// data while it served, or discovered.
+    /// When the outage began that the present or last recovery ends: the gateway left Redis, discovered it,
+    /// or found that it had lost data while it served.
     pub(in crate::storage) fn lost_at(&self) -> Instant {
         self.lost_at
     }

@@ -1,11 +1,11 @@
 //! Holds accepted entries until the log has them.
 //!
 //! Pure: no I/O, and callers pass the time. One journal serves one producer. A full journal refuses new
-//! entries instead of dropping accepted ones, unless a newer price made them obsolete. Only three kinds of
-//! entries leave before the log has them, and each is counted: prices that a newer price of their key made
-//! obsolete (if room is needed), prices that the log would not keep because of their age, and updates of an
-//! order beyond the number that the log keeps. The entry after one that leaves takes over its `prev`, so that
-//! the producer's chain stays unbroken.
+//! entries instead of dropping accepted ones, except obsolete ones. Besides entries that the log refuses,
+//! only three kinds leave before the log has them, and the journal counts each: entries on lane `latest` that
+//! a newer one of their key made obsolete (if room is needed), entries other than updates of orders that are
+//! too old, and updates of an order beyond the number that the log keeps. The entry after one that leaves
+//! takes over its `prev`, so that the producer's chain stays unbroken.
 //!
 //! Nothing is scanned: an entry costs time logarithmic in the number of entries, whether or not there is
 //! room.
@@ -109,11 +109,11 @@ pub(in crate::storage) struct JournalDepth {
 /// Entries that the log will not get. These counts only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::storage) struct JournalCounts {
-    /// Prices that were replaced by a newer one of the same key, for want of room.
+    /// Entries on lane `latest` that were dropped for want of room, after a newer one of the same key.
     pub thinned: u64,
     /// Entries that were refused for want of room, and so never accepted.
     pub refused_full: u64,
-    /// Entries of zones that expired.
+    /// Entries that expired, in channels that are bounded by age.
     pub aged: u64,
     /// Updates of orders beyond the number that is kept of each.
     pub order_overflow: u64,
@@ -317,8 +317,8 @@ impl Journal {
         later.take(limit).map(|(_, held)| held.pending.append.clone()).collect()
     }
 
-    /// The log has entries of a channel up to this sequence. None of them is missing, even if it was dropped
-    /// here.
+    /// Notes that the log has a channel's entries up to this sequence, so those that were dropped here are
+    /// not missing.
     pub(in crate::storage) fn are_in_log(&mut self, channel: &ChannelName, seq: u64) {
         let Some(line) = self.lines.get_mut(channel) else { return };
         line.in_log = seq;

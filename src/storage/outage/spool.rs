@@ -178,7 +178,7 @@ struct Shared {
     failed: Counter,
     commits: Counter,
     of_slow: Mutex<Seldom>,
-    /// A stall of the disk was logged, and its end was not yet.
+    /// Whether a stall of the disk was logged whose end has not been logged yet.
     hangs: AtomicBool,
 }
 
@@ -307,7 +307,7 @@ impl Spool {
         match time::timeout_at(deadline, &mut answered).await {
             Ok(answer) => answer.unwrap_or(Err(SpoolError::Closed)),
             Err(_elapsed) => {
-                // From here on the thread cannot answer, and undoes what it could not answer.
+                // From here on the thread cannot answer, and it undoes a write that it cannot answer.
                 answered.close();
                 answered.try_recv().unwrap_or(Err(SpoolError::Slow { within }))
             }

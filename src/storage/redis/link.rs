@@ -2,9 +2,9 @@
 //!
 //! fred would reconnect by itself when a connection closes, but it reports that late, and until then accepts
 //! calls that it cannot send. If a connection stays open but silent, fred does nothing, and once the socket
-//! accepts no more bytes it cannot even be told to, because its task waits in a write. So we treat a
-//! connection as lost at the first error that fred reports, or when it does not answer; we then end that
-//! client, with its task and its socket, and start another.
+//! accepts no more bytes, fred cannot even be asked to reconnect, because its task waits in a write. So we
+//! treat a connection as lost at the first error that fred reports, or when it does not answer; we then end
+//! that client, with its task and its socket, and start another.
 //!
 //! Of a gateway's connections to a server that is away, one tries often to connect, and the others rarely:
 //! once the first is established, they try too. So a server that is back is found soon with few attempts, and

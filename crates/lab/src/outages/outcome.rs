@@ -51,11 +51,12 @@ pub(super) struct Outcome {
     pub(super) recovered: bool,
     /// From when Redis served again until they were; `None` if they never were anything else.
     pub(super) recovered_ms: Option<f64>,
-    /// From the same moment until every entry accepted by then had come to all subscribers.
+    /// From the same moment until every entry accepted by then had come to all subscribers that stay at a
+    /// gateway; live events and trades do not count.
     pub(super) caught_up_ms: Option<f64>,
     /// The longest time that a gateway wrongly said that it is healthy.
     pub(super) falsely_healthy_ms: f64,
-    /// The same, that it is not.
+    /// How long in all, for the worst gateway, it wrongly said that it is not healthy.
     pub(super) falsely_degraded_ms: f64,
     pub(super) health_unanswered: u64,
     pub(super) subscribers: u64,

@@ -32,7 +32,7 @@ const FIRST_AT_REST: u64 = 4;
 const SHARED_KEYS: u64 = 4;
 /// Every so many writes of a gateway, one is of a shared record.
 const SHARED_EVERY: u64 = 3;
-/// Of a record's own writes every third removes it, of a shared record's every fifth.
+/// Every third write of a record that one gateway alone writes removes it, every fifth of a shared record.
 const REMOVED_EVERY: [u64; 2] = [3, 5];
 /// Writes at two gateways must be this far apart for the clock of the machine to tell which is later.
 const APART: Duration = Duration::from_millis(20);

@@ -151,11 +151,11 @@ impl Past {
     }
 }
 
-/// How it was when the load could end.
+/// The state of the deployment when the load could end.
 struct Recovered {
-    /// All gateways were.
+    /// Whether all gateways were healthy.
     is_healthy: bool,
-    /// Enough trades came that the exchange made since Redis served again.
+    /// Whether enough trades came that the exchange made after Redis served again.
     has_trades: bool,
     end: Instant,
 }
@@ -166,7 +166,7 @@ pub(super) struct Session {
     record: Record,
     stop_load: CancellationToken,
     load: JoinSet<()>,
-    /// The fault has begun.
+    /// Cancelled when the fault begins.
     fault_begun: CancellationToken,
     /// Subscribers do not move any more.
     stop_moving: CancellationToken,
@@ -177,7 +177,7 @@ pub(super) struct Session {
     exchange: Arc<Exchange>,
     /// The writes to registries.
     written: Vec<Arc<Mutex<Vec<Write>>>>,
-    /// Some records are not written any more.
+    /// Cancelled when some records are no longer written.
     records_rest: CancellationToken,
     /// Where gateways keep copies of their journals; dropped after them.
     _spool: Option<TempDir>,
@@ -221,7 +221,7 @@ pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome>
     // Some faults end by themselves.
     outcome.held_s = (ending - down_from).as_secs_f64();
     if fault.kind == Kind::Absent {
-        // The gateways said so when the sockets connected; what they say later is that Redis appears.
+        // The sockets were told that Redis is away when they connected; later messages say that it came.
         outcome.socket_told_ms = None;
     }
     if fault.takes_redis_from(0) && fault.hold >= NOTICEABLE && outcome.noticed_ms.is_none() {
@@ -426,7 +426,7 @@ impl Session {
         Subscriber { place, stays_at, seen }
     }
 
-    /// How a subscriber moves; one that comes late begins so long after the beginning of the fault at most.
+    /// How a subscriber moves. One that comes late begins at most `late_within` after the fault began.
     fn moves(&self, seed: u64, late_within: Option<Duration>) -> Option<Moves> {
         Some(Moves {
             random: StdRng::seed_from_u64(seed),
@@ -536,7 +536,7 @@ impl Session {
                 };
                 let every = Duration::from_secs_f64(1.0 / per_s);
                 let at = number as f64 / here.len() as f64;
-                // Both are to have posted before the fault, the first one first.
+                // If an order is posted at two gateways, both post before the fault, the first gateway first.
                 let delay = match (is_at_two, is_second) {
                     (true, false) => (WARM / 2).mul_f64(at),
                     (true, true) => (WARM / 2).mul_f64(1.0 + at),

@@ -62,7 +62,8 @@ pub(super) struct Watcher {
 #[derive(Debug)]
 pub(super) struct Moves {
     pub(super) random: StdRng,
-    /// It begins at some time within so long after this; `None` if it is there from the start.
+    /// It begins at a random time, at most this long after the token is cancelled; `None` if it is there from
+    /// the start.
     pub(super) begins: Option<(CancellationToken, Duration)>,
     /// From here on it stays where it is.
     pub(super) stop_moving: CancellationToken,

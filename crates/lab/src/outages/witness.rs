@@ -159,9 +159,9 @@ struct Counted {
 
 /// Checks that numbers rise.
 ///
-/// After one statement they must, and also across `"recovered":true`. With `"recovered":false` they may start
-/// again from below. After one without a number they may do so once more, with some later statement: what was
-/// out of reach may then come behind what could be reached.
+/// Between two statements they must, and also across `"recovered":true`. With `"recovered":false` they may
+/// start again from below. If that statement has no number of missing entries, they may do so once more, with
+/// some later statement: what was out of reach may then come behind what could be reached.
 #[derive(Debug, Default)]
 struct Rising {
     highest: u64,

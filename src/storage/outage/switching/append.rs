@@ -29,9 +29,9 @@ const CLOSED_WITHIN_MAX: Duration = Duration::from_secs(1);
 enum Way {
     /// Nothing is known of the channel here.
     Unknown,
-    /// The caller must take up another epoch first.
+    /// The channel is in another epoch here, in which the caller must append instead.
     Foreign(Option<Epoch>),
-    /// To the log, which goes at least to `highest`; it is late after so long.
+    /// To the log, which has reached at least offset `highest`. The append is late after `late_after`.
     Log { highest: u64, late_after: Duration },
     /// Into the fork, which may be about to be closed.
     Here { closing: bool },
@@ -43,7 +43,7 @@ pub(super) struct Appender {
     replicas: Arc<Replicas>,
     backlog: Arc<Backlog>,
     lanes: LaneOf,
-    /// How long an append on lane `latest` is waited for before its channel continues without the log.
+    /// The least time after which an append on lane `latest` is late: its channel continues without the log.
     pub(super) deadline: Duration,
     /// Smoothed time that an append takes, in nanoseconds.
     usual_ns: AtomicU64,
@@ -122,13 +122,14 @@ impl Appender {
     pub(super) async fn begin(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         match self.may_begin(batch) {
             Ok(known) => self.begin_in_log(batch, &known).await,
-            // The log has begun, or a fork begins it without Redis; opening it tells.
+            // The log has begun, is being reconciled, or cannot be reached: the caller opens it to find out.
             Err(epoch) => Ok(AppendAnswer::ForeignEpoch(epoch)),
         }
     }
 
-    /// What is known of a log that may be begun with these entries: as far as is known here, it has no epoch
-    /// and does not have to be reconciled. If it may not, the epoch in which the channel is here.
+    /// Decides whether these entries may begin the log: as far as this node knows, the log has no epoch and
+    /// does not have to be reconciled. Returns what is known of the log or, as the error, the channel's epoch
+    /// on this node.
     fn may_begin(&self, batch: &AppendBatch) -> Result<Known, Option<Epoch>> {
         let channel = &batch.channel;
         let is_primary = self.breaker.has_log(channel);
@@ -147,7 +148,7 @@ impl Appender {
     async fn begin_in_log(&self, batch: &AppendBatch, known: &Known) -> Result<AppendAnswer> {
         let (channel, begun) = (&batch.channel, Instant::now());
         let Some(answer) = self.breaker.ask_log(channel, self.breaker.primary.begin(batch)).await else {
-            // Whether the call took effect is found when the log is back.
+            // Whether the call took effect will be known when the log is back.
             return Ok(AppendAnswer::ForeignEpoch(None));
         };
         let answer = answer?;
@@ -202,7 +203,7 @@ impl Appender {
         }
     }
 
-    /// Handles the log's answer to an append, before which the log went at least to `highest`.
+    /// Handles the log's answer to an append, before which the log had reached at least offset `highest`.
     fn appended(
         &self,
         batch: &AppendBatch,
@@ -242,7 +243,7 @@ impl Appender {
         }
     }
 
-    /// Forks the channel; the caller appends in the fork what was under way.
+    /// Forks the channel. The answer makes the caller repeat its append in the fork.
     fn fork_and_answer(&self, batch: &AppendBatch, late: bool) -> AppendAnswer {
         let mut state = self.replicas.lock();
         if state.replicas.get(&batch.channel).is_some_and(|replica| replica.epoch() == Some(&batch.epoch)) {
@@ -261,7 +262,7 @@ impl Appender {
             let is_held = self.backlog.has_formers(channel) || state.is_queued(channel);
             match state.replicas.get_mut(channel) {
                 Some(replica) if replica.is_forked() => return Err(away("append")),
-                // What the log lost is put back first.
+                // If the log lost entries, the reconciler appends those again first.
                 Some(replica) if has_own_ids && (replica.is_suspect() || is_held) => {
                     return Err(away("append"));
                 }
@@ -280,8 +281,8 @@ impl Appender {
         if has_own_ids { self.appended_foreign(batch, answer, highest) } else { Ok(answer) }
     }
 
-    /// Handles the log's answer to an append of entries that have ids of their own. Before it, the log went
-    /// at least to `highest`. Where it is uncertain that the log keeps them, this is an error, so that the
+    /// Handles the log's answer to an append of entries that have ids of their own. Before it, the log had
+    /// reached at least offset `highest`. Returns an error if the log may not keep the entries, so that the
     /// caller repeats the append, which does no harm.
     fn appended_foreign(
         &self,
@@ -341,14 +342,15 @@ impl Appender {
     }
 }
 
-/// The log is not the one that was known: the channel is reconciled with it, and forked until then.
+/// Handles the discovery that the log is not the one this node knew: queues the channel to be reconciled with
+/// it, and forks the channel until then.
 fn lost_log(mut state: Locked<'_>, batch: &AppendBatch) -> AppendAnswer {
     state.suspect(&batch.channel);
     state.fork(&batch.channel, first_seq(batch), false);
     AppendAnswer::ForeignEpoch(state.epoch_of(&batch.channel))
 }
 
-/// Whether entries stand at offsets up to `highest`, where the log had others.
+/// Whether an entry was applied at an offset up to `highest`, where the log had another entry before.
 fn are_in_place_of_others(results: &[Appended], highest: u64) -> bool {
     results.iter().any(|result| matches!(*result, Appended::Applied { offset } if offset <= highest))
 }

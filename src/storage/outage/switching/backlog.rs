@@ -49,7 +49,7 @@ impl Backlog {
     /// How many of the journal's entries are on disk.
     pub(super) fn on_disk(&self) -> usize {
         let Some(spool) = &self.spool else { return 0 };
-        // The spool has those of earlier processes too, and the journal does not.
+        // The spool also holds entries of earlier processes, which are not in the journal.
         let formers: usize = self.formers.lock().values().flatten().map(|former| former.entries.len()).sum();
         spool.entries().saturating_sub(formers)
     }
@@ -71,8 +71,8 @@ impl Backlog {
             if let (Some(first), Some(replica)) = (fresh.first(), state.replicas.get_mut(channel))
                 && replica.step_to(first.seq)
             {
-                // Sequences in a fork follow from the offsets and the fork's name, so a hole in them has
-                // given the fork another name.
+                // An entry's sequence must follow from its offset and the fork's name, so after a hole in
+                // the sequences the fork continues under another name.
                 return Ok(AppendAnswer::ForeignEpoch(replica.epoch().cloned()));
             }
             let journals = !self.replicas.breaker.is_standalone() && !fresh.is_empty();
@@ -86,7 +86,7 @@ impl Backlog {
                 Err(error) if spool.is_required() || error == SpoolError::Full => {
                     return Err(StorageError::NotDurable { why: error.to_string() });
                 }
-                // The spool has logged it; the journal goes on without its copy.
+                // The spool logged the fault. It is not required, so these entries are in the journal only.
                 Err(_) => {}
             }
         }
@@ -97,8 +97,8 @@ impl Backlog {
                 Ok(AppendAnswer::Done(results))
             }
             Err(epoch) => {
-                // The caller appends these entries in another epoch: after a crash they must not be sent as
-                // well.
+                // The caller appends these entries again in another epoch, so the spool's copies must not be
+                // sent too after a crash.
                 if let Some(spool) = &self.spool {
                     spool.forget(node, channel, seqs);
                 }
@@ -152,10 +152,10 @@ impl Backlog {
         }
     }
 
-    /// Sends a producer's entries, ascending in `seq`, in batches behind `after`, the newest that the log
-    /// has, and marked as late. Returns the producer's newest sequence in the log then; what the log refused
-    /// no longer waits. `None` when the log is in another epoch by now, or was set back: some entries may
-    /// have been applied. Calling it again does no harm.
+    /// Sends a producer's entries, ascending in `seq`, in batches and marked as late. `after` is the
+    /// producer's newest sequence in the log before, the result its newest one afterwards. Entries that the
+    /// log refuses are dropped. `None` if the log is in another epoch by now, or was set back; some entries
+    /// may have been applied then. Calling it again does no harm.
     pub(super) async fn send(
         &self,
         to: Address<'_>,
@@ -175,7 +175,7 @@ impl Backlog {
             let batch = if mutant::is(Mutant::ThinnedWithoutPrev)
                 && std::ptr::eq(applied, &self.replicas.stats.replayed)
             {
-                // As they were accepted, but for what the journal has made of them.
+                // Not linked: with the `prev` and the marks that each entry has in the journal.
                 AppendBatch { entries: waiting[..waiting.len().min(BATCH)].to_vec(), ..batch }
             } else {
                 batch
@@ -193,7 +193,8 @@ impl Backlog {
                     Appended::Gap { .. } => return Ok(None),
                     Appended::Refused(refusal) => {
                         self.refused(to, append.seq, &refusal);
-                        // The entries after it are sent again, behind the one before it.
+                        // The chain is broken, so the entries after it are sent again, linked to the one
+                        // before it.
                         break;
                     }
                 }
@@ -209,7 +210,7 @@ impl Backlog {
         self.replicas.stats.superseded.add(1);
         if producer == self.replicas.node {
             let mut state = self.replicas.lock();
-            // The spool is told below.
+            // The spool's copy is removed below.
             let _refused = state.journal.refused(channel, seq, Instant::now());
             if let Some(replica) = state.replicas.get_mut(channel) {
                 replica.note_refused();

@@ -27,7 +27,7 @@ pub(super) struct Mode {
 }
 
 impl Mode {
-    /// The mode of the start.
+    /// The mode that a failure domain begins with.
     pub(super) fn at(first: &First) -> Self {
         match first {
             First::Redis => Self { state: BackendState::Healthy, is_standalone: false, lost: None },
@@ -49,8 +49,8 @@ impl Mode {
 pub(super) struct Modes(pub(super) Vec<Option<Mode>>);
 
 impl Modes {
-    /// Whether calls about a failure domain go to the primary. To a new one they do: its judge is about to
-    /// check it.
+    /// Whether calls about a failure domain go to the primary. They do if the domain has no mode, such as a
+    /// new one, which its judge is about to check.
     pub(super) fn is_primary(&self, domain: Domain) -> bool {
         self.0.get(domain.index()).and_then(Option::as_ref).is_none_or(Mode::is_primary)
     }
@@ -73,13 +73,13 @@ impl Modes {
     }
 }
 
-/// The circuit breakers, one for each failure domain of the primary. Judges set their modes; calls of the
-/// primary pass through [`ask`](Self::ask).
+/// The circuit breakers, one for each failure domain of the primary. Judges (see `monitor`) set their modes;
+/// calls to the primary pass through [`ask`](Self::ask).
 pub(super) struct Breaker {
     pub(super) primary: Arc<dyn Primary>,
     modes: watch::Sender<Modes>,
-    /// Notified when a mode has changed. Calls that wait for a failure domain to go away are woken in the order
-    /// in which they came, which a watch would not do.
+    /// Notified when a mode has changed. It wakes the calls that wait for a failure domain to go away in the
+    /// order in which they began to wait, which a `watch` would not do.
     away: Notify,
     /// By failure domain: notified when a call failed, so that it is probed at once.
     beat_now: Mutex<Vec<Arc<Notify>>>,
@@ -124,7 +124,7 @@ impl Breaker {
         self.modes().is_primary(domain)
     }
 
-    /// The same of a channel.
+    /// Whether calls about a channel go to the primary.
     pub(super) fn has_log(&self, channel: &ChannelName) -> bool {
         self.is_primary(self.domain_of(channel))
     }
@@ -142,7 +142,7 @@ impl Breaker {
         if self.modes().is_any_primary() { BackendName::Redis } else { BackendName::InMemory }
     }
 
-    /// Whether a failure domain serves, or its connection stands again.
+    /// Whether a failure domain serves, or will soon because its connections are up again.
     pub(super) fn serves_soon(&self, domain: Domain) -> bool {
         let is_up = || self.primary.domains().borrow().part(domain).is_some_and(|part| part.health.is_up());
         self.is_primary(domain) || is_up()
@@ -160,13 +160,13 @@ impl Breaker {
         until(&self.away, || !self.is_primary(domain)).await;
     }
 
-    /// Returns when they do.
+    /// Returns when calls about a failure domain go to the primary.
     pub(super) async fn until_primary(&self, domain: Domain) {
         let mut modes = self.watch();
         let _gone = modes.wait_for(|modes| modes.is_primary(domain)).await;
     }
 
-    /// Makes a call of the primary; `None` when its failure domain went away before it answered.
+    /// Makes a call to the primary; `None` if its failure domain went away before it answered.
     pub(super) async fn ask<R>(
         &self,
         domain: Domain,
@@ -191,8 +191,8 @@ impl Breaker {
         self.ask(self.domain_of(channel), call).await
     }
 
-    /// A call failed: waits until it is known whether its failure domain is away; if it is not, returns the
-    /// error.
+    /// Waits for the verdict on a call that failed: `None` if its failure domain went away, the error if that
+    /// did not happen within [`VERDICT_WITHIN`].
     pub(super) async fn verdict(&self, domain: Domain, error: StorageError) -> Option<StorageError> {
         self.beat_now(domain).notify_one();
         let away = time::timeout(VERDICT_WITHIN, self.until_away(domain)).await.is_ok();

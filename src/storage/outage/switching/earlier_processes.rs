@@ -18,7 +18,8 @@ use crate::support::backoff::STORAGE_RETRY;
 /// How often sending begins anew because the log changed meanwhile, before it counts as failed.
 const ROUNDS_MAX: usize = 8;
 
-/// What earlier processes left of each channel, the oldest last. A channel that has nothing left is not in it.
+/// By channel, the entries of each earlier process that are left, the oldest process last. A channel without
+/// any is not in the map.
 pub(super) type Formers = BTreeMap<ChannelName, Vec<Former>>;
 
 /// Sorts what was found in the spool.
@@ -78,8 +79,8 @@ impl Backlog {
         }
     }
 
-    /// The log has the oldest of what was left of a channel. Once it has all, what this process accepted
-    /// follows.
+    /// Removes the entries of a channel's oldest process, because the log has them. After the last process,
+    /// what this one accepted for the channel can be sent.
     fn sent(&self, channel: &ChannelName) {
         let has_all = {
             let mut formers = self.formers.lock();
@@ -91,7 +92,7 @@ impl Backlog {
         };
         if has_all {
             let mut state = self.replicas.lock();
-            // It may have been set aside without being in the queue. It no longer is.
+            // The channel may have been set aside without being in the queue, which ends that state.
             if !state.queue.contains(channel) {
                 state.queue.reconciled(channel);
             }
@@ -100,8 +101,8 @@ impl Backlog {
         self.replicas.in_order.notify_waiters();
     }
 
-    /// Whether the log has all that earlier processes left for a failure domain, but for channels that were
-    /// set aside.
+    /// Whether the logs of a failure domain have all that earlier processes left, except for channels that
+    /// were set aside.
     pub(super) fn has_sent_formers(&self, domain: Domain) -> bool {
         let state = self.replicas.lock();
         let formers = self.formers.lock();
@@ -124,9 +125,9 @@ impl Backlog {
     }
 }
 
-/// The entries after a sequence. Where the journal bounds a channel by count, an entry whose predecessor is
-/// not here had more before it than is kept, and is marked so; elsewhere the predecessor may have been
-/// replaced.
+/// The entries after a sequence. If the journal bounds the channel by count, a predecessor that is not here
+/// was dropped for good, so the entry after it is marked; otherwise a newer entry may have replaced it, which
+/// is no loss.
 fn as_missed(channel: &ChannelName, entries: &[Append], after: u64) -> Vec<Append> {
     let is_counted = ChannelPolicy::of(channel).wait_limit == WaitLimit::Count;
     let mut last = after;

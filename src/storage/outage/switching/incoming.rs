@@ -1,5 +1,5 @@
-//! What the primary publishes of followed channels: it updates the local replicas, and is passed on to
-//! whoever reads this storage's own `incoming`.
+//! Handles what the primary publishes about followed channels: updates the local replicas, and passes it on
+//! to the reader of this storage's own `incoming`.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ const INCOMING_LEN: usize = 1_024;
 pub(super) struct Incoming {
     replicas: Arc<Replicas>,
     events: mpsc::Sender<LogEvent>,
-    /// An event found no room.
+    /// Notified when there was no room for an event.
     overrun: Notify,
 }
 
@@ -69,12 +69,12 @@ impl Incoming {
             return None;
         }
         if replica.is_forked() || (is_of_log && is_queued) {
-            // They are read when the fork is closed, or when the log has been looked at.
+            // The reconciler will read these entries from the log.
             return None;
         }
         if is_of_log {
-            // Entries that come late, from before the newest one seen, cannot be told from those that have
-            // taken their places in a log that was set back.
+            // Entries at offsets that the replica has are skipped: they arrive again, or are others that took
+            // these offsets in a log that was set back, which cannot be told apart here.
             let top = self.replicas.memory.top(channel).unwrap_or(0);
             let known = entries.iter().take_while(|entry| entry.offset <= top).count();
             replica.mirror(&entries[known..]);

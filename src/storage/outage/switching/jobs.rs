@@ -1,6 +1,6 @@
-//! The jobs role: jobs are the primary's, which all nodes share. While it is away, nothing is claimed or ended
-//! that another node may own; a job that this node takes on then lives in a table here, until the primary is
-//! back and has it.
+//! The jobs role: all nodes share the primary's jobs. While the primary is away, no job is claimed or ended
+//! that another node may own. A job that this node accepts then lives in a table here, until the primary is
+//! back and has recorded it.
 //!
 //! A job lives in one place at a time. Calls about it go there: to the table, or to the primary, which may be
 //! away. While a job moves from the one to the other it belongs to neither: calls wait, and nobody claims it,
@@ -43,19 +43,20 @@ const SEEN_BYTES_MAX: usize = 16 << 20;
 const KEYS_MAX: usize = 50_000;
 const KEYS_BYTES_MAX: usize = 16 << 20;
 
-/// Nothing is claimed from the primary for so long after it came back. Other nodes came back at about the same
+/// How long nothing is claimed from the primary after it came back. Other nodes reconnect at about the same
 /// time, and what they reported under leases that expired meanwhile is on its way to the log. A worker that
-/// claims such an order before would begin it anew, and its fencing token would have those reports refused.
+/// claimed such an order earlier would begin it anew, and its newer fencing token would make the log refuse
+/// those reports.
 const CLAIMS_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a call about a job waits while the job, or its updates, are on their way to the primary.
 const ON_ITS_WAY_WITHIN: Duration = Duration::from_secs(1);
 
-/// What is known of jobs besides the primary, and those that it does not have yet.
+/// What this node knows about the primary's jobs, and the jobs that the primary does not have yet.
 pub(super) struct LocalJobs {
     replicas: Arc<Replicas>,
     state: Mutex<State>,
-    /// A job has come to the primary, or is to go there.
+    /// Notified when a job has moved to the primary, or when one may have to.
     moved: Notify,
     pub(super) stats: JobStats,
 }
@@ -162,8 +163,8 @@ impl State {
         self.keys.insert(asked.key.clone(), used, asked.key.len() + asked.fingerprint.len());
     }
 
-    /// The primary is about to be asked: until it answers, what the key leads to is not known, unless it was
-    /// before.
+    /// Notes that the primary is about to be asked: until it answers, it is unknown which job the key leads
+    /// to, unless that was known before.
     fn ask_for_key(&mut self, job: &NewJob) {
         if !matches!(self.key_use(job), Some(KeyUse::Job { .. })) {
             self.note_key(job, None);
@@ -260,7 +261,7 @@ impl LocalJobs {
         self.replicas.breaker.domain_at(Place::Jobs)
     }
 
-    /// Makes a call that the primary may answer; `None` when it is away.
+    /// Makes a call to the primary; `None` if it is away.
     async fn ask<R>(&self, call: impl Future<Output = Result<R>>) -> Option<Result<R>> {
         self.replicas.breaker.ask(self.domain(), call).await
     }
@@ -270,7 +271,7 @@ impl LocalJobs {
         self.ask(call).await.unwrap_or_else(|| Err(away(op)))
     }
 
-    /// Makes a call about a job where that lives.
+    /// Makes a call about a job wherever the job lives: to the table, or to the primary.
     async fn where_it_lives<R>(
         &self,
         op: &'static str,
@@ -341,7 +342,7 @@ impl LocalJobs {
                 return Ok(answer);
             }
         }
-        // Where the primary goes away before it has answered, it may have the job, which is not kept here too.
+        // If the primary goes away before it answers, it may have the job, so this node must not keep it too.
         let answer = self.ask_primary("enqueue", breaker.primary.enqueue(job, bounds)).await?;
         self.lock().enqueued(job, answer);
         Ok(answer)
@@ -468,7 +469,7 @@ impl Jobs for Switching {
         }
     }
 
-    /// While the primary is away: the jobs that live here, and the primary's in their last known state.
+    /// While the primary is away, lists the jobs that live here, and the primary's in their last known state.
     async fn list_jobs(
         &self,
         state: Option<JobState>,
@@ -505,7 +506,7 @@ impl Jobs for Switching {
         self.core.jobs.where_it_lives("settle_dead", id, |table, now| table.settle_dead(id, now), there).await
     }
 
-    /// While the primary is away: of the jobs that are known here.
+    /// While the primary is away, counts the jobs that are known here.
     async fn job_counts(&self) -> Result<JobCounts> {
         match self.core.jobs.ask(self.core.breaker.primary.job_counts()).await {
             Some(answer) => answer,

@@ -79,7 +79,7 @@ pub(in crate::storage) struct Parts {
     /// The journal's copy on disk, and what earlier processes of this gateway left there.
     pub(in crate::storage) spool: Option<Spool>,
     pub(in crate::storage) formers: Vec<Former>,
-    /// How long an append on lane `latest` is waited for before its channel goes on without the log.
+    /// The least time after which an append on lane `latest` is late: its channel continues without the log.
     pub(in crate::storage) ordering_deadline: Duration,
     pub(in crate::storage) limits: Limits,
     pub(in crate::storage) first: First,

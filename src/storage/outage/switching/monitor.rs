@@ -118,7 +118,7 @@ struct Judge<'a> {
     is_new: bool,
     core: Arc<Core>,
     announcer: &'a Announcer,
-    /// The server was found to have lost data, and not all channels have been looked at since.
+    /// Whether the server was found to have lost data since the last recovery began.
     lost_data: bool,
 }
 
@@ -239,9 +239,9 @@ impl Judge<'_> {
         }
     }
 
-    /// Has the channels reconciled that may not be in step: those that forked, those that are followed and of
-    /// which something may have been missed, those that were in use shortly before, and all of a server that
-    /// lost data.
+    /// Queues the channels that may not be in step with their logs: those that forked, those that are
+    /// followed (messages may have been missed), those that were in use shortly before the loss, and, if the
+    /// server lost data, all of its channels that are known here.
     fn begin_recovery(&mut self) {
         let lost_data = std::mem::take(&mut self.lost_data);
         let since = self.failover.lost_at().checked_sub(JUST_BEFORE);

@@ -1,4 +1,5 @@
-//! Takes up a log as it is found, and answers in its place while it is out of reach.
+//! Opens logs: takes over the state in which a log is found, and answers from the local replica while the log
+//! cannot be reached.
 
 use tokio::time::Instant;
 
@@ -19,7 +20,8 @@ impl Replicas {
         if is_here { None } else { self.breaker.ask_log(channel, asked).await }
     }
 
-    /// Copies what is latest in the log, for when that cannot be reached. Others get the lock in between.
+    /// Copies the log's latest entries, for when the log cannot be reached. Releases the lock now and then,
+    /// so that a long page does not block others.
     pub(super) fn mirror_latest(&self, channel: &ChannelName, page: &LatestPage) {
         const AT_ONCE: usize = 256;
         for entries in page.entries.chunks(AT_ONCE) {
@@ -35,7 +37,7 @@ impl Replicas {
         }
     }
 
-    /// What is latest of what this node keeps.
+    /// The latest entries that this node keeps.
     pub(super) fn latest_here(&self, channel: &ChannelName, query: LatestQuery<'_>) -> LatestPage {
         let mut state = self.lock();
         let replica = state.replicas.get_mut(channel);
@@ -49,7 +51,8 @@ impl Replicas {
         LatestPage { epoch, is_copy: !has_all, ..page }
     }
 
-    /// Takes up a log as it is now. Where it has no epoch, it begins with `minted`, if that is given.
+    /// Opens a log in its present state. A log without an epoch begins with `minted`; without `minted`, the
+    /// result is then `None`.
     pub(super) async fn open_or_find(
         &self,
         channel: &ChannelName,
@@ -58,7 +61,7 @@ impl Replicas {
     ) -> Result<Option<OpenLog>> {
         let primary = &self.breaker.primary;
         let asked = async |at: u64, minted: Option<&Epoch>| {
-            // Where no entry of the log is known that is to be looked at, one call does both.
+            // If there is no known entry to compare with the log's, one call examines the log and opens it.
             if let Some(minted) = minted.filter(|_| at == u64::MAX) {
                 return primary.open(channel, producer, minted).await.map(Some);
             }
@@ -79,7 +82,8 @@ impl Replicas {
             }
             let known = self.lock().replicas.get(channel).map(Replica::known).unwrap_or_default();
             let answer = self.breaker.ask_log(channel, asked(known.at(), minted.as_ref())).await;
-            // A log that was begun with this epoch may be lost by now: another one begins with another epoch.
+            // The call may have begun a log that is lost by the next attempt, and two logs must not have the
+            // same epoch.
             minted = minted.map(|_| new_epoch());
             match answer {
                 None => {}
@@ -99,8 +103,8 @@ impl Replicas {
         }
     }
 
-    /// The log was found to have no epoch. False where this node was in step with one: the log is then looked
-    /// at again.
+    /// Handles the answer that the log has no epoch. Returns false if this node knows an epoch of it, or has
+    /// forked it meanwhile: the caller then tries again.
     fn has_no_log(&self, channel: &ChannelName) -> bool {
         let mut state = self.lock();
         let Some(replica) = state.replicas.get_mut(channel) else { return true };
@@ -114,8 +118,8 @@ impl Replicas {
         false
     }
 
-    /// How a channel stands whose log is not to be asked. `Some(None)`: it has no epoch, which is no answer
-    /// to a caller that `appends`.
+    /// The answer for a channel whose log must not be asked; `None` if the log has to be asked. `Some(None)`
+    /// means that the channel has no epoch; for a caller that `appends` it is forked instead, to have one.
     fn open_here(&self, channel: &ChannelName, appends: bool) -> Option<Option<OpenLog>> {
         let is_primary = self.breaker.has_log(channel);
         let mut state = self.lock();
@@ -142,8 +146,8 @@ impl Replicas {
         Some(Some(OpenLog { epoch, top, last_seq, producers, anchor }))
     }
 
-    /// Takes up the log as it was found; false when that is not the log with which this node was in step.
-    /// `known` is what this node knew before it asked.
+    /// Takes over the state in which the log was found; false if the channel is forked or suspect, or if this
+    /// is not the log with which this node was in step. `known` is what this node knew before it asked.
     pub(super) fn take_up(&self, channel: &ChannelName, log: &OpenLog, known: &Known) -> bool {
         let mut state = self.lock();
         let replica = state.replica(channel);

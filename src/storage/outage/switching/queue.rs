@@ -12,7 +12,7 @@ pub(super) struct Queue {
     domains: Vec<DomainQueue>,
     /// The number of the newest reason to look at a log anew.
     looks: u64,
-    /// Channels that cannot be reconciled, and why: no recovery waits for them, and they go on being tried.
+    /// Channels that cannot be reconciled, and why: they are still retried, but no recovery waits for them.
     set_aside: BTreeMap<ChannelName, String>,
 }
 
@@ -27,8 +27,8 @@ struct DomainQueue {
 /// How a channel waits.
 #[derive(Debug, Clone, Copy)]
 struct Ticket {
-    /// Another one each time that there is a reason to look at the log anew: a look before that has not seen
-    /// it.
+    /// A new number each time that there is a reason to look at the log again. A look that began under an
+    /// older number does not count: it may not have seen what happened since.
     look: u64,
     /// The recovery that is going on waits for the channel. It does not wait for channels that fork because of
     /// a late append in the meantime.
@@ -36,7 +36,7 @@ struct Ticket {
 }
 
 impl Queue {
-    /// Has a channel wait. False when it waits already.
+    /// Adds a channel; false if it waits already.
     pub(super) fn add(&mut self, channel: &ChannelName, domain_of: impl Fn(&ChannelName) -> Domain) -> bool {
         if self.contains(channel) {
             return false;
@@ -45,7 +45,8 @@ impl Queue {
         true
     }
 
-    /// Has a channel wait, and its log be looked at after this: what has been found in the log does not count.
+    /// Adds a channel if it does not wait yet, and gives it a new number, so that a look at its log that
+    /// began earlier does not count.
     pub(super) fn look_anew(&mut self, channel: &ChannelName, domain_of: impl Fn(&ChannelName) -> Domain) {
         self.looks += 1;
         let look = self.looks;
@@ -70,7 +71,7 @@ impl Queue {
         }
     }
 
-    /// Takes a channel out. Whether it was set aside.
+    /// Removes a channel. Returns whether it was set aside.
     pub(super) fn forget(&mut self, channel: &ChannelName) -> bool {
         for domain in &mut self.domains {
             if let Some(ticket) = domain.channels.remove(channel) {
@@ -88,7 +89,7 @@ impl Queue {
         self.domains.iter().map(|domain| domain.channels.len()).sum()
     }
 
-    /// Those that wait in certain failure domains.
+    /// The channels that wait in certain failure domains.
     pub(super) fn within(&self, is_one: impl Fn(Domain) -> bool) -> impl Iterator<Item = &ChannelName> {
         let domains = (0..).map(Domain::new).zip(&self.domains).filter(move |(domain, _)| is_one(*domain));
         domains.flat_map(|(_, held)| held.channels.keys())
@@ -99,7 +100,7 @@ impl Queue {
         self.domains.iter().flat_map(|domain| domain.channels.keys())
     }
 
-    /// How many the recovery of a failure domain waits for.
+    /// How many channels the recovery of a failure domain waits for.
     pub(super) fn awaited(&self, domain: Domain) -> usize {
         self.domains.get(domain.index()).map_or(0, |domain| domain.awaited)
     }
@@ -111,15 +112,15 @@ impl Queue {
         held.channels.values_mut().for_each(|ticket| ticket.is_awaited = true);
     }
 
-    /// No recovery of the failure domain waits for anything any more.
+    /// Makes the recovery of a failure domain wait for no channel any more.
     pub(super) fn await_none(&mut self, domain: Domain) {
         let held = self.domain(domain);
         held.awaited = 0;
         held.channels.values_mut().for_each(|ticket| ticket.is_awaited = false);
     }
 
-    /// No recovery waits for this channel any more, which stays in the queue. False when it was set aside
-    /// before.
+    /// Sets a channel aside: recoveries no longer wait for it, and if it is in the queue, it stays there.
+    /// False if it was set aside before.
     pub(super) fn set_aside(&mut self, channel: &ChannelName, why: String) -> bool {
         for domain in &mut self.domains {
             if let Some(ticket) = domain.channels.get_mut(channel).filter(|ticket| ticket.is_awaited) {
@@ -139,13 +140,13 @@ impl Queue {
         self.set_aside.iter()
     }
 
-    /// Those that a recovery waits for.
+    /// The channels that a recovery waits for.
     pub(super) fn all_awaited(&self) -> impl Iterator<Item = &ChannelName> {
         let tickets = self.domains.iter().flat_map(|domain| &domain.channels);
         tickets.filter(|(_, ticket)| ticket.is_awaited).map(|(channel, _)| channel)
     }
 
-    /// Channels went from one failure domain to another.
+    /// Sorts the waiting channels into their present failure domains, after some have moved.
     pub(super) fn rearrange(&mut self, domain_of: impl Fn(&ChannelName) -> Domain) {
         let waiting: Vec<_> = self.domains.drain(..).flat_map(|domain| domain.channels).collect();
         for (channel, ticket) in waiting {

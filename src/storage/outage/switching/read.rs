@@ -58,14 +58,14 @@ impl Replicas {
                             page.entries.retain(|entry| entry.offset > known.offset);
                             page.entries.truncate(limit.entries);
                             if page.entries.is_empty() && page.top > known.offset && limit.entries > 0 {
-                                // The known entry alone was as much as there is room for.
+                                // The known entry alone filled the page.
                                 looks_at_known = false;
                                 continue;
                             }
                         }
                         return Ok(page);
                     }
-                    // Another node has begun the log: it is replicated from here on, and read again for that.
+                    // Another node has begun the log: open it, so that it is replicated, and read it again.
                     self.open_or_find(channel, self.node, None).await?;
                 }
                 Some(Ok(_)) => self.until_in_order(channel).await,
@@ -79,7 +79,7 @@ impl Replicas {
         self.replica_is(channel, |replica| replica.is_followed() && replica.epoch().is_none())
     }
 
-    /// Whether the entry at a position is known here, where the channel is in step with the log.
+    /// Whether the channel is not forked, and the entry at a position of its log is known here.
     fn knows_entry_at(&self, channel: &ChannelName, at: &Position) -> bool {
         #[cfg(test)]
         if mutant::is(Mutant::EntryBeforeNotRead) {
@@ -91,7 +91,8 @@ impl Replicas {
         at.offset > 0 && self.replica_is(channel, is_known)
     }
 
-    /// Looks at a page of the log; false when it shows that this node is not in step with it.
+    /// Compares a page with what is known of the log, and adds it to the replica. False if the log has to be
+    /// read again, because it differs or because the channel changed meanwhile.
     fn took(&self, channel: &ChannelName, seen: Option<(Option<Epoch>, u64)>, page: &Page) -> bool {
         let mut state = self.lock();
         let Some(replica) = state.replicas.get_mut(channel) else { return true };
@@ -122,7 +123,7 @@ impl Replicas {
         let Some(replica) =
             state.replicas.get_mut(channel).filter(|replica| is_primary || replica.epoch().is_some())
         else {
-            // An epoch begins for who publishes or subscribes; reading alone begins none.
+            // Publishing and subscribing begin an epoch; reading alone does not.
             let none = Page { is_final, ..Page::of_no_log() };
             return if is_primary { Source::Log } else { Source::Page(none) };
         };

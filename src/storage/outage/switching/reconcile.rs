@@ -122,7 +122,7 @@ impl Reconciler {
         free.take(AT_ONCE.saturating_sub(working.len())).cloned().collect()
     }
 
-    /// When a channel is to be tried again; `None` where it needs not.
+    /// When a channel is to be tried again; `None` if it need not be.
     fn delay(&self, channel: &ChannelName, tried: Tried, failures: u32) -> Option<Delay> {
         match tried {
             Tried::Done => None,
@@ -188,7 +188,7 @@ impl Reconciler {
             if followed {
                 self.unfollow_if_left(channel).await;
             }
-            // Nothing is left of a channel that is not known any more.
+            // The channel was forgotten meanwhile, so there is nothing to reconcile.
             self.replicas.lock().queue.reconciled(channel);
             return Ok(true);
         };
@@ -292,7 +292,8 @@ impl Reconciler {
         Some((state.replicas.get(channel)?.known(), state.queue.look(channel)))
     }
 
-    /// The log has no epoch: marks the channel as reconciled if nothing is to be appended. Whether it did.
+    /// Handles a log that has no epoch: if nothing waits to be appended, marks the channel as reconciled and
+    /// returns true.
     fn stays_unborn(&self, channel: &ChannelName, followed: bool) -> bool {
         {
             let mut state = self.replicas.lock();
@@ -329,8 +330,8 @@ impl Reconciler {
             if mutant::is(Mutant::ForgottenIsLost) && self.has_forgotten(channel, found) {
                 return Some(Plan { is_older: true, ..Plan::default() });
             }
-            // Entries with ids of their own are not appended while the channel is queued: those missing were
-            // lost.
+            // This node appends no entries with ids of their own while the channel is queued, so the log lost
+            // those that are missing.
             let lacks_foreign = !replica.foreign.after(|producer| newest_of(found, producer)).is_empty();
             if replica.is_set_back(found, known) || lacks_foreign {
                 return Some(Plan { is_older: true, ..Plan::default() });

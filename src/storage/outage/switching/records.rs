@@ -83,8 +83,8 @@ impl Pending {
         self.changed.notify_one();
     }
 
-    /// If a change of the record waits, adds this one in its place, so that the older of the two is not
-    /// written last. Returns whether one waited.
+    /// If a change of the record waits, keeps the newer of it and this one, so that the older is not written
+    /// last. Returns whether one waited.
     fn note_if_waiting(&self, kind: RecordKind, key: &str, change: &Numbered) -> bool {
         let mut waiting = self.changes.lock();
         let held = waiting.get_mut(&(kind, key.to_owned()));
@@ -131,8 +131,8 @@ impl LocalRecords {
             if waiting.is_empty(|_| true) {
                 waiting.changed.notified().await;
             }
-            // Records are of few kinds: the failure domain of the first is waited for, unless another one
-            // serves.
+            // Takes a change whose failure domain serves or, if there is none, waits for the domain of the
+            // first change. Records are of few kinds, so few domains are concerned.
             let is_served = |kind| breaker.is_primary(self.domain_of(kind));
             let next = waiting.after(None, is_served).or_else(|| waiting.after(None, |_| true));
             let Some(((kind, _), _)) = next else { continue };
@@ -173,7 +173,7 @@ impl LocalRecords {
         self.replicas.breaker.domain_at(Place::Records(kind))
     }
 
-    /// Whether no record of a failure domain waits that can be written.
+    /// Whether no change of a failure domain's records waits, or the primary refuses records.
     pub(super) fn are_written(&self, domain: Domain) -> bool {
         let is_here = |kind| self.domain_of(kind) == domain;
         self.are_set_aside.load(Ordering::Acquire) || self.waiting.is_empty(is_here)

@@ -147,7 +147,7 @@ struct ServerState {
     /// Logs that went back, and in which other entries took the places of those that were lost before
     /// the epoch was renewed.
     refilled: BTreeSet<ChannelName>,
-    /// Entries that went because of their age, and logs that went with all that is known of them.
+    /// Entries that expired, and logs that expired with all that was known of them.
     expired: Vec<Entry>,
     expired_logs: BTreeSet<ChannelName>,
 }
@@ -164,7 +164,7 @@ pub(crate) struct Data {
     memory: MemoryBackend,
     data_id: u64,
     counters: BTreeMap<NodeId, u64>,
-    /// When a log goes that nobody appends to, with all that is known of it.
+    /// When a log that nobody appends to expires, with all that is known of it.
     expires: BTreeMap<ChannelName, Instant>,
 }
 
@@ -278,8 +278,8 @@ impl ModelServer {
         self.0.running.lock().is_cancelled()
     }
 
-    /// The logs of channels have been there for days: so many producers have each appended an entry to
-    /// them, none of which is kept any more, and are gone.
+    /// Makes the logs of channels look as if they had existed for days: this many producers, all gone by now,
+    /// have each appended one entry, which has expired.
     pub(crate) async fn has_served(&self, channels: &[ChannelName], producers: usize) {
         let ages = {
             let mut state = self.0.state.lock();
@@ -310,7 +310,7 @@ impl ModelServer {
         state.data = data.map_or_else(|| Data::empty(&ages), Data::copy);
     }
 
-    /// All that was said, summed up.
+    /// The hash of the trace: see [`Trace::Sum`].
     pub(crate) fn sum(&self) -> u64 {
         self.0.state.lock().sum.finish()
     }
@@ -350,12 +350,12 @@ impl ModelServer {
         state.data.memory.read_now(channel, None, usize::MAX)
     }
 
-    /// All entries that went because of their age.
+    /// All entries that expired.
     pub(crate) fn expired(&self) -> Vec<Entry> {
         self.0.state.lock().expired.clone()
     }
 
-    /// Whether a log has ever gone because nobody appended to it.
+    /// Whether a log has ever expired because nobody appended to it.
     pub(crate) fn has_expired(&self, channel: &ChannelName) -> bool {
         self.0.state.lock().expired_logs.contains(channel)
     }
@@ -391,7 +391,7 @@ impl ServerState {
         Fate { there, back, is_executed, loses_answer }
     }
 
-    /// Lets go of what has grown too old of a channel.
+    /// Drops what has expired of a channel.
     fn expire(&mut self, channel: &ChannelName) {
         let is_over = self.data.expires.get(channel).is_some_and(|at| *at <= Instant::now());
         if is_over {

@@ -211,7 +211,7 @@ impl Replica {
         matches!(self.standing, Standing::Suspect)
     }
 
-    /// Its fork is about to be closed.
+    /// Whether the channel is in a fork that is about to be closed.
     pub(super) fn is_closing(&self) -> bool {
         self.fork().is_some_and(|fork| fork.is_closing)
     }
@@ -491,7 +491,7 @@ impl Replica {
 
     // The replica's entries
 
-    /// The offset after which the replica lacks entries before later ones that have come.
+    /// The offset after which entries are missing although later ones have been seen; `None` if none are.
     pub(super) fn hole(&self) -> Option<u64> {
         if !self.has_all() || self.is_forked() {
             return None;
@@ -624,7 +624,8 @@ impl Replica {
     fn newest_own_seen(&self) -> u64 {
         let seen = self.memory.last_seq(&self.name, self.node);
         let acked = self.log.seen().map_or(0, |seen| seen.acked);
-        // Without readers here nothing of the log comes, so what it acknowledged need not come first.
+        // Without readers here, this node does not receive what the log publishes, so own entries count as
+        // seen once the log has acknowledged them.
         if self.has_all() { seen } else { seen.max(acked) }
     }
 
@@ -691,7 +692,8 @@ impl Replica {
             // The replica begins with the first own entry.
             (None, LogView::Unseen(_)) => 0,
             (Some(top), LogView::Seen(seen)) if self.has_all() || top >= seen.highest => top,
-            // The fork's name would say that readers at its base have had all that was acknowledged.
+            // A fork that began at the replica's end would say in its name that readers there have had all
+            // own entries that the log acknowledged.
             (_, LogView::Seen(seen)) => {
                 let highest = seen.highest;
                 self.mirror_from(highest);

@@ -180,7 +180,7 @@ impl Replicas {
         self.in_order.notify_waiters();
     }
 
-    /// Forgets what is no longer needed. Returns what the journal let go of because of its age.
+    /// Forgets what is no longer needed. Returns what the journal dropped because of its age.
     pub(super) fn tidy(&self, now: Instant) -> Vec<Gone> {
         let mut state = self.lock();
         let gone = state.journal.expire(now);
@@ -200,7 +200,7 @@ impl Replicas {
             !is_empty && (replica.is_needed() || queue.contains(name))
         });
         holes.retain(|name, _| replicas.contains_key(name));
-        // A burst of orders leaves room in the map that all of them together needed.
+        // After a burst of orders, the map still has the capacity that all of them needed.
         if replicas.capacity() > 4 * replicas.len().max(256) {
             replicas.shrink_to(2 * replicas.len());
         }
@@ -263,7 +263,7 @@ impl Locked<'_> {
             // There is no log to be in step with; when that changes, all channels are looked at.
             return;
         }
-        // A channel that was in the queue does not wake the reconciler; an outage may have thousands wait.
+        // Only a channel that was not in the queue wakes the reconciler: in an outage, thousands may wait.
         if self.state.queue.add(channel, |channel| self.of.breaker.domain_of(channel)) {
             self.of.work.notify_one();
         }

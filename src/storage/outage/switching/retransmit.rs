@@ -121,7 +121,7 @@ impl ForeignBuffer {
         }
     }
 
-    /// By producer, those after the newest one that the log has of it, in order.
+    /// By producer, the entries after the newest one that the log has (`had`), in order of sequence.
     pub(super) fn after(&self, had: impl Fn(NodeId) -> u64) -> BTreeMap<NodeId, Vec<Append>> {
         let mut by_producer: BTreeMap<NodeId, BTreeMap<u64, Append>> = BTreeMap::new();
         for (producer, Kept { append, .. }) in &self.entries {
@@ -132,7 +132,7 @@ impl ForeignBuffer {
         by_producer.into_iter().map(|(producer, held)| (producer, held.into_values().collect())).collect()
     }
 
-    /// Whether one of a producer is kept after a sequence.
+    /// Whether an entry of a producer with a greater sequence is kept.
     pub(super) fn has_after(&self, producer: NodeId, seq: u64) -> bool {
         self.entries.iter().any(|(of, kept)| *of == producer && kept.append.seq > seq)
     }

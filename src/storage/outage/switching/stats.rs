@@ -53,13 +53,13 @@ const SET_ASIDE_NAMED: usize = 20;
 pub(crate) struct OutageReader(pub(super) Weak<Core>);
 
 impl OutageReader {
-    /// Returns once the primary has all that was accepted here, or cannot get it now and nothing of it
-    /// would be lost with this process. For the end of the gateway, which bounds the time that this may take.
+    /// Returns once the primary has all that was accepted here, or once the rest cannot be sent now and would
+    /// survive this process. Used at shutdown, which bounds the wait.
     pub(crate) async fn until_sent(&self) {
         let Some(core) = self.0.upgrade() else { return };
         let (mut modes, mut domains) = (core.breaker.watch(), core.breaker.primary.domains());
         loop {
-            // A failure domain whose connection stands again is about to serve.
+            // A failure domain whose connections are up again is about to serve.
             let is_up = domains.borrow_and_update().are_up();
             let (is_standalone, is_away) = {
                 let modes = modes.borrow_and_update();
@@ -83,7 +83,7 @@ impl OutageReader {
         self.0.upgrade()?.backlog.spool.as_ref().map(|spool| spool.state().into())
     }
 
-    /// Channels that cannot be reconciled while Redis serves all others, and why: some of them.
+    /// Up to `SET_ASIDE_NAMED` of the channels that are set aside, and the reason of each.
     pub(crate) fn set_aside(&self) -> Vec<SetAside> {
         let Some(core) = self.0.upgrade() else { return Vec::new() };
         let state = core.replicas.lock();
@@ -153,14 +153,14 @@ impl Core {
         }
     }
 
-    /// Whether something that was accepted would be gone with this process.
+    /// Whether something that was accepted would be lost if this process ended now.
     fn would_lose(&self) -> bool {
         let waiting = self.replicas.lock().journal.depth().entries;
         waiting > self.backlog.on_disk() || !self.jobs.are_recorded()
     }
 
-    /// Whether the primary has all that it can get now, which is not what belongs to a failure domain that is
-    /// away.
+    /// Whether the primary has all that can be sent now; what belongs to a failure domain that is away does
+    /// not count.
     fn has_sent_all(&self) -> bool {
         let breaker = &self.breaker;
         let can_be_sent = |place: Place<'_>| breaker.serves_soon(breaker.domain_at(place));

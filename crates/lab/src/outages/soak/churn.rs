@@ -64,7 +64,7 @@ const ACTS: &[Act] = &[
     ("handshakes that break off", |c, n| Box::pin(c.half(n))),
 ];
 
-/// How often an act was done, and how often it had the required result.
+/// How often an act had the required result (`done`), and how often it did not (`failed`).
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct ActResults {
     pub(super) done: u64,
@@ -323,7 +323,7 @@ impl Client {
         socket.leave().await
     }
 
-    /// As one of a few clients that exceed their limits, which nobody else shares.
+    /// Acts as one of a few clients that exceed their limits; nobody else shares these limits.
     async fn limits(&self, n: u64) -> anyhow::Result<()> {
         let (token, _) = self.realm.token(&format!("eager-{}", n % 4), LIFETIME_MAX_S)?;
         let http = self.showing(&token)?.http()?;

@@ -77,7 +77,7 @@ pub(super) fn left(before: &Sample, after: &Sample) -> Vec<String> {
 /// The most that a replica takes for an entry of the load that Redis keeps, with its channel.
 const ENTRY_BYTES: f64 = 1_024.0;
 
-/// How many entries Redis keeps more of logs and their keys, which gateways replicate.
+/// How many more entries Redis holds than before, of the logs and keys that gateways replicate.
 fn replicated(before: &Sample, after: &Sample) -> u64 {
     let (Some(before), Some(after)) = (&before.redis, &after.redis) else { return 0 };
     let is_replicated = |kind: &str| [":log", ":latest", ":removed"].iter().any(|end| kind.ends_with(end));

@@ -15,19 +15,20 @@ use crate::support::backoff::STORAGE_RETRY;
 /// Jobs that are on their way at the same time.
 const AT_ONCE: usize = 16;
 
-/// Jobs that are looked at for some that can go.
+/// The most jobs that are examined at a time to find some that can be moved.
 const LOOKED_AT: usize = 1_000;
 
-/// Between looks while none can go, because the logs of their orders are being reconciled.
+/// The pause between examinations while no job can be moved, because the logs of their orders are being
+/// reconciled.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 impl LocalJobs {
-    /// Brings jobs to the primary whenever it serves and there are some. Never ends.
+    /// Moves jobs to the primary whenever it serves and there are some. Never ends.
     ///
-    /// Each goes as it stands, also one that is being executed: its worker keeps its token and what
-    /// is left of its lease, and every node can see it from then on, and take it over should this one
-    /// die. A job that was begun goes after its order's updates, since the next worker reads there how far
-    /// it came.
+    /// Each is moved in its present state, even while it is being executed: its worker keeps the token and
+    /// the rest of the lease. From then on every node can see the job, and take it over if this node dies. A
+    /// job that was begun is moved only once the log has its order's updates, because the next worker reads
+    /// there how far it came.
     pub(in crate::storage::outage::switching) async fn record_all(&self) {
         let breaker = &self.replicas.breaker;
         let (mut place, mut failures) = (0, 0);
@@ -80,7 +81,7 @@ impl LocalJobs {
         }
     }
 
-    /// The next jobs that can go; from now on they are on their way.
+    /// The next jobs that can be moved; from now on they count as on their way.
     fn next_to_go(&self, place: &mut u64) -> Vec<MovedJob> {
         let waiting: Vec<(u64, JobId, u32)> = {
             let mut state = self.lock();
@@ -101,7 +102,7 @@ impl LocalJobs {
             let ready = waiting.iter().filter(|(_, id, run)| *run == 0 || is_in_log(*id));
             ready.map(|(place, id, _)| (*place, *id)).take(AT_ONCE).collect()
         };
-        // The next look goes on behind these, or begins anew.
+        // The next call continues after these jobs or, if they are fewer than `AT_ONCE`, starts over.
         *place = if ready.len() == AT_ONCE { ready.last().map_or(0, |(place, _)| *place) } else { 0 };
         let mut state = self.lock();
         ready.into_iter().filter_map(|(_, id)| state.let_go(id)).collect()
@@ -145,7 +146,7 @@ impl LocalJobs {
 }
 
 impl State {
-    /// A job that lives here is on its way from now on; one that is already, still is.
+    /// Takes a job out of the table and marks it as on its way; returns a job that already is as it is.
     fn let_go(&mut self, id: JobId) -> Option<MovedJob> {
         if let Some(moving) = self.moving.get(&id) {
             return Some(moving.clone());

@@ -32,7 +32,7 @@ pub(super) struct Ended {
 }
 
 impl Past {
-    /// What a reader has had that has come so far in an epoch; `None` where that is not known.
+    /// What a reader at this offset of an ended epoch has had; `None` if that is not known.
     fn had_at(&self, ended: &Ended, offset: u64) -> Option<VersionVector> {
         let mut had = self.others.clone();
         let Some(fork) = &ended.fork else {
@@ -54,14 +54,14 @@ impl Ended {
         Self { epoch: segment.epoch.clone(), end, own, fork: Some(segment), last: Vec::new() }
     }
 
-    /// The part that a reader at this offset has had of what one at the end has had.
+    /// Of what a reader at the end has had, the part that a reader at this offset has had.
     fn before(&self, at_end: &VersionVector, offset: u64) -> Option<VersionVector> {
         let behind = usize::try_from(self.end.checked_sub(offset)?).ok()?;
         let lacks = &self.last[self.last.len().checked_sub(behind)?..];
         let mut had = if at_end.is_in_doubt() { VersionVector::unknown() } else { VersionVector::default() };
         for (producer, run) in at_end.iter() {
             let first = lacks.iter().find(|id| id.producer == producer);
-            // A producer's entries come in order: none before the first that the reader lacks is to come.
+            // A producer's entries come in order, so the reader has had all before the first that it lacks.
             had.add(producer, first.map_or(run.newest, |first| first.seq.saturating_sub(1)));
         }
         Some(had)
