@@ -30,8 +30,8 @@ use crate::http::{
 };
 use crate::model::NodeId;
 use crate::orders::{
-    ExecutorChoice, InteropStats, OrderExecutor, OrderMirror, OrderSchema, Orders, OrdersParts, Worker,
-    exchange_updates,
+    ExecutorChoice, InteropStats, InteropWork, OrderExecutor, OrderMirror, OrderSchema, Orders, OrdersParts,
+    Worker, exchange_updates,
 };
 use crate::protocol::ConfigView;
 use crate::registry::{Registry, RegistryParts};
@@ -181,7 +181,7 @@ impl Running {
             self.config.http.line_bytes_max,
             self.stops.channels.clone(),
         );
-        if let Some([driver, exchange]) = work {
+        if let Some(InteropWork { driver, exchange }) = work {
             self.exchange(["connections of outside orders", "outside orders"], driver, exchange);
         }
         (mirror, stats)

@@ -42,9 +42,13 @@ pub struct InteropConfig {
 /// The counters of the exchange.
 pub(crate) type InteropStats = InteropCounts<Counter>;
 
-/// The tasks of the exchange. The first one keeps the connection: it must outlive the second, and does not end by
-/// itself. The second one ends some time after `stop`.
-pub(crate) type InteropWork = [BoxFuture<'static, ()>; 2];
+/// The tasks of the exchange.
+pub(crate) struct InteropWork {
+    /// Keeps the connection. Must outlive `exchange`; does not end by itself.
+    pub(crate) driver: BoxFuture<'static, ()>,
+    /// Ends some time after `stop`.
+    pub(crate) exchange: BoxFuture<'static, ()>,
+}
 
 /// Prepares the exchange with outside workers: returns the mirror, which is notified of the updates that this node
 /// has appended, the counters, and the tasks to run, which connect; `None` if the exchange is off.
@@ -84,5 +88,5 @@ pub(crate) fn exchange_updates(
     let exchange = async move {
         tokio::join!(reader.run(incoming, watched, stop.clone()), writer.run(stop));
     };
-    (mirror, stats, Some([driver, Box::pin(exchange)]))
+    (mirror, stats, Some(InteropWork { driver, exchange: Box::pin(exchange) }))
 }

@@ -44,7 +44,7 @@ pub use desk::{Orders, OrdersParts};
 pub use executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle};
 pub use external::{Claimed, Ticket};
 pub use interop::{InteropConfig, OrderMirror};
-pub(crate) use interop::{InteropStats, exchange_updates};
+pub(crate) use interop::{InteropStats, InteropWork, exchange_updates};
 pub use paper::PaperExecutor;
 pub use placing::{PlaceError, Placed, RetryError};
 pub use request::{InvalidOrder, OrderRequest};
